@@ -136,17 +136,7 @@ def _make_nearest(
     models: str,
     folder: RunFolder,
 ) -> GeneratedSet:
-    """Write the central square of the training picture nearest to each decoded head.
-
-    Args:
-        decoded_set: Heads decoded from brain signals.
-        align: Run whose embeddings are used.
-        images: Training stimuli.
-        side_px: Side of the written pictures.
-        stimulus_heads: Computes the heads of training stimuli.
-        models: Description of the brain models.
-        folder: Folder of the run.
-    """
+    """Write the central square of the training picture nearest to each decoded head."""
     cell = decoded_set.cell
     assert cell is not None and decoded_set.decoded is not None
 

@@ -1,12 +1,9 @@
-"""From reconstructions on disk to the metrics, sheets and tables of a run, or of a
-sweep.
-"""
+"""Metrics, sheets and tables of reconstructions."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -80,196 +77,19 @@ from brainhive_cli.reports.tables import (
     published_tables,
 )
 
-RANDOM, BEST_TO_WORST = "Examples", "From the best to the worst"
-"""Titles of sheets."""
+EXAMPLES_TITLE, RANKED_TITLE = "Examples", "From the best to the worst"
 EXAMPLES_SEED = 0
-"""Seed of the examples."""
+"""Seed of the random choice of examples."""
 SHEETS_SECTION = "Reconstructions"
-"""The heading under which a page shows them."""
-CLIP_SIDE_PX = 224
-"""Side of the clips that people are shown."""
-NO_ANNOTATION = Annotation()
+"""Heading of the sheets on a page."""
 COMPARISONS_SECTION = "Comparisons"
-"""The heading under which a page shows differences."""
+"""Heading of the tables of differences on a page."""
+CLIP_SIDE_PX = 224
+"""Side of the clips on a page."""
+NO_ANNOTATION = Annotation()
 MAX_LISTED_FILES = 5
-"""Files that a warning lists; the metrics file holds all."""
+"""Largest number of files in a warning. The metrics file lists all files."""
 FLOOR, THIS_RUN = "shuffled", "this run"
-
-
-@dataclass(frozen=True)
-class SheetWriter:
-    """The reconstructions of a run, and what is shown of them.
-
-    Attributes:
-        run: Where files for people are kept.
-        scored: The reconstructions; the first source is the one that is shown in full.
-        stimuli: What was seen.
-        rows: Items on a sheet.
-        protocol: How they were compared.
-        medium: What they are.
-        saved: Tiles of what is written, so that each is written once.
-    """
-
-    run: RunFolder
-    scored: Sequence[GeneratedSet]
-    stimuli: Stimuli
-    rows: int
-    protocol: str
-    medium: str
-    saved: dict[Any, SheetTile] = field(default_factory=dict)
-
-    @console.progress("drawing sheets")
-    def write_sheets(self, captions: Metric | None) -> list[Artifact]:
-        """Write what is shown of pictures or clips, and list it.
-
-        Examples are drawn at random, each source next to the others; from the best to
-        the worst goes over all cells and subjects of the first source. All show one
-        repeat.
-
-        Args:
-            captions: How often decoded captions, which stand below clips, name the
-                object.
-        """
-        # the examples, by the first cell of each source that has media of its own
-        first = self.scored[0]
-        sources: dict[str, GeneratedSet] = {}
-        for cell in self.scored:
-            if cell.source != TRUTH and cell.media:
-                sources.setdefault(cell.source, cell)
-        ids = [*first.files]
-        random_ids = [
-            ids[row]
-            for row in np.random.default_rng(EXAMPLES_SEED).permutation(len(ids))[
-                : self.rows
-            ]
-        ]
-        examples = []
-        for image_id in random_ids:
-            results = [
-                self._result_tile(cell, image_id)
-                if image_id in cell.files
-                else SheetTile("")
-                for cell in sources.values()
-            ]
-            examples.append(
-                SheetRow(image_id, [self._stimulus_tile(image_id), *results])
-            )
-
-        # the best reconstruction of each item, in even steps over their ranks
-        best: dict[str, GeneratedSet] = {}
-        for cell, image_id in rank_items(
-            [cell for cell in self.scored if cell.source == first.source]
-        ):
-            best.setdefault(image_id, cell)
-        ranked = [*best.items()]
-        steps = np.unique(
-            np.linspace(0, len(ranked) - 1, min(self.rows, len(ranked)))
-            .round()
-            .astype(int)
-        )
-        rows = []
-        for image_id, cell in (ranked[step] for step in steps):
-            seen = self._stimulus_tile(image_id, cell.title)
-            rows.append(SheetRow(image_id, [seen, self._result_tile(cell, image_id)]))
-
-        # sheets of both
-        note = f"{self.protocol}, {first.description}"
-        if captions:
-            note += f"; {describe_metric(captions)}, n {captions.n:,}"
-        sampled = describe_sample(
-            len(random_ids), len(ids), f"{self.medium}s", EXAMPLES_SEED
-        )
-        sample = f"{sampled}; {note}"
-        titles = get_source_titles(self.medium)
-        title = (
-            RANDOM
-            if len(sources) == 1
-            else f"{RANDOM}, with ceiling, floor and baselines"
-        )
-        columns = ["seen", *(titles.get(source, source) for source in sources)]
-        return [
-            Sheet(title, columns, examples, section=SHEETS_SECTION, note=sample),
-            Sheet(
-                BEST_TO_WORST,
-                ["seen", "made"],
-                rows,
-                section=SHEETS_SECTION,
-                note=f"In even steps; {note}",
-            ),
-        ]
-
-    def _stimulus_tile(self, image_id: str, cell: str = "") -> SheetTile:
-        """Show a stimulus, with what it shows and the cell that it is next to."""
-        annotation = self.stimuli.get_annotation(image_id)
-        words = [
-            self.stimuli.get_label(image_id).replace("_", " "),
-            *filter(None, cell.split("/")),
-        ]
-        words += describe_annotation(annotation) if self.medium == "clip" else []
-        return replace(
-            self._save(
-                "seen", "seen", image_id, self.stimuli.open(image_id), annotation
-            ),
-            lines=words,
-        )
-
-    def _result_tile(self, cell: GeneratedSet, image_id: str) -> SheetTile:
-        """Show the first reconstruction of a stimulus, with what was decoded and its
-        values.
-        """
-        (file, values), root = cell.get_first_file(image_id), self.run.path.resolve()
-        decoded = cell.annotations.get(image_id, NO_ANNOTATION)
-        # pages can show files of the run alone: pictures that lie in it, and copies of
-        # others
-        if self.medium == "picture" and file.resolve().is_relative_to(root):
-            tile = SheetTile(file.resolve().relative_to(root).as_posix())
-        else:
-            tile = self._save("made", cell.name, image_id, cell.open(file), decoded)
-        metrics: dict[str, Any] = {
-            metric_title(name): value for name, value in values.items()
-        }
-        return replace(tile, lines=describe_annotation(decoded), metrics=metrics)
-
-    def _save(
-        self, kind: str, folder: str, image_id: str, media: Any, annotation: Annotation
-    ) -> SheetTile:
-        """Write a picture, or a clip with the outline of its key object and its first
-        frame, once.
-        """
-        key = kind, folder, image_id
-        if key in self.saved:
-            return self.saved[key]
-        if self.medium == "picture":
-            picture = media_files.get_first_frame(media)
-            self.saved[key] = SheetTile(
-                artifacts.save_picture(self.run, f"{kind}/{len(self.saved)}", picture)
-            )
-            return self.saved[key]
-
-        # a film where it can be encoded, else an animated picture; the rate of a clip
-        # may be unknown
-        clip = media_files.to_clip(media)
-        frames = media_files.outline_masks(clip.frames, annotation.masks, CLIP_SIDE_PX)
-        name = resolve_below(
-            Path("artifacts/clips", folder), image_id, source="the stimulus id"
-        ).as_posix()
-        rate_hz = clip.rate_hz or media_files.RATE_HZ
-        if media_files.has_pyav():
-            file = f"{name}.mp4"
-            write = partial(media_files.write_video, crf=media_files.SMALL_CRF)
-        else:
-            file = f"{name}.webp"
-            write = partial(media_files.write_animation)
-        self.run.replace(file, partial(write, frames, rate_hz=rate_hz))
-
-        # its first frame, which a page shows until the clip plays
-        still = Image.fromarray(frames[0])
-        poster = f"{name}-still.webp"
-        self.run.replace(poster, partial(still.save, format="WEBP", quality=80))
-        self.saved[key] = SheetTile(
-            file, poster=poster if file.endswith(".mp4") else ""
-        )
-        return self.saved[key]
 
 
 def measure_run(
@@ -282,32 +102,34 @@ def measure_run(
     missing: Mapping[str, str],
     facts: ReconstructionFacts,
 ) -> Summary:
-    """Compare all reconstructions with their stimuli, and write the sheets.
+    """Score all reconstructions, and compute the metrics of a run.
+
+    The processes share the scoring, and the main process does the rest.
 
     Args:
-        folder: The run.
-        recipe: Which metrics, by which protocol.
-        generated: The reconstructions; the first source is the one that the run is
-            about.
-        stimuli: What was seen.
-        split: Part of the data set.
-        launch: The processes that share the work.
-        missing: Sources that could not be made, and how to get them.
-        facts: What is known of the reconstructions.
+        folder: Folder of the run.
+        recipe: Recipe with the metrics and the protocol.
+        generated: Reconstructions. The first source is the main source of the run.
+        stimuli: Stimuli by image id.
+        split: Split of the stimuli.
+        launch: Processes. Each of them calls this function.
+        missing: Advice for each source that could not be made.
+        facts: Facts of the reconstructions.
+
+    Raises:
+        BrainhiveError: if no metric can be computed.
     """
-    # the values of all files
-    first = stimuli.open(next(iter(generated[0].files)))
-    frames = len(first.frames) if isinstance(first, Clip) else None
-    medium: Medium = "picture" if frames is None else "clip"
-    scored, missing_metrics = _score_all_sets(
-        recipe, generated, stimuli, frames, launch
-    )
-    require_values(scored[0].values, missing_metrics, medium)
-    for reconstructions in generated:
-        # scores of captions may lack a library, too
-        missing_metrics |= reconstructions.task_scores.missing
+    stimulus = stimuli.open(next(iter(generated[0].files)))
+    n_frames = len(stimulus.frames) if isinstance(stimulus, Clip) else None
+    medium: Medium = "picture" if n_frames is None else "clip"
+    scored, all_missing = _score_all_sets(recipe, generated, stimuli, n_frames, launch)
+    require_values(scored[0].values, all_missing, medium)
+    for generated_set in generated:
+        # scores of captions need libraries, too
+        all_missing |= generated_set.task_scores.missing
+    all_missing |= missing
     facts = facts.model_copy(update={"medium": medium})
-    conclude = partial(
+    write_results = partial(
         _write_results,
         folder,
         recipe,
@@ -315,10 +137,65 @@ def measure_run(
         scored,
         stimuli,
         split,
-        {**missing_metrics, **missing},
+        all_missing,
         facts,
     )
-    return launch.run_on_main(conclude)
+    return launch.run_on_main(write_results)
+
+
+def _score_all_sets(
+    recipe: Recipe,
+    generated: Sequence[GeneratedSet],
+    stimuli: Stimuli,
+    n_frames: int | None,
+    launch: Launch,
+) -> tuple[list[GeneratedSet], dict[str, str]]:
+    """Score all reconstructions, and describe the stimuli.
+
+    Returns:
+        The scored sets, and an advice for each metric that could not be computed.
+    """
+    keep_freed_memory()
+    unique_ids: dict[str, None] = {}
+    for generated_set in generated:
+        unique_ids |= dict.fromkeys(generated_set.files)
+    image_ids = list(unique_ids)
+
+    # metrics that can be computed here
+    names = choose_metrics("clip" if n_frames else "picture", recipe.metrics)
+    load = partial(load_metrics_and_encoders, names, recipe.metric_encoders, launch)
+    metrics, missing = launch.run_main_first(load)
+
+    # score every set
+    scorer = Scorer(
+        metrics,
+        recipe.protocol,
+        recipe.metric_batch_size,
+        launch.device,
+        [partial(stimuli.open, image_id) for image_id in image_ids],
+        n_frames,
+    )
+    rows = {image_id: row for row, image_id in enumerate(image_ids)}
+    scored = [score_set(media, scorer, rows, launch) for media in generated]
+
+    # describe the stimuli themselves by metrics that need no reconstruction
+    stimulus_values = scorer.describe_stimuli()
+    if stimulus_values:
+        truth_set = GeneratedSet(
+            TRUTH,
+            TRUTH,
+            seeds=(),
+            files={image_id: [Path(image_id)] for image_id in image_ids},
+            description="the stimuli themselves",
+            values=stimulus_values,
+        )
+        scored.append(truth_set)
+    has_identification = any(metric.is_identification for metric in metrics.values())
+    if len(image_ids) < 2 and has_identification:
+        console.warn(
+            "one picture cannot be distinguished from others: no two-way identification"
+        )
+    return scored, missing
 
 
 def _write_results(
@@ -331,95 +208,333 @@ def _write_results(
     missing: Mapping[str, str],
     facts: ReconstructionFacts,
 ) -> Summary:
-    """Write the values of all files and what was decoded in words; draw the sheets."""
+    """Write the values and decoded captions of a run, and compute its metrics."""
+    # values of all files, decoded captions and concepts
     folder.replace("values.csv", lambda path: write_values(path, scored))
-    decoded = {
-        scope(reconstructions.source, reconstructions.title): {
-            image_id: {
+    decoded = {}
+    for media in generated:
+        captions = {}
+        for image_id, annotation in media.annotations.items():
+            captions[image_id] = {
                 "caption": annotation.caption,
                 "concepts": list(annotation.concepts),
             }
-            for image_id, annotation in reconstructions.annotations.items()
-        }
-        for reconstructions in generated
-        if reconstructions.annotations
-    }
+        if captions:
+            decoded[scope(media.source, media.title)] = captions
     if decoded:
         folder.write_json("decoded.json", decoded)
 
-    # reconstructions that show nothing
-    blank = list[str]()
-    for row, cell in enumerate(scored):
-        if cell.source == scored[0].source and (
-            files := find_originals_and_blanks(cell, stimuli)[1]
-        ):
-            blank += map(make_portable, map(str, files))
-            described = extend_protocol(cell.description, [ONE_COLOUR])
-            scored[row] = replace(cell, description=described)
-    if blank:
-        listed = ", ".join(blank[:MAX_LISTED_FILES])
-        console.warn(f"{len(blank)} {facts.medium}s are of one colour: {listed}")
-    facts = facts.model_copy(update={"one_colour": blank})
+    # reconstructions that show only one colour
+    blank_files: list[str] = []
+    for row, cell_set in enumerate(scored):
+        if cell_set.source != scored[0].source:
+            continue
+        _, blanks = find_originals_and_blanks(cell_set, stimuli)
+        if blanks:
+            blank_files += [make_portable(str(file)) for file in blanks]
+            description = extend_protocol(cell_set.description, [ONE_COLOUR])
+            scored[row] = replace(cell_set, description=description)
+    if blank_files:
+        examples = ", ".join(blank_files[:MAX_LISTED_FILES])
+        console.warn(
+            f"{len(blank_files)} {facts.medium}s are of one colour: {examples}"
+        )
 
-    # their means with intervals, and comparisons of the first source with the others
-    caveats = merge_caveats(
-        *(find_caveats(reconstructions.description) for reconstructions in scored)
-    )
-    facts = facts.model_copy(update={"caveats": caveats})
+    # metrics with intervals, and comparisons of the first source with the others
+    caveats = merge_caveats(*(find_caveats(media.description) for media in scored))
+    facts = facts.model_copy(update={"one_colour": blank_files, "caveats": caveats})
     measurements = _compute_measurements(
         scored, recipe.protocol, split, stimuli.grouping, facts
     )
     measurements |= Measurements(missing=missing)
     measurements = measurements.with_facts(comparisons=compare_sources(measurements))
 
-    # what people are shown
-    shown = []
+    # sheets and tables for people
+    files: list[Artifact] = []
     if recipe.sheet_rows:
-        selection = SheetWriter(
+        writer = SheetWriter(
             folder, scored, stimuli, recipe.sheet_rows, recipe.protocol, facts.medium
         )
-        shown = selection.write_sheets(measurements.scopes[ALL].get(OBJECT))
-    return Summary(measurements, [*shown, *make_comparison_tables(measurements)])
+        files += writer.write_sheets(measurements.scopes[ALL].get(OBJECT))
+    files += make_comparison_tables(measurements)
+    return Summary(measurements, files)
+
+
+@console.progress("computing statistics")
+def _compute_measurements(
+    scored: Sequence[GeneratedSet],
+    protocol: str,
+    split: str,
+    grouping: StimulusGrouping,
+    facts: ReconstructionFacts,
+) -> Measurements:
+    """Compute the metrics of each source, of each of its concepts, and of each cell."""
+    sets_of_source = defaultdict[str, list[GeneratedSet]](list)
+    for cell_set in scored:
+        sets_of_source[cell_set.source].append(cell_set)
+
+    # sources, and the recall of each concept
+    scopes: dict[str, dict[str, Metric]] = {ALL: {}}
+    recalls = {}
+    for source, source_sets in sets_of_source.items():
+        description = f"{protocol}, {source_sets[0].description}"
+        scopes[source] = measure_sets(source_sets, description, split, grouping)
+        recalls[source] = measure_sets(
+            source_sets, description, split, grouping, per_concept=True
+        )
+    # the first source gives the results of the run
+    first_source = next(iter(sets_of_source))
+    scopes[ALL] = scopes[first_source]
+    for source, recall_of_concept in recalls.items():
+        for concept, recall in recall_of_concept.items():
+            scopes[scope(f"concept {concept}", source)] = {RECALL: recall}
+
+    # cells, with the values of their items
+    cells = {}
+    items = {}
+    units = grouping.make_items([list(cell_set.files) for cell_set in scored])
+    for cell_set, unit_names in zip(scored, units.units, strict=True):
+        name = scope(cell_set.source, cell_set.title)
+        description = f"{protocol}, {cell_set.description}"
+        scopes[name] = measure_sets([cell_set], description, split, grouping)
+        cells[name] = CellFacts(
+            source=cell_set.source, subject=cell_set.subject, title=cell_set.title
+        )
+        # means over repeats, with None instead of NaN
+        columns: dict[str, list[Any]] = {"image_ids": list(cell_set.files)}
+        for metric, values in cell_set.means.items():
+            columns[metric] = [
+                None if isnan(value) else value for value in values.tolist()
+            ]
+        columns["units"] = [str(unit) for unit in unit_names]
+        items[name] = columns
+
+    titles = get_source_titles(facts.medium)
+    statistics_facts = {
+        "units": units.kind,
+        "unit_count": units.n_units,
+        "stimuli": len(units.names),
+        "scope": units.scope,
+        "inflation": units.inflation,
+        "sources": list(sets_of_source),
+        "titles": {source: titles.get(source, source) for source in sets_of_source},
+        "concepts": list(recalls[first_source]),
+        "cells": cells,
+    }
+    facts = facts.model_copy(update=statistics_facts)
+    return Measurements(scopes, facts=facts, items=items)
+
+
+@dataclass(frozen=True)
+class SheetWriter:
+    """Writer of sheets, on which people see reconstructions next to stimuli.
+
+    Attributes:
+        run: Folder of the run.
+        scored: Scored reconstructions.
+        stimuli: Stimuli by image id.
+        n_rows: Number of items on a sheet.
+        protocol: Protocol of the comparison.
+        medium: Medium of the stimuli.
+        tiles: Tiles of files that are already written.
+    """
+
+    run: RunFolder
+    scored: Sequence[GeneratedSet]
+    stimuli: Stimuli
+    n_rows: int
+    protocol: str
+    medium: str
+    tiles: dict[tuple[str, str, str], SheetTile] = field(default_factory=dict)
+
+    @console.progress("drawing sheets")
+    def write_sheets(self, captions: Metric | None) -> list[Artifact]:
+        """Write a sheet of random examples, and a sheet from the best to the worst.
+
+        The first sheet shows a cell of each source. The second shows all cells of the
+        first source. Both show the first repeat.
+
+        Args:
+            captions: Share of decoded captions that name the object, for the notes.
+        """
+        first_set = self.scored[0]
+        note = f"{self.protocol}, {first_set.description}"
+        if captions:
+            note += f"; {describe_metric(captions)}, n {captions.n:,}"
+        return [self._make_examples(note), self._make_ranking(note)]
+
+    def _make_examples(self, note: str) -> Sheet:
+        """Make a sheet of random items, with a column for each source."""
+        # the first cell of each source that has media of its own
+        set_of_source: dict[str, GeneratedSet] = {}
+        for cell_set in self.scored:
+            if cell_set.source != TRUTH and cell_set.media:
+                set_of_source.setdefault(cell_set.source, cell_set)
+
+        image_ids = list(self.scored[0].files)
+        order = np.random.default_rng(EXAMPLES_SEED).permutation(len(image_ids))
+        random_ids = [image_ids[row] for row in order[: self.n_rows]]
+        rows = []
+        for image_id in random_ids:
+            result_tiles = []
+            for cell_set in set_of_source.values():
+                if image_id in cell_set.files:
+                    result_tiles.append(self._make_result_tile(cell_set, image_id))
+                else:
+                    result_tiles.append(SheetTile(""))
+            stimulus_tile = self._make_stimulus_tile(image_id)
+            rows.append(SheetRow(image_id, [stimulus_tile] + result_tiles))
+
+        title = EXAMPLES_TITLE
+        if len(set_of_source) > 1:
+            title += ", with ceiling, floor and baselines"
+        titles = get_source_titles(self.medium)
+        columns = ["seen"] + [titles.get(source, source) for source in set_of_source]
+        sample = describe_sample(
+            len(random_ids), len(image_ids), f"{self.medium}s", EXAMPLES_SEED
+        )
+        return Sheet(
+            title, columns, rows, section=SHEETS_SECTION, note=f"{sample}; {note}"
+        )
+
+    def _make_ranking(self, note: str) -> Sheet:
+        """Make a sheet of items in even steps from the best to the worst."""
+        # the best reconstruction of each item
+        first_source = self.scored[0].source
+        cell_sets = [media for media in self.scored if media.source == first_source]
+        best_set_of: dict[str, GeneratedSet] = {}
+        for cell_set, image_id in rank_items(cell_sets):
+            best_set_of.setdefault(image_id, cell_set)
+        ranked = list(best_set_of.items())
+
+        n_steps = min(self.n_rows, len(ranked))
+        steps = np.linspace(0, len(ranked) - 1, n_steps).round().astype(int)
+        rows = []
+        for step in np.unique(steps):
+            image_id, cell_set = ranked[step]
+            stimulus_tile = self._make_stimulus_tile(image_id, cell_set.title)
+            result_tile = self._make_result_tile(cell_set, image_id)
+            rows.append(SheetRow(image_id, [stimulus_tile, result_tile]))
+        return Sheet(
+            RANKED_TITLE,
+            ["seen", "made"],
+            rows,
+            section=SHEETS_SECTION,
+            note=f"In even steps; {note}",
+        )
+
+    def _make_stimulus_tile(self, image_id: str, cell_title: str = "") -> SheetTile:
+        """Make the tile of a stimulus, with its label and annotation.
+
+        Args:
+            image_id: Image id of the stimulus.
+            cell_title: Title of the cell in the next tile, shown below the label.
+        """
+        annotation = self.stimuli.get_annotation(image_id)
+        lines = [self.stimuli.get_label(image_id).replace("_", " ")]
+        lines += [part for part in cell_title.split("/") if part]
+        if self.medium == "clip":
+            lines += describe_annotation(annotation)
+        stimulus = self.stimuli.open(image_id)
+        tile = self._write_tile("seen", "seen", image_id, stimulus, annotation)
+        return replace(tile, lines=lines)
+
+    def _make_result_tile(self, cell_set: GeneratedSet, image_id: str) -> SheetTile:
+        """Make the tile of the first reconstruction of an item, with its values."""
+        file, values = cell_set.get_first_file(image_id)
+        annotation = cell_set.annotations.get(image_id, NO_ANNOTATION)
+        # a page can show only files in the folder of the run, so others are copied
+        path = file.resolve()
+        root = self.run.path.resolve()
+        if self.medium == "picture" and path.is_relative_to(root):
+            tile = SheetTile(path.relative_to(root).as_posix())
+        else:
+            media = cell_set.open(file)
+            tile = self._write_tile("made", cell_set.name, image_id, media, annotation)
+        metrics: dict[str, float | None] = {
+            metric_title(name): value for name, value in values.items()
+        }
+        return replace(tile, lines=describe_annotation(annotation), metrics=metrics)
+
+    def _write_tile(
+        self, kind: str, folder: str, image_id: str, media: Any, annotation: Annotation
+    ) -> SheetTile:
+        """Write a picture, or a clip with the outline of its key object, once."""
+        key = (kind, folder, image_id)
+        if key not in self.tiles:
+            if self.medium == "picture":
+                picture = media_files.get_first_frame(media)
+                name = f"{kind}/{len(self.tiles)}"
+                file = artifacts.save_picture(self.run, name, picture)
+                self.tiles[key] = SheetTile(file)
+            else:
+                self.tiles[key] = self._write_clip(folder, image_id, media, annotation)
+        return self.tiles[key]
+
+    def _write_clip(
+        self, folder: str, image_id: str, media: Any, annotation: Annotation
+    ) -> SheetTile:
+        """Write a clip as a video, or as an animated picture without PyAV."""
+        clip = media_files.to_clip(media)
+        frames = media_files.outline_masks(clip.frames, annotation.masks, CLIP_SIDE_PX)
+        rate_hz = clip.rate_hz or media_files.RATE_HZ
+        path = resolve_below(
+            Path("artifacts/clips", folder), image_id, source="the stimulus id"
+        )
+        name = path.as_posix()
+        has_video = media_files.has_pyav()
+        if has_video:
+            file = f"{name}.mp4"
+            write = partial(media_files.write_video, crf=media_files.SMALL_CRF)
+        else:
+            file = f"{name}.webp"
+            write = partial(media_files.write_animation)
+        self.run.replace(file, partial(write, frames, rate_hz=rate_hz))
+
+        # a page shows the first frame until the clip plays
+        first_frame = Image.fromarray(frames[0])
+        poster = f"{name}-still.webp"
+        save = partial(first_frame.save, format="WEBP", quality=80)
+        self.run.replace(poster, save)
+        return SheetTile(file, poster=poster if has_video else "")
 
 
 def require_values(
     values: Collection[str], missing: Mapping[str, str], medium: Medium
 ) -> None:
-    """Refuse media without a value of any metric.
+    """Raise an error if no metric has a value.
 
     Args:
-        values: Names of the metrics that have one.
-        missing: The way to get each other metric.
-        medium: What the media are.
+        values: Names of the metrics that have a value.
+        missing: Advice for each other metric.
+        medium: Medium of the stimuli.
     """
     if not values:
+        advice = "; ".join(describe_missing_metrics(missing, medium))
         raise BrainhiveError(
             "none of the metrics can be computed",
-            # without a missing library or network it is the number of items
-            "; ".join(describe_missing_metrics(missing, medium))
-            or "two-way identification needs at least two pictures",
+            # if nothing is missing, there are too few items
+            advice or "two-way identification needs at least two pictures",
         )
 
 
 def find_runs_to_compare(paths: Paths, names: Sequence[str]) -> list[RunFolder]:
-    """Find the runs to compare with.
+    """Find the runs to compare with, by name or path.
 
     Raises:
-        RecipeError: if one is of another command, or a sweep; the hint names its
-            variants.
+        RecipeError: if a run is a sweep, or a run of another command.
     """
-    # a sweep has a result for each variant, so none that could be paired with another
-    # run
     root = paths.under_home("runs")
     folders = [runs.find(root, "reconstruct", name) for name in names]
     for folder in folders:
-        # the folder of a run may have been moved
+        # the folder may have been moved, so its path does not name the command
         facts = folder.measurements().facts
         if facts.command != "reconstruct":
             raise RecipeError(
                 f"against: {folder.path} is a run of {facts.command}",
                 "name runs of reconstruct",
             )
+        # a sweep has a result for each variant
         if facts.variants:
             hint = " or ".join(variant.run for variant in facts.variants.values())
             raise RecipeError(
@@ -428,14 +543,15 @@ def find_runs_to_compare(paths: Paths, names: Sequence[str]) -> list[RunFolder]:
     return folders
 
 
-def write_comparisons(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
-    """Compare a finished run with others, and write it into its metrics and artifacts.
+def write_comparisons(folder: RunFolder, other_runs: Sequence[RunFolder]) -> None:
+    """Compare a finished run with other runs, and update its metrics and tables.
 
     Raises:
-        BrainhiveError: if a run cannot be paired with this one.
+        BrainhiveError: if the items of a run cannot be paired with the items of this
+            run.
     """
     measurements = folder.measurements()
-    measurements_of = {str(run.path): run.measurements() for run in compared}
+    measurements_of = {str(run.path): run.measurements() for run in other_runs}
     against, errors = compare_runs(measurements, THIS_RUN, measurements_of)
     if errors:
         raise errors[0]
@@ -445,296 +561,176 @@ def write_comparisons(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
         source=measurements.facts.comparisons, run=against
     )
     measurements = measurements.with_facts(comparisons=comparisons, against=against)
-    # comparisons that an earlier call wrote are replaced
-    unchanged = [
-        artifact
-        for artifact in artifacts.read(folder)
-        if artifact.section != COMPARISONS_SECTION
-    ]
-    artifacts.write(folder, [*unchanged, *make_comparison_tables(measurements)])
+    # replace the tables of an earlier call
+    new_artifacts: list[Artifact] = []
+    for artifact in artifacts.read(folder):
+        if artifact.section != COMPARISONS_SECTION:
+            new_artifacts.append(artifact)
+    new_artifacts += make_comparison_tables(measurements)
+    artifacts.write(folder, new_artifacts)
     folder.finish(measurements)
 
 
 def read_result(folder: RunFolder, published: Published | None) -> Result:
-    """Read back a finished run, with what was published of it, and warn of what is
-    missing.
+    """Read the result of a finished run, and warn of missing metrics.
+
+    Args:
+        folder: Folder of the run.
+        published: Published numbers for the tables, or None.
     """
     measurements = folder.measurements()
-    for line in describe_missing_metrics(
-        measurements.missing, measurements.require_facts(ReconstructionFacts).medium
-    ):
+    medium = measurements.require_facts(ReconstructionFacts).medium
+    for line in describe_missing_metrics(measurements.missing, medium):
         console.warn(line)
+    tables = make_tables(measurements, published)
     hint = Line("report", folder.path)
-    return Result(
-        folder.path, make_tables(measurements, published), measurements, hint=hint
-    )
+    return Result(folder.path, tables, measurements, hint=hint)
 
 
 def combine_variants(results: Mapping[str, Result]) -> Measurements:
-    """Put the scopes of all variants together, after their names; nothing is pooled.
+    """Combine the results of all variants, and compare the first with each other one.
 
-    The first is compared with the others; the facts say why some cannot be.
+    Args:
+        results: Results by the label of the variant.
+
+    Returns:
+        Metrics of all variants, keyed by variant and scope. The facts contain the
+        comparisons, and the reasons why some variants cannot be compared.
     """
-    # the first variant against each other one
-    measured = {label: result.metrics for label, result in results.items()}
-    (first, base), *following = measured.items()
-    comparisons, errors = compare_runs(base, first, dict(following), noun="variant")
-
-    # scopes of all; sources are those of each variant
+    measurements = {label: result.metrics for label, result in results.items()}
+    first_label = next(iter(measurements))
+    first = measurements.pop(first_label)
+    comparisons, errors = compare_runs(first, first_label, measurements, noun="variant")
     return collect_variants(results).with_facts(
-        mode=base.facts.mode,
-        medium=base.require_facts(ReconstructionFacts).medium,
+        mode=first.facts.mode,
+        medium=first.require_facts(ReconstructionFacts).medium,
         comparisons=comparisons,
         not_compared=[error.message for error in errors],
     )
 
 
-def _score_all_sets(
-    recipe: Recipe,
-    generated: Sequence[GeneratedSet],
-    stimuli: Stimuli,
-    frames: int | None,
-    launch: Launch,
-) -> tuple[list[GeneratedSet], dict[str, str]]:
-    """Score all reconstructions; also give the metrics that are missing, with the way
-    to get them.
-    """
-    # items, and the metrics that can be computed here
-    keep_freed_memory()
-    ids = [*dict.fromkeys(chain(*(one.files for one in generated)))]
-    names = choose_metrics("clip" if frames else "picture", recipe.metrics)
-    parts, missing = launch.run_main_first(
-        partial(load_metrics_and_encoders, names, recipe.metric_encoders, launch)
-    )
-
-    # score every set, and the stimuli themselves by the metrics that need no
-    # reconstruction
-    opens = [partial(stimuli.open, image_id) for image_id in ids]
-    scorer = Scorer(
-        parts, recipe.protocol, recipe.metric_batch_size, launch.device, opens, frames
-    )
-    rows = {image_id: row for row, image_id in enumerate(ids)}
-    scored = [
-        score_set(reconstructions, scorer, rows, launch)
-        for reconstructions in generated
-    ]
-    if values := scorer.describe_stimuli():
-        files = {image_id: [Path(image_id)] for image_id in ids}
-        how = "the stimuli themselves"
-        scored.append(
-            GeneratedSet(TRUTH, TRUTH, (), files, description=how, values=values)
-        )
-    if len(ids) < 2 and any(part.is_identification for part in parts.values()):
-        console.warn(
-            "one picture cannot be distinguished from others: no two-way identification"
-        )
-    return scored, missing
-
-
-@console.progress("computing statistics")
-def _compute_measurements(
-    scored: Sequence[GeneratedSet],
-    protocol: str,
-    split: str,
-    alike: StimulusGrouping,
-    facts: ReconstructionFacts,
-) -> Measurements:
-    """Collect the metrics of all, of each source, of each concept of a source, and of
-    each cell.
-    """
-    groups = defaultdict[str, list[GeneratedSet]](list)
-    for cell in scored:
-        groups[cell.source].append(cell)
-
-    # all of each source, and the recall of each concept; of the first also as the run's
-    # own numbers
-    first = next(iter(groups))
-    scopes: dict[str, dict[str, Metric]] = {ALL: {}}
-    recalls = {}
-    for source, group in groups.items():
-        described = f"{protocol}, {group[0].description}"
-        scopes[source] = measure_sets(group, described, split, alike)
-        recalls[source] = measure_sets(group, described, split, alike, per_concept=True)
-    scopes[ALL] = scopes[first]
-    for source, metric_of in recalls.items():
-        scopes |= {
-            scope(f"concept {name}", source): {RECALL: metric}
-            for name, metric in metric_of.items()
-        }
-
-    # single cells, with the values of their items
-    cells, items = {}, {}
-    units = alike.make_items([list(cell.files) for cell in scored])
-    for cell, unit_names in zip(scored, units.units, strict=True):
-        name = scope(cell.source, cell.title)
-        scopes[name] = measure_sets(
-            [cell], f"{protocol}, {cell.description}", split, alike
-        )
-        cells[name] = CellFacts(
-            source=cell.source, subject=cell.subject, title=cell.title
-        )
-
-        # a mean over repeats for each item and metric; None where an item has none
-        columns: dict[str, list[Any]] = {"image_ids": list(cell.files)}
-        for metric, values in cell.means.items():
-            columns[metric] = [
-                None if isnan(value) else value for value in values.tolist()
-            ]
-        items[name] = {**columns, "units": [str(unit) for unit in unit_names]}
-
-    # what pages and tables need besides the numbers
-    titles = get_source_titles(facts.medium)
-    described_by = {
-        "units": units.kind,
-        "unit_count": units.n_units,
-        "stimuli": len(units.names),
-        "scope": units.scope,
-        "inflation": units.inflation,
-        "sources": list(groups),
-        "titles": {source: titles.get(source, source) for source in groups},
-        "concepts": list(recalls[first]),
-        "cells": cells,
-    }
-    return Measurements(
-        scopes, facts=facts.model_copy(update=described_by), items=items
-    )
-
-
 def make_tables(
-    measured: Measurements, published: Published | None = None
+    measurements: Measurements, published: Published | None = None
 ) -> tuple[Table, ...]:
-    """Lay out the tables of a run: by source, by cell of the first, differences,
-    published values.
-    """
-    facts = measured.require_facts(ReconstructionFacts)
-    scopes = measured.scopes
-    # metrics by title, of sources and of cells
-    sources = {facts.titles[source]: scopes[source] for source in facts.sources}
-    split = next(iter(measured.overall.values())).split
-    # cells of the source that the run is about; baselines have theirs in the metrics
-    # file
-    cells = {
-        cell.title: scopes[name]
-        for name, cell in facts.cells.items()
-        if cell.source == facts.sources[0]
-    }
+    """Make the tables of a run, without empty tables.
 
-    # which items the numbers hold for, and what could not be measured
-    names = get_source_titles(facts.medium)
-    missing = ", ".join(names.get(name, with_arrow(name)) for name in measured.missing)
-    about = [
-        f"for {facts.scope}" if facts.scope else "",
-        f"missing: {missing}" if missing else "",
-    ]
+    They show metrics by source and by cell, differences, and published numbers.
+    """
+    facts = measurements.require_facts(ReconstructionFacts)
+    scopes = measurements.scopes
+    metrics_of_source = {
+        facts.titles[source]: scopes[source] for source in facts.sources
+    }
+    # cells of the first source
+    metrics_of_cell = {}
+    for name, cell in facts.cells.items():
+        if cell.source == facts.sources[0]:
+            metrics_of_cell[cell.title] = scopes[name]
+
+    # items for which the numbers hold, and missing metrics
+    notes = []
+    if facts.scope:
+        notes.append(f"for {facts.scope}")
+    if measurements.missing:
+        titles = get_source_titles(facts.medium)
+        missing = [titles.get(name, with_arrow(name)) for name in measurements.missing]
+        notes.append(f"missing: {', '.join(missing)}")
+
+    split = next(iter(measurements.overall.values())).split
     title = f"Reconstruction of {split} {facts.medium}s"
-    note = "; ".join(filter(None, about))
-
-    # tables without rows are left out, as where a run has one cell
-    laid_out = [
-        metric_table(title, sources, "from", list(measured.overall), note=note),
-        metric_table("By cell", cells if len(cells) > 1 else {}, "cell"),
-        *make_comparison_tables(measured),
-        *published_tables(published.as_dict() if published else None),
-    ]
-    return tuple(table for table in laid_out if table.rows)
+    metric_names = list(measurements.overall)
+    note = "; ".join(notes)
+    tables = [metric_table(title, metrics_of_source, "from", metric_names, note=note)]
+    if len(metrics_of_cell) > 1:
+        tables.append(metric_table("By cell", metrics_of_cell, "cell"))
+    tables += make_comparison_tables(measurements)
+    tables += published_tables(published.as_dict() if published else None)
+    return tuple(table for table in tables if table.rows)
 
 
-def make_comparison_tables(measured: Measurements) -> list[Table]:
-    """Lay out differences of the first source and the run from others, and the recall
-    of each concept.
+def make_comparison_tables(measurements: Measurements) -> list[Table]:
+    """Make tables of differences and of the recall of concepts, without empty tables.
+
+    The differences are between sources, and between runs. The most frequent concept is
+    the first.
     """
-    facts = measured.require_facts(ReconstructionFacts)
+    facts = measurements.require_facts(ReconstructionFacts)
     titles = get_source_titles(facts.medium)
-    compared = [
-        difference_table(group, titles, COMPARISONS_SECTION)
-        for group in (facts.comparisons, facts.against)
-    ]
+    tables = []
+    for comparisons in (facts.comparisons, facts.against):
+        tables.append(difference_table(comparisons, titles, COMPARISONS_SECTION))
 
-    # the recall of each concept, the most frequent first, next to that of shuffled
-    # pairs
-    recalls = {
-        concept: {
-            source: measured.scopes[name][RECALL]
-            for source in (facts.sources[0], FLOOR)
-            if RECALL
-            in measured.scopes.get(name := scope(f"concept {concept}", source), {})
-        }
-        for concept in facts.concepts
-    }
-
-    # a row for each concept, with the chance of a guess next to the floor
+    # recall of each concept, next to the recall from other items' signals
+    first_source = facts.sources[0]
+    recalls = []
+    for concept in facts.concepts:
+        concept_scope = f"concept {concept}"
+        recall = measurements.scopes[scope(concept_scope, first_source)][RECALL]
+        floor = measurements.scopes.get(scope(concept_scope, FLOOR), {}).get(RECALL)
+        recalls.append((concept, recall, floor))
+    recalls.sort(key=lambda row: -row[1].n)
     rows: list[list[Any]] = []
-    for concept, recall in sorted(
-        recalls.items(), key=lambda row: -row[1][facts.sources[0]].n
-    ):
-        first = recall[facts.sources[0]]
-        rows.append(
-            [
-                concept,
-                first.n,
-                make_metric_cell(first),
-                make_metric_cell(recall.get(FLOOR)),
-                first.chance,
-            ]
-        )
+    for concept, recall, floor in recalls:
+        cells = [make_metric_cell(recall), make_metric_cell(floor)]
+        rows.append([concept, recall.n] + cells + [recall.chance])
+
     columns = (
         "concept",
         "n",
-        titles[facts.sources[0]],
+        titles[first_source],
         titles[FLOOR],
         "chance of a guess",
     )
     title = "Recall of each concept among the likeliest, as many as a stimulus shows"
-    recall_table = Table(title, columns, rows, section=COMPARISONS_SECTION)
-    return [table for table in (*compared, recall_table) if table.rows]
+    tables.append(Table(title, columns, rows, section=COMPARISONS_SECTION))
+    return [table for table in tables if table.rows]
 
 
 def make_sweep_tables(
-    measured: Measurements, published: Published | None
+    measurements: Measurements, published: Published | None
 ) -> tuple[Table, ...]:
-    """Lay out all variants and sources; values that differ from the first variant's are
-    marked.
+    """Make a table with a row for each variant and source, and of published numbers.
+
+    A mark shows that the first source of a variant differs from the first variant.
     """
-    facts = measured.facts
-    titles = get_source_titles(measured.require_facts(ReconstructionFacts).medium)
-
-    # a row for each variant and source, and the marks of those that were compared
+    facts = measurements.facts
+    medium = measurements.require_facts(ReconstructionFacts).medium
+    titles = get_source_titles(medium)
     rows: dict[str, Mapping[str, Metric]] = {}
-    marks: dict[tuple[str, str], str] = {}
+    signs: dict[tuple[str, str], str] = {}
     for label, variant in facts.variants.items():
-        # the first source of a variant has its name; that one is compared
-        label_of_source = {
-            source: f"{label}, {titles[source]}" for source in variant.sources
-        } | {variant.sources[0]: label}
-        rows |= {
-            name: measured.scopes[scope(label, source)]
-            for source, name in label_of_source.items()
-        }
-        marks |= {
-            (label, row.metric): get_significance_sign(row)
-            for row in facts.comparisons
-            if row.second == label
-        }
+        for source in variant.sources:
+            # the row of the first source has only the label of the variant
+            is_first = source == variant.sources[0]
+            row_name = label if is_first else f"{label}, {titles[source]}"
+            rows[row_name] = measurements.scopes[scope(label, source)]
+        for comparison in facts.comparisons:
+            if comparison.second == label:
+                sign = get_significance_sign(comparison)
+                signs[label, comparison.metric] = sign
 
-    # what a mark means
     note = ""
     if facts.comparisons:
         note = (
             f"{SIGNIFICANCE_LEGEND}: differs from {next(iter(facts.variants))}; "
             f"{describe_adjustment(facts.comparisons)}"
         )
-    table = metric_table("Variant by variant", rows, "variant", signs=marks, note=note)
+    table = metric_table("Variant by variant", rows, "variant", signs=signs, note=note)
     return (table, *published_tables(published.as_dict() if published else None))
 
 
 def describe_missing_metrics(missing: Mapping[str, str], medium: str) -> list[str]:
-    """Say which metrics and baselines are missing, and how to get them, once for those
-    of one network.
+    """Describe missing metrics and baselines, a line for all with the same advice.
+
+    Args:
+        missing: Advice by the name of the metric or source.
+        medium: Medium of the stimuli.
     """
-    # metrics of one network share the way to get it, and so one line
-    names = defaultdict[str, list[str]](list)
-    for name, way in missing.items():
-        names[way].append(get_source_titles(medium).get(name, name))
+    titles = get_source_titles(medium)
+    names_of = defaultdict[str, list[str]](list)
+    for name, advice in missing.items():
+        names_of[advice].append(titles.get(name, name))
     return [
-        f"not measured: {', '.join(same_way)}: {way}" for way, same_way in names.items()
+        f"not measured: {', '.join(names)}: {advice}"
+        for advice, names in names_of.items()
     ]

@@ -144,12 +144,7 @@ def _warn_of_names(names: Sequence[str], problem: str) -> None:
 
 
 def _describe_repeats(files: Mapping[str, Sequence[Path]], score: str) -> str:
-    """Describe the number of reconstructions per item, such as `2–5 repeats`.
-
-    Args:
-        files: Files of each item.
-        score: Folder of the files, for the caveats of the run that holds it.
-    """
+    """Describe the number of reconstructions per item, and the caveats of their run."""
     counts = {len(repeats) for repeats in files.values()}
     numbers = "–".join(map(str, sorted({min(counts), max(counts)})))
     description = f"{numbers} {'repeat' if counts == {1} else 'repeats'}"
@@ -165,12 +160,6 @@ def leave_out_originals(
     """Leave out copies of the true media, which some public code writes to its results.
 
     Copies are found by their content. Clips that hold both columns have no copies.
-
-    Args:
-        generated: Reconstructions.
-        stimuli: True media.
-        facts: Facts of the run.
-        truth: Folder of the true media, or `left`.
 
     Returns:
         The remaining reconstructions, and the facts with the names of the copies.
@@ -304,10 +293,6 @@ def match_repeats(
     A reconstruction of `NAME` is called `NAME`, `NAME_0`, `NAME_1`, … or lies in a
     folder `NAME`. `NAME` is the path of the true picture below its folder, or the stem
     of its file if no other picture has that stem.
-
-    Args:
-        names: Names of reconstructions.
-        truths: Names of true pictures.
 
     Returns:
         The names of the reconstructions of each true picture, and the names that match

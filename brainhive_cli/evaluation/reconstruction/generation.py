@@ -286,11 +286,7 @@ class Sampler:
         return media
 
     def _require_latent_spaces(self, starts: bool) -> None:
-        """Raise an error if a head predicts latents of another autoencoder.
-
-        Args:
-            starts: True if sampling starts from decoded latents.
-        """
+        """Raise an error if a head predicts latents of another autoencoder."""
         for name, head in self.heads.items():
             if isinstance(self.generator, HasLatentSpaces):
                 spaces = list(self.generator.latent_spaces(name, starts))
@@ -532,9 +528,7 @@ def make_decoded_sets(
     split: str,
     n_items: int | None,
 ) -> list[DecodedSet]:
-    """Make the sets of heads from which media are generated.
-
-    All sources have the same items. Baselines among the sources are skipped.
+    """Make the sets of heads from which media are generated, without baselines.
 
     Args:
         sources: Sources, in the order of the result.

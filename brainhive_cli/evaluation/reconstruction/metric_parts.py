@@ -1,12 +1,12 @@
-"""The metrics that reconstructions can be scored by: their names, ranges and
-weights.
-"""
+"""Metrics of reconstructions, with their networks and encoders."""
 
 import importlib.util
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
+from typing import Any
 
 import torch
 from PIL import Image
@@ -44,230 +44,262 @@ from brainhive_cli.models.encoders import EncoderConfig
 
 PARTS: dict[str, MetricPart] = {
     **image.PARTS,
-    **{name: part for name, (_, _, part) in FEATURE_METRICS.items()},
+    **{name: metric for name, (_, _, metric) in FEATURE_METRICS.items()},
     **video.PARTS,
     **semantics.PARTS,
 }
-"""All metrics by name; those of networks are bound to their features when they are
-loaded.
+"""Metrics by name. Metrics of networks cannot compute features before `load_metrics`.
 """
 PICTURE_METRICS = measurements.sort_by_agreement(
-    name for name, part in PARTS.items() if part.medium == "picture"
+    name for name, metric in PARTS.items() if metric.medium == "picture"
 )
+CLIP_METRICS = [name for name, metric in PARTS.items() if metric.medium == "clip"]
 OPTIONAL_METRICS = {SEED, "object_f1", "cap_sim"}
-"""Metrics of large networks, which are computed where a recipe names them."""
+"""Metrics with large networks, which are computed only if a recipe names them."""
 NETWORKS_OF_METRIC = {
-    name: [network] for name, (network, *_) in FEATURE_METRICS.items()
+    name: [network] for name, (network, _, _) in FEATURE_METRICS.items()
 }
-"""Networks whose weights a metric needs; captions are read by a second one."""
-NETWORKS_OF_METRIC["cap_sim"].append("minilm")
-NETWORKS_OF_METRIC[SEED] = [*chain(*map(NETWORKS_OF_METRIC.__getitem__, SEED_PARTS))]
-CLIP_METRICS = [name for name, part in PARTS.items() if part.medium == "clip"]
+"""Names of the networks that a metric needs."""
+NETWORKS_OF_METRIC["cap_sim"].append("minilm")  # embeds the captions
+NETWORKS_OF_METRIC[SEED] = list(
+    chain.from_iterable(NETWORKS_OF_METRIC[name] for name in SEED_PARTS)
+)
 
 
 def find_metric(name: str) -> MetricPart | None:
-    """Find a metric by its name, or by the import path of a module, which calls it
-    `PART`; None of others.
+    """Find a metric by its name, or by the import path of a module.
+
+    The module defines the metric as `PART`. Other names give None.
 
     Raises:
-        RecipeError: if the module has none, or the user did not allow it.
+        RecipeError: if the module has no `PART`, or the user did not allow it.
     """
-    # names of encoders may have dots, too
+    # names of encoders, in names of two-way identification, may also have dots
     if "." not in name or name.startswith(measurements.TWO_WAY):
         return PARTS.get(name)
-    # what is better is looked up by name, so a stranger's metric must be one of which
-    # more is
+    # only names in the package mark metrics for which less is better
     module = foreign_code.import_module(name, name, f"the metric {name}", __name__)
-    part = getattr(module, "PART", None)
-    if not isinstance(part, MetricPart):
+    metric = getattr(module, "PART", None)
+    if not isinstance(metric, MetricPart):
         raise RecipeError(
             f"the module {name!r} is no metric",
             "it defines PART, a MetricPart of which more is better",
         )
-    return part
+    return metric
 
 
 def choose_metrics(medium: Medium, names: Sequence[str] | None) -> list[str]:
-    """Name the metrics of one medium, by agreement with people: those chosen, and the
-    parts of SEED; by default all but the optional ones.
+    """Choose the metrics of a medium, sorted by their agreement with ratings of people.
+
+    Args:
+        medium: Medium of the stimuli.
+        names: Names in the recipe. None chooses all but the optional metrics. SEED adds
+            its parts.
 
     Raises:
-        RecipeError: if a chosen one compares the other medium.
+        RecipeError: if a metric compares media of the other kind.
     """
-    # metrics of clips need frames, those of pictures a single one
-    known = PICTURE_METRICS if medium == "picture" else CLIP_METRICS
+    available = PICTURE_METRICS if medium == "picture" else CLIP_METRICS
     for name in names or ():
-        part = find_metric(name)
-        if part is None or part.medium != medium:
+        metric = find_metric(name)
+        if metric is None or metric.medium != medium:
             raise RecipeError(
-                f"{name} does not compare {medium}s", f"metrics={','.join(known)}"
+                f"{name} does not compare {medium}s", f"metrics={','.join(available)}"
             )
-    chosen = (
-        [name for name in known if name not in OPTIONAL_METRICS]
-        if names is None
-        else names
-    )
-    parts = SEED_PARTS if SEED in chosen else ()
-    return measurements.sort_by_agreement(dict.fromkeys([*chosen, *parts]))
+    if names is None:
+        names = [name for name in available if name not in OPTIONAL_METRICS]
+    unique_names = dict.fromkeys(names)
+    if SEED in unique_names:
+        unique_names |= dict.fromkeys(SEED_PARTS)
+    return measurements.sort_by_agreement(unique_names)
 
 
 def load_metrics_and_encoders(
     names: Sequence[str], encoders: Sequence[EncoderConfig], launch: Launch
 ) -> tuple[dict[str, MetricPart], dict[str, str]]:
-    """Load metrics, and two-way identification in the embeddings of more encoders.
+    """Load metrics, and two-way identification in the embeddings of encoders.
 
     Returns:
-        The metrics by name, and for each one without weights the way to get them.
+        The metrics by name, and an advice for each metric that cannot be loaded.
     """
-    # metrics without weights; those of one network together
-    parts: dict[str, MetricPart] = {}
+    # metrics without a network, and names of metrics by network
+    metrics: dict[str, MetricPart] = {}
     missing = {}
-    feature_metrics = defaultdict[str, list[str]](list)
+    names_of_network = defaultdict[str, list[str]](list)
     for name in names:
         if name in FEATURE_METRICS:
-            feature_metrics[FEATURE_METRICS[name][0]].append(name)
-        elif absent := find_missing_library(name):
-            missing[name] = absent.in_one_line
-        elif part := find_metric(name):
-            parts[name] = part
+            network, _, _ = FEATURE_METRICS[name]
+            names_of_network[network].append(name)
+            continue
+        library_error = find_missing_library(name)
+        metric = find_metric(name)
+        if library_error is not None:
+            missing[name] = library_error.in_one_line
+        elif metric is not None:
+            metrics[name] = metric
 
-    # metrics of networks, and identification by encoders, as far as weights are here
-    for network, metrics in feature_metrics.items():
+    # metrics of networks
+    for network, network_names in names_of_network.items():
         try:
-            parts |= load_metrics(network, metrics, launch.device)
+            metrics |= load_metrics(network, network_names, launch.device)
         except MissingData as error:
-            missing |= dict.fromkeys(metrics, error.in_one_line)
+            missing |= dict.fromkeys(network_names, error.in_one_line)
 
-    # SEED compares the features of its parts; names are those of the parts, too
-    if seed := parts.pop(SEED, None):
-        if absent_parts := [name for name in SEED_PARTS if name in missing]:
+    # SEED joins the features of its parts
+    seed = metrics.pop(SEED, None)
+    if seed is not None:
+        absent_parts = [name for name in SEED_PARTS if name in missing]
+        if absent_parts:
             missing[SEED] = missing[absent_parts[0]]
         else:
-            functions = [parts[name].features for name in SEED_PARTS]
-            parts[SEED] = replace(
-                seed,
-                features=lambda media: torch.cat([f(media) for f in functions], 1),
-            )
-    parts = {name: parts[name] for name in names if name in parts}
+            functions = [metrics[name].features for name in SEED_PARTS]
+            join = partial(_join_features, functions)
+            metrics[SEED] = replace(seed, features=join)
+    metrics = {name: metrics[name] for name in names if name in metrics}
 
-    # encoders that the user adds, one by one, as each has weights
+    # further encoders
     for config in encoders:
+        name = name_two_way_metric(config)
         try:
-            parts[name_two_way_metric(config)] = _load_identification(config, launch)
+            metrics[name] = _load_identification(config, launch)
         except MissingData as error:
-            missing[name_two_way_metric(config)] = error.in_one_line
-    return parts, missing
+            missing[name] = error.in_one_line
+    return metrics, missing
+
+
+def _join_features(functions: Sequence[Callable[..., Tensor]], media: Any) -> Tensor:
+    """Compute features [B, D] by several functions, and concatenate them."""
+    return torch.cat([compute(media) for compute in functions], 1)
 
 
 def _load_identification(config: EncoderConfig, launch: Launch) -> MetricPart:
-    """Load an encoder, and identify media by the mean embedding of their frames."""
+    """Load an encoder, and make two-way identification by its embeddings.
+
+    The embedding of a clip is the mean over its frames.
+    """
     encoder = config.prepare()
     encoder.module.to(launch.device)
 
-    def features(media: Sequence[Image.Image | Clip]) -> Tensor:
-        # all frames of the batch are encoded at once, then averaged clip by clip
-        frames = [
-            opened.to_pictures() if isinstance(opened, Clip) else [opened]
-            for opened in media
-        ]
-        views = encoder.preprocess_all(
-            [picture for pictures in frames for picture in pictures]
-        )
-        # [F of all media, D]
-        embeddings = encode(encoder.module, views, "fp32", launch)[0]
-        parts = embeddings.split([len(pictures) for pictures in frames])
-        # [B, D]
-        return image.standardise(torch.stack([part.mean(0) for part in parts]))
+    def compute_features(media: Sequence[Image.Image | Clip]) -> Tensor:
+        # encode the frames of all media at once
+        pictures = []
+        n_frames = []
+        for original in media:
+            if isinstance(original, Clip):
+                pictures += original.to_pictures()
+                n_frames.append(len(original.frames))
+            else:
+                pictures.append(original)
+                n_frames.append(1)
+        views = encoder.preprocess_all(pictures)
+        embeddings = encode(encoder.module, views, "fp32", launch)[0]  # [sum(F), D]
+        means = [clip.mean(0) for clip in embeddings.split(n_frames)]
+        return image.standardise(torch.stack(means))  # [B, D]
 
-    return replace(IDENTIFICATION, features=features, takes_originals=True)
+    return replace(IDENTIFICATION, features=compute_features, takes_originals=True)
 
 
 def require_known_metrics(names: list[str]) -> list[str]:
-    """Refuse a metric that is not known; one with a dot is the import path of a
-    module.
+    """Return names of metrics, or raise an error.
+
+    Raises:
+        RecipeError: if there is no such metric, or a module has none.
     """
-    if unknown := [name for name in names if find_metric(name) is None]:
-        known = ", ".join([*PICTURE_METRICS, *CLIP_METRICS])
-        raise RecipeError(f"no metric called {unknown[0]!r}", f"there are: {known}")
+    for name in names:
+        if find_metric(name) is None:
+            valid_names = ", ".join(PICTURE_METRICS + CLIP_METRICS)
+            raise RecipeError(f"no metric called {name!r}", f"there are: {valid_names}")
     return names
 
 
 def name_two_way_metric(encoder: EncoderConfig) -> str:
-    """Name the two-way identification in an encoder's embeddings."""
+    """Name the two-way identification by the embeddings of an encoder."""
     return f"two_way_{encoder.name}"
 
 
-def get_scale(metric: str) -> MetricScale:
-    """Say what the values of a metric mean."""
-    part = find_metric(metric)
-    return part.scale if part else tasks.SCALES.get(metric, IDENTIFICATION.scale)
+def get_scale(name: str) -> MetricScale:
+    """Return the scale of a metric."""
+    metric = find_metric(name)
+    if metric is not None:
+        return metric.scale
+    return tasks.SCALES.get(name, IDENTIFICATION.scale)
 
 
 def find_missing_library(metric: str) -> MissingExtra | None:
-    """Say which library a metric without weights lacks, and how to get it."""
+    """Return the error of the library that a metric lacks, or None.
+
+    Libraries of networks are not checked.
+    """
     if metric != "epe":
         return tasks.find_missing_library(metric)
-    # motion is measured by OpenCV
-    is_here = importlib.util.find_spec("cv2") is not None
-    return None if is_here else MissingExtra("epe needs OpenCV", install_line("video"))
+    # OpenCV measures motion
+    if importlib.util.find_spec("cv2") is not None:
+        return None
+    return MissingExtra("epe needs OpenCV", install_line("video"))
 
 
 def find_computable(
     metrics: Sequence[str], encoders: Sequence[EncoderConfig]
 ) -> tuple[list[str], dict[str, str]]:
-    """Find the metrics whose weights and libraries are here or can be fetched.
+    """Find the metrics whose weights and libraries are present or can be downloaded.
+
+    They include two-way identification by the encoders.
 
     Returns:
-        Their names, and the way to get each other one.
+        Names of these metrics, and an advice for each other metric.
     """
-    errors: dict[str, BrainhiveError | None] = {}
+    inputs_of: dict[str, list[Input]] = {}
     for name in metrics:
-        inputs = [
-            NETWORKS[each].find_input() for each in NETWORKS_OF_METRIC.get(name, ())
-        ]
-        absent = [need.error for need in inputs if need.error is not None]
-        errors[name] = next(iter(absent), find_missing_library(name))
+        networks = NETWORKS_OF_METRIC.get(name, ())
+        inputs_of[name] = [NETWORKS[network].find_input() for network in networks]
     for encoder in encoders:
-        absent = [need.error for need in encoder.inputs() if need.error is not None]
-        errors[name_two_way_metric(encoder)] = next(iter(absent), None)
-    missing = {
-        name: error.in_one_line for name, error in errors.items() if error is not None
-    }
-    return [name for name in errors if name not in missing], missing
+        inputs_of[name_two_way_metric(encoder)] = list(encoder.inputs())
+
+    computable = []
+    missing = {}
+    for name, inputs in inputs_of.items():
+        errors: list[BrainhiveError] = []
+        for item in inputs:
+            if item.error is not None:
+                errors.append(item.error)
+        library_error = find_missing_library(name)
+        if library_error is not None:
+            errors.append(library_error)
+        if errors:
+            missing[name] = errors[0].in_one_line
+        else:
+            computable.append(name)
+    return computable, missing
 
 
 def is_available(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
-    """Whether a metric, or the two-way identification of one of the encoders, needs no
-    download.
-    """
-    # weights of a network may have to be downloaded
-    if metric in NETWORKS_OF_METRIC:
-        return all(
-            NETWORKS[network].is_here() for network in NETWORKS_OF_METRIC[metric]
-        )
+    """Return True if a metric can be computed without a download.
 
-    # metrics that need no weights, but perhaps a library
+    Args:
+        metric: Name of a metric, or of the two-way identification by an encoder.
+        encoders: Encoders of two-way identification.
+    """
+    if metric in NETWORKS_OF_METRIC:
+        networks = NETWORKS_OF_METRIC[metric]
+        return all(NETWORKS[network].is_here() for network in networks)
     if metric in tasks.SCALES or find_metric(metric):
         return find_missing_library(metric) is None
-
-    # encoders; a function brings its own weights
-    matching = [
-        encoder for encoder in encoders if name_two_way_metric(encoder) == metric
-    ]
-    return any(encoder.is_available or encoder.kind == "python" for encoder in matching)
+    for encoder in encoders:
+        # an encoder that is a Python function has its own weights
+        has_weights = encoder.is_available or encoder.kind == "python"
+        if name_two_way_metric(encoder) == metric and has_weights:
+            return True
+    return False
 
 
 def list_metric_inputs(
     metrics: Sequence[str], encoders: Sequence[EncoderConfig]
 ) -> list[Input]:
-    """List the weights that metrics, and two-way identification by more encoders, are
-    computed with.
-    """
+    """List the weights of metrics, and the optional weights of encoders."""
     networks = dict.fromkeys(
-        chain(*(NETWORKS_OF_METRIC.get(name, ()) for name in metrics))
+        chain.from_iterable(NETWORKS_OF_METRIC.get(name, ()) for name in metrics)
     )
-    return [NETWORKS[network].find_input() for network in networks] + [
-        replace(need, is_optional=True)
-        for encoder in encoders
-        for need in encoder.inputs()
-    ]
+    inputs = [NETWORKS[network].find_input() for network in networks]
+    for encoder in encoders:
+        inputs += [replace(item, is_optional=True) for item in encoder.inputs()]
+    return inputs

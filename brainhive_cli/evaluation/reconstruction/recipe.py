@@ -1,4 +1,4 @@
-"""The recipe of reconstruct."""
+"""Recipe of the command reconstruct."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
@@ -30,19 +30,15 @@ SourceName = Literal[
     "mean",
     "still",
 ]
-"""From the last three nothing is generated: media of the training set, and stills of
-the brain's clips (see `baselines`).
-"""
+"""Sources of media. The last three are baselines, which no generator makes."""
 DEFAULT_STRENGTH = Sampling.model_fields["strength"].default
-"""Strength at which what sampling starts from has no part in the words of a
-protocol.
-"""
+"""Strength of sampling that a protocol does not mention."""
 DEFAULT_PRIOR = "hub:Fusion-Prior-SynCLR_B32_VAE"
-"""BrainHiVE's published prior."""
+"""Published prior of BrainHiVE."""
 
 
 class PriorSection(Section):
-    """A prior, and its own way of conditioning."""
+    """Prior, and the weight of its condition."""
 
     source: str = Field(
         DEFAULT_PRIOR, description="hub:NAME, hub:owner/name, a folder, or `identity`"
@@ -50,32 +46,35 @@ class PriorSection(Section):
     scale: float | None = Field(
         None,
         description=(
-            "weight of the image attention next to the text attention; default: the "
-            "prior's own"
+            "weight of the image attention, relative to the text attention; default: "
+            "the weight of the prior"
         ),
     )
 
 
 def _read_prior_section(prior: Any) -> Any:
-    """Let `prior: REFERENCE` mean its source, also where `prior.scale` is given too."""
+    """Read `prior: REFERENCE` as its source, also next to a key such as `scale`."""
     if isinstance(prior, str):
         return {"source": prior}
-    # `kind` is what a reference becomes when a key is put below it
-    if isinstance(prior, dict):
-        return {
-            "source" if key == "kind" else key: value for key, value in prior.items()
-        }
-    return prior
+    if not isinstance(prior, dict):
+        return prior
+    # merging with another key has turned the reference into a `kind`
+    section = {}
+    for key, value in prior.items():
+        section["source" if key == "kind" else key] = value
+    return section
 
 
-def _refuse_own_vectors(encoders: list[EncoderConfig]) -> list[EncoderConfig]:
-    # imported vectors come without a network that could encode new pictures
-    if imported := [config.name for config in encoders if config.kind == IMPORTED]:
-        problem = (
-            f"metric_encoders encode what is drawn, and {imported[0]} was imported as "
-            "vectors"
-        )
-        raise RecipeError(problem, f"leave {imported[0]} out")
+def _require_picture_encoders(encoders: list[EncoderConfig]) -> list[EncoderConfig]:
+    """Return encoders, or raise an error if they cannot encode new pictures."""
+    for config in encoders:
+        # imported vectors have no network
+        if config.kind == IMPORTED:
+            raise RecipeError(
+                f"metric_encoders encode generated pictures, and {config.name} was "
+                "imported as vectors",
+                f"leave {config.name} out",
+            )
     for config in encoders:
         if config.content != "pixels":
             raise RecipeError(
@@ -87,25 +86,33 @@ def _refuse_own_vectors(encoders: list[EncoderConfig]) -> list[EncoderConfig]:
 
 
 SCORING_KEYS = {
-    *("metrics", "metric_encoders", "protocol", "metric_batch_size", "sheet_rows"),
-    *("score", "truth", "medium", "against"),
-    *BaseRecipe.model_fields,
-}
-"""Keys that have an effect where pictures that already exist are scored."""
+    "metrics",
+    "metric_encoders",
+    "protocol",
+    "metric_batch_size",
+    "sheet_rows",
+    "score",
+    "truth",
+    "medium",
+    "against",
+} | set(BaseRecipe.model_fields)
+"""Keys that have an effect if existing media are scored."""
 
 
 class Recipe(SweptRecipe, Sampling):
-    """Recipe of reconstruct: the run, the prior and the generator; or which folder is
-    scored.
+    """Recipe of reconstruct.
 
-    How much is done at once is not part of the fingerprint: a run that was too large
-    continues with less. Nor is what a run is compared with.
+    It names the run, the prior and the generator, or a folder of media to score.
     """
 
-    # a run continues with other values of these keys
+    # a run that ran out of memory can continue with other values of these keys
     FINGERPRINT_EXCLUDE = BaseRecipe.FINGERPRINT_EXCLUDE | {
-        *("batch_size", "offload", "tiling", "metric_batch_size"),
-        *("against", "published"),
+        "batch_size",
+        "offload",
+        "tiling",
+        "metric_batch_size",
+        "against",
+        "published",
     }
     is_tracked = True
     MEMORY_HINT = (
@@ -113,14 +120,14 @@ class Recipe(SweptRecipe, Sampling):
         "metric_batch_size"
     )
 
-    # which parts generate, and from whose signals
+    # models, and the signals that are decoded
     prior: Annotated[PriorSection, BeforeValidator(_read_prior_section)] = (
         PriorSection()
     )
     adapter: Literal["apply", "skip"] | None = Field(
         None,
         description=(
-            "the Fusion Prior's trained adapter; default: skip, as in the paper"
+            "use of the Fusion Prior's trained adapter; default: skip, as in the paper"
         ),
     )
     align_run: OneRun = Field(
@@ -133,111 +140,118 @@ class Recipe(SweptRecipe, Sampling):
     dataset: parts.OtherDataset = Field(
         None,
         description=(
-            "what a model folder or published checkpoint decodes; default: the run's "
-            "data set"
+            "data set that a model folder or published checkpoint decodes; default: "
+            "the data set of the run"
         ),
     )
     generator: Any = parts.part_field("generators", DEFAULT_KIND, "diffusion model")
 
-    # what media are generated from, and for which items
+    # sources and stimuli
     sources: (
         Annotated[list[SourceName], BeforeValidator(split_commas), Field(min_length=1)]
         | None
     ) = Field(
         None,
         description="brain; images: heads of the stimuli, the ceiling; shuffled: other "
-        "items' signals, the floor; zeroed: no brain; mean_embedding: "
-        "heads of the training stimuli, averaged; nearest: the training "
-        "picture nearest to the decoded head; mean: that of all; still: of "
-        "clips, the first frame; default: brain,nearest,mean of pictures, "
-        "brain,nearest,still of clips",
+        "items' signals, the floor; zeroed: no condition; mean_embedding: mean of the "
+        "training heads; nearest: training picture nearest to the decoded head; mean: "
+        "mean training picture; still: first frame of a clip; default: "
+        "brain,nearest,mean for pictures, brain,nearest,still for clips",
     )
     split: str = Field("test", description="split whose signals are decoded")
-    subjects: Subjects = Field(None, description="subjects; default: the run's")
+    subjects: Subjects = Field(None, description="subjects; default: all of the run")
     copies: Copies = "refuse"
     seeds: Numbers | None = Field(
         None,
         examples=["2025", "2025-2027"],
-        description="cells of these seeds; default: the run's first seed",
+        description="seeds of the models that decode; default: the run's first seed",
     )
     items: int | None = Field(
-        None, gt=0, description="pictures of the split, from its start; default: all"
+        None,
+        gt=0,
+        description="number of stimuli, from the start of the split; default: all",
     )
 
-    # how many media, and the noise
-    repeats: int = Field(10, gt=0, le=10_000, description="pictures kept for each item")
+    # number of media, and their noise
+    repeats: int = Field(
+        10, gt=0, le=10_000, description="number of pictures for each stimulus"
+    )
     best_of: int = Field(
         1,
         gt=0,
         le=10_000,
         description=(
-            "candidates for each picture kept: the one most similar to its decoded head"
+            "number of candidates for each picture; the candidate most similar to its "
+            "decoded head is kept"
         ),
     )
     seed: int = Field(0, ge=0, description="seed of the noise")
 
-    # size and precision of what is generated, and how much at once
+    # size, precision and memory
     resolution_px: int = Field(
-        512, gt=0, le=16_384, description="side of the pictures that are made"
+        512, gt=0, le=16_384, description="side of generated pictures in pixels"
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp16", description="dtype of the generator; a CPU takes fp32 for fp16"
+        "fp16", description="dtype of the generator; a CPU uses fp32 instead of fp16"
     )
     batch_size: int = Field(
-        20, gt=0, le=16_384, description="pictures generated at once, on each process"
+        20, gt=0, le=16_384, description="pictures generated at once by each process"
     )
     offload: bool = Field(
-        False, description="keep networks off the GPU while they do not compute"
+        False, description="keep networks off the GPU while they are not in use"
     )
     tiling: bool = Field(
-        False, description="decode picture by picture, and large ones in tiles"
+        False,
+        description="decode latents picture by picture, and large pictures in tiles",
     )
 
     # comparison with the stimuli
     metrics: Annotated[NameList, AfterValidator(require_known_metrics)] | None = Field(
         None,
-        description=f"of pictures: {', '.join(PICTURE_METRICS)}; of clips: "
-        f"{', '.join(CLIP_METRICS)}; default: all of the medium without seed_score, "
+        description=f"for pictures: {', '.join(PICTURE_METRICS)}; for clips: "
+        f"{', '.join(CLIP_METRICS)}; default: all of the medium except seed_score, "
         "object_f1, cap_sim",
     )
-    metric_encoders: Annotated[Encoders, AfterValidator(_refuse_own_vectors)] = Field(
-        [],
-        validate_default=True,
-        description="more encoders for two-way identification",
+    metric_encoders: Annotated[Encoders, AfterValidator(_require_picture_encoders)] = (
+        Field(
+            [],
+            validate_default=True,
+            description="further encoders for two-way identification",
+        )
     )
     protocol: Literal["brainhive", "mindeye2"] = Field(
-        "brainhive", description="how pictures are sized for metrics"
+        "brainhive", description="size of pictures for metrics"
     )
     metric_batch_size: int = Field(
         32, gt=0, le=2**16, description="pictures compared at once"
     )
-    sheet_rows: int = Field(12, ge=0, description="items on a sheet; 0 writes none")
+    sheet_rows: int = Field(
+        12, ge=0, description="number of stimuli on a sheet; 0 writes no sheets"
+    )
 
     # comparisons, which are not part of the fingerprint
     against: NameList | None = Field(
         None,
-        description=(
-            "reconstruct runs to compare with, item by item; nothing is generated again"
-        ),
+        description="finished reconstruct runs to compare with, stimulus by stimulus",
     )
     published: Published | None = Field(
         None, description="numbers that a paper reports for this recipe, with source"
     )
 
-    # media that others made, instead of generation
+    # existing media, instead of generation
     score: str | None = Field(
-        None, description="a folder of reconstructions to score; none are generated"
+        None, description="folder of reconstructions to score, instead of generating"
     )
     truth: str | None = Field(
         None,
-        description="the folder of the true pictures or clips; `left`: the left half "
-        "of each clip, as in NEURONS' GIFs",
+        description="folder of the true pictures or clips; `left` for the left half of "
+        "each clip, as in NEURONS' GIFs",
     )
     medium: Literal["picture", "clip"] | None = Field(
         None,
         description=(
-            "what is scored; needed where clips are folders of frames, else seen from "
-            "the files"
+            "medium of both folders; default: found from the files; needed if clips "
+            "are folders of frames"
         ),
     )
 
@@ -253,7 +267,7 @@ class Recipe(SweptRecipe, Sampling):
                 "add brain to sources",
             )
         if self.published is not None:
-            require_known_metrics([*self.published.values])
+            require_known_metrics(list(self.published.values))
         return self
 
     @classmethod
@@ -264,47 +278,49 @@ class Recipe(SweptRecipe, Sampling):
         flags: Mapping[str, Any],
         overrides: Iterable[str],
     ) -> Self:
-        """Resolve like every recipe; where a folder is scored, keys of generation are
-        refused.
+        """Resolve the recipe, and refuse keys of generation if a folder is scored.
 
-        `--recipe NAME --score FOLDER` takes the metrics of a recipe that generates.
+        `--recipe NAME --score FOLDER` takes the metrics of a recipe that generates, and
+        ignores its other keys.
+
+        Raises:
+            RecipeError: if a key is wrong, or has no effect.
         """
-        # keys that the user names, or a recipe of scoring does
+        # keys that the user names, on the command line or in a recipe of scoring
         overrides = list(overrides)
-        written = read_recipe(find_recipe(command, name))
+        document = read_recipe(find_recipe(command, name))
         keys = [key for key, value in flags.items() if value is not None]
         keys += [override.partition("=")[0] for override in overrides]
-        is_resolved = "digests" in written  # as in a run folder: it names every key
-        keys += list(written) if written.get("score") and not is_resolved else []
+        # the recipe in a run folder has digests, and names every key
+        if document.get("score") and "digests" not in document:
+            keys += list(document)
 
-        # keys of generation have no effect
-        idle = [key for key in keys if key.split(".")[0] not in SCORING_KEYS]
-        if "score" in keys and idle:
+        idle_keys = [key for key in keys if key.split(".")[0] not in SCORING_KEYS]
+        if "score" in keys and idle_keys:
             raise RecipeError(
-                f"{idle[0]} has no effect on pictures that others made",
-                f"leave out {idle[0]}, or score",
+                f"{idle_keys[0]} has no effect on pictures that others made",
+                f"leave out {idle_keys[0]}, or score",
             )
         return super().resolve(command, name, flags, overrides)
 
     @property
     def has_prompt(self) -> bool:
-        """Whether words decide what is generated."""
+        """True if a text is part of the condition."""
         return bool(self.prompt or (self.guidance > 1 and self.negative_prompt))
 
     @property
     def sampling(self) -> Sampling:
-        """Keys of sampling alone, as generators take them."""
+        """Keys of sampling, without the other keys."""
         fields = {key: getattr(self, key) for key in Sampling.model_fields}
         return Sampling.model_construct(self.model_fields_set & fields.keys(), **fields)
 
     def describe_generation(self, is_decoded: bool) -> str:
-        """Say how pictures are generated, in words that travel with their metrics.
+        """Describe the generation by its settings that differ from the default.
 
         Args:
-            is_decoded: Whether they are generated from heads; of noise alone nothing
-                chooses.
+            is_decoded: True if media are generated from heads, which select the best
+                candidate and may give sampling a start.
         """
-        # only what differs from the default is named
         words = [f"{self.repeats} {'repeat' if self.repeats == 1 else 'repeats'}"]
         if self.best_of > 1 and is_decoded:
             words.append(f"each the best of {self.best_of} by its decoded head")
@@ -314,4 +330,4 @@ class Recipe(SweptRecipe, Sampling):
             words.append(f"scale {self.prior.scale:g}")
         if self.strength != DEFAULT_STRENGTH and is_decoded:
             words.append(f"from the decoded start at strength {self.strength:g}")
-        return ", ".join([*words, *self.changed_settings])
+        return ", ".join(words + self.changed_settings)

@@ -1,13 +1,10 @@
-"""Reconstructions, and what was decoded in words and masks, compared with their stimuli
-item by item.
-"""
+"""Scores of reconstructions, and of decoded captions, masks and concepts."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import compress
 from operator import call
 from pathlib import Path
 from typing import Any, Self
@@ -35,12 +32,12 @@ from brainhive_cli.models.heads import Decoded
 from brainhive_cli.training.alignment.cells import FOLD_PATTERN
 
 N_READERS = 4
-"""Threads that decode media while the previous batch is compared."""
+"""Number of threads that decode media while the previous batch is compared."""
 OpenMedia = Callable[[], Any]
-"""Opens a picture or a clip."""
+"""Function that opens a picture or a clip."""
 FeatureFunction = Callable[..., Tensor]
 TRUTH = "truth"
-"""The source of values that describe the stimuli themselves."""
+"""Source of values that describe the stimuli themselves."""
 SOURCE_TITLES = {
     "brain": "brain",
     "images": "images, ceiling",
@@ -53,32 +50,33 @@ SOURCE_TITLES = {
     "truth": "stimuli themselves",
     "scored": "scored",
 }
-"""Titles of the sources of pictures; ↓ after a metric means that less is better."""
+"""Titles of the sources of pictures."""
 CAPTION, MASK, CONCEPTS = "caption", "mask", "concepts"
-"""The heads that are shown: texts, probabilities [F, 1, H, W] and [K]."""
+"""Names of heads with texts, probabilities [F, 1, H, W] and probabilities [K]."""
 MIN_PROBABILITY = 0.5
-"""Probability above which a pixel is the key object's, and a concept is named."""
+"""Probability above which a pixel belongs to the key object, and a concept is named."""
 THUMBNAIL_PX = 64
-"""Side of the thumbnails by which reconstructions are compared with the stimuli."""
+"""Side of the thumbnails by which copies of stimuli are found."""
 MAX_RMS_DIFFERENCE, MAX_RELATIVE_DIFFERENCE = 1.5, 0.05
-"""Root mean square difference of a thumbnail from that of the stimulus, in levels of
-255 and as a share of its standard deviation, up to which they show the same: JPEG of
-quality 75 differs by up to 1.3 levels, other sizes by less.
+"""Largest root mean square difference between the thumbnails of a stimulus and its
+copy, in levels of 255 and relative to the standard deviation of the stimulus. JPEG of
+quality 75 differs by up to 1.3 levels, and another size by less.
 """
 MAX_BLANK_RANGE = 2
-"""Range in levels of 255 of a picture of one colour, which JPEG changes a little."""
+"""Largest range of a picture of one colour, in levels of 255. JPEG changes it a little.
+"""
 MAX_CONCEPTS = 4
-"""Concepts that are named at most."""
+"""Largest number of concepts that are named."""
 
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """Annotation of one picture or clip.
+    """Annotation of a picture or clip.
 
     Attributes:
-        caption: In words; "" where there is none.
-        concepts: Names of what it shows.
-        masks: Where its key object is, bool [F, H, W]; None where nothing says it.
+        caption: Caption, or "".
+        concepts: Names of the concepts that it shows.
+        masks: Masks of its key object, bool [F, H, W], or None if unknown.
     """
 
     caption: str = ""
@@ -87,36 +85,43 @@ class Annotation:
 
 
 def describe_annotation(annotation: Annotation) -> list[str]:
-    """List the caption and the concepts, for people."""
-    return [*filter(None, (annotation.caption, ", ".join(annotation.concepts)))]
+    """List the caption and the concepts as lines, without empty lines."""
+    lines = (annotation.caption, ", ".join(annotation.concepts))
+    return [line for line in lines if line]
 
 
 def collect_stimulus_annotation(images: StimulusSet, row: int) -> Annotation:
-    """Collect what a data set says of one of its stimuli."""
-    # a data set may have none of these
+    """Collect the annotation of a stimulus, as far as the data set has any."""
     captions = images.captions(row) if images.captions else []
-    labels = images.labels(row) if images.labels else np.zeros(0, np.uint8)
-    names = tuple(
-        name for name, has in zip(images.label_names, labels, strict=False) if has
-    )
+    concepts = []
+    if images.labels:
+        labels = images.labels(row)
+        for name, is_shown in zip(images.label_names, labels, strict=False):
+            if is_shown:
+                concepts.append(name)
     masks = images.masks(row).astype(bool) if images.masks else None
-    return Annotation(captions[0] if len(captions) else "", names[:MAX_CONCEPTS], masks)
+    caption = captions[0] if len(captions) else ""
+    return Annotation(caption, tuple(concepts[:MAX_CONCEPTS]), masks)
 
 
 def collect_decoded_annotations(
     decoded: Decoded, image_ids: Sequence[str], names: Sequence[str]
 ) -> dict[str, Annotation]:
-    """Collect what was decoded, by image id; empty where no head says anything in words
-    or masks.
+    """Collect decoded captions, concepts and masks.
 
     Args:
         decoded: Heads of N rows.
-        image_ids: [N].
-        names: Those of the K concepts.
+        image_ids: Image ids [N].
+        names: Names of the K concepts.
+
+    Returns:
+        Annotations by image id, with at least the most likely concept. Empty if there
+        is no head of a caption, concepts or masks.
     """
-    # heads of other shapes are no masks or concepts
+    # heads of these names with other shapes are something else
     captions = decoded.texts.get(CAPTION)
-    masks, concepts = (decoded.tensors.get(head) for head in (MASK, CONCEPTS))
+    masks = decoded.tensors.get(MASK)
+    concepts = decoded.tensors.get(CONCEPTS)
     if masks is not None and masks.ndim != 5:
         masks = None
     if concepts is not None and concepts.shape[1:] != (len(names),):
@@ -124,41 +129,34 @@ def collect_decoded_annotations(
     if not captions and masks is None and concepts is None:
         return {}
 
-    # caption, mask, and likely concepts, the likeliest first; one at least
     annotations = {}
     for row, image_id in enumerate(image_ids):
-        likely_names: tuple[str, ...] = ()
+        likely_names = []
         if concepts is not None:
-            likelihood = concepts[row].cpu().numpy()  # [K]
-            order = np.argsort(-likelihood, kind="stable")[:MAX_CONCEPTS]
-            likely_names = tuple(
-                names[k]
-                for k in order
-                if k == order[0] or likelihood[k] > MIN_PROBABILITY
-            )
-        mask = (
-            None
-            if masks is None
-            else (masks[row, :, 0] > MIN_PROBABILITY).cpu().numpy()
-        )
-        annotations[image_id] = Annotation(
-            captions[row] if captions else "", likely_names, mask
-        )
+            probability = concepts[row].cpu().numpy()  # [K]
+            order = np.argsort(-probability, kind="stable")[:MAX_CONCEPTS]
+            for k in order:
+                if k == order[0] or probability[k] > MIN_PROBABILITY:
+                    likely_names.append(names[k])
+        mask = None
+        if masks is not None:
+            mask = (masks[row, :, 0] > MIN_PROBABILITY).cpu().numpy()
+        caption = captions[row] if captions else ""
+        annotations[image_id] = Annotation(caption, tuple(likely_names), mask)
     return annotations
 
 
 @dataclass(frozen=True, eq=False)
 class TaskScores:
-    """The scores of one decoded set, of what it has and the data set has the truth of.
+    """Scores of decoded masks, concepts and captions.
 
     Attributes:
-        values: [N] by metric; NaN of a stimulus without an object, a known concept or a
-            caption. None of a metric of which all stimuli are such.
-        recall: Whether each concept was recalled, [N] by its name; NaN of stimuli that
+        values: Values [N] by metric. NaN for a stimulus without an object, a named
+            concept or a caption. Metrics with NaN for all stimuli are left out.
+        recall: For each concept, 1 if it was recalled, else 0 [N]. NaN for stimuli that
             do not show it.
-        chance: Chance of each metric that can be guessed, by its name: of recalling one
-            of an item's concepts, of naming its object, [N].
-        missing: Scores whose library is missing, and how to get it.
+        chance: Expected value [N] of guessing, by metric, for metrics that have it.
+        missing: Advice by the name of each score whose library is not installed.
     """
 
     values: Mapping[str, Float64] = field(default_factory=dict)
@@ -171,102 +169,93 @@ class TaskScores:
         cls, decoded: Decoded, images: StimulusSet, image_ids: Sequence[str]
     ) -> Self:
         """Compare decoded heads of N rows with the stimuli `image_ids` [N]."""
-        # rows of the stimuli
         row_of = {image_id: row for row, image_id in enumerate(images.image_ids)}
         rows = [row_of[image_id] for image_id in image_ids]
-        masks, likelihood = (decoded.tensors.get(head) for head in (MASK, CONCEPTS))
+        masks = decoded.tensors.get(MASK)
+        concepts = decoded.tensors.get(CONCEPTS)
         texts = decoded.texts.get(CAPTION)
         values = dict[str, Float64]()
         recall = dict[str, Float64]()
-        guess = dict[str, Float64]()
+        chance = dict[str, Float64]()
         missing = {}
 
-        # overlap of masks
+        # overlap of masks, which are resized as for training
+        n_frames = images.frames or 1
         if (
             images.masks is not None
             and masks is not None
-            and masks.shape[1:2] == (images.frames or 1,)
+            and masks.shape[1:2] == (n_frames,)
         ):
-            objects = [
-                torch.from_numpy(images.masks(row))[:, None].gt(0).byte()
-                for row in rows
-            ]
-            # targets of training are resized alike
             size = (masks.shape[-2], masks.shape[-1])
-            true = torch.stack(
-                [interpolate(mask, size, mode="nearest") for mask in objects]
-            )
-            values[tasks.DICE] = tasks.dice(masks.cpu(), true)
+            true_masks = []
+            for row in rows:
+                mask = torch.from_numpy(images.masks(row))[:, None].gt(0).byte()
+                true_masks.append(interpolate(mask, size, mode="nearest"))
+            values[tasks.DICE] = tasks.dice(masks.cpu(), torch.stack(true_masks))
 
         # recall of concepts
         names = images.label_names
         if (
             images.labels is not None
-            and likelihood is not None
-            and likelihood.shape[1:] == (len(names),)
+            and concepts is not None
+            and concepts.shape[1:] == (len(names),)
         ):
-            # [N, K]
-            shown = np.stack([images.labels(row) for row in rows]).astype(bool)
-            # [N, K]
-            hits = tasks.recall_concepts(likelihood.float().cpu().numpy(), shown)
+            labels = np.stack([images.labels(row) for row in rows])
+            is_shown = labels.astype(bool)  # [N, K]
+            probabilities = concepts.float().cpu().numpy()
+            hits = tasks.recall_concepts(probabilities, is_shown)  # [N, K]
             recall = dict(zip(names, hits.T, strict=True))
-            guess[tasks.RECALL] = shown.mean(1)
+            chance[tasks.RECALL] = is_shown.mean(1)
             values[tasks.RECALL] = torch.from_numpy(hits).nanmean(1).numpy()
 
-        # captions, of stimuli that have any
+        # captions of stimuli that have any
         captions = [images.captions(row) if images.captions else [] for row in rows]
-        present = [row for row, references in enumerate(captions) if len(references)]
-        if present and texts:
-            written = (
-                [texts[row] for row in present],
-                [captions[row] for row in present],
+        captioned = [index for index, true in enumerate(captions) if len(true)]
+        if captioned and texts:
+            scores = tasks.score_captions(
+                [texts[index] for index in captioned],
+                [captions[index] for index in captioned],
             )
-            for name, score in tasks.score_captions(*written).items():
+            for name, score in scores.items():
                 values[name] = np.full(len(rows), np.nan)
-                values[name][present] = score
+                values[name][captioned] = score
             for name in tasks.LIBRARIES:
                 if error := tasks.find_missing_library(name):
                     missing[name] = error.in_one_line
 
         # objects that captions name
         if images.objects is not None and texts:
-            values[tasks.OBJECT] = tasks.find_named_objects(
-                texts, [images.objects[row] for row in rows]
-            )
-            guess[tasks.OBJECT] = np.full(len(rows), 1 / len(images.object_names))
-
-        # metrics of which all stimuli lack a value are left out
-        values, recall = (
-            {
-                name: scores
-                for name, scores in table.items()
-                if not np.isnan(scores).all()
-            }
-            for table in (values, recall)
-        )
-        return cls(values, recall, guess, missing)
+            objects = [images.objects[row] for row in rows]
+            values[tasks.OBJECT] = tasks.find_named_objects(texts, objects)
+            chance[tasks.OBJECT] = np.full(len(rows), 1 / len(images.object_names))
+        return cls(_drop_nan(values), _drop_nan(recall), chance, missing)
 
     @classmethod
     def join(cls, scores: Sequence[Self]) -> Self:
-        """Put the scores of different items one behind the other; of what all of them
-        have.
+        """Concatenate the scores of different items. Keep names that all scores have.
+
+        Missing libraries are taken from the first.
         """
-        # values, recall and chance, each of the names that all scores have
         joined = {}
         for kind in ("values", "recall", "chance"):
-            columns = [getattr(part, kind) for part in scores]
-            names = [
-                name for name in columns[0] if all(name in column for column in columns)
-            ]
+            tables = [getattr(item_scores, kind) for item_scores in scores]
+            names = [n for n in tables[0] if all(n in table for table in tables)]
             joined[kind] = {
-                name: np.concatenate([column[name] for column in columns])
+                name: np.concatenate([table[name] for table in tables])
                 for name in names
             }
         return cls(**joined, missing=scores[0].missing)
 
 
+def _drop_nan(columns: Mapping[str, Float64]) -> dict[str, Float64]:
+    """Leave out columns that have only NaN."""
+    return {
+        name: column for name, column in columns.items() if not np.isnan(column).all()
+    }
+
+
 def get_source_titles(medium: str) -> dict[str, str]:
-    """Name the sources of pictures, or of clips."""
+    """Return the titles of the sources, for pictures or clips."""
     return {
         source: title.replace("picture", medium)
         for source, title in SOURCE_TITLES.items()
@@ -278,10 +267,10 @@ class Stimuli:
     """Stimuli by image id.
 
     Attributes:
-        open: Opens a picture or a clip.
-        get_label: Names what it shows, in a word or two.
-        get_annotation: Collects what the data set says of it.
-        grouping: Which stimuli are alike.
+        open: Opens a picture or clip.
+        get_label: Returns a short name of its content.
+        get_annotation: Returns its annotation in the data set.
+        grouping: Groups of similar stimuli, for statistics.
     """
 
     open: Callable[[str], Any]
@@ -292,22 +281,20 @@ class Stimuli:
 
 @dataclass(frozen=True)
 class GeneratedSet:
-    """The reconstructions of one cell and subject, from one source.
+    """Reconstructions of a cell (trained model) and subject, from a single source.
 
     Attributes:
-        source: Where they come from.
-        name: Of the cell and subject; that of other sources than `brain` starts with
-            the source.
-        seeds: Of the training.
-        files: Image id to the files of its repeats.
-        subject: Whose signals; None if there are none.
-        description: How they were made, in words that travel with their metrics.
+        source: Source of the media, such as `brain`.
+        name: Name of the cell and subject, such as `CELL/sub-01`. Other sources than
+            `brain` come first, as in `nearest/CELL/sub-01`.
+        seeds: Seeds of the training.
+        files: Files of the repeats, by image id.
+        subject: Subject of the signals, or None without signals.
+        description: Description of their generation, which is part of the protocol.
         open: Opens a file.
-        annotations: What was decoded in words and masks, by image id, where anything
-            was.
-        task_scores: How well these are the stimuli's, item by item.
-        values: Each metric's values, in the order of `media`; empty before they are
-            scored.
+        annotations: Decoded captions, concepts and masks, by image id.
+        task_scores: Scores of the annotations.
+        values: Values of each metric, in the order of `media`. Empty before scoring.
     """
 
     source: str
@@ -323,88 +310,85 @@ class GeneratedSet:
 
     @property
     def title(self) -> str:
-        """The cell and subject for people; a cell's name that starts with the subject
-        is enough.
+        """Cell and subject without the source, or "".
+
+        The subject is left out if the name of the cell begins with it.
         """
-        name = (
-            ""
-            if self.name == self.source
-            else self.name.removeprefix(f"{self.source}/")
-        )
+        if self.name == self.source:
+            return ""
+        name = self.name.removeprefix(f"{self.source}/")
         cell, _, subject = name.rpartition("/")
         return cell if cell and cell.rpartition("/")[2].startswith(subject) else name
 
     @property
     def media(self) -> list[tuple[str, Path]]:
-        """Every file with its image id."""
-        return [
-            (image_id, file) for image_id, files in self.files.items() for file in files
-        ]
+        """Image id and path of every file."""
+        media = []
+        for image_id, files in self.files.items():
+            media += [(image_id, file) for file in files]
+        return media
 
     @cached_property
     def means(self) -> dict[str, Float64]:
-        """Mean over an item's repeats of each metric, and its task scores, [N]; NaN
-        where it has none.
+        """Means [N] of each metric over the repeats of an item, and task scores [N].
+
+        Task scores are NaN for items without a value.
         """
-        # files of one item follow one another in `values`
         ends = np.cumsum([len(files) for files in self.files.values()])[:-1]
-        means = {
-            name: np.array([repeats.mean() for repeats in np.split(values, ends)])
-            for name, values in self.values.items()
-        }
+        means = {}
+        for name, values in self.values.items():
+            repeats_of_items = np.split(values, ends)
+            means[name] = np.array([repeats.mean() for repeats in repeats_of_items])
         return means | dict(self.task_scores.values)
 
     def get_first_file(self, image_id: str) -> tuple[Path, dict[str, float]]:
-        """Give the first file of an item, with its values."""
+        """Return the first file of an item, and its values by metric."""
         file = self.files[image_id][0]
         row = self.media.index((image_id, file))
         return file, {name: float(values[row]) for name, values in self.values.items()}
 
 
 def pool_folds(sets: Sequence[GeneratedSet]) -> list[GeneratedSet]:
-    """Pool the sets of folds, so that each picture is compared with those of all folds.
+    """Pool the sets of all folds, so that pictures are compared across folds.
 
-    Every stimulus was held out in one fold, and its media are those of that fold's
-    model.
+    Each stimulus was held out in a single fold, whose model made its media.
     """
-    # sets that differ in their fold only
-    groups = defaultdict[tuple[str, str], list[GeneratedSet]](list)
+    # sets that differ only in their fold
+    sets_of_name = defaultdict[tuple[str, str], list[GeneratedSet]](list)
     for generated in sets:
-        groups[generated.source, FOLD_PATTERN.sub("", generated.name)].append(generated)
+        name = FOLD_PATTERN.sub("", generated.name)
+        sets_of_name[generated.source, name].append(generated)
 
-    # one set of each group
     pooled = []
-    for (_, name), members in groups.items():
-        files = {
-            image_id: media
-            for member in members
-            for image_id, media in member.files.items()
-        }
-        notes = {
-            image_id: note
-            for member in members
-            for image_id, note in member.annotations.items()
-        }
-        tasks = TaskScores.join([member.task_scores for member in members])
-        pooled.append(
-            replace(
-                members[0], name=name, files=files, annotations=notes, task_scores=tasks
-            )
+    for (_, name), fold_sets in sets_of_name.items():
+        files: dict[str, Sequence[Path]] = {}
+        annotations: dict[str, Annotation] = {}
+        for fold_set in fold_sets:
+            files |= fold_set.files
+            annotations |= fold_set.annotations
+        task_scores = TaskScores.join([fold_set.task_scores for fold_set in fold_sets])
+        pooled_set = replace(
+            fold_sets[0],
+            name=name,
+            files=files,
+            annotations=annotations,
+            task_scores=task_scores,
         )
+        pooled.append(pooled_set)
     return pooled
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """Stimuli and the metrics by which reconstructions are compared with them.
+    """Comparison of reconstructions with stimuli.
 
     Attributes:
-        metrics: The metrics, by name.
-        protocol: How media are sized.
-        batch_size: Media compared at once.
-        device: Where media are sized and compared.
-        open_stimuli: N pictures or clips.
-        n_frames: Frames of the stimuli where they are clips; None of pictures.
+        metrics: Metrics by name.
+        protocol: Protocol that sets the size of media.
+        batch_size: Number of media compared at once.
+        device: Device on which media are resized and compared.
+        open_stimuli: Functions [N] that open the stimuli.
+        n_frames: Number of frames of each stimulus, or None for pictures.
     """
 
     metrics: Mapping[str, MetricPart]
@@ -416,233 +400,267 @@ class Scorer:
 
     @cached_property
     def stimulus_features(self) -> dict[FeatureFunction, Tensor]:
-        """Features [N, …] of the stimuli, once for all that they are compared with."""
-        # features are computed batch by batch into one array that is allocated once
-        seen: dict[FeatureFunction, Tensor] = {}
-        starts = range(0, len(self.open_stimuli), self.batch_size)
-        with console.progress(
-            "computing features of the stimuli", len(self.open_stimuli)
-        ) as bar:
-            for start, batch in zip(
-                starts, self._iterate_features(self.open_stimuli), strict=True
-            ):
-                if not seen:
-                    torch.cuda.empty_cache()  # of what the generator held
+        """Features [N, …] of the stimuli by the function that computes them."""
+        n_stimuli = len(self.open_stimuli)
+        stimulus_features: dict[FeatureFunction, Tensor] = {}
+        start = 0
+        with console.progress("computing features of the stimuli", n_stimuli) as bar:
+            for batch in self._iterate_features(self.open_stimuli):
+                if not stimulus_features:
+                    torch.cuda.empty_cache()  # memory of the generator
+                stop = min(start + self.batch_size, n_stimuli)
                 for function, features in batch.items():
-                    if function not in seen:
-                        seen[function] = features.new_empty(
-                            (len(self.open_stimuli), *features.shape[1:])
-                        )
-                    seen[function][start : start + len(features)] = features
-                bar.advance(min(self.batch_size, len(self.open_stimuli) - start))
-        return seen
+                    if function not in stimulus_features:
+                        shape = (n_stimuli, *features.shape[1:])
+                        stimulus_features[function] = features.new_empty(shape)
+                    stimulus_features[function][start:stop] = features
+                bar.advance(stop - start)
+                start = stop
+        return stimulus_features
 
     def score(
         self,
         reconstructions: Sequence[OpenMedia],
         stimulus_rows: Int64,
-        among: Int64,
+        candidate_rows: Int64,
         bar: console.Bar,
     ) -> dict[str, Float64]:
         """Compare reconstructions with their stimuli.
 
         Args:
-            reconstructions: B pictures or clips.
-            stimulus_rows: The stimulus of each, [B].
-            among: The stimuli that two-way identification chooses from, sorted,
-                `stimulus_rows` among them.
-            bar: Advanced by each batch.
+            reconstructions: Functions [B] that open the reconstructions.
+            stimulus_rows: Row [B] of each stimulus.
+            candidate_rows: Rows [M] of the stimuli from which two-way identification
+                chooses, ascending. They contain `stimulus_rows`.
+            bar: Progress, which advances with each batch.
 
         Returns:
-            Each metric's values, [B].
+            Values [B] of each metric. Identification is left out if M is 1.
         """
-        # features of the stimuli that identification chooses from
+        # features of the candidates, unless all stimuli are candidates
         rows = torch.from_numpy(stimulus_rows)
-        rows_among = torch.from_numpy(np.searchsorted(among, stimulus_rows))
-        pools = {
-            part.features: self.stimulus_features[part.features][among]
-            for part in self.metrics.values()
-            if part.is_identification
-            and len(among) < len(self.stimulus_features[part.features])
-        }
-        # one item cannot be distinguished from others
-        parts = {
-            n: part
-            for n, part in self.metrics.items()
-            if len(among) > 1 or not part.is_identification
-        }
+        rows_among_candidates = torch.from_numpy(
+            np.searchsorted(candidate_rows, stimulus_rows)
+        )
+        metrics: dict[str, MetricPart] = {}
+        candidate_features: dict[FeatureFunction, Tensor] = {}
+        for name, metric in self.metrics.items():
+            if not metric.is_identification:
+                metrics[name] = metric
+            elif len(candidate_rows) > 1:
+                metrics[name] = metric
+                features = self.stimulus_features[metric.features]
+                if len(candidate_rows) < len(features):
+                    candidate_features[metric.features] = features[candidate_rows]
 
-        # compare batch by batch
         values = defaultdict[str, list[Tensor]](list)
-        starts = range(0, len(reconstructions), self.batch_size)
-        for start, features in zip(
-            starts, self._iterate_features(reconstructions), strict=True
-        ):
-            batch = slice(start, start + self.batch_size)
-            for name, part in parts.items():
-                seen = self.stimulus_features[part.features]
-                seen_rows = rows[batch]
-                if part.is_identification:
-                    seen = pools.get(part.features, seen)
-                    seen_rows = rows_among[batch]
-                compared = part.compare(seen, features[part.features], seen_rows)
-                values[name].append(compared)
-            bar.advance(len(rows[batch]))
+        start = 0
+        for batch in self._iterate_features(reconstructions):
+            batch_rows = slice(start, start + self.batch_size)
+            start += self.batch_size
+            for name, metric in metrics.items():
+                true_features = self.stimulus_features[metric.features]
+                true_rows = rows[batch_rows]
+                if metric.is_identification:
+                    true_features = candidate_features.get(
+                        metric.features, true_features
+                    )
+                    true_rows = rows_among_candidates[batch_rows]
+                batch_values = metric.compare(
+                    true_features, batch[metric.features], true_rows
+                )
+                values[name].append(batch_values)
+            bar.advance(len(rows[batch_rows]))
         return {
-            name: torch.cat(compared).cpu().numpy() for name, compared in values.items()
+            name: torch.cat(batches).cpu().numpy() for name, batches in values.items()
         }
 
     def describe_stimuli(self) -> dict[str, Float64]:
-        """Compute the values [N] of the stimuli, by the metrics that describe media by
-        themselves.
-        """
-        # a metric that describes media by themselves gets each stimulus twice
+        """Compute the metrics [N] of the stimuli that need no reconstruction."""
         rows = torch.arange(len(self.open_stimuli))
         values = {}
-        for name, part in self.metrics.items():
-            if part.is_reference_free:
-                seen = self.stimulus_features[part.features]
-                values[name] = part.compare(seen, seen, rows).cpu().numpy()
+        for name, metric in self.metrics.items():
+            if metric.is_reference_free:
+                features = self.stimulus_features[metric.features]
+                values[name] = metric.compare(features, features, rows).cpu().numpy()
         return values
 
     def _iterate_features(
         self, media: Sequence[OpenMedia]
     ) -> Iterator[dict[FeatureFunction, Tensor]]:
-        """Decode media and compute all features, each once, batch by batch."""
-        functions = {
-            part.features: part.takes_originals for part in self.metrics.values()
-        }
+        """Decode media, and yield the features of each batch by their function."""
+        # metrics can share a function
+        takes_originals = {}
+        for metric in self.metrics.values():
+            takes_originals[metric.features] = metric.takes_originals
+        size = self.batch_size
         with ThreadPoolExecutor(N_READERS) as readers:
-            # the next batch is opened while this one is computed
-            size = self.batch_size
+            # threads open the next batch while this one is computed
             pending = readers.map(call, media[:size])
             for stop in range(size, len(media) + size, size):
-                opened = [*pending]
+                originals = list(pending)
                 pending = readers.map(call, media[stop : stop + size])
-                sized = self._resize(opened)
-                yield {
-                    function: function(opened if takes_originals else sized)
-                    for function, takes_originals in functions.items()
-                }
+                resized = self._resize(originals)
+                features = {}
+                for function, needs_originals in takes_originals.items():
+                    features[function] = function(
+                        originals if needs_originals else resized
+                    )
+                yield features
 
-    def _resize(self, opened: Sequence[Any]) -> Tensor:
-        """Bring media to the protocol's size, [B, 3, P, P] or [B, F, 3, P, P] in 0..1,
-        on the device.
+    def _resize(self, originals: Sequence[Any]) -> Tensor:
+        """Resize media to the size of the protocol, with values in 0..1.
+
+        A picture among clips becomes a clip that repeats it.
+
+        Returns:
+            Pictures [B, 3, P, P] or clips [B, F, 3, P, P] on the device.
 
         Raises:
             BrainhiveError: if a clip has another number of frames than the stimuli.
         """
-        # the size of the protocol, and as many frames as the stimuli have
-        sized = []
-        for picture_or_clip in opened:
+        resized = []
+        for original in originals:
             # [3, H, W] or [F, 3, H, W]
-            media = media_files.to_media(picture_or_clip).to(self.device)
+            media = media_files.to_media(original).to(self.device)
             if media.ndim == 3 and self.n_frames is not None:
-                media = media.expand(
-                    self.n_frames, -1, -1, -1
-                )  # a keyframe, held still
+                media = media.expand(self.n_frames, -1, -1, -1)
             if media.ndim == 3:
-                sized.append(prepare(media[None], self.protocol)[0])
+                resized.append(prepare(media[None], self.protocol)[0])
                 continue
             require_n_frames(len(media), self.n_frames)
-            sized.append(prepare(media, self.protocol, FRAME_PX))
-        return torch.stack(sized)
+            resized.append(prepare(media, self.protocol, FRAME_PX))
+        return torch.stack(resized)
 
 
-def require_n_frames(frames: int, needed: int | None) -> None:
-    """Refuse a clip of another number of frames than the stimuli; None of pictures."""
-    if frames != needed:
-        shown = f"clips of {needed} frames" if needed else "pictures"
+def require_n_frames(n_frames: int, stimulus_frames: int | None) -> None:
+    """Raise an error if a clip has another number of frames than the stimuli.
+
+    Args:
+        n_frames: Number of frames of the clip.
+        stimulus_frames: Number of frames of the stimuli, or None for pictures.
+    """
+    if n_frames != stimulus_frames:
+        stimuli = (
+            f"clips of {stimulus_frames} frames" if stimulus_frames else "pictures"
+        )
         raise BrainhiveError(
-            f"a clip of {frames} frames cannot be compared with {shown}",
-            "bring all clips to one number of frames",
+            f"a clip of {n_frames} frames cannot be compared with {stimuli}",
+            "bring all clips to the same number of frames",
         )
 
 
-def require_stimulus_frames(stimulus: Any, shown: Any) -> None:
-    """Refuse a clip that has not as many frames as the stimulus."""
-    if isinstance(shown, Clip):
-        frames = len(stimulus.frames) if isinstance(stimulus, Clip) else None
-        require_n_frames(len(shown.frames), frames)
+def require_stimulus_frames(stimulus: Any, reconstruction: Any) -> None:
+    """Raise an error if a clip does not have as many frames as its stimulus."""
+    if isinstance(reconstruction, Clip):
+        n_frames = len(stimulus.frames) if isinstance(stimulus, Clip) else None
+        require_n_frames(len(reconstruction.frames), n_frames)
 
 
 def score_set(
     generated: GeneratedSet, scorer: Scorer, rows: Mapping[str, int], launch: Launch
 ) -> GeneratedSet:
-    """Score reconstructions of the scorer's stimuli `rows`; every process returns all
-    values.
-    """
-    # this process's share of the files
-    among = np.array(sorted(rows[image_id] for image_id in generated.files))
-    share = launch.shard(generated.media)
-    stimulus_rows = np.array([rows[image_id] for image_id, _ in share], dtype=np.int64)
-    opens = [partial(generated.open, file) for _, file in share]
-    with console.progress(f"measuring {generated.name}", len(share)) as bar:
-        # processes score contiguous shares, so joined values have the order of the
-        # files
-        shares = launch.gather(scorer.score(opens, stimulus_rows, among, bar))
+    """Score reconstructions. The processes share the files.
 
-    # values of all processes, in the order of the files
-    shares = [values for values in shares if values]  # a process may have had no file
-    names = shares[0] if shares else {}
-    joined = {
-        name: np.concatenate([values[name] for values in shares]) for name in names
-    }
+    Args:
+        generated: Reconstructions.
+        scorer: Metrics and stimuli.
+        rows: Row of each stimulus in the scorer, by image id.
+        launch: Processes. Each of them calls this function and returns all values.
+    """
+    # score the files of this process
+    candidate_rows = np.array(sorted(rows[image_id] for image_id in generated.files))
+    media = launch.shard(generated.media)
+    stimulus_rows = np.array([rows[image_id] for image_id, _ in media], dtype=np.int64)
+    open_media = [partial(generated.open, file) for _, file in media]
+    with console.progress(f"measuring {generated.name}", len(media)) as bar:
+        values = scorer.score(open_media, stimulus_rows, candidate_rows, bar)
+        gathered = launch.gather(values)
+
+    # join the values of all processes that had a file, in the order of the files
+    shares = [values for values in gathered if values]
+    joined = {}
+    if shares:
+        for name in shares[0]:
+            joined[name] = np.concatenate([values[name] for values in shares])
     return replace(generated, values=joined)
 
 
 def find_originals_and_blanks(
     generated: GeneratedSet, stimuli: Stimuli
 ) -> tuple[list[Path], list[Path]]:
-    """List the reconstructions that are the stimuli themselves, but for what JPEG or
-    another size changes; and those of one colour, of stimuli that are not.
+    """Find copies of stimuli among reconstructions, and pictures of one colour.
+
+    Copies may differ from stimuli by JPEG compression and by size. A picture of one
+    colour counts only if its stimulus has more colours. Of clips, the first and the
+    last frame are compared.
+
+    Returns:
+        Files of copies, and files of one colour.
     """
-
-    def make_thumbnails(opened: Any) -> Float64:
-        pictures = media_files.to_clip(opened).to_pictures()
-        return np.array(
-            [
-                np.asarray(media_files.crop_square(picture, THUMBNAIL_PX), float)
-                for picture in (pictures[0], pictures[-1])
-            ]
-        )
-
-    def compare(item: tuple[str, Path]) -> tuple[bool, bool]:
-        seen = make_thumbnails(stimuli.open(item[0]))
-        made = make_thumbnails(generated.open(item[1]))
-        difference = np.sqrt(np.square(made - seen).mean())
-        limit = min(MAX_RMS_DIFFERENCE, MAX_RELATIVE_DIFFERENCE * seen.std())
-        ranges = [np.ptp(pixels, (1, 2)).max() for pixels in (made, seen)]
-        return difference < limit, ranges[0] <= MAX_BLANK_RANGE < ranges[1]
-
+    compare = partial(_compare_thumbnails, generated, stimuli)
     with (
         console.progress(f"looking at {generated.name}"),
         ThreadPoolExecutor(N_READERS) as readers,
     ):
-        found = [*readers.map(compare, generated.media)]
-    files = [file for _, file in generated.media]
-    originals, blank = zip(*found, strict=True)
-    return [*compress(files, originals)], [*compress(files, blank)]
+        results = list(readers.map(compare, generated.media))
+    originals = []
+    blanks = []
+    for (_, file), (is_original, is_blank) in zip(
+        generated.media, results, strict=True
+    ):
+        if is_original:
+            originals.append(file)
+        if is_blank:
+            blanks.append(file)
+    return originals, blanks
+
+
+def _compare_thumbnails(
+    generated: GeneratedSet, stimuli: Stimuli, item: tuple[str, Path]
+) -> tuple[bool, bool]:
+    """Return if a file is a copy of its stimulus, and if it has only one colour."""
+    image_id, file = item
+    true_pixels = _make_thumbnails(stimuli.open(image_id))
+    pixels = _make_thumbnails(generated.open(file))
+    difference = np.sqrt(np.square(pixels - true_pixels).mean())
+    limit = min(MAX_RMS_DIFFERENCE, MAX_RELATIVE_DIFFERENCE * true_pixels.std())
+    pixel_range = np.ptp(pixels, (1, 2)).max()
+    true_range = np.ptp(true_pixels, (1, 2)).max()
+    is_blank = pixel_range <= MAX_BLANK_RANGE < true_range
+    return bool(difference < limit), bool(is_blank)
+
+
+def _make_thumbnails(media: Any) -> Float64:
+    """Make thumbnails [2, H, W, 3] of the first and the last frame."""
+    pictures = media_files.to_clip(media).to_pictures()
+    thumbnails = []
+    for picture in (pictures[0], pictures[-1]):
+        square = media_files.crop_square(picture, THUMBNAIL_PX)
+        thumbnails.append(np.asarray(square, float))
+    return np.array(thumbnails)
 
 
 def rank_items(scored: Sequence[GeneratedSet]) -> list[tuple[GeneratedSet, str]]:
-    """Sort the items of reconstructions by the mean over metrics of their rank among
-    all of them.
+    """Sort items from the best to the worst, by their mean rank over metrics.
+
+    Metrics that are not made for sorting items are used only if there are no others.
+
+    Returns:
+        Pairs of a set and the image id of its item.
     """
     from scipy.stats import rankdata
 
-    items = [(cell, image_id) for cell in scored for image_id in cell.files]
-    # metrics that items are sorted by; all of them where there is none
-    chosen = [name for name in scored[0].values if get_scale(name).sorts_items] or [
-        *scored[0].values
-    ]
-    joined = {
-        name: np.concatenate([cell.means[name] for cell in scored]) for name in chosen
-    }
-    ranks = [
-        rankdata(values if lower_is_better(name) else -values)
-        for name, values in joined.items()
-    ]
+    names = list(scored[0].values)
+    sorting_names = [name for name in names if get_scale(name).sorts_items]
+    ranks = []
+    for name in sorting_names or names:
+        values = np.concatenate([cell_set.means[name] for cell_set in scored])
+        ranks.append(rankdata(values if lower_is_better(name) else -values))
+
+    items = []
+    for cell_set in scored:
+        items += [(cell_set, image_id) for image_id in cell_set.files]
     return [items[row] for row in np.argsort(np.mean(ranks, 0), kind="stable")]
 
 
@@ -650,77 +668,72 @@ def measure_sets(
     scored: Sequence[GeneratedSet],
     protocol: str,
     split: str,
-    alike: StimulusGrouping,
+    grouping: StimulusGrouping,
     per_concept: bool = False,
 ) -> dict[str, Metric]:
-    """Average each metric over items and subjects, with its interval; seeds are
-    averaged item by item.
+    """Average metrics over items and subjects, with confidence intervals.
+
+    Seeds of a subject are first averaged per item.
 
     Args:
-        scored: The reconstructions.
-        protocol: Name of the way they were measured.
-        split: Part of the data set.
-        alike: Which items the interval takes together.
-        per_concept: Whether the recall of each concept is measured instead, over the
-            items that show it.
+        scored: Reconstructions with values, from a single source.
+        protocol: Description of the measurement.
+        split: Split of the stimuli.
+        grouping: Groups of similar items, for the intervals.
+        per_concept: If True, compute the recall of each concept instead, over the items
+            that show it.
 
     Returns:
-        By metric, or by concept; over the items that have a value, and none where no
-        item has.
+        Metrics by name, or recall by concept. Items without a value do not count.
     """
-    # the models of each subject, stacked
-    seeds = tuple(sorted({seed for cell in scored for seed in cell.seeds}))
-    groups = defaultdict[int | None, list[GeneratedSet]](list)
-    for cell in scored:
-        groups[cell.subject].append(cell)
-    # [N] image ids of each subject, and [S, N] of S models by name
-    ids, stacks = [], []
-    for group in groups.values():
-        ids.append(list(group[0].files))
-        columns = [
-            cell.task_scores.recall if per_concept else cell.means for cell in group
-        ]
-        stacks.append(
-            {
-                name: np.stack([column[name] for column in columns])
-                for name in columns[0]
-            }
-        )
+    # sets of each subject: image ids [N], and values [S, N] of S models by name
+    seeds = tuple(sorted({seed for cell_set in scored for seed in cell_set.seeds}))
+    sets_of_subject = defaultdict[int | None, list[GeneratedSet]](list)
+    for cell_set in scored:
+        sets_of_subject[cell_set.subject].append(cell_set)
+    ids = []
+    stacks = []
+    for subject_sets in sets_of_subject.values():
+        ids.append(list(subject_sets[0].files))
+        columns = []
+        for cell_set in subject_sets:
+            recall = cell_set.task_scores.recall
+            columns.append(recall if per_concept else cell_set.means)
+        stack = {}
+        for name in columns[0]:
+            stack[name] = np.stack([column[name] for column in columns])
+        stacks.append(stack)
 
-    # chance depends on the items alone, so one model of a subject is enough
-    guesses = [group[0].task_scores.chance for group in groups.values()]
+    # chance depends only on the items, so it is read from the first model of a subject
+    chances = [sets[0].task_scores.chance for sets in sets_of_subject.values()]
 
-    # each metric, over the items of each subject that have a value
-    items, metrics = alike.make_items(ids), {}
+    # every metric, over the items of each subject that have a value
+    items = grouping.make_items(ids)
+    metrics = {}
     for name in dict.fromkeys(name for stack in stacks for name in stack):
         metric = tasks.RECALL if per_concept else name
         scale = get_scale(metric)
-        values = [
-            stack.get(name, np.full((1, len(subject_ids)), np.nan))
-            for stack, subject_ids in zip(stacks, ids, strict=True)
-        ]  # [S, N] of each subject
-        # of media no value may be missing: `measure` refuses it
-        has_value: list[Any] = [
-            ~np.isnan(stack).any(0) | (metric not in tasks.SCALES) for stack in values
-        ]
-        measured = [subject for subject, has in enumerate(has_value) if has.any()]
+        subject_values = []
+        has_value: list[Any] = []
+        for stack, subject_ids in zip(stacks, ids, strict=True):
+            values = stack.get(name, np.full((1, len(subject_ids)), np.nan))  # [S, N]
+            subject_values.append(values)
+            # NaN is allowed only in task scores: `measure` raises an error for others
+            has_value.append(~np.isnan(values).any(0) | (metric not in tasks.SCALES))
+        measured_rows = [row for row, has_any in enumerate(has_value) if has_any.any()]
 
-        # chance of guessing is a mean over subjects, as the value
+        # chance is averaged over subjects, as the value is
         chance = scale.chance
-        is_guessed = all(metric in guess for guess in guesses)
-        if is_guessed:
-            chances = [
-                guesses[subject][metric][has_value[subject]].mean()
-                for subject in measured
-            ]
-            chance = float(np.mean(chances))
-        is_of_candidates = scale.chance is not None and (scale.low, scale.high) == (
-            0.0,
-            1.0,
-        )
+        has_chance_per_item = all(metric in chance_of for chance_of in chances)
+        if has_chance_per_item:
+            subject_chances = []
+            for row in measured_rows:
+                subject_chances.append(chances[row][metric][has_value[row]].mean())
+            chance = float(np.mean(subject_chances))
+        is_unit_scale = (scale.low, scale.high) == (0.0, 1.0)
         metrics[name] = measure(
             metric,
-            [values[subject][:, has_value[subject]] for subject in measured],
+            [subject_values[row][:, has_value[row]] for row in measured_rows],
             protocol=protocol,
             split=split,
             items=items.select(has_value),
@@ -728,20 +741,29 @@ def measure_sets(
             chance=chance,
             limits=(scale.low, scale.high),
             seeds=seeds,
-            # others are none, even if all are 0 or 1
-            is_share=is_guessed or is_of_candidates,
+            # other metrics are no shares, even if all their values are 0 or 1
+            is_share=has_chance_per_item
+            or (scale.chance is not None and is_unit_scale),
         )
     return metrics
 
 
 def write_values(path: Path, scored: Sequence[GeneratedSet]) -> None:
-    """Write the values of every file as CSV."""
-    # stimuli themselves lack metrics that compare: their fields are empty
-    columns = ("source", "cell", "image_id", "file", *scored[0].values)
-    rows = list[dict[str, Any]]()
-    for cell in scored:
-        for row, (image_id, media) in enumerate(cell.media):
-            labels = (cell.source, cell.name, image_id, media.name)
-            values = {name: float(cell.values[name][row]) for name in cell.values}
-            rows.append({**dict(zip(columns, labels, strict=False)), **values})
+    """Write the values of every file as CSV.
+
+    Metrics that a set does not have are empty.
+    """
+    columns = ["source", "cell", "image_id", "file"] + list(scored[0].values)
+    rows = []
+    for cell_set in scored:
+        for row, (image_id, file) in enumerate(cell_set.media):
+            cells: dict[str, Any] = {
+                "source": cell_set.source,
+                "cell": cell_set.name,
+                "image_id": image_id,
+                "file": file.name,
+            }
+            for name, values in cell_set.values.items():
+                cells[name] = float(values[row])
+            rows.append(cells)
     path.write_text(write_csv(columns, rows), encoding="utf-8")

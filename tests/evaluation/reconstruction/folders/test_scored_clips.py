@@ -89,11 +89,8 @@ def test_neurons_two_columns_are_cut_at_their_border(go, home):
 
 def test_other_numbers_of_frames_and_names_are_refused_in_one_line(go, home, truth):
     save_frames(home / "long/0", clip(0, frames=16))
-    with pytest.raises(
-        BrainhiveError, match=r"a clip of 16 frames .* clips of 6 frames"
-    ) as caught:
+    with pytest.raises(BrainhiveError, match=r"\b16 frames .*\b6 frames"):
         go("reconstruct", *scored(home / "long", truth, FAST, "medium=clip"))
-    assert caught.value.hint == "bring all clips to one number of frames"
 
     save_animation(home / "others/9.gif", clip(0))
     with pytest.raises(MissingData, match=r"no clip below .* '9' and '0'"):
