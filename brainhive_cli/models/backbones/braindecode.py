@@ -1,12 +1,11 @@
-"""Any model of the library braindecode by its name, or its features, pretrained, at
-their own rate.
-"""
+"""Models of braindecode by name, also pretrained with their own channels and rate."""
 
 import inspect
 import re
 import warnings
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -36,80 +35,83 @@ from brainhive_cli.models.signal_spec import (
     count_output_samples,
 )
 
-PUBLISHED = "*.safetensors"
-"""The weights that are fetched; braindecode also writes a pickle of the same."""
-OVER_TIME = "temporal_embedding"
-"""LaBraM's vectors by patch: weights for longer windows have more of them, and the
-first are used.
+WEIGHTS_PATTERN = "*.safetensors"
+"""Files of weights that are downloaded. braindecode also publishes them as pickles."""
+TEMPORAL_EMBEDDING = "temporal_embedding"
+"""Name of LaBraM's vectors [1, 1 + patches, D]. Weights for longer windows have more,
+of which the first are used.
 """
-OF_THE_SIGNAL = re.compile(
+IGNORED_SETTINGS = re.compile(
     "n_(chans|times|outputs)|input_window_seconds|return_|.*drop"
 )
-"""Settings in a publisher's config.json that follow from signal and recipe, or change
-no weight's meaning.
+"""Settings in a published config.json that may differ, because they follow from the
+signal and the recipe or do not affect the weights.
 """
 
 
 class Config(BackboneConfig):
-    """A braindecode model with as many outputs as the token is wide, or a linear map of
-    its features.
+    """Settings of a braindecode model.
 
-    With `features` or `pretrained` weights, signals reach the model at its rate, in its
-    channels and scale. `options` say its sizes; where weights state others, training
-    refuses them with the options to set.
+    The model's outputs are the token [B, D], or with `features` or `pretrained` its
+    features are mapped to the token. Signals then reach the model in its channels, rate
+    and scale.
     """
 
     cites = ("schirrmeister2017",)
     reads_sensors = True
     any_channels: ClassVar[bool] = False
-    """Whether the model takes any of `channels`: if it knows all the signal's, it gets
-    these.
+    """If True, the model takes any subset of `channels`, so signals whose sensors are
+    all in `channels` are not interpolated.
     """
 
-    model: str = Field(description="braindecode's name of the model, as in EEGNeX.")
+    model: str = Field(description="Name of the model in braindecode, such as EEGNeX.")
     rate_hz: float | None = Field(
         None,
         gt=0,
         description=(
-            "Sampling rate, for the models that ask for it (`sfreq`) or for `features`."
+            "Sampling rate, for models that take it (`sfreq`). Signals of features are "
+            "resampled to it."
         ),
     )
     options: dict[str, Any] = Field(
         {},
         description=(
-            "Further arguments of the model, as in {drop_prob: 0.25}; braindecode's "
-            "defaults."
+            "Further arguments of the model, such as {drop_prob: 0.25}. Default: "
+            "braindecode's."
         ),
     )
     features: bool = Field(
-        False, description="Map the model's features, not its last layer, to the token."
+        False,
+        description="If true, map the features before the last layer to the token.",
     )
     pretrained: str | None = Field(
         None,
         description=(
-            "hub:owner/name[@revision], or a folder that braindecode's save_pretrained "
-            "wrote."
+            "Weights: hub:owner/name[@revision], or a folder that braindecode's "
+            "save_pretrained wrote. Default: random."
         ),
     )
     channels: tuple[str, ...] = Field(
         (),
         description=(
-            "What the model knows, by name or interpolated, A-B for a difference; "
-            "none: any."
+            "Channels of the model, with A-B for differences. Those that the signal "
+            "lacks are interpolated. Default: the signal's."
         ),
     )
     scale: float | Literal["quantile"] = Field(
         1.0,
         description=(
-            "Factor on the signal, or each channel over the 0.95 quantile of its "
-            "magnitude."
+            "Factor on the signal. quantile divides each channel by the 0.95 quantile "
+            "of its magnitude."
         ),
     )
     clip: float | None = Field(
-        None, gt=0, description="Largest magnitude of what the model gets."
+        None,
+        gt=0,
+        description="Largest magnitude of the scaled signal. Default: no limit.",
     )
     patch_samples: PositiveInt = Field(
-        1, description="Windows are cut to a multiple of so many samples."
+        1, description="Number of samples of which a window is cut to a multiple."
     )
 
     def build(
@@ -120,31 +122,26 @@ class Config(BackboneConfig):
         subjects: int = 1,
         spec: SignalSpec | None = None,
     ) -> nn.Module:
-        """Make the encoder for signals [B, C, T] and tokens [B, D], and try it on
-        signals of zeros.
+        """Make the encoder for signals [B, C, T] and tokens [B, D].
 
         Raises:
             MissingExtra: if braindecode is not installed.
-            RecipeError: if it has no such model.
-            BrainhiveError: if the model does not take the signals, or makes no tokens
-                of them.
+            RecipeError: if braindecode has no such model.
+            BrainhiveError: if the model does not take the signals, or returns no
+                tokens.
         """
-        model_class = _class_of(self.model)
+        model_class = _import_model(self.model)
         if self.features or self.pretrained:
             return FeatureEncoder(self, model_class, spec, samples, dim)
 
-        # the trial on zeros tells whether the last layer gives tokens [2, D]
-        model, tokens = self.make_model(
+        model, outputs = self.make_model(
             model_class, {}, n_chans=channels, n_times=samples, n_outputs=dim
         )
-        if not isinstance(tokens, Tensor) or tokens.shape != (2, dim):
-            shape = (
-                list(tokens.shape)
-                if isinstance(tokens, Tensor)
-                else type(tokens).__name__
-            )
+        is_tensor = isinstance(outputs, Tensor)
+        if not is_tensor or outputs.shape != (2, dim):
+            output = list(outputs.shape) if is_tensor else type(outputs).__name__
             raise BrainhiveError(
-                f"braindecode's {self.model} gives {shape} for two signals, not "
+                f"braindecode's {self.model} gives {output} for two signals, not "
                 f"tokens [2, {dim}]",
                 "choose a model that makes one decision a window",
             )
@@ -153,18 +150,25 @@ class Config(BackboneConfig):
     def make_model(
         self, model_class: Any, arguments: dict[str, Any], **sizes: Any
     ) -> tuple[Any, Any]:
-        """Make the model of braindecode, and what it makes of two signals of zeros.
+        """Make a model of braindecode, and apply it to two signals of zeros.
+
+        Args:
+            model_class: Class of the model.
+            arguments: Further arguments of its `forward`.
+            sizes: Arguments of the class, with `n_chans` and `n_times`.
+
+        Returns:
+            The model and its outputs.
 
         Raises:
-            BrainhiveError: if it refuses the sizes or options.
+            BrainhiveError: if the model does not take the sizes or options.
         """
+        signal = torch.zeros(2, sizes["n_chans"], sizes["n_times"])
         try:
-            # warnings are of channels and sizes, which are as wanted
+            # braindecode warns of channels and sizes that are intended
             with warnings.catch_warnings(action="ignore"), torch.no_grad():
                 model = model_class(**sizes, sfreq=self.rate_hz, **self.options).eval()
-                outputs = model(
-                    torch.zeros(2, sizes["n_chans"], sizes["n_times"]), **arguments
-                )
+                outputs = model(signal, **arguments)
                 return model.train(), outputs
         except Exception as error:
             raise BrainhiveError(
@@ -177,20 +181,20 @@ class Config(BackboneConfig):
 
 
 TINY = Config(model="EEGNeX")
-"""One of the smaller models."""
+"""Settings of a small model."""
 
 
 class FeatureEncoder(nn.Module):
-    """Signals in a model's own channels, rate and scale; its features; a linear map of
-    them to the token.
+    """Model of braindecode whose features are mapped to the token.
 
     Attributes:
-        channel_map: [C', C] what the model's channels are of the signal's; None where
-            they are these.
-        resampling: [T', T] a polyphase filter as a fixed matrix; None where the rate is
-            the model's.
-        model: braindecode's, without its last layer.
-        project: From all features of a window to the token.
+        channel_map: Weights [C', C] of the signal's channels in the model's channels.
+            None if they are the same.
+        resampling: Matrix [T', T] of a polyphase filter. None if the rates are equal.
+        samples: Number T' of samples that the model takes.
+        arguments: Further arguments of the model's `forward`.
+        model: Model of braindecode, without its last layer.
+        project: Linear map from all features of a window to the token.
     """
 
     channel_map: Tensor | None
@@ -212,23 +216,22 @@ class FeatureEncoder(nn.Module):
                 "another backbone",
             )
 
-        # channels and rate of the model: chosen or interpolated, and resampled
+        # channels and rate of the model
         self.config = config
         names, channel_map = choose_channels(spec, config.channels, config.any_channels)
         rate_hz = config.rate_hz or spec.rate_hz
-        resampling = (
-            None
-            if rate_hz == spec.rate_hz
-            else build_resampling_matrix(samples, spec.rate_hz, rate_hz)
-        )
+        resampling = None
+        n_resampled = samples
+        if rate_hz != spec.rate_hz:
+            resampling = build_resampling_matrix(samples, spec.rate_hz, rate_hz)
+            n_resampled = len(resampling)
         self.register_buffer("channel_map", channel_map)
         self.register_buffer("resampling", resampling)
-        resampled = samples if resampling is None else len(resampling)
         patch = config.patch_samples
-        # the window as a multiple of the patch
-        self.samples = count_output_samples(resampled, (patch, patch)) * patch
+        n_patches = count_output_samples(n_resampled, (patch, patch))
+        self.samples = n_patches * patch
 
-        # some models choose their vectors by chs_info, others by names at each call
+        # some models take the names of channels here, others in `forward`
         sizes: dict[str, Any] = {
             "n_chans": len(names),
             "n_times": self.samples,
@@ -240,166 +243,190 @@ class FeatureEncoder(nn.Module):
         if "ch_names" in inspect.signature(model_class.forward).parameters:
             self.arguments["ch_names"] = names
         self.model, outputs = config.make_model(model_class, self.arguments, **sizes)
-        # features replace decisions; the trial tells their size
         self.model.final_layer = nn.Identity()
-        self.project = nn.Linear(outputs["features"][0].numel(), dim)
+        n_features = outputs["features"][0].numel()
+        self.project = nn.Linear(n_features, dim)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
-        """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
-        # [B, ..., E]
-        features: Tensor = self.model(self.prepare(signal), **self.arguments)[
-            "features"
-        ]
+        """Encode signals [B, C, T] as tokens [B, D]. The subject has no effect."""
+        outputs = self.model(self.prepare(signal), **self.arguments)
+        features: Tensor = outputs["features"]
         return self.project(features.flatten(1))
 
     def prepare(self, signal: Tensor) -> Tensor:
-        """Bring signals [B, C, T] to the model's channels, rate, length and scale, [B,
-        C', T'].
+        """Convert signals [B, C, T] to the model's channels, rate and scale.
+
+        Returns:
+            Inputs [B, C', T'] of the model.
         """
-        # spectra are not computed in bf16
+        # models compute spectra, which torch does not compute in bf16
         with torch.autocast(signal.device.type, enabled=False):
-            signal = signal.float()
+            x = signal.float()
             if self.channel_map is not None:
-                signal = self.channel_map @ signal
+                x = self.channel_map @ x
             if self.resampling is not None:
-                signal = signal @ self.resampling.mT
-            signal = signal[..., : self.samples]  # a multiple of the patch
-            if self.config.scale == "quantile":  # as BIOT's code does
-                signal = signal / (signal.abs().quantile(0.95, -1, keepdim=True) + 1e-8)
+                x = x @ self.resampling.mT
+            x = x[..., : self.samples]
+            if self.config.scale == "quantile":  # as in BIOT's code
+                x = x / (x.abs().quantile(0.95, -1, keepdim=True) + 1e-8)
             else:
-                signal = signal * self.config.scale
+                x = x * self.config.scale
             limit = self.config.clip or torch.inf
-            return signal.clamp(-limit, limit)
+            return x.clamp(-limit, limit)
 
     def load_pretrained(self) -> None:
-        """Take over the weights of `pretrained`, but for the last layer; no code of the
-        repository is run.
+        """Load the weights of `pretrained`, without those of the last layer.
 
         Raises:
-            MissingData: if they are not there, damaged or incomplete.
-            BrainhiveError: if they are of a model of other sizes or settings.
+            MissingData: if they are absent, damaged or incomplete.
+            BrainhiveError: if they have other sizes or settings.
         """
         reference = self.config.pretrained
         if reference is None:
             return
 
-        # find the published weights
-        folder = hub.folder(reference, allow=["config.json", PUBLISHED])
-        file = next(
-            (
-                file
-                for pattern in hub.WEIGHT_PATTERNS
-                for file in sorted(folder.glob(pattern))
-            ),
-            None,
-        )
-        if file is None:
+        folder = hub.folder(reference, allow=["config.json", WEIGHTS_PATTERN])
+        files: list[Path] = []
+        for pattern in hub.WEIGHT_PATTERNS:
+            files += sorted(folder.glob(pattern))
+        if not files:
             raise MissingData(
-                f"{reference} has no {PUBLISHED}",
+                f"{reference} has no {WEIGHTS_PATTERN}",
                 "give a folder that save_pretrained wrote",
             )
+        self._check_settings(reference, folder / "config.json")
 
-        # refuse weights of a model with other settings: some, as numbers of heads,
-        # change no shape
-        if (folder / "config.json").is_file():
-            published: dict[str, Any] = documents.read(
-                folder / "config.json", hint=documents.DOWNLOAD_HINT
-            )
-            built = self.model.get_config()
-            for key, value in published.items():
-                is_plain = isinstance(value, int | float) and not OF_THE_SIGNAL.match(
-                    key
-                )
-                if is_plain and built.get(key, value) != value:
-                    raise BrainhiveError(
-                        f"{reference} is of a {self.config.model} with {key} "
-                        f"{value}, not {built[key]}",
-                        f"backbone.rate_hz={value}"
-                        if key == "sfreq"
-                        else f"backbone.options.{key}={value}",
-                    )
-
-        # fill all but the last layer, under today's names and for the window's length
+        # the publisher's version of braindecode may use other names
         needed = self.model.state_dict()
-        renamed = self.model.mapping or {}
-        state = {
-            renamed.get(name, name): value for name, value in weights.read(file).items()
-        }
-        if OVER_TIME in needed and OVER_TIME in state:
-            state[OVER_TIME] = state[OVER_TIME][:, : needed[OVER_TIME].shape[1]]
+        new_names = self.model.mapping or {}
+        state = {}
+        for name, weight in weights.read(files[0]).items():
+            state[new_names.get(name, name)] = weight
+        if TEMPORAL_EMBEDDING in needed and TEMPORAL_EMBEDDING in state:
+            n_vectors = needed[TEMPORAL_EMBEDDING].shape[1]
+            state[TEMPORAL_EMBEDDING] = state[TEMPORAL_EMBEDDING][:, :n_vectors]
         refuse_absent(needed.keys() - state.keys(), len(needed), reference)
         weights.fill(self.model, {name: state[name] for name in needed}, reference)
 
+    def _check_settings(self, reference: str, config_file: Path) -> None:
+        """Raise an error if weights were trained with other settings.
+
+        Some settings, such as the number of heads, change no shape. Without a
+        config.json nothing is checked.
+        """
+        if not config_file.is_file():
+            return
+        published: dict[str, Any] = documents.read(
+            config_file, hint=documents.DOWNLOAD_HINT
+        )
+        settings = self.model.get_config()
+        for key, value in published.items():
+            if not isinstance(value, int | float) or IGNORED_SETTINGS.match(key):
+                continue
+            if settings.get(key, value) != value:
+                override = f"backbone.options.{key}={value}"
+                if key == "sfreq":
+                    override = f"backbone.rate_hz={value}"
+                raise BrainhiveError(
+                    f"{reference} is of a {self.config.model} with {key} "
+                    f"{value}, not {settings[key]}",
+                    override,
+                )
+
 
 def choose_channels(
-    spec: SignalSpec, known: Sequence[str], takes_any: bool
+    spec: SignalSpec, channels: Sequence[str], takes_any: bool
 ) -> tuple[list[str], Tensor | None]:
-    """Choose which channels a model gets, and what each is of the signal's.
+    """Choose the channels that a model gets, and map the signal to them.
 
     Args:
-        spec: The signal's sensors.
-        known: Names that the model knows, A-B for differences; none: it takes any.
-        takes_any: Whether it takes any of these, in any order.
+        spec: Signals, with the names and positions of the sensors.
+        channels: Channels of the model, with A-B for differences. Empty if the model
+            takes channels of any names.
+        takes_any: If True, the model takes any subset of `channels`, in any order.
 
     Returns:
-        Their names, and a matrix [C', C]; None where they are the signal's own.
+        Names of the channels, and a matrix [C', C]. The matrix is None if the model
+        gets the signal's channels.
 
     Raises:
-        BrainhiveError: if channels are to be interpolated between sensors of unknown
-            positions, or of MEG.
+        BrainhiveError: if channels must be interpolated, and the signal is MEG or a
+            position is unknown.
     """
-    # known channels that the signal has by name
-    rows = dict(zip(known, find_rows(known, spec.names, "the signal"), strict=True))
-    known_of = {row: name for name, row in rows.items() if row is not None}
-    if not known or (takes_any and len(known_of) == len(spec.names)):
-        return [known_of.get(row, name) for row, name in enumerate(spec.names)], None
+    row_of = _find_rows(channels, spec)
+    channel_of = {row: name for name, row in row_of.items() if row is not None}
+    has_all_sensors = takes_any and len(channel_of) == len(spec.names)
+    if not channels or has_all_sensors:
+        names = [channel_of.get(row, name) for row, name in enumerate(spec.names)]
+        return names, None
 
-    # electrodes of each channel: itself, or the two that it is the difference of
-    electrodes = [
-        [name] if rows[name] is not None else name.split("-") for name in known
-    ]
-    parts = list(dict.fromkeys(chain(*electrodes)))
-    rows = dict(zip(parts, find_rows(parts, spec.names, "the signal"), strict=True))
-    units = np.eye(len(spec.names))
-    factors = {name: units[row] for name, row in rows.items() if row is not None}
-    if absent := [name for name in parts if name not in factors]:
-        factors |= dict(zip(absent, interpolate(spec, absent), strict=True))
-    # A-B is the difference of two electrodes
-    channels = [
-        factors[first] - sum(factors[name] for name in rest)
-        for first, *rest in electrodes
-    ]
-    return [*known], torch.tensor(np.stack(channels), dtype=torch.float32)
+    # a channel is a sensor, an electrode to interpolate, or a difference of two
+    electrodes_of = {}
+    for name in channels:
+        electrodes_of[name] = name.split("-") if row_of[name] is None else [name]
+    electrodes = list(dict.fromkeys(chain.from_iterable(electrodes_of.values())))
+    row_of = _find_rows(electrodes, spec)
+    absent = [name for name in electrodes if row_of[name] is None]
+
+    # weights [C] of the sensors in each electrode, then in each channel
+    identity = np.eye(len(spec.names))
+    weights_of = {}
+    for name, row in row_of.items():
+        if row is not None:
+            weights_of[name] = identity[row]
+    if absent:
+        weights_of |= dict(zip(absent, interpolate(spec, absent), strict=True))
+    matrix = []
+    for name in channels:
+        first, *others = electrodes_of[name]
+        matrix.append(weights_of[first] - sum(weights_of[other] for other in others))
+    return list(channels), torch.tensor(np.stack(matrix), dtype=torch.float32)
+
+
+def _find_rows(names: Sequence[str], spec: SignalSpec) -> dict[str, int | None]:
+    """Find the row of each channel in a signal. Absent channels have None."""
+    rows = find_rows(names, spec.names, "the signal")
+    return dict(zip(names, rows, strict=True))
 
 
 def interpolate(spec: SignalSpec, electrodes: Sequence[str]) -> Float64:
-    """Return what electrodes of the 10-05 system are of the signal's sensors, [E, C],
-    by spherical splines.
+    """Compute the weights of sensors that interpolate electrodes by spherical splines.
 
-    Source: Perrin et al. (1989), regularised as mne interpolates bad channels.
-    `Raw.interpolate_to`, which braindecode calls, is not: of posterior sensors it makes
-    frontal channels of twice the noise.
+    MNE's `interpolate_bads` is regularised. `Raw.interpolate_to`, which braindecode
+    calls, is not, and doubles the noise of frontal channels from posterior sensors.
+
+    Args:
+        spec: Signals, with the names and positions of the sensors.
+        electrodes: Names of E electrodes in the 10-05 system.
+
+    Returns:
+        Weights [E, C].
+
+    Raises:
+        BrainhiveError: if the signal is MEG, or a position is unknown.
+
+    Source: Perrin et al. (1989).
     """
     import mne
 
-    # positions of all sensors and electrodes
-    # the montage's new name
+    # MNE warns of the montage's new name
     with mne.use_log_level("ERROR"), warnings.catch_warnings(action="ignore"):
-        montage = mne.channels.transform_to_head(
-            mne.channels.make_standard_montage("standard_1005")
-        )
-        standard = {
-            name.lower(): position
-            for name, position in montage.get_positions()["ch_pos"].items()
-        }
-        sensors = spec.positions or [standard.get(name.lower()) for name in spec.names]
-        positions = dict(zip(spec.names, sensors, strict=True))
-        positions |= {name: standard.get(name.lower()) for name in electrodes}
-        unknown = [
-            name
-            for name, position in positions.items()
-            if position is None or (spec.modality == "MEG" and name in spec.names)
-        ]
+        standard_montage = mne.channels.make_standard_montage("standard_1005")
+        montage = mne.channels.transform_to_head(standard_montage)
+        standard = {}
+        for name, position in montage.get_positions()["ch_pos"].items():
+            standard[name.lower()] = position
+        default_positions = [standard.get(name.lower()) for name in spec.names]
+        sensor_positions: Sequence[Any] = spec.positions or default_positions
+        positions = dict(zip(spec.names, sensor_positions, strict=True))
+        for name in electrodes:
+            positions[name] = standard.get(name.lower())
+
+        unknown = []
+        for name, position in positions.items():
+            is_meg_sensor = spec.modality == "MEG" and name in spec.names
+            if position is None or is_meg_sensor:
+                unknown.append(name)
         if unknown:
             raise BrainhiveError(
                 f"{', '.join(electrodes[:3])} … are no channels of the signal, and "
@@ -409,22 +436,29 @@ def interpolate(spec: SignalSpec, electrodes: Sequence[str]) -> Float64:
                 "signal.channels of the 10-05 system",
             )
 
-        # interpolate one unit signal a sensor: the rows are the weights
-        info = mne.create_info([*positions], 1.0, "eeg")
+        # a unit signal per sensor, whose interpolation gives the weights
+        info = mne.create_info(list(positions), 1.0, "eeg")
         info.set_montage(mne.channels.make_dig_montage(positions, coord_frame="head"))
-        info["bads"] = [*electrodes]
-        unit_signals = mne.io.RawArray(np.eye(len(positions), len(spec.names)), info)
-        return np.asarray(unit_signals.interpolate_bads().get_data(picks=[*electrodes]))
+        info["bads"] = list(electrodes)
+        unit_signals = np.eye(len(positions), len(spec.names))
+        raw = mne.io.RawArray(unit_signals, info).interpolate_bads()
+        return np.asarray(raw.get_data(picks=list(electrodes)))
 
 
-def _class_of(name: str) -> Any:
+def _import_model(name: str) -> Any:
+    """Return a model class of braindecode.
+
+    Raises:
+        MissingExtra: if braindecode cannot be imported.
+        RecipeError: if it has no such model.
+    """
     try:
-        # mne's to braindecode, of names of montages
+        # braindecode triggers MNE's warnings of names of montages
         with warnings.catch_warnings(action="ignore"):
             from braindecode import models
             from braindecode.models.util import models_dict
     except (ImportError, OSError, RuntimeError) as error:
-        # torchaudio refuses other PyTorchs than its own
+        # torchaudio fails with another version of PyTorch
         raise find_failed_import(error) or MissingExtra(
             f"braindecode does not import: {first_line(error)}",
             install_line("braindecode"),
