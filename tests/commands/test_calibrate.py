@@ -13,7 +13,7 @@ from brainhive_cli.core.cells import announce
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.evaluation.calibration.measure import fix_pulls
+from brainhive_cli.evaluation.calibration.measure import find_fixed_pulls
 from brainhive_cli.reports.sentences import state_finding
 from brainhive_cli.training.alignment.trained.few_shot import (
     ARMS,
@@ -156,7 +156,7 @@ def test_the_default_is_small_and_chooses_nothing_by_other_people(base):
     assert job.recipe.arms == ["zero-shot", "transfer", "scratch"]
     # 3 people × 2 trained arms × (5 amounts × 3 draws + everything)
     assert job.count_work().count == 3 * 2 * (5 * 3 + 1)
-    (choice,) = {fix_pulls(job, cell).chosen_by for cell in job.cells}
+    (choice,) = {find_fixed_pulls(job, cell).chosen_by for cell in job.cells}
     assert choice == "number of pictures"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.hits import ITEM_SD, draw_hits
 from benchmarks.simulated_statistics.judging import HOW
-from brainhive_cli.evaluation.calibration.curves import GAIN, find_better
+from brainhive_cli.evaluation.calibration.curves import GAIN, find_better_amounts
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Items
 
@@ -46,7 +46,7 @@ def better_amounts(random: Random, people: int, draws: int, gain: float) -> list
         options: Any = {"limits": (-1.0, 1.0), "chance": 0.0, "items": items, **HOW}
         low = measure(GAIN, gains[-1], **options).low
         apart.append(low is not None and low > 0)
-    up_to, no_better = find_better(gains, items) or (0, 8)
+    up_to, no_better = find_better_amounts(gains, items) or (0, 8)
     return [
         float(any(apart)),
         float(up_to > 0),

@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.hits import ITEM_SD, draw_hits
-from brainhive_cli.evaluation.calibration.curves import ENOUGH, find_range
+from brainhive_cli.evaluation.calibration.curves import ENOUGH, find_crossing
 from brainhive_cli.measurement.comparison import crossed_t_test
 from brainhive_cli.measurement.units import Items
 
@@ -57,7 +57,7 @@ def sufficient_amounts(
         ]
         for few in hits[:-1]
     ]
-    low, high = find_range(ends)
+    low, high = find_crossing(ends)
     shares = hits.mean((1, 2)) / hits[-1].mean()
     by_value = 1 + max(np.flatnonzero(shares[:-1] < ENOUGH), default=-1)
     return [

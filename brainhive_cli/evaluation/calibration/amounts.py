@@ -1,6 +1,4 @@
-"""Amounts of calibration: which trials of a new person are learned from, drawn at
-random or as recorded.
-"""
+"""Amounts of recordings of a new person, from which a model learns."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -14,124 +12,132 @@ from brainhive_cli.data.signals.trials import Trials
 Unit = Literal["pictures", "trials", "minutes"]
 UNITS = get_args(Unit)
 Order = Literal["draws", "recording"]
-ALL = float("inf")
-"""Amount of everything that a person has."""
+UNLIMITED = float("inf")
+"""Amount of all recordings of a person."""
 EVERYTHING = "everything"
-"""Its name."""
+"""Name of this amount."""
 
 
 def measure_timeline(trials: Trials) -> tuple[Float64, float]:
-    """Measure [N, R] minutes of recording before each trial, NaN where there is none,
-    and minutes in all.
+    """Measure the minutes of recording before each trial.
 
-    Runs lie one after another. Breaks within a run are counted; time between runs is
-    not, as nothing says how long it was. All are NaN where onsets are not known.
+    Runs are joined without the time between them, which is unknown. Breaks within a run
+    count.
+
+    Returns:
+        Minutes [N, R] before each trial, NaN if it does not exist, and the minutes of
+        the whole recording. All are NaN if onsets are unknown.
     """
     is_there = trials.is_there
     onset_s = trials.onset_s
     runs = trials.runs
     sessions = trials.sessions
     elapsed_s = np.full(is_there.shape, np.nan)
-    before_s = 0.0
     if onset_s is None:
         return elapsed_s, np.nan
 
-    # one number for each run of each session, in order
+    # number [N, R] of each run of each session, in order
     zeros = np.zeros(is_there.shape, np.int64)
-    blocks = (zeros if sessions is None else sessions.astype(np.int64)) * 10**6
-    blocks = blocks + (zeros if runs is None else runs)
-    for block in np.unique(blocks[is_there]):
-        # a run lasts from its first trial to its last, and as long as one trial takes
-        is_of_block = is_there & (blocks == block)
-        times_s = np.sort(onset_s[is_of_block])
-        elapsed_s[is_of_block] = before_s + onset_s[is_of_block] - times_s[0]
+    run_numbers = (zeros if sessions is None else sessions.astype(np.int64)) * 10**6
+    run_numbers = run_numbers + (zeros if runs is None else runs)
+    total_s = 0.0
+    for number in np.unique(run_numbers[is_there]):
+        # a run ends a typical trial length after its last onset
+        is_of_run = is_there & (run_numbers == number)
+        times_s = np.sort(onset_s[is_of_run])
+        elapsed_s[is_of_run] = total_s + onset_s[is_of_run] - times_s[0]
         step_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
-        before_s += times_s[-1] - times_s[0] + step_s
-    return elapsed_s / 60, before_s / 60
+        total_s += times_s[-1] - times_s[0] + step_s
+    return elapsed_s / 60, total_s / 60
 
 
-def measure_amounts(trials: Trials, is_chosen: Bool) -> Float64:
-    """Count pictures, trials and minutes, [3], of chosen trials [N, R].
+def measure_amounts(trials: Trials, is_selected: Bool) -> Float64:
+    """Count the pictures, trials and minutes [3] of selected trials.
 
-    Minutes are at the pace of all trials with its breaks; they are NaN where onsets are
-    not known.
+    Args:
+        trials: All trials of the person.
+        is_selected: True [N, R] for selected trials.
+
+    Returns:
+        The counts. Minutes are in proportion to the trials, or NaN if onsets are
+        unknown.
     """
-    pictures = is_chosen.any(1).sum()
-    count = is_chosen.sum()
-    # minutes of a part are in proportion to its trials
-    total_min = measure_timeline(trials)[1]
-    return np.array(
-        [pictures, count, total_min * count / max(1, trials.is_there.sum())]
-    )
+    n_pictures = is_selected.any(1).sum()
+    n_trials = is_selected.sum()
+    _, total_min = measure_timeline(trials)
+    minutes = total_min * n_trials / max(1, trials.is_there.sum())
+    return np.array([n_pictures, n_trials, minutes])
 
 
-def choose_trials(
+def select_trials(
     trials: Trials,
     unit: Unit,
     amounts: Sequence[float],
     order: Order,
-    random: np.random.Generator,
+    rng: np.random.Generator,
 ) -> list[Bool]:
-    """Choose the trials of each amount; a smaller amount is part of a larger one.
+    """Select the trials of each amount. A smaller amount is part of a larger one.
 
-    Drawn at random, a picture brings all its trials, and minutes are recording from a
-    random moment on (from the end it goes on at the beginning). As recorded, amounts
-    are the first ones.
+    - `draws` of pictures or trials: pictures in random order, each with all its trials.
+    - `draws` of minutes: the recording from a random trial on. After its end, it
+      continues at the beginning.
+    - `recording`: the first pictures, trials or minutes of the recording.
 
     Args:
-        trials: All that may be learned from.
-        unit: Of the amounts.
-        amounts: Ascending; `ALL` is everything.
-        order: At random or as recorded.
-        random: Draws the order.
+        trials: Trials that may be learned from.
+        unit: Unit of the amounts.
+        amounts: Amounts, ascending. `UNLIMITED` selects all trials.
+        order: Random or recorded order.
+        rng: Generator of the random order.
 
     Returns:
-        [N, R] which trials, for each amount.
+        True [N, R] for selected trials, for each amount.
 
     Raises:
-        BrainhiveError: if minutes or the order of recording are asked for and onsets
-            are not known.
+        BrainhiveError: if onsets are needed and unknown.
     """
     is_there = trials.is_there
     _require_onsets(trials, unit, order)
 
-    # the position of each trial in a queue: by picture, or by time
+    # position [N, R] of each trial in a queue, by picture or by time
     if order == "draws" and unit != "minutes":
-        # the integer part orders pictures, the fraction their trials
-        # [N, 1] position of each picture
-        picture = np.argsort(random.permutation(len(is_there)))[:, None]
-        queue = np.where(
-            is_there, picture + np.arange(is_there.shape[1]) / is_there.shape[1], np.inf
-        )
+        # the integer part orders the pictures, the fraction their trials
+        n_repetitions = is_there.shape[1]
+        picture_positions = np.argsort(rng.permutation(len(is_there)))[:, None]
+        positions = picture_positions + np.arange(n_repetitions) / n_repetitions
+        queue = np.where(is_there, positions, np.inf)
     else:
-        elapsed, total_min = measure_timeline(trials)
-        queue = np.where(is_there, elapsed, np.inf)
+        elapsed_min, total_min = measure_timeline(trials)
+        queue = np.where(is_there, elapsed_min, np.inf)
         if order == "draws":
-            start = float(random.choice(elapsed[is_there]))
-            queue = np.where(is_there, (elapsed - start) % (total_min or 1.0), np.inf)
+            start_min = float(rng.choice(elapsed_min[is_there]))
+            shifted_min = (elapsed_min - start_min) % (total_min or 1.0)
+            queue = np.where(is_there, shifted_min, np.inf)
 
-    # what comes first: minutes, trials, or trials until another picture would begin
-    first_shown = queue.min(1)
-    chosen = []
+    first_positions = queue.min(1)
+    selections = []
     for amount in amounts:
-        if amount == ALL:
-            chosen.append(is_there)
+        if amount == UNLIMITED:
+            selections.append(is_there)
         elif unit == "minutes":
-            chosen.append(queue < amount)
+            selections.append(queue < amount)
         elif unit == "trials":
-            limit = np.sort(queue, axis=None)[: int(amount)][-1]
-            chosen.append(is_there & (queue <= limit))
+            last_position = np.sort(queue, axis=None)[: int(amount)][-1]
+            selections.append(is_there & (queue <= last_position))
         else:
-            later = np.sort(first_shown)[int(amount) :]
-            chosen.append(is_there & (queue < later.min(initial=np.inf)))
-    return chosen
+            # all trials before the first trial of another picture
+            other_positions = np.sort(first_positions)[int(amount) :]
+            end = other_positions.min(initial=np.inf)
+            selections.append(is_there & (queue < end))
+    return selections
 
 
 def _require_onsets(trials: Trials, unit: Unit, order: Order) -> None:
-    """Refuse minutes and the order of recording of trials whose onsets are not
-    known.
+    """Check that onsets are known, if minutes or the recorded order need them.
+
+    Raises:
+        BrainhiveError: if they are unknown.
     """
-    # minutes and order both rest on onsets
     if trials.onset_s is None and (unit == "minutes" or order == "recording"):
         raise BrainhiveError(
             f"subject {trials.subject}: signals do not say when trials began",
@@ -146,22 +152,29 @@ def limit_amounts(
     amounts: Sequence[float],
     order: Order = "draws",
 ) -> dict[str, float]:
-    """List the amounts that every person has by their names, as `50 pictures`:
-    ascending, then everything.
+    """List the amounts that are smaller than the recordings of every person.
+
+    Args:
+        people: Trials of each person.
+        unit: Unit of the amounts.
+        amounts: Amounts that the recipe requests.
+        order: Random or recorded order.
+
+    Returns:
+        Amounts by name, such as `50 pictures`, ascending. The last is `everything`.
 
     Raises:
-        BrainhiveError: if minutes or the order of recording are asked for and onsets
-            are not known.
+        BrainhiveError: if onsets are needed and unknown.
     """
-    # what each person has
-    most = []
+    totals = []
     for trials in people:
         _require_onsets(trials, unit, order)
-        # in the unit of the amounts
-        most.append(measure_amounts(trials, trials.is_there)[UNITS.index(unit)])
-    limited = sorted(amount for amount in amounts if amount < min(most))
-    amount_of_name = {
-        f"{amount:g} {unit.removesuffix('s') if amount == 1 else unit}": amount
-        for amount in limited
-    }
-    return {**amount_of_name, EVERYTHING: ALL}
+        counts = measure_amounts(trials, trials.is_there)
+        totals.append(counts[UNITS.index(unit)])
+    amount_of_name = {}
+    for amount in sorted(amounts):
+        if amount < min(totals):
+            noun = unit.removesuffix("s") if amount == 1 else unit
+            amount_of_name[f"{amount:g} {noun}"] = amount
+    amount_of_name[EVERYTHING] = UNLIMITED
+    return amount_of_name

@@ -1,8 +1,6 @@
-"""Curves of calibration over people and draws: metrics of all arms, gains, what
-suffices, the page.
-"""
+"""Metrics and curves of a calibration over people and draws."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.arrays import Float64
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.artifacts import Artifact, Curve, CurveLine
 from brainhive_cli.core.facts import (
     SIGNIFICANCE_LEVEL,
@@ -33,7 +31,7 @@ from brainhive_cli.data.stores.learned import summarise_tested_pictures
 from brainhive_cli.data.stores.target_store import get_stimuli_and_pixels
 from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, UNITS
 from brainhive_cli.evaluation.calibration.job import Job
-from brainhive_cli.evaluation.calibration.measure import Part, keep_arms
+from brainhive_cli.evaluation.calibration.measure import Part, select_arms
 from brainhive_cli.measurement.comparison import crossed_t_test
 from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.measurement.statistics import measure
@@ -49,161 +47,142 @@ from brainhive_cli.training.alignment.trained.few_shot import (
     ZERO_SHOT,
 )
 
-MEASURED = ("top1", "top5", "mrr")
+METRIC_NAMES = ("top1", "top5", "mrr")
 GAIN = "top1_gain"
-"""Metric: top-1 less that of another arm."""
+"""Metric: top-1 of transfer minus top-1 of another arm."""
 ENOUGH = 0.9
-"""Share of the score with everything that the finding asks for."""
-FEWEST_PEOPLE = 3
-"""People from which statements on amounts are made: two tell next to nothing of people
-in general.
+"""Share of the top-1 with everything that an amount must reach to suffice."""
+MIN_PEOPLE = 3
+"""Smallest number of people for statements on amounts. Two people say next to nothing
+about people in general.
 """
 OVER_SCRATCH = f"{TRANSFER} over {SCRATCH}"
 """Scope of the gains of transfer over training from scratch."""
-ABOUT = documents.read(
+ARM_DESCRIPTIONS = documents.read(
     Path(__file__).with_name("arms.json"), dict[str, tuple[str, str, str]]
 )
-"""What arms are given of a new person, MOABB's names of that (`CrossSubjectMode`), and
-what they are.
+"""Data from a new person, MOABB's name for it (`CrossSubjectMode`), and method, by arm.
 """
-UNDESCRIBED = "signals, perhaps labels", "not known", "an alignment of another package"
-"""The same of an alignment that is not in this table."""
+UNKNOWN_ARM = "signals, perhaps labels", "not known", "an alignment of another package"
+"""Description of an alignment of another package."""
 SECTION = "Calibration"
-FURTHER = {
+CURVE_TITLES = {
     "signals": "Alignments without labels",
     "signals and labels": "Other ways with labels",
     "signals, wrong labels": "Controls: wrong labels",
 }
-"""Titles of the curves of further arms, by what these are given of a new person."""
+"""Titles of the curves of further arms, by the data that they take from a new person.
+"""
 Scopes = dict[str, dict[str, Metric]]
+"""Metrics by scope and name."""
+RankTable = dict[tuple[str, str], list[Int64]]
+"""Ranks [S, N] of each person, in S draws and models, by arm and amount."""
 
 
-def conclude(
+def summarise_draws(
     job: Job, parts: Mapping[tuple[Cell, int], Part], strength: Mapping[str, Strength]
 ) -> Measurements:
-    """Measure all arms and amounts over people and draws, and state the facts.
+    """Compute the metrics of all arms and amounts over people and draws, and the facts.
 
     Args:
         job: The calibration.
-        parts: Ranks by model and person, and by draw.
+        parts: Ranks of each model with its new person, and of each draw.
         strength: Strength of transfer by model and person.
 
     Raises:
-        BrainhiveError: if no arm was measured of everybody.
+        BrainhiveError: if no arm was measured in every person.
     """
-    # arms that were measured of everybody
-    missing = {
-        arm: reason for part in parts.values() for arm, reason in part.missing.items()
-    }
-    arms = keep_arms(job.recipe, missing)
-    people = [
-        [part for (cell, _), part in parts.items() if cell.tested_on == (one,)]
-        for one in job.people
-    ]
-    names = [*job.amounts]
-
-    # ranks [S, N] of S models and draws, one array a person, of every arm after each
-    # amount; everything is measured in the first draw alone, so later ones may lack it
+    # select the arms that were measured in every person
+    missing: dict[str, str] = {}
+    dependent_arms = set[str]()
+    for part in parts.values():
+        missing |= part.missing
+        dependent_arms.update(part.together)
+    arms = select_arms(job.recipe, missing)
     headline = choose_headline(arms)
-    ranks = {
-        key: [
-            np.stack([part.ranks[key] for part in drawn if key in part.ranks])
-            for drawn in people
-        ]
-        for key in product(arms, names)
-    }
+    amount_names = list(job.amounts)
+    ranks = _stack_ranks(job, parts, arms)
+    hits = {}
+    for key, rank_lists in ranks.items():
+        hits[key] = [(table == 1).mean(0, dtype=np.float64) for table in rank_lists]
 
-    # every arm after every amount, which zero-shot does not depend on; arms that decode
-    # test trials together are stamped
-    together = {arm for part in parts.values() for arm in part.together}
-    protocols = {arm: job.describe_protocol(arm in together) for arm in arms}
-    # all people are tested on the same pictures
+    # measure every arm with every amount
+    protocols = {arm: job.describe_protocol(arm in dependent_arms) for arm in arms}
     pool = len(next(iter(job.people.values())).rows)
     seeds = sorted({cell.seed for cell in job.cells})
-    context: Any = {"split": "test", "seeds": seeds, "items": job.items}
-    scopes: Scopes = {ALL: {}}  # which stays empty where only controls were measured
-    for (arm, name), groups in ranks.items():
-        if scope_of(arm, name) not in scopes:
+    context: dict[str, Any] = {"split": "test", "seeds": seeds, "items": job.items}
+    scopes: Scopes = {ALL: {}}
+    for (arm, name), rank_lists in ranks.items():
+        if name_scope(arm, name) not in scopes:
             metrics = summarise_ranks(
-                groups, pool, metric_names=MEASURED, protocol=protocols[arm], **context
+                rank_lists,
+                pool,
+                metric_names=METRIC_NAMES,
+                protocol=protocols[arm],
+                **context,
             )
-            scopes[scope_of(arm, name)] = index_by_name(metrics)
+            scopes[name_scope(arm, name)] = index_by_name(metrics)
 
-    # paired gains of transfer over other arms
-    hits = {
-        key: [(each == 1).mean(0, dtype=np.float64) for each in groups]
-        for key, groups in ranks.items()
-    }
-    gain_scale: Any = {
-        "limits": (-1.0, 1.0),
-        "is_share": False,
-        "chance": 0.0,
-        **context,
-    }
-    gains: dict[tuple[str, str], list[Float64]] = {}
-    for other, name in product((ZERO_SHOT, SCRATCH), names):
-        if {TRANSFER, other} <= protocols.keys():
-            pairs = zip(hits[TRANSFER, name], hits[other, name], strict=True)
-            gained = [transferred - hit for transferred, hit in pairs]
-            gains[other, name] = gained
-            # with the stamps of either
-            protocol = max(protocols[TRANSFER], protocols[other], key=len)
-            label = scope(f"{TRANSFER} over {other}", name)
-            scopes[label] = {
-                GAIN: measure(GAIN, gained, protocol=protocol, **gain_scale)
-            }
-
+    # measure the gains of transfer over other arms, in pairs of items
     better = None
-    if {TRANSFER, SCRATCH} <= {*arms}:
-        better = find_better([gains[SCRATCH, name] for name in names], job.items)
+    for arm in (ZERO_SHOT, SCRATCH):
+        if TRANSFER not in arms or arm not in arms:
+            continue
+        gains = []
+        # the longer protocol has the caveats of both arms
+        gain_protocol = max(protocols[TRANSFER], protocols[arm], key=len)
+        for name in amount_names:
+            pairs = zip(hits[TRANSFER, name], hits[arm, name], strict=True)
+            gains.append([first - second for first, second in pairs])
+            metric = measure(
+                GAIN,
+                gains[-1],
+                protocol=gain_protocol,
+                limits=(-1.0, 1.0),
+                is_share=False,
+                chance=0.0,
+                **context,
+            )
+            scopes[scope(f"{TRANSFER} over {arm}", name)] = {GAIN: metric}
+        if arm == SCRATCH:
+            better = find_better_amounts(gains, job.items)
 
-    # the arm of the finding: all people together, what suffices, and each person
+    # measure the headline with everything: all people together, and each person
     protocol = job.describe_protocol()
-    cells = dict[str, CellFacts]()
-    top1 = dict[str, list[float]]()
+    cells: dict[str, CellFacts] = {}
+    top1: dict[str, list[float]] = {}
     sufficient: dict[str, Any] = {}
     if headline:
-        everything = scopes[scope_of(headline, EVERYTHING)]
-        protocol = context["protocol"] = (
-            f"{protocols[headline]}, {headline}, {EVERYTHING}"
+        protocol = f"{protocols[headline]}, {headline}, {EVERYTHING}"
+        everything = scopes[name_scope(headline, EVERYTHING)]
+        for metric_name, metric in everything.items():
+            scopes[ALL][metric_name] = replace(metric, protocol=protocol)
+        headline_hits = {name: hits[headline, name] for name in amount_names}
+        sufficient = find_sufficient_amounts(
+            headline_hits, everything["top1"], job.items
         )
-        scopes[ALL] = {
-            key: replace(metric, protocol=protocol)
-            for key, metric in everything.items()
-        }
-        hits_of_amount = {name: hits[headline, name] for name in names}
-        sufficient = find_sufficient(hits_of_amount, everything["top1"], job.items)
-        for row, (subject, group) in enumerate(
-            zip(job.people, ranks[headline, EVERYTHING], strict=True)
-        ):
-            # only items of this person
-            is_own = [
+        for row, subject in enumerate(job.people):
+            is_of_person = [
                 np.full(len(ids), row == other)
                 for other, ids in enumerate(job.items.ids)
             ]
-            person = f"sub-{subject:02d}"
-            context["items"] = job.items.select(is_own)
-            scopes[person] = index_by_name(
-                summarise_ranks([group], pool, metric_names=MEASURED, **context)
+            person_context = context | {"items": job.items.select(is_of_person)}
+            metrics = summarise_ranks(
+                [ranks[headline, EVERYTHING][row]],
+                pool,
+                metric_names=METRIC_NAMES,
+                protocol=protocol,
+                **person_context,
             )
+            person = f"sub-{subject:02d}"
+            scopes[person] = index_by_name(metrics)
             cells[person] = CellFacts(subject=subject)
-            top1[person] = [
-                float(values[row].mean()) for values in hits_of_amount.values()
-            ]
+            top1[person] = []
+            for hit_lists in headline_hits.values():
+                top1[person].append(float(hit_lists[row].mean()))
 
-    # how much was recorded, how models were trained and from whom
-    amounts = []
-    for name in names:
-        pictures, trials, minutes = (
-            np.mean([part.sizes[name] for part in parts.values()], 0).round(2).tolist()
-        )
-
-        # JSON has no NaN
-        known = None if np.isnan(minutes) else minutes
-        amounts.append(
-            Amount(name=name, pictures=pictures, trials=trials, minutes=known)
-        )
-    counts = [len(model.cell.trained_on) for model in job.align.models]
+    # collect the facts
+    training_counts = [len(model.cell.trained_on) for model in job.align.models]
     seen, warnings = summarise_tested_pictures(
         [job.align.compare_pictures("test")], job.align.signal_warnings
     )
@@ -218,12 +197,12 @@ def conclude(
         seen_in_training=seen,
         warnings=warnings,
         arm=headline,
-        arms={arm: ABOUT.get(arm, UNDESCRIBED) for arm in arms},
+        arms={arm: ARM_DESCRIPTIONS.get(arm, UNKNOWN_ARM) for arm in arms},
         unit=job.unit,
-        amounts=amounts,
+        amounts=_average_sizes(amount_names, parts.values()),
         strength=dict(strength),
-        trained_on=(min(counts), max(counts)),
-        seen_share=share_seen(job),
+        trained_on=(min(training_counts), max(training_counts)),
+        seen_share=measure_seen_share(job),
         epochs=job.epochs,
         pictures_left_out={
             str(subject): person.dropped for subject, person in job.people.items()
@@ -232,243 +211,303 @@ def conclude(
     return Measurements(scopes, missing, facts)
 
 
-def choose_headline(arms: Sequence[str]) -> str:
-    """Choose the arm of the finding: transfer, else the last real one, scratch only
-    where it is alone.
+def _stack_ranks(
+    job: Job, parts: Mapping[tuple[Cell, int], Part], arms: Sequence[str]
+) -> RankTable:
+    """Stack the ranks of each person over models and draws.
 
-    Controls are never chosen; empty where there is nothing else.
+    Only the first draw has the ranks with everything.
     """
-    # controls learn from wrong labels
-    real = [arm for arm in arms if arm not in (PERMUTED_TRANSFER, PERMUTED_SCRATCH)]
-    candidates = [arm for arm in real if arm != SCRATCH] or real
-    return TRANSFER if TRANSFER in candidates else "".join(candidates[-1:])
+    parts_of_subject: dict[int, list[Part]] = {subject: [] for subject in job.people}
+    for (cell, _), part in parts.items():
+        parts_of_subject[cell.tested_on[0]].append(part)
+    ranks: RankTable = {}
+    for key in product(arms, job.amounts):
+        ranks[key] = []
+        for person_parts in parts_of_subject.values():
+            draws = [part.ranks[key] for part in person_parts if key in part.ranks]
+            ranks[key].append(np.stack(draws))
+    return ranks
 
 
-def scope_of(arm: str, name: str) -> str:
-    """Name the scope of an arm after an amount, which zero-shot does not depend on."""
-    return arm if arm == ZERO_SHOT else scope(arm, name)
+def _average_sizes(names: Sequence[str], parts: Collection[Part]) -> list[Amount]:
+    """Average the recorded pictures, trials and minutes of each amount."""
+    amounts = []
+    for name in names:
+        sizes = np.mean([part.sizes[name] for part in parts], 0)
+        pictures, trials, minutes = sizes.round(2).tolist()
+        amount = Amount(
+            name=name,
+            pictures=pictures,
+            trials=trials,
+            minutes=None if np.isnan(minutes) else minutes,
+        )
+        amounts.append(amount)
+    return amounts
 
 
-def find_sufficient(
-    hits: Mapping[str, Sequence[Float64]], everything: Metric, items: Items
-) -> dict[str, Any]:
-    """Find the amount that surely suffices, by top-1 less a share of that with
-    everything.
-
-    Args:
-        hits: Hits [N] of each person, by amount; everything is last.
-        everything: Top-1 with everything; no amount suffices for one that is not above
-            chance.
-        items: The items.
+def choose_headline(arms: Sequence[str]) -> str:
+    """Choose the arm of the finding.
 
     Returns:
-        Facts.
+        Transfer, if it was measured. Otherwise the last arm that is no control, but
+        scratch only if there is no other. "" with only controls.
+    """
+    controls = (PERMUTED_TRANSFER, PERMUTED_SCRATCH)
+    candidates = [arm for arm in arms if arm not in controls]
+    if TRANSFER in candidates:
+        return TRANSFER
+    if candidates != [SCRATCH]:
+        candidates = [arm for arm in candidates if arm != SCRATCH]
+    return candidates[-1] if candidates else ""
+
+
+def name_scope(arm: str, amount_name: str) -> str:
+    """Return the scope of an arm with an amount, on which zero-shot does not depend."""
+    return arm if arm == ZERO_SHOT else scope(arm, amount_name)
+
+
+def find_sufficient_amounts(
+    hits: Mapping[str, Sequence[Float64]], everything: Metric, items: Items
+) -> dict[str, Any]:
+    """Find the amounts that surely give `ENOUGH` of the top-1 with everything.
+
+    Args:
+        hits: Hits [N] of each person, by amount. The last is everything.
+        everything: Top-1 with everything.
+        items: Tested items.
+
+    Returns:
+        The facts `is_above_chance`, `suffices` and `lead` of `CalibrationFacts`. Empty
+        if the top-1 with everything is not surely above chance.
     """
     if not (everything.low or 0.0) > (everything.chance or 0.0):
         return {}
-    facts: dict[str, Any] = {"is_above_chance": True}
-    *lower, _ = hits
-    if lower:
-        surplus = []
-        for name in lower if len(hits[EVERYTHING]) >= FEWEST_PEOPLE else ():
+    smaller = list(hits)[:-1]
+    if not smaller:
+        return {"is_above_chance": True}
+    lead = smaller[-1]
+    suffices = None
+    if len(hits[EVERYTHING]) >= MIN_PEOPLE:
+        # an amount suffices if this difference is surely at least 0
+        intervals = []
+        for name in smaller:
             pairs = zip(hits[name], hits[EVERYTHING], strict=True)
-            # an amount suffices, for people in general, where this is surely not below
-            # 0
-            surplus.append(
-                crossed_t_test([few - ENOUGH * most for few, most in pairs], items)[1:]
-            )
-        facts["suffices"] = find_range(surplus) if surplus else None
-        facts["lead"] = lower[
-            min(facts["suffices"][1], len(lower) - 1) if surplus else -1
-        ]
-    return facts
+            differences = [few - ENOUGH * most for few, most in pairs]
+            _, low, high = crossed_t_test(differences, items)
+            intervals.append((low, high))
+        suffices = find_crossing(intervals)
+        lead = smaller[min(suffices[1], len(smaller) - 1)]
+    return {"is_above_chance": True, "suffices": suffices, "lead": lead}
 
 
-def find_better(
+def find_better_amounts(
     gains: Sequence[Sequence[Float64]], items: Items
 ) -> tuple[int, int] | None:
-    """Find up to which amount transfer beats training from scratch, and from which on
-    it does not, for people in general.
+    """Find the amounts at which transfer surely beats training from scratch.
 
-    People differ by what was recorded of them, too, so that a draw of recordings counts
-    as noise. The first statement is chosen among all amounts, and p is corrected for
-    that by Holm's method. The second begins with the largest amount, and goes on to
-    smaller ones as long as each is sure, which needs no correction.
+    Tests are for people in general. Recordings differ between people too, so a draw of
+    recordings counts as noise.
 
     Args:
-        gains: Top-1 of transfer less that of scratch: of each amount, ascending, and
-            each person, [N].
-        items: The items.
+        gains: Top-1 [N] of transfer minus top-1 of scratch, for each amount, ascending,
+            and each person.
+        items: Tested items.
 
     Returns:
-        How many of the first amounts reach up to the last one with a gain; the index
-        from which on there is none, the number of amounts where that is not shown. None
-        for fewer than three people.
+        Indices of two amounts, or None with fewer than `MIN_PEOPLE` people. All amounts
+        with a sure gain lie below the first, after Holm's correction for all amounts.
+        At all amounts from the second on, there surely is no gain. These need no
+        correction, because they are tested from the largest down, as long as each is
+        sure.
     """
-    count = len(gains)
-    if len(gains[0]) < FEWEST_PEOPLE:
+    n_amounts = len(gains)
+    if len(gains[0]) < MIN_PEOPLE:
         return None
 
-    # the smallest p is multiplied by the number of tests, the next by one less
-    tested = [crossed_t_test(gained, items) for gained in gains]
-    p = np.array([1.0 if p is None else p for p, _, _ in tested])
-    ascending = p.argsort()
-    is_sure = np.empty(count, bool)
-    corrected = np.maximum.accumulate(p[ascending] * np.arange(count, 0, -1))
-    is_sure[ascending] = corrected < SIGNIFICANCE_LEVEL
-    gained = [np.mean([each.mean() for each in people]) > 0 for people in gains]
-    better = max(np.flatnonzero(is_sure & gained), default=-1) + 1
+    # Holm multiplies the smallest p by the number of tests, the next by one less
+    tests = [crossed_t_test(amount_gains, items) for amount_gains in gains]
+    p_values = np.array([1.0 if p is None else p for p, _, _ in tests])
+    order = p_values.argsort()
+    products = p_values[order] * np.arange(n_amounts, 0, -1)
+    is_sure = np.empty(n_amounts, bool)
+    is_sure[order] = np.maximum.accumulate(products) < SIGNIFICANCE_LEVEL
+    n_better = 0
+    for index, amount_gains in enumerate(gains):
+        mean_gain = np.mean([person_gains.mean() for person_gains in amount_gains])
+        if is_sure[index] and mean_gain > 0:
+            n_better = index + 1
 
     # from the largest amount down
-    none = count
-    while none and (high := tested[none - 1][2]) is not None and high <= 0:
-        none -= 1
-    return int(better), none
+    first_without_gain = n_amounts
+    for index in reversed(range(n_amounts)):
+        _, _, high = tests[index]
+        if high is None or not high <= 0:
+            break
+        first_without_gain = index
+    return n_better, first_without_gain
 
 
-def find_range(ends: Sequence[tuple[float | None, float | None]]) -> tuple[int, int]:
-    """Find between which amounts a curve reaches 0, by the intervals of all amounts,
-    ascending.
+def find_crossing(
+    intervals: Sequence[tuple[float | None, float | None]],
+) -> tuple[int, int]:
+    """Find between which amounts a curve crosses 0.
 
     Args:
-        ends: Lower and upper end at each amount; an end that is None is unlimited.
+        intervals: Ends of the interval at each amount, ascending. None is an end
+            without a limit.
 
     Returns:
-        How many of the first amounts reach up to one that is surely below, and the
-        index from which all are surely not below: the number of amounts where the last
-            one is not.
+        Indices of two amounts. All amounts surely below 0 lie below the first. All
+        amounts from the second on are surely not below 0.
     """
-    # an unlimited end is never sure
-    below = [
-        index for index, (_, high) in enumerate(ends) if high is not None and high < 0
-    ]
-    unsure = [
-        index for index, (low, _) in enumerate(ends) if low is None or not low >= 0
-    ]
-    return max(below, default=-1) + 1, max(unsure, default=-1) + 1
+    first = 0
+    second = 0
+    for index, (low, high) in enumerate(intervals):
+        if high is not None and high < 0:
+            first = index + 1
+        if low is None or not low >= 0:
+            second = index + 1
+    return first, second
 
 
-def share_seen(job: Job) -> float:
-    """Measure the share of the new persons' pictures that the people whom models
-    learned from saw, too.
-    """
+def measure_seen_share(job: Job) -> float:
+    """Measure the share of the new persons' pictures that models have learned from."""
     shares = []
     for model in job.align.models:
         store, pixels = get_stimuli_and_pixels(model.open_stores("train"))
-        # pictures are compared by names and pixels: copies count, too
-        is_common = model.learned.pictures.find_members(
+        # copies count, so pictures are compared by their names and pixels
+        is_learned = model.learned.pictures.find_members(
             job.align.dataset.pictured_as,
             store.image_ids,
             pixels,
             job.align.get_pixel_comparison("train"),
         )
-        shares.append(
-            is_common[job.people[model.cell.tested_on[0]].trials.stimulus].mean()
-        )
+        person = job.people[model.cell.tested_on[0]]
+        shares.append(is_learned[person.trials.stimulus].mean())
     return float(np.mean(shares))
 
 
-def draw(measured: Measurements) -> list[Artifact]:
+def draw_artifacts(measurements: Measurements) -> list[Artifact]:
     """Draw the curves, and lay out the tables."""
-    # top-1 after each amount; everything lies at its mean over people
-    facts = measured.require_facts(CalibrationFacts)
-    scopes = measured.scopes
-    names = [amount.name for amount in facts.amounts]
-    arm = facts.arm
-    at = [getattr(amount, facts.unit) for amount in facts.amounts]
-    axis = f"{facts.unit} of the new person"
+    facts = measurements.require_facts(CalibrationFacts)
+    first_arms = []
+    for arm in dict.fromkeys((facts.arm, ZERO_SHOT, SCRATCH)):
+        if arm in facts.arms:
+            first_arms.append(arm)
 
-    def line(label: str) -> CurveLine:
-        return CurveLine.from_metrics(
-            label, [scopes[scope_of(label, name)]["top1"] for name in names]
-        )
-
-    def curve(
-        title: str, lines: list[CurveLine], section: str = SECTION, note: str = ""
-    ) -> Curve:
-        return Curve(
-            title,
-            axis,
-            at,
-            lines,
-            "top-1",
-            is_logarithmic=True,
-            section=section,
-            note=note,
-        )
-
-    # arms that a reader compares and each person; further arms next to one that has its
-    # colour above
-    drawn = list[Artifact]()
-    first = [label for label in (arm, ZERO_SHOT, SCRATCH) if label in facts.arms]
-    if arm:
-        note = render("calibration.txt", facts=facts, top1=measured.overall["top1"])
-        lines = [*map(line, dict.fromkeys(first))]
-        drawn.append(
-            curve("Top-1 after recordings of a new person", lines, FINDING, note)
-        )
-
-    # of one person it would be the curve above
-    if len(facts.people) > 1:
-        lines = [CurveLine(name, values) for name, values in facts.people.items()]
-        drawn.append(curve(f"Each person, by {arm}", lines, FINDING))
-    for profile, title in FURTHER.items():
-        # arms by what they need of the person; those of the first figure are left out
-        further = [
-            label
-            for label, about in facts.arms.items()
-            if about[0] == profile and label not in first
-        ]
-        if further:
-            drawn.append(curve(title, [*map(line, [*first[:2], *further])]))
-
-    # the arm of the finding with its gains, and every arm: the first metric of each
-    # scope
-    def row(labels: Mapping[str, str]) -> dict[str, Metric]:
-        # an amount or arm that was not measured has an empty cell
-        present = {
-            heading: [*scopes.get(label, {}).values()][:1]
-            for heading, label in labels.items()
-        }
-        return {
-            name: replace(one, name=name, pool=None)
-            for name, metrics in present.items()
-            for one in metrics
-        }
-
-    compared = arm, OVER_SCRATCH
-    amounts = {
-        name: row({label: scope_of(label, name) for label in compared})
-        for name in names
-    }
-    arms = {
-        label: row({name: scope_of(label, name) for name in names})
-        for label in facts.arms
-    }
-    tables = [
-        metric_table("Top-1 by amount", amounts, "amount", section=SECTION),
-        metric_table("Top-1 of every arm", arms, "arm", section=SECTION),
-    ]
-
-    # how much was recorded, how strong transfer was, and what arms are
-    sizes = [
-        (one.name, round(one.pictures), round(one.trials), one.minutes)
-        for one in facts.amounts
-    ]
-    tables.append(Table("Amounts", ["amount", *UNITS], sizes, section=SECTION))
-    pulls = [
-        (model, *map(choice.pulls.get, names))
-        for model, choice in facts.strength.items()
-    ]
-    # without transfer there is no strength to show
-    if TRANSFER in facts.arms:
-        note = render("calibration.txt", facts=facts)
-        tables.append(
-            Table(
-                "Pull of transfer", ["model", *names], pulls, section=SECTION, note=note
+    # the finding, and the curve of each person if there are several
+    artifacts: list[Artifact] = []
+    if facts.arm:
+        top1 = measurements.overall["top1"]
+        artifacts.append(
+            _draw_curve(
+                facts,
+                "Top-1 after recordings of a new person",
+                _draw_lines(measurements, first_arms),
+                section=FINDING,
+                note=render("calibration.txt", facts=facts, top1=top1),
             )
         )
-    about = [(label, *words) for label, words in facts.arms.items()]
+    if len(facts.people) > 1:
+        lines = [CurveLine(name, values) for name, values in facts.people.items()]
+        title = f"Each person, by {facts.arm}"
+        artifacts.append(_draw_curve(facts, title, lines, section=FINDING))
+
+    # further arms, grouped by the data that they take from the person
+    for data, title in CURVE_TITLES.items():
+        arms = []
+        for arm, description in facts.arms.items():
+            if description[0] == data and arm not in first_arms:
+                arms.append(arm)
+        if arms:
+            # the first two arms keep their colours of the first figure
+            lines = _draw_lines(measurements, first_arms[:2] + arms)
+            artifacts.append(_draw_curve(facts, title, lines))
+    for table in _lay_out(measurements):
+        if table.rows:
+            artifacts.append(table)
+    return artifacts
+
+
+def _draw_lines(measurements: Measurements, arms: Sequence[str]) -> list[CurveLine]:
+    """Draw the top-1 of arms over all amounts."""
+    facts = measurements.require_facts(CalibrationFacts)
+    lines = []
+    for arm in arms:
+        metrics = []
+        for amount in facts.amounts:
+            metrics.append(measurements.scopes[name_scope(arm, amount.name)]["top1"])
+        lines.append(CurveLine.from_metrics(arm, metrics))
+    return lines
+
+
+def _draw_curve(
+    facts: CalibrationFacts,
+    title: str,
+    lines: list[CurveLine],
+    section: str = SECTION,
+    note: str = "",
+) -> Curve:
+    """Draw top-1 over the mean size of each amount."""
+    return Curve(
+        title,
+        axis=f"{facts.unit} of the new person",
+        at=[getattr(amount, facts.unit) for amount in facts.amounts],
+        lines=lines,
+        value="top-1",
+        is_logarithmic=True,
+        section=section,
+        note=note,
+    )
+
+
+def _lay_out(measurements: Measurements) -> list[Table]:
+    """Lay out the tables of metrics, amounts, strengths of transfer and arms."""
+    facts = measurements.require_facts(CalibrationFacts)
+    names = [amount.name for amount in facts.amounts]
+    amount_rows = {}
+    for name in names:
+        scope_of = {arm: name_scope(arm, name) for arm in (facts.arm, OVER_SCRATCH)}
+        amount_rows[name] = _select_first_metrics(measurements, scope_of)
+    arm_rows = {}
+    for arm in facts.arms:
+        scope_of = {name: name_scope(arm, name) for name in names}
+        arm_rows[arm] = _select_first_metrics(measurements, scope_of)
+    tables = [
+        metric_table("Top-1 by amount", amount_rows, "amount", section=SECTION),
+        metric_table("Top-1 of every arm", arm_rows, "arm", section=SECTION),
+    ]
+
+    sizes = []
+    for amount in facts.amounts:
+        pictures, trials = round(amount.pictures), round(amount.trials)
+        sizes.append((amount.name, pictures, trials, amount.minutes))
+    columns = ["amount"] + list(UNITS)
+    tables.append(Table("Amounts", columns, sizes, section=SECTION))
+    if TRANSFER in facts.arms:
+        pulls = []
+        for model, choice in facts.strength.items():
+            pulls.append((model, *map(choice.pulls.get, names)))
+        note = render("calibration.txt", facts=facts)
+        columns = ["model"] + names
+        tables.append(
+            Table("Pull of transfer", columns, pulls, section=SECTION, note=note)
+        )
+    descriptions = [(arm, *description) for arm, description in facts.arms.items()]
     columns = ["arm", "of the new person", "protocol in MOABB", "what it is"]
-    tables.append(Table("Arms", columns, about, section=SECTION))
-    return [*drawn, *(table for table in tables if table.rows)]
+    tables.append(Table("Arms", columns, descriptions, section=SECTION))
+    return tables
+
+
+def _select_first_metrics(
+    measurements: Measurements, scope_of: Mapping[str, str]
+) -> dict[str, Metric]:
+    """Return the first metric of each scope, by its heading. Skip missing scopes."""
+    row = {}
+    for heading, scope_name in scope_of.items():
+        metrics = measurements.scopes.get(scope_name)
+        if metrics:
+            first = next(iter(metrics.values()))
+            row[heading] = replace(first, name=heading, pool=None)
+    return row

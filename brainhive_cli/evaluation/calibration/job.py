@@ -1,6 +1,4 @@
-"""A calibration, resolved: models of other people, new persons, their recordings and
-the amounts of these.
-"""
+"""Work of calibrate: models of other people, and recordings of new persons."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -38,16 +36,16 @@ from brainhive_cli.training.alignment.trained.run import (
 
 @dataclass(frozen=True)
 class Person:
-    """A new person: what may be learned from, and what is tested.
+    """Recordings of a new person.
 
     Attributes:
         subject: Number of the person.
-        trials: Those of training pictures that are not tested.
-        dropped: Training pictures that were left out because they, or copies of them,
-            are tested.
+        trials: Trials that may be learned from. They show no tested picture.
+        dropped: Number of training pictures that were left out, because they or copies
+            of them are tested.
         tested: Test trials, not normalised.
-        gallery: Embeddings [M, ...] of the tested pictures, by the fuser's key.
-        rows: [M] of these pictures in the target stores, ascending.
+        gallery: Embeddings [M, ...] of the tested pictures, by encoder.
+        rows: Row [M] of these pictures in the target stores, ascending.
     """
 
     subject: int
@@ -63,16 +61,15 @@ class Job:
     """Work of calibrate.
 
     Attributes:
-        recipe: What the user wrote, with the run as a fingerprint knows it, wherever
-            home lies.
-        align: The run, opened on the data set of the new persons.
-        training: The recipe that trained it.
-        cells: One for each model and new person: the cell of the model, tested on that
-            person.
+        recipe: Recipe, in which the reference to the run does not depend on the home
+            folder.
+        align: Run of the models, opened on the data set of the new persons.
+        training: Recipe of the training of the models.
+        cells: Cell of each model with each new person, who is the tested subject.
         unit: Unit of the amounts.
-        draws: Draws of each amount.
-        needs_trials: Whether a part of a picture's trials may be learned from.
-        epochs: Epochs of each training; None in closed form.
+        draws: Number of draws of each amount.
+        needs_trials: True if single trials of a picture may be learned from.
+        epochs: Epochs of each training, or None in closed form.
     """
 
     recipe: Recipe
@@ -86,73 +83,67 @@ class Job:
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
-        """Find the run that a recipe names, and the people who are new to its models.
+        """Find the run of a recipe, and the people who are new to its models.
 
         Raises:
-            RecipeError: if it is a sweep, holds out trials of seen pictures, or its
-                targets have no stores.
-            BrainhiveError: if every person is known to all models.
+            RecipeError: if the run is a sweep or a model folder, holds out trials of
+                seen pictures, or has targets without stores.
+            BrainhiveError: if a requested person, or everybody, is known to all models.
         """
-        # the run, with the recipe that trained it
-        subjects = recipe.subjects if recipe.dataset is not None else None
-        tested = recipe.dataset, subjects, recipe.copies, recipe.channel_mapping
-        align = open_model(recipe.align_run, recipe.paths, *tested)
+        align = open_model(
+            recipe.align_run,
+            recipe.paths,
+            dataset=recipe.dataset,
+            subjects=recipe.subjects if recipe.dataset is not None else None,
+            copies=recipe.copies,
+            channel_mapping=recipe.channel_mapping,
+        )
         refuse_sweep(align)
         training = align.recipe
         if training is None:
             raise RecipeError(
-                (
-                    f"{align.name} is a model folder, which does not say how it was "
-                    "trained"
-                ),
+                f"{align.name} is a model folder, which does not say how it was "
+                "trained",
                 "name its run",
             )
-        is_unusual = bool(training.train.lora.encoders or training.targets)
-        if is_unusual or align.dataset.holdout.divides_train:
+        has_other_targets = training.train.lora.encoders or training.targets
+        if has_other_targets or align.dataset.holdout.divides_train:
             raise RecipeError(
                 "calibrate reads the targets of heads from stores and holds out "
                 f"pictures; {align.name} has targets, train.lora or dataset.holdout",
-                "another run",
+                "name another run",
             )
 
-        # each model with each person whom it has not learned from
+        # combine each model with the people it has not learned from
         cells = []
         for model in align.models:
             cell = model.cell
-            everybody = model.recordings.list_subjects(recipe.subjects)
-            # people of another data set are all new
-            known = (
-                set()
-                if align.tests_new_subjects
-                else {*cell.trained_on, *model.learned.subjects}
-            )
-            cells += [
-                replace(cell, tested_on=(one,)) for one in everybody if one not in known
-            ]
-
-        # every person that the recipe names must be new to a model
-        wanted = {*(recipe.subjects or ())}
-        new = {cell.tested_on[0] for cell in cells}
-        if not cells or wanted - new:
-            absent = ", ".join(map(str, sorted(wanted - new))) or "anybody"
-            raise BrainhiveError(
-                (
-                    f"no model of {align.folder.path} has yet to learn from subject "
-                    f"{absent}"
-                ),
-                (
-                    "a run that was trained without them: --mode inter, or joint with "
-                    "--subjects"
-                ),
-            )
-
-        # pictures are the default unit, and the order of recording leaves nothing to
-        # draw
-        unit: Unit = next((unit for unit in UNITS if getattr(recipe, unit)), "pictures")
-        is_ordered = recipe.order == "recording"
-
-        # the run is named as fingerprints name it
+            known_subjects = set[int]()
+            if not align.tests_new_subjects:
+                known_subjects = {*cell.trained_on, *model.learned.subjects}
+            for subject in model.recordings.list_subjects(recipe.subjects):
+                if subject not in known_subjects:
+                    cells.append(replace(cell, tested_on=(subject,)))
         cells.sort(key=lambda cell: (cell.tested_on, cell.name))
+
+        # every requested person must be new to a model
+        new_subjects = {cell.tested_on[0] for cell in cells}
+        known_requests = sorted(set(recipe.subjects or ()) - new_subjects)
+        if not cells or known_requests:
+            names = ", ".join(map(str, known_requests)) or "anybody"
+            raise BrainhiveError(
+                f"no model of {align.folder.path} has yet to learn from subject "
+                f"{names}",
+                "a run that was trained without them: --mode inter, or joint with "
+                "--subjects",
+            )
+
+        # pictures are the default unit, and the recorded order is a single draw
+        unit: Unit = "pictures"
+        for name in UNITS:
+            if recipe.list_amounts(name):
+                unit = name
+        is_ordered = recipe.order == "recording"
         return cls(
             recipe=recipe.model_copy(update={"align_run": align.reference}),
             align=replace(align, selected_cells=cells),
@@ -165,38 +156,39 @@ class Job:
         )
 
     def inputs(self) -> Iterable[Input]:
-        """List the run, signals and stores."""
-        # training pictures calibrate, test pictures are ranked
+        """List the run, the signals and the embeddings."""
         yield from self.align.list_inputs(["train", "test"])
 
-    def have_start(self) -> bool:
-        """Whether models went on from another one, of which nobody can be left out."""
+    def has_start(self) -> bool:
+        """Return True if the models were trained from others, which know everybody."""
         return self.training.mode == "finetune" or any(self.training.train.starts)
 
     def count_choosers(self, cell: Cell) -> int:
-        """Count the people of a model who choose the strength of transfer, each left
-        out in turn; 0 where nothing is to be chosen.
+        """Count the people of a model who choose the strength of transfer.
+
+        Returns:
+            The number of people, or 0 if the strength need not or cannot be chosen.
         """
-        arms = {*self.recipe.arms}
-        people = len(cell.trained_on)
-        is_wanted = arms & {few_shot.TRANSFER, few_shot.PERMUTED_TRANSFER}
-        is_chosen = len(self.recipe.transfer.pulls) > 1 and self.epochs is not None
-        can_choose = is_wanted and is_chosen and people > 1 and not self.have_start()
-        return people if can_choose else 0
+        n_people = len(cell.trained_on)
+        arms = self.recipe.arms
+        has_transfer = few_shot.TRANSFER in arms or few_shot.PERMUTED_TRANSFER in arms
+        has_choice = len(self.recipe.transfer.pulls) > 1 and self.epochs is not None
+        can_choose = n_people > 1 and not self.has_start()
+        return n_people if has_transfer and has_choice and can_choose else 0
 
     def count_work(self) -> Work:
-        """Count the models that are trained, those that choose the strength of transfer
-        included.
-        """
-        arms = [arm for arm in self.recipe.arms if arm in few_shot.TRAINED_ARMS]
-        # everything is learned from once, whatever the number of draws
-        amounts = getattr(self.recipe, self.unit) or PICTURES
-        count = len(self.cells) * len(arms) * (len(amounts) * self.draws + 1)
+        """Count the trained models, with the models that choose the strength."""
+        recipe = self.recipe
+        n_arms = sum(arm in few_shot.TRAINED_ARMS for arm in recipe.arms)
+        # everything is learned from in a single draw
+        n_amounts = len(recipe.list_amounts(self.unit) or PICTURES)
+        count = len(self.cells) * n_arms * (n_amounts * self.draws + 1)
 
-        # each chooser: a model without that person, and one for each strength and draw
-        transfer = self.recipe.transfer
-        tried = len(transfer.pulls) * (len(amounts) * transfer.draws + 1)
-        count += sum(map(self.count_choosers, self.cells)) * (1 + tried)
+        # a chooser needs a model without this person, and one per strength and draw
+        transfer = recipe.transfer
+        n_trials = len(transfer.pulls) * (n_amounts * transfer.draws + 1)
+        n_choosers = sum(self.count_choosers(cell) for cell in self.cells)
+        count += n_choosers * (1 + n_trials)
         kind = (
             f"{self.align.dataset.name}, {self.training.backbone.kind}, "
             f"{self.epochs or 0} epochs"
@@ -205,146 +197,172 @@ class Job:
 
     @cached_property
     def people(self) -> dict[int, Person]:
-        """Open the recordings of all new persons, by their numbers.
+        """Recordings of all new persons, by their numbers.
 
         Raises:
-            BrainhiveError: if nothing is left to learn from.
+            BrainhiveError: if a person has no picture to learn from.
         """
         # models of several seeds share the recordings of a person
-        cells = {cell.tested_on: cell for cell in self.cells}
-        return {subject: self._open_person(cell) for (subject,), cell in cells.items()}
+        cell_of_subject = {cell.tested_on[0]: cell for cell in self.cells}
+        return {
+            subject: self._open_person(cell)
+            for subject, cell in cell_of_subject.items()
+        }
 
     def _open_person(self, cell: Cell) -> Person:
-        """Open the recordings of a new person."""
+        """Open the recordings of the new person of a cell."""
         # embeddings of the tested pictures
-        member, (subject,) = TrainedModel(self.align, cell), cell.tested_on
-        rows = member.find_rows("test")
-        test_stores = member.open_stores("test")
+        reader = TrainedModel(self.align, cell)
+        subject = cell.tested_on[0]
+        rows = reader.find_rows("test")
+        test_stores = reader.open_stores("test")
         targets = Targets.from_stores(
-            test_stores, Launch(0, 1, "cpu"), member.layout.encoders
+            test_stores, Launch(0, 1, "cpu"), reader.layout.encoders
         )
         gallery = targets.gather(torch.from_numpy(rows))
 
-        # trials that are learned from: never a tested picture, whatever it is called
-        trials = read_raw(member, subject, "train", with_single=self.needs_trials)
-        (train, pixels), (test, known) = map(
-            get_stimuli_and_pixels, (member.open_stores("train"), test_stores)
-        )
+        # leave out trials of tested pictures, even under another name
+        trials = read_raw(reader, subject, "train", reads_singles=self.needs_trials)
+        train_store, train_pixels = get_stimuli_and_pixels(reader.open_stores("train"))
+        test_store, test_pixels = get_stimuli_and_pixels(test_stores)
+        if test_pixels is not None:
+            test_pixels = test_pixels[rows]
         name = self.align.dataset.pictured_as
-        known = None if known is None else known[rows]
         tested_pictures = LearnedPictures.from_image_ids(
-            name, test.image_ids[rows], known
+            name, test_store.image_ids[rows], test_pixels
         )
-        confirm = self.align.get_pixel_comparison("train", "test")
-        is_copy = tested_pictures.find_members(name, train.image_ids, pixels, confirm)
-        is_dropped = is_copy[trials.stimulus]
+        is_tested = tested_pictures.find_members(
+            name,
+            train_store.image_ids,
+            train_pixels,
+            self.align.get_pixel_comparison("train", "test"),
+        )
+        is_dropped = is_tested[trials.stimulus]
         trials = trials.take(~is_dropped)
 
-        # test trials of the pictures that are ranked
-        tested = read_raw(member, subject, "test")
+        # keep the test trials of pictures with embeddings
+        tested = read_raw(reader, subject, "test")
         tested = tested.take(np.isin(tested.stimulus, rows))
         if not len(trials.stimulus):
             raise BrainhiveError(
-                f"subject {subject} has no picture to learn from", "other subjects"
+                f"subject {subject} has no picture to learn from", "name other subjects"
             )
         return Person(subject, trials, int(is_dropped.sum()), tested, gallery, rows)
 
     def load_base(
-        self, cell: Cell, launch: Launch, left_out: TrainedRun | None = None
+        self, cell: Cell, launch: Launch, reduced_run: TrainedRun | None = None
     ) -> SourceModel:
-        """Load the model of a cell, with what goes on from it to a new person.
+        """Load the model of other people, from which a new person's models start.
 
         Args:
-            cell: The cell.
-            launch: This process, and its device.
-            left_out: A run of the same recipe with one model, which learned from one
-                person less; its new person is that one, of the run's own data set.
+            cell: Cell of the model.
+            launch: Process and device.
+            reduced_run: Run of a model without one of its people, which is loaded
+                instead.
         """
-        # the model, and targets of the stimuli that calibrate it
-        run = left_out or self.align
-        reader = TrainedModel(run, run.cells[0] if left_out else cell, launch.device)
+        if reduced_run is None:
+            reader = TrainedModel(self.align, cell, launch.device)
+        else:
+            reader = TrainedModel(reduced_run, reduced_run.cells[0], launch.device)
         model = reader.module
-        alone = Launch(0, 1, launch.device)
         targets = Targets.from_stores(
-            reader.open_stores("train"), alone, model.layout.encoders
+            reader.open_stores("train"),
+            Launch(0, 1, launch.device),
+            model.layout.encoders,
         )
-        terms = self.training.loss_terms
-        train = self.training.train
 
-        # some recordings of the people whom it learned from, for statistics of these
-        if left_out is None and self.recipe.dataset is not None:
-            reader = replace(
-                reader, run=open_model(self.recipe.align_run, self.recipe.paths)
+        # recordings of the people of the model come from its own data set
+        if reduced_run is None and self.recipe.dataset is not None:
+            run = open_model(self.recipe.align_run, self.recipe.paths)
+            reader = replace(reader, run=run)
+        # pictures have several single trials, so fewer pictures are read
+        max_pictures = few_shot.MAX_REFERENCES // (4 if self.needs_trials else 1)
+        recordings = []
+        for subject in reader.cell.trained_on:
+            trials = read_raw(
+                reader,
+                subject,
+                "train",
+                reads_singles=self.needs_trials,
+                max_pictures=max_pictures,
             )
+            recordings.append(trials)
 
-        # fewer stimuli where single trials are read, as each has several
-        most = few_shot.MAX_REFERENCES // (4 if self.needs_trials else 1)
-        trained = [
-            read_raw(reader, subject, "train", with_single=self.needs_trials, most=most)
-            for subject in reader.cell.trained_on
-        ]
-
-        # a prior's fuser stays frozen in every training
+        # the fuser of a prior is not trained further
         fuser = model.fuser if model.layout.prior else None
-        return SourceModel(model, targets, terms, train, trained, fuser)
+        return SourceModel(
+            model,
+            targets,
+            self.training.loss_terms,
+            self.training.train,
+            recordings,
+            fuser,
+        )
 
     @cached_property
     def amounts(self) -> dict[str, float]:
-        """List the amounts that every person has by their names, and everything.
+        """Amounts that every person has, by name, ascending.
 
         Raises:
-            BrainhiveError: if minutes or the order of recording are asked for and
-                onsets are not known.
+            BrainhiveError: if onsets are needed and unknown.
         """
         trials = [person.trials for person in self.people.values()]
-        amounts = getattr(self.recipe, self.unit) or PICTURES
+        amounts = self.recipe.list_amounts(self.unit) or PICTURES
         return limit_amounts(trials, self.unit, amounts, self.recipe.order)
 
     @cached_property
     def items(self) -> Items:
-        """List the tested pictures of each person, and which of them are alike."""
-        pictures = next(iter(self.align.open_stores("test").values()))
+        """Tested pictures of each person, with their units."""
+        store = next(iter(self.align.open_stores("test").values()))
         rows = [person.tested.stimulus for person in self.people.values()]
-        return group_rows(self.align.dataset, pictures, rows)
+        return group_rows(self.align.dataset, store, rows)
 
     def describe_protocol(self, is_together: bool = False) -> str:
-        """Name the way of measuring, with all that a reader must know, as of trials
-        decoded together.
+        """Describe the protocol of the measurement, with its caveats.
+
+        Args:
+            is_together: If True, the token of a test trial depends on the others.
         """
-        align, spec = self.align, self.recipe
-        words = [f"calibration of {align.mode}", align.dataset.name, align.variant]
+        align = self.align
         draws = f"{self.draws} draw{'s' if self.draws > 1 else ''}"
-        # the recorded order has one draw, which need not be named
-        words += [draws if spec.order == "draws" else "order of recording"]
-        protocol = extend_protocol(
-            ", ".join(filter(None, words)), align.list_caveats("test")
-        )
-        return extend_protocol(protocol, [TRIALS_TOGETHER] * is_together)
+        if self.recipe.order == "recording":
+            draws = "order of recording"
+        phrases = [
+            f"calibration of {align.mode}",
+            align.dataset.name,
+            align.variant,
+            draws,
+        ]
+        description = ", ".join(filter(None, phrases))
+        protocol = extend_protocol(description, align.list_caveats("test"))
+        return extend_protocol(protocol, [TRIALS_TOGETHER] if is_together else [])
 
 
 def read_raw(
-    member: TrainedModel,
+    reader: TrainedModel,
     subject: int,
     split: str,
-    with_single: bool = False,
-    most: int | None = None,
+    reads_singles: bool = False,
+    max_pictures: int | None = None,
 ) -> Trials:
-    """Read a person's signals as a model takes them, but not normalised.
+    """Read the signals of a person as a model takes them, but not normalised.
+
+    Arms fit the normalisation to the recordings that they may learn from.
 
     Args:
-        member: The model.
-        subject: Whose signals.
-        split: Of the data set; tested pictures that the model has seen are left out.
-        with_single: Whether single trials are read, not their averages.
-        most: Pictures at most, evenly spaced; default: all.
+        reader: Model that selects the signals.
+        subject: Number of the person.
+        split: Split of the data set. Test pictures that the model has seen are left
+            out.
+        reads_singles: If True, read single trials instead of averages.
+        max_pictures: Largest number of pictures, evenly spaced. None reads all.
     """
-    # signals stay as recorded: arms fit the normalisation to what they may learn from
-    is_tested = split == "test"
-    trials = member.open_trials(
-        subject, split, is_tested=is_tested, is_normalised=False
+    trials = reader.open_trials(
+        subject, split, is_tested=split == "test", is_normalised=False
     )
-    step = 1 if most is None else max(1, len(trials.stimulus) // most)
-    trials = trials.take(np.arange(0, len(trials.stimulus), step))
-    # signals are read here, before draws choose from them
-    _ = trials.singles if with_single else trials.averages
+    n_pictures = len(trials.stimulus)
+    step = 1 if max_pictures is None else max(1, n_pictures // max_pictures)
+    trials = trials.take(np.arange(0, n_pictures, step))
+    # read the signals now, before draws select from them
+    _ = trials.singles if reads_singles else trials.averages
     return trials

@@ -1,6 +1,4 @@
-"""Ranks of a new person's test pictures by every arm and amount, and the strength of
-transfer for each.
-"""
+"""Ranks of a new person's test pictures, by arm and amount."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +16,11 @@ from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.evaluation.calibration.amounts import (
-    EVERYTHING,
-    choose_trials,
     measure_amounts,
+    select_trials,
 )
 from brainhive_cli.evaluation.calibration.job import Job, Person, read_raw
-from brainhive_cli.evaluation.calibration.recipe import SHELVES, Recipe
+from brainhive_cli.evaluation.calibration.recipe import SIGNAL_SHELF, Recipe
 from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.measurement.retrieval import depends_on_other_trials
 from brainhive_cli.training.alignment.cells import Cell
@@ -44,120 +41,26 @@ from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import TrainedRun
 from brainhive_cli.training.alignment.training.batches import choose_held_out
 
-LEAST_VALIDATION = 0.1
-"""Share of training concepts that validate the strength, at least."""
+MIN_VALIDATION_SHARE = 0.1
+"""Smallest share of the training concepts that validate the strength of transfer."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Ranks of one model and person in one draw.
+    """Ranks of the test pictures of a new person, by a model and in a draw.
 
     Attributes:
-        ranks: [N] by arm and amount; only those that were measured.
-        sizes: [3] pictures, trials and minutes (NaN where they are not known) by
-            amount.
-        missing: Reasons why arms could not be measured.
-        together: Arms whose tokens of a test trial depend on the other ones.
+        ranks: Ranks [N] by arm and amount, without those that were not measured.
+        sizes: Number of pictures, trials and minutes [3] by amount. Minutes are NaN if
+            onsets are unknown.
+        missing: Reason why an arm could not be measured, by arm.
+        together: Arms whose token of a test trial depends on the other test trials.
     """
 
     ranks: Mapping[tuple[str, str], Int64]
     sizes: Mapping[str, Float64]
     missing: Mapping[str, str]
     together: Sequence[str] = ()
-
-
-def list_arms(spec: Recipe) -> list[str]:
-    """List all arms: zero-shot, alignments by their names, then those that are
-    trained.
-    """
-    # zero-shot needs nothing of the person, and alignments less than a training
-    alignments = [config.kind for config in spec.alignments]
-    zero_shot = [arm for arm in spec.arms if arm == ZERO_SHOT]
-    return [*zero_shot, *alignments, *(arm for arm in spec.arms if arm != ZERO_SHOT)]
-
-
-def keep_arms(spec: Recipe, missing: Mapping[str, str]) -> list[str]:
-    """List the arms that can be measured.
-
-    Raises:
-        BrainhiveError: if there are none, with the reason of the first.
-    """
-    arms = [arm for arm in list_arms(spec) if arm not in missing]
-    if not arms:
-        raise BrainhiveError(
-            f"no arm can be measured: {next(iter(missing.values()))}", "other arms"
-        )
-    return arms
-
-
-def refuse_arms(job: Job) -> None:
-    """Refuse a calibration none of whose arms can be measured; nothing is trained."""
-    # every model can learn anew, or go on
-    spec = job.recipe
-    if {*spec.arms} & {*TRAINED_ARMS} - {SUBJECT_LAYER, FINE_TUNING}:
-        return
-    configs = {config.kind: config for config in spec.alignments}
-    missing = dict[str, str]()
-    for cell in job.cells:
-        trials = job.people[cell.tested_on[0]].trials
-        model = TrainedModel(job.align, cell).module
-        base = SourceModel(model, Targets({}), (), job.training.train, ())
-        for arm in list_arms(spec):
-            try:
-                if arm == ZERO_SHOT:
-                    base.zero_shot.encode(trials.read(slice(1)))
-                elif arm not in configs:
-                    base.require_arm(arm, trials)
-                elif parts.is_kind(SHELVES[0], arm):
-                    base.require_alignment(configs[arm], trials)
-                else:
-                    PersonModel(model).encode(trials.read(slice(1)))
-            except BrainhiveError as error:
-                missing[arm] = error.in_one_line
-    keep_arms(spec, missing)
-
-
-def fit_decoder(
-    base: SourceModel,
-    arm: str,
-    spec: Recipe,
-    trials: Trials,
-    seed: int,
-    pull: float | None,
-) -> PersonModel:
-    """Fit what an arm decodes with to a person's recordings.
-
-    Args:
-        base: The model of other people.
-        arm: Name of the arm.
-        spec: What is measured: alignments, and what aligns signals before transfer.
-        trials: The recordings, not normalised.
-        seed: Decides all that is random.
-        pull: Strength of transfer; None is zero-shot.
-
-    Raises:
-        BrainhiveError: if the model has no such arm.
-    """
-    # of too few pictures transfer is zero-shot, where the model decodes strangers
-    is_transfer = arm in (TRANSFER, PERMUTED_TRANSFER)
-    is_small = len(trials.stimulus) < FEWEST_PICTURES
-    is_zero_shot = is_transfer and (
-        pull is None or (is_small and base.decodes_strangers(trials))
-    )
-    if arm == ZERO_SHOT or is_zero_shot:
-        return base.zero_shot
-
-    # an alignment, or a training
-    config = next((each for each in spec.alignments if each.kind == arm), None)
-    if config is None:
-        align = spec.transfer.align if trials.channels else None
-        return base.train_arm(arm, trials, seed, pull or 0.0, align)
-    is_of_signals = parts.is_kind(SHELVES[0], arm)
-    return (
-        base.align_signals(config, trials)
-        if is_of_signals
-        else base.align_tokens(config, trials)
-    )
 
 
 def measure_draw(
@@ -168,243 +71,337 @@ def measure_draw(
     pulls: Mapping[str, float | None],
     draw: int,
 ) -> Part:
-    """Measure every arm after every amount, in one draw.
+    """Rank the test pictures of a new person by every arm, with every amount.
 
-    Everything that a person has is learned from in the first draw alone, since all
-    draws have it.
+    All draws share the amount of everything, so only the first draw measures it.
 
     Args:
         job: The calibration.
-        base: The model of other people.
+        base: Model of other people.
         person: The new person.
         arms: Names of the arms.
-        pulls: Strength of transfer for each amount; None is zero-shot.
-        draw: Number of the draw, which decides the order of the recordings.
+        pulls: Strength of transfer for each amount. None is zero-shot.
+        draw: Number of the draw, from 0.
     """
-    # draw and person decide all that is random, so that arms see the same recordings
-    spec, amounts = job.recipe, job.amounts
-    ranked = dict[tuple[str, str], Int64]()
-    sizes = dict[str, Float64]()
-    missing = dict[str, str]()
-    together = list[str]()
+    recipe = job.recipe
+    ranks: dict[tuple[str, str], Int64] = {}
+    sizes: dict[str, Float64] = {}
+    missing: dict[str, str] = {}
+    dependent_arms: list[str] = []
     signals = person.tested.averages
-    shown = torch.from_numpy(np.searchsorted(person.rows, person.tested.stimulus))
-    random = np.random.default_rng((spec.seed, person.subject, draw))
-    seed = derive_seed(spec.seed, person.subject, draw)
-    chosen = choose_trials(
-        person.trials, job.unit, [*amounts.values()], spec.order, random
-    )
+    targets = torch.from_numpy(np.searchsorted(person.rows, person.tested.stimulus))
+
+    # the seed depends on the draw and the person, so that all arms learn from the same
+    rng = np.random.default_rng((recipe.seed, person.subject, draw))
+    seed = derive_seed(recipe.seed, person.subject, draw)
+    amounts = list(job.amounts.values())
+    selections = select_trials(person.trials, job.unit, amounts, recipe.order, rng)
+    first_name = next(iter(job.amounts))
     count = len(amounts) * len(arms)
     with console.progress("fitting models", count, is_of_item=True) as bar:
-        for name, is_chosen in zip(amounts, chosen, strict=True):
-            # the recordings of this amount
-            sizes[name] = measure_amounts(person.trials, is_chosen)
-            # all draws have everything in common
-            if draw > 0 and np.array_equal(is_chosen, person.trials.is_there):
+        for name, is_selected in zip(job.amounts, selections, strict=True):
+            sizes[name] = measure_amounts(person.trials, is_selected)
+            if draw > 0 and np.array_equal(is_selected, person.trials.is_there):
                 bar.advance(len(arms))
                 continue
-            trials = person.trials.choose(is_chosen)
-
-            # every arm on the same recordings
+            trials = person.trials.choose(is_selected)
             for arm in arms:
-                # an arm that failed once is not reported, so it is not fitted again
+                # an arm that failed once is not reported
                 if arm in missing:
                     continue
                 try:
-                    decoder = fit_decoder(base, arm, spec, trials, seed, pulls[name])
-                    with torch.inference_mode():
-                        model = decoder.model
-                        # pictures as the arm's model encodes them
-                        gallery = {
-                            key: values.to(model.device)
-                            for key, values in person.gallery.items()
-                        }
-                        pictures = model.encode_image(gallery).float()
-                    ranked[arm, name] = rank_targets(
-                        decoder.encode(signals), pictures, shown
-                    ).numpy()
+                    decoder = fit_decoder(base, arm, recipe, trials, seed, pulls[name])
+                    images = _encode_gallery(decoder, person)
+                    tokens = decoder.encode(signals)
+                    ranks[arm, name] = rank_targets(tokens, images, targets).numpy()
 
-                    # tested once: it is a property of the arm
-                    is_first = draw == 0 and name == next(iter(amounts))
+                    # a dependence on other trials is a property of the arm
+                    is_first = draw == 0 and name == first_name
                     if is_first and depends_on_other_trials(
                         decoder.encode, torch.from_numpy(signals)
                     ):
-                        together.append(arm)
+                        dependent_arms.append(arm)
                 except BrainhiveError as error:
                     missing[arm] = error.in_one_line
                 bar.advance()
-    return Part(ranked, sizes, missing, together)
+    return Part(ranks, sizes, missing, dependent_arms)
 
 
-def fix_pulls(job: Job, cell: Cell) -> Strength | None:
-    """Fix the strength for each amount where nobody chooses it; None where people of
-    the model do.
+@torch.inference_mode()
+def _encode_gallery(decoder: PersonModel, person: Person) -> torch.Tensor:
+    """Encode the test pictures of a person as tokens [M, D], by the decoder's model."""
+    model = decoder.model
+    embeddings = {}
+    for key, values in person.gallery.items():
+        embeddings[key] = values.to(model.device)
+    return model.encode_image(embeddings).float()
 
-    They do where they are two or more, of a model that is trained step by step and
-    started from none.
+
+def fit_decoder(
+    base: SourceModel,
+    arm: str,
+    recipe: Recipe,
+    trials: Trials,
+    seed: int,
+    pull: float | None,
+) -> PersonModel:
+    """Fit the model of an arm to the recordings of a new person.
+
+    Transfer to too few pictures is zero-shot, if the model can decode new people.
+
+    Args:
+        base: Model of other people.
+        arm: Name of the arm.
+        recipe: Recipe with the alignments.
+        trials: Recordings of the person, not normalised.
+        seed: Seed of the training.
+        pull: Strength of transfer. None is zero-shot.
+
+    Raises:
+        BrainhiveError: if the model does not allow the arm.
     """
-    # strengths of the recipe, or of the run
-    spec = job.recipe
-    pulls = job.recipe.transfer.pulls
+    if arm == ZERO_SHOT:
+        return base.zero_shot
+    if arm in (TRANSFER, PERMUTED_TRANSFER):
+        has_few_pictures = len(trials.stimulus) < FEWEST_PICTURES
+        if pull is None or (has_few_pictures and base.decodes_strangers(trials)):
+            return base.zero_shot
+
+    for config in recipe.alignments:
+        if config.kind == arm:
+            if parts.is_kind(SIGNAL_SHELF, arm):
+                return base.align_signals(config, trials)
+            return base.align_tokens(config, trials)
+    align = recipe.transfer.align if trials.channels else None
+    return base.train_arm(arm, trials, seed, pull or 0.0, align)
+
+
+def list_arms(recipe: Recipe) -> list[str]:
+    """List all arms: zero-shot, the alignments by name, then the trained arms."""
+    arms = [arm for arm in recipe.arms if arm == ZERO_SHOT]
+    arms += [config.kind for config in recipe.alignments]
+    arms += [arm for arm in recipe.arms if arm != ZERO_SHOT]
+    return arms
+
+
+def select_arms(recipe: Recipe, missing: Mapping[str, str]) -> list[str]:
+    """List the arms that can be measured.
+
+    Args:
+        recipe: Recipe with the arms.
+        missing: Reason why an arm cannot be measured, by arm.
+
+    Raises:
+        BrainhiveError: if no arm can be measured.
+    """
+    arms = [arm for arm in list_arms(recipe) if arm not in missing]
+    if not arms:
+        raise BrainhiveError(
+            f"no arm can be measured: {next(iter(missing.values()))}", "other arms"
+        )
+    return arms
+
+
+def require_arms(job: Job) -> None:
+    """Check that an arm can be measured, without any training.
+
+    Raises:
+        BrainhiveError: if no arm can be measured.
+    """
+    recipe = job.recipe
+    for arm in recipe.arms:
+        # every model can be trained again
+        if arm in TRAINED_ARMS and arm not in (SUBJECT_LAYER, FINE_TUNING):
+            return
+    alignments = {config.kind: config for config in recipe.alignments}
+    missing: dict[str, str] = {}
+    for cell in job.cells:
+        trials = job.people[cell.tested_on[0]].trials
+        model = TrainedModel(job.align, cell).module
+        base = SourceModel(model, Targets({}), (), job.training.train, ())
+        for arm in list_arms(recipe):
+            try:
+                if arm == ZERO_SHOT:
+                    base.zero_shot.encode(trials.read(slice(1)))
+                elif arm not in alignments:
+                    base.require_arm(arm, trials)
+                elif parts.is_kind(SIGNAL_SHELF, arm):
+                    base.require_alignment(alignments[arm], trials)
+                else:
+                    PersonModel(model).encode(trials.read(slice(1)))
+            except BrainhiveError as error:
+                missing[arm] = error.in_one_line
+    select_arms(recipe, missing)
+
+
+def find_fixed_pulls(job: Job, cell: Cell) -> Strength | None:
+    """Find the strength of transfer for each amount, if it need not be chosen.
+
+    Returns:
+        The strengths, or None if the people of the model choose them.
+    """
+    recipe = job.recipe
+    pulls = recipe.transfer.pulls
     if job.count_choosers(cell):
         return None
     if job.training.backbone.is_closed_form:
         return Strength(pulls=dict.fromkeys(job.amounts, 0.0), chosen_by="closed form")
-
-    # one value leaves nothing to choose
     if len(pulls) == 1:
         return Strength(pulls=dict.fromkeys(job.amounts, pulls[0]), chosen_by="recipe")
 
-    # else the number of pictures alone decides
-    random = np.random.default_rng(spec.seed)
+    # the number of pictures decides
+    rng = np.random.default_rng(recipe.seed)
     trials = next(iter(job.people.values())).trials
-    chosen = choose_trials(
-        trials, job.unit, [*job.amounts.values()], spec.order, random
-    )
-    fixed = [fixed_pull(int(is_chosen.any(1).sum())) for is_chosen in chosen]
-    fixed_pulls = dict(zip(job.amounts, fixed, strict=True))
+    amounts = list(job.amounts.values())
+    selections = select_trials(trials, job.unit, amounts, recipe.order, rng)
+    fixed_pulls: dict[str, float | None] = {}
+    for name, is_selected in zip(job.amounts, selections, strict=True):
+        n_pictures = int(is_selected.any(1).sum())
+        fixed_pulls[name] = fixed_pull(n_pictures)
     if not pulls:
         return Strength(pulls=fixed_pulls, chosen_by="number of pictures")
-    chosen_by = "another model" if job.have_start() else "one person"
+    chosen_by = "another model" if job.has_start() else "one person"
     return Strength(pulls=fixed_pulls, chosen_by=chosen_by)
 
 
-def train_on(job: Job, people: Sequence[int], seed: int, paths: Paths) -> Training:
-    """Write the recipe of a model of fewer people, which validates on held-out
-    concepts.
+def make_reduced_recipe(
+    job: Job, people: Sequence[int], seed: int, paths: Paths
+) -> Training:
+    """Make the recipe of a joint model of fewer people.
 
-    Two new persons who leave each other out share it.
+    Held-out concepts validate it. Test pictures do not select the epoch, even if they
+    did so for the model.
 
     Args:
         job: The calibration.
-        people: Who is left of the people whom a model learned from.
-        seed: Of that model.
-        paths: Where the run goes, apart from those that other commands find.
+        people: People that the model learns from.
+        seed: Seed of the training.
+        paths: Folders, with a folder of runs that other commands do not search.
     """
-    # no test selects the epoch, whatever it did for the model
     training = job.training
-    validation = max(LEAST_VALIDATION, training.train.validation)
-    selection = (
-        "best" if training.train.selection == "test" else training.train.selection
-    )
-    # one joint model of all who are left
-    update = {
+    selection = training.train.selection
+    train_changes = {
+        "validation": max(MIN_VALIDATION_SHARE, training.train.validation),
+        "selection": "best" if selection == "test" else selection,
+    }
+    changes = {
         "mode": "joint",
-        "subjects": [*people],
+        "subjects": list(people),
         "trained_on": None,
         "seeds": [seed],
         "published": None,
         "paths": paths,
         "run": job.recipe.run,
-        "train": training.train.model_copy(
-            update={"validation": validation, "selection": selection}
-        ),
+        "train": training.train.model_copy(update=train_changes),
     }
-    return training.model_copy(update=update)
+    return training.model_copy(update=changes)
 
 
 def choose_pulls(
     job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: Launch
 ) -> Strength:
-    """Choose the strength for each amount by those whom the model learned from, each
-    left out in turn.
+    """Choose the strength of transfer for each amount by the people of a model.
 
-    Each one's training pictures calibrate the model without that person, and the
-    pictures of held-out concepts, which no model learned from, score it. Test pictures
-    have no part in it.
+    Each person is treated as new to a model without this person. It learns from the
+    person's training pictures, and is scored on held-out concepts, from which no model
+    learned. Test pictures have no part in the choice.
 
     Args:
         job: The calibration.
-        cell: The model of other people.
-        runs: The model without each of them.
-        launch: This process, and its device.
+        cell: Cell of the model.
+        runs: Run of the model without each person.
+        launch: Process and device.
     """
-    # scores of each person who is left out, by amount and strength, the nearest to
-    # zero-shot first
-    spec = job.recipe
-    scores: dict[str, dict[float | None, list[float]]] = {
-        name: {} for name in job.amounts
-    }
+    recipe = job.recipe
+    # scores of each person by amount and strength
+    scores: dict[str, dict[float | None, list[float]]] = {}
+    for name in job.amounts:
+        scores[name] = {}
     with console.progress("choosing the strength of transfer", len(runs)) as bar:
         for subject, run in runs.items():
-            # the model, and the signals of the person as it reads them
-            base, (without,) = job.load_base(cell, launch, run), run.cells
-            member = TrainedModel(
-                run, replace(without, tested_on=(subject,)), launch.device
-            )
-            trials = read_raw(member, subject, "train", with_single=job.needs_trials)
+            base = job.load_base(cell, launch, run)
+            person = _open_left_out_person(job, base, run, subject, launch)
 
-            # pictures of held-out concepts are tested, all others are learned from
-            store = member.open_pictures("train")
-            share = max(LEAST_VALIDATION, job.training.train.validation)
-            pictures = (
-                run.dataset.pictured_as,
-                store.image_ids,
-                store.pixels,
-                run.get_pixel_comparison("train"),
-            )
-            is_tested = choose_held_out(store.concepts, share, pictures)[
-                trials.stimulus
-            ]
-            tested = trials.take(is_tested)
-            rows = np.unique(tested.stimulus)
-            gallery = base.targets.gather(torch.from_numpy(rows))
-            trials = trials.take(~is_tested)
-            person = Person(
-                subject, trials, int(is_tested.sum()), tested, gallery, rows
-            )
-
-            # mean reciprocal ranks of the person, over draws, which are no people
-            zero_shot = [None] if base.decodes_strangers(tested) else []
-            for strength in [*zero_shot, *sorted(spec.transfer.pulls, reverse=True)]:
+            # strengths in order, the nearest to zero-shot first
+            strengths: list[float | None] = []
+            if base.decodes_strangers(person.tested):
+                strengths.append(None)
+            strengths += sorted(recipe.transfer.pulls, reverse=True)
+            for strength in strengths:
                 pulls = dict.fromkeys(job.amounts, strength)
-                drawn = [
-                    measure_draw(job, base, person, [TRANSFER], pulls, draw).ranks
-                    for draw in range(spec.transfer.draws)
-                ]
+                draws = []
+                for draw in range(recipe.transfer.draws):
+                    part = measure_draw(job, base, person, [TRANSFER], pulls, draw)
+                    draws.append(part.ranks)
                 for name in job.amounts:
                     key = TRANSFER, name
-                    values = [
-                        (1 / ranked[key]).mean() for ranked in drawn if key in ranked
+                    # a person has one score, the mean over draws
+                    reciprocal_ranks = [
+                        (1 / ranks[key]).mean() for ranks in draws if key in ranks
                     ]
-                    scores[name].setdefault(strength, []).append(float(np.mean(values)))
+                    score = float(np.mean(reciprocal_ranks))
+                    scores[name].setdefault(strength, []).append(score)
             bar.advance()
 
-    # of strengths that do not differ from the best, the nearest to zero-shot
-    chosen = {
-        name: choose_strength(scores_of_strength)
-        for name, scores_of_strength in scores.items()
-    }
-    labels = {
-        strength: ZERO_SHOT if strength is None else f"{strength:g}"
-        for strength in scores[EVERYTHING]
-    }
-    means = {
-        name: {
-            labels[strength]: float(np.mean(values))
-            for strength, values in scores_of_strength.items()
-        }
-        for name, scores_of_strength in scores.items()
-    }
+    chosen = {}
+    means: dict[str, dict[str, float]] = {}
+    for name, scores_of_strength in scores.items():
+        chosen[name] = choose_strength(scores_of_strength)
+        means[name] = {}
+        for strength, values in scores_of_strength.items():
+            label = ZERO_SHOT if strength is None else f"{strength:g}"
+            means[name][label] = float(np.mean(values))
     return Strength(pulls=chosen, chosen_by="people", people=len(runs), mrr=means)
 
 
+def _open_left_out_person(
+    job: Job, base: SourceModel, run: TrainedRun, subject: int, launch: Launch
+) -> Person:
+    """Open the training recordings of a person who is left out of a model.
+
+    The pictures of held-out concepts are tested.
+    """
+    reader = TrainedModel(
+        run, replace(run.cells[0], tested_on=(subject,)), launch.device
+    )
+    trials = read_raw(reader, subject, "train", reads_singles=job.needs_trials)
+    store = reader.open_pictures("train")
+    is_held_out = choose_held_out(
+        store.concepts,
+        share=max(MIN_VALIDATION_SHARE, job.training.train.validation),
+        pictures=(
+            run.dataset.pictured_as,
+            store.image_ids,
+            store.pixels,
+            run.get_pixel_comparison("train"),
+        ),
+    )
+    is_tested = is_held_out[trials.stimulus]
+    tested = trials.take(is_tested)
+    rows = np.unique(tested.stimulus)
+    return Person(
+        subject,
+        trials=trials.take(~is_tested),
+        dropped=int(is_tested.sum()),
+        tested=tested,
+        gallery=base.targets.gather(torch.from_numpy(rows)),
+        rows=rows,
+    )
+
+
 def choose_strength(scores: Mapping[float | None, Sequence[float]]) -> float | None:
-    """Choose the strength nearest to zero-shot that is not worse than the best by more
-    than a standard error.
+    """Choose the strength nearest to zero-shot that is about as good as the best.
+
+    It may be worse than the best by a standard error, in pairs of people.
 
     Args:
-        scores: Score of each person by strength, the nearest to zero-shot first, people
-            in the same order.
+        scores: Score of each person by strength, the nearest to zero-shot first.
 
     Source: the rule of one standard error, Breiman et al. 1984, Classification and
     Regression Trees.
     """
-    # strengths are tried from zero-shot on, so the first one that is good enough is
-    # returned
     best = max(scores, key=lambda strength: float(np.mean(scores[strength])))
     for strength, values in scores.items():
-        # paired over people
         loss = np.asarray(scores[best]) - np.asarray(values)
         error = float(loss.std(ddof=1)) / np.sqrt(len(loss)) if len(loss) > 1 else 0.0
         if float(loss.mean()) <= error:

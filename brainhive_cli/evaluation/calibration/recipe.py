@@ -1,8 +1,6 @@
-"""The recipe of calibrate: which model of other people, which new persons, how much of
-them, which arms.
-"""
+"""Recipe of calibrate."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -13,7 +11,7 @@ from brainhive_cli.core.recipe import TrainedRunRecipe
 from brainhive_cli.core.sections import Section
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
-from brainhive_cli.evaluation.calibration.amounts import UNITS, Order
+from brainhive_cli.evaluation.calibration.amounts import UNITS, Order, Unit
 from brainhive_cli.training.alignment.trained.few_shot import (
     ARMS,
     SCRATCH,
@@ -21,31 +19,40 @@ from brainhive_cli.training.alignment.trained.few_shot import (
     ZERO_SHOT,
 )
 
-SHELVES = ("normalisations", "alignments")
-"""Shelves of the alignments of signals and of tokens."""
+SIGNAL_SHELF = "normalisations"
+"""Shelf of the alignments of signals."""
+TOKEN_SHELF = "alignments"
+"""Shelf of the alignments of tokens."""
 PICTURES = (10, 20, 50, 100, 200)
-"""Usual amounts, where a recipe names none."""
+"""Amounts in pictures, if the recipe names no amounts."""
 
 
 def resolve_alignment(value: Any) -> Any:
-    """Resolve an alignment by its name, of signals or of tokens.
+    """Resolve an alignment of signals or of tokens by its name.
 
     Raises:
         RecipeError: if neither shelf has it.
     """
-    # names are unique over both shelves, so a user need not say which one
     if isinstance(value, parts.Config):
         return value
-    name = parts.kind_from_file_name(
-        str(value.get("kind", "") if isinstance(value, Mapping) else value)
-    )
-    known = {kind: shelf for shelf in SHELVES for kind in parts.list_kinds(shelf)}
-    if name not in known and "." not in name:
+    kind = value.get("kind", "") if isinstance(value, Mapping) else value
+    name = parts.kind_from_file_name(str(kind))
+    # names are unique over both shelves
+    shelf_of = {}
+    for shelf in (SIGNAL_SHELF, TOKEN_SHELF):
+        shelf_of.update(dict.fromkeys(parts.list_kinds(shelf), shelf))
+    if name not in shelf_of and "." not in name:
         raise RecipeError(
             f"no alignment {name!r}",
-            f"{guess(name, known)}alignments: {', '.join(known)}",
+            f"{guess(name, shelf_of)}alignments: {', '.join(shelf_of)}",
         )
-    return parts.resolve(known.get(name, SHELVES[1]), value)
+    return parts.resolve(shelf_of.get(name, TOKEN_SHELF), value)
+
+
+def resolve_alignments(value: Any) -> list[Any]:
+    """Resolve a list of alignments, or a text with commas."""
+    names = key_types.split_commas(value) or []
+    return [resolve_alignment(name) for name in names]
 
 
 AmountList = Annotated[
@@ -55,41 +62,40 @@ AmountList = Annotated[
 
 
 class Transfer(Section):
-    """Transfer: fine-tuning with a pull back to the model of other people."""
+    """Settings of transfer: fine-tuning with a pull to the model of other people."""
 
     pulls: Annotated[
         list[Annotated[float, Field(ge=0, le=1)]],
         BeforeValidator(key_types.split_commas),
     ] = Field(
         [],
-        description="values of train.start_pull among which the people whom the model "
-        "learned from choose, each left out in turn, next to zero-shot, which trains "
-        "many more models; one value is taken as it is; default: by the number of "
-        "pictures alone",
+        description="values of train.start_pull. Several are compared on the people of "
+        "the model, each left out in turn, which trains many more models. Default: the "
+        "number of pictures decides",
     )
     draws: int = Field(
-        2, gt=0, le=1000, description="draws of calibration of each of these people"
+        2, gt=0, le=1000, description="draws of the recordings of each of these people"
     )
     align: Annotated[
         Any, parts.part_validator("normalisations", "euclidean", is_optional=True)
     ] = Field(
         {"kind": "euclidean", "shrinkage": 0.1},
         validate_default=True,
-        description="alignment of signals before the training, by the person's "
-        "recordings without labels; null: none. A model with "
-        "signal.normalise has its own, and one of voxels none",
+        description="alignment of the person's signals before the training, without "
+        "labels. null: none. Models with signal.normalise keep theirs, and voxels have "
+        "none",
     )
 
 
 class Recipe(TrainedRunRecipe):
-    """Recipe of calibrate."""
+    """Recipe of calibrate: the model, the new persons, the amounts and the arms."""
 
     # the model of other people, and the new persons
     align_run: key_types.OneRun = Field(
         None,
-        description="an align run, by folder or name, or SWEEP:VARIANT; or the "
-        "train-align recipe that made it; or hub:owner/name[@revision]; "
-        "default: the newest run (key: run)",
+        description="a run of train-align (its name, folder or recipe, or "
+        "SWEEP:VARIANT), or hub:owner/name[@revision]. Default: the newest run (key: "
+        "run)",
     )
     dataset: parts.OtherDataset = Field(
         None, description="another data set than the run's, whose people are all new"
@@ -97,20 +103,20 @@ class Recipe(TrainedRunRecipe):
     subjects: Subjects = Field(
         None,
         description=(
-            "new persons; default: all whom a model of the run has not learned from"
+            "new persons. Default: everybody that a model of the run has not learned "
+            "from"
         ),
     )
     copies: key_types.Copies = "refuse"
     channel_mapping: ChannelChoice = Field(
         "none",
-        description="channels of the models that the new persons' recordings lack, as "
-        "in eval-retrieval: none refuses them, spline interpolates EEG, "
-        "common fills them with the mean",
+        description="channels of the models that recordings of new persons lack: none "
+        "refuses them, spline interpolates EEG, common fills them with the mean",
     )
 
     # how much of a person is learned from, in one unit
     pictures: AmountList = Field(
-        [], description=f"amounts in pictures; default: {PICTURES}, and all there are"
+        [], description=f"amounts in pictures. Default: {PICTURES}, and everything"
     )
     trials: AmountList = Field(
         [], description="amounts in single trials, instead of pictures"
@@ -122,12 +128,15 @@ class Recipe(TrainedRunRecipe):
     order: Order = Field(
         "draws",
         description=(
-            "draws: pictures or moments at random; recording: the first ones, as a "
-            "clinic has them"
+            "draws: random pictures or moments. recording: the first ones, as in a "
+            "clinic"
         ),
     )
     draws: int = Field(
-        3, gt=0, le=1000, description="draws of each amount; recorded order has one"
+        3,
+        gt=0,
+        le=1000,
+        description="random draws of each amount. The recorded order has a single one",
     )
 
     # ways of learning from a person
@@ -138,32 +147,37 @@ class Recipe(TrainedRunRecipe):
     )
     alignments: Annotated[
         list[Any],
-        BeforeValidator(
-            lambda value: [
-                resolve_alignment(each) for each in key_types.split_commas(value) or []
-            ]
-        ),
+        BeforeValidator(resolve_alignments),
     ] = Field(
         [],
-        description="further arms: alignments of signals (euclidean, riemannian, "
-        "whiten, channel) and of tokens (coral, moments; by pairs "
-        "procrustes, ridge)",
+        description="alignments that are further arms: of signals (euclidean, "
+        "riemannian, whiten, channel), of tokens (coral, moments), or of tokens with "
+        "labels (procrustes, ridge)",
     )
     transfer: Transfer = Transfer()
 
     # randomness
     seed: int = Field(0, ge=0, description="seed of draws and trainings")
 
+    def list_amounts(self, unit: Unit) -> Sequence[float]:
+        """Return the amounts in a unit, or an empty list if the recipe names none."""
+        amounts: dict[Unit, Sequence[float]] = {
+            "pictures": self.pictures,
+            "trials": self.trials,
+            "minutes": self.minutes,
+        }
+        return amounts[unit]
+
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
-        # curves have one axis
-        units = [unit for unit in UNITS if getattr(self, unit)]
+        # a curve has a single horizontal axis
+        units = [unit for unit in UNITS if self.list_amounts(unit)]
         if len(units) > 1:
             raise RecipeError(
                 f"amounts in {' and in '.join(units)}", "name one of them"
             )
 
-        # keys without an effect are refused, so that no one trusts them
+        # refuse keys without an effect
         if self.order == "recording":
             sections.refuse_idle(self, "draws", "in the order of recording")
         if not any(arm.endswith(TRANSFER) for arm in self.arms):

@@ -1,11 +1,8 @@
-"""The run of calibrate: the strength of transfer is chosen for each model, then each
-draw is measured.
-"""
+"""Run of calibrate."""
 
 from collections import defaultdict
-from collections.abc import Iterator
-from functools import cached_property, lru_cache
-from itertools import product
+from collections.abc import Iterator, Mapping
+from functools import cached_property, lru_cache, partial
 
 from brainhive_cli.core import artifacts, console, driver, weights
 from brainhive_cli.core.command import Result
@@ -13,16 +10,16 @@ from brainhive_cli.core.errors import Line
 from brainhive_cli.core.facts import Strength
 from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.evaluation.calibration.curves import conclude, draw
+from brainhive_cli.evaluation.calibration.curves import draw_artifacts, summarise_draws
 from brainhive_cli.evaluation.calibration.job import Job
 from brainhive_cli.evaluation.calibration.measure import (
     Part,
     choose_pulls,
-    fix_pulls,
+    find_fixed_pulls,
     list_arms,
+    make_reduced_recipe,
     measure_draw,
-    refuse_arms,
-    train_on,
+    require_arms,
 )
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.trained.run import TrainedRun, open_model
@@ -30,148 +27,58 @@ from brainhive_cli.training.alignment.training.run import TrainingRun
 
 
 class CalibrationRun(Job, RunJob):
-    """Run of calibrate: a part for each model, new person and draw."""
+    """Run of calibrate, with a part for each model, new person and draw.
 
-    @property
-    def label(self) -> str:
-        """First part of the run's name."""
-        return self.align.label
+    The driver calls these methods in order:
 
-    def check(self) -> None:
-        """Refuse models and signals that do not fit each other; once all signals are
-        prepared, also amounts that a person lacks and arms that no model has.
-        """
-        if self.align.check(["train", "test"]):
-            _ = self.amounts
-            refuse_arms(self)
+    1. `prepare`: prepare the missing signals.
+    2. `stages`: choose the strength of transfer, then measure each draw.
+    3. `summarise`: compute the metrics and curves over people and draws.
+    4. `describe`: read the tables.
+    """
 
     def prepare(self, launch: Launch) -> None:
-        """Make the signal stores that are missing."""
+        """Prepare the missing signals, and warn if the models learned from trials."""
         self.align.prepare_signals(launch)
-        if (repetitions := self.training.signal.repetitions) != "average":
+        repetitions = self.training.signal.repetitions
+        if repetitions != "average":
             console.warn(
                 f"{self.align.name} learned from trials ({repetitions}); calibrate "
                 "learns from averages"
             )
 
-    @cached_property
-    def names(self) -> dict[Cell, str]:
-        """Name of each model with its new person."""
-        return {cell: f"{cell.name} sub-{cell.tested_on[0]:02d}" for cell in self.cells}
-
-    @cached_property
-    def parts(self) -> dict[str, tuple[Cell, int]]:
-        """Model and draw of each part; draws of one model follow each other."""
-        pairs = product(self.cells, range(self.draws))
-        return {
-            f"{self.names[cell]}, draw {number}": (cell, number)
-            for cell, number in pairs
-        }
-
-    @cached_property
-    def files(self) -> dict[str, str]:
-        """File of each part."""
-        return {
-            name: f"parts/{cell.name}/sub-{cell.tested_on[0]:02d}_draw-{number:03d}"
-            ".safetensors"
-            for name, (cell, number) in self.parts.items()
-        }
-
-    @cached_property
-    def choice_files(self) -> dict[Cell, str]:
-        """File of the strength of transfer of each model."""
-        return {
-            cell: f"choices/{cell.name}/sub-{cell.tested_on[0]:02d}.json"
-            for cell in self.cells
-        }
-
     def stages(self, run: OpenRun) -> Iterator[CellStage]:
         """Choose the strength of transfer of each model, then measure each draw."""
-        yield self._choose(run)
+        yield self._choose_strengths(run)
         choices = self._read_choices(run)
         # only the last model stays loaded
-        open_base = lru_cache(1)(lambda cell: self.load_base(cell, run.launch))
+        load_base = lru_cache(1)(lambda cell: self.load_base(cell, run.launch))
 
         def measure(name: str, launch: Launch) -> Part:
-            cell, number = self.parts[name]
-            person = self.people[cell.tested_on[0]]
-            pulls = choices[self.names[cell]].pulls
-            arms = list_arms(self.recipe)
-            return measure_draw(self, open_base(cell), person, arms, pulls, number)
+            cell, draw = self.parts[name]
+            return measure_draw(
+                self,
+                load_base(cell),
+                self.people[cell.tested_on[0]],
+                list_arms(self.recipe),
+                choices[self.names[cell]].pulls,
+                draw,
+            )
 
         yield CellStage("calibrating models, persons and draws", self.files, measure)
 
-    def _choose(self, run: OpenRun) -> CellStage:
-        """Train the models without one person that choose a strength, by all processes;
-        other commands do not find these runs.
-        """
-        todo = run.launch.run_on_main(
-            lambda: [
-                cell
-                for cell, file in self.choice_files.items()
-                if not (run.folder.path / file).is_file()
-            ]
-        )
-        # a strength that recipe or run fix needs no further trainings
-        fixed = {cell: fix_pulls(self, cell) for cell in todo}
-        people = {
-            (cell, subject): tuple(one for one in cell.trained_on if one != subject)
-            for cell in todo
-            if fixed[cell] is None
-            for subject in cell.trained_on
-        }
-        paths = self.recipe.paths.model_copy(
-            update={"runs": f"{self.recipe.paths.runs}/calibrate/.left-out"}
-        )
-
-        # two new persons who leave each other out share a model
-        trainings = {
-            f"{others}, seed {cell.seed}": TrainingRun.resolve(
-                train_on(self, others, cell.seed, paths)
-            )
-            for (cell, _), others in people.items()
-        }
-        title = "training models without one person"
-        trained = driver.run_each("train-align", trainings, run.launch, title=title)
-        models = {
-            name: open_model(str(result.folder), paths)
-            for name, result in trained.items()
-        }
-        left_out = defaultdict[Cell, dict[int, TrainedRun]](dict)
-        for (cell, subject), others in people.items():
-            left_out[cell][subject] = models[f"{others}, seed {cell.seed}"]
-
-        # the choice of each model, by one process
-        cell_of_name = {f"strength for {self.names[cell]}": cell for cell in todo}
-
-        def choose(name: str, launch: Launch) -> None:
-            cell = cell_of_name[name]
-            choice = fixed[cell] or choose_pulls(self, cell, left_out[cell], run.launch)
-            run.folder.write_json(self.choice_files[cell], choice.model_dump())
-
-        files = {name: self.choice_files[cell] for name, cell in cell_of_name.items()}
-        return CellStage("choosing the strength of transfer", files, choose)
-
-    def _read_choices(self, run: OpenRun) -> dict[str, Strength]:
-        """Read the strength of transfer of each model, by its name."""
-        return {
-            self.names[cell]: run.folder.read_json(file, Strength)
-            for cell, file in self.choice_files.items()
-        }
-
     def summarise(self, run: OpenRun) -> Summary:
-        """Measure all arms and amounts over persons and draws."""
-        ranked = {
-            self.parts[name]: weights.load_cell(run.folder.path / file, Part)
-            for name, file in self.files.items()
-        }
-        measured = conclude(self, ranked, self._read_choices(run))
-        for name, reason in measured.missing.items():
-            console.warn(f"{name} left out: {reason}")
-        return Summary(measured, draw(measured))
+        """Compute the metrics of all arms and amounts over people and draws."""
+        parts = {}
+        for name, file in self.files.items():
+            parts[self.parts[name]] = weights.load_cell(run.folder.path / file, Part)
+        measurements = summarise_draws(self, parts, self._read_choices(run))
+        for arm, reason in measurements.missing.items():
+            console.warn(f"{arm} left out: {reason}")
+        return Summary(measurements, draw_artifacts(measurements))
 
     def describe(self, run: OpenRun) -> Result:
-        """Show the tables but for the last, which says what arms are."""
+        """Return all tables. Only the tables of metrics are printed."""
         path = run.folder.path
         tables = artifacts.read_tables(run.folder)
         return Result(
@@ -181,3 +88,129 @@ class CalibrationRun(Job, RunJob):
             hint=Line("report", path),
             printed_tables=tables[:2],
         )
+
+    @property
+    def label(self) -> str:
+        """First part of the run's name."""
+        return self.align.label
+
+    def check(self) -> None:
+        """Check that models and signals fit each other.
+
+        If all signals are prepared, also check the amounts and arms.
+
+        Raises:
+            BrainhiveError: if they do not fit.
+        """
+        if self.align.check(["train", "test"]):
+            _ = self.amounts
+            require_arms(self)
+
+    @cached_property
+    def names(self) -> dict[Cell, str]:
+        """Name of each model with its new person."""
+        return {cell: f"{cell.name} sub-{cell.tested_on[0]:02d}" for cell in self.cells}
+
+    @cached_property
+    def parts(self) -> dict[str, tuple[Cell, int]]:
+        """Cell and draw of each part, by name. Draws of a model follow each other."""
+        parts = {}
+        for cell in self.cells:
+            for draw in range(self.draws):
+                parts[f"{self.names[cell]}, draw {draw}"] = cell, draw
+        return parts
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """File of each part in the run folder, by name."""
+        files = {}
+        for name, (cell, draw) in self.parts.items():
+            folder = f"parts/{cell.name}"
+            subject = cell.tested_on[0]
+            files[name] = f"{folder}/sub-{subject:02d}_draw-{draw:03d}.safetensors"
+        return files
+
+    @cached_property
+    def choice_files(self) -> dict[Cell, str]:
+        """File of the strength of transfer of each model in the run folder."""
+        return {
+            cell: f"choices/{cell.name}/sub-{cell.tested_on[0]:02d}.json"
+            for cell in self.cells
+        }
+
+    def _choose_strengths(self, run: OpenRun) -> CellStage:
+        """Train the models that choose a strength, and make the stage that chooses.
+
+        A model is trained without each of its people in turn, by all processes. Other
+        commands do not find these runs.
+        """
+        pending = run.launch.run_on_main(
+            lambda: [
+                cell
+                for cell, file in self.choice_files.items()
+                if not (run.folder.path / file).is_file()
+            ]
+        )
+        fixed = {cell: find_fixed_pulls(self, cell) for cell in pending}
+        paths = self.recipe.paths.model_copy(
+            update={"runs": f"{self.recipe.paths.runs}/calibrate/.left-out"}
+        )
+
+        # two new persons who leave each other out share a model
+        trainings = {}
+        training_names = defaultdict[Cell, dict[int, str]](dict)
+        for cell in pending:
+            if fixed[cell] is not None:
+                continue
+            for subject in cell.trained_on:
+                others = tuple(other for other in cell.trained_on if other != subject)
+                name = f"{others}, seed {cell.seed}"
+                training_names[cell][subject] = name
+                if name not in trainings:
+                    recipe = make_reduced_recipe(self, others, cell.seed, paths)
+                    trainings[name] = TrainingRun.resolve(recipe)
+        title = "training models without one person"
+        results = driver.run_each("train-align", trainings, run.launch, title=title)
+        runs = {}
+        for name, result in results.items():
+            runs[name] = open_model(str(result.folder), paths)
+
+        # a strength is chosen by a single process
+        tasks = {}
+        files = {}
+        for cell in pending:
+            names = training_names[cell]
+            reduced_runs = {subject: runs[names[subject]] for subject in names}
+            name = f"strength for {self.names[cell]}"
+            tasks[name] = partial(
+                self._choose_strength, run, cell, fixed[cell], reduced_runs
+            )
+            files[name] = self.choice_files[cell]
+        return CellStage(
+            "choosing the strength of transfer", files, lambda name, _: tasks[name]()
+        )
+
+    def _choose_strength(
+        self,
+        run: OpenRun,
+        cell: Cell,
+        fixed: Strength | None,
+        reduced_runs: Mapping[int, TrainedRun],
+    ) -> None:
+        """Write the strength of transfer of a model to its file.
+
+        Args:
+            run: The open run.
+            cell: Cell of the model.
+            fixed: Strength that need not be chosen, or None.
+            reduced_runs: Run of the model without each of its people.
+        """
+        choice = fixed or choose_pulls(self, cell, reduced_runs, run.launch)
+        run.folder.write_json(self.choice_files[cell], choice.model_dump())
+
+    def _read_choices(self, run: OpenRun) -> dict[str, Strength]:
+        """Read the strength of transfer of each model with its new person."""
+        choices = {}
+        for cell, file in self.choice_files.items():
+            choices[self.names[cell]] = run.folder.read_json(file, Strength)
+        return choices

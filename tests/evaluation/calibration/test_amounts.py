@@ -10,10 +10,10 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.calibration.amounts import (
-    ALL,
-    choose_trials,
+    UNLIMITED,
     limit_amounts,
     measure_timeline,
+    select_trials,
 )
 from tests.worlds.array_trials import make_trials
 
@@ -53,7 +53,7 @@ def queue_of(pool: Trials) -> np.ndarray:
 
 
 def choose(unit, amounts, order="draws", seed=0, pool=None):
-    return choose_trials(
+    return select_trials(
         pool or pool_of(), unit, amounts, order, np.random.default_rng(seed)
     )
 
@@ -61,7 +61,7 @@ def choose(unit, amounts, order="draws", seed=0, pool=None):
 def test_a_smaller_amount_is_part_of_a_larger_one():
     amounts = {"pictures": [1, 4, 9], "trials": [1, 5, 17], "minutes": [0.1, 0.7, 1.3]}
     for unit, order, seed in product(amounts, ("draws", "recording"), range(10)):
-        chosen = choose(unit, [*amounts[unit], ALL], order, seed)
+        chosen = choose(unit, [*amounts[unit], UNLIMITED], order, seed)
         assert all((small <= large).all() for small, large in pairwise(chosen))
         assert [each.sum() for each in chosen] == sorted(
             {int(each.sum()) for each in chosen}
@@ -107,4 +107,4 @@ def test_minutes_and_the_order_of_recording_need_onsets_and_drawn_counts_do_not(
         limit_amounts([pool_of(), pool], "minutes", [1])
     assert choose("pictures", [2], pool=pool)[0].any(1).sum() == 2
     assert choose("trials", [2], pool=pool)[0].sum() == 2
-    assert [*limit_amounts([pool], "trials", [2]).values()] == [2, ALL]
+    assert [*limit_amounts([pool], "trials", [2]).values()] == [2, UNLIMITED]

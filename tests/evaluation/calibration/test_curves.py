@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.measurements import Metric
-from brainhive_cli.evaluation.calibration.curves import find_range, find_sufficient
+from brainhive_cli.evaluation.calibration.curves import (
+    find_crossing,
+    find_sufficient_amounts,
+)
 from brainhive_cli.measurement.units import Items
 
 PLAIN = Metric(
@@ -26,7 +29,7 @@ def test_an_amount_suffices_only_for_a_score_that_is_above_chance(low, is_above)
     }
     whole = replace(PLAIN, value=0.8, low=low, high=0.9)
 
-    facts = find_sufficient(hits, whole, Items.from_sizes([100] * 3))
+    facts = find_sufficient_amounts(hits, whole, Items.from_sizes([100] * 3))
 
     assert facts.get("is_above_chance", False) is is_above
     if is_above:
@@ -45,7 +48,7 @@ def test_one_or_two_people_have_no_amount_that_suffices(people):
         for name, rate in rates.items()
     }
 
-    facts = find_sufficient(
+    facts = find_sufficient_amounts(
         hits,
         replace(PLAIN, value=0.9, low=0.8, high=1.0),
         Items.from_sizes([100] * people),
@@ -69,7 +72,7 @@ def test_three_people_who_differ_settle_no_amount():
     hits["everything"] = [each[shuffled] for each in hits["everything"]]
     whole = replace(PLAIN, value=0.9, low=0.8, high=1.0)
 
-    facts = find_sufficient(hits, whole, Items.from_sizes([100] * 3))
+    facts = find_sufficient_amounts(hits, whole, Items.from_sizes([100] * 3))
 
     # by their means, .67 and .83 of .81, it is 40 pictures
     assert facts["suffices"] == (0, 2)
@@ -79,10 +82,10 @@ def test_an_unlimited_end_is_never_sure():
     """Issue 60, row 20: where an interval had no end, the value took its place."""
     below, unlimited, above = (-0.3, -0.1), (None, None), (0.1, 0.3)
 
-    assert find_range([below, above, above]) == (1, 1)
-    assert find_range([below, unlimited, above]) == (1, 2)
-    assert find_range([unlimited, below, unlimited]) == (2, 3)
-    assert find_range([(-0.3, None), (None, 0.3)]) == (0, 2)
+    assert find_crossing([below, above, above]) == (1, 1)
+    assert find_crossing([below, unlimited, above]) == (1, 2)
+    assert find_crossing([unlimited, below, unlimited]) == (2, 3)
+    assert find_crossing([(-0.3, None), (None, 0.3)]) == (0, 2)
 
 
 def metrics(*values, reach=None):

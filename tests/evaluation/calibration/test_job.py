@@ -49,7 +49,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch, run: Run, *words: str) -> Job:
     def change(thing: Any, **changes: Any) -> Any:
         return thing if isinstance(thing, Run) else replace(thing, **changes)
 
-    monkeypatch.setattr(jobs, "open_model", lambda *_: run)
+    monkeypatch.setattr(jobs, "open_model", lambda *_, **__: run)
     monkeypatch.setattr(jobs, "refuse_sweep", lambda run: None)
     monkeypatch.setattr(jobs, "replace", change)
     return Job.resolve(recipe(*words))
@@ -167,8 +167,8 @@ def test_models_that_went_on_from_another_leave_nobody_out(
 ) -> None:
     asked = ("transfer.pulls=1,0.1", "arms=permuted-transfer")
     job = resolve(monkeypatch, Run(), *asked)
-    assert not job.have_start() and job.count_choosers(job.cells[0]) == 2
+    assert not job.has_start() and job.count_choosers(job.cells[0]) == 2
     started = job.training.model_copy(update={"mode": "finetune"})
     run = Run(recipe=started)
     tuned = resolve(monkeypatch, run, *asked)
-    assert tuned.have_start() and tuned.count_choosers(tuned.cells[0]) == 0
+    assert tuned.has_start() and tuned.count_choosers(tuned.cells[0]) == 0

@@ -8,7 +8,7 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.evaluation.calibration import measure
-from brainhive_cli.evaluation.calibration.measure import refuse_arms
+from brainhive_cli.evaluation.calibration.measure import require_arms
 from brainhive_cli.evaluation.calibration.recipe import Recipe
 from tests.worlds.array_trials import make_trials
 
@@ -64,12 +64,12 @@ def test_arms_that_no_model_has_are_refused(
     job: Any, keys: tuple[str, ...], reason: str
 ) -> None:
     with pytest.raises(BrainhiveError) as caught:
-        refuse_arms(job(*keys))
+        require_arms(job(*keys))
     assert "no arm can be measured" in caught.value.message
     assert reason in caught.value.message
 
 
 def test_one_arm_is_enough(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_arms(job("arms=zero-shot,transfer"))
+    require_arms(job("arms=zero-shot,transfer"))
     monkeypatch.setattr(Base, "encode", lambda *asked: None)
-    refuse_arms(job("arms=zero-shot,subject-layer"))
+    require_arms(job("arms=zero-shot,subject-layer"))

@@ -8,7 +8,7 @@ import numpy as np
 
 from brainhive_cli.core.facts import Amount, CalibrationFacts, CellFacts
 from brainhive_cli.core.measurements import Measurements, Metric
-from brainhive_cli.evaluation.calibration.curves import find_better
+from brainhive_cli.evaluation.calibration.curves import find_better_amounts
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports.sentences import state_finding
 
@@ -89,9 +89,9 @@ def test_equal_arms_are_rarely_told_apart_and_two_people_say_nothing() -> None:
     for _ in range(60):
         hits = random.random((2, 8, 5, 60)) < 0.2 + random.normal(0, 0.04, (2, 8, 5, 1))
         gains = [list(gain) for gain in hits[0] - hits[1].astype(float)]
-        up_to, _ = find_better(gains, items) or (0, 0)
+        up_to, _ = find_better_amounts(gains, items) or (0, 0)
         found += up_to > 0
-        assert find_better([gain[:2] for gain in gains], items) is None
+        assert find_better_amounts([gain[:2] for gain in gains], items) is None
 
     assert found <= 5
 
@@ -103,4 +103,4 @@ def test_a_gain_is_said_up_to_its_last_amount_and_none_from_the_largest_down() -
         for mean in (0.0, 0.3, 0.3, 0.0, -0.3, -0.3)
     ]
 
-    assert find_better(gains, items) == (3, 4)
+    assert find_better_amounts(gains, items) == (3, 4)

@@ -14,30 +14,30 @@ from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.calibration.amounts import (
-    ALL,
-    choose_trials,
+    UNLIMITED,
     limit_amounts,
     measure_amounts,
     measure_timeline,
+    select_trials,
 )
 from brainhive_cli.evaluation.calibration.curves import (
     choose_headline,
-    conclude,
-    draw,
-    find_better,
-    find_sufficient,
-    scope_of,
-    share_seen,
+    draw_artifacts,
+    find_better_amounts,
+    find_sufficient_amounts,
+    measure_seen_share,
+    name_scope,
+    summarise_draws,
 )
 from brainhive_cli.evaluation.calibration.job import Job, Person, read_raw
 from brainhive_cli.evaluation.calibration.measure import (
     Part,
     choose_strength,
+    find_fixed_pulls,
     fit_decoder,
-    fix_pulls,
     list_arms,
+    make_reduced_recipe,
     measure_draw,
-    train_on,
 )
 from brainhive_cli.evaluation.calibration.recipe import Recipe
 from brainhive_cli.measurement.units import Items
@@ -82,8 +82,12 @@ AMOUNTS: Any = {"pictures": [2, 7], "trials": [1, 9, 20], "minutes": [0.2, 0.9]}
 def test_amounts(recorded: Recorded, lacking: tuple[str, ...]) -> None:
     trials = trials_of(**dict.fromkeys(lacking))
     chosen = {
-        f"{unit} {order} {seed}": choose_trials(
-            trials, unit, [*AMOUNTS[unit], ALL], order, np.random.default_rng(seed)
+        f"{unit} {order} {seed}": select_trials(
+            trials,
+            unit,
+            [*AMOUNTS[unit], UNLIMITED],
+            order,
+            np.random.default_rng(seed),
         )
         for unit, order, seed in product(AMOUNTS, ("draws", "recording"), (0, 1))
     }
@@ -101,10 +105,10 @@ def test_amounts_that_everybody_has() -> None:
     none = np.zeros((11, 4), bool)
     assert limit_amounts(people, "pictures", [9, 1, 4, 8]) == {
         **{"1 picture": 1, "4 pictures": 4, "8 pictures": 8},
-        "everything": ALL,
+        "everything": UNLIMITED,
     }
     # of 25 and of 22 trials
-    assert [*limit_amounts(people, "trials", [21, 22, 30]).values()] == [21, ALL]
+    assert [*limit_amounts(people, "trials", [21, 22, 30]).values()] == [21, UNLIMITED]
     assert measure_amounts(trials_of(onset_s=None), none)[:2].tolist() == [0, 0]
     assert np.isnan(measure_amounts(trials_of(onset_s=None), ~none)[2])
     assert measure_amounts(trials_of(), none).tolist() == [0, 0, 0]
@@ -122,7 +126,7 @@ CELLS = [
     for subject in (4, 5, 6)
     for seed, trained in ((1, (1, 2, 3)), (2, (1, 2)))
 ]
-NAMES = {"2 pictures": 2.0, "7 pictures": 7.0, "everything": ALL}
+NAMES = {"2 pictures": 2.0, "7 pictures": 7.0, "everything": UNLIMITED}
 IDS = [[f"p{row}" for row in range(9)], [f"p{row}" for row in range(1, 9)]]
 IDS.append([f"p{row}" for row in range(8)])
 
@@ -218,10 +222,10 @@ def test_conclusions(
     pulls = dict.fromkeys(NAMES, 0.3)
     strength = {"all/seed-1 on 4": Strength(pulls=pulls, chosen_by="recipe")}
 
-    found = conclude(job_of(*words), parts_of(arms), strength)
+    found = summarise_draws(job_of(*words), parts_of(arms), strength)
 
     facts = found.require_facts(CalibrationFacts)
-    drawn = draw(found)
+    drawn = draw_artifacts(found)
     recorded(
         digits=5,
         scopes={name: metric_rows(metrics) for name, metrics in found.scopes.items()},
@@ -255,7 +259,7 @@ def test_an_arm_that_was_not_measured_of_everybody_is_left_out(
         parts[first].ranks, parts[first].sizes, {"coral": "few"}, ["scratch"]
     )
     words = (f"arms={','.join(ARMS[:4])}", "alignments=coral")
-    found: Measurements = conclude(job_of(*words), parts, {})
+    found: Measurements = summarise_draws(job_of(*words), parts, {})
     arms = [*found.require_facts(CalibrationFacts).arms]
     assert arms == [*ARMS[:4]] and [*found.missing] == ["coral"]
     stamped = {
@@ -268,7 +272,7 @@ def test_an_arm_that_was_not_measured_of_everybody_is_left_out(
     nothing = dict.fromkeys(list_arms(recipe(*words)), "few")
     parts[first] = Part({}, {}, nothing, ())
     with pytest.raises(BrainhiveError, match="no arm"):
-        conclude(job_of(*words), parts, {})
+        summarise_draws(job_of(*words), parts, {})
 
 
 @pytest.mark.parametrize(
@@ -299,23 +303,25 @@ def test_gains_and_what_suffices(recorded: Recorded) -> None:
     everything: Any = SimpleNamespace(low=0.4, chance=0.1)
     of_two = {name: some[:2] for name, some in hits.items()}
     recorded(
-        better=[find_better(gains[:stop], items) for stop in range(1, 5)],
-        reversed=find_better(gains[::-1], items),
-        sufficient=find_sufficient(hits, everything, items),
-        of_two=find_sufficient(of_two, everything, items),
+        better=[find_better_amounts(gains[:stop], items) for stop in range(1, 5)],
+        reversed=find_better_amounts(gains[::-1], items),
+        sufficient=find_sufficient_amounts(hits, everything, items),
+        of_two=find_sufficient_amounts(of_two, everything, items),
     )
     alone = {"everything": hits["everything"]}
-    assert find_sufficient(alone, everything, items) == {"is_above_chance": True}
+    assert find_sufficient_amounts(alone, everything, items) == {
+        "is_above_chance": True
+    }
     for low, chance in ((0.1, 0.1), (None, 0.1), (0.0, None)):
         unsure: Any = SimpleNamespace(low=low, chance=chance)
-        assert find_sufficient(hits, unsure, items) == {}
-    assert scope_of("zero-shot", "2 pictures") == "zero-shot"
-    assert scope_of("transfer", "2 pictures") == "transfer · 2 pictures"
+        assert find_sufficient_amounts(hits, unsure, items) == {}
+    assert name_scope("zero-shot", "2 pictures") == "zero-shot"
+    assert name_scope("transfer", "2 pictures") == "transfer · 2 pictures"
 
 
 def test_shares_of_pictures_that_others_saw() -> None:
     # rows 0, 2, … 20: of every fourth and sixth row
-    assert share_seen(job_of()) == pytest.approx((6 / 11 + 4 / 11) / 2)
+    assert measure_seen_share(job_of()) == pytest.approx((6 / 11 + 4 / 11) / 2)
 
 
 class Base:
@@ -413,17 +419,18 @@ def test_strengths_that_nobody_chooses() -> None:
     # people choose one of several strengths
     several = job_of("transfer.pulls=1,0.1")
     assert (
-        fix_pulls(several, CELLS[0]) is None and several.count_choosers(CELLS[0]) == 3
+        find_fixed_pulls(several, CELLS[0]) is None
+        and several.count_choosers(CELLS[0]) == 3
     )
-    one = fix_pulls(several, alone)
+    one = find_fixed_pulls(several, alone)
     assert one is not None and one.chosen_by == "one person"
     assert [*one.pulls.values()] == [0.3, 0.3, 0.3]
-    given = fix_pulls(job_of("transfer.pulls=0.2"), CELLS[0])
+    given = find_fixed_pulls(job_of("transfer.pulls=0.2"), CELLS[0])
     assert given is not None and {*given.pulls.values()} == {0.2}
     assert given.chosen_by == "recipe"
-    closed = fix_pulls(job_of(backbone="ridge", epochs=None), CELLS[0])
+    closed = find_fixed_pulls(job_of(backbone="ridge", epochs=None), CELLS[0])
     assert closed is not None and {*closed.pulls.values()} == {0.0}
-    none = fix_pulls(job_of(), CELLS[0])
+    none = find_fixed_pulls(job_of(), CELLS[0])
     assert none is not None and none.chosen_by == "number of pictures"
     assert (
         job_of(
@@ -447,7 +454,7 @@ def test_the_nearest_strength_that_is_not_surely_worse() -> None:
 
 def test_a_model_of_fewer_people_validates_on_held_out_concepts() -> None:
     job, paths = job_of(), Paths()
-    made = train_on(job, [1, 3], 7, paths)
+    made = make_reduced_recipe(job, [1, 3], 7, paths)
     assert (made.mode, made.subjects, made.seeds) == ("joint", [1, 3], [7])
     assert made.trained_on is None and made.train.validation >= 0.1
     for share, selection, expected in (
@@ -457,7 +464,7 @@ def test_a_model_of_fewer_people_validates_on_held_out_concepts() -> None:
         keys = {"validation": share, "selection": selection}
         train = job.training.train.model_copy(update=keys)
         training = job.training.model_copy(update={"train": train})
-        chosen = train_on(job_of(training=training), [1], 1, paths).train
+        chosen = make_reduced_recipe(job_of(training=training), [1], 1, paths).train
         assert (chosen.validation, chosen.selection) == expected
 
 
@@ -483,8 +490,9 @@ def test_at_most_so_many_pictures_are_read_evenly_spaced() -> None:
         return trials_of()
 
     member: Any = SimpleNamespace(open_trials=trials)
-    everything, few = (read_raw(member, 4, "train", most=most) for most in (None, 4))
-    many = read_raw(member, 4, "test", most=40)
+    everything = read_raw(member, 4, "train")
+    few = read_raw(member, 4, "train", max_pictures=4)
+    many = read_raw(member, 4, "test", max_pictures=40)
     assert len(everything.stimulus) == len(many.stimulus) == 11
     assert few.stimulus.tolist() == [0, 4, 8, 12, 16, 20]
     assert [options["is_tested"] for _, options in asked] == [False, False, True]
