@@ -1,15 +1,12 @@
-"""Losses: how far predictions are from their targets, as scalars that training
-lowers.
-"""
+"""Losses between the predictions of a brain model and their targets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat, create_model, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
@@ -24,39 +21,38 @@ if TYPE_CHECKING:
     from brainhive_cli.models.loss_modules import ScaledLoss
 
 EPSILON = 1e-6
-"""In Dice's denominator, for a batch without any mask; under the root of an edge's
-magnitude, so that its gradient is finite (kornia's).
+"""Added to Dice's denominator for a batch without masks, and to the squared magnitude
+of an edge to keep its gradient finite (as in kornia).
 """
 MMD_KERNEL_STDS = (0.1, 0.2, 0.5, 1.0, 2.0)
-"""Standard deviations of the kernels that MMD averages, in units of vectors, which keep
-their length; SAMGA's.
+"""Standard deviations of the Gaussian kernels that MMD averages (SAMGA). Vectors are
+not normalised.
 """
 SOFT_LABEL_TEMPERATURE = 0.0075
-"""Soft CLIP divides cosines among the targets by it before their softmax is the label;
-MindEye's last.
+"""Default divisor of the cosines among targets before the softmax that makes the labels
+of soft CLIP: the final one of MindEye.
 """
 LABEL_SMOOTHING = 0.1
-"""Share of a cross-entropy's target that all ids have in common; NEURONS'."""
+"""Share of a cross-entropy's target that is spread over all ids (NEURONS)."""
 PADDING_ID = 0
-"""Id that a cross-entropy passes over: the padding of captions."""
+"""Id that a cross-entropy ignores: the padding of captions."""
 Temperature = Annotated[
     PositiveFloat | Course | None,
     Field(
-        description="What cosines are divided by, instead of a scale: a number, or "
-        "{from, to, epochs: [a, b], course: linear|cosine}, by default "
-        "over the epochs in which the term is active."
+        description="Divisor of the cosines, in place of a scale: a number, or "
+        "{from, to, epochs: [a, b], course: linear|cosine}, by default over the epochs "
+        "in which the term is active."
     ),
 ]
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """Each trial of a batch mixed with a partner from the same batch (mixup, arXiv
-    1710.09412).
+    """Mixtures of each trial of a batch with a partner (mixup, arXiv 1710.09412).
 
     Attributes:
-        partner: [B] int64, the row each trial is mixed with.
-        share: [B] in [0, 1], how much of the mixture is the trial itself.
+        partner: Row [B] of the partner of each trial, int64.
+        share: Share [B] of the trial itself in its mixture, in [0, 1].
     """
 
     partner: Tensor
@@ -64,63 +60,70 @@ class Mixing:
 
     @classmethod
     def draw(
-        cls, count: int, alpha: float, generator: torch.Generator, mixed: float = 1.0
+        cls,
+        n_trials: int,
+        alpha: float,
+        generator: torch.Generator,
+        mixed_share: float = 1.0,
     ) -> Mixing:
-        """Draw partners as a permutation of `count` trials, and shares from Beta(alpha,
-        alpha).
+        """Draw partners as a permutation, and shares from Beta(alpha, alpha).
 
-        A share `mixed` of the trials is mixed, each by chance; the others stay as they
-        are. Everything lies on the generator's device.
+        Args:
+            n_trials: Number B of trials.
+            alpha: Parameter of the beta distribution.
+            generator: Random numbers. The tensors are on its device.
+            mixed_share: Probability that a trial is mixed.
         """
         import torch
 
-        # a partner for each trial, and weights of the trial and its partner
-        partner = torch.randperm(count, generator=generator, device=generator.device)
-        # [B, 2]
-        members = torch.ones(count, 2, dtype=torch.bool, device=generator.device)
+        device = generator.device
+        partner = torch.randperm(n_trials, generator=generator, device=device)
+        # weights [B, 2] of the trial and its partner
+        members = torch.ones(n_trials, 2, dtype=torch.bool, device=device)
         share = draw_convex_weights(members, alpha, generator)[:, 0]  # [B]
 
-        # leave some trials as they are
-        if mixed < 1:
-            drawn = torch.rand(count, generator=generator, device=generator.device)
-            share = share.masked_fill(drawn >= mixed, 1.0)
+        # leave some trials unmixed
+        if mixed_share < 1:
+            draws = torch.rand(n_trials, generator=generator, device=device)
+            share = share.masked_fill(draws >= mixed_share, 1.0)
         return cls(partner, share)
 
-    def repeat(self, items: int) -> Mixing:
-        """Give the mixing of [B · items], where each trial has several items that are
-        mixed as it is.
+    def repeat(self, n_items: int) -> Mixing:
+        """Return the mixing of rows [B · n_items], with several items for each trial.
+
+        Args:
+            n_items: Number of items of a trial, which are mixed like the trial.
         """
         import torch
 
-        # items of trial b are the rows from b · items on
-        index = torch.arange(items, device=self.partner.device)
-        partner = (self.partner[:, None] * items + index).flatten()  # [B · items]
-        return Mixing(partner, self.share.repeat_interleave(items))
+        # the items of trial b begin at row b · n_items
+        offsets = torch.arange(n_items, device=self.partner.device)
+        partner = (self.partner[:, None] * n_items + offsets).flatten()
+        return Mixing(partner, self.share.repeat_interleave(n_items))
 
     def mix(self, values: Tensor) -> Tensor:
-        """Mix [B, ...]: share · values + (1 - share) · values[partner]."""
+        """Mix values [B, ...]: share · values + (1 - share) · values[partner]."""
         import torch
 
-        # [B, 1, ...]
-        share = self.share.to(values.dtype).view(-1, *[1] * (values.ndim - 1))
+        n_inner_axes = values.ndim - 1
+        share = self.share.to(values.dtype).view(-1, *[1] * n_inner_axes)
         return torch.lerp(values[self.partner], values, share)
 
 
 @dataclass(frozen=True)
 class LossContext:
-    """Facts of the training step that a loss knows, apart from predictions and targets.
+    """State of the training step, beside predictions and targets.
 
     Attributes:
-        mixing: How the signals of the whole batch, over all processes, were mixed; None
-            if they were not.
-        step: Steps of the training that are done.
-        epoch: Epochs of the training that are done.
-        epochs: Epochs of the whole training.
-        targets: All targets of the batch, [B, *shape] by name, for losses that compare
-            with several.
-        steps: Steps of an epoch.
-        stimuli: [B] number of the stimulus of each row, over all processes; equal ones
-            are one stimulus.
+        mixing: Mixing of the signals of the batch, over all processes. None if they
+            are not mixed.
+        step: Number of completed steps of the training.
+        epoch: Number of completed epochs of the training.
+        epochs: Number of epochs of the training.
+        targets: All targets [B, *shape] of the batch, keyed by name.
+        steps: Number of steps of an epoch.
+        stimuli: Number [B] of the stimulus of each row, over all processes. Rows of the
+            same stimulus have the same number.
     """
 
     mixing: Mixing | None = None
@@ -133,12 +136,14 @@ class LossContext:
 
 
 class LossConfig(parts.Config):
-    """Base of losses' Configs; by default the loss is what `compare` returns: the
-    distance by `measure`.
+    """Base class of the Configs of losses.
+
+    `build` makes a module that calls `compare`, which calls `measure`. A subclass
+    overrides one of the three.
     """
 
     def build(self) -> nn.Module:
-        """Make the loss."""
+        """Build the loss module."""
         from brainhive_cli.models.loss_modules import LossModule
 
         return LossModule(self)
@@ -146,33 +151,67 @@ class LossConfig(parts.Config):
     def compare(
         self, predicted: Tensor, target: Tensor, context: LossContext
     ) -> Tensor:
-        """Compare predictions with targets, both [B, ...], as a scalar; those of mixed
-        signals are mixed.
+        """Compute the loss, a scalar. Targets are mixed like the signals.
+
+        Args:
+            predicted: Predictions [B, ...].
+            target: Targets [B, ...].
+            context: State of the training step.
 
         Raises:
-            BrainhiveError: if they cannot be compared.
+            BrainhiveError: if the shapes differ.
         """
-        refuse_other_shape(predicted, target)
-        return self.measure(
-            predicted, target if context.mixing is None else context.mixing.mix(target)
-        )
+        require_same_shape(predicted, target)
+        if context.mixing is not None:
+            target = context.mixing.mix(target)
+        return self.measure(predicted, target)
 
     def measure(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Measure the mean distance of predictions from targets, both [B, ...]."""
+        """Compute the mean distance between predictions and targets, both [B, ...]."""
         raise NotImplementedError
+
+
+class BceConfig(LossConfig):
+    """Binary cross-entropy: mean over all values of a batch.
+
+    Predictions are logits, and targets are between 0 and 1.
+    """
+
+    def measure(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Compute the binary cross-entropy of logits [B, ...]."""
+        import torch.nn.functional as F
+
+        return F.binary_cross_entropy_with_logits(predicted, target)
+
+
+class L1Config(LossConfig):
+    """Mean absolute error of all values of a batch: outliers count less than in mse."""
+
+    def measure(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Compute the mean absolute difference of values [B, ...]."""
+        import torch.nn.functional as F
+
+        return F.l1_loss(predicted, target)
+
+
+class MseConfig(LossConfig):
+    """Mean squared error of all values of a batch."""
+
+    def measure(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Compute the mean squared difference of values [B, ...]."""
+        import torch.nn.functional as F
+
+        return F.mse_loss(predicted, target)
 
 
 class SobelConfig(LossConfig):
     """Sobel loss: a predicted picture or latent should have the edges of its target.
 
-    Mean absolute difference of edge maps (Sobel), over all values of a batch, as in
-    MindEye1.
+    Mean absolute difference between edge maps, as in MindEye1.
     """
 
     def measure(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Measure the distance of the edges of pictures or latents, both [B, C, H,
-        W].
-        """
+        """Compute the mean absolute difference of the edges of maps [B, C, H, W]."""
         import torch.nn.functional as F
 
         return F.l1_loss(compute_edges(predicted), compute_edges(target))
@@ -181,25 +220,24 @@ class SobelConfig(LossConfig):
 class DiceConfig(LossConfig):
     """Dice loss: a predicted mask should cover its target, and nothing else.
 
-    1 - 2 |P T| / (|P| + |T|) of the probabilities of logits P and targets T (V-Net,
-    arXiv 1606.04797). Areas are summed over the whole batch, as in NEURONS.
+    1 - 2 |P T| / (|P| + |T|) of predicted probabilities P and targets T (V-Net, arXiv
+    1606.04797). Areas are summed over the batch, as in NEURONS.
     """
 
     cites = ("milletari2016",)
 
     def measure(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Compute Dice loss of logits and masks of 0 and 1, both [B, ..., H, W]."""
-        share = predicted.sigmoid()
-        overlap = (share * target).sum()
-        return 1 - 2 * overlap / (share.sum() + target.sum() + EPSILON)
+        """Compute the Dice loss of logits and masks of 0 and 1, both [B, ..., H, W]."""
+        probabilities = predicted.sigmoid()
+        overlap = (probabilities * target).sum()
+        return 1 - 2 * overlap / (probabilities.sum() + target.sum() + EPSILON)
 
 
-def refuse_other_shape(predicted: Tensor, target: Tensor) -> None:
-    """Refuse predictions that are not of their targets' shape, or have no other axis
-    than the batch.
+def require_same_shape(predicted: Tensor, target: Tensor) -> None:
+    """Raise an error unless predictions and targets have the same shape [B, ...].
 
     Raises:
-        BrainhiveError: naming both shapes.
+        BrainhiveError: if the shapes differ, or there is no axis after the batch.
     """
     if predicted.shape != target.shape or predicted.ndim < 2:
         raise BrainhiveError(
@@ -210,14 +248,19 @@ def refuse_other_shape(predicted: Tensor, target: Tensor) -> None:
 
 
 def compute_edges(image: Tensor) -> Tensor:
-    """Compute the magnitude of the Sobel gradient of [B, C, H, W], each channel by
-    itself.
+    """Compute the magnitude of the Sobel gradient of each channel.
 
-    Kernels are divided by 8, borders are replicated: equal to `kornia.filters.sobel`
-    0.7.3.
+    Equal to `kornia.filters.sobel` 0.7.3: kernels are divided by 8, and borders are
+    replicated.
+
+    Args:
+        image: Pictures or latents [B, C, H, W].
+
+    Returns:
+        Magnitudes [B, C, H, W].
 
     Raises:
-        BrainhiveError: if it has another number of axes.
+        BrainhiveError: if the number of axes is not 4.
     """
     import torch
     import torch.nn.functional as F
@@ -227,28 +270,23 @@ def compute_edges(image: Tensor) -> Tensor:
             f"a Sobel loss takes [B, C, H, W], got {list(image.shape)}",
             "use the loss mse, or l1",
         )
-    across = (
-        torch.tensor(
-            [[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]],
-            device=image.device,
-            dtype=image.dtype,
-        )
-        / 8
+    kernel = torch.tensor(
+        [[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=image.device, dtype=image.dtype
     )
-    kernels = torch.stack([across, across.T])[:, None]  # [2, 1, 3, 3]
-    # channels become rows of the batch, so that each is filtered by itself
-    # [B·C, 1, H + 2, W + 2]
-    padded = F.pad(image.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate")
+    kernel = kernel / 8
+    kernels = torch.stack([kernel, kernel.T])[:, None]  # [2, 1, 3, 3]
+    # a channel is a row of the batch, so that each is filtered by itself
+    channels = image.flatten(0, 1)[:, None]
+    padded = F.pad(channels, (1, 1, 1, 1), mode="replicate")  # [B·C, 1, H + 2, W + 2]
     magnitude = (F.conv2d(padded, kernels).square().sum(1) + EPSILON).sqrt()
     return magnitude.view(image.shape)
 
 
 class MmdConfig(LossConfig):
-    """Maximum mean discrepancy: predictions should be distributed as targets are,
-    whichever belongs to which.
+    """Maximum mean discrepancy: predictions should be distributed like the targets.
 
-    The squared discrepancy under Gaussian kernels (Gretton et al. 2012), as SAMGA's
-    (arXiv 2604.17782).
+    Pairs do not matter. The squared discrepancy under Gaussian kernels (Gretton et al.
+    2012), as in SAMGA (arXiv 2604.17782).
     """
 
     cites = ("gretton2012", "jiang2026")
@@ -256,17 +294,19 @@ class MmdConfig(LossConfig):
     def compare(
         self, predicted: Tensor, target: Tensor, context: LossContext
     ) -> Tensor:
-        """Estimate MMD² of predictions and targets, both [B, ...], without bias; 0
-        where that is negative.
+        """Compute the unbiased estimate of MMD². Negative estimates become 0.
+
+        Args:
+            predicted: Predictions [B, ...].
+            target: Targets [B, ...].
+            context: Without effect.
 
         Raises:
-            BrainhiveError: if their shapes differ, or there is one row.
+            BrainhiveError: if the shapes differ, or the batch has a single row.
         """
-        import torch
-
-        refuse_other_shape(predicted, target)
-        count = len(predicted)
-        if count < 2:
+        require_same_shape(predicted, target)
+        n_rows = len(predicted)
+        if n_rows < 2:
             raise BrainhiveError(
                 "mmd compares distributions, and the batch has one row",
                 "a larger batch",
@@ -274,61 +314,86 @@ class MmdConfig(LossConfig):
         predicted = predicted.flatten(1)
         target = target.flatten(1)
 
-        def kernel(one: Tensor, other: Tensor) -> Tensor:
-            """Average the kernels of all pairs of rows [B, D]: [B, B]."""
-            # |a - b|² = |a|² + |b|² - 2ab, which rounding can make negative
-            lengths = one.square().sum(1)[:, None] + other.square().sum(1)
-            squared = (lengths - 2 * one @ other.T).clamp(min=0)
-            return torch.stack(
-                [(-squared / (2 * width**2)).exp() for width in MMD_KERNEL_STDS]
-            ).mean(0)
-
-        # means over pairs of different rows within each side, less the mean between the
-        # sides
-        within = (kernel(rows, rows) for rows in (predicted, target))
-        apart = sum(
-            (pairs.sum() - pairs.trace()) / (count * (count - 1)) for pairs in within
-        )
-        return (apart - 2 * kernel(predicted, target).mean()).clamp(min=0)
+        # means over pairs of different rows of predictions, and of targets
+        n_pairs = n_rows * (n_rows - 1)
+        kernel = compute_mmd_kernel(predicted, predicted)
+        predicted_mean = (kernel.sum() - kernel.trace()) / n_pairs
+        kernel = compute_mmd_kernel(target, target)
+        target_mean = (kernel.sum() - kernel.trace()) / n_pairs
+        cross_mean = compute_mmd_kernel(predicted, target).mean()
+        return (predicted_mean + target_mean - 2 * cross_mean).clamp(min=0)
 
 
-def compare_ids(predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
-    """Compare logits [B, L, K] with ids [B, L], as a scalar; 0 where all ids are
-    padding.
+def compute_mmd_kernel(a: Tensor, b: Tensor) -> Tensor:
+    """Average the Gaussian kernels of MMD between all rows of two tensors.
 
-    Raises:
-        BrainhiveError: if they are not pairs, or signals are mixed.
+    Args:
+        a: Vectors [N, D].
+        b: Vectors [M, D].
+
+    Returns:
+        Kernels [N, M].
     """
-    import torch.nn.functional as F
+    import torch
 
-    if predicted.shape[:-1] != target.shape:
-        raise BrainhiveError(
-            f"logits {list(predicted.shape)} are not one for each of the ids "
-            f"{list(target.shape)}",
-            "cross_entropy is for a head that writes token ids, as `caption` of "
-            "the backbone neurons",
-        )
-    if context.mixing is not None:
-        raise BrainhiveError(
-            "ids cannot be mixed as signals are",
-            "no term with mix_alpha in these epochs",
-        )
+    # |a - b|² = |a|² + |b|² - 2ab, which rounding can make negative
+    squared_lengths = a.square().sum(1)[:, None] + b.square().sum(1)
+    squared_distances = (squared_lengths - 2 * a @ b.T).clamp(min=0)
+    kernels = []
+    for std in MMD_KERNEL_STDS:
+        kernels.append((-squared_distances / (2 * std**2)).exp())
+    return torch.stack(kernels).mean(0)
 
-    # mean over ids that are no padding
-    ids = target.long()
-    total = F.cross_entropy(
-        predicted.flatten(0, -2),
-        ids.flatten(),
-        ignore_index=PADDING_ID,
-        label_smoothing=LABEL_SMOOTHING,
-        reduction="sum",
-    )
-    return total / (ids != PADDING_ID).sum().clamp(min=1)
+
+class CrossEntropyConfig(LossConfig):
+    """Cross-entropy of token ids, such as captions: the predicted id should be right.
+
+    Mean over all ids of a batch except padding, as in NEURONS.
+    """
+
+    def compare(
+        self, predicted: Tensor, target: Tensor, context: LossContext
+    ) -> Tensor:
+        """Compute the mean cross-entropy. It is 0 if all ids are padding.
+
+        Args:
+            predicted: Logits [B, L, K] of K ids.
+            target: Ids [B, L].
+            context: State of the training step.
+
+        Raises:
+            BrainhiveError: if the shapes do not match, or signals are mixed.
+        """
+        import torch.nn.functional as F
+
+        if predicted.shape[:-1] != target.shape:
+            raise BrainhiveError(
+                f"logits {list(predicted.shape)} are not one for each of the ids "
+                f"{list(target.shape)}",
+                "cross_entropy is for a head that writes token ids, as `caption` of "
+                "the backbone neurons",
+            )
+        if context.mixing is not None:
+            raise BrainhiveError(
+                "ids cannot be mixed as signals are",
+                "no term with mix_alpha in these epochs",
+            )
+
+        ids = target.long()
+        total = F.cross_entropy(
+            predicted.flatten(0, -2),
+            ids.flatten(),
+            ignore_index=PADDING_ID,
+            label_smoothing=LABEL_SMOOTHING,
+            reduction="sum",
+        )
+        return total / (ids != PADDING_ID).sum().clamp(min=1)
 
 
 class ScaledConfig(LossConfig):
-    """The keys of a contrastive loss whose cosines are multiplied by a scale; its
-    `contrast` is the loss.
+    """Base class of contrastive losses, whose cosines are multiplied by a scale.
+
+    A subclass has a method `contrast`, which computes the loss.
     """
 
     no_effect_with_temperature: ClassVar[tuple[str, ...]] = (
@@ -338,32 +403,32 @@ class ScaledConfig(LossConfig):
 
     initial_logit_scale: float = Field(
         2.6592,
-        description=(
-            "Logarithm of the scale that training starts from: ln(1 / 0.07); CLIP's."
-        ),
+        description=("Logarithm of the initial scale; ln(1 / 0.07) is CLIP's."),
     )
     learn_scale: bool = Field(
         True,
-        description="Whether training changes the scale. False keeps it: a fixed "
-        "temperature (AlignVis has 0.04, the initial logit scale 3.2189).",
+        description="If true, training changes the scale. False keeps a fixed "
+        "temperature (0.04 in AlignVis, which is the initial logit scale 3.2189).",
     )
     temperature: Temperature = None
 
     def build(self) -> ScaledLoss:
-        """Make the loss."""
+        """Build the loss module."""
         from brainhive_cli.models.loss_modules import ScaledLoss
 
         return ScaledLoss(self)
 
     def compute_scale(self, parameter: Tensor) -> Tensor:
-        """Return the scale by the parameter that training changes: its logarithm."""
+        """Return the scale of a learned parameter, which is its logarithm."""
         return parameter.exp()
 
     @model_validator(mode="after")
-    def _every_key_has_an_effect(self) -> Self:
-        # cosines are divided by it, so that neither end may be 0
-        if isinstance(self.temperature, Course) and not (
-            self.temperature.start and self.temperature.stop
+    def _check_temperature(self) -> Self:
+        # cosines are divided by the temperature
+        temperature = self.temperature
+        if isinstance(temperature, Course) and 0 in (
+            temperature.start,
+            temperature.stop,
         ):
             raise ValueError("a temperature is above 0")
         if self.temperature is not None:
@@ -372,72 +437,77 @@ class ScaledConfig(LossConfig):
 
 
 class ClipConfig(ScaledConfig):
-    """The contrastive loss of CLIP: each prediction should find its target, each target
-    its prediction.
+    """The contrastive loss of CLIP: predictions and targets should find each other.
 
     Symmetric cross-entropy of scaled cosine similarities (CLIP, arXiv 2103.00020).
     """
 
     cites: ClassVar[tuple[str, ...]] = ("radford2021",)
-    no_effect_with_temperature = (*ScaledConfig.no_effect_with_temperature, "scale_by")
+    no_effect_with_temperature = (
+        "initial_logit_scale",
+        "learn_scale",
+        "scale_by",
+    )
 
     cosine_weight: float = Field(
         0.0,
         ge=0,
-        description="Weight of 1 - cosine of each pair, which is added: retrieval "
-        "needs only the right order, but a prior samples from where a "
-        "token lies. BrainHiVE has none.",
+        description="Weight of the added mean of 1 - cosine over the pairs. Retrieval "
+        "needs only the right order, but a prior also depends on the position of the "
+        "token. 0 in BrainHiVE.",
     )
     hard_negative_beta: float = Field(
         0.0,
         ge=0,
-        description="Wrong candidates weigh more the more similar they are: by "
-        "exp(beta · logit), with mean 1 (beta of Robinson et al., arXiv "
-        "2010.04592; both ways as in arXiv 2301.02280). 0: all the same. A "
-        "picture that is twice in a batch counts as wrong too.",
+        description="Weight of wrong candidates by similarity, exp(beta · logit) with "
+        "mean 1 (Robinson et al., arXiv 2010.04592; in both directions as in arXiv "
+        "2301.02280). 0 weighs all the same. A second copy of a picture in a batch "
+        "counts as wrong.",
     )
     normalise_signal: bool = Field(
         True,
-        description="Whether predictions are brought to unit length, as targets are; "
-        "UBP, NeuroBridge and SAMGA leave theirs as they are. Retrieval "
-        "compares by cosines either way.",
+        description="If true, predictions are scaled to unit length, as targets always "
+        "are. False in UBP, NeuroBridge and SAMGA. Retrieval always compares by "
+        "cosines.",
     )
     scale_by: Literal["exp", "softplus", "itself"] = Field(
         "exp",
-        description="What makes the scale of its logarithm, or of the parameter "
-        "itself: softplus (UBP), or itself, so that ln(1 / 0.07) is the "
-        "scale (ATM-S).",
+        description="Function from the learned parameter to the scale: exp, softplus "
+        "(UBP), or itself, where ln(1 / 0.07) is the scale (ATM-S).",
     )
     positives: Literal["row", "stimulus"] = Field(
         "row",
-        description="stimulus: all signals of a batch that were shown one stimulus are "
-        "pairs, as those of several subjects; row: each has its own target "
-        "alone, and the others' count as wrong.",
+        description="Right targets of a signal. row: only its own. stimulus: the "
+        "targets of all signals of the batch with the same stimulus, such as those of "
+        "several subjects.",
     )
 
     directions: Literal["both", "to_target"] = Field(
         "both",
-        exclude_if=lambda value: value == "both",  # older runs do not name it
-        description="Which searches are learned: of a prediction's target, and of a "
-        "target's prediction; or the first alone (NeuralBench).",
+        exclude_if=lambda value: value == "both",  # older runs lack the key
+        description="both: predictions find targets, and targets find predictions. "
+        "to_target: only the first (NeuralBench).",
     )
 
     def build(self) -> ScaledLoss:
-        """Make the loss."""
+        """Build the loss module."""
         from brainhive_cli.models.loss_modules import ClipLoss
 
         return ClipLoss(self)
 
     def compute_scale(self, parameter: Tensor) -> Tensor:
-        """Return the scale by the parameter that training changes."""
+        """Return the scale of a learned parameter."""
         import torch.nn.functional as F
 
-        if self.scale_by == "exp":
-            return super().compute_scale(parameter)
-        return F.softplus(parameter) if self.scale_by == "softplus" else parameter
+        match self.scale_by:
+            case "exp":
+                return parameter.exp()
+            case "softplus":
+                return F.softplus(parameter)
+        return parameter
 
     def compute_pair_cosines(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Compare each prediction [B, ...] with its own target: [B]."""
+        """Compute the cosine [B] of each prediction [B, ...] and its own target."""
         return compute_cosines(predicted, target, not self.normalise_signal).diagonal()
 
     def contrast(
@@ -447,29 +517,32 @@ class ClipConfig(ScaledConfig):
         context: LossContext,
         scale: Tensor | float,
     ) -> Tensor:
-        """Average the cross-entropies of predictions and targets, pairs [B, ...], in
-        both directions.
+        """Average the cross-entropies from predictions to targets and back.
 
-        A mixed signal is the pair of two targets, by their shares (MixCo; both ways as
-        in MindEye).
+        A mixed signal has two targets, weighted by their shares (MixCo; in both
+        directions as in MindEye).
+
+        Args:
+            predicted: Predictions [B, ...].
+            target: Targets [B, ...].
+            context: State of the training step.
+            scale: Factor of the cosines.
 
         Raises:
-            BrainhiveError: if they are not pairs.
+            BrainhiveError: if the shapes differ.
         """
-        # which targets belong to a prediction: its row's, or all of its stimulus
         stimuli = context.stimuli if self.positives == "stimulus" else None
-        cosine = compute_cosines(predicted, target, not self.normalise_signal)  # [B, B]
+        cosine = compute_cosines(predicted, target, not self.normalise_signal)
         pairs = compute_pair_weights(context.mixing, cosine, stimuli)  # [B, B]
+        is_wrong = pairs == 0
 
         # cross-entropies in both directions, and the distance of pairs
         logits = cosine * scale
         beta = self.hard_negative_beta
-        to_target, to_prediction = (
-            cross_entropy(
-                weigh_hard_negatives(logits, pairs == 0, beta, dim), pairs, dim
-            )
-            for dim in (1, 0)
-        )
+        row_logits = weigh_hard_negatives(logits, is_wrong, beta, 1)
+        to_target = cross_entropy(row_logits, pairs, 1)
+        column_logits = weigh_hard_negatives(logits, is_wrong, beta, 0)
+        to_prediction = cross_entropy(column_logits, pairs, 0)
         distance = 1 - (pairs * cosine).sum() / len(pairs)
         if self.directions == "both":
             to_target = (to_target + to_prediction) / 2
@@ -477,33 +550,30 @@ class ClipConfig(ScaledConfig):
 
 
 class MixcoConfig(ClipConfig):
-    """MixCo: the contrastive loss on signals mixed in pairs, each of which should find
-    both its targets.
+    """MixCo: the loss of CLIP on mixed signals, which should find both their targets.
 
-    CLIP's loss with mixed signals (arXiv 2010.06300, for brain signals in MindEye,
-    arXiv 2305.18274).
+    Source: arXiv 2010.06300; for brain signals MindEye, arXiv 2305.18274.
     """
 
     cites = ("kim2020", "scotti2023")
 
     mix_alpha: PositiveFloat = Field(
         0.15,
-        description="Signals are mixed in pairs, with shares from Beta(alpha, alpha); "
-        "MindEye's, which leaves half of them unmixed.",
+        description="Parameter of Beta(alpha, alpha), from which the shares of two "
+        "mixed signals are drawn; 0.15 in MindEye, which mixes half of the signals.",
     )
     mix_share: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="Share of the signals that are mixed; MindEye's is 0.5.",
+        description="Share of the signals that are mixed; 0.5 in MindEye.",
     )
 
 
 class SoftClipConfig(ScaledConfig):
-    """Soft CLIP: each prediction should find its target, and other targets by how
-    similar they are to it.
+    """Soft CLIP: predictions should find targets by their similarity to the right one.
 
-    CLIP's loss with the similarities among the targets as labels (MindEye, arXiv
+    The loss of CLIP with similarities among targets as labels (MindEye, arXiv
     2305.18274).
     """
 
@@ -511,15 +581,15 @@ class SoftClipConfig(ScaledConfig):
 
     temperature: Temperature = Field(
         None,
-        description="What cosines of predictions and those among the targets are "
-        "divided by, instead of a scale: MindEye's is {from: 0.004, to: 0.0075, "
-        "course: cosine}, over the epochs in which the term is active. Without it, "
-        "those among the targets are divided by 0.0075.",
+        description="Divisor of the cosines of predictions and of the cosines among "
+        "targets, in place of a scale. In MindEye {from: 0.004, to: 0.0075, course: "
+        "cosine}, over the epochs in which the term is active. Without it, the cosines "
+        "among targets are divided by 0.0075.",
     )
     items: Literal["signals", "frames"] = Field(
         "signals",
-        description="frames: each frame of predictions [B, F, ...] is an item of its "
-        "own, compared with those of the whole batch (NEURONS)",
+        description="Compared items. signals: predictions [B, ...]. frames: the frames "
+        "of predictions [B, F, ...] of the whole batch (NEURONS).",
     )
 
     def contrast(
@@ -529,143 +599,162 @@ class SoftClipConfig(ScaledConfig):
         context: LossContext,
         scale: Tensor | float,
     ) -> Tensor:
-        """Average the cross-entropies with soft labels of predictions and targets [B,
-        ...], both ways.
+        """Average the cross-entropies with soft labels, in both directions.
 
-        The label of a mixed signal is mixed from those of two targets.
+        The label of a mixed signal is mixed from the labels of both targets.
+
+        Args:
+            predicted: Predictions [B, ...], or [B, F, ...] of frames.
+            target: Targets, in the shape of `predicted`.
+            context: State of the training step.
+            scale: Factor of the cosines of predictions.
 
         Raises:
-            BrainhiveError: if they are not pairs [B, ...], or [B, F, ...] of frames.
+            BrainhiveError: if the shapes differ.
         """
-        # frames [B, F, ...] become items of the batch, [B · F, ...]
+        # frames become items of the batch, [B · F, ...]
         mixing = context.mixing
         if self.items == "frames":
-            mixing = None if mixing is None else mixing.repeat(predicted.shape[1])
+            if mixing is not None:
+                mixing = mixing.repeat(predicted.shape[1])
             predicted = predicted.flatten(0, 1)
             target = target.flatten(0, 1)
 
-        # compare the similarities of predictions and targets with those among the
-        # targets
         logits = compute_cosines(predicted, target) * scale  # [B, B]
-        softness = value_at(self.temperature or SOFT_LABEL_TEMPERATURE, context.epoch)
-        # or targets would become similar so that the labels are easy
-        fixed = target.detach()
-        labels = (compute_cosines(fixed, fixed) / softness).softmax(1)
+        temperature = self.temperature or SOFT_LABEL_TEMPERATURE
+        label_temperature = value_at(temperature, context.epoch)
+        # without a gradient, or targets would become similar to make the labels easy
+        fixed_target = target.detach()
+        similarities = compute_cosines(fixed_target, fixed_target)
+        labels = (similarities / label_temperature).softmax(1)
         to_target = cross_entropy(logits, mix_rows(labels, mixing), 1)
         to_prediction = cross_entropy(logits, mix_rows(labels.T, mixing), 0)
         return (to_target + to_prediction) / 2
 
 
 class SoftContConfig(LossConfig):
-    """Soft contrast of maps: each position of a predicted map should match those of an
-    augmented picture's.
+    """Soft contrast of maps: positions should match those of an augmented picture.
 
-    The contrastive loss of MindEye1's low level (arXiv 2305.18274), on the maps of a
-    picture encoder. Its labels are the similarities of the picture's positions and
-    those of the augmented picture.
+    The contrastive loss of MindEye1's low level (arXiv 2305.18274) on the maps of a
+    picture encoder. Labels are the similarities between the positions of the picture
+    and of the augmented picture.
     """
 
     cites = ("scotti2023",)
 
     temperature: PositiveFloat = Field(
         0.075,
-        description=(
-            "What cosines are divided by, of predictions and of labels; MindEye1's."
-        ),
+        description=("Divisor of the cosines of predictions and labels; MindEye1's."),
     )
     augmented: str = Field(
         "",
         description=(
-            "Target of the augmented picture, by its name; default: the picture's own."
+            "Name of the target of the augmented picture; by default the target itself."
         ),
     )
 
     def compare(
         self, predicted: Tensor, target: Tensor, context: LossContext
     ) -> Tensor:
-        """Compare predictions [B, D], or maps [B, S, D] position by position, with
-        targets, as a scalar.
+        """Average the cross-entropies with soft labels, in both directions.
 
-        It is the mean of the cross-entropies with soft labels in both directions.
+        Args:
+            predicted: Predictions [B, D], or maps [B, S, D] of S positions.
+            target: Targets, in the shape of `predicted`.
+            context: State of the training step.
 
         Raises:
-            BrainhiveError: if they are not pairs, or there is no such target.
+            BrainhiveError: if the shapes differ, or the augmented target is absent.
         """
-        # the augmented picture's target, by default the picture's own
         name = self.augmented
         if name and name not in context.targets:
-            there = ", ".join(context.targets) or "none"
+            names = ", ".join(context.targets) or "none"
             raise BrainhiveError(
-                f"soft_cont.augmented names the target {name!r}", f"there are: {there}"
+                f"soft_cont.augmented names the target {name!r}", f"there are: {names}"
             )
         augmented = context.targets[name] if name else target
 
-        # every position of a map is an item, [B·S, D]
-        items, pictures, views = (
-            maps.flatten(0, -2) for maps in (predicted, target, augmented.float())
-        )
-        mixing = context.mixing and context.mixing.repeat(len(items) // len(predicted))
+        # each position of a map is an item [D]
+        predicted_items = predicted.flatten(0, -2)
+        target_items = target.flatten(0, -2)
+        augmented_items = augmented.float().flatten(0, -2)
+        mixing = context.mixing
+        if mixing is not None:
+            mixing = mixing.repeat(len(predicted_items) // len(predicted))
 
-        # labels are the similarities of the picture's positions and the augmented
-        # picture's [B·S, B·S], a prediction a row
-        logits = compute_cosines(items, views) / self.temperature
-        # a picture a row
-        labels = compute_cosines(pictures.detach(), views.detach()) / self.temperature
-        to_target = cross_entropy(logits, mix_rows(labels.softmax(1), mixing), 1)
-        to_prediction = cross_entropy(logits, mix_rows(labels.softmax(0), mixing), 0)
+        logits = compute_cosines(predicted_items, augmented_items) / self.temperature
+        similarities = compute_cosines(target_items.detach(), augmented_items.detach())
+        similarities = similarities / self.temperature  # [B·S, B·S]
+        labels = mix_rows(similarities.softmax(1), mixing)
+        to_target = cross_entropy(logits, labels, 1)
+        labels = mix_rows(similarities.softmax(0), mixing)
+        to_prediction = cross_entropy(logits, labels, 0)
         return (to_target + to_prediction) / 2
 
 
 def compute_cosines(
     predicted: Tensor, target: Tensor, with_length: bool = False
 ) -> Tensor:
-    """Compare every prediction with every target, both [B, ...]: [B, B], a prediction a
-    row.
+    """Compute the cosines between all predictions and all targets.
 
-    With `with_length` predictions keep their length, and cosines are multiplied by it.
+    Args:
+        predicted: Predictions [B, ...].
+        target: Targets [B, ...].
+        with_length: If True, cosines are multiplied by the lengths of the predictions.
+
+    Returns:
+        Cosines [B, B], with a row for each prediction.
 
     Raises:
-        BrainhiveError: if predictions and targets are not pairs.
+        BrainhiveError: if the shapes differ.
     """
     import torch.nn.functional as F
 
-    refuse_other_shape(predicted, target)
+    require_same_shape(predicted, target)
     predicted = predicted.flatten(1)
     target = target.flatten(1)
-    direction = predicted if with_length else F.normalize(predicted, dim=-1)
-    cosine = direction @ F.normalize(target, dim=-1).T
-    # under autocast only the product is of less precision
+    vectors = predicted if with_length else F.normalize(predicted, dim=-1)
+    cosine = vectors @ F.normalize(target, dim=-1).T
+    # autocast lowers the precision of the product only
     return cosine.to(predicted.dtype)
 
 
 def compute_pair_weights(
     mixing: Mixing | None, cosine: Tensor, stimuli: Tensor | None = None
 ) -> Tensor:
-    """Return how much of each target each signal of the batch holds: [B, B], rows sum
-    to 1.
+    """Compute the weight of each target for each signal of a batch.
 
-    With `stimuli` [B] all rows of a signal's stimulus are its targets, in equal shares.
+    Args:
+        mixing: Mixing of the signals, or None.
+        cosine: Cosines [B, B], for the size, dtype and device.
+        stimuli: Number [B] of the stimulus of each row. All rows of the same stimulus
+            are then targets, with equal weights. None if a signal has only its own.
+
+    Returns:
+        Weights [B, B] with a row for each signal. The sum of a row is 1.
     """
     import torch
 
     if stimuli is None:
-        return mix_rows(
-            torch.eye(len(cosine), dtype=cosine.dtype, device=cosine.device), mixing
-        )
-    is_same = (stimuli[:, None] == stimuli).to(cosine.dtype)  # [B, B]
-    return mix_rows(is_same / is_same.sum(1, keepdim=True), mixing)
+        weights = torch.eye(len(cosine), dtype=cosine.dtype, device=cosine.device)
+    else:
+        is_same = (stimuli[:, None] == stimuli).to(cosine.dtype)  # [B, B]
+        weights = is_same / is_same.sum(1, keepdim=True)
+    return mix_rows(weights, mixing)
 
 
 def mix_rows(weights: Tensor, mixing: Mixing | None) -> Tensor:
-    """Mix the target weights of each signal, the rows [B, B], as the signals were
-    mixed.
-    """
+    """Mix the target weights [B, B] of each signal as the signals were mixed."""
     return weights if mixing is None else mixing.mix(weights)
 
 
 def cross_entropy(logits: Tensor, weights: Tensor, dim: int) -> Tensor:
-    """Compare the softmax over `dim` with target weights, both [B, B]: the sum over
-    all, divided by B.
+    """Compute the cross-entropy of the softmax over `dim`, divided by the batch size.
+
+    Args:
+        logits: Logits [B, B].
+        weights: Target weights [B, B].
+        dim: Dimension of the candidates.
     """
     return -(weights * logits.log_softmax(dim)).sum() / len(logits)
 
@@ -673,77 +762,43 @@ def cross_entropy(logits: Tensor, weights: Tensor, dim: int) -> Tensor:
 def weigh_hard_negatives(
     logits: Tensor, is_wrong: Tensor, hard_negative_beta: float, dim: int
 ) -> Tensor:
-    """Weigh the wrong candidates along `dim` by exp(beta · logit), with mean 1; all [B,
-    B].
+    """Weigh wrong candidates in a later softmax by exp(beta · logit), with mean 1.
 
-    A softmax over the result is the one in which each wrong candidate counts as often
-    as it weighs.
+    Args:
+        logits: Logits [B, B].
+        is_wrong: True [B, B] for wrong candidates.
+        hard_negative_beta: Exponent beta. 0 changes nothing.
+        dim: Dimension of the candidates.
+
+    Returns:
+        Logits [B, B], plus the logarithms of the weights.
     """
     import torch
 
     if not hard_negative_beta:
         return logits
-    # pairs are masked, so that weights are normalised over wrong candidates
-    similar = (hard_negative_beta * logits).masked_fill(
-        ~is_wrong, torch.finfo(logits.dtype).min
-    )
+    # normalise over the wrong candidates
+    lowest = torch.finfo(logits.dtype).min
+    exponents = (hard_negative_beta * logits).masked_fill(~is_wrong, lowest)
     log_weights = (
-        similar
-        - similar.logsumexp(dim, keepdim=True)
+        exponents
+        - exponents.logsumexp(dim, keepdim=True)
         + is_wrong.sum(dim, keepdim=True).log()
     )
     return torch.where(is_wrong, logits + log_weights, logits)
 
 
-def _measure_by_torch(name: str, predicted: Tensor, target: Tensor) -> Tensor:
-    """Measure a distance by the function of torch that has this name."""
-    import torch.nn.functional as F
-
-    distance: Callable[..., Tensor] = getattr(F, name)
-    return distance(predicted, target)
-
-
-def _make_keyless(about: str, **methods: Callable[..., Tensor]) -> LossConfig:
-    """Make the TINY of a loss that has no keys: its Config's description, and `measure`
-    or `compare`.
-    """
-    config = create_model(
-        "Config", __base__=LossConfig, __module__=__name__, __doc__=about
-    )
-    for name, method in methods.items():
-        setattr(config, name, staticmethod(method))
-    return config()
-
-
 TINY = {
-    "bce": _make_keyless(
-        "Binary cross-entropy: mean over all values of a batch, each a logit, with "
-        "targets between 0 and 1.",
-        measure=partial(_measure_by_torch, "binary_cross_entropy_with_logits"),
-    ),
+    "bce": BceConfig(),
     "clip": ClipConfig(),
-    "cross-entropy": _make_keyless(
-        "Cross-entropy of token ids: each predicted distribution should have its "
-        "target's id.\n"
-        "\n"
-        "Mean over all ids of a batch that are no padding; as of captions, in NEURONS.",
-        compare=compare_ids,
-    ),
+    "cross-entropy": CrossEntropyConfig(),
     "dice": DiceConfig(),
-    "l1": _make_keyless(
-        "Mean absolute difference over all values of a batch: outliers count less "
-        "than in mse.",
-        measure=partial(_measure_by_torch, "l1_loss"),
-    ),
+    "l1": L1Config(),
     "mixco": MixcoConfig(),
     "mmd": MmdConfig(),
-    "mse": _make_keyless(
-        "Mean squared error: a prediction should have the values of its target.\n\n"
-        "Mean squared difference over all values of a batch.",
-        measure=partial(_measure_by_torch, "mse_loss"),
-    ),
+    "mse": MseConfig(),
     "sobel": SobelConfig(),
     "soft-clip": SoftClipConfig(),
     "soft-cont": SoftContConfig(),
 }
-"""The parts of this shelf by kind, each small enough for tests."""
+"""Losses by kind, each small enough for tests."""
