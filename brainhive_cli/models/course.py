@@ -101,7 +101,7 @@ class Course(Section):
         "linear", description="how it goes from one to the other"
     )
 
-    def at(self, epoch: float) -> float:
+    def value_at(self, epoch: float) -> float:
         """Return the value in an epoch, counted from 0; it is one value from the first
         step to the last.
         """
@@ -133,7 +133,7 @@ class Wave(Section):
     )
     course: Literal["sine"] = Field("sine", description="half a period of a sine")
 
-    def at(self, epoch: float) -> float:
+    def value_at(self, epoch: float) -> float:
         """Return the value at a moment: epochs that are done, with the part of this
         one.
         """
@@ -161,7 +161,7 @@ def get_epochs(course: Course | Wave) -> tuple[float, float]:
 
 def value_at(value: float | Course | Wave, epoch: float) -> float:
     """Return a value in an epoch, counted from 0; a wave's at a moment of it."""
-    return value if isinstance(value, int | float) else value.at(epoch)
+    return value if isinstance(value, int | float) else value.value_at(epoch)
 
 
 def resolve_epochs(epochs: EpochRange, start: int, length: int) -> tuple[float, float]:

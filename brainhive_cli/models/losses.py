@@ -112,7 +112,7 @@ class Mixing:
 
 @dataclass(frozen=True)
 class LossContext:
-    """State of the training step, beside predictions and targets.
+    """State of the training step, apart from predictions and targets.
 
     Attributes:
         mixing: Mixing of the signals of the batch, over all processes. None if they

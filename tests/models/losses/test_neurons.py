@@ -246,6 +246,6 @@ def test_temperatures_are_the_references(golden: Path) -> None:
         }
     )
 
-    values = torch.tensor([course.at(epoch) for epoch in range(len(expected))])
+    values = torch.tensor([course.value_at(epoch) for epoch in range(len(expected))])
 
     torch.testing.assert_close(values, expected, rtol=1e-5, atol=0)

@@ -41,7 +41,7 @@ def test_a_cosine_course_equals_mindeyes_temperatures(golden: Path):
     fields = {"from": expected[0].item(), "to": expected[-1].item(), "course": "cosine"}
     found = course(**fields, epochs=[0, len(expected) - 1])
 
-    values = torch.tensor([found.at(epoch) for epoch in range(len(expected))])
+    values = torch.tensor([found.value_at(epoch) for epoch in range(len(expected))])
 
     torch.testing.assert_close(values.double(), expected, rtol=1e-5, atol=0)
 
