@@ -87,7 +87,7 @@ FAULTS = (
         "dropout(project(text + image))",
     ),
     Fault("start = len(items) * self.rank // self.processes", "start = 0"),
-    Fault("fixed = target.detach()", "fixed = target"),
+    Fault("fixed_target = target.detach()", "fixed_target = target"),
     Fault(
         "            to_target = (to_target + to_prediction) / 2\n",
         "            to_target = to_target + to_prediction\n",
