@@ -23,7 +23,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.models.generators.sdxl import TINY
 from brainhive_cli.training.alignment.training.cell_folder import train_cell
-from brainhive_cli.training.prior.examples import batches
+from brainhive_cli.training.prior.examples import load_examples
 
 CPU = torch.device("cpu")
 
@@ -111,10 +111,14 @@ def denoised(on: Bench) -> None:
     share_weights(here, there)
     losses = []
     for training in (here, there):
-        batch = next(batches(training.pictures, range(1), 4, 1, 0, 0, training.launch))
+        batch = next(
+            load_examples(training.pictures, range(1), 4, 1, 0, 0, training.launch)
+        )
         # latents of one VAE
-        image = next(batches(here.pictures, range(1), 4, 1, 0, 0, here.launch)).image
-        losses.append(training.loss(replace(batch, image=image)))
+        image = next(
+            load_examples(here.pictures, range(1), 4, 1, 0, 0, here.launch)
+        ).image
+        losses.append(training.compute_loss(replace(batch, image=image)))
     show_distance(on, "a prior's loss", *losses, 1e-3)
 
 

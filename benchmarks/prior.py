@@ -18,7 +18,7 @@ from brainhive_cli.commands import train_prior
 from brainhive_cli.core import launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.generators.sdxl import ARCHITECTURE as SDXL, TINY
-from brainhive_cli.training.prior.examples import PriorExamples, batches
+from brainhive_cli.training.prior.examples import PriorExamples, load_examples
 from brainhive_cli.training.prior.loop import PriorLearner, Training, train
 
 FEW = "resolution_px=32 train.steps=1 train.batch_size=1 prior.hidden_size=32".split()
@@ -89,13 +89,13 @@ def train_bare(training: Training) -> None:
         training.launch.device,
     )
     batch = next(
-        batches(
+        load_examples(
             training.pictures, range(1), settings.batch_size, 1, 0, 0, training.launch
         )
     )
-    latents, sizes = training.latents(batch), batch.sizes.to(device)
+    latents, sizes = training.get_latents(batch), batch.sizes.to(device)
     with torch.no_grad():
-        tokens = training.prior(training.embeddings(batch))
+        tokens = training.prior(training.gather_embeddings(batch))
     text, pooled = generator.embed_empty_prompt(len(latents))
     optimizer = torch.optim.AdamW(
         list(training.prior.attn_adapter.parameters()), fused=True

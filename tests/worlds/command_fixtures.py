@@ -32,7 +32,7 @@ from brainhive_cli.data.media.views import PictureBatch
 from brainhive_cli.models.encoders.python import example
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.priors import fusion_prior
-from brainhive_cli.training.prior.examples import PriorExamples, batches
+from brainhive_cli.training.prior.examples import PriorExamples, load_examples
 from brainhive_cli.training.prior.loop import Training
 from tests.publishers import things_files
 from tests.tools.warm_process import WarmProcess, is_fit, stop_ignoring_signals
@@ -447,4 +447,6 @@ def begun() -> Callable[..., Training]:
 
 def first_batch(training: Training, size: int = 4) -> PictureBatch:
     """The first batch of a training of a prior, in this process."""
-    return next(batches(training.pictures, range(1), size, 1, 0, 0, training.launch))
+    return next(
+        load_examples(training.pictures, range(1), size, 1, 0, 0, training.launch)
+    )

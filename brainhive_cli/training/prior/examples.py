@@ -1,6 +1,4 @@
-"""The examples of a prior's training: pictures, embeddings and latents, ordered by seed
-and step.
-"""
+"""Training examples of a prior: pictures, embeddings and latents."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -41,39 +39,171 @@ from brainhive_cli.data.stores.target_writer import (
 from brainhive_cli.data.targets.targets import Targets, open_targets
 from brainhive_cli.training.prior.recipe import Recipe
 
-AGAIN = Line("train-prior", "cache_latents=true")
-"""Command that makes a store."""
+LATENTS_COMMAND = Line("train-prior", "cache_latents=true")
+"""Command that makes a store of latents."""
 
 
-def open_latents(path: Path, images: StimulusSet, rows: Int64) -> Latents:
-    """Map a finished store into memory; BrainhiveError if it lacks a latent of these
-    rows, or is damaged.
+@dataclass(frozen=True)
+class PriorExamples:
+    """Pictures with their embeddings, for training and for validation.
+
+    Attributes:
+        images: All pictures of the split.
+        targets: Embeddings of the pictures.
+        training_rows: Rows of the training pictures.
+        held_out_rows: Rows of the held-out pictures, in random order.
+        view: Crop and size of the pictures.
+        latents: Function that reads cached latents, or None.
     """
-    # refuse a store of other pictures, or an incomplete one
-    with hdf5.open_file(path, AGAIN) as file:
-        latents, sizes = (
-            hdf5.open_rows(file, key, AGAIN, "f") for key in ("embedding", "sizes")
-        )
-        if Names(hdf5.read_strings(file, "image_id")) != images.image_ids or len(
-            latents
-        ) != len(images):
-            raise ValueError("it is of other pictures")
-        if not hdf5.read_flags(file, "done")[rows].all():
-            raise ValueError("it lacks the latents of some pictures")
 
-    def read(index: int) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(np.array(latents[index])), torch.from_numpy(
-            np.array(sizes[index])
+    images: StimulusSet
+    targets: Targets
+    training_rows: Int64
+    held_out_rows: Int64
+    view: View
+    latents: Latents | None = None
+
+    @classmethod
+    def open(cls, recipe: Recipe, launch: Launch) -> Self:
+        """Open the pictures and embeddings, and hold out a fifth of them at most.
+
+        Raises:
+            MissingData: if embeddings are absent.
+            RecipeError: if the stimuli are clips.
+        """
+        dataset: Dataset = recipe.dataset.build(recipe.paths)
+        images = dataset.images(recipe.split)
+        if images.medium == "clip":
+            raise RecipeError(
+                "train-prior learns from pictures, and the stimuli of "
+                f"{dataset.name} are clips",
+                "choose another dataset",
+            )
+        targets = _open_embeddings(recipe, images, launch)
+
+        # the seed decides which pictures are held out
+        rng = np.random.default_rng(recipe.seed)
+        order = rng.permutation(np.flatnonzero(targets.done))
+        n_needed = max(recipe.validation_items, recipe.sample_items, recipe.fid_items)
+        n_held_out = min(n_needed, len(order) // 5)
+        if n_held_out < n_needed:
+            console.warn(
+                f"{n_held_out} of {len(order)} pictures are kept from training, not "
+                f"{n_needed}: a fifth at most"
+            )
+        view = partial(crop_centre, side_px=recipe.resolution_px, resize=recipe.resize)
+        return cls(
+            images,
+            targets,
+            training_rows=np.sort(order[n_held_out:]),
+            held_out_rows=order[:n_held_out],
+            view=view,
         )
 
-    return read
+    def to_device(self, recipe: Recipe, launch: Launch) -> Self:
+        """Open the embeddings on the device of other processes."""
+        return replace(self, targets=_open_embeddings(recipe, self.images, launch))
+
+    def read(self, rows: Sequence[int]) -> BatchContent:
+        """Read the pictures of rows as training sees them.
+
+        Raises:
+            BrainhiveError: if a picture cannot be decoded.
+        """
+        views = {group.name: group.view for group in self.targets.groups}
+        return read_pictures(self.images, self.view, views, self.latents, rows)
+
+    def count_in_step(self, size: int, passes: int, processes: int) -> int:
+        """Count the pictures of a step, over all passes and processes.
+
+        Args:
+            size: Largest number of pictures.
+            passes: Backward passes of a step.
+            processes: Number of processes.
+
+        Raises:
+            BrainhiveError: if a pass of a process has no picture.
+        """
+        size = min(size, len(self.training_rows))
+        if size < passes * processes:
+            raise BrainhiveError(
+                f"{size} pictures to learn are fewer than {passes} passes on "
+                f"{processes} processes",
+                "use more pictures, or lower train.accumulate",
+            )
+        return size
+
+
+def load_examples(
+    pictures: PriorExamples,
+    steps: range,
+    size: int,
+    passes: int,
+    seed: int,
+    workers: int,
+    launch: Launch,
+) -> Iterator[PictureBatch]:
+    """Load this process's share of the pictures of some steps.
+
+    Args:
+        pictures: Pictures with embeddings.
+        steps: Numbers of the steps.
+        size: Pictures in a step, as `count_in_step` returns it.
+        passes: Backward passes of a step.
+        seed: Seed of the order, which changes with every epoch.
+        workers: Number of processes that decode pictures.
+        launch: Processes that share the steps.
+
+    Yields:
+        A batch for each pass of each step.
+
+    Raises:
+        BrainhiveError: if a picture cannot be decoded.
+    """
+    # positions of each pass in a step
+    shard = np.asarray(launch.shard(range(size)))
+    passes_of_step = np.array_split(shard, passes)
+    if pictures.latents is not None and not pictures.targets.groups:
+        workers = 0  # nothing is decoded
+    rows = _shuffle_rows(pictures.training_rows, steps, size, passes_of_step, seed)
+    loader = load_batches(pictures.read, len(pictures.images), rows, workers, launch)
+
+    # step and position seed the noise of each picture
+    places = product(steps, passes_of_step)
+    for (step, positions), batch in zip(places, loader, strict=True):
+        yield replace(batch, step=step, positions=tuple(positions.tolist()))
+
+
+def _shuffle_rows(
+    training_rows: Int64,
+    steps: range,
+    size: int,
+    passes_of_step: Sequence[Int64],
+    seed: int,
+) -> Iterator[list[int]]:
+    """Yield the rows of each pass of each step.
+
+    Each epoch has another order, which depends on seed and epoch only, and whole steps.
+    """
+    steps_per_epoch = len(training_rows) // size
+    shuffled_epoch = -1
+    shuffled_rows = training_rows
+    for step in steps:
+        epoch, step_in_epoch = divmod(step, steps_per_epoch)
+        if epoch != shuffled_epoch:
+            shuffled_epoch = epoch
+            shuffled_rows = np.random.default_rng((seed, epoch)).permutation(
+                training_rows
+            )
+        for positions in passes_of_step:
+            yield shuffled_rows[step_in_epoch * size + positions].tolist()
 
 
 def _open_embeddings(recipe: Recipe, images: StimulusSet, launch: Launch) -> Targets:
-    """Open the embeddings of the pictures; they are computed now if the recipe says so.
+    """Open the embeddings, or compute them if `recipe.embed_missing` is set.
 
     Raises:
-        MissingData: naming absent ones.
+        MissingData: if embeddings are absent.
     """
     try:
         return open_targets(
@@ -87,90 +217,29 @@ def _open_embeddings(recipe: Recipe, images: StimulusSet, launch: Launch) -> Tar
             images=images,
         )
     except MissingData as error:
-        way = f"{error.hint}, or add --embed-missing"
-        raise MissingData(error.message, way) from error
-
-
-@dataclass(frozen=True)
-class PriorExamples:
-    """Pictures with their embeddings, and which are kept from training."""
-
-    images: StimulusSet
-    targets: Targets
-    train: Int64  # rows of the pictures that are learned
-    held: Int64  # rows of those kept from training, in random order
-    view: View
-    latents: Latents | None = None  # where these were computed before
-
-    @classmethod
-    def open(cls, recipe: Recipe, launch: Launch) -> Self:
-        """Match pictures and embeddings, of which MissingData names absent ones; keep a
-        fifth at most.
-        """
-        dataset: Dataset = recipe.dataset.build(recipe.paths)
-        images = dataset.images(recipe.split)
-        if images.medium == "clip":
-            raise RecipeError(
-                "train-prior learns from pictures, and the stimuli of "
-                f"{dataset.name} are clips",
-                "choose another dataset",
-            )
-        targets = _open_embeddings(recipe, images, launch)
-
-        # hold pictures out by the seed, but a fifth at most
-        order = np.random.default_rng(recipe.seed).permutation(
-            np.flatnonzero(targets.done)
-        )
-        needed = max(recipe.validation_items, recipe.sample_items, recipe.fid_items)
-        if (held := min(needed, len(order) // 5)) < needed:
-            console.warn(
-                f"{held} of {len(order)} pictures are kept from training, not "
-                f"{needed}: a fifth at most"
-            )
-        view = partial(crop_centre, side_px=recipe.resolution_px, resize=recipe.resize)
-        return cls(images, targets, np.sort(order[held:]), order[:held], view)
-
-    def on(self, recipe: Recipe, launch: Launch) -> Self:
-        """Take the embeddings to the device of a launch."""
-        return replace(self, targets=_open_embeddings(recipe, self.images, launch))
-
-    def read(self, rows: Sequence[int]) -> BatchContent:
-        """Read pictures as training sees them; raises BrainhiveError if one cannot be
-        decoded.
-        """
-        views = {group.name: group.view for group in self.targets.groups}
-        return read_pictures(self.images, self.view, views, self.latents, rows)
-
-    def count_in_step(self, size: int, passes: int, processes: int) -> int:
-        """Count the pictures of a step, at most `size`; BrainhiveError if a pass of a
-        process has none.
-        """
-        size = min(size, len(self.train))
-        if size < passes * processes:
-            raise BrainhiveError(
-                f"{size} pictures to learn are fewer than {passes} passes on "
-                f"{processes} processes",
-                "use more pictures, or lower train.accumulate",
-            )
-        return size
+        hint = f"{error.hint}, or add --embed-missing"
+        raise MissingData(error.message, hint) from error
 
 
 def encode_latents(
     pictures: PriorExamples, generator: Any, recipe: Recipe, launch: Launch
 ) -> PriorExamples:
-    """Add the latents of pictures, of which missing ones are encoded; resumes where it
-    stopped.
+    """Add the latents of pictures, and encode those that are not stored yet.
 
-    The store is named by the autoencoder's digest, and by size and interpolation of the
-    pictures.
+    The store is named by the digest of the autoencoder, and by the size and
+    interpolation of the pictures.
+
+    Args:
+        pictures: Pictures without latents.
+        generator: Diffusion model with the autoencoder.
+        recipe: Recipe of the training.
+        launch: Processes that share the work.
 
     Raises:
-        BrainhiveError: if a picture cannot be decoded, or another command writes the
+        BrainhiveError: if a picture cannot be decoded, or if another command writes the
             store.
     """
-    # the store of this autoencoder, picture size and interpolation
     images = pictures.images
-    view = pictures.view
     rows = np.flatnonzero(pictures.targets.done)
     digest = generator.digest_autoencoder()[:10]
     name = f"{digest}-{recipe.resolution_px}px-{recipe.resize}.h5"
@@ -178,94 +247,77 @@ def encode_latents(
     source = "the data set or split of latents,"
     path = resolve_below(root, images.dataset, images.split, name, source=source)
 
-    # a complete store is opened as it is
+    # use a complete store, if the main process finds one
     is_complete = False
-    with suppress(BrainhiveError):  # absent, damaged or of another kind
+    with suppress(BrainhiveError):  # absent or damaged
         open_latents(path, images, rows)
         is_complete = True
-    if launch.gather(is_complete)[0]:  # as the main process sees it
+    if launch.gather(is_complete)[0]:
         return replace(pictures, latents=open_latents(path, images, rows))
 
-    # an empty store of latents [M, C, h, w]
-    attributes = {"dataset": images.dataset, "split": images.split}
-    shape, sizes = generator.latent_shape(recipe.resolution_px), {"sizes": (6,)}
-    blank = StorePlan(
-        path, images.image_ids, images.concepts, shape, "float32", attributes, sizes
+    # create or open a store of latents [M, C, h, w], and resume after its last batch
+    plan = StorePlan(
+        path,
+        images.image_ids,
+        images.concepts,
+        generator.latent_shape(recipe.resolution_px),
+        "float32",
+        {"dataset": images.dataset, "split": images.split},
+        {"sizes": (6,)},
     )
-    with open_writers([blank], launch, reopens_finished=True) as writers:
-        # batches of this process's share
+    with open_writers([plan], launch, reopens_finished=True) as writers:
         (writer,) = writers
-        pending, share = {*writer.pending_rows.tolist()}, launch.shard(rows.tolist())
-        size, workers = (
-            recipe.train.batch_size,
-            count_decoders(recipe.run.workers, launch),
-        )
-        batches = [
-            [*share[start : start + size]] for start in range(0, len(share), size)
-        ]
-        # a batch is encoded again as it was, since batches of other sizes round
-        # differently
-        batches = [batch for batch in batches if pending.intersection(batch)]
-        count = sum(map(len, batches)) * launch.processes
-        with console.progress(f"encoding {images.dataset}", count) as bar:
-            read = partial(read_pictures, images, view, {}, None)
+        pending_rows = set(writer.pending_rows.tolist())
+        share = launch.shard(rows.tolist())
+        batch_size = recipe.train.batch_size
+        workers = count_decoders(recipe.run.workers, launch)
+
+        # encode whole batches again, because other sizes would be rounded differently
+        batches = []
+        n_rows = 0
+        for start in range(0, len(share), batch_size):
+            batch_rows = list(share[start : start + batch_size])
+            if pending_rows.intersection(batch_rows):
+                batches.append(batch_rows)
+                n_rows += len(batch_rows)
+        total = n_rows * launch.processes
+        with console.progress(f"encoding {images.dataset}", total) as bar:
+            read = partial(read_pictures, images, pictures.view, {}, None)
             for batch in load_batches(read, len(images), batches, workers, launch):
                 latents = generator.encode(batch.image.to(launch.device).float() / 255)
-                writer.write(
-                    batch.rows, latents.cpu().numpy(), sizes=batch.sizes.numpy()
-                )
+                sizes = batch.sizes.numpy()
+                writer.write(batch.rows, latents.cpu().numpy(), sizes=sizes)
                 bar.advance(len(latents) * launch.processes)
         finish_stores(writers, launch)
     return replace(pictures, latents=open_latents(path, images, rows))
 
 
-def batches(
-    pictures: PriorExamples,
-    steps: range,
-    size: int,
-    passes: int,
-    seed: int,
-    workers: int,
-    launch: Launch,
-) -> Iterator[PictureBatch]:
-    """Yield this process's share of the pictures of `steps`, a batch for each pass.
+def open_latents(path: Path, images: StimulusSet, rows: Int64) -> Latents:
+    """Map a store of latents into memory.
 
     Args:
-        pictures: The pictures.
-        steps: Which steps.
-        size: Pictures a step, over all passes and processes, as `count_in_step` limits
-            it.
-        passes: Batches that the share of a step is cut into.
-        seed: Of the order, which differs between epochs.
-        workers: Processes that decode.
-        launch: This process among those that share the steps.
+        path: File of the store.
+        images: Pictures of the store.
+        rows: Rows whose latents must be stored.
+
+    Returns:
+        Function that reads the latent [C, h, w] and the size ids [6] of a row.
 
     Raises:
-        BrainhiveError: if a picture cannot be decoded.
+        BrainhiveError: if the store is absent, damaged or incomplete, or if it is of
+            other pictures.
     """
-    # positions of each pass in a step
-    cuts = np.array_split(np.asarray(launch.shard(range(size))), passes)
+    with hdf5.open_file(path, LATENTS_COMMAND) as file:
+        latents = hdf5.open_rows(file, "embedding", LATENTS_COMMAND, "f")
+        sizes = hdf5.open_rows(file, "sizes", LATENTS_COMMAND, "f")
+        has_images = Names(hdf5.read_strings(file, "image_id")) == images.image_ids
+        if not has_images or len(latents) != len(images):
+            raise ValueError("it is of other pictures")
+        if not hdf5.read_flags(file, "done")[rows].all():
+            raise ValueError("it lacks the latents of some pictures")
 
-    def order() -> Iterator[list[int]]:
-        """Yield the rows of each cut of each step: every epoch is a new order, cut into
-        whole steps.
-        """
-        steps_per_epoch, shuffled = len(pictures.train) // size, (-1, pictures.train)
-        for step in steps:
-            epoch, step_in_epoch = divmod(step, steps_per_epoch)
-            # by seed and epoch, so that a resumed training has the same order
-            if shuffled[0] != epoch:
-                shuffled = (
-                    epoch,
-                    np.random.default_rng((seed, epoch)).permutation(pictures.train),
-                )
-            for cut in cuts:
-                yield shuffled[1][step_in_epoch * size + cut].tolist()
+    def read(index: int) -> tuple[Tensor, Tensor]:
+        latent = torch.from_numpy(np.array(latents[index]))
+        return latent, torch.from_numpy(np.array(sizes[index]))
 
-    # workers decode ahead; step and positions seed the noise of each picture
-    decodes = pictures.latents is None or pictures.targets.groups
-    loader = load_batches(
-        pictures.read, len(pictures.images), order(), workers if decodes else 0, launch
-    )
-    for (step, cut), batch in zip(product(steps, cuts), loader, strict=True):
-        yield replace(batch, step=step, positions=tuple(cut.tolist()))
+    return read

@@ -37,15 +37,15 @@ from brainhive_cli.training.prior.loop import (
     LAST,
     PriorLearner,
     Training,
-    require_fit,
+    check_fit,
     train,
 )
 from brainhive_cli.training.prior.recipe import INCEPTION, Recipe
 from brainhive_cli.training.prior.samples import (
-    loss_curve,
+    draw_loss_curve,
     measure_distribution,
-    show,
-    try_out,
+    save_samples,
+    try_sampling,
 )
 
 ALONE = Launch(0, 1, "cpu")
@@ -152,7 +152,7 @@ class PriorRun(RunJob):
         recipe.generator.check()
         if recipe.sampler is not None:
             recipe.sampler.check()
-        require_fit(recipe, self._find_dims())
+        check_fit(recipe, self._find_dims())
         # each pass of each process needs a picture
         processes = count_processes(recipe.run)
         size = train.batch_size * train.accumulate * processes
@@ -175,10 +175,10 @@ class PriorRun(RunJob):
 
     def summarise(self, run: OpenRun) -> Summary:
         """Train to the last step, save the prior, and measure it."""
-        pictures = self.pictures.on(self.recipe, run.launch)
+        pictures = self.pictures.to_device(self.recipe, run.launch)
         measurements = _train(self.recipe, pictures, run)
         return Summary(
-            measurements, [*loss_curve(run.folder), *artifacts.read(run.folder)]
+            measurements, [*draw_loss_curve(run.folder), *artifacts.read(run.folder)]
         )
 
     def describe(self, run: OpenRun) -> Result:
@@ -232,7 +232,7 @@ def _train(recipe: Recipe, pictures: PriorExamples, run: OpenRun) -> Measurement
     with console.progress("loading what is trained"):
         training = Training.begin(recipe, pictures, launch)
         learner = PriorLearner(training.prior, recipe.freeze, recipe.train)
-    try_out(training, folder)
+    try_sampling(training, folder)
     at_start = _learn(training, run, learner)
 
     # save and measure what was learned
@@ -243,7 +243,7 @@ def _train(recipe: Recipe, pictures: PriorExamples, run: OpenRun) -> Measurement
     launch.run_on_main(
         lambda: folder.replace("model", lambda part: _save(training, part))
     )
-    samples = show(training, folder, LAST) if launch.is_main else {}
+    samples = save_samples(training, folder, LAST) if launch.is_main else {}
     # FID and KID need many pictures; their failure leaves the other metrics
     distances = dict[str, Metric]()
     missing = dict[str, str]()
@@ -333,7 +333,7 @@ def _learn(training: Training, run: OpenRun, learner: PriorLearner) -> list[floa
             )
             if not (launch.is_main and is_due):
                 return
-            samples = show(training, folder, f"step-{step:06d}")
+            samples = save_samples(training, folder, f"step-{step:06d}")
             # metrics that failed have an error instead of values [N]
             means = {
                 name: float(v.mean())

@@ -47,14 +47,16 @@ PictureFeatures = Callable[[Tensor], Tensor]
 
 
 @console.progress("drawing samples")
-def show(training: Training, folder: RunFolder, name: str) -> dict[str, ValuesOrError]:
+def save_samples(
+    training: Training, folder: RunFolder, name: str
+) -> dict[str, ValuesOrError]:
     """Generate the sample items, in one process, on a sheet `samples/<name>.png`;
     return their metrics.
     """
     # the main process generates alone
     training = replace(training, launch=training.launch.single_process)
     recipe, images, launch = training.recipe, training.pictures.images, training.launch
-    chosen = training.pictures.held[: recipe.sample_items]
+    chosen = training.pictures.held_out_rows[: recipe.sample_items]
     if not len(chosen):
         return {}
 
@@ -104,7 +106,7 @@ def show(training: Training, folder: RunFolder, name: str) -> dict[str, ValuesOr
     return metrics
 
 
-def loss_curve(run: RunFolder) -> list[artifacts.Curve]:
+def draw_loss_curve(run: RunFolder) -> list[artifacts.Curve]:
     """Draw the loss over the steps, as the log has it; nothing where there are not
     two.
     """
@@ -162,7 +164,10 @@ def _load_distances(training: Training) -> tuple[Int64, PictureFeatures]:
     take.
     """
     recipe, launch = training.recipe, training.launch
-    chosen, name = training.pictures.held[: recipe.fid_items], recipe.fid_features
+    chosen, name = (
+        training.pictures.held_out_rows[: recipe.fid_items],
+        recipe.fid_features,
+    )
     # refuse too few items before a network is loaded
     require_distances(len(chosen))
     if name == INCEPTION:
@@ -170,7 +175,7 @@ def _load_distances(training: Training) -> tuple[Int64, PictureFeatures]:
     return chosen, _encoder_features(encoders.resolve(name), launch)
 
 
-def try_out(training: Training, folder: RunFolder) -> None:
+def try_sampling(training: Training, folder: RunFolder) -> None:
     """Sample and measure before the first step, so that what is missing is known before
     hours of training.
     """
@@ -183,7 +188,7 @@ def _try_out(training: Training, folder: RunFolder) -> None:
         # one picture suffices to try the network
         return features(_true(training, chosen[:1])).double().cpu().numpy()
 
-    metrics = show(training, folder, "step-000000")
+    metrics = save_samples(training, folder, "step-000000")
     if training.recipe.fid_items:
         metrics["fid"] = _or_reason(try_distances)
     # report before the training what cannot be measured after it
@@ -218,7 +223,7 @@ def _generate(training: Training, generator: Any, chosen: Int64) -> Tensor:
         # batches as large as those of the training
         for start in range(0, len(chosen), recipe.train.batch_size):
             rows = chosen[start : start + recipe.train.batch_size]
-            embeddings = training.embeddings(
+            embeddings = training.gather_embeddings(
                 PictureBatch(*training.pictures.read(rows.tolist()))
             )
             conditioning = training.prior.condition_on_embeddings(embeddings)

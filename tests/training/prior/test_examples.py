@@ -13,7 +13,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.media.views import PictureBatch
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.training.prior import examples
-from brainhive_cli.training.prior.examples import PriorExamples, batches
+from brainhive_cli.training.prior.examples import PriorExamples, load_examples
 
 LAUNCH = Launch(0, 1, torch.device("cpu"))
 
@@ -43,7 +43,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def rows_of(launch: Launch = LAUNCH, **changes: Any) -> list[tuple[int, ...]]:
     """Step, positions and rows of each batch."""
     settings = {"steps": range(5), "size": 3, "passes": 2, "seed": 4, "workers": 0}
-    drawn = batches(pictures_of(), **{**settings, **changes}, launch=launch)
+    drawn = load_examples(pictures_of(), **{**settings, **changes}, launch=launch)
     return [(batch.step, *batch.positions, *batch.rows.tolist()) for batch in drawn]
 
 
@@ -87,7 +87,7 @@ def test_workers_decode_unless_nothing_is_to_be_decoded(
 ) -> None:
     targets: Any = SimpleNamespace(groups=groups)
     pictures = pictures_of(latents=latents, targets=targets)
-    next(batches(pictures, range(1), 3, 1, 0, 3, LAUNCH))
+    next(load_examples(pictures, range(1), 3, 1, 0, 3, LAUNCH))
     (call,) = loads
     assert call[1:] == (10, workers, LAUNCH) and call[0] == pictures.read
 

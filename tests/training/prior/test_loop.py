@@ -34,7 +34,7 @@ class Small(Training):
 
     losses = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
-    def loss(self, batch: PictureBatch) -> torch.Tensor:
+    def compute_loss(self, batch: PictureBatch) -> torch.Tensor:
         return self.prior.part.weight.sum() * 0 + self.losses[batch.step]
 
     def validate(self) -> list[float]:
@@ -53,7 +53,7 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Any:
             for rows in np.array_split(np.arange(size), passes):
                 yield PictureBatch(rows, empty, empty, {}, step=step)
 
-    monkeypatch.setattr(loop, "batches", draw)
+    monkeypatch.setattr(loop, "load_examples", draw)
 
     def make(*overrides: str) -> Small:
         recipe = Recipe.resolve("train-prior", None, {}, (
@@ -131,10 +131,10 @@ def test_a_learner_keeps_its_recent_losses_and_clips_to_one() -> None:
     learner = PriorLearner(
         prior, [], PriorTrain(lr=0.1, weight_decay=0.0, accumulate=2)
     )
-    assert learner.losses.maxlen == 200 and learner.step == 0
+    assert learner.recent_losses.maxlen == 200 and learner.step == 0
     prior.part.weight.grad = torch.full((1, 1), 4.0)
     learner.update()
-    assert learner.norm == 4 and learner.step == 1
+    assert learner.grad_norm == 4 and learner.step == 1
     assert prior.part.weight.grad is None
     (state,) = learner.optimizer.state.values()
     # Adam keeps a tenth of the first gradient

@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.training.prior.loop import DTYPES, load_generator, trainable
+from brainhive_cli.training.prior.loop import DTYPES, freeze_modules, load_generator
 from brainhive_cli.training.prior.recipe import INCEPTION, Recipe
 
 
@@ -53,13 +53,13 @@ def test_a_sampler_is_a_kind_or_a_source() -> None:
 
 def test_some_known_part_of_a_prior_remains_to_be_trained() -> None:
     prior: Any = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 3)})
-    assert len(trainable(prior, [])) == 4
-    found = trainable(prior, ["a"])
+    assert len(freeze_modules(prior, [])) == 4
+    found = freeze_modules(prior, ["a"])
     assert [tuple(parameter.shape) for parameter in found] == [(3, 2), (3,)]
     assert not prior["a"].weight.requires_grad
     for frozen in (["a", "b"], ["c"], ["a", "c"]):
         with pytest.raises(BrainhiveError):
-            trainable(prior, frozen)
+            freeze_modules(prior, frozen)
 
 
 def test_a_generator_without_a_training_is_refused() -> None:

@@ -13,7 +13,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.targets.targets import OnlineTargets, StoreTargets
 from brainhive_cli.models.generators.sdxl import SDXL
-from brainhive_cli.training.prior.examples import batches
+from brainhive_cli.training.prior.examples import load_examples
 from brainhive_cli.training.prior.loop import Training
 
 TIMM = "{kind: timm, source: random, architecture: test_vit}"
@@ -24,8 +24,10 @@ ROUNDING = 1e-5
 
 
 def embeddings(training: Training) -> dict[str, torch.Tensor]:
-    batch = next(batches(training.pictures, range(1), 4, 1, 0, 0, training.launch))
-    return training.embeddings(batch)
+    batch = next(
+        load_examples(training.pictures, range(1), 4, 1, 0, 0, training.launch)
+    )
+    return training.gather_embeddings(batch)
 
 
 def test_what_a_prior_cannot_learn_from_is_refused(
@@ -83,8 +85,8 @@ CACHED = "cache_latents=true"
 
 
 def loss(training: Training) -> torch.Tensor:
-    return training.loss(
-        next(batches(training.pictures, range(1), 4, 1, 0, 0, training.launch))
+    return training.compute_loss(
+        next(load_examples(training.pictures, range(1), 4, 1, 0, 0, training.launch))
     )
 
 

@@ -20,7 +20,7 @@ from brainhive_cli.data.media.views import (
 )
 from brainhive_cli.models import priors
 from brainhive_cli.models.heads import Conditioning
-from brainhive_cli.training.prior.examples import batches
+from brainhive_cli.training.prior.examples import load_examples
 from brainhive_cli.training.prior.loop import PriorLearner, Training, train
 from tests.worlds.command_fixtures import first_batch
 
@@ -82,7 +82,7 @@ def test_gradient_checkpointing_keeps_less_and_gives_the_same_gradient(settings,
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            loss = training.loss(first_batch(training))
+            loss = training.compute_loss(first_batch(training))
         loss.backward()
         return kept[0], [p.grad for p in training.prior.parameters()]
 
@@ -101,18 +101,18 @@ def test_tokens_are_zeroed_at_the_rate_asked_for_and_then_carry_nothing(
     training = begun(*settings, "token_dropout=0.3")
     batch = first_batch(training, 10)
 
-    kept, _ = training.draw(many(2000))
-    drawn, random = training.draw(batch)
-    loss = training.loss(batch)
+    kept, _ = training.draw_dropout(many(2000))
+    drawn, random = training.draw_dropout(batch)
+    loss = training.compute_loss(batch)
 
     # four standard errors
     assert float(kept.float().mean()) == pytest.approx(0.7, abs=0.04)
     assert 0 < drawn.sum() < 10
-    token = training.prior.fuser(training.embeddings(batch))
+    token = training.prior.fuser(training.gather_embeddings(batch))
     token = torch.where(drawn, token, torch.zeros_like(token))
     given = Conditioning(embeddings=training.prior.project(training.prior.adapt(token)))
     direct = training.generator.loss(
-        training.latents(batch), given, random, batch.sizes
+        training.get_latents(batch), given, random, batch.sizes
     )
     assert torch.allclose(loss, direct, rtol=1e-6)
 
@@ -120,7 +120,9 @@ def test_tokens_are_zeroed_at_the_rate_asked_for_and_then_carry_nothing(
 def test_bf16_is_the_diffusion_models_dtype_and_not_the_priors(settings, begun):
     exact, coarse = begun(*settings), begun(*settings, "train.precision=bf16")
 
-    losses = [training.loss(first_batch(training)) for training in (exact, coarse)]
+    losses = [
+        training.compute_loss(first_batch(training)) for training in (exact, coarse)
+    ]
     losses[1].backward()
 
     assert (
@@ -183,7 +185,7 @@ def test_each_key_reaches_the_loss_and_each_but_the_posterior_validation(
 ):
     plain = begun(*settings)
     loss, validated = plain.loss(first_batch(plain)), plain.validate()
-    assert plain.ids(first_batch(plain))[0].tolist() == [51, 75, 0, 8, 32, 32]
+    assert plain.get_size_ids(first_batch(plain))[0].tolist() == [51, 75, 0, 8, 32, 32]
     for key in KEYS:
         other = begun(*settings, key)
         assert not torch.allclose(other.loss(first_batch(other)), loss, rtol=1e-6), key
@@ -197,8 +199,8 @@ def test_posteriors_are_sampled_by_step_and_place_whoever_samples_them(settings,
     def drawn(rank: int, processes: int, passes: int = 1) -> torch.Tensor:
         launch = Launch(rank, processes, torch.device("cpu"))
         training = begun(*settings, launch=launch)
-        mine = batches(training.pictures, range(3, 4), 8, passes, 0, 0, launch)
-        return torch.cat([training.latents(batch) for batch in mine])
+        mine = load_examples(training.pictures, range(3, 4), 8, passes, 0, 0, launch)
+        return torch.cat([training.get_latents(batch) for batch in mine])
 
     whole = drawn(0, 1)
     assert torch.allclose(
@@ -206,13 +208,13 @@ def test_posteriors_are_sampled_by_step_and_place_whoever_samples_them(settings,
     )
     training = begun(*settings)
     batch = first_batch(training, 1)
-    later = training.latents(replace(batch, step=1))
-    assert not torch.allclose(training.latents(batch), later, atol=ROUNDING)
+    later = training.get_latents(replace(batch, step=1))
+    assert not torch.allclose(training.get_latents(batch), later, atol=ROUNDING)
 
     many = replace(
         batch, image=batch.image.expand(400, -1, -1, -1), positions=tuple(range(400))
     )
-    found, vae = training.latents(many), training.generator.vae
+    found, vae = training.get_latents(many), training.generator.vae
     posterior = vae.encode(batch.image.float() / 127.5 - 1).latent_dist
     mean, spread = (
         vae.config.scaling_factor * each[0] for each in (posterior.mean, posterior.std)
@@ -260,7 +262,7 @@ def test_two_processes_may_draw_equal_noise_as_the_published_code(settings, begu
             )
             positions = tuple(training.launch.shard(range(8)))
             batch = replace(many(4), positions=positions)
-            is_kept, random = training.draw(batch)
+            is_kept, random = training.draw_dropout(batch)
             noise = torch.stack([torch.rand(3, generator=each) for each in random])
             drawn.append((is_kept, noise))
         (kept, noise), (other_kept, other_noise) = drawn

@@ -8,9 +8,9 @@ import torch
 
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.training.prior.examples import batches
+from brainhive_cli.training.prior.examples import load_examples
 from brainhive_cli.training.prior.loop import LAST, PriorLearner, train
-from brainhive_cli.training.prior.samples import loss_curve, show
+from brainhive_cli.training.prior.samples import draw_loss_curve, save_samples
 from tests.tools.recorded_numbers import Recorded
 
 DESIGNS: dict[str, tuple[str, ...]] = {
@@ -53,22 +53,22 @@ def test_four_steps(
 
     pictures = training.pictures
     two = Launch(1, 2, torch.device("cpu"))
-    drawn = [*batches(pictures, range(2, 5), 5, 2, 1, 0, two)]
+    drawn = [*load_examples(pictures, range(2, 5), 5, 2, 1, 0, two)]
     weights = training.prior.state_dict().values()
     recorded(
         digits=4,
-        held=pictures.held,
-        learned=pictures.train,
+        held=pictures.held_out_rows,
+        learned=pictures.training_rows,
         at_start=at_start,
         at_end=training.validate(),
-        samples=show(training, folder, LAST),
+        samples=save_samples(training, folder, LAST),
         events=events,
         weights=[float(value.double().norm()) for value in weights],
         rates=[group["lr"] for group in learner.optimizer.param_groups],
-        curve=loss_curve(folder),
+        curve=draw_loss_curve(folder),
         rows=[[batch.step, *batch.positions, *batch.rows.tolist()] for batch in drawn],
-        sizes=[training.ids(batch) for batch in drawn],
-        latents=[training.latents(batch) for batch in drawn],
-        kept=[training.draw(batch)[0].tolist() for batch in drawn],
-        embeddings=[training.embeddings(batch) for batch in drawn],
+        sizes=[training.get_size_ids(batch) for batch in drawn],
+        latents=[training.get_latents(batch) for batch in drawn],
+        kept=[training.draw_dropout(batch)[0].tolist() for batch in drawn],
+        embeddings=[training.gather_embeddings(batch) for batch in drawn],
     )
