@@ -1,10 +1,9 @@
-"""The run of train-prior: a prior is trained on a frozen diffusion model, then measured
-on pictures kept from training.
-"""
+"""Run of train-prior: training of a prior, and its metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +23,7 @@ from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch, count_processes
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, index_by_name
 from brainhive_cli.core.parts import list_papers
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import PUBLISHED_FACTS, Dataset, list_pictures
 from brainhive_cli.data.stores.learned import LearnedPictures, TrainingHistory
@@ -49,15 +49,15 @@ from brainhive_cli.training.prior.samples import (
 )
 
 ALONE = Launch(0, 1, "cpu")
-"""The process that lists and checks."""
+"""Launch of the process that lists and checks inputs."""
 
 
 @dataclass(frozen=True)
 class PriorRun(RunJob):
-    """Run of train-prior, from the newest checkpoint if there is one.
+    """Run of train-prior.
 
     Attributes:
-        recipe: Its settings.
+        recipe: Settings of the run.
         dataset: Data set of the pictures.
     """
 
@@ -67,130 +67,151 @@ class PriorRun(RunJob):
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
-        """Build the data set of a recipe."""
+        """Make the run of a recipe."""
         return cls(recipe, recipe.dataset.build(recipe.paths))
 
     @property
     def label(self) -> str:
-        """First part of the run's name."""
+        """First part of the name of the run."""
         return f"{self.dataset.name}-{self.recipe.prior.kind}"
+
+    def summarise(self, run: OpenRun) -> Summary:
+        """Train the prior, save it, and measure it.
+
+        1. Load pictures, diffusion model and prior, and set up the optimizer.
+        2. Sample once, so that missing weights are reported before the training.
+        3. Train to the last step, from the newest checkpoint if there is one.
+        4. Save the prior with the list of its training pictures.
+        5. Measure it on held-out pictures.
+        """
+        recipe = self.recipe
+        folder = run.folder
+        launch = run.launch
+        pictures = self.pictures.to_device(recipe, launch)
+        with console.progress("loading the models"):
+            training = Training.begin(recipe, pictures, launch)
+            learner = PriorLearner(training.prior, recipe.freeze, recipe.train)
+        try_sampling(training, folder)
+        losses = {"validation_loss_at_start": _train(training, run, learner)}
+        losses["validation_loss"] = training.validate()
+        launch.run_on_main(
+            lambda: folder.replace("model", partial(_save_prior, training))
+        )
+        measurements = _measure(training, folder, losses)
+        curves = draw_loss_curve(folder)
+        return Summary(measurements, curves + artifacts.read(folder))
 
     @cached_property
     def pictures(self) -> PriorExamples:
-        """Pictures with their embeddings, as one process on the CPU sees them."""
+        """Pictures with their embeddings, for one process on the CPU."""
         return PriorExamples.open(self.recipe, ALONE)
 
     def inputs(self) -> list[Input]:
-        """List the pictures with their embeddings, what is trained, and the networks of
-        metrics.
-        """
+        """List the pictures, embeddings, models and networks of metrics."""
         recipe = self.recipe
-        parts = [recipe.generator]
+        generators = [recipe.generator]
         if recipe.sampler is not None:
-            parts.append(recipe.sampler)
-
-        def list_files() -> list[Input]:
-            # latents that are kept stand for the pictures
-            if recipe.cache_latents:
-                return []
-            return list_pictures(self.dataset, recipe.split)
-
-        def list_prior() -> list[Input]:
-            # a digest, since a name may mean another prior later
-            if (source := recipe.continue_from) is None:
-                return list(recipe.prior.inputs())
-            return [priors.find_input(source)]
-
+            generators.append(recipe.sampler)
         return collect_inputs(
-            list_files,
+            self._list_pictures,
             self._list_stores,
             self._list_encoders,
-            list_prior,
-            lambda: [one for part in parts for one in part.inputs()],
+            self._list_prior,
+            lambda: chain.from_iterable(config.inputs() for config in generators),
             lambda: _list_metrics(recipe),
         )
 
+    def _list_pictures(self) -> list[Input]:
+        """List the pictures, unless their latents are cached."""
+        if self.recipe.cache_latents:
+            return []
+        return list_pictures(self.dataset, self.recipe.split)
+
+    def _list_prior(self) -> list[Input]:
+        """List the weights of the prior. A continued prior has a digest."""
+        if self.recipe.continue_from is None:
+            return list(self.recipe.prior.inputs())
+        return [priors.find_input(self.recipe.continue_from)]
+
     def _list_stores(self) -> list[Input]:
-        """List the embeddings, those that are computed now as well."""
+        """List the stores of the embeddings, also if they are computed now."""
         recipe = self.recipe
-        listed = []
-        for one in list_store_inputs(
+        stores = list_store_inputs(
             self.dataset, recipe.dataset, recipe.split, recipe.encoders, recipe.paths
-        ):
-            if one.error is not None and recipe.embed_missing:
-                one = replace(one, error=None, note="embedded by this command")
-            elif isinstance(one.error, MissingData):
-                way = f"{one.error.hint}, or add --embed-missing"
-                one = replace(one, error=MissingData(one.error.message, way))
-            listed.append(one)
-        return listed
+        )
+        inputs = []
+        for store in stores:
+            if store.error is not None and recipe.embed_missing:
+                store = replace(store, error=None, note="embedded by this command")
+            elif isinstance(store.error, MissingData):
+                hint = f"{store.error.hint}, or add --embed-missing"
+                store = replace(store, error=MissingData(store.error.message, hint))
+            inputs.append(store)
+        return inputs
 
     def _list_encoders(self) -> list[Input]:
-        """List what the encoders read whose embeddings are computed now."""
-        groups = self.pictures.targets.groups
-        configs = [config for group in groups for config in group.configs]
-        return [one for config in configs for one in config.inputs()]
+        """List the weights of encoders whose embeddings are computed now."""
+        inputs = []
+        for group in self.pictures.targets.groups:
+            for config in group.configs:
+                inputs += config.inputs()
+        return inputs
 
     def _find_dims(self) -> dict[str, int] | None:
-        """Find D of each embedding, in its store or by its encoder; None where that
-        is not here.
+        """Find the width of each embedding, or return None if an encoder is absent.
 
         Raises:
-            BrainhiveError: if an embedding is no vector.
+            BrainhiveError: if an embedding is not a vector.
         """
         try:
-            is_here = all(one.state == "here" for one in self._list_encoders())
-        except MissingData:  # which is listed
+            inputs = self._list_encoders()
+        except MissingData:
             return None
-        return self.pictures.targets.dims if is_here else None
+        if any(entry.state != "here" for entry in inputs):
+            return None
+        return self.pictures.targets.dims
 
     def check(self) -> None:
-        """Put generator, prior and sampler together by their shapes, and count the
-        pictures of a step.
+        """Check that the models fit, and that each pass has a picture.
+
+        Raises:
+            BrainhiveError: if an input does not fit the recipe.
         """
-        recipe, train = self.recipe, self.recipe.train
+        recipe = self.recipe
+        settings = recipe.train
         recipe.generator.check()
         if recipe.sampler is not None:
             recipe.sampler.check()
         check_fit(recipe, self._find_dims())
-        # each pass of each process needs a picture
         processes = count_processes(recipe.run)
-        size = train.batch_size * train.accumulate * processes
-        self.pictures.count_in_step(size, train.accumulate, processes)
+        size = settings.batch_size * settings.accumulate * processes
+        self.pictures.count_in_step(size, settings.accumulate, processes)
 
     def count_work(self) -> Work:
-        """Count the steps, by the kind of a step.
+        """Count the steps of the training.
 
         Raises:
-            MissingData: naming the embeddings that are absent.
+            MissingData: if embeddings are absent.
         """
         _ = self.pictures
-        train = self.recipe.train
-        kind = f"{self.recipe.generator.kind} at {self.recipe.resolution_px} px"
+        settings = self.recipe.train
         return Work(
-            f"{kind}, {train.batch_size} a step in {train.precision}",
-            train.steps,
+            f"{self.recipe.generator.kind} at {self.recipe.resolution_px} px, "
+            f"{settings.batch_size} a step in {settings.precision}",
+            settings.steps,
             "steps",
         )
 
-    def summarise(self, run: OpenRun) -> Summary:
-        """Train to the last step, save the prior, and measure it."""
-        pictures = self.pictures.to_device(self.recipe, run.launch)
-        measurements = _train(self.recipe, pictures, run)
-        return Summary(
-            measurements, [*draw_loss_curve(run.folder), *artifacts.read(run.folder)]
-        )
-
     def describe(self, run: OpenRun) -> Result:
-        """Show the metrics, the sheet of samples and the next command."""
-        path, recipe = run.folder.path, self.recipe
+        """Describe the finished run: metrics, samples and the next command."""
+        path = run.folder.path
+        recipe = self.recipe
         measurements = run.folder.measurements()
         for name, reason in measurements.missing.items():
             console.warn(f"no {name}: {reason}")
-        rows = [
-            (name, m.value, m.interval_text(4), m.n)
-            for name, m in measurements.overall.items()
-        ]
+        rows = []
+        for name, metric in measurements.overall.items():
+            rows.append((name, metric.value, metric.interval_text(4), metric.n))
         table = Table("prior", ("metric", "value", "95 % CI", "n"), rows)
         sheet = path / "samples" / f"{LAST}.png"
         hint = Line(
@@ -203,58 +224,98 @@ class PriorRun(RunJob):
         return Result(path, (table,), measurements, files, hint)
 
 
-def _list_metrics(recipe: Recipe) -> list[Input]:
-    """List the networks of the metrics, which are left out without them."""
-    # without sample items nothing is drawn that could be compared
-    similar = recipe.similarity if recipe.sample_items else []
-    inputs = [one for config in similar for one in config.inputs()]
-    if recipe.lpips and recipe.sample_items:
-        inputs += perceptual.find_inputs("LPIPS")
-    if recipe.fid_items:
-        # of too few pictures a distance means nothing
-        enough = partial(perceptual.require_distances, recipe.fid_items)
-        inputs.append(Input("FID and KID", error=find_error(enough)))
-        if recipe.fid_features == INCEPTION:
-            inputs += perceptual.find_inputs("FID")
-        else:
-            inputs += encoders.resolve(recipe.fid_features).inputs()
-    # metrics without their network are left out, but a wrong key is an error
-    return [
-        replace(one, is_optional=not isinstance(one.error, RecipeError))
-        for one in inputs
-    ]
+def _train(training: Training, run: OpenRun, learner: PriorLearner) -> list[float]:
+    """Train with trackers and regular samples.
+
+    Returns:
+        The validation losses before the first step.
+    """
+    recipe = training.recipe
+    with run.track("prior", recipe, run.launch, clock="step") as track:
+        after_step = partial(_sample_regularly, training, run.folder, track)
+        return train(training, run.folder, learner, after_step, track)
 
 
-def _train(recipe: Recipe, pictures: PriorExamples, run: OpenRun) -> Measurements:
-    """Train, save the prior, and measure it on pictures kept from training."""
-    folder, launch = run.folder, run.launch
-    # try the sampler before training, so that its errors come first
-    with console.progress("loading what is trained"):
-        training = Training.begin(recipe, pictures, launch)
-        learner = PriorLearner(training.prior, recipe.freeze, recipe.train)
-    try_sampling(training, folder)
-    at_start = _learn(training, run, learner)
+def _sample_regularly(
+    training: Training,
+    folder: RunFolder,
+    track: Callable[[Mapping[str, Any]], None],
+    step: int,
+) -> None:
+    """Draw samples after each `recipe.sample_every` steps, and log their metrics.
 
-    # save and measure what was learned
-    losses = {
-        "validation_loss_at_start": at_start,
-        "validation_loss": training.validate(),
-    }
-    launch.run_on_main(
-        lambda: folder.replace("model", lambda part: _save(training, part))
+    The last step is sampled after the training.
+    """
+    interval = training.recipe.sample_every
+    if not interval or step % interval or step >= training.recipe.train.steps:
+        return
+    samples = save_samples(training, folder, f"step-{step:06d}")
+    means = {}
+    for name, values in samples.items():
+        if not isinstance(values, BrainhiveError):
+            means[name] = float(values.mean())
+    folder.log(step=step, samples=means)
+    track({"step": step, **means})
+
+
+def _save_prior(training: Training, folder: Path) -> None:
+    """Save the prior and its training history.
+
+    Pictures that are held out count as seen.
+    """
+    training.prior.save(folder)
+    images = training.pictures.images
+    recipe = training.recipe
+    dataset_name = recipe.dataset.build(recipe.paths).pictured_as
+    history = TrainingHistory(
+        "last epoch",
+        dataset_name,
+        has_all_subjects=True,
+        split=images.split,
+        stimulus_kinds=(recipe.dataset.kind.replace("_", "-"),),
+        pictures=LearnedPictures.from_image_ids(
+            dataset_name,
+            images.image_ids,
+            training.pictures.targets.pixels,
+            images.concepts,
+        ),
     )
-    samples = save_samples(training, folder, LAST) if launch.is_main else {}
-    # FID and KID need many pictures; their failure leaves the other metrics
-    distances = dict[str, Metric]()
-    missing = dict[str, str]()
+
+    # add the history of the prior that was continued
+    if recipe.continue_from is not None:
+        start_folder = priors.describe(recipe.continue_from).folder
+        if start_folder is not None:
+            history = history.inherit(TrainingHistory.read_folder(start_folder))
+    history.write_folder(folder)
+
+
+def _measure(
+    training: Training, folder: RunFolder, losses: Mapping[str, list[float]]
+) -> Measurements:
+    """Draw the last samples, and measure the prior on held-out pictures.
+
+    Args:
+        training: The trained prior.
+        folder: Folder of the run.
+        losses: Validation losses by name.
+
+    Returns:
+        Metrics, reasons for missing metrics, and papers.
+    """
+    recipe = training.recipe
+    samples: Mapping[str, Any] = {}
+    if training.launch.is_main:
+        samples = save_samples(training, folder, LAST)
+
+    # without FID and KID, the other metrics remain
+    distances: dict[str, Metric] = {}
+    missing: dict[str, str] = {}
     try:
         if recipe.fid_items:
             distances = index_by_name(measure_distribution(training, folder))
     except BrainhiveError as error:
         missing = dict.fromkeys(("fid", "kid"), error.in_one_line)
 
-    # metrics of all values [N]; an error instead of them is the reason for a missing
-    # metric
     protocols: dict[str, Mapping[str, Any]] = {
         "noise prediction, fixed noise": losses,
         f"{recipe.sample_steps} steps": samples,
@@ -273,74 +334,40 @@ def _train(recipe: Recipe, pictures: PriorExamples, run: OpenRun) -> Measurement
                     split="validation",
                 )
 
-    # the papers behind it
+    # papers of the prior, the generator, the encoders and the data set
     dataset = recipe.dataset.build(recipe.paths)
-    names = dict.fromkeys([dataset.recorded_as, dataset.pictured_as])
-    published = [PUBLISHED_FACTS[name] for name in names if name in PUBLISHED_FACTS]
+    dataset_papers: list[str] = []
+    for name in dict.fromkeys([dataset.recorded_as, dataset.pictured_as]):
+        if name in PUBLISHED_FACTS:
+            dataset_papers += PUBLISHED_FACTS[name].cites
     papers = cite(
         prior=list_papers(recipe.prior),
         generator=list_papers(recipe.generator),
         encoders=list_papers(recipe.encoders),
-        dataset=[key for known in published for key in known.cites],
+        dataset=dataset_papers,
     )
     return Measurements(
         {ALL: metrics | distances}, missing, Facts(command="train-prior", set_up=papers)
     )
 
 
-def _save(training: Training, folder: Path) -> None:
-    """Save the prior and the list of pictures it learned from; those held for
-    validation count as seen.
-    """
-    # pictures of this training
-    training.prior.save(folder)
-    images = training.pictures.images
-    recipe = training.recipe
-    name = recipe.dataset.build(recipe.paths).pictured_as
-    source = recipe.continue_from
-    pictures = LearnedPictures.from_image_ids(
-        name, images.image_ids, training.pictures.targets.pixels, images.concepts
-    )
-    learned = TrainingHistory(
-        "last epoch",
-        name,
-        has_all_subjects=True,
-        split=images.split,
-        stimulus_kinds=(recipe.dataset.kind.replace("_", "-"),),
-        pictures=pictures,
-    )
-
-    # and of the prior that it continued from
-    if source is not None and (before := priors.describe(source).folder) is not None:
-        learned = learned.inherit(TrainingHistory.read_folder(before))
-    learned.write_folder(folder)
-
-
-def _learn(training: Training, run: OpenRun, learner: PriorLearner) -> list[float]:
-    """Train with regular samples, log and trackers; return the validation losses at the
-    start.
-    """
-    recipe = training.recipe
-    folder, launch = run.folder, run.launch
-    with run.track("prior", recipe, launch, clock="step") as track:
-
-        def after_step(step: int) -> None:
-            # the last step is sampled after the training
-            is_due = (
-                recipe.sample_every
-                and step % recipe.sample_every == 0
-                and step < recipe.train.steps
-            )
-            if not (launch.is_main and is_due):
-                return
-            samples = save_samples(training, folder, f"step-{step:06d}")
-            # metrics that failed have an error instead of values [N]
-            means = {
-                name: float(v.mean())
-                for name, v in samples.items()
-                if not isinstance(v, BrainhiveError)
-            }
-            folder.log(step=step, samples=means)
-            track({"step": step, **means})
-
-        return train(training, folder, learner, after_step, track)
+def _list_metrics(recipe: Recipe) -> list[Input]:
+    """List the networks of the metrics. They are optional, but a wrong key is not."""
+    inputs: list[Input] = []
+    if recipe.sample_items:
+        for config in recipe.similarity:
+            inputs += config.inputs()
+        if recipe.lpips:
+            inputs += perceptual.find_inputs("LPIPS")
+    if recipe.fid_items:
+        error = find_error(partial(perceptual.require_distances, recipe.fid_items))
+        inputs.append(Input("FID and KID", error=error))
+        if recipe.fid_features == INCEPTION:
+            inputs += perceptual.find_inputs("FID")
+        else:
+            inputs += encoders.resolve(recipe.fid_features).inputs()
+    metric_inputs = []
+    for entry in inputs:
+        is_optional = not isinstance(entry.error, RecipeError)
+        metric_inputs.append(replace(entry, is_optional=is_optional))
+    return metric_inputs

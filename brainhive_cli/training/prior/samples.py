@@ -1,12 +1,9 @@
-"""Samples of pictures kept from training, next to the true pictures, and the metrics of
-both.
-"""
+"""Samples of held-out pictures, and their metrics."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import torch
@@ -41,239 +38,284 @@ from brainhive_cli.training.prior.recipe import INCEPTION
 
 SAMPLER_PROMPT = "sampler_prompt.safetensors"
 ValuesOrError = Float64 | BrainhiveError
-"""Values of the items [N], or the reason why there are none."""
+"""Values [N] of a metric, or the error that prevents it."""
 PictureFeatures = Callable[[Tensor], Tensor]
-"""Pictures [N, 3, H, W] in 0..1 to features [N, D]."""
+"""Function from pictures [N, 3, H, W] in 0..1 to features [N, D]."""
+
+
+def try_sampling(training: Training, folder: RunFolder) -> None:
+    """Sample and measure before the first step.
+
+    Metrics that cannot be measured are reported now, and not after hours of training.
+    """
+    training.launch.run_on_main(partial(_try_sampling, training, folder))
+
+
+def _try_sampling(training: Training, folder: RunFolder) -> None:
+    """Sample and measure in the main process, and warn about missing metrics."""
+    metrics = save_samples(training, folder, "step-000000")
+    if training.recipe.fid_items:
+        metrics["fid"] = _catch_error(partial(_compute_one_feature, training))
+    for name, values in metrics.items():
+        if isinstance(values, BrainhiveError):
+            console.warn(f"there will be no {name}: {values.in_one_line}")
+
+
+def _compute_one_feature(training: Training) -> Float64:
+    """Compute the features [1, D] of one picture, to try the network of FID."""
+    rows, compute_features = _load_distances(training)
+    features = compute_features(_read_pictures(training, rows[:1]))
+    return features.double().cpu().numpy()
 
 
 @console.progress("drawing samples")
 def save_samples(
     training: Training, folder: RunFolder, name: str
 ) -> dict[str, ValuesOrError]:
-    """Generate the sample items, in one process, on a sheet `samples/<name>.png`;
-    return their metrics.
+    """Generate samples in this process, and save them as `samples/<name>.png`.
+
+    Args:
+        training: Prior, diffusion model and pictures.
+        folder: Folder of the run.
+        name: Name of the sheet. `LAST` also writes a sheet for the page of the run.
+
+    Returns:
+        Metrics of the samples by name.
     """
-    # the main process generates alone
     training = replace(training, launch=training.launch.single_process)
-    recipe, images, launch = training.recipe, training.pictures.images, training.launch
-    chosen = training.pictures.held_out_rows[: recipe.sample_items]
-    if not len(chosen):
+    recipe = training.recipe
+    launch = training.launch
+    rows = training.pictures.held_out_rows[: recipe.sample_items]
+    if not len(rows):
         return {}
+    with _open_sampler(training, folder) as generator:
+        generated = _generate(training, generator, rows)
+    del generator  # the metrics need its memory
+    true = _read_pictures(training, rows)
 
-    # pictures [N, 3, H, W] of the prior, and those that were seen
-    with _sampler(training, folder) as generator:
-        generated = _generate(training, generator, chosen)
-    del generator  # its memory is the metrics' now
-    true = _true(training, chosen)
+    # draw each picture next to its sample
+    concepts = training.pictures.images.concepts
+    tiles = []
+    for row, seen_picture, sample in zip(
+        rows, to_pictures(true), to_pictures(generated), strict=True
+    ):
+        tiles.append(
+            [
+                DrawnTile(seen_picture, [concepts[row]]),
+                DrawnTile(sample, ["generated"]),
+            ]
+        )
+    folder.replace(f"samples/{name}.png", partial(save_sheet, "", tiles))
+    if name == LAST:
+        _write_sheet(training, folder, rows, tiles)
 
-    # a row of two tiles for each item
-    rows = [
-        [DrawnTile(seen, [images.concepts[index]]), DrawnTile(picture, ["generated"])]
-        for index, seen, picture in zip(
-            chosen, to_pictures(true), to_pictures(generated), strict=True
-        )
-    ]
-    folder.replace(f"samples/{name}.png", partial(save_sheet, "", rows))
-    if name == LAST:  # the samples of the finished prior, which a page shows
-        # each tile as a file of its own, for pages
-        sheet_rows = []
-        for row, (index, tiles) in enumerate(zip(chosen, rows, strict=True)):
-            saved = []
-            for column, tile in enumerate(tiles):
-                file = artifacts.save_picture(
-                    folder, f"samples/{row}-{column}", tile.picture
-                )
-                saved.append(artifacts.SheetTile(file, tile.lines[:1]))
-            sheet_rows.append(artifacts.SheetRow(images.image_ids[index], saved))
-        note = (
-            "Of pictures kept from training; made of their own embeddings, without a "
-            "brain."
-        )
-        title, columns = "What the prior generates", ("seen", "generated")
-        artifacts.write(
-            folder,
-            [artifacts.Sheet(title, columns, sheet_rows, section="Samples", note=note)],
-        )
-
-    # metrics of the true and generated pictures
-    metrics = {}
+    metrics: dict[str, ValuesOrError] = {}
     if recipe.lpips:
-        metrics["lpips"] = _or_reason(lambda: lpips(true, generated, launch.device))
+        metrics["lpips"] = _catch_error(lambda: lpips(true, generated, launch.device))
     for config in recipe.similarity:
-        metrics[f"similarity_{config.name}"] = _or_reason(
-            partial(_similarity, config, true, generated, launch)
+        metrics[f"similarity_{config.name}"] = _catch_error(
+            partial(_compute_similarity, config, true, generated, launch)
         )
     return metrics
 
 
-def draw_loss_curve(run: RunFolder) -> list[artifacts.Curve]:
-    """Draw the loss over the steps, as the log has it; nothing where there are not
-    two.
+def _write_sheet(
+    training: Training,
+    folder: RunFolder,
+    rows: Int64,
+    tiles: Sequence[Sequence[DrawnTile]],
+) -> None:
+    """Write the samples of the finished prior for the page of the run.
+
+    Args:
+        training: Pictures of the training.
+        folder: Folder of the run.
+        rows: Rows [N] of the pictures.
+        tiles: Tiles [N, 2] of the pictures and of their samples.
     """
-    # losses of the log, by step
-    loss_by_step = {
-        event["step"]: event["loss"]
-        for event in run.events()
-        if {"step", "loss"} <= event.keys()
-    }
-    line = artifacts.CurveLine("training loss", list(loss_by_step.values()))
-    curve = artifacts.Curve(
-        "Loss", "step", list(loss_by_step), [line], section="Training"
+    image_ids = training.pictures.images.image_ids
+    sheet_rows = []
+    for number, row in enumerate(rows):
+        saved_tiles = []
+        for column, tile in enumerate(tiles[number]):
+            file = artifacts.save_picture(
+                folder, f"samples/{number}-{column}", tile.picture
+            )
+            saved_tiles.append(artifacts.SheetTile(file, tile.lines[:1]))
+        sheet_rows.append(artifacts.SheetRow(image_ids[row], saved_tiles))
+    sheet = artifacts.Sheet(
+        "What the prior generates",
+        ("seen", "generated"),
+        sheet_rows,
+        section="Samples",
+        note="Pictures kept from training, generated from their own embeddings, "
+        "without a brain.",
     )
-    return [curve] if len(loss_by_step) > 1 else []
+    artifacts.write(folder, [sheet])
+
+
+def draw_loss_curve(run: RunFolder) -> list[artifacts.Curve]:
+    """Draw the logged loss over the steps. Empty with fewer than two values."""
+    step_losses = {}
+    for event in run.events():
+        if "step" in event and "loss" in event:
+            step_losses[event["step"]] = event["loss"]
+    if len(step_losses) < 2:
+        return []
+    line = artifacts.CurveLine("training loss", list(step_losses.values()))
+    return [
+        artifacts.Curve("Loss", "step", list(step_losses), [line], section="Training")
+    ]
 
 
 def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
-    """Generate the items kept for it, each process its share, and measure FID and
-    KID.
+    """Measure FID and KID of samples, of which each process generates a share.
 
     Raises:
-        BrainhiveError: if there are too few items, or weights of the network that
-            embeds them are missing.
+        BrainhiveError: if there are too few pictures, or if the weights of the network
+            of the features are absent.
     """
-    recipe, launch = training.recipe, training.launch
-
-    # each process generates its share of the items
-    chosen, features = _load_distances(training)
-    share = chosen[list(launch.shard(range(len(chosen))))]
+    recipe = training.recipe
+    launch = training.launch
+    rows, compute_features = _load_distances(training)
+    share = rows[list(launch.shard(range(len(rows))))]
     pairs = []
     with (
-        _sampler(training, folder) as generator,
+        _open_sampler(training, folder) as generator,
         console.progress(
             "generating pictures for distances of distributions", len(share)
         ) as bar,
     ):
         for start in range(0, len(share), recipe.train.batch_size):
-            rows = share[start : start + recipe.train.batch_size]
-            true = _true(training, rows)
-            generated = _generate(training, generator, rows)
-            pairs.append((features(true).cpu(), features(generated).cpu()))
-            bar.advance(len(rows))
+            batch_rows = share[start : start + recipe.train.batch_size]
+            true = _read_pictures(training, batch_rows)
+            generated = _generate(training, generator, batch_rows)
+            true_features = compute_features(true).cpu()
+            pairs.append((true_features, compute_features(generated).cpu()))
+            bar.advance(len(batch_rows))
 
-    # join the features [N, D] of all processes
-    shares = chain.from_iterable(launch.gather(pairs))
-    true, generated = (torch.cat(joined) for joined in zip(*shares, strict=True))
-    protocol = f"features of {recipe.fid_features}, {recipe.sample_steps} steps"
+    # concatenate the features [N, D] of all processes
+    true_shares = []
+    generated_shares = []
+    for process_pairs in launch.gather(pairs):
+        for true_features, generated_features in process_pairs:
+            true_shares.append(true_features)
+            generated_shares.append(generated_features)
     return measure_distances(
-        true, generated, protocol=protocol, split="validation", seeds=(recipe.seed,)
+        torch.cat(true_shares),
+        torch.cat(generated_shares),
+        protocol=f"features of {recipe.fid_features}, {recipe.sample_steps} steps",
+        split="validation",
+        seeds=(recipe.seed,),
     )
 
 
 def _load_distances(training: Training) -> tuple[Int64, PictureFeatures]:
-    """Choose the items of FID and KID, and load the network whose features these
-    take.
+    """Select the rows of FID and KID, and load the network of their features.
+
+    Raises:
+        BrainhiveError: if there are too few pictures, or no weights.
     """
-    recipe, launch = training.recipe, training.launch
-    chosen, name = (
-        training.pictures.held_out_rows[: recipe.fid_items],
-        recipe.fid_features,
-    )
-    # refuse too few items before a network is loaded
-    require_distances(len(chosen))
+    launch = training.launch
+    rows = training.pictures.held_out_rows[: training.recipe.fid_items]
+    name = training.recipe.fid_features
+    require_distances(len(rows))
     if name == INCEPTION:
-        return chosen, inception(launch.device)
-    return chosen, _encoder_features(encoders.resolve(name), launch)
-
-
-def try_sampling(training: Training, folder: RunFolder) -> None:
-    """Sample and measure before the first step, so that what is missing is known before
-    hours of training.
-    """
-    training.launch.run_on_main(partial(_try_out, training, folder))
-
-
-def _try_out(training: Training, folder: RunFolder) -> None:
-    def try_distances() -> Float64:
-        chosen, features = _load_distances(training)
-        # one picture suffices to try the network
-        return features(_true(training, chosen[:1])).double().cpu().numpy()
-
-    metrics = save_samples(training, folder, "step-000000")
-    if training.recipe.fid_items:
-        metrics["fid"] = _or_reason(try_distances)
-    # report before the training what cannot be measured after it
-    for metric, values in metrics.items():
-        if isinstance(values, BrainhiveError):
-            console.warn(f"there will be no {metric}: {values.in_one_line}")
+        return rows, inception(launch.device)
+    return rows, _load_encoder_features(encoders.resolve(name), launch)
 
 
 @contextmanager
-def _sampler(training: Training, folder: RunFolder) -> Iterator[Any]:
-    """Yield the diffusion model that samples; a separate one is loaded for as long as
-    it is needed.
+def _open_sampler(training: Training, folder: RunFolder) -> Iterator[Any]:
+    """Context manager that yields the diffusion model for samples.
+
+    A separate model is loaded, and attached to the prior, if the recipe names one.
     """
-    if training.recipe.sampler is None:
+    recipe = training.recipe
+    if recipe.sampler is None:
         yield training.generator
         return
-    generator = load_generator(
-        training.recipe.sampler, training.recipe, training.launch.device
-    )
+    generator = load_generator(recipe.sampler, recipe, training.launch.device)
     embed_empty_prompt(generator, folder, SAMPLER_PROMPT, training.launch)
-    # the prior under training also conditions this model
     training.prior.attach(generator)
     yield generator
 
 
 @torch.no_grad()
-def _generate(training: Training, generator: Any, chosen: Int64) -> Tensor:
-    """Generate pictures [N, 3, H, W] in 0..1 from the chosen ones' embeddings."""
-    recipe, batches = training.recipe, []
+def _generate(training: Training, generator: Any, rows: Int64) -> Tensor:
+    """Generate pictures [N, 3, H, W] in 0..1 from the embeddings of some pictures.
+
+    Args:
+        training: Prior and pictures.
+        generator: The diffusion model.
+        rows: Rows [N] of the pictures.
+    """
+    recipe = training.recipe
+    image_ids = training.pictures.images.image_ids
     sampling = Sampling(steps=recipe.sample_steps)
-    with console.progress("generating samples", len(chosen)) as bar:
-        # batches as large as those of the training
-        for start in range(0, len(chosen), recipe.train.batch_size):
-            rows = chosen[start : start + recipe.train.batch_size]
-            embeddings = training.gather_embeddings(
-                PictureBatch(*training.pictures.read(rows.tolist()))
-            )
+    batches = []
+    with console.progress("generating samples", len(rows)) as bar:
+        # batches of the training's size fit into memory
+        for start in range(0, len(rows), recipe.train.batch_size):
+            batch_rows = rows[start : start + recipe.train.batch_size].tolist()
+            batch = PictureBatch(*training.pictures.read(batch_rows))
+            embeddings = training.gather_embeddings(batch)
             conditioning = training.prior.condition_on_embeddings(embeddings)
             pictures = generator.generate(
-                conditioning, rows.tolist(), recipe.resolution_px, sampling
+                conditioning, batch_rows, recipe.resolution_px, sampling
             )
             require_finite(
                 pictures,
-                rows.tolist(),
-                [training.pictures.images.image_ids[row] for row in rows],
+                batch_rows,
+                [image_ids[row] for row in batch_rows],
                 recipe.train.precision,
-                "train.precision=fp32, or a lower train.lr",
+                "set train.precision=fp32, or a lower train.lr",
             )
             batches.append(pictures.cpu())
-            bar.advance(len(rows))
+            bar.advance(len(batch_rows))
     return torch.cat(batches)
 
 
-def _true(training: Training, chosen: Int64) -> Tensor:
+def _read_pictures(training: Training, rows: Int64) -> Tensor:
     """Read pictures [N, 3, H, W] in 0..1 as training sees them."""
-    view, images = training.pictures.view, training.pictures.images
-    return torch.stack([view(images.open(index))[0] for index in chosen.tolist()]) / 255
+    view = training.pictures.view
+    images = training.pictures.images
+    pictures = [view(images.open(row))[0] for row in rows.tolist()]
+    return torch.stack(pictures) / 255
 
 
-def _similarity(
+def _compute_similarity(
     config: EncoderConfig, true: Tensor, generated: Tensor, launch: Launch
 ) -> Float64:
-    """Cosine of an encoder's embeddings of true and generated pictures: [N]."""
-    features = _encoder_features(config, launch)
-    return (
-        F.cosine_similarity(features(true), features(generated)).double().cpu().numpy()
+    """Compute the cosine [N] of an encoder's embeddings of pictures and samples."""
+    compute_features = _load_encoder_features(config, launch)
+    similarity = F.cosine_similarity(
+        compute_features(true), compute_features(generated)
     )
+    return similarity.double().cpu().numpy()
 
 
-def _encoder_features(config: EncoderConfig, launch: Launch) -> PictureFeatures:
-    """Load an encoder: pictures [N, 3, H, W] in 0..1 to features [N, D]."""
+def _load_encoder_features(config: EncoderConfig, launch: Launch) -> PictureFeatures:
+    """Load an encoder as a function from pictures to embeddings."""
     encoder = config.prepare()
     encoder.module.to(launch.device)
 
-    def features(images: Tensor) -> Tensor:
-        views = encoder.preprocess_all(to_pictures(images))
+    def compute_features(pictures: Tensor) -> Tensor:
+        views = encoder.preprocess_all(to_pictures(pictures))
         return encode(encoder.module, views, "fp32", launch)[0].flatten(1).clone()
 
-    return features
+    return compute_features
 
 
-def _or_reason(measure: Callable[[], Float64]) -> ValuesOrError:
+def _catch_error(measure: Callable[[], Float64]) -> ValuesOrError:
+    """Return the values of a metric, or its error, such as missing weights.
+
+    Raises:
+        RecipeError: if the recipe has a wrong name.
+    """
     try:
         return measure()
-    except RecipeError:  # a name that does not exist, not weights that are missing
+    except RecipeError:
         raise
     except BrainhiveError as error:
         return error
