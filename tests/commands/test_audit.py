@@ -935,7 +935,7 @@ def brainhive(*arguments: str) -> Any:
     return CliRunner(env={"COLUMNS": "300"}).invoke(app, ["audit", *arguments])
 
 
-def test_a_run_of_the_project_passes_and_a_cheat_ends_with_its_own_code(
+def test_our_own_run_passes_and_a_cheat_has_its_own_exit_code(
     world: Path, trained: Path, evaluated: Any, tmp_path: Path
 ) -> None:
     # predictions and gallery of a subject, with the numbers of eval-retrieval

@@ -73,9 +73,7 @@ def test_a_collapsed_store_is_caught_and_a_good_one_is_not(
     )
 
 
-def test_files_folders_and_patterns_name_stores_and_json_has_all_figures(
-    sound, collapsed
-):
+def test_stores_are_named_by_files_folders_or_patterns(sound, collapsed):
     pattern = str(sound.parent / "s*.h5")
     ended = CliRunner().invoke(app, ["check", pattern, "--json"])
     assert ended.exit_code == 0
@@ -140,7 +138,7 @@ def test_a_run_is_checked_by_folder_or_name_next_to_stores(go, sound, home, caps
     assert str(metrics) in capsys.readouterr().err
 
 
-def test_a_data_set_is_checked_by_its_name_and_what_is_missing_ends_with_3(
+def test_checking_an_incomplete_data_set_has_exit_code_3(
     home: Path,
 ) -> None:
     ended = CliRunner().invoke(

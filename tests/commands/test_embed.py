@@ -57,9 +57,7 @@ def test_two_encoders_in_one_pass_give_what_each_gives_directly(
         assert store.done.all()
 
 
-def test_every_store_of_pictures_has_the_digests_of_their_pixels_resumed_or_not(
-    go, home, pictures, folder
-):
+def test_every_store_has_pixel_digests_even_after_resuming(go, home, pictures, folder):
     # the last picture is a copy of the second
     Image.open(pictures / "concept_0/1.png").save(pictures / "concept_3/2.png")
     go("embed", *folder, f"encoders=[{COLOURS!r}]", "batch_size=5")

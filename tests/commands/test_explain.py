@@ -101,7 +101,7 @@ def test_each_subject_has_a_table_of_its_sensors(folder, measurements):
 
 
 @pytest.mark.nightly
-def test_the_finding_and_no_maximum_over_windows_stands_for_the_run(
+def test_a_run_is_summarised_by_its_finding_not_by_a_maximum(
     folder, measurements, world, tmp_path
 ):
     """A maximum over windows is too large, and has neither an interval nor a chance."""
@@ -124,7 +124,7 @@ def test_the_finding_and_no_maximum_over_windows_stands_for_the_run(
         assert "peak" not in output
 
 
-def test_windows_before_the_response_are_at_chance_and_later_ones_above_it(
+def test_only_windows_during_the_response_are_above_chance(
     measurements,
 ):
     windows = read_values(measurements, "windows", "two_way")
@@ -157,9 +157,7 @@ def test_windows_before_the_response_are_at_chance_and_later_ones_above_it(
 
 
 @pytest.mark.nightly
-def test_a_page_is_corrected_as_a_whole_and_says_no_onset_that_a_filter_moved(
-    world, go, small, runs, monkeypatch
-):
+def test_all_analyses_are_corrected_together(world, go, small, runs, monkeypatch):
     """All analyses are corrected together, and a filter hides the onset."""
     corrected_counts: list[int] = []
 

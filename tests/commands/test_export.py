@@ -162,7 +162,7 @@ def compare_with_retrieval(
 
 
 @pytest.mark.nightly
-def test_the_last_whitener_is_folded_in_and_a_submission_needs_torch_alone(
+def test_an_exported_submission_needs_only_torch(
     runs: dict[str, Path], tmp_path: Path
 ) -> None:
     contract = export(runs["whitened"])

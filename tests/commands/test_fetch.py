@@ -102,9 +102,7 @@ def test_a_data_set_is_fetched_and_unpacked_and_commands_read_it(hub, home):
 @pytest.mark.parametrize(
     "name", ["README.md", "Preprocessed_data_250Hz_whiten/sub-02.tar.gz"]
 )
-def test_a_file_of_equal_size_and_another_digest_is_fetched_again(
-    hub, home, name, is_stamp_kept
-):
+def test_a_file_with_a_wrong_digest_is_fetched_again(hub, home, name, is_stamp_kept):
     assert fetch("things-eeg", "unpack=false").exit_code == 0
     path = home / "data/things-eeg" / name
     content, state = path.read_bytes(), path.stat()
@@ -164,7 +162,7 @@ def test_what_needs_an_agreement_is_shown_step_by_step(home):
     assert "for s in 2 5;" in join_lines(ended.stdout)
 
 
-def test_a_hub_that_cannot_be_reached_and_unknown_names_get_one_line(home, go):
+def test_an_unreachable_hub_and_unknown_names_get_one_line(home, go):
     ended = fetch("things-eeg")
     assert ended.exit_code == MissingData.exit_code and "hf download" in ended.stderr
     with pytest.raises(RecipeError, match="'things-egg'"):
@@ -174,9 +172,7 @@ def test_a_hub_that_cannot_be_reached_and_unknown_names_get_one_line(home, go):
     assert "things-eeg" in caught.value.hint
 
 
-def test_room_is_counted_and_an_interrupted_fetch_goes_on_where_it_stopped(
-    hub, home, repositories, monkeypatch
-):
+def test_fetch_checks_the_disk_space_and_resumes(hub, home, repositories, monkeypatch):
     """The disk has space for the download and for half of the unpacked files."""
     sizes = [
         path.stat().st_size

@@ -117,7 +117,7 @@ def make_launch() -> Launch:
 
 
 @pytest.mark.nightly
-def test_all_repetitions_are_kept_with_their_sessions_and_whiteners(raw, go):
+def test_stores_keep_all_repetitions_sessions_and_whiteners(raw, go):
     result = go("prepare")
     go("prepare", "preparation.whiten=no", "name=plain")
 
@@ -202,7 +202,7 @@ def describe_subject() -> str:
     return subject_input.state
 
 
-def test_an_interrupted_preparation_continues_after_the_sessions_that_are_done(raw, go):
+def test_an_interrupted_preparation_skips_finished_sessions(raw, go):
     path = raw / SESSION / "raw_eeg_training.npy"
     content = spoil(path)
     with pytest.raises(BrainhiveError):

@@ -81,7 +81,7 @@ def commit_of(hub: Any, name: str = "me/demo") -> str:
 
 
 @pytest.mark.nightly
-def test_a_check_lists_every_file_with_its_size_and_sends_nothing(
+def test_check_lists_every_file_with_its_size_and_sends_nothing(
     hub: Any, run: Path
 ) -> None:
     shown = brainhive("push", run.name, "hub:me/demo", "--check", "--json")
@@ -100,7 +100,7 @@ def test_a_check_lists_every_file_with_its_size_and_sends_nothing(
 
 
 @pytest.mark.nightly
-def test_a_push_is_one_commit_and_what_comes_back_has_the_same_weights_and_metrics(
+def test_a_push_is_one_commit_and_keeps_weights_and_metrics(
     hub: Any, run: Path
 ) -> None:
     about = ("--contact", "lab@example.org", "--citation", "A paper")
@@ -208,7 +208,7 @@ def test_a_prior_is_pushed_as_priors_are_read(hub: Any, home: Path) -> None:
     assert "train-prior" in message and "train-align" in message
 
 
-def test_an_interrupted_push_leaves_no_commit_and_the_same_again_is_complete(
+def test_an_interrupted_push_leaves_no_commit_and_can_resume(
     hub: Any, run: Path, impatient: None
 ) -> None:
     hub.fail["PUT", "_lfs"] = 99
@@ -239,7 +239,7 @@ def test_ctrl_c_does_not_wait_for_an_upload(
 
 
 @pytest.mark.nightly
-def test_a_tag_stays_what_it_is_and_another_one_has_the_files_of_the_new_model_alone(
+def test_a_tag_never_changes_and_a_new_tag_has_only_new_files(
     hub: Any, run: Path, inter: Path
 ) -> None:
     brainhive("push", run.name, "hub:me/demo@v1")
@@ -267,7 +267,7 @@ def test_a_tag_stays_what_it_is_and_another_one_has_the_files_of_the_new_model_a
     assert modes == ["intra", "intra", "inter", "inter"]
 
 
-def test_where_one_may_not_write_or_all_may_read_is_one_line_with_its_way_out(
+def test_forbidden_and_public_repositories_are_refused(
     hub: Any, run: Path, monkeypatch: pytest.MonkeyPatch, impatient: None
 ) -> None:
     upload_hub.client().create_repo("me/demo", private=False)
@@ -332,7 +332,7 @@ def test_a_model_folder_on_the_hub_is_a_model(hub: Any, run: Path, home: Path) -
     assert tested.measurements().overall == own.measurements().overall
 
 
-def test_what_cannot_be_meant_or_is_damaged_is_refused_before_the_hub_is_asked(
+def test_wrong_or_damaged_models_are_refused_before_the_hub(
     hub: Any, run: Path, home: Path
 ) -> None:
     copy = home / "runs/train-align/copied"

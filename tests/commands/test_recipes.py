@@ -26,7 +26,7 @@ def test_every_shipped_recipe_is_listed_with_its_commands() -> None:
     assert max(map(len, brainhive().stdout.splitlines())) <= 80
 
 
-def test_a_recipe_is_shown_key_by_key_with_value_source_default_and_meaning() -> None:
+def test_a_recipe_is_shown_with_value_and_source_of_each_key() -> None:
     (table,) = json.loads(brainhive("demo/train-align", "--json").stdout)["tables"]
     rows = {row["key"]: row for row in table["rows"]}
     assert (rows["seeds"]["value"], rows["seeds"]["from"]) == (

@@ -116,7 +116,7 @@ def test_a_report_of_the_newest_run_is_one_file_below_reports(home, runs, monkey
         assert say("report", name, "--to", "page.html").exit_code == 0
 
 
-def test_compared_runs_are_tested_item_by_item_where_they_can_be_paired(home, runs):
+def test_compared_runs_are_tested_by_item_if_they_can_be_paired(home, runs):
     made = ("--to", home / "page.html", "--figures", home / "figures")
     found = say("compare", *runs, "--labels", "aligned,base", "--json", *made)
     assert {path.suffix for path in (home / "figures").iterdir()} == {
@@ -187,9 +187,7 @@ def test_bad_input_is_one_line_and_its_exit_code(home, runs):
         assert all(fact in found.stderr for fact in facts), found.stderr
 
 
-def test_a_tidy_table_has_a_row_for_each_metric_of_each_scope_and_for_each_difference(
-    home, runs
-):
+def test_a_tidy_table_has_a_row_for_each_metric_and_difference(home, runs):
     assert (
         say("compare", *runs, "--format", "csv", "--to", home / "table.csv").exit_code
         == 0
@@ -222,7 +220,7 @@ def test_a_tidy_table_has_a_row_for_each_metric_of_each_scope_and_for_each_diffe
     )
 
 
-def test_a_table_of_methods_has_what_is_no_result_below_with_the_reason(
+def test_a_table_of_methods_lists_excluded_runs_with_reasons(
     home: Path,
 ) -> None:
     poor = ranked(home, "poor-0000000001", 0.3)
@@ -303,7 +301,7 @@ def test_a_comparison_names_the_tests_that_p_is_adjusted_over(home: Path) -> Non
     }
 
 
-def test_a_run_that_was_selected_on_test_is_marked_in_every_table(home: Path) -> None:
+def test_runs_selected_on_test_pictures_are_marked_in_tables(home: Path) -> None:
     """Issue 84, row E: tables by subject, differences and sentences had no mark."""
     good = ranked(home, "good-0000000001", 0.9, protocol="intra, selected on test")
     poor = ranked(home, "poor-0000000002", 0.3, protocol="intra, lab")

@@ -84,7 +84,7 @@ def test_a_run_is_removed_when_the_user_agrees(
     assert not runs[1].path.exists()
 
 
-def test_no_run_is_removed_by_the_name_of_a_command_or_without_a_name(
+def test_runs_are_removed_only_by_their_own_name(
     runs: list[RunFolder],
 ) -> None:
     unnamed = brainhive("rm", "--yes")

@@ -77,7 +77,7 @@ def test_frozen_parts_stay_bit_for_bit(go, settings, prior):
         assert has_changed(before[module], after[module]) != is_frozen
 
 
-def test_a_training_that_diverges_stops_and_keeps_the_checkpoint_from_before(
+def test_a_diverging_training_stops_and_keeps_its_checkpoint(
     go, settings, home, monkeypatch
 ):
     compute_loss = SDXL.loss

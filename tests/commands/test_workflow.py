@@ -60,7 +60,7 @@ def test_steps_run_in_order_and_read_the_run_that_they_name(home) -> None:
     assert len([*home.glob("runs/train-align/*")]) == 2
 
 
-def test_a_step_that_names_no_command_and_a_workflow_without_steps_are_refused(
+def test_steps_without_a_command_and_empty_workflows_are_refused(
     home,
 ) -> None:
     with pytest.raises(RecipeError) as caught:
@@ -98,9 +98,7 @@ CELLS = {
 
 
 @pytest.mark.nightly
-def test_a_matrix_runs_each_step_for_its_axes_and_goes_on_where_it_stopped(
-    home, monkeypatch
-) -> None:
+def test_a_matrix_runs_steps_for_its_axes_and_resumes(home, monkeypatch) -> None:
     import torch
 
     here = Launch(0, 1, torch.device("cpu"))

@@ -199,7 +199,7 @@ def test_the_page_is_read_by_its_address_and_by_localhost(started):
     assert statuses == [200] * 5 and url.startswith("http://127.0.0.1:")
 
 
-def test_no_response_gives_out_the_token_or_may_be_read_kept_or_embedded_elsewhere(
+def test_no_response_reveals_the_token_or_can_be_embedded(
     started,
 ):
     page, url = started()
@@ -232,7 +232,7 @@ def test_no_response_gives_out_the_token_or_may_be_read_kept_or_embedded_elsewhe
         assert headers["x-content-type-options"] == "nosniff"
 
 
-def test_a_port_that_is_taken_and_hosts_that_no_browser_names_are_errors():
+def test_an_occupied_port_and_foreign_hosts_are_errors():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(BrainhiveError) as caught:
@@ -244,7 +244,7 @@ def test_a_port_that_is_taken_and_hosts_that_no_browser_names_are_errors():
     assert "192.0.2.1" in str(caught.value)
 
 
-def test_who_connects_later_gets_the_start_the_latest_of_each_kind_and_the_last_results(
+def test_a_late_browser_gets_the_start_and_the_latest_events(
     started,
 ):
     page, url = started()
@@ -264,7 +264,7 @@ def test_who_connects_later_gets_the_start_the_latest_of_each_kind_and_the_last_
         assert history["drawings"] == [98]
 
 
-def test_stop_ends_within_two_seconds_with_open_streams_which_get_the_last_event(
+def test_stop_ends_open_streams_with_the_last_event(
     started,
 ):
     page, url = started()
@@ -467,7 +467,7 @@ def test_the_status_says_stalls_the_end_and_a_lost_connection(started, opened):
     )
 
 
-def test_connections_that_ask_for_nothing_leave_files_for_the_session(
+def test_idle_connections_do_not_exhaust_the_open_files(
     started: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process may open a limited number of files, which connections could use up."""

@@ -128,7 +128,7 @@ def test_any_name_is_drawn_as_it_is(tmp_path, name):
         assert str(escape(name))[:20] in page.split("<svg")[1] and "<b>" not in page
 
 
-def test_rows_of_two_runs_that_are_of_one_query_are_one_row_with_its_stimulus_once(
+def test_rows_of_two_runs_for_the_same_query_become_a_single_row(
     tmp_path,
 ):
     files = [save_picture(tmp_path, name, name) for name in ("red", "blue", "green")]

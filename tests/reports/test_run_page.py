@@ -175,7 +175,7 @@ TOP1 = {"none": 0.5, "zero": 0.1, "half": 0.3}
 VALIDATION = {"none": 0.2, "zero": 0.3, "half": 0.4}
 
 
-def test_where_validation_cannot_choose_a_variant_it_is_stamped_chosen_on_test(
+def test_without_validation_the_best_variant_is_selected_on_test(
     tmp_path,
 ):
     validation = {
@@ -192,7 +192,7 @@ def test_where_validation_cannot_choose_a_variant_it_is_stamped_chosen_on_test(
     assert note.startswith("Bold: best, chosen on test among 3.") and bold == ["none"]
 
 
-def test_the_variant_that_is_best_on_validation_is_named_with_its_test_score(
+def test_the_best_variant_on_validation_is_named_with_its_score(
     tmp_path,
 ):
     run = make_sweep(
@@ -207,7 +207,7 @@ def test_the_variant_that_is_best_on_validation_is_named_with_its_test_score(
     assert note.startswith("Bold: best on validation (top-1).") and bold == ["half"]
 
 
-def test_the_first_screen_has_pairs_and_the_headline_with_its_chance_and_intervals(
+def test_the_first_screen_has_pairs_and_the_headline(
     tmp_path,
 ):
     shown = run(tmp_path, "ours")
@@ -272,7 +272,7 @@ def test_the_finding_says_what_how_often_how_sure_and_of_whom(tmp_path):
         assert ("not significantly" in lead) == (side == "at chance")
 
 
-def test_of_runs_that_are_compared_the_verdict_is_their_difference(tmp_path):
+def test_the_verdict_on_compared_runs_is_about_their_difference(tmp_path):
     (headline,) = lay_out_page([compared(tmp_path)]).headlines
     assert list(headline.at) == ["aligned", "base"]  # a bar each
     lead = lay_out_page([compared(tmp_path)]).lead[0]
@@ -285,7 +285,7 @@ def test_of_runs_that_are_compared_the_verdict_is_their_difference(tmp_path):
         assert fact in lead
 
 
-def test_a_bar_whose_interval_begins_at_zero_is_still_the_headline(tmp_path):
+def test_a_bar_with_an_interval_from_zero_is_still_the_headline(tmp_path):
     """A lower end of 0 was taken for the lack of an interval."""
     headline = draw_headline(run(tmp_path, "low", top1=0.1))
     assert headline.style == "bars"
@@ -329,7 +329,7 @@ def compared(tmp_path: Path) -> RunGroup:
     return RunGroup(runs, [pair], ["other: another gallery"])
 
 
-def test_runs_that_are_compared_stand_below_one_another_with_the_best_and_signs(
+def test_compared_runs_are_rows_with_the_best_and_signs_marked(
     tmp_path,
 ):
     group = compared(tmp_path)
@@ -344,7 +344,7 @@ def test_runs_that_are_compared_stand_below_one_another_with_the_best_and_signs(
     ] == "top-1 by subject, averaged over seeds"
 
 
-def test_tables_for_papers_have_means_deviations_the_best_and_signs_that_are_explained(
+def test_tables_for_papers_have_means_deviations_and_signs(
     tmp_path,
 ):
     table = paper_table(compared(tmp_path))
@@ -394,7 +394,7 @@ SET_UPS = {
 }
 
 
-def test_compared_runs_are_called_by_the_fewest_keys_that_tell_them_apart(tmp_path):
+def test_compared_runs_are_named_by_the_fewest_distinctive_keys(tmp_path):
     runs = [run(tmp_path, name, set_up=set_up) for name, set_up in SET_UPS.items()]
     assert name_by_differences(runs) == [
         "brain-mlp, epochs 25",
@@ -410,7 +410,7 @@ def test_compared_runs_are_called_by_the_fewest_keys_that_tell_them_apart(tmp_pa
     ]
 
 
-def test_headings_have_no_codes_and_numbers_with_caveats_have_a_footnote_sign(tmp_path):
+def test_numbers_with_caveats_have_a_footnote_sign(tmp_path):
     caveats = ("simulated", "selected on test")
     shown = run(tmp_path, "ours", caveats=[*caveats])
     scopes = {ALL: {"top1": metric("top1", 0.5, caveats=caveats)}}
@@ -425,7 +425,7 @@ def test_headings_have_no_codes_and_numbers_with_caveats_have_a_footnote_sign(tm
     assert [line[:3] for line in page.warnings] == ["† S", "‡ S"]
 
 
-def test_captions_and_methods_count_a_picture_once_however_many_saw_it(tmp_path):
+def test_a_picture_is_counted_once_however_many_people_saw_it(tmp_path):
     """Issue 84, row E: they counted a picture for each person who saw it."""
     shown = run(tmp_path, "ours", stimuli=20)
     unknown = run(tmp_path, "shared")

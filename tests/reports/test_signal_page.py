@@ -100,7 +100,7 @@ def simulate_voxels(stimuli=30):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("kind", ("sensors", "voxels"))
-def test_check_plots_draws_one_page_a_store_and_gives_its_numbers(tmp_path, kind):
+def test_check_plots_makes_a_page_of_each_store(tmp_path, kind):
     recording = (
         simulate_recording(1.0, stimuli=30) if kind == "sensors" else simulate_voxels()
     )
@@ -145,7 +145,7 @@ def test_check_plots_draws_one_page_a_store_and_gives_its_numbers(tmp_path, kind
         assert re.search(reliable + r" ms\.", page)
 
 
-def test_slices_show_left_on_the_left_and_the_nose_up_whatever_the_axes_of_the_file():
+def test_slices_show_left_on_the_left_for_any_axes_of_the_file():
     axes, sign = (2, 0, 1), -1
     affine = np.zeros((4, 4))
     for world, axis in enumerate(axes):

@@ -35,7 +35,7 @@ def test_every_encoder_is_listed_by_a_name_that_embed_takes(
     assert row_of["timm"]["here"] == "–"
 
 
-def test_encoders_are_listed_without_a_data_set_as_a_table_or_json(home: Path) -> None:
+def test_encoders_are_listed_without_a_data_set(home: Path) -> None:
     runner = CliRunner(env={"COLUMNS": "80"})
     ended = runner.invoke(app, ["embed", "--list"])
     lines = ended.stdout.splitlines()

@@ -40,9 +40,7 @@ def images(photos: Path, real_home: Path, monkeypatch: pytest.MonkeyPatch) -> st
     return f"{{kind: image-folder, root: {photos}, test_share: 0.25}}"
 
 
-def test_what_real_pictures_evoke_is_found_among_pictures_never_trained_on(
-    images, real_home, go
-):
+def test_responses_to_real_pictures_retrieve_untrained_pictures(images, real_home, go):
     go("embed", f"dataset={images}", f"encoders=[{LITE0!r}]")
     settings = (
         (

@@ -210,7 +210,7 @@ def read_states(result: Result) -> dict[str, str]:
     ("reference", "folder"),
     [("nemar:nm000232", "nm000232"), ("openneuro:ds004212", "ds004212")],
 )
-def test_a_check_lists_files_bytes_and_licence_and_a_fetch_gets_them_once(
+def test_check_lists_files_and_licence_and_fetch_gets_them_once(
     server: Server, home: Path, reference: str, folder: str
 ) -> None:
     checked = fetch(reference, "--check")
@@ -265,7 +265,7 @@ def test_a_connection_that_breaks_is_resumed_where_it_stopped(
     assert read_folder(home / "data/nm000232") == CONTENT
 
 
-def test_an_interrupted_fetch_resumes_and_never_leaves_a_part_under_a_final_name(
+def test_an_interrupted_fetch_leaves_no_partial_final_file(
     server: Server, home: Path
 ) -> None:
     server.breaks[LARGE] = 500_000
@@ -284,7 +284,7 @@ def test_an_interrupted_fetch_resumes_and_never_leaves_a_part_under_a_final_name
     assert read_folder(home / "data/nm000232") == CONTENT
 
 
-def test_a_busy_server_is_asked_again_and_a_bucket_in_its_own_region(
+def test_busy_servers_and_buckets_of_other_regions_are_retried(
     server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.busy = 2
@@ -319,7 +319,7 @@ def shorten(server: Server) -> None:
 
 
 @pytest.mark.parametrize("change", [damage, lengthen, shorten])
-def test_a_file_with_another_content_than_listed_is_refused_and_leaves_nothing(
+def test_a_file_with_unlisted_content_is_refused_and_removed(
     server: Server,
     home: Path,
     change: Callable[[Server], None],
@@ -410,7 +410,7 @@ def test_the_second_host_is_asked_where_the_first_fails(
     assert read_folder(home / "data/things-eeg1") == CONTENT
 
 
-def test_records_of_mosaic_are_chosen_by_their_numbers_over_all_studies() -> None:
+def test_records_of_mosaic_are_numbered_over_all_studies() -> None:
     names = ["NOD/sub-01_NOD.hdf5", "NSD/sub-01_NSD.hdf5", "participants_shared.tsv"]
     files = [hosts.RemoteFile(name, "http://127.0.0.1/", 1) for name in names]
     chosen = hosts.choose_files(files, [RECORDS["sub-01_NSD"]])

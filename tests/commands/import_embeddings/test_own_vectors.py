@@ -85,9 +85,7 @@ def of(small: tuple[str, ...], encoders: str, *more: str) -> tuple[str, ...]:
 
 
 @pytest.mark.nightly
-def test_own_vectors_are_trained_on_evaluated_and_mixed_by_their_name(
-    go, small, own_home, import_
-):
+def test_imported_embeddings_are_used_by_their_name(go, small, own_home, import_):
     """Issue 60, row 11: vectors made of test signals lost their stamp beside a shipped
     encoder.
     """
@@ -126,7 +124,7 @@ def test_own_vectors_are_trained_on_evaluated_and_mixed_by_their_name(
     assert listed.endswith("--encoders mine")
 
 
-def test_pictures_of_own_vectors_are_known_unless_one_cannot_be_read(
+def test_pictures_of_imported_embeddings_are_known_if_readable(
     go, home, tmp_path, capsys
 ):
     """Issue 60, row 11: the stamp of one store is a stamp of all."""

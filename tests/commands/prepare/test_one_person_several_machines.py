@@ -84,7 +84,7 @@ def write_nod(root: Path) -> None:
             epochs.save(folder / f"sub-{subject:02d}_{name}.fif", verbose="ERROR")
 
 
-def test_two_machines_of_the_same_people_are_averaged_and_compared_with_each(
+def test_recordings_of_two_machines_are_averaged_and_compared(
     home: Path,
 ) -> None:
     write_nod(home / "data")

@@ -133,9 +133,7 @@ def test_the_ten_lines_find_photographs_with_what_is_installed(at_home, go):
 
 
 @pytest.mark.nightly
-def test_a_ridge_stands_in_the_table_and_its_line_trains_that_very_ridge(
-    network, go, capsys
-):
+def test_the_line_of_a_ridge_in_the_table_trains_the_same_ridge(network, go, capsys):
     result = go("eval-retrieval", f"run={network}", *QUICK)
     messages = " ".join(capsys.readouterr().err.split())
     path = result.folder / RIDGE_RECIPE
@@ -160,7 +158,7 @@ def test_a_ridge_stands_in_the_table_and_its_line_trains_that_very_ridge(
     assert f"brainhive train-align --recipe {path}" in messages
 
 
-def test_a_ridge_is_not_fitted_where_it_takes_longer_than_the_training(
+def test_a_ridge_that_takes_longer_than_the_training_is_left_out(
     network, go, monkeypatch
 ):
     monkeypatch.setattr(baseline, "OPERATIONS_PER_S", 1.0)
@@ -182,9 +180,7 @@ def test_a_ridge_is_not_fitted_where_it_takes_longer_than_the_training(
         (("loss=mse",), "brain-mlp"),
     ],
 )
-def test_few_pictures_have_a_ridge_unless_the_recipe_says_how_to_train(
-    at_home, keys, kind
-):
+def test_few_pictures_are_decoded_by_a_ridge_by_default(at_home, keys, kind):
     overrides = ["dataset=image-folder", *keys]
     recipe = train_align.Recipe.resolve("train-align", None, {}, overrides)
     assert recipe.backbone.kind == kind

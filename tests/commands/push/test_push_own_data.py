@@ -83,7 +83,7 @@ def run(home: Path) -> Path:
 
 
 @pytest.mark.nightly
-def test_own_recordings_wait_for_a_person_s_word_and_the_documents_tell_of_no_place(
+def test_own_recordings_are_pushed_only_with_consent(
     hub: Any, run: Path, home: Path
 ) -> None:
     message, way = two_lines(brainhive("push", run.name, "hub:me/own"), 1)
@@ -165,7 +165,7 @@ def test_terms_follow_from_kinds_and_not_from_names() -> None:
         assert find_terms(learned, is_prior=False)[1] == unknown
 
 
-def test_an_absolute_path_in_a_text_is_found_and_an_ordinary_text_is_none() -> None:
+def test_absolute_paths_are_found_in_texts() -> None:
     for text, path in (
         ("read from /home/jane/data/x.fif here", "/home/jane/data/x.fif"),
         ('{"root": "/data/study"}', "/data/study"),

@@ -49,7 +49,7 @@ def test_a_cell_is_trained_again_and_nothing_is_written(
 
 
 @pytest.mark.nightly
-def test_other_weights_versions_and_inputs_are_told_and_end_with_another_code(
+def test_verify_reports_changed_weights_versions_and_inputs(
     world: Path, trained: Path, evaluated: Result, tmp_path: Path, go: Go
 ) -> None:
     runs = tmp_path / "moved"
@@ -78,7 +78,7 @@ def test_other_weights_versions_and_inputs_are_told_and_end_with_another_code(
 
 
 @pytest.mark.nightly
-def test_variants_are_verified_and_models_and_absent_data_refused(
+def test_verify_takes_variants_but_no_models_or_absent_data(
     tmp_path: Path, go: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with at_home(tmp_path):
@@ -191,7 +191,7 @@ def test_changed_embeddings_are_named(
     assert result.exit_code == 1 and str(store) in changed
 
 
-def test_an_edited_run_is_refused_without_advice_to_delete_its_digests(
+def test_advice_on_an_edited_run_does_not_delete_its_digests(
     world: Path,
     trained: Path,
     evaluated: Result,

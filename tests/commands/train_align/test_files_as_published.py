@@ -142,9 +142,7 @@ def brainhive(line: str, *arguments: str) -> Result:
     return CliRunner().invoke(app, [*line.split(), *arguments])
 
 
-def test_two_lines_finish_and_the_third_lacks_nothing_after_the_lines_it_prints(
-    hub, things
-):
+def test_the_printed_lines_make_the_missing_inputs(hub, things):
     checked = brainhive(LINES[0], "--check", "--json")
     assert checked.exit_code == 0, checked.stderr
     inputs = {item["what"]: item for item in json.loads(checked.stdout)["inputs"]}
@@ -180,7 +178,7 @@ def test_two_lines_finish_and_the_third_lacks_nothing_after_the_lines_it_prints(
         assert ended.exit_code == 0, ended.stderr
 
 
-def test_atm_s_goes_from_its_files_to_retrieval_and_tests_without_captions(hub, home):
+def test_atm_s_leads_from_its_files_to_retrieval(hub, home):
     root, random = home / "data/things-eeg", np.random.default_rng(0)
     for folder, split in (("training_images", "train"), ("test_images", "test")):
         names = paint(root, folder, side=32)

@@ -23,7 +23,7 @@ VOXELS = (
 )
 
 
-def test_subjects_of_different_widths_train_in_one_run_and_are_decoded(
+def test_subjects_with_different_numbers_of_voxels_share_a_run(
     go, small, world, tmp_path
 ):
     runs = f"paths.runs={tmp_path / 'runs'}"

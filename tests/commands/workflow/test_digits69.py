@@ -47,7 +47,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Pat
         yield home
 
 
-def test_digits_are_drawn_by_the_decoder_of_the_fold_that_has_not_seen_them(
+def test_digits_are_drawn_by_a_decoder_that_did_not_learn_them(
     home: Path,
 ) -> None:
     def run(command: str, *overrides: str) -> Result:

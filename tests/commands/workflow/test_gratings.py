@@ -81,9 +81,7 @@ def decode(home: Path, go: Go, kind: str) -> Result:
 
 
 @pytest.mark.nightly
-def test_frequency_is_decoded_by_time_and_from_time_to_time_in_held_out_runs(
-    home: Path, go: Go
-) -> None:
+def test_frequency_is_decoded_over_time_in_held_out_runs(home: Path, go: Go) -> None:
     found = decode(home, go, "frequency")
     top1, facts = found.metrics.overall["top1"], found.metrics.facts
     assert (top1.n, top1.pool, top1.chance) == (480, 4, 0.25)
@@ -120,7 +118,7 @@ def test_frequency_is_decoded_by_time_and_from_time_to_time_in_held_out_runs(
     )
 
 
-def test_the_same_pictures_in_training_and_test_name_the_way_to_hold_out_runs(
+def test_equal_training_and_test_pictures_suggest_held_out_runs(
     home: Path, go: Go
 ) -> None:
     go("prepare", "preparation.kind=recording", "subjects=1")

@@ -272,7 +272,7 @@ def test_brain_diffuser_goes_from_its_means_to_pictures(published):
 
 
 @pytest.mark.nightly
-def test_mindeye2_goes_from_its_files_over_seven_subjects_to_pictures_of_the_eighth(
+def test_mindeye2_goes_from_seven_subjects_to_a_new_subject(
     published,
 ):
     found = run(

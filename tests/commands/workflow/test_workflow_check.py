@@ -60,7 +60,7 @@ def table_of(recipe: str) -> dict[str, dict[str, str]]:
     return {row["what"]: row for row in table["rows"]}
 
 
-def test_the_steps_of_a_paper_stand_first_with_their_lines_and_states() -> None:
+def test_the_steps_of_a_paper_come_first_with_lines_and_states() -> None:
     rows = table_of("papers/havir")
 
     steps = [row for row in rows.values() if ": brainhive " in row["what"]]
@@ -91,7 +91,7 @@ def test_the_steps_of_a_paper_stand_first_with_their_lines_and_states() -> None:
 
 
 @pytest.mark.nightly
-def test_every_paper_has_steps_to_its_number_and_weights_of_known_size() -> None:
+def test_every_paper_has_steps_and_weights_of_known_size() -> None:
     names = set[str]()
     for paper in PAPERS:
         listed, folder = (
@@ -133,7 +133,7 @@ def test_every_paper_has_steps_to_its_number_and_weights_of_known_size() -> None
     assert documents.read(PUBLISHED, dict[str, dict[str, Any]]).keys() <= names
 
 
-def test_steps_that_are_finished_are_told_from_the_next_and_the_others() -> None:
+def test_finished_steps_differ_from_the_next_and_later_steps() -> None:
     names = [f"step-{number}" for number in range(1, 6)]
     steps = {
         name: {

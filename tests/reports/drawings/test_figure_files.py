@@ -84,7 +84,7 @@ def coarse(monkeypatch):
         monkeypatch.setattr(module, "PNG_DPI", 50)
 
 
-def test_each_figure_is_saved_in_each_format_and_a_damaged_one_is_one_line(tmp_path):
+def test_each_figure_is_saved_in_each_format_or_reported_damaged(tmp_path):
     shown = [
         LOSS,
         Heatmap(
@@ -126,7 +126,7 @@ def test_each_figure_is_saved_in_each_format_and_a_damaged_one_is_one_line(tmp_p
 
 
 @pytest.mark.nightly
-def test_a_figure_carries_the_caveats_of_its_run_and_the_label_where_there_are_several(
+def test_a_figure_shows_the_caveats_and_the_label_of_its_run(
     tmp_path,
 ):
     one, other = (
@@ -143,7 +143,7 @@ def test_a_figure_carries_the_caveats_of_its_run_and_the_label_where_there_are_s
 
 
 @pytest.mark.nightly
-def test_labels_and_titles_become_names_that_are_safe_and_do_not_collide(tmp_path):
+def test_labels_and_titles_become_safe_and_distinct_file_names(tmp_path):
     titles = ["../../Loss: <b>", "..  LOSS  B", "ß–"]
     drawn = [replace(LOSS, title=title) for title in titles]
     shown = make_run(tmp_path, *drawn, label="a/b\\c: über")

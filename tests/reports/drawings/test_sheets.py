@@ -62,7 +62,7 @@ def test_each_item_has_a_row_of_its_own_pictures(tmp_path):
 
 
 @pytest.mark.parametrize(("columns", "width_inch"), [(1, 0), (6, 3.5)])
-def test_words_below_a_picture_touch_no_others_and_stay_on_the_sheet(
+def test_captions_stay_on_the_sheet_and_do_not_overlap(
     tmp_path, monkeypatch, columns, width_inch
 ):
     drawn_boxes, draw = {}, Text.draw
@@ -94,7 +94,7 @@ def test_words_below_a_picture_touch_no_others_and_stay_on_the_sheet(
     )
 
 
-def test_a_sheet_says_how_many_of_how_many_it_shows_and_that_these_are_random():
+def test_a_sheet_says_how_many_random_pictures_it_shows():
     assert (
         describe_sample(6, 2_000, "test pictures", 0)
         == "6 of 2,000 test pictures, drawn at random (seed 0)"

@@ -236,7 +236,7 @@ def test_nothing_fails_is_fetched_or_lost_off_screen(opened):
     }
 
 
-def test_a_table_sorts_by_numbers_and_the_third_click_restores_it(opened):
+def test_a_table_sorts_by_numbers_and_a_third_click_restores_it(opened):
     page, _ = opened()
     table = page.locator("table").first
     orders = []

@@ -77,7 +77,7 @@ def list_numbers(value: Any) -> Iterator[str]:
 
 
 @pytest.mark.nightly
-def test_every_number_of_the_paragraph_is_one_of_the_recipe_or_the_metrics(runs):
+def test_the_recipe_or_metrics_hold_every_number_of_the_methods(runs):
     for trained, tested in runs.values():
         recipe_numbers = set(
             list_numbers(yaml.safe_load((trained / "recipe.yaml").read_text()))
@@ -110,7 +110,7 @@ def test_a_trained_model_is_said_with_its_steps_loss_and_epoch(runs):
         assert "The epoch with the best validation top-1 was kept" in paragraph
 
 
-def test_haxby_and_this_software_are_cited_and_no_method_that_did_not_run(runs):
+def test_methods_cite_only_the_data_software_and_methods_used(runs):
     for folder in runs["lda"]:
         paragraph, cited = (
             describe_methods(make_groups(folder)),

@@ -42,7 +42,7 @@ def test_references_have_every_paper_that_a_part_names():
 
 
 @pytest.mark.nightly
-def test_every_reference_is_named_by_a_part_a_data_set_or_a_recipe():
+def test_a_part_data_set_or_recipe_names_every_reference():
     files = [
         *PACKAGE.rglob("*.py"),
         *PACKAGE.rglob("*.yaml"),
