@@ -1,4 +1,4 @@
-"""Trained brain model of one cell, which encodes and ranks the trials of a subject."""
+"""Trained brain model of one cell, which encodes and ranks the trials of subjects."""
 
 from __future__ import annotations
 
@@ -64,16 +64,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DEFAULT_UNIT = "µV"
-"""Unit of continuous samples of a whitened store that does not say it: that of EEG."""
-
-SIGNALS, PICTURES = 4000, 8192
-"""Numbers encoded at once; signals a multiple of 20, the batches in which NEURONS'
-weights were read.
+"""Unit of EEG, for stores of whitened signals that do not record a unit."""
+SIGNALS_PER_BLOCK = 4000
+"""Number of signals that are encoded together. It is a multiple of 20, the batch size
+with which the weights of NEURONS were published.
 """
+PICTURES_PER_BLOCK = 8192
+"""Number of pictures that are encoded together."""
 
 
 class ModelRun(Protocol):
-    """Contract of the run, or of the model folder, that trained models belong to.
+    """Contract of the run or model folder to which trained models belong.
 
     A `TrainedRun` satisfies it.
     """
@@ -111,16 +112,16 @@ class ModelRun(Protocol):
 
 @dataclass(eq=False)
 class TrainedModel:
-    """The model of one cell; its weights are loaded when they are first asked for.
+    """Model of one cell, whose weights are loaded at their first use.
 
     Attributes:
-        run: The run, or model folder, that it is of.
-        cell: Its training, with the subjects that it is tested on.
-        device: Where it computes.
-        head: The only head by which it is compared; None leaves it to the model.
-        path: The folder of the model.
-        source: Signals of the cell's fold.
-        encoders: Encoders whose embeddings it was trained to predict.
+        run: Run or model folder of the model.
+        cell: Training of the model, with the subjects of the test.
+        device: Device of the model.
+        head: Head that retrieval compares. None for the model's own choice.
+        path: Folder of the model.
+        recordings: Signals of the cell's fold.
+        encoders: Encoders whose embeddings the model predicts.
     """
 
     run: ModelRun
@@ -129,8 +130,9 @@ class TrainedModel:
     head: str | None = None
 
     def __post_init__(self) -> None:
-        """Find the model's folder, the signals and the encoders."""
-        run, cell = self.run, self.cell
+        """Set the folder of the model, the recordings and the encoders."""
+        run = self.run
+        cell = self.cell
         self.path = run.folder.path
         if not run.is_model:
             self.path = self.path / "cells" / cell.name / "model"
@@ -139,10 +141,10 @@ class TrainedModel:
 
     @cached_property
     def module(self) -> aligners.Aligner:
-        """The network.
+        """Network on the device, in evaluation mode.
 
         Raises:
-            RecipeError: if it has no such head.
+            RecipeError: if it lacks the head.
         """
         from brainhive_cli.training.alignment import model as aligners
 
@@ -153,9 +155,7 @@ class TrainedModel:
 
     @cached_property
     def _described(self) -> tuple[Layout, TrainingHistory]:
-        """Its architecture and the record of its training, as its folder says them;
-        once for all that open it.
-        """
+        """Architecture and training history, as recorded in the model folder."""
 
         def read() -> tuple[Layout, TrainingHistory]:
             if self.run.is_model:
@@ -163,20 +163,19 @@ class TrainedModel:
 
                 model = aligners.load(self.path)
                 return model.layout, model.learned
-            fields, learned = model_files.read_config(self.path)
+            fields, history = model_files.read_config(self.path)
             file = str(self.path / "config.json")
-            return documents.check(
-                fields, file, Layout, model_files.DAMAGE_HINT
-            ), learned
+            layout = documents.check(fields, file, Layout, model_files.DAMAGE_HINT)
+            return layout, history
 
         return self.run.compute_once(("described", self.path), read)
 
     @cached_property
     def layout(self) -> Layout:
-        """Its architecture, in which retrieval compares the requested head alone.
+        """Architecture, in which retrieval compares `head` if that is given.
 
         Raises:
-            RecipeError: if it has no such head.
+            RecipeError: if the model lacks the head.
         """
         layout, _ = self._described
         if self.head is not None:
@@ -186,39 +185,40 @@ class TrainedModel:
 
     @cached_property
     def learned(self) -> TrainingHistory:
-        """Record of its training data, with all that it started from.
+        """Training history, which includes the models that it started from.
 
         Raises:
-            BrainhiveError: if a subject who is to be new to it is among these.
+            BrainhiveError: if it has a subject who is tested as a new subject.
         """
-        (_, learned), run, cell = self._described, self.run, self.cell
-
-        # a subject who is tested as new must be absent from the complete history
+        _, history = self._described
+        run = self.run
+        cell = self.cell
         recipe = run.recipes.get(cell.variant)
-        if run.tests_new_subjects or (recipe is not None and recipe.mode == "inter"):
+        is_inter = recipe is not None and recipe.mode == "inter"
+        if run.tests_new_subjects or is_inter:
             model = f"{run.name}, {cell.name},"
-            learned.require_new_subjects(run.dataset, cell.tested_on, model)
-        return learned
+            history.require_new_subjects(run.dataset, cell.tested_on, model)
+        return history
 
     def refuse_learned_trials(self, subject: int, split: str) -> None:
-        """Refuse trials that the model learned from; of a person who is new to it, any
-        trial.
+        """Raise an error if trials of a test are copies of training trials.
+
+        Trials that a fold holds out are checked by `match_split`.
+
+        Args:
+            subject: Number of the subject.
+            split: Split of the test. All splits of a new subject are checked.
 
         Raises:
-            BrainhiveError: naming the first; of trials that a fold holds out,
-                `match_split` raises it.
+            BrainhiveError: naming the first of these trials.
         """
         run = self.run
         learned = self.learned
-        source = self.run.get_recordings(self.cell.variant)
+        recordings = run.get_recordings(self.cell.variant)
+        if not recordings.build_path(subject).is_file():
+            return
         is_known = subject in learned.subjects and not run.tests_new_subjects
-        stored = (
-            source.open_store(subject).splits
-            if source.build_path(subject).is_file()
-            else {}
-        )
-        for name, recording in stored.items():
-            # any split of a new person, the tested split of a known one
+        for name, recording in recordings.open_store(subject).splits.items():
             if not is_known or name == split != "train":
                 recording.refuse_copies(
                     learned.trials,
@@ -228,170 +228,174 @@ class TrainedModel:
                 )
 
     def open_stores(self, split: str) -> dict[str, TargetStore]:
-        """Open the embeddings that the model takes.
+        """Open the embeddings of a split, keyed by encoder.
 
         Raises:
-            BrainhiveError: if they were made in another way than those that it was
-                trained on.
+            BrainhiveError: if they were made in another way than those of the training.
         """
-        # cells with the same encoders share the open stores
-        run, encoders = self.run, self.encoders
-        wanted = run.dataset, run.dataset_config, split, encoders, run.paths
+        # cells with the same encoders share the stores
+        run = self.run
+        names = [config.name for config in self.encoders]
         stores = run.compute_once(
-            ("stores", split, *(config.name for config in encoders)),
-            lambda: open_stores(*wanted),
+            ("stores", split, *names),
+            lambda: open_stores(
+                run.dataset, run.dataset_config, split, self.encoders, run.paths
+            ),
             is_of_data=True,
         )
-        # a run records which embeddings it was trained on, a model folder does not
+        # a model folder does not record the embeddings of its training
         if not run.is_model:
             require_same_identities(run.folder, stores)
         return stores
 
     def open_pictures(self, split: str) -> TargetStore:
-        """Open one of the target stores; all have the same rows."""
+        """Open any of the target stores, all of which have the same pictures."""
         return next(iter(self.open_stores(split).values()))
 
     def find_rows(self, split: str) -> Int64:
-        """Find the rows of the pictures of a split that have targets; in the cell's
-        fold.
+        """Find the rows [M] of the pictures of a split that have targets.
 
-        A category that no trial shows is none of them.
+        Only pictures of the cell's fold count, and categories that a trial shows.
         """
         store = self.open_pictures(split)
-        # rows [M] that the holdout of this fold selects
-        is_listed = store.done & self.run.dataset.holdout.choose_stimuli(
-            store, split, self.cell.fold
-        )
-
-        def find_shown() -> Bool:
-            # categories [M] that a trial shows, in training or test; all where no
-            # signals are here
-            people = list_subjects(self.run.cells)
-            is_shown = np.zeros(len(store.image_ids), bool)
-            for person, part in product(people, sorted({split, "train"})):
-                with suppress(MissingData):
-                    trials = match_split(self.recordings, person, part, store)
-                    is_shown[trials.stimulus] = True
-
-            if not is_shown.any():  # no signals here: any category may be a candidate
-                return ~is_shown
-            if absent := [store.image_ids[row] for row in np.flatnonzero(~is_shown)]:
-                console.warn(
-                    f"no trial shows {', '.join(absent)}: left out of the candidates"
-                )
-            return is_shown
-
+        holdout = self.run.dataset.holdout
+        has_target = store.done & holdout.choose_stimuli(store, split, self.cell.fold)
         if self.run.dataset.are_categories:
-            is_listed &= self.run.compute_once(("shown categories", split), find_shown)
-        return np.flatnonzero(is_listed)
+            has_target &= self.run.compute_once(
+                ("shown categories", split), lambda: self._find_categories(split, store)
+            )
+        return np.flatnonzero(has_target)
+
+    def _find_categories(self, split: str, store: TargetStore) -> Bool:
+        """Find the categories [M] that a trial of a split or of the training shows."""
+        is_shown = np.zeros(len(store.image_ids), bool)
+        subjects = list_subjects(self.run.cells)
+        for subject, name in product(subjects, sorted({split, "train"})):
+            with suppress(MissingData):
+                trials = match_split(self.recordings, subject, name, store)
+                is_shown[trials.stimulus] = True
+
+        # without any signals, every category is a candidate
+        if not is_shown.any():
+            return ~is_shown
+        absent = [store.image_ids[row] for row in np.flatnonzero(~is_shown)]
+        if absent:
+            console.warn(
+                f"no trial shows {', '.join(absent)}: left out of the candidates"
+            )
+        return is_shown
 
     def encode_pictures(self, split: str, rows: Int64, without: str = "") -> Tensor:
-        """Encode the pictures of some rows as the vectors [M, D] that retrieval
-        compares.
+        """Encode pictures as the vectors [M, D] that retrieval compares.
 
         Args:
-            split: Whose pictures.
-            rows: Which of them.
+            split: Split of the pictures.
+            rows: Rows [M] of the pictures.
             without: Key of an embedding that is replaced by its mean over these
-                pictures.
+                pictures, or "".
 
         Raises:
-            BrainhiveError: if a head predicts embeddings of other weights than a store
-                has.
+            BrainhiveError: if a store was made with other weights than the targets of a
+                head.
         """
         import torch
 
         from brainhive_cli.data.targets.targets import Targets
 
-        # keys of the embeddings in the model
-        stores, layout = self.open_stores(split), self.module.layout
+        # folders of BrainHiVE have their own keys of encoders
+        stores = self.open_stores(split)
+        layout = self.module.layout
         keys = layout.encoders
-        # BrainHiVE's own folders know encoders by its names for them
         if not stores.keys() <= keys.keys():
             keys = match_keys(
                 self.encoders, layout.dims, f"the model {self.run.folder.path}"
             )
 
-        # open the stores of the compared heads, with the weights that the heads were
-        # trained on
+        # the stores of the compared heads, whose weights must be those of the training
         stores = {
             name: store
             for name, store in stores.items()
             if keys[name] in layout.compared_keys
         }
-        for (name, head), (encoder, store) in product(
-            layout.heads.items(), stores.items()
-        ):
-            if keys[encoder] == head.target:
-                refuse_other_target(name, head, digest_of(store), str(store.path))
+        for name, head in layout.heads.items():
+            for encoder, store in stores.items():
+                if keys[encoder] == head.target:
+                    refuse_other_target(name, head, digest_of(store), str(store.path))
 
-        # targets from stores, and from the network that learned with the model
+        # embeddings from stores, and of encoders that were trained with the model
         stored = Targets.from_stores(
             stores, Launch(0, 1, self.module.device), keys, on_device=False
         )
         targets = Targets({**stored.sources, **self._compute_adapted(split, keys)})
-
-        # encode in blocks: tokens [M, D]; an ablated embedding is replaced by its mean
-        tokens = []
         if without:
-            ablated = Targets({without: targets.sources[without]})
-            mean = ablated.gather(rows)[without].mean(0)
-        for part in np.array_split(rows, max(1, -(-len(rows) // PICTURES))):
+            mean = Targets({without: targets.sources[without]}).gather(rows)
+            mean_embedding = mean[without].mean(0)
+
+        # encode blocks of pictures
+        n_blocks = max(1, -(-len(rows) // PICTURES_PER_BLOCK))
+        tokens = []
+        for block in np.array_split(rows, n_blocks):
             with torch.inference_mode():
-                embeddings = targets.gather(part)
+                embeddings = targets.gather(block)
                 if without:
-                    embeddings[without] = mean.expand_as(embeddings[without])
+                    embedding = embeddings[without]
+                    embeddings[without] = mean_embedding.expand_as(embedding)
                 tokens.append(self.module.encode_image(embeddings).float())
         return torch.cat(tokens)
 
     def _compute_adapted(
         self, split: str, keys: Mapping[str, str]
     ) -> dict[str, OnlineTargets]:
-        """Compute what the network that learned with the model gives, by key.
+        """Make targets that encoders compute which were trained with the model.
+
+        Args:
+            split: Split of the pictures.
+            keys: Key of the embedding of each encoder.
 
         Raises:
-            BrainhiveError: if its weights are not those that the model changes, or the
-                pictures not those of the store.
+            BrainhiveError: if the encoders have other weights than in the training, or
+                the pictures are not those of the store.
         """
         from brainhive_cli.data.targets.encoder_groups import group_encoders
         from brainhive_cli.data.targets.targets import make_online_targets
 
-        run, adapter = self.run, self.module.adapter
+        run = self.run
+        adapter = self.module.adapter
         if adapter is None:
             return {}
-        described = self.module.layout.adapter
-        names, digest = described["encoders"], described["digest"]
+        names = self.module.layout.adapter["encoders"]
+        digest = self.module.layout.adapter["digest"]
 
         def open_network() -> EncoderGroup:
+            # these encoders are outputs of one network
             configs = [config for config in self.encoders if config.name in names]
-
-            # these encoders are outputs of one network, which the model changes
             group = group_encoders(configs, "fp32", Launch(0, 1, self.module.device))[0]
             if group.digest != digest:
                 raise BrainhiveError(
-                    f"{run.folder.path} changes weights {digest}, and {names[0]} has "
+                    f"{run.folder.path} changes weights {digest}, but {names[0]} has "
                     f"{group.digest}",
-                    "the weights that it was trained with",
+                    "use the weights of the training",
                 )
             return group
 
-        # the changed network encodes the pictures anew
         group = run.compute_once(("network", *names), open_network)
         adapter.attach(group.network.module)
         images = run.dataset.images(run.dataset.holdout.name_stored_split(split))
         return make_online_targets(group, images, self.open_pictures(split), keys)
 
     def decode_signals(self, subject: int, split: str) -> tuple[Decoded, Int64]:
-        """Decode a subject's averaged signals, once: answers that are sampled are then
-        the same for everyone.
+        """Decode the averaged signals of a subject.
+
+        They are decoded once, so that all callers get the same samples.
 
         Returns:
-            Heads [N, *shape], and the row of each one's picture [N].
+            Heads [N, *shape], and the row [N] of the picture of each signal.
         """
         import torch
 
-        # one seed for each signal, by the cell and the picture
-        trials, module = self.open_trials(subject, split), self.module
+        # a seed of each signal, from the cell and the picture
+        trials = self.open_trials(subject, split)
+        module = self.module
         seeds = [
             derive_seed(self.cell.seed, zlib.crc32(image_id.encode()))
             for image_id in self.open_pictures(split).image_ids[trials.stimulus]
@@ -399,36 +403,34 @@ class TrainedModel:
 
         def decode() -> Decoded:
             blocks = []
-            for start in range(0, len(seeds), SIGNALS):  # [SIGNALS, C, T] at a time
-                part = slice(start, start + SIGNALS)
-                signal = torch.from_numpy(trials.read(part)).to(module.device)
+            for start in range(0, len(seeds), SIGNALS_PER_BLOCK):
+                rows = slice(start, start + SIGNALS_PER_BLOCK)
+                signal = torch.from_numpy(trials.read(rows)).to(module.device)
                 index = self.make_subject_index(subject, len(signal))
-                blocks.append(module.decode(signal, index, seeds[part]).float())
+                blocks.append(module.decode(signal, index, seeds[rows]).float())
             return Decoded.join(blocks)
 
         key = "decoded", self.cell.name, subject, split
         return self.run.compute_once(key, decode), trials.stimulus
 
     def encode(self, trials: Trials, signals: Tensor | None = None) -> Tensor:
-        """Encode a subject's trials as the vectors [N, D] that retrieval compares.
+        """Encode trials of a subject as the vectors [N, D] that retrieval compares.
 
         Args:
-            trials: As `trials` opens them.
-            signals: [N, C, T] instead of their averages, as with a part of these
-                replaced.
+            trials: Trials from `open_trials`.
+            signals: Signals [N, C, T] that replace the averages of the trials.
         """
         import torch
 
-        module, subject = self.module, trials.subject
-        # [N, C, T]
-        signals = torch.from_numpy(trials.averages) if signals is None else signals
+        module = self.module
+        if signals is None:
+            signals = torch.from_numpy(trials.averages)
+        tokens = []
         with torch.inference_mode():
-            tokens = [
-                module.encode_signal(
-                    part.to(module.device), self.make_subject_index(subject, len(part))
-                ).float()
-                for part in signals.split(SIGNALS)
-            ]
+            for block in signals.split(SIGNALS_PER_BLOCK):
+                index = self.make_subject_index(trials.subject, len(block))
+                encoded = module.encode_signal(block.to(module.device), index)
+                tokens.append(encoded.float())
         return torch.cat(tokens)
 
     def rank(
@@ -438,85 +440,73 @@ class TrainedModel:
         images: Tensor | None = None,
         tokens: Tensor | None = None,
     ) -> Scores:
-        """Rank what each trial showed among the pictures of a gallery.
+        """Rank the pictures of a gallery for each trial.
 
         Args:
-            trials: As `trials` opens them, of pictures of the gallery's first split.
-            gallery: The candidates.
-            images: [M, D] what `images` gives of them, where it is known.
-            tokens: [N, D] what `encode` gives of the trials, where it is known.
+            trials: Trials from `open_trials`, of the gallery's first split.
+            gallery: Candidates.
+            images: Vectors [M, D] of the candidates. By default they are computed.
+            tokens: Vectors [N, D] of the trials. By default they are computed.
         """
         import torch
 
         from brainhive_cli.measurement.retrieval import Scores, rank_gallery
 
-        # vectors of the candidates [M, D] and of the trials [N, D], unless the caller
-        # has them
         if images is None:
             images = torch.cat(
-                [self.encode_pictures(*each) for each in gallery.rows.items()]
+                [
+                    self.encode_pictures(split, rows)
+                    for split, rows in gallery.rows.items()
+                ]
             )
         if tokens is None:
             tokens = self.encode(trials)
 
-        # rows are ascending: bisection gives the candidate that each trial showed
-        seen = np.searchsorted(gallery.test_rows, trials.stimulus)
-        names, concepts = (
-            [listed[row] for row in seen]
-            for listed in (gallery.image_ids, gallery.concepts)
-        )
-        items = {trials.subject: Scores(names, names, concepts)}
-        return rank_gallery(gallery, images, {trials.subject: tokens}, items)[
-            trials.subject
-        ]
+        # the rows of the gallery ascend
+        shown_indices = np.searchsorted(gallery.test_rows, trials.stimulus)
+        names = [gallery.image_ids[index] for index in shown_indices]
+        concepts = [gallery.concepts[index] for index in shown_indices]
+        subject = trials.subject
+        items = {subject: Scores(names, names, concepts)}
+        return rank_gallery(gallery, images, {subject: tokens}, items)[subject]
 
     def predict(self, subject: int, signal: Tensor) -> dict[str, Tensor]:
-        """Predict the heads of a subject's signals [N, C, T], float32 [N, *shape];
-        nothing is sampled.
-        """
+        """Predict the heads [N, *shape] of signals [N, C, T], without sampling."""
         import torch
 
-        module = self.module
+        index = self.make_subject_index(subject, len(signal))
         with torch.inference_mode():
-            heads = module.predict(
-                signal.to(module.device), self.make_subject_index(subject, len(signal))
-            )
+            heads = self.module.predict(signal.to(self.module.device), index)
             return {head: values.float() for head, values in heads.items()}
 
     def make_subject_index(self, subject: int, count: int) -> Tensor | None:
-        """Give the subject index of signals [N]; None for a subject who was not trained
-        on.
-        """
-        known = None if self.run.tests_new_subjects else subject
-        return self.module.make_subject_index(known, count)
+        """Return the subject index [count] of signals, or None for a new subject."""
+        training_subject = None if self.run.tests_new_subjects else subject
+        return self.module.make_subject_index(training_subject, count)
 
     def name_trials(self, subject: int, split: str) -> tuple[list[str], list[str]]:
-        """Name each of a subject's held-out trials, and its run or session, [N]; none
-        of other designs.
+        """Name the held-out trials [N] of a subject, and the run or session of each.
 
-        The names of a subject's trials are those of no other, as nobody else was there.
+        Both lists are empty unless trials of seen pictures are held out.
         """
-        # only held-out trials in groups (runs or sessions) have such names
         holdout = self.run.dataset.holdout
         if split != "test" or not holdout.has_seen_pictures:
             return [], []
         trials = self.open_trials(subject, split)
         groups = holdout.name_groups(trials, f"subject {subject}", self.cell.fold)
-        # the number tells repetitions of one picture apart
-        shown = self.open_pictures(split).image_ids[trials.stimulus]
-        numbered = enumerate(zip(shown, groups, strict=True), 1)
-        return [
-            f"{name}, {group}, trial {number}" for number, (name, group) in numbered
-        ], groups
+
+        # the number distinguishes repetitions of a picture
+        image_ids = self.open_pictures(split).image_ids[trials.stimulus]
+        names = []
+        for number, (image_id, group) in enumerate(
+            zip(image_ids, groups, strict=True), 1
+        ):
+            names.append(f"{image_id}, {group}, trial {number}")
+        return names, groups
 
     def find_interleaving(self, trials: Trials, split: str) -> Interleaving:
-        """Find which of a subject's trials [N] may exchange labels, as far as time is
-        known.
-
-        The order of all trials is looked at, those that the cell's fold has learned
-        from included.
-        """
-        # from the order of all trials to the tested ones
+        """Find which of the trials [N] of a subject may exchange labels."""
+        # the order of all trials counts, with those of the training
         order = self.find_order(trials.subject, split)
         return order.take(np.asarray(trials.index))
 
@@ -527,10 +517,9 @@ class TrainedModel:
         dataset = self.run.dataset
 
         def find() -> Interleaving:
+            store = self.recordings.open_store(subject)
             return dataset.holdout.find_interleaving(
-                self.recordings.open_store(subject)[
-                    dataset.holdout.name_stored_split(split)
-                ],
+                store[dataset.holdout.name_stored_split(split)],
                 self.open_pictures(split),
                 split,
                 f"{dataset.name} subject {subject}",
@@ -544,9 +533,9 @@ class TrainedModel:
         return self.run.compute_once(key, find, is_of_data=True)
 
     def find_overlap(self, trials: Trials, split: str) -> Overlap | None:
-        """Find by how much the windows that the model reads of a subject overlap."""
-        stored = self.run.dataset.holdout.name_stored_split(split)
-        recording = self.recordings.open_store(trials.subject)[stored]
+        """Measure how much the windows overlap that the model reads of a subject."""
+        stored_split = self.run.dataset.holdout.name_stored_split(split)
+        recording = self.recordings.open_store(trials.subject)[stored_split]
         return Overlap.measure([recording], trials.times_s)
 
     def open_trials(
@@ -558,107 +547,119 @@ class TrainedModel:
         recording: Trials | None = None,
         is_normalised: bool = True,
     ) -> Trials:
-        """Open a subject's trials as the model reads them.
+        """Open the trials of a subject as the model reads them.
 
         Args:
-            subject: Whose.
-            split: Of the data set.
-            is_tested: Whether they test the model: those of pictures that were seen in
-                training, validation included, are then left out, and what is read is
-                kept for the cells that follow.
-            recording: Trials of the split that no store holds; default: those of the
-                subject's store.
-            is_normalised: Whether they are normalised.
+            subject: Number of the subject.
+            split: Split of the data set.
+            is_tested: If True, trials of pictures that were seen in training or
+                validation are left out, and cells with the same input share the result.
+            recording: Trials of the split in memory, instead of those of the store.
+            is_normalised: If True, normalise the trials as in the training.
 
         Raises:
-            BrainhiveError: if the recording is not what the model takes, or too many
+            BrainhiveError: if the recording does not fit the model, or too many
                 pictures were seen.
         """
 
-        def choose() -> Trials:
-            # trials of the recording, or of the store of the subject
-            run, spec, source = self.run, self.layout.spec, self.recordings
-            where, is_same_store = f"{run.dataset.name} subject {subject}", False
-            if recording is not None:
-                where = f"the recording of subject {subject}"
-                trials = replace(recording, subject=subject)
-                if len(recording.image_ids):  # else nobody knows what was seen
-                    trials = match_stimuli(trials, self.open_pictures(split), where)
-            else:
-                # stores of one preparation lie in one folder
-                folder = source.name_store(subject).rpartition("/")[0]
-                is_same_store = any(
-                    name.rpartition("/")[0] == folder
-                    for name in self._described[1].signals
-                )
-                trials = match_split(source, subject, split, self.open_pictures(split))
+        def read() -> Trials:
+            return self._read_trials(
+                subject, split, is_tested, recording, is_normalised
+            )
 
-            # match channels and window to the input of the model
-            options = run.dataset.channels, is_same_store, run.channel_mapping
-            trials = choose_input(spec, trials, where, *options)
-            if not run.tests_new_subjects:
-                spec.refuse_other_voxels(
-                    subject, trials.signal.shape[2], trials.regions, f"{where} {split}"
-                )
-
-            # leave out pictures that were seen in training
-            if is_tested and len(trials.image_ids):
-                trials = trials.take(~self.find_seen(subject, split, trials.stimulus))
-            if not is_normalised:
-                return trials
-            return trials.normalise(self.find_normaliser(subject, split, is_same_store))
-
-        # only plain tested trials are shared between cells
         if recording is not None or not is_tested or not is_normalised:
-            return choose()
-        return self.compute_once("trials", subject, split, choose)
+            return read()
+        return self.compute_once("trials", subject, split, read)
+
+    def _read_trials(
+        self,
+        subject: int,
+        split: str,
+        is_tested: bool,
+        recording: Trials | None,
+        is_normalised: bool,
+    ) -> Trials:
+        """Read the trials of a subject, with the arguments of `open_trials`."""
+        run = self.run
+        spec = self.layout.spec
+        is_same_store = False
+        if recording is None:
+            source = f"{run.dataset.name} subject {subject}"
+            trials = match_split(
+                self.recordings, subject, split, self.open_pictures(split)
+            )
+            # stores of one preparation are in one folder
+            folder = self.recordings.name_store(subject).rpartition("/")[0]
+            _, history = self._described
+            is_same_store = any(
+                name.rpartition("/")[0] == folder for name in history.signals
+            )
+        else:
+            source = f"the recording of subject {subject}"
+            trials = replace(recording, subject=subject)
+            if len(recording.image_ids):
+                trials = match_stimuli(trials, self.open_pictures(split), source)
+
+        # the channels and the window of the model
+        trials = choose_input(
+            spec,
+            trials,
+            source,
+            run.dataset.channels,
+            is_same_store,
+            run.channel_mapping,
+        )
+        if not run.tests_new_subjects:
+            n_voxels = trials.signal.shape[2]
+            spec.refuse_other_voxels(
+                subject, n_voxels, trials.regions, f"{source} {split}"
+            )
+        if is_tested and len(trials.image_ids):
+            trials = trials.take(~self.find_seen(subject, split, trials.stimulus))
+        if not is_normalised:
+            return trials
+        return trials.normalise(self.find_normaliser(subject, split, is_same_store))
 
     def find_normaliser(
         self, subject: int, split: str, is_same_store: bool = False
     ) -> Normaliser | None:
-        """Find what normalises a subject's signals: of new subjects, their own training
-        signals say it.
+        """Return the normaliser of a subject, or None if signals are not normalised.
+
+        The normaliser of a new subject is fitted to its own training signals.
 
         Args:
-            subject: Whose signals.
-            split: Of the data set, whose pictures are in the target stores.
+            subject: Number of the subject.
+            split: Split of the data set, whose target stores have the pictures.
             is_same_store: As for `choose_input`.
-
-        Returns:
-            The normaliser; None where signals are not normalised.
         """
-        # statistics of the training, if the model has them for this subject
-        normaliser = self._normaliser(subject)
+        normaliser = self._get_stored_normaliser(subject)
         if normaliser is not None or self.recordings.signal.normalise is None:
             return normaliser
-        # otherwise those of the new subject's own training signals
-        options = self.open_pictures(split), is_same_store, self.run.channel_mapping
-        return measure_new_subject(self.layout.spec, self.recordings, subject, *options)
+        return measure_new_subject(
+            self.layout.spec,
+            self.recordings,
+            subject,
+            self.open_pictures(split),
+            is_same_store,
+            self.run.channel_mapping,
+        )
 
     def find_recorded_unit(self, subject: int) -> str:
-        """Give the unit of a subject's continuous samples, as stores of whitened
-        signals say it.
-        """
-        units = (
-            facts["recorded_unit"]
-            for facts in self._stored_facts(subject)
-            if "recorded_unit" in facts
-        )
-        return normalise_unit(next(units, DEFAULT_UNIT))
+        """Return the unit of a subject's samples before whitening."""
+        for facts in self._iterate_provenance(subject):
+            if "recorded_unit" in facts:
+                return normalise_unit(facts["recorded_unit"])
+        return normalise_unit(DEFAULT_UNIT)
 
     def find_delay_s(self, subject: int) -> float:
-        """Give the seconds from events to pictures on the screen, which `prepare` added
-        for a subject.
-        """
-        delays_ms = (
-            facts["preparation"].get("delay_ms", 0.0)
-            for facts in self._stored_facts(subject)
-            if "preparation" in facts
-        )
-        return float(next(delays_ms, 0.0)) / 1000
+        """Return the seconds from events to pictures in a subject's preparation."""
+        for facts in self._iterate_provenance(subject):
+            if "preparation" in facts:
+                return float(facts["preparation"].get("delay_ms", 0.0)) / 1000
+        return 0.0
 
-    def _stored_facts(self, subject: int) -> Iterator[Mapping[str, Any]]:
-        """Yield the provenance of a subject's store, then of those of the training."""
+    def _iterate_provenance(self, subject: int) -> Iterator[Mapping[str, Any]]:
+        """Yield the provenance of a subject's store, then of the training subjects."""
         for person in (subject, *self.cell.trained_on):
             if self.recordings.build_path(person).is_file():
                 for recording in self.recordings.open_store(person).splits.values():
@@ -666,81 +667,74 @@ class TrainedModel:
                     yield from recording.provenance.get("sessions", ())
 
     def find_shown_rows(self, subject: int, split: str) -> Int64:
-        """Find the rows of all pictures that a subject was shown, those that are left
-        out included.
-        """
-
-        return np.unique(
-            self.open_trials(
-                subject, split, is_tested=False, is_normalised=False
-            ).stimulus
-        )
+        """Find the rows of all pictures that a subject was shown."""
+        trials = self.open_trials(subject, split, is_tested=False, is_normalised=False)
+        return np.unique(trials.stimulus)
 
     def average_training_signal(self, subject: int) -> Float32:
-        """Average a subject's training signals over pictures: [C, T]; kept for the
-        cells that follow.
-        """
+        """Average the training signals [C, T] of a subject over pictures."""
 
-        return self.compute_once(
-            "mean",
-            subject,
-            "train",
-            lambda: self.open_trials(subject, "train", is_tested=False).averages.mean(
-                0
-            ),
-        )
+        def average() -> Float32:
+            trials = self.open_trials(subject, "train", is_tested=False)
+            return trials.averages.mean(0)
+
+        return self.compute_once("mean", subject, "train", average)
 
     def find_seen(self, subject: int, split: str, rows: Int64) -> Bool:
-        """Find the signals [N] of pictures that a model which is tested on the subject
-        learned from.
+        """Find the signals [N] whose pictures were seen in training.
 
-        So did what it started from; copies count. Whatever tests a model leaves these
-        out, and asks here.
+        Copies of training pictures count, and pictures of models that this model
+        started from. All models that are tested on the subject count.
 
         Args:
-            subject: Whose signals.
-            split: Of the data set.
-            rows: [N] row of what each signal shows.
+            subject: Number of the subject.
+            split: Split of the data set.
+            rows: Row [N] of the picture of each signal.
 
         Raises:
-            BrainhiveError: if they are too many.
+            BrainhiveError: if there are too many.
         """
         tested = self.run.compare_pictures(split, self.cell.fold)
         is_seen = tested.find_seen_signals(
             subject, rows, f"{self.run.folder.path}, {self.cell.name},"
         )
 
-        # warn once for each split and fold, whichever cell comes first
-        warned = "warned of pictures", split, self.cell.fold
-        self.run.compute_once(warned, lambda: [*map(console.warn, tested.warnings)])
+        def warn() -> bool:
+            for warning in tested.warnings:
+                console.warn(warning)
+            return True
+
+        # warn once for each split and fold
+        self.run.compute_once(("warned of pictures", split, self.cell.fold), warn)
         return is_seen
 
     def has_normaliser(self, subject: int) -> bool:
-        """Return True if a subject's signals are normalised without reading others."""
-        is_normalised = self.recordings.signal.normalise is not None
-        return not is_normalised or self._normaliser(subject) is not None
+        """Return True if normalising a subject needs no other signals."""
+        if self.recordings.signal.normalise is None:
+            return True
+        return self._get_stored_normaliser(subject) is not None
 
-    def _normaliser(self, subject: int) -> Normaliser | None:
-        """Return what normalises a subject's signals; None: the subject's own training
-        signals do.
-        """
-        _, learned = self._described
-        return (
-            learned.normaliser
-            if self.run.tests_new_subjects
-            else learned.normaliser_of(subject)
-        )
+    def _get_stored_normaliser(self, subject: int) -> Normaliser | None:
+        """Return the normaliser that the model stores for a subject, or None."""
+        _, history = self._described
+        if self.run.tests_new_subjects:
+            return history.normaliser
+        return history.normaliser_of(subject)
 
     def compute_once(
-        self, what: str, subject: int, split: str, compute: Callable[[], T]
+        self, name: str, subject: int, split: str, compute: Callable[[], T]
     ) -> T:
-        """Compute something from a subject's signals once, for all cells that take the
-        same ones.
+        """Compute a value from a subject's signals once, for all cells that share them.
+
+        Args:
+            name: Name of the value.
+            subject: Number of the subject.
+            split: Split of the data set.
+            compute: Function that computes the value.
         """
-        # everything that changes the signals is part of the key
-        normaliser = self._normaliser(subject)
+        normaliser = self._get_stored_normaliser(subject)
         key = (
-            what,
+            name,
             subject,
             split,
             self.cell.fold,

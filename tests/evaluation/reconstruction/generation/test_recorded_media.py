@@ -214,7 +214,7 @@ def made_run(holdout_folds: bool = False, frames: int = 0) -> Any:
 
     holdout = SimpleNamespace(choose_stimuli=choose)
     dataset = SimpleNamespace(images=images, holdout=holdout)
-    return SimpleNamespace(stores=STORES.__getitem__, dataset=dataset)
+    return SimpleNamespace(open_stores=STORES.__getitem__, dataset=dataset)
 
 
 def heads_of(align: Any) -> StimulusHeads:

@@ -116,7 +116,7 @@ def test_a_normaliser_is_the_persons_or_the_mean() -> None:
 def test_signals_of_any_number_are_decoded_in_blocks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trained_model, "SIGNALS", 3)
+    monkeypatch.setattr(trained_model, "SIGNALS_PER_BLOCK", 3)
     model = model_of({})
     model.run = SimpleNamespace(tests_new_subjects=False)  # type: ignore[assignment]
     model.__dict__["module"] = SimpleNamespace(
