@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from brainhive_cli.core import documents, hub, parts, runs
 from brainhive_cli.core.command import Input
@@ -71,61 +71,54 @@ from brainhive_cli.training.alignment.set_ups import (
 )
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 
-if TYPE_CHECKING:
-    pass
-
 T = TypeVar("T")
 
 
 @dataclass(eq=False)
 class TrainedRun:
-    """A run of train-align, one variant of it, or a single model folder: its models,
-    tested on a data set.
+    """Models of a train-align run, of a variant of it, or of a model folder.
 
-    Weights, signals and embeddings are not read before they are asked for.
+    The models are tested on a data set. Weights, signals and embeddings are read at
+    their first use.
 
     Attributes:
-        folder: The run; or a model folder or published checkpoint, which is then the
-            model of its only cell.
-        variant: The only variant of a sweep; empty for a run without a sweep, and for
-            all variants of one.
-        paths: Where signals and embeddings lie.
-        other_dataset: Config of another data set than the run's own, on which models
-            are tested.
-        subjects: Who is tested; None: those of the run, or everybody of another data
-            set.
-        chosen: The only cells that are asked for; None: all.
-        sources: Other models in the results that learned from pictures, such as a
-            prior, by name.
-        allows_copies: Whether copies of learned pictures under other names are tested.
-        channel_mapping: What to do about channels of the models that recordings lack,
-            see `map_channels`.
-        name: The run as a command line names it: its folder or name on the hub, and the
-            variant of a sweep.
-        reference: The run as a recipe and its fingerprint name it, wherever home lies.
-        label: The run's part of the folder names of runs that use it.
-        is_model: Whether it is a model folder, not a run.
-        recipe: The run's own recipe, or that of the variant of a sweep; None for a
-            model folder.
-        recipes: The recipe of each variant, by label; of a model folder as much as it
-            says of its training.
-        variants: The variants of a sweep, where none was chosen.
-        dataset_config: Config of `dataset`, the data set on which the models are
+        folder: Run, or a model folder or published checkpoint, which is then the model
+            of a single cell.
+        variant: Variant of a sweep. Empty without a sweep, and for all variants.
+        paths: Folders of the signals and embeddings.
+        other_dataset: Config of the data set of the test, if it is not the run's own.
+        subjects: Subjects of the test. None for those of the run, or for all of another
+            data set.
+        selected_cells: Cells to use. None for all.
+        sources: Training histories of other models behind the results, such as a prior,
+            keyed by name.
+        allows_copies: If True, copies of training pictures under other names are
             tested.
-        origin: Name of the data set that the models were trained on, when that is not
-            `dataset`; empty when it is unknown: subjects are then known by their
-            numbers. None when it is `dataset`.
-        tests_new_subjects: Whether the subjects are known to be other people than those
-            trained on, whatever their numbers.
-        cells: The trainings, with the subjects that each is tested on: on another data
-            set all of them, else those of its own who are asked for.
-        models: The model of each cell.
-        folds: Folds of the cells: one where nothing is held out in folds.
-        mode: Relation between the subjects of training and of test.
+        channel_mapping: Treatment of channels that recordings lack, see
+            `map_channels`.
+        name: Name of the run on a command line, with the variant.
+        reference: Name of the run in recipes and fingerprints, which does not depend on
+            the home folder.
+        label: Part of the folder names of runs that use this run.
+        is_model: True for a model folder or checkpoint.
+        recipe: Recipe of the run or of the variant. None for a model folder.
+        recipes: Recipe of each variant, keyed by label. A model folder has a recipe
+            with its encoders and its signal section alone.
+        variants: Variants of a sweep, if none is selected.
+        dataset_config: Config of `dataset`.
+        dataset: Data set of the test.
+        origin: Name of the data set of the training, if it is not `dataset`. Empty if
+            it is unknown, and None if it is `dataset`.
+        tests_new_subjects: True if the subjects are known to be other people than the
+            training subjects, even with equal numbers.
+        cells: Trainings, with the subjects of the test of each.
+        models: Model of each cell.
+        folds: Folds of the cells, `[1]` without folds.
+        mode: Relation between the subjects of the training and of the test.
 
     Raises:
-        MissingData: if a model folder does not say its encoders, or is opened without
-            data set and subjects; or if the data set has no such subject.
+        MissingData: if a model folder does not name its encoders, is opened without a
+            data set and subjects, or the data set has no such subject.
         RecipeError: if the data set holds out other folds than the run.
     """
 
@@ -144,128 +137,125 @@ class TrainedRun:
     )
 
     def __post_init__(self) -> None:
-        """Read the recipe, and find the cells and the subjects that they are tested
-        on.
-        """
+        """Read the recipe, and list the cells and their models."""
         folder = self.folder
-        path = folder.path
         self.name = folder.reference + (f":{self.variant}" if self.variant else "")
         self.reference = runs.reference(
             folder, self.paths.under_home("runs") / TRAINING, self.variant
         )
         self.label = "--".join(filter(None, [folder.label, self.variant]))
-
-        # a run says which data set it is of, a model folder does not
-        self.is_model = model_files.is_model(path)
+        self.is_model = model_files.is_model(folder.path)
         self.recipe: Recipe | None = None
-        if self.is_model:
-            if not (self.other_dataset and self.subjects):
-                raise MissingData(
-                    f"the model {path} does not say what to test it on",
-                    f"--run {path} --dataset things-eeg --subjects 1",
-                )
-            self.dataset_config = self.other_dataset
-        else:
-            recipe = folder.recipe(Recipe, paths=self.paths)
-            if self.variant:
-                recipe = select_variant(
-                    make_variants(recipe), self.variant, folder.name
-                )
-            self.recipe = recipe
-            self.dataset_config = self.other_dataset or recipe.dataset
-        self.dataset: Dataset = self.dataset_config.build(self.paths)
-
-        # what the models were trained on, and by which recipes
-        people = self.dataset.people
         self.origin: str | None = None
         self._trained_on: Dataset | None = None
-        if self.recipe is not None:
-            # folds of another holdout would test seen trials
-            self._trained_on = self.recipe.dataset.build(self.paths)
-            if self.dataset.holdout != self._trained_on.holdout:
-                raise RecipeError(
-                    f"{path} does not hold out what dataset.holdout names",
-                    "the run's own data set, which needs no --dataset; or another one "
-                    "without dataset.holdout",
-                )
-            self.recipes = (
-                {self.variant: self.recipe}
-                if self.variant
-                else make_variants(self.recipe)
-            )
-            if self._trained_on.people != people:
-                self.origin = self._trained_on.name
-            self.cells = self._list_cells(self._trained_on)
-            modes = dict.fromkeys(recipe.mode for recipe in self.recipes.values())
-            self.mode = " + ".join(modes)
+        if self.is_model:
+            self._read_model()
         else:
-            if self.dataset.holdout.divides_train:
-                raise RecipeError(
-                    f"the model {path} does not say which fold it is of",
-                    "name its run: --run RUN, without --dataset",
-                )
-            from brainhive_cli.training.alignment import model as aligners
-
-            model = aligners.load(path)
-            layout, learned = model.layout, model.learned
-            self._cache["described", path] = layout, learned
-            if learned.recordings != people:
-                self.origin = learned.dataset
-            self.recipes = {
-                "": _describe_training(path, layout, learned.recordings == people)
-            }
-            tested = tuple(self.get_recordings("").list_subjects(self.subjects))
-            cell = Cell(path.name, layout.spec.subjects, tested, 0)
-            self.cells = (
-                [cell] if self.selected_cells is None else [*self.selected_cells]
-            )
-            # whether the history of the model knows the tested subjects
-            self.mode = (
-                "model folder "
-                f"({learned.describe_subjects(people, self.cells[0].tested_on)})"
-            )
+            self._read_run()
         self.tests_new_subjects = bool(self.origin)
         self.variants = [] if len(self.recipes) == 1 else list(self.recipes)
         self.folds = sorted({cell.fold for cell in self.cells})
         self.models = [TrainedModel(self, cell) for cell in self.cells]
 
-    def _list_cells(self, trained_on: Dataset) -> list[Cell]:
-        """List the cells of a run, with the subjects that each is tested on."""
+    def _read_run(self) -> None:
+        """Read the recipe and the cells of a run."""
+        recipe = self.folder.recipe(Recipe, paths=self.paths)
+        if self.variant:
+            variants = make_variants(recipe)
+            recipe = select_variant(variants, self.variant, self.folder.name)
+        self.recipe = recipe
+        self.dataset_config = self.other_dataset or recipe.dataset
+        self.dataset: Dataset = self.dataset_config.build(self.paths)
+
+        # folds of another holdout would test training trials
+        trained_on = recipe.dataset.build(self.paths)
+        if self.dataset.holdout != trained_on.holdout:
+            raise RecipeError(
+                f"{self.folder.path} does not hold out what dataset.holdout names",
+                "use the run's own data set, without --dataset, or another one without "
+                "dataset.holdout",
+            )
+        if self.variant:
+            self.recipes = {self.variant: recipe}
+        else:
+            self.recipes = make_variants(recipe)
+        if trained_on.people != self.dataset.people:
+            self.origin = trained_on.name
+        self._trained_on = trained_on
+        self.cells = self._list_cells(trained_on)
+        modes = dict.fromkeys(recipe.mode for recipe in self.recipes.values())
+        self.mode = " + ".join(modes)
+
+    def _read_model(self) -> None:
+        """Read the architecture and the history of a model folder or checkpoint."""
+        path = self.folder.path
+        if not self.other_dataset or not self.subjects:
+            raise MissingData(
+                f"the model {path} does not name a data set and subjects for a test",
+                f"--run {path} --dataset things-eeg --subjects 1",
+            )
+        self.dataset_config = self.other_dataset
+        self.dataset = self.dataset_config.build(self.paths)
+        if self.dataset.holdout.divides_train:
+            raise RecipeError(
+                f"the model {path} does not say which fold it belongs to",
+                "name its run: --run RUN, without --dataset",
+            )
+        from brainhive_cli.training.alignment import model as aligners
+
+        model = aligners.load(path)
+        layout = model.layout
+        history = model.learned
+        self._cache["described", path] = layout, history
+        people = self.dataset.people
+        is_same = history.recordings == people
+        if not is_same:
+            self.origin = history.dataset
+        self.recipes = {"": _describe_training(path, layout, is_same)}
         if self.selected_cells is not None:
-            return [*self.selected_cells]
+            self.cells = list(self.selected_cells)
+        else:
+            subjects = self.get_recordings("").list_subjects(self.subjects)
+            self.cells = [Cell(path.name, layout.spec.subjects, tuple(subjects), 0)]
+        relation = history.describe_subjects(people, self.cells[0].tested_on)
+        self.mode = f"model folder ({relation})"
+
+    def _list_cells(self, trained_on: Dataset) -> list[Cell]:
+        """List the cells of a run, with the subjects of the test of each."""
+        if self.selected_cells is not None:
+            return list(self.selected_cells)
         cells = list_cells(self.recipes, trained_on)
         if self.origin is None and self.subjects is None:
             return cells
 
-        # on another data set every cell is tested on all of its subjects
-        chosen = tuple(
-            self.get_recordings(next(iter(self.recipes))).list_subjects(self.subjects)
-        )
+        # on another data set, every cell is tested on all subjects
+        recordings = self.get_recordings(next(iter(self.recipes)))
+        subjects = tuple(recordings.list_subjects(self.subjects))
         if self.origin is not None:
-            return [replace(cell, tested_on=chosen) for cell in cells if chosen]
+            return [replace(cell, tested_on=subjects) for cell in cells if subjects]
 
-        # of its own subjects each cell is tested on those that are asked for; a cell of
-        # none is left out
-        known = {*chain(*(cell.tested_on for cell in cells))}
-        if absent := sorted({*chosen} - known):
+        # on the run's own data set, each cell is tested on its own subjects
+        run_subjects = set(chain.from_iterable(cell.tested_on for cell in cells))
+        absent = sorted(set(subjects) - run_subjects)
+        if absent:
             raise MissingData(
                 f"no cell of {self.folder.path} is tested on subject "
                 f"{', '.join(map(str, absent))}",
-                f"it has: {', '.join(map(str, sorted(known)))}",
+                f"it has: {', '.join(map(str, sorted(run_subjects)))}",
             )
-        return [
-            replace(cell, tested_on=tested)
-            for cell in cells
-            if (tested := tuple(s for s in cell.tested_on if s in chosen))
-        ]
+        tested_cells = []
+        for cell in cells:
+            tested_on = tuple(s for s in cell.tested_on if s in subjects)
+            if tested_on:
+                tested_cells.append(replace(cell, tested_on=tested_on))
+        return tested_cells
 
     def open_variant(self, label: str) -> Self:
-        """Take one variant of an open sweep.
+        """Open a variant of this sweep.
 
         Raises:
-            MissingData: if it is tested on none of the subjects that were asked for.
+            MissingData: if it is tested on none of the subjects.
         """
-        # a variant may have no cell that tests the chosen subjects
         cells = [cell for cell in self.cells if cell.variant == label]
         if not cells:
             raise MissingData(
@@ -276,51 +266,53 @@ class TrainedRun:
         return variant
 
     def share_data(self, other: Self) -> None:
-        """Share with another run of the same data set what does not depend on models:
-        open embeddings, orders of trials, and comparisons of pictures.
+        """Share stores and other values that depend on the data with another run.
+
+        Nothing is shared between runs of different data sets.
         """
         if self._data_identity == other._data_identity:
             self._data_cache = other._data_cache
 
     @property
     def _data_identity(self) -> tuple[Any, ...]:
-        """Data sets of the test and of the training, and where they lie."""
+        """Folders, and configs of the data sets of the test and of the training."""
         trained_on = None if self.recipe is None else self.recipe.dataset
         return self.paths, self.dataset_config, trained_on
 
     def compute_once(
         self, key: Hashable, compute: Callable[[], T], is_of_data: bool = False
     ) -> T:
-        """Compute something once for all cells; if it depends on the data alone, also
-        for all runs that share them.
+        """Compute a value once for all cells.
+
+        If it depends on the data alone, it is computed once for all runs of these data.
         """
-        computed = self._data_cache if is_of_data else self._cache
-        if key not in computed:
-            computed[key] = compute()
-        value: T = computed[key]
+        cache = self._data_cache if is_of_data else self._cache
+        if key not in cache:
+            cache[key] = compute()
+        value: T = cache[key]
         return value
 
     def read_validation(self) -> dict[str, Any]:
-        """Read the mean over cells of the headline metric on held-out training
-        pictures, if there are any.
+        """Read the mean over cells of the headline metric on held-out pictures.
 
-        Values of two runs can be compared where `measured_on` is the same.
+        Returns:
+            Name and value of the metric, and the data set, items and candidates in
+            `measured_on`. Values with equal `measured_on` are comparable. Empty if a
+            cell has no such metric.
         """
-        # all cells must have the same headline metric
         scopes = {} if self.is_model else self.folder.measurements().scopes
-        measured = [scopes.get(cell.name, {}) for cell in self.cells]
-        name = next(iter(choose_headlines(list(measured[0]))), "")
-        if not all(name in metrics for metrics in measured):
+        cell_metrics = [scopes.get(cell.name, {}) for cell in self.cells]
+        name = next(iter(choose_headlines(list(cell_metrics[0]))), "")
+        if not all(name in metrics for metrics in cell_metrics):
             return {}
-
-        # values are comparable for the same number of items and candidates
-        metrics = [metrics[name] for metrics in measured]
-        items = [[metric.n, metric.pool] for metric in metrics]
-        measured_on = {"dataset": self.origin or self.dataset.name, "cells": items}
+        headlines = [metrics[name] for metrics in cell_metrics]
         return {
             "metric": name,
-            "value": fmean(m.value for m in metrics),
-            "measured_on": measured_on,
+            "value": fmean(metric.value for metric in headlines),
+            "measured_on": {
+                "dataset": self.origin or self.dataset.name,
+                "cells": [[metric.n, metric.pool] for metric in headlines],
+            },
         }
 
     def get_recordings(self, variant: str, fold: int = 1) -> Recordings:
@@ -328,29 +320,25 @@ class TrainedRun:
         return Recordings(self.dataset, self.paths, self.recipes[variant].signal, fold)
 
     def open_stores(self, split: str) -> dict[str, TargetStore]:
-        """Open the embeddings that the first model takes; raises as
-        `TrainedModel.stores`.
-        """
+        """Open the embeddings of the first model, as `TrainedModel.open_stores`."""
         return self.models[0].open_stores(split)
 
     def list_inputs(self, splits: Sequence[str]) -> Iterator[Input]:
-        """List what decoding reads: the run, signals of the tested subjects, and stores
-        of some splits.
+        """List the run, the signals of the test, and the target stores of splits.
 
-        A run's name tells it from others, a model folder's digest.
+        A run is identified by its name, a model folder by a digest.
         """
-        path, digest = self.folder.path, ""
-        if self.is_model and path.is_dir():
-            digest = hub.digest(path)
-        elif self.is_model:
-            digest = hub.digest(path.parent, [path.name])
-        yield Input(f"run {self.name}", reference=self.name, digest=digest)
-
-        # signals of the tested subjects, and the stores of each split
-        for variant, recipe in self.recipes.items():
-            yield from self.get_recordings(variant).list_inputs(
-                self._tested_on(variant)
+        path = self.folder.path
+        digest = ""
+        if self.is_model:
+            is_folder = path.is_dir()
+            digest = (
+                hub.digest(path) if is_folder else hub.digest(path.parent, [path.name])
             )
+        yield Input(f"run {self.name}", reference=self.name, digest=digest)
+        for variant, recipe in self.recipes.items():
+            recordings = self.get_recordings(variant)
+            yield from recordings.list_inputs(self._list_test_subjects(variant))
             for split in splits:
                 yield from list_store_inputs(
                     self.dataset,
@@ -362,7 +350,7 @@ class TrainedRun:
 
     @property
     def is_prepared(self) -> bool:
-        """Whether the signals of everybody who is tested have been prepared."""
+        """Return True if the signals of all test subjects are prepared."""
         return all(
             model.recordings.are_prepared(model.cell.tested_on) for model in self.models
         )
@@ -370,22 +358,24 @@ class TrainedRun:
     def check(
         self, splits: Sequence[str], head: str | None = None, *, compares: bool = True
     ) -> dict[tuple[str, int], Trials]:
-        """Refuse models, signals and embeddings that do not fit each other; neither
-        weights nor signals are read.
+        """Check that models, signals and embeddings fit each other.
+
+        Neither weights nor signals are read.
 
         Args:
-            splits: Splits whose embeddings are read; signals are those of the last.
-            head: The only head by which models are compared.
-            compares: Whether they are compared.
+            splits: Splits whose embeddings are read. The last one has the signals.
+            head: Head that retrieval compares, or None for the models' own choice.
+            compares: True if models are compared in retrieval.
 
         Returns:
-            Trials of each cell and subject, as they are tested; nothing before all
-            signals are here.
+            Trials of the test, keyed by cell and subject. Empty unless all signals are
+            prepared.
         """
         trials = {}
         is_prepared = self.is_prepared
         if is_prepared:
             self._refuse_copied_people()
+        test_split = splits[-1]
         for model in self.models:
             member = replace(model, head=head)
             model_files.require_weights(member.path)
@@ -393,62 +383,67 @@ class TrainedRun:
             for split in splits:
                 member.open_stores(split)
             for subject in member.cell.tested_on:
-                # seen pictures can be left out once the signals of all people are here
+                # seen pictures are known only with the signals of all people
                 if is_prepared:
                     trials[member.cell.name, subject] = member.open_trials(
                         subject,
-                        splits[-1],
+                        test_split,
                         is_normalised=member.has_normaliser(subject),
                     )
                 elif member.recordings.build_path(subject).is_file():
                     member.open_trials(
-                        subject, splits[-1], is_tested=False, is_normalised=False
+                        subject, test_split, is_tested=False, is_normalised=False
                     )
         return trials
 
     def prepare_signals(self, launch: Launch) -> None:
-        """Create the missing signal stores of the subjects that cells are tested on.
+        """Create the missing signal stores of the test subjects.
 
         Raises:
-            MissingData: if a store is absent, and the recording that it would be made
-                from.
+            MissingData: if a store and its source recording are missing.
         """
         for variant in self.recipes:
-            self.get_recordings(variant).prepare(self._tested_on(variant), launch)
+            recordings = self.get_recordings(variant)
+            recordings.prepare(self._list_test_subjects(variant), launch)
         self._refuse_copied_people()
 
     def _refuse_copied_people(self) -> None:
-        """Refuse people whose trials are copies of another one's."""
-        # people of another data set are others, whatever their numbers
-        trained = [] if self.origin is not None else self.cells
-        people = [*chain(*(cell.trained_on for cell in trained))]
+        """Raise an error if a subject's trials are copies of another subject's."""
+        # equal numbers in another data set are other people
+        people: list[int] = []
+        if self.origin is None:
+            for cell in self.cells:
+                people += cell.trained_on
         for variant in self.recipes:
-            tested = self._tested_on(variant)
-            self.get_recordings(variant).require_distinct_people([*tested, *people])
+            subjects = self._list_test_subjects(variant)
+            recordings = self.get_recordings(variant)
+            recordings.require_distinct_people(subjects + people)
 
-    def _tested_on(self, variant: str) -> list[int]:
+    def _list_test_subjects(self, variant: str) -> list[int]:
         """List the subjects that cells of a variant are tested on."""
-        people = [cell.tested_on for cell in self.cells if cell.variant == variant]
-        return sorted({*chain(*people)})
+        subjects: set[int] = set()
+        for cell in self.cells:
+            if cell.variant == variant:
+                subjects.update(cell.tested_on)
+        return sorted(subjects)
 
     def compare_pictures(self, split: str, fold: int = 1) -> TestedPictures:
-        """Compare the pictures of a split with those that were learned from, once; in
-        one fold.
-        """
+        """Compare the pictures of a split with the training pictures, in one fold."""
 
         def compare() -> TestedPictures:
-            # all models of a subject, in this fold
-            models: dict[int, list[TrainingHistory]] = {}
+            histories: dict[int, list[TrainingHistory]] = {}
             for model in self.models:
-                for subject in model.cell.tested_on if model.cell.fold == fold else ():
-                    models.setdefault(subject, []).append(model.learned)
+                if model.cell.fold != fold:
+                    continue
+                for subject in model.cell.tested_on:
+                    histories.setdefault(subject, []).append(model.learned)
                     model.refuse_learned_trials(subject, split)
             return TestedPictures(
                 self.dataset,
                 split,
                 fold,
                 self.open_stores(split),
-                models,
+                histories,
                 self.get_pixel_comparison(split),
                 self.sources,
                 self.allows_copies,
@@ -459,45 +454,52 @@ class TrainedRun:
     def get_pixel_comparison(
         self, split: str, learned_split: str = "train"
     ) -> ComparePair:
-        """Compare pictures of a split with learned ones, where both are on this
-        machine.
-        """
-        dataset = self.dataset
+        """Return a function that compares the pixels of test and training pictures.
 
-        def open_pictures() -> ComparePair:
-            # learned pictures may be of this data set or of that of the training
-            sets = [each for each in (dataset, self._trained_on) if each is not None]
-            ids = self.models[0].open_pictures(split).image_ids
-            return PixelComparison(ids, dataset, split, sets, learned_split)
+        Args:
+            split: Split of the test pictures.
+            learned_split: Split of the training pictures.
+        """
+
+        def make() -> ComparePair:
+            # training pictures are of this data set or of the data set of the training
+            datasets = [self.dataset]
+            if self._trained_on is not None:
+                datasets.append(self._trained_on)
+            image_ids = self.models[0].open_pictures(split).image_ids
+            return PixelComparison(
+                image_ids, self.dataset, split, datasets, learned_split
+            )
 
         key = "copies", split, learned_split
-        return self.compute_once(key, open_pictures, is_of_data=True)
+        return self.compute_once(key, make, is_of_data=True)
 
     def list_caveats(self, split: str) -> list[str]:
-        """Caveats of every number that depends on the run's models, tested on a
-        split.
-        """
-        # caveats of the models, and of subjects that had a part in their own
-        # normalisation
+        """List the caveats of measurements of these models on a split."""
         model_caveats = [model.learned.caveats for model in self.models]
         for model in self.models:
-            cell, learned = model.cell, model.learned
-            is_known = {*cell.tested_on} <= {*cell.trained_on, *learned.subjects}
-            # recordings of a subject who was not trained on have a part in the
-            # normalisation
+            test_subjects = set(model.cell.tested_on)
+            history = model.learned
+
+            # a new subject is normalised by its own recordings
+            training_subjects = {*model.cell.trained_on, *history.subjects}
+            is_known = test_subjects <= training_subjects
             is_calibrated = (
                 model.recordings.signal.normalise is not None
-                and learned.normaliser is None
+                and history.normaliser is None
             )
             if is_calibrated and (self.tests_new_subjects or not is_known):
                 model_caveats.append([CALIBRATED])
-            # another recording of a tested person may have been learned from
-            known = {*learned.people.get(self.dataset.people, ())}
-            new = {*cell.tested_on} - known
-            if known & {*chain(*map(self.dataset.same_person, new))}:
+
+            # a new number may be a person of the training
+            known_people = set(history.people.get(self.dataset.people, ()))
+            same_people: set[int] = set()
+            for subject in test_subjects - known_people:
+                same_people.update(self.dataset.same_person(subject))
+            if known_people & same_people:
                 model_caveats.append([SAME_PERSON])
 
-        # caveats of pictures and signals
+        # caveats of signals and pictures
         is_mapped = (
             self.channel_mapping != "none"
             and self.describe_set_up(split)["channel_mapping"] != "none"
@@ -505,8 +507,7 @@ class TrainedRun:
         orders = list[Interleaving]()
         for model in self.models:
             for subject in model.cell.tested_on:
-                # a model may be opened where no signals are
-                with suppress(MissingData):
+                with suppress(MissingData):  # signals may be missing
                     orders.append(model.find_order(subject, split))
         has_seen = self.dataset.holdout.has_seen_pictures and split == "test"
         return merge_caveats(
@@ -519,34 +520,30 @@ class TrainedRun:
 
     @cached_property
     def signal_caveats(self) -> list[str]:
-        """Caveats of every number that depends on the signals that the run's cells are
-        tested on.
-        """
-        return merge_caveats(
-            *(
-                self.get_recordings(label).list_caveats(self._tested_on(label))
-                for label in self.recipes
-            )
-        )
+        """Caveats of the signals that the cells are tested on."""
+        caveats = []
+        for variant in self.recipes:
+            recordings = self.get_recordings(variant)
+            caveats.append(recordings.list_caveats(self._list_test_subjects(variant)))
+        return merge_caveats(*caveats)
 
     @property
     def signal_warnings(self) -> list[str]:
-        """Name the stores that were written anew, with other signals, since a model was
-        trained on them.
-        """
-        changed: dict[str, None] = {}
+        """Warnings about signal stores that have changed since the training."""
+        warnings: dict[str, None] = {}
         for model in self.models:
-            variant, there = model.cell.variant, model.learned.signals
-            here = self.get_recordings(variant).collect_identities(
-                self._tested_on(variant)
+            variant = model.cell.variant
+            recordings = self.get_recordings(variant)
+            identities = recordings.collect_identities(
+                self._list_test_subjects(variant)
             )
-            # a store of unknown identity counts as unchanged
-            changed |= dict.fromkeys(
-                f"{name} has changed since models were trained on it"
-                for name in here
-                if here[name] != there.get(name, here[name])
-            )
-        return [*changed]
+            for name, identity in identities.items():
+                # a store of unknown identity counts as unchanged
+                if identity != model.learned.signals.get(name, identity):
+                    warnings[f"{name} has changed since models were trained on it"] = (
+                        None
+                    )
+        return list(warnings)
 
     @property
     def modality(self) -> str:
@@ -554,9 +551,7 @@ class TrainedRun:
         return self.models[0].layout.spec.modality
 
     def describe(self, split: str) -> dict[str, Any]:
-        """Give the facts on which run is tested, on which data set, and the set-up of a
-        split.
-        """
+        """Return facts about the run, the data set and the set-up on a split."""
         return {
             "run": make_portable(self.folder.reference),
             "runs": [self.name],
@@ -568,90 +563,98 @@ class TrainedRun:
         }
 
     def describe_set_up(self, split: str) -> dict[str, Any]:
-        """Describe how the models were trained, and the signals of a split that they
-        are tested on.
+        """Describe the training of the models, and the signals of a split.
 
         Raises:
-            BrainhiveError: if signals do not have the channels, window or rate that a
-                model takes.
+            BrainhiveError: if signals lack the channels, window or rate of a model.
         """
-        # variants may differ in their signals, so each is described before they are
-        # merged
-        variants = dict.fromkeys(cell.variant for cell in self.cells)
-        return self.compute_once(
-            ("set-up", split),
-            lambda: merge_set_ups([self._set_up(name, split) for name in variants]),
-        )
 
-    def _set_up(self, variant: str, split: str) -> dict[str, Any]:
+        def describe() -> dict[str, Any]:
+            variants = dict.fromkeys(cell.variant for cell in self.cells)
+            return merge_set_ups(
+                [self._describe_variant(variant, split) for variant in variants]
+            )
+
+        return self.compute_once(("set-up", split), describe)
+
+    def _describe_variant(self, variant: str, split: str) -> dict[str, Any]:
+        """Describe the training of a variant, and the signals of a split."""
         # a run is described by its recipe, a model folder by its layout
-        dataset, recipe = self.dataset, self.recipes[variant]
-        tested = self._tested_on(variant)
+        dataset = self.dataset
+        recipe = self.recipes[variant]
         models = [model for model in self.models if model.cell.variant == variant]
-        is_matched = self.origin is not None or self.channel_mapping != "none"
-        layout = models[0].layout if self.is_model or is_matched else None
+        has_other_signals = self.origin is not None or self.channel_mapping != "none"
+        layout = models[0].layout if self.is_model or has_other_signals else None
         if layout is not None and self.is_model:
-            trained = describe_model(layout, recipe.encoders, recipe.signal)
+            method = describe_model(layout, recipe.encoders, recipe.signal)
         else:
-            trained = describe_recipe(recipe, dataset.holdout)
+            method = describe_recipe(recipe, dataset.holdout)
+        training = {"mode": self.mode, **method}
 
-        # the signals of each tested subject, matched to those of the training
+        # signals of each test subject, cut as in the training
         selections = []
-        recordings = self.get_recordings(variant).open_recordings(tested, split)
+        subjects = self._list_test_subjects(variant)
+        recordings = self.get_recordings(variant).open_recordings(subjects, split)
         for subject, recording in recordings.items():
-            options = dataset.channels, f"{dataset.name} subject {subject}"
-            if layout is not None and is_matched:
-                mapped = recipe.signal, *options, self.channel_mapping
-                selections.append(match_recording(layout.spec, recording, *mapped))
+            source = f"{dataset.name} subject {subject}"
+            if layout is not None and has_other_signals:
+                selection = match_recording(
+                    layout.spec,
+                    recording,
+                    recipe.signal,
+                    dataset.channels,
+                    source,
+                    self.channel_mapping,
+                )
             else:
-                selections.append(recipe.signal.select(recording, *options))
+                selection = recipe.signal.select(recording, dataset.channels, source)
+            selections.append(selection)
 
-        # selection of the epoch, if every model states it; a closed form has no epochs
-        trained = {"mode": self.mode, **trained}
-        backbone = parts.resolve(
-            "backbones", layout.backbone if layout else recipe.backbone
-        )
-        selected = dict.fromkeys(
+        # selection of the epoch, unless a model does not record it or has no epochs
+        backbone = recipe.backbone if layout is None else layout.backbone
+        is_closed_form = parts.resolve("backbones", backbone).is_closed_form
+        rules = dict.fromkeys(
             SELECTION_KEYS.get(model.learned.selection, "") for model in models
         )
-        if not backbone.is_closed_form and "" not in selected:
-            trained["selection"] = " or ".join(selected)
-        # what replaced channels that recordings lack
+        if not is_closed_form and "" not in rules:
+            training["selection"] = " or ".join(rules)
         if self.channel_mapping != "none":
-            words = dict.fromkeys(
-                chosen.mapping.description for chosen in selections if chosen.mapping
+            mappings = dict.fromkeys(
+                selection.mapping.description
+                for selection in selections
+                if selection.mapping
             )
-            trained["channel_mapping"] = " or ".join(words) or "none"
-        return describe_run(dataset, tested, trained, selections, self.origin or "")
+            training["channel_mapping"] = " or ".join(mappings) or "none"
+        return describe_run(dataset, subjects, training, selections, self.origin or "")
 
 
-def _describe_training(path: Path, layout: Layout, is_same: bool) -> Recipe:
-    """Describe the training of a model folder as far as it says: encoders, and how
-    signals are read.
+def _describe_training(path: Path, layout: Layout, is_same_data: bool) -> Recipe:
+    """Make a recipe with the encoders and the signal section of a model folder.
+
+    Args:
+        path: Model folder or checkpoint.
+        layout: Architecture of the model.
+        is_same_data: True if the test has the data set of the training. Otherwise the
+            selected channels are left out.
 
     Raises:
-        MissingData: if an encoder is nowhere named.
+        MissingData: if an encoder is not named anywhere.
     """
-    # the encoders that made its targets
     encoders = find_encoders(layout.encoders, read_run_encoders(path))
-    if nameless := sorted(layout.encoders.keys() - encoders.keys()):
+    unnamed_encoders = sorted(layout.encoders.keys() - encoders.keys())
+    if unnamed_encoders:
         raise MissingData(
-            f"the model {path} takes embeddings {', '.join(nameless)}, and nothing "
-            "says what made them",
-            "name the run that it is of",
+            f"the model {path} takes embeddings {', '.join(unnamed_encoders)}, and no "
+            "file names their encoder",
+            "name the run of the model",
         )
-
-    # of another data set's signals, it reads the same window in the same way, and its
-    # sets of regions
-    fields = {
-        key: value
-        for key, value in layout.spec.signal.items()
-        if is_same
-        or key in ("window_ms", "scale", "normalise", "normalise_trials")
-        or key.startswith("region_")
-    }
+    fields = {}
+    for key, value in layout.spec.signal.items():
+        is_general = key in ("window_ms", "scale", "normalise", "normalise_trials")
+        if is_same_data or is_general or key.startswith("region_"):
+            fields[key] = value
     signal = documents.check(fields, f"{path}: spec.signal", Signal)
-    return Recipe.model_construct(encoders=[*encoders.values()], signal=signal)
+    return Recipe.model_construct(encoders=list(encoders.values()), signal=signal)
 
 
 def open_model(
@@ -662,19 +665,19 @@ def open_model(
     copies: str = "refuse",
     channel_mapping: ChannelChoice = "none",
 ) -> TrainedRun:
-    """Open what a reference names, as `find_reference` does, on a data set and
-    subjects.
+    """Open the models that a reference names.
 
     Args:
-        reference: How it is named; None: the newest run on the data set.
-        paths: Where runs, signals and embeddings lie.
-        dataset: Config of another data set than a run's own: zero-shot.
-        subjects: Who is tested on; default: those of the run.
-        copies: `allow` tests copies of learned pictures under other names, too.
-        channel_mapping: What to do about channels of the models that recordings lack.
+        reference: Reference of `find_reference`. None for the newest run on the data
+            set.
+        paths: Folders of runs, signals and embeddings.
+        dataset: Config of the data set of the test, if it is not the run's own.
+        subjects: Subjects of the test, by default those of the run.
+        copies: With `allow`, copies of training pictures under other names are tested.
+        channel_mapping: Treatment of channels that recordings lack.
 
     Raises:
-        MissingData: if there is none.
+        MissingData: if there are none.
     """
     run, variant = find_reference(reference, paths, dataset)
     return TrainedRun(
@@ -689,11 +692,7 @@ def open_model(
 
 
 def refuse_sweep(run: TrainedRun) -> None:
-    """Refuse a sweep where one run is needed.
-
-    Raises:
-        RecipeError: listing its variants.
-    """
+    """Raise a RecipeError that lists the variants if a run is a sweep."""
     if run.variants:
         select_variant(run.recipes, "", run.folder.name)
 
@@ -701,77 +700,78 @@ def refuse_sweep(run: TrainedRun) -> None:
 def check_tokens(
     align: TrainedRun, prior: priors.Prior, source: str, dataset: Any
 ) -> None:
-    """Refuse a run whose tokens are not those of a prior with a fuser.
+    """Check that the models of a run predict the tokens of a prior with a fuser.
 
     Args:
-        align: The run, or a single model; all its cells have one fuser.
-        prior: What it is to decode for.
-        source: What the user calls the prior.
-        dataset: Config of the data set that what would fit is trained on.
+        align: Run or model folder. All its cells have the same fuser.
+        prior: Prior of the reconstruction.
+        source: Reference of the prior.
+        dataset: Config of the data set for the training in the hint.
 
     Raises:
-        MissingData: naming the run, the prior, and what trains one that fits.
+        MissingData: if the fuser differs. The hint trains a model that fits.
     """
     import torch
 
-    # it was trained for this prior
+    # the model was trained for this prior
     model = align.models[0].module
-    known = model.layout.prior_digest
-    if known and known == priors.describe(source).digest:
+    prior_digest = model.layout.prior_digest
+    if prior_digest and prior_digest == priors.describe(source).digest:
         return
 
-    # or for one of the same fuser: equal weights, whichever prior they were read from
-    state, prior_state = (
-        {} if fuser is None else fuser.state_dict()
-        for fuser in (model.fuser, prior.fuser)
-    )
-    if (
-        not state
-        or state.keys() != prior_state.keys()
-        or not all(
-            state[key].shape == value.shape
-            and torch.allclose(state[key], value.float().cpu())
-            for key, value in prior_state.items()
-        )
-    ):
+    # or for another prior whose fuser has the same weights
+    state = {} if model.fuser is None else model.fuser.state_dict()
+    prior_state = {} if prior.fuser is None else prior.fuser.state_dict()
+    is_equal = bool(state) and state.keys() == prior_state.keys()
+    if is_equal:
+        for key, value in prior_state.items():
+            is_equal = state[key].shape == value.shape and torch.allclose(
+                state[key], value.float().cpu()
+            )
+            if not is_equal:
+                break
+    if not is_equal:
         raise MissingData(
-            f"{align.folder.path} was trained against another fusion encoder than "
-            f"that of {source}",
+            f"{align.folder.path} was trained with another fusion encoder than "
+            f"{source}",
             write_training(source, align.paths, dataset),
         )
 
 
 def write_training(source: str, paths: Paths, dataset: Any) -> str:
-    """Write the command lines that lead to pictures, on the data set in use or else
-    that of the prior.
+    """Write the command lines from a prior to pictures.
+
+    Args:
+        source: Reference of the prior.
+        paths: Folders of the recipe.
+        dataset: Config of the data set. None for the data set of the prior.
     """
-    described = priors.describe(source)
-    arguments = (
-        write_prior_arguments("train-align", source, dataset) if described.dims else []
-    )
+    prior = priors.describe(source)
+    arguments = []
+    if prior.dims:
+        arguments = write_prior_arguments("train-align", source, dataset)
 
-    # a recipe names its own data set; without one in use, take the one that the prior
-    # was trained on
-    is_prior = ("prior", source) in arguments
-    if dataset is None and is_prior and (folder := described.folder):
-        of = read_run_recipe(folder).get("dataset")
-        dataset = of and keep_if_recorded(parts.resolve("datasets", of), paths)
-    flag = ("dataset", dataset if is_prior or not arguments else None)
-    drawing = write_prior_arguments("reconstruct", source, dataset) or [
-        ("prior", source)
+    # without a recipe, the data set of the prior is the default
+    has_prior_flag = ("prior", source) in arguments
+    if dataset is None and has_prior_flag and prior.folder:
+        fields = read_run_recipe(prior.folder).get("dataset")
+        if fields:
+            dataset = keep_if_recorded(parts.resolve("datasets", fields), paths)
+    has_dataset_flag = has_prior_flag or not arguments
+    flag = ("dataset", dataset if has_dataset_flag else None)
+    reconstruct_arguments = write_prior_arguments("reconstruct", source, dataset)
+    if not reconstruct_arguments:
+        reconstruct_arguments = [("prior", source)]
+    commands = [
+        str(Line("train-align", flag, *arguments)),
+        str(Line("reconstruct", *reconstruct_arguments)),
     ]
-    lines = [Line("train-align", flag, *arguments), Line("reconstruct", *drawing)]
 
-    # what the brain model is trained to predict comes first, unless the prior's
-    # encoders have no known names
+    # embed first if the targets are missing and the encoders are known by name
     with suppress(RecipeError):
-        default, encoders = (
-            Recipe.model_fields["dataset"].default,
-            find_prior_encoders(source),
-        )
+        encoders = find_prior_encoders(source)
+        default = Recipe.model_fields["dataset"].default
         pictures = dataset or parts.resolve("datasets", default)
         if not are_embedded(pictures.build(paths), encoders, paths):
-            return " && ".join(
-                [write_embed_commands(pictures, encoders), *map(str, lines)]
-            )
-    return " && ".join(map(str, lines))
+            commands.insert(0, write_embed_commands(pictures, encoders))
+    return " && ".join(commands)
