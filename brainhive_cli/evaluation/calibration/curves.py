@@ -95,9 +95,9 @@ def summarise_draws(
     # select the arms that were measured in every person
     missing: dict[str, str] = {}
     dependent_arms = set[str]()
-    for part in parts.values():
-        missing |= part.missing
-        dependent_arms.update(part.together)
+    for draw_part in parts.values():
+        missing |= draw_part.missing
+        dependent_arms.update(draw_part.together)
     arms = select_arms(job.recipe, missing)
     headline = choose_headline(arms)
     amount_names = list(job.amounts)
@@ -133,7 +133,7 @@ def summarise_draws(
         gain_protocol = max(protocols[TRANSFER], protocols[arm], key=len)
         for name in amount_names:
             pairs = zip(hits[TRANSFER, name], hits[arm, name], strict=True)
-            gains.append([first - second for first, second in pairs])
+            gains.append([transfer - hit for transfer, hit in pairs])
             metric = measure(
                 GAIN,
                 gains[-1],
@@ -154,17 +154,17 @@ def summarise_draws(
     sufficient: dict[str, Any] = {}
     if headline:
         protocol = f"{protocols[headline]}, {headline}, {EVERYTHING}"
-        everything = scopes[name_scope(headline, EVERYTHING)]
-        for metric_name, metric in everything.items():
+        total_metrics = scopes[name_scope(headline, EVERYTHING)]
+        for metric_name, metric in total_metrics.items():
             scopes[ALL][metric_name] = replace(metric, protocol=protocol)
         headline_hits = {name: hits[headline, name] for name in amount_names}
         sufficient = find_sufficient_amounts(
-            headline_hits, everything["top1"], job.items
+            headline_hits, total_metrics["top1"], job.items
         )
         for row, subject in enumerate(job.people):
             is_of_person = [
-                np.full(len(ids), row == other)
-                for other, ids in enumerate(job.items.ids)
+                np.full(len(ids), row == person_row)
+                for person_row, ids in enumerate(job.items.ids)
             ]
             person_context = context | {"items": job.items.select(is_of_person)}
             metrics = summarise_ranks(
@@ -183,7 +183,7 @@ def summarise_draws(
 
     # collect the facts
     training_counts = [len(model.cell.trained_on) for model in job.align.models]
-    seen, warnings = summarise_tested_pictures(
+    seen_pictures, warnings = summarise_tested_pictures(
         [job.align.compare_pictures("test")], job.align.signal_warnings
     )
     facts = CalibrationFacts(
@@ -194,7 +194,7 @@ def summarise_draws(
         cells=cells,
         people=top1,
         better=better,
-        seen_in_training=seen,
+        seen_in_training=seen_pictures,
         warnings=warnings,
         arm=headline,
         arms={arm: ARM_DESCRIPTIONS.get(arm, UNKNOWN_ARM) for arm in arms},
@@ -293,7 +293,9 @@ def find_sufficient_amounts(
         intervals = []
         for name in smaller:
             pairs = zip(hits[name], hits[EVERYTHING], strict=True)
-            differences = [few - ENOUGH * most for few, most in pairs]
+            differences = [
+                amount_hits - ENOUGH * all_hits for amount_hits, all_hits in pairs
+            ]
             _, low, high = crossed_t_test(differences, items)
             intervals.append((low, high))
         suffices = find_crossing(intervals)
@@ -361,14 +363,14 @@ def find_crossing(
         Indices of two amounts. All amounts surely below 0 lie below the first. All
         amounts from the second on are surely not below 0.
     """
-    first = 0
-    second = 0
+    below = 0
+    above = 0
     for index, (low, high) in enumerate(intervals):
         if high is not None and high < 0:
-            first = index + 1
+            below = index + 1
         if low is None or not low >= 0:
-            second = index + 1
-    return first, second
+            above = index + 1
+    return below, above
 
 
 def measure_seen_share(job: Job) -> float:
@@ -508,6 +510,6 @@ def _select_first_metrics(
     for heading, scope_name in scope_of.items():
         metrics = measurements.scopes.get(scope_name)
         if metrics:
-            first = next(iter(metrics.values()))
-            row[heading] = replace(first, name=heading, pool=None)
+            metric = next(iter(metrics.values()))
+            row[heading] = replace(metric, name=heading, pool=None)
     return row

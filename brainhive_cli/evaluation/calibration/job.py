@@ -241,13 +241,15 @@ class Job:
         trials = trials.take(~is_dropped)
 
         # keep the test trials of pictures with embeddings
-        tested = read_raw(reader, subject, "test")
-        tested = tested.take(np.isin(tested.stimulus, rows))
+        test_trials = read_raw(reader, subject, "test")
+        test_trials = test_trials.take(np.isin(test_trials.stimulus, rows))
         if not len(trials.stimulus):
             raise BrainhiveError(
                 f"subject {subject} has no picture to learn from", "name other subjects"
             )
-        return Person(subject, trials, int(is_dropped.sum()), tested, gallery, rows)
+        return Person(
+            subject, trials, int(is_dropped.sum()), test_trials, gallery, rows
+        )
 
     def load_base(
         self, cell: Cell, launch: Launch, reduced_run: TrainedRun | None = None

@@ -343,15 +343,15 @@ def choose_pulls(
                     scores[name].setdefault(strength, []).append(score)
             bar.advance()
 
-    chosen = {}
+    chosen_pulls = {}
     means: dict[str, dict[str, float]] = {}
     for name, scores_of_strength in scores.items():
-        chosen[name] = choose_strength(scores_of_strength)
+        chosen_pulls[name] = choose_strength(scores_of_strength)
         means[name] = {}
         for strength, values in scores_of_strength.items():
             label = ZERO_SHOT if strength is None else f"{strength:g}"
             means[name][label] = float(np.mean(values))
-    return Strength(pulls=chosen, chosen_by="people", people=len(runs), mrr=means)
+    return Strength(pulls=chosen_pulls, chosen_by="people", people=len(runs), mrr=means)
 
 
 def _open_left_out_person(
@@ -377,13 +377,13 @@ def _open_left_out_person(
         ),
     )
     is_tested = is_held_out[trials.stimulus]
-    tested = trials.take(is_tested)
-    rows = np.unique(tested.stimulus)
+    test_trials = trials.take(is_tested)
+    rows = np.unique(test_trials.stimulus)
     return Person(
         subject,
         trials=trials.take(~is_tested),
         dropped=int(is_tested.sum()),
-        tested=tested,
+        tested=test_trials,
         gallery=base.targets.gather(torch.from_numpy(rows)),
         rows=rows,
     )

@@ -163,11 +163,15 @@ class CalibrationRun(Job, RunJob):
             if fixed[cell] is not None:
                 continue
             for subject in cell.trained_on:
-                others = tuple(other for other in cell.trained_on if other != subject)
-                name = f"{others}, seed {cell.seed}"
+                remaining_subjects = tuple(
+                    person for person in cell.trained_on if person != subject
+                )
+                name = f"{remaining_subjects}, seed {cell.seed}"
                 training_names[cell][subject] = name
                 if name not in trainings:
-                    recipe = make_reduced_recipe(self, others, cell.seed, paths)
+                    recipe = make_reduced_recipe(
+                        self, remaining_subjects, cell.seed, paths
+                    )
                     trainings[name] = TrainingRun.resolve(recipe)
         title = "training models without one person"
         results = driver.run_each("train-align", trainings, run.launch, title=title)

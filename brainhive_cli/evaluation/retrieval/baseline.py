@@ -175,7 +175,7 @@ def rank_by_classifiers(job: Job, device: torch.device) -> dict[str, list[Int64]
     for models, subject in open_first_models(job, device):
         n_folds[subject] += 1
         trials = models[0].open_trials(subject, "train", is_tested=False)
-        tested = open_trials(models, subject, split)[0]
+        test_trials = open_trials(models, subject, split)[0]
         rows = find_shared_rows(models, split)
         _, trial_counts = np.unique(trials.stimulus, return_counts=True)
         if len(rows) > MAX_CLASSES or trial_counts.min() < 2:
@@ -184,7 +184,7 @@ def rank_by_classifiers(job: Job, device: torch.device) -> dict[str, list[Int64]
         # standardise by the training trials
         scale = FeatureScaler.fit(flatten(trials))
         train = scale(flatten(trials))
-        test = scale(flatten(tested).float())
+        test = scale(flatten(test_trials).float())
         if train.shape[1] > MAX_FEATURES:
             axes = principal_axes(train, MAX_FEATURES)
             train = train @ axes
@@ -203,7 +203,7 @@ def rank_by_classifiers(job: Job, device: torch.device) -> dict[str, list[Int64]
             # a stimulus without training trials ranks last, and so do ties
             row_scores = np.full((len(scores), len(rows)), -np.inf)
             row_scores[:, np.searchsorted(rows, classifier.classes_)] = scores
-            own_scores = look_up_assigned(row_scores, tested.stimulus, rows)
+            own_scores = look_up_assigned(row_scores, test_trials.stimulus, rows)
             ranks = (row_scores >= own_scores[:, None]).sum(1)
             ranks_of[name][subject].append(ranks)
 
@@ -280,13 +280,13 @@ def open_first_models(job: Job, device: torch.device) -> Iterator[tuple[Models, 
     Yields:
         The models of a cell group, and a subject that they are tested on.
     """
-    opened: set[tuple[int, int]] = set()
+    opened_tests: set[tuple[int, int]] = set()
     for group in job.groups:
         models = job.open_models(group, device)
         fold = group[0].fold
         for subject in group[0].tested_on:
-            if (subject, fold) not in opened:
-                opened.add((subject, fold))
+            if (subject, fold) not in opened_tests:
+                opened_tests.add((subject, fold))
                 yield models, subject
 
 
@@ -394,11 +394,11 @@ def read_signals(
     Raises:
         BrainhiveError: if signals are missing, or differ in width between subjects.
     """
-    first = models[0]
-    is_new = subject not in first.cell.trained_on
-    people = first.cell.trained_on if is_new else [subject]
+    model = models[0]
+    is_new = subject not in model.cell.trained_on
+    people = model.cell.trained_on if is_new else [subject]
     train_trials = [
-        first.open_trials(person, "train", is_tested=False) for person in people
+        model.open_trials(person, "train", is_tested=False) for person in people
     ]
     signals = [flatten(trials) for trials in train_trials]
     widths = {values.shape[1] for values in signals}
@@ -419,9 +419,9 @@ def read_signals(
         raise BrainhiveError(f"{len(train)} training signals are too few")
 
     # test signals that show a candidate
-    tested = open_trials(models, subject, split)[0]
-    tested = tested.take(np.isin(tested.stimulus, rows))
-    if not len(tested.stimulus):
+    test_trials = open_trials(models, subject, split)[0]
+    test_trials = test_trials.take(np.isin(test_trials.stimulus, rows))
+    if not len(test_trials.stimulus):
         raise BrainhiveError(f"subject {subject} was shown none of the candidates")
 
     # principal components of standardised signals
@@ -434,16 +434,18 @@ def read_signals(
     target_indices = {}
     for order in [AS_FILED] if is_new else ORDERS:
         refile = ORDERS[order]
-        shown = []
+        order_pictures = []
         for trials, indices in zip(train_trials, selected_rows, strict=True):
-            shown.append(refile(trials.stimulus)[indices])
-        target_indices[order] = np.searchsorted(pictures, np.concatenate(shown))
+            order_pictures.append(refile(trials.stimulus)[indices])
+        target_indices[order] = np.searchsorted(
+            pictures, np.concatenate(order_pictures)
+        )
     return RidgeData(
         train=scale(train) @ axes,
-        test=scale(flatten(tested).to(device)) @ axes,
-        targets=read_targets(first, "train", pictures, device),
+        test=scale(flatten(test_trials).to(device)) @ axes,
+        targets=read_targets(model, "train", pictures, device),
         target_indices=target_indices,
-        test_rows=tested.stimulus,
+        test_rows=test_trials.stimulus,
     )
 
 

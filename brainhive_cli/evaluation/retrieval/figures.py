@@ -134,9 +134,9 @@ def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
     space = test_trials.space
     if not isinstance(space, Voxels) or space.grid is None:
         return []
-    both = (train_trials, test_trials)
-    signals = np.concatenate([trials.averages[:, :, 0] for trials in both])
-    categories = np.concatenate([trials.stimulus for trials in both])
+    all_trials = (train_trials, test_trials)
+    signals = np.concatenate([trials.averages[:, :, 0] for trials in all_trials])
+    categories = np.concatenate([trials.stimulus for trials in all_trials])
     f_values, _ = f_classif(signals, categories)
     figure = draw_slices(
         f"Where the categories differ: F of each voxel over all {len(signals)} trials "
@@ -159,9 +159,9 @@ def _draw_ranks(measurements: Measurements) -> Curve:
     edges.append(pool + 1)
     names = []
     guessed_shares = []
-    for first, stop in pairwise(edges):
-        names.append(str(first) if stop == first + 1 else f"{first}–{stop - 1}")
-        guessed_shares.append((stop - first) / pool)
+    for start, stop in pairwise(edges):
+        names.append(str(start) if stop == start + 1 else f"{start}–{stop - 1}")
+        guessed_shares.append((stop - start) / pool)
     shares = (np.histogram(ranks, edges)[0] / len(ranks)).tolist()
     return Curve(
         "Ranks of the seen picture",
@@ -249,8 +249,8 @@ def _draw_sheet(run: RunFolder, models: Models, recipe: Recipe) -> list[Sheet]:
     """
     # encode the signals and the pictures as unit tokens
     gallery = open_gallery(models, recipe.splits, only_shown=recipe.only_shown)
-    first = models[0]
-    subject = first.cell.tested_on[0]
+    model = models[0]
+    subject = model.cell.tested_on[0]
     trials = open_trials(models, subject, recipe.split)
     targets = np.searchsorted(gallery.test_rows, trials[0].stimulus)  # [N]
     tokens = normalize(encode(models, trials))  # [N, D]
@@ -261,8 +261,8 @@ def _draw_sheet(run: RunFolder, models: Models, recipe: Recipe) -> list[Sheet]:
     queries = order[: recipe.sheet_rows]
     scores = (tokens[queries] @ images.T).cpu().numpy()
     retrieved = np.argsort(-scores, axis=1, kind="stable")[:, :N_RETRIEVED]
-    seen = targets[queries]
-    files = save_pictures(run, first, gallery, np.union1d(seen, retrieved))
+    seen_indices = targets[queries]
+    files = save_pictures(run, model, gallery, np.union1d(seen_indices, retrieved))
     if not any(files.values()):
         return []
 
@@ -270,7 +270,7 @@ def _draw_sheet(run: RunFolder, models: Models, recipe: Recipe) -> list[Sheet]:
     concepts = [concept.replace("_", " ") for concept in gallery.concepts]
     rows = []
     for query_scores, target, nearest in zip(
-        scores, seen.tolist(), retrieved.tolist(), strict=True
+        scores, seen_indices.tolist(), retrieved.tolist(), strict=True
     ):
         # ties rank before the seen picture
         rank = int((query_scores >= query_scores[target]).sum())
@@ -290,7 +290,7 @@ def _draw_sheet(run: RunFolder, models: Models, recipe: Recipe) -> list[Sheet]:
         f"Seen, and the {N_RETRIEVED} most similar pictures",
         columns=columns,
         rows=rows,
-        note=f"{sample}; {first.cell.name} on {name_subject(subject)}",
+        note=f"{sample}; {model.cell.name} on {name_subject(subject)}",
     )
     return [sheet]
 

@@ -83,7 +83,7 @@ def merge_folds(results: Mapping[Cell, CellResult]) -> dict[Cell, CellResult]:
 def _concatenate_folds(scores_of_fold: Mapping[int, Scores]) -> Scores:
     """Concatenate the items of the folds of a subject."""
     folds = list(scores_of_fold.values())
-    first = folds[0]
+    first_fold = folds[0]
     columns: dict[str, Any] = {}
     for name in LIST_COLUMNS:
         lists = [getattr(scores, name) for scores in folds]
@@ -96,7 +96,7 @@ def _concatenate_folds(scores_of_fold: Mapping[int, Scores]) -> Scores:
 
     # keep the draws that all folds have
     n_draws = None
-    if first.ranks.ndim > 1:
+    if first_fold.ranks.ndim > 1:
         n_draws = min(len(scores.ranks) for scores in folds)
 
     # a signal is not compared with the pictures of other folds, whose rank is 0
@@ -113,15 +113,15 @@ def _concatenate_folds(scores_of_fold: Mapping[int, Scores]) -> Scores:
         verdict_ranks.append(ranks)
 
     values = {}
-    for name in first.values:
+    for name in first_fold.values:
         values[name] = np.concatenate([scores.values[name] for scores in folds])
     sizes = [len(scores.labels) for scores in folds]
     control = {}
-    for name in first.control:
+    for name in first_fold.control:
         draws = [scores.control[name] for scores in folds]
         control[name] = np.average(draws, axis=0, weights=sizes)
     scopes = {}
-    for name in first.scopes:
+    for name in first_fold.scopes:
         is_complete = all(name in scores.scopes for scores in folds)
         if name.startswith(POOLED_SCOPES) and is_complete:
             scopes[name] = _concatenate_folds(
@@ -133,7 +133,7 @@ def _concatenate_folds(scores_of_fold: Mapping[int, Scores]) -> Scores:
         interleaving=Interleaving.join([scores.interleaving for scores in folds]),
         is_trialwise=all(scores.is_trialwise for scores in folds),
         ranks=np.concatenate([scores.ranks[:n_draws] for scores in folds], axis=-1),
-        pool=first.pool,
+        pool=first_fold.pool,
         values=values,
         relevant=np.concatenate([scores.relevant for scores in folds]),
         train_similarities=np.concatenate(
@@ -143,7 +143,7 @@ def _concatenate_folds(scores_of_fold: Mapping[int, Scores]) -> Scores:
         verdict_ranks=np.vstack(verdict_ranks),
         control=control,
         scopes=scopes,
-        description=first.description,
+        description=first_fold.description,
     )
 
 

@@ -117,8 +117,8 @@ class Job:
         for variant in self.variants:
             run = variant.runs[0]
             validations[run.variant] = run.read_validation()
-        first = self.recipe.compare
-        if first is None:
+        reference = self.recipe.compare
+        if reference is None:
             # values on other pictures than those of the first variant cannot be ranked
             first_validation = next(iter(validations.values()))
             measured_on = first_validation.get("measured_on")
@@ -126,8 +126,8 @@ class Job:
             for label, validation in validations.items():
                 if validation.get("measured_on") == measured_on:
                     values[label] = validation.get("value", -1.0)
-            first = max(values, key=values.__getitem__)
-        return [(first, second) for second in validations if second != first]
+            reference = max(values, key=values.__getitem__)
+        return [(reference, label) for label in validations if label != reference]
 
     def inputs(self) -> Iterable[Input]:
         """List the runs, their signals and their embeddings."""
@@ -248,19 +248,19 @@ def find_runs(recipe: Recipe) -> list[TrainedRun]:
         )
         runs.append(run)
 
-    first = runs[0]
+    first_run = runs[0]
     if len(runs) > 1:
         for run in runs:
             refuse_sweep(run)
-    for other in runs[1:]:
-        if other.dataset.name != first.dataset.name:
+    for other_run in runs[1:]:
+        if other_run.dataset.name != first_run.dataset.name:
             raise BrainhiveError(
-                f"{first.folder.path} is tested on {first.dataset.name}, "
-                f"{other.folder.path} on {other.dataset.name}",
+                f"{first_run.folder.path} is tested on {first_run.dataset.name}, "
+                f"{other_run.folder.path} on {other_run.dataset.name}",
                 "name one data set for both: --dataset",
             )
     for split in recipe.splits:
-        require_split(first.dataset, split, "gallery")
+        require_split(first_run.dataset, split, "gallery")
     return runs
 
 
@@ -273,7 +273,7 @@ def group_cells(runs: Sequence[TrainedRun]) -> list[CellGroup]:
     Raises:
         BrainhiveError: if the runs have different tested subjects or numbers of seeds.
     """
-    first = runs[0]
+    first_run = runs[0]
     sorted_cells = []
     for run in runs:
         sorted_cells.append(sorted(run.cells, key=lambda cell: cell.tested_on))
@@ -281,9 +281,9 @@ def group_cells(runs: Sequence[TrainedRun]) -> list[CellGroup]:
     for run, cells in zip(runs, sorted_cells, strict=True):
         if [cell.tested_on for cell in cells] != first_subjects:
             raise BrainhiveError(
-                f"{first.folder.path} and {run.folder.path} were not tested on the "
+                f"{first_run.folder.path} and {run.folder.path} were not tested on the "
                 "same subjects as often",
                 "average runs of the same subjects and number of seeds",
             )
     groups = zip(*sorted_cells, strict=True)
-    return sorted(groups, key=lambda group: first.cells.index(group[0]))
+    return sorted(groups, key=lambda group: first_run.cells.index(group[0]))

@@ -152,7 +152,7 @@ def open_gallery(
         BrainhiveError: if models have different pictures.
     """
     # the tested split comes first
-    first = models[0]
+    model = models[0]
     rows: dict[str, Int64] = {}
     image_ids: list[str] = []
     concepts: list[str] = []
@@ -160,16 +160,16 @@ def open_gallery(
         rows[split] = find_shared_rows(models, split)
         if only_shown and split == splits[-1]:
             subjects = set[int]()
-            for cell in first.run.cells:
+            for cell in model.run.cells:
                 subjects.update(cell.tested_on)
             shown_rows = [
-                first.find_shown_rows(subject, split) for subject in sorted(subjects)
+                model.find_shown_rows(subject, split) for subject in sorted(subjects)
             ]
             rows[split] = np.intersect1d(rows[split], np.concatenate(shown_rows))
-        pictures = first.open_pictures(split)
+        pictures = model.open_pictures(split)
         image_ids += pictures.image_ids[rows[split]]
         concepts += pictures.concepts[rows[split]]
-    return Gallery(rows, image_ids, concepts, first.run.dataset.alike_by)
+    return Gallery(rows, image_ids, concepts, model.run.dataset.alike_by)
 
 
 def find_shared_rows(models: Models, split: str) -> Int64:
@@ -178,12 +178,12 @@ def find_shared_rows(models: Models, split: str) -> Int64:
     Raises:
         BrainhiveError: if the files of the models list different pictures.
     """
-    first = models[0].open_pictures(split)
+    first_pictures = models[0].open_pictures(split)
     for model in models[1:]:
         pictures = model.open_pictures(split)
-        if first.image_ids != pictures.image_ids:
+        if first_pictures.image_ids != pictures.image_ids:
             raise BrainhiveError(
-                f"{first.path} and {pictures.path} hold different pictures",
+                f"{first_pictures.path} and {pictures.path} hold different pictures",
                 "embed again",
             )
     return reduce(np.intersect1d, [model.find_rows(split) for model in models])
@@ -239,14 +239,14 @@ def open_trials(models: Models, subject: int, split: str) -> list[Trials]:
     Trials of pictures that a model has no embedding of, or was trained on, are left
     out.
     """
-    opened = [model.open_trials(subject, split) for model in models]
-    for trials in opened:
+    model_trials = [model.open_trials(subject, split) for model in models]
+    for trials in model_trials:
         # later cells use these averages, too
         _ = trials.averages
     rows = find_shared_rows(models, split)
-    for trials in opened:
+    for trials in model_trials:
         rows = np.intersect1d(rows, trials.stimulus)
-    return [trials.take(np.isin(trials.stimulus, rows)) for trials in opened]
+    return [trials.take(np.isin(trials.stimulus, rows)) for trials in model_trials]
 
 
 def encode(models: Models, trials: Iterable[Trials]) -> Tensor:
@@ -317,25 +317,25 @@ def encode_items(
     Returns:
         Tokens [N, D], and scores with the labels of the signals.
     """
-    first = models[0]
+    first_model = models[0]
     split = recipe.split
-    tested = open_trials(models, subject, split)
-    tokens = encode(models, tested)
-    rows = tested[0].stimulus
+    test_trials = open_trials(models, subject, split)
+    tokens = encode(models, test_trials)
+    rows = test_trials[0].stimulus
     seen_indices = np.searchsorted(gallery.test_rows, rows)
 
     # find which labels were interleaved in time
-    interleaving = first.find_interleaving(tested[0], split)
+    interleaving = first_model.find_interleaving(test_trials[0], split)
     if interleaving.repeats:
-        overlap = first.find_overlap(tested[0], split)
+        overlap = first_model.find_overlap(test_trials[0], split)
         if overlap:
             interleaving = replace(
                 interleaving, problem=overlap.problem, follows_time=True
             )
 
     # held-out trials have names, and a run or session as group
-    is_tested = np.isin(first.open_trials(subject, split).stimulus, rows)
-    all_names, all_groups = first.name_trials(subject, split)
+    is_tested = np.isin(first_model.open_trials(subject, split).stimulus, rows)
+    all_names, all_groups = first_model.name_trials(subject, split)
     names = list(compress(all_names, is_tested))
     groups = list(compress(all_groups, is_tested))
 
@@ -349,7 +349,7 @@ def encode_items(
         control = measure_control(gallery, images, tokens, draws)
 
     is_trialwise = True
-    for model, trials in zip(models, tested, strict=True):
+    for model, trials in zip(models, test_trials, strict=True):
         averages = torch.from_numpy(trials.averages)
         if depends_on_other_trials(partial(model.encode, trials), averages):
             is_trialwise = False
@@ -367,21 +367,21 @@ def encode_items(
     return tokens, items
 
 
-def measure_subsets(tokens: Tensor, images: Tensor, ways: int) -> Scores:
+def measure_subsets(tokens: Tensor, images: Tensor, subset_size: int) -> Scores:
     """Measure how often signals and pictures find each other in small galleries.
 
     Args:
         tokens: Tokens [N, D] of the signals.
         images: Tokens [N, D] of the pictures that the signals showed.
-        ways: Number of pictures in a gallery. If there are fewer, all are taken.
+        subset_size: Number of pictures in a gallery. If there are fewer, all are taken.
 
     Returns:
         `top1_expected`, with the other direction in the scope `backward`.
     """
-    pool = min(ways, len(images))
+    pool = min(subset_size, len(images))
     description = f"{pool}-way"
-    if pool < ways:
-        description = f"all {pool} pictures, fewer than {ways}"
+    if pool < subset_size:
+        description = f"all {pool} pictures, fewer than {subset_size}"
     forward, backward = expected_subset_hits(tokens, images, pool)
     return Scores(
         values={"top1_expected": forward},
@@ -459,10 +459,10 @@ def measure_repetitions(
     Raises:
         RecipeError: if there are fewer repetitions than requested.
     """
-    tested = open_trials(models, subject, recipe.split)
-    largest = int(tested[0].counts.max())
+    test_trials = open_trials(models, subject, recipe.split)
+    largest = int(test_trials[0].counts.max())
     scopes = {}
-    for k in list_repetition_counts(tested[0], recipe):
+    for k in list_repetition_counts(test_trials[0], recipe):
         # all repetitions can only be drawn in a single way
         n_draws = REPETITION_DRAWS if k < largest else 1
         draws = []
@@ -471,7 +471,7 @@ def measure_repetitions(
             seed = derive_seed(recipe.seed, subject, k, draw)
             averages = [
                 trials.average(k, torch.Generator().manual_seed(seed))
-                for trials in tested
+                for trials in test_trials
             ]
             draws.append(encode(models, averages))
 
@@ -488,17 +488,17 @@ def measure_repetitions(
 
 def _measure_signal_ceiling(models: Models, subject: int, recipe: Recipe) -> Scores:
     """Measure the ceiling of the signals of a subject."""
-    tested = open_trials(models, subject, recipe.split)[0]
-    trials = torch.from_numpy(tested.singles)
-    available = torch.from_numpy(tested.counts)
-    image_ids = models[0].open_pictures(recipe.split).image_ids[tested.stimulus]
+    test_trials = open_trials(models, subject, recipe.split)[0]
+    trials = torch.from_numpy(test_trials.singles)
+    available = torch.from_numpy(test_trials.counts)
+    image_ids = models[0].open_pictures(recipe.split).image_ids[test_trials.stimulus]
 
     # halves consist of repetitions that are far apart, if their times are known
-    is_there = tested.is_there
-    sessions = tested.sessions
+    is_there = test_trials.is_there
+    sessions = test_trials.sessions
     try:
         parts = separate_repetitions(
-            is_there, sessions, tested.runs, tested.times_in_run
+            is_there, sessions, test_trials.runs, test_trials.times_in_run
         )
     except BrainhiveError as error:
         return Scores(repetitions=int(available.max()), reason=error.message)
@@ -563,10 +563,12 @@ def measure_ceiling(
     with console.progress("measuring the ceiling", splits) as bar:
         for split in range(splits):
             rng = torch.Generator().manual_seed(derive_seed(seed, split))
-            first, second, size = average_halves(signals, available, rng, parts=parts)
-            ranks.append(rank_halves(first, second).numpy())
-            first_vectors = unit_vectors(first.numpy())
-            second_vectors = unit_vectors(second.numpy())
+            first_half, second_half, size = average_halves(
+                signals, available, rng, parts=parts
+            )
+            ranks.append(rank_halves(first_half, second_half).numpy())
+            first_vectors = unit_vectors(first_half.numpy())
+            second_vectors = unit_vectors(second_half.numpy())
             shares.append(correlation_shares(first_vectors, second_vectors).mean(1))
             sizes.append(float(size.sum()))
             bar.advance()

@@ -225,8 +225,11 @@ class RetrievalRun(Job, RunJob):
     def _compare_variants(self, run: OpenRun) -> Summary:
         """Compare the variants of a sweep. Their metrics are not pooled."""
         pairs = {}
-        for first, second in self.list_pairs():
-            pairs[first, second] = run.parts[first].metrics, run.parts[second].metrics
+        for label, other_label in self.list_pairs():
+            pairs[label, other_label] = (
+                run.parts[label].metrics,
+                run.parts[other_label].metrics,
+            )
         differences, errors = compare_ranks(pairs)
         collected = collect_variants(run.parts).with_facts(
             run=self.runs[0].name,
@@ -258,8 +261,8 @@ def _compare_runs(measurements: Measurements, run: OpenRun) -> Measurements:
         BrainhiveError: if the runs have different galleries, subjects or items.
     """
     pairs = {}
-    for other in run.compared_results:
-        pairs["this run", other.metrics.facts.run] = measurements, other.metrics
+    for other_run in run.compared_results:
+        pairs["this run", other_run.metrics.facts.run] = measurements, other_run.metrics
     differences, errors = compare_ranks(pairs)
     if errors:
         raise errors[0]

@@ -176,7 +176,9 @@ def summarise_job(
         for fold in align_run.folds:
             tested_pictures.append(align_run.compare_pictures(recipe.split, fold))
         signal_warnings += align_run.signal_warnings
-    seen, warnings = summarise_tested_pictures(tested_pictures, signal_warnings)
+    seen_pictures, warnings = summarise_tested_pictures(
+        tested_pictures, signal_warnings
+    )
     modality = " + ".join(dict.fromkeys(align_run.modality for align_run in job.runs))
     if modality != run.modality:
         warnings.append(SAME_PEOPLE_WARNING.format(modality=modality))
@@ -194,7 +196,7 @@ def summarise_job(
         mode=mode,
         protocol=cells.protocol,
         caveats=caveats,
-        seen_in_training=seen,
+        seen_in_training=seen_pictures,
         warnings=warnings,
         gallery=GalleryFacts(
             dataset=run.dataset.name,
@@ -224,7 +226,9 @@ def summarise_job(
         ),
         plain=baseline_differences,
         baseline=baseline,
-        repetitions=max((half.repetitions for half in ceilings.values()), default=0),
+        repetitions=max(
+            (ceiling.repetitions for ceiling in ceilings.values()), default=0
+        ),
         confusion_matrix=count_confusions(tables) if has_trials else None,
     )
     return Measurements(scopes, {}, facts, item_values) | ceiling_measurements
@@ -532,12 +536,12 @@ def measure_scopes(name: str, cells: CellScores) -> Scopes:
     """Measure several cells together, with the further tables that all of them have."""
     scopes = {name: measure_table(cells)}
     for table_name in cells.tables[0].scopes:
-        further = cells.get_tables(table_name)
-        if further:
+        tables = cells.get_tables(table_name)
+        if tables:
             # subsets have a further table for the other direction
             has_prefix = table_name in (BACKWARD, SUBSETS)
             scope_name = scope(name, table_name) if has_prefix else table_name
-            scopes |= measure_scopes(scope_name, further)
+            scopes |= measure_scopes(scope_name, tables)
     return scopes
 
 
@@ -559,31 +563,31 @@ def measure_table(
         metric_names: Metrics of ranks [N]. If empty, all metrics. Ranks of several
             draws or splits have `CURVE_METRICS`.
     """
-    first = cells.tables[0]
+    first_table = cells.tables[0]
     metrics: list[Metric] = []
     context = cells.context
-    if len(first.ranks):
-        if first.ranks.ndim > 1:
+    if len(first_table.ranks):
+        if first_table.ranks.ndim > 1:
             metric_names = CURVE_METRICS
         metrics += summarise_ranks(
             stack_ranks(cells),
-            targets=first.n_targets,
+            targets=first_table.n_targets,
             metric_names=metric_names,
             **context,
         )
 
     # shares of items and precisions lie between 0 and 1, changes by a region above 0
     context["limits"] = (0.0, None)
-    if first.pool:
-        context |= {"limits": (0.0, 1.0), "chance": 1 / first.pool}
-    if len(first.relevant):
+    if first_table.pool:
+        context |= {"limits": (0.0, 1.0), "chance": 1 / first_table.pool}
+    if len(first_table.relevant):
         # chance of a precision, averaged over items and then over cells
         chances = []
         for scores in cells.tables:
-            precisions = chance_of_precision(first.pool, scores.relevant)
+            precisions = chance_of_precision(first_table.pool, scores.relevant)
             chances.append(precisions.mean())
         context["chance"] = float(np.mean(chances))
-    for name in first.values:
+    for name in first_table.values:
         values = []
         for group in cells.groups:
             values.append(np.vstack([scores.values[name] for scores in group]))
@@ -610,44 +614,44 @@ def measure_ceilings(
     """
     missing = {}
     groups = {}
-    for subject, half in ceilings.items():
+    for subject, scores in ceilings.items():
         name = scope(CEILING, subject)
-        if half.reason:
-            missing[name] = half.reason
+        if scores.reason:
+            missing[name] = scores.reason
         else:
-            groups[name] = [[half]]
+            groups[name] = [[scores]]
 
     # ranks among different numbers of pictures have no common chance
-    if len({half.pool for [[half]] in groups.values()}) == 1:
+    if len({scores.pool for [[scores]] in groups.values()}) == 1:
         groups[scope(CEILING, ALL)] = list(chain.from_iterable(groups.values()))
 
     scopes = {}
     for name, group in groups.items():
         metrics = measure_table(replace(ceiling_cells, groups=group))
-        ratio = float(np.mean([half.repetition_ratio for [half] in group]))
+        ratio = float(np.mean([scores.repetition_ratio for [scores] in group]))
         metrics["reliability"] = _predict_reliability(metrics["reliability"], ratio)
         scopes[name] = metrics
     return Measurements(scopes, missing)
 
 
-def _predict_reliability(half: Metric, ratio: float) -> Metric:
+def _predict_reliability(half_metric: Metric, ratio: float) -> Metric:
     """Predict the reliability of all repetitions from the reliability of a half.
 
     Args:
-        half: Correlation between halves, with its intervals.
+        half_metric: Correlation between halves, with its intervals.
         ratio: Number of repetitions divided by the number in a half.
     """
     # the prediction rises with the correlation, so ends of intervals stay ends
     changes: dict[str, Any] = {}
     for name in ("value", "low", "high"):
-        correlation = getattr(half, name)
+        correlation = getattr(half_metric, name)
         if correlation is not None:
             changes[name] = spearman_brown(correlation, ratio)
     for name in ("these_subjects", "people"):
-        interval = getattr(half, name)
+        interval = getattr(half_metric, name)
         if interval is not None:
             changes[name] = tuple(spearman_brown(end, ratio) for end in interval)
-    return replace(half, **changes)
+    return replace(half_metric, **changes)
 
 
 def judge_cells(cells: CellScores) -> list[Answer]:
@@ -737,8 +741,8 @@ def count_confusions(tables: Iterable[Scores]) -> ConfusionMatrix | None:
     if len(names) > MAX_CONFUSED_CONCEPTS:
         return None
     rows = []
-    for seen in names:
-        rows.append([counts[seen, decoded] for decoded in names])
+    for seen_name in names:
+        rows.append([counts[seen_name, decoded_name] for decoded_name in names])
     return ConfusionMatrix(names=names, counts=rows)
 
 
@@ -762,13 +766,15 @@ def describe_control(kind: str, cells: CellScores) -> Control:
         for group in cells.groups:
             subject_means.append(np.mean([scores.control[name] for scores in group], 0))
         means = np.mean(subject_means, 0)
-        measured = float(means[0])
+        measured_mean = float(means[0])
         n_draws = len(means) - 1
         draws = means[1:] if n_draws else means
-        is_as_good = means <= measured if lower_is_better(name) else means >= measured
+        is_as_good = (
+            means <= measured_mean if lower_is_better(name) else means >= measured_mean
+        )
         low, high = np.percentile(draws, [2.5, 97.5]).tolist()
         metrics[name] = {
-            "measured": measured,
+            "measured": measured_mean,
             "mean": float(np.mean(draws)),
             "low": low,
             "high": high,

@@ -93,14 +93,14 @@ def lay_out(
         cells[RIDGE] = scopes[scope(PLAIN, RIDGE)]
     ridge_differences = []
     plain_differences = []
-    plain = {}
+    plain_rows = {}
     for difference in facts.plain:
         if difference.second == RIDGE:
             ridge_differences.append(difference)
         else:
             plain_differences.append(difference)
             title = CLASSIFIERS[difference.second]
-            plain[title] = scopes[scope(PLAIN, difference.second)]
+            plain_rows[title] = scopes[scope(PLAIN, difference.second)]
 
     # MindEye calls the second direction forward
     subset_rows = {
@@ -125,7 +125,9 @@ def lay_out(
             )
         ],
         "baseline": [
-            _compare_models("With plain baselines on the same folds", overall, plain),
+            _compare_models(
+                "With plain baselines on the same folds", overall, plain_rows
+            ),
             difference_table(plain_differences, {"": THIS_RUN, **CLASSIFIERS}),
         ],
         "control": [_lay_out_control(facts.control)] if facts.control else [],

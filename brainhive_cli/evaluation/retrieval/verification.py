@@ -83,22 +83,29 @@ def verify(
         rank_differences[label] = n_different
 
     # compare with the metrics of the evaluation, and of sweeps that contain it
-    measured = summarise_job(job, results, {}, {})
-    lines = list(compare_metrics(evaluation.measurements(), measured))
+    new_measurements = summarise_job(job, results, {}, {})
+    lines = list(compare_metrics(evaluation.measurements(), new_measurements))
     for sweep in list_finished_runs(paths.under_home("runs"), "eval-retrieval"):
         measurements = sweep.measurements()
         for label, variant in measurements.facts.variants.items():
             if variant.run == evaluation.path.name:
                 reported = measurements.select_variant(label)
-                for line in compare_metrics(reported, measured):
+                for line in compare_metrics(reported, new_measurements):
                     lines.append(f"{sweep.name}:{label}, {line}")
     changed = list_changed(evaluation, job.open_stores())
     return Verification(rank_differences, lines, changed)
 
 
-def compare_metrics(reported: Measurements, measured: Measurements) -> Iterator[str]:
-    """Yield a sentence for each difference in metrics, ranks and p values."""
-    for scope, metrics in measured.scopes.items():
+def compare_metrics(
+    reported: Measurements, measurements: Measurements
+) -> Iterator[str]:
+    """Yield a sentence for each difference in metrics, ranks and p values.
+
+    Args:
+        reported: Stored measurements.
+        measurements: New measurements.
+    """
+    for scope, metrics in measurements.scopes.items():
         for name, metric in metrics.items():
             reported_metric = reported.scopes.get(scope, {}).get(name)
             for field in COMPARED_FIELDS:
@@ -115,12 +122,12 @@ def compare_metrics(reported: Measurements, measured: Measurements) -> Iterator[
                     f"{title}, {scope}: {format_number(reported_value)} reported, "
                     f"{format_number(value)} measured again"
                 )
-    for scope, items in measured.items.items():
+    for scope, items in measurements.items.items():
         # shared runs and sweeps have no items
         reported_items = reported.items.get(scope, items)
         if reported_items["ranks"] != items["ranks"]:
             yield f"ranks, {scope}: others reported than measured again"
-    pairs = zip(reported.facts.answers, measured.facts.answers, strict=False)
+    pairs = zip(reported.facts.answers, measurements.facts.answers, strict=False)
     for reported_answer, answer in pairs:
         if not _is_equal(reported_answer.p, answer.p):
             yield (
@@ -129,8 +136,8 @@ def compare_metrics(reported: Measurements, measured: Measurements) -> Iterator[
             )
 
 
-def _is_equal(first: Any, second: Any) -> bool:
+def _is_equal(value: Any, other_value: Any) -> bool:
     """Return True if two values are equal. Floats may differ by rounding."""
-    if isinstance(first, float) and isinstance(second, float):
-        return isclose(first, second, rel_tol=1e-6, abs_tol=1e-9)
-    return bool(first == second)
+    if isinstance(value, float) and isinstance(other_value, float):
+        return isclose(value, other_value, rel_tol=1e-6, abs_tol=1e-9)
+    return bool(value == other_value)
