@@ -103,7 +103,7 @@ def listed(tmp_path: Path) -> Path:
     return tmp_path / "test.csv"
 
 
-def test_a_list_names_the_test_pictures_and_their_concepts_are_left_out(
+def test_concepts_of_listed_test_pictures_are_not_trained_on(
     listed: Path,
 ) -> None:
     dataset = build(listed.parent / "pictures", test_list=str(listed))

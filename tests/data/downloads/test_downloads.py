@@ -162,7 +162,7 @@ def test_a_range_is_appended_only_where_it_begins(
     assert routes.asked == asked
 
 
-def test_a_host_that_always_answers_with_another_range_is_refused(
+def test_a_host_that_always_sends_a_wrong_range_is_refused(
     routes: Routes, tmp_path: Path
 ) -> None:
     file = leave_half(routes, tmp_path)

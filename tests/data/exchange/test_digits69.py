@@ -130,7 +130,7 @@ def test_it_is_fetched_once_and_has_no_licence(
     assert table.stat().st_mtime_ns == stamp
 
 
-def test_a_file_with_another_content_is_refused_and_leaves_nothing(
+def test_a_download_with_wrong_content_is_refused_and_removed(
     fetch: Callable[..., Result], home: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "served" / digits69.FILE).write_bytes(b"MATLAB 5.0, cut short")

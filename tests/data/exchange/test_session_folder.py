@@ -244,7 +244,7 @@ time.sleep(60)
 
 
 @pytest.mark.nightly
-def test_a_killed_process_leaves_its_blocks_but_for_the_last_seconds(tmp_path):
+def test_a_killed_process_loses_only_the_last_seconds(tmp_path):
     child = start_python(RUNNING, tmp_path)
     child.stdout.readline()
     child.kill()

@@ -126,7 +126,7 @@ def test_arrays_and_plain_types_come_through_pickles_of_numpy(tmp_path: Path) ->
     assert set(pickles.load(tmp_path / "a.npz")) == {"ids", "emb"}
 
 
-def test_names_in_objects_or_cells_of_matlab_are_read_from_an_npz(
+def test_names_of_matlab_cells_are_read_from_an_npz(
     tmp_path: Path,
 ) -> None:
     cells = np.empty((1, 3), object)
@@ -141,7 +141,7 @@ def test_names_in_objects_or_cells_of_matlab_are_read_from_an_npz(
 
 # names of NumPy 1 and 2
 @pytest.mark.parametrize(("protocol", "core"), [(2, "numpy.core"), (5, "numpy._core")])
-def test_arrays_tensors_and_plain_types_come_through_a_torch_file(
+def test_a_torch_file_keeps_arrays_tensors_and_plain_types(
     tmp_path: Path, protocol: int, core: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tensors = {

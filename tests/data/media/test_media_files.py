@@ -41,7 +41,7 @@ def test_a_picture_keeps_its_pixels(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(37, 53), (500, 375)])
-def test_squares_and_tensors_of_pictures_are_those_of_torchvision(size):
+def test_crops_and_tensors_of_pictures_equal_torchvision(size):
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     picture = Image.fromarray(pixels)
     true = TF.center_crop(TF.resize(picture, [32]), [32])

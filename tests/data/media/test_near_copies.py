@@ -183,7 +183,7 @@ def paint_blocks(chroma: int = 1, swaps: bool = False) -> Image.Image:
     return Image.merge("YCbCr", channels).convert("RGB")
 
 
-def test_a_drawing_in_other_colours_is_no_copy_and_one_in_grey_is():
+def test_a_grey_drawing_is_a_copy_and_a_recoloured_one_is_not():
     coloured = paint_blocks()
     part = coloured.crop((6, 6, 118, 118))
     for other, whole, cropped in (

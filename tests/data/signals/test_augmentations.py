@@ -27,7 +27,7 @@ def signal() -> Tensor:
     return 3 * torch.randn(400, 17, 50, generator=generator(9))
 
 
-def test_the_generator_decides_and_a_signal_is_varied_by_its_own_row(signal):
+def test_each_signal_has_its_own_random_augmentation(signal):
     before, rows = signal.clone(), torch.tensor([7, 3, 300])
     for kind in parts.list_kinds("augmentations"):
         first, again, other = (vary(signal, kind, seed) for seed in (1, 1, 2))

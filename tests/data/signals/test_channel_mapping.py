@@ -50,7 +50,7 @@ def read(golden: Path) -> tuple[dict, list[str], list[str]]:
     return tensors, *names
 
 
-def test_positions_by_name_are_those_of_the_head_frame_from_the_fitted_origin(
+def test_positions_by_name_are_relative_to_the_fitted_origin(
     golden: Path,
 ) -> None:
     tensors, from_names, to_names = read(golden)
@@ -96,7 +96,7 @@ def test_positions_outside_the_head_frame_give_wrong_weights(golden: Path) -> No
     assert np.abs(right - wrong).max() > 1000 * ROUNDING
 
 
-def test_equal_names_are_copied_and_a_mapping_of_names_alone_is_that_of_mne(
+def test_equal_names_are_copied_and_the_mapping_equals_mne(
     golden: Path,
 ) -> None:
     tensors, from_names, to_names = read(golden)
@@ -153,7 +153,7 @@ def test_channels_are_mapped_on_request_only() -> None:
     )
 
 
-def test_common_channels_are_copied_and_others_are_zero_after_normalisation() -> None:
+def test_missing_channels_are_zero_after_normalisation() -> None:
     signal = {"normalise": "channel"}
     normaliser = Normaliser(
         np.array([[1.0], [2], [3]], np.float32), np.array([[2.0], [4], [8]], np.float32)

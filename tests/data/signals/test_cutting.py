@@ -18,7 +18,7 @@ from brainhive_cli.data.signals.cutting import (
 )
 
 
-def test_times_are_mne_s_where_no_sample_lies_at_the_start_of_a_trial():
+def test_times_equal_mne_if_a_trial_starts_between_samples():
     mne = pytest.importorskip("mne")
     for recorded_hz, to_hz in ((128, 250), (512, 100), (1000, 250)):
         info = mne.create_info(1, recorded_hz, "eeg")
@@ -71,7 +71,7 @@ def test_the_time_shift_of_the_published_preparations_is_known(
     assert found_ms * 1000 / true_hz + late_ms == pytest.approx(centre, abs=0.01)
 
 
-def test_a_slow_wave_comes_back_whatever_the_offset_of_the_recording():
+def test_slow_waves_survive_any_offset_of_the_recording():
     rng = np.random.default_rng(0)
     rate_hz, starts = 1000, np.sort(rng.integers(0, 8000, TRIALS_PER_BATCH + 3))
     wave = np.sin(2 * np.pi * 3 * np.arange(10_000) / rate_hz)

@@ -46,7 +46,7 @@ def record(
 IN_FOUR_RUNS = [[0, 1, 2, 3]] * 3
 
 
-def test_every_trial_is_tested_in_one_fold_and_runs_are_not_divided() -> None:
+def test_every_trial_is_tested_once_and_runs_are_not_divided() -> None:
     recording, holdout = record(IN_FOUR_RUNS), Holdout(by="runs", folds=4)
 
     masks = [
@@ -63,9 +63,7 @@ def test_every_trial_is_tested_in_one_fold_and_runs_are_not_divided() -> None:
     ]
 
 
-def test_trials_of_a_stimulus_are_dealt_to_folds_and_a_single_one_is_never_tested() -> (
-    None
-):
+def test_single_trials_of_a_stimulus_are_never_tested() -> None:
     runs = [[0, 0, 0, 0], [0, 0, 0, 0], [0, -1, -1, -1]]
     recording, holdout = (
         record(runs, repetitions=[4, 4, 1]),
@@ -83,7 +81,7 @@ def test_trials_of_a_stimulus_are_dealt_to_folds_and_a_single_one_is_never_teste
     assert (np.sum(masks, 0)[:2] == 1).all()
 
 
-def test_pictures_are_dealt_by_concept_and_every_fold_has_as_many() -> None:
+def test_folds_are_balanced_by_concept_and_equally_large() -> None:
     ids, concepts = [f"p{row}" for row in range(23)], ["six"] * 11 + ["nine"] * 12
     holdout = Holdout(by="pictures", folds=5)
 
@@ -118,7 +116,7 @@ def test_listed_pictures_are_tested_and_unknown_ones_refused() -> None:
     assert folder.hold_out_pictures(ids, concepts, 1).tolist() == [True, True, False]
 
 
-def test_chosen_trials_are_rows_whose_values_and_runs_are_those_of_the_file() -> None:
+def test_selected_trials_keep_the_values_and_runs_of_the_file() -> None:
     recording = record(IN_FOUR_RUNS)
     is_tested = Holdout(by="runs", test=[2, 4]).hold_out_trials(recording, 1, "here")
 
@@ -130,7 +128,7 @@ def test_chosen_trials_are_rows_whose_values_and_runs_are_those_of_the_file() ->
     assert chosen.runs is not None and chosen.runs.ravel().tolist() == [1, 3] * 3
 
 
-def test_a_run_that_was_z_scored_by_its_own_trials_is_tested_and_stamped() -> None:
+def test_a_run_that_was_z_scored_by_itself_gets_a_caveat() -> None:
     recording, holdout = record(IN_FOUR_RUNS, zscore="run"), Holdout(by="runs", folds=2)
 
     assert holdout.hold_out_trials(recording, 1, "here").any()
@@ -147,9 +145,7 @@ def test_unknown_runs_and_more_folds_than_runs_are_refused() -> None:
         Holdout(by="runs", test=[7]).hold_out_trials(record(IN_FOUR_RUNS), 1, "here")
 
 
-def test_signals_that_were_fitted_to_held_out_trials_are_refused_with_the_line() -> (
-    None
-):
+def test_signals_fitted_to_held_out_trials_are_refused() -> None:
     for steps in ({"zscore": "session"}, {"whiten": "epochs"}, {"max_voxels": 100}):
         with pytest.raises(BrainhiveError, match=next(iter(steps))) as error:
             Holdout(by="runs", folds=2).hold_out_trials(
@@ -158,7 +154,7 @@ def test_signals_that_were_fitted_to_held_out_trials_are_refused_with_the_line()
         assert f"preparation.{next(iter(steps))}=" in error.value.hint
 
 
-def test_a_holdout_says_once_how_much_and_run_1_of_two_sessions_is_two() -> None:
+def test_run_1_of_two_sessions_counts_as_two_runs() -> None:
     recording = record([[0, 1, 0, 1]] * 3, [[0, 0, 1, 1]] * 3)
     third = Holdout(by="runs", test=[3]).hold_out_trials(recording, 1, "here")
     second = Holdout(by="sessions", test=[2]).hold_out_trials(recording, 1, "here")
@@ -171,7 +167,7 @@ def test_a_holdout_says_once_how_much_and_run_1_of_two_sessions_is_two() -> None
             Holdout.model_validate({"by": "runs", **fields})
 
 
-def test_a_split_of_more_variants_than_models_can_be_trained_is_refused(
+def test_a_split_with_too_many_folds_is_refused(
     tmp_path: Path,
 ) -> None:
     variant = {"train_ids": ["a"], "test_ids": ["b"]}
@@ -241,7 +237,7 @@ def test_a_holdout_that_tests_nothing_or_everything_is_refused(
 
 @pytest.mark.parametrize("by", ["pictures", "trials", "runs", "sessions"])
 @pytest.mark.parametrize("amount", [{"share": 0.5}, {"folds": 2}], ids=str)
-def test_the_seed_decides_which_pictures_trials_and_runs_are_tested(
+def test_the_seed_determines_the_tested_pictures_and_trials(
     by: Any, amount: dict[str, Any]
 ) -> None:
     def choose(seed: int) -> bytes:
@@ -278,7 +274,7 @@ def test_leftover_trials_of_stimuli_are_spread_over_the_folds() -> None:
 
 @PROPERTY
 @given(st.integers(0, 10**6), st.booleans(), st.sampled_from(["runs", "sessions"]))
-def test_runs_are_numbered_within_their_sessions_in_order_of_time(
+def test_runs_are_numbered_within_sessions_in_order_of_time(
     seed: int, has_sessions: bool, by: Any
 ) -> None:
     random = np.random.default_rng(seed)
@@ -322,7 +318,7 @@ def test_padding_is_never_tested() -> None:
             assert mask.any() and not (mask & ~recording.is_there).any()
 
 
-def test_each_trial_has_the_number_of_the_fold_or_run_that_tests_it() -> None:
+def test_each_trial_has_the_number_of_its_fold_or_run() -> None:
     recording = record(IN_FOUR_RUNS)
     holdout = Holdout(by="trials", folds=3)
     numbers = holdout.number_test_groups(recording, "here")
@@ -346,7 +342,7 @@ def stimuli_of(ids: list[str], concepts: list[str] | None = None) -> Any:
     )
 
 
-def test_pictures_of_both_sides_are_all_unless_a_split_lists_fewer(
+def test_all_pictures_are_used_unless_a_split_lists_fewer(
     tmp_path: Path,
 ) -> None:
     stimuli = stimuli_of([*"abcde"])
@@ -371,7 +367,7 @@ def test_pictures_of_both_sides_are_all_unless_a_split_lists_fewer(
             assert choose(holdout, split, 1) == "abcde"
 
 
-def test_the_file_of_a_split_is_an_input_with_its_folds_and_content(
+def test_a_split_file_is_an_input_with_folds_and_content(
     tmp_path: Path,
 ) -> None:
     path, digests = tmp_path / "split.json", set()
@@ -464,7 +460,7 @@ def test_runs_are_listed_by_number_pictures_by_name_trials_never(
         ("pictures", {"whiten": "epochs"}, True),
     ],
 )
-def test_steps_that_saw_held_out_trials_are_refused_on_every_path(
+def test_preparations_that_saw_held_out_trials_are_refused(
     by: Any, steps: dict[str, Any], is_refused: bool
 ) -> None:
     holdout, recording = Holdout(by=by, folds=2), record(IN_FOUR_RUNS, IN_FOUR_RUNS)
@@ -483,7 +479,7 @@ def test_steps_that_saw_held_out_trials_are_refused_on_every_path(
         assert total == recording.is_there.sum()
 
 
-def test_held_out_pictures_leave_the_trials_to_the_choice_of_pictures() -> None:
+def test_held_out_pictures_do_not_divide_trials() -> None:
     holdout, recording = Holdout(by="pictures", folds=2), record(IN_FOUR_RUNS)
 
     assert holdout.choose_trials(recording, "test", 1, "here") is recording
@@ -609,7 +605,7 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return calls
 
 
-def test_pictures_exchange_labels_within_the_fold_that_tests_them(
+def test_pictures_exchange_labels_only_within_their_fold(
     compared: list[Any],
 ) -> None:
     holdout = Holdout(by="pictures", folds=5)

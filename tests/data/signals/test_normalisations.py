@@ -40,7 +40,7 @@ def learn(part, signal: np.ndarray):
     return part.build(part.measure(np.split(signal, 4)))
 
 
-def test_signals_may_be_measured_in_any_chunks_and_subjects_count_alike(signal):
+def test_chunks_do_not_matter_and_subjects_have_equal_weight(signal):
     for kind in KINDS:
         part = parts.load("normalisations", kind).TINY
         normalised = learn(part, signal)(signal)
@@ -53,7 +53,7 @@ def test_signals_may_be_measured_in_any_chunks_and_subjects_count_alike(signal):
             np.testing.assert_allclose(values, (quiet[name] + loud[name]) / 2)
 
 
-def test_channels_get_mean_0_and_variance_1_and_keep_their_correlations(signal):
+def test_channels_are_standardised_and_keep_their_correlations(signal):
     normalised = learn(Channel(), signal)(signal)
 
     np.testing.assert_allclose(normalised.mean((0, 2)), 0, atol=ROUNDING)
@@ -72,7 +72,7 @@ def test_whitening_takes_correlations_away_and_turns_nothing(signal):
     np.testing.assert_allclose(normaliser.matrix, normaliser.matrix.T, atol=ROUNDING)
 
 
-def test_the_template_of_training_pictures_is_taken_from_all_signals_as_published(
+def test_the_training_template_is_subtracted_from_all_signals(
     golden: Path,
 ):
     """Golden values: BRIDGE's mean over repetitions, then over training pictures."""
@@ -110,9 +110,7 @@ def test_rounding_alone_is_amplified_as_the_smallest_signal(signal):
         assert normalised.matrix[2, 0] == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_riemannian_mean_takes_evenly_spaced_trials_that_have_room(
-    signal, monkeypatch
-):
+def test_a_riemannian_mean_uses_evenly_spaced_trials(signal, monkeypatch):
     products = np.array([trial.astype(float) @ trial.T for trial in signal[:23]])
     size, chunks = products[0].nbytes, np.split(signal[:23], [5, 6, 20])
     for room, stride in ((23, 1), (22, 2), (12, 2), (11, 4), (6, 4), (5, 8)):

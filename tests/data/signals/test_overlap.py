@@ -41,7 +41,7 @@ def test_windows_longer_than_the_time_between_onsets_overlap(spacing_s, overlap_
         assert found.description.endswith(overlap_s)
 
 
-def test_times_of_no_other_response_lie_between_the_windows_of_neighbours():
+def test_free_times_lie_between_the_windows_of_neighbours():
     found = Overlap.measure([trials(0.8 * np.arange(8))], TIMES_S)
 
     # the window before ends at .19, the next picture comes at .8

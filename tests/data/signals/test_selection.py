@@ -48,13 +48,13 @@ def test_channels_are_taken_by_name_in_the_order_asked_for(signal: Any) -> None:
     np.testing.assert_allclose(averaged, signal.mean(axis=1)[:, [3, 0]], atol=ROUNDING)
 
 
-def test_a_channel_that_is_not_in_the_data_is_named_with_the_nearest() -> None:
+def test_an_unknown_channel_is_named_with_the_nearest_name() -> None:
     with pytest.raises(RecipeError, match="poz2") as caught:
         find_channel_rows(CHANNELS, ["Oz", "poz2"])
     assert "POz?" in caught.value.hint and "P7 POz PO7 Oz" in caught.value.hint
 
 
-def test_a_window_holds_its_start_and_not_its_stop_and_lies_in_the_recording() -> None:
+def test_a_window_includes_its_start_and_excludes_its_stop() -> None:
     for window_ms, expected in (
         (None, (0, 250)),
         ((100, 200), (25, 50)),
@@ -67,7 +67,7 @@ def test_a_window_holds_its_start_and_not_its_stop_and_lies_in_the_recording() -
     assert "0 to 996 ms" in caught.value.hint
 
 
-def test_a_value_that_is_not_finite_is_refused_naming_picture_and_channel(
+def test_infinite_values_are_refused_with_picture_and_channel(
     signal: Any,
 ) -> None:
     signal[MAX_STIMULI_PER_READ + 2, 1, 1, 3] = np.nan
@@ -126,7 +126,7 @@ def voxels() -> Trials:
     return Trials(signal, ["a", "b"], Voxels(REGIONS), np.zeros(1), None, "z")
 
 
-def test_regions_select_voxels_each_once_in_the_order_of_the_data(
+def test_regions_select_each_voxel_once_in_the_order_of_the_data(
     voxels: Trials,
 ) -> None:
     for wanted, rows, regions in (

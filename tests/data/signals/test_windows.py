@@ -144,7 +144,7 @@ def test_no_window_is_cut_across_a_gap_and_filters_start_anew():
     assert max(np.abs(window.signal).max() for window in cut) < 1e-6
 
 
-def test_an_event_older_than_what_is_kept_is_counted_and_one_to_come_waits():
+def test_late_events_are_counted_and_future_events_wait():
     windows = open_windows()
     times_s = np.arange(round((HISTORY_S + 20) * RATE_HZ)) / RATE_HZ
     windows.add_samples(count_samples(0, len(times_s)), times_s)
@@ -190,7 +190,7 @@ def test_a_filter_edge_beyond_half_the_rate_is_refused():
 @pytest.mark.nightly
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(st.integers(0, 10**6))
-def test_windows_are_those_of_a_count_by_hand_in_chunks_of_any_size(seed):
+def test_windows_are_the_same_in_chunks_of_any_size(seed):
     """Steps of up to 1.5 samples are no gap. The first channel counts the samples."""
     random = np.random.default_rng(seed)
     steps = random.choice([1, 1.4, 1.6, 60], 700, p=[0.97, 0.01, 0.01, 0.01])
@@ -252,9 +252,7 @@ def test_windows_are_those_of_a_count_by_hand_in_chunks_of_any_size(seed):
 @pytest.mark.parametrize(
     ("first_stop", "reason"), [(40, BEFORE_HISTORY), (41, IN_GAP), (200, IN_GAP)]
 )
-def test_a_window_without_a_start_is_in_a_gap_if_the_gap_has_arrived(
-    first_stop, reason
-):
+def test_a_window_is_in_a_gap_only_if_the_gap_has_arrived(first_stop, reason):
     """The window of sample 10 starts at -15, and a gap precedes sample 40."""
     times_s = np.arange(200) / RATE_HZ
     times_s[40:] += 1

@@ -96,9 +96,7 @@ def test_missing_parts_with_the_same_advice_are_a_single_problem(home):
     assert "3 more" in problem and "brainhive fetch things-eeg" in problem
 
 
-def test_raw_recordings_are_named_with_the_line_that_prepares_them(
-    mini_raw, small_eeg, home
-):
+def test_raw_recordings_are_listed_with_the_line_to_prepare(mini_raw, small_eeg, home):
     mini_raw.make_eeg(home / "data/things-eeg", small_eeg, seed=3)
     found = inspect("things_eeg", subjects=[1, 2])
     parts_of_set = found[1]["parts"]
@@ -145,7 +143,7 @@ def test_many_rows_are_sampled_evenly():
     assert {*np.diff(rows).tolist()} == {7, 8}
 
 
-def test_a_channel_is_flat_only_where_several_trials_have_one_value():
+def test_a_channel_is_flat_if_several_trials_have_equal_values():
     signal = np.random.default_rng(0).normal(size=(3, 2, 3, 5)).astype(np.float32)
     signal[:, 0, 1] = 4
     names = ["a", "b", "c"]

@@ -46,7 +46,7 @@ def build_dataset(home: Path) -> Dataset:
     return simulated.Simulated(images=images, meaning="vae").build(Paths())
 
 
-def test_simulated_signals_of_pictures_are_labelled_and_repeatable(
+def test_simulated_signals_are_labelled_and_reproducible(
     pictures: Path,
 ) -> None:
     dataset = build_dataset(pictures)
@@ -62,7 +62,7 @@ def test_simulated_signals_of_pictures_are_labelled_and_repeatable(
     assert not np.array_equal(recording.signal, other_subject.signal)
 
 
-def test_the_demos_recordings_are_labelled_and_differ_by_subject_and_noise() -> None:
+def test_demo_recordings_differ_by_subject_and_noise() -> None:
     dataset = demo.Config().build(Paths())
     recording = dataset.recording(1, "test")
     image_ids = dataset.images("test").image_ids

@@ -66,7 +66,7 @@ def test_a_store_carries_its_health_as_plain_json(
     assert isinstance(found.attributes["health"]["spread"], list)
 
 
-def test_every_missing_store_is_named_with_the_line_that_makes_it(
+def test_missing_stores_are_listed_with_the_line_to_make_them(
     path: Path, values: NDArray[np.float32]
 ) -> None:
     write_store(path, values)

@@ -56,9 +56,7 @@ def test_a_store_that_another_command_writes_is_refused(plans):
         write_rows(writers, [0])
 
 
-def test_processes_fill_the_rows_that_the_main_process_found_pending(
-    plans, monkeypatch
-):
+def test_processes_fill_the_rows_pending_in_the_main_process(plans, monkeypatch):
     with open_writers(plans, ALONE) as writers:
         write_rows(writers, [0, 1])
     # the main process looked before the first row was written
@@ -68,7 +66,7 @@ def test_processes_fill_the_rows_that_the_main_process_found_pending(
         assert all(len(writer.pending_rows) == len(IDS) for writer in writers)
 
 
-def test_values_too_large_for_float16_are_refused_and_nan_is_kept(tmp_path):
+def test_values_beyond_float16_are_refused_and_nan_is_kept(tmp_path):
     values = np.ones((len(IDS), 3), np.float32)
     values[1, 2] = np.nan
     plan = StorePlan(tmp_path / "a.h5", IDS, IDS, (3,), "float16", {"encoder": "a"})

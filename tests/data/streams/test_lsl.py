@@ -356,7 +356,7 @@ def scenarios(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenarios]:
 
 
 @pytest.mark.nightly
-def test_no_sample_is_lost_and_every_event_comes_once_within_a_sample_of_its_own(
+def test_no_sample_is_lost_and_every_event_arrives_once(
     scenarios: Scenarios,
 ) -> None:
     counting = scenarios.read_results("counting")
@@ -386,7 +386,7 @@ def test_no_sample_is_lost_and_every_event_comes_once_within_a_sample_of_its_own
 
 @pytest.mark.nightly
 @needs_lsl
-def test_lost_samples_show_as_gaps_and_stalls_and_late_starts_do_not(
+def test_only_lost_samples_are_reported_as_gaps(
     scenarios: Scenarios,
 ) -> None:
     interruptions = scenarios.read_results("interruptions")
@@ -405,7 +405,7 @@ def test_lost_samples_show_as_gaps_and_stalls_and_late_starts_do_not(
 
 
 @pytest.mark.nightly
-def test_a_sender_that_starts_again_is_read_on_unless_it_has_another_rate(
+def test_a_restarted_sender_is_read_if_it_keeps_its_rate(
     scenarios: Scenarios,
 ) -> None:
     restarts = scenarios.read_results("restarts")
@@ -474,7 +474,7 @@ def test_a_marker_channel_and_markers_exclude_each_other() -> None:
     assert Config(marker_channel="Trigger").markers == Config().markers
 
 
-def test_codes_change_only_between_samples_that_follow_each_other() -> None:
+def test_codes_change_only_between_successive_samples() -> None:
     """Changes at the start, after losses, or at a clock that goes back are left out."""
     stream: Any = SimpleNamespace(
         _code=0, _code_time_s=-np.inf, _delay_s=0.5, format=SimpleNamespace(rate_hz=100)

@@ -52,7 +52,7 @@ def test_targets_are_equal_on_the_device_and_in_the_file(tmp_path, shape, dtype)
 
 
 @pytest.mark.parametrize(("spare_bytes", "is_on_device"), [(0, True), (-4, False)])
-def test_targets_larger_than_half_of_the_free_memory_stay_on_disk(
+def test_targets_above_half_of_the_free_memory_stay_on_disk(
     tmp_path, monkeypatch, spare_bytes, is_on_device
 ):
     found = write_store(tmp_path / "one.h5", (5,))

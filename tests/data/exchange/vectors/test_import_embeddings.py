@@ -126,7 +126,7 @@ def test_all_encoders_of_a_command_read_each_picture_once(
 
 
 @pytest.mark.nightly
-def test_the_public_cache_is_imported_by_stem_and_exported_as_it_was(
+def test_the_public_cache_is_imported_and_exported_unchanged(
     go, import_, cache, things, unique, tmp_path
 ):
     import_(cache / "things_test_*.parquet")  # a pattern chooses among files

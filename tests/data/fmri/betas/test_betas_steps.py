@@ -127,7 +127,7 @@ def test_training_values_scale_the_test_trials():
             np.testing.assert_allclose(signal[rows].std(0), 1, atol=1e-5)
 
 
-def test_voxels_that_are_constant_or_missing_in_one_session_are_left_out_of_all(
+def test_voxels_must_vary_in_every_session(
     tmp_path,
 ):
     betas = make()
@@ -166,7 +166,7 @@ def test_trials_without_an_estimate_are_left_out_and_counted(tmp_path, missing, 
     assert train["trials"] + test["trials"] == 2 * len(rows) - 3
 
 
-def test_voxels_that_many_trials_lack_are_counted_by_the_session_that_costs_most(
+def test_missing_voxels_are_counted_for_the_worst_session(
     tmp_path,
 ):
     betas = make()
@@ -180,7 +180,7 @@ def test_voxels_that_many_trials_lack_are_counted_by_the_session_that_costs_most
     assert f"1 {NOT_ESTIMATED}" in row[-1]
 
 
-def test_the_noise_ceiling_is_that_of_nsd_where_pictures_have_unequal_repetitions(
+def test_the_noise_ceiling_equals_nsd_with_unequal_repetitions(
     tmp_path,
 ):
     betas = make(sessions=1)
@@ -250,7 +250,7 @@ def test_too_few_repeated_training_pictures_choose_no_voxels(tmp_path):
         betas.shapes(1, 1)  # as a plan does
 
 
-def test_a_picture_that_the_data_set_lacks_is_not_another_of_the_same_file_name():
+def test_missing_pictures_are_not_replaced_by_equal_file_names():
     listed = {"train": ["cat/01", "cat/02"], "test": ["tree/oak"]}
     stimuli = SimpleNamespace(
         name="mine",

@@ -146,7 +146,7 @@ def test_laions_split_files_say_which_pictures_are_in_test(
     assert path == tmp_path / f"splits/{pool}/{split}.json"
 
 
-def test_laions_betas_lie_at_their_pictures_without_voxels_at_the_edge(
+def test_laion_betas_match_their_pictures_without_edge_voxels(
     home, laion, recorded
 ) -> None:
     betas = laion("sub-01")
@@ -183,9 +183,7 @@ def test_laions_betas_lie_at_their_pictures_without_voxels_at_the_edge(
     recorded(digits=5, **numbers_of_stores(home))
 
 
-def test_laions_regions_are_those_of_both_layouts_and_the_mask_is_made_of_r2_without_it(
-    home, laion, recorded
-) -> None:
+def test_laion_regions_are_found_in_both_layouts(home, laion, recorded) -> None:
     import nibabel
 
     laion("sub-01")
@@ -316,9 +314,7 @@ def things(home: Path) -> np.ndarray:
     return betas
 
 
-def test_things_responses_lie_at_their_trials_and_test_concepts_are_held_out(
-    home, things, recorded
-) -> None:
+def test_things_responses_match_their_trials(home, things, recorded) -> None:
     shown = prepare("things-fmri", "--check")
     assert "session 1–2: 4 training trials of concepts that test pictures show" in shown
     prepare("things-fmri")
@@ -416,7 +412,7 @@ def bold5000(
     return shown, volumes[inside].T
 
 
-def test_bold5000s_list_is_divided_by_volumes_and_repeated_pictures_are_the_test(
+def test_repeated_pictures_of_bold5000_are_the_test_split(
     home, bold5000, recorded
 ) -> None:
     shown, volumes = bold5000
@@ -443,9 +439,7 @@ def test_bold5000s_list_is_divided_by_volumes_and_repeated_pictures_are_the_test
     recorded(digits=5, **numbers_of_stores(home))
 
 
-def test_bold5000s_betas_without_an_origin_lie_where_their_mask_does(
-    home, bold5000
-) -> None:
+def test_bold5000_betas_without_an_origin_take_that_of_the_mask(home, bold5000) -> None:
     import nibabel
 
     root = home / "data/bold5000"
@@ -460,7 +454,7 @@ def test_bold5000s_betas_without_an_origin_lie_where_their_mask_does(
     np.testing.assert_array_equal(space.grid.affine, moved.affine)
 
 
-def test_bold5000s_arrays_of_regions_are_all_trials_of_named_voxels(
+def test_bold5000_regions_hold_all_trials_of_their_voxels(
     home, bold5000, recorded
 ) -> None:
     shown, _ = bold5000
@@ -529,9 +523,7 @@ def write_bdata(
 ANIMAL, TOOL, LAST = 1443537.022563, 1621127.019020, 2071294.046212
 
 
-def test_gods_samples_lie_at_their_pictures_and_immediate_repetitions_are_left_out(
-    home, recorded
-) -> None:
+def test_god_samples_leave_out_immediate_repetitions(home, recorded) -> None:
     types = np.array([1, 1, 1, 1, 2, 2, 2, 3, 1.0])
     ids = np.array([ANIMAL, TOOL, TOOL, ANIMAL, LAST, LAST, LAST, LAST, np.nan])
     voxels = RANDOM.standard_normal((9, 4))
@@ -566,7 +558,7 @@ def test_gods_samples_lie_at_their_pictures_and_immediate_repetitions_are_left_o
     recorded(digits=5, **numbers_of_stores(home))
 
 
-def test_deeprecons_files_of_today_are_read_before_the_older_ones(
+def test_current_files_of_deeprecon_are_preferred_to_older_files(
     home, recorded
 ) -> None:
     values, folder = RANDOM.standard_normal((3, 3)), home / "data/deeprecon"
@@ -622,9 +614,7 @@ def imagery(home: Path) -> tuple[np.ndarray, list[str], list[str]]:
     return stored[truth.masks["nsdgeneral"] > 0].T / 300, blocks, cues
 
 
-def test_imagery_has_nsds_voxels_in_their_order_z_scored_by_run_alone(
-    home, imagery, recorded
-) -> None:
+def test_imagery_has_the_voxels_of_nsd_z_scored_by_run(home, imagery, recorded) -> None:
     betas, blocks, cues = imagery
     assert "8 trials of the attention task" in prepare("nsd-imagery", "--check")
     prepare("nsd-imagery")
@@ -685,9 +675,7 @@ def write_imagery_tables(root: Path) -> list[tuple[str, str, str]]:
     return shown
 
 
-def test_imagery_is_read_by_the_public_tables_in_the_order_of_runs(
-    home, recorded
-) -> None:
+def test_imagery_is_read_by_public_tables_in_the_order_of_runs(home, recorded) -> None:
     truth, root = nsd_files.write(home / "data/nsd", sessions=1), home / "data/nsd"
     shown = write_imagery_tables(root)
     path = next(root.rglob("betas_nsdimagery.hdf5"))
@@ -714,7 +702,7 @@ def test_imagery_is_read_by_the_public_tables_in_the_order_of_runs(
 
 
 @pytest.mark.nightly
-def test_a_model_of_nsd_is_tested_on_the_same_people_seeing_and_imagining(
+def test_an_nsd_model_is_tested_on_seen_and_imagined_pictures(
     home, imagery, go, code_allowed
 ) -> None:
     root = home / "data/nsd"

@@ -60,7 +60,7 @@ def test_a_series_is_read_in_c_order_for_any_byte_order(
     np.testing.assert_array_equal(mask.grid.affine, AFFINE)
 
 
-def test_values_that_a_file_scales_are_what_nibabel_makes_of_them(
+def test_scaled_values_of_a_file_equal_nibabel(
     tmp_path: Path, mask: Mask, inside: np.ndarray
 ) -> None:
     values = np.random.default_rng(1).normal(100, 30, (*SHAPE, VOLUMES))
@@ -70,9 +70,7 @@ def test_values_that_a_file_scales_are_what_nibabel_makes_of_them(
     np.testing.assert_allclose(mask.read_series(path), expected, rtol=1e-6)
 
 
-def test_a_file_that_is_cut_short_or_has_no_real_numbers_is_named(
-    tmp_path: Path, mask: Mask
-) -> None:
+def test_a_truncated_or_complex_file_is_named(tmp_path: Path, mask: Mask) -> None:
     for name in ("series.nii", "series.nii.gz"):
         values = (
             np.random.default_rng(0).normal(size=(*SHAPE, VOLUMES)).astype(np.float32)

@@ -48,7 +48,7 @@ def test_a_mixture_lies_between_the_repetitions_that_are_there(
     assert ((mixed >= lowest) & (mixed <= highest)).all()
 
 
-def test_a_share_of_the_trials_has_equal_weights_and_a_share_one_repetition_alone():
+def test_weights_are_random_equal_or_of_a_single_repetition():
     # the mixture is the weights
     signal = torch.eye(3)[None, :, None].expand(20_000, 3, 1, 3)
     shares = Augment(repetitions=1, repetitions_equal=0.3, repetitions_one=0.2)
@@ -82,7 +82,7 @@ def test_shares_of_the_trials_that_cannot_be_are_refused():
         validate(Augment, {"repetitions_one": 0.2})
 
 
-def test_each_draw_takes_so_many_of_those_that_are_there_each_once():
+def test_draws_take_existing_repetitions_without_replacement():
     # the value names the repetition
     signal = torch.arange(1.0, 6).expand(400, 5)[..., None, None].clone()
     count = torch.tensor([5, 3, 2, 1]).repeat(100)

@@ -111,7 +111,7 @@ def test_means_are_those_of_pyriemann(signal: np.ndarray) -> None:
         )
 
 
-def test_an_artefact_in_one_trial_moves_the_riemannian_reference_little(
+def test_an_artefact_barely_moves_the_riemannian_reference(
     signal: np.ndarray,
 ) -> None:
     with_artefact = signal.copy()

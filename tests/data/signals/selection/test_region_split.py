@@ -50,7 +50,7 @@ def test_what_is_no_set_is_refused_with_the_recipe() -> None:
         assert "& | - and parentheses" in caught.value.hint
 
 
-def test_an_unknown_region_is_named_with_the_nearest_and_how_to_subtract() -> None:
+def test_an_unknown_region_is_named_with_the_nearest_region() -> None:
     with pytest.raises(RecipeError, match="'prf-visualroi'") as caught:
         found(one="prf-visualroi")
     assert "prf-visualrois?" in caught.value.hint
@@ -77,7 +77,7 @@ def test_random_sets_have_sizes_and_overlaps_of_the_true_ones() -> None:
     assert {*drawn["spatial"], *drawn["semantic"]} == {0, 1, 2, 3, 7, 8, 11}
 
 
-def test_a_selection_holds_the_voxels_of_all_sets_and_the_places_of_each() -> None:
+def test_a_selection_joins_the_voxels_of_several_regions() -> None:
     signal = np.arange(2 * 12, dtype=np.float32).reshape(2, 1, 12, 1)
     recording = Trials(signal, ["a", "b"], SPACE, np.zeros(1), None, "z-score")
     split = Signal(region_split={"semantic": "FFA-1", "spatial": "prf-visualrois"})

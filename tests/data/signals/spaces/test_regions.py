@@ -26,7 +26,7 @@ def test_a_channel_lies_where_the_10_10_system_says():
     assert [find_channel_region(channel) for channel in channels] == regions
 
 
-def test_every_channel_of_things_eeg_lies_somewhere_and_the_posterior_ones_behind():
+def test_channels_of_things_eeg_have_plausible_positions():
     assert {find_channel_region(channel) for channel in MONTAGE} == set(REGIONS)
     rows = find_channel_rows(MONTAGE, ["parietal", "Occipital"])
     assert {MONTAGE[row] for row in rows} == set(POSTERIOR)
@@ -37,7 +37,7 @@ def test_regions_and_names_mix_and_each_channel_comes_once():
     assert find_channel_rows(channels, ["O2", "occipital", "cz"]).tolist() == [3, 1, 0]
 
 
-def test_a_region_without_channels_and_a_misspelt_one_are_refused():
+def test_empty_and_misspelt_regions_are_refused():
     with pytest.raises(RecipeError, match="temporal"):
         find_channel_rows(("Oz", "O1"), ["temporal"])
     with pytest.raises(RecipeError) as caught:

@@ -32,7 +32,7 @@ from tests.worlds.array_trials import make_trials
 PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 
 
-def test_trials_of_a_stimulus_keep_their_order_and_missing_ones_are_marked() -> None:
+def test_trials_keep_their_order_and_missing_trials_are_marked() -> None:
     stimuli, trials, counts = group_trials(np.array([7, 2, 7, 9, 7, 2]))
     assert stimuli.tolist() == [2, 7, 9] and counts.tolist() == [2, 3, 1]
     assert trials.tolist() == [[1, 5, -1], [0, 2, 4], [3, -1, -1]]
@@ -56,7 +56,7 @@ def record(**changes: object) -> Trials:
     )
 
 
-def test_drawn_repetitions_are_averaged_at_most_once_and_all_of_fewer() -> None:
+def test_each_repetition_is_averaged_at_most_once() -> None:
     trials = record()
     drawn = {
         tuple(
@@ -75,9 +75,7 @@ def test_drawn_repetitions_are_averaged_at_most_once_and_all_of_fewer() -> None:
 
 
 @pytest.mark.parametrize("is_stored", [True, False])
-def test_trials_of_a_fold_know_their_place_among_all_and_both_sides_share_none(
-    tmp_path, is_stored
-) -> None:
+def test_training_and_test_trials_of_a_fold_are_disjoint(tmp_path, is_stored) -> None:
     holdout, trials = Holdout(by="runs", folds=2), record()
     if is_stored:
         trials = replace(trials, signal=np.nan_to_num(trials.signal))
@@ -103,7 +101,7 @@ def test_trials_of_a_fold_know_their_place_among_all_and_both_sides_share_none(
     assert other.index.tolist() == learned.index.tolist()
 
 
-def test_where_nothing_of_the_training_is_held_out_the_split_test_is_tested() -> None:
+def test_without_held_out_trials_the_split_test_is_tested() -> None:
     trials = record()
 
     assert SEPARATE_TEST.choose_trials(trials, "train", 1, "here") is trials
@@ -308,7 +306,7 @@ def test_values_of_float16_are_averaged_in_float32() -> None:
 
 
 @pytest.mark.parametrize("as_singles", [True, False])
-def test_a_signal_that_is_not_finite_is_named_by_picture_and_channel(
+def test_infinite_signals_are_named_by_picture_and_channel(
     as_singles: bool,
 ) -> None:
     trials = draw_trials(0)
@@ -436,7 +434,7 @@ def test_copies_of_trials_are_refused_with_their_count_and_place() -> None:
     assert f"1 of {known} trials" in str(caught.value) and place in str(caught.value)
 
 
-def test_a_digest_is_of_the_numbers_as_float32_and_none_of_constants() -> None:
+def test_digests_use_float32_and_skip_constant_signals() -> None:
     signal = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
     signal[1, 2] = 3.0
     digests = digest_trials(signal)
@@ -585,7 +583,7 @@ def test_the_kinds_of_preparations_are_those_of_all_sessions(
     assert of_origin(**provenance).made_by == kinds
 
 
-def test_the_stimulus_is_marked_as_long_as_all_sessions_showed_it() -> None:
+def test_the_stimulus_is_marked_only_if_all_sessions_agree() -> None:
     def marks(times_s: Any, **provenance: Any) -> Any:
         trials = replace(draw_trials(0), times_s=times_s, provenance=provenance)
         return trials.stimulus_marks
@@ -602,7 +600,7 @@ def test_the_stimulus_is_marked_as_long_as_all_sessions_showed_it() -> None:
     assert of_origin(**modality, modality="EEG").modality == "EEG"
 
 
-def test_gathered_trials_are_read_forwards_and_absent_ones_are_zeros() -> None:
+def test_absent_trials_are_zero_and_others_read_in_file_order() -> None:
     reads = list[int]()
 
     def read(number: int) -> np.ndarray:

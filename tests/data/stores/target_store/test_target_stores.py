@@ -37,7 +37,7 @@ def change_attributes(embeddings: Path, split: str, **attributes: Any) -> str:
     return str(path)
 
 
-def test_a_test_store_of_another_making_is_refused_with_both_named(
+def test_stores_of_different_making_are_refused_with_both_names(
     go, small, world, own, tmp_path
 ):
     run = go("train-align", *small).folder
@@ -89,7 +89,7 @@ def test_a_run_does_not_go_on_with_a_store_that_was_made_anew(own, tmp_path):
         begin()
 
 
-def test_lines_embed_by_encoders_or_the_default_and_import_own_vectors() -> None:
+def test_suggested_lines_embed_or_import_own_embeddings() -> None:
     dataset = parts.resolve("datasets", "demo")
     own = encoders.resolve({"kind": "imported", "source": "mine"})
     timm = encoders.resolve({"kind": "timm", "architecture": "test_vit"})

@@ -61,7 +61,7 @@ def test_only_names_of_eeg_get_the_standard_spelling() -> None:
     assert found.channels == ("Fp1", "fp2")
 
 
-def test_a_unit_of_the_recipe_counts_for_the_channels_of_the_model() -> None:
+def test_the_unit_of_the_recipe_applies_to_channels_of_the_model() -> None:
     found, scale = lsl._read_format(describe(), Config(unit="mV"), make_request())
     assert scale == pytest.approx([1000, 1000, 1000, 1, 1, 1])
     assert found.units == ("µV", "µV", "µV", "", "", "")

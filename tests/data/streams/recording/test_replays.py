@@ -94,7 +94,7 @@ def test_a_file_arrives_whole_in_chunks_of_20_ms_with_its_events(file):
     stream.close()
 
 
-def test_nothing_arrives_before_its_time_and_all_that_is_due_afterwards(file):
+def test_samples_arrive_when_they_are_due(file):
     clock, pause = pretend(speed=2.0)
     stream = recordings.replay(
         recordings.Config(file=str(file)), file, (0.0, 1.0), clock
@@ -126,7 +126,7 @@ def test_events_in_bad_spans_are_left_out_and_counted(tmp_path):
     assert dict(stream.format.dropped) == {"BAD_blink": 1}
 
 
-def test_events_are_as_late_as_in_the_model_s_recordings_or_as_said(file):
+def test_events_have_the_delay_of_the_model_or_the_recipe(file):
     for keys, late_s in (({}, 0.12), ({"delay_ms": 0.0}, 0.0)):
         config = recordings.Config(file=str(file), speed=1e6, **keys)
         stream = config.build(replace(make_request(), delay_s=0.12))
@@ -158,7 +158,7 @@ def test_a_missing_file_or_none_gets_two_lines(tmp_path):
         recordings.Config(file=str(tmp_path / "sub-01.fif")).build(make_request())
 
 
-def test_a_mock_of_simulated_signals_lays_each_trial_whole_into_a_signal_without_steps(
+def test_a_mock_stream_joins_simulated_trials_without_steps(
     simulated,
 ):
     config = mocks.Config(events=12)
@@ -216,7 +216,7 @@ def test_trials_of_a_store_come_at_their_interval_each_once(simulated):
     assert len({window.signal.tobytes() for window in windows}) == len(windows)
 
 
-def test_trials_of_a_store_come_in_the_same_random_order_each_time(simulated):
+def test_trials_are_replayed_in_a_reproducible_random_order(simulated):
     def replay():
         clock, pause = pretend()
         stream = stores.ReplayedTrials(simulated, 2.0, clock)
@@ -233,7 +233,7 @@ def test_trials_of_a_store_come_in_the_same_random_order_each_time(simulated):
     assert once == replay() != stored and sorted(once) == sorted(stored)
 
 
-def test_codes_are_replayed_where_no_annotation_stands_for_a_picture(tmp_path):
+def test_codes_are_replayed_if_no_annotation_names_a_picture(tmp_path):
     raw = annotate(make_raw(SHOWN, seed=0), SHOWN, ["blink"] * len(SHOWN.pictures))
     codes = np.zeros((1, raw.n_times))
     for number, onset in enumerate(SHOWN.onsets):

@@ -60,9 +60,7 @@ def store(home: Path, name: str) -> TargetStore:
     return TargetStore.open(path)
 
 
-def test_masks_labels_and_caption_ids_are_kept_as_whole_numbers_and_no_clip_is_decoded(
-    go, home, clips
-):
+def test_annotations_are_stored_as_integers_without_decoding(go, home, clips):
     embed(go)
 
     masks, labels, ids = (
@@ -83,7 +81,7 @@ def test_masks_labels_and_caption_ids_are_kept_as_whole_numbers_and_no_clip_is_d
     assert ids.embedding[0, 0].tolist() == [49406, 49407] + [0] * 58
 
 
-def test_all_views_are_one_target_and_a_number_is_that_view_alone(go, home, clips):
+def test_a_target_has_all_views_or_the_numbered_view(go, home, clips):
     masks = "{kind: key-object-mask, views: %s}"
     go(
         "embed",
@@ -103,7 +101,7 @@ def test_all_views_are_one_target_and_a_number_is_that_view_alone(go, home, clip
         go("embed", "dataset=image-folder", f"encoders=[{masks % 6}]")
 
 
-def test_annotations_that_are_missing_or_of_other_stimuli_are_named(go, clips):
+def test_missing_or_foreign_annotations_are_named(go, clips):
     whole = clips["train"]
     for change, message in (
         ({"masks": None}, "clips/train has no masks, which key-object-mask reads"),

@@ -105,7 +105,7 @@ def done(store: Path, expected: np.ndarray) -> int:
 
 # `tests.soak` has more
 @pytest.mark.nightly
-def test_killed_at_random_moments_embed_loses_no_row_and_writes_none_wrong(
+def test_a_killed_embed_loses_no_row_and_writes_no_wrong_row(
     tmp_path, monkeypatch, pictures, settings, go
 ):
     def embed() -> None:
@@ -136,7 +136,7 @@ def test_killed_at_random_moments_embed_loses_no_row_and_writes_none_wrong(
         assert [file.name for file in path.parent.glob(f"{path.name}*")] == [path.name]
 
 
-def test_a_disk_that_fills_up_is_named_and_leaves_a_store_that_resumes(
+def test_a_full_disk_is_named_and_the_store_can_resume(
     home, pictures, settings, go, monkeypatch
 ):
     settings = (
