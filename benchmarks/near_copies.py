@@ -89,7 +89,8 @@ def draw_demo() -> Pictures:
     little, 64 px.
     """
     return [
-        demo.draw(scene) for scene in demo.scenes("train")[::6] + demo.scenes("test")
+        demo.draw_scene(scene)
+        for scene in demo.list_scenes("train")[::6] + demo.list_scenes("test")
     ]
 
 

@@ -60,7 +60,7 @@ def list_scenes(split: str) -> tuple[pictures.Scene, ...]:
     """List the demo's training scenes: those of held-out concepts as `test`, all others
     as `train`.
     """
-    scenes, is_test = pictures.scenes("train"), split == "test"
+    scenes, is_test = pictures.list_scenes("train"), split == "test"
     held_out = choose_held_out([scene.concept for scene in scenes], Train().validation)
     chosen = [
         scene

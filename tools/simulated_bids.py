@@ -52,8 +52,8 @@ def write_bids(
         seed: Of the order of trials, the times and the noise.
     """
     chosen = {
-        "train": pictures.scenes("train")[:train],
-        "test": pictures.scenes("test")[:test],
+        "train": pictures.list_scenes("train")[:train],
+        "test": pictures.list_scenes("test")[:test],
     }
     for split, scenes in chosen.items():
         for scene in scenes:
@@ -65,7 +65,7 @@ def write_bids(
                 / f"{scene.image_id.replace('/', '_')}.png"
             )
             path.parent.mkdir(parents=True, exist_ok=True)
-            pictures.draw(scene).save(path)
+            pictures.draw_scene(scene).save(path)
     about = {"Name": "demo", "BIDSVersion": "1.9.0", "Simulated": voxels.PROVENANCE}
     _write_json(root / "dataset_description.json", about)
     _write_json(
@@ -179,7 +179,7 @@ def _write_masks(folder: Path, subject: int, width: int) -> None:
     """Write a mask of each region of the demo's cortex."""
     inside = _brain(width)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, mask in voxels.regions(subject, voxels.PICTURES).items():
+    for name, mask in voxels.make_region_masks(subject, voxels.PICTURES).items():
         volume = np.zeros(inside.shape, np.uint8)
         volume[inside] = mask
         nibabel.save(nibabel.Nifti1Image(volume, AFFINE), folder / f"{name}.nii.gz")

@@ -189,7 +189,7 @@ class DemoRun(RunJob):
         system, recipe = self.system, self.recipe
         console.say(f"On {system.signals} ({system.provenance}).")
         for generator in system.generators:
-            joined_generators.assemble(generator, home_folder() / generator)
+            joined_generators.assemble_generator(generator, home_folder() / generator)
 
         # later overrides of a step win over earlier overrides
         overrides = {}

@@ -1,6 +1,4 @@
-"""Films: the things of the drawn pictures, each on its way through the picture in one
-of four directions.
-"""
+"""Films of the drawn objects, which move in one of four directions."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -11,97 +9,97 @@ from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.demo import pictures
 from brainhive_cli.demo.pictures import CATEGORIES, Scene
 
-FRAMES, RATE_HZ = 6, 3.0
-"""Sizes of a film, as of the clips of cc2017 that are shown to models."""
+N_FRAMES = 6
+RATE_HZ = 3.0
+"""Number and rate of frames, as in the clips of cc2017 that models see."""
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
-"""Direction > its step (x, y); y grows downwards."""
-REACH = 0.18
-"""Distance from the middle of its way at which a thing begins and ends, in widths of
-the picture.
+"""Step (x, y) of each direction. y grows downwards."""
+MAX_OFFSET = 0.18
+"""Distance between an object's middle position and its first or last, in picture
+widths.
 """
-LARGEST = 0.54
-"""Side of the largest thing, as `Scene.size`; larger ones of pictures are shrunk to it,
-and stay inside.
-"""
+MAX_SIZE = 0.54
+"""Largest `Scene.size` of a film. Larger objects are shrunk, and so stay inside."""
 LABELS = (*CATEGORIES, *pictures.BACKGROUNDS)
-"""Contents of a film: categories of things, and places."""
+"""Labels of a film: categories of objects, and places."""
 TRAIN_FILMS_PER_CONCEPT = 6
 
 
 @dataclass(frozen=True)
 class Film:
-    """A scene as it is in the middle of the film, and where its thing goes.
+    """Film of a moving object.
 
     Attributes:
-        scene: What is shown.
-        direction: One of `DIRECTIONS`.
+        scene: Scene in the middle of the film.
+        direction: Direction of motion, among `DIRECTIONS`.
     """
 
     scene: Scene
     direction: str
 
-    def scenes(self) -> list[Scene]:
-        """List the scenes of all frames."""
-        x, y = DIRECTIONS[self.direction]
-        # the thing is at its scene's place in the middle of the film
-        ways = np.linspace(-REACH, REACH, FRAMES)
-        return [
-            replace(
-                self.scene,
-                x=round(self.scene.x + x * way, 4),
-                y=round(self.scene.y + y * way, 4),
-            )
-            for way in ways.tolist()
-        ]
+    def list_scenes(self) -> list[Scene]:
+        """List the scene of each frame."""
+        step_x, step_y = DIRECTIONS[self.direction]
+        scenes = []
+        for offset in np.linspace(-MAX_OFFSET, MAX_OFFSET, N_FRAMES).tolist():
+            x = round(self.scene.x + step_x * offset, 4)
+            y = round(self.scene.y + step_y * offset, 4)
+            scenes.append(replace(self.scene, x=x, y=y))
+        return scenes
 
-    def frames(self, resolution_px: int = 64) -> UInt8:
-        """Draw all frames, [F, H, W, 3]."""
-        return np.stack(
-            [np.asarray(pictures.draw(scene, resolution_px)) for scene in self.scenes()]
-        )
+    def draw_frames(self, resolution_px: int = 64) -> UInt8:
+        """Draw all frames [F, H, W, 3]."""
+        frames = []
+        for scene in self.list_scenes():
+            frames.append(np.asarray(pictures.draw_scene(scene, resolution_px)))
+        return np.stack(frames)
 
-    def masks(self, resolution_px: int = 64) -> UInt8:
-        """Say where the thing is in each frame: [F, H, W], 1 or 0."""
-        return np.stack(
-            [pictures.mask(scene, resolution_px) for scene in self.scenes()]
-        )
+    def draw_masks(self, resolution_px: int = 64) -> UInt8:
+        """Draw the mask [F, H, W] of the object in each frame, 1 inside."""
+        scenes = self.list_scenes()
+        return np.stack([pictures.draw_mask(scene, resolution_px) for scene in scenes])
 
-    def labels(self) -> UInt8:
-        """Say which of `LABELS` it shows, 1 or 0."""
-        # two labels are 1: the category, and the place
-        shown = (self.scene.category, self.scene.background)
-        return np.array([label in shown for label in LABELS], np.uint8)
+    def encode_labels(self) -> UInt8:
+        """Return 1 for the film's category and place among `LABELS`, else 0."""
+        film_labels = (self.scene.category, self.scene.background)
+        return np.array([label in film_labels for label in LABELS], np.uint8)
 
 
-def films(split: Literal["train", "test"]) -> list[Film]:
-    """List the films of a split: of 160 concepts 6 each to train on, of 100 new
-    concepts one each to test on.
+def list_films(split: Literal["train", "test"]) -> list[Film]:
+    """List the films of a split: 6 of 160 concepts to train, 1 of 100 others to test.
 
-    The four directions are equally frequent, and do not depend on what moves or where.
+    The four directions are equally frequent, and independent of object and place.
     """
-    # place the concepts, and deal the directions to the scenes at random
-    copies, seed = (TRAIN_FILMS_PER_CONCEPT, 2027) if split == "train" else (1, 2028)
+    n_films_per_concept = 1
+    seed = 2028
+    if split == "train":
+        n_films_per_concept = TRAIN_FILMS_PER_CONCEPT
+        seed = 2027
     rng = np.random.default_rng(seed)
-    scenes = pictures.named_scenes(
-        f"{split}_films", pictures.split_concepts()[split], copies, rng
+    concepts = pictures.split_concepts()[split]
+    scenes = pictures.arrange_scenes(
+        f"{split}_films", concepts, n_films_per_concept, rng
     )
-    # numbers modulo 4: equally frequent directions, independent of the scene
-    order = rng.permutation(len(scenes)).tolist()
-    return [
-        keep_inside(Film(scene, tuple(DIRECTIONS)[n % len(DIRECTIONS)]))
-        for scene, n in zip(scenes, order, strict=True)
-    ]
+
+    # the remainder of a random number by 4 is the direction
+    directions = list(DIRECTIONS)
+    films = []
+    for scene, number in zip(
+        scenes, rng.permutation(len(scenes)).tolist(), strict=True
+    ):
+        direction = directions[number % len(directions)]
+        films.append(keep_inside(Film(scene, direction)))
+    return films
 
 
 def keep_inside(film: Film) -> Film:
-    """Shrink and move the thing so that it stays in the picture all the way."""
+    """Shrink and move the object so that all frames show it completely."""
     scene = film.scene
-    steps = DIRECTIONS[film.direction]
-    # things larger than LARGEST would leave the picture on their way
-    size = min(scene.size, LARGEST)
+    size = min(scene.size, MAX_SIZE)
     centre = []
+    steps = DIRECTIONS[film.direction]
     for position, step in zip((scene.x, scene.y), steps, strict=True):
-        # half the range of the centre: 4 % margin as in pictures, less the way
-        room = (1 - 1.04 * size) / 2 - REACH * abs(step)
-        centre.append(round(float(np.clip(position, 0.5 - room, 0.5 + room)), 4))
+        # half the range of the centre: a margin of 4 % as in pictures, minus the motion
+        reach = (1 - 1.04 * size) / 2 - MAX_OFFSET * abs(step)
+        centre.append(round(float(np.clip(position, 0.5 - reach, 0.5 + reach)), 4))
     return replace(film, scene=replace(scene, x=centre[0], y=centre[1], size=size))

@@ -1,14 +1,13 @@
-"""The demo's generators, in their publishers' layouts: folders that are joined from
-what the wheel holds.
+"""Generators of the demo, which are assembled from the weights in the wheel.
 
-The SDXL-type generator lies in the wheel. The dual-guided one (Versatile Diffusion's
-layout), the one from image tokens (SDXL-unCLIP's) and the one from text (Stable
-Diffusion 1's, of which motion modules make clips) share most of its weights.
+The wheel holds a generator of the SDXL type. Three others share most of its weights:
+the dual-guided (Versatile Diffusion), the token-guided (SDXL-unCLIP) and the
+text-guided (Stable Diffusion 1, from which motion modules make clips).
 """
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,252 +19,263 @@ from brainhive_cli.core.hub import DEMO_WEIGHTS
 if TYPE_CHECKING:
     from torch import Tensor
 
-SHARED = DEMO_WEIGHTS / "generator"
-DUAL = DEMO_WEIGHTS / "dual"
-PRIOR = DEMO_WEIGHTS / "prior"
-MOTION = DEMO_WEIGHTS / "films"
-"""Motion modules and SparseCtrl, which were trained on drawn films."""
-DUAL_UNET = DUAL / "unet.safetensors"
-"""Weights of the dual U-Net in which it differs from the SDXL-type one."""
-STAMP = "made_of.txt"
-"""Digests of what a folder was joined from."""
+SHARED_FOLDER = DEMO_WEIGHTS / "generator"
+DUAL_FOLDER = DEMO_WEIGHTS / "dual"
+PRIOR_FOLDER = DEMO_WEIGHTS / "prior"
+MOTION_FOLDER = DEMO_WEIGHTS / "films"
+"""Motion modules and SparseCtrl, trained on drawn films."""
+DUAL_UNET_FILE = DUAL_FOLDER / "unet.safetensors"
+"""Weights of the dual U-Net that differ from the SDXL-type U-Net."""
+STAMP_FILE = "made_of.txt"
+"""File with the digests of the weights from which a folder was assembled."""
 STREAMS = ("image", "text")
-"""Streams of the dual U-Net, which has each attention block once for either."""
-TEXT_TOKENS, IMAGE_TOKENS, TOKEN_DIM = 12, 4, 128
-"""Number and width of the tokens that the dual U-Net was trained with; without a
-condition they are zeros.
+"""Streams of the dual U-Net, which has an attention block for each."""
+N_TEXT_TOKENS = 12
+N_IMAGE_TOKENS = 4
+TOKEN_WIDTH = 128
+"""Number and width of the tokens on which the dual U-Net was trained. Absent conditions
+are zeros.
 """
 CAPTION_LENGTH = 2.563
-"""Mean length of a caption's projected end token (spread 0.2), by which the dual-guided
-generator divides.
+"""Mean length of a caption's projected end token, by which the dual-guided generator
+divides. The standard deviation is 0.2.
 """
 SIZE_IDS = (64.0, 64.0, 0.0, 0.0, 64.0, 64.0)
-"""Size of every picture of the SDXL-type generator."""
-TIME_ID_DIM = 8
-_ADDED = "add_embedding."
-_WEIGHTS = "diffusion_pytorch_model.safetensors"
+"""Size condition of the SDXL-type generator, the same for every picture."""
+TIME_ID_WIDTH = 8
+_ADDED_PREFIX = "add_embedding."
+_WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
-def assemble(name: str, folder: Path) -> None:
-    """Write a folder of `GENERATORS`, unless it is there of these weights; interrupted,
-    that leaves none.
+def assemble_generator(name: str, folder: Path) -> None:
+    """Assemble a generator in a folder, unless the folder has it from the same weights.
+
+    An interruption leaves no folder.
+
+    Args:
+        name: Key of `GENERATORS`.
+        folder: Folder of the generator.
     """
-    sources, write = GENERATORS[name]
-    stamp = " ".join(
-        hub.digest(source, ("*/*.safetensors", "*.safetensors")) for source in sources
-    )
-    # processes that start together join it once; the others wait
+    source_folders, write = GENERATORS[name]
+    patterns = ("*/*.safetensors", "*.safetensors")
+    digests = [hub.digest(source, patterns) for source in source_folders]
+    stamp = " ".join(digests)
+    # processes that start together wait for the first
     lock = Claim.for_path(folder, wait=True)
     try:
-        if (folder / STAMP).is_file() and (folder / STAMP).read_text() == stamp:
+        file = folder / STAMP_FILE
+        if file.is_file() and file.read_text() == stamp:
             return
-        remove(folder)  # was joined from other weights
-        with atomic_write(folder, is_lasting=False) as part:
-            part.mkdir()
-            write(part)
-            (part / STAMP).write_text(stamp)
+        remove(folder)  # has other weights
+        with atomic_write(folder, is_lasting=False) as unfinished_folder:
+            unfinished_folder.mkdir()
+            write(unfinished_folder)
+            (unfinished_folder / STAMP_FILE).write_text(stamp)
     finally:
         lock.release()
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Read the config of a component."""
-    file = next(
-        path
-        for path in (folder / "config.json", folder / "scheduler_config.json")
-        if path.is_file()
-    )
+    file = folder / "config.json"
+    if not file.is_file():
+        file = folder / "scheduler_config.json"
     return json.loads(file.read_text())
 
 
 def write_configs(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write a config.json into each component's folder; a scheduler's has a name of its
-    own.
-    """
-    for name, config in configs.items():
-        (folder / name).mkdir(exist_ok=True)
-        file = "scheduler_config" if name == "scheduler" else "config"
+    """Write the configs of components into their folders, as diffusers names them."""
+    for component, config in configs.items():
+        (folder / component).mkdir(exist_ok=True)
+        file_name = "config.json"
+        if component == "scheduler":
+            file_name = "scheduler_config.json"
         text = json.dumps(dict(config), indent=2) + "\n"
-        (folder / name / f"{file}.json").write_text(text, encoding="utf-8")
+        (folder / component / file_name).write_text(text, encoding="utf-8")
 
 
-def unet_config() -> dict[str, Any]:
-    """Describe a U-Net like the SDXL-type one, without its embedding of sizes."""
-    return read_config(SHARED / "unet") | {"addition_embed_type": None}
+def read_unet_config() -> dict[str, Any]:
+    """Read the config of the SDXL-type U-Net, without its embedding of sizes."""
+    return read_config(SHARED_FOLDER / "unet") | {"addition_embed_type": None}
 
 
-def dual_state() -> dict[str, "Tensor"]:
-    """Join the weights of the dual U-Net: those of the SDXL-type one, and those in
-    which it differs.
+def load_dual_state_dict() -> dict[str, "Tensor"]:
+    """Load the weights of the dual U-Net.
+
+    Weights that are not in its own file are the SDXL-type U-Net's.
     """
     from safetensors.torch import load_file
 
-    # a stream's attention block that has no weight of its own has the shared one
-    shared = load_file(SHARED / "unet" / _WEIGHTS)
-    different = load_file(DUAL_UNET)
-    return {
-        dual: different.get(dual, value)
-        for name, value in shared.items()
-        for dual in dual_names(name)
-    }
+    own_weights = load_file(DUAL_UNET_FILE)
+    state_dict = {}
+    for name, value in load_file(SHARED_FOLDER / "unet" / _WEIGHTS_FILE).items():
+        for dual_name in list_dual_names(name):
+            state_dict[dual_name] = own_weights.get(dual_name, value)
+    return state_dict
 
 
-def dual_names(name: str) -> Iterator[str]:
-    """Name a weight of the SDXL-type U-Net as the dual one does: in both streams, or
-    not at all.
+def list_dual_names(name: str) -> list[str]:
+    """List the names in the dual U-Net of a weight of the SDXL-type U-Net.
+
+    Attention weights have a name in each stream. The embedding of sizes, which never
+    change here, has none.
     """
     block, is_attention, below = name.partition(".attentions.")
     if is_attention:
-        index, _, rest = below.partition(".")
-        yield from (f"{block}.attentions.{index}.{stream}.{rest}" for stream in STREAMS)
-    elif not name.startswith(_ADDED):  # which embeds sizes, that never change here
-        yield name
+        index, _, layer = below.partition(".")
+        return [f"{block}.attentions.{index}.{stream}.{layer}" for stream in STREAMS]
+    return [] if name.startswith(_ADDED_PREFIX) else [name]
 
 
 def _write_dual_guided(folder: Path) -> None:
+    """Write the dual-guided generator into an empty folder."""
     import torch
     from safetensors.torch import load_file
 
     from brainhive_cli.core import weights
 
-    # configs of the components
-    scheduler = read_config(SHARED / "scheduler")
-    # diffusers' pipelines demand it; trailing timesteps do not use it
+    scheduler = read_config(SHARED_FOLDER / "scheduler")
+    # pipelines of diffusers require it, and trailing timesteps do not use it
     scheduler["steps_offset"] = 1
-    vae = read_config(SHARED / "vae")
-    write_configs(
-        folder, {"image_unet": unet_config(), "vae": vae, "scheduler": scheduler}
-    )
-
-    # the weights, and tokens of zeros where there is no condition
-    tokens = {
-        "text": torch.zeros(1, TEXT_TOKENS, TOKEN_DIM),
-        "image": torch.zeros(1, IMAGE_TOKENS, TOKEN_DIM),
+    configs = {
+        "image_unet": read_unet_config(),
+        "vae": read_config(SHARED_FOLDER / "vae"),
+        "scheduler": scheduler,
     }
-    weights.save(folder / "unet.safetensors", dual_state())
-    weights.save(folder / "vae.safetensors", load_file(SHARED / "vae" / _WEIGHTS))
+    write_configs(folder, configs)
+
+    # the weights, and zeros as unconditional tokens
+    vae_weights = load_file(SHARED_FOLDER / "vae" / _WEIGHTS_FILE)
+    tokens = {
+        "text": torch.zeros(1, N_TEXT_TOKENS, TOKEN_WIDTH),
+        "image": torch.zeros(1, N_IMAGE_TOKENS, TOKEN_WIDTH),
+    }
+    weights.save(folder / "unet.safetensors", load_dual_state_dict())
+    weights.save(folder / "vae.safetensors", vae_weights)
     weights.save(folder / "unconditional.safetensors", tokens)
 
 
-def text_state(
-    dual: Mapping[str, "Tensor"], projection: "Tensor"
+def extract_text_state_dict(
+    dual_state_dict: Mapping[str, "Tensor"], projection: "Tensor"
 ) -> dict[str, "Tensor"]:
-    """Take the text stream of a dual U-Net; its keys and values take text tokens before
-    their projection.
+    """Extract the text stream of the dual U-Net, for text tokens without projection.
 
     Args:
-        dual: Its weights.
-        projection: Of the text encoder, [D_cross, D_text].
+        dual_state_dict: Weights of the dual U-Net.
+        projection: Projection [D_cross, D_text] of the text encoder, which becomes part
+            of keys and values.
     """
-    state = {}
-    for name, value in dual.items():
-        block, is_stream, rest = name.partition(".text.")
-        # weights of the text stream lose its name, shared ones have none
-        plain_name = f"{block}.{rest}" if is_stream else name
+    state_dict = {}
+    for name, value in dual_state_dict.items():
         if ".image." in name:
             continue
+        # shared weights have no stream in their name
+        block, is_stream, layer = name.partition(".text.")
+        plain_name = f"{block}.{layer}" if is_stream else name
         if plain_name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")):
-            # [D, D_cross] @ [D_cross, D_text]; the dual generator divides by the length
-            value = (value.float() @ projection.float() / CAPTION_LENGTH).to(value)
-        state[plain_name] = value
-    return state
+            # [D, D_cross] @ [D_cross, D_text]
+            product = value.float() @ projection.float()
+            state_dict[plain_name] = (product / CAPTION_LENGTH).to(value)
+        else:
+            state_dict[plain_name] = value
+    return state_dict
 
 
 def _write_text_guided(folder: Path) -> None:
+    """Write the text-guided generator into an empty folder."""
     from safetensors.torch import load_file
 
     from brainhive_cli.core import weights
 
-    # the projection of the text encoder becomes part of the U-Net
-    text = load_file(DUAL / "text_encoder/model.safetensors")
-    projection = text.pop("text_projection.weight")
-    encoder = read_config(DUAL / "text_encoder") | {"architectures": ["CLIPTextModel"]}
-    unet = unet_config() | {"cross_attention_dim": projection.shape[1]}
+    # move the projection of the text encoder into the U-Net
+    text_weights = load_file(DUAL_FOLDER / "text_encoder/model.safetensors")
+    projection = text_weights.pop("text_projection.weight")
+    encoder_config = read_config(DUAL_FOLDER / "text_encoder")
+    encoder_config["architectures"] = ["CLIPTextModel"]
+    unet_config = read_unet_config()
+    unet_config["cross_attention_dim"] = projection.shape[1]
 
-    # files of the other components, configs and weights
     for component in ("vae", "scheduler"):
-        shutil.copytree(SHARED / component, folder / component)
-    shutil.copytree(DUAL / "tokenizer", folder / "tokenizer")
-    write_configs(folder, {"unet": unet, "text_encoder": encoder})
-    weights.save(folder / "unet" / _WEIGHTS, text_state(dual_state(), projection))
-    weights.save(folder / "text_encoder/model.safetensors", text)
+        shutil.copytree(SHARED_FOLDER / component, folder / component)
+    shutil.copytree(DUAL_FOLDER / "tokenizer", folder / "tokenizer")
+    write_configs(folder, {"unet": unet_config, "text_encoder": encoder_config})
+    unet_weights = extract_text_state_dict(load_dual_state_dict(), projection)
+    weights.save(folder / "unet" / _WEIGHTS_FILE, unet_weights)
+    weights.save(folder / "text_encoder/model.safetensors", text_weights)
 
 
-def plain_state() -> dict[str, "Tensor"]:
-    """Give the weights of a U-Net that takes latents, timesteps and image tokens, and
-    nothing else.
+def make_plain_state_dict() -> dict[str, "Tensor"]:
+    """Make the weights of a U-Net that takes only latents, timesteps and image tokens.
 
-    SDXL's size ids and its empty pooled prompt never change here: they become a bias of
-    the time embedding. The Fusion Prior's image attention replaces the text attention,
-    which sees nothing but zeros.
+    SDXL's size ids and empty pooled prompt never change here, and become a bias of the
+    time embedding. The image attention of the Fusion Prior replaces the text attention.
     """
     import torch
     from diffusers import UNet2DConditionModel
     from safetensors.torch import load_file
 
     unet: Any = UNet2DConditionModel.from_pretrained(
-        SHARED / "unet", torch_dtype=torch.float32
+        SHARED_FOLDER / "unet", torch_dtype=torch.float32
     )
-    adapter = PRIOR / "attn_adapter"
-    processors = read_config(adapter)["attn_processor_keys"]
+    adapter_folder = PRIOR_FOLDER / "attn_adapter"
+    processor_names = read_config(adapter_folder)["attn_processor_keys"]
     with torch.no_grad():
-        # sizes and an empty prompt, embedded once and for all
-        ids = unet.add_time_proj(torch.tensor(SIZE_IDS)).reshape(1, -1)
-        pooled = torch.zeros(1, unet.add_embedding.linear_1.in_features - ids.shape[1])
-        unet.time_embedding.linear_2.bias += unet.add_embedding(
-            torch.cat([pooled, ids], 1)
-        )[0]
+        # embed sizes and an empty pooled prompt
+        time_ids = unet.add_time_proj(torch.tensor(SIZE_IDS)).reshape(1, -1)
+        n_pooled = unet.add_embedding.linear_1.in_features - time_ids.shape[1]
+        pooled = torch.zeros(1, n_pooled)
+        added_embedding = unet.add_embedding(torch.cat([pooled, time_ids], 1))
+        unet.time_embedding.linear_2.bias += added_embedding[0]
 
-        # keys and values of the prior's image attention
-        for key, weight in load_file(adapter / _WEIGHTS).items():
-            index, kind = (
-                key.removeprefix("attn_processors.")
-                .removesuffix("_ip.weight")
-                .split(".")
-            )
-            attention = processors[int(index)].removesuffix(".processor")
-            unet.get_parameter(f"{attention}.{kind}.weight").copy_(weight)
-    state: dict[str, Tensor] = unet.state_dict()
-    # the embedding of sizes is left out: it is part of the bias now
-    return {name: weight for name, weight in state.items() if [*dual_names(name)]}
+        # copy keys and values, from names such as `attn_processors.0.to_k_ip.weight`
+        for name, weight in load_file(adapter_folder / _WEIGHTS_FILE).items():
+            short_name = name.removeprefix("attn_processors.")
+            index, layer = short_name.removesuffix("_ip.weight").split(".")
+            attention = processor_names[int(index)].removesuffix(".processor")
+            unet.get_parameter(f"{attention}.{layer}.weight").copy_(weight)
+
+    state_dict: dict[str, Tensor] = {}
+    for name, weight in unet.state_dict().items():
+        if not name.startswith(_ADDED_PREFIX):
+            state_dict[name] = weight
+    return state_dict
 
 
 def _write_token_guided(folder: Path) -> None:
+    """Write the token-guided generator into an empty folder."""
     import torch
 
     from brainhive_cli.core import weights
 
-    # components that are the same, and a U-Net that embeds sizes
     for component in ("vae", "scheduler"):
-        shutil.copytree(SHARED / component, folder / component)
-    ids = 4 * TIME_ID_DIM
-    width = 4 * unet_config()["block_out_channels"][0]
-    sizes = {
-        "addition_embed_type": "text_time",
-        "projection_class_embeddings_input_dim": ids,
-    }
-    write_configs(folder, {"unet": unet_config() | sizes})
+        shutil.copytree(SHARED_FOLDER / component, folder / component)
+    unet_config = read_unet_config()
+    n_size_inputs = 4 * TIME_ID_WIDTH
+    width = 4 * unet_config["block_out_channels"][0]
+    unet_config["addition_embed_type"] = "text_time"
+    unet_config["projection_class_embeddings_input_dim"] = n_size_inputs
+    write_configs(folder, {"unet": unet_config})
 
-    # the weights; those of the embedding of sizes add nothing
-    state = plain_state()
-    for layer, shape in (("linear_1", (width, ids)), ("linear_2", (width, width))):
-        state[f"add_embedding.{layer}.weight"] = torch.zeros(shape)
-        state[f"add_embedding.{layer}.bias"] = torch.zeros(shape[0])
-    weights.save(
-        folder / "unet" / _WEIGHTS,
-        {name: weight.half() for name, weight in state.items()},
-    )
+    # an embedding of sizes that adds nothing
+    state_dict = make_plain_state_dict()
+    shapes = {"linear_1": (width, n_size_inputs), "linear_2": (width, width)}
+    for layer, shape in shapes.items():
+        state_dict[f"{_ADDED_PREFIX}{layer}.weight"] = torch.zeros(shape)
+        state_dict[f"{_ADDED_PREFIX}{layer}.bias"] = torch.zeros(shape[0])
+    for name, weight in state_dict.items():
+        state_dict[name] = weight.half()
+    weights.save(folder / "unet" / _WEIGHTS_FILE, state_dict)
 
 
 DUAL_GUIDED = "models/demo-dual-guided"
 TOKEN_GUIDED = "models/demo-token-guided"
 TEXT_GUIDED = "models/demo-text-guided"
-"""Folders of the generators below home, which recipes name."""
+"""Folders of the generators below home, as recipes name them."""
 GENERATORS: dict[str, tuple[tuple[Path, ...], Callable[[Path], None]]] = {
-    DUAL_GUIDED: ((SHARED, DUAL), _write_dual_guided),
-    TOKEN_GUIDED: ((SHARED, PRIOR), _write_token_guided),
-    TEXT_GUIDED: ((SHARED, DUAL), _write_text_guided),
+    DUAL_GUIDED: ((SHARED_FOLDER, DUAL_FOLDER), _write_dual_guided),
+    TOKEN_GUIDED: ((SHARED_FOLDER, PRIOR_FOLDER), _write_token_guided),
+    TEXT_GUIDED: ((SHARED_FOLDER, DUAL_FOLDER), _write_text_guided),
 }
-"""Folder > folders of the wheel that it is joined from, and what writes it into an
-empty folder.
+"""Source folders in the wheel, and the function that writes the generator into an empty
+folder, by its folder below home.
 """

@@ -1,9 +1,8 @@
-"""Pictures of coloured, textured things in places, drawn with integer arithmetic so
-that all machines agree.
+"""Pictures of coloured, textured objects, drawn with exact integer arithmetic.
 
-A *concept* is a shape in a colour and a texture (`red_striped_fish`); background,
-position and size vary from picture to picture. Test concepts are combinations that no
-training picture shows, of factors that all appear in training.
+A *concept* is a shape with a colour and a texture, such as `red_striped_fish`. Its
+pictures differ in background, position and size. Test concepts are combinations that no
+training picture shows, but their factors all occur in training.
 """
 
 import hashlib
@@ -27,37 +26,33 @@ Tone = tuple[int, int, int]
 
 Ink = Literal["hole", "body", "shade", "dark", "light", "wood", "leaf", "amber"]
 Piece = tuple[Ink, tuple[tuple[int, int], ...]]
-"""A piece of a silhouette: an ellipse by its centre and radii, or a polygon by three
-corners or more.
+"""Piece of a silhouette: an ellipse by its centre and radii, or a polygon by at least
+three corners.
 """
 
 SCENERY = documents.read(Path(__file__).with_name("scenery.json"), dict[str, Any])
-"""Tones, backgrounds and words of scenes; positions of stars are x and y in percent."""
+"""Tones, backgrounds and words of scenes, and star positions (x, y) in percent."""
 CATEGORIES = documents.read(
     Path(__file__).with_name("silhouettes.json"),
     dict[str, dict[str, tuple[Piece, ...]]],
 )
-"""Category > shape > pieces, laid over each other in order, on a grid of 0..100 (x to
-the right, y down).
-
-Ink `body` has the scene's colour and texture, `shade` a darker tone; `hole` erases;
-others are fixed.
+"""Pieces of each shape, by category, on a grid of 0..100 (x to the right, y down).
+Later pieces cover earlier ones. The ink `body` has the colour and texture of the scene,
+`shade` a darker tone, and `hole` erases. The tones of the other inks are fixed.
 """
-SILHOUETTES = {
-    shape: pieces for shapes in CATEGORIES.values() for shape, pieces in shapes.items()
-}
-"""Shape > pieces, in a fixed order."""
-CATEGORY_OF = {
-    shape: category for category, shapes in CATEGORIES.items() for shape in shapes
-}
-"""Shape > category."""
+SILHOUETTES: dict[str, tuple[Piece, ...]] = {}
+"""Pieces of each shape."""
+CATEGORY_OF_SHAPE: dict[str, str] = {}
+for _category, _shapes in CATEGORIES.items():
+    SILHOUETTES |= _shapes
+    CATEGORY_OF_SHAPE |= dict.fromkeys(_shapes, _category)
 SHAPES = tuple(SILHOUETTES)
 TEXTURES = ("plain", "striped", "dotted", "checked")
 COLOURS: dict[str, tuple[Tone, Tone]] = SCENERY["colours"]
-"""Colour > (main tone, second tone of the texture), RGB."""
+"""Main tone and second tone of the texture, in RGB, of each colour."""
 BACKGROUNDS: dict[str, list[tuple[int, Tone, Tone]]] = SCENERY["backgrounds"]
-"""Background > bands from the top: (start in percent of the height, RGB at its top, RGB
-at its bottom).
+"""Bands of each background, from the top: start in percent of the height, RGB at the
+top of the band, and RGB at its bottom.
 """
 
 _INKS = (
@@ -72,28 +67,30 @@ _INKS = (
     "leaf",
     "amber",
 )
-_MARGIN = 5  # room for the outline around a silhouette, in units of its grid of 100
+_MARGIN = 5
+"""Width of the outline around a silhouette, in units of its grid of 100."""
 _SUPERSAMPLING = 4
 
-TEST_CONCEPTS = 100
-TRAIN_CONCEPTS = 160
+N_TEST_CONCEPTS = 100
+N_TRAIN_CONCEPTS = 160
 TRAIN_PICTURES_PER_CONCEPT = 6
+N_CAPTIONS = 5
+"""Number of captions of a picture, as in COCO."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a picture shows.
+    """Content of a picture.
 
     Args:
-        shape: One of `SHAPES`.
-        colour: One of `COLOURS`.
-        texture: One of `TEXTURES`.
-        background: One of `BACKGROUNDS`.
-        x: Centre of the thing, as a fraction of the picture's width.
-        y: Centre of the thing, as a fraction of the picture's height.
-        size: Side of the thing's square, as a fraction of the picture's height.
-        image_id: The picture's path below the image root without extension; empty for a
-            random scene.
+        shape: Shape, among `SHAPES`.
+        colour: Colour, among `COLOURS`.
+        texture: Texture, among `TEXTURES`.
+        background: Background, among `BACKGROUNDS`.
+        x: Centre of the object, as a fraction of the picture's width.
+        y: Centre of the object, as a fraction of the picture's height.
+        size: Side of the object's square, as a fraction of the picture's height.
+        image_id: Path below the image root without extension. Empty for a random scene.
     """
 
     shape: str
@@ -107,52 +104,53 @@ class Scene:
 
     @property
     def concept(self) -> str:
-        """The concept's name, as in `red_striped_fish`."""
+        """Name of the concept, such as `red_striped_fish`."""
         return f"{self.colour}_{self.texture}_{self.shape}"
 
     @property
     def category(self) -> str:
-        """Kind of thing that the shape is."""
-        return CATEGORY_OF[self.shape]
+        """Category of the shape."""
+        return CATEGORY_OF_SHAPE[self.shape]
 
 
-def scenes(split: Literal["train", "test"]) -> list[Scene]:
-    """List the scenes of a split: 160 concepts x 6 pictures to train on, 100 new
-    concepts x 1 to test on.
+def list_scenes(split: Literal["train", "test"]) -> list[Scene]:
+    """List the scenes of a split: 6 of 160 concepts to train, 1 of 100 others to test.
 
-    All test pictures of a shape have one background and place: a gallery of lookalikes,
-    which only colour and texture tell apart.
+    All test pictures of a shape have the same background, position and size, so that
+    only colour and texture distinguish them.
     """
+    concepts = split_concepts()[split]
     if split == "train":
         rng = np.random.default_rng(2025)
-        concepts = split_concepts()["train"]
-        return named_scenes(
+        return arrange_scenes(
             "training_images", concepts, TRAIN_PICTURES_PER_CONCEPT, rng
         )
 
-    # every thing of the test split is where the first of its shape is
-    first: dict[str, Scene] = {}
-    alike = []
-    for scene in named_scenes(
-        "test_images", split_concepts()["test"], 1, np.random.default_rng(2026)
+    # place all test objects like the first object of their shape
+    first_scenes: dict[str, Scene] = {}
+    scenes = []
+    for scene in arrange_scenes(
+        "test_images", concepts, 1, np.random.default_rng(2026)
     ):
-        setting = first.setdefault(scene.shape, scene)
-        look: Any = {
-            "colour": scene.colour,
-            "texture": scene.texture,
-            "image_id": scene.image_id,
-        }
-        alike.append(replace(setting, **look))
-    return alike
+        first_scene = first_scenes.setdefault(scene.shape, scene)
+        scenes.append(
+            replace(
+                first_scene,
+                colour=scene.colour,
+                texture=scene.texture,
+                image_id=scene.image_id,
+            )
+        )
+    return scenes
 
 
 @lru_cache
 def split_concepts() -> dict[str, list[Concept]]:
-    """List the concepts of each split, in an order that only their names decide.
+    """List the concepts of each split, in an order that depends only on their names.
 
     Returns:
-        `test`, which nothing is ever trained on, and `train`. The shipped weights
-        learned from all concepts but those of `test`.
+        Concepts by `train` and `test`. The shipped weights learned from all concepts
+        except the test concepts.
     """
     # digests shuffle the concepts alike on all machines
     concepts = sorted(
@@ -160,236 +158,231 @@ def split_concepts() -> dict[str, list[Concept]]:
         key=lambda concept: hashlib.sha256("_".join(concept).encode()).digest(),
     )
     return {
-        "test": concepts[:TEST_CONCEPTS],
-        "train": concepts[TEST_CONCEPTS:][:TRAIN_CONCEPTS],
+        "test": concepts[:N_TEST_CONCEPTS],
+        "train": concepts[N_TEST_CONCEPTS:][:N_TRAIN_CONCEPTS],
     }
 
 
-def named_scenes(
-    folder: str, concepts: list[Concept], copies: int, rng: np.random.Generator
+def arrange_scenes(
+    folder: str, concepts: list[Concept], n_copies: int, rng: np.random.Generator
 ) -> list[Scene]:
-    """Place concepts at random, `copies` times each, with image ids below a folder."""
+    """Arrange `n_copies` random scenes of each concept, with ids below a folder."""
     scenes = []
     for number, concept in enumerate(concepts, start=1):
         name = "_".join(concept)
-        for copy in range(1, copies + 1):
-            scenes.append(
-                arrange(concept, rng, f"{folder}/{number:05d}_{name}/{name}_{copy:02d}")
-            )
+        for copy in range(1, n_copies + 1):
+            image_id = f"{folder}/{number:05d}_{name}/{name}_{copy:02d}"
+            scenes.append(arrange_scene(concept, rng, image_id))
     return scenes
 
 
-def draw(scene: Scene, resolution_px: int = 64) -> Image.Image:
-    """Draw a scene as a square RGB picture.
+def draw_scene(scene: Scene, resolution_px: int = 64) -> Image.Image:
+    """Draw a scene as a square RGB picture, at four times the size and then averaged.
 
     Args:
-        scene: What to show.
-        resolution_px: Side of the picture; whatever it is, the picture is drawn at four
-            times the size.
+        scene: Scene.
+        resolution_px: Height and width of the picture.
     """
-    # the background fills the canvas, at four times the size
-    # [H, W]
-    canvas = _background(scene.background, resolution_px * _SUPERSAMPLING).copy()
-    labels, window = _placed(scene, resolution_px)
-
-    # colour the parts of the thing, and average down
-    np.copyto(canvas[window], _palette(scene.colour)[labels], where=labels > 0)
-    return Image.frombytes("RGB", canvas.shape, canvas, "raw", "RGBX").reduce(
-        _SUPERSAMPLING
-    )
+    # the background fills the canvas [H, W]
+    side_px = resolution_px * _SUPERSAMPLING
+    canvas = _draw_background(scene.background, side_px).copy()
+    ink_indices, window = _place_object(scene, resolution_px)
+    tones = _make_palette(scene.colour)[ink_indices]
+    np.copyto(canvas[window], tones, where=ink_indices > 0)
+    picture = Image.frombytes("RGB", canvas.shape, canvas, "raw", "RGBX")
+    return picture.reduce(_SUPERSAMPLING)
 
 
-def mask(scene: Scene, resolution_px: int = 64) -> UInt8:
-    """Say where the thing of a scene is: 1 where it covers half of a pixel or more,
-    else 0; [H, W].
+def draw_mask(scene: Scene, resolution_px: int = 64) -> UInt8:
+    """Return the mask [H, W] of the object: 1 where it covers at least half a pixel."""
+    side_px = resolution_px * _SUPERSAMPLING
+    canvas = np.zeros((side_px, side_px), np.uint8)
+    ink_indices, window = _place_object(scene, resolution_px)
+    canvas[window] = ink_indices > 0
+    cells = canvas.reshape(resolution_px, _SUPERSAMPLING, resolution_px, _SUPERSAMPLING)
+    n_covered = cells.sum((1, 3), dtype=int)
+    return (2 * n_covered >= _SUPERSAMPLING**2).astype(np.uint8)
+
+
+def _place_object(
+    scene: Scene, resolution_px: int
+) -> tuple[UInt8, tuple[slice, slice]]:
+    """Rasterise a scene's object at its size.
+
+    Returns:
+        Indices in `_INKS` [h, w], and the window of the canvas that they fill.
     """
-    covered = np.zeros((resolution_px * _SUPERSAMPLING,) * 2, np.uint8)
-    labels, window = _placed(scene, resolution_px)
-    covered[window] = labels > 0
+    side_px = resolution_px * _SUPERSAMPLING
+    # a cached raster is resampled to the size of each scene
+    raster = _rasterise_silhouette(scene.shape, scene.texture, 3 * resolution_px)
 
-    # a pixel belongs to the thing if half of its cells do
-    cells = covered.reshape(
-        resolution_px, _SUPERSAMPLING, resolution_px, _SUPERSAMPLING
-    )
-    return (2 * cells.sum((1, 3), dtype=int) >= _SUPERSAMPLING**2).astype(np.uint8)
+    # square of the object with its outline
+    extent_px = int(scene.size * side_px) * (100 + 2 * _MARGIN) // 100
+    top = int(scene.y * side_px) - extent_px // 2
+    left = int(scene.x * side_px) - extent_px // 2
 
-
-def _placed(scene: Scene, resolution_px: int) -> tuple[UInt8, tuple[slice, slice]]:
-    """Rasterise a scene's thing at its size, and say which window of the canvas it
-    takes.
-    """
-    side = resolution_px * _SUPERSAMPLING
-    # rasterised once (cached), then resampled to the size of each scene
-    thing = _thing(scene.shape, scene.texture, 3 * resolution_px)
-
-    # the thing with its margin, about its centre
-    extent = int(scene.size * side) * (100 + 2 * _MARGIN) // 100
-    top = int(scene.y * side) - extent // 2
-    left = int(scene.x * side) - extent // 2
-
-    # only the part inside the canvas, nearest neighbour
-    rows = np.arange(max(top, 0), min(top + extent, side))
-    columns = np.arange(max(left, 0), min(left + extent, side))
-    labels = thing[
-        (rows - top)[:, None] * len(thing) // extent,
-        (columns - left) * len(thing) // extent,
-    ]
-    return labels, (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    # sample the nearest cell, inside of the canvas
+    rows = np.arange(max(top, 0), min(top + extent_px, side_px))
+    columns = np.arange(max(left, 0), min(left + extent_px, side_px))
+    raster_rows = (rows - top)[:, None] * len(raster) // extent_px
+    raster_columns = (columns - left) * len(raster) // extent_px
+    window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    return raster[raster_rows, raster_columns], window
 
 
-def arrange(concept: Concept, rng: np.random.Generator, image_id: str = "") -> Scene:
-    """Show a concept before a background, at a position and in a size that are drawn at
-    random.
-    """
+def arrange_scene(
+    concept: Concept, rng: np.random.Generator, image_id: str = ""
+) -> Scene:
+    """Show a concept with a random background, position and size."""
     colour, texture, shape = concept
     background = tuple(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))]
-
-    # things of all sizes stay inside the picture
     size = 0.44 + 0.18 * rng.random()
-    # how far the centre may move while the thing stays inside
+    # largest distance of the centre from the middle, for an object inside the picture
     reach = (1 - 1.04 * size) / 2
     x = 0.5 + reach * (2 * rng.random() - 1)
     y = 0.5 + reach * (2 * rng.random() - 1)
     return Scene(
-        shape,
-        colour,
-        texture,
-        background,
-        round(x, 4),
-        round(y, 4),
-        round(size, 4),
-        image_id,
+        shape=shape,
+        colour=colour,
+        texture=texture,
+        background=background,
+        x=round(x, 4),
+        y=round(y, 4),
+        size=round(size, 4),
+        image_id=image_id,
     )
 
 
 @lru_cache
-def _palette(colour: str) -> PixelArray:
-    # tones that follow from the colour; the other inks are fixed
+def _make_palette(colour: str) -> PixelArray:
+    """Make the palette of a colour: a packed tone for each ink in `_INKS`."""
     main, second = COLOURS[colour]
     tones = {
         "hole": (0, 0, 0),
         "body": main,
         "second": second,
-        "edge": tuple(2 * c // 5 for c in main),
-        "shade": tuple(7 * c // 10 for c in main),
+        "edge": tuple(2 * channel // 5 for channel in main),
+        "shade": tuple(7 * channel // 10 for channel in main),
     }
-    return _pack(np.array([(tones | SCENERY["inks"])[ink] for ink in _INKS]))  # [inks]
+    tones |= SCENERY["inks"]
+    return _pack_tones(np.array([tones[ink] for ink in _INKS]))
 
 
 @lru_cache
-def _background(name: str, side: int) -> PixelArray:
+def _draw_background(name: str, side_px: int) -> PixelArray:
+    """Draw a background as packed tones [side, side]."""
     # bands from the top, each with a gradient from its upper to its lower tone
-    canvas = np.empty((side, side, 3), dtype=np.int64)
+    canvas = np.empty((side_px, side_px, 3), dtype=np.int64)
     bands = BACKGROUNDS[name]
     ends = [start for start, _, _ in bands[1:]] + [100]
-    for (start, upper, lower), end in zip(bands, ends, strict=True):
-        first = start * side // 100
-        last = end * side // 100
-        way = np.arange(last - first)[:, None, None]
-        canvas[first:last] = np.array(upper) + (
-            np.array(lower) - np.array(upper)
-        ) * way // (last - first)
+    for (start, upper_tone, lower_tone), end in zip(bands, ends, strict=True):
+        first = start * side_px // 100
+        last = end * side_px // 100
+        upper = np.array(upper_tone)
+        lower = np.array(lower_tone)
+        steps = np.arange(last - first)[:, None, None]
+        canvas[first:last] = upper + (lower - upper) * steps // (last - first)
 
-    # stars of a fiftieth of the side
-    for x, y in SCENERY["stars"] if name == "night" else ():
-        canvas[y * side // 100 :, x * side // 100 :][: side // 50, : side // 50] = (
-            255,
-            250,
-            220,
-        )
-    return _pack(canvas)
+    # the side of a star is a fiftieth of the canvas
+    if name == "night":
+        star_px = side_px // 50
+        for x, y in SCENERY["stars"]:
+            corner = canvas[y * side_px // 100 :, x * side_px // 100 :]
+            corner[:star_px, :star_px] = (255, 250, 220)
+    return _pack_tones(canvas)
 
 
-def _pack(tones: Int64) -> PixelArray:
-    """Put three bytes [..., 3] and one of padding into one number, which is fast to
-    copy.
-    """
-    padded = np.pad(tones.astype(np.uint8), [*[(0, 0)] * (tones.ndim - 1), (0, 1)])
+def _pack_tones(tones: Int64) -> PixelArray:
+    """Pack RGB values [..., 3] and a byte of padding into numbers, which copy fast."""
+    padding = [(0, 0)] * (tones.ndim - 1) + [(0, 1)]
+    padded = np.pad(tones.astype(np.uint8), padding)
     return padded.view(np.uint32)[..., 0]
 
 
 @lru_cache
-def _thing(shape: str, texture: str, cells: int) -> UInt8:
-    """Rasterise a silhouette with its texture and outline: indices of `_INKS`, [cells,
-    cells], 0 outside.
+def _rasterise_silhouette(shape: str, texture: str, n_cells: int) -> UInt8:
+    """Rasterise a silhouette with its texture and outline.
+
+    Returns:
+        Indices in `_INKS` [n_cells, n_cells]. They are 0 outside of the silhouette.
     """
     from scipy.ndimage import binary_dilation
 
-    # positions of the cells' centres, in 1 / (2 * cells) of the silhouette's grid
+    # centres of the cells, in 1 / (2 * n_cells) of the silhouette's grid
     step = 100 + 2 * _MARGIN
-    unit = 2 * cells
-    centres = (2 * np.arange(cells) + 1) * step - unit * _MARGIN
+    unit = 2 * n_cells
+    centres = (2 * np.arange(n_cells) + 1) * step - unit * _MARGIN
     y = centres[:, None]
     x = centres[None, :]
 
-    # the pieces, laid over each other
-    labels = np.zeros((cells, cells), dtype=np.uint8)
+    # later pieces cover earlier ones
+    ink_indices = np.zeros((n_cells, n_cells), dtype=np.uint8)
     for ink, points in SILHOUETTES[shape]:
-        labels[_covers(points, x, y, unit)] = _INKS.index(ink)
+        ink_indices[_is_inside(points, x, y, unit)] = _INKS.index(ink)
 
-    # the second tone of the texture, on the grid of 100
+    # second tone of the texture, on the grid of 100
     grid_x = x // unit
     grid_y = y // unit
     match texture:
         case "striped":
-            is_second = np.broadcast_to(grid_y // 9 % 2 == 1, labels.shape)
+            is_second = np.broadcast_to(grid_y // 9 % 2 == 1, ink_indices.shape)
         case "dotted":
             is_second = (grid_x % 20 - 10) ** 2 + (grid_y % 20 - 10) ** 2 <= 36
         case "checked":
             is_second = (grid_x // 14 + grid_y // 14) % 2 == 1
         case _:
-            is_second = np.zeros(labels.shape, dtype=bool)
-    labels[(labels == _INKS.index("body")) & is_second] = _INKS.index("second")
+            is_second = np.zeros(ink_indices.shape, dtype=bool)
+    is_body = ink_indices == _INKS.index("body")
+    ink_indices[is_body & is_second] = _INKS.index("second")
 
-    # an outline around the silhouette
+    # outline around the silhouette
     radius = unit // step
-    silhouette = labels > 0
-    distance = np.arange(-radius, radius + 1)
-    outline = binary_dilation(
-        silhouette, distance[:, None] ** 2 + distance**2 <= radius**2
-    )
-    labels[outline & ~silhouette] = _INKS.index("edge")
-    return labels
+    offsets = np.arange(-radius, radius + 1)
+    disc = offsets[:, None] ** 2 + offsets**2 <= radius**2
+    silhouette = ink_indices > 0
+    outline = binary_dilation(silhouette, disc)
+    ink_indices[outline & ~silhouette] = _INKS.index("edge")
+    return ink_indices
 
 
-def _covers(points: Sequence[tuple[int, int]], x: Int64, y: Int64, unit: int) -> Bool:
-    """Say where a piece is, by exact products: a float here could differ between
-    machines.
+def _is_inside(
+    points: Sequence[tuple[int, int]], x: Int64, y: Int64, unit: int
+) -> Bool:
+    """Return True for cells inside a piece, in integers that all machines share.
+
+    Args:
+        points: Points of the piece, on the grid of 100.
+        x: Columns [1, cells] of the centres, in fractions of the grid.
+        y: Rows [cells, 1] of the centres, in fractions of the grid.
+        unit: Number of fractions in a unit of the grid.
     """
     if len(points) == 2:
-        # an ellipse, multiplied out so that nothing is divided
-        (cx, cy), (rx, ry) = points
-        return ((x - cx * unit) * ry) ** 2 + ((y - cy * unit) * rx) ** 2 <= (
-            rx * ry * unit
-        ) ** 2
-    inside = np.zeros((y.size, x.size), dtype=bool)
+        # ellipse, with its equation multiplied by the radii
+        (centre_x, centre_y), (radius_x, radius_y) = points
+        term_x = ((x - centre_x * unit) * radius_y) ** 2
+        term_y = ((y - centre_y * unit) * radius_x) ** 2
+        return term_x + term_y <= (radius_x * radius_y * unit) ** 2
 
-    # a polygon: a cell is inside if it lies left of an odd number of edges
-    corners = [(px * unit, py * unit) for px, py in points]
-    # the even-odd rule
+    # polygon: a cell is inside if it lies left of an odd number of edges
+    is_inside = np.zeros((y.size, x.size), dtype=bool)
+    corners = [(corner_x * unit, corner_y * unit) for corner_x, corner_y in points]
     for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
-        spans = (y0 <= y) != (y1 <= y)
-        left_of_edge = ((x - x0) * (y1 - y0) < (y - y0) * (x1 - x0)) == (y1 > y0)
-        inside ^= spans & left_of_edge
-    return inside
+        spans_row = (y0 <= y) != (y1 <= y)
+        is_left = ((x - x0) * (y1 - y0) < (y - y0) * (x1 - x0)) == (y1 > y0)
+        is_inside ^= spans_row & is_left
+    return is_inside
 
 
-CAPTIONS_EACH = 5
-"""Captions of a picture, as COCO has."""
-
-
-def captions(scene: Scene) -> list[str]:
-    """Describe what a scene shows, but not where or how large, as `CAPTIONS_EACH`
-    people might write.
-    """
+def write_captions(scene: Scene) -> list[str]:
+    """Write `N_CAPTIONS` captions of a scene, without position and size."""
     colour = scene.colour
     texture = scene.texture
     setting = SCENERY["settings"][scene.background]
-    a_colour = ("an " if colour[0] in "aeiou" else "a ") + colour
+    article = "an" if colour[0] in "aeiou" else "a"
     return [
         f"a {texture} {colour} {scene.shape} {setting}",
-        f"{a_colour} {scene.shape} with {SCENERY['patterns'][texture]}",
-        f"{setting}, {a_colour} {scene.category}",
+        f"{article} {colour} {scene.shape} with {SCENERY['patterns'][texture]}",
+        f"{setting}, {article} {colour} {scene.category}",
         f"the {scene.shape} is {colour} and {texture}",
-        f"a picture of {a_colour} {scene.shape} {setting}",
+        f"a picture of {article} {colour} {scene.shape} {setting}",
     ]

@@ -1,10 +1,11 @@
-"""Simulated EEG of somebody looking at pictures: a linear forward model of what is
-seen, and much noise.
+"""Simulated EEG of a person who looks at pictures, from a linear forward model.
 
-How it looks (low-level features) drives components from about 90 ms on, what it means
-(semantic features) components from about 170 ms on; each component has a course in time
-and a smooth pattern over the back of the head. Subjects share part of both. The model
-is fixed: nothing is fitted to any data.
+- Low-level features (looks) drive components from about 90 ms on, semantic features
+  (meaning) components from about 170 ms on.
+- Each component has a time course and a smooth pattern over the back of the head, which
+  subjects share in part.
+
+The model is not fitted to data.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,46 +26,45 @@ from brainhive_cli.demo.pictures import (
     Scene,
 )
 
-Floats = Float32
-
 PROVENANCE = "simulated by brainhive_cli.demo.simulation: no brain was recorded"
-"""Goes into every file that holds such a signal, and with every figure made of it."""
+"""Note in every file with simulated signals, and with every figure made from them."""
 RATE_HZ = 250
-SAMPLES = 250
+N_SAMPLES = 250
 UNIT = "uV"
 CHANNELS = documents.read(
     Path(__file__).with_name("channels.json"), dict[str, tuple[float, float]]
 )
-"""Channel > rough place on the head from above (x to the right, y to the nose, ears at
-x = -1 and 1).
+"""Approximate position (x, y) of each channel on the head, seen from above. x points to
+the right, y to the nose, and the ears are at x = -1 and 1.
 """
-
-
-EARLY, LATE = 1, 2
-"""Stages of seeing, by the number that seeds their patterns."""
-# Peaks as in visual evoked potentials: P1 near 110 ms, N1 near 170 ms; meaning from
-# there on.
+EARLY = 1
+LATE = 2
+"""Stages of vision. Their numbers seed the scalp patterns."""
+# The peaks are as in visual evoked potentials, with P1 near 110 ms and N1 near 170 ms.
+# Meaning begins at N1.
 ONSETS_S = {
     EARLY: (0.092, 0.100, 0.120, 0.140, 0.170),
     LATE: (0.170, 0.190, 0.220, 0.270, 0.330),
 }
+"""Onset of each component, by stage."""
 RISES_S = {
     EARLY: (0.022, 0.035, 0.045, 0.060, 0.080),
     LATE: (0.040, 0.060, 0.080, 0.110, 0.150),
 }
-"""Stage > beginning of each of its components, and how long it takes from there to the
-peak.
-"""
+"""Time from the onset to the peak of each component, by stage."""
 GAIN_UV = {EARLY: 2.6, LATE: 4.2}
-"""Stage > typical size of the whole response."""
-
-# scalp patterns of a component, each driven by its own mixture of features
-PATTERNS = 6
-# how much of mixtures and patterns is the subject's own (0 none, 1 all)
-OWN_SHARE = 0.45
-SMOOTHNESS = 0.30  # reach of a scalp pattern, in units of `CHANNELS`
-BACKGROUND_UV, ALPHA_UV = 4.3, 2.4  # of single trials
-JITTER_SAMPLES = 2  # most that a single response comes early or late: 8 ms
+"""Typical size of the whole response, by stage."""
+N_PATTERNS = 6
+"""Number of scalp patterns of a component, each driven by a mixture of features."""
+SUBJECT_SHARE = 0.45
+"""Share of mixtures and patterns that differs between subjects, from 0 to 1."""
+SMOOTHNESS = 0.30
+"""Reach of a scalp pattern, in units of `CHANNELS`."""
+BACKGROUND_UV = 4.3
+ALPHA_UV = 2.4
+"""Standard deviation of a single trial's 1/f background and alpha rhythm."""
+JITTER_SAMPLES = 2
+"""Largest shift of a single response, 8 ms earlier or later."""
 _MEANINGS: dict[str, tuple[float, tuple[str, ...]]] = {
     "category": (0.4, tuple(CATEGORIES)),
     "shape": (2.0, SHAPES),
@@ -72,143 +72,145 @@ _MEANINGS: dict[str, tuple[float, tuple[str, ...]]] = {
     "texture": (0.1, TEXTURES),
     "background": (0.9, tuple(BACKGROUNDS)),
 }
-"""Factor > (weight, names); shape and colour weigh most: a person looks for them in a
-reconstruction.
+"""Weight and values of each factor of a scene. Shape and colour weigh most, because a
+person looks for them in a reconstruction.
 """
 _MODEL_SEED = 20260207
-_BATCH = 32
+_BATCH_SIZE = 32
 
 
-def low_level(image: Image.Image) -> Floats:
-    """Measure how a picture looks: 6x6 maps of brightness and two colour oppositions,
-    4x4 maps of edges.
+def measure_looks(image: Image.Image) -> Float32:
+    """Measure the low-level features of a picture.
+
+    They are 6x6 maps of brightness and two colour oppositions, and 4x4 maps of edges.
 
     Returns:
-        [F], about zero in the mean and of about unit length, whatever the picture's
-        size.
+        Features [F], about zero on average and of about unit length.
     """
-    # brightness and two colour oppositions of the picture, [48, 48] each
-    pixels = (
-        np.asarray(
-            image.convert("RGB").resize((48, 48), Image.Resampling.BOX),
-            dtype=np.float32,
-        )
-        / 255
-    )
+    # brightness and two colour oppositions, [48, 48] each
+    small = image.convert("RGB").resize((48, 48), Image.Resampling.BOX)
+    pixels = np.asarray(small, dtype=np.float32) / 255
     red, green, blue = np.moveaxis(pixels, -1, 0)
     grey = (red + green + blue) / 3
-    opponents = (grey - 0.55, red - green, blue - (red + green) / 2)
+    colour_planes = (grey - 0.55, red - green, blue - (red + green) / 2)
+    edge_planes = (
+        np.abs(np.gradient(grey, axis=0)) - 0.03,
+        np.abs(np.gradient(grey, axis=1)) - 0.03,
+    )
 
-    # edges, and coarse maps of all planes
-    edges = tuple(np.abs(np.gradient(grey, axis=axis)) - 0.03 for axis in (0, 1))
+    # average the planes over coarse grids
     maps = []
-    for planes, fields, weight in ((opponents, 6, 2.0), (edges, 4, 45.0)):
-        side = len(grey) // fields
+    for planes, grid_size, weight in ((colour_planes, 6, 2.0), (edge_planes, 4, 45.0)):
+        side = len(grey) // grid_size
         for plane in planes:
-            # [fields, fields]
-            means = plane.reshape(fields, side, fields, side).mean((1, 3))
-            maps.append(weight * means.ravel())
+            fields = plane.reshape(grid_size, side, grid_size, side)
+            maps.append(weight * fields.mean((1, 3)).ravel())
     return (np.concatenate(maps) / 7).astype(np.float32)
 
 
-def semantic(
+def measure_meaning(
     scene: Scene,
     factors: Sequence[str] = tuple(_MEANINGS),
     weights: Mapping[str, float] = MappingProxyType({}),
-) -> Floats:
-    """Say what a scene means: one-hot category, shape, colour, texture and background,
-    or some of these.
+) -> Float32:
+    """Measure the semantic features of a scene, as weighted one-hot codes.
 
     Args:
-        scene: The scene.
-        factors: Which of them.
-        weights: Weights of factors instead of the usual ones.
+        scene: Scene.
+        factors: Factors among category, shape, colour, texture and background.
+        weights: Weights of factors that replace the usual weights.
 
     Returns:
-        [G], zero in the mean over a balanced set and of unit length.
+        Features [F] of unit length, zero on average over a balanced set.
     """
-    parts = []
+    codes = []
     for factor in factors:
-        weight, names = _MEANINGS[factor]
-        part = np.array([getattr(scene, factor) == name for name in names]) - 1 / len(
-            names
-        )
-        parts.append(weights.get(factor, weight) * part / np.linalg.norm(part))
-    joined = np.concatenate(parts)
-    return (joined / np.linalg.norm(joined)).astype(np.float32)
+        default_weight, values = _MEANINGS[factor]
+        scene_value = getattr(scene, factor)
+        one_hot = np.array([scene_value == value for value in values])
+        code = one_hot - 1 / len(values)
+        weight = weights.get(factor, default_weight)
+        codes.append(weight * code / np.linalg.norm(code))
+    features = np.concatenate(codes)
+    return (features / np.linalg.norm(features)).astype(np.float32)
 
 
-def standardise(features: Array, mean: Array, spread: Array) -> Floats:
-    """Bring a network's embeddings [N, G] to the scale that `simulate` expects.
+def standardise(features: Array, mean: Array, spread: Array) -> Float32:
+    """Bring a network's embeddings to the scale that `simulate` expects.
 
     Args:
-        features: Embeddings [N, G].
-        mean: Of training embeddings, [G]; never of those to be tested on.
-        spread: Their standard deviation, [G].
+        features: Embeddings [N, F].
+        mean: Mean [F] of the training embeddings, not of the test embeddings.
+        spread: Standard deviation [F] of the training embeddings.
     """
     return ((features - mean) / spread / features.shape[-1] ** 0.5).astype(np.float32)
 
 
 def simulate(
-    low: Array,
-    semantic: Array,
+    looks: Array,
+    meaning: Array,
     subject: int,
     repetitions: int,
     seed: int,
     noise: float = 1.0,
     items: Sequence[int] | None = None,
-) -> Floats:
-    """Simulate what a subject's EEG shows of pictures; before 84 ms it is all noise.
+) -> Float32:
+    """Simulate a subject's EEG of pictures.
 
     Args:
-        low: Low-level features [N, F].
-        semantic: Semantic features [N, G], rows of about unit length.
-        subject: Whose head.
-        repetitions: R, how often each picture is shown.
-        seed: Of the trials; use one for training and another for test.
-        noise: Size of all noise, 1 as calibrated: the one knob of difficulty.
-        items: Number of each picture in its split; a trial depends on it, not on what
-            else is simulated.
+        looks: Low-level features [N, F] of the pictures.
+        meaning: Semantic features [N, F], such as `measure_meaning` or embeddings.
+        subject: Number of the subject.
+        repetitions: Number of repetitions R of each picture.
+        seed: Seed of the trials. Training and test need different seeds.
+        noise: Size of the noise. The model is calibrated for 1.
+        items: Number [N] of each picture in its split, which seeds its trials, or None
+            for 0, 1, …
 
     Returns:
-        [N, R, C, T] in microvolt, one second from the picture's onset.
+        Signals [N, R, C, T] in microvolt, from the onset of the picture to 1 s. They
+        are noise before 84 ms.
     """
-    # the response without noise: early to the look, late to the meaning
-    numbers = range(len(low)) if items is None else items
-    head = ForwardModel(subject)
-    # [N, C, T + 2 * JITTER_SAMPLES]
-    evoked = head.respond(EARLY, low) + head.respond(LATE, semantic)
-    signal = np.empty((len(low), repetitions, len(CHANNELS), SAMPLES), dtype=np.float32)
-    for start in range(0, len(low), _BATCH):
-        chunk = slice(start, min(start + _BATCH, len(low)))
+    n_items = len(looks)
+    seeds_of_items = range(n_items) if items is None else items
 
-        # one generator for each trial, so that a trial does not depend on the others
-        rngs = [
-            [
-                np.random.default_rng((_MODEL_SEED, seed, subject, n, r))
-                for r in range(repetitions)
+    # responses without noise [N, C, T + 2 * JITTER_SAMPLES]
+    model = ForwardModel(subject)
+    responses = model.simulate_response(EARLY, looks)
+    responses = responses + model.simulate_response(LATE, meaning)
+
+    shape = (n_items, repetitions, len(CHANNELS), N_SAMPLES)
+    signal = np.empty(shape, dtype=np.float32)
+    for start in range(0, n_items, _BATCH_SIZE):
+        batch = slice(start, min(start + _BATCH_SIZE, n_items))
+
+        # each trial has its own generator, so that it does not depend on the others
+        rngs = []
+        for item in seeds_of_items[batch]:
+            trial_seeds = [
+                (_MODEL_SEED, seed, subject, item, repetition)
+                for repetition in range(repetitions)
             ]
-            for n in numbers[chunk]
-        ]
-        signal[chunk] = noise * head.idle(rngs)
+            rngs.append([np.random.default_rng(values) for values in trial_seeds])
+        signal[batch] = noise * model.simulate_noise(rngs)
 
-        # each trial varies the usual response: early or late, weak or strong
-        for row, response, trial_rngs in zip(
-            signal[chunk], evoked[chunk], rngs, strict=True
+        # shift and scale the response in each trial
+        for trials, response, trial_rngs in zip(
+            signal[batch], responses[batch], rngs, strict=True
         ):
-            for trial, rng in zip(row, trial_rngs, strict=True):
-                late = rng.integers(-JITTER_SAMPLES, JITTER_SAMPLES, endpoint=True)
+            for trial, rng in zip(trials, trial_rngs, strict=True):
+                delay = rng.integers(-JITTER_SAMPLES, JITTER_SAMPLES, endpoint=True)
                 strength = np.float32(np.exp(0.2 * rng.standard_normal()))
-                # [C, T]
-                trial += strength * response[:, JITTER_SAMPLES - late :][:, :SAMPLES]
+                shifted = response[:, JITTER_SAMPLES - delay :][:, :N_SAMPLES]  # [C, T]
+                trial += strength * shifted
     return signal
 
 
 class ForwardModel:
-    """One subject's way from features to the scalp, with all that goes on besides.
+    """Linear model of a subject's EEG.
 
     Args:
-        subject: Whose.
+        subject: Number of the subject, which seeds the model.
     """
 
     def __init__(self, subject: int) -> None:
@@ -221,94 +223,96 @@ class ForwardModel:
         alpha_hz = rng.normal(10.0, 0.7)
 
         # spectra of the background and of alpha
-        hz = np.fft.rfftfreq(SAMPLES, 1 / RATE_HZ)
-        self.background = _spectrum(np.where(hz > 0, np.maximum(hz, 1) ** -0.7, 0))
-        self.alpha = _spectrum(np.exp(-0.5 * ((hz - alpha_hz) / 1.2) ** 2))
+        hz = np.fft.rfftfreq(N_SAMPLES, 1 / RATE_HZ)
+        self.background = _scale_spectrum(
+            np.where(hz > 0, np.maximum(hz, 1) ** -0.7, 0)
+        )
+        self.alpha = _scale_spectrum(np.exp(-0.5 * ((hz - alpha_hz) / 1.2) ** 2))
 
         # scalp patterns of the noise
-        channels = len(CHANNELS)
-        self.mixing = 0.8 * self._patterns(
-            rng, channels
-        ) / channels**0.5 + 0.6 * np.eye(channels)
-        self.alpha_patterns = self._patterns(rng, 2) / 2**0.5
+        n_channels = len(CHANNELS)
+        shared_noise = 0.8 * self._draw_patterns(rng, n_channels) / n_channels**0.5
+        self.mixing = shared_noise + 0.6 * np.eye(n_channels)
+        self.alpha_patterns = self._draw_patterns(rng, 2) / 2**0.5
 
-    def respond(self, stage: int, features: Array) -> Floats:
-        """Answer features [N, F] without noise: [N, C, T + 2 * JITTER_SAMPLES], zero
-        before the onset.
+    def simulate_response(self, stage: int, features: Array) -> Float32:
+        """Simulate responses to features, without noise.
+
+        Args:
+            stage: `EARLY` or `LATE`.
+            features: Features [N, F].
+
+        Returns:
+            Responses [N, C, T + 2 * JITTER_SAMPLES], zero before the first onset.
         """
-        # weights and patterns: a part that all subjects share, and a part of this
-        # subject
-        components = len(ONSETS_S[stage])
+        # weights and scalp patterns, in part shared by subjects
+        n_components = len(ONSETS_S[stage])
         width = features.shape[-1]
-        shared = np.random.default_rng((_MODEL_SEED, stage, width))
-        special = np.random.default_rng((_MODEL_SEED, stage, width, 1 + self.subject))
-        shared_part = (1 - OWN_SHARE**2) ** 0.5
-        own_part = OWN_SHARE
-        size = (width, components, PATTERNS)
-        weights = shared_part * shared.standard_normal(
-            size
-        ) + own_part * special.standard_normal(size)
-        patterns = shared_part * self._patterns(shared, components * PATTERNS)
-        patterns += own_part * self._patterns(special, components * PATTERNS)
+        shared_rng = np.random.default_rng((_MODEL_SEED, stage, width))
+        subject_rng = np.random.default_rng(
+            (_MODEL_SEED, stage, width, 1 + self.subject)
+        )
+        shared_share = (1 - SUBJECT_SHARE**2) ** 0.5
+        shape = (width, n_components, N_PATTERNS)
+        weights = shared_share * shared_rng.standard_normal(shape)
+        weights = weights + SUBJECT_SHARE * subject_rng.standard_normal(shape)
+        n_patterns = n_components * N_PATTERNS
+        patterns = shared_share * self._draw_patterns(shared_rng, n_patterns)
+        patterns += SUBJECT_SHARE * self._draw_patterns(subject_rng, n_patterns)
 
-        # from features to scalp patterns
-        sources = np.tensordot(features, weights, axes=1)  # [N, components, PATTERNS]
-        patterns = patterns.reshape(components, PATTERNS, -1)
+        # project the features to the scalp
+        sources = np.tensordot(features, weights, axes=1)  # [N, components, patterns]
+        patterns = patterns.reshape(n_components, N_PATTERNS, -1)
         scalp = np.einsum("nkp,kpc->nck", sources, patterns)  # [N, C, components]
 
-        # each component rises to 1 and falls again, as the gamma distribution does; it
-        # is 0 before the onset
-        time_s = np.arange(-JITTER_SAMPLES, SAMPLES + JITTER_SAMPLES) / RATE_HZ
-        courses = np.empty((components, len(time_s)))
+        # each component follows a gamma function with a peak of 1
+        time_s = np.arange(-JITTER_SAMPLES, N_SAMPLES + JITTER_SAMPLES) / RATE_HZ
+        courses = np.empty((n_components, len(time_s)))
         for course, onset_s, rise_s in zip(
             courses, ONSETS_S[stage], RISES_S[stage], strict=True
         ):
-            way = np.maximum(time_s - onset_s - self.delay_s, 0) / rise_s
-            course[:] = (way * np.exp(1 - way)) ** 3
-        gain = GAIN_UV[stage] * self.gain / (components * PATTERNS) ** 0.5
+            progress = np.maximum(time_s - onset_s - self.delay_s, 0) / rise_s
+            course[:] = (progress * np.exp(1 - progress)) ** 3
+        gain = GAIN_UV[stage] * self.gain / n_patterns**0.5
         return (gain * scalp @ courses).astype(np.float32)
 
-    def idle(self, rngs: list[list[np.random.Generator]]) -> Floats:
-        """Make the noise of trials, one generator each [N][R]: 1/f background and
-        alpha, [N, R, C, T].
+    def simulate_noise(self, rngs: list[list[np.random.Generator]]) -> Float32:
+        """Simulate the noise [N, R, C, T] of trials: 1/f background and alpha.
+
+        Args:
+            rngs: Random generators [N][R] of the trials.
         """
-        # complex noise of each trial: channels, then alpha patterns
-        bins = len(self.background)
-        rows = len(CHANNELS) + len(self.alpha_patterns)
-        shape = (rows, 2 * bins)
-        drawn = np.array(
-            [
-                [rng.standard_normal(shape, dtype=np.float32) for rng in row]
-                for row in rngs
-            ]
-        )
-        waves = drawn.view(np.complex64)  # [N, R, rows, bins]
+        # complex noise for each channel, and then for each alpha pattern
+        n_bins = len(self.background)
+        n_channels = len(CHANNELS)
+        n_rows = n_channels + len(self.alpha_patterns)
+        shape = (n_rows, 2 * n_bins)
+        draws = []
+        for item_rngs in rngs:
+            draws.append(
+                [rng.standard_normal(shape, dtype=np.float32) for rng in item_rngs]
+            )
+        waves = np.array(draws).view(np.complex64)  # [N, R, rows, bins]
 
-        # shape the spectra, and go back to the time domain
-        background = self.mixing.astype(np.float32) @ (
-            waves[..., : len(CHANNELS), :] * self.background
-        )
-        alpha = self.alpha_patterns.T.astype(np.float32) @ (
-            waves[..., len(CHANNELS) :, :] * self.alpha
-        )
-        return np.fft.irfft(
-            BACKGROUND_UV * background + ALPHA_UV * alpha, SAMPLES
-        ).astype(np.float32)
+        # shape the spectra, and return to the time domain
+        background_waves = waves[..., :n_channels, :] * self.background
+        background = self.mixing.astype(np.float32) @ background_waves
+        alpha_waves = waves[..., n_channels:, :] * self.alpha
+        alpha = self.alpha_patterns.T.astype(np.float32) @ alpha_waves
+        spectrum = BACKGROUND_UV * background + ALPHA_UV * alpha
+        return np.fft.irfft(spectrum, N_SAMPLES).astype(np.float32)
 
-    def _patterns(self, rng: np.random.Generator, count: int) -> Float64:
-        """Draw smooth scalp patterns of unit mean square, [count, C]."""
+    def _draw_patterns(self, rng: np.random.Generator, n_patterns: int) -> Float64:
+        """Draw smooth scalp patterns [n_patterns, C] of unit mean square."""
         positions = np.array(list(CHANNELS.values()))
-        distance = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-        patterns = rng.standard_normal((count, len(positions))) @ np.exp(
-            -0.5 * (distance / SMOOTHNESS) ** 2
-        )
+        distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
+        smoothing = np.exp(-0.5 * (distances / SMOOTHNESS) ** 2)
+        patterns = rng.standard_normal((n_patterns, len(positions))) @ smoothing
         return patterns / np.sqrt((patterns**2).mean(-1, keepdims=True))
 
 
-def _spectrum(amplitude: Float64) -> Floats:
-    """Scale an amplitude spectrum so that its inverse transform with normal phases has
-    unit variance.
-    """
-    # a bin counts twice and has a complex of variance 2
-    power = 4 * (amplitude**2).sum() / SAMPLES**2
+def _scale_spectrum(amplitude: Float64) -> Float32:
+    """Scale an amplitude spectrum so that normal phases give noise of unit variance."""
+    # a bin counts twice, and a complex number has variance 2
+    power = 4 * (amplitude**2).sum() / N_SAMPLES**2
     return (amplitude / power**0.5).astype(np.float32)

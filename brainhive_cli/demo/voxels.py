@@ -1,14 +1,13 @@
-"""Simulated fMRI of somebody looking at pictures or films: one response a voxel and
-trial, and much noise.
+"""Simulated fMRI of a person who looks at pictures or films.
 
-What a picture looks like (its coarse pixels) drives early visual regions, what it means
-(semantic features) higher ones; of a film, where its thing goes drives MT, what it is
-LOC, and the place PPA. The two groups of picture regions carry different things, so
-that neither replaces the other: early ones where each colour is, higher ones what the
-thing is, and hardly where. A group has few voxels for what it carries, so that a part
-of it carries less. Subjects share the latent responses of a region; which voxels answer
-to them, and how many there are, is each subject's own. The model is fixed: nothing is
-fitted to any data.
+- Pictures: coarse pixels (looks) drive early regions, semantic features (meaning)
+  higher regions. Early regions carry colours by position, higher regions carry the
+  object with hardly any position, so that neither group replaces the other.
+- Films: the direction of motion drives MT, the object LOC, the place PPA.
+- Subjects share the latent responses of a region, but not the number and tuning of
+  voxels. Groups have few voxels, so that a part of a group carries less.
+
+The model is not fitted to data.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,80 +16,76 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from brainhive_cli.core.arrays import Array, Bool, Float64, Int64
+from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64
+from brainhive_cli.demo import simulation
 from brainhive_cli.demo.pictures import Scene
-from brainhive_cli.demo.simulation import Floats, semantic
 
 PROVENANCE = "simulated by brainhive_cli.demo.voxels: no brain was recorded"
-"""Goes into every file that holds such a signal, and with every figure made of it."""
+"""Note in every file with simulated signals, and with every figure made from them."""
 UNIT = "noise sd"
-
-
 GAIN = 0.7
-"""Typical size of a response; the noise of a single trial has standard deviation 1."""
-LATENTS = 32
-"""Responses of a region that subjects share."""
+"""Typical size of a response in standard deviations of a single trial's noise."""
+N_LATENTS = 32
+"""Number of latent responses of a region, which subjects share."""
 
 
 class Region(NamedTuple):
-    """A region of visual cortex.
+    """Region of visual cortex.
 
     Attributes:
-        voxels: How many a subject has at least.
-        drives: Feature > share of the variance of its responses that it drives.
+        min_voxels: Smallest number of voxels of a subject.
+        variance_shares: Share of the response variance that each feature drives.
         gain: Typical size of a response.
-        latents: Responses that subjects share.
+        n_latents: Number of latent responses, which subjects share.
     """
 
-    voxels: int
-    drives: Mapping[str, float]
+    min_voxels: int
+    variance_shares: Mapping[str, float]
     gain: float = GAIN
-    latents: int = LATENTS
+    n_latents: int = N_LATENTS
 
 
 class Cortex(NamedTuple):
-    """Simulated properties of a brain.
+    """Simulated brain.
 
     Attributes:
-        regions: By name.
-        groups: Regions that lie within others: a voxel may belong to several.
-        spread: A subject's region has fewer than so many voxels more than
-            `Region.voxels`.
+        regions: Regions by name.
+        groups: Names of the regions in each group.
+        voxel_spread: Subjects have up to `voxel_spread` - 1 voxels more than
+            `Region.min_voxels`.
     """
 
     regions: Mapping[str, Region]
     groups: Mapping[str, tuple[str, ...]]
-    spread: int
+    voxel_spread: int
 
 
 FEATURES = ("looks", "meaning", "motion", "object", "place")
-"""Features that may drive a region; the order seeds the model."""
+"""Features that can drive a region. Their order seeds the model."""
 OVERLAP = 0.05
 """Share of V2's variance that meaning drives, and of LOC's that looks drive."""
-# Chosen by ridge regression of the targets of demo-havir: top-1 of latent, image and
-# text of two subjects among 100 pictures.                             right voxels
-# swapped random
-#   as below                                      .22 .84 .96       .09 .28 .30
-# .11 .62 .73
+# Chosen by ridge regression to the targets of demo-havir, with the top-1 accuracy for
+# latent, image and text, over two subjects and 100 pictures:
+#   voxels                                       right         swapped       random
+#   as below                                     .22 .84 .96   .09 .28 .30   .11 .62 .73
 #   gain .7, 32 latents, twice the voxels,
-#   a fifth of the other kind, looks of the EEG   .16 .72 .80       .11 .43 .53
-# .14 .64 .76
+#   a fifth of the other kind, looks of the EEG  .16 .72 .80   .11 .43 .53   .14 .64 .76
 PICTURES = Cortex(
     {
-        "V1": Region(20, {"looks": 1.0}, gain=1.2, latents=96),
+        "V1": Region(20, {"looks": 1.0}, gain=1.2, n_latents=96),
         "V2": Region(
-            16, {"looks": 1 - OVERLAP, "meaning": OVERLAP}, gain=1.2, latents=96
+            16, {"looks": 1 - OVERLAP, "meaning": OVERLAP}, gain=1.2, n_latents=96
         ),
         "LOC": Region(
-            20, {"looks": OVERLAP, "meaning": 1 - OVERLAP}, gain=0.8, latents=64
+            20, {"looks": OVERLAP, "meaning": 1 - OVERLAP}, gain=0.8, n_latents=64
         ),
-        "FFA": Region(16, {"meaning": 1.0}, gain=0.8, latents=64),
+        "FFA": Region(16, {"meaning": 1.0}, gain=0.8, n_latents=64),
     },
     {"early": ("V1", "V2"), "higher": ("LOC", "FFA")},
-    spread=8,
+    voxel_spread=8,
 )
 FILM_OVERLAP = 0.2
-"""Share of the variance of MT and of LOC that looks drive in films."""
+"""Share of the variance of MT and LOC that looks drive in films."""
 FILMS = Cortex(
     {
         "V1": Region(48, {"looks": 1.0}),
@@ -99,59 +94,53 @@ FILMS = Cortex(
         "PPA": Region(32, {"place": 1.0}),
     },
     {},
-    spread=16,
+    voxel_spread=16,
 )
-FIELDS = 12
-"""Rows and columns of the coarse pixels that early regions answer to."""
-MEAN_COLOUR, LOOKS_SCALE = 0.57, 0.166
-"""Mean of the demo's pixels, and what brings the looks of its pictures to about unit
-variance.
-"""
+GRID_SIZE = 12
+"""Rows and columns of the coarse pixels that drive early regions."""
+MEAN_COLOUR = 0.57
+"""Mean of the demo's pixels in 0..1."""
+LOOKS_SCALE = 0.166
+"""Factor that gives the looks of the demo's pictures about unit length."""
 TEXTURE_WEIGHT = 1.2
-"""Weight of the texture in what higher regions answer to, where shape and colour have
-about 2.
-"""
-# chance that a picture was shown once less than planned, and as much for every further
-# time
-MISSED = 0.25
-# share of the noise's variance that all voxels of a subject have in common
-COMMON = 0.3
+"""Weight of the texture in the meaning. Shape and colour have about 2."""
+MISS_PROBABILITY = 0.25
+"""Probability that a planned repetition is missed, and each further one as well."""
+COMMON_NOISE_SHARE = 0.3
+"""Share of the noise variance that all voxels of a subject have in common."""
 _MODEL_SEED = 20260207
 
 
-def sizes(subject: int, cortex: Cortex = PICTURES) -> dict[str, int]:
-    """Count the voxels of a subject's regions; neighbouring subjects differ."""
-    return {
-        name: region.voxels + (7 * subject + 3 * number) % cortex.spread
-        for number, (name, region) in enumerate(cortex.regions.items())
-    }
+def count_voxels(subject: int, cortex: Cortex = PICTURES) -> dict[str, int]:
+    """Count the voxels of a subject's regions, by name."""
+    counts = {}
+    for number, (name, region) in enumerate(cortex.regions.items()):
+        n_more_voxels = (7 * subject + 3 * number) % cortex.voxel_spread
+        counts[name] = region.min_voxels + n_more_voxels
+    return counts
 
 
-def regions(subject: int, cortex: Cortex = PICTURES) -> dict[str, Bool]:
-    """Mask each region among a subject's voxels: [V] by name."""
-    counts = sizes(subject, cortex)
-    owner = np.repeat(list(counts), list(counts.values()))  # [V]
-    masks = {name: owner == name for name in counts}
-    return masks | {
-        name: np.isin(owner, members) for name, members in cortex.groups.items()
-    }
+def make_region_masks(subject: int, cortex: Cortex = PICTURES) -> dict[str, Bool]:
+    """Make a mask [V] over a subject's voxels for each region and group, by name."""
+    counts = count_voxels(subject, cortex)
+    region_of_voxel = np.repeat(list(counts), list(counts.values()))  # [V]
+    masks = {name: region_of_voxel == name for name in counts}
+    for group, members in cortex.groups.items():
+        masks[group] = np.isin(region_of_voxel, members)
+    return masks
 
 
-def measure_looks(image: Image.Image) -> Floats:
-    """Measure what early regions answer to: the picture in coarse pixels, [F], whatever
-    its size.
-    """
-    coarse = image.convert("RGB").resize((FIELDS, FIELDS), Image.Resampling.BOX)
+def measure_looks(image: Image.Image) -> Float32:
+    """Measure the features [F] of early regions: coarse pixels of a picture."""
+    coarse = image.convert("RGB").resize((GRID_SIZE, GRID_SIZE), Image.Resampling.BOX)
     pixels = np.asarray(coarse, dtype=np.float32) / 255
-    centred: Floats = (LOOKS_SCALE * (pixels - MEAN_COLOUR)).astype(np.float32)
+    centred: Float32 = (LOOKS_SCALE * (pixels - MEAN_COLOUR)).astype(np.float32)
     return centred.ravel()
 
 
-def measure_meaning(scene: Scene) -> Floats:
-    """Measure what higher regions answer to: what a scene shows, with its texture,
-    [G].
-    """
-    return semantic(scene, weights={"texture": TEXTURE_WEIGHT})
+def measure_meaning(scene: Scene) -> Float32:
+    """Measure the features [F] of higher regions: the content of a scene."""
+    return simulation.measure_meaning(scene, weights={"texture": TEXTURE_WEIGHT})
 
 
 def simulate(
@@ -162,75 +151,82 @@ def simulate(
     noise: float = 1.0,
     items: Sequence[int] | None = None,
     cortex: Cortex = PICTURES,
-) -> Floats:
+) -> Float32:
     """Simulate a subject's responses to pictures or films.
 
     Args:
-        features: What drives the regions, by one of `FEATURES`: [N, F], rows of about
-            unit length.
-        subject: Whose brain.
-        repetitions: R, how often each stimulus is shown.
-        seed: Of the trials; use one for training and another for test.
-        noise: Size of the noise, 1 as calibrated.
-        items: Number of each stimulus in its split; a trial depends on it, not on what
-            else is simulated.
-        cortex: What answers to what.
+        features: Features [N, F] that drive the regions, by names in `FEATURES`. Rows
+            have about unit length.
+        subject: Number of the subject.
+        repetitions: Number of repetitions R of each stimulus.
+        seed: Seed of the trials. Training and test need different seeds.
+        noise: Standard deviation of the noise. The model is calibrated for 1.
+        items: Number [N] of each stimulus in its split, which seeds its trials, or None
+            for 0, 1, …
+        cortex: Regions and the features that drive them.
 
     Returns:
-        [N, R, V, 1] in standard deviations of a single trial's noise.
+        Signals [N, R, V, 1] in standard deviations of a single trial's noise.
     """
     # responses without noise
-    count = len(next(iter(features.values())))
-    counts = sizes(subject, cortex)
-    responses = [
-        _respond(number, region, features, subject, counts[name])
-        for number, (name, region) in enumerate(cortex.regions.items())
-    ]
-    evoked = np.concatenate(responses, axis=1)  # [N, V]
+    n_items = len(next(iter(features.values())))
+    n_voxels_of = count_voxels(subject, cortex)
+    region_responses = []
+    for number, (name, region) in enumerate(cortex.regions.items()):
+        region_responses.append(
+            _simulate_region(number, region, features, subject, n_voxels_of[name])
+        )
+    responses = np.concatenate(region_responses, axis=1)  # [N, V]
+    n_voxels = responses.shape[1]
 
-    # noise of each trial, in part common to all voxels
-    # [V]
-    common = np.random.default_rng((_MODEL_SEED, subject)).standard_normal(
-        evoked.shape[1]
-    )
-    signal = np.empty((count, repetitions, evoked.shape[1], 1), np.float32)
-    for row, item in enumerate(range(count) if items is None else items):
+    # noise of each trial, partly common to all voxels
+    subject_rng = np.random.default_rng((_MODEL_SEED, subject))
+    common_pattern = subject_rng.standard_normal(n_voxels)  # [V]
+    signal = np.empty((n_items, repetitions, n_voxels, 1), np.float32)
+    for row, item in enumerate(range(n_items) if items is None else items):
         for repetition in range(repetitions):
-            random = np.random.default_rng(
-                (_MODEL_SEED, seed, subject, item, repetition)
-            )
-            single = random.standard_normal(evoked.shape[1])
-            shared = random.standard_normal()
-            drawn = (1 - COMMON) ** 0.5 * single + COMMON**0.5 * shared * common
-            signal[row, repetition, :, 0] = evoked[row] + noise * drawn
+            rng = np.random.default_rng((_MODEL_SEED, seed, subject, item, repetition))
+            voxel_draws = rng.standard_normal(n_voxels)
+            common_draw = rng.standard_normal()
+            voxel_noise = (1 - COMMON_NOISE_SHARE) ** 0.5 * voxel_draws
+            common_noise = COMMON_NOISE_SHARE**0.5 * common_draw * common_pattern
+            trial_noise = voxel_noise + common_noise
+            signal[row, repetition, :, 0] = responses[row] + noise * trial_noise
     return signal
 
 
-def repetitions(subject: int, pictures: int, planned: int, seed: int) -> Int64:
-    """Draw how often each picture was shown, [N]: `planned` times or less, once at
-    least.
-    """
-    random = np.random.default_rng((_MODEL_SEED, seed, subject))
-    return np.maximum(planned + 1 - random.geometric(1 - MISSED, pictures), 1)
+def draw_repetitions(subject: int, n_pictures: int, n_planned: int, seed: int) -> Int64:
+    """Draw how often each picture was shown [N], from 1 to `n_planned` times."""
+    rng = np.random.default_rng((_MODEL_SEED, seed, subject))
+    n_missed = rng.geometric(1 - MISS_PROBABILITY, n_pictures)
+    return np.maximum(n_planned + 1 - n_missed, 1)
 
 
-def _respond(
+def _simulate_region(
     number: int,
     region: Region,
     features: Mapping[str, Array],
     subject: int,
-    voxels: int,
+    n_voxels: int,
 ) -> Float64:
-    """Respond to stimuli without noise: [N, V of the region]."""
-    # project features to latents that are the same for all subjects, [N, latents]
-    latents: Any = 0
-    for name, share in region.drives.items():
-        random = np.random.default_rng((_MODEL_SEED, number, 1 + FEATURES.index(name)))
-        weights = random.standard_normal((features[name].shape[1], region.latents))
+    """Simulate the responses [N, V] of a region without noise.
+
+    Args:
+        number: Number of the region in its cortex, which seeds its weights.
+        region: Region.
+        features: Features [N, F] by name.
+        subject: Number of the subject.
+        n_voxels: Number of voxels V.
+    """
+    # project the features to latents, with weights that subjects share
+    latents: Any = 0  # [N, latents]
+    for name, share in region.variance_shares.items():
+        seed = (_MODEL_SEED, number, 1 + FEATURES.index(name))
+        shape = (features[name].shape[1], region.n_latents)
+        weights = np.random.default_rng(seed).standard_normal(shape)
         latents = latents + share**0.5 * (features[name] @ weights)
 
-    # the voxels of the subject answer to mixtures of latents
-    tuning = np.random.default_rng((_MODEL_SEED, subject, number)).standard_normal(
-        (region.latents, voxels)
-    )
-    return region.gain * latents @ tuning / region.latents**0.5
+    # the subject's voxels respond to mixtures of latents
+    rng = np.random.default_rng((_MODEL_SEED, subject, number))
+    tuning = rng.standard_normal((region.n_latents, n_voxels))
+    return region.gain * latents @ tuning / region.n_latents**0.5

@@ -72,7 +72,8 @@ def test_both_heads_retrieve_above_chance(world: Any, go: Go) -> None:
     shapes = {name: head["shape"] for name, head in config["heads"].items()}
     assert shapes == {"latent": [4, 8, 8], "tokens": [4, 16]}
     early = [
-        np.flatnonzero(voxels.regions(subject)["early"]).tolist() for subject in (1, 2)
+        np.flatnonzero(voxels.make_region_masks(subject)["early"]).tolist()
+        for subject in (1, 2)
     ]
     assert config["spec"]["regions"]["early"] == early and config["spec"]["names"] == []
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.demo import films, joined_generators
-from brainhive_cli.demo.pictures import captions
+from brainhive_cli.demo.pictures import write_captions
 from brainhive_cli.measurement.metrics import video
 from brainhive_cli.models.encoders import demo_tokens, resolve
 from brainhive_cli.models.generators import Sampling, animatediff, sdxl_unclip
@@ -26,16 +26,16 @@ def built():
 
 
 def test_a_thing_goes_where_its_film_says_and_its_mask_with_it() -> None:
-    for film in films.films("test")[:8]:
+    for film in films.list_films("test")[:8]:
         # x, y of each frame
-        where = [np.argwhere(mask).mean(0)[::-1] for mask in film.masks()]
+        where = [np.argwhere(mask).mean(0)[::-1] for mask in film.draw_masks()]
         way = (where[-1] - where[0]) / 64
         step = np.array(films.DIRECTIONS[film.direction])
-        np.testing.assert_allclose(way, 2 * films.REACH * step, atol=0.03)
+        np.testing.assert_allclose(way, 2 * films.MAX_OFFSET * step, atol=0.03)
 
 
 def test_directions_are_balanced_and_test_concepts_are_new() -> None:
-    train, test = films.films("train"), films.films("test")
+    train, test = films.list_films("train"), films.list_films("test")
     assert set(Counter(film.direction for film in train).values()) == {len(train) // 4}
     assert not {film.scene.concept for film in train} & {
         film.scene.concept for film in test
@@ -45,7 +45,7 @@ def test_directions_are_balanced_and_test_concepts_are_new() -> None:
 
 def test_the_data_set_gives_clips_with_captions_masks_and_labels(built) -> None:
     shown = built.images("train")
-    film, clip = films.films("train")[5], shown.open(5)
+    film, clip = films.list_films("train")[5], shown.open(5)
     assert (
         len(shown) == 120
         and shown.medium == "clip"
@@ -61,21 +61,23 @@ def test_the_data_set_gives_clips_with_captions_masks_and_labels(built) -> None:
     assert film.scene.shape in " ".join(shown.get_captions(5))
 
 
-SHOWN = films.films("test")[:6]
+SHOWN = films.list_films("test")[:6]
 DDIM = {"scheduler": "ddim"}
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     home = tmp_path_factory.mktemp("models")
-    joined_generators.assemble(joined_generators.TOKEN_GUIDED, home / "tokens")
-    joined_generators.assemble(joined_generators.TEXT_GUIDED, home / "text")
+    joined_generators.assemble_generator(
+        joined_generators.TOKEN_GUIDED, home / "tokens"
+    )
+    joined_generators.assemble_generator(joined_generators.TEXT_GUIDED, home / "text")
     return home / "tokens", home / "text"
 
 
 @pytest.fixture(scope="module")
 def clips() -> torch.Tensor:
-    frames = torch.stack([torch.from_numpy(film.frames()) for film in SHOWN])
+    frames = torch.stack([torch.from_numpy(film.draw_frames()) for film in SHOWN])
     return frames.permute(0, 1, 4, 2, 3) / 255  # [N, F, 3, H, W]
 
 
@@ -139,7 +141,7 @@ def test_a_thing_moves_as_the_blurry_frames_say_and_looks_as_in_the_keyframe(
     given = Conditioning(
         images=clips[:, 0],
         start=start,
-        texts=[captions(film.scene)[0] for film in SHOWN],
+        texts=[write_captions(film.scene)[0] for film in SHOWN],
     )
     made = generator.generate(
         given, range(6), 64, Sampling(steps=4, strength=0.5, **DDIM)

@@ -10,7 +10,12 @@ import numpy as np
 
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import demo
-from brainhive_cli.demo.pictures import CAPTIONS_EACH, captions, draw, scenes
+from brainhive_cli.demo.pictures import (
+    N_CAPTIONS,
+    draw_scene,
+    list_scenes,
+    write_captions,
+)
 from brainhive_cli.training.alignment.training.batches import choose_held_out
 from tools import demo_held_out
 
@@ -26,19 +31,19 @@ def test_pictures_are_the_same_bytes_on_every_machine():
     """
     for split, digests in GOLDEN.items():
         for number, digest in digests.items():
-            picture = draw(scenes(split)[number])
+            picture = draw_scene(list_scenes(split)[number])
             assert hashlib.sha256(picture.tobytes()).hexdigest()[:16] == digest
 
 
 def test_no_test_concept_is_ever_trained_on_but_each_of_its_factors_is():
-    unseen = {scene.concept for scene in scenes("test")}
-    assert not unseen & {scene.concept for scene in scenes("train")}
+    unseen = {scene.concept for scene in list_scenes("test")}
+    assert not unseen & {scene.concept for scene in list_scenes("train")}
     for factor in ("category", "shape", "colour", "texture", "background"):
-        seen = Counter(getattr(scene, factor) for scene in scenes("train"))
-        assert all(seen[getattr(scene, factor)] >= 20 for scene in scenes("test"))
+        seen = Counter(getattr(scene, factor) for scene in list_scenes("train"))
+        assert all(seen[getattr(scene, factor)] >= 20 for scene in list_scenes("test"))
 
 
-SHOWN = scenes("train")[0]
+SHOWN = list_scenes("train")[0]
 
 
 def test_each_picture_has_five_captions_of_what_is_shown_not_where() -> None:
@@ -46,10 +51,12 @@ def test_each_picture_has_five_captions_of_what_is_shown_not_where() -> None:
 
     found = images.get_captions(3)
 
-    assert found == captions(scenes("test")[3])
-    assert len(found) == len(set(found)) == CAPTIONS_EACH == images.captions_each
-    assert captions(replace(SHOWN, x=0.1, y=0.9, size=0.3)) == captions(SHOWN)
-    assert "an orange" in captions(replace(SHOWN, colour="orange"))[1]
+    assert found == write_captions(list_scenes("test")[3])
+    assert len(found) == len(set(found)) == N_CAPTIONS == images.captions_each
+    assert write_captions(replace(SHOWN, x=0.1, y=0.9, size=0.3)) == write_captions(
+        SHOWN
+    )
+    assert "an orange" in write_captions(replace(SHOWN, colour="orange"))[1]
 
 
 def test_it_tests_what_train_align_holds_out_and_trains_on_the_rest() -> None:

@@ -18,21 +18,24 @@ from brainhive_cli.models.priors._fusion_network import FusionPrior
 @pytest.fixture(scope="module")
 def shown():
     """The test pictures: uint8 [N, 3, H, W]."""
-    drawn = [np.asarray(pictures.draw(scene)) for scene in pictures.scenes("test")]
+    drawn = [
+        np.asarray(pictures.draw_scene(scene)) for scene in pictures.list_scenes("test")
+    ]
     return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
 
 
 @pytest.fixture(scope="module")
 def embeddings():
     return {
-        name: embed(pictures.scenes("test"), name) for name in ("demo-clip", "demo-vae")
+        name: embed(pictures.list_scenes("test"), name)
+        for name in ("demo-clip", "demo-vae")
     }
 
 
 def embed(scenes, name: str) -> torch.Tensor:
     """Embed the pictures of scenes with an encoder of the demo: [N, D]."""
     encoder = resolve(name).build()
-    views = [encoder.preprocess(pictures.draw(scene)) for scene in scenes]
+    views = [encoder.preprocess(pictures.draw_scene(scene)) for scene in scenes]
     with torch.inference_mode():
         return encoder.module(torch.stack(views)).clone()
 
@@ -94,7 +97,7 @@ def test_diffusers_own_pipeline_reads_the_generator_as_an_sdxl_without_text_enco
 @pytest.mark.nightly
 def test_the_encoder_tells_the_shapes_of_concepts_it_never_saw(embeddings):
     """Chance is 1 in 18; the weights name 0.76 by the nearest of the shapes' means."""
-    seen = pictures.scenes("train")[::9]
+    seen = pictures.list_scenes("train")[::9]
     training = embed(seen, "demo-clip")
     shapes = np.array([scene.shape for scene in seen])
     means = torch.stack(
@@ -103,7 +106,7 @@ def test_the_encoder_tells_the_shapes_of_concepts_it_never_saw(embeddings):
     nearest = torch.cdist(embeddings["demo-clip"], means).argmin(1)
     named = [
         pictures.SHAPES[n] == scene.shape
-        for scene, n in zip(pictures.scenes("test"), nearest, strict=True)
+        for scene, n in zip(pictures.list_scenes("test"), nearest, strict=True)
     ]
     assert np.mean(named) > 0.65
 

@@ -9,6 +9,7 @@ from PIL import Image
 from pydantic import Field
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.files.ids import Names
@@ -26,9 +27,9 @@ Space = Literal["sensors", "voxels"]
 OBJECT_FACTORS = ("category", "shape", "colour", "texture")
 PLACE_FACTORS = ("background",)
 CONCEPTS = Field(
-    pictures.TRAIN_CONCEPTS,
+    pictures.N_TRAIN_CONCEPTS,
     gt=1,
-    le=pictures.TRAIN_CONCEPTS,
+    le=pictures.N_TRAIN_CONCEPTS,
     description="training concepts, each in six pictures or films",
 )
 SUBJECTS = Field(4, gt=0, le=999, description="simulated subjects")
@@ -54,7 +55,7 @@ class Config(parts.Config):
         """Make the data set, whose pictures and signals are made on demand."""
         # stores of other settings than the defaults have other names
         name = "demo" if self.noise == 1.0 else f"demo-noise-{self.noise:g}"
-        if self.concepts != pictures.TRAIN_CONCEPTS:
+        if self.concepts != pictures.N_TRAIN_CONCEPTS:
             name += f"-{self.concepts}-concepts"
 
         list_scenes = partial(_list_scenes, self.concepts)
@@ -94,9 +95,9 @@ class Films(parts.Config):
     subjects: int = Field(2, gt=0, le=999, description="simulated subjects")
     concepts: int = CONCEPTS
     test_films: int = Field(
-        pictures.TEST_CONCEPTS,
+        pictures.N_TEST_CONCEPTS,
         gt=1,
-        le=pictures.TEST_CONCEPTS,
+        le=pictures.N_TEST_CONCEPTS,
         description="test films, each of a new concept",
     )
 
@@ -104,9 +105,9 @@ class Films(parts.Config):
         """Make the data set, whose films and signals are made on demand."""
         # stores of other settings than the defaults have other names
         name = "demo-films"
-        if self.concepts != pictures.TRAIN_CONCEPTS:
+        if self.concepts != pictures.N_TRAIN_CONCEPTS:
             name += f"-{self.concepts}-concepts"
-        if self.test_films != pictures.TEST_CONCEPTS:
+        if self.test_films != pictures.N_TEST_CONCEPTS:
             name += f"-{self.test_films}-tested"
         counts = {
             "train": self.concepts * films.TRAIN_FILMS_PER_CONCEPT,
@@ -137,7 +138,7 @@ class Films(parts.Config):
 
 def _list_scenes(n_concepts: int, split: str) -> tuple[pictures.Scene, ...]:
     """List the scenes of the test split, or of some training concepts."""
-    scenes = pictures.scenes(split)  # type: ignore[arg-type]
+    scenes = pictures.list_scenes(split)  # type: ignore[arg-type]
     if split == "train":
         scenes = scenes[: n_concepts * pictures.TRAIN_PICTURES_PER_CONCEPT]
     return tuple(scenes)
@@ -155,21 +156,21 @@ def list_images(
         Names.of(scene.concept for scene in scenes),
         partial(_draw_scene, scenes),
         captions=partial(_describe_scene, scenes),
-        captions_each=pictures.CAPTIONS_EACH,
+        captions_each=pictures.N_CAPTIONS,
     )
 
 
 def _draw_scene(scenes: Sequence[pictures.Scene], index: int) -> Image.Image:
-    return pictures.draw(scenes[index])
+    return pictures.draw_scene(scenes[index])
 
 
 def _describe_scene(scenes: Sequence[pictures.Scene], index: int) -> list[str]:
-    return pictures.captions(scenes[index])
+    return pictures.write_captions(scenes[index])
 
 
 def _list_films(counts: Mapping[str, int], split: str) -> tuple[films.Film, ...]:
     """List the first `counts[split]` films of a split."""
-    return tuple(films.films(split)[: counts[split]])  # type: ignore[arg-type]
+    return tuple(films.list_films(split)[: counts[split]])  # type: ignore[arg-type]
 
 
 def _list_clips(
@@ -184,8 +185,8 @@ def _list_clips(
         Names.of(film.scene.concept for film in split_films),
         partial(_read_film, split_films, "clip"),
         captions=partial(_read_film, split_films, "captions"),
-        captions_each=pictures.CAPTIONS_EACH,
-        frames=films.FRAMES,
+        captions_each=pictures.N_CAPTIONS,
+        frames=films.N_FRAMES,
         masks=partial(_read_film, split_films, "masks"),
         labels=partial(_read_film, split_films, "labels"),
         label_names=films.LABELS,
@@ -199,34 +200,34 @@ def _read_film(split_films: Sequence[films.Film], content: str, index: int) -> A
     """Return the "clip", "captions", "masks" or "labels" of a film."""
     film = split_films[index]
     if content == "clip":
-        return stimuli.Clip(film.frames(), films.RATE_HZ)
+        return stimuli.Clip(film.draw_frames(), films.RATE_HZ)
     if content == "captions":
-        return pictures.captions(film.scene)
-    return film.masks() if content == "masks" else film.labels()
+        return pictures.write_captions(film.scene)
+    return film.draw_masks() if content == "masks" else film.encode_labels()
 
 
 @lru_cache
 def measure_features(
     scenes: tuple[pictures.Scene, ...], space: Space
-) -> tuple[simulation.Floats, simulation.Floats]:
+) -> tuple[Float32, Float32]:
     """Measure low-level [N, F] and semantic features [N, G] for simulated signals."""
     low_level_rows = []
     semantic_rows = []
     for scene in scenes:
-        picture = pictures.draw(scene)
+        picture = pictures.draw_scene(scene)
         if space == "voxels":
             low_level_rows.append(voxels.measure_looks(picture))
             semantic_rows.append(voxels.measure_meaning(scene))
         else:
-            low_level_rows.append(simulation.low_level(picture))
-            semantic_rows.append(simulation.semantic(scene))
+            low_level_rows.append(simulation.measure_looks(picture))
+            semantic_rows.append(simulation.measure_meaning(scene))
     return np.stack(low_level_rows), np.stack(semantic_rows)
 
 
 @lru_cache
 def _measure_films(
     split_films: tuple[films.Film, ...],
-) -> dict[str, simulation.Floats]:
+) -> dict[str, Float32]:
     """Measure features [N, F] of films for simulated voxels, keyed by name.
 
     Low-level features are means over frames, because the response of fMRI is slow.
@@ -234,20 +235,20 @@ def _measure_films(
     rows: dict[str, list[Any]] = {"looks": [], "motion": [], "object": [], "place": []}
     for film in split_films:
         frame_features = []
-        for frame in film.frames():
-            frame_features.append(simulation.low_level(Image.fromarray(frame)))
+        for frame in film.draw_frames():
+            frame_features.append(simulation.measure_looks(Image.fromarray(frame)))
         rows["looks"].append(np.mean(frame_features, 0))
         step = np.array(films.DIRECTIONS[film.direction], np.float32)  # [2]
         rows["motion"].append(step)
-        rows["object"].append(simulation.semantic(film.scene, OBJECT_FACTORS))
-        rows["place"].append(simulation.semantic(film.scene, PLACE_FACTORS))
+        rows["object"].append(simulation.measure_meaning(film.scene, OBJECT_FACTORS))
+        rows["place"].append(simulation.measure_meaning(film.scene, PLACE_FACTORS))
     return {name: np.stack(values) for name, values in rows.items()}
 
 
 def simulate_trials(
     space: Space,
-    low_level: simulation.Floats,
-    semantic: simulation.Floats,
+    low_level: Float32,
+    semantic: Float32,
     subject: int,
     split: str,
     noise: float,
@@ -277,7 +278,7 @@ def simulate_trials(
 
 
 def simulate_voxels(
-    features: Mapping[str, simulation.Floats],
+    features: Mapping[str, Float32],
     subject: int,
     repetitions: int,
     seed: int,
@@ -289,7 +290,7 @@ def simulate_voxels(
 
     Some subjects see pictures less often. Their missing repetitions are zeros.
     """
-    counts = voxels.repetitions(subject, len(image_ids), repetitions, seed)  # [N]
+    counts = voxels.draw_repetitions(subject, len(image_ids), repetitions, seed)  # [N]
     is_recorded = np.arange(repetitions) < counts[:, None]  # [N, R]
     # [N, R, V, 1]
     signal = voxels.simulate(features, subject, repetitions, seed, noise, cortex=cortex)
@@ -297,7 +298,7 @@ def simulate_voxels(
     return Trials(
         signal,
         image_ids,
-        space=Voxels(voxels.regions(subject, cortex)),
+        space=Voxels(voxels.make_region_masks(subject, cortex)),
         times_s=np.zeros(1),
         rate_hz=None,
         unit=voxels.UNIT,

@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets.demo import SPACE, SUBJECTS, Space, simulate_trials
@@ -64,7 +65,7 @@ class Simulated(parts.Config):
 
 def _measure_stored(
     config: Simulated, paths: Paths, source: datasets.Dataset, split: str
-) -> tuple[simulation.Floats, simulation.Floats]:
+) -> tuple[Float32, Float32]:
     """Measure the features of pictures that determine their signals.
 
     Returns:
@@ -80,7 +81,7 @@ def _measure_stored(
         stores[name] = opened_stores[config.meaning]
 
     images = source.images(split)
-    measure_looks = simulation.low_level
+    measure_looks = simulation.measure_looks
     if config.space == "voxels":
         measure_looks = voxels.measure_looks
     low_level = [measure_looks(images.open(row)) for row in range(len(images))]

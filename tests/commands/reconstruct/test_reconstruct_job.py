@@ -18,7 +18,7 @@ from brainhive_cli.core.facts import SeenPictures
 from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.data.media.picture_digests import describe_pixels
 from brainhive_cli.data.stores.learned import LearnedPictures, TrainingHistory
-from brainhive_cli.demo.pictures import draw, scenes
+from brainhive_cli.demo.pictures import draw_scene, list_scenes
 from brainhive_cli.evaluation.reconstruction.run import resolve_job
 from tests.worlds.reconstructions import align, cut, pictures_of
 
@@ -85,9 +85,11 @@ def test_pictures_that_the_prior_was_trained_on_are_left_out_and_many_are_refuse
 ):
     own_prior = tmp_path / "seen"
     shutil.copytree(prior, own_prior)
-    ids = [scene.image_id for scene in scenes("test")]
+    ids = [scene.image_id for scene in list_scenes("test")]
     overrides = (*drawing, f"align_run={aligned}", f"prior={own_prior}")
-    pixels = np.stack([describe_pixels(draw(scene)) for scene in scenes("test")[:21]])
+    pixels = np.stack(
+        [describe_pixels(draw_scene(scene)) for scene in list_scenes("test")[:21]]
+    )
     seen_pictures = LearnedPictures.from_image_ids("drawn", ids[:2], pixels[:2])
     TrainingHistory(pictures=seen_pictures).write_folder(own_prior)
 

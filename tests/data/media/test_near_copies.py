@@ -39,7 +39,7 @@ def simulation() -> ModuleType:
 @pytest.fixture(scope="module")
 def drawn() -> Pictures:
     """Draw 12 training pictures of the demo, of 12 concepts, at 128 px."""
-    return [demo.draw(scene, 128) for scene in demo.scenes("train")[:72:6]]
+    return [demo.draw_scene(scene, 128) for scene in demo.list_scenes("train")[:72:6]]
 
 
 def hash_all(pictures: Pictures) -> np.ndarray:

@@ -54,7 +54,7 @@ def test_simulated_signals_are_labelled_and_reproducible(
     repeated = build_dataset(pictures).recording(2, "test")
     np.testing.assert_array_equal(recording.signal, repeated.signal)
     n_channels = len(simulation.CHANNELS)
-    shape = (4, demo.REPETITIONS["test"], n_channels, simulation.SAMPLES)
+    shape = (4, demo.REPETITIONS["test"], n_channels, simulation.N_SAMPLES)
     assert recording.signal.shape == shape
     assert "simulated" in recording.provenance and np.isfinite(recording.signal).all()
     assert tuple(recording.image_ids) == dataset.images("test").image_ids

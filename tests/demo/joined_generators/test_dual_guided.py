@@ -25,7 +25,7 @@ ITEMS = 4
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "dual"
-    joined_generators.assemble(joined_generators.DUAL_GUIDED, folder)
+    joined_generators.assemble_generator(joined_generators.DUAL_GUIDED, folder)
     return folder
 
 
@@ -38,8 +38,8 @@ def generator(folder: Path, tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="module")
 def shown() -> torch.Tensor:
-    scenes = pictures.scenes("test")[:ITEMS]
-    drawn = np.stack([np.asarray(pictures.draw(scene)) for scene in scenes])
+    scenes = pictures.list_scenes("test")[:ITEMS]
+    drawn = np.stack([np.asarray(pictures.draw_scene(scene)) for scene in scenes])
     return torch.from_numpy(drawn).permute(0, 3, 1, 2) / 255
 
 

@@ -9,16 +9,16 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.demo import simulation
-from brainhive_cli.demo.pictures import BACKGROUNDS, draw, scenes
+from brainhive_cli.demo.pictures import BACKGROUNDS, draw_scene, list_scenes
 
 ONSET = round(0.080 * simulation.RATE_HZ)
 
 
 @pytest.fixture(scope="module")
 def seen():
-    shown = scenes("train")[:700]
-    low = np.stack([simulation.low_level(draw(scene)) for scene in shown])
-    return low, np.stack([simulation.semantic(scene) for scene in shown])
+    shown = list_scenes("train")[:700]
+    low = np.stack([simulation.measure_looks(draw_scene(scene)) for scene in shown])
+    return low, np.stack([simulation.measure_meaning(scene) for scene in shown])
 
 
 def _named_background(signal, backgrounds):
@@ -57,7 +57,7 @@ def test_a_simulation_looks_like_eeg_and_changes_with_subject_seed_and_noise(see
 
 
 def test_the_signal_shows_the_picture_but_nothing_before_it_can_have_been_seen(seen):
-    backgrounds = [scene.background for scene in scenes("train")[:700]]
+    backgrounds = [scene.background for scene in list_scenes("train")[:700]]
     signal = simulation.simulate(*seen, subject=1, repetitions=4, seed=0)
     assert _named_background(signal[..., ONSET:], backgrounds) > 0.5
     assert (

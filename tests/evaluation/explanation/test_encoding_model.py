@@ -31,9 +31,11 @@ EVERY = 10
 
 
 def features(split):
-    scenes = pictures.scenes(split)[: COUNTS[split]]
-    low = np.stack([simulation.low_level(pictures.draw(scene)) for scene in scenes])
-    return low, np.stack([simulation.semantic(scene) for scene in scenes])
+    scenes = pictures.list_scenes(split)[: COUNTS[split]]
+    low = np.stack(
+        [simulation.measure_looks(pictures.draw_scene(scene)) for scene in scenes]
+    )
+    return low, np.stack([simulation.measure_meaning(scene) for scene in scenes])
 
 
 def labels_of(count, draws):

@@ -9,7 +9,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.demo.pictures import draw, scenes
+from brainhive_cli.demo.pictures import draw_scene, list_scenes
 from brainhive_cli.evaluation.reconstruction.scoring import SOURCE_TITLES
 from brainhive_cli.measurement.metrics import image as metrics
 from brainhive_cli.models import encoders
@@ -21,7 +21,7 @@ from tests.worlds.reconstructions import align
 @pytest.mark.nightly
 def test_metrics_are_those_of_the_pictures_on_disk(reconstructed):
     result = reconstructed
-    by_id = {scene.image_id: draw(scene) for scene in scenes("test")}
+    by_id = {scene.image_id: draw_scene(scene) for scene in list_scenes("test")}
     files = sorted(
         (result.folder / "samples" / "sub-01_seed-1" / "sub-01").rglob("00.png")
     )

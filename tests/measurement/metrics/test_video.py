@@ -85,9 +85,9 @@ def test_shuffled_clips_have_no_direction_of_motion():
     """Of drawn films, whose things go left, right, up or down; the noise is of a tenth
     of the range.
     """
-    shown = films.films("test")[:40]
+    shown = films.list_films("test")[:40]
     clips = (
-        torch.stack([torch.from_numpy(film.frames()) for film in shown]).permute(
+        torch.stack([torch.from_numpy(film.draw_frames()) for film in shown]).permute(
             0, 1, 4, 2, 3
         )
         / 255

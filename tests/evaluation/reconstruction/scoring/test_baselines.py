@@ -14,7 +14,7 @@ from brainhive_cli import aligner
 from brainhive_cli.data.media.views import to_pictures
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.demo.pictures import draw, scenes
+from brainhive_cli.demo.pictures import draw_scene, list_scenes
 from brainhive_cli.evaluation.reconstruction.generation import derive_noise_seed
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.priors._fusion_network import FusionPrior
@@ -64,7 +64,7 @@ def test_nearest_is_the_training_picture_most_similar_to_the_decoded_token(
     }
     nearest, pictures = (
         by_hand(world, trained_for_prior, prior),
-        {s.image_id: draw(s) for s in scenes("train")},
+        {s.image_id: draw_scene(s) for s in list_scenes("train")},
     )
     assert len(shown) == 3
     for image_id, file in shown.items():
@@ -87,7 +87,9 @@ def test_mean_is_the_mean_of_the_training_pictures_at_the_scoring_size(
     result = go("reconstruct", *drawing, "sources=brain,mean", "protocol=mindeye2")
 
     mean = (
-        np.mean([pixels(draw(scene)) for scene in scenes("train")[:240]], axis=0)
+        np.mean(
+            [pixels(draw_scene(scene)) for scene in list_scenes("train")[:240]], axis=0
+        )
         .round()
         .astype(np.uint8)
     )
