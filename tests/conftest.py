@@ -163,7 +163,9 @@ def pictures_drawn_and_compared_once() -> Iterator[None]:
         return likenesses[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "draw_scene", lambda *arguments: drawn(*arguments).copy())
+        patch.setattr(
+            pictures, "draw_scene", lambda *arguments: drawn(*arguments).copy()
+        )
         for module in (near_copies, learned):
             patch.setattr(module, "confirm_near_copy", compare_once)
         yield
