@@ -147,8 +147,8 @@ def standardise(features: Array, mean: Array, spread: Array) -> Float32:
 
 
 def simulate(
-    looks: Array,
-    meaning: Array,
+    low_level_features: Array,
+    semantic_features: Array,
     subject: int,
     repetitions: int,
     seed: int,
@@ -158,8 +158,8 @@ def simulate(
     """Simulate a subject's EEG of pictures.
 
     Args:
-        looks: Low-level features [N, F] of the pictures.
-        meaning: Semantic features [N, F], such as `measure_meaning` or embeddings.
+        low_level_features: Low-level features [N, F] of the pictures.
+        semantic_features: Semantic features [N, F], such as `measure_meaning` or embeddings.
         subject: Number of the subject.
         repetitions: Number of repetitions R of each picture.
         seed: Seed of the trials. Training and test need different seeds.
@@ -171,13 +171,13 @@ def simulate(
         Signals [N, R, C, T] in microvolt, from the onset of the picture to 1 s. They
         are noise before 84 ms.
     """
-    n_items = len(looks)
+    n_items = len(low_level_features)
     seeds_of_items = range(n_items) if items is None else items
 
     # responses without noise [N, C, T + 2 * JITTER_SAMPLES]
     model = ForwardModel(subject)
-    responses = model.simulate_response(EARLY, looks)
-    responses = responses + model.simulate_response(LATE, meaning)
+    responses = model.simulate_response(EARLY, low_level_features)
+    responses = responses + model.simulate_response(LATE, semantic_features)
 
     shape = (n_items, repetitions, len(CHANNELS), N_SAMPLES)
     signal = np.empty(shape, dtype=np.float32)
