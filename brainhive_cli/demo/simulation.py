@@ -1,7 +1,7 @@
 """Simulated EEG of a person who looks at pictures, from a linear forward model.
 
-- Low-level features (looks) drive components from about 90 ms on, semantic features
-  (meaning) components from about 170 ms on.
+- Low-level features drive components from about 90 ms on, semantic features from about
+  170 ms on.
 - Each component has a time course and a smooth pattern over the back of the head, which
   subjects share in part.
 
@@ -159,7 +159,7 @@ def simulate(
 
     Args:
         low_level_features: Low-level features [N, F] of the pictures.
-        semantic_features: Semantic features [N, F], such as `measure_meaning` or embeddings.
+        semantic_features: Semantic features [N, F], or standardised embeddings.
         subject: Number of the subject.
         repetitions: Number of repetitions R of each picture.
         seed: Seed of the trials. Training and test need different seeds.
