@@ -1,6 +1,4 @@
-"""Heads, the named outputs of a brain model: what each predicts, what was decoded,
-conditions of it.
-"""
+"""Heads, the named outputs of a brain model, and conditions of generators."""
 
 from __future__ import annotations
 
@@ -21,19 +19,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TOKEN_HEAD = "token"
-"""The head of a model with one token, which is what BrainHiVE's models have."""
+"""Name of the head of a model with one token, such as BrainHiVE's."""
 FUSED_TARGET = "fused"
-"""The target of a head that is compared with what the fuser makes of several
-embeddings.
-"""
-
+"""Target of a head that predicts the output of the fuser."""
 LATENT_SPACE_PREFIX = "latents:"
-"""Before the name of a latent space, so that it is not compared with a digest of
-files.
-"""
+"""Prefix of the name of a latent space, which tells it from a digest of files."""
 N_SIGNS = 2048
-"""Signs that are read of a tensor: rounding to half precision moves few weights to
-zero, among all some.
+"""Number of weights of a tensor whose signs identify it. Rounding to half precision
+turns few weights into zero, but in a whole tensor some.
 """
 
 
@@ -42,10 +35,10 @@ class Head:
     """One output of a brain model.
 
     Attributes:
-        shape: Of one item, without the batch: (D,), (S, D), (C, H, W), …
-        target: Key of the embeddings that it predicts, or `FUSED`.
-        digest: Identity of what made them, a latent space or weights; empty if nothing
-            says.
+        shape: Shape without the batch, such as (D,), (S, D) or (C, H, W).
+        target: Key of the predicted embeddings, or `FUSED_TARGET`.
+        digest: Digest of the weights that made the targets, or name of their latent
+            space. Empty if unknown.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -56,7 +49,7 @@ class Head:
 
     @property
     def width(self) -> int:
-        """Count of numbers of an item."""
+        """Number of values of an item."""
         return math.prod(self.shape)
 
 
@@ -68,83 +61,74 @@ class Decoded:
     """The decoded heads of N signals.
 
     Attributes:
-        tensors: [N, *shape] by head.
-        texts: N texts by head, where a head is a caption.
+        tensors: Outputs [N, *shape], keyed by head.
+        texts: N captions, keyed by head.
     """
 
     tensors: dict[str, Tensor]
     texts: dict[str, list[str]] = field(default_factory=dict)
 
     def __getitem__(self, rows: slice | Sequence[int]) -> Decoded:
-        """Take some rows of every head."""
+        """Select rows of every head."""
         import torch
 
-        # row numbers, since lists of texts cannot be indexed by a list
-        numbers = [*range(len(self))[rows]] if isinstance(rows, slice) else [*rows]
+        numbers = list_row_numbers(rows, len(self))
         index = torch.as_tensor(numbers, dtype=torch.long)
-        return Decoded(
-            {
-                name: tensor[index.to(tensor.device)]
-                for name, tensor in self.tensors.items()
-            },
-            {
-                name: [texts[row] for row in numbers]
-                for name, texts in self.texts.items()
-            },
-        )
+        tensors = {
+            name: tensor[index.to(tensor.device)]
+            for name, tensor in self.tensors.items()
+        }
+        texts = {}
+        for name, head_texts in self.texts.items():
+            texts[name] = [head_texts[row] for row in numbers]
+        return Decoded(tensors, texts)
 
     def __len__(self) -> int:
-        """Count of decoded signals."""
-        columns: list[Tensor | list[str]] = [
-            *self.tensors.values(),
-            *self.texts.values(),
-        ]
-        return len(columns[0]) if columns else 0
+        """Number of decoded signals."""
+        for tensor in self.tensors.values():
+            return len(tensor)
+        for texts in self.texts.values():
+            return len(texts)
+        return 0
 
     def to(self, device: torch.device | str) -> Decoded:
         """Move the tensors to a device."""
-        return Decoded(
-            {name: tensor.to(device) for name, tensor in self.tensors.items()},
-            self.texts,
-        )
+        tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
+        return Decoded(tensors, self.texts)
 
     def float(self) -> Decoded:
-        """Give the tensors in float32."""
-        return Decoded(
-            {name: tensor.float() for name, tensor in self.tensors.items()}, self.texts
-        )
+        """Convert the tensors to float32."""
+        tensors = {name: tensor.float() for name, tensor in self.tensors.items()}
+        return Decoded(tensors, self.texts)
 
     @classmethod
-    def join(cls, parts: Sequence[Decoded]) -> Decoded:
-        """Put parts with the same heads one after another."""
+    def join(cls, batches: Sequence[Decoded]) -> Decoded:
+        """Concatenate batches with the same heads."""
         import torch
 
-        return cls(
-            {
-                name: torch.cat([part.tensors[name] for part in parts])
-                for name in parts[0].tensors
-            },
-            {
-                name: [text for part in parts for text in part.texts[name]]
-                for name in parts[0].texts
-            },
-        )
+        tensors = {}
+        for name in batches[0].tensors:
+            tensors[name] = torch.cat([batch.tensors[name] for batch in batches])
+        texts: dict[str, list[str]] = {}
+        for name in batches[0].texts:
+            texts[name] = []
+            for batch in batches:
+                texts[name].extend(batch.texts[name])
+        return cls(tensors, texts)
 
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """The conditions of B pictures or clips; a field is None where a prior gives no
-    such condition.
+    """Conditions of B pictures or clips. A field is None without such a condition.
 
     Attributes:
         embeddings: Condition tokens [B, S, D].
         texts: B prompts, or their embeddings [B, S, D].
         images: Condition images [B, 3, H, W] in 0..1.
-        start: What sampling starts from instead of noise alone: latents [B, C, h, w] as
-            the generator's `encode` gives them, or pictures [B, 3, H, W] in 0..1.
-        masks: Where conditions hold, [B, 1, H, W] in 0..1.
-        decoded: The heads that this was made from, for generators whose stages have
-            priors of their own.
+        start: Start of the sampling, with noise added: latents [B, C, h, w] of the
+            generator's `encode`, or pictures [B, 3, H, W] in 0..1.
+        masks: Masks [B, 1, H, W] in 0..1 of the area with these conditions.
+        decoded: Decoded heads, for generators whose stages have their own priors.
     """
 
     embeddings: Tensor | None = None
@@ -155,33 +139,40 @@ class Conditioning:
     decoded: Decoded | None = None
 
     def __getitem__(self, rows: slice | Sequence[int]) -> Conditioning:
-        """Take some rows of every condition."""
-        # row numbers, since lists of texts cannot be indexed by a list
-        numbers = [*range(len(self))[rows]] if isinstance(rows, slice) else [*rows]
-        chosen: dict[str, Any] = {}
+        """Select rows of every condition."""
+        numbers = list_row_numbers(rows, len(self))
+        fields: dict[str, Any] = {}
         for name, value in vars(self).items():
             if isinstance(value, list):
-                chosen[name] = [value[row] for row in numbers]
+                fields[name] = [value[row] for row in numbers]
             else:
-                chosen[name] = None if value is None else value[numbers]
-        return Conditioning(**chosen)
+                fields[name] = None if value is None else value[numbers]
+        return Conditioning(**fields)
 
     def __len__(self) -> int:
-        """Number of rows; 0 where there is no condition at all."""
-        return next(
-            (len(value) for value in vars(self).values() if value is not None), 0
-        )
+        """Number of rows. 0 without any condition."""
+        for value in vars(self).values():
+            if value is not None:
+                return len(value)
+        return 0
+
+
+def list_row_numbers(rows: slice | Sequence[int], n_rows: int) -> list[int]:
+    """List the row numbers of a slice or sequence, with which lists can be indexed."""
+    if isinstance(rows, slice):
+        return list(range(n_rows)[rows])
+    return list(rows)
 
 
 def check_head_names(names: Iterable[str]) -> None:
-    """Refuse names by which torch could not keep the modules of heads: `a.b`, or
-    `keys`, as a dict's method.
+    """Raise an error for names that torch does not accept for modules.
+
+    Such names contain a dot, or are attributes of a ModuleDict, such as `keys`.
 
     Raises:
-        RecipeError: naming the first of them.
+        RecipeError: for the first of them.
     """
     for name in names:
-        # ModuleDict refuses its attributes' names, and torch joins names by dots
         if not name or "." in name or _is_attribute_of_modules(name):
             raise RecipeError(
                 f"no head can be called {name!r}",
@@ -191,7 +182,8 @@ def check_head_names(names: Iterable[str]) -> None:
 
 
 def _is_attribute_of_modules(name: str) -> bool:
-    # names with a dash, and those of shipped encoders, need no torch
+    """Return True if a ModuleDict has an attribute of this name."""
+    # do not import torch for names that are certainly valid
     if not name.isidentifier() or name == TOKEN_HEAD or parts.is_kind("encoders", name):
         return False
     from torch import nn
@@ -200,144 +192,142 @@ def _is_attribute_of_modules(name: str) -> bool:
 
 
 def split_heads(values: Tensor, heads: Heads) -> dict[str, Tensor]:
-    """Cut vectors [B, sum of the widths] into the heads, in their order: [B, *shape] by
-    name.
+    """Split vectors into the outputs of heads, in the order of the heads.
+
+    Args:
+        values: Vectors [B, sum of the widths].
+        heads: Heads.
+
+    Returns:
+        Outputs [B, *shape], keyed by head.
     """
-    parts = values.split([head.width for head in heads.values()], -1)
-    # vectors stay as they are, other heads get their axes back
-    return {
-        name: part.unflatten(-1, head.shape) if len(head.shape) > 1 else part
-        for (name, head), part in zip(heads.items(), parts, strict=True)
-    }
+    columns = values.split([head.width for head in heads.values()], -1)
+    outputs = {}
+    for (name, head), output in zip(heads.items(), columns, strict=True):
+        is_vector = len(head.shape) == 1
+        outputs[name] = output if is_vector else output.unflatten(-1, head.shape)
+    return outputs
 
 
 def check_outputs(
-    outputs: Any, heads: Heads, what: str, part: Any = None, count: int | None = None
+    outputs: Any,
+    heads: Heads,
+    source: str,
+    part: Any = None,
+    n_signals: int | None = None,
 ) -> None:
-    """Refuse what is not the heads' outputs: [B, *shape] by name, or one vector [B, sum
-    of the widths].
+    """Raise an error unless a value is the outputs of heads.
 
     Args:
-        outputs: What a part returned.
-        heads: What they should be.
-        what: What returned them, in words.
-        part: The part that returned them, if one did.
-        count: B, where it is known.
+        outputs: Tensors [B, *shape] keyed by head, or vectors [B, sum of the widths].
+        heads: Expected heads.
+        source: Description of the part that returned the value.
+        part: The part, if its class is named in the error.
+        n_signals: Expected batch size B. None for any.
 
     Raises:
-        BrainhiveError: naming both shapes.
+        BrainhiveError: if names, shapes or the batch size differ.
     """
     from torch import Tensor
 
-    # a vector is cut into heads by their widths; of tensors by name, names, shapes and
-    # rows must all agree
     expected = {name: head.shape for name, head in heads.items()}
-    width = sum(h.width for h in heads.values())
+    width = sum(head.width for head in heads.values())
+    description = type(outputs).__name__
+    is_valid = False
     if isinstance(outputs, Tensor):
-        actual = str([*outputs.shape])
-        is_right = (
-            outputs.ndim == 2
-            and outputs.shape[1] == width
-            and count in (None, outputs.shape[0])
-        )
-    elif isinstance(outputs, Mapping) and all(
-        isinstance(value, Tensor) for value in outputs.values()
-    ):
-        shapes = {name: tuple(tensor.shape[1:]) for name, tensor in outputs.items()}
-        has_all_rows = count is None or all(
-            tensor.shape[:1] == (count,) for tensor in outputs.values()
-        )
-        actual = _list_shapes(shapes) + (
-            "" if has_all_rows else f" of other than {count} signals"
-        )
-        is_right = has_all_rows and shapes == expected
-    else:
-        actual = type(outputs).__name__
-        is_right = False
+        description = str(list(outputs.shape))
+        is_valid = outputs.ndim == 2 and outputs.shape[1] == width
+        is_valid = is_valid and n_signals in (None, outputs.shape[0])
+    elif isinstance(outputs, Mapping):
+        values = outputs.values()
+        if all(isinstance(value, Tensor) for value in values):
+            shapes = {name: tuple(value.shape[1:]) for name, value in outputs.items()}
+            description = _list_shapes(shapes)
+            is_valid = shapes == expected
+            if n_signals is not None and any(
+                value.shape[:1] != (n_signals,) for value in values
+            ):
+                description += f" of other than {n_signals} signals"
+                is_valid = False
 
-    # name the part that returned it, and both shapes
-    if not is_right:
-        who = what if part is None else foreign_code.name_object(part, what)
+    if not is_valid:
+        name = source if part is None else foreign_code.name_object(part, source)
         raise BrainhiveError(
-            f"{who} gives {actual}, the heads are {_list_shapes(expected)}",
+            f"{name} gives {description}, the heads are {_list_shapes(expected)}",
             "return a dict with the tensor of each head, or a vector "
-            f"[{count or 'B'}, {width}]",
+            f"[{n_signals or 'B'}, {width}]",
         )
 
 
 def _list_shapes(shapes: Mapping[str, Sequence[int]]) -> str:
-    return (
-        ", ".join(f"{name} {[*shape]}" for name, shape in shapes.items()) or "nothing"
-    )
+    """List names and shapes, such as `token [1024]`. "nothing" without any."""
+    texts = [f"{name} {list(shape)}" for name, shape in shapes.items()]
+    return ", ".join(texts) or "nothing"
 
 
 def flatten_vectors(values: Tensor, is_centred: bool = False) -> Tensor:
-    """Flatten a head's outputs [B, *shape] to the vectors [B, D] whose cosines
-    retrieval ranks.
+    """Flatten the outputs of a head to the vectors whose cosines retrieval ranks.
 
     Args:
-        values: Outputs or targets of one head.
-        is_centred: Whether each vector's mean is taken away, so that cosines are
-            correlations.
+        values: Outputs or targets [B, *shape] of a head.
+        is_centred: If True, the mean of each vector is subtracted. Cosines are then
+            Pearson correlations.
+
+    Returns:
+        Vectors [B, D].
     """
     if not is_centred:
         return values.flatten(1)
-    # cosines of centred vectors are Pearson correlations
     vectors = values.float().flatten(1)
     return vectors - vectors.mean(-1, keepdim=True)
 
 
-def refuse_other_target(name: str, head: Head, digest: str, where: str) -> None:
-    """Refuse a target, or what decodes it, that is not what the head was trained to
-    predict.
+def refuse_other_target(name: str, head: Head, digest: str, source: str) -> None:
+    """Raise an error if a head was trained for targets of other weights.
+
+    A latent space and a digest of files cannot be compared.
 
     Args:
         name: Name of the head.
-        head: The head.
-        digest: Identity of what made the target, or of the autoencoder that is to
-            decode it.
-        where: What has that identity, as a user calls it.
+        head: Head.
+        digest: Digest of the weights that make or decode the target, or name of their
+            latent space. Empty if unknown.
+        source: Source of these weights, for the error.
 
     Raises:
-        BrainhiveError: naming both; nothing is refused where one is not known, or only
-            one is a latent space.
+        BrainhiveError: if the digests can be compared, and differ.
     """
-    # a latent space's name and a digest of files cannot be compared
-    is_known = (
-        head.digest
-        and digest
-        and head.digest.startswith(LATENT_SPACE_PREFIX)
-        == digest.startswith(LATENT_SPACE_PREFIX)
-    )
-    if is_known and head.digest != digest:
+    if not head.digest or not digest:
+        return
+    is_latent_space = digest.startswith(LATENT_SPACE_PREFIX)
+    if head.digest.startswith(LATENT_SPACE_PREFIX) != is_latent_space:
+        return
+    if head.digest != digest:
         raise BrainhiveError(
-            f"the head {name} predicts {head.target} of {head.digest}, {where} is "
+            f"the head {name} predicts {head.target} of {head.digest}, {source} is "
             f"of {digest}",
             "use the encoder or autoencoder that the head was trained with",
         )
 
 
 def name_latent_space(autoencoder: Any) -> str:
-    """Name the space of a diffusers autoencoder's latents, by its scale and signs of
-    its encoder's weights.
+    """Name the latent space of a diffusers autoencoder.
 
-    Rounding keeps signs, so weights in half precision have the same name; so has a
-    fine-tuned decoder.
+    The name is a digest of the scale, the shift and signs of the encoder's weights.
+    Weights in half precision and fine-tuned decoders keep the name.
     """
     config = autoencoder.config
     state = autoencoder.state_dict()
-    # scale and shift decide what latents mean, as the weights do
-    digest = hashlib.sha256(
-        f"{config.scaling_factor} {config.get('shift_factor') or 0.0}".encode()
-    )
-    # convolutions of the encoder, of which the first and the last are read
+    shift = config.get("shift_factor") or 0.0
+    digest = hashlib.sha256(f"{config.scaling_factor} {shift}".encode())
+
+    # the first and the last convolution of the encoder
     kernels = [
         name
         for name, weight in state.items()
         if name.startswith("encoder.") and weight.ndim == 4
     ]
     for name in (kernels[0], kernels[-1]):
-        # signs survive rounding to half precision
         is_positive = (state[name].flatten()[:N_SIGNS] > 0).cpu().numpy()
         digest.update(np.packbits(is_positive).tobytes())
     return LATENT_SPACE_PREFIX + digest.hexdigest()[:16]  # 64 bits

@@ -1,4 +1,4 @@
-"""Losses as modules: without parameters, and with a learned scale of their cosines."""
+"""Modules of losses, of which contrastive losses have a learned scale."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ class LossModule(nn.Module):
     """A loss without parameters.
 
     Args:
-        config: Its Config, which compares.
+        config: Config of the loss.
     """
 
     def __init__(self, config: Any) -> None:
@@ -20,17 +20,16 @@ class LossModule(nn.Module):
         self.config = config
 
     def forward(self, predicted: Tensor, target: Tensor, context: Any) -> Tensor:
-        """Compare predictions with targets, both [B, ...], as a scalar."""
+        """Compute the loss, a scalar, of predictions and targets [B, ...]."""
         return self.config.compare(predicted, target, context)
 
 
 class ScaledLoss(LossModule):
-    """A contrastive loss whose cosines are multiplied by a scale, learned or of a
-    temperature.
+    """A contrastive loss whose cosines are multiplied by a scale.
 
     Attributes:
-        logit_scale: What makes the scale, by default its logarithm; None where there is
-            a temperature.
+        logit_scale: Parameter of the scale, by default its logarithm. None if the scale
+            is 1 / temperature.
     """
 
     logit_scale: nn.Parameter | None
@@ -45,24 +44,21 @@ class ScaledLoss(LossModule):
         )
 
     def forward(self, predicted: Tensor, target: Tensor, context: Any) -> Tensor:
-        """Compare predictions with targets, both [B, ...], as a scalar."""
-        return self.config.contrast(
-            predicted, target, context, self.scale(context.epoch)
-        )
+        """Compute the loss, a scalar, of predictions and targets [B, ...]."""
+        scale = self.scale(context.epoch)
+        return self.config.contrast(predicted, target, context, scale)
 
     def scale(self, epoch: int) -> Tensor | float:
-        """Return what cosines are multiplied by in an epoch."""
+        """Return the factor of the cosines in an epoch."""
         if self.logit_scale is None:
             return 1 / value_at(self.config.temperature, epoch)
         return self.config.compute_scale(self.logit_scale)
 
 
 class ClipLoss(ScaledLoss):
-    """A contrastive loss that also tells the similarity of a single pair."""
+    """A contrastive loss that can also score single pairs."""
 
     def score_pairs(self, predicted: Tensor, target: Tensor, context: Any) -> Tensor:
-        """Return the scaled similarity of each prediction [B, ...] and its own target:
-        [B].
-        """
+        """Compute the scaled cosine [B] of each prediction [B, ...] and its target."""
         cosine = self.config.compute_pair_cosines(predicted, target)
         return cosine * self.scale(context.epoch)

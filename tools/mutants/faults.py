@@ -49,7 +49,7 @@ FAULTS = (
         "torch.lerp(values[self.partner], values, share)",
         "torch.lerp(values, values[self.partner], share)",
     ),
-    Fault("share = (1 - math.cos(math.pi * share)) / 2", "pass"),
+    Fault("progress = (1 - math.cos(math.pi * progress)) / 2", "pass"),
     Fault(
         "baseline = slice(0, 1 - offset) if self.steps.baseline",
         "baseline = slice(0, 1) if self.steps.baseline",
