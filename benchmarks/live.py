@@ -88,12 +88,12 @@ def latency(on: Bench) -> None:
         return encode(trials)
 
     object.__setattr__(session.decoder.member, "encode", keep)
-    loop = Loop(session, lambda event: None, most_windows=count)
+    loop = Loop(session, lambda event: None, max_windows=count)
     loop.run()
 
     # the same windows through the bare model, one by one, after a pause as between
     # windows
-    gallery = session.decoder.pictures
+    gallery = session.decoder.picture_tokens
     bare_ms = []
     for trials in windows[-PEERS:]:
         time.sleep(PAUSE_S)
@@ -216,7 +216,7 @@ def hour(on: Bench) -> None:
     def remember(event: dict[str, Any]) -> None:
         marks.append((event["onset_s"], process.memory_info().rss))
 
-    loop = Loop(session, remember, most_windows=round(seconds / interval_s))
+    loop = Loop(session, remember, max_windows=round(seconds / interval_s))
     loop.run()
     early = next(rss for onset_s, rss in marks if onset_s >= min(MARKED_S, seconds / 4))
     growth = marks[-1][1] / early - 1
@@ -314,7 +314,7 @@ def viewers(on: Bench) -> None:
             page.publish(event)
             marks.append((event["onset_s"], process.memory_info().rss))
 
-        loop = Loop(session, publish, most_windows=round(seconds / interval_s))
+        loop = Loop(session, publish, max_windows=round(seconds / interval_s))
         loop.is_timed = True
         loop.run()
         page.stop()

@@ -277,7 +277,7 @@ def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
 
     # measure the decoded windows
     if loop.unknown:
-        console.warn(session.describe_unknown(loop.unknown, loop.decoded))
+        console.warn(session.describe_unknown_events(loop.unknown, loop.decoded))
     measurements = _measure(session, loop, reason)
     tables = _make_tables(measurements)
 
@@ -296,9 +296,9 @@ def _warn_of_limits(session: OpenSession) -> None:
     - a subject whom the model was not trained on
     """
     job = session.job
-    for difference in session.differs:
+    for difference in session.differences:
         console.warn(f"differs from an offline evaluation: {difference}")
-    for caveat in session.caveats():
+    for caveat in session.collect_caveats():
         console.warn(MEANINGS[caveat])
     if job.subject not in job.cell.trained_on or job.align.tests_new_subjects:
         console.warn(f"the model was not trained on subject {job.subject}")
@@ -364,8 +364,8 @@ def _open_page(
             "kind": "start",
             "model": f"{job.align.label}, {job.cell.name}",
             "pool": len(session.decoder.image_ids),
-            "caveats": session.caveats(),
-            "differs": session.differs,
+            "caveats": session.collect_caveats(),
+            "differs": session.differences,
         }
     )
     if recipe.open:
@@ -542,7 +542,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
         ended=reason,
         latency_ms=loop.summarise_latencies(),
         stream=loop.describe_stream(),
-        differs=list(session.differs),
+        differs=list(session.differences),
         hits=hits.hits,
         is_interleaved=hits.is_interleaved,
         anytime_p=hits.p_value if has_p_value else None,

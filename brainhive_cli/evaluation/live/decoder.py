@@ -1,6 +1,4 @@
-"""Live windows: preparation by the model's own steps, tokens, the best pictures, ranks
-of what was shown.
-"""
+"""Decoding of windows from a live stream."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -34,53 +32,52 @@ from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.models.signal_spec import SignalSpec, normalise_unit
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 
-BEST = 5
-"""Pictures that are shown of each window."""
-COMPARED_NUMBERS = 1024
-"""Numbers of a trial by which it is known again: 20,000 trials of the training are 80
-MB.
+N_BEST = 5
+"""Number of pictures that are shown for each window."""
+MAX_COMPARED_VALUES = 1024
+"""Largest number of values by which a trial is recognised. 20,000 training trials then
+take 80 MB.
 """
-SAME, NEARER = 0.999, 0.75
-"""A trial is one of the training if their correlation is so high; or if its distance is
-such a share of that to any other: of simulated EEG that is filtered or whitened
-otherwise .46 to .92, of new trials .9 to 1.
+MIN_CORRELATION, MAX_DISTANCE_RATIO = 0.999, 0.75
+"""A trial is a training trial if their correlation is above the minimum, or if the
+distance to it is less than this share of the distance to any other. In simulated EEG,
+the ratio is .46 to .92 for training trials after another filter or whitener, and .9 to
+1 for new trials.
 """
 BestPictures = list[dict[str, Any]]
-"""Image ids, `image`, and similarities of the most similar pictures, the best first."""
+"""Image id `image` and `similarity` of the most similar pictures, best first."""
 EventRow = dict[str, Any]
-"""Plain values that the page, lines of JSON and other programs get."""
-REMEMBERED_EVENTS = 20_000
-"""Names of events, which anyone on the network sends, whose pictures are looked up
-once.
+"""Plain values, which the page, lines of JSON and other programs receive."""
+MAX_CACHED_EVENTS = 20_000
+"""Largest number of event names whose pictures are kept, as anyone on the network can
+send new names.
 """
-KNOWN = {*Steps.model_fields, "kind", "band_hz", "phase", "simulated"}
-"""Steps of preparations that live windows can go through, or that change nothing of
-them.
-"""
-PREPARED = (
+SUPPORTED_STEPS = set(Steps.model_fields) | {"kind", "band_hz", "phase", "simulated"}
+"""Steps of preparations that live windows support, or that do not change them."""
+PREPARED_ADVICE = (
     "train on signals of prepare --from recording, or replay a store: --source signals"
 )
-"""Way out for a model whose signals no stream can have."""
-STREAM = "the stream"
-"""What windows are of, in errors."""
-KINDS = {"µV": "eeg", "fT": "mag", "fT/cm": "grad"}
-"""Type of channels, as mne names it, by the unit of their signals."""
+"""Advice for a model whose signals no stream can have."""
+STREAM_NAME = "the stream"
+"""Name of the source of windows, in errors."""
+CHANNEL_TYPES = {"µV": "eeg", "fT": "mag", "fT/cm": "grad"}
+"""MNE's type of channels, by the unit of their signals."""
 
 
 @dataclass(frozen=True)
 class LivePreparation:
-    """Steps from a continuous stream to the signals that a model takes.
+    """Steps from a continuous stream to the signals that a model receives.
 
     Attributes:
-        steps: Cut, baseline, resampling.
-        channels: [E] channels of the stream that are needed, in order.
+        steps: Cut, baseline and resampling.
+        channels: Channels [E] of the stream that are needed, in order.
         unit: Unit of the continuous samples.
-        band_hz: Edges of the filter; None where there is none.
-        whitener: Σ^(-1/2) [E, E] of the training; None where it is measured, or nothing
-            is whitened.
-        whiten_trials: Trials of the session of which its whitener is measured; 0 where
-            none is.
-        differs: In what windows differ from those offline, in sentences.
+        band_hz: Edges of the filter, or None without an edge.
+        whitener: Matrix Σ^(-1/2) [E, E] of the training. None without whitening, or if
+            it is computed from the session.
+        whiten_trials: Number of first trials from which the whitener is computed. 0
+            without such a whitener.
+        differences: Sentences that say how windows differ from windows of a store.
     """
 
     steps: Steps
@@ -89,32 +86,36 @@ class LivePreparation:
     band_hz: tuple[float | None, float | None] = (None, None)
     whitener: Float32 | None = None
     whiten_trials: int = 0
-    differs: Sequence[str] = ()
+    differences: Sequence[str] = ()
 
     def make_template(
         self, channels: tuple[str, ...], cutting: Cutting, spec: SignalSpec
     ) -> Trials:
-        """Make a recording [1, 1, E, T] of zeros that says of prepared windows what
-        stores say of trials.
+        """Make a trial [1, 1, E, T] of zeros that describes prepared windows.
 
         Args:
-            channels: [E] as the stream has them.
-            cutting: Of the windows.
-            spec: What the model is built for.
+            channels: Names [E] of the channels in the stream.
+            cutting: Cutting of the windows.
+            spec: Signals for which the model is built.
         """
-        # positions of the model's electrodes, or standard ones; none if one is unknown
-        known = dict(zip(channels, look_up_positions(list(channels)), strict=True))
-        # the model's positions replace standard ones
-        known |= dict(zip(spec.names, spec.positions or (), strict=False))
-        positions = np.array([known[name] for name in channels])  # [E, 3]
+        # the positions of the model replace standard positions
+        position_of = dict(
+            zip(channels, look_up_positions(list(channels)), strict=True)
+        )
+        position_of |= dict(zip(spec.names, spec.positions or (), strict=False))
+        positions = np.array([position_of[name] for name in channels])  # [E, 3]
+        is_complete = np.isfinite(positions).all()
 
+        unit = "whitened"
+        if self.steps.whiten == "no":
+            unit = spec.unit or self.unit
         return Trials(
             np.zeros((1, 1, len(channels), len(cutting.times_s)), np.float32),
             (),
-            Sensors(channels, positions if np.isfinite(positions).all() else None),
+            Sensors(channels, positions if is_complete else None),
             cutting.times_s,
             cutting.rate_hz,
-            spec.unit or self.unit if self.steps.whiten == "no" else "whitened",
+            unit,
         )
 
 
@@ -122,114 +123,136 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
     """Plan how live windows are prepared for a model.
 
     Args:
-        member: The model, whose cell is tested on one person.
-        recipe: Its keys of whitening.
+        member: Model, whose cell is tested on a single person.
+        recipe: Recipe with the keys of whitening.
 
     Raises:
-        BrainhiveError: if the model reads voxels, or its preparation has steps that no
-            stream can go through.
-        MissingData: if signals are to be whitened and no whitener of the person is
-            known.
-        RecipeError: if keys of the whitening have no effect.
+        BrainhiveError: if the model reads voxels, or its preparation has steps that
+            live windows do not support.
+        MissingData: if signals must be whitened, and there is no whitener of the
+            person.
+        RecipeError: if a key of whitening has no effect.
     """
-    run, (subject,) = member.run, member.cell.tested_on
-    spec, learned, where = member.layout.spec, member.learned, member.path
-    # a model that only counts its channels
+    spec = member.layout.spec
+    learned = member.learned
+    path = member.path
+    # a model that only counts its channels has numbers as names
     if spec.names == tuple(map(str, range(len(spec.names)))):
-        chosen = spec.signal.get("channels") or run.dataset.channels or spec.names
-        spec = replace(spec, names=tuple(chosen))
+        channel_names = spec.signal.get("channels") or member.run.dataset.channels
+        spec = replace(spec, names=tuple(channel_names or spec.names))
 
     # fMRI needs motion correction and registration
     if not spec.names:
         raise BrainhiveError(
-            f"{where} reads voxels, and live decodes EEG and MEG",
+            f"{path} reads voxels, and live decodes EEG and MEG",
             "docs/live.md names RT-Cloud, which decodes fMRI while it is recorded",
         )
 
     # steps of the model's preparation: cut and filter
-    known = dict(spec.preparation)
-    if unknown := sorted(key for key in known if key.partition(".")[0] not in KNOWN):
+    preparation = dict(spec.preparation)
+    unsupported_steps = []
+    for key in sorted(preparation):
+        if key.partition(".")[0] not in SUPPORTED_STEPS:
+            unsupported_steps.append(key)
+    if unsupported_steps:
         raise BrainhiveError(
-            f"{where} was trained on signals with steps that no stream can go "
-            f"through: {', '.join(unknown)}",
-            PREPARED,
+            f"{path} was trained on signals with steps that no stream can go "
+            f"through: {', '.join(unsupported_steps)}",
+            PREPARED_ADVICE,
         )
 
-    # signals of a program are what it makes, without a step; others must say theirs
-    if "epoch_ms" not in known:
-        if "simulated" not in known or spec.times_s is None or not spec.rate_hz:
+    # simulated signals need no steps
+    if "epoch_ms" not in preparation:
+        is_simulated = "simulated" in preparation
+        if not is_simulated or spec.times_s is None or not spec.rate_hz:
             raise BrainhiveError(
-                f"{where} does not say how its signals were prepared", PREPARED
+                f"{path} does not say how its signals were prepared", PREPARED_ADVICE
             )
-        first_ms, last_ms = (1000 * spec.times_s[index] for index in (0, -1))
         # keep_ms ends before its second time
-        span_ms = first_ms, last_ms + 1000 / spec.rate_hz
-        known |= {"epoch_ms": span_ms, "keep_ms": span_ms, "rate_hz": spec.rate_hz}
-        known |= {"baseline": False, "whiten": "no"}
-    steps = Steps.from_preparation(known)
-    low, high = known.get("band_hz") or (None, None)
-
-    # what cannot be as it was offline
-    differs = []
-    if (low or high) and known.get("phase", "zero") == "zero":
-        differs.append(
+        start_ms = 1000 * spec.times_s[0]
+        stop_ms = 1000 * spec.times_s[-1] + 1000 / spec.rate_hz
+        preparation |= {
+            "epoch_ms": (start_ms, stop_ms),
+            "keep_ms": (start_ms, stop_ms),
+            "rate_hz": spec.rate_hz,
+            "baseline": False,
+            "whiten": "no",
+        }
+    steps = Steps.from_preparation(preparation)
+    low_hz, high_hz = preparation.get("band_hz") or (None, None)
+    differences = []
+    if (low_hz or high_hz) and preparation.get("phase", "zero") == "zero":
+        differences.append(
             "the model's signals were filtered without delay, which looks ahead; live "
             "windows are filtered forward, later by some 20 ms: train on "
             "preparation.phase=forward for the same numbers"
         )
 
-    # whitening: of the training, or of the session's first trials
-    channels, matrix, whiten_trials = spec.names, None, recipe.whiten_trials or 0
+    # whitening by the first trials of the session, or by the training
+    channels = spec.names
+    whitener = None
+    whiten_trials = recipe.whiten_trials or 0
     if steps.whiten == "no" and whiten_trials:
         raise RecipeError(
-            f"{where} has signals that were not whitened", "leave out --whiten-trials"
+            f"{path} has signals that were not whitened", "leave out --whiten-trials"
         )
+    (subject,) = member.cell.tested_on
     if whiten_trials:
         channels = tuple(learned.recorded_channels or spec.names)
-        differs.append(
+        differences.append(
             f"the noise of the first {whiten_trials} trials whitens the others"
         )
     elif steps.whiten != "no":
-        matrices = learned.whiteners.get(subject)
-        if matrices is None:
+        whiteners = learned.whiteners.get(subject)
+        if whiteners is None:
             raise MissingData(
-                f"{where} takes whitened signals, and has no whitener of subject "
+                f"{path} takes whitened signals, and has no whitener of subject "
                 f"{subject}",
                 "--whiten-trials 100, of this session; or a model of "
                 "preparation.whiten=no",
             )
-        channels, matrix = tuple(learned.recorded_channels), matrices[-1]
-        differs.append(
-            f"the noise of session {len(matrices)} of the training whitens the "
+        channels = tuple(learned.recorded_channels)
+        whitener = whiteners[-1]
+        differences.append(
+            f"the noise of session {len(whiteners)} of the training whitens the "
             "windows; for this session's own: --whiten-trials 100"
         )
 
-    # unit of the continuous samples, which stores of whitened signals say
-    unit = normalise_unit(
-        member.find_recorded_unit(subject)
-        if spec.unit in ("", "whitened")
-        else spec.unit
-    )
+    # the store knows the unit before whitening
+    unit = spec.unit
+    if unit in ("", "whitened"):
+        unit = member.find_recorded_unit(subject)
     return LivePreparation(
-        steps, channels, unit, (low, high), matrix, whiten_trials, differs
+        steps,
+        channels,
+        normalise_unit(unit),
+        (low_hz, high_hz),
+        whitener,
+        whiten_trials,
+        differences,
     )
 
 
 class LiveResult(NamedTuple):
-    """Result of decoding one window.
+    """Result of decoding a window.
 
     Attributes:
-        event: The result as plain values: number of the `window` from 1, name of its
-            `event`, image id of the picture that was `shown`, `best` pictures by this
-            trial with their `margin`, `rank` of the shown one, None if it is not
-            searched, `repetitions` of it so far, `average_best` and `average_rank` by
-            the average of all its trials; None for what is not known, and for averages
-            of one trial.
+        event: Plain values. Values that are not known are None:
+
+            - `window`: number of the window, from 1.
+            - `event`: name of the event.
+            - `shown`: image id of the picture.
+            - `best`, `margin`: most similar pictures, and the difference between the
+              similarities of the first two.
+            - `rank`: rank of the shown picture in the gallery.
+            - `repetitions`: number of trials of the picture so far.
+            - `average_best`, `average_rank`: the same for the average of all trials of
+              the picture, if there are several.
         window: The window.
-        is_tested: Whether it counts: what was shown is known, and the model has not
-            learned from it.
-        is_learned: Whether it is a trial that the model has learned from.
-        signal: [C, T] the average, or the trial, as the model takes it.
+        is_tested: True if the window counts for the hit rate, because its picture is
+            known and was not learned from.
+        is_learned: True if the window is a trial that the model has learned from.
+        signal: Signal [C, T] of the average, or of the trial, as the model receives it.
     """
 
     event: EventRow
@@ -241,34 +264,32 @@ class LiveResult(NamedTuple):
 
 @dataclass
 class WindowDecoder:
-    """Decodes windows as `eval-retrieval` decodes trials of a store.
+    """Decoder of windows, which decodes as `eval-retrieval` does.
 
     Attributes:
-        member: The model; its cell is tested on the person alone.
-        names: Finds the picture of an event, among the M that are searched.
-        further_names: The same among pictures that are not searched, such as those of
-            the training; windows of these are known, and do not count.
-        pictures: [M, D] tokens of these, as the model compares them.
-        is_tested: [M] whether a window of the picture counts: the model has not learned
-            from it.
-        normaliser: Of the person; None where signals are not normalised.
-        template: Trials of one window: channels, times and unit, by which the model's
-            input is chosen.
-        preparation: Whitens windows; None where they come prepared.
-        learned_trials: [n, F] what `read_learned_trials` gives.
-        whitener: [E, E] Σ^(-1/2) of windows; None where none is, or none was measured
-            yet.
-        missing_trials: Trials that are still needed until whitening begins.
-        image_ids: [M] pictures that are searched.
-        find_shown: Finds the picture that an event stands for: its row in the gallery,
-            None if it is not searched, and its image id, None if it is not known.
-        unknown_events: Names of the last events of which no picture is known.
+        member: Model, whose cell is tested only on the person.
+        event_names: Names of events of the M pictures in the gallery.
+        other_event_names: Names of events of other pictures, such as training pictures.
+            Their windows do not count.
+        picture_tokens: Tokens [M, D] of the gallery.
+        is_tested: True for pictures [M] that the model has not learned from.
+        normaliser: Normaliser of the person, or None without normalisation.
+        template: Trial that describes the windows, to choose the input of the model.
+        preparation: Preparation with the whitening, or None for prepared windows.
+        learned_trials: Vectors [n, F] of training trials, from `read_learned_trials`.
+        whitener: Matrix Σ^(-1/2) [E, E] of windows, or None before it is computed or
+            without whitening.
+        missing_trials: Number of trials that are needed until whitening begins.
+        image_ids: Image ids [M] of the gallery.
+        find_picture: Cached function that finds the picture of an event: its row in the
+            gallery and its image id, or None for each that is not known.
+        unknown_events: Names of the last events without a known picture.
     """
 
     member: TrainedModel
-    names: EventNames
-    further_names: EventNames
-    pictures: Tensor
+    event_names: EventNames
+    other_event_names: EventNames
+    picture_tokens: Tensor
     is_tested: Bool
     normaliser: Normaliser | None
     template: Trials
@@ -276,138 +297,173 @@ class WindowDecoder:
     learned_trials: Tensor | None = None
 
     def __post_init__(self) -> None:
-        """Begin with no windows."""
-        self._number, self.image_ids = 0, self.names.image_ids
-        self.find_shown = lru_cache(REMEMBERED_EVENTS)(self._find_shown)
-        self.unknown_events = deque[str](maxlen=REMEMBERED_EVENTS)
-        self._sums = dict[int, tuple[Float64, int]]()  # [E, T], and trials
-        self._noise_trials = list[tuple[Float32, str]]()
-        self._units = normalize(self.pictures.float())  # [M, D]
+        """Begin without windows."""
+        self.image_ids = self.event_names.image_ids
+        self.find_picture = lru_cache(MAX_CACHED_EVENTS)(self._find_picture)
+        self.unknown_events = deque[str](maxlen=MAX_CACHED_EVENTS)
         self.whitener: Float32 | None = None  # [E, E]
         self.missing_trials = 0
         if self.preparation is not None:
             self.whitener = self.preparation.whitener
             self.missing_trials = self.preparation.whiten_trials
-
-    def _find_shown(self, event: str) -> tuple[int | None, str | None]:
-        try:
-            if (row := self.names.find_row(event)) is not None:
-                return row, self.image_ids[row]
-            if (further := self.further_names.find_row(event)) is not None:
-                return None, self.further_names.image_ids[further]
-        except BrainhiveError as error:
-            # a marker that anyone sends must not end the session
-            console.warn(f"{error.message}: no picture is known of event {event}")
-        self.unknown_events.append(event)
-        return None, None
+        self._n_windows = 0
+        # sum [E, T] and number of the trials of each picture
+        self._sums = dict[int, tuple[Float64, int]]()
+        self._noise_trials = list[Float32]()
+        self._noise_names = list[str]()
+        self._unit_tokens = normalize(self.picture_tokens.float())  # [M, D]
 
     def warm_up(self) -> None:
-        """Decode the template once: the first window takes longer than all others."""
-        self._rank(np.asarray(self.template.signal)[:, 0], [0])
+        """Decode the template once, as the first window takes longer than others."""
+        self._rank_gallery(np.asarray(self.template.signal)[:, 0], [0])
 
     def decode(self, windows: Sequence[CutWindow]) -> list[LiveResult]:
-        """Decode windows together; those that whitening is measured of give no result.
+        """Decode windows together.
+
+        The first trials of the session give no result if the whitener is computed from
+        them.
 
         Raises:
-            BrainhiveError: if a signal is not what the model takes, or noise cannot be
-                measured.
+            BrainhiveError: if the model does not accept a signal, or the noise cannot
+                be measured.
         """
-        shown = [self.find_shown(window.name) for window in windows]
+        pictures = [self.find_picture(window.name) for window in windows]
 
-        # the first trials are kept for the whitener; those after them are decoded
-        missing = self.missing_trials
-        if self.preparation is not None and missing:
-            for window, (_, image_id) in zip(windows[:missing], shown, strict=False):
-                self._noise_trials.append((window.signal, image_id or window.name))
-            self.missing_trials = max(0, missing - len(windows))
-            if not self.missing_trials:
-                trials, names = zip(*self._noise_trials, strict=True)
-                _, stimuli = np.unique(names, return_inverse=True)
-                steps, channels = self.preparation.steps, self.preparation.channels
-                noise = measure_noise(
-                    {"train": np.stack(trials)}, {"train": stimuli}, steps, channels
-                )
-                self.whitener = compute_whitener(noise, channels).astype(np.float32)
-                self._noise_trials = []
-            windows, shown = windows[missing:], shown[missing:]
+        # collect the first trials for the whitener, and decode the windows after them
+        n_missing = self.missing_trials
+        if n_missing:
+            self._collect_noise(windows[:n_missing], pictures[:n_missing])
+            windows = windows[n_missing:]
+            pictures = pictures[n_missing:]
         if not windows:
             return []
-
-        # windows, whitened as those of a store
         epochs = np.stack([window.signal for window in windows])  # [n, E, T]
         if self.whitener is not None:
             apply_whitener(epochs, self.whitener)
 
-        # averages of each searched picture's trials so far, where there are several
-        rows = [row for row, _ in shown]
-        counts, averages = [1] * len(rows), dict[int, Float64]()
-        for index, (epoch, row) in enumerate(zip(epochs, rows, strict=True)):
-            if row is not None:
-                total, count = self._sums.get(row, (np.zeros(epoch.shape), 0))
-                self._sums[row] = total, count = total + epoch, count + 1
-                if count > 1:
-                    counts[index], averages[index] = count, total / count
+        # averages of all trials so far, for pictures with several trials
+        rows = [row for row, _ in pictures]
+        counts = [1] * len(rows)
+        averages = dict[int, Float64]()
+        for index, row in enumerate(rows):
+            if row is None:
+                continue
+            epoch = epochs[index]
+            previous_sum, count = self._sums.get(row, (np.zeros(epoch.shape), 0))
+            total = previous_sum + epoch
+            count += 1
+            self._sums[row] = (total, count)
+            if count > 1:
+                counts[index] = count
+                averages[index] = total / count
 
-        # trials, then averages, decoded together
-        # [n + a, E, T]
-        decoded = np.stack([*epochs, *averages.values()]).astype(np.float32)
-        ranked_rows = [*rows, *(rows[index] for index in averages)]
-        signals, best, ranked = self._rank(decoded, ranked_rows)
-        average_of = dict(zip(averages, range(len(rows), len(decoded)), strict=True))
+        # rank the gallery by the trials and then by the averages, in a single batch
+        batch = np.stack(list(epochs) + list(averages.values()))  # [n + a, E, T]
+        batch_rows = rows + [rows[index] for index in averages]
+        signals, best, ranks = self._rank_gallery(batch.astype(np.float32), batch_rows)
+        average_index_of = {}
+        for position, index in enumerate(averages):
+            average_index_of[index] = len(rows) + position
+        is_learned = self._find_learned(signals[: len(rows)])
 
-        # trials that the model has learned from
-        is_learned, learned = [False] * len(rows), self.learned_trials
-        if learned is not None and len(learned) > 1:
-            similarities = describe_trials(signals[: len(rows)]) @ learned.T
-            nearest = similarities.topk(2, dim=1).values  # [n, 2]
-            # distances, by a factor
-            first, second = (1 - nearest).clamp(min=0).sqrt().unbind(1)
-            is_learned = ((nearest[:, 0] > SAME) | (first < NEARER * second)).tolist()
-
-        # a result for each window
         results = []
-        for index, (window, (row, image_id)) in enumerate(
-            zip(windows, shown, strict=True)
-        ):
-            self._number += 1
-            average, (top, *further) = average_of.get(index), best[index]
+        for index, window in enumerate(windows):
+            self._n_windows += 1
+            row, image_id = pictures[index]
+            average = average_index_of.get(index)
+            margin = None
+            if len(best[index]) > 1:
+                first, second = best[index][:2]
+                margin = round(first["similarity"] - second["similarity"], 6)
             event = {
                 "kind": "result",
-                "window": self._number,
+                "window": self._n_windows,
                 "event": window.name,
                 "shown": image_id,
                 "best": best[index],
-                "margin": round(top["similarity"] - further[0]["similarity"], 6)
-                if further
-                else None,
-                "rank": ranked[index],
+                "margin": margin,
+                "rank": ranks[index],
                 "repetitions": counts[index],
-                "average_best": best[average] if average else None,
-                "average_rank": ranked[average] if average else None,
+                "average_best": None if average is None else best[average],
+                "average_rank": None if average is None else ranks[average],
             }
             is_tested = row is not None and bool(self.is_tested[row])
-            signal = signals[average or index]
+            signal = signals[index if average is None else average]
             results.append(
                 LiveResult(event, window, is_tested, is_learned[index], signal)
             )
         return results
 
-    def _rank(
-        self, epochs: Float32, shown: Sequence[int | None]
+    def _find_picture(self, event: str) -> tuple[int | None, str | None]:
+        """Find the row in the gallery and the image id of an event's picture."""
+        try:
+            row = self.event_names.find_row(event)
+            if row is not None:
+                return row, self.image_ids[row]
+            row = self.other_event_names.find_row(event)
+            if row is not None:
+                return None, self.other_event_names.image_ids[row]
+        except BrainhiveError as error:
+            # anyone on the network can send a marker, so it must not end the session
+            console.warn(f"{error.message}: no picture is known of event {event}")
+        self.unknown_events.append(event)
+        return None, None
+
+    def _collect_noise(
+        self,
+        windows: Sequence[CutWindow],
+        pictures: Sequence[tuple[int | None, str | None]],
+    ) -> None:
+        """Keep trials for the whitener, and compute it when they are enough."""
+        assert self.preparation is not None
+        for window, (_, image_id) in zip(windows, pictures, strict=True):
+            self._noise_trials.append(window.signal)
+            self._noise_names.append(image_id or window.name)
+        self.missing_trials -= len(windows)
+        if self.missing_trials:
+            return
+        _, stimuli = np.unique(self._noise_names, return_inverse=True)
+        channels = self.preparation.channels
+        noise = measure_noise(
+            {"train": np.stack(self._noise_trials)},
+            {"train": stimuli},
+            self.preparation.steps,
+            channels,
+        )
+        self.whitener = compute_whitener(noise, channels).astype(np.float32)
+        self._noise_trials = []
+        self._noise_names = []
+
+    def _find_learned(self, signals: Tensor) -> list[bool]:
+        """Return True for trials [n, C, T] that the model has learned from."""
+        learned_trials = self.learned_trials
+        if learned_trials is None or len(learned_trials) < 2:
+            return [False] * len(signals)
+        correlations = compute_trial_vectors(signals) @ learned_trials.T
+        nearest = correlations.topk(2, dim=1).values  # [n, 2]
+        # distances to the two nearest training trials, up to a factor
+        first, second = (1 - nearest).clamp(min=0).sqrt().unbind(1)
+        is_same = nearest[:, 0] > MIN_CORRELATION
+        is_learned: list[bool] = (
+            is_same | (first < MAX_DISTANCE_RATIO * second)
+        ).tolist()
+        return is_learned
+
+    def _rank_gallery(
+        self, epochs: Float32, rows: Sequence[int | None]
     ) -> tuple[Tensor, list[BestPictures], list[int | None]]:
-        """Encode prepared windows [n, E, T], and rank the gallery by each.
+        """Encode prepared windows, and rank the gallery by each of them.
 
         Args:
-            epochs: The windows.
-            shown: [n] rows of the shown pictures; None where it is not known.
+            epochs: Prepared windows [n, E, T].
+            rows: Row [n] of the shown picture in the gallery, or None if unknown.
 
         Returns:
-            [n, C, T] what the model takes of them, the most similar pictures of each,
-            and the rank of the shown one.
+            The signals [n, C, T] that the model receives, the most similar pictures,
+            and the rank of the shown picture or None.
         """
-        # what the model takes of the windows, of which the lists of the template say
-        # nothing
-        unknown: dict[str, Any] = dict.fromkeys(PADDING_VALUES)
+        # choose the channels of the model, and normalise
+        no_padding: dict[str, Any] = dict.fromkeys(PADDING_VALUES)
         windows = replace(
             self.template,
             signal=epochs[:, None],
@@ -415,63 +471,67 @@ class WindowDecoder:
             subject=self.member.cell.tested_on[0],
             repetitions=None,
             index=None,
-            **unknown,
+            **no_padding,
         )
-        spec, run = self.member.module.layout.spec, self.member.run
-        channels, mapping = run.dataset.channels, run.channel_mapping
-        chosen = choose_input(spec, windows, STREAM, channels, False, mapping)
-        chosen = chosen.normalise(self.normaliser)
-
-        # tokens, the most similar pictures, and ranks, also of the first picture where
-        # it is not known
-        tokens = self.member.encode(chosen)  # [n, D]
-        top = (
-            (normalize(tokens) @ self._units.T)
-            .cpu()
-            .topk(min(BEST, len(self.image_ids)), dim=1)
+        trials = choose_input(
+            self.member.module.layout.spec,
+            windows,
+            STREAM_NAME,
+            self.member.run.dataset.channels,
+            False,
+            self.member.run.channel_mapping,
         )
-        best = [
-            [
-                {"image": self.image_ids[row], "similarity": round(value, 6)}
-                for row, value in pairs
-            ]
-            for pairs in map(zip, top.indices.tolist(), top.values.tolist())
-        ]
-        targets = torch.tensor([row or 0 for row in shown], device=tokens.device)
-        ranked = zip(
-            shown, rank_targets(tokens, self.pictures, targets).tolist(), strict=True
-        )
-        known = [None if row is None else rank for row, rank in ranked]
-        return torch.from_numpy(chosen.averages), best, known
+        trials = trials.normalise(self.normaliser)
+
+        # the most similar pictures
+        tokens = self.member.encode(trials)  # [n, D]
+        similarities = (normalize(tokens) @ self._unit_tokens.T).cpu()
+        top = similarities.topk(min(N_BEST, len(self.image_ids)), dim=1)
+        top_values = top.values.tolist()
+        best = []
+        for window, top_rows in enumerate(top.indices.tolist()):
+            pictures = []
+            for row, value in zip(top_rows, top_values[window], strict=True):
+                similarity = round(value, 6)
+                pictures.append(
+                    {"image": self.image_ids[row], "similarity": similarity}
+                )
+            best.append(pictures)
+
+        # ranks of the shown pictures, with a placeholder for unknown pictures
+        targets = torch.tensor([row or 0 for row in rows], device=tokens.device)
+        target_ranks = rank_targets(tokens, self.picture_tokens, targets).tolist()
+        ranks = []
+        for row, rank in zip(rows, target_ranks, strict=True):
+            ranks.append(None if row is None else rank)
+        return torch.from_numpy(trials.averages), best, ranks
 
 
-def describe_trials(signals: Tensor) -> Tensor:
-    """Describe trials [n, C, T] by unit vectors [n, F] of some of their numbers."""
-    # every k-th number is enough to know a trial again, and takes little memory
-    numbers = signals.flatten(1).float()
-    numbers = numbers[:, :: max(1, numbers.shape[1] // COMPARED_NUMBERS)]
-    return normalize(numbers - numbers.mean(1, keepdim=True), dim=1)
+def compute_trial_vectors(signals: Tensor) -> Tensor:
+    """Compute unit vectors [n, F] by which trials [n, C, T] are recognised.
+
+    They hold every k-th value, with the largest k that keeps `MAX_COMPARED_VALUES`.
+    """
+    values = signals.flatten(1).float()
+    values = values[:, :: max(1, values.shape[1] // MAX_COMPARED_VALUES)]
+    return normalize(values - values.mean(1, keepdim=True), dim=1)
 
 
 def read_learned_trials(member: TrainedModel) -> tuple[Tensor | None, bool]:
-    """Read the trials that a model has learned from, where their stores are here and
-    have not changed.
+    """Read the trials that a model has learned from, if their stores are unchanged.
 
     Returns:
-        [n, F] see `describe_trials`, None of no trial; and whether these are all.
+        Vectors [n, F] of the trials, or None without trials, and True if they are all.
     """
-    # stores that changed since the training hold other trials
-    learned, source = member.module.learned, member.recordings
+    learned = member.module.learned
+    source = member.recordings
     stored = source.collect_identities(learned.subjects)
-    described = [
-        describe_trials(
-            torch.from_numpy(
-                member.open_trials(subject, "train", is_tested=False).averages
-            )
-        )
-        for subject in learned.subjects
-        if (name := source.name_store(subject)) in stored
-        and stored[name] == learned.signals.get(name)
-    ]
-    is_complete = learned.has_all_subjects and stored == {**learned.signals}
-    return (torch.cat(described) if described else None), is_complete
+    vectors = []
+    for subject in learned.subjects:
+        name = source.name_store(subject)
+        # a store that changed since the training holds other trials
+        if name in stored and stored[name] == learned.signals.get(name):
+            trials = member.open_trials(subject, "train", is_tested=False)
+            vectors.append(compute_trial_vectors(torch.from_numpy(trials.averages)))
+    is_complete = learned.has_all_subjects and stored == dict(learned.signals)
+    return (torch.cat(vectors) if vectors else None), is_complete

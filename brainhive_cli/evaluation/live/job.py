@@ -1,13 +1,10 @@
-"""A live session, resolved: model, person, gallery, stream, and how windows are cut and
-decoded.
-"""
+"""Live session: its model, person, gallery and stream."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
-from itertools import compress
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self, runtime_checkable
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Int64
@@ -44,8 +41,8 @@ from brainhive_cli.data.streams import (
 )
 from brainhive_cli.data.targets.model_input import choose_input
 from brainhive_cli.evaluation.live.decoder import (
-    KINDS,
-    STREAM,
+    CHANNEL_TYPES,
+    STREAM_NAME,
     LivePreparation,
     WindowDecoder,
     plan_preparation,
@@ -62,26 +59,37 @@ from brainhive_cli.training.alignment.trained.run import (
     refuse_sweep,
 )
 
-MAX_LEARNED = 0.05
-"""Share of the trials that may look as if they had been trained on: those of a blink,
-say, are alike.
+MAX_LEARNED_SHARE = 0.05
+"""Largest share of trials that may be taken for training trials by mistake. Trials with
+an artifact such as a blink resemble each other.
 """
-NAMING = {
+CHANNEL_KEYS = {
     "channels": "source.channels=A,B,… in order",
     "rename": "source.rename={theirs: ours}",
 }
-"""Keys of streams that name channels, and how they are written."""
+"""Advice by the keys of streams that name channels."""
+
+
+@runtime_checkable
+class HasFile(Protocol):
+    """Config of a stream that replays a file.
+
+    Attributes:
+        file: Path of the file.
+    """
+
+    file: str
 
 
 @dataclass(frozen=True)
 class Job:
-    """Work of live, before a stream is opened.
+    """Work of `live` before a stream is opened.
 
     Attributes:
-        recipe: Its keys.
-        align: The run, or model folder.
-        cell: The model that decodes.
-        subject: Whose brain.
+        recipe: Settings.
+        align: Run or model folder.
+        cell: Model that decodes.
+        subject: Person.
     """
 
     recipe: Recipe
@@ -94,25 +102,31 @@ class Job:
         """Find the run, and the model of the person.
 
         Raises:
-            RecipeError: if the run has no such cell or split, or several people could
-                be meant.
+            RecipeError: if the run has no such cell or split, or the person is
+                ambiguous.
             MissingData: if there is no run.
         """
-        # subjects of another data set are chosen here; those of the run's by its cells
-        subject = recipe.subject
+        # subjects of another data set must be chosen before its cells are known
+        subjects = None
+        if recipe.dataset is not None and recipe.subject is not None:
+            subjects = [recipe.subject]
         align = open_model(
             recipe.align_run,
             recipe.paths,
             recipe.dataset,
-            None if recipe.dataset is None or subject is None else [subject],
+            subjects,
             recipe.copies,
             recipe.channel_mapping,
         )
         refuse_sweep(align)
         require_split(align.dataset, recipe.gallery, "gallery")
 
-        # the person, then the first model that is tested on them
-        people = sorted({person for cell in align.cells for person in cell.tested_on})
+        # the person
+        tested_subjects = set()
+        for cell in align.cells:
+            tested_subjects |= set(cell.tested_on)
+        people = sorted(tested_subjects)
+        subject = recipe.subject
         if subject is None:
             if len(people) != 1:
                 raise RecipeError(
@@ -120,32 +134,33 @@ class Job:
                     f"{', '.join(map(str, people))}",
                     f"--subject {people[0]}",
                 )
-            (subject,) = people
-        tested = [cell for cell in align.cells if subject in cell.tested_on]
-        # a person whom no cell is tested on gets the first model
-        cell = replace((tested or align.cells)[0], tested_on=(subject,))
-        named = recipe.model_copy(update={"align_run": align.name})
-        return cls(named, replace(align, selected_cells=[cell]), cell, subject)
+            subject = people[0]
+
+        # the first model that is tested on the person, or the first model of all
+        cells = [cell for cell in align.cells if subject in cell.tested_on]
+        first_cell = cells[0] if cells else align.cells[0]
+        cell = replace(first_cell, tested_on=(subject,))
+        resolved = recipe.model_copy(update={"align_run": align.name})
+        return cls(resolved, replace(align, selected_cells=[cell]), cell, subject)
 
     def inputs(self) -> Iterable[Input]:
-        """List the run, the target stores of the gallery, and the files of the
-        session.
-        """
+        """List the run, the target stores of the gallery, and files of the session."""
         yield Input(f"model {self.cell.name}, for subject {self.subject}")
         yield from self.recipe.source.inputs()
         if self.recipe.events:
-            yield find_table(locate(self.recipe.events))
+            yield describe_table(locate(self.recipe.events))
 
         # a session in the lab needs no signal store of the person
-        is_needed = self.recipe.source.has_windows
-        for one in self.align.list_inputs([self.recipe.gallery]):
-            is_signals = one.name.startswith(f"{SIGNALS} ")
-            is_optional = one.is_optional or (is_signals and not is_needed)
-            yield replace(one, is_optional=is_optional)
+        needs_signals = self.recipe.source.has_windows
+        for item in self.align.list_inputs([self.recipe.gallery]):
+            is_signals = item.name.startswith(f"{SIGNALS} ")
+            is_optional = item.is_optional or (is_signals and not needs_signals)
+            yield replace(item, is_optional=is_optional)
 
     def check(self) -> None:
-        """Refuse a model, a gallery, events, trials of a store and channels of a
-        recording that do not fit each other; no other stream is opened.
+        """Check that model, gallery and events fit, and the channels of a file.
+
+        Streams other than files are not opened.
         """
         recipe = self.recipe
         source = recipe.source
@@ -153,11 +168,11 @@ class Job:
         require_weights(member.path)
         _ = member.layout.compared_heads
         member.find_seen(self.subject, recipe.gallery, member.find_rows(recipe.gallery))
-        # what is said of tables and recordings is said when the session begins
+        # messages about tables and recordings are shown when the session begins
         with console.mute_messages():
-            plan = self.plan(member)
+            plan = self.plan_session(member)
             if source.is_file and plan.preparation is not None:
-                stream = source.build(plan.want(lambda: None))
+                stream = source.build(plan.make_request(lambda: None))
                 with closing(stream):
                     choose_columns(
                         plan.preparation, stream.format, recipe.channel_mapping, source
@@ -166,46 +181,57 @@ class Job:
             choose_input(
                 member.layout.spec,
                 member.recordings.open_recording(self.subject, recipe.gallery),
-                STREAM,
+                STREAM_NAME,
                 self.align.dataset.channels,
                 channel_mapping=recipe.channel_mapping,
             )
 
-    def plan(self, member: TrainedModel) -> "SessionPlan":
-        """Plan what is searched, and how windows are prepared; nothing is opened.
+    def plan_session(self, member: TrainedModel) -> "SessionPlan":
+        """Plan the gallery and the preparation of windows. No stream is opened.
 
         Raises:
-            BrainhiveError: if the model's preparation has steps that no stream can go
-                through, or the table of events does not fit the gallery.
+            BrainhiveError: if no stream can go through the model's preparation, or the
+                table of events does not fit the gallery.
         """
         recipe = self.recipe
         rows = member.find_rows(recipe.gallery)
         pictures = member.open_pictures(recipe.gallery)
         image_ids = [pictures.image_ids[row] for row in rows]
-        # events are names of pictures, or those of a table
-        names, further_names = self.read_names(member, image_ids)
-        # prepared windows need nothing
-        preparation = (
-            None if recipe.source.has_windows else plan_preparation(member, recipe)
+        event_names, other_event_names = self.read_event_names(member, image_ids)
+        preparation = None
+        if not recipe.source.has_windows:
+            preparation = plan_preparation(member, recipe)
+        return SessionPlan(
+            member.layout.spec,
+            rows,
+            event_names,
+            other_event_names,
+            preparation,
+            member.find_delay_s(self.subject),
         )
-        delay_s = member.find_delay_s(self.subject)
-        spec = member.layout.spec
-        return SessionPlan(spec, rows, names, further_names, preparation, delay_s)
 
     def open(self, launch: Launch) -> "OpenSession":
-        """Load the model and the gallery, open the stream, and check that they go
-        together.
+        """Load the model and the gallery, and open the stream.
 
         Raises:
-            BrainhiveError: naming channels, units or steps that do not.
+            BrainhiveError: if channels, units or steps of the stream do not fit.
         """
-        recipe, split = self.recipe, self.recipe.gallery
+        # model, gallery and preparation
+        recipe = self.recipe
+        split = recipe.gallery
         member = TrainedModel(self.align, self.cell, launch.device)
-        plan = self.plan(member)
-        spec, preparation = plan.spec, plan.preparation
-        pictures = member.encode_pictures(split, plan.rows)
+        plan = self.plan_session(member)
+        preparation = plan.preparation
+        picture_tokens = member.encode_pictures(split, plan.rows)
         is_tested = ~member.find_seen(self.subject, split, plan.rows)
         normaliser = member.find_normaliser(self.subject, split)
+
+        # trials of seen pictures are compared with training trials
+        has_seen_pictures = self.align.dataset.holdout.has_seen_pictures
+        learned_trials = None
+        knows_trials = True
+        if has_seen_pictures:
+            learned_trials, knows_trials = read_learned_trials(member)
 
         def open_recording() -> Trials | None:
             try:
@@ -214,20 +240,18 @@ class Job:
                 return None
             return self.align.models[0].recordings.open_recording(self.subject, split)
 
-        differs = () if preparation is None else preparation.differs
-        # trials of seen pictures are compared with those of the training
-        has_seen_pictures = self.align.dataset.holdout.has_seen_pictures
-        learned_trials, knows_trials = (
-            read_learned_trials(member) if has_seen_pictures else (None, True)
-        )
-        stream: Stream | WindowStream = recipe.source.build(plan.want(open_recording))
-        windows = columns = None
+        request = plan.make_request(open_recording)
+        stream: Stream | WindowStream = recipe.source.build(request)
+        windows = None
+        columns = None
         with ExitStack() as stack:
             # an error below closes the stream
             stack.callback(stream.close)
             if isinstance(stream, WindowStream):
-                template, caveats = stream.template, stream.template.caveats
+                template = stream.template
+                caveats = template.caveats
             else:
+                # channels of the stream, and their cutting into windows
                 assert preparation is not None  # by the contract of StreamConfig
                 columns = choose_columns(
                     preparation, stream.format, recipe.channel_mapping, recipe.source
@@ -235,21 +259,23 @@ class Job:
                 channels = tuple(stream.format.channels[index] for index in columns)
                 cutting = Cutting(preparation.steps, stream.format.rate_hz)
                 windows = Windows(cutting, channels, preparation.band_hz)
-                template = preparation.make_template(channels, cutting, spec)
-                # channels that are missing are filled in only where a mapping is chosen
-                lacks = None in find_rows(spec.names, channels, "the stream")
-                caveats = [SIMULATED] * bool(stream.format.simulated)
-                if recipe.channel_mapping != "none" and lacks:
+                template = preparation.make_template(channels, cutting, plan.spec)
+
+                caveats = []
+                if stream.format.simulated:
+                    caveats.append(SIMULATED)
+                found_rows = find_rows(plan.spec.names, channels, STREAM_NAME)
+                is_mapped = recipe.channel_mapping != "none" and None in found_rows
+                if is_mapped:
                     caveats.append(CHANNELS_MAPPED)
-                # windows prepared in another way would not be known again
-                knows_trials &= not (
-                    has_seen_pictures and (differs or CHANNELS_MAPPED in caveats)
-                )
+                # windows with another preparation do not resemble training trials
+                if has_seen_pictures and (preparation.differences or is_mapped):
+                    knows_trials = False
             decoder = WindowDecoder(
                 member,
-                plan.names,
-                plan.further_names,
-                pictures,
+                plan.event_names,
+                plan.other_event_names,
+                picture_tokens,
                 is_tested,
                 normaliser,
                 template,
@@ -257,7 +283,7 @@ class Job:
                 learned_trials,
             )
             decoder.warm_up()
-            stack.pop_all()  # it stays open
+            stack.pop_all()  # keep the stream open
         return OpenSession(
             self,
             decoder,
@@ -266,125 +292,145 @@ class Job:
             columns,
             caveats,
             knows_trials,
-            tuple(differs),
+            differences=tuple(preparation.differences) if preparation else (),
         )
 
-    def read_names(
+    def read_event_names(
         self, member: TrainedModel, image_ids: Sequence[str]
     ) -> tuple[EventNames, EventNames]:
-        """Read what events are called: by the table of the recipe, or the one that
-        `prepare` finds, if it names known pictures; else by their pictures.
+        """Read the table that names the picture of each event.
+
+        It is the table of the recipe, or the first table that `prepare` finds and that
+        names a picture. Without a table, events have the names of their pictures.
 
         Args:
-            member: The model.
+            member: Model.
             image_ids: Pictures of the gallery.
 
         Returns:
-            Names of the pictures of the gallery, and of those of the training that are
-            not in it.
+            Names of events of the gallery, and of other training pictures.
         """
+        recipe = self.recipe
+        dataset = self.align.dataset
         # a lab may lack the embeddings of the training, whose pictures are then unknown
-        recipe, is_exact, further = self.recipe, self.align.dataset.are_categories, []
+        other_ids: list[str] = []
         with suppress(BrainhiveError):
-            ids, searched = member.open_pictures("train").image_ids, {*image_ids}
-            further = [image_id for image_id in ids if image_id not in searched]
+            gallery_ids = set(image_ids)
+            for image_id in member.open_pictures("train").image_ids:
+                if image_id not in gallery_ids:
+                    other_ids.append(image_id)
 
         def read(table: Path | None) -> tuple[EventNames, EventNames]:
-            return (
-                EventNames(table, image_ids, is_exact),
-                EventNames(table, further, is_exact),
-            )
+            is_exact = dataset.are_categories
+            event_names = EventNames(table, image_ids, is_exact)
+            return event_names, EventNames(table, other_ids, is_exact)
 
-        # the table of the recipe names pictures of the gallery
+        # the table of the recipe must name pictures of the gallery
         if recipe.events:
             table = locate(recipe.events)
-            require_inputs([find_table(table)])
-            names = read(table)
-            where = f"the gallery, {self.align.dataset.name}, {recipe.gallery}"
-            names[0].require_pictures(where)
-            return names
+            require_inputs([describe_table(table)])
+            event_names, other_event_names = read(table)
+            event_names.require_pictures(
+                f"the gallery, {dataset.name}, {recipe.gallery}"
+            )
+            return event_names, other_event_names
 
-        # tables where prepare finds them, of which a wrong one is left out
-        for table in self._list_tables(member) if recipe.source.has_markers else ():
+        # other tables are left out if they are wrong
+        tables = self._list_tables(member) if recipe.source.has_markers else []
+        for table in tables:
             try:
-                names = read(table)
-                if any(each.count_pictures() for each in names):
-                    return names
-                problem = f"{table} names no picture of {self.align.dataset.name}"
+                event_names, other_event_names = read(table)
+                if event_names.count_pictures() or other_event_names.count_pictures():
+                    return event_names, other_event_names
+                problem = f"{table} names no picture of {dataset.name}"
             except BrainhiveError as error:
                 problem = error.message
             console.warn(f"{problem}: events are not read by it")
         return read(None)
 
     def _list_tables(self, member: TrainedModel) -> list[Path]:
-        """List the tables that `prepare` has read or would read: those of the model's
-        stores, next to a recording that is replayed, and in the folder of recordings.
+        """List the tables of events that exist.
+
+        They belong to the model's stores, lie next to a replayed recording, or in the
+        folder of recordings.
         """
-        # files of stores: a table of the recipe, or one with the usual name
-        paths, source = list[Path](), member.recordings
+        # tables of stores: the table of the recipe, or a table with a usual name
+        paths: list[Path] = []
+        source = member.recordings
         for person in (self.subject, *self.cell.trained_on):
             if not source.build_path(person).is_file():
                 continue
             for recording in source.open_store(person).splits.values():
-                stored = recording.provenance
-                table = stored.get("preparation", {}).get("events") or ""
+                provenance = recording.provenance
+                table = provenance.get("preparation", {}).get("events") or ""
                 names = {Path(name).name for name in (table, *EVENT_TABLES)}
-                files = map(locate, stored.get("files", ()))
-                paths += [path for path in files if path.name in names]
+                for file in provenance.get("files", ()):
+                    path = locate(file)
+                    if path.name in names:
+                        paths.append(path)
 
-        # the folders
-        file = getattr(self.recipe.source, "file", "")
-        folders = [locate(file).parent, find_bids_root(locate(file))] if file else []
+        # tables in folders
+        folders = []
+        if isinstance(self.recipe.source, HasFile) and self.recipe.source.file:
+            recording_path = locate(self.recipe.source.file)
+            folders.append(recording_path.parent)
+            bids_root = find_bids_root(recording_path)
+            if bids_root:
+                folders.append(bids_root)
         folders.append(self.recipe.paths.under_home("data") / "recordings")
-        paths += [
-            folder / name for folder in filter(None, folders) for name in EVENT_TABLES
-        ]
+        for folder in folders:
+            paths += [folder / name for name in EVENT_TABLES]
         return [path for path in dict.fromkeys(paths) if path.is_file()]
 
 
 @dataclass(frozen=True)
 class SessionPlan:
-    """What is known of a session before its stream is opened.
+    """Plan of a session before its stream is opened.
 
     Attributes:
-        spec: The signals that the model is built for.
-        rows: [M] rows of the pictures of the gallery.
-        names: What events of these pictures are called.
-        further_names: What events of other pictures of the training are called.
-        preparation: Steps from the stream to windows; None where windows are prepared.
+        spec: Signals for which the model is built.
+        rows: Row numbers [M] of the pictures of the gallery.
+        event_names: Names of events of these pictures.
+        other_event_names: Names of events of other training pictures.
+        preparation: Steps from the stream to windows, or None for prepared windows.
         delay_s: Seconds from an event to its picture on the screen.
     """
 
     spec: SignalSpec
     rows: Int64
-    names: EventNames
-    further_names: EventNames
+    event_names: EventNames
+    other_event_names: EventNames
     preparation: LivePreparation | None
     delay_s: float
 
-    def want(self, open_recording: Callable[[], Trials | None]) -> StreamRequest:
-        """Say for what a stream is opened; `open_recording` as in `StreamRequest`."""
-        unit, channels, span_s = DEFAULT_UNIT, self.spec.names, (0.0, 1.0)
+    def make_request(
+        self, open_recording: Callable[[], Trials | None]
+    ) -> StreamRequest:
+        """Make the request for which a stream is opened.
+
+        Args:
+            open_recording: Opens the recording of the person, as in `StreamRequest`.
+        """
+        unit = DEFAULT_UNIT
+        channels = self.spec.names
+        span_s = (0.0, 1.0)
         if self.preparation is not None:
             unit = self.preparation.unit
             channels = self.preparation.channels
             start_ms, stop_ms = self.preparation.steps.epoch_ms
-            span_s = start_ms / 1000, stop_ms / 1000
-
-        # a model that names no rate gets a usual one of EEG
-        rate_hz, kind = self.spec.rate_hz or 250.0, KINDS.get(unit, "eeg")
+            span_s = (start_ms / 1000, stop_ms / 1000)
 
         def find_pictures(events: Collection[str]) -> set[str]:
-            known = (self.names, self.further_names)
-            return {event for each in known for event in each.find_pictures(events)}
+            found = set(self.event_names.find_pictures(events))
+            return found | set(self.other_event_names.find_pictures(events))
 
         return StreamRequest(
             channels,
-            kind,
+            CHANNEL_TYPES.get(unit, "eeg"),
             unit,
-            rate_hz,
+            self.spec.rate_hz or 250.0,  # a usual rate of EEG
             span_s,
-            self.names.image_ids,
+            self.event_names.image_ids,
             open_recording,
             self.delay_s,
             find_pictures,
@@ -393,18 +439,18 @@ class SessionPlan:
 
 @dataclass(frozen=True)
 class OpenSession:
-    """A session whose stream is open.
+    """Session whose stream is open.
 
     Attributes:
-        job: What was resolved.
-        decoder: Decodes windows.
-        stream: Continuous, or of windows.
-        windows: Cuts windows of a continuous stream; None of windows.
-        columns: Channels [E] of the stream that are cut, in order.
+        job: Resolved settings.
+        decoder: Decoder of windows.
+        stream: Continuous stream, or stream of windows.
+        windows: Cuts the windows of a continuous stream. None for a stream of windows.
+        columns: Columns [E] of the channels that are cut, in order, or None.
         signal_caveats: Caveats of the stream's signals.
-        knows_trials: Whether a trial of the training would be known again: all are
-            here, prepared as windows are; or none is of a tested picture.
-        differs: In what windows differ from those offline, in sentences.
+        knows_trials: True if each training trial would be recognised, or no training
+            picture is tested.
+        differences: Sentences that say how windows differ from windows of a store.
     """
 
     job: Job
@@ -414,63 +460,78 @@ class OpenSession:
     columns: list[int] | None
     signal_caveats: list[str]
     knows_trials: bool
-    differs: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
 
     def describe_markers(self) -> str:
-        """Say by what markers are read, and which pictures they can name."""
-        names, further = self.decoder.names, self.decoder.further_names
+        """Describe how markers are read, and which pictures they can name."""
+        names = self.decoder.event_names
+        other_names = self.decoder.other_event_names
         gallery = f"{len(names.image_ids)} pictures of the gallery"
         if names.table is None:
             return (
                 f"markers are read as names of pictures, such as {names.image_ids[0]}: "
-                f"{gallery}, {len(further.image_ids)} others of the training; a table "
-                "for other markers: --events FILE.csv, with columns event and picture"
+                f"{gallery}, {len(other_names.image_ids)} others of the training; a "
+                "table for other markers: --events FILE.csv, with columns event and "
+                "picture"
             )
         return (
             f"markers are read by {names.path}, which names "
-            f"{names.count_pictures()} of {gallery} and {further.count_pictures()} of "
-            f"{len(further.image_ids)} others of the training"
+            f"{names.count_pictures()} of {gallery} and "
+            f"{other_names.count_pictures()} of {len(other_names.image_ids)} others of "
+            "the training"
         )
 
-    def describe_unknown(self, unknown: int, decoded: int) -> str:
-        """Say how many windows have no known picture, and what to add."""
-        names = self.decoder.names
-        way = (
-            "--events FILE.csv, with columns event and picture, names their pictures"
-            if names.table is None
-            else f"a line EVENT,PICTURE in {names.path} names the picture of each"
-        )
-        events = summarise_names([*dict.fromkeys(self.decoder.unknown_events)])
-        return (
-            f"{unknown} of {decoded} windows show no known picture, of events "
-            f"{events}; {way}"
-        )
+    def describe_unknown_events(self, n_unknown: int, n_decoded: int) -> str:
+        """Describe the windows without a known picture, with advice.
 
-    def caveats(self, learned: int = 0, trials: int = 0) -> list[str]:
-        """List the caveats of every number of a session, some of whose trials were
-        learned from.
+        Args:
+            n_unknown: Number of these windows.
+            n_decoded: Number of all windows.
         """
-        job = self.job
+        names = self.decoder.event_names
+        if names.table is None:
+            advice = (
+                "--events FILE.csv, with columns event and picture, names their "
+                "pictures"
+            )
+        else:
+            advice = f"a line EVENT,PICTURE in {names.path} names the picture of each"
+        events = summarise_names(list(dict.fromkeys(self.decoder.unknown_events)))
+        return (
+            f"{n_unknown} of {n_decoded} windows show no known picture, of events "
+            f"{events}; {advice}"
+        )
+
+    def collect_caveats(self, n_learned: int = 0, n_trials: int = 0) -> list[str]:
+        """Collect the caveats of every number of the session.
+
+        Args:
+            n_learned: Number of trials that the model has learned from.
+            n_trials: Number of all trials.
+        """
+        align = self.job.align
         trial_caveats = [] if self.knows_trials else [UNKNOWN_TRIALS]
         # the stronger caveat replaces the weaker one
-        if learned > MAX_LEARNED * trials:
+        if n_learned > MAX_LEARNED_SHARE * n_trials:
             trial_caveats = [TRAINED_TRIALS]
-        pictures = job.align.compare_pictures(job.recipe.gallery, job.cell.fold).caveats
-        held_out = job.align.dataset.holdout.caveats(self.decoder.template)
-        learned_from = job.align.models[0].learned.caveats
+        tested = align.compare_pictures(self.job.recipe.gallery, self.job.cell.fold)
         return merge_caveats(
-            self.signal_caveats, held_out, trial_caveats, pictures, learned_from
+            self.signal_caveats,
+            align.dataset.holdout.caveats(self.decoder.template),
+            trial_caveats,
+            tested.caveats,
+            align.models[0].learned.caveats,
         )
 
 
-def find_table(path: Path) -> Input:
-    """Describe the table of events."""
-    # the way out names the columns that the table must have
-    way = "--events FILE.csv, with columns event and picture"
-    return Input(
-        str(path),
-        error=None if path.is_file() else MissingData(f"no table {path}", way),
-    )
+def describe_table(path: Path) -> Input:
+    """Describe a table of events as an input."""
+    error = None
+    if not path.is_file():
+        error = MissingData(
+            f"no table {path}", "--events FILE.csv, with columns event and picture"
+        )
+    return Input(str(path), error=error)
 
 
 def choose_columns(
@@ -479,57 +540,71 @@ def choose_columns(
     channel_mapping: str,
     source: StreamConfig,
 ) -> list[int]:
-    """Choose the channels of a stream that windows are cut of, and compare their units.
+    """Choose the channels of a stream that are cut, and compare their units.
 
     Args:
-        preparation: Which channels are needed, in which unit.
+        preparation: Required channels and their unit.
         stream: Channels and units of the stream.
-        channel_mapping: `none` if a missing channel is to be refused; else those that
-            are there are taken.
-        source: Config of the stream, whose keys the ways out name.
+        channel_mapping: `none` refuses a missing channel. Any other value then takes
+            all channels of the same type.
+        source: Config of the stream, for the advice.
 
     Returns:
-        [E] indices of channels.
+        Column [E] of each channel.
 
     Raises:
-        BrainhiveError: naming channels that are missing, match twice, or have another
-            unit or none.
+        BrainhiveError: if channels are missing, match twice, or have another unit.
     """
-    # channels by name, in the order of the model; the mapping chooses of all where one
-    # is missing
+    # channels by name, in the order of the model
     is_whitened = preparation.steps.whiten != "no"
-    kind = KINDS.get(preparation.unit, "eeg")
-    keys, where = type(source).model_fields, f"stream {stream.name}"
-    rows = find_rows(preparation.channels, stream.channels, where)
+    channel_type = CHANNEL_TYPES.get(preparation.unit, "eeg")
+    keys = type(source).model_fields
+    stream_name = f"stream {stream.name}"
+    rows = find_rows(preparation.channels, stream.channels, stream_name)
     columns = [row for row in rows if row is not None]
+
     if len(columns) < len(rows):
-        # whitening needs every channel that it was measured of
+        # whitening needs every channel from which the whitener was computed
         if channel_mapping == "none" or is_whitened:
-            missing = compress(preparation.channels, [row is None for row in rows])
-            ways = [way for key, way in NAMING.items() if key in keys]
-            ways += [] if is_whitened else ["channel_mapping=spline"]
+            missing = []
+            for channel, row in zip(preparation.channels, rows, strict=True):
+                if row is None:
+                    missing.append(channel)
+            advice = [line for key, line in CHANNEL_KEYS.items() if key in keys]
+            if not is_whitened:
+                advice.append("channel_mapping=spline")
+            purpose = " for its whitening" if is_whitened else ""
             raise BrainhiveError(
-                f"{where} has no channel {', '.join(missing)}, which the model "
-                f"needs{' for its whitening' if is_whitened else ''}; of "
-                f"{summarise_names(list(stream.channels))}",
-                "; or ".join(ways) or "a stream that has it",
+                f"{stream_name} has no channel {', '.join(missing)}, which the model "
+                f"needs{purpose}; of {summarise_names(list(stream.channels))}",
+                "; or ".join(advice) or "a stream that has it",
             )
+        # the mapping interpolates from all channels of the type
         columns = [
-            index for index, each in enumerate(stream.channel_types) if each == kind
+            index
+            for index, stream_type in enumerate(stream.channel_types)
+            if stream_type == channel_type
         ]
 
-    # one unit, that of the model's preparation
-    for unit in (stream.units[index] for index in columns):
+    for column in columns:
+        unit = stream.units[column]
         if unit != preparation.unit:
             names = [
-                stream.channels[row] for row in columns if stream.units[row] == unit
+                stream.channels[index]
+                for index in columns
+                if stream.units[index] == unit
             ]
-            declared = f"in {unit}" if unit else "without a unit"
+            stream_unit = f"in {unit}" if unit else "without a unit"
+            advice_text = (
+                f"a stream of channels in {preparation.unit}, of type {channel_type}"
+            )
+            if "unit" in keys:
+                advice_text = (
+                    "source.unit=V (or mV, µV, fT …) says in which unit its samples are"
+                )
             raise BrainhiveError(
-                f"{where} has {summarise_names(names)} {declared}, the model takes "
-                f"{preparation.unit}",
-                "source.unit=V (or mV, µV, fT …) says in which unit its samples are"
-                if "unit" in keys
-                else f"a stream of channels in {preparation.unit}, of type {kind}",
+                f"{stream_name} has {summarise_names(names)} {stream_unit}, the model "
+                f"takes {preparation.unit}",
+                advice_text,
             )
     return columns

@@ -1,5 +1,7 @@
-"""The loop of a live session: one thread reads, one decodes, one draws, and none waits
-for the next.
+"""Loop of a live session, with threads that read, decode and draw.
+
+No thread waits for the next: reading never waits for decoding, nor decoding for
+drawing.
 """
 
 import queue
@@ -10,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,79 +27,97 @@ from brainhive_cli.core.errors import (
 from brainhive_cli.core.measurements import TRAINED_TRIALS
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.signals.windows import Counts, CutWindow
-from brainhive_cli.data.streams import WindowStream
+from brainhive_cli.data.streams import Chunk, Stream, WindowStream
 from brainhive_cli.evaluation.live.decoder import EventRow, LiveResult
 from brainhive_cli.evaluation.live.job import OpenSession
 from brainhive_cli.measurement.confidence_sequence import HitRate
 
 READ_WAIT_S = 0.1
-"""How long a read waits for samples."""
+"""Longest time that a read waits for samples."""
 STALL_S = 1.0
-"""Time without a sample after which a stream is called stalled."""
-WAITING_WINDOWS = 1000
-"""Chunks of windows that wait to be decoded, at most; further ones are dropped and
-counted.
+"""Time without a sample after which the user is warned of a stall."""
+MAX_WAITING_CHUNKS = 1000
+"""Largest number of chunks of windows that wait to be decoded. Windows of further
+chunks are dropped and counted.
 """
 SHEET_ROWS = 12
-"""First results that are kept, for the run's sheet."""
-REMEMBERED = 10_000
-"""Windows whose latencies are kept; those before are forgotten."""
+"""Number of first results that are kept for the sheet of the run."""
+MAX_LATENCIES = 10_000
+"""Number of last windows whose latencies are kept."""
 CONFIDENCE = "a confidence sequence; pictures in random order"
-"""Kind of the interval of hit rates, and what it presumes."""
+"""Kind of the interval of hit rates, and its assumption."""
 STAGES = ("acquisition", "window", "decoding", "from the window's end", "from onset")
-"""Stages of the latency: last sample to read, read to cut, cut to ranks; and the sums,
-from the window's last sample and from the event to ranks.
+"""Stages of the latency: from the last sample of a window to its read, from the read to
+the cut, and from the cut to the ranks. The last two are sums, from the last sample and
+from the event to the ranks.
 """
 
 
 TimedWindow = tuple[CutWindow, float, float]
-"""A window, and the times on the stream's clock when its last sample was read and it
-was cut.
+"""Window, and the times when its last sample was read and when it was cut, on the clock
+of the stream.
 """
 
 
-class Score:
-    """Hits of single trials so far, of pictures that the model has not learned from.
-
-    Args:
-        session: What is decoded.
+@runtime_checkable
+class HasSpeed(Protocol):
+    """Config of a stream that can be replayed faster or slower.
 
     Attributes:
-        hits: Trials that ranked the shown picture first.
-        image_ids: [N] shown pictures.
-        ranks: [N] their ranks by single trials.
-        average_ranks: Rank of each shown picture by the average of all its trials so
-            far.
-        learned: How many of the trials the model has learned from.
+        speed: Seconds of the replay in a second.
+    """
+
+    speed: float
+
+
+class Score:
+    """Hits of single trials so far, for pictures that the model has not learned from.
+
+    Args:
+        session: Session that is decoded.
+
+    Attributes:
+        hits: Hit rate of trials that rank the shown picture first.
+        learned: Number of trials that the model has learned from.
+        image_ids: Image ids [N] of the shown pictures.
+        ranks: Ranks [N] of the shown pictures, by single trials.
+        average_ranks: Rank of each shown picture by the average of its trials so far.
     """
 
     def __init__(self, session: OpenSession) -> None:
         self._session = session
-        self.hits, self.learned = HitRate(len(session.decoder.image_ids)), 0
-        self.image_ids, self.ranks = list[str](), list[int]()
+        self.hits = HitRate(len(session.decoder.image_ids))
+        self.learned = 0
+        self.image_ids = list[str]()
+        self.ranks = list[int]()
         self.average_ranks = dict[str, int]()
 
     def add(self, result: LiveResult) -> None:
-        """Count a result whose shown picture is known and tested."""
+        """Count a result whose picture is known and tested."""
         event = result.event
-        image_id, best = event["shown"], event["best"][0]["image"]
-        miss = "" if best == image_id else best  # a tie answers nothing
-        self.hits.add(image_id, image_id if event["rank"] == 1 else miss)
+        image_id = event["shown"]
+        rank = event["rank"]
+        answer = image_id
+        if rank != 1:
+            # a tie with the shown picture is no answer
+            best = event["best"][0]["image"]
+            answer = "" if best == image_id else best
+        self.hits.add(image_id, answer)
         self.learned += result.is_learned
         self.image_ids.append(image_id)
-        self.ranks.append(event["rank"])
-        # of a single trial the average is the trial
-        self.average_ranks[image_id] = event["average_rank"] or event["rank"]
+        self.ranks.append(rank)
+        # the first trial of a picture has no average
+        self.average_ranks[image_id] = event["average_rank"] or rank
 
     def list_caveats(self) -> list[str]:
         """List the caveats of the session and of its trials so far."""
-        return self._session.caveats(self.learned, self.hits.trials)
+        return self._session.collect_caveats(self.learned, self.hits.trials)
 
     def summarise(self) -> EventRow | None:
-        """Give the hit rate with its interval that holds at every moment; None before
-        the first trial.
+        """Return the hit rate with its interval, or None before the first trial.
+
+        The interval holds at every moment, so the session may stop when it is narrow.
         """
-        # the interval holds at every moment: a user may stop when it is narrow
         hits = self.hits
         if not hits.trials:
             return None
@@ -105,7 +126,7 @@ class Score:
             "top1": hits.hits,
             "rate": hits.rate,
             "chance": hits.chance,
-            "interval": [*hits.interval],
+            "interval": list(hits.interval),
             "level": 0.95,
             "confidence": CONFIDENCE,
             "p": hits.p_value,
@@ -114,13 +135,12 @@ class Score:
 
 
 class Drawer:
-    """Draws the newest result in a thread of its own; results that come meanwhile are
-    skipped.
+    """Thread that draws the newest result. Results that arrive meanwhile are skipped.
 
     Args:
-        draw: Draws the average, or the trial, of a result; returns a PNG.
-        show: Called with an event that says which window was drawn, the seconds it took
-            and how many were skipped, and the PNG.
+        draw: Draws the signal of a result, and returns a PNG.
+        show: Called with an event and the PNG. The event gives the number of the
+            window, the seconds of the drawing and the number of skipped results.
     """
 
     def __init__(
@@ -128,52 +148,60 @@ class Drawer:
         draw: Callable[[LiveResult], bytes],
         show: Callable[[EventRow, bytes], None],
     ) -> None:
-        self._draw, self._show, self._skipped = draw, show, 0
+        self._draw = draw
+        self._show = show
+        self._n_skipped = 0
         self._newest = queue.Queue[LiveResult | None]()
         self._thread = threading.Thread(target=self._run, name="drawing", daemon=True)
         self._thread.start()
 
     def add(self, result: LiveResult) -> None:
-        """Draw a result next, instead of one that waits."""
+        """Draw a result next, instead of a result that waits."""
         with suppress(queue.Empty):
             self._newest.get_nowait()
-            self._skipped += 1
+            self._n_skipped += 1
         self._newest.put(result)
 
     def close(self) -> None:
-        """Finish the drawing that was begun, and the one that waits."""
+        """Finish the drawings, for at most 30 seconds."""
         self._newest.put(None)
         self._thread.join(timeout=30)
 
     def _run(self) -> None:
-        while (result := self._newest.get()) is not None:
-            started_s = time.perf_counter()
+        while True:
+            result = self._newest.get()
+            if result is None:
+                return
+            start_s = time.perf_counter()
             try:
                 picture = self._draw(result)
-                about = {
+                event = {
                     "kind": "drawing",
                     "window": result.event["window"],
-                    "skipped": self._skipped,
-                    "seconds": round(time.perf_counter() - started_s, 3),
+                    "skipped": self._n_skipped,
+                    "seconds": round(time.perf_counter() - start_s, 3),
                 }
-                self._show(about, picture)
+                self._show(event, picture)
             except Exception as error:  # decoding goes on without drawings
                 console.warn(f"drawing ends: {type(error).__name__}: {error}")
                 return
 
 
 class Loop:
-    """A live session that runs.
+    """Running live session.
+
+    The reading thread runs `_read`: it reads samples, cuts windows and saves the
+    samples. The calling thread runs `run`: it decodes windows and publishes results.
 
     Args:
-        session: Model and open stream.
-        publish: Called with each event as plain values, of the kinds result, stalled,
-            resumed and warning, by the thread that decodes, and by the one that reads
-            where a session can no longer be saved.
-        recorder: Saves the stream; None where nothing is saved.
-        drawer: Draws results; None without a generator.
-        most_windows: Windows after which the session ends; None: the stream's end, or
-            Ctrl-C.
+        session: Session with its model and open stream.
+        publish: Called with each event as plain values. Kinds of events are result,
+            stalled, resumed and warning. The decoding thread calls it, and the reading
+            thread for a failure to save.
+        recorder: Saves the stream, or None to save nothing.
+        drawer: Draws results, or None.
+        max_windows: Number of windows after which the session ends, or None to continue
+            until the end of the stream or Ctrl-C.
     """
 
     def __init__(
@@ -182,61 +210,59 @@ class Loop:
         publish: Callable[[EventRow], None],
         recorder: SessionFolder | None = None,
         drawer: Drawer | None = None,
-        most_windows: int | None = None,
+        max_windows: int | None = None,
     ) -> None:
-        self.session, self.score = session, Score(session)
-        # windows of a replay at another speed would take another time than those of a
-        # person
-        self.is_timed = getattr(session.job.recipe.source, "speed", 1.0) == 1
-        self.times_ms = deque[Float64](maxlen=REMEMBERED)  # of each stage
-        # continuous streams count where windows are cut
+        self.session = session
+        self._publish = publish
+        self._recorder = recorder
+        self._drawer = drawer
+        self._max_windows = max_windows
+
+        # results so far
+        self.score = Score(session)
+        self.decoded = 0
+        self.unknown = 0  # number of windows without a known picture
+        self.stalls = 0
+        self.first_results: list[EventRow] = []
+        # latencies of each stage, which another speed of a replay would change
+        source = session.job.recipe.source
+        self.is_timed = not isinstance(source, HasSpeed) or source.speed == 1
+        self.latencies_ms = deque[Float64](maxlen=MAX_LATENCIES)
+        # samples and events are counted where windows are cut
         self.counts = Counts() if session.windows is None else session.windows.counts
         if not isinstance(session.stream, WindowStream):
             self.counts.dropped.update(session.stream.format.dropped)
-        self._publish, self._recorder = publish, recorder
-        self._drawer, self._most = drawer, most_windows
+
+        # state of the threads
         self._queue = queue.Queue[list[TimedWindow] | BaseException | None]()
-        # set by Ctrl-C, or by the end of the session
-        self._should_stop = threading.Event()
+        self._should_stop = threading.Event()  # set by Ctrl-C, or when the loop ends
         self._start_s: float | None = None  # time of the first sample
-        self._read_at = time.monotonic()
-        self.decoded, self.stalls, self._has_warned = 0, 0, False
-        self.unknown = 0  # windows of which no picture is known
-        self.first_results: list[EventRow] = []  # as plain values, for the run's sheet
+        self._read_at_s = time.monotonic()
+        self._stalled_at_s: float | None = None
+        self._has_warned = False
 
     def run(self) -> str:
-        """Read, cut and decode until the stream or the session ends; return why it
-        ended.
+        """Read, cut and decode until the stream or the session ends.
+
+        Returns:
+            The reason of the end.
 
         Raises:
             BrainhiveError: if the stream is lost, or a window cannot be decoded.
         """
-        # a daemon, so that a read which hangs does not keep the process alive
+        # a daemon does not keep the process alive if a read hangs
         reader = threading.Thread(target=self._read, name="reading", daemon=True)
         reader.start()
-        stalled_at: float | None = None
         try:
             with stop_at_interrupt(self._should_stop):
-                for timed in self._take():
-                    # a stall is said once, and its end
-                    silence_s = time.monotonic() - self._read_at
-                    is_read = self.session.windows is not None and reader.is_alive()
-                    if silence_s > STALL_S and stalled_at is None and is_read:
-                        stalled_at, self.stalls = self._read_at, self.stalls + 1
-                        console.warn(
-                            f"no samples for {silence_s:.1f} s: the stream is stalled"
-                        )
-                        self._publish({"kind": "stalled", "for_s": round(silence_s, 3)})
-                    elif silence_s <= STALL_S and stalled_at is not None:
-                        after_s = self._read_at - stalled_at
-                        console.say(f"samples again after {after_s:.1f} s")
-                        self._publish({"kind": "resumed", "after_s": round(after_s, 3)})
-                        stalled_at = None
-
-                    if timed:
-                        # windows beyond the limit are not decoded
-                        self._decode(timed[: self._most and self._most - self.decoded])
-                    if self._most is not None and self.decoded >= self._most:
+                for windows in self._iterate_waiting():
+                    self._report_stall(is_reading=reader.is_alive())
+                    if self._max_windows is None:
+                        self._decode(windows)
+                        continue
+                    # windows beyond the limit are not decoded
+                    self._decode(windows[: self._max_windows - self.decoded])
+                    if self.decoded >= self._max_windows:
                         return f"after {self.decoded} windows"
                 return "stopped" if self._should_stop.is_set() else "the stream ended"
         finally:
@@ -248,146 +274,46 @@ class Loop:
                 self._drawer.close()
             self.session.stream.close()
 
-    @contextmanager
-    def _saving(self) -> Iterator[None]:
-        """Save a part of the session; decoding goes on where that fails, as where the
-        disk is full.
-        """
-        try:
-            yield
-        except BrainhiveError as error:
-            # a failing disk would fail at each window
-            self._recorder = None
-            console.warn(error.in_one_line)
-            self._publish({"kind": "warning", "text": error.message})
-
-    def _take(self) -> Iterator[list[TimedWindow]]:
-        """Yield all windows that wait, together, or none after a while; then raise what
-        went wrong.
-        """
-        item: list[TimedWindow] | BaseException | None = []
-        while isinstance(item, list):
-            timed, wait_s = list[TimedWindow](), READ_WAIT_S
-            with suppress(queue.Empty):
-                while isinstance(item := self._queue.get(timeout=wait_s), list):
-                    # the first read waits, the next ones take what is there
-                    timed += item
-                    wait_s = 0.0
-            yield timed
-        if item is not None:
-            raise item
-
-    def _decode(self, timed: Sequence[TimedWindow]) -> None:
-        """Decode windows, and publish each result with what is known of the session so
-        far.
-        """
-        decoder, stream = self.session.decoder, self.session.stream
-
-        # all that wait are decoded in one batch, which is how decoding catches up
-        waited = decoder.missing_trials
-        results = decoder.decode([window for window, *_ in timed])
-        ranked_s = stream.now_s()
-        if waited:
-            text = "windows are whitened now"
-            if decoder.missing_trials:
-                text = f"whitening begins after {decoder.missing_trials} more trials"
-            self._publish({"kind": "warning", "text": text})
-        self.decoded += len(timed)
-        # those after the windows that whitening was measured of, in the order of STAGES
-        for window, read_s, cut_s in (
-            timed[len(timed) - len(results) :] if self.is_timed else ()
-        ):
-            starts_s = window.end_s, read_s, cut_s, window.end_s, window.time_s
-            stops_s = read_s, cut_s, ranked_s, ranked_s, ranked_s
-            self.times_ms.append(1000 * np.subtract(stops_s, starts_s))
-        latency_ms, counts = self.summarise_latencies(), self.describe_stream()
-        for result in results:
-            self.unknown += result.event["shown"] is None
-            # only pictures that the model has not learned from count
-            if result.is_tested:
-                self.score.add(result)
-                if not self._has_warned and TRAINED_TRIALS in self.score.list_caveats():
-                    self._has_warned = True
-                    text = "trials of the training are shown: hit rates are no result"
-                    console.warn(text)
-                    self._publish({"kind": "warning", "text": text})
-
-            # seconds since the first sample
-            onset_s = round(result.window.time_s - (self._start_s or 0.0), 6)
-            event = {
-                **result.event,
-                "onset_s": onset_s,
-                "hits": self.score.summarise(),
-                "latency_ms": latency_ms,
-                "stream": counts,
-            }
-            if len(self.first_results) < SHEET_ROWS:
-                self.first_results.append(event)
-            if (recorder := self._recorder) is not None:
-                with self._saving():
-                    recorder.add_result(event)
-            self._publish(event)
-            if self._drawer is not None:
-                self._drawer.add(result)
-
-    def summarise_latencies(self) -> dict[str, dict[str, float]]:
-        """Give median, 95th percentile and maximum of each stage; {} of a replay at
-        another speed.
-        """
-        if not self.times_ms:
-            return {}
-        # [3, stages]
-        shares = np.percentile(self.times_ms, (50, 95, 100), axis=0).round(2)
-        return {
-            stage: dict(zip(("p50", "p95", "max"), values, strict=True))
-            for stage, values in zip(STAGES, shares.T.tolist(), strict=True)
-        }
-
-    def describe_stream(self) -> EventRow:
-        """Count what came of the stream, and what was lost or dropped, by reason."""
-        counts = {**vars(self.counts), "dropped": dict(self.counts.dropped)}
-        return {**counts, "decoded": self.decoded, "stalls": self.stalls}
-
     def _read(self) -> None:
-        """Read until the stream or the session ends; what goes wrong is raised by the
-        decoding thread.
-        """
+        """Read until the stream or the session ends, and pass errors to `run`."""
+        stream = self.session.stream
         try:
-            for windows in self._windows():
+            if isinstance(stream, WindowStream):
+                chunks = self._read_windows(stream)
+            else:
+                chunks = self._cut_windows(stream)
+            for windows in chunks:
                 # a slow decoder must not fill the memory
-                if self._queue.qsize() > WAITING_WINDOWS:
+                if self._queue.qsize() > MAX_WAITING_CHUNKS:
                     self.counts.dropped["decoding was too slow"] += len(windows)
                 else:
                     self._queue.put(windows)
             self._queue.put(None)
         except BaseException as error:
-            # raised again by `_take`, where windows are decoded
+            # `_iterate_waiting` raises it again
             self._queue.put(error)
 
-    def _note_arrival(self, time_s: float) -> None:
-        self._read_at = time.monotonic()
-        # onsets count from the first sample
-        self._start_s = time_s if self._start_s is None else self._start_s
-
-    def _windows(self) -> Iterator[list[TimedWindow]]:
-        """Yield the windows that are complete, as soon as they are."""
-        stream, windows = self.session.stream, self.session.windows
+    def _read_windows(self, stream: WindowStream) -> Iterator[list[TimedWindow]]:
+        """Yield the windows of a stream of windows."""
         while not self._should_stop.is_set():
-            # a stream of windows
-            if isinstance(stream, WindowStream):
-                if (ready := stream.read_windows(READ_WAIT_S)) is None:
-                    return
-                if ready:
-                    self._note_arrival(ready[0].time_s)
-                    self.counts.events += len(ready)
-                    self.counts.windows += len(ready)
-                    read_s = stream.now_s()
-                    yield [(window, read_s, read_s) for window in ready]
-                continue
+            windows = stream.read_windows(READ_WAIT_S)
+            if windows is None:
+                return
+            if windows:
+                self._note_arrival(windows[0].time_s)
+                self.counts.events += len(windows)
+                self.counts.windows += len(windows)
+                read_s = stream.now_s()
+                yield [(window, read_s, read_s) for window in windows]
 
-            # a continuous stream: samples and events as they come
-            assert windows is not None and self.session.columns is not None
-            if (chunk := stream.read(READ_WAIT_S)) is None:
+    def _cut_windows(self, stream: Stream) -> Iterator[list[TimedWindow]]:
+        """Read a continuous stream, and yield windows as soon as they are complete."""
+        windows = self.session.windows
+        columns = self.session.columns
+        assert windows is not None and columns is not None
+        while not self._should_stop.is_set():
+            chunk = stream.read(READ_WAIT_S)
+            if chunk is None:
                 # the stream ended before these windows were complete
                 windows.drop_waiting()
                 return
@@ -395,40 +321,185 @@ class Loop:
             if len(chunk.samples):
                 self._note_arrival(float(chunk.times_s[0]))
 
-            # samples that were lost (NaN) are a gap
-            if (is_lost := np.isnan(chunk.samples).all(1)).any():
-                samples, times_s = chunk.samples[~is_lost], chunk.times_s[~is_lost]
-                chunk = replace(chunk, samples=samples, times_s=times_s)
+            # lost samples (NaN) become a gap
+            is_lost = np.isnan(chunk.samples).all(1)
+            if is_lost.any():
+                samples = chunk.samples[~is_lost]
+                chunk = replace(chunk, samples=samples, times_s=chunk.times_s[~is_lost])
 
-            # samples that follow a gap, which the recording marks
-            gaps = windows.add_samples(
-                chunk.samples[:, self.session.columns], chunk.times_s
-            )
+            # cut the windows that are complete
+            gaps = windows.add_samples(chunk.samples[:, columns], chunk.times_s)
             for event in chunk.events:
                 windows.add_event(event.name, event.time_s)
-            located = windows.locate_events()
-            if ready := [*windows.cut_windows()]:
+            located_events = windows.locate_events()
+            cut_windows = list(windows.cut_windows())
+            if cut_windows:
                 cut_s = stream.now_s()
-                yield [(window, read_s, cut_s) for window in ready]
+                yield [(window, read_s, cut_s) for window in cut_windows]
 
-            # saved after windows were handed on
-            if (recorder := self._recorder) is not None:
-                with self._saving():
-                    recorder.add_samples(chunk.samples)
-                    for sample in gaps:
-                        recorder.mark_gap(sample)
-                    for name, sample in located:
-                        # events without a picture are saved without one
-                        _, image_id = self.session.decoder.find_shown(name)
-                        recorder.add_event(sample, name, image_id or "")
+            # saving comes last, so that it does not delay the windows
+            self._save_chunk(chunk, gaps, located_events)
+
+    def _note_arrival(self, time_s: float) -> None:
+        """Note that samples arrived, of which the first has this time."""
+        self._read_at_s = time.monotonic()
+        if self._start_s is None:
+            self._start_s = time_s
+
+    def _save_chunk(
+        self, chunk: Chunk, gaps: Sequence[int], events: Sequence[tuple[str, int]]
+    ) -> None:
+        """Save samples, gaps before samples, and events with their samples."""
+        recorder = self._recorder
+        if recorder is None:
+            return
+        with self._catch_save_error():
+            recorder.add_samples(chunk.samples)
+            for sample in gaps:
+                recorder.mark_gap(sample)
+            for name, sample in events:
+                _, image_id = self.session.decoder.find_picture(name)
+                recorder.add_event(sample, name, image_id or "")
+
+    @contextmanager
+    def _catch_save_error(self) -> Iterator[None]:
+        """Stop saving after an error in the block, such as a full disk, with a warning.
+
+        Decoding goes on.
+        """
+        try:
+            yield
+        except BrainhiveError as error:
+            self._recorder = None
+            console.warn(error.in_one_line)
+            self._publish({"kind": "warning", "text": error.message})
+
+    def _iterate_waiting(self) -> Iterator[list[TimedWindow]]:
+        """Yield all windows that wait, or an empty list after `READ_WAIT_S`.
+
+        Raises:
+            BaseException: the error of the reading thread.
+        """
+        item: list[TimedWindow] | BaseException | None = []
+        while isinstance(item, list):
+            waiting = list[TimedWindow]()
+            wait_s = READ_WAIT_S
+            with suppress(queue.Empty):
+                item = self._queue.get(timeout=wait_s)
+                while isinstance(item, list):
+                    # only the first read waits
+                    waiting += item
+                    item = self._queue.get(timeout=0.0)
+            yield waiting
+        if item is not None:
+            raise item
+
+    def _report_stall(self, is_reading: bool) -> None:
+        """Report that a continuous stream has stalled or resumed, each once."""
+        silence_s = time.monotonic() - self._read_at_s
+        if silence_s > STALL_S:
+            is_continuous = self.session.windows is not None
+            if self._stalled_at_s is None and is_continuous and is_reading:
+                self._stalled_at_s = self._read_at_s
+                self.stalls += 1
+                console.warn(f"no samples for {silence_s:.1f} s: the stream is stalled")
+                self._publish({"kind": "stalled", "for_s": round(silence_s, 3)})
+        elif self._stalled_at_s is not None:
+            after_s = self._read_at_s - self._stalled_at_s
+            console.say(f"samples again after {after_s:.1f} s")
+            self._publish({"kind": "resumed", "after_s": round(after_s, 3)})
+            self._stalled_at_s = None
+
+    def _decode(self, windows: Sequence[TimedWindow]) -> None:
+        """Decode windows in a single batch, and publish their results."""
+        if not windows:
+            return
+        decoder = self.session.decoder
+        needs_whitener = decoder.missing_trials > 0
+        results = decoder.decode([window for window, _, _ in windows])
+        ranked_s = self.session.stream.now_s()
+        self.decoded += len(windows)
+        if needs_whitener:
+            text = "windows are whitened now"
+            if decoder.missing_trials:
+                text = f"whitening begins after {decoder.missing_trials} more trials"
+            self._publish({"kind": "warning", "text": text})
+
+        # latencies of windows with a result, in the order of STAGES
+        if self.is_timed:
+            for window, read_s, cut_s in windows[len(windows) - len(results) :]:
+                starts_s = (window.end_s, read_s, cut_s, window.end_s, window.time_s)
+                stops_s = (read_s, cut_s, ranked_s, ranked_s, ranked_s)
+                self.latencies_ms.append(1000 * np.subtract(stops_s, starts_s))
+        latencies = self.summarise_latencies()
+        stream_counts = self.describe_stream()
+        for result in results:
+            self._publish_result(result, latencies, stream_counts)
+
+    def _publish_result(
+        self,
+        result: LiveResult,
+        latencies: dict[str, dict[str, float]],
+        stream_counts: EventRow,
+    ) -> None:
+        """Count a result, and publish, save and draw it."""
+        self.unknown += result.event["shown"] is None
+        if result.is_tested:
+            self.score.add(result)
+            if not self._has_warned and TRAINED_TRIALS in self.score.list_caveats():
+                self._has_warned = True
+                text = "trials of the training are shown: hit rates are no result"
+                console.warn(text)
+                self._publish({"kind": "warning", "text": text})
+
+        # seconds since the first sample
+        onset_s = round(result.window.time_s - (self._start_s or 0.0), 6)
+        event = result.event | {
+            "onset_s": onset_s,
+            "hits": self.score.summarise(),
+            "latency_ms": latencies,
+            "stream": stream_counts,
+        }
+        if len(self.first_results) < SHEET_ROWS:
+            self.first_results.append(event)
+        recorder = self._recorder
+        if recorder is not None:
+            with self._catch_save_error():
+                recorder.add_result(event)
+        self._publish(event)
+        if self._drawer is not None:
+            self._drawer.add(result)
+
+    def summarise_latencies(self) -> dict[str, dict[str, float]]:
+        """Return median, 95th percentile and maximum of each stage in ms.
+
+        Empty before the first result, and for a replay at another speed.
+        """
+        if not self.latencies_ms:
+            return {}
+        percentiles = np.percentile(self.latencies_ms, (50, 95, 100), axis=0)
+        values_of_stages = percentiles.round(2).T.tolist()  # [stages, 3]
+        latencies = {}
+        for stage, (median, p95, maximum) in zip(STAGES, values_of_stages, strict=True):
+            latencies[stage] = {"p50": median, "p95": p95, "max": maximum}
+        return latencies
+
+    def describe_stream(self) -> EventRow:
+        """Return counts of samples, events and windows, and of losses by reason."""
+        counts = dict(vars(self.counts))
+        counts["dropped"] = dict(self.counts.dropped)
+        counts["decoded"] = self.decoded
+        counts["stalls"] = self.stalls
+        return counts
 
 
 @contextmanager
 def stop_at_interrupt(should_stop: threading.Event) -> Iterator[None]:
-    """Let the first signal that interrupts end a session in order; the second one of
-    its kind interrupts as usual.
+    """Let the first signal that interrupts end a session in order.
+
+    The second signal of its kind interrupts as usual. Outside the main thread, signals
+    are not changed.
     """
-    # signals can be set in the main thread alone
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -436,10 +507,10 @@ def stop_at_interrupt(should_stop: threading.Event) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         leave_closed_terminal()
         should_stop.set()
-        set_handlers({number: before[number]})
+        set_handlers({number: handlers[number]})
 
-    before = set_handlers(dict.fromkeys(INTERRUPT_SIGNALS, stop))
+    handlers = set_handlers(dict.fromkeys(INTERRUPT_SIGNALS, stop))
     try:
         yield
     finally:
-        set_handlers(before)
+        set_handlers(handlers)

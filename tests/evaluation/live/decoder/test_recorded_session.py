@@ -26,7 +26,7 @@ from brainhive_cli.evaluation.live import loop as loops
 from brainhive_cli.evaluation.live.decoder import (
     LivePreparation,
     WindowDecoder,
-    describe_trials,
+    compute_trial_vectors,
     plan_preparation,
     read_learned_trials,
 )
@@ -197,7 +197,9 @@ def test_trials_of_the_training_are_known_again() -> None:
     windows = windows_of("p0 p1 p3 p4", 2)
     signals = torch.stack([torch.from_numpy(one.signal[[1, 3, 0]]) for one in windows])
     nearly = signals[2] + 0.25 * draw(3, 6, seed=9)
-    learned = describe_trials(torch.stack([2 * signals[0] + 3, nearly, *draw(9, 3, 6)]))
+    learned = compute_trial_vectors(
+        torch.stack([2 * signals[0] + 3, nearly, *draw(9, 3, 6)])
+    )
 
     found = decoder_of(learned_trials=learned).decode(windows)
     of_one = decoder_of(learned_trials=learned[:1]).decode(windows_of("p0", 2))
@@ -207,9 +209,9 @@ def test_trials_of_the_training_are_known_again() -> None:
 
 
 def test_trials_are_described_by_some_of_their_numbers(recorded: Recorded) -> None:
-    many = describe_trials(draw(3, 5, 700) + 4)
+    many = compute_trial_vectors(draw(3, 5, 700) + 4)
     assert many.shape == (3, 1167) and torch.allclose(many.norm(dim=1), torch.ones(3))
-    recorded(digits=4, few=describe_trials(draw(3, 2, 5)), many=many)
+    recorded(digits=4, few=compute_trial_vectors(draw(3, 2, 5)), many=many)
 
 
 def test_learned_trials_are_those_of_stores_that_have_not_changed() -> None:
@@ -230,7 +232,9 @@ def test_learned_trials_are_those_of_stores_that_have_not_changed() -> None:
     )
     found, is_complete = read_learned_trials(member)
     assert found is not None and not is_complete
-    torch.testing.assert_close(found, describe_trials(torch.from_numpy(trials[1])))
+    torch.testing.assert_close(
+        found, compute_trial_vectors(torch.from_numpy(trials[1]))
+    )
     learned.signals = {"s1": "a", "s2": "changed"}
     found, is_complete = read_learned_trials(member)
     assert found is not None and len(found) == 8 and is_complete
@@ -253,11 +257,18 @@ def plan(spec: SignalSpec, whiten_trials: int | None = None, **learned: Any) -> 
 def test_preparations_are_planned_by_the_model() -> None:
     plain = plan(spec_of(preparation={**STEPS, "band_hz": (1, 40), "phase": "forward"}))
     assert plain.channels == ("Cz", "Oz", "Fz") and plain.unit == "µV"
-    assert plain.band_hz == (1, 40) and plain.whitener is None and plain.differs == []
+    assert (
+        plain.band_hz == (1, 40) and plain.whitener is None and plain.differences == []
+    )
     assert plan(spec_of(preparation=STEPS)).band_hz == (None, None)
     # without a delay nothing can be filtered live
-    assert len(plan(spec_of(preparation={**STEPS, "band_hz": (1, 40)})).differs) == 1
-    assert len(plan(spec_of(preparation={**STEPS, "band_hz": (None, 40)})).differs) == 1
+    assert (
+        len(plan(spec_of(preparation={**STEPS, "band_hz": (1, 40)})).differences) == 1
+    )
+    assert (
+        len(plan(spec_of(preparation={**STEPS, "band_hz": (None, 40)})).differences)
+        == 1
+    )
 
     # signals of a program have no steps
     made = plan(spec_of(preparation={"simulated": "a"}))
@@ -268,10 +279,10 @@ def test_preparations_are_planned_by_the_model() -> None:
     sessions = [np.eye(4), 2 * np.eye(4)]
     learned = plan(spec_of(**WHITE), whiteners={1: sessions})
     assert learned.whitener is sessions[1] and learned.channels == CHANNELS
-    assert len(learned.differs) == 1 and learned.whiten_trials == 0
+    assert len(learned.differences) == 1 and learned.whiten_trials == 0
     own = plan(spec_of(**WHITE), 40)
     assert own.whiten_trials == 40 and own.whitener is None
-    assert own.channels == CHANNELS and len(own.differs) == 1
+    assert own.channels == CHANNELS and len(own.differences) == 1
     no_names = plan(spec_of(**WHITE), 40, recorded_channels=())
     assert no_names.channels == ("Cz", "Oz", "Fz")
     counted = plan(spec_of(("0", "1", "2"), preparation=STEPS))
@@ -341,7 +352,7 @@ def session_of(speed: float = 1.0, **options: Any) -> tuple[Any, Replay]:
         job=SimpleNamespace(
             recipe=SimpleNamespace(source=SimpleNamespace(speed=speed))
         ),
-        caveats=lambda learned, trials: [TRAINED_TRIALS] * (learned > 1),
+        collect_caveats=lambda learned, trials: [TRAINED_TRIALS] * (learned > 1),
     )
     return session, replay
 
@@ -351,11 +362,11 @@ def test_a_session(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch, most: int | None
 ) -> None:
     monkeypatch.setattr(loops, "SHEET_ROWS", 3)
-    session, _ = session_of()
+    session, replay = session_of()
     events: list[Any] = []
-    loop = Loop(session, events.append, most_windows=most)
+    loop = Loop(session, events.append, max_windows=most)
     # one thread, so that windows that wait together are always the same
-    for windows in loop._windows():
+    for windows in loop._read_windows(replay):
         left = None if most is None else most - loop.decoded
         loop._decode(windows[:left])
         if loop.decoded == most:
@@ -376,7 +387,7 @@ def test_a_session_ends_after_so_many_windows_or_with_its_stream() -> None:
     for most, ending in ((5, "after 5 windows"), (None, "the stream ended")):
         session, replay = session_of()
         events: list[Any] = []
-        loop = Loop(session, events.append, most_windows=most)
+        loop = Loop(session, events.append, max_windows=most)
         assert loop.run() == ending and replay.is_closed
         assert loop.decoded == len(events) == (most or 10)
         assert loop._should_stop.is_set()
@@ -386,10 +397,10 @@ def test_a_replay_at_another_speed_has_no_latencies() -> None:
     session, _ = session_of(speed=20.0)
     loop = Loop(session, lambda event: None)
     loop.run()
-    assert loop.summarise_latencies() == {} and len(loop.times_ms) == 0
+    assert loop.summarise_latencies() == {} and len(loop.latencies_ms) == 0
     timed = Loop(session_of()[0], lambda event: None)
     timed.run()
-    assert len(timed.times_ms) == 10
+    assert len(timed.latencies_ms) == 10
 
 
 def test_trials_of_the_training_are_said_once() -> None:
@@ -398,7 +409,7 @@ def test_trials_of_the_training_are_said_once() -> None:
         for number, names in enumerate(SHOWN)
         for window in windows_of(names, number)
     ]
-    learned = describe_trials(torch.stack(signals))
+    learned = compute_trial_vectors(torch.stack(signals))
     session, _ = session_of(learned_trials=learned)
     events: list[Any] = []
     Loop(session, events.append).run()
@@ -408,7 +419,7 @@ def test_trials_of_the_training_are_said_once() -> None:
 def test_windows_are_dropped_where_decoding_is_too_slow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loops, "WAITING_WINDOWS", 1)
+    monkeypatch.setattr(loops, "MAX_WAITING_CHUNKS", 1)
     session, _ = session_of()
     loop = Loop(session, lambda event: None)
     loop._read()
@@ -479,7 +490,7 @@ def test_caveats_of_a_session() -> None:
 
     def caveats(knows: bool, *counts: int) -> set[str]:
         session = OpenSession(job, decoder, stream, None, None, [SIMULATED], knows)
-        return {*session.caveats(*counts)}
+        return {*session.collect_caveats(*counts)}
 
     always = {SIMULATED, TWINS, SEEN_PICTURES, CALIBRATED}
     assert caveats(True) == always and caveats(True, 5, 100) == always

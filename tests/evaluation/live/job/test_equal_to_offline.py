@@ -207,9 +207,9 @@ def test_what_cannot_be_equal_is_said_before_the_start(models):
         "whitened": "session 2 of the training",
     }.items():
         _, opened = open_session(models[name])
-        assert words in " ".join(opened.differs)
+        assert words in " ".join(opened.differences)
     _, opened = open_session(models["plain"])
-    assert opened.differs == ()
+    assert opened.differences == ()
 
 
 def test_missing_channels_are_mapped_on_request(models):

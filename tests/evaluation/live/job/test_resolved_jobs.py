@@ -9,7 +9,7 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.evaluation.live import job as jobs
-from brainhive_cli.evaluation.live.job import Job, find_table
+from brainhive_cli.evaluation.live.job import Job, describe_table
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.training.alignment.cells import Cell
 
@@ -100,37 +100,37 @@ def session(tmp_path: Path, *words: str, has_markers: bool = True) -> Any:
 def test_events_are_called_by_their_pictures_or_a_table(tmp_path: Path) -> None:
     gallery = ["a/p0", "a/p1"]
     member = member_of("a/p1", "a/q0")
-    names, further = session(tmp_path).read_names(member, gallery)
+    names, further = session(tmp_path).read_event_names(member, gallery)
     assert names.table is None and names.image_ids == gallery
     # pictures of the gallery are not listed twice
     assert further.image_ids == ["a/q0"]
-    assert session(tmp_path).read_names(member_of(), gallery)[1].image_ids == []
+    assert session(tmp_path).read_event_names(member_of(), gallery)[1].image_ids == []
 
     # a table where prepare finds it, unless it names nothing or has no markers
     table = tmp_path / "data/recordings/events.csv"
     table.parent.mkdir(parents=True)
     table.write_text("event,picture\n7,strange\n")
-    assert session(tmp_path).read_names(member, gallery)[0].table is None
+    assert session(tmp_path).read_event_names(member, gallery)[0].table is None
     table.write_text("event,picture\n7,q0\n")
-    names, further = session(tmp_path).read_names(member, gallery)
+    names, further = session(tmp_path).read_event_names(member, gallery)
     assert names.path == table and further.find_row("7") == 0
     silent = session(tmp_path, has_markers=False)
-    assert silent.read_names(member, gallery)[0].table is None
+    assert silent.read_event_names(member, gallery)[0].table is None
     table.write_text("no,columns\n1,2\n")
-    assert session(tmp_path).read_names(member, gallery)[0].table is None
+    assert session(tmp_path).read_event_names(member, gallery)[0].table is None
 
     # the recipe's table has to name pictures of the gallery
     own = tmp_path / "own.csv"
     own.write_text("event,picture\n3,p1\n")
     chosen = session(tmp_path, f"events={own}")
-    assert chosen.read_names(member, gallery)[0].find_row("3") == 1
+    assert chosen.read_event_names(member, gallery)[0].find_row("3") == 1
     own.write_text("event,picture\n3,strange\n")
     with pytest.raises(BrainhiveError):
-        chosen.read_names(member, gallery)
+        chosen.read_event_names(member, gallery)
     own.unlink()
     with pytest.raises(MissingData):
-        chosen.read_names(member, gallery)
-    assert find_table(own).error is not None and find_table(table).error is None
+        chosen.read_event_names(member, gallery)
+    assert describe_table(own).error is not None and describe_table(table).error is None
 
 
 @pytest.mark.parametrize("words", [("page=false", "port=80"), ("page=false", "host=a")])
