@@ -361,9 +361,9 @@ class WindowDecoder:
         batch = np.stack(list(epochs) + list(averages.values()))  # [n + a, E, T]
         batch_rows = rows + [rows[index] for index in averages]
         signals, best, ranks = self._rank_gallery(batch.astype(np.float32), batch_rows)
-        average_index_of = {}
-        for position, index in enumerate(averages):
-            average_index_of[index] = len(rows) + position
+        average_index_of = {
+            index: len(rows) + position for position, index in enumerate(averages)
+        }
         is_learned = self._find_learned(signals[: len(rows)])
 
         results = []

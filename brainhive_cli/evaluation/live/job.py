@@ -364,10 +364,8 @@ class Job:
                 provenance = recording.provenance
                 table = provenance.get("preparation", {}).get("events") or ""
                 names = {Path(name).name for name in (table, *EVENT_TABLES)}
-                for file in provenance.get("files", ()):
-                    path = locate(file)
-                    if path.name in names:
-                        paths.append(path)
+                files = map(locate, provenance.get("files", ()))
+                paths += [path for path in files if path.name in names]
 
         # tables in folders
         folders = []
@@ -421,8 +419,8 @@ class SessionPlan:
             span_s = (start_ms / 1000, stop_ms / 1000)
 
         def find_pictures(events: Collection[str]) -> set[str]:
-            found = set(self.event_names.find_pictures(events))
-            return found | set(self.other_event_names.find_pictures(events))
+            pictures = self.event_names.find_pictures(events)
+            return set(pictures + self.other_event_names.find_pictures(events))
 
         return StreamRequest(
             channels,

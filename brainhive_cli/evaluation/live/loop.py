@@ -486,11 +486,11 @@ class Loop:
 
     def describe_stream(self) -> EventRow:
         """Return counts of samples, events and windows, and of losses by reason."""
-        counts = dict(vars(self.counts))
-        counts["dropped"] = dict(self.counts.dropped)
-        counts["decoded"] = self.decoded
-        counts["stalls"] = self.stalls
-        return counts
+        return vars(self.counts) | {
+            "dropped": dict(self.counts.dropped),
+            "decoded": self.decoded,
+            "stalls": self.stalls,
+        }
 
 
 @contextmanager

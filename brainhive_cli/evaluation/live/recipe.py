@@ -1,6 +1,4 @@
-"""The recipe of live: which model, which stream, whose brain, what is shown, sent and
-saved.
-"""
+"""Recipe of the command live."""
 
 from typing import Any, Self
 
@@ -12,11 +10,11 @@ from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 
 
 class Recipe(TrainedRunRecipe):
-    """Recipe of live."""
+    """Recipe of a live session: model, person, stream and outputs."""
 
     can_share_work = False
 
-    # the model, whose brain, and the pictures that are searched
+    # model, person and gallery
     align_run: key_types.OneRun = Field(
         None,
         description="an align run, by folder or name, or SWEEP:VARIANT; or the "
@@ -24,39 +22,40 @@ class Recipe(TrainedRunRecipe):
         "hub:owner/name[@revision]; default: the newest run (key: run)",
     )
     dataset: parts.OtherDataset = Field(
-        None, description="another data set than the run's, whose pictures are shown"
+        None,
+        description="data set whose pictures are shown; default: data set of the run",
     )
     copies: key_types.Copies = "refuse"
     subject: int | None = Field(
         None,
         ge=0,
-        description="whose brain; default: the only one that the run's models are "
-        "tested on",
+        description="number of the person; default: the only person that the run's "
+        "models are tested on",
     )
     gallery: str = Field("test", description="split whose pictures are searched")
 
-    # how windows of the stream are prepared and when the session ends
+    # preparation of windows, and end of the session
     events: str = Field(
         "",
         description="table (CSV or TSV) with columns event and picture; default: the "
         "table that prepare read, or events.csv or events.tsv in the folder of the "
-        "recording or of recordings; without one, events are called by their pictures",
+        "recording or of recordings; without a table, events are names of pictures",
     )
     channel_mapping: ChannelChoice = Field(
         "none",
-        description="channels of the model that the stream lacks, as in "
-        "eval-retrieval: none refuses them",
+        description="replacement of channels that the stream lacks, as in "
+        "eval-retrieval; none refuses such a stream",
     )
     whiten_trials: int | None = Field(
         None,
         ge=20,
         le=100_000,
-        description="first trials of the session whose noise whitens the others; they "
-        "are not decoded. 100 or more: of whitened signals 31 % is error "
-        "from 20 trials, 15 % from 100, 8 % from 400",
+        description="number of first trials whose noise whitens the others; they are "
+        "not decoded. Use 100 or more: the error of whitened signals is 31 % from 20 "
+        "trials, 15 % from 100, 8 % from 400",
     )
     windows: int | None = Field(
-        None, ge=1, description="windows after which the session ends"
+        None, ge=1, description="number of windows after which the session ends"
     )
     source: Any = parts.part_field(
         "streams",
@@ -66,17 +65,15 @@ class Recipe(TrainedRunRecipe):
     )
     draw: str | None = Field(
         None,
-        description="recipe of reconstruct whose prior and generator draw what is "
-        "seen, as in demo",
+        description="recipe of reconstruct whose prior and generator draw the decoded "
+        "pictures, as in demo",
     )
 
-    # where results go
-    page: bool = Field(
-        True, description="show what is decoded on a page of this machine"
-    )
+    # outputs
+    page: bool = Field(True, description="show results on a web page of this machine")
     host: str = Field(
         "127.0.0.1",
-        description="address of the page; any other lets others on the network see it",
+        description="address of the page; any other address shows it to the network",
     )
     port: int = Field(0, ge=0, le=65535, description="port of the page; 0: a free one")
     open: bool = Field(False, description="open the page in a browser")
@@ -84,11 +81,12 @@ class Recipe(TrainedRunRecipe):
         False, description="write each result as a line of JSON to stdout"
     )
     outlet: str = Field(
-        "", description="name of an LSL stream that sends each result; default: none"
+        "",
+        description="name of an LSL stream that sends each result; default: no stream",
     )
     save: bool = Field(
         True,
-        description="save the session while it runs, as a BIDS data set in the run",
+        description="save the session as a BIDS data set in the run, while it runs",
     )
 
     @model_validator(mode="after")
@@ -99,6 +97,9 @@ class Recipe(TrainedRunRecipe):
                 self, ("host", "port"), "without a page", "page=true, or leave it out"
             )
         if self.source.has_windows:
-            idle = "events", "whiten_trials"
-            sections.refuse_idle(self, idle, "on prepared trials of known pictures")
+            sections.refuse_idle(
+                self,
+                ("events", "whiten_trials"),
+                "on prepared trials of known pictures",
+            )
         return self

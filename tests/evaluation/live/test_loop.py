@@ -216,7 +216,9 @@ def count_trial(score, shown, best, rank, average=None, learned=False):
 def test_a_tie_for_the_first_place_is_no_hit():
     decoder = SimpleNamespace(image_ids=["a", "b", "c", "d"])
     caveats = []
-    session = SimpleNamespace(decoder=decoder, collect_caveats=lambda *of: caveats.append(of))
+    session = SimpleNamespace(
+        decoder=decoder, collect_caveats=lambda *of: caveats.append(of)
+    )
     score = Score(session)
     assert score.summarise() is None
 
