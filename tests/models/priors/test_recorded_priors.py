@@ -1,4 +1,4 @@
-"""Priors on fixed tokens beside the numbers that were recorded."""
+"""Outputs of priors for fixed tokens, compared with recorded numbers."""
 
 from itertools import islice
 from typing import Any
@@ -32,24 +32,35 @@ def test_diffusion_priors(recorded, case: str) -> None:
     numbers["schedule"] = digest([prior.betas, prior.alphas_cumprod])
     disturb(prior)
     shape = (3, config.tokens, config.dim)
-    brain, image = torch.randn(shape), torch.randn(shape)
-    numbers["noises"] = digest([*islice(prior.noises([4, 1]), 3)])
+    brain = torch.randn(shape)
+    image = torch.randn(shape)
+
+    numbers["noises"] = digest(list(islice(prior.noises([4, 1]), 3)))
     numbers["sampled"] = digest(prior.sample(brain, [4, 1, 7]))
     numbers["expected"] = digest(prior.predict_from_brain(brain))
-    times = torch.tensor([0, config.timesteps - 1, 1])
-    kept = torch.tensor([True, False, True])
-    numbers["kept"] = digest(prior.net(image, times, brain, kept, ~kept))
+    timesteps = torch.tensor([0, config.timesteps - 1, 1])
+    keep = torch.tensor([True, False, True])
+    numbers["kept"] = digest(prior.net(image, timesteps, brain, keep, ~keep))
     torch.manual_seed(2)
     learned = [prior.learn(brain, image) for _ in range(3)]
     numbers["learned"] = digest(learned)
     numbers["gradient"] = gradient_norm(learned[0][0], prior)
     decoded = Decoded({"image": brain, "mask": torch.ones(3, 1, 4, 4)})
-    conditions = prior.condition(decoded, [4, 1, 7])
-    numbers["conditions"] = digest([conditions.embeddings, conditions.masks])
+    conditioning = prior.condition(decoded, [4, 1, 7])
+    numbers["conditions"] = digest([conditioning.embeddings, conditioning.masks])
+
     recorded(4, **numbers)
-    for wrong in ({"other": brain}, {"image": brain[:, 1:]}, {"image": brain[..., 1:]}):
+
+
+@pytest.mark.parametrize("case", SIZES)
+def test_diffusion_priors_refuse_other_heads_and_shapes(case: str) -> None:
+    config = SIZES[case]
+    prior = config.build({}, None)
+    brain = torch.randn(3, config.tokens, config.dim)
+    other_heads = ({"other": brain}, {"image": brain[:, 1:]}, {"image": brain[..., 1:]})
+    for tensors in other_heads:
         with pytest.raises(BrainhiveError):
-            prior.condition(Decoded(wrong), [4, 1, 7])
+            prior.condition(Decoded(tensors), [4, 1, 7])
 
 
 def test_bias_and_times(recorded) -> None:
@@ -77,40 +88,55 @@ def test_fusion_prior(recorded, adapter: Any) -> None:
     numbers: dict[str, Any] = {"made": parameters(prior), "dims": prior.dims}
     disturb(prior)
     embeddings = {"a": torch.randn(2, 5), "b": torch.randn(2, 4)}
-    token, kept = torch.randn(2, 9), torch.tensor([[1.0], [0.0]])
+    token = torch.randn(2, 9)
+    is_kept = torch.tensor([[1.0], [0.0]])
     conditions = [
         prior.condition(Decoded({"token": token}), [0, 1]),
         prior.null(3, [0, 1, 2]),
         prior.condition_on_embeddings(embeddings),
-        prior.condition_on_embeddings(embeddings, kept),
+        prior.condition_on_embeddings(embeddings, is_kept),
     ]
-    numbers["conditions"] = digest([each.embeddings for each in conditions])
+    numbers["conditions"] = digest([item.embeddings for item in conditions])
     numbers["tokens"] = digest([prior(embeddings), prior.adapt(token)])
+
+    # the U-Net without and with the prior
     added = {"text_embeds": torch.randn(2, 8), "time_ids": torch.randn(2, 6)}
-    latents, text = torch.randn(2, 4, 8, 8), torch.randn(2, 5, 16)
-    mask = torch.tensor([[1.0, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
-    given = (latents, torch.tensor([3, 700]), text)
-    numbers["plain"] = digest(unet(*given, added_cond_kwargs=added).sample)
+    latents = torch.randn(2, 4, 8, 8)
+    text = torch.randn(2, 5, 16)
+    inputs = (latents, torch.tensor([3, 700]), text)
+    numbers["plain"] = digest(unet(*inputs, added_cond_kwargs=added).sample)
     prior.attach(unet)
-    kwargs = {"ip_hidden_states": conditions[0].embeddings}
-    for name, more in (("attached", {}), ("masked", {"encoder_attention_mask": mask})):
-        numbers[name] = digest(
-            unet(
-                *given, added_cond_kwargs=added, cross_attention_kwargs=kwargs, **more
-            ).sample
-        )
+    arguments: dict[str, Any] = {
+        "added_cond_kwargs": added,
+        "cross_attention_kwargs": {"ip_hidden_states": conditions[0].embeddings},
+    }
+    mask = torch.tensor([[1.0, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    numbers["attached"] = digest(unet(*inputs, **arguments).sample)
+    arguments["encoder_attention_mask"] = mask
+    numbers["masked"] = digest(unet(*inputs, **arguments).sample)
     recorded(5, **numbers)
 
 
 def test_identity_takes_the_first_of_its_heads() -> None:
     heads = {name: torch.randn(2, 3) for name in ("token", "tokens", "latent", "text")}
-    kept = torch.ones(2, 1, 4, 4)
-    decoded = Decoded({**heads, "keyframe": torch.rand(2, 3, 4, 4), "mask": kept})
-    found = identity.TINY.build({}, None).condition(decoded, [0, 1])
-    assert torch.equal(found.embeddings, heads["tokens"][:, None])
-    assert found.start is heads["latent"] and found.texts is heads["text"]
-    assert found.masks is kept and found.images is decoded.tensors["keyframe"]
-    # no condition is wanted
-    none = identity.Config(embeddings=(), texts=(), images=(), start=(), masks=())
-    empty = none.build({}, None).condition(decoded, [0, 1])
-    assert empty.embeddings is None and empty.decoded is decoded
+    heads["keyframe"] = torch.rand(2, 3, 4, 4)
+    heads["mask"] = torch.ones(2, 1, 4, 4)
+    decoded = Decoded(heads)
+
+    conditioning = identity.TINY.build({}, None).condition(decoded, [0, 1])
+
+    assert torch.equal(conditioning.embeddings, heads["tokens"][:, None])
+    assert conditioning.start is heads["latent"]
+    assert conditioning.texts is heads["text"]
+    assert conditioning.masks is heads["mask"]
+    assert conditioning.images is heads["keyframe"]
+
+
+def test_an_identity_prior_without_heads_gives_no_condition() -> None:
+    decoded = Decoded({"token": torch.randn(2, 3)})
+    config = identity.Config(embeddings=(), texts=(), images=(), start=(), masks=())
+
+    conditioning = config.build({}, None).condition(decoded, [0, 1])
+
+    assert conditioning.embeddings is None
+    assert conditioning.decoded is decoded
