@@ -1,6 +1,4 @@
-"""What holds for every brain encoder: any size of signal, training, and clear
-errors.
-"""
+"""Behaviour of every backbone that predicts one vector."""
 
 import pytest
 import torch
@@ -17,44 +15,46 @@ KINDS = [
     for kind in parts.list_kinds("backbones")
     if not parts.load("backbones", kind).Config.takes_spec
 ]
-"""Those that give one vector; the others are built for heads by name, and have tests of
-their own.
-"""
+"""Kinds that predict one vector."""
 
 
-def tiny(kind, channels, samples):
+def build_tiny(kind, channels, samples):
+    """Make a small model of two subjects, with tokens of width 16."""
     return parts.load("backbones", kind).TINY.build(channels, samples, 16, subjects=2)
 
 
-def models(channels, samples):
-    """Every kind whose library is installed."""
+def build_all(channels, samples):
+    """Make a model of every kind whose library is installed."""
     for kind in KINDS:
         try:
-            yield kind, tiny(kind, channels, samples)
+            yield kind, build_tiny(kind, channels, samples)
         except MissingExtra:
             continue
 
 
-def test_sizes_follow_from_the_signal_whose_token_is_its_own():
-    """It does not depend on the other signals of a batch."""
+def test_signals_of_any_size_become_tokens():
     for channels, samples in ((17, 250), (271, 201)):
-        for kind, model in models(channels, samples):
+        for kind, model in build_all(channels, samples):
             token = model(torch.randn(3, channels, samples), torch.tensor([0, 1, 0]))
 
-            assert token.shape == (3, 16) and token.isfinite().all(), kind
+            assert token.shape == (3, 16), kind
+            assert token.isfinite().all(), kind
+
+
+def test_a_token_does_not_depend_on_other_signals_of_the_batch():
+    signal = torch.randn(20, 17, 250)
     with torch.inference_mode():
-        for kind, model in models(17, 250):
-            assert not depends_on_other_trials(
-                model.eval(), torch.randn(20, 17, 250)
-            ), kind
+        for kind, model in build_all(17, 250):
+            assert not depends_on_other_trials(model.eval(), signal), kind
 
 
-def test_gradients_reach_every_parameter_and_dropout_is_for_training_only():
+def test_every_parameter_gets_a_gradient_and_dropout_ends_with_training():
     torch.manual_seed(0)
-    for kind, model in models(5, 160):
-        signal, subject = torch.randn(4, 5, 160), torch.tensor([0, 1, 0, 1])
-
-        first, second = model(signal, subject), model(signal, subject)
+    signal = torch.randn(4, 5, 160)
+    subject = torch.tensor([0, 1, 0, 1])
+    for kind, model in build_all(5, 160):
+        first = model(signal, subject)
+        second = model(signal, subject)
         first.square().mul(torch.randn(16)).sum().backward()
         model.eval()
 
@@ -63,55 +63,54 @@ def test_gradients_reach_every_parameter_and_dropout_is_for_training_only():
         assert torch.equal(model(signal, subject), model(signal, subject)), kind
 
 
-def test_a_signal_of_another_size_and_a_window_shorter_than_the_filters_are_refused():
+def test_a_signal_of_another_size_is_refused():
     settings = parts.load("backbones", "nice").TINY.model_dump()
-    model = Aligner(
-        one_token(spec_of(tuple("ABCDE"), 100), 16, {"one": 4}, backbone=settings)
-    )
+    spec = spec_of(tuple("ABCDE"), 100)
+    model = Aligner(one_token(spec, 16, {"one": 4}, backbone=settings))
+
+    with pytest.raises(BrainhiveError, match=r"\[B, 5, 100\].*\[4, 6, 100\]"):
+        model.predict(torch.zeros(4, 6, 100))
+
+
+def test_a_window_shorter_than_the_filters_is_refused():
     config = parts.load("backbones", "nice").Config()
 
-    with pytest.raises(BrainhiveError, match=r"signals \[B, 5, 100\].* got \["):
-        model.predict(torch.zeros(4, 6, 100))
-    with pytest.raises(
-        BrainhiveError, match="74 samples, the brain encoder's filters need 75"
-    ):
+    with pytest.raises(BrainhiveError, match=r"74 samples.*75"):
         config.build(3, 74, 8)
     assert config.build(3, 75, 8).eval()(torch.zeros(2, 3, 75)).shape == (2, 8)
 
 
 def test_voxels_are_channels_of_one_sample():
+    voxels = torch.randn(3, 40, 1)
+    subject = torch.tensor([1, 0, 1])
+    without_last = voxels * (torch.arange(40) < 39)[:, None]
     for kind in ("linear", "brain_mlp", "voxel_ridge"):
-        model = tiny(kind, 40, 1).eval()
-        voxels, subject = torch.randn(3, 40, 1), torch.tensor([1, 0, 1])
+        model = build_tiny(kind, 40, 1).eval()
 
         token = model(voxels, subject)
 
         assert token.shape == (3, 16)
-        assert not torch.equal(
-            token, model(voxels * (torch.arange(40) < 39)[:, None], subject)
-        )
+        assert not torch.equal(token, model(without_last, subject))
 
 
-def test_a_subject_of_its_own_counts_and_an_unknown_one_is_the_mean_of_those_learned():
-    for kind in ("atm", "voxel_ridge"):
-        torch.manual_seed(0)
-        model = tiny(kind, 5, 100).eval()
-        signal, first = torch.randn(2, 5, 100), torch.tensor([0, 0])
-        assert not torch.equal(model(signal, first), model(signal, 1 - first))
+@pytest.mark.parametrize("kind", ["atm", "voxel_ridge"])
+def test_a_new_subject_gets_the_mean_of_the_learned_parameters(kind):
+    torch.manual_seed(0)
+    model = build_tiny(kind, 5, 100).eval()
+    signal = torch.randn(2, 5, 100)
+    subject = torch.tensor([0, 0])
+    assert not torch.equal(model(signal, subject), model(signal, 1 - subject))
 
-        unknown, state = model(signal, None), model.state_dict()
-        learned = [
-            n
-            for n in state
-            if n.endswith("subject_embedding.weight") or n in ("weight", "bias")
-        ]
-        means = {
-            name: state[name].mean(0, keepdim=True).expand_as(state[name])
-            for name in learned
-        }
-        model.load_state_dict(means, strict=False)
-        assert learned
-        torch.testing.assert_close(unknown, model(signal, first))
+    token = model(signal, None)
+
+    means = {}
+    for name, value in model.state_dict().items():
+        is_of_subjects = name in ("weight", "bias")
+        if is_of_subjects or name.endswith("subject_embedding.weight"):
+            means[name] = value.mean(0, keepdim=True).expand_as(value)
+    model.load_state_dict(means, strict=False)
+    assert means
+    torch.testing.assert_close(token, model(signal, subject))
 
 
 def test_negative_filters_are_reflected_before_a_step() -> None:
@@ -127,5 +126,5 @@ def test_negative_filters_are_reflected_before_a_step() -> None:
 
     assert evaluated.item() == 1.0
     assert filters.weight.flatten().tolist() == [0.5, 0.25]
-    # so that a reflected weight moves as one above 0
+    # the gradient is that of a positive weight
     assert filters.weight.grad.flatten().tolist() == [1.0, 2.0]

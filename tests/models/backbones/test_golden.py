@@ -1,6 +1,4 @@
-"""Every brain encoder of BrainHiVE gives the reference implementation's output for its
-weights.
-"""
+"""Outputs of backbones with the weights of their reference implementations."""
 
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,19 @@ from brainhive_cli.core import parts
 from brainhive_cli.training.alignment.layout import UPSTREAM_BACKBONES
 
 TOLERANCE = 1e-5
-"""Of float32 sums in another order."""
-SUBJECTS = "encoder.enc_embedding.subject_embedding.subject_embedding.weight"
-"""A row for each subject, where there are any."""
+"""Largest difference of float32 sums in another order."""
+SUBJECT_EMBEDDING = "encoder.enc_embedding.subject_embedding.subject_embedding.weight"
+"""Name of ATM's weight, with a row for each subject."""
+
+
+def weights_of(reference: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the reference's weights by name."""
+    prefix = "weights."
+    weights = {}
+    for key, value in reference.items():
+        if key.startswith(prefix):
+            weights[key.removeprefix(prefix)] = value
+    return weights
 
 
 @pytest.mark.parametrize("kind", UPSTREAM_BACKBONES)
@@ -25,22 +33,12 @@ def test_a_backbone_with_the_references_weights_gives_its_output(
 ):
     """Golden values: the BrainHiVE repository's encoders in evaluation mode."""
     reference = load_file(golden / "backbones" / f"{kind}.safetensors")
-    weights = {
-        k.removeprefix("weights."): v
-        for k, v in reference.items()
-        if k.startswith("weights.")
-    }
-    (_, channels, samples), (_, dim) = (
-        reference["signal"].shape,
-        reference["output"].shape,
-    )
-    subjects = len(weights.get(SUBJECTS, [()]))
-    model = (
-        parts.load("backbones", kind)
-        .Config()
-        .build(channels, samples, dim, subjects=subjects)
-        .eval()
-    )
+    weights = weights_of(reference)
+    _, channels, samples = reference["signal"].shape
+    dim = reference["output"].shape[1]
+    n_subjects = len(weights.get(SUBJECT_EMBEDDING, [()]))
+    config = parts.load("backbones", kind).Config()
+    model = config.build(channels, samples, dim, subjects=n_subjects).eval()
     model.load_state_dict(weights)
 
     with torch.no_grad():
@@ -51,12 +49,16 @@ def test_a_backbone_with_the_references_weights_gives_its_output(
     assert (backwards - reference["output"]).abs().max() > 100 * TOLERANCE
 
 
-RENAMED = {
+NEW_NAMES = {
     "bridge_brain": {"attn.": "attention.", "block.w": "block.ff.w"},
-    "blur_encoder": {"eeg_encoder.": "time.", "eeg_adapter.0.": "project."}
-    | {"spatial_conv.": "spatial.", "bn.": "norm."},
+    "blur_encoder": {
+        "eeg_encoder.": "time.",
+        "eeg_adapter.0.": "project.",
+        "spatial_conv.": "spatial.",
+        "bn.": "norm.",
+    },
 }
-"""Our names of the weights of BRIDGE and of Visual Blur Perception."""
+"""Prefixes of our names of the weights of BRIDGE and of Visual Blur Perception."""
 
 
 def read_renamed(
@@ -64,79 +66,69 @@ def read_renamed(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Read the tensors of a published method, and its weights by our names."""
     reference = load_file(golden / "methods" / f"{name}.safetensors")
-    weights = {
-        k.removeprefix("weights."): v
-        for k, v in reference.items()
-        if k.startswith("weights.")
-    }
-    for theirs, ours in RENAMED[name].items():
-        weights = {
-            k.replace(theirs, ours, 1) if k.startswith(theirs) else k: v
-            for k, v in weights.items()
-        }
+    weights = {}
+    for key, value in weights_of(reference).items():
+        new_key = key
+        for old_prefix, new_prefix in NEW_NAMES[name].items():
+            if key.startswith(old_prefix):
+                new_key = key.replace(old_prefix, new_prefix, 1)
+        weights[new_key] = value
     return reference, weights
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "token"),
-    [
-        ("segments", "bridge_brain", "token"),
-        ("spatial-mlp", "blur_encoder", "signal_token"),
-    ],
-)
-def test_a_backbone_of_another_method_gives_its_token(
-    golden: Path, kind: str, name: str, token: str
-):
-    reference, weights = read_renamed(golden, name)
-    (_, channels, samples), (_, dim) = (
-        reference["signal"].shape,
-        reference[f"expected.{token}"].shape,
-    )
-    if kind == "segments":
-        knobs = {
-            "segments": len(reference["segments"]),
-            "hidden": len(weights["block.ff.w1.weight"]),
-        }
-    else:
-        weights["spatial.weight"] = weights["spatial.weight"][:, 0]
-        knobs = {
-            "filters": len(weights["spatial.weight"]),
-            "hidden": len(weights["time.0.bias"]),
-        }
-    model = (
-        parts.resolve("backbones", {"kind": kind, **knobs})
-        .build(channels, samples, dim)
-        .eval()
-    )
+def build_with_weights(
+    settings: dict[str, Any], signal: Tensor, dim: int, weights: dict[str, Tensor]
+) -> Any:
+    """Make a backbone for a signal, with the reference's weights."""
+    _, channels, samples = signal.shape
+    config = parts.resolve("backbones", settings)
+    model = config.build(channels, samples, dim).eval()
     state = model.state_dict()
-    model.load_state_dict(state | {k: v for k, v in weights.items() if k in state})
-
-    assert (
-        model(reference["signal"]) - reference[f"expected.{token}"]
-    ).abs().max() < TOLERANCE
+    for name in state.keys() & weights.keys():
+        state[name] = weights[name]
+    model.load_state_dict(state)
+    return model
 
 
 @pytest.fixture
 def bridge(golden: Path) -> tuple[Any, dict[str, Tensor]]:
     """BRIDGE's brain encoder with the reference's weights, and the golden tensors."""
     reference, weights = read_renamed(golden, "bridge_brain")
-    (_, channels, samples), (_, dim) = (
-        reference["signal"].shape,
-        reference["expected.token"].shape,
-    )
-    knobs = {
+    settings = {
+        "kind": "segments",
         "segments": len(reference["segments"]),
         "hidden": len(weights["block.ff.w1.weight"]),
     }
-    config = parts.resolve("backbones", {"kind": "segments", **knobs})
-    model = config.build(channels, samples, dim).eval()
-    state = model.state_dict()
-    model.load_state_dict(state | {k: v for k, v in weights.items() if k in state})
+    dim = reference["expected.token"].shape[1]
+    model = build_with_weights(settings, reference["signal"], dim, weights)
     return model, reference
 
 
+def test_segments_give_bridges_token(bridge: tuple[Any, dict[str, Tensor]]):
+    model, reference = bridge
+
+    token = model(reference["signal"])
+
+    assert (token - reference["expected.token"]).abs().max() < TOLERANCE
+
+
+def test_the_spatial_mlp_gives_the_token_of_blur_perception(golden: Path):
+    reference, weights = read_renamed(golden, "blur_encoder")
+    weights["spatial.weight"] = weights["spatial.weight"][:, 0]
+    settings = {
+        "kind": "spatial-mlp",
+        "filters": len(weights["spatial.weight"]),
+        "hidden": len(weights["time.0.bias"]),
+    }
+    expected = reference["expected.signal_token"]
+    signal = reference["signal"]
+    model = build_with_weights(settings, signal, expected.shape[1], weights)
+
+    assert (model(signal) - expected).abs().max() < TOLERANCE
+
+
 def test_the_window_has_bridges_segments(bridge: tuple[Any, dict[str, Tensor]]):
-    """Golden values: the first sample of each segment, and the first behind it."""
+    """Golden values: the first sample of each segment, and the first after it."""
     model, reference = bridge
 
     starts, stops = reference["segments"].T
@@ -149,11 +141,13 @@ def test_segments_have_bridges_attention(bridge: tuple[Any, dict[str, Tensor]]):
     """Golden values: the softmax of the scores over segments."""
     model, reference = bridge
     scores: list[Tensor] = []
-    model.attention.register_forward_hook(lambda *each: scores.append(each[-1]))
+    model.attention.register_forward_hook(
+        lambda *arguments: scores.append(arguments[-1])
+    )
 
     model(reference["signal"])
 
-    # scores are logarithms up to a constant of each signal
+    # scores are logarithms up to a constant per signal
     logarithms = reference["expected.attention"].log()
     difference = scores[0][..., 0] - logarithms
     assert (difference - difference[:, :1]).abs().max() < TOLERANCE

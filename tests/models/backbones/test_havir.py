@@ -1,6 +1,4 @@
-"""HAVIR's backbone: the reference's outputs with its weights, two streams, subjects of
-any width.
-"""
+"""HAVIR's networks compared with the reference, and its two streams."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,106 +24,111 @@ HEADS = {"latent": Head((4, 8, 8), "vae"), "maps": Head((16, 6), "maps")}
 HEADS |= {"image": Head((3, 5), "image"), "text": Head((2, 5), "text")}
 
 
-def loaded(
-    layout: Layout, golden: Golden, names: dict[str, str], folder: Path
+def load_reference(
+    layout: Layout, golden: Golden, new_prefixes: dict[str, str], folder: Path
 ) -> Aligner:
-    """Give a backbone the reference's weights, and bring the model through its
-    folder.
+    """Make a model with the reference's weights, save it and load it.
+
+    Args:
+        layout: Layout of the model.
+        golden: Golden tensors, with the weights.
+        new_prefixes: Prefixes of our names, by the reference's prefixes. The first that
+            matches is replaced.
+        folder: Folder of the model.
     """
-    weights = {
-        name.removeprefix("weights."): each
-        for name, each in golden.items()
-        if "weights." in name
-    }
-    made = Aligner(layout)
     state = {}
-    for name, value in weights.items():
-        old = next(old for old in names if name.startswith(old))
-        state[names[old] + name.removeprefix(old)] = value
-    made.backbone.load_state_dict(state)
-    made.save(folder)
+    for key, value in golden.items():
+        if "weights." not in key:
+            continue
+        name = key.removeprefix("weights.")
+        for old_prefix, new_prefix in new_prefixes.items():
+            if name.startswith(old_prefix):
+                state[new_prefix + name.removeprefix(old_prefix)] = value
+                break
+    model = Aligner(layout)
+    model.backbone.load_state_dict(state)
+    model.save(folder)
     return aligner.load(folder)
 
 
-def among_others(voxels: Tensor) -> Tensor:
-    """Signals [B, 2 V, 1], of which every second voxel is one of these [B, V]."""
+def interleave(voxels: Tensor) -> Tensor:
+    """Make signals [B, 2 V, 1] whose odd voxels are given voxels [B, V]."""
     signal = torch.randn(len(voxels), 2 * voxels.shape[1], 1)
     signal[:, 1::2, 0] = voxels
     return signal
 
 
-def spec_of_every_second(width: int, region: str) -> SignalSpec:
-    return SignalSpec(
-        (), 1, (5,), (2 * width,), regions={region: (tuple(range(1, 2 * width, 2)),)}
-    )
+def spec_of_odd_voxels(n_voxels: int, region: str) -> SignalSpec:
+    """Describe the signals of `interleave`, whose odd voxels are a region."""
+    indices = tuple(range(1, 2 * n_voxels, 2))
+    return SignalSpec((), 1, (5,), (2 * n_voxels,), regions={region: (indices,)})
 
 
-def test_the_structural_generator_gives_the_references_latent_and_maps(
+def test_the_structural_generator_is_the_references(
     golden: Path, tmp_path: Path
 ) -> None:
     """Golden values: MindEye1's Voxel2StableDiffusionModel at tiny widths."""
     config, expected = read(golden / "havir/structural.safetensors")
-    heads = {
-        name: Head(tuple(expected[f"out.{name}"].shape[1:]), name)
-        for name in ("latent", "maps")
-    }
-    backbone = {"kind": "havir", "hidden": config["h"], "blocks": config["n_blocks"]}
-    backbone |= {
+    heads = {}
+    for name in ("latent", "maps"):
+        heads[name] = Head(tuple(expected[f"out.{name}"].shape[1:]), name)
+    backbone = {
+        "kind": "havir",
+        "hidden": config["h"],
+        "blocks": config["n_blocks"],
         "features": config["channels"],
         "decoder_channels": config["block_out_channels"],
-    }
-    backbone |= {
         "decoder_layers": config["layers_per_block"],
         "decoder_groups": config["norm_num_groups"],
     }
-    spec = spec_of_every_second(config["in_dim"], "spatial")
+    spec = spec_of_odd_voxels(config["in_dim"], "spatial")
     layout = Layout(spec, heads, backbone, retrieval_heads=("maps",))
-    names = {"lin0.": "inputs.spatial.5.", "": "structural."}
-    model = loaded(layout, expected, names, tmp_path)
-    signal = among_others(expected["in.voxels"])
+    new_prefixes = {"lin0.": "inputs.spatial.5.", "": "structural."}
+    model = load_reference(layout, expected, new_prefixes, tmp_path)
+    signal = interleave(expected["in.voxels"])
     subject = torch.zeros(len(signal), dtype=torch.long)
 
     decoded = model.decode(signal, subject, range(len(signal)))
+    with torch.no_grad():
+        token = model.encode_signal(signal, subject)
+        other = model.predict(signal.flip(0), subject)
 
     assert_near(decoded.tensors["latent"], expected["out.latent"])
     assert_near(decoded.tensors["maps"], expected["out.maps"])
-    with torch.no_grad():
-        assert torch.equal(
-            model.encode_signal(signal, subject), decoded.tensors["maps"].flatten(1)
-        )
-        other = model.predict(signal.flip(0), subject)
+    assert torch.equal(token, decoded.tensors["maps"].flatten(1))
     assert (other["latent"] - expected["out.latent"]).abs().max() > 0.01
 
 
-def test_the_semantic_extractor_gives_the_references_tokens_and_retrieves_by_either(
-    golden: Path, tmp_path: Path
-) -> None:
+def test_the_semantic_extractor_is_the_references(golden: Path, tmp_path: Path) -> None:
     """Golden values: MindEye1's BrainNetwork with its projector at tiny widths."""
     config, expected = read(golden / "havir/semantic.safetensors")
     shape = (config["tokens"], config["clip_size"])
     heads = {name: Head(shape, "clip") for name in ("image", "image_projected")}
-    sizes = {
+    backbone = {
+        "kind": "havir",
         "hidden": config["h"],
         "blocks": config["n_blocks"],
         "projector": config["projector_hidden"],
     }
-    spec = spec_of_every_second(config["in_dim"], "semantic")
-    layout = Layout(
-        spec, heads, {"kind": "havir", **sizes}, retrieval_heads=("image_projected",)
-    )
-    names = {"lin0.": "inputs.semantic.5.", "lin1.": "semantic.lin1.image."}
-    names |= {"projector.": "semantic.projector.image.", "": "semantic."}
-    model = loaded(layout, expected, names, tmp_path)
-    signal = among_others(expected["in.voxels"])
+    spec = spec_of_odd_voxels(config["in_dim"], "semantic")
+    layout = Layout(spec, heads, backbone, retrieval_heads=("image_projected",))
+    new_prefixes = {
+        "lin0.": "inputs.semantic.5.",
+        "lin1.": "semantic.lin1.image.",
+        "projector.": "semantic.projector.image.",
+        "": "semantic.",
+    }
+    model = load_reference(layout, expected, new_prefixes, tmp_path)
+    signal = interleave(expected["in.voxels"])
     subject = torch.zeros(len(signal), dtype=torch.long)
 
     with torch.no_grad():
-        found = model.predict(signal, subject)
-        compared = model.encode_signal(signal, subject)
+        predicted = model.predict(signal, subject)
+        token = model.encode_signal(signal, subject)
 
-    assert_near(found["image"].flatten(1), expected["out.backbone"])
-    assert_near(found["image_projected"], expected["out.projected"])
-    assert torch.equal(compared, found["image_projected"].flatten(1))
+    assert_near(predicted["image"].flatten(1), expected["out.backbone"])
+    assert_near(predicted["image_projected"], expected["out.projected"])
+    assert torch.equal(token, predicted["image_projected"].flatten(1))
 
 
 @pytest.fixture
@@ -136,7 +139,7 @@ def model() -> Any:
 
 def test_each_head_depends_on_the_voxels_of_its_stream_alone(model: Any) -> None:
     signal = torch.randn(2, 5, 1, requires_grad=True)
-    of_subject = torch.zeros(2, dtype=torch.long)
+    subject = torch.zeros(2, dtype=torch.long)
     streams = {
         "latent": "spatial",
         "maps": "spatial",
@@ -145,21 +148,21 @@ def test_each_head_depends_on_the_voxels_of_its_stream_alone(model: Any) -> None
     }
 
     for head, stream in streams.items():
-        (gradient,) = torch.autograd.grad(
-            model(signal, of_subject)[head].square().sum(), signal
-        )
-        touched = gradient.abs().sum((0, 2)).nonzero().flatten().tolist()
-        assert touched == list(SPLIT[stream][0])
+        output = model(signal, subject)[head].square().sum()
+        (gradient,) = torch.autograd.grad(output, signal)
+        voxels = gradient.abs().sum((0, 2)).nonzero().flatten().tolist()
+        assert voxels == list(SPLIT[stream][0])
 
 
-def test_subjects_of_one_width_get_their_own_regions_and_input_layers() -> None:
+def test_subjects_of_equal_width_have_regions_of_their_own() -> None:
     spec = replace(SPEC, widths=(5, 5))
     model = backbones.build(TINY, spec, HEADS).eval()
-    signal, subject = torch.randn(4, 5, 1), torch.tensor([1, 0, 0, 1])
+    signal = torch.randn(4, 5, 1)
+    subject = torch.tensor([1, 0, 0, 1])
 
-    together = model(signal, subject)
+    batch = model(signal, subject)
 
     for row in range(4):
-        alone = model(signal[row : row + 1], subject[row : row + 1])
+        single = model(signal[row : row + 1], subject[row : row + 1])
         for head in HEADS:
-            torch.testing.assert_close(together[head][row], alone[head][0])
+            torch.testing.assert_close(batch[head][row], single[head][0])
