@@ -1,6 +1,4 @@
-"""NEURONS' decoders against the reference's values, and the model that they make
-together.
-"""
+"""NEURONS' decoders compared with the reference's values, and the whole model."""
 
 import json
 import zlib
@@ -32,256 +30,290 @@ Golden = dict[str, Tensor]
 
 
 def read(golden: Path, name: str) -> tuple[dict[str, Any], Golden, Golden]:
-    """Read a golden file: its config with its seed, its tensors, and the weights by
-    name.
+    """Read a golden file.
+
+    Returns:
+        Config with its seed, tensors, and weights by name.
     """
     with safe_open(golden / "neurons" / f"{name}.safetensors", "pt") as file:
-        found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        about = file.metadata() or {}
-        config = {**json.loads(about.get("config", "{}")), "seed": int(about["seed"])}
-    weights = {
-        k.removeprefix("weights."): v
-        for k, v in found.items()
-        if k.startswith("weights.")
-    }
-    return config, found, weights
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        metadata = file.metadata() or {}
+    config = json.loads(metadata.get("config", "{}"))
+    config["seed"] = int(metadata["seed"])
+    weights = {}
+    for key, value in tensors.items():
+        if key.startswith("weights."):
+            weights[key.removeprefix("weights.")] = value
+    return config, tensors, weights
 
 
-def filled(module: nn.Module, weights: Golden) -> nn.Module:
+def load_weights(module: nn.Module, weights: Golden) -> nn.Module:
+    """Load weights into a module for evaluation."""
     module.load_state_dict(weights)
     return module.eval().requires_grad_(False)
 
 
-def test_motion_and_concepts_are_the_references(golden: Path) -> None:
-    config, found, weights = read(golden, "motion_proj")
-    motion = filled(
-        make_motion_projection(config["clip_size"], config["n_frames"]), weights
-    )
-    _, labels, own = read(golden, "classifier")
-    hidden, width = own["vision_proj_channel.weight"].shape
-    concepts = filled(
-        make_concept_head(width, hidden, len(own["classifier.bias"])), own
-    )
+def test_motion_tokens_are_the_references(golden: Path) -> None:
+    config, tensors, weights = read(golden, "motion_proj")
+    projection = make_motion_projection(config["clip_size"], config["n_frames"])
+    load_weights(projection, weights)
 
-    assert_near(
-        project_motion(motion, found["input.tokens"]), found["expected.motion_tokens"]
-    )
-    assert_near(
-        concepts(labels["input.motion_tokens"].mean((1, 2))), labels["expected.logits"]
-    )
+    motion = project_motion(projection, tensors["input.tokens"])
+
+    assert_near(motion, tensors["expected.motion_tokens"])
 
 
-def decoder(
-    config: dict[str, Any], found: Golden, weights: Golden, mode: Any
+def test_concepts_are_the_references(golden: Path) -> None:
+    _, tensors, weights = read(golden, "classifier")
+    hidden, width = weights["vision_proj_channel.weight"].shape
+    head = make_concept_head(width, hidden, len(weights["classifier.bias"]))
+    load_weights(head, weights)
+
+    logits = head(tensors["input.motion_tokens"].mean((1, 2)))
+
+    assert_near(logits, tensors["expected.logits"])
+
+
+def make_decoder(
+    config: dict[str, Any], tensors: Golden, weights: Golden, mode: Any
 ) -> TextDrivenDecoder:
-    latents = found["expected.latents_reference"].shape[1]
-    own = {
-        "maps": config["maps"],
-        "channels": config["block_out_channels"],
-        "groups": config["groups"],
-    }
-    sizes = neurons.Config(**own, mode=mode)
-    made = TextDrivenDecoder(sizes, config["vision_dim"], config["text_dim"], latents)
-    filled(made, weights)
-    return made
-
-
-def test_the_text_driven_decoder_is_the_references_in_mode_published(
-    golden: Path,
-) -> None:
-    config, found, weights = read(golden, "text_driven_decoder")
-    made = decoder(config, found, weights, "published")
-    motion, text = found["input.motion_tokens"], found["input.text"]
-
-    decoded = made(motion, text)
-    alone = torch.cat(
-        [made(motion[[clip]], text[[clip]])["mask"][0] for clip in range(len(text))]
+    """Make the decoder with the reference's sizes and weights."""
+    settings = neurons.Config(
+        maps=config["maps"],
+        channels=config["block_out_channels"],
+        groups=config["groups"],
+        mode=mode,
     )
-
-    assert_near(made.fuse(motion.flatten(0, 1), text), found["expected.fused"])
-    assert_near(decoded["mask"].flatten(0, 1), found["expected.segmentation_reference"])
-    assert_near(decoded["latents"].flatten(0, 1), found["expected.latents_reference"])
-    assert_near(alone, found["fault.segmentation_one_clip_at_a_time"])
-
-
-def test_the_text_driven_decoder_reads_the_own_clip_in_mode_right(golden: Path) -> None:
-    config, found, weights = read(golden, "text_driven_decoder")
-    made = decoder(config, found, weights, "right")
-    motion, text = found["input.motion_tokens"], found["input.text"]
-
-    decoded = made(motion, text)
-    alone = torch.cat(
-        [made(motion[[clip]], text[[clip]])["mask"][0] for clip in range(len(text))]
+    n_latents = tensors["expected.latents_reference"].shape[1]
+    decoder = TextDrivenDecoder(
+        settings, config["vision_dim"], config["text_dim"], n_latents
     )
+    load_weights(decoder, weights)
+    return decoder
 
-    assert_near(
-        decoded["mask"].flatten(0, 1), found["right.segmentation_residual_own_text"]
-    )
-    assert_near(
-        decoded["latents"].flatten(0, 1), found["right.latents_residual_own_text"]
-    )
-    assert_near(alone, decoded["mask"].flatten(0, 1))
+
+def decode_masks_singly(
+    decoder: TextDrivenDecoder, motion: Tensor, text: Tensor
+) -> Tensor:
+    """Decode the masks of each clip in a batch of its own."""
+    masks = []
+    for clip in range(len(text)):
+        decoded = decoder(motion[[clip]], text[[clip]])
+        masks.append(decoded["mask"][0])
+    return torch.cat(masks)
+
+
+def test_mode_published_decodes_as_the_reference(golden: Path) -> None:
+    config, tensors, weights = read(golden, "text_driven_decoder")
+    decoder = make_decoder(config, tensors, weights, "published")
+    motion = tensors["input.motion_tokens"]
+    text = tensors["input.text"]
+
+    fused = decoder.fuse(motion.flatten(0, 1), text)
+    decoded = decoder(motion, text)
+    masks = decoded["mask"].flatten(0, 1)
+    latents = decoded["latents"].flatten(0, 1)
+    single_masks = decode_masks_singly(decoder, motion, text)
+
+    assert_near(fused, tensors["expected.fused"])
+    assert_near(masks, tensors["expected.segmentation_reference"])
+    assert_near(latents, tensors["expected.latents_reference"])
+    assert_near(single_masks, tensors["fault.segmentation_one_clip_at_a_time"])
+
+
+def test_mode_right_decodes_each_clip_by_itself(golden: Path) -> None:
+    config, tensors, weights = read(golden, "text_driven_decoder")
+    decoder = make_decoder(config, tensors, weights, "right")
+    motion = tensors["input.motion_tokens"]
+    text = tensors["input.text"]
+
+    decoded = decoder(motion, text)
+    masks = decoded["mask"].flatten(0, 1)
+    latents = decoded["latents"].flatten(0, 1)
+
+    assert_near(masks, tensors["right.segmentation_residual_own_text"])
+    assert_near(latents, tensors["right.latents_residual_own_text"])
+    assert_near(decode_masks_singly(decoder, motion, text), masks)
 
 
 def test_the_text_driven_decoder_decodes_without_a_text(golden: Path) -> None:
-    config, found, weights = read(golden, "text_driven_decoder")
-    made = decoder(config, found, weights, "right")
+    config, tensors, weights = read(golden, "text_driven_decoder")
+    decoder = make_decoder(config, tensors, weights, "right")
 
-    without = made(found["input.motion_tokens"], None)
+    decoded = decoder(tensors["input.motion_tokens"], None)
 
-    assert_near(without["mask"].flatten(0, 1), found["right.segmentation_no_text"])
-    assert_near(without["latents"].flatten(0, 1), found["right.latents_no_text"])
+    masks = decoded["mask"].flatten(0, 1)
+    latents = decoded["latents"].flatten(0, 1)
+    assert_near(masks, tensors["right.segmentation_no_text"])
+    assert_near(latents, tensors["right.latents_no_text"])
 
 
-def joints(made: TextDrivenDecoder, motion: Tensor, text: Tensor) -> Golden:
-    """Decode, and return the maps before and after their norm, and the features of the
-    video decoder, which its heads read.
+def decode_with_features(
+    decoder: TextDrivenDecoder, motion: Tensor, text: Tensor
+) -> Golden:
+    """Decode, and return the outputs with inner features.
+
+    The features are the maps before and after their normalisation, and the outputs of
+    the video decoder.
     """
-    seen: Golden = {}
+    features: Golden = {}
 
-    def note_norm(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        seen.update(maps=inputs[0], normed_maps=output)
+    def record_maps(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        features.update(maps=inputs[0], normed_maps=output)
 
-    def note_features(module: nn.Module, inputs: tuple[Tensor]) -> None:
-        seen.update(decoder=inputs[0])
+    def record_decoder(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        features.update(decoder=inputs[0])
 
-    made.norm.register_forward_hook(note_norm)
-    made.seg_head.register_forward_pre_hook(note_features)
-    decoded = made(motion, text)
-    return seen | decoded
+    decoder.norm.register_forward_hook(record_maps)
+    decoder.seg_head.register_forward_pre_hook(record_decoder)
+    decoded = decoder(motion, text)
+    return features | decoded
 
 
 def test_maps_and_features_are_the_references_in_mode_published(golden: Path) -> None:
-    config, found, weights = read(golden, "text_driven_decoder")
-    made = decoder(config, found, weights, "published")
+    config, tensors, weights = read(golden, "text_driven_decoder")
+    decoder = make_decoder(config, tensors, weights, "published")
 
-    seen = joints(made, found["input.motion_tokens"], found["input.text"])
+    features = decode_with_features(
+        decoder, tensors["input.motion_tokens"], tensors["input.text"]
+    )
 
-    assert_near(seen["maps"], found["expected.maps"])
-    assert_near(seen["normed_maps"], found["expected.normed_maps"])
-    assert_near(seen["decoder"], found["expected.decoder_batch_time"])
+    assert_near(features["maps"], tensors["expected.maps"])
+    assert_near(features["normed_maps"], tensors["expected.normed_maps"])
+    assert_near(features["decoder"], tensors["expected.decoder_batch_time"])
 
 
 def test_time_within_a_clip_is_right_for_published_texts_too(
     golden: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Golden values: texts of the whole batch as published, time within a clip."""
-    config, found, weights = read(golden, "text_driven_decoder")
-    made = decoder(config, found, weights, "right")
-    published = decoder(config, found, weights, "published")
-    monkeypatch.setattr(made, "fuse", published.fuse)
+    config, tensors, weights = read(golden, "text_driven_decoder")
+    decoder = make_decoder(config, tensors, weights, "right")
+    published = make_decoder(config, tensors, weights, "published")
+    monkeypatch.setattr(decoder, "fuse", published.fuse)
 
-    seen = joints(made, found["input.motion_tokens"], found["input.text"])
-
-    assert_near(seen["decoder"], found["right.decoder_clip_time"])
-    assert_near(
-        seen["mask"].flatten(0, 1), found["right.segmentation_text_batch_time_clip"]
+    features = decode_with_features(
+        decoder, tensors["input.motion_tokens"], tensors["input.text"]
     )
+
+    assert_near(features["decoder"], tensors["right.decoder_clip_time"])
+    masks = features["mask"].flatten(0, 1)
+    assert_near(masks, tensors["right.segmentation_text_batch_time_clip"])
 
 
 def test_latents_are_resized_to_their_head_by_nearest_values(golden: Path) -> None:
-    """Golden value: the L1 distance of the reference's latents, resized so, from an
+    """Golden value: L1 distance of the reference's resized latents from an
     autoencoder's.
     """
-    _, found, _ = read(golden, "text_driven_decoder")
-    clips, frames = found["input.motion_tokens"].shape[:2]
-    decoded = found["expected.latents_reference"].unflatten(0, (clips, frames))
-    target = found["input.vae_latents"].unflatten(0, (clips, frames))
+    _, tensors, _ = read(golden, "text_driven_decoder")
+    n_clips, n_frames = tensors["input.motion_tokens"].shape[:2]
+    decoded = tensors["expected.latents_reference"].unflatten(0, (n_clips, n_frames))
+    target = tensors["input.vae_latents"].unflatten(0, (n_clips, n_frames))
     heads = {"image": Head((4, 16)), "latents": Head(tuple(target.shape[1:]))}
-    made = backbones.build(
-        neurons.TINY.model_copy(update={"frames": frames}), SPEC, heads
-    )
-    made.text_seg_dec.register_forward_hook(lambda *_: {"latents": decoded})
-    signal, subject = torch.randn(clips, 7, 1), torch.zeros(clips, dtype=torch.long)
+    config = neurons.TINY.model_copy(update={"frames": n_frames})
+    model = backbones.build(config, SPEC, heads)
+    model.text_seg_dec.register_forward_hook(lambda *_: {"latents": decoded})
+    signal = torch.randn(n_clips, 7, 1)
+    subject = torch.zeros(n_clips, dtype=torch.long)
 
     with torch.no_grad():
-        latents = backbones.predict(made, heads, signal, subject, ["latents"])
+        predicted = backbones.predict(model, heads, signal, subject, ["latents"])
     l1 = parts.load("losses", "l1").Config().build()
-    distance = l1(latents["latents"], target, LossContext())
+    distance = l1(predicted["latents"], target, LossContext())
 
-    # the same values in another order
-    assert distance == pytest.approx(found["expected.l1_reference"].item(), rel=1e-5)
+    # the sum has another order
+    expected = tensors["expected.l1_reference"].item()
+    assert distance == pytest.approx(expected, rel=1e-5)
 
 
-def drawn_by_name(seed: int, name: str, shape: Sequence[int]) -> Tensor:
-    """Draw numbers as the golden folder's README says, from the file's seed."""
+def draw_by_name(seed: int, name: str, shape: Sequence[int]) -> Tensor:
+    """Draw numbers by the rule of the golden folder's README."""
     random = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
     return torch.randn(tuple(shape), generator=random)
 
 
-def by_rule(seed: int, name: str, shape: torch.Size) -> Tensor:
-    """Make a weight as the golden folder's README says."""
-    drawn = drawn_by_name(seed, name, shape)
+def draw_weight(seed: int, name: str, shape: torch.Size) -> Tensor:
+    """Draw a weight by the rule of the golden folder's README."""
     if ".weights." in name:
         return torch.full(shape, 0.7)
+    values = draw_by_name(seed, name, shape)
     if len(shape) > 1:
-        return drawn / shape[1:].numel() ** 0.5
-    return 1 + 0.1 * drawn if name.endswith("weight") else 0.1 * drawn
+        return values / shape[1:].numel() ** 0.5
+    return 1 + 0.1 * values if name.endswith("weight") else 0.1 * values
 
 
-def assert_begins(value: Tensor, first: Tensor) -> None:
-    assert torch.equal(value.flatten()[: len(first)], first)
+def assert_starts_with(value: Tensor, first_values: Tensor) -> None:
+    assert torch.equal(value.flatten()[: len(first_values)], first_values)
 
 
 def test_at_its_real_widths_the_decoder_is_the_references(golden: Path) -> None:
-    """Golden values: two clips of three frames; of these inputs the file holds the
-    first values alone.
-    """
-    config, found, _ = read(golden, "decoder_real_width")
+    """Golden values: two clips of three frames, with the first values of the inputs."""
+    config, tensors, _ = read(golden, "decoder_real_width")
     seed = config["seed"]
-    made = TextDrivenDecoder(neurons.Config(mode="published"), 1664, 1280, 4)
-    filled(
-        made,
-        {
-            name: by_rule(seed, name, each.shape)
-            for name, each in made.state_dict().items()
-        },
+    decoder = TextDrivenDecoder(neurons.Config(mode="published"), 1664, 1280, 4)
+    weights = {}
+    for name, value in decoder.state_dict().items():
+        weights[name] = draw_weight(seed, name, value.shape)
+    load_weights(decoder, weights)
+    n_frames = len(tensors["expected.segmentation_reference"]) // 2
+    motion = draw_by_name(seed, "input.motion_tokens", (2, n_frames, 16, 1664))
+    text = draw_by_name(seed, "input.text", (2, 1280))
+    assert_starts_with(motion, tensors["input.motion_tokens.head"])
+    assert_starts_with(text, tensors["input.text.head"])
+    assert_starts_with(decoder.q.weight, tensors["weights.q.weight.head"])
+
+    decoded = decoder(motion, text)
+    decoder.mode = "right"
+    without_text = decoder(motion, None)
+
+    masks = decoded["mask"].flatten(0, 1)
+    latents = decoded["latents"].flatten(0, 1)
+    assert_near(masks, tensors["expected.segmentation_reference"])
+    assert_near(latents, tensors["expected.latents_reference"])
+    masks = without_text["mask"].flatten(0, 1)
+    assert_near(masks, tensors["right.segmentation_no_text"])
+
+
+@pytest.fixture
+def caption_head(golden: Path) -> tuple[CaptionHead, dict[str, Any], Golden]:
+    """The caption head with the reference's weights, and its config and tensors."""
+    config, tensors, weights = read(golden, "caption")
+    settings = neurons.Config(
+        vocabulary=config["vocab"],
+        caption_width=config["n_embd"],
+        caption_layers=config["n_layer"],
+        caption_heads=config["n_head"],
+        caption_positions=config["n_positions"],
     )
-    frames = len(found["expected.segmentation_reference"])
-    shapes = {
-        "input.motion_tokens": (2, frames // 2, 16, 1664),
-        "input.text": (2, 1280),
-    }
-    inputs = [drawn_by_name(seed, name, shape) for name, shape in shapes.items()]
-    for name, value in zip(shapes, inputs, strict=True):
-        assert_begins(value, found[f"{name}.head"])
-
-    decoded = made(*inputs)
-    made.mode = "right"
-    without = made(inputs[0], None)
-
-    assert_begins(made.q.weight, found["weights.q.weight.head"])
-    assert_near(decoded["mask"].flatten(0, 1), found["expected.segmentation_reference"])
-    assert_near(decoded["latents"].flatten(0, 1), found["expected.latents_reference"])
-    assert_near(without["mask"].flatten(0, 1), found["right.segmentation_no_text"])
+    head = CaptionHead(settings, config["prefix"], config["greedy_steps"]["plain"])
+    load_weights(head, weights)
+    return head, config, tensors
 
 
-def test_the_caption_head_is_the_references(golden: Path) -> None:
-    config, found, weights = read(golden, "caption")
-    theirs = {
-        "vocabulary": "vocab",
-        "caption_width": "n_embd",
-        "caption_layers": "n_layer",
-    }
-    theirs |= {"caption_heads": "n_head", "caption_positions": "n_positions"}
-    sizes = neurons.Config(**{ours: config[name] for ours, name in theirs.items()})
-    made = CaptionHead(sizes, config["prefix"], config["greedy_steps"]["plain"])
-    filled(made, weights)
+def test_the_caption_head_predicts_as_the_reference(caption_head) -> None:
+    head, config, tensors = caption_head
+    ids = tensors["input.tokens"]
 
-    logits = made(found["input.text"], found["input.tokens"])
+    logits = head(tensors["input.text"], ids)
 
-    assert_near(logits, found["expected.logits"])
-    ids = found["input.tokens"]
-    accuracy = (logits.argmax(-1) == ids)[ids != config["ignore_index"]].float().mean()
-    assert_near(accuracy, found["expected.accuracy"])
-    greedy = found[f"expected.greedy_{config['greedy_steps']['plain']}"]
-    assert torch.equal(made.write(found["input.text"], 1000), greedy)
-    written = greedy[0].tolist()
-    # an id ends the caption where it is written first
-    stop = written.index(end := written[3])
-    assert made.write(found["input.text"][:1], end)[
-        0, stop + 1 :
-    ].unique().tolist() == [0]
+    assert_near(logits, tensors["expected.logits"])
+    is_correct = logits.argmax(-1) == ids
+    accuracy = is_correct[ids != config["ignore_index"]].float().mean()
+    assert_near(accuracy, tensors["expected.accuracy"])
+
+
+def test_captions_are_written_as_by_the_reference(caption_head) -> None:
+    head, config, tensors = caption_head
+    text = tensors["input.text"]
+    expected = tensors[f"expected.greedy_{config['greedy_steps']['plain']}"]
+
+    assert torch.equal(head.write(text, 1000), expected)
+    # an id ends the caption where it is first written
+    ids = expected[0].tolist()
+    end = ids[3]
+    first_end = ids.index(end)
+    shorter = head.write(text[:1], end)[0]
+    assert shorter[first_end + 1 :].unique().tolist() == [0]
 
 
 SPEC = SignalSpec((), 1, (1, 2), (7, 5))
@@ -290,8 +322,10 @@ HEADS = {
     "motion": Head((2, 4, 16)),
     "text": Head((6,)),
     "mask": Head((2, 1, 4, 4)),
+    "latents": Head((2, 4, 3, 3)),
+    "concepts": Head((5,)),
+    "caption": Head((8,)),
 }
-HEADS |= {"latents": Head((2, 4, 3, 3)), "concepts": Head((5,)), "caption": Head((8,))}
 
 
 @pytest.fixture
@@ -300,75 +334,73 @@ def model() -> nn.Module:
     return backbones.build(neurons.TINY, SPEC, HEADS)
 
 
-def shapes(found: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(each.shape[1:]) for name, each in found.items()}
+def get_shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each head without the batch."""
+    return {name: tuple(value.shape[1:]) for name, value in tensors.items()}
 
 
-def test_every_part_learns_from_what_the_prior_makes_of_noised_targets(
-    model: nn.Module,
-) -> None:
-    signal, subject = torch.randn(3, 7, 1), torch.zeros(3, dtype=torch.long)
+def test_every_part_learns_from_the_tokens_of_the_prior(model: nn.Module) -> None:
+    signal = torch.randn(3, 7, 1)
+    subject = torch.zeros(3, dtype=torch.long)
     targets = {name: torch.rand(3, *head.shape) for name, head in HEADS.items()}
     targets["caption"] = torch.randint(1, 16, (3, 8)).float()
 
     predicted, replaced = backbones.learn(
         model, HEADS, signal, subject, targets, LossContext()
     )
-    sum(each.square().sum() for each in predicted.values()).backward()
+    sum(value.square().sum() for value in predicted.values()).backward()
 
-    expected = {name: head.shape for name, head in HEADS.items()}
-    assert shapes(predicted) == {**expected, "caption": (8, 16), "denoised": (4, 16)}
-    assert replaced.keys() == {"denoised"} and torch.equal(
-        replaced["denoised"], targets["image"]
-    )
-    idle = {
-        name.partition(".weight")[0]
-        for name, each in model.named_parameters()
-        if each.grad is None
-    }
+    expected_shapes = {name: head.shape for name, head in HEADS.items()}
+    expected_shapes |= {"caption": (8, 16), "denoised": (4, 16)}
+    assert get_shapes(predicted) == expected_shapes
+    assert replaced.keys() == {"denoised"}
+    assert torch.equal(replaced["denoised"], targets["image"])
+    idle = {name for name, p in model.named_parameters() if p.grad is None}
     assert idle == {
-        "brain.ridge.linears.2",
+        "brain.ridge.linears.2.weight",
         "brain.ridge.linears.2.bias",
-        # fixed, as in the reference
+        # not trained in the reference either
         "prior.net.causal_transformer.layers.0.0.rotary_emb.freqs",
-        "text_seg_dec.k",
+        "text_seg_dec.k.weight",
     }
 
 
-def test_decoding_samples_tokens_by_the_seed_of_a_row_whatever_the_batch(
+def test_tokens_are_sampled_by_the_seed_of_each_row(
     model: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(neurons, "SIGNALS_PER_BATCH", 2)
-    model, signal, subject = (
-        model.eval(),
-        torch.randn(5, 7, 1),
-        torch.zeros(5, dtype=torch.long),
-    )
+    model.eval()
+    signal = torch.randn(5, 7, 1)
+    subject = torch.zeros(5, dtype=torch.long)
 
     decoded = backbones.decode(model, HEADS, signal, subject, range(5))
-    found = decoded.tensors
-    other = backbones.decode(model, HEADS, signal, subject, range(1, 6)).tensors
-    alone = backbones.decode(model, HEADS, signal[3:4], subject[3:4], [3]).tensors
+    with_other_seeds = backbones.decode(model, HEADS, signal, subject, range(1, 6))
+    single = backbones.decode(model, HEADS, signal[3:4], subject[3:4], [3])
 
-    assert (
-        found.keys() == HEADS.keys() - {"motion"} and len(decoded.texts["caption"]) == 5
-    )
-    assert (
-        decoded.texts["caption"][2]
-        == model.vocabulary.decode(found["caption"][2].tolist())
-        != ""
-    )
-    assert not torch.allclose(found["latents"], other["latents"], atol=1e-3)
-    for name, each in alone.items():
-        assert torch.allclose(each, found[name][3:4], atol=1e-5)
-    assert 0 <= found["mask"].min() <= found["mask"].max() <= 1
+    heads = decoded.tensors
+    assert heads.keys() == HEADS.keys() - {"motion"}
+    latents = with_other_seeds.tensors["latents"]
+    assert not torch.allclose(heads["latents"], latents, atol=1e-3)
+    for name, value in single.tensors.items():
+        assert torch.allclose(value, heads[name][3:4], atol=1e-5)
+    assert 0 <= heads["mask"].min() <= heads["mask"].max() <= 1
+    captions = decoded.texts["caption"]
+    assert len(captions) == 5
+    assert captions[2] != ""
+    assert captions[2] == model.vocabulary.decode(heads["caption"][2].tolist())
+
+
+def test_named_heads_are_predicted_alone(model: nn.Module) -> None:
+    model.eval()
+    signal = torch.randn(5, 7, 1)
+    subject = torch.zeros(5, dtype=torch.long)
+
     with torch.no_grad():
         image = backbones.predict(model, HEADS, signal, subject, ["image"])
-        text = backbones.predict(model, HEADS, signal, subject, ["text"])["text"]
-        every = backbones.predict(model, HEADS, signal, subject)
-    assert shapes(image) == {"image": (4, 16)} and torch.equal(
-        image["image"], every["image"]
-    )
-    assert torch.equal(text, every["text"]) and shapes(every) == {
-        n: head.shape for n, head in HEADS.items()
-    }
+        text = backbones.predict(model, HEADS, signal, subject, ["text"])
+        heads = backbones.predict(model, HEADS, signal, subject)
+
+    assert get_shapes(image) == {"image": (4, 16)}
+    assert torch.equal(image["image"], heads["image"])
+    assert torch.equal(text["text"], heads["text"])
+    assert get_shapes(heads) == {name: head.shape for name, head in HEADS.items()}

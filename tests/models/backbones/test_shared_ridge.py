@@ -1,6 +1,4 @@
-"""The shared ridge is scikit-learn's on all subjects, and continues from the map of
-another model.
-"""
+"""Shared ridges compared with scikit-learn and with the reference of calibration."""
 
 import json
 import runpy
@@ -20,142 +18,129 @@ from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
 
 HEADS = {"latent": Head((2, 2)), "text": Head((3,))}
-CHANNELS, SAMPLES, ALPHA = 4, 5, 7.0
-FEW, MANY = (8, 6), (30, 25)
-"""Signals of two subjects: fewer than the 20 features, or more."""
-Drawn = list[tuple[Tensor, dict[str, Tensor]]]
+CHANNELS = 4
+SAMPLES = 5
+ALPHA = 7.0
+FEW_SIGNALS = (8, 6)
+"""Numbers of signals of two subjects, together fewer than the 20 features."""
+MANY_SIGNALS = (30, 25)
+SubjectData = tuple[Tensor, dict[str, Tensor]]
+"""Signals [N, C, T], and targets by head."""
 
 
-def drawn(counts: tuple[int, ...]) -> Drawn:
-    """Signals [N, C, T] and targets of each subject, neither of mean 0."""
+def draw_subjects(counts: tuple[int, ...]) -> list[SubjectData]:
+    """Draw signals and targets of each subject, whose means are not 0."""
     random = torch.Generator().manual_seed(sum(counts))
     mixing = torch.randn(CHANNELS * SAMPLES, 7, generator=random)
     subjects = []
     for count in counts:
         signal = torch.randn(count, CHANNELS, SAMPLES, generator=random) + 2
-        values = (
-            signal.flatten(1) @ mixing + 3 * torch.randn(count, 7, generator=random) + 5
-        )
-        subjects.append(
-            (
-                signal,
-                {"latent": values[:, :4].unflatten(1, (2, 2)), "text": values[:, 4:]},
-            )
-        )
+        noise = 3 * torch.randn(count, 7, generator=random)
+        values = signal.flatten(1) @ mixing + noise + 5
+        targets = {"latent": values[:, :4].unflatten(1, (2, 2)), "text": values[:, 4:]}
+        subjects.append((signal, targets))
     return subjects
 
 
-def stacked(subjects: Drawn) -> tuple[np.ndarray, np.ndarray]:
-    """Features [N, F] and outputs [N, 7] of all subjects."""
-    features = torch.cat([signal.flatten(1) for signal, _ in subjects])
-    values = [
-        torch.cat([target.flatten(1) for target in targets.values()], 1)
-        for _, targets in subjects
-    ]
-    return features.double().numpy(), torch.cat(values).double().numpy()
+def join_heads(tensors: dict[str, Tensor]) -> np.ndarray:
+    """Join heads to vectors [N, 7]."""
+    return torch.cat([value.flatten(1) for value in tensors.values()], 1).numpy()
 
 
-def built(**knobs: Any) -> SharedRidge:
+def build(**settings: Any) -> SharedRidge:
+    """Make a ridge for two subjects of four sensors."""
     spec = SignalSpec(tuple("ABCD"), SAMPLES, (1, 4), (CHANNELS, CHANNELS))
-    return backbones.build(Config(**{"alpha": ALPHA, **knobs}), spec, HEADS)
+    return backbones.build(Config(**{"alpha": ALPHA, **settings}), spec, HEADS)
 
 
-def fitted(model: SharedRidge, subjects: Drawn) -> SharedRidge:
+def fit(model: SharedRidge, subjects: list[SubjectData]) -> SharedRidge:
+    """Fit a ridge to all subjects."""
     for number, (signal, targets) in enumerate(subjects):
-        # a function of its own for each subject
-        def gather(
+
+        def read_targets(
             rows: slice, targets: dict[str, Tensor] = targets
         ) -> dict[str, Tensor]:
             return {name: target[rows] for name, target in targets.items()}
 
-        model.fit(number, signal, gather, signal[:0])
+        model.fit(number, signal, read_targets, signal[:0])
     model.solve()
     return model.eval()
 
 
-def predicted(model: SharedRidge, signal: Tensor) -> np.ndarray:
-    return (
-        torch.cat([value.flatten(1) for value in model(signal).values()], 1)
-        .double()
-        .numpy()
-    )
-
-
-CASES = [(FEW, True, 27 * 3), (MANY, False, 1 << 26), (MANY, True, 27 * 3)]
-"""Counts, whether there is an intercept, and numbers at once: all rows in one block, or
-three.
-"""
-
-
-def test_it_is_scikit_learns_on_all_signals_whether_these_or_features_are_more(
+@pytest.mark.parametrize(
+    ("counts", "intercept", "block_numbers"),
+    [
+        (FEW_SIGNALS, True, 27 * 3),  # blocks of three rows
+        (MANY_SIGNALS, False, 1 << 26),
+        (MANY_SIGNALS, True, 27 * 3),
+    ],
+)
+def test_the_map_is_scikit_learns_on_the_signals_of_all_subjects(
+    counts: tuple[int, ...],
+    intercept: bool,
+    block_numbers: int,
     monkeypatch: pytest.MonkeyPatch,
 ):
     linear_model = pytest.importorskip("sklearn.linear_model")
-    new, _ = drawn((9,))[0]
-    for counts, intercept, numbers in CASES:
-        monkeypatch.setattr(shared_ridge, "MAX_TARGET_NUMBERS", numbers)
-        subjects = drawn(counts)
+    monkeypatch.setattr(shared_ridge, "MAX_TARGET_NUMBERS", block_numbers)
+    subjects = draw_subjects(counts)
+    test_signal, _ = draw_subjects((9,))[0]
 
-        model = fitted(built(intercept=intercept), subjects)
+    model = fit(build(intercept=intercept), subjects)
+    predicted = model(test_signal)
 
-        reference = linear_model.Ridge(alpha=ALPHA, fit_intercept=intercept).fit(
-            *stacked(subjects)
-        )
-        expected = reference.predict(new.flatten(1).double().numpy())
-        # sums of 20 products in float32
-        assert np.abs(predicted(model, new) - expected).max() < 1e-4
-        shapes = {name: value.shape for name, value in model(new).items()}
-        assert shapes == {"latent": (9, 2, 2), "text": (9, 3)}
-        np.testing.assert_allclose(model.weight.T, reference.coef_, atol=1e-6)
+    features = torch.cat([signal.flatten(1) for signal, _ in subjects])
+    targets = np.concatenate([join_heads(targets) for _, targets in subjects])
+    reference = linear_model.Ridge(alpha=ALPHA, fit_intercept=intercept)
+    reference.fit(features.double().numpy(), targets.astype(np.float64))
+    expected = reference.predict(test_signal.flatten(1).double().numpy())
+    # sums of 20 products in float32
+    assert np.abs(join_heads(predicted) - expected).max() < 1e-4
+    shapes = {name: value.shape for name, value in predicted.items()}
+    assert shapes == {"latent": (9, 2, 2), "text": (9, 3)}
+    np.testing.assert_allclose(model.weight.T, reference.coef_, atol=1e-6)
 
 
 def test_subjects_with_other_sensors_are_refused():
     spec = SignalSpec((), 1, (1, 4), (40, 15))
 
-    with pytest.raises(
-        BrainhiveError, match="subjects have different widths: 40, 15"
-    ) as caught:
+    with pytest.raises(BrainhiveError, match="40, 15") as caught:
         backbones.build(Config(), spec, HEADS)
     assert caught.value.hint
 
 
-def test_it_is_the_reference_ridge_of_calibration_from_zero_and_from_the_shared_map(
-    golden: Path,
-):
-    """cohort.py states its penalty, and draws signals of several subjects who saw the
-    same pictures.
-    """
+def test_it_is_the_reference_ridge_of_calibration(golden: Path):
+    """Golden values: cohort.py, with its penalty and simulated subjects."""
     cohort = runpy.run_path(str(golden / "calibrate" / "cohort.py"))
     settings = json.loads((golden / "calibrate" / "cohort.json").read_text())
-    # the first is 0
-    data, count = cohort["cohort"](settings["seed"], 1), settings["sizes"][1]
+    data = cohort["cohort"](settings["seed"], 1)
+    n_pictures = settings["sizes"][1]
 
-    # signals and features of the sources, and of so many pictures of a new subject
+    # signals and features of the source subjects, and of a new subject
     sources = [cohort["whitener"](signal) @ signal for signal in data["sources"]]
     features = data["pictures"]["train"]
-    new = (cohort["whitener"](data["pool"][0]) @ data["pool"][0])[:count]
-    target = data["pictures"]["pool"][:count]
-    shared = cohort["ridge"](
-        np.concatenate(sources), np.tile(features, (len(sources), 1))
-    )
+    pool = data["pool"][0]
+    new_signal = (cohort["whitener"](pool) @ pool)[:n_pictures]
+    new_features = data["pictures"]["pool"][:n_pictures]
+    all_features = np.tile(features, (len(sources), 1))
+    shared_map = cohort["ridge"](np.concatenate(sources), all_features)
 
-    def fresh() -> SharedRidge:
+    def build_ridge() -> SharedRidge:
         config = Config(alpha=cohort["PENALTY"], intercept=False)
-        return SharedRidge(config, new[0].size, {"token": Head((target.shape[1],))})
+        head = Head((new_features.shape[1],))
+        return SharedRidge(config, new_signal[0].size, {"token": head})
 
-    def subject(
-        signal: np.ndarray, values: np.ndarray
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def as_subject(signal: np.ndarray, values: np.ndarray) -> SubjectData:
         return torch.from_numpy(signal), {"token": torch.from_numpy(values)}
 
-    model = fitted(fresh(), [subject(signal, features) for signal in sources])
-    np.testing.assert_allclose(model.weight, shared, rtol=0, atol=1e-6)
+    new_subject = as_subject(new_signal, new_features)
+    model = fit(build_ridge(), [as_subject(signal, features) for signal in sources])
+    np.testing.assert_allclose(model.weight, shared_map, rtol=0, atol=1e-6)
 
-    fitted(model, [subject(new, target)])
-    np.testing.assert_allclose(
-        model.weight, cohort["ridge"](new, target, shared), rtol=0, atol=1e-6
-    )
-    scratch = fitted(fresh(), [subject(new, target)])
-    np.testing.assert_allclose(
-        scratch.weight, cohort["ridge"](new, target), rtol=0, atol=1e-6
-    )
+    # from the shared map, and from zero
+    fit(model, [new_subject])
+    expected = cohort["ridge"](new_signal, new_features, shared_map)
+    np.testing.assert_allclose(model.weight, expected, rtol=0, atol=1e-6)
+    from_zero = fit(build_ridge(), [new_subject])
+    expected = cohort["ridge"](new_signal, new_features)
+    np.testing.assert_allclose(from_zero.weight, expected, rtol=0, atol=1e-6)

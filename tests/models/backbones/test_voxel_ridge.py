@@ -1,6 +1,4 @@
-"""The subject-wise ridge: each signal through its subject's map, and the penalty on the
-maps.
-"""
+"""Voxel ridge: a map for each subject, and the penalty on the maps."""
 
 import pytest
 import torch
@@ -17,15 +15,17 @@ def model():
 
 
 def test_a_mixed_batch_is_encoded_as_each_signal_alone(model):
-    voxels, subject = torch.randn(5, 6, 1), torch.tensor([2, 0, 2, 1, 0])
+    voxels = torch.randn(5, 6, 1)
+    subject = torch.tensor([2, 0, 2, 1, 0])
 
-    alone = [model(voxels[i : i + 1], subject[i : i + 1]) for i in range(5)]
+    tokens = [model(voxels[i : i + 1], subject[i : i + 1]) for i in range(5)]
 
-    torch.testing.assert_close(model(voxels, subject), torch.cat(alone))
+    torch.testing.assert_close(model(voxels, subject), torch.cat(tokens))
 
 
 def test_the_penalty_adds_the_gradient_of_the_squared_weights(model):
-    voxels, subject = torch.randn(4, 6, 1), torch.tensor([0, 1, 0, 1])
+    voxels = torch.randn(4, 6, 1)
+    subject = torch.tensor([0, 1, 0, 1])
 
     def gradient(l2):
         model.l2 = l2
