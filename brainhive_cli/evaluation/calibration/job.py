@@ -278,7 +278,7 @@ class Job:
             run = open_model(self.recipe.align_run, self.recipe.paths)
             reader = replace(reader, run=run)
         # pictures have several single trials, so fewer pictures are read
-        max_pictures = few_shot.MAX_REFERENCES // (4 if self.needs_trials else 1)
+        max_pictures = few_shot.MAX_REFERENCE_TOKENS // (4 if self.needs_trials else 1)
         recordings = []
         for subject in reader.cell.trained_on:
             trials = read_raw(

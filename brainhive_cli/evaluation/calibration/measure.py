@@ -26,8 +26,8 @@ from brainhive_cli.measurement.retrieval import depends_on_other_trials
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.recipe import Recipe as Training
 from brainhive_cli.training.alignment.trained.few_shot import (
-    FEWEST_PICTURES,
     FINE_TUNING,
+    MIN_TRANSFER_PICTURES,
     PERMUTED_TRANSFER,
     SUBJECT_LAYER,
     TRAINED_ARMS,
@@ -35,7 +35,7 @@ from brainhive_cli.training.alignment.trained.few_shot import (
     ZERO_SHOT,
     PersonModel,
     SourceModel,
-    fixed_pull,
+    choose_pull,
 )
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import TrainedRun
@@ -163,8 +163,8 @@ def fit_decoder(
     if arm == ZERO_SHOT:
         return base.zero_shot
     if arm in (TRANSFER, PERMUTED_TRANSFER):
-        has_few_pictures = len(trials.stimulus) < FEWEST_PICTURES
-        if pull is None or (has_few_pictures and base.decodes_strangers(trials)):
+        has_few_pictures = len(trials.stimulus) < MIN_TRANSFER_PICTURES
+        if pull is None or (has_few_pictures and base.can_decode_new_people(trials)):
             return base.zero_shot
 
     for config in recipe.alignments:
@@ -257,7 +257,7 @@ def find_fixed_pulls(job: Job, cell: Cell) -> Strength | None:
     fixed_pulls: dict[str, float | None] = {}
     for name, is_selected in zip(job.amounts, selections, strict=True):
         n_pictures = int(is_selected.any(1).sum())
-        fixed_pulls[name] = fixed_pull(n_pictures)
+        fixed_pulls[name] = choose_pull(n_pictures)
     if not pulls:
         return Strength(pulls=fixed_pulls, chosen_by="number of pictures")
     chosen_by = "another model" if job.has_start() else "one person"
@@ -324,7 +324,7 @@ def choose_pulls(
 
             # strengths in order, the nearest to zero-shot first
             strengths: list[float | None] = []
-            if base.decodes_strangers(person.tested):
+            if base.can_decode_new_people(person.tested):
                 strengths.append(None)
             strengths += sorted(recipe.transfer.pulls, reverse=True)
             for strength in strengths:

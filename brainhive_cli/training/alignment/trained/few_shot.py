@@ -1,6 +1,4 @@
-"""Models for a new person: a model of other people, fitted to few recordings of one who
-is new to it.
-"""
+"""Adaptation of a model of other people to a new person with few recordings."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +19,7 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned import TrainingHistory
 from brainhive_cli.data.targets.model_input import spec_of
 from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.stages import Stage, Train
 from brainhive_cli.training.alignment.terms import Term
@@ -42,44 +41,43 @@ TRAINED_ARMS = (
     PERMUTED_TRANSFER,
     PERMUTED_SCRATCH,
 )
-"""Arms that learn from labelled pictures; those of alignments are called as their
-parts.
-"""
+"""Arms that are trained on labelled pictures. Arms of alignments are named by part."""
 ARMS = (ZERO_SHOT, *TRAINED_ARMS)
-FEWEST_PICTURES = 5
-"""Pictures from which transfer trains; below, it is zero-shot."""
+MIN_TRANSFER_PICTURES = 5
+"""Smallest number of pictures for transfer. With fewer, transfer is zero-shot."""
 FIXED_PULLS = ((50, 0.3), (200, 0.1), (600, 0.03))
-"""Strength of transfer (`train.start_pull`) up to so many pictures where no other
-people choose it, and 0 beyond: about the best of the demo with eight people.
+"""Largest number of pictures, and strength of transfer (`train.start_pull`) up to it,
+where no other people choose the strength. It is 0 for more pictures. The values are
+about the best of the demo with eight people.
 """
-LAYER_LR = 10
-"""Factor of the learning rate of a subject layer alone, which is small and starts as
-the identity: of 1, 10 and 30 the one that gains from 100 pictures of the demo without
-losing much at 20.
+LAYER_LR_FACTOR = 10
+"""Factor of the learning rate of a subject layer, which is small and starts as the
+identity. Of 1, 10 and 30, it gains from 100 pictures of the demo and loses little at
+20.
 """
-MAX_REFERENCES = 2000
-"""Tokens of training subjects that alignments of tokens are fitted to, evenly
-spaced.
-"""
-SIGNALS_AT_ONCE = 1024
+MAX_REFERENCE_TOKENS = 2000
+"""Largest number of tokens of training subjects to which alignments are fitted."""
+SIGNALS_PER_BLOCK = 1024
 
 
-def fixed_pull(pictures: int) -> float:
-    """Choose the strength of transfer by the number of pictures alone."""
-    return next((pull for most, pull in FIXED_PULLS if pictures <= most), 0.0)
+def choose_pull(n_pictures: int) -> float:
+    """Choose the strength of transfer from the number of pictures alone."""
+    for max_pictures, pull in FIXED_PULLS:
+        if n_pictures <= max_pictures:
+            return pull
+    return 0.0
 
 
 @dataclass(frozen=True)
 class PersonModel:
-    """A model, with the alignments of a new person before and after it.
+    """Model of a person, with alignments of the signals and the tokens.
 
     Attributes:
         model: The model.
-        normaliser: Of the person's signals; None where the model reads them as they
-            are.
-        align: Map of tokens [N, D]; None for none.
-        subject: Number of the person, if the model has learned from that person; else
-            None.
+        normaliser: Normaliser of the person's signals. None if they are read as
+            recorded.
+        align: Function that aligns tokens [N, D], or None.
+        subject: Number of the person, if the model was trained on the person.
     """
 
     model: Aligner
@@ -89,104 +87,90 @@ class PersonModel:
 
     @torch.inference_mode()
     def encode(self, signal: Float32 | Tensor) -> Tensor:
-        """Encode a person's signals [N, C, T], not normalised, as the tokens [N, D]
-        that retrieval compares.
+        """Encode signals of the person as the tokens [N, D] that retrieval compares.
+
+        Args:
+            signal: Signals [N, C, T] that are not normalised.
 
         Raises:
-            BrainhiveError: if the model cannot decode a person whom it was not trained
-                on.
+            BrainhiveError: if the model cannot decode a new person.
         """
-        # voxels of another person are not those that a normalisation is of
-        model, normaliser = self.model, self.normaliser
+        model = self.model
+        normaliser = self.normaliser
         if normaliser is not None and normaliser.matrix.shape[0] != signal.shape[1]:
             raise BrainhiveError(
                 "the person has other channels or voxels", "leave zero-shot out of arms"
             )
-
-        # tokens in blocks
-        tokens = []
-        for start in range(0, len(signal), SIGNALS_AT_ONCE):
-            part = np.asarray(signal[start : start + SIGNALS_AT_ONCE], np.float32)
-            read = torch.from_numpy(
-                part if normaliser is None else normaliser(part)
-            ).to(model.device)
-            tokens.append(
-                model.encode_signal(
-                    read, model.make_subject_index(self.subject, len(read))
-                ).float()
-            )
-        joined = torch.cat(tokens)
-        return joined if self.align is None else self.align(joined)
+        blocks = []
+        for start in range(0, len(signal), SIGNALS_PER_BLOCK):
+            block = np.asarray(signal[start : start + SIGNALS_PER_BLOCK], np.float32)
+            if normaliser is not None:
+                block = normaliser(block)
+            index = model.make_subject_index(self.subject, len(block))
+            inputs = torch.from_numpy(block).to(model.device)
+            blocks.append(model.encode_signal(inputs, index).float())
+        tokens = torch.cat(blocks)
+        return tokens if self.align is None else self.align(tokens)
 
 
 @dataclass(frozen=True)
 class SourceModel:
-    """A model of other people, with all that goes on from it to a new person.
+    """Model of other people that is adapted to a new person.
 
     Attributes:
-        model: The model; it has not learned from the person.
-        targets: Targets of the training stimuli, by the fuser's key.
-        terms: The loss that trained it.
-        train: How it was trained; epochs and learning rate were chosen for other
-            people.
-        trained: Training signals of the people whom it learned from, not normalised, at
-            least one.
-        fuser: A prior's fusion encoder, which stays frozen; None where the model
-            learned its own.
+        model: Model that was not trained on the person.
+        targets: Targets of the training stimuli, keyed by the key of the embedding.
+        terms: Loss terms of the training.
+        train: Settings of the training, whose epochs and learning rate were chosen for
+            other people.
+        training_trials: Training signals of at least one training subject, not
+            normalised.
+        fuser: Frozen fusion encoder of a prior. None if the model has its own fuser.
     """
 
     model: Aligner
     targets: Targets
     terms: Sequence[Term]
     train: Train
-    trained: Sequence[Trials]
+    training_trials: Sequence[Trials]
     fuser: torch.nn.Module | None = None
-    # by part and trials of a picture
+    # keyed by the config of the normalisation and the number of trials of a picture
     _statistics: dict[Any, Any] = field(default_factory=dict, init=False)
 
     @property
     def is_closed_form(self) -> bool:
-        """Whether models are fitted in one pass, so that there are no epochs and no
-        strength of transfer.
-        """
+        """Return True if models are fitted without epochs, so without a pull."""
         return is_closed_form(self.model.layout)
 
     @cached_property
     def normalisation(self) -> Any:
-        """The part that normalised the signals of each person by their own; None where
-        none did.
-        """
+        """Config that normalised each training subject by its own signals, or None."""
         value = self.model.layout.spec.signal.get("normalise", "none")
         return None if value == "none" else parts.resolve("normalisations", value)
 
     @cached_property
     def zero_shot(self) -> PersonModel:
-        """The model for a person of whom nothing was recorded: normalised by the mean
-        of other people.
-        """
-        learned = self.model.learned
-        # no normalisation, or the mean one that the model itself has
-        if self.normalisation is None or learned.normaliser is not None:
-            return PersonModel(self.model, learned.normaliser)
+        """Model for a person without recordings, normalised by the mean of others.
 
-        # otherwise average those of its people, if all have the same channels
-        normalisers = [*learned.normalisers.values()]
-        if not normalisers or len({each.matrix.shape for each in normalisers}) > 1:
+        Raises:
+            BrainhiveError: if the others have different channels or voxels.
+        """
+        history = self.model.learned
+        if self.normalisation is None or history.normaliser is not None:
+            return PersonModel(self.model, history.normaliser)
+        normalisers = list(history.normalisers.values())
+        if len({normaliser.matrix.shape for normaliser in normalisers}) != 1:
             raise BrainhiveError(
-                "nothing of the person is known, and the model reads signals by "
+                "the person has no recordings, but the model normalises signals by "
                 f"{self.normalisation.kind}",
-                "leave zero-shot out of arms, or a model without signal.normalise",
+                "leave zero-shot out of arms, or use a model without signal.normalise",
             )
-        mean, matrix = (
-            np.mean([getattr(each, name) for each in normalisers], 0)
-            for name in ("mean", "matrix")
-        )
+        mean = np.mean([normaliser.mean for normaliser in normalisers], 0)
+        matrix = np.mean([normaliser.matrix for normaliser in normalisers], 0)
         return PersonModel(self.model, Normaliser(mean, matrix))
 
-    def decodes_strangers(self, trials: Trials) -> bool:
-        """Whether the model decodes a person whom nothing was learned of, tried on the
-        first signal.
-        """
+    def can_decode_new_people(self, trials: Trials) -> bool:
+        """Return True if the model encodes the first trial without adaptation."""
         try:
             self.zero_shot.encode(trials.read(slice(1)))
         except BrainhiveError:
@@ -194,46 +178,39 @@ class SourceModel:
         return True
 
     def align_signals(self, config: Any, trials: Trials) -> PersonModel:
-        """Align a person's signals without labels.
+        """Align the signals of a person without labels.
 
-        Signals of a model that was trained on aligned ones are aligned as these were;
-        else the person's are brought to the mean statistics of the people whom the
-        model learned from.
+        If the training signals were aligned, the person's are aligned in the same way.
+        Otherwise they get the mean statistics of the training subjects.
 
         Args:
-            config: Part of the shelf `normalisations`.
-            trials: The person's recordings, not normalised; their stimuli have no part
-                in it.
+            config: Config of the shelf `normalisations`.
+            trials: Trials of the person, not normalised.
 
         Raises:
-            BrainhiveError: if the model was trained on signals that were normalised in
-                another way.
+            BrainhiveError: if the training signals were normalised in another way.
         """
         self.require_alignment(config, trials)
-        # statistics of the person's average signals, whatever stimuli these were of
         normaliser = config.build(config.measure([trials.averages]))
         if self.normalisation is not None:
             return PersonModel(self.model, normaliser)
 
-        # mean statistics of the people whom the model learned from, of as many trials
-        # of each picture
-        count = round(float(np.mean(trials.counts)))
-        if (key := (config, count)) not in self._statistics:
-            measured = []
-            for person in self.trained:
-                few = person.choose(
-                    person.is_there & (np.arange(person.signal.shape[1]) < count)
-                )
-                measured.append(config.measure([few.averages]))
-            self._statistics[key] = pool_statistics(measured)
+        # mean statistics of the training subjects, with as many trials of each picture
+        max_trials = round(float(np.mean(trials.counts)))
+        key = (config, max_trials)
+        if key not in self._statistics:
+            statistics = []
+            for person in self.training_trials:
+                is_first = np.arange(person.signal.shape[1]) < max_trials
+                first_trials = person.choose(person.is_there & is_first)
+                statistics.append(config.measure([first_trials.averages]))
+            self._statistics[key] = pool_statistics(statistics)
         common = config.build(self._statistics[key])
 
-        # from the person's statistics to these: M x → S^-1 (M (x - m)) + s
-        matrix, back = (
-            np.diag(each.matrix[:, 0]) if each.matrix.shape[1] == 1 else each.matrix
-            for each in (normaliser, common)
-        )
-        mapping = np.linalg.solve(back.astype(np.float64), matrix.astype(np.float64))
+        # from the person's statistics to these: x → S^-1 (M (x - m)) + s
+        matrix = _expand_matrix(normaliser).astype(np.float64)
+        common_matrix = _expand_matrix(common).astype(np.float64)
+        mapping = np.linalg.solve(common_matrix, matrix)
         mean = normaliser.mean - np.linalg.solve(
             mapping, np.asarray(common.mean, np.float64)
         )
@@ -241,69 +218,58 @@ class SourceModel:
         return PersonModel(self.model, aligned)
 
     def require_alignment(self, config: Any, trials: Trials) -> None:
-        """Refuse an alignment of a person's signals that the model cannot read."""
-        # the model's own normalisation, or else none
+        """Raise a BrainhiveError if the model cannot read the aligned signals."""
         if self.normalisation is not None and self.normalisation != config:
             raise BrainhiveError(
-                f"the model was trained on signals that {self.normalisation.kind} "
-                "normalised",
-                f"alignments={self.normalisation.kind}, or a model without "
+                "the model was trained on signals that were normalised by "
+                f"{self.normalisation.kind}",
+                f"set alignments={self.normalisation.kind}, or use a model without "
                 "signal.normalise",
             )
         if self.normalisation is None and not trials.channels:
             raise BrainhiveError(
-                "voxels of two people have nothing to be aligned by",
-                "alignments of tokens",
+                "the voxels of two people cannot be aligned",
+                "set alignments of tokens",
             )
 
     @cached_property
     def _reference_tokens(self) -> Tensor:
-        """Tokens [m, D] of training signals of the people whom the model learned
-        from.
-        """
+        """Tokens [m, D] of training signals, evenly spaced."""
         tokens = []
-        for trials in self.trained:
-            # evenly spaced: about MAX_REFERENCES tokens of all people together
-            step = max(1, len(self.trained) * len(trials.stimulus) // MAX_REFERENCES)
-            person = PersonModel(
-                self.model, self._normaliser_of(trials), None, trials.subject
-            )
+        for trials in self.training_trials:
+            n_signals = len(self.training_trials) * len(trials.stimulus)
+            step = max(1, n_signals // MAX_REFERENCE_TOKENS)
+            normaliser = self._fit_normaliser(trials)
+            person = PersonModel(self.model, normaliser, None, trials.subject)
             tokens.append(person.encode(trials.averages[::step]))
         return torch.cat(tokens)
 
-    def _normaliser_of(self, trials: Trials) -> Normaliser | None:
-        """Fit the model's normalisation to a person's recordings."""
-        part = self.normalisation
-        return None if part is None else part.build(part.measure([trials.averages]))
+    def _fit_normaliser(self, trials: Trials) -> Normaliser | None:
+        """Fit the model's normalisation, if it has any, to the trials of a person."""
+        config = self.normalisation
+        return (
+            None if config is None else config.build(config.measure([trials.averages]))
+        )
 
     def align_tokens(self, config: Any, trials: Trials) -> PersonModel:
-        """Align the tokens of a person's signals: by pairs of signal and stimulus, or
-        without labels.
+        """Align the tokens of a person.
 
         Args:
-            config: Part of the shelf `alignments`.
-            trials: The person's recordings, not normalised.
+            config: Config of the shelf `alignments`. It aligns the tokens of signals
+                with those of their stimuli, or with tokens of other people.
+            trials: Trials of the person, not normalised.
         """
-        # pairs need the token of each trial's stimulus; without labels, other people's
-        # tokens serve
-        decoder = PersonModel(self.model, self._normaliser_of(trials))
+        decoder = PersonModel(self.model, self._fit_normaliser(trials))
         references = self._reference_tokens
         if config.is_paired:
             with torch.inference_mode():
-                references = self.model.encode_image(
-                    self.targets.gather(torch.from_numpy(trials.stimulus))
-                ).float()
-        return replace(
-            decoder, align=config.fit(decoder.encode(trials.averages), references)
-        )
+                embeddings = self.targets.gather(torch.from_numpy(trials.stimulus))
+                references = self.model.encode_image(embeddings).float()
+        align = config.fit(decoder.encode(trials.averages), references)
+        return replace(decoder, align=align)
 
     def require_arm(self, arm: str, trials: Trials) -> None:
-        """Refuse an arm that the model does not have of a person's trials.
-
-        Raises:
-            BrainhiveError: naming it.
-        """
-        # a mixing of channels needs the channels of the model
+        """Raise a BrainhiveError if the model does not have an arm."""
         if arm == SUBJECT_LAYER and (self.is_closed_form or not trials.channels):
             kind = "in closed form" if self.is_closed_form else "of voxels"
             raise BrainhiveError(
@@ -312,7 +278,7 @@ class SourceModel:
             )
         if arm == FINE_TUNING and self.is_closed_form:
             raise BrainhiveError(
-                "fine-tuning in closed form is transfer",
+                "fine-tuning in closed form equals transfer",
                 "leave fine-tuning out of arms",
             )
 
@@ -324,50 +290,47 @@ class SourceModel:
         pull: float = 0.0,
         alignment: Any = None,
     ) -> PersonModel:
-        """Train a model on a person's recordings with their stimuli.
+        """Train a model on the labelled recordings of a person.
 
         Args:
-            arm: One of `TRAINED_ARMS`.
-            trials: The person's recordings, not normalised.
-            seed: Decides all that is random.
-            pull: Strength of transfer: `train.start_pull`.
-            alignment: Of the shelf `normalisations`: what aligns signals before
-                transfer, where the model was trained on signals that nothing
-                normalised.
+            arm: Arm of `TRAINED_ARMS`.
+            trials: Trials of the person, not normalised.
+            seed: Seed of the training.
+            pull: Strength of transfer, `train.start_pull`.
+            alignment: Config of the shelf `normalisations` that aligns signals before
+                transfer. It has no effect if the training signals were normalised.
 
         Raises:
-            BrainhiveError: if the model has no such arm, as closed form has no subject
-                layer.
+            BrainhiveError: if the model does not have the arm.
         """
         self.require_arm(arm, trials)
-        # signals as the model reads them; a control moves their stimuli
-        normaliser = self._normaliser_of(trials)
         is_transfer = arm in (TRANSFER, PERMUTED_TRANSFER)
+        is_scratch = arm in (SCRATCH, PERMUTED_SCRATCH)
+        is_permuted = arm in (PERMUTED_TRANSFER, PERMUTED_SCRATCH)
+
+        # normalise the signals as the model reads them
+        normaliser = self._fit_normaliser(trials)
         if is_transfer and alignment is not None and self.normalisation is None:
             normaliser = self.align_signals(alignment, trials).normaliser
-        if (
-            is_transfer
-            and pull >= 1
-            and not self.is_closed_form
-            and self.decodes_strangers(trials)
-        ):
-            # else modules of the person are trained
+        is_fixed = is_transfer and pull >= 1 and not self.is_closed_form
+        # a full pull changes nothing but modules of the person
+        if is_fixed and self.can_decode_new_people(trials):
             return PersonModel(self.model, normaliser)
         if normaliser is not None:
             trials = trials.normalise(normaliser)
-        if arm in (PERMUTED_TRANSFER, PERMUTED_SCRATCH):
-            random = np.random.default_rng((seed, len(trials.stimulus)))
-            trials = trials.change(stimulus=random.permutation(trials.stimulus))
+        if is_permuted:
+            rng = np.random.default_rng((seed, len(trials.stimulus)))
+            trials = trials.change(stimulus=rng.permutation(trials.stimulus))
 
-        # a number that nobody has whom the model learned from
-        layout, person = self.model.layout, trials.subject
+        # give the person a number that no training subject has
+        layout = self.model.layout
+        person = trials.subject
         if person in layout.spec.subjects:
             trials = trials.change(subject=1 + max(layout.spec.subjects))
 
-        # an architecture for this one person; the last epoch is kept, as no picture is
-        # held out
+        # architecture for the person; the last epoch, as no picture is held out
         layout = replace(layout, spec=spec_of([trials], layout.spec.signal))
-        start = None if arm in (SCRATCH, PERMUTED_SCRATCH) else self.model
+        start = None if is_scratch else self.model
         changes: dict[str, Any] = {"selection": "last"}
         if self.train.last_batch == "drop":  # few pictures may fill no batch
             changes["last_batch"] = "even"
@@ -375,35 +338,49 @@ class SourceModel:
             changes["start_pull"] = pull
         if arm == SUBJECT_LAYER:
             layout = replace(layout, subject_layer="linear")
-
-            # the model, which is frozen, and a layer that changes nothing yet
-            start = Aligner(layout, self.model.learned).to(self.model.device)
-            state = {
-                name: value
-                for name, value in self.model.state_dict().items()
-                if "subject_layer" not in name
-            }
-            start.load_state_dict({**start.state_dict(), **state})
-            start.losses = self.model.losses
-            frozen = ["backbone", *(["fuser"] if self.model.fuser is not None else [])]
-            lr = LAYER_LR * self.train.list_stages(1)[-1].lr
+            start = self._add_subject_layer(layout)
+            frozen = ["backbone"]
+            if self.model.fuser is not None:
+                frozen.append("fuser")
+            lr = LAYER_LR_FACTOR * self.train.list_stages(1)[-1].lr
             changes["stages"] = [Stage(epochs=self.train.epochs, lr=lr, freeze=frozen)]
 
-        # one training, with the record of what normalised the person's recordings
-        learned = TrainingHistory()
+        # train, and record the normaliser
+        history = TrainingHistory()
         if self.normalisation is not None and trials.normaliser is not None:
-            learned = replace(learned, normalisers={person: trials.normaliser})
+            history = replace(history, normalisers={person: trials.normaliser})
         data = CellData(
             trials=[trials],
             targets=self.targets,
             held_out=np.zeros(1 + int(trials.stimulus.max()), np.bool_),
             fuser=self.fuser,
-            history=learned,
+            history=history,
             seed=seed,
         )
-        train = self.train.model_copy(update=changes)
-        launch = Launch(0, 1, self.model.device)
         model = fit(
-            layout, data, self.terms, train, start, derive_seed(seed, 0), launch=launch
+            layout,
+            data,
+            self.terms,
+            self.train.model_copy(update=changes),
+            start,
+            derive_seed(seed, 0),
+            launch=Launch(0, 1, self.model.device),
         )
         return PersonModel(model, normaliser, None, trials.subject)
+
+    def _add_subject_layer(self, layout: Layout) -> Aligner:
+        """Copy the model with a subject layer that changes nothing yet."""
+        model = Aligner(layout, self.model.learned).to(self.model.device)
+        state = model.state_dict()
+        for name, value in self.model.state_dict().items():
+            if "subject_layer" not in name:
+                state[name] = value
+        model.load_state_dict(state)
+        model.losses = self.model.losses
+        return model
+
+
+def _expand_matrix(normaliser: Normaliser) -> Float32:
+    """Return the matrix [C, C] of a normaliser, also if it has factors [C, 1]."""
+    matrix = normaliser.matrix
+    return np.diag(matrix[:, 0]) if matrix.shape[1] == 1 else matrix

@@ -332,7 +332,7 @@ class Base:
     def __init__(self, decodes: bool = True) -> None:
         self.decodes = decodes
 
-    def decodes_strangers(self, trials: Trials) -> bool:
+    def can_decode_new_people(self, trials: Trials) -> bool:
         return self.decodes
 
     def train_arm(self, *asked: Any) -> Any:

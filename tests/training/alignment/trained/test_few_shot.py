@@ -28,7 +28,7 @@ from brainhive_cli.training.alignment.trained.few_shot import (
     TRANSFER,
     PersonModel,
     SourceModel,
-    fixed_pull,
+    choose_pull,
 )
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.loop import fit
@@ -153,7 +153,7 @@ def test_zero_shot_is_normalised_by_the_mean_of_other_people(whitened):
     assert changed.zero_shot.normaliser is of_everybody
     changed.model.learned = replace(whitened.model.learned, normalisers={})
     with pytest.raises(
-        BrainhiveError, match=r"nothing of the person is known.*whiten"
+        BrainhiveError, match=r"no recordings.*whiten"
     ) as caught:
         _ = replace(changed).zero_shot
     assert "signal.normalise" in caught.value.hint
@@ -162,7 +162,7 @@ def test_zero_shot_is_normalised_by_the_mean_of_other_people(whitened):
 @pytest.mark.nightly
 def test_aligned_signals_have_the_statistics_of_other_people(base):
     for config in map(part, SIGNAL_PARTS):
-        expected = [config.measure([each.averages]) for each in base.trained]
+        expected = [config.measure([each.averages]) for each in base.training_trials]
 
         decoder = base.align_signals(config, LEARNED)
 
@@ -277,9 +277,9 @@ def test_alignments_decode_the_recorded_tokens(
     base, whitened, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # counts of the people differ, and few tokens are references
-    monkeypatch.setattr(few_shot, "MAX_REFERENCES", 50)
+    monkeypatch.setattr(few_shot, "MAX_REFERENCE_TOKENS", 50)
     people = [repeated(subject) for subject in (1, 2, 3)]
-    source, person = replace(base, trained=people), repeated(NEW)
+    source, person = replace(base, training_trials=people), repeated(NEW)
 
     tokens = {
         kind: decode(fit_arm(source, kind, person))
@@ -358,7 +358,7 @@ def test_signals_are_aligned_before_transfer_alone(base, whitened, fits) -> None
         else:
             assert found is None
         own = whitened.train_arm(arm, LEARNED, 0, 0.5, part("euclidean")).normaliser
-        expected = whitened._normaliser_of(LEARNED)
+        expected = whitened._fit_normaliser(LEARNED)
         np.testing.assert_array_equal(own.matrix, expected.matrix)
 
 
@@ -366,7 +366,7 @@ def test_tokens_of_blocks_are_the_tokens_of_all(
     base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = decode(base.zero_shot)
-    monkeypatch.setattr(few_shot, "SIGNALS_AT_ONCE", 7)
+    monkeypatch.setattr(few_shot, "SIGNALS_PER_BLOCK", 7)
     torch.testing.assert_close(decode(base.zero_shot), expected)
 
 
@@ -375,8 +375,8 @@ def test_other_channels_are_not_read_by_zero_shot(whitened) -> None:
     with pytest.raises(BrainhiveError):
         whitened.zero_shot.encode(wide)
     trials = make_trials(NEW, wide, [0, 1], (*CHANNELS, "O1"), 100.0)
-    assert not whitened.decodes_strangers(trials)
-    assert whitened.decodes_strangers(TESTED)
+    assert not whitened.can_decode_new_people(trials)
+    assert whitened.can_decode_new_people(TESTED)
 
 
 def test_people_of_several_widths_have_no_mean_normaliser(whitened) -> None:
@@ -419,4 +419,4 @@ def test_models_of_voxels_have_no_subject_layer(base, fits) -> None:
 def test_transfer_is_weaker_the_more_pictures_there_are() -> None:
     counts = (5, 50, 51, 200, 201, 600, 601)
     expected = [0.3, 0.3, 0.1, 0.1, 0.03, 0.03, 0]
-    assert [fixed_pull(count) for count in counts] == expected
+    assert [choose_pull(count) for count in counts] == expected
