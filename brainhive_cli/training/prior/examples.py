@@ -229,12 +229,6 @@ def encode_latents(
     The store is named by the digest of the autoencoder, and by the size and
     interpolation of the pictures.
 
-    Args:
-        pictures: Pictures without latents.
-        generator: Diffusion model with the autoencoder.
-        recipe: Recipe of the training.
-        launch: Processes that share the work.
-
     Raises:
         BrainhiveError: if a picture cannot be decoded, or if another command writes the
             store.

@@ -458,11 +458,7 @@ def embed_empty_prompt(
 ) -> None:
     """Load the embedding of the empty prompt, which is computed once in a run.
 
-    Args:
-        generator: Diffusion model that gets the embedding.
-        folder: Folder of the run.
-        name: Name of the file of the embedding.
-        launch: Processes of the run. One of them loads the text encoders.
+    The main process alone loads the text encoders.
     """
     path = f"checkpoints/{name}"
 

@@ -79,13 +79,13 @@ class PriorTrain(Section):
     # options of BrainHiVE's repository that differ from the paper
     weights: Literal["fp32", "bf16"] = Field(
         "fp32",
-        description="dtype of the prior's weights and of the state of AdamW; bf16, as in "
-        "the published code, rounds most steps of AdamW away",
+        description="dtype of the prior's weights and of AdamW's state; bf16, as in "
+        "the published code, rounds most of its steps away",
     )
     equal_noise: bool = Field(
         False,
-        description="draw the same noise, timesteps and dropped tokens in all processes, as "
-        "in the published code; default: each picture has its own",
+        description="draw equal noise, timesteps and dropped tokens in all processes, "
+        "as in the published code; default: different for each picture",
     )
 
     # speed and memory
@@ -170,8 +170,8 @@ class Recipe(BaseRecipe):
     )
     posterior: Literal["mode", "sample"] = Field(
         "mode",
-        description="value of the autoencoder's posterior in training; sample (BrainHiVE) "
-        "draws it in each step, which cache_latents cannot do",
+        description="value of the autoencoder's posterior in training; sample "
+        "(BrainHiVE) draws it in each step, which cache_latents cannot do",
     )
     token_dropout: float = Field(
         0.1, ge=0, lt=1, description="share of tokens that are set to 0"

@@ -294,13 +294,7 @@ def _measure(
 ) -> Measurements:
     """Draw the last samples, and measure the prior on held-out pictures.
 
-    Args:
-        training: The trained prior.
-        folder: Folder of the run.
-        losses: Validation losses by name.
-
-    Returns:
-        Metrics, reasons for missing metrics, and papers.
+    The result has reasons for missing metrics, and papers.
     """
     recipe = training.recipe
     samples: Mapping[str, Any] = {}

@@ -125,14 +125,7 @@ def _write_sheet(
     rows: Int64,
     tiles: Sequence[Sequence[DrawnTile]],
 ) -> None:
-    """Write the samples of the finished prior for the page of the run.
-
-    Args:
-        training: Pictures of the training.
-        folder: Folder of the run.
-        rows: Rows [N] of the pictures.
-        tiles: Tiles [N, 2] of the pictures and of their samples.
-    """
+    """Write the tiles [N, 2] of pictures and samples for the page of the run."""
     image_ids = training.pictures.images.image_ids
     sheet_rows = []
     for number, row in enumerate(rows):
@@ -243,13 +236,7 @@ def _open_sampler(training: Training, folder: RunFolder) -> Iterator[Any]:
 
 @torch.no_grad()
 def _generate(training: Training, generator: Any, rows: Int64) -> Tensor:
-    """Generate pictures [N, 3, H, W] in 0..1 from the embeddings of some pictures.
-
-    Args:
-        training: Prior and pictures.
-        generator: The diffusion model.
-        rows: Rows [N] of the pictures.
-    """
+    """Generate pictures [N, 3, H, W] in 0..1 from the embeddings of rows [N]."""
     recipe = training.recipe
     image_ids = training.pictures.images.image_ids
     sampling = Sampling(steps=recipe.sample_steps)

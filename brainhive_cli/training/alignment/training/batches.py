@@ -53,21 +53,16 @@ Pictures = tuple[str, Sequence[str], UInt64 | None, ComparePair]
 None, and the function that compares two of them.
 """
 MAX_COPY_DISTANCE = 8
-"""Most bits in which digests of copies among training pictures differ. JPEG, squares,
-bars and apertures change fewer. More candidates would take minutes to compare.
+"""Most bits in which digests of copies differ. JPEG, squares, bars and apertures change
+fewer. More candidates would take minutes to compare.
 """
 SIGNALS_PER_BATCH = 1024
-"""Signals that are encoded together. BrainHiVE trains with this batch size, so it fits
-into memory.
-"""
+"""Signals that are encoded together, as in a batch of BrainHiVE."""
 
 
 @dataclass(frozen=True)
 class SignalBank:
-    """Signals of several subjects, from which rows are gathered.
-
-    Rows are numbered through all subjects. Subjects with equal numbers of channels and
-    samples are gathered together, others one by one.
+    """Signals of several subjects, with rows that are numbered through all subjects.
 
     Attributes:
         signals: Signals [N_subject, ...] of each subject, on the device or in a file.
@@ -83,10 +78,7 @@ class SignalBank:
     subject: Tensor
 
     def split(self, rows: Int64) -> list[Int64]:
-        """Split ascending rows into groups that `gather` can return as one tensor.
-
-        It is a single group, or a group for each subject if their shapes differ.
-        """
+        """Split ascending rows into groups of one shape, all or by subject."""
         if len({signal.shape[1:] for signal in self.signals}) == 1:
             return [rows]
         subject_rows = np.split(rows, np.searchsorted(rows, self.first[1:]))
@@ -100,7 +92,7 @@ class SignalBank:
         shape = self.signals[subjects[0] if subjects else 0].shape[1:]
         device = self.stimulus.device
 
-        gathered = torch.empty((len(rows), *shape), device=device)
+        gathered = torch.empty((len(rows),) + tuple(shape), device=device)
         for subject in subjects:
             positions = slice(ends[subject], ends[subject + 1])
             signal = self.signals[subject]
@@ -125,11 +117,9 @@ def open_bank(
     Args:
         trials: Trials of each subject.
         device: Device of gathered signals.
-        is_mapped: If True, signals are read from their files whenever they are
-            gathered. Otherwise they lie on the device.
+        is_mapped: If True, signals stay in their files until they are gathered.
         rows: Content of a row: the average [C, T] of a stimulus's trials, a single
-            trial [C, T] (without a stimulus if it is absent), or all trials [R, C, T]
-            of a stimulus.
+            trial [C, T], or all trials [R, C, T] of a stimulus.
     """
     signals: list[Tensor | LazyRows] = []
     stimuli = []
@@ -140,7 +130,7 @@ def open_bank(
             leading_shape = (n_stimuli * n_repetitions,)
         elif rows == "stimuli":
             leading_shape = (n_stimuli, n_repetitions)
-        shape = (*leading_shape, recording.width, len(recording.times_s))
+        shape = leading_shape + (recording.width, len(recording.times_s))
 
         if is_mapped:
             signals.append(
@@ -168,7 +158,7 @@ def open_bank(
 
 
 def _read_rows(trials: Trials, rows: str, index: Int64) -> Float32:
-    """Read rows [B, ...] of a subject, of the content that `open_bank` describes."""
+    """Read rows [B, ...] of a subject, as `open_bank` numbers them."""
     if rows != "singles":
         return trials.read(index, as_singles=rows == "stimuli")
     n_repetitions = trials.signal.shape[1]
@@ -186,22 +176,20 @@ class CellData:
         targets: Targets of all stimuli, by the fuser's key.
         held_out: True [M] for pictures that are held out for validation.
         fuser: Frozen fusion encoder of a prior, or None.
-        start_files: File or folder of weights that replace those of a module when a
-            stage begins, keyed by the number of the stage, then by the module.
-        test_trials: Signals of each subject whose top-1 selects the epoch. Empty unless
-            `train.selection` is "test" or "recordings".
+        start_files: File or folder of the weights that a module gets when a stage
+            begins, keyed by the number of the stage, then by the module.
+        test_trials: Signals of each subject whose top-1 selects the epoch, if any.
         test_targets: Targets of their stimuli.
         history: Record of the training data for the model folder.
         repetitions: Content of a training sample: the average of a stimulus's trials, a
             single trial, or the average of `random_k` random trials.
         random_k: Number of random trials in an average.
         grouping: Groups of pictures that are alike, by row.
-        epoch_trials: Number of samples in an epoch, equally many of each subject in
-            each step. None for each sample once.
-        adapted: Encoders that learn with the model, and compute their targets at each
-            step.
+        epoch_trials: Number of samples in an epoch, with equally many of each subject
+            in each step. None for each sample once.
+        adapted: Encoders that learn with the model, or None.
         validation_by: Unit that is held out.
-        seed: Seed of the cell, for values that are drawn once.
+        seed: Seed of values that are drawn once.
         is_mapped: If True, signals are read from their files batch by batch.
     """
 
@@ -224,12 +212,7 @@ class CellData:
 
 
 class Batches:
-    """Training batches of a cell: their samples in each epoch, augmented.
-
-    Args:
-        data: Signals and targets of the cell.
-        train: Settings of the training.
-        launch: Processes that share each batch.
+    """Training batches of a cell, which several processes share.
 
     Attributes:
         averages: Averaged signals of all stimuli.
@@ -249,8 +232,7 @@ class Batches:
         self.launch = launch
         self.random_k = data.random_k if data.repetitions == "random" else None
 
-        # samples are averages, single trials, or stimuli whose trials are averaged in
-        # each step
+        # samples are averages, single trials, or stimuli that are averaged in each step
         device = launch.device
         self.averages = open_bank(data.trials, device, data.is_mapped)
         self.samples = self.averages
@@ -265,10 +247,9 @@ class Batches:
         # some augmentations are drawn once for the whole training
         self.augmentations: list[Augmentation] = []
         self.fixed_draws: dict[int, SignalBank] = {}
-        for part in train.augment.parts:
-            self.augmentations.append(part.build(data.trials[0].rate_hz))
-        for index, part in enumerate(train.augment.parts):
-            if isinstance(part, DrawSettings) and part.drawn == "once":
+        for index, config in enumerate(train.augment.parts):
+            self.augmentations.append(config.build(data.trials[0].rate_hz))
+            if isinstance(config, DrawSettings) and config.drawn == "once":
                 self.fixed_draws[index] = self._draw_once(index, data)
 
         # train on rows with a stimulus that is not held out
@@ -371,19 +352,18 @@ class Batches:
         Args:
             rows: Rows [B] of the batch, over all processes.
             seed: Seed of the step.
-            mix: Parameter alpha of Beta(alpha, alpha), from which shares of mixed
-                signals are drawn, and the share of signals that are mixed. With alpha 0
-                no signals are mixed.
+            mix: Parameter alpha of Beta(alpha, alpha) for the weights of mixed signals
+                (0 for no mixing), and the share of signals that are mixed.
 
         Returns:
-            Micro-batches of signals [B_part, C, T] and subject indices [B_part], a
-            single one, or one for each subject if their shapes differ. Targets
-            [B, *shape] by the fuser's key or name, in the order of the micro-batches.
-            The mixing and the stimuli of the whole batch, over all processes.
+            Micro-batches of signals [B_part, C, T] and subject indices [B_part], for
+            all subjects together, or each if their shapes differ. Their targets
+            [B, *shape] by the fuser's key or name. The mixing and the stimuli of the
+            whole batch, over all processes.
         """
         device = self.launch.device
 
-        # sorted rows keep the signals of a subject together, and read files forwards
+        # sort the rows by subject, and by position in a file
         batch_rows = np.sort(rows)
         shard: Int64 = self.launch.shard(batch_rows)  # type: ignore[arg-type,assignment]
         index = copy_to_device(torch.from_numpy(shard), device)
@@ -391,11 +371,9 @@ class Batches:
         # gather and augment the signals [B_part, C, T]
         generator = torch.Generator(device)
         generator.manual_seed(derive_seed(seed, self.launch.rank))
-        signals = []
-        for group in self.samples.split(shard):
-            signals.append(self._gather_augmented(group, generator))
-        sizes = [len(signal) for signal in signals]
-        subjects = self.samples.subject[index].split(sizes)
+        groups = self.samples.split(shard)
+        signals = [self._gather_augmented(group, generator) for group in groups]
+        subjects = self.samples.subject[index].split([len(group) for group in groups])
 
         # where a stimulus has several targets, one is drawn, or chosen by feedback
         stimulus = self.samples.stimulus[index]
@@ -430,15 +408,9 @@ class Batches:
 
         The mixing of all processes is drawn, because the loss compares the whole batch.
 
-        Args:
-            signals: Signals [B_part, C, T] of each micro-batch of this process.
-            batch_rows: Ascending rows [B] of the batch, over all processes.
-            seed: Seed of the step.
-            alpha: Parameter of Beta(alpha, alpha).
-            mixed_share: Share of signals that are mixed.
-
         Returns:
-            The mixed signals, and the mixing of the whole batch.
+            The mixed signals [B_part, C, T] of each micro-batch, and the mixing of the
+            whole batch.
         """
         mixings = []
         mixed_signals = []
@@ -446,10 +418,10 @@ class Batches:
             shard: Int64 = replace(self.launch, rank=rank).shard(batch_rows)  # type: ignore[arg-type,assignment]
             generator = torch.Generator(self.launch.device)
             generator.manual_seed(derive_seed(seed, rank, 1))
-            rank_mixings = []
-            for group in self.samples.split(shard):
-                mixing = Mixing.draw(len(group), alpha, generator, mixed_share)
-                rank_mixings.append(mixing)
+            rank_mixings = [
+                Mixing.draw(len(group), alpha, generator, mixed_share)
+                for group in self.samples.split(shard)
+            ]
             if rank == self.launch.rank:
                 for mixing, signal in zip(rank_mixings, signals, strict=True):
                     mixed_signals.append(mixing.mix(signal))
@@ -465,10 +437,7 @@ class Batches:
         return mixed_signals, Mixing(torch.cat(partners), shares)
 
     def _draw_once(self, index: int, data: CellData) -> SignalBank:
-        """Draw the random values of an augmentation for all samples.
-
-        They depend on seed, subject and row, but not on the step or on other subjects.
-        """
+        """Draw an augmentation for all samples, by seed, subject and row only."""
         values = []
         for trials, signal in zip(data.trials, self.samples.signals, strict=True):
             generator = torch.Generator()
@@ -513,8 +482,8 @@ class Feedback(nn.Module):
     Args:
         samples: Number N of samples.
         alternatives: Number of targets of a stimulus, by key.
-        device: Device of the choice.
-        gallery_level: Level of the first alternative, which is in the gallery.
+        device: Device of the buffers.
+        gallery_level: Level of the alternative in the gallery.
 
     Attributes:
         running: Running similarity [N] of each sample to its target.
@@ -559,12 +528,7 @@ class Feedback(nn.Module):
         return self.order[self.level[rows]]
 
     def update(self, rows: Tensor, similarity: Tensor) -> None:
-        """Choose new levels.
-
-        Args:
-            rows: Rows [B] of the samples.
-            similarity: Scaled similarity [B] of their predictions to their targets.
-        """
+        """Choose the levels of rows [B] by their scaled similarity [B] to targets."""
         newest = similarity.detach().double()
         running = NEWEST_WEIGHT * newest + (1 - NEWEST_WEIGHT) * self.running[rows]
         self.running[rows] = running
@@ -623,7 +587,7 @@ def choose_held_out(
 
 
 def list_validation_queries(data: CellData, averages: SignalBank) -> list[Query]:
-    """List the averaged signals of held-out training pictures, as at most one query."""
+    """List the averaged signals of held-out pictures, as a query if there are any."""
     stimulus = averages.stimulus.cpu().numpy()
     rows = np.flatnonzero((stimulus >= 0) & data.held_out[stimulus])
     return [(averages, rows)] if len(rows) else []
@@ -653,15 +617,10 @@ def rank_queries(
 ) -> Tensor:
     """Rank the seen picture of each signal in the gallery of its query.
 
-    Args:
-        aligner: The model.
-        queries: Queries, which may be none.
-        targets: Targets of the stimuli.
-        precision: Precision of the computation, "fp32" or "bf16".
-        launch: Processes of the training. The main process ranks for all.
+    The main process ranks for all processes.
 
     Returns:
-        Ranks [N] of all queries, from 1.
+        Ranks [N] of the signals of all queries, from 1.
     """
     if not queries:
         return torch.empty(0)
@@ -708,18 +667,7 @@ def summarise_validation(
     seed: int,
     caveats: Sequence[str],
 ) -> list[Metric]:
-    """Summarise the retrieval of held-out training pictures in metrics.
-
-    Args:
-        ranks: Ranks [N] of `rank_queries`.
-        queries: The query of `list_validation_queries`, or none.
-        data: Data of the cell.
-        seed: Seed of the training.
-        caveats: Caveats of the model.
-
-    Returns:
-        The metrics. Empty without a query.
-    """
+    """Summarise the validation ranks [N] of a cell in metrics, if there is a query."""
     if not queries:
         return []
 

@@ -78,11 +78,7 @@ def make_aligner(
 ) -> Aligner:
     """Make a model with initial weights.
 
-    Args:
-        seed: Seed of the weights.
-        layout: Architecture of the model.
-        data: Data of the cell, with the fuser of a prior, which is copied.
-        init: Distribution of the weights, as in `train.init`.
+    The fuser of a prior is copied from `data`, and pretrained weights are loaded.
     """
     import torch
 
@@ -131,11 +127,10 @@ def _draw_reference_weights(module: nn.Module) -> None:
 
 def make_history(data: CellData, train: Train) -> TrainingHistory:
     """Make the training history of a cell, with the histories of its starts."""
-    is_validated = False
+    best: EpochSelection = "last epoch"
     for trials in data.trials:
-        stimulus = trials.stimulus[trials.stimulus >= 0]
-        is_validated = is_validated or bool(data.held_out[stimulus].any())
-    best: EpochSelection = "validation" if is_validated else "last epoch"
+        if data.held_out[trials.stimulus[trials.stimulus >= 0]].any():
+            best = "validation"
     selections: dict[str, EpochSelection] = {
         "best": best,
         "last": "last epoch",
@@ -221,16 +216,14 @@ def load_start(aligner: Aligner, path: Path, module_name: str = "") -> None:
     for name, value in target_weights.items():
         if prefix + name in subject_weights:
             state[name] = value
-    is_empty = True
-    for name, value in loaded_weights.items():
-        if name in target_weights:
-            state[name] = value
-            is_empty = False
+    matching_names = loaded_weights.keys() & target_weights.keys()
+    for name in matching_names:
+        state[name] = loaded_weights[name]
     hint = (
         "set the same sizes in the recipe's backbone, or leave the module out of "
         "start_from"
     )
-    if is_empty:
+    if not matching_names:
         raise BrainhiveError(f"{path} has no weights of the module {module_name}", hint)
     module = aligner.get_submodule(module_name)
     weights.fill(module, state, f"{path}: {module_name}", hint)
@@ -249,10 +242,8 @@ def _find_prefix(
     the last layer.
 
     Args:
-        module_name: Name of the module.
-        target_names: Names of its weights, without prefix.
-        source_names: Names of the weights in the model or file.
-        is_model: True for a model. Modules of a file must have the names of the target.
+        target_names: Names of the module's weights, without prefix.
+        is_model: If False, the prefix must be part of the module's name.
     """
     prefix = f"{module_name}."
     if any(name.startswith(prefix) for name in source_names):
@@ -283,11 +274,7 @@ def find_starts(
     A reference is a model folder, a checkpoint, a run of train-align, a recipe (for its
     newest run), a file of weights, or `hub:owner/name` with one of these.
 
-    Args:
-        references: Reference of each stage, by module.
-        cell: Cell that starts. In a run with several models, the model of its name.
-        paths: Folders of the recipe.
-        opened: Runs that were found before.
+    Of a run with several models, it is the model with the name of the cell.
 
     Raises:
         MissingData: if a run or file does not exist.
@@ -307,11 +294,6 @@ def pin_starts(
     references: References, paths: Paths, opened: OpenedRuns
 ) -> dict[str, str]:
     """Find the current version of each reference that can change.
-
-    Args:
-        references: Reference of each stage, by module.
-        paths: Folders of the recipe.
-        opened: Runs that were found before.
 
     Returns:
         The newest run of a recipe and the newest commit of a repository, by reference.
@@ -341,15 +323,7 @@ def pin_starts(
 def list_start_inputs(
     references: References, cell: Cell, paths: Paths, backbone: Any, opened: OpenedRuns
 ) -> list[Input]:
-    """List the weights that the stages and the backbone load, without downloads.
-
-    Args:
-        references: Reference of each stage, by module.
-        cell: Cell that starts.
-        paths: Folders of the recipe.
-        backbone: Config of the backbone.
-        opened: Runs that were found before.
-    """
+    """List the weights that the stages and the backbone load, without downloads."""
     inputs = []
     best_pattern = WEIGHT_PATTERNS[0]
     if isinstance(backbone, HasPretrainedWeights) and backbone.pretrained:
@@ -512,10 +486,10 @@ def _list_row_weights(aligner: Aligner) -> set[str]:
     width = max(spec.widths) if spec.widths else spec.channels
     larger_spec = replace(
         spec,
-        subjects=(*spec.subjects, max(spec.subjects, default=0) + 1),
-        widths=(*spec.widths, width),
+        subjects=spec.subjects + (max(spec.subjects, default=0) + 1,),
+        widths=spec.widths + (width,),
         regions={
-            name: (*subjects, subjects[-1]) for name, subjects in spec.regions.items()
+            name: regions + regions[-1:] for name, regions in spec.regions.items()
         },
     )
     shapes = _compute_shapes(aligner, larger_spec)

@@ -106,15 +106,12 @@ def fit(
         data: Signals and targets of the training.
         terms: Terms of the loss.
         settings: Settings of the optimisation and of the selection of an epoch.
-        start: Model whose weights and history the new model inherits. None for initial
-            weights.
+        start: Model whose weights and history the new model inherits, or None.
         seed: Seed of all random numbers.
-        checkpoint: File from which the training resumes, if it exists. It is not
-            written here.
-        callbacks: Functions that are called during the training, in the main process
-            only.
-        launch: Processes that share each batch. Each calls this function. None for a
-            single process on the CPU.
+        checkpoint: File from which the training resumes, if it exists.
+        callbacks: Functions that the main process calls during the training.
+        launch: Processes that share each batch, each of which calls this function. None
+            for a single process on the CPU.
 
     Returns:
         The model of the selected epoch, in evaluation mode.
@@ -284,12 +281,7 @@ def _set_up_model(
     seed: int,
     launch: Launch,
 ) -> Aligner:
-    """Build a model on the device, with weights and history of `start` if it is given.
-
-    Raises:
-        BrainhiveError: if the backbone cannot continue from weights, or if the
-            architectures differ.
-    """
+    """Build a model on the device, with the weights and history of `start`, if any."""
     backbone = parts.resolve("backbones", layout.backbone)
     if start is not None and backbone.is_closed_form and not backbone.continues:
         raise BrainhiveError(
@@ -425,16 +417,10 @@ def _load_averages(trials: Trials, rows: Int64, launch: Launch) -> Tensor:
 def _read_targets(
     aligner: Aligner, targets: Targets, stimuli: Tensor, sums: Tensors, rows: slice
 ) -> Tensors:
-    """Read the targets [n, *shape] of some signals, and add them to `sums`.
+    """Read the targets [n, *shape] of signals, and add them to `sums` [*shape].
 
-    A backbone reads each target once.
-
-    Args:
-        aligner: The model.
-        targets: Embeddings of all stimuli.
-        stimuli: Stimulus row [N] of each signal.
-        sums: Sums [*shape] of the targets by name. They are changed in place.
-        rows: Rows of the signals.
+    A backbone reads each target once. `stimuli` are the stimulus rows [N] of all
+    signals.
     """
     values = aligner.compute_targets(targets.gather(stimuli[rows]))
     for name in sums:

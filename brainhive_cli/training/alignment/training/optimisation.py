@@ -57,8 +57,7 @@ class Learner:
         objective: Its losses, which may have parameters too.
         train: Settings of the optimisation and the stages.
         steps: Steps of an epoch.
-        starts: File or folder of weights that replace those of a module when a stage
-            begins, keyed by the number of the stage, then by the module.
+        starts: As `CellData.start_files`.
         is_started: True if the model already has the weights of another model.
         feedback: Chooser of targets, whose state a checkpoint holds too.
 
@@ -141,9 +140,7 @@ class Learner:
         for key, names in keys.items():
             for name in names:
                 if name not in module_names:
-                    top_names = [
-                        module for module in module_names if module.count(".") < 2
-                    ]
+                    top_names = [top for top in module_names if top.count(".") < 2]
                     raise RecipeError(
                         f"{key} {name!r}, which is no module of the model",
                         f"choose from {', '.join(top_names)}",
@@ -273,7 +270,7 @@ class Learner:
 
         Args:
             ranks: Validation ranks [N].
-            validation_top1: Validation top-1, or None without validation.
+            validation_top1: Validation top-1, or None.
             score: Score that selects the epoch. None always selects it.
         """
         self.epoch += 1
@@ -373,15 +370,6 @@ def _group_parameters(
 ) -> list[StateContent]:
     """Group parameters by weight decay and learning rate.
 
-    Args:
-        parameters: Parameters that learn in the stage.
-        model: The losses and the model.
-        train: Settings of the optimisation.
-        lr: Peak learning rate of the stage.
-
-    Returns:
-        Parameter groups for AdamW.
-
     Source: `get_decay_parameter_names` of transformers' Trainer, for decay "weights".
     Code of MindEye1 and MindEye2 for "not_biases": names with `bias` do not decay,
     except in the ridges of MindEye2.
@@ -435,12 +423,8 @@ def make_lr_scheduler(
 ) -> LRScheduler:
     """Make the learning-rate schedule of a stage.
 
-    The one-cycle schedule of torch changes the first beta of the optimizer too.
-
-    Args:
-        optimizer: Optimizer of the stage.
-        stage: Settings of the stage.
-        steps: Steps of an epoch.
+    The one-cycle schedule of torch changes the first beta of the optimizer too. `steps`
+    is the number of steps in an epoch.
     """
     total_steps = stage.epochs * steps
     if stage.schedule == "one_cycle":

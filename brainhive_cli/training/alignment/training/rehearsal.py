@@ -126,12 +126,8 @@ def _rehearse_steps(
     """Set up the training of a cell, and compute the loss of a step of each stage.
 
     Args:
-        variant: Label of the cell's recipe.
-        recipe: Settings of the cell.
-        layout: Architecture of its model.
-        data: Signals and targets of the cell.
-        step_keys: Keys of the steps that were rehearsed. Cells with the same key have
-            tensors of the same shapes. The key of this cell is added.
+        step_keys: Keys of rehearsed steps, equal for tensors of equal shapes. The key
+            of this cell is added.
     """
     # set up the batches, and replace their signals by zeros
     settings = _draw_in_each_step(recipe.train)
@@ -227,17 +223,12 @@ def _make_zeros(shape: Sequence[int]) -> LazyRows:
     """Make an array [N, ...] of zeros that takes no memory."""
     size = tuple(shape)
     return LazyRows(
-        size, FLOAT32, lambda rows: np.zeros((len(rows), *size[1:]), np.float32)
+        size, FLOAT32, lambda rows: np.zeros((len(rows),) + size[1:], np.float32)
     )
 
 
 def _list_contexts(recipe: Recipe, steps: int) -> list[LossContext]:
-    """List the first step at which each combination of terms is active.
-
-    Args:
-        recipe: Settings of the cell.
-        steps: Steps of an epoch.
-    """
+    """List the first step at which each combination of terms is active."""
     n_epochs = recipe.train.epochs
     contexts = dict[tuple[bool, ...], LossContext]()
     for epoch in range(n_epochs):
@@ -259,14 +250,8 @@ def _compute_step(
 ) -> None:
     """Compute the loss of two trials of each micro-batch.
 
-    On the meta device, the tensors have the shapes of the whole batch.
-
-    Args:
-        aligner: The model.
-        objective: Its losses.
-        batches: Batches of the cell.
-        rows: Ascending rows [B] of the whole batch.
-        context: Epoch and step of the training.
+    On the meta device, the tensors have the shapes of the whole batch, whose ascending
+    rows are `rows` [B].
     """
     groups = batches.samples.split(rows)
     few_rows = np.concatenate([group[:2] for group in groups])
@@ -303,7 +288,7 @@ def _compute_step(
 
 def _resize(tensor: Tensor, n_rows: int) -> Tensor:
     """Make a tensor [n_rows, ...] on the meta device."""
-    shape = (n_rows, *tensor.shape[1:])
+    shape = (n_rows,) + tensor.shape[1:]
     return torch.empty(shape, dtype=tensor.dtype, device=META)
 
 
@@ -316,7 +301,7 @@ def _score(aligner: Aligner, queries: Sequence[Query], targets: Targets) -> None
     embeddings = {}
     for key, shape in targets.shapes.items():
         if key in aligner.layout.compared_keys:
-            embeddings[key] = torch.zeros((2, *shape), device=device)
+            embeddings[key] = torch.zeros((2,) + shape, device=device)
     with torch.inference_mode():
         aligner.encode_image(embeddings)
         for bank, _ in queries:
@@ -326,7 +311,8 @@ def _score(aligner: Aligner, queries: Sequence[Query], targets: Targets) -> None
                 index = None
                 if has_known_subjects:
                     index = torch.full((2,), subject, device=device)
-                signal = torch.zeros((2, *signals.shape[1:]), device=device)
+                signal_shape = (2,) + tuple(signals.shape[1:])
+                signal = torch.zeros(signal_shape, device=device)
                 aligner.encode_signal(signal, index)
 
 

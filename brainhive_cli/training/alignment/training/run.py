@@ -18,7 +18,6 @@ from brainhive_cli.data.targets.encoder_stores import (
 )
 from brainhive_cli.data.targets.next_commands import are_embedded, write_embed_commands
 from brainhive_cli.training.alignment.cells import Cell, list_subjects
-from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.training.job import Job
 from brainhive_cli.training.alignment.training.results import learning_curves, tables
 
@@ -100,11 +99,7 @@ class TrainingRun(Job, RunJob):
 
 
 class _CellTrainer:
-    """Training of the cells of a run, which share the training data of their variants.
-
-    Attributes:
-        cells: Cells by name.
-    """
+    """Training of the cells of a run."""
 
     def __init__(self, job: Job, cells: Sequence[Cell], run: OpenRun) -> None:
         self.job = job
@@ -114,25 +109,24 @@ class _CellTrainer:
         self.training_data: TrainingData | None = None
 
     def train(self, name: str, launch: Launch) -> None:
-        """Train a cell, and write its model and metrics.
-
-        1. Read its signals and targets, and plan its architecture.
-        2. Open the experiment trackers.
-        3. Train the model.
-
-        Args:
-            name: Name of the cell.
-            launch: Processes that share the cell.
-        """
+        """Read the data of a cell, train it, and write its model and metrics."""
         from brainhive_cli.training.alignment.training.cell_folder import train_cell
         from brainhive_cli.training.alignment.training.initialisation import (
             make_history,
         )
+        from brainhive_cli.training.alignment.training.training_data import TrainingData
 
         cell = self.cells[name]
         recipe = self.job.variants[cell.variant]
         with console.progress("reading signals and embeddings"):
-            layout, data = self._open_data(recipe).select_cell(cell)
+            # variants with the same inputs share the training data
+            training_data = self.training_data
+            if training_data is None or not training_data.is_compatible(recipe):
+                training_data = TrainingData(
+                    self.job, recipe, self.job.stores, self.subjects, self.run.launch
+                )
+                self.training_data = training_data
+            layout, data = training_data.select_cell(cell)
         caveats = make_history(data, recipe.train).caveats
         with self.run.track(name, recipe, launch, caveats) as track:
             train_cell(
@@ -147,29 +141,11 @@ class _CellTrainer:
                 track,
             )
 
-    def _open_data(self, recipe: Recipe) -> "TrainingData":
-        """Open the training data of a variant, or return that of the last variant."""
-        from brainhive_cli.training.alignment.training.training_data import TrainingData
-
-        data = self.training_data
-        if data is None or not data.is_compatible(recipe):
-            data = TrainingData(
-                self.job, recipe, self.job.stores, self.subjects, self.run.launch
-            )
-            self.training_data = data
-        return data
-
 
 def _collect_measurements(
     folder: RunFolder, cells: Sequence[Cell], facts: TrainingFacts
 ) -> Measurements:
-    """Collect the metrics and facts of all cells.
-
-    Args:
-        folder: Folder of the run.
-        cells: Finished cells.
-        facts: Facts of the run.
-    """
+    """Collect the metrics of all cells, and add their facts to those of the run."""
     scopes: dict[str, Any] = {}
     caveats = []
     cell_facts = {}

@@ -89,16 +89,15 @@ class TrainingData:
         reads: If False, files are opened for their shapes, but not read.
 
     Attributes:
-        signals: Recordings of the data set, with the section `signal` of the recipe.
+        signals: Recordings of the data set.
         stores: Target stores of these cells.
-        stimuli: A store with the stimulus of each row.
+        stimuli: One of them, with the stimulus of each row.
         pixels: Digests [M, 25] of the stimuli's pixels, or None if no store has them.
         has_foreign_targets: True if the stimuli of some targets are unknown.
         prior: Prior whose frozen fuser makes the target, or None.
         keys: The fuser's key of each encoder, by the encoder's store name.
         adapted: Encoders that learn with the model, or None.
-        targets: Targets of the stimuli, by the fuser's key, or by the name of a target
-            without a head.
+        targets: Targets of the stimuli, by the fuser's key or the target's name.
         is_mapped: True if signals are read from their files batch by batch.
     """
 
@@ -217,10 +216,6 @@ class TrainingData:
         self, split: str, store: TargetStore
     ) -> dict[str, OnlineTargets]:
         """Make the targets that learning encoders compute at each step, by key.
-
-        Args:
-            split: Split of the pictures.
-            store: Target store of the split.
 
         Raises:
             BrainhiveError: if the pictures are not those of the store.
@@ -369,13 +364,7 @@ class TrainingData:
         subjects: Sequence[Trials],
         statistics: Sequence[Statistics],
     ) -> TrainingHistory:
-        """Describe the training data of a cell, without the selection of an epoch.
-
-        Args:
-            recipe: Recipe of the cell.
-            subjects: Training trials of each subject.
-            statistics: Statistics of each subject's normalisation, or empty.
-        """
+        """Describe the training data of a cell, without the selection of an epoch."""
         # learned pictures, which cells of a sweep share
         dataset = self.job.dataset
         rows = np.unique(np.concatenate([trials.stimulus for trials in subjects]))
@@ -451,10 +440,6 @@ class TrainingData:
     def _plan_layout(self, recipe: Recipe, subjects: Sequence[Trials]) -> Layout:
         """Plan the architecture of a cell's model.
 
-        Args:
-            recipe: Recipe of the cell.
-            subjects: Training trials of each subject.
-
         Raises:
             RecipeError: if `dim` is not the width of the fused tokens.
         """
@@ -488,7 +473,7 @@ class TrainingData:
         for name, target in recipe.head_targets.items():
             if target == FUSED_TARGET:
                 tokens_shape = find_token_axes({key: shapes[key] for key in dims})
-                heads[name] = Head((*tokens_shape, dim or 0), FUSED_TARGET)
+                heads[name] = Head(tokens_shape + (dim or 0,), FUSED_TARGET)
             else:
                 digest = digest_of(self.stores[target.name])
                 heads[name] = Head(shapes[target.name], target.name, digest)
