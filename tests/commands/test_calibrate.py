@@ -110,7 +110,7 @@ def test_the_headline_is_transfer_and_each_person_is_told(measured):
 
 
 @pytest.mark.nightly
-def test_a_page_begins_with_the_finding_and_has_a_line_for_each_person(
+def test_a_page_has_the_finding_and_a_line_for_each_person(
     folder, measured, go, tmp_path
 ):
     page = tmp_path / "page.html"
@@ -151,7 +151,7 @@ def test_arms_that_are_named_are_measured_and_no_others(base, go, capsys):
     assert scopes == {"all", "scratch", "sub-01", "sub-02", "sub-03"}
 
 
-def test_the_default_is_small_and_chooses_nothing_by_other_people(base):
+def test_the_default_is_small_and_fits_no_further_models(base):
     job = calibrate.resolve_job(calibrate.Recipe.resolve("calibrate", None, {}, []))
     assert job.recipe.arms == ["zero-shot", "transfer", "scratch"]
     # 3 people × 2 trained arms × (5 amounts × 3 draws + everything)
@@ -174,7 +174,7 @@ def test_a_calibration_that_takes_long_says_so_before_it_begins(base, go, capsys
         assert fact in message
 
 
-def test_a_recipe_that_says_what_cannot_be_is_refused_in_two_lines(base):
+def test_an_impossible_recipe_is_refused_in_two_lines(base):
     for overrides, facts, hint_fact in (
         (["arms=transfor"], ("'transfor'",), "transfer"),
         (["pictures=5", "minutes=3"], ("pictures", "minutes"), ""),
@@ -200,9 +200,7 @@ def test_people_who_are_known_are_refused(go, base, tmp_path):
 
 
 @pytest.mark.nightly
-def test_a_calibration_picture_whose_copy_is_tested_is_left_out_and_counted(
-    go, tmp_path
-):
+def test_calibration_pictures_with_a_tested_copy_are_left_out(go, tmp_path):
     """A JPEG has other pixels than its original, and still counts as a copy."""
     # one of 36 training pictures is a JPEG of one of 12 test pictures
     photos = paint(tmp_path / "photos", 16, 3)

@@ -170,7 +170,7 @@ def test_without_pictures_a_run_is_finished_without_its_sheet(
 
 
 @pytest.mark.nightly
-def test_trials_of_bad_pictures_are_left_out_everywhere_and_said_so(go, things, capsys):
+def test_trials_of_bad_pictures_are_left_out_and_counted(go, things, capsys):
     root = things / "data" / "things-eeg"
     for name in ("training_images/concept_0/1.png", "test_images/concept_3/0.png"):
         (root / name).write_bytes(b"no picture")

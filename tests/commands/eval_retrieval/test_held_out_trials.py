@@ -95,7 +95,7 @@ def by_runs(home: Path, go: Go) -> Result:
 
 
 @pytest.mark.nightly
-def test_every_trial_of_every_run_is_tested_once_beside_plain_baselines(
+def test_every_trial_of_every_run_is_tested_once(
     by_runs: Result,
 ) -> None:
     top1, facts = by_runs.metrics.overall["top1"], by_runs.metrics.facts
@@ -242,7 +242,7 @@ def test_drift_without_any_label_is_never_above_chance(
     assert (NOT_INTERLEAVED in metrics.overall["top1"].caveats) == (design != "random")
 
 
-def test_chance_of_each_metric_is_that_of_the_best_constant_guess(
+def test_chance_is_the_score_of_the_best_constant_guess(
     by_runs: Result,
 ) -> None:
     """Two of three categories have twice as many trials as the third.

@@ -70,7 +70,7 @@ def test_folds_are_pooled_among_the_candidates_of_each(evaluated: Result) -> Non
     assert [row.second for row in facts.plain] == ["ridge"]
 
 
-def test_both_questions_are_asked_within_folds_and_curves_are_pooled(
+def test_questions_stay_within_folds_and_curves_are_pooled(
     evaluated: Result,
 ) -> None:
     metrics = evaluated.metrics
@@ -96,7 +96,7 @@ def test_no_fold_learns_from_what_it_tests(home: Path, go: Go) -> None:
     assert shuffled.metrics.facts.seen_in_training.count == 0
 
 
-def test_clusters_are_held_out_by_a_file_whose_content_names_the_run(
+def test_clusters_come_from_a_file_that_is_in_the_fingerprint(
     home: Path, go: Go
 ) -> None:
     encoders = f"encoders=[{COLOURS!r}]"

@@ -84,7 +84,7 @@ def assert_caveats(result: Result, *caveats: str) -> None:
                 assert all(caveat in metric.protocol for caveat in caveats)
 
 
-def test_fine_tuning_does_not_wash_off_that_the_epoch_was_selected_on_test(
+def test_fine_tuning_keeps_the_caveat_of_selection_on_test(
     go, small, here, selected_on_test
 ):
     tuned = go(
@@ -107,7 +107,7 @@ def test_fine_tuning_does_not_wash_off_that_the_epoch_was_selected_on_test(
     assert_caveats(evaluated, SIMULATED, SELECTED_ON_TEST)
 
 
-def test_a_model_folder_says_it_too_and_one_that_says_nothing_says_so(
+def test_a_model_folder_keeps_caveats_or_says_they_are_unknown(
     go, here, selected_on_test
 ):
     model = selected_on_test.folder / "cells/all_seed-1/model"
@@ -134,7 +134,7 @@ def test_a_model_folder_says_it_too_and_one_that_says_nothing_says_so(
 
 
 @pytest.mark.nightly
-def test_one_run_of_an_ensemble_taints_all_and_one_compared_with_its_comparison(
+def test_a_caveat_of_one_run_spreads_to_ensemble_and_comparison(
     go, small, here, selected_on_test
 ):
     clean = go(
@@ -176,7 +176,7 @@ def signals(world: Path, tmp_path: Path) -> str:
 
 
 @pytest.mark.nightly
-def test_a_person_under_two_numbers_or_in_two_data_sets_is_refused(
+def test_a_person_with_two_numbers_or_data_sets_is_refused(
     go, small, here, signals, tmp_path
 ):
     """A model would be tested on a person on whom it was trained."""
@@ -212,7 +212,7 @@ def test_a_person_under_two_numbers_or_in_two_data_sets_is_refused(
 
 
 @pytest.mark.nightly
-def test_statistics_of_normalisation_are_those_of_the_other_subjects(
+def test_normalisation_is_fitted_to_the_other_subjects(
     go, small, here, signals, tmp_path
 ):
     run = go(
@@ -259,9 +259,7 @@ def read_ranks(result: Result) -> list[int]:
     return ranks
 
 
-def test_a_model_normalised_by_recordings_of_the_left_out_subject_says_so(
-    go, small, here, signals
-):
+def test_normalisation_by_the_left_out_subject_is_a_caveat(go, small, here, signals):
     run = go(
         "train-align",
         *small,
@@ -277,7 +275,7 @@ def test_a_model_normalised_by_recordings_of_the_left_out_subject_says_so(
     assert aligner.load(run / "cells/sub-01_seed-1/model").learned.normaliser is None
 
 
-def test_a_signal_is_normalised_and_ranked_whatever_the_other_test_signals_are(
+def test_a_rank_does_not_depend_on_other_test_signals(
     go, small, here, signals, tmp_path
 ):
     """If statistics of the test signals leaked, all ranks would change."""
@@ -332,9 +330,7 @@ def train_and_evaluate(go, small, real: tuple[str, ...]) -> tuple[Result, Result
     return run, go("eval-retrieval", *real[1:], f"run={run.folder}", *QUICK)
 
 
-def test_whitening_by_test_trials_is_said_wherever_its_signals_are_used(
-    go, small, real, tmp_path
-):
+def test_whitening_by_test_trials_is_a_caveat_everywhere(go, small, real, tmp_path):
     preparation = {"kind": "things-eeg", "whiten": "epochs", "whiten_by": "both"}
     provenance = {"preparation": preparation}
     with resealed(tmp_path / "signals/real/default/sub-01.h5") as store:

@@ -88,7 +88,7 @@ def test_the_order_of_recording_takes_the_first_trials():
     ].sum()
 
 
-def test_minutes_and_the_order_of_recording_need_onsets_and_drawn_counts_do_not():
+def test_only_minutes_and_recorded_order_need_onsets():
     pool = pool_of(has_times=False)
     for unit, order in (
         ("minutes", "draws"),

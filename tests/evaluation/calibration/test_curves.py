@@ -20,7 +20,7 @@ PLAIN = Metric(
 
 
 @pytest.mark.parametrize(("low", "is_above"), [(0.02, True), (0.005, False)])
-def test_an_amount_suffices_only_for_a_score_that_is_above_chance(low, is_above):
+def test_an_amount_suffices_only_above_chance(low, is_above):
     random = np.random.default_rng(0)
     rates = {"10 pictures": 0.2, "40 pictures": 0.8, "everything": 0.8}
     hits = {

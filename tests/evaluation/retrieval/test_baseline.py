@@ -150,7 +150,7 @@ def test_units_are_permuted_where_a_concept_has_several_pictures():
 
 
 @pytest.mark.parametrize(("p", "count", "named"), [(1e-4, 9, True), (1e-4, 11, False)])
-def test_an_order_is_named_after_correction_for_all_that_were_tried(p, count, named):
+def test_an_order_is_chosen_after_correction_for_all_orders(p, count, named):
     tried = [(0.4, f"order {number}") for number in range(count)]
     tried[3] = (p, "reversed")
 
@@ -170,7 +170,7 @@ def test_mistaken_orders_are_a_reversal_and_shifts_by_one():
 
 
 @pytest.mark.parametrize(("asked", "is_fitted"), [("auto", False), ("ridge", True)])
-def test_a_ridge_that_takes_longer_than_the_training_is_fitted_on_request(
+def test_a_long_ridge_is_fitted_only_on_request(
     asked, is_fitted, trained, tmp_path, monkeypatch
 ):
     words = [f"run={trained}", f"baseline={asked}"]
@@ -187,7 +187,7 @@ def test_a_ridge_that_takes_longer_than_the_training_is_fitted_on_request(
 
 
 @pytest.mark.parametrize(("asked", "is_tried"), [("auto", False), ("ridge", True)])
-def test_orders_that_take_longer_than_the_training_are_tried_on_request(
+def test_orders_that_take_long_are_tried_only_on_request(
     asked, is_tried, trained, monkeypatch
 ):
     words = [f"run={trained}", f"baseline={asked}"]

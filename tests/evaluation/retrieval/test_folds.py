@@ -101,7 +101,7 @@ def test_wins_are_counted_over_all_pairs_of_other_signals(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_area_of_tokens_on_a_line_is_balanced_accuracy_whatever_their_rounding(
+def test_the_auc_of_collinear_tokens_is_balanced_accuracy(
     seed,
 ):
     """All cosines are -1 or 1, so that signals named alike tie."""

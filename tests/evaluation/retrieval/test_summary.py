@@ -63,7 +63,7 @@ def group_of(
     ]
 
 
-def test_the_verdict_is_of_all_subjects_and_the_mean_of_their_seeds():
+def test_the_verdict_covers_all_subjects_and_averages_seeds():
     """Picture n is ranked first by one seed and last by the other: on average as by
     guesses.
     """
@@ -109,7 +109,7 @@ def test_concepts_that_were_shown_in_blocks_are_no_headline():
     assert blocked[-1].side == "not testable"
 
 
-def test_the_p_of_a_control_counts_draws_that_are_as_good_over_subjects():
+def test_the_p_of_a_control_counts_draws_that_are_as_good():
     """Of two subjects whose means are measured: .4; nine draws of 1000 are at least as
     good.
     """

@@ -55,7 +55,7 @@ def measure(arm="transfer", people=6, **facts) -> Measurements:
     )
 
 
-def test_the_finding_says_what_was_decoded_how_often_right_by_whom_and_of_how_many():
+def test_the_finding_states_amount_accuracy_and_people():
     finding = state_finding(measure(suffices=(1, 2)))
 
     for fact in (
@@ -71,7 +71,7 @@ def test_the_finding_says_what_was_decoded_how_often_right_by_whom_and_of_how_ma
         assert fact in finding
 
 
-def test_the_amount_that_suffices_is_stated_or_that_it_is_not_settled():
+def test_the_finding_states_the_amount_that_suffices():
     between = "more than 20 pictures and at most 50 pictures"
     assert between in state_finding(measure(suffices=(1, 1)))
     unsettled = state_finding(measure(people=4, suffices=(0, 2)))
@@ -80,7 +80,7 @@ def test_the_amount_that_suffices_is_stated_or_that_it_is_not_settled():
     assert up_to in state_finding(measure(better=(2, 3)))
 
 
-def test_equal_arms_are_rarely_told_apart_and_two_people_say_nothing() -> None:
+def test_equal_arms_rarely_differ_and_two_people_say_nothing() -> None:
     """Issue 84, row 6: of eight amounts one was better in .19 to .44 of studies.
 
     Of 60 studies at .025 1.5 are expected: 6 or more have a probability of .004.
@@ -96,7 +96,7 @@ def test_equal_arms_are_rarely_told_apart_and_two_people_say_nothing() -> None:
     assert found <= 5
 
 
-def test_a_gain_is_said_up_to_its_last_amount_and_none_from_the_largest_down() -> None:
+def test_gains_reach_up_to_an_amount_and_none_begin_at_another() -> None:
     random, items = np.random.default_rng(1), Items.from_sizes([100] * 6)
     gains = [
         [random.normal(mean, 0.3, 100) for _ in range(6)]

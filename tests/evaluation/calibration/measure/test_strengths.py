@@ -21,7 +21,7 @@ ASKED = (
 )
 
 
-def test_of_strengths_within_a_standard_error_the_nearest_to_zero_shot_is_chosen():
+def test_the_strength_nearest_to_zero_shot_is_chosen():
     # differences from the best: mean .1, and a standard error of .1 or a little less
     # sd .163, standard error .082
     best, loss = np.full(4, 0.5), np.array([-0.1, 0.3, 0.1, 0.1])

@@ -43,7 +43,7 @@ def chance_is_in(metric: Metric) -> bool:
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("control", ["shuffled", "permuted"])
-def test_a_control_is_a_distribution_at_chance_in_both_directions_and_says_what_it_is(
+def test_a_control_is_at_chance_in_both_directions(
     go, trained, evaluated, control, capsys
 ):
     """Subjects share labels, so a draw differs from chance by more than with labels of
@@ -179,7 +179,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.nightly
-def test_evaluation_changes_no_model_no_store_and_not_its_own_result(go, own, trained):
+def test_an_evaluation_changes_no_model_store_or_result(go, own, trained):
     trained = own / "runs" / "train-align" / trained.name
     everything = ("repetitions=[1]", "gallery=train+test", "subjects=1")
     before = digests(own)
@@ -192,9 +192,7 @@ def test_evaluation_changes_no_model_no_store_and_not_its_own_result(go, own, tr
 
 
 @pytest.mark.nightly
-def test_what_was_selected_on_test_says_so_and_published_numbers_stand_beside(
-    go, own, trained
-):
+def test_selection_on_test_is_a_caveat_and_published_are_shown(go, own, trained):
     run = own / "runs" / "train-align" / trained.name
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     recipe["published"] = {
@@ -232,7 +230,7 @@ def test_what_was_selected_on_test_says_so_and_published_numbers_stand_beside(
 
 
 @pytest.mark.parametrize("noise", [0, 1e-6])
-def test_duplicates_among_the_candidates_are_a_caveat_with_both_scores(
+def test_duplicate_candidates_are_a_caveat_with_both_scores(
     own: Path, go, trained: Path, noise: float
 ) -> None:
     """Issue 84, row E: of 60 pictures 20 stood twice, and nothing said so."""

@@ -222,7 +222,7 @@ def test_seconds_of_a_ridge_are_its_multiplications() -> None:
     assert found == pytest.approx(trials)
 
 
-def test_a_ridge_that_takes_longer_than_the_training_is_asked_for(
+def test_a_ridge_longer_than_the_training_must_be_requested(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     for seconds, took, is_written in ((59, 1, True), (61, 1, False), (99, 100, True)):

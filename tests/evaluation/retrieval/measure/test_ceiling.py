@@ -51,7 +51,7 @@ def of(
 
 
 @pytest.mark.parametrize("noise", [1.0, 6.0])
-def test_reliability_is_the_share_of_variance_that_pictures_explain(noise):
+def test_reliability_is_the_variance_explained_by_pictures(noise):
     """Of an average of R repetitions: 1 / (1 + noise² / R); tolerance: a tenth, and one
     standard error.
     """
@@ -62,7 +62,7 @@ def test_reliability_is_the_share_of_variance_that_pictures_explain(noise):
     assert found.low < expected < found.high
 
 
-def test_halves_of_noise_find_each_other_by_chance_and_those_of_patterns_always():
+def test_halves_of_noise_match_by_chance_and_patterns_always():
     patterns = trials(0.01)
     noise = torch.randn(patterns.shape, generator=torch.Generator().manual_seed(1))
 
@@ -129,7 +129,7 @@ def test_halves_are_of_different_parts_of_the_recording():
     assert (within.ranks == 1).mean() > 0.5 > 0.05 > (across.ranks == 1).mean()
 
 
-def test_pictures_without_two_parts_are_left_out_and_padding_is_unread():
+def test_a_ceiling_skips_pictures_in_a_single_part_and_padding():
     signal = draw_noise(5, 3, 4, seed=2)
     signal[2, 2:] = float("nan")
     there = torch.tensor([1, 3, 2, 3, 3])
@@ -205,9 +205,7 @@ def test_noise_that_drifts_has_no_ceiling(
 
 
 @pytest.mark.nightly
-def test_eval_retrieval_tells_the_ceiling_of_the_signals_of_each_subject(
-    go, world, small, tmp_path
-):
+def test_each_subject_has_a_ceiling_of_its_signals(go, world, small, tmp_path):
     run = go("train-align", *small).folder  # finished already
     result = go("eval-retrieval", f"paths.runs={tmp_path}", f"align_run={run}")
 

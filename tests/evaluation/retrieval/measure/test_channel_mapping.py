@@ -40,7 +40,7 @@ def fewer(go, world: Path, trained: Path) -> tuple[str, ...]:
 
 
 @pytest.mark.nightly
-def test_missing_channels_are_refused_unless_they_are_to_be_mapped(go, fewer):
+def test_missing_channels_are_refused_unless_mapped(go, fewer):
     with pytest.raises(BrainhiveError, match="has no channel P5, P1, P2") as caught:
         go("eval-retrieval", *fewer, again=True)
     assert "channel_mapping=spline" in caught.value.hint

@@ -15,9 +15,7 @@ QUICK = ("sheet_rows=0", "ceiling_splits=0")
 
 
 @pytest.mark.nightly
-def test_corrections_are_rows_beside_a_result_that_stays_what_it_was(
-    go, trained, evaluated
-):
+def test_corrections_are_rows_that_leave_the_result_unchanged(go, trained, evaluated):
     result = go("eval-retrieval", f"run={trained}", ALL_OF_THEM, "sheet_rows=0")
 
     plain, found = evaluated.metrics, result.metrics

@@ -56,9 +56,7 @@ def test_training_pictures_are_candidates_too_when_asked(go, world, trained):
     assert metrics.scopes["all · backward"]["top1"].pool == 100
 
 
-def test_variants_of_a_sweep_are_each_read_as_they_were_trained_and_told_apart(
-    go, world, small, tmp_path
-):
+def test_variants_of_a_sweep_are_evaluated_as_trained(go, world, small, tmp_path):
     runs = (f"paths.runs={tmp_path}", "subjects=1", "train.epochs=4")
     published = "published={values: {top1: 0.5}, source: its Table 1}"
     swept = go(
@@ -112,7 +110,7 @@ def without_protocol(found: Mapping[str, Metric]) -> dict[str, Metric]:
     return {name: replace(metric, protocol="") for name, metric in found.items()}
 
 
-def test_only_pictures_that_somebody_was_shown_are_searched_when_asked(
+def test_only_shown_searches_the_pictures_that_were_shown(
     go, trained, monkeypatch, tmp_path
 ):
     shown, opened = {1: np.arange(60), 2: np.arange(30, 70)}, TrainedModel.open_trials

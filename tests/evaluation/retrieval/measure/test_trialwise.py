@@ -41,7 +41,7 @@ class Net(nn.Module):
 
 
 @pytest.mark.nightly
-def test_all_numbers_of_a_model_that_needs_the_other_test_trials_are_stamped(
+def test_metrics_that_need_other_test_trials_have_a_caveat(
     go, world: Path, small, runs: str, tmp_path: Path, monkeypatch, capsys, code_allowed
 ):
     (tmp_path / "own_parts").mkdir()
@@ -74,7 +74,7 @@ def test_all_numbers_of_a_model_that_needs_the_other_test_trials_are_stamped(
     assert "no mean or other statistic of the batch in evaluation mode" in warned
 
 
-def test_a_model_that_predicts_one_trial_at_a_time_is_not_stamped(evaluated):
+def test_a_model_that_predicts_single_trials_has_no_caveat(evaluated):
     metrics = [
         metric
         for scope in evaluated.metrics.scopes.values()

@@ -28,7 +28,7 @@ def measured(
     )
 
 
-def test_ranks_and_an_interval_on_different_sides_of_chance_are_explained():
+def test_ranks_and_interval_on_different_sides_are_explained():
     for ends, protocol, side, reason in (
         ((0.15, 0.3), "intra", "“above chance”", "seen category"),
         ((0.01, 0.1), "intra", "“below chance”", "seen category"),

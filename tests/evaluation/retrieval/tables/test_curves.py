@@ -35,7 +35,7 @@ def test_all_repetitions_are_the_plain_result_and_one_is_worse(curves):
 
 
 @pytest.mark.nightly
-def test_the_curve_comes_as_an_artifact_and_a_table_that_say_how_it_was_made(curves):
+def test_a_curve_has_an_artifact_a_table_and_a_note(curves):
     result, plain = curves
 
     drawn = {each.title: each for each in artifacts.read(RunFolder(result.folder))}
