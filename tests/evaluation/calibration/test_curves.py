@@ -1,6 +1,4 @@
-"""Curves of calibration: the arm of the finding, shares, the amount that suffices,
-controls that warn.
-"""
+"""Tests of the amounts that suffice."""
 
 from dataclasses import replace
 
@@ -38,8 +36,9 @@ def test_an_amount_suffices_only_above_chance(low, is_above):
 
 @pytest.mark.parametrize("people", [1, 2])
 def test_one_or_two_people_have_no_amount_that_suffices(people):
-    """Issue 60, row 20: "90 % is reached from N pictures on" was wrong in .38 to .82 of
-    studies of one or two people.
+    """Issue 60, row 20: "90 % from N pictures on" was wrong for one or two people.
+
+    The share of wrong studies was .38 to .82.
     """
     rates = {"10 pictures": 0.2, "40 pictures": 0.9, "everything": 0.9}
     random = np.random.default_rng(0)
@@ -79,7 +78,7 @@ def test_three_people_who_differ_settle_no_amount():
 
 
 def test_an_unlimited_end_is_never_sure():
-    """Issue 60, row 20: where an interval had no end, the value took its place."""
+    """Issue 60, row 20: the value stood in for a missing end of its interval."""
     below, unlimited, above = (-0.3, -0.1), (None, None), (0.1, 0.3)
 
     assert find_crossing([below, above, above]) == (1, 1)

@@ -1,4 +1,4 @@
-"""Who is new to which model, and what of them is learned from and tested."""
+"""Tests of the new persons of a calibration, and of their recordings."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ def recipe(*words: str) -> Recipe:
 
 
 class Run:
-    """A run of two models: of people 1 and 2, and of 2 and 3; 4 is new to both."""
+    """Run of two models, of people 1 and 2 and of people 2 and 3. 4 is new to both."""
 
     def __init__(self, *keys: str, **facts: Any) -> None:
         self.name, self.reference = "a run", "ref"

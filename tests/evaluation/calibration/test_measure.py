@@ -1,4 +1,4 @@
-"""Arms that no model of a calibration has, which are refused before the first draw."""
+"""Tests that arms which no model allows are refused before the first draw."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ TRIALS = make_trials(1, np.zeros((2, 1, 3, 4), np.float32), [0, 1])
 
 
 class Base:
-    """A model that decodes nobody new, and cannot be aligned or go on."""
+    """Model that decodes no new person, and cannot be aligned or trained further."""
 
     def __init__(self, *parts: Any) -> None:
         self.zero_shot = self
@@ -33,7 +33,7 @@ class Base:
 
 @pytest.fixture
 def job(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A job of one model and one person, whose arms the recipe names."""
+    """Factory of jobs of a model and a person, with the arms of a recipe."""
     model = SimpleNamespace(module=None)
     monkeypatch.setattr(measure, "SourceModel", Base)
     monkeypatch.setattr(measure, "TrainedModel", lambda align, cell: model)
@@ -65,7 +65,6 @@ def test_arms_that_no_model_has_are_refused(
 ) -> None:
     with pytest.raises(BrainhiveError) as caught:
         require_arms(job(*keys))
-    assert "no arm can be measured" in caught.value.message
     assert reason in caught.value.message
 
 

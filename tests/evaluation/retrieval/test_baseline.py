@@ -1,6 +1,4 @@
-"""The closed-form ridge of an evaluation: of studies with an effect, with a wrong
-order, and with none.
-"""
+"""Tests of ridges on data with an effect, with a wrong order, and with noise."""
 
 from pathlib import Path
 
@@ -36,12 +34,12 @@ def explain(
     learned: str = "as filed",
     tested: str = "as filed",
 ) -> tuple[Baseline, str]:
-    """Fit ridges, and give the order that they find, and the verdict as filed.
+    """Fit ridges to random signals [n, 40] of 100 training and 24 test pictures.
 
-    Signals [n, 40] are of the targets of 100 training and 24 test pictures, in noise.
+    The signals of the last subject are in other orders, which `ORDERS` restore.
 
-    Signals of the last subject lie in other orders than the pictures, which `ORDERS`
-    bring into these.
+    Returns:
+        The order that the ridges find, and the verdict as filed.
     """
     random = np.random.default_rng(seed)
 
@@ -77,7 +75,7 @@ def explain(
 
 
 def test_signals_are_factorised_once_for_all_orders(monkeypatch):
-    """The ranks are those of a ridge of each order by itself."""
+    """The ranks are equal to the ranks of a separate ridge for each order."""
     random = torch.Generator().manual_seed(0)
     sizes = [(50, 9), (50, 5), (7, 9), (11, 5)]
     train, targets, test, candidates = (
@@ -113,9 +111,9 @@ def test_a_misfiled_subject_is_named_among_others_who_are_not():
 
 @pytest.mark.nightly
 def test_noise_is_never_called_misfiled():
-    """Issue 84, row 9: at a level of .05, one study at chance in twenty was accused.
+    """Issue 84, row 9: at a level of .05, an order was named in 1 of 20 studies.
 
-    Of 100 studies .1 is expected: 2 or more have a probability of .005.
+    Of 100 studies .1 is expected. 2 or more have a probability of .005.
     """
     found = [explain(seed, 0.0) for seed in range(100)]
 
@@ -137,7 +135,7 @@ def test_the_approximate_p_is_that_of_permutations():
 
 
 def test_units_are_permuted_where_a_concept_has_several_pictures():
-    """Signals that show the concept and not the picture: units are few."""
+    """Signals show the concept and not the picture, so there are few units."""
     random, rows = np.random.default_rng(1), np.arange(40)
     concept = rows // 10
     scores = random.normal(size=(40, 40)) + 3 * (concept[:, None] == concept)
@@ -209,7 +207,7 @@ def test_orders_that_take_long_are_tried_only_on_request(
 
 @pytest.mark.parametrize(("p", "is_suspected"), [(0.001, True), (0.042, False)])
 def test_an_order_is_suspected_at_a_level_of_a_thousandth(p, is_suspected):
-    """Runs of an earlier version hold orders with a larger p."""
+    """Runs of an earlier version contain orders with a larger p."""
     answer = Answer("which picture", 0.4, 0.6, 0.01, 20, 20, "")
     found = Baseline(orders=15, order="reversed", order_p=p)
     facts = RetrievalFacts(answers=[answer], baseline=found)

@@ -1,4 +1,4 @@
-"""Sheets of an evaluation where pictures are absent or broken."""
+"""Tests of sheets with missing or broken pictures."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,7 +27,7 @@ DRAWN = np.array([0, 2, 5, 7])
 
 @pytest.fixture
 def dataset(pictures: Path) -> Dataset:
-    """Twelve pictures, of which two concepts are tested."""
+    """Data set of twelve pictures, with two concepts in the test split."""
     return image_folder.Config(root=str(pictures), test_share=0.5).build(Paths())
 
 

@@ -1,4 +1,4 @@
-"""Folds of a test that are pooled, and metrics of single trials of categories."""
+"""Tests of pooled folds, and of metrics of held-out trials."""
 
 import tracemalloc
 from dataclasses import replace
@@ -25,7 +25,7 @@ from brainhive_cli.training.alignment.cells import Cell
 
 
 def delong(first: np.ndarray, second: np.ndarray) -> float:
-    """Give the variance of the area by the parts of both categories (DeLong 1988)."""
+    """Compute the variance of the area under the ROC curve (DeLong 1988)."""
     wins = (first[:, None] < second) + (first[:, None] == second) / 2
     parts = wins.mean(1).var(ddof=1) / len(first), wins.mean(0).var(ddof=1)
     return parts[0] + parts[1] / len(second)
@@ -77,7 +77,7 @@ def test_the_area_has_the_variance_of_delong(sizes, monkeypatch):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_wins_are_counted_over_all_pairs_of_other_signals(seed):
-    """Signals of a few values, so that some are equally like both pictures."""
+    """Signals have few values, so some are equally similar to both pictures."""
     random = np.random.default_rng(seed)
     target = random.integers(0, 2, 40)
     signals = torch.from_numpy(random.integers(-1, 2, (40, 2)) + 0.5)
@@ -104,7 +104,7 @@ def test_wins_are_counted_over_all_pairs_of_other_signals(seed):
 def test_the_auc_of_collinear_tokens_is_balanced_accuracy(
     seed,
 ):
-    """All cosines are -1 or 1, so that signals named alike tie."""
+    """All cosines are -1 or 1, so signals with the same label tie."""
     random = np.random.default_rng(seed)
     target = np.arange(40) % 2
     second = random.normal(size=40) + target - 0.5
@@ -132,7 +132,7 @@ def test_wins_need_no_table_of_signals_with_signals():
 
 
 def of_fold(fold: int, shown: list[str], candidates: list[str]) -> Scores:
-    """Give the scores of a fold with numbers of its own."""
+    """Make the scores of a fold, with numbers of its own."""
     size = len(shown)
     own = 10 * fold + np.arange(1, size + 1)
     table = own[:, None] + np.arange(len(candidates))

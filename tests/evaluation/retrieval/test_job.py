@@ -1,6 +1,4 @@
-"""The resolved job: runs are opened once, and the functions that measure get no more
-than they need.
-"""
+"""Tests that a job opens each run once, and refuses inputs that do not fit."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +19,7 @@ from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The references that runs are opened by, one for each time."""
+    """References of the opened runs, with repetitions."""
     references: list[str] = []
     open_model = jobs.open_model
 
@@ -104,7 +102,7 @@ def test_a_run_among_other_pictures_is_not_compared(
     monkeypatch.setattr(TrainedModel, "find_shown_rows", lambda *asked: np.arange(3))
     with pytest.raises(BrainhiveError) as caught:
         replace(job, against=[replace(other, recipe=wide)]).check()
-    assert "different galleries" in caught.value.message
+    assert "galleries" in caught.value.message
 
 
 @pytest.mark.nightly
@@ -135,7 +133,7 @@ def test_a_sweep_is_compared_with_one_variant(
     # variants that are finished are said in one line
     said = capsys.readouterr().err
     assert said.count("found") == said.count("found finished runs, 3: ") == 1
-    with pytest.raises(RecipeError, match="compare is 'lr=5', no variant of") as caught:
+    with pytest.raises(RecipeError, match="lr=5") as caught:
         go("eval-retrieval", *few, "compare=lr=5")
     assert caught.value.hint == "lr=1e-3, lr=2e-3, lr=4e-3"
     for alone in (f"{sweep}:lr=1e-3", f"{sweep}:lr=1e-3,{sweep}:lr=2e-3"):

@@ -1,4 +1,4 @@
-"""Measures of a cell by models that are given as tokens."""
+"""Tests of measures of a cell, with models that consist of tokens."""
 
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ from brainhive_cli.evaluation.retrieval.measure import (
 
 
 class Model:
-    """A model that knows the tokens of its training pictures [M, D]."""
+    """Model that knows the tokens [M, D] of its training pictures."""
 
     def __init__(
         self, tokens, rows=None, ids=None, has_seen_pictures=False, origin=None

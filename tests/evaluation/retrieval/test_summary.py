@@ -1,4 +1,4 @@
-"""From items' values to metrics: what subsets, controls and the verdict count."""
+"""Tests of the verdict and of controls."""
 
 from dataclasses import replace
 
@@ -24,9 +24,7 @@ def together(
 def scores(
     names: list[str], ranks: list[int], hits: list[float], ways: int = 20
 ) -> Scores:
-    """Make scores of pictures, each its own concept, among 20; and of subsets, if there
-    are hits.
-    """
+    """Make scores of pictures with a concept each, and of subsets if hits are given."""
     found = np.array(ranks)
     subsets = Scores(values={"top1_expected": np.array(hits)}, pool=ways)
     return Scores(
@@ -46,9 +44,7 @@ def scores(
 def group_of(
     order: list[int], ranks: np.ndarray, sessions: list[int] | None = None
 ) -> list[Scores]:
-    """One subject whose signals show pictures 0 to 19 in an order; `ranks` [20, 20] of
-    candidates.
-    """
+    """Make the scores of a subject whose signals show pictures 0 to 19 in an order."""
     names = [f"{n}" for n in range(20)]
     recorded = None if sessions is None else [sessions[n] for n in order]
     interleaving = Interleaving([0] * 20, [*range(20)], recorded)
@@ -64,9 +60,7 @@ def group_of(
 
 
 def test_the_verdict_covers_all_subjects_and_averages_seeds():
-    """Picture n is ranked first by one seed and last by the other: on average as by
-    guesses.
-    """
+    """Each picture is first for one seed and last for the other: chance on average."""
     right, wrong = (
         1 + (np.arange(20) - np.arange(20)[:, None]) % 20,
         np.full((20, 20), 10),
@@ -88,9 +82,7 @@ def test_the_verdict_covers_all_subjects_and_averages_seeds():
 
 
 def test_concepts_that_were_shown_in_blocks_are_no_headline():
-    """Issue 60, row 2: signals that know the session of a concept were above chance
-    "over concepts".
-    """
+    """Issue 60, row 2: signals that know the session ranked concepts above chance."""
     # pictures of the shown concept come first, in an order that says no more
     concept, pictures = np.arange(20) // 2, np.arange(20)
     distance = 2 * np.abs(concept[:, None] - concept) + (pictures % 2 > 0)
@@ -110,9 +102,7 @@ def test_concepts_that_were_shown_in_blocks_are_no_headline():
 
 
 def test_the_p_of_a_control_counts_draws_that_are_as_good():
-    """Of two subjects whose means are measured: .4; nine draws of 1000 are at least as
-    good.
-    """
+    """Two subjects have a mean of .4. Nine of 1000 draws are at least as good."""
     drawn = np.zeros(MAX_DRAWS)
     drawn[:9] = 0.4
     names = ("top1", "top5", "mean_rank", "mrr")

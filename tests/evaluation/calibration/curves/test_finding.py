@@ -1,6 +1,4 @@
-"""The finding of calibrate as people read it, and the page that is drawn from the same
-facts and metrics.
-"""
+"""Tests of the finding of calibrate."""
 
 from dataclasses import replace
 
@@ -35,7 +33,7 @@ ABOUT = ("signals and labels", "none", "an arm")
 
 
 def measure(arm="transfer", people=6, **facts) -> Measurements:
-    """Measure an arm that gives .1, .22 and .3, next to zero-shot, which gives .04."""
+    """Make measurements of an arm with .1, .22 and .3. Zero-shot has .04."""
     top1 = {"20 pictures": 0.1, "50 pictures": 0.22, "everything": 0.3}
     scopes = {
         f"{arm} · {name}": {"top1": replace(TOP1, value=value)}
@@ -81,9 +79,9 @@ def test_the_finding_states_the_amount_that_suffices():
 
 
 def test_equal_arms_rarely_differ_and_two_people_say_nothing() -> None:
-    """Issue 84, row 6: of eight amounts one was better in .19 to .44 of studies.
+    """Issue 84, row 6: one of eight amounts was better in .19 to .44 of studies.
 
-    Of 60 studies at .025 1.5 are expected: 6 or more have a probability of .004.
+    Of 60 studies at .025 1.5 are expected. 6 or more have a probability of .004.
     """
     random, items, found = np.random.default_rng(0), Items.from_sizes([60] * 5), 0
     for _ in range(60):

@@ -1,4 +1,4 @@
-"""Calibration of small random people beside numbers that were recorded."""
+"""Tests of calibrations of small random people against recorded numbers."""
 
 from itertools import product
 from types import SimpleNamespace
@@ -50,7 +50,7 @@ COUNTS = np.array([3, 1, 2, 4, 2, 1, 3, 2, 4, 1, 2])
 
 
 def trials_of(seed: int = 0, subject: int = 4, **left_out: None) -> Trials:
-    """Give trials of two sessions of two or three runs, with a break in each."""
+    """Make trials of two sessions with two or three runs, each with a break."""
     random = np.random.default_rng(seed)
     is_there = np.arange(4) < COUNTS[:, None]
     number = random.permutation(int(COUNTS.sum()))
@@ -132,7 +132,7 @@ IDS.append([f"p{row}" for row in range(8)])
 
 
 def job_of(*words: str, backbone: str = "nice", **changes: Any) -> Any:
-    """Give a calibration of three people, of whom each saw some of nine pictures."""
+    """Make a calibration of three people, each of whom saw some of nine pictures."""
     everybody = {}
     for subject, ids in zip((4, 5, 6), IDS, strict=True):
         tested = SimpleNamespace(stimulus=np.array([int(name[1:]) for name in ids]))
@@ -185,7 +185,7 @@ ARMS = ("zero-shot", "transfer", "scratch", "permuted-transfer", "coral")
 
 
 def parts_of(arms: Any = ARMS) -> dict[Any, Part]:
-    """Give random ranks, of which transfer's are best and everything is drawn once."""
+    """Make random ranks. Transfer is best, and everything has a single draw."""
     ranked = {}
     rows = enumerate(NAMES)
     sizes = {name: np.array([row + 2.0, 3 * row + 1.5, row / 7]) for row, name in rows}
@@ -325,7 +325,7 @@ def test_shares_of_pictures_that_others_saw() -> None:
 
 
 class Base:
-    """A model of other people that says how it is asked."""
+    """Model of other people that returns the arguments of its methods."""
 
     zero_shot = "zero-shot"
 

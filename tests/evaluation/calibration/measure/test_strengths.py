@@ -1,6 +1,4 @@
-"""Strength of transfer: chosen by people whom the model learned from, without any test
-picture.
-"""
+"""Tests that the strength of transfer is chosen without any test picture."""
 
 import shutil
 
@@ -35,8 +33,9 @@ def test_the_strength_nearest_to_zero_shot_is_chosen():
 
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory, go):
-    """A home with a model of two people for each third one, and one whose test signals
-    are noise.
+    """Two homes with a model of two people for each third person.
+
+    The test signals of the second home are noise.
     """
     home, noisy = (tmp_path_factory.mktemp(name) for name in ("strengths", "noisy"))
     dataset = simulated(paint(home / "photos", 16, 3)).replace(

@@ -1,4 +1,4 @@
-"""Which runs and cells an evaluation measures, and what it compares."""
+"""Tests of the runs and cells that an evaluation measures and compares."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +23,7 @@ def recipe(*words: str) -> Recipe:
 
 
 class Run:
-    """A run of cells, or a sweep of variants."""
+    """Run of cells, or sweep of variants."""
 
     def __init__(self, name: str, people: str = "12", **facts: Any) -> None:
         self.name, self.reference, self.variant = name, f"ref {name}", ""
@@ -162,7 +162,7 @@ def test_whitening_comes_first_and_a_control_leaves_no_ridge() -> None:
 
 
 def job_of(*words: str, training: Any = (), **facts: Any) -> Any:
-    """Give a job of a run on the demo, with two encoders of which one is compared."""
+    """Make a job of a run on the demo, which compares one of two encoders."""
     run = Run("one", **facts)
     keys = ["dataset=demo", "encoders=[lite0,pixels]", "seeds=3,4", *training]
     run.recipe = AlignRecipe.resolve("train-align", None, {}, keys)

@@ -1,6 +1,4 @@
-"""The split-half ceiling of signals: simulated signals whose reliability is known, and
-what is told of it.
-"""
+"""Tests of the split-half ceiling, by simulated signals of known reliability."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -24,9 +22,7 @@ ITEMS, REPETITIONS = 100, 8
 
 
 def trials(noise: float, seed: int = 0) -> torch.Tensor:
-    """Patterns of variance 1 in noise, with a response that all pictures have in
-    common: [N, R, C, T].
-    """
+    """Make trials [N, R, C, T] of patterns with variance 1, in noise."""
     random = torch.Generator().manual_seed(seed)
     pattern = torch.randn(ITEMS, 1, 6, 10, generator=random) + 5 * torch.randn(
         6, 10, generator=random
@@ -52,8 +48,9 @@ def of(
 
 @pytest.mark.parametrize("noise", [1.0, 6.0])
 def test_reliability_is_the_variance_explained_by_pictures(noise):
-    """Of an average of R repetitions: 1 / (1 + noise² / R); tolerance: a tenth, and one
-    standard error.
+    """The average of R repetitions has the reliability 1 / (1 + noise² / R).
+
+    The tolerance is a tenth and a standard error.
     """
     found = of(trials(noise)).scopes["ceiling · all"]["reliability"]
 
@@ -92,7 +89,7 @@ def test_halves_have_so_many_times_fewer_repetitions(available, times):
 
 
 def test_reliability_is_corrected_to_all_repetitions():
-    """Halves that correlate by .2, of two repetitions and of three."""
+    """Halves of two and of three repetitions correlate by 0.2."""
     shares = {"reliability": np.full(6, 0.2)}
     ids = [f"{row}" for row in range(6)]
     ranks = np.ones((3, 6), np.int64)
@@ -113,7 +110,7 @@ def draw_noise(*sizes: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_halves_are_of_different_parts_of_the_recording():
-    """What pictures share within a run, but not from run to run, is no agreement."""
+    """A response that pictures share within a run only is no agreement."""
     patterns = draw_noise(ITEMS, 2, 1, 50).repeat_interleave(3, 1)
     signal = patterns + 0.1 * draw_noise(ITEMS, 6, 1, 50, seed=1)
     ids, there = [f"{row}" for row in range(ITEMS)], torch.full((ITEMS,), 6)
@@ -153,7 +150,7 @@ def test_a_ceiling_skips_pictures_in_a_single_part_and_padding():
 
 
 def noise_that_drifts(design: str) -> Trials:
-    """Noise that walks at random, of pictures that are shown in a row."""
+    """Make noise that is a random walk, with the repetitions of a picture in a row."""
     random, pictures = np.random.default_rng(0), np.arange(ITEMS)
     if design == "in a row":
         shown = np.repeat(random.permutation(pictures), REPETITIONS)
@@ -183,8 +180,9 @@ def noise_that_drifts(design: str) -> Trials:
 def test_noise_that_drifts_has_no_ceiling(
     monkeypatch: pytest.MonkeyPatch, design: str
 ) -> None:
-    """Issue 60, row 3: by repetitions that follow one another, noise had a ceiling of
-    .62 of .01 and a reliability of .75.
+    """Issue 60, row 3: successive repetitions gave noise a ceiling of 0.62.
+
+    Chance was 0.01, and the reliability 0.75.
     """
     tested = noise_that_drifts(design)
     monkeypatch.setattr(measure, "open_trials", lambda *_: [tested])

@@ -1,6 +1,4 @@
-"""Corrections of similarities stand beside the result as controls, and change nothing
-else.
-"""
+"""Tests that corrections of similarities are controls that change nothing else."""
 
 import pytest
 
@@ -46,5 +44,5 @@ def test_corrections_are_rows_that_leave_the_result_unchanged(go, trained, evalu
 def test_corrections_that_cannot_be_are_refused(go, trained):
     with pytest.raises(RecipeError, match="whitening"):
         go("eval-retrieval", f"run={trained}", *QUICK, "corrections=csls,whitening")
-    with pytest.raises(RecipeError, match="no correction called 'cls'"):
+    with pytest.raises(RecipeError, match="'cls'"):
         go("eval-retrieval", f"run={trained}", *QUICK, "corrections=cls")

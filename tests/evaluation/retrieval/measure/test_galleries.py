@@ -1,6 +1,4 @@
-"""Larger and smaller galleries, and the tables over subjects, seeds, concepts and
-categories.
-"""
+"""Tests of small and large galleries, and of tables over subjects and seeds."""
 
 from collections.abc import Mapping
 from dataclasses import replace

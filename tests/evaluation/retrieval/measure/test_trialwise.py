@@ -1,6 +1,4 @@
-"""Results of models whose prediction for a trial depends on the other trials of the
-test.
-"""
+"""Tests of models whose token of a trial depends on the other test trials."""
 
 from pathlib import Path
 

@@ -1,6 +1,4 @@
-"""Three ways to choose an epoch, side by side: what the test set chose says so, and is
-never the best.
-"""
+"""Tests of three ways to select an epoch, and of the caveat of the test set."""
 
 import json
 from pathlib import Path

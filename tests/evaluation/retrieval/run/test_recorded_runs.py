@@ -1,5 +1,6 @@
-"""Metrics of whole evaluations beside those that were recorded. Models are ridges in
-closed form, so that no random start and no rounding of a training changes them.
+"""Tests of whole evaluations against recorded metrics.
+
+Models are closed-form ridges, which have no random start.
 """
 
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ VOXELS = "dataset={kind: demo, noise: 0.6, space: voxels, subjects: 1, concepts:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
-    """A home with the embeddings of the demo's pictures."""
+    """Home with the embeddings of the demo's pictures."""
     with at_home(tmp_path_factory.mktemp("home")) as home:
         go("embed", WORLD, ENCODERS)
         yield home
@@ -32,7 +33,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def ridge(home: Path, go: Go) -> Path:
-    """Two seeds of a ridge for each of two people."""
+    """Run of two seeds of a ridge for each of two people."""
     return go("train-align", WORLD, ENCODERS, "backbone=ridge", "seeds=1,2").folder
 
 
@@ -45,7 +46,7 @@ FACTS |= {"ceilings", "generalisation", "strength", "suffices", "better", "peopl
 
 
 def summary(measured: Measurements) -> dict[str, Any]:
-    """Give what is recorded of measurements: metrics, items and facts, in short."""
+    """Return the recorded values: metrics, items and facts."""
     read = attrgetter(*FIELDS)
     metrics = {
         f"{scope}, {name}": read(metric)

@@ -1,4 +1,4 @@
-"""Several runs: averaged, and compared item by item."""
+"""Tests of several runs that are averaged, or compared item by item."""
 
 from pathlib import Path
 
@@ -21,14 +21,12 @@ ENCODER = "brainhive_cli-models-encoders-python-example"
 
 @pytest.fixture
 def weaker(world: Path, go, small, trained) -> Path:
-    """A second run of the same cells, trained for one epoch."""
+    """Second run of the same cells, trained for one epoch."""
     return go("train-align", *small, "train.epochs=1").folder
 
 
 def cosines(run: Path, home: Path, subject: int) -> tuple[torch.Tensor, np.ndarray]:
-    """Without the pipeline's code: cosine of each test signal [N] with each test
-    picture [M], and targets.
-    """
+    """Compute cosines [N, M] and targets [N] without the code of the package."""
     model = aligner.load(run / "cells" / f"sub-{subject:02d}_seed-1" / "model")
     recording = SignalStore.open(
         home / f"signals/{DATASET}/default/sub-{subject:02d}.h5"

@@ -1,4 +1,4 @@
-"""What limits the test of a retrieval, as the page says it."""
+"""Tests of the limits of a retrieval test on the page."""
 
 from brainhive_cli.core.facts import Answer, Difference, RetrievalFacts
 from brainhive_cli.core.measurements import ALL, NOT_INTERLEAVED, Measurements, Metric
@@ -8,7 +8,7 @@ from brainhive_cli.reports.sentences import list_limits
 def measured(
     low: float, high: float, protocol: str = "intra", **facts: object
 ) -> Measurements:
-    """A retrieval whose ranks are at chance, with an interval of top-1."""
+    """Make measurements of ranks at chance, with an interval of top-1."""
     top1 = Metric(
         "top1",
         (low + high) / 2,

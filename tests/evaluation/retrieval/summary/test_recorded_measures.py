@@ -1,4 +1,4 @@
-"""Measures of small random models and ranks beside numbers that were recorded."""
+"""Tests of small random models and ranks against recorded numbers."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +75,7 @@ MIXING = draw(WIDTH, 5 * 8, seed=3)
 
 
 class Model:
-    """A linear model of two people, whose test pictures it lacks some of."""
+    """Linear model of two people, which lacks some test pictures."""
 
     def __init__(self, number: int = 0, fold: int = 1, voxels: bool = False) -> None:
         self.number, self.voxels = number, voxels
@@ -170,7 +170,7 @@ class Model:
 
 
 class Listed(list):  # type: ignore[type-arg]
-    """A list that takes rows, as the lists of stores do."""
+    """List that is indexed by rows, like the lists of stores."""
 
     def __getitem__(self, rows: Any) -> Any:
         return np.array([*self])[rows].tolist()
@@ -207,7 +207,7 @@ def test_a_cell(monkeypatch: pytest.MonkeyPatch, recorded: Recorded, name: str) 
 
 
 def describe(scores: Scores) -> dict[str, Any]:
-    """Give the numbers of scores, and of the tables below them."""
+    """Return the numbers of scores and of their further tables."""
     described = {
         name: value
         for name, value in vars(scores).items()
@@ -260,7 +260,7 @@ NAMES = [f"p{row:02d}" for row in range(14)]
 
 
 def scores(seed: int, count: int = 14, fold: int = 0, **changes: Any) -> Scores:
-    """Give random scores of pictures, of which a concept has some."""
+    """Make random scores of pictures, some of which share a concept."""
     random = np.random.default_rng([seed, fold])
     names = [NAMES[row] for row in random.permutation(14)[:count]]
     table = random.permuted(np.tile(np.arange(1, 15), (count, 1)), axis=1)
@@ -316,7 +316,7 @@ def scores(seed: int, count: int = 14, fold: int = 0, **changes: Any) -> Scores:
 
 
 def tables() -> tuple[CellScores, dict[Cell, Any]]:
-    """Give two seeds of two people, of whom one saw fewer pictures."""
+    """Make scores of two seeds in two people. The second saw fewer pictures."""
     gallery = Gallery({"test": np.arange(14)}, NAMES, [f"c{n % 5}" for n in range(14)])
     measured = {}
     for seed in (1, 2):
@@ -493,7 +493,7 @@ def test_categories_of_trials(recorded: Recorded, kinds: int) -> None:
 
 
 def job(*models: Any) -> Any:
-    """Give a job of groups of one model, which asks for a ridge."""
+    """Make a job with a group for each model, which requests a ridge."""
     groups = [(model.cell,) for model in models]
     by_cell = {model.cell: model for model in models}
     return SimpleNamespace(
