@@ -81,8 +81,7 @@ def conclude(
         job: Explanation.
         folder: Folder of the run.
         readers: Signals of each subject, with one of its models.
-        parts: Profiles of each cell and subject, and with None as the cell, of the
-            signals of each subject.
+        parts: Profiles by cell and subject. Profiles of signals have None as the cell.
         levels: Embeddings of the tested pictures, by encoder.
     """
     recipe = job.recipe
@@ -203,9 +202,9 @@ def summarise_findings(
 
     align = job.align
     split = job.recipe.split
-    cells = {}
-    for subject in job.subjects:
-        cells[f"sub-{subject:02d}"] = CellFacts(subject=subject)
+    cells = {
+        f"sub-{subject:02d}": CellFacts(subject=subject) for subject in job.subjects
+    }
     all_facts = {
         "claims": state_claims(findings),
         "untested": "; ".join(missing.values()),
@@ -310,9 +309,7 @@ def collect_maps(
 ) -> list[tuple[str, dict[str, Float64], Sensors | Voxels]]:
     """Collect a value of each voxel or sensor, averaged over cells, pictures and times.
 
-    Args:
-        readers: Signals of each subject.
-        parts: Profiles by cell and subject, as in `conclude`.
+    Args as in `conclude`.
 
     Returns:
         For each subject with maps: its label, such as `sub-01`, the values by name, and

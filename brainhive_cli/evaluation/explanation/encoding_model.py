@@ -79,12 +79,11 @@ def _encode(
 ) -> dict[str, Profile]:
     """Measure the correlation of predicted and measured signals.
 
-    The map, the ceilings, the profiles of each level, and reasons for missing results
-    are added to `subject_profiles`.
+    Other results are added to `subject_profiles`: the map, the ceilings, the profiles
+    of each level, and reasons for missing results.
 
     Returns:
-        Profiles over times, and over sensors or regions, by `TIME_PART` and
-        `SPACE_PART`.
+        Profiles by `TIME_PART` and `SPACE_PART`.
     """
     # tested signals [N, E, T], in sensor space unless channels are mixtures of sensors
     is_mixed = reader.mixture is not None
@@ -126,7 +125,8 @@ def _encode(
     subject_profiles.arrays["encoding map"] = correlate_over_pictures(
         predicted, measured
     )
-    # a half takes one part of the recording, the other half another part
+
+    # noise ceilings, from halves of the repetitions in different parts of the recording
     try:
         part_numbers, part_counts = separate_in_time(reader.trials)
         if part_counts.min() < 2:
@@ -190,14 +190,14 @@ def predict_signals(
         signals: Function that yields the training signals in chunks [m, E T], in the
             order of the pictures.
         shape: Numbers of sensors E and of samples T.
-        wrong_orders: Indices [n] and [N] of the training and of the tested pictures
-            whose embeddings replace those of a picture in the control.
+        wrong_orders: Indices [n] and [N] of the pictures whose embeddings a training
+            and a tested picture get in the control.
         components: Largest number of principal components of a level.
         seed: Seed of the principal components.
 
     Returns:
         Predictions [N, E, T] from all levels. For each of several levels, the
-        predictions without it, and with its embeddings replaced by the control.
+        predictions without it, and with its control.
     """
     # columns of inputs: principal components of all levels, then those of the control
     pairs = {}
@@ -271,8 +271,8 @@ def estimate_ceilings(
     """
     pairs = _pair_halves(trials, predicted, average_halves)
     correlations = correlate(pairs).mean(1)  # [3, E T]
-    of_prediction, lower, upper = correlations.reshape(3, *predicted.shape[1:])
-    return of_prediction, lower, upper
+    with_half, lower, upper = correlations.reshape(3, *predicted.shape[1:])
+    return with_half, lower, upper
 
 
 def _pair_halves(

@@ -184,7 +184,7 @@ def _summarise_profiles(
     null = _average_null(groups)
     if len(null):
         if items.inflation > 1:
-            # widen the distribution, because models of folds depend on each other
+            # widen the distribution, because models of folds share training data
             mean = null.mean(0)
             null = mean + fold_null_inflation([null]) ** 0.5 * (null - mean)
         finding = replace(

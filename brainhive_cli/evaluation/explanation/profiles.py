@@ -238,16 +238,11 @@ def find_rows(names: Sequence[Hashable], selected_names: Iterable[Hashable]) -> 
 
 
 def draw_permutations(units: Items, draws: int, seed: int) -> Int64:
-    """Draw permutations of n items that exchange whole units.
-
-    Args:
-        units: Items of each subject, which all have the same order.
-        draws: Largest number of permutations.
-        seed: Seed of the permutations.
+    """Draw permutations of n items, which have the same order for all subjects.
 
     Returns:
-        Indices [K, n] of the items whose labels the items get. K is less than `draws`
-        if there are fewer permutations, and 0 if labels must not be exchanged.
+        Index [K, n] of the item whose label each item gets. K is less than `draws` if
+        there are fewer permutations, and 0 if labels must not be exchanged.
     """
     # `Items` permutes its list of names, whose order may differ from that of the items
     orders = units.draw_permutations(draws, seed)
@@ -289,7 +284,7 @@ def correct_p_values(tests: Sequence[Float64]) -> list[Float64]:
 
     Returns:
         p values [P] of each test: the share of permutations whose largest score over
-        all tests and positions is at least as large.
+        all positions is at least as large.
 
     Source: Westfall and Young 1993 (largest statistic over all positions).
     """
@@ -306,11 +301,9 @@ def compute_p_values(scores: Float64, null: Float64) -> Float64:
     """Compute the share of permutations whose score is at least the measured score.
 
     Args:
-        scores: Scores [1 + K, P], the measured scores first.
+        scores: Scores [1 + K, P]. The measured scores come first, and count as a
+            permutation.
         null: Scores [K, P or 1] of the permutations.
-
-    Returns:
-        p values [P]. The measured scores count as one more permutation.
 
     Source: Phipson and Smyth 2010.
     """

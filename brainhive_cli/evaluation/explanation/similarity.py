@@ -167,7 +167,7 @@ def measure_similarity(
     Returns:
         Profiles of each subject by model and metric. The values are shares of each
         picture in the correlation. The null distribution is of the mean over subjects.
-        For several subjects, also the ceilings [T] by name.
+        Several subjects have ceilings [T] by name.
 
     Source: Kriegeskorte 2008; Nili 2014 (ceilings); Walther 2016.
     """

@@ -76,11 +76,7 @@ class DecodedTrials:
     ) -> Profile:
         """Make the profile of the accuracy, with permuted labels.
 
-        Args:
-            axis: Q positions.
-            predictions: Predicted rows [Q, N].
-            permuted_stimuli: Rows [K, N] of the stimuli in K permutations.
-            chance: Expected accuracy of guessing.
+        Predictions are [Q, N] at Q positions, and permuted stimuli are [K, N].
         """
         n_comparisons = permuted_stimuli.size * len(predictions)
         n_chunks = 1 + n_comparisons // MAX_COMPARISONS

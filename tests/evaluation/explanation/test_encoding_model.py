@@ -1,6 +1,4 @@
-"""The linear encoding model finds what the demo's simulation put in: early looks, late
-meaning, where.
-"""
+"""The encoding model finds the sensors and times of the demo's simulated responses."""
 
 import numpy as np
 import pytest
@@ -27,7 +25,7 @@ FRONTAL = ("Fp1", "Fp2", "F3", "Fz", "F4")
 NAMES = (*FRONTAL, *simulation.CHANNELS)
 COUNTS = {"train": 200, "test": 60}
 EVERY = 10
-"""Samples from one that is kept to the next: 40 ms."""
+"""Step from sample to sample: 40 ms."""
 
 
 def features(split):
@@ -43,9 +41,7 @@ def labels_of(count, draws):
 
 
 def whitened(split, low, meaning):
-    """Add frontal sensors of noise alone to the demo's EEG, and whiten it, another way
-    each session.
-    """
+    """Simulate EEG with frontal sensors of noise, whitened by session."""
     random = np.random.default_rng(0)
     posterior = simulation.simulate(low, meaning, 1, 2, seed=len(low), noise=0.3)[
         ..., ::EVERY
@@ -73,9 +69,7 @@ def whitened(split, low, meaning):
 
 @pytest.fixture(scope="module")
 def predicted():
-    """What looks and meaning predict of the sensors, whitening undone; and what was
-    measured.
-    """
+    """Predictions from looks and meaning, and signals, both without whitening."""
     of = {split: features(split) for split in COUNTS}
     levels = [
         {"looks": torch.from_numpy(a), "meaning": torch.from_numpy(b)}

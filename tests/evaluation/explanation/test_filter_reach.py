@@ -1,6 +1,4 @@
-"""How late an effect may begin that shows at a time, by the filters that a store
-names, and what is said of it.
-"""
+"""Latest onset of an effect that filtered signals show, and its description."""
 
 import numpy as np
 import pytest
@@ -28,7 +26,7 @@ BROAD = [None, None]
 
 
 def filtered(source: dict, **steps: object) -> Trials:
-    """A recording whose store names these filters."""
+    """Return a recording whose store names these filters."""
     provenance = {"recorded_hz": 250.0, "preparation": {**STEPS, **steps}} | source
     signal = np.zeros((1, 1, 1, len(TIMES_MS)), np.float32)
     space, times_s = Sensors(["Oz"]), TIMES_MS / 1000
@@ -59,7 +57,6 @@ def filtered(source: dict, **steps: object) -> Trials:
     ),
 )
 def test_filters_show_an_effect_before_it_begins(source, steps, earliest, latest):
-    """Issue 60, row 4: onsets were given without the reach of the filter."""
     reached = find_latest_onsets(filtered(source, **steps))
 
     assert earliest <= reached[TIMES_MS == 0].item() <= latest
@@ -88,9 +85,7 @@ def test_signals_that_others_filtered_have_no_known_reach(kind):
 def test_no_time_before_the_stimulus_is_given_as_the_first(
     first_ms, source, steps, said
 ):
-    """Issue 60, row 4, and issue 84, rows 4 and 17: an effect from 250 ms, filtered
-    from 1 to 40 Hz, read "first at -150 to -100 ms".
-    """
+    """An effect from 250 ms, filtered from 1 to 40 Hz, is visible at -150 ms."""
     starts = np.arange(first_ms, first_ms + 144, 48.0)
     axis = Axis.from_windows(np.stack([starts, starts + 48], 1))
     scores = np.zeros((1, len(starts)))

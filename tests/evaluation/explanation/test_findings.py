@@ -1,6 +1,4 @@
-"""What is printed of profiles: where they are first above chance, and one p in tables
-and figures.
-"""
+"""Statements about profiles: claims, corrected p values and intervals."""
 
 from dataclasses import replace
 
@@ -44,7 +42,7 @@ def describe(groups, units=PICTURES):
 
 
 def state(*results, subjects=1, **facts):
-    """State what is found of some subjects, as a run does."""
+    """Return the sentence of a run of some subjects about its findings."""
     cells = {f"sub-{number}": CellFacts(subject=number) for number in range(subjects)}
     about = ExplanationFacts(
         claims=state_claims(results), cells=cells, modality="EEG", **facts
@@ -53,8 +51,9 @@ def state(*results, subjects=1, **facts):
 
 
 def test_intervals_of_explain_take_neighbouring_clips_together():
-    """Values of neighbours correlate .9; each place is a simulation. Over single clips
-    .36 hold.
+    """Values of neighbouring clips correlate .9, and each position is a simulation.
+
+    Intervals over single clips cover the mean in .36.
     """
     clips, random = [str(number) for number in range(1200)], np.random.default_rng(0)
     # [P, N]
@@ -72,7 +71,7 @@ def test_intervals_of_explain_take_neighbouring_clips_together():
 
 
 def finding_along(axis, effect, seed=0, metric="margin", name="occlusion"):
-    """One analysis along an axis, with an effect at each position."""
+    """Return the finding of an analysis with an effect at each position of an axis."""
     random, places = np.random.default_rng(seed), np.arange(N)
     labels = Labels.draw(places, PICTURES, 200, 0)
     matrices = [size * np.eye(N) + random.normal(size=(N, N)) for size in effect]
@@ -88,30 +87,22 @@ OVER_REGIONS = Axis(REGION, ["V1", "V4", "FFA", "none"])
 
 
 @pytest.mark.parametrize(
-    ("space", "where"),
-    ((OVER_SENSORS, "at sensor Pz"), (OVER_REGIONS, "in region FFA")),
+    ("space", "position"), ((OVER_SENSORS, "sensor Pz"), (OVER_REGIONS, "region FFA"))
 )
-def test_the_finding_says_when_and_where_how_sure_and_of_whom(space, where):
+def test_the_finding_says_when_and_where_how_sure_and_of_whom(space, position):
     results = [
         finding_along(OVER_TIME, [0, 4, 6, 4]),
         finding_along(space, [0, 0, 4, 0], name="sensors"),
     ]
     when, place = (format_p(claim.p) for claim in state_claims(results))
     finding = state(*results, scope="these 2 films")
-    for fact in (
-        "EEG",
-        "from 25 ms on",
-        f"at 50 ms (p = {when}, corrected over all times and {space.name}s)",
-        f"{where} (p = {place})",
-        "60 test pictures, 1 person, for these 2 films",
-    ):
+    facts = ("EEG", "25 ms", "50 ms", when, position, place, "60", "these 2 films")
+    for fact in facts:
         assert fact in finding
 
 
 def test_p_is_corrected_over_all_analyses_of_a_page():
-    """Issue 60, row 5: corrected over the places of each analysis alone, one of twelve
-    profiles of noise had p < .05 in .30 of studies.
-    """
+    """Corrected separately, a profile among twelve of noise has p < .05 in .30."""
     alone = [finding_along(OVER_TIME, [0, 0, 0, 0], seed) for seed in range(12)]
     together = correct_findings(alone)
 
@@ -123,17 +114,14 @@ def test_what_is_not_shown_is_said_not_to_be():
     none = finding_along(OVER_TIME, [0, 0, 0, 0], seed=1)
     some = finding_along(OVER_SENSORS, [0, 0, 4, 0])
     assert none.p_values.min() > 0.05
-    place = (
-        f"(strongest at {none.axis.describe_position(none.values.argmax())}, p = "
-        f"{format_p(state_claims([none])[0].p)}"
-    )
-    told, both, where = (
-        state(none, subjects=2),
-        state(none, some),
-        format_p(state_claims([some])[0].p),
-    )
-    assert told.startswith("No single time")
-    assert f"{place}, corrected over all times)" in told
-    assert "60 test pictures, 2 people" in told
-    assert f"at sensor Pz (p = {where}, corrected over all times and sensors)" in both
-    assert f"No single time carries significant information {place})." in both
+    strongest = none.axis.describe_position(none.values.argmax())
+    time_p = format_p(state_claims([none])[0].p)
+    sensor_p = format_p(state_claims([some])[0].p)
+
+    alone = state(none, subjects=2)
+    both = state(none, some)
+
+    for fact in ("No single time", strongest, time_p, "60", "2 people"):
+        assert fact in alone
+    for fact in ("sensor Pz", sensor_p, "No single time", strongest, time_p):
+        assert fact in both

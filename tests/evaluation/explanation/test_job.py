@@ -1,4 +1,4 @@
-"""What an explanation refuses before it begins."""
+"""Checks of an explanation before it begins."""
 
 from pathlib import Path
 

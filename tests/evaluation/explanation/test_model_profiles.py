@@ -1,4 +1,4 @@
-"""What is explained of a brain encoder: its windows, bands and sensors."""
+"""Analyses of a model by window, band, sensor, region and voxel."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,9 +36,7 @@ SPEC = Recipe(
 
 
 def reader(kind, channels, samples, space=None, region=None):
-    """Let a model with random weights read random signals of six pictures, with random
-    targets.
-    """
+    """Return a reader of random signals of six pictures, with a random model."""
     random, heads, times = (
         np.random.default_rng(0),
         {"token": Head((16,))},
@@ -107,7 +105,7 @@ def test_an_encoder_of_sensors_is_explained(tmp_path):
 
 
 def values_of(found: SubjectProfiles) -> dict[str, object]:
-    """Give the numbers of profiles by name."""
+    """Return the numbers of profiles by name."""
     profiles = {
         name: (profile.values, profile.null, profile.chance, profile.pool, profile.axis)
         for name, profile in found.profiles.items()
@@ -117,7 +115,7 @@ def values_of(found: SubjectProfiles) -> dict[str, object]:
 
 @pytest.mark.parametrize("kind", ["linear", "ridge"])
 def test_profiles_of_models(recorded: Recorded, monkeypatch, kind: str) -> None:
-    """Of random sensors by two windows, of voxels in regions that overlap."""
+    """Sensors have two windows, and voxels lie in overlapping regions."""
     monkeypatch.setattr(model_profiles, "SIGNALS_PER_GRADIENT", 4)
     monkeypatch.setattr(model_profiles, "SIGNALS_PER_PRODUCT", 4)
     space = None
@@ -183,8 +181,9 @@ def test_a_band_is_found_where_the_signal_has_it():
 
 
 def test_voxels_add_up_to_the_margin_each_by_its_weights(tmp_path):
-    """Of one training signal the values sum to the difference of the margins; of a
-    linear model whose bias decides the length of its tokens they have a closed form.
+    """With one training signal, the values sum to the difference of the margins.
+
+    A linear model whose bias determines the length of its tokens has a closed form.
     """
     regions, indices = {"V1": np.arange(7) > 2}, np.argwhere(np.ones((7, 1, 1)))
     grid = Grid(indices.astype(np.int16), (8, 1, 1), np.diag([2.0, 2, 2, 1]))

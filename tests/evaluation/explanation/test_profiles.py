@@ -1,6 +1,4 @@
-"""Profiles look up right and permuted labels; p values hold when there is nothing to
-find.
-"""
+"""Profiles with permuted labels, and error rates of their p values."""
 
 import numpy as np
 import pytest
@@ -21,9 +19,7 @@ from brainhive_cli.measurement.units import Items, StimulusGrouping
 
 
 def labels_of(right, draws, seed=0):
-    """Labels of items whose pictures all subjects were shown, in an order that all
-    have.
-    """
+    """Return labels of items that can all be exchanged."""
     return Labels.draw(right, Items.from_sizes([len(right)]), draws, seed)
 
 
@@ -37,12 +33,12 @@ def test_the_control_has_the_values_of_permuted_labels():
 
 
 def correct(measured, null):
-    """p of the largest over all positions of one test."""
+    """Compute corrected p values of one test."""
     return correct_p_values([standardise(measured, null)])[0]
 
 
 def test_false_positives_over_many_positions_are_rare():
-    """Of 400 simulations of noise the standard error of a rate of .05 is .011."""
+    """In 400 simulations of noise, the standard error of a rate of .05 is .011."""
     random = np.random.default_rng(0)
     false = [
         correct(x[0], x[1:]).min() < 0.05 for x in random.normal(size=(400, 101, 20))
@@ -56,8 +52,9 @@ def test_false_positives_over_many_positions_are_rare():
 
 
 def test_false_positives_over_many_analyses_are_rare():
-    """Issue 60, row 5: p was corrected over places alone. Each by itself, one of twelve
-    is in .4; three standard errors of 400 simulations are .033.
+    """Corrected separately, one of twelve analyses is significant in .4.
+
+    Three standard errors of 400 simulations are .033.
     """
     random, false = np.random.default_rng(0), []
     for draws in random.normal(size=(400, 101, 12, 10)) + random.normal(
@@ -77,9 +74,7 @@ def test_false_positives_over_many_analyses_are_rare():
 
 
 def test_all_subjects_share_the_permutations_of_pictures():
-    """Subject 2 saw the pictures in another order, and one that nobody else saw, which
-    does not count.
-    """
+    """Subject 2 saw the pictures in another order, and one more picture."""
     signal, space = np.arange(5.0).reshape(5, 1, 1, 1), Sensors(["Oz"])
     trials = Trials(
         signal,
@@ -114,8 +109,9 @@ def test_all_subjects_share_the_permutations_of_pictures():
 
 
 def is_significant(signals, targets, labels):
-    """Whether margins of subjects' signals [S, P, N, D] with targets [N, D] are above
-    chance anywhere.
+    """Return True if margins of signals [S, P, N, D] are significant anywhere.
+
+    The targets are [N, D].
     """
     profiles = []
     for each in signals:
@@ -133,8 +129,9 @@ def is_significant(signals, targets, labels):
 
 @pytest.mark.nightly
 def test_wrong_labels_of_all_subjects_are_rarely_significant():
-    """Permuted subject by subject they are in .25; three standard errors of 100
-    simulations are .065.
+    """With permutations by subject, they are significant in .25.
+
+    Three standard errors of 100 simulations are .065.
     """
     random, false = np.random.default_rng(0), []
     for number in range(100):
@@ -147,14 +144,17 @@ def test_wrong_labels_of_all_subjects_are_rarely_significant():
 
 
 def film(random, *shape):
-    """Features [..., N, D] of clips whose neighbours correlate .9."""
+    """Draw features [..., N, D] of clips whose neighbours correlate .9."""
     drawn = random.normal(size=shape)
     drawn[..., 1:, :] *= (1 - 0.9**2) ** 0.5
     return lfilter([1.0], [1.0, -0.9], drawn, -2)
 
 
 def test_similar_neighbouring_clips_are_rarely_significant():
-    """One by one they are in .58; three standard errors of 100 simulations are .065."""
+    """Permuted one by one, they are significant in .58.
+
+    Three standard errors of 100 simulations are .065.
+    """
     random, clips, false = np.random.default_rng(0), np.arange(400), []
     units = StimulusGrouping("neighbours", medium="clip").make_items([clips.tolist()])
     for number in range(100):

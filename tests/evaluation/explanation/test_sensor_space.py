@@ -1,4 +1,4 @@
-"""Whitening is undone: what a sensor contributes is what its own recording does."""
+"""Contributions of sensors to whitened signals."""
 
 import numpy as np
 import pytest
@@ -48,9 +48,7 @@ def space(**how):
 
 @pytest.mark.parametrize("normalise", ("whiten", "template"))
 def test_a_removed_sensor_has_its_mean_training_signal(normalise):
-    """By hand: the sensor's own trials are replaced before whitening, session by
-    session.
-    """
+    """By hand, the trials of the sensor are replaced before whitening."""
     found, sensor = space(normalise=normalise), NAMES.index("Cz")
     changed = PLAIN["test"].copy()
     for session in range(3):

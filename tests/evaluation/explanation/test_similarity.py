@@ -1,6 +1,4 @@
-"""Representational similarity: golden values, ceilings on noise, and the truth of the
-demo's simulation.
-"""
+"""Representational similarity: golden values, ceilings and error rates."""
 
 import numpy as np
 import pytest
@@ -23,9 +21,7 @@ from brainhive_cli.measurement.units import Items, StimulusGrouping
 
 
 def measure(places, models, *how, **options):
-    """Measure the similarity: shares [S, M, T, N] and null [M, K, T] by metric, and
-    ceilings by name.
-    """
+    """Measure shares [S, M, T, N] and null [M, K, T] by metric, and ceilings."""
     places = list(places)
     axis = Axis(TIME, range(len(places)))
     measured, ceilings = measure_similarity(axis, places, models, *how, **options)
@@ -49,7 +45,7 @@ def measure(places, models, *how, **options):
 
 @pytest.fixture(scope="module")
 def values(golden):
-    """Five subjects, 16 pictures, two models; by SciPy and rsatoolbox 0.3.2."""
+    """Five subjects, 16 pictures and two models, by SciPy and rsatoolbox 0.3.2."""
     return np.load(golden / "prepare/explain.npz")
 
 
@@ -85,8 +81,8 @@ def test_correlations_and_ceilings_are_those_of_the_reference(measured, values):
 
 
 def test_halves_of_repetitions_are_correlated_and_corrected(values):
-    """The ceiling is the root; below zero our Spearman-Brown is odd, and the
-    reference's has a pole.
+    """The ceiling is the square root. Negative correlations differ: the formula of the
+    reference has a pole.
     """
     trials = values["signal"].astype(float)
     halves = [trials[:, :, first::2].mean(2) for first in (0, 1)]
@@ -114,7 +110,7 @@ def test_halves_of_repetitions_are_correlated_and_corrected(values):
 
 
 def test_the_true_model_reaches_the_ceiling_of_one_subject():
-    """Issue 60, row 3: it was a correlation of two recordings, which models exceed."""
+    """A correlation of two recordings would be too low."""
     random, gaps = np.random.default_rng(0), []
     for _ in range(20):
         truth = random.normal(size=(40, 8)) @ random.normal(size=(8, 60)) / 8**0.5
@@ -146,8 +142,9 @@ def test_for_noise_only_the_lower_ceiling_is_near_zero():
 
 
 def test_slow_drifts_of_clips_are_rarely_called_similarity():
-    """One by one, or in blocks, they are significant in all; three standard errors of
-    40 are .1.
+    """Permuted one by one or in blocks, they are significant in all simulations.
+
+    Three standard errors of 40 simulations are .1.
     """
     random, false = np.random.default_rng(0), []
     clips = StimulusGrouping("neighbours", medium="clip").make_items([range(120)])
@@ -166,8 +163,9 @@ def test_slow_drifts_of_clips_are_rarely_called_similarity():
 
 
 def test_similarity_permutes_the_pictures_of_a_concept_together():
-    """Signals and embeddings have concepts in common, but not which: one by one it is
-    significant in .98.
+    """Signals and embeddings have clusters by concept, but independent ones.
+
+    Permuted one by one, the pictures are significant in .98.
     """
     random, false = np.random.default_rng(1), []
     pictures = StimulusGrouping(

@@ -1,4 +1,4 @@
-"""Analyses of small random signals beside numbers that were recorded."""
+"""Analyses of small random signals, compared with recorded numbers."""
 
 from dataclasses import replace
 from typing import Any
@@ -79,7 +79,7 @@ MIXED = np.eye(6) + 0.3 * np.random.default_rng(9).normal(size=(3, 6, 6))
 def recording(
     count: int, seed: int = 0, whitened: bool = False, **known: Any
 ) -> Trials:
-    """Give trials of sensors, of which stimuli have one to four repetitions."""
+    """Return trials of sensors with one to four repetitions of each stimulus."""
     random = np.random.default_rng(seed)
     signal = random.normal(1, 1, (count, 4, 6, 12)).astype(np.float32)
     counts = random.permutation(np.resize([4, 2, 3, 4, 1], count))
@@ -109,7 +109,7 @@ READ: dict[str, dict[str, Any]] = {
 
 
 def read(seed: int, count: int, how: dict[str, Any]) -> Trials:
-    """Give trials as a model reads them."""
+    """Return trials as a model reads them."""
     made = recording(count, seed, how.get("whitened", False))
     window_ms = (20.0, 90.0)
     part = made.select(how.get("channels"), window_ms, how.get("scale", 1.0))
@@ -365,7 +365,7 @@ def test_labels_and_corrections(recorded: Recorded) -> None:
 
 
 def profile(axis: Axis, effect: Any, metric: str = "margin", **options: Any) -> Profile:
-    """Give a profile of 23 items with effects at each position."""
+    """Return a profile of 23 items with an effect at each position."""
     random = np.random.default_rng(len(axis.at))
     values = random.normal(size=(len(axis.at), 23)) + np.asarray(effect)[:, None]
     if options.get("pool"):
@@ -375,7 +375,7 @@ def profile(axis: Axis, effect: Any, metric: str = "margin", **options: Any) -> 
 
 
 def short(metrics: Any) -> Any:
-    """Give the numbers of metrics, or of a line, as one array."""
+    """Return the numbers of metrics, or of a line, as an array."""
     if hasattr(metrics, "low") and hasattr(metrics, "chance"):
         ends = [*metrics.low, *metrics.high] if metrics.low is not None else []
         return np.array([*metrics.values, *ends, metrics.chance], np.float64)
@@ -395,7 +395,7 @@ STEPS = {"kind": "recording", "epoch_ms": [-100, 1700], "keep_ms": [-100, 1700]}
 
 
 def analyses(seed: int, modality: str) -> SubjectProfiles:
-    """Give analyses over time, space and others of one cell and subject."""
+    """Return analyses over time, space, bands and levels of a cell and subject."""
     place = PLACES[modality]
     size = 1 + seed / 10
     control = np.random.default_rng(seed).normal(size=(11, 23)) / 5

@@ -1,4 +1,4 @@
-"""What is explained of signals, without a model, beside numbers that were recorded."""
+"""Explanations of signals without a model, compared with recorded numbers."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -47,7 +47,7 @@ FEATURES = {
 
 
 def trials_of(split: str, subject: int, kind: str) -> Trials:
-    """Give trials of a split, which show its features in noise."""
+    """Return noisy trials whose signals depend on the features of a split."""
     random = np.random.default_rng([subject, len(split)])
     features = FEATURES[split]
     mixing = np.random.default_rng(subject).normal(size=(4, 5, 6))
@@ -121,7 +121,7 @@ KINDS = ("plain", "whitened", "mixed", "voxels")
 
 @pytest.fixture(autouse=True)
 def pictures_are_single(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no pictures be alike, and encoders have two components."""
+    """Make pictures independent, and limit encoders to two components."""
     module = "brainhive_cli.evaluation.explanation.encoding_model"
     monkeypatch.setattr(f"{module}.MAX_COMPONENTS", 2)
 
@@ -133,7 +133,7 @@ def pictures_are_single(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def values_of(found: SubjectProfiles) -> dict[str, Any]:
-    """Give the numbers of profiles by name."""
+    """Return the numbers of profiles by name."""
     profiles = {
         name: (one.values, one.null, one.shuffled, list(one.axis.at))
         for name, one in found.profiles.items()
