@@ -1,6 +1,4 @@
-"""Layers that brain encoders, fusers and priors share, under upstream's names of
-parameters; LoRA (arXiv 2106.09685).
-"""
+"""Layers of backbones, fusers and priors, and low-rank adapters."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -13,14 +11,14 @@ from torch import Tensor, nn
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 
 HOOKS_ATTRIBUTE = "_adapter_hooks"
-"""Attribute of a network that holds what the adapter attached last has registered."""
+"""Attribute of a network with the hooks of its attached adapter."""
 
 
 class Dropout(nn.Module):
-    """`nn.Dropout`, with a mask that a CPU draws 16 bits at a time.
+    """`nn.Dropout` with a faster random mask on a CPU, of 16 bits for each unit.
 
-    Torch draws it there number by number on one core, which takes longer than a block's
-    matrix product.
+    There torch draws numbers one by one on a single core, which takes longer than the
+    matrix product of a block.
 
     Args:
         p: Probability of dropping a unit.
@@ -31,26 +29,28 @@ class Dropout(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [...] to [...]."""
-        # other devices draw their mask in parallel, and evaluation needs none
+        """Drop random units of a tensor of any shape in training."""
+        # other devices draw the mask in parallel
         if x.device.type != "cpu" or not self.training or not self.p:
             return F.dropout(x, self.p, self.training)
 
-        # one random 16-bit number for each unit, four from each that torch draws
-        bits = (
-            torch.empty(-(-x.numel() // 4), dtype=torch.int64)
-            .random_(-(2**63), None)
-            .view(torch.int16)
-        )
-        # signed numbers begin at -2**15, so a share p of them lies below this threshold
-        mask = bits[: x.numel()].view_as(x) >= round(self.p * 2**16) - 2**15
-        # the expectation of a unit stays the same
+        # each 64-bit random number makes four 16-bit numbers
+        n_draws = -(-x.numel() // 4)
+        draws = torch.empty(n_draws, dtype=torch.int64).random_(-(2**63), None)
+        units = draws.view(torch.int16)[: x.numel()].view_as(x)
+        # a share p of the signed numbers is below the threshold
+        threshold = round(self.p * 2**16) - 2**15
+        mask = units >= threshold
         return x * mask.to(x.dtype).div_(1 - self.p)
 
 
 def build_mlp(dim: int, hidden: int, dropout: float = 0.0) -> nn.Sequential:
-    """Make two linear maps without bias, with GELU and dropout between them, [..., D]
-    to [..., D].
+    """Build two linear maps without bias, with GELU and dropout between them.
+
+    Args:
+        dim: Width D of input and output [..., D].
+        hidden: Width between the maps.
+        dropout: Probability of dropping a hidden unit.
     """
     return nn.Sequential(
         OrderedDict(
@@ -63,15 +63,14 @@ def build_mlp(dim: int, hidden: int, dropout: float = 0.0) -> nn.Sequential:
 
 
 class ResidualMLP(nn.Module):
-    """An MLP around which the input is added, then a LayerNorm.
+    """MLP with a residual connection, followed by a LayerNorm.
 
     Args:
-        dim: D, width of input and output.
+        dim: Width D of input and output.
         hidden: Width inside the MLP.
         dropout: Probability of dropping a hidden unit.
 
-    Source: BrainHiVE (arXiv 2602.07495), published repository, the layer of its fusion
-    encoder.
+    Source: fusion encoder of BrainHiVE (arXiv 2602.07495), published repository.
     """
 
     def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
@@ -87,23 +86,27 @@ class ResidualMLP(nn.Module):
 def build_residual_stack(
     dim: int, hidden: int, dropout: float, depth: int = 1
 ) -> nn.Sequential:
-    """Make residual MLPs in a row, [..., D] to [..., D], by upstream's names
-    `layers.<i>`.
+    """Build a sequence of residual MLPs, with the names `layers.<i>` of BrainHiVE.
+
+    Args:
+        dim: Width D of input and output [..., D].
+        hidden: Width inside the MLPs.
+        dropout: Probability of dropping a hidden unit.
+        depth: Number of MLPs.
     """
     layers = nn.Sequential(*(ResidualMLP(dim, hidden, dropout) for _ in range(depth)))
     return nn.Sequential(OrderedDict(layers=layers))
 
 
 class FusionEncoder(nn.Module):
-    """Several encoders' embeddings to one token: each is projected, the projections are
-    summed, one block.
+    """Fuser of embeddings: a sum of projections, followed by residual MLPs.
 
     Args:
-        dims: Width of each encoder's embedding, by the encoder's key.
-        dim: D, width of the token.
-        hidden: Width inside the block.
-        dropout: Probability of dropping a hidden unit of the block.
-        depth: Number of residual MLPs in the block.
+        dims: Width of each encoder's embedding, keyed by encoder.
+        dim: Width D of the token.
+        hidden: Width inside the MLPs.
+        dropout: Probability of dropping a hidden unit.
+        depth: Number of residual MLPs.
 
     Source: BrainHiVE (arXiv 2602.07495), published repository.
     """
@@ -124,84 +127,91 @@ class FusionEncoder(nn.Module):
         self.block = build_residual_stack(dim, hidden, dropout, depth)
 
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
-        """Fuse embeddings, each [B, D_encoder], to a token [B, D].
+        """Fuse embeddings [B, D_encoder], keyed by encoder, to tokens [B, D].
 
         Raises:
-            BrainhiveError: if the encoders or their widths are not those it was made
-                for.
+            BrainhiveError: if the encoders or their widths differ from `dims`.
         """
-        # each encoder's embedding as [B, D], so that they can be summed
-        pairs = zip(
-            self.proj_maps.values(),
-            order_embeddings(embeddings, self.dims),
-            strict=True,
-        )
-        projected = [project(embedding) for project, embedding in pairs]
-        return self.block(torch.stack(projected).sum(0))  # [B, D]
+        ordered = order_embeddings(embeddings, self.dims)
+        projections = []
+        for project, embedding in zip(self.proj_maps.values(), ordered, strict=True):
+            projections.append(project(embedding))
+        return self.block(torch.stack(projections).sum(0))
 
 
 def order_embeddings(
     embeddings: Mapping[str, Tensor], dims: Mapping[str, int]
 ) -> list[Tensor]:
-    """List embeddings [B, D_encoder] in the order of the encoders that a fuser was made
-    for.
+    """List embeddings in the order of a fuser's encoders.
+
+    Args:
+        embeddings: Embeddings [B, D_encoder], keyed by encoder.
+        dims: Width of each encoder's embedding in the fuser, keyed by encoder.
 
     Raises:
-        BrainhiveError: if they are of other encoders or widths, naming both.
+        BrainhiveError: if the encoders or their widths differ.
     """
     widths = {key: embedding.shape[-1] for key, embedding in embeddings.items()}
     if widths != dims:
-        expected, actual = (
-            ", ".join(f"{key} ({width})" for key, width in sorted(sizes.items()))
-            or "nothing"
-            for sizes in (dims, widths)
-        )
         raise BrainhiveError(
-            f"the fuser was made for {expected}, not for {actual}",
+            f"the fuser was made for {_list_widths(dims)}, not for "
+            f"{_list_widths(widths)}",
             "give the embeddings of exactly those encoders, or a fuser that was "
             "trained on yours",
         )
     return [embeddings[key] for key in dims]
 
 
-def select_rows(bank: Tensor, subject_index: Tensor | None) -> Tensor:
-    """Take each signal's row of a bank [S, ...].
+def _list_widths(dims: Mapping[str, int]) -> str:
+    """List encoders and widths, such as `vae (1024)`. "nothing" without any."""
+    texts = [f"{key} ({width})" for key, width in sorted(dims.items())]
+    return ", ".join(texts) or "nothing"
+
+
+def select_rows(weights: Tensor, subject_index: Tensor | None) -> Tensor:
+    """Select the weights of the subject of each signal.
+
+    Args:
+        weights: Weights of all subjects, with a row for each.
+        subject_index: Subject index [B] of each signal. None for subjects without
+            weights of their own.
 
     Returns:
-        [B, ...]; for a subject not seen in training (None) the mean of all rows, [1,
-        ...].
+        Weights [B, ...]. Without indices, the mean [1, ...] over all subjects.
     """
-    return bank.mean(0, keepdim=True) if subject_index is None else bank[subject_index]
+    if subject_index is None:
+        return weights.mean(0, keepdim=True)
+    return weights[subject_index]
 
 
 CHANNEL_MIXING = "linear"
-"""Name of the layer below in a recipe."""
+"""Name of the layer `ChannelMixing` in a recipe."""
 
 
 class ChannelMixing(nn.Module):
-    """A mixing of the channels for each subject; it starts as the identity.
+    """Linear mixing of the channels for each subject, initially the identity.
 
     Source: the subject layer of Défossez et al. (arXiv 2208.12266).
     """
 
     def __init__(self, subjects: int, channels: int) -> None:
         super().__init__()
-        # [subjects, C, C]
-        self.weight = nn.Parameter(torch.eye(channels).repeat(subjects, 1, 1))
+        identity = torch.eye(channels)
+        self.weight = nn.Parameter(identity.repeat(subjects, 1, 1))  # [subjects, C, C]
 
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
-        """Map [B, C, T] to [B, C, T]."""
+        """Mix the channels of signals [B, C, T]."""
         return select_rows(self.weight, subject_index) @ signal
 
 
 class Adapter(nn.Module):
-    """y + (alpha / rank) B A x for every map y of x that it changes; B starts as zeros,
-    which change nothing.
+    """Low-rank adapter of linear maps (LoRA, arXiv 2106.09685).
+
+    The output y of a map of x becomes y + (alpha / rank) B A x. B is initially zero.
 
     Args:
-        shapes: Outputs and inputs of each map, by the name of its module in the
-            network.
-        rank: Rows of A, columns of B.
+        shapes: Widths of output and input of each map, keyed by its module's name.
+        rank: Number of rows of A and columns of B.
         alpha: Numerator of the factor.
     """
 
@@ -211,7 +221,7 @@ class Adapter(nn.Module):
         super().__init__()
         self.names = tuple(shapes)
         self.factor = alpha / rank
-        # A [rank, inputs] is random and B [outputs, rank] zero
+        # A [rank, inputs] and B [outputs, rank]
         self.down = nn.ParameterList(
             torch.randn(rank, inputs) / rank for _, inputs in shapes.values()
         )
@@ -220,41 +230,45 @@ class Adapter(nn.Module):
         )
 
     def attach(self, network: nn.Module) -> None:
-        """Change a network's maps from now on, instead of the adapter that did so
-        before.
-        """
-        # the adapter attached before would go on adding its change
+        """Attach this adapter to a network, in place of an adapter attached before."""
         for hook in getattr(network, HOOKS_ATTRIBUTE, ()):
             hook.remove()
-        hooks = [
-            network.get_submodule(name).register_forward_hook(
-                partial(self._change, index)
+        hooks = []
+        for index, name in enumerate(self.names):
+            linear_map = network.get_submodule(name)
+            hooks.append(
+                linear_map.register_forward_hook(partial(self._change_output, index))
             )
-            for index, name in enumerate(self.names)
-        ]
         setattr(network, HOOKS_ATTRIBUTE, hooks)
 
-    def _change(
+    def _change_output(
         self, index: int, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
     ) -> Tensor:
-        # in the adapter's precision: the network's may be lower
-        # [..., rank]
-        low = F.linear(inputs[0].to(self.down[index].dtype), self.down[index])
-        return output + (self.factor * F.linear(low, self.up[index])).to(output.dtype)
+        """Return the changed output of a map: a forward hook of its module."""
+        # the network may have a lower precision than the adapter
+        down = self.down[index]
+        projected = F.linear(inputs[0].to(down.dtype), down)  # [..., rank]
+        change = self.factor * F.linear(projected, self.up[index])
+        return output + change.to(output.dtype)
 
 
 def find_linear_shapes(
     network: nn.Module, endings: Sequence[str]
 ) -> dict[str, list[int]]:
-    """Give the outputs and inputs of a network's linear maps, by name: all, or those
-    whose names end so.
+    """Find the linear maps of a network that an adapter changes.
+
+    Args:
+        network: Network.
+        endings: Endings of the names of the maps. Empty for all maps.
+
+    Returns:
+        Widths of output and input of each map, keyed by name.
 
     Raises:
-        RecipeError: if no name ends so.
-        BrainhiveError: if the network has attention that calls its maps' weights, where
-            nothing can be added.
+        RecipeError: if no name has one of the endings.
+        BrainhiveError: if the network has attention of torch, which does not call its
+            maps as modules.
     """
-    # torch's own attention calls weights, not modules
     if any(isinstance(module, nn.MultiheadAttention) for module in network.modules()):
         raise BrainhiveError(
             "train.lora cannot change torch's own attention, whose query, key and "
@@ -262,21 +276,21 @@ def find_linear_shapes(
             "an encoder of transformers, as clip-b32",
         )
 
-    # linear maps whose names end as the recipe says
-    maps = {n: m for n, m in network.named_modules() if isinstance(m, nn.Linear)}
-    # a misspelt ending would silently change no map
+    linear_maps = {}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear):
+            linear_maps[name] = module
+
+    # a misspelt ending must not be ignored
     for ending in endings:
-        if not any(name.endswith(ending) for name in maps):
-            known = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in maps))
+        if not any(name.endswith(ending) for name in linear_maps):
+            last_names = [name.rpartition(".")[2] for name in linear_maps]
             raise RecipeError(
-                f"train.lora.modules names {ending!r}", f"there are: {known}"
+                f"train.lora.modules names {ending!r}",
+                f"there are: {', '.join(dict.fromkeys(last_names))}",
             )
-    chosen = {
-        name: m
-        for name, m in maps.items()
-        if not endings or name.endswith(tuple(endings))
-    }
-    return {
-        name: [module.out_features, module.in_features]
-        for name, module in chosen.items()
-    }
+    shapes = {}
+    for name, module in linear_maps.items():
+        if not endings or name.endswith(tuple(endings)):
+            shapes[name] = [module.out_features, module.in_features]
+    return shapes

@@ -1,6 +1,4 @@
-"""Publishers' weights: where single files lie, networks from their folders, and names
-brought to ours.
-"""
+"""Weights of other publishers: finding files, loading networks and renaming weights."""
 
 from __future__ import annotations
 
@@ -19,13 +17,13 @@ if TYPE_CHECKING:
 
 StateDict = dict[str, "Tensor"]
 NameTable = Mapping[str, str | None]
-"""What stands for the beginning of a weight's name, by a pattern of it; None: the
-weight is left out.
+"""New beginnings of names of weights, keyed by a pattern of the old beginning. None
+leaves the weight out.
 """
 
 
 def is_weight_file(reference: str) -> bool:
-    """Whether a reference is to one file of weights, not to a folder."""
+    """Return True if a reference names a file of weights, and not a folder."""
     return Path(reference.partition("@")[0]).suffix in (
         ".ckpt",
         ".pt",
@@ -35,16 +33,17 @@ def is_weight_file(reference: str) -> bool:
 
 
 def find_weight_file(reference: str) -> Path:
-    """Find one file by path or hub reference
-    (`hub:[datasets/]OWNER/NAME/FILE[@REVISION]`).
+    """Find a file, and download it if it is on the hub.
+
+    Args:
+        reference: Path, or `hub:[datasets/]OWNER/NAME/FILE[@REVISION]`.
 
     Raises:
-        MissingData: if it is not there.
+        MissingData: if there is no such file.
     """
     path = locate(reference)
-    # fetch this file alone, not all files of its repository
     if reference.startswith("hub:"):
-        folder, name = _split(reference)
+        folder, name = _split_reference(reference)
         path = hub.folder(folder, allow=[name]) / name
     if not path.is_file():
         raise MissingData(
@@ -54,84 +53,95 @@ def find_weight_file(reference: str) -> Path:
 
 
 def find_file_input(reference: str) -> Input:
-    """Look for a file that `find_file` would fetch; nothing is fetched."""
+    """Look for the file of `find_weight_file`, without a download from the hub."""
     if reference.startswith("hub:"):
-        folder, name = _split(reference)
+        folder, name = _split_reference(reference)
         return hub.find_input(folder, (), (name,))
     return Input(reference, error=find_error(lambda: find_weight_file(reference)))
 
 
 def load_network(
-    network: Any,
+    network_class: Any,
     folder: Path,
-    where: str = "",
+    description: str = "",
     files: Sequence[Path] = (),
     **options: Any,
 ) -> Any:
     """Load a network of diffusers or transformers from its folder, frozen.
 
     Args:
-        network: Its class there.
-        folder: With its config and weights.
-        where: What it is, for messages; default: the folder.
-        files: Its weights; default: safetensors, or pickles where there are none.
+        network_class: Class of the network.
+        folder: Folder with its config and weights.
+        description: Description of the network for errors, by default the folder.
+        files: Files of its weights, by default safetensors, or else pickles.
         options: Further arguments of `from_pretrained`.
 
     Raises:
-        MissingData: if weights are absent, damaged, or not all there: the library would
-            draw those.
+        MissingData: if weights are absent or damaged. The library would replace absent
+            weights by random ones.
     """
-    # the files of weights, safetensors before pickles
-    where = where or str(folder)
+    description = description or str(folder)
     files = files or list(folder.glob("*.safetensors")) or list(folder.glob("*.bin"))
     if not files:
         raise MissingData(
-            f"{where} is damaged or half-downloaded: no weights",
+            f"{description} is damaged or half-downloaded: no weights",
             "give a whole folder, or download it again",
         )
     if not any(file.suffix == ".safetensors" for file in files):
-        # else diffusers reports their absence as an error
+        # without this, diffusers reports absent safetensors as an error
         options["use_safetensors"] = False
-    # load, and refuse a network that lacks some of its weights
-    with weights.reading(where, files=files), console.mute_libraries():
-        model, info = network.from_pretrained(
+    with weights.reading(description, files=files), console.mute_libraries():
+        network, info = network_class.from_pretrained(
             folder, output_loading_info=True, **options
         )
-        refuse_absent(info["missing_keys"], len(model.state_dict()), where)
-        return model.eval().requires_grad_(False)
+        n_weights = len(network.state_dict())
+        refuse_absent(info["missing_keys"], n_weights, description)
+        return network.eval().requires_grad_(False)
 
 
-def refuse_absent(absent: Iterable[str], count: int, where: object) -> None:
-    """Raise MissingData if any of a network's `count` weights is absent: libraries fill
-    it with noise.
+def refuse_absent(names: Iterable[str], n_weights: int, source: object) -> None:
+    """Raise an error if weights of a network are absent.
+
+    Args:
+        names: Names of the absent weights.
+        n_weights: Number of all weights of the network.
+        source: Source of the weights, for the error.
+
+    Raises:
+        MissingData: if there are names.
     """
-    if unmatched := sorted(absent):
+    absent = sorted(names)
+    if absent:
         raise MissingData(
-            f"{where}: {weights.describe_match(unmatched, count)}",
+            f"{source}: {weights.describe_match(absent, n_weights)}",
             "fetch it again, or give a complete checkpoint",
         )
 
 
 def rename_weights(state: Mapping[str, Tensor], table: NameTable) -> StateDict:
-    """Rename weights by the first pattern of a table that a name begins with; other
-    names stay.
+    """Rename weights by a table. Names without a pattern stay the same.
 
-    Which of our weights are then missing, and which names are left over, is said by
-    `weights.fill`.
+    Args:
+        state: Weights, keyed by name.
+        table: Table of names, of which the first matching pattern applies.
     """
     renamed = {}
     for name, value in state.items():
-        # the first match decides, so the order of the table matters
-        pattern = next((pattern for pattern in table if re.match(pattern, name)), None)
-        if pattern is None:
-            renamed[name] = value
-        elif (replacement := table[pattern]) is not None:  # None leaves the weight out
-            renamed[re.sub(pattern, replacement, name, count=1)] = value
+        new_name: str | None = name
+        for pattern, replacement in table.items():
+            if not re.match(pattern, name):
+                continue
+            new_name = None
+            if replacement is not None:
+                new_name = re.sub(pattern, replacement, name, count=1)
+            break
+        if new_name is not None:
+            renamed[new_name] = value
     return renamed
 
 
 def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> StateDict:
-    """Select the weights whose names begin with a prefix, and leave the prefix out."""
+    """Select the weights whose names begin with a prefix, and remove the prefix."""
     return {
         name.removeprefix(prefix): value
         for name, value in state.items()
@@ -140,13 +150,22 @@ def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> StateDict:
 
 
 def count_indices(state: Mapping[str, Tensor], pattern: str) -> int:
-    """Count the numbers that a pattern's group has among the names of weights."""
-    return len({match[1] for name in state if (match := re.match(pattern, name))})
+    """Count the different indices in names of weights, such as the layers of a network.
+
+    Args:
+        state: Weights, keyed by name.
+        pattern: Pattern of the beginning of a name, whose group is the index.
+    """
+    indices = set()
+    for name in state:
+        match = re.match(pattern, name)
+        if match:
+            indices.add(match[1])
+    return len(indices)
 
 
-def _split(reference: str) -> tuple[str, str]:
-    """Split a reference to a file at the hub into one to its folder, and its name."""
-    # hub:OWNER/NAME/FILE@REVISION: the revision is that of the repository
-    address, at, revision = reference.partition("@")
+def _split_reference(reference: str) -> tuple[str, str]:
+    """Split `hub:OWNER/NAME/FILE@REV` into `hub:OWNER/NAME@REV` and `FILE`."""
+    address, at_sign, revision = reference.partition("@")
     folder, _, name = address.rpartition("/")
-    return f"{folder}{at}{revision}", name
+    return f"{folder}{at_sign}{revision}", name

@@ -1,4 +1,4 @@
-"""Networks of the fusers: joins, maps, branches, levels and SAMGA's router."""
+"""Networks of the fusers."""
 
 from typing import Any
 
@@ -14,34 +14,36 @@ from brainhive_cli.models.blocks import (
 )
 
 BIAS_DROPOUT = 0.3
-"""Probability that a training sample is weighted without its subject's bias by the
-router; SAMGA's.
-"""
+"""Probability that the router ignores a training sample's subject (SAMGA)."""
 
 
 def get_common_width(dims: dict[str, int]) -> int:
-    """Return the width that all encoders have.
+    """Return the common width of all encoders.
+
+    Args:
+        dims: Width of each encoder's embedding, keyed by encoder.
 
     Raises:
         RecipeError: if they differ in width.
     """
-    if len(widths := set(dims.values())) != 1:
-        listed = ", ".join(f"{key} ({width})" for key, width in dims.items())
+    widths = set(dims.values())
+    if len(widths) != 1:
+        encoders = ", ".join(f"{key} ({width})" for key, width in dims.items())
         raise RecipeError(
-            f"this fuser takes embeddings of one width, not {listed}",
+            f"this fuser takes embeddings of one width, not {encoders}",
             "fuser.kind=branches",
         )
     return widths.pop()
 
 
 class Join(nn.Module):
-    """The mean of embeddings, or these joined in the order of `dims`.
+    """Mean of embeddings, or their concatenation in the order of `dims`.
 
     Args:
-        dims: Width of each encoder's embedding, by the encoder's key.
-        is_mean: Whether they are averaged, not joined.
-        normalise: Whether each is brought to unit length first: it then weighs the same
-            in cosines.
+        dims: Width of each encoder's embedding, keyed by encoder.
+        is_mean: If True, they are averaged.
+        normalise: If True, each is first scaled to unit length, so that all have the
+            same weight in cosines.
     """
 
     def __init__(
@@ -54,25 +56,25 @@ class Join(nn.Module):
         self.signal: nn.Module = nn.Identity()
 
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
-        """Join embeddings, each [B, D_encoder], to a token [B, D]."""
+        """Combine embeddings [B, D_encoder], keyed by encoder, to tokens [B, D]."""
         ordered = order_embeddings(embeddings, self.dims)
         if self.normalise:
             ordered = [F.normalize(embedding, dim=-1) for embedding in ordered]
         return torch.stack(ordered).mean(0) if self.is_mean else torch.cat(ordered, -1)
 
     def of_signal(self, predicted: Tensor) -> Tensor:
-        """Map what the brain encoder gives, [B, signal_dim], to tokens [B, D]."""
+        """Map outputs [B, signal_dim] of the backbone to tokens [B, D]."""
         return self.signal(predicted)
 
 
 class LinearMaps(nn.Module):
-    """A map of embeddings, joined or averaged, and a map of signals.
+    """Linear map of concatenated or averaged embeddings, and linear map of signals.
 
     Args:
-        dims: Width of each encoder's embedding, by the encoder's key.
-        dim: D, width of the token.
-        is_mean: Whether embeddings are averaged, not joined.
-        signal_dim: Width of what the brain encoder gives; None: it gives tokens.
+        dims: Width of each encoder's embedding, keyed by encoder.
+        dim: Width D of the token.
+        is_mean: If True, embeddings are averaged.
+        signal_dim: Width of the backbone's output. None if it gives tokens.
     """
 
     def __init__(
@@ -80,36 +82,32 @@ class LinearMaps(nn.Module):
     ) -> None:
         super().__init__()
         self.join = Join(dims, is_mean)
-        # a mean is as wide as one encoder, a concatenation as all of them
-        self.image = nn.Linear(
-            get_common_width(dims) if is_mean else sum(dims.values()), dim
-        )
-        # without a width, the brain encoder predicts tokens itself
+        width = get_common_width(dims) if is_mean else sum(dims.values())
+        self.image = nn.Linear(width, dim)
         self.signal = nn.Linear(signal_dim, dim) if signal_dim else nn.Identity()
 
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
-        """Map embeddings, each [B, D_encoder], to a token [B, D]."""
+        """Map embeddings [B, D_encoder], keyed by encoder, to tokens [B, D]."""
         return self.image(self.join(embeddings))
 
     def of_signal(self, predicted: Tensor) -> Tensor:
-        """Map what the brain encoder gives, [B, signal_dim], to tokens [B, D]."""
+        """Map outputs [B, signal_dim] of the backbone to tokens [B, D]."""
         return self.signal(predicted)
 
 
 class Branches(nn.Module):
-    """Branches, a map of all of them, and a block.
+    """Linear map of each embedding, linear map of all results, and a residual MLP.
 
     Args:
-        dims: Width of each encoder's embedding, by the encoder's key.
-        dim: D, width of the token.
-        config: The knobs.
+        dims: Width of each encoder's embedding, keyed by encoder.
+        dim: Width D of the token.
+        config: `BranchesConfig`.
     """
 
     def __init__(self, dims: dict[str, int], dim: int, config: Any) -> None:
         super().__init__()
         self.dims = dict(dims)
 
-        # a branch of equal width for each depth, and a map of all branches
         self.branches = nn.ModuleList(
             nn.Linear(width, config.width) for width in dims.values()
         )
@@ -118,22 +116,21 @@ class Branches(nn.Module):
         self.block = ResidualMLP(dim, config.hidden, config.dropout)
 
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
-        """Fuse embeddings, each [B, D_encoder], to a token [B, D]."""
-        # one branch for each depth, joined and mixed
-        pairs = zip(self.branches, order_embeddings(embeddings, self.dims), strict=True)
-        joined = torch.cat(
-            [self.dropout(branch(embedding)) for branch, embedding in pairs], -1
-        )
-        return self.block(self.input_proj(joined))  # [B, D]
+        """Fuse embeddings [B, D_encoder], keyed by encoder, to tokens [B, D]."""
+        ordered = order_embeddings(embeddings, self.dims)
+        projections = []
+        for branch, embedding in zip(self.branches, ordered, strict=True):
+            projections.append(self.dropout(branch(embedding)))
+        return self.block(self.input_proj(torch.cat(projections, -1)))
 
 
 class Levels(nn.Module):
-    """Weights of levels for each feature, and two maps.
+    """Weighted sum of levels with weights for each feature, and a perceptron.
 
     Args:
-        dims: Width of each encoder's embedding, by the encoder's key.
-        dim: D, width of the token.
-        config: The knobs.
+        dims: Width of each encoder's embedding, keyed by encoder.
+        dim: Width D of the token.
+        config: `LevelsConfig`.
     """
 
     def __init__(self, dims: dict[str, int], dim: int, config: Any) -> None:
@@ -151,27 +148,24 @@ class Levels(nn.Module):
         )
 
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
-        """Mix embeddings, each [B, D] and brought to unit length, to a token [B, D]."""
-        # embeddings of unit length, and the learned vectors behind them
-        # [B, K, D]
-        seen = F.normalize(
-            torch.stack(order_embeddings(embeddings, self.dims), -2), dim=-1
-        )
-        learned = self.learned.to(seen.dtype).expand(*seen.shape[:-2], -1, -1)
-        levels = torch.cat([seen, learned], -2)  # [B, K + learned, D]
+        """Fuse embeddings [B, D_encoder], keyed by encoder, to tokens [B, D]."""
+        stacked = torch.stack(order_embeddings(embeddings, self.dims), -2)
+        encoded = F.normalize(stacked, dim=-1)  # [B, K, D_encoder]
+        learned = self.learned.to(encoded.dtype).expand(*encoded.shape[:-2], -1, -1)
+        levels = torch.cat([encoded, learned], -2)  # [B, K + learned, D_encoder]
 
-        # weigh the levels of each feature, then map to the token
-        return self.adapter((self.scale.softmax(0).to(seen.dtype) * levels).sum(-2))
+        weights = self.scale.softmax(0).to(encoded.dtype)
+        return self.adapter((weights * levels).sum(-2))
 
 
 class Router(nn.Module):
-    """Maps of layers, their weighted sum, and the map that signals pass too.
+    """Weighted sum of mapped layers, and a last map that signals also pass.
 
     Args:
-        dims: Width of each encoder's embedding, by the encoder's key.
-        dim: D, width of the token.
-        subjects: How many subjects there are.
-        config: The knobs.
+        dims: Width of each layer's embedding, keyed by layer.
+        dim: Width D of the token.
+        subjects: Number of subjects.
+        config: `RouterConfig`.
     """
 
     def __init__(
@@ -180,58 +174,52 @@ class Router(nn.Module):
         super().__init__()
         self.dims = dict(dims)
         self.bias_dropout = BIAS_DROPOUT
-        count = len(dims)
-
-        # at first the layer in the middle weighs most: another's logit is its distance
-        # from there, below 0
+        n_layers = len(dims)
         self.pre = nn.Linear(get_common_width(dims), config.hidden)
         self.layers = nn.ModuleList(nn.Linear(config.hidden, dim) for _ in dims)
-        self.global_logits = nn.Parameter(
-            -(torch.arange(count, dtype=torch.float32) - count // 2).abs()
-        )
-        # [subjects, L], all alike at first
-        self.subject_bias = nn.Parameter(torch.zeros(subjects, count))
-
-        # the last map is shared, so that signals and pictures meet in one space
+        # the initial logit is minus the distance from the middle layer
+        layer_numbers = torch.arange(n_layers, dtype=torch.float32)
+        self.global_logits = nn.Parameter(-(layer_numbers - n_layers // 2).abs())
+        self.subject_bias = nn.Parameter(torch.zeros(subjects, n_layers))
+        # signals and pictures share the last map
         self.signal = nn.Linear(config.signal_dim, dim)
         self.share = nn.Linear(dim, dim)
 
     def forward(
         self, embeddings: dict[str, Tensor], subject: Tensor | None = None
     ) -> Tensor:
-        """Weigh embeddings, each [B, D_encoder], of subjects [B]: a token [B, D].
+        """Fuse the embeddings of layers to tokens [B, D].
 
-        Without subjects, and in evaluation, all are weighted alike: a picture has one
-        token for everyone.
+        Args:
+            embeddings: Embeddings [B, D_encoder], keyed by layer.
+            subject: Subject indices [B] for the weights in training. Without them, and
+                in evaluation, all subjects have the same weights.
         """
-        # map every layer's embedding to the width of the token, and weigh the layers
-        pairs = zip(self.layers, order_embeddings(embeddings, self.dims), strict=True)
-        # [B, L, D]
-        mapped = torch.stack(
-            [layer(self.pre(embedding)) for layer, embedding in pairs], -2
-        )
+        ordered = order_embeddings(embeddings, self.dims)
+        projections = []
+        for layer, embedding in zip(self.layers, ordered, strict=True):
+            projections.append(layer(self.pre(embedding)))
+        stacked = torch.stack(projections, -2)  # [B, L, D]
         weights = self.weights(subject if self.training else None)  # [B, L] or [L]
-        return self.share((weights[..., None].to(mapped.dtype) * mapped).sum(-2))
+        return self.share((weights[..., None].to(stacked.dtype) * stacked).sum(-2))
 
     def weights(self, subject: Tensor | None) -> Tensor:
-        """Return the weights of the layers, [B, L] of subjects [B], or [L] for
-        everyone.
+        """Compute the weights of the layers for a training step.
+
+        Args:
+            subject: Subject indices [B], or None for the weights of everyone.
+
+        Returns:
+            Weights [B, L], or [L] without subjects.
         """
         if subject is None:
-            return self.global_logits.softmax(-1)  # [L]
-        # SAMGA drops the subject's bias of some samples in training
-        with_bias = (
-            F.dropout(
-                torch.ones_like(subject, dtype=torch.float32), self.bias_dropout, True
-            )
-            > 0
-        )
-        return (
-            self.global_logits + self.subject_bias[subject] * with_bias[:, None]
-        ).softmax(-1)
+            return self.global_logits.softmax(-1)
+        # ignore the subject's bias of random samples
+        ones = torch.ones_like(subject, dtype=torch.float32)
+        has_bias = F.dropout(ones, self.bias_dropout, True) > 0
+        bias = self.subject_bias[subject] * has_bias[:, None]
+        return (self.global_logits + bias).softmax(-1)
 
     def of_signal(self, predicted: Tensor) -> Tensor:
-        """Map what the brain encoder gives, [B, signal_dim], to tokens [B, D]; the last
-        map is shared.
-        """
+        """Map outputs [B, signal_dim] of the backbone to tokens [B, D]."""
         return self.share(self.signal(predicted))

@@ -1,6 +1,6 @@
-"""Fusers: embeddings of a picture to the one token [B, D] that a head predicts.
+"""Fusers, which combine the embeddings of a picture into a token [B, D].
 
-A fuser with a method `of_signal` also maps what the brain encoder gives to tokens.
+The method `of_signal` of some fusers also maps outputs of a backbone to tokens.
 """
 
 from __future__ import annotations
@@ -27,32 +27,31 @@ if TYPE_CHECKING:
 SIGNAL_DIM: Any = Field(
     None,
     gt=0,
-    description="Width of the brain encoder's output, which a linear map brings to the "
-    "token's; null: the output is the token.",
+    description="Width of the backbone's output, which a linear map converts to a "
+    "token. null if the output is the token.",
 )
-"""The key `signal_dim` of fusers that may map signals."""
+"""Key `signal_dim` of fusers that can map signals."""
 
 
 class FuserConfig(parts.Config):
-    """Base of fusers' Configs; the defaults are those of a fuser of embeddings
-    alone.
-    """
+    """Base class of the Configs of fusers."""
 
     takes_subjects: ClassVar[bool] = False
-    """Whether it is built for a number of subjects, and called with their indices [B]
-    in training.
+    """If True, the fuser is built for a number of subjects. In training it also takes
+    their indices [B].
     """
 
     @property
     def signal_width(self) -> int | None:
-        """Width of what the brain encoder gives, for `of_signal`; None if it gives
-        tokens.
-        """
+        """Width of the backbone's output for `of_signal`. None if it gives tokens."""
         return getattr(self, "signal_dim", None)
 
     def token_dim(self, dims: dict[str, int], dim: int) -> int:
-        """Return the width of the token, by the encoders' widths or the recipe's
-        `dim`.
+        """Return the width of the token, by default that of the recipe.
+
+        Args:
+            dims: Width of each encoder's embedding, keyed by encoder.
+            dim: Width in the recipe.
         """
         return dim
 
@@ -60,83 +59,81 @@ class FuserConfig(parts.Config):
 def build_fuser(
     config: FuserConfig, dims: dict[str, int], dim: int, subjects: int
 ) -> nn.Module:
-    """Make a fuser of embeddings of these widths, by key, to tokens [B, D].
+    """Build a fuser.
+
+    Args:
+        config: Config of the fuser.
+        dims: Width of each encoder's embedding, keyed by encoder.
+        dim: Width D of the token.
+        subjects: Number of subjects.
 
     Raises:
-        BrainhiveError: if it does not go with the widths.
+        BrainhiveError: if the fuser cannot combine these widths.
     """
-    # only fusers with weights for subjects take their number
-    counts = (subjects,) if config.takes_subjects else ()
-    return parts.build_module(config, dims, dim, *counts)
+    if config.takes_subjects:
+        return parts.build_module(config, dims, dim, subjects)
+    return parts.build_module(config, dims, dim)
 
 
 class FusionEncoderConfig(FuserConfig):
-    """BrainHiVE's fusion encoder: projections of several embeddings, summed, and one
-    residual MLP.
+    """Fusion encoder of BrainHiVE: a sum of projected embeddings, and a residual MLP.
 
-    The fusion encoder that is trained with the brain encoder (BrainHiVE, arXiv
-    2602.07495).
+    It is trained with the backbone (BrainHiVE, arXiv 2602.07495).
     """
 
     cites = ("zheng2026",)
 
     intermediate_size: InnerWidth = Field(
-        1024, description="Width inside the block; BrainHiVE's."
+        1024, description="Width inside the residual MLP; BrainHiVE's."
     )
     dropout: HiddenDropout = 0.1
 
     def build(self, dims: dict[str, int], dim: int) -> FusionEncoder:
-        """Make a fuser of embeddings of these widths, by encoder, to tokens [B, D]."""
+        """Build the fuser of embeddings of widths `dims` to tokens [B, D]."""
         from brainhive_cli.models.blocks import FusionEncoder
 
         return FusionEncoder(dims, dim, self.intermediate_size, self.dropout)
 
 
 class HeadsConfig(FuserConfig):
-    """The encoders' own features, each the target of a head of its own; nothing is
-    trained.
+    """A head for each encoder's embedding, without fusion. Nothing is trained.
 
-    A head for each encoder; retrieval ranks by the mean of their cosines. Short for the
-    key `heads`.
+    Retrieval ranks by the mean of the heads' cosines. Short for the key `heads`.
     """
 
     def token_dim(self, dims: dict[str, int], dim: int) -> int:
-        """Return the width of all heads together."""
+        """Return the sum of the widths of all heads."""
         return sum(dims.values())
 
     def build(self, dims: dict[str, int], dim: int) -> nn.Module:
-        """Make a fuser that leaves embeddings as they are: the target of each head, by
-        the encoder's key.
-        """
+        """Build the identity: the embeddings are the targets, keyed by encoder."""
         from torch import nn
 
         return nn.Identity()
 
 
 class ConcatenationConfig(FuserConfig):
-    """The encoders' own features, joined to one token; nothing is trained for them.
+    """Concatenated embeddings of the encoders. The image side is not trained.
 
-    Features as they are: of one encoder NICE's (arXiv 2308.13234) and ATM's (arXiv
-    2403.07721) target, and AlignVis', which maps signals by `signal_dim`.
+    With a single encoder, this is the target of NICE (arXiv 2308.13234), ATM (arXiv
+    2403.07721) and AlignVis, which maps signals by `signal_dim`.
     """
 
     normalise: bool = Field(
         True,
         description=(
-            "Bring each encoder's features to unit length first, so that all weigh the "
-            "same."
+            "If true, each embedding is first scaled to unit length, so that all have "
+            "the same weight."
         ),
     )
     signal_dim: int | None = SIGNAL_DIM
 
     def token_dim(self, dims: dict[str, int], dim: int) -> int:
-        """Return the sum of the encoders' widths."""
+        """Return the sum of the widths of all encoders."""
         return sum(dims.values())
 
     def build(self, dims: dict[str, int], dim: int) -> Join:
-        """Make a fuser of embeddings of these widths, by encoder, to tokens as wide as
-        all of them.
-        """
+        """Build the fuser of embeddings of widths `dims` to tokens [B, D]."""
         from torch import nn
 
         from brainhive_cli.models.fuser_networks import Join
@@ -148,15 +145,13 @@ class ConcatenationConfig(FuserConfig):
 
 
 class MeanConfig(FuserConfig):
-    """The mean of features of one width, as of one network that sees a picture several
-    ways.
+    """Mean of embeddings of the same width, such as of differently degraded pictures.
 
-    Features averaged as they are; nothing is trained (with a map behind it: `linear`,
-    NeuroBridge).
+    Nothing is trained. The fuser `linear` can follow a mean by a map (NeuroBridge).
     """
 
     def token_dim(self, dims: dict[str, int], dim: int) -> int:
-        """Return the width that all encoders have.
+        """Return the common width of all encoders.
 
         Raises:
             RecipeError: if they differ in width.
@@ -166,33 +161,31 @@ class MeanConfig(FuserConfig):
         return get_common_width(dims)
 
     def build(self, dims: dict[str, int], dim: int) -> Join:
-        """Make a fuser of embeddings of these widths, by encoder, to tokens [B, D]."""
+        """Build the fuser of embeddings of widths `dims` to tokens [B, D]."""
         from brainhive_cli.models.fuser_networks import Join
 
         return Join(dims, is_mean=True)
 
 
 class LinearConfig(FuserConfig):
-    """A learned linear map of the encoders' features, and one of what the brain encoder
-    gives.
+    """Linear map of the embeddings, and with `signal_dim` of the backbone's output.
 
-    One linear map on each side: Shallow Alignment (arXiv 2601.21948), NeuroBridge (AAAI
-    2026).
+    Source: Shallow Alignment (arXiv 2601.21948); NeuroBridge (AAAI 2026).
     """
 
     cites = ("du2026", "zhang2026")
 
     join: Literal["concatenate", "mean"] = Field(
         "concatenate",
-        description="What is mapped of several encoders: all features, or their mean.",
+        description="Combination of several embeddings before the map.",
     )
     signal_dim: int | None = SIGNAL_DIM
 
     def build(self, dims: dict[str, int], dim: int) -> LinearMaps:
-        """Make a fuser of embeddings of these widths, by encoder, to tokens [B, D].
+        """Build the fuser of embeddings of widths `dims` to tokens [B, D].
 
         Raises:
-            RecipeError: if a mean is wanted of different widths.
+            RecipeError: for the mean of embeddings of different widths.
         """
         from brainhive_cli.models.fuser_networks import LinearMaps
 
@@ -200,38 +193,38 @@ class LinearConfig(FuserConfig):
 
 
 class BranchesConfig(FuserConfig):
-    """BRIDGE's target: a projection of each depth of a network, joined and mixed by one
-    block.
+    """Image side of BRIDGE: projected and concatenated embeddings, and a residual MLP.
 
-    The image side of BRIDGE (NeurIPS 2026, published repository).
+    The embeddings come from several depths of a network (NeurIPS 2026, published
+    repository).
     """
 
     cites = ("bridge2026",)
 
     width: PositiveInt = Field(
-        256, description="Width of each encoder's branch; BRIDGE's."
+        256, description="Width of each projected embedding; BRIDGE's."
     )
-    hidden: InnerWidth = Field(1024, description="Width inside the block; BRIDGE's.")
+    hidden: InnerWidth = Field(1024, description="Width inside the MLP; BRIDGE's.")
     dropout: Share = Field(0.1, description="Probability of dropping a unit; BRIDGE's.")
 
     def build(self, dims: dict[str, int], dim: int) -> Branches:
-        """Make a fuser of embeddings of these widths, by encoder, to tokens [B, D]."""
+        """Build the fuser of embeddings of widths `dims` to tokens [B, D]."""
         from brainhive_cli.models.fuser_networks import Branches
 
         return Branches(dims, dim, self)
 
 
 class LevelsConfig(FuserConfig):
-    """Visual Blur Perception's target: one network's features of several blurs, mixed
-    feature by feature.
+    """Image side of Visual Blur Perception: a weighted sum of blur levels.
 
-    The image side of Visual Blur Perception (AAAI 2026, published repository).
+    Each feature of the embeddings of differently blurred pictures has its own weights
+    (AAAI 2026, published repository).
     """
 
     cites = ("liu2026",)
 
     learned: int = Field(
-        4, ge=0, description="Learned vectors that are mixed in; VBP's."
+        4, ge=0, description="Number of learned vectors in the sum; VBP's."
     )
     hidden: PositiveInt = Field(768, description="Width between the two maps; VBP's.")
     dropout: Share = Field(
@@ -239,7 +232,7 @@ class LevelsConfig(FuserConfig):
     )
 
     def build(self, dims: dict[str, int], dim: int) -> Levels:
-        """Make a fuser of embeddings of one width, by encoder, to tokens [B, D].
+        """Build the fuser of embeddings of widths `dims` to tokens [B, D].
 
         Raises:
             RecipeError: if the encoders differ in width.
@@ -250,26 +243,25 @@ class LevelsConfig(FuserConfig):
 
 
 class RouterConfig(FuserConfig):
-    """SAMGA's target: layers of one network, weighted by learned weights that subjects
-    may shift.
+    """Image side of SAMGA: a weighted sum of the layers of a network.
 
-    The image side of SAMGA (arXiv 2604.17782, published repository), and the map that
-    both sides share. SAMGA's token has 512 values.
+    The weights have a bias for each subject. A last map is shared with the signals
+    (arXiv 2604.17782, published repository). SAMGA's token has 512 values.
     """
 
     cites = ("jiang2026",)
     takes_subjects = True
 
     hidden: PositiveInt = Field(
-        1024, description="Width of the map that all layers share; SAMGA's."
+        1024,
+        description="Output width of the first map, which all layers share; SAMGA's.",
     )
     signal_dim: PositiveInt = Field(
-        1024, description="Width of what the brain encoder gives; SAMGA's."
+        1024, description="Width of the backbone's output; SAMGA's."
     )
 
     def build(self, dims: dict[str, int], dim: int, subjects: int) -> Router:
-        """Make a fuser of embeddings of one width, by encoder, to tokens [B, D]; for so
-        many subjects.
+        """Build the fuser of embeddings of widths `dims` to tokens [B, D].
 
         Raises:
             RecipeError: if the encoders differ in width.
@@ -289,4 +281,4 @@ TINY = {
     "mean": MeanConfig(),
     "router": RouterConfig(hidden=8, signal_dim=8),
 }
-"""The parts of this shelf by kind, each small enough for tests."""
+"""Fusers by kind, each small enough for tests."""
