@@ -99,9 +99,7 @@ def base(tmp_path_factory, go):
 
 
 @pytest.mark.nightly
-def test_a_stream_has_the_ranks_of_eval_retrieval_and_other_programs_get_them(
-    base, go, tmp_path
-):
+def test_other_programs_receive_the_ranks_of_eval_retrieval(base, go, tmp_path):
     run = go("train-align", *TRAINING).folder
     environment = {
         **os.environ,

@@ -94,7 +94,7 @@ def brainhive(*arguments: str) -> Result:
 
 
 @pytest.mark.parametrize("things", [2], indirect=True)
-def test_the_line_of_the_readme_asks_for_a_run_then_draws_and_measures(hub, embedded):
+def test_the_command_of_the_readme_generates_and_measures(hub, embedded):
     refused = brainhive(*LINE)
     assert refused.exit_code == MissingData.exit_code
     training, reconstruction = re.findall(

@@ -36,7 +36,7 @@ def test_the_newest_run_is_taken_and_named(
 
 
 @pytest.mark.nightly
-def test_one_variant_of_a_sweep_is_reconstructed_from_and_a_whole_sweep_is_refused(
+def test_a_variant_of_a_sweep_decodes_and_a_sweep_is_refused(
     go, world, drawing, small, runs, prior
 ):
     sweep = align(
@@ -54,7 +54,7 @@ def test_one_variant_of_a_sweep_is_reconstructed_from_and_a_whole_sweep_is_refus
     assert "lr=2e-3" in result.folder.name
 
 
-def test_where_the_newest_run_does_not_fit_the_prior_the_line_that_makes_one_is_given(
+def test_other_tokens_name_the_command_that_trains_a_run(
     go, world, drawing, small, runs, prior
 ):
     # this run has a fusion encoder of its own
@@ -80,7 +80,7 @@ def test_that_line_names_the_data_that_a_shipped_prior_is_for(home):
     assert recipe["dataset"]["noise"] == 1.0
 
 
-def test_pictures_that_the_prior_was_trained_on_are_left_out_and_many_are_refused(
+def test_training_pictures_of_the_prior_are_left_out_or_refused(
     go, aligned, drawing, prior, tmp_path
 ):
     own_prior = tmp_path / "seen"
@@ -110,7 +110,7 @@ def test_pictures_that_the_prior_was_trained_on_are_left_out_and_many_are_refuse
         go("reconstruct", *overrides, again=True)
 
 
-def test_pictures_are_counted_and_inputs_listed_without_loading_weights(
+def test_work_and_inputs_are_listed_without_loading_weights(
     aligned, drawing, generator, tmp_path
 ):
     damaged_generator = shutil.copytree(generator, tmp_path / "damaged")
@@ -131,7 +131,7 @@ def test_pictures_are_counted_and_inputs_listed_without_loading_weights(
     assert "unet/" in describe_missing(list_inputs(reconstruct, recipe))[0]
 
 
-def test_pictures_that_are_not_fetched_are_missing_before_drawing(
+def test_absent_pictures_are_missing_before_generation(
     go, aligned, drawing, monkeypatch
 ):
     def list_unfetched(name, splits, images, split):

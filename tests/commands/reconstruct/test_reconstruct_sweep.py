@@ -18,9 +18,7 @@ ABLATIONS = (
 )
 
 
-def test_ablations_are_runs_of_their_own_in_one_table_and_compared_with_the_full_one(
-    go, aligned, drawing
-):
+def test_ablations_are_runs_compared_with_the_full_run(go, aligned, drawing):
     full_run = go("reconstruct", *drawing).folder
     modified_ns = (full_run / "metrics.json").stat().st_mtime_ns
 
@@ -54,7 +52,7 @@ def test_ablations_are_runs_of_their_own_in_one_table_and_compared_with_the_full
         go("reconstruct", *drawing, f"against={result.folder.name}")
 
 
-def test_the_mean_embedding_is_one_condition_and_pictures_differ_by_their_noise(
+def test_pictures_of_the_mean_embedding_differ_only_by_noise(
     go, aligned, drawing, prior, world, generator
 ):
     result = go("reconstruct", *drawing, "sources=mean_embedding")

@@ -1,4 +1,4 @@
-"""What a session refuses before its stream is opened."""
+"""Tests of sessions that are refused before their stream is opened."""
 
 from pathlib import Path
 

@@ -1,6 +1,4 @@
-"""The loop of a session: stalls are said, reading never waits for decoding, decoding
-never for drawing.
-"""
+"""Tests of the loop of a live session and its threads."""
 
 import threading
 import time
@@ -31,12 +29,12 @@ QUICK = (
 )
 HERE = Launch(0, 1, torch.device("cpu"))
 WAIT_S = 20
-"""After which a test that waits for a thread fails."""
+"""Longest wait of a test for a thread."""
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, go):
-    """A model of one simulated person."""
+    """Folder of a model of a simulated person."""
     with at_home(tmp_path_factory.mktemp("loop")):
         go("embed", DEMO, f"encoders=[{COLOURS!r}]")
         yield go("train-align", DEMO, f"encoders=[{COLOURS!r}]", *QUICK).folder
@@ -48,9 +46,7 @@ def open_mock(run, *overrides):
 
 
 class Passing:
-    """A stream that passes on another one's samples; what happens to them is decided by
-    who makes it.
-    """
+    """Stream that passes on the samples of another stream, changed by a function."""
 
     def __init__(self, stream, happen):
         self.format, self.now_s, self.close = stream.format, stream.now_s, stream.close
@@ -82,11 +78,11 @@ def test_a_stall_is_said_once_and_nothing_is_lost(run, capsys, monkeypatch):
     assert loop.counts.windows == loop.decoded == 8 and not loop.counts.dropped
     kinds = [event["kind"] for event in events]
     assert kinds.count("stalled") == kinds.count("resumed") == 1 == loop.stalls
-    assert "the stream is stalled" in capsys.readouterr().err
+    assert "stalled" in capsys.readouterr().err
     assert next(event for event in events if event["kind"] == "stalled")["for_s"] >= 0.2
 
 
-def test_lost_samples_are_counted_and_reported_with_the_next_result(run):
+def test_lost_samples_are_reported_with_the_next_result(run):
     def lose(number, chunk):
         if chunk is not None and number == 3:
             return Chunk(chunk.samples[:0], chunk.times_s[:0], chunk.events)
@@ -129,7 +125,7 @@ def test_reading_never_waits_for_decoding(run):
     assert loop.decoded == 30
 
 
-def test_decoding_never_waits_for_drawing_and_what_was_skipped_is_counted(run):
+def test_decoding_never_waits_for_drawing_and_skips_are_counted(run):
     has_decoded, drawn, shown = threading.Event(), [], []
 
     def draw(result):
@@ -175,7 +171,7 @@ def test_a_model_of_the_demo_decodes_the_session_that_it_saved(run, tmp_path):
     assert again.score.ranks == loop.score.ranks and len(loop.score.ranks) == 4
 
 
-def test_the_run_shows_the_first_windows_and_the_course_of_the_hit_rate(run, tmp_path):
+def test_the_run_shows_first_windows_and_a_curve_of_the_hit_rate(run, tmp_path):
     session, events = open_mock(run, "source.events=300"), []
     loop = Loop(session, events.append)
     loop.run()

@@ -1,6 +1,4 @@
-"""What is generated: noise by item and repeat, nothing twice, less at once where memory
-is short.
-"""
+"""Tests of generated files: their noise, their resumption and lack of memory."""
 
 from pathlib import Path
 from typing import Any
@@ -65,16 +63,14 @@ def test_a_resumed_reconstruct_generates_only_what_is_missing(go, aligned, drawi
 
 
 def refused(*argv: str) -> list[str]:
-    """The lines that a command shows when it runs out of memory; its lock goes with its
-    traceback.
-    """
+    """Run a command that runs out of memory, and return the lines of its message."""
     shown = CliRunner().invoke(app, argv)
     assert shown.exit_code == DeviceError.exit_code
     return shown.stderr.splitlines()[-2:]
 
 
 @pytest.mark.nightly
-def test_out_of_memory_keeps_what_is_generated_and_the_same_run_continues_with_less(
+def test_out_of_memory_a_run_continues_with_smaller_batches(
     go, aligned, drawing, monkeypatch
 ):
     from diffusers import UNet2DConditionModel

@@ -1,4 +1,4 @@
-"""What a reconstruction refuses before the generator is loaded."""
+"""Tests of recipes that are refused before the generator is loaded."""
 
 from pathlib import Path
 from types import SimpleNamespace

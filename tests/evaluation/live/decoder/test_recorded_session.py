@@ -1,4 +1,4 @@
-"""Live windows of a small random model beside numbers that were recorded."""
+"""Tests that results of a small random model equal recorded numbers."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -53,7 +53,7 @@ def spec_of(names: tuple[str, ...] = ("Cz", "Oz", "Fz"), **facts: Any) -> Signal
 
 
 def member_of(spec: SignalSpec, **learned: Any) -> Any:
-    """Give a linear model of three channels."""
+    """Make a linear model of three channels."""
     weights = draw(18, 5, seed=1)
     known = {"recorded_channels": CHANNELS, "whiteners": {}, **learned}
     described = {
@@ -88,7 +88,7 @@ def decoder_of(pictures: int = 7, **options: Any) -> WindowDecoder:
 
 
 def windows_of(names: str, seed: int = 0) -> list[CutWindow]:
-    """Give windows in which pictures were shown: p0 to p6, q0, q1, or x0."""
+    """Make windows of the pictures p0 to p6, q0, q1, or of the unknown picture x0."""
     made = []
     for number, name in enumerate(names.split()):
         signal = draw(4, 6, seed=100 * seed + number).numpy() + 0.3
@@ -167,7 +167,7 @@ def test_first_trials_are_kept_for_the_whitener(
 
 
 def whitener_of(windows: list[CutWindow]) -> np.ndarray:
-    """Measure the mean covariance of trials over samples, within pictures, shrunk."""
+    """Compute the whitener of these windows."""
     decoder = decoder_of(
         preparation=LivePreparation(
             Steps(epoch_ms=(0, 60), keep_ms=(0, 60), baseline=False, rate_hz=100),
@@ -214,7 +214,7 @@ def test_trials_are_described_by_some_of_their_numbers(recorded: Recorded) -> No
     recorded(digits=4, few=compute_trial_vectors(draw(3, 2, 5)), many=many)
 
 
-def test_learned_trials_are_those_of_stores_that_have_not_changed() -> None:
+def test_learned_trials_come_from_unchanged_stores() -> None:
     trials = {subject: draw(4, 2, 3, seed=subject).numpy() for subject in (1, 2, 3)}
     source = SimpleNamespace(
         collect_identities=lambda subjects: {"s1": "a", "s2": "changed"},
@@ -324,7 +324,7 @@ def test_the_template_says_of_windows_what_stores_say() -> None:
 
 
 class Replay:
-    """A stream of windows, some at a time, on a clock that runs a second a read."""
+    """Stream of windows whose clock advances a second at each reading."""
 
     def __init__(self, chunks: list[list[CutWindow]]) -> None:
         self.chunks, self.clock_s, self.is_closed = [*chunks], 0.0, False
@@ -428,7 +428,7 @@ def test_windows_are_dropped_where_decoding_is_too_slow(
     assert loop.counts.windows == 10
 
 
-def test_an_error_of_the_stream_is_raised_where_windows_are_decoded() -> None:
+def test_an_error_of_the_stream_is_raised_by_the_decoding_thread() -> None:
     session, replay = session_of()
 
     def fail(wait_s: float) -> None:

@@ -1,6 +1,4 @@
-"""A recording that is replayed live gives the tokens and ranks that eval-retrieval has
-of its trials.
-"""
+"""Tests that a replayed recording gives the tokens and ranks of eval-retrieval."""
 
 from types import SimpleNamespace
 
@@ -65,9 +63,7 @@ NORMALISED = {
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, go):
-    """A home with a recording of one person, prepared in several ways, and a model of
-    each.
-    """
+    """Home with a recording of a person, several preparations, and a model of each."""
     with at_home(tmp_path_factory.mktemp("live")) as base:
         write_pictures(base / "data/image-folder")
         (base / "data/recordings").mkdir()
@@ -130,7 +126,7 @@ def watch(opened):
 
 
 def replay(run, *overrides, session=2):
-    """Replay a session; return the opened session and its results, with tokens."""
+    """Replay a session, and return it with its results and tokens."""
     _, opened = open_session(run, *overrides, session=session)
     results = watch(opened)
     loop = Loop(opened, lambda event: None)
@@ -139,7 +135,7 @@ def replay(run, *overrides, session=2):
 
 
 def offline(member, session):
-    """Tokens [n, D] of the single trials of a session in order of time, by picture."""
+    """Return the tokens [n, D] of single trials by picture, in order of time."""
     responses = member.open_trials(1, "test")
     image_ids = member.open_pictures("test").image_ids
     tokens = {}
@@ -175,8 +171,8 @@ def test_tokens_are_those_of_eval_retrieval_s_single_trials(models, name):
 
 
 @pytest.mark.nightly
-def test_the_average_of_all_repetitions_ranks_as_eval_retrieval_does(models, base, go):
-    """Of a store of the replayed session alone."""
+def test_averages_of_repetitions_rank_as_in_eval_retrieval(models, base, go):
+    """The store contains only the replayed session."""
     run = models["plain"]
     go(
         *(

@@ -1,6 +1,4 @@
-"""reconstruct --score: clips that someone else made, in whatever files, beside the true
-ones.
-"""
+"""Tests of `reconstruct --score` for folders of clips."""
 
 from pathlib import Path
 
@@ -23,7 +21,7 @@ def noisy(frames: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def truth(home: Path) -> Path:
-    """Three true clips, as folders of frames."""
+    """Folder of three true clips, each a folder of frames."""
     for number, name in enumerate(NAMES):
         save_frames(home / "truth" / name, clip(number))
     return home / "truth"
@@ -87,18 +85,18 @@ def test_neurons_two_columns_are_cut_at_their_border(go, home):
     assert not np.array_equal(*columns)  # as cut in the middle: one column apart
 
 
-def test_other_numbers_of_frames_and_names_are_refused_in_one_line(go, home, truth):
+def test_clips_with_other_frames_or_names_are_refused(go, home, truth):
     save_frames(home / "long/0", clip(0, frames=16))
     with pytest.raises(BrainhiveError, match=r"\b16 frames .*\b6 frames"):
         go("reconstruct", *scored(home / "long", truth, FAST, "medium=clip"))
 
     save_animation(home / "others/9.gif", clip(0))
-    with pytest.raises(MissingData, match=r"no clip below .* '9' and '0'"):
+    with pytest.raises(MissingData, match=r"'9' .*'0'"):
         go("reconstruct", *scored(home / "others", truth, FAST))
 
 
 @pytest.mark.nightly
-def test_all_metrics_of_clips_are_measured_with_their_chance_and_beside_the_stimuli(
+def test_clips_have_all_metrics_with_chance_beside_the_stimuli(
     go, home, truth, clip_networks
 ):
     for number, name in enumerate(NAMES):

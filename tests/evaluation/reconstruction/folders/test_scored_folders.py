@@ -1,4 +1,4 @@
-"""reconstruct --score: pictures that someone else made, beside the true ones."""
+"""Tests of `reconstruct --score` for folders of pictures."""
 
 from pathlib import Path
 
@@ -17,8 +17,9 @@ PIXELS = "metrics=pixcorr,ssim"
 
 @pytest.fixture
 def folders(home: Path) -> tuple[Path, Path]:
-    """Three true pictures, of which two have reconstructions, and one reconstruction of
-    nothing.
+    """Folders of reconstructions and of three true pictures.
+
+    Two pictures have reconstructions. Another reconstruction has no picture.
     """
     random = np.random.default_rng(0)
     made, truth = home / "made", home / "truth"
@@ -45,9 +46,7 @@ def asked(folders: tuple[Path, Path], *more: str) -> tuple[str, ...]:
     return (f"score={folders[0]}", f"truth={folders[1]}", *more)
 
 
-def test_folders_are_scored_by_name_and_what_is_left_over_is_listed(
-    go, folders, capsys
-):
+def test_folders_are_scored_by_name_and_unmatched_files_listed(go, folders, capsys):
     result = go("reconstruct", *asked(folders, PIXELS, "protocol=mindeye2"))
 
     def prepared(name: str) -> torch.Tensor:
@@ -71,8 +70,7 @@ def test_folders_are_scored_by_name_and_what_is_left_over_is_listed(
         ["b/cow"],
     )
     warned = capsys.readouterr().err
-    assert "1 reconstructions match no true picture: stranger" in warned
-    assert "1 true pictures have no reconstruction: b/cow" in warned
+    assert "stranger" in warned and "b/cow" in warned
     overall = result.metrics.overall["pixcorr"]
     assert (overall.n, overall.protocol) == (2, "mindeye2, 1–2 repeats")
     assert (overall.low, overall.high, overall.interval) == (
@@ -84,9 +82,7 @@ def test_folders_are_scored_by_name_and_what_is_left_over_is_listed(
 
 
 def test_true_pictures_among_the_scored_are_left_out_and_named(go, folders, capsys):
-    """As public code writes them: sample 0 is the original, here in another format and
-    size.
-    """
+    """Public code may write the original as sample 0, in another format and size."""
     made, truth = folders
     plain = go("reconstruct", *asked(folders, PIXELS)).metrics.overall
     original = Image.open(truth / "a/dog.jpg")
@@ -98,26 +94,22 @@ def test_true_pictures_among_the_scored_are_left_out_and_named(go, folders, caps
 
     assert found.facts.originals == ["dog_2.png", "cow_0.webp"]
     assert found.facts.without == ["b/cow"]
-    assert "2 true pictures" in (warned := capsys.readouterr().err)
-    assert "dog_2.png, cow_0.webp" in warned
+    assert "dog_2.png, cow_0.webp" in capsys.readouterr().err
     assert found.overall == plain
-    with pytest.raises(BrainhiveError, match=r"3 true pictures .* b/cat\.png"):
+    with pytest.raises(BrainhiveError, match=r"\b3 .* b/cat\.png"):
         go("reconstruct", f"score={truth}", f"truth={truth}", PIXELS)
 
 
-def test_reconstructions_of_one_colour_are_counted_wherever_numbers_stand(
-    go, folders, capsys
-):
+def test_pictures_of_one_colour_are_counted_beside_every_number(go, folders, capsys):
     Image.new("RGB", (40, 40)).save(folders[0] / "dog_1.png")
     found = go("reconstruct", *asked(folders, PIXELS)).metrics
     assert [Path(name).name for name in found.facts.one_colour] == ["dog_1.png"]
     assert found.overall["pixcorr"].caveats == (ONE_COLOUR,)
     assert found.facts.caveats == [ONE_COLOUR]
-    warned = capsys.readouterr().err
-    assert "1 pictures are of one colour" in warned and "dog_1.png" in warned
+    assert "dog_1.png" in capsys.readouterr().err
 
 
-def test_metrics_whose_weights_have_come_are_measured_by_the_same_command(
+def test_metrics_with_new_weights_are_added_by_the_same_command(
     go, folders, image_networks_absent, image_weights
 ):
     several = asked(folders, "metrics=pixcorr,effnet")
@@ -125,7 +117,7 @@ def test_metrics_whose_weights_have_come_are_measured_by_the_same_command(
     assert list(first.metrics.overall) == ["pixcorr"] and list(
         first.metrics.missing
     ) == ["effnet"]
-    assert "missing: Eff ↓" in first.tables[0].note
+    assert "Eff ↓" in first.tables[0].note
 
     image_networks_absent.mkdir(parents=True)
     (image_networks_absent / "efficientnet_b1-c27df63c.pth").symlink_to(
@@ -152,24 +144,19 @@ def test_one_picture_has_its_own_metrics_and_no_identification(
     about = result.metrics.facts.scope
     assert about and result.tables[0].note.startswith(f"for {about}. ")
     assert "Protocol: brainhive, 1 repeat" in result.tables[0].note
-    assert "no two-way identification" in capsys.readouterr().err
-    with pytest.raises(
-        BrainhiveError, match="none of the metrics can be computed"
-    ) as caught:
+    assert "identification" in capsys.readouterr().err
+    with pytest.raises(BrainhiveError) as caught:
         go("reconstruct", *alone, encoder, "metrics=swav")
     assert "curl" in caught.value.hint
 
 
 def test_what_cannot_be_scored_is_refused(go, folders, home):
-    with pytest.raises(RecipeError, match="need the true ones") as caught:
+    with pytest.raises(RecipeError) as caught:
         go("reconstruct", f"score={folders[0]}")
-    assert caught.value.hint == "--truth FOLDER"
+    assert "--truth" in caught.value.hint
     save(home / "others" / "x.png", np.random.default_rng(0))
-    with pytest.raises(
-        MissingData,
-        match=r"no picture below .* is named after one below .* 'x' and 'a/dog'",
-    ):
+    with pytest.raises(MissingData, match=r"'x' .*'a/dog'"):
         go("reconstruct", f"score={home / 'others'}", f"truth={folders[1]}")
     (folders[0] / "dog_1.png").write_bytes(b"no picture")
-    with pytest.raises(BrainhiveError, match=r"dog_1\.png cannot be decoded"):
+    with pytest.raises(BrainhiveError, match=r"dog_1\.png"):
         go("reconstruct", *asked(folders, PIXELS))

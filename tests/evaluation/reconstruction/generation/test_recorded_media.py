@@ -1,4 +1,4 @@
-"""Media of small random heads, and baselines, beside numbers that were recorded."""
+"""Tests that generated media and baselines equal recorded numbers."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -152,7 +152,7 @@ def test_noise_of_items(recorded: Recorded) -> None:
 
 
 class Store:
-    """An embedding store of some stimuli."""
+    """Store of the embeddings of some stimuli."""
 
     def __init__(self, split: str, count: int, width: int) -> None:
         self.values = np.random.default_rng([count, width]).normal(size=(count, width))
@@ -166,7 +166,7 @@ class Store:
 
 
 class Sized:
-    """Targets of a store, as those that are trained on."""
+    """Stand-in for the targets of stores."""
 
     @staticmethod
     def from_stores(stores: Any, launch: Any, keys: Any, on_device: bool) -> Any:
@@ -315,7 +315,7 @@ def test_baselines(
 
 
 class Drawn:
-    """A sampler that draws what rows and seeds say."""
+    """Sampler whose pictures depend only on heads and seeds."""
 
     sampling = Sampling(steps=2)
 

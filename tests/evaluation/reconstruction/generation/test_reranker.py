@@ -1,4 +1,4 @@
-"""The choice of best-of-n."""
+"""Tests of the choice of the best candidate."""
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ def test_the_best_of_several_is_most_similar_to_its_token(
     assert "each the best of 3 by its decoded head" in result.tables[0].note
 
 
-def test_without_a_brain_nothing_chooses_and_one_picture_is_generated(
+def test_without_decoded_heads_a_single_candidate_is_generated(
     go, aligned, drawing, monkeypatch
 ):
     sample, seeds = Sampler.sample, []

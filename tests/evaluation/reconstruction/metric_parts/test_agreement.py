@@ -1,4 +1,4 @@
-"""Metrics by their agreement with people, from SEED's parts to tables and pages."""
+"""Tests of the agreement of metrics with ratings of people."""
 
 import csv
 import re
@@ -24,7 +24,7 @@ PAIRS = "metrics=pixcorr,ssim"
 
 @pytest.fixture
 def folders(home: Path) -> tuple[str, str]:
-    """Three pictures, of which one has a copy and two have other pictures."""
+    """Arguments for three pictures: one has a copy, two have other pictures."""
     random = np.random.default_rng(0)
     for name in ("truth/a.png", "truth/b.png", "truth/c.png", "made/b.png"):
         (home / name).parent.mkdir(exist_ok=True)
@@ -35,7 +35,7 @@ def folders(home: Path) -> tuple[str, str]:
     return f"score={home / 'made'}", f"truth={home / 'truth'}"
 
 
-def test_metrics_are_ordered_by_agreement_and_those_of_large_networks_are_optional():
+def test_metrics_are_sorted_by_agreement_and_large_ones_optional():
     known = [name for name in PICTURE_METRICS if name in AGREEMENT]
     assert PICTURE_METRICS == known == [*AGREEMENT]
     assert known == sorted(known, key=AGREEMENT.__getitem__, reverse=True)
@@ -66,7 +66,7 @@ def test_the_guide_has_the_agreement_of_each_metric():
 
 
 @pytest.mark.nightly
-def test_seed_and_its_parts_are_measured_where_a_recipe_names_them(
+def test_seed_and_its_parts_are_measured_if_a_recipe_names_them(
     go, folders, image_networks, hub_cache
 ):
     semantic_networks.write(hub_cache)
@@ -84,7 +84,7 @@ def test_seed_and_its_parts_are_measured_where_a_recipe_names_them(
 
 
 @pytest.mark.nightly
-def test_seed_waits_for_absent_weights_of_a_part_and_names_the_line_that_fetches_them(
+def test_seed_without_weights_of_a_part_names_the_fetch_command(
     go, folders, image_networks, hub_cache, capsys
 ):
     result = go("reconstruct", *folders, "metrics=seed_score,pixcorr")
@@ -94,7 +94,7 @@ def test_seed_waits_for_absent_weights_of_a_part_and_names_the_line_that_fetches
     warned = capsys.readouterr().err
     assert "hf download openmmlab-community/mm_grounding_dino_large_all" in warned
     assert "hf download microsoft/git-large-coco" in warned
-    with pytest.raises(BrainhiveError, match="none of the metrics") as caught:
+    with pytest.raises(BrainhiveError, match="metrics") as caught:
         go("reconstruct", *folders, "metrics=object_f1")
     assert "hf download openmmlab-community" in caught.value.hint
 

@@ -1,6 +1,4 @@
-"""Baselines of reconstructions: pictures without a brain, and training pictures in
-their place.
-"""
+"""Tests of the baselines of a reconstruction."""
 
 from pathlib import Path
 
@@ -29,9 +27,7 @@ def pixels(picture: Image.Image | Path) -> np.ndarray:
 
 
 def by_hand(world: Path, run: Path, prior: Path) -> dict[str, str]:
-    """Find the training picture nearest to each test signal's token, from the files
-    alone.
-    """
+    """Find the training picture nearest to each token, from the files of the run."""
     model = aligner.load(run / "cells/sub-01_seed-1/model")
     (signals,) = (world / "signals/demo-noise-0.3-40-concepts").rglob("sub-01.h5")
     recording = SignalStore.open(signals)["test"]
@@ -53,7 +49,7 @@ def by_hand(world: Path, run: Path, prior: Path) -> dict[str, str]:
 
 
 @pytest.mark.nightly
-def test_nearest_is_the_training_picture_most_similar_to_the_decoded_token(
+def test_nearest_is_the_training_picture_closest_to_the_token(
     world, trained_for_prior, reconstructed, prior
 ):
     result = reconstructed
@@ -81,9 +77,7 @@ def test_nearest_is_the_training_picture_most_similar_to_the_decoded_token(
     assert "nearest training picture" in [row[0] for row in result.tables[0].rows]
 
 
-def test_mean_is_the_mean_of_the_training_pictures_at_the_scoring_size(
-    go, aligned, drawing
-):
+def test_mean_averages_training_pictures_at_the_scoring_size(go, aligned, drawing):
     result = go("reconstruct", *drawing, "sources=brain,mean", "protocol=mindeye2")
 
     mean = (
@@ -103,7 +97,7 @@ def test_mean_is_the_mean_of_the_training_pictures_at_the_scoring_size(
     assert (metric.n, metric.seeds) == (3, ())
 
 
-def test_zeroed_is_generated_without_a_token_and_from_noise_alone(
+def test_zeroed_is_generated_without_a_token_from_noise_alone(
     go, aligned, drawing, generator, prior
 ):
     result = go("reconstruct", *drawing, "sources=zeroed")

@@ -1,6 +1,4 @@
-"""What reconstructions score together: items over seeds and subjects, and their
-order.
-"""
+"""Tests of scores, pooled over items, seeds and subjects."""
 
 from pathlib import Path
 from unittest.mock import Mock
@@ -29,8 +27,9 @@ def scored(
     folder: Path = Path(),
     **values: list[float],
 ) -> GeneratedSet:
-    """Make a subject's reconstructions of as many items as values, every repeat with
-    the item's value.
+    """Make a subject's reconstructions, with a value for each item.
+
+    All repeats of an item have its value.
     """
     name = f"sub-{subject:02d}_seed-{seed}/sub-{subject:02d}"
     ids = IDS[: len(next(iter(values.values())))]
@@ -62,14 +61,14 @@ def test_an_item_counts_once_averaged_over_repeats_and_seeds():
 
 
 def ends(value: float, quantile: float, error: float) -> np.ndarray:
-    """A t interval between -1 and 1, on the logit scale."""
+    """Compute a t interval on the logit scale, between -1 and 1."""
     return np.tanh(
         np.arctanh(value) + np.array([-1, 1]) * quantile * error / (1 - value**2)
     )
 
 
-def test_the_interval_for_people_is_over_subjects_and_each_counts_alike():
-    """Their items do not differ, so nothing is said of two subjects alone."""
+def test_the_interval_over_subjects_counts_each_subject_equally():
+    """Two subjects are too few for an interval over subjects."""
     two = [scored(n, 5, ssim=[value] * 6) for n, value in enumerate((0.49, 0.51))]
     five = [scored(n, 5, ssim=[0.48 + 0.01 * n] * 6) for n in range(5)]
 
@@ -93,7 +92,7 @@ def test_the_interval_for_people_is_over_subjects_and_each_counts_alike():
 
 
 def test_items_are_sorted_from_the_best_by_every_metric():
-    """By hand: less of `lpips` and `effnet` is better, more of `pixcorr` and `ssim`."""
+    """`lpips` and `effnet` are better if smaller, `pixcorr` and `ssim` if larger."""
     first = scored(1, 5, 2, pixcorr=[0.9, 0.1, 0.5], lpips=[0.1, 0.3, 0.9])
     second = scored(2, 5, 2, pixcorr=[0.3, 0.7], lpips=[0.4, 0.2])
 
@@ -108,7 +107,7 @@ def test_items_are_sorted_from_the_best_by_every_metric():
 
 
 def identify(seen: torch.Tensor, made: torch.Tensor, rows: torch.Tensor):
-    """Share of the other stimuli that are further from a picture than its own."""
+    """Compute the share of other stimuli that are further away than the true one."""
     distance = torch.cdist(made, seen)
     own = distance.gather(1, rows[:, None])
     return (distance > own).sum(1).double() / (len(seen) - 1)
@@ -120,7 +119,7 @@ def subtract(seen: torch.Tensor, made: torch.Tensor, rows: torch.Tensor):
 
 @pytest.mark.parametrize("batch_size", [2, 5, 99])
 def test_items_are_identified_among_the_chosen_stimuli_alone(batch_size):
-    """Stimuli are 0, 1, … 9; those among which pictures are identified are even."""
+    """The stimuli are 0, 1, … 9. The even stimuli are the candidates."""
     stimuli = [lambda value=value: float(value) for value in range(10)]
     parts = {
         "way": MetricPart(features, identify, is_identification=True),

@@ -1,6 +1,4 @@
-"""Scores of small random pictures, clips and heads beside numbers that were
-recorded.
-"""
+"""Tests that scores of small random media equal recorded numbers."""
 
 import csv
 from dataclasses import replace
@@ -78,7 +76,7 @@ FRAMES = 3
 
 
 def stimuli(frames: int = 0) -> Stimuli:
-    """Give seven stimuli, of which three concepts have two or three."""
+    """Make seven stimuli of three concepts."""
 
     def open_stimulus(image_id: str) -> Any:
         pixels = draw_media(int(image_id[1:]), 40, frames)
@@ -89,7 +87,7 @@ def stimuli(frames: int = 0) -> Stimuli:
 
 
 def make_sets(folder: Path, frames: int = 0) -> list[GeneratedSet]:
-    """Write reconstructions of two seeds and two people, some repeated."""
+    """Write reconstructions of two seeds and two subjects, some with two repeats."""
     sets = []
     for number, (subject, seed) in enumerate(((1, 1), (1, 2), (2, 1))):
         name = f"sub-{subject:02d}_seed-{seed}/sub-{subject:02d}"
@@ -153,7 +151,7 @@ def test_scores(recorded: Recorded, tmp_path: Path, frames: int, protocol: str) 
     assert [one.title for one in scored] == [one.name.partition("/")[0] for one in sets]
 
 
-def test_clips_of_another_length_are_refused_and_pictures_stand_still(
+def test_clips_of_another_length_are_refused_and_pictures_repeat(
     tmp_path: Path,
 ) -> None:
     parts, _ = load_metrics_and_encoders(["frame_pixcorr"], [], HERE)
@@ -176,7 +174,7 @@ def test_clips_of_another_length_are_refused_and_pictures_stand_still(
 
 
 def measured(folder: Path, frames: int, shift: int = 0) -> RunFolder:
-    """Measure a run of three sources, of which one was not drawn."""
+    """Measure a run with two sources. A third source is missing."""
     sets = make_sets(folder, frames)
     if shift:
         # the other run has the pictures of other items
@@ -206,7 +204,7 @@ LABELS = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [1, 0, 1]] * 2)[:
 
 
 def labelled(frames: int = 2) -> StimulusSet:
-    """Give stimuli with labels, captions, objects, and masks of the last but two."""
+    """Make stimuli with labels, captions and objects. The last two have no mask."""
 
     def masks(row: int) -> np.ndarray:
         found = np.zeros((frames, 8, 8), np.uint8)
@@ -334,7 +332,7 @@ def test_runs_are_compared_item_by_item(recorded: Recorded, tmp_path: Path) -> N
     assert variants.facts.not_compared == []
 
 
-def test_a_finished_run_is_opened_again_for_a_metric_that_has_come(
+def test_a_run_is_outdated_if_a_missing_metric_is_available(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     finished = OpenRun(measured(tmp_path, 0), HERE)
@@ -479,7 +477,7 @@ def test_facts_of_metrics() -> None:
 
 
 @pytest.mark.parametrize(("levels", "is_original"), [(0, True), (1, False)])
-def test_a_faint_picture_is_told_from_one_that_differs_by_a_level(
+def test_a_faint_picture_differs_from_a_copy_by_a_single_level(
     tmp_path: Path, levels: int, is_original: bool
 ) -> None:
     faint = 120 + draw_media(0, 64).astype(np.uint8) // 20  # a deviation of 3 levels

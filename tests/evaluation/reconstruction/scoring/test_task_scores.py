@@ -1,6 +1,4 @@
-"""Decoded masks, concepts and captions next to the truth: from heads to metrics with
-floor and interval.
-"""
+"""Tests of scores of decoded masks, concepts and captions."""
 
 from collections.abc import Sequence
 
@@ -35,7 +33,7 @@ CAPTIONS = [
 
 
 def masks(row: int) -> np.ndarray:
-    """The object fills the upper half; the last clip has none."""
+    """Make the masks of a clip: the upper half, or nothing for the last clip."""
     found = np.zeros((FRAMES, 8, 8), np.uint8)
     found[:, :4] = 255 * (row < 3)
     return found
@@ -54,9 +52,7 @@ def films(**annotations: object) -> StimulusSet:
 
 
 def decoded_as(givers: Sequence[int]) -> Decoded:
-    """What stimuli truly have, at half the size; that of other rows where items are
-    shuffled.
-    """
+    """Make heads with the truth of the stimuli in this order, at half the size."""
     upper = torch.zeros(4, FRAMES, 1, 4, 4)
     upper[:3, :, :, :2] = 0.9
     upper[1] = upper[1].flip(-2)  # the second's is decoded upside down
@@ -67,7 +63,7 @@ def decoded_as(givers: Sequence[int]) -> Decoded:
     ]
 
 
-def test_every_head_is_scored_by_the_truth_and_an_item_without_truth_has_no_value():
+def test_items_without_truth_have_no_task_score():
     scores = TaskScores.from_decoded(decoded_as(range(4)), films(), IDS)
 
     nan = pytest.approx(np.nan, nan_ok=True)
@@ -79,7 +75,7 @@ def test_every_head_is_scored_by_the_truth_and_an_item_without_truth_has_no_valu
     assert [*scores.recall["human"]] == [1, 1, nan, nan]
 
 
-def test_a_caption_that_names_the_object_is_right_and_chance_is_one_of_all_names():
+def test_a_caption_that_names_the_object_is_right():
     objects = {
         "objects": ["dog", "man", "red car", "cat"],
         "object_names": ("dog", "man", "red car", "cat", "bee"),
@@ -101,9 +97,7 @@ def test_a_caption_that_names_the_object_is_right_and_chance_is_one_of_all_names
 
 @pytest.fixture
 def measured(tmp_path):
-    """Clips of two subjects, decoded rightly by the first, and what shuffled pairs
-    score.
-    """
+    """Result of clips of two subjects. Only the first is decoded without error."""
     pixels = {
         i: np.random.default_rng(n).integers(0, 256, (FRAMES, 8, 8, 3), np.uint8)
         for n, i in enumerate(IDS)
@@ -145,7 +139,7 @@ def measured(tmp_path):
     return run
 
 
-def test_task_scores_stand_beside_the_floor_with_their_own_n_and_chance(measured):
+def test_task_scores_have_a_floor_and_their_own_n_and_chance(measured):
     found = measured.measurements()
 
     brain, floor = (found.scopes[source] for source in ("brain", "shuffled"))
