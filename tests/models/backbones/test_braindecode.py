@@ -1,8 +1,6 @@
-"""Any braindecode model by its name, pretrained ones behind channels and a rate of
-their own.
+"""Models of braindecode, also pretrained with their own channels and rate.
 
-What is ours is tested everywhere, with a model that stands for braindecode's; the rest
-where that imports.
+Most tests replace braindecode's models by `Toy`. The others need braindecode.
 """
 
 import json
@@ -37,19 +35,18 @@ from brainhive_cli.training.alignment.training.initialisation import make_aligne
 from tests.worlds.alignment_cells import data_of, layout_of
 
 THINGS = tuple("Pz P3 P7 O1 Oz O2 P4 P8 P1 P5 PO7 PO3 POz PO4 PO8 P6 P2".split())
-"""The 17 parietal and occipital channels of THINGS-EEG2 that most recipes choose."""
+"""Parietal and occipital channels of THINGS-EEG2 that most recipes select."""
 REPOSITORY = "owner/toy"
 
 
-def spec_of(names: tuple[str, ...], samples: int = 250, **more) -> SignalSpec:
-    return SignalSpec(names, samples, (1,), (len(names),), **{"rate_hz": 250.0, **more})
+def spec_of(names: tuple[str, ...], samples: int = 250, **values) -> SignalSpec:
+    """Describe signals of one subject at 250 Hz."""
+    return SignalSpec(names, samples, (1,), (len(names),), rate_hz=250.0, **values)
 
 
 @pytest.fixture
 def library():
-    """Skip where braindecode does not import; tools/check_extras.sh runs these tests
-    where it does.
-    """
+    """Skip the test without braindecode. tools/check_extras.sh installs it."""
     try:
         TINY.build(5, 100, 8)
     except MissingExtra as error:
@@ -57,38 +54,39 @@ def library():
 
 
 @pytest.mark.usefixtures("library")
-def test_a_model_makes_tokens_of_any_width_or_says_in_a_line_why_not():
-    model = (
-        Config(model="EEGNeX", rate_hz=250, options={"drop_prob": 0.123})
-        .build(17, 250, 24)
-        .eval()
-    )
+def test_a_model_makes_tokens_of_the_given_width():
+    config = Config(model="EEGNeX", rate_hz=250, options={"drop_prob": 0.123})
+    model = config.build(17, 250, 24).eval()
     signal = torch.randn(2, 17, 250)
 
-    assert model(signal).shape == (2, 24)
-    assert not torch.equal(model(signal), model(signal.flip(-1)))
-    assert 0.123 in {
-        module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)
-    }
-    for config, what in (
-        (Config(model="EEGNext"), "no model 'EEGNext'"),
-        (
-            Config(model="EEGNeX", options={"depth": 3}),
-            "EEGNeX does not take .*'depth'",
-        ),
-        (
-            Config(model="CBraMod"),
-            "CBraMod does not take signals of 5 channels and 250 samples: ",
-        ),
-    ):
-        with pytest.raises(BrainhiveError, match=what) as caught:
-            config.build(5, 250, 8)
-        assert "\n" not in caught.value.message and caught.value.hint
+    token = model(signal)
+
+    assert token.shape == (2, 24)
+    assert not torch.equal(token, model(signal.flip(-1)))
+    dropouts = [m.p for m in model.modules() if isinstance(m, nn.Dropout)]
+    assert 0.123 in dropouts
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize(
+    ("config", "facts"),
+    [
+        (Config(model="EEGNext"), "EEGNext"),
+        (Config(model="EEGNeX", options={"depth": 3}), "EEGNeX.*'depth'"),
+        (Config(model="CBraMod"), "CBraMod.*5 channels and 250 samples"),
+    ],
+)
+def test_a_model_that_cannot_be_made_is_refused_in_a_line(config, facts):
+    with pytest.raises(BrainhiveError, match=facts) as caught:
+        config.build(5, 250, 8)
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
 
 
 class Toy(nn.Module):
-    """What a model of braindecode is to us: features by patch and channel, and a last
-    layer.
+    """Model with the interface of braindecode's.
+
+    It has features by patch and channel, and a last layer.
     """
 
     mapping: ClassVar = {"before.weight": "patches.weight"}
@@ -110,8 +108,9 @@ class Toy(nn.Module):
             "sfreq": sfreq,
             "width": width,
             "heads": heads,
+            "drop_prob": drop_prob,
+            "return_feature": False,
         }
-        self.config |= {"drop_prob": drop_prob, "return_feature": False}
         self.patches = nn.Linear(20, width)
         self.temporal_embedding = nn.Parameter(torch.randn(1, n_times // 20 + 1, width))
         self.final_layer = nn.Linear(n_chans * n_times // 20 * width, n_outputs)
@@ -122,25 +121,20 @@ class Toy(nn.Module):
 
     def forward(self, signal, return_features=False, *, ch_names=None):
         self.names = ch_names
-        features = (
-            self.patches(signal.unflatten(-1, (-1, 20)))
-            + self.temporal_embedding[:, 1:]
-        )
-        return (
-            {"features": features}
-            if return_features
-            else self.final_layer(features.flatten(1))
-        )
+        patches = self.patches(signal.unflatten(-1, (-1, 20)))
+        features = patches + self.temporal_embedding[:, 1:]
+        if return_features:
+            return {"features": features}
+        return self.final_layer(features.flatten(1))
 
 
 @pytest.fixture
 def toy_library(monkeypatch):
-    """A library braindecode whose one model is Toy."""
-    models, util = (
-        ModuleType("braindecode.models"),
-        ModuleType("braindecode.models.util"),
-    )
-    models.Toy, util.models_dict = Toy, {"Toy": Toy}
+    """Library braindecode with Toy as its only model."""
+    models = ModuleType("braindecode.models")
+    models.Toy = Toy
+    util = ModuleType("braindecode.models.util")
+    util.models_dict = {"Toy": Toy}
     library = ModuleType("braindecode")
     library.models = models
     for module in (library, models, util):
@@ -149,54 +143,69 @@ def toy_library(monkeypatch):
 
 @pytest.fixture
 def published(hub_cache, toy_library):
-    """A repository with weights of a Toy that saw three patches, as braindecode writes
-    it.
-    """
-    snapshot, model = hub_cache(REPOSITORY), Toy(9, 60, 5, 200)
+    """Repository with the weights of a Toy that was trained on three patches."""
+    snapshot = hub_cache(REPOSITORY)
+    model = Toy(9, 60, 5, 200)
     state = model.state_dict()
-    # as an earlier version called it
+    # the name in an earlier version
     state["before.weight"] = state.pop("patches.weight")
     save_file(state, snapshot / "model.safetensors")
-    (snapshot / "config.json").write_text(
-        json.dumps({**model.config, "braindecode_version": "1.8.1"})
-    )
+    config = model.config | {"braindecode_version": "1.8.1"}
+    (snapshot / "config.json").write_text(json.dumps(config))
     return snapshot
 
 
-SIGNAL = {"rate_hz": 200, "patch_samples": 20, "scale": 0.01, "clip": 2}
-TOY = Config(model="Toy", features=True, pretrained=f"hub:{REPOSITORY}", **SIGNAL)
+TOY = Config(
+    model="Toy",
+    features=True,
+    pretrained=f"hub:{REPOSITORY}",
+    rate_hz=200,
+    patch_samples=20,
+    scale=0.01,
+    clip=2,
+)
 
 
-def encoder_of(config, spec, dim=6):
+def build_encoder(config, spec, dim=6):
+    """Make a backbone with tokens [B, D]."""
     return backbones.build(config, spec, {TOKEN_HEAD: Head((dim,), "one")})
 
 
 @pytest.mark.usefixtures("toy_library")
-def test_signals_reach_the_model_at_its_rate_and_scale_in_whole_patches():
-    samples = 55
-    model = encoder_of(TOY, spec_of(THINGS, samples)).eval()
-    signal = 100 * torch.randn(2, 17, samples, dtype=torch.float64) + 30
+def test_signals_reach_the_model_at_its_rate_scale_and_length():
+    n_samples = 55
+    model = build_encoder(TOY, spec_of(THINGS, n_samples)).eval()
+    signal = 100 * torch.randn(2, 17, n_samples, dtype=torch.float64) + 30
 
-    expected = (
-        resample_poly(signal.numpy(), 4, 5, axis=-1, padtype="line")[..., :40] / 100
-    )
+    prepared = model.prepare(signal)
+    token = model(signal)
+    with torch.autocast("cpu", torch.bfloat16):
+        dtype = model.prepare(signal).dtype
+
+    # two patches of 20 samples
+    resampled = resample_poly(signal.numpy(), 4, 5, axis=-1, padtype="line")[..., :40]
+    expected = np.clip(resampled / 100, -2, 2)
+    np.testing.assert_allclose(prepared, expected, atol=1e-5)
+    assert prepared.abs().max() == 2
+    assert token.shape == (2, 6)
+    assert dtype == torch.float32
+
+
+@pytest.mark.usefixtures("toy_library")
+def test_channels_can_be_scaled_by_a_quantile():
+    config = Config(model="Toy", features=True, patch_samples=20, scale="quantile")
+    model = build_encoder(config, spec_of(THINGS, 60))
+    signal = torch.randn(2, 17, 60)
+
     prepared = model.prepare(signal)
 
-    np.testing.assert_allclose(prepared, np.clip(expected, -2, 2), atol=1e-5)
-    assert prepared.abs().max() == 2 and model(signal).shape == (2, 6)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert model.prepare(signal).dtype == torch.float32
-    by_quantile = Config(model="Toy", features=True, patch_samples=20, scale="quantile")
-    signal = torch.randn(2, 17, 60)
     scale = torch.tensor(np.quantile(signal.abs(), 0.95, -1, keepdims=True))
-    torch.testing.assert_close(
-        encoder_of(by_quantile, spec_of(THINGS, 60)).prepare(signal), signal / scale
-    )
+    torch.testing.assert_close(prepared, signal / scale)
 
 
-def test_channels_are_copied_by_name_and_interpolated_by_place_as_mne_does(golden):
-    """Golden values: positions of sensors and electrodes, and mne's weights around the
-    centre of the sensors alone. Here mne fits the centre to the electrodes, too.
+def test_channels_are_copied_by_name_or_interpolated_as_by_mne(golden):
+    """Golden values: positions of sensors and electrodes, and MNE's weights around the
+    centre of the sensors. Here MNE fits the centre to the electrodes, too.
     """
     pytest.importorskip("mne")
     spline = load_file(golden / "calibrate/spline.safetensors")
@@ -204,95 +213,89 @@ def test_channels_are_copied_by_name_and_interpolated_by_place_as_mne_does(golde
         [bytes(row.tolist()).rstrip(b" \0").decode() for row in spline[key]]
         for key in ("from_name", "to_name")
     )
-    places, electrode_places = (
-        (spline[key] + spline["origin"]).double().numpy()
-        for key in ("from_position", "to_position")
-    )
+    origin = spline["origin"]
+    sensor_positions = (spline["from_position"] + origin).double().numpy()
+    electrode_positions = (spline["to_position"] + origin).double().numpy()
     spec = spec_of(
-        tuple(name.upper() for name in sensors), positions=tuple(map(tuple, places))
+        tuple(name.upper() for name in sensors),
+        positions=tuple(map(tuple, sensor_positions)),
     )
-    renamed = replace(spec, names=tuple(f"E{number}" for number in range(len(sensors))))
-    is_sensor = np.isin(electrodes, sensors)
+    other_names = replace(spec, names=tuple(f"E{n}" for n in range(len(sensors))))
+    has_no_sensor = ~np.isin(electrodes, sensors)
+    is_electrode = np.full(len(electrodes), True)
+    copied = spline["expected.matrix_name_match"]
     tolerances = {"atol": 1e-5, "rtol": 0}
 
-    for signal, absent in (
-        (spec, ~is_sensor),
-        (renamed, np.full(len(electrodes), True)),
-    ):
+    for signal, is_absent in ((spec, has_no_sensor), (other_names, is_electrode)):
         names, matrix = choose_channels(signal, electrodes, takes_any=True)
 
-        centre = fit_head_centre(np.concatenate([places, electrode_places[absent]]))
-        weights = compute_spline_weights(places - centre, electrode_places - centre)
+        positions = np.concatenate([sensor_positions, electrode_positions[is_absent]])
+        centre = fit_head_centre(positions)
+        weights = compute_spline_weights(
+            sensor_positions - centre, electrode_positions - centre
+        )
         assert names == electrodes
-        np.testing.assert_allclose(matrix[absent], weights[absent], **tolerances)
-        # channels of equal names are copied, whatever the centre
-        by_name = spline["expected.matrix_name_match"]
-        np.testing.assert_allclose(matrix[~absent], by_name[~absent], **tolerances)
+        np.testing.assert_allclose(matrix[is_absent], weights[is_absent], **tolerances)
+        np.testing.assert_allclose(matrix[~is_absent], copied[~is_absent], **tolerances)
 
 
-def test_training_starts_from_the_weights_and_a_trained_model_needs_them_no_more(
-    published, tmp_path
-):
+def test_a_training_starts_from_published_weights(published, tmp_path):
     data = data_of(np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32))
     backbone = TOY.model_dump(mode="json")
-    plan = replace(layout_of(data), spec=spec_of(THINGS, 50), backbone=backbone)
+    layout = replace(layout_of(data), spec=spec_of(THINGS, 50), backbone=backbone)
     weights = load_file(published / "model.safetensors")
 
-    begun = make_aligner(1, plan, data, "reference")
-    begun.save(tmp_path / "model")
+    started = make_aligner(1, layout, data, "reference").eval()
+    started.save(tmp_path / "model")
+    # a trained model does not need them
     (published / "model.safetensors").unlink()
-    opened = aligner.load(tmp_path / "model")
+    loaded = aligner.load(tmp_path / "model")
 
-    for model in (begun.backbone.model, opened.backbone.model):
+    for model in (started.backbone.model, loaded.backbone.model):
         assert torch.equal(model.patches.weight, weights["before.weight"])
-        assert torch.equal(
-            model.temporal_embedding, weights["temporal_embedding"][:, :3]
-        )
-    assert not any("final_layer" in name for name in opened.state_dict())
-    assert torch.equal(
-        opened.backbone.resampling, build_resampling_matrix(50, 250, 200)
-    )
+        expected = weights["temporal_embedding"][:, :3]
+        assert torch.equal(model.temporal_embedding, expected)
+    assert not any("final_layer" in name for name in loaded.state_dict())
+    resampling = build_resampling_matrix(50, 250, 200)
+    assert torch.equal(loaded.backbone.resampling, resampling)
     signal = torch.randn(2, 17, 50)
-    assert torch.equal(
-        opened.predict(signal)[TOKEN_HEAD], begun.eval().predict(signal)[TOKEN_HEAD]
-    )
-    assert opened.backbone.model.names == [*THINGS]
+    token = loaded.predict(signal)[TOKEN_HEAD]
+    assert torch.equal(token, started.predict(signal)[TOKEN_HEAD])
+    assert loaded.backbone.model.names == list(THINGS)
 
 
-def set_config(folder, **values):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | values))
+def test_weights_of_other_settings_are_refused(published):
+    model = build_encoder(TOY, spec_of(THINGS, 50))
+    file = published / "config.json"
+    config = json.loads(file.read_text()) | {"heads": 8}
+    file.write_text(json.dumps(config))
+
+    with pytest.raises(BrainhiveError, match=r"heads 8.*2") as caught:
+        model.load_pretrained()
+    assert "backbone.options.heads=8" in caught.value.hint
 
 
-def test_weights_that_are_not_the_model_s_are_refused(published):
-    module = encoder_of(TOY, spec_of(THINGS, 50))
-    for damage, what, hint in (
-        (
-            lambda: set_config(published, heads=8),
-            "Toy with heads 8, not 2",
-            "backbone.options.heads=8",
-        ),
-        (
-            (published / "model.safetensors").unlink,
-            r"has no \*.safetensors",
-            "save_pretrained",
-        ),
-    ):
-        set_config(published, heads=2)
-        damage()
-        with pytest.raises(BrainhiveError, match=what) as caught:
-            module.load_pretrained()
-        assert hint in caught.value.hint
+def test_a_repository_without_weights_is_refused(published):
+    model = build_encoder(TOY, spec_of(THINGS, 50))
+    (published / "model.safetensors").unlink()
+
+    with pytest.raises(BrainhiveError, match=REPOSITORY) as caught:
+        model.load_pretrained()
+    assert "save_pretrained" in caught.value.hint
 
 
-SMALL = {"labram": {"num_layers": 2}, "cbramod": {"n_layer": 2}, "reve": {"depth": 2}}
-SMALL["biot"] = {"num_layers": 2}
-"""Rows, and options that make their models small."""
+SMALL = {
+    "labram": {"num_layers": 2},
+    "cbramod": {"n_layer": 2},
+    "reve": {"depth": 2},
+    "biot": {"num_layers": 2},
+}
+"""Options that make a model small, by kind."""
 
 
 @pytest.fixture
 def reve_positions(tmp_path, monkeypatch):
-    """Places of electrodes for REVE, which fetches them when it is first made."""
+    """Positions of electrodes, which REVE would download."""
     monkeypatch.setenv("REVE_POSITIONS_PATH", str(tmp_path))
     channels = parts.resolve("backbones", "reve").channels
     bank = {name: [0.01 * number, 0.2, 0.3] for number, name in enumerate(channels)}
@@ -304,40 +307,47 @@ def reve_positions(tmp_path, monkeypatch):
 def test_pretrained_features_are_those_of_braindecode(kind, hub_cache):
     from braindecode import models
 
-    shelf_config, snapshot = parts.resolve("backbones", kind), hub_cache(REPOSITORY)
-    theirs_class = getattr(models, shelf_config.model)
-    channels = [*shelf_config.channels] if kind == "biot" else [*THINGS]
-    sizes = {"n_outputs": 4, "n_times": 200, "sfreq": 200, "n_chans": len(channels)}
-    sizes["chs_info"] = [{"ch_name": name} for name in channels]
+    config = parts.resolve("backbones", kind)
+    snapshot = hub_cache(REPOSITORY)
+    model_class = getattr(models, config.model)
+    channels = list(config.channels if kind == "biot" else THINGS)
+    sizes = {
+        "n_outputs": 4,
+        "n_times": 800,
+        "sfreq": 200,
+        "n_chans": len(channels),
+        "chs_info": [{"ch_name": name} for name in channels],
+    }
     torch.manual_seed(1)
-    theirs_class(**sizes | {"n_times": 800}, **SMALL[kind]).save_pretrained(snapshot)
-    again = theirs_class.from_pretrained(snapshot).eval()  # of windows of four seconds
-    plan = {"kind": kind, "options": SMALL[kind], "pretrained": f"hub:{REPOSITORY}"}
-    ours = encoder_of(parts.resolve("backbones", plan), spec_of(THINGS)).eval()
-    before = ours(signal := 20 * torch.randn(2, 17, 250))
-    ours.load_pretrained()
+    model_class(**sizes, **SMALL[kind]).save_pretrained(snapshot)
+    reference = model_class.from_pretrained(snapshot).eval()  # windows of four seconds
+    settings = {"kind": kind, "options": SMALL[kind], "pretrained": f"hub:{REPOSITORY}"}
+    encoder = build_encoder(parts.resolve("backbones", settings), spec_of(THINGS))
+    encoder.eval()
+    signal = 20 * torch.randn(2, 17, 250)
+    random_token = encoder(signal)
+    encoder.load_pretrained()
+    token = encoder(signal)
 
-    given = torch.tensor(
-        resample_poly(signal.numpy(), 4, 5, axis=-1, padtype="line"),
-        dtype=torch.float32,
-    )
-    given = (
-        given / 100
-        if kind in ("labram", "cbramod")
-        else given.clamp(-15, 15)
-        if kind == "reve"
-        else given
-    )
-    if kind == "biot":
-        given = ours.channel_map @ given
-        given = given / (given.abs().quantile(0.95, -1, keepdim=True) + 1e-8)
-    if kind == "labram":  # whose vectors by patch are for four
-        again.patch_embed[0].n_patchs, again.patch_embed[0].n_times = 1, 200
-        again.temporal_embedding.data = again.temporal_embedding.data[:, :2]
+    resampled = resample_poly(signal.numpy(), 4, 5, axis=-1, padtype="line")
+    inputs = torch.tensor(resampled, dtype=torch.float32)
+    arguments = {}
+    if kind in ("labram", "cbramod"):
+        inputs = inputs / 100
+    elif kind == "reve":
+        inputs = inputs.clamp(-15, 15)
+    else:
+        inputs = encoder.channel_map @ inputs
+        inputs = inputs / (inputs.abs().quantile(0.95, -1, keepdim=True) + 1e-8)
+    if kind == "labram":
+        # its vectors by patch are for four seconds
+        arguments["ch_names"] = channels
+        reference.patch_embed[0].n_patchs = 1
+        reference.patch_embed[0].n_times = 200
+        embedding = reference.temporal_embedding
+        embedding.data = embedding.data[:, :2]
     with torch.no_grad():
-        names = {"ch_names": channels} if kind == "labram" else {}
-        features = again(given, return_features=True, **names)["features"].flatten(1)
-        torch.testing.assert_close(
-            ours(signal), ours.project(features), atol=1e-4, rtol=1e-4
-        )
-    assert not torch.allclose(before, ours(signal), atol=1e-3)
+        outputs = reference(inputs, return_features=True, **arguments)
+        expected = encoder.project(outputs["features"].flatten(1))
+    torch.testing.assert_close(token, expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(random_token, token, atol=1e-3)

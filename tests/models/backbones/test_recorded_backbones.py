@@ -1,4 +1,4 @@
-"""Predictions of all brain models on fixed signals beside those that were recorded."""
+"""Predictions of all backbones for fixed signals, compared with recorded numbers."""
 
 from typing import Any
 
@@ -26,10 +26,21 @@ from tests.tools.network_digests import digest, disturb, gradient_norm, paramete
 from tests.worlds.model_layouts import spec_of
 
 pytestmark = pytest.mark.usefixtures("doubles")
-ONE_VECTOR = (
-    *("atm", "brain-mlp", "brain-projection", "deep-net", "eeg-net", "linear", "nice"),
-    *("segments", "shallow-net", "spatial-mlp", "ts-conv", "voxel-ridge"),
-)
+ONE_VECTOR = [
+    "atm",
+    "brain-mlp",
+    "brain-projection",
+    "deep-net",
+    "eeg-net",
+    "linear",
+    "nice",
+    "segments",
+    "shallow-net",
+    "spatial-mlp",
+    "ts-conv",
+    "voxel-ridge",
+]
+"""Kinds that predict one vector."""
 SPECIAL = {
     "atm late": atm.Config(dropout=0.5, convolution_dropout=0.0),
     "brain-mlp silu": brain_mlp.Config(hidden=5, activation="silu"),
@@ -40,32 +51,30 @@ SPECIAL = {
 }
 
 
-def both_modes(model: torch.nn.Module, *arguments: Any) -> dict[str, Any]:
-    """Predict in evaluation and, with a fixed dropout, in training."""
-    made = parameters(model)
+def predict_in_both_modes(model: torch.nn.Module, *arguments: Any) -> dict[str, Any]:
+    """Predict in evaluation and, with fixed dropout, in training."""
+    numbers: dict[str, Any] = {"made": parameters(model)}
     disturb(model)
-    found = {"made": made, "evaluated": digest(model.eval()(*arguments))}
+    numbers["evaluated"] = digest(model.eval()(*arguments))
     torch.manual_seed(1)
     learned = model.train()(*arguments)
-    gradient = gradient_norm(learned, model)
-    return {
-        **found,
-        "learned": digest(learned),
-        "gradient": gradient,
-        "then": parameters(model),
-    }
+    numbers["gradient"] = gradient_norm(learned, model)
+    numbers["learned"] = digest(learned)
+    numbers["then"] = parameters(model)
+    return numbers
 
 
-@pytest.mark.parametrize("kind", [*ONE_VECTOR, *SPECIAL])
+@pytest.mark.parametrize("kind", ONE_VECTOR + list(SPECIAL))
 def test_tokens(recorded, kind: str) -> None:
     config = SPECIAL.get(kind) or parts.load("backbones", kind).TINY
     spec = spec_of(tuple("ABC"), 153, (5, 2, 9))
-    model = backbones.build(config, spec, {"a": Head((3,)), "b": Head((2, 2))})
-    signal, subject = torch.randn(5, 3, 153), torch.tensor([2, 0, 2, 1, 0])
-    numbers = both_modes(model, signal, subject)
+    heads = {"a": Head((3,)), "b": Head((2, 2))}
+    model = backbones.build(config, spec, heads)
+    signal = torch.randn(5, 3, 153)
+    subject = torch.tensor([2, 0, 2, 1, 0])
+    numbers = predict_in_both_modes(model, signal, subject)
     model.eval()
     numbers["unknown"] = digest(model(signal, None))
-    heads = {"a": Head((3,)), "b": Head((2, 2))}
     numbers["heads"] = digest(backbones.predict(model, heads, signal, subject))
     recorded(6, **numbers)
 
@@ -75,10 +84,17 @@ SPLIT = {"spatial": ((0, 2), (1, 2, 3), (5,)), "semantic": ((1, 3, 4), (0,), (0,
 REGIONS = SignalSpec((), 1, (4, 7, 1), (5, 4, 6), regions=SPLIT)
 TOKENS = {"image": Head((3, 6)), "text": Head((4,))}
 BLURRY = {"image": Head((2, 4)), "blurry": Head((4, 8, 4)), "maps": Head((2, 5))}
-STREAMS = {"latent": Head((4, 8, 4)), "maps": Head((8, 5)), "image": Head((3, 6))}
-STREAMS |= {"text": Head((4,)), "image_projected": Head((3, 6))}
-FRAMES = {"image": Head((4, 6)), "motion": Head((2, 4, 6)), "text": Head((5,))}
-FRAMES |= {
+STREAMS = {
+    "latent": Head((4, 8, 4)),
+    "maps": Head((8, 5)),
+    "image": Head((3, 6)),
+    "text": Head((4,)),
+    "image_projected": Head((3, 6)),
+}
+FRAMES = {
+    "image": Head((4, 6)),
+    "motion": Head((2, 4, 6)),
+    "text": Head((5,)),
     "mask": Head((2, 1, 5, 3)),
     "latents": Head((2, 3, 4, 4)),
     "concepts": Head((4,)),
@@ -128,26 +144,27 @@ def test_heads(recorded, name: str) -> None:
     disturb(model)
     model.eval()
     for index, width in enumerate(spec.widths):
-        signal, subject = torch.randn(3, width, 1), torch.full((3,), index)
-        found = backbones.predict(model, heads, signal, subject)
-        numbers[f"subject {index}"] = digest(found)
+        signal = torch.randn(3, width, 1)
+        subject = torch.full((3,), index)
+        predicted = backbones.predict(model, heads, signal, subject)
+        numbers[f"subject {index}"] = digest(predicted)
     decoded = backbones.decode(model, heads, signal, subject, [3, 1, 7])
     numbers["decoded"] = digest(decoded.tensors)
-    numbers["text"] = digest(
-        backbones.predict(model, heads, signal, subject, ["image"])
-    )
+    image = backbones.predict(model, heads, signal, subject, ["image"])
+    numbers["text"] = digest(image)
     targets = {name: torch.rand(3, *head.shape) for name, head in heads.items()}
     torch.manual_seed(1)
     learned, replaced = backbones.learn(
         model.train(), heads, signal, subject, targets, LossContext()
     )
-    numbers |= {"learned": digest(learned), "replaced": digest(replaced)}
+    numbers["learned"] = digest(learned)
+    numbers["replaced"] = digest(replaced)
     numbers["gradient"] = gradient_norm(learned, model)
     recorded(5, **numbers)
 
 
-def drawn(count: int, width: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Give signals [N, V, 1], two voxels of which are alike, and their targets."""
+def draw_data(count: int, width: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Draw signals [N, V, 1] with two equal voxels, and targets."""
     random = torch.Generator().manual_seed(seed)
     spread = torch.linspace(0.5, 4, width)[:, None]
     signal = torch.randn(count, width, 1, generator=random) * spread + 2
@@ -169,10 +186,20 @@ RIDGES: dict[str, Any] = {
 }
 
 
+def fit(model: Any, subject: int, signal: Tensor, targets: Any, held_out: Any) -> None:
+    """Fit the signals of a subject to targets [N, ...] by head."""
+
+    def read_targets(rows: slice) -> dict[str, Tensor]:
+        return {name: target[rows] for name, target in targets.items()}
+
+    model.fit(subject, signal, read_targets, held_out)
+
+
 @pytest.mark.parametrize("case", RIDGES)
 def test_ridges(recorded, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_default_dtype(torch.float32)
-    heads, config = {"a": Head((2, 2)), "b": Head((3,))}, RIDGES[case]
+    heads = {"a": Head((2, 2)), "b": Head((3,))}
+    config = RIDGES[case]
     is_shared = isinstance(config, shared_ridge.Config)
     widths = (9, 9) if is_shared else (9, 6)
     monkeypatch.setattr(ridge, "MAX_TARGET_NUMBERS", 7 * 4)
@@ -181,66 +208,54 @@ def test_ridges(recorded, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for counts in ((6, 3) if is_shared else (7, 23), (13, 5)):
         model = backbones.build(config, SignalSpec((), 1, (4, 1), widths), heads)
         for subject, width, count in zip((1, 4), widths[::-1], counts, strict=True):
-            signal, targets = drawn(count, width, seed=count)
-            held_out = drawn(4, width, seed=50)[0][: count % 5 + 1]
-            model.fit(
-                subject,
-                signal,
-                lambda rows, targets=targets: {n: t[rows] for n, t in targets.items()},
-                held_out,
-            )
+            signal, targets = draw_data(count, width, seed=count)
+            held_out = draw_data(4, width, seed=50)[0][: count % 5 + 1]
+            fit(model, subject, signal, targets, held_out)
         if is_shared:
             model.solve()
-            again, targets = drawn(11, 9, seed=3)
-            model.fit(
-                4,
-                again,
-                lambda rows, targets=targets: {n: t[rows] for n, t in targets.items()},
-                again,
-            )
+            signal, targets = draw_data(11, 9, seed=3)
+            fit(model, 4, signal, targets, signal)
             model.solve()
         for index, width in enumerate(widths):
-            new = drawn(5, width, seed=99)[0]
-            predicted = model(new, torch.full((5,), index))
+            test_signal, _ = draw_data(5, width, seed=99)
+            predicted = model(test_signal, torch.full((5,), index))
             numbers[f"{counts} {index}"] = digest(predicted)
         numbers[f"{counts}"] = parameters(model)
     recorded(4, **numbers)
 
 
-def test_components_below_the_precision_of_their_squares_are_left_out() -> None:
-    """Two voxels without correlation, the second as small as a rounding error."""
+def test_components_below_rounding_errors_are_zero() -> None:
+    """The second of two uncorrelated voxels is as small as a rounding error."""
     small = torch.finfo(torch.float64).eps ** 0.5
     signal = torch.tensor([[1.0, 0], [-1, 0], [0, small], [0, -small]])[..., None]
-    basis, scores, singular = ridge.RidgeMap(2, None, {"a": Head((3,))}).project(signal)
+    heads = {"a": Head((3,))}
+
+    basis, scores, singular = ridge.RidgeMap(2, None, heads).project(signal)
+    signal[2:] *= 2
+    _, _, larger_singular = ridge.RidgeMap(2, None, heads).project(signal)
+
     assert singular.tolist() == [pytest.approx(2**0.5), 0]
     assert basis.abs().tolist() == [[1, 0], [0, 0]]
     assert scores[:, 1].abs().max() == 0
-    signal[2:] *= 2
-    singular = ridge.RidgeMap(2, None, {"a": Head((3,))}).project(signal)[2]
-    assert singular[1] > 0
+    assert larger_singular[1] > 0
 
 
 def test_discriminants(recorded) -> None:
     torch.set_default_dtype(torch.float32)
     heads = {"a": Head((4,)), "b": Head((2,))}
-    model = LdaConfig().build(SignalSpec((), 1, (4, 1), (9, 6)), heads)
+    widths = (9, 6)
+    model = LdaConfig().build(SignalSpec((), 1, (4, 1), widths), heads)
     for subject, width, count in ((1, 6, 14), (4, 9, 25)):
-        signal, targets = drawn(count, width, seed=count)
+        signal, targets = draw_data(count, width, seed=count)
         order = targets["b"].argsort(0)
         labels = {
             "a": torch.eye(4)[order[:, 0] % 3 + (order[:, 1] > 8)],
             "b": torch.eye(2)[(order[:, 2] > 4).long()],
         }
-        model.fit(
-            subject,
-            signal,
-            lambda rows, labels=labels: {n: t[rows] for n, t in labels.items()},
-            signal,
-        )
-    numbers = {
-        f"subject {index}": digest(
-            model(drawn(5, width, 99)[0], torch.full((5,), index))
-        )
-        for index, width in enumerate((9, 6))
-    }
+        fit(model, subject, signal, labels, signal)
+    numbers = {}
+    for index, width in enumerate(widths):
+        test_signal, _ = draw_data(5, width, seed=99)
+        scores = model(test_signal, torch.full((5,), index))
+        numbers[f"subject {index}"] = digest(scores)
     recorded(4, **numbers)

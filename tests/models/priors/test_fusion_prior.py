@@ -1,6 +1,4 @@
-"""The Fusion Prior: upstream's numbers, upstream's files, and errors that name the
-mismatch.
-"""
+"""Fusion Prior compared with upstream's numbers and files, and its errors."""
 
 import json
 from pathlib import Path
@@ -17,18 +15,19 @@ from brainhive_cli.models.priors._fusion_network import FusionPrior
 from brainhive_cli.models.priors.fusion_prior import TINY
 
 TOLERANCE = 1e-5
-"""Of float32 sums in another order."""
+"""Largest difference of float32 sums in another order."""
 DIMS = {"vae": 24, "synclr_vit_b_16": 12}
 
 
 @pytest.fixture(scope="module")
 def reference(golden: Path) -> Path:
+    """Folder of a prior, its U-Net, and outputs of the reference."""
     return golden / "fusion_prior"
 
 
 @pytest.fixture(scope="module")
 def expected(reference: Path) -> dict[str, torch.Tensor]:
-    """Tensors that the reference implementation gave for this prior and U-Net."""
+    """Tensors that the reference computed with this prior and U-Net."""
     return load_file(reference / "expected.safetensors")
 
 
@@ -44,77 +43,80 @@ def golden_unet(reference: Path) -> UNet2DConditionModel:
 
 @pytest.fixture
 def unet() -> UNet2DConditionModel:
-    return tiny_unet()
+    return make_unet()
 
 
-def tiny_unet(
-    cross_attention_dim: int = 16, attentions: int = 1
+def make_unet(
+    cross_attention_dim: int = 16, n_attentions: int = 1
 ) -> UNet2DConditionModel:
+    """Make a tiny U-Net of SDXL's layout."""
     torch.manual_seed(0)
-    blocks = {
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-        "layers_per_block": attentions,
-    }
-    blocks |= {
-        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-        "block_out_channels": (8, 16),
-    }
-    sizes = {"sample_size": 8, "norm_num_groups": 4, "attention_head_dim": (1, 2)}
-    sizes |= {"addition_embed_type": "text_time", "addition_time_embed_dim": 4}
-    sizes |= {
-        "projection_class_embeddings_input_dim": 32,
-        "use_linear_projection": True,
-    }
     return UNet2DConditionModel(
-        **blocks, **sizes, cross_attention_dim=cross_attention_dim
+        sample_size=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(8, 16),
+        layers_per_block=n_attentions,
+        norm_num_groups=4,
+        attention_head_dim=(1, 2),
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=32,
+        use_linear_projection=True,
+        cross_attention_dim=cross_attention_dim,
     ).eval()
 
 
 def denoise(
-    unet: UNet2DConditionModel, given: dict[str, torch.Tensor], **kwargs
+    unet: UNet2DConditionModel, inputs: dict[str, torch.Tensor], **kwargs
 ) -> torch.Tensor:
-    more = {
-        "added_cond_kwargs": {
-            "text_embeds": given["pooled"],
-            "time_ids": given["time_ids"],
-        }
-    }
-    more["cross_attention_kwargs"] = kwargs or None
-    return unet(given["latent"], given["timestep"], given["text"], **more).sample
+    """Apply a U-Net, with keyword arguments for its cross-attentions."""
+    return unet(
+        inputs["latent"],
+        inputs["timestep"],
+        inputs["text"],
+        added_cond_kwargs={
+            "text_embeds": inputs["pooled"],
+            "time_ids": inputs["time_ids"],
+        },
+        cross_attention_kwargs=kwargs or None,
+    ).sample
 
 
-def gap(a: torch.Tensor, b: torch.Tensor) -> float:
+def compute_gap(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the largest difference between two tensors."""
     return float((a - b).detach().abs().max())
 
 
-def conditions() -> dict[str, torch.Tensor]:
-    draw = torch.Generator().manual_seed(1)
-    shapes = {
-        "latent": (2, 4, 8, 8),
-        "text": (2, 5, 16),
-        "pooled": (2, 8),
-        "time_ids": (2, 6),
+def draw_inputs() -> dict[str, torch.Tensor]:
+    """Draw inputs of the tiny U-Net."""
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "latent": torch.randn((2, 4, 8, 8), generator=generator),
+        "text": torch.randn((2, 5, 16), generator=generator),
+        "pooled": torch.randn((2, 8), generator=generator),
+        "time_ids": torch.randn((2, 6), generator=generator),
+        "timestep": torch.tensor([3, 700]),
     }
-    given = {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
-    return {**given, "timestep": torch.tensor([3, 700])}
 
 
-def test_every_joint_from_embedding_to_tokens_equals_the_reference(prior, expected):
-    embeddings = {
-        k.removeprefix("embedding."): v
-        for k, v in expected.items()
-        if k.startswith("embedding.")
-    }
+def test_tokens_equal_the_reference_at_every_stage(prior, expected):
+    prefix = "embedding."
+    embeddings = {}
+    for key, value in expected.items():
+        if key.startswith(prefix):
+            embeddings[key.removeprefix(prefix)] = value
     with torch.no_grad():
         fused = prior.fuser(embeddings)
         adapted = prior.adapt(fused)
         tokens = prior.project(adapted)
+        tokens_without_adapter = prior.project(fused)
 
-    assert gap(fused, expected["fused"]) < TOLERANCE
-    assert gap(adapted, expected["adapted"]) < TOLERANCE
-    assert gap(tokens, expected["tokens"]) < TOLERANCE
-    # the adapter matters
-    assert gap(prior.project(fused), expected["tokens"]) > 100 * TOLERANCE
+    assert compute_gap(fused, expected["fused"]) < TOLERANCE
+    assert compute_gap(adapted, expected["adapted"]) < TOLERANCE
+    assert compute_gap(tokens, expected["tokens"]) < TOLERANCE
+    # the adapter has an effect
+    assert compute_gap(tokens_without_adapter, expected["tokens"]) > 100 * TOLERANCE
 
 
 def test_the_unet_with_the_prior_equals_the_reference(prior, golden_unet, expected):
@@ -122,15 +124,13 @@ def test_the_unet_with_the_prior_equals_the_reference(prior, golden_unet, expect
     prior.attach(golden_unet)
     conditioned = denoise(golden_unet, expected, ip_hidden_states=expected["tokens"])
 
-    assert gap(plain, expected["unet_plain"]) < TOLERANCE
-    assert gap(conditioned, expected["unet_with_prior"]) < TOLERANCE
-    assert gap(plain, conditioned) > 100 * TOLERANCE
+    assert compute_gap(plain, expected["unet_plain"]) < TOLERANCE
+    assert compute_gap(conditioned, expected["unet_with_prior"]) < TOLERANCE
+    assert compute_gap(plain, conditioned) > 100 * TOLERANCE
 
 
-def without_digest(file):
-    """Split off the header of a file of weights, without the digest that ours have
-    there.
-    """
+def read_without_digest(file):
+    """Read a file. Weights are split into content and header, without our digest."""
     content = file.read_bytes()
     if file.suffix != ".safetensors":
         return content
@@ -143,115 +143,137 @@ def without_digest(file):
 def test_a_folder_is_written_as_it_was_read_bit_for_bit(prior, reference, tmp_path):
     prior.save(tmp_path)
 
-    for file in sorted(
-        f.relative_to(reference / "prior") for f in (reference / "prior").rglob("*.*")
-    ):
-        assert without_digest(tmp_path / file) == without_digest(
-            reference / "prior" / file
-        ), file
+    for file in sorted((reference / "prior").rglob("*.*")):
+        written = tmp_path / file.relative_to(reference / "prior")
+        assert read_without_digest(written) == read_without_digest(file), file
 
 
-def test_a_unet_without_tokens_is_the_plain_one_and_the_scale_weighs_tokens(unet):
-    given, prior, other = conditions(), TINY.build(DIMS, unet), TINY.build(DIMS, unet)
-    plain, names, tokens = (
-        denoise(unet, given),
-        set(unet.state_dict()),
-        prior.project(torch.randn(2, 32)),
-    )
+def test_the_scale_weighs_the_attention_to_image_tokens(unet):
+    inputs = draw_inputs()
+    prior = TINY.build(DIMS, unet)
+    tokens = prior.project(torch.randn(2, 32))
+    plain = denoise(unet, inputs)
 
     prior.attach(unet)
-    attached = denoise(unet, given)
-    full = denoise(unet, given, ip_hidden_states=tokens)
+    without_tokens = denoise(unet, inputs)
+    conditioned = denoise(unet, inputs, ip_hidden_states=tokens)
     prior.scale = 0.0
-    none = denoise(unet, given, ip_hidden_states=tokens)
+    unscaled = denoise(unet, inputs, ip_hidden_states=tokens)
 
-    assert torch.equal(attached, plain) and gap(none, plain) < TOLERANCE < gap(
-        full, plain
-    )
-    assert set(unet.state_dict()) == names  # the U-Net does not own the prior's weights
+    assert torch.equal(without_tokens, plain)
+    assert compute_gap(unscaled, plain) < TOLERANCE
+    assert compute_gap(conditioned, plain) > TOLERANCE
+
+
+def test_a_detached_prior_leaves_the_unet_as_it_was(unet):
+    inputs = draw_inputs()
+    prior = TINY.build(DIMS, unet)
+    other = TINY.build(DIMS, unet)
+    plain = denoise(unet, inputs)
+    names = unet.state_dict().keys()
+
+    prior.attach(unet)
+
+    # the U-Net does not own the prior's weights
+    assert unet.state_dict().keys() == names
     with pytest.raises(BrainhiveError, match="already attached"):
         other.attach(unet)
-    with pytest.raises(BrainhiveError, match="this Fusion Prior is not attached"):
+    with pytest.raises(BrainhiveError, match="not attached"):
         other.detach(unet)
     prior.detach(unet)
-    assert torch.equal(denoise(unet, given), plain)
+    assert torch.equal(denoise(unet, inputs), plain)
 
 
 def test_gradients_reach_all_three_modules_through_a_frozen_unet(unet):
-    given, prior = conditions(), TINY.build(DIMS, unet)
+    prior = TINY.build(DIMS, unet)
     unet.requires_grad_(False)
     prior.attach(unet)
 
     tokens = prior({"vae": torch.randn(2, 24), "synclr_vit_b_16": torch.randn(2, 12)})
-    denoise(unet, given, ip_hidden_states=tokens).square().mean().backward()
+    output = denoise(unet, draw_inputs(), ip_hidden_states=tokens)
+    output.square().mean().backward()
 
-    assert all(
-        p.grad is not None and p.grad.abs().sum() > 0 for p in prior.parameters()
-    )
-
-
-def test_the_wrong_unet_is_an_error_that_names_the_mismatch(unet):
-    for other, message in (
-        (
-            tiny_unet(cross_attention_dim=24),
-            r"attention \d+ is \(24, 16\) wide, not \(16, 16\)",
-        ),
-        (tiny_unet(attentions=2), "stands where"),
-        (torch.nn.Linear(2, 2), "Linear has no attention processors"),
-    ):
-        with pytest.raises(BrainhiveError, match=message):
-            TINY.build(DIMS, unet).attach(other)
+    for name, parameter in prior.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
 
 
-def test_a_missing_or_damaged_file_of_a_part_is_named(unet, tmp_path):
-    with pytest.raises(MissingData, match="is no Fusion Prior") as caught:
+@pytest.mark.parametrize(
+    ("make_other", "mismatch"),
+    [
+        (lambda: make_unet(cross_attention_dim=24), r"\(24, 16\).*\(16, 16\)"),
+        (lambda: make_unet(n_attentions=2), "stands where"),
+        (lambda: torch.nn.Linear(2, 2), "Linear"),
+    ],
+)
+def test_another_unet_is_refused_with_the_mismatch(unet, make_other, mismatch):
+    prior = TINY.build(DIMS, unet)
+    with pytest.raises(BrainhiveError, match=mismatch):
+        prior.attach(make_other())
+
+
+def test_a_folder_without_a_prior_is_refused(tmp_path):
+    with pytest.raises(MissingData, match=str(tmp_path)) as caught:
         FusionPrior.load(tmp_path)
-    assert "fusion_encoder, proj, attn_adapter" in caught.value.hint
+    for folder in ("fusion_encoder", "proj", "attn_adapter"):
+        assert folder in caught.value.hint
+
+
+def test_a_config_without_its_keys_is_refused(unet, tmp_path):
     TINY.build(DIMS, unet).save(tmp_path)
-    config, weights = (
-        tmp_path / "fusion_encoder" / "config.json",
-        tmp_path / "proj" / WEIGHTS,
-    )
-    whole = config.read_text()
-    config.write_text("{}")
-    for read in (FusionPrior.load, lambda folder: fusion_prior.describe(str(folder))):
+    (tmp_path / "fusion_encoder" / "config.json").write_text("{}")
+
+    for read in (FusionPrior.load, fusion_prior.describe):
         with pytest.raises(MissingData, match="proj_meta") as caught:
-            read(tmp_path)
-        assert "download it again" in caught.value.hint
-    config.write_text(whole)
-    weights.write_bytes(weights.read_bytes()[:200])
-    with pytest.raises(MissingData, match=r"proj.* half-downloaded"):
+            read(str(tmp_path))
+        assert "download" in caught.value.hint
+
+
+def test_half_downloaded_weights_are_refused(unet, tmp_path):
+    TINY.build(DIMS, unet).save(tmp_path)
+    file = tmp_path / "proj" / WEIGHTS
+    file.write_bytes(file.read_bytes()[:200])
+
+    with pytest.raises(MissingData, match=r"proj.*half-downloaded"):
         FusionPrior.load(tmp_path)
 
 
-def test_a_prior_starts_from_an_ip_adapter_file_or_the_papers_in_the_hubs_cache(
-    reference, golden_unet, prior, hub_cache, monkeypatch
+def test_a_prior_starts_from_an_ip_adapter_file(
+    reference, golden_unet, prior, hub_cache
 ):
-    sizes = json.loads((reference / "prior" / "proj" / "config.json").read_text())
-    own = {"hidden_size": sizes["embed_dim"]}
-    given = str(reference / "ip-adapter.safetensors")  # the prior's weights equal it
-    file = (
-        hub_cache("h94/IP-Adapter")
-        / "sdxl_models"
-        / "ip-adapter_sdxl_vit-h.safetensors"
-    )
-    file.parent.mkdir()
-    file.symlink_to(given)
-    for start_from in (given, f"hub:h94/IP-Adapter/sdxl_models/{file.name}"):
-        start = TINY.model_copy(update={**own, "start_from": start_from})
-        started = start.build({"vae": 1024}, golden_unet)
-        for part in ("proj", "attn_adapter"):
-            theirs = prior.get_submodule(part).state_dict()
-            for name, weight in started.get_submodule(part).state_dict().items():
-                assert torch.equal(weight, theirs[name])
+    """The weights of the file are equal to the golden prior's."""
+    config = json.loads((reference / "prior" / "proj" / "config.json").read_text())
+    hidden_size = config["embed_dim"]
+    local_file = reference / "ip-adapter.safetensors"
+    hub_name = "sdxl_models/ip-adapter_sdxl_vit-h.safetensors"
+    hub_file = hub_cache("h94/IP-Adapter") / hub_name
+    hub_file.parent.mkdir()
+    hub_file.symlink_to(local_file)
 
-    found = len(prior.proj.norm.bias)
-    with pytest.raises(
-        BrainhiveError, match=rf"norm.bias has shape \({found},\), \({found + 4},\) is"
-    ):
-        start.build(DIMS, tiny_unet(cross_attention_dim=found + 4))
+    for start_from in (str(local_file), f"hub:h94/IP-Adapter/{hub_name}"):
+        settings = {"hidden_size": hidden_size, "start_from": start_from}
+        started = TINY.model_copy(update=settings).build({"vae": 1024}, golden_unet)
+        for component in ("proj", "attn_adapter"):
+            expected = prior.get_submodule(component).state_dict()
+            for name, weight in started.get_submodule(component).state_dict().items():
+                assert torch.equal(weight, expected[name])
+
+
+def test_an_ip_adapter_file_of_another_width_is_refused(reference, prior):
+    config = json.loads((reference / "prior" / "proj" / "config.json").read_text())
+    settings = {
+        "hidden_size": config["embed_dim"],
+        "start_from": str(reference / "ip-adapter.safetensors"),
+    }
+    width = len(prior.proj.norm.bias)
+    unet = make_unet(cross_attention_dim=width + 4)
+
+    with pytest.raises(BrainhiveError, match=rf"\({width},\).*\({width + 4},\)"):
+        TINY.model_copy(update=settings).build(DIMS, unet)
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_a_prior_that_is_not_in_the_cache_is_refused_offline(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(
-        MissingData, match="fakekungfu/Fusion-Prior-of-nobody is not in the hub's cache"
-    ):
+    with pytest.raises(MissingData, match="fakekungfu/Fusion-Prior-of-nobody"):
         FusionPrior.load("hub:Fusion-Prior-of-nobody")

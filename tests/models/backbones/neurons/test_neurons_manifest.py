@@ -26,26 +26,26 @@ HEADS = {
     "caption": Head((60,)),
 }
 SCHEDULE = r"diffusion_prior\.noise_scheduler\."
-"""Numbers that follow from the steps of the prior."""
+"""Noise schedule of the prior, which follows from its number of steps."""
 IDLE = r"backbone\.mixer_blocks1\."
-"""Mixer blocks over features, which reach no output."""
+"""Mixer blocks over features, which affect no output."""
 TIED = r"text_dec\.decoder\.lm_head\.weight"
-"""GPT-2's last layer, which is its embedding."""
+"""Last layer of GPT-2, which shares its weight with the embedding."""
 SHARED = r"diffusion_prior\.net\.causal_transformer\.layers\.[1-9]\d*\.0\.rotary_emb\."
-"""Rotary frequencies of all layers but the first, whose ones they are."""
+"""Rotary frequencies of all layers but the first, which are equal to the first."""
 Shapes = dict[str, list[int]]
 
 
 @pytest.fixture
 def manifest(golden: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(
-        (golden / "neurons" / "state_dict_manifest.json").read_text()
-    )
+    """Shapes of the weights in NEURONS' checkpoints."""
+    file = golden / "neurons" / "state_dict_manifest.json"
+    content: dict[str, Any] = json.loads(file.read_text())
     return content
 
 
-def shapes_of(network: nn.Module) -> Shapes:
-    """Read the shapes of a network's weights, by their published names."""
+def read_shapes(network: nn.Module) -> Shapes:
+    """Read the shapes of a network's weights, by published names."""
     shapes = {}
     for name, value in network.state_dict().items():
         published = re.sub(r"^brain\.", "", name)
@@ -56,16 +56,15 @@ def shapes_of(network: nn.Module) -> Shapes:
 
 
 def without(shapes: Shapes, *patterns: str) -> Shapes:
-    """Leave out the names that begin so."""
+    """Leave out the weights whose names begin with a pattern."""
+    pattern = "|".join(patterns)
     return {
-        name: shape
-        for name, shape in shapes.items()
-        if not re.match("|".join(patterns), name)
+        name: shape for name, shape in shapes.items() if not re.match(pattern, name)
     }
 
 
 def spec_of(manifest: dict[str, Any], checkpoint: str) -> SignalSpec:
-    """One subject with as many voxels as the ridge of a checkpoint takes."""
+    """Describe the voxels of a checkpoint's subject."""
     _, voxels = manifest["state_dicts"][checkpoint]["ridge.linears.0.weight"]
     return SignalSpec((), 1, (SUBJECT,), (voxels,))
 
@@ -78,9 +77,9 @@ def test_the_brain_model_has_the_weights_of_its_checkpoint(
 
     with torch.device("meta"):
         spec = spec_of(manifest, "brain_model.pth")
-        made = backbones.build(mindeye2.Config(), spec, heads)
+        model = backbones.build(mindeye2.Config(), spec, heads)
 
-    assert shapes_of(made) == without(published, IDLE)
+    assert read_shapes(model) == without(published, IDLE)
 
 
 def test_the_whole_model_has_the_weights_of_its_checkpoint(
@@ -92,9 +91,9 @@ def test_the_whole_model_has_the_weights_of_its_checkpoint(
 
     with torch.device("meta"):
         spec = spec_of(manifest, "brain_model_prior.pth")
-        made = backbones.build(neurons.Config(), spec, HEADS)
+        model = backbones.build(neurons.Config(), spec, HEADS)
 
-    assert shapes_of(made) == without(published, IDLE, SCHEDULE, TIED)
+    assert read_shapes(model) == without(published, IDLE, SCHEDULE, TIED)
 
 
 def test_parameters_are_as_many_as_the_references(manifest: dict[str, Any]) -> None:
@@ -105,11 +104,11 @@ def test_parameters_are_as_many_as_the_references(manifest: dict[str, Any]) -> N
 
     with torch.device("meta"):
         spec = spec_of(manifest, "brain_model_prior.pth")
-        made = backbones.build(neurons.Config(), spec, HEADS)
+        model = backbones.build(neurons.Config(), spec, HEADS)
 
     # each layer of our prior has a copy of the fixed frequencies
-    counted = without(shapes_of(made), SHARED)
-    found = dict.fromkeys(expected, 0)
+    counted = without(read_shapes(model), SHARED)
+    n_parameters = dict.fromkeys(expected, 0)
     for name, shape in counted.items():
-        found[name.partition(".")[0]] += prod(shape)
-    assert found == expected
+        n_parameters[name.partition(".")[0]] += prod(shape)
+    assert n_parameters == expected
