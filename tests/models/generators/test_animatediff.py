@@ -1,6 +1,4 @@
-"""AnimateDiff with SparseCtrl: NEURONS' golden values, diffusers' own pipelines, the
-hub's folders.
-"""
+"""Tests of AnimateDiff, by golden values of NEURONS and by diffusers' pipelines."""
 
 import json
 import zlib
@@ -34,8 +32,8 @@ from brainhive_cli.models.heads import Conditioning
 
 PX, FRAMES = 32, 4
 CONFIG = TINY.model_copy(update={"frames": FRAMES, "kept": (1, 3)})
-SAME = 1e-4
-"""Of frames in 0..1; a batch rounds differently from a single row."""
+TOLERANCE = 1e-4
+"""Tolerance of frames in 0..1, because a batch rounds differently from a row."""
 
 
 @pytest.fixture(scope="module")
@@ -44,133 +42,163 @@ def generator() -> Any:
 
 
 @pytest.fixture(scope="module")
-def alone() -> Any:
+def generator_without_keyframe() -> Any:
     return CONFIG.model_copy(update={"sparse_control": None}).build()
 
 
 @pytest.fixture
-def given() -> Conditioning:
-    """Two rows of all conditions."""
-    random = torch.Generator().manual_seed(1)
+def conditioning() -> Conditioning:
+    """Conditions of two rows, without masks."""
+    rng = torch.Generator().manual_seed(1)
     start, images = (
-        torch.rand(2, 2, 3, PX, PX, generator=random),
-        torch.rand(2, 3, PX, PX, generator=random),
+        torch.rand(2, 2, 3, PX, PX, generator=rng),
+        torch.rand(2, 3, PX, PX, generator=rng),
     )
     return Conditioning(
-        texts=torch.randn(2, 5, 16, generator=random), images=images, start=start
+        texts=torch.randn(2, 5, 16, generator=rng), images=images, start=start
     )
 
 
-def make(
+def generate_clips(
     generator: Any,
-    given: Conditioning,
+    conditioning: Conditioning,
     seeds: tuple[int, ...] = (1, 2),
     **sampling: Any,
 ) -> Tensor:
-    asked = {"steps": 3, "guidance": 5.0, "strength": 1.0, **sampling}
-    return generator.generate(given, seeds, PX, Sampling(**asked))
+    settings = {"steps": 3, "guidance": 5.0, "strength": 1.0, **sampling}
+    return generator.generate(conditioning, seeds, PX, Sampling(**settings))
 
 
-def by_rule(seed: int, shape: torch.Size, name: str, is_norm: bool) -> Tensor:
-    """Make a weight as the golden README says, from the file's seed."""
-    random = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
-    drawn = torch.randn(shape, generator=random)
+def draw_golden_weight(
+    seed: int, shape: torch.Size, name: str, is_norm: bool
+) -> Tensor:
+    """Draw a weight as the README of the golden files describes."""
+    rng = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
+    values = torch.randn(shape, generator=rng)
     if len(shape) > 1:
-        return drawn / (drawn.numel() / shape[0]) ** 0.5
-    return 1 + 0.1 * drawn if is_norm else 0.1 * drawn
+        return values / (values.numel() / shape[0]) ** 0.5
+    return 1 + 0.1 * values if is_norm else 0.1 * values
 
 
 def open_sparse_control(
     golden: Path,
 ) -> tuple[Any, Callable[[], list[Tensor]], dict[str, Tensor]]:
-    """Make the network of the golden file, a function that runs it on the golden
-    inputs, and read the tensors.
-    """
+    """Return the golden network, a function that runs it, and the golden tensors."""
     file = golden / "neurons" / "sparse_control.safetensors"
     with safe_open(file, "pt") as opened:
-        about = opened.metadata()
-    network: Any = SparseControlNetModel(**json.loads(about["config"]))
-    seed, frames, time = (int(about[name]) for name in ("seed", "frames", "timestep"))
-    found = load_file(file)
+        metadata = opened.metadata()
+    network: Any = SparseControlNetModel(**json.loads(metadata["config"]))
+    seed, frames, time = (
+        int(metadata[name]) for name in ("seed", "frames", "timestep")
+    )
+    golden_tensors = load_file(file)
     with torch.no_grad():
         for name, weight in network.named_parameters():
             weight.copy_(
-                by_rule(
+                draw_golden_weight(
                     seed, weight.shape, name, "norm" in name and name.endswith("weight")
                 )
             )
-    inputs = {"encoder_hidden_states": found["input.text"].repeat_interleave(frames, 0)}
-    inputs |= {
-        "controlnet_cond": found["input.condition"],
-        "conditioning_mask": found["input.mask"],
+    inputs = {
+        "encoder_hidden_states": golden_tensors["input.text"].repeat_interleave(
+            frames, 0
+        )
     }
-    still = torch.zeros(len(found["input.text"]), *found["input.condition"].shape[1:])
+    inputs |= {
+        "controlnet_cond": golden_tensors["input.condition"],
+        "conditioning_mask": golden_tensors["input.mask"],
+    }
+    still = torch.zeros(
+        len(golden_tensors["input.text"]), *golden_tensors["input.condition"].shape[1:]
+    )
 
     def residuals() -> list[Tensor]:
         with torch.no_grad():
             down, mid = network(still, time, **inputs, return_dict=False)
         return [*down, mid]
 
-    return network, residuals, found
+    return network, residuals, golden_tensors
 
 
-def relative_error(made: Tensor, wanted: Tensor) -> float:
-    assert made.shape == wanted.shape
-    return ((made - wanted).norm() / wanted.norm()).item()
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    assert actual.shape == expected.shape
+    return ((actual - expected).norm() / expected.norm()).item()
 
 
-def test_sparse_control_gives_the_originals_residuals_frame_by_frame(golden: Path):
-    network, residuals, found = open_sparse_control(golden)
-    depths = sum(name.startswith("expected.down_") for name in found)
+def test_sparse_control_equals_the_original_in_each_frame(golden: Path):
+    network, residuals, golden_tensors = open_sparse_control(golden)
+    depths = sum(name.startswith("expected.down_") for name in golden_tensors)
     names = [*(f"expected.down_{depth}" for depth in range(depths)), "expected.mid"]
 
-    made = residuals()
+    diffusers_residuals = residuals()
     normalised = normalise_frame_by_frame(network) and residuals()
 
-    assert max(map(relative_error, made, [found[name] for name in names])) > 0.05
+    assert (
+        max(
+            map(
+                relative_error,
+                diffusers_residuals,
+                [golden_tensors[name] for name in names],
+            )
+        )
+        > 0.05
+    )
     for residual, name in zip(normalised, names, strict=True):
-        assert relative_error(residual, found[name]) < 2e-5, name
+        assert relative_error(residual, golden_tensors[name]) < 2e-5, name
 
 
 def test_diffusers_sparse_control_has_the_known_fault(golden: Path):
-    """Golden value: the last residual where groups are normalised over all frames."""
-    _, residuals, found = open_sparse_control(golden)
-    (fault,) = (value for name, value in found.items() if name.startswith("fault.mid"))
+    """Golden value: the last residual, normalised over all frames."""
+    _, residuals, golden_tensors = open_sparse_control(golden)
+    (fault,) = (
+        value for name, value in golden_tensors.items() if name.startswith("fault.mid")
+    )
 
     assert relative_error(residuals()[-1], fault) < 2e-5
 
 
 def test_frames_noise_and_schedule_are_those_of_neurons(golden: Path):
-    found = load_file(golden / "neurons" / "video.safetensors")
+    golden_tensors = load_file(golden / "neurons" / "video.safetensors")
     (motion,) = (
-        each for name, each in found.items() if name.startswith("expected.motion_")
+        each
+        for name, each in golden_tensors.items()
+        if name.startswith("expected.motion_")
     )
-    frames, steps = motion.shape[1], len(found["expected.timesteps"])
+    frames, steps = motion.shape[1], len(golden_tensors["expected.timesteps"])
     assert torch.allclose(
-        interpolate_frames(found["input.blurry"], frames, 2), motion, atol=1e-6
+        interpolate_frames(golden_tensors["input.blurry"], frames, 2), motion, atol=1e-6
     )
     thirds = interpolate_frames(
-        found["input.blurry"], 3 * found["input.blurry"].shape[1] - 2
+        golden_tensors["input.blurry"], 3 * golden_tensors["input.blurry"].shape[1] - 2
     )[:, 1::3]
-    wanted = (2 * found["input.blurry"][:, :-1] + found["input.blurry"][:, 1:]) / 3
-    assert torch.allclose(thirds, wanted, atol=1e-6)
+    expected = (
+        2 * golden_tensors["input.blurry"][:, :-1]
+        + golden_tensors["input.blurry"][:, 1:]
+    ) / 3
+    assert torch.allclose(thirds, expected, atol=1e-6)
     scheduler = DDIMScheduler.from_config(SCHEDULER_CONFIG)
     scheduler.set_timesteps(steps)
-    assert torch.equal(scheduler.timesteps, found["expected.timesteps"])
+    assert torch.equal(scheduler.timesteps, golden_tensors["expected.timesteps"])
     latents = scheduler.add_noise(
-        found["input.latents"], found["input.noise"], scheduler.timesteps[:1]
+        golden_tensors["input.latents"],
+        golden_tensors["input.noise"],
+        scheduler.timesteps[:1],
     )
     first = int(scheduler.timesteps[0])
-    kept = found[f"expected.alphas_cumprod_{first}"]
+    kept = golden_tensors[f"expected.alphas_cumprod_{first}"]
     torch.testing.assert_close(scheduler.alphas_cumprod[first], kept)
-    assert torch.allclose(latents, found[f"expected.noised_latents_{first}"], atol=1e-6)
-    for time, noise in zip(scheduler.timesteps, found["input.eps_steps"], strict=True):
+    assert torch.allclose(
+        latents, golden_tensors[f"expected.noised_latents_{first}"], atol=1e-6
+    )
+    for time, noise in zip(
+        scheduler.timesteps, golden_tensors["input.eps_steps"], strict=True
+    ):
         latents = scheduler.step(noise, time, latents).prev_sample
     assert torch.allclose(
-        latents, found[f"expected.ddim_{steps}_final"], rtol=1e-4, atol=1e-4
+        latents, golden_tensors[f"expected.ddim_{steps}_final"], rtol=1e-4, atol=1e-4
     )
     assert TINY.model_fields["kept"].default == tuple(
-        found["expected.kept_frames"].tolist()
+        golden_tensors["expected.kept_frames"].tolist()
     )
 
 
@@ -185,75 +213,75 @@ def test_the_schedule_of_betas_is_that_of_neurons(golden: Path):
 
 
 def test_captions_get_the_suffix_and_negative_prompt_of_neurons(golden: Path):
-    words = json.loads((golden / "neurons" / "words.json").read_text())
+    prompts = json.loads((golden / "neurons" / "words.json").read_text())
 
-    assert TINY.prompt_suffix == words["prompt_suffix"]
-    assert TINY.negative_prompt == words["negative_prompt"]
+    assert TINY.prompt_suffix == prompts["prompt_suffix"]
+    assert TINY.negative_prompt == prompts["negative_prompt"]
 
 
-def test_a_clip_is_what_diffusers_own_pipelines_draw(given):
-    """Each clip by itself, where the pipelines take one; their posteriors are sampled,
-    here they are sure.
+def test_a_clip_is_what_diffusers_own_pipelines_draw(conditioning):
+    """The pipelines take a clip at a time. They sample posteriors, whose variance is 0
+    here.
     """
     generator = CONFIG.build()
     with torch.no_grad():
         generator.vae.quant_conv.weight[4:] = 0
         generator.vae.quant_conv.bias[4:] = -30
-    noised = begun(generator, given)
-    other = torch.zeros(1, 5, 16)
-    common = {"num_inference_steps": 3, "guidance_scale": 5.0, "output_type": "latent"}
-    common |= {"height": PX, "width": PX, "negative_prompt_embeds": other}
-    parts = {
+    start_latents = add_first_noise(generator, conditioning)
+    negative_embeds = torch.zeros(1, 5, 16)
+    options = {"num_inference_steps": 3, "guidance_scale": 5.0, "output_type": "latent"}
+    options |= {"height": PX, "width": PX, "negative_prompt_embeds": negative_embeds}
+    components = {
         "unet": generator.unet,
         "vae": generator.vae,
         "scheduler": DDIMScheduler.from_config(SCHEDULER_CONFIG),
     }
-    parts |= dict.fromkeys(("text_encoder", "tokenizer", "motion_adapter"))
-    sparse: Any = AnimateDiffSparseControlNetPipeline(
-        **parts, controlnet=generator.sparse_control
+    components |= dict.fromkeys(("text_encoder", "tokenizer", "motion_adapter"))
+    keyframe_pipeline: Any = AnimateDiffSparseControlNetPipeline(
+        **components, controlnet=generator.sparse_control
     )
-    made = generator.sample(
-        Request(given, [1, 2], PX, Sampling(steps=3, guidance=5.0, strength=1))
+    clips = generator.sample(
+        Request(conditioning, [1, 2], PX, Sampling(steps=3, guidance=5.0, strength=1))
     )
     for row in (0, 1):
-        wanted = sparse(
-            prompt_embeds=given.texts[row : row + 1],
-            latents=noised[row : row + 1],
+        expected = keyframe_pipeline(
+            prompt_embeds=conditioning.texts[row : row + 1],
+            latents=start_latents[row : row + 1],
             num_frames=FRAMES,
-            conditioning_frames=given.images[row : row + 1],
+            conditioning_frames=conditioning.images[row : row + 1],
             controlnet_frame_indices=[0],
-            **common,
+            **options,
         ).frames
         assert torch.allclose(
-            made[row].transpose(0, 1), wanted[0], rtol=1e-3, atol=1e-3
+            clips[row].transpose(0, 1), expected[0], rtol=1e-3, atol=1e-3
         )
 
-    plain: Any = AnimateDiffVideoToVideoPipeline(**parts)
-    wanted = plain(
-        prompt_embeds=given.texts[:1],
-        latents=generator.encode(interpolate_frames(given.start[:1], FRAMES)).transpose(
-            1, 2
-        ),
+    start_pipeline: Any = AnimateDiffVideoToVideoPipeline(**components)
+    expected = start_pipeline(
+        prompt_embeds=conditioning.texts[:1],
+        latents=generator.encode(
+            interpolate_frames(conditioning.start[:1], FRAMES)
+        ).transpose(1, 2),
         generator=torch.Generator().manual_seed(1),
         strength=1,
         enforce_inference_steps=True,
-        **common,
+        **options,
     ).frames
     generator.sparse_control = None
-    free = replace(given, images=None)[:1]
-    made = generator.sample(
+    free = replace(conditioning, images=None)[:1]
+    clips = generator.sample(
         Request(free, [1], PX, Sampling(steps=3, guidance=5.0, strength=1))
     )
-    assert torch.allclose(made[0].transpose(0, 1), wanted[0], rtol=1e-3, atol=1e-3)
+    assert torch.allclose(clips[0].transpose(0, 1), expected[0], rtol=1e-3, atol=1e-3)
 
 
-def begun(generator: Any, given: Conditioning) -> Tensor:
-    """Noise the encoded blurry frames of both clips, as a whole run begins: [B, C, F,
-    h, w].
-    """
+def add_first_noise(generator: Any, conditioning: Conditioning) -> Tensor:
+    """Add the first noise to the encoded blurry frames [B, C, F, h, w]."""
     scheduler = DDIMScheduler.from_config(SCHEDULER_CONFIG)
     scheduler.set_timesteps(3)
-    latents = generator.encode(interpolate_frames(given.start, FRAMES)).transpose(1, 2)
+    latents = generator.encode(
+        interpolate_frames(conditioning.start, FRAMES)
+    ).transpose(1, 2)
     noise = [
         torch.randn(4, FRAMES, 8, 8, generator=torch.Generator().manual_seed(seed))
         for seed in (1, 2)
@@ -262,38 +290,49 @@ def begun(generator: Any, given: Conditioning) -> Tensor:
 
 
 @pytest.mark.nightly
-def test_a_clip_depends_on_its_row_and_seed_and_in_the_published_mode_on_its_row_alone(
-    generator, given
-):
-    both, alone = make(generator, given), make(generator, given[1:], (2,))
-    assert both.shape == (2, 2, 3, PX, PX) and torch.allclose(
-        both[1], alone[0], atol=SAME
+def test_a_clip_depends_on_its_row_and_seed_or_only_on_its_row(generator, conditioning):
+    both, single_clip = (
+        generate_clips(generator, conditioning),
+        generate_clips(generator, conditioning[1:], (2,)),
     )
-    assert not torch.allclose(alone, make(generator, given[1:], (3,)), atol=10 * SAME)
+    assert both.shape == (2, 2, 3, PX, PX) and torch.allclose(
+        both[1], single_clip[0], atol=TOLERANCE
+    )
+    assert not torch.allclose(
+        single_clip,
+        generate_clips(generator, conditioning[1:], (3,)),
+        atol=10 * TOLERANCE,
+    )
     published = CONFIG.model_copy(update={"mode": "published"}).build()
-    assert torch.equal(make(published, given, (1, 2)), make(published, given, (3, 4)))
+    assert torch.equal(
+        generate_clips(published, conditioning, (1, 2)),
+        generate_clips(published, conditioning, (3, 4)),
+    )
 
 
-def test_each_condition_changes_the_clip(generator, given):
+def test_each_condition_changes_the_clip(generator, conditioning):
     masks = torch.zeros(2, 2, 1, 16, 16)
     masks[..., :8] = 1
-    given = replace(given, masks=masks)
-    plain, other = make(generator, given, strength=0.7), given[[1, 0]]
+    conditioning = replace(conditioning, masks=masks)
+    clips = generate_clips(generator, conditioning, strength=0.7)
+    swapped_conditioning = conditioning[[1, 0]]
     for name in ("texts", "images", "start"):
-        changed = make(
-            generator, replace(given, **{name: getattr(other, name)}), strength=0.7
+        changed = generate_clips(
+            generator,
+            replace(conditioning, **{name: getattr(swapped_conditioning, name)}),
+            strength=0.7,
         )
-        assert not torch.allclose(plain, changed, atol=SAME), name
-    changed = make(generator, replace(given, masks=None), strength=0.7)
-    assert not torch.allclose(plain, changed, atol=SAME)
+        assert not torch.allclose(clips, changed, atol=TOLERANCE), name
+    changed = generate_clips(generator, replace(conditioning, masks=None), strength=0.7)
+    assert not torch.allclose(clips, changed, atol=TOLERANCE)
 
 
-def test_wrong_conditions_and_frames_are_refused(generator, alone, given):
-    for made, wrong, words in (
-        (generator, replace(given, images=None), "SparseCtrl needs a keyframe"),
-        (alone, given, "keyframes have no effect without SparseCtrl"),
-    ):
-        with pytest.raises(BrainhiveError, match=words):
-            make(made, wrong)
-    with pytest.raises(RecipeError, match=r"kept is \[16\], and there are 16 frames"):
+def test_wrong_conditions_and_frames_are_refused(
+    generator, generator_without_keyframe, conditioning
+):
+    with pytest.raises(BrainhiveError, match=r"SparseCtrl.* images"):
+        generate_clips(generator, replace(conditioning, images=None))
+    with pytest.raises(BrainhiveError, match=r"keyframes.* SparseCtrl"):
+        generate_clips(generator_without_keyframe, conditioning)
+    with pytest.raises(RecipeError, match=r"kept .*\[16\].* 16 frames"):
         type(TINY)(kept=(16,))

@@ -1,6 +1,4 @@
-"""A chain of generators: media handed on, each stage with its own prior, sampling and
-noise.
-"""
+"""Tests of a chain of generators."""
 
 from dataclasses import replace
 
@@ -20,31 +18,29 @@ SAME_PICTURE = 1e-4
 PX, SAMPLING = 32, Sampling(steps=4)
 
 
-def test_the_second_stage_starts_from_the_media_of_the_first_with_noise_of_its_own():
-    one = sdxl.TINY.build()
-    first = one.generate(Conditioning(), [3, 4], PX, SAMPLING)
+def test_the_second_stage_starts_from_the_first_with_new_noise():
+    generator = sdxl.TINY.build()
+    first = generator.generate(Conditioning(), [3, 4], PX, SAMPLING)
     noise = [derive_seed(seed, 1) for seed in (3, 4)]
-    wanted = one.generate(
+    expected = generator.generate(
         Conditioning(start=first), noise, PX, Sampling(steps=2, strength=0.5)
     )
 
-    made = TINY.build().generate(Conditioning(), [3, 4], PX, SAMPLING)
-    alone = TINY.build().generate(Conditioning(), [4], PX, SAMPLING)
+    media = TINY.build().generate(Conditioning(), [3, 4], PX, SAMPLING)
+    single_picture = TINY.build().generate(Conditioning(), [4], PX, SAMPLING)
 
-    assert torch.allclose(made, wanted, atol=SAME_PICTURE)
-    assert torch.allclose(made[1], alone[0], atol=SAME_PICTURE)
-    assert not torch.allclose(made, first, atol=10 * SAME_PICTURE)
+    assert torch.allclose(media, expected, atol=SAME_PICTURE)
+    assert torch.allclose(media[1], single_picture[0], atol=SAME_PICTURE)
+    assert not torch.allclose(media, first, atol=10 * SAME_PICTURE)
 
 
 @pytest.mark.nightly
 def test_a_keyframe_is_captioned_and_set_in_motion(tmp_path, monkeypatch, home):
-    """NEURONS' two stages, by tiny folders in the hub's cache under their real
-    names.
-    """
+    """NEURONS' two stages, with tiny folders at the hub under the real names."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     root = blip2_repository.write(animatediff_repositories.write(tmp_path / "served"))
     motion = {"kind": "animatediff", "frames": 3, "kept": [0, 2], "prompt_suffix": " b"}
-    own = {"kind": "identity", "embeddings": [], "start": ["latents"]}
+    start_prior = {"kind": "identity", "embeddings": [], "start": ["latents"]}
     stages = [
         {
             "generator": sdxl_unclip.TINY,
@@ -54,33 +50,37 @@ def test_a_keyframe_is_captioned_and_set_in_motion(tmp_path, monkeypatch, home):
         {
             "generator": motion,
             "receives": "images",
-            "prior": own,
+            "prior": start_prior,
             "caption": f"hub:{blip2_repository.NAME}",
         }
         | {"guidance": 8.5, "strength": 1, "resolution_px": 16},
     ]
     config = parts.resolve("generators", {"kind": "chain", "stages": stages})
     heads = {"tokens": torch.randn(2, 4, 16), "latents": torch.randn(2, 2, 4, 8, 8)}
-    given = priors.load("identity").condition(Decoded(heads), [1, 2])
+    conditioning = priors.load("identity").condition(Decoded(heads), [1, 2])
     with serving(root) as hub:
         hub.lead(monkeypatch)
         config.check()
-        assert "Salesforce/blip2-opt-2.7b" in {one.name for one in config.inputs()}
+        assert "Salesforce/blip2-opt-2.7b" in {item.name for item in config.inputs()}
         generator = config.build()
-        made = generator.generate(given, [1, 2], PX, Sampling(steps=1))
+        media = generator.generate(conditioning, [1, 2], PX, Sampling(steps=1))
 
-    (_, keyframe, _, _), (_, video, _, captioner) = generator.links
-    picture = keyframe.generate(
+    keyframe_link, video_link = generator.links
+    video = video_link.generator
+    captioner = video_link.captioner
+    picture = keyframe_link.generator.generate(
         Conditioning(heads["tokens"]), [1, 2], PX, Sampling(steps=1)
     )
     captions = captioner.caption(picture, None)
     assert all(captions) and captioner.caption(picture[1:], None) == captions[1:]
-    random = torch.rand(8, 3, PX, PX, generator=torch.Generator().manual_seed(0))
+    noise_pictures = torch.rand(
+        8, 3, PX, PX, generator=torch.Generator().manual_seed(0)
+    )
     assert (
         len(
             set(
                 captioner.caption(
-                    random * torch.linspace(0.2, 1, 8).view(-1, 1, 1, 1), None
+                    noise_pictures * torch.linspace(0.2, 1, 8).view(-1, 1, 1, 1), None
                 )
             )
         )
@@ -91,15 +91,15 @@ def test_a_keyframe_is_captioned_and_set_in_motion(tmp_path, monkeypatch, home):
     )
     conditions = Conditioning(texts=captions, images=picture, start=heads["latents"])
     seeds = [derive_seed(seed, 1) for seed in (1, 2)]
-    wanted = video.generate(
+    expected = video.generate(
         conditions, seeds, 16, Sampling(steps=1, guidance=8.5, strength=1)
     )
-    assert made.shape == (2, 2, 3, 16, 16) and torch.allclose(
-        made, wanted, atol=SAME_PICTURE
+    assert media.shape == (2, 2, 3, 16, 16) and torch.allclose(
+        media, expected, atol=SAME_PICTURE
     )
-    others = replace(conditions, texts=["a", "b"])
+    other_conditions = replace(conditions, texts=["a", "b"])
     other = video.generate(
-        others, seeds, 16, Sampling(steps=1, guidance=8.5, strength=1)
+        other_conditions, seeds, 16, Sampling(steps=1, guidance=8.5, strength=1)
     )
-    assert not torch.allclose(other, made, atol=SAME_PICTURE)
+    assert not torch.allclose(other, media, atol=SAME_PICTURE)
     assert not [name for name in hub.fetched if name.endswith(".bin")]

@@ -1,4 +1,4 @@
-"""Steps of sampling, and media of all generators, beside the numbers recorded."""
+"""Tests of sampling steps and media of all generators, by recorded numbers."""
 
 from dataclasses import replace
 from typing import Any
@@ -28,9 +28,9 @@ pytestmark = pytest.mark.usefixtures("doubles")
 PX, SEEDS = 32, [4, 1]
 
 
-def random_of(*shape: int, seed: int = 7) -> Tensor:
-    random = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=random, dtype=torch.float64)
+def draw_normal(*shape: int, seed: int = 7) -> Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=rng, dtype=torch.float64)
 
 
 def test_noise(recorded) -> None:
@@ -53,7 +53,7 @@ def test_steps(recorded, name: Any) -> None:
     config = animatediff.ARCHITECTURE["scheduler"]
     config = {**config, "_class_name": "EulerDiscreteScheduler"}
     scheduler = _components.make_scheduler(config, "here")
-    noise = random_of(2, 3, 4, 4).to(torch.get_default_dtype())
+    noise = draw_normal(2, 3, 4, 4).to(torch.get_default_dtype())
     numbers: dict[str, Any] = {}
     for case, start, options in (
         ("noise", False, {"steps": 4, "guidance": 3.0}),
@@ -61,25 +61,25 @@ def test_steps(recorded, name: Any) -> None:
         ("whole", True, {"steps": 3, "strength": 1.0, "guidance": 1.0}),
         ("none", True, {"steps": 3, "strength": 0.0}),
     ):
-        seen: list[Any] = []
+        calls: list[Any] = []
 
-        def predict(rows: Tensor, time: Tensor, seen: list[Any] = seen) -> Tensor:
-            seen.append([float(time), *digest(rows)])
+        def predict(rows: Tensor, time: Tensor, calls: list[Any] = calls) -> Tensor:
+            calls.append([float(time), *digest(rows)])
             return (rows * torch.linspace(0.2, 0.9, len(rows)).view(-1, 1, 1, 1)).sin()
 
-        random = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+        rng = [torch.Generator().manual_seed(seed) for seed in SEEDS]
         times = [900, 500, 20, 3] if name is None and case == "noise" else []
-        made = _denoising.denoise(
+        media = _denoising.denoise(
             scheduler,
             Sampling(scheduler=name, **options),
             noise,
-            random_of(2, 3, 4, 4, seed=8).to(noise) if start else None,
+            draw_normal(2, 3, 4, 4, seed=8).to(noise) if start else None,
             predict,
-            random,
-            seen.append,
+            rng,
+            calls.append,
             times,
         )
-        numbers[case] = {"steps": seen, "made": digest(made)}
+        numbers[case] = {"steps": calls, "made": digest(media)}
     recorded(digits, **numbers)
 
 
@@ -97,8 +97,8 @@ def test_a_share_of_the_steps_is_done(steps: int, strength: float, count: int) -
 
 
 def test_frames_masks_and_sizes(recorded) -> None:
-    frames, pictures = random_of(2, 3, 1, 4), random_of(2, 3, 9, 7).sigmoid()
-    masks = random_of(2, 3, 1, 9, 12)
+    frames, pictures = draw_normal(2, 3, 1, 4), draw_normal(2, 3, 9, 7).sigmoid()
+    masks = draw_normal(2, 3, 1, 9, 12)
     recorded(
         5,
         frames=digest(
@@ -118,11 +118,11 @@ def test_frames_masks_and_sizes(recorded) -> None:
 
 
 CONDITIONS = {
-    "texts": random_of(2, 6, 16, seed=1),
-    "embeddings": random_of(2, 4, 16, seed=2),
-    "start": random_of(2, 4, 8, 8, seed=3),
-    "pictures": random_of(2, 3, 20, 24, seed=4).sigmoid(),
-    "masks": (random_of(2, 2, 1, 16, 16, seed=5) > 0).double(),
+    "texts": draw_normal(2, 6, 16, seed=1),
+    "embeddings": draw_normal(2, 4, 16, seed=2),
+    "start": draw_normal(2, 4, 8, 8, seed=3),
+    "pictures": draw_normal(2, 3, 20, 24, seed=4).sigmoid(),
+    "masks": (draw_normal(2, 2, 1, 16, 16, seed=5) > 0).double(),
 }
 UNCLIP = sdxl_unclip.TINY.model_copy(update={"offset_noise": 0.3})
 DUAL = versatile_diffusion.TINY.model_copy(update={"text_share": 0.7})
@@ -162,14 +162,20 @@ def test_latents_and_pictures(recorded, case: str) -> None:
     torch.set_default_dtype(torch.float32)
     generator = config.build(dtype=torch.float64)
     torch.set_default_dtype(torch.float64)
-    given = Conditioning(**{name: CONDITIONS[key] for name, key in names.items()})
-    done: list[int] = []
+    conditioning = Conditioning(
+        **{name: CONDITIONS[key] for name, key in names.items()}
+    )
+    steps: list[int] = []
     request = latent.Request(
-        given, SEEDS, PX, Sampling(**{"steps": 4, **options}), on_step=done.append
+        conditioning,
+        SEEDS,
+        PX,
+        Sampling(**{"steps": 4, **options}),
+        on_step=steps.append,
     )
     sampled = generator.sample(request)
     other = request._replace(null=Conditioning(CONDITIONS["embeddings"].flip(1)))
-    numbers: dict[str, Any] = {"sampled": digest(sampled), "steps": done}
+    numbers: dict[str, Any] = {"sampled": digest(sampled), "steps": steps}
     if options.get("guidance", 0) > 1:
         numbers["another side"] = digest(generator.sample(other))
     numbers["decoded"] = digest(generator.decode_media(sampled))
@@ -177,10 +183,10 @@ def test_latents_and_pictures(recorded, case: str) -> None:
         generator.encode(CONDITIONS["pictures"], torch.Generator().manual_seed(2))
     )
     sizes = torch.tensor([[64, 48, 0, 3, 32, 32], [32, 32, 0, 0, 32, 32]]).double()
-    free = replace(given, start=None)
+    free = replace(conditioning, start=None)
     for name, levels in (("drawn", None), ("set", torch.tensor([0.1, 0.95]))):
-        random = [torch.Generator().manual_seed(seed) for seed in SEEDS]
-        loss = generator.loss(CONDITIONS["start"], free, random, sizes, levels)
+        rng = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+        loss = generator.loss(CONDITIONS["start"], free, rng, sizes, levels)
         numbers[f"loss of levels {name}"] = digest(loss)
     recorded(4, **numbers)
 
@@ -194,44 +200,44 @@ def test_clips(recorded, config: Any) -> None:
     torch.set_default_dtype(torch.float32)
     generator = config.build(dtype=torch.float64)
     torch.set_default_dtype(torch.float64)
-    given = Conditioning(texts=CONDITIONS["texts"])
+    conditioning = Conditioning(texts=CONDITIONS["texts"])
     if config is CLIPS:
         images = CONDITIONS["pictures"][:, None].expand(-1, 2, -1, -1, -1)
-        given = replace(given, images=images)
+        conditioning = replace(conditioning, images=images)
     numbers: dict[str, Any] = {}
-    start = random_of(2, 2, 4, 8, 8)
+    start = draw_normal(2, 2, 4, 8, 8)
     for name, more, options in (
         ("noise", {}, {"guidance": 1.5}),
         ("latents", {"start": start}, {"strength": 1.0}),
         ("masked", {"start": start, "masks": CONDITIONS["masks"]}, {"guidance": 1.0}),
         ("picture", {"start": CONDITIONS["pictures"]}, {"strength": 0.6}),
     ):
-        done: list[int] = []
+        steps: list[int] = []
         sampling = Sampling(**{"steps": 3, **options})
-        asked = replace(given, **more)
-        made = generator.sample(
-            latent.Request(asked, SEEDS, PX, sampling, on_step=done.append)
+        asked = replace(conditioning, **more)
+        media = generator.sample(
+            latent.Request(asked, SEEDS, PX, sampling, on_step=steps.append)
         )
-        numbers[name] = {"sampled": digest(made), "steps": done}
-    numbers["clip"] = digest(generator.decode_media(made))
-    random = [torch.Generator().manual_seed(seed) for seed in SEEDS]
-    clips = random_of(2, 4, 4, 8, 8)
-    loss = generator.loss(clips, given, random, torch.zeros(2, 6))
+        numbers[name] = {"sampled": digest(media), "steps": steps}
+    numbers["clip"] = digest(generator.decode_media(media))
+    rng = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+    clips = draw_normal(2, 4, 4, 8, 8)
+    loss = generator.loss(clips, conditioning, rng, torch.zeros(2, 6))
     recorded(4, **numbers, loss=digest(loss))
 
 
 def test_decoders_give_pictures_without_gradients() -> None:
     torch.set_default_dtype(torch.float32)
-    decoder, done = autoencoder.TINY.build(), []
+    decoder, steps = autoencoder.TINY.build(), []
     assert not any(weight.requires_grad for weight in decoder.model.parameters())
     assert not decoder.model.training
-    made = decoder.generate(Conditioning(), SEEDS, 9, Sampling(), on_step=done.append)
-    assert made.shape == (2, 3, 9, 9) and done == [1]
+    media = decoder.generate(Conditioning(), SEEDS, 9, Sampling(), on_step=steps.append)
+    assert media.shape == (2, 3, 9, 9) and steps == [1]
     mean = decoder.generate(
         Conditioning(start=torch.zeros(2, 16)), SEEDS, 9, Sampling()
     )
-    assert torch.equal(made, mean)
-    maps = random_of(2, 4, 2, 2)
+    assert torch.equal(media, mean)
+    maps = draw_normal(2, 4, 2, 2)
     drawn = decoder.generate(Conditioning(start=maps), SEEDS, 9, Sampling())
     assert not torch.equal(drawn, mean)
     for wrong in (Conditioning(start=torch.zeros(2, 15)), Conditioning(texts=["a"])):
@@ -252,7 +258,7 @@ def test_networks_leave_the_device_when_others_are_used() -> None:
     assert [net.weight.device.type for net in networks] == ["meta", "cpu", "meta"]
 
 
-def test_the_decoder_of_blurry_pictures_makes_room_once_it_is_done() -> None:
+def test_the_decoder_of_blurry_pictures_leaves_the_device() -> None:
     torch.set_default_dtype(torch.float32)
     used: list[tuple[Any, ...]] = []
     vae = sdxl.TINY.build().vae

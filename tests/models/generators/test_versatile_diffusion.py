@@ -1,6 +1,4 @@
-"""Versatile Diffusion: the published folder in, pictures by image and text tokens
-out.
-"""
+"""Tests of Versatile Diffusion: its folder, sampling and conversion."""
 
 import re
 import shutil
@@ -25,13 +23,13 @@ from tests.repositories.versatile_diffusion_repository import NAME, SIDE_PX, WID
 from tests.tools.golden_files import assert_near, below, read
 
 TOLERANCE = 1e-4
-"""Of the largest value: the golden folder calls it safe."""
+"""Tolerance as a share of the largest value, from the README of the golden files."""
 Golden = dict[str, Tensor]
 LOOP = re.compile(
     r"out\.(ddim|unipc)_(\d+)_steps_strength([\d.]+)_mix([\d.]+)_cfg([\d.]+)(_zeros)?"
 )
-"""Scheduler, steps, strength, text share, guidance, and whether the unconditional side
-is zeros.
+"""Name of a golden tensor: scheduler, steps, strength, text share and guidance, and a
+suffix if the unconditional side is zeros.
 """
 
 
@@ -42,64 +40,61 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(published: Path, home: Path) -> Path:
-    """The published folder, to spoil."""
+    """Copy of the published folder, which a test can damage."""
     return Path(shutil.copytree(published, home / "vd"))
 
 
 @pytest.fixture
-def given() -> Conditioning:
-    """Two rows of what HAVIR's heads are."""
-    random = torch.Generator().manual_seed(1)
+def conditioning() -> Conditioning:
+    """Conditions of two rows, as HAVIR's heads give them."""
+    rng = torch.Generator().manual_seed(1)
     sizes = {"start": (4, 8, 8), "texts": (77, WIDTH), "embeddings": (5, WIDTH)}
     return Conditioning(
-        **{
-            name: torch.randn(2, *size, generator=random)
-            for name, size in sizes.items()
-        }
+        **{name: torch.randn(2, *size, generator=rng) for name, size in sizes.items()}
     )
 
 
-def make(
-    generator: Any, given: Conditioning, seeds: Sequence[int] = (1, 2), **sampling: Any
+def generate_pictures(
+    generator: Any,
+    conditioning: Conditioning,
+    seeds: Sequence[int] = (1, 2),
+    **sampling: Any,
 ) -> Tensor:
-    """Generate small pictures as Brain-Diffuser does, in few steps."""
-    asked = {"steps": 4, "guidance": 7.5, **sampling}
-    return generator.generate(given, seeds, SIDE_PX, Sampling(**asked))
+    """Generate small pictures in four steps, with the guidance of Brain-Diffuser."""
+    sampling = {"steps": 4, "guidance": 7.5, **sampling}
+    return generator.generate(conditioning, seeds, SIDE_PX, Sampling(**sampling))
 
 
 @pytest.fixture
 def dual(golden: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Golden:
-    """The reference's weights in a folder `vd` as the hub has it; its noise is drawn by
-    row.
-    """
-    config, found = read(golden / "havir" / "vd_dual.safetensors")
-    of_vae, values = read(golden / "havir" / "latent_target.safetensors")
-    states = {name: below(found, f"{name}.") for name in ("image_unet", "text_unet")}
-    sizes = {name: config[name] for name in states} | {"vae": of_vae["vae"]}
+    """Golden tensors, whose weights and noise the generator `vd` has."""
+    config, match = read(golden / "havir" / "vd_dual.safetensors")
+    vae_config, values = read(golden / "havir" / "latent_target.safetensors")
+    states = {name: below(match, f"{name}.") for name in ("image_unet", "text_unet")}
+    sizes = {name: config[name] for name in states} | {"vae": vae_config["vae"]}
     versatile_diffusion_repository.write(
         home / "vd", {**states, "vae": below(values, "vae.")}, sizes
     )
     for module in ("pipeline_stable_diffusion", "pipeline_stable_diffusion_img2img"):
-        drawn = f"diffusers.pipelines.stable_diffusion.{module}.randn_tensor"
+        function_name = f"diffusers.pipelines.stable_diffusion.{module}.randn_tensor"
         monkeypatch.setattr(
-            drawn, lambda shape, generator, **_: found["in.noise"][_rows(generator)]
+            function_name,
+            lambda shape, generator, **_: match["in.noise"][_list_seeds(generator)],
         )
-    return found
+    return match
 
 
-def _rows(generators: Sequence[torch.Generator]) -> list[int]:
+def _list_seeds(generators: Sequence[torch.Generator]) -> list[int]:
     return [each.initial_seed() for each in generators]
 
 
-def side_of(golden: Golden) -> int:
-    """Height and width of a picture: the autoencoder halves it once."""
+def get_side_px(golden: Golden) -> int:
+    """Return the side of a picture, which the autoencoder halves."""
     return 2 * golden["in.latent"].shape[-1]
 
 
 def conditions(golden: Golden) -> tuple[Conditioning, Conditioning]:
-    """What the identity prior makes of the heads of HAVIR, and the unconditional
-    side.
-    """
+    """Return the conditions from the heads of HAVIR, and the unconditional side."""
     heads = {name: golden[f"in.{name}"] for name in ("latent", "image", "text")}
     null = Conditioning(
         golden["in.image_unconditional"], golden["in.text_unconditional"]
@@ -110,32 +105,28 @@ def conditions(golden: Golden) -> tuple[Conditioning, Conditioning]:
 
 
 @pytest.mark.nightly
-def test_image_and_text_tokens_are_mixed_in_each_block_as_in_the_reference(dual):
-    """Golden values: Versatile Diffusion's dual-guided U-Net of diffusers, at tiny
-    widths.
-    """
-    given, _ = conditions(dual)
+def test_image_and_text_tokens_are_mixed_as_in_the_reference(dual):
+    """Golden values: a tiny dual-guided U-Net of diffusers."""
+    conditioning, _ = conditions(dual)
     mixed = {name: re.fullmatch(r"out\.eps_mix([\d.]+)_t(\d+)", name) for name in dual}
     assert any(mixed.values())
-    for name, found in mixed.items():
-        if found is not None:
-            generator = Config(source="vd", text_share=float(found[1])).build()
+    for name, match in mixed.items():
+        if match is not None:
+            generator = Config(source="vd", text_share=float(match[1])).build()
             assert_near(
                 generator.predict(
-                    dual["in.latent"], torch.tensor(int(found[2])), given
+                    dual["in.latent"], torch.tensor(int(match[2])), conditioning
                 ),
                 dual[name],
             )
 
 
 @pytest.mark.nightly
-def test_sampling_from_the_decoded_latent_gives_the_latents_of_the_reference(dual):
-    """Golden values: Brain-Diffuser's and MindEye1's loops; pictures by the weights of
-    a tiny autoencoder.
-    """
-    given, null = conditions(dual)
-    rows, side_px = range(len(given)), side_of(dual)
-    loops = {name: found for name in dual if (found := LOOP.fullmatch(name))}
+def test_sampling_gives_the_latents_of_the_reference(dual):
+    """Golden values: the loops of Brain-Diffuser and MindEye1."""
+    conditioning, null = conditions(dual)
+    rows, side_px = range(len(conditioning)), get_side_px(dual)
+    loops = {name: match for name in dual if (match := LOOP.fullmatch(name))}
     assert {loop[1] for loop in loops.values()} == {"ddim", "unipc"}
     for name, loop in loops.items():
         scheduler, steps, strength, text_share, guidance, zeros = loop.groups()
@@ -147,19 +138,24 @@ def test_sampling_from_the_decoded_latent_gives_the_latents_of_the_reference(dua
             "strength": float(strength),
             "guidance": float(guidance),
         }
-        asked, other = Sampling(scheduler=scheduler, **numbers), None if zeros else null
+        sampling, other = (
+            Sampling(scheduler=scheduler, **numbers),
+            None if zeros else null,
+        )
 
         latents = generator.sample(
-            Request(given, rows, side_px, asked, other or Conditioning())
+            Request(conditioning, rows, side_px, sampling, other or Conditioning())
         )
-        pictures = generator.generate(given, rows, side_px, asked, other)
-        second = generator.generate(given[1:], rows[1:], side_px, asked, other)
+        pictures = generator.generate(conditioning, rows, side_px, sampling, other)
+        second = generator.generate(
+            conditioning[1:], rows[1:], side_px, sampling, other
+        )
         noise_alone = generator.sample(
             Request(
-                replace(given, start=None),
+                replace(conditioning, start=None),
                 rows,
                 side_px,
-                asked,
+                sampling,
                 other or Conditioning(),
             )
         )
@@ -168,34 +164,42 @@ def test_sampling_from_the_decoded_latent_gives_the_latents_of_the_reference(dua
         assert torch.allclose(pictures, generator.decode(dual[name]), atol=TOLERANCE)
         assert torch.allclose(second[0], pictures[1], atol=TOLERANCE)
         assert torch.allclose(noise_alone, latents, atol=TOLERANCE) == (
-            asked.strength == 1
+            sampling.strength == 1
         )
 
 
 @pytest.mark.nightly
 def test_the_steps_from_a_start_are_those_of_the_reference(dual):
-    """Golden values: the timesteps that are left of each scheduler's."""
-    given, null = conditions(dual)
+    """Golden values: the timesteps after the start, of each scheduler."""
+    conditioning, null = conditions(dual)
     generator = Config(source="vd").build()
     times: list[int] = []
     generator.unet.register_forward_pre_hook(
         lambda _, arguments: times.append(int(arguments[1]))
     )
-    loops = [found for name in dual if (found := LOOP.fullmatch(name))]
+    loops = [match for name in dual if (match := LOOP.fullmatch(name))]
     loops = [loop for loop in loops if float(loop[3]) < 1]
     assert {loop[1] for loop in loops} == {"ddim", "unipc"}
 
     for scheduler, steps, strength, *_ in (loop.groups() for loop in loops):
         times.clear()
-        asked = Sampling(
+        sampling = Sampling(
             scheduler=scheduler, steps=int(steps), strength=float(strength), guidance=1
         )
-        generator.sample(Request(given, range(len(given)), side_of(dual), asked, null))
+        generator.sample(
+            Request(
+                conditioning,
+                range(len(conditioning)),
+                get_side_px(dual),
+                sampling,
+                null,
+            )
+        )
         assert times == dual[f"out.{scheduler}_timesteps"].tolist()
 
 
-def test_its_autoencoder_gives_the_references_latents_and_pictures(dual, golden):
-    """Golden values: a tiny AutoencoderKL; the reference does not clamp."""
+def test_the_autoencoder_gives_latents_and_pictures_as_published(dual, golden):
+    """Golden values: a tiny AutoencoderKL, without clamping."""
     _, expected = read(golden / "havir" / "latent_target.safetensors")
     generator = Config(source="vd").build()
 
@@ -207,7 +211,7 @@ def test_its_autoencoder_gives_the_references_latents_and_pictures(dual, golden)
 
 @pytest.mark.nightly
 def test_weights_are_converted_once_and_then_no_longer_needed(
-    folder, given, monkeypatch, capsys
+    folder, conditioning, monkeypatch, capsys
 ):
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -220,21 +224,21 @@ def test_weights_are_converted_once_and_then_no_longer_needed(
     assert not [path for path in models.iterdir() if path.name[0] != "."]
 
     capsys.readouterr()
-    first = make(config.build(), given)
-    told = capsys.readouterr().err
-    again = make(config.build(), given)
+    first = generate_pictures(config.build(), conditioning)
+    messages = capsys.readouterr().err
+    again = generate_pictures(config.build(), conditioning)
 
-    assert told.count("converted once") == 1 and not capsys.readouterr().err
+    assert messages.count("converted once") == 1 and not capsys.readouterr().err
     assert torch.equal(first, again)
-    (kept,) = models.iterdir()
+    (converted_folder,) = models.iterdir()
     shutil.rmtree(folder)
-    generator = Config(source=str(kept)).build()
-    assert torch.equal(make(generator, given), first)
-    with pytest.raises(MissingData, match=r"has no tokenizer$"):
-        make(generator, Conditioning(texts=["a dog", "a cat"]))
+    generator = Config(source=str(converted_folder)).build()
+    assert torch.equal(generate_pictures(generator, conditioning), first)
+    with pytest.raises(MissingData, match=r"tokenizer$"):
+        generate_pictures(generator, Conditioning(texts=["a dog", "a cat"]))
 
 
-def test_a_folder_without_one_component_is_refused_by_the_name_of_its_file(folder):
+def test_an_absent_file_of_a_component_is_named(folder):
     config = Config(source=str(folder))
     for absent in (
         "text_unet/diffusion_pytorch_model.bin",
@@ -242,13 +246,13 @@ def test_a_folder_without_one_component_is_refused_by_the_name_of_its_file(folde
         "tokenizer",
     ):
         (folder / absent).rename(folder / "away")
-        for ask in (config.check, config.build):
-            with pytest.raises(MissingData, match=f"has no {absent}"):
-                ask()
+        for method in (config.check, config.build):
+            with pytest.raises(MissingData, match=absent):
+                method()
         (folder / "away").rename(folder / absent)
     file = folder / "image_unet/diffusion_pytorch_model.bin"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(MissingData, match="damaged or half-downloaded"):
+    with pytest.raises(MissingData, match=file.name):
         config.build()
 
 

@@ -1,4 +1,4 @@
-"""AnimateDiff's repositories: what is fetched, put together and refused."""
+"""Tests of the repositories of AnimateDiff."""
 
 import shutil
 from pathlib import Path
@@ -33,67 +33,82 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def copied(repositories: Path, tmp_path: Path) -> Path:
+def repositories_copy(repositories: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(repositories, tmp_path / "copied"))
 
 
-def config(root: Path, **knobs: Any) -> Config:
+def make_config(root: Path, **keys: Any) -> Config:
     folders = {"source": SD15, "motion": MOTION, "sparse_control": SPARSE}
     folders["domain_adapter"] = "/".join(ADAPTER)
     return Config(
         **{
-            **{name: str(root / each) for name, each in folders.items()},
+            **{name: str(root / path) for name, path in folders.items()},
             **FRAMES,
-            **knobs,
+            **keys,
         }
     )
 
 
-def make(generator: Any, sampling: Sampling = SAMPLING, **conditions: Any) -> Tensor:
-    given = Conditioning(**{"images": torch.full((1, 3, PX, PX), 0.5), **conditions})
-    return generator.generate(given, [1], PX, sampling)
+def generate_clip(
+    generator: Any, sampling: Sampling = SAMPLING, **conditions: Any
+) -> Tensor:
+    conditioning = Conditioning(
+        **{"images": torch.full((1, 3, PX, PX), 0.5), **conditions}
+    )
+    return generator.generate(conditioning, [1], PX, sampling)
 
 
 def test_the_domain_adapter_is_added_to_the_attentions(repositories):
     state = torch.load(repositories.joinpath(*ADAPTER))
-    place = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
-    unet = config(repositories).build().unet
+    layer_path = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
+    unet = make_config(repositories).build().unet
     for name, layer in (("to_k", "to_k"), ("to_out", "to_out.0")):
         up, down = (
-            state[f"{place}.processor.{name}_lora.{half}.weight"]
+            state[f"{layer_path}.processor.{name}_lora.{half}.weight"]
             for half in ("up", "down")
         )
-        wanted = unet_of(repositories)[f"{place}.{layer}.weight"] + up @ down
+        expected = unet_of(repositories)[f"{layer_path}.{layer}.weight"] + up @ down
         assert torch.allclose(
-            unet.get_submodule(f"{place}.{layer}").weight, wanted, atol=1e-6
+            unet.get_submodule(f"{layer_path}.{layer}").weight, expected, atol=1e-6
         )
-    without = config(repositories, domain_adapter=None, sparse_control=None).build()
-    own = unet_of(repositories)[f"{place}.to_k.weight"]
-    assert torch.equal(without.unet.get_submodule(f"{place}.to_k").weight, own)
-    assert without.sparse_control is None
+    generator = make_config(
+        repositories, domain_adapter=None, sparse_control=None
+    ).build()
+    original_weight = unet_of(repositories)[f"{layer_path}.to_k.weight"]
+    assert torch.equal(
+        generator.unet.get_submodule(f"{layer_path}.to_k").weight, original_weight
+    )
+    assert generator.sparse_control is None
 
 
-def test_captions_have_the_suffix_and_guidance_moves_away_from_the_negative_prompt(
+def test_captions_have_the_suffix_and_guidance_a_negative_prompt(
     repositories,
 ):
-    plain = config(repositories, prompt_suffix="", negative_prompt="").build()
-    suffix = config(repositories, prompt_suffix=" b", negative_prompt="").build()
-    asked = SAMPLING.model_copy(update={"negative_prompt": "b"})
-    one = make(plain, texts=["a"])
-    assert torch.equal(make(plain, texts=["a b"]), made := make(suffix, texts=["a"]))
-    assert not torch.allclose(one, made, atol=1e-4)
-    assert not torch.allclose(one, make(plain, asked, texts=["a"]), atol=1e-4)
-    with pytest.raises(
-        RecipeError, match="prompt has no effect where the conditioning has texts"
-    ):
-        make(plain, texts=["a"], sampling=Sampling(prompt="b"))
+    plain_generator = make_config(
+        repositories, prompt_suffix="", negative_prompt=""
+    ).build()
+    suffix = make_config(repositories, prompt_suffix=" b", negative_prompt="").build()
+    negative_sampling = SAMPLING.model_copy(update={"negative_prompt": "b"})
+    clip = generate_clip(plain_generator, texts=["a"])
+    assert torch.equal(
+        generate_clip(plain_generator, texts=["a b"]),
+        suffix_clip := generate_clip(suffix, texts=["a"]),
+    )
+    assert not torch.allclose(clip, suffix_clip, atol=1e-4)
+    assert not torch.allclose(
+        clip, generate_clip(plain_generator, negative_sampling, texts=["a"]), atol=1e-4
+    )
+    with pytest.raises(RecipeError, match="prompt"):
+        generate_clip(plain_generator, texts=["a"], sampling=Sampling(prompt="b"))
 
 
-def test_networks_that_do_not_fit_each_other_are_refused_before_they_are_loaded(copied):
-    (copied / MOTION / "diffusion_pytorch_model.safetensors").unlink()
+def test_networks_that_do_not_fit_are_refused_before_loading(
+    repositories_copy,
+):
+    (repositories_copy / MOTION / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(MissingData, match=MOTION):
-        require_inputs(config(copied).inputs())
-    write_motion(copied, use_motion_mid_block=True)
-    with pytest.raises(BrainhiveError, match="is not AnimateDiff v3's") as caught:
-        config(copied).check()
+        require_inputs(make_config(repositories_copy).inputs())
+    write_motion(repositories_copy, use_motion_mid_block=True)
+    with pytest.raises(BrainhiveError, match=MOTION) as caught:
+        make_config(repositories_copy).check()
     assert MOTION in caught.value.hint

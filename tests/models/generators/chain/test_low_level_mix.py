@@ -1,4 +1,4 @@
-"""The mean of pictures and blurry ones, and MindEye2's refinement before it."""
+"""Tests of the average with a blurry picture, and of MindEye2's refinement."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ DECODED = Decoded(
 
 @pytest.fixture
 def autoencoder(tmp_path: Path) -> str:
-    """The folder of a tiny autoencoder."""
+    """Folder of a tiny autoencoder."""
     sdxl.TINY.build().vae.save_pretrained(tmp_path / "vae")
     return str(tmp_path / "vae")
 
@@ -34,28 +34,28 @@ def test_pictures_are_three_quarters_of_the_mean_at_256_px(autoencoder: str) -> 
         Config(stages=stages, low_level_mix=mix)
         for mix in (None, {"autoencoder": autoencoder})
     )
-    given, sampling = Conditioning(decoded=DECODED), Sampling(steps=2)
+    conditioning, sampling = Conditioning(decoded=DECODED), Sampling(steps=2)
 
-    picture = plain.build().generate(given, [1, 2], PX, sampling)
-    made = mixed.build().generate(given, [1, 2], PX, sampling)
+    picture = plain.build().generate(conditioning, [1, 2], PX, sampling)
+    pictures = mixed.build().generate(conditioning, [1, 2], PX, sampling)
 
     vae = sdxl.TINY.build().vae
     blurry = _latent_diffusion.decode_pictures(vae, DECODED.tensors["blurry"], CPU)
     sized = [
-        F.interpolate(each, (256, 256), mode="bilinear", antialias=True)
-        for each in (picture, blurry)
+        F.interpolate(batch, (256, 256), mode="bilinear", antialias=True)
+        for batch in (picture, blurry)
     ]
-    assert torch.allclose(made, 0.75 * sized[0] + 0.25 * sized[1], atol=1e-5)
+    assert torch.allclose(pictures, 0.75 * sized[0] + 0.25 * sized[1], atol=1e-5)
     assert plain.caveats == () and mixed.caveats == (MIXED_WITH_BLURRY,)
-    assert [one.state for one in mixed.inputs() if one.name == autoencoder] == ["here"]
+    assert [item.state for item in mixed.inputs() if item.name == autoencoder] == [
+        "here"
+    ]
 
 
 def test_the_published_file_is_read_as_its_autoencoder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At tiny widths; MindEye2's notebook loads the file by these class arguments and
-    names.
-    """
+    """MindEye2's notebook loads the file with these arguments, here at tiny widths."""
     monkeypatch.setitem(chain.MIX_AUTOENCODER, "block_out_channels", (32, 32, 32, 32))
     torch.manual_seed(0)
     vae = diffusers.AutoencoderKL(**chain.MIX_AUTOENCODER)
@@ -69,63 +69,66 @@ def test_the_published_file_is_read_as_its_autoencoder(
     latents = torch.randn(2, 4, 4, 4)
     with torch.no_grad():
         blurry = (vae.decode(latents / 0.18215).sample / 2 + 0.5).clamp(0, 1)
-    made = config.mix(
+    pictures = config.mix(
         autoencoder, torch.rand(2, 3, PX, PX), Decoded({"blurry": latents})
     )
     assert torch.allclose(
-        made,
+        pictures,
         F.interpolate(blurry, (256, 256), mode="bilinear", antialias=True),
         atol=1e-5,
     )
-    assert [one.state for one in config.inputs()] == ["here"]
+    assert [item.state for item in config.inputs()] == ["here"]
     torch.save(
         {"encoder.conv_in.weight": torch.zeros(1)},
         tmp_path / "sd_image_var_autoenc.pth",
     )
-    with pytest.raises(BrainhiveError, match="is needed"):
+    with pytest.raises(BrainhiveError, match=r"sd_image_var_autoenc\.pth"):
         config.build(CPU, torch.float32)
-    with pytest.raises(MissingData, match="no file"):
+    with pytest.raises(MissingData, match=r"none\.pth"):
         require_inputs(LowLevelMix(autoencoder=str(tmp_path / "none.pth")).inputs())
 
 
 def test_refinement_does_the_last_twelve_of_sgms_25_steps() -> None:
-    """Written out from sgm: LegacyDDPMDiscretization, epsilon scaling, Euler steps,
-    guidance 5.
+    """The expected steps are sgm's, with LegacyDDPMDiscretization and Euler steps.
 
-    Source: MindEye2's enhanced_recon_inference.ipynb, whose sigmas begin at place −13
+    Source: MindEye2's enhanced_recon_inference.ipynb, whose sigmas begin at index −13
     of 26.
     """
     generator = sdxl.TINY.model_copy(update={"target_px": 1024}).build()
-    random = torch.Generator().manual_seed(3)
+    rng = torch.Generator().manual_seed(3)
     texts, start = (
-        torch.randn(1, 5, 16, generator=random),
-        torch.randn(1, 4, 8, 8, generator=random),
+        torch.randn(1, 5, 16, generator=rng),
+        torch.randn(1, 4, 8, 8, generator=rng),
     )
     sampling = Sampling(steps=25, guidance=5, strength=0.48, scheduler="lightning")
 
-    made = generator.generate(Conditioning(texts=texts, start=start), [4], PX, sampling)
+    pictures = generator.generate(
+        Conditioning(texts=texts, start=start), [4], PX, sampling
+    )
 
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     alphas = torch.cumprod(1 - betas, 0)
-    every = ((1 - alphas) / alphas) ** 0.5
-    times = [int(999 - 999 * step / 25) for step in range(25)]
-    sigmas = [float(every[time]) for time in times] + [0.0]
+    all_sigmas = ((1 - alphas) / alphas) ** 0.5
+    timesteps = [int(999 - 999 * step / 25) for step in range(25)]
+    sigmas = [float(all_sigmas[time]) for time in timesteps] + [0.0]
     noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(4))
-    x = start + noise * sigmas[-13]
+    latents = start + noise * sigmas[-13]
     _, pooled = generator.embed_empty_prompt(2)
     ids = torch.tensor([[PX, PX, 0, 0, 1024, 1024]] * 2, dtype=torch.float32)
     both = torch.cat([torch.zeros_like(texts), texts])
     with torch.no_grad():
-        for place in range(13, 25):
-            scaled = torch.cat([x, x]) / (sigmas[place] ** 2 + 1) ** 0.5
+        for step in range(13, 25):
+            scaled = torch.cat([latents, latents]) / (sigmas[step] ** 2 + 1) ** 0.5
             added = {"text_embeds": pooled, "time_ids": ids}
-            away, towards = generator.unet(
-                scaled, times[place], both, added_cond_kwargs=added
+            noise_uncond, noise_cond = generator.unet(
+                scaled, timesteps[step], both, added_cond_kwargs=added
             ).sample.chunk(2)
-            x = x + (sigmas[place + 1] - sigmas[place]) * (away + 5 * (towards - away))
-    wanted = generator.decode(x)
-    assert torch.allclose(made, wanted, atol=1e-4)
+            latents = latents + (sigmas[step + 1] - sigmas[step]) * (
+                noise_uncond + 5 * (noise_cond - noise_uncond)
+            )
+    expected = generator.decode(latents)
+    assert torch.allclose(pictures, expected, atol=1e-4)
     other = sdxl.TINY.build().generate(
         Conditioning(texts=texts, start=start), [4], PX, sampling
     )
-    assert not torch.allclose(made, other, atol=1e-4)  # of another target size
+    assert not torch.allclose(pictures, other, atol=1e-4)  # of another target size
