@@ -1,4 +1,4 @@
-"""The drawn films, voxels that answer to them, and the demo's generators of films."""
+"""Tests of the drawn films, and of the demo's generators of clips."""
 
 from collections import Counter
 from pathlib import Path
@@ -19,19 +19,19 @@ from brainhive_cli.models.heads import Conditioning
 
 
 @pytest.fixture(scope="module")
-def built():
+def dataset():
     return parts.resolve("datasets", {"kind": "demo-films", "concepts": 20}).build(
         Paths()
     )
 
 
-def test_a_thing_goes_where_its_film_says_and_its_mask_with_it() -> None:
+def test_the_mask_of_an_object_moves_in_the_films_direction() -> None:
     for film in films.list_films("test")[:8]:
         # x, y of each frame
-        where = [np.argwhere(mask).mean(0)[::-1] for mask in film.draw_masks()]
-        way = (where[-1] - where[0]) / 64
+        centres = [np.argwhere(mask).mean(0)[::-1] for mask in film.draw_masks()]
+        displacement = (centres[-1] - centres[0]) / 64
         step = np.array(films.DIRECTIONS[film.direction])
-        np.testing.assert_allclose(way, 2 * films.MAX_OFFSET * step, atol=0.03)
+        np.testing.assert_allclose(displacement, 2 * films.MAX_OFFSET * step, atol=0.03)
 
 
 def test_directions_are_balanced_and_test_concepts_are_new() -> None:
@@ -43,25 +43,27 @@ def test_directions_are_balanced_and_test_concepts_are_new() -> None:
     assert (len(train), len(test)) == (960, 100)
 
 
-def test_the_data_set_gives_clips_with_captions_masks_and_labels(built) -> None:
-    shown = built.images("train")
-    film, clip = films.list_films("train")[5], shown.open(5)
+def test_the_data_set_gives_clips_with_captions_masks_and_labels(dataset) -> None:
+    clips_of_split = dataset.images("train")
+    film, clip = films.list_films("train")[5], clips_of_split.open(5)
     assert (
-        len(shown) == 120
-        and shown.medium == "clip"
-        and shown.frames == len(clip.frames) == 6
+        len(clips_of_split) == 120
+        and clips_of_split.medium == "clip"
+        and clips_of_split.frames == len(clip.frames) == 6
     )
-    assert shown.get_masks(5)[0].shape == clip.frames.shape[1:3]
+    assert clips_of_split.get_masks(5)[0].shape == clip.frames.shape[1:3]
     names = [
         name
-        for name, is_shown in zip(shown.label_names, shown.get_labels(5), strict=True)
+        for name, is_shown in zip(
+            clips_of_split.label_names, clips_of_split.get_labels(5), strict=True
+        )
         if is_shown
     ]
     assert names == [film.scene.category, film.scene.background]
-    assert film.scene.shape in " ".join(shown.get_captions(5))
+    assert film.scene.shape in " ".join(clips_of_split.get_captions(5))
 
 
-SHOWN = films.list_films("test")[:6]
+TEST_FILMS = films.list_films("test")[:6]
 DDIM = {"scheduler": "ddim"}
 
 
@@ -77,7 +79,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def clips() -> torch.Tensor:
-    frames = torch.stack([torch.from_numpy(film.draw_frames()) for film in SHOWN])
+    frames = torch.stack([torch.from_numpy(film.draw_frames()) for film in TEST_FILMS])
     return frames.permute(0, 1, 4, 2, 3) / 255  # [N, F, 3, H, W]
 
 
@@ -93,27 +95,28 @@ def tokens(clips: torch.Tensor) -> torch.Tensor:
         return encoder.module(views).clone()
 
 
-def correlation(made: torch.Tensor, seen: torch.Tensor) -> float:
-    made, seen = (
-        each.flatten(1) - each.flatten(1).mean(1, keepdim=True) for each in (made, seen)
+def correlation(media: torch.Tensor, reference: torch.Tensor) -> float:
+    media, reference = (
+        values.flatten(1) - values.flatten(1).mean(1, keepdim=True)
+        for values in (media, reference)
     )
-    return F.cosine_similarity(made, seen).mean().item()
+    return F.cosine_similarity(media, reference).mean().item()
 
 
 def test_a_keyframe_is_drawn_from_its_tokens(folders, clips, tokens) -> None:
-    own = {"offset_noise": 0, "pixel_scale": 0.5, "pixel_shift": 0.5}
-    generator = sdxl_unclip.Config(source=str(folders[0]), **own).build()
+    settings = {"offset_noise": 0, "pixel_scale": 0.5, "pixel_shift": 0.5}
+    generator = sdxl_unclip.Config(source=str(folders[0]), **settings).build()
     sampling = Sampling(steps=2, **DDIM)
-    made = generator.generate(Conditioning(embeddings=tokens), range(6), 64, sampling)
-    assert correlation(made, clips[:, 0]) > 0.8
-    others = generator.generate(
+    media = generator.generate(Conditioning(embeddings=tokens), range(6), 64, sampling)
+    assert correlation(media, clips[:, 0]) > 0.8
+    other_media = generator.generate(
         Conditioning(embeddings=tokens.roll(1, 0)), range(6), 64, sampling
     )
-    assert correlation(others, clips[:, 0]) < 0.5
+    assert correlation(other_media, clips[:, 0]) < 0.5
 
 
 @pytest.mark.nightly
-def test_a_thing_moves_as_the_blurry_frames_say_and_looks_as_in_the_keyframe(
+def test_an_object_moves_as_in_blurry_frames(
     folders, clips
 ) -> None:
     generator = animatediff.Config(
@@ -126,7 +129,9 @@ def test_a_thing_moves_as_the_blurry_frames_say_and_looks_as_in_the_keyframe(
         kept=range(6),
         prompt_suffix="",
     ).build()
-    steps = torch.tensor([films.DIRECTIONS[film.direction] for film in SHOWN]).double()
+    steps = torch.tensor(
+        [films.DIRECTIONS[film.direction] for film in TEST_FILMS]
+    ).double()
     encoder = resolve("demo-vae:latent").build()
     with torch.inference_mode():
         latents = encoder.module((clips * 2 - 1).flatten(0, 1)).unflatten(
@@ -138,15 +143,15 @@ def test_a_thing_moves_as_the_blurry_frames_say_and_looks_as_in_the_keyframe(
         .repeat_interleave(2, -2)
     )
     start = blurry.unflatten(0, clips.shape[:2])
-    given = Conditioning(
+    conditioning = Conditioning(
         images=clips[:, 0],
         start=start,
-        texts=[write_captions(film.scene)[0] for film in SHOWN],
+        texts=[write_captions(film.scene)[0] for film in TEST_FILMS],
     )
-    made = generator.generate(
-        given, range(6), 64, Sampling(steps=4, strength=0.5, **DDIM)
+    media = generator.generate(
+        conditioning, range(6), 64, Sampling(steps=4, strength=0.5, **DDIM)
     )
-    own = torch.arange(6)
-    assert video.direction(steps, video.displacement(made), own).mean() > 0.6
-    assert correlation(made[:, 0], clips[:, 0]) > 0.8
-    assert correlation(made, clips) > 0.6
+    rows = torch.arange(6)
+    assert video.direction(steps, video.displacement(media), rows).mean() > 0.6
+    assert correlation(media[:, 0], clips[:, 0]) > 0.8
+    assert correlation(media, clips) > 0.6

@@ -1,6 +1,4 @@
-"""The drawn pictures, their captions, and the data set that settings of the demo are
-chosen on.
-"""
+"""Tests of the drawn pictures, and of the data set for choosing the demo's settings."""
 
 import hashlib
 from collections import Counter
@@ -26,63 +24,68 @@ GOLDEN = {
 
 
 def test_pictures_are_the_same_bytes_on_every_machine():
-    """Digests of this code's own pixels, taken when the pictures were drawn first;
-    Pillow 13, numpy 2.4.
-    """
+    """Digests of pixels that this code drew with Pillow 13 and NumPy 2.4."""
     for split, digests in GOLDEN.items():
         for number, digest in digests.items():
             picture = draw_scene(list_scenes(split)[number])
             assert hashlib.sha256(picture.tobytes()).hexdigest()[:16] == digest
 
 
-def test_no_test_concept_is_ever_trained_on_but_each_of_its_factors_is():
-    unseen = {scene.concept for scene in list_scenes("test")}
-    assert not unseen & {scene.concept for scene in list_scenes("train")}
+def test_test_concepts_are_new_combinations_of_trained_factors():
+    test_concepts = {scene.concept for scene in list_scenes("test")}
+    assert not test_concepts & {scene.concept for scene in list_scenes("train")}
     for factor in ("category", "shape", "colour", "texture", "background"):
-        seen = Counter(getattr(scene, factor) for scene in list_scenes("train"))
-        assert all(seen[getattr(scene, factor)] >= 20 for scene in list_scenes("test"))
+        n_train_scenes = Counter(
+            getattr(scene, factor) for scene in list_scenes("train")
+        )
+        assert all(
+            n_train_scenes[getattr(scene, factor)] >= 20
+            for scene in list_scenes("test")
+        )
 
 
-SHOWN = list_scenes("train")[0]
+FIRST_SCENE = list_scenes("train")[0]
 
 
-def test_each_picture_has_five_captions_of_what_is_shown_not_where() -> None:
+def test_captions_tell_the_content_but_not_the_position() -> None:
     images = demo.Config().build(Paths()).images("test")
 
-    found = images.get_captions(3)
+    captions = images.get_captions(3)
 
-    assert found == write_captions(list_scenes("test")[3])
-    assert len(found) == len(set(found)) == N_CAPTIONS == images.captions_each
-    assert write_captions(replace(SHOWN, x=0.1, y=0.9, size=0.3)) == write_captions(
-        SHOWN
-    )
-    assert "an orange" in write_captions(replace(SHOWN, colour="orange"))[1]
+    assert captions == write_captions(list_scenes("test")[3])
+    assert len(captions) == len(set(captions)) == N_CAPTIONS == images.captions_each
+    assert write_captions(
+        replace(FIRST_SCENE, x=0.1, y=0.9, size=0.3)
+    ) == write_captions(FIRST_SCENE)
+    assert "an orange" in write_captions(replace(FIRST_SCENE, colour="orange"))[1]
 
 
-def test_it_tests_what_train_align_holds_out_and_trains_on_the_rest() -> None:
-    shipped = demo.Config().build(Paths()).images("train")
-    train, test = (
+def test_the_split_for_settings_tests_the_held_out_pictures() -> None:
+    demo_pictures = demo.Config().build(Paths()).images("train")
+    train_pictures, test_pictures = (
         demo_held_out.Config().build(Paths()).images(split) for split in demo.SPLITS
     )
 
-    is_held = choose_held_out(list(shipped.concepts), 0.1)
-    assert set(test.image_ids) == {
-        name for name, held in zip(shipped.image_ids, is_held, strict=True) if held
+    is_held_out = choose_held_out(list(demo_pictures.concepts), 0.1)
+    assert set(test_pictures.image_ids) == {
+        name
+        for name, is_test in zip(demo_pictures.image_ids, is_held_out, strict=True)
+        if is_test
     }
-    assert {*train.image_ids, *test.image_ids} == {*shipped.image_ids} and len(
-        train
-    ) == 864
-    assert not {*train.concepts} & {*test.concepts}
-    assert {*list(test.concepts)[:40]} == {*test.concepts}
+    assert {*train_pictures.image_ids, *test_pictures.image_ids} == {
+        *demo_pictures.image_ids
+    } and len(train_pictures) == 864
+    assert not {*train_pictures.concepts} & {*test_pictures.concepts}
+    assert {*list(test_pictures.concepts)[:40]} == {*test_pictures.concepts}
 
 
-def test_its_signals_are_no_trials_of_the_demos_test_pictures() -> None:
-    tested = demo.Config(space="voxels").build(Paths()).recording(1, "test")
-    chosen_on = demo_held_out.Config().build(Paths()).recording(1, "test")
+def test_signals_for_settings_are_not_the_demos_test_trials() -> None:
+    demo_recording = demo.Config(space="voxels").build(Paths()).recording(1, "test")
+    held_out_recording = demo_held_out.Config().build(Paths()).recording(1, "test")
 
-    assert chosen_on.signal.shape[1:] == tested.signal.shape[1:]
+    assert held_out_recording.signal.shape[1:] == demo_recording.signal.shape[1:]
     noise = [
         recording.signal[:96, 0] - recording.signal[:96, 1]
-        for recording in (tested, chosen_on)
+        for recording in (demo_recording, held_out_recording)
     ]
     assert abs(np.corrcoef(*(some.ravel() for some in noise))[0, 1]) < 0.1

@@ -1,6 +1,4 @@
-"""The shipped weights: small, readable by the libraries they are made for, and good
-enough to look at.
-"""
+"""Tests of the shipped weights: their size, format and quality."""
 
 import numpy as np
 import pytest
@@ -16,12 +14,12 @@ from brainhive_cli.models.priors._fusion_network import FusionPrior
 
 
 @pytest.fixture(scope="module")
-def shown():
-    """The test pictures: uint8 [N, 3, H, W]."""
-    drawn = [
+def demo_pictures():
+    """Test pictures [N, 3, H, W] in uint8."""
+    pixels = [
         np.asarray(pictures.draw_scene(scene)) for scene in pictures.list_scenes("test")
     ]
-    return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +31,7 @@ def embeddings():
 
 
 def embed(scenes, name: str) -> torch.Tensor:
-    """Embed the pictures of scenes with an encoder of the demo: [N, D]."""
+    """Embed the pictures of scenes with an encoder of the demo [N, D]."""
     encoder = resolve(name).build()
     views = [encoder.preprocess(pictures.draw_scene(scene)) for scene in scenes]
     with torch.inference_mode():
@@ -65,7 +63,7 @@ def _correlation(image, other):
     return F.cosine_similarity(image, other)
 
 
-def test_the_demo_stays_within_12_megabytes_and_few_more_for_its_parts():
+def test_the_demo_and_its_parts_stay_small():
     package = DEMO_WEIGHTS.parent
     sizes = {
         file: file.stat().st_size
@@ -80,54 +78,54 @@ def test_the_demo_stays_within_12_megabytes_and_few_more_for_its_parts():
     assert sum(sizes.values()) - dual - films - recorded < 12e6
 
 
-def test_diffusers_own_pipeline_reads_the_generator_as_an_sdxl_without_text_encoders():
+def test_a_pipeline_of_diffusers_reads_the_generator():
     from diffusers import StableDiffusionXLPipeline
 
     pipeline = StableDiffusionXLPipeline.from_pretrained(DEMO_WEIGHTS / "generator")
     assert pipeline.text_encoder is None
     assert pipeline.vae_scale_factor == 4
-    named = [
+    files = [
         path
         for path in DEMO_WEIGHTS.rglob("*.json")
         if "_name_or_path" in path.read_text()
     ]
-    assert not named, "diffusers notes where a model was loaded from: take the key out"
+    assert not files, "diffusers notes where a model was loaded from: take the key out"
 
 
 @pytest.mark.nightly
-def test_the_encoder_tells_the_shapes_of_concepts_it_never_saw(embeddings):
-    """Chance is 1 in 18; the weights name 0.76 by the nearest of the shapes' means."""
-    seen = pictures.list_scenes("train")[::9]
-    training = embed(seen, "demo-clip")
-    shapes = np.array([scene.shape for scene in seen])
+def test_the_encoder_recognises_shapes_of_new_concepts(embeddings):
+    """Chance is 1 in 18. The weights reach 0.76 by the nearest mean of a shape."""
+    scenes = pictures.list_scenes("train")[::9]
+    training = embed(scenes, "demo-clip")
+    shapes = np.array([scene.shape for scene in scenes])
     means = torch.stack(
         [training[shapes == shape].mean(0) for shape in pictures.SHAPES]
     )
     nearest = torch.cdist(embeddings["demo-clip"], means).argmin(1)
-    named = [
+    is_right = [
         pictures.SHAPES[n] == scene.shape
         for scene, n in zip(pictures.list_scenes("test"), nearest, strict=True)
     ]
-    assert np.mean(named) > 0.65
+    assert np.mean(is_right) > 0.65
 
 
-def test_the_vae_restores_pictures(shown, generator):
-    """Mean absolute error of 0..1 pixels; twice what the weights reach."""
-    pixels = shown[:32] / 255
+def test_the_vae_restores_pictures(demo_pictures, generator):
+    """The limit is twice the mean absolute error of the weights, for pixels in 0..1."""
+    pixels = demo_pictures[:32] / 255
     restored = generator.decode(generator.encode(pixels))
     assert (restored - pixels).abs().mean() < 0.022
 
 
-def test_a_picture_can_be_drawn_from_its_token_and_from_that_of_another_it_is_another(
-    shown, prior, generator, tokens
+def test_a_picture_is_drawn_from_its_own_token_only(
+    demo_pictures, prior, generator, tokens
 ):
-    own = tokens[:8]
+    own_tokens = tokens[:8]
     for token, is_near in (
-        (own, True),
-        (prior.adapt(own), True),
-        (own.roll(1, 0), False),
+        (own_tokens, True),
+        (prior.adapt(own_tokens), True),
+        (own_tokens.roll(1, 0), False),
     ):
-        given = prior.condition(Decoded({"token": token}), range(8))
-        made = generator.generate(given, range(8), 64, Sampling())
-        similarity = _correlation(made, shown[:8] / 255).mean()
+        conditioning = prior.condition(Decoded({"token": token}), range(8))
+        images = generator.generate(conditioning, range(8), 64, Sampling())
+        similarity = _correlation(images, demo_pictures[:8] / 255).mean()
         assert similarity > 0.8 if is_near else similarity < 0.5

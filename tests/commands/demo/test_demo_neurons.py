@@ -29,21 +29,19 @@ def home(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="module")
-def shown(home: Path, go):
+def result(home: Path, go):
     return go("demo", "system=neurons", "quick=true")
 
 
-def test_it_goes_from_voxels_to_clips_above_chance_beside_shuffled_pairs(
-    shown, home
-) -> None:
-    page = (home / shown.files["page"]).read_text()
+def test_clips_are_decoded_above_chance_unlike_shuffled_pairs(result, home) -> None:
+    page = (home / result.files["page"]).read_text()
     title = page.partition("<h1>")[2].partition("</h1>")[0]
     assert voxels.PROVENANCE in page
     assert SYSTEMS["neurons"].signals in title
-    assert [row[0] for row in shown.tables[0].rows] == list(STEPS)
+    assert [row[0] for row in result.tables[0].rows] == list(STEPS)
     assert len(list(home.glob("runs/reconstruct/*/samples/**/*.png"))) >= 2 * 2
 
-    scopes = shown.metrics.scopes
+    scopes = result.metrics.scopes
     top1 = scopes["eval-retrieval"]["top1"]
     assert top1.these_subjects is not None
     assert top1.these_subjects[1] > 2 / 12

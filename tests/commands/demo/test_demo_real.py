@@ -25,17 +25,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def shown(home: Path, go: Go) -> Result:
+def result(home: Path, go: Go) -> Result:
     return go("demo", "real=true")
 
 
 @pytest.fixture(scope="module")
-def decoded(home: Path, shown: Result) -> RunFolder:
+def retrieval_run(home: Path, result: Result) -> RunFolder:
     (file,) = home.glob("runs/eval-retrieval/*/metrics.json")
     return RunFolder(file.parent)
 
 
-def test_the_recording_is_shipped_with_its_licence_and_attribution() -> None:
+def test_the_recording_has_its_licence_and_attribution() -> None:
     text = (RECORDING / "README").read_text()
 
     assert "CC BY-SA 3.0" in text and "Haxby, J. V." in text and "Science 293" in text
@@ -45,15 +45,15 @@ def test_the_recording_is_shipped_with_its_licence_and_attribution() -> None:
     assert sum(file.stat().st_size for file in files) < 2e6
 
 
-def test_eight_categories_are_decoded_in_new_runs_not_below_plain_baselines(
-    shown: Result, decoded: RunFolder
+def test_eight_categories_are_decoded_not_below_baselines(
+    result: Result, retrieval_run: RunFolder
 ) -> None:
-    top1 = shown.metrics.scopes["eval-retrieval"]["top1"]
+    top1 = result.metrics.scopes["eval-retrieval"]["top1"]
 
     assert (top1.n, top1.pool, top1.chance) == (96, 8, 0.125)
     assert top1.value >= 0.70 and top1.low is not None and top1.low > 0.5
     assert SEEN_PICTURES in top1.caveats and SIMULATED not in top1.caveats
-    facts = decoded.measurements().facts
+    facts = retrieval_run.measurements().facts
 
     assert {row.second for row in facts.plain} == {"lda", "logistic", "ridge"}
     assert not [row for row in facts.plain if row.high < 0]
@@ -61,13 +61,13 @@ def test_eight_categories_are_decoded_in_new_runs_not_below_plain_baselines(
     assert answer.side == "above chance"
 
 
-def test_the_page_shows_confusions_and_voxels_and_says_that_a_person_was_recorded(
-    home: Path, shown: Result, decoded: RunFolder
+def test_the_page_shows_confusions_and_names_the_recording(
+    home: Path, result: Result, retrieval_run: RunFolder
 ) -> None:
-    page = (home / shown.files["page"]).read_text()
+    page = (home / result.files["page"]).read_text()
     heatmaps = [
         artifact
-        for artifact in artifacts.read(decoded)
+        for artifact in artifacts.read(retrieval_run)
         if isinstance(artifact, artifacts.Heatmap)
     ]
     # the confusion matrix names each category, and the slices have the voxels
@@ -77,12 +77,12 @@ def test_the_page_shows_confusions_and_voxels_and_says_that_a_person_was_recorde
     assert "Haxby" in page and "simulated" not in page
     # the health of embeddings is undefined for labels of 0 and 1
     assert "Health of" not in page
-    counts = np.array(decoded.measurements().facts.confusion_matrix.counts)
+    counts = np.array(retrieval_run.measurements().facts.confusion_matrix.counts)
     assert counts.sum(1).tolist() == [12] * 8
 
 
-def test_betas_know_their_runs_and_nothing_was_fitted_across_them(
-    home: Path, shown: Result
+def test_betas_know_their_runs_and_are_not_scaled_across_them(
+    home: Path, result: Result
 ) -> None:
     path = build_store_path(home / "signals", "haxby2001", "default", 1)
     recording = SignalStore.open(path)["train"]
@@ -93,4 +93,4 @@ def test_betas_know_their_runs_and_nothing_was_fitted_across_them(
         assert sorted(run_of_trial) == list(range(1, 13))
     assert recording.preparation["zscore"] == "no"
     assert recording.preparation["estimator"] == "lsa"
-    assert shown.metrics.caveats == [SEEN_PICTURES]
+    assert result.metrics.caveats == [SEEN_PICTURES]

@@ -1,6 +1,4 @@
-"""The demo's dual-guided generator: joined from what the wheel holds, and worth looking
-at.
-"""
+"""Tests of the demo's dual-guided generator."""
 
 from pathlib import Path
 
@@ -37,19 +35,17 @@ def generator(folder: Path, tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="module")
-def shown() -> torch.Tensor:
+def demo_pictures() -> torch.Tensor:
     scenes = pictures.list_scenes("test")[:ITEMS]
-    drawn = np.stack([np.asarray(pictures.draw_scene(scene)) for scene in scenes])
-    return torch.from_numpy(drawn).permute(0, 3, 1, 2) / 255
+    pixels = np.stack([np.asarray(pictures.draw_scene(scene)) for scene in scenes])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
 
 
 @pytest.fixture(scope="module")
-def true() -> Conditioning:
-    """What encoders say of the pictures: latents, image tokens, text tokens of the
-    first caption.
-    """
+def true_conditioning() -> Conditioning:
+    """Latents, image tokens and tokens of the first caption, from the encoders."""
     images = demo.Config().build(Paths()).images("test")
-    found = {}
+    conditions = {}
     for name, config in (
         ("start", resolve("demo-vae:latent")),
         ("embeddings", demo_image.Config()),
@@ -57,14 +53,14 @@ def true() -> Conditioning:
         encoder = config.build()
         views = torch.stack([encoder.preprocess(images.open(n)) for n in range(ITEMS)])
         with torch.inference_mode():
-            found[name] = encoder.module(views).clone()
+            conditions[name] = encoder.module(views).clone()
     encoder = resolve("demo-text").build()
     with torch.inference_mode():
         ids = torch.stack(
             [encoder.preprocess(images.get_captions(n)[0]) for n in range(ITEMS)]
         )
-        found["texts"] = encoder.module(ids).clone()
-    return Conditioning(**found)
+        conditions["texts"] = encoder.module(ids).clone()
+    return Conditioning(**conditions)
 
 
 def correlation(image: torch.Tensor, other: torch.Tensor) -> float:
@@ -74,40 +70,53 @@ def correlation(image: torch.Tensor, other: torch.Tensor) -> float:
     return F.cosine_similarity(image, other).mean().item()
 
 
-def made(generator, given: Conditioning, strength: float = 0.625) -> torch.Tensor:
+def generate(
+    generator, conditioning: Conditioning, strength: float = 0.625
+) -> torch.Tensor:
     return generator.generate(
-        given, range(ITEMS), 64, Sampling(steps=8, strength=strength)
+        conditioning, range(ITEMS), 64, Sampling(steps=8, strength=strength)
     )
 
 
-def test_a_true_latent_and_true_tokens_give_the_picture_and_the_latent_says_where(
-    generator, shown, true
+def test_latent_and_tokens_give_the_picture_and_its_position(
+    generator, demo_pictures, true_conditioning
 ) -> None:
-    """From noise alone nothing says where the thing is; another picture's latent says
-    it wrongly.
-    """
-    right = correlation(made(generator, true), shown)
-    others = Conditioning(
-        embeddings=true.embeddings, texts=true.texts, start=true.start.roll(1, 0)
+    """Noise gives no position, and another picture's latent a wrong position."""
+    similarity = correlation(generate(generator, true_conditioning), demo_pictures)
+    noise_only = generate(generator, true_conditioning, 1.0)
+    other_latents = Conditioning(
+        embeddings=true_conditioning.embeddings,
+        texts=true_conditioning.texts,
+        start=true_conditioning.start.roll(1, 0),
     )
 
-    assert right > 0.8
-    assert right > correlation(made(generator, true, 1.0), shown) + 0.02
-    assert right > correlation(made(generator, others), shown) + 0.02
+    assert similarity > 0.8
+    assert similarity > correlation(noise_only, demo_pictures) + 0.02
+    assert (
+        similarity
+        > correlation(generate(generator, other_latents), demo_pictures) + 0.02
+    )
 
 
-def test_either_stream_says_what_it_is(
-    folder, shown, true, tmp_path, monkeypatch
+def test_each_stream_determines_the_object(
+    folder, demo_pictures, true_conditioning, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))
-    both = {"embeddings": true.embeddings, "texts": true.texts}
+    conditions = {
+        "embeddings": true_conditioning.embeddings,
+        "texts": true_conditioning.texts,
+    }
     for name, share in (("embeddings", 0.0), ("texts", 1.0)):
         generator = versatile_diffusion.Config(
             source=str(folder), text_share=share
         ).build()
-        right = made(generator, Conditioning(**both), 1.0)
-        wrong = made(
-            generator, Conditioning(**{**both, name: both[name].roll(1, 0)}), 1.0
+        right = generate(generator, Conditioning(**conditions), 1.0)
+        wrong = generate(
+            generator,
+            Conditioning(**{**conditions, name: conditions[name].roll(1, 0)}),
+            1.0,
         )
 
-        assert correlation(right, shown) > correlation(wrong, shown) + 0.1, name
+        assert (
+            correlation(right, demo_pictures) > correlation(wrong, demo_pictures) + 0.1
+        ), name
