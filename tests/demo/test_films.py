@@ -116,9 +116,7 @@ def test_a_keyframe_is_drawn_from_its_tokens(folders, clips, tokens) -> None:
 
 
 @pytest.mark.nightly
-def test_an_object_moves_as_in_blurry_frames(
-    folders, clips
-) -> None:
+def test_an_object_moves_as_in_blurry_frames(folders, clips) -> None:
     generator = animatediff.Config(
         source=str(folders[1]),
         motion="demo:films/motion",
