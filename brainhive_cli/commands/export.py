@@ -24,7 +24,7 @@ from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.references import choose_cell
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.portable import (
-    Mapping,
+    ChannelMapping,
     PortableModel,
     save_program,
 )
@@ -101,7 +101,7 @@ class Recipe(TrainedRunRecipe):
     channels: NameList | None = Field(
         None, description="names of the channels, in order; default: the model's"
     )
-    channel_mapping: Mapping = Field(
+    channel_mapping: ChannelMapping = Field(
         "none",
         description="channels of the model that are missing in `channels`: none is an "
         "error, spline interpolates EEG from the other channels",

@@ -1,6 +1,4 @@
-"""Trials from memory as a trained model takes them: axes, unit, and the steps of its
-preparation that epochs allow.
-"""
+"""Preparation of trials in memory as a trained model reads them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,175 +29,190 @@ def read_new(
 
     Args:
         member: The model.
-        subject: Whose trials.
-        split: Of the pictures.
-        signal: As `as_trials` takes it, with `pictures` and `axes`. An array of the
-            model's own size needs no axes.
-        pictures: What each trial showed; None: names of events that are pictures of the
-            split, if any is.
-        axes: Of arrays; `delay_ms` from their time 0 to the picture, default: as in the
-            recordings of the training.
+        subject: Number of the subject.
+        split: Split of the pictures.
+        signal: Signal, as `as_trials` takes it. An array with the size of the model's
+            input needs no axes.
+        pictures: Picture of each trial. None for the names of events, if they are
+            pictures of the split.
+        axes: Axes of `as_trials`, and `delay_ms` from time 0 to the picture. The
+            default delay is that of the training.
 
     Returns:
-        Trials that `TrainedModel.trials` accepts; and in what they differ from those of
-        the training, a sentence each.
+        Trials for `TrainedModel.open_trials`, and sentences that say how they differ
+        from the trials of the training.
 
     Raises:
-        BrainhiveError: if an axis does not fit the model, or a step cannot be taken.
+        BrainhiveError: if an axis does not fit the model, or a step cannot be applied.
     """
     spec = member.module.layout.spec
-    where, here = f"the signal of subject {subject}", dict(axes)
-    differs = list[str]()
-    delay_ms = here.pop("delay_ms", None)
+    source = f"the signal of subject {subject}"
+    differences = list[str]()
+    options = dict(axes)
+    delay_ms = options.pop("delay_ms", None)
+
+    # axes of arrays without any
     shape = np.shape(signal) if isinstance(signal, np.ndarray) else ()
-    if len(shape) == 2 and "space" not in here:
-        # voxels in the order of the subject's store, whose regions a model may read
-        path = member.recordings.build_path(subject)
-        stored = (
-            [*member.recordings.open_store(subject).splits.values()]
-            if path.is_file()
-            else []
-        )
-        spaces = [each.space for each in stored if each.signal.shape[2] == shape[1]]
-        here |= {"space": spaces[0]} if spaces else {}
-        here.setdefault("unit", spec.unit or "beta")
-    elif not here and shape[1:] == (len(spec.names), spec.samples):
-        here = {"channels": spec.names, "times_s": spec.times_s, "unit": spec.unit}
-        here["rate_hz"] = spec.rate_hz
-        differs.append(
-            "channels, times and unit of the array are taken for the model's"
+    if len(shape) == 2 and "space" not in options:
+        # voxels in the order of the subject's store, which has the regions
+        if member.recordings.build_path(subject).is_file():
+            for stored in member.recordings.open_store(subject).splits.values():
+                if stored.signal.shape[2] == shape[1]:
+                    options["space"] = stored.space
+                    break
+        options.setdefault("unit", spec.unit or "beta")
+    elif not options and shape[1:] == (len(spec.names), spec.samples):
+        options = {
+            "channels": spec.names,
+            "times_s": spec.times_s,
+            "unit": spec.unit,
+            "rate_hz": spec.rate_hz,
+        }
+        differences.append(
+            "the array is assumed to have the channels, times and unit of the model"
         )
         delay_ms = delay_ms or 0
-    trials = as_trials(signal, pictures, where, **here)
-    warn_of_size(trials, where)
+    trials = as_trials(signal, pictures, source, **options)
+    warn_of_size(trials, source)
+
+    # move time 0 from the event to the picture
     if trials.rate_hz:
         delay_s = member.find_delay_s(subject) if delay_ms is None else delay_ms / 1000
         shift_s = round(delay_s * trials.rate_hz) / trials.rate_hz
         trials = replace(trials, times_s=trials.times_s - shift_s)
         if delay_ms is None and shift_s:
-            differs.append(
-                f"time 0 is taken for the event, {1000 * shift_s:g} ms before the "
-                "picture, as in the training; delay_ms=0 if it is the picture"
+            differences.append(
+                f"time 0 is assumed to be the event, {1000 * shift_s:g} ms before the "
+                "picture, as in the training; set delay_ms=0 if it is the picture"
             )
 
-    # ids of pictures; events need not be called by any
+    # match the names of the pictures, or of events that may not be pictures
     if len(trials.image_ids):
-        ids = [*member.open_pictures(split).image_ids]
+        split_ids = list(member.open_pictures(split).image_ids)
+        splits = np.full(len(split_ids), split)
         try:
-            names, _, _ = match_pictures(
-                trials.image_ids, member.run.dataset, (ids, np.full(len(ids), split))
+            image_ids, _, _ = match_pictures(
+                trials.image_ids, member.run.dataset, (split_ids, splits)
             )
         except MissingData:
             if pictures is not None:
                 raise
             trials = replace(trials, image_ids=())
         else:
-            is_here = np.array([bool(name) for name in names])
-            if not is_here.all():
+            is_in_split = np.array([bool(image_id) for image_id in image_ids])
+            if not is_in_split.all():
                 console.warn(
-                    f"{where}: {(~is_here).sum()} trials of pictures that are not in "
-                    f"{split} are left out"
+                    f"{source}: {(~is_in_split).sum()} trials of pictures that are not "
+                    f"in {split} are left out"
                 )
-            trials = replace(trials, image_ids=names).take(is_here)
+            trials = replace(trials, image_ids=image_ids).take(is_in_split)
 
-    trials, steps = prepare_as(member, subject, trials, where)
-    return trials, [*differs, *steps]
+    trials, preparation_differences = prepare_as(member, subject, trials, source)
+    return trials, differences + preparation_differences
 
 
 def prepare_as(
-    member: TrainedModel, subject: int, trials: Trials, where: str
+    member: TrainedModel, subject: int, trials: Trials, source: str
 ) -> tuple[Trials, list[str]]:
-    """Take the steps of a model's preparation that trials which were cut before allow.
+    """Apply the steps of a model's preparation to trials that are already cut.
 
     Args:
         member: The model.
-        subject: Whose trials, by whose noise they are whitened.
-        trials: A row [1, C, T] each.
-        where: What they are, for errors.
+        subject: Number of the subject, whose noise whitens the trials.
+        trials: Trials [n, 1, C, T].
+        source: Name of the trials in errors.
 
     Returns:
-        The trials, and which steps were not taken, a sentence each.
+        The trials, and sentences that say which steps differ from the training.
 
     Raises:
-        MissingData: if signals are to be whitened, and no whitener is known.
-        BrainhiveError: if they are in another unit than whitening takes, or lack one of
-            its channels.
+        MissingData: if the model whitens signals, and has no whitener of the subject.
+        BrainhiveError: if whitening takes another unit, or a channel is missing.
     """
-    spec, learned = member.module.layout.spec, member.module.learned
-    known, unit = dict(spec.preparation), normalise_unit(trials.unit)
+    spec = member.module.layout.spec
+    history = member.module.learned
+    preparation = dict(spec.preparation)
+    unit = normalise_unit(trials.unit)
     if isinstance(trials.space, Voxels) or unit == "whitened":
         return trials, []
-    is_whitened = known.get("whiten", "no") != "no" or spec.unit == "whitened"
-    signal, names = np.asarray(trials.signal[:, 0]), trials.space.names
+    is_whitened = preparation.get("whiten", "no") != "no" or spec.unit == "whitened"
+    signal = np.asarray(trials.signal[:, 0])
+    names = trials.space.names
 
-    # the unit of the model; of whitened signals that of its recordings
-    target = normalise_unit(spec.unit) or unit
+    # convert to the unit of the model, or of its recordings before whitening
+    target_unit = normalise_unit(spec.unit) or unit
     if is_whitened:
-        target = member.find_recorded_unit(subject)
-    size, kind = UNIT_SIZES.get(unit, (1.0, unit))
-    target_size, target_kind = UNIT_SIZES.get(target, (1.0, target))
-    if kind == target_kind:
-        signal, unit = signal * (size / target_size), target
+        target_unit = member.find_recorded_unit(subject)
+    size, si_unit = UNIT_SIZES.get(unit, (1.0, unit))
+    target_size, target_si_unit = UNIT_SIZES.get(target_unit, (1.0, target_unit))
+    if si_unit == target_si_unit:
+        signal = signal * (size / target_size)
+        unit = target_unit
     elif is_whitened:
         raise BrainhiveError(
-            f"{where} is in {unit}, and whitening takes {target}",
+            f"{source} is in {unit}, but whitening takes {target_unit}",
             "unit='whitened' for signals that are whitened",
         )
 
-    # baseline, resampling and window, where the epochs reach far enough
-    left = list[str]()
-    times_s, rate_hz = trials.times_s, trials.rate_hz
-    if "epoch_ms" in known:
-        steps = Steps.from_preparation(known)
+    # baseline, resampling and window, if the epochs are long enough
+    differences = list[str]()
+    times_s = trials.times_s
+    rate_hz = trials.rate_hz
+    if "epoch_ms" in preparation:
+        steps = Steps.from_preparation(preparation)
         try:
-            assert rate_hz is not None  # as of all sensors
+            assert rate_hz is not None  # sensors have a rate
             signal, cutting = cut_trials(signal, times_s, rate_hz, steps, names)
         except BrainhiveError as error:
-            # without resampling, only trials of the model's own rate can be read
+            # without resampling, only the model's own rate can be read
             if rate_hz != spec.rate_hz:
                 error.hint = f"epochs from {steps.epoch_ms[0]:g} ms on, at any rate"
                 raise
-            left.append(
+            differences.append(
                 f"no baseline was subtracted and nothing resampled: {error.message}"
             )
         else:
             times_s, rate_hz = cutting.times_s, cutting.rate_hz
-    if any(known.get("band_hz") or ()):
-        left.append(
-            f"the model's recordings were filtered at {known['band_hz']} Hz before "
-            "they were cut; these epochs were not filtered here"
+    if any(preparation.get("band_hz") or ()):
+        differences.append(
+            f"the recordings of the training were filtered at {preparation['band_hz']} "
+            "Hz before they were cut; these epochs were not filtered"
         )
 
-    # noise of the training
+    # whiten with the noise of the training
     space = trials.space
     if is_whitened:
-        if subject not in learned.whiteners:
+        if subject not in history.whiteners:
             raise MissingData(
-                f"{where} is not whitened, and the model has no whitener of it",
-                "unit='whitened' for signals that are, or a subject of the training",
+                f"{source} is not whitened, and the model has no whitener of the "
+                "subject",
+                "unit='whitened' for whitened signals, or a training subject",
             )
-        needed = learned.recorded_channels
-        rows = find_rows(needed, names, where)
-        if absent := [
-            name for name, row in zip(needed, rows, strict=True) if row is None
-        ]:
+        needed_channels = history.recorded_channels
+        rows = find_rows(needed_channels, names, source)
+        absent_channels = [
+            name for name, row in zip(needed_channels, rows, strict=True) if row is None
+        ]
+        if absent_channels:
             raise BrainhiveError(
-                f"{where} has no channel {', '.join(absent)}, which whitening needs",
+                f"{source} has no channel {', '.join(absent_channels)}, which "
+                "whitening needs",
                 "record the channels of the training",
             )
-        chosen = np.array(rows, np.int64)
-        signal, unit = np.ascontiguousarray(signal[:, chosen]), "whitened"
-        space = trials.space.select(chosen)
-        apply_whitener(signal, learned.whiteners[subject][-1])
-        left.append("the noise of the training's last session whitens the epochs")
-    return (
-        replace(
-            trials,
-            signal=np.asarray(signal, np.float32)[:, None],
-            space=space,
-            times_s=times_s,
-            rate_hz=rate_hz,
-            unit=unit,
-        ),
-        left,
+        channel_rows = np.array(rows, np.int64)
+        signal = np.ascontiguousarray(signal[:, channel_rows])
+        unit = "whitened"
+        space = trials.space.select(channel_rows)
+        apply_whitener(signal, history.whiteners[subject][-1])
+        differences.append(
+            "the noise of the training's last session whitens the epochs"
+        )
+    prepared_trials = replace(
+        trials,
+        signal=np.asarray(signal, np.float32)[:, None],
+        space=space,
+        times_s=times_s,
+        rate_hz=rate_hz,
+        unit=unit,
     )
+    return prepared_trials, differences

@@ -1,6 +1,4 @@
-"""A brain model as a module of torch alone, for signals of other channels, another rate
-and window.
-"""
+"""Brain model as a torch module, with all steps from recorded signals to tokens."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -22,44 +20,47 @@ from brainhive_cli.data.targets.model_input import choose_input
 from brainhive_cli.models.signal_spec import build_resampling_matrix
 from brainhive_cli.training.alignment.model import Aligner, MapsSignals
 
-Mapping = Literal["none", "spline"]
-"""What is done about channels of a model that a recording lacks."""
-RELATIVE, ABSOLUTE = 1e-4, 1e-5
-"""Largest difference of tokens: relative to the largest value, and added to that."""
-CHECKED = 32
-"""Signals on which a file is compared with its model."""
-WHERE = "the list of channels"
-WAY = "brainhive push shares the model as it is"
+ChannelMapping = Literal["none", "spline"]
+"""Treatment of channels of a model that a recording lacks."""
+MAX_RELATIVE_DIFFERENCE = 1e-4
+MAX_ABSOLUTE_DIFFERENCE = 1e-5
+"""Largest difference of tokens: relative to the largest value, and in addition."""
+N_EXAMPLES = 32
+"""Number of random signals on which a file is compared with its model."""
+CHANNEL_SOURCE = "the list of channels"
+PUSH_HINT = "brainhive push shares the model as it is"
 
 
 class PortableModel(nn.Module):
-    """Maps signals [B, C', T'] of one subject to the vectors [B, D] that retrieval
-    compares.
+    """Map from signals [B, C', T'] of a subject to the vectors [B, D] of retrieval.
 
-    All linear steps before the backbone are one matrix over channels, one over samples,
-    and an offset.
+    The linear steps before the backbone are a matrix over channels, a matrix over
+    samples, and an offset.
 
     Args:
-        aligner: The model; parts that only targets or other subjects need are removed
-            from it.
-        subject: Number of the subject; one it was not trained on is a new one.
-        normaliser: Of the subject; None where signals are not normalised.
-        channels: [C'] names in order; default: those of the model, or of its whitener.
-        rate_hz: Of the signals; default: the model's.
-        window_ms: Their start and stop after stimulus onset; default: the model's.
-        mapping: Interpolate channels of the model that are not there, or refuse them.
+        aligner: Model, from which parts for targets or other subjects are removed.
+        subject: Number of the subject. Other numbers than those of training subjects
+            are new subjects.
+        normaliser: Normaliser of the subject. None if signals are not normalised.
+        channels: Names [C'] of the channels. By default those of the model, or of its
+            whitener.
+        rate_hz: Rate of the signals. By default the model's.
+        window_ms: Start and stop of the signals after stimulus onset. By default the
+            model's.
+        mapping: Treatment of channels of the model that `channels` lacks.
 
     Attributes:
-        names: [C'] of the signals; () for voxels.
-        is_whitening: Whether the file whitens, by the noise of the subject's last
+        names: Names [C'] of the channels. Empty for voxels.
+        is_whitening: True if the module whitens with the noise of the subject's last
             training session.
         example: Random signals [n, C', T'].
-        prepared: The model's input of these [n, C, T], as our own way from a recording
-            makes it.
+        model_input: Input of the model [n, C, T] for these signals, computed by the
+            steps for recordings.
         window_ms: Start and stop of the signals after stimulus onset.
 
     Raises:
-        BrainhiveError: naming what the model needs and the signals lack.
+        BrainhiveError: if the signals lack something that the model needs.
+        RecipeError: if a key of sensors is set for a model of voxels.
     """
 
     channels: Tensor
@@ -74,83 +75,86 @@ class PortableModel(nn.Module):
         channels: Sequence[str] | None = None,
         rate_hz: float | None = None,
         window_ms: tuple[float, float] | None = None,
-        mapping: Mapping = "none",
+        mapping: ChannelMapping = "none",
     ) -> None:
         super().__init__()
-        spec, learned = aligner.layout.spec, aligner.learned
+        spec = aligner.layout.spec
+        history = aligner.learned
         if spec.signal.get("normalise_trials"):
             raise BrainhiveError(
-                "the model normalises each trial over time, and the file would not", WAY
+                "the model normalises each trial over time, and the file would not",
+                PUSH_HINT,
             )
-        self.aligner, self.subject, self.window_ms = aligner, subject, window_ms
-        self.rate_hz, self.names = rate_hz or spec.rate_hz, spec.names
-        self.is_whitening = subject in learned.whiteners
-        widths = dict(zip(spec.subjects, spec.widths, strict=True))
+        self.aligner = aligner
+        self.subject = subject
+        self.window_ms = window_ms
+        self.rate_hz = rate_hz or spec.rate_hz
+        self.names = spec.names
+        self.is_whitening = subject in history.whiteners
+        _remove_unused_parts(aligner, subject)
 
-        # what other subjects, and targets, alone need
-        known = {*map(str, widths)}
-        for module in [*aligner.modules()] if subject in widths else ():
-            if isinstance(module, nn.ModuleDict) and {*module} == known:
-                for name in known - {str(subject)}:
-                    del module[name]
-        aligner.adapter = None
-        if not isinstance(aligner.fuser, MapsSignals):
-            aligner.fuser = None
-
-        # a model of voxels takes them as its stores have them
+        # voxels are taken as stores have them
         matrix = np.full((1, 1), spec.signal.get("scale", 1.0))
-        times, width = torch.eye(spec.samples), widths.get(subject) or spec.channels
+        times = torch.eye(spec.samples)
+        widths = dict(zip(spec.subjects, spec.widths, strict=True))
+        width = widths.get(subject) or spec.channels
         if spec.names:
-            # channels, whitened where the model's are
-            recorded = learned.recorded_channels if self.is_whitening else ()
+            # channels, and the whitener of the training
+            recorded = history.recorded_channels if self.is_whitening else ()
             self.names = tuple(channels or recorded or spec.names)
             width = len(self.names)
             whitener = np.eye(width)
             if self.is_whitening:
                 rows = find_channel_rows(self.names, recorded)
-                whitener = learned.whiteners[subject][-1] @ whitener[rows]
+                whitener = history.whiteners[subject][-1] @ whitener[rows]
 
-            # samples at the model's rate, of which it reads its window
-            own_hz, (start_s, *_) = spec.rate_hz or 1.0, spec.times_s or (0.0,)
-            stop_s = start_s + spec.samples / own_hz
+            # matrix over samples from the rate of the signals to the model's
+            model_hz = spec.rate_hz or 1.0
+            start_s = spec.times_s[0] if spec.times_s else 0.0
+            stop_s = start_s + spec.samples / model_hz
             start_ms, stop_ms = window_ms or (1000 * start_s, 1000 * stop_s)
-            self.window_ms, given_hz = (start_ms, stop_ms), self.rate_hz or own_hz
-            samples = max(1, round((stop_ms - start_ms) / 1000 * given_hz))
-            times = build_resampling_matrix(samples, given_hz, own_hz).mT
+            self.window_ms = (start_ms, stop_ms)
+            signal_hz = self.rate_hz or model_hz
+            n_samples = max(1, round((stop_ms - start_ms) / 1000 * signal_hz))
+            times = build_resampling_matrix(n_samples, signal_hz, model_hz).mT
         elif channels or rate_hz or window_ms:
             raise RecipeError(
-                "channels, rate_hz and window_ms are of sensors, and it reads voxels",
+                "channels, rate_hz and window_ms are keys of sensors, but the model "
+                "reads voxels",
                 "leave them out",
             )
 
-        # random signals, and what our own way makes of them
-        self.example = torch.randn(CHECKED, width, len(times))
-        prepared = self.example.numpy() * np.float32(matrix)
+        # random signals, and the input that the steps for recordings make of them
+        self.example = torch.randn(N_EXAMPLES, width, len(times))
+        model_input = self.example.numpy() * np.float32(matrix)
         if spec.names:
             values = whitener @ self.example.numpy() @ times.numpy()
             trials = Trials(
                 values[:, None],
                 (),
                 Sensors(recorded or self.names),
-                start_ms / 1000 + np.arange(values.shape[2]) / own_hz,
-                own_hz,
+                start_ms / 1000 + np.arange(values.shape[2]) / model_hz,
+                model_hz,
                 spec.unit,
             )
-            chosen = choose_input(spec, trials, WHERE, channel_mapping=mapping)
-            prepared = chosen.averages
-            matrix = whitener[chosen.rows] * matrix
-            if chosen.mapping is not None:
-                matrix = chosen.mapping.matrix @ matrix
-            times = times[:, chosen.samples].contiguous()
+            selection = choose_input(
+                spec, trials, CHANNEL_SOURCE, channel_mapping=mapping
+            )
+            model_input = selection.averages
+            matrix = whitener[selection.rows] * matrix
+            if selection.mapping is not None:
+                matrix = selection.mapping.matrix @ matrix
+            times = times[:, selection.samples].contiguous()
 
         # the normaliser: W (x - m) = W x + W (0 - m)
         offset: Float32 = np.zeros((1, 1), np.float32)
         if normaliser is not None:
-            weight, offset = normaliser.matrix, normaliser(offset)
-            mixes = spec.names and weight.shape[1] > 1
-            matrix = weight @ matrix if mixes else weight * matrix
-            prepared = normaliser(prepared)
-        self.prepared = torch.from_numpy(prepared)
+            weight = normaliser.matrix
+            offset = normaliser(offset)
+            mixes_channels = spec.names and weight.shape[1] > 1
+            matrix = weight @ matrix if mixes_channels else weight * matrix
+            model_input = normaliser(model_input)
+        self.model_input = torch.from_numpy(model_input)
         self.register_buffer("channels", torch.from_numpy(matrix).float())
         self.register_buffer("times", times)
         self.register_buffer("offset", torch.from_numpy(offset).float())
@@ -160,49 +164,68 @@ class PortableModel(nn.Module):
         """Encode signals [B, C', T'] of any dtype."""
         # `to` would be exported for the dtype of the example alone
         signal = signal.type_as(self.channels)
-        # [C, 1] are factors, as of voxels, which are too many for a product
+        # factors [C, 1], as of voxels, are too many for a diagonal matrix
         product = torch.mul if self.channels.shape[1] == 1 else torch.matmul
-        # [B, C, T]
         return self.encode(product(self.channels, signal) @ self.times + self.offset)
 
     def encode(self, signal: Tensor) -> Tensor:
-        """Encode the model's input [B, C, T]."""
+        """Encode inputs [B, C, T] of the model."""
         index = self.aligner.make_subject_index(self.subject, signal.shape[0])
         return self.aligner.encode_signal(signal, index)
 
 
+def _remove_unused_parts(aligner: Aligner, subject: int) -> None:
+    """Remove the parts of a model that only targets or other subjects use."""
+    numbers = {str(number) for number in aligner.layout.spec.subjects}
+    if str(subject) in numbers:
+        for module in list(aligner.modules()):
+            if isinstance(module, nn.ModuleDict) and set(module) == numbers:
+                for number in numbers - {str(subject)}:
+                    del module[number]
+    aligner.adapter = None
+    if not isinstance(aligner.fuser, MapsSignals):
+        aligner.fuser = None
+
+
 def save_program(module: PortableModel, file: Path) -> tuple[list[int], float]:
-    """Write a model as a `torch.export` file that takes batches of any size, read it
-    back, and compare its tokens of random signals with ours.
+    """Write a model to a `torch.export` file, and check the tokens of the file.
+
+    The file takes batches of any size.
+
+    Args:
+        module: Model of a subject.
+        file: Path of the new file.
 
     Returns:
-        The shape of one output, and the largest difference.
+        Shape of a token, and the largest difference from the model's tokens.
 
     Raises:
-        BrainhiveError: naming a backbone whose computation cannot be exported, or if
-            tokens differ.
+        BrainhiveError: if the backbone cannot be exported, or tokens differ.
     """
-    signal, shapes = module.example, ({0: torch.export.Dim("batch", min=1)},)
+    signal = module.example
+    shapes = ({0: torch.export.Dim("batch", min=1)},)
     with torch.no_grad():
         try:
             program = torch.export.export(module, (signal,), dynamic_shapes=shapes)
-            written = weights.serialise(partial(torch.export.save, program))
-        except Exception as error:  # torch refuses by many kinds
+            content = weights.serialise(partial(torch.export.save, program))
+        except Exception as error:  # torch raises errors of many classes
             if is_machine_error(error):
                 raise
             kind = module.aligner.layout.backbone["kind"]
             raise BrainhiveError(
-                f"the backbone {kind} cannot be exported: {first_line(error)}", WAY
+                f"the backbone {kind} cannot be exported: {first_line(error)}",
+                PUSH_HINT,
             ) from error
-        file.write_bytes(written)
+        file.write_bytes(content)
         actual = torch.export.load(file).module()(signal)
-        expected = module.encode(module.prepared)
+        expected = module.encode(module.model_input)
     difference = (actual - expected).abs().max().item()
     largest = expected.abs().max().item()
-    if not difference <= ABSOLUTE + RELATIVE * largest:
+    tolerance = MAX_ABSOLUTE_DIFFERENCE + MAX_RELATIVE_DIFFERENCE * largest
+    if not difference <= tolerance:
         raise BrainhiveError(
-            f"tokens of the exported model differ by {difference:.2g}, of "
-            f"{largest:.2g} at most",
-            WAY,
+            f"tokens of the exported model differ by {difference:.2g}, with values up "
+            f"to {largest:.2g}",
+            PUSH_HINT,
         )
-    return [*expected.shape[1:]], difference
+    return list(expected.shape[1:]), difference

@@ -124,7 +124,7 @@ def test_linear_steps_are_those_of_our_own_way(case: str, recorded: Recorded) ->
     module = PortableModel(make(), *arguments)
 
     with torch.inference_mode():
-        expected = module.encode(module.prepared)
+        expected = module.encode(module.model_input)
         torch.testing.assert_close(
             module(module.example), expected, rtol=1e-4, atol=1e-4
         )
@@ -173,7 +173,7 @@ def test_absent_channels_are_mapped_or_refused() -> None:
     module = PortableModel(sensors_model(), 1, None, given, mapping="spline")
     assert module.channels.shape == (2, 4)
     torch.testing.assert_close(
-        module(module.example), module.encode(module.prepared), rtol=1e-4, atol=1e-4
+        module(module.example), module.encode(module.model_input), rtol=1e-4, atol=1e-4
     )
 
 
@@ -181,7 +181,7 @@ class Program:
     """What a file computes: tokens that differ from the model's by one number."""
 
     def __init__(self, module: PortableModel, difference: float) -> None:
-        self.tokens = module.encode(module.prepared).clone()
+        self.tokens = module.encode(module.model_input).clone()
         self.tokens[3, 1] += difference
 
     def module(self) -> Any:
@@ -201,7 +201,7 @@ def test_a_file_has_the_tokens_of_its_model(
 ) -> None:
     module = PortableModel(sensors_model(), 1)
     with torch.no_grad():
-        tokens = module.encode(module.prepared)
+        tokens = module.encode(module.model_input)
         scale = 1 / tokens.abs().max()
         module.encode = lambda signal: tokens * scale  # type: ignore[method-assign]
         # tokens of 1 at most
