@@ -215,7 +215,7 @@ def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
         )
     run_folder = runs.find(recipe.paths.under_home("runs"), None, str(name))
     with console.progress("reading the run"):
-        return target, SharedRun.of(run_folder)
+        return target, SharedRun.from_run(run_folder)
 
 
 def _parse_target(target: str) -> tuple[str, str]:

@@ -11,7 +11,11 @@ import pytest
 
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.learned import TrainingHistory
-from brainhive_cli.training.alignment.trained.sharing import PATH, cut_paths, find_terms
+from brainhive_cli.training.alignment.trained.sharing import (
+    ABSOLUTE_PATH,
+    cut_paths,
+    find_terms,
+)
 from tests.tools.upload_hub import brainhive, done, newest, two_lines
 from tests.worlds.command_fixtures import at_home
 from tests.worlds.own_recordings import (
@@ -171,7 +175,7 @@ def test_absolute_paths_are_found_in_texts() -> None:
         ('{"root": "/data/study"}', "/data/study"),
         (r"C:\Users\jane\x.fif", r"C:\Users\jane\x.fif"),
     ):
-        match = PATH.search(text)
+        match = ABSOLUTE_PATH.search(text)
         assert match is not None and path in match[0]
     for text in (
         (
@@ -187,4 +191,4 @@ def test_absolute_paths_are_found_in_texts() -> None:
             "sub-01_ses-02_task-x"
         ),
     ):
-        assert PATH.search(text) is None and cut_paths(text) == text
+        assert ABSOLUTE_PATH.search(text) is None and cut_paths(text) == text

@@ -1,4 +1,4 @@
-"""Files of a trained run that may leave home, and the terms of their data."""
+"""Files of a trained run that are shared, and the terms of the data behind them."""
 
 import hashlib
 import json
@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,54 +38,55 @@ from brainhive_cli.training.alignment.references import TRAINING, list_model_fol
 
 PRIOR_TRAINING = "train-prior"
 DEMO_LICENCES = {"demo": "apache-2.0", "demo-films": "apache-2.0"}
-"""Data sets that Brainhive draws and simulates, and the licence of models of them."""
+"""Licence of models of each data set that Brainhive simulates."""
 RECORDING_LICENCES = {
     "simulated": "apache-2.0",
     "things-eeg": SOURCES["things-eeg"].model_licence,
     "things-meg": SOURCES["things-meg"].model_licence,
     "things-prepared": SOURCES["things-eeg"].model_licence,
 }
-"""Preparations whose recordings are known, and the licence of models of them. All
-others read anyone's files: their signals may be own recordings, however the data set is
-called.
+"""Licence of models of each preparation that reads only published recordings. Other
+preparations may read the user's own recordings, whatever the data set.
 """
+LICENCES = ("cc-by-4.0", "apache-2.0", "cc0-1.0")
+"""Licences of models, from the most to the least binding."""
 SHARED_FACTS = {"command", "mode", "dataset", "caveats", "is_closed_form"}
-"""Facts of a run that are shared as they are."""
+"""Facts of a run that are shared unchanged."""
 LOCAL_SECTIONS = ("paths", "run")
-"""Sections of a recipe that say where and how it was run; they change no result."""
-OWN_FILES = {"recording", "betas", "bold"}
-"""Preparations of one's own recordings."""
-SEGMENT = r"[^\s/:'\",;()\[\]{}|]+"
-PATH = re.compile(
+"""Sections of a recipe that change no result and are not shared."""
+OWN_PREPARATIONS = {"recording", "betas", "bold"}
+"""Preparations of the user's own recordings."""
+PATH_SEGMENT = r"[^\s/:'\",;()\[\]{}|]+"
+ABSOLUTE_PATH = re.compile(
     rf"""
-    (?<![\w/.~\\]) (?:~[\w.-]*)? /(?:{SEGMENT}/)+(?:{SEGMENT})?    # /home/jane/x
-    | (?<![\w/.~\\]) ~[\w.-]*[/\\]{SEGMENT}            # ~/x and ~jane/x
+    (?<![\w/.~\\]) (?:~[\w.-]*)? /(?:{PATH_SEGMENT}/)+(?:{PATH_SEGMENT})?  # /home/jane/x
+    | (?<![\w/.~\\]) ~[\w.-]*[/\\]{PATH_SEGMENT}            # ~/x and ~jane/x
     | (?<!\w) [A-Za-z]:[\\/](?!/)[^\s'",;]+            # C:\Users\jane and C:/Users/jane
     | \\{{2,4}}[\w.-]+\\{{1,2}}[^\s'",;]+              # \\server\jane
     """,
     re.VERBOSE,
 )
-"""An absolute path: it names people and machines."""
+"""An absolute path, which may name people and machines."""
 Files = dict[str, Path | bytes]
-"""Files by name: one of this machine, or content that was written for sharing."""
+"""Files keyed by name: a path on this machine, or content made for sharing."""
 
 
 @dataclass(frozen=True)
 class SharedRun:
-    """A run as it may be shared.
+    """Content of a trained run that is shared.
 
     Attributes:
-        run: The run at home, unchanged.
-        files: By name in the repository, without card, manifest and digests, which
-            `pack` adds.
-        learned: What all its models learned from, together.
-        layout: Architecture of the first cell's model; None of a prior.
+        run: Folder of the run, which is not changed.
+        files: Files keyed by their name in the repository, without those that `pack`
+            adds.
+        learned: Training history of all models together.
+        layout: Architecture of the first cell's model. None for a prior.
         cells: Names of the cells.
-        licence: Of the weights, by the hub's list; empty where nothing says it.
-        unknown_terms: Why nobody knows that the terms of the data allow it; empty where
-            they are known to.
-        terms: Terms of each public data set, by name.
-        recipe: Its recipe, as it is shared.
+        licence: Licence of the weights, as the hub names it. Empty if it is unknown.
+        unknown_terms: Reasons why the terms of the data are unknown. Empty if they are
+            known.
+        terms: Terms of each public data set, keyed by its name.
+        recipe: Recipe in its shared form.
     """
 
     run: RunFolder
@@ -100,45 +100,45 @@ class SharedRun:
     recipe: Mapping[str, Any]
 
     @classmethod
-    def of(cls, run: RunFolder) -> Self:
-        """Collect what may be shared of a finished run of train-align or train-prior.
+    def from_run(cls, run: RunFolder) -> Self:
+        """Collect the content of a finished run of train-align or train-prior.
 
         Raises:
             RecipeError: if the run is of another command.
-            BrainhiveError: if a file is damaged, has numbers that are not finite, or an
-                absolute path.
+            BrainhiveError: if a file is damaged, or has an absolute path or numbers
+                that are not finite.
         """
-        # a whole run of one of the two commands
         command = run.command
         if command not in (TRAINING, PRIOR_TRAINING):
             raise RecipeError(
-                f"{run.path} is a run of {command}; aligners and priors are shared",
+                f"{run.path} is a run of {command}, but only aligners and priors are "
+                "shared",
                 Line("push", run.measurements().facts.run or "RUN"),
             )
-        if problems := check(run.path)[1]:
+        problems = check(run.path)[1]
+        if problems:
             raise BrainhiveError(problems[0], documents.CHANGED_HINT)
 
-        # of each model the files that it consists of; whatever else lies in its folder
-        # stays there
+        # the files of each model; other files in its folder are not shared
         files = Files()
         layouts = list[Layout]()
+        cells = list[str]()
         if command == TRAINING:
-            models = list_model_folders(run)
             histories = []
-            for cell, folder in models.items():
-                fields, learned = read_config(folder)
-                histories.append(learned)
-                layouts.append(
-                    documents.check(fields, str(folder / MODEL_FILES[0]), Layout)
-                )
-                files |= {
-                    f"cells/{cell}/model/{name}": folder / name for name in MODEL_FILES
-                }
+            for cell, folder in list_model_folders(run).items():
+                fields, history = read_config(folder)
+                config_file = str(folder / MODEL_FILES[0])
+                layouts.append(documents.check(fields, config_file, Layout))
+                histories.append(history)
+                cells.append(cell)
+                for name in MODEL_FILES:
+                    files[f"cells/{cell}/model/{name}"] = folder / name
             files[IDENTITIES] = _write_json(cut_paths(run.read_json(IDENTITIES)))
         else:
-            models, model = {}, run.path / "model"
-            histories = [TrainingHistory.read_folder(model)]
-            files |= {name: model / name for name in PRIOR_FILES}
+            folder = run.path / "model"
+            histories = [TrainingHistory.read_folder(folder)]
+            for name in PRIOR_FILES:
+                files[name] = folder / name
         # not every model has all of these files
         files = {
             name: file
@@ -146,37 +146,42 @@ class SharedRun:
             if isinstance(file, bytes) or file.is_file()
         }
 
-        # documents without this machine: the recipe, and metrics without values of
-        # single items
-        resolved: dict[str, Any] = run.recipe()
-        recipe = cut_paths(
-            {key: value for key, value in resolved.items() if key not in LOCAL_SECTIONS}
-        )
+        # recipe and metrics without facts of this machine
+        run_recipe: dict[str, Any] = run.recipe()
+        recipe = {}
+        for section, value in run_recipe.items():
+            if section not in LOCAL_SECTIONS:
+                recipe[cut_paths(section)] = cut_paths(value)
         files["recipe.yaml"] = write_yaml(recipe).encode()
         files[METRICS_FILE] = _write_json(share_metrics(run.measurements()).as_dict())
         for name, content in files.items():
             _refuse_unfit(name, content)
 
-        # the terms of all that the models learned from
-        learned = reduce(lambda first, second: first.inherit(second), histories)
+        # terms of all data of the training
+        learned = histories[0]
+        for history in histories[1:]:
+            learned = learned.inherit(history)
         priors = {layout.prior for layout in layouts if layout.prior}
-        foreign = sorted(
+        foreign_priors = sorted(
             cut_paths(prior) for prior in priors if not prior.startswith("demo:")
         )
+        licence, unknown_terms, terms = find_terms(
+            learned, command == PRIOR_TRAINING, foreign_priors
+        )
         return cls(
-            run,
-            files,
-            learned,
-            layouts[0] if layouts else None,
-            [*models],
-            *find_terms(learned, command == PRIOR_TRAINING, foreign),
-            recipe,
+            run=run,
+            files=files,
+            learned=learned,
+            layout=layouts[0] if layouts else None,
+            cells=cells,
+            licence=licence,
+            unknown_terms=unknown_terms,
+            terms=terms,
+            recipe=recipe,
         )
 
     def pack(self, card: str) -> Files:
-        """Add card, manifest and list of digests to the files; the same run gives the
-        same bytes.
-        """
+        """Add card, manifest and digests. The same run gives equal bytes."""
         environment = self.run.read_json(ENVIRONMENT_FILE, Environment)
         manifest = Manifest(
             format=RUN_FORMAT,
@@ -185,8 +190,6 @@ class SharedRun:
             run=self.run.path.name,
         )
         files = {**self.files, MANIFEST: _write_json(manifest.model_dump())}
-
-        # digests in the order of names, so that the same run gives the same bytes
         lines = ""
         for name, content in sorted(files.items()):
             if isinstance(content, bytes):
@@ -194,96 +197,93 @@ class SharedRun:
             else:
                 digest = documents.digest_file(content)
             lines += f"{digest}  {name}\n"
-        return {
-            **files,
-            documents.SHA256SUMS: lines.encode(),
-            MODEL_CARD: card.encode(),
-        }
+        files[documents.SHA256SUMS] = lines.encode()
+        files[MODEL_CARD] = card.encode()
+        return files
 
 
 def find_terms(
     learned: TrainingHistory, is_prior: bool, priors: Sequence[str] = ()
 ) -> tuple[str, str, dict[str, str]]:
-    """Find the terms of all data that models learned from.
+    """Find the terms of all data that models were trained on.
 
     Args:
-        learned: Their history.
-        is_prior: Whether they are of a prior, which learned from pictures alone.
-        priors: Priors whose fusion encoder is part of brain models, and which have
-            terms of their own.
+        learned: Training history of the models.
+        is_prior: True for a prior, which is trained on pictures alone.
+        priors: Priors whose fusion encoder is part of the models, and which have their
+            own terms.
 
     Returns:
-        Licence of the weights, what terms are unknown, and those of each public data
-        set, as in `SharedRun`.
+        `licence`, `unknown_terms` and `terms` of `SharedRun`.
     """
-    # the licence that models of each data set may have; that of the recordings binds
-    # most
-    licences, kinds = dict(DEMO_LICENCES), learned.stimulus_kinds
+    # the most binding licence of all recordings and stimuli
+    stimulus_kinds = learned.stimulus_kinds
+    stimulus_licences = dict(DEMO_LICENCES)
     if not is_prior:
-        licences |= {name: source.model_licence for name, source in SOURCES.items()}
-    known = [RECORDING_LICENCES.get(kind, "") for kind in learned.recording_kinds]
-    known += [licences.get(name, "") for name in kinds]
-    licence = next(
-        (one for one in ("cc-by-4.0", "apache-2.0", "cc0-1.0") if one in known), ""
-    )
+        for name, source in SOURCES.items():
+            stimulus_licences[name] = source.model_licence
+    licences = {stimulus_licences.get(kind, "") for kind in stimulus_kinds}
+    for kind in learned.recording_kinds:
+        licences.add(RECORDING_LICENCES.get(kind, ""))
+    licence = ""
+    for name in LICENCES:
+        if name in licences:
+            licence = name
+            break
 
     # terms of each public data set
-    sources = {name: SOURCES[name].summary for name in kinds if name in SOURCES}
-    sources |= {
-        name: "drawn and simulated by Brainhive"
-        for name in kinds
-        if name in DEMO_LICENCES
-    }
+    terms = {}
+    for kind in stimulus_kinds:
+        if kind in SOURCES:
+            terms[kind] = SOURCES[kind].summary
+    for kind in stimulus_kinds:
+        if kind in DEMO_LICENCES:
+            terms[kind] = "drawn and simulated by Brainhive"
 
-    # reasons why a person has to look
-    unknown = [
-        f"models of {name if name in SOURCES else f'own data ({name})'}"
-        for name in kinds
-        if not licences.get(name)
-    ]
-    if unlicensed := sorted(
-        {*learned.recording_kinds} - {*RECORDING_LICENCES, "unknown"}
-    ):
-        whose = "own recordings" if OWN_FILES & {*unlicensed} else "recordings"
-        unknown.append(f"{whose} prepared by {', '.join(unlicensed)}")
+    # reasons why the user must check the terms
+    reasons = []
+    for kind in stimulus_kinds:
+        if not stimulus_licences.get(kind):
+            name = kind if kind in SOURCES else f"own data ({kind})"
+            reasons.append(f"models of {name}")
+    unlicensed_kinds = set(learned.recording_kinds) - set(RECORDING_LICENCES)
+    unlicensed_kinds.discard("unknown")
+    if unlicensed_kinds:
+        is_own = OWN_PREPARATIONS & unlicensed_kinds
+        noun = "own recordings" if is_own else "recordings"
+        reasons.append(f"{noun} prepared by {', '.join(sorted(unlicensed_kinds))}")
     if priors:
-        unknown.append(
+        reasons.append(
             f"weights of the prior {', '.join(priors)}, which are part of the model"
         )
-    # without a complete history nobody knows the terms of all data
-    is_recorded_elsewhere = "unknown" in (learned.recording_kinds or ("unknown",))
-    if (
-        not kinds
-        or not learned.has_all_subjects
-        or (is_recorded_elsewhere and not is_prior)
-    ):
-        unknown.append("models of data of unknown origin")
-    return "" if unknown else licence, " and ".join(unknown), sources
+    has_unknown_recordings = not is_prior and (
+        not learned.recording_kinds or "unknown" in learned.recording_kinds
+    )
+    is_complete = bool(stimulus_kinds) and learned.has_all_subjects
+    if not is_complete or has_unknown_recordings:
+        reasons.append("models of data of unknown origin")
+    return "" if reasons else licence, " and ".join(reasons), terms
 
 
 def share_metrics(measured: Measurements) -> Measurements:
-    """Choose what is shared of a run's metrics: no values of single items, and no facts
-    of this machine.
-    """
+    """Copy the metrics of a run without single items and facts of this machine."""
     facts = measured.facts
-    # time and memory of a cell tell of the machine
-    cells = {
-        name: cell.model_copy(update={"took": {}}) for name, cell in facts.cells.items()
-    }
-    # any fact that is not listed stays at home
-    shared = type(facts)(
+    cells = {}
+    for name, cell in facts.cells.items():
+        cells[name] = cell.model_copy(update={"took": {}})  # time and memory
+    shared_facts = type(facts)(
         **facts.model_dump(include=SHARED_FACTS),
         set_up=cut_paths(facts.set_up),
         cells=cells,
     )
-    return Measurements(measured.scopes, cut_paths(measured.missing), shared)
+    return Measurements(measured.scopes, cut_paths(measured.missing), shared_facts)
 
 
 def cut_paths(value: Any) -> Any:
-    """Write paths below home relative to it, and of others only the last part, in
-    values as JSON has them.
+    """Shorten all absolute paths in a JSON value, in keys too.
+
+    Paths below home are written relative to it. Others keep their last part.
     """
-    # containers are searched in keys and values
     if isinstance(value, Mapping):
         return {cut_paths(key): cut_paths(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -291,16 +291,20 @@ def cut_paths(value: Any) -> Any:
     if not isinstance(value, str):
         return value
 
-    # a value that is a path, spaces and all; else the paths in a text
-    value = str(make_portable(value))
-    if os.path.isabs(value):
-        return Path(value).name
-    return PATH.sub(lambda match: re.split(r"[/\\]", match[0].rstrip("/\\"))[-1], value)
+    # the whole value may be a path with spaces
+    text = str(make_portable(value))
+    if os.path.isabs(text):
+        return Path(text).name
+    return ABSOLUTE_PATH.sub(_find_last_part, text)
+
+
+def _find_last_part(match: re.Match[str]) -> str:
+    """Return the last part of a path of Unix or Windows."""
+    return re.split(r"[/\\]", match[0].rstrip("/\\"))[-1]
 
 
 def _refuse_unfit(name: str, content: Path | bytes) -> None:
-    """Refuse weights that are not finite, and texts with an absolute path."""
-    # weights must be finite; every other file is text
+    """Raise an error for weights that are not finite, or for absolute paths."""
     if isinstance(content, Path) and content.suffix == ".safetensors":
         for key, value in weights.read(content).items():
             if value.is_floating_point() and not value.isfinite().all():
@@ -308,15 +312,16 @@ def _refuse_unfit(name: str, content: Path | bytes) -> None:
                     f"{name}: {key} holds numbers that are not finite", "train again"
                 )
         return
-    text = (content if isinstance(content, bytes) else content.read_bytes()).decode(
-        "utf-8"
-    )
-    if match := PATH.search(text):
+    if isinstance(content, Path):
+        content = content.read_bytes()
+    match = ABSOLUTE_PATH.search(content.decode("utf-8"))
+    if match:
         raise BrainhiveError(
             f"{name} holds an absolute path ({match[0]}), which would be shared",
-            "name it from home in the recipe, and train again",
+            "write the path relative to home in the recipe, and train again",
         )
 
 
 def _write_json(document: Mapping[str, Any]) -> bytes:
+    """Write a document as indented JSON in UTF-8."""
     return f"{json.dumps(document, indent=2, ensure_ascii=False)}\n".encode()

@@ -161,7 +161,7 @@ def test_only_finite_weights_and_texts_without_paths_are_shared(
 
 
 def test_a_shared_run_holds_its_models_and_no_places(trained: Path) -> None:
-    shared = SharedRun.of(RunFolder(trained))
+    shared = SharedRun.from_run(RunFolder(trained))
     cells = ["sub-01_seed-1", "sub-02_seed-1"]
     assert shared.cells == cells
     models = {
@@ -196,4 +196,4 @@ def test_runs_of_other_commands_are_not_shared(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "runs/eval-retrieval/demo-1")
     run.write_json("metrics.json", Measurements().as_dict())
     with pytest.raises(RecipeError):
-        SharedRun.of(run)
+        SharedRun.from_run(run)
