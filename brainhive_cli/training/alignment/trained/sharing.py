@@ -56,11 +56,11 @@ LOCAL_SECTIONS = ("paths", "run")
 """Sections of a recipe that change no result and are not shared."""
 OWN_PREPARATIONS = {"recording", "betas", "bold"}
 """Preparations of the user's own recordings."""
-PATH_SEGMENT = r"[^\s/:'\",;()\[\]{}|]+"
+PATH_PART = r"[^\s/:'\",;()\[\]{}|]+"
 ABSOLUTE_PATH = re.compile(
     rf"""
-    (?<![\w/.~\\]) (?:~[\w.-]*)? /(?:{PATH_SEGMENT}/)+(?:{PATH_SEGMENT})?  # /home/jane/x
-    | (?<![\w/.~\\]) ~[\w.-]*[/\\]{PATH_SEGMENT}            # ~/x and ~jane/x
+    (?<![\w/.~\\]) (?:~[\w.-]*)? /(?:{PATH_PART}/)+(?:{PATH_PART})?  # /home/jane/x
+    | (?<![\w/.~\\]) ~[\w.-]*[/\\]{PATH_PART}            # ~/x and ~jane/x
     | (?<!\w) [A-Za-z]:[\\/](?!/)[^\s'",;]+            # C:\Users\jane and C:/Users/jane
     | \\{{2,4}}[\w.-]+\\{{1,2}}[^\s'",;]+              # \\server\jane
     """,
