@@ -126,7 +126,7 @@ def summarise_draws(
     # measure the gains of transfer over other arms, in pairs of items
     better = None
     for arm in (ZERO_SHOT, SCRATCH):
-        if TRANSFER not in arms or arm not in arms:
+        if not {TRANSFER, arm} <= set(arms):
             continue
         gains = []
         # the longer protocol has the caveats of both arms
@@ -236,13 +236,10 @@ def _average_sizes(names: Sequence[str], parts: Collection[Part]) -> list[Amount
     for name in names:
         sizes = np.mean([part.sizes[name] for part in parts], 0)
         pictures, trials, minutes = sizes.round(2).tolist()
-        amount = Amount(
-            name=name,
-            pictures=pictures,
-            trials=trials,
-            minutes=None if np.isnan(minutes) else minutes,
+        known_min = None if np.isnan(minutes) else minutes
+        amounts.append(
+            Amount(name=name, pictures=pictures, trials=trials, minutes=known_min)
         )
-        amounts.append(amount)
     return amounts
 
 
@@ -308,8 +305,7 @@ def find_better_amounts(
 ) -> tuple[int, int] | None:
     """Find the amounts at which transfer surely beats training from scratch.
 
-    Tests are for people in general. Recordings differ between people too, so a draw of
-    recordings counts as noise.
+    Tests are for people in general, and a draw of recordings counts as noise.
 
     Args:
         gains: Top-1 [N] of transfer minus top-1 of scratch, for each amount, ascending,

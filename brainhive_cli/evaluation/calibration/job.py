@@ -329,12 +329,8 @@ class Job:
         draws = f"{self.draws} draw{'s' if self.draws > 1 else ''}"
         if self.recipe.order == "recording":
             draws = "order of recording"
-        phrases = [
-            f"calibration of {align.mode}",
-            align.dataset.name,
-            align.variant,
-            draws,
-        ]
+        mode = f"calibration of {align.mode}"
+        phrases = [mode, align.dataset.name, align.variant, draws]
         description = ", ".join(filter(None, phrases))
         protocol = extend_protocol(description, align.list_caveats("test"))
         return extend_protocol(protocol, [TRIALS_TOGETHER] if is_together else [])

@@ -131,9 +131,9 @@ def measure_draw(
 def _encode_gallery(decoder: PersonModel, person: Person) -> torch.Tensor:
     """Encode the test pictures of a person as tokens [M, D], by the decoder's model."""
     model = decoder.model
-    embeddings = {}
-    for key, values in person.gallery.items():
-        embeddings[key] = values.to(model.device)
+    embeddings = {
+        key: values.to(model.device) for key, values in person.gallery.items()
+    }
     return model.encode_image(embeddings).float()
 
 
@@ -314,9 +314,9 @@ def choose_pulls(
     """
     recipe = job.recipe
     # scores of each person by amount and strength
-    scores: dict[str, dict[float | None, list[float]]] = {}
-    for name in job.amounts:
-        scores[name] = {}
+    scores: dict[str, dict[float | None, list[float]]] = {
+        name: {} for name in job.amounts
+    }
     with console.progress("choosing the strength of transfer", len(runs)) as bar:
         for subject, run in runs.items():
             base = job.load_base(cell, launch, run)

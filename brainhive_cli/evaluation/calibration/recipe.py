@@ -161,12 +161,9 @@ class Recipe(TrainedRunRecipe):
 
     def list_amounts(self, unit: Unit) -> Sequence[float]:
         """Return the amounts in a unit, or an empty list if the recipe names none."""
-        amounts: dict[Unit, Sequence[float]] = {
-            "pictures": self.pictures,
-            "trials": self.trials,
-            "minutes": self.minutes,
-        }
-        return amounts[unit]
+        if unit == "minutes":
+            return self.minutes
+        return self.trials if unit == "trials" else self.pictures
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:

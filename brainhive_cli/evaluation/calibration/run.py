@@ -69,9 +69,10 @@ class CalibrationRun(Job, RunJob):
 
     def summarise(self, run: OpenRun) -> Summary:
         """Compute the metrics of all arms and amounts over people and draws."""
-        parts = {}
-        for name, file in self.files.items():
-            parts[self.parts[name]] = weights.load_cell(run.folder.path / file, Part)
+        parts = {
+            self.parts[name]: weights.load_cell(run.folder.path / file, Part)
+            for name, file in self.files.items()
+        }
         measurements = summarise_draws(self, parts, self._read_choices(run))
         for arm, reason in measurements.missing.items():
             console.warn(f"{arm} left out: {reason}")
@@ -204,8 +205,6 @@ class CalibrationRun(Job, RunJob):
         """Write the strength of transfer of a model to its file.
 
         Args:
-            run: The open run.
-            cell: Cell of the model.
             fixed: Strength that need not be chosen, or None.
             reduced_runs: Run of the model without each of its people.
         """
@@ -214,7 +213,7 @@ class CalibrationRun(Job, RunJob):
 
     def _read_choices(self, run: OpenRun) -> dict[str, Strength]:
         """Read the strength of transfer of each model with its new person."""
-        choices = {}
-        for cell, file in self.choice_files.items():
-            choices[self.names[cell]] = run.folder.read_json(file, Strength)
-        return choices
+        return {
+            self.names[cell]: run.folder.read_json(file, Strength)
+            for cell, file in self.choice_files.items()
+        }

@@ -62,9 +62,7 @@ SHARED_KEYS = {
 OPERATIONS_PER_S = 2e10
 """Multiplications of a ridge per second, on two cores."""
 MIN_TIME_LIMIT_S = 60.0
-"""Time that a ridge may take after any training. After a longer training, it may take
-as long as the training.
-"""
+"""Time that a ridge may take after a shorter training."""
 FAILURES = (MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError)
 """Exceptions that leave an evaluation without its baseline."""
 MAX_COMPONENTS = 1000
@@ -96,9 +94,7 @@ ORDERS: Mapping[str, Callable[[Int64], Int64]] = {
         pictures, -1
     ),
 }
-"""Orders in which pictures may have been shown, by description: the order of the signal
-file, and orders that mistakes lead to.
-"""
+"""Orders in which pictures may have been shown: as filed, and by mistakes."""
 MAX_CLASSES = 50
 """Largest number of stimuli that classifiers distinguish."""
 MAX_FEATURES = 2000
@@ -110,11 +106,7 @@ components.
 def write_ridge(job: Job, folder: Path) -> AlignRecipe:
     """Write the recipe of a ridge on the same signals and targets as the evaluated run.
 
-    The file lets train-align fit the ridge again.
-
-    Args:
-        job: The evaluation.
-        folder: Folder of the file.
+    train-align can fit the ridge again from this file.
 
     Raises:
         BrainhiveError: if such a ridge is no baseline of the run, or if it takes longer
@@ -133,9 +125,10 @@ def write_ridge(job: Job, folder: Path) -> AlignRecipe:
     # do not take longer than the training, unless the recipe requests a ridge
     models = job.open_models(job.groups[0], torch.device("cpu"))
     layout = models[0].module.layout
-    is_compared = []
-    for config in recipe.encoders:
-        is_compared.append(layout.encoders[config.name] in layout.compared_keys)
+    is_compared = [
+        layout.encoders[config.name] in layout.compared_keys
+        for config in recipe.encoders
+    ]
     ridge_s = _estimate_ridge_s(job, layout.spec, is_compared)
     training_s = run.folder.duration_s
     if job.recipe.baseline == "auto" and ridge_s > max(training_s, MIN_TIME_LIMIT_S):
@@ -294,14 +287,11 @@ def _estimate_ridge_s(job: Job, spec: SignalSpec, is_compared: Sequence[bool]) -
     """Estimate how many seconds the ridges of all subjects take.
 
     Args:
-        job: The evaluation.
-        spec: Channels and samples of the signals.
         is_compared: True for each encoder whose head is compared.
     """
     run = job.runs[0]
-    width = 0
-    for store in compress(run.open_stores("train").values(), is_compared):
-        width += int(np.prod(store.shape))
+    stores = compress(run.open_stores("train").values(), is_compared)
+    width = sum(int(np.prod(store.shape)) for store in stores)
     n_features = max(spec.widths or (spec.channels,)) * spec.samples
     has_trials = run.dataset.holdout.divides_train
     operations = 0.0
@@ -325,9 +315,8 @@ def _estimate_ridge_s(job: Job, spec: SignalSpec, is_compared: Sequence[bool]) -
 def _estimate_orders_s(job: Job) -> float:
     """Estimate how many seconds quick ridges take to try orders for all subjects."""
     run = job.runs[0]
-    target_width = 0
-    for store in run.open_stores("train").values():
-        target_width += int(np.prod(store.shape))
+    stores = run.open_stores("train").values()
+    target_width = sum(int(np.prod(store.shape)) for store in stores)
     width = len(ORDERS) * min(MAX_TARGET_WIDTH, target_width)
     cell_of_test = {}
     for cells in job.groups:

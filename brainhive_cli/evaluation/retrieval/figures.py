@@ -103,9 +103,8 @@ def _draw_confusions(matrix: ConfusionMatrix) -> Heatmap:
     # a concept without trials has a row of zeros
     totals = np.sum(matrix.counts, 1, keepdims=True)
     shares = (matrix.counts / np.maximum(1, totals)).round(4).tolist()
-    rows = []
-    for name, total in zip(matrix.names, totals[:, 0], strict=True):
-        rows.append(f"{name} ({total})")
+    pairs = zip(matrix.names, totals[:, 0], strict=True)
+    rows = [f"{name} ({total})" for name, total in pairs]
     return Heatmap(
         "Confusion matrix: share of the trials of each row taken for each column; in "
         "brackets, trials",

@@ -192,15 +192,14 @@ def measure_categories(
         for group, numbers in zip(groups, categories, strict=True):
             group_hits = [scores.ranks == 1 for scores in group]
             hits.append(_balance_categories(group_hits, numbers))
-        options["chance"] = 1 / context["pool"]
-        metrics.append(measure("balanced_accuracy", hits, **options))
+        chance = 1 / context["pool"]
+        metrics.append(measure("balanced_accuracy", hits, chance=chance, **options))
     if all(len(scores.auc_parts) == len(scores.labels) for scores in chain(*groups)):
         areas = []
         for group, numbers in zip(groups, categories, strict=True):
             parts = [scores.auc_parts for scores in group]
             areas.append(_balance_categories(parts, numbers))
-        options["chance"] = 0.5
-        metrics.append(measure("auc", areas, **options))
+        metrics.append(measure("auc", areas, chance=0.5, **options))
     return index_by_name(metrics)
 
 

@@ -160,10 +160,13 @@ class Job:
         recipe = self.recipe
         trials_of_runs = [run.check(recipe.splits, recipe.head) for run in self.runs]
         if recipe.repetitions or recipe.region_shares:
-            from brainhive_cli.evaluation.retrieval.measure import check_measures
+            from brainhive_cli.evaluation.retrieval import measure
 
             for trials in trials_of_runs[0].values():
-                check_measures(recipe, trials)
+                if recipe.repetitions:
+                    measure.list_repetition_counts(trials, recipe)
+                if recipe.region_shares:
+                    measure.mask_regions(trials)
         for other in self.against:
             other.check()
             self._require_same_items(other)

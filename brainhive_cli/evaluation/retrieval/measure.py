@@ -123,10 +123,7 @@ def measure_cell(models: Models, recipe: Recipe) -> tuple[Gallery, dict[int, Sco
         )
 
     # a prediction that needs other test signals is no result of a single trial
-    dependent = []
-    for subject, subject_items in items.items():
-        if not subject_items.is_trialwise:
-            dependent.append(str(subject))
+    dependent = [str(key) for key, table in items.items() if not table.is_trialwise]
     if dependent:
         console.warn(
             f"{models[0].cell.name}: tokens of subject {', '.join(dependent)} depend "
@@ -271,13 +268,6 @@ def rank_single_models(
 ) -> dict[str, dict[int, Scores]]:
     """Rank the gallery by each of several models alone, on the same items.
 
-    Args:
-        models: Models of the cell group.
-        gallery: Candidates.
-        images: Concatenated tokens [M, D] of the candidates.
-        tokens: Concatenated tokens [N, D] of the signals, by subject.
-        items: Scores with the labels of the signals, by subject.
-
     Returns:
         Scores by name of the model's run and by subject. Empty for a single model.
     """
@@ -287,9 +277,9 @@ def rank_single_models(
     split, rows = next(iter(gallery.rows.items()))
     widths = [model.encode_pictures(split, rows[:1]).shape[1] for model in models]
     model_images = images.split(widths, 1)
-    model_tokens = {}
-    for subject, signals in tokens.items():
-        model_tokens[subject] = signals.split(widths, 1)
+    model_tokens = {
+        subject: signals.split(widths, 1) for subject, signals in tokens.items()
+    }
 
     ranked = {}
     for index, model in enumerate(models):
@@ -389,18 +379,6 @@ def measure_subsets(tokens: Tensor, images: Tensor, subset_size: int) -> Scores:
         description=description,
         scopes={BACKWARD: Scores(values={"top1_expected": backward}, pool=pool)},
     )
-
-
-def check_measures(recipe: Recipe, trials: Trials) -> None:
-    """Check that a subject has the requested repetitions and regions.
-
-    Raises:
-        RecipeError: if they are missing.
-    """
-    if recipe.repetitions:
-        list_repetition_counts(trials, recipe)
-    if recipe.region_shares:
-        mask_regions(trials)
 
 
 def list_repetition_counts(trials: Trials, recipe: Recipe) -> list[int]:
@@ -601,7 +579,7 @@ def measure_region_shares(
     mean_signal = torch.from_numpy(model.average_training_signal(subject))  # [V, 1]
     masks = mask_regions(trials)
     mean_heads = model.predict(subject, mean_signal[None])
-    shares: dict[str, dict[str, Any]] = {}
+    shares: dict[str, Any] = {}
     for region in masks:
         shares[region] = {head: [] for head in mean_heads}
     for batch in torch.from_numpy(trials.averages).split(SIGNALS_PER_BATCH):
@@ -621,12 +599,10 @@ def measure_region_shares(
     names, _ = model.name_trials(subject, split)
     if not names:
         names = list(model.open_pictures(split).image_ids[trials.stimulus])
-    scopes = {}
-    for region, values_of_head in shares.items():
-        scopes[scope(REGIONS, region)] = Scores(
-            names, values=values_of_head, description="by region"
-        )
-    return scopes
+    return {
+        scope(REGIONS, region): Scores(names, values=values, description="by region")
+        for region, values in shares.items()
+    }
 
 
 def _sum_squared_change(values: Tensor, changed: Tensor) -> Tensor:

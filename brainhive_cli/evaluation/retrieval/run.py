@@ -216,11 +216,9 @@ class RetrievalRun(Job, RunJob):
         """Choose the metrics of both directions. Variants log their own metrics."""
         if self.variants:
             return {}
-        metrics = {}
-        for name in (ALL, scope(ALL, BACKWARD)):
-            if name in measurements.scopes:
-                metrics[name] = measurements.scopes[name]
-        return metrics
+        scopes = measurements.scopes
+        names = (ALL, scope(ALL, BACKWARD))
+        return {name: scopes[name] for name in names if name in scopes}
 
     def _compare_variants(self, run: OpenRun) -> Summary:
         """Compare the variants of a sweep. Their metrics are not pooled."""
@@ -260,9 +258,10 @@ def _compare_runs(measurements: Measurements, run: OpenRun) -> Measurements:
     Raises:
         BrainhiveError: if the runs have different galleries, subjects or items.
     """
-    pairs = {}
-    for other_run in run.compared_results:
-        pairs["this run", other_run.metrics.facts.run] = measurements, other_run.metrics
+    pairs = {
+        ("this run", other_run.metrics.facts.run): (measurements, other_run.metrics)
+        for other_run in run.compared_results
+    }
     differences, errors = compare_ranks(pairs)
     if errors:
         raise errors[0]

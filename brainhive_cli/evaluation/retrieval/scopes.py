@@ -27,11 +27,11 @@ def select_scopes(
 ) -> dict[str, Mapping[str, Metric]]:
     """Return the metrics of all scopes with a first part, keyed by the other parts."""
     prefix = f"{first_part} · "
-    metrics_of_scope = {}
-    for name, metrics in measurements.scopes.items():
-        if name.startswith(prefix):
-            metrics_of_scope[name.removeprefix(prefix)] = metrics
-    return metrics_of_scope
+    return {
+        name.removeprefix(prefix): metrics
+        for name, metrics in measurements.scopes.items()
+        if name.startswith(prefix)
+    }
 
 
 def name_subject(subject: int) -> str:

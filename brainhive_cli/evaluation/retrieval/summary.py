@@ -105,10 +105,11 @@ def summarise_job(
         ridge_results: Gallery and scores of each cell of the ridge. Empty without one.
     """
     recipe, run = job.recipe, job.runs[0]
+    is_folded = run.dataset.holdout.divides_train
 
     # pool the folds of each training, so that it tests every item once
     cell_results = {group[0]: results[group[0].name] for group in job.groups}
-    if run.dataset.holdout.divides_train and recipe.split == "test":
+    if is_folded and recipe.split == "test":
         cell_results = merge_folds(cell_results)
         ridge_results = merge_folds(ridge_results)
     gallery, _ = next(iter(cell_results.values()))
@@ -116,6 +117,7 @@ def summarise_job(
     tables = list(chain.from_iterable(scores_of_subject.values()))
 
     # describe the protocol, with the caveats of all metrics
+    run_names = [align_run.name for align_run in job.runs]
     mode = " + ".join(dict.fromkeys(align_run.mode for align_run in job.runs))
     set_up = merge_set_ups(
         [align_run.describe_set_up(recipe.split) for align_run in job.runs]
@@ -138,11 +140,23 @@ def summarise_job(
     items = cells.items
 
     # measure the cells together and each of them
-    units = {}
-    for subject, names in zip(scores_of_subject, items.units, strict=True):
-        units[subject] = [str(name) for name in names]
+    units = {
+        subject: list(map(str, names))
+        for subject, names in zip(scores_of_subject, items.units, strict=True)
+    }
     scopes, cell_facts, item_values = measure_cells(cells, cell_results, units)
-    scopes |= measure_similarity_slope(cells, item_values)
+
+    # measure if items that resemble a training picture have better scores
+    similarities, advantages = average_by_unit(item_values.values())
+    if len(set(similarities.round(9))) > 1:
+        slope = fit_slope(
+            similarities,
+            advantages,
+            protocol=cells.protocol,
+            split=recipe.split,
+            seeds=tuple(cells.seeds),
+        )
+        scopes[NEAREST] = index_by_name([slope])
 
     # compare them with baselines that were fitted to the same signals
     baseline = None
@@ -158,7 +172,7 @@ def summarise_job(
     has_trials = bool(cells.grouping.group_of)
     if has_trials:
         scopes = compare_with_guess(scopes, cells)
-    run_differences = compare_with_single_runs(cells, [run.name for run in job.runs])
+    run_differences = compare_with_single_runs(cells, run_names)
 
     # measure the ceilings, which are equal in all cells
     ceilings = {}
@@ -183,13 +197,13 @@ def summarise_job(
     if modality != run.modality:
         warnings.append(SAME_PEOPLE_WARNING.format(modality=modality))
     warnings += describe_duplicates(job, tables)
-    is_folded = run.dataset.holdout.divides_train
     has_control = recipe.control != "none"
-    published = run.recipe.published if run.recipe else None
-    has_published = published and len(job.runs) == 1 and not has_control
+    published = {}
+    if run.recipe and run.recipe.published and len(job.runs) == 1 and not has_control:
+        published = run.recipe.published.as_dict()
     facts = RetrievalFacts(
         run=run.name,
-        runs=[align_run.name for align_run in job.runs],
+        runs=run_names,
         dataset=run.dataset.name,
         modality=modality,
         stimulus=run.dataset.stimulus,
@@ -216,7 +230,7 @@ def summarise_job(
         inflation=items.inflation,
         control=describe_control(recipe.control, cells) if has_control else None,
         prior=run.recipe.prior if run.recipe else None,
-        published=published.as_dict() if published and has_published else {},
+        published=published,
         set_up=set_up,
         cells=cell_facts,
         tests_trials=has_trials,
@@ -281,6 +295,7 @@ class CellScores:
             The tables, or None if a cell lacks the table or if their pools differ.
         """
         groups: list[list[Scores]] = []
+        pools = set[int]()
         for group in self.groups:
             groups.append([])
             for scores in group:
@@ -288,9 +303,10 @@ class CellScores:
                 if table is None:
                     return None
                 groups[-1].append(table)
+                pools.add(table.pool)
 
         # tables with different numbers of candidates have no common chance
-        if len({table.pool for table in chain.from_iterable(groups)}) > 1:
+        if len(pools) > 1:
             return None
         phrases = [self.protocol, groups[0][0].description]
         return replace(self, groups=groups, protocol=", ".join(filter(None, phrases)))
@@ -310,13 +326,7 @@ def _list_caveats(job: Job, tables: Sequence[Scores]) -> list[str]:
 def _describe_ceiling_protocol(
     job: Job, caveats: Sequence[str], tables: Sequence[Scores]
 ) -> str:
-    """Describe the protocol of ceilings, with the caveats that concern the signals.
-
-    Args:
-        job: The evaluation.
-        caveats: Caveats of all metrics.
-        tables: Scores of all subjects in all cells.
-    """
+    """Describe the protocol of ceilings, with the caveats that concern the signals."""
     run = job.runs[0]
     description = (
         "half of the repetitions against the other half, from other parts of the "
@@ -412,39 +422,10 @@ def measure_cells(
     return scopes, facts, item_values
 
 
-def measure_similarity_slope(
-    cells: CellScores, item_values: Mapping[str, Mapping[str, Any]]
-) -> Scopes:
-    """Measure if items that resemble a training picture have better scores.
-
-    Args:
-        cells: Scores of all cells.
-        item_values: Values [N] of the items, by scope and name.
-
-    Returns:
-        The slope, or nothing if all units are equally similar to training pictures.
-    """
-    similarities, advantages = average_by_unit(item_values.values())
-    if len(set(similarities.round(9))) <= 1:
-        return {}
-    slope = fit_slope(
-        similarities,
-        advantages,
-        protocol=cells.protocol,
-        split=cells.split,
-        seeds=tuple(cells.seeds),
-    )
-    return {NEAREST: index_by_name([slope])}
-
-
 def compare_with_guess(scopes: Scopes, cells: CellScores) -> Scopes:
     """Measure held-out trials against the best constant guess.
 
     Labels that are tested unequally often can be guessed better than 1 / pool.
-
-    Args:
-        scopes: Metrics with the chance of a random guess.
-        cells: Scores of all cells.
 
     Returns:
         The metrics with the chance of the best guess, where they compare the whole
@@ -684,15 +665,13 @@ def judge_cells(cells: CellScores) -> list[Answer]:
         orders.append(order)
         label_of.update(zip(scores.image_ids, scores.labels, strict=True))
     has_several_parts = len(set(parts.values())) > 1
-    problems = [order.problem for order in orders if order.problem]
+    problems = [order.problem for order in orders]
     items = replace(
         grouping.make_items(ids),
         parts=parts if has_several_parts else {},
-        problem=problems[0] if problems else "",
+        problem=next(filter(None, problems), ""),
     )
-    concept_problems = [
-        order.concept_problem for order in orders if order.concept_problem
-    ]
+    concept_problems = [order.concept_problem for order in orders]
     has_concept_parts = all(order.concept_parts for order in orders)
     n_compared = int((firsts[0].verdict_ranks[:1] > 0).sum())
     answers = judge(
@@ -707,24 +686,18 @@ def judge_cells(cells: CellScores) -> list[Answer]:
         medium=grouping.medium,
         label_of=label_of if has_trials else None,
         blocks=blocks if has_trials else None,
-        concept_problem=concept_problems[0] if concept_problems else "",
+        concept_problem=next(filter(None, concept_problems), ""),
         pool=n_compared or None,
     )
 
     # an unknown order limits the claim
     if all(order.is_known for order in orders):
         return answers
-    limited = []
-    for answer in answers:
-        if has_trials:
-            condition = (
-                "labels did not come in blocks: the order of trials is not known"
-            )
-            limited.append(replace(answer, condition=condition))
-        else:
-            test = f"{answer.test}, the order of pictures is not known"
-            limited.append(replace(answer, test=test))
-    return limited
+    if has_trials:
+        condition = "labels did not come in blocks: the order of trials is not known"
+        return [replace(answer, condition=condition) for answer in answers]
+    reason = "the order of pictures is not known"
+    return [replace(answer, test=f"{answer.test}, {reason}") for answer in answers]
 
 
 def count_confusions(tables: Iterable[Scores]) -> ConfusionMatrix | None:

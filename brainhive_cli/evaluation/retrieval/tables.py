@@ -99,18 +99,19 @@ def lay_out(
             ridge_differences.append(difference)
         else:
             plain_differences.append(difference)
-            title = CLASSIFIERS[difference.second]
-            plain_rows[title] = scopes[scope(PLAIN, difference.second)]
+            name = difference.second
+            plain_rows[CLASSIFIERS[name]] = scopes[scope(PLAIN, name)]
 
     # MindEye calls the second direction forward
     subset_rows = {
         "signal seeks image": scopes.get(scope(ALL, SUBSETS), {}),
         "image seeks signal": scopes.get(scope(ALL, SUBSETS, BACKWARD), {}),
     }
-    setting_differences = []
+    setting_differences: list[tuple[str, str]] = []
     for difference in facts.against:
-        for line in difference.differs:
-            setting_differences.append((difference.second, line))
+        setting_differences += [
+            (difference.second, line) for line in difference.differs
+        ]
 
     tables = {
         "cells": [
@@ -226,9 +227,10 @@ def _lay_out_ceilings(measurements: Measurements, repetitions: int) -> Table:
     """
     title = "Split-half ceiling of the signals"
     ceilings = select_scopes(measurements, CEILING)
-    reasons = {}
-    for name, reason in measurements.missing.items():
-        reasons[name.rpartition(" · ")[2]] = reason
+    reasons = {
+        name.rpartition(" · ")[2]: reason
+        for name, reason in measurements.missing.items()
+    }
     if not ceilings:
         return Table(title, ("subject", "why there is none"), list(reasons.items()))
     notes = [f"{repetitions} repetitions of a picture at most"]
