@@ -424,15 +424,10 @@ class SheetWriter:
         )
 
     def _make_stimulus_tile(self, image_id: str, cell_title: str = "") -> SheetTile:
-        """Make the tile of a stimulus, with its label and annotation.
-
-        Args:
-            image_id: Image id of the stimulus.
-            cell_title: Title of the cell in the next tile, shown below the label.
-        """
+        """Make the tile of a stimulus, with its label and annotation."""
         annotation = self.stimuli.get_annotation(image_id)
         lines = [self.stimuli.get_label(image_id).replace("_", " ")]
-        lines += [part for part in cell_title.split("/") if part]
+        lines += [name for name in cell_title.split("/") if name]
         if self.medium == "clip":
             lines += describe_annotation(annotation)
         stimulus = self.stimuli.open(image_id)
@@ -562,10 +557,11 @@ def write_comparisons(folder: RunFolder, other_runs: Sequence[RunFolder]) -> Non
     )
     measurements = measurements.with_facts(comparisons=comparisons, against=against)
     # replace the tables of an earlier call
-    new_artifacts: list[Artifact] = []
-    for artifact in artifacts.read(folder):
-        if artifact.section != COMPARISONS_SECTION:
-            new_artifacts.append(artifact)
+    new_artifacts: list[Artifact] = [
+        artifact
+        for artifact in artifacts.read(folder)
+        if artifact.section != COMPARISONS_SECTION
+    ]
     new_artifacts += make_comparison_tables(measurements)
     artifacts.write(folder, new_artifacts)
     folder.finish(measurements)
@@ -622,10 +618,11 @@ def make_tables(
         facts.titles[source]: scopes[source] for source in facts.sources
     }
     # cells of the first source
-    metrics_of_cell = {}
-    for name, cell in facts.cells.items():
-        if cell.source == facts.sources[0]:
-            metrics_of_cell[cell.title] = scopes[name]
+    metrics_of_cell = {
+        cell.title: scopes[name]
+        for name, cell in facts.cells.items()
+        if cell.source == facts.sources[0]
+    }
 
     # items for which the numbers hold, and missing metrics
     notes = []
@@ -656,9 +653,10 @@ def make_comparison_tables(measurements: Measurements) -> list[Table]:
     """
     facts = measurements.require_facts(ReconstructionFacts)
     titles = get_source_titles(facts.medium)
-    tables = []
-    for comparisons in (facts.comparisons, facts.against):
-        tables.append(difference_table(comparisons, titles, COMPARISONS_SECTION))
+    tables = [
+        difference_table(comparisons, titles, COMPARISONS_SECTION)
+        for comparisons in (facts.comparisons, facts.against)
+    ]
 
     # recall of each concept, next to the recall from other items' signals
     first_source = facts.sources[0]

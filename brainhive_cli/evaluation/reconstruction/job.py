@@ -301,13 +301,7 @@ class Job:
     def make_generated_set(
         self, decoded_set: DecodedSet, models: str, folder: RunFolder
     ) -> GeneratedSet:
-        """Name the files of a set, score its other heads, and describe it.
-
-        Args:
-            decoded_set: Heads from which the media are generated.
-            models: Description of the models.
-            folder: Folder of the run.
-        """
+        """Name the files of a set, score its other heads, and describe its models."""
         files = {}
         for image_id in decoded_set.image_ids:
             files[image_id] = [

@@ -77,7 +77,7 @@ def find_metric(name: str) -> MetricPart | None:
     # names of encoders, in names of two-way identification, may also have dots
     if "." not in name or name.startswith(measurements.TWO_WAY):
         return PARTS.get(name)
-    # only names in the package mark metrics for which less is better
+    # metrics for which less is better are listed by name, without those of users
     module = foreign_code.import_module(name, name, f"the metric {name}", __name__)
     metric = getattr(module, "PART", None)
     if not isinstance(metric, MetricPart):

@@ -105,12 +105,7 @@ class ScoredRun(RunJob):
         _ = self.runs_to_compare
 
     def require_metrics(self, medium: Medium, n_items: int) -> None:
-        """Raise an error if no metric can be computed, or none that other runs have.
-
-        Args:
-            medium: Medium of the stimuli.
-            n_items: Number of stimuli.
-        """
+        """Raise an error if no metric can be computed, or none that other runs have."""
         recipe = self.recipe
         metrics = choose_metrics(medium, recipe.metrics)
         names, missing = find_computable(metrics, recipe.metric_encoders)
@@ -237,10 +232,11 @@ class ReconstructionRun(Job, ScoredRun):
         media = {}
         for decoded_set in set_up.decoded_sets:
             set_of_name[decoded_set.name] = decoded_set
-            files = media[decoded_set.name] = list[str]()
+            files = []
             for image_id in decoded_set.image_ids:
                 for repeat in range(recipe.repeats):
                     files.append(decoded_set.name_file(image_id, repeat))
+            media[decoded_set.name] = files
 
         generate_media = partial(
             generate_set,
@@ -424,10 +420,7 @@ class FolderRun(ScoredRun):
         )
 
     def summarise(self, run: OpenRun) -> Summary:
-        """Score the media. Clips are scored with two baselines.
-
-        The baselines are the media of other items, and stills of the first frames.
-        """
+        """Score the media, and for clips also shuffled clips and stills."""
         generated_set, facts = self.without_originals
         generated = [generated_set]
         if self.medium == "clip":

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import compress
 from operator import call
 from pathlib import Path
 from typing import Any, Self
@@ -95,10 +96,8 @@ def collect_stimulus_annotation(images: StimulusSet, row: int) -> Annotation:
     captions = images.captions(row) if images.captions else []
     concepts = []
     if images.labels:
-        labels = images.labels(row)
-        for name, is_shown in zip(images.label_names, labels, strict=False):
-            if is_shown:
-                concepts.append(name)
+        is_shown = images.labels(row)
+        concepts = list(compress(images.label_names, is_shown))
     masks = images.masks(row).astype(bool) if images.masks else None
     caption = captions[0] if len(captions) else ""
     return Annotation(caption, tuple(concepts[:MAX_CONCEPTS]), masks)
@@ -210,7 +209,9 @@ class TaskScores:
 
         # captions of stimuli that have any
         captions = [images.captions(row) if images.captions else [] for row in rows]
-        captioned = [index for index, true in enumerate(captions) if len(true)]
+        captioned = [
+            index for index, references in enumerate(captions) if len(references)
+        ]
         if captioned and texts:
             scores = tasks.score_captions(
                 [texts[index] for index in captioned],
@@ -490,9 +491,9 @@ class Scorer:
     ) -> Iterator[dict[FeatureFunction, Tensor]]:
         """Decode media, and yield the features of each batch by their function."""
         # metrics can share a function
-        takes_originals = {}
-        for metric in self.metrics.values():
-            takes_originals[metric.features] = metric.takes_originals
+        takes_originals = {
+            metric.features: metric.takes_originals for metric in self.metrics.values()
+        }
         size = self.batch_size
         with ThreadPoolExecutor(N_READERS) as readers:
             # threads open the next batch while this one is computed
@@ -501,12 +502,10 @@ class Scorer:
                 originals = list(pending)
                 pending = readers.map(call, media[stop : stop + size])
                 resized = self._resize(originals)
-                features = {}
-                for function, needs_originals in takes_originals.items():
-                    features[function] = function(
-                        originals if needs_originals else resized
-                    )
-                yield features
+                yield {
+                    function: function(originals if needs_originals else resized)
+                    for function, needs_originals in takes_originals.items()
+                }
 
     def _resize(self, originals: Sequence[Any]) -> Tensor:
         """Resize media to the size of the protocol, with values in 0..1.
@@ -560,13 +559,9 @@ def require_stimulus_frames(stimulus: Any, reconstruction: Any) -> None:
 def score_set(
     generated: GeneratedSet, scorer: Scorer, rows: Mapping[str, int], launch: Launch
 ) -> GeneratedSet:
-    """Score reconstructions. The processes share the files.
+    """Score reconstructions by the scorer's stimuli, whose rows are keyed by image id.
 
-    Args:
-        generated: Reconstructions.
-        scorer: Metrics and stimuli.
-        rows: Row of each stimulus in the scorer, by image id.
-        launch: Processes. Each of them calls this function and returns all values.
+    The processes share the files, and each returns all values.
     """
     # score the files of this process
     candidate_rows = np.array(sorted(rows[image_id] for image_id in generated.files))
