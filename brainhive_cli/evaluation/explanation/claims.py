@@ -117,13 +117,10 @@ def bound_onsets(
         bounded_findings.append(bounded_finding)
 
         if bounded_finding.onset_description == ONSET_BEFORE_STIMULUS:
-            reason = "it lies before the stimulus, and no filter explains that"
+            reason = "it is before the stimulus, and no filter explains that"
         elif bounded_finding.onset_description == ONSET_UNKNOWN:
             if np.isnan(latest_ms).any():
-                reason = "how the signals were filtered is not known"
+                reason = "the filters of the signals are unknown"
             else:
-                reason = (
-                    "the filter looks ahead, and an effect at any later time may show "
-                    "there"
-                )
+                reason = "the filter may show an effect from any later time"
     return bounded_findings, reason

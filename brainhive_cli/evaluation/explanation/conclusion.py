@@ -191,7 +191,7 @@ def summarise_findings(
     space = (signals[0].recorded or signals[0]).space
     has_sensors = any(finding.axis.name == SENSOR for finding in findings)
     if has_sensors and not place_sensors(space):
-        missing["head maps"] = "where the sensors lie is not known"
+        missing["head maps"] = "the positions of the sensors are unknown"
     for name, reason in missing.items():
         console.warn(f"{name} left out: {reason}")
 

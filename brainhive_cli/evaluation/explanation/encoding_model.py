@@ -130,7 +130,9 @@ def _encode(
     try:
         part_numbers, part_counts = separate_in_time(reader.trials)
         if part_counts.min() < 2:
-            raise BrainhiveError("a picture was shown once", "a split with repetitions")
+            raise BrainhiveError(
+                "a picture was shown once", "use a split with repetitions"
+            )
     except BrainhiveError as error:
         subject_profiles.missing["ceilings of encoding"] = error.in_one_line
     else:

@@ -194,7 +194,7 @@ class Job:
             region_lists = [", ".join(sorted(names)) for names in regions]
             raise BrainhiveError(
                 f"the subjects have no region in common: {'; '.join(region_lists)}",
-                "explain each: --subjects",
+                "explain each subject separately: --subjects",
             )
 
     def prepare(self, launch: Launch) -> None:
@@ -213,10 +213,10 @@ class Job:
         # each fold has its own model, and no model is tested on all pictures
         if align.dataset.holdout.by == "pictures":
             raise BrainhiveError(
-                f"explain reads one model a subject, and {align.name} has "
+                f"explain needs one model for each subject, but {align.name} has "
                 f"{len(align.folds)} folds of pictures",
                 (
-                    "a run whose test pictures lie in a folder test; or hold out "
+                    "explain a run with a folder of test pictures, or with held-out "
                     "trials, runs or sessions"
                 ),
             )
@@ -268,7 +268,7 @@ class Job:
             part_lists.append(shared_order.parts)
             concept_part_lists.append(shared_order.concept_parts or [])
 
-        # a subject without parts of concepts saw them in blocks, and none is exchanged
+        # concepts are exchanged only if all subjects saw them interleaved
         parts = dict(zip(names, zip(*part_lists, strict=True), strict=True))
         concept_parts = {}
         if all(concept_part_lists):
@@ -434,7 +434,8 @@ def find_shared_pictures(rows_of_subjects: Sequence[Int64]) -> Int64:
     shared_rows = reduce(np.intersect1d, rows_of_subjects)
     if not len(shared_rows):
         raise BrainhiveError(
-            "the subjects were shown no picture in common", "explain each: --subjects"
+            "the subjects saw no picture in common",
+            "explain each subject separately: --subjects",
         )
     return shared_rows
 

@@ -130,8 +130,8 @@ def remove_bands(reader: Reader, recipe: Recipe) -> Profile:
             bands[name] = (max(low_hz, MIN_HZ), min(high_hz, max_hz))
     if not bands or n_samples <= 3 * (2 * FILTER_ORDER + 1):
         raise BrainhiveError(
-            f"{n_samples} samples at {rate_hz:g} Hz hold none of the bands",
-            "name others: bands",
+            f"{n_samples} samples at {rate_hz:g} Hz contain none of the bands",
+            "choose other bands: bands",
         )
 
     names = []
@@ -167,8 +167,8 @@ def remove_levels(reader: Reader, _: Recipe) -> Profile:
     keys = sorted(reader.member.module.layout.compared_keys)
     if len(keys) < 2:
         raise BrainhiveError(
-            f"the target is of one encoder, {keys[0]}",
-            "levels=NAME compares the signals with others",
+            f"the target has a single encoder, {keys[0]}",
+            "compare the signals with other encoders: levels=NAME",
         )
 
     # only the candidates change, not the signals

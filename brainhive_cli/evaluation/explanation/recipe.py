@@ -140,6 +140,6 @@ class Recipe(TrainedRunRecipe):
             if not 0 <= low_hz < high_hz:
                 raise RecipeError(
                     f"bands.{name} is {low_hz:g} to {high_hz:g} Hz",
-                    "two rising frequencies",
+                    "give two rising frequencies",
                 )
         return self

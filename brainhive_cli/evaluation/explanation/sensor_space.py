@@ -105,14 +105,14 @@ def find_mixture(trials: Trials) -> BrainhiveError | None:
     recording = trials.recorded or trials
     if trials.normalises_trials and recording.whiteners is not None:
         return BrainhiveError(
-            "the model normalises each trial after whitening, which cannot be undone: "
-            "its channels are mixtures of sensors",
-            "signal.normalise_trials=false, or signals without whitening",
+            "the channels are mixtures of sensors, because the model normalises each "
+            "trial after whitening",
+            "set signal.normalise_trials=false, or use signals without whitening",
         )
     if recording.whiteners is None and recording.unit == WHITENED_UNIT:
         return BrainhiveError(
-            "the signals were whitened, and the store does not have the whiteners: its "
-            "channels are mixtures of sensors",
-            "prepare the raw recordings, or without whitening",
+            "the channels are mixtures of sensors, because the signals were whitened "
+            "and the store has no whiteners",
+            "prepare the raw recordings, or use signals without whitening",
         )
     return None

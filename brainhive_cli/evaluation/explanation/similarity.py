@@ -76,8 +76,8 @@ def explain_similarity(
     if first.trials.channels:
         if len({len(reader.times_ms) for reader in readers}) > 1:
             raise BrainhiveError(
-                "the subjects' signals have other numbers of samples",
-                "explain each: --subjects",
+                "the subjects' signals have different numbers of samples",
+                "explain each subject separately: --subjects",
             )
         axis = Axis(TIME, first.times_ms.round(3).tolist())
         for row in range(len(axis.at)):
@@ -92,7 +92,7 @@ def explain_similarity(
                 shared_names.append(name)
         if not shared_names:
             raise BrainhiveError(
-                "no region has two voxels of every subject",
+                "no region has two voxels in every subject",
                 "prepare the signals with regions",
             )
         axis = Axis(REGION, shared_names)
@@ -297,10 +297,10 @@ def compute_distances(patterns: Array) -> Float64:
     n_pictures, n_values = flat_patterns.shape
     if n_pictures < MIN_PICTURES or n_values < 2:
         raise BrainhiveError(
-            f"patterns [{n_pictures}, {n_values}] have no distances to correlate",
+            f"{n_pictures} pictures with {n_values} values each have too few distances",
             (
-                f"it needs {MIN_PICTURES} pictures that all subjects were shown, and "
-                "two channels or voxels"
+                f"use at least {MIN_PICTURES} pictures that all subjects saw, and two "
+                "channels or voxels"
             ),
         )
     units = unit_vectors(flat_patterns, -1)

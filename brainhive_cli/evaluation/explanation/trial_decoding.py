@@ -242,8 +242,8 @@ def list_windows(job: Job, trials: Trials) -> tuple[Axis, list[torch.Tensor]]:
     # responses of fMRI have one value for each trial
     if len(trials.times_s) < 2:
         raise RecipeError(
-            "decoding by time is of EEG and MEG, and the signals have one sample",
-            "eval-retrieval",
+            "decoding by time needs EEG or MEG, but the signals have a single sample",
+            "use eval-retrieval",
         )
     return list_window_masks(trials.times_s * 1000, job.recipe.window)
 
@@ -325,7 +325,7 @@ def decode_trials(job: Job, subject: int) -> DecodedTrials:
                 row for row, mask in enumerate(masks) if not (mask & ~is_free).any()
             ]
             if not rows:
-                raise BrainhiveError(overlap.problem, "a longer time between trials")
+                raise BrainhiveError(overlap.problem, "leave more time between trials")
             axis = replace(
                 axis,
                 at=[axis.at[row] for row in rows],
