@@ -1,3 +1,1 @@
-"""Vision encoders, brain models, fusers, losses, priors and generators: shelves, and
-what parts share.
-"""
+"""Encoders, backbones, fusers, losses, priors and generators."""

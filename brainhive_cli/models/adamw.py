@@ -1,4 +1,4 @@
-"""AdamW that does not load torch's compiler."""
+"""AdamW without the import of torch's compiler."""
 
 from inspect import unwrap
 from typing import Any
@@ -10,10 +10,10 @@ from torch.optim import Optimizer
 class AdamW(torch.optim.AdamW):
     """`torch.optim.AdamW`, with the same steps and state.
 
-    torch wraps methods of optimisers so that `torch.compile` leaves them alone. The
+    torch wraps the methods of optimisers to exclude them from `torch.compile`. The
     first call of a wrapper imports the compiler with SymPy, ONNX and pandas, which
-    takes longer than the training of a small model. Nothing is compiled here, so these
-    are the methods without their wrappers.
+    takes longer than the training of a small model. These methods have no wrappers,
+    because nothing is compiled.
     """
 
     add_param_group: Any = unwrap(Optimizer.add_param_group)

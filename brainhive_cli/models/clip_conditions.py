@@ -1,6 +1,4 @@
-"""CLIP in diffusion models: ids of captions, and the tokens that its towers make of
-pictures and texts.
-"""
+"""CLIP in diffusion models: vocabulary, and tokens of pictures and texts."""
 
 from __future__ import annotations
 
@@ -16,103 +14,117 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SOURCE = "hub:shi-labs/versatile-diffusion"
-IMAGE_FOLDER, TEXT_FOLDER = "image_encoder", "text_encoder"
-"""Folders of the two towers of a diffusion model."""
-IMAGE_TOWER, PROJECTED_TEXT_TOWER, PLAIN_TEXT_TOWER = (
-    "CLIPVisionModelWithProjection",
-    "CLIPTextModelWithProjection",
-    "CLIPTextModel",
-)
-"""Classes of transformers: Versatile Diffusion's towers, and the text tower of Stable
-Diffusion 1.
-"""
-PROCESSOR_FOLDER, TOKENIZER_FOLDER = "image_feature_extractor", "tokenizer"
-"""Folders of what prepares pictures and texts: transformers' CLIPImageProcessor and
-CLIPTokenizer.
-"""
+IMAGE_FOLDER = "image_encoder"
+"""Folder of the image tower in a diffusion model."""
+TEXT_FOLDER = "text_encoder"
+"""Folder of the text tower in a diffusion model."""
+IMAGE_TOWER = "CLIPVisionModelWithProjection"
+"""Class of Versatile Diffusion's image tower in transformers."""
+PROJECTED_TEXT_TOWER = "CLIPTextModelWithProjection"
+"""Class of Versatile Diffusion's text tower in transformers."""
+PLAIN_TEXT_TOWER = "CLIPTextModel"
+"""Class of Stable Diffusion 1's text tower in transformers."""
+PROCESSOR_FOLDER = "image_feature_extractor"
+"""Folder of the CLIPImageProcessor in a diffusion model."""
+TOKENIZER_FOLDER = "tokenizer"
+"""Folder of the CLIPTokenizer in a diffusion model."""
 OPEN_CLIP = "open-clip"
-"""The vocabulary that lies in open_clip: 49408 tokens; 49406 starts a caption, 49407
+"""The vocabulary in open_clip, with 49408 tokens. 49406 starts a caption, and 49407
 ends it.
 """
 
 
 def encode_pictures(tower: Any, pixels: Tensor) -> Tensor:
-    """Make image tokens [B, S, D] of preprocessed pictures [B, 3, H, W], the class
-    token first.
+    """Encode preprocessed pictures as image tokens, as Versatile Diffusion does.
 
-    The last norm and the projection act on all tokens; all are divided by the class
-    token's length.
+    All tokens are normed, projected, and divided by the length of the class token.
+
+    Args:
+        tower: Image tower of transformers.
+        pixels: Pictures [B, 3, H, W].
+
+    Returns:
+        Tokens [B, S, D], the class token first.
 
     Source: diffusers' VersatileDiffusionDualGuidedPipeline (Apache 2.0); arXiv
     2211.08332.
     """
-    hidden = tower.vision_model(pixel_values=pixels).last_hidden_state
-    # transformers would norm and project the class token alone
-    tokens: Tensor = tower.visual_projection(tower.vision_model.post_layernorm(hidden))
-    return tokens.div(tokens[:, :1].norm(dim=-1, keepdim=True))  # [B, S, D]
+    hidden_states = tower.vision_model(pixel_values=pixels).last_hidden_state
+    normed = tower.vision_model.post_layernorm(hidden_states)
+    tokens: Tensor = tower.visual_projection(normed)
+    return tokens.div(tokens[:, :1].norm(dim=-1, keepdim=True))
 
 
 def encode_texts(tower: Any, ids: Tensor) -> Tensor:
-    """Make text tokens [B, S, D] of token ids [B, S], all divided by the length of the
-    projected end token.
+    """Encode token ids [B, S] as text tokens [B, S, D], as Versatile Diffusion does.
 
-    Source: as `of_pictures`.
+    All tokens are projected, and divided by the length of the projected end token.
+
+    Source: as `encode_pictures`.
     """
-    encoded = tower(input_ids=ids)
-    tokens: Tensor = tower.text_projection(encoded.last_hidden_state)
+    outputs = tower(input_ids=ids)
+    tokens: Tensor = tower.text_projection(outputs.last_hidden_state)
     # text_embeds [B, D] are the projected end tokens
-    return tokens.div(encoded.text_embeds.norm(dim=-1, keepdim=True)[:, None])
+    return tokens.div(outputs.text_embeds.norm(dim=-1, keepdim=True)[:, None])
 
 
-def load_tower(folder: Path, component: str, kind: str, **options: Any) -> nn.Module:
-    """Load a tower from its folder below a diffusion model's, frozen, in float32.
+def load_tower(
+    folder: Path, component: str, class_name: str, **options: Any
+) -> nn.Module:
+    """Load a tower of a diffusion model, frozen, in float32.
 
     Args:
-        folder: The diffusion model's.
-        component: Folder of the tower; "" where it is the model's.
-        kind: Its class in transformers.
+        folder: Folder of the diffusion model.
+        component: Folder of the tower below it. Empty for the same folder.
+        class_name: Class of the tower in transformers.
         options: Further arguments of `load_network`.
 
     Raises:
-        MissingData: if weights are absent, damaged or not all there.
+        MissingData: if weights are absent or damaged.
     """
     import torch
     import transformers
 
-    # float32 whatever the precision of the files
     options["dtype"] = torch.float32
-    return load_network(getattr(transformers, kind), folder / component, **options)
+    tower_class = getattr(transformers, class_name)
+    return load_network(tower_class, folder / component, **options)
 
 
 def preprocess_picture(processor: Any, picture: Any) -> Tensor:
-    """Preprocess a picture to [3, H, W]."""
+    """Preprocess a picture to [3, H, W] with a processor of transformers."""
     return processor(images=picture, return_tensors="pt")["pixel_values"][0]
 
 
 def load_tokenizer(
     folder: Path, component: str = TOKENIZER_FOLDER
 ) -> Callable[[str], Tensor]:
-    """Make what turns a text into token ids [S], padded or cut to the length that the
-    folder says.
+    """Load a tokenizer of transformers.
+
+    Args:
+        folder: Folder of the diffusion model.
+        component: Folder of the tokenizer below it. Empty for the same folder.
+
+    Returns:
+        A function from a text to its ids [S], padded or cut to the model's length.
     """
-    # read once, for all texts
     tokenizer = read_preprocessor(folder / component, "CLIPTokenizer")
 
-    def ids(text: str) -> Tensor:
-        padded = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-        return tokenizer(text, **padded).input_ids[0]
+    def tokenize(text: str) -> Tensor:
+        encoded = tokenizer(
+            text, padding="max_length", truncation=True, return_tensors="pt"
+        )
+        return encoded.input_ids[0]
 
-    return ids
+    return tokenize
 
 
 class Vocabulary:
-    """A vocabulary.
+    """Vocabulary of captions with a fixed number of ids.
 
     Args:
         source: `open-clip`, or a folder or hub reference with a CLIP tokenizer in
             `tokenizer`.
-        length: Ids of a caption, the first and the last token included; longer captions
-            are cut.
+        length: Number of ids of a caption, with start and end. Longer captions are cut.
 
     Raises:
         MissingData: if the folder has no tokenizer.
@@ -120,7 +132,6 @@ class Vocabulary:
 
     def __init__(self, source: str = OPEN_CLIP, length: int = 60) -> None:
         self.length = length
-        # the vocabulary of open_clip, or that of a tokenizer of transformers
         if source == OPEN_CLIP:
             from open_clip.tokenizer import SimpleTokenizer
 
@@ -133,45 +144,53 @@ class Vocabulary:
             tokenizer = read_preprocessor(folder / TOKENIZER_FOLDER, "CLIPTokenizer")
             self.start = tokenizer.bos_token_id
             self.end = tokenizer.eos_token_id
-            # start and end are added by `ids`
+            # the method `encode` adds start and end
             self._encode = lambda text: (
                 tokenizer(text, add_special_tokens=False).input_ids
             )
         self._decode: Callable[[list[int]], str] = tokenizer.decode
 
     def encode(self, text: str) -> Tensor:
-        """Make the ids [length] of a caption: start, words, end, zeros.
+        """Encode a caption as ids [length]: start, words, end, zeros.
 
         Source: openai/CLIP, `tokenize` (MIT).
         """
         import torch
 
-        # two ids are reserved for start and end
-        ids = [self.start, *self._encode(text)[: self.length - 2], self.end]
-        return torch.tensor(ids + [0] * (self.length - len(ids)))
+        ids = [self.start]
+        ids += self._encode(text)[: self.length - 2]
+        ids.append(self.end)
+        ids += [0] * (self.length - len(ids))
+        return torch.tensor(ids)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Write the caption of ids, up to the first token that ends it; zeros are
-        passed over.
-        """
-        words = []
-        for token in ids:
-            if token == self.end:
+        """Decode ids to a caption, up to the first end id. Zeros are ignored."""
+        word_ids = []
+        for token_id in ids:
+            if token_id == self.end:
                 break
-            # padding and start are no words
-            if token not in (0, self.start):
-                words.append(token)
-        return self._decode(words).strip()
+            if token_id not in (0, self.start):
+                word_ids.append(token_id)
+        return self._decode(word_ids).strip()
 
 
-def read_preprocessor(folder: Path, kind: str) -> Any:
-    """Read a tokenizer or processor of transformers."""
+def read_preprocessor(folder: Path, class_name: str) -> Any:
+    """Read a tokenizer or image processor of transformers.
+
+    Args:
+        folder: Folder of its files.
+        class_name: Class in transformers.
+
+    Raises:
+        MissingData: if the folder is absent, or its files are damaged.
+    """
     import transformers
 
-    if not folder.is_dir():  # transformers would take it for a name on the hub
+    # transformers would look for an absent folder on the hub
+    if not folder.is_dir():
         raise MissingData(
             f"{folder.parent} has no {folder.name}",
             "give a whole folder, or download it again",
         )
     with weights.reading(folder):
-        return getattr(transformers, kind).from_pretrained(folder)
+        return getattr(transformers, class_name).from_pretrained(folder)

@@ -1,6 +1,4 @@
-"""Small variational autoencoder of small grey pictures, and the pixels themselves
-instead of it.
-"""
+"""Small variational autoencoder of small grey pictures."""
 
 import hashlib
 from math import isqrt
@@ -18,38 +16,42 @@ from brainhive_cli.core.files import atomic_write, locate
 from brainhive_cli.measurement.metrics.image import resize
 from brainhive_cli.models.heads import LATENT_SPACE_PREFIX
 
-PIXELS, RANDOM = "pixels", "random"
-"""Sources whose latents are the pixels, and whose weights are random."""
+PIXELS = "pixels"
+"""Source whose latents are the pixels."""
+RANDOM = "random"
+"""Source with random weights."""
 WEIGHTS_FILE = "autoencoder.safetensors"
-"""File of the weights, in the folder of the pictures that they learned from."""
+"""File of the weights, in the folder of the training pictures."""
 SUFFIXES = (".png", ".jpg", ".jpeg")
 SOURCE_HINT = (
     "source: a folder of small pictures that are not decoded later, as "
     "data/digits69/further"
 )
 SIDE_PX = 28
-"""Side of the pictures, that of handwritten digits."""
-N_LATENTS, HIDDEN_WIDTH = 12, 400
-"""Numbers in a latent, each of mean 0 and variance 1, and units of the hidden layer."""
-EPOCHS, BATCH_SIZE, PEAK_LR = 80, 64, 2e-3
-"""Training by one cycle of the learning rate; the epochs were chosen by the loss of
-held-out digits.
-"""
+"""Side of the pictures, as of handwritten digits."""
+N_LATENTS = 12
+"""Number of values of a latent, each with mean 0 and variance 1."""
+HIDDEN_WIDTH = 400
+"""Units of the hidden layers."""
+EPOCHS = 80
+"""Epochs of the training, chosen by the loss of held-out digits."""
+BATCH_SIZE = 64
+PEAK_LR = 2e-3
+"""Maximum of the one-cycle schedule of the learning rate."""
 VALIDATION_SHARE = 0.1
-"""Share of the pictures that is held out, to measure the loss."""
+"""Share of the pictures on which the loss is measured after the training."""
 
 
 class PictureAutoencoder(nn.Module):
-    """A variational autoencoder with one hidden layer in its encoder and one in its
-    decoder.
+    """Variational autoencoder whose encoder and decoder have one hidden layer each.
 
-    Source: Kingma and Welling 2014 (arXiv 1312.6114), the network of its appendix C.1.
+    Source: Kingma and Welling 2014 (arXiv 1312.6114), appendix C.1.
     """
 
     def __init__(self, latents: int = N_LATENTS, width: int = HIDDEN_WIDTH) -> None:
         super().__init__()
         self.latents: int | None = latents
-        # the encoder gives mean and log-variance, twice as many numbers as latents
+        # the encoder gives a mean and a log-variance for each latent
         self.encoder = nn.Sequential(
             nn.Linear(SIDE_PX**2, width), nn.ReLU(), nn.Linear(width, 2 * latents)
         )
@@ -59,41 +61,43 @@ class PictureAutoencoder(nn.Module):
 
     @property
     def latent_space(self) -> str:
-        """Name of the latents' space, by the weights of the encoder."""
-        # weights of the first layer suffice to tell encoders apart
-        first = next(self.encoder.parameters()).detach().cpu().numpy()
-        return LATENT_SPACE_PREFIX + hashlib.sha256(first.tobytes()).hexdigest()[:16]
+        """Name of the latent space: a digest of the encoder's first weights."""
+        weight = next(self.encoder.parameters()).detach().cpu().numpy()
+        return LATENT_SPACE_PREFIX + hashlib.sha256(weight.tobytes()).hexdigest()[:16]
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Encode pictures [B, 3, H, W] in 0..1 as the means of their latents [B, D]."""
-        # [B, D]
-        return self.encoder(flatten_pictures(pictures, SIDE_PX)).chunk(2, 1)[0]
+        pixels = flatten_pictures(pictures, SIDE_PX)
+        mean, _ = self.encoder(pixels).chunk(2, 1)
+        return mean
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents [B, D] to grey pictures [B, 3, H, W] in 0..1."""
         return unfold_pictures(self.decoder(latents).sigmoid())
 
-    def loss(self, pixels: Tensor, random: torch.Generator) -> Tensor:
-        """Negative evidence lower bound, [B] in nats, of pixels [B, pixels], with one
-        draw of noise.
+    def loss(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """Compute the negative evidence lower bound, with a random latent.
+
+        Args:
+            pixels: Pictures [B, pixels] in 0..1.
+            generator: Random numbers.
+
+        Returns:
+            Loss [B] in nats.
         """
         mean, log_variance = self.encoder(pixels).chunk(2, 1)
-        # reparametrised draw, through which gradients reach mean and variance
-        noise = torch.randn(mean.shape, generator=random)
+        # gradients reach the mean and the variance of the random latent
+        noise = torch.randn(mean.shape, generator=generator)
         decoded = self.decoder(mean + noise * (log_variance / 2).exp())
 
-        # reconstruction error, and divergence from the standard normal, both [B]
-        error = F.binary_cross_entropy_with_logits(
-            decoded, pixels, reduction="none"
-        ).sum(1)
-        return (
-            error + (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
-        )
+        # reconstruction error, and divergence from the standard normal distribution
+        errors = F.binary_cross_entropy_with_logits(decoded, pixels, reduction="none")
+        divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
+        return errors.sum(1) + divergence
 
 
 class Pixels(nn.Module):
-    """Pixels as latents: what is predicted is the picture itself, and decoding clips
-    it.
+    """Identity with the interface of an autoencoder: the latents are the pixels.
 
     Args:
         resolution_px: Side of the pictures.
@@ -101,14 +105,14 @@ class Pixels(nn.Module):
 
     latent_space = f"{LATENT_SPACE_PREFIX}{PIXELS}"
     latents: int | None = None
-    """Any number of pixels is decoded."""
+    """Number of latents. None, as any number of pixels can be decoded."""
 
     def __init__(self, resolution_px: int = SIDE_PX) -> None:
         super().__init__()
         self.resolution_px = resolution_px
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Flatten pictures [B, 3, H, W] in 0..1 to [B, pixels], grey."""
+        """Flatten pictures [B, 3, H, W] in 0..1 to grey pixels [B, pixels]."""
         return flatten_pictures(pictures, self.resolution_px)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -117,8 +121,8 @@ class Pixels(nn.Module):
 
 
 def flatten_pictures(pictures: Tensor, side_px: int) -> Tensor:
-    """Bring pictures [B, 3, H, W] to one size and to grey, [B, pixels]."""
-    return resize(pictures, side_px).mean(1).flatten(1)  # mean over the colours
+    """Resize pictures [B, 3, H, W] to a square, as grey pixels [B, pixels]."""
+    return resize(pictures, side_px).mean(1).flatten(1)
 
 
 def unfold_pictures(pixels: Tensor) -> Tensor:
@@ -129,10 +133,10 @@ def unfold_pictures(pixels: Tensor) -> Tensor:
 
 
 def open_autoencoder(source: str) -> PictureAutoencoder | Pixels:
-    """Open an autoencoder, which learns from its pictures where it has no weights yet.
+    """Load an autoencoder. Without weights, it is trained on its pictures.
 
     Args:
-        source: Folder of pictures; `random`; or `pixels`.
+        source: Folder of pictures, `random` or `pixels`.
 
     Raises:
         MissingData: if the folder holds no pictures, or its weights are damaged.
@@ -140,7 +144,7 @@ def open_autoencoder(source: str) -> PictureAutoencoder | Pixels:
     if source == PIXELS:
         return Pixels()
     if source == RANDOM:
-        # the same weights each time; the caller's random numbers go on as before
+        # always the same weights, without an effect on other random numbers
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return PictureAutoencoder(latents=16, width=8)
@@ -151,8 +155,9 @@ def open_autoencoder(source: str) -> PictureAutoencoder | Pixels:
 
 
 def find_weights(source: str) -> Path:
-    """Find the weights of an autoencoder in the folder of its pictures, from which they
-    are learned once.
+    """Find the weights of an autoencoder in the folder of its pictures.
+
+    Without a file of weights, train the autoencoder and write it.
 
     Raises:
         MissingData: if the folder holds no pictures.
@@ -167,24 +172,27 @@ def find_weights(source: str) -> Path:
     if file.is_file():
         return file
 
-    # another process may be learning from them: wait for it, and take its weights
-    lock = Claim.for_path(file, wait=True)
+    # only one process trains, and the others wait for its file
+    claim = Claim.for_path(file, wait=True)
     try:
-        # the process that held the claim may have written the file
         if not file.is_file():
             network = learn_pictures(read_pictures(folder))
-            with atomic_write(file) as part:
-                weights.save(part, network.state_dict())
+            with atomic_write(file) as temporary:
+                weights.save(temporary, network.state_dict())
     finally:
-        lock.release()
+        claim.release()
     return file
 
 
 def read_pictures(folder: Path) -> Tensor:
-    """Read all pictures below a folder, in the order of their paths: [N, pixels]."""
+    """Read all pictures below a folder as grey pixels [N, pixels] in 0..1.
+
+    Raises:
+        MissingData: if there are fewer than two pictures, or one is damaged.
+    """
     from torchvision.transforms.v2.functional import pil_to_tensor
 
-    # sorted, so that the training does not depend on the file system
+    # the training must not depend on the order of the file system
     paths = sorted(
         path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES
     )
@@ -198,7 +206,7 @@ def read_pictures(folder: Path) -> Tensor:
                 pixels = pil_to_tensor(picture.convert("RGB"))[None].float() / 255
             rows.append(flatten_pictures(pixels, SIDE_PX))
             bar.advance(1)
-    # one is held out, so that at least one is left to learn from
+    # one picture is held out
     if len(rows) < 2:
         raise MissingData(
             f"{folder} holds {len(rows)} pictures, and an autoencoder learns from two",
@@ -208,42 +216,42 @@ def read_pictures(folder: Path) -> Tensor:
 
 
 def learn_pictures(pixels: Tensor, epochs: int = EPOCHS) -> PictureAutoencoder:
-    """Train an autoencoder on pictures [N, pixels] in 0..1 by Adam, but for some that
-    measure its loss.
+    """Train an autoencoder with Adam, and report the loss of held-out pictures.
+
+    Args:
+        pixels: Pictures [N, pixels] in 0..1.
+        epochs: Number of epochs.
     """
-    # the generator draws order, noise and the held-out pictures; weights are drawn
-    # apart, by the same seed
-    random = torch.Generator().manual_seed(0)
+    # the generator draws order, noise and the held-out pictures
+    generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = PictureAutoencoder()
-    order = torch.randperm(len(pixels), generator=random)
-    held_count = max(1, round(VALIDATION_SHARE * len(pixels)))
-    held_out = pixels[order[:held_count]]
-    learned = pixels[order[held_count:]]
+    order = torch.randperm(len(pixels), generator=generator)
+    n_held_out = max(1, round(VALIDATION_SHARE * len(pixels)))
+    validation_pixels = pixels[order[:n_held_out]]
+    training_pixels = pixels[order[n_held_out:]]
+    n_pictures = len(training_pixels)
 
-    # one cycle of the learning rate over all steps
     optimizer = torch.optim.Adam(network.parameters(), PEAK_LR)
-    steps = epochs * -(-len(learned) // BATCH_SIZE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, PEAK_LR, total_steps=steps
+    steps_per_epoch = -(-n_pictures // BATCH_SIZE)
+    lr_scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, PEAK_LR, total_steps=epochs * steps_per_epoch
     )
     with console.progress("training the autoencoder", epochs) as bar:
         for _ in range(epochs):
-            for rows in torch.randperm(len(learned), generator=random).split(
-                BATCH_SIZE
-            ):
+            order = torch.randperm(n_pictures, generator=generator)
+            for rows in order.split(BATCH_SIZE):
                 optimizer.zero_grad()
-                network.loss(learned[rows], random).mean().backward()
+                network.loss(training_pixels[rows], generator).mean().backward()
                 optimizer.step()
-                schedule.step()
+                lr_scheduler.step()
             bar.advance(1)
 
-    # the loss of held-out pictures tells whether it learned too long
     with torch.no_grad():
-        loss = float(network.loss(held_out, random).mean())
+        loss = float(network.loss(validation_pixels, generator).mean())
     console.say(
-        f"an autoencoder learned from {len(learned)} pictures; loss of held-out ones "
+        f"an autoencoder learned from {n_pictures} pictures; loss of held-out ones "
         f"{loss:.1f}"
     )
     return network

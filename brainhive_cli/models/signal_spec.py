@@ -1,6 +1,4 @@
-"""Signals as a brain model knows them: sensors or voxels, samples, units, subjects; and
-signals of another size.
-"""
+"""Signals that a brain model takes: sensors or voxels, samples, unit and subjects."""
 
 from __future__ import annotations
 
@@ -32,32 +30,50 @@ UNIT_SIZES = {
     "fT/m": (1e-15, "T/m"),
     "fT/cm": (1e-13, "T/m"),
 }
-"""Factor to the SI unit, and that unit, by name."""
+"""Factor to the SI unit, and the SI unit, keyed by unit."""
 MEG_NAME_PATTERN = re.compile(r"MEG|M[LRZ][A-Z]\d")
 """Beginning of the names of MEG sensors (MEGIN's and CTF's)."""
-# written out: microvolt and microvolts are µV
-UNIT_WORDS = {
-    f"{prefix}{word}{plural}": f"{letter}{unit}"
-    for word, unit in (("volt", "V"), ("tesla", "T"))
-    for prefix, letter in {
-        "": "",
-        "milli": "m",
-        "micro": "µ",
-        "nano": "n",
-        "pico": "p",
-        "femto": "f",
-    }.items()
-    for plural in ("", "s")
+PREFIX_LETTERS = {
+    "": "",
+    "milli": "m",
+    "micro": "µ",
+    "nano": "n",
+    "pico": "p",
+    "femto": "f",
 }
-# casefold also turns the micro sign into the Greek letter mu
-UNIT_SPELLINGS = (
-    UNIT_WORDS | {unit.casefold(): unit for unit in UNIT_SIZES} | {"uv": "µV"}
-)
+"""Letters of SI prefixes, keyed by prefix."""
+
+
+def _list_spellings() -> dict[str, str]:
+    """List other spellings of units, such as `microvolts` for µV.
+
+    Returns:
+        Units, keyed by the casefolded spelling.
+    """
+    spellings = {"uv": "µV"}
+    # casefold also turns the micro sign into the Greek letter mu
+    for unit in UNIT_SIZES:
+        spellings[unit.casefold()] = unit
+    for prefix, letter in PREFIX_LETTERS.items():
+        for word, unit in (("volt", "V"), ("tesla", "T")):
+            spellings[f"{prefix}{word}"] = letter + unit
+            spellings[f"{prefix}{word}s"] = letter + unit
+    return spellings
+
+
+UNIT_SPELLINGS = _list_spellings()
+"""Units, keyed by casefolded spelling."""
 
 
 def guess_modality(names: Sequence[str], unit: str) -> str:
-    """Name the kind of recordings whose types of channels are not known: by the unit,
-    else by the sensors; fMRI where there are none.
+    """Guess the modality of a recording without channel types.
+
+    Args:
+        names: Names of the sensors. Without any, the modality is fMRI.
+        unit: Unit of the signals, which decides before the names.
+
+    Returns:
+        "EEG", "MEG" or "fMRI".
     """
     if not names:
         return "fMRI"
@@ -68,28 +84,26 @@ def guess_modality(names: Sequence[str], unit: str) -> str:
 
 @dataclass(frozen=True)
 class SignalSpec:
-    """Signals that a brain model is built for.
+    """Signals for which a brain model is built.
 
     Attributes:
-        names: Sensors in the order of the signal's C channels; () for voxels.
-        samples: T; 1 for fMRI.
-        subjects: Subjects trained on; a signal's subject index is the position in this
-            list.
-        widths: C or V of each subject; equal for sensors.
-        rate_hz: Sampling rate, where it is known.
-        times_s: [T] seconds after stimulus onset, where they are known.
-        regions: Indices of each region's voxels, by region and then by subject.
-        positions: [C, 3] positions of the sensors on the head in metres, where all are
+        names: Names of the C sensors. Empty for voxels.
+        samples: Number T of samples. 1 for fMRI.
+        subjects: Training subjects. A subject index is a position in this list.
+        widths: Number C or V of each subject, the same for all in M/EEG.
+        rate_hz: Sampling rate, if known.
+        times_s: Times [T] after stimulus onset in seconds, if known.
+        regions: Voxel indices of each region and subject, keyed by region.
+        positions: Positions [C, 3] of the sensors on the head in metres, if all are
             known.
-        unit: Of the signals; empty where it is not known.
-        preparation: Steps that made the signals, by dotted key, as far as all subjects'
-            stores say the same.
-        signal: The section `signal` of the recipe: which part of a recording is read,
-            and how it is scaled and normalised; empty where it is not known.
-        modality: Kind of the recordings; where it is not given, by unit and names.
+        unit: Unit of the signals. Empty if unknown.
+        preparation: Preparation steps that the stores of all subjects have in common,
+            by dotted key.
+        signal: Section `signal` of the recipe. Empty if unknown.
+        modality: Modality. By default, it is guessed from unit and names.
 
     Raises:
-        BrainhiveError: if two of these lists contradict each other.
+        BrainhiveError: if the lengths of these lists contradict each other.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -108,14 +122,15 @@ class SignalSpec:
     modality: str = ""
 
     def __post_init__(self) -> None:
-        """Check every list against the others."""
+        """Guess the modality, and check the lengths of the lists."""
         modality = self.modality or guess_modality(self.names, self.unit)
         object.__setattr__(self, "modality", modality)
-        # lists of subjects, sensors and samples have matching lengths
+
+        # description, length and expected length of each list
         lengths = [("widths", len(self.widths), len(self.subjects))]
-        lengths += [
-            ("sensors", len(self.names), width) for width in self.widths if self.names
-        ]
+        if self.names:
+            for width in self.widths:
+                lengths.append(("sensors", len(self.names), width))
         if self.times_s is not None:
             lengths.append(("times", len(self.times_s), self.samples))
         if self.positions is not None:
@@ -124,22 +139,23 @@ class SignalSpec:
             lengths.append(
                 (f"masks of {region}", len(subject_masks), len(self.subjects))
             )
-        for words, count, expected in lengths:
-            if count != expected:
+        for description, length, expected_length in lengths:
+            if length != expected_length:
                 raise BrainhiveError(
-                    f"signals have {count} {words}, and need {expected}"
+                    f"signals have {length} {description}, and need {expected_length}"
                 )
 
     @property
     def channels(self) -> int:
-        """The width that all subjects have.
+        """Common width of all subjects, or number of sensors without subjects.
 
         Raises:
             BrainhiveError: if subjects differ in width, or there are neither names nor
                 subjects.
         """
-        # without subjects, the names of sensors tell the width
-        widths = set(self.widths) or ({len(self.names)} if self.names else set())
+        widths = set(self.widths)
+        if not widths and self.names:
+            widths = {len(self.names)}
         if len(widths) != 1:
             raise BrainhiveError(
                 "subjects have different widths: "
@@ -150,39 +166,41 @@ class SignalSpec:
         return widths.pop()
 
     def refuse_other_voxels(
-        self, subject: int, width: int, regions: Mapping[str, Sequence[int]], where: str
+        self,
+        subject: int,
+        width: int,
+        regions: Mapping[str, Sequence[int]],
+        source: str,
     ) -> None:
-        """Refuse voxels of a subject trained on that are not those that the model was
-        built for.
+        """Raise an error if a training subject has other voxels than in training.
 
         Args:
-            subject: A subject; one who was not trained on may have any voxels.
-            width: V.
-            regions: Indices of each region's voxels among V.
-            where: What the voxels are of, for errors.
+            subject: Subject. New subjects can have any voxels.
+            width: Number V of voxels.
+            regions: Voxel indices of each region.
+            source: Source of the voxels, for the error.
 
         Raises:
-            BrainhiveError: naming what differs.
+            BrainhiveError: if the number of voxels or a region differs.
         """
         if self.names or subject not in self.subjects:
             return
-        # the number of voxels, then the mask of each region
         row = self.subjects.index(subject)
-        way = (
+        hint = (
             "use the masks and the signal.region_split that the model was trained with"
         )
         if width != self.widths[row]:
             raise BrainhiveError(
-                f"{where} has {width} voxels, the model was trained on "
+                f"{source} has {width} voxels, the model was trained on "
                 f"{self.widths[row]} of this subject",
-                way,
+                hint,
             )
         for region, subject_masks in self.regions.items():
             voxels = tuple(regions.get(region, ()))
             if voxels != subject_masks[row]:
                 counts = f"{len(voxels)} voxels, {len(subject_masks[row])} in training"
                 raise BrainhiveError(
-                    f"{where} has another mask of {region}: {counts}", way
+                    f"{source} has another mask of {region}: {counts}", hint
                 )
 
     def refuse_other_signals(
@@ -190,69 +208,73 @@ class SignalSpec:
         unit: str,
         rate_hz: float | None,
         preparation: Mapping[str, Any],
-        where: str,
+        source: str,
         is_same_store: bool,
     ) -> None:
-        """Refuse signals that were made in another way than those that the model was
-        trained on.
+        """Raise an error if signals were prepared in another way than for training.
 
         Args:
-            unit: Of the signals.
-            rate_hz: Their sampling rate; None where there is none.
-            preparation: Steps that made them, by dotted key; nothing is compared where
-                either side has none.
-            where: What they are of, for errors.
-            is_same_store: Whether they lie where those of the training lay: all steps
-                are then compared. Of other data sets, which have preparations of their
-                own, those that both name.
+            unit: Unit of the signals.
+            rate_hz: Sampling rate, or None.
+            preparation: Preparation steps by dotted key. Empty if unknown.
+            source: Source of the signals, for the error.
+            is_same_store: If True, the signals come from the path of the training
+                signals, and all steps are compared. Otherwise only steps that both
+                have in common, as other data sets have other steps.
 
         Raises:
-            BrainhiveError: naming what differs.
+            BrainhiveError: if a value differs that both sides know.
         """
-        # unit and rate, where both sides know them
-        rates_hz = tuple(rate and round(rate, 3) for rate in (rate_hz, self.rate_hz))
-        pairs = {"unit": (unit, self.unit), "rate_hz": rates_hz}
-        if normalise_unit(unit) == normalise_unit(self.unit):
-            del pairs["unit"]
-        pairs = {key: pair for key, pair in pairs.items() if all(pair)}
+        differences = []
+        if unit and self.unit and normalise_unit(unit) != normalise_unit(self.unit):
+            differences.append(_describe_difference("unit", unit, self.unit))
+        if rate_hz and self.rate_hz:
+            differences.append(
+                _describe_difference(
+                    "rate_hz", round(rate_hz, 3), round(self.rate_hz, 3)
+                )
+            )
 
-        # simulated instead of recorded, and the steps; models of other projects know no
-        # unit and no step
-        here = dict(preparation)
-        trained = dict(self.preparation)
-        origins = tuple(
-            "simulated" if steps.pop("simulated", False) else "recorded"
-            for steps in (here, trained)
-        )
+        # models of other projects know neither unit nor steps
+        steps = dict(preparation)
+        training_steps = dict(self.preparation)
+        origin = "simulated" if steps.pop("simulated", False) else "recorded"
+        is_simulated = training_steps.pop("simulated", False)
+        training_origin = "simulated" if is_simulated else "recorded"
         if is_same_store and self.unit:
-            pairs["signals"] = origins
-        keys = (
-            {*here, *trained}
-            if is_same_store and here and trained
-            else {*here} & {*trained} - {"kind"}
-        )
-        pairs |= {key: (here.get(key), trained.get(key)) for key in sorted(keys)}
+            differences.append(_describe_difference("signals", origin, training_origin))
 
-        # name every pair that differs
-        differing = [
-            f"{key} {format_setting(key, value)}, not {format_setting(key, other)}"
-            for key, (value, other) in pairs.items()
-            # which a model folder keeps them as
-            if json.dumps(value) != json.dumps(other)
-        ]
-        if differing:
+        if is_same_store and steps and training_steps:
+            keys = steps.keys() | training_steps.keys()
+        else:
+            keys = (steps.keys() & training_steps.keys()) - {"kind"}
+        for key in sorted(keys):
+            differences.append(
+                _describe_difference(key, steps.get(key), training_steps.get(key))
+            )
+
+        texts = [text for text in differences if text]
+        if texts:
             raise BrainhiveError(
-                f"{where} was made in another way than what the model learned "
-                f"from: {'; '.join(differing)}",
+                f"{source} was made in another way than the training signals: "
+                f"{'; '.join(texts)}",
                 "prepare both in one way, or train again on these signals",
             )
 
 
+def _describe_difference(key: str, value: Any, training_value: Any) -> str:
+    """Describe two different values of a key. Empty if they are equal in JSON."""
+    if json.dumps(value) == json.dumps(training_value):
+        return ""
+    text = format_setting(key, value)
+    return f"{key} {text}, not {format_setting(key, training_value)}"
+
+
 def check_signal(signal: Tensor, channels: int, samples: int) -> None:
-    """Refuse a signal that is not [B, C, T].
+    """Raise an error unless signals have the shape [B, channels, samples].
 
     Raises:
-        BrainhiveError: naming both sizes.
+        BrainhiveError: if the shape differs.
     """
     if signal.ndim != 3 or signal.shape[1:] != (channels, samples):
         raise BrainhiveError(
@@ -263,51 +285,60 @@ def check_signal(signal: Tensor, channels: int, samples: int) -> None:
 
 
 def count_output_samples(samples: int, *filters: tuple[int, int]) -> int:
-    """Count the samples that unpadded convolutions and poolings, each (kernel, stride),
-    leave of T.
+    """Count the output samples of a sequence of unpadded convolutions and poolings.
+
+    Args:
+        samples: Number T of input samples.
+        filters: Kernel and stride of each convolution or pooling.
 
     Raises:
-        BrainhiveError: if nothing is left.
+        BrainhiveError: if the window is too short for an output sample.
     """
-    # the shortest window that leaves one sample
-    least = 1
+    # the shortest window with an output sample
+    min_samples = 1
     for kernel, stride in reversed(filters):
-        least = (least - 1) * stride + kernel
-    if samples < least:
+        min_samples = (min_samples - 1) * stride + kernel
+    if samples < min_samples:
         raise BrainhiveError(
             f"the window has {samples} samples, the brain encoder's filters need "
-            f"{least}",
+            f"{min_samples}",
             "take a longer window",
         )
-    # samples behind each filter in turn
     for kernel, stride in filters:
         samples = (samples - kernel) // stride + 1
     return samples
 
 
 def build_resampling_matrix(samples: int, rate_hz: float, to_rate_hz: float) -> Tensor:
-    """Return the matrix [T', T] by which windows are resampled: scipy's polyphase
-    filter.
+    """Build a matrix that resamples windows with scipy's polyphase filter.
 
-    It filters out what the new rate cannot hold, which interpolating between samples
-    does not; and as windows have one length, the filter with what it does at their ends
-    is one product. Beyond its ends a window goes on along the line from its first to
-    its last sample, so that an offset or drift makes no step there.
+    The filter removes frequencies that the new rate cannot represent. Beyond its ends,
+    a window continues along the line through its first and last sample, so that offset
+    and drift make no step.
+
+    Args:
+        samples: Number T of samples.
+        rate_hz: Sampling rate.
+        to_rate_hz: New sampling rate.
+
+    Returns:
+        Matrix [T', T].
     """
     import torch
     from scipy.signal import resample_poly
 
     ratio = Fraction(to_rate_hz / rate_hz).limit_denominator(1000)
-    # a linear filter: its response to each unit impulse is a column
-    filtered = resample_poly(
+    # the filter is linear, so the response to each unit impulse is a column
+    matrix = resample_poly(
         np.eye(samples), ratio.numerator, ratio.denominator, padtype="line"
     )
-    return torch.tensor(filtered, dtype=torch.float32)
+    return torch.tensor(matrix, dtype=torch.float32)
 
 
 def normalise_unit(spelling: str) -> str:
-    """Give a unit's usual name, µV for uV or microvolts; what is not known stays as it
-    is.
+    """Return the usual name of a unit, such as µV for uV or microvolts.
+
+    Unknown units are returned unchanged, without surrounding spaces.
     """
     text = spelling.strip()
     return UNIT_SPELLINGS.get(text.casefold(), text)

@@ -23,9 +23,7 @@ def difference(
             unit, rate_hz, steps, "faces subject 1", is_same_store
         )
     except BrainhiveError as error:
-        start = (
-            "faces subject 1 was made in another way than what the model learned from: "
-        )
+        start = "faces subject 1 was made in another way than the training signals: "
         assert error.message.startswith(start) and error.hint
         return error.message.removeprefix(start)
     return ""
