@@ -19,7 +19,7 @@ EXAMPLE = "similarity_brainhive_cli-models-encoders-python-example"
 
 
 @pytest.mark.nightly
-def test_every_few_steps_the_same_pictures_are_drawn_beside_the_true_ones(settings, go):
+def test_samples_are_drawn_every_few_steps_of_the_same_pictures(settings, go):
     result = go("train-prior", *settings, "sample_every=2", "train.lr=1e-2")
 
     samples = result.folder / "samples"
@@ -65,7 +65,7 @@ def test_drawing_does_not_change_what_is_learned(settings, go):
         assert all(torch.equal(drawn[name], not_drawn[name]) for name in not_drawn)
 
 
-def test_what_will_not_be_measured_is_told_before_the_first_step_and_stops_nothing(
+def test_missing_metrics_are_reported_before_the_first_step(
     settings, go, capsys, image_networks_absent
 ):
     more = ("similarity=[clip-l14]", "lpips=true", "fid_items=2", "train.steps=1")
@@ -87,9 +87,7 @@ def test_what_will_not_be_measured_is_told_before_the_first_step_and_stops_nothi
     assert result.metrics.overall["validation_loss"].n == 2
 
 
-def test_a_wrong_name_of_what_measures_is_refused_before_the_first_step(
-    settings, go, home
-):
+def test_a_wrong_name_of_a_metric_is_refused_before_training(settings, go, home):
     for override, told in (
         ("fid_features=incepton", "fid_features: no encoder called 'incepton'"),
         (

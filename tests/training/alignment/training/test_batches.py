@@ -67,9 +67,7 @@ def data_of(repetitions: int = 1) -> CellData:
     return CellData(trials, targets, np.zeros(PICTURES, bool), None)
 
 
-def test_a_step_is_a_micro_batch_for_each_subject_and_targets_follow_their_order() -> (
-    None
-):
+def test_targets_follow_the_order_of_the_subjects_micro_batches() -> None:
     batches = batches_of(data_of(2), batch_size=60)
     parts, targets, _ = batches.draw(np.arange(0, 3 * PICTURES, 4), 1)
 
@@ -85,9 +83,7 @@ def test_a_step_is_a_micro_batch_for_each_subject_and_targets_follow_their_order
     assert targets["e"][:, 0].tolist() == [3, 0, 30]
 
 
-def test_signals_are_mixed_within_their_subject_and_processes_agree_on_partners() -> (
-    None
-):
+def test_all_processes_mix_signals_alike_and_within_a_subject() -> None:
     rows = np.random.default_rng(0).permutation(3 * PICTURES)[:41]
     drawn = [
         batches_of(data_of(), replace(HERE, rank=rank, processes=2)).draw(
@@ -113,7 +109,7 @@ def test_signals_are_mixed_within_their_subject_and_processes_agree_on_partners(
     )
 
 
-def test_subjects_whose_signals_mean_different_things_do_not_train_together() -> None:
+def test_subjects_with_different_signals_do_not_train_together() -> None:
     regions = {"V1": (0, 1), "FFA": (2, 3, 4)}
     for other, what in (
         ({"channels": tuple("abcde")}, "sensors"),
@@ -152,7 +148,7 @@ def of_subjects(count: int, repetitions: int = 3) -> CellData:
     )
 
 
-def test_an_epoch_has_mindeye2s_steps_of_as_many_trials_of_each_subject() -> None:
+def test_an_epoch_has_mindeye2s_steps_with_balanced_subjects() -> None:
     """Source: Train.py of MindEye2: (750 * 40) // 42 of seven subjects, (750 *
     num_sessions) // 24 of one.
     """
@@ -534,7 +530,7 @@ def test_samples_are_averages_single_trials_or_drawn_averages(
     assert batches.averages.signals[0].shape == (PICTURES, 2, 12)
 
 
-def test_one_of_several_targets_is_drawn_anew_for_each_trial_and_step() -> None:
+def test_an_alternative_target_is_drawn_for_each_trial_and_step() -> None:
     batches = batches_of(data_with(3))
     rows = batches.split_epoch(0, 0)[0]
     source = batches.targets.sources["e"]

@@ -44,9 +44,7 @@ def data() -> CellData:
 
 
 @pytest.mark.parametrize("init", ["torch", "reference"])
-def test_the_seed_decides_all_weights_and_whatever_was_drawn_none(
-    data: CellData, init: str
-) -> None:
+def test_only_the_seed_decides_the_initial_weights(data: CellData, init: str) -> None:
     weights = []
     for seed in (1, 1, 2):
         torch.rand(7)

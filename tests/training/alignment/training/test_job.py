@@ -24,7 +24,7 @@ from brainhive_cli.training.alignment.training.job import (
 TIMES_S = np.arange(20) / 100
 
 
-def test_reading_a_recipe_loads_no_weights_and_what_names_a_run_looks_for_none(
+def test_reading_a_recipe_or_naming_its_run_loads_no_weights(
     world, small, prior, monkeypatch
 ):
     def refused(*_: Any, **__: Any) -> None:

@@ -218,7 +218,7 @@ def test_the_test_selects_only_where_that_is_asked_for(train, embedding):
     assert metrics.facts.cells["cell"].selected_on == "validation"
 
 
-def test_training_stops_when_validation_no_longer_rises_and_keeps_the_best_epoch(
+def test_training_without_progress_stops_and_keeps_the_best(
     train, embedding, monkeypatch
 ):
     noise = np.random.default_rng(5).normal(size=embedding.shape).astype(np.float32)
@@ -446,9 +446,7 @@ def test_frozen_parts_keep_their_weights_in_evaluation_mode(
     assert all(modes[0].values())
 
 
-def test_a_stage_starts_from_a_model_folder_and_inherits_what_it_learned_from(
-    data, tmp_path
-):
+def test_a_stage_starts_from_a_model_folder_with_its_history(data, tmp_path):
     first = trained(data, tmp_path / "first", [{"epochs": 1, "lr": 5e-3}])
     model = tmp_path / "first" / "cells" / "cell" / "model"
     config = json.loads((model / "config.json").read_text())
@@ -475,7 +473,7 @@ def shipped(name: str | None, *overrides: str) -> Recipe:
     return Recipe.resolve("train-align", name, {}, overrides)
 
 
-def test_one_key_gives_a_staged_training_another_length_with_all_its_courses():
+def test_one_key_scales_all_stages_and_courses_of_a_training():
     published, moments = shipped("papers/neurons"), [0.5, 1.5, 2.5, 3.5, 4.5]
     scale = published.train.epochs / 5
     for key in ("train.epochs", "train.stages.0.epochs"):
@@ -494,7 +492,7 @@ def test_one_key_gives_a_staged_training_another_length_with_all_its_courses():
             )
 
 
-def test_stages_replace_the_rate_of_the_recipe_they_are_laid_over(tmp_path: Path):
+def test_stages_replace_the_learning_rate_of_their_recipe(tmp_path: Path):
     stages = "[{epochs: 20, lr: 3e-4, schedule: constant}]"
     extending = tmp_path / "train-align.yaml"
     extending.write_text(f"extends: papers/nice\ntrain: {{stages: {stages}}}\n")
@@ -560,7 +558,7 @@ def test_keys_of_stages_that_act_on_nothing_are_refused(
             trained(data, tmp_path / "run", stages, **knobs)
 
 
-def test_a_pull_moves_each_step_by_its_share_at_the_rate_of_the_step(data):
+def test_a_pull_moves_weights_by_its_share_of_the_learning_rate(data):
     """The first step of a warm-up over two of six steps has half of the peak rate."""
     torch.manual_seed(7)
     start = Aligner(layout_of(data))
@@ -603,7 +601,7 @@ def test_a_pull_moves_each_step_by_its_share_at_the_rate_of_the_step(data):
     )
 
 
-def test_a_training_killed_in_a_later_stage_ends_with_the_same_weights(
+def test_a_training_killed_in_a_later_stage_resumes_exactly(
     data, tmp_path, monkeypatch
 ):
     """Starts from a part, so that a later stage pulls to weights that the training
@@ -663,7 +661,7 @@ def test_trials_that_fill_no_batch_are_spread_kept_or_left_out():
         assert len(seen) == LEARNED  # what one epoch leaves out, another takes
 
 
-def test_reference_weights_and_their_decay_are_those_of_transformers():
+def test_reference_weights_and_decay_are_as_in_transformers():
     from transformers import PretrainedConfig, PreTrainedModel, Trainer
 
     class Model(PreTrainedModel):

@@ -97,9 +97,7 @@ def test_a_loss_gives_one_number(value: Any) -> None:
     assert objective(PREDICTED, TARGETS, CONTEXT) == 0.25
 
 
-def test_similarities_of_pairs_are_those_of_the_first_active_term_that_has_them() -> (
-    None
-):
+def test_the_first_active_contrastive_term_compares_pairs() -> None:
     fixed = {"kind": "clip", "learn_scale": False, "initial_logit_scale": 0.0}
     terms = [
         term(loss="mse"),

@@ -162,7 +162,7 @@ def test_a_part_is_itself_or_below_one_that_is_named() -> None:
     assert not is_below("backbone", [])
 
 
-def test_stages_are_entered_by_their_epochs_and_freeze_their_parts() -> None:
+def test_stages_follow_the_epochs_and_freeze_their_modules() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     model[0].bias.requires_grad_(False)  # which never learns
     stages = [

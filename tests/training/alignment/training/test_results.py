@@ -4,7 +4,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.training.alignment.training.results import learning_curves
 
 
-def test_the_log_is_drawn_cell_by_cell_and_a_resumed_epoch_counts_as_it_was_last(
+def test_each_cell_has_a_curve_with_the_newest_value_of_an_epoch(
     tmp_path: Path,
 ) -> None:
     run = RunFolder(tmp_path)

@@ -73,7 +73,7 @@ def test_accumulated_passes_have_the_gradient_of_one_large_batch(
     assert "train.accumulate" in caught.value.hint
 
 
-def test_gradient_checkpointing_keeps_less_and_gives_the_same_gradient(settings, begun):
+def test_gradient_checkpointing_gives_the_same_gradient(settings, begun):
     def backward(training: Training) -> tuple[int, list[torch.Tensor]]:
         kept = [0]
 
@@ -95,9 +95,7 @@ def test_gradient_checkpointing_keeps_less_and_gives_the_same_gradient(settings,
     )
 
 
-def test_tokens_are_zeroed_at_the_rate_asked_for_and_then_carry_nothing(
-    settings, begun
-):
+def test_dropped_tokens_are_zero_at_the_rate_of_the_recipe(settings, begun):
     training = begun(*settings, "token_dropout=0.3")
     batch = first_batch(training, 10)
 
@@ -180,7 +178,7 @@ def test_crop_ids_of_the_original_are_as_published():
 
 
 @pytest.mark.nightly
-def test_each_key_reaches_the_loss_and_each_but_the_posterior_validation(
+def test_each_key_changes_the_loss_and_the_right_ones_validation(
     settings, large, begun
 ):
     plain = begun(*settings)
@@ -193,7 +191,7 @@ def test_each_key_reaches_the_loss_and_each_but_the_posterior_validation(
 
 
 @pytest.mark.nightly
-def test_posteriors_are_sampled_by_step_and_place_whoever_samples_them(settings, begun):
+def test_posterior_samples_depend_on_step_and_position_only(settings, begun):
     settings = (*settings, "posterior=sample")
 
     def drawn(rank: int, processes: int, passes: int = 1) -> torch.Tensor:
@@ -251,7 +249,7 @@ def test_weights_in_bf16_lose_most_steps_of_the_optimiser(settings, begun, tmp_p
         begun(*settings, "train.weights=bf16", "train.precision=fp32")
 
 
-def test_two_processes_may_draw_equal_noise_as_the_published_code(settings, begun):
+def test_two_processes_may_draw_equal_noise_like_published_code(settings, begun):
     for equal in (False, True):
         drawn = []
         for rank in range(2):

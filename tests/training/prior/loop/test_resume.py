@@ -23,7 +23,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def test_an_interruption_leaves_no_trace_in_log_curve_and_samples(
+def test_an_interruption_leaves_no_trace_in_log_and_samples(
     settings, go, home, monkeypatch
 ):
     """Stopped between two checkpoints, after what further steps log and draw."""

@@ -32,7 +32,7 @@ def weights(run: Path, cell: str) -> torch.Tensor:
 
 
 @pytest.mark.nightly
-def test_a_shared_map_decodes_a_subject_left_out_and_fine_tuning_continues_it(
+def test_a_shared_map_decodes_new_subjects_and_can_be_fine_tuned(
     go, small, world, runs
 ):
     three, encoders = (
@@ -167,7 +167,7 @@ def test_a_closed_form_is_measured_on_what_it_held_out(
     assert len(ranks) == 24 and ended == [(1, [])]
 
 
-def test_a_closed_form_that_begins_with_no_weights_takes_no_start(
+def test_a_closed_form_that_cannot_continue_refuses_a_start(
     cell: tuple[Layout, CellData],
 ) -> None:
     layout, data = cell

@@ -101,7 +101,7 @@ TRAINING = (
 """With a router, MMD, positives, smoothing, a template, segments and two stages."""
 
 
-def test_a_training_is_the_same_whatever_is_tested_and_whoever_is_left_out(
+def test_a_training_does_not_depend_on_tests_or_left_out_people(
     tmp_path: Path, go: Go
 ) -> None:
     """The test split has other signals and no targets, the left-out subject other

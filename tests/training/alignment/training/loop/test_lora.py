@@ -57,7 +57,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, go: Go) -> dict[str, Any]:
     return {"home": home, **runs}
 
 
-def test_a_model_with_an_adapter_starts_from_the_same_weights_and_it_learns(
+def test_a_model_with_an_adapter_keeps_its_start_and_learns(
     results: dict[str, Any],
 ) -> None:
     models = {
@@ -77,7 +77,7 @@ def test_a_model_with_an_adapter_starts_from_the_same_weights_and_it_learns(
         assert moved and min(moved) > 0
 
 
-def test_each_cell_has_a_gallery_of_its_own_of_the_pictures_of_the_store_alone(
+def test_each_cell_has_its_own_gallery_of_the_stores_pictures(
     results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BRAINHIVE_HOME", str(results["home"]))

@@ -44,7 +44,7 @@ def kept(share: float) -> set[int]:
     return set(found.tolist())
 
 
-def test_a_share_is_whole_pictures_of_both_kinds_and_part_of_every_larger_share():
+def test_a_share_has_whole_pictures_and_is_part_of_larger_shares():
     shares = [kept(share) for share in (0.01, 0.1, 0.5, 1.0)]
 
     # 1 % of 180 is 2, and 1 of the 20 held out

@@ -3,7 +3,7 @@
 from brainhive_cli.training.alignment.training import training_data
 
 
-def test_test_signals_that_select_an_epoch_are_those_of_who_is_left_out(
+def test_an_epoch_is_selected_on_test_signals_of_left_out_people(
     go, small, world, runs, monkeypatch
 ):
     opened = []
