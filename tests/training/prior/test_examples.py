@@ -1,4 +1,4 @@
-"""The order of a prior's examples, their share of a process, and who decodes them."""
+"""Order of a prior's examples, share of a process, and decoding."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ LAUNCH = Launch(0, 1, torch.device("cpu"))
 
 
 def pictures_of(count: int = 10, **changes: Any) -> PriorExamples:
-    """Pictures of which those from 3 on are learned, without any file."""
+    """Make pictures without files. Rows from 3 on are for training."""
     images: Any = [None] * count
     view: Any = None
     made = PriorExamples(images, Targets({}), np.arange(3, count), np.arange(3), view)  # type: ignore[arg-type]
@@ -28,7 +28,7 @@ def pictures_of(count: int = 10, **changes: Any) -> PriorExamples:
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Read no picture; the calls that would."""
+    """List the calls that would read pictures, without reading."""
     calls = list[Any]()
 
     def load(read: Any, count: int, order: Any, workers: int, launch: Launch) -> Any:
@@ -41,7 +41,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def rows_of(launch: Launch = LAUNCH, **changes: Any) -> list[tuple[int, ...]]:
-    """Step, positions and rows of each batch."""
+    """List step, positions and rows of each batch."""
     settings = {"steps": range(5), "size": 3, "passes": 2, "seed": 4, "workers": 0}
     drawn = load_examples(pictures_of(), **{**settings, **changes}, launch=launch)
     return [(batch.step, *batch.positions, *batch.rows.tolist()) for batch in drawn]

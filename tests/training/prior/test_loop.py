@@ -1,4 +1,4 @@
-"""The loop of a prior's training: its checkpoints, its log, and when it stops."""
+"""Loop of a prior's training: checkpoints, log and stop."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ HERE = Launch(0, 1, torch.device("cpu"))
 
 
 class Prior(nn.Module):
-    """One number that learns."""
+    """Prior with a single weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Prior(nn.Module):
 
 
 class Small(Training):
-    """A training whose loss is the number times that of its step."""
+    """Training whose loss is a fixed number for each step."""
 
     losses = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
@@ -43,7 +43,7 @@ class Small(Training):
 
 @pytest.fixture
 def begin(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Begin a training of six steps of four pictures in passes, without a generator."""
+    """Begin a training of six steps of four pictures, without a generator."""
     monkeypatch.setattr(loop, "embed_empty_prompt", lambda *_: None)
     monkeypatch.setattr(loop, "count_decoders", lambda *_: 0)
 

@@ -1,4 +1,4 @@
-"""Keys of a prior's recipe that contradict each other, and what a generator needs."""
+"""Keys of train-prior that contradict each other."""
 
 from types import SimpleNamespace
 from typing import Any

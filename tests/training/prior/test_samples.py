@@ -1,4 +1,4 @@
-"""What is drawn while a prior learns, and how it is measured."""
+"""Samples and metrics of a prior's training."""
 
 import json
 
@@ -102,7 +102,7 @@ def test_a_wrong_name_of_a_metric_is_refused_before_training(settings, go, home)
 
 @pytest.fixture
 def many(tmp_path):
-    """A hundred pictures, of which twenty may be kept."""
+    """Make a hundred pictures, of which twenty may be held out."""
     from tests.worlds.command_fixtures import paint
 
     return paint(tmp_path / "many", concepts=10, each=10)

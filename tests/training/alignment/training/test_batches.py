@@ -1,6 +1,4 @@
-"""What a step learns from: micro-batches, epochs of trials, and alternatives chosen by
-feedback.
-"""
+"""Training batches, epochs, held-out pictures and ranks."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +47,7 @@ WIDTHS = {1: 3, 4: 5, 7: 4}
 
 
 def voxels(subject: int, repetitions: int = 1) -> Trials:
-    """Signals [N, V, 1] that say whose they are and of which stimulus."""
+    """Make signals [N, V, 1] whose values tell subject and stimulus."""
     pictures, width = np.arange(PICTURES), WIDTHS[subject]
     averages = (
         np.repeat(100.0 * subject + pictures, width)
@@ -134,9 +132,7 @@ def test_subjects_with_different_signals_do_not_train_together() -> None:
 
 
 def of_subjects(count: int, repetitions: int = 3) -> CellData:
-    """Single trials of subjects of several widths, the last of whom saw half of the
-    pictures.
-    """
+    """Make single trials of subjects of several widths. The last saw half the pictures."""
     trials = [
         replace(voxels([*WIDTHS][place % 3], repetitions), subject=place + 1)
         for place in range(count)
@@ -149,8 +145,8 @@ def of_subjects(count: int, repetitions: int = 3) -> CellData:
 
 
 def test_an_epoch_has_mindeye2s_steps_with_balanced_subjects() -> None:
-    """Source: Train.py of MindEye2: (750 * 40) // 42 of seven subjects, (750 *
-    num_sessions) // 24 of one.
+    """Source: Train.py of MindEye2, (750 * 40) // 42 steps for seven subjects, (750 *
+    num_sessions) // 24 for a single subject.
     """
     for recipe, subjects, steps, share in (
         ("papers/mindeye2", 7, 714, 6),  # 42 a step, 30,000 trials an epoch
@@ -240,7 +236,7 @@ def test_the_gallery_is_the_level_that_the_recipe_names() -> None:
 
 
 def ragged(subject: int, seed: int, width: int) -> Trials:
-    """Five pictures in up to three trials; what is absent is not finite."""
+    """Make five pictures with up to three trials. Absent trials are not finite."""
     random = np.random.default_rng(seed)
     counts = random.integers(1, 4, 5)
     signal = random.normal(size=(5, 3, width, 2)).astype(np.float32)
@@ -294,8 +290,8 @@ def test_rows_of_a_bank_are_the_signals_of_their_subject(
 def known_pictures(
     copies: dict[int, int], distances: dict[int, int] | None = None
 ) -> np.ndarray:
-    """What 12 pictures are known by: random digests and hashes, but those of copies,
-    whose hashes may differ in some bits.
+    """Make random digests and hashes of 12 pictures. Hashes of copies differ in few
+    bits.
     """
     random = np.random.default_rng(0)
     pixels = random.integers(1, 2**63, (12, 25), dtype=np.uint64)
@@ -366,7 +362,7 @@ def test_signals_lie_in_memory_unless_they_are_mapped() -> None:
 
 
 def test_the_held_out_of_a_share_are_the_same_in_every_version() -> None:
-    """Runs are compared on what validates them, so its choice must not change."""
+    """Runs of different versions must have the same validation pictures."""
     by_concept = choose_held_out([f"c{row % 7}" for row in range(21)], 0.3)
     by_picture = choose_held_out(["same"] * 21, 0.3, by="pictures")
 
@@ -622,7 +618,7 @@ def model_and_data() -> tuple[Aligner, CellData]:
 def rank_slowly(
     model: Aligner, data: CellData, trials: Trials, index: int | None, rows: Any
 ) -> list[int]:
-    """Rank by the cosine with each picture that one of the rows shows."""
+    """Rank by the cosine with each picture that some row shows."""
     shown = sorted({int(trials.stimulus[row]) for row in rows})
     ranks = []
     with torch.no_grad():

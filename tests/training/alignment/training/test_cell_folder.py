@@ -1,4 +1,4 @@
-"""Files that the training of a cell keeps in the folder of its run."""
+"""Files that the training of a cell writes."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Weights that a model begins with."""
+"""Weights from which a model starts."""
 
 import json
 from dataclasses import replace
@@ -80,7 +80,7 @@ def test_initial_weights_are_those_that_were_recorded(
 
 
 def sensors_model(subjects: tuple[int, ...], seed: int = 0, **more: Any) -> Aligner:
-    """A model with a matrix of channels for each person."""
+    """Make a model with a matrix of channels for each person."""
     torch.manual_seed(seed)
     spec = replace(spec_of(("Oz", "Pz"), 5, subjects), **more)
     layer = "linear" if subjects else "none"
@@ -94,7 +94,7 @@ def sensors_model(subjects: tuple[int, ...], seed: int = 0, **more: Any) -> Alig
 def voxels_model(
     subjects: tuple[int, ...], widths: tuple[int, ...], seed: int = 0, **more: Any
 ) -> Aligner:
-    """A model with a ridge of each person's voxels."""
+    """Make a model with a ridge of voxels for each person."""
     torch.manual_seed(seed)
     backbone = {"kind": "mindeye2", "hidden": 8, "blocks": 1}
     heads = {"image": Head((3, 5), "e")}

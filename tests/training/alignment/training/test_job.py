@@ -1,6 +1,4 @@
-"""The job of train-align: the recipe is resolved once, and does not travel through the
-package.
-"""
+"""Job of train-align."""
 
 from typing import Any
 
@@ -90,7 +88,7 @@ HELD_OUT = ANIMALS | {"holdout": {"by": "runs", "folds": 2}}
 
 
 def store(subject: int, sessions: int | None = None, runs: int = 2) -> None:
-    """Write 12 trials of a person, with their sessions or none."""
+    """Store 12 trials of a person, with or without sessions."""
     signal = np.random.default_rng(subject).normal(size=(12, 3, 20))
     more = {} if sessions is None else {"session": np.arange(12) * sessions // 12}
     run = np.arange(12) * runs // 12

@@ -1,6 +1,4 @@
-"""The training of one cell, in stages and without, on random signals that hold their
-picture's embedding.
-"""
+"""Training of a cell on random signals that contain the embedding of their picture."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -63,7 +61,7 @@ def embedding() -> np.ndarray:
 def train(
     tmp_path: Path,
 ) -> Callable[..., tuple[Weights, Measurements, list[dict[str, Any]]]]:
-    """Train a cell in a folder of its own: weights, metrics and events."""
+    """Train a cell in its own folder. Return weights, metrics and events."""
 
     def go(
         data: CellData, folder: str = "run", loss: Any = "clip", **knobs: Any
@@ -104,7 +102,7 @@ def is_same(one: Weights, other: Weights) -> bool:
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """Press Ctrl-C after so many steps."""
+    """Raise KeyboardInterrupt after some steps."""
     step, steps = Learner.step, []
 
     def pressed(learner: Learner) -> None:
@@ -289,9 +287,7 @@ def test_each_trial_is_a_sample_of_its_own(embedding):
 
 
 def _resume_in_two(launch: Launch, folder: Path) -> None:
-    """In two processes: train a cell whole, and another that both of them leave in an
-    epoch and take up.
-    """
+    """Train a cell in two processes, without and with an interruption."""
     data = data_of(
         np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32), 2
     )
@@ -380,7 +376,7 @@ def trained(
 
 
 def rates(stage: Stage, steps: int) -> list[float]:
-    """Learning rate of every step."""
+    """List the learning rate of each step."""
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], stage.lr)
     schedule, found = make_lr_scheduler(optimizer, stage, steps), []
     for _ in range(stage.epochs * steps):
@@ -392,9 +388,8 @@ def rates(stage: Stage, steps: int) -> list[float]:
 
 @pytest.mark.nightly
 def test_one_cycle_equals_neurons_learning_rates(golden: Path):
-    """Golden values: warm-up of two epochs, peak over 25 at first, over 25,000 at last.
-
-    The file has the epochs of the second training; the first has 30.
+    """The golden file has the epochs of the second training. The first has 30, with a
+    warm-up of two, a first rate of peak / 25, and a last of peak / 25,000.
     """
     path = golden / "neurons" / "schedules.safetensors"
     reference = load_file(path)
@@ -512,7 +507,7 @@ def test_stages_replace_the_learning_rate_of_their_recipe(tmp_path: Path):
 
 
 def test_one_cycle_moves_the_first_beta_as_torch_does():
-    """Source: OneCycleLR's default, which MindEye1, MindEye2 and NEURONS train with."""
+    """Source: default of OneCycleLR, with which MindEye1, MindEye2 and NEURONS train."""
     stage = {"epochs": 10, "lr": 1e-3, "schedule": "one_cycle", "warmup_epochs": 3}
     learner = learner_of(torch.nn.Linear(1, 1), stages=[Stage(**stage)])
     betas = []
@@ -559,7 +554,7 @@ def test_keys_of_stages_that_act_on_nothing_are_refused(
 
 
 def test_a_pull_moves_weights_by_its_share_of_the_learning_rate(data):
-    """The first step of a warm-up over two of six steps has half of the peak rate."""
+    """The first step of a warm-up over two steps has half of the peak rate."""
     torch.manual_seed(7)
     start = Aligner(layout_of(data))
     stages = [
@@ -604,9 +599,7 @@ def test_a_pull_moves_weights_by_its_share_of_the_learning_rate(data):
 def test_a_training_killed_in_a_later_stage_resumes_exactly(
     data, tmp_path, monkeypatch
 ):
-    """Starts from a part, so that a later stage pulls to weights that the training
-    itself has learned.
-    """
+    """It starts from a module, and a later stage pulls to learned weights."""
     trained(data, tmp_path / "first", STAGES[:1])
     start = {"backbone": tmp_path / "first" / "cells" / "cell" / "model"}
     data = CellData(
@@ -633,7 +626,7 @@ REFERENCE_KINDS = ["brain_mlp", "brain_projection", "ts_conv", "nice", "atm", "e
 
 
 def long(kind: str) -> Layout:
-    """A layout whose signals are long enough for convolutions."""
+    """Make a layout whose signals are long enough for convolutions."""
     layout = layout_of(data_of(EMBEDDING), kind)
     return replace(
         layout,
@@ -704,15 +697,15 @@ def test_reference_weights_and_decay_are_as_in_transformers():
 
 
 def learner_of(model: torch.nn.Module, **knobs: Any) -> Learner:
-    """A learner of a model in its first stage, of which an epoch has one step."""
+    """Make a learner in its first stage, with one step in an epoch."""
     learner = Learner(model, torch.nn.ModuleList(), Train(**knobs), 1)
     learner.enter_stage()
     return learner
 
 
 def test_not_biases_is_what_mindeyes_trainings_leave_out():
-    """Source: `no_decay` of Train.py of MindEye1 and MindEye2; no parameter of theirs
-    is named LayerNorm, and MindEye2 decays all of its ridges.
+    """Source: `no_decay` of Train.py of MindEye1 and MindEye2. None of their parameters
+    is named LayerNorm, and all ridges of MindEye2 decay.
     """
     brain = {"kind": "mindeye2", "hidden": 4}
     prior = {

@@ -1,4 +1,4 @@
-"""The objective: which terms are computed on what, and what their losses learned."""
+"""Weighted sum of loss terms."""
 
 import math
 from typing import Any
@@ -77,7 +77,7 @@ def test_a_step_in_which_no_term_counts_learns_nothing() -> None:
 
 
 class Odd(nn.Module):
-    """A loss that returns anything."""
+    """Loss that returns any value."""
 
     def __init__(self, value: Any) -> None:
         super().__init__()

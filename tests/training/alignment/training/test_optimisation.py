@@ -1,4 +1,4 @@
-"""Schedules, moving averages, groups and the selected epoch of an optimisation."""
+"""Schedules, moving averages, parameter groups and selection of an epoch."""
 
 import copy
 from pathlib import Path
@@ -22,7 +22,7 @@ def optimizer_of(lr: float = 0.5) -> torch.optim.SGD:
 
 
 def rates(optimizer: Any, schedule: Any, steps: int) -> list[float]:
-    """Learning rate of every step."""
+    """List the learning rate of each step."""
     found = []
     for _ in range(steps):
         found.append(optimizer.param_groups[0]["lr"])
@@ -81,7 +81,7 @@ def learner_of(model: torch.nn.Module, steps: int = 1, **knobs: Any) -> Learner:
 
 
 def test_the_moving_average_forgets_its_start_and_ends_its_ramp() -> None:
-    """Source: TensorFlow's ExponentialMovingAverage: min(decay, (1 + n) / (10 + n))."""
+    """Source: ExponentialMovingAverage of TensorFlow, min(decay, (1 + n) / (10 + n))."""
     model = torch.nn.Linear(1, 1, bias=False)
     learner = learner_of(model, 40, ema=0.6, epochs=1)
     (averaged,) = learner.scored_modules.parameters()

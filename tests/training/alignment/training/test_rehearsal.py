@@ -1,6 +1,4 @@
-"""One step of each cell by shapes alone: what a training would refuse is refused before
-anything is made, and what it can do is not.
-"""
+"""Rehearsal of a training step, which raises the errors of the training."""
 
 import os
 from collections.abc import Iterator
@@ -61,7 +59,7 @@ def dataset_of(dataset: dict[str, Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """Twelve pictures of a home with two embeddings, and who saw them."""
+    """Store twelve pictures with two embeddings, and the trials of people."""
     home = tmp_path_factory.mktemp("rehearsed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(home))

@@ -1,6 +1,4 @@
-"""Embeddings and latents that a prior learns from: of stores, or made as they are
-needed.
-"""
+"""Embeddings and latents of a prior's training, stored or computed when needed."""
 
 import shutil
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""The options of train-prior: each does what its name says, and those that make it the
-reference's.
-"""
+"""Options of train-prior."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +35,7 @@ def trained(training: Training, folder: RunFolder) -> PriorLearner:
 
 
 def gradients(learner: PriorLearner) -> list[torch.Tensor]:
-    """What the optimiser has seen in its first step, up to a factor."""
+    """Return the gradients of the first step, up to a factor."""
     return [
         learner.optimizer.state[parameter]["exp_avg"]
         for parameter in learner.parameters
@@ -45,7 +43,7 @@ def gradients(learner: PriorLearner) -> list[torch.Tensor]:
 
 
 def many(count: int) -> PictureBatch:
-    """A batch of which only the places in the step matter."""
+    """Make a batch with only the positions in the step."""
     empty = torch.empty(0)
     return PictureBatch(
         np.arange(count), empty, empty, {}, step=3, positions=tuple(range(count))
@@ -56,7 +54,7 @@ def many(count: int) -> PictureBatch:
 def test_accumulated_passes_have_the_gradient_of_one_large_batch(
     settings, begun, tmp_path
 ):
-    """Of 10 pictures to learn: 4 + 3 + 3."""
+    """The 10 pictures are divided into 4 + 3 + 3."""
     settings = (*settings, "train.steps=1")
     one = trained(begun(*settings, "train.batch_size=10"), RunFolder(tmp_path / "one"))
     passes = begun(*settings, "train.batch_size=4", "train.accumulate=3")
@@ -138,7 +136,7 @@ KEYS = ("resize=bilinear", "crop_ids=original", "posterior=sample")
 
 @pytest.fixture
 def large(pictures: Path) -> Path:
-    """The folder of pictures, of which each is large and wide."""
+    """Make the folder of large and wide pictures."""
     for file in sorted(pictures.rglob("*.png")):
         Image.open(file).resize((75, 51), Image.Resampling.BICUBIC).save(file)
     return pictures
@@ -224,7 +222,7 @@ def test_posterior_samples_depend_on_step_and_position_only(settings, begun):
 
 @pytest.mark.nightly
 def test_weights_in_bf16_lose_most_steps_of_the_optimiser(settings, begun, tmp_path):
-    """As BrainHiVE trains: no copy in float32, so that small steps round to nothing."""
+    """As in BrainHiVE, there is no float32 copy, so small steps are rounded away."""
     settings = (*settings, "train.precision=bf16", "train.lr=1e-4", "train.steps=3")
     moved = {}
     for weights in ("fp32", "bf16"):

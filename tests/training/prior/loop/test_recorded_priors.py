@@ -1,4 +1,4 @@
-"""Losses, latents and weights of small priors beside those that were recorded."""
+"""Losses, latents and weights of small priors, compared with recorded values."""
 
 from pathlib import Path
 from typing import Any

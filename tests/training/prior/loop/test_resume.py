@@ -1,6 +1,4 @@
-"""An interrupted prior training, started again, ends as one that was not
-interrupted.
-"""
+"""Training of a prior that resumes after an interruption."""
 
 import json
 from pathlib import Path
@@ -26,7 +24,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def test_an_interruption_leaves_no_trace_in_log_and_samples(
     settings, go, home, monkeypatch
 ):
-    """Stopped between two checkpoints, after what further steps log and draw."""
+    """It stops between two checkpoints, after further steps were logged and drawn."""
     settings = (
         *settings,
         "train.steps=11",
@@ -69,7 +67,7 @@ def test_an_interruption_leaves_no_trace_in_log_and_samples(
 
 
 def events(run: Path) -> list[dict[str, object]]:
-    """Read the log, but for the clock's time."""
+    """Read the log without times."""
     lines = (run / "log.jsonl").read_text().splitlines()
     return [
         {key: value for key, value in json.loads(line).items() if key != "time"}
@@ -78,7 +76,7 @@ def events(run: Path) -> list[dict[str, object]]:
 
 
 def drawn(run: Path) -> dict[str, bytes]:
-    """Read the pictures of samples, and what pages are drawn from, as the curve."""
+    """Read the samples, and the data of figures such as the curve."""
     files = [
         path
         for name in ("samples", "artifacts")

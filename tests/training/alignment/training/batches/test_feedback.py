@@ -1,4 +1,4 @@
-"""Feedback that chooses a target for each trial, against UBP's own values."""
+"""Choice of a target for each sample, against values of UBP's code."""
 
 from pathlib import Path
 

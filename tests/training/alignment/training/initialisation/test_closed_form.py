@@ -1,6 +1,4 @@
-"""Brain models that are fitted in closed form: what they start from, and a subject
-decoded by others' map.
-"""
+"""Backbones with a closed form: their starts, and new subjects."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -80,9 +78,7 @@ def test_a_shared_map_decodes_new_subjects_and_can_be_fine_tuned(
 
 @pytest.fixture
 def cell() -> tuple[Layout, CellData]:
-    """Two subjects, the second of whom saw few pictures, and some that have no
-    target.
-    """
+    """Make data of two subjects. The second saw few pictures, some without a target."""
     random = np.random.default_rng(0)
     embedding = random.normal(size=(PICTURES, 8)).astype(np.float32)
     data = data_of(embedding, 2)

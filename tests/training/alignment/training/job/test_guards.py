@@ -1,6 +1,4 @@
-"""No part lets a test leak: whatever the test split, the left-out subject, or the order
-of pictures is.
-"""
+"""Guards against leaks from test data into training."""
 
 import json
 from dataclasses import replace
@@ -21,9 +19,7 @@ FUSERS = [kind for kind in parts.list_kinds("fusers") if kind != "heads"]
 
 
 def aligner_of(fuser: str, backbone: str = "linear") -> Aligner:
-    """A model of three encoders and two subjects whose every weight is drawn, biases of
-    subjects too.
-    """
+    """Make a model of three encoders and two subjects with random weights."""
     configs = {
         shelf: parts.load(shelf, kind).TINY
         for shelf, kind in (("fusers", fuser), ("backbones", backbone))
@@ -47,9 +43,7 @@ def aligner_of(fuser: str, backbone: str = "linear") -> Aligner:
 
 
 def test_a_picture_has_one_token_in_any_batch_and_for_any_signal() -> None:
-    """Else the gallery's statistics, its order, or the subject would tell which picture
-    was seen.
-    """
+    """Otherwise the batch or the subject would reveal the seen picture."""
     for kind in FUSERS:
         model = aligner_of(fuser=kind)
         gallery = {key: torch.randn(12, 6) for key in model.layout.dims}
@@ -104,9 +98,7 @@ TRAINING = (
 def test_a_training_does_not_depend_on_tests_or_left_out_people(
     tmp_path: Path, go: Go
 ) -> None:
-    """The test split has other signals and no targets, the left-out subject other
-    recordings altogether.
-    """
+    """Test signals, test targets and recordings of the left-out subject are changed."""
     with at_home(tmp_path) as home:
         go("embed", *WORLD, ENCODERS, "splits=train")
         weights = []

@@ -1,6 +1,4 @@
-"""Encoders that learn with a brain model: from the same start, and each cell with a
-gallery of its own.
-"""
+"""Encoders that learn with a brain model."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -45,7 +43,7 @@ LORA = (
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory, go: Go) -> dict[str, Any]:
-    """A frozen training and one with LoRA, and the home that they lie in."""
+    """Train a frozen model and one with LoRA. Also return their home."""
     with pytest.MonkeyPatch.context() as patch:
         home = tmp_path_factory.mktemp("lora")
         patch.setenv("BRAINHIVE_HOME", str(home))

@@ -1,4 +1,4 @@
-"""Losses, ranks and weights of small trainings beside those that were recorded."""
+"""Losses, ranks and weights of small trainings, compared with recorded values."""
 
 import json
 from dataclasses import replace
@@ -36,9 +36,7 @@ EMBEDDING = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float3
 
 
 def person(subject: int, count: int) -> Trials:
-    """Up to three trials of some pictures, in an order of the subject's own; one row
-    shows nothing.
-    """
+    """Make up to three trials of some pictures in random order. A row has no picture."""
     random = np.random.default_rng(subject)
     stimulus = random.permutation(PICTURES)[:count]
     clean = EMBEDDING[stimulus] @ np.random.default_rng(9).normal(size=(8, 24))
@@ -56,7 +54,7 @@ def person(subject: int, count: int) -> Trials:
 
 
 def cell_of(**changes: Any) -> CellData:
-    """Data of subjects 2 and 4, with three targets of each picture."""
+    """Make data of subjects 2 and 4, with three targets of each picture."""
     held_out = np.random.default_rng(3).random(PICTURES) < 0.3
     targets = targets_of(
         {"e": torch.from_numpy(EMBEDDING)}, [-EMBEDDING, EMBEDDING[::-1].copy()]
@@ -69,7 +67,7 @@ def cell_of(**changes: Any) -> CellData:
 
 
 def layout_of(**changes: Any) -> Layout:
-    """A fused token and a head of the embedding itself."""
+    """Make a layout with a fused token and a head of an embedding."""
     spec = spec_of(CHANNELS, SAMPLES, (2, 4))
     fuser = {"kind": "fusion_encoder", "intermediate_size": 16}
     layout = Layout(

@@ -1,6 +1,4 @@
-"""Fine-tuning goes on from a model that never saw the subject, with a share of its
-data.
-"""
+"""Fine-tuning of a model to a new subject, with a share of its data."""
 
 import itertools
 from pathlib import Path
@@ -21,14 +19,12 @@ THREE = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
 
 @pytest.fixture
 def here(world: Path, tmp_path: Path) -> str:
-    """An override that gives this test runs of its own."""
+    """Return an override with a folder of runs for this test."""
     return f"paths.runs={tmp_path / 'runs'}"
 
 
 def kept(share: float) -> set[int]:
-    """Train on subject 1's trials of a share: two trials a picture, of pictures of
-    which 20 are held out.
-    """
+    """Take a share of trials with two trials a picture, where 20 pictures are held out."""
     pictures = np.repeat(np.random.default_rng(1).permutation(200), 2)
     signal = np.broadcast_to(pictures[:, None, None], (400, 2, 3)).astype(np.float32)
     trials = take_share(
@@ -57,8 +53,8 @@ def test_a_share_has_whole_pictures_and_is_part_of_larger_shares():
 
 
 def recorded_in_sessions() -> Trials:
-    """Three pictures, up to three repetitions; a signal says in which session it was
-    recorded, from 1.
+    """Make three pictures with up to three repetitions, whose signals are the number of
+    the session.
     """
     sessions = np.array([[2, 0, 0], [1, 2, -1], [1, 0, -1], [2, -1, -1]], np.int8)
     single = np.broadcast_to(sessions[..., None, None] + 1, (4, 3, 5, 1)).astype(

@@ -1,4 +1,4 @@
-"""Which signals select the epoch of a training."""
+"""Signals that select the epoch of a training."""
 
 from brainhive_cli.training.alignment.training import training_data
 

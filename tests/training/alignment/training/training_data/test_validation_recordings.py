@@ -1,4 +1,4 @@
-"""Sessions that select the epoch are not learned from."""
+"""Sessions that are held out to select the epoch."""
 
 from dataclasses import replace
 
