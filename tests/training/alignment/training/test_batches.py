@@ -132,7 +132,7 @@ def test_subjects_with_different_signals_do_not_train_together() -> None:
 
 
 def of_subjects(count: int, repetitions: int = 3) -> CellData:
-    """Make single trials of subjects of several widths. The last saw half the pictures."""
+    """Make trials of subjects of different widths, the last with half the pictures."""
     trials = [
         replace(voxels([*WIDTHS][place % 3], repetitions), subject=place + 1)
         for place in range(count)

@@ -507,7 +507,7 @@ def test_stages_replace_the_learning_rate_of_their_recipe(tmp_path: Path):
 
 
 def test_one_cycle_moves_the_first_beta_as_torch_does():
-    """Source: default of OneCycleLR, with which MindEye1, MindEye2 and NEURONS train."""
+    """Source: OneCycleLR, with which MindEye1, MindEye2 and NEURONS train."""
     stage = {"epochs": 10, "lr": 1e-3, "schedule": "one_cycle", "warmup_epochs": 3}
     learner = learner_of(torch.nn.Linear(1, 1), stages=[Stage(**stage)])
     betas = []

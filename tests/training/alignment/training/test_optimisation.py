@@ -81,7 +81,7 @@ def learner_of(model: torch.nn.Module, steps: int = 1, **knobs: Any) -> Learner:
 
 
 def test_the_moving_average_forgets_its_start_and_ends_its_ramp() -> None:
-    """Source: ExponentialMovingAverage of TensorFlow, min(decay, (1 + n) / (10 + n))."""
+    """Source: TensorFlow ExponentialMovingAverage: min(decay, (1 + n) / (10 + n))."""
     model = torch.nn.Linear(1, 1, bias=False)
     learner = learner_of(model, 40, ema=0.6, epochs=1)
     (averaged,) = learner.scored_modules.parameters()

@@ -24,7 +24,7 @@ def here(world: Path, tmp_path: Path) -> str:
 
 
 def kept(share: float) -> set[int]:
-    """Take a share of trials with two trials a picture, where 20 pictures are held out."""
+    """Take a share of trials, two for each picture, where 20 pictures are held out."""
     pictures = np.repeat(np.random.default_rng(1).permutation(200), 2)
     signal = np.broadcast_to(pictures[:, None, None], (400, 2, 3)).astype(np.float32)
     trials = take_share(
