@@ -36,7 +36,7 @@ EMBEDDING = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float3
 
 
 def person(subject: int, count: int) -> Trials:
-    """Make up to three trials of pictures in random order, and a row without picture."""
+    """Make up to three trials of pictures in random order. A row has no picture."""
     random = np.random.default_rng(subject)
     stimulus = random.permutation(PICTURES)[:count]
     clean = EMBEDDING[stimulus] @ np.random.default_rng(9).normal(size=(8, 24))
