@@ -166,8 +166,8 @@ def learn(
     """Predict heads in a training step.
 
     Returns:
-        Predictions by name, and targets that replace the given ones. By default no
-        target is replaced.
+        Predictions by name, and targets that replace the given ones. The second dict is
+        empty if the backbone has no `learn`.
 
     Raises:
         BrainhiveError: if the backbone's `learn` does not return two dicts.

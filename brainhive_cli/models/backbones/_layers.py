@@ -111,7 +111,7 @@ def map_by_subject(
     Args:
         kind: Kind of the backbone, for errors.
         signal: Signals [B, ...].
-        subject_index: Index [B] of each signal's subject in `maps`. None is a new
+        subject_index: Index [B] of each signal's subject in `maps`, or None for a new
             subject.
         maps: Function of each subject, from [B, ...] to [B, H].
 

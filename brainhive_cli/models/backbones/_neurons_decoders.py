@@ -145,7 +145,7 @@ def make_video_decoder(
 ) -> nn.ModuleDict:
     """Make the layers from feature maps of frames to larger features.
 
-    All blocks but the last double height and width. Names are those of diffusers.
+    All blocks but the last double height and width. Modules have diffusers' names.
 
     Args:
         n_maps: Channels of the feature maps.
@@ -264,7 +264,7 @@ def _make_attention(width: int, groups: int) -> Attention:
 class CaptionHead(nn.Module):
     """GPT-2 that writes captions for text vectors.
 
-    The token ids are those of CLIP.
+    It has CLIP's token ids.
 
     Args:
         config: Settings of `neurons`.

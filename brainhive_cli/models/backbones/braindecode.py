@@ -94,7 +94,7 @@ class Config(BackboneConfig):
     channels: tuple[str, ...] = Field(
         (),
         description=(
-            "Channels of the model, with A-B for differences. Those that the signal "
+            "Channels of the model, with A-B for differences. Channels that the signal "
             "lacks are interpolated. Default: the signal's."
         ),
     )
@@ -111,7 +111,7 @@ class Config(BackboneConfig):
         description="Largest magnitude of the scaled signal. Default: no limit.",
     )
     patch_samples: PositiveInt = Field(
-        1, description="Number of samples of which a window is cut to a multiple."
+        1, description="Windows are cut to a multiple of this number of samples."
     )
 
     def build(
@@ -188,9 +188,9 @@ class FeatureEncoder(nn.Module):
     """Model of braindecode whose features are mapped to the token.
 
     Attributes:
-        channel_map: Weights [C', C] of the signal's channels in the model's channels.
-            None if they are the same.
-        resampling: Matrix [T', T] of a polyphase filter. None if the rates are equal.
+        channel_map: Weights [C', C] of the signal's channels in the model's channels,
+            or None if both have the same channels.
+        resampling: Matrix [T', T] of a polyphase filter, or None at equal rates.
         samples: Number T' of samples that the model takes.
         arguments: Further arguments of the model's `forward`.
         model: Model of braindecode, without its last layer.

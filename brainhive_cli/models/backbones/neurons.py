@@ -68,7 +68,7 @@ class Config(BackboneConfig):
         "right",
         description="right: each clip is decoded from its own frames and text. "
         "published: the clips of a batch are mixed, so that results depend on their "
-        "order, as in the reference, for its weights.",
+        "order, as in the reference and for its weights.",
     )
     frames: Size = Field(6, description="Number F of frames per clip.")
     decodes_motion: bool = Field(

@@ -36,8 +36,8 @@ TargetReader = Callable[[slice], dict[str, Tensor]]
 class Config(BackboneConfig):
     """Settings of Brain-Diffuser's ridge regression (arXiv 2303.05334).
 
-    Each subject and head has a ridge from signals to targets of any shape. Of the keys
-    of `train`, only `validation` has an effect.
+    Each subject and head has a ridge from signals to targets of any shape. Only the
+    key `validation` of `train` has an effect.
     """
 
     cites = ("hoerl1970",)
@@ -63,9 +63,10 @@ class Config(BackboneConfig):
     )
     standardise: bool = Field(
         True,
-        description="If true, scale each output to the standard deviation of its "
-        "target. Its predictions for held-out stimuli give its own deviation, or else "
-        "those for training stimuli (in Brain-Diffuser those for the test pictures).",
+        description="If true, scale each output so that its predictions have the "
+        "standard deviation of its target. The deviation is measured on held-out "
+        "stimuli if there are any, else on training stimuli. Brain-Diffuser takes the "
+        "test pictures.",
     )
 
     def citations(self) -> tuple[str, ...]:
@@ -171,7 +172,7 @@ class Ridge(nn.Module):
 
         # project the signals to components, and the targets to these, block by block
         basis, scores, singular = ridge.project(signal)  # [V, K], [N, K], [K]
-        sums = {}
+        sums = {}  # of targets, and of their squares
         for name, head in self.heads.items():
             sums[name] = torch.zeros(2, head.width, device=signal.device)
         n_outputs = sum(head.width for head in self.heads.values())
@@ -253,8 +254,8 @@ class RidgeMap(nn.Module):
 
     Args:
         width: Number V of values per signal.
-        components: Number K of components. None means no components, with weights [V,
-            outputs].
+        components: Number K of components, or None for weights [V, outputs] without
+            components.
         heads: Heads.
     """
 

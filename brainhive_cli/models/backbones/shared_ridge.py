@@ -19,7 +19,8 @@ class Config(BackboneConfig):
     """Settings of a ridge for subjects with equal sensors.
 
     W = W0 + (X^T X + alpha I)^-1 X^T (Y - X W0), where W0 is the map of the model that
-    the training starts from, or 0. Of `train`, only `validation` has another effect.
+    the training starts from, or 0. The only other key of `train` with an effect is
+    `validation`.
     """
 
     cites = ("hoerl1970",)

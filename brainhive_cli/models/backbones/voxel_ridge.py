@@ -67,8 +67,8 @@ class VoxelRidge(nn.Module):
 
         Args:
             signal: Voxels [B, V, 1]. Missing voxels of narrower subjects become zeros.
-            subject_index: Index [B] of each signal's subject. None is a new subject,
-                who gets the mean map.
+            subject_index: Index [B] of each signal's subject, or None for a new
+                subject, who gets the mean map.
 
         Returns:
             Tokens [B, D].

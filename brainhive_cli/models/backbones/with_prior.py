@@ -90,12 +90,12 @@ class Config(BackboneConfig):
 
 @runtime_checkable
 class VoxelTokenPredictor(Protocol):
-    """Brain model with tokens before their last projection, such as mindeye2."""
+    """Brain model that also returns tokens before their last projection."""
 
     def predict_with_voxel_tokens(
         self, signal: Tensor, subject_index: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return these tokens [B, S, D], and the heads by name."""
+        """Return tokens [B, S, D] before the last projection, and heads by name."""
         ...
 
 

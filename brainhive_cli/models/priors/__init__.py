@@ -100,7 +100,7 @@ def load(reference: str, **options: Any) -> Any:
     Args:
         reference: `hub:NAME`, `hub:owner/name`, `demo:name`, a folder, the name or
             import path of a kind without weights, or `KIND:…` in the form of that kind.
-        options: Options of the kind's `load`. None means the default.
+        options: Options of the kind's `load`. Options that are None have their default.
 
     Returns:
         A `Prior`.

@@ -70,7 +70,7 @@ class Identity(nn.Module):
 
     Attributes:
         condition_heads: Names of heads, by field of `Conditioning`.
-        caption_tokens: Tokenizer of captions that are token ids, or None.
+        vocabulary: Tokenizer of captions that are token ids, or None.
     """
 
     kind = KIND
@@ -82,7 +82,7 @@ class Identity(nn.Module):
         super().__init__()
         self.condition_heads = dict(config)
         del self.condition_heads["vocabulary"]
-        self.caption_tokens = (
+        self.vocabulary = (
             None if config.vocabulary is None else Vocabulary(config.vocabulary)
         )
 
@@ -115,9 +115,9 @@ class Identity(nn.Module):
         if "embeddings" in conditions and conditions["embeddings"].ndim == 2:
             conditions["embeddings"] = conditions["embeddings"][:, None]
         texts = conditions.get("texts")
-        if self.caption_tokens is not None and isinstance(texts, Tensor):
+        if self.vocabulary is not None and isinstance(texts, Tensor):
             conditions["texts"] = [
-                self.caption_tokens.decode(ids) for ids in texts.long().tolist()
+                self.vocabulary.decode(ids) for ids in texts.long().tolist()
             ]
         return Conditioning(**conditions, decoded=decoded)
 
