@@ -215,24 +215,21 @@ def make_upsampler(
     return Decoder(features, latents, block_types, channels, depth, groups)
 
 
-def make_maps_projector(
-    features: int, first: int, second: int, last: int
-) -> nn.Sequential:
+def make_maps_projector(n_maps: int, widths: tuple[int, int, int]) -> nn.Sequential:
     """Make 1 × 1 convolutions from feature maps [B, F, h, w] to maps [B, D, h, w].
 
     Args:
-        features: Number F of feature maps.
-        first: Channels after the first convolution.
-        second: Channels after the second convolution.
-        last: Channels D.
+        n_maps: Number F of feature maps.
+        widths: Channels after each of the three convolutions, the last of them D.
     """
-    # one group normalises over all channels and positions
+    width_1, width_2, width_3 = widths
+    # a single group normalises over all channels and positions
     return nn.Sequential(
-        nn.Conv2d(features, first, 1, bias=False),
-        nn.GroupNorm(1, first),
+        nn.Conv2d(n_maps, width_1, 1, bias=False),
+        nn.GroupNorm(1, width_1),
         nn.ReLU(),
-        nn.Conv2d(first, second, 1, bias=False),
-        nn.GroupNorm(1, second),
+        nn.Conv2d(width_1, width_2, 1, bias=False),
+        nn.GroupNorm(1, width_2),
         nn.ReLU(),
-        nn.Conv2d(second, last, 1),
+        nn.Conv2d(width_2, width_3, 1),
     )

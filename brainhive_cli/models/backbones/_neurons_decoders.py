@@ -81,7 +81,7 @@ class TextDrivenDecoder(nn.Module):
         self.out = nn.Linear(text_width, text_width, bias=False)
 
         # feature maps, and a decoder that enlarges them to masks and latents
-        self.maps_projector = make_maps_projector(text_width, *maps)
+        self.maps_projector = make_maps_projector(text_width, maps)
         self.dropout = Dropout(config.dropout)
         self.norm = nn.GroupNorm(1, maps[-1])
         self.video_decoder: Any = make_video_decoder(maps[-1], channels, config.groups)

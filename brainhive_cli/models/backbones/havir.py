@@ -288,7 +288,7 @@ class StructuralGenerator(nn.Module):
         self.maps_projector = None
         if _layers.MAPS in heads:
             dim = heads[_layers.MAPS].shape[-1]
-            self.maps_projector = _layers.make_maps_projector(features, dim, dim, dim)
+            self.maps_projector = _layers.make_maps_projector(features, (dim, dim, dim))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Predict `latent` [B, C, H, W] and `maps` [B, S, D] from vectors [B, H]."""

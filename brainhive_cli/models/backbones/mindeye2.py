@@ -168,7 +168,7 @@ class Backbone(nn.Module):
         if _layers.MAPS in heads:
             dim = heads[_layers.MAPS].shape[-1]
             self.b_maps_projector = _layers.make_maps_projector(
-                BLURRY_FEATURES, dim, dim, dim
+                BLURRY_FEATURES, (dim, dim, dim)
             )
 
     def mix(self, mapped: Tensor) -> Tensor:
