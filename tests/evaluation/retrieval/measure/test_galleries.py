@@ -114,13 +114,13 @@ def test_only_shown_searches_the_pictures_that_were_shown(
     shown, opened = {1: np.arange(60), 2: np.arange(30, 70)}, TrainedModel.open_trials
     monkeypatch.setattr(
         TrainedModel,
-        "trials",
+        "open_trials",
         lambda member, subject, split, **options: opened(
             member, subject, split, **options
         ).take(shown[subject]),
     )
     monkeypatch.setattr(
-        TrainedModel, "shown", lambda member, subject, split: shown[subject]
+        TrainedModel, "find_shown_rows", lambda member, subject, split: shown[subject]
     )
     given = (
         f"run={trained}",
