@@ -65,7 +65,7 @@ SIGNALS_PER_BATCH = 64
 
 @console.progress("ranking pictures by signals")
 def measure_cell(models: Models, recipe: Recipe) -> tuple[Gallery, dict[int, Scores]]:
-    """Measure a cell: encode the gallery and the signals, rank, then measure the rest.
+    """Rank the gallery for the signals of a cell, and take further measures.
 
     A control permutes the labels of a subject in the same way in all cells.
 
@@ -319,6 +319,7 @@ def encode_items(
     if interleaving.repeats:
         overlap = first_model.find_overlap(test_trials[0], split)
         if overlap:
+            # overlapping windows show a label that predicts the next
             interleaving = replace(
                 interleaving, problem=overlap.problem, follows_time=True
             )
@@ -505,7 +506,7 @@ def measure_ceiling(
     seed: int,
     parts: Tensor,
 ) -> Scores:
-    """Rank one random half of the repetitions of each picture by the other half.
+    """Rank a random half of the repetitions of each picture by the other half.
 
     Args:
         trials: Signals [N, R, C, T] of the single repetitions.
