@@ -190,7 +190,7 @@ def load_captioner(
 def list_inputs(caption: str | HeadCaption) -> list[Input]:
     """List the weights of a captioner, and its converter if there is one."""
     reference, _ = _get_reference(caption)
-    patterns = (*SMALL_FILES, WEIGHT_FILES[1])
+    patterns = SMALL_FILES + WEIGHT_FILES[1:]
     inputs = [hub.find_input(reference, (), WEIGHT_FILES, patterns)]
     if isinstance(caption, HeadCaption):
         inputs.append(find_file_input(caption.converter))

@@ -78,7 +78,8 @@ def find_folder(source: str, variant: str | None = None, *, text: bool = False) 
     Raises:
         MissingData: if the source is a file, is absent or cannot be downloaded.
     """
-    if error := find_source_error(source):
+    error = find_source_error(source)
+    if error is not None:
         raise error
     stems: Sequence[str] = ["text_encoder*/model"] if text else NETWORK_STEMS
     patterns = ["*.json", "tokenizer*/*", EMPTY_PROMPT_FILE]
@@ -121,7 +122,8 @@ def list_inputs(
     Returns:
         An input for each network. Empty for random weights.
     """
-    if error := find_source_error(source):
+    error = find_source_error(source)
+    if error is not None:
         return [Input(source, None, error)]
     if source == RANDOM:
         return []
@@ -170,16 +172,15 @@ def load_network_folder(network_class: Any, reference: str, dtype: torch.dtype) 
     Raises:
         MissingData: if the folder is absent, incomplete or damaged.
     """
-    folder = hub.folder(
-        reference, allow=["config.json", *list_weight_files(WEIGHTS_STEM)]
-    )
+    patterns = ["config.json"] + list_weight_files(WEIGHTS_STEM)
+    folder = hub.folder(reference, allow=patterns)
     read_config(folder, "")
     return load_network(
         network_class, folder, f"the network {folder}", torch_dtype=dtype
     )
 
 
-def make_scheduler(config: dict[str, Any], where: Path | str) -> Any:
+def make_scheduler(config: dict[str, Any], generator: Path | str) -> Any:
     """Make the scheduler whose class a config names.
 
     Raises:
@@ -194,8 +195,8 @@ def make_scheduler(config: dict[str, Any], where: Path | str) -> Any:
     class_name = config.get("_class_name", "")
     if class_name not in class_names:
         raise MissingData(
-            f"the scheduler of the generator {where} is of the class {class_name!r}, "
-            "which is not known here",
+            f"the scheduler of the generator {generator} is of the class "
+            f"{class_name!r}, which is not known here",
             f"known: {', '.join(sorted(class_names))}",
         )
     return getattr(diffusers, class_name).from_config(config)
@@ -229,7 +230,7 @@ def draw_components(
         )
         vae = diffusers.AutoencoderKL.from_config(architecture["vae"])
 
-    scheduler = {"_class_name": "EulerDiscreteScheduler", **architecture["scheduler"]}
+    scheduler = {"_class_name": "EulerDiscreteScheduler"} | architecture["scheduler"]
     return {
         "unet": change_dtype(unet, dtype),
         "vae": change_dtype(vae, dtype),

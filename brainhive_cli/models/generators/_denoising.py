@@ -32,7 +32,7 @@ def draw_noise(
     noises = []
     timesteps = []
     for generator in rngs:
-        noises.append(torch.randn(*shape_per_rng, generator=generator))
+        noises.append(torch.randn(shape_per_rng, generator=generator))
         timesteps.append(
             torch.randint(0, n_timesteps, shape_per_rng[:1], generator=generator)
         )

@@ -127,9 +127,9 @@ class Config(parts.Config):
                     raise
 
         # check the architecture, and draw its weights
-        where = f"the architecture of the generator {self.source}"
+        description = f"the architecture of the generator {self.source}"
         hint = "compare it with the published one"
-        with weights.reading(where, hint, RecipeError, problem="cannot be built"):
+        with weights.reading(description, hint, RecipeError, problem="cannot be built"):
             self.check_unet(architecture["unet"], "the architecture")
             components = self.draw_components(architecture, device, dtype)
             return self.assemble(components, device)
@@ -184,12 +184,12 @@ class Config(parts.Config):
         """Make the components with random weights."""
         return _components.draw_components(architecture, device, dtype)
 
-    def check_unet(self, config: dict[str, Any], where: Path | str) -> None:
+    def check_unet(self, config: dict[str, Any], source: Path | str) -> None:
         """Raise an error if the config is from a U-Net of another family."""
         embed_type = config.get("addition_embed_type")
         if embed_type != self.addition_embed_type:
             raise BrainhiveError(
-                f"the U-Net of {where} is not {self.family}'s type: "
+                f"the U-Net of {source} is not {self.family}'s type: "
                 f"addition_embed_type is {embed_type}, not {self.addition_embed_type}",
                 f"use {self.alternative}",
             )
@@ -201,7 +201,8 @@ class Config(parts.Config):
 
     def read_configs(self) -> Architecture:
         """Read the architecture of the source."""
-        if error := _components.find_source_error(self.source):
+        error = _components.find_source_error(self.source)
+        if error is not None:
             raise error
         folder = hub.folder(self.source, allow=["*/*.json"])
         architecture = {}
@@ -574,8 +575,9 @@ class LatentDiffusion:
         import diffusers
 
         pipeline_class = getattr(diffusers, class_name)
+        arguments = dict(components) | dict(self.pipeline_options)
         with console.mute_libraries():
-            pipeline = pipeline_class(**{**components, **self.pipeline_options})
+            pipeline = pipeline_class(**arguments)
         pipeline.set_progress_bar_config(disable=True)  # `on_step` reports progress
         return pipeline
 

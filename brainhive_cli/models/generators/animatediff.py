@@ -147,7 +147,7 @@ class Config(_latent_diffusion.Config):
         """List the weights of every network, with their states."""
         if self.source == RANDOM:
             return []
-        stems = (*_components.NETWORK_STEMS, TEXT_STEM)
+        stems = _components.NETWORK_STEMS + (TEXT_STEM,)
         inputs = _components.list_inputs(self.source, stems)
         for folder in (self.motion, self.sparse_control):
             if folder:
@@ -592,7 +592,7 @@ def add_motion_modules(unet: Any, motion_adapter: Any) -> Any:
 
 
 def merge_domain_adapter(
-    unet: nn.Module, state_dict: Mapping[str, Tensor], where: object
+    unet: nn.Module, state_dict: Mapping[str, Tensor], file: object
 ) -> None:
     """Add a domain adapter to the attention weights of a 2D U-Net: W += up · down.
 
@@ -611,7 +611,7 @@ def merge_domain_adapter(
         pairs.setdefault(layer, {})[match["half"]] = value
     if not pairs:
         raise MissingData(
-            f"{where} holds no to_q_lora.down.weight",
+            f"{file} holds no to_q_lora.down.weight",
             "give AnimateDiff's v3_sd15_adapter.ckpt",
         )
 
@@ -647,6 +647,6 @@ def interpolate_frames(
     weights_of_following = positions - previous
     if decimals is not None:
         weights_of_following = weights_of_following.round(decimals=decimals)
-    n_inner_axes = frames.ndim - 2
-    share = weights_of_following.to(frames).view(-1, *[1] * n_inner_axes)
+    share_shape = [n_frames] + [1] * (frames.ndim - 2)
+    share = weights_of_following.to(frames).view(share_shape)
     return frames[:, previous] * (1 - share) + frames[:, following] * share

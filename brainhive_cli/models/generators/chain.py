@@ -79,20 +79,22 @@ class ChainStage(Section):
         "are the prior's.",
     )
     resolution_px: int | None = Field(
-        None, gt=0, le=16_384, description="Height and width."
+        None, gt=0, le=16_384, description="Height and width in pixels."
     )
-    steps: int | None = Field(None, gt=0, le=10_000, description="Denoising steps.")
+    steps: int | None = Field(
+        None, gt=0, le=10_000, description="Number of denoising steps."
+    )
     guidance: float | None = Field(
-        None, ge=0, description="Classifier-free guidance scale."
+        None, ge=0, description="Scale of classifier-free guidance."
     )
     scheduler: SchedulerName = Field(
         None, description=f"One of {', '.join(SCHEDULERS)}."
     )
     negative_prompt: str | None = Field(
-        None, description="Text that guidance above 1 moves away from."
+        None, description="Text from which guidance above 1 moves away."
     )
     strength: float | None = Field(
-        None, ge=0, le=1, description="Share of the steps done from a start."
+        None, ge=0, le=1, description="Share of the denoising steps after a start."
     )
 
 

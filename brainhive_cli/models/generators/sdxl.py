@@ -127,7 +127,13 @@ class SDXL(LatentDiffusion):
     """
 
     pipeline_classes = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
-    pipeline_options = {**dict.fromkeys(TEXT_COMPONENTS), "add_watermarker": False}  # noqa: RUF012 (never changed)
+    pipeline_options = {  # noqa: RUF012 (never changed)
+        "text_encoder": None,
+        "text_encoder_2": None,
+        "tokenizer": None,
+        "tokenizer_2": None,
+        "add_watermarker": False,
+    }
     refused_conditions = ("images", "masks")
     overflows_in_float16 = True
 

@@ -107,15 +107,15 @@ class Config(_latent_diffusion.Config):
             return [Input(checkpoint.name)]
         return [checkpoint]
 
-    def check_unet(self, config: dict[str, Any], where: Path | str) -> None:
+    def check_unet(self, config: dict[str, Any], source: Path | str) -> None:
         """Raise an error if the U-Net takes pooled text, as SDXL's does."""
-        super().check_unet(config, where)
+        super().check_unet(config, source)
         # four numbers of size and crop, where SDXL has six and pooled text
         n_inputs = config.get("projection_class_embeddings_input_dim")
         n_size_inputs = 4 * config.get("addition_time_embed_dim", 0)
         if n_inputs != n_size_inputs:
             raise BrainhiveError(
-                f"the U-Net of {where} is not unCLIP's: it takes {n_inputs} numbers "
+                f"the U-Net of {source} is not unCLIP's: it takes {n_inputs} numbers "
                 f"next to tokens, not {n_size_inputs}",
                 "use generator.kind=sdxl",
             )

@@ -47,7 +47,7 @@ VAE_FILE = "vae.safetensors"
 UNCONDITIONAL_FILE = "unconditional.safetensors"
 """Files of a converted folder, which replaces the published folder."""
 CONFIG_PATTERNS = ("*/*.json", "tokenizer/*")
-SMALL_FILES = (*CONFIG_PATTERNS, UNET_FILE, VAE_FILE, UNCONDITIONAL_FILE)
+SMALL_FILES = CONFIG_PATTERNS + (UNET_FILE, VAE_FILE, UNCONDITIONAL_FILE)
 """Patterns of the files that are downloaded before the published weights."""
 N_IMAGE_TOKENS = 257
 """Number of tokens of a picture in CLIP ViT-L/14."""
@@ -193,7 +193,7 @@ class VersatileDiffusion(_latent_diffusion.StableDiffusion):
     def load_text_encoder(self) -> Callable[[str], Tensor]:
         """Return a function that embeds a text as tokens [1, S, D]."""
         folder = hub.folder(
-            self.config.source, allow=(*SMALL_FILES, f"{clip.TEXT_FOLDER}/*.bin")
+            self.config.source, allow=SMALL_FILES + (f"{clip.TEXT_FOLDER}/*.bin",)
         )
         tokenize = clip.load_tokenizer(folder)
         tower = clip.load_tower(folder, clip.TEXT_FOLDER, clip.PROJECTED_TEXT_TOWER)
@@ -345,7 +345,7 @@ def _name_conversion(source: str, folder: Path) -> str:
 
 def _require_files(folder: Path) -> None:
     """Raise an error if a published file is absent."""
-    for file in (*WEIGHT_FILES, clip.TOKENIZER_FOLDER, clip.PROCESSOR_FOLDER):
+    for file in WEIGHT_FILES + (clip.TOKENIZER_FOLDER, clip.PROCESSOR_FOLDER):
         if not (folder / file).exists():
             raise MissingData(
                 f"the generator {folder} has no {file}", "download it again"
@@ -391,11 +391,13 @@ def _convert(
         dual_unet = make_dual_unet(
             diffusers.UNet2DConditionModel.from_config(unet_config)
         )
-    state_dicts = []
+    state_dicts = {}
     for name in UNETS:
         file = published_folder / name / f"{WEIGHTS_STEMS[name]}.bin"
-        state_dicts.append(weights.read(file))
-    state_dict = _join_state_dicts(dual_unet, *state_dicts)
+        state_dicts[name] = weights.read(file)
+    state_dict = _join_state_dicts(
+        dual_unet, state_dicts["image_unet"], state_dicts["text_unet"]
+    )
     for key, value in state_dict.items():
         state_dict[key] = value.to(dtype)
     weights.fill(
