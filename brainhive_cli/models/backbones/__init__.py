@@ -102,9 +102,10 @@ def build(config: BackboneConfig, spec: SignalSpec, heads: Heads) -> nn.Module:
     """
     arguments: tuple[Any, ...] = (spec, heads)
     if not config.takes_spec:
-        channels = spec.channels
         if spec.widths and config.pads_widths:
             channels = max(spec.widths)
+        else:
+            channels = spec.channels
         dim = sum(head.width for head in heads.values())
         arguments = (channels, spec.samples, dim, len(spec.subjects))
         if config.reads_sensors:

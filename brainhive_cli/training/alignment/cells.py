@@ -68,11 +68,10 @@ def list_cells(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
             for fold in folds:
                 # subjects with few runs or sessions do not have all folds
                 fold_recordings = replace(recordings, fold=fold)
-                absent = {
-                    subject
-                    for subject in trained_on
-                    if not fold_recordings.can_fill_fold(subject)
-                }
+                absent = set()
+                for subject in trained_on:
+                    if not fold_recordings.can_fill_fold(subject):
+                        absent.add(subject)
                 training = tuple(s for s in trained_on if s not in absent)
                 test = tuple(s for s in tested_on if s not in absent)
                 if not training:

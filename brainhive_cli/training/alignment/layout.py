@@ -59,8 +59,8 @@ ATTENTION_NAMES = {
     "value": "to_v",
     "proj_attn": "to_out.0",
 }
-"""Today's names of attention weights in diffusers, keyed by those of version 0.13, with
-which MindEye1 was trained.
+"""Today's names of attention weights in diffusers, keyed by the names of version 0.13,
+with which MindEye1 was trained.
 """
 BRAIN_PREFIXES = ("ridge.", "backbone.", "clipproj.")
 PRIOR_PREFIX = "diffusion_prior."

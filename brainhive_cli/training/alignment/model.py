@@ -43,7 +43,7 @@ class Aligner(nn.Module):
 
     Args:
         layout: Architecture of the model.
-        learned: Training history of the model. By default unknown.
+        learned: Training history of the model, if it is known.
 
     Attributes:
         losses: Learned parameters of the losses, such as `0.logit_scale` of the first.
@@ -218,16 +218,17 @@ class Aligner(nn.Module):
 
         # the target that the fuser makes of the other embeddings
         unfused_keys = {head.target for head in heads.values()} - set(self.layout.dims)
-        to_fuse = {
-            key: embedding
-            for key, embedding in embeddings.items()
-            if key not in unfused_keys
-        }
+        to_fuse = {}
+        for key, embedding in embeddings.items():
+            if key not in unfused_keys:
+                to_fuse[key] = embedding
         if self.fuser is not None and to_fuse:
-            arguments = (to_fuse, subject_index) if self.takes_subjects else (to_fuse,)
-            fused_targets = {
-                head: self.fuser(*arguments) for head in self.layout.fused_heads
-            }
+            fused_targets = {}
+            for name in self.layout.fused_heads:
+                if self.takes_subjects:
+                    fused_targets[name] = self.fuser(to_fuse, subject_index)
+                else:
+                    fused_targets[name] = self.fuser(to_fuse)
             n_items = len(next(iter(to_fuse.values())))
             outputs.check_outputs(
                 fused_targets, self.layout.fused_heads, "the fuser", self.fuser, n_items

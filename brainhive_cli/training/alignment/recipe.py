@@ -160,7 +160,7 @@ def _add_closed_form_fuser(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _add_prior_encoders(fields: dict[str, Any]) -> dict[str, Any]:
-    """Set `encoders` to those of the first prior of the recipe or of its sweep."""
+    """Set `encoders` to the encoders of the first prior of the recipe or its sweep."""
     if "encoders" in fields:
         return fields
     priors = [fields.get("prior")]
@@ -491,7 +491,7 @@ class Recipe(SweptRecipe):
 
     @property
     def stored_encoders(self) -> list[EncoderConfig]:
-        """Encoders whose embeddings the training reads, those of `targets` last."""
+        """Encoders whose embeddings the training reads, with `targets` last."""
         return self.encoders + [
             config for config in self.targets.values() if config not in self.encoders
         ]

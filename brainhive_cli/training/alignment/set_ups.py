@@ -41,7 +41,7 @@ SHORT_NAMES = {"train.epochs": "epochs", "train.selection": "selection"}
 SELECTION_KEYS = {"validation": "best", "last epoch": "last", "test": "test"}
 """Value of the key `train.selection` for each selection that a model folder records."""
 PROVENANCE_KEYS = ("source", "form", "simulated", "dtype")
-"""Keys of a store's provenance that are listed with those of the preparation."""
+"""Keys of a store's provenance that are listed as keys of the preparation."""
 
 
 def describe_recipe(recipe: Recipe, holdout: Holdout) -> Fields:

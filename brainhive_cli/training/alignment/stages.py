@@ -153,7 +153,7 @@ class LoraSection(Section):
 
 
 class Train(Section):
-    """Training of each model. The defaults are those of BrainHiVE for THINGS-EEG."""
+    """Training of each model. BrainHiVE has these defaults for THINGS-EEG."""
 
     # length and start of the training
     epochs: int = Field(
@@ -192,7 +192,7 @@ class Train(Section):
     )
     init: Literal["torch", "reference"] = Field(
         "torch",
-        description="initial weights: torch's, or those of transformers' "
+        description="initial weights: from torch, or from transformers' "
         "PreTrainedModel as in BrainHiVE (normal with sd 0.02, bias 0)",
     )
     # optimiser

@@ -52,8 +52,8 @@ about the best of the demo with eight people.
 """
 LAYER_LR_FACTOR = 10
 """Factor of the learning rate of a subject layer, which is small and starts as the
-identity. Of 1, 10 and 30, it gains from 100 pictures of the demo and loses little at
-20.
+identity. Among 1, 10 and 30, it gains from 100 pictures of the demo and loses little
+at 20.
 """
 MAX_REFERENCE_TOKENS = 2000
 """Largest number of tokens of training subjects to which alignments are fitted."""
@@ -256,7 +256,7 @@ class SourceModel:
 
         Args:
             config: Config of the shelf `alignments`. It aligns the tokens of signals
-                with those of their stimuli, or with tokens of other people.
+                with the tokens of their stimuli, or of other people.
             trials: Trials of the person, not normalised.
         """
         decoder = PersonModel(self.model, self._fit_normaliser(trials))

@@ -118,7 +118,7 @@ class TrainedModel:
         run: Run or model folder of the model.
         cell: Training of the model, with the subjects of the test.
         device: Device of the model.
-        head: Head that retrieval compares. None for the model's own choice.
+        head: Head that retrieval compares, or None for the model's own choice.
         path: Folder of the model.
         recordings: Signals of the cell's fold.
         encoders: Encoders whose embeddings the model predicts.
@@ -231,7 +231,7 @@ class TrainedModel:
         """Open the embeddings of a split, keyed by encoder.
 
         Raises:
-            BrainhiveError: if they were made in another way than those of the training.
+            BrainhiveError: if the embeddings of the training were made in another way.
         """
         # cells with the same encoders share the stores
         run = self.run
@@ -311,7 +311,7 @@ class TrainedModel:
                 self.encoders, layout.dims, f"the model {self.run.folder.path}"
             )
 
-        # the stores of the compared heads, whose weights must be those of the training
+        # stores of the compared heads, made with the weights of the training
         stores = {
             name: store
             for name, store in stores.items()
@@ -354,7 +354,7 @@ class TrainedModel:
 
         Raises:
             BrainhiveError: if the encoders have other weights than in the training, or
-                the pictures are not those of the store.
+                the store has other pictures.
         """
         from brainhive_cli.data.targets.encoder_groups import group_encoders
         from brainhive_cli.data.targets.targets import make_online_targets
@@ -445,8 +445,8 @@ class TrainedModel:
         Args:
             trials: Trials from `open_trials`, of the gallery's first split.
             gallery: Candidates.
-            images: Vectors [M, D] of the candidates. By default they are computed.
-            tokens: Vectors [N, D] of the trials. By default they are computed.
+            images: Vectors [M, D] of the candidates, if they are already computed.
+            tokens: Vectors [N, D] of the trials, if they are already computed.
         """
         import torch
 
@@ -506,7 +506,7 @@ class TrainedModel:
 
     def find_interleaving(self, trials: Trials, split: str) -> Interleaving:
         """Find which of the trials [N] of a subject may exchange labels."""
-        # the order of all trials counts, with those of the training
+        # the order of all trials counts, even of training trials
         order = self.find_order(trials.subject, split)
         return order.take(np.asarray(trials.index))
 
@@ -554,7 +554,7 @@ class TrainedModel:
             split: Split of the data set.
             is_tested: If True, trials of pictures that were seen in training or
                 validation are left out, and cells with the same input share the result.
-            recording: Trials of the split in memory, instead of those of the store.
+            recording: Trials of the split in memory, instead of trials of the store.
             is_normalised: If True, normalise the trials as in the training.
 
         Raises:

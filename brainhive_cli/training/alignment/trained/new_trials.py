@@ -33,10 +33,10 @@ def read_new(
         split: Split of the pictures.
         signal: Signal, as `as_trials` takes it. An array with the size of the model's
             input needs no axes.
-        pictures: Picture of each trial. None for the names of events, if they are
+        pictures: Picture of each trial, or None to take the names of events that are
             pictures of the split.
         axes: Axes of `as_trials`, and `delay_ms` from time 0 to the picture. The
-            default delay is that of the training.
+            default delay is the delay of the training.
 
     Returns:
         Trials for `TrainedModel.open_trials`, and sentences that say how they differ

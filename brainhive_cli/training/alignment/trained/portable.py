@@ -39,13 +39,12 @@ class PortableModel(nn.Module):
 
     Args:
         aligner: Model, from which parts for targets or other subjects are removed.
-        subject: Number of the subject. Other numbers than those of training subjects
-            are new subjects.
-        normaliser: Normaliser of the subject. None if signals are not normalised.
-        channels: Names [C'] of the channels. By default those of the model, or of its
-            whitener.
-        rate_hz: Rate of the signals. By default the model's.
-        window_ms: Start and stop of the signals after stimulus onset. By default the
+        subject: Number of the subject, who is new unless a training subject has it.
+        normaliser: Normaliser of the subject, or None if signals are not normalised.
+        channels: Names [C'] of the channels. The default is the channels of the model,
+            or of its whitener.
+        rate_hz: Rate of the signals, by default the model's.
+        window_ms: Start and stop of the signals after stimulus onset, by default the
             model's.
         mapping: Treatment of channels of the model that `channels` lacks.
 

@@ -87,9 +87,9 @@ class TrainedRun:
         variant: Variant of a sweep. Empty without a sweep, and for all variants.
         paths: Folders of the signals and embeddings.
         other_dataset: Config of the data set of the test, if it is not the run's own.
-        subjects: Subjects of the test. None for those of the run, or for all of another
-            data set.
-        selected_cells: Cells to use. None for all.
+        subjects: Subjects of the test, or None for the subjects of the run or for all
+            subjects of another data set.
+        selected_cells: Cells to use, or None for all.
         sources: Training histories of other models behind the results, such as a prior,
             keyed by name.
         allows_copies: If True, copies of training pictures under other names are
@@ -668,11 +668,11 @@ def open_model(
     """Open the models that a reference names.
 
     Args:
-        reference: Reference of `find_reference`. None for the newest run on the data
+        reference: Reference of `find_reference`, or None for the newest run on the data
             set.
         paths: Folders of runs, signals and embeddings.
         dataset: Config of the data set of the test, if it is not the run's own.
-        subjects: Subjects of the test, by default those of the run.
+        subjects: Subjects of the test, by default the subjects of the run.
         copies: With `allow`, copies of training pictures under other names are tested.
         channel_mapping: Treatment of channels that recordings lack.
 
@@ -744,7 +744,7 @@ def write_training(source: str, paths: Paths, dataset: Any) -> str:
     Args:
         source: Reference of the prior.
         paths: Folders of the recipe.
-        dataset: Config of the data set. None for the data set of the prior.
+        dataset: Config of the data set, or None for the data set of the prior.
     """
     prior = priors.describe(source)
     arguments = []
