@@ -173,7 +173,7 @@ def select_rows(weights: Tensor, subject_index: Tensor | None) -> Tensor:
 
     Args:
         weights: Weights of all subjects, with a row for each.
-        subject_index: Subject index [B] of each signal. None for subjects without
+        subject_index: Subject index [B] of each signal, or None for subjects without
             weights of their own.
 
     Returns:

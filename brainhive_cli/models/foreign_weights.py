@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 StateDict = dict[str, "Tensor"]
 NameTable = Mapping[str, str | None]
-"""New beginnings of names of weights, keyed by a pattern of the old beginning. None
-leaves the weight out.
+"""New beginnings of names of weights, keyed by a pattern of the old beginning. Weights
+with the value None are left out.
 """
 
 

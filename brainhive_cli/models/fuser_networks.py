@@ -74,7 +74,7 @@ class LinearMaps(nn.Module):
         dims: Width of each encoder's embedding, keyed by encoder.
         dim: Width D of the token.
         is_mean: If True, embeddings are averaged.
-        signal_dim: Width of the backbone's output. None if it gives tokens.
+        signal_dim: Width of the backbone's output, or None if it gives tokens.
     """
 
     def __init__(

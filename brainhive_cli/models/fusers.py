@@ -43,7 +43,7 @@ class FuserConfig(parts.Config):
 
     @property
     def signal_width(self) -> int | None:
-        """Width of the backbone's output for `of_signal`. None if it gives tokens."""
+        """Width of the backbone's output for `of_signal`, or None for tokens."""
         return getattr(self, "signal_dim", None)
 
     def token_dim(self, dims: dict[str, int], dim: int) -> int:

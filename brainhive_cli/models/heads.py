@@ -223,7 +223,7 @@ def check_outputs(
         heads: Expected heads.
         source: Description of the part that returned the value.
         part: The part, if its class is named in the error.
-        n_signals: Expected batch size B. None for any.
+        n_signals: Expected batch size B, or None for any.
 
     Raises:
         BrainhiveError: if names, shapes or the batch size differ.

@@ -28,8 +28,8 @@ class ScaledLoss(LossModule):
     """A contrastive loss whose cosines are multiplied by a scale.
 
     Attributes:
-        logit_scale: Parameter of the scale, by default its logarithm. None if the scale
-            is 1 / temperature.
+        logit_scale: Parameter of the scale, by default its logarithm. If the scale is
+            1 / temperature, it is None.
     """
 
     logit_scale: nn.Parameter | None

@@ -115,8 +115,7 @@ class LossContext:
     """State of the training step, apart from predictions and targets.
 
     Attributes:
-        mixing: Mixing of the signals of the batch, over all processes. None if they
-            are not mixed.
+        mixing: Mixing of the signals of the batch, over all processes, or None.
         step: Number of completed steps of the training.
         epoch: Number of completed epochs of the training.
         epochs: Number of epochs of the training.

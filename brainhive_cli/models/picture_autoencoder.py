@@ -105,7 +105,7 @@ class Pixels(nn.Module):
 
     latent_space = f"{LATENT_SPACE_PREFIX}{PIXELS}"
     latents: int | None = None
-    """Number of latents. None, as any number of pixels can be decoded."""
+    """Number of latents, or None, as any number of pixels can be decoded."""
 
     def __init__(self, resolution_px: int = SIDE_PX) -> None:
         super().__init__()

@@ -23,7 +23,7 @@ def test_ids_are_those_of_open_clips_own_function():
         assert tokens.encode(text).tolist() == expected.tolist()
 
 
-def test_a_caption_is_written_again_from_its_ids_and_a_folder_without_a_tokenizer_named(
+def test_captions_survive_encoding_and_a_missing_tokenizer_fails(
     tmp_path,
 ):
     for source, text in ((OPEN_CLIP, "a dog runs"), (str(DEMO), "a red ball")):

@@ -26,7 +26,7 @@ def test_names_that_are_not_compared_with_torchs_are_fit() -> None:
             heads.check_head_names([name])
 
 
-def test_tokens_are_flattened_to_be_compared_and_centred_ones_correlate() -> None:
+def test_vectors_are_flattened_and_their_centred_cosines_correlate() -> None:
     tokens = torch.randn(5, 3, 4)
 
     plain, centred = (

@@ -195,13 +195,13 @@ class EncoderConfig(parts.Config):
     upstream: ClassVar[str] = ""
     """Name of the encoder in BrainHiVE's own files (`proj_meta`)."""
     dim: ClassVar[int | None] = None
-    """Width D of the embedding. None if it depends on the source."""
+    """Width D of the embedding, or None if it depends on the source."""
     shape: ClassVar[tuple[int | str, ...] | None] = None
     """Shape of a target that is not a vector, for the default source. A text is the
     name of the key that holds the size.
     """
     image_px: ClassVar[int | None] = None
-    """Side in pixels of the network's input. None if it depends on the source."""
+    """Side in pixels of the network's input, or None if it depends on the source."""
     licence: ClassVar[str] = ""
     """Licence of the weights."""
     config_files: ClassVar[tuple[str, ...]] = ()

@@ -63,7 +63,7 @@ class Outputs(nn.Module):
     Args:
         network: Maps pictures [B, 3, H, W] to the default embedding [B, D].
         output: Name of an output, or a list of names.
-        anatomy: Modules with outputs. None if there are neither blocks nor stages.
+        anatomy: Modules with outputs, or None if there are neither blocks nor stages.
 
     Raises:
         RecipeError: if the network does not have such an output.

@@ -56,7 +56,7 @@ class Vit:
         """Build the untrained network.
 
         Args:
-            width: Width of CLIP's projection. None for 512.
+            width: Width of CLIP's projection, by default 512.
             architecture: Arguments of timm, for a network of another size.
         """
         import timm
@@ -150,8 +150,8 @@ TIMM_NAMES: NameTable = {
     "mask_token$": None,
     r"pos_drop\.": "norm_pre.",
 }
-"""Beginnings of names in timm, keyed by those of a checkpoint. None leaves a weight
-out: heads and mask tokens serve training only.
+"""Beginnings of names in timm, keyed by those of a checkpoint. Heads and mask tokens
+(value None) serve only training, and are left out.
 """
 VITS = documents.read(Path(__file__).with_name("dreamsim.yaml"), dict[str, Vit])
 """Vision transformers, keyed by their names in DreamSim."""

@@ -161,7 +161,7 @@ def test_positions_are_resized_to_pictures_of_another_size(
 
 
 @torch.no_grad()
-def test_the_repository_is_read_by_its_reference_too_and_its_code_is_not_run(
+def test_a_hub_reference_is_read_without_running_its_code(
     repository: Path, reference: dict[str, Tensor]
 ) -> None:
     import builtins

@@ -55,9 +55,7 @@ def model(folder: Path):
 
 
 @pytest.mark.parametrize("mode", ["published", "right"])
-def test_tokens_are_those_behind_the_last_norm_of_pictures_as_mindeye2_scales_them(
-    folder, model, mode
-):
+def test_tokens_are_normed_and_pictures_scaled_as_in_mindeye2(folder, model, mode):
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
     encoder = encoders.resolve(
         {"kind": "clip-bigg-tokens", "source": str(folder), "mode": mode}

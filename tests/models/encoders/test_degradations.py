@@ -76,7 +76,7 @@ def test_kernels_count_pixels_of_the_networks_input() -> None:
     assert "gaussian-5" in encoder.preprocessing and encoder.weights == plain.weights
 
 
-def test_a_list_of_degradations_is_an_encoder_each_known_by_its_own_name() -> None:
+def test_each_degradation_of_a_list_makes_an_encoder_with_a_name() -> None:
     blurs = encoders.resolve(
         {"kind": "clip-rn50", "degrade": ["gaussian-1", "gaussian-63"]}
     ).store_configs

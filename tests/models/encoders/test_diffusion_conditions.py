@@ -51,7 +51,7 @@ def conditions(golden, tmp_path) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     return image, text, expected
 
 
-def test_versatile_diffusions_conditions_are_those_of_the_reference(conditions):
+def test_conditions_of_versatile_diffusion_equal_the_reference(conditions):
     """Golden values: diffusers' own normalisation of a tiny CLIP's tokens."""
     image, text, expected = conditions
 
@@ -80,9 +80,7 @@ def test_conditions_have_clips_embedding_of_length_1_as_a_token(conditions):
     )
 
 
-def test_latents_are_the_references_mode_times_the_factor_that_its_config_lacks(
-    golden, tmp_path
-):
+def test_latents_equal_the_reference_times_the_missing_factor(golden, tmp_path):
     """Golden values: a tiny AutoencoderKL, whose weights have the attention's old names
     here.
     """
@@ -116,9 +114,7 @@ def view_of(side_px: int) -> Any:
     return tiny.model_copy(update={"resolution_px": side_px}).build()
 
 
-def test_pictures_are_resized_bilinearly_with_antialiasing_and_not_rounded(
-    golden, tmp_path
-):
+def test_pictures_are_resized_with_antialiasing_and_not_rounded(golden, tmp_path):
     """Golden values: the resize of floats, which a picture holds rounded to bytes."""
     _, expected = read(golden / "havir" / "latent_target.safetensors")
     given = expected["in.image_to_resize"][0]
@@ -149,7 +145,7 @@ def test_pictures_are_resized_bilinearly_with_antialiasing_and_not_rounded(
     assert torch.allclose(view_of(32).preprocess(small) / 2 + 0.5, resized, atol=SAME)
 
 
-def test_sd15_text_is_the_last_hidden_state_of_its_own_text_encoder(tmp_path):
+def test_text_of_sd15_is_the_last_hidden_state_of_its_encoder(tmp_path):
     sd15_repositories.write(tmp_path)
     folder = tmp_path / sd15_repositories.SD15
     encoder = encoders.resolve({"kind": "sd15-text", "source": str(folder)}).build()
@@ -165,7 +161,7 @@ def test_sd15_text_is_the_last_hidden_state_of_its_own_text_encoder(tmp_path):
     assert torch.allclose(encoder.module(ids), expected, atol=SAME)
 
 
-def test_clip_h14s_text_is_the_projected_end_token_in_the_space_of_its_pictures(
+def test_text_of_clip_h14_is_the_projected_end_token(
     tmp_path,
 ):
     folder = hub_repositories.write_encoders(tmp_path) / hub_repositories.H14

@@ -210,7 +210,7 @@ TYPES = {
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_a_dreamsim_type_is_its_networks_with_the_adapter_beside_them_in_one_forward(
+def test_an_ensemble_joins_the_outputs_of_its_adapted_members(
     name: str, tmp_path: Path, picture: Image.Image, cubic: Cubic, difference: Any
 ) -> None:
     members, lora = TYPES[name]

@@ -69,7 +69,7 @@ def test_a_real_transform_maps_its_bases_embedding(
     )
 
 
-def test_a_broken_transform_and_one_of_another_width_or_without_base_are_refused(
+def test_a_transform_that_is_damaged_or_of_another_base_is_refused(
     tmp_path: Path,
 ) -> None:
     np.savez(tmp_path / "transform.npz", weights=np.eye(8), mean=0, std=1)

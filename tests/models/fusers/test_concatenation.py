@@ -17,7 +17,7 @@ def embeddings() -> dict[str, torch.Tensor]:
     return {"clip-b32": torch.randn(3, 6), "vae": 50 * torch.randn(3, 4)}
 
 
-def test_one_or_several_encoders_features_are_joined_or_left_as_heads(
+def test_embeddings_are_concatenated_or_remain_separate_heads(
     embeddings: dict[str, torch.Tensor],
 ):
     one = ConcatenationConfig(normalise=False).build({"vae": 4}, 4)

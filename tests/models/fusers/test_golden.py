@@ -37,7 +37,7 @@ def build(
     return parts.resolve("fusers", {"kind": kind, **knobs}).build(dims, dim, *subjects)
 
 
-def test_the_router_gives_samgas_token_for_everyone_and_for_subjects(
+def test_the_router_equals_samga_for_everyone_and_for_subjects(
     golden: Path, monkeypatch: Any
 ) -> None:
     tensors, weights = read(golden, "samga_target", layer__="layers__", router__="")
@@ -132,9 +132,7 @@ def test_levels_give_the_token_of_visual_blur_perception(golden: Path) -> None:
     assert (token - tensors["expected.image_token"]).abs().max() < CLOSE
 
 
-def test_linear_maps_the_mean_or_all_features_and_what_the_brain_encoder_gives() -> (
-    None
-):
+def test_linear_maps_embeddings_and_outputs_of_the_backbone() -> None:
     embeddings = {"a": torch.randn(5, 3), "b": torch.randn(5, 3)}
     for join, width in (("mean", 3), ("concatenate", 6)):
         fuser = build("linear", {"a": 3, "b": 3}, 4, join=join, signal_dim=7)

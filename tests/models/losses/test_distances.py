@@ -93,9 +93,7 @@ def published_mixco(
 
 
 @pytest.mark.parametrize("permutation", ["perm", "perm_with_fixed_point"])
-def test_mixco_equals_mindeyes_and_is_right_where_a_signal_is_its_own_partner(
-    havir, permutation
-):
+def test_mixco_equals_mindeye_and_allows_a_signal_as_own_partner(havir, permutation):
     """Golden values: `out.mixco_nce_tX`; with a fixed point `…_reference_defect` and
     `…_right`.
 
@@ -195,7 +193,7 @@ def test_the_contrast_of_maps_equals_mindeyes(havir):
     assert found and TINY["soft-cont"].temperature == 0.075
 
 
-def test_targets_of_mixed_signals_are_mixed_and_other_shapes_refused():
+def test_targets_are_mixed_and_other_shapes_are_refused():
     torch.manual_seed(0)
     target = torch.randn(4, 2, 5, 5)
     mixing = Mixing(torch.tensor([1, 0, 3, 2]), torch.tensor([0.2, 1.0, 0.5, 0.7]))

@@ -79,7 +79,7 @@ def test_mmd_is_far_from_its_biased_estimate(golden: Path) -> None:
     assert (value - biased).abs() > 100 * CLOSE
 
 
-def test_signals_of_one_stimulus_are_pairs_where_positives_are_stimuli(
+def test_signals_of_a_stimulus_are_pairs_with_stimulus_positives(
     golden: Path,
 ) -> None:
     tensors = load_file(golden / "methods/multi_positive.safetensors")

@@ -56,7 +56,7 @@ def wanted(mixing: Mixing | None, count: int) -> Array:
     return pairs
 
 
-def test_mixed_signals_are_pulled_to_both_their_images_by_their_shares(tokens: Any):
+def test_mixed_signals_approach_both_images_by_their_shares(tokens: Any):
     logits, pairs = math.exp(LOG_SCALE) * cosine(*tokens), wanted(MIXING, 6)
     expected = 5 * (1 - (pairs * cosine(*tokens)).sum() / 6)
     for way, of in ((logits, pairs), (logits.T, pairs.T)):

@@ -13,7 +13,7 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def test_partners_are_a_permutation_and_shares_follow_the_beta_distribution():
+def test_partners_are_permuted_and_shares_are_beta_distributed():
     for alpha in (0.15, 1.0, 4.0):
         mixing = Mixing.draw(MANY, alpha, generator())
 
@@ -27,7 +27,7 @@ def test_partners_are_a_permutation_and_shares_follow_the_beta_distribution():
     assert (rest < 1).float().mean().item() == pytest.approx(0.3, abs=0.02)
 
 
-def test_weights_go_from_all_on_one_to_all_alike_and_what_is_not_there_weighs_nothing():
+def test_weights_range_from_one_hot_to_equal_and_skip_absences():
     """The largest of three uniform weights is (1 + 1/2 + 1/3) / 3 = 11/18 on
     average.
     """

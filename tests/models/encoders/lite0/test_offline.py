@@ -43,7 +43,7 @@ def test_lite0_is_the_network_of_its_publishers():
     torch.testing.assert_close(encoder.module(pixels), features, atol=SAME, rtol=SAME)
 
 
-def test_gabor_energy_is_that_of_the_orientation_and_scale_whatever_the_phase():
+def test_gabor_energy_depends_on_orientation_but_not_on_phase():
     config = gabor.Config(orientations=4, grid=1)
     encoder = config.build()
 

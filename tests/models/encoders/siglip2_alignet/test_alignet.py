@@ -67,7 +67,7 @@ def write_alignet(folder: Path, model: SiglipVisionModel) -> None:
     )
 
 
-def test_alignet_is_transformers_siglip_on_pixels_resized_as_opencv_does(
+def test_alignet_equals_siglip_on_pixels_resized_as_in_opencv(
     tmp_path: Path, picture: Image.Image, cubic: Any, difference: Any
 ) -> None:
     torch.manual_seed(0)
