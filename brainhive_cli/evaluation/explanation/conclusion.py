@@ -80,7 +80,7 @@ def conclude(
     Args:
         job: Explanation.
         folder: Folder of the run.
-        readers: Signals of each subject, with one of its models.
+        readers: Signals of each subject.
         parts: Profiles by cell and subject. Profiles of signals have None as the cell.
         levels: Embeddings of the tested pictures, by encoder.
     """
@@ -172,17 +172,8 @@ def summarise_findings(
 ) -> Summary:
     """Collect the metrics, facts, figures and the table of all findings.
 
-    Each missing analysis causes a warning.
-
-    Args:
-        job: Explanation.
-        findings: Corrected findings of all analyses.
-        signals: Trials of each subject.
-        items: Tested items.
-        missing: Reasons for missing analyses, by name. More are added.
-        figures: Further figures, which are placed last.
-        facts: Further facts.
-        scopes: Further metrics by scope and name.
+    Each missing analysis causes a warning. Further reasons are added to `missing`.
+    `figures`, `facts` and `scopes` are results besides the findings.
     """
     # reach of the filters, and positions of the sensors
     findings, reason = bound_onsets(findings, signals)
@@ -283,12 +274,11 @@ def _draw_encoding_maps(encoding: Sequence[SubjectProfiles], reader: Reader) -> 
     """
     times = [f"{time_ms:g}" for time_ms in reader.times_ms.round(3)]
     shape = (len(reader.sensors), len(times))
-    maps = []  # [E, T] of each subject
-    for profiles in encoding:
-        maps.append(profiles.arrays.get("encoding map", np.empty(0)))
-    if not maps or len(times) == 1:
-        return []
-    if any(values.shape != shape for values in maps):
+    maps = [  # [E, T] of each subject
+        profiles.arrays.get("encoding map", np.empty(0)) for profiles in encoding
+    ]
+    has_other_shape = any(values.shape != shape for values in maps)
+    if not maps or len(times) == 1 or has_other_shape:
         return []
     figure = Heatmap(
         "Encoding by sensor and time",

@@ -218,6 +218,7 @@ def predict_signals(
     products = Products.from_samples(train_inputs, signals())
     columns = np.arange(train_inputs.shape[1] // 2)
     penalty = products.select(columns).choose_alpha()
+    predict = partial(_predict, products, test_inputs, penalty, shape)
 
     # leave out each level, and replace it by its control
     predictions_of_level = {}
@@ -230,23 +231,24 @@ def predict_signals(
         if not len(other_columns):
             continue
         control_columns = np.union1d(other_columns, level_columns + len(columns))
-        without_level = _predict(products, test_inputs, other_columns, penalty)
-        control = _predict(products, test_inputs, control_columns, penalty)
         predictions_of_level[name] = (
-            without_level.reshape(-1, *shape),
-            control.reshape(-1, *shape),
+            predict(columns=other_columns),
+            predict(columns=control_columns),
         )
-    predictions = _predict(products, test_inputs, columns, penalty)
-    return predictions.reshape(-1, *shape), predictions_of_level
+    return predict(columns=columns), predictions_of_level
 
 
 def _predict(
-    products: Products, inputs: Tensor, columns: Int64, penalty: float
+    products: Products,
+    inputs: Tensor,
+    penalty: float,
+    shape: tuple[int, ...],
+    columns: Int64,
 ) -> Float64:
-    """Predict signals [N, E T] by a ridge regression on some columns of the inputs."""
+    """Predict signals [N, E, T] by a ridge regression on some columns of the inputs."""
     selected_inputs = inputs[:, torch.from_numpy(columns).to(inputs.device)]
     outputs = products.select(columns).predict(selected_inputs, penalty)
-    return outputs.double().cpu().numpy()
+    return outputs.double().cpu().numpy().reshape(-1, *shape)
 
 
 def estimate_ceilings(

@@ -143,11 +143,8 @@ class Profile:
         label_ranks = list(labels.look_up(axis, ranks))
         profiles = {}
         for metric, (chance, measure) in measures.items():
-            values = []
-            null = []
-            for own_ranks, permuted_ranks in label_ranks:
-                values.append(measure(own_ranks))
-                null.append(measure(permuted_ranks).mean(1))
+            values = [measure(own_ranks) for own_ranks, _ in label_ranks]
+            null = [measure(permuted).mean(1) for _, permuted in label_ranks]
             profiles[metric] = cls(
                 metric,
                 axis,
@@ -195,8 +192,7 @@ class Labels:
 
         Args:
             seen_indices: Index [N] of each item's picture among the candidates.
-            units: Items of each subject, in the order of `seen_indices`, with the units
-                that are exchanged.
+            units: Items of each subject, in the order of `seen_indices`.
             draws: Largest number of permutations.
             seed: Seed of the permutations, the same for all subjects and models.
         """
@@ -284,7 +280,7 @@ def correct_p_values(tests: Sequence[Float64]) -> list[Float64]:
 
     Returns:
         p values [P] of each test: the share of permutations whose largest score over
-        all positions is at least as large.
+        all tests is at least as large.
 
     Source: Westfall and Young 1993 (largest statistic over all positions).
     """
