@@ -443,7 +443,7 @@ class OpenSession:
         job: Resolved settings.
         decoder: Decoder of windows.
         stream: Continuous stream, or stream of windows.
-        windows: Cuts the windows of a continuous stream. None for a stream of windows.
+        windows: Cuts the windows of a continuous stream, or None for prepared windows.
         columns: Columns [E] of the channels that are cut, in order, or None.
         signal_caveats: Caveats of the stream's signals.
         knows_trials: True if each training trial would be recognised, or no training

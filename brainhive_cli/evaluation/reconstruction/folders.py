@@ -198,8 +198,8 @@ def leave_out_originals(
 def list_media(folder: str, medium: Medium = "picture") -> dict[str, Path]:
     """List the pictures or clips below a folder, without hidden files.
 
-    Hidden files are for example `._NAME.png`, which macOS writes next to pictures. A
-    folder of pictures with a single frame is a clip.
+    Hidden files are for example `._NAME.png`, which macOS writes next to pictures. If
+    `medium` is clip, a folder of still pictures is a clip.
 
     Returns:
         Files by their POSIX paths below the folder, without endings. Clips are in the
@@ -208,7 +208,7 @@ def list_media(folder: str, medium: Medium = "picture") -> dict[str, Path]:
     Raises:
         MissingData: if the folder does not exist, or has no picture or clip.
         BadPicture: if a file among clips is damaged.
-        BrainhiveError: if two files have the same name with other endings, or a frame
+        BrainhiveError: if two files differ only in their endings, or a still picture
             lies next to clips.
     """
     root = locate(folder)

@@ -254,7 +254,7 @@ class Sampler:
         """Generate a picture or clip for each seed and row of decoded heads.
 
         Args:
-            decoded: Heads of B rows. None generates without a condition.
+            decoded: Heads of B rows, or None to generate without a condition.
             seeds: Seeds [B] of the noise.
             on_step: Function that is called with the number of each finished step.
             items: Names [B] for error messages.
@@ -370,7 +370,7 @@ class StimulusHeads:
         Args:
             split: Split of the stimuli.
             rows: Row numbers [N] in the target stores of the split.
-            keys: Keys of the embeddings to compute from. None for all keys.
+            keys: Keys of the embeddings to compute from, or None for all keys.
         """
         targets = Targets.from_stores(
             self.align.open_stores(split),
@@ -450,10 +450,10 @@ class DecodedSet:
 
     Attributes:
         source: Source of the heads.
-        cell: Brain model that decoded them. None for `CELL_INDEPENDENT_SOURCES`.
+        cell: Brain model that decoded them, or None for `CELL_INDEPENDENT_SOURCES`.
         subject: Subject of the signals, or None without signals.
         image_ids: Image ids [N] of the items.
-        decoded: Heads of N rows. None for `zeroed`, which has no condition.
+        decoded: Heads of N rows, or None for `zeroed`, which has no condition.
     """
 
     source: SourceName
@@ -481,7 +481,7 @@ class DecodedSet:
         return f"{folder.as_posix()}/{repeat:02d}.png"
 
     def take_first(self, n_items: int | None) -> "DecodedSet":
-        """Keep the first items. None keeps all items."""
+        """Keep the first items, or all items for None."""
         decoded = None if self.decoded is None else self.decoded[:n_items]
         return replace(self, image_ids=self.image_ids[:n_items], decoded=decoded)
 
@@ -535,7 +535,7 @@ def make_decoded_sets(
         brain_sets: Heads decoded from all signals.
         stimulus_heads: Computes heads of stimuli.
         split: Split of the items.
-        n_items: Number of items, from the start of the split. None for all.
+        n_items: Number of items from the start of the split, or None for all.
     """
     first_sets = [decoded_set.take_first(n_items) for decoded_set in brain_sets]
     unique_ids: dict[str, None] = {}

@@ -77,7 +77,7 @@ def find_metric(name: str) -> MetricPart | None:
     # names of encoders, in names of two-way identification, may also have dots
     if "." not in name or name.startswith(measurements.TWO_WAY):
         return PARTS.get(name)
-    # metrics for which less is better are listed by name, without those of users
+    # the project lists by name for which metrics less is better
     module = foreign_code.import_module(name, name, f"the metric {name}", __name__)
     metric = getattr(module, "PART", None)
     if not isinstance(metric, MetricPart):
@@ -93,7 +93,7 @@ def choose_metrics(medium: Medium, names: Sequence[str] | None) -> list[str]:
 
     Args:
         medium: Medium of the stimuli.
-        names: Names in the recipe. None chooses all but the optional metrics. SEED adds
+        names: Names in the recipe, or None for all but the optional metrics. SEED adds
             its parts.
 
     Raises:
