@@ -477,7 +477,7 @@ class Batches:
 class Feedback(nn.Module):
     """Choice among three targets of each sample by how well it is predicted.
 
-    An easily predicted sample gets the first target, a hard one the last.
+    A sample that is easily predicted gets the first level, a hard sample the last.
 
     Args:
         samples: Number N of samples.

@@ -57,7 +57,8 @@ class Learner:
         objective: Its losses, which may have parameters too.
         train: Settings of the optimisation and the stages.
         steps: Steps of an epoch.
-        starts: As `CellData.start_files`.
+        starts: File or folder of the weights that a module gets when a stage begins, by
+            number of the stage, then by module.
         is_started: True if the model already has the weights of another model.
         feedback: Chooser of targets, whose state a checkpoint holds too.
 

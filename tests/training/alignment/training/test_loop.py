@@ -357,7 +357,7 @@ def data() -> CellData:
     )
 
 
-def trained(
+def train_stages(
     data: CellData, folder: Path, stages: list[dict[str, Any]], **knobs: Any
 ) -> Weights:
     """Train a cell in these stages."""
@@ -375,7 +375,7 @@ def trained(
     return load_file(folder / "cells" / "cell" / "model" / "model.safetensors")
 
 
-def rates(stage: Stage, steps: int) -> list[float]:
+def list_learning_rates(stage: Stage, steps: int) -> list[float]:
     """List the learning rate of each step."""
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], stage.lr)
     schedule, found = make_lr_scheduler(optimizer, stage, steps), []
@@ -405,7 +405,7 @@ def test_one_cycle_equals_neurons_learning_rates(golden: Path):
             warmup_epochs=2,
         )
 
-        found = rates(stage, (at[-1] + 1) // epochs)
+        found = list_learning_rates(stage, (at[-1] + 1) // epochs)
 
         assert [found[step] for step in at] == pytest.approx(
             expected.tolist(), rel=1e-6
@@ -425,9 +425,9 @@ def test_frozen_parts_keep_their_weights_in_evaluation_mode(
         step(learner)
 
     monkeypatch.setattr(Learner, "step", watched)
-    first = trained(data, tmp_path / "first", STAGES[:1])
+    first = train_stages(data, tmp_path / "first", STAGES[:1])
     modes.clear()
-    both = trained(data, tmp_path / "both", STAGES[:2])
+    both = train_stages(data, tmp_path / "both", STAGES[:2])
 
     is_changed = {name for name in first if not torch.equal(first[name], both[name])}
     assert is_changed and not [
@@ -442,7 +442,7 @@ def test_frozen_parts_keep_their_weights_in_evaluation_mode(
 
 
 def test_a_stage_starts_from_a_model_folder_with_its_history(data, tmp_path):
-    first = trained(data, tmp_path / "first", [{"epochs": 1, "lr": 5e-3}])
+    first = train_stages(data, tmp_path / "first", [{"epochs": 1, "lr": 5e-3}])
     model = tmp_path / "first" / "cells" / "cell" / "model"
     config = json.loads((model / "config.json").read_text())
     config["learned"]["selection"] = "test"
@@ -452,7 +452,7 @@ def test_a_stage_starts_from_a_model_folder_with_its_history(data, tmp_path):
     )
     still = {"epochs": 1, "lr": 1e-30}
 
-    second = trained(
+    second = train_stages(
         starting,
         tmp_path / "second",
         [{"epochs": 1, "lr": 5e-2}, still],
@@ -509,7 +509,7 @@ def test_stages_replace_the_learning_rate_of_their_recipe(tmp_path: Path):
 def test_one_cycle_moves_the_first_beta_as_torch_does():
     """Source: OneCycleLR, with which MindEye1, MindEye2 and NEURONS train."""
     stage = {"epochs": 10, "lr": 1e-3, "schedule": "one_cycle", "warmup_epochs": 3}
-    learner = learner_of(torch.nn.Linear(1, 1), stages=[Stage(**stage)])
+    learner = make_learner(torch.nn.Linear(1, 1), stages=[Stage(**stage)])
     betas = []
     for _ in range(10):
         betas.append(learner.optimizer.param_groups[0]["betas"])
@@ -550,7 +550,7 @@ def test_keys_of_stages_that_act_on_nothing_are_refused(
         ),
     ):
         with pytest.raises(RecipeError, match=message):
-            trained(data, tmp_path / "run", stages, **knobs)
+            train_stages(data, tmp_path / "run", stages, **knobs)
 
 
 def test_a_pull_moves_weights_by_its_share_of_the_learning_rate(data):
@@ -600,21 +600,21 @@ def test_a_training_killed_in_a_later_stage_resumes_exactly(
     data, tmp_path, monkeypatch
 ):
     """It starts from a module, and a later stage pulls to learned weights."""
-    trained(data, tmp_path / "first", STAGES[:1])
+    train_stages(data, tmp_path / "first", STAGES[:1])
     start = {"backbone": tmp_path / "first" / "cells" / "cell" / "model"}
     data = CellData(
         data.trials, data.targets, data.held_out, None, start_files={1: start}
     )
     stages = [STAGES[0], {**STAGES[1], "freeze": ["fuser.proj_maps"]}, STAGES[2]]
-    whole = trained(data, tmp_path / "whole", stages, start_pull=0.2)
-    free = trained(data, tmp_path / "free", stages)
+    whole = train_stages(data, tmp_path / "whole", stages, start_pull=0.2)
+    free = train_stages(data, tmp_path / "free", stages)
     monkeypatch.setattr(cell_folder, "CHECKPOINT_INTERVAL_S", 0.0)
     with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
         interrupt(pressed, 29)
-        trained(data, tmp_path / "resumed", stages, start_pull=0.2)
+        train_stages(data, tmp_path / "resumed", stages, start_pull=0.2)
     torch.manual_seed(99)  # whatever is drawn meanwhile must not matter
 
-    resumed = trained(data, tmp_path / "resumed", stages, start_pull=0.2)
+    resumed = train_stages(data, tmp_path / "resumed", stages, start_pull=0.2)
 
     assert is_same(resumed, whole) and not is_same(free, whole)
 
@@ -686,8 +686,8 @@ def test_reference_weights_and_decay_are_as_in_transformers():
             assert not (expected.get(f"{name}.bias", torch.zeros(1))).any()
 
         names = {parameter: name for name, parameter in ours.named_parameters()}
-        decayed, exempt = learner_of(ours, decay="weights").optimizer.param_groups
-        (every,) = learner_of(ours).optimizer.param_groups
+        decayed, exempt = make_learner(ours, decay="weights").optimizer.param_groups
+        (every,) = make_learner(ours).optimizer.param_groups
         left = set(Trainer.get_decay_parameter_names(None, ours))
         assert {names[p] for p in decayed["params"]} == left and len(
             exempt["params"]
@@ -696,7 +696,7 @@ def test_reference_weights_and_decay_are_as_in_transformers():
         assert len(every["params"]) == len(names) and every["weight_decay"] == 0.05
 
 
-def learner_of(model: torch.nn.Module, **knobs: Any) -> Learner:
+def make_learner(model: torch.nn.Module, **knobs: Any) -> Learner:
     """Make a learner in its first stage, with one step in an epoch."""
     learner = Learner(model, torch.nn.ModuleList(), Train(**knobs), 1)
     learner.enter_stage()
@@ -721,7 +721,7 @@ def test_not_biases_is_what_mindeyes_trainings_leave_out():
         Layout(spec, heads, {"kind": "with_prior", "backbone": brain, "prior": prior})
     )
 
-    decayed, exempt = learner_of(
+    decayed, exempt = make_learner(
         model, decay="not_biases", weight_decay=0.01
     ).optimizer.param_groups
 
@@ -741,7 +741,7 @@ def test_not_biases_is_what_mindeyes_trainings_leave_out():
 def test_gradients_are_clipped_unless_their_norm_may_be_any():
     for grad_norm, expected in ((None, 1e3), (1.0, 1.0)):
         model = torch.nn.Linear(1, 1, bias=False)
-        learner = learner_of(
+        learner = make_learner(
             model, grad_norm=grad_norm, stages=[Stage(epochs=1, schedule="constant")]
         )
         model.weight.grad = torch.full((1, 1), 1e3)

@@ -17,11 +17,11 @@ from brainhive_cli.training.alignment.training.optimisation import (
 )
 
 
-def optimizer_of(lr: float = 0.5) -> torch.optim.SGD:
+def make_optimizer(lr: float = 0.5) -> torch.optim.SGD:
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr, momentum=0.9)
 
 
-def rates(optimizer: Any, schedule: Any, steps: int) -> list[float]:
+def list_learning_rates(optimizer: Any, schedule: Any, steps: int) -> list[float]:
     """List the learning rate of each step."""
     found = []
     for _ in range(steps):
@@ -35,13 +35,15 @@ def rates(optimizer: Any, schedule: Any, steps: int) -> list[float]:
 def test_the_cosine_ends_with_the_last_step_of_its_stage(
     epochs: int, steps: int
 ) -> None:
-    ours, torchs = optimizer_of(), optimizer_of()
+    ours, torchs = make_optimizer(), make_optimizer()
     stage = Stage(epochs=epochs, lr=0.5)
 
-    found = rates(ours, make_lr_scheduler(ours, stage, steps), epochs * steps)
+    found = list_learning_rates(
+        ours, make_lr_scheduler(ours, stage, steps), epochs * steps
+    )
 
     total = epochs * steps
-    expected = rates(torchs, CosineAnnealingLR(torchs, total), total)
+    expected = list_learning_rates(torchs, CosineAnnealingLR(torchs, total), total)
     assert found == pytest.approx(expected, abs=1e-9)
 
 
@@ -50,31 +52,33 @@ def test_the_cosine_ends_with_the_last_step_of_its_stage(
 def test_a_warmup_rises_by_equal_steps_to_the_peak(
     warmup: float, schedule: Any
 ) -> None:
-    optimizer, count = optimizer_of(), round(6 * warmup)
+    optimizer, count = make_optimizer(), round(6 * warmup)
     stage = Stage(epochs=4, lr=0.5, warmup_epochs=warmup, schedule=schedule)
 
-    found = rates(optimizer, make_lr_scheduler(optimizer, stage, 6), 24)
+    found = list_learning_rates(optimizer, make_lr_scheduler(optimizer, stage, 6), 24)
 
     rise = [0.5 * (step + 1) / count for step in range(count)]
     fall = [0.5] * (24 - count)
     if schedule == "cosine" and count < 24:
-        other = optimizer_of()
-        fall = rates(other, CosineAnnealingLR(other, 24 - count), 24 - count)
+        other = make_optimizer()
+        fall = list_learning_rates(
+            other, CosineAnnealingLR(other, 24 - count), 24 - count
+        )
     assert found == pytest.approx(rise + fall, abs=1e-9)
 
 
 def test_one_cycle_is_torchs_whose_rise_takes_three_tenths() -> None:
     for fields, share in (({}, 0.3), ({"warmup_epochs": 1}, 0.25)):
-        ours, torchs = optimizer_of(), optimizer_of()
+        ours, torchs = make_optimizer(), make_optimizer()
         stage = Stage(epochs=4, lr=0.5, schedule="one_cycle", final_div=50.0, **fields)
         cycle = OneCycleLR(
             torchs, 0.5, total_steps=40, pct_start=share, final_div_factor=50.0
         )
-        found = rates(ours, make_lr_scheduler(ours, stage, 10), 40)
-        assert found == pytest.approx(rates(torchs, cycle, 40))
+        found = list_learning_rates(ours, make_lr_scheduler(ours, stage, 10), 40)
+        assert found == pytest.approx(list_learning_rates(torchs, cycle, 40))
 
 
-def learner_of(model: torch.nn.Module, steps: int = 1, **knobs: Any) -> Learner:
+def make_learner(model: torch.nn.Module, steps: int = 1, **knobs: Any) -> Learner:
     learner = Learner(model, torch.nn.ModuleList(), Train(**knobs), steps)  # type: ignore[arg-type]
     learner.enter_stage()
     return learner
@@ -83,7 +87,7 @@ def learner_of(model: torch.nn.Module, steps: int = 1, **knobs: Any) -> Learner:
 def test_the_moving_average_forgets_its_start_and_ends_its_ramp() -> None:
     """Source: TensorFlow ExponentialMovingAverage: min(decay, (1 + n) / (10 + n))."""
     model = torch.nn.Linear(1, 1, bias=False)
-    learner = learner_of(model, 40, ema=0.6, epochs=1)
+    learner = make_learner(model, 40, ema=0.6, epochs=1)
     (averaged,) = learner.scored_modules.parameters()
     decays = []
     for step in range(40):
@@ -106,7 +110,7 @@ def test_the_moving_average_forgets_its_start_and_ends_its_ramp() -> None:
 
 def test_the_best_epoch_is_kept_and_of_equal_ones_the_last() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
-    learner = learner_of(model, epochs=9)
+    learner = make_learner(model, epochs=9)
     kept = []
     for number, score in enumerate((0.2, 0.5, 0.5, 0.4, 0.0)):
         model.weight.data.fill_(number)
@@ -131,7 +135,7 @@ def test_rates_and_decay_of_parts_are_groups_of_their_own() -> None:
         torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.LayerNorm(2))
     )
     for decay, plain in (("all", 0), ("not_biases", 2), ("weights", 3)):
-        learner = learner_of(
+        learner = make_learner(
             model, decay=decay, lr=0.1, weight_decay=0.3, lr_of={"1": 0.5, "1.0": 2}
         )
         found = {
@@ -170,7 +174,7 @@ def test_stages_follow_the_epochs_and_freeze_their_modules() -> None:
         {"epochs": 1, "lr": 0.2, "freeze": ["1"]},
         {"epochs": 3, "lr": 0.3},
     ]
-    learner = learner_of(model, stages=stages)
+    learner = make_learner(model, stages=stages)
     for epoch, stop, lr, learned in (
         (0, 2, 0.1, {"1.weight", "1.bias"}),
         (1, 2, 0.1, {"1.weight", "1.bias"}),
@@ -201,14 +205,14 @@ def test_stages_follow_the_epochs_and_freeze_their_modules() -> None:
 def test_what_a_stage_cannot_do_is_refused(knobs: dict[str, Any]) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     with pytest.raises(RecipeError):
-        learner_of(model, **knobs)
+        make_learner(model, **knobs)
 
 
 def test_gradients_are_clipped_and_forgotten() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
     steps = {}
     for norm in (0.5, None):
-        learner = learner_of(model, epochs=1, grad_norm=norm)
+        learner = make_learner(model, epochs=1, grad_norm=norm)
         model.weight.grad = torch.full((1, 1), 3.0)
         learner.step()
         assert model.weight.grad is None
@@ -221,24 +225,24 @@ def test_gradients_are_clipped_and_forgotten() -> None:
 def test_a_continued_training_has_all_that_it_had(tmp_path: Path) -> None:
     def begin() -> Learner:
         torch.manual_seed(0)
-        return learner_of(torch.nn.Linear(2, 1), 3, ema=0.9, epochs=2)
+        return make_learner(torch.nn.Linear(2, 1), 3, ema=0.9, epochs=2)
 
-    def go_on(learner: Learner) -> None:
+    def continue_training(learner: Learner) -> None:
         for parameter in learner.parameters:
             parameter.grad = torch.ones_like(parameter)
         learner.step()
         learner.steps_done += 1
 
     whole = begin()
-    go_on(whole)
+    continue_training(whole)
     whole.finish_epoch(torch.tensor([2.0]), 0.5, 0.25)
     saved = copy.deepcopy(whole.state_dict())
-    go_on(whole)
+    continue_training(whole)
     again = begin()
     again.load_state_dict(saved)
     assert (again.epoch, again.steps_done, again.score) == (1, 0, 0.25)
     assert (again.best_top1, again.best_epoch, again.selected_epoch) == (0.5, 1, 1)
-    go_on(again)
+    continue_training(again)
     for one, other in zip(
         whole.scored_modules.parameters(),
         again.scored_modules.parameters(),

@@ -18,12 +18,12 @@ THREE = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
 
 
 @pytest.fixture
-def here(world: Path, tmp_path: Path) -> str:
+def own_runs(world: Path, tmp_path: Path) -> str:
     """Return an override with a folder of runs for this test."""
     return f"paths.runs={tmp_path / 'runs'}"
 
 
-def kept(share: float) -> set[int]:
+def take_pictures(share: float) -> set[int]:
     """Take a share of trials, two for each picture, where 20 pictures are held out."""
     pictures = np.repeat(np.random.default_rng(1).permutation(200), 2)
     signal = np.broadcast_to(pictures[:, None, None], (400, 2, 3)).astype(np.float32)
@@ -41,7 +41,7 @@ def kept(share: float) -> set[int]:
 
 
 def test_a_share_has_whole_pictures_and_is_part_of_larger_shares():
-    shares = [kept(share) for share in (0.01, 0.1, 0.5, 1.0)]
+    shares = [take_pictures(share) for share in (0.01, 0.1, 0.5, 1.0)]
 
     # 1 % of 180 is 2, and 1 of the 20 held out
     assert [len(share) for share in shares] == [3, 20, 100, 200]
@@ -49,7 +49,7 @@ def test_a_share_has_whole_pictures_and_is_part_of_larger_shares():
         len({picture for picture in share if picture < 20}) for share in shares
     ] == [1, 2, 10, 20]
     assert all(smaller < larger for smaller, larger in itertools.pairwise(shares))
-    assert kept(0.1) == kept(0.1)
+    assert take_pictures(0.1) == take_pictures(0.1)
 
 
 def recorded_in_sessions() -> Trials:
@@ -95,20 +95,22 @@ def test_first_sessions_are_exactly_their_trials():
         )
 
 
-def weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
+def load_weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
     return load_file(run / "cells" / cell / "model" / "model.safetensors")
 
 
-def moved(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+def measure_distance(
+    one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]
+) -> float:
     return max(float((one[key] - other[key]).abs().max()) for key in one)
 
 
-def test_new_subjects_start_from_the_joint_model_of_their_seed(go, small, here):
+def test_new_subjects_start_from_the_joint_model_of_their_seed(go, small, own_runs):
     joint = go(
         "train-align",
         *small,
         THREE,
-        here,
+        own_runs,
         "mode=joint",
         "subjects=1,2",
         "seeds=1,2",
@@ -120,7 +122,7 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(go, small, here):
         "train.epochs=1",
         "train.lr=1e-9",
         "finetune.share=0.1",
-        here,
+        own_runs,
     )
 
     made = go(
@@ -130,11 +132,11 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(go, small, here):
     assert list(made.metrics.facts.cells) == ["sub-03_seed-1", "sub-03_seed-2"]
     for seed in (1, 2):
         mine, theirs = (
-            weights(made.folder, f"sub-03_seed-{seed}"),
-            weights(joint.folder, f"all_seed-{seed}"),
+            load_weights(made.folder, f"sub-03_seed-{seed}"),
+            load_weights(joint.folder, f"all_seed-{seed}"),
         )
-        other = weights(joint.folder, f"all_seed-{3 - seed}")
-        assert moved(mine, theirs) < 1e-6 < moved(mine, other)
+        other = load_weights(joint.folder, f"all_seed-{3 - seed}")
+        assert measure_distance(mine, theirs) < 1e-6 < measure_distance(mine, other)
         top1 = made.metrics.scopes[f"sub-03_seed-{seed}"]["top1"]
         assert top1.n == top1.pool == 6  # a tenth of the 60 that are held out
     with pytest.raises(BrainhiveError, match="subject 1"):
@@ -158,20 +160,18 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(go, small, here):
     )
     # the recipe that was run names the run and the subjects
     assert again.folder == made.folder
-    evaluated = go("eval-retrieval", f"run={made.folder}", here, "sheet_rows=0")
+    evaluated = go("eval-retrieval", f"run={made.folder}", own_runs, "sheet_rows=0")
     assert {cell.seed for cell in evaluated.metrics.facts.cells.values()} == {1, 2}
 
 
-def test_what_cannot_be_fine_tuned_is_said_in_one_line(go, small, here):
+def test_what_cannot_be_fine_tuned_is_said_in_one_line(go, small, own_runs):
     with pytest.raises(MissingData, match="no finished train-align run"):
-        go("train-align", *small, here, "mode=finetune")
-    tuned = ("train-align", *small, here, "mode=finetune", "subjects=3")
+        go("train-align", *small, own_runs, "mode=finetune")
+    tuned = ("train-align", *small, own_runs, "mode=finetune", "subjects=3")
     intra = go(
-        "train-align", *small, THREE, here, "subjects=1,2", "train.epochs=1"
+        "train-align", *small, THREE, own_runs, "subjects=1,2", "train.epochs=1"
     ).folder.name
-    with pytest.raises(
-        BrainhiveError, match="could start from sub-01_seed-1 or sub-02_seed-1"
-    ):
+    with pytest.raises(BrainhiveError, match="sub-01_seed-1 or sub-02_seed-1"):
         go(*tuned, f"finetune.run={intra}")
     with pytest.raises(RecipeError, match=r"sessions is .* subject 3") as unnamed:
         go(*tuned, f"finetune.run={intra}", "finetune.sessions=1")
