@@ -91,7 +91,7 @@ def replay(run, *words):
     )
 
 
-def test_each_result_is_a_line_and_the_run_has_the_hit_rate_with_its_context(own):
+def test_each_result_is_a_line_and_the_run_has_the_hit_rate(own):
     ended = replay(own, "--lines")
 
     assert ended.exit_code == 0, ended.output
@@ -171,7 +171,7 @@ def find_run(ended):
     return Path(re.search(r"\S+runs/live/\S+", ended.stderr)[0])
 
 
-def test_eval_retrieval_of_the_saved_session_has_the_ranks_that_were_shown(own, go):
+def test_eval_retrieval_of_a_saved_session_repeats_its_ranks(own, go):
     ended = replay(own, "--lines")
     events = [json.loads(line) for line in ended.stdout.splitlines()]
     # the last of each
@@ -197,7 +197,7 @@ def test_eval_retrieval_of_the_saved_session_has_the_ranks_that_were_shown(own, 
 
 
 @pytest.mark.nightly
-def test_simulated_signals_stay_simulated_on_the_page_and_in_what_is_saved(demo, go):
+def test_simulated_signals_are_marked_on_the_page_and_when_saved(demo, go):
     words = ("source.speed=1000", "page=false", "--windows", "300")
     ended = invoke(demo, "--source", "mock", *words)
     assert ended.exit_code == 0, ended.output
@@ -211,7 +211,7 @@ def test_simulated_signals_stay_simulated_on_the_page_and_in_what_is_saved(demo,
     assert "brainhive_cli.demo" in json.dumps(saved)
 
 
-def test_bad_input_gets_two_lines_and_a_check_says_what_is_missing(own):
+def test_bad_input_gets_two_lines_and_check_lists_missing_inputs(own):
     absent = ("--source", "recording", "source.file=absent.fif")
     for words, code, fact in (
         (absent, 3, "absent.fif"),
@@ -274,7 +274,7 @@ def replay_session(run, session):
     return ended, run.measurements()
 
 
-def test_a_recording_that_was_trained_on_is_stamped_and_a_new_one_is_not(categories):
+def test_only_a_recording_of_the_training_gets_a_caveat(categories):
     """Issue 60, row 8: trials of the training had 96 hits of 96 and no caveat. Row E:
     live on labels without pictures ended while drawing, without a run.
     """

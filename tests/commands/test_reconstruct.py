@@ -32,7 +32,7 @@ def test_the_priors_adapter_is_applied_or_skipped(go, aligned, drawing):
     assert "adapter apply" in applied.metrics.overall["ssim"].protocol
 
 
-def test_a_recipe_that_cannot_work_is_refused_before_anything_is_loaded():
+def test_a_recipe_that_cannot_work_is_refused_before_loading():
     for override, fact in (
         ("scheduler=turbo", "scheduler.*'euler', 'euler-ancestral'"),
         ("metrics=fid", "'fid'"),
@@ -78,7 +78,7 @@ def test_damaged_parts_are_named_in_one_line(
 
 
 @pytest.mark.nightly
-def test_the_identity_prior_conditions_on_the_decoded_head_itself(
+def test_the_identity_prior_passes_the_decoded_head_on(
     go, small, drawing, generator, runs
 ):
     model = sdxl.Config(source=str(generator)).build()
@@ -111,9 +111,7 @@ def test_the_identity_prior_conditions_on_the_decoded_head_itself(
 
 
 @pytest.mark.nightly
-def test_a_model_folder_draws_what_its_run_draws_and_needs_a_data_set(
-    go, small, aligned, drawing
-):
+def test_a_model_folder_generates_the_pictures_of_its_run(go, small, aligned, drawing):
     (model,) = aligned.glob("cells/*/model")
     by_run = go("reconstruct", *drawing, f"align_run={aligned.name}")
 
