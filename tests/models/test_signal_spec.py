@@ -17,7 +17,7 @@ def difference(
     steps: dict[str, Any] = STEPS,
     is_same_store: bool = True,
 ) -> str:
-    """Say what a recording is refused for; empty if it is not."""
+    """Return the differences of refused signals. Empty if they are accepted."""
     try:
         SPEC.refuse_other_signals(
             unit, rate_hz, steps, "faces subject 1", is_same_store

@@ -108,7 +108,7 @@ def test_an_adapted_network_is_pefts_merged_one(golden: Path) -> None:
     assert (rows - (merged.T + bias)).abs().max() < CLOSE
 
 
-def test_a_new_adapter_changes_nothing_and_has_the_scale_of_its_rank(
+def test_a_new_adapter_changes_nothing_and_scales_with_its_rank(
     golden: Path,
 ) -> None:
     tensors, network, _ = open_golden(golden)
@@ -125,7 +125,7 @@ def test_a_new_adapter_changes_nothing_and_has_the_scale_of_its_rank(
 
 
 def test_unknown_maps_and_attention_of_torch_are_refused() -> None:
-    with pytest.raises(RecipeError, match=r"train\.lora\.modules names 'q_proj'"):
+    with pytest.raises(RecipeError, match=r"train\.lora\.modules .*'q_proj'"):
         find_linear_shapes(nn.Sequential(nn.Linear(3, 2)), ("q_proj",))
-    with pytest.raises(BrainhiveError, match="one map"):
+    with pytest.raises(BrainhiveError, match="attention"):
         find_linear_shapes(nn.MultiheadAttention(4, 2), ())

@@ -26,7 +26,7 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def test_an_autoencoder_is_trained_once_and_shares_its_latent_space(
+def test_an_autoencoder_trains_once_and_shares_its_latent_space(
     pictures: Path,
 ) -> None:
     config = encoders.resolve({"kind": "autoencoder", "source": str(pictures)})

@@ -22,7 +22,7 @@ numbers.
 
 @pytest.fixture
 def reference(golden: Path) -> dict[str, Tensor]:
-    """A picture, and what becomes of it."""
+    """Golden tensors: a picture and its degradations."""
     return load_file(golden / "methods" / "blur.safetensors")
 
 
@@ -95,18 +95,14 @@ def test_each_degradation_of_a_list_makes_an_encoder_with_a_name() -> None:
     assert found["clip-rn50-gaussian-1"] == blurs[0]
 
 
-def test_what_is_no_degradation_is_refused() -> None:
-    for how in ("gaussian-4", "fovea-0", "blur-3"):
-        with pytest.raises(RecipeError, match="a degradation is gaussian-K or fovea-K"):
-            encoders.resolve({"kind": "clip-rn50", "degrade": how})
+def test_invalid_degradations_are_refused() -> None:
+    for degradation in ("gaussian-4", "fovea-0", "blur-3"):
+        with pytest.raises(RecipeError, match="degrad"):
+            encoders.resolve({"kind": "clip-rn50", "degrade": degradation})
     encoder = open_clip.Config(
         **{**dict(open_clip.TINY), "degrade": "gaussian-33"}
     ).prepare()
-    with pytest.raises(
-        RecipeError, match="a kernel of 33 pixels is too large for pictures of 16"
-    ):
+    with pytest.raises(RecipeError, match=r"\b33 pixels .*\b16$"):
         encoder.preprocess(noise(64))
-    with pytest.raises(
-        RecipeError, match="degrade has no effect on an encoder of captions"
-    ):
+    with pytest.raises(RecipeError, match=r"degrade .*captions"):
         encoders.resolve({"kind": "vd-text", "degrade": "gaussian-3"})

@@ -69,17 +69,17 @@ def test_a_real_transform_maps_its_bases_embedding(
     )
 
 
-def test_a_transform_that_is_damaged_or_of_another_base_is_refused(
+def test_a_damaged_transform_or_one_of_another_base_is_refused(
     tmp_path: Path,
 ) -> None:
     np.savez(tmp_path / "transform.npz", weights=np.eye(8), mean=0, std=1)
     config = encoders.resolve(
         {"kind": "glocal", "base": base_of(6), "source": str(tmp_path)}
     )
-    with pytest.raises(RecipeError, match=r"gives 6 values, .* takes 8"):
+    with pytest.raises(RecipeError, match=r"\b6 .*\b8"):
         config.build().module  # noqa: B018
-    with pytest.raises(RecipeError, match="says nothing of its base"):
+    with pytest.raises(RecipeError, match="base"):
         encoders.resolve({"kind": "glocal", "source": str(tmp_path)}).inputs()
     (tmp_path / "transform.npz").write_bytes(b"no archive")
-    with pytest.raises(MissingData, match="is no gLocal transform"):
+    with pytest.raises(MissingData, match=r"transform\.npz"):
         config.build()

@@ -1,4 +1,4 @@
-"""What is mixed with what, and with which shares."""
+"""Partners and shares of mixed signals."""
 
 import pytest
 import torch
