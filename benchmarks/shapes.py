@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from brainhive_cli.core.device_memory import count_bytes
 from brainhive_cli.models.generators._latent_diffusion import VAE_BATCH_SIZE
-from brainhive_cli.models.generators.animatediff import AnimateDiff
+from brainhive_cli.models.generators.animatediff import AnimateDiff, Keyframe
 from brainhive_cli.models.heads import Conditioning
 
 
@@ -132,8 +132,10 @@ def sampling_bytes(
         blank = torch.empty_like(
             latents.transpose(1, 2), memory_format=torch.contiguous_format
         )
-        keyframe = None if generator.sparse_control is None else (blank, blank[:, :1])
-        generator._predict(
+        keyframe = None
+        if generator.sparse_control is not None:
+            keyframe = Keyframe(blank, blank[:, :1])
+        generator._predict_clips(
             blank, times, generator.prepare_text_tokens(None, "", rows), keyframe
         )
 
@@ -141,5 +143,5 @@ def sampling_bytes(
     weights = sum(map(count_bytes, generator.networks))
     with torch.no_grad():
         decoding = peak(lambda: generator.vae.decode(first), generator.vae)
-        denoising = peak(denoise, *generator.denoisers) + latents.nbytes
+        denoising = peak(denoise, *generator.denoising_networks) + latents.nbytes
     return weights + max(denoising, decoding)
