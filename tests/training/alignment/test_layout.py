@@ -1,4 +1,4 @@
-"""Layouts of brain models, and those that shapes of published weights describe."""
+"""Architecture of brain models, read from configs and shapes of weights."""
 
 from math import prod
 from pathlib import Path
@@ -34,7 +34,7 @@ HEADS = {
 
 
 def state_of(**shapes: tuple[int, ...]) -> dict[str, Tensor]:
-    """Weights whose values are their positions, by names with `__` for dots."""
+    """Make weights that hold their positions. `__` in a name stands for a dot."""
     return {
         name.replace("__", "."): torch.arange(float(prod(shape))).reshape(shape)
         for name, shape in shapes.items()

@@ -1,6 +1,4 @@
-"""Settings of a training: stages and their starts, terms, keys without an effect, and
-what is usual where a recipe says nothing.
-"""
+"""Recipe of train-align: stages, terms, defaults and keys without an effect."""
 
 from fractions import Fraction
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Set-ups of runs: what is read of recipes, models and signals."""
+"""Descriptions of set-ups, from recipes, models and signals."""
 
 from dataclasses import replace
 from types import SimpleNamespace

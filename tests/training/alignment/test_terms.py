@@ -1,4 +1,4 @@
-"""Loss terms: their weights over epochs, when they are active, and what is refused."""
+"""Loss terms: their weights over epochs and their active epochs."""
 
 import math
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""Checkpoints as MindEye1's, MindEye2's, NEURONS' and BrainHiVE's trainings write them,
-also in parts.
-"""
+"""Checkpoints of MindEye1, MindEye2, NEURONS and BrainHiVE, whole and in parts."""
 
 import json
 import re
@@ -83,9 +81,7 @@ def made() -> Aligner:
 
 
 def feature_mixers() -> State:
-    """MindEye2's mixer blocks over 8 features, which reach no output, by their
-    published names.
-    """
+    """Make MindEye2's mixer blocks over features, which have no effect on outputs."""
     torch.manual_seed(2)
     found = {}
     for number in range(2):
@@ -101,9 +97,7 @@ def feature_mixers() -> State:
 
 
 def as_published(made: Aligner) -> State:
-    """Give the weights the names that NEURONS' training gave them, and add the mixer
-    blocks over features.
-    """
+    """Return the weights of a model as a checkpoint of NEURONS names them."""
     found = {}
     for name, value in made.backbone.state_dict().items():
         name = name.removeprefix("brain.").replace(f"linears.{SUBJECT}.", "linears.0.")
@@ -127,9 +121,7 @@ def save(state: State, path: Path) -> Path:
 
 
 def blurry_branch() -> nn.ModuleDict:
-    """MindEye2's layers of blurry pictures, as its BrainNetwork has them, by their
-    published names.
-    """
+    """Make the layers of MindEye2's blurry branch, with their published names."""
     torch.manual_seed(1)
     kinds = ("UpDecoderBlock2D",) * 3
     projector = [nn.Conv2d(64, 512, 1, bias=False), nn.GroupNorm(1, 512), nn.ReLU()]
@@ -247,7 +239,7 @@ def test_mindeye2s_prior_and_blurry_branch_get_their_inputs(
 def test_a_model_starts_in_parts_from_several_checkpoints(
     made: Aligner, neurons: Path, mindeye2: Path, tmp_path: Path
 ) -> None:
-    """NEURONS' way: the backbone and the prior are MindEye2's, the ridge is new."""
+    """As in NEURONS, backbone and prior start from MindEye2, and the ridge is new."""
     plain = {**NEURONS, "mode": "right"}
     new = Aligner(
         Layout(replace(SPEC, widths=(5,)), HEADS, plain, retrieval_heads=("image",))
@@ -300,21 +292,21 @@ def test_gpt2_starts_from_files_with_and_without_a_last_layer(
 def test_a_checkpoint_without_a_part_or_with_others_is_one_line(
     made: Aligner, tmp_path: Path
 ) -> None:
-    for gone, added, message in (
+    for absent_prefix, added, pattern in (
         (
             "diffusion_prior.net.",
             {},
-            "it has decoders of NEURONS, and no diffusion prior",
+            "diffusion prior",
         ),
         ("nothing", {"adapter.weight": torch.zeros(2)}, "backbone.adapter.weight"),
-        ("backbone.clip_proj.0", {}, "is no brain model of MindEye2"),
+        ("backbone.clip_proj.0", {}, "MindEye2"),
     ):
         state = {
             name: each
             for name, each in as_published(made).items()
-            if not name.startswith(gone)
+            if not name.startswith(absent_prefix)
         }
-        with pytest.raises(BrainhiveError, match=message):
+        with pytest.raises(BrainhiveError, match=pattern):
             aligner.load(
                 save(state | added, tmp_path / "subj_01/brain_model_prior.pth")
             )
@@ -332,7 +324,7 @@ def read(path: Path) -> Golden:
 
 
 def first_subject(golden: Golden) -> Tensor:
-    """The index of a model's only subject, for each signal of a golden file."""
+    """Return the subject index of each signal of a golden file."""
     return torch.zeros(len(golden["in.voxels"]), dtype=torch.long)
 
 
@@ -377,7 +369,7 @@ def low(golden: Path) -> Golden:
 
 @pytest.fixture
 def low_file(low: Golden, tmp_path: Path) -> Path:
-    """Its checkpoint, with the names of attention in diffusers 0.13."""
+    """The checkpoint, with the attention names of diffusers 0.13."""
     state = {}
     for name, value in weights_of(low).items():
         old = next(
@@ -398,7 +390,7 @@ def high(golden: Path) -> Golden:
 
 @pytest.fixture
 def high_file(high: Golden, tmp_path: Path) -> Path:
-    """Its checkpoint, in which the diffusion prior lies next to the brain model."""
+    """The checkpoint, which holds the diffusion prior and the brain model."""
     state = {f"voxel2clip.{name}": value for name, value in weights_of(high).items()}
     shape = high["out.projected"].shape[1:]
     state |= {

@@ -1,6 +1,4 @@
-"""The layer that is learned for each subject, and batch normalisation of several
-processes.
-"""
+"""Subject layers, and batch normalisation over several processes."""
 
 from dataclasses import replace
 

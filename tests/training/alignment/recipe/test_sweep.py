@@ -1,4 +1,4 @@
-"""Sweeps, their variants by name, and published numbers beside what is measured."""
+"""Sweeps and their variants, and published numbers in reports."""
 
 import pytest
 
@@ -81,7 +81,7 @@ ONE = "lr=1e-3,weight_decay=0.1"
 
 @pytest.fixture(scope="module")
 def swept(shared_world, tmp_path_factory, go, small):
-    """A joint sweep of two keys, so that its variants have a comma."""
+    """A finished sweep of two keys, whose variants have a comma in their names."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(shared_world))
         runs = tmp_path_factory.mktemp("runs")

@@ -1,6 +1,4 @@
-"""Models for a new person: zero-shot, alignments without labels and by pairs, and
-trained ones.
-"""
+"""Adaptation to a new person: zero-shot, alignment and training."""
 
 import copy
 from dataclasses import replace
@@ -115,7 +113,7 @@ def decode(decoder: PersonModel, responses: Trials = TESTED) -> torch.Tensor:
 
 
 def top1(decoder: PersonModel, responses: Trials) -> float:
-    """Share of signals whose picture comes first among those that were shown."""
+    """Return the share of signals whose picture has rank 1 among the shown ones."""
     with torch.inference_mode():
         gallery = decoder.model.encode_image(
             {"e": torch.from_numpy(EMBEDDING[responses.stimulus])}
@@ -252,7 +250,7 @@ def repeated(subject: int, *, voxels: bool = False) -> Trials:
 
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
-    """The arguments of trainings, which are not run."""
+    """Arguments of the trainings, which are not run."""
     calls: list[tuple] = []
 
     def note(layout, data, terms, train, start, seed, *, launch):

@@ -1,6 +1,4 @@
-"""Trials from memory as a model takes them: unit, window, noise, and what is said of
-steps that are not taken.
-"""
+"""Trials in memory: unit, window, whitening and the reported differences."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,7 +27,7 @@ WHITENERS = np.random.default_rng(5).normal(size=(2, 3, 3)).astype(np.float32)
 def member_of(
     spec: SignalSpec, stored: Trials | None = None, delay_s: float = 0.0
 ) -> Any:
-    """A model that reads such signals, and has a whitener of the first person."""
+    """Make a model that reads these signals, with a whitener of subject 1."""
     learned = TrainingHistory(whiteners={1: WHITENERS}, recorded_channels=RECORDED)
     store = SimpleNamespace(splits={"train": stored})
     source = SimpleNamespace(

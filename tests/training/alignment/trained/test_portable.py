@@ -1,6 +1,4 @@
-"""Brain models as modules of torch alone: their linear steps beside our own way, and
-what they refuse.
-"""
+"""Brain models as torch modules: their linear steps and their limits."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,7 @@ def sensors_model(
     names: tuple[str, ...] = NAMES,
     **signal: Any,
 ) -> Aligner:
-    """A model of two people, with a matrix of channels for each."""
+    """Make a model of two subjects with subject layers."""
     spec = SignalSpec(
         *(names, SAMPLES, (1, 4), (len(names),) * 2),
         rate_hz=RATE_HZ,
@@ -51,7 +49,7 @@ def sensors_model(
 
 
 def voxels_model(**signal: Any) -> Aligner:
-    """A model of two people of 5 and 4 voxels, with a ridge of each."""
+    """Make a model of two subjects with 5 and 4 voxels, and a ridge for each."""
     spec = SignalSpec((), 1, (4, 7), (5, 4), signal=signal)
     backbone = {"kind": "mindeye2", "hidden": 8, "blocks": 1}
     torch.manual_seed(0)
@@ -77,7 +75,7 @@ def normaliser(rows: int, columns: int) -> Normaliser:
 
 
 def linear_steps(module: PortableModel) -> dict[str, Any]:
-    """All numbers of a portable model, and its tokens of fixed signals."""
+    """Return all numbers of a portable model, and its tokens of fixed signals."""
     signal = torch.randn(
         (4, *module.example.shape[1:]), generator=torch.Generator().manual_seed(2)
     )
@@ -178,7 +176,7 @@ def test_absent_channels_are_mapped_or_refused() -> None:
 
 
 class Program:
-    """What a file computes: tokens that differ from the model's by one number."""
+    """Program whose tokens differ from the model's by a number."""
 
     def __init__(self, module: PortableModel, difference: float) -> None:
         self.tokens = module.encode(module.model_input).clone()

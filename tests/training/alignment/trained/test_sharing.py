@@ -1,4 +1,4 @@
-"""What of a run leaves home, and the terms of what its models learned from."""
+"""Files of a run that are shared, and the terms of the data behind them."""
 
 import hashlib
 import json

@@ -1,6 +1,4 @@
-"""The closed-form arms of calibration on the simulated cohort of the golden folder,
-next to its own table.
-"""
+"""Arms of calibration in closed form, compared with the golden cohort."""
 
 import json
 import runpy

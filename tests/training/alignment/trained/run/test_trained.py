@@ -1,4 +1,4 @@
-"""What a trained model knows of its recordings, without weights."""
+"""Trained models and runs without weights."""
 
 import shutil
 from collections.abc import Callable

@@ -1,6 +1,4 @@
-"""Zero-shot transfer: another data set's signals go into a model only as it was trained
-to take them.
-"""
+"""Zero-shot transfer of models to another data set."""
 
 from dataclasses import replace
 
@@ -26,7 +24,7 @@ SPEC = replace(
 def recorded(
     channels=("P7", "Cz", "oz"), rate_hz=100.0, samples=80, start_s=0.0
 ) -> Trials:
-    """A recording of another data set; what matches the model by default."""
+    """Make a recording of another data set, which fits the model by default."""
     signal = np.zeros((1, 1, len(channels), samples), np.float32)
     times_s = start_s + np.arange(samples) / rate_hz
     return Trials(signal, ["a"], Sensors(channels), times_s, rate_hz, "µV")
@@ -55,7 +53,7 @@ def test_channels_are_matched_by_name_and_the_window_is_cut():
 
 def test_signals_that_do_not_match_are_refused_in_one_line():
     voxels = Trials(np.zeros((1, 1, 3, 1)), ["a"], Voxels({}), np.zeros(1), None, "z")
-    for recording, spec, what in (
+    for recording, spec, problem in (
         (
             recorded(("Cz", "Fz")),
             SPEC,
@@ -76,7 +74,7 @@ def test_signals_that_do_not_match_are_refused_in_one_line():
     ):
         with pytest.raises(BrainhiveError) as caught:
             match(recording, spec)
-        assert what in caught.value.message and caught.value.hint
+        assert problem in caught.value.message and caught.value.hint
 
 
 @pytest.mark.nightly
