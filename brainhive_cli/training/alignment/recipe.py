@@ -191,8 +191,8 @@ class Recipe(SweptRecipe):
         list(DEFAULT_ENCODERS),
         validate_default=True,
         min_length=1,
-        description="encoders whose embeddings are fused; default: the prior's, or "
-        "these",
+        description="encoders whose embeddings are fused; with a prior, the default is "
+        "the prior's",
     )
     mode: Literal["intra", "inter", "joint", "finetune"] = Field(
         "intra",

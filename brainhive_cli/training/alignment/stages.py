@@ -188,11 +188,11 @@ class Train(Section):
         "even",
         description="if trials remain at the end of an epoch; even: all batches have "
         "nearly one size; keep: the last batch is smaller (BrainHiVE: 156 of 16540 "
-        "trials); drop: they are left out",
+        "trials); drop: they are left out of the epoch",
     )
     init: Literal["torch", "reference"] = Field(
         "torch",
-        description="initial weights: from torch, or from transformers' "
+        description="initial weights: of torch, or (reference) of transformers' "
         "PreTrainedModel as in BrainHiVE (normal with sd 0.02, bias 0)",
     )
     # optimiser
@@ -214,9 +214,9 @@ class Train(Section):
     weight_decay: float = Field(0.05, ge=0, description="weight decay of AdamW")
     decay: Literal["all", "not_biases", "weights"] = Field(
         "all",
-        description="parameters with weight_decay: all; all but biases (MindEye1, "
-        "MindEye2); all but biases and LayerNorm (transformers' Trainer, used by "
-        "BrainHiVE)",
+        description="parameters that weight_decay acts on: all, not_biases (MindEye1, "
+        "MindEye2), or weights, without biases and LayerNorm (transformers' Trainer, "
+        "used by BrainHiVE)",
     )
     betas: tuple[float, float] = Field(
         (0.9, 0.995),
@@ -257,9 +257,9 @@ class Train(Section):
     )
     selection: Literal["best", "last", "test", "recordings"] = Field(
         "best",
-        description="kept epoch: best validation top-1; last; best test top-1 (only to "
-        "reproduce others' numbers: it is no result); recordings: best top-1 on "
-        "`validation_recordings`",
+        description="epoch that is kept, by top-1: best (on validation), last, test "
+        "(best on test pictures, only to reproduce others' numbers: it is no result), "
+        "or recordings (best on `validation_recordings`)",
     )
     validation_recordings: dict[int, list[int]] = added_field(
         {},
