@@ -186,9 +186,9 @@ class Job:
 
         # a chooser needs a model without this person, and one per strength and draw
         transfer = recipe.transfer
-        n_trials = len(transfer.pulls) * (n_amounts * transfer.draws + 1)
+        n_models = len(transfer.pulls) * (n_amounts * transfer.draws + 1)
         n_choosers = sum(self.count_choosers(cell) for cell in self.cells)
-        count += n_choosers * (1 + n_trials)
+        count += n_choosers * (1 + n_models)
         kind = (
             f"{self.align.dataset.name}, {self.training.backbone.kind}, "
             f"{self.epochs or 0} epochs"

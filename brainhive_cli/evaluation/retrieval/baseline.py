@@ -298,9 +298,8 @@ def _estimate_ridge_s(job: Job, spec: SignalSpec, is_compared: Sequence[bool]) -
     for cell in run.cells:
         if cell.seed != run.cells[0].seed:
             continue
-        stored = run.get_recordings(cell.variant).open_store(cell.trained_on[0])[
-            "train"
-        ]
+        recordings = run.get_recordings(cell.variant)
+        stored = recordings.open_store(cell.trained_on[0])["train"]
         n_pictures, n_repetitions = stored.signal.shape[:2]
         n_signals = n_pictures * len(cell.trained_on)
         if has_trials:
@@ -540,7 +539,7 @@ def judge_ranks(
     rows: Int64,
     grouping: StimulusGrouping,
 ) -> Answer:
-    """Test if the assigned pictures rank better than others.
+    """Test if the pictures that signals are assigned to rank better than others.
 
     Args:
         ranks: Ranks [M, P] of all candidates for each subject.
@@ -562,7 +561,7 @@ def judge_ranks(
 def approximate_p(
     ranks: Int64, test_rows: Int64, rows: Int64, grouping: StimulusGrouping
 ) -> float:
-    """Approximate the one-sided p of the mean rank of the assigned pictures.
+    """Approximate p for the mean rank of the pictures that signals are assigned to.
 
     The p values of many orders are corrected for their number. A random sample of
     permutations has no p small enough, so permuted ranks are taken as normal.
@@ -605,7 +604,7 @@ def try_orders(
     rows: Int64,
     grouping: StimulusGrouping,
 ) -> list[tuple[float, str]]:
-    """Test if the pictures of a subject rank well in another order than as filed.
+    """Test if a subject's pictures rank well in another order than in the signal file.
 
     Args:
         subject: Number of the subject.
@@ -617,7 +616,7 @@ def try_orders(
 
     Returns:
         One-sided p and description of each other order. Empty if the pictures rank
-        above chance as filed.
+        above chance in the order of the file.
     """
     answer = judge_ranks([ranks_of_order[AS_FILED]], [test_rows], rows, grouping)
     if answer.side == "above chance":

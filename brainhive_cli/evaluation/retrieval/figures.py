@@ -241,7 +241,7 @@ def _draw_regions(measurements: Measurements) -> Curve:
 
 
 def _draw_sheet(run: RunFolder, models: Models, recipe: Recipe) -> list[Sheet]:
-    """Draw random signals of the first subject with the pictures that they retrieve.
+    """Draw a sheet of random signals of the first subject, and retrieved pictures.
 
     Returns:
         The sheet, or nothing if no picture can be read.
@@ -297,7 +297,7 @@ def _draw_sheet(run: RunFolder, models: Models, recipe: Recipe) -> list[Sheet]:
 def save_pictures(
     run: RunFolder, model: TrainedModel, gallery: Gallery, rows: Int64
 ) -> dict[int, str]:
-    """Save pictures of a gallery for the sheet, and warn of pictures without a file.
+    """Save pictures of a gallery for the sheet, and warn of pictures that cannot be read.
 
     Args:
         run: Folder of the run.

@@ -564,7 +564,7 @@ def measure_ceiling(
 def measure_region_shares(
     model: TrainedModel, subject: int, split: str
 ) -> dict[str, Scores]:
-    """Measure how much a prediction changes if a region has its mean training signal.
+    """Measure how predictions change if a region has its mean training signal.
 
     The share is the squared change of a head's prediction, divided by the squared
     change if all voxels have their mean. 0 means that the region has no effect.
