@@ -297,7 +297,7 @@ def _draw_sheet(run: RunFolder, models: Models, recipe: Recipe) -> list[Sheet]:
 def save_pictures(
     run: RunFolder, model: TrainedModel, gallery: Gallery, rows: Int64
 ) -> dict[int, str]:
-    """Save pictures of a gallery for the sheet, and warn of pictures that cannot be read.
+    """Save pictures of a gallery for the sheet, and warn of unreadable pictures.
 
     Args:
         run: Folder of the run.
