@@ -139,9 +139,9 @@ class Config(BackboneConfig):
         )
         is_tensor = isinstance(outputs, Tensor)
         if not is_tensor or outputs.shape != (2, dim):
-            output = list(outputs.shape) if is_tensor else type(outputs).__name__
+            shape = list(outputs.shape) if is_tensor else type(outputs).__name__
             raise BrainhiveError(
-                f"braindecode's {self.model} gives {output} for two signals, not "
+                f"braindecode's {self.model} gives {shape} for two signals, not "
                 f"tokens [2, {dim}]",
                 "choose a model that makes one decision a window",
             )
@@ -297,16 +297,16 @@ class FeatureEncoder(nn.Module):
         self._check_settings(reference, folder / "config.json")
 
         # the publisher's version of braindecode may use other names
-        needed = self.model.state_dict()
+        model_state = self.model.state_dict()
         new_names = self.model.mapping or {}
         state = {}
         for name, weight in weights.read(files[0]).items():
             state[new_names.get(name, name)] = weight
-        if TEMPORAL_EMBEDDING in needed and TEMPORAL_EMBEDDING in state:
-            n_vectors = needed[TEMPORAL_EMBEDDING].shape[1]
+        if TEMPORAL_EMBEDDING in model_state and TEMPORAL_EMBEDDING in state:
+            n_vectors = model_state[TEMPORAL_EMBEDDING].shape[1]
             state[TEMPORAL_EMBEDDING] = state[TEMPORAL_EMBEDDING][:, :n_vectors]
-        refuse_absent(needed.keys() - state.keys(), len(needed), reference)
-        weights.fill(self.model, {name: state[name] for name in needed}, reference)
+        refuse_absent(model_state.keys() - state.keys(), len(model_state), reference)
+        weights.fill(self.model, {name: state[name] for name in model_state}, reference)
 
     def _check_settings(self, reference: str, config_file: Path) -> None:
         """Raise an error if weights were trained with other settings.

@@ -361,12 +361,12 @@ def _check_heads(heads: Heads, n_frames: int) -> None:
         has_frames = N_AXES[name] > 2
         has_other_frames = has_frames and shape[:1] != [n_frames]
         if len(shape) != N_AXES[name] or has_other_frames:
-            needed = f"{N_AXES[name]} axes"
+            expected_shape = f"{N_AXES[name]} axes"
             if has_frames:
-                needed += f", for {n_frames} frames"
+                expected_shape += f", for {n_frames} frames"
             raise RecipeError(
                 f"the target of the head {name} has the shape {shape}: it needs "
-                f"{needed}",
+                f"{expected_shape}",
                 "another encoder, with views: all for every frame of a clip, or "
                 "backbone.frames",
             )

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones.voxel_ridge import Config
+from brainhive_cli.models.heads import Head
+from brainhive_cli.models.signal_spec import SignalSpec
 
 
 @pytest.fixture
@@ -36,3 +39,16 @@ def test_the_penalty_adds_the_gradient_of_the_squared_weights(model):
     penalty = 0.3 * model.weight.square().sum()
     (expected,) = torch.autograd.grad(penalty, model.weight)
     torch.testing.assert_close(gradient(0.3) - gradient(0.0), expected)
+
+
+def test_subjects_may_differ_in_their_number_of_voxels():
+    spec = SignalSpec((), 1, (1, 2), (3, 5))
+    model = backbones.build(Config(hidden=8), spec, {"image": Head((4,))}).eval()
+    voxels = torch.randn(2, 3, 1)
+    subject = torch.zeros(2, dtype=torch.long)
+
+    token = model(voxels, subject)
+
+    assert model.channels == 5
+    padded = torch.cat([voxels, torch.zeros(2, 2, 1)], 1)
+    torch.testing.assert_close(token, model(padded, subject))
