@@ -257,7 +257,7 @@ def _sum_pictures(images: StimulusSet, rows: Int64, protocol: str) -> Tensor:
 def make_stills(
     generated: Sequence[GeneratedSet], folder: RunFolder
 ) -> list[GeneratedSet]:
-    """Write clips that repeat the first frame of each clip, as scores without motion.
+    """Write clips that repeat the first frame of each clip, a baseline without motion.
 
     Files that exist are kept.
 
