@@ -1,4 +1,4 @@
-"""AdamW without torch's compiler: the same weights, bit by bit, and no import."""
+"""AdamW without torch's compiler, compared with the original."""
 
 import copy
 import sys
@@ -12,7 +12,7 @@ from brainhive_cli.models.adamw import AdamW
 
 
 def train(kind: Any, network: nn.Module, start: Any = None) -> tuple[list[Any], Any]:
-    """Take five steps; return the weights, and the state before the last two."""
+    """Take five steps. Return the weights, and the state before the last two."""
     random = torch.Generator().manual_seed(1)
     groups = [
         {"params": [network.weight], "weight_decay": 0.3},

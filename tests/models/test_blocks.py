@@ -1,4 +1,4 @@
-"""The shared blocks: the residual MLP and the fusion encoder."""
+"""Residual MLP and fusion encoder."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Captions as ids of a vocabulary, and back."""
+"""Encoding and decoding of captions."""
 
 from pathlib import Path
 

@@ -1,6 +1,4 @@
-"""Signals that were made in another way than those of the training are refused by
-naming what differs.
-"""
+"""Refusal of signals that differ from the training signals."""
 
 from typing import Any
 

@@ -1,6 +1,4 @@
-"""Low-rank changes of a network: peft's values and gradients, nothing at the start, one
-adapter at a time.
-"""
+"""Low-rank adapters, compared with the values and gradients of peft."""
 
 from pathlib import Path
 
@@ -49,7 +47,7 @@ def open_golden(golden: Path) -> tuple[dict[str, Tensor], nn.Module, Adapter]:
 
 
 def load_change(adapter: Adapter, tensors: dict[str, Tensor]) -> None:
-    """Give an adapter the reference's weights."""
+    """Load the weights of the reference into an adapter."""
     with torch.no_grad():
         for name, down, up in zip(adapter.names, adapter.down, adapter.up, strict=True):
             down.copy_(tensors[f"lora.{name}.A"])

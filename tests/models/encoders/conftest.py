@@ -47,7 +47,7 @@ def cubic() -> Callable[[int, int, float], np.ndarray]:
 
 @pytest.fixture
 def embed() -> Callable[[Encoder, Image.Image], torch.Tensor]:
-    """Encode one picture, to [D]."""
+    """Return a function that encodes a picture as a vector [D]."""
 
     def encode(encoder: Encoder, picture: Image.Image) -> torch.Tensor:
         with torch.no_grad():

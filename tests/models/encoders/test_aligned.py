@@ -1,6 +1,4 @@
-"""Human-aligned encoders are named after base and alignment, and have the width that
-they state.
-"""
+"""Names and widths of human-aligned encoders."""
 
 import torch
 

@@ -1,6 +1,4 @@
-"""The small autoencoder of pictures: it learns once, and encoder and generator share
-its weights.
-"""
+"""Training and sharing of the small autoencoder of pictures."""
 
 from pathlib import Path
 

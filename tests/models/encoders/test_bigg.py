@@ -1,6 +1,4 @@
-"""OpenCLIP bigG's tokens and texts as MindEye2 and NEURONS compute them, on a tiny
-model of its layout.
-"""
+"""Tokens and texts of OpenCLIP bigG, on a tiny model, as in MindEye2 and NEURONS."""
 
 import json
 from pathlib import Path

@@ -27,7 +27,7 @@ def reference(golden: Path) -> dict[str, Tensor]:
 
 
 def noise(side: int, seed: int = 0) -> Image.Image:
-    """A picture of noise."""
+    """Draw a picture of noise."""
     return Image.fromarray(
         np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
     )

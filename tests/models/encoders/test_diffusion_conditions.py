@@ -1,6 +1,4 @@
-"""Encoders of what diffusion models are conditioned on, against golden values and the
-libraries.
-"""
+"""Encoders of conditions of diffusion models, compared with golden values."""
 
 from typing import Any
 
@@ -109,13 +107,13 @@ def test_latents_equal_the_reference_times_the_missing_factor(golden, tmp_path):
 
 
 def view_of(side_px: int) -> Any:
-    """An encoder that sees pictures of this height and width."""
+    """Make an encoder of pictures with this side."""
     tiny = parts.load("encoders", "vd-vae").TINY
     return tiny.model_copy(update={"resolution_px": side_px}).build()
 
 
 def test_pictures_are_resized_with_antialiasing_and_not_rounded(golden, tmp_path):
-    """Golden values: the resize of floats, which a picture holds rounded to bytes."""
+    """Golden values: resized floats. A picture rounds them to bytes."""
     _, expected = read(golden / "havir" / "latent_target.safetensors")
     given = expected["in.image_to_resize"][0]
     large = Image.fromarray((given * 255).round().byte().permute(1, 2, 0).numpy())

@@ -1,6 +1,4 @@
-"""DreamSim: each type equals a vision transformer computed here, from files in the
-published layouts.
-"""
+"""DreamSim, compared with a vision transformer that is computed here in float64."""
 
 import argparse
 import json
@@ -75,7 +73,7 @@ def new_state(name: str, seed: int) -> State:
 
 
 def write_checkpoint(folder: Path, name: str, state: State) -> None:
-    """Wrap the weights as their publishers do."""
+    """Write weights in the format of their publishers."""
     other, head = new_state(name, 99), torch.zeros(2)
     if name == "dino_vitb16":
         wrapped: Any = {

@@ -1,6 +1,4 @@
-"""gLocal: real transforms over bases of their width, and what is noticed when they do
-not fit.
-"""
+"""Published transforms of gLocal on bases of their width, and their errors."""
 
 from pathlib import Path
 from typing import Any

@@ -27,8 +27,8 @@ from brainhive_cli.models import encoders
 open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed")
 
 SAME = 1e-5
-"""Largest difference, as a share of the reference's spread: float32 rounds otherwise in
-other batches.
+"""Largest difference in standard deviations of the reference. Rounding in float32
+differs between batches.
 """
 TIMM = {"kind": "timm", "source": "random", "architecture": "test_vit"}
 SIGLIP2 = parts.load("encoders", "siglip2").TINY.model_dump()
@@ -46,9 +46,7 @@ Pictures = list[Image.Image]
 
 @pytest.fixture(scope="module")
 def pictures() -> Pictures:
-    """Photographs where they are, in sizes and shapes that a folder may hold; else
-    drawn ones.
-    """
+    """Pictures of three sizes: photographs, or noise if there are none."""
     photos = sorted(
         (Path(__file__).resolve().parents[4] / "shared/data/photos").glob("*.jpg")
     )[:3]
@@ -67,7 +65,7 @@ pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
 def unlike(ours: Tensor, theirs: Tensor) -> float:
-    """The largest difference, as a share of the reference's spread."""
+    """Compute the largest difference in standard deviations of the reference."""
     assert (
         ours.shape == theirs.shape
         and ours.dtype == theirs.dtype == torch.float32
@@ -78,7 +76,7 @@ def unlike(ours: Tensor, theirs: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Family:
-    """How a family's folder is written, and how its library gives each output of it."""
+    """Functions that write a folder of a family, and compute its outputs directly."""
 
     kind: str
     write: Callable[[Path], Any]
@@ -88,9 +86,7 @@ class Family:
 
 
 def shaken(network: Any) -> Any:
-    """Make norms, scales and biases other than ones and zeros, so that leaving one out
-    is seen.
-    """
+    """Add noise to all weights, so that no norm, scale or bias has no effect."""
     torch.manual_seed(1)
     for weight in network.parameters():
         weight.data.add_(0.1 * torch.randn_like(weight))

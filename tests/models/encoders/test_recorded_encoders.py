@@ -29,7 +29,7 @@ def without_gradients() -> Iterator[None]:
 
 
 def encode(encoder: Any, picture: Image.Image) -> Any:
-    """Give what is seen of a picture, and its embedding in double precision."""
+    """Return the preprocessed picture, and its embedding in double precision."""
     seen, module = encoder.preprocess(picture), encoder.module
     # pictures are resized in single precision before they are encoded
     if not isinstance(module, PictureAutoencoder):
@@ -96,7 +96,7 @@ def test_kernels_are_smaller_than_twice_the_picture(picture: Image.Image) -> Non
 
 
 def transformer() -> tuple[nn.Module, _outputs.Anatomy]:
-    """Make three blocks, the last of which is normed; two tokens before the patches."""
+    """Build three blocks, a last norm, and two tokens before the patches."""
     blocks = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
     norm = nn.LayerNorm(4)
     network = nn.Sequential(blocks, norm)

@@ -1,4 +1,4 @@
-"""The encoders' own features as the target: joined, or as heads."""
+"""Embeddings as targets, concatenated or as separate heads."""
 
 import pytest
 import torch

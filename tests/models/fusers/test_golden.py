@@ -1,6 +1,4 @@
-"""Fusers of published retrieval methods give the outputs of their repositories, for
-their weights.
-"""
+"""Fusers of published retrieval methods, compared with their repositories."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ Tensors = dict[str, Tensor]
 
 
 def read(golden: Path, name: str, **renamed: str) -> tuple[Tensors, Tensors]:
-    """The tensors of a file, and its weights by our names."""
+    """Read the tensors of a file, and its weights under our names."""
     tensors = load_file(golden / "methods" / f"{name}.safetensors")
     weights = {
         key.removeprefix("weights."): v

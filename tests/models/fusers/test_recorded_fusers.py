@@ -1,4 +1,4 @@
-"""Tokens of all fusers on fixed embeddings beside those that were recorded."""
+"""Tokens of all fusers on fixed embeddings, compared with recorded values."""
 
 from typing import Any
 

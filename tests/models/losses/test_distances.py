@@ -1,6 +1,4 @@
-"""Losses of latents (MSE, L1, Sobel), and MindEye's contrastive ones, against golden
-values.
-"""
+"""Distances and contrastive losses of MindEye1, compared with golden values."""
 
 import re
 from pathlib import Path
@@ -131,7 +129,7 @@ and float32 sums in another order by 3e-6.
 
 
 def only_temperature(havir: dict[str, Tensor], pattern: str) -> tuple[str, float]:
-    """Find the only stored value of this name, and the temperature in its name."""
+    """Return the name and temperature of the only value that matches a pattern."""
     matches = [re.fullmatch(pattern, name) for name in havir]
     (match,) = [match for match in matches if match]
     return match[0], float(match[1])

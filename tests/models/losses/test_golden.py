@@ -1,6 +1,4 @@
-"""Losses of published retrieval methods give the values and gradients of their
-repositories.
-"""
+"""Losses of published retrieval methods, compared with their repositories."""
 
 import math
 from pathlib import Path
@@ -24,7 +22,7 @@ LONG = {**SAMGA, "normalise_signal": False, "scale_by": "softplus"}
 def compare(
     kind: str, pair: tuple[Tensor, Tensor], context: LossContext, **knobs: Any
 ) -> tuple[Tensor, ...]:
-    """A loss and its gradients, of predictions and of targets."""
+    """Compute a loss and its gradients for predictions and targets."""
     predicted, target = (tensor.clone().requires_grad_() for tensor in pair)
     loss = parts.resolve("losses", {"kind": kind, **knobs}).build()(
         predicted, target, context

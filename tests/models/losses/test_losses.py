@@ -1,4 +1,4 @@
-"""Every loss against a slow, plain computation, and what all of them must feel."""
+"""Losses, compared with slow and plain computations."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""NEURONS' losses and the courses of their weights against the reference's values."""
+"""Losses and courses of NEURONS, compared with golden values."""
 
 import json
 from pathlib import Path

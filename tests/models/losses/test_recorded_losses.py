@@ -1,4 +1,4 @@
-"""All losses on fixed predictions beside the values that were recorded."""
+"""All losses on fixed predictions, compared with recorded values."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ MAPS: dict[str, Any] = {
 
 
 def compare(config: Any, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Give the loss, its gradient and that of its scale, mixed or not."""
+    """Compute the loss, its gradient and the gradient of its scale, mixed or not."""
     target = torch.rand(6, *shape)
     other = {"other": target + 0.5 * torch.randn(6, *shape)}
     predicted = (1.5 * target + torch.randn(6, *shape)).requires_grad_()
