@@ -134,9 +134,9 @@ class Aligner(nn.Module):
         Raises:
             BrainhiveError: if the signals have another size.
         """
-        mixed_signal = self._check_signal(signal, subject_index)
+        inputs = self._apply_subject_layer(signal, subject_index)
         predicted = backbones.predict(
-            self.backbone, self.backbone_heads, mixed_signal, subject_index, names
+            self.backbone, self.backbone_heads, inputs, subject_index, names
         )
         return self._map_signals(predicted)
 
@@ -158,11 +158,11 @@ class Aligner(nn.Module):
         Returns:
             Predictions, and the targets, some of which the backbone may replace.
         """
-        mixed_signal = self._check_signal(signal, subject_index)
+        inputs = self._apply_subject_layer(signal, subject_index)
         predicted, new_targets = backbones.learn(
             self.backbone,
             self.backbone_heads,
-            mixed_signal,
+            inputs,
             subject_index,
             targets,
             context,
@@ -176,9 +176,9 @@ class Aligner(nn.Module):
 
         `seeds` has a seed for each signal, for backbones that sample their outputs.
         """
-        mixed_signal = self._check_signal(signal, subject_index)
+        inputs = self._apply_subject_layer(signal, subject_index)
         decoded = backbones.decode(
-            self.backbone, self.backbone_heads, mixed_signal, subject_index, seeds
+            self.backbone, self.backbone_heads, inputs, subject_index, seeds
         )
         with torch.inference_mode():
             return replace(decoded, tensors=self._map_signals(decoded.tensors))
@@ -287,7 +287,9 @@ class Aligner(nn.Module):
         unit_vectors = [F.normalize(vector.float(), dim=-1) for vector in vectors]
         return torch.cat(unit_vectors, -1)
 
-    def _check_signal(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
+    def _apply_subject_layer(
+        self, signal: Tensor, subject_index: Tensor | None
+    ) -> Tensor:
         """Check the size of signals [B, C, T], and apply the subject layer."""
         # a new subject may have another number of channels, but not of voxels
         spec = self.layout.spec

@@ -393,7 +393,7 @@ class TrainedModel:
         """
         import torch
 
-        # a seed of each signal, from the cell and the picture
+        # a seed for each signal, derived from the cell and the picture
         trials = self.open_trials(subject, split)
         module = self.module
         seeds = [
