@@ -100,16 +100,16 @@ def build(config: BackboneConfig, spec: SignalSpec, heads: Heads) -> nn.Module:
     Raises:
         BrainhiveError: if it does not suit the signals or the heads.
     """
-    arguments: tuple[Any, ...] = (spec, heads)
+    arguments: list[Any] = [spec, heads]
     if not config.takes_spec:
         if spec.widths and config.pads_widths:
             channels = max(spec.widths)
         else:
             channels = spec.channels
         dim = sum(head.width for head in heads.values())
-        arguments = (channels, spec.samples, dim, len(spec.subjects))
+        arguments = [channels, spec.samples, dim, len(spec.subjects)]
         if config.reads_sensors:
-            arguments += (spec,)
+            arguments.append(spec)
     try:
         return parts.build_module(config, *arguments)
     except ValueError as error:  # from torch, if groups do not divide channels

@@ -43,9 +43,10 @@ class Config(BackboneConfig):
 
     def citations(self) -> tuple[str, ...]:
         """List the papers of the ridge, and of cross-validation if it is used."""
+        papers = list(self.cites)
         if self.alpha == "auto":
-            return (*self.cites, "golub1979")
-        return tuple(self.cites)
+            papers.append("golub1979")
+        return tuple(papers)
 
     def build(self, spec: SignalSpec, heads: Heads) -> "SharedRidge":
         """Make the model, with weights of zero.

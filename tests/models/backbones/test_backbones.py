@@ -48,7 +48,7 @@ def test_a_token_does_not_depend_on_other_signals_of_the_batch():
             assert not depends_on_other_trials(model.eval(), signal), kind
 
 
-def test_every_parameter_gets_a_gradient_and_dropout_ends_with_training():
+def test_all_parameters_get_gradients_and_only_training_drops():
     torch.manual_seed(0)
     signal = torch.randn(4, 5, 160)
     subject = torch.tensor([0, 1, 0, 1])
