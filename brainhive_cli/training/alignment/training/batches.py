@@ -78,14 +78,14 @@ class SignalBank:
     subject: Tensor
 
     def split(self, rows: Int64) -> list[Int64]:
-        """Split ascending rows into groups of one shape, all or by subject."""
+        """Split ascending rows into groups of equal shape, all or by subject."""
         if len({signal.shape[1:] for signal in self.signals}) == 1:
             return [rows]
         subject_rows = np.split(rows, np.searchsorted(rows, self.first[1:]))
         return [group for group in subject_rows if len(group)]
 
     def gather(self, rows: Int64) -> Tensor:
-        """Gather the signals [B, ...] of ascending rows of one shape to the device."""
+        """Gather the signals [B, ...] of ascending rows of equal shape to the device."""
         # ascending rows are contiguous by subject
         ends = np.append(np.searchsorted(rows, self.first), len(rows))
         subjects = np.flatnonzero(ends[:-1] < ends[1:]).tolist()
@@ -375,7 +375,7 @@ class Batches:
         signals = [self._gather_augmented(group, generator) for group in groups]
         subjects = self.samples.subject[index].split([len(group) for group in groups])
 
-        # where a stimulus has several targets, one is drawn, or chosen by feedback
+        # draw among the targets of each stimulus, or let feedback choose
         stimulus = self.samples.stimulus[index]
         choices = {}
         for key, count in self.targets.alternatives.items():
@@ -671,7 +671,7 @@ def summarise_validation(
     if not queries:
         return []
 
-    # group by subject, because several subjects may have seen one picture
+    # group by subject, because subjects may have seen the same picture
     ((bank, rows),) = queries
     subject = bank.subject.cpu()[rows]
     stimulus = bank.stimulus.cpu()[rows]

@@ -56,7 +56,7 @@ def train_cell(
     with console.progress(f"training {name}", 0, is_of_item=True) as bar:
         cell = CellFolder(name, folder, launch, on_epoch, bar)
         callbacks = cell if launch.is_main else None
-        # one process fits a closed form alone
+        # the main process fits a closed form alone
         if callbacks is None and is_closed_form(layout):
             return
         fit(

@@ -96,7 +96,7 @@ def make_aligner(
 
 
 def copy_fuser(aligner: Aligner, data: CellData) -> None:
-    """Copy the fuser of a prior, if there is one, and freeze it.
+    """Copy and freeze the fuser of a prior, if the cell has a prior.
 
     Raises:
         BrainhiveError: if the prior was trained on embeddings of another width.

@@ -269,7 +269,7 @@ def fit(
 
 
 def is_closed_form(layout: Layout) -> bool:
-    """Return True if the backbone is fitted in one pass, without steps."""
+    """Return True if the backbone is fitted in a single pass, without steps."""
     return bool(parts.resolve("backbones", layout.backbone).is_closed_form)
 
 
@@ -368,7 +368,7 @@ def _fit_closed_form(
     callbacks: Callbacks | None,
     launch: Launch,
 ) -> Aligner:
-    """Fit a backbone in closed form, in one pass over each subject.
+    """Fit a backbone in closed form, in a single pass over each subject.
 
     Held-out concepts validate the model.
     """

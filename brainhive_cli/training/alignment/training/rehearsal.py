@@ -193,7 +193,7 @@ def _build(layout: Layout, data: CellData) -> Aligner:
 
 
 def _build_with_zeros(layout: Layout, data: CellData) -> Aligner:
-    """Build the model of a cell with zeros as weights. A large one has no values."""
+    """Build the model of a cell with zeros as weights. A large model has no values."""
     aligner = _build(layout, data)
     if sum(weight.numel() for weight in aligner.parameters()) > MAX_WEIGHTS:
         return aligner
