@@ -85,7 +85,7 @@ class SignalBank:
         return [group for group in subject_rows if len(group)]
 
     def gather(self, rows: Int64) -> Tensor:
-        """Gather the signals [B, ...] of ascending rows, of equal shape, on the device."""
+        """Gather the signals [B, ...] of ascending rows of equal shape."""
         # ascending rows are contiguous by subject
         ends = np.append(np.searchsorted(rows, self.first), len(rows))
         subjects = np.flatnonzero(ends[:-1] < ends[1:]).tolist()
