@@ -192,19 +192,19 @@ def resolve_courses(
     Args:
         model: Section of the recipe with courses and waves at any depth.
         active: First epoch in which the term is active, and first epoch after it. A
-            course without epochs lasts as long.
+            course without epochs spans these.
         start: First epoch of the stage.
         length: Number of epochs of the stage.
     """
     epochs = model.epochs if isinstance(model, Course | Wave) else None
     if epochs is not None:
-        epochs = resolve_epochs(epochs, start, length)
-        return model.model_copy(update={"epochs": epochs})
+        training_epochs = resolve_epochs(epochs, start, length)
+        return model.model_copy(update={"epochs": training_epochs})
 
     # a course without epochs ends in the last epoch of its term
     if isinstance(model, Course):
-        epochs = (math.floor(active[0]), math.ceil(active[1]) - 1)
-        return model.model_copy(update={"epochs": epochs})
+        term_epochs = (math.floor(active[0]), math.ceil(active[1]) - 1)
+        return model.model_copy(update={"epochs": term_epochs})
 
     # sections may contain courses
     sections = {}

@@ -307,8 +307,8 @@ class MmdConfig(LossConfig):
         n_rows = len(predicted)
         if n_rows < 2:
             raise BrainhiveError(
-                "mmd compares distributions, and the batch has one row",
-                "a larger batch",
+                "mmd compares distributions, but the batch has one row",
+                "use a larger batch",
             )
         predicted = predicted.flatten(1)
         target = target.flatten(1)
@@ -367,15 +367,15 @@ class CrossEntropyConfig(LossConfig):
 
         if predicted.shape[:-1] != target.shape:
             raise BrainhiveError(
-                f"logits {list(predicted.shape)} are not one for each of the ids "
+                f"logits {list(predicted.shape)} do not match the ids "
                 f"{list(target.shape)}",
-                "cross_entropy is for a head that writes token ids, as `caption` of "
-                "the backbone neurons",
+                "use cross_entropy only for a head that predicts token ids, such as "
+                "`caption` of the backbone neurons",
             )
         if context.mixing is not None:
             raise BrainhiveError(
-                "ids cannot be mixed as signals are",
-                "no term with mix_alpha in these epochs",
+                "signals are mixed, but ids cannot be mixed",
+                "use no term with mix_alpha in these epochs",
             )
 
         ids = target.long()

@@ -477,7 +477,7 @@ class ImportedConfig(EncoderConfig):
                 f"own vectors cannot be called {self.source[:80]!r}: {reason}",
                 OWN_NAME_HINT,
             )
-        # no picture is encoded, so there is nothing to replace, degrade or choose
+        # these keys change the pictures, but no picture is encoded
         if self.pictures or self.degrade or self.views != "each":
             raise RecipeError(
                 f"{self.source} was imported, so pictures, degrade and views have "
@@ -503,9 +503,9 @@ class ImportedConfig(EncoderConfig):
             "import-embeddings", "FILE", ("as", self.source), ("dataset", "NAME")
         )
         raise MissingData(
-            f"{self.source} was imported as vectors, so nothing here can encode "
-            "pictures as it does",
-            f"{line}, or another encoder",
+            f"{self.source} was imported as vectors, without a network that could "
+            "encode pictures",
+            f"{line}, or use another encoder",
         )
 
 
@@ -517,7 +517,7 @@ OWN_NAME_HINT = (
 
 
 def describe_bad_own_name(name: str) -> str:
-    """Return the reason why own vectors cannot have a name. Empty for a valid name."""
+    """Return the reason why own vectors cannot have a name, or "" for a valid name."""
     if not OWN_NAME_PATTERN.fullmatch(name) or len(name) > MAX_OWN_NAME_LETTERS:
         return "it must be a plain file name"
     if name.lower() in YAML_WORDS:
@@ -527,12 +527,12 @@ def describe_bad_own_name(name: str) -> str:
     prefix = parts.kind_from_file_name(name).lower() + "-"
     for kind in parts.list_kinds("encoders"):
         if prefix.startswith(f"{kind}-"):
-            return f"stores of the shipped encoder {kind} are called so"
+            return f"the stores of the shipped encoder {kind} have such names"
 
     # the stores of degraded pictures and single views have fixed endings
     match = STORE_NAME_PATTERN.fullmatch(name)
     if match and (match["degrade"] or match["views"]):
-        return "stores of degraded pictures and of views end so"
+        return "the stores of degraded pictures and of views have this ending"
     return ""
 
 

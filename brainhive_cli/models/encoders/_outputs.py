@@ -120,15 +120,17 @@ class Outputs(nn.Module):
             index = int(match["stage"]) - 1
             form = match["mean"] or ""
         else:
-            # the last block is the default
             modules = anatomy.blocks
             form = match["last"] or match["form"] or ""
-            depth = match["block"] or str(len(modules) - 1)
-            # a share means hidden state int(share · blocks), of which the first is the
-            # input of block 0 (NeuralBench)
-            is_share = "." in depth
-            n_states = int(float(depth) * len(modules)) if is_share else int(depth) + 1
-            index = n_states - 1
+            depth = match["block"]
+            if depth is None:
+                index = len(modules) - 1
+            elif "." in depth:
+                # NeuralBench: hidden state int(share · blocks); state 0 is the input
+                # of block 0
+                index = int(float(depth) * len(modules)) - 1
+            else:
+                index = int(depth)
 
         if not 0 <= index < len(modules):
             available = [EMBEDDING, "no tokens"]

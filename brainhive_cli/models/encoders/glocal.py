@@ -117,7 +117,7 @@ class Config(EncoderConfig):
         # the file of the transform does not name its encoder
         if not self.base.weights_source:
             raise RecipeError(
-                "a gLocal transform says nothing of its base", "name it: base=NAME"
+                "a gLocal transform does not name its base", "name it: base=NAME"
             )
         configs = self.base.store_configs
         if len(configs) > 1:
