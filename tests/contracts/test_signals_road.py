@@ -42,7 +42,7 @@ def test_a_model_folder_alone_decodes_a_recording(
     assert top1 == pytest.approx(
         evaluated.metrics.scopes["sub-01_seed-1 · sub-01"]["top1"].value
     )
-    with pytest.raises(BrainhiveError, match="learned from: unit V, not"):
+    with pytest.raises(BrainhiveError, match="unit V, not uV"):
         api.model_input(model.layout.spec, replace(recording, unit="V"), None)
 
 
