@@ -22,6 +22,8 @@ CLASSES = {
     "Trunk",
 }
 """Names of classes that papers and libraries have other words for."""
+MAX_TEST_NAME = 60
+"""Largest number of letters in the name of a test, which is a sentence."""
 PROSE = re.compile(
     r"\b(told|outlook|illness|(?:is|are) ill|mend(?:ed|s)?|(?:is|are) otherwise|"
     r"beside)\b",
@@ -123,3 +125,13 @@ def test_public_functions_document_all_arguments_or_none() -> None:
             names = list_parameters(node) - entries if entries else set()
             missing += [f"{path.name}: {node.name}: {name}" for name in sorted(names)]
     assert not missing
+
+
+def test_no_test_name_has_more_than_60_letters() -> None:
+    names = set()
+    for path in Path(__file__).resolve().parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                names.add(node.name)
+    assert len(names) > 1000
+    assert {name for name in names if len(name) > MAX_TEST_NAME} == set()
