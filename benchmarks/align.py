@@ -12,7 +12,7 @@ import numpy as np
 import synthetic
 import torch
 import yaml
-from harness import OVERHEAD, Bench, brainhive, main, run
+from harness import OVERHEAD_NOTE, Bench, main, prepare_command, run_command
 from synthetic import DIMS, Model
 from torch import nn
 
@@ -57,8 +57,15 @@ def train_model(
     """Train as a cell does; return the seconds of the fastest epoch but the first."""
     ends: list[float] = []
     train, launch = model.settings(precision, epochs), Launch(0, 1, on.device)
-    fixed = (model.layout, data, model.terms, train, RunFolder(on.folder()), launch)
-    train_cell("cell", 1, *fixed, lambda event: ends.append(on.now()))
+    fixed = (
+        model.layout,
+        data,
+        model.terms,
+        train,
+        RunFolder(on.make_folder()),
+        launch,
+    )
+    train_cell("cell", 1, *fixed, lambda event: ends.append(on.read_clock()))
     return min(np.diff(ends).tolist())
 
 
@@ -79,7 +86,7 @@ def train_bare(on: Bench, model: Model, data: CellData, precision: str) -> float
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2 * model.steps)
     times = []
     for _ in range(2):
-        start = on.now()
+        start = on.read_clock()
         for rows in torch.randperm(len(signal), device=on.device).split(model.batch):
             embeddings = data.targets.gather(rows)
             with torch.autocast(
@@ -92,7 +99,7 @@ def train_bare(on: Bench, model: Model, data: CellData, precision: str) -> float
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
         loss.item()
-        times.append(on.now() - start)
+        times.append(on.read_clock() - start)
     return min(times)
 
 
@@ -129,8 +136,8 @@ def loop(on: Bench) -> None:
                 model.batch * model.steps,
                 "signals/s",
                 0.95,
-                OVERHEAD,
-                warm=False,
+                OVERHEAD_NOTE,
+                warm_up=False,
             )
 
 
@@ -163,14 +170,16 @@ def command(on: Bench) -> None:
         }
         words = [f"train.{name}={value}" for name, value in settings.items()]
         words += ["subjects=1", "seeds=2025", f"encoders={','.join(DIMS)}"]
-        run(**brainhive(["train-align", *words], on.home))
+        run_command(**prepare_command(["train-align", *words], on.home))
 
     def published(precision: str) -> None:
-        config = on.folder() / "config.json"
+        config = on.make_folder() / "config.json"
         config.write_text(
             json.dumps(_reference_config(on, config.parent, precision, epochs))
         )
-        run([on.options["reference_python"], "train_clip.py", str(config)], cwd=folder)
+        run_command(
+            [on.options["reference_python"], "train_clip.py", str(config)], cwd=folder
+        )
 
     for precision, target in (("fp32", 4.0), ("bf16", 5.5)):
         what = f"train-align, {epochs} epochs, {precision}: of the published code"
@@ -181,8 +190,8 @@ def command(on: Bench) -> None:
             epochs * len(ids),
             "signals/s",
             target,
-            of_children=True,
-            warm=False,
+            in_children=True,
+            warm_up=False,
         )
 
 
@@ -264,7 +273,7 @@ def opening(on: Bench) -> None:
         for subject in range(1, subjects + 1):
             opened.append(read_training(source, subject, pictures)[0].averages)
 
-    took_s = on.seconds(read)
+    took_s = on.measure_seconds(read)
     rate = 4 * sum(each.nbytes for each in opened) / took_s / 1e9
     note = f"{rate:.1f} GB/s from the page cache"
     on.show(
@@ -283,7 +292,7 @@ def cells(on: Bench) -> None:
     """
     count, launch = on.pick(3, 300, 300), Launch(0, 1, "cpu")
     os.environ["BRAINHIVE_HOME"] = str(on.home)
-    run(**brainhive(["embed", "--recipe", "demo"], on.home))
+    run_command(**prepare_command(["embed", "--recipe", "demo"], on.home))
 
     def resolve(count: int) -> train_align.Recipe:
         rates = ",".join(f"{1e-4 + 1e-7 * number:.7f}" for number in range(count))
@@ -313,7 +322,7 @@ def cells(on: Bench) -> None:
         count,
         "cells/s",
         rounds=1,
-        warm=False,
+        warm_up=False,
     )
     start_s = time.process_time()
     sweep()

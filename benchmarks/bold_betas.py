@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import CHECKOUT, Bench, main, run
+from harness import CHECKOUT, Bench, main, run_command
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -157,7 +157,7 @@ def session(on: Bench) -> None:
     voxels = on.options.get("voxels") or on.pick(200, 20_000, 100_000)
     count = on.options.get("runs") or on.pick(3, 12, 12)
     confounds = str(on.options.get("confounds", 0))
-    runs, folder = make_runs(count), on.folder()
+    runs, folder = make_runs(count), on.make_folder()
     shape = (voxels, VOLUMES)
     files = [
         np.lib.format.open_memmap(folder / f"{number}.npy", "w+", np.float32, shape)
@@ -180,7 +180,7 @@ def session(on: Bench) -> None:
             str(count),
             confounds,
         ]
-        used = run(arguments, env=environment)
+        used = run_command(arguments, env=environment)
         note = (
             f"{used.cpu_s:.0f} s of processor, {used.wall_s:.0f} s; {used.own_gib:.2f} "
             "GiB held by no file"

@@ -41,7 +41,7 @@ def claiming(on: Bench) -> None:
             path.unlink()
 
     us = [
-        1e6 * min(on.seconds(side) for _ in range(on.rounds)) / count
+        1e6 * min(on.measure_seconds(side) for _ in range(on.rounds)) / count
         for side in (ours, peer)
     ]
     on.show(
@@ -68,7 +68,7 @@ def command(on: Bench) -> None:
 
         def ours() -> None:
             recipe = train_align.Recipe.resolve(
-                "train-align", None, {}, [*words, f"paths.runs={on.folder()}"]
+                "train-align", None, {}, [*words, f"paths.runs={on.make_folder()}"]
             )
             train_align.run(recipe, launch)
 
@@ -100,7 +100,7 @@ def faults(on: Bench) -> None:
     heartbeat_s = on.pick(0.1, HEARTBEAT_S, HEARTBEAT_S)
     with patch.object(claims, "HEARTBEAT_S", heartbeat_s):
         outcome = faulty_disk.simulate(
-            on.folder(),
+            on.make_folder(),
             disk,
             workers,
             cells,

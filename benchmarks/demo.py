@@ -68,7 +68,7 @@ def _run(on: Bench, checkout: Path, words: list[str]) -> dict[str, Any]:
     """Run the demo of a checkout, and read the processor time of its processes where a
     step begins.
     """
-    home = on.folder()
+    home = on.make_folder()
     environment = {
         **os.environ,
         "BRAINHIVE_HOME": str(home),

@@ -62,7 +62,7 @@ def trained(on: Bench) -> None:
     model = synthetic.eeg_model(batch=64, steps=4, dropout=0.0)
     losses, weights = [], []
     for device in (CPU, on.device):
-        folder, events = RunFolder(on.folder()), []  # type: ignore[var-annotated]
+        folder, events = RunFolder(on.make_folder()), []  # type: ignore[var-annotated]
         fixed = (
             model.layout,
             model.data(device),
@@ -105,7 +105,9 @@ def denoised(on: Bench) -> None:
         "train.precision=fp32",
     )
     here, there = (
-        prior.begin(on.folder(), TINY.architecture, *few, f"run.device={each.type}")
+        prior.begin(
+            on.make_folder(), TINY.architecture, *few, f"run.device={each.type}"
+        )
         for each in (CPU, on.device)
     )
     share_weights(here, there)

@@ -111,7 +111,7 @@ def forward(
                 values = module(views[: len(files) - start])
         values.float().cpu()
 
-    return on.seconds(loop)
+    return on.measure_seconds(loop)
 
 
 def networks(on: Bench) -> None:
@@ -171,7 +171,7 @@ def decoding(on: Bench) -> None:
             pool.close()
             pool.join()
 
-        return on.seconds(work, of_children=True)
+        return on.measure_seconds(work, in_children=True)
 
     on.compare(
         "embed, decoding is the limit: of pure decoding",
@@ -181,7 +181,7 @@ def decoding(on: Bench) -> None:
         "pictures/s",
         0.9,
         f"{WORKERS} processes",
-        of_children=True,
+        in_children=True,
     )
 
 

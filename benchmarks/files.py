@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import synthetic
 import torch
-from harness import Bench, brainhive, main
+from harness import Bench, main, prepare_command
 from safetensors.torch import load_file, save_file
 
 from brainhive_cli.core import weights
@@ -34,7 +34,7 @@ def writing(on: Bench) -> None:
     ids = [f"{row:08d}" for row in range(rows)]
 
     def ours() -> float:
-        path = on.folder() / "ours.h5"
+        path = on.make_folder() / "ours.h5"
         StorePlan(path, ids, ids, (DIM,), "float32", {}).create()
         writer = TargetWriter(path)
 
@@ -43,10 +43,10 @@ def writing(on: Bench) -> None:
                 writer.write(np.arange(start, start + 64), batch)
             writer.close()
 
-        return on.seconds(write)
+        return on.measure_seconds(write)
 
     def peer() -> float:
-        with h5py.File(on.folder() / "raw.h5", "w") as file:
+        with h5py.File(on.make_folder() / "raw.h5", "w") as file:
             embedding = file.create_dataset("embedding", (rows, DIM), "float32")
 
             def write() -> None:
@@ -54,7 +54,7 @@ def writing(on: Bench) -> None:
                     embedding[start : start + 64] = batch
                 file.flush()
 
-            return on.seconds(write)
+            return on.measure_seconds(write)
 
     on.compare(
         "writing with checksums: of raw h5py",
@@ -82,7 +82,7 @@ def large_store(on: Bench) -> TargetStore:
 def opening(on: Bench) -> None:
     """Time the opening of a large store."""
     path = large_store(on).path
-    seconds = [on.seconds(lambda: TargetStore.open(path)) for _ in range(7)]
+    seconds = [on.measure_seconds(lambda: TargetStore.open(path)) for _ in range(7)]
     on.show(
         "opening a store, fastest of 7",
         1000 * min(seconds),
@@ -109,7 +109,7 @@ def reading(on: Bench) -> None:
     def read_new(read: Any, is_verified: bool) -> float:
         embedding = TargetStore.open(store.path).embedding
         values = embedding if is_verified else embedding.read(...)
-        return on.seconds(lambda: read(values))
+        return on.measure_seconds(lambda: read(values))
 
     for what, read in (
         ("loading a store", np.array),
@@ -191,7 +191,7 @@ def digests(on: Bench) -> None:
 def start(on: Bench) -> None:
     """Compare `brainhive --help` with `import typer`, which is its floor."""
     ours, peer = (
-        brainhive(["--help"], on.home),
+        prepare_command(["--help"], on.home),
         {"args": [sys.executable, "-c", "import typer"]},
     )
     sides = [
@@ -203,7 +203,7 @@ def start(on: Bench) -> None:
         "brainhive --help: of import typer",
         *sides,
         unit="a second",
-        of_children=True,
+        in_children=True,
         rounds=rounds,
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from harness import OVERHEAD, Bench, main, peak_bytes, reset_peak
+from harness import OVERHEAD_NOTE, Bench, main, read_peak_bytes, reset_peak
 from shapes import sampling_bytes
 from torch import Tensor
 
@@ -94,7 +94,7 @@ class Studio:
         decoded_set = DecodedSet("images", None, None, self.ids, self.decoded)
         launch = Launch(0, 1, self.device)
         generate_set(
-            self.sampler, decoded_set, RunFolder(self.on.folder()), launch, 1, 0
+            self.sampler, decoded_set, RunFolder(self.on.make_folder()), launch, 1, 0
         )
 
     def batches(self) -> list[slice]:
@@ -129,7 +129,7 @@ class Studio:
             words,
         )
         if self.device.type == "cuda":
-            allocated, reserved = peak_bytes()
+            allocated, reserved = read_peak_bytes()
             note = f"{reserved / 1e9:.2f} reserved"
             limit, shown = CARD / 1e9, f"{what.split(':')[0]}: peak"
             self.on.show(
@@ -170,7 +170,9 @@ def pictures(on: Bench) -> None:
         reset_peak()
         studio.generate()
         what = "reconstruct: peak allocated over its estimate"
-        on.show(what, peak_bytes()[0] / 1e9, estimate / 1e9, "GB", 1.1, at_most=True)
+        on.show(
+            what, read_peak_bytes()[0] / 1e9, estimate / 1e9, "GB", 1.1, at_most=True
+        )
 
     def peer() -> None:
         text, pooled = generator.embed_empty_prompt(1)
@@ -249,7 +251,7 @@ def havir(on: Bench) -> None:
         "pictures, HAVIR: of a bare sampling loop",
         peer,
         "pictures/s",
-        note=f"{OVERHEAD} and sampler",
+        note=f"{OVERHEAD_NOTE} and sampler",
     )
 
 

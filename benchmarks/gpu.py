@@ -28,7 +28,7 @@ from typing import Any
 
 import synthetic
 import torch
-from harness import CHECKOUT, FIGURES, Bench, brainhive, line
+from harness import CHECKOUT, FIGURES_VARIABLE, Bench, format_row, prepare_command
 
 CAP_S, BUDGET_S = 90.0, 530.0
 """Seconds of a case, and of all."""
@@ -64,7 +64,7 @@ def cells(on: Bench) -> None:
         ).split()
     # of which the stores took some
     start, ended, most_s = time.perf_counter(), [], on.options["cap"] - 25
-    process = subprocess.Popen(**brainhive(words, on.home))
+    process = subprocess.Popen(**prepare_command(words, on.home))
     while (code := process.poll()) is None and time.perf_counter() - start < most_s:
         time.sleep(0.05)
         done = len(list(on.home.glob("runs/train-align/*/cells/*/metrics.json")))
@@ -125,7 +125,7 @@ def run_alone(name: str, is_tiny: bool, cap_s: float) -> dict[str, Any]:
         variables = {
             "PYTHONPATH": paths,
             "HF_HUB_OFFLINE": "1",
-            FIGURES: str(kept),
+            FIGURES_VARIABLE: str(kept),
             "TMPDIR": folder,
         }
         argv = [
@@ -190,8 +190,9 @@ def run_all(
         records[name], report["seconds"] = record, round(time.perf_counter() - start, 1)
         out.write_text(json.dumps(report, indent=1))
         print(f"{name}: {record['status']}, {record.get('seconds', 0)} s", flush=True)
-        for text in [*map(line, record["figures"]), record.get("log")]:
-            print(text or "", flush=True)
+        for figure in record["figures"]:
+            print(format_row(figure), flush=True)
+        print(record.get("log") or "", flush=True)
 
     return records
 

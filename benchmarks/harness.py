@@ -1,7 +1,7 @@
-"""Measure two sides in turns, and print one table: what | ours | peer | ratio | target.
+"""Measurements of our code and a peer in turns, printed as a table.
 
-A benchmark is a list of cases, each a function of a `Bench`; `main` gives all of them
-the same options.
+A benchmark is a list of cases. Each case is a function of a `Bench`. `main` gives all
+scripts the same options.
 """
 
 import argparse
@@ -21,28 +21,28 @@ import psutil
 import torch
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-FIGURES = "BRAINHIVE_FIGURES"
-"""Names a file that takes every figure at once, as a line of JSON, so that a crash
-loses none.
+FIGURES_VARIABLE = "BRAINHIVE_FIGURES"
+"""Environment variable that names a JSON Lines file. Each figure is appended to it at
+once, so a crash loses none.
 """
-OVERHEAD = "loop overhead only: the peer runs our model"
+OVERHEAD_NOTE = "loop overhead only: the peer runs our model"
 SIZES = ("tiny", "small", "full")
-"""For tests, whose speed says nothing; for a CPU; for a GPU, or as published."""
-POLL_S = 0.05
+"""Sizes for tests, for a CPU, and for a GPU or as published."""
+POLL_INTERVAL_S = 0.05
 Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where and how cases are measured.
+    """Settings and clock of a measurement.
 
     Attributes:
-        home: A folder to write in.
-        size: One of SIZES.
-        rounds: Turns of the sides.
-        is_busy: Whether others use the machine: seconds are then those that this
-            process, or its children, had a core.
-        options: Those of the script.
+        home: Folder to write in.
+        size: Name from SIZES.
+        rounds: Number of times that each side is measured.
+        is_busy: If True, others use the machine, and processor seconds are measured
+            instead of wall time.
+        options: Values of the script's own options, keyed by name.
     """
 
     home: Path
@@ -53,46 +53,44 @@ class Bench:
 
     @property
     def device(self) -> torch.device:
-        """A GPU where one is, unless the sizes are those of tests."""
+        """The GPU if there is one and the size is not tiny, else the CPU."""
         return torch.device(
             "cuda" if torch.cuda.is_available() and self.size != "tiny" else "cpu"
         )
 
     @property
     def precision(self) -> str:
-        """What trainings take on the device."""
+        """Precision of trainings on the device."""
         return "bf16" if self.device.type == "cuda" else "fp32"
 
     def pick(self, tiny: Any, small: Any, full: Any) -> Any:
-        """Choose by the size."""
+        """Return the value for the current size."""
         return dict(zip(SIZES, (tiny, small, full), strict=True))[self.size]
 
-    def folder(self) -> Path:
-        """Make an empty folder."""
+    def make_folder(self) -> Path:
+        """Make an empty folder in the home."""
         return Path(tempfile.mkdtemp(dir=self.home))
 
-    def now(self, of_children: bool = False) -> float:
-        """Read the clock, when the device has finished."""
+    def read_clock(self, in_children: bool = False) -> float:
+        """Wait for the device, then return the time in seconds."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-        times = os.times()
-        if self.is_busy and of_children:
+        if self.is_busy and in_children:
+            times = os.times()
             return times.children_user + times.children_system
         return time.process_time() if self.is_busy else time.perf_counter()
 
-    def seconds(self, work: Work, of_children: bool = False) -> float:
-        """Time some work; work that returns a float has measured itself."""
-        start = self.now(of_children)
-        measured_s = work()
-        return (
-            measured_s
-            if isinstance(measured_s, float)
-            else self.now(of_children) - start
-        )
+    def measure_seconds(self, work: Work, in_children: bool = False) -> float:
+        """Time some work. A float that the work returns is its own measurement."""
+        start_s = self.read_clock(in_children)
+        result = work()
+        if isinstance(result, float):
+            return result
+        return self.read_clock(in_children) - start_s
 
     def compare(
         self,
-        what: str,
+        label: str,
         ours: Work,
         peer: Work,
         count: float = 1,
@@ -100,27 +98,38 @@ class Bench:
         target: float | None = None,
         note: str = "",
         rounds: int | None = None,
-        of_children: bool = False,
-        warm: bool = True,
+        in_children: bool = False,
+        warm_up: bool = True,
     ) -> None:
-        """Show the median rates of two sides that do `count` units of the work in
-        turns.
+        """Measure two sides in turns, and print their median rates.
 
-        A warm round comes first and is not counted; `of_children` says that processes
-        do the work, which this one waits for; `target` is the least ratio.
+        Args:
+            label: First column of the row.
+            ours: Work of our code.
+            peer: The same work of the peer.
+            count: Number of units in the work.
+            unit: Unit of the rate.
+            target: Least ratio of the rates.
+            note: Last column of the row.
+            rounds: Number of measurements of each side, by default the script's.
+            in_children: If True, child processes do the work.
+            warm_up: If True, each side runs once before it is measured.
         """
-        for side in (ours, peer) if warm else ():
-            side()
-        pairs = [
-            [self.seconds(side, of_children) for side in (ours, peer)]
-            for _ in range(rounds or self.rounds)
-        ]
-        rates = [count / statistics.median(times) for times in zip(*pairs, strict=True)]
-        self.show(what, *rates, unit=unit, target=target, note=note)
+        if warm_up:
+            ours()
+            peer()
+        our_times: list[float] = []
+        peer_times: list[float] = []
+        for _ in range(rounds or self.rounds):
+            our_times.append(self.measure_seconds(ours, in_children))
+            peer_times.append(self.measure_seconds(peer, in_children))
+        our_rate = count / statistics.median(our_times)
+        peer_rate = count / statistics.median(peer_times)
+        self.show(label, our_rate, peer_rate, unit=unit, target=target, note=note)
 
     def show(
         self,
-        what: str,
+        label: str,
         ours: float,
         peer: float | None = None,
         unit: str = "",
@@ -128,39 +137,54 @@ class Bench:
         at_most: bool = False,
         note: str = "",
     ) -> None:
-        """Print a row, and keep it; the target is of the ratio, or of our figure where
-        there is no peer.
+        """Print a row, and append it to the file of figures.
+
+        Args:
+            label: First column of the row.
+            ours: Our figure.
+            peer: Figure of the peer.
+            unit: Unit of the figures.
+            target: Limit of the ratio, or of our figure without a peer.
+            at_most: If True, the target is an upper limit, else a lower limit.
+            note: Last column of the row.
         """
         value = ours if peer is None else ours / peer
-        target = None if self.size == "tiny" else target
-        met = (
-            None if target is None else value <= target if at_most else value >= target
-        )
+        if self.size == "tiny":
+            target = None
+        is_met = None
+        if target is not None:
+            is_met = value <= target if at_most else value >= target
         row = {
-            "what": what,
+            "what": label,
             "ours": ours,
             "peer": peer,
             "unit": unit,
             "ratio": peer and value,
+            "target": target,
+            "at_most": at_most,
+            "met": is_met,
+            "note": note,
         }
-        row |= {"target": target, "at_most": at_most, "met": met, "note": note}
-        print(line(row), flush=True)
-        if file := os.environ.get(FIGURES):
-            with Path(file).open("a") as kept:
-                kept.write(json.dumps(row) + "\n")
+        print(format_row(row), flush=True)
+        path = os.environ.get(FIGURES_VARIABLE)
+        if path:
+            with Path(path).open("a") as file:
+                file.write(json.dumps(row) + "\n")
 
-    def leave_out(self, what: str, why: str) -> None:
-        """Say which row is missing, and why."""
-        print(f"{what:56} left out: {why}", flush=True)
+    def leave_out(self, label: str, reason: str) -> None:
+        """Print why a row is missing."""
+        print(f"{label:56} left out: {reason}", flush=True)
 
 
-def line(row: Mapping[str, Any]) -> str:
+def format_row(row: Mapping[str, Any]) -> str:
     """Write a row of the table."""
-    sign, verdict = "≤" if row["at_most"] else "≥", "met" if row["met"] else "MISSED"
-    target = "" if row["target"] is None else f"{sign} {row['target']:g} {verdict}"
-    peer, ratio = (
-        "–" if row[name] is None else f"{row[name]:.4g}" for name in ("peer", "ratio")
-    )
+    peer = "–" if row["peer"] is None else f"{row['peer']:.4g}"
+    ratio = "–" if row["ratio"] is None else f"{row['ratio']:.4g}"
+    target = ""
+    if row["target"] is not None:
+        sign = "≤" if row["at_most"] else "≥"
+        verdict = "met" if row["met"] else "MISSED"
+        target = f"{sign} {row['target']:g} {verdict}"
     ours = f"{row['ours']:.4g} {row['unit']}"
     return (
         f"{row['what']:56} {ours:>18} {peer:>9} {ratio:>7}  {target:14} {row['note']}"
@@ -172,18 +196,18 @@ def main(
     cases: Sequence[Callable[[Bench], None]],
     options: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Run the chosen cases.
+    """Parse the command line, and run the requested cases.
 
     Args:
-        doc: The script's.
-        cases: In order.
-        options: Further options, as argparse takes them.
+        doc: Docstring of the script.
+        cases: Cases in the order of the table.
+        options: Keyword arguments of `add_argument`, keyed by option.
     """
-    parts = {case.__name__: case for case in cases}
+    case_of = {case.__name__: case for case in cases}
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
+    parser.add_argument("--only", nargs="+", choices=case_of, default=list(case_of))
     parser.add_argument(
         "--size",
         choices=SIZES,
@@ -196,7 +220,7 @@ def main(
         help="count seconds on a core: others use the machine",
     )
     parser.add_argument(
-        "--folder", help="where there is room for a while; default: the system's"
+        "--folder", help="folder for temporary files; default: the system's"
     )
     for name, settings in options.items():
         parser.add_argument(name, **settings)
@@ -204,21 +228,21 @@ def main(
     print(f"{'what':56} {'ours':>18} {'peer':>9} {'ratio':>7}  target")
     for name in args.only:
         with tempfile.TemporaryDirectory(dir=args.folder) as home:
-            parts[name](
-                Bench(Path(home), args.size, args.rounds, args.busy, vars(args))
-            )
+            bench = Bench(Path(home), args.size, args.rounds, args.busy, vars(args))
+            case_of[name](bench)
 
 
 def reset_peak() -> None:
-    """Forget the peak of the GPU's memory, and give back what is cached."""
+    """Reset the peak of GPU memory, and empty its cache."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
 
-def peak_bytes() -> tuple[int, int]:
-    """Read the most bytes of tensors, and of what was reserved for them; without a GPU,
-    of the process.
+def read_peak_bytes() -> tuple[int, int]:
+    """Read the peaks of allocated and of reserved GPU memory.
+
+    Without a GPU, both are the resident memory of the process.
     """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
@@ -227,100 +251,117 @@ def peak_bytes() -> tuple[int, int]:
 
 
 @dataclass
-class Used:
-    """What a command took until now, seen from outside.
+class Usage:
+    """Time and memory of a command so far, read from outside.
 
-    The ru_maxrss of a child begins at the peak of the process that started it; VmHWM is
-    the same figure without that.
+    The ru_maxrss of a child begins at the peak of its parent. VmHWM does not.
 
     Attributes:
-        wall_s: From its start.
-        cpu_s: Of all processes, at its end.
-        peak_gib: Most of one process, pages of mapped files included (VmHWM).
-        own_gib: Most that all processes had at one time and no file holds (RssAnon and
-            RssShmem).
-        now_gib: That at this time.
+        wall_s: Seconds since its start.
+        cpu_s: Processor seconds of all processes, known at the end.
+        peak_gib: Largest memory of a single process with its mapped files (VmHWM).
+        own_gib: Largest memory that all processes together held outside files (RssAnon
+            and RssShmem).
+        current_gib: Value of the same sum now.
     """
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
     peak_gib: float = 0.0
     own_gib: float = 0.0
-    now_gib: float = 0.0
+    current_gib: float = 0.0
 
 
-def brainhive(arguments: Sequence[str], home: Path, **variables: str) -> dict[str, Any]:
-    """Say what starts `brainhive`, as subprocess wants it."""
-    path = os.pathsep.join(
-        [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
-    environment = {
-        **os.environ,
-        "BRAINHIVE_HOME": str(home),
-        "PYTHONPATH": path,
-        **variables,
-    }
-    return {
-        "args": [sys.executable, "-m", "brainhive_cli", *arguments],
-        "env": environment,
-    }
+def prepare_command(
+    arguments: Sequence[str], home: Path, **variables: str
+) -> dict[str, Any]:
+    """Build the keyword arguments of `subprocess.Popen` that start `brainhive`.
+
+    Args:
+        arguments: Command line after `brainhive`.
+        home: Value of BRAINHIVE_HOME.
+        variables: Further environment variables.
+    """
+    folders = [str(CHECKOUT)]
+    if os.environ.get("PYTHONPATH"):
+        folders.append(os.environ["PYTHONPATH"])
+    environment = dict(os.environ)
+    environment["BRAINHIVE_HOME"] = str(home)
+    environment["PYTHONPATH"] = os.pathsep.join(folders)
+    environment.update(variables)
+    command = [sys.executable, "-m", "brainhive_cli"]
+    command.extend(arguments)
+    return {"args": command, "env": environment}
 
 
 def watch(
-    args: Sequence[str], pause_s: float = POLL_S, **options: Any
-) -> Iterator[Used]:
-    """Run a command and yield what it has taken so far, again and again; at last what
-    it took.
+    args: Sequence[str], interval_s: float = POLL_INTERVAL_S, **options: Any
+) -> Iterator[Usage]:
+    """Run a command, and yield its usage at intervals and at its end.
+
+    Args:
+        args: Command line.
+        interval_s: Pause between two readings.
+        options: Further arguments of `subprocess.Popen`.
 
     Raises:
         SystemExit: if the command fails.
     """
-    used, start, said = Used(), time.monotonic(), tempfile.TemporaryFile()  # noqa: SIM115
-    process = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=said, **options)
-    status = pid = 0
+    usage = Usage()
+    start_s = time.monotonic()
+    errors = tempfile.TemporaryFile()  # noqa: SIM115
+    process = subprocess.Popen(
+        args, stdout=subprocess.DEVNULL, stderr=errors, **options
+    )
+    status = 0
+    pid = 0
     while not pid:
-        pid, status, spent = os.wait4(process.pid, os.WNOHANG)
-        fields = [fields for one in _tree(process.pid) if (fields := _memory_gib(one))]
-        used.now_gib = sum(each["RssAnon"] + each["RssShmem"] for each in fields)
-        used.own_gib = max(used.own_gib, used.now_gib)
-        used.peak_gib = max([used.peak_gib, *(each["VmHWM"] for each in fields)])
-        used.wall_s, used.cpu_s = (
-            time.monotonic() - start,
-            spent.ru_utime + spent.ru_stime,
-        )
-        yield used
-        time.sleep(pause_s)
+        pid, status, resources = os.wait4(process.pid, os.WNOHANG)
+        usage.current_gib = 0.0
+        for process_id in _list_processes(process.pid):
+            memory = _read_memory_gib(process_id)
+            if memory:
+                usage.current_gib += memory["RssAnon"] + memory["RssShmem"]
+                usage.peak_gib = max(usage.peak_gib, memory["VmHWM"])
+        usage.own_gib = max(usage.own_gib, usage.current_gib)
+        usage.wall_s = time.monotonic() - start_s
+        usage.cpu_s = resources.ru_utime + resources.ru_stime
+        yield usage
+        time.sleep(interval_s)
     process.returncode = os.waitstatus_to_exitcode(status)
-    said.seek(0)
-    log = said.read().decode(errors="replace")
-    said.close()
+    errors.seek(0)
+    log = errors.read().decode(errors="replace")
+    errors.close()
     if status:
         raise SystemExit(
             f"{' '.join(args)} ended with {process.returncode}\n{log[-2000:]}"
         )
 
 
-def run(args: Sequence[str], **options: Any) -> Used:
-    """Run a command; return what it took."""
-    *_, used = watch(args, **options)
-    return used
+def run_command(args: Sequence[str], **options: Any) -> Usage:
+    """Run a command, and return its usage."""
+    *_, usage = watch(args, **options)
+    return usage
 
 
-def _tree(pid: int) -> list[int]:
+def _list_processes(pid: int) -> list[int]:
+    """List a process and its descendants, or nothing if it has ended."""
     try:
-        return [
-            pid,
-            *(child.pid for child in psutil.Process(pid).children(recursive=True)),
-        ]
+        children = psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+    return [pid] + [child.pid for child in children]
 
 
-def _memory_gib(pid: int) -> Mapping[str, float]:
-    """Read the memory of a process; nothing where it has just ended."""
+def _read_memory_gib(pid: int) -> Mapping[str, float]:
+    """Read VmHWM and the Rss fields of a process, or nothing if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return {}
-    pairs = (line.split(":") for line in lines if line.startswith(("Rss", "VmHWM")))
-    return {name: int(value.split()[0]) / 2**20 for name, value in pairs}
+    memory = {}
+    for line in lines:
+        if line.startswith(("Rss", "VmHWM")):
+            name, value = line.split(":")
+            memory[name] = int(value.split()[0]) / 2**20
+    return memory

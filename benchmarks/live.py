@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 import psutil
 import torch
-from harness import CHECKOUT, Bench, brainhive, main
+from harness import CHECKOUT, Bench, main, prepare_command
 from PIL import Image
 
 from brainhive_cli.core.launch import Launch
@@ -60,7 +60,10 @@ def prepare(on: Bench) -> None:
         ["train-align", "--recipe", "demo", "subjects=1", *epochs],
     ):
         subprocess.run(
-            **brainhive(words, on.home), cwd=CHECKOUT, check=True, capture_output=True
+            **prepare_command(words, on.home),
+            cwd=CHECKOUT,
+            check=True,
+            capture_output=True,
         )
 
 
@@ -188,7 +191,7 @@ def first_picture(on: Bench) -> None:
     times: list[list[float]] = []
     for _ in range(on.rounds):
         start = time.perf_counter()
-        started: Any = brainhive(words, on.home)
+        started: Any = prepare_command(words, on.home)
         process = subprocess.Popen(
             **started, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )

@@ -97,7 +97,7 @@ def receive(side: str, seconds: float, file: Path) -> None:
 
 def measure(on: Bench, side: str, seconds: float) -> dict[str, Any]:
     """Send and receive in two processes that nobody else sees."""
-    folder = on.folder()
+    folder = on.make_folder()
     lines = [
         "[ports]",
         "IPv6 = disable",

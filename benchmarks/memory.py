@@ -15,7 +15,7 @@ import raw_recordings
 import synthetic
 import torch
 from generate import CARD
-from harness import Bench, brainhive, main, run
+from harness import Bench, main, prepare_command, run_command
 from shapes import sampling_bytes
 from synthetic import havir_model, neurons_model, things_ids
 
@@ -45,7 +45,7 @@ def commands(on: Bench) -> None:
     for subject in range(1, subjects + 1):
         synthetic.write_published(on.home, subject, ids)
     images = on.home / "data/things-eeg/Image_set"
-    painted = synthetic.paint(on.folder() / "pictures", 32)
+    painted = synthetic.paint(on.make_folder() / "pictures", 32)
     for row, name in enumerate([*ids["train"], *ids["test"]]):
         (images / name).parent.mkdir(parents=True, exist_ok=True)
         os.link(painted[row % 32], images / f"{name}.jpg")
@@ -90,8 +90,8 @@ def commands(on: Bench) -> None:
         ["report"],
         ["embed", "dataset=things-eeg", f"encoders=[{COLOURS}]", "run.workers=2"],
     ):
-        used = run(
-            **brainhive(
+        used = run_command(
+            **prepare_command(
                 [word if isinstance(word, str) else word() for word in words], on.home
             )
         )
@@ -106,8 +106,8 @@ def prepare(on: Bench) -> None:
         on.home / "data/things-eeg",
         on.pick(few, raw_recordings.Size(1), raw_recordings.Size(1)),
     )
-    used = run(
-        **brainhive(
+    used = run_command(
+        **prepare_command(
             ["prepare", "preparation.sessions=[1]"], on.home, OMP_NUM_THREADS="1"
         )
     )

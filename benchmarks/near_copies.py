@@ -363,7 +363,7 @@ def comparing(on: Bench) -> None:
         "pairs/s",
         1,
     )
-    seconds = on.seconds(lambda: find_candidates(tested, learned))
+    seconds = on.measure_seconds(lambda: find_candidates(tested, learned))
     on.show(
         f"candidates of {len(tested)} x {len(learned)}",
         seconds,
@@ -392,7 +392,9 @@ def hashing(on: Bench) -> None:
         ("a copy", COPIES["JPEG 75"]),
     ):
         pairs = [(edit(photo), photo) for photo in photos]
-        seconds = on.seconds(lambda: [confirm_near_copy(*pair) for pair in pairs])  # noqa: B023
+        seconds = on.measure_seconds(
+            lambda: [confirm_near_copy(*pair) for pair in pairs]  # noqa: B023
+        )
         on.show(f"confirming a pair, {name}", 1000 * seconds / len(pairs), unit="ms")
 
 

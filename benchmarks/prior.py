@@ -12,7 +12,7 @@ import synthetic
 import torch
 import torch.nn.functional as F
 from generate import narrow
-from harness import Bench, main, peak_bytes, reset_peak
+from harness import Bench, main, read_peak_bytes, reset_peak
 
 from brainhive_cli.commands import train_prior
 from brainhive_cli.core import launch
@@ -155,7 +155,7 @@ def prior_memory(on: Bench) -> None:
     )
     reset_peak()
     train_whole(training)
-    settings, (_, reserved) = training.recipe.train, peak_bytes()
+    settings, (_, reserved) = training.recipe.train, read_peak_bytes()
     note = f"{settings.batch_size} × {settings.accumulate} pictures a step"
     on.show(
         "prior-24gb: peak reserved",

@@ -24,9 +24,9 @@ TRAINING = (
 DEMO_TRAINING = "train-align --recipe demo"
 
 
-def run_command(words: str, home: Path) -> float:
+def run_brainhive(words: str, home: Path) -> float:
     """Run a command in a process of its own; return its processor seconds."""
-    return harness.run(**harness.brainhive(words.split(), home)).cpu_s
+    return harness.run_command(**harness.prepare_command(words.split(), home)).cpu_s
 
 
 def write_things(count: int, home: Path) -> int:
@@ -48,12 +48,12 @@ def write_things(count: int, home: Path) -> int:
 def train_published(count: int, home: Path) -> Task:
     """Train a model on THINGS-EEG2 for one epoch, next to the loop of that epoch."""
     data_bytes = write_things(count, home)
-    run_command(f"{TRAINING} train.epochs=2", home)
+    run_brainhive(f"{TRAINING} train.epochs=2", home)
 
     def measure() -> Measured:
-        command = harness.brainhive(f"{TRAINING} train.epochs=1".split(), home)
-        used = harness.run(**command)
-        loops_s = run_command(f"{TRAINING} train.epochs=4", home) - used.cpu_s
+        command = harness.prepare_command(f"{TRAINING} train.epochs=1".split(), home)
+        used = harness.run_command(**command)
+        loops_s = run_brainhive(f"{TRAINING} train.epochs=4", home) - used.cpu_s
         peak_gb = used.own_gib * 2**30 / GB
         return Measured(count, used.cpu_s, loops_s / 3, peak_gb, data_bytes / GB)
 
@@ -63,7 +63,7 @@ def train_published(count: int, home: Path) -> Task:
 def evaluate_published(count: int, home: Path) -> Task:
     """Train a model on THINGS-EEG2 for one epoch, to be evaluated with its ridge."""
     data_bytes = write_things(count, home)
-    run_command(f"{TRAINING} train.epochs=1", home)
+    run_brainhive(f"{TRAINING} train.epochs=1", home)
     # no pictures are here to be drawn on a sheet
     return Task(
         partial(evaluate, count, home, ["eval-retrieval", "sheet_rows=0"], data_bytes)
@@ -74,7 +74,7 @@ def train_demo(count: int, folder: Path) -> Task:
     """Train models on the demo's simulated subjects, to be evaluated."""
     words = ["--recipe", "demo", f"dataset={{kind: demo, subjects: {count}}}"]
     for command in ("embed", "train-align"):
-        harness.run(**harness.brainhive([command, *words], folder))
+        harness.run_command(**harness.prepare_command([command, *words], folder))
     # averages of 864 pictures, 17 channels and 75 samples, in float32
     data_bytes = count * 864 * 17 * 75 * 4
     words = ["eval-retrieval", "--recipe", "demo", "align_run=null"]
@@ -89,8 +89,8 @@ def evaluate(
     used = {}
     for name in ("ridge", "none"):
         (folder / ".likenesses").unlink(missing_ok=True)
-        command = harness.brainhive([*words, f"baseline={name}"], folder)
-        used[name] = harness.run(**command)
+        command = harness.prepare_command([*words, f"baseline={name}"], folder)
+        used[name] = harness.run_command(**command)
     cpu_s = used["ridge"].cpu_s
     peak_gb = used["ridge"].own_gib * 2**30 / GB
     return Measured(count, cpu_s, used["none"].cpu_s, peak_gb, data_bytes / GB)
@@ -114,7 +114,7 @@ def prepare_runs(count: int, folder: Path) -> Task:
         (copied / "SHA256SUMS").write_text(listed)
 
     def list_runs() -> Measured:
-        used = harness.run(**harness.brainhive(["runs"], folder))
+        used = harness.run_command(**harness.prepare_command(["runs"], folder))
         return Measured(count, used.cpu_s, np.nan, used.own_gib * 2**30 / GB, 0.0)
 
     return Task(list_runs)
@@ -149,23 +149,23 @@ def make_run(runs: Path) -> Path:
 def prepare_start_up(words: str, made_by: Sequence[str], _: int, home: Path) -> Task:
     """Make a home by some commands, in which a command is then measured."""
     for command in made_by:
-        run_command(command, home)
+        run_brainhive(command, home)
 
     def measure() -> Measured:
-        return Measured(1, run_command(words, home), np.nan, 0.0, 0.0)
+        return Measured(1, run_brainhive(words, home), np.nan, 0.0, 0.0)
 
     return Task(measure)
 
 
 def prepare_epoch(_: int, home: Path) -> Task:
     """Embed the demo, for a training of one epoch next to the loop of that epoch."""
-    run_command("embed --recipe demo", home)
+    run_brainhive("embed --recipe demo", home)
     # this also makes the signals
-    run_command(f"{DEMO_TRAINING} train.epochs=2", home)
+    run_brainhive(f"{DEMO_TRAINING} train.epochs=2", home)
 
     def measure() -> Measured:
-        one_s = run_command(f"{DEMO_TRAINING} train.epochs=1", home)
-        loops_s = run_command(f"{DEMO_TRAINING} train.epochs=11", home) - one_s
+        one_s = run_brainhive(f"{DEMO_TRAINING} train.epochs=1", home)
+        loops_s = run_brainhive(f"{DEMO_TRAINING} train.epochs=11", home) - one_s
         return Measured(1, one_s, loops_s / 10, 0.0, 0.0)
 
     return Task(measure)
