@@ -25,14 +25,14 @@ COLOURS = resolve("python:brainhive_cli.models.encoders.python:example").name
 
 
 @pytest.fixture
-def page(trained: Path, evaluated: Any, go: Any) -> dict[str, Any]:
+def page(trained_run: Path, evaluation_result: Any, run_command: Any) -> dict[str, Any]:
     """Variables of the documentation page after its blocks ran on a small data set."""
-    other = go("eval-retrieval", f"run={trained}", "sheet_rows=1").folder
+    other = run_command("eval-retrieval", f"run={trained_run}", "sheet_rows=1").folder
     text = (DOCS / "python.md").read_text().partition("## Runs\n")[2]
     blocks = blocks_of(text.partition("## Your own parts")[0], "python")
     placeholders = {
-        "EVALUATION": str(evaluated.folder),
-        "TRAINING": trained.name,
+        "EVALUATION": str(evaluation_result.folder),
+        "TRAINING": trained_run.name,
         "DATASET": "demo-noise-0.3-40-concepts",
         "ENCODER": COLOURS,
         "OTHER": str(other),
@@ -47,20 +47,20 @@ def page(trained: Path, evaluated: Any, go: Any) -> dict[str, Any]:
 
 
 def test_the_page_gives_the_numbers_of_the_commands(
-    page: dict[str, Any], evaluated: Any
+    page: dict[str, Any], evaluation_result: Any
 ) -> None:
-    metric, rows = evaluated.metrics.overall["top1"], page["run"].metrics()
+    metric, rows = evaluation_result.metrics.overall["top1"], page["run"].metrics()
     top1 = next(row for row in rows if (row["scope"], row["metric"]) == ("all", "top1"))
     assert top1["value"] == metric.value
     assert top1["low"] == metric.low
     assert top1["n"] == metric.n
-    assert len(rows) == sum(map(len, evaluated.metrics.scopes.values()))
+    assert len(rows) == sum(map(len, evaluation_result.metrics.scopes.values()))
     for row in rows:
         assert row.keys() == top1.keys() and row["protocol"]
 
     items = next(
-        evaluated.metrics.items[name]
-        for name, cell_facts in evaluated.metrics.facts.cells.items()
+        evaluation_result.metrics.items[name]
+        for name, cell_facts in evaluation_result.metrics.facts.cells.items()
         if cell_facts.cell == page["cell"].name
     )
     rank_of = dict(zip(items["image_ids"], items["ranks"], strict=True))
@@ -224,9 +224,9 @@ def test_importing_the_api_loads_no_heavy_library() -> None:
 
 @pytest.mark.parametrize("wrong_value", [None, ["a"]], ids=repr)
 def test_bad_arguments_are_refused_by_name_with_a_way_out(
-    trained: Path, evaluated: Any, wrong_value: Any
+    trained_run: Path, evaluation_result: Any, wrong_value: Any
 ) -> None:
-    run = api.open_run(trained)
+    run = api.open_run(trained_run)
     cell = run.cells[0]
     calls = {
         "open_run": lambda: api.open_run(wrong_value),
@@ -238,7 +238,9 @@ def test_bad_arguments_are_refused_by_name_with_a_way_out(
         ),
         "decode signal": lambda: api.decode(run, wrong_value, cell=cell.name),
         "load": lambda: aligner.load(wrong_value),
-        "compare": lambda: api.compare(trained, evaluated.folder, labels=-1),
+        "compare": lambda: api.compare(
+            trained_run, evaluation_result.folder, labels=-1
+        ),
     }
     for name, call in calls.items():
         with pytest.raises(BrainhiveError) as raised:

@@ -355,14 +355,14 @@ def test_help_and_completion_import_nothing_heavy() -> None:
 
 
 def test_commands_load_no_library_that_they_do_not_use(
-    world: Path, evaluated: Any, tmp_path: Path
+    world: Path, evaluation_result: Any, tmp_path: Path
 ) -> None:
     """Not even numpy to show runs."""
     page = f"to={tmp_path / 'page.html'}"
     for words, needed in (
-        (["runs", "show", evaluated.folder.name], {"yaml"}),
+        (["runs", "show", evaluation_result.folder.name], {"yaml"}),
         (
-            ["report", str(evaluated.folder), page],
+            ["report", str(evaluation_result.folder), page],
             {"yaml", "PIL", "numpy", "matplotlib"},
         ),
     ):
@@ -375,11 +375,19 @@ def test_commands_load_no_library_that_they_do_not_use(
 
 
 def test_checks_and_finished_runs_load_no_torch(
-    small: tuple[str, ...], trained: Path, evaluated: Any
+    align_overrides: tuple[str, ...], trained_run: Path, evaluation_result: Any
 ) -> None:
-    training = ["train-align", *small, "run.device=cpu"]
-    evaluation = ["eval-retrieval", f"run={trained}", "sheet_rows=0", "run.device=cpu"]
-    for line, folder in ((training, trained), (evaluation, evaluated.folder)):
+    training = ["train-align", *align_overrides, "run.device=cpu"]
+    evaluation = [
+        "eval-retrieval",
+        f"run={trained_run}",
+        "sheet_rows=0",
+        "run.device=cpu",
+    ]
+    for line, folder in (
+        (training, trained_run),
+        (evaluation, evaluation_result.folder),
+    ):
         for words, fact in (([*line, "--check"], "Inputs"), (line, folder.name)):
             shown, imported = start(words)
             assert fact in shown and "error:" not in shown, shown

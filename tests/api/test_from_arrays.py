@@ -114,7 +114,7 @@ def test_arrays_epochs_and_xarray_are_one_store_and_one_result(home, shown) -> N
 
 
 @pytest.mark.parametrize("delay_ms", [0, 120])
-def test_epochs_take_the_steps_of_the_model(home, go, delay_ms) -> None:
+def test_epochs_take_the_steps_of_the_model(home, run_command, delay_ms) -> None:
     write_pictures(home / "data/image-folder")
     (home / "data/recordings").mkdir()
     shown = Shown.of(4, seed=0)
@@ -163,7 +163,7 @@ def test_epochs_take_the_steps_of_the_model(home, go, delay_ms) -> None:
     assert "Cz" in caught.value.message
 
     # the command line makes the same run
-    result = go(
+    result = run_command(
         "train-align",
         "dataset=image-folder",
         "encoders=[demo-clip]",
@@ -229,11 +229,11 @@ def test_categories_and_betas(home) -> None:
         api.store_trials(cube, names, dataset, **axes)
 
 
-def find_top1(evaluated: api.Run) -> dict:
+def find_top1(evaluation_result: api.Run) -> dict:
     """Find the row of the top-1 accuracy over all cells."""
     (row,) = (
         row
-        for row in evaluated.metrics()
+        for row in evaluation_result.metrics()
         if row["scope"] == "all" and row["metric"] == "top1"
     )
     return row

@@ -65,10 +65,10 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def line(
-    world: Path, small: tuple[str, ...], runs: str, code_allowed: None
+    world: Path, align_overrides: tuple[str, ...], runs: str, code_allowed: None
 ) -> tuple[str, ...]:
     """A training of two cells, with runs of its own."""
-    return ("train-align", *small, "train.epochs=1", runs, "run.device=cpu")
+    return ("train-align", *align_overrides, "train.epochs=1", runs, "run.device=cpu")
 
 
 def call(*argv: str) -> Any:
@@ -175,7 +175,7 @@ def test_a_line_is_submitted_once_and_then_found_finished(line, queue, tmp_path)
 
 
 def test_a_script_that_a_file_names_needs_permission(
-    world, small, runs, queue, tmp_path
+    world, align_overrides, runs, queue, tmp_path
 ):
     recipe = tmp_path / "train-align.yaml"
     recipe.write_text(
@@ -184,7 +184,14 @@ def test_a_script_that_a_file_names_needs_permission(
         )
     )
     (tmp_path / "theirs").write_text("#!/bin/bash\n")
-    line = ("train-align", "--recipe", str(recipe), *small, runs, "run.device=cpu")
+    line = (
+        "train-align",
+        "--recipe",
+        str(recipe),
+        *align_overrides,
+        runs,
+        "run.device=cpu",
+    )
     refused = call(*line, "--submit")
     assert refused.exit_code == 2 and "run.cluster.template theirs" in refused.stderr
     assert not calls(queue)
@@ -206,10 +213,10 @@ def test_downloads_are_listed_last_even_without_a_network(home, queue, monkeypat
 
 
 def test_each_step_of_a_workflow_waits_for_the_one_before(
-    world, small, runs, queue, tmp_path, code_allowed
+    world, align_overrides, runs, queue, tmp_path, code_allowed
 ):
     steps = {
-        "train-align": {"overrides": [*small, "train.epochs=1"]},
+        "train-align": {"overrides": [*align_overrides, "train.epochs=1"]},
         "eval-retrieval": {"overrides": ["sheet_rows=0"]},
     }
     (tmp_path / "steps.yaml").write_text(json.dumps({"steps": steps}))

@@ -936,17 +936,17 @@ def brainhive(*arguments: str) -> Any:
 
 
 def test_our_own_run_passes_and_a_cheat_has_its_own_exit_code(
-    world: Path, trained: Path, evaluated: Any, tmp_path: Path
+    world: Path, trained_run: Path, evaluation_result: Any, tmp_path: Path
 ) -> None:
     # predictions and gallery of a subject, with the numbers of eval-retrieval
-    run = api.open_run(str(trained))
+    run = api.open_run(str(trained_run))
     cell = run.cells[0]
     subject = cell.tested_on[0]
     predicted = run.predictions(subject, "test", cell.name)
     ids = list(predicted.image_ids)
     gallery = run.member(cell.name).encode_pictures("test", np.arange(len(ids)))
     train_embeddings = TargetStore.open(next(world.glob("embeddings/*/train/*.h5")))
-    top1 = evaluated.metrics.scopes[f"{cell.name} · sub-01"]["top1"]
+    top1 = evaluation_result.metrics.scopes[f"{cell.name} · sub-01"]["top1"]
     own = write_result(
         tmp_path / "own",
         {"top1": top1.value, "ci": [top1.low, top1.high], "pool": top1.pool},

@@ -36,16 +36,16 @@ PEOPLE, TESTED = 3, 100
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory, go):
+def base(tmp_path_factory, run_command):
     """Home with a model for each of three people, trained on the other two."""
     with at_home(tmp_path_factory.mktemp("calibrate")) as base:
-        go("embed", DEMO, f"encoders=[{COLOURS!r}]")
-        go("train-align", *INTER)
+        run_command("embed", DEMO, f"encoders=[{COLOURS!r}]")
+        run_command("train-align", *INTER)
         yield base
 
 
 @pytest.fixture(scope="module")
-def folder(base, go):
+def folder(base, run_command):
     return RunFolder(study().folder)
 
 
@@ -111,10 +111,10 @@ def test_the_headline_is_transfer_and_each_person_is_told(measured):
 
 @pytest.mark.nightly
 def test_a_page_has_the_finding_and_a_line_for_each_person(
-    folder, measured, go, tmp_path
+    folder, measured, run_command, tmp_path
 ):
     page = tmp_path / "page.html"
-    go("report", f"runs={[str(folder.path)]}", f"to={page}")
+    run_command("report", f"runs={[str(folder.path)]}", f"to={page}")
     beginning, _, body = page.read_text().partition('<div class="body">')
     assert state_finding(measured) in html.unescape(beginning)
     assert "3 subjects" in beginning
@@ -123,7 +123,7 @@ def test_a_page_has_the_finding_and_a_line_for_each_person(
     assert "TRAIN_AND_TARGET_UNLABELED" in body
 
 
-def test_the_same_command_finds_the_run(folder, go, base):
+def test_the_same_command_finds_the_run(folder, run_command, base):
     before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
     assert study().folder == folder.path
     after = {
@@ -144,8 +144,8 @@ def test_the_same_command_finds_the_run(folder, go, base):
 
 
 @pytest.mark.nightly
-def test_arms_that_are_named_are_measured_and_no_others(base, go, capsys):
-    metrics = go("calibrate", "arms=scratch", "pictures=10", "draws=1").metrics
+def test_arms_that_are_named_are_measured_and_no_others(base, run_command, capsys):
+    metrics = run_command("calibrate", "arms=scratch", "pictures=10", "draws=1").metrics
     assert set(metrics.facts.arms) == {"scratch"}
     scopes = {name.partition(" · ")[0] for name in metrics.scopes}
     assert scopes == {"all", "scratch", "sub-01", "sub-02", "sub-03"}
@@ -160,11 +160,13 @@ def test_the_default_is_small_and_fits_no_further_models(base):
     assert choice == "number of pictures"
 
 
-def test_a_calibration_that_takes_long_says_so_before_it_begins(base, go, capsys):
+def test_a_calibration_that_takes_long_says_so_before_it_begins(
+    base, run_command, capsys
+):
     job = calibrate.resolve_job(calibrate.Recipe.resolve("calibrate", None, {}, []))
     work, runs = job.count_work(), base / "runs"
     work.remember(runs, work.key("calibrate", "cpu"), 10.0 * work.count, 1)
-    go("calibrate", "pictures=10", "draws=2", "arms=scratch", "seed=3")
+    run_command("calibrate", "pictures=10", "draws=2", "arms=scratch", "seed=3")
     # 9 models take too little time to be announced
     assert "10 s" not in capsys.readouterr().err
     announce(work, "calibrate", runs, Launch(0, 1, "cpu"))
@@ -189,18 +191,20 @@ def test_an_impossible_recipe_is_refused_in_two_lines(base):
             assert fact in error
 
 
-def test_people_who_are_known_are_refused(go, base, tmp_path):
+def test_people_who_are_known_are_refused(run_command, base, tmp_path):
     with pytest.raises(MissingData, match="subject 7"):
-        go("calibrate", "subjects=7")
+        run_command("calibrate", "subjects=7")
     runs = f"paths.runs={tmp_path / 'runs'}"
-    joint = go("train-align", *INTER[:-2], "mode=joint", "train.epochs=1", runs).folder
+    joint = run_command(
+        "train-align", *INTER[:-2], "mode=joint", "train.epochs=1", runs
+    ).folder
     with pytest.raises(BrainhiveError, match="subject 2") as caught:
-        go("calibrate", f"run={joint}", runs, "subjects=2")
+        run_command("calibrate", f"run={joint}", runs, "subjects=2")
     assert "--mode inter" in caught.value.hint
 
 
 @pytest.mark.nightly
-def test_calibration_pictures_with_a_tested_copy_are_left_out(go, tmp_path):
+def test_calibration_pictures_with_a_tested_copy_are_left_out(run_command, tmp_path):
     """A JPEG has other pixels than its original, and still counts as a copy."""
     # one of 36 training pictures is a JPEG of one of 12 test pictures
     photos = paint(tmp_path / "photos", 16, 3)
@@ -209,9 +213,11 @@ def test_calibration_pictures_with_a_tested_copy_are_left_out(go, tmp_path):
     runs = f"paths.runs={tmp_path / 'own'}"
     overrides = ("arms=zero-shot,scratch", "alignments=[]", "pictures=10", "draws=1")
     with at_home(tmp_path):
-        go("embed", dataset, f"encoders=[{COLOURS!r}]")
-        go("train-align", dataset, f"encoders=[{COLOURS!r}]", *TINY, "mode=inter", runs)
-        metrics = go("calibrate", *overrides, runs).metrics
+        run_command("embed", dataset, f"encoders=[{COLOURS!r}]")
+        run_command(
+            "train-align", dataset, f"encoders=[{COLOURS!r}]", *TINY, "mode=inter", runs
+        )
+        metrics = run_command("calibrate", *overrides, runs).metrics
     assert metrics.facts.pictures_left_out == {"1": 1, "2": 1}
     assert metrics.facts.amounts[-1].pictures == 35
     top1 = metrics.overall["top1"]

@@ -52,9 +52,9 @@ def collapsed(home: Path) -> Path:
 
 
 def test_a_collapsed_store_is_caught_and_a_good_one_is_not(
-    go, sound, collapsed, capsys
+    run_command, sound, collapsed, capsys
 ):
-    result = go("check")
+    result = run_command("check")
 
     assert result.exit_code == 1
     assert [(row[0], row[-1]) for row in result.tables[0].rows] == [
@@ -85,7 +85,7 @@ def test_stores_are_named_by_files_folders_or_patterns(sound, collapsed):
     assert figures["dead_dimensions"] == 0
 
 
-def test_a_signal_store_has_rows_of_its_own(go, home):
+def test_a_signal_store_has_rows_of_its_own(run_command, home):
     path = home / "signals/lab/default/sub-01.h5"
     path.parent.mkdir(parents=True)
     provenance = {
@@ -104,7 +104,7 @@ def test_a_signal_store_has_rows_of_its_own(go, home):
     )
     SignalStore.write(path, {"train": trials})
 
-    result = go("check", f"stores=[{path}]")
+    result = run_command("check", f"stores=[{path}]")
     (table,) = result.tables
     assert table.title == "Signal stores of lab"
     assert table.rows == (
@@ -117,14 +117,16 @@ def test_a_signal_store_has_rows_of_its_own(go, home):
     assert figures["names"] == ["Oz", "O1"]
 
 
-def test_a_run_is_checked_by_folder_or_name_next_to_stores(go, sound, home, capsys):
+def test_a_run_is_checked_by_folder_or_name_next_to_stores(
+    run_command, sound, home, capsys
+):
     run = start_run(
         "train-align", "tiny", BaseRecipe(), Launch(0, 1, torch.device("cpu"))
     )
     run.finish(Measurements())
 
     for name in (str(run.path), run.path.name):
-        result = go("check", f"stores={name},{sound}")
+        result = run_command("check", f"stores={name},{sound}")
         store_table, run_table = result.tables
         assert result.exit_code == 0
         assert len(store_table.rows) == len(run_table.rows) == 1
@@ -133,7 +135,7 @@ def test_a_run_is_checked_by_folder_or_name_next_to_stores(go, sound, home, caps
     metrics = run.path / "metrics.json"
     metrics.write_text(metrics.read_text().replace(f"{SCHEMA}", f"{SCHEMA + 1}"))
     capsys.readouterr()
-    result = go("check", f"stores={run.path.name}")
+    result = run_command("check", f"stores={run.path.name}")
     assert result.exit_code == 1 and result.tables[0].rows[0][-1] == "failed"
     assert str(metrics) in capsys.readouterr().err
 

@@ -5,10 +5,10 @@ import platform
 import torch
 
 
-def test_it_tells_versions_device_and_what_lies_at_home(go, home):
+def test_it_tells_versions_device_and_what_lies_at_home(run_command, home):
     (home / "runs" / "train-align").mkdir(parents=True)
 
-    result = go("doctor")
+    result = run_command("doctor")
 
     facts = result.details
     assert facts["torch"].split("+")[0] == torch.__version__.split("+")[0]

@@ -44,9 +44,9 @@ def embed_directly(reference: object, pictures: Path) -> np.ndarray:
 
 
 def test_two_encoders_in_one_pass_give_what_each_gives_directly(
-    go, home, pictures, folder
+    run_command, home, pictures, folder
 ):
-    go("embed", *folder, f"encoders=[{COLOURS!r}, {TIMM}]", "batch_size=5")
+    run_command("embed", *folder, f"encoders=[{COLOURS!r}, {TIMM}]", "batch_size=5")
 
     for reference in (COLOURS, TIMM):
         store = TargetStore.open(store_of(home, encoders.resolve(reference).name))
@@ -57,11 +57,13 @@ def test_two_encoders_in_one_pass_give_what_each_gives_directly(
         assert store.done.all()
 
 
-def test_every_store_has_pixel_digests_even_after_resuming(go, home, pictures, folder):
+def test_every_store_has_pixel_digests_even_after_resuming(
+    run_command, home, pictures, folder
+):
     # the last picture is a copy of the second
     Image.open(pictures / "concept_0/1.png").save(pictures / "concept_3/2.png")
-    go("embed", *folder, f"encoders=[{COLOURS!r}]", "batch_size=5")
-    go(
+    run_command("embed", *folder, f"encoders=[{COLOURS!r}]", "batch_size=5")
+    run_command(
         "embed",
         *folder,
         f"encoders=[{COLOURS!r}, {TIMM}]",

@@ -69,12 +69,14 @@ def rank_directly(run: Path, home: Path, subject: int) -> tuple[np.ndarray, int]
     return 1 + (cosine > seen_cosine).sum(1), len(gallery)
 
 
-def test_ranks_and_scores_are_those_of_a_plain_computation(world, trained, evaluated):
-    metrics = evaluated.metrics
+def test_ranks_and_scores_are_those_of_a_plain_computation(
+    world, trained_run, evaluation_result
+):
+    metrics = evaluation_result.metrics
 
     all_ranks = []
     for subject in (1, 2):
-        ranks, pool = rank_directly(trained, world, subject)
+        ranks, pool = rank_directly(trained_run, world, subject)
         all_ranks.append(ranks)
         cell = f"sub-{subject:02d}_seed-1 · sub-{subject:02d}"
         assert metrics.items[cell]["ranks"] == ranks.tolist()
@@ -87,8 +89,8 @@ def test_ranks_and_scores_are_those_of_a_plain_computation(world, trained, evalu
     assert metrics.overall["top1"].value == pytest.approx(top1)
 
 
-def test_a_metric_never_travels_alone(evaluated):
-    for metric in evaluated.metrics.overall.values():
+def test_a_metric_never_travels_alone(evaluation_result):
+    for metric in evaluation_result.metrics.overall.values():
         assert (metric.n, metric.pool) == (200, 100)
         assert (metric.seeds, metric.split) == ((1,), "test")
         for fact in (
@@ -105,17 +107,17 @@ def test_a_metric_never_travels_alone(evaluated):
         assert metric.selected is False
         assert metric.name == "median_rank" or metric.low <= metric.value <= metric.high
         assert metric.chance is not None
-    top1 = evaluated.metrics.overall["top1"]
+    top1 = evaluation_result.metrics.overall["top1"]
     assert top1.chance == pytest.approx(0.01) and top1.these_subjects[0] > top1.chance
-    table = evaluated.tables[0]
+    table = evaluation_result.tables[0]
     assert "100 candidates" in table.note and "95 % CI" in table.note
     assert table.rows[-1][0] == "chance" and table.rows[0][1].small
 
 
 @pytest.mark.nightly
-def test_what_is_shown_are_as_many_queries_as_asked(go, world, trained):
-    with_sheet = go("eval-retrieval", f"run={trained}", "sheet_rows=2")
-    without_sheet = go("eval-retrieval", f"run={trained}", "sheet_rows=0")
+def test_what_is_shown_are_as_many_queries_as_asked(run_command, world, trained_run):
+    with_sheet = run_command("eval-retrieval", f"run={trained_run}", "sheet_rows=2")
+    without_sheet = run_command("eval-retrieval", f"run={trained_run}", "sheet_rows=0")
 
     run_artifacts = artifacts.read(RunFolder(with_sheet.folder))
     (sheet,) = (
@@ -144,14 +146,14 @@ def test_what_is_shown_are_as_many_queries_as_asked(go, world, trained):
 
 
 def test_without_pictures_a_run_is_finished_without_its_sheet(
-    go, trained, evaluated, monkeypatch
+    run_command, trained_run, evaluation_result, monkeypatch
 ):
     def refuse(name, splits, images, split):
         raise MissingData(f"no pictures of {name}", "fetch them")
 
     monkeypatch.setattr("brainhive_cli.data.datasets._list_split", refuse)
     overrides = (
-        f"run={trained}",
+        f"run={trained_run}",
         "sheet_rows=2",
         "baseline=none",
         "ceiling_splits=0",
@@ -162,22 +164,24 @@ def test_without_pictures_a_run_is_finished_without_its_sheet(
     assert pictures.is_optional and not pictures.is_missing
     require_inputs(inputs)
 
-    result = go("eval-retrieval", *overrides)
-    assert result.metrics.overall == evaluated.metrics.overall
+    result = run_command("eval-retrieval", *overrides)
+    assert result.metrics.overall == evaluation_result.metrics.overall
     run_artifacts = artifacts.read(RunFolder(result.folder))
     kinds = {artifact.kind for artifact in run_artifacts}
     assert "curve" in kinds and "sheet" not in kinds
 
 
 @pytest.mark.nightly
-def test_trials_of_bad_pictures_are_left_out_and_counted(go, things, capsys):
-    root = things / "data" / "things-eeg"
+def test_trials_of_bad_pictures_are_left_out_and_counted(
+    run_command, things_home, capsys
+):
+    root = things_home / "data" / "things-eeg"
     for name in ("training_images/concept_0/1.png", "test_images/concept_3/0.png"):
         (root / name).write_bytes(b"no picture")
-    go("embed", "dataset=things-eeg", COLOURS, "skip_bad=true")
+    run_command("embed", "dataset=things-eeg", COLOURS, "skip_bad=true")
 
-    trained = go("train-align", *THINGS, *QUICK, "train.validation=0.25")
-    result = go("eval-retrieval")
+    trained = run_command("train-align", *THINGS, *QUICK, "train.validation=0.25")
+    result = run_command("eval-retrieval")
 
     messages = capsys.readouterr().err
     assert re.search(r"subject 1 train\W+1 ", messages)

@@ -39,12 +39,12 @@ def invoke(*arguments):
 
 
 @pytest.fixture(scope="module")
-def folder(shared_world, go, small):
+def folder(shared_world, run_command, align_overrides):
     """Run of explain for both subjects of the shared training run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(shared_world))
-        run = go("train-align", *small).folder
-        return RunFolder(go("explain", f"align_run={run}", *QUICK).folder)
+        run = run_command("train-align", *align_overrides).folder
+        return RunFolder(run_command("explain", f"align_run={run}", *QUICK).folder)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,9 @@ def test_only_windows_during_the_response_are_above_chance(
 
 
 @pytest.mark.nightly
-def test_all_analyses_are_corrected_together(world, go, small, runs, monkeypatch):
+def test_all_analyses_are_corrected_together(
+    world, run_command, align_overrides, runs, monkeypatch
+):
     """All analyses are corrected together, and a filter hides the onset."""
     corrected_counts: list[int] = []
 
@@ -170,9 +172,9 @@ def test_all_analyses_are_corrected_together(world, go, small, runs, monkeypatch
 
     monkeypatch.setattr(findings, "correct_p_values", correct)
     monkeypatch.setattr(claims, "find_latest_onsets", reach_everywhere)
-    run = go("train-align", *small).folder
+    run = run_command("train-align", *align_overrides).folder
     choice = ("analyses=[windows,trained]", "subjects=1", runs)
-    metrics = go("explain", f"align_run={run}", *choice, *QUICK).metrics
+    metrics = run_command("explain", f"align_run={run}", *choice, *QUICK).metrics
 
     profiles = metrics.facts.profiles
     assert corrected_counts == [len(profiles)] and len(profiles) > 2
@@ -195,11 +197,13 @@ def test_the_run_is_named_first_and_json_is_the_document(folder, world):
     assert [row["item"] for row in table["rows"] if row["item"] == "time"]
 
 
-def test_voxels_have_regions_instead_of_windows(go, small, world, tmp_path):
+def test_voxels_have_regions_instead_of_windows(
+    run_command, align_overrides, world, tmp_path
+):
     runs = f"paths.runs={tmp_path / 'runs'}"
-    run = go("train-align", *small, *VOXELS, runs).folder
+    run = run_command("train-align", *align_overrides, *VOXELS, runs).folder
 
-    result = go("explain", f"align_run={run}", runs, *QUICK)
+    result = run_command("explain", f"align_run={run}", runs, *QUICK)
 
     # the voxels of the demo have no coordinates
     header, *rows = (result.files["maps"] / "sub-01.tsv").read_text().splitlines()
@@ -219,15 +223,17 @@ def test_voxels_have_regions_instead_of_windows(go, small, world, tmp_path):
     assert regions >= {"V1", "V2", "LOC", "FFA"}
 
 
-def test_what_cannot_be_explained_is_one_line(go, world, trained, evaluated, runs):
+def test_what_cannot_be_explained_is_one_line(
+    run_command, world, trained_run, evaluation_result, runs
+):
     with pytest.raises(MissingData, match=r"eval-retrieval.*train-align"):
-        go("explain", f"align_run={evaluated.folder}")
+        run_command("explain", f"align_run={evaluation_result.folder}")
     with pytest.raises(RecipeError, match="'window'"):
-        go("explain", "analyses=window")
+        run_command("explain", "analyses=window")
     with pytest.raises(RecipeError, match=r"window\.width_ms 2000"):
-        go(
+        run_command(
             "explain",
-            f"align_run={trained}",
+            f"align_run={trained_run}",
             "window.width_ms=2000",
             "analyses=windows",
             runs,

@@ -27,7 +27,7 @@ from brainhive_cli.training.alignment.trained.portable import (
 )
 from brainhive_cli.training.alignment.trained.run import open_model
 from tests.tools.upload_hub import brainhive, two_lines
-from tests.worlds.command_fixtures import COLOURS, Go, at_home
+from tests.worlds.command_fixtures import COLOURS, RunCommand, at_home
 from tests.worlds.own_recordings import (
     CHANNELS,
     Shown,
@@ -103,7 +103,9 @@ assert len(frame) and frame["test/mae"].notna().all(), frame
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[dict[str, Path]]:
+def runs(
+    tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand
+) -> Iterator[dict[str, Path]]:
     """Training runs of a ridge, keyed by the preparation of its two sessions."""
     pytest.importorskip("mne")
     with at_home(tmp_path_factory.mktemp("export")) as home:
@@ -114,12 +116,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[dict[str,
             raw = annotate(make_raw(shown, seed=session), shown, list(shown.pictures))
             file = home / f"data/recordings/sub-01_ses-0{session}.fif"
             raw.save(file, verbose="ERROR")
-        go("embed", *PICTURES)
+        run_command("embed", *PICTURES)
         runs = {}
         for name, steps in STORES.items():
-            go("prepare", "preparation.kind=recording", f"name={name}", *steps)
+            run_command("prepare", "preparation.kind=recording", f"name={name}", *steps)
             signal_keys = NORMALISED if name == "plain" else ()
-            runs[name] = go(
+            runs[name] = run_command(
                 "train-align",
                 *PICTURES,
                 *TRAINING,

@@ -162,13 +162,13 @@ def test_what_needs_an_agreement_is_shown_step_by_step(home):
     assert "for s in 2 5;" in join_lines(ended.stdout)
 
 
-def test_an_unreachable_hub_and_unknown_names_get_one_line(home, go):
+def test_an_unreachable_hub_and_unknown_names_get_one_line(home, run_command):
     ended = fetch("things-eeg")
     assert ended.exit_code == MissingData.exit_code and "hf download" in ended.stderr
     with pytest.raises(RecipeError, match="'things-egg'"):
-        go("fetch", "names=things-egg")
+        run_command("fetch", "names=things-egg")
     with pytest.raises(RecipeError) as caught:
-        go("fetch")
+        run_command("fetch")
     assert "things-eeg" in caught.value.hint
 
 

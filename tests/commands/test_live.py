@@ -54,7 +54,7 @@ DEMO = "dataset={kind: demo, noise: 0.3, subjects: 1, concepts: 40}"
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory, go):
+def base(tmp_path_factory, run_command):
     """A home with a model of own recordings."""
     with at_home(tmp_path_factory.mktemp("live")) as base:
         write_pictures(base / "data/image-folder")
@@ -62,10 +62,12 @@ def base(tmp_path_factory, go):
         shown = Shown.of(3, seed=1)
         raw = annotate(make_raw(shown, seed=1), shown, list(shown.pictures))
         raw.save(base / "data/recordings/sub-01_ses-01.fif", verbose="ERROR")
-        go("embed", "dataset=image-folder", f"encoders=[{COLOURS!r}]")
-        go("prepare", "preparation.kind=recording", *STEPS)
+        run_command("embed", "dataset=image-folder", f"encoders=[{COLOURS!r}]")
+        run_command("prepare", "preparation.kind=recording", *STEPS)
         words = ("train.validation=0", "train.batch_size=8", *QUICK)
-        go("train-align", "dataset=image-folder", f"encoders=[{COLOURS!r}]", *words)
+        run_command(
+            "train-align", "dataset=image-folder", f"encoders=[{COLOURS!r}]", *words
+        )
         yield base
 
 
@@ -75,9 +77,9 @@ def own(base):
 
 
 @pytest.fixture(scope="module")
-def demo(base, go):
-    go("embed", DEMO, f"encoders=[{COLOURS!r}]")
-    return str(go("train-align", DEMO, *SMALL[1:], "train.epochs=20").folder)
+def demo(base, run_command):
+    run_command("embed", DEMO, f"encoders=[{COLOURS!r}]")
+    return str(run_command("train-align", DEMO, *SMALL[1:], "train.epochs=20").folder)
 
 
 def invoke(*words):
@@ -171,21 +173,23 @@ def find_run(ended):
     return Path(re.search(r"\S+runs/live/\S+", ended.stderr)[0])
 
 
-def test_eval_retrieval_of_a_saved_session_repeats_its_ranks(own, go):
+def test_eval_retrieval_of_a_saved_session_repeats_its_ranks(own, run_command):
     ended = replay(own, "--lines")
     events = [json.loads(line) for line in ended.stdout.splitlines()]
     # the last of each
     shown = {event["shown"]: event for event in events if event.get("rank")}
     session = find_run(ended) / "session"
 
-    go(
+    run_command(
         "prepare",
         "preparation.kind=recording",
         f"preparation.root={session}",
         *STEPS,
         "paths.signals=live",
     )
-    offline = go("eval-retrieval", f"run={own}", "paths.signals=live", "sheet_rows=0")
+    offline = run_command(
+        "eval-retrieval", f"run={own}", "paths.signals=live", "sheet_rows=0"
+    )
 
     measured = RunFolder(offline.folder).measurements()
     (items,) = [measured.items[name] for name in measured.facts.cells]
@@ -197,7 +201,7 @@ def test_eval_retrieval_of_a_saved_session_repeats_its_ranks(own, go):
 
 
 @pytest.mark.nightly
-def test_simulated_signals_are_marked_on_the_page_and_when_saved(demo, go):
+def test_simulated_signals_are_marked_on_the_page_and_when_saved(demo, run_command):
     words = ("source.speed=1000", "page=false", "--windows", "300")
     ended = invoke(demo, "--source", "mock", *words)
     assert ended.exit_code == 0, ended.output
@@ -229,7 +233,7 @@ def test_bad_input_gets_two_lines_and_check_lists_missing_inputs(own):
 
 
 @pytest.fixture(scope="module")
-def categories(base, go):
+def categories(base, run_command):
     """A model of categories without pictures, trained on the first of two sessions."""
     dataset = "{kind: categories, names: [cat, dog, owl, hat]%s}"
     for session in (1, 2):
@@ -239,16 +243,18 @@ def categories(base, go):
         (base / "categories").mkdir(exist_ok=True)
         raw.save(base / f"categories/sub-01_ses-0{session}.fif", verbose="ERROR")
     held_out = "dataset=" + dataset % ", holdout: {by: sessions, test: [2]}"
-    go("embed", held_out)
+    run_command("embed", held_out)
     stimuli = f"preparation.stimuli={dataset % ''}"
-    go(
+    run_command(
         "prepare",
         "preparation.kind=recording",
         "preparation.root=categories",
         stimuli,
         *STEPS,
     )
-    return str(go("train-align", held_out, "train.validation=0", *QUICK).folder)
+    return str(
+        run_command("train-align", held_out, "train.validation=0", *QUICK).folder
+    )
 
 
 def list_warnings(ended, fact):

@@ -117,9 +117,9 @@ def make_launch() -> Launch:
 
 
 @pytest.mark.nightly
-def test_stores_keep_all_repetitions_sessions_and_whiteners(raw, go):
-    result = go("prepare")
-    go("prepare", "preparation.whiten=no", "name=plain")
+def test_stores_keep_all_repetitions_sessions_and_whiteners(raw, run_command):
+    result = run_command("prepare")
+    run_command("prepare", "preparation.whiten=no", "name=plain")
 
     train, plain = store(raw)["train"], store(raw, "plain")["train"]
     assert train.signal.shape == (6, 6, 63, 250)
@@ -148,12 +148,12 @@ def test_stores_keep_all_repetitions_sessions_and_whiteners(raw, go):
 
 
 @pytest.mark.nightly
-def test_a_known_evoked_response_comes_back(mini_raw, home, go):
+def test_a_known_evoked_response_comes_back(mini_raw, home, run_command):
     size = mini_raw.replace(
         mini_raw.SIZES["tiny"], sessions=1, test_repetitions=150, noise_uv=3.0
     )
     truth = mini_raw.make_eeg(home / "data/things-eeg", size, seed=1)
-    go("prepare", "preparation.sessions=[1]")
+    run_command("prepare", "preparation.sessions=[1]")
 
     test = store(home)["test"]
     means = np.asarray(test.signal).sum(1) / test.repetitions[:, None, None]
@@ -177,10 +177,12 @@ def _run(launch: Launch, *overrides: str) -> None:
 
 
 @pytest.mark.nightly
-def test_two_processes_write_the_same_bytes_as_one(mini_raw, small_eeg, raw, go):
+def test_two_processes_write_the_same_bytes_as_one(
+    mini_raw, small_eeg, raw, run_command
+):
     size = mini_raw.replace(small_eeg, subject=2)
     mini_raw.make_eeg(raw / "data/things-eeg", size, seed=3)
-    go("prepare", "dtype=float16", "paths.signals=one")
+    run_command("prepare", "dtype=float16", "paths.signals=one")
 
     in_two(_run, "dtype=float16")
 
@@ -202,11 +204,11 @@ def describe_subject() -> str:
     return subject_input.state
 
 
-def test_an_interrupted_preparation_skips_finished_sessions(raw, go):
+def test_an_interrupted_preparation_skips_finished_sessions(raw, run_command):
     path = raw / SESSION / "raw_eeg_training.npy"
     content = spoil(path)
     with pytest.raises(BrainhiveError):
-        go("prepare")
+        run_command("prepare")
     sessions = ["sub-01_ses-01", "sub-01_ses-02", "sub-01_ses-03"]
     assert list_store_files(raw) == sessions
 
@@ -214,20 +216,20 @@ def test_an_interrupted_preparation_skips_finished_sessions(raw, go):
     mend(path, content)
     assert "3 of 4" in describe_subject()
     spoil(raw / FIRST / "raw_eeg_training.npy")
-    go("prepare")
+    run_command("prepare")
 
     assert list_store_files(raw) == ["sub-01.h5"]
     assert store(raw)["train"].repetitions.sum() == 28
 
 
-def test_a_store_of_other_settings_is_replaced_only_when_said(raw, go):
-    go("prepare")
+def test_a_store_of_other_settings_is_replaced_only_when_said(raw, run_command):
+    run_command("prepare")
     with pytest.raises(BrainhiveError) as caught:
-        go("prepare", "preparation.rate_hz=100")
+        run_command("prepare", "preparation.rate_hz=100")
     for fact in ("sub-01.h5", "rate_hz", "250.0", "100.0"):
         assert fact in caught.value.message
     assert store(raw)["train"].rate_hz == 250
-    go("prepare", "preparation.rate_hz=100", again=True)
+    run_command("prepare", "preparation.rate_hz=100", again=True)
     assert store(raw)["train"].rate_hz == 100
 
 
@@ -284,12 +286,14 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_bad_input_is_one_line_of_the_command_and_of_its_check(raw, go, damage):
+def test_bad_input_is_one_line_of_the_command_and_of_its_check(
+    raw, run_command, damage
+):
     damage_session, fact = DAMAGES[damage]
     damage_session(raw / SESSION)
     last_session = "preparation.sessions=[4]"
     with pytest.raises(BrainhiveError) as caught:
-        go("prepare", last_session)
+        run_command("prepare", last_session)
     assert "ses-04/raw_eeg_training.npy" in caught.value.message
     assert fact in caught.value.message
     assert caught.value.hint and "\n" not in caught.value.in_one_line

@@ -22,9 +22,11 @@ from tests.worlds.reconstructions import cut, gap, pictures_of
 
 
 @pytest.mark.nightly
-def test_the_priors_adapter_is_applied_or_skipped(go, aligned, drawing):
-    applied = go("reconstruct", *drawing, "adapter=apply")
-    skipped = go("reconstruct", *drawing, "adapter=skip")
+def test_the_priors_adapter_is_applied_or_skipped(
+    run_command, prior_align_run, reconstruct_overrides
+):
+    applied = run_command("reconstruct", *reconstruct_overrides, "adapter=apply")
+    skipped = run_command("reconstruct", *reconstruct_overrides, "adapter=skip")
 
     skipped_pictures = pictures_of(skipped.folder)
     for name, picture in pictures_of(applied.folder).items():
@@ -59,7 +61,7 @@ def test_metrics_say_how_their_pictures_were_generated():
 
 
 def test_damaged_parts_are_named_in_one_line(
-    go, aligned, drawing, generator, prior, tmp_path
+    run_command, prior_align_run, reconstruct_overrides, generator, prior, tmp_path
 ):
     damaged_generator = shutil.copytree(generator, tmp_path / "generator")
     damaged_prior = shutil.copytree(prior, tmp_path / "prior")
@@ -70,21 +72,26 @@ def test_damaged_parts_are_named_in_one_line(
         (f"generator.source={damaged_generator}", "unet"),
     ):
         with pytest.raises(BrainhiveError, match=module) as caught:
-            go("reconstruct", *drawing, override)
+            run_command("reconstruct", *reconstruct_overrides, override)
         assert caught.value.hint and "\n" not in caught.value.message
     shutil.rmtree(damaged_prior / "attn_adapter")
     with pytest.raises(BrainhiveError, match="attn_adapter/config"):
-        go("reconstruct", *drawing, f"prior={damaged_prior}")
+        run_command("reconstruct", *reconstruct_overrides, f"prior={damaged_prior}")
 
 
 @pytest.mark.nightly
 def test_the_identity_prior_passes_the_decoded_head_on(
-    go, small, drawing, generator, runs
+    run_command, align_overrides, reconstruct_overrides, generator, runs
 ):
     model = sdxl.Config(source=str(generator)).build()
     width = model.unet.config.cross_attention_dim
-    run = go(
-        "train-align", *small, runs, "subjects=1", "train.epochs=1", f"dim={width}"
+    run = run_command(
+        "train-align",
+        *align_overrides,
+        runs,
+        "subjects=1",
+        "train.epochs=1",
+        f"dim={width}",
     ).folder
     options = (
         "prior=identity",
@@ -92,7 +99,7 @@ def test_the_identity_prior_passes_the_decoded_head_on(
         "sources=brain,images,shuffled,zeroed,nearest",
     )
 
-    result = go("reconstruct", *drawing, *options, "repeats=1")
+    result = run_command("reconstruct", *reconstruct_overrides, *options, "repeats=1")
 
     sources = ["brain", "images", "shuffled", "zeroed", "nearest"]
     assert result.metrics.facts.sources == sources
@@ -107,15 +114,25 @@ def test_the_identity_prior_passes_the_decoded_head_on(
     file = result.folder / "samples" / decoded_set.name / image_id / "00.png"
     assert gap(expected, Image.open(file)) <= 1
     with pytest.raises(RecipeError, match="adapter"):
-        go("reconstruct", *drawing, *options, "adapter=apply")
+        run_command("reconstruct", *reconstruct_overrides, *options, "adapter=apply")
 
 
 @pytest.mark.nightly
-def test_a_model_folder_generates_the_pictures_of_its_run(go, small, aligned, drawing):
-    (model,) = aligned.glob("cells/*/model")
-    by_run = go("reconstruct", *drawing, f"align_run={aligned.name}")
+def test_a_model_folder_generates_the_pictures_of_its_run(
+    run_command, align_overrides, prior_align_run, reconstruct_overrides
+):
+    (model,) = prior_align_run.glob("cells/*/model")
+    by_run = run_command(
+        "reconstruct", *reconstruct_overrides, f"align_run={prior_align_run.name}"
+    )
 
-    by_model = go("reconstruct", *drawing, f"align_run={model}", small[0], "subjects=1")
+    by_model = run_command(
+        "reconstruct",
+        *reconstruct_overrides,
+        f"align_run={model}",
+        align_overrides[0],
+        "subjects=1",
+    )
 
     assert by_run.folder != by_model.folder
     run_pictures = list(pictures_of(by_run.folder).values())
@@ -124,5 +141,5 @@ def test_a_model_folder_generates_the_pictures_of_its_run(go, small, aligned, dr
     for run_picture, model_picture in zip(run_pictures, model_pictures, strict=True):
         assert np.array_equal(run_picture, model_picture)
     with pytest.raises(BrainhiveError) as caught:
-        go("reconstruct", *drawing, f"align_run={model}")
+        run_command("reconstruct", *reconstruct_overrides, f"align_run={model}")
     assert model.name in caught.value.message

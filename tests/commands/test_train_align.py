@@ -39,7 +39,7 @@ def are_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -
 
 @pytest.fixture
 def own(
-    world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Path, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """Home with copies of the embeddings and of the first subject, to be changed."""
     shutil.copytree(world / "embeddings", tmp_path / "embeddings")
@@ -51,7 +51,7 @@ def own(
 
 
 def test_a_check_resolves_once_and_asks_once_who_is_recorded(
-    small, trained, monkeypatch
+    align_overrides, trained_run, monkeypatch
 ):
     calls = list[str]()
     list_people, resolve = recordings.list_recorded_subjects, Job.resolve.__func__
@@ -66,7 +66,7 @@ def test_a_check_resolves_once_and_asks_once_who_is_recorded(
 
     monkeypatch.setattr(recordings, "list_recorded_subjects", list_recorded)
     monkeypatch.setattr(Job, "resolve", classmethod(resolve_job))
-    recipe = train_align.Recipe.resolve("train-align", None, {}, small)
+    recipe = train_align.Recipe.resolve("train-align", None, {}, align_overrides)
     job = jobs.resolve(train_align, recipe)
     tables = execute._plan("train-align", job, job.list_inputs())
     assert [table.title for table in tables] == ["Cells", "Inputs", "Work"]
@@ -74,8 +74,8 @@ def test_a_check_resolves_once_and_asks_once_who_is_recorded(
     assert calls.count("job") <= 1
 
 
-def test_it_learns_what_held_out_concepts_look_like(trained):
-    cells = json.loads((trained / "metrics.json").read_text())["scopes"]
+def test_it_learns_what_held_out_concepts_look_like(trained_run):
+    cells = json.loads((trained_run / "metrics.json").read_text())["scopes"]
 
     assert list(cells) == ["sub-01_seed-1", "sub-02_seed-1"]
     for cell in cells.values():
@@ -88,12 +88,16 @@ def test_it_learns_what_held_out_concepts_look_like(trained):
 
 
 @pytest.mark.nightly
-def test_a_mode_decides_whom_a_cell_learns_from(go, small, world, runs):
+def test_a_mode_decides_whom_a_cell_learns_from(
+    run_command, align_overrides, world, runs
+):
     for mode, cells in (
         ("inter", {"sub-01_seed-1": [2], "sub-02_seed-1": [1]}),
         ("joint", {"all_seed-1": [1, 2]}),
     ):
-        result = go("train-align", *small, runs, f"mode={mode}", "train.epochs=10")
+        result = run_command(
+            "train-align", *align_overrides, runs, f"mode={mode}", "train.epochs=10"
+        )
         for name, subjects in cells.items():
             file = result.folder / "cells" / name / "model" / "config.json"
             config = json.loads(file.read_text())
@@ -110,8 +114,12 @@ def test_a_mode_decides_whom_a_cell_learns_from(go, small, world, runs):
         assert list(result.metrics.scopes) == list(cells)
 
     # a subject without training is decoded by the model of the other subject
-    inter = go("train-align", *small, runs, "mode=inter", "train.epochs=10").folder
-    metrics = go("eval-retrieval", runs, f"run={inter}", "sheet_rows=0").metrics
+    inter = run_command(
+        "train-align", *align_overrides, runs, "mode=inter", "train.epochs=10"
+    ).folder
+    metrics = run_command(
+        "eval-retrieval", runs, f"run={inter}", "sheet_rows=0"
+    ).metrics
     top5 = metrics.overall["top5"]
     assert top5.these_subjects[0] > top5.chance
     assert metrics.overall["top1"].n == 200
@@ -121,20 +129,20 @@ def test_a_mode_decides_whom_a_cell_learns_from(go, small, world, runs):
 @pytest.mark.nightly
 @pytest.mark.parametrize("by", ["concepts", "pictures"])
 def test_only_signals_that_are_not_held_out_move_the_weights(
-    own, trained, go, small, by
+    own, trained_run, run_command, align_overrides, by
 ):
     pictures = TargetStore.open(
         build_store_path(own / "embeddings", DATASET, "train", ENCODER)
     )
     held_out = choose_held_out(pictures.concepts, 0.25, by=by)
     settings = (
-        *small,
+        *align_overrides,
         "subjects=1",
         "train.epochs=2",
         "train.selection=last",
         f"train.validation_by={by}",
     )
-    result = go("train-align", *settings)
+    result = run_command("train-align", *settings)
     weights = load_weights(result.folder, "sub-01_seed-1")
 
     # all pictures of a concept are held out, or a part of the pictures of each concept
@@ -152,7 +160,7 @@ def test_only_signals_that_are_not_held_out_move_the_weights(
             signal[rows] *= -1
             file["train/signal"][...] = signal
 
-        run = go("train-align", *settings, again=True).folder
+        run = run_command("train-align", *settings, again=True).folder
 
         other_weights = load_weights(run, "sub-01_seed-1")
         assert are_equal(weights, other_weights) is not changes_weights
@@ -163,31 +171,33 @@ def file_of(home: Path) -> Path:
 
 
 @pytest.mark.nightly
-def test_the_test_split_is_never_read(own, go, small, trained):
+def test_the_test_split_is_never_read(own, run_command, align_overrides, trained_run):
     with resealed(file_of(own)) as file:
         # reading these signals would raise an error
         file["test/signal"][...] = np.nan
     shutil.rmtree(own / "embeddings" / DATASET / "test")
 
-    run = go("train-align", *small, "subjects=1").folder
+    run = run_command("train-align", *align_overrides, "subjects=1").folder
 
     weights = load_weights(run, "sub-01_seed-1")
-    assert are_equal(weights, load_weights(trained, "sub-01_seed-1"))
+    assert are_equal(weights, load_weights(trained_run, "sub-01_seed-1"))
 
     # eval-retrieval needs the test split
     with pytest.raises(MissingData, match="test"):
-        go("eval-retrieval")
-    embeddings = trained.parents[2] / "embeddings" / DATASET / "test"
+        run_command("eval-retrieval")
+    embeddings = trained_run.parents[2] / "embeddings" / DATASET / "test"
     shutil.copytree(embeddings, own / "embeddings" / DATASET / "test")
     with pytest.raises(BrainhiveError, match="finite"):
-        go("eval-retrieval")
+        run_command("eval-retrieval")
 
 
 @pytest.mark.nightly
-def test_what_is_varied_still_learns_and_is_evaluated_alike(go, small, world, runs):
-    result = go(
+def test_what_is_varied_still_learns_and_is_evaluated_alike(
+    run_command, align_overrides, world, runs
+):
+    result = run_command(
         "train-align",
-        *small,
+        *align_overrides,
         runs,
         "subjects=1",
         "signal.repetitions=random",
@@ -199,12 +209,14 @@ def test_what_is_varied_still_learns_and_is_evaluated_alike(go, small, world, ru
     )
     top1 = result.metrics.scopes["sub-01_seed-1"]["top1"]
     assert (top1.n, top1.pool) == (60, 60) and top1.low > top1.chance
-    test_top1 = go("eval-retrieval", runs, "sheet_rows=0").metrics.overall["top1"]
+    test_top1 = run_command("eval-retrieval", runs, "sheet_rows=0").metrics.overall[
+        "top1"
+    ]
     assert test_top1.low > test_top1.chance
 
 
 def test_signals_on_disk_train_to_the_same_weights(
-    own, go, small, trained, monkeypatch
+    own, run_command, align_overrides, trained_run, monkeypatch
 ):
     monkeypatch.setattr(
         Trials,
@@ -213,7 +225,7 @@ def test_signals_on_disk_train_to_the_same_weights(
     )
     monkeypatch.setattr(training_data, "count_free_bytes", lambda device: 0)
 
-    run = go("train-align", *small, "subjects=1", again=True).folder
+    run = run_command("train-align", *align_overrides, "subjects=1", again=True).folder
 
     weights = load_weights(run, "sub-01_seed-1")
-    assert are_equal(weights, load_weights(trained, "sub-01_seed-1"))
+    assert are_equal(weights, load_weights(trained_run, "sub-01_seed-1"))

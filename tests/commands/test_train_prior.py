@@ -33,8 +33,10 @@ def has_changed(
 
 
 @pytest.mark.nightly
-def test_the_validation_loss_falls(go, settings):
-    result = go("train-prior", *settings, "train.steps=24", "train.lr=1e-2")
+def test_the_validation_loss_falls(run_command, prior_overrides):
+    result = run_command(
+        "train-prior", *prior_overrides, "train.steps=24", "train.lr=1e-2"
+    )
 
     start, end = (
         result.metrics.overall[name]
@@ -44,9 +46,11 @@ def test_the_validation_loss_falls(go, settings):
     assert (end.n, end.split, end.seeds) == (2, "validation", (0,))
 
 
-def test_every_part_learns_and_the_saved_prior_loads(go, settings, prior):
-    result = go(
-        "train-prior", *settings, "prior=fusion_prior", f"continue_from={prior}"
+def test_every_part_learns_and_the_saved_prior_loads(
+    run_command, prior_overrides, prior
+):
+    result = run_command(
+        "train-prior", *prior_overrides, "prior=fusion_prior", f"continue_from={prior}"
     )
 
     before, after = load_weights(prior), load_weights(result.folder / "model")
@@ -62,10 +66,10 @@ def test_every_part_learns_and_the_saved_prior_loads(go, settings, prior):
     )
 
 
-def test_frozen_parts_stay_bit_for_bit(go, settings, prior):
-    run = go(
+def test_frozen_parts_stay_bit_for_bit(run_command, prior_overrides, prior):
+    run = run_command(
         "train-prior",
-        *settings,
+        *prior_overrides,
         "prior=fusion_prior",
         f"continue_from={prior}",
         "freeze=[proj, attn_adapter]",
@@ -78,7 +82,7 @@ def test_frozen_parts_stay_bit_for_bit(go, settings, prior):
 
 
 def test_a_diverging_training_stops_and_keeps_its_checkpoint(
-    go, settings, home, monkeypatch
+    run_command, prior_overrides, home, monkeypatch
 ):
     compute_loss = SDXL.loss
     losses: list[torch.Tensor] = []
@@ -96,7 +100,7 @@ def test_a_diverging_training_stops_and_keeps_its_checkpoint(
 
     monkeypatch.setattr(SDXL, "loss", diverge_at_step_4)
     with pytest.raises(BrainhiveError, match="step 4") as caught:
-        go("train-prior", *settings, "train.checkpoint_steps=2")
+        run_command("train-prior", *prior_overrides, "train.checkpoint_steps=2")
     assert "train.lr" in caught.value.hint
     (file,) = home.rglob("last.pt")
     checkpoint = torch.load(file, weights_only=True)
@@ -114,18 +118,20 @@ def test_a_number_out_of_range_is_refused_with_its_key():
 
 
 @pytest.mark.nightly
-def test_what_the_training_would_refuse_is_missing_in_a_check(settings, go, home):
+def test_what_the_training_would_refuse_is_missing_in_a_check(
+    prior_overrides, run_command, home
+):
     for override, facts in (
         ("resolution_px=33", ("resolution_px", "33", "8")),
         ("freeze=[fusion_encoder, proj, attn_adapter]", ("freeze",)),
         ("sampler=no/such", ("no/such",)),
         ("prior=identity", ("identity",)),
     ):
-        overrides = (*settings, "prior=fusion_prior", override)
+        overrides = (*prior_overrides, "prior=fusion_prior", override)
         recipe = Recipe.resolve("train-prior", None, {}, overrides)
         check_message = " ".join(describe_missing(list_inputs(train_prior, recipe)))
         with pytest.raises(BrainhiveError) as caught:
-            go("train-prior", *overrides)
+            run_command("train-prior", *overrides)
         for fact in facts:
             assert fact in check_message
             assert fact in caught.value.in_one_line
@@ -133,11 +139,11 @@ def test_what_the_training_would_refuse_is_missing_in_a_check(settings, go, home
 
 
 @pytest.fixture
-def refuse(settings: tuple[str, ...]) -> Callable[..., BrainhiveError]:
+def refuse(prior_overrides: tuple[str, ...]) -> Callable[..., BrainhiveError]:
     """Function that returns the error of a check with further overrides."""
 
     def check(*overrides: str) -> BrainhiveError:
-        lines = (*settings, "prior=fusion_prior", *overrides)
+        lines = (*prior_overrides, "prior=fusion_prior", *overrides)
         recipe = Recipe.resolve("train-prior", None, {}, lines)
         with pytest.raises(BrainhiveError) as caught:
             PriorRun.resolve(recipe).check()
@@ -146,11 +152,13 @@ def refuse(settings: tuple[str, ...]) -> Callable[..., BrainhiveError]:
     return check
 
 
-def test_a_prior_goes_on_with_embeddings_of_its_width(settings, tmp_path) -> None:
+def test_a_prior_goes_on_with_embeddings_of_its_width(
+    prior_overrides, tmp_path
+) -> None:
     folder = tmp_path / "other"
     encoder = "brainhive_cli-models-encoders-python-example"
     fusion_prior.TINY.build({encoder: 7}, sdxl.TINY.build()).save(folder)
-    overrides = [line for line in settings if not line.startswith("prior")]
+    overrides = [line for line in prior_overrides if not line.startswith("prior")]
     overrides.append(f"continue_from={folder}")
     run = PriorRun.resolve(Recipe.resolve("train-prior", None, {}, overrides))
     with pytest.raises(BrainhiveError, match=r"\(7\).*\(12\)"):
@@ -175,8 +183,8 @@ def test_samples_are_compared_by_encoders_of_pictures(key: str) -> None:
         Recipe.resolve("train-prior", None, {}, [key, "fid_items=20"])
 
 
-def test_a_check_does_without_distances_of_few_pictures(settings) -> None:
-    recipe = Recipe.resolve("train-prior", None, {}, (*settings, "fid_items=1"))
+def test_a_check_does_without_distances_of_few_pictures(prior_overrides) -> None:
+    recipe = Recipe.resolve("train-prior", None, {}, (*prior_overrides, "fid_items=1"))
     inputs = list_inputs(train_prior, recipe)
     (distances,) = (item for item in inputs if item.name == "FID and KID")
     assert distances.is_optional and "not 1" in distances.error.message

@@ -38,7 +38,7 @@ SMALL = (
 )
 SMALL += ("sheet_rows=2",)
 MIX = "generator.low_level_mix={autoencoder: sdxl/vae}"
-Go = Callable[..., Any]
+RunCommand = Callable[..., Any]
 
 
 def flow(value: Any) -> str:
@@ -69,7 +69,9 @@ def chain() -> str:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
+def run(
+    tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand
+) -> Iterator[Path]:
     """A home with the tiny networks, the targets of both heads, and a model trained on
     them.
     """
@@ -80,8 +82,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
     text_encoders.write(home / "sdxl")
     git_captioner_repository.write(home, 4, 16)
     with at_home(home):
-        go("embed", DATASET, f"encoders=['{LATENT}', '{TOKENS}']")
-        yield go(
+        run_command("embed", DATASET, f"encoders=['{LATENT}', '{TOKENS}']")
+        yield run_command(
             "train-align",
             DATASET,
             f"heads={{image: '{TOKENS}', blurry: '{LATENT}'}}",
@@ -106,14 +108,16 @@ def pixels(folder: Path) -> np.ndarray:
     return np.stack([np.asarray(Image.open(file), np.float64) for file in files])
 
 
-def test_every_number_and_sheet_of_mixed_pictures_says_so(run: Path, go: Go) -> None:
+def test_every_number_and_sheet_of_mixed_pictures_says_so(
+    run: Path, run_command: RunCommand
+) -> None:
     listed = list_inputs(
         reconstruct,
         reconstruct.Recipe.resolve("reconstruct", None, {}, given(run, MIX)),
     )
-    mixed = go("reconstruct", *given(run, MIX, "sources=brain,images"))
-    plain = go("reconstruct", *given(run, "sources=brain"))
-    alone = go(
+    mixed = run_command("reconstruct", *given(run, MIX, "sources=brain,images"))
+    plain = run_command("reconstruct", *given(run, "sources=brain"))
+    alone = run_command(
         "reconstruct", *given(run, MIX.replace("{", "{share: 1, "), "sources=brain")
     )
 
@@ -142,7 +146,7 @@ def test_every_number_and_sheet_of_mixed_pictures_says_so(run: Path, go: Go) -> 
         assert all(
             find_caveats(each.note) == caveats for each in shown if each.kind == "sheet"
         )
-    go("report", f"runs={mixed.folder}", "to=page.html")
+    run_command("report", f"runs={mixed.folder}", "to=page.html")
     page = Path("page.html").read_text()
     assert "which low-level metrics favour by construction" in page
 
@@ -160,7 +164,7 @@ def test_every_number_and_sheet_of_mixed_pictures_says_so(run: Path, go: Go) -> 
     with pytest.raises(
         BrainhiveError, match="the head low, and there is no such head"
     ) as caught:
-        go(
+        run_command(
             "reconstruct",
             *given(run, MIX.replace("{", "{head: low, "), "sources=brain"),
         )

@@ -18,7 +18,10 @@ from brainhive_cli.measurement.ranks import rank_targets
 
 
 def test_a_model_folder_alone_decodes_a_recording(
-    trained: Path, evaluated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained_run: Path,
+    evaluation_result: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recording = api.open_signals("demo-noise-0.3-40-concepts", 1)["test"]
     pictures = api.open_store(
@@ -26,7 +29,7 @@ def test_a_model_folder_alone_decodes_a_recording(
         "test",
         "brainhive_cli-models-encoders-python-example",
     )
-    shutil.copytree(trained / "cells/sub-01_seed-1/model", tmp_path / "empty/model")
+    shutil.copytree(trained_run / "cells/sub-01_seed-1/model", tmp_path / "empty/model")
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path / "empty"))
 
     model = aligner.load(tmp_path / "empty/model")
@@ -40,14 +43,14 @@ def test_a_model_folder_alone_decodes_a_recording(
     top1 = float((rank_targets(tokens, images, seen) == 1).float().mean())
 
     assert top1 == pytest.approx(
-        evaluated.metrics.scopes["sub-01_seed-1 · sub-01"]["top1"].value
+        evaluation_result.metrics.scopes["sub-01_seed-1 · sub-01"]["top1"].value
     )
     with pytest.raises(BrainhiveError, match="unit V, not uV"):
         api.model_input(model.layout.spec, replace(recording, unit="V"), None)
 
 
 def test_model_input_reads_what_training_and_retrieval_read(
-    world: Path, go: Any, small: Any, runs: str
+    world: Path, run_command: Any, align_overrides: Any, runs: str
 ) -> None:
     words = (
         "signal.normalise=channel",
@@ -55,7 +58,14 @@ def test_model_input_reads_what_training_and_retrieval_read(
         "signal.window_ms=[100, 500]",
     )
     run = api.open_run(
-        go("train-align", *small, "subjects=1", "train.epochs=1", *words, runs).folder
+        run_command(
+            "train-align",
+            *align_overrides,
+            "subjects=1",
+            "train.epochs=1",
+            *words,
+            runs,
+        ).folder
     )
     member = run.member()
     spec, learned = member.module.layout.spec, member.module.learned

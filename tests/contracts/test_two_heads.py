@@ -47,16 +47,16 @@ NARROW = (
     "fuser={kind: fusion_encoder, intermediate_size: 16}",
     "train.epochs=8",
 )
-Go = Callable[..., Any]
+RunCommand = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Any:
+def world(tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand) -> Any:
     """A home with the targets of both heads embedded and the model trained."""
     home = tmp_path_factory.mktemp("two_heads")
     with at_home(home):
-        go("embed", DATASET, f"encoders=['{LATENT}', '{TOKENS}']")
-        yield home, go("train-align", *ALIGN).folder
+        run_command("embed", DATASET, f"encoders=['{LATENT}', '{TOKENS}']")
+        yield home, run_command("train-align", *ALIGN).folder
 
 
 def model_of(run: Path) -> dict[str, torch.Tensor]:
@@ -64,7 +64,7 @@ def model_of(run: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.nightly
-def test_both_heads_retrieve_above_chance(world: Any, go: Go) -> None:
+def test_both_heads_retrieve_above_chance(world: Any, run_command: RunCommand) -> None:
     _, run = world
     config = json.loads(
         (run / "cells" / "all_seed-1" / "model" / "config.json").read_text()
@@ -78,7 +78,7 @@ def test_both_heads_retrieve_above_chance(world: Any, go: Go) -> None:
     assert config["spec"]["regions"]["early"] == early and config["spec"]["names"] == []
 
     for head in ("tokens", "latent"):
-        scopes = go(
+        scopes = run_command(
             "eval-retrieval", f"align_run={run}", f"head={head}", "sheet_rows=0"
         ).metrics.scopes
         for subject in ("sub-01", "sub-02"):
@@ -87,9 +87,11 @@ def test_both_heads_retrieve_above_chance(world: Any, go: Go) -> None:
 
 
 @pytest.mark.nightly
-def test_pictures_are_generated_from_both_heads(world: Any, go: Go) -> None:
+def test_pictures_are_generated_from_both_heads(
+    world: Any, run_command: RunCommand
+) -> None:
     _, run = world
-    result = go(
+    result = run_command(
         "reconstruct",
         f"align_run={run}",
         "prior=identity",
@@ -107,7 +109,7 @@ def test_pictures_are_generated_from_both_heads(world: Any, go: Go) -> None:
     with pytest.raises(
         BrainhiveError, match=r"latent predicts .*, the generator is of latents:"
     ) as caught:
-        go(
+        run_command(
             "reconstruct",
             f"align_run={run}",
             "prior=identity",
@@ -119,7 +121,7 @@ def test_pictures_are_generated_from_both_heads(world: Any, go: Go) -> None:
 
 
 def test_tokens_alone_are_one_head_and_latents_cannot_be_fused(
-    world: Any, go: Go
+    world: Any, run_command: RunCommand
 ) -> None:
     short = (
         DATASET,
@@ -129,8 +131,10 @@ def test_tokens_alone_are_one_head_and_latents_cannot_be_fused(
         *NARROW,
     )
 
-    run = go("train-align", *short, f"encoders=['{TOKENS}']").folder
-    scopes = go("eval-retrieval", f"align_run={run}", "sheet_rows=0").metrics.scopes
+    run = run_command("train-align", *short, f"encoders=['{TOKENS}']").folder
+    scopes = run_command(
+        "eval-retrieval", f"align_run={run}", "sheet_rows=0"
+    ).metrics.scopes
 
     config = json.loads((run / "cells/all_seed-1/model/config.json").read_text())
     assert config["heads"]["token"]["shape"] == [4, 16]
@@ -139,13 +143,13 @@ def test_tokens_alone_are_one_head_and_latents_cannot_be_fused(
     with pytest.raises(
         RecipeError, match=r"latent \[4, 8, 8\], .* cannot be fused"
     ) as caught:
-        go("train-align", *short, f"encoders=['{LATENT}', '{TOKENS}']")
+        run_command("train-align", *short, f"encoders=['{LATENT}', '{TOKENS}']")
     assert "head of its own" in caught.value.hint
 
 
 @pytest.mark.nightly
 def test_a_diffusion_prior_trains_with_its_model_and_then_alone(
-    world: Any, go: Go, tmp_path: Path
+    world: Any, run_command: RunCommand, tmp_path: Path
 ) -> None:
     prior = (
         "prior: {kind: mindeye1, head: tokens, depth: 1, heads: 2, dim_head: 8, "
@@ -169,13 +173,13 @@ def test_a_diffusion_prior_trains_with_its_model_and_then_alone(
         ),
         "seeds=1",
     )
-    together = go("train-align", *given).folder
+    together = run_command("train-align", *given).folder
     start = together / "cells/all_seed-1/model"
     stages = (
         f"train.stages=[{{epochs: 1, freeze: [backbone.brain], start_from: {start}}}]"
     )
-    alone = go("train-align", *given, stages).folder
-    result = go(
+    alone = run_command("train-align", *given, stages).folder
+    result = run_command(
         "reconstruct", f"align_run={alone}", "prior=identity", GENERATOR, *SMALL
     )
 

@@ -158,7 +158,7 @@ def test_the_guide_leads_from_own_pictures_to_generated_pictures(
 
 
 def test_every_line_of_a_guide_works_or_names_missing_inputs(
-    home: Path, things: Path
+    home: Path, things_home: Path
 ) -> None:
     write_recordings(home)
     for name in ("my.yaml", "mine.yaml"):

@@ -116,10 +116,10 @@ def without_spaces(lines: list[str]) -> str:
 
 @pytest.fixture
 def home(
-    made_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
     """A copy of the world of commands, as the home and working directory."""
-    home = Path(shutil.copytree(made_world, tmp_path / "home"))
+    home = Path(shutil.copytree(world_template, tmp_path / "home"))
     monkeypatch.setenv("BRAINHIVE_HOME", str(home))
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERMINAL_WIDTH", "80")

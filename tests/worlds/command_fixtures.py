@@ -10,12 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import psutil
 import pytest
@@ -27,7 +25,6 @@ from brainhive_cli.commands import train_prior
 from brainhive_cli.core import foreign_code
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.files.hdf5 import get_part_path
 from brainhive_cli.data.media.views import PictureBatch
 from brainhive_cli.models.encoders.python import example
 from brainhive_cli.models.generators import sdxl
@@ -42,11 +39,11 @@ COLOURS = "python:brainhive_cli.models.encoders.python:example"
 TIMM = "{kind: timm, source: random, architecture: test_vit}"
 """A real network with random weights."""
 
-Go = Callable[..., Result]
+RunCommand = Callable[..., Result]
 
 
 @pytest.fixture(scope="session")
-def go() -> Go:
+def run_command() -> RunCommand:
     """Run a command's pipeline in this process, its overrides as typed: recipe,
     overrides, result.
     """
@@ -170,13 +167,15 @@ SMALL = (
 
 
 @pytest.fixture(scope="session")
-def small() -> tuple[str, ...]:
+def align_overrides() -> tuple[str, ...]:
     """Overrides of train-align for the world."""
     return SMALL
 
 
 @pytest.fixture(scope="session")
-def made_world(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Path:
+def world_template(
+    tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand
+) -> Path:
     """A home where the demo's pictures are embedded and two brain encoders trained.
 
     No test writes to it.
@@ -185,16 +184,20 @@ def made_world(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Path:
     def make(home: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("BRAINHIVE_HOME", str(home))
-            go("embed", DEMO, f"encoders=[{COLOURS!r}]")
-            go("train-align", *SMALL)
+            run_command("embed", DEMO, f"encoders=[{COLOURS!r}]")
+            run_command("train-align", *SMALL)
 
     return make_once(tmp_path_factory, "made-world", make)
 
 
 @pytest.fixture(scope="session")
-def shared_world(made_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_world(
+    world_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A copy of that home for this process, to which tests add runs."""
-    return Path(shutil.copytree(made_world, tmp_path_factory.mktemp("home") / "world"))
+    return Path(
+        shutil.copytree(world_template, tmp_path_factory.mktemp("home") / "world")
+    )
 
 
 @pytest.fixture
@@ -226,47 +229,56 @@ def runs(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def trained(world: Path, go: Go) -> Path:
+def trained_run(world: Path, run_command: RunCommand) -> Path:
     """The finished align run of the world, with a cell for each of two subjects; not to
     be changed.
     """
-    return go("train-align", *SMALL).folder
+    return run_command("train-align", *SMALL).folder
 
 
 @pytest.fixture
-def evaluated(trained: Path, go: Go) -> Result:
+def evaluation_result(trained_run: Path, run_command: RunCommand) -> Result:
     """Its evaluation, which the first test that needs it makes."""
-    return go("eval-retrieval", f"run={trained}", "sheet_rows=0")
+    return run_command("eval-retrieval", f"run={trained_run}", "sheet_rows=0")
 
 
 @pytest.fixture(scope="session")
-def trained_for_prior(
+def shared_prior_align_run(
     shared_world: Path,
     tmp_path_factory: pytest.TempPathFactory,
-    go: Go,
-    small: tuple[str, ...],
+    run_command: RunCommand,
+    align_overrides: tuple[str, ...],
     prior: Path,
 ) -> Path:
     """An align run against the prior, of the first subject."""
     own = f"paths.runs={tmp_path_factory.mktemp('runs')}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(shared_world))
-        return go(
-            "train-align", *small, "subjects=1", "train.epochs=3", own, f"prior={prior}"
+        return run_command(
+            "train-align",
+            *align_overrides,
+            "subjects=1",
+            "train.epochs=3",
+            own,
+            f"prior={prior}",
         ).folder
 
 
 @pytest.fixture
-def aligned(world: Path, runs: str, trained_for_prior: Path) -> Path:
+def prior_align_run(world: Path, runs: str, shared_prior_align_run: Path) -> Path:
     """That run among the runs of this test."""
     own = (
-        Path(runs.removeprefix("paths.runs=")) / "train-align" / trained_for_prior.name
+        Path(runs.removeprefix("paths.runs="))
+        / "train-align"
+        / shared_prior_align_run.name
     )
-    return Path(shutil.copytree(trained_for_prior, own))
+    return Path(shutil.copytree(shared_prior_align_run, own))
 
 
 @pytest.fixture
-def drawing(world: Path, runs: str, generator: Path, prior: Path) -> tuple[str, ...]:
+def reconstruct_overrides(
+    world: Path, runs: str, generator: Path, prior: Path
+) -> tuple[str, ...]:
     """Overrides of reconstruct that draw three pictures twice, at 32 px, from the
     brain.
     """
@@ -285,16 +297,20 @@ def drawing(world: Path, runs: str, generator: Path, prior: Path) -> tuple[str, 
 
 
 @pytest.fixture
-def reconstructed(
-    world: Path, trained_for_prior: Path, generator: Path, prior: Path, go: Go
+def reconstruct_result(
+    world: Path,
+    shared_prior_align_run: Path,
+    generator: Path,
+    prior: Path,
+    run_command: RunCommand,
 ) -> Result:
     """Three pictures twice from every source, which the first test that needs it makes;
     not to be changed.
     """
-    return go(
+    return run_command(
         "reconstruct",
         f"prior={prior}",
-        f"align_run={trained_for_prior}",
+        f"align_run={shared_prior_align_run}",
         f"generator={{kind: sdxl, source: {generator}}}",
         "sources=brain,images,shuffled,zeroed,nearest,mean",
         "items=3",
@@ -359,26 +375,7 @@ def brainhive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
 
 
 @pytest.fixture
-def rows_done() -> Callable[..., int]:
-    """Wait until an unfinished embedding store has some rows, and count them."""
-
-    def wait(store: Path, at_least: int) -> int:
-        part, end = get_part_path(store), time.monotonic() + 60
-        while time.monotonic() < end:
-            with (
-                contextlib.suppress(OSError, KeyError),
-                h5py.File(part, "r", locking=False) as file,
-            ):
-                if (done := int(file["done"][()].sum())) >= at_least:
-                    return done
-            time.sleep(0.02)
-        raise TimeoutError(f"{part} did not get {at_least} rows within a minute")
-
-    return wait
-
-
-@pytest.fixture
-def things(home: Path, request: pytest.FixtureRequest) -> Path:
+def things_home(home: Path, request: pytest.FixtureRequest) -> Path:
     """A home with a small data set in the layout of THINGS-EEG: one subject who sees
     mean colours.
 
@@ -408,11 +405,13 @@ def things(home: Path, request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture
-def settings(home: Path, pictures: Path, generator: Path, go) -> tuple[str, ...]:
+def prior_overrides(
+    home: Path, pictures: Path, generator: Path, run_command
+) -> tuple[str, ...]:
     """Overrides of a training of six small steps, on pictures that are embedded."""
     dataset = f"dataset={{kind: image-folder, root: {pictures}}}"
     colours = f"encoders=[{COLOURS!r}]"
-    go("embed", dataset, colours)
+    run_command("embed", dataset, colours)
     return (
         dataset,
         colours,
@@ -433,7 +432,7 @@ def settings(home: Path, pictures: Path, generator: Path, go) -> tuple[str, ...]
 
 
 @pytest.fixture
-def begun() -> Callable[..., Training]:
+def begin_training() -> Callable[..., Training]:
     """Begin the training of a prior: overrides, then perhaps a launch."""
 
     here = Launch(0, 1, torch.device("cpu"))

@@ -76,9 +76,11 @@ def gap(one: Image.Image, other: Any) -> int:
     return int(np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).max())
 
 
-def align(go, small, *overrides: str) -> Path:
+def align(run_command, align_overrides, *overrides: str) -> Path:
     """Train on the first subject for three epochs."""
-    return go("train-align", *small, "subjects=1", "train.epochs=3", *overrides).folder
+    return run_command(
+        "train-align", *align_overrides, "subjects=1", "train.epochs=3", *overrides
+    ).folder
 
 
 def cut(file: Path) -> None:

@@ -59,10 +59,10 @@ QUICK = (
 
 
 @pytest.fixture
-def embedded(things: Path, go) -> Path:
+def embedded(things_home: Path, run_command) -> Path:
     """The small THINGS with its embeddings."""
-    go("embed", "dataset=things-eeg", f"encoders=[{COLOURS!r}]")
-    return things
+    run_command("embed", "dataset=things-eeg", f"encoders=[{COLOURS!r}]")
+    return things_home
 
 
 def test_a_wrong_recipe_is_refused_before_anything_is_read(home, refused):
@@ -120,7 +120,9 @@ def test_missing_data_are_told_with_their_place_and_source(home, monkeypatch, re
     assert not list(home.rglob("*.h5"))
 
 
-def test_a_damaged_embedding_store_is_named_and_again_mends_it(embedded, refused, go):
+def test_a_damaged_embedding_store_is_named_and_again_mends_it(
+    embedded, refused, run_command
+):
     path = embedded / "embeddings" / "things-eeg" / "train" / f"{ENCODER}.h5"
     path.write_bytes(path.read_bytes()[:-64])
     told = {
@@ -130,7 +132,7 @@ def test_a_damaged_embedding_store_is_named_and_again_mends_it(embedded, refused
     }
     refused(*ALIGN, *QUICK, **told)
     refused("embed", "--dataset", "things-eeg", "--encoders", COLOURS, **told)
-    go("embed", "dataset=things-eeg", f"encoders=[{COLOURS!r}]", again=True)
+    run_command("embed", "dataset=things-eeg", f"encoders=[{COLOURS!r}]", again=True)
     assert TargetStore.open(path).done.all()
 
 
@@ -162,11 +164,11 @@ def test_a_channel_that_the_data_lack_is_told_with_the_nearest(embedded, refused
 
 @pytest.mark.nightly
 def test_a_second_command_waits_and_ctrl_c_ends_both_resumably(
-    world, small, tmp_path, brainhive
+    world, align_overrides, tmp_path, brainhive
 ):
     argv = (
         "train-align",
-        *small,
+        *align_overrides,
         f"paths.runs={tmp_path}",
         "subjects=1",
         "train.epochs=100000",

@@ -28,13 +28,13 @@ def home_folder(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="module")
-def result(home_folder: Path, go):
+def result(home_folder: Path, run_command):
     overrides = {
         "embed": ["dataset.concepts=16"],
         "train-align": ["dataset.concepts=16", "subjects=1", "train.epochs=10"],
         "eval-retrieval": ["subjects=1", "baseline=none"],
     }
-    return go(
+    return run_command(
         "demo", "system=havir", "quick=true", f"overrides={json.dumps(overrides)}"
     )
 

@@ -29,8 +29,8 @@ def home(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="module")
-def result(home: Path, go):
-    return go("demo", "system=neurons", "quick=true")
+def result(home: Path, run_command):
+    return run_command("demo", "system=neurons", "quick=true")
 
 
 def test_clips_are_decoded_above_chance_unlike_shuffled_pairs(result, home) -> None:

@@ -13,7 +13,7 @@ from brainhive_cli.core.command import Result
 from brainhive_cli.core.measurements import SEEN_PICTURES, SIMULATED
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
-from tests.worlds.command_fixtures import Go, at_home
+from tests.worlds.command_fixtures import RunCommand, at_home
 
 NAMES = ["face", "house", "cat", "shoe", "bottle", "scissors", "chair", "scrambledpix"]
 
@@ -25,8 +25,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def result(home: Path, go: Go) -> Result:
-    return go("demo", "real=true")
+def result(home: Path, run_command: RunCommand) -> Result:
+    return run_command("demo", "real=true")
 
 
 @pytest.fixture(scope="module")

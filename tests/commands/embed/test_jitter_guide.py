@@ -40,10 +40,12 @@ def blocks() -> tuple[str, list[str]]:
     )
 
 
-def test_mirrored_pictures_are_embedded_and_drawn_from(things, blocks, monkeypatch):
+def test_mirrored_pictures_are_embedded_and_drawn_from(
+    things_home, blocks, monkeypatch
+):
     module, (embed, train, _) = blocks
-    (things / "mirrored.py").write_text(module)
-    monkeypatch.syspath_prepend(things)
+    (things_home / "mirrored.py").write_text(module)
+    monkeypatch.syspath_prepend(things_home)
 
     for line in (embed, shlex.join([*shlex.split(train), *SMALL])):
         ended = CliRunner().invoke(app, shlex.split(line))
@@ -51,13 +53,13 @@ def test_mirrored_pictures_are_embedded_and_drawn_from(things, blocks, monkeypat
 
     plain, mirrored = (
         TargetStore.open(
-            build_store_path(things / "embeddings", "things-eeg", "train", name)
+            build_store_path(things_home / "embeddings", "things-eeg", "train", name)
         )
         for name in ("demo-clip", "mirrored-clip")
     )
     encoder = resolve("demo-clip").build()
     first = Image.open(
-        things / "data/things-eeg" / f"{plain.image_ids[0]}.png"
+        things_home / "data/things-eeg" / f"{plain.image_ids[0]}.png"
     ).convert("RGB")
     with torch.no_grad():
         expected = encoder.module(encoder.preprocess(ImageOps.mirror(first))[None])[0]

@@ -40,8 +40,10 @@ def images(photos: Path, real_home: Path, monkeypatch: pytest.MonkeyPatch) -> st
     return f"{{kind: image-folder, root: {photos}, test_share: 0.25}}"
 
 
-def test_responses_to_real_pictures_retrieve_untrained_pictures(images, real_home, go):
-    go("embed", f"dataset={images}", f"encoders=[{LITE0!r}]")
+def test_responses_to_real_pictures_retrieve_untrained_pictures(
+    images, real_home, run_command
+):
+    run_command("embed", f"dataset={images}", f"encoders=[{LITE0!r}]")
     settings = (
         (
             f"dataset={{kind: simulated, images: {images}, meaning: {NAME}, "
@@ -60,7 +62,7 @@ def test_responses_to_real_pictures_retrieve_untrained_pictures(images, real_hom
         "train.validation=0",
     )
 
-    run = go("train-align", *settings).folder
+    run = run_command("train-align", *settings).folder
     evaluation = (
         "eval-retrieval",
         f"run={run}",
@@ -68,8 +70,8 @@ def test_responses_to_real_pictures_retrieve_untrained_pictures(images, real_hom
         "baseline=none",
         "ceiling_splits=0",
     )
-    top1 = go(*evaluation).metrics.overall["top1"]
-    shuffled = go(*evaluation, "control=shuffled").metrics.overall["top1"]
+    top1 = run_command(*evaluation).metrics.overall["top1"]
+    shuffled = run_command(*evaluation, "control=shuffled").metrics.overall["top1"]
 
     assert (top1.n, top1.pool) == (120, 30)
     assert top1.low > top1.chance == pytest.approx(1 / 30)

@@ -20,7 +20,7 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
-from tests.worlds.command_fixtures import Go, at_home
+from tests.worlds.command_fixtures import RunCommand, at_home
 
 NAMES, RUNS, SENSORS = ("face", "house", "shoe"), 12, 20
 
@@ -75,23 +75,27 @@ def record(
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
+def home(
+    tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand
+) -> Iterator[Path]:
     with at_home(tmp_path_factory.mktemp("trials")) as home:
         for subject in (1, 2):
             record(home, subject, 0.6)
-        go("embed", dataset(by="runs", folds=12))
+        run_command("embed", dataset(by="runs", folds=12))
         yield home
 
 
-def decode(go: Go, *overrides: str, **holdout: Any) -> Result:
+def decode(run_command: RunCommand, *overrides: str, **holdout: Any) -> Result:
     """Train a discriminant analysis on all folds, and evaluate it."""
-    go("train-align", dataset(**holdout), "backbone=lda", "seeds=0", *overrides)
-    return go("eval-retrieval", "sheet_rows=0")
+    run_command(
+        "train-align", dataset(**holdout), "backbone=lda", "seeds=0", *overrides
+    )
+    return run_command("eval-retrieval", "sheet_rows=0")
 
 
 @pytest.fixture(scope="module")
-def by_runs(home: Path, go: Go) -> Result:
-    return decode(go, by="runs", folds=12)
+def by_runs(home: Path, run_command: RunCommand) -> Result:
+    return decode(run_command, by="runs", folds=12)
 
 
 @pytest.mark.nightly
@@ -121,24 +125,26 @@ def test_every_trial_of_every_run_is_tested_once(
 
 
 def test_what_cannot_be_held_out_or_claimed_is_refused(
-    home: Path, go: Go, by_runs: Result
+    home: Path, run_command: RunCommand, by_runs: Result
 ) -> None:
     run, holdout = by_runs.metrics.facts.run, {"by": "runs", "folds": 12}
     with pytest.raises(RecipeError, match="lda"):
-        decode(go, by="pictures", folds=3)
+        decode(run_command, by="pictures", folds=3)
     with pytest.raises(BrainhiveError, match="session"):
-        decode(go, by="sessions", folds=2)
+        decode(run_command, by="sessions", folds=2)
     with pytest.raises(RecipeError, match="inter"):
-        decode(go, "mode=inter", **holdout)
+        decode(run_command, "mode=inter", **holdout)
     # a model of other folds was trained on the held-out runs
     model = f"train.start_from={run}/cells/sub-01_fold-03_seed-0/model"
     with pytest.raises(RecipeError, match="runs"):
-        go("train-align", dataset(**holdout), "seeds=0", model)
+        run_command("train-align", dataset(**holdout), "seeds=0", model)
     with pytest.raises(RecipeError, match="hold"):
-        go("eval-retrieval", f"run={run}", dataset(by="trials", folds=2))
+        run_command("eval-retrieval", f"run={run}", dataset(by="trials", folds=2))
 
 
-def test_copies_of_held_out_trials_are_refused_by_name(home: Path, go: Go) -> None:
+def test_copies_of_held_out_trials_are_refused_by_name(
+    home: Path, run_command: RunCommand
+) -> None:
     """Copies of training trials would be decoded even from noise."""
     path = build_store_path(home / "signals", "of-3", "default", 3)
     record(home, 3, 0.6)
@@ -148,7 +154,7 @@ def test_copies_of_held_out_trials_are_refused_by_name(home: Path, go: Go) -> No
     path.unlink()
     SignalStore.write(path, {"train": replace(recording, signal=signal)})
     with pytest.raises(BrainhiveError, match=r"subject 3 train: \d of \d+ .* run \d"):
-        go(
+        run_command(
             "train-align",
             dataset(by="runs", folds=3),
             "backbone=ridge",
@@ -158,24 +164,28 @@ def test_copies_of_held_out_trials_are_refused_by_name(home: Path, go: Go) -> No
     path.unlink()
 
 
-def test_one_run_is_tested_where_labels_are_as_frequent(home: Path, go: Go) -> None:
+def test_one_run_is_tested_where_labels_are_as_frequent(
+    home: Path, run_command: RunCommand
+) -> None:
     names = NAMES[:2]
     record(home, 1, 0.6, names, rare=2)
     holdout = {"by": "runs", "test": [RUNS]}
     fields = {"kind": "categories", "name": "of-2", "names": names, "holdout": holdout}
     two_categories = f"dataset={json.dumps(fields)}"
-    go("embed", two_categories)
-    run = go("train-align", two_categories, "backbone=lda", "seeds=0").folder
+    run_command("embed", two_categories)
+    run = run_command("train-align", two_categories, "backbone=lda", "seeds=0").folder
 
-    tested = go("eval-retrieval", f"run={run}", "sheet_rows=0", "baseline=none").metrics
+    tested = run_command(
+        "eval-retrieval", f"run={run}", "sheet_rows=0", "baseline=none"
+    ).metrics
 
     assert (tested.overall["top1"].n, tested.overall["top1"].pool) == (4, 2)
     assert not any("backward" in name for name in tested.scopes)
 
 
 @pytest.mark.nightly
-def test_shuffled_labels_are_at_chance(home: Path, go: Go) -> None:
-    shuffled = decode(go, "train.shuffled_labels=true", by="runs", folds=12)
+def test_shuffled_labels_are_at_chance(home: Path, run_command: RunCommand) -> None:
+    shuffled = decode(run_command, "train.shuffled_labels=true", by="runs", folds=12)
 
     assert shuffled.metrics.facts.verdict != "above chance"
     # chance is 0.4, the share of each of the two most frequent categories
@@ -192,7 +202,11 @@ def test_shuffled_labels_are_at_chance(home: Path, go: Go) -> None:
     ],
 )
 def test_drift_without_any_label_is_never_above_chance(
-    tmp_path: Path, go: Go, design: str, holdout: dict[str, Any], side: str
+    tmp_path: Path,
+    run_command: RunCommand,
+    design: str,
+    holdout: dict[str, Any],
+    side: str,
 ) -> None:
     """The signals of four sessions are random walks without any response.
 
@@ -234,9 +248,11 @@ def test_drift_without_any_label_is_never_above_chance(
             "names": [*names],
             "holdout": holdout,
         }
-        go("embed", f"dataset={json.dumps(fields)}")
-        go("train-align", f"dataset={json.dumps(fields)}", "backbone=lda", "seeds=0")
-        metrics = go("eval-retrieval", "sheet_rows=0", "baseline=none").metrics
+        run_command("embed", f"dataset={json.dumps(fields)}")
+        run_command(
+            "train-align", f"dataset={json.dumps(fields)}", "backbone=lda", "seeds=0"
+        )
+        metrics = run_command("eval-retrieval", "sheet_rows=0", "baseline=none").metrics
 
     assert metrics.facts.answers[0].side == side
     assert (NOT_INTERLEAVED in metrics.overall["top1"].caveats) == (design != "random")

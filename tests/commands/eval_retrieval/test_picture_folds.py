@@ -19,7 +19,7 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from brainhive_cli.evaluation.retrieval.scopes import select_scopes
 from brainhive_cli.models.encoders.python import example
-from tests.worlds.command_fixtures import COLOURS, Go, at_home
+from tests.worlds.command_fixtures import COLOURS, RunCommand, at_home
 
 COUNT, FOLDS = 26, 4
 DATASET = "dataset={kind: image-folder, holdout: {by: pictures, folds: 4}}"
@@ -27,7 +27,9 @@ RIDGE = ("backbone=ridge", "backbone.alpha=auto", "seeds=0", "train.validation=0
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
+def home(
+    tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand
+) -> Iterator[Path]:
     random = np.random.default_rng(0)
     with at_home(tmp_path_factory.mktemp("folds")) as home:
         root, inputs, ids = home / "data/image-folder", [], []
@@ -49,14 +51,14 @@ def home(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
         store = build_store_path(home / "signals", "image-folder", "default", 1)
         store.parent.mkdir(parents=True)
         SignalStore.write(store, {"train": recording})
-        go("embed", DATASET, f"encoders=[{COLOURS!r}]")
+        run_command("embed", DATASET, f"encoders=[{COLOURS!r}]")
         yield home
 
 
 @pytest.fixture(scope="module")
-def evaluated(home: Path, go: Go) -> Result:
-    go("train-align", DATASET, f"encoders=[{COLOURS!r}]", *RIDGE)
-    return go("eval-retrieval", "repetitions=all", "sheet_rows=2")
+def evaluated(home: Path, run_command: RunCommand) -> Result:
+    run_command("train-align", DATASET, f"encoders=[{COLOURS!r}]", *RIDGE)
+    return run_command("eval-retrieval", "repetitions=all", "sheet_rows=2")
 
 
 def test_folds_are_pooled_among_the_candidates_of_each(evaluated: Result) -> None:
@@ -82,22 +84,22 @@ def test_questions_stay_within_folds_and_curves_are_pooled(
     assert two_repetitions.value == metrics.overall["top1"].value
 
 
-def test_no_fold_learns_from_what_it_tests(home: Path, go: Go) -> None:
-    go(
+def test_no_fold_learns_from_what_it_tests(home: Path, run_command: RunCommand) -> None:
+    run_command(
         "train-align",
         DATASET,
         f"encoders=[{COLOURS!r}]",
         *RIDGE,
         "train.shuffled_labels=true",
     )
-    shuffled = go("eval-retrieval", "sheet_rows=0")
+    shuffled = run_command("eval-retrieval", "sheet_rows=0")
 
     assert shuffled.metrics.facts.answers[0].side != "above chance"
     assert shuffled.metrics.facts.seen_in_training.count == 0
 
 
 def test_clusters_come_from_a_file_that_is_in_the_fingerprint(
-    home: Path, go: Go
+    home: Path, run_command: RunCommand
 ) -> None:
     encoders = f"encoders=[{COLOURS!r}]"
     held_out = "held_out={by: clusters, folds: 2}"
@@ -127,7 +129,7 @@ def test_clusters_come_from_a_file_that_is_in_the_fingerprint(
     )
     SignalStore.write(flat_store, {"train": recording})
     flat = "dataset={kind: image-folder, root: data/flat"
-    file = go("embed", flat + "}", encoders, held_out).files["split"]
+    file = run_command("embed", flat + "}", encoders, held_out).files["split"]
     split = json.loads(file.read_text())
     tests = [set(variant["test_ids"]) for variant in split["variants"]]
     size = len(tests[0])
@@ -137,8 +139,10 @@ def test_clusters_come_from_a_file_that_is_in_the_fingerprint(
     assert file.name.startswith("clusters_k2-")
 
     by_file = f"{flat}, holdout: {{by: pictures, split: {file}}}}}"
-    run = go("train-align", by_file, encoders, *RIDGE).folder
-    result = go("eval-retrieval", f"run={run}", "sheet_rows=0", "baseline=none")
+    run = run_command("train-align", by_file, encoders, *RIDGE).folder
+    result = run_command(
+        "eval-retrieval", f"run={run}", "sheet_rows=0", "baseline=none"
+    )
     metrics = result.metrics
     top1 = metrics.overall["top1"]
     slope = metrics.scopes["nearest training picture"]["nearest_slope"]
@@ -148,14 +152,14 @@ def test_clusters_come_from_a_file_that_is_in_the_fingerprint(
     run_artifacts = artifacts.read(RunFolder(result.folder))
     titles = [artifact.title for artifact in run_artifacts]
     assert "Score against the nearest training picture" in titles
-    verified = go("runs", f"words=[verify,{result.folder.name}]")
+    verified = run_command("runs", f"words=[verify,{result.folder.name}]")
     assert verified.exit_code == 0 and verified.details["cell"].endswith("seed-0")
 
     # the content of the file names the run, and ids on both sides are refused
     split["variants"][0]["train_ids"].pop()
     file.write_text(json.dumps(split))
-    assert go("train-align", by_file, encoders, *RIDGE).folder != run
+    assert run_command("train-align", by_file, encoders, *RIDGE).folder != run
     split["variants"][0]["train_ids"] += [*tests[0]]
     file.write_text(json.dumps(split))
     with pytest.raises(BrainhiveError, match="twice"):
-        go("train-align", by_file, encoders, *RIDGE)
+        run_command("train-align", by_file, encoders, *RIDGE)

@@ -39,13 +39,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def selected_on_test(go, small, home: Path, shared_world: Path) -> Result:
+def selected_on_test(
+    run_command, align_overrides, home: Path, shared_world: Path
+) -> Result:
     """Joint run of subjects 1 and 2, with the epoch selected on the test set."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(shared_world))
-        return go(
+        return run_command(
             "train-align",
-            *small,
+            *align_overrides,
             THREE,
             "mode=joint",
             "subjects=1,2",
@@ -85,11 +87,11 @@ def assert_caveats(result: Result, *caveats: str) -> None:
 
 
 def test_fine_tuning_keeps_the_caveat_of_selection_on_test(
-    go, small, here, selected_on_test
+    run_command, align_overrides, here, selected_on_test
 ):
-    tuned = go(
+    tuned = run_command(
         "train-align",
-        *small,
+        *align_overrides,
         here,
         "mode=finetune",
         "train.epochs=1",
@@ -103,20 +105,20 @@ def test_fine_tuning_keeps_the_caveat_of_selection_on_test(
     config = json.loads(file.read_text())
     assert config["learned"]["selection"] == "test"
     assert config["learned"]["people"] == {"demo-noise-0.3-40-concepts": [1, 2, 3]}
-    evaluated = go("eval-retrieval", here, f"run={tuned.folder}", *QUICK)
+    evaluated = run_command("eval-retrieval", here, f"run={tuned.folder}", *QUICK)
     assert_caveats(evaluated, SIMULATED, SELECTED_ON_TEST)
 
 
 def test_a_model_folder_keeps_caveats_or_says_they_are_unknown(
-    go, here, selected_on_test
+    run_command, here, selected_on_test
 ):
     model = selected_on_test.folder / "cells/all_seed-1/model"
     evaluation = ("eval-retrieval", f"run={model}", here, THREE, *QUICK)
-    evaluated = go(*evaluation, "subjects=1")
+    evaluated = run_command(*evaluation, "subjects=1")
     assert_caveats(evaluated, SIMULATED, SELECTED_ON_TEST)
 
     # the protocol says which test subjects the model does not know
-    protocol = go(*evaluation, "subjects=1,3").metrics.facts.protocol
+    protocol = run_command(*evaluation, "subjects=1,3").metrics.facts.protocol
     assert "trained on subject 1" in protocol and "new subject 3" in protocol
 
     # a model without a record of its training
@@ -127,7 +129,7 @@ def test_a_model_folder_keeps_caveats_or_says_they_are_unknown(
     (selected_on_test.folder / SHA256SUMS).unlink(missing_ok=True)
     config.write_text(json.dumps(fields))
     try:
-        evaluated = go(*evaluation, "subjects=1", again=True)
+        evaluated = run_command(*evaluation, "subjects=1", again=True)
         assert_caveats(evaluated, SIMULATED, UNKNOWN_HISTORY)
     finally:
         config.write_text(text)
@@ -135,11 +137,11 @@ def test_a_model_folder_keeps_caveats_or_says_they_are_unknown(
 
 @pytest.mark.nightly
 def test_a_caveat_of_one_run_spreads_to_ensemble_and_comparison(
-    go, small, here, selected_on_test
+    run_command, align_overrides, here, selected_on_test
 ):
-    clean = go(
+    clean = run_command(
         "train-align",
-        *small,
+        *align_overrides,
         THREE,
         here,
         "mode=joint",
@@ -148,7 +150,7 @@ def test_a_caveat_of_one_run_spreads_to_ensemble_and_comparison(
     )
     assert not has_caveat(clean, SELECTED_ON_TEST)
 
-    both = go(
+    both = run_command(
         "eval-retrieval",
         here,
         f"run={clean.folder.name},{selected_on_test.folder.name}",
@@ -156,7 +158,7 @@ def test_a_caveat_of_one_run_spreads_to_ensemble_and_comparison(
     )
     assert_caveats(both, SIMULATED, SELECTED_ON_TEST)
 
-    compared = go(
+    compared = run_command(
         "eval-retrieval",
         here,
         f"run={clean.folder.name}",
@@ -177,14 +179,14 @@ def signals(world: Path, tmp_path: Path) -> str:
 
 @pytest.mark.nightly
 def test_a_person_with_two_numbers_or_data_sets_is_refused(
-    go, small, here, signals, tmp_path
+    run_command, align_overrides, here, signals, tmp_path
 ):
     """A model would be tested on a person on whom it was trained."""
     stores = tmp_path / "signals/demo-noise-0.3-40-concepts/default"
     other_stores = tmp_path / "signals/demo-noise-0.4-40-concepts/default"
-    run = go(
+    run = run_command(
         "train-align",
-        *small,
+        *align_overrides,
         here,
         signals,
         "mode=joint",
@@ -197,27 +199,29 @@ def test_a_person_with_two_numbers_or_data_sets_is_refused(
     # two numbers in a data set
     facts = "subject 2: 960 of 960 .* subject 1.* training_images"
     with pytest.raises(BrainhiveError, match=facts):
-        go("train-align", *small, here, signals, "mode=joint", "subjects=1,2")
+        run_command(
+            "train-align", *align_overrides, here, signals, "mode=joint", "subjects=1,2"
+        )
     (stores / "sub-01.h5").unlink()
     model = f"run={run}/cells/all_seed-1/model"
     # another number, or another data set, than in the training
     other_dataset = "dataset={kind: demo, noise: 0.4, subjects: 2, concepts: 40}"
-    go("embed", other_dataset, COLOURS)
+    run_command("embed", other_dataset, COLOURS)
     for overrides in (
-        (model, small[0], "subjects=2"),
+        (model, align_overrides[0], "subjects=2"),
         (f"run={run}", other_dataset, "subjects=1"),
     ):
         with pytest.raises(BrainhiveError, match=r"\d+ of \d+ .*cop"):
-            go("eval-retrieval", here, signals, *overrides, *QUICK)
+            run_command("eval-retrieval", here, signals, *overrides, *QUICK)
 
 
 @pytest.mark.nightly
 def test_normalisation_is_fitted_to_the_other_subjects(
-    go, small, here, signals, tmp_path
+    run_command, align_overrides, here, signals, tmp_path
 ):
-    run = go(
+    run = run_command(
         "train-align",
-        *small,
+        *align_overrides,
         THREE,
         here,
         signals,
@@ -244,10 +248,10 @@ def test_normalisation_is_fitted_to_the_other_subjects(
 
     # the training signals of the test subject do not change its ranks
     evaluation = ("eval-retrieval", here, signals, f"run={run}", "subjects=1", *QUICK)
-    before = go(*evaluation)
+    before = run_command(*evaluation)
     with resealed(stores / "sub-01.h5") as file:
         file["train/signal"][:, :, ::2] *= 5
-    after = go(*evaluation, again=True)
+    after = run_command(*evaluation, again=True)
     assert_caveats(before, SIMULATED)
     assert read_ranks(before) == read_ranks(after)
     assert "channel" in before.metrics.facts.protocol
@@ -259,10 +263,12 @@ def read_ranks(result: Result) -> list[int]:
     return ranks
 
 
-def test_normalisation_by_the_left_out_subject_is_a_caveat(go, small, here, signals):
-    run = go(
+def test_normalisation_by_the_left_out_subject_is_a_caveat(
+    run_command, align_overrides, here, signals
+):
+    run = run_command(
         "train-align",
-        *small,
+        *align_overrides,
         here,
         signals,
         "mode=inter",
@@ -270,18 +276,20 @@ def test_normalisation_by_the_left_out_subject_is_a_caveat(go, small, here, sign
         "signal.normalise=channel",
         "signal.normalise_by=subject",
     ).folder
-    evaluated = go("eval-retrieval", here, signals, f"run={run}", "subjects=1", *QUICK)
+    evaluated = run_command(
+        "eval-retrieval", here, signals, f"run={run}", "subjects=1", *QUICK
+    )
     assert_caveats(evaluated, SIMULATED, CALIBRATED)
     assert aligner.load(run / "cells/sub-01_seed-1/model").learned.normaliser is None
 
 
 def test_a_rank_does_not_depend_on_other_test_signals(
-    go, small, here, signals, tmp_path
+    run_command, align_overrides, here, signals, tmp_path
 ):
     """If statistics of the test signals leaked, all ranks would change."""
-    run = go(
+    run = run_command(
         "train-align",
-        *small,
+        *align_overrides,
         here,
         signals,
         "subjects=1",
@@ -290,18 +298,18 @@ def test_a_rank_does_not_depend_on_other_test_signals(
     ).folder
     evaluation = ("eval-retrieval", here, signals, f"run={run}", *QUICK)
 
-    before = read_ranks(go(*evaluation))
+    before = read_ranks(run_command(*evaluation))
     store = tmp_path / "signals/demo-noise-0.3-40-concepts/default/sub-01.h5"
     with resealed(store) as file:
         file["test/signal"][50:] = 5 * file["test/signal"][50:][::-1] + 20
-    after = read_ranks(go(*evaluation, again=True))
+    after = read_ranks(run_command(*evaluation, again=True))
 
     assert before[:50] == after[:50]
     assert before[50:] != after[50:]
 
 
 @pytest.fixture
-def real(signals: str, runs: str, go, tmp_path: Path) -> tuple[str, ...]:
+def real(signals: str, runs: str, run_command, tmp_path: Path) -> tuple[str, ...]:
     """Overrides for embedded real pictures, with signals copied from the demo."""
     root = paint(tmp_path / "real", concepts=8, each=6)
     overrides = (
@@ -320,23 +328,29 @@ def real(signals: str, runs: str, go, tmp_path: Path) -> tuple[str, ...]:
             repetitions=recording.repetitions[: len(ids)],
         )
     SignalStore.write(tmp_path / "signals/real/default/sub-01.h5", copies)
-    go("embed", *overrides, COLOURS)
+    run_command("embed", *overrides, COLOURS)
     return (*overrides, signals, runs)
 
 
-def train_and_evaluate(go, small, real: tuple[str, ...]) -> tuple[Result, Result]:
+def train_and_evaluate(
+    run_command, align_overrides, real: tuple[str, ...]
+) -> tuple[Result, Result]:
     """Train on the real pictures, and evaluate the model."""
-    run = go("train-align", *small, *real, "train.epochs=1", "subjects=1")
-    return run, go("eval-retrieval", *real[1:], f"run={run.folder}", *QUICK)
+    run = run_command(
+        "train-align", *align_overrides, *real, "train.epochs=1", "subjects=1"
+    )
+    return run, run_command("eval-retrieval", *real[1:], f"run={run.folder}", *QUICK)
 
 
-def test_whitening_by_test_trials_is_a_caveat_everywhere(go, small, real, tmp_path):
+def test_whitening_by_test_trials_is_a_caveat_everywhere(
+    run_command, align_overrides, real, tmp_path
+):
     preparation = {"kind": "things-eeg", "whiten": "epochs", "whiten_by": "both"}
     provenance = {"preparation": preparation}
     with resealed(tmp_path / "signals/real/default/sub-01.h5") as store:
         provenance_of = {"train": provenance, "test": provenance}
         store.attrs["provenance"] = json.dumps(provenance_of)
-    trained, evaluated = train_and_evaluate(go, small, real)
+    trained, evaluated = train_and_evaluate(run_command, align_overrides, real)
     assert trained.metrics.caveats == [WHITENED_BY_TESTED]
     assert has_caveat(trained, WHITENED_BY_TESTED)
     assert_caveats(evaluated, WHITENED_BY_TESTED)

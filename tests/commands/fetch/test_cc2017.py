@@ -22,7 +22,7 @@ HUB = {
 
 
 def test_fetch_takes_both_repositories_and_unpacks_the_masks(
-    go, home, tmp_path_factory, monkeypatch
+    run_command, home, tmp_path_factory, monkeypatch
 ):
     files = cc2017_files.write(tmp_path_factory.mktemp("files"))
     hub = tmp_path_factory.mktemp("hub")
@@ -39,10 +39,10 @@ def test_fetch_takes_both_repositories_and_unpacks_the_masks(
         server.lead(monkeypatch)
         # the hub's client caches the list of files by the commit
         server.commits["McGregorW/NEURONS"] = "f" * 40
-        go("fetch", "names=cc2017", "subjects=2")
+        run_command("fetch", "names=cc2017", "subjects=2")
         fetched_names = {Path(name).name for name in server.fetched}
         server.fetched.clear()
-        go("fetch", "names=cc2017", "subjects=2")
+        run_command("fetch", "names=cc2017", "subjects=2")
 
         # the second run downloads nothing
         assert server.fetched == []

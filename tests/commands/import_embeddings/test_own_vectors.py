@@ -31,7 +31,7 @@ Vectors = Callable[..., Path]
 
 @pytest.fixture
 def own_home(
-    world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Path, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """A home with the world's stores, and runs of its own."""
     home = tmp_path / "own"
@@ -61,31 +61,37 @@ def vectors(own_home: Path) -> Vectors:
 
 
 @pytest.fixture
-def import_(go, small, vectors: Vectors) -> Callable[..., Any]:
+def import_(run_command, align_overrides, vectors: Vectors) -> Callable[..., Any]:
     """Import them for both splits, or one."""
 
     def run(name: str, *splits: str, seed: int = 0, again: bool = False) -> Any:
         for split in splits or ("train", "test"):
             source = (f"sources=['{vectors(split, seed)}']", f"splits={split}")
-            result = go(
-                "import-embeddings", small[0], f"name={name}", *source, again=again
+            result = run_command(
+                "import-embeddings",
+                align_overrides[0],
+                f"name={name}",
+                *source,
+                again=again,
             )
         return result
 
     return run
 
 
-def of(small: tuple[str, ...], encoders: str, *more: str) -> tuple[str, ...]:
+def of(align_overrides: tuple[str, ...], encoders: str, *more: str) -> tuple[str, ...]:
     """Give overrides of train-align for other encoders."""
     return (
-        *(key for key in small if not key.startswith("encoders")),
+        *(key for key in align_overrides if not key.startswith("encoders")),
         f"encoders={encoders}",
         *more,
     )
 
 
 @pytest.mark.nightly
-def test_imported_embeddings_are_used_by_their_name(go, small, own_home, import_):
+def test_imported_embeddings_are_used_by_their_name(
+    run_command, align_overrides, own_home, import_
+):
     """Issue 60, row 11: vectors made of test signals lost their stamp beside a shipped
     encoder.
     """
@@ -98,26 +104,28 @@ def test_imported_embeddings_are_used_by_their_name(go, small, own_home, import_
     ]
     assert (row["D"], row["weights"], row["here"]) == ("16", "imported", "yes")
 
-    trained = go("train-align", *of(small, "mine", "subjects=1")).folder
-    evaluated = go("eval-retrieval", f"run={trained}", "sheet_rows=0")
+    trained = run_command(
+        "train-align", *of(align_overrides, "mine", "subjects=1")
+    ).folder
+    evaluated = run_command("eval-retrieval", f"run={trained}", "sheet_rows=0")
     assert evaluated.metrics.facts.verdict == "above chance"
     recipe = yaml.safe_load((trained / "recipe.yaml").read_text())
     assert recipe["encoders"] == [{"kind": "imported", "source": "mine"}]
 
-    mixed = go(
+    mixed = run_command(
         "train-align",
-        *of(small, f"['{COLOURS}', mine]", "subjects=1", "train.epochs=1"),
+        *of(align_overrides, f"['{COLOURS}', mine]", "subjects=1", "train.epochs=1"),
     )
     # the pictures are here, so that those of the training are known. The network that
     # made the vectors is not: from test signals it reached a top-1 of 1.00 without a
     # caveat (issue 84, row 16)
     assert mixed.folder != trained
-    both = go("eval-retrieval", f"run={mixed.folder}", "sheet_rows=0")
+    both = run_command("eval-retrieval", f"run={mixed.folder}", "sheet_rows=0")
     for result in (evaluated, both):
         assert UNKNOWN_PICTURES not in result.metrics.caveats
         assert UNKNOWN_NETWORK in result.metrics.caveats
     listed = write_next_command(
-        parts.resolve("datasets", yaml.safe_load(small[0].partition("=")[2])),
+        parts.resolve("datasets", yaml.safe_load(align_overrides[0].partition("=")[2])),
         (),
         Paths(),
     )
@@ -125,7 +133,7 @@ def test_imported_embeddings_are_used_by_their_name(go, small, own_home, import_
 
 
 def test_pictures_of_imported_embeddings_are_known_if_readable(
-    go, home, tmp_path, capsys
+    run_command, home, tmp_path, capsys
 ):
     """Issue 60, row 11: the stamp of one store is a stamp of all."""
     write_pictures(tmp_path / "pictures")
@@ -138,7 +146,7 @@ def test_pictures_of_imported_embeddings_are_known_if_readable(
     )
 
     def stores() -> list[TargetStore]:
-        folder = go("import-embeddings", *asked, again=True).folder
+        folder = run_command("import-embeddings", *asked, again=True).folder
         return [TargetStore.open(path) for path in sorted(folder.rglob("mine.h5"))]
 
     pixels = [store.pixels for store in stores()]
@@ -153,7 +161,9 @@ def test_pictures_of_imported_embeddings_are_known_if_readable(
 
 
 @pytest.mark.nightly
-def test_own_vectors_leave_and_come_back_by_their_name(go, small, own_home, import_):
+def test_own_vectors_leave_and_come_back_by_their_name(
+    run_command, align_overrides, own_home, import_
+):
     import_("mine")
     stored = {
         split: build_store_path(own_home / "embeddings", DATASET, split, "mine")
@@ -166,10 +176,15 @@ def test_own_vectors_leave_and_come_back_by_their_name(go, small, own_home, impo
     for path in (own_home / "embeddings").rglob(f"{COLOURS_STORE}.h5"):
         path.unlink()
 
-    go("export-embeddings", f"to={own_home / 'out'}")
+    run_command("export-embeddings", f"to={own_home / 'out'}")
     for path in stored.values():
         path.unlink()
-    go("import-embeddings", small[0], "name=mine", f"sources=['{own_home / 'out'}']")
+    run_command(
+        "import-embeddings",
+        align_overrides[0],
+        "name=mine",
+        f"sources=['{own_home / 'out'}']",
+    )
     for split, path in stored.items():
         np.testing.assert_array_equal(TargetStore.open(path).embedding, before[split])
 

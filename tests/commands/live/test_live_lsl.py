@@ -87,20 +87,22 @@ os._exit(0)
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory, go):
+def base(tmp_path_factory, run_command):
     with at_home(tmp_path_factory.mktemp("lsl")) as base:
         write_pictures(base / "data/image-folder")
         (base / "data/recordings").mkdir()
         raw = annotate(make_raw(SHOWN, seed=SEED), SHOWN, list(SHOWN.pictures))
         raw.save(base / "data/recordings/sub-01_ses-01.fif", verbose="ERROR")
-        go("embed", "dataset=image-folder", f"encoders=[{COLOURS!r}]")
-        go("prepare", "preparation.kind=recording", *STEPS)
+        run_command("embed", "dataset=image-folder", f"encoders=[{COLOURS!r}]")
+        run_command("prepare", "preparation.kind=recording", *STEPS)
         yield base
 
 
 @pytest.mark.nightly
-def test_other_programs_receive_the_ranks_of_eval_retrieval(base, go, tmp_path):
-    run = go("train-align", *TRAINING).folder
+def test_other_programs_receive_the_ranks_of_eval_retrieval(
+    base, run_command, tmp_path
+):
+    run = run_command("train-align", *TRAINING).folder
     environment = {
         **os.environ,
         **write_loopback(tmp_path),

@@ -16,7 +16,7 @@ from brainhive_cli.commands import train_align
 from brainhive_cli.core.facts import RIDGE_RECIPE
 from brainhive_cli.evaluation.retrieval import baseline
 from tests.worlds import command_fixtures, lite0_encoder
-from tests.worlds.command_fixtures import Go
+from tests.worlds.command_fixtures import RunCommand
 
 mne = pytest.importorskip("mne")
 RATE_HZ, CHANNELS, TRAIN, TEST = 100, 16, 60, 20
@@ -90,19 +90,19 @@ def recorded(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def at_home(recorded: Path, go: Go) -> Iterator[Path]:
+def at_home(recorded: Path, run_command: RunCommand) -> Iterator[Path]:
     """Home with stores of signals and embeddings."""
     with command_fixtures.at_home(recorded):
         keys = f"rate_hz: {RATE_HZ}, keep_ms: [0, 500]"
-        go("prepare", f"preparation={{kind: recording, {keys}}}")
-        go("embed", "dataset=image-folder")
+        run_command("prepare", f"preparation={{kind: recording, {keys}}}")
+        run_command("embed", "dataset=image-folder")
         yield recorded
 
 
 @pytest.fixture(scope="module")
-def network(at_home: Path, go: Go) -> Path:
+def network(at_home: Path, run_command: RunCommand) -> Path:
     """Run of small networks after two epochs of training."""
-    return go(
+    return run_command(
         "train-align",
         "dataset=image-folder",
         "backbone=brain-mlp",
@@ -115,10 +115,10 @@ def network(at_home: Path, go: Go) -> Path:
 
 
 @pytest.mark.nightly
-def test_the_ten_lines_find_photographs_with_what_is_installed(at_home, go):
+def test_the_ten_lines_find_photographs_with_what_is_installed(at_home, run_command):
     stores = (at_home / "embeddings/image-folder").glob("*/*.h5")
-    trained = go("train-align", "dataset=image-folder")
-    result = go("eval-retrieval", *QUICK)
+    trained = run_command("train-align", "dataset=image-folder")
+    result = run_command("eval-retrieval", *QUICK)
 
     assert {path.stem for path in stores} == {"lite0", "gabor"}
     recipe = train_align.Recipe.resolve(
@@ -133,15 +133,17 @@ def test_the_ten_lines_find_photographs_with_what_is_installed(at_home, go):
 
 
 @pytest.mark.nightly
-def test_the_line_of_a_ridge_in_the_table_trains_the_same_ridge(network, go, capsys):
-    result = go("eval-retrieval", f"run={network}", *QUICK)
+def test_the_line_of_a_ridge_in_the_table_trains_the_same_ridge(
+    network, run_command, capsys
+):
+    result = run_command("eval-retrieval", f"run={network}", *QUICK)
     messages = " ".join(capsys.readouterr().err.split())
     path = result.folder / RIDGE_RECIPE
 
     ended = CliRunner().invoke(app, ["train-align", "--recipe", str(path), "--json"])
     assert ended.exit_code == 0, ended.stderr
     ridge_run = json.loads(ended.stdout)["folder"]
-    ridge_metrics = go("eval-retrieval", f"run={ridge_run}", *QUICK).metrics
+    ridge_metrics = run_command("eval-retrieval", f"run={ridge_run}", *QUICK).metrics
 
     rows = {row[0]: row for row in result.tables[0].rows}
     ridge = result.metrics.scopes["plain · ridge"]
@@ -159,13 +161,13 @@ def test_the_line_of_a_ridge_in_the_table_trains_the_same_ridge(network, go, cap
 
 
 def test_a_ridge_that_takes_longer_than_the_training_is_left_out(
-    network, go, monkeypatch
+    network, run_command, monkeypatch
 ):
     monkeypatch.setattr(baseline, "OPERATIONS_PER_S", 1.0)
     evaluation = ("eval-retrieval", f"run={network}", *QUICK)
 
-    skipped = go(*evaluation, again=True).metrics.facts
-    requested = go(*evaluation, "baseline=ridge").metrics.facts
+    skipped = run_command(*evaluation, again=True).metrics.facts
+    requested = run_command(*evaluation, "baseline=ridge").metrics.facts
 
     assert "baseline=ridge" in skipped.baseline.reason and not skipped.plain
     assert [difference.second for difference in requested.plain] == ["ridge"]
@@ -198,19 +200,21 @@ def test_many_pictures_and_other_data_sets_are_trained_in_steps(at_home, monkeyp
         assert recipe.backbone.kind == "brain-mlp" and len(recipe.seeds) == 3
 
 
-def test_heads_of_a_ridge_keep_their_order(at_home, go):
+def test_heads_of_a_ridge_keep_their_order(at_home, run_command):
     """The order of the encoders in the recipe does not change the ranks."""
     runs = [
-        go("train-align", "dataset=image-folder", f"encoders=[{names}]").folder
+        run_command("train-align", "dataset=image-folder", f"encoders=[{names}]").folder
         for names in ("lite0, gabor", "gabor, lite0")
     ]
-    first, second = (go("eval-retrieval", f"run={run}", *QUICK).metrics for run in runs)
+    first, second = (
+        run_command("eval-retrieval", f"run={run}", *QUICK).metrics for run in runs
+    )
     assert first.items == second.items
 
 
-def test_a_model_that_is_no_run_has_no_ridge(network, go):
+def test_a_model_that_is_no_run_has_no_ridge(network, run_command):
     model = next(network.glob("cells/*/model"))
-    facts = go(
+    facts = run_command(
         "eval-retrieval", f"run={model}", "dataset=image-folder", "subjects=1", *QUICK
     ).metrics.facts
     assert facts.baseline.reason and not facts.plain

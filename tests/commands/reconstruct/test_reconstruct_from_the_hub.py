@@ -66,16 +66,18 @@ def hub(
 
 
 @pytest.fixture
-def embedded(things: Path) -> Path:
+def embedded(things_home: Path) -> Path:
     """Home with a small things-eeg and embeddings by the encoders of the prior."""
-    root, random = things / "data/things-eeg", np.random.default_rng(0)
+    root, random = things_home / "data/things-eeg", np.random.default_rng(0)
     for split, folder in (("train", "training_images"), ("test", "test_images")):
         files = [
             file.relative_to(root).with_suffix("")
             for file in sorted((root / folder).rglob("*.png"))
         ]
         for encoder, dim in STORES.items():
-            path = build_store_path(things / "embeddings", "things-eeg", split, encoder)
+            path = build_store_path(
+                things_home / "embeddings", "things-eeg", split, encoder
+            )
             ids = [file.as_posix() for file in files]
             concepts = [file.parent.name for file in files]
             attributes = {"encoder": encoder, "dataset": "things-eeg", "split": split}
@@ -85,7 +87,7 @@ def embedded(things: Path) -> Path:
             writer.write(np.arange(len(ids)), embedding)
             writer.close()
             writer.finish()
-    return things
+    return things_home
 
 
 def brainhive(*arguments: str) -> Result:
@@ -93,7 +95,7 @@ def brainhive(*arguments: str) -> Result:
     return CliRunner().invoke(app, arguments)
 
 
-@pytest.mark.parametrize("things", [2], indirect=True)
+@pytest.mark.parametrize("things_home", [2], indirect=True)
 def test_the_command_of_the_readme_generates_and_measures(hub, embedded):
     refused = brainhive(*LINE)
     assert refused.exit_code == MissingData.exit_code

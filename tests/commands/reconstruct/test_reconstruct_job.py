@@ -25,11 +25,17 @@ from tests.worlds.reconstructions import align, cut, pictures_of
 
 @pytest.mark.nightly
 def test_the_newest_run_is_taken_and_named(
-    go, aligned, drawing, small, runs, prior, capsys
+    run_command,
+    prior_align_run,
+    reconstruct_overrides,
+    align_overrides,
+    runs,
+    prior,
+    capsys,
 ):
-    newest = align(go, small, runs, f"prior={prior}", "seeds=2")
+    newest = align(run_command, align_overrides, runs, f"prior={prior}", "seeds=2")
 
-    result = go("reconstruct", *drawing)
+    result = run_command("reconstruct", *reconstruct_overrides)
 
     assert result.folder.name.startswith(newest.name)
     assert newest.name in capsys.readouterr().err
@@ -37,30 +43,37 @@ def test_the_newest_run_is_taken_and_named(
 
 @pytest.mark.nightly
 def test_a_variant_of_a_sweep_decodes_and_a_sweep_is_refused(
-    go, world, drawing, small, runs, prior
+    run_command, world, reconstruct_overrides, align_overrides, runs, prior
 ):
     sweep = align(
-        go, small, runs, f"prior={prior}", "train.epochs=1", "sweep.train.lr=1e-3,2e-3"
+        run_command,
+        align_overrides,
+        runs,
+        f"prior={prior}",
+        "train.epochs=1",
+        "sweep.train.lr=1e-3,2e-3",
     )
 
     for overrides in ((), (f"align_run={sweep.name}",)):
         with pytest.raises(RecipeError, match=sweep.name) as caught:
-            go("reconstruct", *drawing, *overrides)
+            run_command("reconstruct", *reconstruct_overrides, *overrides)
         for variant in ("lr=1e-3", "lr=2e-3"):
             assert f"{sweep.name}:{variant}" in caught.value.hint
-    result = go("reconstruct", *drawing, f"align_run={sweep.name}:lr=2e-3")
+    result = run_command(
+        "reconstruct", *reconstruct_overrides, f"align_run={sweep.name}:lr=2e-3"
+    )
 
     assert {path.split("/")[1] for path in pictures_of(result.folder)} == {"lr=2e-3"}
     assert "lr=2e-3" in result.folder.name
 
 
 def test_other_tokens_name_the_command_that_trains_a_run(
-    go, world, drawing, small, runs, prior
+    run_command, world, reconstruct_overrides, align_overrides, runs, prior
 ):
     # this run has a fusion encoder of its own
-    align(go, small, runs)
+    align(run_command, align_overrides, runs)
     with pytest.raises(MissingData, match="fusion encoder") as caught:
-        go("reconstruct", *drawing)
+        run_command("reconstruct", *reconstruct_overrides)
     # the hint has the data set of this run
     dataset = "'dataset={kind: demo, subjects: 2, noise: 0.3, concepts: 40}'"
     training = f"brainhive train-align {dataset} --prior {prior}"
@@ -81,19 +94,23 @@ def test_that_line_names_the_data_that_a_shipped_prior_is_for(home):
 
 
 def test_training_pictures_of_the_prior_are_left_out_or_refused(
-    go, aligned, drawing, prior, tmp_path
+    run_command, prior_align_run, reconstruct_overrides, prior, tmp_path
 ):
     own_prior = tmp_path / "seen"
     shutil.copytree(prior, own_prior)
     ids = [scene.image_id for scene in list_scenes("test")]
-    overrides = (*drawing, f"align_run={aligned}", f"prior={own_prior}")
+    overrides = (
+        *reconstruct_overrides,
+        f"align_run={prior_align_run}",
+        f"prior={own_prior}",
+    )
     pixels = np.stack(
         [describe_pixels(draw_scene(scene)) for scene in list_scenes("test")[:21]]
     )
     seen_pictures = LearnedPictures.from_image_ids("drawn", ids[:2], pixels[:2])
     TrainingHistory(pictures=seen_pictures).write_folder(own_prior)
 
-    result = go("reconstruct", *overrides)
+    result = run_command("reconstruct", *overrides)
 
     files = sorted((result.folder / "samples").rglob("*.png"))
     assert len(files) == 6
@@ -107,16 +124,16 @@ def test_training_pictures_of_the_prior_are_left_out_or_refused(
     seen_pictures = LearnedPictures.from_image_ids("drawn", ids[:21], pixels)
     TrainingHistory(pictures=seen_pictures).write_folder(own_prior)
     with pytest.raises(BrainhiveError, match=r"seen .*\b21\b.*\b100\b"):
-        go("reconstruct", *overrides, again=True)
+        run_command("reconstruct", *overrides, again=True)
 
 
 def test_work_and_inputs_are_listed_without_loading_weights(
-    aligned, drawing, generator, tmp_path
+    prior_align_run, reconstruct_overrides, generator, tmp_path
 ):
     damaged_generator = shutil.copytree(generator, tmp_path / "damaged")
     cut(damaged_generator / "unet/diffusion_pytorch_model.safetensors")
     overrides = (
-        *drawing,
+        *reconstruct_overrides,
         f"generator.source={damaged_generator}",
         "sources=brain,images",
         "best_of=2",
@@ -132,13 +149,13 @@ def test_work_and_inputs_are_listed_without_loading_weights(
 
 
 def test_absent_pictures_are_missing_before_generation(
-    go, aligned, drawing, monkeypatch
+    run_command, prior_align_run, reconstruct_overrides, monkeypatch
 ):
     def list_unfetched(name, splits, images, split):
         return replace(images(split), missing_error=MissingData("not fetched"))
 
     monkeypatch.setattr("brainhive_cli.data.datasets._list_split", list_unfetched)
-    recipe = reconstruct.Recipe.resolve("reconstruct", None, {}, drawing)
+    recipe = reconstruct.Recipe.resolve("reconstruct", None, {}, reconstruct_overrides)
     assert "not fetched" in describe_missing(list_inputs(reconstruct, recipe))
     with pytest.raises(MissingData, match="not fetched"):
-        go("reconstruct", *drawing)
+        run_command("reconstruct", *reconstruct_overrides)

@@ -18,13 +18,15 @@ ABLATIONS = (
 )
 
 
-def test_ablations_are_runs_compared_with_the_full_run(go, aligned, drawing):
-    full_run = go("reconstruct", *drawing).folder
+def test_ablations_are_runs_compared_with_the_full_run(
+    run_command, prior_align_run, reconstruct_overrides
+):
+    full_run = run_command("reconstruct", *reconstruct_overrides).folder
     modified_ns = (full_run / "metrics.json").stat().st_mtime_ns
 
-    result = go(
+    result = run_command(
         "reconstruct",
-        *drawing,
+        *reconstruct_overrides,
         ABLATIONS,
         "published={source: a paper, values: {pixcorr: 0.5}}",
     )
@@ -49,13 +51,17 @@ def test_ablations_are_runs_compared_with_the_full_run(go, aligned, drawing):
     assert published.columns[0] == "PixCorr"
     assert published.rows == ((0.5, "–"),)
     with pytest.raises(RecipeError, match=result.folder.name):
-        go("reconstruct", *drawing, f"against={result.folder.name}")
+        run_command(
+            "reconstruct", *reconstruct_overrides, f"against={result.folder.name}"
+        )
 
 
 def test_pictures_of_the_mean_embedding_differ_only_by_noise(
-    go, aligned, drawing, prior, world, generator
+    run_command, prior_align_run, reconstruct_overrides, prior, world, generator
 ):
-    result = go("reconstruct", *drawing, "sources=mean_embedding")
+    result = run_command(
+        "reconstruct", *reconstruct_overrides, "sources=mean_embedding"
+    )
 
     (path,) = world.glob("embeddings/demo-noise-0.3-40-concepts/train/*example.h5")
     embedding = torch.from_numpy(np.array(TargetStore.open(path).embedding))

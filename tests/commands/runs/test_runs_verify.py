@@ -14,7 +14,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from tests.tools.changed_stores import resealed
-from tests.worlds.command_fixtures import COLOURS, Go, at_home
+from tests.worlds.command_fixtures import COLOURS, RunCommand, at_home
 
 
 def list_files(home: Path) -> dict[Path, tuple[int, int]]:
@@ -25,17 +25,19 @@ def list_files(home: Path) -> dict[Path, tuple[int, int]]:
 
 @pytest.mark.nightly
 def test_a_cell_is_trained_again_and_nothing_is_written(
-    world: Path, trained: Path, evaluated: Result, go: Go
+    world: Path, trained_run: Path, evaluation_result: Result, run_command: RunCommand
 ) -> None:
     before = list_files(world)
 
     # with other threads than the run had, whose number is taken from it
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
-    of_training = go("runs", f"words=[verify,{trained.name}]")
+    of_training = run_command("runs", f"words=[verify,{trained_run.name}]")
     assert torch.get_num_threads() == threads + 1
     torch.set_num_threads(threads)
-    of_evaluation = go("runs", f"words=[verify,{evaluated.folder.name},sub-02_seed-1]")
+    of_evaluation = run_command(
+        "runs", f"words=[verify,{evaluation_result.folder.name},sub-02_seed-1]"
+    )
 
     assert list_files(world) == before
     for result, subject in ((of_training, 1), (of_evaluation, 2)):
@@ -44,17 +46,26 @@ def test_a_cell_is_trained_again_and_nothing_is_written(
         assert not details["differs_in"]
         assert details["cell"] == f"sub-0{subject}_seed-1"
         ((name, different),) = details["ranks"].items()
-        assert different == 0 and name.startswith(f"{evaluated.folder.name}, subject ")
+        assert different == 0 and name.startswith(
+            f"{evaluation_result.folder.name}, subject "
+        )
         assert int(name.split()[-2]) > 20
 
 
 @pytest.mark.nightly
 def test_verify_reports_changed_weights_versions_and_inputs(
-    world: Path, trained: Path, evaluated: Result, tmp_path: Path, go: Go
+    world: Path,
+    trained_run: Path,
+    evaluation_result: Result,
+    tmp_path: Path,
+    run_command: RunCommand,
 ) -> None:
     runs = tmp_path / "moved"
-    moved = shutil.copytree(trained, runs / "train-align" / trained.name)
-    shutil.copytree(evaluated.folder, runs / "eval-retrieval" / evaluated.folder.name)
+    moved = shutil.copytree(trained_run, runs / "train-align" / trained_run.name)
+    shutil.copytree(
+        evaluation_result.folder,
+        runs / "eval-retrieval" / evaluation_result.folder.name,
+    )
     folder = moved / "cells/sub-01_seed-1/model"
     model = aligner.load(folder)
     value = next(value for value in model.state_dict().values() if value.ndim == 2)
@@ -64,7 +75,7 @@ def test_verify_reports_changed_weights_versions_and_inputs(
     version, environment["versions"]["torch"] = environment["versions"]["torch"], "0"
     (moved / "environment.json").write_text(json.dumps(environment))
     (moved / "SHA256SUMS").unlink()
-    line = ["runs", "verify", trained.name, f"paths.runs={runs}", "--allow-code"]
+    line = ["runs", "verify", trained_run.name, f"paths.runs={runs}", "--allow-code"]
 
     differs: Any = CliRunner().invoke(app, [*line, "--json"])
 
@@ -79,7 +90,7 @@ def test_verify_reports_changed_weights_versions_and_inputs(
 
 @pytest.mark.nightly
 def test_verify_takes_variants_but_no_models_or_absent_data(
-    tmp_path: Path, go: Go, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, run_command: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with at_home(tmp_path):
         quick = (
@@ -88,36 +99,38 @@ def test_verify_takes_variants_but_no_models_or_absent_data(
             "backbone=ridge",
             "seeds=0",
         )
-        go("embed", *quick[:2])
-        sweep = go("train-align", *quick, "sweep.backbone.alpha=[1.0,10.0]")
-        tested = go("eval-retrieval", "sheet_rows=0", "baseline=none")
+        run_command("embed", *quick[:2])
+        sweep = run_command("train-align", *quick, "sweep.backbone.alpha=[1.0,10.0]")
+        tested = run_command("eval-retrieval", "sheet_rows=0", "baseline=none")
         for name in (
             f"{sweep.folder.name}:alpha=10.0",
             sweep.folder.name,
             tested.folder.name,
         ):
-            result = go("runs", f"words=['verify','{name}']")
+            result = run_command("runs", f"words=['verify','{name}']")
             assert result.exit_code == 0 and result.details["ranks"], result.details
         edit_top1(tested.folder, "alpha=1.0 · all")
-        edited = go("runs", f"words=[verify,{tested.folder.name}]").details["metrics"]
+        edited = run_command("runs", f"words=[verify,{tested.folder.name}]").details[
+            "metrics"
+        ]
         (line,) = edited
         for fact in (f"{tested.folder.name}:alpha=1.0", "top-1", "all", "0.950"):
             assert fact in line
         with pytest.raises(RecipeError) as unknown_cell:
-            go("runs", f"words=[verify,{sweep.folder.name},nobody]")
+            run_command("runs", f"words=[verify,{sweep.folder.name},nobody]")
         assert "'nobody'" in str(unknown_cell.value)
         with pytest.raises(RecipeError) as three_names:
-            go("runs", f"words=[verify,{sweep.folder.name},nobody,more]")
+            run_command("runs", f"words=[verify,{sweep.folder.name},nobody,more]")
         assert "3" in str(three_names.value) and "RUN CELL" in str(
             three_names.value.hint
         )
         model = next(sweep.folder.glob("cells/**/model"))
         with pytest.raises(RecipeError) as model_folder:
-            go("runs", f"words=[verify,{model}]")
+            run_command("runs", f"words=[verify,{model}]")
         assert str(model) in str(model_folder.value)
         shutil.rmtree(tmp_path / "signals")
         with pytest.raises(MissingData) as no_signals:
-            go("runs", f"words=[verify,{sweep.folder.name}]")
+            run_command("runs", f"words=[verify,{sweep.folder.name}]")
         assert "signals" in str(no_signals.value)
 
 
@@ -140,18 +153,18 @@ def edit_top1(run: Path, scope: str) -> None:
 @pytest.mark.parametrize("of_training", [False, True])
 def test_edited_metrics_are_named_with_what_is_measured_again(
     world: Path,
-    trained: Path,
-    evaluated: Result,
+    trained_run: Path,
+    evaluation_result: Result,
     tmp_path: Path,
-    go: Go,
+    run_command: RunCommand,
     monkeypatch: pytest.MonkeyPatch,
     of_training: bool,
 ) -> None:
     """Issue 84, row D: an edited top-1 of .95 passed once the digests were deleted."""
     home = spoil(world, tmp_path, monkeypatch)
-    run, scope = trained, "sub-01_seed-1"
+    run, scope = trained_run, "sub-01_seed-1"
     if not of_training:
-        run, scope = evaluated.folder, "all"
+        run, scope = evaluation_result.folder, "all"
     run = home / run.relative_to(world)
     measured = json.loads((run / "metrics.json").read_text())
     value = measured["scopes"][scope]["top1"]["value"]
@@ -159,7 +172,7 @@ def test_edited_metrics_are_named_with_what_is_measured_again(
 
     # by a relative path, as a shell completes it
     monkeypatch.chdir(run.parent)
-    result = go("runs", f"words=[verify,{run.name}]")
+    result = run_command("runs", f"words=[verify,{run.name}]")
 
     (difference,) = result.details["metrics"]
     for fact in ("top-1", scope, "0.950", f"{value:.3f}"):
@@ -172,10 +185,10 @@ def test_edited_metrics_are_named_with_what_is_measured_again(
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_changed_embeddings_are_named(
     world: Path,
-    trained: Path,
-    evaluated: Result,
+    trained_run: Path,
+    evaluation_result: Result,
     tmp_path: Path,
-    go: Go,
+    run_command: RunCommand,
     monkeypatch: pytest.MonkeyPatch,
     split: str,
 ) -> None:
@@ -185,7 +198,7 @@ def test_changed_embeddings_are_named(
     with resealed(store) as file:
         file["embedding"][0] *= 0.5
 
-    result = go("runs", f"words=[verify,{trained.name}]")
+    result = run_command("runs", f"words=[verify,{trained_run.name}]")
 
     (changed,) = result.details["embeddings"]
     assert result.exit_code == 1 and str(store) in changed
@@ -193,19 +206,19 @@ def test_changed_embeddings_are_named(
 
 def test_advice_on_an_edited_run_does_not_delete_its_digests(
     world: Path,
-    trained: Path,
-    evaluated: Result,
+    trained_run: Path,
+    evaluation_result: Result,
     tmp_path: Path,
-    go: Go,
+    run_command: RunCommand,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Issue 84, row D: the hint proposed to delete the evidence."""
     home = spoil(world, tmp_path, monkeypatch)
-    metrics = home / evaluated.folder.relative_to(world) / "metrics.json"
+    metrics = home / evaluation_result.folder.relative_to(world) / "metrics.json"
     metrics.write_text(metrics.read_text().replace("top1", "top1 "))
 
     with pytest.raises(BrainhiveError) as refused:
-        go("runs", f"words=[verify,{evaluated.folder.name}]")
+        run_command("runs", f"words=[verify,{evaluation_result.folder.name}]")
 
     assert "metrics.json" in str(refused.value)
     assert "delete" not in refused.value.hint and "--again" in refused.value.hint

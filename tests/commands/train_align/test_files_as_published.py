@@ -213,7 +213,7 @@ def test_atm_s_leads_from_its_files_to_retrieval(hub, home):
     assert scale != torch.tensor(2.65926)
 
 
-def test_meg_goes_from_its_files_to_retrieval(home, go):
+def test_meg_goes_from_its_files_to_retrieval(home, run_command):
     root, random = home / "data/things-meg", np.random.default_rng(0)
     for folder, split, repetitions in (
         ("training_images", "train", 1),
@@ -229,9 +229,9 @@ def test_meg_goes_from_its_files_to_retrieval(home, go):
         "train.epochs=1",
         "train.precision=fp32",
     )
-    go("embed", *meg)
-    run = go("train-align", *meg, *small, "subjects=1", "seeds=1").folder
-    assert go("eval-retrieval", f"run={run}").folder.is_dir()
+    run_command("embed", *meg)
+    run = run_command("train-align", *meg, *small, "subjects=1", "seeds=1").folder
+    assert run_command("eval-retrieval", f"run={run}").folder.is_dir()
     stored = SignalStore.open(home / "signals/things-meg/default/sub-01.h5")["test"]
     assert stored.signal.dtype == np.float16
     assert stored.signal.shape == (1, 12, 271, 201)

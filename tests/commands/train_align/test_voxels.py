@@ -24,11 +24,11 @@ VOXELS = (
 
 
 def test_subjects_with_different_numbers_of_voxels_share_a_run(
-    go, small, world, tmp_path
+    run_command, align_overrides, world, tmp_path
 ):
     runs = f"paths.runs={tmp_path / 'runs'}"
 
-    run = go("train-align", *small, *VOXELS, runs).folder
+    run = run_command("train-align", *align_overrides, *VOXELS, runs).folder
 
     config = json.loads((run / "cells/all_seed-1/model/config.json").read_text())
     spec = documents.check(config["spec"], "", SignalSpec)
@@ -38,7 +38,7 @@ def test_subjects_with_different_numbers_of_voxels_share_a_run(
     for row, width in enumerate(spec.widths):
         early, ffa = spec.regions["early"][row], spec.regions["FFA"][row]
         assert len(early) + len(ffa) == width
-    result = go(
+    result = run_command(
         "eval-retrieval", runs, f"align_run={run}", "region_shares=true", "sheet_rows=0"
     )
     scopes = result.metrics.scopes
@@ -65,13 +65,13 @@ def test_subjects_with_different_numbers_of_voxels_share_a_run(
     other_subject = (VOXELS[0].replace("subjects: 2", "subjects: 6"), "subjects=6")
     model = run / "cells/all_seed-1/model"
     with pytest.raises(BrainhiveError, match=r"\d+ .*subject 1, 2"):
-        go("eval-retrieval", runs, f"align_run={model}", *other_subject)
+        run_command("eval-retrieval", runs, f"align_run={model}", *other_subject)
 
     # sensors have no regions to split
     with pytest.raises(BrainhiveError, match=r"signal\.region_split.*demo"):
-        go(
+        run_command(
             "train-align",
-            *small,
+            *align_overrides,
             runs,
             "backbone=havir",
             "signal.region_split={spatial: V1, semantic: LOC}",

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.command import Result
-from tests.worlds.command_fixtures import COLOURS, Go, at_home
+from tests.worlds.command_fixtures import COLOURS, RunCommand, at_home
 
 KINDS = {
     "frequency": ["f1", "f2", "f3", "f4"],
@@ -47,7 +47,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Pat
         yield home
 
 
-def decode(home: Path, go: Go, kind: str) -> Result:
+def decode(home: Path, run_command: RunCommand, kind: str) -> Result:
     """Go from recordings to the category that was shown, leaving out one run at a
     time.
     """
@@ -66,10 +66,10 @@ def decode(home: Path, go: Go, kind: str) -> Result:
         f"preparation.stimuli={json.dumps(fields)}",
         f"preparation.events={home / kind}.csv",
     ]
-    go("prepare", "preparation.kind=recording", *cut, *stimuli)
-    go("embed", f"dataset={json.dumps(fields)}")
+    run_command("prepare", "preparation.kind=recording", *cut, *stimuli)
+    run_command("embed", f"dataset={json.dumps(fields)}")
     window = "signal.window_ms=[0,500]"
-    trained = go(
+    trained = run_command(
         "train-align",
         f"dataset={json.dumps(fields)}",
         "backbone=lda",
@@ -77,12 +77,14 @@ def decode(home: Path, go: Go, kind: str) -> Result:
         window,
     )
     assert trained.tables[0].columns == ("cell",)  # a closed form has no epochs
-    return go("eval-retrieval", "sheet_rows=0")
+    return run_command("eval-retrieval", "sheet_rows=0")
 
 
 @pytest.mark.nightly
-def test_frequency_is_decoded_over_time_in_held_out_runs(home: Path, go: Go) -> None:
-    found = decode(home, go, "frequency")
+def test_frequency_is_decoded_over_time_in_held_out_runs(
+    home: Path, run_command: RunCommand
+) -> None:
+    found = decode(home, run_command, "frequency")
     top1, facts = found.metrics.overall["top1"], found.metrics.facts
     assert (top1.n, top1.pool, top1.chance) == (480, 4, 0.25)
     assert top1.value > 0.55
@@ -90,7 +92,9 @@ def test_frequency_is_decoded_over_time_in_held_out_runs(home: Path, go: Go) -> 
     plain = [row for row in facts.plain if row.second != "ridge"]
     assert plain and not [row for row in plain if row.high < 0]
 
-    explained = go("explain", "window={width_ms: 50, step_ms: 50}", "draws=200")
+    explained = run_command(
+        "explain", "window={width_ms: 50, step_ms: 50}", "draws=200"
+    )
 
     by_time = explained.metrics.facts.profiles[0]
     peak_ms = float(by_time["peak"].removesuffix(" ms"))
@@ -119,11 +123,11 @@ def test_frequency_is_decoded_over_time_in_held_out_runs(home: Path, go: Go) -> 
 
 
 def test_equal_training_and_test_pictures_suggest_held_out_runs(
-    home: Path, go: Go
+    home: Path, run_command: RunCommand
 ) -> None:
-    go("prepare", "preparation.kind=recording", "subjects=1")
+    run_command("prepare", "preparation.kind=recording", "subjects=1")
     encoder = f"encoders=[{COLOURS!r}]"
-    go("embed", "dataset=image-folder", encoder)
+    run_command("embed", "dataset=image-folder", encoder)
     words = [
         "dataset=image-folder",
         encoder,
@@ -131,7 +135,7 @@ def test_equal_training_and_test_pictures_suggest_held_out_runs(
         "backbone.alpha=auto",
         "seeds=0",
     ]
-    go("train-align", *words, "train.validation=0")
+    run_command("train-align", *words, "train.validation=0")
 
     refused = CliRunner().invoke(
         app, ["eval-retrieval", "gallery=train", "sheet_rows=0"]

@@ -196,7 +196,7 @@ def write_mindeye2(root: Path) -> None:
     )
 
 
-def run(recipe: str, small: Steps, until: str = "") -> dict[str, Any]:
+def run(recipe: str, align_overrides: Steps, until: str = "") -> dict[str, Any]:
     """Run a shipped workflow by its name, or its steps until one; each step's own
     overrides come first.
 
@@ -206,7 +206,7 @@ def run(recipe: str, small: Steps, until: str = "") -> dict[str, Any]:
     steps = workflow.Recipe.resolve("workflow", recipe, {}, []).steps
     overrides = [
         f"steps.{name}.overrides={json.dumps([*steps[name].overrides, *more])}"
-        for name, more in small.items()
+        for name, more in align_overrides.items()
     ]
     last = [f"until={until}"] if until else []
     ended = CliRunner().invoke(

@@ -64,10 +64,10 @@ def epochs_of(run: Path) -> Counter[tuple[str, int]]:
 
 
 def test_workers_repeat_only_the_cells_of_killed_workers(
-    world, small, go, tmp_path, brainhive
+    world, align_overrides, run_command, tmp_path, brainhive
 ):
-    line = ("train-align", *small, "seeds=1,2", "train.epochs=16")
-    alone = go(*line, f"paths.runs={tmp_path / 'alone'}").folder
+    line = ("train-align", *align_overrides, "seeds=1,2", "train.epochs=16")
+    alone = run_command(*line, f"paths.runs={tmp_path / 'alone'}").folder
 
     shared = [*line, f"paths.runs={tmp_path / 'shared'}"]
     workers = [brainhive(*shared, wait=False) for _ in range(2)]
@@ -90,10 +90,10 @@ def test_workers_repeat_only_the_cells_of_killed_workers(
 
 
 def test_a_stopped_worker_leaves_a_checkpoint_for_the_next(
-    world, small, go, tmp_path, brainhive
+    world, align_overrides, run_command, tmp_path, brainhive
 ):
-    line = ("train-align", *small, "subjects=1", "train.epochs=40")
-    alone = go(*line, f"paths.runs={tmp_path / 'alone'}").folder
+    line = ("train-align", *align_overrides, "subjects=1", "train.epochs=40")
+    alone = run_command(*line, f"paths.runs={tmp_path / 'alone'}").folder
 
     shared = [*line, f"paths.runs={tmp_path / 'shared'}"]
     run = tmp_path / "shared/train-align" / alone.name
@@ -105,27 +105,27 @@ def test_a_stopped_worker_leaves_a_checkpoint_for_the_next(
     assert worker.returncode == 75 and "try: " in errors
     assert [*run.glob("checkpoints/*.pt")] and not [*run.rglob(".*.cell")]
     begun = len(epochs_of(run))
-    assert begun < 40 and go(*shared).folder == run
+    assert begun < 40 and run_command(*shared).folder == run
     assert results_of(run) == results_of(alone) and set(epochs_of(run).values()) == {1}
 
 
 def test_retrieval_takes_the_cells_that_others_have_measured(
-    world, trained, go, tmp_path
+    world, trained_run, run_command, tmp_path
 ):
     line = (
         "eval-retrieval",
-        f"run={trained}",
+        f"run={trained_run}",
         "sheet_rows=0",
         f"paths.runs={tmp_path}",
     )
-    run = go(*line).folder
+    run = run_command(*line).folder
     measured = json.loads((run / "metrics.json").read_text())
     parts = {path: path.stat().st_mtime_ns for path in run.glob("parts/*.safetensors")}
     (run / "metrics.json").unlink()
     next(iter(parts)).unlink()
 
     assert (
-        go(*line).folder == run
+        run_command(*line).folder == run
         and json.loads((run / "metrics.json").read_text()) == measured
     )
     assert len(parts) == 2

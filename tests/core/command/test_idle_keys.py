@@ -42,25 +42,29 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(home):
         )
 
 
-def test_sizes_that_differ_from_those_of_the_prior_are_refused(go, small, world, prior):
+def test_sizes_that_differ_from_those_of_the_prior_are_refused(
+    run_command, align_overrides, world, prior
+):
     with pytest.raises(RecipeError, match=r"dim.*32") as caught:
-        go("train-align", *small, f"prior={prior}", "dim=32")
+        run_command("train-align", *align_overrides, f"prior={prior}", "dim=32")
     assert caught.value.hint == "leave dim out"
 
 
 def test_a_key_that_does_nothing_with_these_recordings_is_said(
-    go, small, world, tmp_path, capsys
+    run_command, align_overrides, world, tmp_path, capsys
 ):
     more = ("subjects=1", "train.epochs=1", "signal.normalise=channel")
-    go("train-align", *small, f"paths.runs={tmp_path}", *more)
+    run_command("train-align", *align_overrides, f"paths.runs={tmp_path}", *more)
     assert (
         "signal.scale=0.2 has no effect with signal.normalise=channel"
         in capsys.readouterr().err
     )
 
 
-def test_a_check_says_which_part_of_the_recordings_is_not_there(small, world):
+def test_a_check_says_which_part_of_the_recordings_is_not_there(align_overrides, world):
     sweep = "sweep={signal.window_ms: [[0, 500], [0, 5000]]}"
-    what = train_align.Recipe.resolve("train-align", None, {}, [*small, sweep])
+    what = train_align.Recipe.resolve(
+        "train-align", None, {}, [*align_overrides, sweep]
+    )
     (told,) = describe_missing(list_inputs(train_align, what))
     assert told.startswith("the window [0.0, 5000.0] ms reaches beyond")

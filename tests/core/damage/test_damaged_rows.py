@@ -30,7 +30,7 @@ SIGNALS = (
 
 @pytest.fixture
 def own(
-    world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Path, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """A copy of the world with its first subject and its run, to damage."""
     shutil.copytree(world / "embeddings", tmp_path / "embeddings")
@@ -84,14 +84,16 @@ def signals_of(home: Path) -> Path:
     return build_store_path(home / "signals", DATASET, "default", 1)
 
 
-def test_training_refuses_targets(own, go, small, monkeypatch):
+def test_training_refuses_targets(own, run_command, align_overrides, monkeypatch):
     path = store_of(own, "train")
     rows = zero(path, "embedding")
     # so that they are gathered from the file
     monkeypatch.setattr(targets, "count_free_bytes", lambda device: 0)
 
     refused(
-        lambda: go("train-align", *small, "subjects=1", "train.epochs=1"),
+        lambda: run_command(
+            "train-align", *align_overrides, "subjects=1", "train.epochs=1"
+        ),
         path,
         "embedding",
         rows,
@@ -99,19 +101,38 @@ def test_training_refuses_targets(own, go, small, monkeypatch):
     )
 
 
-def test_training_and_retrieval_refuse_signals(own, go, small, trained, monkeypatch):
+def test_training_and_retrieval_refuse_signals(
+    own, run_command, align_overrides, trained_run, monkeypatch
+):
     # so that they are read from the file
     monkeypatch.setattr(training_data, "count_free_bytes", lambda device: 0)
     path = signals_of(own)
     rows = zero(path, "train/signal")
-    settings = (*small, "subjects=1", "train.epochs=1", "signal.repetitions=single")
-    refused(lambda: go("train-align", *settings), path, "train/signal", rows, SIGNALS)
+    settings = (
+        *align_overrides,
+        "subjects=1",
+        "train.epochs=1",
+        "signal.repetitions=single",
+    )
+    refused(
+        lambda: run_command("train-align", *settings),
+        path,
+        "train/signal",
+        rows,
+        SIGNALS,
+    )
 
     rows = zero(path, "test/signal")
     words = (
-        f"run={trained}",
+        f"run={trained_run}",
         "subjects=1",
         "sheet_rows=0",
         f"paths.runs={own / 'runs'}",
     )
-    refused(lambda: go("eval-retrieval", *words), path, "test/signal", rows, SIGNALS)
+    refused(
+        lambda: run_command("eval-retrieval", *words),
+        path,
+        "test/signal",
+        rows,
+        SIGNALS,
+    )

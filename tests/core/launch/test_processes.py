@@ -47,7 +47,7 @@ def weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.nightly
 def test_processes_share_pictures_and_report_errors_in_one_line(
-    brainhive, home, pictures, go
+    brainhive, home, pictures, run_command
 ):
     # of 12, so that the second process meets it
     last = sorted(pictures.rglob("*.png"))[-1]
@@ -71,17 +71,17 @@ def test_processes_share_pictures_and_report_errors_in_one_line(
     )
     assert lines[1].startswith("  try: ")
     assert TargetWriter(path).pending_rows.tolist() == [11]  # no other picture was lost
-    go("embed", *settings, "skip_bad=true")
+    run_command("embed", *settings, "skip_bad=true")
     two = np.array(TargetStore.open(path).embedding)
-    go("embed", *settings, "skip_bad=true", again=True)
+    run_command("embed", *settings, "skip_bad=true", again=True)
     assert np.array_equal(two, TargetStore.open(path).embedding)
 
 
 @pytest.mark.nightly
-def test_cells_are_shared_whole(world, small, tmp_path, go):
-    one = go("train-align", *small)
+def test_cells_are_shared_whole(world, align_overrides, tmp_path, run_command):
+    one = run_command("train-align", *align_overrides)
 
-    in_two(_run, "train-align", *small, f"paths.runs={tmp_path}")
+    in_two(_run, "train-align", *align_overrides, f"paths.runs={tmp_path}")
 
     two = made_by(tmp_path, "train-align")
     for cell in ("sub-01_seed-1", "sub-02_seed-1"):
@@ -98,15 +98,17 @@ def test_cells_are_shared_whole(world, small, tmp_path, go):
 
 
 @pytest.mark.nightly
-def test_one_cell_is_trained_in_parallel_as_by_one_process(world, small, tmp_path, go):
+def test_one_cell_is_trained_in_parallel_as_by_one_process(
+    world, align_overrides, tmp_path, run_command
+):
     settings = (
-        *small,
+        *align_overrides,
         *NOTHING_DRAWN,
         "subjects=1",
         "train.batch_size=129",
         "train.epochs=3",
     )
-    one = go("train-align", *settings, f"paths.runs={tmp_path / 'one'}")
+    one = run_command("train-align", *settings, f"paths.runs={tmp_path / 'one'}")
 
     in_two(_run, "train-align", *settings, f"paths.runs={tmp_path / 'two'}")
 
@@ -140,13 +142,13 @@ class Config(brain_mlp.Config):
 
 @pytest.mark.nightly
 def test_the_killed_process_is_reported_as_the_cause(
-    brainhive, world, small, tmp_path, runs
+    brainhive, world, align_overrides, tmp_path, runs
 ):
     (tmp_path / "killed").mkdir()
     (tmp_path / "killed/net.py").write_text(KILLED)
     ended = brainhive(
         "train-align",
-        *small,
+        *align_overrides,
         runs,
         "subjects=1",
         "backbone.kind=killed.net",
@@ -163,12 +165,12 @@ def test_the_killed_process_is_reported_as_the_cause(
 
 @pytest.mark.nightly
 def test_reconstruct_draws_each_picture_once_and_the_same(
-    aligned, tmp_path, go, generator, prior
+    prior_align_run, tmp_path, run_command, generator, prior
 ):
     settings = (
         f"prior={prior}",
         f"generator={{kind: sdxl, source: {generator}}}",
-        f"align_run={aligned}",
+        f"align_run={prior_align_run}",
         "sources=brain,nearest",
         "items=3",
         "repeats=1",
@@ -176,7 +178,7 @@ def test_reconstruct_draws_each_picture_once_and_the_same(
         "steps=2",
         "metrics=pixcorr,ssim",
     )
-    one = go("reconstruct", *settings, f"paths.runs={tmp_path / 'one'}")
+    one = run_command("reconstruct", *settings, f"paths.runs={tmp_path / 'one'}")
 
     in_two(_run, "reconstruct", *settings, f"paths.runs={tmp_path / 'two'}")
 

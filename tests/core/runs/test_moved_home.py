@@ -14,7 +14,11 @@ QUICK = ("subjects=1", "train.epochs=1")
 
 @pytest.fixture
 def moving(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small, generator: Path, prior: Path
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    align_overrides,
+    generator: Path,
+    prior: Path,
 ):
     """A home with a prior, a generator and pictures of its own; and its commands, run
     wherever it lies.
@@ -39,8 +43,8 @@ def moving(
             "sources=brain,nearest",
         )
         return {
-            "embed": (small[0], f"encoders=[{COLOURS!r}]"),
-            "train-align": (*small, *QUICK, f"prior={home}/models/prior"),
+            "embed": (align_overrides[0], f"encoders=[{COLOURS!r}]"),
+            "train-align": (*align_overrides, *QUICK, f"prior={home}/models/prior"),
             "eval-retrieval": ("sheet_rows=0",),
             "reconstruct": (f"prior={home}/models/prior", *drawing),
         }
@@ -48,15 +52,19 @@ def moving(
     return old, commands
 
 
-def test_a_moved_home_has_finished_what_it_had_finished(go, moving, tmp_path: Path):
+def test_a_moved_home_has_finished_what_it_had_finished(
+    run_command, moving, tmp_path: Path
+):
     old, commands = moving
     made = {
-        command: go(command, *given).folder for command, given in commands(old).items()
+        command: run_command(command, *given).folder
+        for command, given in commands(old).items()
     }
 
     new = old.rename(tmp_path / "new")
     again = {
-        command: go(command, *given).folder for command, given in commands(new).items()
+        command: run_command(command, *given).folder
+        for command, given in commands(new).items()
     }
 
     for command, folder in made.items():

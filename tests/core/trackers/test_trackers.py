@@ -15,13 +15,15 @@ ABSENT = [
 ]
 
 
-def test_tensorboard_gets_the_log_a_run_for_each_cell(go, small, world, tmp_path):
+def test_tensorboard_gets_the_log_a_run_for_each_cell(
+    run_command, align_overrides, world, tmp_path
+):
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
     )
-    result = go(
+    result = run_command(
         "train-align",
-        *small,
+        *align_overrides,
         f"paths.runs={tmp_path}",
         "train.epochs=3",
         "run.trackers=tensorboard",
@@ -45,10 +47,15 @@ def test_tensorboard_gets_the_log_a_run_for_each_cell(go, small, world, tmp_path
 
 @pytest.mark.skipif(not ABSENT, reason="all trackers are installed")
 def test_a_tracker_that_is_not_installed_is_reported_first(
-    go, small, world, tmp_path: Path
+    run_command, align_overrides, world, tmp_path: Path
 ):
     with pytest.raises(MissingExtra) as caught:
-        go("train-align", *small, f"paths.runs={tmp_path}", f"run.trackers={ABSENT[0]}")
+        run_command(
+            "train-align",
+            *align_overrides,
+            f"paths.runs={tmp_path}",
+            f"run.trackers={ABSENT[0]}",
+        )
     assert (
         ABSENT[0] in caught.value.message
         and caught.value.hint == f"pip install {ABSENT[0]}"

@@ -12,7 +12,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets.categories import Config
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.training.alignment.recipe import Recipe
-from tests.worlds.command_fixtures import Go, at_home
+from tests.worlds.command_fixtures import RunCommand, at_home
 
 SHADES = {"bright": (250, 200), "dark": (20, 40, 60)}
 """Grey levels of the exemplars of each category."""
@@ -29,8 +29,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home
 
 
-def test_a_label_is_embedded_without_any_picture(home: Path, go: Go) -> None:
-    go("embed", "dataset={kind: categories, names: [face, house, shoe]}")
+def test_a_label_is_embedded_without_any_picture(
+    home: Path, run_command: RunCommand
+) -> None:
+    run_command("embed", "dataset={kind: categories, names: [face, house, shoe]}")
 
     (file,) = (home / "embeddings/categories/train").glob("concepts-*.h5")
     store = TargetStore.open(file)
@@ -38,12 +40,14 @@ def test_a_label_is_embedded_without_any_picture(home: Path, go: Go) -> None:
     assert list(store.image_ids) == ["face", "house", "shoe"]
 
 
-def test_exemplars_are_averaged_each_once(home: Path, go: Go) -> None:
+def test_exemplars_are_averaged_each_once(home: Path, run_command: RunCommand) -> None:
     dataset = (
         f"dataset={{kind: categories, name: shades, root: {home / 'exemplars'}, "
         "target: exemplars}"
     )
-    go("embed", dataset, "encoders=[demo-clip, {kind: demo-clip, views: average}]")
+    run_command(
+        "embed", dataset, "encoders=[demo-clip, {kind: demo-clip, views: average}]"
+    )
 
     stores = home / "embeddings/shades/train"
     averages, views = (

@@ -326,7 +326,7 @@ def test_meg_becomes_a_fif_when_it_is_closed(tmp_path):
     assert np.rint(raw.annotations.onset * 1000).tolist() == [700, 900]
 
 
-def test_blocks_become_runs_and_no_trial_crosses_a_gap(pictures, go):
+def test_blocks_become_runs_and_no_trial_crosses_a_gap(pictures, run_command):
     root, length = pictures / "session", 2 * round(PAUSE_S * RATE_HZ)
     # names that files cannot hold
     strange = ("[Comment]", "a\nb", "a b", "a_b", "e,\\1", "n/a")
@@ -343,7 +343,7 @@ def test_blocks_become_runs_and_no_trial_crosses_a_gap(pictures, go):
     assert len([*root.rglob("*.vhdr")]) == 3
     assert read(root).ch_names == ["_Comment_", "a_b-0", "a b", "a_b-1", "e,_1", "_"]
 
-    table = go(
+    table = run_command(
         "prepare", "preparation.kind=recording", f"preparation.root={root}", *STEPS
     ).tables[0]
 

@@ -231,7 +231,7 @@ def test_another_number_of_lines_than_of_betas_is_refused(folder: Path) -> None:
 
 
 def test_blank_rows_and_unknown_pictures_are_counted_and_listed(
-    folder: Path, go, recorded
+    folder: Path, run_command, recorded
 ) -> None:
     names = [*NAMES, "", "NaN", "train/cat/none.png", "train/cat/none.png", NAMES[0]]
     save_mask(folder)
@@ -244,7 +244,7 @@ def test_blank_rows_and_unknown_pictures_are_counted_and_listed(
     assert "session 1" in absent and "2 trials" in absent
     assert "image-folder" in absent
     assert unmatched.endswith(" 1: train/cat/none.png")
-    result = go("prepare", "preparation.kind=betas")
+    result = run_command("prepare", "preparation.kind=betas")
     assert result.tables[0].rows[0][:5] == (1, "train", 6, "1 to 2", 7)
     assert "2 blank" in result.tables[0].rows[0][5]
     recorded(digits=5, **numbers_of_stores(folder.parents[1]))

@@ -440,13 +440,15 @@ def test_missing_files_are_named_with_a_hint(data, home):
 
 
 @pytest.mark.nightly
-def test_an_interrupted_command_writes_the_same_bytes(data, home, go, monkeypatch):
+def test_an_interrupted_command_writes_the_same_bytes(
+    data, home, run_command, monkeypatch
+):
     overrides = (
         "preparation.kind=bold",
         "preparation.estimator=hrf",
         "preparation.stimuli.test_list=test.txt",
     )
-    go("prepare", *overrides)
+    run_command("prepare", *overrides)
     read, sessions = Bold.read_betas, []
 
     def interrupt(self, subject, session):
@@ -456,11 +458,11 @@ def test_an_interrupted_command_writes_the_same_bytes(data, home, go, monkeypatc
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Bold, "read_betas", interrupt)
-        go("prepare", *overrides, "name=again")
+        run_command("prepare", *overrides, "name=again")
     monkeypatch.setattr(
         Bold, "read_betas", lambda *which: (sessions.append(which[1:]), read(*which))[1]
     )
-    go("prepare", *overrides, "name=again")
+    run_command("prepare", *overrides, "name=again")
     assert (1, 1) not in sessions and (1, 2) in sessions
     folder = home / "signals/image-folder"
     for name in ("sub-01.h5", "sub-02.h5"):

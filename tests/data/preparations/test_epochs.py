@@ -131,11 +131,11 @@ def test_an_unknown_order_of_trials_is_not_stored(folder, in_order) -> None:
         assert sorted(numbers) == [*range(len(SHOWN.pictures))]
 
 
-def test_a_store_of_epochs_equals_that_of_prepare(folder, go) -> None:
+def test_a_store_of_epochs_equals_that_of_prepare(folder, run_command) -> None:
     record().save(folder / "sub-01_ses-01.fif", verbose="ERROR")
     steps = [f"preparation.{key}=[{low},{high}]" for key, (low, high) in STEPS.items()]
     plain = ["preparation.whiten=no", "preparation.rate_hz=500", "name=raw"]
-    go("prepare", "preparation.kind=recording", *steps, *plain)
+    run_command("prepare", "preparation.kind=recording", *steps, *plain)
     kept = cut(record(), baseline=(None, 0)).crop(0, 0.998)
     stored = api.store_trials(kept, name="cut", whitened=False, averaged=False)
 
@@ -151,8 +151,8 @@ def test_a_store_of_epochs_equals_that_of_prepare(folder, go) -> None:
 
     # prepare does not replace it unnoticed, and check describes it
     with pytest.raises(BrainhiveError, match=r"\bkind\b"):
-        go("prepare", "preparation.kind=recording", *steps, "name=cut")
-    assert go("check", "stores=signals/image-folder/cut").exit_code == 0
+        run_command("prepare", "preparation.kind=recording", *steps, "name=cut")
+    assert run_command("check", "stores=signals/image-folder/cut").exit_code == 0
 
 
 def test_trials_that_were_dropped_or_lack_a_picture_are_left_out(

@@ -73,13 +73,13 @@ def assert_refused(
 
 
 def test_betas_lie_at_their_pictures_and_splits(
-    home: Path, root: Path, go: Callable, recorded
+    home: Path, root: Path, run_command: Callable, recorded
 ) -> None:
     shown = {**list_shown("NSD", 5, 3), "": [("NSD-copy.png", 1)]}
     shown["test"] = [(shown["test"][0][0], 12), *shown["test"][1:]]
     betas = write_record(root, "sub-01_NSD", shown)
 
-    go("prepare", "preparation=mosaic")
+    run_command("prepare", "preparation=mosaic")
 
     store = open_store(home, "sub-01_NSD")
     rows = find_rows("L_V1", "R_V1", "L_PH")
@@ -105,13 +105,15 @@ def test_betas_lie_at_their_pictures_and_splits(
 
 
 def test_regions_select_their_grayordinates_and_vertices(
-    home: Path, root: Path, go: Callable
+    home: Path, root: Path, run_command: Callable
 ) -> None:
     betas = write_record(root, "sub-01_NSD", list_shown("NSD", 3, 2))
 
-    go("prepare", "preparation=mosaic", "preparation.regions=L_V1,MT", "name=parcels")
-    go("prepare", "preparation=mosaic", "preparation.regions=*", "name=named")
-    go("prepare", "preparation=mosaic", "preparation.regions=null", "name=all")
+    run_command(
+        "prepare", "preparation=mosaic", "preparation.regions=L_V1,MT", "name=parcels"
+    )
+    run_command("prepare", "preparation=mosaic", "preparation.regions=*", "name=named")
+    run_command("prepare", "preparation=mosaic", "preparation.regions=null", "name=all")
 
     folder = home / "signals/mosaic"
     number = RECORDS["sub-01_NSD"]
@@ -139,7 +141,7 @@ def test_regions_select_their_grayordinates_and_vertices(
 
 
 def test_values_that_are_not_finite_become_zero(
-    home: Path, root: Path, go: Callable, recorded
+    home: Path, root: Path, run_command: Callable, recorded
 ) -> None:
     for name in ("sub-01_NSD", "sub-02_NSD"):
         write_record(root, name, list_shown("NSD", 4, 2))
@@ -148,7 +150,7 @@ def test_values_that_are_not_finite_become_zero(
         trial = next(name for name in file["betas"] if "phase-train" in name)
         file["betas"][trial][gap] = np.nan
 
-    go("prepare", "preparation=mosaic", V1)
+    run_command("prepare", "preparation=mosaic", V1)
 
     whole, gapped = (
         np.asarray(open_store(home, name)["train"].signal)[:, 0, :, 0]
@@ -161,7 +163,7 @@ def test_values_that_are_not_finite_become_zero(
 
 
 def test_records_have_numbers_and_can_be_selected_by_name(
-    home: Path, root: Path, go: Callable, recorded
+    home: Path, root: Path, run_command: Callable, recorded
 ) -> None:
     assert list(RECORDS.values()) == list(range(1, 94))
     for name, number in {
@@ -176,7 +178,7 @@ def test_records_have_numbers_and_can_be_selected_by_name(
     path = root / "NaturalObjectDataset/sub-03_NOD.hdf5"
     path.rename(path.with_name("sub-03_NOD_crc32-1a2b3c4d.hdf5"))
 
-    go("prepare", "preparation=mosaic", V1, "subjects=sub-01_NSD,sub-03_NOD")
+    run_command("prepare", "preparation=mosaic", V1, "subjects=sub-01_NSD,sub-03_NOD")
 
     assert {path.name for path in home.glob("signals/mosaic/default/*.h5")} == {
         "sub-83.h5",
@@ -187,12 +189,12 @@ def test_records_have_numbers_and_can_be_selected_by_name(
 
 
 def test_films_have_betas_and_no_pictures(
-    home: Path, root: Path, go: Callable, recorded
+    home: Path, root: Path, run_command: Callable, recorded
 ) -> None:
     shown = {"train": [("run.mp4", 1), ("jump.mp4", 1)], "test": [("sit.mp4", 1)]}
     write_record(root, "sub-30_HAD", shown)
 
-    go("prepare", "preparation=mosaic", V1)
+    run_command("prepare", "preparation=mosaic", V1)
 
     assert set(open_store(home, "sub-30_HAD")["train"].image_ids) == {"run", "jump"}
     config = parts.resolve("datasets", {"kind": "mosaic", "studies": ["HAD", "NSD"]})
@@ -225,12 +227,12 @@ def test_pictures_of_studies_are_listed_and_absent_ones_named(
 
 
 def test_absent_and_wrong_records_and_parcels_are_named(
-    root: Path, go: Callable, monkeypatch: pytest.MonkeyPatch
+    root: Path, run_command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_record(root, "sub-01_NSD", list_shown("NSD", 3, 2))
 
     def prepare(*words: str) -> Callable[[], object]:
-        return lambda: go("prepare", "preparation=mosaic", *words)
+        return lambda: run_command("prepare", "preparation=mosaic", *words)
 
     assert_refused(prepare("subjects=sub-02_NSD"), "sub-02_NSD.hdf5", "fetch mosaic")
     assert_refused(prepare("subjects=94"), "subject 94", "1 to 93")
@@ -299,20 +301,20 @@ def test_a_person_is_decoded_by_their_other_study(
 
 
 def test_records_of_a_person_are_never_in_training_and_test(
-    home: Path, root: Path, go: Callable, code_allowed: None
+    home: Path, root: Path, run_command: Callable, code_allowed: None
 ) -> None:
     shown = {name: list_shown(name, 6, 3) for name in ("NSD", "NOD")}
     for name in ("sub-01_NSD", "sub-02_NSD", "sub-03_NOD"):
         write_record(root, name, shown[name[-3:]], RECORDS[name])
     write_pictures(root, *shown.values())
-    go("prepare", "preparation=mosaic", V1)
+    run_command("prepare", "preparation=mosaic", V1)
     both = "dataset={kind: mosaic, studies: [NSD, NOD]}"
-    go("embed", both, ENCODER)
+    run_command("embed", both, ENCODER)
     settings = ("backbone=shared-ridge", "seeds=0", "signal.normalise=null")
     settings = (*settings, "train.validation=0", ENCODER)
 
     def train(dataset: str, *words: str) -> str:
-        go("train-align", dataset, *settings, *words)
+        run_command("train-align", dataset, *settings, *words)
         paths = (home / "runs/train-align").glob("mosaic*")
         return str(max(paths, key=lambda path: path.stat().st_mtime_ns))
 

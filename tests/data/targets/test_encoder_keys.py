@@ -42,17 +42,29 @@ def test_a_key_without_an_encoder_is_named_in_the_error(prior):
     assert list_encoders(None, prior=str(prior), encoders=CUSTOM_ENCODER) == [ENCODER]
 
 
-def test_a_model_of_a_users_encoder_is_evaluated_in_its_run(go, small, world, tmp_path):
-    model = go("train-align", *small).folder / "cells" / "sub-01_seed-1" / "model"
-    test = (small[0], "subjects=1", "sheet_rows=0", f"paths.runs={tmp_path / 'runs'}")
+def test_a_model_of_a_users_encoder_is_evaluated_in_its_run(
+    run_command, align_overrides, world, tmp_path
+):
+    model = (
+        run_command("train-align", *align_overrides).folder
+        / "cells"
+        / "sub-01_seed-1"
+        / "model"
+    )
+    test = (
+        align_overrides[0],
+        "subjects=1",
+        "sheet_rows=0",
+        f"paths.runs={tmp_path / 'runs'}",
+    )
 
     assert (
-        go("eval-retrieval", f"run={model}", *test).metrics.facts.verdict
+        run_command("eval-retrieval", f"run={model}", *test).metrics.facts.verdict
         == "above chance"
     )
     elsewhere = shutil.copytree(model, tmp_path / "elsewhere")
     with pytest.raises(MissingData, match=ENCODER):
-        go("eval-retrieval", f"run={elsewhere}", *test)
+        run_command("eval-retrieval", f"run={elsewhere}", *test)
 
 
 def test_encoders_are_named_by_the_recipe_or_by_the_prior():

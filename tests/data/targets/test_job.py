@@ -11,13 +11,15 @@ from brainhive_cli.core.launch import READ_ONLY
 ENCODER = "python:brainhive_cli.models.encoders.python:example"
 
 
-def test_a_preview_writes_no_split(go: Callable[..., Result], pictures: Path) -> None:
+def test_a_preview_writes_no_split(
+    run_command: Callable[..., Result], pictures: Path
+) -> None:
     words: tuple[Any, ...] = (
         f"dataset={{kind: image-folder, root: {pictures}}}",
         f"encoders=['{ENCODER}']",
         "held_out={by: clusters, folds: 2}",
     )
-    split_file = go("embed", *words).files["split"]
+    split_file = run_command("embed", *words).files["split"]
     assert split_file.is_file()
     split_file.unlink()
 

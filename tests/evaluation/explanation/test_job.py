@@ -26,32 +26,38 @@ def resolve(run: Path, *keys: str) -> ExplanationRun:
     ],
 )
 def test_what_does_not_fit_a_run_is_refused_before_it(
-    go, trained: Path, tmp_path: Path, keys: tuple[str, ...], facts: tuple[str, ...]
+    run_command,
+    trained_run: Path,
+    tmp_path: Path,
+    keys: tuple[str, ...],
+    facts: tuple[str, ...],
 ) -> None:
     with pytest.raises(BrainhiveError) as caught:
-        resolve(trained, *keys).check()
+        resolve(trained_run, *keys).check()
     for fact in facts:
         assert fact in f"{caught.value.message} {caught.value.hint}"
     runs = f"paths.runs={tmp_path / 'none'}"
     with pytest.raises(BrainhiveError) as again:
-        go("explain", f"run={trained}", "draws=20", *keys, runs)
+        run_command("explain", f"run={trained_run}", "draws=20", *keys, runs)
     assert again.value.message == caught.value.message
     assert not [*(tmp_path / "none").rglob("recipe.yaml")]
 
 
-def test_windows_of_an_analysis_that_reads_none_are_not_asked(trained: Path) -> None:
-    resolve(trained, "analyses=levels").check()
+def test_windows_of_an_analysis_that_reads_none_are_not_asked(
+    trained_run: Path,
+) -> None:
+    resolve(trained_run, "analyses=levels").check()
     # of signals alone no head is compared
-    resolve(trained, "analyses=similarity").check()
+    resolve(trained_run, "analyses=similarity").check()
 
 
 def test_regions_that_nobody_shares_are_refused(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
+    trained_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = iter(["V1", "IT", "V1", "V1"])
     regions = property(lambda trials: {next(names): (0, 1), "empty": ()})
     monkeypatch.setattr(Trials, "regions", regions)
-    job = resolve(trained, "analyses=encoding")
+    job = resolve(trained_run, "analyses=encoding")
     # signals are opened and compared with voxels of the model before
     opened = job.align.check(["test"], compares=False)
     monkeypatch.setattr(type(job.align), "check", lambda *asked, **keys: opened)
@@ -73,7 +79,9 @@ def test_pictures_that_nobody_shares_are_refused() -> None:
 
 
 @pytest.mark.nightly
-def test_similarity_alone_needs_no_model(go, trained: Path, tmp_path: Path) -> None:
+def test_similarity_alone_needs_no_model(
+    run_command, trained_run: Path, tmp_path: Path
+) -> None:
     keys = ("draws=20", "analyses=similarity", f"paths.runs={tmp_path / 'own'}")
-    result = go("explain", f"run={trained}", *keys)
+    result = run_command("explain", f"run={trained_run}", *keys)
     assert any("similarity" in name for name in result.metrics.scopes)

@@ -23,28 +23,28 @@ def resolve(run: Path, *keys: str) -> LiveRun:
     ],
 )
 def test_what_does_not_fit_a_model_is_refused(
-    trained: Path, tmp_path: Path, keys: tuple[str, ...], facts: tuple[str, ...]
+    trained_run: Path, tmp_path: Path, keys: tuple[str, ...], facts: tuple[str, ...]
 ) -> None:
     (tmp_path / "events.csv").write_text("event,picture\n1,x.png\n")
     (tmp_path / "odd.csv").write_text("a,b\n1,2\n")
     with pytest.raises(BrainhiveError) as caught:
-        resolve(trained, *keys).check()
+        resolve(trained_run, *keys).check()
     for fact in facts:
         assert fact in f"{caught.value.message} {caught.value.hint}"
 
 
-def test_a_store_that_is_replayed_is_needed(trained: Path) -> None:
+def test_a_store_that_is_replayed_is_needed(trained_run: Path) -> None:
     for source, is_needed in (("mock", False), ("signals", True)):
-        job = resolve(trained, f"source={source}")
+        job = resolve(trained_run, f"source={source}")
         job.check()
         (signals,) = [one for one in job.inputs() if one.name.startswith("signals ")]
         assert signals.is_optional is not is_needed
 
 
 def test_trials_of_a_store_are_compared_with_the_model(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
+    trained_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = resolve(trained, "source=signals")
+    job = resolve(trained_run, "source=signals")
     job.check()
     spec = job.align.models[0].layout.spec
     monkeypatch.setitem(spec.__dict__, "unit", "fT")

@@ -33,11 +33,11 @@ WAIT_S = 20
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, go):
+def run(tmp_path_factory, run_command):
     """Folder of a model of a simulated person."""
     with at_home(tmp_path_factory.mktemp("loop")):
-        go("embed", DEMO, f"encoders=[{COLOURS!r}]")
-        yield go("train-align", DEMO, f"encoders=[{COLOURS!r}]", *QUICK).folder
+        run_command("embed", DEMO, f"encoders=[{COLOURS!r}]")
+        yield run_command("train-align", DEMO, f"encoders=[{COLOURS!r}]", *QUICK).folder
 
 
 def open_mock(run, *overrides):

@@ -19,8 +19,8 @@ from tests.worlds.reconstructions import align
 
 
 @pytest.mark.nightly
-def test_metrics_are_those_of_the_pictures_on_disk(reconstructed):
-    result = reconstructed
+def test_metrics_are_those_of_the_pictures_on_disk(reconstruct_result):
+    result = reconstruct_result
     by_id = {scene.image_id: draw_scene(scene) for scene in list_scenes("test")}
     files = sorted(
         (result.folder / "samples" / "sub-01_seed-1" / "sub-01").rglob("00.png")
@@ -75,11 +75,11 @@ def test_metrics_are_those_of_the_pictures_on_disk(reconstructed):
 
 
 def test_sheets_show_random_and_ranked_items_of_every_source(
-    reconstructed,
+    reconstruct_result,
 ):
-    sources, best, compared = artifacts.read(RunFolder(reconstructed.folder))
+    sources, best, compared = artifacts.read(RunFolder(reconstruct_result.folder))
 
-    image_ids = reconstructed.metrics.items["brain · sub-01_seed-1"]["image_ids"]
+    image_ids = reconstruct_result.metrics.items["brain · sub-01_seed-1"]["image_ids"]
     # sheet_rows
     random = [image_ids[row] for row in np.random.default_rng(0).permutation(3)[:2]]
     assert [row.query for row in sources.rows] == random
@@ -87,29 +87,31 @@ def test_sheets_show_random_and_ranked_items_of_every_source(
     assert list(best.columns) == ["seen", "made"]
     assert sources.section == best.section != DETAILS
     assert len(best.rows) == 2 and {row.query for row in best.rows} <= {*image_ids}
-    titles = [SOURCE_TITLES[source] for source in reconstructed.metrics.facts.sources]
+    titles = [
+        SOURCE_TITLES[source] for source in reconstruct_result.metrics.facts.sources
+    ]
     assert list(sources.columns) == ["seen", *titles] and all(
         tile.file for tile in sources.rows[0].tiles
     )
     assert compared.section == "Comparisons" and "PixCorr" in {
         row[0] for row in compared.rows
     }
-    assert "brainhive report" in reconstructed.hint
+    assert "brainhive report" in reconstruct_result.hint
 
 
 @pytest.mark.nightly
 def test_scored_pictures_keep_the_caveat_of_selection_on_test(
-    go, drawing, small, runs, prior, tmp_path
+    run_command, reconstruct_overrides, align_overrides, runs, prior, tmp_path
 ):
-    align(go, small, runs, f"prior={prior}", "train.selection=test")
+    align(run_command, align_overrides, runs, f"prior={prior}", "train.selection=test")
 
-    drawn = go("reconstruct", *drawing, "sheet_rows=2")
+    drawn = run_command("reconstruct", *reconstruct_overrides, "sheet_rows=2")
     # any pictures of these names
     for file in (drawn.folder / "samples").rglob("00.png"):
         truth = (tmp_path / "truth" / file.parent.name).with_suffix(".png")
         truth.parent.mkdir(exist_ok=True)
         Image.open(file).save(truth)
-    scored = go(
+    scored = run_command(
         "reconstruct",
         f"score={drawn.folder}/samples",
         f"truth={tmp_path}/truth",
@@ -134,11 +136,11 @@ def test_scored_pictures_keep_the_caveat_of_selection_on_test(
 
 @pytest.mark.nightly
 def test_cells_have_a_table_and_an_item_counts_once_over_seeds(
-    go, world, drawing, small, runs, prior
+    run_command, world, reconstruct_overrides, align_overrides, runs, prior
 ):
-    go(
+    run_command(
         "train-align",
-        *small,
+        *align_overrides,
         runs,
         f"prior={prior}",
         "subjects=1,2",
@@ -146,8 +148,8 @@ def test_cells_have_a_table_and_an_item_counts_once_over_seeds(
         "train.epochs=1",
     )
 
-    both = go("reconstruct", *drawing, "seeds=1,2")
-    one = go("reconstruct", *drawing, "seeds=2", "subjects=2")
+    both = run_command("reconstruct", *reconstruct_overrides, "seeds=1,2")
+    one = run_command("reconstruct", *reconstruct_overrides, "seeds=2", "subjects=2")
 
     assert both.tables[0].title == "Reconstruction of test pictures"
     assert both.tables[0].note.startswith("for these 3 pictures. 6 tested.")
@@ -167,4 +169,4 @@ def test_cells_have_a_table_and_an_item_counts_once_over_seeds(
     assert list(one.metrics.facts.cells) == [name] and len(one.tables) == 1
     assert one.metrics.items[name] == both.metrics.items[name]
     with pytest.raises(MissingData, match=r"\b3\b"):
-        go("reconstruct", *drawing, "subjects=3")
+        run_command("reconstruct", *reconstruct_overrides, "subjects=3")

@@ -14,10 +14,14 @@ from tests.worlds.reconstructions import pictures_of
 
 
 @pytest.mark.nightly
-def test_pictures_do_not_depend_on_the_batch_size(go, aligned, drawing):
+def test_pictures_do_not_depend_on_the_batch_size(
+    run_command, prior_align_run, reconstruct_overrides
+):
     one, five = (
         pictures_of(
-            go("reconstruct", *drawing, f"batch_size={size}", again=True).folder
+            run_command(
+                "reconstruct", *reconstruct_overrides, f"batch_size={size}", again=True
+            ).folder
         )
         for size in (1, 5)
     )
@@ -28,9 +32,9 @@ def test_pictures_do_not_depend_on_the_batch_size(go, aligned, drawing):
 
 
 def test_every_item_and_repeat_has_noise_of_its_own(
-    go, aligned, drawing, reconstructed
+    run_command, prior_align_run, reconstruct_overrides, reconstruct_result
 ):
-    found = pictures_of(reconstructed.folder)
+    found = pictures_of(reconstruct_result.folder)
     pictures = [
         picture for name, picture in found.items() if name.startswith("samples/sub-01")
     ]
@@ -38,7 +42,9 @@ def test_every_item_and_repeat_has_noise_of_its_own(
         assert all(
             np.abs(picture - other).max() > 10 for other in pictures[index + 1 :]
         )
-    others = pictures_of(go("reconstruct", *drawing, "seed=1").folder).values()
+    others = pictures_of(
+        run_command("reconstruct", *reconstruct_overrides, "seed=1").folder
+    ).values()
     assert all(
         np.abs(one - other).max() > 10
         for one, other in zip(pictures, others, strict=True)
@@ -46,14 +52,16 @@ def test_every_item_and_repeat_has_noise_of_its_own(
 
 
 @pytest.mark.nightly
-def test_a_resumed_reconstruct_generates_only_what_is_missing(go, aligned, drawing):
-    folder = go("reconstruct", *drawing).folder
+def test_a_resumed_reconstruct_generates_only_what_is_missing(
+    run_command, prior_align_run, reconstruct_overrides
+):
+    folder = run_command("reconstruct", *reconstruct_overrides).folder
     whole, files = pictures_of(folder), sorted((folder / "samples").rglob("*.png"))
     (folder / "metrics.json").unlink()
     files[2].unlink()
     inodes = {file: file.stat().st_ino for file in files if file.exists()}
 
-    again = go("reconstruct", *drawing).folder
+    again = run_command("reconstruct", *reconstruct_overrides).folder
 
     assert again == folder
     assert {file: file.stat().st_ino for file in inodes} == inodes
@@ -71,7 +79,7 @@ def refused(*argv: str) -> list[str]:
 
 @pytest.mark.nightly
 def test_out_of_memory_a_run_continues_with_smaller_batches(
-    go, aligned, drawing, monkeypatch
+    run_command, prior_align_run, reconstruct_overrides, monkeypatch
 ):
     from diffusers import UNet2DConditionModel
 
@@ -85,16 +93,20 @@ def test_out_of_memory_a_run_continues_with_smaller_batches(
 
     with monkeypatch.context() as patch:
         patch.setattr(UNet2DConditionModel, "forward", full)
-        lines = refused("reconstruct", *drawing, "batch_size=2")
+        lines = refused("reconstruct", *reconstruct_overrides, "batch_size=2")
     assert len(lines) == 2
     assert lines[0].endswith(": CUDA out of memory. Tried to allocate 2 GiB")
     for key in (" batch_size", "tiling=true", "offload=true", "metric_batch_size"):
         assert key in lines[1]
-    (run,) = (Path(drawing[0].removeprefix("paths.runs=")) / "reconstruct").iterdir()
+    (run,) = (
+        Path(reconstruct_overrides[0].removeprefix("paths.runs=")) / "reconstruct"
+    ).iterdir()
     kept = {file: file.stat().st_ino for file in run.rglob("*.png")}
     assert len(kept) == 4
 
-    assert go("reconstruct", *drawing, "batch_size=1").folder == run
+    assert (
+        run_command("reconstruct", *reconstruct_overrides, "batch_size=1").folder == run
+    )
     assert {file: file.stat().st_ino for file in kept} == kept and len(
         pictures_of(run)
     ) == 6

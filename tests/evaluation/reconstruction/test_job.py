@@ -33,13 +33,18 @@ def recipe(*keys: str) -> Recipe:
     ],
 )
 def test_what_does_not_fit_is_refused_before_it(
-    go, drawing, aligned, tmp_path: Path, keys: tuple[str, ...], facts: tuple[str, ...]
+    run_command,
+    reconstruct_overrides,
+    prior_align_run,
+    tmp_path: Path,
+    keys: tuple[str, ...],
+    facts: tuple[str, ...],
 ) -> None:
     given = {key.partition("=")[0] for key in keys}
-    kept = [key for key in drawing if key.partition("=")[0] not in given]
-    asked = (*kept, f"align_run={aligned}", *keys)
+    kept = [key for key in reconstruct_overrides if key.partition("=")[0] not in given]
+    asked = (*kept, f"align_run={prior_align_run}", *keys)
     with pytest.raises(BrainhiveError) as again:
-        go("reconstruct", *asked)
+        run_command("reconstruct", *asked)
     job = resolve_job(recipe(*asked))
     if keys != ("prompt=nice",):  # whose text encoders are inputs
         with pytest.raises(BrainhiveError) as caught:
@@ -50,8 +55,8 @@ def test_what_does_not_fit_is_refused_before_it(
     assert not [*(tmp_path / "runs/reconstruct").rglob("recipe.yaml")]
 
 
-def test_what_fits_is_not_refused(drawing, aligned) -> None:
-    job = resolve_job(recipe(*drawing, f"align_run={aligned}"))
+def test_what_fits_is_not_refused(reconstruct_overrides, prior_align_run) -> None:
+    job = resolve_job(recipe(*reconstruct_overrides, f"align_run={prior_align_run}"))
     job.check()
     job.check()  # the generator is made by its shapes once
 
@@ -74,10 +79,16 @@ def test_keys_that_no_run_can_have_are_refused(
 
 @pytest.mark.parametrize(("metrics", "is_fine"), [("pixcorr", True), ("ssim", False)])
 def test_runs_are_compared_by_a_metric_of_both(
-    drawing, aligned, monkeypatch: pytest.MonkeyPatch, metrics: str, is_fine: bool
+    reconstruct_overrides,
+    prior_align_run,
+    monkeypatch: pytest.MonkeyPatch,
+    metrics: str,
+    is_fine: bool,
 ) -> None:
-    kept = [key for key in drawing if not key.startswith("metrics=")]
-    job: Any = resolve_job(recipe(*kept, f"align_run={aligned}", f"metrics={metrics}"))
+    kept = [key for key in reconstruct_overrides if not key.startswith("metrics=")]
+    job: Any = resolve_job(
+        recipe(*kept, f"align_run={prior_align_run}", f"metrics={metrics}")
+    )
     facts = SimpleNamespace(sources=["brain"])
     measured = SimpleNamespace(facts=facts, scopes={"brain": {"pixcorr": 1}})
     other = SimpleNamespace(path="other", measurements=lambda: measured)
@@ -92,10 +103,14 @@ def test_runs_are_compared_by_a_metric_of_both(
 
 
 def test_a_run_of_another_command_is_not_compared(
-    drawing, aligned, trained_for_prior: Path
+    reconstruct_overrides, prior_align_run, shared_prior_align_run: Path
 ) -> None:
     # which lies in other runs than those of the home
-    asked = (*drawing, f"align_run={aligned}", f"against=[{trained_for_prior}]")
+    asked = (
+        *reconstruct_overrides,
+        f"align_run={prior_align_run}",
+        f"against=[{shared_prior_align_run}]",
+    )
     with pytest.raises(RecipeError) as caught:
         resolve_job(recipe(*asked)).check()
     assert "train-align" in caught.value.message

@@ -169,9 +169,9 @@ def test_mistaken_orders_are_a_reversal_and_shifts_by_one():
 
 @pytest.mark.parametrize(("asked", "is_fitted"), [("auto", False), ("ridge", True)])
 def test_a_long_ridge_is_fitted_only_on_request(
-    asked, is_fitted, trained, tmp_path, monkeypatch
+    asked, is_fitted, trained_run, tmp_path, monkeypatch
 ):
-    words = [f"run={trained}", f"baseline={asked}"]
+    words = [f"run={trained_run}", f"baseline={asked}"]
     job = Job.resolve(Recipe.resolve("eval-retrieval", None, {}, words))
     monkeypatch.setattr(baseline, "OPERATIONS_PER_S", 1.0)
 
@@ -186,9 +186,9 @@ def test_a_long_ridge_is_fitted_only_on_request(
 
 @pytest.mark.parametrize(("asked", "is_tried"), [("auto", False), ("ridge", True)])
 def test_orders_that_take_long_are_tried_only_on_request(
-    asked, is_tried, trained, monkeypatch
+    asked, is_tried, trained_run, monkeypatch
 ):
-    words = [f"run={trained}", f"baseline={asked}"]
+    words = [f"run={trained_run}", f"baseline={asked}"]
     job = Job.resolve(Recipe.resolve("eval-retrieval", None, {}, words))
     assert baseline._estimate_orders_s(job) < 1
     monkeypatch.setattr(baseline, "OPERATIONS_PER_S", 1.0)

@@ -32,10 +32,10 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_check_and_the_run_open_each_run_once(
-    go, world: Path, small, runs: str, opened: list[str]
+    run_command, world: Path, align_overrides, runs: str, opened: list[str]
 ):
     asked = [
-        f"run={go('train-align', *small).folder}",
+        f"run={run_command('train-align', *align_overrides).folder}",
         "sheet_rows=0",
         "ceiling_splits=0",
         "baseline=none",  # whose ridge is another run
@@ -46,7 +46,7 @@ def test_a_check_and_the_run_open_each_run_once(
     listed = list_inputs(eval_retrieval, recipe)
 
     assert listed and not describe_missing(listed) and len(opened) == 1
-    go("eval-retrieval", *asked)
+    run_command("eval-retrieval", *asked)
     assert len(opened) == 2
 
 
@@ -60,16 +60,21 @@ def test_a_check_and_the_run_open_each_run_once(
     ],
 )
 def test_what_does_not_fit_a_run_is_refused_before_it(
-    go, trained: Path, tmp_path: Path, keys: str, facts: tuple[str, ...]
+    run_command, trained_run: Path, tmp_path: Path, keys: str, facts: tuple[str, ...]
 ) -> None:
-    asked = (f"run={trained}", "sheet_rows=0", keys, f"paths.runs={tmp_path / 'none'}")
+    asked = (
+        f"run={trained_run}",
+        "sheet_rows=0",
+        keys,
+        f"paths.runs={tmp_path / 'none'}",
+    )
     job = RetrievalRun.resolve(Recipe.resolve("eval-retrieval", None, {}, asked))
     with pytest.raises(BrainhiveError) as caught:
         job.check()
     for fact in facts:
         assert fact in f"{caught.value.message} {caught.value.hint}"
     with pytest.raises(BrainhiveError) as again:
-        go("eval-retrieval", *asked)
+        run_command("eval-retrieval", *asked)
     assert again.value.message == caught.value.message
     assert not [*(tmp_path / "none").rglob("recipe.yaml")]
 
@@ -80,8 +85,8 @@ def test_a_split_is_searched_once() -> None:
     assert "test+test" in caught.value.message
 
 
-def test_a_run_of_other_people_is_not_compared(trained: Path) -> None:
-    asked = (f"run={trained}", "sheet_rows=0", f"against={trained}")
+def test_a_run_of_other_people_is_not_compared(trained_run: Path) -> None:
+    asked = (f"run={trained_run}", "sheet_rows=0", f"against={trained_run}")
     job = RetrievalRun.resolve(Recipe.resolve("eval-retrieval", None, {}, asked))
     job.check()
     (other,) = job.against
@@ -93,9 +98,9 @@ def test_a_run_of_other_people_is_not_compared(trained: Path) -> None:
 
 
 def test_a_run_among_other_pictures_is_not_compared(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
+    trained_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = (f"run={trained}", "sheet_rows=0", f"against={trained}")
+    asked = (f"run={trained_run}", "sheet_rows=0", f"against={trained_run}")
     job = RetrievalRun.resolve(Recipe.resolve("eval-retrieval", None, {}, asked))
     (other,) = job.against
     wide = other.recipe.model_copy(update={"only_shown": True})
@@ -107,11 +112,11 @@ def test_a_run_among_other_pictures_is_not_compared(
 
 @pytest.mark.nightly
 def test_a_sweep_is_compared_with_one_variant(
-    go, world: Path, small, runs: str, capsys
+    run_command, world: Path, align_overrides, runs: str, capsys
 ):
     rates = "sweep={train.lr: [1e-3, 2e-3, 4e-3]}"
-    sweep = go(
-        "train-align", *small, "train.epochs=1", "subjects=1", rates, runs
+    sweep = run_command(
+        "train-align", *align_overrides, "train.epochs=1", "subjects=1", rates, runs
     ).folder
     few = (f"run={sweep}", "subjects=1", "sheet_rows=0", "ceiling_splits=0", runs)
     measured = RunFolder(sweep).measurements()
@@ -122,7 +127,7 @@ def test_a_sweep_is_compared_with_one_variant(
     }
 
     def pairs(*words: str) -> list[list[str]]:
-        found = go("eval-retrieval", *few, *words).metrics.facts.comparisons
+        found = run_command("eval-retrieval", *few, *words).metrics.facts.comparisons
         assert {row.tests_of for row in found} == {f"1 metric × {len(found)} pairs"}
         return [[row.first, row.second] for row in found]
 
@@ -134,9 +139,9 @@ def test_a_sweep_is_compared_with_one_variant(
     said = capsys.readouterr().err
     assert said.count("found") == said.count("found finished runs, 3: ") == 1
     with pytest.raises(RecipeError, match="lr=5") as caught:
-        go("eval-retrieval", *few, "compare=lr=5")
+        run_command("eval-retrieval", *few, "compare=lr=5")
     assert caught.value.hint == "lr=1e-3, lr=2e-3, lr=4e-3"
     for alone in (f"{sweep}:lr=1e-3", f"{sweep}:lr=1e-3,{sweep}:lr=2e-3"):
         with pytest.raises(RecipeError, match="no variant of") as caught:
-            go("eval-retrieval", f"run={alone}", "compare=lr=1e-3", runs)
+            run_command("eval-retrieval", f"run={alone}", "compare=lr=1e-3", runs)
         assert caught.value.hint == "leave compare out: it is of a sweep"

@@ -185,23 +185,25 @@ def test_different_signals_and_trainings_are_listed():
     assert listed == [["0", "100", "0", "200"], ["1", "2"]]
 
 
-def test_comparing_sources_and_runs_generates_no_pictures(go, aligned, drawing):
+def test_comparing_sources_and_runs_generates_no_pictures(
+    run_command, prior_align_run, reconstruct_overrides
+):
     asked = (
-        *drawing,
+        *reconstruct_overrides,
         "sources=brain,shuffled,nearest",
         "sheet_rows=1",
         "items=6",
         "repeats=1",
     )
     plain, applied = (
-        go("reconstruct", *asked),
-        go("reconstruct", *asked, "adapter=apply"),
+        run_command("reconstruct", *asked),
+        run_command("reconstruct", *asked, "adapter=apply"),
     )
     inodes = {
         file: file.stat().st_ino for file in plain.folder.rglob("samples/**/*.png")
     }
 
-    result = go("reconstruct", *asked, f"against={applied.folder.name}")
+    result = run_command("reconstruct", *asked, f"against={applied.folder.name}")
 
     assert result.folder == plain.folder
     assert {
@@ -211,7 +213,7 @@ def test_comparing_sources_and_runs_generates_no_pictures(go, aligned, drawing):
     assert list(compared) == ["shuffled", "nearest"]
     # before anything is drawn
     with pytest.raises(MissingData, match="absent"):
-        go("reconstruct", *asked, "against=absent")
+        run_command("reconstruct", *asked, "against=absent")
     against = json.loads((plain.folder / "metrics.json").read_text())["facts"][
         "against"
     ]
@@ -240,5 +242,7 @@ def test_comparing_sources_and_runs_generates_no_pictures(go, aligned, drawing):
         if each.kind == "table"
     ]
     assert sum("this run" in title for title in shown) == 1
-    kept = go("reconstruct", *asked).metrics.facts.against  # until others are named
+    kept = run_command(
+        "reconstruct", *asked
+    ).metrics.facts.against  # until others are named
     assert [row.model_dump() for row in kept] == against

@@ -23,7 +23,7 @@ from brainhive_cli.reports.sentences import (
 )
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.set_ups import describe_recipe
-from tests.worlds.command_fixtures import COLOURS, DEMO, SMALL, Go, at_home
+from tests.worlds.command_fixtures import COLOURS, DEMO, SMALL, RunCommand, at_home
 
 SHORT_TRAINING = (*SMALL, "train.epochs=2", "subjects=1")
 CITATIONS = re.compile(r" \((?:[^()]+ \d{4}(?:; )?)+\)")
@@ -38,20 +38,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def runs(home: Path, go: Go) -> dict[str, list[Path]]:
+def runs(home: Path, run_command: RunCommand) -> dict[str, list[Path]]:
     """Train and test an LDA on recorded fMRI, and a network on simulated EEG."""
-    go("demo", "real=true")
+    run_command("demo", "real=true")
     found = {
         "lda": [
             next(home.glob(f"runs/{command}/*"))
             for command in ("train-align", "eval-retrieval")
         ]
     }
-    go("embed", DEMO, f"encoders=[{COLOURS!r}]")
-    trained = go("train-align", *SHORT_TRAINING).folder
+    run_command("embed", DEMO, f"encoders=[{COLOURS!r}]")
+    trained = run_command("train-align", *SHORT_TRAINING).folder
     found["brain-mlp"] = [
         trained,
-        go("eval-retrieval", f"run={trained}", "sheet_rows=0").folder,
+        run_command("eval-retrieval", f"run={trained}", "sheet_rows=0").folder,
     ]
     return found
 

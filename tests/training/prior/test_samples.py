@@ -19,8 +19,12 @@ EXAMPLE = "similarity_brainhive_cli-models-encoders-python-example"
 
 
 @pytest.mark.nightly
-def test_samples_are_drawn_every_few_steps_of_the_same_pictures(settings, go):
-    result = go("train-prior", *settings, "sample_every=2", "train.lr=1e-2")
+def test_samples_are_drawn_every_few_steps_of_the_same_pictures(
+    prior_overrides, run_command
+):
+    result = run_command(
+        "train-prior", *prior_overrides, "sample_every=2", "train.lr=1e-2"
+    )
 
     samples = result.folder / "samples"
     assert sorted(path.name for path in samples.iterdir()) == [
@@ -54,9 +58,11 @@ def test_samples_are_drawn_every_few_steps_of_the_same_pictures(settings, go):
 
 
 @pytest.mark.nightly
-def test_drawing_does_not_change_what_is_learned(settings, go):
+def test_drawing_does_not_change_what_is_learned(prior_overrides, run_command):
     runs = [
-        go("train-prior", *settings, f"sample_every={steps}", "train.steps=2").folder
+        run_command(
+            "train-prior", *prior_overrides, f"sample_every={steps}", "train.steps=2"
+        ).folder
         for steps in (1, 0)
     ]
 
@@ -66,11 +72,11 @@ def test_drawing_does_not_change_what_is_learned(settings, go):
 
 
 def test_missing_metrics_are_reported_before_the_first_step(
-    settings, go, capsys, image_networks_absent
+    prior_overrides, run_command, capsys, image_networks_absent
 ):
     more = ("similarity=[clip-l14]", "lpips=true", "fid_items=2", "train.steps=1")
 
-    result = go("train-prior", *settings, *more)
+    result = run_command("train-prior", *prior_overrides, *more)
 
     warnings = capsys.readouterr().err
     for name, cause in (
@@ -90,7 +96,9 @@ def test_missing_metrics_are_reported_before_the_first_step(
     assert result.metrics.overall["validation_loss"].n == 2
 
 
-def test_a_wrong_name_of_a_metric_is_refused_before_training(settings, go, home):
+def test_a_wrong_name_of_a_metric_is_refused_before_training(
+    prior_overrides, run_command, home
+):
     for override, told in (
         ("fid_features=incepton", "fid_features: no encoder called 'incepton'"),
         (
@@ -99,7 +107,7 @@ def test_a_wrong_name_of_a_metric_is_refused_before_training(settings, go, home)
         ),
     ):
         with pytest.raises(RecipeError, match=told):
-            go("train-prior", *settings, override)
+            run_command("train-prior", *prior_overrides, override)
     assert not list(home.rglob("log.jsonl"))
 
 
@@ -118,7 +126,9 @@ def _train(launch: Launch, overrides: tuple[str, ...]) -> None:
     train_prior.run(what, launch)
 
 
-def test_two_processes_draw_and_measure_as_one(settings, go, many, home, generator):
+def test_two_processes_draw_and_measure_as_one(
+    prior_overrides, run_command, many, home, generator
+):
     colours = "python:brainhive_cli.models.encoders.python:example"
     more = (
         f"dataset={{kind: image-folder, root: {many}}}",
@@ -133,8 +143,10 @@ def test_two_processes_draw_and_measure_as_one(settings, go, many, home, generat
         ),
     )
 
-    in_two(_train, (*settings, *more, "train.batch_size=2"))
-    one = go("train-prior", *settings, *more, "train.batch_size=4").metrics.overall
+    in_two(_train, (*prior_overrides, *more, "train.batch_size=2"))
+    one = run_command(
+        "train-prior", *prior_overrides, *more, "train.batch_size=4"
+    ).metrics.overall
 
     (two,) = (
         RunFolder(path.parent).measurements().overall

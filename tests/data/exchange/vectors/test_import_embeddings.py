@@ -24,7 +24,7 @@ Import = Callable[..., Result]
 
 
 @pytest.fixture
-def import_(go, things: Path) -> Import:
+def import_(run_command, things_home: Path) -> Import:
     """Import vectors of the small things-eeg (80 training and 12 test pictures)."""
 
     def run(
@@ -34,14 +34,14 @@ def import_(go, things: Path) -> Import:
         again: bool = False,
     ):
         named = f"sources=['{source}']", f"encoders={encoders}"
-        return go("import-embeddings", *named, *overrides, again=again)
+        return run_command("import-embeddings", *named, *overrides, again=again)
 
     return run
 
 
 @pytest.fixture
-def ids(things: Path) -> dict[str, list[str]]:
-    root = things / "data/things-eeg"
+def ids(things_home: Path) -> dict[str, list[str]]:
+    root = things_home / "data/things-eeg"
     found = {"train": root / "training_images", "test": root / "test_images"}
     return {
         split: [
@@ -53,9 +53,9 @@ def ids(things: Path) -> dict[str, list[str]]:
 
 
 @pytest.fixture
-def unique(things: Path, ids: dict[str, list[str]]) -> dict[str, list[str]]:
+def unique(things_home: Path, ids: dict[str, list[str]]) -> dict[str, list[str]]:
     """Give each picture a different file name, as THINGS does."""
-    root, renamed = things / "data/things-eeg", {}
+    root, renamed = things_home / "data/things-eeg", {}
     for split, of in ids.items():
         renamed[split] = []
         for image_id in of:
@@ -110,7 +110,7 @@ def cache(tmp_path: Path, unique: dict[str, list[str]]) -> Path:
 
 
 def test_all_encoders_of_a_command_read_each_picture_once(
-    import_, cache, things, monkeypatch
+    import_, cache, things_home, monkeypatch
 ):
     described = []
 
@@ -120,26 +120,26 @@ def test_all_encoders_of_a_command_read_each_picture_once(
 
     monkeypatch.setattr(exchanged_vectors, "describe_pixels", describe)
     import_(cache / "things_test_*.parquet", encoders="clip-b32,vae")
-    clip, vae = (open_store(things, "test", name) for name in ("clip-b32", "vae"))
+    clip, vae = (open_store(things_home, "test", name) for name in ("clip-b32", "vae"))
     assert len(described) == len(clip.image_ids) == 12
     assert clip.pixels.all(1).any() and np.array_equal(clip.pixels, vae.pixels)
 
 
 @pytest.mark.nightly
 def test_the_public_cache_is_imported_and_exported_unchanged(
-    go, import_, cache, things, unique, tmp_path
+    run_command, import_, cache, things_home, unique, tmp_path
 ):
     import_(cache / "things_test_*.parquet")  # a pattern chooses among files
     assert (
-        list_stored_files(things) == ["clip-b32.h5"]
-        and len(open_store(things, "test").done) == 12
+        list_stored_files(things_home) == ["clip-b32.h5"]
+        and len(open_store(things_home, "test").done) == 12
     )
 
     result = import_(cache, encoders="clip-b32,vae", again=True)
 
     for seed, encoder in enumerate(("clip-b32", "vae")):
         for split, of in unique.items():
-            found = open_store(things, split, encoder)
+            found = open_store(things_home, split, encoder)
             assert found.image_ids == of and found.done.all()
             np.testing.assert_array_equal(
                 found.embedding, vectors(len(of), seed, WIDTHS[encoder])
@@ -151,7 +151,7 @@ def test_the_public_cache_is_imported_and_exported_unchanged(
     )
     assert [row[-1] for row in result.tables[0].rows] == ["passed"] * 4
 
-    go("export-embeddings", f"to={tmp_path / 'out'}")
+    run_command("export-embeddings", f"to={tmp_path / 'out'}")
     read = pyarrow.parquet.read_table(
         tmp_path / "out" / f"things-eeg_test_{B32}-part-00000-of-00000.parquet"
     )
@@ -162,7 +162,7 @@ def test_the_public_cache_is_imported_and_exported_unchanged(
 
 
 def test_a_collapsed_cache_is_imported_with_a_warning(
-    import_, things, unique, tmp_path, capsys
+    import_, things_home, unique, tmp_path, capsys
 ):
     names = [stem(image_id) for of in unique.values() for image_id in of]
     write_parquet(
@@ -183,7 +183,7 @@ def test_a_collapsed_cache_is_imported_with_a_warning(
 
 
 def test_pictures_without_a_vector_are_refused_or_accepted(
-    go, import_, things, ids, tmp_path, capsys
+    run_command, import_, things_home, ids, tmp_path, capsys
 ):
     torch.save(
         {name: torch.ones(512) for name in [*ids["train"][5:], "elsewhere/x"]},
@@ -196,10 +196,10 @@ def test_pictures_without_a_vector_are_refused_or_accepted(
     for fact in (*facts, "elsewhere/x"):
         assert fact in caught.value.message
     assert "--skip-missing" in caught.value.hint
-    assert list_stored_files(things) == []
+    assert list_stored_files(things_home) == []
 
     import_(tmp_path / "some.pt", "skip_missing=true")
-    found = open_store(things)
+    found = open_store(things_home)
     assert (
         found.find_rows(ids["train"][4:6]).tolist() == [-1, 5]
         and found.attributes["skipped"] == 5
@@ -209,22 +209,22 @@ def test_pictures_without_a_vector_are_refused_or_accepted(
     ]
     assert "things-eeg" in warning and "1 of 76" in warning
 
-    exported = go("export-embeddings", f"to={tmp_path / 'out'}").tables[0].rows
+    exported = run_command("export-embeddings", f"to={tmp_path / 'out'}").tables[0].rows
     assert exported[0][1] == 75
 
 
 def test_the_same_import_is_found_again_and_another_is_refused(
-    import_, things, ids, tmp_path
+    import_, things_home, ids, tmp_path
 ):
     path = tmp_path / "vectors.pt"
     torch.save(
         dict(zip(ids["train"], torch.from_numpy(vectors(80)), strict=True)), path
     )
     first = import_(path)
-    inode = open_store(things).path.stat().st_ino
+    inode = open_store(things_home).path.stat().st_ino
     assert (
         import_(path).as_dict() == first.as_dict()
-        and open_store(things).path.stat().st_ino == inode
+        and open_store(things_home).path.stat().st_ino == inode
     )
 
     torch.save(
@@ -235,12 +235,14 @@ def test_the_same_import_is_found_again_and_another_is_refused(
         import_(path)
     assert "clip-b32.h5" in str(caught.value) and "--again" in caught.value.hint
     import_(path, again=True)
-    np.testing.assert_array_equal(open_store(things).embedding, vectors(80, seed=1))
+    np.testing.assert_array_equal(
+        open_store(things_home).embedding, vectors(80, seed=1)
+    )
 
 
 @pytest.mark.parametrize("ending", [".pt", ".npy"])
 def test_dictionaries_of_vectors_with_ids_are_imported(
-    import_, things, ids, tmp_path, ending
+    import_, things_home, ids, tmp_path, ending
 ):
     of, values, path = ids["train"], vectors(80), tmp_path / f"vectors{ending}"
     if ending == ".pt":
@@ -260,12 +262,12 @@ def test_dictionaries_of_vectors_with_ids_are_imported(
 
     import_(path)
 
-    np.testing.assert_array_equal(open_store(things).embedding, values)
-    assert list_stored_files(things) == ["clip-b32.h5"]
+    np.testing.assert_array_equal(open_store(things_home).embedding, values)
+    assert list_stored_files(things_home) == ["clip-b32.h5"]
 
 
 def test_thingsvision_s_output_folder_is_imported_also_in_parts(
-    import_, things, ids, tmp_path
+    import_, things_home, ids, tmp_path
 ):
     folder, values = tmp_path / "features", vectors(80)
     folder.mkdir()
@@ -275,7 +277,7 @@ def test_thingsvision_s_output_folder_is_imported_also_in_parts(
     for part, rows in enumerate(np.array_split(order, 11), start=1):
         np.save(folder / f"features_{part:02d}.npy", values[rows])
     import_(folder)
-    np.testing.assert_array_equal(open_store(things).embedding, values)
+    np.testing.assert_array_equal(open_store(things_home).embedding, values)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +285,7 @@ def test_thingsvision_s_output_folder_is_imported_also_in_parts(
     [("parquet", "clip-b32", (512,)), ("npy", "clip-b32:tokens", (4, 128))],
 )
 def test_an_export_comes_back_bit_by_bit(
-    go, import_, things, ids, tmp_path, form, encoder, shape
+    run_command, import_, things_home, ids, tmp_path, form, encoder, shape
 ):
     import_, opened = (
         partial(import_, encoders=encoder),
@@ -298,17 +300,19 @@ def test_an_export_comes_back_bit_by_bit(
     torch.save(content, tmp_path / "vectors.pt")
     import_(tmp_path / "vectors.pt")
 
-    result = go("export-embeddings", f"to={tmp_path / 'out'}", f"format={form}")
+    result = run_command(
+        "export-embeddings", f"to={tmp_path / 'out'}", f"format={form}"
+    )
     files = [Path(row[2]) for row in result.tables[0].rows]
     for split in ids:
-        opened(things, split).path.unlink()
+        opened(things_home, split).path.unlink()
     for file in (
         [tmp_path / "out"] if form == "parquet" else [file.parent for file in files]
     ):
         import_(file)
 
     for split, of in ids.items():
-        found = opened(things, split)
+        found = opened(things_home, split)
         np.testing.assert_array_equal(found.embedding, values[split])
         assert found.image_ids == of
     assert [file.suffix for file in files] == [f".{form}"] * 2 and not list(
@@ -316,7 +320,7 @@ def test_an_export_comes_back_bit_by_bit(
     )
 
 
-def test_files_that_are_no_vectors_are_refused(import_, things, ids, tmp_path):
+def test_files_that_are_no_vectors_are_refused(import_, things_home, ids, tmp_path):
     names = ids["train"]
     write_parquet(tmp_path / "cut.parquet", names, vectors(80))
     content = (tmp_path / "cut.parquet").read_bytes()
@@ -340,4 +344,4 @@ def test_files_that_are_no_vectors_are_refused(import_, things, ids, tmp_path):
     for name, fact in facts.items():
         with pytest.raises(BrainhiveError, match=fact):
             import_(tmp_path / name)
-    assert list_stored_files(things) == []
+    assert list_stored_files(things_home) == []

@@ -703,7 +703,7 @@ def test_imagery_is_read_by_public_tables_in_the_order_of_runs(home, recorded) -
 
 @pytest.mark.nightly
 def test_an_nsd_model_is_tested_on_seen_and_imagined_pictures(
-    home, imagery, go, code_allowed
+    home, imagery, run_command, code_allowed
 ) -> None:
     root = home / "data/nsd"
     with h5py.File(root / "nsd_stimuli.hdf5", "w") as file:
@@ -728,8 +728,8 @@ def test_an_nsd_model_is_tested_on_seen_and_imagined_pictures(
 
     nsd = "dataset={kind: nsd, subjects: [1]}"
     encoder = "encoders=['python:brainhive_cli.models.encoders.python:example']"
-    go("embed", nsd, encoder)
-    go("embed", "dataset=nsd-imagery", encoder)
+    run_command("embed", nsd, encoder)
+    run_command("embed", "dataset=nsd-imagery", encoder)
     settings = (
         "backbone.kind=voxel-ridge",
         "train.epochs=1",
@@ -737,10 +737,10 @@ def test_an_nsd_model_is_tested_on_seen_and_imagined_pictures(
         "subjects=1",
         "signal.normalise=null",
     )
-    go("train-align", nsd, encoder, *settings)
+    run_command("train-align", nsd, encoder, *settings)
     (run,) = (home / "runs/train-align").glob("nsd-1-*")
     for split in ("test", "imagery"):
-        result = go(
+        result = run_command(
             "eval-retrieval", f"run={run}", "dataset=nsd-imagery", f"gallery={split}"
         )
         names = [*"FGHKLSTUVWXZ"] if split == "test" else [*"HKLSTX"]

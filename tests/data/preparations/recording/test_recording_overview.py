@@ -123,17 +123,17 @@ def test_the_types_bads_and_positions_of_channels_are_shown(folder: Path) -> Non
 
 
 def test_an_override_makes_the_channels_of_subjects_equal(
-    folder: Path, go: Any, home: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, run_command: Any, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record(folder, 1, bads=("Pz",))
     record(folder, 2, bads=("O1",))
     record(folder, 3, bads=("O1",))
-    go("prepare", "preparation.kind=recording")
+    run_command("prepare", "preparation.kind=recording")
     text = " ".join(capsys.readouterr().err.split())
     assert "subject 1 lacks Pz" in text and "subject 2–3 lacks O1" in text
     override = "preparation.exclude=[O1,Pz]"
     assert f"try: '{override}'" in text
-    go("prepare", "preparation.kind=recording", override, "name=equal")
+    run_command("prepare", "preparation.kind=recording", override, "name=equal")
     assert "lacks" not in capsys.readouterr().err
     stores = sorted((home / "signals/image-folder/equal").glob("sub-*.h5"))
     names = {tuple(SignalStore.open(path)["train"].space.names) for path in stores}

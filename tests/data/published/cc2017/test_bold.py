@@ -21,8 +21,10 @@ def root(home: Path) -> Path:
     return cc2017_files.write(home / "data/cc2017", masks="none")
 
 
-def test_all_subjects_become_stores_of_voxels_without_regions(go, home, root, recorded):
-    go("prepare", "preparation.kind=cc2017")
+def test_all_subjects_become_stores_of_voxels_without_regions(
+    run_command, home, root, recorded
+):
+    run_command("prepare", "preparation.kind=cc2017")
 
     for subject, width in WIDTHS.items():
         store = SignalStore.open(home / f"signals/cc2017/default/sub-{subject:02d}.h5")
@@ -44,7 +46,7 @@ def test_all_subjects_become_stores_of_voxels_without_regions(go, home, root, re
     recorded(digits=5, **numbers_of_stores(home))
 
 
-def test_wrong_files_are_refused(root, go):
+def test_wrong_files_are_refused(root, run_command):
     path = root / "subj01_test_fmri.pt"
     sound = path.read_bytes()
     for content, facts in (
@@ -57,7 +59,7 @@ def test_wrong_files_are_refused(root, go):
         else:
             torch.save(content, path)
         with pytest.raises(BrainhiveError, match=facts) as caught:
-            go("prepare", "preparation.kind=cc2017", "subjects=1")
+            run_command("prepare", "preparation.kind=cc2017", "subjects=1")
         assert "\n" not in caught.value.message and caught.value.hint
 
 

@@ -48,8 +48,12 @@ def replace_signals(signals: Path, subject: int, **changes: object) -> Path:
     return path
 
 
-def test_a_subject_of_the_start_is_not_new_under_any_name(go, small, here, tmp_path):
-    joint = go("train-align", *small, THREE, *here, "mode=joint", "subjects=1,2").folder
+def test_a_subject_of_the_start_is_not_new_under_any_name(
+    run_command, align_overrides, here, tmp_path
+):
+    joint = run_command(
+        "train-align", *align_overrides, THREE, *here, "mode=joint", "subjects=1,2"
+    ).folder
     folder = build_model_path(joint, "all_seed-1")
     copied = tmp_path / "copied"
     copied.mkdir()
@@ -57,7 +61,7 @@ def test_a_subject_of_the_start_is_not_new_under_any_name(go, small, here, tmp_p
         shutil.copy(folder / name, copied / name)
     inter = (
         "train-align",
-        *small,
+        *align_overrides,
         THREE,
         *here,
         "mode=inter",
@@ -75,12 +79,16 @@ def test_a_subject_of_the_start_is_not_new_under_any_name(go, small, here, tmp_p
             BrainhiveError,
             match=r"sub-01_seed-1.* subject 1 of demo",
         ):
-            go(*inter, f"train.start_from={start}")
+            run_command(*inter, f"train.start_from={start}")
 
 
 @pytest.mark.nightly
-def test_a_start_may_know_other_subjects_but_not_the_tested_one(go, small, here):
-    alone = go("train-align", *small, THREE, *here, "mode=intra", "subjects=3").folder
+def test_a_start_may_know_other_subjects_but_not_the_tested_one(
+    run_command, align_overrides, here
+):
+    alone = run_command(
+        "train-align", *align_overrides, THREE, *here, "mode=intra", "subjects=3"
+    ).folder
     started = (
         "mode=inter",
         "subjects=1",
@@ -88,10 +96,10 @@ def test_a_start_may_know_other_subjects_but_not_the_tested_one(go, small, here)
         f"train.start_from={alone.name}",
     )
 
-    inter = go("train-align", *small, THREE, *here, *started).folder
+    inter = run_command("train-align", *align_overrides, THREE, *here, *started).folder
     evaluation = ("eval-retrieval", f"run={inter}", here[0], *QUICK)
 
-    assert go(*evaluation).metrics.caveats == [SIMULATED]
+    assert run_command(*evaluation).metrics.caveats == [SIMULATED]
     folder = build_model_path(inter, "sub-01_seed-1")
     model = aligners.load(folder)
     assert model.learned.people == {DATASET: (2, 3)}
@@ -106,27 +114,29 @@ def test_a_start_may_know_other_subjects_but_not_the_tested_one(go, small, here)
         BrainhiveError,
         match=rf"subject 1 of {DATASET}",
     ):
-        go(*evaluation, again=True)
+        run_command(*evaluation, again=True)
 
 
 @pytest.mark.nightly
-def test_copied_weights_keep_the_caveat_of_selection_on_test(go, small, here, tmp_path):
-    alone = ("train-align", *small, *here, "mode=joint", "subjects=1")
-    on_test = go(*alone, "train.selection=test", "train.validation=0").folder
+def test_copied_weights_keep_the_caveat_of_selection_on_test(
+    run_command, align_overrides, here, tmp_path
+):
+    alone = ("train-align", *align_overrides, *here, "mode=joint", "subjects=1")
+    on_test = run_command(*alone, "train.selection=test", "train.validation=0").folder
     folder, copied = build_model_path(on_test, "all_seed-1"), tmp_path / "copied"
     copied.mkdir()
     shutil.copy(folder / WEIGHTS, copied / "weights.safetensors")
     start = f"train.start_from={{backbone: {copied / 'weights.safetensors'}}}"
 
-    unknown = go(*alone, start).metrics
+    unknown = run_command(*alone, start).metrics
     shutil.copy(folder / ARRAYS_FILE, copied)
-    known = go(*alone, start, "seeds=2")
+    known = run_command(*alone, start, "seeds=2")
 
     assert UNKNOWN_HISTORY in unknown.caveats
     assert UNKNOWN_HISTORY not in known.metrics.caveats
     assert SELECTED_ON_TEST in known.metrics.caveats
     evaluation = ("eval-retrieval", f"run={known.folder}", here[0], "sheet_rows=0")
-    evaluated = go(*evaluation).metrics
+    evaluated = run_command(*evaluation).metrics
     for metric in evaluated.overall.values():
         assert SELECTED_ON_TEST in metric.caveats
     ceiling = evaluated.scopes["ceiling · all"]["top1"]
@@ -135,16 +145,23 @@ def test_copied_weights_keep_the_caveat_of_selection_on_test(go, small, here, tm
 
 @pytest.mark.nightly
 def test_other_signals_under_the_same_name_make_another_run(
-    go, small, here, own_signals, tmp_path
+    run_command, align_overrides, here, own_signals, tmp_path
 ):
-    training = ("train-align", *small, *here, own_signals, "mode=intra", "subjects=1")
-    first = go(*training)
+    training = (
+        "train-align",
+        *align_overrides,
+        *here,
+        own_signals,
+        "mode=intra",
+        "subjects=1",
+    )
+    first = run_command(*training)
     evaluation = ("eval-retrieval", f"run={first.folder}", here[0], own_signals, *QUICK)
-    tested = go(*evaluation)
+    tested = run_command(*evaluation)
     # the same signals, written again
     path = replace_signals(tmp_path / "signals", 1)
-    assert go(*training).folder == first.folder
-    assert go(*evaluation).folder == tested.folder
+    assert run_command(*training).folder == first.folder
+    assert run_command(*evaluation).folder == tested.folder
     identity = SignalStore.open(path).identity
     for file in (first.folder / "recipe.yaml", tested.folder / "recipe.yaml"):
         assert identity in file.read_text()
@@ -159,11 +176,11 @@ def test_other_signals_under_the_same_name_make_another_run(
     path.unlink()
     SignalStore.write(path, shifted)
 
-    changed = go(*evaluation)
+    changed = run_command(*evaluation)
     assert changed.folder != tested.folder and not tested.metrics.facts.warnings
     line, *_ = changed.metrics.facts.warnings
     assert line.startswith(f"signals {DATASET}/default/sub-01 has changed")
-    assert go(*training).folder != first.folder
+    assert run_command(*training).folder != first.folder
 
     for changes, difference in (
         ({"unit": "V"}, "unit V, not uV"),
@@ -173,4 +190,4 @@ def test_other_signals_under_the_same_name_make_another_run(
         with pytest.raises(
             BrainhiveError, match=rf"was made in another way .*: {difference}"
         ):
-            go(*evaluation)
+            run_command(*evaluation)

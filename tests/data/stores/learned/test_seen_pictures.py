@@ -90,13 +90,15 @@ def copy_into_test(root: Path, count: int) -> list[str]:
 
 
 @pytest.mark.nightly
-def test_copies_of_training_pictures_are_left_out_and_named(go, home, photos, capsys):
+def test_copies_of_training_pictures_are_left_out_and_named(
+    run_command, home, photos, capsys
+):
     copies = copy_into_test(photos, 2)
-    run = train(go, simulated(photos))
+    run = train(run_command, simulated(photos))
     capsys.readouterr()
 
     more = ("repetitions=[1,2]", "gallery=train+test", "subsets=3")
-    found = go("eval-retrieval", f"run={run}", *more, *QUICK).metrics
+    found = run_command("eval-retrieval", f"run={run}", *more, *QUICK).metrics
 
     assert found.facts.seen_in_training == SeenPictures(
         count=2, of=N_TEST, names=copies
@@ -115,7 +117,7 @@ def test_copies_of_training_pictures_are_left_out_and_named(go, home, photos, ca
     assert not set(items["image_ids"]) & set(copies)
 
     few = ("analyses=[encoding,similarity]", "draws=20")
-    explained = go("explain", f"align_run={run}", *few).metrics
+    explained = run_command("explain", f"align_run={run}", *few).metrics
     assert explained.facts.seen_in_training.names == copies
     assert {
         metric.n for metrics in explained.scopes.values() for metric in metrics.values()
@@ -123,26 +125,30 @@ def test_copies_of_training_pictures_are_left_out_and_named(go, home, photos, ca
 
 
 @pytest.mark.nightly
-def test_too_many_copies_are_refused_or_tested_with_a_caveat(go, home, photos):
+def test_too_many_copies_are_refused_or_tested_with_a_caveat(run_command, home, photos):
     copies = copy_into_test(photos, 3)
-    run = train(go, simulated(photos))
+    run = train(run_command, simulated(photos))
     elsewhere = paint(home / "elsewhere", N_CONCEPTS, PER_CONCEPT)
     for number, name in enumerate(open_split(elsewhere, "test").image_ids[:5]):
         seen = open_split(photos, "train").image_ids[number]
         shutil.copy(photos / f"{seen}.png", elsewhere / f"{name}.png")
     # not the same signals
     others = simulated(elsewhere, "others").replace("noise: 0.1", "noise: 0.2")
-    go("embed", others, COLOURS)
+    run_command("embed", others, COLOURS)
 
     with pytest.raises(
         BrainhiveError,
         match=f"on 3 of the {N_TEST} test pictures of photos .*same pixels",
     ):
-        go("eval-retrieval", f"run={run}", *QUICK)
+        run_command("eval-retrieval", f"run={run}", *QUICK)
     with pytest.raises(BrainhiveError, match="test pictures of others"):
-        go("eval-retrieval", f"run={run / 'cells/sub-01_seed-1/model'}", others, *QUICK)
+        run_command(
+            "eval-retrieval", f"run={run / 'cells/sub-01_seed-1/model'}", others, *QUICK
+        )
 
-    allowed = go("eval-retrieval", f"run={run}", "copies=allow", *QUICK).metrics
+    allowed = run_command(
+        "eval-retrieval", f"run={run}", "copies=allow", *QUICK
+    ).metrics
     assert allowed.overall["top1"].n == N_TEST
     assert allowed.facts.seen_in_training.count == 0
     assert all(SEEN_COPIES in metric.caveats for metric in allowed.overall.values())
@@ -150,14 +156,14 @@ def test_too_many_copies_are_refused_or_tested_with_a_caveat(go, home, photos):
     assert line.startswith("3 of") and all(copy in line for copy in copies)
 
 
-def train(go: Callable[..., Any], dataset: str) -> Path:
+def train(run_command: Callable[..., Any], dataset: str) -> Path:
     """Embed the pictures, train on them, and return the run."""
-    go("embed", dataset, COLOURS)
-    return Path(go("train-align", dataset, COLOURS, *SMALL).folder)
+    run_command("embed", dataset, COLOURS)
+    return Path(run_command("train-align", dataset, COLOURS, *SMALL).folder)
 
 
-def test_copies_of_pictures_that_validate_are_not_trained_on(go, home, photos):
-    go("embed", simulated(photos), COLOURS)
+def test_copies_of_pictures_that_validate_are_not_trained_on(run_command, home, photos):
+    run_command("embed", simulated(photos), COLOURS)
     store = TargetStore.open(home / f"embeddings/photos/train/{ENCODER}.h5")
     by_concept = choose_held_out(store.concepts, 0.5)
     assert store.pixels is not None and len(set(store.pixels[:, 0])) == len(by_concept)
@@ -193,11 +199,11 @@ def photograph_into_test(
 
 
 @pytest.mark.nightly
-def test_near_copies_are_left_out_if_both_pictures_are_here(go, home, photos):
+def test_near_copies_are_left_out_if_both_pictures_are_here(run_command, home, photos):
     name = photograph_into_test(photos, lambda picture: picture, ".jpg")
-    run = train(go, simulated(photos))
+    run = train(run_command, simulated(photos))
 
-    left_out = go("eval-retrieval", f"run={run}", *QUICK).metrics
+    left_out = run_command("eval-retrieval", f"run={run}", *QUICK).metrics
 
     assert left_out.facts.seen_in_training == SeenPictures(
         count=1, of=N_TEST, names=[name]
@@ -218,11 +224,11 @@ def test_near_copies_are_left_out_if_both_pictures_are_here(go, home, photos):
 
 
 @pytest.mark.nightly
-def test_mirrored_pictures_are_tested_with_a_warning(go, home, photos):
+def test_mirrored_pictures_are_tested_with_a_warning(run_command, home, photos):
     name = photograph_into_test(photos, ImageOps.mirror, ".png")
-    run = train(go, simulated(photos))
+    run = train(run_command, simulated(photos))
 
-    found = go("eval-retrieval", f"run={run}", *QUICK).metrics
+    found = run_command("eval-retrieval", f"run={run}", *QUICK).metrics
 
     assert found.overall["top1"].n == N_TEST and SEEN_COPIES not in found.caveats
     warning = ALTERED_WARNINGS["mirrored"]
@@ -232,72 +238,74 @@ def test_mirrored_pictures_are_tested_with_a_warning(go, home, photos):
     )
 
 
-def catch_error(go, *arguments: str) -> tuple[str, str, int]:
+def catch_error(run_command, *arguments: str) -> tuple[str, str, int]:
     """Return the message, advice and exit code of an error, without its frames."""
     try:
-        go(*arguments)
+        run_command(*arguments)
     except BrainhiveError as error:
         return error.message, error.hint, error.exit_code
     raise AssertionError("there is no error")
 
 
 @pytest.mark.nightly
-def test_trained_concepts_are_never_reported_as_tested(go, home, photos):
+def test_trained_concepts_are_never_reported_as_tested(run_command, home, photos):
     everything, split = simulated(photos, test_share=0), simulated(photos)
     renamed = simulated(photos, "others")
-    go("embed", everything, COLOURS)
-    run = go("train-align", everything, COLOURS, *SMALL).folder
+    run_command("embed", everything, COLOURS)
+    run = run_command("train-align", everything, COLOURS, *SMALL).folder
 
     evaluation = ("eval-retrieval", f"run={run}")
-    message, _, _ = catch_error(go, *evaluation, split, *QUICK)
+    message, _, _ = catch_error(run_command, *evaluation, split, *QUICK)
     assert "no test embeddings" in message
-    go("embed", split, COLOURS)
+    run_command("embed", split, COLOURS)
     (signals,) = home.glob("signals/*/default/sub-01.h5")
-    message, hint, _ = catch_error(go, *evaluation, split, *QUICK)
+    message, hint, _ = catch_error(run_command, *evaluation, split, *QUICK)
     assert "photos/test" in message and shlex.quote(str(signals)) in hint
     signals.unlink()
 
     seen = f"trained on {N_TEST} of the {N_TEST} test pictures of photos"
-    message, _, exit_code = catch_error(go, *evaluation, split, *QUICK)
+    message, _, exit_code = catch_error(run_command, *evaluation, split, *QUICK)
     assert message.startswith(str(run)) and seen in message and exit_code == 1
     model = f"run={run / 'cells/sub-01_seed-1/model'}"
-    assert seen in catch_error(go, "eval-retrieval", model, split, *QUICK)[0]
-    go("embed", renamed, COLOURS)
+    assert seen in catch_error(run_command, "eval-retrieval", model, split, *QUICK)[0]
+    run_command("embed", renamed, COLOURS)
     seen = seen.replace("photos", "others")
-    assert seen in catch_error(go, *evaluation, renamed, *QUICK)[0]
+    assert seen in catch_error(run_command, *evaluation, renamed, *QUICK)[0]
     assert not list(home.glob("runs/eval-retrieval/*/metrics.json"))
 
 
-def test_stores_of_another_split_are_refused_with_a_command(go, home, photos):
+def test_stores_of_another_split_are_refused_with_a_command(run_command, home, photos):
     everything, split = simulated(photos, test_share=0), simulated(photos)
-    go("embed", everything, COLOURS)
-    go("train-align", everything, COLOURS, *SMALL)
-    go("embed", split, COLOURS, "splits=test")  # the train store has all pictures
+    run_command("embed", everything, COLOURS)
+    run_command("train-align", everything, COLOURS, *SMALL)
+    run_command(
+        "embed", split, COLOURS, "splits=test"
+    )  # the train store has all pictures
     (signals,) = home.glob("signals/*/default/sub-01.h5")
 
-    message, hint, _ = catch_error(go, "train-align", split, COLOURS, *SMALL)
+    message, hint, _ = catch_error(run_command, "train-align", split, COLOURS, *SMALL)
     assert f"0 added, {N_TEST} removed" in message
     line = shlex.split(hint)
     assert line[:2] == ["brainhive", "embed"] and line[-1] == "--again"
     assert CliRunner().invoke(app, line[1:]).exit_code == 0
 
-    message, hint, _ = catch_error(go, "train-align", split, COLOURS, *SMALL)
+    message, hint, _ = catch_error(run_command, "train-align", split, COLOURS, *SMALL)
     assert "photos/train" in message
     assert shlex.split(hint.partition(";")[0]) == ["rm", str(signals.resolve())]
     signals.unlink()
-    assert go("train-align", split, COLOURS, *SMALL).metrics.facts.cells
+    assert run_command("train-align", split, COLOURS, *SMALL).metrics.facts.cells
 
 
 @pytest.mark.nightly
-def test_a_run_is_resumed_with_the_same_pictures_only(go, home, photos):
+def test_a_run_is_resumed_with_the_same_pictures_only(run_command, home, photos):
     split = simulated(photos)
-    go("embed", split, COLOURS)
-    run = go("train-align", split, COLOURS, *SMALL).folder
+    run_command("embed", split, COLOURS)
+    run = run_command("train-align", split, COLOURS, *SMALL).folder
     evaluation = ("eval-retrieval", f"run={run}")
 
-    both_splits = go(*evaluation, "gallery=train+test", *QUICK)
+    both_splits = run_command(*evaluation, "gallery=train+test", *QUICK)
     assert both_splits.metrics.overall["top1"].n == N_TEST
-    message, _, _ = catch_error(go, *evaluation, "gallery=train")
+    message, _, _ = catch_error(run_command, *evaluation, "gallery=train")
     assert "trained on 36 of the 36 train pictures" in message
 
     identities = json.loads((run / "embeddings.json").read_text())
@@ -305,5 +313,5 @@ def test_a_run_is_resumed_with_the_same_pictures_only(go, home, photos):
     (run / "embeddings.json").write_text(json.dumps(identities))
     for name in ("metrics.json", "SHA256SUMS"):
         (run / name).unlink()
-    message, _, _ = catch_error(go, "train-align", split, COLOURS, *SMALL)
+    message, _, _ = catch_error(run_command, "train-align", split, COLOURS, *SMALL)
     assert "other pictures" in message

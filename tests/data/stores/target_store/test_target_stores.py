@@ -38,9 +38,9 @@ def change_attributes(embeddings: Path, split: str, **attributes: Any) -> str:
 
 
 def test_stores_of_different_making_are_refused_with_both_names(
-    go, small, world, own, tmp_path
+    run_command, align_overrides, world, own, tmp_path
 ):
-    run = go("train-align", *small).folder
+    run = run_command("train-align", *align_overrides).folder
     trained_on = build_store_path(world / "embeddings", DATASET, "train", ENCODER)
     for attributes, difference in (
         ({"preprocessing": "squash"}, "preprocessing"),
@@ -49,7 +49,7 @@ def test_stores_of_different_making_are_refused_with_both_names(
         changed_store = change_attributes(own, "test", **attributes)
 
         with pytest.raises(BrainhiveError, match=f"other {difference} than") as caught:
-            go(
+            run_command(
                 "eval-retrieval",
                 f"run={run}",
                 f"paths.embeddings={own}",
@@ -61,7 +61,9 @@ def test_stores_of_different_making_are_refused_with_both_names(
 
 
 @pytest.mark.nightly
-def test_imported_stores_of_several_files_are_taken_together(go, small, own, tmp_path):
+def test_imported_stores_of_several_files_are_taken_together(
+    run_command, align_overrides, own, tmp_path
+):
     own_paths = f"paths.embeddings={own}", f"paths.runs={tmp_path}"
     for split, digest in (("train", "a"), ("test", "b")):
         change_attributes(
@@ -70,9 +72,11 @@ def test_imported_stores_of_several_files_are_taken_together(go, small, own, tmp
             **IMPORTED,
             weights={"source": "imported: dictionary", "digest": digest * 64},
         )
-    go("train-align", *small, *own_paths, "subjects=1", "train.epochs=1")
+    run_command(
+        "train-align", *align_overrides, *own_paths, "subjects=1", "train.epochs=1"
+    )
 
-    assert go("eval-retrieval", *own_paths).metrics.overall["top1"].n == 100
+    assert run_command("eval-retrieval", *own_paths).metrics.overall["top1"].n == 100
 
 
 def test_a_run_does_not_go_on_with_a_store_that_was_made_anew(own, tmp_path):

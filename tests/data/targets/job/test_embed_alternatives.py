@@ -64,11 +64,11 @@ def coco(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-def test_captions_are_embedded_each_and_no_picture_is_decoded(go, coco):
+def test_captions_are_embedded_each_and_no_picture_is_decoded(run_command, coco):
     for file in (coco / "data/coco/train2017").glob("*.jpg"):
         file.write_bytes(b"no picture")
 
-    go(
+    run_command(
         "embed",
         "dataset=coco",
         f"encoders=[{LETTERS}]",
@@ -85,8 +85,10 @@ def test_captions_are_embedded_each_and_no_picture_is_decoded(go, coco):
         assert row[1].tolist() == [0, number, 0, 0]
 
 
-def test_captions_are_kept_each_averaged_or_cut_to_the_first(go, coco):
-    go("embed", "dataset=coco", f"encoders=[{WORDS}]", "run.workers=0", "batch_size=2")
+def test_captions_are_kept_each_averaged_or_cut_to_the_first(run_command, coco):
+    run_command(
+        "embed", "dataset=coco", f"encoders=[{WORDS}]", "run.workers=0", "batch_size=2"
+    )
 
     by_name = {
         path.stem: TargetStore.open(path)
@@ -105,14 +107,14 @@ def test_captions_are_kept_each_averaged_or_cut_to_the_first(go, coco):
     assert not np.allclose(average.embedding, each.embedding[:].mean(1), atol=1e-3)
 
 
-def test_other_pictures_stand_for_stimuli_by_their_ids(go, coco):
+def test_other_pictures_stand_for_stimuli_by_their_ids(run_command, coco):
     other = coco / "data/made"
     other.mkdir()
     for number in range(COUNT):
         Image.new("RGB", (5, 5), (50 * number, 0, 0)).save(other / f"{number:012d}.png")
     made = "{kind: python, source: '" + COLOURS + "', pictures: data/made}"
 
-    go(
+    run_command(
         "embed",
         "dataset=coco",
         f"encoders=['{COLOURS}', {made}]",
@@ -137,10 +139,12 @@ def test_other_pictures_stand_for_stimuli_by_their_ids(go, coco):
         MissingData,
         match=r"data/made lacks pictures of coco/train, 1 of 5: train2017/0+$",
     ):
-        go("embed", "dataset=coco", f"encoders=[{made}]", "run.workers=0", again=True)
+        run_command(
+            "embed", "dataset=coco", f"encoders=[{made}]", "run.workers=0", again=True
+        )
 
 
-def test_each_frame_of_a_clip_is_embedded(go, home, monkeypatch):
+def test_each_frame_of_a_clip_is_embedded(run_command, home, monkeypatch):
     frames = np.random.default_rng(0).integers(
         0, 256, (COUNT, FRAMES, 8, 8, 3), np.uint8
     )
@@ -156,7 +160,7 @@ def test_each_frame_of_a_clip_is_embedded(go, home, monkeypatch):
     listed = Dataset("clips", ("train",), lambda split: clips, home / "signals")
     monkeypatch.setattr(image_folder.Config, "build", lambda self, paths: listed)
 
-    go(
+    run_command(
         "embed",
         "dataset=image-folder",
         f"encoders=['{COLOURS}']",

@@ -47,8 +47,8 @@ def clips(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, StimulusSet]
     return sets
 
 
-def embed(go):
-    return go(
+def embed(run_command):
+    return run_command(
         "embed", "dataset=image-folder", ENCODERS, "run.workers=0", "dtype=float16"
     )
 
@@ -60,8 +60,8 @@ def store(home: Path, name: str) -> TargetStore:
     return TargetStore.open(path)
 
 
-def test_annotations_are_stored_as_integers_without_decoding(go, home, clips):
-    embed(go)
+def test_annotations_are_stored_as_integers_without_decoding(run_command, home, clips):
+    embed(run_command)
 
     masks, labels, ids = (
         store(home, name) for name in ("key-object-mask", "concepts", "caption-tokens")
@@ -81,9 +81,9 @@ def test_annotations_are_stored_as_integers_without_decoding(go, home, clips):
     assert ids.embedding[0, 0].tolist() == [49406, 49407] + [0] * 58
 
 
-def test_a_target_has_all_views_or_the_numbered_view(go, home, clips):
+def test_a_target_has_all_views_or_the_numbered_view(run_command, home, clips):
     masks = "{kind: key-object-mask, views: %s}"
-    go(
+    run_command(
         "embed",
         "dataset=image-folder",
         f"encoders=[{masks % 'all'}, {masks % 2}]",
@@ -98,10 +98,10 @@ def test_a_target_has_all_views_or_the_numbered_view(go, home, clips):
         and every.embedding[:, 2].any()
     )
     with pytest.raises(MissingData, match=r"views: 6.* clips/train has 6"):
-        go("embed", "dataset=image-folder", f"encoders=[{masks % 6}]")
+        run_command("embed", "dataset=image-folder", f"encoders=[{masks % 6}]")
 
 
-def test_missing_or_foreign_annotations_are_named(go, clips):
+def test_missing_or_foreign_annotations_are_named(run_command, clips):
     whole = clips["train"]
     for change, message in (
         ({"masks": None}, "clips/train has no masks, which key-object-mask reads"),
@@ -112,5 +112,5 @@ def test_missing_or_foreign_annotations_are_named(go, clips):
     ):
         clips["train"] = replace(whole, **change)
         with pytest.raises(MissingData, match=message) as raised:
-            embed(go)
+            embed(run_command)
         assert raised.value.hint

@@ -106,10 +106,10 @@ def done(store: Path, expected: np.ndarray) -> int:
 # `tests.soak` has more
 @pytest.mark.nightly
 def test_a_killed_embed_loses_no_row_and_writes_no_wrong_row(
-    tmp_path, monkeypatch, pictures, settings, go
+    tmp_path, monkeypatch, pictures, settings, run_command
 ):
     def embed() -> None:
-        go("embed", *settings)
+        run_command("embed", *settings)
 
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path / "first"))
     embed()  # so that no fork has anything to import
@@ -137,7 +137,7 @@ def test_a_killed_embed_loses_no_row_and_writes_no_wrong_row(
 
 
 def test_a_full_disk_is_named_and_the_store_can_resume(
-    home, pictures, settings, go, monkeypatch
+    home, pictures, settings, run_command, monkeypatch
 ):
     settings = (
         settings[0],
@@ -168,6 +168,6 @@ def test_a_full_disk_is_named_and_the_store_can_resume(
     for row in set(range(12)) - set(lacking.tolist()):
         files[row].write_bytes(b"it must not be read a second time")
 
-    go("embed", *settings)
+    run_command("embed", *settings)
 
     assert TargetStore.open(store).done.all()

@@ -84,15 +84,17 @@ def states_of(recipe: embed.Recipe) -> dict[str, str]:
     return {store: state for store, _, state in table.rows}
 
 
-def test_a_store_whose_weights_are_gone_is_taken_as_it_is(go, home, network, words):
-    go("embed", *words)
+def test_a_store_whose_weights_are_gone_is_taken_as_it_is(
+    run_command, home, network, words
+):
+    run_command("embed", *words)
     inode = path(home).stat().st_ino
     shutil.rmtree(network)
     again = words[0], f"encoders=[{ {'kind': 'reference', 'source': str(network)} }]"
 
     recipe = embed.Recipe.resolve("embed", None, {}, again)
     states, listed = states_of(recipe), list_inputs(embed, recipe)
-    go("embed", *again)
+    run_command("embed", *again)
 
     assert path(home).stat().st_ino == inode
     assert states == {
@@ -101,7 +103,7 @@ def test_a_store_whose_weights_are_gone_is_taken_as_it_is(go, home, network, wor
 
 
 @pytest.fixture
-def imported(go, home, pictures, words) -> np.ndarray:
+def imported(run_command, home, pictures, words) -> np.ndarray:
     """Vectors that stand as that network's store, though nobody knows what made
     them.
     """
@@ -111,16 +113,16 @@ def imported(go, home, pictures, words) -> np.ndarray:
     ]
     values = np.random.default_rng(0).normal(size=(len(names), 24)).astype(np.float32)
     np.savez(home / "found.npz", ids=np.array(names), vectors=values)
-    go("import-embeddings", f"sources=['{home}/found.npz']", *words)
+    run_command("import-embeddings", f"sources=['{home}/found.npz']", *words)
     return values
 
 
 def test_an_imported_store_is_kept_until_asked(
-    go, home, pictures, network, words, imported, capsys
+    run_command, home, pictures, network, words, imported, capsys
 ):
     recipe = embed.Recipe.resolve("embed", None, {}, words)
     states, listed = states_of(recipe), list_inputs(embed, recipe)
-    go("embed", *words, "dtype=float16")
+    run_command("embed", *words, "dtype=float16")
 
     (state,) = states.values()
     assert [*states] == [str(path(home).relative_to(home))]
@@ -128,7 +130,7 @@ def test_an_imported_store_is_kept_until_asked(
     assert not describe_missing(listed)
     assert f"{path(home)} {state}\n" in capsys.readouterr().err
     assert np.array_equal(open_store(home).embedding, imported)
-    go("embed", *words, again=True)
+    run_command("embed", *words, again=True)
     assert np.allclose(
         open_store(home).embedding, directly(network, pictures), atol=1e-5
     )
@@ -136,51 +138,51 @@ def test_an_imported_store_is_kept_until_asked(
 
 
 @pytest.fixture
-def two_stores(go, home, pictures, words):
+def two_stores(run_command, home, pictures, words):
     """Stores of two encoders, and what opens them together."""
-    go("embed", words[0], f"encoders=[{COLOURS!r}, demo-clip]")
+    run_command("embed", words[0], f"encoders=[{COLOURS!r}, demo-clip]")
     config = parts.resolve("datasets", {"kind": "image-folder", "root": str(pictures)})
     both = [encoders.resolve(COLOURS), encoders.resolve("demo-clip")]
     return lambda: open_stores(config.build(Paths()), config, "train", both, Paths())
 
 
 def test_a_finished_store_of_another_making_is_made_anew(
-    go, home, pictures, network, words, capsys
+    run_command, home, pictures, network, words, capsys
 ):
-    go("embed", *words)
+    run_command("embed", *words)
     before = np.array(open_store(home).embedding)
     write(network, 0, mean=[0.1, 0.2, 0.3])
-    go("embed", *words)
+    run_command("embed", *words)
     assert (
         "was made with other preprocessing: it is embedded again"
         in capsys.readouterr().err
     )
     write(network, 1)
-    go("embed", *words)
+    run_command("embed", *words)
     assert "was made with other preprocessing, weights" in capsys.readouterr().err
     assert not np.allclose(open_store(home).embedding, before, atol=1e-2)
     assert np.allclose(
         open_store(home).embedding, directly(network, pictures), atol=1e-5
     )
 
-    go("embed", *words, "dtype=float16")
+    run_command("embed", *words, "dtype=float16")
     assert open_store(home).attributes["dtype"] == "float16"
     assert "was made with other dtype" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_an_unfinished_store_goes_on_with_the_same_weights_alone(
-    go, home, pictures, network, words, seed
+    run_command, home, pictures, network, words, seed
 ):
     (broken := pictures / "concept_3" / "2.png").write_bytes(b"no picture")
     with pytest.raises(BrainhiveError, match="1 pictures cannot be decoded"):
-        go("embed", *words)
+        run_command("embed", *words)
     with h5py.File(path(home).with_suffix(".h5.part")) as file:
         before = file["embedding"][:11]
     write(network, seed)
     Image.new("RGB", (16, 16), (255, 0, 0)).save(broken)
 
-    go("embed", *words)
+    run_command("embed", *words)
 
     assert np.array_equal(open_store(home).embedding[:11], before) == (seed == 0)
     assert np.allclose(
@@ -189,7 +191,7 @@ def test_an_unfinished_store_goes_on_with_the_same_weights_alone(
 
 
 def test_stores_of_two_orders_are_refused_with_both_named(
-    go, home, pictures, two_stores
+    run_command, home, pictures, two_stores
 ):
     assert len(two_stores()) == 2
     with resealed(path(home, "demo-clip")) as file:

@@ -76,9 +76,13 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     handle.remove()
 
 
-def test_latents_and_tokens_keep_their_shape_in_a_store(go, home, pictures, folder):
+def test_latents_and_tokens_keep_their_shape_in_a_store(
+    run_command, home, pictures, folder
+):
     knobs = {**diffusers_vae.TINY.model_dump(), "output": ["embedding", "latent"]}
-    go("embed", *folder, f"encoders=[{knobs}, { {**TIMM, 'output': 'tokens'} }]")
+    run_command(
+        "embed", *folder, f"encoders=[{knobs}, { {**TIMM, 'output': 'tokens'} }]"
+    )
 
     flat, latent = (
         TargetStore.open(
@@ -97,7 +101,7 @@ def test_latents_and_tokens_keep_their_shape_in_a_store(go, home, pictures, fold
 
 
 def test_degraded_pictures_share_one_network_and_one_decoding(
-    go, home, pictures, folder, seen, monkeypatch
+    run_command, home, pictures, folder, seen, monkeypatch
 ):
     loads, opened = [], []
     make, open_picture = timm.create_model, Image.open
@@ -114,7 +118,9 @@ def test_degraded_pictures_share_one_network_and_one_decoding(
     blurs = ["gaussian-9", "mosaic-5", "noise-25"]
     encoder = {**TIMM, "degrade": blurs, "output": ["class", "mean"]}
 
-    go("embed", *folder, f"encoders=[{ {**TIMM, 'output': 'class'} }, {encoder}]")
+    run_command(
+        "embed", *folder, f"encoders=[{ {**TIMM, 'output': 'class'} }, {encoder}]"
+    )
 
     # which verifies checksums
     decoded = [knobs for knobs in opened if knobs["formats"] != ("PNG",)]

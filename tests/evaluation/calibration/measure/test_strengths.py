@@ -32,7 +32,7 @@ def test_the_strength_nearest_to_zero_shot_is_chosen():
 
 
 @pytest.fixture(scope="module")
-def homes(tmp_path_factory, go):
+def homes(tmp_path_factory, run_command):
     """Two homes with a model of two people for each third person.
 
     The test signals of the second home are noise.
@@ -43,8 +43,8 @@ def homes(tmp_path_factory, go):
     )
     train = (dataset, f"encoders=[{COLOURS!r}]", *SMALL, "train.epochs=8", "mode=inter")
     with at_home(home):
-        go("embed", dataset, f"encoders=[{COLOURS!r}]")
-        go("train-align", *train)
+        run_command("embed", dataset, f"encoders=[{COLOURS!r}]")
+        run_command("train-align", *train)
     for folder in ("embeddings", "signals"):
         shutil.copytree(home / folder, noisy / folder)
     for store in noisy.glob("signals/*/default/*.h5"):
@@ -54,16 +54,16 @@ def homes(tmp_path_factory, go):
                 np.random.default_rng(0).normal(size=signal.shape) * signal.std()
             )
     with at_home(noisy):
-        go("train-align", *train, "subjects=3")
+        run_command("train-align", *train, "subjects=3")
     return home, noisy
 
 
 @pytest.mark.nightly
-def test_test_signals_have_no_part_in_the_choice(homes, go):
+def test_test_signals_have_no_part_in_the_choice(homes, run_command):
     measured = []
     for home in homes:
         with at_home(home):
-            measured.append(go("calibrate", *ASKED).metrics)
+            measured.append(run_command("calibrate", *ASKED).metrics)
 
     first, noisy = measured
     assert first.facts.strength == noisy.facts.strength

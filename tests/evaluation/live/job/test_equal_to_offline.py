@@ -62,7 +62,7 @@ NORMALISED = {
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory, go):
+def base(tmp_path_factory, run_command):
     """Home with a recording of a person, several preparations, and a model of each."""
     with at_home(tmp_path_factory.mktemp("live")) as base:
         write_pictures(base / "data/image-folder")
@@ -73,16 +73,16 @@ def base(tmp_path_factory, go):
             raw.save(
                 base / f"data/recordings/sub-01_ses-0{session}.fif", verbose="ERROR"
             )
-        go("embed", "dataset=image-folder", f"encoders=[{COLOURS!r}]")
+        run_command("embed", "dataset=image-folder", f"encoders=[{COLOURS!r}]")
         for name, steps in PREPARATIONS.items():
-            go("prepare", "preparation.kind=recording", f"name={name}", *steps)
+            run_command("prepare", "preparation.kind=recording", f"name={name}", *steps)
         yield base
 
 
 @pytest.fixture(scope="module")
-def models(base, go):
+def models(base, run_command):
     return {
-        name: go(
+        name: run_command(
             "train-align", *TRAINING, f"signal.name={name}", *NORMALISED.get(name, ())
         ).folder
         for name in PREPARATIONS
@@ -171,10 +171,10 @@ def test_tokens_are_those_of_eval_retrieval_s_single_trials(models, name):
 
 
 @pytest.mark.nightly
-def test_averages_of_repetitions_rank_as_in_eval_retrieval(models, base, go):
+def test_averages_of_repetitions_rank_as_in_eval_retrieval(models, base, run_command):
     """The store contains only the replayed session."""
     run = models["plain"]
-    go(
+    run_command(
         *(
             "prepare",
             "preparation.kind=recording",
@@ -185,7 +185,7 @@ def test_averages_of_repetitions_rank_as_in_eval_retrieval(models, base, go):
     )
     _, loop, _ = replay(run)
 
-    offline = go(
+    offline = run_command(
         "eval-retrieval", f"run={run}", "paths.signals=only-second", "sheet_rows=0"
     )
 

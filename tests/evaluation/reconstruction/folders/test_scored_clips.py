@@ -32,12 +32,14 @@ def scored(made: Path, truth: Path | str, *more: str) -> tuple[str, ...]:
 
 
 @pytest.mark.nightly
-def test_folders_of_frames_are_scored_with_floor_and_still(go, home, truth):
+def test_folders_of_frames_are_scored_with_floor_and_still(run_command, home, truth):
     for number in range(4):
         save_frames(truth / f"{number}", clip(number))
         save_frames(home / "made" / f"{number}", noisy(clip(number)))
 
-    result = go("reconstruct", *scored(home / "made", truth, FAST, "medium=clip"))
+    result = run_command(
+        "reconstruct", *scored(home / "made", truth, FAST, "medium=clip")
+    )
 
     found = result.metrics
     assert found.facts.sources == ["scored", "shuffled", "still"]
@@ -67,12 +69,12 @@ def test_folders_of_frames_are_scored_with_floor_and_still(go, home, truth):
     )
 
 
-def test_neurons_two_columns_are_cut_at_their_border(go, home):
+def test_neurons_two_columns_are_cut_at_their_border(run_command, home):
     for number, name in enumerate(NAMES):
         true = clip(number)
         save_animation(home / "gifs" / f"{name}-a square moves.gif", beside(true, true))
 
-    found = go("reconstruct", *scored(home / "gifs", "left", FAST)).metrics
+    found = run_command("reconstruct", *scored(home / "gifs", "left", FAST)).metrics
 
     # equal, to the pixel
     assert found.overall["frame_psnr"].value == pytest.approx(58.92, abs=0.01)
@@ -85,26 +87,26 @@ def test_neurons_two_columns_are_cut_at_their_border(go, home):
     assert not np.array_equal(*columns)  # as cut in the middle: one column apart
 
 
-def test_clips_with_other_frames_or_names_are_refused(go, home, truth):
+def test_clips_with_other_frames_or_names_are_refused(run_command, home, truth):
     save_frames(home / "long/0", clip(0, frames=16))
     with pytest.raises(BrainhiveError, match=r"\b16 frames .*\b6 frames"):
-        go("reconstruct", *scored(home / "long", truth, FAST, "medium=clip"))
+        run_command("reconstruct", *scored(home / "long", truth, FAST, "medium=clip"))
 
     save_animation(home / "others/9.gif", clip(0))
     with pytest.raises(MissingData, match=r"'9' .*'0'"):
-        go("reconstruct", *scored(home / "others", truth, FAST))
+        run_command("reconstruct", *scored(home / "others", truth, FAST))
 
 
 @pytest.mark.nightly
 def test_clips_have_all_metrics_with_chance_beside_the_stimuli(
-    go, home, truth, clip_networks
+    run_command, home, truth, clip_networks
 ):
     for number, name in enumerate(NAMES):
         save_frames(home / "made" / name, noisy(clip(number)))
     # which take seconds
     names = [name for name in CLIP_METRICS if "ssim" not in name and name != "epe"]
 
-    result = go(
+    result = run_command(
         "reconstruct",
         *scored(home / "made", truth, "medium=clip", f"metrics={','.join(names)}"),
     )

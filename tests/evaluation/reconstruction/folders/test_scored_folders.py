@@ -46,8 +46,10 @@ def asked(folders: tuple[Path, Path], *more: str) -> tuple[str, ...]:
     return (f"score={folders[0]}", f"truth={folders[1]}", *more)
 
 
-def test_folders_are_scored_by_name_and_unmatched_files_listed(go, folders, capsys):
-    result = go("reconstruct", *asked(folders, PIXELS, "protocol=mindeye2"))
+def test_folders_are_scored_by_name_and_unmatched_files_listed(
+    run_command, folders, capsys
+):
+    result = run_command("reconstruct", *asked(folders, PIXELS, "protocol=mindeye2"))
 
     def prepared(name: str) -> torch.Tensor:
         return metrics.prepare(
@@ -81,28 +83,32 @@ def test_folders_are_scored_by_name_and_unmatched_files_listed(go, folders, caps
     assert len((result.folder / "values.csv").read_text().splitlines()) == 1 + 3
 
 
-def test_true_pictures_among_the_scored_are_left_out_and_named(go, folders, capsys):
+def test_true_pictures_among_the_scored_are_left_out_and_named(
+    run_command, folders, capsys
+):
     """Public code may write the original as sample 0, in another format and size."""
     made, truth = folders
-    plain = go("reconstruct", *asked(folders, PIXELS)).metrics.overall
+    plain = run_command("reconstruct", *asked(folders, PIXELS)).metrics.overall
     original = Image.open(truth / "a/dog.jpg")
     original.resize((64, 64), Image.Resampling.BICUBIC).save(made / "dog_2.png")
     Image.open(truth / "b/cow.png").save(made / "cow_0.webp", lossless=True)
     capsys.readouterr()
 
-    found = go("reconstruct", *asked(folders, PIXELS)).metrics
+    found = run_command("reconstruct", *asked(folders, PIXELS)).metrics
 
     assert found.facts.originals == ["dog_2.png", "cow_0.webp"]
     assert found.facts.without == ["b/cow"]
     assert "dog_2.png, cow_0.webp" in capsys.readouterr().err
     assert found.overall == plain
     with pytest.raises(BrainhiveError, match=r"\b3 .* b/cat\.png"):
-        go("reconstruct", f"score={truth}", f"truth={truth}", PIXELS)
+        run_command("reconstruct", f"score={truth}", f"truth={truth}", PIXELS)
 
 
-def test_pictures_of_one_colour_are_counted_beside_every_number(go, folders, capsys):
+def test_pictures_of_one_colour_are_counted_beside_every_number(
+    run_command, folders, capsys
+):
     Image.new("RGB", (40, 40)).save(folders[0] / "dog_1.png")
-    found = go("reconstruct", *asked(folders, PIXELS)).metrics
+    found = run_command("reconstruct", *asked(folders, PIXELS)).metrics
     assert [Path(name).name for name in found.facts.one_colour] == ["dog_1.png"]
     assert found.overall["pixcorr"].caveats == (ONE_COLOUR,)
     assert found.facts.caveats == [ONE_COLOUR]
@@ -110,10 +116,10 @@ def test_pictures_of_one_colour_are_counted_beside_every_number(go, folders, cap
 
 
 def test_metrics_with_new_weights_are_added_by_the_same_command(
-    go, folders, image_networks_absent, image_weights
+    run_command, folders, image_networks_absent, image_weights
 ):
     several = asked(folders, "metrics=pixcorr,effnet")
-    first = go("reconstruct", *several)
+    first = run_command("reconstruct", *several)
     assert list(first.metrics.overall) == ["pixcorr"] and list(
         first.metrics.missing
     ) == ["effnet"]
@@ -124,7 +130,7 @@ def test_metrics_with_new_weights_are_added_by_the_same_command(
         image_weights / "efficientnet_b1-c27df63c.pth"
     )
 
-    second = go("reconstruct", *several)
+    second = run_command("reconstruct", *several)
     assert second.folder == first.folder
     assert (
         list(second.metrics.overall) == ["effnet", "pixcorr"]
@@ -133,30 +139,30 @@ def test_metrics_with_new_weights_are_added_by_the_same_command(
 
 
 def test_one_picture_has_its_own_metrics_and_no_identification(
-    go, folders, home, image_networks_absent, capsys
+    run_command, folders, home, image_networks_absent, capsys
 ):
     alone = (f"score={folders[0] / 'cat'}", f"truth={home / 'one'}")
     save(home / "one" / "0.png", np.random.default_rng(1))
     encoder = "metric_encoders=['python:brainhive_cli.models.encoders.python:example']"
 
-    result = go("reconstruct", *alone, encoder, PIXELS)
+    result = run_command("reconstruct", *alone, encoder, PIXELS)
     assert list(result.metrics.overall) == ["pixcorr", "ssim"]
     about = result.metrics.facts.scope
     assert about and result.tables[0].note.startswith(f"for {about}. ")
     assert "Protocol: brainhive, 1 repeat" in result.tables[0].note
     assert "identification" in capsys.readouterr().err
     with pytest.raises(BrainhiveError) as caught:
-        go("reconstruct", *alone, encoder, "metrics=swav")
+        run_command("reconstruct", *alone, encoder, "metrics=swav")
     assert "curl" in caught.value.hint
 
 
-def test_what_cannot_be_scored_is_refused(go, folders, home):
+def test_what_cannot_be_scored_is_refused(run_command, folders, home):
     with pytest.raises(RecipeError) as caught:
-        go("reconstruct", f"score={folders[0]}")
+        run_command("reconstruct", f"score={folders[0]}")
     assert "--truth" in caught.value.hint
     save(home / "others" / "x.png", np.random.default_rng(0))
     with pytest.raises(MissingData, match=r"'x' .*'a/dog'"):
-        go("reconstruct", f"score={home / 'others'}", f"truth={folders[1]}")
+        run_command("reconstruct", f"score={home / 'others'}", f"truth={folders[1]}")
     (folders[0] / "dog_1.png").write_bytes(b"no picture")
     with pytest.raises(BrainhiveError, match=r"dog_1\.png"):
-        go("reconstruct", *asked(folders, PIXELS))
+        run_command("reconstruct", *asked(folders, PIXELS))

@@ -16,9 +16,9 @@ from tests.worlds.reconstructions import embedding, gap, generate
 
 @pytest.mark.nightly
 def test_media_of_stimuli_are_generated_once_for_all_cells(
-    world, reconstructed, generator, prior
+    world, reconstruct_result, generator, prior
 ):
-    result = reconstructed
+    result = reconstruct_result
     files = sorted((result.folder / "samples/images").rglob("*.png"))
     assert len(files) == 6
     image_id = files[0].parent.relative_to(result.folder / "samples/images").as_posix()

@@ -18,10 +18,15 @@ from tests.worlds.reconstructions import embedding, gap, generate
 
 
 def test_the_best_of_several_is_most_similar_to_its_token(
-    go, world, aligned, drawing, generator, prior
+    run_command, world, prior_align_run, reconstruct_overrides, generator, prior
 ):
-    result = go(
-        "reconstruct", *drawing, "sources=images", "best_of=3", "items=2", "repeats=1"
+    result = run_command(
+        "reconstruct",
+        *reconstruct_overrides,
+        "sources=images",
+        "best_of=3",
+        "items=2",
+        "repeats=1",
     )
 
     file = min((result.folder / "samples/images").rglob("00.png"))
@@ -36,7 +41,7 @@ def test_the_best_of_several_is_most_similar_to_its_token(
     fusion = FusionPrior.load(str(prior))
     here = Launch(0, 1, torch.device("cpu"))
     heads = StimulusHeads.from_prior(
-        open_model(str(aligned), Paths()), fusion, here.device
+        open_model(str(prior_align_run), Paths()), fusion, here.device
     )
     pixels = np.stack([np.asarray(candidate) for candidate in candidates])
     token = fusion.fuser({"brainhive_cli-models-encoders-python-example": embedded})
@@ -49,7 +54,7 @@ def test_the_best_of_several_is_most_similar_to_its_token(
 
 
 def test_without_decoded_heads_a_single_candidate_is_generated(
-    go, aligned, drawing, monkeypatch
+    run_command, prior_align_run, reconstruct_overrides, monkeypatch
 ):
     sample, seeds = Sampler.sample, []
 
@@ -58,9 +63,9 @@ def test_without_decoded_heads_a_single_candidate_is_generated(
         return sample(self, decoded, drawn, *more, **named)
 
     monkeypatch.setattr(Sampler, "sample", count)
-    result = go(
+    result = run_command(
         "reconstruct",
-        *drawing,
+        *reconstruct_overrides,
         "sources=images,zeroed",
         "best_of=3",
         "items=2",

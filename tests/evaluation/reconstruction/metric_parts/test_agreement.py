@@ -67,10 +67,10 @@ def test_the_guide_has_the_agreement_of_each_metric():
 
 @pytest.mark.nightly
 def test_seed_and_its_parts_are_measured_if_a_recipe_names_them(
-    go, folders, image_networks, hub_cache
+    run_command, folders, image_networks, hub_cache
 ):
     semantic_networks.write(hub_cache)
-    result = go("reconstruct", *folders, "metrics=pixcorr,seed_score")
+    result = run_command("reconstruct", *folders, "metrics=pixcorr,seed_score")
 
     items = result.metrics.items["scored · made"]
     names = ["seed_score", "effnet", "object_f1", "cap_sim", "pixcorr"]
@@ -85,9 +85,9 @@ def test_seed_and_its_parts_are_measured_if_a_recipe_names_them(
 
 @pytest.mark.nightly
 def test_seed_without_weights_of_a_part_names_the_fetch_command(
-    go, folders, image_networks, hub_cache, capsys
+    run_command, folders, image_networks, hub_cache, capsys
 ):
-    result = go("reconstruct", *folders, "metrics=seed_score,pixcorr")
+    result = run_command("reconstruct", *folders, "metrics=seed_score,pixcorr")
 
     assert list(result.metrics.overall) == ["effnet", "pixcorr"]
     assert {*result.metrics.missing} == {"seed_score", "object_f1", "cap_sim"}
@@ -95,16 +95,16 @@ def test_seed_without_weights_of_a_part_names_the_fetch_command(
     assert "hf download openmmlab-community/mm_grounding_dino_large_all" in warned
     assert "hf download microsoft/git-large-coco" in warned
     with pytest.raises(BrainhiveError, match="metrics") as caught:
-        go("reconstruct", *folders, "metrics=object_f1")
+        run_command("reconstruct", *folders, "metrics=object_f1")
     assert "hf download openmmlab-community" in caught.value.hint
 
     semantic_networks.write(hub_cache)
-    again = go("reconstruct", *folders, "metrics=seed_score,pixcorr")
+    again = run_command("reconstruct", *folders, "metrics=seed_score,pixcorr")
     assert again.folder == result.folder and "seed_score" in again.metrics.overall
 
 
-def test_tables_pages_csv_and_latex_have_the_agreement(go, folders, home):
-    result = go("reconstruct", *folders, PAIRS)
+def test_tables_pages_csv_and_latex_have_the_agreement(run_command, folders, home):
+    result = run_command("reconstruct", *folders, PAIRS)
     table = result.tables[0]
     column = table.columns.index("agreement with people")
     values = {row[0]: row[column].value for row in table.rows}
@@ -113,7 +113,7 @@ def test_tables_pages_csv_and_latex_have_the_agreement(go, folders, home):
 
     run = f"runs={[str(result.folder)]}"
     for suffix in ("html", "csv", "tex"):
-        go("report", run, f"to={home}/page.{suffix}", f"format={suffix}")
+        run_command("report", run, f"to={home}/page.{suffix}", f"format={suffix}")
     page, tex = ((home / f"page.{suffix}").read_text() for suffix in ("html", "tex"))
     assert "agreement with people" in page and "0.117" in page and "2503.06437" in page
     assert "agreement with people & 0.117 & 0.112" in tex and "2503.06437" in tex

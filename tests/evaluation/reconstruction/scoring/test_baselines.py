@@ -50,16 +50,16 @@ def by_hand(world: Path, run: Path, prior: Path) -> dict[str, str]:
 
 @pytest.mark.nightly
 def test_nearest_is_the_training_picture_closest_to_the_token(
-    world, trained_for_prior, reconstructed, prior
+    world, shared_prior_align_run, reconstruct_result, prior
 ):
-    result = reconstructed
+    result = reconstruct_result
     root = result.folder / "baselines/nearest" / CELL
     shown = {
         file.relative_to(root).with_suffix("").as_posix(): file
         for file in root.rglob("*.png")
     }
     nearest, pictures = (
-        by_hand(world, trained_for_prior, prior),
+        by_hand(world, shared_prior_align_run, prior),
         {s.image_id: draw_scene(s) for s in list_scenes("train")},
     )
     assert len(shown) == 3
@@ -77,8 +77,12 @@ def test_nearest_is_the_training_picture_closest_to_the_token(
     assert "nearest training picture" in [row[0] for row in result.tables[0].rows]
 
 
-def test_mean_averages_training_pictures_at_the_scoring_size(go, aligned, drawing):
-    result = go("reconstruct", *drawing, "sources=brain,mean", "protocol=mindeye2")
+def test_mean_averages_training_pictures_at_the_scoring_size(
+    run_command, prior_align_run, reconstruct_overrides
+):
+    result = run_command(
+        "reconstruct", *reconstruct_overrides, "sources=brain,mean", "protocol=mindeye2"
+    )
 
     mean = (
         np.mean(
@@ -98,9 +102,9 @@ def test_mean_averages_training_pictures_at_the_scoring_size(go, aligned, drawin
 
 
 def test_zeroed_is_generated_without_a_token_from_noise_alone(
-    go, aligned, drawing, generator, prior
+    run_command, prior_align_run, reconstruct_overrides, generator, prior
 ):
-    result = go("reconstruct", *drawing, "sources=zeroed")
+    result = run_command("reconstruct", *reconstruct_overrides, "sources=zeroed")
 
     files = sorted((result.folder / "samples/zeroed").rglob("*.png"))
     image_id = files[0].parent.relative_to(result.folder / "samples/zeroed").as_posix()

@@ -28,7 +28,7 @@ QUICK = ("sheet_rows=0", "ceiling_splits=0")
 
 @pytest.fixture
 def own(
-    world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Path, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """Copy of the world and its run, which a test may change."""
     shutil.copytree(world, tmp_path / "own")
@@ -44,12 +44,12 @@ def chance_is_in(metric: Metric) -> bool:
 @pytest.mark.nightly
 @pytest.mark.parametrize("control", ["shuffled", "permuted"])
 def test_a_control_is_at_chance_in_both_directions(
-    go, trained, evaluated, control, capsys
+    run_command, trained_run, evaluation_result, control, capsys
 ):
     """Subjects share labels, so draws vary more than with labels of their own."""
-    result = go(
+    result = run_command(
         "eval-retrieval",
-        f"run={trained}",
+        f"run={trained_run}",
         f"control={control}",
         "sheet_rows=0",
         "ceiling_splits=0",
@@ -66,7 +66,7 @@ def test_a_control_is_at_chance_in_both_directions(
     assert metrics.caveats == ["simulated"] and metrics.facts.protocol.endswith(
         ", simulated"
     )
-    found, measured = metrics.facts.control, evaluated.metrics.overall
+    found, measured = metrics.facts.control, evaluation_result.metrics.overall
     assert (found.kind, found.n, found.pool) == (
         control,
         200,
@@ -88,9 +88,9 @@ def test_a_control_is_at_chance_in_both_directions(
 
 @pytest.mark.nightly
 def test_labels_that_were_permuted_in_the_test_set_are_noticed(
-    go, own, trained, capsys
+    run_command, own, trained_run, capsys
 ):
-    sound = go("eval-retrieval", f"run={trained}", *QUICK).metrics
+    sound = run_command("eval-retrieval", f"run={trained_run}", *QUICK).metrics
     assert (
         sound.facts.verdict == "above chance"
         and "at chance" not in capsys.readouterr().err
@@ -101,20 +101,24 @@ def test_labels_that_were_permuted_in_the_test_set_are_noticed(
             file["test/signal"][...] = np.random.default_rng(0).permutation(
                 file["test/signal"][()]
             )
-    result = go("eval-retrieval", f"run={trained}", *QUICK, again=True)
+    result = run_command("eval-retrieval", f"run={trained_run}", *QUICK, again=True)
     metrics = result.metrics
     rows = [row[0] for row in result.tables[0].rows]
     assert rows[0] == "all" and "ridge" in rows
     warned = " ".join(capsys.readouterr().err.split())
-    go("eval-retrieval", f"run={trained}", *QUICK, "baseline=none")
+    run_command("eval-retrieval", f"run={trained_run}", *QUICK, "baseline=none")
 
     assert metrics.facts.verdict == "at chance"
     assert "at chance" in " ".join(capsys.readouterr().err.split())
     assert explain_chance(metrics, result.folder / "ridge.yaml") in warned
     assert "30 other orders" in warned
     controls = [
-        go(
-            "eval-retrieval", f"run={trained}", f"control={control}", *QUICK, again=True
+        run_command(
+            "eval-retrieval",
+            f"run={trained_run}",
+            f"control={control}",
+            *QUICK,
+            again=True,
         ).metrics
         for control in ("shuffled", "permuted")
     ]
@@ -123,10 +127,12 @@ def test_labels_that_were_permuted_in_the_test_set_are_noticed(
 
 
 @pytest.mark.nightly
-def test_a_model_of_several_heads_is_evaluated_by_one_of_them(go, own, trained):
+def test_a_model_of_several_heads_is_evaluated_by_one_of_them(
+    run_command, own, trained_run
+):
     """The second head predicts the embedding, by weights without training."""
     run, encoder = (
-        own / "runs" / "train-align" / trained.name,
+        own / "runs" / "train-align" / trained_run.name,
         "brainhive_cli-models-encoders-python-example",
     )
     folder = run / "cells" / "sub-01_seed-1" / "model"
@@ -139,7 +145,8 @@ def test_a_model_of_several_heads_is_evaluated_by_one_of_them(go, own, trained):
     asked = (f"run={run}", "subjects=1", "sheet_rows=0", "ceiling_splits=0")
 
     found, token = (
-        go("eval-retrieval", *asked, *head).metrics for head in (["head=colours"], [])
+        run_command("eval-retrieval", *asked, *head).metrics
+        for head in (["head=colours"], [])
     )
 
     recording = SignalStore.open(own / f"signals/{DATASET}/default/sub-01.h5")["test"]
@@ -159,7 +166,7 @@ def test_a_model_of_several_heads_is_evaluated_by_one_of_them(go, own, trained):
     assert token.items["sub-01_seed-1 · sub-01"]["ranks"] != expected.tolist()
     assert "head colours" in found.facts.protocol and "head" not in token.facts.protocol
     with pytest.raises(BrainhiveError, match="head") as caught:
-        go("eval-retrieval", *asked, "head=latent")
+        run_command("eval-retrieval", *asked, "head=latent")
     assert "colours" in caught.value.hint + caught.value.message
 
 
@@ -173,21 +180,25 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.nightly
-def test_an_evaluation_changes_no_model_store_or_result(go, own, trained):
-    trained = own / "runs" / "train-align" / trained.name
+def test_an_evaluation_changes_no_model_store_or_result(run_command, own, trained_run):
+    trained_run = own / "runs" / "train-align" / trained_run.name
     everything = ("repetitions=[1]", "gallery=train+test", "subjects=1")
     before = digests(own)
 
-    first = go("eval-retrieval", f"run={trained}", *everything).metrics
-    again = go("eval-retrieval", f"run={trained}", *everything, again=True).metrics
+    first = run_command("eval-retrieval", f"run={trained_run}", *everything).metrics
+    again = run_command(
+        "eval-retrieval", f"run={trained_run}", *everything, again=True
+    ).metrics
 
     assert digests(own) == before
     assert first == again
 
 
 @pytest.mark.nightly
-def test_selection_on_test_is_a_caveat_and_published_are_shown(go, own, trained):
-    run = own / "runs" / "train-align" / trained.name
+def test_selection_on_test_is_a_caveat_and_published_are_shown(
+    run_command, own, trained_run
+):
+    run = own / "runs" / "train-align" / trained_run.name
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     recipe["published"] = {
         "values": {"top1": 0.757, "top5": 0.946},
@@ -202,7 +213,7 @@ def test_selection_on_test_is_a_caveat_and_published_are_shown(go, own, trained)
             )
         )
 
-    result = go("eval-retrieval", f"run={run}", "sheet_rows=0")
+    result = run_command("eval-retrieval", f"run={run}", "sheet_rows=0")
 
     found = result.metrics.overall.values()
     assert all(
@@ -225,14 +236,16 @@ def test_selection_on_test_is_a_caveat_and_published_are_shown(go, own, trained)
 
 @pytest.mark.parametrize("noise", [0, 1e-6])
 def test_duplicate_candidates_are_a_caveat_with_both_scores(
-    own: Path, go, trained: Path, noise: float
+    own: Path, run_command, trained_run: Path, noise: float
 ) -> None:
     """Issue 84, row E: 20 of 60 pictures had a duplicate, without a warning."""
     (path,) = (own / "embeddings" / DATASET / "test").glob("*.h5")
     with resealed(path) as file:
         file["embedding"][:10] = file["embedding"][10:20] * (1 + noise)
 
-    measured = go("eval-retrieval", f"run={trained}", *QUICK, "baseline=none").metrics
+    measured = run_command(
+        "eval-retrieval", f"run={trained_run}", *QUICK, "baseline=none"
+    ).metrics
 
     assert TWINS in measured.caveats and TWINS in measured.overall["top1"].caveats
     warning, shares = measured.facts.warnings

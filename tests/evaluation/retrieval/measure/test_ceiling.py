@@ -203,9 +203,11 @@ def test_noise_that_drifts_has_no_ceiling(
 
 
 @pytest.mark.nightly
-def test_each_subject_has_a_ceiling_of_its_signals(go, world, small, tmp_path):
-    run = go("train-align", *small).folder  # finished already
-    result = go("eval-retrieval", f"paths.runs={tmp_path}", f"align_run={run}")
+def test_each_subject_has_a_ceiling_of_its_signals(
+    run_command, world, align_overrides, tmp_path
+):
+    run = run_command("train-align", *align_overrides).folder  # finished already
+    result = run_command("eval-retrieval", f"paths.runs={tmp_path}", f"align_run={run}")
 
     found = RunFolder(result.folder).measurements()
     assert {
@@ -234,7 +236,7 @@ def test_each_subject_has_a_ceiling_of_its_signals(go, world, small, tmp_path):
     }
     (table,) = lay_out(replace(partly, scopes=others), ["ceiling"])
     assert table.rows == (("sub-03", reason),)
-    without = go(
+    without = run_command(
         "eval-retrieval",
         f"paths.runs={tmp_path}",
         f"align_run={run}",

@@ -17,13 +17,13 @@ RECORDED = ("P7", "P3", "Pz", "P4", "P8", "PO7", "POz", "PO8", "O1", "O2")
 
 
 @pytest.fixture
-def fewer(go, world: Path, trained: Path) -> tuple[str, ...]:
+def fewer(run_command, world: Path, trained_run: Path) -> tuple[str, ...]:
     """Run of the world, and a data set with 10 of its 17 channels."""
-    asked = (f"run={trained}", OTHER, "sheet_rows=0", "ceiling_splits=0")
+    asked = (f"run={trained_run}", OTHER, "sheet_rows=0", "ceiling_splits=0")
     path = world / "signals/demo-noise-0.2-8-concepts/default/sub-01.h5"
     if not path.is_file():
-        go("embed", OTHER, f"encoders=[{COLOURS!r}]", "splits=test")
-        go("eval-retrieval", *asked)
+        run_command("embed", OTHER, f"encoders=[{COLOURS!r}]", "splits=test")
+        run_command("eval-retrieval", *asked)
         store = SignalStore.open(path)
         recordings = {}
         for split in store.splits:
@@ -38,15 +38,15 @@ def fewer(go, world: Path, trained: Path) -> tuple[str, ...]:
 
 
 @pytest.mark.nightly
-def test_missing_channels_are_refused_unless_mapped(go, fewer):
+def test_missing_channels_are_refused_unless_mapped(run_command, fewer):
     with pytest.raises(BrainhiveError, match="P5, P1, P2") as caught:
-        go("eval-retrieval", *fewer, again=True)
+        run_command("eval-retrieval", *fewer, again=True)
     assert "channel_mapping=spline" in caught.value.hint
 
 
-def test_every_number_of_mapped_channels_says_how_and_how_many(go, fewer):
+def test_every_number_of_mapped_channels_says_how_and_how_many(run_command, fewer):
     kind, how = "spline", "splines"
-    result = go("eval-retrieval", *fewer, f"channel_mapping={kind}")
+    result = run_command("eval-retrieval", *fewer, f"channel_mapping={kind}")
 
     words, measured = f"channels mapped by {how}: 10 of 17 recorded", result.metrics
     assert (

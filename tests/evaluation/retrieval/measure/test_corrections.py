@@ -13,10 +13,14 @@ QUICK = ("sheet_rows=0", "ceiling_splits=0")
 
 
 @pytest.mark.nightly
-def test_corrections_are_rows_that_leave_the_result_unchanged(go, trained, evaluated):
-    result = go("eval-retrieval", f"run={trained}", ALL_OF_THEM, "sheet_rows=0")
+def test_corrections_are_rows_that_leave_the_result_unchanged(
+    run_command, trained_run, evaluation_result
+):
+    result = run_command(
+        "eval-retrieval", f"run={trained_run}", ALL_OF_THEM, "sheet_rows=0"
+    )
 
-    plain, found = evaluated.metrics, result.metrics
+    plain, found = evaluation_result.metrics, result.metrics
     added = found.scopes.keys() - plain.scopes.keys()
     assert added == {
         f"corrections · {name}{way}" for name in CHAINS for way in ("", " · backward")
@@ -41,8 +45,10 @@ def test_corrections_are_rows_that_leave_the_result_unchanged(go, trained, evalu
     ) == (200, 100)
 
 
-def test_corrections_that_cannot_be_are_refused(go, trained):
+def test_corrections_that_cannot_be_are_refused(run_command, trained_run):
     with pytest.raises(RecipeError, match="whitening"):
-        go("eval-retrieval", f"run={trained}", *QUICK, "corrections=csls,whitening")
+        run_command(
+            "eval-retrieval", f"run={trained_run}", *QUICK, "corrections=csls,whitening"
+        )
     with pytest.raises(RecipeError, match="'cls'"):
-        go("eval-retrieval", f"run={trained}", *QUICK, "corrections=cls")
+        run_command("eval-retrieval", f"run={trained_run}", *QUICK, "corrections=cls")

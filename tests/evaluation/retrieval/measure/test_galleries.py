@@ -20,12 +20,14 @@ DATASET = "demo-noise-0.3-40-concepts"
 ENCODER = "brainhive_cli-models-encoders-python-example"
 
 
-def test_training_pictures_are_candidates_too_when_asked(go, world, trained):
-    metrics = go(
-        "eval-retrieval", f"run={trained}", "gallery=train+test", "sheet_rows=3"
+def test_training_pictures_are_candidates_too_when_asked(
+    run_command, world, trained_run
+):
+    metrics = run_command(
+        "eval-retrieval", f"run={trained_run}", "gallery=train+test", "sheet_rows=3"
     ).metrics
 
-    model = aligner.load(trained / "cells" / "sub-01_seed-1" / "model")
+    model = aligner.load(trained_run / "cells" / "sub-01_seed-1" / "model")
     recording = SignalStore.open(world / f"signals/{DATASET}/default/sub-01.h5")["test"]
     stores = {
         split: TargetStore.open(world / f"embeddings/{DATASET}/{split}/{ENCODER}.h5")
@@ -54,22 +56,26 @@ def test_training_pictures_are_candidates_too_when_asked(go, world, trained):
     assert metrics.scopes["all · backward"]["top1"].pool == 100
 
 
-def test_variants_of_a_sweep_are_evaluated_as_trained(go, world, small, tmp_path):
+def test_variants_of_a_sweep_are_evaluated_as_trained(
+    run_command, world, align_overrides, tmp_path
+):
     runs = (f"paths.runs={tmp_path}", "subjects=1", "train.epochs=4")
     published = "published={values: {top1: 0.5}, source: its Table 1}"
-    swept = go(
+    swept = run_command(
         "train-align",
-        *small,
+        *align_overrides,
         *runs,
         "sweep={signal.window_ms: [[0, 400], [400, 1000]]}",
         published,
     ).folder
-    plain = go("train-align", *small, *runs, "signal.window_ms=[0, 400]").folder
+    plain = run_command(
+        "train-align", *align_overrides, *runs, "signal.window_ms=[0, 400]"
+    ).folder
 
-    result = go(
+    result = run_command(
         "eval-retrieval", runs[0], f"run={swept}", "sheet_rows=0", "ceiling_splits=0"
     )
-    alone = go(
+    alone = run_command(
         "eval-retrieval", runs[0], f"run={plain}", "sheet_rows=0", "ceiling_splits=0"
     ).metrics
 
@@ -92,7 +98,7 @@ def test_variants_of_a_sweep_are_evaluated_as_trained(go, world, small, tmp_path
     assert result.tables[-1].rows[0][1] == variants[1]
     for refused in (f"against={swept}", f"run=[{plain}, {swept}]", f"run={swept}:lr=1"):
         with pytest.raises(BrainhiveError) as caught:
-            go(
+            run_command(
                 "eval-retrieval",
                 runs[0],
                 *(() if "run" in refused else (f"run={plain}",)),
@@ -109,7 +115,7 @@ def without_protocol(found: Mapping[str, Metric]) -> dict[str, Metric]:
 
 
 def test_only_shown_searches_the_pictures_that_were_shown(
-    go, trained, monkeypatch, tmp_path
+    run_command, trained_run, monkeypatch, tmp_path
 ):
     shown, opened = {1: np.arange(60), 2: np.arange(30, 70)}, TrainedModel.open_trials
     monkeypatch.setattr(
@@ -123,14 +129,14 @@ def test_only_shown_searches_the_pictures_that_were_shown(
         TrainedModel, "find_shown_rows", lambda member, subject, split: shown[subject]
     )
     given = (
-        f"run={trained}",
+        f"run={trained_run}",
         f"paths.runs={tmp_path}",
         "sheet_rows=0",
         "ceiling_splits=0",
     )
 
-    every = go("eval-retrieval", *given).metrics
-    only = go("eval-retrieval", *given, "only_shown=true").metrics
+    every = run_command("eval-retrieval", *given).metrics
+    only = run_command("eval-retrieval", *given, "only_shown=true").metrics
 
     assert (every.overall["top1"].pool, only.overall["top1"].pool) == (100, 70)
     assert "pictures that were shown" in only.overall["top1"].protocol

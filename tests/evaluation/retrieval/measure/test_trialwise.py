@@ -40,17 +40,28 @@ class Net(nn.Module):
 
 @pytest.mark.nightly
 def test_metrics_that_need_other_test_trials_have_a_caveat(
-    go, world: Path, small, runs: str, tmp_path: Path, monkeypatch, capsys, code_allowed
+    run_command,
+    world: Path,
+    align_overrides,
+    runs: str,
+    tmp_path: Path,
+    monkeypatch,
+    capsys,
+    code_allowed,
 ):
     (tmp_path / "own_parts").mkdir()
     (tmp_path / "own_parts/centred.py").write_text(BACKBONE)
     monkeypatch.syspath_prepend(tmp_path)
     asked = ("sheet_rows=0", "repetitions=[1]", runs)
-    trained = go(
-        "train-align", *small, runs, "train.epochs=2", "backbone.kind=own_parts.centred"
+    trained = run_command(
+        "train-align",
+        *align_overrides,
+        runs,
+        "train.epochs=2",
+        "backbone.kind=own_parts.centred",
     ).folder
 
-    result = go("eval-retrieval", f"run={trained}", *asked)
+    result = run_command("eval-retrieval", f"run={trained}", *asked)
 
     measured = result.metrics
     of_models = {
@@ -72,11 +83,11 @@ def test_metrics_that_need_other_test_trials_have_a_caveat(
     assert "no mean or other statistic of the batch in evaluation mode" in warned
 
 
-def test_a_model_that_predicts_single_trials_has_no_caveat(evaluated):
+def test_a_model_that_predicts_single_trials_has_no_caveat(evaluation_result):
     metrics = [
         metric
-        for scope in evaluated.metrics.scopes.values()
+        for scope in evaluation_result.metrics.scopes.values()
         for metric in scope.values()
     ]
-    assert evaluated.metrics.caveats == ["simulated"]
+    assert evaluation_result.metrics.caveats == ["simulated"]
     assert not [metric for metric in metrics if TRIALS_TOGETHER in metric.caveats]

@@ -24,15 +24,18 @@ NAMED = f"test ({SELECTED_ON_TEST})"
 
 @pytest.fixture(scope="module")
 def shared(
-    shared_world: Path, tmp_path_factory: pytest.TempPathFactory, go: Any, small: Any
+    shared_world: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    run_command: Any,
+    align_overrides: Any,
 ) -> Any:
     runs = tmp_path_factory.mktemp("protocols")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(shared_world))
         here = f"paths.runs={runs}"
-        trained = go(
+        trained = run_command(
             "train-align",
-            *small,
+            *align_overrides,
             here,
             SELECTIONS,
             "train.epochs=3",
@@ -44,7 +47,7 @@ def shared(
             "sheet_rows=0",
             "ceiling_splits=0",
         )
-        return runs, trained, go("eval-retrieval", here, *asked)
+        return runs, trained, run_command("eval-retrieval", here, *asked)
 
 
 def test_what_the_test_set_chose_is_no_headline_and_no_best(shared: Any) -> None:

@@ -16,7 +16,7 @@ from brainhive_cli import api
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.evaluation.explanation import encoding_model
 from tests.tools.recorded_numbers import FLOAT32, Recorded
-from tests.worlds.command_fixtures import COLOURS, Go, at_home
+from tests.worlds.command_fixtures import COLOURS, RunCommand, at_home
 
 WORLD = "dataset={kind: demo, noise: 0.6, subjects: 2, concepts: 30}"
 ENCODERS = f"encoders=[{COLOURS!r}]"
@@ -24,17 +24,21 @@ VOXELS = "dataset={kind: demo, noise: 0.6, space: voxels, subjects: 1, concepts:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
+def home(
+    tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand
+) -> Iterator[Path]:
     """Home with the embeddings of the demo's pictures."""
     with at_home(tmp_path_factory.mktemp("home")) as home:
-        go("embed", WORLD, ENCODERS)
+        run_command("embed", WORLD, ENCODERS)
         yield home
 
 
 @pytest.fixture(scope="module")
-def ridge(home: Path, go: Go) -> Path:
+def ridge(home: Path, run_command: RunCommand) -> Path:
     """Run of two seeds of a ridge for each of two people."""
-    return go("train-align", WORLD, ENCODERS, "backbone=ridge", "seeds=1,2").folder
+    return run_command(
+        "train-align", WORLD, ENCODERS, "backbone=ridge", "seeds=1,2"
+    ).folder
 
 
 FIELDS = ("value", "n", "pool", "chance", "low", "high", "seed_sd", "these_subjects")
@@ -82,19 +86,27 @@ RETRIEVALS = {
 
 
 @pytest.mark.parametrize("name", RETRIEVALS)
-def test_retrieval(recorded: Recorded, ridge: Path, go: Go, name: str) -> None:
-    result = go("eval-retrieval", f"run={ridge}", "sheet_rows=0", *RETRIEVALS[name])
+def test_retrieval(
+    recorded: Recorded, ridge: Path, run_command: RunCommand, name: str
+) -> None:
+    result = run_command(
+        "eval-retrieval", f"run={ridge}", "sheet_rows=0", *RETRIEVALS[name]
+    )
 
     recorded(digits=4, **summary(result.metrics))
 
 
-def test_two_runs_compared(recorded: Recorded, ridge: Path, go: Go) -> None:
+def test_two_runs_compared(
+    recorded: Recorded, ridge: Path, run_command: RunCommand
+) -> None:
     other = ("backbone={kind: ridge, alpha: 100}", "signal.window_ms=[100, 600]")
-    second = go("train-align", WORLD, ENCODERS, *other, "seeds=1,2").folder
+    second = run_command("train-align", WORLD, ENCODERS, *other, "seeds=1,2").folder
 
     chosen = (f"run={ridge}", f"against={second}", "ceiling_splits=0")
-    result = go("eval-retrieval", *chosen, "sheet_rows=0")
-    joined = go("eval-retrieval", f"run={ridge},{second}", *chosen[2:], "sheet_rows=0")
+    result = run_command("eval-retrieval", *chosen, "sheet_rows=0")
+    joined = run_command(
+        "eval-retrieval", f"run={ridge},{second}", *chosen[2:], "sheet_rows=0"
+    )
 
     # scopes of single runs have their folder
     scopes = joined.metrics.scopes
@@ -105,7 +117,9 @@ def test_two_runs_compared(recorded: Recorded, ridge: Path, go: Go) -> None:
 
 
 @pytest.mark.parametrize("design", ["two in runs", "three in trials"])
-def test_categories(recorded: Recorded, home: Path, go: Go, design: str) -> None:
+def test_categories(
+    recorded: Recorded, home: Path, run_command: RunCommand, design: str
+) -> None:
     random = np.random.default_rng(0)
     names = ["face", "house", "shoe"][: 2 if "two" in design else 3]
     shown = np.concatenate([random.permutation(names * 8) for _ in range(4)])
@@ -124,41 +138,47 @@ def test_categories(recorded: Recorded, home: Path, go: Go, design: str) -> None
     )
     # windows of two samples
     quick = ("draws=40", "window={width_ms: 20, step_ms: 10}")
-    explained = go("explain", f"align_run={trained.path}", *quick)
+    explained = run_command("explain", f"align_run={trained.path}", *quick)
 
     found = summary(explained.metrics)
     recorded(digits=4, **summary(evaluated.measurements), explained=found)
 
 
 def test_shares_of_regions(
-    recorded: Recorded, home: Path, go: Go, monkeypatch: pytest.MonkeyPatch
+    recorded: Recorded,
+    home: Path,
+    run_command: RunCommand,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(encoding_model, "MAX_COMPONENTS", 12)
     chosen = (VOXELS, ENCODERS, "signal.normalise=channel")
-    go("embed", *chosen[:2])
-    trained = go("train-align", *chosen, "backbone=ridge", "seeds=1").folder
+    run_command("embed", *chosen[:2])
+    trained = run_command("train-align", *chosen, "backbone=ridge", "seeds=1").folder
 
     asked = ("region_shares=true", "ceiling_splits=0", "sheet_rows=0")
-    result = go("eval-retrieval", f"run={trained}", *asked)
-    explained = go("explain", f"align_run={trained}", "draws=40")
+    result = run_command("eval-retrieval", f"run={trained}", *asked)
+    explained = run_command("explain", f"align_run={trained}", "draws=40")
 
     found = summary(explained.metrics)
     recorded(digits=4, **summary(result.metrics), explained=found)
 
 
 def test_explanation(
-    recorded: Recorded, ridge: Path, go: Go, monkeypatch: pytest.MonkeyPatch
+    recorded: Recorded,
+    ridge: Path,
+    run_command: RunCommand,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(encoding_model, "MAX_COMPONENTS", 12)
     quick = ("draws=40", "window={width_ms: 200, step_ms: 200}")
 
-    result = go("explain", f"align_run={ridge}", *quick)
+    result = run_command("explain", f"align_run={ridge}", *quick)
 
     # correlations of shuffled labels are sums near 0
     recorded(digits=4, rounding=FLOAT32, **summary(result.metrics))
 
 
-def test_calibration(recorded: Recorded, ridge: Path, go: Go) -> None:
-    result = go("calibrate", f"align_run={ridge}", "subjects=2", "draws=1")
+def test_calibration(recorded: Recorded, ridge: Path, run_command: RunCommand) -> None:
+    result = run_command("calibrate", f"align_run={ridge}", "subjects=2", "draws=1")
 
     recorded(digits=4, **summary(result.metrics))

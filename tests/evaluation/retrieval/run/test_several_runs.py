@@ -20,9 +20,9 @@ ENCODER = "brainhive_cli-models-encoders-python-example"
 
 
 @pytest.fixture
-def weaker(world: Path, go, small, trained) -> Path:
+def weaker(world: Path, run_command, align_overrides, trained_run) -> Path:
     """Second run of the same cells, trained for one epoch."""
-    return go("train-align", *small, "train.epochs=1").folder
+    return run_command("train-align", *align_overrides, "train.epochs=1").folder
 
 
 def cosines(run: Path, home: Path, subject: int) -> tuple[torch.Tensor, np.ndarray]:
@@ -53,14 +53,16 @@ def ranked(similarity: torch.Tensor, target: np.ndarray) -> list[int]:
     )
 
 
-def test_an_ensemble_averages_the_similarities_of_its_runs(go, world, trained, weaker):
-    metrics = go(
-        "eval-retrieval", f"run=[{trained}, {weaker.name}]", "sheet_rows=2"
+def test_an_ensemble_averages_the_similarities_of_its_runs(
+    run_command, world, trained_run, weaker
+):
+    metrics = run_command(
+        "eval-retrieval", f"run=[{trained_run}, {weaker.name}]", "sheet_rows=2"
     ).metrics
 
     for subject in (1, 2):
         (one, target), (other, _) = (
-            cosines(run, world, subject) for run in (trained, weaker)
+            cosines(run, world, subject) for run in (trained_run, weaker)
         )
         cell = metrics.items[f"sub-{subject:02d}_seed-1 · sub-{subject:02d}"]
         assert cell["ranks"] == ranked((one + other) / 2, target)
@@ -69,13 +71,13 @@ def test_an_ensemble_averages_the_similarities_of_its_runs(go, world, trained, w
             ((one + other) / 2).T, np.argsort(target)
         )
     assert metrics.facts.protocol.startswith(f"intra, {DATASET}, mean of 2 runs, ")
-    names = [str(trained), str(world / "runs/train-align" / weaker.name)]
+    names = [str(trained_run), str(world / "runs/train-align" / weaker.name)]
     assert metrics.facts.runs == names
 
     # and is compared with each of them alone, on the same items
     gains = metrics.facts.against
     assert [row.second for row in gains] == names
-    for run, row in zip((trained, weaker), gains, strict=True):
+    for run, row in zip((trained_run, weaker), gains, strict=True):
         alone = [
             np.array(ranked(*cosines(run, world, subject))) == 1 for subject in (1, 2)
         ]
@@ -87,15 +89,18 @@ def test_an_ensemble_averages_the_similarities_of_its_runs(go, world, trained, w
 
 
 @pytest.mark.nightly
-def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
-    result = go(
-        "eval-retrieval", f"run={trained}", f"against={weaker},{trained.name}", *QUICK
+def test_two_runs_are_compared_item_by_item(run_command, world, trained_run, weaker):
+    result = run_command(
+        "eval-retrieval",
+        f"run={trained_run}",
+        f"against={weaker},{trained_run.name}",
+        *QUICK,
     )
 
     worse, same = result.metrics.facts.against
     hits = [
         [np.array(ranked(*cosines(run, world, s))) == 1 for s in (1, 2)]
-        for run in (trained, weaker)
+        for run in (trained_run, weaker)
     ]
     one, other = (np.concatenate(each) for each in hits)
     assert (
@@ -140,22 +145,28 @@ def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
 
 @pytest.mark.nightly
 def test_runs_on_other_subjects_or_galleries_are_not_compared(
-    go, world, trained, small, tmp_path
+    run_command, world, trained_run, align_overrides, tmp_path
 ):
-    alone = go("train-align", *small, "subjects=2", "train.epochs=1").folder
+    alone = run_command(
+        "train-align", *align_overrides, "subjects=2", "train.epochs=1"
+    ).folder
     noisier = ("dataset={kind: demo, noise: 0.6, subjects: 2, concepts: 8}",)
-    go(
+    run_command(
         "embed",
         *noisier,
         "encoders=['python:brainhive_cli.models.encoders.python:example']",
     )
-    elsewhere = go("train-align", *small, *noisier, "train.epochs=1").folder
+    elsewhere = run_command(
+        "train-align", *align_overrides, *noisier, "train.epochs=1"
+    ).folder
 
     with pytest.raises(BrainhiveError) as caught:
-        go("eval-retrieval", f"run={trained}", f"against={alone}", *QUICK)
-    for fact in (trained, alone, [1, 2], [2]):
+        run_command("eval-retrieval", f"run={trained_run}", f"against={alone}", *QUICK)
+    for fact in (trained_run, alone, [1, 2], [2]):
         assert str(fact) in caught.value.message
     with pytest.raises(BrainhiveError, match="galleries") as caught:
-        go("eval-retrieval", f"run={trained}", f"against={elsewhere}", *QUICK)
-    for run in (trained, elsewhere):
+        run_command(
+            "eval-retrieval", f"run={trained_run}", f"against={elsewhere}", *QUICK
+        )
+    for run in (trained_run, elsewhere):
         assert str(run) in caught.value.message

@@ -9,13 +9,15 @@ from brainhive_cli.evaluation.retrieval.scopes import select_scopes
 
 
 @pytest.fixture(scope="session")
-def curves(shared_world, go, small):
+def curves(shared_world, run_command, align_overrides):
     """Curve of the world's run, and its plain result."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(shared_world))
-        run = f"run={go('train-align', *small).folder}"
+        run = f"run={run_command('train-align', *align_overrides).folder}"
         few = (run, "subjects=1", "ceiling_splits=0")
-        return go("eval-retrieval", *few, "repetitions=all"), go("eval-retrieval", *few)
+        return run_command("eval-retrieval", *few, "repetitions=all"), run_command(
+            "eval-retrieval", *few
+        )
 
 
 @pytest.mark.nightly
@@ -53,8 +55,10 @@ def test_a_curve_has_an_artifact_a_table_and_a_note(curves):
     assert "Accuracy over repetitions" not in titles
 
 
-def test_more_repetitions_than_there_are_is_refused(go, world, small):
-    run = f"run={go('train-align', *small).folder}"
+def test_more_repetitions_than_there_are_is_refused(
+    run_command, world, align_overrides
+):
+    run = f"run={run_command('train-align', *align_overrides).folder}"
 
     with pytest.raises(RecipeError, match=r"17.*subject 1.*16"):
-        go("eval-retrieval", run, "repetitions=[1, 17]")
+        run_command("eval-retrieval", run, "repetitions=[1, 17]")

@@ -16,7 +16,7 @@ SWEEP = ("subjects=1,2", "train.epochs=1", "sweep.train.lr=[1e-3,2e-3]")
 
 
 def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(
-    go, small, world, tmp_path, monkeypatch
+    run_command, align_overrides, world, tmp_path, monkeypatch
 ):
     here, trained = f"paths.runs={tmp_path / 'runs'}", []
     real = cell_folder.train_cell
@@ -29,11 +29,11 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(
 
     monkeypatch.setattr(cell_folder, "train_cell", until_the_third)
     with pytest.raises(KeyboardInterrupt):
-        go("train-align", *small, here, *SWEEP)
+        run_command("train-align", *align_overrides, here, *SWEEP)
 
-    result = go(
+    result = run_command(
         "train-align",
-        *small,
+        *align_overrides,
         here,
         *SWEEP,
         "published={source: a paper, values: {top1: 0.5}}",
@@ -80,14 +80,14 @@ ONE = "lr=1e-3,weight_decay=0.1"
 
 
 @pytest.fixture(scope="module")
-def swept(shared_world, tmp_path_factory, go, small):
+def swept(shared_world, tmp_path_factory, run_command, align_overrides):
     """A finished sweep of two keys, whose variants have a comma in their names."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(shared_world))
         runs = tmp_path_factory.mktemp("runs")
-        return go(
+        return run_command(
             "train-align",
-            *small,
+            *align_overrides,
             f"paths.runs={runs}",
             "mode=joint",
             "subjects=1",
@@ -96,7 +96,9 @@ def swept(shared_world, tmp_path_factory, go, small):
         ).folder
 
 
-def test_variants_with_commas_in_their_names_are_evaluated(go, world, swept, tmp_path):
+def test_variants_with_commas_in_their_names_are_evaluated(
+    run_command, world, swept, tmp_path
+):
     paths, one, other = (
         Paths(runs=str(swept.parents[1])),
         f"{swept}:{ONE}",
@@ -111,15 +113,17 @@ def test_variants_with_commas_in_their_names_are_evaluated(go, world, swept, tmp
     ]
     assert rejoin_variant_names(["a", "b:c", "d"], paths) == ["a", "b:c", "d"]
 
-    found = go(
+    found = run_command(
         "eval-retrieval", f"paths.runs={tmp_path}", f"run={one},{other}", *QUICK
     ).metrics
     assert found.facts.runs == [one, other]
 
 
-def test_fine_tuning_starts_from_a_variant_and_not_from_a_sweep(world, small, swept):
+def test_fine_tuning_starts_from_a_variant_and_not_from_a_sweep(
+    world, align_overrides, swept
+):
     def job_of(run: str) -> Job:
-        overrides = [*small, "mode=finetune", f"finetune={{run: '{run}'}}"]
+        overrides = [*align_overrides, "mode=finetune", f"finetune={{run: '{run}'}}"]
         return Job.resolve(Recipe.resolve("train-align", None, {}, overrides))
 
     with pytest.raises(RecipeError, match="is a sweep") as caught:

@@ -160,8 +160,8 @@ def test_only_finite_weights_and_texts_without_paths_are_shared(
                     _refuse_unfit("config.json", given)
 
 
-def test_a_shared_run_holds_its_models_and_no_places(trained: Path) -> None:
-    shared = SharedRun.from_run(RunFolder(trained))
+def test_a_shared_run_holds_its_models_and_no_places(trained_run: Path) -> None:
+    shared = SharedRun.from_run(RunFolder(trained_run))
     cells = ["sub-01_seed-1", "sub-02_seed-1"]
     assert shared.cells == cells
     models = {
@@ -171,7 +171,10 @@ def test_a_shared_run_holds_its_models_and_no_places(trained: Path) -> None:
     }
     others = {"recipe.yaml", "metrics.json", "embeddings.json"}
     assert shared.files.keys() == models | others
-    assert shared.recipe.keys() == RunFolder(trained).recipe().keys() - {"paths", "run"}
+    assert shared.recipe.keys() == RunFolder(trained_run).recipe().keys() - {
+        "paths",
+        "run",
+    }
     assert shared.layout is not None and shared.layout.spec.subjects == (1,)
     assert shared.learned.subjects == (1, 2)
     assert (shared.licence, shared.unknown_terms) == ("apache-2.0", "")
@@ -180,7 +183,7 @@ def test_a_shared_run_holds_its_models_and_no_places(trained: Path) -> None:
     files = shared.pack("# A model")
     assert files["README.md"] == b"# A model"
     manifest = json.loads(files["brainhive.json"])  # type: ignore[arg-type]
-    assert (manifest["command"], manifest["run"]) == ("train-align", trained.name)
+    assert (manifest["command"], manifest["run"]) == ("train-align", trained_run.name)
     assert manifest["brainhive"]
     lines = files["SHA256SUMS"].decode().splitlines()  # type: ignore[union-attr]
     names = [line.split("  ")[1] for line in lines]

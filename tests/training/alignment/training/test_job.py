@@ -23,18 +23,20 @@ TIMES_S = np.arange(20) / 100
 
 
 def test_reading_a_recipe_or_naming_its_run_loads_no_weights(
-    world, small, prior, monkeypatch
+    world, align_overrides, prior, monkeypatch
 ):
     def refused(*_: Any, **__: Any) -> None:
         raise AssertionError("weights were read, or looked for, which may ask the hub")
 
     for name in ("safetensors.torch.load_file", "torch.load"):
         monkeypatch.setattr(name, refused)
-    recipe = Recipe.resolve("train-align", None, {}, (*small, f"prior={prior}"))
+    recipe = Recipe.resolve(
+        "train-align", None, {}, (*align_overrides, f"prior={prior}")
+    )
     assert Job.resolve(recipe).describe_priors().keys() == {str(prior)}
 
     monkeypatch.setattr("brainhive_cli.core.hub.find_input", refused)
-    job = Job.resolve(Recipe.resolve("train-align", None, {}, small))
+    job = Job.resolve(Recipe.resolve("train-align", None, {}, align_overrides))
     digests = map_digests(job.inputs())
     assert digests and job.pin_versions()[1] == {}
     assert all(name.startswith("signals ") for name in digests)
@@ -60,7 +62,9 @@ def test_a_check_compares_the_signals_of_all_who_train_together(home, other):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("mode", ["intra", "joint"])
-def test_a_fold_goes_on_without_a_subject_who_has_no_run_for_it(home, go, mode, capsys):
+def test_a_fold_goes_on_without_a_subject_who_has_no_run_for_it(
+    home, run_command, mode, capsys
+):
     dataset = {"kind": "categories", "names": ["cat", "dog"]}
     axes = {"channels": ("A", "B", "C"), "times_s": TIMES_S, "unit": "µV"}
     for subject, count in ((1, 4), (2, 3)):
@@ -205,8 +209,8 @@ def test_a_tuned_model_keeps_the_keys_of_its_run(home, capsys) -> None:
         tuned(finetune={"sessions": 1})
 
 
-def test_a_single_model_is_no_run_to_be_tuned(home, trained) -> None:
-    model = next(trained.glob("cells/*/model"))
+def test_a_single_model_is_no_run_to_be_tuned(home, trained_run) -> None:
+    model = next(trained_run.glob("cells/*/model"))
     fields = {"mode": "finetune", "finetune": {"run": str(model)}}
     with pytest.raises(RecipeError):
         find_base_run(Recipe.resolve("train-align", None, fields, []))

@@ -29,42 +29,44 @@ def embeddings(training: Training) -> dict[str, torch.Tensor]:
 
 
 def test_what_a_prior_cannot_learn_from_is_refused(
-    settings, begun, go, prior, monkeypatch
+    prior_overrides, begin_training, run_command, prior, monkeypatch
 ):
     with pytest.raises(
         MissingData, match="no train embeddings of local--random"
     ) as caught:
-        begun(*settings, BOTH)
+        begin_training(*prior_overrides, BOTH)
     assert (
         "brainhive embed" in caught.value.hint
         and "--embed-missing" in caught.value.hint
     )
-    go("embed", settings[0], f"encoders=[{TIMM}]")
+    run_command("embed", prior_overrides[0], f"encoders=[{TIMM}]")
     with pytest.raises(
         BrainhiveError, match=r"takes the encoders brainhive_cli-\S+, not \{kind: timm"
     ):
-        own = [each for each in settings if not each.startswith("prior=")]
-        begun(*own, f"encoders=[{TIMM}]", f"continue_from={prior}")
+        own = [each for each in prior_overrides if not each.startswith("prior=")]
+        begin_training(*own, f"encoders=[{TIMM}]", f"continue_from={prior}")
     monkeypatch.setattr(
         StimulusSet,
         "__post_init__",
         lambda stimuli: vars(stimuli).update(medium="clip"),
     )
     with pytest.raises(RecipeError, match=r"pictures\b.*clips"):
-        begun(*settings)
+        begin_training(*prior_overrides)
 
 
-def test_computed_embeddings_are_those_that_a_store_would_hold(settings, begun, go):
-    dataset = settings[0]
+def test_computed_embeddings_are_those_that_a_store_would_hold(
+    prior_overrides, begin_training, run_command
+):
+    dataset = prior_overrides[0]
     # one is stored, the other is not
-    missing = begun(*settings, BOTH, "embed_missing=true")
+    missing = begin_training(*prior_overrides, BOTH, "embed_missing=true")
     computed = embeddings(missing)
     none_stored = embeddings(
-        begun(*settings, f"encoders=[{TIMM}]", "embed_missing=true")
+        begin_training(*prior_overrides, f"encoders=[{TIMM}]", "embed_missing=true")
     )
 
-    go("embed", dataset, BOTH)
-    stored = embeddings(begun(*settings, BOTH))
+    run_command("embed", dataset, BOTH)
+    stored = embeddings(begin_training(*prior_overrides, BOTH))
 
     assert [type(source) for source in missing.pictures.targets.sources.values()] == [
         StoreTargets,
@@ -100,14 +102,17 @@ def stores(home: Path) -> list[Path]:
 
 
 def test_training_on_kept_latents_is_training_on_the_pictures(
-    settings, begun, home, pictures
+    prior_overrides, begin_training, home, pictures
 ):
     from PIL import Image
 
     wide = Image.open(sorted(pictures.rglob("*.png"))[0]).resize((48, 16))
     wide.save(sorted(pictures.rglob("*.png"))[0])  # so that it is cropped
 
-    plain, cached = begun(*settings), begun(*settings, CACHED)
+    plain, cached = (
+        begin_training(*prior_overrides),
+        begin_training(*prior_overrides, CACHED),
+    )
 
     _, pixels, sizes, _ = plain.pictures.read([0])
     _, latents, cached_sizes, _ = cached.pictures.read([0])
@@ -120,7 +125,7 @@ def test_training_on_kept_latents_is_training_on_the_pictures(
 
 
 def test_an_interrupted_store_is_completed_and_then_only_read(
-    settings, begun, home, monkeypatch
+    prior_overrides, begin_training, home, monkeypatch
 ):
     encode, seen, most = SDXL.encode, list[int](), 1
 
@@ -134,16 +139,19 @@ def test_an_interrupted_store_is_completed_and_then_only_read(
 
     monkeypatch.setattr(SDXL, "encode", counted)
     with pytest.raises(KeyboardInterrupt):
-        begun(*settings, CACHED)  # after one batch
+        begin_training(*prior_overrides, CACHED)  # after one batch
     left, most = stores(home), 100
-    resumed, again = begun(*settings, CACHED), begun(*settings, CACHED)
+    resumed, again = (
+        begin_training(*prior_overrides, CACHED),
+        begin_training(*prior_overrides, CACHED),
+    )
 
     assert [path.suffix for path in left] == [".part"] and [
         path.suffix for path in stores(home)
     ] == [".h5"]
     assert seen == [4, 4, 4]  # of twelve pictures, none was encoded twice
     shutil.rmtree(home / "latents")
-    straight = latents_of(begun(*settings, CACHED))
+    straight = latents_of(begin_training(*prior_overrides, CACHED))
     assert np.array_equal(latents_of(resumed), straight) and np.array_equal(
         latents_of(again), straight
     )

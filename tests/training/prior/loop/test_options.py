@@ -52,12 +52,17 @@ def many(count: int) -> PictureBatch:
 
 @pytest.mark.nightly
 def test_accumulated_passes_have_the_gradient_of_one_large_batch(
-    settings, begun, tmp_path
+    prior_overrides, begin_training, tmp_path
 ):
     """The 10 pictures are divided into 4 + 3 + 3."""
-    settings = (*settings, "train.steps=1")
-    one = trained(begun(*settings, "train.batch_size=10"), RunFolder(tmp_path / "one"))
-    passes = begun(*settings, "train.batch_size=4", "train.accumulate=3")
+    prior_overrides = (*prior_overrides, "train.steps=1")
+    one = trained(
+        begin_training(*prior_overrides, "train.batch_size=10"),
+        RunFolder(tmp_path / "one"),
+    )
+    passes = begin_training(
+        *prior_overrides, "train.batch_size=4", "train.accumulate=3"
+    )
 
     several = trained(passes, RunFolder(tmp_path / "several"))
 
@@ -67,11 +72,16 @@ def test_accumulated_passes_have_the_gradient_of_one_large_batch(
     with pytest.raises(
         BrainhiveError, match="10 pictures to learn are fewer than 11 passes"
     ) as caught:
-        trained(begun(*settings, "train.accumulate=11"), RunFolder(tmp_path / "run"))
+        trained(
+            begin_training(*prior_overrides, "train.accumulate=11"),
+            RunFolder(tmp_path / "run"),
+        )
     assert "train.accumulate" in caught.value.hint
 
 
-def test_gradient_checkpointing_gives_the_same_gradient(settings, begun):
+def test_gradient_checkpointing_gives_the_same_gradient(
+    prior_overrides, begin_training
+):
     def backward(training: Training) -> tuple[int, list[torch.Tensor]]:
         kept = [0]
 
@@ -84,8 +94,10 @@ def test_gradient_checkpointing_gives_the_same_gradient(settings, begun):
         loss.backward()
         return kept[0], [p.grad for p in training.prior.parameters()]
 
-    plain_bytes, plain = backward(begun(*settings))
-    fewer_bytes, same = backward(begun(*settings, "train.gradient_checkpointing=true"))
+    plain_bytes, plain = backward(begin_training(*prior_overrides))
+    fewer_bytes, same = backward(
+        begin_training(*prior_overrides, "train.gradient_checkpointing=true")
+    )
 
     assert fewer_bytes < plain_bytes / 2
     assert all(
@@ -93,8 +105,10 @@ def test_gradient_checkpointing_gives_the_same_gradient(settings, begun):
     )
 
 
-def test_dropped_tokens_are_zero_at_the_rate_of_the_recipe(settings, begun):
-    training = begun(*settings, "token_dropout=0.3")
+def test_dropped_tokens_are_zero_at_the_rate_of_the_recipe(
+    prior_overrides, begin_training
+):
+    training = begin_training(*prior_overrides, "token_dropout=0.3")
     batch = first_batch(training, 10)
 
     kept, _ = training.draw_dropout(many(2000))
@@ -113,8 +127,13 @@ def test_dropped_tokens_are_zero_at_the_rate_of_the_recipe(settings, begun):
     assert torch.allclose(loss, direct, rtol=1e-6)
 
 
-def test_bf16_is_the_diffusion_models_dtype_and_not_the_priors(settings, begun):
-    exact, coarse = begun(*settings), begun(*settings, "train.precision=bf16")
+def test_bf16_is_the_diffusion_models_dtype_and_not_the_priors(
+    prior_overrides, begin_training
+):
+    exact, coarse = (
+        begin_training(*prior_overrides),
+        begin_training(*prior_overrides, "train.precision=bf16"),
+    )
 
     losses = [
         training.compute_loss(first_batch(training)) for training in (exact, coarse)
@@ -177,24 +196,26 @@ def test_crop_ids_of_the_original_are_as_published():
 
 @pytest.mark.nightly
 def test_each_key_changes_the_loss_and_the_right_ones_validation(
-    settings, large, begun
+    prior_overrides, large, begin_training
 ):
-    plain = begun(*settings)
+    plain = begin_training(*prior_overrides)
     loss, validated = plain.loss(first_batch(plain)), plain.validate()
     assert plain.get_size_ids(first_batch(plain))[0].tolist() == [51, 75, 0, 8, 32, 32]
     for key in KEYS:
-        other = begun(*settings, key)
+        other = begin_training(*prior_overrides, key)
         assert not torch.allclose(other.loss(first_batch(other)), loss, rtol=1e-6), key
         assert (other.validate() == validated) is key.startswith("posterior"), key
 
 
 @pytest.mark.nightly
-def test_posterior_samples_depend_on_step_and_position_only(settings, begun):
-    settings = (*settings, "posterior=sample")
+def test_posterior_samples_depend_on_step_and_position_only(
+    prior_overrides, begin_training
+):
+    prior_overrides = (*prior_overrides, "posterior=sample")
 
     def drawn(rank: int, processes: int, passes: int = 1) -> torch.Tensor:
         launch = Launch(rank, processes, torch.device("cpu"))
-        training = begun(*settings, launch=launch)
+        training = begin_training(*prior_overrides, launch=launch)
         mine = load_examples(training.pictures, range(3, 4), 8, passes, 0, 0, launch)
         return torch.cat([training.get_latents(batch) for batch in mine])
 
@@ -202,7 +223,7 @@ def test_posterior_samples_depend_on_step_and_position_only(settings, begun):
     assert torch.allclose(
         torch.cat([drawn(rank, 2, 2) for rank in (0, 1)]), whole, atol=10 * ROUNDING
     )
-    training = begun(*settings)
+    training = begin_training(*prior_overrides)
     batch = first_batch(training, 1)
     later = training.get_latents(replace(batch, step=1))
     assert not torch.allclose(training.get_latents(batch), later, atol=ROUNDING)
@@ -221,12 +242,19 @@ def test_posterior_samples_depend_on_step_and_position_only(settings, begun):
 
 
 @pytest.mark.nightly
-def test_weights_in_bf16_lose_most_steps_of_the_optimiser(settings, begun, tmp_path):
+def test_weights_in_bf16_lose_most_steps_of_the_optimiser(
+    prior_overrides, begin_training, tmp_path
+):
     """As in BrainHiVE, there is no float32 copy, so small steps are rounded away."""
-    settings = (*settings, "train.precision=bf16", "train.lr=1e-4", "train.steps=3")
+    prior_overrides = (
+        *prior_overrides,
+        "train.precision=bf16",
+        "train.lr=1e-4",
+        "train.steps=3",
+    )
     moved = {}
     for weights in ("fp32", "bf16"):
-        training = begun(*settings, f"train.weights={weights}")
+        training = begin_training(*prior_overrides, f"train.weights={weights}")
         before = [each.detach().clone() for each in training.prior.parameters()]
         trained(training, RunFolder(tmp_path / weights))
         training.validate()
@@ -244,15 +272,17 @@ def test_weights_in_bf16_lose_most_steps_of_the_optimiser(settings, begun, tmp_p
     pairs = zip(training.prior.parameters(), loaded.parameters(), strict=True)
     assert all(torch.equal(mine.float(), read) for mine, read in pairs)
     with pytest.raises(BrainhiveError, match="weights is bf16, and"):
-        begun(*settings, "train.weights=bf16", "train.precision=fp32")
+        begin_training(*prior_overrides, "train.weights=bf16", "train.precision=fp32")
 
 
-def test_two_processes_may_draw_equal_noise_like_published_code(settings, begun):
+def test_two_processes_may_draw_equal_noise_like_published_code(
+    prior_overrides, begin_training
+):
     for equal in (False, True):
         drawn = []
         for rank in range(2):
-            training = begun(
-                *settings,
+            training = begin_training(
+                *prior_overrides,
                 f"train.equal_noise={str(equal).lower()}",
                 launch=Launch(rank, 2, torch.device("cpu"), is_read_only=True),
             )

@@ -39,10 +39,14 @@ DESIGNS: dict[str, tuple[str, ...]] = {
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_four_steps(
-    recorded: Recorded, settings: Any, begun: Any, tmp_path: Path, design: str
+    recorded: Recorded,
+    prior_overrides: Any,
+    begin_training: Any,
+    tmp_path: Path,
+    design: str,
 ) -> None:
-    chosen = (*settings, "train.steps=4", *DESIGNS[design])
-    training = begun(*chosen)
+    chosen = (*prior_overrides, "train.steps=4", *DESIGNS[design])
+    training = begin_training(*chosen)
     folder = RunFolder(tmp_path / "run")
     learner = PriorLearner(
         training.prior, training.recipe.freeze, training.recipe.train

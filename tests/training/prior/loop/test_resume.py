@@ -22,16 +22,16 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_an_interruption_leaves_no_trace_in_log_and_samples(
-    settings, go, home, monkeypatch
+    prior_overrides, run_command, home, monkeypatch
 ):
     """It stops between two checkpoints, after further steps were logged and drawn."""
-    settings = (
-        *settings,
+    prior_overrides = (
+        *prior_overrides,
         "train.steps=11",
         "train.checkpoint_steps=3",
         "train.accumulate=2",
     )
-    settings = (*settings, "sample_items=2", "sample_every=4")
+    prior_overrides = (*prior_overrides, "sample_items=2", "sample_every=4")
     save = PriorLearner.save
 
     def interrupted(learner: PriorLearner, *given: object, **named: object) -> None:
@@ -41,9 +41,9 @@ def test_an_interruption_leaves_no_trace_in_log_and_samples(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(PriorLearner, "save", interrupted)
-        go("train-prior", *settings, "paths.runs=killed")
+        run_command("train-prior", *prior_overrides, "paths.runs=killed")
     resumed, straight = (
-        go("train-prior", *settings, f"paths.runs={name}")
+        run_command("train-prior", *prior_overrides, f"paths.runs={name}")
         for name in ("killed", "straight")
     )
 

@@ -132,9 +132,11 @@ def test_signals_of_any_number_are_decoded_in_blocks(
     assert other.shape == (4, 2) and (other == 2).all()
 
 
-def test_trials_are_normalised_as_in_the_training(go, small, world, runs) -> None:
+def test_trials_are_normalised_as_in_the_training(
+    run_command, align_overrides, world, runs
+) -> None:
     keys = ("backbone=ridge", "signal.normalise=channel", "subjects=1", runs)
-    folder = go("train-align", *small[:2], "seeds=1", *keys).folder
+    folder = run_command("train-align", *align_overrides[:2], "seeds=1", *keys).folder
     run = TrainedRun(RunFolder(folder))
     model = TrainedModel(run, run.cells[0], torch.device("cpu"))
 
@@ -236,9 +238,11 @@ def cut_weights(run: Path) -> str:
 
 @pytest.mark.parametrize("spoil", [drop_cell, drop_weights, cut_weights])
 def test_a_run_that_lost_a_file_is_refused_by_its_check(
-    trained: Path, tmp_path: Path, spoil: Callable[[Path], str]
+    trained_run: Path, tmp_path: Path, spoil: Callable[[Path], str]
 ) -> None:
-    own = Path(shutil.copytree(trained, tmp_path / "train-align" / trained.name))
+    own = Path(
+        shutil.copytree(trained_run, tmp_path / "train-align" / trained_run.name)
+    )
     assert len(TrainedRun(RunFolder(own)).check(["test"])) == 2
     name = spoil(own)
     with pytest.raises(BrainhiveError) as caught:
@@ -247,21 +251,21 @@ def test_a_run_that_lost_a_file_is_refused_by_its_check(
 
 
 def test_a_check_reads_neither_weights_nor_signals(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
+    trained_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*asked: Any, **keys: Any) -> None:
         raise AssertionError
 
     monkeypatch.setattr(aligners, "load", refuse)
     monkeypatch.setattr(Trials, "read", refuse)
-    run = TrainedRun(RunFolder(trained))
+    run = TrainedRun(RunFolder(trained_run))
     assert sorted(subject for _, subject in run.check(["test"])) == [1, 2]
 
 
 def test_trials_whose_store_is_absent_are_checked_later(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
+    trained_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = TrainedRun(RunFolder(trained))
+    run = TrainedRun(RunFolder(trained_run))
     monkeypatch.setattr(TrainedRun, "is_prepared", False)
     assert run.check(["test"]) == {}
     # of those that are here everything else is checked

@@ -78,19 +78,21 @@ def test_signals_that_do_not_match_are_refused_in_one_line():
 
 
 @pytest.mark.nightly
-def test_models_decode_subjects_of_another_data_set_above_chance(go, small, world):
-    run = f"run={go('train-align', *small).folder}"
+def test_models_decode_subjects_of_another_data_set_above_chance(
+    run_command, align_overrides, world
+):
+    run = f"run={run_command('train-align', *align_overrides).folder}"
     with pytest.raises(MissingData, match=r"demo-noise-0.7") as caught:
-        go(
+        run_command(
             "eval-retrieval",
             run,
             "dataset={kind: demo, noise: 0.7, subjects: 1, concepts: 8}",
         )
     assert caught.value.hint.startswith("brainhive embed")
-    go("embed", f"dataset={OTHER}", COLOURS, "splits=test")
+    run_command("embed", f"dataset={OTHER}", COLOURS, "splits=test")
 
-    result = go("eval-retrieval", run, f"dataset={OTHER}", *QUICK)
-    fewer = go("eval-retrieval", run, f"dataset={OTHER}", "subjects=2", *QUICK)
+    result = run_command("eval-retrieval", run, f"dataset={OTHER}", *QUICK)
+    fewer = run_command("eval-retrieval", run, f"dataset={OTHER}", "subjects=2", *QUICK)
 
     metrics = result.metrics
     sets = "demo-noise-0.5-8-concepts, zero-shot from demo-noise-0.3-40-concepts"

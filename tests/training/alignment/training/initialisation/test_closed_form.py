@@ -31,14 +31,14 @@ def weights(run: Path, cell: str) -> torch.Tensor:
 
 @pytest.mark.nightly
 def test_a_shared_map_decodes_new_subjects_and_can_be_fine_tuned(
-    go, small, world, runs
+    run_command, align_overrides, world, runs
 ):
     three, encoders = (
         "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}",
-        small[1],
+        align_overrides[1],
     )
 
-    inter = go(
+    inter = run_command(
         "train-align",
         three,
         encoders,
@@ -47,7 +47,7 @@ def test_a_shared_map_decodes_new_subjects_and_can_be_fine_tuned(
         "mode=inter",
         runs,
     )
-    evaluated = go(
+    evaluated = run_command(
         "eval-retrieval",
         f"run={inter.folder}",
         runs,
@@ -59,7 +59,7 @@ def test_a_shared_map_decodes_new_subjects_and_can_be_fine_tuned(
     assert top1.n == 300 and top1.low > top1.chance
 
     near, far = (
-        go(
+        run_command(
             "train-align",
             encoders,
             "mode=finetune",

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from brainhive_cli.core import parts
 from brainhive_cli.training.alignment.model import Aligner
 from tests.tools.changed_stores import resealed
-from tests.worlds.command_fixtures import Go, at_home
+from tests.worlds.command_fixtures import RunCommand, at_home
 from tests.worlds.model_layouts import one_token, spec_of
 
 CHANNELS = tuple("ABCDE")
@@ -96,14 +96,14 @@ TRAINING = (
 
 
 def test_a_training_does_not_depend_on_tests_or_left_out_people(
-    tmp_path: Path, go: Go
+    tmp_path: Path, run_command: RunCommand
 ) -> None:
     """Test signals, test targets and recordings of the left-out subject are changed."""
     with at_home(tmp_path) as home:
-        go("embed", *WORLD, ENCODERS, "splits=train")
+        run_command("embed", *WORLD, ENCODERS, "splits=train")
         weights = []
         for _ in range(2):
-            run = go("train-align", *TRAINING, again=True).folder
+            run = run_command("train-align", *TRAINING, again=True).folder
             weights.append(
                 load_file(run / "cells/sub-01_seed-1/model/model.safetensors")
             )

@@ -15,7 +15,7 @@ from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import TrainedRun
-from tests.worlds.command_fixtures import Go
+from tests.worlds.command_fixtures import RunCommand
 
 ENCODER = "{kind: timm, source: random, architecture: test_vit}"
 NAME = resolve({"kind": "timm", "source": "random", "architecture": "test_vit"}).name
@@ -42,14 +42,16 @@ LORA = (
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory, go: Go) -> dict[str, Any]:
+def results(
+    tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand
+) -> dict[str, Any]:
     """Train a frozen model and one with LoRA. Also return their home."""
     with pytest.MonkeyPatch.context() as patch:
         home = tmp_path_factory.mktemp("lora")
         patch.setenv("BRAINHIVE_HOME", str(home))
-        go("embed", *WORLD)
+        run_command("embed", *WORLD)
         runs = {
-            name: go("train-align", *TRAINING, *more)
+            name: run_command("train-align", *TRAINING, *more)
             for name, more in (("frozen", ()), ("lora", LORA))
         }
     return {"home": home, **runs}

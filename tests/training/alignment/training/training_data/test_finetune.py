@@ -105,10 +105,12 @@ def measure_distance(
     return max(float((one[key] - other[key]).abs().max()) for key in one)
 
 
-def test_new_subjects_start_from_the_joint_model_of_their_seed(go, small, own_runs):
-    joint = go(
+def test_new_subjects_start_from_the_joint_model_of_their_seed(
+    run_command, align_overrides, own_runs
+):
+    joint = run_command(
         "train-align",
-        *small,
+        *align_overrides,
         THREE,
         own_runs,
         "mode=joint",
@@ -125,8 +127,8 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(go, small, own_ru
         own_runs,
     )
 
-    made = go(
-        "train-align", *small, *still, "backbone=nice", "dim=8"
+    made = run_command(
+        "train-align", *align_overrides, *still, "backbone=nice", "dim=8"
     )  # what the model is made of is the run's
 
     assert list(made.metrics.facts.cells) == ["sub-03_seed-1", "sub-03_seed-2"]
@@ -140,39 +142,52 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(go, small, own_ru
         top1 = made.metrics.scopes[f"sub-03_seed-{seed}"]["top1"]
         assert top1.n == top1.pool == 6  # a tenth of the 60 that are held out
     with pytest.raises(BrainhiveError, match="subject 1"):
-        go(
+        run_command(
             "train-align",
-            *small,
+            *align_overrides,
             *still,
             f"finetune.run={joint.folder.name}",
             "subjects=1,3",
         )
     with pytest.raises(BrainhiveError, match="is fine-tuned itself"):
-        go(
+        run_command(
             "train-align",
-            *small,
+            *align_overrides,
             *still,
             f"finetune.run={made.folder.name}",
             "subjects=1",
         )
-    again = go(
-        "train-align", *small, *still, f"finetune.run={joint.folder.name}", "subjects=3"
+    again = run_command(
+        "train-align",
+        *align_overrides,
+        *still,
+        f"finetune.run={joint.folder.name}",
+        "subjects=3",
     )
     # the recipe that was run names the run and the subjects
     assert again.folder == made.folder
-    evaluated = go("eval-retrieval", f"run={made.folder}", own_runs, "sheet_rows=0")
+    evaluated = run_command(
+        "eval-retrieval", f"run={made.folder}", own_runs, "sheet_rows=0"
+    )
     assert {cell.seed for cell in evaluated.metrics.facts.cells.values()} == {1, 2}
 
 
-def test_what_cannot_be_fine_tuned_is_said_in_one_line(go, small, own_runs):
+def test_what_cannot_be_fine_tuned_is_said_in_one_line(
+    run_command, align_overrides, own_runs
+):
     with pytest.raises(MissingData, match="no finished train-align run"):
-        go("train-align", *small, own_runs, "mode=finetune")
-    tuned = ("train-align", *small, own_runs, "mode=finetune", "subjects=3")
-    intra = go(
-        "train-align", *small, THREE, own_runs, "subjects=1,2", "train.epochs=1"
+        run_command("train-align", *align_overrides, own_runs, "mode=finetune")
+    tuned = ("train-align", *align_overrides, own_runs, "mode=finetune", "subjects=3")
+    intra = run_command(
+        "train-align",
+        *align_overrides,
+        THREE,
+        own_runs,
+        "subjects=1,2",
+        "train.epochs=1",
     ).folder.name
     with pytest.raises(BrainhiveError, match="sub-01_seed-1 or sub-02_seed-1"):
-        go(*tuned, f"finetune.run={intra}")
+        run_command(*tuned, f"finetune.run={intra}")
     with pytest.raises(RecipeError, match=r"sessions is .* subject 3") as unnamed:
-        go(*tuned, f"finetune.run={intra}", "finetune.sessions=1")
+        run_command(*tuned, f"finetune.run={intra}", "finetune.sessions=1")
     assert "finetune.share" in unnamed.value.hint

@@ -4,7 +4,7 @@ from brainhive_cli.training.alignment.training import training_data
 
 
 def test_an_epoch_is_selected_on_test_signals_of_left_out_people(
-    go, small, world, runs, monkeypatch
+    run_command, align_overrides, world, runs, monkeypatch
 ):
     opened = []
     match = training_data.match_split
@@ -17,7 +17,7 @@ def test_an_epoch_is_selected_on_test_signals_of_left_out_people(
     three = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
     ours = ("mode=inter", "subjects=2", "train.selection=test", "train.epochs=1", runs)
 
-    go("train-align", *small, three, *ours)
+    run_command("train-align", *align_overrides, three, *ours)
 
     assert {subject for subject, split in opened if split == "test"} == {2}
     assert {subject for subject, split in opened if split == "train"} <= {1, 3}
