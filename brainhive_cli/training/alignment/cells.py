@@ -57,7 +57,7 @@ def list_cells(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
     for label, recipe in variants.items():
         recordings = Recordings(dataset, recipe.paths, recipe.signal)
         subjects = tuple(recordings.list_subjects(recipe.subjects))
-        groups = _group_subjects(recipe, dataset, recordings)
+        groups = _group_subjects(recipe, dataset, recordings, subjects)
         if dataset.holdout.divides_train:
             _check_holdout(recipe, dataset.holdout)
         prefix = f"{label}/" if label else ""
@@ -96,14 +96,13 @@ def list_cells(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
 
 
 def _group_subjects(
-    recipe: Recipe, dataset: Dataset, recordings: Recordings
+    recipe: Recipe, dataset: Dataset, recordings: Recordings, subjects: Subjects
 ) -> list[tuple[str, Subjects, Subjects]]:
     """List the name, the training subjects and the test subjects of each training.
 
     Raises:
         BrainhiveError: if a training of mode `inter` has no training subjects.
     """
-    subjects = tuple(recordings.list_subjects(recipe.subjects))
     if recipe.mode == "joint":
         return [("all", subjects, subjects)]
     if recipe.mode != "inter":

@@ -446,7 +446,7 @@ def _describe_mindeye2(
     }
     for index, subject in enumerate(subjects):
         table[rf"ridge\.linears\.{index}\."] = f"{brain_prefix}{RIDGE_PREFIX}{subject}."
-    prefixes = "|".join(re.escape(prefix) for prefix in BRAIN_PREFIXES)
+    prefixes = "|".join(map(re.escape, BRAIN_PREFIXES))
     table[rf"(?=({prefixes}))"] = brain_prefix
     table[""] = "backbone."
     return layout, table
@@ -579,7 +579,7 @@ def read_upstream(config: Fields, upstream: StateDict) -> tuple[Layout, StateDic
         backbone={"kind": kind, **options},
         fuser={"kind": "fusion_encoder", "intermediate_size": hidden, **options},
         dims=dims,
-        encoders={key: key for key in dims},
+        encoders=dict(zip(dims, dims, strict=True)),
     )
     return layout, state
 

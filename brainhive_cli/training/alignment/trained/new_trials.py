@@ -99,7 +99,7 @@ def read_new(
                 raise
             trials = replace(trials, image_ids=())
         else:
-            is_in_split = np.array([bool(image_id) for image_id in image_ids])
+            is_in_split = np.array(list(map(bool, image_ids)))
             if not is_in_split.all():
                 console.warn(
                     f"{source}: {(~is_in_split).sum()} trials of pictures that are not "

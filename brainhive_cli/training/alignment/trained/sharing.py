@@ -287,7 +287,7 @@ def cut_paths(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {cut_paths(key): cut_paths(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [cut_paths(inner) for inner in value]
+        return list(map(cut_paths, value))
     if not isinstance(value, str):
         return value
 

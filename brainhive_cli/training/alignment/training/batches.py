@@ -147,7 +147,7 @@ def open_bank(
         stimuli.append(stimulus)
 
     # number the rows through all subjects
-    counts = [len(stimulus) for stimulus in stimuli]
+    counts = list(map(len, stimuli))
     subjects = np.repeat(np.arange(len(counts)), counts)
     return SignalBank(
         signals,
@@ -335,7 +335,7 @@ class Batches:
         # each process needs at least one trial of every batch
         smallest = 0
         if self.steps:
-            smallest = min(len(rows) for rows in self.split_epoch(0, 0))
+            smallest = min(map(len, self.split_epoch(0, 0)))
         if smallest < self.launch.processes:
             raise RecipeError(
                 f"last_batch={train.last_batch} cuts {len(self.rows)} trials into "
@@ -373,7 +373,7 @@ class Batches:
         generator.manual_seed(derive_seed(seed, self.launch.rank))
         groups = self.samples.split(shard)
         signals = [self._gather_augmented(group, generator) for group in groups]
-        subjects = self.samples.subject[index].split([len(group) for group in groups])
+        subjects = self.samples.subject[index].split(list(map(len, groups)))
 
         # draw among the targets of each stimulus, or let feedback choose
         stimulus = self.samples.stimulus[index]
@@ -561,7 +561,7 @@ def choose_held_out(
     """
     # a fixed seed, so that all runs hold out the same concepts
     if by == "pictures":
-        concepts = [str(row) for row in range(len(concepts))]
+        concepts = list(map(str, range(len(concepts))))
     names = np.unique(np.asarray(concepts))
     n_held_out = round(share * len(names))
     held_out_names = np.random.default_rng(0).permutation(names)[:n_held_out]

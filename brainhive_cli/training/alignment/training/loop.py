@@ -220,7 +220,7 @@ def fit(
 
         # reading the loss waits until the device has finished the steps
         mean_loss = float(learner.loss_sum) / steps_per_epoch
-        n_samples = sum(len(rows) for rows in remaining_batches)
+        n_samples = sum(map(len, remaining_batches))
         samples_per_s = n_samples / (time.monotonic() - start_s)
 
         # score the epoch, and keep its weights if it is the best so far

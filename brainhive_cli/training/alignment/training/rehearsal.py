@@ -145,7 +145,7 @@ def _rehearse_steps(
     test_shapes = []
     for bank, _ in test_queries:
         test_shapes.append([tuple(signal.shape[1:]) for signal in bank.signals])
-    group_sizes = [len(group) for group in batches.samples.split(rows)]
+    group_sizes = list(map(len, batches.samples.split(rows)))
     anonymous_spec = replace(layout.spec, subjects=(0,) * len(layout.spec.subjects))
     starts: list[tuple[str, Path]] = []
     for stage_starts in data.start_files.values():
