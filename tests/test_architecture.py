@@ -22,8 +22,8 @@ from tools.house import (
     MODULES,
     PACKAGE,
     count_code_lines,
-    idle_keys,
-    imports_of,
+    list_idle_keys,
+    list_imports,
 )
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -84,7 +84,7 @@ def trees() -> dict[str, ast.Module]:
 @pytest.fixture(scope="module")
 def imports(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
     """Which modules of ours each module imports."""
-    return {module: {*imports_of(module, tree)} for module, tree in trees.items()}
+    return {module: {*list_imports(module, tree)} for module, tree in trees.items()}
 
 
 def shelf_or_room(module: str) -> str:
@@ -404,11 +404,11 @@ def test_completions_are_current() -> None:
 
 def test_the_pages_of_recipe_keys_are_current() -> None:
     current = {path.name: path.read_text() for path in keys_page.FOLDER.iterdir()}
-    assert current == keys_page.pages(), "run python -m tools.keys_page"
+    assert current == keys_page.write_pages(), "run python -m tools.keys_page"
 
 
 def test_every_key_has_somebody_who_sets_it() -> None:
-    assert idle_keys() == [], (
+    assert list_idle_keys() == [], (
         "make it a constant with its source, or show in a guide a line that sets it"
     )
 

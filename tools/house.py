@@ -1,10 +1,10 @@
-"""The size of the house, and a record of its behaviour (`python -m tools.house
+"""The size of the package, and a record of its behaviour (`python -m tools.house
 --help`).
 
-What is recorded must survive a change of the code's shape: fingerprints of recipes,
-names and order of weights and parameters of every part, all tensors and metrics of the
-quick demos (one killed and resumed) and of a small run of the other commands. Arrays of
-stores are read through the api, models as safetensors.
+The record survives a change of the code's shape. It holds fingerprints of recipes, the
+names of weights and parameters of every part in order, and the tensors and metrics of
+quick demos (one killed and resumed) and of small runs of other commands. Stores are
+read through the api, models as safetensors.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import tokenize
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -43,28 +44,35 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 COMMANDS = ("train_align", "reconstruct", "report")
-"""Whose import closures are counted: what a reader of the command may have to open."""
+"""Commands whose imported files are counted."""
 CODE_SPAN = re.compile(r"^(?: {4}.*|```.*?^```)|`[^`\n]+`", re.M | re.S)
-"""In a page: a block of code, or a word of code in a sentence."""
+"""A block of code in a page, or a word of code in a sentence."""
 KEY_WITH_VALUE = re.compile(
     r"(?<![\w.-])([a-z](?:[\w*-]|\.(?=[\w*]))*)['\"]?(?:=(?!=)|:(?=[ \n\[{]))"
 )
-"""In code: a dotted name before a value."""
+"""A dotted name before a value, in code."""
 KEY_IN_COMMENT = re.compile(r"^ *[a-z]\w*: |\{[^{}]*\}")
-"""In a comment of a recipe: a key that is shown but not set, or a part in braces."""
+"""A key without effect in a comment of a recipe, or a part in braces."""
 FILLED_IN = ("digests", "recipe_name", "decoder_layers")
 """Keys that commands fill in, or read from the file of published weights."""
 FUNCTION_LENGTHS = (5, 12, 40, 80)
 SMALL_FILE_LINES = 50
+BLANK_TOKENS = (
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+)
 SYSTEMS = ("brainhive", "havir", "neurons")
 CHANGES_FROM_RUN_TO_RUN = re.compile(
     r"seconds|time|date|created|version|host|memory|duration|path|folder|latenc|^samples$|^events$"
 )
 """Keys of documents that are not compared."""
 ABSOLUTE = re.compile(r"(?<==)/\S+")
-"""In lines of commands: a path of this machine."""
+"""A path of this machine, in command lines."""
 FINGERPRINT = re.compile(r"-[0-9a-f]{10}\b")
-"""In the names of runs: that of a recipe is recorded by itself."""
+"""The fingerprint in the name of a run. Fingerprints are recorded separately."""
 PROGRAM = """if True:
     from brainhive_cli.training.alignment.training import cell_folder
     from brainhive_cli.__main__ import main
@@ -86,431 +94,426 @@ KILLED_TRAINING = (
     "seeds=1",
     "paths.runs=killed",
 )
+Key = tuple[type[BaseModel], str]
+"""A key: the most general class that declares it, and its attribute."""
+Steps = tuple[str, ...]
+"""The dotted name of a key, split at its dots."""
 
 
 def count_code_lines(path: Path) -> int:
-    """Count the lines of a file that hold code: no blank line, comment or docstring."""
+    """Count the lines of a file that hold code, not comments or docstrings."""
     source = path.read_text(encoding="utf-8")
     docstrings: set[int] = set()
     for node in ast.walk(ast.parse(source)):
-        for statement in (
-            getattr(node, "body", [])
-            if not isinstance(node, ast.Lambda | ast.IfExp)
-            else []
-        ):
+        statements = getattr(node, "body", [])
+        if not isinstance(statements, list):  # the expression of a lambda
+            continue
+        for statement in statements:
+            # docstrings of constants, too
             if isinstance(statement, ast.Expr) and isinstance(
                 statement.value, ast.Constant
-            ):  # constants' too
-                docstrings.update(
-                    range(statement.lineno, (statement.end_lineno or 0) + 1)
-                )
-    nothing = {
-        tokenize.COMMENT,
-        tokenize.NL,
-        tokenize.NEWLINE,
-        tokenize.INDENT,
-        tokenize.DEDENT,
-    }
+            ):
+                last_line = statement.end_lineno or 0
+                docstrings.update(range(statement.lineno, last_line + 1))
     code: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in nothing and token.string:
+        if token.type not in BLANK_TOKENS and token.string:
             code.update(range(token.start[0], token.end[0] + 1))
     return len(code - docstrings)
 
 
-def imports_of(module: str, tree: ast.Module | None = None) -> Iterator[str]:
-    """Read which of our modules a module imports, wherever in the file, which may be
-    parsed already.
+def list_imports(module: str, tree: ast.Module | None = None) -> Iterator[str]:
+    """Yield the modules of the package that a module imports, anywhere in its file.
+
+    Args:
+        module: Name of the module.
+        tree: Its syntax tree, if it is parsed already.
     """
-    for node in ast.walk(
-        tree or ast.parse(MODULES[module].read_text(encoding="utf-8"))
-    ):
+    if tree is None:
+        tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{module} has a relative import"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            names = [name if name in MODULES else str(node.module) for name in names]
-        yield from (name for name in names if name in MODULES)
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                names.append(name if name in MODULES else str(node.module))
+        for name in names:
+            if name in MODULES:
+                yield name
 
 
-def import_closure(module: str) -> set[str]:
-    """Collect the modules that a module imports, and those that these import."""
-    reached, left = {module}, [module]
-    while left:
-        new = set(imports_of(left.pop())) - reached
-        reached |= new
-        left += sorted(new)
-    return reached
+def collect_closure(module: str) -> set[str]:
+    """Collect a module, the modules that it imports, and all that these import."""
+    closure, pending = {module}, [module]
+    while pending:
+        new_modules = set(list_imports(pending.pop())) - closure
+        closure |= new_modules
+        pending += sorted(new_modules)
+    return closure
 
 
-def function_lengths() -> list[int]:
-    """List how many lines each function has, docstring left out."""
+def measure_functions() -> list[int]:
+    """List the number of lines of each function, without its docstring."""
     lengths = []
     for path in MODULES.values():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef):
-                body = (
-                    node.body[1:]
-                    if ast.get_docstring(node) and len(node.body) > 1
-                    else node.body
-                )
-                lengths.append((node.end_lineno or 0) - body[0].lineno + 1)
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            first_statement = node.body[0]
+            if ast.get_docstring(node) and len(node.body) > 1:
+                first_statement = node.body[1]
+            lengths.append((node.end_lineno or 0) - first_statement.lineno + 1)
     return lengths
 
 
-def idle_keys() -> list[str]:
-    """List the keys that nobody sets: no flag, no shipped recipe, row or TINY has a
-    value for them, and no guide shows a line that sets them.
+def list_idle_keys() -> list[str]:
+    """List the keys that no flag, shipped recipe, row, TINY part or guide sets.
 
-    A key belongs to the class that declares it, so a key that several commands or parts
-    inherit counts once. A guide that names a key without a value does not use it.
+    Inherited keys count once. A guide sets a key if it shows a value.
     """
-    keys, is_used = count_uses()
-    return [name for name in keys if not is_used[name]]
+    is_used = find_used_keys()
+    return [name for name in is_used if not is_used[name]]
 
 
-def count_uses() -> tuple[list[str], dict[str, bool]]:
-    """List all keys, each under the first command or part that has it, and tell whether
-    somebody sets it.
+def find_used_keys() -> dict[str, bool]:
+    """Return True for each key that is set somewhere.
+
+    Keys are named after the first command or part that has them.
     """
     from brainhive_cli.cli.table import COMMANDS as commands, LAUNCH_OPTIONS
     from brainhive_cli.core import parts
 
-    set_keys, written = _keys_of_recipes()
-    written |= _keys_in_guides()
-    names: dict[tuple[type[BaseModel], str], str] = {}
+    set_keys, written_names = _collect_recipe_keys()
+    written_names |= _collect_guide_names()
+    names: dict[Key, str] = {}
     is_used: dict[str, bool] = {}
 
-    # keys of commands, whose names in guides have the whole path, or end as it does
+    # keys of commands: guides write the whole dotted name, or its end
+    launch_flags = {f"run.{name}" for name in LAUNCH_OPTIONS}
     for command in commands:
-        flags = {
-            *command.flags,
-            command.positional_key,
-            *(f"run.{name}" for name in LAUNCH_OPTIONS),
-        }
-        for path, key in _declared_keys(_recipe_model(command.name)):
+        flags = {*command.flags, command.positional_key, *launch_flags}
+        for path, key in _list_keys(_import_recipe(command.name)):
             name = names.setdefault(key, path)
-            steps = tuple(path.split("."))
-            is_shown = any(
-                word[: len(steps)] == steps or steps[-len(word) :] == word
-                for word in written
-            )
-            is_used[name] = (
-                is_used.get(name, False) or key in set_keys or path in flags or is_shown
-            )
+            is_set = key in set_keys or path in flags
+            if is_set or _is_written(path, written_names):
+                is_used[name] = True
+            is_used.setdefault(name, False)
 
     # keys of parts, which stand below any key of a command
-    words = {step for name in written for step in name}
     for shelf in parts.SHELVES:
         rows = parts.read_rows(shelf)
         for kind in parts.list_kinds(shelf):
             part = parts.load(shelf, kind)
-            set_keys |= _set_keys(part.TINY)
+            set_keys |= _collect_set_keys(part.TINY)
             if kind in rows:
-                knobs = rows[kind].model_extra or {}
-                set_keys |= _set_keys_of_row(part.Config, knobs)
+                defaults = rows[kind].model_extra or {}
+                set_keys |= _collect_row_keys(part.Config, defaults)
+    step_names = set(chain.from_iterable(written_names))
     for shelf in parts.SHELVES:
+        rows = parts.read_rows(shelf)
         for kind in parts.list_kinds(shelf):
-            if kind in parts.read_rows(shelf):
+            if kind in rows:
                 continue
-            for path, key in _declared_keys(parts.load(shelf, kind).Config):
+            for path, key in _list_keys(parts.load(shelf, kind).Config):
                 name = names.setdefault(key, f"{shelf}/{kind} {path}")
-                is_shown = path.rpartition(".")[2] in words
-                is_used[name] = is_used.get(name, False) or key in set_keys or is_shown
+                if key in set_keys or path.rpartition(".")[2] in step_names:
+                    is_used[name] = True
+                is_used.setdefault(name, False)
+
     for name in is_used:
         is_used[name] |= name.rpartition(".")[2].rpartition(" ")[2] in FILLED_IN
-    return [*is_used], is_used
+    return is_used
 
 
-def _recipe_model(command: str) -> Any:
+def _is_written(path: str, written_names: set[Steps]) -> bool:
+    """Return True if a text writes a dotted name, its end, or a name below it."""
+    steps = tuple(path.split("."))
+    for name in written_names:
+        if name[: len(steps)] == steps or steps[-len(name) :] == name:
+            return True
+    return False
+
+
+def _import_recipe(command: str) -> Any:
     """Import the Recipe of a command."""
     module = f"brainhive_cli.commands.{command.replace('-', '_')}"
     return importlib.import_module(module).Recipe
 
 
-def _declared_keys(
-    model: type[BaseModel], prefix: str = ""
-) -> Iterator[tuple[str, tuple[type[BaseModel], str]]]:
-    """List the keys of a recipe or part by dotted name, each with the class that
-    declares it, those of sections below their section.
+def _list_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Key]]:
+    """Yield the dotted name and the key of all fields of a recipe or part.
+
+    The keys of a section follow the section itself.
     """
     from brainhive_cli.core import parts
-    from tools.keys_page import section_of
+    from tools.keys_page import find_section
 
     for attribute, field in model.model_fields.items():
         name = field.alias or attribute
-        yield prefix + name, _key(model, attribute)
-        section = section_of(field.annotation)
+        yield prefix + name, _find_key(model, attribute)
+        section = find_section(field.annotation)
         if section is not None and not issubclass(section, parts.Config):
-            yield from _declared_keys(section, f"{prefix}{name}.")
+            yield from _list_keys(section, f"{prefix}{name}.")
 
 
-def _key(model: type[BaseModel], attribute: str) -> tuple[type[BaseModel], str]:
-    """Name a key by the most general class that has it."""
-    owners = [
-        base
-        for base in model.__mro__
-        if issubclass(base, BaseModel) and attribute in base.model_fields
-    ]
-    return owners[-1], attribute
+def _find_key(model: type[BaseModel], attribute: str) -> Key:
+    """Find the most general class that declares a field."""
+    owner = model
+    for base in model.__mro__:
+        if issubclass(base, BaseModel) and attribute in base.model_fields:
+            owner = base
+    return owner, attribute
 
 
-def _set_keys(value: Any) -> set[tuple[type[BaseModel], str]]:
-    """Collect the keys that are set in a recipe or part, and in all that it holds."""
-    found: set[tuple[type[BaseModel], str]] = set()
+def _collect_set_keys(value: Any) -> set[Key]:
+    """Collect the keys that are set in a recipe or part, and in its contents."""
+    keys: set[Key] = set()
+    elements: Iterable[Any] = ()
     if isinstance(value, BaseModel):
-        fields = value.model_fields_set
-        found = {_key(type(value), attribute) for attribute in fields}
-        value = [getattr(value, attribute) for attribute in fields]
+        attributes = value.model_fields_set
+        keys = {_find_key(type(value), attribute) for attribute in attributes}
+        elements = [getattr(value, attribute) for attribute in attributes]
     elif isinstance(value, dict):
-        value = value.values()
-    if not isinstance(value, str):
-        for element in value if isinstance(value, Iterable) else ():
-            found |= _set_keys(element)
-    return found
+        elements = value.values()
+    elif isinstance(value, Iterable) and not isinstance(value, str):
+        elements = value
+    for element in elements:
+        keys |= _collect_set_keys(element)
+    return keys
 
 
-def _set_keys_of_row(
-    model: type[BaseModel], knobs: Mapping[str, Any]
-) -> set[tuple[type[BaseModel], str]]:
-    """Collect the keys that a row of a shelf has another default for."""
-    fields = model.model_fields
-    found = {_key(model, name) for name in knobs if name in fields}
-    for name in knobs:
-        if name in fields:
-            found |= _set_keys(fields[name].get_default(call_default_factory=True))
-    return found
+def _collect_row_keys(model: type[BaseModel], defaults: Mapping[str, Any]) -> set[Key]:
+    """Collect the keys for which a row of a shelf has another default."""
+    keys: set[Key] = set()
+    for name in defaults:
+        field = model.model_fields.get(name)
+        if field is not None:
+            keys.add(_find_key(model, name))
+            keys |= _collect_set_keys(field.get_default(call_default_factory=True))
+    return keys
 
 
-def _keys_of_recipes() -> tuple[set[tuple[type[BaseModel], str]], set[tuple[str, ...]]]:
-    """Collect the keys that shipped recipes set, and the dotted names of those that
-    they sweep, override, or show in a comment.
+def _collect_recipe_keys() -> tuple[set[Key], set[Steps]]:
+    """Collect the keys of shipped recipes.
+
+    Returns:
+        The keys that they set; the dotted names that they sweep, override or show in a
+        comment.
     """
     from brainhive_cli.cli.table import COMMANDS as commands
 
-    set_keys: set[tuple[type[BaseModel], str]] = set()
-    written: set[tuple[str, ...]] = set()
-    names = {command.name for command in commands}
+    set_keys: set[Key] = set()
+    written_names: set[Steps] = set()
+    command_names = [command.name for command in commands]
     for path in sorted((ROOT / "recipes").rglob("*.yaml")):
-        if path.stem not in names:  # a part of a recipe that others extend
+        if path.stem not in command_names:  # a section that other recipes extend
             continue
         text = path.read_text(encoding="utf-8")
-        if path.stem != "workflow":  # whose overrides are text
-            text = "\n".join(
-                found
-                for comment in re.findall(r"#(.*)", text)
-                for found in KEY_IN_COMMENT.findall(comment)
-            )
-        written |= _written_keys(text)
-        recipe = _recipe_model(path.stem).resolve(path.stem, str(path), {}, [])
-        set_keys |= _set_keys(recipe)
-        for changes in (
-            getattr(recipe, "sweep", {}),
-            *getattr(recipe, "ablations", {}).values(),
-        ):
-            written |= {tuple(name.split(".")) for name in changes}
-    return set_keys, written
+        if path.stem != "workflow":  # its overrides are text
+            keys_in_comments = []
+            for comment in re.findall(r"#(.*)", text):
+                keys_in_comments += KEY_IN_COMMENT.findall(comment)
+            text = "\n".join(keys_in_comments)
+        written_names |= _find_key_names(text)
+        recipe = _import_recipe(path.stem).resolve(path.stem, str(path), {}, [])
+        set_keys |= _collect_set_keys(recipe)
+        changes = list(getattr(recipe, "sweep", {}))
+        for ablation in getattr(recipe, "ablations", {}).values():
+            changes += ablation
+        written_names |= {tuple(name.split(".")) for name in changes}
+    return set_keys, written_names
 
 
-def _keys_in_guides() -> set[tuple[str, ...]]:
+def _collect_guide_names() -> set[Steps]:
     """Collect the dotted names of keys that guides show with a value."""
-    guides = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
-    code = [
-        "\n".join(CODE_SPAN.findall(path.read_text(encoding="utf-8")))
-        for path in guides
-    ]
+    code: list[str] = []
+    for path in (*(ROOT / "docs").glob("*.md"), ROOT / "README.md"):
+        code += CODE_SPAN.findall(path.read_text(encoding="utf-8"))
     for path in (ROOT / "docs").glob("*.ipynb"):
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        code += ["".join(cell["source"]) for cell in cells]
-    return _written_keys("\n".join(code))
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            code.append("".join(cell["source"]))
+    return _find_key_names("\n".join(code))
 
 
-def _written_keys(code: str) -> set[tuple[str, ...]]:
-    """Find the dotted names that a text gives a value: `train.lr=1`, `lr: 1`."""
+def _find_key_names(code: str) -> set[Steps]:
+    """Find the dotted names to which a text gives a value: `train.lr=1`, `lr: 1`."""
     return {tuple(name.split(".")) for name in KEY_WITH_VALUE.findall(code)}
 
 
 def print_size() -> None:
-    """Print lines and files by room, closures, lengths of functions, small files and
-    idle keys.
-    """
-    code = {module: count_code_lines(path) for module, path in MODULES.items()}
-    lines = {
-        module: len(path.read_text().splitlines()) for module, path in MODULES.items()
-    }
+    """Print sizes of rooms, closures, functions and files, and the idle keys."""
+    # lines and files by room
     rooms = Counter[str]()
     files = Counter[str]()
-    for module in MODULES:
-        room = module.split(".")[1] if MODULES[module].parent != PACKAGE else "."
-        rooms[room] += code[module]
+    n_lines = n_small = 0
+    importers = Counter[str]()
+    for module, path in MODULES.items():
+        room = module.split(".")[1] if path.parent != PACKAGE else "."
+        rooms[room] += count_code_lines(path)
         files[room] += 1
+        file_lines = len(path.read_text().splitlines())
+        n_lines += file_lines
+        n_small += 0 < file_lines < SMALL_FILE_LINES
+        importers.update(set(list_imports(module)))
     for room, count in rooms.most_common():
         print(f"{room:<20}{count:>7} code lines{files[room]:>5} files")
     print(
-        f"{'all':<20}{sum(code.values()):>7} code lines{len(MODULES):>5} files, "
-        f"{sum(lines.values())} lines"
+        f"{'all':<20}{rooms.total():>7} code lines{len(MODULES):>5} files, "
+        f"{n_lines} lines"
     )
     for command in COMMANDS:
-        print(
-            f"import closure of {command}: "
-            f"{len(import_closure(f'brainhive_cli.commands.{command}'))} files"
-        )
-    lengths = function_lengths()
-    shares = ", ".join(
-        f"≤ {most}: {sum(length <= most for length in lengths)}"
-        for most in FUNCTION_LENGTHS
-    )
-    print(f"functions: {len(lengths)}; of lines {shares}")
-    importers = Counter(
-        imported for module in MODULES for imported in set(imports_of(module))
-    )
+        closure = collect_closure(f"brainhive_cli.commands.{command}")
+        print(f"import closure of {command}: {len(closure)} files")
+
+    # functions, small files and idle keys
+    lengths = measure_functions()
+    shares = []
+    for limit in FUNCTION_LENGTHS:
+        n_short = sum(length <= limit for length in lengths)
+        shares.append(f"≤ {limit}: {n_short}")
+    print(f"functions: {len(lengths)}; of lines {', '.join(shares)}")
+    print(f"files with one importer: {list(importers.values()).count(1)}")
+    print(f"files under {SMALL_FILE_LINES} lines: {n_small}")
+    is_used = find_used_keys()
+    idle_keys = [name for name in is_used if not is_used[name]]
     print(
-        f"files with one importer: {sum(importers[module] == 1 for module in MODULES)}"
+        f"{len(idle_keys)} of {len(is_used)} keys that no flag, shipped recipe, row or "
+        "TINY sets, and no guide shows with a value:"
     )
-    small = [module for module, count in lines.items() if 0 < count < SMALL_FILE_LINES]
-    print(f"files under {SMALL_FILE_LINES} lines: {len(small)}")
-    keys, is_used = count_uses()
-    idle = [name for name in keys if not is_used[name]]
-    print(
-        f"{len(idle)} of {len(keys)} keys that no flag, shipped recipe, row or TINY "
-        "sets, and no guide shows with a value:"
-    )
-    print(*(f"  {key}" for key in idle), sep="\n")
+    print("\n".join(f"  {name}" for name in idle_keys))
 
 
-def digest(array: Any) -> str:
-    """Digest an array with its shape and dtype."""
-    array = np.asarray(array)
-    content = (
-        str(array.tolist()).encode()
-        if array.dtype == object
-        else np.ascontiguousarray(array).tobytes()
-    )
-    return (
-        f"{array.dtype}{list(array.shape)} {hashlib.sha256(content).hexdigest()[:16]}"
-    )
+def digest_array(values: Any) -> str:
+    """Hash an array with its shape and dtype."""
+    array = np.asarray(values)
+    content = array.tobytes()
+    if array.dtype == object:
+        content = str(array.tolist()).encode()
+    content_digest = hashlib.sha256(content).hexdigest()[:16]
+    return f"{array.dtype}{list(array.shape)} {content_digest}"
 
 
-def _stable(value: Any) -> Any:
-    """Leave out what differs between two runs of the same code."""
+def _drop_changes(value: Any) -> Any:
+    """Drop the values of a document that differ between two runs of the same code."""
     if isinstance(value, dict):
-        return {
-            key: _stable(each)
-            for key, each in value.items()
-            if not CHANGES_FROM_RUN_TO_RUN.search(key)
-        }
+        stable = {}
+        for key, content in value.items():
+            if not CHANGES_FROM_RUN_TO_RUN.search(key):
+                stable[key] = _drop_changes(content)
+        return stable
     if isinstance(value, list):
-        return [_stable(element) for element in value]
-    return (
-        ABSOLUTE.sub("", FINGERPRINT.sub("", value))
-        if isinstance(value, str)
-        else value
-    )
+        return list(map(_drop_changes, value))
+    if isinstance(value, str):
+        return ABSOLUTE.sub("", FINGERPRINT.sub("", value))
+    return value
 
 
 def record_home(home: Path) -> dict[str, list[Any]]:
-    """Digest every tensor, and take every metric, of all files that commands left in a
-    home, by file name.
-    """
+    """Collect the digests of all tensors and the metrics in a home, by file name."""
     record: dict[str, list[Any]] = {}
     for path in sorted(home.rglob("*")):
-        where = path.relative_to(home)
+        relative_path = path.relative_to(home)
+        content: Any
         if path.suffix == ".safetensors":
-            content: Any = _stable(
-                {key: digest(array) for key, array in sorted(load_file(path).items())}
-            )
-        elif path.suffix == ".h5" and where.parts[0] in ("embeddings", "signals"):
-            content = _digest_store(home, where)
+            tensors = load_file(path)
+            digests = {name: digest_array(tensors[name]) for name in sorted(tensors)}
+            content = _drop_changes(digests)
+        elif path.suffix == ".h5" and relative_path.parts[0] in (
+            "embeddings",
+            "signals",
+        ):
+            content = _digest_store(home, relative_path)
         elif path.name == "metrics.json":
-            content = _stable(json.loads(path.read_text()))
+            content = _drop_changes(json.loads(path.read_text()))
         elif path.suffix in (".html", ".csv", ".tex"):
             content = path.name
         else:
             continue
-        record.setdefault(FINGERPRINT.sub("", where.as_posix()), []).append(content)
+        name = FINGERPRINT.sub("", relative_path.as_posix())
+        record.setdefault(name, []).append(content)
     return {name: sorted(contents, key=json.dumps) for name, contents in record.items()}
 
 
-def _digest_store(home: Path, where: Path) -> dict[str, str]:
-    """Digest the arrays of a store as the api reads it."""
+def _digest_store(home: Path, relative_path: Path) -> dict[str, str]:
+    """Hash the arrays of a store as the api reads it."""
     from brainhive_cli import api
 
     os.environ["BRAINHIVE_HOME"] = str(home)
-    kind, dataset, split, name = where.with_suffix("").parts
+    kind, dataset, folder, name = relative_path.with_suffix("").parts
     if kind == "embeddings":
-        names = ("embedding", "image_ids", "concepts", "done")
-        stores = {"": api.open_store(dataset, split, name)}
-    else:  # by preparation and subject
-        names = ("signal", "image_ids", "sessions", "runs", "onset_s")
-        store = api.open_signals(dataset, int(name.removeprefix("sub-")), split)
-        stores = {part: store[part] for part in store.splits}
-    return {
-        f"{part}/{array}": digest(np.asarray(values))
-        for part, store in stores.items()
-        for array in names
-        if (values := getattr(store, array, None)) is not None
-    }
+        arrays = ("embedding", "image_ids", "concepts", "done")
+        stores = {"": api.open_store(dataset, folder, name)}
+    else:  # the folder names the preparation, the file the subject
+        arrays = ("signal", "image_ids", "sessions", "runs", "onset_s")
+        store = api.open_signals(dataset, int(name.removeprefix("sub-")), folder)
+        stores = {split: store[split] for split in store.splits}
+    digests = {}
+    for split, store in stores.items():
+        for array in arrays:
+            values = getattr(store, array, None)
+            if values is not None:
+                digests[f"{split}/{array}"] = digest_array(values)
+    return digests
 
 
-def _brainhive(
-    home: Path, *words: str, environment: Mapping[str, str] = MappingProxyType({})
+def _start_brainhive(
+    home: Path, *arguments: str, environment: Mapping[str, str] = MappingProxyType({})
 ) -> subprocess.Popen[bytes]:
-    own = {
+    """Start a command in a home, without a GPU and without output."""
+    variables = {
         "BRAINHIVE_HOME": str(home),
         "PYTHONPATH": str(ROOT),
         "CUDA_VISIBLE_DEVICES": "",
     }
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *words],
+        [sys.executable, "-c", PROGRAM, *arguments],
         cwd=home,
-        env={**os.environ, **own, **environment},
+        env={**os.environ, **variables, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
 
 
 def record_demos() -> dict[str, Any]:
-    """Run the quick demos, and a training that is killed after its first checkpoint and
-    resumed.
-    """
+    """Run the demos, small runs, and a training that is killed and resumed."""
     record: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for system in SYSTEMS:
             home = Path(folder, system)
             home.mkdir()
-            code = _brainhive(home, "demo", "--system", system, "--quick").wait()
+            code = _start_brainhive(home, "demo", "--system", system, "--quick").wait()
             record[f"demo {system}"] = {"exit code": code, **record_home(home)}
         home = Path(folder, "real")
         home.mkdir()
-        code = _brainhive(home, "demo", "--real").wait()
+        code = _start_brainhive(home, "demo", "--real").wait()
         record["demo of recordings"] = {"exit code": code, **record_home(home)}
 
         # commands that no demo runs
         home = Path(folder, SYSTEMS[0])
-        for command, words in SMALL_RUNS.items():
-            code = _brainhive(home, command, *words).wait()
-            record[command] = {
-                "exit code": code,
-                **record_home(home / "runs" / command),
-            }
+        for command, arguments in SMALL_RUNS.items():
+            code = _start_brainhive(home, command, *arguments).wait()
+            contents = record_home(home / "runs" / command)
+            record[command] = {"exit code": code, **contents}
         record["push"] = record_push(home)
-        process = _brainhive(home, *KILLED_TRAINING)
-        while process.poll() is None and not [*home.glob("killed/**/checkpoints/*.pt")]:
+
+        # kill a training after its first checkpoint, and resume it
+        process = _start_brainhive(home, *KILLED_TRAINING)
+        while process.poll() is None and not any(
+            home.glob("killed/**/checkpoints/*.pt")
+        ):
             time.sleep(0.05)
         process.kill()
-        codes = [process.wait(), _brainhive(home, *KILLED_TRAINING).wait()]
-        record["killed and resumed"] = {
-            "exit codes": codes,
-            **record_home(home / "killed"),
-        }
+        codes = [process.wait(), _start_brainhive(home, *KILLED_TRAINING).wait()]
+        contents = record_home(home / "killed")
+        record["killed and resumed"] = {"exit codes": codes, **contents}
     return record
 
 
 def record_push(home: Path) -> dict[str, Any]:
-    """Push the first run of train-align to a hub on this machine, and list the files
-    that it then has.
+    """Push the first run of train-align to a hub on this machine, and list its files.
 
     The program of the hub lies in the folder that BRAINHIVE_SHARED names. The record is
     empty without it.
@@ -531,37 +534,25 @@ def record_push(home: Path) -> dict[str, Any]:
             "HF_TOKEN": hub.token,
             "HF_HUB_DISABLE_XET": "1",
         }
-        words = (
-            "push",
-            run.name,
-            "hub:me/demo",
-            "--data-terms-checked",
-            "--licence",
-            "mit",
-        )
-        code = _brainhive(home, *words, environment=address).wait()
+        command = f"push {run.name} hub:me/demo --data-terms-checked --licence mit"
+        process = _start_brainhive(home, *command.split(), environment=address)
+        code = process.wait()
         files = hub.repos["me/demo"].at("main")[2] if code == 0 else {}
         return {"exit code": code, "files": sorted(files)}
 
 
 def record_recipes() -> dict[str, str]:
-    """Give the fingerprint of every shipped recipe."""
+    """Return the fingerprint of every shipped recipe, by its path."""
     fingerprints = {}
     for path in sorted((ROOT / "recipes").rglob("*.yaml")):
-        pipeline = importlib.import_module(
-            f"brainhive_cli.commands.{path.stem.replace('-', '_')}"
-        )
-        recipe = pipeline.Recipe.resolve(path.stem, str(path), {}, [])
-        fingerprints[path.relative_to(ROOT / "recipes").as_posix()] = (
-            recipe.fingerprint()
-        )
+        recipe = _import_recipe(path.stem).resolve(path.stem, str(path), {}, [])
+        name = path.relative_to(ROOT / "recipes").as_posix()
+        fingerprints[name] = recipe.fingerprint()
     return fingerprints
 
 
 def record_parts() -> dict[str, Any]:
-    """Give of every TINY part its settings, and the weights and parameters in the order
-    of what it builds.
-    """
+    """Return the settings, weights, shapes and parameters of every TINY part."""
     from brainhive_cli.core import parts
     from brainhive_cli.core.errors import MissingExtra
 
@@ -572,73 +563,74 @@ def record_parts() -> dict[str, Any]:
             entry: dict[str, Any] = {"settings": tiny.model_dump(mode="json")}
             if shelf == "encoders":
                 entry["store"] = tiny.name
+            module = None
             try:
-                module = _module_of(shelf, tiny)
+                module = _build_module(shelf, tiny)
             except MissingExtra as error:
-                entry["missing"], module = error.message, None
+                entry["missing"] = error.message
             if module is not None:
-                entry["weights"] = [
-                    f"{key} {list(value.shape)}"
-                    for key, value in module.state_dict().items()
-                ]
+                weights = []
+                for name, tensor in module.state_dict().items():
+                    weights.append(f"{name} {list(tensor.shape)}")
+                entry["weights"] = weights
                 entry["parameters"] = [name for name, _ in module.named_parameters()]
             record[f"{shelf}/{kind}"] = entry
     return record
 
 
-def _module_of(shelf: str, tiny: Any) -> Any:
-    """Build a TINY part where that takes no more than sizes; others are seen in the
-    demos.
-    """
+def _build_module(shelf: str, tiny: Any) -> Any:
+    """Build a TINY part as a torch module; None if it needs more than sizes."""
     if shelf == "backbones" and not tiny.takes_spec:
         return tiny.build(5, 160, 16)
     if shelf == "fusers":
         from brainhive_cli.models import fusers
 
-        dims = {"one": 6, "other": 6}  # one width, which some need
+        dims = {"one": 6, "other": 6}  # some fusers need equal widths
         return fusers.build_fuser(tiny, dims, tiny.token_dim(dims, 8), 2)
     if shelf in ("losses", "encoders", "generators"):
         part = tiny.build()
         if hasattr(part, "state_dict"):
             return part
         for name in dir(part):
-            with suppress(BrainhiveError):  # of weights that are not here
-                if hasattr(value := getattr(part, name), "state_dict"):
+            with suppress(BrainhiveError):  # weights that are not on this machine
+                value = getattr(part, name)
+                if hasattr(value, "state_dict"):
                     return value
     return None
 
 
-def record(is_quick: bool = False) -> dict[str, Any]:
-    """Record the behaviour; a quick record is of recipes and parts alone."""
+def record_behaviour(is_quick: bool = False) -> dict[str, Any]:
+    """Record recipes and parts, and the demos unless the record is quick."""
     demos = {} if is_quick else record_demos()
     return {"recipes": record_recipes(), "parts": record_parts(), **demos}
 
 
-def differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
-    """List where two records differ."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in sorted({*before, *after}):
-            name = f"{where}/{key}" if where else key
-            if not before.get(key) and not after.get(key):
-                continue  # a fact that is left out is an empty one
-            if key not in before or key not in after:
-                yield f"{name}: only {'after' if key in after else 'before'}"
+def list_differences(expected: Any, actual: Any, path: str = "") -> Iterator[str]:
+    """Yield a line for each difference between two records, with its path in them."""
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        for key in sorted(expected.keys() | actual.keys()):
+            name = f"{path}/{key}" if path else key
+            if not expected.get(key) and not actual.get(key):
+                continue  # an absent value equals an empty value
+            if key not in expected or key not in actual:
+                yield f"{name}: only {'after' if key in actual else 'before'}"
             else:
-                yield from differences(before[key], after[key], name)
+                yield from list_differences(expected[key], actual[key], name)
     elif (
-        isinstance(before, list)
-        and isinstance(after, list)
-        and len(before) == len(after)
+        isinstance(expected, list)
+        and isinstance(actual, list)
+        and len(expected) == len(actual)
     ):
-        for place, pair in enumerate(zip(before, after, strict=True)):
-            yield from differences(*pair, f"{where}[{place}]")
-    elif before != after:
-        yield f"{where}: {str(before)[:80]} → {str(after)[:80]}"
+        for index, value in enumerate(expected):
+            yield from list_differences(value, actual[index], f"{path}[{index}]")
+    elif expected != actual:
+        yield f"{path}: {str(expected)[:80]} → {str(actual)[:80]}"
 
 
 def main() -> None:
-    """Print the size; or write a record; or compare with one, and end with 1 where
-    something differs.
+    """Print the size, write a record, or compare the behaviour with a record.
+
+    A difference ends with exit code 1.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--record", type=Path, metavar="FILE")
@@ -646,17 +638,17 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="leave out the demos, which take minutes"
     )
-    asked = parser.parse_args()
-    if asked.record:
-        asked.record.write_text(
-            json.dumps(record(asked.quick), indent=1, sort_keys=True)
-        )
-    elif asked.compare:
-        before = json.loads(asked.compare.read_text())
-        after = json.loads(json.dumps(record(asked.quick)))
-        lines = [*differences({name: before[name] for name in after}, after)]
-        print(*lines or ["no difference"], sep="\n")
-        sys.exit(bool(lines))
+    options = parser.parse_args()
+    if options.record:
+        record = record_behaviour(options.quick)
+        options.record.write_text(json.dumps(record, indent=1, sort_keys=True))
+    elif options.compare:
+        expected = json.loads(options.compare.read_text())
+        actual = json.loads(json.dumps(record_behaviour(options.quick)))
+        compared = {name: expected[name] for name in actual}
+        differences = list(list_differences(compared, actual))
+        print("\n".join(differences) or "no difference")
+        sys.exit(bool(differences))
     else:
         print_size()
 

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,12 +32,12 @@ PAGE_OF_SHELF = {
     "corrections": "eval-retrieval",
     "alignments": "calibrate",
 }
-"""Command on whose page the parts of a shelf stand, once."""
+"""Command whose page lists the parts of a shelf."""
 LONGEST_DEFAULT = 90
-"""Characters of a default that is shown whole; a longer one is cut."""
+"""Characters after which a default is cut."""
 LONG_MEANING = 60
-"""Characters from which a description is told once."""
-NOTHING = ("", "null", "[]", "{}")
+"""Characters from which a description is not repeated."""
+EMPTY_DEFAULTS = ("", "null", "[]", "{}")
 """Defaults that are not shown."""
 HEAD = """# Recipe keys
 
@@ -51,6 +52,8 @@ the command line `backbone.kind=nice backbone.dropout=0.5`. A kind alone may be 
 without braces (`backbone: nice`), and an import path (`my_package.my_net`) names a part
 of your own ([From Python](../python.md)). Each shelf stands on the page of one command,
 whichever commands take its parts:"""
+Meaning = tuple[str, str]
+"""Path and description of a key."""
 
 
 @dataclass(frozen=True)
@@ -67,213 +70,218 @@ class Key:
     meaning: str
     default: str
 
+    @property
+    def path_and_meaning(self) -> Meaning:
+        """The facts that parts of a shelf share, without the default."""
+        return self.path, self.meaning
 
-def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
-    """List the keys of a recipe or of a part, those of sections below the section's
-    name.
+
+def list_keys(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
+    """Yield the keys of a recipe or part.
+
+    Keys of a section have its name in front.
     """
     for attribute, field in model.model_fields.items():
         name = field.alias or attribute
-        default = format_value(
-            field.get_default(call_default_factory=True, validated_data={})
-        )
-        inner = section_of(field.annotation)
-        if inner is None or field.default is None or issubclass(inner, parts.Config):
-            yield Key(
-                prefix + name,
-                field.description or "",
-                "required" if field.is_required() else default,
-            )
-        if inner is not None and not issubclass(inner, parts.Config):
-            yield from keys_of(inner, f"{prefix}{name}.")
+        section = find_section(field.annotation)
+        is_part = section is not None and issubclass(section, parts.Config)
+        if section is None or field.default is None or is_part:
+            default = "required"
+            if not field.is_required():
+                value = field.get_default(call_default_factory=True, validated_data={})
+                default = format_value(value)
+            yield Key(prefix + name, field.description or "", default)
+        if section is not None and not is_part:
+            yield from list_keys(section, f"{prefix}{name}.")
 
 
-def section_of(annotation: Any) -> type[BaseModel] | None:
-    """Find the model of a section: the annotation, or the first model in a union or
-    list of it.
-    """
+def find_section(annotation: Any) -> type[BaseModel] | None:
+    """Find the model of a section: the annotation, or the first model inside it."""
     if isinstance(annotation, type):
         return annotation if issubclass(annotation, BaseModel) else None
-    return next(filter(None, map(section_of, get_args(annotation))), None)
+    for argument in get_args(annotation):
+        section = find_section(argument)
+        if section is not None:
+            return section
+    return None
 
 
-def pages() -> dict[str, str]:
-    """Write the pages, by file name."""
-    common = {key.path for key in keys_of(Recipe)}
-    keys_by_command = {
-        command.name: [
-            key
-            for key in keys_of(
-                importlib.import_module(
-                    f"brainhive_cli.commands.{command.name.replace('-', '_')}"
-                ).Recipe
-            )
-            if key.path not in common
-        ]
-        for command in COMMANDS
-    }
-    uses = Counter(key for keys in keys_by_command.values() for key in keys)
-    shared = {key for key, count in uses.items() if count > 1}
-    written_pages = {"index.md": _index(keys_by_command, shared)}
+def write_pages() -> dict[str, str]:
+    """Return the text of each page by file name."""
+    common_paths = {key.path for key in list_keys(Recipe)}
+    command_keys: dict[str, list[Key]] = {}
+    uses = Counter[Key]()
     for command in COMMANDS:
-        keys = keys_by_command[command.name]
+        module = f"brainhive_cli.commands.{command.name.replace('-', '_')}"
+        recipe = importlib.import_module(module).Recipe
+        keys = [key for key in list_keys(recipe) if key.path not in common_paths]
+        command_keys[command.name] = keys
+        uses.update(keys)
+    shared_keys = [key for key, count in uses.items() if count > 1]
+
+    pages = {"index.md": _write_index(shared_keys)}
+    for command in COMMANDS:
+        keys = command_keys[command.name]
         blocks = [f"# {command.name}", command.description]
-        blocks += _list([key for key in keys if key not in shared])
-        names = [_code(key.path) for key in keys if key in shared]
-        if names := [name for name in names if "." not in name]:
+        blocks += _write_list(key for key in keys if key not in shared_keys)
+        names = []
+        for key in keys:
+            if key in shared_keys and "." not in key.path:
+                names.append(_write_code(key.path))
+        if names:
             blocks.append(
                 f"Also [keys of several commands](index.md#keys-of-several-commands): "
                 f"{', '.join(names)}."
             )
         for shelf, page in PAGE_OF_SHELF.items():
             if page == command.name:
-                blocks += _shelf(shelf)
+                blocks += _write_shelf(shelf)
         if command.name == "recipes":
-            blocks += ["## Shipped recipes", _recipes()]
-        written_pages[f"{command.name}.md"] = "\n\n".join(blocks) + "\n"
-    return _tell_once(written_pages)
+            blocks += ["## Shipped recipes", _write_recipes()]
+        pages[f"{command.name}.md"] = "\n\n".join(blocks) + "\n"
+    return _drop_repetitions(pages)
 
 
-def _tell_once(written_pages: dict[str, str]) -> dict[str, str]:
-    """Replace a long description that an earlier key has by that key's name."""
-    told: dict[str, tuple[str, str]] = {}
-    for page, text in written_pages.items():
+def _drop_repetitions(pages: dict[str, str]) -> dict[str, str]:
+    """Replace a repeated long description by the name of the first key that has it."""
+    first_uses: dict[str, tuple[str, str]] = {}
+    for page, text in pages.items():
         lines = text.splitlines()
         for index, line in enumerate(lines):
             match = re.fullmatch(r"- `([^`]+)`(?: \(`.*?`\))?: (.*)", line)
             if match is None or len(match[2]) < LONG_MEANING:
                 continue
-            key, first_page = told.setdefault(match[2], (match[1], page))
-            if (key, first_page) != (match[1], page):
-                where = "" if first_page == page else f" of [{first_page[:-3]}]"
-                link = f"({first_page})" if where else ""
-                lines[index] = line[: match.start(2)] + f"as `{key}`{where}{link}"
-        written_pages[page] = "\n".join(lines) + "\n"
-    return written_pages
+            use = (match[1], page)
+            first_use = first_uses.setdefault(match[2], use)
+            if first_use == use:
+                continue
+            first_key, first_page = first_use
+            reference = f"as `{first_key}`"
+            if first_page != page:
+                reference += f" of [{first_page[:-3]}]({first_page})"
+            lines[index] = line[: match.start(2)] + reference
+        pages[page] = "\n".join(lines) + "\n"
+    return pages
 
 
-def _index(keys_by_command: dict[str, list[Key]], shared: set[Key]) -> str:
-    """Write the page that lists the others, and what they have in common."""
-    commands = [
-        f"- [{each.name}]({each.name}.md): {each.description}" for each in COMMANDS
-    ]
+def _write_index(shared_keys: Iterable[Key]) -> str:
+    """Write the page that lists the other pages, and the keys of several commands."""
+    commands = []
+    for command in COMMANDS:
+        name = command.name
+        commands.append(f"- [{name}]({name}.md): {command.description}")
     shelves = [f"[{shelf}]({page}.md#{shelf})" for shelf, page in PAGE_OF_SHELF.items()]
-    in_order = dict.fromkeys(
-        key for keys in keys_by_command.values() for key in keys if key in shared
-    )
-    blocks = [
-        HEAD,
-        "\n".join(commands),
-        f"{PARTS} {', '.join(shelves)}.",
-        "## Keys of every command",
-        *_list(keys_of(Recipe)),
-        "## Keys of several commands",
-        *_list(in_order),
-    ]
+    blocks = [HEAD, "\n".join(commands), f"{PARTS} {', '.join(shelves)}."]
+    blocks += ["## Keys of every command", *_write_list(list_keys(Recipe))]
+    blocks += ["## Keys of several commands", *_write_list(shared_keys)]
     return "\n\n".join(blocks) + "\n"
 
 
-def _shelf(shelf: str) -> Iterator[str]:
-    """Write the parts of a shelf: keys that several parts have, parts with a file, and
-    rows below their family.
-    """
+def _write_shelf(shelf: str) -> Iterator[str]:
+    """Write the blocks of a shelf: shared keys, then each kind and its rows."""
     yield f"## {shelf.capitalize()}"
-    rows = {
-        kind: row.family
-        for kind, row in parts.read_rows(shelf).items()
-        if "." not in row.family
-    }
-    keys = {
-        kind: [*keys_of(parts.load(shelf, kind).Config)]
-        for kind in parts.list_kinds(shelf)
-    }
-    kinds = [kind for kind in keys if kind not in rows]
+    families = {}
+    for kind, row in parts.read_rows(shelf).items():
+        if "." not in row.family:
+            families[kind] = row.family
+    keys = {}
+    for kind in parts.list_kinds(shelf):
+        keys[kind] = list(list_keys(parts.load(shelf, kind).Config))
+    kinds = [kind for kind in keys if kind not in families]
 
-    # keys of several parts, with the default of the first; one meaning a path
-    uses = Counter(_meaning(key) for kind in kinds for key in keys[kind])
-    shared: dict[tuple[str, str], Key] = {}
-    for key in (key for kind in kinds for key in keys[kind]):
-        most = max(count for (path, _), count in uses.items() if path == key.path)
-        is_named = any(path == key.path for path, _ in shared)
-        if uses[_meaning(key)] == most > 1 and not is_named:
-            shared[_meaning(key)] = key
+    # shared keys, with the default of the first part and the most frequent meaning
+    kind_keys = list(chain.from_iterable(keys[kind] for kind in kinds))
+    uses = Counter(key.path_and_meaning for key in kind_keys)
+    most_uses: dict[str, int] = {}
+    for (path, _), count in uses.items():
+        most_uses[path] = max(count, most_uses.get(path, 0))
+    shared: dict[Meaning, Key] = {}
+    shared_paths = []
+    for key in kind_keys:
+        count = uses[key.path_and_meaning]
+        if count == most_uses[key.path] > 1 and key.path not in shared_paths:
+            shared[key.path_and_meaning] = key
+            shared_paths.append(key.path)
     common = {meaning for meaning in shared if uses[meaning] == len(kinds)}
-    yield from _of_several(shelf, shared, common)
+    yield from _write_shared_keys(shelf, shared, common)
 
     for kind in kinds:
         part = parts.load(shelf, kind)
         yield f"### `{kind}`"
-        yield _about(part.__doc__, part.Config.__doc__)
-        yield from _list([key for key in keys[kind] if _meaning(key) not in shared])
-        also = [
-            _with_default(key, shared[_meaning(key)])
-            for key in keys[kind]
-            if _meaning(key) in shared.keys() - common and "." not in key.path
-        ]
-        if also:
-            yield f"Also {', '.join(also)}."
-        yield from _rows(shelf, kind, rows, keys)
+        yield _describe_part(part.__doc__, part.Config.__doc__)
+        own_keys = []
+        shared_names = []
+        for key in keys[kind]:
+            meaning = key.path_and_meaning
+            if meaning not in shared:
+                own_keys.append(key)
+            elif meaning not in common and "." not in key.path:
+                shared_names.append(_name_with_default(key, shared[meaning]))
+        yield from _write_list(own_keys)
+        if shared_names:
+            yield f"Also {', '.join(shared_names)}."
+        yield from _write_rows(shelf, kind, families, keys)
 
 
-def _of_several(
-    shelf: str, shared: dict[tuple[str, str], Key], common: set[tuple[str, str]]
+def _write_shared_keys(
+    shelf: str, shared: dict[Meaning, Key], common: set[Meaning]
 ) -> Iterator[str]:
-    """Write the keys that all parts of a shelf have, and those that several have."""
+    """Write the keys that all parts of a shelf have, and the keys of several parts."""
     if common:
         yield f"Keys of every {parts.SHELVES[shelf]}:"
-        yield from _list([key for meaning, key in shared.items() if meaning in common])
-    if several := [key for meaning, key in shared.items() if meaning not in common]:
+        yield from _write_list(
+            key for meaning, key in shared.items() if meaning in common
+        )
+    keys = [key for meaning, key in shared.items() if meaning not in common]
+    if keys:
         yield "Keys that several of them have:"
-        yield from _list(several)
+        yield from _write_list(keys)
 
 
-def _meaning(key: Key) -> tuple[str, str]:
-    return key.path, key.meaning
+def _name_with_default(key: Key, base: Key) -> str:
+    """Return the path of a key, with its default if the default of `base` differs."""
+    if key.default == base.default:
+        return _write_code(key.path)
+    return _write_code(f"{key.path}={_shorten_default(key.default)}")
 
 
-def _with_default(key: Key, base: Key) -> str:
-    """Name a key, with its default where that is not the base's."""
-    differs = key.default != base.default
-    return _code(f"{key.path}={_shortened(key.default)}" if differs else key.path)
-
-
-def _rows(
-    shelf: str, family: str, rows: dict[str, str], keys: dict[str, list[Key]]
+def _write_rows(
+    shelf: str, family: str, families: dict[str, str], keys: dict[str, list[Key]]
 ) -> Iterator[str]:
     """Write the table of the parts that have the keys of a family."""
-    members = [kind for kind, base in rows.items() if base == family]
-    for member in [*members]:  # a row may be the family of rows
-        members += [kind for kind, base in rows.items() if base == member]
+    members = [kind for kind, base in families.items() if base == family]
+    for member in list(members):  # a row may be the family of rows
+        members += [kind for kind, base in families.items() if base == member]
     if not members:
         return
-    base = {key.path: key for key in keys[family]}
+    base_keys = {key.path: key for key in keys[family]}
     lines = []
     for kind in sorted(members):
         part = parts.load(shelf, kind)
-        about = _plain(_about(part.__doc__, part.Config.__doc__))
-        defaults = [
-            _with_default(key, base[key.path])
-            for key in keys[kind]
-            if key.path in base and key.default != base[key.path].default
-        ]
-        lines.append(
-            f"- `{kind}`: {about}{' ' if defaults else ''}{', '.join(defaults)}"
-        )
+        description = _escape(_describe_part(part.__doc__, part.Config.__doc__))
+        defaults = []
+        for key in keys[kind]:
+            base = base_keys.get(key.path)
+            if base is not None and key.default != base.default:
+                defaults.append(_name_with_default(key, base))
+        separator = " " if defaults else ""
+        lines.append(f"- `{kind}`: {description}{separator}{', '.join(defaults)}")
     yield f"With the keys of `{family}` and these defaults:"
     yield "\n".join(lines)
 
 
-def _list(keys: Iterable[Key]) -> list[str]:
-    """Write keys as a list, or nothing where there are none."""
+def _write_list(keys: Iterable[Key]) -> list[str]:
+    """Write keys as one block with a list, or as no block if there are no keys."""
     lines = []
     for key in keys:
-        has_default = key.default not in NOTHING
-        default = f" ({_code(_shortened(key.default))})" if has_default else ""
-        lines.append(f"- `{key.path}`{default}: {_plain(key.meaning)}")
+        default = ""
+        if key.default not in EMPTY_DEFAULTS:
+            default = f" ({_write_code(_shorten_default(key.default))})"
+        lines.append(f"- `{key.path}`{default}: {_escape(key.meaning)}")
     return ["\n".join(lines)] if lines else []
 
 
-def _shortened(default: str) -> str:
+def _shorten_default(default: str) -> str:
     """Cut a long default to its beginning."""
     if len(default) <= LONGEST_DEFAULT:
         return default
@@ -283,52 +291,46 @@ def _shortened(default: str) -> str:
     return f"[{', '.join(values[:3])}, … {len(values)} in all]"
 
 
-def _plain(text: str) -> str:
-    """Write a text on one line, without what Markdown would read as markup."""
+def _escape(text: str) -> str:
+    """Write a text on one line, and escape Markdown outside its code."""
     pieces = re.split(r"(`[^`]*`)", " ".join(text.split()))
-    pieces[::2] = [
-        piece.replace("*", r"\*").replace("<", "&lt;") for piece in pieces[::2]
-    ]
+    for index in range(0, len(pieces), 2):
+        pieces[index] = pieces[index].replace("*", r"\*").replace("<", "&lt;")
     return "".join(pieces)
 
 
-def _code(value: str) -> str:
+def _write_code(value: str) -> str:
     return f"`{' '.join(value.split())}`" if value else ""
 
 
-def _about(*docstrings: str | None) -> str:
-    """Take what a part is, and where it comes from, of its docstrings."""
-    texts = [*dict.fromkeys(text for text in docstrings if text)]
+def _describe_part(*docstrings: str | None) -> str:
+    """Return the first paragraph of the docstrings, and their sources."""
+    texts = list(dict.fromkeys(filter(None, docstrings)))
+    blocks = [" ".join(texts[0].partition("\n\n")[0].split())]
     sources = re.findall(r"Source: (.*?)(?:\n\s*\n|$)", "\n\n".join(texts), re.DOTALL)
-    first = " ".join(texts[0].partition("\n\n")[0].split())
-    return "\n\n".join(
-        [
-            first,
-            *(
-                f"Source: {' '.join(source.split())}"
-                for source in dict.fromkeys(sources)
-            ),
-        ]
-    )
+    for source in dict.fromkeys(sources):
+        blocks.append(f"Source: {' '.join(source.split())}")
+    return "\n\n".join(blocks)
 
 
-def _recipes() -> str:
-    """List the shipped recipes with their commands; `brainhive recipes` says more."""
+def _write_recipes() -> str:
+    """List the shipped recipes with their commands. Papers share a line."""
     commands: dict[str, list[str]] = {}
-    for each in list_shipped():
-        if each.name:
-            commands.setdefault(each.name, []).append(each.command)
-    papers = [name for name in commands if name.startswith("papers/")]
-    rows = [
-        f"- `{name}`: {', '.join(of)}"
-        for name, of in commands.items()
-        if name not in papers
-    ]
-    named = ", ".join(f"`{name}`" for name in papers)
-    return "\n".join([*rows, f"- of [papers](../papers.md): {named}"])
+    for recipe in list_shipped():
+        if recipe.name:
+            commands.setdefault(recipe.name, []).append(recipe.command)
+    papers = []
+    lines = []
+    for name, recipe_commands in commands.items():
+        if name.startswith("papers/"):
+            papers.append(f"`{name}`")
+        else:
+            lines.append(f"- `{name}`: {', '.join(recipe_commands)}")
+    lines.append(f"- of [papers](../papers.md): {', '.join(papers)}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    for name, text in pages().items():
-        FOLDER.mkdir(exist_ok=True)
+    FOLDER.mkdir(exist_ok=True)
+    for name, text in write_pages().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
