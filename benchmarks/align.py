@@ -56,7 +56,7 @@ def train_model(
 ) -> float:
     """Train as a cell does; return the seconds of the fastest epoch but the first."""
     ends: list[float] = []
-    train, launch = model.settings(precision, epochs), Launch(0, 1, on.device)
+    train, launch = model.make_settings(precision, epochs), Launch(0, 1, on.device)
     fixed = (
         model.layout,
         data,
@@ -73,7 +73,10 @@ def train_bare(on: Bench, model: Model, data: CellData, precision: str) -> float
     """Train the same model as one writes it by hand; return the seconds of the faster
     epoch.
     """
-    aligner, objective = model.aligner(on.device), Objective(model.terms).to(on.device)
+    aligner, objective = (
+        model.build_aligner(on.device),
+        Objective(model.terms).to(on.device),
+    )
     signal = torch.from_numpy(data.trials[0].averages).to(on.device)
     parameters = [
         each
@@ -121,7 +124,7 @@ def loop(on: Bench) -> None:
         "neurons": synthetic.neurons_model(on.size),
     }
     for name, model in models.items():
-        data = model.data(on.device)
+        data = model.draw_data(on.device)
         for precision in (
             ("bf16", "fp32") if name in ("brain_mlp", "nice") else (on.precision,)
         ):
@@ -152,9 +155,9 @@ def command(on: Bench) -> None:
         )
         return
     epochs, concepts = on.pick((1, 8), (25, 1654), (25, 1654))
-    ids = synthetic.things_ids("train", concepts)
+    ids = synthetic.make_things_ids("train", concepts)
     # which our store of the subject holds, too
-    tested = synthetic.things_ids("test", 2)
+    tested = synthetic.make_things_ids("test", 2)
     synthetic.write_published(on.home, 1, {"train": ids, "test": tested})
     synthetic.write_targets(on.home, "things-eeg", "train", ids)
     _write_parquet(on.home, ids)
@@ -254,7 +257,7 @@ def opening(on: Bench) -> None:
     repetitions.
     """
     subjects, concepts = on.pick((2, 8), (10, 1654), (10, 1654))
-    ids = synthetic.things_ids("train", concepts)
+    ids = synthetic.make_things_ids("train", concepts)
     synthetic.write_targets(on.home, "things-eeg", "train", ids, {"vae": 1024})
     synthetic.write_signals(on.home, ids, subjects)
     paths = Paths(

@@ -65,9 +65,9 @@ def trained(on: Bench) -> None:
         folder, events = RunFolder(on.make_folder()), []  # type: ignore[var-annotated]
         fixed = (
             model.layout,
-            model.data(device),
+            model.draw_data(device),
             model.terms,
-            model.settings("fp32", 2),
+            model.make_settings("fp32", 2),
             folder,
         )
         train_cell("cell", 1, *fixed, Launch(0, 1, device), events.append)

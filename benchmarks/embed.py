@@ -123,7 +123,7 @@ def networks(on: Bench) -> None:
     count, batch_size, precision = on.pick(
         (12, 4, "fp32"), (64, 16, "fp32"), (4096, 128, "bf16")
     )
-    files = synthetic.paint(on.home / "few", count)
+    files = synthetic.write_pictures(on.home / "few", count)
 
     def compare(what: str, names: list[str], target: float | None) -> None:
         on.compare(
@@ -158,7 +158,7 @@ def decoding(on: Bench) -> None:
     """Compare a network that takes next to nothing with processes that only decode the
     same pictures.
     """
-    files = synthetic.paint(on.home / "many", on.pick(40, 3000, 6000))
+    files = synthetic.write_pictures(on.home / "many", on.pick(40, 3000, 6000))
 
     def peer() -> float:
         shares = [files[start : start + 20] for start in range(0, len(files), 20)]

@@ -53,7 +53,7 @@ def cells(on: Bench) -> None:
     from those that fit.
     """
     subjects, count = on.pick((2, 2), (10, 30), (10, 30))
-    ids = synthetic.things_ids("train", on.pick(20, 1654, 1654))
+    ids = synthetic.make_things_ids("train", on.pick(20, 1654, 1654))
     synthetic.write_targets(on.home, "things-eeg", "train", ids, PAPER)
     synthetic.write_signals(on.home, ids, subjects, repetitions=1)
     words = ["train-align", "--recipe", "papers/brainhive-intra"]

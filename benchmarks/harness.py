@@ -1,7 +1,6 @@
 """Measurements of our code and a peer in turns, printed as a table.
 
-A benchmark is a list of cases. Each case is a function of a `Bench`. `main` gives all
-scripts the same options.
+A benchmark is a list of functions of a `Bench`. `main` parses their options.
 """
 
 import argparse
@@ -104,16 +103,16 @@ class Bench:
         """Measure two sides in turns, and print their median rates.
 
         Args:
-            label: First column of the row.
+            label: First column.
             ours: Work of our code.
             peer: The same work of the peer.
             count: Number of units in the work.
             unit: Unit of the rate.
-            target: Least ratio of the rates.
-            note: Last column of the row.
-            rounds: Number of measurements of each side, by default the script's.
+            target: Least ratio.
+            note: Last column.
+            rounds: Number of measurements, by default the script's.
             in_children: If True, child processes do the work.
-            warm_up: If True, each side runs once before it is measured.
+            warm_up: If True, each side first runs once unmeasured.
         """
         if warm_up:
             ours()
@@ -139,14 +138,8 @@ class Bench:
     ) -> None:
         """Print a row, and append it to the file of figures.
 
-        Args:
-            label: First column of the row.
-            ours: Our figure.
-            peer: Figure of the peer.
-            unit: Unit of the figures.
-            target: Limit of the ratio, or of our figure without a peer.
-            at_most: If True, the target is an upper limit, else a lower limit.
-            note: Last column of the row.
+        The target limits the ratio, or our figure without a peer. It is a lower limit
+        unless `at_most` is True.
         """
         value = ours if peer is None else ours / peer
         if self.size == "tiny":
@@ -242,7 +235,7 @@ def reset_peak() -> None:
 def read_peak_bytes() -> tuple[int, int]:
     """Read the peaks of allocated and of reserved GPU memory.
 
-    Without a GPU, both are the resident memory of the process.
+    Without a GPU, both are the memory of the process.
     """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
@@ -275,13 +268,7 @@ class Usage:
 def prepare_command(
     arguments: Sequence[str], home: Path, **variables: str
 ) -> dict[str, Any]:
-    """Build the keyword arguments of `subprocess.Popen` that start `brainhive`.
-
-    Args:
-        arguments: Command line after `brainhive`.
-        home: Value of BRAINHIVE_HOME.
-        variables: Further environment variables.
-    """
+    """Build the arguments of `subprocess.Popen` that start `brainhive` in a home."""
     folders = [str(CHECKOUT)]
     if os.environ.get("PYTHONPATH"):
         folders.append(os.environ["PYTHONPATH"])
@@ -298,11 +285,6 @@ def watch(
     args: Sequence[str], interval_s: float = POLL_INTERVAL_S, **options: Any
 ) -> Iterator[Usage]:
     """Run a command, and yield its usage at intervals and at its end.
-
-    Args:
-        args: Command line.
-        interval_s: Pause between two readings.
-        options: Further arguments of `subprocess.Popen`.
 
     Raises:
         SystemExit: if the command fails.

@@ -17,7 +17,7 @@ import torch
 from generate import CARD
 from harness import Bench, main, prepare_command, run_command
 from shapes import sampling_bytes
-from synthetic import havir_model, neurons_model, things_ids
+from synthetic import havir_model, make_things_ids, neurons_model
 
 from brainhive_cli.models.generators import (
     animatediff,
@@ -41,11 +41,11 @@ def commands(on: Bench) -> None:
     """Run every command on subjects of THINGS-EEG's size, one after the other."""
     subjects = on.options.get("subjects", 1)
     concepts = {"train": on.pick(8, 1654, 1654), "test": on.pick(8, 200, 200)}
-    ids = {split: things_ids(split, count) for split, count in concepts.items()}
+    ids = {split: make_things_ids(split, count) for split, count in concepts.items()}
     for subject in range(1, subjects + 1):
         synthetic.write_published(on.home, subject, ids)
     images = on.home / "data/things-eeg/Image_set"
-    painted = synthetic.paint(on.make_folder() / "pictures", 32)
+    painted = synthetic.write_pictures(on.make_folder() / "pictures", 32)
     for row, name in enumerate([*ids["train"], *ids["test"]]):
         (images / name).parent.mkdir(parents=True, exist_ok=True)
         os.link(painted[row % 32], images / f"{name}.jpg")
@@ -132,12 +132,20 @@ def models(on: Bench) -> None:
         ("papers/havir", havir_model("full"), None),
         ("havir-24gb", havir_model("full", 1024), card),
         ("hidden 4096, head_rank 512", havir_model("full", head_rank=512), None),
-        ("papers/neurons-brain", neurons_model("full", batch=120, is_first=True), None),
+        (
+            "papers/neurons-brain",
+            neurons_model("full", batch=120, is_first_training=True),
+            None,
+        ),
         ("papers/neurons", neurons_model("full"), None),
-        ("neurons-brain-24gb", neurons_model("full", 1024, 120, is_first=True), card),
+        (
+            "neurons-brain-24gb",
+            neurons_model("full", 1024, 120, is_first_training=True),
+            card,
+        ),
         ("neurons-24gb", neurons_model("full", 1024, 6), card),
     ):
-        needed_gb, millions = model.estimate_gb()
+        needed_gb, millions = model.estimate_memory()
         note = f"{millions:.0f} M weights"
         what = f"train-align, estimated: {what}"
         on.show(what, needed_gb, unit="GB", target=most, at_most=True, note=note)

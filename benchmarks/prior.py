@@ -39,7 +39,7 @@ def begin(
     os.environ["BRAINHIVE_HOME"] = str(home)
     root = home / f"pictures{count}"
     if not root.is_dir():
-        ids = [file.stem for file in synthetic.paint(root, count)]
+        ids = [file.stem for file in synthetic.write_pictures(root, count)]
         synthetic.write_targets(
             home, root.name, "train", ids, {"clip-h14": 1024, "vae": 1024}
         )

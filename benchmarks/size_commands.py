@@ -36,8 +36,8 @@ def write_things(count: int, home: Path) -> int:
         Bytes of the averages of 17 channels and 250 samples in float32.
     """
     ids = {
-        "train": synthetic.things_ids("train", max(2, count // 10)),
-        "test": synthetic.things_ids("test"),
+        "train": synthetic.make_things_ids("train", max(2, count // 10)),
+        "test": synthetic.make_things_ids("test"),
     }
     synthetic.write_published(home, 1, ids)
     for split, names in ids.items():

@@ -1,6 +1,4 @@
-"""Random data in published sizes: pictures, embeddings, signals, and brain models that
-learn from them.
-"""
+"""Random data and brain models in published sizes."""
 
 import os
 import sys
@@ -41,29 +39,29 @@ SPLITS = {
     "train": ("training_images", 1654, 10, 4),
     "test": ("test_images", 200, 1, 80),
 }
-"""THINGS-EEG: folder, concepts, pictures of each, and repetitions of each picture."""
+"""THINGS-EEG by split: folder, concepts, pictures per concept, repetitions."""
 DIMS = {"synclr-b16": 768, "clip-b32": 512, "vae": 1024}
-"""BrainHiVE's encoders, and the widths of their embeddings."""
-SAMPLES, RATE_HZ, DIM = 250, 250.0, 1024
-ADAM = 8
-"""Bytes of the optimiser's two averages, a weight."""
+"""Widths of the embeddings of BrainHiVE, keyed by encoder."""
+SAMPLES = 250
+RATE_HZ = 250.0
+DIM = 1024
+N_DISTINCT_PICTURES = 32
+ADAM_BYTES_PER_WEIGHT = 8
+"""Two float32 averages of the optimiser."""
 
 
-def paint(root: Path, count: int, size_px: int = 500) -> list[Path]:
-    """Make JPEG pictures, of THINGS' size by default; 32 differ, the others are links
-    to them.
-    """
+def write_pictures(root: Path, count: int, size_px: int = 500) -> list[Path]:
+    """Write square JPEG pictures: 32 that differ, and hard links to them."""
     random = np.random.default_rng(0)
     root.mkdir(parents=True)
     files = [root / f"{number:06d}.jpg" for number in range(count)]
-    for file in files[:32]:
-        coarse = Image.fromarray(random.integers(0, 256, (40, 40, 3), np.uint8)).resize(
-            (size_px,) * 2, 3
-        )
+    for file in files[:N_DISTINCT_PICTURES]:
+        blocks = Image.fromarray(random.integers(0, 256, (40, 40, 3), np.uint8))
+        coarse = blocks.resize((size_px, size_px), Image.Resampling.BICUBIC)
         pixels = np.asarray(coarse) + random.normal(0, 4, (size_px, size_px, 3))
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, quality=92)
-    for number, file in enumerate(files[32:]):
-        os.link(files[number % 32], file)
+    for number, file in enumerate(files[N_DISTINCT_PICTURES:]):
+        os.link(files[number % N_DISTINCT_PICTURES], file)
     return files
 
 
@@ -74,29 +72,35 @@ def make_trials(
     rate_hz: float | None,
     regions: Mapping[str, Sequence[int]] | None = None,
 ) -> Trials:
-    """Make trials of signals [N, C, T], each of which shows the stimulus of its row."""
-    masks = {
-        name: np.isin(np.arange(signal.shape[1]), rows)
-        for name, rows in (regions or {}).items()
-    }
-    space, times_s = (
-        Sensors(names) if names else Voxels(masks),
-        np.arange(signal.shape[2]) / (rate_hz or 1),
-    )
+    """Make trials of signals [N, C, T], each with the stimulus of its own row.
+
+    Without names of sensors, the channels are voxels, and `regions` holds the voxel
+    indices of each region.
+    """
+    times_s = np.arange(signal.shape[2]) / (rate_hz or 1)
+    space: Sensors | Voxels
+    if names:
+        space = Sensors(names)
+    else:
+        masks = {}
+        for region, voxels in (regions or {}).items():
+            masks[region] = np.isin(np.arange(signal.shape[1]), voxels)
+        space = Voxels(masks)
     rows = np.arange(len(signal))
     return Trials(
         signal[:, None], (), space, times_s, rate_hz, "", subject=subject, stimulus=rows
     )
 
 
-def things_ids(split: str, concepts: int | None = None) -> list[str]:
-    """Name pictures as THINGS-EEG does."""
+def make_things_ids(split: str, concepts: int | None = None) -> list[str]:
+    """Make picture ids as in THINGS-EEG, by default for all concepts of a split."""
     folder, all_concepts, pictures, _ = SPLITS[split]
-    return [
-        f"{folder}/{concept:05d}_thing/thing{concept:05d}_{number:02d}b"
-        for concept in range(1, (concepts or all_concepts) + 1)
-        for number in range(pictures)
-    ]
+    ids = []
+    for concept in range(1, (concepts or all_concepts) + 1):
+        for number in range(pictures):
+            name = f"{concept:05d}_thing/thing{concept:05d}_{number:02d}b"
+            ids.append(f"{folder}/{name}")
+    return ids
 
 
 def write_targets(
@@ -106,7 +110,7 @@ def write_targets(
     ids: Sequence[str],
     dims: Mapping[str, int] = DIMS,
 ) -> None:
-    """Write stores of random embeddings."""
+    """Write a store of random embeddings for each encoder."""
     random = np.random.default_rng(0)
     concepts = [name.split("/")[1] if "/" in name else name for name in ids]
     for encoder, width in dims.items():
@@ -124,13 +128,9 @@ def write_targets(
 def write_signals(
     home: Path, ids: Sequence[str], subjects: int, repetitions: int = 4
 ) -> None:
-    """Write stores of the 17 posterior sensors; equal signals of several subjects would
-    be refused.
-    """
-    shape, times_s = (
-        (len(ids), repetitions, len(POSTERIOR), SAMPLES),
-        np.arange(SAMPLES) / RATE_HZ,
-    )
+    """Write stores of 17 sensors, which differ because equal subjects are refused."""
+    shape = (len(ids), repetitions, len(POSTERIOR), SAMPLES)
+    times_s = np.arange(SAMPLES) / RATE_HZ
     for subject in range(1, subjects + 1):
         signal = np.random.default_rng(subject).standard_normal(shape, np.float32)
         recording = Trials(
@@ -143,18 +143,14 @@ def write_signals(
 
 
 def write_published(home: Path, subject: int, ids: Mapping[str, Sequence[str]]) -> None:
-    """Write the files of a subject of THINGS-EEG as their publisher does: 63 channels,
-    float16.
-    """
+    """Write a subject's files in the published format: 63 channels in float16."""
     sys.path[:0] = [str(CHECKOUT)]
     from tests.publishers import things_files
 
     random = np.random.default_rng(subject)
     for split, names in ids.items():
-        signal = np.empty(
-            (len(names), SPLITS[split][3], len(things_files.MONTAGE), SAMPLES),
-            np.float16,
-        )
+        shape = (len(names), SPLITS[split][3], len(things_files.MONTAGE), SAMPLES)
+        signal = np.empty(shape, np.float16)
         for row in signal:
             row[:] = random.standard_normal(row.shape, np.float32)
         content = things_files.eeg_content(signal, [f"{name}.jpg" for name in names])
@@ -163,17 +159,17 @@ def write_published(home: Path, subject: int, ids: Mapping[str, Sequence[str]]) 
 
 @dataclass(frozen=True)
 class Model:
-    """A brain model, and what it learns from and how.
+    """A brain model and its training on random data.
 
     Attributes:
-        layout: Its architecture.
-        terms: Its loss.
-        targets: Shape of each target by key.
-        batch: Signals a step.
-        steps: Of an epoch.
-        train: Settings of the training that are not the defaults.
-        frozen: The part that keeps its weights.
-        dtype: Of stored targets.
+        layout: Architecture.
+        terms: Terms of the loss.
+        targets: Shape of each target, keyed by name.
+        batch: Signals per step.
+        steps: Steps per epoch.
+        train: Settings of the training that differ from the defaults.
+        frozen: Part of the backbone that keeps its weights.
+        dtype: Type of the stored targets.
     """
 
     layout: Layout
@@ -185,42 +181,37 @@ class Model:
     frozen: str = ""
     dtype: torch.dtype = torch.float32
 
-    def settings(self, precision: str, epochs: int) -> Train:
-        """Make the settings of a training whose last epoch is kept."""
-        common = {
+    def make_settings(self, precision: str, epochs: int) -> Train:
+        """Make the settings of a training that keeps its last epoch."""
+        settings: dict[str, Any] = {
             "batch_size": self.batch,
             "precision": precision,
             "selection": "last",
             "validation": 0,
         }
-        stage = {
-            "epochs": epochs,
-            "freeze": [f"backbone.{self.frozen}"] if self.frozen else [],
-        }
-        return Train.model_validate({**common, **self.train, "stages": [stage]})
+        settings.update(self.train)
+        frozen = [f"backbone.{self.frozen}"] if self.frozen else []
+        settings["stages"] = [{"epochs": epochs, "freeze": frozen}]
+        return Train.model_validate(settings)
 
-    def data(self, device: torch.device) -> CellData:
-        """Draw one subject's signals, and targets."""
-        count, spec, random = (
-            self.batch * self.steps,
-            self.layout.spec,
-            torch.Generator().manual_seed(0),
-        )
+    def draw_data(self, device: torch.device) -> CellData:
+        """Draw the signals and targets of one subject."""
+        count = self.batch * self.steps
+        spec = self.layout.spec
+        generator = torch.Generator().manual_seed(0)
+        targets = {}
+        for name, shape in self.targets.items():
+            if name == "caption":  # word numbers
+                words = torch.randint(0, 256, (count, *shape), generator=generator)
+                values = words.float()
+            else:
+                values = torch.randn(count, *shape, generator=generator)
+                if name in ("mask", "concepts"):
+                    values = (values > 0).float()
+                else:
+                    values = values.to(self.dtype)
+            targets[name] = StoreTargets(values.to(device))
 
-        def target(name: str, shape: tuple[int, ...]) -> torch.Tensor:
-            if name == "caption":  # words
-                return torch.randint(0, 256, (count, *shape), generator=random).float()
-            values = torch.randn(count, *shape, generator=random)
-            return (
-                (values > 0).float()
-                if name in ("mask", "concepts")
-                else values.to(self.dtype)
-            )
-
-        targets = {
-            name: StoreTargets(target(name, shape).to(device))
-            for name, shape in self.targets.items()
-        }
         signal: NDArray[np.float32] = np.random.default_rng(0).standard_normal(
             (count, spec.widths[0], spec.samples), np.float32
         )
@@ -229,8 +220,8 @@ class Model:
         trials = make_trials(1, signal, spec.names, rate_hz, regions)
         return CellData([trials], Targets(targets), np.zeros(count, bool), None)
 
-    def aligner(self, device: torch.device) -> Aligner:
-        """Build the model, with random weights."""
+    def build_aligner(self, device: torch.device) -> Aligner:
+        """Build the model with random weights."""
         with device:
             aligner = Aligner(self.layout).train()
         if self.frozen:
@@ -240,25 +231,24 @@ class Model:
     def forward(
         self, aligner: Aligner, signal: torch.Tensor, embeddings: Any
     ) -> tuple[Any, Any, LossContext]:
-        """Return the predictions and targets of a batch, and their context, as a loss
-        takes them.
-        """
+        """Return predictions and targets of a batch in float32, and their context."""
         context = LossContext(steps=self.steps)
         subject = torch.zeros(len(signal), dtype=torch.long, device=signal.device)
-        both = aligner.learn(
+        predicted, targets = aligner.learn(
             signal, subject, aligner.compute_targets(embeddings), context
         )
-        predicted, targets = (
-            {name: value.float() for name, value in values.items()} for values in both
-        )
+        predicted = {name: value.float() for name, value in predicted.items()}
+        targets = {name: value.float() for name, value in targets.items()}
         return predicted, targets, context
 
-    def estimate_gb(self) -> tuple[float, float]:
-        """Estimate weights, AdamW's averages and a float32 step's peak, from shapes;
-        count the weights.
+    def estimate_memory(self) -> tuple[float, float]:
+        """Estimate the memory of a float32 training, in gigabytes, from shapes.
+
+        The second result is the number of weights in millions.
         """
         meta = torch.device("meta")
-        aligner, spec = self.aligner(meta), self.layout.spec
+        aligner = self.build_aligner(meta)
+        spec = self.layout.spec
         objective = Objective(self.terms).to(meta)
 
         def step() -> None:
@@ -268,21 +258,25 @@ class Model:
                     name: torch.empty(self.batch, *shape)
                     for name, shape in self.targets.items()
                 }
-                # which a training holds, too
-                compared = self.forward(aligner, signal, embeddings)
-                objective(*compared).backward()
+                # a training also holds these until its backward pass
+                loss_inputs = self.forward(aligner, signal, embeddings)
+                objective(*loss_inputs).backward()
 
-        learned = sum(
-            each.numel() for each in aligner.parameters() if each.requires_grad
-        )
-        total = count_bytes(aligner) + learned * ADAM + peak(step, aligner)
-        return total / 1e9, sum(each.numel() for each in aligner.parameters()) / 1e6
+        n_weights = 0
+        n_trained = 0
+        for weight in aligner.parameters():
+            n_weights += weight.numel()
+            if weight.requires_grad:
+                n_trained += weight.numel()
+        n_bytes = count_bytes(aligner) + n_trained * ADAM_BYTES_PER_WEIGHT
+        n_bytes += peak(step, aligner)
+        return n_bytes / 1e9, n_weights / 1e6
 
 
 def eeg_model(
     kind: str = "brain_mlp", batch: int = 1024, steps: int = 8, **backbone: Any
 ) -> Model:
-    """Describe BrainHiVE's model of THINGS-EEG."""
+    """Describe the model of BrainHiVE for THINGS-EEG."""
     layout = Layout(
         SignalSpec(POSTERIOR, SAMPLES, (1,), (len(POSTERIOR),)),
         {TOKEN_HEAD: Head((DIM,), FUSED_TARGET)},
@@ -291,19 +285,12 @@ def eeg_model(
         dims=DIMS,
         encoders={name: name for name in DIMS},
     )
-    return Model(
-        layout,
-        [Term(prediction=TOKEN_HEAD)],
-        {name: (dim,) for name, dim in DIMS.items()},
-        batch,
-        steps,
-    )
+    shapes = {name: (dim,) for name, dim in DIMS.items()}
+    return Model(layout, [Term(prediction=TOKEN_HEAD)], shapes, batch, steps)
 
 
 def samga_model(batch: int = 512, steps: int = 32, width: int = 3200) -> Model:
-    """Describe SAMGA's model of THINGS-EEG in its first stage: five layers of
-    InternViT, MMD beside clip.
-    """
+    """Describe the first stage of SAMGA, with five layers of InternViT."""
     clip = {
         "kind": "clip",
         "normalise_signal": False,
@@ -316,17 +303,29 @@ def samga_model(batch: int = 512, steps: int = 32, width: int = 3200) -> Model:
     ]
     train = {"augment": {"parts": [{"kind": "smooth", "p": 0.3}]}}
     layers = {f"layer-{number}": width for number in range(5)}
-    return _linear_model("router", 512, layers, terms, batch, steps, train)
+    return _linear_model(
+        fuser="router",
+        dim=512,
+        dims=layers,
+        terms=terms,
+        batch=batch,
+        steps=steps,
+        train=train,
+    )
 
 
 def shallow_alignment_model(
     batch: int = 1024, steps: int = 16, width: int = 3200
 ) -> Model:
-    """Describe Shallow Alignment's model of THINGS-EEG: one layer of InternViT, a
-    linear map each side.
-    """
+    """Describe Shallow Alignment: linear maps of a signal and of a picture layer."""
     return _linear_model(
-        "linear", DIM, {"layer": width}, [{"prediction": TOKEN_HEAD}], batch, steps, {}
+        fuser="linear",
+        dim=DIM,
+        dims={"layer": width},
+        terms=[{"prediction": TOKEN_HEAD}],
+        batch=batch,
+        steps=steps,
+        train={},
     )
 
 
@@ -339,6 +338,7 @@ def _linear_model(
     steps: int,
     train: Any,
 ) -> Model:
+    """Describe a model with a linear backbone and float16 targets."""
     layout = Layout(
         SignalSpec(POSTERIOR, SAMPLES, (1,), (len(POSTERIOR),)),
         {TOKEN_HEAD: Head((dim,), FUSED_TARGET)},
@@ -348,31 +348,23 @@ def _linear_model(
         encoders={name: name for name in dims},
     )
     shapes = {name: (width,) for name, width in dims.items()}
-    placed = [Term.model_validate(term) for term in terms]
-    return Model(layout, placed, shapes, batch, steps, train, dtype=torch.float16)
+    losses = [Term.model_validate(term) for term in terms]
+    return Model(layout, losses, shapes, batch, steps, train, dtype=torch.float16)
 
 
 def havir_model(size: str, hidden: int = 4096, **backbone: Any) -> Model:
-    """Describe HAVIR's model of NSD: voxels of two regions as MindEye2's masks have
-    them, three heads.
-    """
-    is_full = size == "full"
-    voxels = (
-        {"spatial": 4657, "semantic": 11067}
-        if is_full
-        else {"spatial": 500, "semantic": 1100}
-    )
-    shapes: dict[str, tuple[int, ...]] = {
-        "latent": (4, 8, 8),
-        "image": (17, 96),
-        "text": (7, 96),
-    }
-    config = havir.Config(
-        hidden=1024, decoder_channels=(32, 32, 64), features=32, projector=256
-    )
-    if is_full:
+    """Describe the model of HAVIR for NSD, with two masks of voxels of MindEye2."""
+    shapes: dict[str, tuple[int, ...]]
+    if size == "full":
+        voxels = {"spatial": 4657, "semantic": 11067}
         shapes = {"latent": (4, 64, 64), "image": (257, 768), "text": (77, 768)}
         config = havir.Config(**({"hidden": hidden} | backbone))
+    else:
+        voxels = {"spatial": 500, "semantic": 1100}
+        shapes = {"latent": (4, 8, 8), "image": (17, 96), "text": (7, 96)}
+        config = havir.Config(
+            hidden=1024, decoder_channels=(32, 32, 64), features=32, projector=256
+        )
     heads = {name: Head(shape, name) for name, shape in shapes.items()}
     heads["image_projected"] = heads["image"]
     terms = [
@@ -386,33 +378,28 @@ def havir_model(size: str, hidden: int = 4096, **backbone: Any) -> Model:
         {"prediction": "text", "loss": "mse"},
     ]
     layout = _fmri_layout(voxels, heads, config, "image_projected")
-    return Model(
-        layout,
-        [Term.model_validate(term) for term in terms],
-        shapes,
-        32,
-        2 if size == "tiny" else 16,
-    )
+    losses = [Term.model_validate(term) for term in terms]
+    steps = 2 if size == "tiny" else 16
+    return Model(layout, losses, shapes, batch=32, steps=steps)
 
 
 def neurons_model(
-    size: str, hidden: int = 4096, batch: int = 10, is_first: bool = False
+    size: str, hidden: int = 4096, batch: int = 10, is_first_training: bool = False
 ) -> Model:
-    """Describe NEURONS' model of cc2017: of its first training, the brain model alone,
-    or of its second.
-    """
+    """Describe NEURONS for cc2017. Its first training has the brain model alone."""
     is_full = size == "full"
-    tokens, width, text, side, latent, words = (
-        (256, 1664, 1280, 64, 28, 60) if is_full else (16, 128, 64, 16, 7, 12)
-    )
+    tokens = 256 if is_full else 16
+    width = 1664 if is_full else 128
+    mask_px = 64 if is_full else 16
+    latent_px = 28 if is_full else 7
     shapes: dict[str, tuple[int, ...]] = {
         "image": (tokens, width),
         "motion": (6, tokens, width),
-        "text": (text,),
-        "mask": (6, 1, side, side),
-        "latents": (6, 4, latent, latent),
+        "text": (1280 if is_full else 64,),
+        "mask": (6, 1, mask_px, mask_px),
+        "latents": (6, 4, latent_px, latent_px),
         "concepts": (51,),
-        "caption": (words,),
+        "caption": (60 if is_full else 12,),
     }
     brain = mindeye2.Config(hidden=hidden if is_full else 512)
     config: Any = neurons.Config(brain=brain)
@@ -420,59 +407,52 @@ def neurons_model(
         config = neurons.Config(
             brain=brain,
             prior={"kind": "mindeye1", "depth": 2, "heads": 4, "dim_head": 32},  # type: ignore[arg-type]
-            **{
-                "maps": (64, 32, 16),
-                "channels": (16, 32, 32),
-                "groups": 8,
-                "concept_width": 64,
-            },
-            **{
-                "vocabulary": 512,
-                "caption_width": 64,
-                "caption_layers": 2,
-                "caption_heads": 2,
-            },
+            maps=(64, 32, 16),
+            channels=(16, 32, 32),
+            groups=8,
+            concept_width=64,
+            vocabulary=512,
+            caption_width=64,
+            caption_layers=2,
+            caption_heads=2,
             caption_positions=32,
         )
     mixco = {"kind": "mixco", "temperature": 0.006, "mix_alpha": 0.15}
     soft = {"kind": "soft_clip", "items": "frames", "temperature": 0.004}
     clip = {"prediction": "text", "loss": {"kind": "clip", "temperature": 0.1}}
     terms: list[dict[str, Any]] = [{"prediction": "image", "loss": mixco}, clip]
-    if is_first:
-        config, shapes = brain, {name: shapes[name] for name in ("image", "text")}
+    if is_first_training:
+        config = brain
+        shapes = {name: shapes[name] for name in ("image", "text")}
     else:
-        tasks = {
-            "mask": "dice",
-            "concepts": "bce",
-            "caption": "cross_entropy",
-            "latents": "l1",
-        }
-        terms = [{"prediction": "denoised", "loss": "mse", "weight": 30}, clip]
-        terms += [{"prediction": "motion", "loss": soft}]
-        terms += [{"prediction": head, "loss": loss} for head, loss in tasks.items()]
+        terms = [
+            {"prediction": "denoised", "loss": "mse", "weight": 30},
+            clip,
+            {"prediction": "motion", "loss": soft},
+            {"prediction": "mask", "loss": "dice"},
+            {"prediction": "concepts", "loss": "bce"},
+            {"prediction": "caption", "loss": "cross_entropy"},
+            {"prediction": "latents", "loss": "l1"},
+        ]
     heads = {name: Head(shape, name) for name, shape in shapes.items()}
     layout = _fmri_layout({"": 13447 if is_full else 600}, heads, config, "image")
-    steps, frozen = 2 if size == "tiny" else 12, "" if is_first else "brain"
-    return Model(
-        layout,
-        [Term.model_validate(term) for term in terms],
-        shapes,
-        batch,
-        steps,
-        frozen=frozen,
-    )
+    losses = [Term.model_validate(term) for term in terms]
+    steps = 2 if size == "tiny" else 12
+    frozen = "" if is_first_training else "brain"
+    return Model(layout, losses, shapes, batch, steps, frozen=frozen)
 
 
 def _fmri_layout(
     voxels: Mapping[str, int], heads: Heads, backbone: Any, retrieval: str
 ) -> Layout:
-    ends = np.cumsum(list(voxels.values())).tolist()
-    regions = {
-        name: (tuple(range(end - count, end)),)
-        for (name, count), end in zip(voxels.items(), ends, strict=True)
-        if name
-    }
-    spec = SignalSpec((), 1, (1,), (ends[-1],), regions=regions)
+    """Describe a model of regions that follow each other in the voxels."""
+    regions = {}
+    n_voxels = 0
+    for name, count in voxels.items():
+        if name:
+            regions[name] = (tuple(range(n_voxels, n_voxels + count)),)
+        n_voxels += count
+    spec = SignalSpec((), 1, (1,), (n_voxels,), regions=regions)
     keys = {head.target: head.target for head in heads.values()}
     config = backbone.model_dump(mode="json")
     return Layout(spec, heads, config, encoders=keys, retrieval_heads=(retrieval,))
