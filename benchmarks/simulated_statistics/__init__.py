@@ -1,7 +1,7 @@
 """Simulations of how often intervals hold the truth and tests reject a true null.
 
-Each file of `claims` states a claim, and holds a function of the same name. It runs one
-simulation and returns the values of `COLUMNS`. `AXES` are the values of its arguments.
+Each file of `claims` states a claim. Its function of the same name runs one simulation
+and returns the values of `COLUMNS`. `AXES` lists the values of its arguments.
 """
 
 import numpy as np

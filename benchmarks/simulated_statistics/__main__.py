@@ -1,26 +1,25 @@
-"""How often intervals hold the truth and tests reject a true null, by simulation;
-prints tables.
+"""Tables of how often intervals hold the truth and tests reject a true null.
 
-Hits are drawn from a logistic model: subjects and items are normal in logits, and
-crossed; the truth is the mean over all people and pictures. Logits of neighbouring
-clips, and of pictures of one concept, correlate. Signals carry what subjects saw (with
-wrong labels that all share), or nothing. Beside our figures stand those of taking
-items, or subjects, for independent. 400 simulations take half an hour on a core, and
-folds as long.
+Hits are drawn from a logistic model, in which crossed subjects and items are normal in
+logits. The truth is the mean over all people and pictures. Logits of neighbouring
+clips, and of pictures of a concept, correlate. Signals carry the seen pictures (with
+wrong labels that all subjects share), or nothing. For comparison, some tables take
+items or subjects as independent. 400 simulations take half an hour on a core, and
+another half hour for folds.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-if not __package__:  # the folder is run by its path
+if not __package__:  # the folder was run by its path
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from benchmarks.simulated_statistics.tables import CLAIMS, print_table
 
 
 def main() -> None:
-    """Print the chosen tables."""
+    """Print the requested tables."""
     parser = argparse.ArgumentParser(
         prog="simulated_statistics",
         description=__doc__,

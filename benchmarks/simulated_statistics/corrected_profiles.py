@@ -1,4 +1,4 @@
-"""Profiles in time, with p-values corrected over positions."""
+"""Profiles in time whose p-values are corrected over positions."""
 
 from collections.abc import Sequence
 
@@ -15,24 +15,20 @@ from brainhive_cli.evaluation.explanation.profiles import (
 )
 
 
-def correct(measured: Values, null: Values) -> Values:
-    """Compute p [P] of the largest over all positions of one test."""
-    return correct_p_values([standardise(measured, null)])[0]
+def correct(values: Values, null: Values) -> Values:
+    """Compute the p-values [P] of a profile, corrected over its positions."""
+    return correct_p_values([standardise(values, null)])[0]
 
 
 def is_significant(profiles: Sequence[Profile]) -> bool:
-    """Whether a profile of all subjects is above its control anywhere."""
-    measured, null = (
-        np.mean(each, 0)
-        for each in zip(*[(p.values.mean(1), p.null) for p in profiles], strict=True)
-    )
-    return bool(correct(measured, null).min() < LEVEL)
+    """Return True if the mean of the subjects' profiles exceeds its control."""
+    values = np.mean([profile.values.mean(1) for profile in profiles], 0)
+    null = np.mean([profile.null for profile in profiles], 0)
+    return bool(correct(values, null).min() < LEVEL)
 
 
 def profile_margins(signals: Values, targets: Values, labels: Labels) -> Profile:
-    """Look up margins of signals [P, N, D] with targets [N, D], as analyses of a model
-    do.
-    """
+    """Compute margins of signals [P, N, D] with targets [N, D], as analyses do."""
     cosine = (signals @ targets.T) / signals.shape[-1]
     return Profile.from_matrices(
         "margin",

@@ -8,15 +8,15 @@ CHANNELS = 12
 
 
 def draw_drift(random: Random, position: Values, is_shared: bool) -> Values:
-    """Draw drift [N, R, C] at positions [N, R]: a trend, habituation, a U and a wave,
-    of unit spread.
+    """Draw drift [N, R, C] of unit spread at positions [N, R] in R runs.
+
+    It mixes a trend, habituation, a U and a wave. If shared, all runs drift alike.
     """
     time = position / position.max()
     courses = [time, np.exp(-5 * time), (2 * time - 1) ** 2, np.sin(6 * time)]
     basis = np.stack(courses, -1)
     basis = (basis - basis.mean((0, 1))) / basis.std((0, 1))
-    runs = 1 if is_shared else position.shape[1]
-    load = np.broadcast_to(
-        random.normal(size=(runs, 4, CHANNELS)) / 2, (position.shape[1], 4, CHANNELS)
-    )
-    return np.einsum("nrk,rkc->nrc", basis, load)
+    n_runs = position.shape[1]
+    weights = random.normal(size=(1 if is_shared else n_runs, 4, CHANNELS)) / 2
+    weights = np.broadcast_to(weights, (n_runs, 4, CHANNELS))
+    return np.einsum("nrk,rkc->nrc", basis, weights)

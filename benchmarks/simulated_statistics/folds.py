@@ -1,4 +1,7 @@
-"""Designs of cross-validation, and the classifier of their folds."""
+"""Designs and classifier of cross-validations."""
+
+import re
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,36 +9,64 @@ from sklearn.covariance import ledoit_wolf
 
 from benchmarks.simulated_statistics import Values
 
-FOLDS = [
-    f"{held_out} folds, {shown} a run{drift}"
-    for held_out in (
-        *(f"runs, {runs} in {runs}" for runs in (3, 6, 12, 24)),
-        *("runs, 24 in 12", "trials of 12 runs in 5"),
-    )
-    for shown in (
-        *(f"2 categories x {n}" for n in (1, 5, 20)),
-        "8 categories x 1",
-        "8 categories x 5",
-    )
-    for drift in ("", ", runs drift", ", the same runs drift")
-    if held_out in ("runs, 3 in 3", "runs, 6 in 6")
-    or not (shown in ("2 categories x 20", "8 categories x 5") or "same" in drift)
-]
-"""Many runs of many trials are slow; of fewer than ten runs, statements are about
-these.
-"""
+HELD_OUT = (
+    "runs, 3 in 3",
+    "runs, 6 in 6",
+    "runs, 12 in 12",
+    "runs, 24 in 24",
+    "runs, 24 in 12",
+    "trials of 12 runs in 5",
+)
+TRIALS_PER_RUN = (
+    "2 categories x 1",
+    "2 categories x 5",
+    "2 categories x 20",
+    "8 categories x 1",
+    "8 categories x 5",
+)
+DRIFTS = ("", ", runs drift", ", the same runs drift")
+
+
+def _list_designs() -> list[str]:
+    """Name the designs, without slow ones of many runs with many trials.
+
+    Runs are the same in each simulation only with fewer than ten runs, where statements
+    are about these runs.
+    """
+    designs = []
+    for held_out, trials, drift in product(HELD_OUT, TRIALS_PER_RUN, DRIFTS):
+        has_few_runs = held_out in ("runs, 3 in 3", "runs, 6 in 6")
+        has_many_trials = trials in ("2 categories x 20", "8 categories x 5")
+        if has_few_runs or not (has_many_trials or "same" in drift):
+            designs.append(f"{held_out} folds, {trials} a run{drift}")
+    return designs
+
+
+FOLDS = _list_designs()
+
+
+def parse_design(design: str) -> tuple[int, int, int, int]:
+    """Return the numbers of runs, folds, categories, and trials of each per run."""
+    runs, folds, categories, trials = re.findall(r"\b\d+\b", design)
+    return int(runs), int(folds), int(categories), int(trials)
 
 
 def score_categories(
-    learned: Values, category: NDArray[np.int64], tested: Values
+    train: Values, category: NDArray[np.int64], test: Values
 ) -> Values:
-    """Fit linear discriminant analysis with shrinkage to signals [N, F], and score
-    others: [M, K].
+    """Score signals by linear discriminant analysis with shrinkage.
+
+    Args:
+        train: Signals [N, F] that the classifier is fitted to.
+        category: Category [N] of each.
+        test: Signals [M, F] that are scored.
+
+    Returns:
+        Scores [M, K] of the categories.
     """
     counts = np.bincount(category)
-    means = np.eye(len(counts))[category].T @ learned / np.maximum(counts, 1)[:, None]
-    covariance = ledoit_wolf(learned - means[category], assume_centered=True)[0]
+    means = np.eye(len(counts))[category].T @ train / np.maximum(counts, 1)[:, None]
+    covariance = ledoit_wolf(train - means[category], assume_centered=True)[0]
     weights = np.linalg.solve(covariance, means.T)  # [F, K]
-    return np.asarray(
-        tested @ weights - (means.T * weights).sum(0) / 2 + np.log(counts + 1e-9)
-    )
+    log_prior = np.log(counts + 1e-9)
+    return np.asarray(test @ weights - (means.T * weights).sum(0) / 2 + log_prior)

@@ -1,4 +1,4 @@
-"""Ranks, verdicts and intervals, judged as an evaluation judges them."""
+"""Ranks, verdicts and intervals as an evaluation computes them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,22 +11,26 @@ from brainhive_cli.measurement.units import Items
 from brainhive_cli.measurement.verdict import judge
 
 LEVEL = 0.05
-HOW: Mapping[str, Any] = {"protocol": "simulated", "split": "test", "is_share": False}
+MEASURE_OPTIONS: Mapping[str, Any] = {
+    "protocol": "simulated",
+    "split": "test",
+    "is_share": False,
+}
 
 
 def holds(interval: Any, truth: float) -> bool:
-    """Whether an interval holds the truth."""
+    """Return True if the true value lies in an interval."""
     return bool(interval.low <= truth <= interval.high)
 
 
 def rank_all(signals: Values, pictures: Values) -> Values:
-    """Rank all pictures [P, D] by each signal [N, D]: [N, P]."""
+    """Rank all pictures [P, D] by each signal [N, D]. Returns ranks [N, P]."""
     order = (-(signals @ pictures.T)).argsort(1)
-    counted = np.empty_like(order)
-    np.put_along_axis(counted, order, np.arange(1, len(pictures) + 1)[None], 1)
-    return counted.astype(np.float64)
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(1, len(pictures) + 1)[None], 1)
+    return ranks.astype(np.float64)
 
 
-def answer(ranked: Sequence[Values], items: Items, **options: Any) -> Answer:
-    """Give the verdict of ranks of all items by all."""
-    return judge(ranked, items, items.names, **options)[0]
+def judge_items(ranks: Sequence[Values], items: Items, **options: Any) -> Answer:
+    """Return the verdict on the subjects' ranks [N, N] of all items."""
+    return judge(ranks, items, items.names, **options)[0]

@@ -1,7 +1,6 @@
-"""Tables of simulations, averaged over many with the same arguments."""
+"""Tables whose rows average many simulations with the same arguments."""
 
 from collections.abc import Sequence
-from functools import partial
 from importlib import import_module
 from itertools import product
 from typing import Any
@@ -52,39 +51,42 @@ CLAIMS = (
 
 
 def print_table(name: str, count: int) -> None:
-    """Print the table of a claim, each row averaged over so many simulations."""
+    """Print the table of a claim, whose rows average `count` simulations."""
     claim = import_module(f"benchmarks.simulated_statistics.claims.{name}")
-    simulate, axes, columns = getattr(claim, name), claim.AXES, claim.COLUMNS
-    print(
-        "\n"
-        f"{(simulate.__doc__ or '').splitlines()[0]} {count} simulations of "
-        "each row\n"
-    )
-    print(
-        f"| {' | '.join(axes)} | {columns} |\n"
-        f"|{'---|' * (len(axes) + columns.count('|') + 1)}"
-    )
+    simulate = getattr(claim, name)
+    axes = claim.AXES
+    columns = claim.COLUMNS
+    summary = (simulate.__doc__ or "").splitlines()[0]
+    print(f"\n{summary} {count} simulations of each row\n")
+    print(f"| {' | '.join(axes)} | {columns} |")
+    print(f"|{'---|' * (len(axes) + columns.count('|') + 1)}")
     for number, values in enumerate(product(*axes.values())):
         random = np.random.default_rng(number)
-        work = partial(simulate, random, **dict(zip(axes, values, strict=True)))
-        shares = average([work() for _ in range(count)])
-        cells = ["–" if np.isnan(share) else f"{share:.3f}" for share in shares]
-        print(f"| {' | '.join([*map(str, values), *cells])} |", flush=True)
+        arguments = dict(zip(axes, values, strict=True))
+        means = average([simulate(random, **arguments) for _ in range(count)])
+        cells = [str(value) for value in values]
+        for mean in means:
+            cells.append("–" if np.isnan(mean) else f"{mean:.3f}")
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def average(results: Sequence[Sequence[Any]]) -> list[float]:
-    """Average results; of metrics give the mean, and how often their intervals hold
-    it.
+    """Average each column of the results over the simulations, ignoring NaN.
+
+    A first column of metrics becomes three: the mean of their values, the share of
+    their intervals that hold this mean, and the mean width.
     """
-    columns: list[Any] = [*zip(*results, strict=True)]
+    columns: list[Any] = list(zip(*results, strict=True))
     if hasattr(columns[0][0], "low"):
-        truth = float(np.mean([metric.value for metric in columns[0]]))
-        widths = [metric.high - metric.low for metric in columns[0]]
-        columns[:1] = [[truth], [holds(metric, truth) for metric in columns[0]], widths]
-    # what was not measured has no mean
+        metrics = columns[0]
+        truth = float(np.mean([metric.value for metric in metrics]))
+        coverage = [holds(metric, truth) for metric in metrics]
+        widths = [metric.high - metric.low for metric in metrics]
+        columns[:1] = [[truth], coverage, widths]
+
     means = []
     for column in columns:
         values = np.array(column, np.float64)
-        measured = values[~np.isnan(values)]
-        means.append(float(measured.mean()) if len(measured) else np.nan)
+        values = values[~np.isnan(values)]
+        means.append(float(values.mean()) if len(values) else np.nan)
     return means

@@ -13,12 +13,9 @@ COLUMNS = "chosen on test | on validation"
 
 
 def best_of_many(random: Random, variants: int) -> list[float]:
-    """Best of equal variants: how far its test top-1 lies above the truth, by how it
-    was chosen.
-    """
+    """Measure how far the best test top-1 of equal variants exceeds the truth."""
     truth = mean_hit(0, ITEM_SD)
     logits = random.normal(0, ITEM_SD, (2, 1, ITEMS))
-    validation, test = (
-        draw_hits(random, np.repeat(half, variants, 0)).mean(1) for half in logits
-    )
+    validation = draw_hits(random, np.repeat(logits[0], variants, 0)).mean(1)
+    test = draw_hits(random, np.repeat(logits[1], variants, 0)).mean(1)
     return [float(test.max()) - truth, float(test[validation.argmax()]) - truth]

@@ -23,8 +23,9 @@ COLUMNS = "not measured | reliability of halves, where measured"
 def ceilings_by_order(
     random: Random, design: str, strength: float, effect: float
 ) -> list[float]:
-    """Measure the ceiling of 60 pictures in 8 runs that drift alike, by their order."""
-    count, runs = 60, 8
+    """Measure the ceiling of 60 pictures in 8 runs that drift alike."""
+    count = 60
+    runs = 8
     orders = [random.permutation(count) for _ in range(runs)]
     if design == "one order":
         orders = orders[:1] * runs
@@ -34,23 +35,25 @@ def ceilings_by_order(
         halves = np.arange(count).reshape(2, -1)
         orders = [random.permuted(halves, axis=1).ravel() for _ in range(runs)]
     position = np.argsort(orders, 1).T  # [N, R]
-    run = np.tile(np.arange(runs), (count, 1))
+    run_number = np.tile(np.arange(runs), (count, 1))
     if design == "in a row":
         position = orders[0][:, None] * runs + np.arange(runs)
-        run = np.zeros((count, runs), np.int64)
+        run_number = np.zeros((count, runs), np.int64)
     drift = draw_drift(random, position, True)
     pictures = effect * random.normal(size=(count, 1, CHANNELS))
     signals = strength * drift + random.normal(size=drift.shape) + pictures
 
-    is_there = np.ones((count, runs), bool)
+    is_recorded = np.ones((count, runs), bool)
     try:
-        parts = separate_repetitions(is_there, None, run, position.astype(float))
+        parts = separate_repetitions(
+            is_recorded, None, run_number, position.astype(float)
+        )
     except BrainhiveError:
         return [1.0, np.nan]
     ceiling = measure_ceiling(
         torch.from_numpy(signals),
         torch.full((count,), runs),
-        [*map(str, range(count))],
+        [str(number) for number in range(count)],
         10,
         0,
         torch.from_numpy(parts),

@@ -23,51 +23,47 @@ COLUMNS = "said | oracle | interval disagrees"
 def differences(
     random: Random, subjects: int, pictures: int, by: str, effect: float
 ) -> list[float]:
-    """Differences: how often two methods differ at p < .05, beside an oracle that knows
-    what varies.
+    """Test how often two methods differ, beside an oracle that knows the variance.
 
-    An item's difference has noise of sd .7; subjects vary by .1, pictures by .35, where
-    they do. To four subjects, the oracle is a t test over items.
+    An item's difference has noise of sd .7. Subjects vary by .1 and pictures by .35 if
+    `by` names them. Up to four subjects, the oracle is a t test over items.
     """
-    by_subject = 0.1 * ("subjects" in by) * random.normal(size=(subjects, 1))
-    by_picture = 0.35 * ("pictures" in by) * random.normal(size=(1, pictures))
+    subject_effect = 0.1 * ("subjects" in by) * random.normal(size=(subjects, 1))
+    picture_effect = 0.35 * ("pictures" in by) * random.normal(size=(1, pictures))
     noise = 0.7 * random.normal(size=(subjects, pictures))
-    if (
-        subjects < MIN_SUBJECTS_FOR_POPULATION
-    ):  # the claim is about these, who are equal on average
-        by_subject, by = by_subject - by_subject.mean(), "pictures"
-    drawn = by_subject + by_picture + noise
-    sd = np.sqrt(drawn_variance(subjects, pictures, by))
-    drawn = drawn + effect * sd
-    result = compare_values(list(drawn), list(0 * drawn))
-    of_items, of_subjects = drawn.mean(0), drawn.mean(1)
-    shared = max(
-        0.0,
-        of_items.var(ddof=1) / pictures
-        - drawn.var(1, ddof=1).mean() / pictures / subjects,
-    )
-    errors, freedom = {
-        "pictures": ([of_items.var(ddof=1) / pictures], [pictures - 1]),
-        "subjects": ([of_subjects.var(ddof=1) / subjects], [subjects - 1]),
-        "both": (
-            [of_subjects.var(ddof=1) / subjects, shared],
-            [subjects - 1, pictures - 1],
-        ),
-    }["both" if " " in by else by]
+    if subjects < MIN_SUBJECTS_FOR_POPULATION:
+        # the claim is about these subjects, who are equal on average
+        subject_effect = subject_effect - subject_effect.mean()
+        by = "pictures"
+    values = subject_effect + picture_effect + noise
+    sd = np.sqrt(compute_variance(subjects, pictures, by))
+    values = values + effect * sd
+    result = compare_values(list(values), list(0 * values))
+
+    # squared standard errors of the oracle, with their degrees of freedom
+    item_error = values.mean(0).var(ddof=1) / pictures
+    subject_error = values.mean(1).var(ddof=1) / subjects
+    noise_error = values.var(1, ddof=1).mean() / pictures / subjects
+    if " " in by:
+        errors = [subject_error, max(0.0, item_error - noise_error)]
+        freedom = [subjects - 1, pictures - 1]
+    elif by == "pictures":
+        errors, freedom = [item_error], [pictures - 1]
+    else:
+        errors, freedom = [subject_error], [subjects - 1]
     total = sum(errors)
-    satterthwaite = total**2 / sum(
-        error**2 / free for error, free in zip(errors, freedom, strict=True)
-    )
-    oracle = 2 * t.sf(abs(drawn.mean()) / total**0.5, satterthwaite) < LEVEL
-    is_shown = result.p_value is not None and result.p_value <= LEVEL
+    terms = [error**2 / df for error, df in zip(errors, freedom, strict=True)]
+    satterthwaite = total**2 / sum(terms)
+    oracle = 2 * t.sf(abs(values.mean()) / total**0.5, satterthwaite) < LEVEL
+    is_different = result.p_value is not None and result.p_value <= LEVEL
     holds_zero = result.low is not None and result.low <= 0 <= result.high
-    return [is_shown, oracle, is_shown == holds_zero]
+    return [is_different, oracle, is_different == holds_zero]
 
 
-def drawn_variance(subjects: int, pictures: int, by: str) -> float:
-    """Variance of the mean difference of a design."""
-    parts = [
+def compute_variance(subjects: int, pictures: int, by: str) -> float:
+    """Compute the variance of the mean difference of a design."""
+    variances = [
         0.1**2 / subjects * ("subjects" in by),
         0.35**2 / pictures * ("pictures" in by),
     ]
-    return sum(parts) + 0.7**2 / subjects / pictures
+    return sum(variances) + 0.7**2 / subjects / pictures

@@ -24,28 +24,32 @@ COLUMNS = "first | second | coverage | width | said | interval disagrees"
 def differences_near_a_limit(
     random: Random, subjects: int, seeds: int, items: int, rates: tuple[float, float]
 ) -> list[float]:
-    """Differences of hits near a limit: coverage for people and pictures in general,
-    width, and power.
+    """Test differences of hits near a limit, for people and pictures in general.
 
-    Pictures are as hard for both methods (sd 1.5 in logits) and for each (.7); people
-    in general vary by .5 and by .25 with the method. Rates are of the mean picture and
-    person.
+    The difficulty of pictures varies by 1.5 in logits for both methods, and by .7 for
+    each. People in general vary by .5, and by .25 with the method. Rates are for the
+    mean picture and person.
     """
     sd = 0.5 * (subjects >= MIN_SUBJECTS_FOR_POPULATION)
-    shared = random.normal(0, ITEM_SD, (1, 1, 1, items)) + random.normal(
-        0, sd, (1, subjects, 1, 1)
-    )
-    by_method = random.normal(0, 0.7, (2, 1, 1, items)) + random.normal(
-        0, sd / 2, (2, subjects, 1, 1)
-    )
+    item_effect = random.normal(0, ITEM_SD, (1, 1, 1, items))
+    shared_effect = item_effect + random.normal(0, sd, (1, subjects, 1, 1))
+    method_item_effect = random.normal(0, 0.7, (2, 1, 1, items))
+    method_effect = method_item_effect + random.normal(0, sd / 2, (2, subjects, 1, 1))
     centres = logit(rates)
-    drawn = np.broadcast_to(
-        centres[:, None, None, None] + shared + by_method, (2, subjects, seeds, items)
-    )
-    result = compare_values(*(list(hits) for hits in draw_hits(random, drawn)))
+    logits = centres[:, None, None, None] + shared_effect + method_effect
+    logits = np.broadcast_to(logits, (2, subjects, seeds, items))
+    hits = draw_hits(random, logits)
+    result = compare_values(list(hits[0]), list(hits[1]))
     spread = float(np.sqrt(ITEM_SD**2 + 0.7**2 + 1.25 * sd**2))
-    first, second = (mean_hit(float(centre), spread) for centre in centres)
-    is_shown = result.p_value is not None and result.p_value <= LEVEL
+    rate_a = mean_hit(float(centres[0]), spread)
+    rate_b = mean_hit(float(centres[1]), spread)
+    is_different = result.p_value is not None and result.p_value <= LEVEL
     low, high = (-1.0, 1.0) if result.low is None else (result.low, result.high)
-    held = low <= first - second <= high
-    return [first, second, held, high - low, is_shown, is_shown == (low <= 0 <= high)]
+    return [
+        rate_a,
+        rate_b,
+        low <= rate_a - rate_b <= high,
+        high - low,
+        is_different,
+        is_different == (low <= 0 <= high),
+    ]

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.corrected_profiles import correct
-from benchmarks.simulated_statistics.judging import HOW, LEVEL
+from benchmarks.simulated_statistics.judging import LEVEL, MEASURE_OPTIONS
 from brainhive_cli.evaluation.explanation.encoding_model import (
     predict_signals,
     profile_correlation,
@@ -22,28 +22,27 @@ COLUMNS = "mean r | coverage | width | any of 6 times at corrected p < .05"
 
 
 def encoding(random: Random, strength: float) -> Any:
-    """The encoding model at 6 times, and its interval around the mean of all
-    simulations.
-    """
+    """Test the encoding model at 6 times, around the mean of all simulations."""
     weights = np.random.default_rng(3).normal(size=(8, 18)) / 8**0.5
-    features = [random.normal(size=(size, 16)) for size in (150, 40)]
-    train, test = (
-        strength * each[:, :8] @ weights + random.normal(size=(len(each), 18))
-        for each in features
+    all_features = [random.normal(size=(size, 16)) for size in (150, 40)]
+    all_signals = []
+    levels = []
+    for features in all_features:
+        noise = random.normal(size=(len(features), 18))
+        all_signals.append(strength * features[:, :8] @ weights + noise)
+        tensor = torch.from_numpy(features).float()
+        levels.append({"a": tensor[:, :8], "b": tensor[:, 8:]})
+    train, test = all_signals
+    train_signals = torch.from_numpy(train).float()
+    permutations = (np.roll(np.arange(150), 75), np.roll(np.arange(40), 20))
+    predicted, _ = predict_signals(
+        *levels, lambda: iter([train_signals]), (3, 6), permutations, 8
     )
-    levels = [
-        {"a": each[:, :8], "b": each[:, 8:]}
-        for each in (torch.from_numpy(each).float() for each in features)
-    ]
-    wrong, trained = (
-        (np.roll(np.arange(150), 75), np.roll(np.arange(40), 20)),
-        torch.from_numpy(train).float(),
-    )
-    predicted, _ = predict_signals(*levels, lambda: iter([trained]), (3, 6), wrong, 8)
-    times, seed = [np.s_[..., [time]] for time in range(6)], int(random.integers(2**31))
+    times = [np.s_[..., [time]] for time in range(6)]
+    seed = int(random.integers(2**31))
     labels = Labels.draw(np.arange(40), Items.from_sizes([40]), 200, seed)
     profile = profile_correlation(
         predicted, test.reshape(-1, 3, 6), Axis("ms", range(6)), times, labels
     )
-    r = measure_positions("r", [profile.values[:1]], **HOW)[0]
+    r = measure_positions("r", [profile.values[:1]], **MEASURE_OPTIONS)[0]
     return r, correct(profile.values.mean(1), profile.null).min() < LEVEL

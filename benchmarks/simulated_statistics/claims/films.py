@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.alike_items import draw_film
 from benchmarks.simulated_statistics.hits import ITEM_SD, draw_hits
-from benchmarks.simulated_statistics.judging import LEVEL, answer, holds, rank_all
+from benchmarks.simulated_statistics.judging import LEVEL, holds, judge_items, rank_all
 from brainhive_cli.measurement.comparison import compare_values
 from brainhive_cli.measurement.statistics import estimate_interval
 from brainhive_cli.measurement.units import StimulusGrouping
@@ -24,42 +24,33 @@ COLUMNS = (
 
 
 def films(random: Random, clips: int, near: float) -> list[float]:
-    """Films in a shuffled order: verdicts without an effect, coverage, and false
-    differences.
+    """Test verdicts, intervals and differences of shuffled clips, without an effect.
 
-    Neighbours correlate in signals, embeddings, hits and values, of which six people
-    share half the variance.
+    Neighbours correlate in signals, embeddings, hits and values. Six people share half
+    the variance of the values.
     """
     names = random.permutation(clips).tolist()
-    alike = StimulusGrouping("neighbours", dict.fromkeys(range(clips), "film"), "clip")
-    items, of_six = alike.make_items([names]), alike.make_items([names] * 6)
-    features, signals = draw_film(random, 2, clips, 8, near=near)
-    verdict = answer([rank_all(signals[names], features[items.names])], items)
-    hits = draw_hits(random, ITEM_SD * draw_film(random, clips, 1, near=near).T)[
-        :, names
-    ]
-    values = draw_film(random, clips, 1, near=near) + draw_film(
-        random, 6, clips, 1, near=near
+    grouping = StimulusGrouping(
+        "neighbours", dict.fromkeys(range(clips), "film"), "clip"
     )
+    items = grouping.make_items([names])
+    items_of_six = grouping.make_items([names] * 6)
+    features, signals = draw_film(random, 2, clips, 8, correlation=near)
+    verdict = judge_items([rank_all(signals[names], features[items.names])], items)
+    results = [verdict.side == "above chance", verdict.side == "not testable"]
+
+    # coverage of intervals of hits and of values
+    logits = ITEM_SD * draw_film(random, clips, 1, correlation=near).T
+    hits = draw_hits(random, logits)[:, names]
+    shared = draw_film(random, clips, 1, correlation=near)
+    values = shared + draw_film(random, 6, clips, 1, correlation=near)
     values = values[:, names, 0]
-    described = [
-        (estimate_interval(list(hits), items), 0.5),
-        (estimate_interval([values[0]], items), 0.0),
-    ]
-    held = [
-        np.nan if each.low is None else holds(each, truth) for each, truth in described
-    ]
-    pairs = [
-        ([*each], [*(0 * each)], by)
-        for each, by in ((values[:1], items), (values, of_six))
-    ]
-    p_values = [
-        compare_values(first, second, items=by).p_value for first, second, by in pairs
-    ]
-    shown = [np.nan if p is None else p <= LEVEL for p in p_values]
-    return [
-        verdict.side == "above chance",
-        verdict.side == "not testable",
-        *held,
-        *shown,
-    ]
+    for scores, truth in ((list(hits), 0.5), ([values[0]], 0.0)):
+        interval = estimate_interval(scores, items)
+        results.append(np.nan if interval.low is None else holds(interval, truth))
+
+    # false differences
+    for people, units in ((values[:1], items), (values, items_of_six)):
+        p = compare_values(list(people), list(0 * people), items=units).p_value
+        results.append(np.nan if p is None else p <= LEVEL)
+    return results

@@ -27,53 +27,53 @@ COLUMNS = (
 def folds_of_pictures(
     random: Random, concepts: int, effect: float, drift: float
 ) -> list[Any]:
-    """100 pictures in 10 folds: the same for top-1 of ten by a ridge from signals to
-    embeddings.
+    """Test top-1 of ten by a ridge, with 100 pictures in 10 folds.
 
-    Pictures are new in each simulation, how signals carry embeddings is the same, and
-    so are two concepts; twenty are new, too. With drift, ten pictures that were drawn
-    of all were shown in each run.
+    Pictures are new in each simulation, and twenty concepts, too. Two concepts and the
+    mixing of embeddings into signals stay the same. With drift, the ten pictures of
+    each run, drawn at random, share an offset.
     """
     fixed = np.random.default_rng(2)
-    concept, mixing = (
-        np.arange(100) * concepts // 100,
-        fixed.normal(size=(20, 30)) / 20**0.5,
-    )
-    centres = (fixed if concepts < MIN_UNITS_FOR_POPULATION else random).normal(
-        size=(concepts, 20)
-    )
+    concept = np.arange(100) * concepts // 100
+    mixing = fixed.normal(size=(20, 30)) / 20**0.5
+    concept_random = fixed if concepts < MIN_UNITS_FOR_POPULATION else random
+    centres = concept_random.normal(size=(concepts, 20))
     embeddings = centres[concept] + random.normal(size=(100, 20))
-    run, offset = random.permutation(100) // 10, drift * random.normal(size=(10, 30))
-    signals = effect * embeddings @ mixing + offset[run] + random.normal(size=(100, 30))
+    run_number = random.permutation(100) // 10
+    offset = drift * random.normal(size=(10, 30))
+    noise = random.normal(size=(100, 30))
+    signals = effect * embeddings @ mixing + offset[run_number] + noise
 
-    # ranks of all pictures; those of other folds have none
-    names, ranked, fold_of = [*range(100)], np.zeros((100, 100)), {}
+    # ranks of all pictures, 0 for pictures of another fold
+    names = list(range(100))
+    ranks = np.zeros((100, 100))
+    fold_of = {}
     holdout = Holdout(by="pictures", folds=10)
     for fold in holdout.fold_numbers:
-        is_tested = holdout.hold_out_pictures(
+        is_test = holdout.hold_out_pictures(
             list(map(str, names)), list(map(str, concept)), fold
         )
-        train, target = signals[~is_tested], embeddings[~is_tested]
+        train = signals[~is_test]
+        targets = embeddings[~is_test]
         centred = train - train.mean(0)
         penalised = centred.T @ centred + 30 * np.eye(30)
-        weights = np.linalg.solve(penalised, centred.T @ (target - target.mean(0)))
-        predicted, candidates = (
-            (signals[is_tested] - train.mean(0)) @ weights,
-            embeddings[is_tested],
-        )
-        candidates = candidates - target.mean(0)
+        weights = np.linalg.solve(penalised, centred.T @ (targets - targets.mean(0)))
+        predicted = (signals[is_test] - train.mean(0)) @ weights
+        candidates = embeddings[is_test] - targets.mean(0)
         candidates /= np.linalg.norm(candidates, axis=1, keepdims=True)
-        ranked[np.ix_(is_tested, is_tested)] = rank_all(predicted, candidates)
-        fold_of |= dict.fromkeys(np.flatnonzero(is_tested).tolist(), fold)
+        ranks[np.ix_(is_test, is_test)] = rank_all(predicted, candidates)
+        fold_of |= dict.fromkeys(np.flatnonzero(is_test).tolist(), fold)
 
-    # interval and verdicts, as of an evaluation
+    # interval and verdicts as in an evaluation
     concept_of = dict(zip(names, map(str, concept), strict=True))
     items = StimulusGrouping("concept", concept_of, has_folds=True).make_items([names])
-    top1 = summarise_ranks(
-        [ranked.diagonal()], 10, split="test", items=items, metric_names=("top1",)
+    results: list[Any] = summarise_ranks(
+        [ranks.diagonal()], 10, split="test", items=items, metric_names=("top1",)
     )
     items = replace(items, parts=fold_of)
-    answers = judge([ranked], items, names, fold_of, concept_of, pool=10)
-    asked = ("over concepts", "which picture", "which concept")
-    sides = {each.question: each.side == "above chance" for each in answers}
-    return [*top1, *(sides.get(question, np.nan) for question in asked)]
+    answers = judge([ranks], items, names, fold_of, concept_of, pool=10)
+    sides = {answer.question: answer.side for answer in answers}
+    for question in ("over concepts", "which picture", "which concept"):
+        is_answered = question in sides
+        results.append(sides[question] == "above chance" if is_answered else np.nan)
+    return results

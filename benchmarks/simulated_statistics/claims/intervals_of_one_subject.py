@@ -1,4 +1,4 @@
-"""The interval of one subject holds for items in general, whatever the seeds."""
+"""The interval of a single subject holds for items in general with any seeds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,10 +21,8 @@ COLUMNS = "mean hit | coverage | mean width"
 def intervals_of_one_subject(
     random: Random, items: int, seeds: int, centre: float
 ) -> list[float]:
-    """The interval of one subject, by items and seeds."""
+    """Test the interval of a single subject."""
     logits = np.tile(random.normal(centre, ITEM_SD, (1, items)), (seeds, 1))
-    interval, truth = (
-        estimate_interval([draw_hits(random, logits)]),
-        mean_hit(centre, ITEM_SD),
-    )
+    interval = estimate_interval([draw_hits(random, logits)])
+    truth = mean_hit(centre, ITEM_SD)
     return [truth, holds(interval, truth), interval.high - interval.low]

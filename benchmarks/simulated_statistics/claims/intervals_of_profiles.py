@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.alike_items import CLIPS, draw_film
-from benchmarks.simulated_statistics.judging import HOW
+from benchmarks.simulated_statistics.judging import MEASURE_OPTIONS
 from brainhive_cli.measurement.statistics import measure_positions
 from brainhive_cli.measurement.units import Items
 
@@ -17,15 +17,18 @@ COLUMNS = "over clips | over blocks"
 
 
 def intervals_of_profiles(random: Random, clips: int, subjects: int) -> list[float]:
-    """The interval, for these subjects, of a profile over clips, whose mean is 0."""
-    shared, held = draw_film(random, clips, 1)[:, 0], []
-    # [1, N] each
-    values = [shared + draw_film(random, clips, 1).T for _ in range(subjects)]
+    """Test the interval, for these subjects, of a profile with mean 0 over clips."""
+    shared = draw_film(random, clips, 1)[:, 0]
+    profiles = [shared + draw_film(random, clips, 1).T for _ in range(subjects)]
+    coverage = []
     for units in (Items.from_sizes([clips]), CLIPS.make_items([range(clips)])):
         items = replace(
-            units, ids=[*units.ids] * subjects, units=[*units.units] * subjects
+            units,
+            ids=list(units.ids) * subjects,
+            units=list(units.units) * subjects,
         )
-        (metric,) = measure_positions("margin", values, items=items, **HOW)
+        metrics = measure_positions("margin", profiles, items=items, **MEASURE_OPTIONS)
+        metric = metrics[0]
         low, high = metric.these_subjects or (metric.low, metric.high)
-        held.append(np.nan if low is None else low <= 0 <= high)
-    return held
+        coverage.append(np.nan if low is None else low <= 0 <= high)
+    return coverage

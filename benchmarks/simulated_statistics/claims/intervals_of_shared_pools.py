@@ -23,24 +23,20 @@ COLUMNS = "mean top-1 | coverage | width"
 def intervals_of_shared_pools(
     random: Random, items: int, slope: float, spread: float, sd: float
 ) -> Any:
-    """The interval of top-1 where the items of a subject are each other's pool, around
-    the mean of all.
+    """Test the interval of top-1 around the mean of all simulations.
 
-    Features have a flat or a steep spectrum, as independent and as strongly correlated
-    channels have, and items are equally strong or differ (log-normal).
+    Features have a flat or a steep spectrum, like independent or strongly correlated
+    channels. The strength of items is log-normal.
     """
-    pattern = (
-        random.normal(size=(items, FEATURES)) * np.arange(1, FEATURES + 1) ** -slope
-    )
+    frequency = np.arange(1, FEATURES + 1)
+    pattern = random.normal(size=(items, FEATURES)) * frequency**-slope
     pattern *= sd * np.exp(spread * random.normal(size=(items, 1)))
-    noise = (
-        random.normal(size=(2, items, FEATURES)) * np.arange(1, FEATURES + 1) ** -0.5
-    )
+    noise = random.normal(size=(2, items, FEATURES)) * frequency**-0.5
     halves = torch.from_numpy(pattern + noise).float()
     halves = halves - halves.mean(1, keepdim=True)
-    first, second = halves - halves.mean(2, keepdim=True)
+    signals, candidates = halves - halves.mean(2, keepdim=True)
     return summarise_ranks(
-        [rank_targets(first, second, torch.arange(items))],
+        [rank_targets(signals, candidates, torch.arange(items))],
         items,
         split="test",
         metric_names=("top1",),

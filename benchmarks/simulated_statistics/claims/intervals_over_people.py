@@ -23,17 +23,17 @@ COLUMNS = "mean hit | people in general | mean width | these subjects"
 def intervals_over_people(
     random: Random, subjects: int, sd: float, centre: float
 ) -> list[float]:
-    """Intervals of several subjects, for people in general and for these."""
-    by_subject = centre + random.normal(0, sd, (subjects, 1))
-    interval = estimate_interval(
-        list(draw_hits(random, by_subject + random.normal(0, ITEM_SD, (1, ITEMS))))
-    )
+    """Test intervals of several subjects, for people in general and for these."""
+    subject_logits = centre + random.normal(0, sd, (subjects, 1))
+    logits = subject_logits + random.normal(0, ITEM_SD, (1, ITEMS))
+    interval = estimate_interval(list(draw_hits(random, logits)))
     truth = mean_hit(centre, float(np.hypot(ITEM_SD, sd)))
-    here = float(np.mean([mean_hit(logit, ITEM_SD) for logit in by_subject[:, 0]]))
+    hit_rates = [mean_hit(logit, ITEM_SD) for logit in subject_logits[:, 0]]
+    truth_of_these = float(np.mean(hit_rates))
     low, high = interval.these_subjects
     return [
         truth,
         holds(interval, truth),
         interval.high - interval.low,
-        low <= here <= high,
+        low <= truth_of_these <= high,
     ]

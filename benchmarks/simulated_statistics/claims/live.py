@@ -1,4 +1,4 @@
-"""The interval of a live hit rate holds however often it is looked at."""
+"""The interval of a live hit rate holds at all trials together."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,15 +15,16 @@ from brainhive_cli.measurement.confidence_sequence import (
     hit_rate_interval,
 )
 
-DESIGNS = [
+DESIGNS = (
     "equal pictures",
-    *(
-        f"{count} pictures, {how}"
-        for count in (50, 200)
-        for how in ("with replacement", "in rounds")
-    ),
-]
-DESIGNS += [f"rate drifts {course}" for course in ("up", "down", "wave")]
+    "50 pictures, with replacement",
+    "50 pictures, in rounds",
+    "200 pictures, with replacement",
+    "200 pictures, in rounds",
+    "rate drifts up",
+    "rate drifts down",
+    "rate drifts wave",
+)
 AXES: Mapping[str, Sequence[Any]] = {
     "design": DESIGNS,
     "rate": (0.005, 0.05, 0.2, 0.5, 0.8),
@@ -35,18 +36,17 @@ COLUMNS = (
 
 
 def live(random: Random, design: str, rate: float, trials: int = 2000) -> list[float]:
-    """A hit rate that is looked at after each trial: whether an interval ever misses
-    it, and mean widths.
+    """Test whether the interval after each trial ever misses the hit rate.
 
-    Wilson's interval, which is for one moment, is looked at from the 20th trial on. Of
-    a rate that drifts, intervals are to hold the average up to each trial. The share
-    that misses at the last trial is given, too.
+    Wilson's interval, which is made for a single moment, is tested from the 20th trial.
+    If the rate drifts, intervals must hold the average up to each trial. Misses at the
+    last trial are counted, too.
     """
     hits, truth = draw_live_hits(random, design, rate, trials)
     n = np.arange(1, trials + 1)
     k = np.cumsum(hits)
 
-    # ours misses where the martingale is too large for the truth, which needs no ends
+    # our interval misses the truth where the martingale is too large for it
     ratio = (
         betaln(k + PRIOR_A, n - k + PRIOR_B)
         - betaln(PRIOR_A, PRIOR_B)
@@ -55,54 +55,49 @@ def live(random: Random, design: str, rate: float, trials: int = 2000) -> list[f
     )
     misses = ratio >= -np.log(LEVEL)
 
-    # Wilson's, by its score; and the widths of ours
+    # Wilson's interval misses it where the score is too large
     score = np.abs(k / n - truth) / np.sqrt(truth * (1 - truth) / n)
-    wilson = (score > norm.ppf(1 - LEVEL / 2))[19:]
-    ends = [
-        hit_rate_interval(int(k[size - 1]), size) if size <= trials else (0, np.nan)
-        for size in (20, 100, 1000)
-    ]
-    widths = [high - low for low, high in ends]
-    return [
-        float(truth[-1]),
-        misses.any(),
-        wilson.any(),
-        misses[-1],
-        wilson[-1],
-        *widths,
-    ]
+    wilson_misses = (score > norm.ppf(1 - LEVEL / 2))[19:]
+
+    widths = []
+    for size in (20, 100, 1000):
+        low, high = (0.0, np.nan)
+        if size <= trials:
+            low, high = hit_rate_interval(int(k[size - 1]), size)
+        widths.append(high - low)
+    is_missed = [misses.any(), wilson_misses.any(), misses[-1], wilson_misses[-1]]
+    return [float(truth[-1])] + is_missed + widths
 
 
 def draw_live_hits(
     random: Random, design: str, rate: float, trials: int
 ) -> tuple[Values, Values]:
-    """Draw hits of trials, and what their mean stands for after each: the rate of all,
-    or of those so far.
+    """Draw the hits [trials], and the true rate [trials] after each trial.
 
-    Pictures have hit probabilities from a Beta distribution with that mean, a + b = 2,
-    and are drawn anew in each simulation; the rate of all is theirs. A drifting rate
-    goes up, down, or as a wave by 1.5 in logits.
+    Hit probabilities of pictures are drawn from a Beta distribution (a + b = 2) around
+    the rate. Their mean is the true rate. A drifting rate goes up, down, or as a wave
+    by 1.5 in logits. Its average so far is the true rate.
     """
     if design.endswith(("replacement", "rounds")):
-        probabilities = random.beta(2 * rate, 2 * (1 - rate), int(design.split()[0]))
+        n_pictures = int(design.split()[0])
+        probabilities = random.beta(2 * rate, 2 * (1 - rate), n_pictures)
         if design.endswith("replacement"):
-            order = random.integers(len(probabilities), size=trials)
-        else:  # each picture once in random order, then again
-            rounds = -(-trials // len(probabilities))
-            order = random.permuted(
-                np.tile(np.arange(len(probabilities)), (rounds, 1)), axis=1
-            ).ravel()[:trials]
+            order = random.integers(n_pictures, size=trials)
+        else:  # each round shows every picture once, in random order
+            n_rounds = -(-trials // n_pictures)
+            rounds = np.tile(np.arange(n_pictures), (n_rounds, 1))
+            order = random.permuted(rounds, axis=1).ravel()[:trials]
         hits = random.random(trials) < probabilities[order]
         return hits.astype(np.float64), np.full(trials, probabilities.mean())
-    course = np.zeros(trials)
-    if design != "equal pictures":
-        at = np.linspace(-1, 1, trials)
-        course = (
-            1.5
-            * {"up": at, "down": -at, "wave": np.sin(4 * np.pi * at)}[
-                design.split()[-1]
-            ]
-        )
-    by_trial = expit(logit(rate) + course)
-    average = np.cumsum(by_trial) / np.arange(1, trials + 1)
-    return (random.random(trials) < by_trial).astype(np.float64), average
+
+    time = np.linspace(-1, 1, trials)
+    courses = {
+        "pictures": np.zeros(trials),
+        "up": time,
+        "down": -time,
+        "wave": np.sin(4 * np.pi * time),
+    }
+    course = 1.5 * courses[design.split()[-1]]
+    probabilities = expit(logit(rate) + course)
+    average = np.cumsum(probabilities) / np.arange(1, trials + 1)
+    return (random.random(trials) < probabilities).astype(np.float64), average

@@ -1,4 +1,4 @@
-"""The test of a live hit rate keeps its level however often it is looked at."""
+"""The test of a live hit rate keeps its level over all trials together."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,48 +41,52 @@ COLUMNS = (
 def live_tests(
     random: Random, shown: str, answers: str, trials: int = 2000
 ) -> list[float]:
-    """A test of a hit rate that is looked at after each trial: whether it ever says
-    more than chance.
+    """Test whether a hit rate ever exceeds chance after any trial.
 
-    Answers know nothing, or are right in a share of the trials more than by chance.
-    Beside our test stands the one against 1 / pictures. Given is also the share of
-    sessions that are said to come in blocks.
+    Answers are unrelated to the pictures, or right in a share of the trials. For
+    comparison, another test takes 1 / pictures as chance. The share of sessions that
+    are reported to come in blocks is counted, too.
     """
     pictures, count = draw_pictures(random, shown, trials)
     shares = np.bincount(pictures, minlength=count) / trials
     walks = np.cumsum(random.normal(size=(trials, count)), axis=0)
-    answered = {
-        "most frequent": lambda: np.full(trials, shares.argmax()),
-        "as frequent": lambda: random.choice(count, trials, p=shares),
-        "drifting": lambda: (walks - walks.mean(0)).argmax(1),
-    }.get(answers, lambda: random.integers(count, size=trials))()
+    if answers == "most frequent":
+        guesses = np.full(trials, shares.argmax())
+    elif answers == "as frequent":
+        guesses = random.choice(count, trials, p=shares)
+    elif answers == "drifting":
+        guesses = (walks - walks.mean(0)).argmax(1)
+    else:
+        guesses = random.integers(count, size=trials)
     if answers.endswith("right"):
-        answered = np.where(
-            random.random(trials) < float(answers.split()[0]), pictures, answered
-        )
+        is_informed = random.random(trials) < float(answers.split()[0])
+        guesses = np.where(is_informed, pictures, guesses)
 
-    # ours, and the beta mixture of rates above 1 / pictures
-    rate, p_values = HitRate(count), []
-    for first, second in zip(pictures.tolist(), answered.tolist(), strict=True):
-        rate.add(str(first), str(second))
+    # our test
+    rate = HitRate(count)
+    p_values = []
+    for picture, guess in zip(pictures.tolist(), guesses.tolist(), strict=True):
+        rate.add(str(picture), str(guess))
         p_values.append(rate.p_value)
-    n, k = np.arange(1, trials + 1), np.cumsum(pictures == answered)
-    weight = betaincc(k + PRIOR_A, n - k + PRIOR_B, 1 / count) / betaincc(
-        PRIOR_A, PRIOR_B, 1 / count
-    )
+    is_significant = np.array(p_values) <= LEVEL
+
+    # the beta mixture of rates above 1 / pictures
+    n = np.arange(1, trials + 1)
+    k = np.cumsum(pictures == guesses)
+    posterior = betaincc(k + PRIOR_A, n - k + PRIOR_B, 1 / count)
+    weight = posterior / betaincc(PRIOR_A, PRIOR_B, 1 / count)
     ratio = (
         betaln(k + PRIOR_A, n - k + PRIOR_B)
         - betaln(PRIOR_A, PRIOR_B)
         - xlogy(k, 1 / count)
         - xlog1py(n - k, -1 / count)
     )
-    is_more = np.log(np.maximum(weight, 1e-300)) + ratio >= -np.log(LEVEL)
-    is_ours = np.array(p_values) <= LEVEL
+    exceeds_share = np.log(np.maximum(weight, 1e-300)) + ratio >= -np.log(LEVEL)
     return [
-        is_ours.any(),
-        is_more.any(),
-        is_ours[:200].any(),
-        is_more[:200].any(),
+        is_significant.any(),
+        exceeds_share.any(),
+        is_significant[:200].any(),
+        exceeds_share[:200].any(),
         not rate.is_interleaved,
     ]
 
@@ -90,22 +94,23 @@ def live_tests(
 def draw_pictures(
     random: Random, shown: str, trials: int
 ) -> tuple[NDArray[np.int64], int]:
-    """Draw which picture each trial shows, and count them: by shares, which may change,
-    or in an order.
-    """
+    """Draw the picture of each trial. Returns them [trials] and their number."""
     if shown == "shares change":
         share = 0.5 + 0.3 * np.cos(np.linspace(0, np.pi, trials))
         return (random.random(trials) > share).astype(np.int64), 2
-    shares = np.array([*map(float, shown.split()[0].split("/"))])
-    count = len(shares) if len(shares) > 1 else int(shares[0])
+
+    # "10" stands for ten equally frequent pictures, "80/20" for percentages
+    if "/" in shown:
+        shares = np.array([float(share) for share in shown.split("/")])
+        probabilities = shares / shares.sum()
+        count = len(shares)
+    else:
+        probabilities = None
+        count = int(shown.split()[0])
     if shown.endswith("in blocks"):
-        return np.repeat(random.integers(count, size=-(-trials // 10)), 10)[
-            :trials
-        ], count
+        blocks = random.integers(count, size=-(-trials // 10))
+        return np.repeat(blocks, 10)[:trials], count
     if shown.endswith("in rounds"):
-        return random.permuted(
-            np.tile(np.arange(count), (trials // count, 1)), axis=1
-        ).ravel(), count
-    return random.choice(
-        count, trials, p=shares / shares.sum() if len(shares) > 1 else None
-    ), count
+        rounds = np.tile(np.arange(count), (trials // count, 1))
+        return random.permuted(rounds, axis=1).ravel(), count
+    return random.choice(count, trials, p=probabilities), count

@@ -25,32 +25,36 @@ COLUMNS = "any order is named | the right one"
 
 
 def misfiled(random: Random, subjects: int, effect: float, order: str) -> list[float]:
-    """How often a ridge says that pictures are filed in a wrong order, and the right
-    one.
+    """Test how often a ridge names a wrong order of the pictures, and the right order.
 
-    Signals of 40 features are of 100 training and 24 test pictures with 12 features;
-    the test pictures of the last subject lie in the given order.
+    There are 100 training and 24 test pictures with 12 features, and signals of 40
+    features. The test pictures of the last subject lie in the given order.
     """
-    known, candidates = random.normal(size=(100, 12)), random.normal(size=(24, 12))
-    rows, tried = np.arange(24), []
+    train_pictures = random.normal(size=(100, 12))
+    test_pictures = random.normal(size=(24, 12))
+    rows = np.arange(24)
+    orders = {name: refile(np.arange(100)) for name, refile in ORDERS.items()}
+    trials = []
     for subject in range(1, subjects + 1):
         mixing = effect * random.normal(size=(12, 40)) / 12**0.5
-        train = known @ mixing + random.normal(size=(100, 40))
-        test = candidates @ mixing + random.normal(size=(24, 40))
+        train = train_pictures @ mixing + random.normal(size=(100, 40))
+        test = test_pictures @ mixing + random.normal(size=(24, 40))
         test = test[ORDERS[order if subject == subjects else AS_FILED](rows)]
-        signals, targets, tested, shown = map(
-            as_floats, (train, known, test, candidates)
+        ranks = rank_by_ridge(
+            to_tensor(train),
+            to_tensor(train_pictures),
+            orders,
+            to_tensor(test),
+            to_tensor(test_pictures),
         )
-        orders = {name: refile(np.arange(100)) for name, refile in ORDERS.items()}
-        ranked = rank_by_ridge(signals, targets, orders, tested, shown)
-        tried += try_orders(subject, ranked, rows, rows, StimulusGrouping())
-    found = choose_order(tried).order
-    is_right = found == (
+        trials += try_orders(subject, ranks, rows, rows, StimulusGrouping())
+    named_order = choose_order(trials).order
+    is_correct = named_order == (
         f"training pictures of subject {subjects} {AS_FILED} and test pictures {order}"
     )
-    return [float(found != ""), float(is_right)]
+    return [float(named_order != ""), float(is_correct)]
 
 
-def as_floats(values: Values) -> torch.Tensor:
+def to_tensor(values: Values) -> torch.Tensor:
     """Copy values to a float32 tensor."""
     return torch.from_numpy(values.copy()).float()

@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.simulated_statistics import Random
-from benchmarks.simulated_statistics.folds import FOLDS, score_categories
+from benchmarks.simulated_statistics.folds import (
+    FOLDS,
+    parse_design,
+    score_categories,
+)
 from benchmarks.simulated_statistics.judging import rank_all
 from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.measurement.units import StimulusGrouping
@@ -18,62 +22,67 @@ COLUMNS = "accuracy | coverage | width | above chance | below chance"
 
 
 def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
-    """Runs or trials in folds: coverage of accuracy for the mean of all simulations,
-    and verdicts.
+    """Test accuracy around the mean of all simulations, and verdicts.
 
-    A design has so many categories of fixed patterns, and trials of each in a run.
-    Where runs drift, their trials share an offset and a linear trend, each as strong as
-    the noise of a trial; runs are new in each simulation, or the same. Each fold is
-    classified by linear discriminant analysis with shrinkage, fitted to the trials of
-    all others.
+    A design has categories with fixed patterns, and trials of each in a run. The trials
+    of a drifting run share an offset and a linear trend, each as strong as the noise of
+    a trial. Runs are new in each simulation, or the same. Each fold is classified by
+    linear discriminant analysis with shrinkage, fitted to all other trials.
 
     Source: Ledoit and Wolf 2004 (shrinkage of the covariance).
     """
-    runs, folds, categories, trials = (
-        int(word) for word in design.split() if word.isdigit()
-    )
-    shape = (categories, runs * trials, 30)
-    run = np.tile(np.repeat(np.arange(runs), trials), (categories, 1))
-    category = np.tile(np.arange(categories)[:, None], shape[1])
+    runs, folds, categories, trials = parse_design(design)
+    n_trials = runs * trials
+    shape = (categories, n_trials, 30)
+    run_number = np.tile(np.repeat(np.arange(runs), trials), (categories, 1))
+    category = np.tile(np.arange(categories)[:, None], n_trials)
 
-    # signals [K, N, F]; patterns are weaker where there are many trials to learn from
-    patterns = np.random.default_rng(categories).normal(size=(categories, 1, shape[2]))
-    signals = effect * shape[1] ** -0.25 * patterns + random.normal(size=shape)
+    # signals [K, N, F], with patterns that are weaker if there are many trials
+    patterns = np.random.default_rng(categories).normal(size=(categories, 1, 30))
+    signals = effect * n_trials**-0.25 * patterns + random.normal(size=shape)
     if "drift" in design:
-        of_runs = np.random.default_rng(runs) if "same" in design else random
-        offset, trend = of_runs.normal(size=(2, runs, shape[2]))
-        signals += offset[run] + random.uniform(-1, 1, (*run.shape, 1)) * trend[run]
+        run_random = np.random.default_rng(runs) if "same" in design else random
+        offset, trend = run_random.normal(size=(2, runs, 30))
+        time = random.uniform(-1, 1, (categories, n_trials, 1))
+        signals += offset[run_number] + time * trend[run_number]
 
     # folds [K, N], as `Holdout` deals runs and the trials of each category
     is_by_trial = design.startswith("trials")
-    dealt = random.permuted(np.tile(np.arange(shape[1]), (categories, 1)), axis=1)
-    fold = (
-        (dealt + np.arange(categories)[:, None]) % folds if is_by_trial else run % folds
-    )
+    trial_numbers = np.tile(np.arange(n_trials), (categories, 1))
+    shuffled = random.permuted(trial_numbers, axis=1)
+    if is_by_trial:
+        fold = (shuffled + np.arange(categories)[:, None]) % folds
+    else:
+        fold = run_number % folds
+
+    # one row per trial [K * N]
+    signals = signals.reshape(run_number.size, -1)
+    run_number = run_number.ravel()
+    category = category.ravel()
+    fold = fold.ravel()
 
     # ranks [K * N, K] of the categories by each trial
-    ranked, flat = np.empty((run.size, categories)), signals.reshape(run.size, -1)
+    ranks = np.empty((len(category), categories))
     for number in range(folds):
-        is_tested = fold.ravel() == number
+        is_test = fold == number
         scores = score_categories(
-            flat[~is_tested], category.ravel()[~is_tested], flat[is_tested]
+            signals[~is_test], category[~is_test], signals[is_test]
         )
-        ranked[is_tested] = rank_all(scores, np.eye(categories))
+        ranks[is_test] = rank_all(scores, np.eye(categories))
 
-    # interval and verdicts, as of an evaluation
-    group_of, label_of = (
-        dict(enumerate(each.ravel().tolist())) for each in (run, category)
-    )
+    # interval and verdicts as in an evaluation
+    group_of = dict(enumerate(run_number.tolist()))
+    label_of = dict(enumerate(category.tolist()))
     items = StimulusGrouping(
         group_of=group_of,
         group_kind="trials" if is_by_trial else "runs",
         has_folds=True,
-    ).make_items([[*group_of]])
-    own = ranked[np.arange(len(ranked)), category.ravel()]
+    ).make_items([list(group_of)])
+    target_ranks = ranks[np.arange(len(ranks)), category]
     top1 = summarise_ranks(
-        [own], categories, split="test", items=items, metric_names=("top1",)
+        [target_ranks], categories, split="test", items=items, metric_names=("top1",)
     )
-    tested_with = dict(enumerate(fold.ravel().tolist())) if is_by_trial else group_of
-    items = replace(items, parts=tested_with)
-    side = judge([ranked], items, range(categories), label_of=label_of)[0].side
-    return [*top1, side == "above chance", side == "below chance"]
+    parts = dict(enumerate(fold.tolist())) if is_by_trial else group_of
+    items = replace(items, parts=parts)
+    side = judge([ranks], items, range(categories), label_of=label_of)[0].side
+    return [top1[0], side == "above chance", side == "below chance"]

@@ -22,40 +22,43 @@ COLUMNS = "above 0 by own ranks alone | above 0 | below 0"
 def slopes(
     random: Random, common: float, pictures: tuple[int, int], effect: float
 ) -> list[float]:
-    """Slope of scores over the cosine with the nearest training picture, of a ridge
-    on noise, or on signals that hold training pictures near the seen ones.
-    """
-    # embeddings with a common direction, as CLIP's; 64 dimensions
-    known_count, tested_count = pictures
-    vectors = common * random.normal(size=64) + random.normal(
-        size=(known_count + tested_count, 64)
-    ) * np.exp(-np.arange(64) / 30)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    known, tested = vectors[:known_count], vectors[known_count:]
-    cosines = tested @ known.T
+    """Test the slope of a ridge on noise, or on signals that hold training pictures."""
+    # embeddings of 64 dimensions with a common direction, like those from CLIP
+    n_train, n_test = pictures
+    direction = common * random.normal(size=64)
+    noise = random.normal(size=(n_train + n_test, 64))
+    embeddings = direction + noise * np.exp(-np.arange(64) / 30)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    train_embeddings = embeddings[:n_train]
+    test_embeddings = embeddings[n_train:]
+    cosines = test_embeddings @ train_embeddings.T
     nearest = cosines.max(1)
 
-    # a ridge with an intercept on 150 features; an effect adds what is known of each
-    # picture to the prediction, the more the nearer it lies
-    train = random.normal(size=(known_count, 150))
-    test = random.normal(size=(tested_count, 150))
-    kernel = train.T @ train + known_count * np.eye(150)
-    weights = np.linalg.solve(kernel, train.T @ (known - known.mean(0)))
-    predicted = test @ weights + known.mean(0)
-    near = (nearest - nearest.min()) / np.ptp(nearest)
-    predicted += effect * near[:, None] * known[cosines.argmax(1)]
+    # a ridge with an intercept on 150 features
+    train = random.normal(size=(n_train, 150))
+    test = random.normal(size=(n_test, 150))
+    kernel = train.T @ train + n_train * np.eye(150)
+    mean = train_embeddings.mean(0)
+    weights = np.linalg.solve(kernel, train.T @ (train_embeddings - mean))
+    predicted = test @ weights + mean
 
-    # with and without the ranks by signals of other pictures
-    tokens = (torch.from_numpy(each).float() for each in (predicted, tested))
-    table, names = (
-        rank_first_pictures(*tokens, tested_count),
-        [*map(str, range(tested_count))],
+    # the effect adds the nearest training picture, the more the nearer it lies
+    closeness = (nearest - nearest.min()) / np.ptp(nearest)
+    predicted += effect * closeness[:, None] * train_embeddings[cosines.argmax(1)]
+
+    # fit without and with the ranks by signals of other pictures
+    table = rank_first_pictures(
+        torch.from_numpy(predicted).float(),
+        torch.from_numpy(test_embeddings).float(),
+        n_test,
     )
+    names = [str(number) for number in range(n_test)]
     scores = Scores(labels=names, verdict_ids=names, verdict_ranks=table)
-    alone = 1 - (table.diagonal() - 1) / (tested_count - 1)
-    found = []
-    for surplus in (alone, scores.compute_rank_advantages()):
+    rank_shares = 1 - (table.diagonal() - 1) / (n_test - 1)
+    results = []
+    for surplus in (rank_shares, scores.compute_rank_advantages()):
         cell = {"units": names, "nearest": nearest, "surplus": surplus}
         slope = fit_slope(*average_by_unit([cell]), protocol="", split="test", seeds=())
-        found += [slope.low is not None and slope.low > 0]
-    return [*map(float, found), float(slope.high is not None and slope.high < 0)]
+        results.append(float(slope.low is not None and slope.low > 0))
+    results.append(float(slope.high is not None and slope.high < 0))
+    return results

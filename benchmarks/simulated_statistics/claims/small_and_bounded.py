@@ -16,18 +16,18 @@ COLUMNS = "mean | coverage | width"
 
 
 def small_and_bounded(random: Random, items: int, strength: float, metric: str) -> Any:
-    """Few items: coverage of the mean of all simulations, and width, of one subject.
+    """Test the interval of a single subject around the mean of all simulations.
 
-    Items are each other's candidates: guesses at strength 0, nearly all found at 1.
+    Items are each other's candidates. Ranks are guesses at strength 0, and nearly all
+    right at 1.
     """
     features = random.normal(size=(items, 20))
-    own = rank_all(
-        strength * features + random.normal(size=(items, 20)), features
-    ).diagonal()
+    signals = strength * features + random.normal(size=(items, 20))
+    ranks = rank_all(signals, features).diagonal()
     values = {
-        "two-way": 1 - (own - 1) / (items - 1),
-        "MRR": 1 / own,
-        "top-1": (own == 1) * 1.0,
+        "two-way": 1 - (ranks - 1) / (items - 1),
+        "MRR": 1 / ranks,
+        "top-1": (ranks == 1) * 1.0,
     }[metric]
-    how: Any = {"protocol": "simulated", "split": "test", "limits": (0.0, 1.0)}
-    return [measure(metric, [values], **how)]
+    options: Any = {"protocol": "simulated", "split": "test", "limits": (0.0, 1.0)}
+    return [measure(metric, [values], **options)]

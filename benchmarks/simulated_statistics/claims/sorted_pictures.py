@@ -36,14 +36,15 @@ COLUMNS = "above | below | not testable | caveat | above, order ignored"
 def sorted_pictures(
     random: Random, design: str, runs: int, is_shared: bool, effect: float
 ) -> list[float]:
-    """Give verdicts on new pictures of six kinds, by a ridge on signals that drift.
+    """Test verdicts on new pictures of six kinds, by a ridge on signals that drift.
 
-    Training and test pictures come in orders of one design; drift is as strong as the
-    noise of a trial.
+    Training and test pictures have the same design. Drift is as strong as the noise of
+    a trial.
     """
     centres = random.normal(size=(KINDS, WIDTH))
     patterns = effect * random.normal(size=(WIDTH, CHANNELS)) / WIDTH**0.5
-    signals, shown = [], []
+    all_signals = []
+    all_features = []
     for count in (180, 60):
         kind = np.repeat(np.arange(KINDS), count // KINDS)
         features = 0.8 * centres[kind] + 0.6 * random.normal(size=(count, WIDTH))
@@ -53,45 +54,51 @@ def sorted_pictures(
         position = np.argsort(orders, 1).T
         noise = random.normal(size=(count, runs, CHANNELS))
         drift = draw_drift(random, position, is_shared)
-        signals.append((noise + drift).mean(1) + features @ patterns)
-        shown.append(features)
+        all_signals.append((noise + drift).mean(1) + features @ patterns)
+        all_features.append(features)
 
     # ranks of the test pictures by a ridge
-    centred = signals[0] - signals[0].mean(0)
+    train, test = all_signals
+    train_features, test_features = all_features
+    centred = train - train.mean(0)
     products = centred.T @ centred + 3 * np.eye(CHANNELS)
-    weights = np.linalg.solve(products, centred.T @ (shown[0] - shown[0].mean(0)))
-    predicted = torch.from_numpy((signals[1] - signals[0].mean(0)) @ weights)
-    likeness = shown[1] / np.linalg.norm(shown[1], axis=1, keepdims=True)
-    likeness -= likeness.mean(0)
-    ranked = rank_first_pictures(predicted, torch.from_numpy(likeness), count)
+    targets = train_features - train_features.mean(0)
+    weights = np.linalg.solve(products, centred.T @ targets)
+    predicted = torch.from_numpy((test - train.mean(0)) @ weights)
+    candidates = test_features / np.linalg.norm(test_features, axis=1, keepdims=True)
+    candidates -= candidates.mean(0)
+    ranks = rank_first_pictures(predicted, torch.from_numpy(candidates), count)
 
-    # the verdict, with what the order allows and without
-    item = np.repeat(np.arange(count), runs)
-    run = np.tile(np.arange(runs), count)
-    components = np.linalg.svd(likeness, full_matrices=False)[0][:, :16]
+    # verdicts that respect the order of trials, and that ignore it
+    components = np.linalg.svd(candidates, full_matrices=False)[0][:, :16]
     order = TrialOrder.from_trials(
-        item,
-        [*range(count)],
+        np.repeat(np.arange(count), runs),
+        list(range(count)),
         None,
-        run,
+        np.tile(np.arange(runs), count),
         position.ravel(),
         (components * count**0.5).astype(np.float32),
     )
-    found = Interleaving.from_pictures(order, np.zeros(count, np.int64))
-    free = Items.independent([[*range(count)]], "pictures")
-    allowed = replace(free, parts=dict(enumerate(found.parts)), problem=found.problem)
-    sides = [judge([ranked], each, range(count))[0].side for each in (allowed, free)]
+    interleaving = Interleaving.from_pictures(order, np.zeros(count, np.int64))
+    free_items = Items.independent([list(range(count))], "pictures")
+    ordered_items = replace(
+        free_items,
+        parts=dict(enumerate(interleaving.parts)),
+        problem=interleaving.problem,
+    )
+    side = judge([ranks], ordered_items, range(count))[0].side
+    free_side = judge([ranks], free_items, range(count))[0].side
     return [
-        sides[0] == "above chance",
-        sides[0] == "below chance",
-        sides[0] == "not testable",
-        found.follows_time,
-        sides[1] == "above chance",
+        side == "above chance",
+        side == "below chance",
+        side == "not testable",
+        interleaving.follows_time,
+        free_side == "above chance",
     ]
 
 
 def draw_order(random: Random, design: str, kind: Values, features: Values) -> Values:
-    """Draw the order of pictures in a run: their numbers, [N]."""
+    """Draw the order of pictures in a run. Returns their numbers [N]."""
     count = len(kind)
     key = {
         "sorted by kind": kind,

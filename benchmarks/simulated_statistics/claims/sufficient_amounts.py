@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import expit
 from scipy.stats import norm
 
-from benchmarks.simulated_statistics import Random
+from benchmarks.simulated_statistics import Random, Values
 from benchmarks.simulated_statistics.hits import ITEM_SD, draw_hits
 from brainhive_cli.evaluation.calibration.curves import ENOUGH, find_crossing
 from brainhive_cli.measurement.comparison import crossed_t_test
@@ -25,45 +25,48 @@ COLUMNS = "first | by value | range holds | amounts between | nothing said"
 def sufficient_amounts(
     random: Random, people: int, draws: int, centre: float
 ) -> list[float]:
-    """Calibration: how often a range holds the first of eight amounts that gives 90 %
-    of everything.
+    """Test the range of the first of eight amounts that gives 90 % of the full rate.
 
-    Logits grow from -3 to a centre by a power of the amount, .1, which varies over
-    people by .3 (log-normal); people, draws and pictures vary as above. Beside it, the
-    first amount that does so by its value.
+    People, draws and pictures vary as in `calibration`. For comparison, the first
+    amount is also chosen by its measured value.
     """
     quantiles = norm.ppf((np.arange(100) + 0.5) / 100)
     spread = float(np.hypot(ITEM_SD, np.hypot(0.5, 0.15)))
+    truth = expit(
+        compute_logits(centre, quantiles)[..., None] + spread * quantiles
+    ).mean((1, 2))
+    true_amount = int((truth < ENOUGH * truth[-1]).sum())
 
-    def curve(deviate: Any) -> Any:
-        return -3 + (centre + 3) * SHARES[:, None] ** (0.1 * np.exp(0.3 * deviate))
-
-    truth = expit(curve(quantiles)[..., None] + spread * quantiles).mean((1, 2))
-    first = int((truth < ENOUGH * truth[-1]).sum())
-
-    # hits [A, people, N], averaged over draws; of everything there is one draw
-    logits = curve(random.normal(size=people))[..., None, None] + random.normal(
-        0, 0.5, (people, 1, 1)
-    )
+    # hits [A, people, N], averaged over draws, with a single draw of the full amount
+    curves = compute_logits(centre, random.normal(size=people))
+    logits = curves[..., None, None] + random.normal(0, 0.5, (people, 1, 1))
     logits = logits + random.normal(0, 0.15, (8, people, draws, 1))
     hits = draw_hits(random, logits + random.normal(0, ITEM_SD, 100))
     hits[-1] = hits[-1, :, :1]
     hits = hits.mean(2)
 
-    # the range, and the first amount by its value
-    ends = [
-        crossed_t_test(list(few - ENOUGH * hits[-1]), Items.from_sizes([100] * people))[
-            1:
-        ]
-        for few in hits[:-1]
-    ]
-    low, high = find_crossing(ends)
+    items = Items.from_sizes([100] * people)
+    intervals = []
+    for amount_hits in hits[:-1]:
+        test = crossed_t_test(list(amount_hits - ENOUGH * hits[-1]), items)
+        intervals.append(test[1:])
+    low, high = find_crossing(intervals)
     shares = hits.mean((1, 2)) / hits[-1].mean()
-    by_value = 1 + max(np.flatnonzero(shares[:-1] < ENOUGH), default=-1)
+    measured_amount = 1 + max(np.flatnonzero(shares[:-1] < ENOUGH), default=-1)
     return [
-        first,
-        by_value == first,
-        low <= first <= high,
+        true_amount,
+        measured_amount == true_amount,
+        low <= true_amount <= high,
         high - low,
         low == 0 and high == 7,
     ]
+
+
+def compute_logits(centre: float, deviation: Values) -> Values:
+    """Compute learning curves [A, N] that grow from -3 to a centre.
+
+    They grow with a power of the amount, .1, which varies over people by .3
+    (log-normal).
+    """
+    exponent = 0.1 * np.exp(0.3 * deviation)
+    return np.asarray(-3 + (centre + 3) * SHARES[:, None] ** exponent)

@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.alike_items import (
     CLIPS,
-    EACH,
+    PICTURES_PER_CONCEPT,
     draw_concepts,
     draw_film,
 )
@@ -25,42 +25,42 @@ from brainhive_cli.evaluation.explanation.similarity import (
 )
 from brainhive_cli.measurement.units import Items, StimulusGrouping
 
-CONCEPT_OF = dict(enumerate(np.arange(200) // EACH))
+CONCEPT_OF = dict(enumerate(np.arange(200) // PICTURES_PER_CONCEPT))
 """Concept of each of 200 pictures."""
 AXES: Mapping[str, Sequence[Any]] = {
-    "items": ("1200 clips", "240 clips", f"200 pictures, {EACH} a concept"),
+    "items": (
+        "1200 clips",
+        "240 clips",
+        f"200 pictures, {PICTURES_PER_CONCEPT} a concept",
+    ),
     "subjects": (1, 5),
 }
 COLUMNS = "margin: one by one | in units | similarity: one by one | in units"
 
 
 def tests_of_alike_items(random: Random, items: str, subjects: int) -> list[float]:
-    """Margin and similarity of signals and embeddings that have nothing to do with each
-    other.
-    """
-    is_film, count = items.endswith("clips"), int(items.split()[0])
+    """Test margin and similarity of signals that are unrelated to the embeddings."""
+    is_film = items.endswith("clips")
+    count = int(items.split()[0])
     draw: Any = draw_film if is_film else draw_concepts
-    by = CLIPS if is_film else StimulusGrouping("concept", CONCEPT_OF)
-    targets, seed, places = (
-        draw(random, count, 16),
-        int(random.integers(2**31)),
-        np.arange(count),
-    )
+    grouping = CLIPS if is_film else StimulusGrouping("concept", CONCEPT_OF)
+    targets = draw(random, count, 16)
+    seed = int(random.integers(2**31))
     signals = draw(random, count, 16) + draw(random, subjects, 5, count, 16)
-    margins, similar = [], []
-    for units in (Items.from_sizes([count]), by.make_items([range(count)])):
-        labels = Labels.draw(places, units, 100, seed)
-        margins.append(
-            is_significant([profile_margins(each, targets, labels) for each in signals])
-        )
-        if count == 1200:  # 720,000 pairs of clips: too slow
-            similar.append(np.nan)
+    models = rank_models({"model": targets})
+    margin_rejections = []
+    similarity_rejections = []
+    for units in (Items.from_sizes([count]), grouping.make_items([range(count)])):
+        labels = Labels.draw(np.arange(count), units, 100, seed)
+        profiles = [profile_margins(subject, targets, labels) for subject in signals]
+        margin_rejections.append(is_significant(profiles))
+        if count == 1200:  # too slow for 720,000 pairs of clips
+            similarity_rejections.append(np.nan)
             continue
-        models, axis = rank_models({"model": targets}), Axis("ms", [0])
         parts, _ = measure_similarity(
-            axis, [list(signals[:, 0])], models, units, 100, seed
+            Axis("ms", [0]), [list(signals[:, 0])], models, units, 100, seed
         )
         rhos = [part.profiles["similarity · model:rho"] for part in parts]
         mean = np.mean([rho.values.mean(1) for rho in rhos], 0)
-        similar.append(correct(mean, rhos[0].null).min() < LEVEL)
-    return [*margins, *similar]
+        similarity_rejections.append(correct(mean, rhos[0].null).min() < LEVEL)
+    return margin_rejections + similarity_rejections

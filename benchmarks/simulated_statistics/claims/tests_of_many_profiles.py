@@ -23,29 +23,26 @@ COLUMNS = (
 
 
 def tests_of_many_profiles(random: Random, effect: float) -> list[float]:
-    """Twelve profiles of 60 pictures, margins and shares, of which the first three may
-    have an effect.
-    """
-    places, tests = np.arange(60), []
-    labels = Labels.draw(
-        places, Items.from_sizes([60]), 200, int(random.integers(2**31))
-    )
-    axis, shared = Axis("ms", range(20)), 0.5 * random.normal(size=(20, 60, 60))
+    """Test twelve profiles of 60 pictures, the first three with a possible effect."""
+    seed = int(random.integers(2**31))
+    labels = Labels.draw(np.arange(60), Items.from_sizes([60]), 200, seed)
+    axis = Axis("ms", range(20))
+    shared = 0.5 * random.normal(size=(20, 60, 60))
+    scores = []
     for analysis in range(6):
-        matrices = (
-            shared
-            + random.normal(size=shared.shape)
-            + effect * (analysis == 0) * np.eye(60)
-        )
+        noise = random.normal(size=shared.shape)
+        matrices = shared + noise + effect * (analysis == 0) * np.eye(60)
         profiles = [Profile.from_matrices("margin", axis, matrices, labels)]
         if analysis < 3:
-            ranked = (-matrices).argsort(2).argsort(2) + 1
-            profiles += [*Profile.from_ranks(axis, ranked, labels, 60).values()][:2]
-        tests += [
-            standardise(profile.values.mean(1), profile.null) for profile in profiles
-        ]
-    alone = [correct_p_values([scores])[0] for scores in tests]
-    pairs = [
-        [p.min() < LEVEL for p in listed] for listed in (alone, correct_p_values(tests))
-    ]
-    return [float(share) for found in pairs for share in (any(found), found[0])]
+            ranks = (-matrices).argsort(2).argsort(2) + 1
+            shares = Profile.from_ranks(axis, ranks, labels, 60)
+            profiles += list(shares.values())[:2]
+        for profile in profiles:
+            scores.append(standardise(profile.values.mean(1), profile.null))
+
+    separate = [correct_p_values([profile_scores])[0] for profile_scores in scores]
+    results = []
+    for p_values in (separate, correct_p_values(scores)):
+        is_rejected = [p.min() < LEVEL for p in p_values]
+        results += [float(any(is_rejected)), float(is_rejected[0])]
+    return results

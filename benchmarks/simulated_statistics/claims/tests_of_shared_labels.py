@@ -16,20 +16,17 @@ COLUMNS = "permuted subject by subject | one permutation for all"
 
 
 def tests_of_shared_labels(random: Random, subjects: int) -> list[float]:
-    """Subjects whose signals carry what they saw, and who have the same wrong labels;
-    100 pictures.
-    """
-    targets, order = random.normal(size=(100, 16)), random.permutation(100)
-    signals = targets + random.normal(size=(subjects, 5, 100, 16))
-    first, rejected = int(random.integers(2**31)), []
-    for seeds in (range(first, first + subjects), [first] * subjects):
-        labels = [
-            Labels.draw(order, Items.from_sizes([100]), 100, seed) for seed in seeds
-        ]
-        pairs = zip(signals, labels, strict=True)
-        rejected.append(
-            is_significant(
-                [profile_margins(each, targets, some) for each, some in pairs]
-            )
-        )
-    return rejected
+    """Test signals that carry 100 seen pictures, with the same wrong labels for all."""
+    targets = random.normal(size=(100, 16))
+    order = random.permutation(100)
+    subject_signals = targets + random.normal(size=(subjects, 5, 100, 16))
+    seed = int(random.integers(2**31))
+    items = Items.from_sizes([100])
+    rejections = []
+    for seeds in (range(seed, seed + subjects), [seed] * subjects):
+        profiles = []
+        for signals, label_seed in zip(subject_signals, seeds, strict=True):
+            labels = Labels.draw(order, items, 100, label_seed)
+            profiles.append(profile_margins(signals, targets, labels))
+        rejections.append(is_significant(profiles))
+    return rejections

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import norm
 
 from benchmarks.simulated_statistics import Random
-from benchmarks.simulated_statistics.judging import HOW, holds
+from benchmarks.simulated_statistics.judging import MEASURE_OPTIONS, holds
 from brainhive_cli.evaluation.retrieval.folds import measure_categories
 from brainhive_cli.measurement.retrieval import Scores, compute_auc_parts
 from brainhive_cli.measurement.units import StimulusGrouping
@@ -24,36 +24,33 @@ COLUMNS = "balanced accuracy | coverage | width | AUC | coverage | width"
 def unequal_categories(
     random: Random, design: str, counts: tuple[int, int], effect: float
 ) -> list[float]:
-    """Two categories that are unequally frequent: coverage and width of balanced
-    accuracy and AUC.
+    """Test balanced accuracy and AUC of two categories of unequal frequency.
 
-    Scores of trials are normal and differ by an effect; the rarer category is named too
-    seldom. Scores of a run share an offset of sd .5, where there are runs.
+    Scores of trials are normal and differ by an effect. The rarer category is predicted
+    too rarely. Scores of a run share an offset of sd .5, if there are runs.
     """
-    # scores of trials, by run
-    runs, label = (
-        int(design.split()[0]) if "runs" in design else 1,
-        np.repeat([0, 1], counts),
-    )
-    run, sd = random.permutation(len(label)) % runs, 0.5 * (runs > 1)
-    score = (
-        effect * label
-        + random.normal(size=len(label))
-        + random.normal(0, sd, runs)[run]
-    )
-    named = score > effect / 2 + 0.3
+    # scores and predictions of trials
+    runs = int(design.split()[0]) if "runs" in design else 1
+    label = np.repeat([0, 1], counts)
+    run_number = random.permutation(len(label)) % runs
+    sd = 0.5 * (runs > 1)
+    noise = random.normal(size=len(label))
+    offset = random.normal(0, sd, runs)
+    score = effect * label + noise + offset[run_number]
+    prediction = score > effect / 2 + 0.3
     tokens = torch.from_numpy(np.stack([np.ones_like(score), np.exp(score)], 1))
-    wins = compute_auc_parts(tokens, label, torch.eye(2, dtype=torch.float64))
+    auc_parts = compute_auc_parts(tokens, label, torch.eye(2, dtype=torch.float64))
 
-    # both metrics, and what they are of all trials and runs
-    group_of = dict(enumerate(run.tolist()))
+    # both metrics, and their true values over all trials and runs
+    group_of = dict(enumerate(run_number.tolist()))
     items = StimulusGrouping(
         group_of=group_of, group_kind="runs" if runs > 1 else "trials"
-    ).make_items([[*group_of]])
-    scores = Scores(labels=label.tolist(), ranks=2 - (named == label), auc_parts=wins)
-    metrics = measure_categories(
-        [[scores]], {**HOW, "is_share": None, "items": items, "pool": 2}
+    ).make_items([list(group_of)])
+    scores = Scores(
+        labels=label.tolist(), ranks=2 - (prediction == label), auc_parts=auc_parts
     )
+    options = {"is_share": None, "items": items, "pool": 2}
+    metrics = measure_categories([[scores]], {**MEASURE_OPTIONS, **options})
     recalls = norm.cdf((np.array([effect, effect]) / 2 + [0.3, -0.3]) / np.hypot(1, sd))
     areas = norm.cdf(effect / np.sqrt([2 + 2 * sd**2, 2]))
     truths = {

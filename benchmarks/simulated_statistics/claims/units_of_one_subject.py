@@ -1,4 +1,4 @@
-"""Intervals of runs hold for these subjects where each run is of one subject."""
+"""Intervals of runs hold for these subjects where subjects share no run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,38 +20,30 @@ COLUMNS = "coverage of hits | width | of values | width"
 def units_of_one_subject(
     random: Random, design: tuple[int, int], centre: float
 ) -> list[float]:
-    """Runs of one subject each: coverage and width for these subjects, of hits and of
-    normal values.
+    """Test intervals for these subjects, of hits and of normal values.
 
-    A design is people, and runs of each. Runs of 40 trials vary by .7 in logits and in
-    values, people by .3.
+    A design is the number of people, and of runs of each. Runs of 40 trials vary by .7
+    in logits and in values, people by .3.
     """
     people, runs = design
-    person, run = (
-        random.normal(0, 0.3, (people, 1, 1)),
-        random.normal(0, 0.7, (people, runs, 1)),
-    )
-    group_of = {
-        (row, trial): f"{row} {trial % runs}"
-        for row in range(people)
-        for trial in range(40 * runs)
-    }
-    ids = [[(row, trial) for trial in range(40 * runs)] for row in range(people)]
+    person_effect = random.normal(0, 0.3, (people, 1, 1))
+    run_effect = random.normal(0, 0.7, (people, runs, 1))
+    group_of = {}
+    ids = []
+    for person in range(people):
+        trials = [(person, trial) for trial in range(40 * runs)]
+        ids.append(trials)
+        for _, trial in trials:
+            group_of[person, trial] = f"{person} {trial % runs}"
     items = StimulusGrouping(group_of=group_of, group_kind="runs").make_items(ids)
-    logits = np.broadcast_to(
-        (centre + person + run).transpose(0, 2, 1), (people, 40, runs)
-    )
-    values = [
-        draw_hits(random, logits),
-        logits - centre + random.normal(size=logits.shape),
-    ]
-    truths = [
-        np.mean([mean_hit(centre + each, 0.7) for each in person.ravel()]),
-        person.mean(),
-    ]
+    logits = (centre + person_effect + run_effect).transpose(0, 2, 1)
+    logits = np.broadcast_to(logits, (people, 40, runs))
+    hits = draw_hits(random, logits)
+    values = logits - centre + random.normal(size=logits.shape)
+    hit_rates = [mean_hit(centre + effect, 0.7) for effect in person_effect.ravel()]
     results = []
-    for drawn, truth in zip(values, truths, strict=True):
-        interval = estimate_interval(list(drawn.reshape(people, -1)), items)
+    for scores, truth in ((hits, np.mean(hit_rates)), (values, person_effect.mean())):
+        interval = estimate_interval(list(scores.reshape(people, -1)), items)
         low, high = interval.these_subjects or (interval.low, interval.high)
         results += [low <= truth <= high, high - low]
     return results

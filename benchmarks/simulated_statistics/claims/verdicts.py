@@ -7,7 +7,7 @@ import numpy as np
 from scipy.stats import t
 
 from benchmarks.simulated_statistics import Random
-from benchmarks.simulated_statistics.judging import LEVEL, answer, rank_all
+from benchmarks.simulated_statistics.judging import LEVEL, judge_items, rank_all
 from brainhive_cli.measurement.units import Items
 
 AXES: Mapping[str, Sequence[Any]] = {
@@ -21,29 +21,40 @@ COLUMNS = "no effect | shared wrong labels | effect | permutation | t over items
 def verdicts(
     random: Random, subjects: int, pictures: int, effect: float
 ) -> list[float]:
-    """Verdict: level without an effect and under wrong labels that all share; power
-    beside two peers.
+    """Test the level and the power of a verdict, beside two other tests.
 
-    The permutation is one of 1,000 of labels shared by all subjects, as an oracle would
-    write it here; t is of the mean rank of items, against that of guesses.
+    An oracle permutes labels 999 times, in the same way for all subjects. A t test
+    compares the mean rank of items with guesses.
     """
-    features, wrong = random.normal(size=(pictures, 20)), random.permutation(pictures)
+    features = random.normal(size=(pictures, 20))
+    wrong_labels = random.permutation(pictures)
     noise = random.normal(size=(subjects, pictures, 20))
     items = Items.independent([range(pictures)] * subjects, "pictures")
-    pure = [rank_all(each, features) for each in noise]
-    clear = [rank_all(features + each, features)[:, wrong] for each in noise]
-    weak = [rank_all(effect * features + each, features) for each in noise]
-    mean, rows = np.mean(weak, 0), np.arange(pictures)
-    null = [mean[rows, random.permutation(pictures)].mean() for _ in range(999)]
-    permuted = (
-        1 + sum(value <= mean.trace() / pictures + 1e-9 for value in null)
-    ) / 1000
-    own = mean.diagonal()
-    p = 2 * t.sf(
-        abs(own.mean() - (pictures + 1) / 2) / own.std(ddof=1) * pictures**0.5,
-        pictures - 1,
-    )
-    called = [
-        answer(ranked, items).side != "at chance" for ranked in (pure, clear, weak)
-    ]
-    return [*called, 2 * permuted <= LEVEL, p <= LEVEL]
+    null_ranks = []
+    mislabelled_ranks = []
+    effect_ranks = []
+    for subject_noise in noise:
+        null_ranks.append(rank_all(subject_noise, features))
+        clear_ranks = rank_all(features + subject_noise, features)
+        mislabelled_ranks.append(clear_ranks[:, wrong_labels])
+        effect_ranks.append(rank_all(effect * features + subject_noise, features))
+
+    # the oracle
+    mean = np.mean(effect_ranks, 0)
+    limit = mean.trace() / pictures + 1e-9
+    rows = np.arange(pictures)
+    n_lower = 0
+    for _ in range(999):
+        n_lower += mean[rows, random.permutation(pictures)].mean() <= limit
+    oracle_p = (1 + n_lower) / 1000
+
+    # the t test
+    target_ranks = mean.diagonal()
+    difference = abs(target_ranks.mean() - (pictures + 1) / 2)
+    t_value = difference / target_ranks.std(ddof=1) * pictures**0.5
+    p_value = 2 * t.sf(t_value, pictures - 1)
+
+    results = []
+    for ranks in (null_ranks, mislabelled_ranks, effect_ranks):
+        results.append(judge_items(ranks, items).side != "at chance")
+    return results + [2 * oracle_p <= LEVEL, p_value <= LEVEL]
