@@ -4,11 +4,12 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Float64, Int64
+from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric, index_by_name
 from brainhive_cli.evaluation.retrieval.scopes import ALONE, CORRECTIONS, REPETITIONS
@@ -25,6 +26,8 @@ POOLED_SCOPES = (CORRECTIONS, REPETITIONS, ALONE)
 """First parts of the scopes whose further tables are pooled over folds."""
 LIST_COLUMNS = ("image_ids", "labels", "concepts", "nearest_concepts", "auc_parts")
 """Columns of `Scores` that are lists."""
+ARRAY_COLUMNS = ("relevant", "train_similarities")
+"""Columns of `Scores` that are arrays [N]."""
 CellResult = tuple[Gallery, dict[int, Scores]]
 """Gallery of a cell, and its scores by subject."""
 
@@ -43,16 +46,18 @@ def merge_folds(results: Mapping[Cell, CellResult]) -> dict[Cell, CellResult]:
     Raises:
         BrainhiveError: if folds have different numbers of candidates.
     """
+    cells_of_training = defaultdict[str, list[Cell]](list)
+    pools = set[int]()
+    for cell, (gallery, _) in results.items():
+        cells_of_training[cell.name_without_fold].append(cell)
+        pools.add(len(gallery.image_ids))
+
     # chance is only defined for a single number of candidates
-    pools = sorted({len(gallery.image_ids) for gallery, _ in results.values()})
     if len(pools) > 1:
         raise BrainhiveError(
-            f"folds have {pools[0]} to {pools[-1]} candidates, so no common chance",
+            f"folds have {min(pools)} to {max(pools)} candidates, so no common chance",
             "set gallery=test, without only_shown",
         )
-    cells_of_training = defaultdict[str, list[Cell]](list)
-    for cell in results:
-        cells_of_training[cell.name_without_fold].append(cell)
 
     merged = {}
     for name, cells in cells_of_training.items():
@@ -86,36 +91,43 @@ def _concatenate_folds(scores_of_fold: Mapping[int, Scores]) -> Scores:
     first_fold = folds[0]
     columns: dict[str, Any] = {}
     for name in LIST_COLUMNS:
-        lists = [getattr(scores, name) for scores in folds]
+        lists = map(attrgetter(name), folds)
         columns[name] = list(chain.from_iterable(lists))
+    for name in ARRAY_COLUMNS:
+        columns[name] = np.concatenate(list(map(attrgetter(name), folds)))
 
-    # where trials have no run or session, labels are exchanged within folds
     groups: list[str] = []
-    for fold, scores in scores_of_fold.items():
-        groups += scores.groups or [f"fold {fold}"] * len(scores.labels)
-
-    # keep the draws that all folds have
-    n_draws = None
-    if first_fold.ranks.ndim > 1:
-        n_draws = min(len(scores.ranks) for scores in folds)
-
-    # a signal is not compared with the pictures of other folds, whose rank is 0
+    sizes = []
+    ranks = []
+    interleavings = []
     column_of: dict[str, int] = {}
-    for scores in folds:
+    for fold, scores in scores_of_fold.items():
+        # where trials have no run or session, labels are exchanged within folds
+        n_items = len(scores.labels)
+        groups += scores.groups or [f"fold {fold}"] * n_items
+        sizes.append(n_items)
+        ranks.append(scores.ranks)
+        interleavings.append(scores.interleaving)
         for name in scores.verdict_ids:
             column_of.setdefault(name, len(column_of))
+
+    # keep the draws that all folds have
+    if first_fold.ranks.ndim > 1:
+        n_draws = min(map(len, ranks))
+        ranks = [draws[:n_draws] for draws in ranks]
+
+    # a signal is not compared with the pictures of other folds, whose rank is 0
     verdict_ranks = []
     for scores in folds:
-        ranks = np.zeros((len(scores.verdict_ranks), len(column_of)), np.uint16)
-        ranks[:, [column_of[name] for name in scores.verdict_ids]] = (
+        table = np.zeros((len(scores.verdict_ranks), len(column_of)), np.uint16)
+        table[:, [column_of[name] for name in scores.verdict_ids]] = (
             scores.verdict_ranks
         )
-        verdict_ranks.append(ranks)
+        verdict_ranks.append(table)
 
     values = {}
     for name in first_fold.values:
         values[name] = np.concatenate([scores.values[name] for scores in folds])
-    sizes = [len(scores.labels) for scores in folds]
     control = {}
     for name in first_fold.control:
         draws = [scores.control[name] for scores in folds]
@@ -130,15 +142,11 @@ def _concatenate_folds(scores_of_fold: Mapping[int, Scores]) -> Scores:
     return Scores(
         **columns,
         groups=groups,
-        interleaving=Interleaving.join([scores.interleaving for scores in folds]),
-        is_trialwise=all(scores.is_trialwise for scores in folds),
-        ranks=np.concatenate([scores.ranks[:n_draws] for scores in folds], axis=-1),
+        interleaving=Interleaving.join(interleavings),
+        is_trialwise=all(map(attrgetter("is_trialwise"), folds)),
+        ranks=np.concatenate(ranks, axis=-1),
         pool=first_fold.pool,
         values=values,
-        relevant=np.concatenate([scores.relevant for scores in folds]),
-        train_similarities=np.concatenate(
-            [scores.train_similarities for scores in folds]
-        ),
         verdict_ids=list(column_of),
         verdict_ranks=np.vstack(verdict_ranks),
         control=control,
@@ -165,10 +173,12 @@ def measure_categories(
     # category of each item, and number of items of each category
     categories = []
     counts = []
+    strata = []
     for group in groups:
         _, numbers = np.unique(group[0].labels, return_inverse=True)
         categories.append(numbers)
         counts.append(np.bincount(numbers))
+        strata.append(numbers.tolist())
 
     # number of independent hits with the variance of the mean over categories (Kish)
     n_effective = 0.0
@@ -178,7 +188,7 @@ def measure_categories(
     # if trials are units of their own, they vary within their category
     items: Items = context["items"]
     if items.are_independent:
-        items = replace(items, strata=[numbers.tolist() for numbers in categories])
+        items = replace(items, strata=strata)
     options = {
         **context,
         "items": items,
@@ -187,37 +197,36 @@ def measure_categories(
     }
 
     metrics = []
-    if any(np.ptp(sizes) for sizes in counts):
+    if any(map(np.ptp, counts)):
         hits = []
         for group, numbers in zip(groups, categories, strict=True):
-            group_hits = [scores.ranks == 1 for scores in group]
-            hits.append(_balance_categories(group_hits, numbers))
+            ranks = np.stack(list(map(attrgetter("ranks"), group)))
+            hits.append(_balance_categories(ranks == 1, numbers))
         chance = 1 / context["pool"]
         metrics.append(measure("balanced_accuracy", hits, chance=chance, **options))
     if all(len(scores.auc_parts) == len(scores.labels) for scores in chain(*groups)):
         areas = []
         for group, numbers in zip(groups, categories, strict=True):
-            parts = [scores.auc_parts for scores in group]
+            parts = np.stack(list(map(attrgetter("auc_parts"), group)))
             areas.append(_balance_categories(parts, numbers))
         metrics.append(measure("auc", areas, chance=0.5, **options))
     return index_by_name(metrics)
 
 
-def _balance_categories(values: Sequence[Any], categories: Int64) -> Float64:
+def _balance_categories(values: Array, categories: Int64) -> Float64:
     """Transform values so that their mean is the mean over categories.
 
     Args:
-        values: Values [N] of the items, in each of S cells.
+        values: Values [S, N] of the items in S cells.
         categories: Number [N] of the category of each item, from 0.
 
     Returns:
         Values [S, N]. Their variance is the variance of the mean over categories.
     """
-    numbers = np.array(values, np.float64)
     sizes = np.bincount(categories)
-    means = np.stack([np.bincount(categories, row) / sizes for row in numbers])
+    means = np.stack([np.bincount(categories, row) / sizes for row in values])
     weights = len(categories) / (len(sizes) * sizes)
-    deviations = (numbers - means[:, categories]) * weights[categories]
+    deviations = (values - means[:, categories]) * weights[categories]
     balanced: Float64 = means.mean(1, keepdims=True) + deviations
     return balanced
 
@@ -243,14 +252,16 @@ def measure_guess(groups: Sequence[Sequence[Scores]], pool: int) -> dict[str, fl
     for group, count in zip(groups, counts, strict=True):
         scores = group[0]
         concept_of = dict(zip(scores.labels, scores.concepts, strict=True))
-        order = [label for label, _ in count.most_common()]
-        ranks.append([1 + order.index(label) for label in scores.labels])
+        rank_of = {}
+        ranks_of_concept = defaultdict[str, list[int]](list)
+        for rank, (label, _) in enumerate(count.most_common(), 1):
+            rank_of[label] = rank
+            ranks_of_concept[concept_of[label]].append(rank)
+        ranks.append([rank_of[label] for label in scores.labels])
 
         # average precision, for which all labels of a concept are relevant
-        concepts = np.array([concept_of[label] for label in order])
         precision_of = {}
-        for concept in set(scores.concepts):
-            relevant_ranks = 1 + np.flatnonzero(concepts == concept)
+        for concept, relevant_ranks in ranks_of_concept.items():
             n_found = np.arange(1, len(relevant_ranks) + 1)
             precision_of[concept] = np.mean(n_found / relevant_ranks)
         precisions.append(

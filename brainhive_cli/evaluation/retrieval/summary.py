@@ -1,10 +1,11 @@
 """Metrics and facts of an evaluation, computed from the scores of its cells."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, compress
+from operator import attrgetter
 from typing import Any, Self
 
 import numpy as np
@@ -117,11 +118,18 @@ def summarise_job(
     tables = list(chain.from_iterable(scores_of_subject.values()))
 
     # describe the protocol, with the caveats of all metrics
-    run_names = [align_run.name for align_run in job.runs]
-    mode = " + ".join(dict.fromkeys(align_run.mode for align_run in job.runs))
-    set_up = merge_set_ups(
-        [align_run.describe_set_up(recipe.split) for align_run in job.runs]
-    )
+    run_names = []
+    modes = []
+    modalities = []
+    set_ups = []
+    for align_run in job.runs:
+        run_names.append(align_run.name)
+        modes.append(align_run.mode)
+        modalities.append(align_run.modality)
+        set_ups.append(align_run.describe_set_up(recipe.split))
+    mode = " + ".join(dict.fromkeys(modes))
+    modality = " + ".join(dict.fromkeys(modalities))
+    set_up = merge_set_ups(set_ups)
     caveats = _list_caveats(job, tables)
     description = render(
         "protocol.txt",
@@ -140,10 +148,7 @@ def summarise_job(
     items = cells.items
 
     # measure the cells together and each of them
-    units = {
-        subject: list(map(str, names))
-        for subject, names in zip(scores_of_subject, items.units, strict=True)
-    }
+    units = dict(zip(scores_of_subject, items.units, strict=True))
     scopes, cell_facts, item_values = measure_cells(cells, cell_results, units)
 
     # measure if items that resemble a training picture have better scores
@@ -165,8 +170,7 @@ def summarise_job(
         ridge_groups = [ridge_scores[subject] for subject in scores_of_subject]
         ridge = replace(cells, groups=ridge_groups)
         baseline = Baseline(answer=judge_cells(ridge)[0])
-        ridge_ranks = [ranks[0] for ranks in stack_ranks(ridge)]
-        plain_ranks = {**plain_ranks, RIDGE: ridge_ranks}
+        plain_ranks = {**plain_ranks, RIDGE: stack_ranks(ridge)}
     baseline_scopes, baseline_differences = compare_with_baselines(cells, plain_ranks)
     scopes = baseline_scopes | scopes
     has_trials = bool(cells.grouping.group_of)
@@ -176,9 +180,12 @@ def summarise_job(
 
     # measure the ceilings, which are equal in all cells
     ceilings = {}
+    max_repetitions = 0
     for subject, group in scores_of_subject.items():
-        if group[-1].ceiling:
-            ceilings[subject] = group[-1].ceiling
+        ceiling = group[-1].ceiling
+        if ceiling:
+            ceilings[subject] = ceiling
+            max_repetitions = max(max_repetitions, ceiling.repetitions)
     ceiling_protocol = _describe_ceiling_protocol(job, caveats, tables)
     ceiling_cells = CellScores([], cells.grouping, ceiling_protocol, recipe.split)
     ceiling_measurements = measure_ceilings(ceilings, ceiling_cells)
@@ -193,7 +200,6 @@ def summarise_job(
     seen_pictures, warnings = summarise_tested_pictures(
         tested_pictures, signal_warnings
     )
-    modality = " + ".join(dict.fromkeys(align_run.modality for align_run in job.runs))
     if modality != run.modality:
         warnings.append(SAME_PEOPLE_WARNING.format(modality=modality))
     warnings += describe_duplicates(job, tables)
@@ -240,9 +246,7 @@ def summarise_job(
         ),
         plain=baseline_differences,
         baseline=baseline,
-        repetitions=max(
-            (ceiling.repetitions for ceiling in ceilings.values()), default=0
-        ),
+        repetitions=max_repetitions,
         confusion_matrix=count_confusions(tables) if has_trials else None,
     )
     return Measurements(scopes, {}, facts, item_values) | ceiling_measurements
@@ -353,10 +357,9 @@ def describe_duplicates(job: Job, tables: Sequence[Scores]) -> list[str]:
             pictures = run.compare_pictures(job.recipe.split, fold)
             rows = np.flatnonzero(pictures.has_equal_embedding)
             names.update(pictures.image_ids[rows])
-    hits = np.concatenate([scores.ranks == 1 for scores in tables])
-    has_duplicate = np.concatenate(
-        [np.isin(scores.labels, list(names)) for scores in tables]
-    )
+    hits = np.concatenate(list(map(attrgetter("ranks"), tables))) == 1
+    labels = list(chain.from_iterable(map(attrgetter("labels"), tables)))
+    has_duplicate = np.isin(labels, list(names))
     if not has_duplicate.any() or has_duplicate.all():
         return []
     return [
@@ -379,7 +382,7 @@ def group_by_subject(
 def measure_cells(
     cells: CellScores,
     results: Mapping[TrainedCell, CellResult],
-    units: Mapping[str, list[str]],
+    units: Mapping[str, Sequence[Hashable]],
 ) -> tuple[Scopes, dict[str, CellFacts], dict[str, dict[str, Any]]]:
     """Measure all cells together, and each cell on each of its subjects.
 
@@ -413,7 +416,7 @@ def measure_cells(
             advantages = scores.compute_rank_advantages() if has_train_pictures else []
             item_values[name] = {
                 "image_ids": scores.image_ids,
-                "units": units[subject_name],
+                "units": list(map(str, units[subject_name])),
                 "ranks": scores.ranks.tolist(),
                 "backward_ranks": backward.tables[0].ranks.tolist() if backward else [],
                 "surplus": advantages,
@@ -530,7 +533,7 @@ def stack_ranks(cells: CellScores) -> list[Int64]:
     """Stack the ranks [S, N] of the S cells of each subject."""
     stacked = []
     for group in cells.groups:
-        stacked.append(np.vstack([scores.ranks for scores in group]))
+        stacked.append(np.vstack(list(map(attrgetter("ranks"), group))))
     return stacked
 
 
@@ -595,15 +598,17 @@ def measure_ceilings(
     """
     missing = {}
     groups = {}
+    pools = set[int]()
     for subject, scores in ceilings.items():
         name = scope(CEILING, subject)
         if scores.reason:
             missing[name] = scores.reason
         else:
             groups[name] = [[scores]]
+            pools.add(scores.pool)
 
     # ranks among different numbers of pictures have no common chance
-    if len({scores.pool for [[scores]] in groups.values()}) == 1:
+    if len(pools) == 1:
         groups[scope(CEILING, ALL)] = list(chain.from_iterable(groups.values()))
 
     scopes = {}
@@ -642,56 +647,59 @@ def judge_cells(cells: CellScores) -> list[Answer]:
         The answers of `judge`. If the order of any subject's trials is unknown, each
         answer says so.
     """
-    firsts = [group[0] for group in cells.groups]
     grouping = cells.grouping
     has_trials = bool(grouping.group_of)
 
     # part of the recording and block of each compared item, for each subject
     ids = []
-    orders = []
+    ranks = []
     parts = defaultdict[Any, Any](tuple)
     concept_parts = defaultdict[Any, Any](tuple)
     blocks = {}
     label_of: dict[Any, Any] = {}
-    for number, scores in enumerate(firsts):
-        rows = np.flatnonzero(np.isin(scores.labels, scores.verdict_ids))
-        names = [scores.image_ids[row] for row in rows.tolist()]
-        order = scores.interleaving.take(rows)
+    problem = ""
+    concept_problem = ""
+    has_concept_parts = True
+    is_order_known = True
+    for number, group in enumerate(cells.groups):
+        scores = group[0]
+        is_compared = np.isin(scores.labels, scores.verdict_ids)
+        names = list(compress(scores.image_ids, is_compared))
+        order = scores.interleaving.take(np.flatnonzero(is_compared))
         for row, name in enumerate(names):
             parts[name] += (order.parts[row],)
             concept_parts[name] += ((order.concept_parts or order.parts)[row],)
             blocks[name] = number, order.blocks[row]
         ids.append(names)
-        orders.append(order)
+        ranks.append(np.mean(list(map(attrgetter("verdict_ranks"), group)), 0))
         label_of.update(zip(scores.image_ids, scores.labels, strict=True))
+        problem = problem or order.problem
+        concept_problem = concept_problem or order.concept_problem
+        has_concept_parts &= bool(order.concept_parts)
+        is_order_known &= order.is_known
     has_several_parts = len(set(parts.values())) > 1
-    problems = [order.problem for order in orders]
     items = replace(
         grouping.make_items(ids),
         parts=parts if has_several_parts else {},
-        problem=next(filter(None, problems), ""),
+        problem=problem,
     )
-    concept_problems = [order.concept_problem for order in orders]
-    has_concept_parts = all(order.concept_parts for order in orders)
-    n_compared = int((firsts[0].verdict_ranks[:1] > 0).sum())
+    first_table = cells.tables[0]
+    n_compared = int((first_table.verdict_ranks[:1] > 0).sum())
     answers = judge(
-        [
-            np.mean([scores.verdict_ranks for scores in group], 0)
-            for group in cells.groups
-        ],
+        ranks,
         items,
-        candidates=firsts[0].verdict_ids,
+        candidates=first_table.verdict_ids,
         concept_parts=concept_parts if has_concept_parts else None,
         concept_of=grouping.concept_of,
         medium=grouping.medium,
         label_of=label_of if has_trials else None,
         blocks=blocks if has_trials else None,
-        concept_problem=next(filter(None, concept_problems), ""),
+        concept_problem=concept_problem,
         pool=n_compared or None,
     )
 
     # an unknown order limits the claim
-    if all(order.is_known for order in orders):
+    if is_order_known:
         return answers
     if has_trials:
         condition = "labels did not come in blocks: the order of trials is not known"
@@ -753,6 +761,6 @@ def describe_control(kind: str, cells: CellScores) -> Control:
             "high": high,
             "p": float(is_as_good.mean()),
         }
-    n_items = sum(len(group[0].ranks) for group in cells.groups)
+    n_items = sum(map(len, cells.items.ids))
     pool = cells.tables[0].pool
     return Control(kind=kind, draws=n_draws, n=n_items, pool=pool, metrics=metrics)
