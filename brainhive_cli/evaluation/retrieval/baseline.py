@@ -1,7 +1,7 @@
 """Baselines that are fitted to the signals of an evaluation."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.recipe import validate, write_yaml
 from brainhive_cli.data.datasets import make_grouping
 from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.targets import StoreTargets
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.measure import (
@@ -162,7 +163,7 @@ def rank_by_classifiers(job: Job, device: torch.device) -> dict[str, list[Int64]
     from sklearn.linear_model import LogisticRegression
 
     # seeds share their signals, so each subject and fold is tested once
-    ranks_of = {name: defaultdict[int, list[Int64]](list) for name in CLASSIFIERS}
+    fold_ranks = defaultdict[tuple[str, int], list[Int64]](list)
     n_folds = Counter[int]()
     split = job.recipe.split
     for models, subject in open_first_models(job, device):
@@ -198,14 +199,17 @@ def rank_by_classifiers(job: Job, device: torch.device) -> dict[str, list[Int64]
             row_scores[:, np.searchsorted(rows, classifier.classes_)] = scores
             own_scores = look_up_assigned(row_scores, test_trials.stimulus, rows)
             ranks = (row_scores >= own_scores[:, None]).sum(1)
-            ranks_of[name][subject].append(ranks)
+            fold_ranks[name, subject].append(ranks)
 
     complete = {}
-    for name, fold_ranks in ranks_of.items():
-        if all(len(fold_ranks[subject]) == n_folds[subject] for subject in n_folds):
-            complete[name] = [
-                np.concatenate(fold_ranks[subject]) for subject in n_folds
-            ]
+    for name in CLASSIFIERS:
+        subject_ranks = []
+        for subject, count in n_folds.items():
+            ranks_of_folds = fold_ranks[name, subject]
+            if len(ranks_of_folds) == count:
+                subject_ranks.append(np.concatenate(ranks_of_folds))
+        if len(subject_ranks) == len(n_folds):
+            complete[name] = subject_ranks
     return complete
 
 
@@ -291,7 +295,7 @@ def _estimate_ridge_s(job: Job, spec: SignalSpec, is_compared: Sequence[bool]) -
     """
     run = job.runs[0]
     stores = compress(run.open_stores("train").values(), is_compared)
-    width = sum(int(np.prod(store.shape)) for store in stores)
+    width = _sum_widths(stores)
     n_features = max(spec.widths or (spec.channels,)) * spec.samples
     has_trials = run.dataset.holdout.divides_train
     operations = 0.0
@@ -314,8 +318,7 @@ def _estimate_ridge_s(job: Job, spec: SignalSpec, is_compared: Sequence[bool]) -
 def _estimate_orders_s(job: Job) -> float:
     """Estimate how many seconds quick ridges take to try orders for all subjects."""
     run = job.runs[0]
-    stores = run.open_stores("train").values()
-    target_width = sum(int(np.prod(store.shape)) for store in stores)
+    target_width = _sum_widths(run.open_stores("train").values())
     width = len(ORDERS) * min(MAX_TARGET_WIDTH, target_width)
     cell_of_test = {}
     for cells in job.groups:
@@ -343,6 +346,11 @@ def _estimate_orders_s(job: Job) -> float:
         operations += count_fit_operations(n_signals, n_components, n_components)
         operations += 2.0 * n_signals * n_components * (n_features + width)
     return operations / OPERATIONS_PER_S
+
+
+def _sum_widths(stores: Iterable[TargetStore]) -> int:
+    """Sum the numbers of a picture's embeddings in several stores."""
+    return sum(int(np.prod(store.shape)) for store in stores)
 
 
 class RidgeData(NamedTuple):
@@ -385,11 +393,14 @@ def read_signals(
     model = models[0]
     is_new = subject not in model.cell.trained_on
     people = model.cell.trained_on if is_new else [subject]
-    train_trials = [
-        model.open_trials(person, "train", is_tested=False) for person in people
-    ]
-    signals = [flatten(trials) for trials in train_trials]
-    widths = {values.shape[1] for values in signals}
+    stimuli = []
+    signals = []
+    widths = set[int]()
+    for person in people:
+        trials = model.open_trials(person, "train", is_tested=False)
+        stimuli.append(trials.stimulus)
+        signals.append(flatten(trials))
+        widths.add(signals[-1].shape[1])
     if len(widths) > 1:
         raise BrainhiveError("training subjects differ in the width of their signals")
 
@@ -418,13 +429,13 @@ def read_signals(
     axes = principal_axes(scale(train[::step]), MAX_COMPONENTS)
 
     # targets in each order, or only as filed for a new subject's training signals
-    pictures = np.unique(np.concatenate([trials.stimulus for trials in train_trials]))
+    pictures = np.unique(np.concatenate(stimuli))
     target_indices = {}
     for order in [AS_FILED] if is_new else ORDERS:
         refile = ORDERS[order]
         order_pictures = []
-        for trials, indices in zip(train_trials, selected_rows, strict=True):
-            order_pictures.append(refile(trials.stimulus)[indices])
+        for shown_pictures, indices in zip(stimuli, selected_rows, strict=True):
+            order_pictures.append(refile(shown_pictures)[indices])
         target_indices[order] = np.searchsorted(
             pictures, np.concatenate(order_pictures)
         )

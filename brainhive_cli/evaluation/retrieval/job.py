@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self
 
 from brainhive_cli.core.command import Input, Work
@@ -75,10 +76,10 @@ class Job:
         references = []
         for name in rejoin_variant_names(recipe.against or [], recipe.paths):
             changes = {**NOT_COMPARED, "align_run": [name]}
-            other = cls.resolve(recipe.model_copy(update=changes))
-            refuse_sweep(other.runs[0])
-            against.append(other)
-            references += [run.reference for run in other.runs]
+            compared_job = cls.resolve(recipe.model_copy(update=changes))
+            refuse_sweep(compared_job.runs[0])
+            against.append(compared_job)
+            references.append(compared_job.runs[0].reference)
 
         # runs have the names that fingerprints use
         changes = {
@@ -98,6 +99,11 @@ class Job:
     def groups(self) -> list[CellGroup]:
         """Groups of cells that are measured, each with a cell of every run."""
         return group_cells(self.runs)
+
+    @property
+    def group_of_name(self) -> dict[str, CellGroup]:
+        """Groups of cells, keyed by the name of their first cell."""
+        return {group[0].name: group for group in self.groups}
 
     def open_models(self, group: CellGroup, device: torch.device) -> list[TrainedModel]:
         """Open the models of a cell group, with the head that the recipe names."""
@@ -167,20 +173,20 @@ class Job:
                     measure.list_repetition_counts(trials, recipe)
                 if recipe.region_shares:
                     measure.mask_regions(trials)
-        for other in self.against:
-            other.check()
-            self._require_same_items(other)
+        for compared_job in self.against:
+            compared_job.check()
+            self._require_same_items(compared_job)
 
-    def _require_same_items(self, other: Self) -> None:
+    def _require_same_items(self, compared_job: Self) -> None:
         """Check that a run to compare with has the same subjects and gallery.
 
         Raises:
             BrainhiveError: if they differ.
         """
-        first, second = self.runs[0], other.runs[0]
-        names = f"{first.name} and {second.name} were tested on different"
-        first_subjects = _list_subjects(first)
-        second_subjects = _list_subjects(second)
+        first_run, second_run = self.runs[0], compared_job.runs[0]
+        names = f"{first_run.name} and {second_run.name} were tested on different"
+        first_subjects = _list_subjects(first_run)
+        second_subjects = _list_subjects(second_run)
         if first_subjects != second_subjects:
             raise BrainhiveError(
                 f"{names} subjects: {first_subjects} and {second_subjects}",
@@ -188,9 +194,9 @@ class Job:
             )
 
         # galleries with `only_shown` are known when the signals are prepared
-        if not first.is_prepared or not second.is_prepared:
+        if not first_run.is_prepared or not second_run.is_prepared:
             return
-        if self._list_candidates() != other._list_candidates():
+        if self._list_candidates() != compared_job._list_candidates():
             raise BrainhiveError(f"{names} galleries", "compare on the same pictures")
 
     def _list_candidates(self) -> list[str]:
@@ -277,12 +283,12 @@ def group_cells(runs: Sequence[TrainedRun]) -> list[CellGroup]:
         BrainhiveError: if the runs have different tested subjects or numbers of seeds.
     """
     first_run = runs[0]
+    get_subjects = attrgetter("tested_on")
+    first_subjects = sorted(map(get_subjects, first_run.cells))
     sorted_cells = []
     for run in runs:
-        sorted_cells.append(sorted(run.cells, key=lambda cell: cell.tested_on))
-    first_subjects = [cell.tested_on for cell in sorted_cells[0]]
-    for run, cells in zip(runs, sorted_cells, strict=True):
-        if [cell.tested_on for cell in cells] != first_subjects:
+        sorted_cells.append(sorted(run.cells, key=get_subjects))
+        if list(map(get_subjects, sorted_cells[-1])) != first_subjects:
             raise BrainhiveError(
                 f"{first_run.folder.path} and {run.folder.path} were not tested on the "
                 "same subjects as often",

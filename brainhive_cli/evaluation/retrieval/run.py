@@ -59,9 +59,8 @@ class RetrievalRun(Job, RunJob):
 
     def make_parts(self, run: OpenRun, force: bool) -> Mapping[str, Result]:
         """Evaluate the variants of a sweep."""
-        variants: dict[str, Any] = {
-            variant.runs[0].variant: variant for variant in self.variants
-        }
+        pairs = zip(self.runs[0].variants, self.variants, strict=True)
+        variants: dict[str, Any] = dict(pairs)
         return driver.run_each("eval-retrieval", variants, run.launch, force)
 
     def stages(self, run: OpenRun) -> Iterator[CellStage]:
@@ -70,7 +69,7 @@ class RetrievalRun(Job, RunJob):
             return
         from brainhive_cli.evaluation.retrieval.measure import measure_cell
 
-        groups = {cells[0].name: cells for cells in self.groups}
+        groups = self.group_of_name
         stores = self.open_stores()
         run.launch.run_on_main(lambda: keep_identity(run.folder, stores))
 
@@ -164,7 +163,7 @@ class RetrievalRun(Job, RunJob):
             differences.append(difference.model_copy(update={"second": second}))
         measurements = measurements.with_facts(
             run=locate_stored(facts.run),
-            runs=[locate_stored(name) for name in facts.runs],
+            runs=list(map(locate_stored, facts.runs)),
             against=differences,
         )
 
@@ -196,8 +195,7 @@ class RetrievalRun(Job, RunJob):
     @property
     def files(self) -> dict[str, str]:
         """File of each cell in the run folder, by name of the cell."""
-        names = [cells[0].name for cells in self.groups]
-        return {name: f"parts/{name}.safetensors" for name in names}
+        return {name: f"parts/{name}.safetensors" for name in self.group_of_name}
 
     def list_inputs(self) -> list[Input]:
         """List the inputs, with the pictures of the sheet."""

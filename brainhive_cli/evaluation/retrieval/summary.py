@@ -319,10 +319,10 @@ class CellScores:
 def _list_caveats(job: Job, tables: Sequence[Scores]) -> list[str]:
     """List the caveats of all metrics of an evaluation."""
     caveats = [align_run.list_caveats(job.recipe.split) for align_run in job.runs]
-    if not all(table.is_trialwise for table in tables):
+    if not all(map(attrgetter("is_trialwise"), tables)):
         caveats.append([TRIALS_TOGETHER])
     # the caveats of runs include unknown orders, but not windows that overlap
-    orders = [table.interleaving for table in tables]
+    orders = map(attrgetter("interleaving"), tables)
     caveats.append(list_caveats(orders, has_seen=False))
     return merge_caveats(*caveats)
 
@@ -338,7 +338,7 @@ def _describe_ceiling_protocol(
         f"splits, {run.dataset.name}"
     )
     ceiling_caveats = [CHANNELS_MAPPED] if CHANNELS_MAPPED in caveats else []
-    orders = [table.interleaving for table in tables]
+    orders = map(attrgetter("interleaving"), tables)
     ceiling_caveats += list_caveats(orders, has_seen=True)
     return extend_protocol(
         description, merge_caveats(run.signal_caveats, ceiling_caveats)

@@ -64,14 +64,12 @@ def verify(
     recipe = evaluation.recipe(Recipe, paths=paths)
     job = Job.resolve(recipe.model_copy(update={"against": None, "compare": None}))
     results = {}
-    for group in job.groups:
-        name = group[0].name
+    for name in job.group_of_name:
         file = evaluation.path / f"parts/{name}.safetensors"
         results[name] = weights.load_cell(file, Gallery, Scores, Interleaving)
 
     # rank by the other model
-    group = next(group for group in job.groups if group[0].name == cell)
-    models = job.open_models(group, device)
+    models = job.open_models(job.group_of_name[cell], device)
     models[0].path = model
     only_ranks = {**NOT_COMPARED, "ceiling_splits": 0}
     _, new_scores = measure_cell(models, job.recipe.model_copy(update=only_ranks))
