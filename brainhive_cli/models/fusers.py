@@ -47,7 +47,7 @@ class FuserConfig(parts.Config):
         return getattr(self, "signal_dim", None)
 
     def token_dim(self, dims: dict[str, int], dim: int) -> int:
-        """Return the width of the token, by default that of the recipe.
+        """Return the width of the token, by default the recipe's.
 
         Args:
             dims: Width of each encoder's embedding, keyed by encoder.

@@ -477,8 +477,8 @@ class ClipConfig(ScaledConfig):
     positives: Literal["row", "stimulus"] = Field(
         "row",
         description="Right targets of a signal. row: only its own. stimulus: the "
-        "targets of all signals of the batch with the same stimulus, such as those of "
-        "several subjects.",
+        "targets of all signals of the batch with the same stimulus, such as signals "
+        "of several subjects.",
     )
 
     directions: Literal["both", "to_target"] = Field(
@@ -632,7 +632,7 @@ class SoftClipConfig(ScaledConfig):
 
 
 class SoftContConfig(LossConfig):
-    """Soft contrast of maps: positions should match those of an augmented picture.
+    """Soft contrast of maps: positions should match an augmented picture's.
 
     The contrastive loss of MindEye1's low level (arXiv 2305.18274) on the maps of a
     picture encoder. Labels are the similarities between the positions of the picture

@@ -275,7 +275,7 @@ class FeatureEncoder(nn.Module):
             return x.clamp(-limit, limit)
 
     def load_pretrained(self) -> None:
-        """Load the weights of `pretrained`, without those of the last layer.
+        """Load the weights of `pretrained`, without the last layer.
 
         Raises:
             MissingData: if they are absent, damaged or incomplete.

@@ -44,7 +44,7 @@ corner (UBP, Wu et al., CVPR 2025).
 FOVEA_CENTRE_SHARPNESS = 0.5
 """Share of the sharp picture in the centre (UBP)."""
 DEFAULT_ENCODERS = ("clip-h14", "vae")
-"""Default encoders of a recipe, those of BrainHiVE, for meaning and structure."""
+"""Default encoders of a recipe, for meaning and structure, as in BrainHiVE."""
 EMBEDDING = "embedding"
 """Default output of an encoder."""
 INPUT_KEYS = {"pictures", "degrade", "views"}

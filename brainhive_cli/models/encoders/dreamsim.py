@@ -150,8 +150,9 @@ TIMM_NAMES: NameTable = {
     "mask_token$": None,
     r"pos_drop\.": "norm_pre.",
 }
-"""Beginnings of names in timm, keyed by those of a checkpoint. Heads and mask tokens
-(value None) serve only training, and are left out.
+"""Beginnings of names in timm, keyed by the beginnings in a checkpoint.
+
+Heads and mask tokens (value None) serve only training, and are left out.
 """
 VITS = documents.read(Path(__file__).with_name("dreamsim.yaml"), dict[str, Vit])
 """Vision transformers, keyed by their names in DreamSim."""

@@ -122,7 +122,7 @@ def require_finite(
         seeds: Seeds [B].
         items: Names [B] of the stimuli, or empty.
         precision: Precision of the generator, such as `fp32`.
-        fp32_hint: What the user can do in another precision than fp32.
+        fp32_hint: Advice to users of another precision than fp32.
 
     Raises:
         BrainhiveError: naming the first seed and item.

@@ -76,7 +76,7 @@ class Config(parts.Config):
         family: Name of the model family, for messages.
         addition_embed_type: Kind of further conditions that the U-Net must take, as
             diffusers names it.
-        alternative: What to use in place of a U-Net of another family, for messages.
+        alternative: Advice to users of a U-Net of another family.
     """
 
     published_architecture: ClassVar[Architecture]
@@ -480,7 +480,7 @@ class LatentDiffusion:
             tokens: Tokens [B, S, D] or [1, S, D].
             width: Expected width D.
             rows: Number of rows B of the result.
-            hint: What the user can do about other tokens.
+            hint: Advice to users of other tokens.
 
         Returns:
             Tokens [B, S, D].

@@ -131,7 +131,7 @@ def digest(reference: str) -> str:
 def load(
     reference: str, adapter: AdapterUse = "skip", scale: float | None = None
 ) -> FusionPrior:
-    """Load a Fusion Prior. Arguments and errors are those of `FusionPrior.load`."""
+    """Load a Fusion Prior. See `FusionPrior.load` for arguments and errors."""
     from brainhive_cli.models.priors._fusion_network import FusionPrior
 
     return FusionPrior.load(reference, adapter, scale)

@@ -493,7 +493,7 @@ class _Norm(nn.Module):
 class _Attention(nn.Module):
     """Cosine attention with rotary positions, whose heads share keys and values.
 
-    A learned null key and value precede those of the tokens.
+    A learned null key and value precede the keys and values of the tokens.
     """
 
     def __init__(self, dim: int, heads: int, width: int) -> None:

@@ -27,7 +27,7 @@ def _resolve_sampler(value: Any) -> Any:
 
 
 def _check_features(name: str) -> str:
-    """Raise an error if the features of FID are not those of a picture encoder."""
+    """Raise an error if the features of FID do not come from a picture encoder."""
     if name != INCEPTION:
         try:
             _check_picture_encoders([encoders.resolve(name)])
@@ -53,7 +53,7 @@ def _check_picture_encoders(
 
 
 class PriorTrain(Section):
-    """Settings of the training of a prior. The defaults are those of BrainHiVE."""
+    """Settings of the training of a prior. The defaults are BrainHiVE's."""
 
     # length of the training, and pictures in a step
     steps: int = Field(

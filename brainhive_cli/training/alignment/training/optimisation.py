@@ -253,7 +253,7 @@ class Learner:
         self.lr_scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-        # pull the weights back to those of the start
+        # pull the weights back to the weights of the start
         if self.pulled_parameters:
             anchors = [self.anchors[name] for name in self.pulled_parameters]
             pull = share_of_peak * self.settings.start_pull

@@ -145,7 +145,7 @@ class _CellTrainer:
 def _collect_measurements(
     folder: RunFolder, cells: Sequence[Cell], facts: TrainingFacts
 ) -> Measurements:
-    """Collect the metrics of all cells, and add their facts to those of the run."""
+    """Collect the metrics of all cells, and add the facts of cells to the run's."""
     scopes: dict[str, Any] = {}
     caveats = []
     cell_facts = {}

@@ -218,7 +218,7 @@ class TrainingData:
         """Make the targets that learning encoders compute at each step, by key.
 
         Raises:
-            BrainhiveError: if the pictures are not those of the store.
+            BrainhiveError: if the store has embeddings of other pictures.
         """
         if self.adapted is None:
             return {}
@@ -340,7 +340,7 @@ class TrainingData:
             dataset.pictured_as, stimuli.image_ids, pixels, compare
         )
 
-        # normalise the signals as those of the training
+        # normalise the signals as in the training
         test_trials = []
         for subject in cell.tested_on:
             trials = match_split(self.signals, subject, "test", stimuli)
