@@ -91,7 +91,7 @@ def make_baselines(
                     folder=folder,
                 )
                 with console.progress("finding the nearest training pictures"):
-                    baselines += [make_nearest(brain_set) for brain_set in brain_sets]
+                    baselines += list(map(make_nearest, brain_sets))
             else:
                 for fold, fold_sets in _group_by_fold(brain_sets).items():
                     mean = _make_mean(

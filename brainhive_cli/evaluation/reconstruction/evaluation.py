@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -156,10 +155,10 @@ def _score_all_sets(
         The scored sets, and an advice for each metric that could not be computed.
     """
     keep_freed_memory()
-    unique_ids: dict[str, None] = {}
+    rows: dict[str, int] = {}
     for generated_set in generated:
-        unique_ids |= dict.fromkeys(generated_set.files)
-    image_ids = list(unique_ids)
+        for image_id in generated_set.files:
+            rows.setdefault(image_id, len(rows))
 
     # metrics that can be computed here
     names = choose_metrics("clip" if n_frames else "picture", recipe.metrics)
@@ -172,10 +171,9 @@ def _score_all_sets(
         recipe.protocol,
         recipe.metric_batch_size,
         launch.device,
-        [partial(stimuli.open, image_id) for image_id in image_ids],
+        [partial(stimuli.open, image_id) for image_id in rows],
         n_frames,
     )
-    rows = {image_id: row for row, image_id in enumerate(image_ids)}
     scored = [score_set(media, scorer, rows, launch) for media in generated]
 
     # describe the stimuli themselves by metrics that need no reconstruction
@@ -185,13 +183,13 @@ def _score_all_sets(
             TRUTH,
             TRUTH,
             seeds=(),
-            files={image_id: [Path(image_id)] for image_id in image_ids},
+            files={image_id: [Path(image_id)] for image_id in rows},
             description="the stimuli themselves",
             values=stimulus_values,
         )
         scored.append(truth_set)
     has_identification = any(metric.is_identification for metric in metrics.values())
-    if len(image_ids) < 2 and has_identification:
+    if len(rows) < 2 and has_identification:
         console.warn(
             "one picture cannot be distinguished from others: no two-way identification"
         )
@@ -231,7 +229,7 @@ def _write_results(
             continue
         _, blanks = find_originals_and_blanks(cell_set, stimuli)
         if blanks:
-            blank_files += [make_portable(str(file)) for file in blanks]
+            blank_files += make_portable(list(map(str, blanks)))
             description = extend_protocol(cell_set.description, [ONE_COLOUR])
             scored[row] = replace(cell_set, description=description)
     if blank_files:
@@ -303,10 +301,10 @@ def _compute_measurements(
         # means over repeats, with None instead of NaN
         columns: dict[str, list[Any]] = {"image_ids": list(cell_set.files)}
         for metric, values in cell_set.means.items():
-            columns[metric] = [
-                None if isnan(value) else value for value in values.tolist()
-            ]
-        columns["units"] = [str(unit) for unit in unit_names]
+            column = values.astype(object)
+            column[np.isnan(values)] = None
+            columns[metric] = column.tolist()
+        columns["units"] = list(map(str, unit_names))
         items[name] = columns
 
     titles = get_source_titles(facts.medium)
@@ -427,7 +425,7 @@ class SheetWriter:
         """Make the tile of a stimulus, with its label and annotation."""
         annotation = self.stimuli.get_annotation(image_id)
         lines = [self.stimuli.get_label(image_id).replace("_", " ")]
-        lines += [name for name in cell_title.split("/") if name]
+        lines += filter(None, cell_title.split("/"))
         if self.medium == "clip":
             lines += describe_annotation(annotation)
         stimulus = self.stimuli.open(image_id)
@@ -520,7 +518,7 @@ def find_runs_to_compare(paths: Paths, names: Sequence[str]) -> list[RunFolder]:
         RecipeError: if a run is a sweep, or a run of another command.
     """
     root = paths.under_home("runs")
-    folders = [runs.find(root, "reconstruct", name) for name in names]
+    folders = list(map(partial(runs.find, root, "reconstruct"), names))
     for folder in folders:
         # the folder may have been moved, so its path does not name the command
         facts = folder.measurements().facts
@@ -654,8 +652,8 @@ def make_comparison_tables(measurements: Measurements) -> list[Table]:
     facts = measurements.require_facts(ReconstructionFacts)
     titles = get_source_titles(facts.medium)
     tables = [
-        difference_table(comparisons, titles, COMPARISONS_SECTION)
-        for comparisons in (facts.comparisons, facts.against)
+        difference_table(facts.comparisons, titles, COMPARISONS_SECTION),
+        difference_table(facts.against, titles, COMPARISONS_SECTION),
     ]
 
     # recall of each concept, next to the recall from other items' signals

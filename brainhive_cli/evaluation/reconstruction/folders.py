@@ -145,7 +145,7 @@ def _warn_of_names(names: Sequence[str], problem: str) -> None:
 
 def _describe_repeats(files: Mapping[str, Sequence[Path]], score: str) -> str:
     """Describe the number of reconstructions per item, and the caveats of their run."""
-    counts = {len(repeats) for repeats in files.values()}
+    counts = set(map(len, files.values()))
     numbers = "–".join(map(str, sorted({min(counts), max(counts)})))
     description = f"{numbers} {'repeat' if counts == {1} else 'repeats'}"
     return extend_protocol(description, read_run_caveats(score))
@@ -256,7 +256,7 @@ def _list_visible_files(folder: str, medium: Medium) -> list[Path]:
             f"no folder {folder!r}", f"give a folder of {medium}s that exists"
         )
     endings = PICTURES if medium == "picture" else VIDEOS | PICTURES
-    return [root / path for path in find_pictures(root, "", None, endings)]
+    return list(map(root.joinpath, find_pictures(root, "", None, endings)))
 
 
 def read_run_caveats(folder: str) -> list[str]:
@@ -279,9 +279,8 @@ def digest_media(media: Mapping[str, Path]) -> str:
     for name, path in sorted(media.items()):
         files = [path]
         if path.is_dir():  # the frames of a clip
-            files = sorted(file for file in path.iterdir() if file.is_file())
-        digests = [documents.digest_file(file) for file in files]
-        contents.append((name, *digests))
+            files = sorted(filter(Path.is_file, path.iterdir()))
+        contents.append((name, *map(documents.digest_file, files)))
     return documents.digest_text(repr(contents))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -105,9 +106,7 @@ def generate_set(
         n_candidates = 1
 
     # items and repeats of this process whose files do not exist yet
-    all_tasks = []
-    for row in range(len(image_ids)):
-        all_tasks += [(row, repeat) for repeat in range(repeats)]
+    all_tasks = list(product(range(len(image_ids)), range(repeats)))
     file_of_task = {}
     for row, repeat in launch.shard(all_tasks):
         file = decoded_set.name_file(image_ids[row], repeat)
@@ -127,7 +126,8 @@ def generate_set(
             # sample all candidates
             candidates: list[Candidate] = []
             for row, repeat in batch:
-                candidates += [(row, repeat, number) for number in range(n_candidates)]
+                for number in range(n_candidates):
+                    candidates.append((row, repeat, number))
             samples = []
             for first in range(0, len(candidates), batch_size):
                 chunk = candidates[first : first + batch_size]
@@ -162,10 +162,13 @@ def _sample(
     bar: console.Bar,
 ) -> UInt8:
     """Generate candidates at once, as uint8 [B, H, W, 3] or [B, F, H, W, 3]."""
-    rows = [row for row, _, _ in candidates]
-    image_ids = [decoded_set.image_ids[row] for row in rows]
+    rows = []
+    image_ids = []
     seeds = []
-    for image_id, (_, repeat, number) in zip(image_ids, candidates, strict=True):
+    for row, repeat, number in candidates:
+        image_id = decoded_set.image_ids[row]
+        rows.append(row)
+        image_ids.append(image_id)
         seeds.append(derive_noise_seed(seed, image_id, repeat, number))
 
     def show_step(step: int) -> None:
@@ -430,7 +433,7 @@ class StimulusHeads:
                     "best_of compares pictures, and the generator makes clips",
                     "best_of=1",
                 )
-            pictures = [Image.fromarray(picture) for picture in pixels]
+            pictures = list(map(Image.fromarray, pixels))
             embeddings: dict[str, Tensor] = {}
             for group in groups:
                 views = group.encoder.preprocess_all(pictures)

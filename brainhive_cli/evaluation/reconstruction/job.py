@@ -142,9 +142,12 @@ class Job:
                 f"it has seeds {available_seeds}",
             )
         cells = []
+        folds = set()
         for cell in align.cells:
             if cell.seed in seeds:
-                cells += [(cell, subject) for subject in cell.tested_on]
+                for subject in cell.tested_on:
+                    cells.append((cell, subject))
+                    folds.add(cell.fold)
 
         # refuse pictures that the model, or the model of another fold, has seen
         holdout = align.dataset.holdout
@@ -156,8 +159,7 @@ class Job:
                 "use a run with dataset.holdout.by=pictures; eval-retrieval tells "
                 "which of the seen pictures was shown",
             )
-        is_folded = len({cell.fold for cell, _ in cells}) > 1
-        if is_folded and "mean_embedding" in (recipe.sources or ()):
+        if len(folds) > 1 and "mean_embedding" in (recipe.sources or ()):
             raise RecipeError(
                 "mean_embedding averages pictures that other folds hold out",
                 "sources=[brain,images,shuffled]",

@@ -250,8 +250,7 @@ def find_computable(
     """
     inputs_of: dict[str, list[Input]] = {}
     for name in metrics:
-        networks = NETWORKS_OF_METRIC.get(name, ())
-        inputs_of[name] = [NETWORKS[network].find_input() for network in networks]
+        inputs_of[name] = list_metric_inputs([name], [])
     for encoder in encoders:
         inputs_of[name_two_way_metric(encoder)] = list(encoder.inputs())
 
@@ -296,9 +295,9 @@ def list_metric_inputs(
     metrics: Sequence[str], encoders: Sequence[EncoderConfig]
 ) -> list[Input]:
     """List the weights of metrics, and the optional weights of encoders."""
-    networks = dict.fromkeys(
-        chain.from_iterable(NETWORKS_OF_METRIC.get(name, ()) for name in metrics)
-    )
+    networks: dict[str, None] = {}
+    for name in metrics:
+        networks |= dict.fromkeys(NETWORKS_OF_METRIC.get(name, ()))
     inputs = [NETWORKS[network].find_input() for network in networks]
     for encoder in encoders:
         inputs += [replace(item, is_optional=True) for item in encoder.inputs()]

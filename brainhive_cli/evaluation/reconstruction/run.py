@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from operator import attrgetter
 from typing import Any, Self
 
 import torch
@@ -230,6 +231,7 @@ class ReconstructionRun(Job, ScoredRun):
         # sets by name, and the names of their files
         set_of_name = {}
         media = {}
+        last_files = {}
         for decoded_set in set_up.decoded_sets:
             set_of_name[decoded_set.name] = decoded_set
             files = []
@@ -237,6 +239,7 @@ class ReconstructionRun(Job, ScoredRun):
                 for repeat in range(recipe.repeats):
                     files.append(decoded_set.name_file(image_id, repeat))
             media[decoded_set.name] = files
+            last_files[decoded_set.name] = files[-1]
 
         generate_media = partial(
             generate_set,
@@ -257,7 +260,7 @@ class ReconstructionRun(Job, ScoredRun):
 
         yield CellStage(
             "generating",
-            files={name: files[-1] for name, files in media.items()},
+            files=last_files,
             compute=generate,
             sharing="together",
             is_finished=is_finished,
@@ -472,8 +475,8 @@ class ReconstructionSweep(RunJob):
     def count_work(self) -> Work:
         """Count the media of all variants."""
         works = [job.count_work() for job in self.jobs.values()]
-        n_media = sum(work.count for work in works)
-        n_cells = sum(work.cells for work in works)
+        n_media = sum(map(attrgetter("count"), works))
+        n_cells = sum(map(attrgetter("cells"), works))
         return replace(works[0], count=n_media, cells=n_cells)
 
     def check(self) -> None:
@@ -526,7 +529,7 @@ def list_known_inputs(recipe: Recipe) -> list[Input]:
         return []
     variants = list(make_variants(recipe).values())
     prior_sources = dict.fromkeys(variant.prior.source for variant in variants)
-    inputs = [priors.find_input(source) for source in prior_sources]
+    inputs = list(map(priors.find_input, prior_sources))
 
     # only the run says if the stimuli are pictures or clips
     metrics = recipe.metrics

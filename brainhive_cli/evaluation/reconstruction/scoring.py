@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import compress
-from operator import call
+from itertools import chain, compress
+from operator import attrgetter, call
 from pathlib import Path
 from typing import Any, Self
 
@@ -88,7 +88,7 @@ class Annotation:
 def describe_annotation(annotation: Annotation) -> list[str]:
     """List the caption and the concepts as lines, without empty lines."""
     lines = (annotation.caption, ", ".join(annotation.concepts))
-    return [line for line in lines if line]
+    return list(filter(None, lines))
 
 
 def collect_stimulus_annotation(images: StimulusSet, row: int) -> Annotation:
@@ -199,7 +199,7 @@ class TaskScores:
             and concepts is not None
             and concepts.shape[1:] == (len(names),)
         ):
-            labels = np.stack([images.labels(row) for row in rows])
+            labels = np.stack(list(map(images.labels, rows)))
             is_shown = labels.astype(bool)  # [N, K]
             probabilities = concepts.float().cpu().numpy()
             hits = tasks.recall_concepts(probabilities, is_shown)  # [N, K]
@@ -208,15 +208,18 @@ class TaskScores:
             values[tasks.RECALL] = torch.from_numpy(hits).nanmean(1).numpy()
 
         # captions of stimuli that have any
-        captions = [images.captions(row) if images.captions else [] for row in rows]
-        captioned = [
-            index for index, references in enumerate(captions) if len(references)
-        ]
-        if captioned and texts:
-            scores = tasks.score_captions(
-                [texts[index] for index in captioned],
-                [captions[index] for index in captioned],
-            )
+        captioned = []
+        decoded_captions = []
+        true_captions = []
+        if images.captions and texts:
+            for index, row in enumerate(rows):
+                captions = images.captions(row)
+                if len(captions):
+                    captioned.append(index)
+                    decoded_captions.append(texts[index])
+                    true_captions.append(captions)
+        if captioned:
+            scores = tasks.score_captions(decoded_captions, true_captions)
             for name, score in scores.items():
                 values[name] = np.full(len(rows), np.nan)
                 values[name][captioned] = score
@@ -239,13 +242,21 @@ class TaskScores:
         """
         joined = {}
         for kind in ("values", "recall", "chance"):
-            tables = [getattr(item_scores, kind) for item_scores in scores]
-            names = [n for n in tables[0] if all(n in table for table in tables)]
-            joined[kind] = {
-                name: np.concatenate([table[name] for table in tables])
-                for name in names
-            }
+            joined[kind] = _join_columns(list(map(attrgetter(kind), scores)))
         return cls(**joined, missing=scores[0].missing)
+
+
+def _join_columns(tables: Sequence[Mapping[str, Float64]]) -> dict[str, Float64]:
+    """Concatenate the columns that all tables have, in the order of the first table."""
+    columns_of_name = defaultdict[str, list[Float64]](list)
+    for table in tables:
+        for name, column in table.items():
+            columns_of_name[name].append(column)
+    joined = {}
+    for name, columns in columns_of_name.items():
+        if len(columns) == len(tables):
+            joined[name] = np.concatenate(columns)
+    return joined
 
 
 def _drop_nan(columns: Mapping[str, Float64]) -> dict[str, Float64]:
@@ -326,7 +337,8 @@ class GeneratedSet:
         """Image id and path of every file."""
         media = []
         for image_id, files in self.files.items():
-            media += [(image_id, file) for file in files]
+            for file in files:
+                media.append((image_id, file))
         return media
 
     @cached_property
@@ -335,7 +347,7 @@ class GeneratedSet:
 
         Task scores are NaN for items without a value.
         """
-        ends = np.cumsum([len(files) for files in self.files.values()])[:-1]
+        ends = np.cumsum(list(map(len, self.files.values())))[:-1]
         means = {}
         for name, values in self.values.items():
             repeats_of_items = np.split(values, ends)
@@ -364,16 +376,17 @@ def pool_folds(sets: Sequence[GeneratedSet]) -> list[GeneratedSet]:
     for (_, name), fold_sets in sets_of_name.items():
         files: dict[str, Sequence[Path]] = {}
         annotations: dict[str, Annotation] = {}
+        task_scores = []
         for fold_set in fold_sets:
             files |= fold_set.files
             annotations |= fold_set.annotations
-        task_scores = TaskScores.join([fold_set.task_scores for fold_set in fold_sets])
+            task_scores.append(fold_set.task_scores)
         pooled_set = replace(
             fold_sets[0],
             name=name,
             files=files,
             annotations=annotations,
-            task_scores=task_scores,
+            task_scores=TaskScores.join(task_scores),
         )
         pooled.append(pooled_set)
     return pooled
@@ -490,10 +503,6 @@ class Scorer:
         self, media: Sequence[OpenMedia]
     ) -> Iterator[dict[FeatureFunction, Tensor]]:
         """Decode media, and yield the features of each batch by their function."""
-        # metrics can share a function
-        takes_originals = {
-            metric.features: metric.takes_originals for metric in self.metrics.values()
-        }
         size = self.batch_size
         with ThreadPoolExecutor(N_READERS) as readers:
             # threads open the next batch while this one is computed
@@ -502,10 +511,14 @@ class Scorer:
                 originals = list(pending)
                 pending = readers.map(call, media[stop : stop + size])
                 resized = self._resize(originals)
-                yield {
-                    function: function(originals if needs_originals else resized)
-                    for function, needs_originals in takes_originals.items()
-                }
+                features: dict[FeatureFunction, Tensor] = {}
+                for metric in self.metrics.values():
+                    function = metric.features
+                    # metrics can share a function
+                    if function not in features:
+                        media_batch = originals if metric.takes_originals else resized
+                        features[function] = function(media_batch)
+                yield features
 
     def _resize(self, originals: Sequence[Any]) -> Tensor:
         """Resize media to the size of the protocol, with values in 0..1.
@@ -565,20 +578,19 @@ def score_set(
     """
     # score the files of this process
     candidate_rows = np.array(sorted(rows[image_id] for image_id in generated.files))
-    media = launch.shard(generated.media)
-    stimulus_rows = np.array([rows[image_id] for image_id, _ in media], dtype=np.int64)
-    open_media = [partial(generated.open, file) for _, file in media]
-    with console.progress(f"measuring {generated.name}", len(media)) as bar:
-        values = scorer.score(open_media, stimulus_rows, candidate_rows, bar)
+    stimulus_rows = []
+    open_media = []
+    for image_id, file in launch.shard(generated.media):
+        stimulus_rows.append(rows[image_id])
+        open_media.append(partial(generated.open, file))
+    with console.progress(f"measuring {generated.name}", len(open_media)) as bar:
+        values = scorer.score(
+            open_media, np.array(stimulus_rows, np.int64), candidate_rows, bar
+        )
         gathered = launch.gather(values)
 
     # join the values of all processes that had a file, in the order of the files
-    shares = [values for values in gathered if values]
-    joined = {}
-    if shares:
-        for name in shares[0]:
-            joined[name] = np.concatenate([values[name] for values in shares])
-    return replace(generated, values=joined)
+    return replace(generated, values=_join_columns(list(filter(None, gathered))))
 
 
 def find_originals_and_blanks(
@@ -655,7 +667,8 @@ def rank_items(scored: Sequence[GeneratedSet]) -> list[tuple[GeneratedSet, str]]
 
     items = []
     for cell_set in scored:
-        items += [(cell_set, image_id) for image_id in cell_set.files]
+        for image_id in cell_set.files:
+            items.append((cell_set, image_id))
     return [items[row] for row in np.argsort(np.mean(ranks, 0), kind="stable")]
 
 
@@ -682,14 +695,18 @@ def measure_sets(
         Metrics by name, or recall by concept. Items without a value do not count.
     """
     # sets of each subject: image ids [N], and values [S, N] of S models by name
-    seeds = tuple(sorted({seed for cell_set in scored for seed in cell_set.seeds}))
+    seeds: set[int] = set()
     sets_of_subject = defaultdict[int | None, list[GeneratedSet]](list)
     for cell_set in scored:
+        seeds.update(cell_set.seeds)
         sets_of_subject[cell_set.subject].append(cell_set)
     ids = []
     stacks = []
+    chances = []
     for subject_sets in sets_of_subject.values():
         ids.append(list(subject_sets[0].files))
+        # chance depends only on the items, so the first model is enough
+        chances.append(subject_sets[0].task_scores.chance)
         columns = []
         for cell_set in subject_sets:
             recall = cell_set.task_scores.recall
@@ -699,43 +716,42 @@ def measure_sets(
             stack[name] = np.stack([column[name] for column in columns])
         stacks.append(stack)
 
-    # chance depends only on the items, so it is read from the first model of a subject
-    chances = [sets[0].task_scores.chance for sets in sets_of_subject.values()]
-
     # every metric, over the items of each subject that have a value
     items = grouping.make_items(ids)
     metrics = {}
-    for name in dict.fromkeys(name for stack in stacks for name in stack):
+    for name in dict.fromkeys(chain.from_iterable(stacks)):
         metric = tasks.RECALL if per_concept else name
         scale = get_scale(metric)
-        subject_values = []
+        has_chance_per_item = all(metric in chance_of for chance_of in chances)
         has_value: list[Any] = []
-        for stack, subject_ids in zip(stacks, ids, strict=True):
+        measured_values = []
+        measured_chances = []
+        for stack, subject_ids, chance_of in zip(stacks, ids, chances, strict=True):
             values = stack.get(name, np.full((1, len(subject_ids)), np.nan))  # [S, N]
-            subject_values.append(values)
             # NaN is allowed only in task scores: `measure` raises an error for others
-            has_value.append(~np.isnan(values).any(0) | (metric not in tasks.SCALES))
-        measured_rows = [row for row, has_any in enumerate(has_value) if has_any.any()]
+            is_measured = ~np.isnan(values).any(0) | (metric not in tasks.SCALES)
+            has_value.append(is_measured)
+            if not is_measured.any():
+                continue
+            measured_values.append(values[:, is_measured])
+            if has_chance_per_item:
+                measured_chances.append(chance_of[metric][is_measured].mean())
 
         # chance is averaged over subjects, as the value is
         chance = scale.chance
-        has_chance_per_item = all(metric in chance_of for chance_of in chances)
         if has_chance_per_item:
-            subject_chances = []
-            for row in measured_rows:
-                subject_chances.append(chances[row][metric][has_value[row]].mean())
-            chance = float(np.mean(subject_chances))
+            chance = float(np.mean(measured_chances))
         is_unit_scale = (scale.low, scale.high) == (0.0, 1.0)
         metrics[name] = measure(
             metric,
-            [subject_values[row][:, has_value[row]] for row in measured_rows],
+            measured_values,
             protocol=protocol,
             split=split,
             items=items.select(has_value),
             pool=scale.pool or (None if scale.chance is None else len(ids[0])),
             chance=chance,
             limits=(scale.low, scale.high),
-            seeds=seeds,
+            seeds=tuple(sorted(seeds)),
             # other metrics are no shares, even if all their values are 0 or 1
             is_share=has_chance_per_item
             or (scale.chance is not None and is_unit_scale),
