@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from tests.soak import (  # noqa: E402
     world,
 )
 
-IMPORTED = """
+LAZY_IMPORTS = """
 accelerate pyarrow.parquet open_clip timm.data h5py
 scipy.stats scipy.special rich.live rich.table
 skimage.color skimage.metrics torch._dynamo torch.distributed transformers.models.auto
@@ -48,75 +48,64 @@ diffusers.schedulers.scheduling_euler_discrete diffusers.training_utils
 matplotlib.pyplot mne.epochs mne.export mne.io mne.preprocessing nibabel pybv
 sklearn.cross_decomposition
 """
-"""What commands import of libraries while they run."""
-COUNTS = {
+"""Modules of libraries that commands import while they run."""
+CASE_COUNTS = {
     "recipes": 6000,
     "methods": 2000,
     "damaged": 900,
     "hostile": 800,
     "kills": 240,
+    "own": 800,
+    "pages": 300,
+    "api": 800,
+    "terminals": 100,
 }
-COUNTS |= {"own": 800, "pages": 300, "api": 800, "terminals": 100}
 
 
 def main() -> int:
-    """Run the groups and print each failure in one line, then a table."""
-    words = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    words.add_argument(
-        "--only", default=",".join(COUNTS), help="groups, separated by commas"
+    """Run the groups. Print each failure in one line, then a table."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument(
+        "--only", default=",".join(CASE_COUNTS), help="groups, separated by commas"
     )
-    words.add_argument("--count", type=int, help="cases of each group")
-    words.add_argument("--seed", type=int, default=0)
-    words.add_argument(
+    parser.add_argument("--count", type=int, help="cases of each group")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
         "--match", default="", help="only cases with this text in their name"
     )
-    words.add_argument("--jobs", type=int, default=2)
-    words.add_argument(
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument(
         "--keep",
         type=Path,
         help="a folder for a copy of the world of sound files, for later calls",
     )
-    words.add_argument(
+    parser.add_argument(
         "--all", action="store_true", help="how each case ended, in a line"
     )
-    words.add_argument(
+    parser.add_argument(
         "--verbose", action="store_true", help="also the stderr of failures"
     )
-    given = words.parse_args()
+    options = parser.parse_args()
     base = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.TemporaryDirectory(prefix="soak-", dir=base) as scratch:
-        return _Soak(given, Path(scratch)).run()
+        return _Soak(options, Path(scratch)).run()
 
 
 class _Soak:
-    def __init__(self, given: argparse.Namespace, scratch: Path) -> None:
-        self.given, self.scratch, self.world = given, scratch, scratch / "world/home"
+    def __init__(self, options: argparse.Namespace, scratch: Path) -> None:
+        self.options, self.scratch = options, scratch
+        self.world = scratch / "world/home"
         self.table: dict[str, Counter[str]] = defaultdict(Counter)
 
     def run(self) -> int:
-        """Make the world, run all, and print the table; returns the exit code."""
-        began_s = time.monotonic()
-        _import_all()
-        if self.given.keep and self.given.keep.exists():
-            shutil.copytree(self.given.keep, self.world, symlinks=True)
-        else:
-            runner.make_world(self.world, world.build(self.world), world.COMMON)
-        count, taken_s = (
-            sum(1 for _ in self.world.rglob("*")),
-            time.monotonic() - began_s,
-        )
-        print(f"world of {count} files in {taken_s:.0f} s", file=sys.stderr, flush=True)
-        if self.given.keep and not self.given.keep.exists():
-            shutil.copytree(self.world, self.given.keep, symlinks=True)
-        groups = self.given.only.split(",")
-        is_all = not {"hostile", "kills"}.isdisjoint(groups)
-        self.sound = self._sound(COUNTS if is_all else groups)
+        """Make the world, run all cases, print the table and return the exit code."""
+        self._make_world()
+        groups = self.options.only.split(",")
+        needs_all = not {"hostile", "kills"}.isdisjoint(groups)
+        self.sound = self._run_on_sound_files(CASE_COUNTS if needs_all else groups)
         for group in groups:
-            began_s, seed, count = (
-                time.monotonic(),
-                self.given.seed,
-                self.given.count or COUNTS[group],
-            )
+            start_s, seed = time.monotonic(), self.options.seed
+            count = self.options.count or CASE_COUNTS[group]
             make: Callable[[], Iterator[runner.Case]] = {
                 "recipes": partial(recipes.cases, seed, count, group),
                 "methods": partial(recipes.cases, seed, count, group),
@@ -128,134 +117,130 @@ class _Soak:
                 "api": partial(notebooks.cases, seed, count),
                 "terminals": partial(terminals.cases, seed, count),
             }[group]
-            chosen = (case for case in make() if self.given.match in case.name)
-            for found in runner.run_all(
-                chosen, self.world, self.scratch, self.given.jobs
-            ):
-                self._count(found, kills.problems(found))
-            self.table[group]["seconds"] = round(time.monotonic() - began_s)
-        return self._show()
+            cases = (case for case in make() if self.options.match in case.name)
+            for outcome in self._run_all(cases):
+                self._count(outcome)
+            self.table[group]["seconds"] = round(time.monotonic() - start_s)
+        return self._print_table()
 
-    def _sound(self, groups: Container[str]) -> dict[str, runner.Outcome]:
-        """Run the readers of some groups on sound files, twice, and keep what is the
-        same both times.
-        """
-        found: dict[str, runner.Outcome] = {}
-        readers = {
-            name: each for name, each in world.READERS.items() if each.surface in groups
-        }
+    def _make_world(self) -> None:
+        """Build the world, or copy it from the folder of `--keep`."""
+        start_s, stored_world = time.monotonic(), self.options.keep
+        _import_all()
+        if stored_world and stored_world.exists():
+            shutil.copytree(stored_world, self.world, symlinks=True)
+        else:
+            runner.make_world(self.world, world.build(self.world), world.CPU_KEYS)
+        count = sum(1 for _ in self.world.rglob("*"))
+        duration_s = time.monotonic() - start_s
+        print(
+            f"world of {count} files in {duration_s:.0f} s", file=sys.stderr, flush=True
+        )
+        if stored_world and not stored_world.exists():
+            shutil.copytree(self.world, stored_world, symlinks=True)
+
+    def _run_all(self, cases: Iterable[runner.Case]) -> Iterator[runner.Outcome]:
+        return runner.run_all(cases, self.world, self.scratch, self.options.jobs)
+
+    def _run_on_sound_files(self, groups: Container[str]) -> dict[str, runner.Outcome]:
+        """Run the readers of some groups twice. Keep the results that are equal."""
+        outcomes: dict[str, runner.Outcome] = {}
         cases = [
             runner.Case("sound", name, **reader.case)
-            for name, reader in readers.items()
+            for name, reader in world.READERS.items()
+            if reader.surface in groups
         ]
-        for outcome in runner.run_all(
-            [*cases, *cases], self.world, self.scratch, self.given.jobs
-        ):
+        for outcome in self._run_all(cases + cases):
             name, problems = outcome.case.name, outcome.problems
             if (outcome.code or problems) and name != "unpacked":
                 print(
-                    (
-                        f"sound {name}: exit {outcome.code} {problems} "
-                        f"{outcome.stderr[-300:]}"
-                    ),
+                    f"sound {name}: exit {outcome.code} {problems} "
+                    f"{outcome.stderr[-300:]}",
                     flush=True,
                 )
-            first = found.setdefault(name, outcome)
-            first.result = dict(first.result.items() & outcome.result.items())
-        return found
+            first_outcome = outcomes.setdefault(name, outcome)
+            equal_items = first_outcome.result.items() & outcome.result.items()
+            first_outcome.result = dict(equal_items)
+        return outcomes
 
-    def _count(self, found: runner.Outcome, more: list[str]) -> None:
-        case, row = found.case, self.table[found.case.group]
-        problems = [*found.problems, *more]
+    def _count(self, outcome: runner.Outcome) -> None:
+        """Add an outcome to the table, and print its problems."""
+        case, row = outcome.case, self.table[outcome.case.group]
+        killed_run = outcome.killed_run
+        problems = outcome.problems + kills.list_problems(outcome)
         if case.call:
-            row.update(
-                {
-                    name: count
-                    for name, count in found.counts.items()
-                    if name != "failed"
-                }
-            )
-            row["cases"] += sum(found.counts.values())
-            row["failures"] += max(len(problems), found.counts.get("failed", 0))
+            counts = dict(outcome.counts)
+            row["cases"] += sum(counts.values())
+            row["failures"] += max(len(problems), counts.pop("failed", 0))
+            row.update(counts)
         else:
             row["cases"] += 1
-            row[self._verdict(found, problems)] += 1
-            row["interrupted"] += bool(found.before and found.before.code)
+            row[self._name_column(outcome, problems)] += 1
+            row["interrupted"] += bool(killed_run and killed_run.code)
+        label = f"{case.group}: {case.name}:"
         for problem in problems:
-            print(f"{case.group}: {case.name}: {problem}", flush=True)
-        if self.given.all:
-            said = [
-                line for line in found.stderr.splitlines() if line.startswith("error: ")
-            ]
-            print(
-                f"{case.group}: {case.name}: exit {found.code} {' '.join(said)}",
-                flush=True,
-            )
-        if problems and self.given.verbose:
-            print(*[each.stderr for each in (found.before, found) if each], sep="\n")
+            print(f"{label} {problem}", flush=True)
+        if self.options.all:
+            lines = outcome.stderr.splitlines()
+            errors = [line for line in lines if line.startswith("error: ")]
+            print(f"{label} exit {outcome.code} {' '.join(errors)}", flush=True)
+        if problems and self.options.verbose:
+            if killed_run:
+                print(killed_run.stderr)
+            print(outcome.stderr)
 
-    def _verdict(self, found: runner.Outcome, problems: list[str]) -> str:
-        """Name the column of a case, and add what is wrong to its problems."""
-        case = found.case
-        if found.code == 0 and case.must_fail:
+    def _name_column(self, outcome: runner.Outcome, problems: list[str]) -> str:
+        """Name the column of a case. Add a wrong success to its problems."""
+        case = outcome.case
+        if outcome.code == 0 and case.must_fail:
             problems.append("accepted")
-        if problems or found.code:
+        if problems or outcome.code:
             return "failures" if problems else "refused"
-        differing = (
-            _differs(found.result, self.sound[case.reader].result)
-            if case.reader
-            else ""
-        )
-        if differing and case.has_digest:
-            problems.append(f"silent corruption: {differing}")
+        key = ""
+        if case.reader:
+            key = _find_difference(outcome.result, self.sound[case.reader].result)
+        if key and case.has_digest:
+            problems.append(f"silent corruption: {key}")
             return "silent"
-        return "changed, no checksum" if differing else "same result"
+        return "changed, no checksum" if key else "same result"
 
-    def _show(self) -> int:
+    def _print_table(self) -> int:
+        """Print the table. Return 1 if a case failed."""
         columns = (
             "cases",
             "refused",
             "same result",
             "checked",
             "checked, something missing",
-        )
-        columns += (
             "changed, no checksum",
             "interrupted",
             "silent",
             "failures",
             "seconds",
         )
-        print(
-            "\ngroup    " + " ".join(f"{name:>{max(len(name), 6)}}" for name in columns)
-        )
+        print("\ngroup    " + " ".join(f"{name:>6}" for name in columns))
         for group, row in self.table.items():
-            print(
-                f"{group:8} "
-                + " ".join(f"{row[name]:>{max(len(name), 6)}}" for name in columns)
-            )
+            cells = [f"{row[name]:>{max(len(name), 6)}}" for name in columns]
+            print(f"{group:8} " + " ".join(cells))
         return int(any(row["failures"] or row["silent"] for row in self.table.values()))
 
 
-def _differs(found: dict[str, str], sound: dict[str, str]) -> str:
-    """Name the first value that differs from that of the sound files."""
-    return next(
-        (key for key, value in sorted(sound.items()) if found.get(key) != value), ""
-    )
+def _find_difference(result: dict[str, str], sound_result: dict[str, str]) -> str:
+    """Find the first key whose value is not the value of the sound files."""
+    for key, value in sorted(sound_result.items()):
+        if result.get(key) != value:
+            return key
+    return ""
 
 
 def _import_all() -> None:
-    """Import before the first fork what commands import while they run."""
+    """Import the modules of all commands and LAZY_IMPORTS before the first fork."""
     Image.init()
-    own = [
-        module.name
-        for module in pkgutil.walk_packages(brainhive_cli.__path__, "brainhive_cli.")
-    ]
-    for name in [
-        *(name for name in own if not name.endswith("__main__")),
-        *IMPORTED.split(),
-    ]:
-        with contextlib.suppress(*() if name in own else (ImportError,)):
+    for module in pkgutil.walk_packages(brainhive_cli.__path__, "brainhive_cli."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for name in LAZY_IMPORTS.split():
+        with contextlib.suppress(ImportError):
             importlib.import_module(name)
 
 

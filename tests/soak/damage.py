@@ -1,4 +1,4 @@
-"""Damaged files of every kind, each opened by the command that reads it."""
+"""Damaged files of every kind, read by the command that needs them."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -7,75 +7,71 @@ from pathlib import Path
 from typing import Any
 
 from tests.soak.runner import Case
-from tests.soak.world import COMMON, READERS, Reader
+from tests.soak.world import CPU_KEYS, READERS, Reader
 
-EACH = 3
-"""Files of a pattern that are damaged."""
-GONE = ("directory", "dangling-link")
-"""A picture of a data set that is gone so is none of its pictures."""
-TEXT = (".json", ".yaml", ".csv", ".tsv", ".txt", "main")
+FILES_PER_PATTERN = 3
+"""Largest number of files that are damaged for each pattern."""
+MISSING_KINDS = ("directory", "dangling-link")
+"""Damages after which a picture no longer belongs to its data set."""
+TEXT_ENDINGS = (".json", ".yaml", ".csv", ".tsv", ".txt", "main")
 Damage = Callable[[Path, bytes, random.Random], bytes | None]
+"""Function that returns the damaged content, or changes the path and returns None."""
 
 
-def _flip(first: float, last: float) -> Damage:
-    def flip(path: Path, content: bytes, chosen: random.Random) -> bytes:
+def _make_bit_flip(start: float, stop: float) -> Damage:
+    """Make a damage that flips a bit between two fractions of the content."""
+
+    def flip(path: Path, content: bytes, rng: random.Random) -> bytes:
         changed = bytearray(content)
-        at = chosen.randrange(
-            int(len(content) * first), max(int(len(content) * last), 1)
-        )
-        changed[at] ^= 1 << chosen.randrange(8)
+        last = max(int(len(content) * stop), 1)
+        position = rng.randrange(int(len(content) * start), last)
+        changed[position] ^= 1 << rng.randrange(8)
         return bytes(changed)
 
     return flip
 
 
-def _flip_header(path: Path, content: bytes, chosen: random.Random) -> bytes:
+def _flip_header(path: Path, content: bytes, rng: random.Random) -> bytes:
     changed = bytearray(content)
-    changed[chosen.randrange(min(len(content), 256))] ^= 1 << chosen.randrange(8)
+    changed[rng.randrange(min(len(content), 256))] ^= 1 << rng.randrange(8)
     return bytes(changed)
 
 
-def _page(fill: Callable[[random.Random, int], bytes]) -> Damage:
-    def overwrite(path: Path, content: bytes, chosen: random.Random) -> bytes:
+def _make_page_damage(fill: Callable[[random.Random, int], bytes]) -> Damage:
+    def overwrite(path: Path, content: bytes, rng: random.Random) -> bytes:
         size = min(4096, max(1, len(content) // 4))
-        at = chosen.randrange(max(1, len(content) // size)) * size
-        return (
-            content[:at]
-            + fill(chosen, size)[: len(content) - at]
-            + content[at + size :]
-        )
+        start = rng.randrange(max(1, len(content) // size)) * size
+        page = fill(rng, size)[: len(content) - start]
+        return content[:start] + page + content[start + size :]
 
     return overwrite
 
 
-def _directory(path: Path, content: bytes, chosen: random.Random) -> None:
+def _replace_by_folder(path: Path, content: bytes, rng: random.Random) -> None:
     path.unlink()
     path.mkdir()
 
 
-def _link(path: Path, content: bytes, chosen: random.Random) -> None:
+def _replace_by_broken_link(path: Path, content: bytes, rng: random.Random) -> None:
     path.unlink()
     path.symlink_to("nowhere")
 
 
-def _another(path: Path, content: bytes, chosen: random.Random) -> bytes:
-    """Take the content of a file of another kind."""
-    pool = (
+def _take_other_content(path: Path, content: bytes, rng: random.Random) -> bytes:
+    """Read the content of a file of another kind, in the working directory."""
+    names = (
         "own.yaml vectors/dict.npz vectors/dict.npy pictures/concept_0/0.png "
-        "vectors/table.parquet "
+        "vectors/table.parquet weights/encoder/model.safetensors "
+        "data/nsd/nsd_stimuli.hdf5 vectors/dict.pt weights/encoder/config.json "
+        "data/categories.tsv"
     )
-    pool += "weights/encoder/model.safetensors data/nsd/nsd_stimuli.hdf5 "
-    pool += "vectors/dict.pt weights/encoder/config.json data/categories.tsv"
-    return Path(
-        chosen.choice(
-            [name for name in pool.split() if Path(name).suffix != path.suffix]
-        )
-    ).read_bytes()
+    other_kinds = [name for name in names.split() if Path(name).suffix != path.suffix]
+    return Path(rng.choice(other_kinds)).read_bytes()
 
 
-def _json(path: Path, content: bytes, chosen: random.Random) -> bytes:
-    """Change a value's type, or take a key away, in a text of keys and values."""
-    texts = (
+def _replace_text_value(path: Path, content: bytes, rng: random.Random) -> bytes:
+    """Replace the text between two separators, such as a value or a key."""
+    replacements = (
         b"null",
         b"[]",
         b"{}",
@@ -86,86 +82,83 @@ def _json(path: Path, content: bytes, chosen: random.Random) -> bytes:
         b'""',
         b"9" * 5000,
         b"[" * 3000,
+        b"true",
+        b"",
     )
-    places = [at for at, byte in enumerate(content) if byte in b":,\n"] or [0]
-    start = chosen.choice(places) + 1
-    stop = next(
-        (at for at in range(start, len(content)) if content[at] in b",\n}]"),
-        len(content),
-    )
-    return content[:start] + chosen.choice((*texts, b"true", b"")) + content[stop:]
+    separators = [index for index, byte in enumerate(content) if byte in b":,\n"] or [0]
+    start = stop = rng.choice(separators) + 1
+    while stop < len(content) and content[stop] not in b",\n}]":
+        stop += 1
+    return content[:start] + rng.choice(replacements) + content[stop:]
 
 
 DAMAGES: dict[str, Damage] = {
-    "emptied": lambda path, content, chosen: b"",
-    "cut": lambda path, content, chosen: content[
-        : chosen.randrange(1, max(2, len(content)))
-    ],
-    "cut-end": lambda path, content, chosen: content[: -chosen.choice((1, 2, 8, 64))],
-    "cut-start": lambda path, content, chosen: content[chosen.choice((1, 4, 100)) :],
-    "longer": lambda path, content, chosen: content + chosen.randbytes(100),
+    "emptied": lambda path, content, rng: b"",
+    "cut": lambda path, content, rng: content[: rng.randrange(1, max(2, len(content)))],
+    "cut-end": lambda path, content, rng: content[: -rng.choice((1, 2, 8, 64))],
+    "cut-start": lambda path, content, rng: content[rng.choice((1, 4, 100)) :],
+    "longer": lambda path, content, rng: content + rng.randbytes(100),
     "flip-header": _flip_header,
-    "flip-payload": _flip(0.3, 1.0),
-    "flip": _flip(0.0, 1.0),
-    "zeros": _page(lambda chosen, size: bytes(size)),
-    "noise": _page(lambda chosen, size: chosen.randbytes(size)),
-    "all-zeros": lambda path, content, chosen: bytes(len(content)),
-    "all-noise": lambda path, content, chosen: chosen.randbytes(len(content)),
-    "directory": _directory,
-    "dangling-link": _link,
-    "another-kind": _another,
-    "value": _json,
+    "flip-payload": _make_bit_flip(0.3, 1.0),
+    "flip": _make_bit_flip(0.0, 1.0),
+    "zeros": _make_page_damage(lambda rng, size: bytes(size)),
+    "noise": _make_page_damage(lambda rng, size: rng.randbytes(size)),
+    "all-zeros": lambda path, content, rng: bytes(len(content)),
+    "all-noise": lambda path, content, rng: rng.randbytes(len(content)),
+    "directory": _replace_by_folder,
+    "dangling-link": _replace_by_broken_link,
+    "another-kind": _take_other_content,
+    "value": _replace_text_value,
 }
 
 
 def cases(
     seed: int, count: int, world: Path, surface: str = "damaged"
 ) -> Iterator[Case]:
-    """Make cases in which one file that a command of a surface reads is damaged."""
-    chosen = random.Random(seed)
+    """Yield cases in which a command of a surface reads one damaged file."""
+    rng = random.Random(seed)
     readers = {
         name: reader for name, reader in READERS.items() if reader.surface == surface
     }
-    pairs = [
-        (name, file)
-        for name, reader in readers.items()
-        for file in _files(reader, world, chosen)
-    ]
-    for made in range(count):
-        turn, place = divmod(made, len(pairs))
-        name, file = pairs[place]
-        suits = [kind for kind in DAMAGES if kind != "value" or file.endswith(TEXT)]
-        kind, reader = suits[(turn * 7 + place * 3) % len(suits)], READERS[name]
-        change = partial(_damage, reader, file, kind, f"{seed}/{made}")
-        is_seen = reader.has_digest and not (
-            file.endswith((".png", ".jpg")) and kind in GONE
+    pairs: list[tuple[str, str]] = []
+    for name, reader in readers.items():
+        pairs += [(name, file) for file in _list_files(reader, world, rng)]
+    for number in range(count):
+        turn, index = divmod(number, len(pairs))
+        name, file = pairs[index]
+        is_text = file.endswith(TEXT_ENDINGS)
+        kinds = [kind for kind in DAMAGES if kind != "value" or is_text]
+        kind, reader = kinds[(turn * 7 + index * 3) % len(kinds)], READERS[name]
+        is_missing = file.endswith((".png", ".jpg")) and kind in MISSING_KINDS
+        yield Case(
+            surface,
+            f"{name} {file} {kind} {number}",
+            reader.argv + CPU_KEYS + ("--json",),
+            partial(_damage, reader, file, kind, f"{seed}/{number}"),
+            reader=name,
+            has_digest=reader.has_digest and not is_missing,
         )
-        argv = (*reader.argv, *COMMON, "--json")
-        yield Case(surface, f"{name} {file} {kind} {made}", argv, change, name, is_seen)
 
 
-def _files(reader: Reader, world: Path, chosen: random.Random) -> list[str]:
-    """List files that a command reads, of each pattern a few."""
-    found = list[str]()
+def _list_files(reader: Reader, world: Path, rng: random.Random) -> list[str]:
+    """List a few files of each pattern that a command reads."""
+    selected_files = list[str]()
     for pattern in reader.files.split():
-        of = sorted(
-            path.relative_to(world).as_posix()
-            for path in world.glob(pattern)
-            if path.is_file()
-        )
-        if not of and "new/" not in pattern:
+        paths = [path for path in world.glob(pattern) if path.is_file()]
+        files = sorted(path.relative_to(world).as_posix() for path in paths)
+        if not files and "new/" not in pattern:
             raise FileNotFoundError(f"the world has no {pattern}")
-        found += chosen.sample(of, min(EACH, len(of)))
-    return found
+        selected_files += rng.sample(files, min(FILES_PER_PATTERN, len(files)))
+    return selected_files
 
 
 def _damage(
-    reader: Reader, file: str, kind: str, seed: str, home: Path, outside: Path
+    reader: Reader, file: str, kind: str, seed: str, home: Path, outside_folder: Path
 ) -> None:
     if reader.setup:
         reader.setup(home)
-    path, chosen = home / file, random.Random(seed)
+    path, rng = home / file, random.Random(seed)
     content = path.read_bytes()
-    changed: Any = DAMAGES[kind](path, content, chosen)
+    changed: Any = DAMAGES[kind](path, content, rng)
     if changed is not None:
         path.write_bytes(changed)

@@ -1,8 +1,9 @@
-"""Files that somebody made to crash a reader, write elsewhere, run code, or take all
+"""Malicious files that try to crash a reader, write elsewhere, run code or fill the
 memory.
 """
 
 import io
+import itertools
 import json
 import os
 import pickle
@@ -26,11 +27,19 @@ from safetensors.torch import load_file, save_file
 
 from brainhive_cli.data.files import hdf5
 from tests.soak.runner import Case
-from tests.soak.world import COMMON, ENCODER, FRESH, PICTURES, READERS, TEST, TRAIN
+from tests.soak.world import (
+    CPU_KEYS,
+    ENCODER,
+    FRESH_RUNS,
+    PICTURE_KEYS,
+    READERS,
+    TEST,
+    TRAIN,
+)
 
 SIGNALS = "signals/**/sub-01.h5"
 ABSOLUTE = "/dev/shm/brainhive-soak"
-CLIMBING = (
+ESCAPING_NAMES = (
     "../../x",
     "../../../outside/x",
     ABSOLUTE,
@@ -40,7 +49,7 @@ CLIMBING = (
     "a/../../../../b",
     "a//b",
 )
-ODD = (
+UNUSUAL_NAMES = (
     "a\0b",
     "x" * 10_000,
     "\\\\host\\x",
@@ -53,71 +62,72 @@ ODD = (
     "-x",
     "~/x",
 )
-HARMLESS = ("enum", "quadruple", "flat", "larger", "soft-link", "strings")
-"""Kinds of datasets that may hold what is expected there."""
-RESIZED = ("fewer-rows", "more-rows", "no-rows", "axis")
-"""What a file of another project, which has no digest, may turn out to have."""
+HARMLESS_KINDS = ("enum", "quadruple", "flat", "larger", "soft-link", "strings")
+"""Kinds of datasets that a reader may accept."""
+RESIZED_KINDS = ("fewer-rows", "more-rows", "no-rows", "axis")
+"""Kinds of datasets that a reader may accept in files without digests."""
 DEEP = "[" * 100_000
 Make = Callable[[Path, Path], Any]
+"""Function that changes home, given its path and a folder outside of it."""
 
 
 def cases(seed: int, count: int) -> Iterator[Case]:
-    """Make all cases, in an order of the seed, again with other details until there are
-    enough.
-    """
-    made = 0
-    while made < count:
-        some = list(_all(random.Random(f"{seed}/{made}")))
-        random.Random(seed).shuffle(some)
-        for case in some[: count - made]:
+    """Yield all cases in random order, and repeat with other details up to `count`."""
+    n_cases = 0
+    while n_cases < count:
+        shuffled_cases = list(_all(random.Random(f"{seed}/{n_cases}")))
+        random.Random(seed).shuffle(shuffled_cases)
+        for case in shuffled_cases[: count - n_cases]:
             yield case
-            made += 1
+            n_cases += 1
 
 
-def _all(chosen: random.Random) -> Iterator[Case]:
-    own = (
+def _all(rng: random.Random) -> Iterator[Case]:
+    return chain(
         _datasets(),
-        _attributes(chosen),
+        _attributes(rng),
         _ids(),
         _recipes(),
         _archives(),
         _documents(),
         _configs(),
+        _weights(),
+        _links(),
+        _facts(),
+        _pictures_and_tables(),
     )
-    return chain(*own, _weights(), _links(), _facts(), _pictures_and_tables())
 
 
 def _case(
     kind: str,
     name: str,
-    reader: str,
+    reader_name: str,
     make: Callable[..., Any],
-    *given: Any,
+    *args: Any,
     is_compared: bool = False,
     must_fail: bool = False,
 ) -> Case:
-    """Make a case of a reader's files, which `make` changes: given some values, home
-    and a folder outside.
+    """Make a case in which `make(*args, home, outside_folder)` changes the files of a
+    reader.
     """
-    of = READERS[reader]
+    reader = READERS[reader_name]
 
-    def prepare(home: Path, outside: Path) -> None:
-        if of.setup:
-            of.setup(home)
-        make(*given, home, outside)
+    def prepare(home: Path, outside_folder: Path) -> None:
+        if reader.setup:
+            reader.setup(home)
+        make(*args, home, outside_folder)
 
-    argv, compared = (*of.argv, *COMMON, "--json"), reader if is_compared else ""
     return Case(
         "hostile",
-        f"{kind} {name} {reader}",
-        argv,
+        f"{kind} {name} {reader_name}",
+        reader.argv + CPU_KEYS + ("--json",),
         prepare,
-        compared,
+        reader=reader_name if is_compared else "",
         must_fail=must_fail,
     )
 
 
-def _first(home: Path, pattern: str) -> Path:
+def _find_first(home: Path, pattern: str) -> Path:
     return sorted(home.glob(pattern))[0]
 
 
@@ -125,84 +135,108 @@ def _first(home: Path, pattern: str) -> Path:
 
 
 def _h5_kinds() -> dict[str, Callable[..., Any]]:
-    def of(dtype: Any, **options: Any) -> Callable[..., Any]:
-        return lambda file, name, was, out: file.create_dataset(
-            name, was.shape, dtype, **options
+    """List functions of (file, name, original, outside_folder) that write a dataset."""
+
+    def with_dtype(dtype: Any) -> Callable[..., Any]:
+        return lambda file, name, original, outside_folder: file.create_dataset(
+            name, original.shape, dtype
         )
 
-    def values(change: Callable[[Any], Any]) -> Callable[..., Any]:
-        return lambda file, name, was, out: file.create_dataset(name, data=change(was))
+    def with_values(change: Callable[[Any], Any]) -> Callable[..., Any]:
+        return lambda file, name, original, outside_folder: file.create_dataset(
+            name, data=change(original)
+        )
 
-    def virtual(file: Any, name: str, was: Any, out: Path) -> None:
-        with h5py.File(out / "other.h5", "w") as other:
-            other["x"] = np.ones_like(was) if was.dtype.kind != "S" else was
-        layout = h5py.VirtualLayout(was.shape, was.dtype)
-        layout[...] = h5py.VirtualSource(out / "other.h5", "x", was.shape)
+    def write_virtual(
+        file: Any, name: str, original: Any, outside_folder: Path
+    ) -> None:
+        values = np.ones_like(original) if original.dtype.kind != "S" else original
+        with h5py.File(outside_folder / "other.h5", "w") as other_file:
+            other_file["x"] = values
+        layout = h5py.VirtualLayout(original.shape, original.dtype)
+        layout[...] = h5py.VirtualSource(
+            outside_folder / "other.h5", "x", original.shape
+        )
         file.create_virtual_dataset(name, layout)
 
-    def external(file: Any, name: str, was: Any, out: Path) -> None:
-        (out / "raw").write_bytes(b"secret" * was.nbytes)
-        file.create_dataset(
-            name, was.shape, was.dtype, external=[(str(out / "raw"), 0, was.nbytes)]
-        )
-
-    def external_link(file: Any, name: str, was: Any, out: Path) -> None:
-        virtual(file, f"{name}-other", was, out)
-        del file[f"{name}-other"]
-        file[name] = h5py.ExternalLink(str(out / "other.h5"), "x")
-
-    def contiguous(shape: tuple[int, ...]) -> Callable[..., Any]:
-        return lambda file, name, was, out: file.create_dataset(
-            name, (*shape, *was.shape[1:]), was.dtype
-        )
-
-    def chunked(file: Any, name: str, was: Any, out: Path) -> None:
+    def write_external(
+        file: Any, name: str, original: Any, outside_folder: Path
+    ) -> None:
+        (outside_folder / "raw").write_bytes(b"secret" * original.nbytes)
         file.create_dataset(
             name,
-            (2**33, *was.shape[1:]),
-            was.dtype,
-            chunks=(2**12, *was.shape[1:]),
+            original.shape,
+            original.dtype,
+            external=[(str(outside_folder / "raw"), 0, original.nbytes)],
+        )
+
+    def write_external_link(
+        file: Any, name: str, original: Any, outside_folder: Path
+    ) -> None:
+        write_virtual(file, f"{name}-other", original, outside_folder)
+        del file[f"{name}-other"]
+        file[name] = h5py.ExternalLink(str(outside_folder / "other.h5"), "x")
+
+    def with_shape(shape: tuple[int, ...]) -> Callable[..., Any]:
+        return lambda file, name, original, outside_folder: file.create_dataset(
+            name, shape + original.shape[1:], original.dtype
+        )
+
+    def write_bomb(file: Any, name: str, original: Any, outside_folder: Path) -> None:
+        file.create_dataset(
+            name,
+            (2**33,) + original.shape[1:],
+            original.dtype,
+            chunks=(2**12,) + original.shape[1:],
             compression="gzip",
         )
 
     strings, ref = h5py.string_dtype(), h5py.ref_dtype
     return {
-        "vlen-strings": lambda file, name, was, out: file.create_dataset(
-            name, data=np.full(was.shape, "x" * 99, object), dtype=strings
+        "vlen-strings": lambda file, name, original, outside_folder: (
+            file.create_dataset(
+                name, data=np.full(original.shape, "x" * 99, object), dtype=strings
+            )
         ),
-        "vlen-numbers": of(h5py.vlen_dtype(np.float32)),
-        "references": lambda file, name, was, out: file.create_dataset(
-            name, data=np.full(was.shape, file.ref, object), dtype=ref
+        "vlen-numbers": with_dtype(h5py.vlen_dtype(np.float32)),
+        "references": lambda file, name, original, outside_folder: file.create_dataset(
+            name, data=np.full(original.shape, file.ref, object), dtype=ref
         ),
-        "regions": of(h5py.regionref_dtype),
-        "compound": of(np.dtype([("a", "f4"), ("b", "i8")])),
-        "enum": of(h5py.enum_dtype({"a": 1}, "i4")),
-        "opaque": of(np.dtype("V16")),
-        "strings": of("S8"),
-        "complex": values(lambda was: np.zeros(was.shape, np.complex64)),
-        "quadruple": values(lambda was: np.zeros(was.shape, np.longdouble)),
-        "no-rows": values(lambda was: was[:0]),
-        "fewer-rows": values(lambda was: was[:-2]),
-        "more-rows": values(lambda was: np.concatenate([was, was[:3]])),
-        "scalar": values(lambda was: was.reshape(-1)[0]),
-        "axis": values(lambda was: was[None]),
-        "flat": values(lambda was: was.reshape(-1)),
-        "null": lambda file, name, was, out: file.create_dataset(
-            name, data=h5py.Empty(was.dtype)
+        "regions": with_dtype(h5py.regionref_dtype),
+        "compound": with_dtype(np.dtype([("a", "f4"), ("b", "i8")])),
+        "enum": with_dtype(h5py.enum_dtype({"a": 1}, "i4")),
+        "opaque": with_dtype(np.dtype("V16")),
+        "strings": with_dtype("S8"),
+        "complex": with_values(lambda original: np.zeros(original.shape, np.complex64)),
+        "quadruple": with_values(
+            lambda original: np.zeros(original.shape, np.longdouble)
         ),
-        "group": lambda file, name, was, out: file.create_group(name),
-        "absent": lambda file, name, was, out: None,
-        "type": lambda file, name, was, out: file.__setitem__(name, np.dtype("f4")),
-        "huge": contiguous((2**38,)),
-        "larger": contiguous((10_000_000,)),
-        "bomb": chunked,
-        "external": external,
-        "virtual": virtual,
-        "external-link": external_link,
-        "soft-loop": lambda file, name, was, out: file.__setitem__(
+        "no-rows": with_values(lambda original: original[:0]),
+        "fewer-rows": with_values(lambda original: original[:-2]),
+        "more-rows": with_values(
+            lambda original: np.concatenate([original, original[:3]])
+        ),
+        "scalar": with_values(lambda original: original.reshape(-1)[0]),
+        "axis": with_values(lambda original: original[None]),
+        "flat": with_values(lambda original: original.reshape(-1)),
+        "null": lambda file, name, original, outside_folder: file.create_dataset(
+            name, data=h5py.Empty(original.dtype)
+        ),
+        "group": lambda file, name, original, outside_folder: file.create_group(name),
+        "absent": lambda file, name, original, outside_folder: None,
+        "type": lambda file, name, original, outside_folder: file.__setitem__(
+            name, np.dtype("f4")
+        ),
+        "huge": with_shape((2**38,)),
+        "larger": with_shape((10_000_000,)),
+        "bomb": write_bomb,
+        "external": write_external,
+        "virtual": write_virtual,
+        "external-link": write_external_link,
+        "soft-loop": lambda file, name, original, outside_folder: file.__setitem__(
             name, h5py.SoftLink(f"/{name}")
         ),
-        "soft-link": lambda file, name, was, out: file.__setitem__(
+        "soft-link": lambda file, name, original, outside_folder: file.__setitem__(
             name, h5py.SoftLink("/done")
         ),
     }
@@ -210,31 +244,31 @@ def _h5_kinds() -> dict[str, Callable[..., Any]]:
 
 @contextmanager
 def changed(path: Path) -> Iterator[Any]:
-    """Open a store for changes; it then has checksums and a seal again, as of someone
-    who means harm.
-    """
+    """Open an HDF5 file for changes, and then write new checksums and a new seal."""
     hdf5.unseal(path)
     with h5py.File(path, "r+") as file:
         yield file
-        is_ours, names = hdf5.CHECKSUMS in file, []
-        if is_ours:
+        is_store, names = hdf5.CHECKSUMS in file, list[str]()
+        if is_store:
             file[hdf5.CHECKSUMS].visititems(
-                lambda name, at: names.append(name) if hasattr(at, "shape") else None
+                lambda name, item: (
+                    names.append(name) if hasattr(item, "shape") else None
+                )
             )
         file.flush()
         for name in names:
-            with suppress(Exception):  # of what cannot be read, those of before stay
-                sums = hdf5.row_checksums(hdf5.map_numbers(file, name))
+            with suppress(Exception):  # an unreadable dataset keeps its old checksums
+                checksums = hdf5.row_checksums(hdf5.map_numbers(file, name))
                 del file[f"{hdf5.CHECKSUMS}/{name}"]
-                file[f"{hdf5.CHECKSUMS}/{name}"] = sums
-    if is_ours:
+                file[f"{hdf5.CHECKSUMS}/{name}"] = checksums
+    if is_store:
         digest = hdf5._digest(path, [], path.stat().st_size)
-        with path.open("ab") as end:
-            end.write(hdf5.SEAL_FOOTER.pack(digest, 0, hdf5.SEAL_MARK))
+        with path.open("ab") as file:
+            file.write(hdf5.SEAL_FOOTER.pack(digest, 0, hdf5.SEAL_MARK))
 
 
 def _datasets() -> Iterator[Case]:
-    places = {
+    cases_by_pattern = {
         TRAIN: (
             ("embedding", "image_id", "concept", "done"),
             ("align", "check", "export-parquet"),
@@ -248,29 +282,34 @@ def _datasets() -> Iterator[Case]:
         "data/nsd/nsd_stimuli.hdf5": (("imgBrick",), ("nsd",)),
     }
     turn = 0
-    for pattern, (datasets, readers) in places.items():
+    for pattern, (datasets, readers) in cases_by_pattern.items():
+        has_digest = not pattern.startswith("data")
         for dataset, kind in product(datasets, _h5_kinds()):
             turn += 1
-            reader = readers[turn % len(readers)]
-            is_ours = not pattern.startswith(("data", "vectors"))
-            harmless = HARMLESS if is_ours else HARMLESS + RESIZED
-            made = (f"{dataset} {kind}", reader, _replace, pattern, dataset, kind)
             yield _case(
                 "dataset",
-                *made,
-                is_compared=is_ours,
-                must_fail=not is_ours and kind not in harmless,
+                f"{dataset} {kind}",
+                readers[turn % len(readers)],
+                _replace_dataset,
+                pattern,
+                dataset,
+                kind,
+                is_compared=has_digest,
+                must_fail=not has_digest and kind not in HARMLESS_KINDS + RESIZED_KINDS,
             )
 
 
-def _replace(pattern: str, dataset: str, kind: str, home: Path, outside: Path) -> None:
-    with changed(_first(home, pattern)) as file:
-        was = file[dataset][()]
+def _replace_dataset(
+    pattern: str, dataset: str, kind: str, home: Path, outside_folder: Path
+) -> None:
+    with changed(_find_first(home, pattern)) as file:
+        original = file[dataset][()]
         del file[dataset]
-        _h5_kinds()[kind](file, dataset, was, outside)
+        write_dataset = _h5_kinds()[kind]
+        write_dataset(file, dataset, original, outside_folder)
 
 
-def _attributes(chosen: random.Random) -> Iterator[Case]:
+def _attributes(rng: random.Random) -> Iterator[Case]:
     values: list[Any] = [
         "",
         "{",
@@ -281,42 +320,46 @@ def _attributes(chosen: random.Random) -> Iterator[Case]:
         float("nan"),
         np.zeros(3),
         h5py.Empty("S1"),
-    ]
-    values += [
         b"\xff",
-        *CLIMBING[:4],
+    ]
+    values += ESCAPING_NAMES[:4]
+    values += [
         "[" * 50_000,
         '{"a": NaN}',
         np.array(["a", "b"], object),
         2**62,
+        "a\0b",
+        True,
     ]
-    values += ["a\0b", True]
-    targets = (
+    target_attributes = (
         "format encoder dataset split config weights pictures health skipped "
-        "alternatives dtype "
+        "alternatives dtype preprocessing versions latent_space imported"
     )
-    targets += "preprocessing versions latent_space imported"
-    signals = "format holds splits channels times_s rate_hz unit provenance space"
+    signal_attributes = (
+        "format holds splits channels times_s rate_hz unit provenance space"
+    )
+    target_readers = ("align", "check", "export-npy", "export-parquet")
     for pattern, names, count, readers in (
-        (TRAIN, targets, 5, ("align", "check", "export-npy", "export-parquet")),
-        (SIGNALS, signals, 4, ("align", "eval")),
+        (TRAIN, target_attributes, 5, target_readers),
+        (SIGNALS, signal_attributes, 4, ("align", "eval")),
     ):
         for name in names.split():
-            for value in chosen.sample(values, count):
-                shown = f"{name} {value!r:.20}"
+            for value in rng.sample(values, count):
                 yield _case(
                     "attribute",
-                    shown,
-                    chosen.choice(readers),
-                    _attribute,
+                    f"{name} {value!r:.20}",
+                    rng.choice(readers),
+                    _set_attribute,
                     pattern,
                     name,
                     value,
                 )
 
 
-def _attribute(pattern: str, name: str, value: Any, home: Path, outside: Path) -> None:
-    with changed(_first(home, pattern)) as file:
+def _set_attribute(
+    pattern: str, name: str, value: Any, home: Path, outside_folder: Path
+) -> None:
+    with changed(_find_first(home, pattern)) as file:
         if isinstance(value, np.ndarray) and value.dtype == object:
             file.attrs.create(name, value, dtype=h5py.string_dtype())
         elif isinstance(value, bytes):
@@ -324,7 +367,7 @@ def _attribute(pattern: str, name: str, value: Any, home: Path, outside: Path) -
         else:
             text = (
                 str(value)
-                .replace(ABSOLUTE, str(outside / "absolute"))
+                .replace(ABSOLUTE, str(outside_folder / "absolute"))
                 .replace("\0", "_")
             )
             file.attrs[name] = text if isinstance(value, str) else value
@@ -332,194 +375,206 @@ def _attribute(pattern: str, name: str, value: Any, home: Path, outside: Path) -
 
 def _ids() -> Iterator[Case]:
     readers = ("export-npy", "export-parquet", "eval", "align", "check", "draw")
-    for number, name in enumerate((*CLIMBING, *ODD, b"\xff\xfe")):
+    ids: tuple[str | bytes, ...] = ESCAPING_NAMES + UNUSUAL_NAMES + (b"\xff\xfe",)
+    for number, name in enumerate(ids):
         for reader in (
             readers[number % len(readers)],
             readers[(number + 2) % len(readers)],
             "draw",
         ):
-            yield _case("id", f"{name!r:.30}", reader, _rename, name)
-    for field, name, reader in product(
-        ("dataset", "split", "encoder"), (*CLIMBING, *ODD[1:4]), readers[:2]
-    ):
+            yield _case("id", f"{name!r:.30}", reader, _set_first_image_id, name)
+    fields = ("dataset", "split", "encoder")
+    names = ESCAPING_NAMES + UNUSUAL_NAMES[1:4]
+    for field, name, reader in product(fields, names, readers[:2]):
         yield _case(
-            "name", f"{field} {name!r:.30}", reader, _attribute, TRAIN, field, name
+            "name", f"{field} {name!r:.30}", reader, _set_attribute, TRAIN, field, name
         )
 
 
-def _rename(name: str | bytes, home: Path, outside: Path) -> None:
-    """Call the first picture so in all stores."""
-    text = (
-        name
-        if isinstance(name, bytes)
-        else name.replace(ABSOLUTE, str(outside / "absolute"))
-    )
-    packed = text if isinstance(text, bytes) else text.encode(errors="surrogatepass")
-    for path in [*home.glob("embeddings/things-eeg/*/*.h5"), *home.glob(SIGNALS)]:
+def _set_first_image_id(name: str | bytes, home: Path, outside_folder: Path) -> None:
+    """Set the image id of the first picture in all stores."""
+    if isinstance(name, str):
+        name = name.replace(ABSOLUTE, str(outside_folder / "absolute"))
+        name = name.encode(errors="surrogatepass")
+    embeddings = home.glob("embeddings/things-eeg/*/*.h5")
+    for path in chain(embeddings, home.glob(SIGNALS)):
         with changed(path) as file:
             for dataset in ("image_id", "train/image_id", "test/image_id"):
                 if dataset in file:
-                    names = file[dataset][()].tolist()
+                    image_ids = file[dataset][()].tolist()
+                    image_ids[0] = name
                     del file[dataset]
-                    file[dataset] = np.array([packed, *names[1:]], np.bytes_)
+                    file[dataset] = np.array(image_ids, np.bytes_)
 
 
 # recipes
 
 
-def _evil(home: Path, outside: Path) -> None:
-    """Put a module on the path that says that it ran."""
+def _add_evil_module(home: Path, outside_folder: Path) -> None:
+    """Put a module on the path that writes `pwned` when it is imported."""
     (home / "modules/evil").mkdir(parents=True)
     (home / "modules/evil/__init__.py").write_text("")
     text = (
-        f"open({str(outside / 'pwned')!r}, 'w').close()\n"
+        f"open({str(outside_folder / 'pwned')!r}, 'w').close()\n"
         "def load(): return None, None\n"
     )
     (home / "modules/evil/part.py").write_text(text)
 
 
 def _recipes() -> Iterator[Case]:
+    return chain(_recipes_with_code(), _recipes_with_names(), _recipes_with_sizes())
+
+
+def _recipes_with_code() -> Iterator[Case]:
+    """Yield recipes that name code of a module that the user did not choose."""
     align, draw, latents = (READERS[name].argv for name in ("align", "draw", "latents"))
-    embed, function = ("embed", *PICTURES[:1]), "['python:evil.part:load']"
+    score, vectors = READERS["score"].argv, READERS["import-dict-npz"].argv
+    embed = ("embed", PICTURE_KEYS[0])
+    evil_list, evil_part = "['python:evil.part:load']", "{kind: evil.part}"
     code = {
-        "encoder": (*embed, f"encoders={function}"),
-        "encoder-kind": (*embed, "encoders=[{kind: evil.part}]"),
-        "python-kind": (
-            *embed,
-            "encoders=[{kind: python, source: 'python:evil.part:load'}]",
-        ),
-        **{
-            name: (*align, f"{name}={{kind: evil.part}}")
-            for name in ("backbone", "loss", "fuser")
-        },
-        "dataset": ("embed", f"encoders=[{ENCODER}]", "dataset={kind: evil.part}"),
-        "generator": (*draw, "generator={kind: evil.part}"),
-        "prior": (*latents, "prior={kind: evil.part}"),
-        "similarity": (*latents, f"similarity={function}"),
-        "metric": (*READERS["score"].argv, f"metric_encoders={function}"),
-        "fid": (*latents, "fid_features='python:evil.part:load'"),
-        "import": (*READERS["import-dict-npz"].argv, f"encoders={function}"),
+        "encoder": embed + (f"encoders={evil_list}",),
+        "encoder-kind": embed + (f"encoders=[{evil_part}]",),
+        "python-kind": embed
+        + ("encoders=[{kind: python, source: 'python:evil.part:load'}]",),
+        "backbone": align + (f"backbone={evil_part}",),
+        "loss": align + (f"loss={evil_part}",),
+        "fuser": align + (f"fuser={evil_part}",),
+        "dataset": ("embed", f"encoders=[{ENCODER}]", f"dataset={evil_part}"),
+        "generator": draw + (f"generator={evil_part}",),
+        "prior": latents + (f"prior={evil_part}",),
+        "similarity": latents + (f"similarity={evil_list}",),
+        "metric": score + (f"metric_encoders={evil_list}",),
+        "fid": latents + ("fid_features='python:evil.part:load'",),
+        "import": vectors + (f"encoders={evil_list}",),
     }
-    for (name, argv), more in product(code.items(), ((), ("--check",))):
-        # the last override is in a file
-        elsewhere = (*argv[:-1], "--recipe", "evil.yaml", *COMMON, *more)
+    flags: tuple[tuple[str, ...], ...] = ((), ("--check",))
+    for (name, argv), flag in product(code.items(), flags):
+        recipe_argv = ("--recipe", "evil.yaml") + CPU_KEYS + flag
+        # a recipe file holds the last override
         yield Case(
             "hostile",
-            f"code {name} {' '.join(more)}",
-            elsewhere,
-            partial(_written, argv),
+            f"code {name} {' '.join(flag)}",
+            argv[:-1] + recipe_argv,
+            partial(_write_recipe, argv),
         )
-        # all are, as those of a first step
+        # a recipe file holds all overrides, as the first step of several
         for command in ("workflow", "demo")[: 1 + (argv[0] == "embed")]:
-            words = (command, "--recipe", "evil.yaml", *COMMON, *more)
-            made = partial(_written_step, command, argv)
-            yield Case("hostile", f"code {name} {' '.join(words)}", words, made)
-    launched = (*READERS["encoder"].argv, *COMMON, "--processes", "2")
+            command_line = (command,) + recipe_argv
+            yield Case(
+                "hostile",
+                f"code {name} {' '.join(command_line)}",
+                command_line,
+                partial(_write_steps, command, argv),
+            )
+    launch = READERS["encoder"].argv + CPU_KEYS + ("--processes", "2")
     for package in ("brainhive_cli", "torch", "site"):  # in the working directory
-        yield Case(
-            "hostile", f"code launched {package}", launched, partial(_shadowed, package)
-        )
-    for name in (*CLIMBING, *ODD[:4]):
-        dataset = (
-            f"dataset={{kind: image-folder, root: pictures, name: {json.dumps(name)}}}"
-        )
-        yield _command(
-            f"dataset.name {name!r:.30}", "embed", dataset, f"encoders=[{ENCODER}]"
-        )
+        shadow = partial(_shadow_package, package)
+        yield Case("hostile", f"code launched {package}", launch, shadow)
+
+
+def _recipes_with_names() -> Iterator[Case]:
+    """Yield recipes whose names and paths leave their folder."""
+    align, encoders = READERS["align"].argv, f"encoders=[{ENCODER}]"
+    for name in ESCAPING_NAMES + UNUSUAL_NAMES[:4]:
+        quoted, label = json.dumps(name), f"{name!r:.30}"
+        dataset = f"dataset={{kind: image-folder, root: pictures, name: {quoted}}}"
+        yield _command(f"dataset.name {label}", ("embed", dataset, encoders))
         if "\0" not in name:
-            run = (
-                "eval-retrieval",
-                f"align_run=[{json.dumps(name)}]",
-                FRESH,
-                "sheet_rows=0",
-            )
+            argv = ("eval-retrieval", f"align_run=[{quoted}]", FRESH_RUNS)
             yield _command(
-                f"align_run {name!r:.30}", *run, must_fail=name not in ("", "..", ".")
+                f"align_run {label}",
+                argv + ("sheet_rows=0",),
+                must_fail=name not in ("", "..", "."),
             )
-            signal = f"signal.name={json.dumps(name)}"
-            yield _command(f"signal.name {name!r:.30}", *align, signal, must_fail=True)
-    for words in (
+            argv = align + (f"signal.name={quoted}",)
+            yield _command(f"signal.name {label}", argv, must_fail=True)
+    for argv in (
         ("train-align", "--recipe"),
         ("demo", "--recipe"),
         ("report",),
         ("eval-retrieval", "--run"),
     ):
-        yield _command(f"long {words[0]}", *words, "x" * 300, must_fail=True)
+        yield _command(f"long {argv[0]}", argv + ("x" * 300,), must_fail=True)
     for signals in ("/abs", "**x"):
-        yield _command(
-            f"dataset.signals {signals}",
-            *align,
-            f"dataset.signals='{signals}'",
-            must_fail=True,
-        )
-    climbing = (
+        argv = align + (f"dataset.signals='{signals}'",)
+        yield _command(f"dataset.signals {signals}", argv, must_fail=True)
+    repositories = (
         "a/b/../.. a/b/../../../../.. ../b /a/b a a/b@../.. a/b/../../../outside a//b @"
     )
-    for rest in climbing.split():
-        argv = (*embed, f"encoders=['hub:{rest}']", *COMMON)
-        yield Case("hostile", f"hub {rest}", argv, _repository, must_fail=True)
-    subjects = ("dataset.subjects=999999999999", "dataset.subjects=100000000")
-    for many in (*subjects, "seeds=[1,2,3,999999999999999999999]"):
-        argv = (
-            "train-align",
-            "dataset=demo",
-            f"encoders=[{ENCODER}]",
-            many,
-            *COMMON,
-            FRESH,
+    for repository in repositories.split():
+        argv = ("embed", PICTURE_KEYS[0], f"encoders=['hub:{repository}']")
+        yield Case(
+            "hostile",
+            f"hub {repository}",
+            argv + CPU_KEYS,
+            _add_repository,
+            must_fail=True,
         )
-        yield Case("hostile", f"large {many}", argv, must_fail=True)
-        yield Case("hostile", f"large {many} --check", (*argv, "--check"))
-    sizes = (
+
+
+def _recipes_with_sizes() -> Iterator[Case]:
+    """Yield recipes with numbers far beyond any memory."""
+    for size in (
+        "dataset.subjects=999999999999",
+        "dataset.subjects=100000000",
+        "seeds=[1,2,3,999999999999999999999]",
+    ):
+        argv = ("train-align", "dataset=demo", f"encoders=[{ENCODER}]", size)
+        argv += CPU_KEYS + (FRESH_RUNS,)
+        yield Case("hostile", f"large {size}", argv, must_fail=True)
+        yield Case("hostile", f"large {size} --check", argv + ("--check",))
+    for size in (
         "dim=9999999999",
         "train.batch_size=99999999999",
         "backbone={kind: brain_mlp, hidden: 99999999}",
-    )
-    for many in sizes:
-        yield Case("hostile", f"large {many}", (*align[:5], many, *COMMON, FRESH))
-    for many in (
+    ):
+        argv = READERS["align"].argv[:5] + (size,)
+        yield Case("hostile", f"large {size}", argv + CPU_KEYS + (FRESH_RUNS,))
+    for size in (
         "resolution_px=8000000",
         "repeats=99999999999",
         "steps=999999999",
         "batch_size=9999999999",
     ):
-        yield Case("hostile", f"large {many}", (*draw, many, *COMMON, "--check"))
+        argv = READERS["draw"].argv + (size,)
+        yield Case("hostile", f"large {size}", argv + CPU_KEYS + ("--check",))
 
 
-def _command(name: str, *argv: str, must_fail: bool = False) -> Case:
-    return Case("hostile", name, (*argv, *COMMON), must_fail=must_fail)
+def _command(name: str, argv: tuple[str, ...], must_fail: bool = False) -> Case:
+    return Case("hostile", name, argv + CPU_KEYS, must_fail=must_fail)
 
 
-def _written(argv: tuple[str, ...], home: Path, outside: Path) -> None:
-    _evil(home, outside)
+def _write_recipe(argv: tuple[str, ...], home: Path, outside_folder: Path) -> None:
+    _add_evil_module(home, outside_folder)
     key, _, value = argv[-1].partition("=")
     (home / "evil.yaml").write_text(f"{key}: {value}\n")
 
 
-def _shadowed(package: str, home: Path, outside: Path) -> None:
-    _evil(home, outside)
+def _shadow_package(package: str, home: Path, outside_folder: Path) -> None:
+    _add_evil_module(home, outside_folder)
     (home / package).mkdir()
     for name in ("__init__", "__main__"):
         shutil.copy(home / "modules/evil/part.py", home / package / f"{name}.py")
 
 
-def _written_step(
-    command: str, argv: tuple[str, ...], home: Path, outside: Path
+def _write_steps(
+    command: str, argv: tuple[str, ...], home: Path, outside_folder: Path
 ) -> None:
-    _evil(home, outside)
-    step, overrides = argv[0], [word for word in argv[1:] if "=" in word]
+    """Write a recipe of a workflow or demo whose step has these overrides."""
+    _add_evil_module(home, outside_folder)
+    step, overrides = argv[0], [argument for argument in argv[1:] if "=" in argument]
     fields: dict[str, Any] = {"overrides": {step: overrides}, "quick": True}
     if command == "workflow":
         fields = {"steps": {step: {"overrides": overrides}}}
     (home / "evil.yaml").write_text(json.dumps(fields))
 
 
-def _repository(home: Path, outside: Path) -> None:
+def _add_repository(home: Path, outside_folder: Path) -> None:
     commit = home / "hub/models--a--b/snapshots" / ("0123456789" * 4)
     commit.mkdir(parents=True)
     (home / "hub/models--a--b/refs").mkdir()
     (home / "hub/models--a--b/refs/main").write_text("0123456789" * 4)
-    for folder in (outside, home / "hub", commit.parents[1], commit.parent):
+    for folder in (outside_folder, home / "hub", commit.parents[1], commit.parent):
         for file in (home / ENCODER).iterdir():
             shutil.copy(file, folder)
 
@@ -527,7 +582,7 @@ def _repository(home: Path, outside: Path) -> None:
 # archives and arrays
 
 
-class _Code:
+class _TouchFile:
     def __init__(self, path: str) -> None:
         self.path = path
 
@@ -535,7 +590,7 @@ class _Code:
         return os.system, (f"touch {self.path}",)
 
 
-def _header(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
+def _make_tar_header(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
     block = bytearray(512)
     block[:100], block[100:108] = name.ljust(100, b"\0"), b"0000644\0"
     block[108:124], block[124:136] = b"0000000\0" * 2, size.ljust(12, b"\0")
@@ -546,35 +601,46 @@ def _header(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
 
 
 def _archives() -> Iterator[Case]:
+    return chain(_tars(), _arrays(), _pickles())
+
+
+def _tars() -> Iterator[Case]:
     sizes = (
         b"-0000000512\0",
         b"-0000001024\0",
         b"77777777777\0",
         b"\xff" * 12,
         b"\x80" + b"\xff" * 11,
-    )
-    sizes += (
         b"\x80" + bytes(3) + b"\x7f" * 8,
         b"          -\0",
         b"00000000000\0",
         b"x" * 12,
+        b"-1\0",
+        b"1_0\0",
     )
-    sizes += (b"-1\0", b"1_0\0")
     for (number, size), kind in product(enumerate(sizes), (b"0", b"x", b"L")):
-        content = _header(b"sample1.behav.npy", size, kind) + b"x" * 2048
-        yield _case("tar", f"size {number} {kind!r}", "prepare-mindeye2", _tar, content)
+        content = _make_tar_header(b"sample1.behav.npy", size, kind) + b"x" * 2048
+        yield _case(
+            "tar", f"size {number} {kind!r}", "prepare-mindeye2", _write_tar, content
+        )
     for name in (b"../../x.jpg", b"/x.jpg", b"\xff.jpg", b"a\nb.jpg", b"x" * 100):
         content = (
-            _header(name, b"00000000004\0") + b"jpeg".ljust(512, b"\0") + bytes(1024)
+            _make_tar_header(name, b"00000000004\0")
+            + b"jpeg".ljust(512, b"\0")
+            + bytes(1024)
         )
-        yield _case("tar", f"name {name!r:.20}", "prepare-mindeye2", _tar, content)
+        yield _case(
+            "tar", f"name {name!r:.20}", "prepare-mindeye2", _write_tar, content
+        )
     for kind in (b"1", b"2", b"3", b"5", b"6", b"S", b"g", b"K", b"\0", b"D"):
-        said = b"30 path=../../../x\n".ljust(1024, b"\0")
-        content = (
-            _header(b"sample1.behav.npy", b"00000000777\0", kind) + said + bytes(1024)
-        )
-        yield _case("tar", f"type {kind!r}", "prepare-mindeye2", _tar, content)
-    npz = {
+        payload = b"30 path=../../../x\n".ljust(1024, b"\0") + bytes(1024)
+        content = _make_tar_header(b"sample1.behav.npy", b"00000000777\0", kind)
+        content += payload
+        yield _case("tar", f"type {kind!r}", "prepare-mindeye2", _write_tar, content)
+
+
+def _arrays() -> Iterator[Case]:
+    readers = {
         "dict.npz": "dict-npz",
         "tree": "tree",
         "npy/features.npy": "thingsvision-npy",
@@ -598,65 +664,93 @@ def _archives() -> Iterator[Case]:
             "(12,), }"
         ),
     }
-    for (name, text), (place, reader) in product(headers.items(), npz.items()):
-        yield _case("array", f"{name} {place}", f"import-{reader}", _array, place, text)
-    kinds = {
+    for (name, text), (file, reader) in product(headers.items(), readers.items()):
+        yield _case(
+            "array", f"{name} {file}", f"import-{reader}", _write_array, file, text
+        )
+    dtypes = {
         "strings": "U3",
         "complex": "c8",
         "bytes": "S9",
         "dates": "M8[s]",
         "longdouble": "g",
     }
-    for (name, dtype), (place, reader) in product(kinds.items(), npz.items()):
-        made = (f"{name} {place}", f"import-{reader}", _values, place, dtype)
-        yield _case("values", *made, must_fail=name != "longdouble")
-    yield _case("zip", "bomb", "import-dict-npz", _bomb)
-    yield _case(
-        "zip", "overlap", "import-dict-npz", _zip_header, 46 - 4, b"\xff\xff\xff\x7f"
-    )
-    yield _case("zip", "names", "import-dict-npz", _zip_names)
-    for place in (
-        "dict.npy",
-        "dict.npz",
-        "dict.pt",
-        "old.pth",
-        "npy/features.npy",
-        "pt/features.pt",
-    ):
-        folder, slash, _ = place.partition("/")
-        reader = (
-            f"import-thingsvision-{folder}"
-            if slash
-            else "import-" + place.replace(".", "-")
+    for (name, dtype), (file, reader) in product(dtypes.items(), readers.items()):
+        yield _case(
+            "values",
+            f"{name} {file}",
+            f"import-{reader}",
+            _write_values,
+            file,
+            dtype,
+            must_fail=name != "longdouble",
         )
-        for protocol in (0, 2, 4, 5):
-            yield _case(
-                "pickle",
-                f"{place} {protocol}",
-                reader,
-                _pickled,
-                place,
-                protocol,
-                must_fail=True,
-            )
-    bare = "../data/things-eeg/Bare/sub-01/preprocessed_eeg_training.npy"
+    yield _case("zip", "bomb", "import-dict-npz", _write_zip_bomb)
+    yield _case(
+        "zip",
+        "overlap",
+        "import-dict-npz",
+        _edit_zip_header,
+        46 - 4,
+        b"\xff\xff\xff\x7f",
+    )
+    yield _case("zip", "names", "import-dict-npz", _write_zip_names)
+
+
+def _pickles() -> Iterator[Case]:
+    readers = {
+        "dict.npy": "import-dict-npy",
+        "dict.npz": "import-dict-npz",
+        "dict.pt": "import-dict-pt",
+        "old.pth": "import-old-pth",
+        "npy/features.npy": "import-thingsvision-npy",
+        "pt/features.pt": "import-thingsvision-pt",
+    }
+    for (file, reader), protocol in product(readers.items(), (0, 2, 4, 5)):
+        yield _case(
+            "pickle",
+            f"{file} {protocol}",
+            reader,
+            _write_pickle,
+            file,
+            protocol,
+            must_fail=True,
+        )
+    recording = "../data/things-eeg/Bare/sub-01/preprocessed_eeg_training.npy"
     for protocol in (0, 2, 4):
-        made = (f"recording {protocol}", "things-pickle", _pickled, bare, protocol)
-        yield _case("pickle", *made, must_fail=True)
-    of_torch = {
+        yield _case(
+            "pickle",
+            f"recording {protocol}",
+            "things-pickle",
+            _write_pickle,
+            recording,
+            protocol,
+            must_fail=True,
+        )
+    torch_readers = {
         "begun-align/**/checkpoints/*.pt": "align-resumed",
         "begun-prior/**/checkpoints/*.pt": "prior-resumed",
         "weights/timm/pytorch_model.bin": "timm-bin",
         "data/things-eeg/**/sub-01/train.pt": "things",
     }
-    for (place, reader), how in product(of_torch.items(), ("zip", "bare", "legacy")):
-        yield _case("pickle", f"{place} {how}", reader, _torch_code, place, how)
+    variants = ("zip", "bare", "legacy")
+    for (pattern, reader), variant in product(torch_readers.items(), variants):
+        yield _case(
+            "pickle",
+            f"{pattern} {variant}",
+            reader,
+            _write_torch_code,
+            pattern,
+            variant,
+        )
     for kind in (
         "string complex bfloat16 sparse bool quantized strided meta nan objects".split()
     ):
         is_read = kind in ("bool", "strided", "bfloat16", "nan")
-        yield _case("signals", kind, "things", _signals, kind, must_fail=not is_read)
-    loops = {
+        yield _case(
+            "signals", kind, "things", _write_signals, kind, must_fail=not is_read
+        )
+    streams = {
         "memo": b"\x80\x04]\x94(h\x00e.",
         "huge": b"\x80\x04B\xff\xff\xff\x7f",
         "marks": b"(" * 10**6 + b".",
@@ -666,95 +760,101 @@ def _archives() -> Iterator[Case]:
         "put": b"\x80\x04Nr\xff\xff\xff\x7f.",
         "frame": b"\x80\x04\x95" + b"\xff" * 8,
     }
-    for name, content in loops.items():
+    for name, content in streams.items():
         yield _case(
             "pickle",
             name,
             "import-dict-npy",
-            _put,
+            _write_file,
             "vectors/dict.npy",
             content,
             must_fail=True,
         )
 
 
-def _put(place: str, content: bytes | str, home: Path, outside: Path) -> None:
-    path = _first(home, place) if "*" in place else home / place
-    path.write_bytes(
-        content.encode(errors="surrogatepass") if isinstance(content, str) else content
-    )
+def _write_file(
+    pattern: str, content: bytes | str, home: Path, outside_folder: Path
+) -> None:
+    path = _find_first(home, pattern) if "*" in pattern else home / pattern
+    if isinstance(content, str):
+        content = content.encode(errors="surrogatepass")
+    path.write_bytes(content)
 
 
-def _tar(content: bytes, home: Path, outside: Path) -> None:
-    _first(home, "data/mindeyev2/**/*.tar").write_bytes(content)
+def _write_tar(content: bytes, home: Path, outside_folder: Path) -> None:
+    _find_first(home, "data/mindeyev2/**/*.tar").write_bytes(content)
 
 
-def _place(home: Path, place: str) -> Path:
-    return (
-        _first(home / "vectors/tree", "**/*.npy")
-        if place == "tree"
-        else home / "vectors" / place
-    )
+def _find_vectors(home: Path, file: str) -> Path:
+    if file == "tree":
+        return _find_first(home / "vectors/tree", "**/*.npy")
+    return home / "vectors" / file
 
 
 def _npy_header(dtype: str, shape: str) -> str:
     return f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({shape}), }}"
 
 
-def _npy(text: str, size: int = 12 * 128 * 4) -> bytes:
-    header = text.encode() + b"\n"
+def _make_npy(header_text: str, size: int = 12 * 128 * 4) -> bytes:
+    header = header_text.encode() + b"\n"
     return b"\x93NUMPY\x02\x00" + struct.pack("<I", len(header)) + header + bytes(size)
 
 
-def _array(place: str, text: str, home: Path, outside: Path) -> None:
-    if place.endswith("npz"):
-        with zipfile.ZipFile(_place(home, place), "w") as archive:
-            archive.writestr("ids.npy", _npy(text))
-            archive.writestr("vectors.npy", _npy(text))
+def _write_array(file: str, header: str, home: Path, outside_folder: Path) -> None:
+    path = _find_vectors(home, file)
+    if file.endswith("npz"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("ids.npy", _make_npy(header))
+            archive.writestr("vectors.npy", _make_npy(header))
     else:
-        _place(home, place).write_bytes(_npy(text))
+        path.write_bytes(_make_npy(header))
 
 
-def _values(place: str, dtype: str, home: Path, outside: Path) -> None:
-    values = np.zeros((12, 128) if place != "tree" else 128, dtype)
-    if place.endswith("npz"):
-        names = np.load(_place(home, place))["ids"]
-        np.savez(_place(home, place), ids=names, vectors=values)
+def _write_values(file: str, dtype: str, home: Path, outside_folder: Path) -> None:
+    path = _find_vectors(home, file)
+    values = np.zeros((12, 128) if file != "tree" else 128, dtype)
+    if file.endswith("npz"):
+        image_ids = np.load(path)["ids"]
+        np.savez(path, ids=image_ids, vectors=values)
     else:
-        np.save(_place(home, place), values)
+        np.save(path, values)
 
 
-def _bomb(home: Path, outside: Path) -> None:
+def _write_zip_bomb(home: Path, outside_folder: Path) -> None:
     with zipfile.ZipFile(
         home / "vectors/dict.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1
     ) as archive:
-        archive.writestr("ids.npy", _npy(_npy_header("<U9", "12,")))
+        archive.writestr("ids.npy", _make_npy(_npy_header("<U9", "12,")))
         with archive.open("vectors.npy", "w", force_zip64=True) as file:
-            file.write(_npy(_npy_header("<f4", "12, 83886080"), 0))
+            file.write(_make_npy(_npy_header("<f4", "12, 83886080"), 0))
             for _ in range(60):
                 file.write(bytes(2**26))
 
 
-def _zip_header(at: int, content: bytes, home: Path, outside: Path) -> None:
+def _edit_zip_header(
+    offset: int, content: bytes, home: Path, outside_folder: Path
+) -> None:
+    """Overwrite bytes of the last entry of the central directory."""
     path = home / "vectors/dict.npz"
-    changed = bytearray(path.read_bytes())
-    central = changed.rfind(b"PK\x01\x02")
-    changed[central + at : central + at + len(content)] = content
-    path.write_bytes(changed)
+    archive = bytearray(path.read_bytes())
+    start = archive.rfind(b"PK\x01\x02") + offset
+    archive[start : start + len(content)] = content
+    path.write_bytes(archive)
 
 
-def _zip_names(home: Path, outside: Path) -> None:
+def _write_zip_names(home: Path, outside_folder: Path) -> None:
     with zipfile.ZipFile(home / "vectors/dict.npz", "w") as archive:
         for name in ("../../../../outside/x.npy", "/x.npy", "ids.npy", "ids.npy"):
-            archive.writestr(name, _npy(_npy_header("<f4", "12, 128")))
+            archive.writestr(name, _make_npy(_npy_header("<f4", "12, 128")))
 
 
-def _pickled(place: str, protocol: int, home: Path, outside: Path) -> None:
-    content = {"ids": ["a"], "vectors": _Code(str(outside / "pwned"))}
-    path = home / "vectors" / place
-    if place.endswith(".npz"):
-        np.savez(path, ids=np.array([_Code(str(outside / "pwned"))], object))
-    elif place.endswith((".pt", ".pth")):
+def _write_pickle(file: str, protocol: int, home: Path, outside_folder: Path) -> None:
+    code = _TouchFile(str(outside_folder / "pwned"))
+    content = {"ids": ["a"], "vectors": code}
+    path = home / "vectors" / file
+    if file.endswith(".npz"):
+        np.savez(path, ids=np.array([code], object))
+    elif file.endswith((".pt", ".pth")):
         is_zip = path.suffix == ".pt"
         torch.save(
             content,
@@ -768,16 +868,21 @@ def _pickled(place: str, protocol: int, home: Path, outside: Path) -> None:
         path.write_bytes(pickle.dumps(content, protocol))
 
 
-def _torch_code(place: str, how: str, home: Path, outside: Path) -> None:
-    path, content = _first(home, place), {"x": _Code(str(outside / "pwned"))}
-    if how == "bare":
+def _write_torch_code(
+    pattern: str, variant: str, home: Path, outside_folder: Path
+) -> None:
+    path, content = (
+        _find_first(home, pattern),
+        {"x": _TouchFile(str(outside_folder / "pwned"))},
+    )
+    if variant == "bare":
         path.write_bytes(pickle.dumps(content))
     else:
-        torch.save(content, path, _use_new_zipfile_serialization=how == "zip")
+        torch.save(content, path, _use_new_zipfile_serialization=variant == "zip")
 
 
-def _signals(kind: str, home: Path, outside: Path) -> None:
-    path = _first(home, "data/things-eeg/**/sub-01/train.pt")
+def _write_signals(kind: str, home: Path, outside_folder: Path) -> None:
+    path = _find_first(home, "data/things-eeg/**/sub-01/train.pt")
     content = torch.load(path, weights_only=False)
     eeg = torch.from_numpy(content["eeg"].astype(np.float32))
     content["eeg"] = {
@@ -800,53 +905,43 @@ def _signals(kind: str, home: Path, outside: Path) -> None:
 
 def _documents() -> Iterator[Case]:
     bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n"
-    for this, last in zip("bcdefghij", "abcdefghi", strict=True):
-        bomb += f"{this}: &{this} [{', '.join(['*' + last] * 9)}]\n"
+    for key, previous_key in zip("bcdefghij", "abcdefghi", strict=True):
+        bomb += f"{key}: &{key} [{', '.join(['*' + previous_key] * 9)}]\n"
     yaml = {
-        **{
-            "bomb": bomb,
-            "lines": "seeds: [" + "1, " * 3_000_000 + "1]",
-            "deep": "seeds: " + DEEP,
-        },
-        **{"cycle": "seeds: &a [*a]", "cycle-keys": "&a {dataset: *a}"},
+        "bomb": bomb,
+        "lines": "seeds: [" + "1, " * 3_000_000 + "1]",
+        "deep": "seeds: " + DEEP,
+        "cycle": "seeds: &a [*a]",
+        "cycle-keys": "&a {dataset: *a}",
         "python": "!!python/object/apply:os.system [touch pwned]",
-        **{
-            "python-name": "dataset: !!python/name:os.system",
-            "date": "seed: 2026-13-45",
-        },
-        **{"date-key": "2026-01-01: 1", "list-key": "[a, b]: 1", "int": "dim: !!int x"},
-        **{
-            "float": "dim: !!float x",
-            "digits": "dim: " + "9" * 5000,
-            "hex": "dim: 0x" + "f" * 200_000,
-        },
-        **{
-            "sexagesimal": "dim: " + "59:" * 5000 + "1",
-            "merge": "<<: [1, 2]",
-            "two": "a: 1\n---\nb: 2",
-        },
-        **{
-            "binary": "dataset: !!binary '*'",
-            "set": "!!set {a, b}",
-            "text": "just words",
-            "number": "7",
-        },
-        **{
-            "null": "~",
-            "nul": "dim: 3\0",
-            "latin": "\udcff",
-            "bom": "\ufeffdim: 3",
-            "tabs": "\tdim: 3",
-        },
-        **{
-            "anchors": "".join(f"k{n}: &a{n} 1\n" for n in range(100_000)),
-            "inf": "train: {lr: .inf}",
-        },
-        **{"nan": "train: {weight_decay: .nan}", "bools": "{y: 1, true: 2, 1: 3}"},
+        "python-name": "dataset: !!python/name:os.system",
+        "date": "seed: 2026-13-45",
+        "date-key": "2026-01-01: 1",
+        "list-key": "[a, b]: 1",
+        "int": "dim: !!int x",
+        "float": "dim: !!float x",
+        "digits": "dim: " + "9" * 5000,
+        "hex": "dim: 0x" + "f" * 200_000,
+        "sexagesimal": "dim: " + "59:" * 5000 + "1",
+        "merge": "<<: [1, 2]",
+        "two": "a: 1\n---\nb: 2",
+        "binary": "dataset: !!binary '*'",
+        "set": "!!set {a, b}",
+        "text": "just words",
+        "number": "7",
+        "null": "~",
+        "nul": "dim: 3\0",
+        "latin": "\udcff",
+        "bom": "\ufeffdim: 3",
+        "tabs": "\tdim: 3",
+        "anchors": "".join(f"k{n}: &a{n} 1\n" for n in range(100_000)),
+        "inf": "train: {lr: .inf}",
+        "nan": "train: {weight_decay: .nan}",
+        "bools": "{y: 1, true: 2, 1: 3}",
     }
     for name, text in yaml.items():
-        yield _case("yaml", name, "recipe", _put, "own.yaml", text)
-        yield _case("yaml", name, "eval", _put, "runs/aligned/recipe.yaml", text)
+        yield _case("yaml", name, "recipe", _write_file, "own.yaml", text)
+        yield _case("yaml", name, "eval", _write_file, "runs/aligned/recipe.yaml", text)
     documents = {
         "eval": "runs/aligned/metrics.json runs/aligned/embeddings.json "
         "runs/aligned/cells/**/model/config.json",
@@ -865,63 +960,68 @@ def _documents() -> Iterator[Case]:
         "digits": '{"schema": ' + "9" * 5000 + "}",
         "list": "[]",
         "null": "null",
+        "nan": '{"schema": NaN}',
+        "twice": '{"schema": 1, "schema": 1}',
+        "empty": "{}",
+        "number": "1e999",
     }
-    texts |= {"nan": '{"schema": NaN}', "twice": '{"schema": 1, "schema": 1}'}
-    texts |= {"empty": "{}", "number": "1e999"}
-    for reader, places in documents.items():
-        for place in places.split():
+    for reader, patterns in documents.items():
+        for pattern in patterns.split():
             for name, text in texts.items():
-                yield _case("json", f"{place} {name}", reader, _put, place, text)
+                yield _case(
+                    "json", f"{pattern} {name}", reader, _write_file, pattern, text
+                )
             for value in (None, [], {}, -1, "x", 1e300, "../../x", [["a"]]):
                 yield _case(
-                    "json", f"{place} values {value!r}", reader, _document, place, value
+                    "json",
+                    f"{pattern} values {value!r}",
+                    reader,
+                    _set_values,
+                    pattern,
+                    value,
                 )
 
 
 def _facts() -> Iterator[Case]:
-    for key, place in product(
+    for key, run_folder in product(
         ("sources", "titles", "caveats"), ("runs/drawn", "runs/aligned")
     ):
-        made = partial(_fact, f"{place}/metrics.json", key)
-        must_fail = key == "sources"
         yield Case(
             "hostile",
-            f"facts {place} {key}",
-            ("report", place, *COMMON),
-            made,
-            must_fail=must_fail,
+            f"facts {run_folder} {key}",
+            ("report", run_folder) + CPU_KEYS,
+            partial(_name_absent_fact, f"{run_folder}/metrics.json", key),
+            must_fail=key == "sources",
         )
 
 
-def _fact(place: str, key: str, home: Path, outside: Path) -> None:
-    """Let the facts of a run's document, which has no digest then, name what it does
-    not have.
-    """
-    path = _first(home, place)
+def _name_absent_fact(pattern: str, key: str, home: Path, outside_folder: Path) -> None:
+    """Name absent entries in the facts of a document, and delete its digests."""
+    path = _find_first(home, pattern)
     (path.parent / "SHA256SUMS").unlink()
     document = json.loads(path.read_text())
     document["facts"] = {**document["facts"], key: ["absent", "\u202eabsent"]}
     path.write_text(json.dumps(document))
 
 
-def _document(place: str, value: Any, home: Path, outside: Path) -> None:
-    """Give every second key of a document, at any depth, another value."""
-    path, turn = _first(home, place), [0]
+def _set_values(pattern: str, value: Any, home: Path, outside_folder: Path) -> None:
+    """Replace the value of every fifth key of a document, at any depth."""
+    path, key_numbers = _find_first(home, pattern), itertools.count(1)
     document = json.loads(path.read_text())
 
-    def change(found: Any) -> Any:
-        if not isinstance(found, dict):
-            return found
-        changed = {}
-        for key, each in found.items():
-            turn[0] += 1
-            changed[key] = value if turn[0] % 5 == 0 else change(each)
-        return changed
+    def change(node: Any) -> Any:
+        if not isinstance(node, dict):
+            return node
+        changed_node = {}
+        for key, child in node.items():
+            is_replaced = next(key_numbers) % 5 == 0
+            changed_node[key] = value if is_replaced else change(child)
+        return changed_node
 
     path.write_text(json.dumps(change(document)))
 
 
-# configs and weights of others
+# configs and weights of other projects
 
 
 def _configs() -> Iterator[Case]:
@@ -941,18 +1041,33 @@ def _configs() -> Iterator[Case]:
     for name in classes:
         keys = {"_class_name": name}
         yield _case(
-            "class", f"scheduler {name}", "draw", _keys, scheduler, keys, must_fail=True
+            "class",
+            f"scheduler {name}",
+            "draw",
+            _set_keys,
+            scheduler,
+            keys,
+            must_fail=True,
         )
-    for name in (*classes[:6], "AsymmetricAutoencoderKL", 3, None, ["a"]):
-        yield _case("class", f"vae {name}", "vae", _keys, vae, {"_class_name": name})
+    for name in classes[:6] + ["AsymmetricAutoencoderKL", 3, None, ["a"]]:
+        yield _case(
+            "class", f"vae {name}", "vae", _set_keys, vae, {"_class_name": name}
+        )
     for name in ("bert", "clip", "os", 3, None, ["clip"], "gpt2", "dinov2", "siglip"):
         yield _case(
-            "class", f"encoder {name}", "encoder", _keys, encoder, {"model_type": name}
+            "class",
+            f"encoder {name}",
+            "encoder",
+            _set_keys,
+            encoder,
+            {"model_type": name},
         )
     code = {"AutoModel": "evil.part--load", "AutoImageProcessor": "evil.part"}
-    for place in (encoder, pixels):
+    for pattern in (encoder, pixels):
         keys = {"auto_map": code, "trust_remote_code": True}
-        yield _case("class", f"code {place}", "encoder", _with_code, place, keys)
+        yield _case(
+            "class", f"code {pattern}", "encoder", _set_keys_and_add_code, pattern, keys
+        )
     for name in (
         "vit_base_patch16_224",
         "os",
@@ -968,7 +1083,7 @@ def _configs() -> Iterator[Case]:
             "class",
             f"timm {name}",
             "timm",
-            _keys,
+            _set_keys,
             "weights/timm/config.json",
             keys,
             must_fail=True,
@@ -986,28 +1101,37 @@ def _configs() -> Iterator[Case]:
         pixels: "size crop_size image_mean resample",
         scheduler: "num_train_timesteps beta_schedule",
     }
-    for place, names in sizes.items():
-        reader = "encoder" if place.startswith(ENCODER) else "draw"
+    for pattern, names in sizes.items():
+        reader = "encoder" if pattern.startswith(ENCODER) else "draw"
         for key, value in product(names.split(), (10**12, -1, 0, 1e300, "x", None)):
             yield _case(
-                "size", f"{place} {key} {value}", reader, _keys, place, {key: value}
+                "size",
+                f"{pattern} {key} {value}",
+                reader,
+                _set_keys,
+                pattern,
+                {key: value},
             )
 
 
-def _keys(place: str, changes: dict[str, Any], home: Path, outside: Path) -> None:
-    path = _first(home, place)
+def _set_keys(
+    pattern: str, changes: dict[str, Any], home: Path, outside_folder: Path
+) -> None:
+    path = _find_first(home, pattern)
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def _with_code(place: str, changes: dict[str, Any], home: Path, outside: Path) -> None:
-    _evil(home, outside)
+def _set_keys_and_add_code(
+    pattern: str, changes: dict[str, Any], home: Path, outside_folder: Path
+) -> None:
+    _add_evil_module(home, outside_folder)
     for file in (home / "modules/evil").iterdir():
-        shutil.copy(file, (home / place).parent)
-    _keys(place, changes, home, outside)
+        shutil.copy(file, (home / pattern).parent)
+    _set_keys(pattern, changes, home, outside_folder)
 
 
 def _weights() -> Iterator[Case]:
-    places = {
+    readers = {
         f"{ENCODER}/model.safetensors": "encoder",
         "weights/prior/proj/diffusion_pytorch_model.safetensors": "draw",
         "weights/generator/unet/diffusion_pytorch_model.safetensors": "draw",
@@ -1015,58 +1139,65 @@ def _weights() -> Iterator[Case]:
         "runs/aligned/cells/**/model/*.safetensors": "eval",
         "weights/timm/model.safetensors": "timm",
     }
-    hows = "length deep overlap shape negative dtype huge names absent surplus".split()
-    for place, reader in places.items():
-        for how in hows:
-            made = (f"{place} {how}", reader, _header_of, place, how)
-            yield _case("safetensors", *made, must_fail=how != "surplus")
+    variants = "length deep overlap shape negative dtype huge names absent surplus"
+    for pattern, reader in readers.items():
+        for variant in variants.split():
+            yield _case(
+                "safetensors",
+                f"{pattern} {variant}",
+                reader,
+                _edit_safetensors,
+                pattern,
+                variant,
+                must_fail=variant != "surplus",
+            )
         for dtype in ("bfloat16", "int64", "float64", "bool", "complex64", "rank"):
-            yield _case("tensors", f"{place} {dtype}", reader, _cast, place, dtype)
+            yield _case(
+                "tensors", f"{pattern} {dtype}", reader, _cast_tensors, pattern, dtype
+            )
 
 
-def _header_of(place: str, how: str, home: Path, outside: Path) -> None:
-    path = _first(home, place)
+def _edit_safetensors(
+    pattern: str, variant: str, home: Path, outside_folder: Path
+) -> None:
+    path = _find_first(home, pattern)
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     header, data = json.loads(content[8 : 8 + length]), content[8 + length :]
     header.pop("__metadata__", None)
     name = next(iter(header))
-    if how == "length":
+    if variant == "length":
         path.write_bytes((2**63 + 5).to_bytes(8, "little") + content[8:])
         return
-    if how in (
-        changes := {
-            "overlap": {"data_offsets": [0, len(data) * 9]},
-            "shape": {"shape": [2**40, 2**40]},
-            "negative": {"shape": [-1, -4]},
-            "dtype": {"dtype": "F1024"},
-        }
-    ):
-        header[name] |= changes[how]
-    elif how == "names":
+    entry_changes = {
+        "overlap": {"data_offsets": [0, len(data) * 9]},
+        "shape": {"shape": [2**40, 2**40]},
+        "negative": {"shape": [-1, -4]},
+        "dtype": {"dtype": "F1024"},
+    }
+    if variant in entry_changes:
+        header[name] |= entry_changes[variant]
+    elif variant == "names":
         header["../" * 99] = header.pop(name)
-    elif how == "absent":
+    elif variant == "absent":
         header = {}
-    elif how in ("huge", "surplus"):
-        shape, ends = (
-            ([2**34], [0, 2**36]) if how == "huge" else ([0], [len(data), len(data)])
-        )
-        header["more"] = {"dtype": "F32", "shape": shape, "data_offsets": ends}
-    text = DEEP.encode() if how == "deep" else json.dumps(header).encode()
-    path.write_bytes(
-        len(text).to_bytes(8, "little") + text + (b"" if how == "absent" else data)
-    )
+        data = b""
+    elif variant == "huge":
+        header["more"] = {"dtype": "F32", "shape": [2**34], "data_offsets": [0, 2**36]}
+    elif variant == "surplus":
+        offsets = [len(data), len(data)]
+        header["more"] = {"dtype": "F32", "shape": [0], "data_offsets": offsets}
+    text = DEEP.encode() if variant == "deep" else json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
-def _cast(place: str, dtype: str, home: Path, outside: Path) -> None:
-    path = _first(home, place)
-    cast = (
-        (lambda value: value[None])
-        if dtype == "rank"
-        else (lambda value: value.to(getattr(torch, dtype)))
-    )
-    state = {key: cast(value).contiguous() for key, value in load_file(path).items()}
-    save_file(state, path, metadata={"format": "pt"})
+def _cast_tensors(pattern: str, dtype: str, home: Path, outside_folder: Path) -> None:
+    path = _find_first(home, pattern)
+    state_dict = load_file(path)
+    for key, value in state_dict.items():
+        cast = value[None] if dtype == "rank" else value.to(getattr(torch, dtype))
+        state_dict[key] = cast.contiguous()
+    save_file(state_dict, path, metadata={"format": "pt"})
 
 
 # links, pictures, tables
@@ -1078,9 +1209,10 @@ def _links() -> Iterator[Case]:
         "zero": "/dev/zero",
         "random": "/dev/urandom",
         "root": "/",
+        "memory": "/proc/self/mem",
+        "pipe": "pipe",
     }
-    targets |= {"memory": "/proc/self/mem", "pipe": "pipe"}
-    places = {
+    readers = {
         TRAIN: "align",
         "own.yaml": "recipe",
         "weights/encoder/model.safetensors": "encoder",
@@ -1094,54 +1226,59 @@ def _links() -> Iterator[Case]:
         "data/nsd-hdf5/**/nsd_expdesign.mat": "prepare-nsd-hdf5",
         "runs/aligned/recipe.yaml": "eval",
     }
-    for (place, reader), (name, target) in product(places.items(), targets.items()):
-        yield _case("link", f"{place} {name}", reader, _link, place, target)
-    for name, target in {**targets, "private": "private"}.items():
-        for place in (
-            "runs/drawn/**/*.png",
-            "runs/drawn/recipe.yaml",
-            "runs/drawn/.claim",
-        ):
-            words = (
-                ("report", "runs/drawn")
-                if "claim" not in place
-                else ("runs", "rm", "drawn", "--yes")
-            )
-            made = partial(_link, place, target)
-            yield Case(
-                "hostile", f"link {place} {name} {words[0]}", (*words, *COMMON), made
-            )
-    for place, reader in (("pictures", "pictures"), ("embeddings", "check")):
-        yield _case("link", f"{place}/loop loop", reader, _link, f"{place}/loop", "..")
+    for (pattern, reader), (name, target) in product(readers.items(), targets.items()):
+        yield _case(
+            "link", f"{pattern} {name}", reader, _replace_by_link, pattern, target
+        )
+    report = ("report", "runs/drawn")
+    command_lines: dict[str, tuple[str, ...]] = {
+        "runs/drawn/**/*.png": report,
+        "runs/drawn/recipe.yaml": report,
+        "runs/drawn/.claim": ("runs", "rm", "drawn", "--yes"),
+    }
+    targets["private"] = "private"
+    for (name, target), (pattern, argv) in product(
+        targets.items(), command_lines.items()
+    ):
+        yield Case(
+            "hostile",
+            f"link {pattern} {name} {argv[0]}",
+            argv + CPU_KEYS,
+            partial(_replace_by_link, pattern, target),
+        )
+    for folder, reader in (("pictures", "pictures"), ("embeddings", "check")):
+        link = f"{folder}/loop"
+        yield _case("link", f"{link} loop", reader, _replace_by_link, link, "..")
 
 
-def _link(place: str, target: str | None, home: Path, outside: Path) -> None:
-    path = _first(home, place) if "*" in place else home / place
+def _replace_by_link(
+    pattern: str, target: str | None, home: Path, outside_folder: Path
+) -> None:
+    path = _find_first(home, pattern) if "*" in pattern else home / pattern
     path.unlink(missing_ok=True)
     if target == "private":
-        target = str(outside / "private")
+        target = str(outside_folder / "private")
         shutil.copy(home / "pictures/concept_0/0.png", target)
     os.mkfifo(path) if target == "pipe" else path.symlink_to(target or path)
 
 
 def _pictures_and_tables() -> Iterator[Case]:
-    def bomb(home: Path, outside: Path) -> None:
+    def bomb(home: Path, outside_folder: Path) -> None:
         Image.new("1", (40_000, 40_000)).save(home / "pictures/concept_0/0.png")
 
-    def frames(home: Path, outside: Path) -> None:
-        some = [Image.new("P", (4, 4), n % 250) for n in range(3000)]
-        some[0].save(
-            home / "pictures/concept_0/0.gif", save_all=True, append_images=some[1:]
-        )
+    def frames(home: Path, outside_folder: Path) -> None:
+        images = [Image.new("P", (4, 4), n % 250) for n in range(3000)]
+        path = home / "pictures/concept_0/0.gif"
+        images[0].save(path, save_all=True, append_images=images[1:])
 
-    def tiff(home: Path, outside: Path) -> None:
+    def tiff(home: Path, outside_folder: Path) -> None:
         file = io.BytesIO()
         Image.new("RGB", (8, 8)).save(file, "tiff")
         (home / "pictures/concept_0/9.tif").write_bytes(
             file.getvalue().replace(b"\x08\x00", b"\xff\xff", 6)
         )
 
-    def names(home: Path, outside: Path) -> None:
+    def names(home: Path, outside_folder: Path) -> None:
         for name in (
             "a\nb.png",
             "a\x1b[31m.png",
@@ -1153,29 +1290,31 @@ def _pictures_and_tables() -> Iterator[Case]:
                 home / "pictures/concept_0/1.png", home / "pictures/concept_0" / name
             )
 
-    def script(home: Path, outside: Path) -> None:
+    def script(home: Path, outside_folder: Path) -> None:
         text = (
             "%!PS-Adobe-3.0 EPSF-3.0\n"
             "%%BoundingBox: 0 0 9 9\n"
-            f"({outside}/pwned) (w) file closefile\n"
+            f"({outside_folder}/pwned) (w) file closefile\n"
         )
         (home / "pictures/concept_0/0.png").write_text(text)
 
-    def lasting(home: Path, outside: Path) -> None:
-        some = [Image.new("RGB", (4000, 4000), (n, 0, 0)) for n in range(4)]
-        path, shown_ms = home / "pictures/concept_0/0.png", [1, 65_000, 1, 1]
-        some[0].save(path, save_all=True, append_images=some[1:], duration=shown_ms)
+    def lasting(home: Path, outside_folder: Path) -> None:
+        images = [Image.new("RGB", (4000, 4000), (n, 0, 0)) for n in range(4)]
+        images[0].save(
+            home / "pictures/concept_0/0.png",
+            save_all=True,
+            append_images=images[1:],
+            duration=[1, 65_000, 1, 1],
+        )
 
     for make in (bomb, frames, lasting, tiff, names, script):
         yield _case("picture", make.__name__, "pictures", make)
-        yield _case("picture", make.__name__, "score", _scored, make)
+        yield _case("picture", make.__name__, "score", _copy_to_scored, make)
     rows = {
         "negative": "1,-5,True",
         "huge": "1,99999999999999999999,True",
         "nul": "1,\0,True",
-    }
-    rows["quote"] = '1,"2,True'
-    rows |= {
+        "quote": '1,"2,True',
         "long": "1," + "9" * 200_000 + ",True",
         "many": "1,2,True\n" * 10,
         "words": "a,b,c",
@@ -1183,20 +1322,27 @@ def _pictures_and_tables() -> Iterator[Case]:
     for name, row in rows.items():
         text = f"cocoId,nsdId,shared1000\n{row}\n"
         yield _case(
-            "table", name, "nsd", _put, "data/nsd/nsd_stim_info_merged.csv", text
+            "table", name, "nsd", _write_file, "data/nsd/nsd_stim_info_merged.csv", text
         )
     for kind in ("strings", "ragged", "nested", "nulls", "huge", "structs"):
-        yield _case("parquet", kind, "import-parquet", _parquet, kind, must_fail=True)
+        yield _case(
+            "parquet",
+            kind,
+            "import-parquet",
+            _write_vectors_table,
+            kind,
+            must_fail=True,
+        )
     for kind in ("path", "label", "null", "text"):
-        yield _case("parquet", kind, "parquet", _rows, kind)
+        yield _case("parquet", kind, "parquet", _write_picture_rows, kind)
 
 
-def _scored(make: Make, home: Path, outside: Path) -> None:
-    make(home, outside)
+def _copy_to_scored(make: Make, home: Path, outside_folder: Path) -> None:
+    make(home, outside_folder)
     shutil.copytree(home / "pictures", home / "scored", dirs_exist_ok=True)
 
 
-def _parquet(kind: str, home: Path, outside: Path) -> None:
+def _write_vectors_table(kind: str, home: Path, outside_folder: Path) -> None:
     table = pyarrow.parquet.read_table(home / "vectors/table.parquet")
     count = len(table)
     values: Any = {
@@ -1207,22 +1353,19 @@ def _parquet(kind: str, home: Path, outside: Path) -> None:
         "huge": [[1.0]] * (count * 100_000),
         "structs": [{"a": 1.0}] * count,
     }[kind]
-    columns = {
-        "path": [*table["path"].to_pylist()] * (len(values) // count),
-        "emb": values,
-    }
+    paths = table["path"].to_pylist() * (len(values) // count)
+    columns = {"path": paths, "emb": values}
     pyarrow.parquet.write_table(pyarrow.table(columns), home / "vectors/table.parquet")
 
 
-def _rows(kind: str, home: Path, outside: Path) -> None:
+def _write_picture_rows(kind: str, home: Path, outside_folder: Path) -> None:
     path = home / "data/parquet/train-00000-of-00001.parquet"
-    found = pyarrow.parquet.read_table(path).to_pylist()
+    rows = pyarrow.parquet.read_table(path).to_pylist()
     changes: Any = {
-        "path": {"image": {**found[0]["image"], "path": "../../../x.jpg"}},
+        "path": {"image": {**rows[0]["image"], "path": "../../../x.jpg"}},
         "label": {"label": 2**40},
         "null": {"image": {"bytes": None, "path": None}},
         "text": {"image": {"bytes": b"%!PS", "path": "a\n\x1b[31mb.jpg"}},
     }[kind]
-    pyarrow.parquet.write_table(
-        pyarrow.Table.from_pylist([{**found[0], **changes}, *found[1:]]), path
-    )
+    rows[0] |= changes
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)

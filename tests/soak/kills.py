@@ -1,4 +1,4 @@
-"""Kills at random moments: the same command then ends as one that nobody disturbed."""
+"""Kills at random moments, after which the same command runs again."""
 
 import random
 import signal
@@ -9,51 +9,49 @@ from brainhive_cli.core.errors import INTERRUPT_SIGNALS
 from tests.soak.runner import Case, Outcome
 from tests.soak.world import READERS
 
-SIGNALS = signal.SIGKILL, *INTERRUPT_SIGNALS
-KILLED = (
+SIGNALS = (signal.SIGKILL,) + INTERRUPT_SIGNALS
+KILLED_READERS = (
     "align align-resumed eval latents prior-resumed draw encoder embed-resumed "
     "import-dict-npz import-parquet export-npy export-parquet check score things "
     "finetune"
 ).split()
-"""Readers that are killed: between them every command that writes."""
+"""Readers that are killed. They include every command that writes."""
 
 
 def cases(seed: int, count: int, sound: Mapping[str, Outcome]) -> Iterator[Case]:
-    """Kill each command in turn, by each of `SIGNALS`, at any moment of the time that
-    it takes.
-    """
-    chosen = random.Random(seed)
+    """Yield cases that kill each command in turn, by each signal, at a random time."""
+    rng = random.Random(seed)
     for number in range(count):
-        name = KILLED[number // len(SIGNALS) % len(KILLED)]
-        sign = SIGNALS[number % len(SIGNALS)]
-        moment = chosen.uniform(0, 0.9 * sound[name].wall_s)
+        name = KILLED_READERS[number // len(SIGNALS) % len(KILLED_READERS)]
+        signal_number = SIGNALS[number % len(SIGNALS)]
+        delay_s = rng.uniform(0, 0.9 * sound[name].wall_s)
         case = Case(
             "kills",
-            f"{name} {sign.name} {moment:.2f}s {number}",
+            f"{name} {signal_number.name} {delay_s:.2f}s {number}",
             reader=name,
-            kill=(sign, moment),
+            kill=(signal_number, delay_s),
         )
         yield replace(case, **READERS[name].case)
 
 
-def problems(found: Outcome) -> list[str]:
-    """Judge how the killed command ended; its second run is judged as every case."""
-    first = found.before
-    if first is None or found.case.kill is None:
+def list_problems(outcome: Outcome) -> list[str]:
+    """List problems of the killed run, and a wrong exit code of the second run."""
+    killed_run = outcome.killed_run
+    if killed_run is None or outcome.case.kill is None:
         return []
-    sign = found.case.kill[0]
-    expected = {0} if sign == signal.SIGKILL else {0, 130}
-    if sign != signal.SIGINT:  # which Python turns into 130 before a command begins
-        expected.add(-sign)
-    wrong = [each for each in first.problems if not each.startswith("crash")]
-    if first.code not in expected:
-        wrong.append(
-            f"ended with {first.code} on {signal.Signals(sign).name}: "
-            f"{first.stderr.strip()[-200:]}"
+    signal_number = outcome.case.kill[0]
+    expected = {0} if signal_number == signal.SIGKILL else {0, 130}
+    if signal_number != signal.SIGINT:  # Python itself turns SIGINT into code 130
+        expected.add(-signal_number)
+    problems = [line for line in killed_run.problems if not line.startswith("crash")]
+    if killed_run.code not in expected:
+        problems.append(
+            f"ended with {killed_run.code} on {signal.Signals(signal_number).name}: "
+            f"{killed_run.stderr.strip()[-200:]}"
         )
-    if found.code != 0:
-        wrong.append(
-            f"the same command then ended with {found.code}: "
-            f"{found.stderr.strip()[-200:]}"
+    if outcome.code != 0:
+        problems.append(
+            f"the same command then ended with {outcome.code}: "
+            f"{outcome.stderr.strip()[-200:]}"
         )
-    return wrong
+    return problems

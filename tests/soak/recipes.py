@@ -19,7 +19,7 @@ import yaml
 
 from brainhive_cli.core.recipe import read_recipe, shipped_recipes
 from tests.soak.runner import Case
-from tests.soak.world import ALIGN, COMMON, DRAW, ENCODER, PICTURES, PRIOR
+from tests.soak.world import ALIGN, CPU_KEYS, DRAW, ENCODER, PICTURE_KEYS, PRIOR
 
 BATCH = 50
 TIME_S = 20
@@ -207,7 +207,7 @@ TEXTS = [
 ]
 """Values of overrides, as they are typed."""
 WORLD = {
-    "embed": [(*PICTURES,), ("dataset=things-eeg", f"encoders=[{ENCODER}]")],
+    "embed": [(*PICTURE_KEYS,), ("dataset=things-eeg", f"encoders=[{ENCODER}]")],
     "train-align": [
         ALIGN[1:],
         (*ALIGN[1:5], "prior=weights/prior"),
@@ -220,7 +220,7 @@ WORLD = {
     "train-prior": [PRIOR[1:]],
     "reconstruct": [DRAW[1:], ("score=scored", "truth=pictures")],
     "check": [(), ("stores=embeddings",)],
-    "import-embeddings": [("sources=vectors/dict.npz", *PICTURES)],
+    "import-embeddings": [("sources=vectors/dict.npz", *PICTURE_KEYS)],
     "export-embeddings": [("stores=embeddings",)],
     "demo": [()],
     "doctor": [()],
@@ -249,13 +249,13 @@ def _try(
             recipe = read_recipe(file) | {"run": {"device": "cpu", "workers": 0}}
             fields = (
                 _command(command)
-                .Recipe.resolve(command, str(file), {}, COMMON)
+                .Recipe.resolve(command, str(file), {}, CPU_KEYS)
                 .model_dump(mode="json")
             )
         else:
             (command,) = chosen.choices(list(WORLD), WEIGHTS)
             base = chosen.choice(WORLD[command])
-            words = [*base, *COMMON]
+            words = [*base, *CPU_KEYS]
             fields = (
                 _command(command)
                 .Recipe.resolve(command, None, {}, words)

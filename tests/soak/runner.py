@@ -1,6 +1,4 @@
-"""Runs cases in processes of their own, forked after all imports, and judges how each
-one ended.
-"""
+"""Processes that run one case each, forked after all imports, and their verdicts."""
 
 import contextlib
 import hashlib
@@ -30,48 +28,48 @@ from safetensors import safe_open
 
 from brainhive_cli.core.errors import INTERRUPT_SIGNALS
 
-TIME_S, MEMORY = 20.0, 2 * 2**30
-"""A case that takes more processor time, or more memory on top of the imports, has
-failed.
-"""
-WALL_S = 6 * TIME_S
-"""On a machine that is busy with other work."""
-ENDS = {0, 1, 2, 3, 4, 5, 130}
-"""Exit codes of the error tree, and of Ctrl-C."""
-BUG = re.compile(
+MAX_CPU_S = 20.0
+"""Largest processor time of a case."""
+MAX_MEMORY = 2 * 2**30
+"""Largest memory of a case, in bytes, without the memory of the imports."""
+MAX_WALL_S = 6 * MAX_CPU_S
+"""Largest duration of a case, on a busy machine."""
+EXIT_CODES = {0, 1, 2, 3, 4, 5, 130}
+"""Exit codes of the error tree and of Ctrl-C."""
+BUG_TEXT = re.compile(
     r"this is a bug|Traceback \(most recent call last\)|"
     r": unexpected \w+(Error|Exception)"
 )
-CONTROL = re.compile(
+CONTROL_CHARACTERS = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
 FINGERPRINT = re.compile(rb"(?<=-)[0-9a-f]{10}(?![0-9a-f])")
-"""Of a recipe, in the name of its run: it depends on digests of files, be it of a byte
-that nobody reads.
+"""Fingerprint of a recipe in the name of its run. It depends on all bytes of its input
+files, read or not.
 """
 PRIVATE = re.compile(rb"secretsecret|c2VjcmV0c2Vj|ZWNyZXRzZWNy|Y3JldHNlY3Jl|root:x:0")
-"""Content of files outside of a home, also in base64."""
+"""Content of files outside of home, as plain text or in base64."""
 NOT_COMPARED = re.compile(
     r"(^|[._ -])(time|times|seconds|rate|environment|log|versions)($|[._ -])|_s$"
 )
+"""Names of results that differ between two runs of one command."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One command (or function) in a home of its own.
+    """A command or function that runs in a copy of the home.
 
     Attributes:
-        group: What it counts as in the table.
-        name: What identifies it, with the seed.
-        argv: The command line after `brainhive`.
-        prepare: Changes the home, given its path and that of a folder outside of it.
-        reader: Names the sound run that its result is compared with; empty if none.
-        has_digest: Whether the format can tell a damaged payload from a sound one.
-        must_fail: Whether success is a failure, whatever the result.
-        kill: Signal and moment (s) at which the process is killed; then the command
-            runs again.
-        call: A function in place of the command; it returns failures by name, and
-            counts.
+        group: Row of the table that counts this case.
+        name: Name that is unique for a seed.
+        argv: Command line after `brainhive`.
+        prepare: Function that changes the home, given its path and a folder outside.
+        reader: Sound run to compare the result with, or an empty string.
+        has_digest: If True, the file format can reveal a damaged payload.
+        must_fail: If True, exit code 0 is a failure.
+        kill: Signal and delay (s) that kill the process. The command then runs again.
+        call: Function to call instead of a command. It returns failures by name, and
+            the number of calls by verdict.
     """
 
     group: str
@@ -87,13 +85,14 @@ class Case:
 
 @dataclass
 class Outcome:
-    """How a case ended.
+    """Result of a case.
 
     Attributes:
-        code: Exit code; negative for a signal.
-        result: JSON on stdout and digests of the files that were made, by name.
-        problems: What is wrong, one line each.
-        counts: Recipes that were tried, by verdict.
+        code: Exit code, or the negative number of a signal.
+        result: Values of the JSON on stdout, and digests of new files, by name.
+        problems: Description of each problem, in one line.
+        counts: Number of recipes or calls by verdict.
+        killed_run: Result of the first run, if a signal killed it.
     """
 
     case: Case
@@ -104,103 +103,103 @@ class Outcome:
     result: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
-    before: "Outcome | None" = None
+    killed_run: "Outcome | None" = None
 
 
 def run_all(
     cases: Iterable[Case], world: Path, scratch: Path, jobs: int
 ) -> Iterator[Outcome]:
-    """Run cases, `jobs` at a time, each on a copy of the world; yields them as they
+    """Run cases, `jobs` at a time, each on a copy of the world. Yield them as they
     end.
     """
-    waiting, running, places = iter(cases), dict[int, _Child](), list(range(jobs))
+    queue, running, free_slots = iter(cases), dict[int, _Child](), list(range(jobs))
     while True:
-        for case in islice(waiting, len(places)):
-            child = _Child(case, world, scratch / f"place-{places.pop()}")
+        for case in islice(queue, len(free_slots)):
+            child = _Child(case, world, scratch / f"place-{free_slots.pop()}")
             running[child.pid] = child
         if not running:
             return
         for pid, child in list(running.items()):
             child.watch()
-            found, status = os.waitpid(pid, os.WNOHANG)
-            if not found:
+            ended_pid, status = os.waitpid(pid, os.WNOHANG)
+            if not ended_pid:
                 continue
-            if child.again(status):
+            if child.restart_if_killed(status):
                 running[child.pid] = running.pop(pid)
                 continue
             del running[pid]
-            places.append(int(child.place.name.rpartition("-")[2]))
-            yield child.ended(status)
+            free_slots.append(int(child.folder.name.rpartition("-")[2]))
+            yield child.judge(status)
         time.sleep(0.005)
 
 
 class _Child:
-    def __init__(self, case: Case, world: Path, place: Path) -> None:
-        self.case, self.world, self.place = case, world, place
-        self.first: Outcome | None = None
-        here = psutil.Process().memory_info()
+    def __init__(self, case: Case, world: Path, folder: Path) -> None:
+        self.case, self.world, self.folder = case, world, folder
+        self.killed_run: Outcome | None = None
+        memory = psutil.Process().memory_info()
         # bytes that a child has before it does anything
-        self.own = here.rss - here.shared
+        self.initial_memory = memory.rss - memory.shared
         self._fork(is_first=True)
 
     def _fork(self, is_first: bool) -> None:
-        self.why, self.began_s, self.ready_s = "", time.monotonic(), None
+        self.limit, self.start_s, self.ready_s = "", time.monotonic(), None
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        (self.place / "ready").unlink(missing_ok=True)
+        (self.folder / "ready").unlink(missing_ok=True)
         self.pid = os.fork()
         if self.pid == 0:
-            _child(self.case, self.world, self.place, is_first)
+            _run_child(self.case, self.world, self.folder, is_first)
         self.kill = self.case.kill if is_first else None
 
     def watch(self) -> None:
-        """Kill it where it takes too much; or at its moment."""
+        """Kill the process after the delay of the case, or if it exceeds a limit."""
         now_s = time.monotonic()
-        if self.kill and self.ready_s is None and (self.place / "ready").exists():
+        if self.kill and self.ready_s is None and (self.folder / "ready").exists():
             self.ready_s = now_s
-        if (
-            self.kill
-            and self.ready_s is not None
-            and now_s >= self.ready_s + self.kill[1]
-        ):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, self.kill[0])
-            self.kill = None
-        if now_s - self.began_s > WALL_S:
-            self._end(f"hang: over {WALL_S:.0f} s")
+        if self.kill and self.ready_s is not None:
+            signal_number, delay_s = self.kill
+            if now_s >= self.ready_s + delay_s:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, signal_number)
+                self.kill = None
+        if now_s - self.start_s > MAX_WALL_S:
+            self._stop(f"hang: over {MAX_WALL_S:.0f} s")
         with contextlib.suppress(psutil.Error):
             memory = psutil.Process(self.pid).memory_info()
-            if memory.rss - memory.shared > MEMORY + self.own:
-                self._end("over 2 GiB of memory")
+            if memory.rss - memory.shared > MAX_MEMORY + self.initial_memory:
+                self._stop("over 2 GiB of memory")
 
-    def _end(self, why: str) -> None:
-        self.why = self.why or why
+    def _stop(self, limit: str) -> None:
+        self.limit = self.limit or limit
         _kill_group(self.pid)
 
-    def again(self, status: int) -> bool:
-        """Run the command again after a kill; False where nothing remains to be
-        done.
+    def restart_if_killed(self, status: int) -> bool:
+        """Run the command again if its first run was to be killed. Return True if it
+        runs again.
         """
-        if not (self.case.kill and self.first is None):
+        if not (self.case.kill and self.killed_run is None):
             return False
         _kill_group(self.pid)
-        self.first = _outcome(self.case, self.place, status)
+        self.killed_run = _read_outcome(self.case, self.folder, status)
         self._fork(is_first=False)
         return True
 
-    def ended(self, status: int) -> Outcome:
-        """Judge how it ended."""
+    def judge(self, status: int) -> Outcome:
+        """Read the outcome of the ended process, and add an exceeded limit or crash."""
         _kill_group(self.pid)
         shutil.rmtree("/dev/shm/brainhive-soak", ignore_errors=True)
-        found = _outcome(self.case, self.place, status)
-        found.before, found.wall_s = self.first, time.monotonic() - self.began_s
-        if self.why:
-            found.problems.insert(0, self.why)
-        elif found.code == -signal.SIGXCPU:
-            found.problems.insert(0, f"hang: over {TIME_S:.0f} s of processor time")
-        elif found.code < 0:
-            found.problems.insert(0, f"crash: {signal.Signals(-found.code).name}")
-        return found
+        outcome = _read_outcome(self.case, self.folder, status)
+        outcome.killed_run = self.killed_run
+        outcome.wall_s = time.monotonic() - self.start_s
+        problem = self.limit
+        if not problem and outcome.code == -signal.SIGXCPU:
+            problem = f"hang: over {MAX_CPU_S:.0f} s of processor time"
+        elif not problem and outcome.code < 0:
+            problem = f"crash: {signal.Signals(-outcome.code).name}"
+        if problem:
+            outcome.problems.insert(0, problem)
+        return outcome
 
 
 def _kill_group(pid: int) -> None:
@@ -208,40 +207,38 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _child(case: Case, world: Path, place: Path, is_first: bool) -> None:
-    """Prepare a home, run the command, judge its files, and end."""
+def _run_child(case: Case, world: Path, folder: Path, is_first: bool) -> None:
+    """Prepare a home, run the command, check its files, and exit."""
     code = 70
     try:
         os.setsid()
-        home, outside = place / "a/b/home", place / "outside"
+        home, outside_folder = folder / "a/b/home", folder / "outside"
         if is_first:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(world, home, symlinks=True)
-            for folder in (outside, place / "tmp", place / "user"):
-                folder.mkdir()
-            (place / "canary").write_text("unchanged")
-        _environment(place, home)
-        new = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-        streams = [os.open(place / name, new) for name in ("stdout", "stderr")]
+            for new_folder in (outside_folder, folder / "tmp", folder / "user"):
+                new_folder.mkdir()
+            (folder / "canary").write_text("unchanged")
+        _set_environment(folder, home)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        streams = [os.open(folder / name, flags) for name in ("stdout", "stderr")]
         if case.prepare and is_first:
-            case.prepare(home, outside)
-        before = {} if case.call else _listing(place, home)
-        known = place / "known"
+            case.prepare(home, outside_folder)
+        outside_before = {} if case.call else _list_outside_files(folder, home)
+        file_list = folder / "initial_files"
         if is_first:
-            known.write_text(
-                "\n".join(map(str, _files(home))), errors="surrogateescape"
-            )
-        made = {
-            Path(line) for line in known.read_text(errors="surrogateescape").split("\n")
-        }
+            text = "\n".join(map(str, _walk_files(home)))
+            file_list.write_text(text, errors="surrogateescape")
+        lines = file_list.read_text(errors="surrogateescape").split("\n")
+        initial_files = {Path(line) for line in lines}
         report: dict[str, Any] = {}
         for number, stream in enumerate(streams, 1):
             os.dup2(stream, number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        most_s = int(TIME_S + time.process_time()) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (most_s, resource.RLIM_INFINITY))
+        max_cpu_s = int(MAX_CPU_S + time.process_time()) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (max_cpu_s, resource.RLIM_INFINITY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        (place / "ready").touch()
+        (folder / "ready").touch()
         if case.call:
             code = 0
             report["problems"], report["counts"] = case.call()
@@ -251,27 +248,26 @@ def _child(case: Case, world: Path, place: Path, is_first: bool) -> None:
                 signal.signal(number, signal.SIG_IGN)
             sys.stdout.flush()
             sys.stderr.flush()
+            outside_after = _list_outside_files(folder, home)
             report["problems"] = {
-                **_judged(home, made),
-                **_changed(before, _listing(place, home)),
+                **_find_broken_files(home, initial_files),
+                **_find_outside_changes(outside_before, outside_after),
             }
-            report["files"] = _digests(home, made) if code == 0 else {}
-        (place / "report.json").write_text(json.dumps(report))
+            report["files"] = _digest_files(home, initial_files) if code == 0 else {}
+        (folder / "report.json").write_text(json.dumps(report))
     except KeyboardInterrupt:
         code = 130
     except BaseException:
-        (place / "broken").write_text(traceback.format_exc())
+        (folder / "broken").write_text(traceback.format_exc())
     finally:
         os._exit(code & 0xFF)
 
 
-def _environment(place: Path, home: Path) -> None:
+def _set_environment(folder: Path, home: Path) -> None:
     os.environ |= {
         "BRAINHIVE_HOME": str(home),
-        "HOME": str(place / "user"),
-        "TMPDIR": str(place / "tmp"),
-    }
-    os.environ |= {
+        "HOME": str(folder / "user"),
+        "TMPDIR": str(folder / "tmp"),
         "TORCH_HOME": str(home / "torch"),
         "COLUMNS": "200",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -281,7 +277,7 @@ def _environment(place: Path, home: Path) -> None:
     os.chdir(home)
     sys.path.insert(0, str(home / "modules"))
     for name in ("ready", "report.json", "broken"):
-        (place / name).unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)
 
 
 def run_command(argv: tuple[str, ...]) -> int:
@@ -294,10 +290,9 @@ def run_command(argv: tuple[str, ...]) -> int:
     )
     try:
         main()
-    except SystemExit as ended:
-        return (
-            ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        )
+    except SystemExit as error:
+        code = error.code
+        return code if isinstance(code, int) else int(code is not None)
     except BaseException:
         traceback.print_exc()
         return 1
@@ -307,29 +302,29 @@ def run_command(argv: tuple[str, ...]) -> int:
 def make_world(
     home: Path,
     steps: Iterable[tuple[str, ...] | Callable[[Path], Any]],
-    more: tuple[str, ...],
+    overrides: tuple[str, ...],
 ) -> None:
-    """Run the steps that make a world, each in a process of its own.
+    """Run the steps that make a world, each in its own process.
 
     Raises:
-        RuntimeError: if one fails.
+        RuntimeError: If a step fails.
     """
     home.mkdir(parents=True)
     for step in steps:
         log = home.parent / "log"
-        if (pid := os.fork()) == 0:
+        pid = os.fork()
+        if pid == 0:
             code = 1
             try:
                 (home.parent / "user").mkdir(exist_ok=True)
                 (home.parent / "tmp").mkdir(exist_ok=True)
-                _environment(home.parent, home)
+                _set_environment(home.parent, home)
                 for stream in (1, 2):
                     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-                code = (
-                    run_command((*step, *more))
-                    if isinstance(step, tuple)
-                    else int(step(home) or 0)
-                )
+                if isinstance(step, tuple):
+                    code = run_command(step + overrides)
+                else:
+                    code = int(step(home) or 0)
             finally:
                 if code:
                     traceback.print_exc()
@@ -338,55 +333,60 @@ def make_world(
             raise RuntimeError(f"{step} failed: {log.read_text()}")
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for here, _, files in os.walk(folder):
-        yield from (Path(here, file) for file in files)
+def _walk_files(folder: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in names)
 
 
-def _listing(place: Path, home: Path) -> dict[str, tuple[int, ...]]:
-    """List all files of a place that the command has no business with: those outside of
-    its home.
+def _list_outside_files(folder: Path, home: Path) -> dict[str, tuple[int, ...]]:
+    """List size, time and mode of all files outside of home, which no command may
+    change.
     """
-    skipped = {
-        place / name
-        for name in "tmp user stdout stderr ready report.json broken known".split()
-    }
-    found = {}
-    for here, folders, files in os.walk(place):
+    skipped_names = "tmp user stdout stderr ready report.json broken initial_files"
+    skipped_paths = {home} | {folder / name for name in skipped_names.split()}
+    states: dict[str, tuple[int, ...]] = {}
+    for parent, folders, files in os.walk(folder):
         folders[:] = [
-            name for name in folders if Path(here, name) not in {home, *skipped}
+            name for name in folders if Path(parent, name) not in skipped_paths
         ]
-        for name in [*files, *folders]:
-            path = Path(here, name)
-            if path not in skipped:
-                state = path.lstat()
-                changed = (
-                    (0, 0) if name in folders else (state.st_size, state.st_mtime_ns)
-                )
-                found[str(path.relative_to(place))] = (*changed, state.st_mode)
+        for name in files + folders:
+            path = Path(parent, name)
+            if path in skipped_paths:
+                continue
+            stat = path.lstat()
+            size, time_ns = stat.st_size, stat.st_mtime_ns
+            if name in folders:
+                size = time_ns = 0
+            states[str(path.relative_to(folder))] = (size, time_ns, stat.st_mode)
     absolute = Path("/dev/shm/brainhive-soak")
-    found |= {str(absolute): (0,)} if absolute.exists() else {}
-    return found
+    if absolute.exists():
+        states[str(absolute)] = (0,)
+    return states
 
 
-def _changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]:
-    differing = sorted(
-        key for key in before.keys() | after.keys() if before.get(key) != after.get(key)
-    )
-    ran = [key for key in differing if "pwned" in key]
-    if ran:
-        return {"ran code": ran[0]}
-    return {"wrote outside home": ", ".join(differing[:3])} if differing else {}
+def _find_outside_changes(
+    states_before: dict[str, Any], states_after: dict[str, Any]
+) -> dict[str, str]:
+    names = [
+        name
+        for name in states_before.keys() | states_after.keys()
+        if states_before.get(name) != states_after.get(name)
+    ]
+    names.sort()
+    for name in names:
+        if "pwned" in name:
+            return {"ran code": name}
+    return {"wrote outside home": ", ".join(names[:3])} if names else {}
 
 
-def _judged(home: Path, made: set[Path]) -> dict[str, str]:
-    """Open each file that the command has made under a final name."""
+def _find_broken_files(home: Path, initial_files: set[Path]) -> dict[str, str]:
+    """Open each new file under a final name, and describe one that cannot be read."""
     problems = {}
-    for path in _files(home):
-        if path in made or path.name.startswith("."):
+    for path in _walk_files(home):
+        if path in initial_files or path.name.startswith("."):
             continue
         try:
-            _open(path)
+            _check_file(path)
         except Exception as error:
             problems["half-written"] = (
                 f"{path.relative_to(home)}: {type(error).__name__}: {error}"
@@ -394,15 +394,15 @@ def _judged(home: Path, made: set[Path]) -> dict[str, str]:
     return problems
 
 
-def _open(path: Path) -> None:
+def _check_file(path: Path) -> None:
     if path.suffix == ".h5":
         with h5py.File(path, "r") as file:
             list(file.attrs.items())
     elif path.suffix == ".json":
         json.loads(path.read_text())
     elif path.suffix == ".safetensors":
-        with safe_open(path, "pt") as found:
-            found.keys()
+        with safe_open(path, "pt") as file:
+            file.keys()
     elif path.suffix == ".html" and PRIVATE.search(path.read_bytes()):
         raise ValueError("shows a private file")
     elif path.suffix == ".png":
@@ -410,130 +410,116 @@ def _open(path: Path) -> None:
             picture.load()
 
 
-def _digests(home: Path, made: set[Path]) -> dict[str, str]:
-    endings = (
-        ".h5",
-        ".safetensors",
-        ".png",
-        ".npy",
-        ".parquet",
-        ".json",
-        ".csv",
-        ".md",
-    )
-    found = {}
-    for path in sorted({*_files(home)} - made):
+def _digest_files(home: Path, initial_files: set[Path]) -> dict[str, str]:
+    """Compute the SHA-256 of new files, without fingerprints and the path of home."""
+    endings = ".h5 .safetensors .png .npy .parquet .json .csv .md".split()
+    digests = {}
+    for path in sorted(set(_walk_files(home)) - initial_files):
         name = path.relative_to(home).as_posix()
-        if (
-            path.suffix in endings
-            and not NOT_COMPARED.search(path.stem)
-            and "/." not in name
-        ):
-            content = _datasets(path) if path.suffix == ".h5" else path.read_bytes()
-            content = FINGERPRINT.sub(b"", content.replace(os.fsencode(home), b"HOME"))
-            found["file " + FINGERPRINT.sub(b"", name.encode()).decode()] = (
-                hashlib.sha256(content).hexdigest()
-            )
-    return found
+        is_compared = path.suffix in endings and not NOT_COMPARED.search(path.stem)
+        if not is_compared or "/." in name:
+            continue
+        content = _read_datasets(path) if path.suffix == ".h5" else path.read_bytes()
+        content = FINGERPRINT.sub(b"", content.replace(os.fsencode(home), b"HOME"))
+        name = FINGERPRINT.sub(b"", name.encode()).decode()
+        digests[f"file {name}"] = hashlib.sha256(content).hexdigest()
+    return digests
 
 
-def _datasets(path: Path) -> bytes:
-    """Read the datasets of a store; its attributes name digests of the files that it
-    was made of.
+def _read_datasets(path: Path) -> bytes:
+    """Read the datasets of a store, without its attributes, which hold digests of its
+    sources.
     """
-    found: list[bytes] = []
+    chunks: list[bytes] = []
 
-    def add(name: str, each: Any) -> None:
-        if isinstance(each, h5py.Dataset) and "checksum" not in name:
-            found.extend((name.encode(), np.asarray(each[()]).tobytes()))
+    def add(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and "checksum" not in name:
+            chunks.extend((name.encode(), np.asarray(item[()]).tobytes()))
 
     with h5py.File(path, "r") as file:
         file.visititems(add)
-    return b"".join(found)
+    return b"".join(chunks)
 
 
-def _flat(value: Any, key: str) -> Iterator[tuple[str, str]]:
+def _flatten(value: Any, key: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
-        for name, each in value.items():
-            yield from _flat(each, f"{key}.{name}")
+        for name, child in value.items():
+            yield from _flatten(child, f"{key}.{name}")
     elif isinstance(value, list):
-        for place, each in enumerate(value):
-            yield from _flat(each, f"{key}.{place}")
+        for index, child in enumerate(value):
+            yield from _flatten(child, f"{key}.{index}")
     else:
         yield key, str(value)
 
 
-def _outcome(case: Case, place: Path, status: int) -> Outcome:
-    def written(name: str) -> str:
-        path = place / name
+def _read_outcome(case: Case, folder: Path, status: int) -> Outcome:
+    """Read the streams and the report of an ended process, and list its problems."""
+
+    def read(name: str) -> str:
+        path = folder / name
         return path.read_text(errors="replace") if path.is_file() else ""
 
-    found = Outcome(
-        case, os.waitstatus_to_exitcode(status), written("stdout"), written("stderr")
-    )
-    if broken := written("broken"):
-        found.problems.append(f"soak itself: {broken.strip().splitlines()[-1]}")
-        found.stderr += broken
-        return found
-    report = json.loads(written("report.json") or "{}")
-    found.problems += [
-        f"{name}: {what}" for name, what in report.get("problems", {}).items()
-    ]
-    found.counts = report.get("counts", {})
-    if case.call or found.code < 0:
-        return found
-    found.problems += _said(found)
-    if found.code == 0:
-        home = str(place / "a/b/home")
+    code = os.waitstatus_to_exitcode(status)
+    outcome = Outcome(case, code, read("stdout"), read("stderr"))
+    soak_error = read("broken")
+    if soak_error:
+        last_line = soak_error.strip().splitlines()[-1]
+        outcome.problems.append(f"soak itself: {last_line}")
+        outcome.stderr += soak_error
+        return outcome
+    report = json.loads(read("report.json") or "{}")
+    for name, description in report.get("problems", {}).items():
+        outcome.problems.append(f"{name}: {description}")
+    outcome.counts = report.get("counts", {})
+    if case.call or code < 0:
+        return outcome
+    outcome.problems += _judge_stderr(outcome)
+    if code == 0:
+        stdout = outcome.stdout.replace(str(folder / "a/b/home"), "HOME")
         try:
-            text = FINGERPRINT.sub(
-                b"", found.stdout.replace(home, "HOME").encode()
-            ).decode()
-            document = json.loads(text)
-            shown = dict(_flat(document, "json"))
+            document = json.loads(FINGERPRINT.sub(b"", stdout.encode()))
+            values = dict(_flatten(document, "json"))
         except ValueError:
-            shown = {"stdout": found.stdout}
-        found.result = {
-            key: value for key, value in shown.items() if not NOT_COMPARED.search(key)
+            values = {"stdout": outcome.stdout}
+        outcome.result = {
+            key: value for key, value in values.items() if not NOT_COMPARED.search(key)
         }
-        found.result |= report.get("files", {})
-    return found
+        outcome.result |= report.get("files", {})
+    return outcome
 
 
-def _said(found: Outcome) -> list[str]:
-    """Judge the exit code and what was written on stderr."""
-    problems, text = [], found.stderr
-    if found.code not in ENDS:
-        problems.append(f"exit code {found.code}, not of the tree")
-    if bug := BUG.search(text):
-        line = next(line for line in text.splitlines() if bug[0] in line)
-        last = text.strip().splitlines()[-1] if "Traceback" in line else line
-        before = next(
-            (each for each in text.splitlines() if each.startswith("error:")), ""
-        )
-        problems.append(f"called a bug: {before or last}")
-        return problems
-    if CONTROL.search(text):
-        problems.append("control characters on the terminal")
+def _judge_stderr(outcome: Outcome) -> list[str]:
+    """List problems of the exit code and of the text on stderr."""
+    problems, text = [], outcome.stderr
     lines = text.splitlines()
-    at = next((n for n, line in enumerate(lines) if line.startswith("error:")), None)
-    # by --check
-    is_warned = any(line.startswith("warning: missing: ") for line in lines)
-    if (
-        found.code in (1, 2, 3, 4, 5)
-        and at is None
-        and not is_warned
-        and '"' not in found.stdout
-    ):
-        problems.append(
-            "no line that says what is wrong" if "Usage:" not in text else ""
-        )
-    elif at is not None:
-        rest = [line for line in lines[at + 1 :] if line.strip()]
-        if len(rest) != 1 or not rest[0].startswith("  try: "):
-            problems.append(f"not two lines: {lines[at]} | {' | '.join(rest)[:80]}")
-        if "free space or fix permissions" in text:
-            problems.append(f"not a matter of space or permissions: {lines[at]}")
-        if re.search(r"error: (out of memory|.*MemoryError)", lines[at]):
-            problems.append(f"out of memory: {lines[at]}")
-    return list(filter(None, problems))
+    error_index = None
+    for index, line in reversed(list(enumerate(lines))):
+        if line.startswith("error:"):
+            error_index = index
+    error_line = "" if error_index is None else lines[error_index]
+    if outcome.code not in EXIT_CODES:
+        problems.append(f"exit code {outcome.code}, not of the tree")
+    bug = BUG_TEXT.search(text)
+    if bug:
+        bug_line = next(line for line in lines if bug[0] in line)
+        last_line = text.strip().splitlines()[-1]
+        cause = last_line if "Traceback" in bug_line else bug_line
+        problems.append(f"called a bug: {error_line or cause}")
+        return problems
+    if CONTROL_CHARACTERS.search(text):
+        problems.append("control characters on the terminal")
+    if error_index is None:
+        # --check lists missing inputs as warnings
+        is_warned = any(line.startswith("warning: missing: ") for line in lines)
+        is_explained = is_warned or '"' in outcome.stdout or "Usage:" in text
+        if outcome.code in (1, 2, 3, 4, 5) and not is_explained:
+            problems.append("no line that says what is wrong")
+        return problems
+    hints = [line for line in lines[error_index + 1 :] if line.strip()]
+    if len(hints) != 1 or not hints[0].startswith("  try: "):
+        problems.append(f"not two lines: {error_line} | {' | '.join(hints)[:80]}")
+    if "free space or fix permissions" in text:
+        problems.append(f"not a matter of space or permissions: {error_line}")
+    if re.search(r"error: (out of memory|.*MemoryError)", error_line):
+        problems.append(f"out of memory: {error_line}")
+    return problems

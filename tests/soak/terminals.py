@@ -12,8 +12,8 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from tests.soak.runner import BUG, CONTROL, ENDS, Case
-from tests.soak.world import COMMON, READERS
+from tests.soak.runner import BUG_TEXT, CONTROL_CHARACTERS, EXIT_CODES, Case
+from tests.soak.world import CPU_KEYS, READERS
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "help": ("--help",),
@@ -24,15 +24,15 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "check": ("embed", "--recipe", "demo", "--check"),
     "json": ("runs", "--json"),
     "unknown": ("embed", "é.ß=1"),
-    "recipe": ("embed", "--recipe", "named.yaml", *COMMON),
+    "recipe": ("embed", "--recipe", "named.yaml", *CPU_KEYS),
     "picture": (
         "embed",
         "dataset={kind: image-folder, root: named}",
         "encoders=[weights/encoder]",
-        *COMMON,
+        *CPU_KEYS,
     ),
     "report": ("report", "runs/drawn"),
-    "eval": (*READERS["eval"].argv, *COMMON),
+    "eval": (*READERS["eval"].argv, *CPU_KEYS),
 }
 STREAMS = {
     "as-is": "",
@@ -87,7 +87,7 @@ def cases(seed: int, count: int) -> Iterator[Case]:
         )
 
 
-def _name_files(home: Path, outside: Path) -> None:
+def _name_files(home: Path, outside_folder: Path) -> None:
     """Write a recipe and pictures whose names not every terminal can show."""
     name = "\n" + "é" * 100 + "\x1b[31m\u202e"
     (home / "named.yaml").write_text(
@@ -127,9 +127,9 @@ def _try(
         or stream in SILENT
     )
     problems = {
-        "exit code, not of the tree": code not in ENDS,
-        "called a bug": BUG.search(text),
-        "control characters": CONTROL.search(text),
+        "exit code, not of the tree": code not in EXIT_CODES,
+        "called a bug": BUG_TEXT.search(text),
+        "control characters": CONTROL_CHARACTERS.search(text),
         "source files": ".py:" in text or "Exception ignored" in text,
         "no line that says what is wrong": code and not is_explained,
         "success, though nothing was written": not code

@@ -1,7 +1,8 @@
-"""A small home with everything that commands read: data sets, stores, runs,
-checkpoints, weights.
+"""A small home with data sets, stores, runs, checkpoints and weights for commands to
+read.
 """
 
+import itertools
 import json
 import os
 import pickle
@@ -23,86 +24,72 @@ from safetensors.torch import save_file
 from tests.soak import own_data, recordings
 
 ENCODER = "weights/encoder"
-NAME = "local--encoder"
-"""What stores of that encoder are called."""
-COMMON = ("run.device=cpu", "run.workers=0")
-THINGS = ("dataset=things-eeg", f"encoders=[{ENCODER}]")
-IMAGES = "{kind: image-folder, root: pictures}"
-PICTURES = (f"dataset={IMAGES}", f"encoders=[{ENCODER}]")
+STORE_NAME = "local--encoder"
+"""Name of the embedding stores of ENCODER."""
+CPU_KEYS = ("run.device=cpu", "run.workers=0")
+THINGS_KEYS = ("dataset=things-eeg", f"encoders=[{ENCODER}]")
+PICTURE_DATASET = "{kind: image-folder, root: pictures}"
+PICTURE_KEYS = (f"dataset={PICTURE_DATASET}", f"encoders=[{ENCODER}]")
 GENERATOR = "generator={kind: sdxl, source: weights/generator}"
 ALIGN = (
-    *(
-        "train-align",
-        *THINGS,
-        "subjects=1",
-        "seeds=1",
-        "dim=64",
-        "fuser.intermediate_size=64",
-    ),
-    *(
-        "train.precision=fp32",
-        "train.epochs=3",
-        "train.batch_size=32",
-        "backbone={kind: linear}",
-    ),
+    "train-align",
+    "dataset=things-eeg",
+    f"encoders=[{ENCODER}]",
+    "subjects=1",
+    "seeds=1",
+    "dim=64",
+    "fuser.intermediate_size=64",
+    "train.precision=fp32",
+    "train.epochs=3",
+    "train.batch_size=32",
+    "backbone={kind: linear}",
     "train.validation=0.2",
 )
 PRIOR = (
-    *(
-        "train-prior",
-        *PICTURES,
-        GENERATOR,
-        "prior={kind: fusion_prior, hidden_size: 32}",
-    ),
-    *(
-        "prior.intermediate_size=32",
-        "resolution_px=32",
-        "validation_items=2",
-        "sample_items=1",
-    ),
-    *(
-        "sample_steps=1",
-        f"similarity=[{ENCODER}]",
-        "lpips=false",
-        "train.steps=3",
-        "train.batch_size=2",
-    ),
-    *("train.precision=fp32", "train.checkpoint_steps=1"),
+    "train-prior",
+    f"dataset={PICTURE_DATASET}",
+    f"encoders=[{ENCODER}]",
+    GENERATOR,
+    "prior={kind: fusion_prior, hidden_size: 32}",
+    "prior.intermediate_size=32",
+    "resolution_px=32",
+    "validation_items=2",
+    "sample_items=1",
+    "sample_steps=1",
+    f"similarity=[{ENCODER}]",
+    "lpips=false",
+    "train.steps=3",
+    "train.batch_size=2",
+    "train.precision=fp32",
+    "train.checkpoint_steps=1",
 )
 ALIGN_PRIOR = (
-    *(
-        "train-align",
-        *THINGS,
-        "subjects=1",
-        "seeds=1",
-        "prior=weights/prior",
-        "paths.runs=with-prior",
-    ),
-    *(
-        "train.precision=fp32",
-        "train.epochs=2",
-        "train.batch_size=32",
-        "backbone={kind: linear}",
-    ),
+    "train-align",
+    "dataset=things-eeg",
+    f"encoders=[{ENCODER}]",
+    "subjects=1",
+    "seeds=1",
+    "prior=weights/prior",
+    "paths.runs=with-prior",
+    "train.precision=fp32",
+    "train.epochs=2",
+    "train.batch_size=32",
+    "backbone={kind: linear}",
 )
 DRAW = (
-    *(
-        "reconstruct",
-        "prior=weights/prior",
-        GENERATOR,
-        "items=2",
-        "repeats=1",
-        "resolution_px=32",
-    ),
-    *(
-        "steps=1",
-        "metrics=pixcorr,ssim",
-        "sheet_rows=0",
-        "align_run=runs/prior-aligned",
-    ),
+    "reconstruct",
+    "prior=weights/prior",
+    GENERATOR,
+    "items=2",
+    "repeats=1",
+    "resolution_px=32",
+    "steps=1",
+    "metrics=pixcorr,ssim",
+    "sheet_rows=0",
+    "align_run=runs/prior-aligned",
 )
-FRESH = "paths.runs=fresh"
-"""Runs of its own, so that nothing is finished yet."""
+FRESH_RUNS = "paths.runs=fresh"
+"""Override that names an empty folder of runs, so that no run is finished."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +98,10 @@ class Reader:
 
     Attributes:
         argv: The command line.
-        files: What it reads, as patterns below home with spaces between them.
-        has_digest: Whether these files can tell a damaged payload from a sound one.
-        setup: Changes the home first, as for a command that resumes.
-        surface: The group that it is counted in.
+        files: Patterns of the files that it reads, below home, separated by spaces.
+        has_digest: If True, the files have digests that reveal a damaged payload.
+        setup: Function that changes the home before the command runs.
+        surface: Group of the table that counts the cases of this reader.
     """
 
     argv: tuple[str, ...]
@@ -125,16 +112,16 @@ class Reader:
 
     @property
     def case(self) -> dict[str, Any]:
-        """The command line, and the change of the home, of a case."""
+        """Fields `argv` and `prepare` of a case that runs this command."""
         setup = self.setup
         return {
-            "argv": (*self.argv, *COMMON, "--json"),
+            "argv": self.argv + CPU_KEYS + ("--json",),
             "prepare": setup and (lambda home, _: setup(home)),
         }
 
 
-def _without(*patterns: str) -> Callable[[Path], None]:
-    """Delete what a command would otherwise find finished."""
+def _delete_first(*patterns: str) -> Callable[[Path], None]:
+    """Make a setup that deletes all files and folders that match the patterns."""
 
     def delete(home: Path) -> None:
         for pattern in patterns:
@@ -144,19 +131,14 @@ def _without(*patterns: str) -> Callable[[Path], None]:
     return delete
 
 
-def _importing(source: str, *more: str) -> tuple[str, ...]:
-    return (
-        "import-embeddings",
-        source,
-        PICTURES[0],
-        "--encoders",
-        ENCODER,
-        "paths.embeddings=new",
-        *more,
-    )
+def _make_import(source: str, *overrides: str) -> tuple[str, ...]:
+    argv = ("import-embeddings", source, PICTURE_KEYS[0], "--encoders", ENCODER)
+    return argv + ("paths.embeddings=new",) + overrides
 
 
-def _embedding(dataset: str = IMAGES, encoder: str = ENCODER) -> tuple[str, ...]:
+def _make_embed(
+    dataset: str = PICTURE_DATASET, encoder: str = ENCODER
+) -> tuple[str, ...]:
     return (
         "embed",
         f"dataset={dataset}",
@@ -166,33 +148,41 @@ def _embedding(dataset: str = IMAGES, encoder: str = ENCODER) -> tuple[str, ...]
     )
 
 
-def _preparing(kind: str, root: str, *more: str) -> tuple[str, ...]:
-    return (
-        "prepare",
-        "--from",
-        kind,
-        f"preparation.root=data/{root}",
-        "paths.signals=new",
-        *more,
-    )
+def _make_prepare(kind: str, root: str, *overrides: str) -> tuple[str, ...]:
+    argv = ("prepare", "--from", kind, f"preparation.root=data/{root}")
+    return argv + ("paths.signals=new",) + overrides
 
 
-def _modelling(space: str) -> tuple[str, ...]:
-    keys = (
-        f"preparation.stimuli={IMAGES}",
+def _make_bold_prepare(space: str) -> tuple[str, ...]:
+    return _make_prepare(
+        "bold",
+        "own-bold",
+        f"preparation.stimuli={PICTURE_DATASET}",
         "preparation.estimator=lsa",
         f"preparation.space={space}",
     )
-    return _preparing("bold", "own-bold", *keys)
 
 
-BETAS_OF_A_LAB = _preparing(
-    *("betas", "own-betas", f"preparation.stimuli={IMAGES}", "preparation.zscore=run"),
+BETAS_OF_A_LAB = _make_prepare(
+    "betas",
+    "own-betas",
+    f"preparation.stimuli={PICTURE_DATASET}",
+    "preparation.zscore=run",
     "preparation.regions={atlas: sub-01_atlas.nii.gz, region: sub-01_region.mgz}",
 )
-EEG = _preparing(
-    *("recording", "own-eeg", f"preparation.stimuli={IMAGES}"),
-    *("preparation.epoch_ms=[-100, 400]", "preparation.keep_ms=[0, 400]"),
+EEG = _make_prepare(
+    "recording",
+    "own-eeg",
+    f"preparation.stimuli={PICTURE_DATASET}",
+    "preparation.epoch_ms=[-100, 400]",
+    "preparation.keep_ms=[0, 400]",
+)
+INTERRUPTED_EMBED = (
+    "embed",
+    f"dataset={PICTURE_DATASET}",
+    f"encoders=[{ENCODER}]",
+    "paths.embeddings=begun",
+    "batch_size=1",
 )
 EXPLAIN = (
     "explain",
@@ -202,14 +192,13 @@ EXPLAIN = (
     "window={width_ms: 20, step_ms: 20}",
 )
 BETAS = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
-TRAIN, TEST = (
-    f"embeddings/things-eeg/{split}/{NAME}.h5" for split in ("train", "test")
-)
+TRAIN = f"embeddings/things-eeg/train/{STORE_NAME}.h5"
+TEST = f"embeddings/things-eeg/test/{STORE_NAME}.h5"
 READERS: dict[str, Reader] = {
     # stores
-    "align": Reader((*ALIGN, FRESH), f"{TRAIN} signals/**/sub-01.h5"),
+    "align": Reader(ALIGN + (FRESH_RUNS,), f"{TRAIN} signals/**/sub-01.h5"),
     "eval": Reader(
-        ("eval-retrieval", "--run", "runs/aligned", "sheet_rows=0", FRESH),
+        ("eval-retrieval", "--run", "runs/aligned", "sheet_rows=0", FRESH_RUNS),
         f"{TEST} signals/**/sub-01.h5 runs/aligned/recipe.yaml "
         "runs/aligned/metrics.json runs/aligned/embeddings.json "
         "runs/aligned/**/model/*.json runs/aligned/**/model/*.safetensors",
@@ -217,19 +206,26 @@ READERS: dict[str, Reader] = {
     "check": Reader(("check", "embeddings", "--again"), f"{TRAIN} {TEST}"),
     "export-npy": Reader(("export-embeddings", "embeddings", "format=npy"), f"{TEST}"),
     "export-parquet": Reader(("export-embeddings", "embeddings"), f"{TRAIN}"),
-    "latents": Reader((*PRIOR, "cache_latents=true", FRESH), "latents/**/*.h5"),
+    "latents": Reader(
+        PRIOR
+        + (
+            "cache_latents=true",
+            FRESH_RUNS,
+        ),
+        "latents/**/*.h5",
+    ),
     "embed-resumed": Reader(
-        ("embed", *PICTURES, "paths.embeddings=begun", "batch_size=1"),
-        f"begun/pictures/train/{NAME}.h5.part",
+        INTERRUPTED_EMBED,
+        f"begun/pictures/train/{STORE_NAME}.h5.part",
     ),
     "nsd": Reader(
-        _embedding("{kind: nsd, root: data/nsd}"),
+        _make_embed("{kind: nsd, root: data/nsd}"),
         "data/nsd/*.hdf5 data/nsd/*.csv",
         has_digest=False,
     ),
     # finished runs
     "align-finished": Reader(
-        (*ALIGN,), "runs/train-align/*/metrics.json runs/train-align/*/recipe.yaml"
+        ALIGN, "runs/train-align/*/metrics.json runs/train-align/*/recipe.yaml"
     ),
     "eval-finished": Reader(
         ("eval-retrieval", "--run", "runs/aligned", "sheet_rows=0"),
@@ -242,73 +238,78 @@ READERS: dict[str, Reader] = {
             "runs/aligned",
             "sheet_rows=0",
             "against=runs/prior-aligned",
-            FRESH,
+            FRESH_RUNS,
         ),
         "runs/prior-aligned/*.json runs/prior-aligned/recipe.yaml",
     ),
     "draw-against": Reader(
-        (*DRAW, "against=runs/drawn", FRESH),
+        DRAW
+        + (
+            "against=runs/drawn",
+            FRESH_RUNS,
+        ),
         "runs/drawn/metrics.json runs/drawn/recipe.yaml",
     ),
     "redraw": Reader(
-        (*DRAW,), "runs/reconstruct/*/metrics.json runs/reconstruct/*/values.csv"
+        DRAW, "runs/reconstruct/*/metrics.json runs/reconstruct/*/values.csv"
     ),
     "finetune": Reader(
-        (
-            *ALIGN[:-1],
-            "mode=finetune",
-            "finetune.run=runs/aligned",
-            "subjects=2",
-            FRESH,
-        ),
+        ALIGN[:-1]
+        + ("mode=finetune", "finetune.run=runs/aligned", "subjects=2", FRESH_RUNS),
         "runs/aligned/recipe.yaml runs/aligned/**/model/* runs/aligned/metrics.json",
     ),
     "recipe": Reader(
-        (*ALIGN, FRESH, "--recipe", "own.yaml"), "own.yaml", has_digest=False
+        ALIGN + (FRESH_RUNS, "--recipe", "own.yaml"), "own.yaml", has_digest=False
     ),
     # checkpoints
-    "align-resumed": Reader((*ALIGN, "paths.runs=begun-align"), "begun-align/**/*.pt"),
+    "align-resumed": Reader(ALIGN + ("paths.runs=begun-align",), "begun-align/**/*.pt"),
     "prior-resumed": Reader(
-        (*PRIOR, "paths.runs=begun-prior"),
+        PRIOR + ("paths.runs=begun-prior",),
         "begun-prior/**/*.pt begun-prior/**/*.safetensors",
     ),
     # weights and their configs
     "draw": Reader(
-        (*DRAW, FRESH),
+        DRAW + (FRESH_RUNS,),
         "weights/generator/**/*.json weights/generator/**/*.safetensors "
         "weights/prior/**/*.json weights/prior/**/*.safetensors",
         has_digest=False,
     ),
-    "encoder": Reader(_embedding(), f"{ENCODER}/*", has_digest=False),
+    "encoder": Reader(_make_embed(), f"{ENCODER}/*", has_digest=False),
     "timm": Reader(
-        _embedding(IMAGES, "{kind: timm, source: weights/timm}"),
+        _make_embed(PICTURE_DATASET, "{kind: timm, source: weights/timm}"),
         "weights/timm/config.json weights/timm/model.safetensors",
         has_digest=False,
     ),
     "timm-bin": Reader(
-        _embedding(IMAGES, "{kind: timm, source: weights/timm}"),
+        _make_embed(PICTURE_DATASET, "{kind: timm, source: weights/timm}"),
         "weights/timm/pytorch_model.bin",
-        setup=_without("weights/timm/model.safetensors"),
+        setup=_delete_first("weights/timm/model.safetensors"),
     ),
     "vae": Reader(
-        _embedding(IMAGES, "{kind: diffusers_vae, source: weights/generator/vae}"),
+        _make_embed(
+            PICTURE_DATASET, "{kind: diffusers_vae, source: weights/generator/vae}"
+        ),
         "weights/generator/vae/*",
         has_digest=False,
     ),
-    "hub": Reader(_embedding(IMAGES, "hub:owner/encoder"), "hub/**/refs/main"),
-    # recordings and pictures of others
+    "hub": Reader(
+        _make_embed(PICTURE_DATASET, "hub:owner/encoder"), "hub/**/refs/main"
+    ),
+    # published recordings and pictures
     "things": Reader(
-        (*ALIGN, FRESH), "data/things-eeg/**/sub-01/*.pt", setup=_without("signals")
+        ALIGN + (FRESH_RUNS,),
+        "data/things-eeg/**/sub-01/*.pt",
+        setup=_delete_first("signals"),
     ),
     "things-pickle": Reader(
-        (*ALIGN, FRESH, "dataset.signals=Bare"),
+        ALIGN + (FRESH_RUNS, "dataset.signals=Bare"),
         "data/things-eeg/Bare/sub-01/*.npy",
         has_digest=False,
-        setup=_without("signals"),
+        setup=_delete_first("signals"),
     ),
-    "pictures": Reader(_embedding(), "pictures/**/*.png"),
+    "pictures": Reader(_make_embed(), "pictures/**/*.png"),
     "jpeg": Reader(
-        _embedding("{kind: image-folder, root: jpeg}"),
+        _make_embed("{kind: image-folder, root: jpeg}"),
         "jpeg/**/*.jpg",
         has_digest=False,
     ),
@@ -320,18 +321,18 @@ READERS: dict[str, Reader] = {
             "--truth",
             "pictures",
             "metrics=pixcorr,ssim",
-            FRESH,
+            FRESH_RUNS,
         ),
         "scored/**/*.png scored/**/*.jpg",
         has_digest=False,
     ),
     "coco": Reader(
-        _embedding("{kind: coco, root: data/coco}"),
+        _make_embed("{kind: coco, root: data/coco}"),
         "data/coco/annotations/*.json data/coco/train2017/*.jpg",
         has_digest=False,
     ),
     "parquet": Reader(
-        _embedding("{kind: imagenet, root: data/parquet}"),
+        _make_embed("{kind: imagenet, root: data/parquet}"),
         "data/parquet/*.parquet",
         has_digest=False,
     ),
@@ -343,10 +344,10 @@ READERS: dict[str, Reader] = {
         ),
         "data/packed/*.zip data/packed/*.tar.gz",
     ),
-    # recordings of others, as prepare reads them
+    # published recordings that `prepare` reads
     **{
         f"prepare-nsd-{form}": Reader(
-            _preparing("nsd", f"nsd-{form}", "preparation.sessions=1"),
+            _make_prepare("nsd", f"nsd-{form}", "preparation.sessions=1"),
             f"data/nsd-{form}/nsddata/**/*.mat data/nsd-{form}/nsddata/**/*.nii.gz "
             f"data/nsd-{form}/{BETAS}/betas* data/nsd-{form}/{BETAS}/ncsnr.nii.gz",
             has_digest=False,
@@ -354,17 +355,17 @@ READERS: dict[str, Reader] = {
         for form in ("hdf5", "nii-gz")
     },
     "prepare-mindeye2": Reader(
-        _preparing("mindeye2", "mindeyev2"),
+        _make_prepare("mindeye2", "mindeyev2"),
         "data/mindeyev2/*.hdf5 data/mindeyev2/**/*.tar",
         has_digest=False,
     ),
     "prepare-meg": Reader(
-        _preparing("things-meg", "things-meg"),
+        _make_prepare("things-meg", "things-meg"),
         "data/things-meg/*.fif",
         has_digest=False,
     ),
     "prepare-arrays": Reader(
-        _preparing("things-prepared", "arrays"),
+        _make_prepare("things-prepared", "arrays"),
         "data/arrays/sub-01/*.npy data/arrays/image_metadata.npy",
         has_digest=False,
     ),
@@ -378,31 +379,31 @@ READERS: dict[str, Reader] = {
         surface="pages",
     ),
     "explain": Reader(
-        (*EXPLAIN, FRESH),
+        EXPLAIN + (FRESH_RUNS,),
         f"{TEST} signals/**/sub-01.h5 runs/aligned/**/model/*",
         surface="pages",
     ),
     "explain-finished": Reader(EXPLAIN, "runs/explain/*/*.json", surface="pages"),
-    # vectors of others
+    # vectors that other projects computed
     **{
         f"import-{name.replace('.', '-')}": Reader(
-            _importing(f"vectors/{name}"),
+            _make_import(f"vectors/{name}"),
             f"vectors/{name}",
             has_digest=name.endswith(("npz", "pt")),
         )
         for name in ("dict.npz", "dict.pt", "dict.npy", "old.pth")
     },
     "import-tree": Reader(
-        _importing("vectors/tree", "suffix=_clip"),
+        _make_import("vectors/tree", "suffix=_clip"),
         "vectors/tree/**/*.npy",
         has_digest=False,
     ),
     "import-parquet": Reader(
-        _importing("vectors/table.parquet"), "vectors/table.parquet", has_digest=False
+        _make_import("vectors/table.parquet"), "vectors/table.parquet", has_digest=False
     ),
     **{
         f"import-thingsvision-{ending}": Reader(
-            _importing(f"vectors/{ending}"), f"vectors/{ending}/*", has_digest=False
+            _make_import(f"vectors/{ending}"), f"vectors/{ending}/*", has_digest=False
         )
         for ending in ("npy", "pt")
     },
@@ -413,16 +414,19 @@ OWN = {
         "data/own-betas/*.nii.gz data/own-betas/*.npz data/own-betas/*.mgz",
     ),
     "own-trials": (BETAS_OF_A_LAB, "data/own-betas/*.csv data/own-betas/*.tsv"),
-    "own-bold": (_modelling("T1w"), "data/own-bold/**/*.nii.gz"),
-    "own-bids": (_modelling("T1w"), "data/own-bold/**/*.json data/own-bold/**/*.tsv"),
-    "own-surface": (_modelling("fsaverage5"), "data/own-bold/**/*.gii"),
+    "own-bold": (_make_bold_prepare("T1w"), "data/own-bold/**/*.nii.gz"),
+    "own-bids": (
+        _make_bold_prepare("T1w"),
+        "data/own-bold/**/*.json data/own-bold/**/*.tsv",
+    ),
+    "own-surface": (_make_bold_prepare("fsaverage5"), "data/own-bold/**/*.gii"),
     "own-eeg": (
         EEG,
         "data/own-eeg/*.fif data/own-eeg/*.edf data/own-eeg/*.v* data/own-eeg/*.eeg",
     ),
     "own-eeg-gz": (EEG, "data/own-eeg/*.fif.gz"),
 }
-"""A lab's own recordings: command and files; what is packed has checksums."""
+"""Command and files of a lab's own recordings. Packed files have checksums."""
 READERS |= {
     name: Reader(argv, files, has_digest=files.endswith(("gz", "mgz")), surface="own")
     for name, (argv, files) in OWN.items()
@@ -430,53 +434,58 @@ READERS |= {
 
 
 def build(home: Path) -> list[Callable[[Path], Any] | tuple[str, ...]]:
-    """List the steps that make the world, each run in a process of its own: functions
-    of home, commands.
-    """
+    """List the steps that make the world: functions of home, and command lines."""
     return [
-        *(_paint, _make_weights, _record, recordings.write, own_data.write, _pack),
-        ("embed", *THINGS),
-        ("embed", *PICTURES),
-        lambda home: _interrupted(
-            home, ("embed", *PICTURES, "paths.embeddings=begun", "batch_size=1")
-        ),
+        _paint,
+        _make_weights,
+        _record,
+        recordings.write,
+        own_data.write,
+        _pack,
+        ("embed",) + THINGS_KEYS,
+        ("embed",) + PICTURE_KEYS,
+        lambda home: _interrupt(INTERRUPTED_EMBED),
         ALIGN,
         ALIGN_PRIOR,
         PRIOR,
-        (*PRIOR, "cache_latents=true", "paths.runs=other"),
-        lambda home: _interrupted(home, (*ALIGN, "paths.runs=begun-align")),
-        lambda home: _interrupted(home, (*PRIOR, "paths.runs=begun-prior")),
+        PRIOR + ("cache_latents=true", "paths.runs=other"),
+        lambda home: _interrupt(ALIGN + ("paths.runs=begun-align",)),
+        lambda home: _interrupt(PRIOR + ("paths.runs=begun-prior",)),
         _name_runs,
         ("eval-retrieval", "--run", "runs/aligned", "sheet_rows=0"),
         DRAW,
         EXPLAIN,
         _name_runs,
-        ("export-embeddings", f"embeddings/pictures/train/{NAME}.h5", "to=vectors"),
+        (
+            "export-embeddings",
+            f"embeddings/pictures/train/{STORE_NAME}.h5",
+            "to=vectors",
+        ),
         _make_vectors,
     ]
 
 
-def _interrupted(home: Path, argv: tuple[str, ...]) -> None:
-    """Run a command that is killed after it has saved something twice."""
+def _interrupt(argv: tuple[str, ...]) -> None:
+    """Run a command and end the process at its third checkpoint or eighth batch."""
     from brainhive_cli.data.stores.target_writer import TargetWriter
     from brainhive_cli.training.alignment.training import cell_folder
     from tests.soak.runner import run_command
 
-    def ending(owner: Any, name: str, times: int) -> None:
-        saved, calls = getattr(owner, name), [0]
+    def exit_after(owner: Any, method: str, n_calls: int) -> None:
+        save = getattr(owner, method)
+        call_numbers = itertools.count(1)
 
-        def save(*given: Any, **options: Any) -> None:
-            saved(*given, **options)
-            calls[0] += 1
-            if calls[0] == times:
+        def save_and_exit(*args: Any, **kwargs: Any) -> None:
+            save(*args, **kwargs)
+            if next(call_numbers) == n_calls:
                 os._exit(0)
 
-        setattr(owner, name, save)
+        setattr(owner, method, save_and_exit)
 
     cell_folder.CHECKPOINT_INTERVAL_S = 0.0
-    ending(torch, "save", 3)
-    ending(TargetWriter, "write", 8)
-    run_command((*argv, *COMMON))
+    exit_after(torch, "save", 3)
+    exit_after(TargetWriter, "write", 8)
+    run_command(argv + CPU_KEYS)
     raise RuntimeError(f"{argv[0]} was not interrupted")
 
 
@@ -489,49 +498,53 @@ def _name_runs(home: Path) -> None:
         "drawn": "runs/reconstruct/*",
         "explained": "runs/explain/*",
     }.items():
-        for found in sorted(home.glob(pattern))[-1:]:
-            if (found / "metrics.json").is_file() and not (
-                home / "runs" / name
-            ).exists():
-                shutil.copytree(found, home / "runs" / name)
+        copied_run = home / "runs" / name
+        for run in sorted(home.glob(pattern))[-1:]:
+            if (run / "metrics.json").is_file() and not copied_run.exists():
+                shutil.copytree(run, copied_run)
 
 
-def _pictures(
-    folder: Path, concepts: int, each: int, ending: str = "png", seed: int = 0
+def _paint_concepts(
+    folder: Path,
+    n_concepts: int,
+    n_pictures: int,
+    ending: str = "png",
+    seed: int = 0,
 ) -> None:
-    random = np.random.default_rng(seed)
-    for concept in range(concepts):
-        colour = random.integers(40, 215, 3)
-        (folder / f"concept_{concept}").mkdir(parents=True)
-        for number in range(each):
-            pixels = (colour + random.integers(-40, 40, (16, 16, 3))).astype(np.uint8)
-            Image.fromarray(pixels).save(
-                folder / f"concept_{concept}" / f"{number}.{ending}"
-            )
+    """Write pictures of noise around one colour, in a folder for each concept."""
+    rng = np.random.default_rng(seed)
+    for concept in range(n_concepts):
+        colour = rng.integers(40, 215, 3)
+        concept_folder = folder / f"concept_{concept}"
+        concept_folder.mkdir(parents=True)
+        for number in range(n_pictures):
+            pixels = (colour + rng.integers(-40, 40, (16, 16, 3))).astype(np.uint8)
+            Image.fromarray(pixels).save(concept_folder / f"{number}.{ending}")
 
 
 def _paint(home: Path) -> None:
-    _pictures(home / "pictures", 4, 3)
-    _pictures(home / "jpeg", 2, 2, "jpg")
-    _pictures(home / "scored", 3, 2, seed=1)
+    _paint_concepts(home / "pictures", 4, 3)
+    _paint_concepts(home / "jpeg", 2, 2, "jpg")
+    _paint_concepts(home / "scored", 3, 2, seed=1)
     (home / "scored/concept_2/2.jpg").write_bytes(
         (home / "jpeg/concept_0/0.jpg").read_bytes()
     )
-    things = home / "data/things-eeg"
-    _pictures(things / "training_images", 10, 3)
-    _pictures(things / "test_images", 8, 1, seed=2)
+    things_folder = home / "data/things-eeg"
+    _paint_concepts(things_folder / "training_images", 10, 3)
+    _paint_concepts(things_folder / "test_images", 8, 1, seed=2)
     coco = home / "data/coco"
-    _pictures(coco, 1, 4, "jpg")
+    _paint_concepts(coco, 1, 4, "jpg")
     (coco / "concept_0").rename(coco / "train2017")
     images = [{"id": n, "file_name": f"{n}.jpg"} for n in range(4)]
-    areas = [
+    annotations = [
         {"image_id": n, "category_id": n % 2, "area": 5.0, "caption": f"a {n}"}
         for n in range(4)
     ]
-    kinds = [{"id": n, "name": name} for n, name in enumerate(("bowl", "dog"))]
+    categories = [{"id": 0, "name": "bowl"}, {"id": 1, "name": "dog"}]
+    document = {"images": images, "categories": categories, "annotations": annotations}
+    text = json.dumps(document)
     (coco / "annotations").mkdir()
     for name in ("instances", "captions"):
-        text = json.dumps({"images": images, "categories": kinds, "annotations": areas})
         (coco / f"annotations/{name}_train2017.json").write_text(text)
     rows = [f"concept_{number}\tkind {number % 2}" for number in range(10)]
     (home / "data/categories.tsv").write_text("\n".join(rows) + "\n")
@@ -556,17 +569,18 @@ def _make_weights(home: Path) -> None:
         folder / "timm",
         safe_serialization="both",
     )
-    made = sdxl.TINY.build()
+    generator = sdxl.TINY.build()
     for name in ("unet", "vae", "scheduler"):
-        getattr(made.pipeline, name).save_pretrained(folder / "generator" / name)
-    text, pooled = made.embed_empty_prompt(1)
+        component = getattr(generator.pipeline, name)
+        component.save_pretrained(folder / "generator" / name)
+    text, pooled = generator.embed_empty_prompt(1)
     embeds = {
         "prompt_embeds": text.contiguous(),
         "pooled_prompt_embeds": pooled.contiguous(),
     }
     save_file(embeds, folder / "generator/empty_prompt.safetensors")
-    sizes = fusion_prior.Config(hidden_size=32, intermediate_size=32)
-    sizes.build({NAME: 128}, made).save(folder / "prior")
+    config = fusion_prior.Config(hidden_size=32, intermediate_size=32)
+    config.build({STORE_NAME: 128}, generator).save(folder / "prior")
     repository = home / "hub/models--owner--encoder"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs/main").write_text("0123456789" * 4)
@@ -574,37 +588,31 @@ def _make_weights(home: Path) -> None:
 
 
 def _record(home: Path) -> None:
-    """Write recordings of two subjects, as torch archives, and as the bare pickles of
-    others.
-    """
+    """Write EEG of two subjects, as torch archives and as plain pickles."""
     root = home / "data/things-eeg"
-    random = np.random.default_rng(0)
-    for split, below, repetitions in (
-        ("train", "training_images", 2),
-        ("test", "test_images", 3),
+    rng = np.random.default_rng(0)
+    for split, picture_folder, pickle_name, n_repetitions in (
+        ("train", "training_images", "preprocessed_eeg_training.npy", 2),
+        ("test", "test_images", "preprocessed_eeg_test.npy", 3),
     ):
-        files = sorted((root / below).rglob("*.png"))
+        files = sorted((root / picture_folder).rglob("*.png"))
         names = [file.relative_to(root).as_posix() for file in files]
         for subject in (1, 2):
-            eeg = random.standard_normal((len(files), repetitions, 63, 20)).astype(
-                np.float16
+            eeg = rng.standard_normal((len(files), n_repetitions, 63, 20))
+            content = {"eeg": eeg.astype(np.float16), "times": np.arange(20) / 250}
+            content["img"] = np.repeat(
+                np.asarray(names)[:, None], n_repetitions, axis=1
             )
-            content = {"eeg": eeg, "times": np.arange(20) / 250}
-            content["img"] = np.repeat(np.asarray(names)[:, None], repetitions, axis=1)
             path = root / f"Preprocessed_data_250Hz_whiten/sub-{subject:02d}/{split}.pt"
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.save(content, path, pickle_protocol=5)
-            bare = {
-                "train": "preprocessed_eeg_training.npy",
-                "test": "preprocessed_eeg_test.npy",
-            }[split]
-            path = root / f"Bare/sub-{subject:02d}/{bare}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(pickle.dumps(content, 4))
+            pickle_path = root / f"Bare/sub-{subject:02d}/{pickle_name}"
+            pickle_path.parent.mkdir(parents=True, exist_ok=True)
+            pickle_path.write_bytes(pickle.dumps(content, 4))
 
 
 def _pack(home: Path) -> None:
-    """Pack pictures in parquet, HDF5, and archives that nobody has unpacked."""
+    """Pack pictures in parquet, HDF5, and archives that are not unpacked yet."""
     jpeg = sorted((home / "jpeg").rglob("*.jpg"))
     images = [
         {"bytes": path.read_bytes(), "path": f"n01440764_{n}.jpg"}
@@ -621,10 +629,9 @@ def _pack(home: Path) -> None:
         file["imgBrick"] = np.random.default_rng(0).integers(
             0, 255, (6, 8, 8, 3), dtype=np.uint8
         )
-    info = "\n".join(
-        ["cocoId,nsdId,shared1000", *(f"{n},{n},{n in (2, 4)}" for n in range(6))]
-    )
-    (home / "data/nsd/nsd_stim_info_merged.csv").write_text(info + "\n")
+    lines = [f"{n},{n},{n in (2, 4)}\n" for n in range(6)]
+    text = "cocoId,nsdId,shared1000\n" + "".join(lines)
+    (home / "data/nsd/nsd_stim_info_merged.csv").write_text(text)
     packed = home / "data/packed"
     packed.mkdir()
     with zipfile.ZipFile(packed / "training_images.zip", "w") as archive:
@@ -645,16 +652,15 @@ def _make_vectors(home: Path) -> None:
         path.relative_to(pictures).as_posix()
         for path in sorted(pictures.rglob("*.png"))
     ]
-    vectors = (
-        np.random.default_rng(0).standard_normal((len(names), 128)).astype(np.float32)
-    )
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((len(names), 128)).astype(np.float32)
     np.savez(folder / "dict.npz", ids=np.asarray(names), vectors=vectors)
     torch.save({"ids": names, "vectors": torch.from_numpy(vectors)}, folder / "dict.pt")
-    plain = {
+    tensors = {
         name: torch.from_numpy(vector.copy())
         for name, vector in zip(names, vectors, strict=True)
     }
-    torch.save(plain, folder / "old.pth", _use_new_zipfile_serialization=False)
+    torch.save(tensors, folder / "old.pth", _use_new_zipfile_serialization=False)
     np.save(folder / "dict.npy", {"ids": names, "vectors": vectors}, allow_pickle=True)  # type: ignore[arg-type]
     for name, vector in zip(names, vectors, strict=True):
         path = folder / "tree" / name.replace(".png", "_clip.npy")
