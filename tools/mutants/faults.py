@@ -7,7 +7,7 @@ from tools.mutants.operators import Mutant
 
 
 class Fault(NamedTuple):
-    """Code that the package has once, and what stands there instead."""
+    """Code that the package holds once, and the code that replaces it."""
 
     code: str
     fault: str
@@ -102,36 +102,35 @@ FAULTS = (
         "lengths.astype(np.float64) ** 2).max(1)",
     ),
 )
-"""Faults that were planted once, and that a test has to notice ever since."""
+"""Faults that the tests have noticed since they were first planted."""
 
 
 def fixed_mutant(fault: Fault) -> Mutant:
-    """Find the place of a fault.
+    """Make the mutant of a fault.
 
     Raises:
-        LookupError: If the package does not have its code exactly once.
+        LookupError: If the package does not hold its code exactly once.
     """
     code = fault.code.encode()
-    places = [
-        (path, path.read_bytes())
-        for path in sorted((ROOT / "brainhive_cli").rglob("*.py"))
-        if code in path.read_bytes()
-    ]
-    if len(places) != 1 or places[0][1].count(code) != 1:
+    sources = {}
+    for path in sorted((ROOT / "brainhive_cli").rglob("*.py")):
+        source = path.read_bytes()
+        if code in source:
+            sources[path] = source
+    if b"".join(sources.values()).count(code) != 1:
         raise LookupError(
-            f"{len(places)} files hold {fault.code!r}, once in one is needed"
+            f"{len(sources)} files hold {fault.code!r}, not a single file once"
         )
-    path, source = places[0]
+    ((path, source),) = sources.items()
     start = source.index(code)
     # the first line of the code that is not blank
-    lead = len(code) - len(code.lstrip())
-    line = source[: start + lead].count(b"\n") + 1
+    n_blank = len(code) - len(code.lstrip())
     return Mutant(
-        str(path.relative_to(ROOT)),
-        line,
-        "fixed",
-        start,
-        start + len(code),
-        fault.code,
-        fault.fault,
+        path=str(path.relative_to(ROOT)),
+        line=source[: start + n_blank].count(b"\n") + 1,
+        kind="fixed",
+        start=start,
+        stop=start + len(code),
+        before=fault.code,
+        after=fault.fault,
     )

@@ -1,4 +1,4 @@
-"""Which tests run a line of the package, from the notes of `recording`."""
+"""The tests that run a line of the package, from the notes of `recording`."""
 
 import hashlib
 import json
@@ -19,8 +19,7 @@ class Notes:
     """The tests that run each line of the package, and the seconds of each test.
 
     Args:
-        folder: Notes of one or more runs of pytest. Where several ran the same test
-            file, the latest counts.
+        folder: Notes of runs of pytest. The latest run of a test file counts.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,17 +32,17 @@ class Notes:
             self._add(json.loads(path.read_text()))
 
     def _add(self, notes: dict[str, Any]) -> None:
-        """Add the notes of a process, and forget older ones of its test files."""
-        renewed = {file_of(test) for test in notes["seconds"]}
-        old = {test for test in self.seconds if file_of(test) in renewed}
-        for test in old:
+        """Add the notes of a process, and forget older notes of its test files."""
+        files = {file_of(test) for test in notes["seconds"]}
+        old_tests = {test for test in self.seconds if file_of(test) in files}
+        for test in old_tests:
             del self.seconds[test]
         for lines in self.lines.values():
             for tests in lines.values():
-                tests -= old
+                tests -= old_tests
 
         self.seconds |= notes["seconds"]
-        self._failed = (self._failed - old) | set(notes["failed"])
+        self._failed = (self._failed - old_tests) | set(notes["failed"])
         self._digests |= notes["digests"]
         for path, lines in notes["lines"].items():
             tests_of_lines = self.lines.setdefault(path, defaultdict(set))
@@ -52,11 +51,10 @@ class Notes:
                 tests_of_lines[int(line)] |= tests & self.seconds.keys()
 
     def select(self, mutant: Mutant, source: bytes) -> list[str]:
-        """Return the tests that run the line of a mutant, the best guesses first.
+        """Return the tests that run the line of a mutant, the likeliest killers first.
 
-        Of a line that runs when the module is imported, or of a file that has changed
-        since the tests were recorded, these are the tests of the whole file and of the
-        folder, and those that read what modules declare.
+        If the line runs at import, or if the file has changed since the recording, add
+        the tests of the whole file and its folder, and the tests of declarations.
         """
         module = PurePath(mutant.path)
         lines = self.lines.get(mutant.path, {})
@@ -67,18 +65,18 @@ class Notes:
                 if file_of(test) in DECLARATIONS or _is_near(test, module):
                     tests.add(test)
 
-        # the mirroring file and those near it, then the files in turns, as tests of one
-        # file are alike; the quickest of each first
+        # Start with the mirroring file, then files near it. Take a test of each file in
+        # turn, as tests of a file are alike, and the quickest first.
         turns = Counter[str]()
-        order = dict[str, tuple[bool, bool, int, float]]()
+        ranks = dict[str, tuple[bool, bool, int, float]]()
         for test in sorted(tests - self._failed, key=self.seconds.__getitem__):
             file = file_of(test)
             is_mirror = PurePath(file).stem == f"test_{module.stem}"
             is_first = is_mirror or file in DECLARATIONS
             is_near = _is_near(test, module)
-            order[test] = not is_first, not is_near, turns[file], self.seconds[test]
+            ranks[test] = not is_first, not is_near, turns[file], self.seconds[test]
             turns[file] += 1
-        return sorted(order, key=order.__getitem__)
+        return sorted(ranks, key=ranks.__getitem__)
 
 
 def _is_near(test: str, module: PurePath) -> bool:
@@ -93,5 +91,5 @@ def file_of(test: str) -> str:
 
 
 def digest(source: bytes) -> str:
-    """Return a digest by which a changed file is noticed."""
+    """Hash a source file."""
     return hashlib.sha256(source).hexdigest()[:16]

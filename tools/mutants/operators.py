@@ -41,12 +41,10 @@ SEEDED_CALLS = {"default_rng", "manual_seed", "RandomState", "SeedSequence"}
 """Functions whose first argument is a seed."""
 SYMMETRIC_CALLS = {"isinstance", "issubclass", "getattr", "hasattr", "min", "max"}
 SYMMETRIC_CALLS |= {"minimum", "maximum", "isclose", "zip", "gcd", "lcm", "fields"}
-"""Functions whose first two arguments are not exchanged: nothing changes, or any call
-fails.
-"""
+"""Functions whose first two arguments stay, as the exchange has no effect or fails."""
 TEXT_CALLS = {"print", "warn", "warning", "info", "debug", "caveat", "say"}
 TEXT_CALLS |= {"announce", "advance", "expect"}
-"""Functions that write messages, or draw progress."""
+"""Functions that write messages or draw progress."""
 TEXT_NAMES = {"problem", "hint", "message", "text", "title", "label", "caption"}
 TEXT_NAMES |= {"description", "help", "words", "note", "remedy", "advice", "epilog"}
 """Names of values that people read."""
@@ -56,13 +54,13 @@ TEXT_FUNCTIONS = re.compile(
 SMALL_PARTS = "TINY"
 """Name of the small settings of a part, which only tests use."""
 COST_NAMES = re.compile(r"AT_ONCE|BYTES|CHUNK|BLOCK|BATCH|CACHE|_S$|_MS$|THREAD|WORKER")
-"""Constants that change only memory or time."""
+"""Constants that affect only memory or time."""
 LARGEST_CONSTANT = 1000
-"""Constants beyond this are sizes of blocks, or numbers of random draws."""
+"""Larger constants are sizes of blocks, or numbers of random draws."""
 
 
 class Mutant(NamedTuple):
-    """One change of a file: the bytes from `start` to `stop` are replaced."""
+    """Change of a file that replaces the bytes from `start` to `stop`."""
 
     path: str
     line: int
@@ -115,23 +113,23 @@ Change = tuple[ast.expr | ast.stmt, str, str]
 
 
 class _Finder:
-    """Walks a tree, and leaves out annotations, patterns, and what people read."""
+    """Walk through a tree without annotations, patterns and texts for people."""
 
     def __init__(self, tree: ast.Module) -> None:
         self.tree = tree
-        identifiers = [
-            node.id if isinstance(node, ast.Name) else node.attr
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Name | ast.Attribute)
-        ]
-        self.identifiers = set(identifiers)
+        self.identifiers = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name):
+                self.identifiers.add(node.id)
+            elif isinstance(node, ast.Attribute):
+                self.identifiers.add(node.attr)
 
     def find(self) -> Iterator[Change]:
         """Yield all changes of the tree."""
         yield from self._walk(self.tree, in_function=False)
 
     def _walk(self, node: ast.AST, in_function: bool) -> Iterator[Change]:
-        """Yield the changes of a node and of all below it."""
+        """Yield the changes of a node and its descendants."""
         if self._is_left_out(node, in_function):
             return
         yield from self._change(node, in_function)
@@ -152,7 +150,7 @@ class _Finder:
                 name = _last_name(function)
                 return name in TEXT_CALLS or name.endswith(("Error", "Warning"))
             case ast.keyword(arg=str(name)):
-                # lengths that `strict` compares are equal, but for errors of our own
+                # lengths that `strict` compares differ only by a bug
                 return name in TEXT_NAMES or name == "strict"
             case (
                 ast.Assign(targets=[ast.Name(id=name)])
@@ -169,7 +167,7 @@ class _Finder:
         return False
 
     def _children(self, node: ast.AST) -> Iterator[ast.AST]:
-        """Yield the nodes below one that hold statements or values."""
+        """Yield the children of a node that hold statements or values."""
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef():
                 yield from node.args.defaults
@@ -186,7 +184,7 @@ class _Finder:
                 yield from ast.iter_child_nodes(node)
 
     def _change(self, node: ast.AST, in_function: bool) -> Iterator[Change]:
-        """Yield the changes of one node."""
+        """Yield the changes of a node."""
         match node:
             case ast.Compare():
                 yield from _change_comparison(node)
@@ -218,10 +216,10 @@ class _Finder:
                 ast.Name(ctx=ast.Load(), id=name)
                 | ast.Attribute(ctx=ast.Load(), attr=name)
             ):
-                other = _other_split(name)
-                if other != name and other in self.identifiers:
-                    renamed = ast.unparse(node).removesuffix(name) + other
-                    yield node, "split", renamed
+                new_name = _exchange_splits(name)
+                if new_name != name and new_name in self.identifiers:
+                    code = ast.unparse(node).removesuffix(name) + new_name
+                    yield node, "split", code
             case ast.stmt() if in_function and _can_be_dropped(node):
                 yield node, "statement", "pass"
 
@@ -238,41 +236,41 @@ def _last_name(function: ast.expr) -> str:
     return ""
 
 
-def _other_split(name: str) -> str:
-    """Exchange "train" and "test" as words of a name."""
+def _exchange_splits(name: str) -> str:
+    """Exchange "train" and "test" in a name."""
     words = {"train": "test", "test": "train", "training": "test", "tested": "trained"}
     return "_".join(words.get(word, word) for word in name.split("_"))
 
 
 def _change_comparison(node: ast.Compare) -> Iterator[Change]:
-    """Move the boundary of an order, turn it round, or negate an equality."""
+    """Move the boundary of an inequality, reverse it, or negate an equality."""
     for position, operator in enumerate(node.ops):
-        for other in COMPARISONS[type(operator)]:
+        for replacement in COMPARISONS[type(operator)]:
             changed = copy.deepcopy(node)
-            changed.ops[position] = other()
+            changed.ops[position] = replacement()
             yield node, "comparison", _code(changed)
 
 
 def _drop_conditions(node: ast.BoolOp) -> Iterator[Change]:
-    """Leave out one operand of `and` or `or`."""
+    """Drop an operand of `and` or `or`."""
     for position in range(len(node.values)):
         changed = copy.deepcopy(node)
         del changed.values[position]
-        kept = changed if len(changed.values) > 1 else changed.values[0]
-        yield node, "condition", _code(kept)
+        condition = changed if len(changed.values) > 1 else changed.values[0]
+        yield node, "condition", _code(condition)
 
 
 def _change_arithmetic(node: ast.BinOp) -> Iterator[Change]:
     """Exchange an operator, unless an operand is a text or a path."""
-    is_text = any(
-        isinstance(side, ast.JoinedStr | ast.List | ast.Tuple | ast.Dict)
-        or (isinstance(side, ast.Constant) and isinstance(side.value, str))
-        for side in (node.left, node.right)
-    )
-    other = ARITHMETIC.get(type(node.op))
-    if other and not is_text:
+    for operand in (node.left, node.right):
+        if isinstance(operand, ast.JoinedStr | ast.List | ast.Tuple | ast.Dict):
+            return
+        if isinstance(operand, ast.Constant) and isinstance(operand.value, str):
+            return
+    operator = ARITHMETIC.get(type(node.op))
+    if operator is not None:
         changed = copy.deepcopy(node)
-        changed.op = other()
+        changed.op = operator()
         is_sign = isinstance(node.op, ast.Add | ast.Sub)
         yield node, "sign" if is_sign else "arithmetic", _code(changed)
 
@@ -317,7 +315,7 @@ def _change_call(node: ast.Call) -> Iterator[Change]:
 
 
 def _change_constant(node: ast.Constant) -> Iterator[Change]:
-    """Negate a truth value, add one to a count, double a number, change a split."""
+    """Negate a truth value, increase a count, double a number, or change a split."""
     match node.value:
         case bool(value):
             yield node, "constant", str(not value)

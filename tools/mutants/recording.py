@@ -1,5 +1,5 @@
-"""A plugin of pytest that notes which lines each test runs, and how long it takes:
-`pytest -p tools.mutants.recording`, with the folder of the notes in MUTANTS_NOTES.
+"""Plugin of pytest that notes the lines and seconds of each test: `pytest -p
+tools.mutants.recording`, with the folder of the notes in MUTANTS_NOTES.
 """
 
 import json
@@ -15,14 +15,14 @@ from tools.mutants.notes import digest
 
 NOTES = "MUTANTS_NOTES"
 
-# in memory: tests limit what may be written to the disk
+# in memory, as tests limit the size of files
 _coverage = coverage.Coverage(data_file=None, source=[str(ROOT / "brainhive_cli")])
 _seconds: dict[str, float] = {}
 _failed: set[str] = set()
 
 
 def pytest_configure() -> None:
-    """Begin before the first test."""
+    """Start the recording before the first test."""
     _coverage.start()
 
 
@@ -53,10 +53,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     index = {test: position for position, test in enumerate(tests)}
     lines = {}
     for path in data.measured_files():
-        contexts = data.contexts_by_lineno(path)
-        lines[str(Path(path).relative_to(ROOT))] = {
-            line: [index[test] for test in names] for line, names in contexts.items()
-        }
+        positions = {}
+        for line, names in data.contexts_by_lineno(path).items():
+            positions[line] = [index[test] for test in names]
+        lines[str(Path(path).relative_to(ROOT))] = positions
     notes = {
         "tests": tests,
         "lines": lines,

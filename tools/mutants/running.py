@@ -1,4 +1,4 @@
-"""Runs tests against a copy of the checkout in which one file is changed."""
+"""Tests of a copy of the checkout in which a file is changed."""
 
 import json
 import multiprocessing
@@ -25,24 +25,24 @@ scipy.special sklearn.linear_model sklearn.discriminant_analysis sklearn.cluster
 torch torch._dynamo torchmetrics torchvision transformers typer typer.testing
 diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl
 """
-"""What most tests import, which takes longer than the tests of a mutant."""
+"""Imports of most tests, which take longer than the tests of a mutant."""
 CONTEXT: Any = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(LIBRARIES.split())
 START_S = 60
-"""Seconds in which the tests are collected and their fixtures made."""
+"""Limit for the collection of tests and their fixtures."""
 SLOWER = 5
-"""A mutant that takes this many times as long as its tests does not end."""
+"""Factor of the budget of tests after which a mutant counts as endless."""
 
 
 class Verdict(NamedTuple):
-    """What the tests said of a mutant.
+    """Verdict of the tests on a mutant.
 
     Attributes:
-        outcome: `killed`, `survived`, `endless` (no end in time, which counts as
-            killed), or `not run` (no test runs the line).
+        outcome: `killed`, `survived`, `endless` (counts as killed), or `not run` (no
+            test runs the line).
         killer: The test that failed first.
-        tests: How many tests ran.
-        seconds: How long they took.
+        tests: Number of tests that ran.
+        seconds: Their duration.
     """
 
     outcome: str
@@ -52,35 +52,33 @@ class Verdict(NamedTuple):
 
 
 class Selection:
-    """A plugin of pytest that runs certain tests in a certain order.
+    """Plugin of pytest that runs selected tests in a given order.
 
     Args:
-        tests: Names of the tests.
-        budget_s: No test begins after this many seconds.
+        tests: Names of the tests, in order.
+        budget_s: Seconds after which no test begins.
     """
 
     def __init__(self, tests: list[str], budget_s: float) -> None:
         self.order = {test: position for position, test in enumerate(tests)}
         self.budget_s = budget_s
-        self.started = time.monotonic()
-        self.ran: set[str] = set()
+        self.started_s = time.monotonic()
+        self.tests_run: set[str] = set()
         self.killer = ""
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Leave out the other tests of the files."""
-        items[:] = sorted(
-            (item for item in items if item.nodeid in self.order),
-            key=lambda item: self.order[item.nodeid],
-        )
+        """Drop the other tests of the files, and sort the selected tests."""
+        selected_items = [item for item in items if item.nodeid in self.order]
+        items[:] = sorted(selected_items, key=lambda item: self.order[item.nodeid])
 
     def pytest_collection_finish(self) -> None:
-        """Let the time begin when all is imported."""
-        self.started = time.monotonic()
+        """Start the clock after all imports."""
+        self.started_s = time.monotonic()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note the first test that fails."""
-        self.ran.add(report.nodeid)
+        self.tests_run.add(report.nodeid)
         if report.failed and not self.killer:
             self.killer = report.nodeid
 
@@ -91,12 +89,12 @@ class Selection:
 
     def pytest_runtest_teardown(self, item: pytest.Item) -> None:
         """Stop when the time is over."""
-        if time.monotonic() - self.started > self.budget_s:
+        if time.monotonic() - self.started_s > self.budget_s:
             item.session.shouldstop = "the time is over"
 
 
 class Checkout:
-    """A copy of the project in which one file after the other is changed."""
+    """Copy of the project in which a file at a time is changed."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / ROOT.name
@@ -111,8 +109,8 @@ class Checkout:
 
         Args:
             mutant: The change.
-            tests: Names of the tests, in their order.
-            budget_s: Seconds after which no more tests begin.
+            tests: Names of the tests, in order.
+            budget_s: Seconds after which no test begins.
         """
         if not tests:
             return Verdict("not run", "", 0, 0)
@@ -120,7 +118,7 @@ class Checkout:
         source = module.read_bytes()
         result = self.root.parent / "result.json"
         result.unlink(missing_ok=True)
-        started = time.monotonic()
+        started_s = time.monotonic()
         try:
             module.write_bytes(mutant.apply(source))
             _forget_bytecode(module)
@@ -134,7 +132,7 @@ class Checkout:
         finally:
             module.write_bytes(source)
             _forget_bytecode(module)
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - started_s
         if is_endless:
             return Verdict("endless", "", 0, seconds)
         if not result.exists():
@@ -144,7 +142,7 @@ class Checkout:
 
 
 def run_tests(root: str, tests: list[str], budget_s: float, result: str) -> None:
-    """Run tests in a process that has imported the libraries only."""
+    """Run tests in a process that has imported libraries but not the package."""
     os.setsid()
     output = os.open(Path(result).with_name("output.txt"), os.O_WRONLY | os.O_CREAT)
     os.ftruncate(output, 0)
@@ -154,11 +152,12 @@ def run_tests(root: str, tests: list[str], budget_s: float, result: str) -> None
     os.chdir(root)
     os.environ["PYTHONPATH"] = root
     os.environ["OMP_NUM_THREADS"] = "1"
-    # the mutant's package and its tests, not those that the mutants are found in
-    for name in [*sys.modules]:
+    # import the package and tests of the copy, not of the original
+    for name in list(sys.modules):
         if name.partition(".")[0] in ("brainhive_cli", "tests", "tools"):
             del sys.modules[name]
-    sys.path[:] = [root, *(path for path in sys.path if Path(path or ".") != ROOT)]
+    sys.path[:] = [path for path in sys.path if Path(path or ".") != ROOT]
+    sys.path.insert(0, root)
 
     selection = Selection(tests, budget_s)
     files = dict.fromkeys(file_of(test) for test in tests)
@@ -167,13 +166,13 @@ def run_tests(root: str, tests: list[str], budget_s: float, result: str) -> None
     code = pytest.main(arguments, plugins=[selection])
     killer = selection.killer
     if not killer and code not in (pytest.ExitCode.OK, pytest.ExitCode.INTERRUPTED):
-        # a module that all tests import
+        # for example a module that all tests import
         killer = f"pytest ended with {int(code)}"
-    Path(result).write_text(json.dumps([killer, len(selection.ran)]))
+    Path(result).write_text(json.dumps([killer, len(selection.tests_run)]))
 
 
 def _stop(process: Any) -> None:
-    """End a process and all that it started."""
+    """Kill a process and its children."""
     with suppress(psutil.NoSuchProcess):
         for child in psutil.Process(process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
@@ -183,6 +182,6 @@ def _stop(process: Any) -> None:
 
 
 def _forget_bytecode(module: Path) -> None:
-    """Remove the compiled file, which Python trusts when size and second agree."""
-    for compiled in (module.parent / "__pycache__").glob(f"{module.stem}.*.pyc"):
-        compiled.unlink()
+    """Remove compiled files, which Python trusts if size and second agree."""
+    for bytecode in (module.parent / "__pycache__").glob(f"{module.stem}.*.pyc"):
+        bytecode.unlink()
