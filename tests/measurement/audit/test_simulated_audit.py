@@ -27,7 +27,7 @@ def test_honest_folders_of_usual_conventions_are_not_accused(simulated: Any) -> 
     for seed in range(1000, 1040):
         random = np.random.default_rng(seed)
         convention = simulated.draw_convention(random)
-        states = simulated.judge(simulated.honest(random, convention))
+        states = simulated.find_states(simulated.make_honest_folder(random, convention))
         accused += FINDING in states.values()
     # at a rate of 1 %, 3 or more have a probability of .007
     assert accused < 3
@@ -40,6 +40,6 @@ def test_cheats_of_twenty_kinds_are_found_each_by_its_own_check(simulated: Any) 
     found = 0
     for plant, check in simulated.CHEATS.items():
         for seed in (1000, 1001):
-            states = simulated.judge(plant(np.random.default_rng(seed)))
+            states = simulated.find_states(plant(np.random.default_rng(seed)))
             found += states[check] == FINDING
     assert found >= 0.9 * 2 * len(simulated.CHEATS)
