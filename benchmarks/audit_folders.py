@@ -158,11 +158,9 @@ def make_honest_folder(random: Random, convention: Mapping[str, str]) -> Folder:
     if "lost" in mask:
         is_lost[random.permutation(len(label))[: len(label) // 20]] = True
         trainings[:, is_lost] = np.nan
-    masked_pairs = random.random((len(label), len(gallery))) < random.choice(
-        [1e-4, 0.01]
-    )
-    masked_pairs[0, label[0] - 1] = True
-    masked_pairs &= label[:, None] != np.arange(len(gallery))
+    is_masked = random.random((len(label), len(gallery))) < random.choice([1e-4, 0.01])
+    is_masked[0, label[0] - 1] = True
+    is_masked &= label[:, None] != np.arange(len(gallery))
 
     # compute the scores of each training
     matrices: list[Values] = []
@@ -170,7 +168,7 @@ def make_honest_folder(random: Random, convention: Mapping[str, str]) -> Folder:
     for predicted in trainings:
         values = compute_similarities(predicted, gallery, measure)
         if is_matrix and mask in ("-1e9", "-inf", "nan"):
-            values[masked_pairs] = float(mask)
+            values[is_masked] = float(mask)
         matrices.append(values)
         hits = label[:, None] == np.arange(len(gallery))
         if "mean" in convention["repetitions"]:
