@@ -1,6 +1,4 @@
-"""What all tests share: golden values and real data, a home of their own, one thread a
-process.
-"""
+"""Fixtures and settings of all tests."""
 
 import gc
 import json
@@ -17,64 +15,58 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image
 
-# until tests are collected: what modules leave behind when they are imported stays
+# Objects of imported modules live on, so that collection is off until tests start.
 gc.disable()
-# before torch: threads of several processes fight on few cores
+# Threads of several processes compete for few cores. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# no test reaches a hub beyond this machine
+# No test uses the network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN") or SHARED / "golden").absolute()
 
 LONG_FILES = {
-    *(
-        "test_guides",
-        "test_published_workflows",
-        "test_processes",
-        "test_calibrate",
-        "test_demo_havir",
-    ),
-    *(
-        "test_demo",
-        "test_files_as_published",
-        "test_ancestry",
-        "test_digits69",
-        "test_demo_neurons",
-    ),
-    *(
-        "test_push",
-        "test_reconstruct_from_the_hub",
-        "test_embed_faults",
-        "test_wheel",
-        "test_submission",
-    ),
-    *("test_lsl", "test_live_page", "test_live_lsl"),
+    "test_guides",
+    "test_published_workflows",
+    "test_processes",
+    "test_calibrate",
+    "test_demo_havir",
+    "test_demo",
+    "test_files_as_published",
+    "test_ancestry",
+    "test_digits69",
+    "test_demo_neurons",
+    "test_push",
+    "test_reconstruct_from_the_hub",
+    "test_embed_faults",
+    "test_wheel",
+    "test_submission",
+    "test_lsl",
+    "test_live_page",
+    "test_live_lsl",
 }
-"""Files whose tests take longest: begun first, so that no process waits at the end for
-one of them.
-"""
+"""Longest test files, which start first so that all processes end at about one time."""
 
 pytest_plugins = [
     "tests.tools.network_digests",
     "tests.tools.recorded_numbers",
     "tests.worlds.command_fixtures",
 ]
-# the fuzz is run by itself: python -m tests.soak
+# The fuzz tests run by `python -m tests.soak`.
 collect_ignore = ["soak"]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_power_cut() -> Iterator[None]:
-    """Do not wait for the disk, thousands of times: no test cuts the power."""
+def skip_disk_sync() -> Iterator[None]:
+    """Do not wait until files are on the disk."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
         yield
 
 
 @pytest.fixture(scope="session", autouse=True)
-def commands_are_built_once() -> Iterator[None]:
-    """Build the command line once: runners of tests build it anew for each command."""
+def build_command_line_once() -> Iterator[None]:
+    """Build the command line once, not in each call of a test runner."""
     from typer import testing
 
     with pytest.MonkeyPatch.context() as patch:
@@ -83,12 +75,11 @@ def commands_are_built_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def servers_stop_at_once() -> Iterator[None]:
-    """Let servers of tests look every 20 ms whether they shall stop, not every half
-    second, and stop when they are closed.
+def stop_servers_quickly() -> Iterator[None]:
+    """Stop servers within 20 ms of a request, and when they are closed.
 
-    A server that is closed and not shut down keeps a core busy: one of them made the
-    tests that followed in its process up to ten times as slow.
+    A server that is closed but not shut down keeps a core busy. It made later tests
+    of its process up to ten times as slow.
     """
 
     def stop_when_closed(server: Any) -> None:
@@ -104,8 +95,8 @@ def servers_stop_at_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def busy_servers_are_asked_again_at_once() -> Iterator[None]:
-    """Do not wait before a busy server is asked again."""
+def retry_without_waits() -> Iterator[None]:
+    """Send requests to a busy server again without a wait."""
     from brainhive_cli.core import network
 
     with pytest.MonkeyPatch.context() as patch:
@@ -114,9 +105,10 @@ def busy_servers_are_asked_again_at_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_code_of_other_tests() -> Iterator[None]:
-    """Forget which modules other test files named as parts: errors in these would be
-    said to be a user's.
+def forget_foreign_code() -> Iterator[None]:
+    """Forget modules that other test files imported as users' parts.
+
+    Errors in them would be reported as a user's.
     """
     from brainhive_cli.core import foreign_code
 
@@ -126,10 +118,8 @@ def no_code_of_other_tests() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def pictures_decoded_here() -> Iterator[None]:
-    """Start no processes that decode pictures unless a test asks for them: these have
-    few, small pictures.
-    """
+def decode_pictures_in_process() -> Iterator[None]:
+    """Decode the few small pictures of tests without further processes."""
     from brainhive_cli.data.media import decoding
 
     with pytest.MonkeyPatch.context() as patch:
@@ -138,19 +128,15 @@ def pictures_decoded_here() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def pictures_drawn_and_compared_once() -> Iterator[None]:
-    """Draw a picture of the demo once, and compare two once: many tests use the same
-    ones.
-    """
+def cache_demo_pictures() -> Iterator[None]:
+    """Cache the demo's pictures and comparisons of pictures."""
     from brainhive_cli.data.media import near_copies
     from brainhive_cli.data.stores import learned
     from brainhive_cli.demo import pictures
 
-    compare, likenesses, drawn = (
-        near_copies.confirm_near_copy,
-        dict[object, Any](),
-        cache(pictures.draw_scene),
-    )
+    draw_scene = cache(pictures.draw_scene)
+    compare = near_copies.confirm_near_copy
+    results = dict[object, Any]()
 
     def compare_once(*pair: Any) -> Any:
         if not all(isinstance(picture, Image.Image) for picture in pair):
@@ -158,13 +144,13 @@ def pictures_drawn_and_compared_once() -> Iterator[None]:
         key = tuple(
             (picture.mode, picture.size, hash(picture.tobytes())) for picture in pair
         )
-        if key not in likenesses:
-            likenesses[key] = compare(*pair)
-        return likenesses[key]
+        if key not in results:
+            results[key] = compare(*pair)
+        return results[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            pictures, "draw_scene", lambda *arguments: drawn(*arguments).copy()
+            pictures, "draw_scene", lambda *arguments: draw_scene(*arguments).copy()
         )
         for module in (near_copies, learned):
             patch.setattr(module, "confirm_near_copy", compare_once)
@@ -173,10 +159,11 @@ def pictures_drawn_and_compared_once() -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown() -> Iterator[None]:
-    """Know the variables that libraries set when a test imported them: commands are
-    forked nevertheless.
+    """Note environment variables that libraries set while a test imported them.
+
+    Commands are still forked if only these variables differ.
     """
-    # which remembers the variables of its import
+    # Its import notes the environment.
     from tests.tools.warm_process import note_libraries
 
     yield
@@ -185,7 +172,7 @@ def pytest_runtest_teardown() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real data; the test is skipped where there is none."""
+    """Folder of real data. Tests are skipped if it is absent."""
     if not SHARED.is_dir():
         pytest.skip(f"no shared folder at {SHARED}")
     return SHARED
@@ -193,9 +180,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """The folder of golden values, BRAINHIVE_GOLDEN; the test is skipped where there is
-    none.
-    """
+    """Folder of golden values. Tests are skipped if it is absent."""
     if not GOLDEN.is_dir():
         pytest.skip(f"no golden values at {GOLDEN}")
     return GOLDEN
@@ -203,10 +188,10 @@ def golden() -> Path:
 
 @pytest.fixture(scope="session")
 def mini_raw(golden: Path) -> ModuleType:
-    """The generator of raw recordings in their publishers' layouts."""
+    """Module that generates raw recordings in their publishers' layouts."""
     spec = spec_from_file_location("mini_raw", golden / "prepare" / "mini_raw.py")
     assert spec and spec.loader
-    # where its dataclasses look for themselves
+    # Its dataclasses look up their module by name.
     module = sys.modules["mini_raw"] = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -214,9 +199,7 @@ def mini_raw(golden: Path) -> ModuleType:
 
 @pytest.fixture(scope="session")
 def golden_eeg(golden: Path, mini_raw: ModuleType) -> "GoldenEeg":
-    """How the raw recordings of the golden preparations are made again, as their files
-    say.
-    """
+    """Sizes and seeds of the raw recordings behind the golden preparations."""
     import numpy as np
 
     with np.load(golden / "prepare/eeg_raw_probe.npz") as probe:
@@ -227,44 +210,41 @@ def golden_eeg(golden: Path, mini_raw: ModuleType) -> "GoldenEeg":
 
 
 class GoldenEeg(NamedTuple):
-    """Sizes and seed of `mini_raw.make_eeg`, and the seed by which repetitions are
-    drawn.
-    """
+    """Arguments of `mini_raw.make_eeg`, and the seed that draws repetitions."""
 
     size: Any
     seed: int
     repetition_seed: int
 
     @property
-    def knobs(self) -> dict[str, Any]:
-        """How a preparation draws as many trials as the golden values have."""
-        each = [self.size.train_repetitions, self.size.test_repetitions]
-        sessions = [*range(1, self.size.sessions + 1)]
-        return {"repetitions": each, "seed": self.repetition_seed, "sessions": sessions}
+    def preparation_keys(self) -> dict[str, Any]:
+        """Keys of a preparation that draws the trials of the golden values."""
+        return {
+            "repetitions": [self.size.train_repetitions, self.size.test_repetitions],
+            "seed": self.repetition_seed,
+            "sessions": list(range(1, self.size.sessions + 1)),
+        }
 
 
 @pytest.fixture(scope="session")
 def small_eeg(mini_raw: ModuleType) -> Any:
-    """Recordings of a size that tests count on, whatever the golden ones have."""
-    sizes = {
-        "sessions": 4,
-        "concepts": 2,
-        "images_per_concept": 3,
-        "test_images": 3,
-        "targets": 1,
-    }
-    sizes |= {
-        "train_repetitions": 2,
-        "test_repetitions": 2,
-        "train_extra": 1,
-        "test_extra": 1,
-        "parts": 2,
-    }
-    return mini_raw.Eeg(**sizes)
+    """Sizes of raw recordings, independent of the golden values."""
+    return mini_raw.Eeg(
+        sessions=4,
+        concepts=2,
+        images_per_concept=3,
+        test_images=3,
+        targets=1,
+        train_repetitions=2,
+        test_repetitions=2,
+        train_extra=1,
+        test_extra=1,
+        parts=2,
+    )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the flags of the nightly run and of the messages of commands."""
+    """Add the flags `--nightly` and `--rewrite-messages`."""
     parser.addoption(
         "--nightly", action="store_true", help="run the tests marked nightly, too"
     )
@@ -276,10 +256,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let several processes take files in the order of
-    `pytest_collection_modifyitems`.
+    """Keep the order of files from `pytest_collection_modifyitems` in xdist.
+
+    Else xdist leaves files with few tests to the end.
     """
-    # of xdist, which leaves files of few, long tests for the end
     config.option.loadscopereorder = False
 
 
@@ -287,9 +267,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Leave out nightly tests, mark the tests that compare with golden values, and let
-    long files come first.
-    """
+    """Deselect nightly tests, mark golden tests, and put long files first."""
     if not config.getoption("--nightly"):
         nightly = [item for item in items if item.get_closest_marker("nightly")]
         config.hook.pytest_deselected(items=nightly)
@@ -301,21 +279,19 @@ def pytest_collection_modifyitems(
 
 
 def pytest_collection_finish() -> None:
-    """Let the collector of garbage pass over all that was imported, and begin with what
-    tests make.
-    """
+    """Exclude imported objects from garbage collection, and turn it on."""
     gc.freeze()
     gc.enable()
 
 
 def pytest_unconfigure() -> None:
-    """Let it pass over all that is left, too, which ends with the process."""
+    """Exclude the remaining objects, which end with the process."""
     gc.freeze()
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home for commands."""
+    """Empty home for commands."""
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -323,38 +299,35 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def code_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let code run that is not Brainhive's, whoever names it."""
+    """Allow commands to run foreign code."""
     monkeypatch.setenv("BRAINHIVE_ALLOW_CODE", "1")
 
 
 @pytest.fixture
 def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Make an empty snapshot of a repository in a hub's cache of its own, in the real
-    layout.
+    """Return a function that makes an empty snapshot of a repository.
+
+    The cache of the hub belongs to this test and has the real layout.
     """
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
     def snapshot(repository: str, kind: str = "model") -> Path:
-        commit, folder = (
-            "0123456789abcdef" * 2 + "01234567",
-            f"{kind}s--{repository.replace('/', '--')}",
-        )
-        made = tmp_path / "hub" / folder / "snapshots" / commit
-        made.mkdir(parents=True)
-        (made.parents[1] / "refs").mkdir()
-        (made.parents[1] / "refs/main").write_text(commit)
-        return made
+        commit = "0123456789abcdef" * 2 + "01234567"
+        cache = tmp_path / "hub" / f"{kind}s--{repository.replace('/', '--')}"
+        folder = cache / "snapshots" / commit
+        folder.mkdir(parents=True)
+        (cache / "refs").mkdir()
+        (cache / "refs/main").write_text(commit)
+        return folder
 
     return snapshot
 
 
 @pytest.fixture
 def hub(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An empty hub that takes uploads, of which this machine has fetched nothing
-    yet.
-    """
+    """Empty hub that takes uploads, with an empty local cache."""
     from tests.tools.upload_hub import serving
 
     if not (shared / "data/mini_hub_server.py").is_file():
@@ -367,7 +340,7 @@ def hub(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 def image_networks_absent(
     tmp_path: Path, hub_cache: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """Empty caches of torch and the hub; returns where torch keeps weight files."""
+    """Empty the caches of torch and the hub, and return torch's folder of weights."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return tmp_path / "torch" / "hub" / "checkpoints"
 
@@ -385,7 +358,7 @@ def image_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def image_networks(
     image_networks_absent: Path, image_weights: Path, hub_cache: Callable[[str], Path]
 ) -> Path:
-    """The caches of torch and the hub with these weights."""
+    """Fill the caches of torch and the hub with `image_weights`."""
     from tests.repositories.image_networks import link
 
     return link(image_weights, image_networks_absent, hub_cache)
@@ -395,9 +368,7 @@ def image_networks(
 def clip_networks(
     image_networks_absent: Path, hub_cache: Callable[[str], Path]
 ) -> None:
-    """The hub's cache with small networks of the metrics of clips, under their real
-    names.
-    """
+    """Put small networks of the clip metrics into the hub's cache."""
     from tests.repositories.image_networks import write_clip_networks
 
     write_clip_networks(hub_cache)

@@ -8,8 +8,8 @@ from brainhive_cli import api
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.recordings.epochs import as_trials
 from brainhive_cli.data.signals.spaces import Voxels
-from tests.worlds.command_fixtures import COLOURS, paint
-from tests.worlds.own_recordings import Shown, annotate, make_raw, write_pictures
+from tests.worlds.command_fixtures import COLOURS, paint_pictures
+from tests.worlds.own_recordings import Presentation, annotate, make_raw, write_pictures
 
 mne = pytest.importorskip("mne")
 TIMES_S = np.arange(20) / 100
@@ -37,7 +37,7 @@ def read_colours(paths):
 def shown(home, monkeypatch):
     """Names of the shown pictures, from a folder without splits."""
     monkeypatch.setenv("BRAINHIVE_ALLOW_CODE", "1")
-    root = paint(home / "pictures", 30, 1)
+    root = paint_pictures(home / "pictures", 30, 1)
     names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
     return np.random.default_rng(0).permutation(names * 4).tolist()
 
@@ -117,7 +117,7 @@ def test_arrays_epochs_and_xarray_are_one_store_and_one_result(home, shown) -> N
 def test_epochs_take_the_steps_of_the_model(home, run_command, delay_ms) -> None:
     write_pictures(home / "data/image-folder")
     (home / "data/recordings").mkdir()
-    shown = Shown.of(4, seed=0)
+    shown = Presentation.randomize(4, seed=0)
     raw = annotate(make_raw(shown, seed=0, noise=2), shown, list(shown.pictures))
     raw.save(home / "data/recordings/sub-01_ses-01.fif", verbose="ERROR")
     api.run("prepare", preparation={**STEPS, "delay_ms": delay_ms})
@@ -223,7 +223,7 @@ def test_categories_and_betas(home) -> None:
             api.store_trials(signal, pictures, "categories", **wrong_axes)
         for fact in facts:
             assert fact in f"{caught.value.message} {caught.value.hint}"
-    paint(home / "pictures", 2, 1)
+    paint_pictures(home / "pictures", 2, 1)
     dataset = {"kind": "image-folder", "root": str(home / "pictures")}
     with pytest.raises(MissingData, match="pictures"):
         api.store_trials(cube, names, dataset, **axes)

@@ -25,7 +25,7 @@ from tests.data.stores.learned.test_seen_pictures import (
     photograph_into_test,
     simulated,
 )
-from tests.worlds.command_fixtures import COLOURS, SMALL, at_home, paint
+from tests.worlds.command_fixtures import COLOURS, SMALL, paint_pictures, use_home
 
 DEMO = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
 INTER = (DEMO, *SMALL[1:], "mode=inter", "train.epochs=6")
@@ -38,7 +38,7 @@ PEOPLE, TESTED = 3, 100
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, run_command):
     """Home with a model for each of three people, trained on the other two."""
-    with at_home(tmp_path_factory.mktemp("calibrate")) as base:
+    with use_home(tmp_path_factory.mktemp("calibrate")) as base:
         run_command("embed", DEMO, f"encoders=[{COLOURS!r}]")
         run_command("train-align", *INTER)
         yield base
@@ -207,12 +207,12 @@ def test_people_who_are_known_are_refused(run_command, base, tmp_path):
 def test_calibration_pictures_with_a_tested_copy_are_left_out(run_command, tmp_path):
     """A JPEG has other pixels than its original, and still counts as a copy."""
     # one of 36 training pictures is a JPEG of one of 12 test pictures
-    photos = paint(tmp_path / "photos", 16, 3)
+    photos = paint_pictures(tmp_path / "photos", 16, 3)
     photograph_into_test(photos, lambda picture: picture, ".jpg")
     dataset = simulated(photos).replace("subjects: 1", "subjects: 2")
     runs = f"paths.runs={tmp_path / 'own'}"
     overrides = ("arms=zero-shot,scratch", "alignments=[]", "pictures=10", "draws=1")
-    with at_home(tmp_path):
+    with use_home(tmp_path):
         run_command("embed", dataset, f"encoders=[{COLOURS!r}]")
         run_command(
             "train-align", dataset, f"encoders=[{COLOURS!r}]", *TINY, "mode=inter", runs

@@ -16,7 +16,7 @@ from brainhive_cli.core.command import Result
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo.simulation import PROVENANCE
-from tests.worlds.command_fixtures import at_home
+from tests.worlds.command_fixtures import use_home
 
 pytestmark = pytest.mark.nightly
 
@@ -39,7 +39,7 @@ HERE = Launch(0, 1, torch.device("cpu"))
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with at_home(tmp_path_factory.mktemp("demo")) as home:
+    with use_home(tmp_path_factory.mktemp("demo")) as home:
         yield home
 
 

@@ -27,10 +27,10 @@ from brainhive_cli.training.alignment.trained.portable import (
 )
 from brainhive_cli.training.alignment.trained.run import open_model
 from tests.tools.upload_hub import brainhive, two_lines
-from tests.worlds.command_fixtures import COLOURS, RunCommand, at_home
+from tests.worlds.command_fixtures import COLOURS, RunCommand, use_home
 from tests.worlds.own_recordings import (
     CHANNELS,
-    Shown,
+    Presentation,
     annotate,
     make_raw,
     write_pictures,
@@ -108,11 +108,11 @@ def runs(
 ) -> Iterator[dict[str, Path]]:
     """Training runs of a ridge, keyed by the preparation of its two sessions."""
     pytest.importorskip("mne")
-    with at_home(tmp_path_factory.mktemp("export")) as home:
+    with use_home(tmp_path_factory.mktemp("export")) as home:
         write_pictures(home / "data/image-folder")
         (home / "data/recordings").mkdir()
         for session in (1, 2):
-            shown = Shown.of(4, seed=session)
+            shown = Presentation.randomize(4, seed=session)
             raw = annotate(make_raw(shown, seed=session), shown, list(shown.pictures))
             file = home / f"data/recordings/sub-01_ses-0{session}.fif"
             raw.save(file, verbose="ERROR")

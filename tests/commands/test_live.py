@@ -25,12 +25,12 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.sentences import state_finding
 from tests.docs.test_docs import DOCS, LINES
 from tests.tools.changed_stores import resealed
-from tests.worlds.command_fixtures import COLOURS, SMALL, at_home
+from tests.worlds.command_fixtures import COLOURS, SMALL, use_home
 from tests.worlds.own_recordings import (
     PICTURES,
-    Shown,
+    Presentation,
     annotate,
-    codes,
+    list_event_codes,
     make_raw,
     write_pictures,
     write_table,
@@ -56,10 +56,10 @@ DEMO = "dataset={kind: demo, noise: 0.3, subjects: 1, concepts: 40}"
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, run_command):
     """A home with a model of own recordings."""
-    with at_home(tmp_path_factory.mktemp("live")) as base:
+    with use_home(tmp_path_factory.mktemp("live")) as base:
         write_pictures(base / "data/image-folder")
         (base / "data/recordings").mkdir()
-        shown = Shown.of(3, seed=1)
+        shown = Presentation.randomize(3, seed=1)
         raw = annotate(make_raw(shown, seed=1), shown, list(shown.pictures))
         raw.save(base / "data/recordings/sub-01_ses-01.fif", verbose="ERROR")
         run_command("embed", "dataset=image-folder", f"encoders=[{COLOURS!r}]")
@@ -137,9 +137,11 @@ def test_each_result_is_a_line_and_the_run_has_the_hit_rate(own):
 
 
 def test_markers_are_read_by_the_table_that_prepare_finds(own, base):
-    shown = Shown.of(3, seed=1)
+    shown = Presentation.randomize(3, seed=1)
     (base / "coded").mkdir(exist_ok=True)
-    raw = annotate(make_raw(shown, seed=1), shown, [str(code) for code in codes(shown)])
+    raw = annotate(
+        make_raw(shown, seed=1), shown, [str(code) for code in list_event_codes(shown)]
+    )
     raw.save(base / "coded/sub-01_ses-01.fif", verbose="ERROR", overwrite=True)
     words = ("--lines", "save=false", "source.file=coded/sub-01_ses-01.fif")
 
@@ -237,7 +239,7 @@ def categories(base, run_command):
     """A model of categories without pictures, trained on the first of two sessions."""
     dataset = "{kind: categories, names: [cat, dog, owl, hat]%s}"
     for session in (1, 2):
-        shown = Shown.of(3, seed=session)
+        shown = Presentation.randomize(3, seed=session)
         names = [name.split("/")[1] for name in shown.pictures]
         raw = annotate(make_raw(shown, seed=session), shown, names)
         (base / "categories").mkdir(exist_ok=True)

@@ -98,7 +98,8 @@ def test_the_shipped_recipes_give_what_the_published_code_gives(
 ):
     mini_raw.make_eeg(home / "data/things-eeg", golden_eeg.size, golden_eeg.seed)
     overrides = [
-        f"preparation.{key}={value}" for key, value in golden_eeg.knobs.items()
+        f"preparation.{key}={value}"
+        for key, value in golden_eeg.preparation_keys.items()
     ]
     resolved = prepare.Recipe.resolve("prepare", recipe, {}, overrides)
     prepare.run(resolved, make_launch())

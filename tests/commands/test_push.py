@@ -20,7 +20,7 @@ from brainhive_cli import api
 from brainhive_cli.core.runs import RunFolder
 from tests.tools import upload_hub
 from tests.tools.upload_hub import brainhive, done, newest, two_lines
-from tests.worlds.command_fixtures import at_home
+from tests.worlds.command_fixtures import use_home
 
 DATASET = "dataset={kind: demo, concepts: 20, subjects: 2}"
 LINES = ("--encoders", "demo-clip", DATASET)
@@ -51,7 +51,7 @@ FILES = {
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home with embeddings and simulated recordings."""
-    with at_home(tmp_path_factory.mktemp("home")) as home:
+    with use_home(tmp_path_factory.mktemp("home")) as home:
         done("embed", *LINES)
         yield home
 

@@ -18,7 +18,7 @@ from brainhive_cli.evaluation.reconstruction.generation import (
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.training.alignment.trained.run import open_model
-from tests.worlds.reconstructions import cut, gap, pictures_of
+from tests.worlds.reconstructions import measure_max_difference, read_pictures, truncate
 
 
 @pytest.mark.nightly
@@ -28,8 +28,8 @@ def test_the_priors_adapter_is_applied_or_skipped(
     applied = run_command("reconstruct", *reconstruct_overrides, "adapter=apply")
     skipped = run_command("reconstruct", *reconstruct_overrides, "adapter=skip")
 
-    skipped_pictures = pictures_of(skipped.folder)
-    for name, picture in pictures_of(applied.folder).items():
+    skipped_pictures = read_pictures(skipped.folder)
+    for name, picture in read_pictures(applied.folder).items():
         assert np.abs(picture - skipped_pictures[name]).max() > 1
     assert "adapter apply" in applied.metrics.overall["ssim"].protocol
 
@@ -65,8 +65,8 @@ def test_damaged_parts_are_named_in_one_line(
 ):
     damaged_generator = shutil.copytree(generator, tmp_path / "generator")
     damaged_prior = shutil.copytree(prior, tmp_path / "prior")
-    cut(damaged_prior / "fusion_encoder/diffusion_pytorch_model.safetensors")
-    cut(damaged_generator / "unet/diffusion_pytorch_model.safetensors")
+    truncate(damaged_prior / "fusion_encoder/diffusion_pytorch_model.safetensors")
+    truncate(damaged_generator / "unet/diffusion_pytorch_model.safetensors")
     for override, module in (
         (f"prior={damaged_prior}", "fusion_encoder"),
         (f"generator.source={damaged_generator}", "unet"),
@@ -112,7 +112,7 @@ def test_the_identity_prior_passes_the_decoded_head_on(
         samples = model.generate(conditioning, seeds, 32, Sampling(steps=2))
         (expected,) = to_pictures(samples)
     file = result.folder / "samples" / decoded_set.name / image_id / "00.png"
-    assert gap(expected, Image.open(file)) <= 1
+    assert measure_max_difference(expected, Image.open(file)) <= 1
     with pytest.raises(RecipeError, match="adapter"):
         run_command("reconstruct", *reconstruct_overrides, *options, "adapter=apply")
 
@@ -135,8 +135,8 @@ def test_a_model_folder_generates_the_pictures_of_its_run(
     )
 
     assert by_run.folder != by_model.folder
-    run_pictures = list(pictures_of(by_run.folder).values())
-    model_pictures = list(pictures_of(by_model.folder).values())
+    run_pictures = list(read_pictures(by_run.folder).values())
+    model_pictures = list(read_pictures(by_model.folder).values())
     assert len(run_pictures) == 6
     for run_picture, model_picture in zip(run_pictures, model_pictures, strict=True):
         assert np.array_equal(run_picture, model_picture)

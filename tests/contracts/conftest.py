@@ -1,6 +1,4 @@
-"""The parts of these tests lie outside the package, so that they are code that must be
-allowed.
-"""
+"""Permission to import parts, which lie outside the package in these tests."""
 
 from collections.abc import Iterator
 
@@ -9,7 +7,7 @@ import pytest
 
 @pytest.fixture(autouse=True, scope="module")
 def code_allowed() -> Iterator[None]:
-    """Let the parts be imported, also where a model folder names them."""
+    """Allow the parts to be imported, also if a model folder names them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_ALLOW_CODE", "1")
         yield

@@ -20,7 +20,7 @@ from brainhive_cli.core.measurements import MIXED_WITH_BLURRY, SIMULATED, find_c
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.generators import sdxl, sdxl_unclip
 from tests.repositories import git_captioner_repository, text_encoders
-from tests.worlds.command_fixtures import at_home
+from tests.worlds.command_fixtures import use_home
 
 pytestmark = pytest.mark.nightly
 
@@ -81,7 +81,7 @@ def run(
         getattr(generator.pipeline, name).save_pretrained(home / "sdxl" / name)
     text_encoders.write(home / "sdxl")
     git_captioner_repository.write(home, 4, 16)
-    with at_home(home):
+    with use_home(home):
         run_command("embed", DATASET, f"encoders=['{LATENT}', '{TOKENS}']")
         yield run_command(
             "train-align",

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.demo import voxels
 from brainhive_cli.models.generators import sdxl
-from tests.worlds.command_fixtures import at_home
+from tests.worlds.command_fixtures import use_home
 
 DATASET = "dataset={kind: demo, noise: 0.1, space: voxels, subjects: 2}"
 LATENT, TOKENS = (
@@ -54,7 +54,7 @@ RunCommand = Callable[..., Any]
 def world(tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand) -> Any:
     """A home with the targets of both heads embedded and the model trained."""
     home = tmp_path_factory.mktemp("two_heads")
-    with at_home(home):
+    with use_home(home):
         run_command("embed", DATASET, f"encoders=['{LATENT}', '{TOKENS}']")
         yield home, run_command("train-align", *ALIGN).folder
 

@@ -19,9 +19,9 @@ from brainhive_cli.app import app
 from tests.docs.test_docs import DOCS, GUIDES
 from tests.worlds.own_recordings import (
     PICTURES,
-    Shown,
+    Presentation,
     annotate,
-    codes,
+    list_event_codes,
     make_raw,
     write_pictures,
     write_table,
@@ -93,8 +93,10 @@ def write_recordings(home: Path) -> None:
     """
     write_pictures(home / "data/image-folder")
     (home / "data/recordings").mkdir(parents=True)
-    shown = Shown.of(3, seed=0)
-    raw = annotate(make_raw(shown, seed=0), shown, [str(code) for code in codes(shown)])
+    shown = Presentation.randomize(3, seed=0)
+    raw = annotate(
+        make_raw(shown, seed=0), shown, [str(code) for code in list_event_codes(shown)]
+    )
     raw.save(home / "data/recordings/sub-01_ses-01.fif", verbose="ERROR")
     write_table(home / "data/recordings/events.csv")
 

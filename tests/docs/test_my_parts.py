@@ -28,7 +28,7 @@ from brainhive_cli.training.alignment.model_files import read_history
 from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training.objective import Objective
 from tests.docs.test_docs import DOCS
-from tests.worlds.model_layouts import one_token, spec_of
+from tests.worlds.model_layouts import make_signal_spec, make_token_layout
 
 PAGE = (DOCS / "python.md").read_text()
 SMALL = {
@@ -127,7 +127,9 @@ def test_a_part_of_ones_own_of_every_kind_works_with_the_others(
 
 def use_brain_model() -> None:
     """One training step of the page's backbone, fuser and loss."""
-    layout = one_token(spec_of(tuple("ABCDEFGH"), 20), 12, {"colours": 12})
+    layout = make_token_layout(
+        make_signal_spec(tuple("ABCDEFGH"), 20), 12, {"colours": 12}
+    )
     chosen = {"backbone": {"kind": "my_parts.net"}, "fuser": {"kind": "my_parts.mean"}}
     parts.resolve("fusers", "my_parts.mean").token_dim({"colours": 12}, 1024)
     aligner = Aligner(replace(layout, **chosen))

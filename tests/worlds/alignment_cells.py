@@ -1,6 +1,4 @@
-"""The data and layout of one small cell: random signals that hold their image's
-embedding.
-"""
+"""Data and layout of a small cell, whose random signals hold embeddings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,62 +13,63 @@ from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.training.batches import Batches, CellData
 from tests.worlds.array_trials import make_trials
-from tests.worlds.model_layouts import one_token, spec_of
+from tests.worlds.model_layouts import make_signal_spec, make_token_layout
 
 PICTURES, REPETITIONS, CHANNELS, SAMPLES = 60, 3, ("P7", "Oz"), 12
-HERE = Launch(0, 1, torch.device("cpu"))
+CPU_LAUNCH = Launch(0, 1, torch.device("cpu"))
 
 
-def trials_of(subject: int, embedding: np.ndarray) -> Trials:
-    """Signals [N, C, T] in which the pictures' embeddings [N, 8] lie, with noise; the
-    last lacks trials.
+def simulate_trials(subject: int, embedding: np.ndarray) -> Trials:
+    """Simulate noisy signals [N, R, C, T] that hold embeddings [N, 8].
+
+    The last picture has one trial.
     """
     random = np.random.default_rng(subject)
     clean = (embedding @ random.normal(size=(8, 24))).reshape(len(embedding), 1, 2, 12)
-    signal = (
-        clean + 0.5 * random.normal(size=(len(clean), REPETITIONS, 2, 12))
-    ).astype(np.float32)
-    count = np.full(len(signal), REPETITIONS)
-    count[-1], signal[-1, 1:] = 1, np.nan
-    return make_trials(subject, signal, np.arange(len(signal)), CHANNELS, 100.0, count)
+    noise = 0.5 * random.normal(size=(len(clean), REPETITIONS, 2, 12))
+    signal = (clean + noise).astype(np.float32)
+    counts = np.full(len(signal), REPETITIONS)
+    counts[-1] = 1
+    signal[-1, 1:] = np.nan
+    return make_trials(subject, signal, np.arange(len(signal)), CHANNELS, 100.0, counts)
 
 
-def targets_of(
-    tensors: dict[str, torch.Tensor], others: Sequence[np.ndarray] = ()
+def make_targets(
+    tensors: dict[str, torch.Tensor], alternatives: Sequence[np.ndarray] = ()
 ) -> Targets:
-    """Targets in memory; `others` are alternatives of each."""
-    further = tuple(map(torch.from_numpy, others))
+    """Make targets in memory, each with the same alternative values."""
+    other_values = tuple(map(torch.from_numpy, alternatives))
     return Targets(
         {
-            key: StoreTargets(values, other_values=further)
+            key: StoreTargets(values, other_values=other_values)
             for key, values in tensors.items()
         }
     )
 
 
-def data_of(
+def make_cell_data(
     embedding: np.ndarray,
     subjects: int = 1,
-    how: str | None = None,
-    others: Sequence[np.ndarray] = (),
-    **more: Any,
+    repetitions: str | None = None,
+    alternatives: Sequence[np.ndarray] = (),
 ) -> CellData:
-    trials = [trials_of(subject, embedding) for subject in range(1, subjects + 1)]
-    more |= {"repetitions": how} if how else {}
+    trials = [simulate_trials(subject, embedding) for subject in range(1, subjects + 1)]
     return CellData(
         trials,
-        targets_of({"e": torch.from_numpy(embedding)}, others),
+        make_targets({"e": torch.from_numpy(embedding)}, alternatives),
         np.arange(PICTURES) < 15,
         None,
-        **more,
+        **({"repetitions": repetitions} if repetitions else {}),
     )
 
 
-def layout_of(data: CellData, kind: str = "brain_mlp") -> Layout:
-    spec = spec_of(CHANNELS, SAMPLES, tuple(trials.subject for trials in data.trials))
+def make_layout(data: CellData, kind: str = "brain_mlp") -> Layout:
+    spec = make_signal_spec(
+        CHANNELS, SAMPLES, tuple(trials.subject for trials in data.trials)
+    )
     fuser = {"kind": "fusion_encoder", "intermediate_size": 16}
-    return one_token(spec, 16, {"e": 8}, backbone={"kind": kind}, fuser=fuser)
+    return make_token_layout(spec, 16, {"e": 8}, backbone={"kind": kind}, fuser=fuser)
 
 
-def batches_of(data: CellData, launch: Launch = HERE, **knobs: Any) -> Batches:
+def make_batches(data: CellData, launch: Launch = CPU_LAUNCH, **knobs: Any) -> Batches:
     return Batches(data, Train(**{"batch_size": 16, **knobs}), launch)

@@ -1,4 +1,4 @@
-"""Trials of arrays, as brain models read them."""
+"""Trials from arrays."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,10 +17,11 @@ def make_trials(
     rate_hz: float | None = 250.0,
     counts: Any = None,
     regions: Mapping[str, Sequence[int]] | None = None,
-    **known: Any,
+    **fields: Any,
 ) -> Trials:
-    """Trials of signals [N, C, T] or [N, R, C, T] that show rows [N]; without channels
-    they are of voxels.
+    """Make trials from signals [N, C, T] or [N, R, C, T] and stimulus rows [N].
+
+    Without channel names, C are voxels.
     """
     signal = signal[:, None] if signal.ndim == 3 else signal
     masks = {
@@ -38,5 +39,5 @@ def make_trials(
         repetitions=counts,
         subject=subject,
         stimulus=np.asarray(stimulus),
-        **known,
+        **fields,
     )

@@ -8,27 +8,25 @@ from PIL import Image
 FRAMES = 6
 
 
-def clip(seed: int, side_px: int = 24, frames: int = FRAMES) -> np.ndarray:
-    """Draw a clip that its seed decides, [F, H, W, 3]; smooth, so that a video codec
-    keeps it.
-    """
+def draw_clip(seed: int, side_px: int = 24, frames: int = FRAMES) -> np.ndarray:
+    """Draw a random clip [F, H, W, 3], so smooth that a video codec keeps it."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(60, 180, (3, 3, 3), np.uint8))
     background = np.asarray(coarse.resize((side_px, side_px), Image.Resampling.BICUBIC))
-    drawn = np.repeat(background[None], frames, 0)
-    top, size = random.integers(0, side_px // 2), side_px // 3
+    pixels = np.repeat(background[None], frames, 0)
+    y, size = random.integers(0, side_px // 2), side_px // 3
     for number in range(frames):
-        left = 2 * number % (side_px - size)
-        drawn[number, top : top + size, left : left + size] = random.integers(180, 255)
-    return drawn
+        x = 2 * number % (side_px - size)
+        pixels[number, y : y + size, x : x + size] = random.integers(180, 255)
+    return pixels
 
 
 def save_animation(path: Path, frames: np.ndarray, rate_hz: float = 3.0) -> None:
-    """Write a GIF, or any animated picture, as PIL does: equal frames are merged."""
+    """Write an animated picture, such as a GIF. PIL merges equal frames."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    first, *others = map(Image.fromarray, frames)
-    first.save(
-        path, save_all=True, append_images=others, duration=1000 / rate_hz, loop=0
+    images = [Image.fromarray(frame) for frame in frames]
+    images[0].save(
+        path, save_all=True, append_images=images[1:], duration=1000 / rate_hz, loop=0
     )
 
 
@@ -39,12 +37,10 @@ def save_frames(folder: Path, frames: np.ndarray) -> None:
         Image.fromarray(frame).save(folder / f"{number}.png")
 
 
-def beside(true: np.ndarray, made: np.ndarray) -> np.ndarray:
-    """Put two clips beside each other as torchvision's make_grid does: 2 px of black
-    around and between.
-    """
-    side = true.shape[1]
-    grid = np.zeros((len(true), side + 4, 2 * side + 6, 3), np.uint8)
-    grid[:, 2 : 2 + side, 2 : 2 + side] = true
-    grid[:, 2 : 2 + side, 4 + side : 4 + 2 * side] = made
+def place_side_by_side(stimulus: np.ndarray, generated: np.ndarray) -> np.ndarray:
+    """Join two clips as torchvision's make_grid does, with black borders of 2 px."""
+    side_px = stimulus.shape[1]
+    grid = np.zeros((len(stimulus), side_px + 4, 2 * side_px + 6, 3), np.uint8)
+    grid[:, 2 : 2 + side_px, 2 : 2 + side_px] = stimulus
+    grid[:, 2 : 2 + side_px, 4 + side_px : 4 + 2 * side_px] = generated
     return grid

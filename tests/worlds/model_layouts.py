@@ -7,20 +7,29 @@ from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
 
 
-def spec_of(
+def make_signal_spec(
     names: tuple[str, ...], samples: int, subjects: tuple[int, ...] = (1,)
 ) -> SignalSpec:
-    """Sensors of these names, the same for all subjects."""
+    """Describe signals whose sensors have the same names in all subjects."""
     return SignalSpec(names, samples, subjects, (len(names),) * len(subjects))
 
 
-def one_token(spec: SignalSpec, dim: int, dims: dict[str, int], **more: Any) -> Layout:
-    """A fused token [D] of embeddings of these widths; the store of each encoder has
-    its key.
+def make_token_layout(
+    spec: SignalSpec, dim: int, dims: dict[str, int], **options: Any
+) -> Layout:
+    """Lay out a model that predicts a fused token [D].
+
+    Args:
+        spec: The signals.
+        dim: Width D of the token.
+        dims: Width of the embeddings of each encoder.
+        options: Further arguments of `Layout`.
     """
-    given = {
+    defaults = {
         "backbone": {"kind": "linear"},
         "fuser": {"kind": "fusion_encoder", "intermediate_size": 8},
+        "dims": dims,
+        "encoders": {key: key for key in dims},
     }
-    given |= {"dims": dims, "encoders": {key: key for key in dims}}
-    return Layout(spec, {TOKEN_HEAD: Head((dim,), FUSED_TARGET)}, **{**given, **more})
+    heads = {TOKEN_HEAD: Head((dim,), FUSED_TARGET)}
+    return Layout(spec, heads, **(defaults | options))

@@ -1,6 +1,4 @@
-"""Small recordings as people make them: pictures in a folder, EEG in the formats that
-mne reads.
-"""
+"""Small recordings as users make them, with pictures in a folder and EEG for mne."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +18,13 @@ PICTURES = {
     ],
     "test": [f"test/{concept}/{concept}_9" for concept in ("owl", "car")],
 }
-EVERY_S = 1.3
-"""From onset to onset."""
+PICTURE_NAMES = PICTURES["train"] + PICTURES["test"]
+ONSET_INTERVAL_S = 1.3
 
 
 def write_pictures(folder: Path) -> None:
-    """Write a picture of each id below a folder."""
-    for number, name in enumerate([*PICTURES["train"], *PICTURES["test"]]):
+    """Write a random picture for each name below a folder."""
+    for number, name in enumerate(PICTURE_NAMES):
         path = folder / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(number).integers(0, 255, (8, 8, 3), np.uint8)
@@ -34,62 +32,70 @@ def write_pictures(folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a recording shows: pictures in order, and when."""
+class Presentation:
+    """Pictures in the order of presentation, and their onsets in samples."""
 
     pictures: tuple[str, ...]
     onsets: NDArray[np.int64]
 
     @classmethod
-    def of(cls, repetitions: int, seed: int) -> "Shown":
-        """Show each picture a number of times, in random order."""
-        order = np.random.default_rng(seed).permutation(
-            [name for names in PICTURES.values() for name in names] * repetitions
-        )
-        return cls(
-            tuple(order.tolist()),
-            (np.arange(len(order)) * EVERY_S * RATE_HZ + RATE_HZ).astype(int),
-        )
+    def randomize(cls, repetitions: int, seed: int) -> "Presentation":
+        """Present each picture a number of times, in random order."""
+        order = np.random.default_rng(seed).permutation(PICTURE_NAMES * repetitions)
+        onsets = np.arange(len(order)) * ONSET_INTERVAL_S * RATE_HZ + RATE_HZ
+        return cls(tuple(order.tolist()), onsets.astype(int))
 
 
-def response(picture: str) -> NDArray[np.float64]:
-    """Give what a picture evokes: [channels, 1 s], in microvolts."""
+def simulate_response(picture: str) -> NDArray[np.float64]:
+    """Simulate the response to a picture, [C, 1 s] in microvolts."""
     random = np.random.default_rng(list(picture.encode()))
-    course = np.sin(np.linspace(0, np.pi, RATE_HZ)) ** 2
-    return 5 * random.normal(size=(len(CHANNELS), 1)) * course
+    time_course = np.sin(np.linspace(0, np.pi, RATE_HZ)) ** 2
+    return 5 * random.normal(size=(len(CHANNELS), 1)) * time_course
 
 
 def make_raw(
-    shown: Shown, seed: int, noise: float = 10, unit: float = 1e-6, types: Any = "eeg"
+    presentation: Presentation,
+    seed: int,
+    noise: float = 10,
+    unit: float = 1e-6,
+    types: Any = "eeg",
 ) -> Any:
-    """Record, in memory: noise, and what pictures evoke; both in `unit`."""
+    """Simulate a recording of noise and responses, in memory.
+
+    Args:
+        presentation: The pictures and their onsets.
+        seed: Seed of the noise.
+        noise: Standard deviation of the noise in simulated values.
+        unit: Factor from simulated values to volts or teslas.
+        types: Type of all channels or of each, as in `mne.create_info`.
+    """
     import mne
 
-    samples = int(shown.onsets[-1] + 2 * RATE_HZ)
+    samples = int(presentation.onsets[-1] + 2 * RATE_HZ)
     signal = np.random.default_rng(seed).normal(size=(len(CHANNELS), samples)) * noise
-    for picture, onset in zip(shown.pictures, shown.onsets, strict=True):
-        signal[:, onset : onset + RATE_HZ] += response(picture)
+    for picture, onset in zip(presentation.pictures, presentation.onsets, strict=True):
+        signal[:, onset : onset + RATE_HZ] += simulate_response(picture)
     header = mne.create_info(list(CHANNELS), RATE_HZ, types)
     return mne.io.RawArray(signal * unit, header, verbose="ERROR")
 
 
-def annotate(raw: Any, shown: Shown, names: list[str]) -> Any:
-    """Mark each onset by a name."""
+def annotate(raw: Any, presentation: Presentation, names: list[str]) -> Any:
+    """Annotate each onset with a name, and return the recording."""
     import mne
 
-    return raw.set_annotations(mne.Annotations(shown.onsets / RATE_HZ, 0.0, names))
+    return raw.set_annotations(
+        mne.Annotations(presentation.onsets / RATE_HZ, 0.0, names)
+    )
 
 
-def codes(shown: Shown) -> list[int]:
-    """Number the pictures shown from 1."""
-    known = [name for names in PICTURES.values() for name in names]
-    return [known.index(name) + 1 for name in shown.pictures]
+def list_event_codes(presentation: Presentation) -> list[int]:
+    """Return the event code of each presented picture, counted from 1."""
+    return [PICTURE_NAMES.index(name) + 1 for name in presentation.pictures]
 
 
 def write_table(path: Path, event: str = "{}") -> None:
-    """Write the table from codes to pictures."""
-    known = [name for names in PICTURES.values() for name in names]
-    rows = [
-        f"{event.format(number + 1)},{name}.png" for number, name in enumerate(known)
-    ]
-    path.write_text("\n".join(["event,picture", *rows]) + "\n")
+    """Write a table of event codes and their pictures."""
+    rows = ["event,picture"]
+    for code, name in enumerate(PICTURE_NAMES, start=1):
+        rows.append(f"{event.format(code)},{name}.png")
+    path.write_text("\n".join(rows) + "\n")

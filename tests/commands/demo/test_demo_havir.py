@@ -13,7 +13,7 @@ from brainhive_cli.commands.demo import (
     SYSTEMS,
 )
 from brainhive_cli.demo import voxels
-from tests.worlds.command_fixtures import at_home
+from tests.worlds.command_fixtures import use_home
 
 pytestmark = pytest.mark.nightly
 
@@ -23,7 +23,7 @@ CONTROLS = ["swapped", "random", SHUFFLED_TRIALS]
 @pytest.fixture(scope="module")
 def home_folder(tmp_path_factory: pytest.TempPathFactory):
     home_folder = tmp_path_factory.mktemp("havir")
-    with at_home(home_folder):
+    with use_home(home_folder):
         yield home_folder
 
 

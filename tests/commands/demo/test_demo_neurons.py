@@ -7,7 +7,7 @@ import pytest
 from brainhive_cli.commands.demo import SYSTEMS
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo import voxels
-from tests.worlds.command_fixtures import at_home
+from tests.worlds.command_fixtures import use_home
 
 pytestmark = pytest.mark.nightly
 
@@ -24,7 +24,7 @@ STEPS = (
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory):
     home = tmp_path_factory.mktemp("neurons")
-    with at_home(home):
+    with use_home(home):
         yield home
 
 

@@ -13,14 +13,14 @@ from brainhive_cli.core.command import Result
 from brainhive_cli.core.measurements import SEEN_PICTURES, SIMULATED
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
-from tests.worlds.command_fixtures import RunCommand, at_home
+from tests.worlds.command_fixtures import RunCommand, use_home
 
 NAMES = ["face", "house", "cat", "shoe", "bottle", "scissors", "chair", "scrambledpix"]
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with at_home(tmp_path_factory.mktemp("real")) as home:
+    with use_home(tmp_path_factory.mktemp("real")) as home:
         yield home
 
 

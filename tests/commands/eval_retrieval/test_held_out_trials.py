@@ -20,7 +20,7 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
-from tests.worlds.command_fixtures import RunCommand, at_home
+from tests.worlds.command_fixtures import RunCommand, use_home
 
 NAMES, RUNS, SENSORS = ("face", "house", "shoe"), 12, 20
 
@@ -78,7 +78,7 @@ def record(
 def home(
     tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand
 ) -> Iterator[Path]:
-    with at_home(tmp_path_factory.mktemp("trials")) as home:
+    with use_home(tmp_path_factory.mktemp("trials")) as home:
         for subject in (1, 2):
             record(home, subject, 0.6)
         run_command("embed", dataset(by="runs", folds=12))
@@ -238,7 +238,7 @@ def test_drift_without_any_label_is_never_above_chance(
         sessions=np.tile(sessions.astype(np.int8), (3, 1)),
         onset_s=positions * 2.0,
     )
-    with at_home(tmp_path):
+    with use_home(tmp_path):
         path = build_store_path(tmp_path / "signals", "abc", "default", 1)
         path.parent.mkdir(parents=True)
         SignalStore.write(path, {"train": recording})

@@ -19,7 +19,7 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from brainhive_cli.evaluation.retrieval.scopes import select_scopes
 from brainhive_cli.models.encoders.python import example
-from tests.worlds.command_fixtures import COLOURS, RunCommand, at_home
+from tests.worlds.command_fixtures import COLOURS, RunCommand, use_home
 
 COUNT, FOLDS = 26, 4
 DATASET = "dataset={kind: image-folder, holdout: {by: pictures, folds: 4}}"
@@ -31,7 +31,7 @@ def home(
     tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand
 ) -> Iterator[Path]:
     random = np.random.default_rng(0)
-    with at_home(tmp_path_factory.mktemp("folds")) as home:
+    with use_home(tmp_path_factory.mktemp("folds")) as home:
         root, inputs, ids = home / "data/image-folder", [], []
         module, preprocess = example()
         for number in range(COUNT):

@@ -26,7 +26,7 @@ from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.reports.sentences import MEANINGS, explain_caveats
 from brainhive_cli.training.alignment.recipe import Recipe
 from tests.tools.changed_stores import resealed
-from tests.worlds.command_fixtures import paint
+from tests.worlds.command_fixtures import paint_pictures
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
@@ -311,7 +311,7 @@ def test_a_rank_does_not_depend_on_other_test_signals(
 @pytest.fixture
 def real(signals: str, runs: str, run_command, tmp_path: Path) -> tuple[str, ...]:
     """Overrides for embedded real pictures, with signals copied from the demo."""
-    root = paint(tmp_path / "real", concepts=8, each=6)
+    root = paint_pictures(tmp_path / "real", concepts=8, pictures_per_concept=6)
     overrides = (
         f"dataset={{kind: image-folder, root: {root}, test_share: 0.25}}",
         f"paths.embeddings={tmp_path / 'embeddings'}",

@@ -16,8 +16,8 @@ from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import open_model
 from tests.tools.lsl_senders import write_loopback
-from tests.worlds.command_fixtures import COLOURS, at_home
-from tests.worlds.own_recordings import Shown, annotate, make_raw, write_pictures
+from tests.worlds.command_fixtures import COLOURS, use_home
+from tests.worlds.own_recordings import Presentation, annotate, make_raw, write_pictures
 
 if importlib.util.find_spec("mne_lsl") is None:
     pytest.skip("pip install brainhive[live]", allow_module_level=True)
@@ -42,7 +42,7 @@ TRAINING = (
         "train.batch_size=8",
     ),
 )
-SHOWN, SEED = Shown.of(2, seed=5), 5
+SHOWN, SEED = Presentation.randomize(2, seed=5), 5
 WAIT_S = 90
 
 SENDER = """
@@ -50,9 +50,9 @@ import json, os, sys, time
 import numpy as np
 from mne_lsl.lsl import StreamInfo, StreamInlet, StreamOutlet
 from mne_lsl.lsl import local_clock, resolve_streams
-from tests.worlds.own_recordings import CHANNELS, RATE_HZ, Shown, make_raw
+from tests.worlds.own_recordings import CHANNELS, RATE_HZ, Presentation, make_raw
 
-shown = Shown.of(2, seed=5)
+shown = Presentation.randomize(2, seed=5)
 samples = make_raw(shown, seed=5).get_data().T.astype(np.float32)  # [n, C] in volts
 count = len(CHANNELS)
 info = StreamInfo("amplifier", "EEG", count, RATE_HZ, "float32", "amplifier-of-live")
@@ -88,7 +88,7 @@ os._exit(0)
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, run_command):
-    with at_home(tmp_path_factory.mktemp("lsl")) as base:
+    with use_home(tmp_path_factory.mktemp("lsl")) as base:
         write_pictures(base / "data/image-folder")
         (base / "data/recordings").mkdir()
         raw = annotate(make_raw(SHOWN, seed=SEED), SHOWN, list(SHOWN.pictures))

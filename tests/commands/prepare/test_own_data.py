@@ -16,9 +16,9 @@ from brainhive_cli.data.stores.signal_store import SignalStore
 from tests.test_architecture import CHECKOUT
 from tests.worlds.own_recordings import (
     PICTURES,
-    Shown,
+    Presentation,
     annotate,
-    codes,
+    list_event_codes,
     make_raw,
     write_pictures,
     write_table,
@@ -66,8 +66,10 @@ def run_lines(page: str, heading: str, *further_lines: str) -> tuple[str, str]:
 @pytest.mark.nightly
 def test_one_s_own_data_takes_ten_lines_as_the_readme_has_them(work):
     (work.parent / "recordings").mkdir()
-    shown = Shown.of(3, seed=0)
-    raw = annotate(make_raw(shown, seed=0), shown, [str(code) for code in codes(shown)])
+    shown = Presentation.randomize(3, seed=0)
+    raw = annotate(
+        make_raw(shown, seed=0), shown, [str(code) for code in list_event_codes(shown)]
+    )
     raw.save(work.parent / "recordings/sub-01_ses-01.fif", verbose="ERROR")
     write_table(work.parent / "recordings/events.csv")
 
@@ -168,7 +170,7 @@ def test_a_recording_without_a_whole_trial_stops_nobody_else(work):
         ("sub-01_ses-02", 1.2),
         ("sub-02_ses-01", 1.2),
     ):
-        shown = Shown.of(1, seed=0)
+        shown = Presentation.randomize(1, seed=0)
         raw = annotate(make_raw(shown, seed=0), shown, [*shown.pictures])
         if seconds:
             raw.crop(tmax=seconds)

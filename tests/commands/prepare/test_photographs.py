@@ -92,7 +92,7 @@ def recorded(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def at_home(recorded: Path, run_command: RunCommand) -> Iterator[Path]:
     """Home with stores of signals and embeddings."""
-    with command_fixtures.at_home(recorded):
+    with command_fixtures.use_home(recorded):
         keys = f"rate_hz: {RATE_HZ}, keep_ms: [0, 500]"
         run_command("prepare", f"preparation={{kind: recording, {keys}}}")
         run_command("embed", "dataset=image-folder")

@@ -17,13 +17,13 @@ from brainhive_cli.training.alignment.trained.sharing import (
     find_terms,
 )
 from tests.tools.upload_hub import brainhive, done, newest, two_lines
-from tests.worlds.command_fixtures import at_home
+from tests.worlds.command_fixtures import use_home
 from tests.worlds.own_recordings import (
     CHANNELS,
     PICTURES,
-    Shown,
+    Presentation,
     annotate,
-    codes,
+    list_event_codes,
     make_raw,
     write_pictures,
     write_table,
@@ -47,16 +47,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home with recordings of two people, whose caps were digitised, and whose files
     have their names.
     """
-    with at_home(tmp_path_factory.mktemp("home")) as home:
+    with use_home(tmp_path_factory.mktemp("home")) as home:
         write_pictures(home / "data/image-folder")
         folder = home / "data/recordings"
         folder.mkdir(parents=True)
         for subject in (1, 2):
-            shown = Shown.of(6, seed=subject)
+            shown = Presentation.randomize(6, seed=subject)
             raw = annotate(
                 make_raw(shown, seed=subject),
                 shown,
-                [str(code) for code in codes(shown)],
+                [str(code) for code in list_event_codes(shown)],
             )
             raw.info["subject_info"] = {"first_name": NAME, "his_id": NAME}
             raw.set_montage(digitise(subject))

@@ -20,7 +20,7 @@ from brainhive_cli.data.media.picture_digests import describe_pixels
 from brainhive_cli.data.stores.learned import LearnedPictures, TrainingHistory
 from brainhive_cli.demo.pictures import draw_scene, list_scenes
 from brainhive_cli.evaluation.reconstruction.run import resolve_job
-from tests.worlds.reconstructions import align, cut, pictures_of
+from tests.worlds.reconstructions import read_pictures, train_first_subject, truncate
 
 
 @pytest.mark.nightly
@@ -33,7 +33,9 @@ def test_the_newest_run_is_taken_and_named(
     prior,
     capsys,
 ):
-    newest = align(run_command, align_overrides, runs, f"prior={prior}", "seeds=2")
+    newest = train_first_subject(
+        run_command, align_overrides, runs, f"prior={prior}", "seeds=2"
+    )
 
     result = run_command("reconstruct", *reconstruct_overrides)
 
@@ -45,7 +47,7 @@ def test_the_newest_run_is_taken_and_named(
 def test_a_variant_of_a_sweep_decodes_and_a_sweep_is_refused(
     run_command, world, reconstruct_overrides, align_overrides, runs, prior
 ):
-    sweep = align(
+    sweep = train_first_subject(
         run_command,
         align_overrides,
         runs,
@@ -63,7 +65,7 @@ def test_a_variant_of_a_sweep_decodes_and_a_sweep_is_refused(
         "reconstruct", *reconstruct_overrides, f"align_run={sweep.name}:lr=2e-3"
     )
 
-    assert {path.split("/")[1] for path in pictures_of(result.folder)} == {"lr=2e-3"}
+    assert {path.split("/")[1] for path in read_pictures(result.folder)} == {"lr=2e-3"}
     assert "lr=2e-3" in result.folder.name
 
 
@@ -71,7 +73,7 @@ def test_other_tokens_name_the_command_that_trains_a_run(
     run_command, world, reconstruct_overrides, align_overrides, runs, prior
 ):
     # this run has a fusion encoder of its own
-    align(run_command, align_overrides, runs)
+    train_first_subject(run_command, align_overrides, runs)
     with pytest.raises(MissingData, match="fusion encoder") as caught:
         run_command("reconstruct", *reconstruct_overrides)
     # the hint has the data set of this run
@@ -131,7 +133,7 @@ def test_work_and_inputs_are_listed_without_loading_weights(
     prior_align_run, reconstruct_overrides, generator, tmp_path
 ):
     damaged_generator = shutil.copytree(generator, tmp_path / "damaged")
-    cut(damaged_generator / "unet/diffusion_pytorch_model.safetensors")
+    truncate(damaged_generator / "unet/diffusion_pytorch_model.safetensors")
     overrides = (
         *reconstruct_overrides,
         f"generator.source={damaged_generator}",

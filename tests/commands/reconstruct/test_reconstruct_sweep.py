@@ -10,7 +10,11 @@ from brainhive_cli.core.sweep import FULL_VARIANT
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.reconstruction.generation import derive_noise_seed
 from brainhive_cli.models.priors._fusion_network import FusionPrior
-from tests.worlds.reconstructions import COLOURS, gap, generate
+from tests.worlds.reconstructions import (
+    COLOURS,
+    generate_pictures,
+    measure_max_difference,
+)
 
 ABLATIONS = (
     "ablations={ceiling: {sources: images}, average: {sources: mean_embedding}, two: "
@@ -73,5 +77,5 @@ def test_pictures_of_the_mean_embedding_differ_only_by_noise(
     assert len(files) == 3 and len({file.read_bytes() for file in files}) == 3
     image_id = files[0].parent.relative_to(root).as_posix()
     seeds = [derive_noise_seed(0, image_id, 0)]
-    (expected,) = generate(generator, prior, None, seeds, token=mean)
-    assert gap(expected, Image.open(files[0])) <= 1
+    (expected,) = generate_pictures(generator, prior, None, seeds, token=mean)
+    assert measure_max_difference(expected, Image.open(files[0])) <= 1

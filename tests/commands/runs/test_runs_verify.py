@@ -14,7 +14,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from tests.tools.changed_stores import resealed
-from tests.worlds.command_fixtures import COLOURS, RunCommand, at_home
+from tests.worlds.command_fixtures import COLOURS, RunCommand, use_home
 
 
 def list_files(home: Path) -> dict[Path, tuple[int, int]]:
@@ -92,7 +92,7 @@ def test_verify_reports_changed_weights_versions_and_inputs(
 def test_verify_takes_variants_but_no_models_or_absent_data(
     tmp_path: Path, run_command: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with at_home(tmp_path):
+    with use_home(tmp_path):
         quick = (
             "dataset={kind: demo, noise: 0.3, subjects: 1, concepts: 40}",
             f"encoders=[{COLOURS!r}]",

@@ -20,7 +20,7 @@ from brainhive_cli.models.picture_autoencoder import (
     learn_pictures,
     read_pictures,
 )
-from tests.worlds.command_fixtures import at_home
+from tests.worlds.command_fixtures import use_home
 
 pytestmark = pytest.mark.nightly
 
@@ -39,7 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Pat
     path = shared / "data/real/digits69" / digits69.FILE
     if not path.is_file():
         pytest.skip("no recording of digits")
-    with at_home(tmp_path_factory.mktemp("digits69")) as home:
+    with use_home(tmp_path_factory.mktemp("digits69")) as home:
         root = home / "data/digits69"
         root.mkdir(parents=True)
         (root / digits69.FILE).symlink_to(path)

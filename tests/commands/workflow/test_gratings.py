@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.command import Result
-from tests.worlds.command_fixtures import COLOURS, RunCommand, at_home
+from tests.worlds.command_fixtures import COLOURS, RunCommand, use_home
 
 KINDS = {
     "frequency": ["f1", "f2", "f3", "f4"],
@@ -29,7 +29,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Pat
     if not script.is_file():
         pytest.skip("no recordings of gratings")
     with (
-        at_home(tmp_path_factory.mktemp("gratings")) as home,
+        use_home(tmp_path_factory.mktemp("gratings")) as home,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(sys, "argv", [str(script), str(home), "same"])

@@ -12,7 +12,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets.categories import Config
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.training.alignment.recipe import Recipe
-from tests.worlds.command_fixtures import RunCommand, at_home
+from tests.worlds.command_fixtures import RunCommand, use_home
 
 SHADES = {"bright": (250, 200), "dark": (20, 40, 60)}
 """Grey levels of the exemplars of each category."""
@@ -20,7 +20,7 @@ SHADES = {"bright": (250, 200), "dark": (20, 40, 60)}
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with at_home(tmp_path_factory.mktemp("categories")) as home:
+    with use_home(tmp_path_factory.mktemp("categories")) as home:
         for name, levels in SHADES.items():
             for level in levels:
                 path = home / f"exemplars/{name}/{level}.png"

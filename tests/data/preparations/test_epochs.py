@@ -20,14 +20,14 @@ from tests.worlds.own_recordings import (
     CHANNELS,
     PICTURES,
     RATE_HZ,
-    Shown,
+    Presentation,
     annotate,
     make_raw,
     write_pictures,
 )
 
 mne = pytest.importorskip("mne")
-SHOWN = Shown.of(3, seed=0)
+SHOWN = Presentation.randomize(3, seed=0)
 AXES = {"channels": list(CHANNELS), "rate_hz": RATE_HZ, "start_ms": -200, "unit": "V"}
 STEPS = {"epoch_ms": (-200, 1000), "keep_ms": (0, 1000)}
 

@@ -18,9 +18,9 @@ from tests.worlds.own_recordings import (
     CHANNELS,
     PICTURES,
     RATE_HZ,
-    Shown,
+    Presentation,
     annotate,
-    codes,
+    list_event_codes,
     make_raw,
     write_pictures,
     write_table,
@@ -86,7 +86,7 @@ def record_shown(
     Returns:
         The shown pictures, the recording and its path.
     """
-    shown = Shown.of(repetitions, seed)
+    shown = Presentation.randomize(repetitions, seed)
     raw = change(annotate(make_raw(shown, seed), shown, names or list(shown.pictures)))
     return shown, raw, export(raw, data, kind, **keys)
 
@@ -107,7 +107,7 @@ def check_trials(data, kind):
     made = build(whiten="no")
     assert made.subjects == (1,) and made.sessions(1) == [1]
     found = made.session(1, 1)
-    events = np.stack([shown.onsets, 0 * shown.onsets, codes(shown)], axis=1)
+    events = np.stack([shown.onsets, 0 * shown.onsets, list_event_codes(shown)], axis=1)
     kept = mne.Epochs(raw, events, tmin=-0.2, tmax=1, preload=True, verbose="ERROR")
     expected = kept.resample(250, verbose="ERROR").get_data(tmin=0)[..., :250] * 1e6
     is_train = np.isin(shown.pictures, PICTURES["train"])
@@ -127,10 +127,10 @@ def check_trials(data, kind):
 
 
 def test_codes_of_a_stimulus_channel_are_mapped_by_the_table(data, recorded):
-    shown = Shown.of(2, 0)
+    shown = Presentation.randomize(2, 0)
     raw = make_raw(shown, 0)
     stimulus = np.zeros((1, raw.n_times))
-    for onset, code in zip(shown.onsets, codes(shown), strict=True):
+    for onset, code in zip(shown.onsets, list_event_codes(shown), strict=True):
         stimulus[0, onset : onset + 10] = code
     channel = mne.create_info(["STI 014"], RATE_HZ, "stim")
     raw.add_channels(
@@ -152,8 +152,8 @@ def test_codes_of_a_stimulus_channel_are_mapped_by_the_table(data, recorded):
 
 
 def test_unmatched_events_and_pictures_are_listed_and_counted(data, recorded):
-    shown = Shown.of(2, 0)
-    names = [f"{code}" for code in codes(shown)]
+    shown = Presentation.randomize(2, 0)
+    names = [f"{code}" for code in list_event_codes(shown)]
     names[3] = "pause"
     record_shown(data, names=names)
     write_table(data / "events.csv")
@@ -321,7 +321,7 @@ def test_sessions_in_different_units_are_refused_by_the_plan(data):
 
 
 def test_magnetometers_and_gradiometers_need_whitening(data):
-    shown = Shown.of(2, 0)
+    shown = Presentation.randomize(2, 0)
     raw = make_raw(shown, 0, unit=1e-13, types=["mag", "grad", "grad"] * 2)
     annotate(raw, shown, list(shown.pictures)).save(
         data / "sub-01_meg.fif", verbose="ERROR"
@@ -375,7 +375,7 @@ def test_a_delay_of_the_screen_moves_trials_to_their_pictures(data):
 )
 @pytest.mark.parametrize("whiten", ["no", "epochs"])
 def test_the_channel_types_decide_the_modality(data, kind, modality, whiten):
-    shown = Shown.of(2, 0)
+    shown = Presentation.randomize(2, 0)
     raw = annotate(
         make_raw(shown, 0, unit=1e-13, types=kind), shown, list(shown.pictures)
     )

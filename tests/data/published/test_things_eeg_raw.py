@@ -41,7 +41,7 @@ def prepare_sessions(raw, subject=1, **keys):
 def prepare_published(published, golden_eeg, **keys):
     """Prepare the sessions with the repetitions and the seed of the golden files."""
     return prepare_sessions(
-        published, golden_eeg.size.subject, **golden_eeg.knobs, **keys
+        published, golden_eeg.size.subject, **golden_eeg.preparation_keys, **keys
     )
 
 

@@ -15,7 +15,7 @@ from brainhive_cli.data.recordings.files import (
 from brainhive_cli.data.recordings.labels import describe_labels
 from brainhive_cli.data.recordings.opening import open_raw
 from brainhive_cli.data.recordings.tables import EMPTY_CELLS, read_table
-from tests.worlds.own_recordings import Shown, make_raw
+from tests.worlds.own_recordings import Presentation, make_raw
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_a_fif_file_of_something_else_is_no_recording(tmp_path):
 @pytest.mark.parametrize("naming", ("neuromag", "bids"))
 def test_parts_and_tables_are_files_of_a_recording(tmp_path, naming):
     pytest.importorskip("mne")
-    raw = make_raw(Shown.of(32, 0), 0)
+    raw = make_raw(Presentation.randomize(32, 0), 0)
     raw.save(
         tmp_path / "sub-01_meg.fif",
         split_size="2.5MB",
@@ -187,7 +187,7 @@ def test_tables_are_read_as_spreadsheets_r_and_pandas_write_them(tmp_path):
 )
 def test_parts_that_no_file_names_are_recordings_of_their_own(tmp_path, names):
     pytest.importorskip("mne")
-    raw = make_raw(Shown.of(1, 0), 0)
+    raw = make_raw(Presentation.randomize(1, 0), 0)
     for name in names:
         raw.save(tmp_path / name, verbose="ERROR")
     (listed,) = list_recordings(tmp_path, "*")[1].values()

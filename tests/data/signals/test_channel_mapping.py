@@ -18,7 +18,7 @@ from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.spaces import Sensors, look_up_positions
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.model_input import choose_input, model_input
-from tests.worlds.model_layouts import spec_of
+from tests.worlds.model_layouts import make_signal_spec
 
 ROUNDING = 1e-6
 """Rounding of golden values in float32."""
@@ -128,7 +128,9 @@ def recording(names: tuple[str, ...] = CAP, unit: str = "uV", seed: int = 0) -> 
     )
 
 
-SPEC = replace(spec_of(MODEL, 5), rate_hz=100.0, times_s=tuple(np.arange(5) / 100))
+SPEC = replace(
+    make_signal_spec(MODEL, 5), rate_hz=100.0, times_s=tuple(np.arange(5) / 100)
+)
 
 
 def test_channels_are_mapped_on_request_only() -> None:

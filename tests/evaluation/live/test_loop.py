@@ -17,7 +17,7 @@ from brainhive_cli.evaluation.live import loop as loops
 from brainhive_cli.evaluation.live.job import Job
 from brainhive_cli.evaluation.live.loop import SHEET_ROWS, Drawer, Loop, Score
 from brainhive_cli.evaluation.live.recipe import Recipe
-from tests.worlds.command_fixtures import COLOURS, at_home
+from tests.worlds.command_fixtures import COLOURS, use_home
 
 DEMO = "dataset={kind: demo, subjects: 1, concepts: 8}"
 QUICK = (
@@ -35,7 +35,7 @@ WAIT_S = 20
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, run_command):
     """Folder of a model of a simulated person."""
-    with at_home(tmp_path_factory.mktemp("loop")):
+    with use_home(tmp_path_factory.mktemp("loop")):
         run_command("embed", DEMO, f"encoders=[{COLOURS!r}]")
         yield run_command("train-align", DEMO, f"encoders=[{COLOURS!r}]", *QUICK).folder
 

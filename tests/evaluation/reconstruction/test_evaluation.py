@@ -15,7 +15,7 @@ from brainhive_cli.measurement.metrics import image as metrics
 from brainhive_cli.models import encoders
 from brainhive_cli.reports.page import DETAILS
 from tests.worlds.command_fixtures import COLOURS
-from tests.worlds.reconstructions import align
+from tests.worlds.reconstructions import train_first_subject
 
 
 @pytest.mark.nightly
@@ -103,7 +103,9 @@ def test_sheets_show_random_and_ranked_items_of_every_source(
 def test_scored_pictures_keep_the_caveat_of_selection_on_test(
     run_command, reconstruct_overrides, align_overrides, runs, prior, tmp_path
 ):
-    align(run_command, align_overrides, runs, f"prior={prior}", "train.selection=test")
+    train_first_subject(
+        run_command, align_overrides, runs, f"prior={prior}", "train.selection=test"
+    )
 
     drawn = run_command("reconstruct", *reconstruct_overrides, "sheet_rows=2")
     # any pictures of these names

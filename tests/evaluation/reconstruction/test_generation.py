@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import DeviceError
-from tests.worlds.reconstructions import pictures_of
+from tests.worlds.reconstructions import read_pictures
 
 
 @pytest.mark.nightly
@@ -18,7 +18,7 @@ def test_pictures_do_not_depend_on_the_batch_size(
     run_command, prior_align_run, reconstruct_overrides
 ):
     one, five = (
-        pictures_of(
+        read_pictures(
             run_command(
                 "reconstruct", *reconstruct_overrides, f"batch_size={size}", again=True
             ).folder
@@ -34,7 +34,7 @@ def test_pictures_do_not_depend_on_the_batch_size(
 def test_every_item_and_repeat_has_noise_of_its_own(
     run_command, prior_align_run, reconstruct_overrides, reconstruct_result
 ):
-    found = pictures_of(reconstruct_result.folder)
+    found = read_pictures(reconstruct_result.folder)
     pictures = [
         picture for name, picture in found.items() if name.startswith("samples/sub-01")
     ]
@@ -42,7 +42,7 @@ def test_every_item_and_repeat_has_noise_of_its_own(
         assert all(
             np.abs(picture - other).max() > 10 for other in pictures[index + 1 :]
         )
-    others = pictures_of(
+    others = read_pictures(
         run_command("reconstruct", *reconstruct_overrides, "seed=1").folder
     ).values()
     assert all(
@@ -56,7 +56,7 @@ def test_a_resumed_reconstruct_generates_only_what_is_missing(
     run_command, prior_align_run, reconstruct_overrides
 ):
     folder = run_command("reconstruct", *reconstruct_overrides).folder
-    whole, files = pictures_of(folder), sorted((folder / "samples").rglob("*.png"))
+    whole, files = read_pictures(folder), sorted((folder / "samples").rglob("*.png"))
     (folder / "metrics.json").unlink()
     files[2].unlink()
     inodes = {file: file.stat().st_ino for file in files if file.exists()}
@@ -66,7 +66,7 @@ def test_a_resumed_reconstruct_generates_only_what_is_missing(
     assert again == folder
     assert {file: file.stat().st_ino for file in inodes} == inodes
     assert all(
-        np.abs(pictures_of(folder)[name] - whole[name]).max() <= 1 for name in whole
+        np.abs(read_pictures(folder)[name] - whole[name]).max() <= 1 for name in whole
     )
 
 
@@ -108,5 +108,5 @@ def test_out_of_memory_a_run_continues_with_smaller_batches(
         run_command("reconstruct", *reconstruct_overrides, "batch_size=1").folder == run
     )
     assert {file: file.stat().st_ino for file in kept} == kept and len(
-        pictures_of(run)
+        read_pictures(run)
     ) == 6

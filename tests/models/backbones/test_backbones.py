@@ -8,7 +8,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.measurement.retrieval import depends_on_other_trials
 from brainhive_cli.models.backbones import spatial_mlp
 from brainhive_cli.training.alignment.model import Aligner
-from tests.worlds.model_layouts import one_token, spec_of
+from tests.worlds.model_layouts import make_signal_spec, make_token_layout
 
 KINDS = [
     kind
@@ -65,8 +65,8 @@ def test_all_parameters_get_gradients_and_only_training_drops():
 
 def test_a_signal_of_another_size_is_refused():
     settings = parts.load("backbones", "nice").TINY.model_dump()
-    spec = spec_of(tuple("ABCDE"), 100)
-    model = Aligner(one_token(spec, 16, {"one": 4}, backbone=settings))
+    spec = make_signal_spec(tuple("ABCDE"), 100)
+    model = Aligner(make_token_layout(spec, 16, {"one": 4}, backbone=settings))
 
     with pytest.raises(BrainhiveError, match=r"\[B, 5, 100\].*\[4, 6, 100\]"):
         model.predict(torch.zeros(4, 6, 100))

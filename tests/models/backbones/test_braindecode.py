@@ -32,7 +32,7 @@ from brainhive_cli.models.backbones.braindecode import (
 from brainhive_cli.models.heads import TOKEN_HEAD, Head
 from brainhive_cli.models.signal_spec import SignalSpec, build_resampling_matrix
 from brainhive_cli.training.alignment.training.initialisation import make_aligner
-from tests.worlds.alignment_cells import data_of, layout_of
+from tests.worlds.alignment_cells import make_cell_data, make_layout
 
 THINGS = tuple("Pz P3 P7 O1 Oz O2 P4 P8 P1 P5 PO7 PO3 POz PO4 PO8 P6 P2".split())
 """Parietal and occipital channels of THINGS-EEG2 that most recipes select."""
@@ -240,9 +240,11 @@ def test_channels_are_copied_by_name_or_interpolated_as_by_mne(golden):
 
 
 def test_a_training_starts_from_published_weights(published, tmp_path):
-    data = data_of(np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32))
+    data = make_cell_data(
+        np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    )
     backbone = TOY.model_dump(mode="json")
-    layout = replace(layout_of(data), spec=spec_of(THINGS, 50), backbone=backbone)
+    layout = replace(make_layout(data), spec=spec_of(THINGS, 50), backbone=backbone)
     weights = load_file(published / "model.safetensors")
 
     started = make_aligner(1, layout, data, "reference").eval()

@@ -10,13 +10,13 @@ from torch import Tensor
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.backbones.lda import Config
 from brainhive_cli.models.heads import Head
-from tests.worlds.model_layouts import spec_of
+from tests.worlds.model_layouts import make_signal_spec
 
 
 def fit(signal: Tensor, numbers: Tensor, categories: int, subject: int = 1):
     """Fit a model of subjects 7 and 1 to the signals of one of them."""
     names = tuple(map(str, range(signal.shape[1])))
-    spec = spec_of(names, signal.shape[2], (7, 1))
+    spec = make_signal_spec(names, signal.shape[2], (7, 1))
     model = Config().build(spec, {"category": Head((categories,))})
     labels = torch.eye(categories)[numbers]
     model.fit(subject, signal, lambda rows: {"category": labels[rows]}, signal[:0])
@@ -42,7 +42,7 @@ def test_categories_are_learned():
 def test_embeddings_of_pictures_are_no_labels():
     signal = torch.randn(24, 4, 5)
     labels = torch.eye(3)[torch.arange(24) % 3] + 0.1
-    model = Config().build(spec_of(tuple("abcd"), 5), {"category": Head((3,))})
+    model = Config().build(make_signal_spec(tuple("abcd"), 5), {"category": Head((3,))})
 
     with pytest.raises(RecipeError, match="category"):
         model.fit(1, signal, lambda rows: {"category": labels[rows]}, signal[:0])

@@ -23,7 +23,7 @@ from brainhive_cli.models.heads import Head
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.models.signal_spec import SignalSpec
 from tests.tools.network_digests import digest, disturb, gradient_norm, parameters
-from tests.worlds.model_layouts import spec_of
+from tests.worlds.model_layouts import make_signal_spec
 
 pytestmark = pytest.mark.usefixtures("doubles")
 ONE_VECTOR = [
@@ -67,7 +67,7 @@ def predict_in_both_modes(model: torch.nn.Module, *arguments: Any) -> dict[str, 
 @pytest.mark.parametrize("kind", ONE_VECTOR + list(SPECIAL))
 def test_tokens(recorded, kind: str) -> None:
     config = SPECIAL.get(kind) or parts.load("backbones", kind).TINY
-    spec = spec_of(tuple("ABC"), 153, (5, 2, 9))
+    spec = make_signal_spec(tuple("ABC"), 153, (5, 2, 9))
     heads = {"a": Head((3,)), "b": Head((2, 2))}
     model = backbones.build(config, spec, heads)
     signal = torch.randn(5, 3, 153)

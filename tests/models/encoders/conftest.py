@@ -1,4 +1,4 @@
-"""What tests of encoders share: a picture, and what an embedding is compared with."""
+"""Fixtures for tests of encoders."""
 
 from collections.abc import Callable, Iterator
 
@@ -18,31 +18,33 @@ def without_gradients() -> Iterator[None]:
 
 @pytest.fixture
 def picture() -> Image.Image:
-    """A smooth picture, neither square nor of a network's size."""
+    """A smooth picture that is not square and fits no network."""
     generator = np.random.default_rng(0)
     small = Image.fromarray(generator.integers(0, 255, (9, 7, 3), dtype=np.uint8))
     return small.resize((70, 90), Image.Resampling.BICUBIC)
 
 
 @pytest.fixture
-def cubic() -> Callable[[int, int, float], np.ndarray]:
-    """Make the matrix that interpolates `old` values at `new` places `step` apart,
-    repeating the ends.
+def make_cubic_matrix() -> Callable[[int, int, float], np.ndarray]:
+    """Return a function that makes the matrix [K, N] of a cubic interpolation.
+
+    It interpolates N values at K positions that are `step` apart, repeating the ends.
     """
 
-    def matrix_of(old: int, new: int, step: float) -> np.ndarray:
-        matrix, a = np.zeros((new, old)), -0.75
-        for place, centre in enumerate((np.arange(new) + 0.5) * step - 0.5):
+    def make_matrix(n_values: int, n_positions: int, step: float) -> np.ndarray:
+        matrix, a = np.zeros((n_positions, n_values)), -0.75
+        centres = (np.arange(n_positions) + 0.5) * step - 0.5
+        for row, centre in enumerate(centres):
             for tap in np.floor(centre) + np.arange(-1, 3):
                 x = abs(centre - tap)
-                near, far = (
-                    (a + 2) * x**3 - (a + 3) * x**2 + 1,
-                    a * (x**3 - 5 * x**2 + 8 * x - 4),
-                )
-                matrix[place, int(np.clip(tap, 0, old - 1))] += near if x <= 1 else far
+                if x <= 1:
+                    weight = (a + 2) * x**3 - (a + 3) * x**2 + 1
+                else:
+                    weight = a * (x**3 - 5 * x**2 + 8 * x - 4)
+                matrix[row, int(np.clip(tap, 0, n_values - 1))] += weight
         return matrix
 
-    return matrix_of
+    return make_matrix
 
 
 @pytest.fixture
@@ -58,14 +60,15 @@ def embed() -> Callable[[Encoder, Image.Image], torch.Tensor]:
 
 
 @pytest.fixture
-def difference() -> Callable[[torch.Tensor, object], float]:
-    """Measure an embedding's largest difference from what is expected, relative to the
-    latter's spread.
+def measure_error() -> Callable[[torch.Tensor, object], float]:
+    """Return a function that measures an embedding's largest error.
+
+    The unit is the standard deviation of the expected embedding.
     """
 
     def measure(embedding: torch.Tensor, expected: object) -> float:
-        known = torch.as_tensor(expected, dtype=torch.float64)
-        assert embedding.shape == known.shape
-        return float((embedding - known).abs().max() / known.std())
+        reference = torch.as_tensor(expected, dtype=torch.float64)
+        assert embedding.shape == reference.shape
+        return float((embedding - reference).abs().max() / reference.std())
 
     return measure

@@ -116,7 +116,7 @@ def write_adapter(folder: Path, members: int, seed: int = 7) -> State:
 
 def compute(
     picture: Image.Image,
-    cubic: Cubic,
+    make_cubic_matrix: Cubic,
     name: str,
     state: State,
     adapter: State | None,
@@ -144,7 +144,7 @@ def compute(
     places = w["pos_embed"][0]
     old = round((len(places) - 1) ** 0.5)
     if old != grid:
-        matrix = torch.tensor(cubic(old, grid, old / (grid + 0.1)))
+        matrix = torch.tensor(make_cubic_matrix(old, grid, old / (grid + 0.1)))
         square = torch.einsum(
             "ih,jw,hwd->ijd", matrix, matrix, places[1:].reshape(old, old, D)
         )
@@ -209,7 +209,11 @@ TYPES = {
 
 @pytest.mark.parametrize("name", TYPES)
 def test_an_ensemble_joins_the_outputs_of_its_adapted_members(
-    name: str, tmp_path: Path, picture: Image.Image, cubic: Cubic, difference: Any
+    name: str,
+    tmp_path: Path,
+    picture: Image.Image,
+    make_cubic_matrix: Cubic,
+    measure_error: Any,
 ) -> None:
     members, lora = TYPES[name]
     states = {member: new_state(member, seed) for seed, member in enumerate(members)}
@@ -217,7 +221,8 @@ def test_an_ensemble_joins_the_outputs_of_its_adapted_members(
         write_checkpoint(tmp_path, member, state)
     adapter = write_adapter(tmp_path / lora, len(members))
     each = [
-        compute(picture, cubic, *of, adapter, e) for e, of in enumerate(states.items())
+        compute(picture, make_cubic_matrix, *of, adapter, e)
+        for e, of in enumerate(states.items())
     ]
     expected = {
         output: torch.cat([one[output] for one in each], -1) for output in each[0]
@@ -233,11 +238,16 @@ def test_an_ensemble_joins_the_outputs_of_its_adapted_members(
 
     assert len(forwards) == len(members)
     for output, known in zip(found, expected.values(), strict=True):
-        assert difference(output[0], known) < SAME
-    plain = [compute(picture, cubic, *of, None)["embedding"] for of in states.items()]
+        assert measure_error(output[0], known) < SAME
+    plain = [
+        compute(picture, make_cubic_matrix, *of, None)["embedding"]
+        for of in states.items()
+    ]
     with torch.no_grad():
         assert (
-            difference(base.module(base.preprocess(picture)[None])[0], torch.cat(plain))
+            measure_error(
+                base.module(base.preprocess(picture)[None])[0], torch.cat(plain)
+            )
             < SAME
         )
     assert encoder.weights["digest"] != base.weights["digest"]

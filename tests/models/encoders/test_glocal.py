@@ -47,7 +47,7 @@ def test_a_real_transform_maps_its_bases_embedding(
     tmp_path: Path,
     picture: Any,
     embed: Any,
-    difference: Any,
+    measure_error: Any,
 ) -> None:
     path = shared / f"data/glocal/{file}_transform.npz"
     source = str(install(path, tmp_path / "norm"))
@@ -55,7 +55,7 @@ def test_a_real_transform_maps_its_bases_embedding(
     aligned = encoders.resolve({"kind": name, "base": base, "source": source}).build()
     t, x = np.load(path), embed(base.build(), picture).double().numpy()
     assert (
-        difference(
+        measure_error(
             embed(aligned, picture),
             ((x - t["mean"]) / t["std"]) @ t["weights"] + t["bias"],
         )

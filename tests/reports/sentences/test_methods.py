@@ -23,7 +23,7 @@ from brainhive_cli.reports.sentences import (
 )
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.set_ups import describe_recipe
-from tests.worlds.command_fixtures import COLOURS, DEMO, SMALL, RunCommand, at_home
+from tests.worlds.command_fixtures import COLOURS, DEMO, SMALL, RunCommand, use_home
 
 SHORT_TRAINING = (*SMALL, "train.epochs=2", "subjects=1")
 CITATIONS = re.compile(r" \((?:[^()]+ \d{4}(?:; )?)+\)")
@@ -33,7 +33,7 @@ NUMBER = re.compile(r"(?<![\w.-])\d+(?:[.,]\d+)*(?:e-?\d+)?(?![\w])")
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with at_home(tmp_path_factory.mktemp("methods")) as home:
+    with use_home(tmp_path_factory.mktemp("methods")) as home:
         yield home
 
 

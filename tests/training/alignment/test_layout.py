@@ -23,9 +23,9 @@ from brainhive_cli.training.alignment.layout import (
     read_checkpoint,
     read_upstream,
 )
-from tests.worlds.model_layouts import one_token, spec_of
+from tests.worlds.model_layouts import make_signal_spec, make_token_layout
 
-SPEC = spec_of(("Oz", "Pz"), 5)
+SPEC = make_signal_spec(("Oz", "Pz"), 5)
 HEADS = {
     "text": Head((3,), "bert"),
     "token": Head((6,), FUSED_TARGET),
@@ -243,7 +243,7 @@ def test_only_heads_of_the_model_are_compared() -> None:
 
 
 def test_a_layout_is_written_as_plain_values() -> None:
-    fields = one_token(SPEC, 6, {"e": 8}).as_dict()
+    fields = make_token_layout(SPEC, 6, {"e": 8}).as_dict()
     assert fields["format"] == FORMAT == 7
     assert fields["heads"] == {
         "token": {"shape": (6,), "target": FUSED_TARGET, "digest": ""}

@@ -22,14 +22,14 @@ from brainhive_cli.training.alignment.model_files import (
     read_config,
     read_history,
 )
-from tests.worlds.model_layouts import one_token, spec_of
+from tests.worlds.model_layouts import make_signal_spec, make_token_layout
 
 SPEC = replace(
-    spec_of(("Oz", "POz"), 10, (3, 1)),
+    make_signal_spec(("Oz", "POz"), 10, (3, 1)),
     rate_hz=250.0,
     times_s=tuple(n / 250 for n in range(10)),
 )
-LAYOUT = one_token(
+LAYOUT = make_token_layout(
     SPEC,
     8,
     {"vae": 6, "CLIP": 4},

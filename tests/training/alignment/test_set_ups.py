@@ -18,7 +18,7 @@ from brainhive_cli.training.alignment.set_ups import (
     describe_signals,
 )
 from tests.worlds.array_trials import make_trials
-from tests.worlds.model_layouts import one_token, spec_of
+from tests.worlds.model_layouts import make_signal_spec, make_token_layout
 
 
 def described(*overrides: str, by: str = "pictures") -> dict[str, Any]:
@@ -70,7 +70,9 @@ def test_stages_are_compared_key_by_key() -> None:
 
 
 def test_a_model_folder_says_what_it_records() -> None:
-    layout = one_token(spec_of(("Oz",), 3), 4, {"e": 2}, similarity="centred_cosine")
+    layout = make_token_layout(
+        make_signal_spec(("Oz",), 3), 4, {"e": 2}, similarity="centred_cosine"
+    )
     found = describe_model(layout, resolve_all(["vae", "clip-h14"]), Signal(scale=2.0))
     assert found["encoders"] == ["clip-h14", "vae"]
     assert found["backbone.kind"] == "linear" and found["signal.scale"] == 2.0

@@ -114,9 +114,9 @@ def test_a_wrong_name_of_a_metric_is_refused_before_training(
 @pytest.fixture
 def many(tmp_path):
     """Make a hundred pictures, of which twenty may be held out."""
-    from tests.worlds.command_fixtures import paint
+    from tests.worlds.command_fixtures import paint_pictures
 
-    return paint(tmp_path / "many", concepts=10, each=10)
+    return paint_pictures(tmp_path / "many", concepts=10, pictures_per_concept=10)
 
 
 def _train(launch: Launch, overrides: tuple[str, ...]) -> None:

@@ -1,6 +1,4 @@
-"""Targets of the two heads, as a user's own encoders: an autoencoder's latent, and a
-token a quarter.
-"""
+"""Encoders that a user adds as targets of the two heads."""
 
 from typing import Any
 
@@ -15,7 +13,7 @@ TOKEN_DIM = sdxl.TINY.architecture["unet"]["cross_attention_dim"]
 
 
 def latent() -> tuple[nn.Module, Any]:
-    """Encode pictures by the tiny generator's own autoencoder: [B, C, h, w]."""
+    """Encode pictures as the tiny generator's latents [B, C, h, w]."""
     generator = sdxl.TINY.build()
 
     class Latent(nn.Module):
@@ -28,7 +26,7 @@ def latent() -> tuple[nn.Module, Any]:
 
 
 def tokens() -> tuple[nn.Module, Any]:
-    """Project each quarter of a picture to a token: [B, 4, D]."""
+    """Project the quarters of a picture to tokens [B, 4, D]."""
 
     class Tokens(nn.Module):
         def __init__(self) -> None:

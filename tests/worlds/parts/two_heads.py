@@ -1,6 +1,4 @@
-"""A brain model of two heads: `latent` from one region, `tokens` from another, sampled
-when decoded.
-"""
+"""A user's backbone that predicts each of two heads from its own region."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -14,11 +12,11 @@ from brainhive_cli.models.heads import Decoded, Head, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
 REGIONS = {"latent": "early", "tokens": "higher"}
-"""What each head is predicted from."""
+"""The region from which each head is predicted."""
 
 
 class Config(BackboneConfig):
-    """Widths, and how far samples lie from predictions."""
+    """Hidden width, and spread of the samples."""
 
     takes_spec: ClassVar[bool] = True
 
@@ -37,9 +35,7 @@ TINY = Config(hidden=4)
 
 
 class TwoHeads(nn.Module):
-    """For each head a linear map of a region for each subject, and a linear map that
-    subjects share.
-    """
+    """A stream per head."""
 
     def __init__(self, config: Config, spec: SignalSpec, heads: Heads) -> None:
         super().__init__()
@@ -53,30 +49,28 @@ class TwoHeads(nn.Module):
 
     def forward(self, signal: Tensor, subject_index: Tensor) -> dict[str, Tensor]:
         """Predict the heads from voxels [B, V, 1] of one subject."""
-        place = int(subject_index[0])
+        subject = self.subjects[int(subject_index[0])]
         return {
-            name: stream(signal[..., 0], self.subjects[place])
+            name: stream(signal[..., 0], subject)
             for name, stream in self.streams.items()
         }
 
     def decode(
         self, signal: Tensor, subject_index: Tensor, seeds: Sequence[int]
     ) -> Decoded:
-        """Sample tokens around the predicted ones, by one seed a signal; note each
-        seed.
-        """
-        found = self(signal, subject_index)
-        shape = found["tokens"].shape[1:]
+        """Sample tokens around the predictions, with a seed and a note per signal."""
+        heads = self(signal, subject_index)
+        shape = heads["tokens"].shape[1:]
         noise = [
             torch.randn(shape, generator=torch.Generator().manual_seed(seed))
             for seed in seeds
         ]
-        found["tokens"] = found["tokens"] + self.spread * torch.stack(noise).to(signal)
-        return Decoded(found, {"note": [f"seed {seed}" for seed in seeds]})
+        heads["tokens"] = heads["tokens"] + self.spread * torch.stack(noise).to(signal)
+        return Decoded(heads, {"note": [f"seed {seed}" for seed in seeds]})
 
 
 class Stream(nn.Module):
-    """One head, from one region."""
+    """Linear maps from a region: a map per subject, then a shared map to a head."""
 
     def __init__(self, hidden: int, spec: SignalSpec, region: str, head: Head) -> None:
         super().__init__()

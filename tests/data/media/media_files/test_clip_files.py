@@ -12,13 +12,13 @@ from brainhive_cli.data.media.media_files import (
     write_video,
 )
 from brainhive_cli.data.media.pictures import BadPicture
-from tests.worlds.clips import clip, save_animation, save_frames
+from tests.worlds.clips import draw_clip, save_animation, save_frames
 
 
 def test_a_video_keeps_frames_and_rate_and_pads_odd_sides(tmp_path):
     pytest.importorskip("av")
     side_px = 31
-    frames = clip(0, side_px)
+    frames = draw_clip(0, side_px)
 
     write_video(frames, tmp_path / "clip.mp4", 3.0)
     opened = media_files.read(tmp_path / "clip.mp4")
@@ -32,7 +32,7 @@ def test_a_video_keeps_frames_and_rate_and_pads_odd_sides(tmp_path):
 
 
 def test_frames_that_a_writer_merged_are_counted_again(tmp_path):
-    frames = clip(0)
+    frames = draw_clip(0)
     frames[2:5] = frames[2]
     save_animation(tmp_path / "clip.gif", frames, rate_hz=4)
 

@@ -10,7 +10,7 @@ from brainhive_cli.data.recordings.samples import filter_samples
 from tests.tools.trial_numbers import numbers_of_splits
 from tests.worlds.own_recordings import (
     RATE_HZ,
-    Shown,
+    Presentation,
     annotate,
     make_raw,
     write_pictures,
@@ -28,7 +28,7 @@ def data(home):
 
 
 def record_block(seed, offset_uv):
-    shown = Shown.of(1, seed)
+    shown = Presentation.randomize(1, seed)
     raw = annotate(make_raw(shown, seed), shown, list(shown.pictures))
     raw._data += offset_uv * 1e-6 * np.random.default_rng(seed).normal(size=(6, 1))
     return shown, raw

@@ -21,7 +21,7 @@ from brainhive_cli.data.stores.signal_store import SignalStore
 from tests.worlds.own_recordings import (
     CHANNELS,
     RATE_HZ,
-    Shown,
+    Presentation,
     annotate,
     make_raw,
     write_pictures,
@@ -53,7 +53,7 @@ def record(
     Args:
         more: Standard deviation in µV of further channels of noise, by name.
     """
-    shown = Shown.of(2, session)
+    shown = Presentation.randomize(2, session)
     raw = annotate(
         make_raw(shown, 10 * subject + session), shown, list(pictures or shown.pictures)
     )
@@ -175,7 +175,7 @@ def test_a_montage_names_the_inputs_of_an_amplifier(
     ],
 )
 def test_signals_in_a_wrong_unit_cause_a_warning(tmp_path, kind, unit, factor):
-    shown = Shown.of(2, 0)
+    shown = Presentation.randomize(2, 0)
     raw = annotate(make_raw(shown, 0, 10, unit, kind), shown, list(shown.pictures))
     raw.save(tmp_path / "sub-01.fif", verbose="ERROR", fmt="double")
     write_pictures(tmp_path / "pictures")

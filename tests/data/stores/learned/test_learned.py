@@ -54,9 +54,9 @@ from brainhive_cli.training.alignment import (
     model_files,
 )
 from brainhive_cli.training.alignment.model import Aligner
-from tests.worlds.model_layouts import one_token, spec_of
+from tests.worlds.model_layouts import make_signal_spec, make_token_layout
 
-LAYOUT = one_token(spec_of(("Oz", "Pz"), 10, (1, 2)), 8, {"e": 4})
+LAYOUT = make_token_layout(make_signal_spec(("Oz", "Pz"), 10, (1, 2)), 8, {"e": 4})
 IDS = ["train/cat/1", "train/cat/2", "train/dog/1"]
 MEAN = Normaliser(np.zeros((2, 1), np.float32), np.ones((2, 1), np.float32))
 OTHER = Normaliser(np.ones((2, 1), np.float32), np.ones((2, 1), np.float32))

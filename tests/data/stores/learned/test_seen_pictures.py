@@ -31,7 +31,7 @@ from brainhive_cli.data.stores.learned import (
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.training.alignment import model_files
 from brainhive_cli.training.alignment.training.batches import choose_held_out
-from tests.worlds.command_fixtures import paint
+from tests.worlds.command_fixtures import paint_pictures
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
@@ -53,7 +53,7 @@ QUICK = ("sheet_rows=0", "ceiling_splits=0", "subjects=1")
 
 @pytest.fixture
 def photos(home: Path) -> Path:
-    return paint(home / "photos", N_CONCEPTS, PER_CONCEPT)
+    return paint_pictures(home / "photos", N_CONCEPTS, PER_CONCEPT)
 
 
 def open_split(root: Path, name: str) -> StimulusSet:
@@ -128,7 +128,7 @@ def test_copies_of_training_pictures_are_left_out_and_named(
 def test_too_many_copies_are_refused_or_tested_with_a_caveat(run_command, home, photos):
     copies = copy_into_test(photos, 3)
     run = train(run_command, simulated(photos))
-    elsewhere = paint(home / "elsewhere", N_CONCEPTS, PER_CONCEPT)
+    elsewhere = paint_pictures(home / "elsewhere", N_CONCEPTS, PER_CONCEPT)
     for number, name in enumerate(open_split(elsewhere, "test").image_ids[:5]):
         seen = open_split(photos, "train").image_ids[number]
         shutil.copy(photos / f"{seen}.png", elsewhere / f"{name}.png")

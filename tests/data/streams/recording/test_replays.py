@@ -16,10 +16,16 @@ from brainhive_cli.data.streams import (
     recording as recordings,
     signals as stores,
 )
-from tests.worlds.own_recordings import CHANNELS, RATE_HZ, Shown, annotate, make_raw
+from tests.worlds.own_recordings import (
+    CHANNELS,
+    RATE_HZ,
+    Presentation,
+    annotate,
+    make_raw,
+)
 
 mne = pytest.importorskip("mne")
-SHOWN = Shown.of(2, seed=0)
+SHOWN = Presentation.randomize(2, seed=0)
 
 
 class Pause:

@@ -26,11 +26,11 @@ from brainhive_cli.data.stores import target_store, target_writer
 from brainhive_cli.data.stores.target_store import TargetStore
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
-WIDE = "python:tests.worlds.slow_encoders:wide"
+LARGE = "python:tests.worlds.large_encoders:load_large"
 STORES = ("store.py", "embeddings.py")
 NAMES = {
     COLOURS: "brainhive_cli-models-encoders-python-example",
-    WIDE: "tests-worlds-slow_encoders-wide",
+    LARGE: "tests-worlds-large_encoders-load_large",
 }
 
 
@@ -72,7 +72,7 @@ def killed_at(
 @pytest.fixture
 def settings(pictures: Path, code_allowed: None) -> tuple[str, ...]:
     """Overrides for two encoders over twelve pictures, two at a time."""
-    encoders = f"encoders=[{COLOURS!r}, {WIDE!r}]"
+    encoders = f"encoders=[{COLOURS!r}, {LARGE!r}]"
     return (
         f"dataset={{kind: image-folder, root: {pictures}}}",
         encoders,
@@ -141,10 +141,12 @@ def test_a_full_disk_is_named_and_the_store_can_resume(
 ):
     settings = (
         settings[0],
-        "encoders=python:tests.worlds.slow_encoders:filling",
+        "encoders=python:tests.worlds.large_encoders:load_until_full",
         *settings[2:],
     )
-    store = stores(home)[WIDE].with_name("tests-worlds-slow_encoders-filling.h5")
+    store = stores(home)[LARGE].with_name(
+        "tests-worlds-large_encoders-load_until_full.h5"
+    )
 
     def on_a_disk_that_fills_up() -> None:
         monkeypatch.setenv("FULL_AFTER", "9")
@@ -158,7 +160,7 @@ def test_a_full_disk_is_named_and_the_store_can_resume(
         and told[0].startswith("1 error: ")
         and told[0].endswith(": File too large")
     )
-    assert "tests-worlds-slow_encoders-filling.h5" in told[0]
+    assert "tests-worlds-large_encoders-load_until_full.h5" in told[0]
     assert told[1].strip().startswith("try: ") and "ulimit -f" in told[1]
     assert not store.exists()
     lacking = target_writer.TargetWriter(store).pending_rows

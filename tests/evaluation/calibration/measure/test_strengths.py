@@ -8,7 +8,7 @@ import pytest
 from brainhive_cli.evaluation.calibration.measure import choose_strength
 from tests.data.stores.learned.test_seen_pictures import SMALL, simulated
 from tests.tools.changed_stores import resealed
-from tests.worlds.command_fixtures import COLOURS, at_home, paint
+from tests.worlds.command_fixtures import COLOURS, paint_pictures, use_home
 
 ASKED = (
     "pictures=6",
@@ -38,11 +38,11 @@ def homes(tmp_path_factory, run_command):
     The test signals of the second home are noise.
     """
     home, noisy = (tmp_path_factory.mktemp(name) for name in ("strengths", "noisy"))
-    dataset = simulated(paint(home / "photos", 16, 3)).replace(
+    dataset = simulated(paint_pictures(home / "photos", 16, 3)).replace(
         "subjects: 1", "subjects: 3"
     )
     train = (dataset, f"encoders=[{COLOURS!r}]", *SMALL, "train.epochs=8", "mode=inter")
-    with at_home(home):
+    with use_home(home):
         run_command("embed", dataset, f"encoders=[{COLOURS!r}]")
         run_command("train-align", *train)
     for folder in ("embeddings", "signals"):
@@ -53,7 +53,7 @@ def homes(tmp_path_factory, run_command):
             file["test/signal"][...] = (
                 np.random.default_rng(0).normal(size=signal.shape) * signal.std()
             )
-    with at_home(noisy):
+    with use_home(noisy):
         run_command("train-align", *train, "subjects=3")
     return home, noisy
 
@@ -62,7 +62,7 @@ def homes(tmp_path_factory, run_command):
 def test_test_signals_have_no_part_in_the_choice(homes, run_command):
     measured = []
     for home in homes:
-        with at_home(home):
+        with use_home(home):
             measured.append(run_command("calibrate", *ASKED).metrics)
 
     first, noisy = measured

@@ -11,10 +11,10 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.live.job import Job
 from brainhive_cli.evaluation.live.loop import Loop
 from brainhive_cli.evaluation.live.recipe import Recipe
-from tests.worlds.command_fixtures import COLOURS, at_home
+from tests.worlds.command_fixtures import COLOURS, use_home
 from tests.worlds.own_recordings import (
     PICTURES,
-    Shown,
+    Presentation,
     annotate,
     make_raw,
     write_pictures,
@@ -64,11 +64,11 @@ NORMALISED = {
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, run_command):
     """Home with a recording of a person, several preparations, and a model of each."""
-    with at_home(tmp_path_factory.mktemp("live")) as base:
+    with use_home(tmp_path_factory.mktemp("live")) as base:
         write_pictures(base / "data/image-folder")
         (base / "data/recordings").mkdir()
         for session in (1, 2):
-            shown = Shown.of(4, seed=session)
+            shown = Presentation.randomize(4, seed=session)
             raw = annotate(make_raw(shown, seed=session), shown, list(shown.pictures))
             raw.save(
                 base / f"data/recordings/sub-01_ses-0{session}.fif", verbose="ERROR"
@@ -219,7 +219,7 @@ def test_samples_that_were_lost_cost_their_trial_alone(models, base):
     raw = mne.io.read_raw(
         base / "data/recordings/sub-01_ses-02.fif", preload=True, verbose="ERROR"
     )
-    onset = Shown.of(4, seed=2).onsets[5]
+    onset = Presentation.randomize(4, seed=2).onsets[5]
     raw._data[:, onset + 200 : onset + 300] = np.nan
     (base / "lost").mkdir()
     raw.save(base / "lost/sub-01.fif", verbose="ERROR")

@@ -8,7 +8,12 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.media import media_files
 from brainhive_cli.evaluation.reconstruction.metric_parts import CLIP_METRICS
-from tests.worlds.clips import beside, clip, save_animation, save_frames
+from tests.worlds.clips import (
+    draw_clip,
+    place_side_by_side,
+    save_animation,
+    save_frames,
+)
 
 FAST = "metrics=frame_ssim,frame_psnr"
 NAMES = ("0", "1", "2")
@@ -23,7 +28,7 @@ def noisy(frames: np.ndarray) -> np.ndarray:
 def truth(home: Path) -> Path:
     """Folder of three true clips, each a folder of frames."""
     for number, name in enumerate(NAMES):
-        save_frames(home / "truth" / name, clip(number))
+        save_frames(home / "truth" / name, draw_clip(number))
     return home / "truth"
 
 
@@ -34,8 +39,8 @@ def scored(made: Path, truth: Path | str, *more: str) -> tuple[str, ...]:
 @pytest.mark.nightly
 def test_folders_of_frames_are_scored_with_floor_and_still(run_command, home, truth):
     for number in range(4):
-        save_frames(truth / f"{number}", clip(number))
-        save_frames(home / "made" / f"{number}", noisy(clip(number)))
+        save_frames(truth / f"{number}", draw_clip(number))
+        save_frames(home / "made" / f"{number}", noisy(draw_clip(number)))
 
     result = run_command(
         "reconstruct", *scored(home / "made", truth, FAST, "medium=clip")
@@ -71,8 +76,10 @@ def test_folders_of_frames_are_scored_with_floor_and_still(run_command, home, tr
 
 def test_neurons_two_columns_are_cut_at_their_border(run_command, home):
     for number, name in enumerate(NAMES):
-        true = clip(number)
-        save_animation(home / "gifs" / f"{name}-a square moves.gif", beside(true, true))
+        true = draw_clip(number)
+        save_animation(
+            home / "gifs" / f"{name}-a square moves.gif", place_side_by_side(true, true)
+        )
 
     found = run_command("reconstruct", *scored(home / "gifs", "left", FAST)).metrics
 
@@ -88,11 +95,11 @@ def test_neurons_two_columns_are_cut_at_their_border(run_command, home):
 
 
 def test_clips_with_other_frames_or_names_are_refused(run_command, home, truth):
-    save_frames(home / "long/0", clip(0, frames=16))
+    save_frames(home / "long/0", draw_clip(0, frames=16))
     with pytest.raises(BrainhiveError, match=r"\b16 frames .*\b6 frames"):
         run_command("reconstruct", *scored(home / "long", truth, FAST, "medium=clip"))
 
-    save_animation(home / "others/9.gif", clip(0))
+    save_animation(home / "others/9.gif", draw_clip(0))
     with pytest.raises(MissingData, match=r"'9' .*'0'"):
         run_command("reconstruct", *scored(home / "others", truth, FAST))
 
@@ -102,7 +109,7 @@ def test_clips_have_all_metrics_with_chance_beside_the_stimuli(
     run_command, home, truth, clip_networks
 ):
     for number, name in enumerate(NAMES):
-        save_frames(home / "made" / name, noisy(clip(number)))
+        save_frames(home / "made" / name, noisy(draw_clip(number)))
     # which take seconds
     names = [name for name in CLIP_METRICS if "ssim" not in name and name != "epe"]
 

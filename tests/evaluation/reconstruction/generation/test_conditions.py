@@ -11,7 +11,11 @@ from brainhive_cli.evaluation.reconstruction.generation import (
 )
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.training.alignment.cells import Cell
-from tests.worlds.reconstructions import embedding, gap, generate
+from tests.worlds.reconstructions import (
+    generate_pictures,
+    measure_max_difference,
+    read_embedding,
+)
 
 
 @pytest.mark.nightly
@@ -22,13 +26,13 @@ def test_media_of_stimuli_are_generated_once_for_all_cells(
     files = sorted((result.folder / "samples/images").rglob("*.png"))
     assert len(files) == 6
     image_id = files[0].parent.relative_to(result.folder / "samples/images").as_posix()
-    (expected,) = generate(
+    (expected,) = generate_pictures(
         generator,
         prior,
-        embedding(world, image_id),
+        read_embedding(world, image_id),
         [derive_noise_seed(0, image_id, 0)],
     )
-    assert gap(expected, Image.open(files[0])) <= 1
+    assert measure_max_difference(expected, Image.open(files[0])) <= 1
     assert result.metrics.facts.sources[:2] == ["brain", "images"]
     assert result.metrics.overall == result.metrics.scopes["brain"]
     assert result.tables[0].columns[:2] == ["from", "PixCorr"]

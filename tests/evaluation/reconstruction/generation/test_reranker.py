@@ -14,7 +14,11 @@ from brainhive_cli.evaluation.reconstruction.generation import (
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors._fusion_network import FusionPrior
 from brainhive_cli.training.alignment.trained.run import open_model
-from tests.worlds.reconstructions import embedding, gap, generate
+from tests.worlds.reconstructions import (
+    generate_pictures,
+    measure_max_difference,
+    read_embedding,
+)
 
 
 def test_the_best_of_several_is_most_similar_to_its_token(
@@ -31,8 +35,8 @@ def test_the_best_of_several_is_most_similar_to_its_token(
 
     file = min((result.folder / "samples/images").rglob("00.png"))
     image_id = file.parent.relative_to(result.folder / "samples/images").as_posix()
-    embedded = embedding(world, image_id)
-    candidates = generate(
+    embedded = read_embedding(world, image_id)
+    candidates = generate_pictures(
         generator,
         prior,
         embedded,
@@ -48,7 +52,9 @@ def test_the_best_of_several_is_most_similar_to_its_token(
     similarity = heads.build_reranker(here)(
         pixels, Decoded({"token": token.expand(3, -1)})
     )
-    gaps = [gap(candidate, Image.open(file)) for candidate in candidates]
+    gaps = [
+        measure_max_difference(candidate, Image.open(file)) for candidate in candidates
+    ]
     assert gaps[int(similarity.argmax())] <= 1 and sorted(gaps)[1] > 1
     assert "each the best of 3 by its decoded head" in result.tables[0].note
 

@@ -16,7 +16,7 @@ from brainhive_cli import api
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.evaluation.explanation import encoding_model
 from tests.tools.recorded_numbers import FLOAT32, Recorded
-from tests.worlds.command_fixtures import COLOURS, RunCommand, at_home
+from tests.worlds.command_fixtures import COLOURS, RunCommand, use_home
 
 WORLD = "dataset={kind: demo, noise: 0.6, subjects: 2, concepts: 30}"
 ENCODERS = f"encoders=[{COLOURS!r}]"
@@ -28,7 +28,7 @@ def home(
     tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand
 ) -> Iterator[Path]:
     """Home with the embeddings of the demo's pictures."""
-    with at_home(tmp_path_factory.mktemp("home")) as home:
+    with use_home(tmp_path_factory.mktemp("home")) as home:
         run_command("embed", WORLD, ENCODERS)
         yield home
 

@@ -68,7 +68,7 @@ def write_alignet(folder: Path, model: SiglipVisionModel) -> None:
 
 
 def test_alignet_equals_siglip_on_pixels_resized_as_in_opencv(
-    tmp_path: Path, picture: Image.Image, cubic: Any, difference: Any
+    tmp_path: Path, picture: Image.Image, make_cubic_matrix: Any, measure_error: Any
 ) -> None:
     torch.manual_seed(0)
     sizes = {
@@ -83,7 +83,9 @@ def test_alignet_equals_siglip_on_pixels_resized_as_in_opencv(
     for weights in model.requires_grad_(False).parameters():
         weights.normal_(std=0.3)
     write_alignet(tmp_path, model)
-    height, width = (cubic(n, SIDE, n / SIDE) for n in (picture.height, picture.width))
+    height, width = (
+        make_cubic_matrix(n, SIDE, n / SIDE) for n in (picture.height, picture.width)
+    )
     pixels = np.einsum("ih,jw,hwc->cij", height, width, np.asarray(picture))
     pixels = np.clip(np.floor(pixels + 0.5), 0, 255) / 255
     found = model.double()(
@@ -100,6 +102,6 @@ def test_alignet_equals_siglip_on_pixels_resized_as_in_opencv(
     with torch.no_grad():
         outputs = encoder.module(encoder.preprocess(picture)[None])
     for output, known in zip(outputs, expected.values(), strict=True):
-        assert difference(output[0], known) < SAME
+        assert measure_error(output[0], known) < SAME
     with pytest.raises(RecipeError, match="class"):
         encoders.resolve({**config, "output": "class"}).build().module  # noqa: B018

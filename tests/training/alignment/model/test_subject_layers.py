@@ -10,9 +10,11 @@ from brainhive_cli.models.blocks import ChannelMixing
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.training.initialisation import copy_weights
 from brainhive_cli.training.alignment.training.loop import synchronise_batch_norm
-from tests.worlds.model_layouts import one_token, spec_of
+from tests.worlds.model_layouts import make_signal_spec, make_token_layout
 
-LAYOUT = one_token(spec_of(tuple("ABCDE"), 160, (3, 1, 2)), 8, {"vae": 6})
+LAYOUT = make_token_layout(
+    make_signal_spec(tuple("ABCDE"), 160, (3, 1, 2)), 8, {"vae": 6}
+)
 SIGNAL, SUBJECT = (
     torch.randn(4, 5, 160, generator=torch.Generator().manual_seed(0)),
     torch.tensor([0, 1, 2, 0]),
@@ -42,7 +44,7 @@ def test_a_new_subject_begins_as_the_mean_of_those_learned(tmp_path):
         for parameter in learned.parameters():
             parameter.data += 0.1 * torch.randn_like(parameter)
         new = Aligner(
-            replace(LAYOUT, spec=spec_of(tuple("ABCDE"), 160, (7,)), **change)
+            replace(LAYOUT, spec=make_signal_spec(tuple("ABCDE"), 160, (7,)), **change)
         ).eval()
 
         learned.losses = {"0.logit_scale": torch.tensor(3.0)}
@@ -61,7 +63,9 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 def aligner(kind: str) -> Aligner:
     torch.manual_seed(0)
     return Aligner(
-        one_token(spec_of(("Oz",), 250), 16, {"e": 8}, backbone={"kind": kind})
+        make_token_layout(
+            make_signal_spec(("Oz",), 250), 16, {"e": 8}, backbone={"kind": kind}
+        )
     )
 
 

@@ -31,9 +31,9 @@ from brainhive_cli.training.alignment.trained.few_shot import (
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.loop import fit
 from tests.tools.recorded_numbers import Recorded
-from tests.worlds.alignment_cells import targets_of
+from tests.worlds.alignment_cells import make_targets
 from tests.worlds.array_trials import make_trials
-from tests.worlds.model_layouts import one_token, spec_of
+from tests.worlds.model_layouts import make_signal_spec, make_token_layout
 
 PICTURES, CHANNELS, SAMPLES, NEW = 60, ("P7", "Oz", "Cz", "Pz"), 6, 9
 EMBEDDING = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
@@ -68,13 +68,13 @@ def base_of(normalise: str | None = None) -> SourceModel:
             each.normalise(config.build(config.measure([each.averages])))
             for each in people
         ]
-    targets = targets_of({"e": torch.from_numpy(EMBEDDING)})
+    targets = make_targets({"e": torch.from_numpy(EMBEDDING)})
     spec = replace(
-        spec_of(CHANNELS, SAMPLES, (1, 2, 3)),
+        make_signal_spec(CHANNELS, SAMPLES, (1, 2, 3)),
         signal={"normalise": part(normalise).model_dump()} if normalise else {},
         rate_hz=100.0,
     )
-    layout = one_token(spec, 16, {"e": 8}, backbone={"kind": "brain_mlp"})
+    layout = make_token_layout(spec, 16, {"e": 8}, backbone={"kind": "brain_mlp"})
     model = fit(
         layout,
         CellData(others, targets, np.zeros(PICTURES, np.bool_), None),
@@ -392,7 +392,9 @@ def test_signals_are_aligned_as_the_model_was_trained(base, whitened) -> None:
 
 
 def test_models_in_closed_form_have_arms_of_their_own(base, fits) -> None:
-    layout = one_token(base.model.layout.spec, 8, {"e": 8}, backbone={"kind": "ridge"})
+    layout = make_token_layout(
+        base.model.layout.spec, 8, {"e": 8}, backbone={"kind": "ridge"}
+    )
     model = copy.deepcopy(base.model)
     model.layout = layout
     closed = replace(base, model=model)

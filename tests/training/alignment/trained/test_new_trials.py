@@ -17,7 +17,7 @@ from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.trained.new_trials import prepare_as, read_new
 from tests.tools.recorded_numbers import Recorded
 from tests.worlds.array_trials import make_trials
-from tests.worlds.model_layouts import spec_of
+from tests.worlds.model_layouts import make_signal_spec
 
 RECORDED = ("Cz", "Oz", "Pz")
 STEPS = {"epoch_ms": (-40, 80), "keep_ms": (0, 80), "rate_hz": 50, "whiten": "no"}
@@ -44,7 +44,7 @@ def member_of(
 
 def sensors(preparation: Mapping[str, Any], **more: Any) -> SignalSpec:
     known: dict[str, Any] = {"unit": "µV", "rate_hz": 50.0, **more}
-    return replace(spec_of(("Oz", "Pz"), 4), preparation=preparation, **known)
+    return replace(make_signal_spec(("Oz", "Pz"), 4), preparation=preparation, **known)
 
 
 def epochs(

@@ -19,7 +19,7 @@ from brainhive_cli.training.alignment.trained.portable import (
     save_program,
 )
 from tests.tools.recorded_numbers import Recorded
-from tests.worlds.model_layouts import one_token
+from tests.worlds.model_layouts import make_token_layout
 
 NAMES, SAMPLES, RATE_HZ = ("Pz", "Oz"), 10, 100.0
 RECORDED = ("Oz", "Cz", "Pz")
@@ -40,7 +40,7 @@ def sensors_model(
         signal=signal,
     )
     torch.manual_seed(0)
-    layout = one_token(spec, 6, {"e": 8}, subject_layer="linear")
+    layout = make_token_layout(spec, 6, {"e": 8}, subject_layer="linear")
     model = Aligner(layout, learned).eval()
     with torch.no_grad():
         for weight in model.parameters():
@@ -178,9 +178,9 @@ def test_absent_channels_are_mapped_or_refused() -> None:
 class Program:
     """Program whose tokens differ from the model's by a number."""
 
-    def __init__(self, module: PortableModel, difference: float) -> None:
+    def __init__(self, module: PortableModel, measure_error: float) -> None:
         self.tokens = module.encode(module.model_input).clone()
-        self.tokens[3, 1] += difference
+        self.tokens[3, 1] += measure_error
 
     def module(self) -> Any:
         return lambda signal: self.tokens

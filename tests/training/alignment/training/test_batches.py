@@ -33,11 +33,11 @@ from brainhive_cli.training.alignment.training.batches import (
 )
 from tests.worlds import alignment_cells as cells
 from tests.worlds.alignment_cells import (
-    HERE,
+    CPU_LAUNCH,
     PICTURES,
-    batches_of,
-    layout_of,
-    targets_of,
+    make_batches,
+    make_layout,
+    make_targets,
 )
 from tests.worlds.array_trials import make_trials
 
@@ -60,13 +60,13 @@ def voxels(subject: int, repetitions: int = 1) -> Trials:
 
 
 def data_of(repetitions: int = 1) -> CellData:
-    targets = targets_of({"e": torch.arange(PICTURES, dtype=torch.float32)[:, None]})
+    targets = make_targets({"e": torch.arange(PICTURES, dtype=torch.float32)[:, None]})
     trials = [voxels(subject, repetitions) for subject in WIDTHS]
     return CellData(trials, targets, np.zeros(PICTURES, bool), None)
 
 
 def test_targets_follow_the_order_of_the_subjects_micro_batches() -> None:
-    batches = batches_of(data_of(2), batch_size=60)
+    batches = make_batches(data_of(2), batch_size=60)
     parts, targets, _ = batches.draw(np.arange(0, 3 * PICTURES, 4), 1)
 
     assert [tuple(signal.shape[1:]) for signal, _ in parts] == [(3, 1), (5, 1), (4, 1)]
@@ -75,7 +75,7 @@ def test_targets_follow_the_order_of_the_subjects_micro_batches() -> None:
     whose = torch.tensor(list(WIDTHS))[torch.cat([subject for _, subject in parts])]
     assert torch.equal(seen, 100.0 * whose + targets["e"][:, 0])
 
-    parts, targets, _ = batches_of(data_of()).draw(np.array([150, 3, 120]), 1)
+    parts, targets, _ = make_batches(data_of()).draw(np.array([150, 3, 120]), 1)
     # none of the second subject
     assert [subject.tolist() for _, subject in parts] == [[0], [2, 2]]
     assert targets["e"][:, 0].tolist() == [3, 0, 30]
@@ -84,7 +84,7 @@ def test_targets_follow_the_order_of_the_subjects_micro_batches() -> None:
 def test_all_processes_mix_signals_alike_and_within_a_subject() -> None:
     rows = np.random.default_rng(0).permutation(3 * PICTURES)[:41]
     drawn = [
-        batches_of(data_of(), replace(HERE, rank=rank, processes=2)).draw(
+        make_batches(data_of(), replace(CPU_LAUNCH, rank=rank, processes=2)).draw(
             rows, 4, (0.5, 1.0)
         )
         for rank in (0, 1)
@@ -138,7 +138,7 @@ def of_subjects(count: int, repetitions: int = 3) -> CellData:
         for place in range(count)
     ]
     trials[-1] = trials[-1].take(np.arange(PICTURES // 2))
-    targets = targets_of({"e": torch.arange(PICTURES, dtype=torch.float32)[:, None]})
+    targets = make_targets({"e": torch.arange(PICTURES, dtype=torch.float32)[:, None]})
     return CellData(
         trials, targets, np.zeros(PICTURES, bool), None, repetitions="single"
     )
@@ -154,7 +154,9 @@ def test_an_epoch_has_mindeye2s_steps_with_balanced_subjects() -> None:
     ):
         train = Recipe.resolve("train-align", recipe, {}, []).train
         batches = Batches(
-            replace(of_subjects(subjects), epoch_trials=train.epoch_trials), train, HERE
+            replace(of_subjects(subjects), epoch_trials=train.epoch_trials),
+            train,
+            CPU_LAUNCH,
         )
 
         epoch = batches.split_epoch(42, 3)
@@ -187,7 +189,7 @@ def data_with(alternatives: int) -> CellData:
         random.normal(size=(PICTURES, 8)).astype(np.float32)
         for _ in range(alternatives)
     )
-    return cells.data_of(first, others=others)
+    return cells.make_cell_data(first, alternatives=others)
 
 
 def test_the_next_blur_of_each_sample_is_that_of_ubp(golden: Path) -> None:
@@ -204,7 +206,7 @@ def test_the_next_blur_of_each_sample_is_that_of_ubp(golden: Path) -> None:
 
 def test_a_batch_has_the_targets_that_feedback_chose() -> None:
     data = data_with(3)
-    batches = batches_of(data, alternatives="uncertainty")
+    batches = make_batches(data, alternatives="uncertainty")
     rows = batches.split_epoch(0, 0)[0]
     similarity = torch.zeros(len(rows))
     similarity[2], similarity[5] = 50.0, -50.0
@@ -220,11 +222,11 @@ def test_a_batch_has_the_targets_that_feedback_chose() -> None:
 
 def test_the_gallery_is_the_level_that_the_recipe_names() -> None:
     data = data_with(3)
-    rows = batches_of(data, alternatives="uncertainty").split_epoch(0, 0)[0]
+    rows = make_batches(data, alternatives="uncertainty").split_epoch(0, 0)[0]
     source = data.targets.sources["e"]
     # levels from weak to strong are alternatives 0 1 2, then 1 0 2, then 1 2 0
     for gallery_level, order in enumerate(([0, 1, 2], [1, 0, 2], [1, 2, 0])):
-        batches = batches_of(
+        batches = make_batches(
             data, alternatives="uncertainty", gallery_level=gallery_level
         )
         levels = torch.arange(len(batches.feedback.level)) % 3
@@ -257,7 +259,7 @@ def test_rows_of_a_bank_are_the_signals_of_their_subject(
     random = np.random.default_rng(seed)
     trials = [ragged(n + 1, seed + n, 3 + n * is_wide) for n in range(3)]
 
-    bank = open_bank(trials, HERE.device, is_mapped, rows)
+    bank = open_bank(trials, CPU_LAUNCH.device, is_mapped, rows)
 
     expected, stimuli = list[Any](), list[int]()
     for recording in trials:
@@ -279,7 +281,7 @@ def test_rows_of_a_bank_are_the_signals_of_their_subject(
     parts = bank.split(chosen)
     assert np.concatenate(parts).tolist() == chosen.tolist()
     assert len(parts) == (len({row // each for row in chosen}) if is_wide else 1)
-    one = open_bank(trials[:1], HERE.device, is_mapped, rows)
+    one = open_bank(trials[:1], CPU_LAUNCH.device, is_mapped, rows)
     assert one.gather(chosen[:0]).shape == (0, *np.shape(expected[0]))
     for part in parts:
         gathered = bank.gather(part)
@@ -357,7 +359,7 @@ def test_signals_lie_in_memory_unless_they_are_mapped() -> None:
     trials = [ragged(1, 0, 3), ragged(2, 1, 3)]
     for rows in ("averages", "singles", "stimuli"):
         for is_mapped, kind in ((False, torch.Tensor), (True, LazyRows)):
-            bank = open_bank(trials, HERE.device, is_mapped, rows)  # type: ignore[arg-type]
+            bank = open_bank(trials, CPU_LAUNCH.device, is_mapped, rows)  # type: ignore[arg-type]
             assert {type(signal) for signal in bank.signals} == {kind}
 
 
@@ -375,7 +377,7 @@ def test_a_person_whom_a_model_does_not_know_has_no_index() -> None:
         data_of(), test_trials=[voxels(7), voxels(1), replace(voxels(4), subject=9)]
     )
 
-    queries = list_test_queries(data, HERE.device)
+    queries = list_test_queries(data, CPU_LAUNCH.device)
 
     assert [bank.subject.unique().tolist() for bank, _ in queries] == [[2], [0], [-1]]
     for (bank, rows), subject in zip(queries, (7, 1, 4), strict=True):
@@ -406,18 +408,20 @@ def test_each_process_and_step_draws_augmentations_of_its_own(
 ) -> None:
     # both processes have the same signals
     embedding = np.ones((PICTURES, 8), np.float32)
-    first = cells.trials_of(1, embedding)
+    first = cells.simulate_trials(1, embedding)
     signal = np.asarray(first.signal)
     signal[PICTURES // 2 :] = signal[: PICTURES // 2]
     trials = replace(first, signal=signal, repetitions=None)
     data = replace(
-        cells.data_of(embedding), trials=[trials], held_out=np.zeros(PICTURES, bool)
+        cells.make_cell_data(embedding),
+        trials=[trials],
+        held_out=np.zeros(PICTURES, bool),
     )
 
     def draw(rank: int, seed: int) -> torch.Tensor:
-        launch = replace(HERE, rank=rank, processes=2)
+        launch = replace(CPU_LAUNCH, rank=rank, processes=2)
         return signals_of(
-            batches_of(data, launch, augment=augment), seed, np.arange(PICTURES)
+            make_batches(data, launch, augment=augment), seed, np.arange(PICTURES)
         )
 
     assert torch.equal(draw(0, 1), draw(0, 1))
@@ -427,8 +431,8 @@ def test_each_process_and_step_draws_augmentations_of_its_own(
 
 def test_mixtures_differ_between_processes_and_steps() -> None:
     def draw(rank: int, seed: int) -> Any:
-        launch = replace(HERE, rank=rank, processes=2)
-        _, _, context = batches_of(data_of(), launch).draw(
+        launch = replace(CPU_LAUNCH, rank=rank, processes=2)
+        _, _, context = make_batches(data_of(), launch).draw(
             np.arange(80), seed, (0.5, 1.0)
         )
         return context.mixing
@@ -443,7 +447,7 @@ def test_mixtures_differ_between_processes_and_steps() -> None:
     for kind in (halves, subjects):
         assert torch.equal(kind[first.partner], kind)
     assert sorted(first.partner.tolist()) == [*range(80)]
-    none = batches_of(data_of()).draw(np.arange(80), 1)[2]
+    none = make_batches(data_of()).draw(np.arange(80), 1)[2]
     assert none.mixing is None and none.stimuli.tolist() == [*range(60), *range(20)]
 
 
@@ -451,14 +455,14 @@ def test_what_is_drawn_once_depends_on_seed_and_subject_alone() -> None:
     embedding = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
 
     def bank(seed: int, subjects: list[int], position: int = 0) -> list[torch.Tensor]:
-        trials = [cells.trials_of(1, embedding) for _ in subjects]
+        trials = [cells.simulate_trials(1, embedding) for _ in subjects]
         numbered = [
             replace(each, subject=subject)
             for each, subject in zip(trials, subjects, strict=True)
         ]
-        data = replace(cells.data_of(embedding), trials=numbered, seed=seed)
+        data = replace(cells.make_cell_data(embedding), trials=numbered, seed=seed)
         parts = [SMOOTH] * (position + 1)
-        drawn = batches_of(data, augment={"parts": parts}).fixed_draws
+        drawn = make_batches(data, augment={"parts": parts}).fixed_draws
         assert [*drawn] == [*range(position + 1)]
         return [*drawn[position].signals]  # type: ignore[arg-type]
 
@@ -468,13 +472,17 @@ def test_what_is_drawn_once_depends_on_seed_and_subject_alone() -> None:
     assert not torch.equal(one, bank(1, [1])[0])
     assert not torch.equal(one, bank(0, [1], 1)[0])
     each_step = {"parts": [{**SMOOTH, "drawn": "each_step"}]}
-    assert not batches_of(cells.data_of(embedding), augment=each_step).fixed_draws
+    assert not make_batches(
+        cells.make_cell_data(embedding), augment=each_step
+    ).fixed_draws
 
 
 def test_what_was_drawn_once_belongs_to_its_sample_in_every_step() -> None:
     embedding = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
-    batches = batches_of(cells.data_of(embedding, 2), augment={"parts": [SMOOTH]})
-    plain = batches_of(cells.data_of(embedding, 2))
+    batches = make_batches(
+        cells.make_cell_data(embedding, 2), augment={"parts": [SMOOTH]}
+    )
+    plain = make_batches(cells.make_cell_data(embedding, 2))
     rows = np.arange(5, 2 * PICTURES, 7)
 
     found, other = (signals_of(batches, seed, rows[::-1]) for seed in (0, 1))
@@ -498,10 +506,10 @@ def test_samples_are_averages_single_trials_or_drawn_averages(
     trials = make_trials(1, signal, np.arange(PICTURES), cells.CHANNELS, 100.0, counts)
     held_out = np.arange(PICTURES) < 15
     data = CellData(
-        [trials], targets_of({"e": torch.zeros(PICTURES, 8)}), held_out, None,
+        [trials], make_targets({"e": torch.zeros(PICTURES, 8)}), held_out, None,
         repetitions=repetitions,
     )  # fmt: skip
-    batches = batches_of(data)
+    batches = make_batches(data)
 
     found = {
         repetition: signals_of(batches, seed, batches.rows)[:, 0, 0]
@@ -527,7 +535,7 @@ def test_samples_are_averages_single_trials_or_drawn_averages(
 
 
 def test_an_alternative_target_is_drawn_for_each_trial_and_step() -> None:
-    batches = batches_of(data_with(3))
+    batches = make_batches(data_with(3))
     rows = batches.split_epoch(0, 0)[0]
     source = batches.targets.sources["e"]
 
@@ -549,7 +557,7 @@ def test_an_alternative_target_is_drawn_for_each_trial_and_step() -> None:
 
 
 def test_epochs_of_another_seed_or_number_are_in_another_order() -> None:
-    batches = batches_of(data_of())
+    batches = make_batches(data_of())
     orders = [
         np.concatenate(batches.split_epoch(seed, epoch)).tolist()
         for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -571,29 +579,29 @@ def test_epochs_of_another_seed_or_number_are_in_another_order() -> None:
 def test_an_epoch_without_steps_or_trials_is_refused(
     changes: dict[str, Any], knobs: dict[str, Any]
 ) -> None:
-    data, launch = replace(data_of(), **changes), replace(HERE, processes=2)
+    data, launch = replace(data_of(), **changes), replace(CPU_LAUNCH, processes=2)
     with pytest.raises(RecipeError):
-        batches_of(data, launch, **knobs)
+        make_batches(data, launch, **knobs)
 
 
 def test_the_smallest_epochs_that_can_be_are_taken() -> None:
-    two = replace(HERE, processes=2)
-    assert batches_of(data_of(), two, batch_size=178, last_batch="keep").steps == 2
-    assert batches_of(data_of(), two, batch_size=179, last_batch="drop").steps == 1
+    two = replace(CPU_LAUNCH, processes=2)
+    assert make_batches(data_of(), two, batch_size=178, last_batch="keep").steps == 2
+    assert make_batches(data_of(), two, batch_size=179, last_batch="drop").steps == 1
     for size, steps in ((3, 6), (18, 1)):
         data = replace(data_of(), epoch_trials=18)
-        batches = batches_of(data, batch_size=size)
+        batches = make_batches(data, batch_size=size)
         assert batches.steps == steps and len(batches.split_epoch(0, 0)) == steps
     for last_batch in ("even", "keep", "drop"):
-        whole = batches_of(data_of(), batch_size=60, last_batch=last_batch)
+        whole = make_batches(data_of(), batch_size=60, last_batch=last_batch)
         assert whole.steps == 3 and [*map(len, whole.split_epoch(0, 0))] == [60] * 3
     # one subject whose pictures are all held out leaves no equal shares
     trials = [voxels(1), voxels(4).take(np.arange(5))]
     held_out = np.arange(PICTURES) < 5
     partly = replace(data_of(), trials=trials, held_out=held_out)
-    assert len(batches_of(partly).rows) == PICTURES - 5
+    assert len(make_batches(partly).rows) == PICTURES - 5
     with pytest.raises(RecipeError):
-        batches_of(replace(partly, epoch_trials=18))
+        make_batches(replace(partly, epoch_trials=18))
 
 
 def test_feedback_needs_three_alternatives_of_every_target() -> None:
@@ -605,10 +613,10 @@ def test_feedback_needs_three_alternatives_of_every_target() -> None:
 @pytest.fixture
 def model_and_data() -> tuple[Aligner, CellData]:
     embedding = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
-    data = cells.data_of(embedding, 2)
+    data = cells.make_cell_data(embedding, 2)
     torch.manual_seed(0)
     # each subject has a layer of its own, and new ones have their mean
-    model = Aligner(replace(layout_of(data), subject_layer="linear")).eval()
+    model = Aligner(replace(make_layout(data), subject_layer="linear")).eval()
     assert model.subject_layer is not None
     for parameter in model.subject_layer.parameters():
         torch.nn.init.normal_(parameter)
@@ -649,13 +657,17 @@ def test_pictures_are_ranked_among_those_that_the_rows_show(
     data = replace(data, test_trials=[twice, stranger])
 
     ranks = rank_queries(
-        model.train(), list_test_queries(data, HERE.device), data.targets, "fp32", HERE
+        model.train(),
+        list_test_queries(data, CPU_LAUNCH.device),
+        data.targets,
+        "fp32",
+        CPU_LAUNCH,
     )
 
     known = rank_slowly(model, data, twice, 1, range(7))
     new = rank_slowly(model, data, stranger, None, range(12))
     assert ranks.tolist() == known + new and not model.training
-    assert len(rank_queries(model, [], data.targets, "fp32", HERE)) == 0
+    assert len(rank_queries(model, [], data.targets, "fp32", CPU_LAUNCH)) == 0
 
 
 def test_held_out_pictures_are_measured_by_subject(
@@ -664,7 +676,7 @@ def test_held_out_pictures_are_measured_by_subject(
     data = model_and_data[1]
     second = data.trials[1].take(np.arange(PICTURES - 1, 9, -1))
     data = replace(data, trials=[data.trials[0], second])
-    bank = open_bank(data.trials, HERE.device, False)
+    bank = open_bank(data.trials, CPU_LAUNCH.device, False)
     ((_, rows),) = queries = list_validation_queries(data, bank)
     assert rows.tolist() == [*range(15), *range(105, 110)]
     calls = list[Any]()

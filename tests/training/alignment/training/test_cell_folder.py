@@ -12,7 +12,12 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.training import cell_folder
 from brainhive_cli.training.alignment.training.cell_folder import CellFolder, train_cell
-from tests.worlds.alignment_cells import HERE, PICTURES, data_of, layout_of
+from tests.worlds.alignment_cells import (
+    CPU_LAUNCH,
+    PICTURES,
+    make_cell_data,
+    make_layout,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +38,7 @@ def test_a_checkpoint_is_written_each_minute_and_before_a_stop(
         cell_folder, "raise_if_asked_to_stop", lambda: stopped.append(1)
     )
     bar = console.Bar("training", 3)
-    cell = CellFolder("a", RunFolder(tmp_path), HERE, None, bar)
+    cell = CellFolder("a", RunFolder(tmp_path), CPU_LAUNCH, None, bar)
     made = list[int]()
 
     def content() -> dict[str, Any]:
@@ -66,8 +71,8 @@ def test_one_process_writes_and_a_closed_form_needs_no_other(
     kind: str,
     with_callbacks: list[bool],
 ) -> None:
-    data = data_of(np.zeros((PICTURES, 8), np.float32))
-    layout = layout_of(data, kind)
+    data = make_cell_data(np.zeros((PICTURES, 8), np.float32))
+    layout = make_layout(data, kind)
     calls = list[dict[str, Any]]()
     monkeypatch.setattr(cell_folder, "fit", lambda *_, **options: calls.append(options))
 

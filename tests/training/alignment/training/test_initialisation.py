@@ -34,13 +34,13 @@ from brainhive_cli.training.alignment.training.initialisation import (
     refuse_other_voxels,
 )
 from tests.tools.recorded_numbers import Recorded
-from tests.worlds.alignment_cells import PICTURES, data_of, layout_of
-from tests.worlds.model_layouts import one_token, spec_of
+from tests.worlds.alignment_cells import PICTURES, make_cell_data, make_layout
+from tests.worlds.model_layouts import make_signal_spec, make_token_layout
 
 
 @pytest.fixture
 def data() -> CellData:
-    return data_of(np.zeros((PICTURES, 8), np.float32))
+    return make_cell_data(np.zeros((PICTURES, 8), np.float32))
 
 
 @pytest.mark.parametrize("init", ["torch", "reference"])
@@ -48,7 +48,7 @@ def test_only_the_seed_decides_the_initial_weights(data: CellData, init: str) ->
     weights = []
     for seed in (1, 1, 2):
         torch.rand(7)
-        model = make_aligner(seed, layout_of(data), data, init)  # type: ignore[arg-type]
+        model = make_aligner(seed, make_layout(data), data, init)  # type: ignore[arg-type]
         weights.append(model.state_dict())
     one, again, other = weights
     assert all(torch.equal(value, again[name]) for name, value in one.items())
@@ -62,7 +62,7 @@ def test_the_fuser_of_a_prior_is_taken_over_and_frozen(data: CellData) -> None:
         torch.nn.init.normal_(parameter)
     with_prior = CellData(data.trials, data.targets, data.held_out, fuser)
 
-    model = make_aligner(1, layout_of(data), with_prior, "torch")
+    model = make_aligner(1, make_layout(data), with_prior, "torch")
 
     assert model.fuser is not None
     for name, parameter in model.fuser.named_parameters():
@@ -75,16 +75,16 @@ def test_the_fuser_of_a_prior_is_taken_over_and_frozen(data: CellData) -> None:
 def test_initial_weights_are_those_that_were_recorded(
     data: CellData, init: Any, recorded: Recorded
 ) -> None:
-    model = make_aligner(3, layout_of(data), data, init)
+    model = make_aligner(3, make_layout(data), data, init)
     recorded(4, **model.state_dict())
 
 
 def sensors_model(subjects: tuple[int, ...], seed: int = 0, **more: Any) -> Aligner:
     """Make a model with a matrix of channels for each person."""
     torch.manual_seed(seed)
-    spec = replace(spec_of(("Oz", "Pz"), 5, subjects), **more)
+    spec = replace(make_signal_spec(("Oz", "Pz"), 5, subjects), **more)
     layer = "linear" if subjects else "none"
-    model = Aligner(one_token(spec, 6, {"e": 8}, subject_layer=layer))
+    model = Aligner(make_token_layout(spec, 6, {"e": 8}, subject_layer=layer))
     with torch.no_grad():
         for weight in model.parameters():
             weight.normal_()
@@ -298,7 +298,7 @@ def test_each_stage_starts_from_files_of_its_own(home: Path) -> None:
 
 
 def test_a_prior_of_other_widths_is_refused_by_name(data: CellData) -> None:
-    layout = replace(layout_of(data), prior="runs/train-prior/other")
+    layout = replace(make_layout(data), prior="runs/train-prior/other")
     other = replace(data, fuser=FusionEncoder({"e": 7}, 16, 16))
     with pytest.raises(BrainhiveError, match=r"runs/train-prior/other: .*7.*8"):
         make_aligner(1, layout, other, "torch")

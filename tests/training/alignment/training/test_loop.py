@@ -40,13 +40,13 @@ from brainhive_cli.training.alignment.training.optimisation import (
 )
 from tests.tools.joined_processes import in_two
 from tests.worlds.alignment_cells import (
-    HERE,
+    CPU_LAUNCH,
     PICTURES,
     REPETITIONS,
-    batches_of,
-    data_of,
-    layout_of,
-    targets_of,
+    make_batches,
+    make_cell_data,
+    make_layout,
+    make_targets,
 )
 
 Weights = dict[str, torch.Tensor]
@@ -73,7 +73,15 @@ def train(
         )
         terms = [Term(prediction=TOKEN_HEAD, loss=loss)]
         train_cell(
-            "cell", 1, layout_of(data), data, terms, config, run, HERE, events.append
+            "cell",
+            1,
+            make_layout(data),
+            data,
+            terms,
+            config,
+            run,
+            CPU_LAUNCH,
+            events.append,
         )
         return *written(run.path), events
 
@@ -143,7 +151,7 @@ def test_a_cell_killed_in_an_epoch_ends_with_the_same_weights(
     train, embedding, monkeypatch, after, how, loss, knobs
 ):
     fuser = FusionEncoder({"e": 8}, 16, 16) if "prior_dropout" in knobs else None
-    data = data_of(embedding, 2, how, [-embedding, 2 * embedding])
+    data = make_cell_data(embedding, 2, how, [-embedding, 2 * embedding])
     data = replace(data, fuser=fuser)  # which drops units as the layout says
     whole, metrics, events = train(data, "whole", loss, **knobs)
     monkeypatch.setattr(cell_folder, "CHECKPOINT_INTERVAL_S", 0.0)
@@ -162,7 +170,7 @@ def test_a_cell_killed_in_an_epoch_ends_with_the_same_weights(
 
 
 def test_each_epoch_is_reported(train, embedding):
-    _, metrics, events = train(data_of(embedding))
+    _, metrics, events = train(make_cell_data(embedding))
 
     assert [event["epoch"] for event in events] == [0, 1, 2, 3]
     names = {"cell", "epoch", "epochs", "loss", "validation_top1", "samples_per_s"}
@@ -174,7 +182,7 @@ def test_each_epoch_is_reported(train, embedding):
 
 
 def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding):
-    data = data_of(embedding)
+    data = make_cell_data(embedding)
 
     _, metrics, _ = train(
         replace(data, held_out=np.zeros(PICTURES, bool)), validation=0
@@ -195,7 +203,7 @@ def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding)
 
 
 def test_the_test_selects_only_where_that_is_asked_for(train, embedding):
-    data = data_of(embedding)
+    data = make_cell_data(embedding)
     sound = replace(data, test_trials=data.trials, test_targets=data.targets)
     spoilt = replace(data.trials[0], signal=np.full_like(data.trials[0].signal, np.nan))
     data = replace(data, test_trials=[spoilt], test_targets=data.targets)
@@ -221,7 +229,7 @@ def test_training_without_progress_stops_and_keeps_the_best(
 ):
     noise = np.random.default_rng(5).normal(size=embedding.shape).astype(np.float32)
     data = replace(
-        data_of(embedding), targets=targets_of({"e": torch.from_numpy(noise)})
+        make_cell_data(embedding), targets=make_targets({"e": torch.from_numpy(noise)})
     )  # nothing to be learned
     validated: list[Weights] = []
     rank = loop.rank_queries
@@ -256,9 +264,9 @@ def test_nothing_random_touches_validation(train, embedding):
     # so that both end with the weights they began with
     still = {"lr": 1e-30, "weight_decay": 0, "epochs": 1}
 
-    plain, metrics, (told,) = train(data_of(embedding), "plain", **still)
+    plain, metrics, (told,) = train(make_cell_data(embedding), "plain", **still)
     same, again, (noisy,) = train(
-        data_of(embedding, how="random", others=[-embedding]),
+        make_cell_data(embedding, repetitions="random", alternatives=[-embedding]),
         "noisy",
         augment=varied,
         **still,
@@ -272,8 +280,8 @@ def test_nothing_random_touches_validation(train, embedding):
 
 
 def test_each_trial_is_a_sample_of_its_own(embedding):
-    data = data_of(embedding, subjects=2, how="single")
-    batches = batches_of(data)
+    data = make_cell_data(embedding, subjects=2, repetitions="single")
+    batches = make_batches(data)
 
     samples = np.concatenate(batches.split_epoch(1, 0))
     # the last has one trial
@@ -288,7 +296,7 @@ def test_each_trial_is_a_sample_of_its_own(embedding):
 
 def _resume_in_two(launch: Launch, folder: Path) -> None:
     """Train a cell in two processes, without and with an interruption."""
-    data = data_of(
+    data = make_cell_data(
         np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32), 2
     )
     config = Train(
@@ -301,7 +309,7 @@ def _resume_in_two(launch: Launch, folder: Path) -> None:
         train_cell(
             "cell",
             1,
-            layout_of(data),
+            make_layout(data),
             data,
             terms,
             config,
@@ -352,7 +360,7 @@ STAGES = [
 
 @pytest.fixture
 def data() -> CellData:
-    return data_of(
+    return make_cell_data(
         np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32), 2
     )
 
@@ -371,7 +379,9 @@ def train_stages(
     }
     train = Train.model_validate(settings)
     terms = [term for term in TERMS if term.weight_at(0) or train.epochs > 2]
-    train_cell("cell", 1, layout_of(data), data, terms, train, RunFolder(folder), HERE)
+    train_cell(
+        "cell", 1, make_layout(data), data, terms, train, RunFolder(folder), CPU_LAUNCH
+    )
     return load_file(folder / "cells" / "cell" / "model" / "model.safetensors")
 
 
@@ -556,7 +566,7 @@ def test_keys_of_stages_that_act_on_nothing_are_refused(
 def test_a_pull_moves_weights_by_its_share_of_the_learning_rate(data):
     """The first step of a warm-up over two steps has half of the peak rate."""
     torch.manual_seed(7)
-    start = Aligner(layout_of(data))
+    start = Aligner(make_layout(data))
     stages = [
         {
             "epochs": 1,
@@ -586,7 +596,7 @@ def test_a_pull_moves_weights_by_its_share_of_the_learning_rate(data):
         train = Train.model_validate({**settings, "start_pull": pull})
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Learner, "step", keep)
-            loop.fit(layout_of(data), data, TERMS[:1], train, start, seed=1)
+            loop.fit(make_layout(data), data, TERMS[:1], train, start, seed=1)
 
     for name, value in start.state_dict().items():
         expected = first[0.0][name] + 0.5 * 0.4 * (value - first[0.0][name])
@@ -627,7 +637,7 @@ REFERENCE_KINDS = ["brain_mlp", "brain_projection", "ts_conv", "nice", "atm", "e
 
 def long(kind: str) -> Layout:
     """Make a layout whose signals are long enough for convolutions."""
-    layout = layout_of(data_of(EMBEDDING), kind)
+    layout = make_layout(make_cell_data(EMBEDDING), kind)
     return replace(
         layout,
         spec=replace(layout.spec, samples=250),
@@ -641,7 +651,7 @@ def test_trials_that_fill_no_batch_are_spread_kept_or_left_out():
         ("keep", [16, 16, 13]),
         ("drop", [16, 16]),
     ):
-        batches = batches_of(data_of(EMBEDDING), last_batch=last_batch)
+        batches = make_batches(make_cell_data(EMBEDDING), last_batch=last_batch)
 
         epochs = [batches.split_epoch(1, epoch) for epoch in range(8)]
 
@@ -764,7 +774,7 @@ def test_the_moving_average_of_the_weights_is_kept(train, embedding, monkeypatch
         seen.append({key: value.clone() for key, value in weights.items()})
 
     monkeypatch.setattr(Learner, "step", watched)
-    kept, _, _ = train(data_of(embedding), ema=0.6, selection="last")
+    kept, _, _ = train(make_cell_data(embedding), ema=0.6, selection="last")
 
     average = seen[0]
     for count, weights in enumerate(seen[1:], 2):
@@ -777,9 +787,9 @@ def test_the_moving_average_of_the_weights_is_kept(train, embedding, monkeypatch
 
 
 def test_a_batch_has_the_order_of_its_micro_batches(embedding: np.ndarray) -> None:
-    data = data_of(embedding, 2)
-    batches = batches_of(data)
-    model = Aligner(layout_of(data)).eval()
+    data = make_cell_data(embedding, 2)
+    batches = make_batches(data)
+    model = Aligner(make_layout(data)).eval()
     parts = [
         (torch.randn(count, 2, 12), torch.full((count,), subject))
         for subject, count in enumerate((3, 2))
@@ -850,11 +860,11 @@ class Calls:
 def test_any_object_can_be_the_callbacks_of_a_training(
     embedding: np.ndarray, tmp_path: Path
 ) -> None:
-    data = data_of(embedding)
-    layout, terms = layout_of(data), [Term(prediction=TOKEN_HEAD, loss="clip")]
+    data = make_cell_data(embedding)
+    layout, terms = make_layout(data), [Term(prediction=TOKEN_HEAD, loss="clip")]
     train = Train(epochs=2, batch_size=16, precision="fp32", selection="last")
     checkpoint = Checkpoint(tmp_path / "mine.pt")
-    steps = batches_of(data).steps
+    steps = make_batches(data).steps
     whole, resumed = Calls(checkpoint, steps + 1), Calls(checkpoint, 0)
 
     first = loop.fit(layout, data, terms, train, callbacks=whole)
@@ -883,9 +893,9 @@ def test_any_object_can_be_the_callbacks_of_a_training(
 
 
 def test_a_closed_form_begins_with_no_weights(embedding: np.ndarray) -> None:
-    data = data_of(embedding)
-    layout = layout_of(data, "ridge")
-    other = Aligner(layout_of(data))
+    data = make_cell_data(embedding)
+    layout = make_layout(data, "ridge")
+    other = Aligner(make_layout(data))
     with pytest.raises(BrainhiveError):
         loop.fit(layout, data, [], Train(), other)
-    assert loop.is_closed_form(layout) and not loop.is_closed_form(layout_of(data))
+    assert loop.is_closed_form(layout) and not loop.is_closed_form(make_layout(data))

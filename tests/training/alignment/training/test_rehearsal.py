@@ -16,7 +16,7 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.training import rehearsal
 from brainhive_cli.training.alignment.training.run import TrainingRun
-from tests.worlds.command_fixtures import COLOURS, paint
+from tests.worlds.command_fixtures import COLOURS, paint_pictures
 
 NAME = "brainhive_cli-models-encoders-python-example"
 CHANNELS = ("Cz", "Pz", "Oz", "O1")
@@ -63,7 +63,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
     home = tmp_path_factory.mktemp("rehearsed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(home))
-        root = paint(home / "pics", concepts=6, each=2)
+        root = paint_pictures(home / "pics", concepts=6, pictures_per_concept=2)
         dataset = {"kind": "image-folder", "root": str(root), "name": "pics"}
         dataset["test_share"] = 0.34
         api.run("embed", dataset=dataset, encoders=[COLOURS, "gabor"])

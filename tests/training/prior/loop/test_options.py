@@ -20,7 +20,7 @@ from brainhive_cli.models import priors
 from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.training.prior.examples import load_examples
 from brainhive_cli.training.prior.loop import PriorLearner, Training, train
-from tests.worlds.command_fixtures import first_batch
+from tests.worlds.command_fixtures import load_first_batch
 
 ROUNDING = 1e-6
 """Sums over pictures in another order, float32."""
@@ -90,7 +90,7 @@ def test_gradient_checkpointing_gives_the_same_gradient(
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            loss = training.compute_loss(first_batch(training))
+            loss = training.compute_loss(load_first_batch(training))
         loss.backward()
         return kept[0], [p.grad for p in training.prior.parameters()]
 
@@ -109,7 +109,7 @@ def test_dropped_tokens_are_zero_at_the_rate_of_the_recipe(
     prior_overrides, begin_training
 ):
     training = begin_training(*prior_overrides, "token_dropout=0.3")
-    batch = first_batch(training, 10)
+    batch = load_first_batch(training, 10)
 
     kept, _ = training.draw_dropout(many(2000))
     drawn, random = training.draw_dropout(batch)
@@ -136,7 +136,8 @@ def test_bf16_is_the_diffusion_models_dtype_and_not_the_priors(
     )
 
     losses = [
-        training.compute_loss(first_batch(training)) for training in (exact, coarse)
+        training.compute_loss(load_first_batch(training))
+        for training in (exact, coarse)
     ]
     losses[1].backward()
 
@@ -199,11 +200,20 @@ def test_each_key_changes_the_loss_and_the_right_ones_validation(
     prior_overrides, large, begin_training
 ):
     plain = begin_training(*prior_overrides)
-    loss, validated = plain.loss(first_batch(plain)), plain.validate()
-    assert plain.get_size_ids(first_batch(plain))[0].tolist() == [51, 75, 0, 8, 32, 32]
+    loss, validated = plain.loss(load_first_batch(plain)), plain.validate()
+    assert plain.get_size_ids(load_first_batch(plain))[0].tolist() == [
+        51,
+        75,
+        0,
+        8,
+        32,
+        32,
+    ]
     for key in KEYS:
         other = begin_training(*prior_overrides, key)
-        assert not torch.allclose(other.loss(first_batch(other)), loss, rtol=1e-6), key
+        assert not torch.allclose(
+            other.loss(load_first_batch(other)), loss, rtol=1e-6
+        ), key
         assert (other.validate() == validated) is key.startswith("posterior"), key
 
 
@@ -224,7 +234,7 @@ def test_posterior_samples_depend_on_step_and_position_only(
         torch.cat([drawn(rank, 2, 2) for rank in (0, 1)]), whole, atol=10 * ROUNDING
     )
     training = begin_training(*prior_overrides)
-    batch = first_batch(training, 1)
+    batch = load_first_batch(training, 1)
     later = training.get_latents(replace(batch, step=1))
     assert not torch.allclose(training.get_latents(batch), later, atol=ROUNDING)
 

@@ -27,7 +27,7 @@ from brainhive_cli.training.alignment.trained.few_shot import (
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.loop import fit
 from tests.worlds.array_trials import make_trials
-from tests.worlds.model_layouts import spec_of
+from tests.worlds.model_layouts import make_signal_spec
 
 ALIGNMENT = Euclidean(shrinkage=0.05)
 TRAINED_ARMS = {
@@ -58,7 +58,7 @@ def base_of(
     samples, names = people[0].signal.shape[3], people[0].channels
     penalty = cohort["PENALTY"] / (samples if is_aligned else 1)
     section = {"normalise": ALIGNMENT.model_dump()} if is_aligned else {}
-    spec = spec_of(names, samples, tuple(each.subject for each in people))
+    spec = make_signal_spec(names, samples, tuple(each.subject for each in people))
     layout = Layout(
         type(spec)(
             spec.names, samples, spec.subjects, spec.widths, 100.0, signal=section

@@ -11,13 +11,15 @@ from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.model_input import match_recording
 from brainhive_cli.models.signal_spec import SignalSpec
-from tests.worlds.model_layouts import spec_of
+from tests.worlds.model_layouts import make_signal_spec
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 QUICK = ("sheet_rows=0", "ceiling_splits=0")
 OTHER = "{kind: demo, noise: 0.5, subjects: 2, concepts: 8}"
 SPEC = replace(
-    spec_of(("Oz", "P7"), 50), rate_hz=100.0, times_s=tuple(np.arange(50) / 100)
+    make_signal_spec(("Oz", "P7"), 50),
+    rate_hz=100.0,
+    times_s=tuple(np.arange(50) / 100),
 )
 
 
@@ -41,7 +43,7 @@ def test_channels_are_matched_by_name_and_the_window_is_cut():
 
     unknown, counted = (
         replace(SPEC, times_s=None, rate_hz=None),
-        spec_of(("0", "1"), 50),
+        make_signal_spec(("0", "1"), 50),
     )
     assert match(
         recorded(samples=80), unknown, Signal(window_ms=(0, 500))
@@ -62,7 +64,7 @@ def test_signals_that_do_not_match_are_refused_in_one_line():
         (recorded(samples=40), SPEC, "has 40 samples where the model takes 50"),
         (
             recorded(samples=50),
-            spec_of(("0", "1"), 50),
+            make_signal_spec(("0", "1"), 50),
             "gives 3 channels where the model takes 2",
         ),
         (voxels, SPEC, "has voxels where the model takes sensors"),

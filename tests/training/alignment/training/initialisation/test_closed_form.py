@@ -20,7 +20,7 @@ from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.training import loop
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.loop import fit
-from tests.worlds.alignment_cells import PICTURES, data_of, layout_of
+from tests.worlds.alignment_cells import PICTURES, make_cell_data, make_layout
 
 
 def weights(run: Path, cell: str) -> torch.Tensor:
@@ -81,7 +81,7 @@ def cell() -> tuple[Layout, CellData]:
     """Make data of two subjects. The second saw few pictures, some without a target."""
     random = np.random.default_rng(0)
     embedding = random.normal(size=(PICTURES, 8)).astype(np.float32)
-    data = data_of(embedding, 2)
+    data = make_cell_data(embedding, 2)
     held_out = data.held_out.copy()
     held_out[-1] = True
     second = data.trials[1].take(np.arange(0, 40, 2))
@@ -89,7 +89,7 @@ def cell() -> tuple[Layout, CellData]:
     second = replace(second, stimulus=unknown)
     data = replace(data, trials=[data.trials[0], second], held_out=held_out)
     layout = replace(
-        layout_of(data, "ridge"),
+        make_layout(data, "ridge"),
         heads={"e": Head((8,), "e")},
         dims={},
         similarity=FROM_MEAN,

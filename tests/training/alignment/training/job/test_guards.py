@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from brainhive_cli.core import parts
 from brainhive_cli.training.alignment.model import Aligner
 from tests.tools.changed_stores import resealed
-from tests.worlds.command_fixtures import RunCommand, at_home
-from tests.worlds.model_layouts import one_token, spec_of
+from tests.worlds.command_fixtures import RunCommand, use_home
+from tests.worlds.model_layouts import make_signal_spec, make_token_layout
 
 CHANNELS = tuple("ABCDE")
 ROUNDING = 1e-5
@@ -25,8 +25,8 @@ def aligner_of(fuser: str, backbone: str = "linear") -> Aligner:
         for shelf, kind in (("fusers", fuser), ("backbones", backbone))
     }
     dims = {"one": 6, "two": 6, "three": 6}
-    layout = one_token(
-        spec_of(CHANNELS, 100, (1, 2)),
+    layout = make_token_layout(
+        make_signal_spec(CHANNELS, 100, (1, 2)),
         configs["fusers"].token_dim(dims, 8),
         dims,
         backbone=configs["backbones"].model_dump(),
@@ -99,7 +99,7 @@ def test_a_training_does_not_depend_on_tests_or_left_out_people(
     tmp_path: Path, run_command: RunCommand
 ) -> None:
     """Test signals, test targets and recordings of the left-out subject are changed."""
-    with at_home(tmp_path) as home:
+    with use_home(tmp_path) as home:
         run_command("embed", *WORLD, ENCODERS, "splits=train")
         weights = []
         for _ in range(2):

@@ -23,14 +23,14 @@ from brainhive_cli.training.alignment.training.cell_folder import train_cell
 from tests.tools.recorded_numbers import Recorded
 from tests.worlds.alignment_cells import (
     CHANNELS,
-    HERE,
+    CPU_LAUNCH,
     PICTURES,
     SAMPLES,
-    batches_of,
-    targets_of,
+    make_batches,
+    make_targets,
 )
 from tests.worlds.array_trials import make_trials
-from tests.worlds.model_layouts import spec_of
+from tests.worlds.model_layouts import make_signal_spec
 
 EMBEDDING = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
 
@@ -56,7 +56,7 @@ def person(subject: int, count: int) -> Trials:
 def cell_of(**changes: Any) -> CellData:
     """Make data of subjects 2 and 4, with three targets of each picture."""
     held_out = np.random.default_rng(3).random(PICTURES) < 0.3
-    targets = targets_of(
+    targets = make_targets(
         {"e": torch.from_numpy(EMBEDDING)}, [-EMBEDDING, EMBEDDING[::-1].copy()]
     )
     alike = StimulusGrouping(
@@ -68,7 +68,7 @@ def cell_of(**changes: Any) -> CellData:
 
 def layout_of(**changes: Any) -> Layout:
     """Make a layout with a fused token and a head of an embedding."""
-    spec = spec_of(CHANNELS, SAMPLES, (2, 4))
+    spec = make_signal_spec(CHANNELS, SAMPLES, (2, 4))
     fuser = {"kind": "fusion_encoder", "intermediate_size": 16}
     layout = Layout(
         spec,
@@ -153,7 +153,7 @@ DESIGNS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], Any]] =
 def test_three_epochs(recorded: Recorded, tmp_path: Path, design: str) -> None:
     changes, architecture, settings, loss = DESIGNS[design]
     data, layout = cell_of(**changes), layout_of(**architecture)
-    direct = targets_of({"direct": torch.from_numpy(EMBEDDING[:, ::-1].copy())})
+    direct = make_targets({"direct": torch.from_numpy(EMBEDDING[:, ::-1].copy())})
     data.targets.sources.update(direct.sources)
     if "alternatives" in settings:
         layout = replace(layout, heads={TOKEN_HEAD: Head((16,), FUSED_TARGET)})
@@ -174,7 +174,7 @@ def test_three_epochs(recorded: Recorded, tmp_path: Path, design: str) -> None:
     settings = {"epochs": 3, "batch_size": 12, "precision": "fp32", **settings}
     train = Train(**rates, **settings)
 
-    train_cell("cell", 3, layout, data, terms, train, run, HERE, events.append)
+    train_cell("cell", 3, layout, data, terms, train, run, CPU_LAUNCH, events.append)
 
     cell = tmp_path / "cells" / "cell"
     metrics = json.loads((cell / "metrics.json").read_text())
@@ -205,8 +205,8 @@ def test_batches_of_two_processes(
     augment = {"parts": [once, {**SMOOTH, "drawn": "each_step"}]}
     drawn = {}
     for rank in (0, 1):
-        batches = batches_of(
-            data, replace(HERE, rank=rank, processes=2), augment=augment
+        batches = make_batches(
+            data, replace(CPU_LAUNCH, rank=rank, processes=2), augment=augment
         )
         parts, targets, context = batches.draw(
             batches.split_epoch(3, 1)[1], 5, (0.4, 0.7)

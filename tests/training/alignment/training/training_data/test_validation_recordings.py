@@ -7,11 +7,11 @@ import pytest
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.training.alignment.training.training_data import hold_out_recordings
-from tests.worlds.alignment_cells import PICTURES, data_of
+from tests.worlds.alignment_cells import PICTURES, make_cell_data
 
 
 def test_trials_of_a_session_are_taken_out_of_training() -> None:
-    first = data_of(
+    first = make_cell_data(
         np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
     ).trials[0]
     signal = np.asarray(first.signal)[:, :2]  # [N, 2, C, T]
