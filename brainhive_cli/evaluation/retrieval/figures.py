@@ -87,15 +87,13 @@ def draw_artifacts(
         figures += _draw_sheet(run, models, recipe)
 
     artifacts: list[Artifact] = []
-    for figure in figures:
-        if is_informative(figure):
-            artifacts.append(replace(figure, section=SECTION))
+    for figure in filter(is_informative, figures):
+        note = add_footnotes(figure.note, measurements.caveats)
+        artifacts.append(replace(figure, section=SECTION, note=note))
     for table in lay_out(measurements, PAGE_TABLES):
-        artifacts.append(replace(table, section="Details"))
-    return [
-        replace(artifact, note=add_footnotes(artifact.note, measurements.caveats))
-        for artifact in artifacts
-    ]
+        note = add_footnotes(table.note, measurements.caveats)
+        artifacts.append(replace(table, section="Details", note=note))
+    return artifacts
 
 
 def _draw_confusions(matrix: ConfusionMatrix) -> Heatmap:
@@ -133,10 +131,9 @@ def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
     space = test_trials.space
     if not isinstance(space, Voxels) or space.grid is None:
         return []
-    all_trials = (train_trials, test_trials)
-    signals = np.concatenate([trials.averages[:, :, 0] for trials in all_trials])
-    categories = np.concatenate([trials.stimulus for trials in all_trials])
-    f_values, _ = f_classif(signals, categories)
+    signals = np.concatenate([train_trials.averages, test_trials.averages])
+    categories = np.concatenate([train_trials.stimulus, test_trials.stimulus])
+    f_values, _ = f_classif(signals[:, :, 0], categories)
     figure = draw_slices(
         f"Where the categories differ: F of each voxel over all {len(signals)} trials "
         f"of {name_subject(subject)}",
@@ -150,11 +147,10 @@ def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
 
 def _draw_ranks(measurements: Measurements) -> Curve:
     """Draw the share of signals in bins of ranks that double: 1, 2–3, 4–7 and so on."""
-    ranks = np.concatenate(
-        [measurements.items[name]["ranks"] for name in measurements.facts.cells]
-    )
+    cells = measurements.items.values()
+    ranks = np.concatenate([values["ranks"] for values in cells])
     pool = measurements.overall["top1"].pool or int(ranks.max())
-    edges = [2**power for power in range(pool.bit_length())]
+    edges = (2 ** np.arange(pool.bit_length())).tolist()
     edges.append(pool + 1)
     names = []
     guessed_shares = []
@@ -182,7 +178,7 @@ def _draw_repetitions(measurements: Measurements) -> list[Curve]:
     curve = Curve(
         "Accuracy over repetitions",
         axis="repetitions averaged",
-        at=[float(count) for count in points],
+        at=list(map(float, points)),
         lines=[CurveLine.from_metrics(title, top1)],
         value=title,
         is_logarithmic=True,
@@ -193,8 +189,7 @@ def _draw_repetitions(measurements: Measurements) -> list[Curve]:
 
 def _draw_train_similarities(measurements: Measurements) -> Curve:
     """Draw the rank advantage over the similarity to the nearest training picture."""
-    cells = [measurements.items[name] for name in measurements.facts.cells]
-    similarities, advantages = average_by_unit(cells)
+    similarities, advantages = average_by_unit(measurements.items.values())
     order = np.argsort(similarities, kind="stable")
     bin_similarities = []
     bin_advantages = []
@@ -281,7 +276,7 @@ def _draw_sheet(run: RunFolder, models: Models, recipe: Recipe) -> list[Sheet]:
                 SheetTile(files[index], lines, verdict="right" if is_right else "wrong")
             )
         rows.append(SheetRow(gallery.image_ids[target], tiles))
-    columns = ["seen"] + [str(rank + 1) for rank in range(N_RETRIEVED)]
+    columns = ["seen"] + list(map(str, range(1, N_RETRIEVED + 1)))
     has_repeated_pictures = len(set(targets.tolist())) < len(tokens)
     noun = f"{recipe.split} {'trials' if has_repeated_pictures else 'pictures'}"
     sample = describe_sample(len(queries), len(tokens), noun, recipe.seed)
@@ -303,7 +298,7 @@ def save_pictures(
         run: Folder of the run.
         model: Model whose data set has the pictures.
         gallery: Candidates.
-        rows: Gallery indices of the pictures.
+        rows: Gallery indices of the pictures, each once.
 
     Returns:
         File of each picture, by its index. "" for a picture that cannot be read.
@@ -315,7 +310,7 @@ def save_pictures(
     for split, split_rows in gallery.rows.items():
         # the gallery lists split after split
         stop = start + len(split_rows)
-        indices = [index for index in files if start <= index < stop]
+        indices = rows[(start <= rows) & (rows < stop)].tolist()
         start = stop
         if not indices:
             continue

@@ -1,9 +1,10 @@
 """Scores of a cell: the gallery, ranked for the signals of each tested subject."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial, reduce
+from functools import partial
 from itertools import compress
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Float64, Int64
+from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.measurements import BACKWARD, TRIALS_TOGETHER, scope
 from brainhive_cli.core.seeds import derive_seed
@@ -94,6 +95,7 @@ def measure_cell(models: Models, recipe: Recipe) -> tuple[Gallery, dict[int, Sco
     similarities = measure_train_similarities(models, test_images, recipe.split)
 
     # measure everything else that the recipe requests, for each subject
+    dependent = []
     for subject, signals in tokens.items():
         subject_scores = scores[subject]
         target = gallery.find_indices(subject_scores.labels)
@@ -113,6 +115,8 @@ def measure_cell(models: Models, recipe: Recipe) -> tuple[Gallery, dict[int, Sco
             # the ceiling depends on no model, so cells share it
             compute = partial(_measure_signal_ceiling, models, subject, recipe)
             ceiling = models[0].compute_once("ceiling", subject, recipe.split, compute)
+        if not items[subject].is_trialwise:
+            dependent.append(str(subject))
         scores[subject] = replace(
             rank_for_verdict(gallery, images, signals, subject_scores),
             scopes=scopes,
@@ -123,7 +127,6 @@ def measure_cell(models: Models, recipe: Recipe) -> tuple[Gallery, dict[int, Sco
         )
 
     # a prediction that needs other test signals is no result of a single trial
-    dependent = [str(key) for key, table in items.items() if not table.is_trialwise]
     if dependent:
         console.warn(
             f"{models[0].cell.name}: tokens of subject {', '.join(dependent)} depend "
@@ -176,6 +179,7 @@ def find_shared_rows(models: Models, split: str) -> Int64:
         BrainhiveError: if the files of the models list different pictures.
     """
     first_pictures = models[0].open_pictures(split)
+    rows = models[0].find_rows(split)
     for model in models[1:]:
         pictures = model.open_pictures(split)
         if first_pictures.image_ids != pictures.image_ids:
@@ -183,17 +187,21 @@ def find_shared_rows(models: Models, split: str) -> Int64:
                 f"{first_pictures.path} and {pictures.path} hold different pictures",
                 "embed again",
             )
-    return reduce(np.intersect1d, [model.find_rows(split) for model in models])
+        rows = np.intersect1d(rows, model.find_rows(split))
+    return rows
 
 
 def encode_gallery(models: Models, gallery: Gallery) -> Tensor:
     """Encode the pictures of a gallery as tokens [M, D]."""
     tokens = []
     for split, rows in gallery.rows.items():
-        tokens.append(
-            _join_tokens([model.encode_pictures(split, rows) for model in models])
-        )
+        tokens.append(_encode_pictures(models, split, rows))
     return torch.cat(tokens)
+
+
+def _encode_pictures(models: Models, split: str, rows: Int64) -> Tensor:
+    """Encode the pictures in some rows of a split as tokens [M, D]."""
+    return _join_tokens([model.encode_pictures(split, rows) for model in models])
 
 
 def measure_train_similarities(
@@ -220,9 +228,7 @@ def measure_train_similarities(
         maxima = []
         n_batches = 1 + len(rows) // TRAIN_PICTURES_PER_BATCH
         for batch in np.array_split(rows, n_batches):
-            images = _join_tokens(
-                [model.encode_pictures("train", batch) for model in models]
-            )
+            images = _encode_pictures(models, "train", batch)
             cosines = normalize(test_images.float()) @ normalize(images.float()).T
             maxima.append(cosines.amax(1).double().cpu())  # [N]
         # further digits depend on the order of the heads
@@ -236,13 +242,14 @@ def open_trials(models: Models, subject: int, split: str) -> list[Trials]:
     Trials of pictures that a model has no embedding of, or was trained on, are left
     out.
     """
-    model_trials = [model.open_trials(subject, split) for model in models]
-    for trials in model_trials:
+    model_trials = []
+    rows = find_shared_rows(models, split)
+    for model in models:
+        trials = model.open_trials(subject, split)
         # later cells use these averages, too
         _ = trials.averages
-    rows = find_shared_rows(models, split)
-    for trials in model_trials:
         rows = np.intersect1d(rows, trials.stimulus)
+        model_trials.append(trials)
     return [trials.take(np.isin(trials.stimulus, rows)) for trials in model_trials]
 
 
@@ -256,7 +263,7 @@ def _join_tokens(tokens: Sequence[Tensor]) -> Tensor:
     """Concatenate the unit tokens [N, D] of several models. Keep a single tensor."""
     if len(tokens) == 1:
         return tokens[0]
-    return torch.cat([normalize(model_tokens) for model_tokens in tokens], 1)
+    return torch.cat(list(map(normalize, tokens)), 1)
 
 
 def rank_single_models(
@@ -277,18 +284,17 @@ def rank_single_models(
     split, rows = next(iter(gallery.rows.items()))
     widths = [model.encode_pictures(split, rows[:1]).shape[1] for model in models]
     model_images = images.split(widths, 1)
-    model_tokens = {
-        subject: signals.split(widths, 1) for subject, signals in tokens.items()
-    }
 
     ranked = {}
     for index, model in enumerate(models):
-        signals_of = {subject: parts[index] for subject, parts in model_tokens.items()}
-        scores = rank_gallery(gallery, model_images[index], signals_of, items)
-        ranked[model.run.name] = {
-            subject: replace(table, description=f"{model.run.name} alone")
-            for subject, table in scores.items()
-        }
+        model_tokens = {}
+        for subject, signals in tokens.items():
+            model_tokens[subject] = signals.split(widths, 1)[index]
+        scores = rank_gallery(gallery, model_images[index], model_tokens, items)
+        name = model.run.name
+        for subject, table in scores.items():
+            scores[subject] = replace(table, description=f"{name} alone")
+        ranked[name] = scores
     return ranked
 
 
@@ -345,11 +351,15 @@ def encode_items(
         if depends_on_other_trials(partial(model.encode, trials), averages):
             is_trialwise = False
             break
-    labels = [gallery.image_ids[index] for index in target]
+    labels = []
+    concepts = []
+    for index in target:
+        labels.append(gallery.image_ids[index])
+        concepts.append(gallery.concepts[index])
     items = Scores(
         image_ids=names or labels,
         labels=labels,
-        concepts=[gallery.concepts[index] for index in target],
+        concepts=concepts,
         groups=groups,
         interleaving=interleaving,
         is_trialwise=is_trialwise,
@@ -391,7 +401,8 @@ def list_repetition_counts(trials: Trials, recipe: Recipe) -> list[int]:
     largest = int(trials.counts.max())
     counts = set[int]()
     if recipe.repetitions == "all":
-        counts = {2**power for power in range(largest.bit_length())} | {largest}
+        powers = 2 ** np.arange(largest.bit_length())
+        counts = {largest}.union(powers.tolist())
     elif recipe.repetitions:
         counts = set(recipe.repetitions)
     if max(counts) > largest:
@@ -403,7 +414,7 @@ def list_repetition_counts(trials: Trials, recipe: Recipe) -> list[int]:
     return sorted(counts)
 
 
-def mask_regions(trials: Trials) -> dict[str, Tensor]:
+def mask_regions(trials: Trials) -> dict[str, Bool]:
     """Return a mask [V, 1] of the voxels of each region, by its name.
 
     Raises:
@@ -415,7 +426,7 @@ def mask_regions(trials: Trials) -> dict[str, Tensor]:
             "region_shares needs voxels in regions, which these signals lack",
             "leave region_shares out",
         )
-    return {name: torch.from_numpy(mask) for name, mask in masks.items()}
+    return masks
 
 
 def measure_repetitions(
@@ -582,7 +593,7 @@ def measure_region_shares(
     mean_heads = model.predict(subject, mean_signal[None])
     shares: dict[str, Any] = {}
     for region in masks:
-        shares[region] = {head: [] for head in mean_heads}
+        shares[region] = defaultdict(list)
     for batch in torch.from_numpy(trials.averages).split(SIGNALS_PER_BATCH):
         heads = model.predict(subject, batch)  # [n, ...] of each head
         totals = {}
@@ -590,9 +601,9 @@ def measure_region_shares(
             total = _sum_squared_change(values, mean_heads[head])
             totals[head] = total.clamp(min=1e-30)
         for region, mask in masks.items():
-            changed_heads = model.predict(
-                subject, torch.where(mask, mean_signal, batch)
-            )
+            is_in_region = torch.from_numpy(mask)
+            changed_batch = torch.where(is_in_region, mean_signal, batch)
+            changed_heads = model.predict(subject, changed_batch)
             for head, values in changed_heads.items():
                 change = _sum_squared_change(heads[head], values)
                 shares[region][head] += (change / totals[head]).tolist()
