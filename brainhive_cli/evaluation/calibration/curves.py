@@ -1,8 +1,10 @@
 """Metrics and curves of a calibration over people and draws."""
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +104,9 @@ def summarise_draws(
     headline = choose_headline(arms)
     amount_names = list(job.amounts)
     ranks = _stack_ranks(job, parts, arms)
-    hits = {}
-    for key, rank_lists in ranks.items():
-        hits[key] = [(table == 1).mean(0, dtype=np.float64) for table in rank_lists]
+    hits = defaultdict[str, dict[str, list[Float64]]](dict)
+    for (arm, name), tables in ranks.items():
+        hits[arm][name] = [(table == 1).mean(0, dtype=np.float64) for table in tables]
 
     # measure every arm with every amount
     protocols = {arm: job.describe_protocol(arm in dependent_arms) for arm in arms}
@@ -132,8 +134,8 @@ def summarise_draws(
         # the longer protocol has the caveats of both arms
         gain_protocol = max(protocols[TRANSFER], protocols[arm], key=len)
         for name in amount_names:
-            pairs = zip(hits[TRANSFER, name], hits[arm, name], strict=True)
-            gains.append([transfer - hit for transfer, hit in pairs])
+            differences = map(np.subtract, hits[TRANSFER][name], hits[arm][name])
+            gains.append(list(differences))
             metric = measure(
                 GAIN,
                 gains[-1],
@@ -157,9 +159,8 @@ def summarise_draws(
         total_metrics = scopes[name_scope(headline, EVERYTHING)]
         for metric_name, metric in total_metrics.items():
             scopes[ALL][metric_name] = replace(metric, protocol=protocol)
-        headline_hits = {name: hits[headline, name] for name in amount_names}
         sufficient = find_sufficient_amounts(
-            headline_hits, total_metrics["top1"], job.items
+            hits[headline], total_metrics["top1"], job.items
         )
         for row, subject in enumerate(job.people):
             is_of_person = [
@@ -178,7 +179,7 @@ def summarise_draws(
             scopes[person] = index_by_name(metrics)
             cells[person] = CellFacts(subject=subject)
             top1[person] = []
-            for hit_lists in headline_hits.values():
+            for hit_lists in hits[headline].values():
                 top1[person].append(float(hit_lists[row].mean()))
 
     # collect the facts
@@ -218,15 +219,13 @@ def _stack_ranks(
 
     Only the first draw has the ranks with everything.
     """
-    parts_of_subject: dict[int, list[Part]] = {subject: [] for subject in job.people}
-    for (cell, _), part in parts.items():
-        parts_of_subject[cell.tested_on[0]].append(part)
     ranks: RankTable = {}
     for key in product(arms, job.amounts):
-        ranks[key] = []
-        for person_parts in parts_of_subject.values():
-            draws = [part.ranks[key] for part in person_parts if key in part.ranks]
-            ranks[key].append(np.stack(draws))
+        tables = defaultdict[int, list[Int64]](list)
+        for (cell, _), draw_part in parts.items():
+            if key in draw_part.ranks:
+                tables[cell.tested_on[0]].append(draw_part.ranks[key])
+        ranks[key] = [np.stack(tables[subject]) for subject in job.people]
     return ranks
 
 
@@ -234,7 +233,7 @@ def _average_sizes(names: Sequence[str], parts: Collection[Part]) -> list[Amount
     """Average the recorded pictures, trials and minutes of each amount."""
     amounts = []
     for name in names:
-        sizes = np.mean([part.sizes[name] for part in parts], 0)
+        sizes = np.mean([draw_part.sizes[name] for draw_part in parts], 0)
         pictures, trials, minutes = sizes.round(2).tolist()
         known_min = None if np.isnan(minutes) else minutes
         amounts.append(
@@ -250,13 +249,14 @@ def choose_headline(arms: Sequence[str]) -> str:
         Transfer, if it was measured. Otherwise the last arm that is no control, but
         scratch only if there is no other. "" with only controls.
     """
-    controls = (PERMUTED_TRANSFER, PERMUTED_SCRATCH)
-    candidates = [arm for arm in arms if arm not in controls]
-    if TRANSFER in candidates:
+    if TRANSFER in arms:
         return TRANSFER
-    if candidates != [SCRATCH]:
-        candidates = [arm for arm in candidates if arm != SCRATCH]
-    return candidates[-1] if candidates else ""
+    controls = (PERMUTED_TRANSFER, PERMUTED_SCRATCH)
+    headline = ""
+    for arm in arms:
+        if arm not in controls and (arm != SCRATCH or not headline):
+            headline = arm
+    return headline
 
 
 def name_scope(arm: str, amount_name: str) -> str:
@@ -265,20 +265,20 @@ def name_scope(arm: str, amount_name: str) -> str:
 
 
 def find_sufficient_amounts(
-    hits: Mapping[str, Sequence[Float64]], everything: Metric, items: Items
+    hits: Mapping[str, Sequence[Float64]], total_top1: Metric, items: Items
 ) -> dict[str, Any]:
     """Find the amounts that surely give `ENOUGH` of the top-1 with everything.
 
     Args:
         hits: Hits [N] of each person, by amount. The last is everything.
-        everything: Top-1 with everything.
+        total_top1: Top-1 with everything.
         items: Tested items.
 
     Returns:
         The facts `is_above_chance`, `suffices` and `lead` of `CalibrationFacts`. Empty
         if the top-1 with everything is not surely above chance.
     """
-    if not (everything.low or 0.0) > (everything.chance or 0.0):
+    if not (total_top1.low or 0.0) > (total_top1.chance or 0.0):
         return {}
     smaller = list(hits)[:-1]
     if not smaller:
@@ -324,22 +324,27 @@ def find_better_amounts(
         return None
 
     # Holm multiplies the smallest p by the number of tests, the next by one less
-    tests = [crossed_t_test(amount_gains, items) for amount_gains in gains]
-    p_values = np.array([1.0 if p is None else p for p, _, _ in tests])
+    p_values = np.ones(n_amounts)
+    highs = []
+    for index, amount_gains in enumerate(gains):
+        p_value, _, high = crossed_t_test(amount_gains, items)
+        if p_value is not None:
+            p_values[index] = p_value
+        highs.append(high)
     order = p_values.argsort()
     products = p_values[order] * np.arange(n_amounts, 0, -1)
     is_sure = np.empty(n_amounts, bool)
     is_sure[order] = np.maximum.accumulate(products) < SIGNIFICANCE_LEVEL
     n_better = 0
     for index, amount_gains in enumerate(gains):
-        mean_gain = np.mean([person_gains.mean() for person_gains in amount_gains])
-        if is_sure[index] and mean_gain > 0:
+        mean_gains = list(map(np.mean, amount_gains))
+        if is_sure[index] and np.mean(mean_gains) > 0:
             n_better = index + 1
 
     # from the largest amount down
     first_without_gain = n_amounts
     for index in reversed(range(n_amounts)):
-        _, _, high = tests[index]
+        high = highs[index]
         if high is None or not high <= 0:
             break
         first_without_gain = index
@@ -359,14 +364,14 @@ def find_crossing(
         Indices of two amounts. All amounts surely below 0 lie below the first. All
         amounts from the second on are surely not below 0.
     """
-    below = 0
-    above = 0
+    lower_index = 0
+    upper_index = 0
     for index, (low, high) in enumerate(intervals):
         if high is not None and high < 0:
-            below = index + 1
+            lower_index = index + 1
         if low is None or not low >= 0:
-            above = index + 1
-    return below, above
+            upper_index = index + 1
+    return lower_index, upper_index
 
 
 def measure_seen_share(job: Job) -> float:
@@ -451,7 +456,7 @@ def _draw_curve(
     return Curve(
         title,
         axis=f"{facts.unit} of the new person",
-        at=[getattr(amount, facts.unit) for amount in facts.amounts],
+        at=list(map(attrgetter(facts.unit), facts.amounts)),
         lines=lines,
         value="top-1",
         is_logarithmic=True,

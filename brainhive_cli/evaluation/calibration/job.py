@@ -116,6 +116,7 @@ class Job:
 
         # combine each model with the people it has not learned from
         cells = []
+        new_subjects = set[int]()
         for model in align.models:
             cell = model.cell
             known_subjects = set[int]()
@@ -124,10 +125,10 @@ class Job:
             for subject in model.recordings.list_subjects(recipe.subjects):
                 if subject not in known_subjects:
                     cells.append(replace(cell, tested_on=(subject,)))
+                    new_subjects.add(subject)
         cells.sort(key=lambda cell: (cell.tested_on, cell.name))
 
         # every requested person must be new to a model
-        new_subjects = {cell.tested_on[0] for cell in cells}
         known_requests = sorted(set(recipe.subjects or ()) - new_subjects)
         if not cells or known_requests:
             names = ", ".join(map(str, known_requests)) or "anybody"
@@ -187,7 +188,7 @@ class Job:
         # a chooser needs a model without this person, and one per strength and draw
         transfer = recipe.transfer
         n_models = len(transfer.pulls) * (n_amounts * transfer.draws + 1)
-        n_choosers = sum(self.count_choosers(cell) for cell in self.cells)
+        n_choosers = sum(map(self.count_choosers, self.cells))
         count += n_choosers * (1 + n_models)
         kind = (
             f"{self.align.dataset.name}, {self.training.backbone.kind}, "

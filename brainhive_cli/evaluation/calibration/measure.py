@@ -1,5 +1,6 @@
 """Ranks of a new person's test pictures, by arm and amount."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -314,9 +315,7 @@ def choose_pulls(
     """
     recipe = job.recipe
     # scores of each person by amount and strength
-    scores: dict[str, dict[float | None, list[float]]] = {
-        name: {} for name in job.amounts
-    }
+    scores = defaultdict[str, dict[float | None, list[float]]](dict)
     with console.progress("choosing the strength of transfer", len(runs)) as bar:
         for subject, run in runs.items():
             base = job.load_base(cell, launch, run)
@@ -331,8 +330,8 @@ def choose_pulls(
                 pulls = dict.fromkeys(job.amounts, strength)
                 draws = []
                 for draw in range(recipe.transfer.draws):
-                    part = measure_draw(job, base, person, [TRANSFER], pulls, draw)
-                    draws.append(part.ranks)
+                    draw_part = measure_draw(job, base, person, [TRANSFER], pulls, draw)
+                    draws.append(draw_part.ranks)
                 for name in job.amounts:
                     key = TRANSFER, name
                     # a person has one score, the mean over draws

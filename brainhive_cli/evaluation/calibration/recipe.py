@@ -52,7 +52,7 @@ def resolve_alignment(value: Any) -> Any:
 def resolve_alignments(value: Any) -> list[Any]:
     """Resolve a list of alignments, or a text with commas."""
     names = key_types.split_commas(value) or []
-    return [resolve_alignment(name) for name in names]
+    return list(map(resolve_alignment, names))
 
 
 AmountList = Annotated[
@@ -168,7 +168,7 @@ class Recipe(TrainedRunRecipe):
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
         # a curve has a single horizontal axis
-        units = [unit for unit in UNITS if self.list_amounts(unit)]
+        units = list(filter(self.list_amounts, UNITS))
         if len(units) > 1:
             raise RecipeError(
                 f"amounts in {' and in '.join(units)}", "name one of them"

@@ -152,15 +152,16 @@ class CalibrationRun(Job, RunJob):
                 if not (run.folder.path / file).is_file()
             ]
         )
-        fixed = {cell: find_fixed_pulls(self, cell) for cell in pending}
         paths = self.recipe.paths.model_copy(
             update={"runs": f"{self.recipe.paths.runs}/calibrate/.left-out"}
         )
 
         # two new persons who leave each other out share a model
+        fixed = {}
         trainings = {}
         training_names = defaultdict[Cell, dict[int, str]](dict)
         for cell in pending:
+            fixed[cell] = find_fixed_pulls(self, cell)
             if fixed[cell] is not None:
                 continue
             for subject in cell.trained_on:

@@ -143,7 +143,7 @@ def _concatenate_folds(scores_of_fold: Mapping[int, Scores]) -> Scores:
         **columns,
         groups=groups,
         interleaving=Interleaving.join(interleavings),
-        is_trialwise=all(map(attrgetter("is_trialwise"), folds)),
+        is_trialwise=all(scores.is_trialwise for scores in folds),
         ranks=np.concatenate(ranks, axis=-1),
         pool=first_fold.pool,
         values=values,
@@ -200,14 +200,14 @@ def measure_categories(
     if any(map(np.ptp, counts)):
         hits = []
         for group, numbers in zip(groups, categories, strict=True):
-            ranks = np.stack(list(map(attrgetter("ranks"), group)))
+            ranks = np.stack([scores.ranks for scores in group])
             hits.append(_balance_categories(ranks == 1, numbers))
         chance = 1 / context["pool"]
         metrics.append(measure("balanced_accuracy", hits, chance=chance, **options))
     if all(len(scores.auc_parts) == len(scores.labels) for scores in chain(*groups)):
         areas = []
         for group, numbers in zip(groups, categories, strict=True):
-            parts = np.stack(list(map(attrgetter("auc_parts"), group)))
+            parts = np.array([scores.auc_parts for scores in group])
             areas.append(_balance_categories(parts, numbers))
         metrics.append(measure("auc", areas, chance=0.5, **options))
     return index_by_name(metrics)

@@ -125,7 +125,7 @@ class Job:
             validations[run.variant] = run.read_validation()
         reference = self.recipe.compare
         if reference is None:
-            # values on other pictures than those of the first variant cannot be ranked
+            # only values on the pictures of the first variant can be ranked with it
             first_validation = next(iter(validations.values()))
             measured_on = first_validation.get("measured_on")
             values = {}

@@ -319,7 +319,7 @@ class CellScores:
 def _list_caveats(job: Job, tables: Sequence[Scores]) -> list[str]:
     """List the caveats of all metrics of an evaluation."""
     caveats = [align_run.list_caveats(job.recipe.split) for align_run in job.runs]
-    if not all(map(attrgetter("is_trialwise"), tables)):
+    if not all(table.is_trialwise for table in tables):
         caveats.append([TRIALS_TOGETHER])
     # the caveats of runs include unknown orders, but not windows that overlap
     orders = map(attrgetter("interleaving"), tables)
@@ -357,7 +357,7 @@ def describe_duplicates(job: Job, tables: Sequence[Scores]) -> list[str]:
             pictures = run.compare_pictures(job.recipe.split, fold)
             rows = np.flatnonzero(pictures.has_equal_embedding)
             names.update(pictures.image_ids[rows])
-    hits = np.concatenate(list(map(attrgetter("ranks"), tables))) == 1
+    hits = np.concatenate([scores.ranks for scores in tables]) == 1
     labels = list(chain.from_iterable(map(attrgetter("labels"), tables)))
     has_duplicate = np.isin(labels, list(names))
     if not has_duplicate.any() or has_duplicate.all():
@@ -533,7 +533,7 @@ def stack_ranks(cells: CellScores) -> list[Int64]:
     """Stack the ranks [S, N] of the S cells of each subject."""
     stacked = []
     for group in cells.groups:
-        stacked.append(np.vstack(list(map(attrgetter("ranks"), group))))
+        stacked.append(np.vstack([table.ranks for table in group]))
     return stacked
 
 
@@ -671,7 +671,7 @@ def judge_cells(cells: CellScores) -> list[Answer]:
             concept_parts[name] += ((order.concept_parts or order.parts)[row],)
             blocks[name] = number, order.blocks[row]
         ids.append(names)
-        ranks.append(np.mean(list(map(attrgetter("verdict_ranks"), group)), 0))
+        ranks.append(np.mean([table.verdict_ranks for table in group], 0))
         label_of.update(zip(scores.image_ids, scores.labels, strict=True))
         problem = problem or order.problem
         concept_problem = concept_problem or order.concept_problem
