@@ -32,16 +32,12 @@ def choose_claimed_findings(findings: Findings) -> list[Finding]:
     """
     claimed_findings = []
     for axis_names in ((TIME,), (SENSOR, REGION)):
-        tested_findings = [
-            finding
-            for finding in findings
-            if finding.axis.name in axis_names and finding.p_values is not None
-        ]
-        same_analysis = [
-            finding
-            for finding in tested_findings
-            if finding.name == tested_findings[0].name
-        ]
+        same_analysis: list[Finding] = []
+        for finding in findings:
+            if finding.axis.name not in axis_names or finding.p_values is None:
+                continue
+            if not same_analysis or finding.name == same_analysis[0].name:
+                same_analysis.append(finding)
         same_analysis.sort(key=lambda finding: finding.metric != "two_way")
         claimed_findings += same_analysis[:1]
     return claimed_findings

@@ -100,10 +100,9 @@ def conclude(
     # models
     findings = list[Finding]()
     if MODEL_ANALYSES.keys() & recipe.analyses:
-        groups = [
-            [parts[cell, subject] for cell in cells]
-            for subject, cells in job.subjects.items()
-        ]
+        groups = []
+        for subject, cells in job.subjects.items():
+            groups.append([parts[cell, subject] for cell in cells])
         seeds = sorted({cell.seed for cell in align.cells})
         findings += describe_profiles(groups, items, seeds=seeds, **model_context)
 
@@ -199,7 +198,7 @@ def summarise_findings(
     all_facts = {
         "claims": state_claims(findings),
         "untested": "; ".join(missing.values()),
-        "profiles": [describe_finding(finding) for finding in findings],
+        "profiles": list(map(describe_finding, findings)),
         "cells": cells,
         "scope": items.scope,
         "units": items.kind,
@@ -260,9 +259,11 @@ def _average_ceilings(encoding: Sequence[SubjectProfiles]) -> dict[str, list[flo
     """
     ceilings = {}
     for name in CEILINGS:
-        if any(name not in profiles.arrays for profiles in encoding):
-            return {}
-        courses = [profiles.arrays[name].mean(0) for profiles in encoding]
+        courses = []
+        for profiles in encoding:
+            if name not in profiles.arrays:
+                return {}
+            courses.append(profiles.arrays[name].mean(0))
         ceilings[name] = np.mean(courses, 0).tolist()
     return ceilings
 
@@ -274,11 +275,13 @@ def _draw_encoding_maps(encoding: Sequence[SubjectProfiles], reader: Reader) -> 
     """
     times = [f"{time_ms:g}" for time_ms in reader.times_ms.round(3)]
     shape = (len(reader.sensors), len(times))
-    maps = [  # [E, T] of each subject
-        profiles.arrays.get("encoding map", np.empty(0)) for profiles in encoding
-    ]
-    has_other_shape = any(values.shape != shape for values in maps)
-    if not maps or len(times) == 1 or has_other_shape:
+    maps = []  # [E, T] of each subject
+    for profiles in encoding:
+        values = profiles.arrays.get("encoding map", np.empty(0))
+        if values.shape != shape:
+            return []
+        maps.append(values)
+    if not maps or len(times) == 1:
         return []
     figure = Heatmap(
         "Encoding by sensor and time",

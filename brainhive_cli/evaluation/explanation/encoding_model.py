@@ -48,7 +48,7 @@ the two noise ceilings.
 CORRELATION = "r"
 """Metric: Pearson's correlation of signal and prediction over pictures."""
 UNIQUE = "unique_r"
-"""Metric: decrease of this correlation without the embeddings of one encoder."""
+"""Metric: decrease of this correlation without the embeddings of an encoder."""
 
 TargetLevels = Mapping[str, TargetStore]
 """Embeddings of the pictures of a split, by encoder. An encoder is called a level."""
@@ -159,10 +159,10 @@ def _encode(
                     predicted, level_predictions, measured, axis, indices
                 )
             )
-    return {
-        part: profile_correlation(predicted, measured, axis, indices, labels)
-        for part, (axis, indices) in positions.items()
-    }
+    profiles = {}
+    for part, (axis, indices) in positions.items():
+        profiles[part] = profile_correlation(predicted, measured, axis, indices, labels)
+    return profiles
 
 
 def _read_signals(
@@ -184,7 +184,7 @@ def predict_signals(
 ) -> tuple[Float64, dict[str, tuple[Float64, Float64]]]:
     """Predict signals by ridge regressions on the embeddings of all and of some levels.
 
-    All regressions are fitted in one pass over the training signals.
+    All regressions are fitted in a single pass over the training signals.
 
     Args:
         train: Embeddings [n, F] of the training pictures, by level.
@@ -201,7 +201,7 @@ def predict_signals(
         Predictions [N, E, T] from all levels. For each of several levels, the
         predictions without it, and with its control.
     """
-    # columns of inputs: principal components of all levels, then those of the control
+    # columns of inputs: principal components of all levels, then of the control
     pairs = {}
     for name in train:
         pairs[name] = project(

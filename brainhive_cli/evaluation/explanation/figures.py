@@ -58,7 +58,7 @@ def draw_findings(
         marks: Marked times by name.
         ceilings: Noise ceilings, averaged over sensors, by metric and name.
     """
-    claimed_ids = {id(finding) for finding in choose_claimed_findings(findings)}
+    claimed_ids = set(map(id, choose_claimed_findings(findings)))
     claimed_first = sorted(findings, key=lambda finding: id(finding) not in claimed_ids)
     groups = defaultdict[Any, list[Finding]](list)
     for finding in claimed_first:
@@ -138,16 +138,15 @@ def _make_lines(
 
 def _make_line(name: str, metrics: Sequence[Metric]) -> CurveLine:
     """Make a line of metrics, with intervals for these subjects if there are any."""
-    intervals = [
-        metric.these_subjects or (metric.low, metric.high) for metric in metrics
-    ]
-    return CurveLine(
-        name,
-        values=[metric.value for metric in metrics],
-        low=[low for low, _ in intervals],
-        high=[high for _, high in intervals],
-        chance=metrics[0].chance,
-    )
+    values = []
+    lows = []
+    highs = []
+    for metric in metrics:
+        low, high = metric.these_subjects or (metric.low, metric.high)
+        values.append(metric.value)
+        lows.append(low)
+        highs.append(high)
+    return CurveLine(name, values, low=lows, high=highs, chance=metrics[0].chance)
 
 
 def _draw_map(

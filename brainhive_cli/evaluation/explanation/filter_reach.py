@@ -54,7 +54,7 @@ def find_latest_onsets(recording: Trials) -> Float64:
     times_ms = np.asarray(recording.times_s, np.float64) * 1000
     latest_of_sessions = []
     for session in recording.provenance.get("sessions") or [{}]:
-        # facts of a session override those of the store
+        # facts of a session override facts of the store
         source = {**recording.provenance, **session}
         steps = source.get("preparation", {})
         if "epoch_ms" in steps or "filtered_hz" in source:
@@ -124,7 +124,7 @@ def _simulate(
         visible_ms = np.where(is_visible, times_ms[:, None], -np.inf).max(0)
         latest_ms = np.maximum(latest_ms, visible_ms)
 
-    # an effect that is visible at an earlier sample may be visible at this one, too
+    # an effect that is visible at an earlier sample may be visible at this sample, too
     latest_ms = np.maximum.accumulate(latest_ms)
 
     # effects after the trial were not simulated

@@ -141,9 +141,9 @@ def describe_profiles(
             for position in first_profile.axis.at
             if position in shared_positions
         ]
-        profiles = [
-            [member.profiles[name].take(at) for member in group] for group in groups
-        ]
+        profiles = []
+        for group in groups:
+            profiles.append([member.profiles[name].take(at) for member in group])
         analysis = name.partition(":")[0]
         findings.append(_summarise_profiles(analysis, profiles, items, context))
     return findings
@@ -173,9 +173,9 @@ def _summarise_profiles(
         **context,
     }
 
-    values = [  # [S, P, N] of each subject
-        np.stack([profile.values for profile in group]) for group in groups
-    ]
+    values = []  # [S, P, N] of each subject
+    for group in groups:
+        values.append(np.stack([profile.values for profile in group]))
     is_share = limits == (0.0, 1.0) and metric != "two_way"
     metrics = measure_positions(metric, values, **options | {"is_share": is_share})
     finding = Finding(name, metric, first_profile.axis, metrics, controls={})
@@ -196,11 +196,11 @@ def _summarise_profiles(
     # control with an encoder's embeddings of other pictures
     shuffled_values = []
     for group in groups:
-        group_values = [
-            profile.shuffled for profile in group if profile.shuffled is not None
-        ]
-        if len(group_values) < len(group):
-            return finding
+        group_values = []
+        for profile in group:
+            if profile.shuffled is None:
+                return finding
+            group_values.append(profile.shuffled)
         shuffled_values.append(np.stack(group_values))
     options |= {
         "is_share": False,

@@ -1,5 +1,6 @@
 """Explanation of a run, and the model and signals that its analyses read."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -118,19 +119,16 @@ class Job:
                 splits.append(recipe.split)
 
         # cells of each subject, and each encoder once
-        tested_subjects = {
-            subject for cell in align.cells for subject in cell.tested_on
-        }
-        cells_of_subject = {
-            subject: [cell for cell in align.cells if subject in cell.tested_on]
-            for subject in sorted(tested_subjects)
-        }
+        cells_of_subject = defaultdict[int, list[Cell]](list)
+        for cell in align.cells:
+            for subject in cell.tested_on:
+                cells_of_subject[subject].append(cell)
         encoders = chain(align.models[0].encoders, recipe.levels)
         encoder_of_name = {encoder.name: encoder for encoder in encoders}
         return cls(
             recipe=recipe.model_copy(update={"align_run": align.reference}),
             align=align,
-            subjects=cells_of_subject,
+            subjects=dict(sorted(cells_of_subject.items())),
             encoders=list(encoder_of_name.values()),
             splits=splits,
         )
@@ -145,7 +143,7 @@ class Job:
     def inputs(self) -> Iterable[Input]:
         """List the run, its signals, and the embeddings that are compared with them."""
         align = self.align
-        # the embeddings below include those of the run
+        # the embeddings below include the embeddings of the run
         yield from align.list_inputs([])
         for split in self.splits:
             yield from list_store_inputs(
@@ -173,10 +171,9 @@ class Job:
             return
 
         # the cells of a subject have the same trials
-        all_trials = [
-            trials_of_cell[cells[0].name, subject]
-            for subject, cells in self.subjects.items()
-        ]
+        all_trials = []
+        for subject, cells in self.subjects.items():
+            all_trials.append(trials_of_cell[cells[0].name, subject])
         find_shared_pictures([trials.stimulus for trials in all_trials])
         window = recipe.window
         for trials in all_trials:
@@ -314,13 +311,13 @@ class Job:
         if recipe.head:
             phrases.append(f"head {recipe.head}")
         phrases += describe_signals(align.describe_set_up(recipe.split))
-        protocol = ", ".join(phrase for phrase in phrases if phrase)
+        protocol = ", ".join(filter(None, phrases))
         return extend_protocol(protocol, align.list_caveats(recipe.split))
 
 
 @dataclass
 class Reader:
-    """Model of a cell, with the signals of one subject and the candidate pictures.
+    """Model of a cell, with the signals of a subject and the candidate pictures.
 
     Attributes:
         member: Model.

@@ -1,7 +1,8 @@
-"""Analyses of a trained model with the signals of one subject."""
+"""Analyses of a trained model with the signals of a subject."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import starmap
 
 import numpy as np
 import torch
@@ -77,25 +78,25 @@ def explain_model(reader: Reader, recipe: Recipe) -> SubjectProfiles:
 
 
 def rank_single_windows(reader: Reader, recipe: Recipe) -> dict[str, Profile]:
-    """Rank the candidates by one window, or one region of voxels, at a time.
+    """Rank the candidates by each window, or each region of voxels, alone.
 
     The rest of the signal is replaced by the mean training signal.
     """
     axis, masks = list_position_masks(reader, recipe.window)
     signals = (torch.where(mask, reader.signal, reader.baseline) for mask in masks)
-    tokens = (reader.member.encode(reader.trials, signal) for signal in signals)
+    tokens = map(partial(reader.member.encode, reader.trials), signals)
     return reader.rank(axis, tokens)
 
 
 def occlude_positions(reader: Reader, recipe: Recipe) -> Profile:
-    """Replace one window, or one region, at a time by the mean training signal."""
+    """Replace each window, or each region, in turn by the mean training signal."""
     axis, masks = list_position_masks(reader, recipe.window)
     signals = (torch.where(mask, reader.baseline, reader.signal) for mask in masks)
     return measure_lost_margin(reader, axis, signals)
 
 
 def occlude_sensors(reader: Reader, _: Recipe) -> Profile:
-    """Replace one sensor at a time by its mean training signal, in sensor space.
+    """Replace each sensor in turn by its mean training signal, in sensor space.
 
     Raises:
         BrainhiveError: if channels are unknown mixtures of sensors.
@@ -113,7 +114,7 @@ def occlude_sensors(reader: Reader, _: Recipe) -> Profile:
 
 
 def remove_bands(reader: Reader, recipe: Recipe) -> Profile:
-    """Remove one frequency band at a time from the deviation from the mean signal.
+    """Remove each frequency band in turn from the deviation from the mean signal.
 
     The filter has no delay.
 
@@ -137,9 +138,7 @@ def remove_bands(reader: Reader, recipe: Recipe) -> Profile:
     names = []
     for name, (low_hz, high_hz) in bands.items():
         names.append(f"{name} ({low_hz:g}–{high_hz:g} Hz)")
-    signals = (
-        _remove_band(reader, low_hz, high_hz) for low_hz, high_hz in bands.values()
-    )
+    signals = starmap(partial(_remove_band, reader), bands.values())
     return measure_lost_margin(reader, Axis(BAND, names), signals)
 
 
@@ -159,7 +158,7 @@ def _remove_band(reader: Reader, low_hz: float, high_hz: float) -> Tensor:
 
 
 def remove_levels(reader: Reader, _: Recipe) -> Profile:
-    """Replace the embeddings of one encoder at a time by their mean over pictures.
+    """Replace the embeddings of each encoder in turn by their mean over pictures.
 
     Raises:
         BrainhiveError: if the target has a single encoder.
@@ -173,25 +172,27 @@ def remove_levels(reader: Reader, _: Recipe) -> Profile:
 
     # only the candidates change, not the signals
     tokens = reader.member.encode(reader.trials)
-    galleries = (
-        reader.member.encode_pictures(reader.split, reader.gallery_rows, without=key)
-        for key in keys
-    )
-    losses = (
-        reader.margins - compute_margins(tokens, gallery) for gallery in galleries
-    )
-    return Profile.from_matrices(LOST_MARGIN, Axis(LEVEL, keys), losses, reader.labels)
+
+    def lose_margin(key: str) -> Float64:
+        gallery = reader.member.encode_pictures(
+            reader.split, reader.gallery_rows, without=key
+        )
+        return reader.margins - compute_margins(tokens, gallery)
+
+    axis = Axis(LEVEL, keys)
+    losses = map(lose_margin, keys)
+    return Profile.from_matrices(LOST_MARGIN, axis, losses, reader.labels)
 
 
 def train_ridges(reader: Reader, recipe: Recipe) -> dict[str, Profile]:
     """Train a ridge regression on each window or region, and rank by its predictions.
 
-    Its targets are those of the model.
+    Its targets are the targets of the model.
 
     Raises:
         BrainhiveError: if the voxels belong to no region.
     """
-    # targets [n, D] of the training signals, which share those of a picture
+    # targets [n, D] of the training signals, equal for the same picture
     train_signals = torch.from_numpy(reader.train_trials.averages)
     rows, indices = np.unique(reader.train_trials.stimulus, return_inverse=True)
     targets = reader.member.encode_pictures("train", rows)[torch.from_numpy(indices)]

@@ -14,7 +14,7 @@ from brainhive_cli.measurement.units import Items
 
 DRAWS_OF_WRONG_LABELS = 20
 """Number of permutations from which the wrong labels of a control are chosen. About
-one permutation in three moves each label to another unit.
+a third of the permutations move each label to another unit.
 """
 
 SIGNIFICANCE_LEVEL = 0.05
@@ -51,14 +51,14 @@ class Axis:
     def from_windows(cls, spans: Float64) -> Self:
         """Build the axis of windows from their starts and ends [P, 2]."""
         centres = spans.mean(1).round(3)
-        return cls(TIME, [float(centre) for centre in centres], spans)
+        return cls(TIME, centres.tolist(), spans)
 
     @property
     def position_names(self) -> list[str]:
         """Name [P] of each position, such as `Oz` or `120 ms`."""
         if self.name == TIME:
             return [f"{time_ms:g} ms" for time_ms in self.at]
-        return [str(position) for position in self.at]
+        return list(map(str, self.at))
 
     def get_span_ms(self, index: int) -> tuple[float, float]:
         """Return the start and end of a window, or the time of a sample twice."""
@@ -80,7 +80,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Profile:
-    """Values of one subject's N items at P positions, with controls.
+    """Values of a subject's N items at P positions, with controls.
 
     Attributes:
         metric: Name of the measured quantity.
@@ -143,8 +143,11 @@ class Profile:
         label_ranks = list(labels.look_up(axis, ranks))
         profiles = {}
         for metric, (chance, measure) in measures.items():
-            values = [measure(own_ranks) for own_ranks, _ in label_ranks]
-            null = [measure(permuted).mean(1) for _, permuted in label_ranks]
+            values = []
+            null = []
+            for own_ranks, permuted_ranks in label_ranks:
+                values.append(measure(own_ranks))
+                null.append(measure(permuted_ranks).mean(1))
             profiles[metric] = cls(
                 metric,
                 axis,
@@ -178,7 +181,7 @@ class Labels:
     Attributes:
         seen_indices: Index [N] of each item's picture among the candidates.
         permuted_indices: Indices [K, N] in K permutations of the labels.
-        wrong_indices: Indices [N] in one permutation in which most labels come from
+        wrong_indices: Indices [N] in a permutation in which most labels come from
             another unit, such as another concept.
     """
 
@@ -240,7 +243,7 @@ def draw_permutations(units: Items, draws: int, seed: int) -> Int64:
         Index [K, n] of the item whose label each item gets. K is less than `draws` if
         there are fewer permutations, and 0 if labels must not be exchanged.
     """
-    # `Items` permutes its list of names, whose order may differ from that of the items
+    # `Items` permutes its list of names, whose order may differ from the order of items
     orders = units.draw_permutations(draws, seed)
     rows = find_rows(units.ids[0], units.names)
     item_orders = np.empty_like(orders)
@@ -285,12 +288,15 @@ def correct_p_values(tests: Sequence[Float64]) -> list[Float64]:
     Source: Westfall and Young 1993 (largest statistic over all positions).
     """
     scaled_tests = []
+    maxima = []
     for scores in tests:
         quantile = float(np.quantile(scores.max(1), 1 - SIGNIFICANCE_LEVEL))
         # the quantile is below 1 if the control does not vary
-        scaled_tests.append(scores / max(1.0, quantile))
-    maxima = np.max([scores[1:].max(1) for scores in scaled_tests], 0)  # [K]
-    return [compute_p_values(scores, maxima[:, None]) for scores in scaled_tests]
+        scaled_scores = scores / max(1.0, quantile)
+        scaled_tests.append(scaled_scores)
+        maxima.append(scaled_scores[1:].max(1))
+    null = np.max(maxima, 0)[:, None]  # [K, 1]
+    return [compute_p_values(scores, null) for scores in scaled_tests]
 
 
 def compute_p_values(scores: Float64, null: Float64) -> Float64:
@@ -319,10 +325,10 @@ SPACE_PART = "space"
 
 @dataclass
 class SubjectProfiles:
-    """Measurements of one cell and subject, or of one subject's signals.
+    """Measurements of a cell and subject, or of a subject's signals.
 
     Attributes:
-        profiles: Profiles by `analysis`, or `analysis:part`. An analysis of one encoder
+        profiles: Profiles by `analysis`, or `analysis:part`. An analysis of an encoder
             has its name, such as `encoding · vae`.
         arrays: Maps and curves without items, by name.
         missing: Reason why an analysis could not be measured, by analysis.

@@ -18,7 +18,7 @@ class SensorSpace:
     """Contribution of each sensor or voxel to the input of a model.
 
     The input is the mean training signal plus the sum over sessions of
-    mixing @ deviation. Signals that nothing mixes count as one session.
+    mixing @ deviation. Signals that nothing mixes count as a single session.
 
     Attributes:
         signal: Input [N, C, T] of the model.

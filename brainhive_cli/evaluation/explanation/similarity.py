@@ -86,20 +86,16 @@ def explain_similarity(
         regions = [reader.list_regions() for reader in readers]
         shared_names = []
         for name in regions[0]:
-            if all(
-                len(subject_regions.get(name, ())) > 1 for subject_regions in regions
-            ):
+            region_rows = [subject_regions.get(name, ()) for subject_regions in regions]
+            if min(map(len, region_rows)) > 1:
                 shared_names.append(name)
+                indices.append([np.s_[:, voxels, 0] for voxels in region_rows])
         if not shared_names:
             raise BrainhiveError(
                 "no region has two voxels in every subject",
                 "prepare the signals with regions",
             )
         axis = Axis(REGION, shared_names)
-        for name in shared_names:
-            indices.append(
-                [np.s_[:, subject_regions[name], 0] for subject_regions in regions]
-            )
 
     signals = [reader.signal.numpy() for reader in readers]
     profiles, ceilings = measure_similarity(
@@ -174,15 +170,14 @@ def measure_similarity(
     # models, and their residuals given the others, as unit vectors [M or 2 M, P]
     directions = np.stack(list(models.values()))
     names = [(model, RHO) for model in models]
-    bases = []  # [M - 1, P], spans the other models
-    for row in range(len(directions)):
+    bases = []
+    residuals = []
+    for row, direction in enumerate(directions):
         other_models = np.delete(directions, row, 0)
-        bases.append(np.linalg.qr(other_models.T)[0].T)
+        basis = np.linalg.qr(other_models.T)[0].T  # [M - 1, P]
+        bases.append(basis)
+        residuals.append(direction - (direction @ basis.T) @ basis)
     if len(models) > 1:
-        residuals = [
-            model - (model @ basis.T) @ basis
-            for model, basis in zip(directions, bases, strict=True)
-        ]
         unit_residuals = unit_vectors(np.stack(residuals), -1)
         directions = np.concatenate([directions, unit_residuals])
         names += [(model, UNIQUE_RHO) for model in models]
@@ -267,12 +262,10 @@ def rank_models(features: Mapping[str, Array]) -> dict[str, Float64]:
     Raises:
         BrainhiveError: if there are too few pictures, or all distances are equal.
     """
-    models = {
-        name: rank_distances(compute_distances(values))
-        for name, values in features.items()
-    }
-    for name, ranks in models.items():
-        if not ranks.any():
+    models = {}
+    for name, values in features.items():
+        models[name] = rank_distances(compute_distances(values))
+        if not models[name].any():
             raise BrainhiveError(
                 f"{name} has the same distance between all pictures",
                 "leave the encoder out",

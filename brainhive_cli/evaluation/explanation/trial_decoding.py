@@ -46,7 +46,7 @@ MAX_COMPARISONS = 2**26
 
 @dataclass(frozen=True)
 class DecodedTrials:
-    """Predictions for the held-out trials of one subject, over all folds.
+    """Predictions for the held-out trials of a subject, over all folds.
 
     Attributes:
         names: Names [N] of the trials.
@@ -103,7 +103,7 @@ def explain_trials(job: Job) -> Summary:
     recipe = job.recipe
     align = job.align
     protocol = f"{job.describe_protocol()}, shrinkage LDA of single windows"
-    subjects = [decode_trials(job, subject) for subject in job.subjects]
+    subjects = list(map(partial(decode_trials, job), job.subjects))
 
     # results that are missing for a subject
     missing = {}
@@ -121,17 +121,21 @@ def explain_trials(job: Job) -> Summary:
 
     # trials are grouped by run, session or block, not by their stimuli
     trial_rows: list[tuple[str, str, Hashable]] = []
+    names = []
+    stimuli = []
     for decoded in subjects:
+        names.append(decoded.names)
+        stimuli.append(decoded.stimuli)
         blocks = decoded.interleaving.blocks
         trial_rows.extend(zip(decoded.names, decoded.groups, blocks, strict=True))
     grouping = align.dataset.holdout.add_fold_groups(
         make_grouping(align.dataset, (), ()), trial_rows, align.folds
     )
-    items = grouping.make_items([decoded.names for decoded in subjects])
+    items = grouping.make_items(names)
 
     # windows, and pairs of a training window and a tested window
     axis = subjects[0].axis
-    windows = [axis.describe_position(index) for index in range(len(axis.at))]
+    windows = list(map(axis.describe_position, range(len(axis.at))))
     pair_names = [
         f"trained {train_window}, tested {test_window}"
         for train_window, test_window in product(windows, windows)
@@ -142,7 +146,7 @@ def explain_trials(job: Job) -> Summary:
     n_draws = 0 if problem else recipe.draws
     requested_analyses = (TRIAL_ANALYSES.keys() & recipe.analyses) or TRIAL_ANALYSES
     has_generalisation = n_draws > 0 and GENERALISATION in requested_analyses
-    chance = compute_majority_accuracy([decoded.stimuli for decoded in subjects])
+    chance = compute_majority_accuracy(stimuli)
     groups = []
     for decoded in subjects:
         permuted_stimuli = permute_stimuli(
@@ -239,7 +243,7 @@ def list_windows(job: Job, trials: Trials) -> tuple[Axis, list[torch.Tensor]]:
     Raises:
         RecipeError: if the signals have no time, or are shorter than a window.
     """
-    # responses of fMRI have one value for each trial
+    # responses of fMRI have a single value for each trial
     if len(trials.times_s) < 2:
         raise RecipeError(
             "decoding by time needs EEG or MEG, but the signals have a single sample",
@@ -260,7 +264,7 @@ def permute_stimuli(
         seed: Seed of the permutations.
 
     Returns:
-        Labels [K, N]. A block has one label, at first that of its first trial.
+        Labels [K, N]. A block has a single label, taken from its first trial.
     """
     _, first_trials, block_of_trial = np.unique(
         np.array(interleaving.blocks), return_index=True, return_inverse=True
@@ -321,25 +325,26 @@ def decode_trials(job: Job, subject: int) -> DecodedTrials:
             overlap = member.find_overlap(test_trials, split)
         if overlap is not None:
             is_free = torch.from_numpy(overlap.find_free(train_trials.times_s))
-            rows = [
-                row for row, mask in enumerate(masks) if not (mask & ~is_free).any()
-            ]
+            rows = []
+            centres_ms = []
+            free_masks = []
+            for row, mask in enumerate(masks):
+                if not (mask & ~is_free).any():
+                    rows.append(row)
+                    centres_ms.append(axis.at[row])
+                    free_masks.append(mask)
             if not rows:
                 raise BrainhiveError(overlap.problem, "leave more time between trials")
-            axis = replace(
-                axis,
-                at=[axis.at[row] for row in rows],
-                spans=index_optional(axis.spans, rows),
-            )
-            masks = [masks[row] for row in rows]
+            axis = replace(axis, at=centres_ms, spans=index_optional(axis.spans, rows))
+            masks = free_masks
             skipped_windows_reason = overlap.problem
 
         with console.progress(
             f"decoding windows of subject {subject}, fold {fold}", len(masks)
         ) as bar:
             fold_predictions = []
-            test_features = [_average_window(test_trials, mask) for mask in masks]
-            all_test_features = np.concatenate(test_features)  # [P N, C]
+            test_features = map(partial(_average_window, test_trials), masks)
+            all_test_features = np.concatenate(list(test_features))  # [P N, C]
             for mask in masks:
                 classifier = _fit_classifier(
                     _average_window(train_trials, mask), train_trials.stimulus

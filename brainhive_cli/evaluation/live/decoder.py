@@ -344,7 +344,9 @@ class WindowDecoder:
         # averages of all trials so far, for pictures with several trials
         rows = [row for row, _ in pictures]
         counts = [1] * len(rows)
-        averages = dict[int, Float64]()
+        averages = list[Float64]()
+        average_rows = []
+        average_index_of = {}
         for index, row in enumerate(rows):
             if row is None:
                 continue
@@ -355,15 +357,14 @@ class WindowDecoder:
             self._sums[row] = (total, count)
             if count > 1:
                 counts[index] = count
-                averages[index] = total / count
+                average_index_of[index] = len(rows) + len(averages)
+                averages.append(total / count)
+                average_rows.append(row)
 
         # rank the gallery by the trials and then by the averages, in a single batch
-        batch = np.stack(list(epochs) + list(averages.values()))  # [n + a, E, T]
-        batch_rows = rows + [rows[index] for index in averages]
+        batch = np.stack(list(epochs) + averages)  # [n + a, E, T]
+        batch_rows = rows + average_rows
         signals, best, ranks = self._rank_gallery(batch.astype(np.float32), batch_rows)
-        average_index_of = {
-            index: len(rows) + position for position, index in enumerate(averages)
-        }
         is_learned = self._find_learned(signals[: len(rows)])
 
         results = []

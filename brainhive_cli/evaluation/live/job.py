@@ -377,8 +377,8 @@ class Job:
                 folders.append(bids_root)
         folders.append(self.recipe.paths.under_home("data") / "recordings")
         for folder in folders:
-            paths += [folder / name for name in EVENT_TABLES]
-        return [path for path in dict.fromkeys(paths) if path.is_file()]
+            paths += map(folder.joinpath, EVENT_TABLES)
+        return list(filter(Path.is_file, dict.fromkeys(paths)))
 
 
 @dataclass(frozen=True)
