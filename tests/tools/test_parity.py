@@ -57,7 +57,7 @@ def test_recipes_have_the_settings_of_the_authors_training(
 
     monkeypatch.setattr(trainings, "run", resolve)
     home.mkdir()
-    figures = trainings.figures_of(name)
+    figures = trainings.read_method_figures(name)
     settings = {**figures.settings, "run": os.fspath(home)}
 
     trainings.train_recipe(home, name, settings, [0])
@@ -84,7 +84,7 @@ def test_brain_diffusers_ridge_is_the_authors(golden: Path, home: Path) -> None:
     """Nothing is random. Z-scores divide by N here and by N - 1 there, which changes
     signals by 1e-3.
     """
-    figures = trainings.figures_of("brain-diffuser")
+    figures = trainings.read_method_figures("brain-diffuser")
 
     trained = trainings.train("brain-diffuser", figures, home, [0])
 
@@ -102,7 +102,7 @@ def test_brain_diffusers_ridge_is_the_authors(golden: Path, home: Path) -> None:
 
 @pytest.mark.nightly
 def test_brainhive_trains_as_the_authors(home: Path) -> None:
-    figures = trainings.figures_of("brainhive")
+    figures = trainings.read_method_figures("brainhive")
 
     trained = trainings.train("brainhive", figures, home, [1])
 

@@ -81,7 +81,7 @@ def compare_methods(
     parser: argparse.ArgumentParser, arguments: argparse.Namespace
 ) -> None:
     """Train the methods, two at a time, and print their table."""
-    names = [*trainings.METHODS]
+    names = list(trainings.METHODS)
     for name in arguments.methods:
         if name not in names:
             parser.error(f"no method {name}: there are {', '.join(names)}")
@@ -99,8 +99,10 @@ def compare_methods(
 
     with tempfile.TemporaryDirectory() as temporary:
         home = arguments.home or Path(temporary)
-        # processes of their own, which begin with what is imported here
-        jobs = [(name, figures[name], home, arguments.seeds) for name in figures]
+        # a process for each method, forked with the imports of this process
+        jobs = []
+        for name, author_figures in figures.items():
+            jobs.append((name, author_figures, home, arguments.seeds))
         with get_context("fork").Pool(2, maxtasksperchild=1) as pool:
             rows = pool.starmap(train, jobs, chunksize=1)
     print(json.dumps(rows, indent=2) if arguments.json else table(rows))
@@ -111,8 +113,9 @@ def train(
 ) -> dict[str, object]:
     """Train a method with its first `count` seeds, and compare it."""
     count = count or trainings.METHODS[name].seeds
-    seeds = [entry["seed"] for entry in figures.reference][:count]
-    return compare(name, figures, trainings.train(name, figures, home / name, seeds))
+    seeds = [entry["seed"] for entry in figures.reference[:count]]
+    training = trainings.train(name, figures, home / name, seeds)
+    return compare(name, figures, training)
 
 
 if __name__ == "__main__":

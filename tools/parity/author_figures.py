@@ -1,8 +1,7 @@
 """Figures of trainings, read from the files that the authors' code writes.
 
-A reader takes the text of a file and returns an entry for each training in it: `top1`
-and `top5` of the last epoch, and by epoch whatever the file has. All are fractions. It
-raises one of DAMAGE where the file is damaged.
+A reader takes the text of a file, and returns an entry for each training in it, with
+accuracies as fractions. It raises an error of DAMAGE if the file is damaged.
 """
 
 import csv
@@ -13,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Entry = dict[str, Any]
-"""`top1`, `top5` and, as far as the file has them, `top1_by_epoch`, `top5_by_epoch`,
-`loss`, further losses and `seed`.
+"""`top1` and `top5` of the last epoch and, if the file has them, `top1_by_epoch`,
+`top5_by_epoch`, `loss`, further losses and `seed`.
 """
 Reader = Callable[[str], list[Entry]]
 DAMAGE = (LookupError, ValueError, TypeError, AttributeError, RecursionError, csv.Error)
@@ -36,13 +35,14 @@ def read_epoch_log(text: str) -> list[Entry]:
         [float(top5) / PERCENT for top5, _ in test_lines],
         [float(loss) for *_, loss in train_lines],
     )
-    if seed := re.search(r"^(?:.* - INFO - )?seed +(\d+)\s*$", text, re.MULTILINE):
+    seed = re.search(r"^(?:.* - INFO - )?seed +(\d+)\s*$", text, re.MULTILINE)
+    if seed is not None:
         entry["seed"] = int(seed[1])
     return [entry]
 
 
 def read_result_table(text: str) -> list[Entry]:
-    """Read the result.csv of SAMGA or NeuroBridge, of which the last epoch is taken."""
+    """Read the last epoch in the result.csv of SAMGA or NeuroBridge."""
     entries = []
     for row in read_rows(text):
         top1, top5 = float(row["top1 acc"]), float(row["top5 acc"])
@@ -51,7 +51,7 @@ def read_result_table(text: str) -> list[Entry]:
 
 
 def read_blur_log(text: str) -> list[Entry]:
-    """Read the log of Visual Blur Perception: several trainings, one after another."""
+    """Read the log of Visual Blur Perception, which holds trainings in sequence."""
     pattern = (
         rf"TEST EMBED:\s+epoch:(\d+),train_loss:{NUMBER},"
         rf"top_1_acc:{NUMBER},top_3_acc:{NUMBER},top_5_acc:{NUMBER}"
@@ -72,7 +72,7 @@ def read_blur_log(text: str) -> list[Entry]:
 
 
 def read_blur_table(text: str) -> list[Entry]:
-    """Read the all_metrics.csv of Visual Blur Perception: a row for each training."""
+    """Read the all_metrics.csv of Visual Blur Perception, with a row a training."""
     entries = []
     for row in read_rows(text):
         # a list of numbers of numpy: [array(7.19, dtype=float32), …]
@@ -84,9 +84,9 @@ def read_blur_table(text: str) -> list[Entry]:
 
 
 def read_trainer_file(text: str) -> list[Entry]:
-    """Read what transformers' Trainer writes: trainer_state.json or eval_results.json.
+    """Read trainer_state.json or eval_results.json of transformers' Trainer.
 
-    The loss is taken where it is logged once in each epoch, as its mean over the epoch.
+    The loss counts if it is logged once an epoch, as its mean over the epoch.
     """
     content = json.loads(text)
     if "eval_top1_acc" in content:
@@ -101,9 +101,9 @@ def read_trainer_file(text: str) -> list[Entry]:
         [event["eval_top1_acc"] for event in test_events],
         [event["eval_top5_acc"] for event in test_events],
     )
-    logged = {event["epoch"]: event["loss"] for event in history if "loss" in event}
-    if [*logged] == [event["epoch"] for event in test_events]:
-        entry["loss"] = [float(loss) for loss in logged.values()]
+    losses = {event["epoch"]: event["loss"] for event in history if "loss" in event}
+    if list(losses) == [event["epoch"] for event in test_events]:
+        entry["loss"] = list(map(float, losses.values()))
     return [entry]
 
 
@@ -114,10 +114,7 @@ def read_test_results(text: str) -> list[Entry]:
 
 
 def read_nice_log(text: str) -> list[Entry]:
-    """Read NICE's log_subject1.txt, or its output.
-
-    The losses of the training are those of the last batch of each epoch.
-    """
+    """Read NICE's log_subject1.txt or output, with the loss of each last batch."""
     entry = find_test_line(text)
     if entry is None:
         return []
@@ -131,7 +128,8 @@ def read_nice_log(text: str) -> list[Entry]:
     if lines:
         entry["last_batch_loss"] = [round(loss, 5) for loss in mean_losses]
         entry["val_loss"] = [float(line[3]) for line in lines]
-    if seed := re.search(r"^seed is (\d+)", text, re.MULTILINE):
+    seed = re.search(r"^seed is (\d+)", text, re.MULTILINE)
+    if seed is not None:
         entry["seed"] = int(seed[1])
     return [entry]
 
@@ -152,7 +150,7 @@ def read_alignvis_output(text: str) -> list[Entry]:
 
 
 def find_test_line(text: str) -> Entry | None:
-    """Find the only line with the test's figures that NICE and AlignVis print."""
+    """Find the only line of NICE or AlignVis with figures of the test."""
     pattern = rf"The test Top1-{NUMBER}, Top3-{NUMBER}, Top5-{NUMBER}"
     lines = re.findall(pattern, text)
     if not lines:
@@ -191,7 +189,7 @@ def read_atm_table(text: str) -> list[Entry]:
 
 
 def read_lora_lines(text: str) -> list[Entry]:
-    """Read the output or the metrics_jsonl of LoRA on CLIP: a line for each epoch."""
+    """Read the output or the metrics_jsonl of LoRA on CLIP, with a line an epoch."""
     results = []
     for line in text.splitlines():
         _, _, document = line.rpartition("VALIDATION_METRICS ")
@@ -215,7 +213,7 @@ def read_lora_evaluation(text: str) -> list[Entry]:
 def from_curves(
     top1: Sequence[float], top5: Sequence[float], losses: Sequence[float] = ()
 ) -> Entry:
-    """Make an entry of curves by epoch; its figures are those of the last epoch."""
+    """Make an entry from curves by epoch. Its figures come from the last epoch."""
     entry: Entry = {
         "top1": round(top1[-1], 6),
         "top5": round(top5[-1], 6),
@@ -234,19 +232,17 @@ def fraction(percent: float) -> float:
 
 def read_rows(text: str) -> list[dict[str, str]]:
     """Read the rows of a table with a header."""
-    return [*csv.DictReader(io.StringIO(text))]
+    return list(csv.DictReader(io.StringIO(text)))
 
 
 def check_order(epochs: Sequence[int], first_epoch: int) -> None:
     """Raise ValueError unless the epochs follow one another from the first."""
-    if [*epochs] != [*range(first_epoch, first_epoch + len(epochs))]:
+    if list(epochs) != list(range(first_epoch, first_epoch + len(epochs))):
         raise ValueError("its epochs do not follow one another")
 
 
 def check_complete(epochs: Sequence[int], planned: int, text: str = "") -> None:
-    """Raise ValueError unless all epochs are there, or the text says that it stopped
-    early on purpose.
-    """
+    """Raise ValueError if epochs are absent and the text shows no early stopping."""
     check_order(epochs, first_epoch=1)
     if epochs[-1] != planned and "Early stopping at epoch" not in text:
         raise ValueError(f"the training ended after {epochs[-1]} of {planned} epochs")
@@ -264,6 +260,4 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
     "alignvis": {"text": read_alignvis_output},
     "lora-b32": {"text": read_lora_lines, "json": read_lora_evaluation},
 }
-"""Readers of each method, by the kind of file: a table (.csv), a document (.json), or
-any other text.
-"""
+"""Readers of each method, by the kind of file: csv, json or text."""

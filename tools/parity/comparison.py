@@ -10,12 +10,12 @@ from tools.parity.planted import Figures
 from tools.parity.trainings import METHODS, Training
 
 LEVEL = 0.95
-"""Of the intervals: Welch's, as the spreads over seeds of two programs may differ."""
+"""Confidence level of Welch's intervals, which allow unequal variances over seeds."""
 
 
-def compare(name: str, figures: Figures, trained: Training) -> dict[str, Any]:
-    """Compare the trainings of one method: a row of the table."""
-    ours, theirs = trained.figures, figures.reference
+def compare(name: str, figures: Figures, training: Training) -> dict[str, Any]:
+    """Compare the trainings of a method, and return a row of the table."""
+    ours, theirs = training.figures, figures.reference
     row: dict[str, Any] = {
         "method": name,
         "recipe": METHODS[name].recipe,
@@ -24,21 +24,23 @@ def compare(name: str, figures: Figures, trained: Training) -> dict[str, Any]:
     for metric in ("top1", "top5"):
         if metric not in theirs[0]:
             continue
-        values = [[entry[metric] for entry in entries] for entries in (ours, theirs)]
-        row[metric] = compare_means(*values)
+        row[metric] = compare_means(
+            [entry[metric] for entry in ours], [entry[metric] for entry in theirs]
+        )
     key = METHODS[name].loss
     if key is not None and all(entry.get(key) for entry in theirs):
-        curves = [entry["loss"] for entry in ours], [entry[key] for entry in theirs]
-        row["loss"] = compare_curves(*curves)
-    return row | {"seconds": trained.seconds, "precision": trained.precision}
+        row["loss"] = compare_curves(
+            [entry["loss"] for entry in ours], [entry[key] for entry in theirs]
+        )
+    return row | {"seconds": training.seconds, "precision": training.precision}
 
 
 def compare_means(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
     """Compare the means over seeds of two programs.
 
     Returns:
-        Mean, standard deviation and number of each; the difference of the means, and
-        its 95 % interval where each has two seeds or more.
+        Mean, standard deviation and number of each, the difference of the means, and
+        its 95 % interval if each has two seeds or more.
     """
     result: dict[str, Any] = {
         "ours": describe(ours),
@@ -53,7 +55,7 @@ def compare_means(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, A
 
 
 def describe(values: Sequence[float]) -> dict[str, float]:
-    """Describe the values of several seeds."""
+    """Return mean, standard deviation and number of the values of seeds."""
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return {"mean": float(np.mean(values)), "sd": sd, "n": len(values)}
 
@@ -64,19 +66,18 @@ def compare_curves(
     """Compare mean losses by epoch, over the epochs that all seeds of both have.
 
     Returns:
-        The largest difference, its epoch from 1, and both means there.
+        The largest difference, its epoch from 1, and both means at that epoch.
     """
-    epochs = min(map(len, (*ours, *theirs)))
-    means = [
-        np.mean([curve[:epochs] for curve in curves], 0) for curves in (ours, theirs)
-    ]
-    differences = np.abs(means[0] - means[1])
+    epochs = min(map(len, [*ours, *theirs]))
+    our_means = np.mean([curve[:epochs] for curve in ours], 0)
+    their_means = np.mean([curve[:epochs] for curve in theirs], 0)
+    differences = np.abs(our_means - their_means)
     epoch = int(differences.argmax())
     return {
         "largest": float(differences[epoch]),
         "epoch": epoch + 1,
-        "ours": float(means[0][epoch]),
-        "authors": float(means[1][epoch]),
+        "ours": float(our_means[epoch]),
+        "authors": float(their_means[epoch]),
     }
 
 
@@ -91,10 +92,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         difference = authors = ours = loss = "–"
         if "top1" in row:
             top1, top5 = row["top1"], row["top5"]
-            authors, ours = (
-                f"{spread(top1[side])}; {top5[side]['mean']:.3f}"
-                for side in ("authors", "ours")
-            )
+            authors = f"{spread(top1['authors'])}; {top5['authors']['mean']:.3f}"
+            ours = f"{spread(top1['ours'])}; {top5['ours']['mean']:.3f}"
             difference = f"{top1['difference']:+.3f}"
         if "interval" in row.get("top1", ()):
             low, high = row["top1"]["interval"]

@@ -1,4 +1,4 @@
-"""Planted data for a checkout of the authors' code, and the figures that it writes."""
+"""Exchange of planted data and figures with a checkout of the authors' code."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from tools.parity import planted
 from tools.parity.author_figures import DAMAGE, READERS, Entry
 from tools.parity.layouts import WRITERS
 from tools.parity.planted import Figures
-from tools.parity.trainings import METHODS, figures_of, golden_path
+from tools.parity.trainings import METHODS, golden_path, read_method_figures
 
 FIGURES = Path(__file__).with_name("figures")
 """Figures of the authors' code that were imported here."""
@@ -32,7 +32,7 @@ CURVES = ("top1_by_epoch", "top5_by_epoch", "loss", "val_loss", "last_batch_loss
 
 @dataclass(frozen=True)
 class AuthorCode:
-    """The code of a method's authors; the keys are explained in exchange.yaml."""
+    """Code of a method's authors. The file exchange.yaml explains the keys."""
 
     code: str
     figures: str
@@ -51,7 +51,7 @@ AUTHORS = documents.read(
 
 
 def refuse(message: str, advice: str) -> BrainhiveError:
-    """Make an error with one line that says what is wrong, and one with the way out."""
+    """Make an error from a message and advice, a line each."""
     return BrainhiveError(" ".join(message.split()), advice, EXIT_CODE)
 
 
@@ -109,7 +109,7 @@ def export(method: str, folder: Path, figures: Path | None = None) -> str:
             f"there is no plant.py in {planted.folder()}",
             "set BRAINHIVE_GOLDEN to the folder of golden values",
         )
-    splits = planted.plant(settings, [*author.embeddings])
+    splits = planted.plant(settings, list(author.embeddings))
     try:
         with atomic_write(folder, is_lasting=False) as partial:
             partial.mkdir()
@@ -131,21 +131,20 @@ def check_empty(folder: Path) -> None:
 
 
 def describe(method: str, folder: Path, settings: Mapping[str, Any]) -> str:
-    """Describe the files, and how the authors' code is run with these settings."""
+    """Describe the files, and the commands of the authors' code for these settings."""
     author = AUTHORS[method]
-    values = {
-        **{key: str(value) for key, value in settings.items()},
-        "folder": str(folder),
-        "posterior": " ".join(POSTERIOR),
-        "posterior_list": "[" + ",".join(POSTERIOR) + "]",
-        "posterior_numbers": " ".join(str(MONTAGE.index(name)) for name in POSTERIOR),
-    }
+    numbers = [str(MONTAGE.index(name)) for name in POSTERIOR]
+    values = {key: str(value) for key, value in settings.items()}
+    values["folder"] = str(folder)
+    values["posterior"] = " ".join(POSTERIOR)
+    values["posterior_list"] = "[" + ",".join(POSTERIOR) + "]"
+    values["posterior_numbers"] = " ".join(numbers)
     lines = [f"{method}: planted data for {author.code}, in {folder}"]
-    lines += [f"  {path}\n    {text}" for path, text in author.files.items()]
+    for path, text in author.files.items():
+        lines.append(f"  {path}\n    {text}")
     lines.append("In a checkout of that code:")
-    lines += [
-        f"  - {Template(text).safe_substitute(values)}" for text in author.preparation
-    ]
+    for text in author.preparation:
+        lines.append(f"  - {Template(text).safe_substitute(values)}")
     lines.append("Run ($seed is a number):" if "$seed" in author.command else "Run:")
     lines.append(f"  {Template(author.command).safe_substitute(values)}")
     option = f" --seed {author.seed}" if author.seed else ""
@@ -170,8 +169,8 @@ def import_figures(
     Args:
         path: The file.
         method: Name of the method.
-        seed: Seed of the first training in the file; the next ones count up. None: the
-            seed that the file itself says.
+        seed: Seed of the first training in the file, from which the next ones count up.
+            By default the file states its seed.
         into: A METHOD.json to which the entries are added.
         figures: Folder of figures. The settings of its METHOD.json come first.
 
@@ -217,7 +216,7 @@ def read_entries(path: Path, method: str) -> list[Entry]:
 
 
 def explain(error: BaseException) -> str:
-    """Say in words why a file could not be read."""
+    """Describe the error of a reader."""
     if isinstance(error, KeyError):
         return f"it has no {error}"
     if isinstance(error, ValueError):
@@ -256,7 +255,8 @@ def check_entry(entry: Entry, path: Path, author: AuthorCode) -> None:
         for epoch, value in enumerate(curve, 1):
             if not is_number(value):
                 raise refuse(f"{path}: {name} of epoch {epoch} is {value}", advice)
-        lengths |= {len(curve)} if curve else set()
+        if curve:
+            lengths.add(len(curve))
     if len(lengths) > 1:
         counts = ", ".join(map(str, sorted(lengths)))
         raise refuse(f"{path} has figures of {counts} epochs", advice)
@@ -271,7 +271,7 @@ def is_number(value: Any) -> bool:
 def add_entries(
     entries: Sequence[Entry], path: Path, method: str, settings: Mapping[str, Any]
 ) -> None:
-    """Add entries to a METHOD.json of the golden form, which is made if it is absent.
+    """Add entries to a METHOD.json of the golden form, or make that file.
 
     Args:
         entries: Entries of the authors' code.
@@ -302,7 +302,7 @@ def add_entries(
                 "train with the settings of the export, or correct them in that file",
             )
         seeds.add(entry["seed"])
-    content["reference"] = [*content["reference"], *entries]
+    content["reference"] += entries
     try:
         with atomic_write(path) as partial:
             partial.write_text(json.dumps(content, indent=1) + "\n")
@@ -318,13 +318,13 @@ def read_document(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_text(path))
         reference, settings = content["reference"], content["settings"]
-        is_whole = isinstance(settings, dict) and isinstance(reference, list)
+        is_golden = isinstance(settings, dict) and isinstance(reference, list)
         for entry in reference:
             numbers = [entry["seed"], entry["top1"], entry["top5"]]
-            is_whole = is_whole and all(is_number(value) for value in numbers)
+            is_golden = is_golden and all(map(is_number, numbers))
     except DAMAGE as error:
         raise refuse(f"{path} is damaged: {explain(error)}", advice) from error
-    if not is_whole:
+    if not is_golden:
         raise refuse(
             f"{path} has other settings or a reference of another form", advice
         )
@@ -332,26 +332,26 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def find_figures(method: str, folder: Path | None = None) -> Figures | None:
-    """Find the figures of a method: in a folder, here, or else the golden ones.
+    """Find the figures of a method in a folder, in FIGURES, or among golden values.
 
     Returns:
-        The figures; None if there are none.
+        The figures, or None without any.
     """
     if folder is not None and not folder.is_dir():
         raise refuse(f"there is no folder {folder}", "check the path of --figures")
-    for place in (folder or FIGURES, FIGURES):
-        path = place / f"{method}.json"
+    for figures_folder in (folder or FIGURES, FIGURES):
+        path = figures_folder / f"{method}.json"
         if path.is_file():
             content = read_document(path)
             entries = content["reference"]
             return Figures(content["settings"], entries, path) if entries else None
     if method in METHODS and golden_path(method).is_file():
-        return figures_of(method)
+        return read_method_figures(method)
     return None
 
 
 def stop(error: BrainhiveError) -> None:
-    """Print what is wrong and what to do, and end the program."""
+    """Print an error and its hint, and end the program."""
     print(re.sub(r"\s+", " ", str(error)), file=sys.stderr)
     print(error.hint, file=sys.stderr)
     sys.exit(error.exit_code)

@@ -1,8 +1,7 @@
 """The planted data in the file layouts that the authors' loaders read.
 
-Every writer takes a folder, the planted splits and the name that each embedding has in
-the authors' files. It writes one subject, sub-01, with all 63 channels. Each picture is
-a concept of its own, as in the data that our recipes are trained with.
+Every writer writes a single subject, sub-01, with all 63 channels. Each picture has a
+concept of its own, as in the training data of our recipes.
 """
 
 import json
@@ -28,20 +27,20 @@ Float = NDArray[np.float32]
 
 SUBJECT_FOLDER = "sub-01"
 BASELINE_SAMPLES = 50
-"""Samples before the picture (0.2 s) that the times of NICE's preparation have, and the
-signals have not.
+"""Samples before the picture (0.2 s) in the times of NICE's preparation, but not in its
+signals.
 """
 PICTURES_PER_CONCEPT = 10
-"""Training pictures of a concept in THINGS-EEG2. ATM's loader counts on it."""
+"""Training pictures of a concept in THINGS-EEG2, which ATM's loader expects."""
 PICKLE_PROTOCOL = {"nice": 4, "ubp": 5}
-"""Protocols that the authors' preparations write."""
+"""Pickle protocols of the authors' preparations."""
 
 
 def write_samga(folder: Path, splits: Splits, names: Names) -> None:
-    """Write SAMGA's arrays: signals, and one file for each layer and split.
+    """Write SAMGA's arrays: signals, and a file for each layer and split.
 
     Args:
-        folder: Folder to write into.
+        folder: Output folder.
         splits: Planted data.
         names: Number of the layer, by the letter.
     """
@@ -59,7 +58,7 @@ def write_neurobridge(folder: Path, splits: Splits, names: Names) -> None:
     """Write NeuroBridge's arrays: signals, and the mean of the degraded pictures.
 
     Args:
-        folder: Folder to write into.
+        folder: Output folder.
         splits: Planted data.
         names: Name of the degradation, by the letter.
     """
@@ -72,13 +71,14 @@ def write_neurobridge(folder: Path, splits: Splits, names: Names) -> None:
         mean = np.mean(views, 0)[:, None]  # [objects, pictures of an object, D]
         # the first axis counts repeated degradations
         np.save(averaged / f"{split}.npy", mean[None])
-        # read for its width alone
+        # the loader reads only the width of this file
         np.save(features / f"image_{split}.npy", mean)
 
 
 def write_npy_signals(folder: Path, splits: Splits) -> None:
-    """Write signals as SAMGA and NeuroBridge read them: [objects, pictures of an
-    object, R, C, T] in float32.
+    """Write signals as SAMGA and NeuroBridge read them.
+
+    Shape [objects, pictures of an object, R, C, T], in float32.
     """
     subject = folder / SUBJECT_FOLDER
     subject.mkdir(parents=True)
@@ -92,7 +92,7 @@ def write_blur_perception(folder: Path, splits: Splits, names: Names) -> None:
     """Write the files of Visual Blur Perception: signals, and embeddings of every blur.
 
     Args:
-        folder: Folder to write into.
+        folder: Output folder.
         splits: Planted data.
         names: Width of the blur's kernel in pixels, by the letter.
     """
@@ -112,11 +112,11 @@ def write_blur_perception(folder: Path, splits: Splits, names: Names) -> None:
 def write_ubp(folder: Path, splits: Splits, names: Names) -> None:
     """Write UBP's files: signals, and its cache of embeddings.
 
-    Our recipe searches among the weakest blur, and the authors' code in `medium`. So
-    `medium` of the test is the weakest blur.
+    Our recipe searches in the weakest blur, the authors' code in `medium`. So `medium`
+    of the test is the weakest blur.
 
     Args:
-        folder: Folder to write into.
+        folder: Output folder.
         splits: Planted data.
         names: Level of the blur, by the letter: low, medium, high.
     """
@@ -131,14 +131,14 @@ def write_ubp(folder: Path, splits: Splits, names: Names) -> None:
             levels[level] = content["emb"][letter].astype("f4")
         if split == "test":
             levels["medium"] = levels["low"]
-        levels["avg"] = np.mean([*levels.values()], 0)
+        levels["avg"] = np.mean(list(levels.values()), 0)
         pictures = {}
         for level, values in levels.items():
             pictures[level] = embeddings_by_path(split, values)
 
-        # texts are read and not used
+        # the loader reads texts, but does not use them
         texts = {}
-        for text in texts_of(split, len(content["eeg"])):
+        for text in describe_pictures(split, len(content["eeg"])):
             texts[text] = torch.zeros(levels["low"].shape[1])
         cache = {"img_features": pictures, "text_features": texts}
         torch.save(cache, features / f"{name}_{split}.pt")
@@ -148,7 +148,7 @@ def write_brainhive(folder: Path, splits: Splits, names: Names) -> None:
     """Write BrainHiVE's files: signals, and a parquet file for each network.
 
     Args:
-        folder: Folder to write into.
+        folder: Output folder.
         splits: Planted data.
         names: Name of the network, by the letter.
     """
@@ -164,7 +164,7 @@ def write_bridge(folder: Path, splits: Splits, names: Names) -> None:
     """Write BRIDGE's files: signals, and a parquet file with all depths joined.
 
     Args:
-        folder: Folder to write into.
+        folder: Output folder.
         splits: Planted data.
         names: Name of the depth, by the letter, in the order in which they are joined.
     """
@@ -177,7 +177,7 @@ def write_bridge(folder: Path, splits: Splits, names: Names) -> None:
 
 
 def parquet_name(split: str, network: str) -> str:
-    """Name the only part of the embeddings of a network."""
+    """Name the only file of the embeddings of a network."""
     return f"things_{split}_{network}-part-00000-of-00000.parquet"
 
 
@@ -198,8 +198,10 @@ def write_parquet(path: Path, split: str, values: NDArray[Any]) -> None:
 
 
 def write_whitened_signals(folder: Path, splits: Splits) -> None:
-    """Write signals as UBP's preparation does: a dictionary for each split, saved by
-    torch, with signals [N, R, C, T] in float16 and a text for each repetition.
+    """Write signals as UBP's preparation does.
+
+    A torch file for each split holds a dictionary with signals [N, R, C, T] in float16
+    and a text for each repetition.
     """
     subject = folder / SUBJECT_FOLDER
     subject.mkdir(parents=True)
@@ -209,7 +211,7 @@ def write_whitened_signals(folder: Path, splits: Splits) -> None:
         columns: dict[str, Any] = {
             "label": np.arange(count),
             "img": np.array(picture_paths(split, count)),
-            "text": np.array(texts_of(split, count)),
+            "text": np.array(describe_pictures(split, count)),
             "session": np.zeros(count, int),
         }
         recording: dict[str, Any] = {"eeg": signals}
@@ -225,7 +227,7 @@ def write_nice(folder: Path, splits: Splits, names: Names) -> None:
     """Write NICE's files: signals, and embeddings of pictures as concept centres.
 
     Args:
-        folder: Folder to write into.
+        folder: Output folder.
         splits: Planted data.
         names: Name of the network, by the letter.
     """
@@ -239,7 +241,7 @@ def write_nice(folder: Path, splits: Splits, names: Names) -> None:
         maps = f"{network}_feature_maps"
         np.save(features / f"{maps}_training.npy", values["train"][:, None])
         np.save(features / f"{maps}_test.npy", values["test"][:, None])
-        # the test pictures themselves in place of centres of other pictures
+        # the test pictures replace the centres of other pictures
         np.save(features / f"center_{network}.npy", values["test"])
 
 
@@ -247,7 +249,7 @@ def write_alignvis(folder: Path, splits: Splits, names: Names) -> None:
     """Write AlignVis' files: signals, a list of pictures, and a file for each picture.
 
     Args:
-        folder: Folder to write into.
+        folder: Output folder.
         splits: Planted data.
         names: Name of the network, by the letter.
     """
@@ -272,16 +274,16 @@ def write_alignvis(folder: Path, splits: Splits, names: Names) -> None:
 def write_atm(folder: Path, splits: Splits, names: Names) -> None:
     """Write ATM's files: signals, its cache of embeddings, and folders of pictures.
 
-    Its loader has ten training pictures in each concept, and a text for each concept.
-    So ten planted pictures share a text, the mean of their planted ones.
+    Its loader expects ten training pictures and a text in each concept. So ten planted
+    pictures share the mean of their planted texts.
 
     Args:
-        folder: Folder to write into.
+        folder: Output folder.
         splits: Planted data.
         names: Key of the cache, by the letter: img_features, text_features.
     """
     write_pickled_signals(folder / "Preprocessed_data_250Hz", splits)
-    # paths from the working folder, which has to be this one
+    # paths relative to `folder`, in which the code must run
     paths = {
         "data_path": "Preprocessed_data_250Hz",
         "img_directory_training": LONG_FOLDERS["train"],
@@ -290,32 +292,32 @@ def write_atm(folder: Path, splits: Splits, names: Names) -> None:
     }
     (folder / "data_config.json").write_text(json.dumps(paths, indent=1))
     for split, content in splits.items():
-        per_concept = PICTURES_PER_CONCEPT if split == "train" else 1
+        n_pictures = PICTURES_PER_CONCEPT if split == "train" else 1
         count = len(content["eeg"])
         cache = {}
         for letter, key in names.items():
             values = unit_length(content["emb"][letter])
             if key == "text_features":
-                concepts = np.array_split(
-                    values, range(per_concept, count, per_concept)
-                )
-                means = [texts.mean(0) for texts in concepts]
+                starts = range(n_pictures, count, n_pictures)
+                means = [texts.mean(0) for texts in np.array_split(values, starts)]
                 values = unit_length(np.stack(means))
             cache[key] = torch.from_numpy(values)
         torch.save(cache, folder / f"ViT-H-14_features_{split}.pt")
 
-        # files that the loader lists and does not open
+        # the loader lists these files without opening them
         picture = Image.new("RGB", (8, 8))
         for row in range(count):
-            number = row // per_concept + 1
+            number = row // n_pictures + 1
             concept = folder / LONG_FOLDERS[split] / concept_name(split, number)
             concept.mkdir(parents=True, exist_ok=True)
             picture.save(concept / f"{split}_{row + 1:05d}.jpg")
 
 
 def write_pickled_signals(folder: Path, splits: Splits) -> None:
-    """Write signals as NICE's preparation does: bare pickles that are called .npy, of
-    dictionaries with signals [N, R, C, T] in float64.
+    """Write signals as NICE's preparation does.
+
+    A pickle named .npy for each split holds a dictionary with signals [N, R, C, T] in
+    float64.
     """
     subject = folder / SUBJECT_FOLDER
     subject.mkdir(parents=True)
@@ -344,7 +346,7 @@ def concept_name(split: str, number: int) -> str:
 
 
 def picture_paths(split: str, count: int) -> list[str]:
-    """Name the pictures of a split by their paths, each in a concept of its own."""
+    """Return the paths of the pictures of a split, a concept each."""
     paths = []
     for number in range(1, count + 1):
         concept = concept_name(split, number)
@@ -352,8 +354,8 @@ def picture_paths(split: str, count: int) -> list[str]:
     return paths
 
 
-def texts_of(split: str, count: int) -> list[str]:
-    """Name what the pictures of a split show."""
+def describe_pictures(split: str, count: int) -> list[str]:
+    """Return a text for each picture of a split."""
     return [f"{split} {number}" for number in range(1, count + 1)]
 
 
@@ -361,12 +363,12 @@ def embeddings_by_path(split: str, values: NDArray[Any]) -> dict[str, torch.Tens
     """Return embeddings [N, D] as tensors [D] of unit length, by the picture's path."""
     rows = unit_length(values)
     paths: Sequence[str] = picture_paths(split, len(values))
-    # a copy for each: a view would be saved with all rows
+    # copy each row, as torch saves a view with all rows
     return {path: torch.tensor(row) for path, row in zip(paths, rows, strict=True)}
 
 
 def unit_length(values: NDArray[Any]) -> Float:
-    """Bring rows [N, D] to unit length, in float32."""
+    """Scale rows [N, D] to unit length, in float32."""
     rows = values.astype("f4")
     unit: Float = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return unit

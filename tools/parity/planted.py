@@ -1,7 +1,6 @@
-"""The planted data set: written into a home of ours, as stores and tiny pictures.
+"""Planted data sets, written into a home as stores and tiny pictures.
 
-The generators `plant.py` and `plantn.py` lie with the golden figures that belong to
-them.
+The generators `plant.py` and `plantn.py` lie beside their golden figures.
 """
 
 import json
@@ -29,32 +28,33 @@ ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN") or ROOT.parent / "shared" / "golden")
 SUBJECT = 1
 POSTERIOR = slice(-17, None)
-"""The posterior channels of THINGS-EEG2, which all trainings use."""
+"""Posterior channels of THINGS-EEG2, which all trainings use."""
 RATE_HZ = 250.0
 TOKENS = (4, 64)
 """Shape of the planted tokens: the first 256 numbers of an embedding."""
 VIEW_NOISE = 0.1
-"""Standard deviation of the noise of view 1, where embeddings have about 1.2; that of
-view n is n times as large.
+"""Standard deviation of the noise of view 1. View n has n times as much.
+
+Embeddings have a standard deviation of about 1.2.
 """
 VOXEL_STEP = 5
-"""EEG as voxels: every fifth sample of the posterior channels."""
+"""Every fifth sample of the posterior channels becomes a voxel."""
 FOLDERS = {
     "things-eeg": {"train": "training_images", "test": "test_images"},
     "image-folder": {"train": "train", "test": "test"},
 }
-"""Folders of pictures of each split, by the data set that has such a layout."""
+"""Picture folder of each split, by data set."""
 Split = dict[str, Any]
 """`eeg` [N, R, C, T], and `emb`: embeddings [N, D] by letter."""
 
 
 class Figures(NamedTuple):
-    """Figures of the trainings of one method, of which each entry is a seed's.
+    """Figures of the trainings of a method.
 
     Attributes:
-        settings: What the trainings had in common; `plant` are the generator's.
-        reference: Entries of the authors' code.
-        path: The file that holds them.
+        settings: Settings of the trainings. `plant` holds those of the generator.
+        reference: Entries of the authors' code, an entry a seed.
+        path: File of the figures.
     """
 
     settings: dict[str, Any]
@@ -68,11 +68,11 @@ def folder() -> Path:
 
 
 def read_figures(path: Path, part: str | None = None) -> Figures:
-    """Read the golden figures of one method, or those of a part of its file."""
+    """Read the golden figures of a method from its file, or from a part of it."""
     content = json.loads(path.read_text())
     if part is not None:
         content = content[part]
-    if "figures" in content:  # a regression, in which nothing is random
+    if "figures" in content:  # a regression has no random draws
         entry = {"seed": 0, **content["figures"]["reference raw"]}
         return Figures(content, [entry], path)
     return Figures(content["settings"], content["reference"], path)
@@ -89,15 +89,15 @@ def generator(name: str) -> Any:
 
 
 def plant(settings: Mapping[str, Any], letters: Sequence[str]) -> dict[str, Split]:
-    """Plant pictures: EEG and embeddings of each split.
+    """Make the EEG and embeddings of each split.
 
     Args:
-        settings: Of the golden figures.
+        settings: Settings of the golden figures.
         letters: Embeddings of the generator, as `d`, and views of them, as `d3`.
     """
     arguments = settings.get("plant", {})
-    planted = tuple({letter[0]: None for letter in letters})
-    splits: dict[str, Split] = generator("plant").plant(**arguments, encoders=planted)
+    encoders = tuple(dict.fromkeys(letter[0] for letter in letters))
+    splits: dict[str, Split] = generator("plant").plant(**arguments, encoders=encoders)
     for number, split in enumerate(splits.values()):
         planted_embeddings, split["emb"] = split["emb"], {}
         for letter in letters:
@@ -112,21 +112,21 @@ def plant(settings: Mapping[str, Any], letters: Sequence[str]) -> dict[str, Spli
 def add_view_noise(
     values: NDArray[np.float16], view: int, seed: list[int]
 ) -> NDArray[np.float16]:
-    """Make a view of an embedding [N, D]: the values with noise of its own.
+    """Add the noise of a view to an embedding [N, D].
 
-    Views stand for layers or degradations of one network: view 1 tells most.
+    Views stand for layers or degradations of a network. View 1 is the most informative.
     """
     noise = np.random.default_rng(seed).standard_normal(values.shape)
     return (values + VIEW_NOISE * view * noise).astype(np.float16)
 
 
 def picture_ids(dataset: str, split: str, count: int) -> list[str]:
-    """Name the pictures of a split as the data set does, each its own concept."""
-    names = FOLDERS[dataset]
-    return [
-        f"{names[split]}/{number:05d}_{split}/{split}_{number:05d}"
-        for number in range(1, count + 1)
-    ]
+    """Return the picture ids of a split in the form of a data set, a concept each."""
+    ids = []
+    for number in range(1, count + 1):
+        name = f"{number:05d}_{split}/{split}_{number:05d}"
+        ids.append(f"{FOLDERS[dataset][split]}/{name}")
+    return ids
 
 
 def write_pictures(home: Path, dataset: str, ids: Sequence[str]) -> None:
@@ -162,20 +162,24 @@ def write_signals(home: Path, dataset: str, recordings: Mapping[str, Trials]) ->
     SignalStore.write(path, recordings)
 
 
-def eeg_trials(eeg: NDArray[np.float32], ids: Sequence[str]) -> Trials:
+def make_eeg_trials(eeg: NDArray[np.float32], ids: Sequence[str]) -> Trials:
     """Make trials of planted EEG [N, R, C, T]."""
     times_s = np.arange(eeg.shape[-1]) / RATE_HZ
     return Trials(eeg, list(ids), Sensors(MONTAGE), times_s, RATE_HZ, "planted")
 
 
-def voxel_trials(voxels: NDArray[np.float32], ids: Sequence[str]) -> Trials:
+def make_voxel_trials(voxels: NDArray[np.float32], ids: Sequence[str]) -> Trials:
     """Make trials of planted voxels [N, R, V], all in the region `nsdgeneral`."""
     space = Voxels({"nsdgeneral": np.ones(voxels.shape[-1], bool)})
     return Trials(voxels[..., None], list(ids), space, np.zeros(1), None, "planted")
 
 
-def voxels_of(splits: Mapping[str, Split]) -> dict[str, NDArray[np.float32]]:
-    """Turn EEG into voxels [N, V]: the mean of repetitions, z-scored by training."""
+def make_voxels(splits: Mapping[str, Split]) -> dict[str, NDArray[np.float32]]:
+    """Average EEG over repetitions, and z-score it by the training split.
+
+    Returns:
+        Voxels [N, V] of each split.
+    """
     flat = {}
     for name, split in splits.items():
         posterior = split["eeg"][:, :, POSTERIOR, ::VOXEL_STEP]
@@ -190,36 +194,34 @@ def write_eeg(
     """Write planted EEG as the data set `things-eeg`.
 
     Args:
-        home: Where.
-        settings: Of the golden figures.
+        home: Folder of the data.
+        settings: Settings of the golden figures.
         stores: Name of the store of each planted embedding, by its letter.
     """
     recordings = {}
-    for split, content in plant(settings, [*stores]).items():
+    for split, content in plant(settings, list(stores)).items():
         ids = picture_ids("things-eeg", split, len(content["eeg"]))
-        recordings[split] = eeg_trials(content["eeg"], ids)
+        recordings[split] = make_eeg_trials(content["eeg"], ids)
         write_pictures(home, "things-eeg", ids)
-        named = {stores[letter]: values for letter, values in content["emb"].items()}
-        write_targets(home, "things-eeg", split, ids, named)
+        targets = {stores[letter]: values for letter, values in content["emb"].items()}
+        write_targets(home, "things-eeg", split, ids, targets)
     write_signals(home, "things-eeg", recordings)
 
 
 def write_voxels(
     home: Path, settings: Mapping[str, Any], stores: Mapping[str, str]
 ) -> None:
-    """Write planted EEG as voxels of the data set `image-folder`, and an embedding as
-    tokens.
-    """
-    splits, recordings = plant(settings, [*stores]), {}
-    for split, voxels in voxels_of(splits).items():
+    """Write planted EEG as voxels of `image-folder`, and its embeddings as tokens."""
+    splits, recordings = plant(settings, list(stores)), {}
+    n_values = TOKENS[0] * TOKENS[1]
+    for split, voxels in make_voxels(splits).items():
         ids = picture_ids("image-folder", split, len(voxels))
-        recordings[split] = voxel_trials(voxels[:, None], ids)
+        recordings[split] = make_voxel_trials(voxels[:, None], ids)
         write_pictures(home, "image-folder", ids)
-        named = {
-            stores[letter]: values[:, : TOKENS[0] * TOKENS[1]].reshape(-1, *TOKENS)
-            for letter, values in splits[split]["emb"].items()
-        }
-        write_targets(home, "image-folder", split, ids, named)
+        targets = {}
+        for letter, values in splits[split]["emb"].items():
+            targets[stores[letter]] = values[:, :n_values].reshape(-1, *TOKENS)
+        write_targets(home, "image-folder", split, ids, targets)
     write_signals(home, "image-folder", recordings)
 
 
@@ -229,8 +231,8 @@ def write_clips(
     """Write planted clips as the data set `cc2017`, with all targets of NEURONS.
 
     Args:
-        home: Where.
-        settings: Of the golden figures.
+        home: Folder of the data.
+        settings: Settings of the golden figures.
         stores: Name of the store of each planted target.
     """
     splits = generator("plantn").plant(**settings.get("plant", {}))
@@ -254,7 +256,7 @@ def write_clips(
             "concepts": content["concepts"],
             "caption": content["caption"].astype("f4"),
         }
-        named = {store: targets[name] for name, store in stores.items()}
-        write_targets(home, "cc2017", split, ids, named)
-        recordings[split] = voxel_trials(content["voxels"], ids)
+        stored_targets = {store: targets[name] for name, store in stores.items()}
+        write_targets(home, "cc2017", split, ids, stored_targets)
+        recordings[split] = make_voxel_trials(content["voxels"], ids)
     write_signals(home, "cc2017", recordings)

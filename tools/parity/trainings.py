@@ -1,4 +1,4 @@
-"""Our trainings of a method: its recipe, run by its name on planted data."""
+"""Trainings of the recipes of methods on planted data."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from tools.parity.planted import Figures
 
 @dataclass(frozen=True)
 class Method:
-    """A method by its recipe; the keys are explained in methods.yaml."""
+    """Method with a recipe. The file methods.yaml explains the keys."""
 
     recipe: str
     data: str
@@ -43,18 +43,18 @@ METHODS = documents.read(
 )
 
 
-QUICK = ("baseline=none", "sheet_rows=0", "ceiling_splits=0")
-"""Overrides of an evaluation without what the table does not show."""
+QUICK = ["baseline=none", "sheet_rows=0", "ceiling_splits=0"]
+"""Overrides that skip measures of an evaluation that the table does not show."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """Figures of our trainings of one method.
+    """Figures of our trainings of a method.
 
     Attributes:
-        figures: For each seed top-1, top-5 and the loss by epoch.
+        figures: Top-1, top-5 and the loss by epoch, for each seed.
         seconds: Processor seconds of train-align and eval-retrieval.
-        precision: Which the trainings computed in.
+        precision: Precision of the trainings.
         folder: The align run.
     """
 
@@ -69,16 +69,15 @@ def golden_path(name: str) -> Path:
     return planted.folder() / f"{METHODS[name].golden or name}.json"
 
 
-def figures_of(name: str) -> Figures:
+def read_method_figures(name: str) -> Figures:
     """Read the golden figures of a method by its name."""
     return planted.read_figures(golden_path(name), METHODS[name].part)
 
 
 def train(name: str, figures: Figures, home: Path, seeds: list[int]) -> Training:
-    """Write the planted data of a method into a home, and train and evaluate there.
+    """Write the planted data of a method into a home, train on them and evaluate.
 
-    It changes the working directory and variables of the process: call it in a process
-    of its own.
+    Call it in a separate process, as it changes the working directory and variables.
     """
     os.environ["BRAINHIVE_HOME"] = str(home)
     home.mkdir(parents=True)
@@ -87,20 +86,20 @@ def train(name: str, figures: Figures, home: Path, seeds: list[int]) -> Training
     method, settings = METHODS[name], dict(figures.settings)
     write_data(home, method, settings)
 
-    # a second stage starts from the first seed of the first
+    # a second stage starts from the first seed of the first stage
     started = time.process_time()
     if method.after is not None:
-        before = figures_of(method.after)
-        seed = before.reference[0]["seed"]
-        first, _ = train_recipe(home, method.after, before.settings, [seed])
-        settings["run"] = str(first)
+        first_stage = read_method_figures(method.after)
+        seed = first_stage.reference[0]["seed"]
+        run_folder, _ = train_recipe(home, method.after, first_stage.settings, [seed])
+        settings["run"] = str(run_folder)
     folder, precision = train_recipe(home, name, settings, seeds)
 
-    # the product's own evaluation, without what the table does not show
-    overrides = [f"align_run={folder}", *QUICK]
-    evaluated = run(eval_retrieval, "eval-retrieval", None, overrides)
+    # evaluate with the package's own command
+    overrides = [f"align_run={folder}"] + QUICK
+    evaluation = run(eval_retrieval, "eval-retrieval", None, overrides)
     seconds = time.process_time() - started
-    entries = collect_figures(evaluated.metrics, folder)
+    entries = collect_figures(evaluation.metrics, folder)
     return Training(entries, seconds, precision, folder)
 
 
@@ -124,7 +123,7 @@ def train_recipe(
         regions = "frontal, central, temporal, parietal, occipital"
         overrides.append(f"signal.channels=[{regions}]")
 
-    # float32 where bf16 is emulated: a hundred times slower
+    # emulated bf16 is a hundred times slower than float32
     resolved = train_align.Recipe.resolve("train-align", str(recipe), {}, overrides)
     precision = resolved.train.precision
     if resolved.backbone.is_closed_form:
@@ -132,12 +131,12 @@ def train_recipe(
     elif precision == "bf16" and is_slow_in_bf16():
         precision = "fp32"
         overrides.append("run.mixed_precision=no")
-    trained = run(train_align, "train-align", str(recipe), overrides)
-    return trained.folder, precision
+    training = run(train_align, "train-align", str(recipe), overrides)
+    return training.folder, precision
 
 
 def run(module: Any, command: str, recipe: str | None, overrides: list[str]) -> Result:
-    """Run a command of ours in this process."""
+    """Run a command of the package in this process."""
     resolved = module.Recipe.resolve(command, recipe, {}, overrides)
     result: Result = module.run(resolved, Launch(0, 1, torch.device("cpu")), False)
     return result
@@ -156,9 +155,9 @@ def write_data(home: Path, method: Method, settings: Mapping[str, Any]) -> None:
 def fill_in(value: Any, settings: Mapping[str, Any]) -> Any:
     """Replace every `$NAME` in the keys of a method by that setting."""
     if isinstance(value, dict):
-        return {key: fill_in(below, settings) for key, below in value.items()}
+        return {key: fill_in(item, settings) for key, item in value.items()}
     if isinstance(value, list):
-        return [fill_in(below, settings) for below in value]
+        return [fill_in(item, settings) for item in value]
     if not isinstance(value, str):
         return value
     # a setting alone keeps its type
@@ -168,10 +167,11 @@ def fill_in(value: Any, settings: Mapping[str, Any]) -> Any:
 
 
 def collect_figures(metrics: Measurements, folder: Path) -> list[dict[str, Any]]:
-    """Collect top-1 and top-5 of each seed's cell, and its loss by epoch."""
+    """Collect top-1, top-5 and the loss by epoch of each seed's cell."""
     losses: dict[str, list[float]] = {}
     log = folder / "log.jsonl"
-    for line in log.read_text().splitlines() if log.is_file() else ():
+    lines = log.read_text().splitlines() if log.is_file() else []
+    for line in lines:
         event = json.loads(line)
         if "loss" in event:
             losses.setdefault(event["cell"], []).append(event["loss"])
@@ -195,7 +195,7 @@ def collect_figures(metrics: Measurements, folder: Path) -> list[dict[str, Any]]
 
 @cache
 def is_slow_in_bf16() -> bool:
-    """Whether this processor multiplies bf16 matrices slower than float32 ones."""
+    """Return True if this processor multiplies bf16 slower than float32 matrices."""
     seconds = []
     for dtype in (torch.float32, torch.bfloat16):
         matrix = torch.ones(256, 256, dtype=dtype)
