@@ -1,5 +1,5 @@
-"""THINGS-EEG and -MEG files as their publisher's scripts write them: pickle protocol 5,
-arrays of float16.
+"""THINGS-EEG and THINGS-MEG files as published: pickle protocol 5, arrays of
+float16.
 """
 
 from collections.abc import Sequence
@@ -13,33 +13,34 @@ from numpy.typing import NDArray
 from brainhive_cli.data.published.things_eeg import MONTAGE
 
 BEFORE = 50
-"""Times of THINGS-EEG before the picture: the list of times has them, though the
-samples were cut off.
+"""Number of THINGS-EEG times before the picture. The list of times has them, but the
+signal has no samples for them.
 """
 
 
 def eeg_content(
     signal: NDArray[Any], pictures: Sequence[str], **changes: Any
 ) -> dict[str, Any]:
-    """Make what a file of THINGS-EEG holds.
+    """Make the content of a THINGS-EEG file.
 
     Args:
-        signal: [N, R, C, T].
-        pictures: [N] paths from `training_images` or `test_images` on.
-        changes: Keys to set; those that are None are left out.
+        signal: Signal [N, R, C, T].
+        pictures: Paths [N] that start with `training_images` or `test_images`.
+        changes: Keys to set. A key with None is left out.
     """
     count, repetitions, _, samples = signal.shape
     paths = [path.replace("training_images/", "train_images/") for path in pictures]
 
-    def of_each(values: Sequence[Any]) -> NDArray[Any]:
+    def repeat(values: Sequence[Any]) -> NDArray[Any]:
+        """Repeat a value [N] for each repetition: [N, R]."""
         return np.repeat(np.asarray(values)[:, None], repetitions, axis=1)
 
     content = {
         "eeg": np.asarray(signal).astype(np.float16),
-        "label": of_each(range(count)),
-        "img": of_each(paths),
-        "text": of_each([path.split("/")[-2] for path in paths]),
-        "session": of_each(np.zeros(count)),
+        "label": repeat(range(count)),
+        "img": repeat(paths),
+        "text": repeat([path.split("/")[-2] for path in paths]),
+        "session": repeat(np.zeros(count)),
         "ch_names": list(MONTAGE),
         "times": np.arange(-BEFORE, samples) / 250,
         **changes,
@@ -50,9 +51,7 @@ def eeg_content(
 def meg_content(
     signal: NDArray[Any], pictures: Sequence[str], **changes: Any
 ) -> dict[str, Any]:
-    """Make what a file of THINGS-MEG holds: its signal is called `eeg` too, `img` is a
-    list.
-    """
+    """Make the content of a THINGS-MEG file. Key `eeg` holds the MEG signal."""
     return {
         "eeg": np.asarray(signal).astype(np.float16),
         "img": list(pictures),
@@ -73,7 +72,7 @@ def save_meg(root: Path, subject: int, split: str, content: dict[str, Any]) -> P
 
 
 def save(content: dict[str, Any], path: Path) -> Path:
-    """Write a file with torch as the scripts do."""
+    """Write a file with `torch.save`, as the publisher's scripts do."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, path, pickle_protocol=5)
     return path

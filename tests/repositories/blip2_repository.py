@@ -1,4 +1,4 @@
-"""Salesforce/blip2-opt-2.7b at a tiny width: its folder and files."""
+"""Repository of Salesforce/blip2-opt-2.7b at a tiny width."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ SIDE_PX = 16
 
 
 def write(root: Path) -> Path:
-    """Write the repository; the model begins with 2, OPT's </s>, as published."""
+    """Write the repository. Captions start with 2, OPT's </s>, as published."""
     torch.manual_seed(3)
     folder = root / NAME
     sizes = {
@@ -46,36 +46,27 @@ def write(root: Path) -> Path:
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=1.0)
     model.language_model.model.decoder.embed_positions.weight.data *= 0.1
-    words = model.language_model.get_input_embeddings().weight.data
-    words[
-        [
-            place
-            for place, word in enumerate(WORDS)
-            if word not in ("a", "b", "Ġa", "Ġb")
-        ]
-    ] = 0
+    token_embeddings = model.language_model.get_input_embeddings().weight.data
+    vocabulary = {token: index for index, token in enumerate(WORDS)}
+    for token, index in vocabulary.items():
+        if token not in ("a", "b", "Ġa", "Ġb"):
+            token_embeddings[index] = 0
     model.generation_config = tf.GenerationConfig(**ids)
     model.save_pretrained(folder, max_shard_size="30KB")
-    (folder / "vocab.json").write_text(
-        json.dumps({word: place for place, word in enumerate(WORDS)})
-    )
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("#version: 0.2\nĠ a\nĠ b\n")
-    told = {
+    tokenizer = {
         "tokenizer_class": "GPT2Tokenizer",
         "bos_token": "</s>",
         "eos_token": "</s>",
         "pad_token": "<pad>",
+        "unk_token": "</s>",
     }
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({**told, "unk_token": "</s>"})
-    )
-    size = {"height": SIDE_PX, "width": SIDE_PX}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     processor = {
         "image_processor_type": "BlipImageProcessor",
         "processor_class": "Blip2Processor",
-        "size": size,
-    }
-    processor |= {
+        "size": {"height": SIDE_PX, "width": SIDE_PX},
         "do_resize": True,
         "do_rescale": True,
         "do_normalize": True,

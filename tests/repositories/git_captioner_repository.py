@@ -1,5 +1,5 @@
-"""microsoft/git-large-coco at a tiny width, and MindEye2's converter of tokens to its
-vision tower's.
+"""Repositories of microsoft/git-large-coco and MindEye2's token converter at tiny
+widths.
 """
 
 import json
@@ -12,17 +12,20 @@ from torch import nn
 NAME = "microsoft/git-large-coco"
 CONVERTER = "pscotti/mindeyev2/bigG_to_L_epoch8.pth"
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "ab", "##b")
-SIDE_PX, TOKENS, WIDTH = 16, 5, 12
-"""Of the vision tower: pictures, and its tokens of four patches and a class."""
+SIDE_PX = 16
+TOKENS = 5
+"""Tokens of the vision tower: four patches and a class."""
+WIDTH = 12
+"""Width of a token of the vision tower."""
 
 
 def write(root: Path, tokens: int, width: int) -> Path:
-    """Write both files below a folder of repositories.
+    """Write both repositories below `root`.
 
     Args:
-        root: Where repositories are served from.
-        tokens: Tokens that the converter takes.
-        width: Width of each.
+        root: Folder of all repositories.
+        tokens: Number of input tokens of the converter.
+        width: Width of an input token.
     """
     torch.manual_seed(3)
     folder = root / NAME
@@ -41,10 +44,10 @@ def write(root: Path, tokens: int, width: int) -> Path:
     for weight in model.parameters():
         if weight.ndim > 1:
             nn.init.normal_(weight, std=1.0)
-    with torch.no_grad():  # captions of words alone
-        model.output.bias[
-            [WORDS.index(word) for word in WORDS if word not in ("a", "b", "ab")]
-        ] = -50
+    with torch.no_grad():  # captions consist of a, b and ab
+        for index, token in enumerate(WORDS):
+            if token not in ("a", "b", "ab"):
+                model.output.bias[index] = -50
     model.generation_config = tf.GenerationConfig(**ids)
     model.save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
@@ -63,7 +66,7 @@ def write(root: Path, tokens: int, width: int) -> Path:
 
 
 def save_converter(file: Path, state: dict[str, torch.Tensor]) -> None:
-    """Write a converter as its training did: MindEye2's notebook reads the key
+    """Write a converter's checkpoint. MindEye2's notebook reads its
     `model_state_dict`.
     """
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Repositories of a hub with their real names, files and configs, at tiny widths."""
+"""Repositories of the hub at tiny widths, with their real names, files and configs."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,15 @@ from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.priors import fusion_prior
 from tests.repositories import text_encoders
 
-H14, SDXL = (
-    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
-    "stabilityai/stable-diffusion-xl-base-1.0",
-)
-TOWER = {"hidden_act": "gelu", "hidden_size": 32, "intermediate_size": 32}
-TOWER |= {"num_attention_heads": 2, "num_hidden_layers": 2}
+H14 = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+TOWER = {
+    "hidden_act": "gelu",
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+}
 CLIP_CONFIG = {
     "architectures": ["CLIPModel"],
     "initializer_factor": 1.0,
@@ -26,12 +29,12 @@ CLIP_CONFIG = {
     "text_config": {
         **TOWER,
         **text_encoders.IDS,
-        "vocab_size": len(text_encoders.SPELLED),
+        "vocab_size": len(text_encoders.SPELLING_VOCABULARY),
     },
     "vision_config": {**TOWER, "image_size": 224, "patch_size": 14},
     "torch_dtype": "float32",
 }
-"""As LAION wrote it: the width of the projection stands at the top alone."""
+"""Config as LAION wrote it, with the width of the projection only at the top level."""
 PREPROCESSOR = {
     "crop_size": 224,
     "do_center_crop": True,
@@ -63,12 +66,14 @@ VAE_CONFIG = {
 PRIOR, TURBO = "fakekungfu/Fusion-Prior-SynCLR_B32_VAE", "stabilityai/sdxl-turbo"
 DIMS = {"synclr_vit_b_16": 768, "CLIP-ViT-B-32-laion2B-s34B-b79K": 512, "vae": 1024}
 STORES = {"synclr-b16": 768, "clip-b32": 512, "vae": 1024}
-"""The same encoders by our names."""
-USED = (
-    *("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"),
-    *("text_encoder/model", "text_encoder_2/model"),
+"""Our names of the same encoders."""
+TURBO_WEIGHTS = (
+    "unet/diffusion_pytorch_model",
+    "vae/diffusion_pytorch_model",
+    "text_encoder/model",
+    "text_encoder_2/model",
 )
-"""Weights of sdxl-turbo that a picture is drawn with."""
+"""Weight files of sdxl-turbo that generation reads."""
 INDEX = {
     "_class_name": "StableDiffusionXLPipeline",
     "_diffusers_version": "0.24.0.dev0",
@@ -96,20 +101,17 @@ def write_encoders(root: Path) -> Path:
     (clip / "config.json").write_text(json.dumps(CLIP_CONFIG))
     (vae / "config.json").write_text(json.dumps(VAE_CONFIG))
     (clip / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
-    words = {word: number for number, word in enumerate(text_encoders.SPELLED)}
-    text_encoders.write_tokenizer(clip, "<|endoftext|>", words)
+    tokens = text_encoders.SPELLING_VOCABULARY
+    token_ids = {token: index for index, token in enumerate(tokens)}
+    text_encoders.write_tokenizer(clip, "<|endoftext|>", token_ids)
     (clip / "open_clip_config.json").write_text("{}")
-    for copy in (
+    for name in (
         "open_clip_model.safetensors",
         "open_clip_pytorch_model.bin",
         "pytorch_model.bin",
     ):
-        (clip / copy).write_bytes(b"the same weights for others")
-    halves = {
-        key: value.half()
-        for key, value in load_file(vae / "diffusion_pytorch_model.safetensors").items()
-    }
-    save_file(halves, vae / "diffusion_pytorch_model.fp16.safetensors")
+        (clip / name).write_bytes(b"the same weights for others")
+    _save_half_precision(vae / "diffusion_pytorch_model")
     (root / SDXL / "sd_xl_base_1.0.safetensors").write_bytes(b"many gigabytes")
     return root
 
@@ -141,11 +143,13 @@ def write_prior_and_turbo(root: Path) -> Path:
     ).save_pretrained(turbo / "scheduler")
     text_encoders.write(turbo)
     (turbo / "model_index.json").write_text(json.dumps(INDEX))
-    for stem in USED:
-        halves = {
-            name: weight.half()
-            for name, weight in load_file(turbo / f"{stem}.safetensors").items()
-        }
-        save_file(halves, turbo / f"{stem}.fp16.safetensors")
+    for stem in TURBO_WEIGHTS:
+        _save_half_precision(turbo / stem)
     (turbo / "sd_xl_turbo_1.0_fp16.safetensors").write_bytes(b"many gigabytes")
     return root
+
+
+def _save_half_precision(stem: Path) -> None:
+    weights = load_file(f"{stem}.safetensors")
+    halves = {name: weight.half() for name, weight in weights.items()}
+    save_file(halves, f"{stem}.fp16.safetensors")

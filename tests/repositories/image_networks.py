@@ -1,6 +1,4 @@
-"""Random weights in the caches where the image metrics' networks are looked for, under
-the real names.
-"""
+"""Random weights of the image metrics' networks, under their real file names."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,13 +16,11 @@ SMALL_CLIP = {
 }
 
 CLASSES = 60
-"""Of the classifiers: enough for 50-way trials."""
+"""Classes of the classifiers, enough for 50-way trials."""
 
 
 def write(folder: Path) -> Path:
-    """Write torch's weight files into a folder, and CLIP's into its sub-folder
-    `clip`.
-    """
+    """Write torch's weight files into a folder, and CLIP's files into `clip` below."""
     torch.manual_seed(0)
     networks = {
         "alexnet-owt-7be5be79.pth": models.alexnet(),
@@ -33,12 +29,11 @@ def write(folder: Path) -> Path:
     }
     for name, network in networks.items():
         torch.save(thin(network.state_dict()), folder / name)
+    resnet = models.resnet50().state_dict()
     swav = {
         f"module.{name}": value
-        for name, value in models.resnet50().state_dict().items()
-    }
-    swav = {
-        name: value for name, value in swav.items() if not name.startswith("module.fc.")
+        for name, value in resnet.items()
+        if not name.startswith("fc.")
     }
     swav["module.prototypes.weight"] = torch.zeros(3, 4)
     torch.save(swav, folder / "swav_800ep_pretrain.pth.tar")
@@ -50,9 +45,7 @@ def write(folder: Path) -> Path:
 
 
 def write_clip_networks(snapshot: Callable[[str], Path]) -> None:
-    """Write small networks of clips into snapshots of their repositories, in the files
-    that the hub has.
-    """
+    """Write small networks of video metrics into snapshots of their repositories."""
     torch.manual_seed(0)
     shape = {**SMALL_CLIP, "image_size": 224, "patch_size": 32, "num_labels": CLASSES}
     vit = tf.ViTForImageClassification(tf.ViTConfig(**shape))
@@ -74,7 +67,7 @@ def write_clip_networks(snapshot: Callable[[str], Path]) -> None:
 
 
 def link(weights: Path, checkpoints: Path, snapshot: Callable[[str], Path]) -> Path:
-    """Put such files where the libraries look for them."""
+    """Link the written files into the folders where libraries look for them."""
     checkpoints.mkdir(parents=True)
     for files, folder in (
         (weights, checkpoints),
@@ -86,12 +79,12 @@ def link(weights: Path, checkpoints: Path, snapshot: Callable[[str], Path]) -> P
 
 
 def thin(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take one value for all of a classifier's weights, which no metric sees: AlexNet's
-    alone are 235 MB.
+    """Replace classifier weights, which no metric reads, by expanded zeros.
+
+    AlexNet's classifier alone would take 235 MB.
     """
-    unseen = [
-        k
-        for k, v in state.items()
-        if k.startswith(("classifier.", "fc.")) and v.ndim > 1
-    ]
-    return state | {key: torch.zeros(1).expand(state[key].shape) for key in unseen}
+    thin_state = state.copy()
+    for key, weight in state.items():
+        if key.startswith(("classifier.", "fc.")) and weight.ndim > 1:
+            thin_state[key] = torch.zeros(1).expand(weight.shape)
+    return thin_state

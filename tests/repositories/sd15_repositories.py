@@ -1,4 +1,4 @@
-"""stable-diffusion-v1-5's repository at tiny widths, in its folders and files."""
+"""Repository of stable-diffusion-v1-5 at tiny widths."""
 
 import json
 from pathlib import Path
@@ -17,27 +17,28 @@ UNET = {
     "block_out_channels": [8, 16],
     "layers_per_block": 1,
     "norm_num_groups": 4,
+    "cross_attention_dim": TEXT,
+    "attention_head_dim": 2,
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
 }
-UNET |= {"cross_attention_dim": TEXT, "attention_head_dim": 2}
-UNET |= {"down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"]}
-UNET |= {"up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]}
 VAE = {
     "block_out_channels": [8, 16],
     "layers_per_block": 1,
     "norm_num_groups": 4,
     "sample_size": 16,
-}
-VAE |= {
     "down_block_types": ["DownEncoderBlock2D"] * 2,
     "up_block_types": ["UpDecoderBlock2D"] * 2,
 }
-SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-SCHEDULER |= {
+SCHEDULER = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
     "num_train_timesteps": 1000,
     "set_alpha_to_one": False,
     "skip_prk_steps": True,
+    "steps_offset": 1,
 }
-SCHEDULER |= {"steps_offset": 1}
 INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "_diffusers_version": "0.6.0",

@@ -1,4 +1,4 @@
-"""Networks of SEED's parts at tiny widths, in the files that the hub has of them."""
+"""Repositories of the networks of SEED at tiny widths."""
 
 import json
 from collections.abc import Callable
@@ -12,24 +12,26 @@ from brainhive_cli.measurement.metrics.semantics import PROMPT
 DETECTOR = "openmmlab-community/mm_grounding_dino_large_all"
 GIT, MINILM = "microsoft/git-large-coco", "sentence-transformers/all-MiniLM-L6-v2"
 IDS = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, ".": 1012, "?": 1029}
-"""Ids of BERT's vocabulary that Grounding DINO has in its code."""
+"""Ids of BERT's vocabulary that Grounding DINO's code contains."""
 LAYER = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
 
-def words() -> list[str]:
-    """BERT's vocabulary, of the words of the prompt alone."""
-    at = {number: word for word, number in IDS.items()}
-    first = [at.get(number, f"[unused{number}]") for number in range(1030)]
-    return first + sorted({*PROMPT.replace(".", "").split()})
+def list_tokens() -> list[str]:
+    """List a vocabulary with BERT's ids and only the words of the prompt."""
+    tokens = [f"[unused{index}]" for index in range(1030)]
+    for token, index in IDS.items():
+        tokens[index] = token
+    return tokens + sorted(set(PROMPT.replace(".", "").split()))
 
 
 def write_tokenizer(folder: Path) -> int:
-    """Write the vocabulary; its size."""
-    (folder / "vocab.txt").write_text("\n".join(words()) + "\n")
+    """Write a BERT tokenizer and return the size of its vocabulary."""
+    tokens = list_tokens()
+    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n")
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True})
     )
-    return len(words())
+    return len(tokens)
 
 
 def write(snapshot: Callable[[str], Path]) -> None:
@@ -43,7 +45,7 @@ def write(snapshot: Callable[[str], Path]) -> None:
 
 
 def write_detector(folder: Path) -> None:
-    """Write a detector of twelve boxes, whose scores depend on the picture."""
+    """Write a detector of twelve boxes with scores that depend on the picture."""
     torch.manual_seed(0)
     size = write_tokenizer(folder)
     swin = {
@@ -72,7 +74,7 @@ def write_detector(folder: Path) -> None:
     with torch.no_grad():  # scores between 0 and 1, not all at 0
         for head in network.class_embed:
             head.bias.zero_()
-        # boxes of several sizes, some of them too small to count
+        # some boxes become too small to count
         network.bbox_embed[-1].layers[-1].bias[2:] = -0.6
     network.save_pretrained(folder)
 
@@ -90,7 +92,7 @@ def write_captioner(folder: Path) -> None:
     for weight in network.parameters():
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=1.0)
-    with torch.no_grad():  # captions of words, and of several lengths
+    with torch.no_grad():  # captions consist of words and differ in length
         network.output.bias[:1030] = -50
         network.output.bias[102] = 6
     network.generation_config = tf.GenerationConfig(**ids)

@@ -1,6 +1,4 @@
-"""MindEye2's unclip6_epoch0_step110000.ckpt at a tiny width: its repository, names and
-what else it holds.
-"""
+"""MindEye2's unclip6_epoch0_step110000.ckpt at a tiny width, in sgm's weight names."""
 
 from pathlib import Path
 from typing import Any
@@ -32,15 +30,19 @@ TINY_WIDTHS = {"unet": UNET, "vae": VAE}
 def write(
     folder: Path, unet: dict[str, Tensor] | None = None, sizes: dict[str, Any] = UNET
 ) -> Path:
-    """Write the checkpoint below a folder; `unet` replaces the random weights, in sgm's
-    names.
+    """Write the checkpoint below a folder.
+
+    Args:
+        folder: Folder of repositories.
+        unet: Weights of the U-Net in sgm's names. Default: random weights.
+        sizes: Config of the random U-Net.
     """
     torch.manual_seed(0)
-    state = {
-        f"model.diffusion_model.{name}": value
-        for name, value in (unet or _unet(sizes)).items()
-    }
-    state |= {f"first_stage_model.{name}": value for name, value in _vae().items()}
+    state: dict[str, Tensor] = {}
+    for name, value in (unet or _make_unet(sizes)).items():
+        state[f"model.diffusion_model.{name}"] = value
+    for name, value in _make_vae().items():
+        state[f"first_stage_model.{name}"] = value
     state["conditioner.embedders.0.model.positional_embedding"] = torch.zeros(7, 7)
     file = folder / NAME / FILE
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -48,41 +50,37 @@ def write(
     return file
 
 
-def _unet(sizes: dict[str, Any]) -> dict[str, Tensor]:
-    """Name the weights of a tiny U-Net as sgm does: blocks in one row, an attention
-    beside each ResNet.
+def _make_unet(sizes: dict[str, Any]) -> dict[str, Tensor]:
+    """Draw a tiny U-Net in sgm's names, where one list holds the layers of all
+    blocks.
     """
     state = UNet2DConditionModel(**sizes).state_dict()
-    found, layers = {}, sizes["layers_per_block"]
+    renamed, n_layers = {}, sizes["layers_per_block"]
     for name, value in state.items():
-        part, *rest = name.split(".")
-        if part in ("down_blocks", "up_blocks"):
-            block, kind, place, *rest = rest
-            row = layers + 1
-            if part == "down_blocks":
-                number = (
-                    1
-                    + int(block) * row
-                    + (layers if kind == "downsamplers" else int(place))
-                )
+        side, _, path = name.partition(".")
+        if side in ("down_blocks", "up_blocks"):
+            block, kind, layer, inner = path.split(".", 3)
+            is_resampler = kind in ("downsamplers", "upsamplers")
+            index = n_layers if is_resampler else int(layer)
+            index += int(block) * (n_layers + 1)
+            if side == "down_blocks":
+                sgm_side, index = "input_blocks", index + 1
                 column = {"resnets": 0, "attentions": 1, "downsamplers": 0}[kind]
             else:
-                number = int(block) * row + (
-                    layers if kind == "upsamplers" else int(place)
-                )
+                sgm_side = "output_blocks"
                 column = {"resnets": 0, "attentions": 1, "upsamplers": 1}[kind]
                 if kind == "upsamplers" and int(block) < 2:
-                    column = 2
-            below = "input_blocks" if part == "down_blocks" else "output_blocks"
-            rest = ["op", *rest[1:]] if kind == "downsamplers" else rest
-            found[f"{below}.{number}.{column}.{_inner(kind, rest)}"] = value
-        elif part == "mid_block":
-            kind, place, *rest = rest
-            column = 1 if kind == "attentions" else 2 * int(place)
-            found[f"middle_block.{column}.{_inner(kind, rest)}"] = value
+                    column = 2  # an attention precedes the upsampler
+            if kind == "downsamplers":
+                inner = inner.replace("conv", "op")
+            renamed[f"{sgm_side}.{index}.{column}.{_rename_inner(kind, inner)}"] = value
+        elif side == "mid_block":
+            kind, layer, inner = path.split(".", 2)
+            column = 1 if kind == "attentions" else 2 * int(layer)
+            renamed[f"middle_block.{column}.{_rename_inner(kind, inner)}"] = value
         else:
-            found[_outer(name)] = value
-    return found
+            renamed[_rename_outer(name)] = value
+    return renamed
 
 
 OUTER = {
@@ -104,20 +102,23 @@ INNER = {
 }
 
 
-def _outer(name: str) -> str:
-    stem, _, kind = name.rpartition(".")
-    return f"{OUTER[stem]}.{kind}"
+def _rename_outer(name: str) -> str:
+    layer, _, kind = name.rpartition(".")
+    return f"{OUTER[layer]}.{kind}"
 
 
-def _inner(kind: str, rest: list[str]) -> str:
-    return ".".join([INNER[rest[0]], *rest[1:]] if kind == "resnets" else rest)
+def _rename_inner(kind: str, name: str) -> str:
+    if kind != "resnets":
+        return name
+    layer, _, weight = name.partition(".")
+    return f"{INNER[layer]}.{weight}"
 
 
-def _vae() -> dict[str, Tensor]:
-    """Name the weights of a tiny autoencoder as sgm does, its attention as
+def _make_vae() -> dict[str, Tensor]:
+    """Draw a tiny autoencoder in sgm's names, with attention weights of
     convolutions.
     """
-    found = {}
+    renamed = {}
     for name, value in AutoencoderKL.from_config(VAE).state_dict().items():  # type: ignore[attr-defined]
         if (
             ".attentions." in name
@@ -125,7 +126,7 @@ def _vae() -> dict[str, Tensor]:
             and "group_norm" not in name
         ):
             value = value[..., None, None]
-        for new, old in (
+        for diffusers_name, sgm_name in (
             ("mid_block.resnets.0", "mid.block_1"),
             ("mid_block.resnets.1", "mid.block_2"),
             ("mid_block.attentions.0", "mid.attn_1"),
@@ -139,12 +140,11 @@ def _vae() -> dict[str, Tensor]:
             ("conv_shortcut", "nin_shortcut"),
             ("conv_norm_out", "norm_out"),
         ):
-            name = name.replace(new, old)
+            name = name.replace(diffusers_name, sgm_name)
         if ".up_blocks." in name:
-            front, back = name.split(".up_blocks.")
-            block, back = back.split(".", 1)
-            name = (
-                f"{front}.up.{len(VAE['block_out_channels']) - 1 - int(block)}.{back}"
-            )
-        found[name] = value
-    return found
+            prefix, path = name.split(".up_blocks.")
+            block, suffix = path.split(".", 1)
+            index = len(VAE["block_out_channels"]) - 1 - int(block)
+            name = f"{prefix}.up.{index}.{suffix}"
+        renamed[name] = value
+    return renamed

@@ -1,6 +1,4 @@
-"""shi-labs/versatile-diffusion at tiny widths: its folders and files, its publisher's
-pickles of float32.
-"""
+"""Repository of shi-labs/versatile-diffusion at tiny widths, as float32 pickles."""
 
 import json
 from collections.abc import Mapping
@@ -19,43 +17,54 @@ from tests.repositories.text_encoders import WORDS, write_tokenizer
 
 NAME = "shi-labs/versatile-diffusion"
 WIDTH = 12
-"""Of tokens: of the projections of both towers, and of the U-Nets' cross-attention."""
+"""Width of the projections of both towers and of the U-Nets' cross-attention."""
 SIDE_PX = 16
-"""Of pictures: latents are 8 × 8, and the image tower sees four patches."""
+"""Side of a picture. Latents are 8 × 8, and the image tower sees four patches."""
 State = dict[str, Tensor]
 TOWER = {
     "hidden_size": 16,
     "intermediate_size": 24,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
+    "projection_dim": WIDTH,
+    "hidden_act": "quick_gelu",
 }
-TOWER |= {"projection_dim": WIDTH, "hidden_act": "quick_gelu"}
 VISION = {**TOWER, "image_size": 16, "patch_size": 8}
-TEXT = {**TOWER, "vocab_size": 49, "max_position_embeddings": 77}
-TEXT |= {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
+TEXT = {
+    **TOWER,
+    "vocab_size": 49,
+    "max_position_embeddings": 77,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "pad_token_id": 1,
+}
 UNET = {
     "sample_size": 8,
     "block_out_channels": [8, 16],
     "layers_per_block": 1,
     "norm_num_groups": 4,
+    "cross_attention_dim": WIDTH,
+    "attention_head_dim": 2,
 }
-UNET |= {"cross_attention_dim": WIDTH, "attention_head_dim": 2}
-IMAGE_UNET = {**UNET, "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"]}
-IMAGE_UNET |= {
+IMAGE_UNET = {
+    **UNET,
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
     "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
     "in_channels": 4,
     "out_channels": 4,
 }
-TEXT_UNET = {**UNET, "down_block_types": ["CrossAttnDownBlockFlat", "DownBlockFlat"]}
-TEXT_UNET |= {"up_block_types": ["UpBlockFlat", "CrossAttnUpBlockFlat"]}
-TEXT_UNET |= {"in_channels": [12, 1, 1], "out_channels": [12, 1, 1]}
+TEXT_UNET = {
+    **UNET,
+    "down_block_types": ["CrossAttnDownBlockFlat", "DownBlockFlat"],
+    "up_block_types": ["UpBlockFlat", "CrossAttnUpBlockFlat"],
+    "in_channels": [12, 1, 1],
+    "out_channels": [12, 1, 1],
+}
 VAE = {
     "block_out_channels": [8, 16],
     "layers_per_block": 1,
     "norm_num_groups": 4,
     "sample_size": 16,
-}
-VAE |= {
     "down_block_types": ["DownEncoderBlock2D"] * 2,
     "up_block_types": ["UpDecoderBlock2D"] * 2,
 }
@@ -64,9 +73,9 @@ SCHEDULER = {
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
     "clip_sample": False,
-}
-SCHEDULER |= {"num_train_timesteps": 1000, "set_alpha_to_one": False, "steps_offset": 1}
-SCHEDULER |= {
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
     "_class_name": "DDIMScheduler",
     "_diffusers_version": "0.8.0.dev0",
     "trained_betas": None,
@@ -100,7 +109,7 @@ INDEX = {
 }
 """model_index.json."""
 OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
-"""Of the autoencoder's attention, when the weights were published."""
+"""Names of the autoencoder's attention layers in the published weights."""
 
 
 def write(
@@ -108,58 +117,52 @@ def write(
     states: Mapping[str, State] = {},
     sizes: Mapping[str, Mapping[str, Any]] = {},
 ) -> Path:
-    """Write the folder; `states` replaces the random weights of components by name,
-    `sizes` their configs.
+    """Write the folder of the generator.
+
+    Args:
+        folder: Folder to write.
+        states: Weights by component. Other components have random weights.
+        sizes: Changes of the configs by component.
     """
     torch.manual_seed(0)
-    makes: dict[str, tuple[Any, dict[str, Any]]] = {
-        # in an order that keeps their random weights
+    components: dict[str, tuple[Any, dict[str, Any]]] = {
+        # the order determines the random weights
         "text_unet": (UNetFlatConditionModel, TEXT_UNET),
         "image_unet": (UNet2DConditionModel, IMAGE_UNET),
         "vae": (AutoencoderKL, VAE),
     }
-    networks: dict[str, tuple[dict[str, Any], Any]] = {}
-    for name, (make, usual) in makes.items():
-        config = {**usual, **sizes.get(name, {})}
-        networks[name] = {"_class_name": make.__name__, **config}, make(**config)
-    for name, (config, network) in networks.items():
+    for name, (network_class, default_config) in components.items():
+        config = {**default_config, **sizes.get(name, {})}
+        network = network_class(**config)
         state = states.get(name) or network.state_dict()
-        _write(
+        _write_component(
             folder / name,
-            config,
-            _old(state) if name == "vae" else state,
+            {"_class_name": network_class.__name__, **config},
+            _rename_attention(state) if name == "vae" else state,
             "diffusion_pytorch_model.bin",
         )
     vision = tf.CLIPVisionConfig(**{**VISION, **sizes.get("image_encoder", {})})
     text = tf.CLIPTextConfig(**{**TEXT, **sizes.get("text_encoder", {})})
-    image = (
+    image_state = (
         states.get("image_encoder")
         or tf.CLIPVisionModelWithProjection(vision).state_dict()
     )
-    patches = (vision.image_size // vision.patch_size) ** 2
-    image = {
-        **image,
-        "vision_model.embeddings.position_ids": torch.arange(patches + 1)[None],
-    }
-    _write(
+    n_patches = (vision.image_size // vision.patch_size) ** 2
+    image_ids = torch.arange(n_patches + 1)[None]
+    _write_component(
         folder / "image_encoder",
-        _config(vision, "clip_vision_model"),
-        image,
+        _make_config(vision, "clip_vision_model"),
+        {**image_state, "vision_model.embeddings.position_ids": image_ids},
         "pytorch_model.bin",
     )
-    words = (
+    text_state = (
         states.get("text_encoder") or tf.CLIPTextModelWithProjection(text).state_dict()
     )
-    words = {
-        **words,
-        "text_model.embeddings.position_ids": torch.arange(
-            text.max_position_embeddings
-        )[None],
-    }
-    _write(
+    text_ids = torch.arange(text.max_position_embeddings)[None]
+    _write_component(
         folder / "text_encoder",
-        _config(text, "clip_text_model"),
-        words,
+        _make_config(text, "clip_text_model"),
+        {**text_state, "text_model.embeddings.position_ids": text_ids},
         "pytorch_model.bin",
     )
     write_tokenizer(folder / "tokenizer", "<|endoftext|>")
@@ -176,21 +179,22 @@ def write(
     return folder
 
 
-def _config(config: Any, model_type: str) -> dict[str, Any]:
+def _make_config(config: Any, model_type: str) -> dict[str, Any]:
     return {**config.to_diff_dict(), "model_type": model_type, "torch_dtype": "float32"}
 
 
-def _old(state: Mapping[str, Tensor]) -> State:
-    found = {}
+def _rename_attention(state: Mapping[str, Tensor]) -> State:
+    """Give the attention layers the names of the published weights."""
+    renamed = {}
     for name, value in state.items():
-        for new, old in OLD_NAMES.items():
+        for new_name, old_name in OLD_NAMES.items():
             if ".attentions." in name:
-                name = name.replace(f".{new}.", f".{old}.")
-        found[name] = value
-    return found
+                name = name.replace(f".{new_name}.", f".{old_name}.")
+        renamed[name] = value
+    return renamed
 
 
-def _write(
+def _write_component(
     folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], file: str
 ) -> None:
     folder.mkdir(parents=True)

@@ -9,7 +9,7 @@ import pytest
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.published.cc2017 import Clips
 from tests.publishers import cc2017_files
-from tests.publishers.cc2017_files import key_masks_of
+from tests.publishers.cc2017_files import make_key_masks
 from tests.tools.hub_server import serving
 
 pytestmark = pytest.mark.nightly
@@ -53,4 +53,4 @@ def test_fetch_takes_both_repositories_and_unpacks_the_masks(
     }
     assert fetched_names.isdisjoint({"subj01_train_fmri.pt", weights.name})
     images = Clips().build(Paths()).images("train")
-    assert np.array_equal(np.stack(images.get_masks(0)), key_masks_of(2)[0])
+    assert np.array_equal(np.stack(images.get_masks(0)), make_key_masks(2)[0])

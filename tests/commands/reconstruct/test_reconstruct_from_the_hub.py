@@ -33,7 +33,7 @@ from tests.repositories.hub_repositories import (
     PRIOR,
     STORES,
     TURBO,
-    USED,
+    TURBO_WEIGHTS,
     write_prior_and_turbo,
 )
 from tests.tools.hub_server import Hub, serving
@@ -119,7 +119,7 @@ def test_the_command_of_the_readme_generates_and_measures(hub, embedded):
     assert set(result["metrics"]["missing"]) == UNSCORED
     weights = [path for path in hub.fetched if path.endswith(".safetensors")]
     prior_weights = [f"{PRIOR}/{module}/{WEIGHTS}" for module in CLASSES]
-    turbo_weights = [f"{TURBO}/{stem}.safetensors" for stem in USED]
+    turbo_weights = [f"{TURBO}/{stem}.safetensors" for stem in TURBO_WEIGHTS]
     assert sorted(weights) == sorted(prior_weights + turbo_weights)
 
     folder = Path(result["folder"])

@@ -297,7 +297,7 @@ def test_mindeye2_goes_from_seven_subjects_to_a_new_subject(
     assert_pictures(found, 1)
     (table,) = (each for each in found["tables"] if "subsets" in each["title"])
     note_numbers = re.findall(r"\d+", table["note"])
-    assert {str(nsd_files.SHARED), "4", "300"} <= set(note_numbers)
+    assert {str(nsd_files.N_SHARED), "4", "300"} <= set(note_numbers)
     joint, tuned, decoded = (
         found["metrics"]["facts"]["commands"][step].split() for step in (2, 3, 5)
     )

@@ -20,10 +20,10 @@ from brainhive_cli.data.files.subjects import RECORDS
 from brainhive_cli.data.published import mosaic
 from brainhive_cli.data.stores.signal_store import SignalStore
 from tests.publishers.mosaic_files import (
-    list_shown,
+    list_pictures,
+    write_participants,
     write_pictures,
     write_record,
-    write_shared,
 )
 from tests.tools.trial_numbers import numbers_of_stores
 
@@ -75,7 +75,7 @@ def assert_refused(
 def test_betas_lie_at_their_pictures_and_splits(
     home: Path, root: Path, run_command: Callable, recorded
 ) -> None:
-    shown = {**list_shown("NSD", 5, 3), "": [("NSD-copy.png", 1)]}
+    shown = {**list_pictures("NSD", 5, 3), "": [("NSD-copy.png", 1)]}
     shown["test"] = [(shown["test"][0][0], 12), *shown["test"][1:]]
     betas = write_record(root, "sub-01_NSD", shown)
 
@@ -107,7 +107,7 @@ def test_betas_lie_at_their_pictures_and_splits(
 def test_regions_select_their_grayordinates_and_vertices(
     home: Path, root: Path, run_command: Callable
 ) -> None:
-    betas = write_record(root, "sub-01_NSD", list_shown("NSD", 3, 2))
+    betas = write_record(root, "sub-01_NSD", list_pictures("NSD", 3, 2))
 
     run_command(
         "prepare", "preparation=mosaic", "preparation.regions=L_V1,MT", "name=parcels"
@@ -144,7 +144,7 @@ def test_values_that_are_not_finite_become_zero(
     home: Path, root: Path, run_command: Callable, recorded
 ) -> None:
     for name in ("sub-01_NSD", "sub-02_NSD"):
-        write_record(root, name, list_shown("NSD", 4, 2))
+        write_record(root, name, list_pictures("NSD", 4, 2))
     gap = find_rows("L_V1")[3]
     with h5py.File(root / "NaturalScenesDataset/sub-02_NSD.hdf5", "r+") as file:
         trial = next(name for name in file["betas"] if "phase-train" in name)
@@ -173,7 +173,7 @@ def test_records_have_numbers_and_can_be_selected_by_name(
     }.items():
         assert RECORDS[name] == number
     for name in ("sub-01_NSD", "sub-02_NSD", "sub-03_NOD"):
-        write_record(root, name, list_shown(name[-3:], 3, 2))
+        write_record(root, name, list_pictures(name[-3:], 3, 2))
     # as the portal names files
     path = root / "NaturalObjectDataset/sub-03_NOD.hdf5"
     path.rename(path.with_name("sub-03_NOD_crc32-1a2b3c4d.hdf5"))
@@ -205,7 +205,7 @@ def test_films_have_betas_and_no_pictures(
 def test_pictures_of_studies_are_listed_and_absent_ones_named(
     root: Path,
 ) -> None:
-    shown = {name: list_shown(name, 4, 2) for name in ("NSD", "NOD")}
+    shown = {name: list_pictures(name, 4, 2) for name in ("NSD", "NOD")}
     write_record(root, "sub-01_NSD", shown["NSD"])
     write_record(root, "sub-01_NOD", shown["NOD"])
     write_pictures(root, shown["NSD"])
@@ -229,7 +229,7 @@ def test_pictures_of_studies_are_listed_and_absent_ones_named(
 def test_absent_and_wrong_records_and_parcels_are_named(
     root: Path, run_command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_record(root, "sub-01_NSD", list_shown("NSD", 3, 2))
+    write_record(root, "sub-01_NSD", list_pictures("NSD", 3, 2))
 
     def prepare(*words: str) -> Callable[[], object]:
         return lambda: run_command("prepare", "preparation=mosaic", *words)
@@ -268,11 +268,11 @@ def run(home: Path, recipe: str) -> dict:
 def test_new_people_are_decoded_without_their_own_records(
     home: Path, root: Path, code_allowed: None
 ) -> None:
-    shown = list_shown("NSD", 6, 4)
+    shown = list_pictures("NSD", 6, 4)
     for number in range(1, 9):
         write_record(root, f"sub-{number:02d}_NSD", shown, number)
     write_pictures(root, shown)
-    write_shared(root, {"NSD": "sub-01", "NOD": "sub-03"})
+    write_participants(root, {"NSD": "sub-01", "NOD": "sub-03"})
 
     scopes = run(home, "papers/mosaic-new-people")
 
@@ -287,11 +287,11 @@ def test_new_people_are_decoded_without_their_own_records(
 def test_a_person_is_decoded_by_their_other_study(
     home: Path, root: Path, code_allowed: None
 ) -> None:
-    shown = {name: list_shown(name, 8, 4) for name in ("NSD", "NOD", "GOD")}
+    shown = {name: list_pictures(name, 8, 4) for name in ("NSD", "NOD", "GOD")}
     for name in ("sub-01_NSD", "sub-02_NSD", "sub-03_NOD", "sub-05_GOD"):
         write_record(root, name, shown[name[-3:]], RECORDS[name])
     write_pictures(root, *shown.values())
-    write_shared(root, {"NSD": "sub-01", "NOD": "sub-03"}, {"GOD": "sub-05"})
+    write_participants(root, {"NSD": "sub-01", "NOD": "sub-03"}, {"GOD": "sub-05"})
 
     scopes = run(home, "papers/mosaic-other-study")
 
@@ -303,7 +303,7 @@ def test_a_person_is_decoded_by_their_other_study(
 def test_records_of_a_person_are_never_in_training_and_test(
     home: Path, root: Path, run_command: Callable, code_allowed: None
 ) -> None:
-    shown = {name: list_shown(name, 6, 3) for name in ("NSD", "NOD")}
+    shown = {name: list_pictures(name, 6, 3) for name in ("NSD", "NOD")}
     for name in ("sub-01_NSD", "sub-02_NSD", "sub-03_NOD"):
         write_record(root, name, shown[name[-3:]], RECORDS[name])
     write_pictures(root, *shown.values())
@@ -322,7 +322,7 @@ def test_records_of_a_person_are_never_in_training_and_test(
     assert_refused(
         lambda: train(both, *inter), "participants_shared.tsv", "fetch mosaic"
     )
-    table = write_shared(root, {"NSD": "sub-01", "NOD": "sub-03"})
+    table = write_participants(root, {"NSD": "sub-01", "NOD": "sub-03"})
     run_of_others = Path(train(both, *inter))
     (model,) = run_of_others.glob("cells/*/model/config.json")
     assert json.loads(model.read_text())["learned"]["people"] == {"mosaic": [84]}

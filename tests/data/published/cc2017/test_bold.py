@@ -12,7 +12,7 @@ from brainhive_cli.data.published.cc2017 import Cc2017Bold
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.stores.signal_store import SignalStore
 from tests.publishers import cc2017_files
-from tests.publishers.cc2017_files import COUNTS, WIDTHS, signal_of
+from tests.publishers.cc2017_files import COUNTS, WIDTHS, draw_signal
 from tests.tools.trial_numbers import numbers_of_stores
 
 
@@ -30,7 +30,7 @@ def test_all_subjects_become_stores_of_voxels_without_regions(
         store = SignalStore.open(home / f"signals/cc2017/default/sub-{subject:02d}.h5")
         for split, count in COUNTS.items():
             found = store[split]
-            expected = signal_of(subject, split, count)
+            expected = draw_signal(subject, split, count)
             assert (
                 found.signal.shape == (*expected.shape, 1)
                 and found.signal.shape[2] == width

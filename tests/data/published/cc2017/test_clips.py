@@ -16,10 +16,10 @@ from brainhive_cli.data.published.cc2017 import Clips, _open_tensor
 from tests.publishers import cc2017_files
 from tests.publishers.cc2017_files import (
     COUNTS,
-    captions_of,
-    frames_of,
-    key_masks_of,
-    labels_of,
+    draw_frames,
+    make_captions,
+    make_key_masks,
+    make_labels,
 )
 
 
@@ -51,7 +51,7 @@ def test_clips_are_the_frames_of_tensors_of_any_dtype(home):
         found = pickle.loads(pickle.dumps(list_clips("test")))  # as for workers
 
         assert (len(found), found.frames, found.medium) == (COUNTS["test"], 6, "clip")
-        expected = np.moveaxis(frames_of("test", COUNTS["test"]) * 255, 2, -1)
+        expected = np.moveaxis(draw_frames("test", COUNTS["test"]) * 255, 2, -1)
         for index, frames in enumerate(expected):
             clip = found.open(index)
             assert clip.rate_hz == 3.0
@@ -87,7 +87,7 @@ def test_captions_of_both_models_are_read(home):
     qwen = list_clips(captions="qwen")
 
     for found, model in ((blip2, "blip2"), (qwen, "qwen")):
-        expected = captions_of("train", COUNTS["train"], model)
+        expected = make_captions("train", COUNTS["train"], model)
         assert [found.get_captions(n) for n in range(len(found))] == [
             [text] for text in expected
         ]
@@ -98,7 +98,9 @@ def test_captions_of_both_models_are_read(home):
 
 def test_labels_are_read_with_their_51_names(root):
     found = list_clips("test")
-    assert np.array_equal([found.get_labels(n) for n in range(3)], labels_of("test", 3))
+    assert np.array_equal(
+        [found.get_labels(n) for n in range(3)], make_labels("test", 3)
+    )
     assert len(found.label_names) == 51 and found.label_names[:3] == (
         "animal",
         "human",
@@ -108,7 +110,7 @@ def test_labels_are_read_with_their_51_names(root):
 
 def test_masks_of_the_key_object_are_read(root):
     found = list_clips()
-    for index, expected in enumerate(key_masks_of(COUNTS["train"])):
+    for index, expected in enumerate(make_key_masks(COUNTS["train"])):
         masks = np.stack(found.get_masks(index))
         assert masks.dtype == np.uint8 and np.array_equal(masks, expected)
 

@@ -18,7 +18,7 @@ from tests.repositories.animatediff_repositories import (
     ADAPTER,
     MOTION,
     SPARSE,
-    unet_of,
+    load_unet,
     write_motion,
 )
 from tests.repositories.sd15_repositories import SD15
@@ -67,14 +67,14 @@ def test_the_domain_adapter_is_added_to_the_attentions(repositories):
             state[f"{layer_path}.processor.{name}_lora.{half}.weight"]
             for half in ("up", "down")
         )
-        expected = unet_of(repositories)[f"{layer_path}.{layer}.weight"] + up @ down
+        expected = load_unet(repositories)[f"{layer_path}.{layer}.weight"] + up @ down
         assert torch.allclose(
             unet.get_submodule(f"{layer_path}.{layer}").weight, expected, atol=1e-6
         )
     generator = make_config(
         repositories, domain_adapter=None, sparse_control=None
     ).build()
-    original_weight = unet_of(repositories)[f"{layer_path}.to_k.weight"]
+    original_weight = load_unet(repositories)[f"{layer_path}.to_k.weight"]
     assert torch.equal(
         generator.unet.get_submodule(f"{layer_path}.to_k").weight, original_weight
     )
