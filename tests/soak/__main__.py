@@ -88,7 +88,7 @@ def main() -> int:
     options = parser.parse_args()
     base = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.TemporaryDirectory(prefix="soak-", dir=base) as scratch:
-        return _Soak(options, Path(scratch)).run()
+        return _Soak(options, Path(scratch)).run_groups()
 
 
 class _Soak:
@@ -97,8 +97,8 @@ class _Soak:
         self.world = scratch / "world/home"
         self.table: dict[str, Counter[str]] = defaultdict(Counter)
 
-    def run(self) -> int:
-        """Make the world, run all cases, print the table and return the exit code."""
+    def run_groups(self) -> int:
+        """Run all cases, print the table and return the exit code."""
         self._make_world()
         groups = self.options.only.split(",")
         needs_all = not {"hostile", "kills"}.isdisjoint(groups)
@@ -124,7 +124,7 @@ class _Soak:
         return self._print_table()
 
     def _make_world(self) -> None:
-        """Build the world, or copy it from the folder of `--keep`."""
+        """Build the world, or copy it from `--keep`."""
         start_s, stored_world = time.monotonic(), self.options.keep
         _import_all()
         if stored_world and stored_world.exists():
@@ -143,7 +143,7 @@ class _Soak:
         return runner.run_all(cases, self.world, self.scratch, self.options.jobs)
 
     def _run_on_sound_files(self, groups: Container[str]) -> dict[str, runner.Outcome]:
-        """Run the readers of some groups twice. Keep the results that are equal."""
+        """Run the readers of the groups twice, and keep equal results."""
         outcomes: dict[str, runner.Outcome] = {}
         cases = [
             runner.Case("sound", name, **reader.case)
@@ -190,7 +190,7 @@ class _Soak:
             print(outcome.stderr)
 
     def _name_column(self, outcome: runner.Outcome, problems: list[str]) -> str:
-        """Name the column of a case. Add a wrong success to its problems."""
+        """Name the column of a case, and add a wrong success to its problems."""
         case = outcome.case
         if outcome.code == 0 and case.must_fail:
             problems.append("accepted")
@@ -205,7 +205,7 @@ class _Soak:
         return "changed, no checksum" if key else "same result"
 
     def _print_table(self) -> int:
-        """Print the table. Return 1 if a case failed."""
+        """Print the table, and return 1 if a case failed."""
         columns = (
             "cases",
             "refused",
@@ -226,7 +226,7 @@ class _Soak:
 
 
 def _find_difference(result: dict[str, str], sound_result: dict[str, str]) -> str:
-    """Find the first key whose value is not the value of the sound files."""
+    """Find the first key with another value."""
     for key, value in sorted(sound_result.items()):
         if result.get(key) != value:
             return key
@@ -234,7 +234,7 @@ def _find_difference(result: dict[str, str], sound_result: dict[str, str]) -> st
 
 
 def _import_all() -> None:
-    """Import the modules of all commands and LAZY_IMPORTS before the first fork."""
+    """Import all modules and LAZY_IMPORTS before the first fork."""
     Image.init()
     for module in pkgutil.walk_packages(brainhive_cli.__path__, "brainhive_cli."):
         if not module.name.endswith("__main__"):

@@ -19,12 +19,12 @@ Damage = Callable[[Path, bytes, random.Random], bytes | None]
 
 
 def _make_bit_flip(start: float, stop: float) -> Damage:
-    """Make a damage that flips a bit between two fractions of the content."""
+    """Make a damage that flips a bit between two fractions."""
 
     def flip(path: Path, content: bytes, rng: random.Random) -> bytes:
         changed = bytearray(content)
-        last = max(int(len(content) * stop), 1)
-        position = rng.randrange(int(len(content) * start), last)
+        limit = max(int(len(content) * stop), 1)
+        position = rng.randrange(int(len(content) * start), limit)
         changed[position] ^= 1 << rng.randrange(8)
         return bytes(changed)
 

@@ -1,6 +1,4 @@
-"""Malicious files that try to crash a reader, write elsewhere, run code or fill the
-memory.
-"""
+"""Malicious files that crash a reader, write elsewhere, run code or fill the memory."""
 
 import io
 import itertools
@@ -72,7 +70,7 @@ Make = Callable[[Path, Path], Any]
 
 
 def cases(seed: int, count: int) -> Iterator[Case]:
-    """Yield all cases in random order, and repeat with other details up to `count`."""
+    """Yield all cases in random order, repeated with other details up to `count`."""
     n_cases = 0
     while n_cases < count:
         shuffled_cases = list(_all(random.Random(f"{seed}/{n_cases}")))
@@ -107,9 +105,7 @@ def _case(
     is_compared: bool = False,
     must_fail: bool = False,
 ) -> Case:
-    """Make a case in which `make(*args, home, outside_folder)` changes the files of a
-    reader.
-    """
+    """Make a case in which `make(*args, home, outside_folder)` changes files."""
     reader = READERS[reader_name]
 
     def prepare(home: Path, outside_folder: Path) -> None:
@@ -244,7 +240,7 @@ def _h5_kinds() -> dict[str, Callable[..., Any]]:
 
 @contextmanager
 def changed(path: Path) -> Iterator[Any]:
-    """Open an HDF5 file for changes, and then write new checksums and a new seal."""
+    """Open an HDF5 file for changes, and then renew its checksums and seal."""
     hdf5.unseal(path)
     with h5py.File(path, "r+") as file:
         yield file
@@ -411,7 +407,7 @@ def _set_first_image_id(name: str | bytes, home: Path, outside_folder: Path) -> 
 
 
 def _add_evil_module(home: Path, outside_folder: Path) -> None:
-    """Put a module on the path that writes `pwned` when it is imported."""
+    """Write a module that writes `pwned` when it is imported."""
     (home / "modules/evil").mkdir(parents=True)
     (home / "modules/evil/__init__.py").write_text("")
     text = (
@@ -426,7 +422,7 @@ def _recipes() -> Iterator[Case]:
 
 
 def _recipes_with_code() -> Iterator[Case]:
-    """Yield recipes that name code of a module that the user did not choose."""
+    """Yield recipes that name code of an unknown module."""
     align, draw, latents = (READERS[name].argv for name in ("align", "draw", "latents"))
     score, vectors = READERS["score"].argv, READERS["import-dict-npz"].argv
     embed = ("embed", PICTURE_KEYS[0])
@@ -513,7 +509,7 @@ def _recipes_with_names() -> Iterator[Case]:
 
 
 def _recipes_with_sizes() -> Iterator[Case]:
-    """Yield recipes with numbers far beyond any memory."""
+    """Yield recipes with huge numbers."""
     for size in (
         "dataset.subjects=999999999999",
         "dataset.subjects=100000000",
@@ -560,7 +556,7 @@ def _shadow_package(package: str, home: Path, outside_folder: Path) -> None:
 def _write_steps(
     command: str, argv: tuple[str, ...], home: Path, outside_folder: Path
 ) -> None:
-    """Write a recipe of a workflow or demo whose step has these overrides."""
+    """Write a workflow or demo with a step of these overrides."""
     _add_evil_module(home, outside_folder)
     step, overrides = argv[0], [argument for argument in argv[1:] if "=" in argument]
     fields: dict[str, Any] = {"overrides": {step: overrides}, "quick": True}
@@ -834,7 +830,7 @@ def _write_zip_bomb(home: Path, outside_folder: Path) -> None:
 def _edit_zip_header(
     offset: int, content: bytes, home: Path, outside_folder: Path
 ) -> None:
-    """Overwrite bytes of the last entry of the central directory."""
+    """Overwrite bytes of the last central entry."""
     path = home / "vectors/dict.npz"
     archive = bytearray(path.read_bytes())
     start = archive.rfind(b"PK\x01\x02") + offset
@@ -996,7 +992,7 @@ def _facts() -> Iterator[Case]:
 
 
 def _name_absent_fact(pattern: str, key: str, home: Path, outside_folder: Path) -> None:
-    """Name absent entries in the facts of a document, and delete its digests."""
+    """Name absent entries in the facts of a document."""
     path = _find_first(home, pattern)
     (path.parent / "SHA256SUMS").unlink()
     document = json.loads(path.read_text())

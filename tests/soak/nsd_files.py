@@ -1,4 +1,4 @@
-"""The files of NSD, with the real design and layout and a few voxels."""
+"""Files of NSD with the real design and layout, and a few voxels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,13 @@ AFFINE = np.diag([1.8, 1.8, 1.8, 1])
 
 @dataclass(frozen=True)
 class Truth:
-    """What was written of subject 1.
+    """Written values of subject 1.
 
     Attributes:
-        rows: [trials] pictures, counted from 0.
-        is_test: [trials].
-        stored: [X, Y, Z, trials], int16.
-        masks: Name to labels [X, Y, Z].
+        rows: Picture [trials], from 0.
+        is_test: True [trials] for shared pictures.
+        stored: Betas [X, Y, Z, trials], int16.
+        masks: Labels [X, Y, Z] by name.
     """
 
     rows: np.ndarray
@@ -31,36 +31,40 @@ class Truth:
 
 def write(root: Path, sessions: int = 2, ending: str = ".hdf5") -> Truth:
     """Write the design, masks, noise ceiling and betas of subject 1."""
-    random = np.random.default_rng(3)
-    order = random.permutation(np.repeat(np.arange(10000) + 1, 3))
-    pictures = np.stack([random.permutation(73000)[:10000] + 1 for _ in range(8)])
+    rng = np.random.default_rng(3)
+    order = rng.permutation(np.repeat(np.arange(10000) + 1, 3))
+    pictures = np.stack([rng.permutation(73000)[:10000] + 1 for _ in range(8)])
     folder = root / "nsddata/experiments/nsd"
     folder.mkdir(parents=True)
     savemat(
         folder / "nsd_expdesign.mat",
         {"masterordering": order[None], "subjectim": pictures},
     )
-    shown = order[: sessions * TRIALS]
+    trial_order = order[: sessions * TRIALS]
     masks = {
-        "nsdgeneral": random.integers(-1, 2, VOLUME),
-        "prf-visualrois": random.integers(-1, 8, VOLUME),
+        "nsdgeneral": rng.integers(-1, 2, VOLUME),
+        "prf-visualrois": rng.integers(-1, 8, VOLUME),
+        "floc-faces": rng.integers(-1, 3, VOLUME),
     }
-    masks["floc-faces"] = random.integers(-1, 3, VOLUME)
     roi = root / "nsddata/ppdata/subj01/func1pt8mm/roi"
     for name, labels in masks.items():
         save(roi / f"{name}.nii.gz", labels.astype(np.float32))
-    stored = random.integers(-900, 900, (*VOLUME, len(shown))).astype(np.int16)
+    shape = VOLUME + (len(trial_order),)
+    stored = rng.integers(-900, 900, shape).astype(np.int16)
     betas = root / "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
     save(betas / "ncsnr.nii.gz", np.arange(24, dtype=np.float32).reshape(VOLUME))
     for session in range(sessions):
-        piece = stored[..., session * TRIALS : (session + 1) * TRIALS]
+        session_betas = stored[..., session * TRIALS : (session + 1) * TRIALS]
         path = betas / f"betas_session{session + 1:02d}{ending}"
         if ending == ".hdf5":
             with h5py.File(path, "w") as file:
-                file.create_dataset("betas", data=piece.T, chunks=(TRIALS, 1, 1, 1))
+                file.create_dataset(
+                    "betas", data=session_betas.T, chunks=(TRIALS, 1, 1, 1)
+                )
         else:
-            save(path, piece)
-    return Truth(pictures[0, shown - 1] - 1, shown <= 1000, stored, masks)
+            save(path, session_betas)
+    rows = pictures[0, trial_order - 1] - 1
+    return Truth(rows, is_test=trial_order <= 1000, stored=stored, masks=masks)
 
 
 def save(path: Path, volume: np.ndarray) -> None:

@@ -1,6 +1,4 @@
-"""Recordings as their publishers have them, with a few channels or voxels each, for
-prepare to read.
-"""
+"""Published recordings with a few channels or voxels, for `prepare` to read."""
 
 import io
 import tarfile
@@ -16,13 +14,13 @@ def write(home: Path) -> None:
     """Write NSD in three forms, THINGS-MEG, and THINGS-EEG as plain arrays."""
     for ending in (".hdf5", ".nii.gz"):
         truth = nsd_files.write(home / f"data/nsd{ending.replace('.', '-')}", 1, ending)
-    _mindeye2(home / "data/mindeyev2", truth)
-    _meg(home / "data/things-meg")
-    _arrays(home / "data/arrays")
+    _write_mindeye2(home / "data/mindeyev2", truth)
+    _write_meg(home / "data/things-meg")
+    _write_arrays(home / "data/arrays")
 
 
-def _mindeye2(root: Path, truth: nsd_files.Truth) -> None:
-    """Write all trials of a session, and the tars that name a few of them."""
+def _write_mindeye2(root: Path, truth: nsd_files.Truth) -> None:
+    """Write all trials of a session, and archives that name a few trials."""
     # [trials, V]
     betas = truth.stored[truth.masks["nsdgeneral"] > 0].T.astype(np.float32)
     for split, folder in ((False, "train"), (True, "new_test")):
@@ -34,16 +32,15 @@ def _mindeye2(root: Path, truth: nsd_files.Truth) -> None:
                 behaviour[0, [0, 2, 5, 16]] = truth.rows[trial], 1, trial, split
                 np.save(content, behaviour)
                 member = tarfile.TarInfo(f"sample{trial:09d}.behav.npy")
-                member.size = len(content.getvalue())
-                tar.addfile(member, io.BytesIO(content.getvalue()))
+                member.size = content.tell()
+                content.seek(0)
+                tar.addfile(member, content)
     with h5py.File(root / "betas_all_subj01_fp32_renorm.hdf5", "w") as file:
         file["betas"] = betas
 
 
-def _meg(root: Path) -> None:
-    """Write epochs of two sessions; where pandas is installed, mne takes no list for
-    the table of trials.
-    """
+def _write_meg(root: Path) -> None:
+    """Write epochs of two sessions with a table of trials."""
     import mne
 
     trials = [
@@ -56,19 +53,15 @@ def _meg(root: Path) -> None:
     table = [dict(zip(columns, trial, strict=True)) for trial in trials]
     signal = np.random.default_rng(0).normal(size=(len(trials), 3, 281))
     info = mne.create_info(["M1", "M2", "M3"], 200.0, "mag", verbose="error")
-    events = np.stack(
-        [
-            np.arange(len(trials)) * 300,
-            np.zeros(len(trials)),
-            np.arange(len(trials)) + 1,
-        ]
-    )
+    events = np.zeros((len(trials), 3), int)
+    events[:, 0] = np.arange(len(trials)) * 300
+    events[:, 2] = np.arange(len(trials)) + 1
     epochs = mne.EpochsArray(
-        signal, info, events.T.astype(int), tmin=-0.1, baseline=None, verbose="error"
+        signal, info, events, tmin=-0.1, baseline=None, verbose="error"
     )
     try:
         epochs.metadata = table
-    except TypeError:
+    except TypeError:  # mne takes no list if pandas is installed
         import pandas
 
         epochs.metadata = pandas.DataFrame(table)
@@ -76,22 +69,18 @@ def _meg(root: Path) -> None:
     epochs.save(root / "preprocessed_P1-epo.fif", verbose="error")
 
 
-def _arrays(root: Path) -> None:
-    """Write what NeuroBridge does, and the table that names the pictures."""
-    table = {}
-    for split, concepts, each, repetitions in (("train", 3, 2, 2), ("test", 2, 1, 4)):
-        names = [
-            (f"{c + 1:05d}_a{c}", f"a{c}_{n:02d}s.jpg")
-            for c in range(concepts)
-            for n in range(each)
-        ]
-        table |= {
-            f"{split}_img_concepts": [c for c, _ in names],
-            f"{split}_img_files": [f for _, f in names],
-        }
-        signal = np.random.default_rng(concepts).normal(
-            size=(concepts, each, repetitions, 63, 20)
-        )
+def _write_arrays(root: Path) -> None:
+    """Write NeuroBridge's arrays, and the table that names the pictures."""
+    table: dict[str, list[str]] = {}
+    shapes = {"train": (3, 2, 2), "test": (2, 1, 4)}
+    for split, (n_concepts, n_pictures, n_repetitions) in shapes.items():
+        concepts, files = [], []
+        for concept in range(n_concepts):
+            concepts += [f"{concept + 1:05d}_a{concept}"] * n_pictures
+            files += [f"a{concept}_{n:02d}s.jpg" for n in range(n_pictures)]
+        table |= {f"{split}_img_concepts": concepts, f"{split}_img_files": files}
+        shape = (n_concepts, n_pictures, n_repetitions, 63, 20)
+        signal = np.random.default_rng(n_concepts).normal(size=shape)
         path = root / f"sub-01/{split}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, signal.astype(np.float32))

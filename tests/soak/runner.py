@@ -65,11 +65,10 @@ class Case:
         argv: Command line after `brainhive`.
         prepare: Function that changes the home, given its path and a folder outside.
         reader: Sound run to compare the result with, or an empty string.
-        has_digest: If True, the file format can reveal a damaged payload.
+        has_digest: If True, the format can reveal a damaged payload.
         must_fail: If True, exit code 0 is a failure.
-        kill: Signal and delay (s) that kill the process. The command then runs again.
-        call: Function to call instead of a command. It returns failures by name, and
-            the number of calls by verdict.
+        kill: Signal and delay (s). The command then runs again.
+        call: Function instead of a command. It returns failures, and counts by verdict.
     """
 
     group: str
@@ -92,7 +91,7 @@ class Outcome:
         result: Values of the JSON on stdout, and digests of new files, by name.
         problems: Description of each problem, in one line.
         counts: Number of recipes or calls by verdict.
-        killed_run: Result of the first run, if a signal killed it.
+        killed_run: Result of the first run that a signal killed.
     """
 
     case: Case
@@ -109,9 +108,7 @@ class Outcome:
 def run_all(
     cases: Iterable[Case], world: Path, scratch: Path, jobs: int
 ) -> Iterator[Outcome]:
-    """Run cases, `jobs` at a time, each on a copy of the world. Yield them as they
-    end.
-    """
+    """Run cases, `jobs` at a time, each on a copy of the world."""
     queue, running, free_slots = iter(cases), dict[int, _Child](), list(range(jobs))
     while True:
         for case in islice(queue, len(free_slots)):
@@ -153,7 +150,7 @@ class _Child:
         self.kill = self.case.kill if is_first else None
 
     def watch(self) -> None:
-        """Kill the process after the delay of the case, or if it exceeds a limit."""
+        """Kill the process after its delay, or if it exceeds a limit."""
         now_s = time.monotonic()
         if self.kill and self.ready_s is None and (self.folder / "ready").exists():
             self.ready_s = now_s
@@ -175,9 +172,7 @@ class _Child:
         _kill_group(self.pid)
 
     def restart_if_killed(self, status: int) -> bool:
-        """Run the command again if its first run was to be killed. Return True if it
-        runs again.
-        """
+        """Return True if the killed command runs again."""
         if not (self.case.kill and self.killed_run is None):
             return False
         _kill_group(self.pid)
@@ -186,7 +181,7 @@ class _Child:
         return True
 
     def judge(self, status: int) -> Outcome:
-        """Read the outcome of the ended process, and add an exceeded limit or crash."""
+        """Read the outcome, and add an exceeded limit or a crash."""
         _kill_group(self.pid)
         shutil.rmtree("/dev/shm/brainhive-soak", ignore_errors=True)
         outcome = _read_outcome(self.case, self.folder, status)
@@ -339,7 +334,7 @@ def _walk_files(folder: Path) -> Iterator[Path]:
 
 
 def _list_outside_files(folder: Path, home: Path) -> dict[str, tuple[int, ...]]:
-    """List size, time and mode of all files outside of home, which no command may
+    """List size, time and mode of files outside of home, which no command may
     change.
     """
     skipped_names = "tmp user stdout stderr ready report.json broken initial_files"
@@ -380,7 +375,7 @@ def _find_outside_changes(
 
 
 def _find_broken_files(home: Path, initial_files: set[Path]) -> dict[str, str]:
-    """Open each new file under a final name, and describe one that cannot be read."""
+    """Describe a new file with a final name that cannot be read."""
     problems = {}
     for path in _walk_files(home):
         if path in initial_files or path.name.startswith("."):
@@ -411,7 +406,7 @@ def _check_file(path: Path) -> None:
 
 
 def _digest_files(home: Path, initial_files: set[Path]) -> dict[str, str]:
-    """Compute the SHA-256 of new files, without fingerprints and the path of home."""
+    """Digest new files without fingerprints and the path of home."""
     endings = ".h5 .safetensors .png .npy .parquet .json .csv .md".split()
     digests = {}
     for path in sorted(set(_walk_files(home)) - initial_files):
@@ -427,9 +422,7 @@ def _digest_files(home: Path, initial_files: set[Path]) -> dict[str, str]:
 
 
 def _read_datasets(path: Path) -> bytes:
-    """Read the datasets of a store, without its attributes, which hold digests of its
-    sources.
-    """
+    """Read the datasets of a store. Its attributes name digests of its sources."""
     chunks: list[bytes] = []
 
     def add(name: str, item: Any) -> None:
@@ -453,21 +446,21 @@ def _flatten(value: Any, key: str) -> Iterator[tuple[str, str]]:
 
 
 def _read_outcome(case: Case, folder: Path, status: int) -> Outcome:
-    """Read the streams and the report of an ended process, and list its problems."""
+    """Read the streams and the report of an ended process."""
 
-    def read(name: str) -> str:
+    def read_text(name: str) -> str:
         path = folder / name
         return path.read_text(errors="replace") if path.is_file() else ""
 
     code = os.waitstatus_to_exitcode(status)
-    outcome = Outcome(case, code, read("stdout"), read("stderr"))
-    soak_error = read("broken")
+    outcome = Outcome(case, code, read_text("stdout"), read_text("stderr"))
+    soak_error = read_text("broken")
     if soak_error:
         last_line = soak_error.strip().splitlines()[-1]
         outcome.problems.append(f"soak itself: {last_line}")
         outcome.stderr += soak_error
         return outcome
-    report = json.loads(read("report.json") or "{}")
+    report = json.loads(read_text("report.json") or "{}")
     for name, description in report.get("problems", {}).items():
         outcome.problems.append(f"{name}: {description}")
     outcome.counts = report.get("counts", {})
@@ -489,7 +482,7 @@ def _read_outcome(case: Case, folder: Path, status: int) -> Outcome:
 
 
 def _judge_stderr(outcome: Outcome) -> list[str]:
-    """List problems of the exit code and of the text on stderr."""
+    """List problems of the exit code and of stderr."""
     problems, text = [], outcome.stderr
     lines = text.splitlines()
     error_index = None

@@ -1,6 +1,4 @@
-"""Terminals that are closed, full or know few letters, and odd environments: one line
-and an exit code.
-"""
+"""Commands on closed, full or ASCII terminals and in unusual environments."""
 
 import json
 import os
@@ -24,15 +22,15 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "check": ("embed", "--recipe", "demo", "--check"),
     "json": ("runs", "--json"),
     "unknown": ("embed", "é.ß=1"),
-    "recipe": ("embed", "--recipe", "named.yaml", *CPU_KEYS),
+    "recipe": ("embed", "--recipe", "named.yaml") + CPU_KEYS,
     "picture": (
         "embed",
         "dataset={kind: image-folder, root: named}",
         "encoders=[weights/encoder]",
-        *CPU_KEYS,
-    ),
+    )
+    + CPU_KEYS,
     "report": ("report", "runs/drawn"),
-    "eval": (*READERS["eval"].argv, *CPU_KEYS),
+    "eval": READERS["eval"].argv + CPU_KEYS,
 }
 STREAMS = {
     "as-is": "",
@@ -46,7 +44,7 @@ STREAMS = {
     "no-stdin": "<&-",
     "a-folder": "</",
 }
-VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
+LAUNCH_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
 ENVIRONMENTS: dict[str, dict[str, str]] = {
     "usual": {},
     "ascii": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
@@ -56,7 +54,7 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
     "no-columns": {"COLUMNS": "x"},
     **{
         f"{name}-{value:.9}": {name: value}
-        for name in VARIABLES
+        for name in LAUNCH_VARIABLES
         for value in ("y", "", "-1", "9" * 400)
     },
     "mixed": {"ACCELERATE_MIXED_PRECISION": "x", "WORLD_SIZE": "2"},
@@ -64,31 +62,26 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
     "no-home": {"HOME": "/nowhere", "TMPDIR": "/nowhere", "MPLCONFIGDIR": "/proc"},
     "warnings": {"PYTHONWARNINGS": "default", "OMP_NUM_THREADS": "x"},
 }
-SILENT = ("no-stderr", "no-stream", "full-stderr", "both-full", "pipe")
-"""Streams with which no error can be shown, or none needs to be."""
+SILENT_STREAMS = ("no-stderr", "no-stream", "full-stderr", "both-full", "pipe")
+"""Streams that cannot show an error, or need not."""
 
 
 def cases(seed: int, count: int) -> Iterator[Case]:
-    """Combine commands, streams and environments, of which one at least is usual."""
-    combined = [
-        (command, "as-is", name) for command, name in product(COMMANDS, ENVIRONMENTS)
-    ]
-    combined += [
-        (command, stream, name)
-        for command, stream, name in product(COMMANDS, STREAMS, ("usual", "ascii"))
-    ]
-    random.Random(seed).shuffle(combined)
-    for words in combined[:count]:
+    """Combine commands with environments, and with streams in two environments."""
+    combinations = list(product(COMMANDS, ["as-is"], ENVIRONMENTS))
+    combinations += product(COMMANDS, STREAMS, ["usual", "ascii"])
+    random.Random(seed).shuffle(combinations)
+    for command, stream, environment in combinations[:count]:
         yield Case(
             "terminals",
-            " ".join(words),
+            f"{command} {stream} {environment}",
             prepare=_name_files,
-            call=partial(_try, *words),
+            call=partial(_try_command, command, stream, environment),
         )
 
 
 def _name_files(home: Path, outside_folder: Path) -> None:
-    """Write a recipe and pictures whose names not every terminal can show."""
+    """Write a recipe and a picture with names that few terminals can show."""
     name = "\n" + "é" * 100 + "\x1b[31m\u202e"
     (home / "named.yaml").write_text(
         json.dumps({"dataset": {"kind": "image-folder", "root": name}})
@@ -97,35 +90,23 @@ def _name_files(home: Path, outside_folder: Path) -> None:
     (home / f"named/a/{name}.png").write_bytes(b"no picture")
 
 
-def _try(
+def _try_command(
     command: str, stream: str, environment: str
 ) -> tuple[dict[str, str], dict[str, int]]:
-    """Run a command in a shell, with what Python finds in the environment, and judge
-    how it ends.
-    """
-    line = f'"$@" {STREAMS[stream]}; exit ${{PIPESTATUS[0]}}'
-    words = [
-        "bash",
-        "-c",
-        line,
-        "bash",
-        sys.executable,
-        "-m",
-        "brainhive_cli",
-        *COMMANDS[command],
-    ]
+    """Run a command in a shell. Return its problems by name, and counts by verdict."""
+    script = f'"$@" {STREAMS[stream]}; exit ${{PIPESTATUS[0]}}'
+    argv = ["bash", "-c", script, "bash", sys.executable, "-m", "brainhive_cli"]
+    argv += COMMANDS[command]
     variables = {
         **os.environ,
         "PYTHONPATH": os.path.abspath(f"{__file__}/../../.."),
         **ENVIRONMENTS[environment],
     }
-    ended = subprocess.run(words, env=variables, capture_output=True, check=False)
-    errors, code = ended.stderr.decode(errors="replace"), ended.returncode
-    text = f"{errors}{ended.stdout.decode(errors='replace')}"
-    is_explained = (
-        any(word in errors for word in ("error: ", "missing: ", "Usage"))
-        or stream in SILENT
-    )
+    process = subprocess.run(argv, env=variables, capture_output=True, check=False)
+    errors, code = process.stderr.decode(errors="replace"), process.returncode
+    text = f"{errors}{process.stdout.decode(errors='replace')}"
+    has_reason = any(label in errors for label in ("error: ", "missing: ", "Usage"))
+    is_explained = has_reason or stream in SILENT_STREAMS
     problems = {
         "exit code, not of the tree": code not in EXIT_CODES,
         "called a bug": BUG_TEXT.search(text),
@@ -135,14 +116,8 @@ def _try(
         "success, though nothing was written": not code
         and stream in ("full", "both-full"),
     }
-    wrong = ", ".join(problem for problem, is_so in problems.items() if is_so)
-    shown = (
-        {
-            f"{command} {stream} {environment}": (
-                f"{wrong}: {code} {errors.strip()[-300:]!r}"
-            )
-        }
-        if wrong
-        else {}
-    )
-    return shown, {"failed" if wrong else "refused" if code else "same result": 1}
+    summary = ", ".join(problem for problem, is_so in problems.items() if is_so)
+    if summary:
+        description = f"{summary}: {code} {errors.strip()[-300:]!r}"
+        return {f"{command} {stream} {environment}": description}, {"failed": 1}
+    return {}, {"refused" if code else "same result": 1}

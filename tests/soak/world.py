@@ -121,7 +121,7 @@ class Reader:
 
 
 def _delete_first(*patterns: str) -> Callable[[Path], None]:
-    """Make a setup that deletes all files and folders that match the patterns."""
+    """Make a setup that deletes the files and folders of some patterns."""
 
     def delete(home: Path) -> None:
         for pattern in patterns:
@@ -466,7 +466,7 @@ def build(home: Path) -> list[Callable[[Path], Any] | tuple[str, ...]]:
 
 
 def _interrupt(argv: tuple[str, ...]) -> None:
-    """Run a command and end the process at its third checkpoint or eighth batch."""
+    """Run a command up to its third checkpoint or eighth batch."""
     from brainhive_cli.data.stores.target_writer import TargetWriter
     from brainhive_cli.training.alignment.training import cell_folder
     from tests.soak.runner import run_command
@@ -499,9 +499,9 @@ def _name_runs(home: Path) -> None:
         "explained": "runs/explain/*",
     }.items():
         copied_run = home / "runs" / name
-        for run in sorted(home.glob(pattern))[-1:]:
-            if (run / "metrics.json").is_file() and not copied_run.exists():
-                shutil.copytree(run, copied_run)
+        for folder in sorted(home.glob(pattern))[-1:]:
+            if (folder / "metrics.json").is_file() and not copied_run.exists():
+                shutil.copytree(folder, copied_run)
 
 
 def _paint_concepts(
@@ -511,7 +511,7 @@ def _paint_concepts(
     ending: str = "png",
     seed: int = 0,
 ) -> None:
-    """Write pictures of noise around one colour, in a folder for each concept."""
+    """Write noise pictures with a mean colour for each concept."""
     rng = np.random.default_rng(seed)
     for concept in range(n_concepts):
         colour = rng.integers(40, 215, 3)
