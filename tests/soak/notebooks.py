@@ -139,10 +139,9 @@ def _try_calls(seed: int, numbers: range) -> tuple[dict[str, str], dict[str, int
                 function(**{**arguments, **changes})
         except BaseException as error:
             verdict = "refused"
-            if not isinstance(error, BrainhiveError):
-                error = BrainhiveError("")
+            is_own = isinstance(error, BrainhiveError)
             try:
-                refuse_riddles(error)
+                refuse_riddles(error if is_own else BrainhiveError(""))
             except AssertionError:
                 verdict, problem = "failed", f"{type(error).__name__}: {error!s:.150}"
                 problems[f"{number} {name} {changes!r:.150}"] = problem
