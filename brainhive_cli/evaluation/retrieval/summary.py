@@ -650,7 +650,7 @@ def judge_cells(cells: CellScores) -> list[Answer]:
     grouping = cells.grouping
     has_trials = bool(grouping.group_of)
 
-    # part of the recording and block of each compared item, for each subject
+    # compared items of each subject: their ranks, parts of the recording and blocks
     ids = []
     ranks = []
     parts = defaultdict[Any, Any](tuple)

@@ -109,9 +109,8 @@ def lay_out(
     }
     setting_differences: list[tuple[str, str]] = []
     for difference in facts.against:
-        setting_differences += [
-            (difference.second, line) for line in difference.differs
-        ]
+        for line in difference.differs:
+            setting_differences.append((difference.second, line))
 
     tables = {
         "cells": [
@@ -174,7 +173,9 @@ def lay_out(
     }
     selected = []
     for name in table_names or tables:
-        selected += [table for table in tables[name] if table.rows]
+        for table in tables[name]:
+            if table.rows:
+                selected.append(table)
     return selected
 
 
