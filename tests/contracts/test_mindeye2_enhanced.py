@@ -1,6 +1,4 @@
-"""MindEye2 from voxels to refined pictures: blurry branch, captions, refinement by
-SDXL, and the mix.
-"""
+"""Tests of MindEye2's refined pictures and their mix with blurry pictures."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +17,7 @@ from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.core.measurements import MIXED_WITH_BLURRY, SIMULATED, find_caveats
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.generators import sdxl, sdxl_unclip
+from brainhive_cli.reports.sentences import MEANINGS
 from tests.repositories import git_captioner_repository, text_encoders
 from tests.worlds.command_fixtures import use_home
 
@@ -29,24 +28,20 @@ DATASET = "dataset={kind: demo, noise: 0.1, space: voxels, subjects: 1}"
 LATENT, TOKENS = (
     f"python:tests.worlds.parts.targets:{name}" for name in ("latent", "tokens")
 )
-SMALL = (
+SMALL_PICTURES = (
     "resolution_px=32",
     "repeats=1",
     "items=2",
     "metrics=[pixcorr,ssim]",
     "protocol=mindeye2",
+    "sheet_rows=2",
 )
-SMALL += ("sheet_rows=2",)
 MIX = "generator.low_level_mix={autoencoder: sdxl/vae}"
 RunCommand = Callable[..., Any]
 
 
-def flow(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()
-
-
-def chain() -> str:
-    """The recipe's two stages with tiny networks."""
+def make_generator_override() -> str:
+    """Return the recipe's two-stage generator with tiny networks."""
     path = (
         Path(__file__).parents[2] / "recipes/papers/mindeye2-enhanced/reconstruct.yaml"
     )
@@ -65,16 +60,15 @@ def chain() -> str:
         "model": git_captioner_repository.NAME,
         "converter": git_captioner_repository.CONVERTER,
     }
-    return f"generator={flow(generator)}"
+    text = yaml.safe_dump(generator, default_flow_style=True, width=10**6).strip()
+    return f"generator={text}"
 
 
 @pytest.fixture(scope="module")
 def run(
     tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand
 ) -> Iterator[Path]:
-    """A home with the tiny networks, the targets of both heads, and a model trained on
-    them.
-    """
+    """Align run for both heads, in a home with their targets and tiny networks."""
     home = tmp_path_factory.mktemp("enhanced")
     generator = sdxl.TINY.build()
     for name in ("unet", "vae", "scheduler"):
@@ -99,11 +93,20 @@ def run(
         ).folder
 
 
-def given(run: Path, *more: str) -> tuple[str, ...]:
-    return (f"align_run={run}", "prior=identity", chain(), *SMALL, *more)
+def make_overrides(run: Path, *overrides: str) -> tuple[str, ...]:
+    """Add overrides of reconstruct to those of small refined pictures."""
+    generator = make_generator_override()
+    return (
+        f"align_run={run}",
+        "prior=identity",
+        generator,
+        *SMALL_PICTURES,
+        *overrides,
+    )
 
 
-def pixels(folder: Path) -> np.ndarray:
+def read_pixels(folder: Path) -> np.ndarray:
+    """Read the generated pictures of a run, [N, H, W, 3]."""
     files = sorted((folder / "samples").glob("**/sub-01*/**/*.png"))
     return np.stack([np.asarray(Image.open(file), np.float64) for file in files])
 
@@ -111,61 +114,66 @@ def pixels(folder: Path) -> np.ndarray:
 def test_every_number_and_sheet_of_mixed_pictures_says_so(
     run: Path, run_command: RunCommand
 ) -> None:
-    listed = list_inputs(
-        reconstruct,
-        reconstruct.Recipe.resolve("reconstruct", None, {}, given(run, MIX)),
+    recipe = reconstruct.Recipe.resolve(
+        "reconstruct", None, {}, make_overrides(run, MIX)
     )
-    mixed = run_command("reconstruct", *given(run, MIX, "sources=brain,images"))
-    plain = run_command("reconstruct", *given(run, "sources=brain"))
-    alone = run_command(
-        "reconstruct", *given(run, MIX.replace("{", "{share: 1, "), "sources=brain")
+    inputs = list_inputs(reconstruct, recipe)
+    mixed_run = run_command(
+        "reconstruct", *make_overrides(run, MIX, "sources=brain,images")
+    )
+    refined_run = run_command("reconstruct", *make_overrides(run, "sources=brain"))
+    blurry_only = MIX.replace("{", "{share: 1, ")
+    blurry_run = run_command(
+        "reconstruct", *make_overrides(run, blurry_only, "sources=brain")
     )
 
-    states = {one.name: one.state for one in listed}
-    texts = [name for name in states if name.startswith("sdxl/text_encoder")]
-    assert (
-        not describe_missing(listed)
-        and texts
-        and {states[name] for name in texts} == {"here"}
-    )
+    assert not describe_missing(inputs)
+    states = {item.name: item.state for item in inputs}
     assert states["sdxl/vae"] == "here"
+    text_encoder_states = {
+        state for name, state in states.items() if name.startswith("sdxl/text_encoder")
+    }
+    assert text_encoder_states == {"here"}
     for result, caveats in (
-        (mixed, [SIMULATED, MIXED_WITH_BLURRY]),
-        (plain, [SIMULATED]),
+        (mixed_run, [SIMULATED, MIXED_WITH_BLURRY]),
+        (refined_run, [SIMULATED]),
     ):
         assert result.metrics.caveats == caveats
-        numbers = [
-            each for scope in result.metrics.scopes.values() for each in scope.values()
+        for metrics in result.metrics.scopes.values():
+            for metric in metrics.values():
+                assert find_caveats(metric.protocol) == caveats
+        assert any(result.metrics.scopes.values())
+        for table in result.tables:
+            assert find_caveats(table.note) == caveats
+        sheets = [
+            artifact
+            for artifact in artifacts.read(RunFolder(result.folder))
+            if artifact.kind == "sheet"
         ]
-        assert numbers and all(
-            find_caveats(each.protocol) == caveats for each in numbers
-        )
-        assert all(find_caveats(table.note) == caveats for table in result.tables)
-        shown = artifacts.read(RunFolder(result.folder))
-        assert "sheet" in {each.kind for each in shown}
-        assert all(
-            find_caveats(each.note) == caveats for each in shown if each.kind == "sheet"
-        )
-    run_command("report", f"runs={mixed.folder}", "to=page.html")
-    page = Path("page.html").read_text()
-    assert "which low-level metrics favour by construction" in page
+        assert sheets
+        for sheet in sheets:
+            assert find_caveats(sheet.note) == caveats
+    run_command("report", f"runs={mixed_run.folder}", "to=page.html")
+    assert MEANINGS[MIXED_WITH_BLURRY] in Path("page.html").read_text()
 
-    quarter, blurry, refined = (pixels(each.folder) for each in (mixed, alone, plain))
-    assert quarter.shape[1:] == (256, 256, 3) and refined.shape[1:] == (32, 32, 3)
-    pictures = [Image.fromarray(each.astype(np.uint8)) for each in refined]
-    sized = np.stack(
-        [
-            np.asarray(each.resize((256, 256), Image.Resampling.BILINEAR))
-            for each in pictures
-        ]
-    )
-    assert np.abs(quarter - (0.75 * sized + 0.25 * blurry)).mean() < 1
-    assert np.abs(blurry - sized).mean() > 10
+    mixed = read_pixels(mixed_run.folder)
+    blurry = read_pixels(blurry_run.folder)
+    refined = read_pixels(refined_run.folder)
+    assert mixed.shape[1:] == (256, 256, 3) and refined.shape[1:] == (32, 32, 3)
+    enlarged_pictures = []
+    for pixels in refined:
+        picture = Image.fromarray(pixels.astype(np.uint8))
+        enlarged_pictures.append(
+            np.asarray(picture.resize((256, 256), Image.Resampling.BILINEAR))
+        )
+    enlarged = np.stack(enlarged_pictures)
+    assert np.abs(mixed - (0.75 * enlarged + 0.25 * blurry)).mean() < 1
+    assert np.abs(blurry - enlarged).mean() > 10
     with pytest.raises(
         BrainhiveError, match="the head low, and there is no such head"
     ) as caught:
         run_command(
             "reconstruct",
-            *given(run, MIX.replace("{", "{head: low, "), "sources=brain"),
+            *make_overrides(run, MIX.replace("{", "{head: low, "), "sources=brain"),
         )
     assert "papers/mindeye2-blurry" in caught.value.hint

@@ -1,6 +1,4 @@
-"""What others build on the road of signals: a model folder alone, and the input of a
-model.
-"""
+"""Tests of interfaces from signals to decoded embeddings, for users' own code."""
 
 import shutil
 from dataclasses import replace
@@ -39,8 +37,8 @@ def test_a_model_folder_alone_decodes_a_recording(
     tokens = model.encode_signal(signal, torch.zeros(len(signal), dtype=torch.long))
     embeddings = torch.from_numpy(np.array(pictures.embedding))
     images = model.encode_image(dict.fromkeys(model.layout.dims, embeddings))
-    seen = torch.from_numpy(pictures.find_rows(recording.image_ids))
-    top1 = float((rank_targets(tokens, images, seen) == 1).float().mean())
+    target_rows = torch.from_numpy(pictures.find_rows(recording.image_ids))
+    top1 = float((rank_targets(tokens, images, target_rows) == 1).float().mean())
 
     assert top1 == pytest.approx(
         evaluation_result.metrics.scopes["sub-01_seed-1 · sub-01"]["top1"].value
@@ -52,7 +50,7 @@ def test_a_model_folder_alone_decodes_a_recording(
 def test_model_input_reads_what_training_and_retrieval_read(
     world: Path, run_command: Any, align_overrides: Any, runs: str
 ) -> None:
-    words = (
+    signal_overrides = (
         "signal.normalise=channel",
         "signal.channels=[occipital]",
         "signal.window_ms=[100, 500]",
@@ -63,7 +61,7 @@ def test_model_input_reads_what_training_and_retrieval_read(
             *align_overrides,
             "subjects=1",
             "train.epochs=1",
-            *words,
+            *signal_overrides,
             runs,
         ).folder
     )
@@ -73,13 +71,10 @@ def test_model_input_reads_what_training_and_retrieval_read(
     for split in ("train", "test"):
         recording = member.run.get_recordings("").open_recording(1, split)
         expected = member.open_trials(1, split, is_tested=False).averages
-        found = api.model_input(spec, recording, learned.normaliser_of(1))
-        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
-    wide = Normaliser(np.zeros((99, 1)), np.ones((99, 1)))
+        model_input = api.model_input(spec, recording, learned.normaliser_of(1))
+        np.testing.assert_allclose(model_input, expected, rtol=1e-6, atol=1e-6)
+    wrong_normaliser = Normaliser(np.zeros((99, 1)), np.ones((99, 1)))
     with pytest.raises(BrainhiveError, match=r"\b99\b"):
-        api.model_input(spec, recording, wide)
-    with pytest.raises(
-        BrainhiveError,
-        match=r"a normaliser, and the model's signals were normalised by",
-    ):
+        api.model_input(spec, recording, wrong_normaliser)
+    with pytest.raises(BrainhiveError, match=r"without a normaliser.*channel"):
         api.model_input(spec, recording, None)

@@ -1,6 +1,4 @@
-"""A model of two heads on voxels of two widths goes through every command that a model
-goes through.
-"""
+"""Tests of a user's model with two heads, for subjects with unequal voxel counts."""
 
 import json
 from collections.abc import Callable
@@ -22,17 +20,13 @@ DATASET = "dataset={kind: demo, noise: 0.1, space: voxels, subjects: 2}"
 LATENT, TOKENS = (
     f"python:tests.worlds.parts.targets:{name}" for name in ("latent", "tokens")
 )
-TINY = sdxl.TINY.model_dump(mode="json")
-GENERATOR = "generator=" + yaml.safe_dump(TINY, default_flow_style=True, width=10**6)
-ALIGN = (
-    DATASET,
-    f"heads={{latent: '{LATENT}', tokens: '{TOKENS}'}}",
-    (
-        "terms=[{prediction: latent, loss: mse}, {prediction: tokens, loss: {kind: "
-        "clip, cosine_weight: 1.0}}]"
-    ),
-    "head=tokens",
-    "backbone.kind=tests.worlds.parts.two_heads",
+TINY_SDXL = sdxl.TINY.model_dump(mode="json")
+GENERATOR = "generator=" + yaml.safe_dump(
+    TINY_SDXL, default_flow_style=True, width=10**6
+)
+BACKBONE = "tests.worlds.parts.two_heads"
+HEADS = f"heads={{latent: '{LATENT}', tokens: '{TOKENS}'}}"
+TRAINING = (
     "mode=joint",
     "seeds=1",
     "train.epochs=16",
@@ -41,25 +35,37 @@ ALIGN = (
     "train.precision=fp32",
     "train.selection=last",
 )
-SMALL = ("resolution_px=32", "steps=2", "repeats=1", "items=4", "metrics=[pixcorr]")
-NARROW = (
-    "dim=16",
-    "fuser={kind: fusion_encoder, intermediate_size: 16}",
-    "train.epochs=8",
+ALIGN = (
+    DATASET,
+    HEADS,
+    (
+        "terms=[{prediction: latent, loss: mse}, {prediction: tokens, loss: {kind: "
+        "clip, cosine_weight: 1.0}}]"
+    ),
+    "head=tokens",
+    f"backbone.kind={BACKBONE}",
+    *TRAINING,
+)
+SMALL_PICTURES = (
+    "resolution_px=32",
+    "steps=2",
+    "repeats=1",
+    "items=4",
+    "metrics=[pixcorr]",
 )
 RunCommand = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, run_command: RunCommand) -> Any:
-    """A home with the targets of both heads embedded and the model trained."""
+    """A home with the targets of both heads, and the folder of an align run."""
     home = tmp_path_factory.mktemp("two_heads")
     with use_home(home):
         run_command("embed", DATASET, f"encoders=['{LATENT}', '{TOKENS}']")
         yield home, run_command("train-align", *ALIGN).folder
 
 
-def model_of(run: Path) -> dict[str, torch.Tensor]:
+def load_weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "cells" / "all_seed-1" / "model" / "model.safetensors")
 
 
@@ -71,11 +77,12 @@ def test_both_heads_retrieve_above_chance(world: Any, run_command: RunCommand) -
     )
     shapes = {name: head["shape"] for name, head in config["heads"].items()}
     assert shapes == {"latent": [4, 8, 8], "tokens": [4, 16]}
-    early = [
+    early_voxels = [
         np.flatnonzero(voxels.make_region_masks(subject)["early"]).tolist()
         for subject in (1, 2)
     ]
-    assert config["spec"]["regions"]["early"] == early and config["spec"]["names"] == []
+    assert config["spec"]["regions"]["early"] == early_voxels
+    assert config["spec"]["names"] == []
 
     for head in ("tokens", "latent"):
         scopes = run_command(
@@ -96,16 +103,14 @@ def test_pictures_are_generated_from_both_heads(
         f"align_run={run}",
         "prior=identity",
         GENERATOR,
-        *SMALL,
+        *SMALL_PICTURES,
         "best_of=2",
     )
 
     pixcorr = result.metrics.scopes["brain"]["pixcorr"]
-    assert (pixcorr.n, pixcorr.split) == (
-        8,
-        "test",
-    ) and "best of 2 by its decoded head" in pixcorr.protocol
-    other = "generator.architecture.vae.scaling_factor=0.5"
+    assert (pixcorr.n, pixcorr.split) == (8, "test")
+    assert "best of 2 by its decoded head" in pixcorr.protocol
+    other_latents = "generator.architecture.vae.scaling_factor=0.5"
     with pytest.raises(
         BrainhiveError, match=r"latent predicts .*, the generator is of latents:"
     ) as caught:
@@ -114,8 +119,8 @@ def test_pictures_are_generated_from_both_heads(
             f"align_run={run}",
             "prior=identity",
             GENERATOR,
-            other,
-            *SMALL,
+            other_latents,
+            *SMALL_PICTURES,
         )
     assert "autoencoder" in caught.value.hint
 
@@ -123,15 +128,18 @@ def test_pictures_are_generated_from_both_heads(
 def test_tokens_alone_are_one_head_and_latents_cannot_be_fused(
     world: Any, run_command: RunCommand
 ) -> None:
-    short = (
+    overrides = (
         DATASET,
-        *ALIGN[4:],
+        f"backbone.kind={BACKBONE}",
+        *TRAINING,
         "backbone={kind: voxel_ridge, hidden: 32}",
         "head=null",
-        *NARROW,
+        "dim=16",
+        "fuser={kind: fusion_encoder, intermediate_size: 16}",
+        "train.epochs=8",
     )
 
-    run = run_command("train-align", *short, f"encoders=['{TOKENS}']").folder
+    run = run_command("train-align", *overrides, f"encoders=['{TOKENS}']").folder
     scopes = run_command(
         "eval-retrieval", f"align_run={run}", "sheet_rows=0"
     ).metrics.scopes
@@ -143,7 +151,7 @@ def test_tokens_alone_are_one_head_and_latents_cannot_be_fused(
     with pytest.raises(
         RecipeError, match=r"latent \[4, 8, 8\], .* cannot be fused"
     ) as caught:
-        run_command("train-align", *short, f"encoders=['{LATENT}', '{TOKENS}']")
+        run_command("train-align", *overrides, f"encoders=['{LATENT}', '{TOKENS}']")
     assert "head of its own" in caught.value.hint
 
 
@@ -155,40 +163,40 @@ def test_a_diffusion_prior_trains_with_its_model_and_then_alone(
         "prior: {kind: mindeye1, head: tokens, depth: 1, heads: 2, dim_head: 8, "
         "timesteps: 4}"
     )
-    given = (
-        *(
-            DATASET,
-            ALIGN[1],
-            *ALIGN[5:7],
-            "mode=joint",
-            "train.batch_size=256",
-            "train.precision=fp32",
-        ),
-        *("train.selection=last", "train.epochs=1", "head=tokens"),
+    overrides = (
+        DATASET,
+        HEADS,
+        "mode=joint",
+        "seeds=1",
+        "train.batch_size=256",
+        "train.precision=fp32",
+        "train.selection=last",
+        "train.epochs=1",
+        "head=tokens",
         "terms=[{prediction: latent, loss: mse}, {prediction: tokens, loss: clip}, "
         "{prediction: denoised, loss: mse, weight: 30}]",
-        (
-            "backbone={kind: with_prior, backbone: {kind: "
-            f"tests.worlds.parts.two_heads}}, {prior}}}"
-        ),
-        "seeds=1",
+        (f"backbone={{kind: with_prior, backbone: {{kind: {BACKBONE}}}, {prior}}}"),
     )
-    together = run_command("train-align", *given).folder
-    start = together / "cells/all_seed-1/model"
+    joint_run = run_command("train-align", *overrides).folder
+    model = joint_run / "cells/all_seed-1/model"
     stages = (
-        f"train.stages=[{{epochs: 1, freeze: [backbone.brain], start_from: {start}}}]"
+        f"train.stages=[{{epochs: 1, freeze: [backbone.brain], start_from: {model}}}]"
     )
-    alone = run_command("train-align", *given, stages).folder
+    prior_run = run_command("train-align", *overrides, stages).folder
     result = run_command(
-        "reconstruct", f"align_run={alone}", "prior=identity", GENERATOR, *SMALL
+        "reconstruct",
+        f"align_run={prior_run}",
+        "prior=identity",
+        GENERATOR,
+        *SMALL_PICTURES,
     )
 
-    before, after = model_of(together), model_of(alone)
-    of_backbone = [name for name in after if name.startswith("backbone.")]
-    has_changed = [
-        name for name in of_backbone if not torch.equal(before[name], after[name])
+    before, after = load_weights(joint_run), load_weights(prior_run)
+    changed_names = [
+        name
+        for name, weight in after.items()
+        if name.startswith("backbone.") and not torch.equal(before[name], weight)
     ]
-    assert has_changed and all(
-        name.startswith("backbone.prior.") for name in has_changed
-    )
+    assert changed_names
+    assert all(name.startswith("backbone.prior.") for name in changed_names)
     assert result.metrics.scopes["brain"]["pixcorr"].n == 8
