@@ -1,9 +1,8 @@
-"""Single-trial betas of BOLD: closed forms next to loops, time and memory of a session
-of a whole brain.
+"""Speed and memory of single-trial betas of BOLD.
 
-Series are simulated: trials of repeated stimuli, an HRF of the library for each voxel,
-drift, noise that voxels share, and noise of their own. They lie in files, as `prepare`
-has them. Memory is seen from outside.
+Closed forms are compared with loops. Sessions of a whole brain are simulated, and read
+from files as `prepare` does: trials of repeated stimuli, an HRF of the library for each
+voxel, drift, and noise with a part that voxels share. Memory is read from outside.
 """
 
 import os
@@ -20,36 +19,40 @@ from brainhive_cli.data.fmri import glm
 from brainhive_cli.data.fmri.glm import BoldSession, TrialRun
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "--voxels": {"type": int, "help": "of `session`; each takes 14 kB of disk"},
-    "--runs": {"type": int, "help": "of `session`"},
-    "--confounds": {"type": int, "default": 0, "help": "of each run"},
+    "--voxels": {
+        "type": int,
+        "help": "voxels of `session`; each takes 14 kB of disk",
+    },
+    "--runs": {"type": int, "help": "runs of `session`"},
+    "--confounds": {"type": int, "default": 0, "help": "confounds of each run"},
 }
-VOLUMES, TRIALS, TR_S, STIMULUS_S, REPETITIONS = 300, 62, 1.0, 2.0, 3
-BLOCK = 5000
-"""Voxels that are simulated at a time."""
+VOLUMES = 300
+TRIALS = 62
+TR_S = 1.0
+STIMULUS_S = 2.0
+REPETITIONS = 3
+VOXELS_PER_BLOCK = 5000
 PROGRAM = "import sys, bold_betas; bold_betas.estimate(*sys.argv[1:])"
 
 
 def make_runs(count: int, confounds: int = 0, seed: int = 0) -> list[TrialRun]:
-    """Show each stimulus three times, in different runs where there are enough."""
+    """Make runs that show each stimulus three times, in different runs if possible."""
     random = np.random.default_rng(seed)
-    stimuli = np.concatenate(
-        [random.permutation(count * TRIALS // REPETITIONS) for _ in range(REPETITIONS)]
-    )
-    stimuli = np.r_[
-        stimuli, stimuli.max() + 1 + np.arange(count * TRIALS - len(stimuli))
-    ]
+    n_trials = count * TRIALS
+    n_repeated = n_trials // REPETITIONS
+    permutations = [random.permutation(n_repeated) for _ in range(REPETITIONS)]
+    stimuli = np.concatenate(permutations)
+    new_stimuli = stimuli.max() + 1 + np.arange(n_trials - len(stimuli))
+    stimuli = np.concatenate([stimuli, new_stimuli])
     times_s = np.arange(VOLUMES) * TR_S + TR_S / 2
-    return [
-        TrialRun(
-            times_s,
-            4 + np.arange(TRIALS) * 4.5 + random.uniform(0, 1, TRIALS),
-            shown,
-            TR_S,
-            confounds=random.standard_normal((VOLUMES, confounds)),
+    runs = []
+    for run_stimuli in stimuli.reshape(count, TRIALS):
+        onsets_s = 4 + np.arange(TRIALS) * 4.5 + random.uniform(0, 1, TRIALS)
+        regressors = random.standard_normal((VOLUMES, confounds))
+        runs.append(
+            TrialRun(times_s, onsets_s, run_stimuli, TR_S, confounds=regressors)
         )
-        for shown in stimuli.reshape(count, TRIALS)
-    ]
+    return runs
 
 
 def simulate(
@@ -57,36 +60,34 @@ def simulate(
 ) -> list[NDArray[np.float32]]:
     """Draw the series [V, T] of each run, around a mean of 1000."""
     random = np.random.default_rng(seed)
-    hrf, responds = random.integers(0, 20, voxels), random.random(voxels) < 0.3
-    betas = np.zeros((max(run.stimuli.max() for run in runs) + 1, voxels))
-    betas[:, responds] = 1 + 0.6 * random.standard_normal((len(betas), responds.sum()))
+    hrf_index = random.integers(0, 20, voxels)
+    is_responsive = random.random(voxels) < 0.3
+    n_stimuli = max(run.stimuli.max() for run in runs) + 1
+    betas = np.zeros((n_stimuli, voxels))
+    noise = random.standard_normal((n_stimuli, is_responsive.sum()))
+    betas[:, is_responsive] = 1 + 0.6 * noise
     series = []
-    for one in runs:
-        sources = random.standard_normal((2, voxels)).T @ random.standard_normal(
-            (2, VOLUMES)
-        )
-        values = sources + 1.5 * random.standard_normal((voxels, VOLUMES))
+    for trial_run in runs:
+        weights = random.standard_normal((2, voxels))
+        shared_noise = weights.T @ random.standard_normal((2, VOLUMES))
+        values = shared_noise + 1.5 * random.standard_normal((voxels, VOLUMES))
         values += random.standard_normal((voxels, 1)) * np.linspace(-1, 1, VOLUMES)
-        for number, regressors in enumerate(
-            glm.build_design(one, STIMULUS_S, "library")
-        ):
-            values[hrf == number] += (
-                regressors @ betas[one.stimuli][:, hrf == number]
-            ).T
+        designs = glm.build_design(trial_run, STIMULUS_S, "library")
+        trial_betas = betas[trial_run.stimuli]
+        for number, regressors in enumerate(designs):
+            has_hrf = hrf_index == number
+            values[has_hrf] += (regressors @ trial_betas[:, has_hrf]).T
         series.append((1000 + 10 * values).astype(np.float32))
     return series
 
 
-def lss(on: Bench) -> None:
-    """Compare LSS of a run with a loop that fits a model a trial, as nilearn's example
-    does.
-    """
-    voxels = on.pick(20, 5000, 5000)
-    (run,) = make_runs(1)
-    (series,) = simulate([run], voxels)
-    (regressors,) = glm.build_design(run, STIMULUS_S, "glover")
+def lss(bench: Bench) -> None:
+    """Compare LSS of a run with a loop over trials, as in an example of nilearn."""
+    voxels = bench.pick(20, 5000, 5000)
+    runs = make_runs(1)
+    series = simulate(runs, voxels)[0].T.astype(np.float64)
+    regressors = glm.build_design(runs[0], STIMULUS_S, "glover")[0]
     drift = glm.build_polynomials(VOLUMES, 3)
-    series = series.T.astype(np.float64)
 
     def ours() -> NDArray[np.float64]:
         clean = regressors - drift @ (drift.T @ regressors)
@@ -94,44 +95,44 @@ def lss(on: Bench) -> None:
 
     def peer() -> NDArray[np.float64]:
         total = regressors.sum(1)
-        models = (np.column_stack([one, total - one, drift]) for one in regressors.T)
-        return np.stack([np.linalg.lstsq(model, series)[0][0] for model in models])
+        betas = []
+        for regressor in regressors.T:
+            model = np.column_stack([regressor, total - regressor, drift])
+            betas.append(np.linalg.lstsq(model, series)[0][0])
+        return np.stack(betas)
 
-    note = (
-        f"largest difference {np.abs(ours() - peer()).max() / peer().std():.0e} of the "
-        "spread"
-    )
+    difference = np.abs(ours() - peer()).max() / peer().std()
+    note = f"largest difference {difference:.0e} of the spread"
     with threadpool_limits(1):
-        on.compare(
+        bench.compare(
             "lss: a loop over trials", ours, peer, voxels / 1000, "k voxels/s", 20, note
         )
 
 
-def hrf(on: Bench) -> None:
+def hrf(bench: Bench) -> None:
     """Compare the fit of 20 HRFs to a run with a least-squares fit of each."""
-    voxels = on.pick(20, 5000, 20_000)
-    (run,) = make_runs(1)
-    (series,) = simulate([run], voxels)
-    designs = [glm.build_design(run, STIMULUS_S, "library")]
+    voxels = bench.pick(20, 5000, 20_000)
+    runs = make_runs(1)
+    series = simulate(runs, voxels)[0]
+    designs = [glm.build_design(runs[0], STIMULUS_S, "library")]
     drift = glm.build_polynomials(VOLUMES, 3)
 
     def ours() -> NDArray[np.float64]:
-        return glm.survey_voxels(
-            BoldSession([run], lambda _, part: series[part], voxels, designs)
-        )[3]
+        session = BoldSession(runs, lambda _, block: series[block], voxels, designs)
+        return glm.survey_voxels(session)[3]
 
     def peer() -> NDArray[np.float64]:
         values = series.T.astype(np.float64)
         clean = values - drift @ (drift.T @ values)
-        residuals = [
-            np.linalg.lstsq(np.column_stack([regressors, drift]), clean)[1]
-            for regressors in designs[0]
-        ]
+        residuals = []
+        for regressors in designs[0]:
+            model = np.column_stack([regressors, drift])
+            residuals.append(np.linalg.lstsq(model, clean)[1])
         return 100 * (1 - np.stack(residuals, 1) / (clean**2).sum(0)[:, None])
 
     note = f"R² differs by {np.abs(ours() - peer()).max():.0e} points"
     with threadpool_limits(1):
-        on.compare(
+        bench.compare(
             "20 HRFs: a least-squares fit of each",
             ours,
             peer,
@@ -143,33 +144,37 @@ def hrf(on: Bench) -> None:
 
 
 def estimate(folder: str, estimator: Any, runs: str, confounds: str) -> None:
-    """Estimate the session in a folder; the estimates are dropped."""
-    series = [
-        np.load(Path(folder) / f"{run}.npy", mmap_mode="r") for run in range(int(runs))
-    ]
-    read = lambda run, voxels: np.asarray(series[run][voxels])  # noqa: E731
-    sessions = make_runs(int(runs), int(confounds))
-    glm.estimate_trials(sessions, read, len(series[0]), estimator, STIMULUS_S)
+    """Estimate the betas of a session whose series are files in a folder."""
+    trial_runs = make_runs(int(runs), int(confounds))
+    series = []
+    for number in range(len(trial_runs)):
+        series.append(np.load(Path(folder) / f"{number}.npy", mmap_mode="r"))
+
+    def read(number: int, voxels: Any) -> NDArray[np.float32]:
+        return np.asarray(series[number][voxels])
+
+    glm.estimate_trials(trial_runs, read, len(series[0]), estimator, STIMULUS_S)
 
 
-def session(on: Bench) -> None:
-    """Measure time and most memory of a session by each estimator."""
-    voxels = on.options.get("voxels") or on.pick(200, 20_000, 100_000)
-    count = on.options.get("runs") or on.pick(3, 12, 12)
-    confounds = str(on.options.get("confounds", 0))
-    runs, folder = make_runs(count), on.make_folder()
-    shape = (voxels, VOLUMES)
-    files = [
-        np.lib.format.open_memmap(folder / f"{number}.npy", "w+", np.float32, shape)
-        for number in range(count)
-    ]
-    for start in range(0, voxels, BLOCK):
-        series = simulate(runs, min(BLOCK, voxels - start), start)
+def session(bench: Bench) -> None:
+    """Measure the time and the peak memory of each estimator of a session."""
+    voxels = bench.options.get("voxels") or bench.pick(200, 20_000, 100_000)
+    count = bench.options.get("runs") or bench.pick(3, 12, 12)
+    confounds = str(bench.options.get("confounds", 0))
+    runs = make_runs(count)
+    folder = bench.make_folder()
+    files = []
+    for number in range(count):
+        path = folder / f"{number}.npy"
+        shape = (voxels, VOLUMES)
+        files.append(np.lib.format.open_memmap(path, "w+", np.float32, shape))
+    for start in range(0, voxels, VOXELS_PER_BLOCK):
+        series = simulate(runs, min(VOXELS_PER_BLOCK, voxels - start), start)
         for file, values in zip(files, series, strict=True):
-            file[start : start + BLOCK] = values
+            file[start : start + VOXELS_PER_BLOCK] = values
     del files, file
-    path = os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "benchmarks")])
-    environment = {**os.environ, "PYTHONPATH": path}
+    python_path = os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "benchmarks")])
+    environment = os.environ | {"PYTHONPATH": python_path}
     for name in ("lss", "hrf", "denoised"):
         arguments = [
             sys.executable,
@@ -180,13 +185,19 @@ def session(on: Bench) -> None:
             str(count),
             confounds,
         ]
-        used = run_command(arguments, env=environment)
+        usage = run_command(arguments, env=environment)
         note = (
-            f"{used.cpu_s:.0f} s of processor, {used.wall_s:.0f} s; {used.own_gib:.2f} "
-            "GiB held by no file"
+            f"{usage.cpu_s:.0f} s of processor, {usage.wall_s:.0f} s; "
+            f"{usage.own_gib:.2f} GiB held by no file"
         )
-        what = f"{name}: {voxels} voxels, {count} runs"
-        on.show(what, used.peak_gib, unit="GiB", target=8, at_most=True, note=note)
+        bench.show(
+            f"{name}: {voxels} voxels, {count} runs",
+            usage.peak_gib,
+            unit="GiB",
+            target=8,
+            at_most=True,
+            note=note,
+        )
 
 
 if __name__ == "__main__":

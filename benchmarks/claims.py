@@ -1,6 +1,4 @@
-"""What claims on cells cost: microseconds each, of a command's time, and on a disk that
-is slow and fails.
-"""
+"""Cost of claims on cells: in microseconds, in a command, and on a faulty disk."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,16 +18,15 @@ from brainhive_cli.core.runs import RunFolder
 DEMO = "dataset={kind: demo}"
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 TARGET_RATIO = 1 / 1.02
-"""Least ratio of rates: claims may cost 2 %."""
+"""Least ratio of rates. Claims may cost 2 %."""
 HEARTBEAT_S = 1.0
-"""In place of ten seconds, so that the simulation ends in a minute."""
+"""Shorter than the usual ten seconds, so that the simulation ends in a minute."""
 
 
-def claiming(on: Bench) -> None:
-    """Time a claim that is taken and released, beside a file that is created and
-    removed.
-    """
-    path, count = on.home / ".claim", on.pick(20, 1000, 1000)
+def claiming(bench: Bench) -> None:
+    """Time taking and releasing a claim, beside creating and removing a file."""
+    path = bench.home / ".claim"
+    count = bench.pick(20, 1000, 1000)
 
     def ours() -> None:
         for _ in range(count):
@@ -40,35 +37,38 @@ def claiming(on: Bench) -> None:
             path.open("x").close()
             path.unlink()
 
-    us = [
-        1e6 * min(on.measure_seconds(side) for _ in range(on.rounds)) / count
-        for side in (ours, peer)
-    ]
-    on.show(
-        "a claim, taken and released; peer: a file made and removed", *us, unit="µs"
+    our_seconds = min(bench.measure_seconds(ours) for _ in range(bench.rounds))
+    peer_seconds = min(bench.measure_seconds(peer) for _ in range(bench.rounds))
+    bench.show(
+        "a claim, taken and released; peer: a file made and removed",
+        1e6 * our_seconds / count,
+        1e6 * peer_seconds / count,
+        unit="µs",
     )
 
 
-def command(on: Bench) -> None:
+def command(bench: Bench) -> None:
     """Compare train-align with itself when it takes its cells from a list."""
-    cells, epochs = on.pick(2, 20, 20), on.pick(1, 4, 4)
+    cells = bench.pick(2, 20, 20)
+    epochs = bench.pick(1, 4, 4)
     launch = Launch(0, 1, torch.device("cpu"))
-    with patch.dict(
-        "os.environ", {"BRAINHIVE_HOME": str(on.home), "BRAINHIVE_ALLOW_CODE": "1"}
-    ):
+    environment = {"BRAINHIVE_HOME": str(bench.home), "BRAINHIVE_ALLOW_CODE": "1"}
+    with patch.dict("os.environ", environment):
         embed.run(embed.Recipe.resolve("embed", None, {}, [DEMO, COLOURS]), launch)
-        words = [
+        overrides = [
             DEMO,
             COLOURS,
             "subjects=1",
             f"train.epochs={epochs}",
             "train.batch_size=64",
+            "backbone.kind=linear",
+            f"seeds={list(range(cells))}",
         ]
-        words += ["backbone.kind=linear", f"seeds={list(range(cells))}"]
 
         def ours() -> None:
+            runs = [f"paths.runs={bench.make_folder()}"]
             recipe = train_align.Recipe.resolve(
-                "train-align", None, {}, [*words, f"paths.runs={on.make_folder()}"]
+                "train-align", None, {}, overrides + runs
             )
             train_align.run(recipe, launch)
 
@@ -82,7 +82,7 @@ def command(on: Bench) -> None:
             with patch.object(driver, "claim_cells", list_cells):
                 ours()
 
-        on.compare(
+        bench.compare(
             f"train-align of {cells} cells: of one without claims",
             ours,
             peer,
@@ -91,45 +91,44 @@ def command(on: Bench) -> None:
         )
 
 
-def faults(on: Bench) -> None:
-    """Share cells among workers of whom half die, on a disk that fails: none may be
-    lost.
-    """
-    workers, cells, machines = on.pick((5, 20, 3), (200, 2000, 20), (200, 2000, 20))
+def faults(bench: Bench) -> None:
+    """Count lost cells among workers of which half die, on a disk that fails."""
+    full_size = (200, 2000, 20)
+    workers, cells, machines = bench.pick((5, 20, 3), full_size, full_size)
     disk = faulty_disk.FaultyDisk(failing=0.03, slow=0.05, delay_s=0.002, seed=1)
-    heartbeat_s = on.pick(0.1, HEARTBEAT_S, HEARTBEAT_S)
+    heartbeat_s = bench.pick(0.1, HEARTBEAT_S, HEARTBEAT_S)
     with patch.object(claims, "HEARTBEAT_S", heartbeat_s):
         outcome = faulty_disk.simulate(
-            on.make_folder(),
+            bench.make_folder(),
             disk,
             workers,
             cells,
             machines,
-            cell_s=on.pick(0.01, 0.2, 0.2),
+            cell_s=bench.pick(0.01, 0.2, 0.2),
             dying=0.5,
         )
-    deaths, again = sum(map(len, outcome.deaths.values())), len(outcome.repeated)
-    failed = sum(n for name, n in outcome.calls.items() if name.endswith("failed"))
+    n_deaths = sum(len(deaths) for deaths in outcome.deaths.values())
+    n_repeated = len(outcome.repeated)
+    n_failed = 0
+    for name, count in outcome.calls.items():
+        if name.endswith("failed"):
+            n_failed += count
     note = (
-        f"{workers} workers, {deaths} died, {len(outcome.errors)} failed; {failed:,} "
-        "calls failed; "
+        f"{workers} workers, {n_deaths} died, {len(outcome.errors)} failed; "
+        f"{n_failed:,} calls failed; {n_repeated} of {cells:,} cells twice, "
+        f"{len(outcome.lost)} claims lost; {outcome.wall_s:.0f} s"
     )
-    note += (
-        f"{again} of {cells:,} cells twice, {len(outcome.lost)} claims lost; "
-        f"{outcome.wall_s:.0f} s"
-    )
-    what = "cells lost"
-    on.show(
-        what,
+    bench.show(
+        "cells lost",
         cells - len(outcome.trained),
         unit="cells",
         target=0,
         at_most=True,
         note=note,
     )
-    on.show(
+    bench.show(
         "cells twice without a death",
-        again,
+        n_repeated,
         unit="cells",
         target=cells // 100,
         at_most=True,

@@ -1,6 +1,4 @@
-"""How fast `brainhive embed` is next to what limits it: the bare encoder, or bare
-decoding.
-"""
+"""Speed of `brainhive embed`, next to the bare encoder and to bare decoding."""
 
 import multiprocessing
 import os
@@ -27,8 +25,6 @@ H14 = {
     "intermediate_size": 5120,
     "num_hidden_layers": 32,
     "num_attention_heads": 16,
-}
-H14 |= {
     "patch_size": 14,
     "image_size": 224,
     "projection_dim": 1024,
@@ -43,9 +39,7 @@ FULL = {
     },
     "vit_b16": {"kind": "synclr_b16", "source": "random"},
 }
-"""BrainHiVE's encoders: CLIP ViT-H/14, SDXL's VAE and SynCLR's ViT-B/16, as functions
-of this file.
-"""
+"""BrainHiVE's encoders: CLIP ViT-H/14, SDXL's VAE and SynCLR's ViT-B/16."""
 VIEW = v2.Compose(
     [
         v2.Resize(224, v2.InterpolationMode.BICUBIC),
@@ -58,79 +52,78 @@ VIEW = v2.Compose(
 
 
 @cache
-def network(name: str) -> tuple[nn.Module, Any]:
-    """Return a network with random weights, and what turns a picture into its view."""
-    if name == "light":  # takes next to nothing
+def build_network(name: str) -> tuple[nn.Module, Any]:
+    """Build a network with random weights, and the transform of its pictures."""
+    if name == "light":  # its computation takes almost no time
         return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), VIEW
-    # which draws weights faster
+    # a GPU draws weights faster
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        built = encoders.resolve(FULL[name]).build()
-    return built.module, built.preprocess
+        encoder = encoders.resolve(FULL[name]).build()
+    return encoder.module, encoder.preprocess
 
 
-vit_h14, sdxl_vae, vit_b16, light = (
-    partial(network, name) for name in (*FULL, "light")
-)
-"""What `python:embed:NAME` names."""
+# the encoders `python:embed:NAME`
+vit_h14 = partial(build_network, "vit_h14")
+sdxl_vae = partial(build_network, "sdxl_vae")
+vit_b16 = partial(build_network, "vit_b16")
+light = partial(build_network, "light")
 
 
 def run_embed(
     folder: Path, names: list[str], batch_size: int, precision: str = "fp32"
 ) -> None:
-    """Embed a folder as the command does, into an empty home."""
+    """Embed a folder with the command, in an empty home."""
+    encoder_names = [f"python:embed:{name}" for name in names]
+    overrides = [
+        f"dataset={{kind: image-folder, root: {folder}}}",
+        f"run.workers={WORKERS}",
+        f"encoders=[{', '.join(encoder_names)}]",
+        f"batch_size={batch_size}",
+        f"precision={precision}",
+    ]
     with tempfile.TemporaryDirectory() as home:
-        # the networks of this file
+        # allow the networks of this file
         os.environ |= {"BRAINHIVE_HOME": home, "BRAINHIVE_ALLOW_CODE": "1"}
-        words = [
-            f"dataset={{kind: image-folder, root: {folder}}}",
-            f"run.workers={WORKERS}",
-        ]
-        words += [f"encoders=[{', '.join(f'python:embed:{name}' for name in names)}]"]
-        words += [f"batch_size={batch_size}", f"precision={precision}"]
-        recipe = embed.Recipe.resolve("embed", None, {}, words)
+        recipe = embed.Recipe.resolve("embed", None, {}, overrides)
         embed.run(recipe, launch.start(recipe.run))
 
 
-def forward(
-    on: Bench, name: str, files: list[Path], batch_size: int, precision: str
+def measure_forward(
+    bench: Bench, name: str, files: list[Path], batch_size: int, precision: str
 ) -> float:
-    """Pass as many pictures, decoded before, through the bare network; return the
-    seconds.
-    """
-    module, view = network(name)
-    here = launch.start(embed.Recipe.resolve("embed", None, {}, []).run)
-    module.to(here.device)
-    views = torch.stack([view(decode(file, file)) for file in files[:batch_size]]).to(
-        here.device
-    )
+    """Time the forward passes of a network, for as many pictures, decoded before."""
+    module, transform = build_network(name)
+    process = launch.start(embed.Recipe.resolve("embed", None, {}, []).run)
+    module.to(process.device)
+    views = [transform(decode(file, file)) for file in files[:batch_size]]
+    batch = torch.stack(views).to(process.device)
 
     @torch.inference_mode()
     def loop() -> None:
-        with here.autocast(precision):
+        with process.autocast(precision):
             for start in range(0, len(files), batch_size):
-                values = module(views[: len(files) - start])
+                values = module(batch[: len(files) - start])
         values.float().cpu()
 
-    return on.measure_seconds(loop)
+    return bench.measure_seconds(loop)
 
 
-def networks(on: Bench) -> None:
-    """Compare with the bare networks, each alone, and all in one pass: the same
-    pictures on both sides.
-    """
+def networks(bench: Bench) -> None:
+    """Compare with the bare networks, each alone and all in one pass."""
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - WORKERS))
-    names = on.pick(["light"], ["vit_b16", "light"], [*FULL])
-    count, batch_size, precision = on.pick(
+    names = bench.pick(["light"], ["vit_b16", "light"], list(FULL))
+    count, batch_size, precision = bench.pick(
         (12, 4, "fp32"), (64, 16, "fp32"), (4096, 128, "bf16")
     )
-    files = synthetic.write_pictures(on.home / "few", count)
+    files = synthetic.write_pictures(bench.home / "few", count)
 
-    def compare(what: str, names: list[str], target: float | None) -> None:
-        on.compare(
-            what,
+    def compare(label: str, names: list[str], target: float | None) -> None:
+        bench.compare(
+            label,
             lambda: run_embed(files[0].parent, names, batch_size, precision),
             lambda: sum(
-                forward(on, name, files, batch_size, precision) for name in names
+                measure_forward(bench, name, files, batch_size, precision)
+                for name in names
             ),
             count,
             "pictures/s",
@@ -139,41 +132,36 @@ def networks(on: Bench) -> None:
         )
 
     for name in names:
-        compare(
-            f"embed, {name}: of the bare forward",
-            [name],
-            None if name == "light" else 0.95,
-        )
+        target = None if name == "light" else 0.95
+        compare(f"embed, {name}: of the bare forward", [name], target)
     compare("embed, all in one pass: of their bare forwards", names, 0.95)
 
 
 def decode_pictures(files: list[Path]) -> None:
-    """Decode and preprocess, and keep nothing."""
+    """Decode and preprocess pictures without keeping them."""
     torch.set_num_threads(1)
     for file in files:
         VIEW(decode(file, file))
 
 
-def decoding(on: Bench) -> None:
-    """Compare a network that takes next to nothing with processes that only decode the
-    same pictures.
-    """
-    files = synthetic.write_pictures(on.home / "many", on.pick(40, 3000, 6000))
+def decoding(bench: Bench) -> None:
+    """Compare the light network with processes that only decode the same pictures."""
+    files = synthetic.write_pictures(bench.home / "many", bench.pick(40, 3000, 6000))
 
     def peer() -> float:
-        shares = [files[start : start + 20] for start in range(0, len(files), 20)]
+        chunks = [files[start : start + 20] for start in range(0, len(files), 20)]
         pool = multiprocessing.get_context("fork").Pool(WORKERS)
-        # started and warm
+        # start and warm up the processes
         pool.map(decode_pictures, [files[:2]] * WORKERS, chunksize=1)
 
         def work() -> None:
-            pool.map(decode_pictures, shares, chunksize=1)
+            pool.map(decode_pictures, chunks, chunksize=1)
             pool.close()
             pool.join()
 
-        return on.measure_seconds(work, in_children=True)
+        return bench.measure_seconds(work, in_children=True)
 
-    on.compare(
+    bench.compare(
         "embed, decoding is the limit: of pure decoding",
         lambda: run_embed(files[0].parent, ["light"], 32),
         peer,

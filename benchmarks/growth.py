@@ -1,6 +1,6 @@
-"""How processor seconds and memory of a task grow with its size.
+"""Measurement of how time and memory of a task grow with its size.
 
-Each size of a case runs in a process of its own.
+Each size of a case runs in its own process.
 """
 
 import argparse
@@ -21,17 +21,18 @@ import numpy as np
 Work = Callable[[], object]
 SHARES = ("1/8", "1/4", "1/2", "1")
 """Shares of the published size."""
-GB, PAUSE_S = 1e9, 0.01
+GB = 1e9
+POLL_INTERVAL_S = 0.01
 
 
 @dataclass(frozen=True)
 class Task:
-    """Work of one size.
+    """Work of a given size.
 
     Attributes:
-        run: What is measured. It may return `Measured` where processes that it starts
-            do the work.
-        compute: The computation alone, which gives the share of pure computing.
+        run: Measured function. It may return `Measured` if it starts processes that do
+            the work.
+        compute: The computation alone.
         data_bytes: Memory of the data that `run` uses.
     """
 
@@ -42,28 +43,28 @@ class Task:
 
 @dataclass(frozen=True)
 class Case:
-    """A task that is measured at several sizes.
+    """Task that is measured at several sizes.
 
     Attributes:
-        what: Its row in the table.
-        count: Items of the published size.
-        prepare: Makes the task of a number of items, with a folder to write in.
+        label: First column of the table.
+        count: Number of items of the published size.
+        prepare: Makes the task for a number of items, with a folder to write in.
     """
 
-    what: str
+    label: str
     count: int
     prepare: Callable[[int, Path], Task]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures of one size.
+    """Figures of a given size.
 
     Attributes:
-        count: Items.
+        count: Number of items.
         cpu_s: Processor seconds of the work.
-        compute_s: Processor seconds of the computation alone; NaN if not measured.
-        peak_gb: Most memory that the work added.
+        compute_s: Processor seconds of the computation alone, or NaN.
+        peak_gb: Peak memory that the work added.
         data_gb: Memory of its data.
     """
 
@@ -81,36 +82,37 @@ def processor_s() -> float:
 
 
 def read_memory_gb() -> float:
-    """Read the memory of this process that no file holds (RssAnon)."""
+    """Read the memory of this process outside files (RssAnon)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
     return int(fields["RssAnon"].split()[0]) * 1024 / GB
 
 
 class Peak:
-    """The largest memory while a block runs, by samples of a thread."""
+    """Peak memory of a block, sampled by a thread."""
 
     def __enter__(self) -> Self:
-        """Begin to sample."""
-        self.most_gb = self.before_gb = read_memory_gb()
+        """Start to sample."""
+        self.start_gb = read_memory_gb()
+        self.peak_gb = self.start_gb
         self.is_over = threading.Event()
         self.thread = threading.Thread(target=self._sample)
         self.thread.start()
         return self
 
     def _sample(self) -> None:
-        while not self.is_over.wait(PAUSE_S):
-            self.most_gb = max(self.most_gb, read_memory_gb())
+        while not self.is_over.wait(POLL_INTERVAL_S):
+            self.peak_gb = max(self.peak_gb, read_memory_gb())
 
-    def __exit__(self, *problem: object) -> None:
-        """End, and keep what the block added."""
+    def __exit__(self, *exception: object) -> None:
+        """Stop to sample, and compute the memory that the block added."""
         self.is_over.set()
         self.thread.join()
-        self.added_gb = max(self.most_gb, read_memory_gb()) - self.before_gb
+        self.added_gb = max(self.peak_gb, read_memory_gb()) - self.start_gb
 
 
 def measure(case: Case, count: int, folder: Path) -> Measured:
-    """Run a task of one size in this process."""
+    """Measure a size of a task in this process."""
     task = case.prepare(count, folder)
     start_s = processor_s()
     with Peak() as peak:
@@ -128,28 +130,33 @@ def measure(case: Case, count: int, folder: Path) -> Measured:
 
 
 def fit_exponent(rows: Sequence[Measured]) -> float:
-    """Fit the exponent with which seconds grow with the number of items."""
+    """Fit the exponent of seconds as a power of the number of items."""
     counts = np.log([row.count for row in rows])
     seconds = np.log([max(row.cpu_s, 1e-4) for row in rows])
     return float(np.polyfit(counts, seconds, 1)[0]) if len(rows) > 1 else np.nan
 
 
-def write_row(what: str, row: Measured, exponent: str = "") -> str:
+def write_row(label: str, row: Measured, exponent: str = "") -> str:
     """Write a row of the table."""
-    share = row.compute_s / row.cpu_s
+    # the processor time of a tiny task is 0
+    share = row.compute_s / row.cpu_s if row.cpu_s else np.nan
     computing = "–" if np.isnan(share) else f"{share:.0%}"
     return (
-        f"{what:44} {row.count:>10,} {row.cpu_s:9.3f} {computing:>9} "
+        f"{label:44} {row.count:>10,} {row.cpu_s:9.3f} {computing:>9} "
         f"{row.peak_gb:8.2f} {row.data_gb:8.2f}  {exponent}"
     ).rstrip()
 
 
 def main(doc: str | None, cases: Mapping[str, Case]) -> None:
-    """Measure the chosen cases, each size in a process of its own."""
+    """Parse the command line, and measure each size of the requested cases."""
     parser = argparse.ArgumentParser(description=doc)
-    parser.add_argument("--only", nargs="+", choices=cases, default=[*cases])
-    parser.add_argument("--shares", nargs="+", default=SHARES, help="of the full size")
-    parser.add_argument("--folder", help="where there is room; default: the system's")
+    parser.add_argument("--only", nargs="+", choices=cases, default=list(cases))
+    parser.add_argument(
+        "--shares", nargs="+", default=SHARES, help="shares of the full size"
+    )
+    parser.add_argument(
+        "--folder", help="folder for temporary files; default: the system's"
+    )
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.count is not None:
@@ -157,32 +164,29 @@ def main(doc: str | None, cases: Mapping[str, Case]) -> None:
         print(json.dumps(asdict(measure(case, args.count, Path(args.folder)))))
         return
 
-    heads = ("items", "CPU s", "computing", "peak GB", "data GB")
-    print(
-        f"{'what':44} {heads[0]:>10} {heads[1]:>9} {heads[2]:>9} {heads[3]} {heads[4]}"
-    )
+    print(f"{'what':44} {'items':>10} {'CPU s':>9} {'computing':>9} peak GB data GB")
     for name in args.only:
         rows = []
         sizes = [round(Fraction(share) * cases[name].count) for share in args.shares]
         for count in sorted({max(1, size) for size in sizes}):
-            rows.append(measure_apart(name, count, args.folder))
+            rows.append(measure_in_process(name, count, args.folder))
             exponent = ""
             if count >= max(sizes) and len(rows) > 1:
                 exponent = f"exponent {fit_exponent(rows):.2f}"
-            print(write_row(cases[name].what, rows[-1], exponent), flush=True)
+            print(write_row(cases[name].label, rows[-1], exponent), flush=True)
 
 
-def measure_apart(name: str, count: int, folder: str | None) -> Measured:
-    """Measure one size of a case in a process of its own.
+def measure_in_process(name: str, count: int, folder: str | None) -> Measured:
+    """Measure a size of a case in a new process.
 
     Raises:
         SystemExit: if the process fails.
     """
+    command = [sys.executable, sys.argv[0], "--only", name, "--count", str(count)]
     with tempfile.TemporaryDirectory(dir=folder) as home:
-        words = ["--only", name, "--count", str(count), "--folder", home]
-        done = subprocess.run(
-            [sys.executable, sys.argv[0], *words], capture_output=True, text=True
+        process = subprocess.run(
+            command + ["--folder", home], capture_output=True, text=True
         )
-    if done.returncode:
-        raise SystemExit(f"{name} of {count} failed\n{done.stderr[-2000:]}")
-    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+    if process.returncode:
+        raise SystemExit(f"{name} of {count} failed\n{process.stderr[-2000:]}")
+    return Measured(**json.loads(process.stdout.splitlines()[-1]))

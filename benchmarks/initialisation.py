@@ -1,11 +1,10 @@
-"""Which initial weights train-align should start from: torch's, or the reference's
-(`train.init`).
+"""Comparison of the initial weights of train-align (`train.init`), torch or reference.
 
-Simulated signals in the shape of THINGS-EEG, of pictures whose embeddings are random
-functions of a concept and of the picture itself; `brain_mlp` is trained as
-`papers/brainhive-intra` says. Prints mean ± spread over seeds of the training loss, of
-top-1 among the held-out concepts' pictures, and of 200-way top-1 of new concepts, whose
-signals are averaged over 80 trials.
+Signals in the shape of THINGS-EEG are simulated. Embeddings of pictures are random
+functions of the concept and the picture. `brain_mlp` is trained as in
+`papers/brainhive-intra`. Prints mean ± spread over seeds of the training loss, of top-1
+among pictures of held-out concepts, and of 200-way top-1 of new concepts, whose signals
+average 80 trials.
 """
 
 import argparse
@@ -30,75 +29,80 @@ from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.cell_folder import train_cell
 
-CONCEPTS, EACH, NEW = 1654, 10, 200
-"""Training concepts of THINGS-EEG, pictures of each, and concepts of its test."""
+N_CONCEPTS = 1654
+"""Number of training concepts of THINGS-EEG."""
+PICTURES_PER_CONCEPT = 10
+N_TEST_CONCEPTS = 200
 SPREADS = {"synclr-b16": 0.06, "clip-b32": 0.45, "vae": 0.9}
 """Typical size of a feature of three encoders."""
-MEANING, LOOK = 64, 140
-"""Independent things that a picture means, and shows: as many as `recordings.low_level`
-measures.
-"""
-SIGNAL_SD, CHUNK = 0.6, 256
-"""Of whitened signals, averaged over four trials; pictures that are simulated at
-once.
-"""
+MEANING_DIM = 64
+"""Number of semantic features of a picture."""
+LOOK_DIM = 140
+"""Number of visual features of a picture, as in `recordings.low_level`."""
+SIGNAL_SD = 0.6
+"""Standard deviation of whitened signals, averaged over four trials."""
+PICTURES_PER_CHUNK = 256
+CPU = torch.device("cpu")
 Floats = NDArray[np.float32]
 
 
 def simulate(
     concepts: int,
-    each: int,
+    pictures: int,
     repetitions: int,
     seed: int,
     noise: float,
     scale: float | None,
 ) -> tuple[CellData, float]:
-    """Draw what pictures show and mean, the latter mostly by their concept, their
-    embeddings and signals.
+    """Simulate signals and embeddings of pictures, with a tenth of concepts held out.
+
+    Args:
+        concepts: Number of concepts, which determine most of the semantic features.
+        pictures: Number of pictures of each concept.
+        repetitions: Number of trials of each picture, which are averaged.
+        seed: Random seed.
+        noise: Noise, relative to the demo.
+        scale: Factor of the signals, by default up to `SIGNAL_SD`.
+
+    Returns:
+        The data and the factor.
     """
-    random, count = np.random.default_rng(seed), concepts * each
-    concept = random.standard_normal((concepts, 1, MEANING))
-    meaning = (
-        0.8 * concept + 0.6 * random.standard_normal((concepts, each, MEANING))
-    ).reshape(count, -1)
-    meaning = (meaning / MEANING**0.5).astype(np.float32)
-    decay = np.arange(1, LOOK + 1) ** -0.5  # natural pictures are mostly coarse
-    look = (
-        random.standard_normal((count, LOOK)) * decay / np.linalg.norm(decay)
-    ).astype(np.float32)
-    rows = [slice(start, start + CHUNK) for start in range(0, count, CHUNK)]
-    trials = (
-        simulation.simulate(
-            look[some],
-            meaning[some],
-            1,
-            repetitions,
-            seed,
-            noise,
-            np.arange(count)[some],
-        ).mean(1)
-        for some in rows
-    )
-    signal = np.concatenate(list(trials))
+    random = np.random.default_rng(seed)
+    count = concepts * pictures
+    concept = random.standard_normal((concepts, 1, MEANING_DIM))
+    deviation = random.standard_normal((concepts, pictures, MEANING_DIM))
+    meaning = (0.8 * concept + 0.6 * deviation).reshape(count, -1)
+    meaning = (meaning / MEANING_DIM**0.5).astype(np.float32)
+    decay = np.arange(1, LOOK_DIM + 1) ** -0.5  # natural pictures are mostly coarse
+    look = random.standard_normal((count, LOOK_DIM)) * decay / np.linalg.norm(decay)
+    look = look.astype(np.float32)
+
+    # simulate in chunks, which bounds the memory
+    averages = []
+    for start in range(0, count, PICTURES_PER_CHUNK):
+        rows = np.arange(start, min(start + PICTURES_PER_CHUNK, count))
+        chunk = simulation.simulate(
+            look[rows], meaning[rows], 1, repetitions, seed, noise, rows
+        )
+        averages.append(chunk.mean(1))
+    signal = np.concatenate(averages)
     scale = scale or SIGNAL_SD / float(signal.std())
-    held_out = np.arange(count) >= round(0.9 * concepts) * each
+    is_held_out = np.arange(count) >= round(0.9 * concepts) * pictures
     trials = synthetic.make_trials(1, scale * signal, POSTERIOR, synthetic.RATE_HZ)
-    return CellData([trials], embed(look, meaning), held_out, None), scale
+    return CellData([trials], embed(look, meaning), is_held_out, None), scale
 
 
 def embed(look: Floats, meaning: Floats) -> Targets:
-    """Embed pictures: two encoders see mostly what they mean, the third how they
-    look.
-    """
+    """Embed pictures by their visual (`vae`) or their semantic features (others)."""
     targets = {}
     for number, (name, width) in enumerate(synthetic.DIMS.items()):
         random = np.random.default_rng((7, number))  # the same network for all pictures
-        seen = np.concatenate(
-            [look, 0.1 * meaning] if name == "vae" else [0.3 * look, meaning], 1
-        )
-        hidden = np.tanh(
-            3 * seen @ random.standard_normal((seen.shape[1], 512)) / seen.std() / 12
-        )
+        if name == "vae":
+            features = np.concatenate([look, 0.1 * meaning], 1)
+        else:
+            features = np.concatenate([0.3 * look, meaning], 1)
+        weights = random.standard_normal((features.shape[1], 512))
+        hidden = np.tanh(3 * features @ weights / features.std() / 12)
         values = hidden @ random.standard_normal((512, width))
         values = (SPREADS[name] * values / values.std()).astype(np.float32)
         targets[name] = StoreTargets(torch.from_numpy(values))
@@ -106,57 +110,66 @@ def embed(look: Floats, meaning: Floats) -> Targets:
 
 
 def train(
-    data: CellData, new: CellData, epochs: int, init: str, seed: int
+    train_data: CellData, test_data: CellData, epochs: int, init: str, seed: int
 ) -> list[float]:
-    """Train once; return the last training loss, and top-1 of held-out and of new
-    concepts.
+    """Train a model.
+
+    Returns:
+        The last training loss, and top-1 of held-out and of new concepts.
     """
-    model, events = synthetic.eeg_model(), []  # type: ignore[var-annotated]
-    words: dict[str, Any] = {
-        "epochs": epochs,
-        "warmup_steps": min(10, epochs - 1),
-        "init": init,
-    }
+    model = synthetic.eeg_model()
+    events: list[Any] = []
+    settings = Train.model_validate(
+        {
+            "epochs": epochs,
+            "warmup_steps": min(10, epochs - 1),
+            "init": init,
+            "selection": "last",
+        }
+    )
     with tempfile.TemporaryDirectory() as home:
         folder = RunFolder(Path(home))
-        fixed = (
+        train_cell(
+            "cell",
+            seed,
             model.layout,
-            data,
+            train_data,
             model.terms,
-            Train.model_validate(words | {"selection": "last"}),
+            settings,
             folder,
             Launch(0, 1, CPU),
+            events.append,
         )
-        train_cell("cell", seed, *fixed, events.append)
-        trained = aligner.load(folder.path / "cells/cell/model").eval()
+        trained_aligner = aligner.load(folder.path / "cells/cell/model").eval()
     with torch.inference_mode():
-        signal = trained.encode_signal(torch.from_numpy(new.trials[0].averages))
-        image = trained.encode_image(new.targets.gather(np.arange(len(signal))))
-        hits = rank_targets(signal, image, torch.arange(len(signal))) == 1
-    return [
-        events[-1]["loss"],
-        events[-1]["validation_top1"],
-        float(hits.double().mean()),
-    ]
+        signal = torch.from_numpy(test_data.trials[0].averages)
+        rows = np.arange(len(signal))
+        signal_tokens = trained_aligner.encode_signal(signal)
+        image_tokens = trained_aligner.encode_image(test_data.targets.gather(rows))
+        ranks = rank_targets(signal_tokens, image_tokens, torch.arange(len(signal)))
+    test_top1 = float((ranks == 1).double().mean())
+    return [events[-1]["loss"], events[-1]["validation_top1"], test_top1]
 
 
 def main() -> None:
-    """Train each initialisation with each seed, and print a table."""
+    """Train with each initialisation and seed, and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument(
-        "--noise", type=float, default=7, help="1 is that of the demo's simulated EEG"
+        "--noise", type=float, default=7, help="1 is the noise of the demo's EEG"
     )
-    parser.add_argument("--concepts", type=int, default=CONCEPTS)
-    on = parser.parse_args()
-    data, scale = simulate(on.concepts, EACH, 4, 1, on.noise, None)
-    new, _ = simulate(NEW, 1, 80, 2, on.noise, scale)
+    parser.add_argument("--concepts", type=int, default=N_CONCEPTS)
+    args = parser.parse_args()
+    train_data, scale = simulate(
+        args.concepts, PICTURES_PER_CONCEPT, 4, 1, args.noise, None
+    )
+    test_data, _ = simulate(N_TEST_CONCEPTS, 1, 80, 2, args.noise, scale)
     print(
-        f"{on.concepts} concepts, noise {on.noise:g}, {on.epochs} epochs, {on.seeds} "
-        "seeds from 2025"
+        f"{args.concepts} concepts, noise {args.noise:g}, {args.epochs} epochs, "
+        f"{args.seeds} seeds from 2025"
     )
     print(
         "| `train.init` | training loss | held-out top-1 | 200-way top-1 of new "
@@ -164,18 +177,15 @@ def main() -> None:
         "|---|---|---|---|"
     )
     for init in ("torch", "reference"):
-        rows = [
-            train(data, new, on.epochs, init, 2025 + number)
-            for number in range(on.seeds)
-        ]
-        columns = zip(*rows, strict=True)
-        cells = [
-            f"{statistics.mean(v):.3f} ± {statistics.pstdev(v):.3f}" for v in columns
-        ]
+        rows = []
+        for number in range(args.seeds):
+            rows.append(train(train_data, test_data, args.epochs, init, 2025 + number))
+        cells = []
+        for values in zip(*rows, strict=True):
+            mean = statistics.mean(values)
+            cells.append(f"{mean:.3f} ± {statistics.pstdev(values):.3f}")
         print(f"| `{init}` | {' | '.join(cells)} |", flush=True)
 
-
-CPU = torch.device("cpu")
 
 if __name__ == "__main__":
     main()

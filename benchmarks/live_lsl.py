@@ -1,9 +1,8 @@
-"""How late samples of LSL are read, next to a bare loop of mne-lsl's inlet: from push
-to `read`'s return.
+"""Latency of LSL samples from push to read, next to a bare loop of mne-lsl's inlet.
 
-An amplifier of 64 channels sends chunks of 10 samples at 1000 Hz in a process of its
-own, over loopback. Its first channel is LSL's clock when the chunk is pushed, the
-second one numbers the samples.
+A simulated amplifier of 64 channels sends chunks of 10 samples at 1000 Hz from its own
+process, over loopback. Its first channel is LSL's clock at the push of the chunk. The
+second channel numbers the samples.
 """
 
 import json
@@ -18,31 +17,35 @@ from typing import Any
 import numpy as np
 from harness import CHECKOUT, Bench, main
 
-RATE_HZ, CHANNELS, CHUNK = 1000, 64, 10
-MOST_P95_MS, MOST_MS = 20.0, 100.0
+RATE_HZ = 1000
+CHANNELS = 64
+SAMPLES_PER_CHUNK = 10
+LIMITS_MS = {"p95": 20.0, "max": 100.0}
 """Latencies that a session of an hour may have."""
 
 
 def send(seconds: float) -> None:
-    """Send samples once somebody reads them, and a second more."""
+    """Send samples for the time and another second, once an inlet is connected."""
     from mne_lsl.lsl import StreamInfo, StreamOutlet, local_clock
 
     info = StreamInfo("benchmark", "EEG", CHANNELS, RATE_HZ, "float64", "benchmark")
     info.set_channel_names([f"channel {number}" for number in range(CHANNELS)])
-    outlet = StreamOutlet(info, chunk_size=CHUNK)
+    outlet = StreamOutlet(info, chunk_size=SAMPLES_PER_CHUNK)
     outlet.wait_for_consumers(60)
     time.sleep(1.5)  # an inlet is ready a little after it is connected
     start_s = local_clock()
-    for first in range(0, round((seconds + 1) * RATE_HZ), CHUNK):
-        samples = np.zeros((CHUNK, CHANNELS))
-        samples[:, 1] = np.arange(first, first + CHUNK)
-        time.sleep(max(0.0, start_s + (first + CHUNK) / RATE_HZ - local_clock()))
-        samples[:, 0] = pushed_s = local_clock()
-        outlet.push_chunk(samples, timestamp=pushed_s)
+    for number in range(0, round((seconds + 1) * RATE_HZ), SAMPLES_PER_CHUNK):
+        end = number + SAMPLES_PER_CHUNK
+        samples = np.zeros((SAMPLES_PER_CHUNK, CHANNELS))
+        samples[:, 1] = np.arange(number, end)
+        time.sleep(max(0.0, start_s + end / RATE_HZ - local_clock()))
+        push_time_s = local_clock()
+        samples[:, 0] = push_time_s
+        outlet.push_chunk(samples, timestamp=push_time_s)
 
 
 def read_ours() -> Iterator[Any]:
-    """Yield samples [n, C] as Brainhive's stream reads them."""
+    """Yield samples [T, C] that Brainhive's stream reads."""
     from brainhive_cli.data.streams import StreamRequest
     from brainhive_cli.data.streams.lsl import Config
 
@@ -56,129 +59,126 @@ def read_ours() -> Iterator[Any]:
 
 
 def read_bare() -> Iterator[Any]:
-    """Yield samples [n, C] as an inlet gives them: one that is waited for, then the
-    rest.
-    """
+    """Yield samples [T, C] of an inlet, which waits for a sample, then takes all."""
     from mne_lsl.lsl import StreamInlet, resolve_streams
 
-    (info,) = resolve_streams(timeout=60, name="benchmark")
+    info = resolve_streams(timeout=60, name="benchmark")[0]
     inlet = StreamInlet(info, processing_flags="all")
     inlet.open_stream(10)
     while True:
-        block, _ = inlet.pull_chunk(timeout=0.5, max_samples=1)
-        first = block.copy()
-        rest, _ = inlet.pull_chunk(timeout=0.0, max_samples=1024)
-        yield np.concatenate([first, rest])
+        sample, _ = inlet.pull_chunk(timeout=0.5, max_samples=1)
+        sample = sample.copy()
+        chunk, _ = inlet.pull_chunk(timeout=0.0, max_samples=1024)
+        yield np.concatenate([sample, chunk])
 
 
-def receive(side: str, seconds: float, file: Path) -> None:
-    """Read for some seconds, and write the latency of each chunk in ms, losses, and
-    processor time.
+def receive(reader: str, seconds: float, path: Path) -> None:
+    """Read for the given time, and write latencies, losses and processor time to JSON.
+
+    Args:
+        reader: "ours" or "bare".
+        seconds: Time to read.
+        path: File that is written.
     """
     from mne_lsl.lsl import local_clock
 
-    late_ms, numbers, cpu_s = [], [], 0.0
-    for samples in read_ours() if side == "ours" else read_bare():
+    latencies_ms = []
+    numbers: list[float] = []
+    start_cpu_s = 0.0
+    for samples in read_ours() if reader == "ours" else read_bare():
         if not len(samples):
             continue
-        late_ms.append(1000 * (local_clock() - samples[-1, 0]))
-        cpu_s = cpu_s or time.process_time()
+        latencies_ms.append(1000 * (local_clock() - samples[-1, 0]))
+        if not numbers:
+            start_cpu_s = time.process_time()
         numbers += samples[:, 1].tolist()
         if len(numbers) >= seconds * RATE_HZ:
             break
-    lost = int(numbers[-1] - numbers[0]) + 1 - len(numbers)
-    spent = (time.process_time() - cpu_s) / seconds
-    file.write_text(
-        json.dumps(
-            {"late_ms": late_ms, "lost": lost, "samples": len(numbers), "cpu": spent}
-        )
-    )
+    result = {
+        "latencies_ms": latencies_ms,
+        "lost": int(numbers[-1] - numbers[0]) + 1 - len(numbers),
+        "samples": len(numbers),
+        "cpu_share": (time.process_time() - start_cpu_s) / seconds,
+    }
+    path.write_text(json.dumps(result))
 
 
-def measure(on: Bench, side: str, seconds: float) -> dict[str, Any]:
-    """Send and receive in two processes that nobody else sees."""
-    folder = on.make_folder()
-    lines = [
-        "[ports]",
-        "IPv6 = disable",
-        "[multicast]",
-        "ResolveScope = machine",
-        "[lab]",
-    ]
-    lines += [
-        "KnownPeers = {127.0.0.1}",
-        f"SessionID = {folder.name}-{os.getpid()}",
-        "[log]",
-        "level = -2",
-        "",
-    ]
-    (folder / "lsl_api.cfg").write_text("\n".join(lines))
-    path = os.pathsep.join(
-        [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
-    environment = {
-        **os.environ,
-        "PYTHONPATH": path,
+def measure(bench: Bench, reader: str, seconds: float) -> dict[str, Any]:
+    """Send and receive in two processes, and return the result of `receive`."""
+    folder = bench.make_folder()
+    # hide the stream from other programs
+    config = f"""[ports]
+IPv6 = disable
+[multicast]
+ResolveScope = machine
+[lab]
+KnownPeers = {{127.0.0.1}}
+SessionID = {folder.name}-{os.getpid()}
+[log]
+level = -2
+"""
+    (folder / "lsl_api.cfg").write_text(config)
+    python_path = [str(CHECKOUT)]
+    if os.environ.get("PYTHONPATH"):
+        python_path.append(os.environ["PYTHONPATH"])
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(python_path),
         "LSLAPICFG": str(folder / "lsl_api.cfg"),
     }
-    seen = folder / "seen.json"
-    roles = (["send"], [side, str(seen)])
-    sender, receiver = (
-        subprocess.Popen(
-            [sys.executable, __file__, "--role", *role, str(seconds)], env=environment
-        )
-        for role in roles
+    path = folder / "latencies.json"
+    command = [sys.executable, __file__, "--role"]
+    sender = subprocess.Popen(command + ["send", str(seconds)], env=environment)
+    receiver = subprocess.Popen(
+        command + [reader, str(seconds), str(path)], env=environment
     )
     try:
         if receiver.wait(timeout=seconds + 120):
-            raise SystemExit(f"{side}: the receiver failed")
+            raise SystemExit(f"{reader}: the receiver failed")
     finally:
         for process in (sender, receiver):
             process.kill()
             process.wait()
-    return json.loads(seen.read_text())  # type: ignore[no-any-return]
+    return json.loads(path.read_text())  # type: ignore[no-any-return]
 
 
-def acquisition(on: Bench) -> None:
-    """Compare latencies with a bare loop's, in turns; they are those of all turns
-    together.
-    """
-    seconds = on.pick(1, 10, 10)
-    turns: dict[str, list[dict[str, Any]]] = {side: [] for side in ("ours", "bare")}
-    for _ in range(1 if on.size == "tiny" else on.rounds):
-        for side, results in turns.items():
-            results.append(measure(on, side, seconds))
-    late = {
-        side: np.concatenate([each["late_ms"] for each in results])
-        for side, results in turns.items()
-    }
-    for name, share in (("p50", 50), ("p95", 95), ("max", 100)):
-        ours, bare = (
-            float(np.percentile(late[side], share)) for side in ("ours", "bare")
-        )
-        on.show(f"push to read, {name}: of a bare inlet", ours, bare, unit="ms")
-        if share > 50:
-            limit = MOST_P95_MS if share == 95 else MOST_MS
-            on.show(
-                f"push to read, {name}", ours, unit="ms", target=limit, at_most=True
+def acquisition(bench: Bench) -> None:
+    """Compare the latencies of all rounds with a bare loop, in turns."""
+    seconds = bench.pick(1, 10, 10)
+    our_results = []
+    bare_results = []
+    for _ in range(1 if bench.size == "tiny" else bench.rounds):
+        our_results.append(measure(bench, "ours", seconds))
+        bare_results.append(measure(bench, "bare", seconds))
+
+    our_latencies = np.concatenate([result["latencies_ms"] for result in our_results])
+    bare_latencies = np.concatenate([result["latencies_ms"] for result in bare_results])
+    for name, percentile in (("p50", 50), ("p95", 95), ("max", 100)):
+        ours = float(np.percentile(our_latencies, percentile))
+        bare = float(np.percentile(bare_latencies, percentile))
+        bench.show(f"push to read, {name}: of a bare inlet", ours, bare, unit="ms")
+        if name in LIMITS_MS:
+            bench.show(
+                f"push to read, {name}",
+                ours,
+                unit="ms",
+                target=LIMITS_MS[name],
+                at_most=True,
             )
-    ours, bare = (
-        100 * float(np.mean([each["cpu"] for each in turns[side]]))
-        for side in ("ours", "bare")
-    )
-    on.show("share of a core: of a bare inlet", ours, bare, unit="%")
-    lost, count = (
-        sum(each[name] for each in turns["ours"]) for name in ("lost", "samples")
-    )
-    on.show(f"lost samples of {count:,}", lost, target=0, at_most=True)
+
+    ours = 100 * float(np.mean([result["cpu_share"] for result in our_results]))
+    bare = 100 * float(np.mean([result["cpu_share"] for result in bare_results]))
+    bench.show("share of a core: of a bare inlet", ours, bare, unit="%")
+    n_lost = sum(result["lost"] for result in our_results)
+    n_samples = sum(result["samples"] for result in our_results)
+    bench.show(f"lost samples of {n_samples:,}", n_lost, target=0, at_most=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--role"]:
-        role, *rest = sys.argv[2:]
+        role, duration = sys.argv[2:4]
         if role == "send":
-            send(float(rest[0]))
+            send(float(duration))
         else:
-            receive(role, float(rest[1]), Path(rest[0]))
+            receive(role, float(duration), Path(sys.argv[4]))
         os._exit(0)  # liblsl may abort when inlets of lost streams are destroyed
     main(__doc__, [acquisition], {})

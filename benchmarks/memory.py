@@ -1,10 +1,9 @@
-"""The most memory of each command at THINGS-EEG's size, and of models and generators as
-their shapes say.
+"""Peak memory of commands at THINGS-EEG's size, and of models and generators.
 
-Commands are watched from outside: the peak of the largest process (VmHWM, which is
-ru_maxrss without that of the process that started it), and what all of them held
-together that no file does. Signals, embeddings and pictures are random, networks tiny:
-what weights take is estimated.
+Commands are watched from outside: the peak of the largest process (VmHWM, which leaves
+out the parent process, unlike ru_maxrss), and the memory of all processes that no file
+holds. Signals, embeddings and pictures are random. Networks are tiny, and the memory of
+full weights is estimated from shapes.
 """
 
 import json
@@ -15,7 +14,7 @@ import raw_recordings
 import synthetic
 import torch
 from generate import CARD
-from harness import Bench, main, prepare_command, run_command
+from harness import Bench, Usage, main, prepare_command, run_command
 from shapes import sampling_bytes
 from synthetic import havir_model, make_things_ids, neurons_model
 
@@ -30,104 +29,101 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--subjects": {
         "type": int,
         "default": 1,
-        "help": "of `commands`; each takes 2.6 GB of disk",
+        "help": "subjects of `commands`; each takes 2.6 GB of disk",
     },
 }
 ENCODERS = {"clip-h14": 1024, "clip-b32": 512, "vae": 1024}
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
 
 
-def commands(on: Bench) -> None:
-    """Run every command on subjects of THINGS-EEG's size, one after the other."""
-    subjects = on.options.get("subjects", 1)
-    concepts = {"train": on.pick(8, 1654, 1654), "test": on.pick(8, 200, 200)}
-    ids = {split: make_things_ids(split, count) for split, count in concepts.items()}
-    for subject in range(1, subjects + 1):
-        synthetic.write_published(on.home, subject, ids)
-    images = on.home / "data/things-eeg/Image_set"
-    painted = synthetic.write_pictures(on.make_folder() / "pictures", 32)
-    for row, name in enumerate([*ids["train"], *ids["test"]]):
-        (images / name).parent.mkdir(parents=True, exist_ok=True)
-        os.link(painted[row % 32], images / f"{name}.jpg")
-    for split, names in ids.items():
-        synthetic.write_targets(on.home, "things-eeg", split, names, ENCODERS)
-    numbers = ",".join(map(str, range(1, subjects + 1)))
-    training = [
+def commands(bench: Bench) -> None:
+    """Run every command in turn on subjects of THINGS-EEG's size."""
+    subjects = bench.options.get("subjects", 1)
+    _write_dataset(bench, subjects)
+    numbers = ",".join(str(subject) for subject in range(1, subjects + 1))
+    training = (
         f"subjects={numbers}",
         "seeds=1",
         "train.epochs=1",
         "train.warmup_steps=0",
-    ]
+    )
     architecture = json.dumps(sdxl.TINY.architecture)
     generator = (
         f"generator={{kind: sdxl, source: random, architecture: {architecture}}}"
     )
-    few = ["resolution_px=64", f"items={on.pick(2, 200, 200)}", "repeats=1"]
-    prior = [
+
+    def measure(command: str, *overrides: str) -> None:
+        arguments = prepare_command((command,) + overrides, bench.home)
+        _show_usage(bench, command, run_command(**arguments))
+
+    measure("train-align", f"encoders={','.join(ENCODERS)}", *training)
+    measure("eval-retrieval")
+    measure("explain")
+    measure(
+        "train-prior",
         "train.steps=4",
         "train.batch_size=2",
         "sampler=null",
         "validation_items=0",
         "fid_items=0",
-    ]
-    prior += [
         "prior.start_from=null",
         "resolution_px=64",
         "dataset=things-eeg",
         "encoders=clip-h14,vae",
-    ]
-
-    def fitting_prior() -> str:
-        return f"prior={next(on.home.glob('runs/train-prior/*/model'))}"
-
-    for words in (
-        ["train-align", f"encoders={','.join(ENCODERS)}", *training],
-        ["eval-retrieval"],
-        ["explain"],
-        ["train-prior", *prior, generator],
-        ["train-align", fitting_prior, *training],
-        ["reconstruct", fitting_prior, *few, generator],
-        ["report"],
-        ["embed", "dataset=things-eeg", f"encoders=[{COLOURS}]", "run.workers=2"],
-    ):
-        used = run_command(
-            **prepare_command(
-                [word if isinstance(word, str) else word() for word in words], on.home
-            )
-        )
-        note = f"{used.own_gib:.2f} held by no file; {used.cpu_s:.0f} s"
-        on.show(str(words[0]), used.peak_gib, unit="GiB", note=note)
-
-
-def prepare(on: Bench) -> None:
-    """Prepare a raw session of THINGS-EEG2: 7 GB of disk."""
-    few = raw_recordings.Size(1, 4, 3, (2, 4), (3, 2), (2, 1))
-    raw_recordings.write(
-        on.home / "data/things-eeg",
-        on.pick(few, raw_recordings.Size(1), raw_recordings.Size(1)),
+        generator,
     )
-    used = run_command(
-        **prepare_command(
-            ["prepare", "preparation.sessions=[1]"], on.home, OMP_NUM_THREADS="1"
-        )
-    )
-    note = f"{used.own_gib:.2f} held by no file; {used.cpu_s:.0f} s"
-    on.show(
-        "prepare, a session of THINGS-EEG2",
-        used.peak_gib,
-        unit="GiB",
-        target=2,
-        at_most=True,
-        note=note,
-    )
+    prior = f"prior={next(bench.home.glob('runs/train-prior/*/model'))}"
+    measure("train-align", prior, *training)
+    items = f"items={bench.pick(2, 200, 200)}"
+    measure("reconstruct", prior, "resolution_px=64", items, "repeats=1", generator)
+    measure("report")
+    measure("embed", "dataset=things-eeg", f"encoders=[{COLOURS}]", "run.workers=2")
 
 
-def models(on: Bench) -> None:
-    """Estimate brain models from shapes: weights, gradients, AdamW's averages,
-    activations in float32.
+def _write_dataset(bench: Bench, subjects: int) -> None:
+    """Write signals, pictures and embeddings in the layout of THINGS-EEG."""
+    ids = {
+        "train": make_things_ids("train", bench.pick(8, 1654, 1654)),
+        "test": make_things_ids("test", bench.pick(8, 200, 200)),
+    }
+    for subject in range(1, subjects + 1):
+        synthetic.write_published(bench.home, subject, ids)
+    images = bench.home / "data/things-eeg/Image_set"
+    pictures = synthetic.write_pictures(bench.make_folder() / "pictures", 32)
+    for row, name in enumerate(ids["train"] + ids["test"]):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        os.link(pictures[row % 32], images / f"{name}.jpg")
+    for split, names in ids.items():
+        synthetic.write_targets(bench.home, "things-eeg", split, names, ENCODERS)
+
+
+def _show_usage(bench: Bench, label: str, usage: Usage, **options: Any) -> None:
+    """Show the peak memory of a command."""
+    note = f"{usage.own_gib:.2f} held by no file; {usage.cpu_s:.0f} s"
+    bench.show(label, usage.peak_gib, unit="GiB", note=note, **options)
+
+
+def prepare(bench: Bench) -> None:
+    """Prepare a raw session of THINGS-EEG2, which takes 7 GB of disk."""
+    tiny_size = raw_recordings.Size(1, 4, 3, (2, 4), (3, 2), (2, 1))
+    full_size = raw_recordings.Size(1)
+    size = bench.pick(tiny_size, full_size, full_size)
+    raw_recordings.write(bench.home / "data/things-eeg", size)
+    arguments = prepare_command(
+        ["prepare", "preparation.sessions=[1]"], bench.home, OMP_NUM_THREADS="1"
+    )
+    usage = run_command(**arguments)
+    label = "prepare, a session of THINGS-EEG2"
+    _show_usage(bench, label, usage, target=2, at_most=True)
+
+
+def models(bench: Bench) -> None:
+    """Estimate float32 trainings of brain models from shapes.
+
+    Weights, gradients, AdamW's averages and activations are added.
     """
     card = CARD / 1e9
-    for what, model, most in (
+    for name, model, limit in (
         ("papers/brainhive-intra", synthetic.eeg_model(), None),
         ("papers/havir", havir_model("full"), None),
         ("havir-24gb", havir_model("full", 1024), card),
@@ -145,29 +141,27 @@ def models(on: Bench) -> None:
         ),
         ("neurons-24gb", neurons_model("full", 1024, 6), card),
     ):
-        needed_gb, millions = model.estimate_memory()
+        peak_gb, millions = model.estimate_memory()
         note = f"{millions:.0f} M weights"
-        what = f"train-align, estimated: {what}"
-        on.show(what, needed_gb, unit="GB", target=most, at_most=True, note=note)
+        label = f"train-align, estimated: {name}"
+        bench.show(label, peak_gb, unit="GB", target=limit, at_most=True, note=note)
 
 
-def generators(on: Bench) -> None:
-    """Estimate generators from shapes, in fp16, one item and four at once."""
-    keyframe, clip = (
-        sdxl_unclip.Config(source="random"),
-        animatediff.Config(source="random"),
-    )
-    for what, config, px, guidance in (
+def generators(bench: Bench) -> None:
+    """Estimate sampling in fp16 from shapes, with a batch of 1 and of 4."""
+    keyframe = sdxl_unclip.Config(source="random")
+    clip = animatediff.Config(source="random")
+    for name, config, size_px, guidance in (
         ("SDXL", sdxl.Config(source="random"), 512, 0.0),
         ("HAVIR's", versatile_diffusion.Config(source="random"), 512, 7.5),
         ("NEURONS' keyframe", keyframe, 768, 5.0),
         ("NEURONS' clip", clip, 256, 8.5),
     ):
         generator = config.build("meta", torch.float16)
-        for size in (1, 4):
-            needed_gb = sampling_bytes(generator, size, px, guidance) / 1e9
-            shown = f"reconstruct, estimated: {what}, {size} at once"
-            on.show(shown, needed_gb, unit="GB", target=CARD / 1e9, at_most=True)
+        for batch in (1, 4):
+            peak_gb = sampling_bytes(generator, batch, size_px, guidance) / 1e9
+            label = f"reconstruct, estimated: {name}, {batch} at once"
+            bench.show(label, peak_gb, unit="GB", target=CARD / 1e9, at_most=True)
 
 
 CASES = (models, generators, prepare, commands)

@@ -1,8 +1,5 @@
-"""The memory that work takes on a GPU, by the shapes of its tensors on the meta device:
-no GPU is needed.
-"""
+"""Estimates of GPU memory from the shapes of tensors on the meta device."""
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,58 +18,58 @@ from brainhive_cli.models.heads import Conditioning
 
 
 def peak(work: Callable[[], object], *networks: Any) -> int:
-    """Run work on the meta device; return the most bytes that lived at once, weights of
-    networks left out.
+    """Run work on the meta device, and return its peak of allocated bytes.
+
+    The weights of the networks are not counted.
     """
-    live = LiveBytes(*networks)
-    with _fused_attention(), live:
+    allocations = Allocations(*networks)
+    with _fused_attention(), allocations:
         work()
-    return live.peak
+    return allocations.peak
 
 
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of storages until they are freed, weights of networks left
-    out.
-    """
+class Allocations(TorchDispatchMode):
+    """Counter of allocated bytes, without the weights of networks."""
 
     def __init__(self, *networks: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.peak, self._now = 0, 0
-        self._known = {
-            p.untyped_storage()._cdata
-            for network in networks
-            for p in network.parameters()
-        }
+        self.peak = 0
+        self._current = 0
+        self._storages = set()
+        for network in networks:
+            for parameter in network.parameters():
+                self._storages.add(parameter.untyped_storage()._cdata)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Run the operation, and count what it made."""
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
+        """Run an operation, and count the storages that it allocated."""
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage())
-        return out
+                self._add(tensor.untyped_storage())
+        return result
 
-    def _count(self, storage: Any) -> None:
-        if (key := storage._cdata) in self._known:
+    def _add(self, storage: Any) -> None:
+        key = storage._cdata
+        if key in self._storages:
             return
-        self._known.add(key)
-        self._now += storage.nbytes()
-        self.peak = max(self.peak, self._now)
-        finalize(storage, self._freed, key, storage.nbytes())
+        self._storages.add(key)
+        self._current += storage.nbytes()
+        self.peak = max(self.peak, self._current)
+        finalize(storage, self._remove, key, storage.nbytes())
 
-    def _freed(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self._now -= size
+    def _remove(self, key: int, n_bytes: int) -> None:
+        self._storages.discard(key)
+        self._current -= n_bytes
 
 
 @contextmanager
 def _fused_attention() -> Iterator[None]:
-    """Let attention be as on GPUs: without the matrix of all pairs.
+    """Context manager in which attention allocates no matrix of all pairs, as on GPUs.
 
-    It replaces torch's function, as a mode of torch would not see what checkpoints
-    recompute.
+    It replaces torch's function, because a mode of torch would not see recomputations
+    of checkpoints.
     """
     attend = functional.scaled_dot_product_attention
     functional.scaled_dot_product_attention = lambda query, key, value, *_, **__: (
@@ -85,16 +82,14 @@ def _fused_attention() -> Iterator[None]:
 
 
 class _Attention(torch.autograd.Function):
-    """The shapes of fused attention: it keeps one sum a query next to the output for
-    its backward pass.
-    """
+    """Shapes of fused attention, which saves a sum per query for its backward pass."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        out = torch.empty_like(query)
+        output = torch.empty_like(query)
         sums = torch.empty(query.shape[:-1], device=query.device)
-        ctx.save_for_backward(query, key, value, out, sums)
-        return out
+        ctx.save_for_backward(query, key, value, output, sums)
+        return output
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, ...]:
@@ -104,44 +99,44 @@ class _Attention(torch.autograd.Function):
 def sampling_bytes(
     generator: Any, batch: int, size_px: int, guidance: float = 0.0
 ) -> int:
-    """Estimate the bytes that sampling takes, weights included, of a generator on the
-    meta device.
+    """Estimate the bytes of sampling, with the weights.
 
     Args:
-        generator: What its Config builds for the device "meta".
-        batch: Pictures or clips at once.
+        generator: Generator that its Config built for the device "meta".
+        batch: Number of pictures or clips at once.
         size_px: Height and width.
-        guidance: Above 1 the U-Net takes two rows for each picture.
+        guidance: Guidance scale. Above 1, the U-Net takes two rows for each picture.
     """
-    # blank latents of a step of sampling, and of the pictures that are decoded at once
+    # empty latents [B, ...] of a step, and of the pictures that are decoded together
     is_clip = isinstance(generator, AnimateDiff)
-    frames = (generator.config.frames,) if is_clip else ()
-    rows, shape = (
-        batch * (2 if guidance > 1 else 1),
-        (*frames, *generator.latent_shape(size_px)),
+    n_frames = generator.config.frames if is_clip else 1
+    n_rows = batch * (2 if guidance > 1 else 1)
+    picture_shape = tuple(generator.latent_shape(size_px))
+    shape = (n_rows, n_frames) + picture_shape if is_clip else (n_rows,) + picture_shape
+    latents = torch.empty(shape, device="meta", dtype=generator.unet.dtype)
+    n_decoded = min(batch * n_frames, VAE_BATCH_SIZE)
+    decoded_latents = torch.empty(
+        (n_decoded,) + picture_shape, device="meta", dtype=generator.vae.dtype
     )
-    latents = torch.empty(rows, *shape, device="meta", dtype=generator.unet.dtype)
-    at_once = min(batch * math.prod(frames), VAE_BATCH_SIZE)
-    first = torch.empty(at_once, *shape[-3:], device="meta", dtype=generator.vae.dtype)
-    times, sizes = torch.empty(rows, device="meta"), torch.empty(rows, 6, device="meta")
+    timesteps = torch.empty(n_rows, device="meta")
+    sizes = torch.empty(n_rows, 6, device="meta")
 
     def denoise() -> None:
         if not is_clip:
-            generator.predict(latents, times, Conditioning(), sizes)
+            generator.predict(latents, timesteps, Conditioning(), sizes)
             return
-        blank = torch.empty_like(
+        clips = torch.empty_like(
             latents.transpose(1, 2), memory_format=torch.contiguous_format
         )
         keyframe = None
         if generator.sparse_control is not None:
-            keyframe = Keyframe(blank, blank[:, :1])
-        generator._predict_clips(
-            blank, times, generator.prepare_text_tokens(None, "", rows), keyframe
-        )
+            keyframe = Keyframe(clips, clips[:, :1])
+        tokens = generator.prepare_text_tokens(None, "", n_rows)
+        generator._predict_clips(clips, timesteps, tokens, keyframe)
 
-    # only the larger of both steps counts, as they come one after the other
-    weights = sum(map(count_bytes, generator.networks))
+    # denoising and decoding follow each other, so only the larger peak counts
+    weights = sum(count_bytes(network) for network in generator.networks)
     with torch.no_grad():
-        decoding = peak(lambda: generator.vae.decode(first), generator.vae)
+        decoding = peak(lambda: generator.vae.decode(decoded_latents), generator.vae)
         denoising = peak(denoise, *generator.denoising_networks) + latents.nbytes
     return weights + max(denoising, decoding)

@@ -1,8 +1,7 @@
-"""What surrounds the computation, at an eighth to all of the size of published data.
+"""Time and memory of tasks at an eighth to the full size of published data.
 
-The table shows processor seconds, the share of them that the computation alone takes,
-the largest memory next to the memory of the data, and the exponent with which seconds
-grow.
+The table shows processor seconds, the share of the computation alone, the peak memory
+next to the memory of the data, and the exponent with which seconds grow.
 """
 
 import size_commands

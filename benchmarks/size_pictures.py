@@ -20,8 +20,7 @@ from brainhive_cli.training.alignment.training.batches import MAX_COPY_DISTANCE
 
 
 def import_vectors(count: int, folder: Path) -> Task:
-    """Import the vectors of three encoders of small pictures, which are here."""
-
+    """Write small pictures and vectors of three encoders, to be imported."""
     os.environ["BRAINHIVE_HOME"] = str(folder)
     random = np.random.default_rng(0)
     names = [f"concept{row // 10}/picture{row}" for row in range(count)]
@@ -51,48 +50,48 @@ def import_vectors(count: int, folder: Path) -> Task:
 
 
 def draw_hashes(count: int) -> np.ndarray:
-    """Draw the hashes of square pictures, whose views 0, 7 and 10 are the same."""
+    """Draw the hashes [N, 24] of square pictures, whose views 0, 7 and 10 are equal."""
     hashes = np.random.default_rng(count).integers(0, 2**63, (count, 24), np.uint64)
     for view in (7, 10):
         hashes[:, 2 * view : 2 * view + 2] = hashes[:, :2]
     return hashes
 
 
-def compare_tested(tested_count: int) -> Callable[[int, Path], Task]:
-    """Make the task of comparing tested pictures with learned ones by their hashes."""
+def prepare_test_copies(n_test: int) -> Callable[[int, Path], Task]:
+    """Prepare a search for near-copies of test pictures among training pictures."""
 
     def prepare(count: int, _: Path) -> Task:
-        tested, learned = draw_hashes(tested_count), draw_hashes(count)
-        learned[: tested_count // 20] = tested[: tested_count // 20]
-        bytes_used = tested.nbytes + learned.nbytes
-        return Task(lambda: find_candidates(tested, learned), data_bytes=bytes_used)
+        test = draw_hashes(n_test)
+        train = draw_hashes(count)
+        n_copies = n_test // 20
+        train[:n_copies] = test[:n_copies]
+        return Task(
+            lambda: find_candidates(test, train), data_bytes=test.nbytes + train.nbytes
+        )
 
     return prepare
 
 
-def compare_training(count: int, _: Path) -> Task:
-    """Compare a tenth of training pictures, held out, with all of them."""
-    learned = draw_hashes(count)
-    held_out = learned[: count // 10].copy()
+def prepare_training_copies(count: int, _: Path) -> Task:
+    """Prepare a search for near-copies of a held-out tenth of the training pictures."""
+    train = draw_hashes(count)
+    held_out = train[: count // 10].copy()
     held_out[::2] = draw_hashes(count // 10)[::2]
-    bytes_used = held_out.nbytes + learned.nbytes
     return Task(
-        lambda: find_candidates(held_out, learned, MAX_COPY_DISTANCE),
-        data_bytes=bytes_used,
+        lambda: find_candidates(held_out, train, MAX_COPY_DISTANCE),
+        data_bytes=held_out.nbytes + train.nbytes,
     )
 
 
-def name_pictures(count: int) -> list[str]:
-    """Name pictures of 1,000 folders, which repeat the names of their files."""
-    return [f"n{row % 1000:08}/{row // 1000}" for row in range(count)]
+def prepare_names(count: int, _: Path) -> Task:
+    """Prepare the matching of image ids with paths of another folder.
 
-
-def match_full_names(count: int, _: Path) -> Task:
-    """Match names of pictures that are paths in another folder."""
-    image_ids = name_pictures(count)
+    The pictures lie in 1,000 folders with the same file names.
+    """
+    image_ids = [f"n{row % 1000:08}/{row // 1000}" for row in range(count)]
     names = [f"/data/train/{image_id}.JPEG" for image_id in image_ids]
-    bytes_used = sum(map(sys.getsizeof, (*image_ids, *names)))
-    return Task(lambda: match_names(names, image_ids), data_bytes=bytes_used)
+    data_bytes = sum(sys.getsizeof(name) for name in image_ids + names)
+    return Task(lambda: match_names(names, image_ids), data_bytes=data_bytes)
 
 
 CASES: Mapping[str, Case] = {
@@ -100,13 +99,13 @@ CASES: Mapping[str, Case] = {
         "Import of three encoders, pictures", 16_540, import_vectors
     ),
     "near_copies": Case(
-        "1,000 tested of NSD among learned pictures", 72_000, compare_tested(1000)
+        "1,000 tested of NSD among learned pictures", 72_000, prepare_test_copies(1000)
     ),
     "near_copies_things": Case(
-        "200 tested of THINGS among learned pictures", 26_107, compare_tested(200)
+        "200 tested of THINGS among learned pictures", 26_107, prepare_test_copies(200)
     ),
     "training_copies": Case(
-        "A tenth of NSD among training pictures", 73_000, compare_training
+        "A tenth of NSD among training pictures", 73_000, prepare_training_copies
     ),
-    "match_names": Case("Names of ImageNet, files repeat", 1_281_167, match_full_names),
+    "match_names": Case("Names of ImageNet, files repeat", 1_281_167, prepare_names),
 }

@@ -1,4 +1,4 @@
-"""Ridges at published sizes: a brain model's, and those of an evaluation."""
+"""Ridges of a brain model and of an evaluation, at published sizes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -28,9 +28,11 @@ from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.loop import fit
 
 EMBEDDING_WIDTH = 1024
-"""Outputs of a ridge."""
-COMPONENTS, MAX_EXACT = 1000, 5000
-"""Components of a ridge; signals or numbers up to which they are exact."""
+"""Number of outputs of a ridge."""
+COMPONENTS = 1000
+"""Number of principal components of a ridge."""
+MAX_EXACT = 5000
+"""Largest number of signals, or of their features, whose components are exact."""
 
 
 def write_signals(folder: Path, shape: tuple[int, int, int, int]) -> Trials:
@@ -91,17 +93,17 @@ def solve_ridge(signal: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Solve a ridge on principal components without anything around it."""
     centred = (signal - signal.mean(0)).double()
     if min(centred.shape) > MAX_EXACT:
-        scores, lengths, _ = torch.svd_lowrank(centred.float(), COMPONENTS, niter=4)
+        scores, _, _ = torch.svd_lowrank(centred.float(), COMPONENTS, niter=4)
     else:
         count = min(COMPONENTS, *centred.shape)
         is_wide = centred.shape[1] > len(centred)
         gram = centred @ centred.T if is_wide else centred.T @ centred
         largest = (len(gram) - count, len(gram) - 1)
-        squares, vectors = map(
-            torch.from_numpy, eigh(gram.numpy(), subset_by_index=largest)
-        )
-        lengths = squares.clamp(min=1e-9).sqrt()
-        scores = vectors if is_wide else centred @ vectors / lengths
+        eigenvalues, eigenvectors = eigh(gram.numpy(), subset_by_index=largest)
+        lengths = torch.from_numpy(eigenvalues).clamp(min=1e-9).sqrt()
+        scores = torch.from_numpy(eigenvectors)
+        if not is_wide:
+            scores = centred @ scores / lengths
     return scores.float().T @ targets
 
 
@@ -120,16 +122,17 @@ def prepare_products(count: int, folder: Path) -> Task:
 
 
 def prepare_orders(count: int, folder: Path) -> Task:
-    """Make a subject's signals as a ridge reads them, to be tried in four orders."""
+    """Make the signals of a subject, whose pictures are tried in four orders."""
     random = torch.Generator().manual_seed(0)
-    train, targets = torch.randn(count, 1000, generator=random), make_units(count)
-    test, candidates = torch.randn(200, 1000, generator=random), make_units(200)
+    train = torch.randn(count, 1000, generator=random)
+    test = torch.randn(200, 1000, generator=random)
+    targets = make_embeddings(count)
+    candidates = make_embeddings(200)
     orders = {name: refile(np.arange(count)).copy() for name, refile in ORDERS.items()}
 
-    # a subject without signals, which are made above
+    # stand-ins for an evaluation whose signals are the random numbers above
     model = SimpleNamespace(
-        stores=lambda split: {},
-        pictures=lambda split: SimpleNamespace(concepts=np.arange(200)),
+        open_pictures=lambda split: SimpleNamespace(concepts=np.arange(200)),
     )
     cell = SimpleNamespace(tested_on=[1], fold=1)
     dataset = SimpleNamespace(alike_by="concept", stimulus="picture")
@@ -139,13 +142,13 @@ def prepare_orders(count: int, folder: Path) -> Task:
         recipe=SimpleNamespace(split="test", only_shown=False, baseline="ridge"),
         open_models=lambda group, device: [model],
     )
-    replaced = {
+    replacements = {
         "open_gallery": lambda *_, **__: SimpleNamespace(test_rows=np.arange(200)),
         "read_targets": lambda *_: candidates,
         "read_signals": lambda *_: (train, test, targets, orders, np.arange(200)),
     }
-    for name, value in replaced.items():
-        setattr(baseline, name, value)
+    for name, function in replacements.items():
+        setattr(baseline, name, function)
 
     def compute() -> None:
         products = train.T @ train
@@ -159,8 +162,8 @@ def prepare_orders(count: int, folder: Path) -> Task:
     )
 
 
-def make_units(count: int) -> torch.Tensor:
-    """Make random unit embeddings, [count, 1024]."""
+def make_embeddings(count: int) -> torch.Tensor:
+    """Make random embeddings [count, 1024] of length 1."""
     random = torch.Generator().manual_seed(count)
     return torch.nn.functional.normalize(torch.randn(count, 1024, generator=random))
 
