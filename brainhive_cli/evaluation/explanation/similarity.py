@@ -174,7 +174,8 @@ def measure_similarity(
     residuals = []
     for row, direction in enumerate(directions):
         other_models = np.delete(directions, row, 0)
-        basis = np.linalg.qr(other_models.T)[0].T  # [M - 1, P]
+        # [M - 1, P], spans the other models
+        basis = np.linalg.qr(other_models.T)[0].T
         bases.append(basis)
         residuals.append(direction - (direction @ basis.T) @ basis)
     if len(models) > 1:
