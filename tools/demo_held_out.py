@@ -1,8 +1,8 @@
-r"""The demo's pictures of the training concepts that train-align holds out, as a data
-set's test pictures.
+r"""A data set whose test pictures are the demo's training concepts that train-align
+holds out.
 
-On them the settings of `recipes/demo-havir` were chosen, never on the demo's test
-pictures, in a home where `brainhive demo --system havir --quick` has put the generator:
+The settings of `recipes/demo-havir` were selected on them, not on the demo's test
+pictures, in a home with the generator of `brainhive demo --system havir --quick`:
 
     brainhive embed --recipe demo-havir dataset.kind=tools.demo_held_out
     brainhive train-align --recipe demo-havir "dataset={kind:
@@ -27,20 +27,16 @@ from brainhive_cli.training.alignment.training.batches import choose_held_out
 
 NAME = "demo-held-out"
 TEST_SEED = 3
-"""Of the trials of held-out pictures: that of neither the demo's training trials nor
-its test trials.
-"""
+"""Seed of the trials of held-out pictures, which differs from the demo's seeds."""
 
 
 class Config(parts.Config):
-    """Pictures and simulated fMRI of the demo; it trains on what the demo's brain
-    models learn from.
-    """
+    """Pictures and simulated fMRI of the training set of the demo."""
 
     subjects: int = Field(2, gt=0, description="simulated subjects")
 
     def build(self, paths: Paths) -> datasets.Dataset:
-        """Make the data set; pictures and signals are made on demand."""
+        """Make the data set, whose pictures and signals are made on demand."""
         return datasets.Dataset(
             NAME,
             demo.SPLITS,
@@ -57,26 +53,23 @@ TINY = Config(subjects=1)
 
 
 def list_scenes(split: str) -> tuple[pictures.Scene, ...]:
-    """List the demo's training scenes: those of held-out concepts as `test`, all others
-    as `train`.
-    """
-    scenes, is_test = pictures.list_scenes("train"), split == "test"
-    held_out = choose_held_out([scene.concept for scene in scenes], Train().validation)
-    chosen = [
-        scene
-        for scene, is_held in zip(scenes, held_out, strict=True)
-        if is_held == is_test
-    ]
-    # the first items, which are reconstructed, show every held-out concept
-    return tuple(
-        sorted(chosen, key=lambda scene: scene.image_id[-2:]) if is_test else chosen
-    )
+    """List training scenes: held-out concepts as `test`, other concepts as `train`."""
+    scenes = pictures.list_scenes("train")
+    concepts = [scene.concept for scene in scenes]
+    is_held_out = choose_held_out(concepts, Train().validation)
+    is_test = split == "test"
+    split_scenes = []
+    for scene, is_test_scene in zip(scenes, is_held_out, strict=True):
+        if is_test_scene == is_test:
+            split_scenes.append(scene)
+    if is_test:
+        # the first items, which are reconstructed, show every held-out concept
+        split_scenes.sort(key=lambda scene: scene.image_id[-2:])
+    return tuple(split_scenes)
 
 
 def simulate(subject: int, split: str) -> Trials:
-    """Simulate fMRI; held-out pictures have as many trials as the demo's test
-    pictures.
-    """
+    """Simulate fMRI, with as many trials of a picture as the demo has."""
     scenes = list_scenes(split)
     looks, meaning = demo.measure_features(scenes, "voxels")
     seed = TEST_SEED if split == "test" else demo.SEEDS[split]

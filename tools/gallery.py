@@ -1,9 +1,8 @@
 """Draws the pictures of docs/gallery.md, and writes their figures into it: `python -m
 tools.gallery HOME`.
 
-HOME is where the lines of the gallery were run. What is drawn are the artifacts of
-their newest runs, by the package's own sheets and figures: items that were drawn at
-random.
+The command lines of the gallery must have run in HOME. The pictures are sheets and
+figures of their newest runs, of items that were drawn at random.
 """
 
 import re
@@ -25,17 +24,19 @@ from brainhive_cli.reports import drawings
 from brainhive_cli.reports.drawings import GRID
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/gallery.md"
-COLOURS, ROWS, WINDOWS = 128, 3, 8
-"""Of a picture's palette, which makes its file half as large; of a sheet; and of a
-filmstrip of a session.
-"""
-CLIP_FRAMES, TEXT_SIDES = 6, 2
-"""Frames of a clip that are shown: those of a clip of cc2017; width of their text."""
-DRAWN = "drawn from the signal"
+PALETTE_COLOURS = 128
+"""Colours of a picture, which halve its file."""
+SHEET_ROWS = 3
+FILMSTRIP_WINDOWS = 8
+CLIP_FRAMES = 6
+"""Frames of a clip in the gallery, as many as a clip of cc2017 has."""
+TEXT_SIDES = 2
+"""Width of the text beside a clip, in tiles."""
+BRAIN_LABEL = "drawn from the signal"
 FRAMES = {"right": "#009e73", "wrong": GRID, "": GRID}
 LABELS = {
     "seen": "seen",
-    "brain": DRAWN,
+    "brain": BRAIN_LABEL,
     "images, ceiling": "ceiling",
     "nearest training picture": "nearest in training",
 }
@@ -43,19 +44,19 @@ SOURCES = tuple(LABELS)
 
 
 class Picture(NamedTuple):
-    """One picture of the gallery.
+    """Picture of the gallery.
 
     Attributes:
-        runs: Pattern of the run that has it, below `runs/`.
-        shows: Columns of a sheet, or how the title of a figure begins.
-        metrics: Those that are written below it.
-        scope: Whose.
-        is_filmstrip: Whether rows of the sheet lie next to each other, as windows of a
+        runs: Pattern of its run, below `runs/`.
+        content: Columns of a sheet, or the beginning of a figure's title.
+        metrics: Names of the metrics below it.
+        scope: Scope of the metrics.
+        is_filmstrip: If True, rows of the sheet become columns, as windows of a
             session.
     """
 
     runs: str
-    shows: tuple[str, ...] | str
+    content: tuple[str, ...] | str
     metrics: tuple[str, ...]
     scope: str = ALL
     is_filmstrip: bool = False
@@ -74,7 +75,7 @@ PICTURES = {
     ),
     "when": Picture("explain/demo-intra-*", "Windows", ("top1",), "windows · 250 ms"),
     "live": Picture(
-        "live/demo-intra-*", ("seen", "1", DRAWN), ("top1",), is_filmstrip=True
+        "live/demo-intra-*", ("seen", "1", BRAIN_LABEL), ("top1",), is_filmstrip=True
     ),
     "fmri": Picture(
         "reconstruct/demo-joint-*", SOURCES, ("two_way_demo-clip", "pixcorr")
@@ -90,90 +91,79 @@ PICTURES = {
 def draw_sheet(
     run: RunFolder, columns: tuple[str, ...], is_filmstrip: bool, path: Path
 ) -> None:
-    """Draw the first rows of the sheet of a run that has these columns: tiles, or the
-    frames of clips.
-    """
-    chosen = (some for some in artifacts.read(run) if isinstance(some, Sheet))
-    sheet = next(some for some in chosen if {*columns} <= {*some.columns})
-    labels = LABELS | ({"1": "ranked first"} if is_filmstrip else {})
-    rows = [
-        [
-            (labels.get(name, name), row.tiles[sheet.columns.index(name)])
-            for name in columns
-            if row.tiles
-        ]
-        for row in sheet.rows[: WINDOWS if is_filmstrip else ROWS]
-    ]
-    opened = [
-        [(name, tile, media_files.read(run.path / tile.file)) for name, tile in row]
-        for row in rows
-    ]
-    if not isinstance(opened[0][0][2], Image.Image):
-        tiles = [
-            lay_out_clip(clip.frames, [name, *tile.lines])
-            for row in opened
-            for name, tile, clip in row
-        ]
+    """Draw the first rows of the first sheet of a run that has the columns."""
+    for artifact in artifacts.read(run):
+        if isinstance(artifact, Sheet) and set(columns) <= set(artifact.columns):
+            sheet = artifact
+            break
     else:
-        tiles = [
-            [
-                drawings.DrawnTile(picture, [name], FRAMES[tile.verdict])
-                for name, tile, picture in row
-            ]
-            for row in opened
-        ]
+        raise LookupError(f"{run.path} has no sheet with {', '.join(columns)}")
+    labels = dict(LABELS)
+    if is_filmstrip:
+        labels["1"] = "ranked first"
+
+    # a row of tiles for each item, or for each clip
+    tiles: list[list[drawings.DrawnTile]] = []
+    for row in sheet.rows[: FILMSTRIP_WINDOWS if is_filmstrip else SHEET_ROWS]:
+        row_tiles = []
+        for name in columns if row.tiles else ():
+            tile = row.tiles[sheet.columns.index(name)]
+            label = labels.get(name, name)
+            media = media_files.read(run.path / tile.file)
+            if isinstance(media, Image.Image):
+                drawn_tile = drawings.DrawnTile(media, [label], FRAMES[tile.verdict])
+                row_tiles.append(drawn_tile)
+            else:
+                tiles.append(lay_out_clip(media.frames, [label, *tile.lines]))
+        if row_tiles:
+            tiles.append(row_tiles)
     if is_filmstrip:
         tiles = [list(row) for row in zip(*tiles, strict=True)]
     drawings.save_sheet("Simulated", tiles, path)
 
 
 def lay_out_clip(frames: UInt8, lines: Sequence[str]) -> list[drawings.DrawnTile]:
-    """Lay out a clip [F, H, W, 3] as a row: frames, evenly spaced in time, and text."""
-    # squares of the size of a tile, of frames at equal distances
-    sized = media_files.outline_masks(
-        frames, None, int(drawings.SIDE_INCH * drawings.SHEET_DPI)
-    )
-    chosen = np.linspace(0, len(frames) - 1, min(CLIP_FRAMES, len(frames)))
-    return [
-        *map(drawings.DrawnTile, sized[chosen.round().astype(int)]),
-        drawings.DrawnTile(None, lines, sides=TEXT_SIDES),
-    ]
+    """Lay out a clip [F, H, W, 3] as a row of evenly spaced frames and a text."""
+    side_px = int(drawings.SIDE_INCH * drawings.SHEET_DPI)
+    squares = media_files.outline_masks(frames, None, side_px)
+    positions = np.linspace(0, len(frames) - 1, min(CLIP_FRAMES, len(frames)))
+    tiles = list(map(drawings.DrawnTile, squares[positions.round().astype(int)]))
+    tiles.append(drawings.DrawnTile(None, lines, sides=TEXT_SIDES))
+    return tiles
 
 
 def draw(home: Path) -> None:
-    """Draw all pictures, and write their figures behind them."""
+    """Draw all pictures whose runs exist, and write their metrics below them."""
     text = PAGE.read_text(encoding="utf-8")
     for file, picture in PICTURES.items():
-        if not [*home.glob(f"runs/{picture.runs}")]:
-            continue  # its line was not run
-        run = RunFolder(
-            max(
-                home.glob(f"runs/{picture.runs}"), key=lambda path: path.stat().st_mtime
-            )
-        )
+        folders = list(home.glob(f"runs/{picture.runs}"))
+        if not folders:
+            continue
+        run = RunFolder(max(folders, key=lambda folder: folder.stat().st_mtime))
         path = PAGE.parent / f"gallery/{file}.png"
-        if isinstance(picture.shows, str):
-            figures = [
-                some
-                for some in artifacts.read(run)
-                if some.title.startswith(picture.shows)
-            ]
-            drawings.save_figure(figures[0], path)
+        if isinstance(picture.content, str):
+            for artifact in artifacts.read(run):
+                if artifact.title.startswith(picture.content):
+                    drawings.save_figure(artifact, path)
+                    break
+            else:
+                raise LookupError(f"{run.path} has no figure {picture.content}")
         else:
-            draw_sheet(run, picture.shows, picture.is_filmstrip, path)
-        Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
-        words = []
+            draw_sheet(run, picture.content, picture.is_filmstrip, path)
+        image = Image.open(path).convert("RGB").quantize(PALETTE_COLOURS)
+        image.save(path, optimize=True)
+        texts = []
         for name in picture.metrics:
             metric = run.measurements().scopes[picture.scope][name]
             chance = "" if metric.chance is None else f", chance {metric.chance:.3g}"
             interval = metric.interval_text()
-            words.append(
+            texts.append(
                 f"{metric_title(metric.name)} {metric.value:.3f} ({interval}){chance}, "
                 f"n {metric.n}"
             )
         text = re.sub(
             rf"(\(gallery/{file}\.png\)\n\n)\*.*?\*\n",
-            rf"\1*{'; '.join(words)}*\n",
+            rf"\1*{'; '.join(texts)}*\n",
             text,
         )
     PAGE.write_text(text, encoding="utf-8")

@@ -1,18 +1,16 @@
 """Lists the golden values that no test reads: `python -m tools.golden_use [ARG …]`.
 
-The golden tests run in this process; arguments are passed to pytest. A tensor counts as
-read once an operation takes it: its shape alone does not, nor its loading with all the
-others of its file. A JSON value counts once its key is looked up, an array of an npz
-file too. Any other file counts once it is opened, though by a copy.
+The golden tests run in this process, with arguments for pytest. A tensor is read if an
+operation takes it, not if a test only loads it or takes its shape. A JSON value or an
+npz array is read if its key is looked up, any other file if it is opened.
 
-The package parses its documents with pydantic, which notes nothing: the configs of the
-fusion prior's parts are read, though they are listed.
+Documents that pydantic parses, such as the configs of the fusion prior's parts, are
+listed although they are read.
 """
 
 import json
 import os
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN") or ROOT.parent / "shared" / "golden")
-ABOUT_SHAPES = {
+SHAPE_PROPERTIES = {
     "shape",
     "size",
     "dim",
@@ -43,7 +41,7 @@ ABOUT_SHAPES = {
 """Properties of tensors that do not depend on their values."""
 
 Entry = tuple[str, str]
-"""File below the golden folder, and key in it."""
+"""File below the golden folder, and key in the file."""
 read_entries = set[Entry]()
 """Entries that were read."""
 opened_files = set[str]()
@@ -51,31 +49,28 @@ opened_files = set[str]()
 open_file = safetensors.safe_open
 
 
-def name_of(path: Any) -> str | None:
-    """Return the path below the golden folder, or None outside."""
+def find_golden_name(path: Any) -> str | None:
+    """Return a path relative to the golden folder, or None outside it."""
     path = Path(os.fspath(path)).absolute()
     if not path.is_relative_to(GOLDEN):
         return None
     return path.relative_to(GOLDEN).as_posix()
 
 
-class Notes(dict[str, Any]):
-    """Mapping that notes which of its keys are looked up.
+class NotingDict(dict[str, Any]):
+    """Dictionary that notes the keys that are looked up.
 
     Args:
-        content: Its items. Mappings and lists in them become notes, too.
-        file: Its file.
-        prefix: Keys that lead to it.
+        content: Items. Dictionaries and lists in them note their keys, too.
+        file: File of the dictionary, below the golden folder.
+        prefix: Dotted keys that lead to it.
     """
 
     def __init__(self, content: dict[str, Any], file: str, prefix: str = "") -> None:
         self.file, self.prefix = file, prefix
-        super().__init__(
-            {
-                key: note_lookups(value, file, f"{prefix}{key}.")
-                for key, value in content.items()
-            }
-        )
+        super().__init__()
+        for key, value in content.items():
+            self[key] = note_lookups(value, file, f"{prefix}{key}.")
 
     def __getitem__(self, key: str) -> Any:
         """Look up a value, and note its key."""
@@ -83,7 +78,7 @@ class Notes(dict[str, Any]):
         return super().__getitem__(key)
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the keys. Without this method ** would look nothing up."""
+        """Iterate over the keys. Without this method, ** bypasses `__getitem__`."""
         return super().__iter__()
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -93,7 +88,7 @@ class Notes(dict[str, Any]):
         return self[key]
 
     def pop(self, key: str, *default: Any) -> Any:
-        """Take a value out, and note its key."""
+        """Remove a value, and note its key."""
         read_entries.add((self.file, self.prefix + key))
         return super().pop(key, *default)
 
@@ -106,38 +101,36 @@ class Notes(dict[str, Any]):
         return [self[key] for key in self]
 
     def items(self) -> Any:
-        """Look up all values, by their keys."""
+        """Look up all keys and values."""
         return [(key, self[key]) for key in self]
 
 
 def note_lookups(value: Any, file: str, prefix: str) -> Any:
-    """Replace the mappings in a value of a JSON file by notes."""
+    """Replace the dictionaries in a value of a JSON file by noting ones."""
     if isinstance(value, dict):
-        return Notes(value, file, prefix)
+        return NotingDict(value, file, prefix)
     if isinstance(value, list):
         return [note_lookups(item, file, prefix) for item in value]
     return value
 
 
-def entries_of(value: Any, prefix: str = "") -> Iterator[str]:
-    """List the keys in a value of a JSON file, those in lists once."""
+def list_keys(value: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys in a value of a JSON file, without indices of lists."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield prefix + key
-            yield from entries_of(inner, f"{prefix}{key}.")
+            yield from list_keys(inner, f"{prefix}{key}.")
     elif isinstance(value, list):
         for inner in value:
-            yield from entries_of(inner, prefix)
+            yield from list_keys(inner, prefix)
 
 
 class NotingFile:
-    """Safetensors file that notes which tensors are read."""
+    """Safetensors file that notes the tensors that are read."""
 
-    def __init__(self, path: Any, framework: str, *arguments: Any, **named: Any):
-        self.file, self.name = (
-            open_file(path, framework, *arguments, **named),
-            name_of(path),
-        )
+    def __init__(self, path: Any, framework: str, *arguments: Any, **options: Any):
+        self.file = open_file(path, framework, *arguments, **options)
+        self.name = find_golden_name(path)
 
     def __enter__(self) -> "NotingFile":
         """Open the file."""
@@ -149,60 +142,62 @@ class NotingFile:
         self.file.__exit__(*raised)
 
     def __getattr__(self, name: str) -> Any:
-        """Leave other methods to the file."""
+        """Return any other method of the file."""
         return getattr(self.file, name)
 
     def get_tensor(self, key: str) -> Any:
-        """Load a tensor, which is noted when it is used; an array is noted now."""
+        """Load a tensor that is noted when it is used, or note an array."""
         value = self.file.get_tensor(key)
         if self.name is None:
             return value
         if isinstance(value, torch.Tensor):
-            # noted by `NotingTensors`, when it is used
+            # `NotingTensors` notes it
             value.golden_entry = (self.name, key)
         else:
             read_entries.add((self.name, key))
         return value
 
     def get_tensors(self) -> dict[str, Any]:
-        """Load all tensors; those of torch are noted when they are used."""
+        """Load all tensors, which are noted when they are used."""
         values = self.file.get_tensors()
         if self.name is None:
             return values
         for key, value in values.items():
             if not isinstance(value, torch.Tensor):
-                return Notes(values, self.name)
+                return NotingDict(values, self.name)
             value.golden_entry = (self.name, key)
         return values
 
     def get_slice(self, key: str) -> Any:
-        """Load a part of a tensor, and note it."""
+        """Load a slice of a tensor, and note the tensor."""
         if self.name is not None:
             read_entries.add((self.name, key))
         return self.file.get_slice(key)
 
 
 class NotingTensors(TorchFunctionMode):
-    """Notes the golden tensors that operations of torch take."""
+    """Mode that notes the golden tensors that operations of torch take."""
 
     def __torch_function__(
         self,
         function: Callable[..., Any],
         types: Any,
         arguments: tuple[Any, ...] = (),
-        named: dict[str, Any] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> Any:
         """Note the tensors among the arguments, and call the function."""
+        options = options or {}
         name = function.__name__
         if name == "__get__":
             name = function.__self__.__name__  # type: ignore[attr-defined]
-        if name not in ABOUT_SHAPES:
-            note_tensors((*arguments, *(named or {}).values()))
-        return function(*arguments, **(named or {}))
+        if name not in SHAPE_PROPERTIES:
+            note_tensors(arguments)
+            note_tensors(options.values())
+        return function(*arguments, **options)
 
 
 def note_tensors(arguments: Any) -> None:
-    """Note the golden tensors among arguments, and in lists among them."""
+    """Note the golden tensors among arguments and in their lists."""
     for item in arguments:
         if isinstance(item, torch.Tensor):
             if "golden_entry" in item.__dict__:
@@ -211,41 +206,46 @@ def note_tensors(arguments: Any) -> None:
             note_tensors(item)
 
 
-def note_opened(event: str, arguments: tuple[Any, ...]) -> None:
-    """Note a golden file that Python opens, whoever asks it to."""
-    if (
-        event == "open"
-        and isinstance(arguments[0], str)
-        and (name := name_of(arguments[0]))
-    ):
-        opened_files.add(name)
+def note_opened_file(event: str, arguments: tuple[Any, ...]) -> None:
+    """Note a golden file that any code opens (an audit hook of Python)."""
+    if event == "open" and isinstance(arguments[0], str):
+        name = find_golden_name(arguments[0])
+        if name:
+            opened_files.add(name)
 
 
-def watch() -> None:
-    """Let the libraries that read golden files note it. Come before their import."""
+def watch_libraries() -> None:
+    """Make libraries note the golden values that they read.
+
+    Call it before the tests import them.
+    """
     safetensors.safe_open = NotingFile
-    sys.addaudithook(note_opened)
-    documents = {path.read_text(): name_of(path) for path in GOLDEN.rglob("*.json")}
-    parse, take = json.loads, np.lib.npyio.NpzFile.__getitem__
+    sys.addaudithook(note_opened_file)
+    documents = {}
+    for path in GOLDEN.rglob("*.json"):
+        documents[path.read_text()] = find_golden_name(path)
+    parse_json = json.loads
+    load_array = np.lib.npyio.NpzFile.__getitem__
 
-    def parse_noting(text: Any, **named: Any) -> Any:
-        value = parse(text, **named)
+    def parse_noting(text: Any, **options: Any) -> Any:
+        value = parse_json(text, **options)
         file = documents.get(text.decode() if isinstance(text, bytes) else text)
-        return (
-            note_lookups(value, file, "") if file and isinstance(value, dict) else value
-        )
+        if file and isinstance(value, dict):
+            return note_lookups(value, file, "")
+        return value
 
-    def take_noting(file: Any, key: str) -> Any:
-        if file.zip.filename and (name := name_of(file.zip.filename)):
+    def load_noting(file: Any, key: str) -> Any:
+        name = find_golden_name(file.zip.filename) if file.zip.filename else None
+        if name:
             read_entries.add((name, key.removesuffix(".npy")))
-        return take(file, key)
+        return load_array(file, key)
 
     json.loads = parse_noting
-    np.lib.npyio.NpzFile.__getitem__ = take_noting  # type: ignore[method-assign]
+    np.lib.npyio.NpzFile.__getitem__ = load_noting  # type: ignore[method-assign]
 
 
 def list_entries() -> dict[str, list[str]]:
-    """List the keys of each golden file; a file without keys has one, empty."""
+    """List the keys of each golden file. A file without keys has an empty key."""
     entries = {}
     for path in sorted(GOLDEN.rglob("*")):
         if path.suffix == ".safetensors":
@@ -255,7 +255,7 @@ def list_entries() -> dict[str, list[str]]:
             with np.load(path) as file:
                 keys = list(file.files)
         elif path.suffix == ".json":
-            keys = list(dict.fromkeys(entries_of(json.loads(path.read_text()))))
+            keys = list(dict.fromkeys(list_keys(json.loads(path.read_text()))))
         elif path.is_file():
             keys = [""]
         else:
@@ -265,23 +265,23 @@ def list_entries() -> dict[str, list[str]]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the golden tests, and print a line for each file and for each unread key."""
+    """Run the golden tests, and print a line for each file and each unread key."""
     entries = list_entries()
-    watch()
+    watch_libraries()
     opened_files.clear()
     with NotingTensors():
         status = pytest.main(["-m", "golden", "-p", "no:cacheprovider", *arguments])
-    count = defaultdict[str, int](int)
+    n_keys = n_unread = 0
     for name, keys in entries.items():
         unread = [key for key in keys if (name, key) not in read_entries]
         if keys == [""] and name in opened_files:
             unread = []
-        count["all"] += len(keys)
-        count["unread"] += len(unread)
+        n_keys += len(keys)
+        n_unread += len(unread)
         print(f"{name}: {len(keys) - len(unread)} of {len(keys)} read")
         for key in unread:
             print(f"    {key or 'never opened'}")
-    print(f"{count['unread']} of {count['all']} are not read")
+    print(f"{n_unread} of {n_keys} are not read")
     return int(status)
 
 

@@ -1,12 +1,11 @@
-"""Proof on a SLURM of one node that a submitted line ends as in one process, whatever
-is killed.
+"""Proof that a line submitted to SLURM gives the results of a single process.
 
     python tools/prove_cluster.py FOLDER [--only kills limits] [--cells 20]
 
-Twenty cells are trained and tested in one process; then by two arrays of four tasks of
-one line, of which half are killed at random moments; then with time limits that are too
-short. Weights, ranks and scores must be equal bit by bit, and an epoch may be computed
-twice only where a worker has died. Takes some 20 minutes.
+Twenty cells are trained and tested in a single process, then by two arrays of four
+tasks, half of which are killed at random moments, then with too short time limits.
+Weights, ranks and scores must be equal bit by bit. An epoch may be computed twice only
+if a worker has died. It takes about 20 minutes.
 """
 
 import argparse
@@ -49,96 +48,89 @@ TRAIN = (
 )
 CLUSTER = ("run.device=cpu", "run.cluster.cpus=1", "run.cluster.time=01:00:00")
 PATHS = {"run", "runs", "took", "commands", "seconds"}
-"""Keys of documents that say where a run lies and how long it took."""
+"""Keys of documents with paths and durations."""
 POLL_S = 0.5
 
 
-def call(home: Path, *words: str) -> str:
-    """Run a line of brainhive in a home, show it, and return what it says."""
-    line = [sys.executable, "-m", "brainhive_cli", *words]
-    is_known = words[-1] == "--submit"  # its settings were shown before
-    shown = (
-        f"brainhive {words[0]} … {words[-1]}"
-        if is_known
-        else shlex.join(["brainhive", *words])
-    )
-    print(f"$ {shown}", flush=True)
-    environment = {
-        **os.environ,
+def call(home: Path, *arguments: str) -> str:
+    """Print and run a command of brainhive in a home, and return its output."""
+    line = shlex.join(["brainhive", *arguments])
+    if arguments[-1] == "--submit":  # its settings were printed before
+        line = f"brainhive {arguments[0]} … {arguments[-1]}"
+    print(f"$ {line}", flush=True)
+    variables = {
         "BRAINHIVE_HOME": str(home),
         "BRAINHIVE_ALLOW_CODE": "1",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "OMP_NUM_THREADS": "1",  # as in the tasks, for sums in the same order
     }
-    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
-    # as the tasks have: sums are then in the same order
-    environment |= {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        line, env=environment, cwd=home, capture_output=True, text=True, check=False
+    process = subprocess.run(
+        [sys.executable, "-m", "brainhive_cli", *arguments],
+        env={**os.environ, **variables},
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    if done.returncode:
-        sys.exit(f"exit code {done.returncode}\n{done.stderr}")
-    return done.stdout + done.stderr
+    if process.returncode:
+        sys.exit(f"exit code {process.returncode}\n{process.stderr}")
+    return process.stdout + process.stderr
 
 
-def results_of(home: Path) -> dict[str, Any]:
-    """Read all weights, ranks and scores below a home's runs, without paths and
-    times.
-    """
+def strip_paths(value: Any) -> Any:
+    """Drop paths and durations from a document."""
+    if isinstance(value, dict):
+        keys = [key for key in value if key not in PATHS]
+        return {key: strip_paths(value[key]) for key in keys}
+    if isinstance(value, list):
+        return list(map(strip_paths, value))
+    return value
 
-    def strip(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: strip(item) for key, item in value.items() if key not in PATHS}
-        return [strip(item) for item in value] if isinstance(value, list) else value
 
+def read_results(home: Path) -> dict[str, Any]:
+    """Read weights, ranks and scores of a home's runs, without paths and durations."""
     results: dict[str, Any] = {}
     for path in sorted((home / "runs").glob("*-*/*/**/*.*")):
         name = path.relative_to(home).as_posix()
         if path.suffix == ".safetensors":
-            results[name] = {
-                key: array.tobytes() for key, array in load_file(path).items()
-            }
+            arrays = load_file(path)
+            results[name] = {key: array.tobytes() for key, array in arrays.items()}
         elif path.name == "metrics.json":
-            results[name] = strip(json.loads(path.read_text()))
+            results[name] = strip_paths(json.loads(path.read_text()))
     return results
 
 
-def queued() -> list[str]:
+def list_tasks() -> list[str]:
     """List the tasks that are queued or run."""
     line = ["squeue", "--noheader", "--array", "--format=%i %T"]
-    return subprocess.run(
-        line, capture_output=True, text=True, check=True
-    ).stdout.split("\n")[:-1]
+    process = subprocess.run(line, capture_output=True, text=True, check=True)
+    return process.stdout.split("\n")[:-1]
 
 
-def kill_one(chance: random.Random) -> str:
-    """Kill a random task that computes, its command or its script too; return its
-    name.
+def kill_task(generator: random.Random) -> str:
+    """Kill the processes of a random running task, and sometimes its job script.
+
+    Returns:
+        Name of the task, or an empty text if no task runs.
     """
-    found: dict[str, list[int]] = {}
+    tasks: dict[str, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            words = (folder / "cmdline").read_bytes()
-            if b"brainhive_cli" in words and b"line.yaml" in words:
-                variables = dict(
-                    part.split(b"=", 1)
-                    for part in (folder / "environ").read_bytes().split(b"\0")
-                    if b"=" in part
-                )
-                found.setdefault(variables[b"BRAINHIVE_JOB"].decode(), []).append(
-                    int(folder.name)
-                )
-    if not found:
+            command_line = (folder / "cmdline").read_bytes()
+            if b"brainhive_cli" in command_line and b"line.yaml" in command_line:
+                environment = (folder / "environ").read_bytes().split(b"\0")
+                for variable in environment:
+                    name, _, value = variable.partition(b"=")
+                    if name == b"BRAINHIVE_JOB":
+                        tasks.setdefault(value.decode(), []).append(int(folder.name))
+    if not tasks:
         return ""
-    task = chance.choice(sorted(found))
-    processes = found[task]
-    if chance.random() < 0.5:  # the script, too, which then writes down nothing
-        processes.append(
-            int(
-                Path(f"/proc/{processes[0]}/stat")
-                .read_text()
-                .rpartition(")")[2]
-                .split()[1]
-            )
-        )
+    task = generator.choice(sorted(tasks))
+    processes = tasks[task]
+    if generator.random() < 0.5:
+        # the parent is the script, which then records no end
+        status = Path(f"/proc/{processes[0]}/stat").read_text()
+        processes.append(int(status.rpartition(")")[2].split()[1]))
     for process in processes:
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
@@ -148,63 +140,81 @@ def kill_one(chance: random.Random) -> str:
 def finish(
     home: Path, line: tuple[str, ...], kills: int = 0, arrays: int = 1, seed: int = 0
 ) -> None:
-    """Submit a line until it is finished, and kill tasks meanwhile."""
-    chance = random.Random(seed)
+    """Submit a command line until all its cells are finished, and kill tasks.
+
+    Args:
+        home: Home of the runs.
+        line: Arguments of brainhive.
+        kills: Number of tasks to kill.
+        arrays: Number of arrays that the first submission starts.
+        seed: Seed of the moments and tasks.
+    """
+    generator = random.Random(seed)
     for attempt in range(20):
-        told = call(home, *line, "--submit")
-        print(told.strip(), flush=True)
-        if "nothing is submitted" in told:
+        output = call(home, *line, "--submit")
+        print(output.strip(), flush=True)
+        if "nothing is submitted" in output:
             return
         if attempt == 0 and arrays > 1:
             script = next((home / "runs/.submitted").glob(f"{line[0]}-*/{line[0]}.sh"))
             for _ in range(arrays - 1):
-                print(
-                    subprocess.run(
-                        ["sbatch", str(script)],
-                        capture_output=True,
-                        text=True,
-                        check=True,
-                    ).stdout
+                process = subprocess.run(
+                    ["sbatch", str(script)], capture_output=True, text=True, check=True
                 )
-        next_s = time.monotonic() + 5 + 10 * chance.random()
-        while queued():
-            if kills and time.monotonic() > next_s and (task := kill_one(chance)):
+                print(process.stdout)
+        next_kill_s = time.monotonic() + 5 + 10 * generator.random()
+        while list_tasks():
+            task = ""
+            if kills and time.monotonic() > next_kill_s:
+                task = kill_task(generator)
+            if task:
                 print(f"  killed task {task}", flush=True)
                 kills -= 1
-                next_s = time.monotonic() + 10 * chance.random()
+                next_kill_s = time.monotonic() + 10 * generator.random()
             time.sleep(POLL_S)
     sys.exit("not finished after 20 submissions")
 
 
-def report(home: Path, alone: dict[str, Any], epochs: int) -> bool:
-    """Compare a home with the one process, and count how often cells were trained."""
-    shared = results_of(home)
-    differing = [name for name in alone if shared.get(name) != alone[name]]
+def report(home: Path, reference: dict[str, Any], epochs: int) -> bool:
+    """Compare a home with the results of a single process.
+
+    Returns:
+        True if all results are equal, and only cells of dead workers repeat an epoch.
+    """
+    results = read_results(home)
+    differences = [name for name in reference if results.get(name) != reference[name]]
     run = RunFolder(next((home / "runs/train-align").iterdir()))
-    events = [*run.events()]
-    counts = Counter(
-        (event["cell"], event["epoch"]) for event in events if "epoch" in event
-    )
-    twice = {cell for (cell, _), count in counts.items() if count > 1}
-    taken = {event["cell"] for event in events if "taken_from" in event}
-    complete = {
-        cell
-        for cell, _ in counts
-        if all(counts[cell, epoch] for epoch in range(epochs))
-    }
+
+    # trainings of each epoch of a cell
+    epoch_counts: dict[str, Counter[int]] = {}
+    inherited_cells = set()
+    for event in run.events():
+        if "epoch" in event:
+            counter = epoch_counts.setdefault(event["cell"], Counter())
+            counter[event["epoch"]] += 1
+        if "taken_from" in event:
+            inherited_cells.add(event["cell"])
+    repeated_cells = set()
+    n_complete = 0
+    for cell, counts in epoch_counts.items():
+        if max(counts.values()) > 1:
+            repeated_cells.add(cell)
+        n_complete += set(range(epochs)) <= counts.keys()
     print(
-        f"  {len(alone)} files of weights, ranks and scores, {len(differing)} differ: "
-        f"{differing[:3]}"
+        f"  {len(reference)} files of weights, ranks and scores, {len(differences)} "
+        f"differ: {differences[:3]}"
     )
     print(
-        f"  {len(complete)} cells trained; {len(taken)} taken over from a dead worker; "
-        "epochs computed twice"
+        f"  {n_complete} cells trained; {len(inherited_cells)} taken over from a dead "
+        "worker; epochs computed twice"
     )
     print(
-        f"  in {len(twice)} cells, of which {len(twice - taken)} had no dead worker",
+        f"  in {len(repeated_cells)} cells, of which "
+        f"{len(repeated_cells - inherited_cells)} had no dead worker",
         flush=True,
     )
-    return not differing and shared.keys() == alone.keys() and twice <= taken
+    has_equal_results = not differences and results.keys() == reference.keys()
+    return has_equal_results and repeated_cells <= inherited_cells
 
 
 def main() -> None:
@@ -217,18 +227,15 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=100)
     arguments = parser.parse_args()
-    if reason := slurm_here.explain_absence():
-        sys.exit(f"error: {reason}")
+    absence = slurm_here.explain_absence()
+    if absence:
+        sys.exit(f"error: {absence}")
     folder, epochs = arguments.folder.resolve(), arguments.epochs
-    train = (
-        *TRAIN,
-        f"train.epochs={epochs}",
-        f"seeds=1-{arguments.cells // 2}",
-        *CLUSTER,
-    )
-    test = ("eval-retrieval", "sheet_rows=0", *CLUSTER)
+    sizes = (f"train.epochs={epochs}", f"seeds=1-{arguments.cells // 2}")
+    train = TRAIN + sizes + CLUSTER
+    test = ("eval-retrieval", "sheet_rows=0") + CLUSTER
 
-    # one process, without interruption
+    # a single process without interruption
     homes = {name: folder / name for name in ("alone", *arguments.only)}
     for home in homes.values():
         home.mkdir(parents=True, exist_ok=True)
@@ -237,7 +244,8 @@ def main() -> None:
     call(homes["alone"], *train)
     call(homes["alone"], *test)
     print(f"one process: {time.monotonic() - started_s:.0f} s", flush=True)
-    alone, is_proven = results_of(homes["alone"]), True
+    reference = read_results(homes["alone"])
+    is_proven = True
 
     with slurm_here.running(folder / "slurm", requeue_s=5) as variables:
         os.environ |= variables
@@ -245,23 +253,20 @@ def main() -> None:
             print("\n# two arrays of four tasks with one line; four tasks are killed")
             finish(homes["kills"], train, kills=4, arrays=2)
             finish(homes["kills"], test, kills=2)
-            is_proven &= report(homes["kills"], alone, epochs)
+            is_proven &= report(homes["kills"], reference, epochs)
         if "limits" in homes:
             print(
                 "\n"
                 "# a limit of one minute, with a signal half a minute before it, or "
                 "earlier"
             )
-            template = (
-                Path(__file__).parents[1] / "recipes/cluster/slurm.sh.j2"
-            ).read_text()
-            (homes["limits"] / "job.sh.j2").write_text(
-                template.replace("B:USR1@120", "B:USR1@30")
-            )
-            short = ("run.cluster.template=job.sh.j2", "run.cluster.time=00:01:00")
-            finish(homes["limits"], (*train, *short))
-            finish(homes["limits"], (*test, *short))
-            is_proven &= report(homes["limits"], alone, epochs)
+            path = Path(__file__).parents[1] / "recipes/cluster/slurm.sh.j2"
+            template = path.read_text().replace("B:USR1@120", "B:USR1@30")
+            (homes["limits"] / "job.sh.j2").write_text(template)
+            limits = ("run.cluster.template=job.sh.j2", "run.cluster.time=00:01:00")
+            finish(homes["limits"], train + limits)
+            finish(homes["limits"], test + limits)
+            is_proven &= report(homes["limits"], reference, epochs)
     print("\nproven" if is_proven else "\nNOT proven")
     sys.exit(not is_proven)
 

@@ -1,11 +1,10 @@
-"""Starts and stops a SLURM of one node on this machine, for tests and to look at: no
-service, no settings.
+"""Starts and stops a SLURM of a single node on this machine, without a service.
 
-    eval "$(python tools/slurm_here.py start /tmp/slurm)"    # then sbatch, squeue,
-    scancel as on a cluster python tools/slurm_here.py stop /tmp/slurm
+    eval "$(python tools/slurm_here.py start /tmp/slurm)"
+    sbatch job.sh
+    python tools/slurm_here.py stop /tmp/slurm
 
-All of it lies in the folder, so that several run side by side. It needs root, as the
-daemons do.
+Its files stay in the folder, so several can run at once. The daemons need root.
 """
 
 import argparse
@@ -22,17 +21,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-NEEDED = ("munged", "slurmctld", "slurmd", "sbatch")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 PACKAGES = "apt-get install --no-install-recommends slurmctld slurmd slurm-client munge"
-"""Of Debian 12, which has SLURM 22.05; of later ones, too."""
+"""Packages of Debian 12 (SLURM 22.05) and later."""
 DAEMONS = ("munged", "slurmctld", "slurmd")
-"""In the order in which they start; each writes its process id to a file of its
-name.
-"""
-MAX_START_S, MAX_STOP_S = 60.0, 30.0
+"""Daemons in the order of their start. Each writes its process id to NAME.pid."""
+MAX_START_S = 60.0
+MAX_STOP_S = 30.0
 POLL_S = 0.1
 CPUS = 4
-"""Tasks at once, whatever the machine has."""
+"""Number of simultaneous tasks, which may exceed the machine's."""
 CONFIGURATION = """\
 ClusterName=local
 SlurmctldHost=localhost(127.0.0.1)
@@ -68,9 +66,7 @@ NodeName={host} NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} \\
   RealMemory={memory_mib} State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 """
-"""slurm.conf. Processes are found in /proc, as control groups need systemd: limits of
-memory do not hold.
-"""
+"""Content of slurm.conf. Memory limits have no effect without systemd's cgroups."""
 
 
 class SlurmError(Exception):
@@ -78,17 +74,15 @@ class SlurmError(Exception):
 
 
 def explain_absence() -> str:
-    """Say in two lines why SLURM cannot run here; empty if it can."""
-    missing = [name for name in NEEDED if not _which(name)]
+    """Explain in two lines why SLURM cannot run here, or return an empty text."""
+    missing = [name for name in PROGRAMS if not _which(name)]
     if missing:
         return (
             f"SLURM is not installed: {', '.join(missing)} missing\n  try: {PACKAGES}"
         )
-    return (
-        ""
-        if os.geteuid() == 0
-        else "SLURM's daemons need root\n  try: the same line as root"
-    )
+    if os.geteuid() != 0:
+        return "SLURM's daemons need root\n  try: the same line as root"
+    return ""
 
 
 def start(
@@ -98,25 +92,26 @@ def start(
     min_job_age_s: int = 300,
     requeue_s: int = 120,
 ) -> dict[str, str]:
-    """Start a SLURM of one node, and wait until it takes jobs.
+    """Start a SLURM of a single node, and wait until it takes jobs.
 
     Args:
-        folder: Where its configuration, keys, state and logs are written; a stopped one
-            there is continued.
-        cpus: CPUs that it hands out, and so tasks of one CPU at once.
-        kill_wait_s: From SIGTERM to SIGKILL, at a time limit or `scancel`.
-        min_job_age_s: For which `squeue` and `scontrol` know a job that has ended.
-        requeue_s: For which a requeued job is held; SLURM's own default is 120.
+        folder: Folder of configuration, keys, state and logs. A stopped SLURM in it
+            continues.
+        cpus: Number of CPUs for tasks.
+        kill_wait_s: Seconds from SIGTERM to SIGKILL, at a time limit or `scancel`.
+        min_job_age_s: Seconds for which `squeue` and `scontrol` list an ended job.
+        requeue_s: Seconds for which a requeued job is held, 120 by default in SLURM.
 
     Returns:
-        Variables of the environment that commands need to use it.
+        Environment variables of commands that use it.
 
     Raises:
-        SlurmError: if it is not installed, slurm.conf cannot hold the folder's name, or
-            it does not start within a minute.
+        SlurmError: if it is not installed, does not start within a minute, or the name
+            of the folder does not fit slurm.conf.
     """
-    if reason := explain_absence():
-        raise SlurmError(reason)
+    absence = explain_absence()
+    if absence:
+        raise SlurmError(absence)
     folder = folder.resolve()
     if re.search(r"[\s,#=\"']", str(folder)):
         raise SlurmError(
@@ -128,20 +123,21 @@ def start(
         return variables
     stop(folder)
 
-    # the folder, with a key that only this SLURM has
+    # make the folder, with a key of its own
     for name in ("state", "spool", "log"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o755)  # munged refuses a folder that others may write to
+    folder.chmod(0o755)  # munged refuses a folder that other users can write to
     key = folder / "munge.key"
     if not key.exists():
         key.write_bytes(os.urandom(1024))
         key.chmod(0o400)
 
-    # ports that are free now
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        controller_port, node_port = first.getsockname()[1], second.getsockname()[1]
+    # choose free ports
+    with socket.socket() as controller, socket.socket() as node:
+        controller.bind(("127.0.0.1", 0))
+        node.bind(("127.0.0.1", 0))
+        controller_port = controller.getsockname()[1]
+        node_port = node.getsockname()[1]
     hardware = subprocess.run(
         [_which("slurmd"), "-C"], capture_output=True, text=True, check=True
     ).stdout
@@ -150,41 +146,42 @@ def start(
         folder=folder,
         host=socket.gethostname().partition(".")[0],
         memory_mib=memory[1] if memory else 1000,
-        **{"controller_port": controller_port, "node_port": node_port, "cpus": cpus},
-        **{
-            "kill_wait_s": kill_wait_s,
-            "min_job_age_s": min_job_age_s,
-            "requeue_s": requeue_s,
-        },
+        controller_port=controller_port,
+        node_port=node_port,
+        cpus=cpus,
+        kill_wait_s=kill_wait_s,
+        min_job_age_s=min_job_age_s,
+        requeue_s=requeue_s,
     )
     conf.write_text(content)
 
-    # the daemons, each of which leaves this process by itself
-    files = {"socket": "munge.socket", "pid-file": "munged.pid", "key-file": key.name}
-    files |= {"log-file": "log/munged.log", "seed-file": "munge.seed"}
-    munge = [
-        "--force",
-        *(f"--{option}={folder / name}" for option, name in files.items()),
-    ]
-    lines = {
-        "munged": munge,
+    # start the daemons, which detach from this process
+    options = {
+        "munged": [
+            "--force",
+            f"--socket={folder / 'munge.socket'}",
+            f"--pid-file={folder / 'munged.pid'}",
+            f"--key-file={key}",
+            f"--log-file={folder / 'log/munged.log'}",
+            f"--seed-file={folder / 'munge.seed'}",
+        ],
         "slurmctld": ["-f", str(conf)],
         "slurmd": ["-f", str(conf)],
     }
     environment = {**os.environ, **variables}
     for name in DAEMONS:
-        begun = subprocess.run(
-            [_which(name), *lines[name]],
+        process = subprocess.run(
+            [_which(name), *options[name]],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
         )
-        if begun.returncode:
+        if process.returncode:
             stop(folder)
             raise SlurmError(
-                f"{name} does not start: {begun.stderr.strip()[-500:]}\n"
+                f"{name} does not start: {process.stderr.strip()[-500:]}\n"
                 f"  try: see {folder}/log"
             )
     deadline_s = time.monotonic() + MAX_START_S
@@ -200,32 +197,33 @@ def start(
 
 
 def stop(folder: Path) -> None:
-    """End all jobs and daemons of the SLURM in a folder; what has ended already is no
-    error.
+    """End all jobs and daemons of the SLURM in a folder, if there are any.
 
     Raises:
         SlurmError: if a daemon does not end within half a minute.
     """
-    # jobs first: their processes outlive slurmd
+    # end jobs first, as their processes outlive slurmd
     folder = folder.resolve()
     variables = {"SLURM_CONF": str(folder / "slurm.conf")}
     deadline_s = time.monotonic() + MAX_STOP_S
     if _takes_jobs(variables, any_state=True):
-        for options in (["--state=PENDING"], ["--full", "--signal=KILL"], []):
-            _ask("scancel", "--user=root", *options, **variables)
-        while (
-            _ask("squeue", "--noheader", **variables).strip()
-            and time.monotonic() < deadline_s
-        ):
+        cancel = ("scancel", "--user=root")
+        _run_command(*cancel, "--state=PENDING", **variables)
+        _run_command(*cancel, "--full", "--signal=KILL", **variables)
+        _run_command(*cancel, **variables)
+        while _run_command("squeue", "--noheader", **variables).strip():
+            if time.monotonic() >= deadline_s:
+                break
             time.sleep(POLL_S)
 
-    # then the daemons, the last one first
+    # then end the daemons in reverse order
     for name in reversed(DAEMONS):
-        if (process := _daemon(folder, name)) is None:
+        process = _find_daemon(folder, name)
+        if process is None:
             continue
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGTERM)
-        while _daemon(folder, name) is not None:
+        while _find_daemon(folder, name) is not None:
             if time.monotonic() > deadline_s:
                 raise SlurmError(
                     f"{name} ({process}) does not end\n  try: kill -9 {process}"
@@ -235,8 +233,11 @@ def stop(folder: Path) -> None:
 
 @contextmanager
 def running(folder: Path, **settings: int) -> Iterator[dict[str, str]]:
-    """Have a SLURM for the block, which gets the variables of its environment; see
-    `start`.
+    """Context manager that runs a SLURM, and yields its environment variables.
+
+    Args:
+        folder: Folder of its files.
+        settings: Keyword arguments of `start`.
     """
     variables = start(folder, **settings)
     try:
@@ -246,18 +247,16 @@ def running(folder: Path, **settings: int) -> Iterator[dict[str, str]]:
 
 
 def _which(name: str) -> str:
-    """Find a program, also where only root's PATH leads; empty if there is none."""
-    return (
-        shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
-        or ""
-    )
+    """Find a program in PATH or root's folders, or return an empty text."""
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    return shutil.which(name, path=path) or ""
 
 
-def _ask(*words: str, **variables: str) -> str:
-    """Return what one of SLURM's commands prints; empty if it fails."""
+def _run_command(*arguments: str, **variables: str) -> str:
+    """Return the output of a command of SLURM, empty if the command fails."""
     try:
-        ended = subprocess.run(
-            words,
+        process = subprocess.run(
+            arguments,
             env={**os.environ, **variables},
             capture_output=True,
             text=True,
@@ -266,71 +265,78 @@ def _ask(*words: str, **variables: str) -> str:
         )
     except subprocess.TimeoutExpired:
         return ""
-    return ended.stdout if ended.returncode == 0 else ""
+    return process.stdout if process.returncode == 0 else ""
 
 
 def _takes_jobs(variables: Mapping[str, str], any_state: bool = False) -> bool:
-    """Whether the controller answers and its node takes jobs, or is in any state."""
+    """Return True if the controller answers and its node takes jobs.
+
+    any_state: If True, a node in any state counts.
+    """
     folder = Path(variables["SLURM_CONF"]).parent
-    if any(_daemon(folder, name) is None for name in ("munged", "slurmctld")):
-        return False  # its commands would wait a minute for an answer
-    state = _ask("sinfo", "--noheader", "--format=%T", **variables).strip()
+    for name in ("munged", "slurmctld"):
+        if _find_daemon(folder, name) is None:
+            return False  # without daemons, commands wait a minute for an answer
+    state = _run_command("sinfo", "--noheader", "--format=%T", **variables).strip()
     return bool(state) if any_state else state in ("idle", "mixed", "allocated")
 
 
-def _daemon(folder: Path, name: str) -> int | None:
-    """Return the process of a daemon that runs, and not one that has got the number of
-    an ended one.
+def _find_daemon(folder: Path, name: str) -> int | None:
+    """Return the process id of a daemon that runs.
+
+    The command line must fit, as an ended daemon's id may belong to another process.
     """
     try:
         process = int((folder / f"{name}.pid").read_text())
-        words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+        command_line = os.fsdecode(Path(f"/proc/{process}/cmdline").read_bytes())
     except (OSError, ValueError):
         return None
-    is_ours = Path(os.fsdecode(words[0])).name == name and str(folder) in os.fsdecode(
-        b" ".join(words)
-    )
-    return process if is_ours else None
+    program = Path(command_line.partition("\0")[0]).name
+    return process if program == name and str(folder) in command_line else None
 
 
 def main() -> None:
-    """Start or stop a SLURM as the command line says."""
+    """Start or stop a SLURM by the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     actions = parser.add_subparsers(dest="action", required=True)
-    begin = actions.add_parser(
+    start_parser = actions.add_parser(
         "start", help="start it, and print the line that makes a shell use it"
     )
-    end = actions.add_parser("stop", help="end its jobs and daemons")
-    for action in (begin, end):
-        action.add_argument("folder", type=Path, help="where it lies")
-    begin.add_argument(
-        "--cpus", type=int, default=CPUS, help="CPUs that it hands out (%(default)s)"
+    stop_parser = actions.add_parser("stop", help="end its jobs and daemons")
+    for action in (start_parser, stop_parser):
+        action.add_argument("folder", type=Path, help="folder of its files")
+    start_parser.add_argument(
+        "--cpus", type=int, default=CPUS, help="number of CPUs for tasks (%(default)s)"
     )
-    begin.add_argument(
+    start_parser.add_argument(
         "--kill-wait-s",
         type=int,
         default=5,
-        help="from SIGTERM to SIGKILL (%(default)s)",
+        help="seconds from SIGTERM to SIGKILL (%(default)s)",
     )
-    begin.add_argument(
+    start_parser.add_argument(
         "--min-job-age-s",
         type=int,
         default=300,
-        help="ended jobs are shown (%(default)s)",
+        help="seconds for which ended jobs are listed (%(default)s)",
     )
-    begin.add_argument(
+    start_parser.add_argument(
         "--requeue-s",
         type=int,
         default=120,
-        help="a requeued job is held (%(default)s)",
+        help="seconds for which a requeued job is held (%(default)s)",
     )
     settings = vars(parser.parse_args())
     action, folder = settings.pop("action"), settings.pop("folder")
+    variables = {}
     try:
-        variables = start(folder, **settings) if action == "start" else stop(folder)
+        if action == "start":
+            variables = start(folder, **settings)
+        else:
+            stop(folder)
     except SlurmError as error:
         sys.exit(f"error: {error}")
-    for name, value in (variables or {}).items():
+    for name, value in variables.items():
         print(f"export {name}={shlex.quote(value)}")
 
 
