@@ -159,8 +159,8 @@ def main() -> int:
     columns = list(zip(*rows, strict=True))
     widths = [max(map(len, column)) for column in columns[:3]]
     for row in rows:
-        cells = map(str.ljust, row, widths)
-        print("  ".join([*cells, row[3]]))
+        cells = list(map(str.ljust, row, widths))
+        print("  ".join(cells + row[3:]))
     return int(any(row[3].startswith("stopped") for row in rows))
 
 
@@ -275,9 +275,9 @@ def run_line(line: str, hand_files: Path, steps: list[str]) -> str:
 
 def run_brainhive(line: str) -> dict[str, Any]:
     """Run a shortened command line, and return its JSON document or its error."""
-    _, command, *arguments = shlex.split(line)
-    overrides = find_short_overrides(line, command, arguments)
-    result = CliRunner().invoke(app, [command, *arguments, "--json", *overrides])
+    words = shlex.split(line)
+    overrides = find_short_overrides(line, command=words[1], arguments=words[2:])
+    result = CliRunner().invoke(app, words[1:] + ["--json"] + overrides)
     try:
         document: dict[str, Any] = json.loads(result.stdout)
     except ValueError:
@@ -296,7 +296,8 @@ def find_short_overrides(line: str, command: str, arguments: list[str]) -> list[
     if command == "prepare" and line.endswith("--from nsd"):
         return ["preparation.sessions=1,2"]
     if command == "reconstruct" and not is_check:
-        return [*DRAWN, *RECONSTRUCT_OVERRIDES.get(line.rpartition("/")[2], [])]
+        recipe_name = line.rpartition("/")[2]
+        return list(DRAWN) + RECONSTRUCT_OVERRIDES.get(recipe_name, [])
     if command != "train-align":
         return []
     name = arguments[arguments.index("--recipe") + 1]

@@ -71,7 +71,9 @@ PICTURES = {
         "reconstruct/demo-intra-*", SOURCES, ("two_way_demo-clip", "pixcorr")
     ),
     "retrieval": Picture(
-        "eval-retrieval/demo-intra-*", ("seen", *"12345"), ("top1", "top5")
+        "eval-retrieval/demo-intra-*",
+        ("seen", "1", "2", "3", "4", "5"),
+        ("top1", "top5"),
     ),
     "when": Picture("explain/demo-intra-*", "Windows", ("top1",), "windows · 250 ms"),
     "live": Picture(
@@ -114,7 +116,7 @@ def draw_sheet(
                 drawn_tile = drawings.DrawnTile(media, [label], FRAMES[tile.verdict])
                 row_tiles.append(drawn_tile)
             else:
-                tiles.append(lay_out_clip(media.frames, [label, *tile.lines]))
+                tiles.append(lay_out_clip(media.frames, [label] + list(tile.lines)))
         if row_tiles:
             tiles.append(row_tiles)
     if is_filmstrip:

@@ -270,7 +270,8 @@ def main(arguments: list[str]) -> int:
     watch_libraries()
     opened_files.clear()
     with NotingTensors():
-        status = pytest.main(["-m", "golden", "-p", "no:cacheprovider", *arguments])
+        options = ["-m", "golden", "-p", "no:cacheprovider"]
+        status = pytest.main(options + arguments)
     n_keys = n_unread = 0
     for name, keys in entries.items():
         unread = [key for key in keys if (name, key) not in read_entries]

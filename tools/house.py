@@ -169,12 +169,16 @@ def measure_functions() -> list[int]:
     return lengths
 
 
-def list_idle_keys() -> list[str]:
+def list_idle_keys(is_used: Mapping[str, bool] | None = None) -> list[str]:
     """List the keys that no flag, shipped recipe, row, TINY part or guide sets.
 
     Inherited keys count once. A guide sets a key if it shows a value.
+
+    Args:
+        is_used: Result of `find_used_keys`, if the caller has it.
     """
-    is_used = find_used_keys()
+    if is_used is None:
+        is_used = find_used_keys()
     return [name for name in is_used if not is_used[name]]
 
 
@@ -194,7 +198,7 @@ def find_used_keys() -> dict[str, bool]:
     # keys of commands: guides write the whole dotted name, or its end
     launch_flags = {f"run.{name}" for name in LAUNCH_OPTIONS}
     for command in commands:
-        flags = {*command.flags, command.positional_key, *launch_flags}
+        flags = launch_flags | set(command.flags) | {command.positional_key}
         for path, key in _list_keys(_import_recipe(command.name)):
             name = names.setdefault(key, path)
             is_set = key in set_keys or path in flags
@@ -271,11 +275,12 @@ def _find_key(model: type[BaseModel], attribute: str) -> Key:
 def _collect_set_keys(value: Any) -> set[Key]:
     """Collect the keys that are set in a recipe or part, and in its contents."""
     keys: set[Key] = set()
-    elements: Iterable[Any] = ()
+    elements: Iterable[Any] = []
     if isinstance(value, BaseModel):
-        attributes = value.model_fields_set
-        keys = {_find_key(type(value), attribute) for attribute in attributes}
-        elements = [getattr(value, attribute) for attribute in attributes]
+        elements = []
+        for attribute in value.model_fields_set:
+            keys.add(_find_key(type(value), attribute))
+            elements.append(getattr(value, attribute))
     elif isinstance(value, dict):
         elements = value.values()
     elif isinstance(value, Iterable) and not isinstance(value, str):
@@ -330,7 +335,8 @@ def _collect_recipe_keys() -> tuple[set[Key], set[Steps]]:
 def _collect_guide_names() -> set[Steps]:
     """Collect the dotted names of keys that guides show with a value."""
     code: list[str] = []
-    for path in (*(ROOT / "docs").glob("*.md"), ROOT / "README.md"):
+    guides = list((ROOT / "docs").glob("*.md"))
+    for path in guides + [ROOT / "README.md"]:
         code += CODE_SPAN.findall(path.read_text(encoding="utf-8"))
     for path in (ROOT / "docs").glob("*.ipynb"):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
@@ -378,12 +384,12 @@ def print_size() -> None:
     print(f"files with one importer: {list(importers.values()).count(1)}")
     print(f"files under {SMALL_FILE_LINES} lines: {n_small}")
     is_used = find_used_keys()
-    idle_keys = [name for name in is_used if not is_used[name]]
+    idle_keys = list_idle_keys(is_used)
     print(
         f"{len(idle_keys)} of {len(is_used)} keys that no flag, shipped recipe, row or "
         "TINY sets, and no guide shows with a value:"
     )
-    print("\n".join(f"  {name}" for name in idle_keys))
+    print("\n".join(map("  {}".format, idle_keys)))
 
 
 def digest_array(values: Any) -> str:
@@ -434,7 +440,9 @@ def record_home(home: Path) -> dict[str, list[Any]]:
             continue
         name = FINGERPRINT.sub("", relative_path.as_posix())
         record.setdefault(name, []).append(content)
-    return {name: sorted(contents, key=json.dumps) for name, contents in record.items()}
+    for contents in record.values():
+        contents.sort(key=json.dumps)
+    return record
 
 
 def _digest_store(home: Path, relative_path: Path) -> dict[str, str]:

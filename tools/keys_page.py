@@ -172,8 +172,8 @@ def _write_index(shared_keys: Iterable[Key]) -> str:
         commands.append(f"- [{name}]({name}.md): {command.description}")
     shelves = [f"[{shelf}]({page}.md#{shelf})" for shelf, page in PAGE_OF_SHELF.items()]
     blocks = [HEAD, "\n".join(commands), f"{PARTS} {', '.join(shelves)}."]
-    blocks += ["## Keys of every command", *_write_list(list_keys(Recipe))]
-    blocks += ["## Keys of several commands", *_write_list(shared_keys)]
+    blocks += ["## Keys of every command"] + _write_list(list_keys(Recipe))
+    blocks += ["## Keys of several commands"] + _write_list(shared_keys)
     return "\n\n".join(blocks) + "\n"
 
 
@@ -249,9 +249,11 @@ def _write_rows(
     shelf: str, family: str, families: dict[str, str], keys: dict[str, list[Key]]
 ) -> Iterator[str]:
     """Write the table of the parts that have the keys of a family."""
-    members = [kind for kind, base in families.items() if base == family]
-    for member in list(members):  # a row may be the family of rows
-        members += [kind for kind, base in families.items() if base == member]
+    members = []
+    for kind, base in families.items():
+        # a row may be the family of other rows
+        if family in (base, families.get(base)):
+            members.append(kind)
     if not members:
         return
     base_keys = {key.path: key for key in keys[family]}

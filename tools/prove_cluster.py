@@ -236,7 +236,7 @@ def main() -> None:
     test = ("eval-retrieval", "sheet_rows=0") + CLUSTER
 
     # a single process without interruption
-    homes = {name: folder / name for name in ("alone", *arguments.only)}
+    homes = {name: folder / name for name in ["alone"] + list(arguments.only)}
     for home in homes.values():
         home.mkdir(parents=True, exist_ok=True)
         call(home, *EMBED)

@@ -171,7 +171,7 @@ def start(
     environment = {**os.environ, **variables}
     for name in DAEMONS:
         process = subprocess.run(
-            [_which(name), *options[name]],
+            [_which(name)] + options[name],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -207,10 +207,9 @@ def stop(folder: Path) -> None:
     variables = {"SLURM_CONF": str(folder / "slurm.conf")}
     deadline_s = time.monotonic() + MAX_STOP_S
     if _takes_jobs(variables, any_state=True):
-        cancel = ("scancel", "--user=root")
-        _run_command(*cancel, "--state=PENDING", **variables)
-        _run_command(*cancel, "--full", "--signal=KILL", **variables)
-        _run_command(*cancel, **variables)
+        for options in ("--state=PENDING", "--full --signal=KILL", ""):
+            command = f"scancel --user=root {options}".split()
+            _run_command(*command, **variables)
         while _run_command("squeue", "--noheader", **variables).strip():
             if time.monotonic() >= deadline_s:
                 break

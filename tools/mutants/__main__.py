@@ -79,7 +79,8 @@ def record(tests: Sequence[str], notes: Path, processes: int) -> None:
     """Run tests, and note the lines that each of them runs."""
     notes.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tools.mutants.recording"]
-    command += ["-n", str(processes), "--dist", "loadfile", *tests]
+    command += ["-n", str(processes), "--dist", "loadfile"]
+    command += tests
     subprocess.run(command, cwd=ROOT, env={**os.environ, "MUTANTS_NOTES": str(notes)})
 
 

@@ -162,7 +162,7 @@ def run_tests(root: str, tests: list[str], budget_s: float, result: str) -> None
     selection = Selection(tests, budget_s)
     files = dict.fromkeys(file_of(test) for test in tests)
     base = Path(result).with_name("pytest")
-    arguments = ["-x", "-p", "no:cacheprovider", f"--basetemp={base}", *files]
+    arguments = ["-x", "-p", "no:cacheprovider", f"--basetemp={base}"] + list(files)
     code = pytest.main(arguments, plugins=[selection])
     killer = selection.killer
     if not killer and code not in (pytest.ExitCode.OK, pytest.ExitCode.INTERRUPTED):

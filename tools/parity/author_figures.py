@@ -28,12 +28,12 @@ def read_epoch_log(text: str) -> list[Entry]:
     test_lines = re.findall(rf"top5 acc {NUMBER}%\s+top1 acc {NUMBER}%", text)
     if not test_lines:
         return []
-    epochs = [int(epoch) for epoch, *_ in train_lines]
+    epochs = [int(line[0]) for line in train_lines]
     check_complete(epochs, int(train_lines[-1][1]), text)
     entry = from_curves(
-        [float(top1) / PERCENT for _, top1 in test_lines],
-        [float(top5) / PERCENT for top5, _ in test_lines],
-        [float(loss) for *_, loss in train_lines],
+        top1=[percent / PERCENT for percent in read_column(test_lines, 1)],
+        top5=[percent / PERCENT for percent in read_column(test_lines, 0)],
+        losses=read_column(train_lines, 2),
     )
     seed = re.search(r"^(?:.* - INFO - )?seed +(\d+)\s*$", text, re.MULTILINE)
     if seed is not None:
@@ -64,10 +64,12 @@ def read_blur_log(text: str) -> list[Entry]:
     entries = []
     for lines in trainings:
         check_order([int(line[0]) for line in lines], first_epoch=0)
-        losses = [float(line[1]) for line in lines]
-        top1 = [float(line[2]) for line in lines]
-        top5 = [float(line[4]) for line in lines]
-        entries.append(from_curves(top1, top5, losses))
+        entry = from_curves(
+            top1=read_column(lines, 2),
+            top5=read_column(lines, 4),
+            losses=read_column(lines, 1),
+        )
+        entries.append(entry)
     return entries
 
 
@@ -79,7 +81,7 @@ def read_blur_table(text: str) -> list[Entry]:
         losses = re.findall(rf"array\({NUMBER}", row["train_loss_points"])
         top1 = json.loads(row["test_top1_acc_points"])
         top5 = json.loads(row["test_top5_acc_points"])
-        entries.append(from_curves(top1, top5, [float(loss) for loss in losses]))
+        entries.append(from_curves(top1, top5, list(map(float, losses))))
     return entries
 
 
@@ -124,10 +126,12 @@ def read_nice_log(text: str) -> list[Entry]:
     )
     lines = re.findall(pattern, text, re.MULTILINE)
     check_order([int(line[0]) for line in lines], first_epoch=0)
-    mean_losses = [(float(line[1]) + float(line[2])) / 2 for line in lines]
     if lines:
-        entry["last_batch_loss"] = [round(loss, 5) for loss in mean_losses]
-        entry["val_loss"] = [float(line[3]) for line in lines]
+        mean_losses = []
+        for _, eeg_loss, image_loss, _ in lines:
+            mean_losses.append(round((float(eeg_loss) + float(image_loss)) / 2, 5))
+        entry["last_batch_loss"] = mean_losses
+        entry["val_loss"] = read_column(lines, 3)
     seed = re.search(r"^seed is (\d+)", text, re.MULTILINE)
     if seed is not None:
         entry["seed"] = int(seed[1])
@@ -144,8 +148,8 @@ def read_alignvis_output(text: str) -> list[Entry]:
     pattern = rf"Training Loss: {NUMBER}\| Validation Loss: {NUMBER}"
     losses = re.findall(pattern, text)
     if losses:
-        entry["loss"] = [float(training) for training, _ in losses]
-        entry["val_loss"] = [float(validation) for _, validation in losses]
+        entry["loss"] = read_column(losses, 0)
+        entry["val_loss"] = read_column(losses, 1)
     return [entry]
 
 
@@ -171,10 +175,12 @@ def read_atm_output(text: str) -> list[Entry]:
     if not lines:
         return []
     check_complete([int(line[0]) for line in lines], int(lines[0][1]))
-    losses = [float(line[2]) for line in lines]
-    top1 = [float(line[5]) for line in lines]
-    top5 = [float(line[6]) for line in lines]
-    return [from_curves(top1, top5, losses)]
+    entry = from_curves(
+        top1=read_column(lines, 5),
+        top5=read_column(lines, 6),
+        losses=read_column(lines, 2),
+    )
+    return [entry]
 
 
 def read_atm_table(text: str) -> list[Entry]:
@@ -183,8 +189,8 @@ def read_atm_table(text: str) -> list[Entry]:
     if not rows:
         return []
     check_order([int(row["epoch"]) for row in rows], first_epoch=1)
-    top1 = [float(row["test_accuracy"]) for row in rows]
-    top5 = [float(row["top5_acc"]) for row in rows]
+    top1 = read_column(rows, "test_accuracy")
+    top5 = read_column(rows, "top5_acc")
     return [from_curves(top1, top5)]
 
 
@@ -223,6 +229,11 @@ def from_curves(
     if losses:
         entry["loss"] = list(losses)
     return entry
+
+
+def read_column(rows: Sequence[Any], key: int | str) -> list[float]:
+    """Read a column of numbers from rows of texts."""
+    return [float(row[key]) for row in rows]
 
 
 def fraction(percent: float) -> float:

@@ -68,7 +68,7 @@ def compare_curves(
     Returns:
         The largest difference, its epoch from 1, and both means at that epoch.
     """
-    epochs = min(map(len, [*ours, *theirs]))
+    epochs = min(map(len, list(ours) + list(theirs)))
     our_means = np.mean([curve[:epochs] for curve in ours], 0)
     their_means = np.mean([curve[:epochs] for curve in theirs], 0)
     differences = np.abs(our_means - their_means)
