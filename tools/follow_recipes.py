@@ -136,7 +136,7 @@ def main() -> int:
         scratch = Path(folder)
         hand_files = write_world(scratch)
         with serving(scratch / "hub") as hub:
-            hub.lead(patch)
+            hub.redirect_client(patch)
             hub.commits = {}
             for path in hub.root.glob("*/*"):
                 name = path.relative_to(hub.root).as_posix()

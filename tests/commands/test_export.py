@@ -26,7 +26,7 @@ from brainhive_cli.training.alignment.trained.portable import (
     save_program,
 )
 from brainhive_cli.training.alignment.trained.run import open_model
-from tests.tools.upload_hub import brainhive, two_lines
+from tests.tools.upload_hub import brainhive, read_error_lines
 from tests.worlds.command_fixtures import COLOURS, RunCommand, use_home
 from tests.worlds.own_recordings import (
     CHANNELS,
@@ -232,7 +232,7 @@ def test_what_cannot_be_folded_in_is_refused_by_name(runs: dict[str, Path]) -> N
         ("plain", ("cell=other",), 2, ("cell 'other'",)),
     ):
         ended = brainhive("export", runs[run].name, *arguments)
-        error, _ = two_lines(ended, exit_code)
+        error, _ = read_error_lines(ended, exit_code)
         for fact in facts:
             assert fact in error
 

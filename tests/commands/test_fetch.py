@@ -55,7 +55,7 @@ def repositories(tmp_path_factory):
 @pytest.fixture
 def hub(repositories, home, monkeypatch):
     with serving(repositories) as hub:
-        hub.lead(monkeypatch)
+        hub.redirect_client(monkeypatch)
         yield hub
 
 

@@ -18,7 +18,7 @@ from brainhive_cli.core.launch import READ_ONLY, Launch
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.job import Job
 from brainhive_cli.data.stores.signal_store import SignalStore
-from tests.tools.joined_processes import in_two
+from tests.tools.joined_processes import run_in_processes
 
 FIRST, SESSION = (
     f"data/things-eeg/raw_eeg/sub-01/ses-0{session}" for session in (1, 4)
@@ -185,7 +185,7 @@ def test_two_processes_write_the_same_bytes_as_one(
     mini_raw.make_eeg(raw / "data/things-eeg", size, seed=3)
     run_command("prepare", "dtype=float16", "paths.signals=one")
 
-    in_two(_run, "dtype=float16")
+    run_in_processes(_run, "dtype=float16")
 
     for subject in ("sub-01.h5", "sub-02.h5"):
         path = Path("things-eeg/default", subject)

@@ -19,7 +19,12 @@ from safetensors.torch import load_file, save_file
 from brainhive_cli import api
 from brainhive_cli.core.runs import RunFolder
 from tests.tools import upload_hub
-from tests.tools.upload_hub import brainhive, done, newest, two_lines
+from tests.tools.upload_hub import (
+    brainhive,
+    list_newest_files,
+    read_error_lines,
+    run_command,
+)
 from tests.worlds.command_fixtures import use_home
 
 DATASET = "dataset={kind: demo, concepts: 20, subjects: 2}"
@@ -52,22 +57,22 @@ FILES = {
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home with embeddings and simulated recordings."""
     with use_home(tmp_path_factory.mktemp("home")) as home:
-        done("embed", *LINES)
+        run_command("embed", *LINES)
         yield home
 
 
 @pytest.fixture(scope="module")
 def run(home: Path) -> Path:
     """A run of two models, tested."""
-    folder = done("train-align", *LINES, *QUICK)
-    done("eval-retrieval", str(folder), "sheet_rows=0")
+    folder = run_command("train-align", *LINES, *QUICK)
+    run_command("eval-retrieval", str(folder), "sheet_rows=0")
     return folder
 
 
 @pytest.fixture(scope="module")
 def inter(home: Path) -> Path:
     """A run of models that lack a subject each."""
-    return done("train-align", *LINES, *QUICK, "--mode", "inter")
+    return run_command("train-align", *LINES, *QUICK, "--mode", "inter")
 
 
 @pytest.fixture
@@ -107,7 +112,7 @@ def test_a_push_is_one_commit_and_keeps_weights_and_metrics(
     pushed = brainhive("push", run.name, "hub:me/demo", *about)
     assert pushed.exit_code == 0 and f" {len(FILES)} files" in pushed.stderr
     # the first is the hub's own
-    assert len(hub.repos["me/demo"].log) == 2 and {*newest(hub)} == FILES
+    assert len(hub.repos["me/demo"].log) == 2 and {*list_newest_files(hub)} == FILES
     assert hub.repos["me/demo"].private
     # small files need none
     uploads = [path for method, path, _ in hub.requests if method == "PUT"]
@@ -115,8 +120,10 @@ def test_a_push_is_one_commit_and_keeps_weights_and_metrics(
         [name for name in FILES if name.endswith(".safetensors")]
     )
 
-    local = RunFolder(done("eval-retrieval", str(run), "sheet_rows=0")).measurements()
-    loaded = RunFolder(done("eval-retrieval", "hub:me/demo", "sheet_rows=0"))
+    local = RunFolder(
+        run_command("eval-retrieval", str(run), "sheet_rows=0")
+    ).measurements()
+    loaded = RunFolder(run_command("eval-retrieval", "hub:me/demo", "sheet_rows=0"))
     assert (
         loaded.measurements().scopes == local.scopes
         and local.scopes["all"]["top1"].n == 200
@@ -129,7 +136,7 @@ def test_a_push_is_one_commit_and_keeps_weights_and_metrics(
         "metrics.json",
         "recipe.yaml",
     }:
-        assert newest(hub)[name] == (run / name).read_bytes()
+        assert list_newest_files(hub)[name] == (run / name).read_bytes()
     pinned = f"hub:me/demo@{commit_of(hub)}"
     assert (
         loaded.recipe()["align_run"] == [pinned]
@@ -138,7 +145,7 @@ def test_a_push_is_one_commit_and_keeps_weights_and_metrics(
     assert str(loaded.path).count(commit_of(hub)[:10]) == 1
 
     # the card holds the numbers of the tests, and where they came from
-    card = ModelCard(newest(hub)["README.md"].decode())
+    card = ModelCard(list_newest_files(hub)["README.md"].decode())
     results = {result.metric_type: result for result in card.data.eval_results}
     assert {*results} == {"top1", "top5"}
     for name, result in results.items():
@@ -168,7 +175,7 @@ def test_each_command_takes_the_name_and_writes_down_the_commit(
         ),
     ):
         assert f"hub:{repository}@{commit_of(hub, repository)}" in str(
-            RunFolder(done(*line)).recipe()[key]
+            RunFolder(run_command(*line)).recipe()[key]
         )
 
 
@@ -187,7 +194,7 @@ def test_a_prior_is_pushed_as_priors_are_read(hub: Any, home: Path) -> None:
         "lpips=false",
     )
     drawing = ("generator.source=demo:generator", "resolution_px=64", "similarity=[]")
-    prior_run = done("train-prior", *LINES, *tiny, *quick, *drawing)
+    prior_run = run_command("train-prior", *LINES, *tiny, *quick, *drawing)
     confirmed = ("--data-terms-checked", "--licence", "cc-by-nc-4.0")
     shown = brainhive("push", prior_run.name, "hub:me/prior", *confirmed)
 
@@ -203,8 +210,8 @@ def test_a_prior_is_pushed_as_priors_are_read(hub: Any, home: Path) -> None:
         "metrics.json",
         "recipe.yaml",
     }
-    assert {*newest(hub, "me/prior")} == model | documents_too
-    message, _ = two_lines(brainhive("eval-retrieval", "hub:me/prior"), 3)
+    assert {*list_newest_files(hub, "me/prior")} == model | documents_too
+    message, _ = read_error_lines(brainhive("eval-retrieval", "hub:me/prior"), 3)
     assert "train-prior" in message and "train-align" in message
 
 
@@ -212,12 +219,12 @@ def test_an_interrupted_push_leaves_no_commit_and_can_resume(
     hub: Any, run: Path, impatient: None
 ) -> None:
     hub.fail["PUT", "_lfs"] = 99
-    message, way = two_lines(brainhive("push", run.name, "hub:me/demo"), 3)
-    assert "hub" in message and "continues" in way and newest(hub) == {}
+    message, way = read_error_lines(brainhive("push", run.name, "hub:me/demo"), 3)
+    assert "hub" in message and "continues" in way and list_newest_files(hub) == {}
     hub.fail.clear()
     assert (
         brainhive("push", run.name, "hub:me/demo").exit_code == 0
-        and {*newest(hub)} == FILES
+        and {*list_newest_files(hub)} == FILES
     )
 
 
@@ -235,7 +242,7 @@ def test_ctrl_c_does_not_wait_for_an_upload(
         assert brainhive("push", run.name, "hub:me/demo").exit_code == 130
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert time.monotonic() - start < 3 and newest(hub) == {}
+    assert time.monotonic() - start < 3 and list_newest_files(hub) == {}
 
 
 @pytest.mark.nightly
@@ -244,20 +251,22 @@ def test_a_tag_never_changes_and_a_new_tag_has_only_new_files(
 ) -> None:
     brainhive("push", run.name, "hub:me/demo@v1")
     pinned = f"hub:me/demo@{commit_of(hub)}"
-    upload_hub.client().upload_file(
+    upload_hub.make_client().upload_file(
         repo_id="me/demo", path_or_fileobj=b"x", path_in_repo="cover.png"
     )
     (first,) = hub.repos["me/demo"].tags.values()
 
-    message, way = two_lines(brainhive("push", inter.name, "hub:me/demo@v1"), 1)
+    message, way = read_error_lines(brainhive("push", inter.name, "hub:me/demo@v1"), 1)
     assert "hub:me/demo@v1" in message and "hub:me/demo@TAG" in way
 
     assert brainhive("push", inter.name, "hub:me/demo@v2").exit_code == 0
     cells = {path.name for path in (inter / "cells").iterdir()}
     assert {
-        name.split("/")[1] for name in newest(hub) if name.startswith("cells/")
+        name.split("/")[1]
+        for name in list_newest_files(hub)
+        if name.startswith("cells/")
     } == cells
-    assert newest(hub)["cover.png"] == b"x"
+    assert list_newest_files(hub)["cover.png"] == b"x"
     assert hub.repos["me/demo"].tags == {
         "v1": first,
         "v2": commit_of(hub),
@@ -270,24 +279,24 @@ def test_a_tag_never_changes_and_a_new_tag_has_only_new_files(
 def test_forbidden_and_public_repositories_are_refused(
     hub: Any, run: Path, monkeypatch: pytest.MonkeyPatch, impatient: None
 ) -> None:
-    upload_hub.client().create_repo("me/demo", private=False)
-    message, way = two_lines(brainhive("push", run.name, "hub:me/demo"), 1)
+    upload_hub.make_client().create_repo("me/demo", private=False)
+    message, way = read_error_lines(brainhive("push", run.name, "hub:me/demo"), 1)
     assert "hub:me/demo" in message and "public" in message
-    assert "--public" in way and newest(hub) == {}
+    assert "--public" in way and list_newest_files(hub) == {}
     assert brainhive("push", run.name, "hub:me/open", "--public").exit_code == 0
     assert not hub.repos["me/open"].private
 
-    message, way = two_lines(brainhive("push", run.name, "hub:other/demo"), 1)
+    message, way = read_error_lines(brainhive("push", run.name, "hub:other/demo"), 1)
     assert "hub:other/demo" in message and "hf auth login" in way
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    message, way = two_lines(brainhive("push", run.name, "hub:me/new"), 3)
+    message, way = read_error_lines(brainhive("push", run.name, "hub:me/new"), 3)
     assert "token" in message and "hf auth login" in way
     assert "me/new" not in hub.repos
 
 
 def test_a_repository_that_lies_is_one_line(hub: Any, run: Path) -> None:
     brainhive("push", run.name, "hub:me/demo")
-    sound = dict(newest(hub))
+    sound = dict(list_newest_files(hub))
     weights = "cells/sub-01_seed-1/model/model.safetensors"
     future = sound["brainhive.json"].replace(b'"format": 1', b'"format": 9')
     for change, facts in (
@@ -319,13 +328,15 @@ def test_a_repository_that_lies_is_one_line(hub: Any, run: Path) -> None:
 
 def test_a_model_folder_on_the_hub_is_a_model(hub: Any, run: Path, home: Path) -> None:
     model = run / "cells/sub-01_seed-1/model"
-    client = upload_hub.client()
+    client = upload_hub.make_client()
     client.create_repo("me/folder", private=True)
     client.upload_folder(repo_id="me/folder", folder_path=str(model))
     assert api.open_model("hub:me/folder").learned.subjects == (1,)
     tested, own = (
         RunFolder(
-            done("eval-retrieval", name, DATASET, "--subjects", "1", "sheet_rows=0")
+            run_command(
+                "eval-retrieval", name, DATASET, "--subjects", "1", "sheet_rows=0"
+            )
         )
         for name in ("hub:me/folder", str(model))
     )
@@ -341,7 +352,7 @@ def test_wrong_or_damaged_models_are_refused_before_the_hub(
     state = load_file(weights)
     next(iter(state.values())).view(-1)[0] = float("nan")
     save_file(state, weights)
-    tested = done("eval-retrieval", str(run), "sheet_rows=0")
+    tested = run_command("eval-retrieval", str(run), "sheet_rows=0")
     usage = "brainhive push RUN hub:owner/name"
     for words, code, fact, way_out in (
         ((run.name, "me/demo"), 2, "repository", usage),
@@ -352,6 +363,6 @@ def test_wrong_or_damaged_models_are_refused_before_the_hub(
         ((tested.name, "hub:me/demo"), 2, "eval-retrieval", run.name),
         (("copied", "hub:me/demo"), 1, "not finite", ""),
     ):
-        message, way = two_lines(brainhive("push", *words), code)
+        message, way = read_error_lines(brainhive("push", *words), code)
         assert fact in message and way_out in way and hub.requests == []
     shutil.rmtree(copy)

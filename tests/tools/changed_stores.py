@@ -1,4 +1,4 @@
-"""Finished stores that a test changes."""
+"""Changes of finished stores."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from brainhive_cli.data.files import hdf5
 
 @contextmanager
 def resealed(path: Path) -> Iterator[h5py.File]:
-    """Open a store for changes; it is then as if it had been made with them."""
+    """Context manager that opens a store for changes, and renews its checksums."""
     hdf5.unseal(path)
     with h5py.File(path, "r+") as file:
         yield file

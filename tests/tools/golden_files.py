@@ -1,6 +1,4 @@
-"""Golden files that hold the sizes of their networks, and values that should be near to
-theirs.
-"""
+"""Golden files with the config of their network, and comparisons with them."""
 
 import json
 from pathlib import Path
@@ -17,17 +15,20 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return config, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-def below(golden: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Take the tensors whose names begin so, without that."""
-    return {
-        name.removeprefix(prefix): value
-        for name, value in golden.items()
-        if name.startswith(prefix)
-    }
+def select_prefix(golden: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names have a prefix, without it."""
+    tensors = {}
+    for name, value in golden.items():
+        if name.startswith(prefix):
+            tensors[name.removeprefix(prefix)] = value
+    return tensors
 
 
 def assert_near(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
-    """Compare shapes, and values by the largest: the golden folder calls 1e-4 safe."""
+    """Compare shapes, and values relative to the largest.
+
+    The golden folder recommends a tolerance of 1e-4.
+    """
     assert found.shape == expected.shape
-    # which may be 0
+    # the largest value may be 0
     assert (found - expected).abs().max() <= tolerance * expected.abs().max()

@@ -1,6 +1,4 @@
-"""A hub on this machine: the part of the hub's protocol that its own client uses to
-list and fetch models.
-"""
+"""A hub on this machine, with the protocol to list and fetch models."""
 
 import hashlib
 import json
@@ -17,33 +15,31 @@ from huggingface_hub import constants
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE = (".safetensors", ".bin", ".ckpt", ".zip", ".gz")
-"""What the hub keeps apart, and answers with a redirect."""
+"""Endings of files that the hub answers with a redirect."""
 
 
 class Hub:
-    """Serves `root/owner/name/…` as repositories, each of one commit.
+    """Server of the repositories `root/owner/name/…`, with a commit each.
 
     Attributes:
-        endpoint: What HF_ENDPOINT has to be.
+        endpoint: Value of HF_ENDPOINT.
         fetched: Paths of the files that were sent, in order.
-        absent: Status and headers of the answer about a repository that is not there.
-        card: What a repository's page says.
-        commits: Of repositories, where they have to differ.
+        absent: Status and headers of the answer for an absent repository.
+        card: Card of every repository.
+        commits: Commits of repositories that need their own.
     """
 
     absent: tuple[int, dict[str, str]] = (404, {"X-Error-Code": "RepoNotFound"})
     card: dict[str, Any] = {"cardData": {"license": "cc-by-4.0"}}  # noqa: RUF012
 
     def __init__(self, root: Path, port: int) -> None:
-        self.root, self.endpoint, self.fetched = (
-            root,
-            f"http://127.0.0.1:{port}",
-            list[str](),
-        )
+        self.root = root
+        self.endpoint = f"http://127.0.0.1:{port}"
+        self.fetched: list[str] = []
         self.commits: dict[str, str] = {}
 
-    def lead(self, patch: pytest.MonkeyPatch) -> None:
-        """Lead the hub's client of this process here."""
+    def redirect_client(self, patch: pytest.MonkeyPatch) -> None:
+        """Redirect the hub's client of this process to this server."""
         template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(
             constants.ENDPOINT, self.endpoint
         )
@@ -52,7 +48,7 @@ class Hub:
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
 
     def answer(self, method: str, target: str) -> tuple[int, dict[str, str], bytes]:
-        """Answer one request with a status, headers and a body."""
+        """Answer a request with a status, headers and a body."""
         parts = unquote(urlsplit(target).path).strip("/").split("/")
         if parts[:2] in (["api", "models"], ["api", "datasets"]):
             return self._api(parts[2:])
@@ -74,8 +70,8 @@ class Hub:
             "X-Linked-Size": str(file.stat().st_size),
             "X-Linked-Etag": f'"{sha256(file)}"',
         }
-        where = f"{self.endpoint}/large/{file.relative_to(self.root)}"
-        return 302, {**headers, "X-Repo-Commit": commit, "Location": where}, b""
+        address = f"{self.endpoint}/large/{file.relative_to(self.root)}"
+        return 302, {**headers, "X-Repo-Commit": commit, "Location": address}, b""
 
     def _api(self, parts: list[str]) -> tuple[int, dict[str, str], bytes]:
         """Answer `owner/name/revision/main` and `owner/name/tree/COMMIT`."""
@@ -83,18 +79,18 @@ class Hub:
         if not repository.is_dir():
             return *self.absent, b""
         files = sorted(file for file in repository.rglob("*") if file.is_file())
-        told: Any = [entry(file, repository) for file in files]
+        document: Any = [describe_file(file, repository) for file in files]
         if parts[2:3] != ["tree"]:
-            siblings = [
-                {"rfilename": file["path"], "size": file["size"]} for file in told
-            ]
-            told = {
+            siblings = []
+            for facts in document:
+                siblings.append({"rfilename": facts["path"], "size": facts["size"]})
+            document = {
                 "id": "/".join(parts[:2]),
                 "sha": self._commit(repository),
                 "siblings": siblings,
                 **self.card,
             }
-        return 200, {"Content-Type": "application/json"}, json.dumps(told).encode()
+        return 200, {"Content-Type": "application/json"}, json.dumps(document).encode()
 
     def _send(self, method: str, file: Path) -> tuple[int, dict[str, str], bytes]:
         if method == "GET":
@@ -109,18 +105,19 @@ class Hub:
         return self.commits.get("/".join(path.relative_to(self.root).parts[:2]), COMMIT)
 
 
-def entry(file: Path, repository: Path) -> dict[str, Any]:
+def describe_file(file: Path, repository: Path) -> dict[str, Any]:
     """Describe a file as the hub's tree listing does."""
     size, path = file.stat().st_size, file.relative_to(repository).as_posix()
     content = b"blob %d\0" % size + file.read_bytes()
     oid = hashlib.sha1(content).hexdigest()
-    told = {"type": "file", "path": path, "size": size, "oid": oid}
-    lfs = {"oid": sha256(file), "size": size, "pointerSize": 134}
-    return {**told, "lfs": lfs} if file.suffix in LARGE else told
+    facts: dict[str, Any] = {"type": "file", "path": path, "size": size, "oid": oid}
+    if file.suffix in LARGE:
+        facts["lfs"] = {"oid": sha256(file), "size": size, "pointerSize": 134}
+    return facts
 
 
 def sha256(file: Path) -> str:
-    """Digest a file."""
+    """Hash a file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Processes on this CPU that share work; they are forked of that of `warm_process`."""
+"""Processes on this CPU that share work, forked like those of `warm_process`."""
 
 import os
 from collections.abc import Callable
@@ -12,19 +12,22 @@ from torch.multiprocessing import start_processes
 from brainhive_cli.core.launch import Launch, exit_worker
 
 
-def in_two(work: Callable[..., None], *given: Any, processes: int = 2) -> None:
-    """Call `work(launch, *given)` in each of two or more processes; `work` is a
-    function of a module.
+def run_in_processes(
+    work: Callable[..., None], *arguments: Any, processes: int = 2
+) -> None:
+    """Call `work(launch, *arguments)` in each of several processes.
+
+    Pickle must find `work` in its module.
 
     Raises:
         torch.multiprocessing.ProcessExitedException: if one is killed.
         torch.multiprocessing.ProcessRaisedException: if one raises.
     """
-    with TemporaryDirectory() as met:
-        here = (met, dict(os.environ), str(Path.cwd()))
+    with TemporaryDirectory() as folder:
+        environment = dict(os.environ)
         start_processes(
             _join,
-            (work, processes, *here, given),
+            (work, processes, folder, environment, str(Path.cwd()), arguments),
             nprocs=processes,
             start_method="forkserver",
         )
@@ -34,10 +37,10 @@ def _join(
     rank: int,
     work: Callable[..., None],
     processes: int,
-    met: str,
+    folder: str,
     environment: dict[str, str],
     home: str,
-    given: Any,
+    arguments: Any,
 ) -> None:
     os.environ |= environment | {
         "WORLD_SIZE": str(processes),
@@ -45,9 +48,9 @@ def _join(
         "GLOO_SOCKET_IFNAME": "lo",
     }
     os.chdir(home)
-    store = torch.distributed.FileStore(f"{met}/store", processes)
+    store = torch.distributed.FileStore(f"{folder}/store", processes)
     torch.distributed.init_process_group(
         "gloo", store=store, rank=rank, world_size=processes
     )
-    work(Launch(rank, processes, torch.device("cpu")), *given)
+    work(Launch(rank, processes, torch.device("cpu")), *arguments)
     exit_worker(0)

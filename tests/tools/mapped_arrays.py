@@ -1,11 +1,11 @@
-"""Whether an array lies in a mapped file."""
+"""Arrays in mapped files."""
 
 import mmap
 from typing import Any
 
 
 def is_mapped(values: Any) -> bool:
-    """Follow the views of an array to the memory that they are of."""
+    """Return True if an array is a view of a mapped file."""
     while hasattr(values, "base"):
         values = values.base
     return isinstance(values, mmap.mmap)

@@ -1,10 +1,8 @@
-"""A GPU that is pretended: values lie on the CPU, and a tensor's storage says on which
-device it would lie.
+"""A pretended GPU, whose tensors have their values on the CPU.
 
-torch's FakeTensorMode has no values: it stops at what depends on them, at random
-numbers of a GPU and at a backward pass. Here all of these run. Each call of torch is
-seen, of the package as of libraries in Python; neither what torch's own functions do
-inside, nor the backward pass.
+torch's FakeTensorMode has no values, so it fails at code that depends on them, at
+random numbers of a GPU and at a backward pass. Here all of these run. Calls of torch
+from Python are checked, but neither calls inside torch nor the backward pass.
 """
 
 import sys
@@ -32,7 +30,7 @@ MOVES = {
     torch.asarray,
     torch.tensor,
 }
-"""What takes values from one device to another."""
+"""Functions that copy values between devices."""
 SHAPES = {
     T.view_as,
     T.expand_as,
@@ -40,7 +38,7 @@ SHAPES = {
     torch._has_compatible_shallow_copy_type,
     torch.result_type,
 }
-"""What looks at the shape or type of a second tensor alone."""
+"""Functions that read only shape or type of their second tensor."""
 WAITS = {
     T.item,
     T.tolist,
@@ -61,134 +59,144 @@ WAITS |= {
     torch.masked_select,
     torch.equal,
 }
-"""What returns only when the GPU has done all that it was asked for."""
+"""Functions that wait until the GPU has finished."""
 
 
-def tensors_in(values: Any) -> Iterator[Tensor]:
+def list_tensors(values: Any) -> Iterator[Tensor]:
     """Yield the tensors among arguments or results."""
     if isinstance(values, Tensor):
         yield values
     elif isinstance(values, dict | list | tuple):
         for value in values.values() if isinstance(values, dict) else values:
-            yield from tensors_in(value)
+            yield from list_tensors(value)
 
 
 class PretendedGpu(TorchFunctionMode):
-    """Gives tensors the device that they would have, and refuses to mix devices where
-    torch would.
+    """Mode that notes the pretended device of tensors, and refuses mixed devices.
 
     Attributes:
-        waits: The calls that waited for the GPU, each with the line of the package that
-            made it.
+        waits: Calls that waited for the GPU, with their line in the package.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[str] = []
-        # on the GPU; references keep addresses from reuse
+        # storages on the GPU. References prevent the reuse of an address.
         self._storages: dict[int, StorageWeakRef] = {}
 
-    def device_of(self, tensor: Tensor) -> torch.device:
-        """Return where a tensor would lie."""
-        return (
-            GPU if tensor.untyped_storage()._cdata in self._storages else tensor.device
-        )
+    def find_device(self, tensor: Tensor) -> torch.device:
+        """Return the pretended device of a tensor."""
+        is_on_gpu = tensor.untyped_storage()._cdata in self._storages
+        return GPU if is_on_gpu else tensor.device
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Call a function of torch on the CPU, and note where its results would lie."""
+        """Call a function of torch on the CPU, and note the device of its results."""
         kwargs = dict(kwargs or {})
         if function in (T.device.__get__, T.is_cuda.__get__):
-            device = self.device_of(args[0])
+            device = self.find_device(args[0])
             return device if function == T.device.__get__ else device == GPU
-        if function in (T.numpy, T.__array__) and self.device_of(args[0]) == GPU:
+        if function in (T.numpy, T.__array__) and self.find_device(args[0]) == GPU:
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
-        if function is torch._C._nn._parse_to:  # names a device, and makes no tensor
+        if function is torch._C._nn._parse_to:  # it makes no tensor
             return function(*args, **kwargs)
-        where, args, kwargs = self._place(function, args, kwargs)
-        self._note_wait(function, args, where)
+        device, args, kwargs = self._choose_device(function, args, kwargs)
+        self._note_wait(function, args, device)
         result = (T.clone if function == T.pin_memory else function)(*args, **kwargs)
         if (
             function in MOVES
             and isinstance(result, Tensor)
-            and self.device_of(result) != where
+            and self.find_device(result) != device
         ):
             result = result.clone()
-        for tensor in tensors_in(result) if where == GPU else ():
+        for tensor in list_tensors(result) if device == GPU else ():
             storage = tensor.untyped_storage()
             self._storages[storage._cdata] = StorageWeakRef(storage)
         return result
 
-    def _place(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """Find where the result of a call lies, and write the CPU for the GPU in its
-        arguments.
-        """
-        asked: Any = kwargs.get("device")
+    def _choose_device(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Return the device of a call's result, and arguments that name the CPU."""
+        requested: Any = kwargs.get("device")
         if function in (T.to, T.type_as, T.cpu):
-            named = (
-                value
-                for value in args[1:]
-                if isinstance(value, str | torch.device | Tensor)
-            )
-            asked = CPU if function == T.cpu else next(named, asked)
-            asked = self.device_of(asked) if isinstance(asked, Tensor) else asked
-            args = [
-                CPU
-                if isinstance(v, str | torch.device) and v != torch.device("meta")
-                else v
-                for v in args
-            ]
-        if asked is None:
-            where = self._shared(function, args, kwargs)
+            if function == T.cpu:
+                requested = CPU
+            else:
+                for value in args[1:]:
+                    if isinstance(value, str | torch.device | Tensor):
+                        requested = value
+                        break
+            if isinstance(requested, Tensor):
+                requested = self.find_device(requested)
+            args = list(args)
+            for position, value in enumerate(args):
+                is_device = isinstance(value, str | torch.device)
+                if is_device and value != torch.device("meta"):
+                    args[position] = CPU
+        if requested is None:
+            device = self._find_shared_device(function, args, kwargs)
         else:
-            where = GPU if (asked := torch.device(asked)).type == "cuda" else asked
-            kwargs |= {"device": CPU} if kwargs.get("device") and where == GPU else {}
-        random = kwargs.get("generator")
-        if isinstance(random, torch.Generator) and random.device.type != where.type:
+            device = torch.device(requested)
+            if device.type == "cuda":
+                device = GPU
+            if kwargs.get("device") and device == GPU:
+                kwargs["device"] = CPU
+        generator = kwargs.get("generator")
+        if (
+            isinstance(generator, torch.Generator)
+            and generator.device.type != device.type
+        ):
             raise RuntimeError(
-                f"Expected a '{where.type}' device type for generator, not "
-                f"'{random.device}'"
+                f"Expected a '{device.type}' device type for generator, not "
+                f"'{generator.device}'"
             )
-        return where, args, kwargs
+        return device, args, kwargs
 
-    def _shared(self, function: Any, args: Any, kwargs: Any) -> torch.device:
-        """Return the one device of a call's tensors; numbers on the CPU go with any,
-        and so do indices.
+    def _find_shared_device(
+        self, function: Any, args: Any, kwargs: Any
+    ) -> torch.device:
+        """Return the device that a call's tensors share.
+
+        Numbers and indices on the CPU fit any device.
         """
-        tensors = [*tensors_in((args, kwargs))]
+        tensors = list(list_tensors((args, kwargs)))
         if function in MOVES | SHAPES | {torch._VF._pack_padded_sequence}:
             tensors = tensors[:1]
         elif function in (T.__getitem__, T.__setitem__):
             indices = [
                 index
-                for index in tensors_in(args[1])
+                for index in list_tensors(args[1])
                 if index.ndim or index.dtype == torch.bool
             ]
-            used = [index for index in indices if self.device_of(index) != CPU]
-            tensors = [args[0], *used, *(tensors_in(args[2:]) if indices else ())]
-        devices = {
-            device for t in tensors if (device := self.device_of(t)) != CPU or t.ndim
-        }
+            tensors = [args[0]]
+            tensors += [index for index in indices if self.find_device(index) != CPU]
+            if indices:
+                tensors += list_tensors(args[2:])
+        devices = set()
+        for tensor in tensors:
+            device = self.find_device(tensor)
+            if device != CPU or tensor.ndim:
+                devices.add(device)
         if len(devices) > 1:
-            seen = ", ".join(
-                f"{self.device_of(t).type} {list(t.shape)}" for t in tensors
-            )
+            descriptions = []
+            for tensor in tensors:
+                device_type = self.find_device(tensor).type
+                descriptions.append(f"{device_type} {list(tensor.shape)}")
             raise RuntimeError(
                 f"Expected all tensors to be on the same device: {function.__name__} "
-                f"of {seen}"
+                f"of {', '.join(descriptions)}"
             )
-        return next(iter(devices), CPU)
+        return devices.pop() if devices else CPU
 
-    def _note_wait(self, function: Any, args: Any, where: torch.device) -> None:
+    def _note_wait(self, function: Any, args: Any, device: torch.device) -> None:
         if not (
-            args and isinstance(args[0], Tensor) and self.device_of(args[0]) == GPU
+            args and isinstance(args[0], Tensor) and self.find_device(args[0]) == GPU
         ):
             return
         is_mask = function in (T.__getitem__, T.__setitem__) and any(
-            index.dtype == torch.bool for index in tensors_in(args[1])
+            index.dtype == torch.bool for index in list_tensors(args[1])
         )
-        if function in WAITS or is_mask or (function == T.to and where == CPU):
+        if function in WAITS or is_mask or (function == T.to and device == CPU):
             frame: Any = sys._getframe()
             while frame.f_back and "/brainhive_cli/" not in frame.f_code.co_filename:
                 frame = frame.f_back
@@ -197,9 +205,7 @@ class PretendedGpu(TorchFunctionMode):
 
 
 class Generator(torch.Generator):
-    """Random numbers of the CPU, which say that they are of the device that they were
-    asked for.
-    """
+    """Generator of the CPU that names the requested device."""
 
     def __new__(cls, device: Any = "cpu") -> "Generator":
         """Make a generator for a device."""
@@ -209,12 +215,12 @@ class Generator(torch.Generator):
 
     @property
     def device(self) -> torch.device:
-        """The device that was asked for."""
+        """The requested device."""
         return self.pretended
 
 
 class Autocast(torch.autocast):
-    """Casts on the CPU what it would on the GPU."""
+    """Autocast of the GPU, on the CPU."""
 
     def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(
@@ -224,18 +230,14 @@ class Autocast(torch.autocast):
 
 @contextmanager
 def pretended_gpu() -> Iterator[PretendedGpu]:
-    """Pretend a GPU: what torch has for one besides functions of tensors is replaced
-    for as long.
-    """
+    """Context manager that pretends a GPU, and replaces functions of torch.cuda."""
     event = SimpleNamespace(synchronize=lambda: None, query=lambda: True)
     pinning = SimpleNamespace(
         cudaHostRegister=lambda *_: 0, cudaHostUnregister=lambda *_: 0
     )
-    mode, load, group = (
-        PretendedGpu(),
-        torch.load,
-        torch._C._group_tensors_by_device_and_dtype,
-    )
+    mode = PretendedGpu()
+    load = torch.load
+    group = torch._C._group_tensors_by_device_and_dtype
 
     def load_onto(*args: Any, map_location: Any = None, **kwargs: Any) -> Any:
         content = load(*args, map_location="cpu", **kwargs)
@@ -243,25 +245,26 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
             Tensor, lambda tensor: tensor.to(map_location or CPU), content
         )
 
-    def grouped(lists: Any, *options: Any) -> Any:
-        groups = group(lists, *options).items()  # by the true device
-        return {
-            (mode.device_of(value[0][0][0]), dtype): value
-            for (_, dtype), value in groups
-        }
+    def group_by_pretended_device(lists: Any, *options: Any) -> Any:
+        groups = {}
+        for (_, dtype), value in group(lists, *options).items():
+            groups[mode.find_device(value[0][0][0]), dtype] = value
+        return groups
 
-    def on_cpu(function: Any) -> Any:
+    def ask_cpu(function: Any) -> Any:
         return lambda *device: (
             function("cpu") if device == ("cuda",) else function(*device)
         )
 
-    replaced = {
-        torch: {"Generator": Generator, "autocast": Autocast, "load": load_onto}
-        | {
-            name: on_cpu(getattr(torch, name))
-            for name in ("is_autocast_enabled", "get_autocast_dtype")
+    replacements = {
+        torch: {
+            "Generator": Generator,
+            "autocast": Autocast,
+            "load": load_onto,
+            "is_autocast_enabled": ask_cpu(torch.is_autocast_enabled),
+            "get_autocast_dtype": ask_cpu(torch.get_autocast_dtype),
         },
-        torch._C: {"_group_tensors_by_device_and_dtype": grouped},
+        torch._C: {"_group_tensors_by_device_and_dtype": group_by_pretended_device},
         torch.backends.cudnn: {"is_acceptable": lambda tensor: False},
         torch.cuda: {
             "device_count": lambda: 1,
@@ -280,7 +283,7 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
         },
     }
     with pytest.MonkeyPatch.context() as patch, mode:
-        for module, functions in replaced.items():
+        for module, functions in replacements.items():
             for name, function in functions.items():
                 patch.setattr(module, name, function)
         yield mode

@@ -1,15 +1,12 @@
-"""Lines of stderr without those of progress, of which a slower machine has more."""
+"""Lines of stderr without progress, which depends on the machine's speed."""
 
 import re
 
 PROGRESS = re.compile(r"[^:]+: .*(so far|\d left|\d of [\d,]+ in [\d:]+)")
-"""Text of a line that says how far work is."""
+"""A line that reports progress."""
 
 
 def without_progress(stderr: str) -> list[str]:
-    """List the lines that say anything else."""
-    return [
-        line
-        for line in stderr.splitlines()
-        if line.strip() and not PROGRESS.fullmatch(line)
-    ]
+    """List the lines that are neither blank nor progress."""
+    lines = stderr.splitlines()
+    return [line for line in lines if line.strip() and not PROGRESS.fullmatch(line)]

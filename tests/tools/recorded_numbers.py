@@ -1,9 +1,9 @@
-"""Numbers that were recorded once, beside those that a test computes.
+"""Comparison of a test's numbers with recorded numbers.
 
-Simulations show that intervals hold and tests keep their level, but they are too slow
-and too coarse to notice a small change. Recorded numbers notice any change beyond the
-rounding of another machine. If it is meant, run the test with `--force-regen`, read the
-difference of the file, and say in the commit what shows that the new numbers are right.
+Simulations of coverage and level are too slow and coarse for small changes. Recorded
+numbers reveal any change beyond the rounding of another machine. To accept a change,
+run the test with `--force-regen`, read the difference of the file, and give evidence
+for the new numbers in the commit.
 """
 
 import dataclasses
@@ -29,26 +29,25 @@ from pytest_regressions.data_regression import (
 from brainhive_cli.core.measurements import Metric
 
 LONGEST = 12
-"""Numbers of an array that are recorded one by one."""
+"""Size of the longest array that is recorded number by number."""
 ROUNDING = 1e-9
 """Numbers closer to 0 than this are 0."""
 FLOAT32 = 6e-8
-"""Half the distance of numbers of float32 at 1: what is left of a sum that is 0."""
+"""Rounding error of float32 at 1, which remains in a sum that is 0."""
 LAST_DIGITS = 2
 """Units of the last recorded digit by which a number may differ."""
 LEAST_CHANGE = 2e-3
-"""A larger relative difference is always noticed, however few digits are recorded."""
+"""Largest relative tolerance, for few recorded digits."""
 DECIMAL = re.compile(r"(-?\d+(?:\.\d+)?e[+-]?\d+|-?\d+\.\d+)")
-"""A decimal in a text; a whole number is none."""
+"""A decimal in a text, but not a whole number."""
 MOST_SHOWN = 50
-"""Differences that the message of a failure lists."""
+"""Largest number of differences in a message."""
 
 
-def numbers_of(value: Any, digits: int) -> Any:
-    """Give the numbers in a value of any kind, and of its texts those in them.
+def extract_numbers(value: Any, digits: int) -> Any:
+    """Extract the numbers of a value and of the texts in it.
 
-    A long array is recorded as its shape, its mean and a mean with weights of its own
-    for each position.
+    A long array becomes its shape, its mean and a mean weighted by position.
 
     Args:
         value: Numbers, texts, arrays, lists, mappings or dataclasses.
@@ -65,17 +64,17 @@ def numbers_of(value: Any, digits: int) -> Any:
     if isinstance(value, BaseModel):
         value = value.model_dump()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {
-            field.name: getattr(value, field.name)
-            for field in dataclasses.fields(value)
-        }
+        names = [field.name for field in dataclasses.fields(value)]
+        value = {name: getattr(value, name) for name in names}
     if isinstance(value, Mapping):
-        return {str(name): numbers_of(item, digits) for name, item in value.items()}
+        return {
+            str(name): extract_numbers(item, digits) for name, item in value.items()
+        }
     if isinstance(value, str):
         return " ".join(re.findall(r"\d[\d.,e-]*", value))
     if isinstance(value, list | tuple):
-        items = [numbers_of(item, digits) for item in value]
-        # a line of the file for a row of numbers
+        items = [extract_numbers(item, digits) for item in value]
+        # write a row of numbers as a line of the file
         is_row = not any(isinstance(item, dict | list) for item in items)
         return ", ".join(map(str, items)) if is_row else items
     if isinstance(value, float):
@@ -84,26 +83,27 @@ def numbers_of(value: Any, digits: int) -> Any:
 
 
 def metric_rows(metrics: Mapping[str, Metric]) -> dict[str, list[Any]]:
-    """Give the numbers of metrics by name, a line for each."""
-    fields = ("value", "low", "high", "chance", "n", "pool")
-    return {
-        name: [getattr(metric, field) for field in fields]
-        + [*(metric.these_subjects or ()), metric.seed_sd]
-        for name, metric in metrics.items()
-    }
+    """Return a row of numbers for each metric, by its name."""
+    rows: dict[str, list[Any]] = {}
+    for name, metric in metrics.items():
+        row: list[Any] = [metric.value, metric.low, metric.high, metric.chance]
+        row += [metric.n, metric.pool]
+        row += metric.these_subjects or ()
+        rows[name] = row + [metric.seed_sd]
+    return rows
 
 
-def differences(
+def list_differences(
     recorded: Any, found: Any, relative: float, absolute: float, place: str = ""
 ) -> Iterator[str]:
-    """Describe each place where two values differ, a line for each.
+    """Yield a line for each difference between two values.
 
     Args:
-        recorded: Mappings, lists, texts and numbers, as in a file.
-        found: The same of a test.
-        relative: Relative difference up to which decimals are equal.
-        absolute: Absolute difference up to which decimals are equal.
-        place: Where the values are.
+        recorded: Mappings, lists, texts and numbers of a file.
+        found: Such values of a test.
+        relative: Relative tolerance of decimals.
+        absolute: Absolute tolerance of decimals.
+        place: Path of the values, for the lines.
     """
     if isinstance(recorded, dict) and isinstance(found, dict):
         for name in recorded | found:
@@ -113,19 +113,21 @@ def differences(
             elif name not in recorded:
                 yield f"{inner}: {found[name]} is new"
             else:
-                values = recorded[name], found[name]
-                yield from differences(*values, relative, absolute, inner)
+                yield from list_differences(
+                    recorded[name], found[name], relative, absolute, inner
+                )
     elif (
         isinstance(recorded, list)
         and isinstance(found, list)
         and len(recorded) == len(found)
     ):
-        for index, values in enumerate(zip(recorded, found, strict=True)):
-            yield from differences(*values, relative, absolute, f"{place}[{index}]")
+        for index, value in enumerate(recorded):
+            inner = f"{place}[{index}]"
+            yield from list_differences(value, found[index], relative, absolute, inner)
     elif isinstance(recorded, str) and isinstance(found, str):
-        # texts around decimals, and between them the decimals
-        parts = [*zip_longest(DECIMAL.split(recorded), DECIMAL.split(found))]
-        texts, decimals = parts[::2], parts[1::2]
+        # split into texts and the decimals between them
+        pieces = list(zip_longest(DECIMAL.split(recorded), DECIMAL.split(found)))
+        texts, decimals = pieces[::2], pieces[1::2]
         is_close = partial(math.isclose, rel_tol=relative, abs_tol=absolute)
         if any(first != second for first, second in texts):
             yield f"{place}: {recorded} was recorded, {found} is found"
@@ -149,22 +151,21 @@ def compare_files(
     Raises:
         AssertionError: if they differ.
     """
-    recorded, found = (
-        yaml.safe_load(path.read_text("utf-8")) for path in (recorded_path, found_path)
-    )
-    lines = [*differences(recorded, found, relative, absolute)]
-    if lines:
-        shown = lines[:MOST_SHOWN]
-        if len(lines) > MOST_SHOWN:
-            shown.append(f"and {len(lines) - MOST_SHOWN} more")
-        raise AssertionError("\n".join([f"other numbers: {found_path}", *shown]))
+    recorded = yaml.safe_load(recorded_path.read_text("utf-8"))
+    found = yaml.safe_load(found_path.read_text("utf-8"))
+    differences = list(list_differences(recorded, found, relative, absolute))
+    if differences:
+        lines = [f"other numbers: {found_path}"] + differences[:MOST_SHOWN]
+        if len(differences) > MOST_SHOWN:
+            lines.append(f"and {len(differences) - MOST_SHOWN} more")
+        raise AssertionError("\n".join(lines))
 
 
 class Recorded:
-    """Compares values with the recorded ones.
+    """Comparison of values with recorded values.
 
-    Text and whole numbers are equal. Decimals differ by two units of their last digit
-    at most, because machines round differently.
+    Texts and whole numbers must be equal. Decimals may differ by two units of their
+    last digit, as machines round differently.
     """
 
     def __init__(self, regression: DataRegressionFixture) -> None:
@@ -175,12 +176,12 @@ class Recorded:
 
         Args:
             digits: Significant digits.
-            rounding: Absolute difference up to which decimals are equal, for sums that
-                are 0 but for rounding.
-            values: What is recorded.
+            rounding: Absolute tolerance of decimals, for sums that are 0 but for
+                rounding.
+            values: Values to record.
         """
         text = yaml.dump(
-            numbers_of(values, digits),
+            extract_numbers(values, digits),
             Dumper=RegressionYamlDumper,
             default_flow_style=False,
             allow_unicode=True,

@@ -1,4 +1,4 @@
-"""tools/slurm_here.py: a SLURM of one node starts, runs an array and stops."""
+"""The SLURM of a single node of tools/slurm_here.py."""
 
 import os
 import subprocess
@@ -15,21 +15,26 @@ needs_slurm = pytest.mark.skipif(
 )
 
 
-def ask(variables: dict[str, str], *words: str) -> str:
-    environment = {**os.environ, **variables}
-    ended = subprocess.run(
-        words, env=environment, capture_output=True, text=True, check=True, timeout=60
+def run_command(variables: dict[str, str], *arguments: str) -> str:
+    process = subprocess.run(
+        arguments,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
-    return ended.stdout
+    return process.stdout
 
 
-def processes_of(folder: Path) -> list[str]:
+def list_processes(folder: Path) -> list[str]:
     """List the command lines of this machine that name a folder."""
-    lines = (
-        " ".join(each.info["cmdline"] or ())
-        for each in psutil.process_iter(["cmdline"])
-    )
-    return [line for line in lines if f"{folder}/" in line]
+    lines = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or ())
+        if f"{folder}/" in line:
+            lines.append(line)
+    return lines
 
 
 @needs_slurm
@@ -39,8 +44,7 @@ def test_two_tasks_of_an_array_run_at_once_and_both_end(
     folder, logs = tmp_path / "slurm", tmp_path / "logs"
     logs.mkdir()
     with slurm_here.running(folder, cpus=2) as variables:
-        # each task waits for the other, and then for ever: on one CPU only one would
-        # write its file
+        # each task waits for the other task, then runs without end
         script = tmp_path / "task.sh"
         wait = f"while [ $(ls {logs}/up-* | wc -l) -lt 2 ]; do sleep 0.1; done"
         task = (
@@ -51,7 +55,7 @@ def test_two_tasks_of_an_array_run_at_once_and_both_end(
         script.write_text(
             f"#!/bin/bash\ntrap '' TERM\n{task}\nwhile true; do sleep 0.2; done\n"
         )
-        job = ask(
+        job = run_command(
             variables,
             "sbatch",
             "--parsable",
@@ -63,7 +67,7 @@ def test_two_tasks_of_an_array_run_at_once_and_both_end(
         while len([*logs.glob("met-*")]) < 2 and time.monotonic() < deadline_s:
             time.sleep(0.1)
         assert len([*logs.glob("met-*")]) == 2
-        assert job.strip() in ask(variables, "squeue", "--noheader")
+        assert job.strip() in run_command(variables, "squeue", "--noheader")
 
     # tasks that ignore SIGTERM do not outlive the block
-    assert processes_of(folder) == []
+    assert list_processes(folder) == []

@@ -1,4 +1,4 @@
-"""Numbers of trials, as they are compared with recorded ones."""
+"""Numbers of trials, for the comparison with recorded numbers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,26 +13,28 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
 
 LISTS = ("repetitions", "sessions", "runs", "onset_s", "trial_numbers", "whiteners")
-"""What is recorded of trials as it is."""
+"""Attributes of trials that are recorded unchanged."""
 
 
 def numbers_in(facts: Any) -> Any:
-    """Keep the numbers of facts. Texts are left out, and sizes of files, which depend
-    on versions of libraries.
+    """Return the numbers of facts, without texts and sizes of files.
+
+    The sizes depend on versions of libraries.
     """
     if isinstance(facts, Mapping):
-        kept = {
-            str(name): len(value) if name == "files" else numbers_in(value)
-            for name, value in facts.items()
-        }
-        return {name: value for name, value in kept.items() if value is not None}
+        numbers = {}
+        for name, value in facts.items():
+            number = len(value) if name == "files" else numbers_in(value)
+            if number is not None:
+                numbers[str(name)] = number
+        return numbers
     if isinstance(facts, list | tuple):
         return [value for value in map(numbers_in, facts) if value is not None]
     return facts if isinstance(facts, int | float | np.ndarray) else None
 
 
 def numbers_of_space(space: Any) -> dict[str, Any]:
-    """Give all that is known of channels or voxels."""
+    """Return the numbers of channels or voxels."""
     if isinstance(space, Sensors):
         names = crc32(" ".join(space.names).encode())
         return {"names": names, "positions": space.positions}
@@ -45,10 +47,13 @@ def numbers_of_space(space: Any) -> dict[str, Any]:
 
 
 def numbers_of_trials(trials: Trials) -> dict[str, Any]:
-    """Give the signals of trials, and all that is known of each."""
-    values = {name: getattr(trials, name) for name in LISTS}
-    return {
-        **{name: value for name, value in values.items() if value is not None},
+    """Return the numbers of trials: signals and facts."""
+    numbers = {}
+    for name in LISTS:
+        value = getattr(trials, name)
+        if value is not None:
+            numbers[name] = value
+    return numbers | {
         "signal": np.asarray(trials.signal[0 : len(trials.signal)]),
         "pictures": crc32(" ".join(trials.image_ids).encode()),
         "space": numbers_of_space(trials.space),
@@ -60,36 +65,34 @@ def numbers_of_trials(trials: Trials) -> dict[str, Any]:
 
 
 def numbers_of_splits(splits: Mapping[str, Trials]) -> dict[str, Any]:
-    """Give the numbers of each split."""
+    """Return the numbers of each split."""
     return {split: numbers_of_trials(trials) for split, trials in splits.items()}
 
 
 def numbers_of_stores(home: Path) -> dict[str, Any]:
-    """Give the numbers of all signal stores below a home."""
+    """Return the numbers of all signal stores below a home, by path."""
     root = home / "signals"
-    return {
-        path.relative_to(root).with_suffix("").as_posix(): numbers_of_splits(
-            SignalStore.open(path).splits
-        )
-        for path in sorted(root.rglob("*.h5"))
-    }
+    numbers = {}
+    for path in sorted(root.rglob("*.h5")):
+        name = path.relative_to(root).with_suffix("").as_posix()
+        numbers[name] = numbers_of_splits(SignalStore.open(path).splits)
+    return numbers
 
 
 def numbers_of_preparation(preparation: Preparation) -> dict[str, Any]:
-    """Give the sessions of a preparation, with what it says of them before."""
-    found = {}
+    """Return the numbers of a preparation's overviews and sessions, by subject."""
+    numbers = {}
     for subject in preparation.subjects:
         overview = preparation.look_over([subject])
-        found[f"subject {subject}"] = {
+        facts: dict[str, Any] = {
             "files": len(preparation.files(subject)),
             "rows": [table.rows for table in overview.tables],
             "warnings": len(overview.warnings),
-            **{
-                f"session {session}": {
-                    "shapes": preparation.shapes(subject, session),
-                    **numbers_of_splits(preparation.session(subject, session)),
-                }
-                for session in preparation.sessions(subject)
-            },
         }
-    return found
+        for session in preparation.sessions(subject):
+            facts[f"session {session}"] = {
+                "shapes": preparation.shapes(subject, session),
+                **numbers_of_splits(preparation.session(subject, session)),
+            }
+        numbers[f"subject {subject}"] = facts
+    return numbers

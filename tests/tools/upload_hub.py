@@ -1,6 +1,4 @@
-"""A hub that takes uploads, for tests: the shared server, with what it lacks; and this
-process led to it.
-"""
+"""A hub for uploads of tests, based on the shared server."""
 
 import hashlib
 import importlib.util
@@ -19,11 +17,9 @@ from brainhive_cli.app import app
 
 @contextmanager
 def serving(shared: Path, cache: Path, patch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Serve an empty hub of the user `me`, and lead the hub's client of this process
-    there.
+    """Serve an empty hub of the user `me`, and redirect this process's client to it.
 
-    Added to the shared server: tags that are deleted, and owners to whom `me` may not
-    write.
+    Unlike the shared server, it deletes tags, and refuses uploads to other owners.
     """
     spec = importlib.util.spec_from_file_location(
         "mini_hub_server", shared / "data/mini_hub_server.py"
@@ -40,22 +36,14 @@ def serving(shared: Path, cache: Path, patch: pytest.MonkeyPatch) -> Iterator[An
                 and b"organization" in body
                 and b'"other"' in body
             ):
-                return (
-                    403,
-                    {},
-                    {
-                        "error": (
-                            "You don't have the rights to create a model under other"
-                        )
-                    },
-                )
+                error = "You don't have the rights to create a model under other"
+                return 403, {}, {"error": error}
             if method == "DELETE" and parts[4:5] == ["tag"]:
-                known = headers.get("Authorization") == f"Bearer {self.token}"
-                return (
-                    (200, {}, {})
-                    if known and self.repos["/".join(parts[2:4])].tags.pop(parts[5])
-                    else (401, {}, {})
-                )
+                is_user = headers.get("Authorization") == f"Bearer {self.token}"
+                name = "/".join(parts[2:4])
+                if is_user and self.repos[name].tags.pop(parts[5]):
+                    return 200, {}, {}
+                return 401, {}, {}
             return super().answer(method, target, body, headers)
 
     with Hub() as hub:
@@ -71,19 +59,19 @@ def serving(shared: Path, cache: Path, patch: pytest.MonkeyPatch) -> Iterator[An
         yield hub
 
 
-def client() -> Any:
-    """The hub's client, as a person uses it who pushes by hand."""
+def make_client() -> Any:
+    """Return the hub's own client, for uploads by hand."""
     from huggingface_hub import HfApi
 
     return HfApi()
 
 
 def sha256(content: bytes) -> str:
-    """Digest a file's content."""
+    """Hash a file's content."""
     return hashlib.sha256(content).hexdigest()
 
 
-def newest(hub: Any, name: str = "me/demo") -> dict[str, bytes]:
+def list_newest_files(hub: Any, name: str = "me/demo") -> dict[str, bytes]:
     files: dict[str, bytes] = hub.repos[name].log[-1][2]
     return files
 
@@ -92,20 +80,18 @@ def brainhive(*words: str, answer: str | None = None) -> Result:
     return CliRunner(env={"COLUMNS": "200"}).invoke(app, [*words], input=answer)
 
 
-def done(*words: str) -> Path:
-    """Run a command that must succeed; return the folder of its run."""
-    shown = brainhive(*words, "--json")
-    assert shown.exit_code == 0, shown.stderr
-    return Path(json.loads(shown.stdout)["folder"])
+def run_command(*words: str) -> Path:
+    """Run a command that must succeed, and return the folder of its run."""
+    result = brainhive(*words, "--json")
+    assert result.exit_code == 0, result.stderr
+    return Path(json.loads(result.stdout)["folder"])
 
 
-def two_lines(shown: Result, exit_code: int) -> tuple[str, str]:
-    """Check that a command failed with an error and a way out, a line each."""
-    lines = [
-        line
-        for line in shown.stderr.splitlines()
-        if line.startswith(("error: ", "  try: "))
-    ]
-    assert shown.exit_code == exit_code and len(lines) == 2, shown.stderr
-    assert "Traceback" not in shown.stderr
+def read_error_lines(result: Result, exit_code: int) -> tuple[str, str]:
+    """Check that a command failed, and return its error and way out, a line each."""
+    prefixes = ("error: ", "  try: ")
+    lines = result.stderr.splitlines()
+    lines = [line for line in lines if line.startswith(prefixes)]
+    assert result.exit_code == exit_code and len(lines) == 2, result.stderr
+    assert "Traceback" not in result.stderr
     return lines[0].removeprefix("error: "), lines[1].removeprefix("  try: ")

@@ -1,9 +1,7 @@
-"""The command line in a process of its own that need not load its libraries: it is
-forked of one that has.
+"""Processes of the command line that are forked with their libraries loaded.
 
-Libraries read environment variables when they are imported: a command with others than
-those that the first process was begun with takes a process that is new altogether, as
-does a test of how the program starts.
+Libraries read environment variables at import. So a command with other variables needs
+a new process, and so does a test of how the program starts.
 """
 
 import atexit
@@ -17,19 +15,15 @@ from typing import Any
 
 COMMANDS = ("train_align", "eval_retrieval", "train_prior", "reconstruct", "report")
 PRELOADED = [
-    *(
-        "h5py",
-        "scipy.stats",
-        "torchvision",
-        "accelerate.commands.launch",
-        "torch.distributed.launcher.api",
-    ),
+    "h5py",
+    "scipy.stats",
+    "torchvision",
+    "accelerate.commands.launch",
+    "torch.distributed.launcher.api",
     "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl",
-    *(
-        "brainhive_cli.cli.execute",
-        *(f"brainhive_cli.commands.{name}" for name in COMMANDS),
-    ),
+    "brainhive_cli.cli.execute",
 ]
+PRELOADED += [f"brainhive_cli.commands.{name}" for name in COMMANDS]
 READ_BY_COMMANDS = {
     "PYTHONPATH",
     "COLUMNS",
@@ -38,38 +32,32 @@ READ_BY_COMMANDS = {
     "NO_COLOR",
 }
 READ_BY_COMMANDS |= {"PYTEST_CURRENT_TEST", "GLOO_SOCKET_IFNAME"}
-READ_BY_COMMANDS |= {"TORCHINDUCTOR_CACHE_DIR"}  # which torch itself sets
-"""Variables that no library reads when it is imported; whatever else differs needs a
-new process.
-"""
+READ_BY_COMMANDS |= {"TORCHINDUCTOR_CACHE_DIR"}  # torch sets it
+"""Variables that no library reads at import. Other changes need a new process."""
 SET_BY_LIBRARIES: set[str] = set()
-"""Variables that torch, open_clip, scikit-learn … set where they are not, whenever a
-test imports them.
-"""
+"""Variables that torch, open_clip, scikit-learn … set at import."""
 
 CONTEXT: Any = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(PRELOADED)
-AT_START = {**os.environ}
+AT_START = dict(os.environ)
 
 
 def note_libraries() -> None:
-    """Take the variables that remain between tests, which none of them has set, for
-    those of libraries.
-    """
+    """Note the variables that remain between tests, which libraries have set."""
     SET_BY_LIBRARIES.update(os.environ.keys() - AT_START.keys())
 
 
-def is_fit(environment: dict[str, str]) -> bool:
-    """Whether a process with these variables may have been begun with those of this
-    module's import.
-    """
-    differing = {*environment.items()} ^ {*AT_START.items()}
-    return {name for name, _ in differing} <= READ_BY_COMMANDS | SET_BY_LIBRARIES
+def can_fork(environment: dict[str, str]) -> bool:
+    """Return True if a forked process can use these environment variables."""
+    differences = set(environment.items()) ^ set(AT_START.items())
+    names = {name for name, _ in differences}
+    return names <= READ_BY_COMMANDS | SET_BY_LIBRARIES
 
 
 class WarmProcess:
-    """A running command that writes into files of a folder, with what tests use of
-    `subprocess.Popen`.
+    """Command in a forked process, with methods of `subprocess.Popen`.
+
+    Its output goes into files of a folder.
     """
 
     def __init__(
@@ -102,9 +90,8 @@ class WarmProcess:
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         self.wait(timeout)
-        return (self.folder / "stdout").read_text(), (
-            self.folder / "stderr"
-        ).read_text()
+        output = (self.folder / "stdout").read_text()
+        return output, (self.folder / "stderr").read_text()
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -112,8 +99,9 @@ class WarmProcess:
 
 
 def stop_ignoring_signals() -> None:
-    """Let Ctrl-C, SIGTERM and SIGHUP do what they usually do, also where the suite was
-    begun under `nohup` or in the background of a script.
+    """Restore the default handlers of Ctrl-C, SIGTERM and SIGHUP.
+
+    `nohup` and scripts in the background ignore these signals.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -121,30 +109,23 @@ def stop_ignoring_signals() -> None:
 
 
 def run(argv: list[str], environment: dict[str, str], cwd: str, folder: str) -> None:
-    """Be `python -m brainhive_cli ARGV`, in a session of its own."""
+    """Run `python -m brainhive_cli ARGV` in this process, in a new session."""
     os.setsid()
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        os.dup2(
-            os.open(Path(folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND),
-            descriptor,
-        )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        os.dup2(os.open(Path(folder, name), flags), descriptor)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
-    installed = [
-        path
-        for path in sys.path
-        if "site-packages" in path or path.startswith(sys.base_prefix)
-    ]
-    sys.path[:] = [
-        cwd,
-        *environment.get("PYTHONPATH", "").split(os.pathsep),
-        *installed,
-    ]
-    sys.argv = ["brainhive", *argv]
+    paths = [cwd] + environment.get("PYTHONPATH", "").split(os.pathsep)
+    for path in sys.path:
+        if "site-packages" in path or path.startswith(sys.base_prefix):
+            paths.append(path)
+    sys.path[:] = paths
+    sys.argv = ["brainhive"] + argv
     stop_ignoring_signals()
     if "--processes" in argv:
-        fork_what_is_launched(Path(folder))
+        fork_launched_processes(Path(folder))
 
     from brainhive_cli.__main__ import main
 
@@ -154,10 +135,8 @@ def run(argv: list[str], environment: dict[str, str], cwd: str, folder: str) -> 
         atexit._run_exitfuncs()
 
 
-def fork_what_is_launched(folder: Path) -> None:
-    """Let torch's launcher fork its processes as this one was; they write where this
-    one writes.
-    """
+def fork_launched_processes(folder: Path) -> None:
+    """Make torch's launcher fork its processes, with output into a folder."""
     from torch.distributed.elastic.multiprocessing.subprocess_handler import (
         SubprocessHandler,
     )
@@ -165,10 +144,8 @@ def fork_what_is_launched(folder: Path) -> None:
     def fork(
         _: SubprocessHandler, words: tuple[str, ...], environment: dict[str, str]
     ) -> WarmProcess:
-        line, fork = (
-            [*words[words.index("brainhive_cli") + 1 :]],
-            multiprocessing.get_context("fork"),
-        )
-        return WarmProcess(line, environment, Path.cwd(), folder, fork)
+        argv = list(words[words.index("brainhive_cli") + 1 :])
+        context = multiprocessing.get_context("fork")
+        return WarmProcess(argv, environment, Path.cwd(), folder, context)
 
     SubprocessHandler._popen = fork

@@ -1,4 +1,4 @@
-"""A web server on this machine that answers each path as a test says."""
+"""A web server on this machine, with answers of a test."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,21 +12,21 @@ class Routes:
     """Answers by path, without the query.
 
     Attributes:
-        address: Of the server, with a slash at its end.
-        answers: A body, or what writes the whole answer.
-        asked: Paths and ranges that were asked for.
+        address: Address of the server, with a final slash.
+        answers: A body, or a function that writes the whole answer.
+        requests: Paths and ranges of the requests.
     """
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.answers: dict[str, Answer] = {}
-        self.asked: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []
 
 
 def send(
     request: BaseHTTPRequestHandler, body: bytes, status: int = 200, **headers: object
 ) -> None:
-    """Send an answer; underscores of the headers' names stand for hyphens."""
+    """Send an answer. Underscores in names of headers become hyphens."""
     request.send_response(status)
     for name, value in {"Content-Length": len(body), **headers}.items():
         request.send_header(name.replace("_", "-"), str(value))
@@ -41,9 +41,9 @@ def serving() -> Iterator[Routes]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
-            routes.asked.append((path, self.headers.get("Range", "")))
+            routes.requests.append((path, self.headers.get("Range", "")))
             answer = routes.answers.get(path)
-            with suppress(OSError):  # of who has left
+            with suppress(OSError):  # the client has disconnected
                 if answer is None:
                     send(self, b"", 404)
                 elif callable(answer):

@@ -30,7 +30,7 @@ from brainhive_cli.models.priors import fusion_prior
 from brainhive_cli.training.prior.examples import PriorExamples, load_examples
 from brainhive_cli.training.prior.loop import Training
 from tests.publishers import things_files
-from tests.tools.warm_process import WarmProcess, is_fit, stop_ignoring_signals
+from tests.tools.warm_process import WarmProcess, can_fork, stop_ignoring_signals
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
 """An encoder whose embeddings are 12 mean colours."""
@@ -321,7 +321,7 @@ def brainhive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
         if os.environ.get("PYTHONPATH"):
             python_path += os.pathsep + os.environ["PYTHONPATH"]
         environment = {**os.environ, "PYTHONPATH": python_path, "COLUMNS": "200"}
-        if is_fit(environment) and not launcher:
+        if can_fork(environment) and not launcher:
             folder = tmp_path_factory.mktemp("output")
             cwd = cwd or Path.cwd()
             process: Any = WarmProcess(list(argv), environment, cwd, folder)

@@ -36,7 +36,7 @@ def test_fetch_takes_both_repositories_and_unpacks_the_masks(
     weights.parent.mkdir()
     weights.write_bytes(b"13 GB")
     with serving(hub) as server:
-        server.lead(monkeypatch)
+        server.redirect_client(monkeypatch)
         # the hub's client caches the list of files by the commit
         server.commits["McGregorW/NEURONS"] = "f" * 40
         run_command("fetch", "names=cc2017", "subjects=2")

@@ -16,7 +16,12 @@ from brainhive_cli.training.alignment.trained.sharing import (
     cut_paths,
     find_terms,
 )
-from tests.tools.upload_hub import brainhive, done, newest, two_lines
+from tests.tools.upload_hub import (
+    brainhive,
+    list_newest_files,
+    read_error_lines,
+    run_command,
+)
 from tests.worlds.command_fixtures import use_home
 from tests.worlds.own_recordings import (
     CHANNELS,
@@ -62,8 +67,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             raw.set_montage(digitise(subject))
             raw.save(folder / f"sub-{subject:02d}_ses-01.fif", verbose="ERROR")
         write_table(folder / "events.csv")
-        done("prepare", "--from", "recording")
-        done("embed", *LINES)
+        run_command("prepare", "--from", "recording")
+        run_command("embed", *LINES)
         yield home
 
 
@@ -83,14 +88,14 @@ def digitise(subject: int) -> Any:
 
 @pytest.fixture(scope="module")
 def run(home: Path) -> Path:
-    return done("train-align", *LINES, *QUICK, *NORMALISED)
+    return run_command("train-align", *LINES, *QUICK, *NORMALISED)
 
 
 @pytest.mark.nightly
 def test_own_recordings_are_pushed_only_with_consent(
     hub: Any, run: Path, home: Path
 ) -> None:
-    message, way = two_lines(brainhive("push", run.name, "hub:me/own"), 1)
+    message, way = read_error_lines(brainhive("push", run.name, "hub:me/own"), 1)
     assert (
         "own recordings" in message
         and "--data-terms-checked --licence" in way
@@ -100,7 +105,7 @@ def test_own_recordings_are_pushed_only_with_consent(
     assert pushed.exit_code == 0, pushed.stderr
 
     # models are shared as they are
-    files = newest(hub, "me/own")
+    files = list_newest_files(hub, "me/own")
     models = {name for name in files if name.startswith("cells/")}
     assert {Path(name).name for name in models} == {
         "config.json",
@@ -122,12 +127,12 @@ def test_own_recordings_are_pushed_only_with_consent(
         assert [word for word in private if word in content] == [], name
 
     own = (
-        RunFolder(done("eval-retrieval", str(run), "sheet_rows=0"))
+        RunFolder(run_command("eval-retrieval", str(run), "sheet_rows=0"))
         .measurements()
         .overall
     )
     loaded = (
-        RunFolder(done("eval-retrieval", "hub:me/own", "sheet_rows=0"))
+        RunFolder(run_command("eval-retrieval", "hub:me/own", "sheet_rows=0"))
         .measurements()
         .overall
     )
@@ -145,7 +150,9 @@ def test_an_absolute_path_in_a_model_stops_a_push(
     config.write_text(json.dumps(fields))
     (copy / "SHA256SUMS").unlink()  # as whoever changes a run on purpose does
 
-    message, _ = two_lines(brainhive("push", "elsewhere", "hub:me/own", *CONFIRMED), 1)
+    message, _ = read_error_lines(
+        brainhive("push", "elsewhere", "hub:me/own", *CONFIRMED), 1
+    )
 
     shutil.rmtree(copy)
     assert "config.json" in message and "/data/jane/events.csv" in message

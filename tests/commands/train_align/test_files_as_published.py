@@ -63,7 +63,7 @@ def hub(
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with serving(root) as hub:
-        hub.lead(monkeypatch)
+        hub.redirect_client(monkeypatch)
         yield hub
 
 

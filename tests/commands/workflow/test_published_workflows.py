@@ -109,7 +109,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.setenv(name, str(value))
         patch.chdir(home)
         patch.setattr(constants, "HF_HUB_CACHE", str(home / "cache"))
-        hub.lead(patch)
+        hub.redirect_client(patch)
         yield home
 
 

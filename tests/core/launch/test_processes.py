@@ -17,7 +17,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.stores.target_writer import TargetWriter
-from tests.tools.joined_processes import in_two
+from tests.tools.joined_processes import run_in_processes
 from tests.tools.progress_lines import without_progress
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
@@ -81,7 +81,7 @@ def test_processes_share_pictures_and_report_errors_in_one_line(
 def test_cells_are_shared_whole(world, align_overrides, tmp_path, run_command):
     one = run_command("train-align", *align_overrides)
 
-    in_two(_run, "train-align", *align_overrides, f"paths.runs={tmp_path}")
+    run_in_processes(_run, "train-align", *align_overrides, f"paths.runs={tmp_path}")
 
     two = made_by(tmp_path, "train-align")
     for cell in ("sub-01_seed-1", "sub-02_seed-1"):
@@ -110,7 +110,7 @@ def test_one_cell_is_trained_in_parallel_as_by_one_process(
     )
     one = run_command("train-align", *settings, f"paths.runs={tmp_path / 'one'}")
 
-    in_two(_run, "train-align", *settings, f"paths.runs={tmp_path / 'two'}")
+    run_in_processes(_run, "train-align", *settings, f"paths.runs={tmp_path / 'two'}")
 
     two, cell = made_by(tmp_path / "two", "train-align"), "sub-01_seed-1"
     mine, theirs = weights(one.folder, cell), weights(two.path, cell)
@@ -180,7 +180,7 @@ def test_reconstruct_draws_each_picture_once_and_the_same(
     )
     one = run_command("reconstruct", *settings, f"paths.runs={tmp_path / 'one'}")
 
-    in_two(_run, "reconstruct", *settings, f"paths.runs={tmp_path / 'two'}")
+    run_in_processes(_run, "reconstruct", *settings, f"paths.runs={tmp_path / 'two'}")
 
     two = made_by(tmp_path / "two", "reconstruct")
     mine, theirs = (sorted(folder.rglob("00.png")) for folder in (one.folder, two.path))

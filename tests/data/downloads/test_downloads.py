@@ -84,7 +84,7 @@ def leave_half(routes: Routes, folder: Path, digest: str = "etag:a-2") -> Remote
         download_files([file], folder)
     (part,) = folder.glob("*.part")
     assert part.read_bytes() == BODY[:HALF]
-    routes.asked.clear()
+    routes.requests.clear()
     return file
 
 
@@ -103,7 +103,7 @@ def test_a_download_of_another_process_is_waited_for(
     assert not ended.wait(0.5) and not [*tmp_path.glob("*.part")]
     (tmp_path / "a.bin").write_bytes(BODY)
     other.release()
-    assert ended.wait(5) and routes.asked == []
+    assert ended.wait(5) and routes.requests == []
 
 
 def test_an_adopted_partial_file_is_written_no_more(
@@ -159,7 +159,7 @@ def test_a_range_is_appended_only_where_it_begins(
     assert (tmp_path / "a.bin").read_bytes() == BODY
     is_valid = start in (0, HALF) and str(start) in stated_range.partition("/")[0]
     asked = [("/a.bin", f"bytes={HALF}-")] + [("/a.bin", "")] * (not is_valid)
-    assert routes.asked == asked
+    assert routes.requests == asked
 
 
 def test_a_host_that_always_sends_a_wrong_range_is_refused(
@@ -181,7 +181,7 @@ def test_a_partial_file_of_another_version_is_removed(
     routes.answers["/a.bin"] = BODY[::-1]
     download_files([list_body(routes, "etag:b-2")], tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == BODY[::-1]
-    assert routes.asked == [("/a.bin", "")] and not [*tmp_path.glob("*.part")]
+    assert routes.requests == [("/a.bin", "")] and not [*tmp_path.glob("*.part")]
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5", "git"])

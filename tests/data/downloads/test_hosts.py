@@ -148,7 +148,7 @@ def test_a_redirect_to_anything_but_the_web_is_refused(
     monkeypatch.setenv("no_proxy", "*")
     routes.answers["/nm1/"] = lambda request: send(request, b"", 302, Location=url)
     assert url in refuse("nemar:nm1")
-    assert [path for path, _ in routes.asked] == ["/nm1/"]
+    assert [path for path, _ in routes.requests] == ["/nm1/"]
 
 
 def test_a_list_longer_than_any_is_refused(
@@ -165,15 +165,17 @@ def test_a_bucket_that_never_ends_its_list_is_refused(
     monkeypatch.setattr(hosts, "MAX_PAGES", 20)
     routes.answers["/s3/b/"] = page("d/a", token="t")
     refuse("s3:b/d")
-    assert len(routes.asked) == 2  # the second page has no other file
+    assert len(routes.requests) == 2  # the second page has no other file
 
     def number(request: BaseHTTPRequestHandler) -> None:
-        send(request, page(f"d/{len(routes.asked)}", token=str(len(routes.asked))))
+        send(
+            request, page(f"d/{len(routes.requests)}", token=str(len(routes.requests)))
+        )
 
-    routes.asked.clear()
+    routes.requests.clear()
     routes.answers["/s3/b/"] = number
     refuse("s3:b/d")
-    assert len(routes.asked) == 20
+    assert len(routes.requests) == 20
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def test_a_region_that_is_no_name_is_not_followed(
         request, b"", 301, x_amz_bucket_region=region
     )
     assert "301" in refuse("s3:b/d")
-    assert {path for path, _ in routes.asked} == {"/s3.amazonaws/b/"}
+    assert {path for path, _ in routes.requests} == {"/s3.amazonaws/b/"}
 
 
 def test_the_name_of_a_bucket_leads_to_no_other_server(routes: Routes) -> None:
@@ -217,7 +219,7 @@ def test_the_name_of_a_bucket_leads_to_no_other_server(routes: Routes) -> None:
         list_files("s3:b/x/../c?#/d")
     with pytest.raises(MissingData):
         list_files("s3:b?x#/d")
-    assert {path for path, _ in routes.asked} == {"/s3/b/", "/s3/b%3Fx%23/"}
+    assert {path for path, _ in routes.requests} == {"/s3/b/", "/s3/b%3Fx%23/"}
 
 
 @pytest.mark.parametrize(

@@ -106,9 +106,9 @@ def run_counting() -> dict[str, Any]:
         ):
             while due and (due[0][0] < sent or sent == SAMPLES):
                 _, row, onset = due.pop(0)
-                texts.push_sample([f"bild/ä {row + 1}"], amplifier.time_of(onset))
+                texts.push_sample([f"bild/ä {row + 1}"], amplifier.compute_time(onset))
                 numbers.push_sample(
-                    np.array([row + 1], np.int32), amplifier.time_of(onset)
+                    np.array([row + 1], np.int32), amplifier.compute_time(onset)
                 )
 
     sender = threading.Thread(target=send)

@@ -17,7 +17,7 @@ from tests.repositories import (
     sd15_repositories,
     versatile_diffusion_repository,
 )
-from tests.tools.golden_files import assert_near, below, read
+from tests.tools.golden_files import assert_near, read, select_prefix
 
 TOLERANCE = 1e-4
 """Of the largest value: the golden folder calls it safe."""
@@ -40,8 +40,8 @@ def conditions(golden, tmp_path) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     config, expected = read(golden / "havir" / "vd_condition.safetensors")
     sizes = {"image_encoder": config["vision"], "text_encoder": config["text"]}
     states = {
-        "image_encoder": below(expected, "vision."),
-        "text_encoder": below(expected, "text."),
+        "image_encoder": select_prefix(expected, "vision."),
+        "text_encoder": select_prefix(expected, "text."),
     }
     folder = str(versatile_diffusion_repository.write(tmp_path / "vd", states, sizes))
     image = vd_image.Config(source=folder).build().module(expected["in.pixel_values"])
@@ -55,7 +55,7 @@ def test_conditions_of_versatile_diffusion_equal_the_reference(conditions):
 
     assert_near(image, expected["out.image_condition"])
     assert_near(text, expected["out.text_condition"])
-    wrong = below(expected, "wrong.")
+    wrong = select_prefix(expected, "wrong.")
     assert wrong
     for mistake in wrong.values():
         assert_far(image, mistake)
@@ -91,7 +91,7 @@ def test_latents_equal_the_reference_times_the_missing_factor(golden, tmp_path):
         }
     }
     folder = versatile_diffusion_repository.write(
-        tmp_path / "vd", {"vae": below(expected, "vae.")}, sizes
+        tmp_path / "vd", {"vae": select_prefix(expected, "vae.")}, sizes
     )
     assert "scaling_factor" not in (folder / "vae/config.json").read_text()
     assert (
@@ -117,7 +117,7 @@ def test_pictures_are_resized_with_antialiasing_and_not_rounded(golden, tmp_path
     _, expected = read(golden / "havir" / "latent_target.safetensors")
     given = expected["in.image_to_resize"][0]
     large = Image.fromarray((given * 255).round().byte().permute(1, 2, 0).numpy())
-    (resized_by_reference,) = below(
+    (resized_by_reference,) = select_prefix(
         expected, "out.resized_bilinear_antialias_"
     ).values()
     side = resized_by_reference.shape[-1]

@@ -59,7 +59,7 @@ def test_a_keyframe_is_captioned_and_set_in_motion(tmp_path, monkeypatch, home):
     heads = {"tokens": torch.randn(2, 4, 16), "latents": torch.randn(2, 2, 4, 8, 8)}
     conditioning = priors.load("identity").condition(Decoded(heads), [1, 2])
     with serving(root) as hub:
-        hub.lead(monkeypatch)
+        hub.redirect_client(monkeypatch)
         config.check()
         assert "Salesforce/blip2-opt-2.7b" in {item.name for item in config.inputs()}
         generator = config.build()

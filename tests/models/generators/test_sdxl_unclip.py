@@ -170,7 +170,7 @@ def test_the_checkpoint_is_converted_once_from_the_hub(
     file = unclip_checkpoint.write(tmp_path / "served")
     config = Config(architecture=TINY_WIDTHS)
     with serving(tmp_path / "served") as hub:
-        hub.lead(monkeypatch)
+        hub.redirect_client(monkeypatch)
         config.check()
         assert [(one.size, one.state) for one in config.inputs()] == [
             (file.stat().st_size, "to download")

@@ -20,7 +20,7 @@ from brainhive_cli.models.generators.versatile_diffusion import Config
 from brainhive_cli.models.heads import Conditioning, Decoded
 from tests.repositories import versatile_diffusion_repository
 from tests.repositories.versatile_diffusion_repository import NAME, SIDE_PX, WIDTH
-from tests.tools.golden_files import assert_near, below, read
+from tests.tools.golden_files import assert_near, read, select_prefix
 
 TOLERANCE = 1e-4
 """Tolerance as a share of the largest value, from the README of the golden files."""
@@ -70,10 +70,12 @@ def dual(golden: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Golden:
     """Golden tensors, whose weights and noise the generator `vd` has."""
     config, match = read(golden / "havir" / "vd_dual.safetensors")
     vae_config, values = read(golden / "havir" / "latent_target.safetensors")
-    states = {name: below(match, f"{name}.") for name in ("image_unet", "text_unet")}
+    states = {
+        name: select_prefix(match, f"{name}.") for name in ("image_unet", "text_unet")
+    }
     sizes = {name: config[name] for name in states} | {"vae": vae_config["vae"]}
     versatile_diffusion_repository.write(
-        home / "vd", {**states, "vae": below(values, "vae.")}, sizes
+        home / "vd", {**states, "vae": select_prefix(values, "vae.")}, sizes
     )
     for module in ("pipeline_stable_diffusion", "pipeline_stable_diffusion_img2img"):
         function_name = f"diffusers.pipelines.stable_diffusion.{module}.randn_tensor"

@@ -13,7 +13,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.priors._fusion_files import CLASSES, WEIGHTS
-from tests.tools.joined_processes import in_two
+from tests.tools.joined_processes import run_in_processes
 
 EXAMPLE = "similarity_brainhive_cli-models-encoders-python-example"
 
@@ -143,7 +143,7 @@ def test_two_processes_draw_and_measure_as_one(
         ),
     )
 
-    in_two(_train, (*prior_overrides, *more, "train.batch_size=2"))
+    run_in_processes(_train, (*prior_overrides, *more, "train.batch_size=2"))
     one = run_command(
         "train-prior", *prior_overrides, *more, "train.batch_size=4"
     ).metrics.overall

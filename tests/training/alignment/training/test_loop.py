@@ -38,7 +38,7 @@ from brainhive_cli.training.alignment.training.optimisation import (
     Learner,
     make_lr_scheduler,
 )
-from tests.tools.joined_processes import in_two
+from tests.tools.joined_processes import run_in_processes
 from tests.worlds.alignment_cells import (
     CPU_LAUNCH,
     PICTURES,
@@ -331,7 +331,7 @@ def test_two_processes_go_on_in_an_epoch_with_the_same_weights(tmp_path):
     for name in ("whole", "resumed"):
         (tmp_path / name).mkdir()
 
-    in_two(_resume_in_two, tmp_path)
+    run_in_processes(_resume_in_two, tmp_path)
 
     (whole, metrics), (resumed, again) = (
         written(tmp_path / "whole"),
