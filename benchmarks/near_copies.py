@@ -1,13 +1,15 @@
-"""How surely near-copies of pictures are told from different pictures, and how fast."""
+"""Accuracy and speed of the search for near-copies of pictures."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import scipy.io
 from harness import CHECKOUT, Bench, main
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from brainhive_cli.data.media import near_copies
@@ -21,9 +23,10 @@ from brainhive_cli.data.media.picture_digests import digest_pixels
 from brainhive_cli.demo import pictures as demo
 
 SHARED = Path(os.environ.get("BRAINHIVE_SHARED") or CHECKOUT.parent / "shared")
-"""The folder of real pictures."""
-TESTED, LEARNED = 200, 16_740
-"""Pictures of THINGS-EEG2: tested, and all."""
+"""Folder of real pictures."""
+N_TEST = 200
+N_ALL = 16_740
+"""Numbers of test pictures and of all pictures in THINGS-EEG2."""
 Pictures = list[Image.Image]
 
 
@@ -36,12 +39,12 @@ def read_photos() -> Pictures:
 
 
 def read_wide_photos() -> Pictures:
-    """Cut these photographs to 4:3, at 512 px."""
+    """Read the photographs, cut to 4:3, with 512 px."""
     return [crop(resize(photo, 4), 0, 0.125, 0, 0.125) for photo in read_photos()]
 
 
 def read_rsa92() -> Pictures:
-    """Read 92 objects on grey, 175 px (Kriegeskorte 2008)."""
+    """Read 92 objects on grey with 175 px (Kriegeskorte 2008)."""
     file = scipy.io.loadmat(
         SHARED / "data/rsa92/Kriegeskorte_Neuron2008_supplementalData.mat"
     )
@@ -49,11 +52,9 @@ def read_rsa92() -> Pictures:
 
 
 def read_digits(name: str = "X") -> Pictures:
-    """Read handwritten sixes and nines of 28 px: 100 that were recorded (X), 2,000
-    others (X_prior).
-    """
+    """Read 28 px digits: the 100 that were recorded (X), or 2,000 more (X_prior)."""
     values = scipy.io.loadmat(SHARED / "data/real/digits69/69dataset2.mat")[name]
-    # MATLAB's order of rows and columns
+    # MATLAB stores columns first
     digits = values.reshape(-1, 28, 28).transpose(0, 2, 1)
     return [Image.fromarray(digit).convert("RGB") for digit in digits]
 
@@ -85,13 +86,9 @@ def draw_gabors() -> Pictures:
 
 
 def draw_demo() -> Pictures:
-    """Draw 160 training pictures of the demo and its 100 test pictures, which differ in
-    little, 64 px.
-    """
-    return [
-        demo.draw_scene(scene)
-        for scene in demo.list_scenes("train")[::6] + demo.list_scenes("test")
-    ]
+    """Draw 160 training pictures and 100 test pictures of the demo."""
+    scenes = demo.list_scenes("train")[::6] + demo.list_scenes("test")
+    return [demo.draw_scene(scene) for scene in scenes]
 
 
 SETS: dict[str, Callable[[], Pictures]] = {
@@ -114,7 +111,7 @@ def compress(picture: Image.Image, quality: int) -> Image.Image:
 
 
 def brighten(picture: Image.Image, gain: float, pivot: float = 0) -> Image.Image:
-    """Multiply levels around a pivot; what leaves the range is clipped."""
+    """Multiply the levels around a pivot, and clip them."""
     return picture.point(
         lambda level: round(min(255, max(0, pivot + gain * (level - pivot))))
     )
@@ -122,8 +119,8 @@ def brighten(picture: Image.Image, gain: float, pivot: float = 0) -> Image.Image
 
 def resize(picture: Image.Image, factor: float) -> Image.Image:
     """Resize a picture by a factor."""
-    width, height = (round(side * factor) for side in picture.size)
-    return picture.resize((width, height), Image.Resampling.BICUBIC)
+    size = (round(picture.width * factor), round(picture.height * factor))
+    return picture.resize(size, Image.Resampling.BICUBIC)
 
 
 def change_pixel(picture: Image.Image) -> Image.Image:
@@ -136,37 +133,54 @@ def change_pixel(picture: Image.Image) -> Image.Image:
 def crop(
     picture: Image.Image, left: float, upper: float, right: float, lower: float
 ) -> Image.Image:
-    """Cut shares of the sides off."""
+    """Cut off shares of the width and height."""
     width, height = picture.size
     box = (left * width, upper * height, (1 - right) * width, (1 - lower) * height)
     return picture.crop(tuple(map(round, box)))  # type: ignore[arg-type]
 
 
+def crop_sides(picture: Image.Image, share: float) -> Image.Image:
+    """Cut off the same share on all four sides."""
+    return crop(picture, share, share, share, share)
+
+
 def cut_square(picture: Image.Image) -> Image.Image:
-    """Cut the central square out."""
-    return ImageOps.fit(picture, (min(picture.size),) * 2)
+    """Cut out the central square."""
+    size = min(picture.size)
+    return ImageOps.fit(picture, (size, size))
+
+
+def cut_left_square(picture: Image.Image) -> Image.Image:
+    """Cut out the square at the upper left."""
+    size = min(picture.size)
+    return ImageOps.fit(picture, (size, size), centering=(0, 0))
+
+
+def letterbox(picture: Image.Image) -> Image.Image:
+    """Pad a picture to a square."""
+    size = max(picture.size)
+    return ImageOps.pad(picture, (size, size))
 
 
 def mask(picture: Image.Image) -> Image.Image:
-    """Show a picture behind an elliptic aperture, on grey."""
+    """Show a picture on grey behind an elliptic aperture."""
     aperture = Image.new("L", picture.size)
-    ImageDraw.Draw(aperture).ellipse((0, 0, *picture.size), fill=255)
-    return Image.composite(
-        picture, Image.new("RGB", picture.size, (128, 128, 128)), aperture
-    )
+    box = (0, 0, picture.width, picture.height)
+    ImageDraw.Draw(aperture).ellipse(box, fill=255)
+    grey = Image.new("RGB", picture.size, (128, 128, 128))
+    return Image.composite(picture, grey, aperture)
 
 
 def blur(picture: Image.Image, share: float) -> Image.Image:
-    """Blur a picture with a Gaussian, whose standard deviation is a share of the
-    width.
-    """
+    """Blur a picture. The standard deviation is a share of the width."""
     return picture.filter(ImageFilter.GaussianBlur(share * picture.width))
 
 
 def equalise(picture: Image.Image) -> Image.Image:
     """Equalise the histogram of luminance."""
-    light, *chroma = picture.convert("YCbCr").split()
-    return Image.merge("YCbCr", (ImageOps.equalize(light), *chroma)).convert("RGB")
+    luminance, blue, red = picture.convert("YCbCr").split()
+    bands = (ImageOps.equalize(luminance), blue, red)
+    return Image.merge("YCbCr", bands).convert("RGB")
 
 
 def mirror(picture: Image.Image) -> Image.Image:
@@ -174,7 +188,8 @@ def mirror(picture: Image.Image) -> Image.Image:
     return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
-Edits = Mapping[str, Callable[[Image.Image], Image.Image]]
+Edit = Callable[[Image.Image], Image.Image]
+Edits = dict[str, Edit]
 COPIES: Edits = {
     "JPEG 75": lambda picture: compress(picture, 75),
     "10 % brighter": lambda picture: brighten(picture, 1.1),
@@ -184,7 +199,7 @@ COPIES: Edits = {
     "double size": lambda picture: resize(picture, 2),
     "one pixel": change_pixel,
 }
-"""Edits after which a picture must be found."""
+"""Edits that must be found."""
 FURTHER: Edits = {
     "JPEG 50": lambda picture: compress(picture, 50),
     "contrast x 0.8": lambda picture: brighten(picture, 0.8, 128),
@@ -197,24 +212,22 @@ FURTHER: Edits = {
     ),
     "grey": lambda picture: picture.convert("L").convert("RGB"),
 }
-"""Edits after which it may be."""
+"""Edits that may be found."""
 MIRRORED: Edits = {
     "mirrored": mirror,
     "mirrored, JPEG 75": lambda picture: compress(mirror(picture), 75),
 }
-"""Edits after which it must be called mirrored."""
+"""Edits that must be found as mirrored."""
 PREPARED: Edits = {
     "centre square": cut_square,
-    "centre of the square": lambda picture: crop(cut_square(picture), *[1 / 16] * 4),
-    "left square": lambda picture: ImageOps.fit(
-        picture, (min(picture.size),) * 2, centering=(0, 0)
-    ),
+    "centre of the square": lambda picture: crop_sides(cut_square(picture), 1 / 16),
+    "left square": cut_left_square,
     "10 % off the left": lambda picture: crop(picture, 0.1, 0, 0, 0),
     "20 % off the left": lambda picture: crop(picture, 0.2, 0, 0, 0),
     "20 % off the bottom": lambda picture: crop(picture, 0, 0, 0, 0.2),
     "30 % off the left": lambda picture: crop(picture, 0.3, 0, 0, 0),
-    "15 % off each side": lambda picture: crop(picture, *[0.15] * 4),
-    "letterbox": lambda picture: ImageOps.pad(picture, (max(picture.size),) * 2),
+    "15 % off each side": lambda picture: crop_sides(picture, 0.15),
+    "letterbox": letterbox,
     "padded": lambda picture: ImageOps.expand(picture, picture.width // 7, "white"),
     "aperture": lambda picture: mask(cut_square(picture)),
     "elliptic aperture": mask,
@@ -228,95 +241,120 @@ PREPARED: Edits = {
     "turned by 1 degree": lambda picture: picture.rotate(1, Image.Resampling.BICUBIC),
     "turned by 2 degrees": lambda picture: picture.rotate(2, Image.Resampling.BICUBIC),
 }
-"""What is done to photographs that are shown: after which they must be copies; the rest
-of it is counted.
-"""
+"""Usual preparations of photographs before they are shown. Their hits are counted."""
 CROPPED: Edits = {
-    "2 % off each side": lambda picture: crop(picture, *[0.02] * 4),
-    "5 % off each side": lambda picture: crop(picture, *[0.05] * 4),
+    "2 % off each side": lambda picture: crop_sides(picture, 0.02),
+    "5 % off each side": lambda picture: crop_sides(picture, 0.05),
     "5 % off, size, JPEG": lambda picture: compress(
-        crop(picture, *[0.05] * 4).resize(picture.size), 75
+        crop_sides(picture, 0.05).resize(picture.size), 75
     ),
     "4 % off the left": lambda picture: crop(picture, 0.04, 0, 0, 0),
     "8 % off the left": lambda picture: crop(picture, 0.08, 0, 0, 0),
-    "8 % off each side": lambda picture: crop(picture, *[0.08] * 4),
-    "10 % off each side": lambda picture: crop(picture, *[0.1] * 4),
+    "8 % off each side": lambda picture: crop_sides(picture, 0.08),
+    "10 % off each side": lambda picture: crop_sides(picture, 0.1),
 }
-"""Edits after which it must be called cropped; the last four exceed what is asked."""
+"""Edits that must be found as cropped, apart from the last four."""
 
 
-def edits(on: Bench) -> None:
-    """Count the edited pictures that are found among all of their set, and called what
-    they are.
-    """
+def edits(bench: Bench) -> None:
+    """Count the edited pictures that are found in their set with the right verdict."""
     print(
         "set, edit: found; most bits that differ; range of details; least correlation"
     )
-    for name in list(SETS)[: on.pick(1, None, None)]:
+    n_sets = bench.pick(1, None, None)
+    for name in list(SETS)[:n_sets]:
         pictures = SETS[name]()
-        chosen = range(0, len(pictures), max(1, len(pictures) // on.pick(2, 40, 200)))
+        step = max(1, len(pictures) // bench.pick(2, 40, 200))
         hashes = np.array([hash_picture(picture) for picture in pictures])
-        copies = {**COPIES, **FURTHER, **PREPARED, **CROPPED}
-        for verdicts, group in (
-            (near_copies.COPIES, copies),
-            (("mirrored",), MIRRORED),
-        ):
-            for edit, change in group.items():
-                bits, correlations, details, hits = [0], [1.0], [], 0
-                for row in chosen:
-                    edited = change(pictures[row])
-                    details.append(count_picture_details(edited))
-                    own = find_candidates(
-                        hash_picture(edited)[None], hashes[[row]], 128
-                    )
-                    bits += [distance for *_, distance in own]
-                    correlations.append(correlate_pictures(edited, pictures[row]))
-                    rivals = find_candidates(hash_picture(edited)[None], hashes)
-                    if row in (learned for _, learned, _ in rivals):
-                        hits += confirm_near_copy(edited, pictures[row]) in verdicts
-                figures = f"{hits:3} of {len(chosen):3}  {max(bits):3} bits"
-                figures += (
-                    f"  {min(details):4.0f} to {max(details):4.0f}  "
-                    f"{min(correlations):.3f}"
-                )
-                print(f"{name:14} {edit:20} {figures}", flush=True)
+        copies = COPIES | FURTHER | PREPARED | CROPPED
+        for edit_name, edit in copies.items():
+            figures = measure_edit(edit, pictures, hashes, step, near_copies.COPIES)
+            print(f"{name:14} {edit_name:20} {figures}", flush=True)
+        for edit_name, edit in MIRRORED.items():
+            figures = measure_edit(edit, pictures, hashes, step, ("mirrored",))
+            print(f"{name:14} {edit_name:20} {figures}", flush=True)
 
 
-def different(on: Bench) -> None:
+def measure_edit(
+    edit: Edit,
+    pictures: Pictures,
+    hashes: NDArray[np.uint64],
+    step: int,
+    verdicts: Container[str | None],
+) -> str:
+    """Edit each picture of a set with a given step, and search the original.
+
+    Args:
+        edit: Edit of a picture.
+        pictures: All pictures of the set.
+        hashes: Their hashes.
+        step: Distance of the edited pictures in the set.
+        verdicts: Verdicts that count as hits.
+
+    Returns:
+        A row of figures.
+    """
+    rows = range(0, len(pictures), step)
+    n_bits = [0]
+    correlations = [1.0]
+    details = []
+    n_hits = 0
+    for row in rows:
+        edited = edit(pictures[row])
+        digest = hash_picture(edited)[None]
+        details.append(count_picture_details(edited))
+        for _, _, distance in find_candidates(digest, hashes[[row]], 128):
+            n_bits.append(distance)
+        correlations.append(correlate_pictures(edited, pictures[row]))
+        candidates = [index for _, index, _ in find_candidates(digest, hashes)]
+        if row in candidates:
+            n_hits += confirm_near_copy(edited, pictures[row]) in verdicts
+    return (
+        f"{n_hits:3} of {len(rows):3}  {max(n_bits):3} bits  {min(details):4.0f} to "
+        f"{max(details):4.0f}  {min(correlations):.3f}"
+    )
+
+
+def different(bench: Bench) -> None:
     """Count different pictures of a set that are called near-copies of each other."""
     print(
         "set: pictures, pairs; details; pairs of near hashes, compared; their highest "
         "correlation; copies"
     )
-    for name in list(SETS)[: on.pick(1, None, None)]:
-        pictures = SETS[name]()[: on.pick(20, None, None)]
+    n_sets = bench.pick(1, None, None)
+    for name in list(SETS)[:n_sets]:
+        pictures = SETS[name]()[: bench.pick(20, None, None)]
         hashes = np.array([hash_picture(picture) for picture in pictures])
-        near = [
-            (tested + row, learned)
-            for row in range(len(hashes))
-            for tested, learned, _ in find_candidates(
-                hashes[[row]], hashes * (np.arange(len(hashes)) != row)[:, None]
-            )
-        ]
-        compared = near[:: max(1, len(near) // on.pick(5, 300, 10_000))]
-        pairs = [(pictures[first], pictures[second]) for first, second in compared]
-        verdicts = [confirm_near_copy(*pair) for pair in pairs]
-        highest = max((correlate_pictures(*pair) for pair in pairs), default=0)
+        candidates = []
+        for row in range(len(hashes)):
+            others = hashes * (np.arange(len(hashes)) != row)[:, None]
+            for _, other_row, _ in find_candidates(hashes[[row]], others):
+                candidates.append((row, other_row))
+        step = max(1, len(candidates) // bench.pick(5, 300, 10_000))
+
+        # compare evenly spaced candidates
+        n_compared = 0
+        counts = {"copy": 0, "mirrored": 0, "cropped": 0}
+        highest = 0.0
+        for row, other_row in candidates[::step]:
+            n_compared += 1
+            verdict = confirm_near_copy(pictures[row], pictures[other_row])
+            if verdict in counts:
+                counts[verdict] += 1
+            correlation = correlate_pictures(pictures[row], pictures[other_row])
+            highest = max(highest, correlation)
         details = [count_picture_details(picture) for picture in pictures]
-        counts = {
-            verdict: verdicts.count(verdict)
-            for verdict in ("copy", "mirrored", "cropped")
-        }
         figures = f"{len(pictures):5} {len(pictures) * (len(pictures) - 1):7}"
         figures += f"  {min(details):4.0f} to {max(details):4.0f}"
-        figures += f"  {len(near):5} {len(compared):5}  {highest:.3f}"
+        figures += f"  {len(candidates):5} {n_compared:5}  {highest:.3f}"
         print(f"{name:14} {figures}  {counts}", flush=True)
 
 
 def count_picture_details(picture: Image.Image) -> float:
-    """Count the details of a picture of any size, as it is hashed."""
+    """Count the details of a picture of any size at the scale of its hash."""
+    grey = picture.convert("L")
     return count_details(
-        picture.convert("L").resize((64, 64), Image.Resampling.BILINEAR, reducing_gap=2)
+        grey.resize((64, 64), Image.Resampling.BILINEAR, reducing_gap=2)
     )
 
 
@@ -324,47 +362,47 @@ def correlate_pictures(first: Image.Image, second: Image.Image) -> float:
     """Correlate the luminance of two pictures."""
     details = []
     for picture in (first, second):
-        light = np.asarray(near_copies._make_square(picture).getchannel(0), np.float32)
+        square = near_copies._make_square(picture)
+        luminance = np.asarray(square.getchannel(0), np.float32)
         details.append(
             near_copies._measure_details(
-                light, near_copies._NO_MARGINS, near_copies._BAND + 1
+                luminance, near_copies._NO_MARGINS, near_copies._BAND + 1
             )
         )
     return float(near_copies._correlate(*details))
 
 
-def comparing(on: Bench) -> None:
-    """Compare finding candidates with a bare loop over tested pictures, which yields
-    distances alone.
-    """
+def comparing(bench: Bench) -> None:
+    """Compare the search for candidates with a bare loop that yields distances."""
     rng = np.random.default_rng(0)
+    n_tested = bench.pick(20, N_TEST, N_TEST)
+    n_learned = bench.pick(500, N_ALL, N_ALL)
     tested, learned = (
         rng.integers(0, 2**63, (count, near_copies.WORDS), dtype=np.uint64)
-        for count in (on.pick(20, TESTED, TESTED), on.pick(500, LEARNED, LEARNED))
+        for count in (n_tested, n_learned)
     )
 
     def loop() -> None:
         for hashes in tested:
             distances = []
-            for first, second in near_copies._PAIRS:
-                even, odd = np.bitwise_count(
-                    hashes[2 * first : 2 * first + 2]
-                    ^ learned[:, 2 * second : 2 * second + 2]
-                ).T
+            for i, j in near_copies._PAIRS:
+                ours = hashes[2 * i : 2 * i + 2]
+                theirs = learned[:, 2 * j : 2 * j + 2]
+                even, odd = np.bitwise_count(ours ^ theirs).T
                 distances.append(even + np.minimum(odd, 64 - odd))
             np.min(distances, axis=0)
 
     pairs = len(tested) * len(learned)
-    on.compare(
+    bench.compare(
         "candidates: of a bare loop",
         lambda: find_candidates(tested, learned),
         loop,
-        pairs,
-        "pairs/s",
-        1,
+        count=pairs,
+        unit="pairs/s",
+        target=1,
     )
-    seconds = on.measure_seconds(lambda: find_candidates(tested, learned))
-    on.show(
+    seconds = bench.measure_seconds(lambda: find_candidates(tested, learned))
+    bench.show(
         f"candidates of {len(tested)} x {len(learned)}",
         seconds,
         unit="s",
@@ -373,29 +411,33 @@ def comparing(on: Bench) -> None:
     )
 
 
-def hashing(on: Bench) -> None:
-    """Compare hashing pictures of 500 px with their exact digests; time the
-    confirmation of a pair.
-    """
-    photos = [
-        resize(photo, 500 / photo.width)
-        for photo in read_photos()[: on.pick(2, 40, 40)]
-    ]
+def hashing(bench: Bench) -> None:
+    """Compare hashing with exact digests, and time the confirmation of pairs."""
+    photos = []
+    for photo in read_photos()[: bench.pick(2, 40, 40)]:
+        photos.append(resize(photo, 500 / photo.width))
 
-    sides = (
-        lambda: [*map(hash_picture, photos)],
-        lambda: [*map(digest_pixels, photos)],
+    bench.compare(
+        "hashing 500 px: of exact digests",
+        lambda: [hash_picture(photo) for photo in photos],
+        lambda: [digest_pixels(photo) for photo in photos],
+        count=len(photos),
+        unit="pictures/s",
     )
-    on.compare("hashing 500 px: of exact digests", *sides, len(photos), "pictures/s")
-    for name, edit in (
-        ("different", lambda photo: photo.rotate(180)),
-        ("a copy", COPIES["JPEG 75"]),
-    ):
-        pairs = [(edit(photo), photo) for photo in photos]
-        seconds = on.measure_seconds(
-            lambda: [confirm_near_copy(*pair) for pair in pairs]  # noqa: B023
+    turned = [photo.rotate(180) for photo in photos]
+    compressed = [COPIES["JPEG 75"](photo) for photo in photos]
+    for name, edited in (("different", turned), ("a copy", compressed)):
+        confirm = partial(confirm_pairs, edited, photos)
+        seconds = bench.measure_seconds(confirm)
+        bench.show(
+            f"confirming a pair, {name}", 1000 * seconds / len(photos), unit="ms"
         )
-        on.show(f"confirming a pair, {name}", 1000 * seconds / len(pairs), unit="ms")
+
+
+def confirm_pairs(edited: Pictures, photos: Pictures) -> None:
+    """Compare each edited picture with its original."""
+    for first, second in zip(edited, photos, strict=True):
+        confirm_near_copy(first, second)
 
 
 CASES = (edits, different, comparing, hashing)
