@@ -1,8 +1,6 @@
-"""How fast `brainhive reconstruct` generates next to diffusers' pipelines, and in what
-memory.
+"""Speed and memory of `brainhive reconstruct` next to diffusers' pipelines.
 
-Weights are random: SDXL's and HAVIR's pictures, NEURONS' keyframes and clips, narrow on
-a CPU.
+Weights are random. On a CPU the networks are narrow.
 """
 
 from collections.abc import Callable
@@ -39,36 +37,35 @@ from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors import fusion_prior
 
 CARD = 24e9
-"""Bytes of the card that the recipes ending in -24gb are for."""
+"""Memory in bytes of the GPU for recipes that end in -24gb."""
 TARGET = 0.95
 
 
 def narrow(config: Any, **unet: Any) -> Any:
-    """Widen a tiny generator's U-Net: a picture takes a core 10 ms, so that files weigh
-    as on a GPU.
+    """Widen the U-Net of a tiny generator.
+
+    A picture then takes 10 ms of a core, so writing it costs as little as on a GPU.
     """
-    architecture = config.architecture
-    widened = {**architecture["unet"], "block_out_channels": [32, 64], **unet}
-    return config.model_copy(
-        update={"source": "random", "architecture": {**architecture, "unet": widened}}
-    )
+    unet_config = config.architecture["unet"] | {"block_out_channels": [32, 64]} | unet
+    architecture = config.architecture | {"unet": unet_config}
+    return config.model_copy(update={"source": "random", "architecture": architecture})
 
 
 @dataclass
 class Studio:
-    """A generator, a prior, and heads to generate from, as `reconstruct` has them.
+    """Generator, prior and predicted heads, as in `reconstruct`.
 
     Attributes:
-        on: How everything is measured.
-        generator: With random weights.
-        prior: What gives conditions.
-        output: Size, precision and pictures at once.
+        bench: Settings of the measurement.
+        generator: Generator with random weights.
+        prior: Prior that conditions the generator.
+        output: Size, precision and batch size.
         sampling: Steps and guidance.
-        heads: [N, *shape] by name.
-        device: Of the generator.
+        heads: Predictions [N, *shape], keyed by head.
+        device: Device of the generator.
     """
 
-    on: Bench
+    bench: Bench
     generator: Any
     prior: Any
     output: Recipe
@@ -77,10 +74,10 @@ class Studio:
     device: torch.device
 
     def __post_init__(self) -> None:
-        """Attach the prior, and give the items names, whose seeds both sides use."""
+        """Attach the prior, and derive the seeds of both sides from names."""
         self.decoded = Decoded(self.heads).to(self.device)
         self.ids = [f"item-{n}" for n in range(len(self.decoded))]
-        self.seeds = [derive_noise_seed(0, each, 0) for each in self.ids]
+        self.seeds = [derive_noise_seed(0, name, 0) for name in self.ids]
         self.sampler = Sampler(
             lambda *_: self.generator,
             self.prior,
@@ -90,68 +87,66 @@ class Studio:
         )
 
     def generate(self) -> None:
-        """Generate as the command does: files in a run folder."""
+        """Generate files in a run folder as the command does."""
         decoded_set = DecodedSet("images", None, None, self.ids, self.decoded)
         launch = Launch(0, 1, self.device)
-        generate_set(
-            self.sampler, decoded_set, RunFolder(self.on.make_folder()), launch, 1, 0
-        )
+        run = RunFolder(self.bench.make_folder())
+        generate_set(self.sampler, decoded_set, run, launch, 1, 0)
 
     def batches(self) -> list[slice]:
-        """Cut the items into those that are generated at once."""
+        """Cut the items into batches."""
         size = self.output.batch_size
         return [slice(start, start + size) for start in range(0, len(self.ids), size)]
 
     def compare(
         self,
-        what: str,
+        label: str,
         peer: Callable[[], None],
         unit: str,
         target: float | None = TARGET,
         note: str = "",
     ) -> None:
-        """Compare with a peer that keeps nothing, and show the peak of a GPU's
-        memory.
-        """
+        """Compare with a peer that writes no files, and show the peak on a GPU."""
         reset_peak()
-        words = ", ".join(
-            filter(
-                None, [f"{self.output.precision}, batch {self.output.batch_size}", note]
-            )
-        )
-        self.on.compare(
-            what,
+        notes = f"{self.output.precision}, batch {self.output.batch_size}"
+        if note:
+            notes = f"{notes}, {note}"
+        self.bench.compare(
+            label,
             self.generate,
             torch.inference_mode()(peer),
-            len(self.ids),
-            unit,
-            target,
-            words,
+            count=len(self.ids),
+            unit=unit,
+            target=target,
+            note=notes,
         )
         if self.device.type == "cuda":
             allocated, reserved = read_peak_bytes()
-            note = f"{reserved / 1e9:.2f} reserved"
-            limit, shown = CARD / 1e9, f"{what.split(':')[0]}: peak"
-            self.on.show(
-                shown, allocated / 1e9, unit="GB", target=limit, at_most=True, note=note
+            self.bench.show(
+                f"{label.split(':')[0]}: peak",
+                allocated / 1e9,
+                unit="GB",
+                target=CARD / 1e9,
+                at_most=True,
+                note=f"{reserved / 1e9:.2f} reserved",
             )
 
 
-def sdxl_studio(
-    on: Bench, config: sdxl.Config, output: Recipe, items: int, device: torch.device
+def build_sdxl_studio(
+    bench: Bench, config: sdxl.Config, output: Recipe, items: int, device: torch.device
 ) -> Studio:
-    """Build an SDXL with a Fusion Prior."""
+    """Build SDXL with a Fusion Prior."""
     generator = config.build(device, DTYPES[output.precision])
     prior = fusion_prior.Config().build({"vae": 8}, generator).to(device).eval()
     tokens = torch.randn(items, prior.dim, generator=torch.Generator().manual_seed(0))
-    return Studio(on, generator, prior, output, Sampling(), {"token": tokens}, device)
+    return Studio(
+        bench, generator, prior, output, Sampling(), {"token": tokens}, device
+    )
 
 
-def pictures(on: Bench) -> None:
-    """Compare SDXL's pictures with diffusers' pipeline, and the memory with an estimate
-    from shapes.
-    """
-    config, output, items = on.pick(
+def pictures(bench: Bench) -> None:
+    """Compare SDXL with diffusers' pipeline, and its memory with an estimate."""
+    config, output, items = bench.pick(
         (sdxl.TINY, Recipe(resolution_px=16, batch_size=2, precision="fp32"), 4),
         (
             narrow(sdxl.TINY),
@@ -160,18 +155,22 @@ def pictures(on: Bench) -> None:
         ),
         (sdxl.Config(source=sdxl.RANDOM), Recipe(), 80),
     )
-    studio = sdxl_studio(on, config, output, items, on.device)
+    studio = build_sdxl_studio(bench, config, output, items, bench.device)
     generator, prior = studio.generator, studio.prior
-    if on.device.type == "cuda":
+    if bench.device.type == "cuda":
         shapes = config.build("meta", DTYPES[output.precision])
-        estimate = sampling_bytes(
-            shapes, output.batch_size, output.resolution_px
-        ) + count_bytes(prior)
+        estimate = sampling_bytes(shapes, output.batch_size, output.resolution_px)
+        estimate += count_bytes(prior)
         reset_peak()
         studio.generate()
-        what = "reconstruct: peak allocated over its estimate"
-        on.show(
-            what, read_peak_bytes()[0] / 1e9, estimate / 1e9, "GB", 1.1, at_most=True
+        allocated, _ = read_peak_bytes()
+        bench.show(
+            "reconstruct: peak allocated over its estimate",
+            allocated / 1e9,
+            estimate / 1e9,
+            unit="GB",
+            target=1.1,
+            at_most=True,
         )
 
     def peer() -> None:
@@ -190,20 +189,20 @@ def pictures(on: Bench) -> None:
                 width=output.resolution_px,
                 output_type="latent",
             ).images
-            # in float32, in which the pipeline would not give it latents of float16
+            # decode in float32, because the pipeline fails with latents in float16
             vae = generator.vae
-            pixels = vae.decode(
-                latents.to(vae.dtype) / vae.config.scaling_factor
-            ).sample
+            scaled = latents.to(vae.dtype) / vae.config.scaling_factor
+            pixels = vae.decode(scaled).sample
             generator.pipeline.image_processor.postprocess(pixels, output_type="pil")
 
-    studio.generate()  # attaches the prior
+    # attach the prior to the U-Net
+    studio.generate()
     studio.compare("pictures, SDXL: of diffusers' pipeline", peer, "pictures/s")
 
 
-def havir(on: Bench) -> None:
-    """Compare HAVIR's pictures with bare calls of the same sampling loop."""
-    config, output, items, steps = on.pick(
+def havir(bench: Bench) -> None:
+    """Compare HAVIR with bare calls of the same sampling loop."""
+    config, output, items, steps = bench.pick(
         (
             versatile_diffusion.TINY,
             Recipe(resolution_px=32, precision="fp32", batch_size=2),
@@ -223,29 +222,29 @@ def havir(on: Bench) -> None:
             50,
         ),
     )
-    generator: Any = config.build(on.device, DTYPES[output.precision])
+    generator: Any = config.build(bench.device, DTYPES[output.precision])
     width = generator.networks[0].config.cross_attention_dim
     shapes = {
         "latent": generator.latent_shape(output.resolution_px),
         "image": (257, width),
+        "text": (77, width),
     }
     sampling = Sampling(steps=steps, strength=0.75, guidance=7.5, scheduler="ddim")
-    heads = _draw(items, shapes | {"text": (77, width)})
+    heads = _draw_heads(items, shapes)
     prior = priors.load("identity")
-    studio = Studio(on, generator, prior, output, sampling, heads, on.device)
+    studio = Studio(bench, generator, prior, output, sampling, heads, bench.device)
 
     def peer() -> None:
         for rows in studio.batches():
             seeds = studio.seeds[rows]
-            conditioning, null = (
+            pictures = generator.generate(
                 prior.condition(studio.decoded[rows], seeds),
-                prior.null(len(seeds), seeds),
+                seeds,
+                output.resolution_px,
+                sampling,
+                null=prior.null(len(seeds), seeds),
             )
-            to_bytes(
-                generator.generate(
-                    conditioning, seeds, output.resolution_px, sampling, null=null
-                )
-            )
+            to_bytes(pictures)
 
     studio.compare(
         "pictures, HAVIR: of a bare sampling loop",
@@ -255,25 +254,30 @@ def havir(on: Bench) -> None:
     )
 
 
-def keyframes(on: Bench) -> None:
-    """Compare NEURONS' keyframes with U-Net, scheduler and VAE of diffusers in a bare
-    loop.
-    """
+def keyframes(bench: Bench) -> None:
+    """Compare NEURONS' keyframes with a bare loop over diffusers' networks."""
     from diffusers import EulerDiscreteScheduler
 
     wider = narrow(sdxl_unclip.TINY, norm_num_groups=8, attention_head_dim=(2, 4))
-    config, px, items, steps, precision = on.pick(
+    config, px, items, steps, precision = bench.pick(
         (sdxl_unclip.TINY, 32, 1, 2, "fp32"),
         (wider, 128, 2, 8, "fp32"),
         (sdxl_unclip.Config(source="random"), 768, 2, 15, "fp16"),
     )
-    generator: Any = config.build(on.device, DTYPES[precision])
-    vae, unet, guidance = generator.vae, generator.unet, 5
-    tokens = _draw(items, {"tokens": (256, unet.config.cross_attention_dim)})
+    generator: Any = config.build(bench.device, DTYPES[precision])
+    vae, unet = generator.vae, generator.unet
+    guidance = 5
+    tokens = _draw_heads(items, {"tokens": (256, unet.config.cross_attention_dim)})
     output = Recipe(resolution_px=px, precision=precision, batch_size=2)
     sampling = Sampling(steps=steps, guidance=guidance)
     studio = Studio(
-        on, generator, priors.load("identity"), output, sampling, tokens, on.device
+        bench,
+        generator,
+        priors.load("identity"),
+        output,
+        sampling,
+        tokens,
+        bench.device,
     )
     scheduler: Any = EulerDiscreteScheduler.from_config(
         sdxl_unclip.ARCHITECTURE["scheduler"]
@@ -282,81 +286,95 @@ def keyframes(on: Bench) -> None:
     def peer() -> None:
         for rows in studio.batches():
             text = studio.decoded.tensors["tokens"][rows].to(unet.dtype)
-            scheduler.set_timesteps(steps, device=on.device)
-            latents = torch.randn(len(text), *generator.latent_shape(px)).to(on.device)
+            scheduler.set_timesteps(steps, device=bench.device)
+            latents = torch.randn(len(text), *generator.latent_shape(px)).to(
+                bench.device
+            )
             latents = latents * scheduler.init_noise_sigma
-            both = torch.cat([torch.randn_like(text), text])
-            ids = text.new_tensor([[768.0, 768.0, 0, 0]]).expand(len(both), -1)
-            added = {"text_embeds": text.new_empty(len(both), 0), "time_ids": ids}
+            embeds = torch.cat([torch.randn_like(text), text])
+            time_ids = text.new_tensor([[768.0, 768.0, 0, 0]]).expand(len(embeds), -1)
+            conditions = {
+                "text_embeds": text.new_empty(len(embeds), 0),
+                "time_ids": time_ids,
+            }
             for step in scheduler.timesteps:
-                scaled = scheduler.scale_model_input(torch.cat([latents] * 2), step).to(
-                    unet.dtype
+                model_input = torch.cat([latents, latents])
+                scaled = scheduler.scale_model_input(model_input, step).to(unet.dtype)
+                prediction = unet(
+                    scaled,
+                    step,
+                    embeds,
+                    added_cond_kwargs=conditions,
+                    return_dict=False,
                 )
-                predicted = unet(
-                    scaled, step, both, added_cond_kwargs=added, return_dict=False
-                )[0]
-                away, towards = predicted.float().chunk(2)
-                latents = scheduler.step(
-                    away + guidance * (towards - away), step, latents
-                ).prev_sample
-            pixels = vae.decode(
-                (latents / vae.config.scaling_factor).to(vae.dtype)
-            ).sample
+                unconditional, conditional = prediction[0].float().chunk(2)
+                noise = unconditional + guidance * (conditional - unconditional)
+                latents = scheduler.step(noise, step, latents).prev_sample
+            latents = (latents / vae.config.scaling_factor).to(vae.dtype)
+            pixels = vae.decode(latents).sample
             to_bytes((pixels.float() * 0.8 + 0.2).clamp(0, 1))
 
     studio.compare("keyframes, NEURONS: of diffusers' networks", peer, "keyframes/s")
 
 
-def clips(on: Bench) -> None:
-    """Compare NEURONS' clips with diffusers' pipeline, which takes one at a time."""
+def clips(bench: Bench) -> None:
+    """Compare NEURONS' clips with diffusers' pipeline, which makes a clip at a time."""
     from diffusers import AnimateDiffSparseControlNetPipeline, DDIMScheduler
 
     wider = narrow(animatediff.TINY, norm_num_groups=8)
-    config, px, keyframe_px, items, steps, precision = on.pick(
+    config, px, keyframe_px, items, steps, precision = bench.pick(
         (animatediff.TINY, 32, 32, 1, 1, "fp32"),
         (wider, 64, 128, 2, 5, "fp32"),
         (animatediff.Config(source="random"), 256, 768, 2, 10, "fp16"),
     )
-    generator: Any = config.build(on.device, DTYPES[precision])
-    side, dtype = generator.latent_shape(px)[-1], generator.unet.dtype
+    generator: Any = config.build(bench.device, DTYPES[precision])
+    latent_px = generator.latent_shape(px)[-1]
+    dtype = generator.unet.dtype
     shapes = {
         "texts": (77, generator.unet.config.cross_attention_dim),
-        "start": (6, 4, side, side),
+        "start": (6, 4, latent_px, latent_px),
+        "images": (3, keyframe_px, keyframe_px),
     }
-    heads = _draw(items, {**shapes, "images": (3, keyframe_px, keyframe_px)})
+    heads = _draw_heads(items, shapes)
     heads["images"] = heads["images"].sigmoid()
     sampling = Sampling(steps=steps, guidance=8.5, strength=1)
     scheduler = DDIMScheduler.from_config(animatediff.SCHEDULER_CONFIG)
-    networks = {
-        "unet": generator.unet,
-        "vae": generator.vae,
-        "controlnet": generator.sparse_control,
-    }
-    without = dict.fromkeys(("text_encoder", "tokenizer", "motion_adapter"))
     pipeline: Any = AnimateDiffSparseControlNetPipeline(
-        **networks, **without, scheduler=scheduler
+        unet=generator.unet,
+        vae=generator.vae,
+        controlnet=generator.sparse_control,
+        text_encoder=None,
+        tokenizer=None,
+        motion_adapter=None,
+        scheduler=scheduler,
     )
     pipeline.set_progress_bar_config(disable=True)
 
-    for at_once in (1, 2):
-        output = Recipe(resolution_px=px, precision=precision, batch_size=at_once)
+    for batch_size in (1, 2):
+        output = Recipe(resolution_px=px, precision=precision, batch_size=batch_size)
         studio = Studio(
-            on, generator, priors.load("identity"), output, sampling, heads, on.device
+            bench,
+            generator,
+            priors.load("identity"),
+            output,
+            sampling,
+            heads,
+            bench.device,
         )
-        text, start, images = (
-            studio.decoded.tensors[name] for name in ("texts", "start", "images")
-        )
+        text = studio.decoded.tensors["texts"]
+        start = studio.decoded.tensors["start"]
+        images = studio.decoded.tensors["images"]
 
         def peer() -> None:
             for row, seed in enumerate(studio.seeds):  # noqa: B023
                 frames = interpolate_frames(generator.decode(start[row : row + 1]), 16)  # noqa: B023
                 latents = generator.encode(frames).transpose(1, 2)
-                scheduler.set_timesteps(steps, device=on.device)
+                scheduler.set_timesteps(steps, device=bench.device)
                 noise = torch.randn(
                     latents.shape, generator=torch.Generator().manual_seed(seed)
                 )
                 noised = scheduler.add_noise(
-                    latents, noise.to(on.device), scheduler.timesteps[:1]
+                    latents, noise.to(bench.device), scheduler.timesteps[:1]
                 )
                 video = pipeline(
                     prompt_embeds=text[row : row + 1].to(dtype),  # noqa: B023
@@ -372,11 +390,13 @@ def clips(on: Bench) -> None:
                 ).frames
                 to_bytes(video[:, list(config.kept)].float())
 
-        what = f"clips, {at_once} at once, NEURONS: of diffusers' pipeline"
-        studio.compare(what, peer, "clips/s", TARGET if at_once == 1 else None)
+        label = f"clips, {batch_size} at once, NEURONS: of diffusers' pipeline"
+        target = TARGET if batch_size == 1 else None
+        studio.compare(label, peer, "clips/s", target)
 
 
-def _draw(items: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def _draw_heads(items: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Draw random predictions [N, *shape] of each head."""
     random = torch.Generator().manual_seed(0)
     return {
         name: torch.randn(items, *shape, generator=random)
