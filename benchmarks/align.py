@@ -1,10 +1,11 @@
-"""How fast `brainhive train-align` is next to bare loops and the published code."""
+"""Speed of `brainhive train-align` next to bare loops and the published code."""
 
 import json
 import os
 import shutil
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ UPSTREAM = {
     "clip-b32": "CLIP-ViT-B-32-laion2B-s34B-b79K",
     "vae": "vae",
 }
-"""Our encoders by the names that the published code has for them."""
+"""Names of the encoders in the published code, keyed by ours."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "--reference": {
         "type": Path,
@@ -46,160 +47,146 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--reference-python": {
         "default": sys.executable,
-        "help": "a Python that has what the checkout needs",
+        "help": "Python in which the checkout can run",
     },
 }
 
 
 def train_model(
-    on: Bench, model: Model, data: CellData, precision: str, epochs: int = 3
+    bench: Bench, model: Model, data: CellData, precision: str, epochs: int = 3
 ) -> float:
-    """Train as a cell does; return the seconds of the fastest epoch but the first."""
+    """Train a cell, and return the seconds of its fastest epoch after the first."""
     ends: list[float] = []
-    train, launch = model.make_settings(precision, epochs), Launch(0, 1, on.device)
-    fixed = (
+    train_cell(
+        "cell",
+        1,
         model.layout,
         data,
         model.terms,
-        train,
-        RunFolder(on.make_folder()),
-        launch,
+        model.make_settings(precision, epochs),
+        RunFolder(bench.make_folder()),
+        Launch(0, 1, bench.device),
+        lambda event: ends.append(bench.read_clock()),
     )
-    train_cell("cell", 1, *fixed, lambda event: ends.append(on.read_clock()))
     return min(np.diff(ends).tolist())
 
 
-def train_bare(on: Bench, model: Model, data: CellData, precision: str) -> float:
-    """Train the same model as one writes it by hand; return the seconds of the faster
-    epoch.
-    """
-    aligner, objective = (
-        model.build_aligner(on.device),
-        Objective(model.terms).to(on.device),
-    )
-    signal = torch.from_numpy(data.trials[0].averages).to(on.device)
-    parameters = [
-        each
-        for each in [*objective.parameters(), *aligner.parameters()]
-        if each.requires_grad
-    ]
+def train_bare(bench: Bench, model: Model, data: CellData, precision: str) -> float:
+    """Train the model in a loop by hand, and return the seconds of its faster epoch."""
+    aligner = model.build_aligner(bench.device)
+    objective = Objective(model.terms).to(bench.device)
+    signal = torch.from_numpy(data.trials[0].averages).to(bench.device)
+    weights = list(objective.parameters()) + list(aligner.parameters())
+    parameters = [weight for weight in weights if weight.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, 5e-4, betas=(0.9, 0.995), weight_decay=0.05, fused=True
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2 * model.steps)
+    lr_scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, 2 * model.steps
+    )
     times = []
     for _ in range(2):
-        start = on.read_clock()
-        for rows in torch.randperm(len(signal), device=on.device).split(model.batch):
+        start = bench.read_clock()
+        for rows in torch.randperm(len(signal), device=bench.device).split(model.batch):
             embeddings = data.targets.gather(rows)
             with torch.autocast(
-                on.device.type, torch.bfloat16, enabled=precision == "bf16"
+                bench.device.type, torch.bfloat16, enabled=precision == "bf16"
             ):
                 loss = objective(*model.forward(aligner, signal[rows], embeddings))
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
-            schedule.step()
+            lr_scheduler.step()
             optimizer.zero_grad(set_to_none=True)
         loss.item()
-        times.append(on.read_clock() - start)
+        times.append(bench.read_clock() - start)
     return min(times)
 
 
-def loop(on: Bench) -> None:
-    """Compare the training loop with a bare one around the same model, in the same
-    precision.
-    """
-    batch, steps = on.pick((16, 2), (1024, 8), (1024, 16))
+def loop(bench: Bench) -> None:
+    """Compare the training loop with a bare loop around the same model."""
+    batch, steps = bench.pick((16, 2), (1024, 8), (1024, 16))
+    samga_batch, samga_steps = bench.pick((16, 2), (512, 16), (512, 32))
+    width = bench.pick(16, 3200, 3200)
     models = {
-        kind: synthetic.eeg_model(kind, batch, steps) for kind in ("brain_mlp", "nice")
-    }
-    width, halves = on.pick(16, 3200, 3200), on.pick((16, 2), (512, 16), (512, 32))
-    models |= {"samga": synthetic.samga_model(*halves, width)}
-    models |= {
-        "shallow-alignment": synthetic.shallow_alignment_model(batch, steps, width)
-    }
-    models |= {
-        "havir": synthetic.havir_model(on.size),
-        "neurons": synthetic.neurons_model(on.size),
+        "brain_mlp": synthetic.eeg_model("brain_mlp", batch, steps),
+        "nice": synthetic.eeg_model("nice", batch, steps),
+        "samga": synthetic.samga_model(samga_batch, samga_steps, width),
+        "shallow-alignment": synthetic.shallow_alignment_model(batch, steps, width),
+        "havir": synthetic.havir_model(bench.size),
+        "neurons": synthetic.neurons_model(bench.size),
     }
     for name, model in models.items():
-        data = model.draw_data(on.device)
-        for precision in (
-            ("bf16", "fp32") if name in ("brain_mlp", "nice") else (on.precision,)
-        ):
-            sides = [
-                lambda side=side: side(on, model, data, precision)  # noqa: B023
-                for side in (train_model, train_bare)
-            ]
-            what = f"{name} {precision}: of a bare loop"
-            on.compare(
-                what,
-                *sides,
-                model.batch * model.steps,
-                "signals/s",
-                0.95,
-                OVERHEAD_NOTE,
+        data = model.draw_data(bench.device)
+        precisions = [bench.precision]
+        if name in ("brain_mlp", "nice"):
+            precisions = ["bf16", "fp32"]
+        for precision in precisions:
+            bench.compare(
+                f"{name} {precision}: of a bare loop",
+                partial(train_model, bench, model, data, precision),
+                partial(train_bare, bench, model, data, precision),
+                count=model.batch * model.steps,
+                unit="signals/s",
+                target=0.95,
+                note=OVERHEAD_NOTE,
                 warm_up=False,
             )
 
 
-def command(on: Bench) -> None:
-    """Compare the whole command with the published code's: the same files, pictures,
-    epochs and precision.
-    """
-    folder: Path | None = on.options.get("reference")
+def command(bench: Bench) -> None:
+    """Compare the whole command with the published code in the same training."""
+    folder: Path | None = bench.options.get("reference")
     if folder is None:
-        on.leave_out(
+        bench.leave_out(
             "train-align: of the published code", "--reference FOLDER is not given"
         )
         return
-    epochs, concepts = on.pick((1, 8), (25, 1654), (25, 1654))
+    epochs, concepts = bench.pick((1, 8), (25, 1654), (25, 1654))
     ids = synthetic.make_things_ids("train", concepts)
-    # which our store of the subject holds, too
-    tested = synthetic.make_things_ids("test", 2)
-    synthetic.write_published(on.home, 1, {"train": ids, "test": tested})
-    synthetic.write_targets(on.home, "things-eeg", "train", ids)
-    _write_parquet(on.home, ids)
+    # the published files also need test pictures
+    test_ids = synthetic.make_things_ids("test", 2)
+    synthetic.write_published(bench.home, 1, {"train": ids, "test": test_ids})
+    synthetic.write_targets(bench.home, "things-eeg", "train", ids)
+    _write_parquet(bench.home, ids)
 
     def ours(precision: str) -> None:
-        for made in ("runs", "signals"):
-            shutil.rmtree(on.home / made, ignore_errors=True)
-        settings = {
-            "epochs": epochs,
-            "precision": precision,
-            "validation": 0,
-            "selection": "last",
-        }
-        words = [f"train.{name}={value}" for name, value in settings.items()]
-        words += ["subjects=1", "seeds=2025", f"encoders={','.join(DIMS)}"]
-        run_command(**prepare_command(["train-align", *words], on.home))
+        for name in ("runs", "signals"):
+            shutil.rmtree(bench.home / name, ignore_errors=True)
+        arguments = [
+            "train-align",
+            f"train.epochs={epochs}",
+            f"train.precision={precision}",
+            "train.validation=0",
+            "train.selection=last",
+            "subjects=1",
+            "seeds=2025",
+            f"encoders={','.join(DIMS)}",
+        ]
+        run_command(**prepare_command(arguments, bench.home))
 
     def published(precision: str) -> None:
-        config = on.make_folder() / "config.json"
-        config.write_text(
-            json.dumps(_reference_config(on, config.parent, precision, epochs))
-        )
-        run_command(
-            [on.options["reference_python"], "train_clip.py", str(config)], cwd=folder
-        )
+        path = bench.make_folder() / "config.json"
+        config = _make_reference_config(bench, path.parent, precision, epochs)
+        path.write_text(json.dumps(config))
+        python = bench.options["reference_python"]
+        run_command([python, "train_clip.py", str(path)], cwd=folder)
 
     for precision, target in (("fp32", 4.0), ("bf16", 5.5)):
-        what = f"train-align, {epochs} epochs, {precision}: of the published code"
-        sides = [lambda side=side: side(precision) for side in (ours, published)]  # noqa: B023
-        on.compare(
-            what,
-            *sides,
-            epochs * len(ids),
-            "signals/s",
-            target,
+        bench.compare(
+            f"train-align, {epochs} epochs, {precision}: of the published code",
+            partial(ours, precision),
+            partial(published, precision),
+            count=epochs * len(ids),
+            unit="signals/s",
+            target=target,
             in_children=True,
             warm_up=False,
         )
 
 
 def _write_parquet(home: Path, ids: list[str]) -> None:
-    """Write embeddings as the published code reads them."""
+    """Write embeddings in the format of the published code."""
     import pyarrow
     from pyarrow import parquet
 
@@ -207,81 +194,72 @@ def _write_parquet(home: Path, ids: list[str]) -> None:
         values = TargetStore.open(
             build_store_path(home / "embeddings", "things-eeg", "train", encoder)
         ).embedding
-        stems = [Path(each).name for each in ids]
-        table = pyarrow.table({"image_id": stems, "emb": list(np.asarray(values))})
+        names = [Path(image_id).name for image_id in ids]
+        table = pyarrow.table({"image_id": names, "emb": list(np.asarray(values))})
         parquet.write_table(
             table, home / f"things_train_{name}-part-00000-of-00000.parquet"
         )
 
 
-def _reference_config(
-    on: Bench, folder: Path, precision: str, epochs: int
+def _make_reference_config(
+    bench: Bench, folder: Path, precision: str, epochs: int
 ) -> dict[str, Any]:
-    """Write the published settings, without evaluations and checkpoints between."""
-    published = yaml.safe_load(
-        (on.options["reference"] / "configs/train_clip.yaml").read_text()
+    """Return the published settings without evaluations and checkpoints."""
+    path = bench.options["reference"] / "configs/train_clip.yaml"
+    published = yaml.safe_load(path.read_text())
+    config = {name: value for name, value in published.items() if value is not None}
+    data = bench.home / "data/things-eeg/Preprocessed_data_250Hz_whiten"
+    config.update(
+        learning_rate=5e-4,
+        num_train_epochs=epochs,
+        bf16=precision == "bf16",
+        seed=2025,
+        proj_meta={name: DIMS[encoder] for encoder, name in UPSTREAM.items()},
+        report_to="none",
+        selected_channels=list(POSTERIOR),
+        data_directory=str(data),
+        do_eval=False,
+        embedding_directory=str(bench.home),
+        output_dir=str(folder),
+        cache_dir=str(folder),
+        eval_strategy="no",
+        save_strategy="no",
+        use_cpu=bench.device.type == "cpu",
     )
-    data = on.home / "data/things-eeg/Preprocessed_data_250Hz_whiten"
-    return {
-        **{name: value for name, value in published.items() if value is not None},
-        **{
-            "learning_rate": 5e-4,
-            "num_train_epochs": epochs,
-            "bf16": precision == "bf16",
-            "seed": 2025,
-        },
-        **{
-            "proj_meta": {name: DIMS[ours] for ours, name in UPSTREAM.items()},
-            "report_to": "none",
-        },
-        **{
-            "selected_channels": list(POSTERIOR),
-            "data_directory": str(data),
-            "do_eval": False,
-        },
-        **{
-            "embedding_directory": str(on.home),
-            "output_dir": str(folder),
-            "cache_dir": str(folder),
-        },
-        **{
-            "eval_strategy": "no",
-            "save_strategy": "no",
-            "use_cpu": on.device.type == "cpu",
-        },
-    }
+    return config
 
 
-def opening(on: Bench) -> None:
-    """Open and average the signals of ten subjects, whose stores hold four
-    repetitions.
-    """
-    subjects, concepts = on.pick((2, 8), (10, 1654), (10, 1654))
+def opening(bench: Bench) -> None:
+    """Open the signals of ten subjects, and average four repetitions."""
+    subjects, concepts = bench.pick((2, 8), (10, 1654), (10, 1654))
     ids = synthetic.make_things_ids("train", concepts)
-    synthetic.write_targets(on.home, "things-eeg", "train", ids, {"vae": 1024})
-    synthetic.write_signals(on.home, ids, subjects)
+    synthetic.write_targets(bench.home, "things-eeg", "train", ids, {"vae": 1024})
+    synthetic.write_signals(bench.home, ids, subjects)
     paths = Paths(
-        **{
-            name: str(on.home / name)
-            for name in ("data", "embeddings", "signals", "runs")
-        }
+        data=str(bench.home / "data"),
+        embeddings=str(bench.home / "embeddings"),
+        signals=str(bench.home / "signals"),
+        runs=str(bench.home / "runs"),
     )
     dataset = parts.resolve("datasets", "things-eeg").build(paths)
     pictures = TargetStore.open(
-        build_store_path(on.home / "embeddings", "things-eeg", "train", "vae")
+        build_store_path(bench.home / "embeddings", "things-eeg", "train", "vae")
     )
-    source, opened = Recordings(dataset, paths, Signal()), []
+    recordings = Recordings(dataset, paths, Signal())
+    averages = []
 
     def read() -> None:
         for subject in range(1, subjects + 1):
-            opened.append(read_training(source, subject, pictures)[0].averages)
+            trials = read_training(recordings, subject, pictures)[0]
+            averages.append(trials.averages)
 
-    took_s = on.measure_seconds(read)
-    rate = 4 * sum(each.nbytes for each in opened) / took_s / 1e9
+    seconds = bench.measure_seconds(read)
+    n_bytes = sum(array.nbytes for array in averages)
+    rate = 4 * n_bytes / seconds / 1e9
     note = f"{rate:.1f} GB/s from the page cache"
-    on.show(
+    bench.show(
         f"opening {subjects} subjects",
-        took_s,
+        seconds,
         unit="s",
         target=15,
         at_most=True,
@@ -289,36 +267,34 @@ def opening(on: Bench) -> None:
     )
 
 
-def cells(on: Bench) -> None:
-    """Train the cells of a sweep of the demo's size in one process, next to `fit` alone
-    on the same data.
-    """
-    count, launch = on.pick(3, 300, 300), Launch(0, 1, "cpu")
-    os.environ["BRAINHIVE_HOME"] = str(on.home)
-    run_command(**prepare_command(["embed", "--recipe", "demo"], on.home))
+def cells(bench: Bench) -> None:
+    """Train the cells of a sweep of the demo, next to `fit` on the same data."""
+    count, launch = bench.pick(3, 300, 300), Launch(0, 1, "cpu")
+    os.environ["BRAINHIVE_HOME"] = str(bench.home)
+    run_command(**prepare_command(["embed", "--recipe", "demo"], bench.home))
 
     def resolve(count: int) -> train_align.Recipe:
         rates = ",".join(f"{1e-4 + 1e-7 * number:.7f}" for number in range(count))
-        words = ["subjects=1", "seeds=1", "train.epochs=2", f"sweep.train.lr=[{rates}]"]
-        return train_align.Recipe.resolve("train-align", "demo", {}, words)
+        overrides = ["subjects=1", "seeds=1", "train.epochs=2"]
+        overrides.append(f"sweep.train.lr=[{rates}]")
+        return train_align.Recipe.resolve("train-align", "demo", {}, overrides)
 
     def sweep() -> None:
-        train_align.run(resolve(count), launch, again=True)
+        train_align.run(resolve(count), launch, force=True)
 
     def bare() -> None:
         job = Job.resolve(resolve(count))
-        todo, stores = job.cells, job.stores
-        opened = TrainingData(job, job.variants[todo[0].variant], stores, [1], launch)
-        for cell in todo:
-            recipe, (layout, data) = (
-                job.variants[cell.variant],
-                opened.select_cell(cell),
-            )
+        cells = job.cells
+        variant = job.variants[cells[0].variant]
+        training_data = TrainingData(job, variant, job.stores, [1], launch)
+        for cell in cells:
+            recipe = job.variants[cell.variant]
+            layout, data = training_data.select_cell(cell)
             fit(layout, data, recipe.loss_terms, recipe.train, seed=cell.seed)
 
-    # which makes the signals, and loads what training needs
+    # prepare the signals, and load the libraries
     train_align.run(resolve(2), launch)
-    on.compare(
+    bench.compare(
         f"{count} cells of the demo: of fit alone",
         sweep,
         bare,
@@ -330,7 +306,7 @@ def cells(on: Bench) -> None:
     start_s = time.process_time()
     sweep()
     a_cell_s = (time.process_time() - start_s) / count
-    on.show("a cell, on a core", a_cell_s, unit="s", target=0.35, at_most=True)
+    bench.show("a cell, on a core", a_cell_s, unit="s", target=0.35, at_most=True)
 
 
 CASES = (loop, command, opening, cells)

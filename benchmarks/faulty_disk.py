@@ -1,6 +1,4 @@
-"""A network disk that is slow and fails, and workers that share cells on it, some of
-which die.
-"""
+"""Simulation of workers, some of which die, on a slow and failing network disk."""
 
 import errno
 import os
@@ -32,13 +30,13 @@ CHANGING = {
     "utime": errno.EIO,
     "pwrite": errno.EIO,
 }
-"""Calls that change a disk, and what NFS says of one that was sent twice, as the first
-answer got lost.
+"""Calls that change a disk. Each has the error of NFS for a call that is repeated
+because its first answer was lost.
 """
 FAILURES = (errno.EIO, errno.ESTALE)
 MAX_SKEW_S = 300.0
-CLAIM = claim_path(Path("done")).name
-"""Name of the file by which a cell is claimed."""
+CLAIM_NAME = claim_path(Path("done")).name
+"""Name of the file that claims a cell."""
 
 
 class Killed(BaseException):
@@ -47,7 +45,7 @@ class Killed(BaseException):
 
 @dataclass
 class Worker:
-    """One of the workers, on one of the machines."""
+    """Worker on a machine with a wrong clock."""
 
     number: int
     machine: str
@@ -56,28 +54,31 @@ class Worker:
 
 
 class FaultyDisk:
-    """A layer below os that delays and fails calls of workers, at random.
+    """Layer below `os` that delays and fails calls of workers at random.
 
-    A call fails before or after it has had its effect. Calls of a dead worker have
-    none: what it held stays as it was, and it touches nothing any more.
+    A call fails before or after its effect. Calls of a dead worker have no effect, and
+    its claims stay.
 
     Args:
         failing: Share of calls that fail.
         slow: Share of calls that are delayed.
         delay_s: Longest delay.
-        seed: Of all this.
+        seed: Seed of the failures and delays.
 
     Attributes:
-        calls: Number of calls by name, and of those that failed as "name failed".
-        moved: Claims that were moved away though their holders lived, as another worker
-            was late.
+        calls: Number of calls by name, and of failed calls by "name failed".
+        moved: Claims that another worker moved away from a living worker.
     """
 
     def __init__(self, failing: float, slow: float, delay_s: float, seed: int) -> None:
-        self.failing, self.slow, self.delay_s = failing, slow, delay_s
-        self.random, self.calls = random.Random(seed), Counter[str]()
+        self.failing = failing
+        self.slow = slow
+        self.delay_s = delay_s
+        self.random = random.Random(seed)
+        self.calls: Counter[str] = Counter()
         self.threads = threading.local()
-        self.holders, self.moved = dict[str, Worker](), set[str]()
+        self.holders: dict[str, Worker] = {}
+        self.moved: set[str] = set()
         self.guard = threading.Lock()
 
     @property
@@ -87,73 +88,72 @@ class FaultyDisk:
 
     @contextmanager
     def mounted(self) -> Iterator[None]:
-        """Put the layer below the calls of this process; only those of workers and
-        heartbeats are touched.
-        """
-        wrapped = [(os, name, self._call) for name in (*READING, *CHANGING)]
-        patches = [_wrap(module, name, wrapper) for module, name, wrapper in wrapped]
-        patches += [
+        """Wrap the calls of this process. Only workers and heartbeats are affected."""
+        patches = [
             _wrap(time, "time", self._read_clock),
             _wrap(claims, "name_machine", self._name_machine),
         ]
-        for each in patches:
-            each.start()
+        for name in READING + tuple(CHANGING):
+            patches.append(_wrap(os, name, self._call))
+        for replacement in patches:
+            replacement.start()
         try:
             yield
         finally:
-            for each in patches:
-                each.stop()
+            for replacement in patches:
+                replacement.stop()
 
     def _call(
-        self, name: str, real: Callable[..., Any], *words: Any, **options: Any
+        self, name: str, function: Callable[..., Any], *args: Any, **options: Any
     ) -> Any:
+        """Delay, fail or perform a call."""
         worker = self.worker
         is_heartbeat = worker is None and name == "utime"
         if worker is None and not is_heartbeat:
-            return real(*words, **options)
+            return function(*args, **options)
         self.calls[name] += 1
         if worker and worker.is_dead:
             raise OSError(errno.EIO, "the machine is dead")
         if self.random.random() < self.slow:
             time.sleep(self.random.uniform(0, self.delay_s))
         if self.random.random() >= self.failing:
-            return self._perform(name, real, worker, words, options)
+            return self._perform(name, function, worker, args, options)
 
-        # half of the failures come after the effect
+        # perform half of the failing calls
         self.calls[f"{name} failed"] += 1
         number = self.random.choice(FAILURES)
         if name in CHANGING and self.random.random() < 0.5:
-            result = self._perform(name, real, worker, words, options)
+            result = self._perform(name, function, worker, args, options)
             if name == "open":
                 os.close(result)
-                self.holders.pop(str(words[0]), None)  # who created it does not know
+                # the worker does not know that it has created the file
+                self.holders.pop(str(args[0]), None)
             number = self.random.choice((number, CHANGING[name]))
-            if name == "open" and not words[1] & os.O_EXCL:
+            if name == "open" and not args[1] & os.O_EXCL:
                 number = errno.EIO
-        raise OSError(
-            number, f"{name}: {os.strerror(number)}", words[0] if words else None
-        )
+        path = args[0] if args else None
+        raise OSError(number, f"{name}: {os.strerror(number)}", path)
 
     def _perform(
         self,
         name: str,
-        real: Callable[..., Any],
+        function: Callable[..., Any],
         worker: Worker | None,
-        words: tuple[Any, ...],
+        args: tuple[Any, ...],
         options: dict[str, Any],
     ) -> Any:
-        path = str(words[0])
-        is_noted = path.endswith(CLAIM) and name in ("open", "rename", "unlink")
-        if (
-            worker is None
-            or not is_noted
-            or (name == "open" and not words[1] & os.O_EXCL)
-        ):
-            return real(*words, **options)
+        """Perform a call, and note who creates, moves or removes a claim."""
+        path = str(args[0])
+        is_noted = worker is not None and path.endswith(CLAIM_NAME)
+        if name == "open":
+            is_noted = is_noted and bool(args[1] & os.O_EXCL)
+        elif name not in ("rename", "unlink"):
+            is_noted = False
+        if worker is None or not is_noted:
+            return function(*args, **options)
 
-        # whose claim is created, moved or removed
         with self.guard:
-            result = real(*words, **options)
+            result = function(*args, **options)
             holder = self.holders.pop(path, None)
             if name == "open":
                 self.holders[path] = worker
@@ -161,30 +161,33 @@ class FaultyDisk:
                 self.moved.add(path)
             return result
 
-    def _read_clock(self, name: str, real: Callable[[], float]) -> float:
-        return real() + (self.worker.skew_s if self.worker else 0)
+    def _read_clock(self, name: str, function: Callable[[], float]) -> float:
+        """Return the time of the worker's machine."""
+        return function() + (self.worker.skew_s if self.worker else 0)
 
-    def _name_machine(self, name: str, real: Callable[[], str]) -> str:
-        return self.worker.machine if self.worker else real()
+    def _name_machine(self, name: str, function: Callable[[], str]) -> str:
+        """Return the name of the worker's machine."""
+        return self.worker.machine if self.worker else function()
 
 
 def _wrap(module: ModuleType, name: str, wrapper: Callable[..., Any]) -> Any:
+    """Patch a function with a wrapper, which receives its name and the function."""
     return patch.object(module, name, partial(wrapper, name, getattr(module, name)))
 
 
 @dataclass
 class Outcome:
-    """What workers did.
+    """Result of a simulation.
 
     Attributes:
         trained: Workers that finished each cell, in order.
         deaths: Workers that died in each cell.
-        ended: Number of workers that saw all cells finished.
-        errors: What other workers ended with.
+        ended: Number of workers that ended normally.
+        errors: Errors of the other workers.
         lost: Cells whose claim was moved away from a living worker.
-        left: Files that are left besides those of the cells.
-        wall_s: From the first to the last worker.
-        calls: Those of the disk.
+        leftover_files: Names of files other than the results of cells.
+        wall_s: Seconds from the start to the last worker's end.
+        calls: Number of calls of the disk by name.
     """
 
     trained: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -192,13 +195,13 @@ class Outcome:
     ended: int = 0
     errors: list[BaseException] = field(default_factory=list)
     lost: set[str] = field(default_factory=set)
-    left: list[str] = field(default_factory=list)
+    leftover_files: list[str] = field(default_factory=list)
     wall_s: float = 0.0
     calls: Counter[str] = field(default_factory=Counter)
 
     @property
     def repeated(self) -> list[str]:
-        """Cells that were finished twice: the claim of a living worker was lost."""
+        """Cells that were finished more than once."""
         return [name for name, workers in self.trained.items() if len(workers) > 1]
 
 
@@ -211,44 +214,44 @@ def simulate(
     cell_s: float,
     dying: float,
 ) -> Outcome:
-    """Let workers share cells on a disk, and let some of them die in the middle of one.
+    """Let workers share cells on a disk, and let some of them die in a cell.
 
     Args:
-        folder: Where cells are written.
-        disk: Its layer.
-        workers: Number of threads, each of which is a worker.
+        folder: Folder of the cells.
+        disk: Layer that fails.
+        workers: Number of workers. Each is a thread.
         cells: Number of cells.
-        machines: Number of machines that have the workers, whose clocks differ by
-            minutes.
+        machines: Number of machines, whose clocks differ by minutes.
         cell_s: Mean seconds of a cell.
-        dying: Share of the workers that die, each in the middle of one of its first
-            cells.
+        dying: Share of the workers that die in an early cell.
     """
-    outcome, chosen = Outcome(), random.Random(disk.random.random())
-    files = {
-        f"cell-{number:04d}": folder / f"{number:04d}" / "done"
-        for number in range(cells)
-    }
-    is_dying = set(chosen.sample(range(workers), round(dying * workers)))
-    fatal = {number: chosen.randrange(1 + cells // workers // 2) for number in is_dying}
+    outcome = Outcome()
+    rng = random.Random(disk.random.random())
+    files = {}
+    for number in range(cells):
+        files[f"cell-{number:04d}"] = folder / f"{number:04d}" / "done"
+    is_dying = set(rng.sample(range(workers), round(dying * workers)))
+    fatal = {number: rng.randrange(1 + cells // workers // 2) for number in is_dying}
 
     def work(worker: Worker) -> None:
         disk.threads.worker = worker
-        launch, begun = Launch(0, 1, torch.device("cpu")), 0
+        launch = Launch(0, 1, torch.device("cpu"))
+        n_finished = 0
         try:
             with share_cells(files, launch) as names:
                 for name in names:
-                    time.sleep(cell_s * chosen.uniform(0.5, 1.5))
-                    if fatal.get(worker.number) == begun:
+                    time.sleep(cell_s * rng.uniform(0.5, 1.5))
+                    if fatal.get(worker.number) == n_finished:
                         worker.is_dead = True
                         outcome.deaths[name].append(worker.number)
                         raise Killed
-                    begun += 1
+                    n_finished += 1
                     outcome.trained[name].append(worker.number)
-                    part = files[name].with_name(f"part-{worker.number}")
-                    disk.threads.worker = None  # writers have tests of their own
-                    part.write_text(name)
-                    part.replace(files[name])
+                    # write without failures, which other tests cover
+                    file = files[name].with_name(f"part-{worker.number}")
+                    disk.threads.worker = None
+                    file.write_text(name)
+                    file.replace(files[name])
                     disk.threads.worker = worker
             outcome.ended += 1
         except Killed:
@@ -256,26 +259,24 @@ def simulate(
         except BaseException as error:
             outcome.errors.append(error)
 
-    # all at once, each on its machine with its clock
+    # start all workers at once
     names = [f"node{number} 0-0" for number in range(machines)]
-    skews_s = [chosen.uniform(-MAX_SKEW_S, MAX_SKEW_S) for _ in names]
-    team = [
-        Worker(n, names[n % machines], skews_s[n % machines]) for n in range(workers)
-    ]
-    threads = [
-        threading.Thread(target=work, args=[worker], daemon=True) for worker in team
-    ]
+    skews_s = [rng.uniform(-MAX_SKEW_S, MAX_SKEW_S) for _ in names]
+    threads = []
+    for number in range(workers):
+        index = number % machines
+        worker = Worker(number, names[index], skews_s[index])
+        threads.append(threading.Thread(target=work, args=[worker], daemon=True))
     start_s = time.monotonic()
     with disk.mounted():
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    outcome.wall_s, outcome.calls = time.monotonic() - start_s, disk.calls
+    outcome.wall_s = time.monotonic() - start_s
+    outcome.calls = disk.calls
     outcome.lost = {f"cell-{Path(path).parent.name}" for path in disk.moved}
-    outcome.left = [
-        path.name
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != "done"
-    ]
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name != "done":
+            outcome.leftover_files.append(path.name)
     return outcome

@@ -1,15 +1,12 @@
-"""What Brainhive does on one large GPU, at full size: every figure in one call, under
-nine minutes.
+"""Speed and memory on one large GPU at full size, in one call under nine minutes.
 
-    python benchmarks/gpu.py                          # a table, and gpu.json (in $OUT,
-    else here) python benchmarks/gpu.py --only cells networks    # some cases
-    python benchmarks/gpu.py --tiny                   # on a CPU, at sizes that say
-    nothing of speed
+    python benchmarks/gpu.py                          # a table, and gpu.json
+    python benchmarks/gpu.py --only cells networks    # some cases
+    python benchmarks/gpu.py --tiny                   # a test on a CPU
 
-Data and weights are random and made here: nothing is downloaded. It takes a GPU of 40
-GB and 4 GB of disk. Cases of the other scripts run in order of value, each in a process
-of its own that is stopped after 90 s; the figures until then are kept, and the next one
-starts. The JSON is written anew after each.
+Data and weights are random. The cases need a GPU of 40 GB and 4 GB of disk. Each runs
+in its own process, which is stopped after 90 s. The figures until then are kept.
+gpu.json is written after each case, in $OUT or here.
 """
 
 import argparse
@@ -30,152 +27,143 @@ import synthetic
 import torch
 from harness import CHECKOUT, FIGURES_VARIABLE, Bench, format_row, prepare_command
 
-CAP_S, BUDGET_S = 90.0, 530.0
-"""Seconds of a case, and of all."""
+CAP_S = 90.0
+"""Time limit of a case."""
+BUDGET_S = 530.0
+"""Time limit of all cases."""
 CELLS_S = 120.0
-"""What the 30 cells of papers/brainhive-intra, ten subjects and three seeds, should
-take.
-"""
-PAPER = {"clip-rn50": 1024, "clip-b32": 512, "vae": 1024}
-"""Its encoders, and the widths of their embeddings."""
+"""Target for the 30 cells of papers/brainhive-intra: ten subjects and three seeds."""
+PAPER_DIMS = {"clip-rn50": 1024, "clip-b32": 512, "vae": 1024}
+"""Widths of the embeddings of papers/brainhive-intra, keyed by encoder."""
 
 
-def equality(on: Bench) -> None:
-    """Compare what CPU and GPU compute from the same numbers, in float32."""
+def equality(bench: Bench) -> None:
+    """Compare the results of CPU and GPU in float32."""
     import devices
 
     for case in devices.CASES:
-        case(on)
+        case(bench)
 
 
-def cells(on: Bench) -> None:
-    """Time the 30 cells of papers/brainhive-intra as a user runs them, or extrapolate
-    from those that fit.
-    """
-    subjects, count = on.pick((2, 2), (10, 30), (10, 30))
-    ids = synthetic.make_things_ids("train", on.pick(20, 1654, 1654))
-    synthetic.write_targets(on.home, "things-eeg", "train", ids, PAPER)
-    synthetic.write_signals(on.home, ids, subjects, repetitions=1)
-    words = ["train-align", "--recipe", "papers/brainhive-intra"]
-    if on.size == "tiny":
-        words += (
-            "subjects=1,2 seeds=1 train.epochs=1 train.batch_size=64 "
-            "train.warmup_steps=0"
-        ).split()
-    # of which the stores took some
-    start, ended, most_s = time.perf_counter(), [], on.options["cap"] - 25
-    process = subprocess.Popen(**prepare_command(words, on.home))
-    while (code := process.poll()) is None and time.perf_counter() - start < most_s:
+def cells(bench: Bench) -> None:
+    """Time the 30 cells of papers/brainhive-intra, or extrapolate from the first."""
+    subjects, count = bench.pick((2, 2), (10, 30), (10, 30))
+    ids = synthetic.make_things_ids("train", bench.pick(20, 1654, 1654))
+    synthetic.write_targets(bench.home, "things-eeg", "train", ids, PAPER_DIMS)
+    synthetic.write_signals(bench.home, ids, subjects, repetitions=1)
+    arguments = ["train-align", "--recipe", "papers/brainhive-intra"]
+    if bench.size == "tiny":
+        arguments.extend(["subjects=1,2", "seeds=1", "train.epochs=1"])
+        arguments.extend(["train.batch_size=64", "train.warmup_steps=0"])
+    start = time.perf_counter()
+    end_times: list[float] = []
+    # leave time for the stores that were written above
+    limit_s = bench.options["cap"] - 25
+    process = subprocess.Popen(**prepare_command(arguments, bench.home))
+    code = process.poll()
+    while code is None and time.perf_counter() - start < limit_s:
         time.sleep(0.05)
-        done = len(list(on.home.glob("runs/train-align/*/cells/*/metrics.json")))
-        ended += [time.perf_counter() - start] * (done - len(ended))
-    took_s = time.perf_counter() - start
+        files = list(bench.home.glob("runs/train-align/*/cells/*/metrics.json"))
+        n_new = len(files) - len(end_times)
+        end_times.extend([time.perf_counter() - start] * n_new)
+        code = process.poll()
+    seconds = time.perf_counter() - start
     process.terminate()
-    if code or len(ended) < 2:
+    if code or len(end_times) < 2:
         raise SystemExit(
-            f"train-align ended with {code}, {len(ended)} cells trained in "
-            f"{took_s:.1f} s"
+            f"train-align ended with {code}, {len(end_times)} cells trained in "
+            f"{seconds:.1f} s"
         )
-    cell_s = (ended[-1] - ended[0]) / (len(ended) - 1)
-    all_s = took_s if code == 0 else ended[0] + (count - 1) * cell_s
+    first_s = end_times[0]
+    cell_s = (end_times[-1] - first_s) / (len(end_times) - 1)
+    all_s = seconds if code == 0 else first_s + (count - 1) * cell_s
     note = (
-        f"{len(ended)} trained in {took_s:.1f} s: the first after {ended[0]:.1f} s, "
-        f"then {cell_s:.2f} s each"
+        f"{len(end_times)} trained in {seconds:.1f} s: "
+        f"the first after {first_s:.1f} s, then {cell_s:.2f} s each"
     )
-    what = f"papers/brainhive-intra, {count} cells"
-    on.show(what, all_s, unit="s", target=CELLS_S, at_most=True, note=note)
+    label = f"papers/brainhive-intra, {count} cells"
+    bench.show(label, all_s, unit="s", target=CELLS_S, at_most=True, note=note)
 
 
 CASES = (
-    *(
-        "gpu.equality",
-        "gpu.cells",
-        "prior.prior_step",
-        "embed.networks",
-        "generate.pictures",
-        "generate.keyframes",
-    ),
-    *(
-        "generate.clips",
-        "generate.havir",
-        "prior.prior_memory",
-        "align.loop",
-        "evaluate.ranking",
-    ),
+    "gpu.equality",
+    "gpu.cells",
+    "prior.prior_step",
+    "embed.networks",
+    "generate.pictures",
+    "generate.keyframes",
+    "generate.clips",
+    "generate.havir",
+    "prior.prior_memory",
+    "align.loop",
+    "evaluate.ranking",
 )
-"""In order of value: script and function."""
+"""Script and function of each case, the most valuable first."""
 
 
-def run_case(name: str, on: Bench) -> None:
-    """Run one case here."""
+def run_case(name: str, bench: Bench) -> None:
+    """Run a case in this process."""
     module, function = name.split(".")
-    getattr(__import__(module), function)(on)
+    getattr(__import__(module), function)(bench)
 
 
 def run_alone(name: str, is_tiny: bool, cap_s: float) -> dict[str, Any]:
-    """Run a case in a process of its own; return its status, seconds, figures and, if
-    it failed, its log.
+    """Run a case in its own process.
+
+    Returns:
+        Its status, seconds and figures, and its log if it failed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        kept, log = Path(folder, "figures"), Path(folder, "log")
-        kept.touch()
-        paths = os.pathsep.join(
-            filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")])
-        )
-        variables = {
-            "PYTHONPATH": paths,
-            "HF_HUB_OFFLINE": "1",
-            FIGURES_VARIABLE: str(kept),
-            "TMPDIR": folder,
-        }
-        argv = [
-            sys.executable,
-            __file__,
-            "--case",
-            name,
-            "--cap",
-            str(cap_s),
-            *["--tiny"] * is_tiny,
-        ]
-        start, status = time.perf_counter(), "done"
-        with log.open("w") as said:
+        figures_path = Path(folder, "figures")
+        figures_path.touch()
+        log_path = Path(folder, "log")
+        folders = [str(CHECKOUT)]
+        if os.environ.get("PYTHONPATH"):
+            folders.append(os.environ["PYTHONPATH"])
+        environment = dict(os.environ)
+        environment["PYTHONPATH"] = os.pathsep.join(folders)
+        environment["HF_HUB_OFFLINE"] = "1"
+        environment[FIGURES_VARIABLE] = str(figures_path)
+        environment["TMPDIR"] = folder
+        command = [sys.executable, __file__, "--case", name, "--cap", str(cap_s)]
+        if is_tiny:
+            command.append("--tiny")
+        start = time.perf_counter()
+        status = "done"
+        with log_path.open("w") as log:
             process = subprocess.Popen(
-                argv,
-                env={**os.environ, **variables},
-                stdout=said,
-                stderr=said,
-                start_new_session=True,
+                command, env=environment, stdout=log, stderr=log, start_new_session=True
             )
             try:
                 if process.wait(cap_s):
                     status = "failed"
             except subprocess.TimeoutExpired:
                 status = "stopped"
+            # stop the processes that the case has started, too
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # and those that it started
+                os.killpg(process.pid, signal.SIGKILL)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(10)
-        figures = [json.loads(each) for each in kept.read_text().splitlines()]
-        record = {
+        lines = figures_path.read_text().splitlines()
+        record: dict[str, Any] = {
             "status": status,
             "seconds": round(time.perf_counter() - start, 1),
-            "figures": figures,
+            "figures": [json.loads(line) for line in lines],
         }
-        return (
-            record
-            if status == "done"
-            else {**record, "log": log.read_text(errors="replace")[-4000:]}
-        )
+        if status != "done":
+            record["log"] = log_path.read_text(errors="replace")[-4000:]
+        return record
 
 
 def run_all(
     names: list[str], is_tiny: bool, cap_s: float, out: Path
 ) -> Mapping[str, Any]:
-    """Run cases one after the other and write what is known after each."""
-    start, records = time.perf_counter(), {}  # type: ignore[var-annotated]
+    """Run cases one after the other, and write the report after each."""
+    start = time.perf_counter()
+    records: dict[str, Any] = {}
     device = platform.processor() or "cpu" if is_tiny else torch.cuda.get_device_name()
     machine = {"device": device, "cores": os.cpu_count(), "torch": torch.__version__}
-    report = {
+    report: dict[str, Any] = {
         "tiny": is_tiny,
         "machine": machine | {"python": platform.python_version()},
         "parts": records,
@@ -187,7 +175,8 @@ def run_all(
         record: dict[str, Any] = {"status": "no time", "figures": []}
         if left_s > 5:
             record = run_alone(name, is_tiny, min(cap_s, left_s))
-        records[name], report["seconds"] = record, round(time.perf_counter() - start, 1)
+        records[name] = record
+        report["seconds"] = round(time.perf_counter() - start, 1)
         out.write_text(json.dumps(report, indent=1))
         print(f"{name}: {record['status']}, {record.get('seconds', 0)} s", flush=True)
         for figure in record["figures"]:
@@ -198,12 +187,12 @@ def run_all(
 
 
 def main() -> None:
-    """Run the chosen cases; exit 1 if one of them failed."""
+    """Run the requested cases, and exit with 1 if any of them fails."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    short = {name.split(".")[1]: name for name in CASES}
-    parser.add_argument("--only", nargs="+", choices=short, default=list(short))
+    case_of = {name.split(".")[1]: name for name in CASES}
+    parser.add_argument("--only", nargs="+", choices=case_of, default=list(case_of))
     parser.add_argument(
         "--tiny",
         action="store_true",
@@ -216,9 +205,7 @@ def main() -> None:
         help="folder of gpu.json",
     )
     parser.add_argument("--cap", type=float, default=CAP_S, help="seconds of a case")
-    parser.add_argument(
-        "--case", choices=CASES, help="run this one here, as the others' parent does"
-    )
+    parser.add_argument("--case", choices=CASES, help="run this case in this process")
     args = parser.parse_args()
     if args.case:
         with tempfile.TemporaryDirectory() as home:
@@ -227,10 +214,9 @@ def main() -> None:
         return
     if not (args.tiny or torch.cuda.is_available()):
         parser.error("no CUDA device is visible; --tiny runs on a CPU")
-    records = run_all(
-        [short[name] for name in args.only], args.tiny, args.cap, args.out / "gpu.json"
-    )
-    sys.exit(any(each["status"] != "done" for each in records.values()))
+    names = [case_of[name] for name in args.only]
+    records = run_all(names, args.tiny, args.cap, args.out / "gpu.json")
+    sys.exit(any(record["status"] != "done" for record in records.values()))
 
 
 if __name__ == "__main__":

@@ -20,17 +20,22 @@ TRAINING = (
     "train-align encoders=vae subjects=1 seeds=1 train.warmup_steps=0 "
     "backbone=brain-projection dim=256 fuser.intermediate_size=256"
 )
-"""A small model of THINGS-EEG2: the default one takes fifteen times as long."""
+"""A small model of THINGS-EEG2. The default model takes fifteen times as long."""
 DEMO_TRAINING = "train-align --recipe demo"
 
 
 def run_brainhive(words: str, home: Path) -> float:
-    """Run a command in a process of its own; return its processor seconds."""
-    return harness.run_command(**harness.prepare_command(words.split(), home)).cpu_s
+    """Run a command in a new process, and return its processor seconds."""
+    return measure_brainhive(words.split(), home).cpu_s
+
+
+def measure_brainhive(arguments: Sequence[str], home: Path) -> harness.Usage:
+    """Run a command in a new process, and return its usage."""
+    return harness.run_command(**harness.prepare_command(arguments, home))
 
 
 def write_things(count: int, home: Path) -> int:
-    """Write the files of a subject of THINGS-EEG2, with embeddings of 64 numbers.
+    """Write a subject of THINGS-EEG2, with embeddings of 64 numbers.
 
     Returns:
         Bytes of the averages of 17 channels and 250 samples in float32.
@@ -46,82 +51,81 @@ def write_things(count: int, home: Path) -> int:
 
 
 def train_published(count: int, home: Path) -> Task:
-    """Train a model on THINGS-EEG2 for one epoch, next to the loop of that epoch."""
+    """Train on THINGS-EEG2 for an epoch, next to the loop of that epoch."""
     data_bytes = write_things(count, home)
     run_brainhive(f"{TRAINING} train.epochs=2", home)
 
     def measure() -> Measured:
-        command = harness.prepare_command(f"{TRAINING} train.epochs=1".split(), home)
-        used = harness.run_command(**command)
-        loops_s = run_brainhive(f"{TRAINING} train.epochs=4", home) - used.cpu_s
-        peak_gb = used.own_gib * 2**30 / GB
-        return Measured(count, used.cpu_s, loops_s / 3, peak_gb, data_bytes / GB)
+        usage = measure_brainhive(f"{TRAINING} train.epochs=1".split(), home)
+        loops_s = run_brainhive(f"{TRAINING} train.epochs=4", home) - usage.cpu_s
+        peak_gb = usage.own_gib * 2**30 / GB
+        return Measured(count, usage.cpu_s, loops_s / 3, peak_gb, data_bytes / GB)
 
     return Task(measure)
 
 
 def evaluate_published(count: int, home: Path) -> Task:
-    """Train a model on THINGS-EEG2 for one epoch, to be evaluated with its ridge."""
+    """Prepare the evaluation of a model of THINGS-EEG2 with its ridge."""
     data_bytes = write_things(count, home)
     run_brainhive(f"{TRAINING} train.epochs=1", home)
-    # no pictures are here to be drawn on a sheet
-    return Task(
-        partial(evaluate, count, home, ["eval-retrieval", "sheet_rows=0"], data_bytes)
-    )
+    # without picture files there is no sheet
+    arguments = ["eval-retrieval", "sheet_rows=0"]
+    return Task(partial(evaluate, count, home, arguments, data_bytes))
 
 
 def train_demo(count: int, folder: Path) -> Task:
-    """Train models on the demo's simulated subjects, to be evaluated."""
-    words = ["--recipe", "demo", f"dataset={{kind: demo, subjects: {count}}}"]
+    """Prepare the evaluation of models of the demo's simulated subjects."""
+    dataset = f"dataset={{kind: demo, subjects: {count}}}"
     for command in ("embed", "train-align"):
-        harness.run_command(**harness.prepare_command([command, *words], folder))
+        measure_brainhive([command, "--recipe", "demo", dataset], folder)
     # averages of 864 pictures, 17 channels and 75 samples, in float32
     data_bytes = count * 864 * 17 * 75 * 4
-    words = ["eval-retrieval", "--recipe", "demo", "align_run=null"]
-    return Task(partial(evaluate, count, folder, [*words, words[-1]], data_bytes))
+    arguments = ["eval-retrieval", "--recipe", "demo", "align_run=null", dataset]
+    return Task(partial(evaluate, count, folder, arguments, data_bytes))
 
 
 def evaluate(
-    count: int, folder: Path, words: Sequence[str], data_bytes: int
+    count: int, folder: Path, arguments: list[str], data_bytes: int
 ) -> Measured:
-    """Evaluate the newest run with its ridge, and without it as the computation."""
-    # as in a new home
-    used = {}
-    for name in ("ridge", "none"):
+    """Evaluate the newest run with its ridge. Without it is the computation alone."""
+    usages = {}
+    for baseline in ("ridge", "none"):
+        # start as in a new home
         (folder / ".likenesses").unlink(missing_ok=True)
-        command = harness.prepare_command([*words, f"baseline={name}"], folder)
-        used[name] = harness.run_command(**command)
-    cpu_s = used["ridge"].cpu_s
-    peak_gb = used["ridge"].own_gib * 2**30 / GB
-    return Measured(count, cpu_s, used["none"].cpu_s, peak_gb, data_bytes / GB)
+        command = arguments + [f"baseline={baseline}"]
+        usages[baseline] = measure_brainhive(command, folder)
+    usage = usages["ridge"]
+    peak_gb = usage.own_gib * 2**30 / GB
+    compute_s = usages["none"].cpu_s
+    return Measured(count, usage.cpu_s, compute_s, peak_gb, data_bytes / GB)
 
 
 def prepare_runs(count: int, folder: Path) -> Task:
-    """Make a home of finished evaluations, which are listed by a command."""
+    """Make a home of finished evaluations, and list them with a command."""
     run = make_run(folder / "runs")
     digests = (run / "SHA256SUMS").read_text()
     environment = (run / "environment.json").read_text()
     finished = json.loads(environment)["finished"]
 
-    # copies, each finished a second before the last one
+    # copy the run. Each copy ends a second before the previous copy
     for number in range(1, count):
-        copied = run.with_name(f"{run.name}-{number:04d}")
-        shutil.copytree(run, copied)
+        copy = run.with_name(f"{run.name}-{number:04d}")
+        shutil.copytree(run, copy)
         time = datetime.fromisoformat(finished) - timedelta(seconds=number)
         text = environment.replace(finished, time.isoformat())
-        (copied / "environment.json").write_text(text)
-        listed = digests.replace(digest_text(environment), digest_text(text))
-        (copied / "SHA256SUMS").write_text(listed)
+        (copy / "environment.json").write_text(text)
+        new_digests = digests.replace(digest_text(environment), digest_text(text))
+        (copy / "SHA256SUMS").write_text(new_digests)
 
     def list_runs() -> Measured:
-        used = harness.run_command(**harness.prepare_command(["runs"], folder))
-        return Measured(count, used.cpu_s, np.nan, used.own_gib * 2**30 / GB, 0.0)
+        usage = measure_brainhive(["runs"], folder)
+        return Measured(count, usage.cpu_s, np.nan, usage.own_gib * 2**30 / GB, 0.0)
 
     return Task(list_runs)
 
 
 def make_run(runs: Path) -> Path:
-    """Make an evaluation of four subjects, with pictures of its sheet.
+    """Make an evaluation of four subjects with the pictures of its sheet.
 
     Returns:
         The folder of the run.
@@ -136,19 +140,20 @@ def make_run(runs: Path) -> Path:
 
     # metrics of 200 pictures, by subject
     metric = Metric("top1", 0.25, 200, 200, 0.005, 0.2, 0.3, (1,), "cosine", "test", "")
-    names = ["all", *(f"sub-{subject:02d}" for subject in range(1, 5))]
-    items = {
-        name: {"image_ids": [*map(str, range(200))], "ranks": [*range(1, 201)]}
-        for name in names[1:]
-    }
-    scopes = {name: {"top1": metric} for name in names}
+    subjects = [f"sub-{subject:02d}" for subject in range(1, 5)]
+    image_ids = [str(row) for row in range(200)]
+    ranks = list(range(1, 201))
+    items = {name: {"image_ids": image_ids, "ranks": ranks} for name in subjects}
+    scopes = {name: {"top1": metric} for name in ["all"] + subjects}
     run.finish(Measurements(scopes, items=items))
     return run.path
 
 
-def prepare_start_up(words: str, made_by: Sequence[str], _: int, home: Path) -> Task:
-    """Make a home by some commands, in which a command is then measured."""
-    for command in made_by:
+def prepare_start_up(
+    words: str, preparation: Sequence[str], _: int, home: Path
+) -> Task:
+    """Measure a command in a home that other commands have prepared."""
+    for command in preparation:
         run_brainhive(command, home)
 
     def measure() -> Measured:
@@ -158,29 +163,29 @@ def prepare_start_up(words: str, made_by: Sequence[str], _: int, home: Path) -> 
 
 
 def prepare_epoch(_: int, home: Path) -> Task:
-    """Embed the demo, for a training of one epoch next to the loop of that epoch."""
+    """Measure a training of an epoch of the demo, next to the loop of that epoch."""
     run_brainhive("embed --recipe demo", home)
-    # this also makes the signals
+    # prepare the signals, too
     run_brainhive(f"{DEMO_TRAINING} train.epochs=2", home)
 
     def measure() -> Measured:
-        one_s = run_brainhive(f"{DEMO_TRAINING} train.epochs=1", home)
-        loops_s = run_brainhive(f"{DEMO_TRAINING} train.epochs=11", home) - one_s
-        return Measured(1, one_s, loops_s / 10, 0.0, 0.0)
+        cpu_s = run_brainhive(f"{DEMO_TRAINING} train.epochs=1", home)
+        loops_s = run_brainhive(f"{DEMO_TRAINING} train.epochs=11", home) - cpu_s
+        return Measured(1, cpu_s, loops_s / 10, 0.0, 0.0)
 
     return Task(measure)
 
 
 FIRST_EPOCH = f"{DEMO_TRAINING} train.epochs=1"
-MADE = ("embed --recipe demo", FIRST_EPOCH, "eval-retrieval --recipe demo")
+PREPARATION = ("embed --recipe demo", FIRST_EPOCH, "eval-retrieval --recipe demo")
 START_UP = {
     "start_up_help": ("--help", ()),
-    "start_up_check": ("eval-retrieval --recipe demo --check", MADE),
-    "start_up_check_with_prior": (f"{FIRST_EPOCH} --check", MADE[:1]),
-    "start_up_finished_training": (FIRST_EPOCH, MADE[:2]),
-    "start_up_finished_evaluation": ("eval-retrieval --recipe demo", MADE),
+    "start_up_check": ("eval-retrieval --recipe demo --check", PREPARATION),
+    "start_up_check_with_prior": (f"{FIRST_EPOCH} --check", PREPARATION[:1]),
+    "start_up_finished_training": (FIRST_EPOCH, PREPARATION[:2]),
+    "start_up_finished_evaluation": ("eval-retrieval --recipe demo", PREPARATION),
 }
-"""Commands whose start is measured, and those that make what they find."""
+"""Commands whose start is measured, with the commands that prepare their home."""
 CASES: Mapping[str, Case] = {
     "training": Case("train THINGS-EEG2 for an epoch", 16_540, train_published),
     "evaluation": Case(
@@ -189,8 +194,8 @@ CASES: Mapping[str, Case] = {
     "demo_evaluation": Case("evaluate the demo's subjects", 4, train_demo),
     "list_runs": Case("runs: list the runs of a home", 3000, prepare_runs),
     **{
-        name: Case(words, 1, partial(prepare_start_up, words, made_by))
-        for name, (words, made_by) in START_UP.items()
+        name: Case(words, 1, partial(prepare_start_up, words, preparation))
+        for name, (words, preparation) in START_UP.items()
     },
     "start_up_epoch": Case("train-align of one epoch, the demo's", 1, prepare_epoch),
 }
