@@ -248,12 +248,12 @@ def opening(bench: Bench) -> None:
     recordings = Recordings(dataset, paths, Signal())
     averages = []
 
-    def read() -> None:
+    def read_averages() -> None:
         for subject in range(1, subjects + 1):
             trials = read_training(recordings, subject, pictures)[0]
             averages.append(trials.averages)
 
-    seconds = bench.measure_seconds(read)
+    seconds = bench.measure_seconds(read_averages)
     n_bytes = sum(array.nbytes for array in averages)
     rate = 4 * n_bytes / seconds / 1e9
     note = f"{rate:.1f} GB/s from the page cache"
@@ -282,7 +282,7 @@ def cells(bench: Bench) -> None:
     def sweep() -> None:
         train_align.run(resolve(count), launch, force=True)
 
-    def bare() -> None:
+    def fit_cells() -> None:
         job = Job.resolve(resolve(count))
         cells = job.cells
         variant = job.variants[cells[0].variant]
@@ -297,7 +297,7 @@ def cells(bench: Bench) -> None:
     bench.compare(
         f"{count} cells of the demo: of fit alone",
         sweep,
-        bare,
+        fit_cells,
         count,
         "cells/s",
         rounds=1,

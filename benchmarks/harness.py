@@ -102,17 +102,8 @@ class Bench:
     ) -> None:
         """Measure two sides in turns, and print their median rates.
 
-        Args:
-            label: First column.
-            ours: Work of our code.
-            peer: The same work of the peer.
-            count: Number of units in the work.
-            unit: Unit of the rate.
-            target: Least ratio.
-            note: Last column.
-            rounds: Number of measurements, by default the script's.
-            in_children: If True, child processes do the work.
-            warm_up: If True, each side first runs once unmeasured.
+        A side does `count` units of work, and first runs once unmeasured (`warm_up`).
+        With `in_children`, child processes do the work. `target` is the least ratio.
         """
         if warm_up:
             ours()

@@ -232,13 +232,13 @@ def hour(bench: Bench) -> None:
     bench.show("samples and events lost", lost, target=0, at_most=True)
 
 
-def view(url: str, count: int, opened: Any) -> None:
+def view(url: str, count: int, semaphore: Any) -> None:
     """Read a page as browsers do: all events, and the pictures of the newest result.
 
     Args:
         url: Address of the page.
         count: Number of browsers.
-        opened: Semaphore that each browser releases when it receives events.
+        semaphore: Semaphore that each browser releases when it receives events.
     """
     address = urlsplit(url)
     host = address.hostname
@@ -261,7 +261,7 @@ def view(url: str, count: int, opened: Any) -> None:
 
     async def look() -> None:
         reader, _ = await ask("/events?")
-        opened.release()
+        semaphore.release()
         loading = asyncio.create_task(load(set()))
         images: set[str] = set()
         while data := await reader.readline():
@@ -292,12 +292,12 @@ def viewers(bench: Bench) -> None:
         page = LivePage("an hour", lambda image: picture.getvalue())
         url = page.start()
         spawn = multiprocessing.get_context("spawn")
-        opened = spawn.Semaphore(0)
-        browsers = spawn.Process(target=view, args=(url, count, opened), daemon=True)
+        semaphore = spawn.Semaphore(0)
+        browsers = spawn.Process(target=view, args=(url, count, semaphore), daemon=True)
         if count:
             browsers.start()
             for _ in range(count):
-                opened.acquire()
+                semaphore.acquire()
         process = psutil.Process()
         memory: list[tuple[float, int]] = []
 

@@ -282,18 +282,7 @@ def measure_edit(
     step: int,
     verdicts: Container[str | None],
 ) -> str:
-    """Edit each picture of a set with a given step, and search the original.
-
-    Args:
-        edit: Edit of a picture.
-        pictures: All pictures of the set.
-        hashes: Their hashes.
-        step: Distance of the edited pictures in the set.
-        verdicts: Verdicts that count as hits.
-
-    Returns:
-        A row of figures.
-    """
+    """Edit every `step`-th picture of a set, and count hits with the given verdicts."""
     rows = range(0, len(pictures), step)
     n_bits = [0]
     correlations = [1.0]

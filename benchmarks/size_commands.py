@@ -24,9 +24,9 @@ TRAINING = (
 DEMO_TRAINING = "train-align --recipe demo"
 
 
-def run_brainhive(words: str, home: Path) -> float:
+def run_brainhive(command: str, home: Path) -> float:
     """Run a command in a new process, and return its processor seconds."""
-    return measure_brainhive(words.split(), home).cpu_s
+    return measure_brainhive(command.split(), home).cpu_s
 
 
 def measure_brainhive(arguments: Sequence[str], home: Path) -> harness.Usage:
