@@ -112,7 +112,7 @@ def _list_functions() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "aligner": (aligned_run.aligner, member),
         "member": (aligned_run.member, member),
         "predictions": (aligned_run.predictions, trials),
-        "decode": (api.decode, {"run": aligned_run, "signal": recording, **trials}),
+        "decode": (api.decode, {"model": aligned_run, "signal": recording, **trials}),
         "Trials": (api.Trials, fields),
         "Sensors": (
             api.Sensors,
