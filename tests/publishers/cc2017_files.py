@@ -95,10 +95,11 @@ def write_labels(root: Path, split: str, count: int) -> Path:
     """Write the list of captions, tags and labels."""
     path = root / f"qwen_annotation/qwen_{split}_caption_tag_category_id.json"
     path.parent.mkdir(exist_ok=True)
-    content = [
-        {"idx": clip, "caption": "a dog", "tags": ["dog"], "category_id": row}
-        for clip, row in enumerate(make_labels(split, count).tolist())
-    ]
+    content = []
+    for clip, row in enumerate(make_labels(split, count).tolist()):
+        content.append(
+            {"idx": clip, "caption": "a dog", "tags": ["dog"], "category_id": row}
+        )
     path.write_text(json.dumps(content))
     return path
 

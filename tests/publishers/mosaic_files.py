@@ -39,12 +39,10 @@ def write_record(root: Path, name: str, pictures: Pictures, seed: int = 0) -> di
         file.attrs["preprocessing_pipeline"] = "fMRIPrepv23.2.0"
         file.attrs["beta_pipeline"] = "GLMsinglev1.2"
         group = file.create_group("betas", track_order=True)
-        trials = [
-            (picture, split, repetition)
-            for split, counts in pictures.items()
-            for picture, count in counts
-            for repetition in range(count)
-        ]
+        trials = []
+        for split, counts in pictures.items():
+            for picture, count in counts:
+                trials += [(picture, split, repetition) for repetition in range(count)]
         for index in rng.permutation(len(trials)):
             picture, split, repetition = trials[index]
             phase = "train" if split in ("train", "") else "test"
@@ -79,12 +77,12 @@ def write_pictures(root: Path, *records: Pictures) -> None:
     folder = root / "stimuli/raw"
     folder.mkdir(parents=True, exist_ok=True)
     for pictures in records:
-        names = {name for counts in pictures.values() for name, _ in counts}
-        for name in names:
-            if not name.endswith(".mp4"):
-                rng = np.random.default_rng(list(name.encode()))
-                pixels = rng.integers(0, 255, (24, 24, 3), np.uint8)
-                Image.fromarray(pixels).save(folder / name)
+        for counts in pictures.values():
+            for name, _ in counts:
+                if not name.endswith(".mp4"):
+                    rng = np.random.default_rng(list(name.encode()))
+                    pixels = rng.integers(0, 255, (24, 24, 3), np.uint8)
+                    Image.fromarray(pixels).save(folder / name)
 
 
 def write_participants(root: Path, *people: Mapping[str, str]) -> Path:

@@ -26,7 +26,7 @@ N_SHARED, N_OWN, N_SESSIONS, N_TRIALS = 4, 8, 2, 36
 750).
 """
 FIRST_OWN = 1000
-"""First column of `subjectim` with a picture that only one subject sees."""
+"""First column of `subjectim` with a picture that a single subject sees."""
 N_PICTURES = N_SHARED + len(SUBJECTS) * N_OWN
 VOLUME, SIDE_PX = (3, 4, 5), 32
 BETA_SCALE = 300
@@ -207,11 +207,10 @@ def _write_mindeye2(root: Path, subject: Subject) -> None:
     with h5py.File(root / f"betas_all_{subject.name}_fp32_renorm.hdf5", "w") as file:
         file["betas"] = subject.scored
     session = np.arange(len(subject.rows)) // N_TRIALS
-    trials_by_archive = {
-        f"train/{number}": np.flatnonzero((session == number) & ~subject.is_test)
-        for number in range(N_SESSIONS)
-    }
-    trials_by_archive["new_test/0"] = np.flatnonzero(subject.is_test)
+    trials_by_archive = {"new_test/0": np.flatnonzero(subject.is_test)}
+    for number in range(N_SESSIONS):
+        is_train = (session == number) & ~subject.is_test
+        trials_by_archive[f"train/{number}"] = np.flatnonzero(is_train)
     for name, trials in trials_by_archive.items():
         path = root / f"wds/{subject.name}/{name}.tar"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,7 @@ CASE_COUNTS = {
 
 
 def main() -> int:
-    """Run the groups. Print each failure in one line, then a table."""
+    """Run the groups, and print a line for each failure and a table."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument(
         "--only", default=",".join(CASE_COUNTS), help="groups, separated by commas"

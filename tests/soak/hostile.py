@@ -96,7 +96,7 @@ def _all(rng: random.Random) -> Iterator[Case]:
     )
 
 
-def _case(
+def _make_case(
     kind: str,
     name: str,
     reader_name: str,
@@ -282,7 +282,7 @@ def _datasets() -> Iterator[Case]:
         has_digest = not pattern.startswith("data")
         for dataset, kind in product(datasets, _h5_kinds()):
             turn += 1
-            yield _case(
+            yield _make_case(
                 "dataset",
                 f"{dataset} {kind}",
                 readers[turn % len(readers)],
@@ -341,7 +341,7 @@ def _attributes(rng: random.Random) -> Iterator[Case]:
     ):
         for name in names.split():
             for value in rng.sample(values, count):
-                yield _case(
+                yield _make_case(
                     "attribute",
                     f"{name} {value!r:.20}",
                     rng.choice(readers),
@@ -378,11 +378,11 @@ def _ids() -> Iterator[Case]:
             readers[(number + 2) % len(readers)],
             "draw",
         ):
-            yield _case("id", f"{name!r:.30}", reader, _set_first_image_id, name)
+            yield _make_case("id", f"{name!r:.30}", reader, _set_first_image_id, name)
     fields = ("dataset", "split", "encoder")
     names = ESCAPING_NAMES + UNUSUAL_NAMES[1:4]
     for field, name, reader in product(fields, names, readers[:2]):
-        yield _case(
+        yield _make_case(
             "name", f"{field} {name!r:.30}", reader, _set_attribute, TRAIN, field, name
         )
 
@@ -474,26 +474,26 @@ def _recipes_with_names() -> Iterator[Case]:
     for name in ESCAPING_NAMES + UNUSUAL_NAMES[:4]:
         quoted, label = json.dumps(name), f"{name!r:.30}"
         dataset = f"dataset={{kind: image-folder, root: pictures, name: {quoted}}}"
-        yield _command(f"dataset.name {label}", ("embed", dataset, encoders))
+        yield _make_command_case(f"dataset.name {label}", ("embed", dataset, encoders))
         if "\0" not in name:
             argv = ("eval-retrieval", f"align_run=[{quoted}]", FRESH_RUNS)
-            yield _command(
+            yield _make_command_case(
                 f"align_run {label}",
                 argv + ("sheet_rows=0",),
                 must_fail=name not in ("", "..", "."),
             )
             argv = align + (f"signal.name={quoted}",)
-            yield _command(f"signal.name {label}", argv, must_fail=True)
+            yield _make_command_case(f"signal.name {label}", argv, must_fail=True)
     for argv in (
         ("train-align", "--recipe"),
         ("demo", "--recipe"),
         ("report",),
         ("eval-retrieval", "--run"),
     ):
-        yield _command(f"long {argv[0]}", argv + ("x" * 300,), must_fail=True)
+        yield _make_command_case(f"long {argv[0]}", argv + ("x" * 300,), must_fail=True)
     for signals in ("/abs", "**x"):
         argv = align + (f"dataset.signals='{signals}'",)
-        yield _command(f"dataset.signals {signals}", argv, must_fail=True)
+        yield _make_command_case(f"dataset.signals {signals}", argv, must_fail=True)
     repositories = (
         "a/b/../.. a/b/../../../../.. ../b /a/b a a/b@../.. a/b/../../../outside a//b @"
     )
@@ -536,7 +536,9 @@ def _recipes_with_sizes() -> Iterator[Case]:
         yield Case("hostile", f"large {size}", argv + CPU_KEYS + ("--check",))
 
 
-def _command(name: str, argv: tuple[str, ...], must_fail: bool = False) -> Case:
+def _make_command_case(
+    name: str, argv: tuple[str, ...], must_fail: bool = False
+) -> Case:
     return Case("hostile", name, argv + CPU_KEYS, must_fail=must_fail)
 
 
@@ -616,7 +618,7 @@ def _tars() -> Iterator[Case]:
     )
     for (number, size), kind in product(enumerate(sizes), (b"0", b"x", b"L")):
         content = _make_tar_header(b"sample1.behav.npy", size, kind) + b"x" * 2048
-        yield _case(
+        yield _make_case(
             "tar", f"size {number} {kind!r}", "prepare-mindeye2", _write_tar, content
         )
     for name in (b"../../x.jpg", b"/x.jpg", b"\xff.jpg", b"a\nb.jpg", b"x" * 100):
@@ -625,14 +627,16 @@ def _tars() -> Iterator[Case]:
             + b"jpeg".ljust(512, b"\0")
             + bytes(1024)
         )
-        yield _case(
+        yield _make_case(
             "tar", f"name {name!r:.20}", "prepare-mindeye2", _write_tar, content
         )
     for kind in (b"1", b"2", b"3", b"5", b"6", b"S", b"g", b"K", b"\0", b"D"):
         payload = b"30 path=../../../x\n".ljust(1024, b"\0") + bytes(1024)
         content = _make_tar_header(b"sample1.behav.npy", b"00000000777\0", kind)
         content += payload
-        yield _case("tar", f"type {kind!r}", "prepare-mindeye2", _write_tar, content)
+        yield _make_case(
+            "tar", f"type {kind!r}", "prepare-mindeye2", _write_tar, content
+        )
 
 
 def _arrays() -> Iterator[Case]:
@@ -661,7 +665,7 @@ def _arrays() -> Iterator[Case]:
         ),
     }
     for (name, text), (file, reader) in product(headers.items(), readers.items()):
-        yield _case(
+        yield _make_case(
             "array", f"{name} {file}", f"import-{reader}", _write_array, file, text
         )
     dtypes = {
@@ -672,7 +676,7 @@ def _arrays() -> Iterator[Case]:
         "longdouble": "g",
     }
     for (name, dtype), (file, reader) in product(dtypes.items(), readers.items()):
-        yield _case(
+        yield _make_case(
             "values",
             f"{name} {file}",
             f"import-{reader}",
@@ -681,8 +685,8 @@ def _arrays() -> Iterator[Case]:
             dtype,
             must_fail=name != "longdouble",
         )
-    yield _case("zip", "bomb", "import-dict-npz", _write_zip_bomb)
-    yield _case(
+    yield _make_case("zip", "bomb", "import-dict-npz", _write_zip_bomb)
+    yield _make_case(
         "zip",
         "overlap",
         "import-dict-npz",
@@ -690,7 +694,7 @@ def _arrays() -> Iterator[Case]:
         46 - 4,
         b"\xff\xff\xff\x7f",
     )
-    yield _case("zip", "names", "import-dict-npz", _write_zip_names)
+    yield _make_case("zip", "names", "import-dict-npz", _write_zip_names)
 
 
 def _pickles() -> Iterator[Case]:
@@ -703,7 +707,7 @@ def _pickles() -> Iterator[Case]:
         "pt/features.pt": "import-thingsvision-pt",
     }
     for (file, reader), protocol in product(readers.items(), (0, 2, 4, 5)):
-        yield _case(
+        yield _make_case(
             "pickle",
             f"{file} {protocol}",
             reader,
@@ -714,7 +718,7 @@ def _pickles() -> Iterator[Case]:
         )
     recording = "../data/things-eeg/Bare/sub-01/preprocessed_eeg_training.npy"
     for protocol in (0, 2, 4):
-        yield _case(
+        yield _make_case(
             "pickle",
             f"recording {protocol}",
             "things-pickle",
@@ -731,7 +735,7 @@ def _pickles() -> Iterator[Case]:
     }
     variants = ("zip", "bare", "legacy")
     for (pattern, reader), variant in product(torch_readers.items(), variants):
-        yield _case(
+        yield _make_case(
             "pickle",
             f"{pattern} {variant}",
             reader,
@@ -743,7 +747,7 @@ def _pickles() -> Iterator[Case]:
         "string complex bfloat16 sparse bool quantized strided meta nan objects".split()
     ):
         is_read = kind in ("bool", "strided", "bfloat16", "nan")
-        yield _case(
+        yield _make_case(
             "signals", kind, "things", _write_signals, kind, must_fail=not is_read
         )
     streams = {
@@ -757,7 +761,7 @@ def _pickles() -> Iterator[Case]:
         "frame": b"\x80\x04\x95" + b"\xff" * 8,
     }
     for name, content in streams.items():
-        yield _case(
+        yield _make_case(
             "pickle",
             name,
             "import-dict-npy",
@@ -936,8 +940,10 @@ def _documents() -> Iterator[Case]:
         "bools": "{y: 1, true: 2, 1: 3}",
     }
     for name, text in yaml.items():
-        yield _case("yaml", name, "recipe", _write_file, "own.yaml", text)
-        yield _case("yaml", name, "eval", _write_file, "runs/aligned/recipe.yaml", text)
+        yield _make_case("yaml", name, "recipe", _write_file, "own.yaml", text)
+        yield _make_case(
+            "yaml", name, "eval", _write_file, "runs/aligned/recipe.yaml", text
+        )
     documents = {
         "eval": "runs/aligned/metrics.json runs/aligned/embeddings.json "
         "runs/aligned/cells/**/model/config.json",
@@ -964,11 +970,11 @@ def _documents() -> Iterator[Case]:
     for reader, patterns in documents.items():
         for pattern in patterns.split():
             for name, text in texts.items():
-                yield _case(
+                yield _make_case(
                     "json", f"{pattern} {name}", reader, _write_file, pattern, text
                 )
             for value in (None, [], {}, -1, "x", 1e300, "../../x", [["a"]]):
-                yield _case(
+                yield _make_case(
                     "json",
                     f"{pattern} values {value!r}",
                     reader,
@@ -1036,7 +1042,7 @@ def _configs() -> Iterator[Case]:
     encoder, pixels = f"{ENCODER}/config.json", f"{ENCODER}/preprocessor_config.json"
     for name in classes:
         keys = {"_class_name": name}
-        yield _case(
+        yield _make_case(
             "class",
             f"scheduler {name}",
             "draw",
@@ -1046,11 +1052,11 @@ def _configs() -> Iterator[Case]:
             must_fail=True,
         )
     for name in classes[:6] + ["AsymmetricAutoencoderKL", 3, None, ["a"]]:
-        yield _case(
+        yield _make_case(
             "class", f"vae {name}", "vae", _set_keys, vae, {"_class_name": name}
         )
     for name in ("bert", "clip", "os", 3, None, ["clip"], "gpt2", "dinov2", "siglip"):
-        yield _case(
+        yield _make_case(
             "class",
             f"encoder {name}",
             "encoder",
@@ -1061,7 +1067,7 @@ def _configs() -> Iterator[Case]:
     code = {"AutoModel": "evil.part--load", "AutoImageProcessor": "evil.part"}
     for pattern in (encoder, pixels):
         keys = {"auto_map": code, "trust_remote_code": True}
-        yield _case(
+        yield _make_case(
             "class", f"code {pattern}", "encoder", _set_keys_and_add_code, pattern, keys
         )
     for name in (
@@ -1075,7 +1081,7 @@ def _configs() -> Iterator[Case]:
         None,
     ):
         keys = {"architecture": name}
-        yield _case(
+        yield _make_case(
             "class",
             f"timm {name}",
             "timm",
@@ -1100,7 +1106,7 @@ def _configs() -> Iterator[Case]:
     for pattern, names in sizes.items():
         reader = "encoder" if pattern.startswith(ENCODER) else "draw"
         for key, value in product(names.split(), (10**12, -1, 0, 1e300, "x", None)):
-            yield _case(
+            yield _make_case(
                 "size",
                 f"{pattern} {key} {value}",
                 reader,
@@ -1138,7 +1144,7 @@ def _weights() -> Iterator[Case]:
     variants = "length deep overlap shape negative dtype huge names absent surplus"
     for pattern, reader in readers.items():
         for variant in variants.split():
-            yield _case(
+            yield _make_case(
                 "safetensors",
                 f"{pattern} {variant}",
                 reader,
@@ -1148,7 +1154,7 @@ def _weights() -> Iterator[Case]:
                 must_fail=variant != "surplus",
             )
         for dtype in ("bfloat16", "int64", "float64", "bool", "complex64", "rank"):
-            yield _case(
+            yield _make_case(
                 "tensors", f"{pattern} {dtype}", reader, _cast_tensors, pattern, dtype
             )
 
@@ -1223,7 +1229,7 @@ def _links() -> Iterator[Case]:
         "runs/aligned/recipe.yaml": "eval",
     }
     for (pattern, reader), (name, target) in product(readers.items(), targets.items()):
-        yield _case(
+        yield _make_case(
             "link", f"{pattern} {name}", reader, _replace_by_link, pattern, target
         )
     report = ("report", "runs/drawn")
@@ -1244,7 +1250,7 @@ def _links() -> Iterator[Case]:
         )
     for folder, reader in (("pictures", "pictures"), ("embeddings", "check")):
         link = f"{folder}/loop"
-        yield _case("link", f"{link} loop", reader, _replace_by_link, link, "..")
+        yield _make_case("link", f"{link} loop", reader, _replace_by_link, link, "..")
 
 
 def _replace_by_link(
@@ -1304,8 +1310,8 @@ def _pictures_and_tables() -> Iterator[Case]:
         )
 
     for make in (bomb, frames, lasting, tiff, names, script):
-        yield _case("picture", make.__name__, "pictures", make)
-        yield _case("picture", make.__name__, "score", _copy_to_scored, make)
+        yield _make_case("picture", make.__name__, "pictures", make)
+        yield _make_case("picture", make.__name__, "score", _copy_to_scored, make)
     rows = {
         "negative": "1,-5,True",
         "huge": "1,99999999999999999999,True",
@@ -1317,11 +1323,11 @@ def _pictures_and_tables() -> Iterator[Case]:
     }
     for name, row in rows.items():
         text = f"cocoId,nsdId,shared1000\n{row}\n"
-        yield _case(
+        yield _make_case(
             "table", name, "nsd", _write_file, "data/nsd/nsd_stim_info_merged.csv", text
         )
     for kind in ("strings", "ragged", "nested", "nulls", "huge", "structs"):
-        yield _case(
+        yield _make_case(
             "parquet",
             kind,
             "import-parquet",
@@ -1330,7 +1336,7 @@ def _pictures_and_tables() -> Iterator[Case]:
             must_fail=True,
         )
     for kind in ("path", "label", "null", "text"):
-        yield _case("parquet", kind, "parquet", _write_picture_rows, kind)
+        yield _make_case("parquet", kind, "parquet", _write_picture_rows, kind)
 
 
 def _copy_to_scored(make: Make, home: Path, outside_folder: Path) -> None:

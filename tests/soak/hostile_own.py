@@ -190,7 +190,7 @@ def _recording_cases() -> Iterator[Case]:
     ]
     volumes = [f"{SERIES}.nii.gz", MASK] + betas
     for file_name, name in product(volumes, NIFTI_EDITS):
-        yield hostile._case(
+        yield hostile._make_case(
             "nifti",
             f"{name} {file_name}",
             "own-bold" if file_name not in betas else "own-betas",
@@ -199,11 +199,11 @@ def _recording_cases() -> Iterator[Case]:
             name,
         )
     for name in GIFTI_EDITS:
-        yield hostile._case("gifti", name, "own-surface", _edit_gifti, name)
+        yield hostile._make_case("gifti", name, "own-surface", _edit_gifti, name)
     for key, value in product(
         ("StartTime", "RepetitionTime", "SliceTimingCorrected"), JSON_VALUES
     ):
-        yield hostile._case(
+        yield hostile._make_case(
             "sidecar",
             f"{key} {value!r:.20}",
             "own-bids",
@@ -214,7 +214,7 @@ def _recording_cases() -> Iterator[Case]:
     for (file_name, reader), column, cell in product(
         TABLES.items(), range(3), CELL_TEXTS
     ):
-        yield hostile._case(
+        yield hostile._make_case(
             "table",
             f"{file_name} {column} {cell!r:.20}",
             reader,
@@ -224,7 +224,7 @@ def _recording_cases() -> Iterator[Case]:
             cell,
         )
     for line in HEADER_LINES.split(" "):
-        yield hostile._case(
+        yield hostile._make_case(
             "brainvision", f"{line!r:.40}", "own-eeg", _replace_line, line
         )
     for offset, text in product(
@@ -232,13 +232,13 @@ def _recording_cases() -> Iterator[Case]:
         ("-1", "0", "9999", "x", "nan", "1e9"),
     ):
         content = text.encode().ljust(4)
-        yield hostile._case(
+        yield hostile._make_case(
             "edf", f"{offset} {text}", "own-eeg", _edit_edf, offset, content
         )
     for name in FIF_EDITS:
-        yield hostile._case("fif", name, "own-eeg", _edit_fif, name)
+        yield hostile._make_case("fif", name, "own-eeg", _edit_fif, name)
     for kind in ("complex64", "S3", "O", "float64", "bool", "M8[s]"):
-        yield hostile._case("npz", kind, "own-betas", _cast_npz, kind)
+        yield hostile._make_case("npz", kind, "own-betas", _cast_npz, kind)
     readers = {
         f"{SERIES}.nii.gz": "own-bold",
         SURFACE: "own-surface",
@@ -251,7 +251,7 @@ def _recording_cases() -> Iterator[Case]:
     for (file_name, reader), (name, target) in product(
         readers.items(), LINK_TARGETS.items()
     ):
-        yield hostile._case(
+        yield hostile._make_case(
             "link",
             f"{file_name} {name}",
             reader,
@@ -261,7 +261,7 @@ def _recording_cases() -> Iterator[Case]:
         )
     kinds = {"bold": "own-bold", "betas": "own-betas", "recording": "own-eeg"}
     for (kind, reader), (name, target) in product(kinds.items(), FOLDER_LINKS.items()):
-        yield hostile._case(
+        yield hostile._make_case(
             "tree",
             f"{kind} {name}",
             reader,
@@ -269,7 +269,7 @@ def _recording_cases() -> Iterator[Case]:
             f"data/{reader}/{name}",
             target,
         )
-        yield hostile._case(
+        yield hostile._make_case(
             "tree",
             f"{kind} dot-files",
             reader,
@@ -277,7 +277,7 @@ def _recording_cases() -> Iterator[Case]:
             reader,
             is_compared=True,
         )
-        yield hostile._command(
+        yield hostile._make_command_case(
             f"root {kind} {target}",
             ("prepare", "--from", kind, f"preparation.root={target}"),
             must_fail=True,
@@ -367,7 +367,7 @@ def _page_cases(rng: random.Random) -> Iterator[Case]:
     for run_name, name, value, turn in documents:
         reader = command_readers.get(run_name, "report") if turn else "report"
         seed = rng.randrange(2**30)
-        yield hostile._case(
+        yield hostile._make_case(
             "json",
             f"{run_name} {name} {value!r:.20} {seed}",
             reader,
@@ -377,7 +377,9 @@ def _page_cases(rng: random.Random) -> Iterator[Case]:
             seed,
         )
     for name in ARTIFACT_NAMES:
-        yield hostile._case("media", f"{name!r:.20}", "report", _name_artifact, name)
+        yield hostile._make_case(
+            "media", f"{name!r:.20}", "report", _name_artifact, name
+        )
 
 
 def _replace_value(

@@ -1,4 +1,4 @@
-"""Processes that run one case each, forked after all imports, and their verdicts."""
+"""Processes that run a case each, forked after all imports, and their verdicts."""
 
 import contextlib
 import hashlib
@@ -52,7 +52,7 @@ PRIVATE = re.compile(rb"secretsecret|c2VjcmV0c2Vj|ZWNyZXRzZWNy|Y3JldHNlY3Jl|root
 NOT_COMPARED = re.compile(
     r"(^|[._ -])(time|times|seconds|rate|environment|log|versions)($|[._ -])|_s$"
 )
-"""Names of results that differ between two runs of one command."""
+"""Names of results that differ between two runs of a command."""
 
 
 @dataclass(frozen=True)
