@@ -25,10 +25,15 @@ from tests.data.stores.learned.test_seen_pictures import (
     photograph_into_test,
     simulated,
 )
-from tests.worlds.command_fixtures import COLOURS, SMALL, paint_pictures, use_home
+from tests.worlds.command_fixtures import (
+    ALIGN_OVERRIDES,
+    COLOURS,
+    paint_pictures,
+    use_home,
+)
 
 DEMO = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
-INTER = (DEMO, *SMALL[1:], "mode=inter", "train.epochs=6")
+INTER = (DEMO, *ALIGN_OVERRIDES[1:], "mode=inter", "train.epochs=6")
 STUDY = "calibration-study"
 FEW = ("pictures=10", "draws=2", "transfer.pulls=1,0.1", "transfer.draws=1")
 ALIGNMENTS = ("euclidean", "coral", "moments", "procrustes", "ridge")

@@ -25,7 +25,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.sentences import state_finding
 from tests.docs.test_docs import DOCS, LINES
 from tests.tools.changed_stores import resealed
-from tests.worlds.command_fixtures import COLOURS, SMALL, use_home
+from tests.worlds.command_fixtures import ALIGN_OVERRIDES, COLOURS, use_home
 from tests.worlds.own_recordings import (
     PICTURES,
     Presentation,
@@ -79,7 +79,9 @@ def own(base):
 @pytest.fixture(scope="module")
 def demo(base, run_command):
     run_command("embed", DEMO, f"encoders=[{COLOURS!r}]")
-    return str(run_command("train-align", DEMO, *SMALL[1:], "train.epochs=20").folder)
+    return str(
+        run_command("train-align", DEMO, *ALIGN_OVERRIDES[1:], "train.epochs=20").folder
+    )
 
 
 def invoke(*words):

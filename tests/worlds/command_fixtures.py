@@ -127,7 +127,9 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Fusion Prior of mean colours whose effect on pictures is visible."""
     folder = tmp_path_factory.mktemp("prior")
     torch.manual_seed(0)
-    config = fusion_prior.Config(hidden_size=64, intermediate_size=64)  # as in SMALL
+    config = fusion_prior.Config(
+        hidden_size=64, intermediate_size=64
+    )  # as in ALIGN_OVERRIDES
     model = config.build(
         {"brainhive_cli-models-encoders-python-example": 12}, sdxl.TINY.build()
     )
@@ -139,7 +141,7 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 DEMO = "dataset={kind: demo, noise: 0.3, subjects: 2, concepts: 40}"
 """Two simulated subjects with so little noise that few epochs are enough."""
-SMALL = (
+ALIGN_OVERRIDES = (
     DEMO,
     f"encoders=[{COLOURS!r}]",
     "dim=64",
@@ -158,7 +160,7 @@ SMALL = (
 @pytest.fixture(scope="session")
 def align_overrides() -> tuple[str, ...]:
     """Overrides of train-align for a training of a second."""
-    return SMALL
+    return ALIGN_OVERRIDES
 
 
 @pytest.fixture(scope="session")
@@ -171,7 +173,7 @@ def world_template(
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("BRAINHIVE_HOME", str(home))
             run_command("embed", DEMO, f"encoders=[{COLOURS!r}]")
-            run_command("train-align", *SMALL)
+            run_command("train-align", *ALIGN_OVERRIDES)
 
     return make_once(tmp_path_factory, "made-world", make)
 
@@ -217,7 +219,7 @@ def runs(tmp_path: Path) -> str:
 @pytest.fixture
 def trained_run(world: Path, run_command: RunCommand) -> Path:
     """Read-only align run of the world, with a cell for each of two subjects."""
-    return run_command("train-align", *SMALL).folder
+    return run_command("train-align", *ALIGN_OVERRIDES).folder
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from brainhive_cli.training.alignment.training import cell_folder
 from brainhive_cli.training.alignment.training.batches import CellData
 from tests.tools.pretended_gpu import GPU, PretendedGpu, pretended_gpu
 from tests.worlds.array_trials import make_trials
-from tests.worlds.command_fixtures import COLOURS, DEMO, SMALL
+from tests.worlds.command_fixtures import ALIGN_OVERRIDES, COLOURS, DEMO
 
 HERE = Launch(0, 1, torch.device("cuda"))
 PICTURES = 24
@@ -304,7 +304,7 @@ def test_every_generator_and_prior_draw_and_learn_there(
 def test_commands_run_there_from_pictures_to_metrics(
     gpu: PretendedGpu, home: Path, generator: Path, prior: Path, pictures: Path
 ) -> None:
-    def go(command: str, *overrides: str) -> Result:
+    def run_command(command: str, *overrides: str) -> Result:
         module: Any = importlib.import_module(
             f"brainhive_cli.commands.{command.replace('-', '_')}"
         )
@@ -329,14 +329,16 @@ def test_commands_run_there_from_pictures_to_metrics(
         "train.batch_size=4",
         "lpips=false",
     )
-    go("embed", DEMO, colours, "run.workers=0")
-    go("embed", folder, colours, "run.workers=0")
-    go("train-prior", folder, colours, sdxl, *small, *few, f"similarity=[{COLOURS!r}]")
+    run_command("embed", DEMO, colours, "run.workers=0")
+    run_command("embed", folder, colours, "run.workers=0")
+    run_command(
+        "train-prior", folder, colours, sdxl, *small, *few, f"similarity=[{COLOURS!r}]"
+    )
     cell = ("subjects=1", "train.epochs=2", "train.selection=test", f"prior={prior}")
-    run = go("train-align", *SMALL, *cell).folder
+    run = run_command("train-align", *ALIGN_OVERRIDES, *cell).folder
     varied = ("subsets=20", "ceiling_splits=2", "repetitions=2")
-    go("eval-retrieval", f"run={run}", *varied)
-    go(
+    run_command("eval-retrieval", f"run={run}", *varied)
+    run_command(
         *(
             "reconstruct",
             f"prior={prior}",

@@ -23,9 +23,15 @@ from brainhive_cli.reports.sentences import (
 )
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.set_ups import describe_recipe
-from tests.worlds.command_fixtures import COLOURS, DEMO, SMALL, RunCommand, use_home
+from tests.worlds.command_fixtures import (
+    ALIGN_OVERRIDES,
+    COLOURS,
+    DEMO,
+    RunCommand,
+    use_home,
+)
 
-SHORT_TRAINING = (*SMALL, "train.epochs=2", "subjects=1")
+SHORT_TRAINING = (*ALIGN_OVERRIDES, "train.epochs=2", "subjects=1")
 CITATIONS = re.compile(r" \((?:[^()]+ \d{4}(?:; )?)+\)")
 NUMBER = re.compile(r"(?<![\w.-])\d+(?:[.,]\d+)*(?:e-?\d+)?(?![\w])")
 """A number that stands alone, unlike those in names such as top-1, PO7 or clip-b32."""

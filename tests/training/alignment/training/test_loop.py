@@ -63,7 +63,7 @@ def train(
 ) -> Callable[..., tuple[Weights, Measurements, list[dict[str, Any]]]]:
     """Train a cell in its own folder. Return weights, metrics and events."""
 
-    def go(
+    def run_cell(
         data: CellData, folder: str = "run", loss: Any = "clip", **knobs: Any
     ) -> Any:
         run, events = RunFolder(tmp_path / folder), list[dict[str, Any]]()
@@ -85,7 +85,7 @@ def train(
         )
         return *written(run.path), events
 
-    return go
+    return run_cell
 
 
 def written(run: Path) -> tuple[Weights, Measurements]:
@@ -305,7 +305,7 @@ def _resume_in_two(launch: Launch, folder: Path) -> None:
     terms = [Term(prediction=TOKEN_HEAD, loss="mixco")]
     cell_folder.CHECKPOINT_INTERVAL_S = 0.0
 
-    def go(name: str) -> None:
+    def run_cell(name: str) -> None:
         train_cell(
             "cell",
             1,
@@ -318,12 +318,12 @@ def _resume_in_two(launch: Launch, folder: Path) -> None:
         )
         launch.barrier()
 
-    go("whole")
+    run_cell("whole")
     with pytest.MonkeyPatch.context() as pressed, pytest.raises(KeyboardInterrupt):
         interrupt(pressed, 2)
-        go("resumed")
+        run_cell("resumed")
     launch.barrier()
-    go("resumed")
+    run_cell("resumed")
 
 
 @pytest.mark.nightly
