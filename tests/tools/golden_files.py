@@ -24,11 +24,11 @@ def select_prefix(golden: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return tensors
 
 
-def assert_near(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
+def assert_near(actual: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
     """Compare shapes, and values relative to the largest.
 
     The golden folder recommends a tolerance of 1e-4.
     """
-    assert found.shape == expected.shape
+    assert actual.shape == expected.shape
     # the largest value may be 0
-    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+    assert (actual - expected).abs().max() <= tolerance * expected.abs().max()

@@ -94,57 +94,57 @@ def metric_rows(metrics: Mapping[str, Metric]) -> dict[str, list[Any]]:
 
 
 def list_differences(
-    recorded: Any, found: Any, relative: float, absolute: float, place: str = ""
+    recorded: Any, actual: Any, relative: float, absolute: float, path: str = ""
 ) -> Iterator[str]:
     """Yield a line for each difference between two values.
 
     Args:
         recorded: Mappings, lists, texts and numbers of a file.
-        found: Such values of a test.
+        actual: Such values of a test.
         relative: Relative tolerance of decimals.
         absolute: Absolute tolerance of decimals.
-        place: Path of the values, for the lines.
+        path: Path of the values, for the lines.
     """
-    if isinstance(recorded, dict) and isinstance(found, dict):
-        for name in recorded | found:
-            inner = f"{place} / {name}" if place else str(name)
-            if name not in found:
+    if isinstance(recorded, dict) and isinstance(actual, dict):
+        for name in recorded | actual:
+            inner = f"{path} / {name}" if path else str(name)
+            if name not in actual:
                 yield f"{inner}: is missing, {recorded[name]} was recorded"
             elif name not in recorded:
-                yield f"{inner}: {found[name]} is new"
+                yield f"{inner}: {actual[name]} is new"
             else:
                 yield from list_differences(
-                    recorded[name], found[name], relative, absolute, inner
+                    recorded[name], actual[name], relative, absolute, inner
                 )
     elif (
         isinstance(recorded, list)
-        and isinstance(found, list)
-        and len(recorded) == len(found)
+        and isinstance(actual, list)
+        and len(recorded) == len(actual)
     ):
         for index, value in enumerate(recorded):
-            inner = f"{place}[{index}]"
-            yield from list_differences(value, found[index], relative, absolute, inner)
-    elif isinstance(recorded, str) and isinstance(found, str):
+            inner = f"{path}[{index}]"
+            yield from list_differences(value, actual[index], relative, absolute, inner)
+    elif isinstance(recorded, str) and isinstance(actual, str):
         # split into texts and the decimals between them
-        pieces = list(zip_longest(DECIMAL.split(recorded), DECIMAL.split(found)))
+        pieces = list(zip_longest(DECIMAL.split(recorded), DECIMAL.split(actual)))
         texts, decimals = pieces[::2], pieces[1::2]
         is_close = partial(math.isclose, rel_tol=relative, abs_tol=absolute)
-        if any(first != second for first, second in texts):
-            yield f"{place}: {recorded} was recorded, {found} is found"
+        if any(old != new for old, new in texts):
+            yield f"{path}: {recorded} was recorded, {actual} is found"
             return
-        for index, (first, second) in enumerate(decimals):
-            if not is_close(float(first), float(second)):
-                yield f"{place}: {first} was recorded, {second} is found ({index})"
-    elif isinstance(recorded, float) and isinstance(found, float):
-        is_same = math.isclose(recorded, found, rel_tol=relative, abs_tol=absolute)
-        if not is_same and not (math.isnan(recorded) and math.isnan(found)):
-            yield f"{place}: {recorded} was recorded, {found} is found"
-    elif type(recorded) is not type(found) or recorded != found:
-        yield f"{place}: {recorded} was recorded, {found} is found"
+        for index, (old, new) in enumerate(decimals):
+            if not is_close(float(old), float(new)):
+                yield f"{path}: {old} was recorded, {new} is found ({index})"
+    elif isinstance(recorded, float) and isinstance(actual, float):
+        is_same = math.isclose(recorded, actual, rel_tol=relative, abs_tol=absolute)
+        if not is_same and not (math.isnan(recorded) and math.isnan(actual)):
+            yield f"{path}: {recorded} was recorded, {actual} is found"
+    elif type(recorded) is not type(actual) or recorded != actual:
+        yield f"{path}: {recorded} was recorded, {actual} is found"
 
 
 def compare_files(
-    found_path: Path, recorded_path: Path, relative: float, absolute: float
+    actual_path: Path, recorded_path: Path, relative: float, absolute: float
 ) -> None:
     """Compare the numbers of two files (see `differences`).
 
@@ -152,10 +152,10 @@ def compare_files(
         AssertionError: if they differ.
     """
     recorded = yaml.safe_load(recorded_path.read_text("utf-8"))
-    found = yaml.safe_load(found_path.read_text("utf-8"))
-    differences = list(list_differences(recorded, found, relative, absolute))
+    actual = yaml.safe_load(actual_path.read_text("utf-8"))
+    differences = list(list_differences(recorded, actual, relative, absolute))
     if differences:
-        lines = [f"other numbers: {found_path}"] + differences[:MOST_SHOWN]
+        lines = [f"other numbers: {actual_path}"] + differences[:MOST_SHOWN]
         if len(differences) > MOST_SHOWN:
             lines.append(f"and {len(differences) - MOST_SHOWN} more")
         raise AssertionError("\n".join(lines))

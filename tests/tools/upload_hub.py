@@ -76,13 +76,14 @@ def list_newest_files(hub: Any, name: str = "me/demo") -> dict[str, bytes]:
     return files
 
 
-def brainhive(*words: str, answer: str | None = None) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [*words], input=answer)
+def brainhive(*arguments: str, answer: str | None = None) -> Result:
+    runner = CliRunner(env={"COLUMNS": "200"})
+    return runner.invoke(app, arguments, input=answer)
 
 
-def run_command(*words: str) -> Path:
+def run_command(*arguments: str) -> Path:
     """Run a command that must succeed, and return the folder of its run."""
-    result = brainhive(*words, "--json")
+    result = brainhive(*arguments, "--json")
     assert result.exit_code == 0, result.stderr
     return Path(json.loads(result.stdout)["folder"])
 
