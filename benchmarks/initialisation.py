@@ -54,18 +54,10 @@ def simulate(
     noise: float,
     scale: float | None,
 ) -> tuple[CellData, float]:
-    """Simulate signals and embeddings of pictures, with a tenth of concepts held out.
-
-    Args:
-        concepts: Number of concepts, which determine most of the semantic features.
-        pictures: Number of pictures of each concept.
-        repetitions: Number of trials of each picture, which are averaged.
-        seed: Random seed.
-        noise: Noise, relative to the demo.
-        scale: Factor of the signals, by default up to `SIGNAL_SD`.
+    """Simulate averaged trials and embeddings, with a tenth of the concepts held out.
 
     Returns:
-        The data and the factor.
+        The data, and the scale of the signals, by default the scale for `SIGNAL_SD`.
     """
     random = np.random.default_rng(seed)
     count = concepts * pictures

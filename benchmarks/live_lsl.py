@@ -73,12 +73,9 @@ def read_bare() -> Iterator[Any]:
 
 
 def receive(reader: str, seconds: float, path: Path) -> None:
-    """Read for the given time, and write latencies, losses and processor time to JSON.
+    """Read samples, and write latencies, losses and processor time as JSON.
 
-    Args:
-        reader: "ours" or "bare".
-        seconds: Time to read.
-        path: File that is written.
+    The reader is "ours" or "bare".
     """
     from mne_lsl.lsl import local_clock
 

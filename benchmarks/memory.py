@@ -41,12 +41,12 @@ def commands(bench: Bench) -> None:
     subjects = bench.options.get("subjects", 1)
     _write_dataset(bench, subjects)
     numbers = ",".join(str(subject) for subject in range(1, subjects + 1))
-    training = (
+    training = [
         f"subjects={numbers}",
         "seeds=1",
         "train.epochs=1",
         "train.warmup_steps=0",
-    )
+    ]
     architecture = json.dumps(sdxl.TINY.architecture)
     generator = (
         f"generator={{kind: sdxl, source: random, architecture: {architecture}}}"

@@ -54,15 +54,9 @@ def parse_design(design: str) -> tuple[int, int, int, int]:
 def score_categories(
     train: Values, category: NDArray[np.int64], test: Values
 ) -> Values:
-    """Score signals by linear discriminant analysis with shrinkage.
+    """Score test signals [M, F] by linear discriminant analysis with shrinkage.
 
-    Args:
-        train: Signals [N, F] that the classifier is fitted to.
-        category: Category [N] of each.
-        test: Signals [M, F] that are scored.
-
-    Returns:
-        Scores [M, K] of the categories.
+    It is fitted to training signals [N, F] and categories [N]. Returns scores [M, K].
     """
     counts = np.bincount(category)
     means = np.eye(len(counts))[category].T @ train / np.maximum(counts, 1)[:, None]

@@ -65,8 +65,7 @@ def sufficient_amounts(
 def compute_logits(centre: float, deviation: Values) -> Values:
     """Compute learning curves [A, N] that grow from -3 to a centre.
 
-    They grow with a power of the amount, .1, which varies over people by .3
-    (log-normal).
+    The exponent of the amount, .1, varies over people by .3 (log-normal).
     """
     exponent = 0.1 * np.exp(0.3 * deviation)
     return np.asarray(-3 + (centre + 3) * SHARES[:, None] ** exponent)
