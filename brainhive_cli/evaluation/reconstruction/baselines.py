@@ -51,24 +51,27 @@ def make_baselines(
     models: str,
     folder: RunFolder,
 ) -> tuple[list[GeneratedSet], dict[str, str]]:
-    """Make the baselines among the sources. Files that exist are kept.
+    """Make the baselines, media that a reconstruction must be better than.
 
-    - `nearest`: the training picture whose head is most similar to the decoded head.
-    - `mean`: the mean training picture, at the size of the protocol.
-    - `still`: the first frame of each clip, repeated.
+    Existing files are kept.
+
+    - `nearest`: the training picture whose head (embedding) is most similar to the head
+      decoded from signals.
+    - `mean`: the mean training picture, at the size at which metrics compare.
+    - `still`: the first frame of each reconstructed clip, repeated.
 
     Args:
         align: Run whose data set and embeddings are used.
         recipe: Recipe with the split, the protocol and the side of pictures.
-        sources: Sources, which may contain these baselines.
-        brain_sets: Decoded heads of each cell and subject.
+        sources: Requested kinds of media. Only the baselines among them are made.
+        brain_sets: Decoded heads of each cell (trained model) and subject.
         generated: Media generated from them.
         stimulus_heads: Computes the heads of training stimuli.
         models: Description of the brain models.
         folder: Folder of the run.
 
     Returns:
-        The baselines, and an advice for each baseline that could not be made.
+        The baselines, and advice by the source of each baseline that cannot be made.
     """
     baselines = []
     missing = dict[str, str]()
@@ -182,7 +185,7 @@ def _make_nearest(
 def _write_square(
     images: StimulusSet, side_px: int, folder: RunFolder, row: int, file: Path
 ) -> None:
-    """Write the central square of a stimulus, of a clip frame by frame."""
+    """Write the central square of a picture, or of each frame of a clip."""
     stimulus = images.open(row)
     if not isinstance(stimulus, Clip):
         square = np.asarray(media_files.crop_square(stimulus, side_px))
@@ -202,7 +205,7 @@ def _make_mean(
     fold: int,
     folder: RunFolder,
 ) -> GeneratedSet:
-    """Write the mean training picture of a fold, at the size of the protocol.
+    """Write the mean training picture of a fold, as the same result for every item.
 
     Raises:
         MissingData: if the stimuli are clips.
@@ -218,11 +221,11 @@ def _make_mean(
     name = "mean.png" if fold == 1 else f"mean-{fold:02d}.png"
     file = folder.path / "baselines" / name
     if not file.is_file():
-        spaced = np.linspace(0, len(rows) - 1, n_pictures).round().astype(int)
-        total = _sum_pictures(images, rows[spaced], protocol)
+        # evenly spaced pictures, if there are too many to average
+        positions = np.linspace(0, len(rows) - 1, n_pictures).round().astype(int)
+        total = _sum_pictures(images, rows[positions], protocol)
         _save(media_files.to_bytes(total / n_pictures)[0], file, folder)
 
-    # every item of the fold has the same mean
     files = {}
     for decoded_set in fold_sets:
         for image_id in decoded_set.image_ids:
@@ -232,7 +235,7 @@ def _make_mean(
 
 
 def _sum_pictures(images: StimulusSet, rows: Int64, protocol: str) -> Tensor:
-    """Sum pictures at the size of the protocol, as float64 [1, 3, H, W]."""
+    """Sum pictures at the size at which metrics compare, as float64 [1, 3, H, W]."""
     total = torch.tensor(0.0)
     n_pictures = len(rows)
     with (
@@ -262,7 +265,8 @@ def make_stills(
     Files that exist are kept.
 
     Args:
-        generated: Reconstructions. Stills are made of the sources `brain` and `scored`.
+        generated: Reconstructions. Only the sources `brain` and `scored` (results of
+            others) are used.
         folder: Folder of the run.
 
     Raises:
