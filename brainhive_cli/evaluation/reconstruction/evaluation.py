@@ -113,7 +113,7 @@ def measure_run(
         split: Split of the stimuli.
         launch: Processes. Each of them calls this function.
         missing: Advice for each source that could not be made.
-        facts: Facts of the reconstructions.
+        facts: Models, settings and warnings, which are stored with the metrics.
 
     Raises:
         BrainhiveError: if no metric can be computed.
@@ -149,10 +149,11 @@ def _score_all_sets(
     n_frames: int | None,
     launch: Launch,
 ) -> tuple[list[GeneratedSet], dict[str, str]]:
-    """Score all reconstructions, and describe the stimuli.
+    """Score all reconstructions.
 
     Returns:
-        The scored sets, and an advice for each metric that could not be computed.
+        The scored sets, with a set of the stimuli themselves if a metric needs no
+        reconstruction, and an advice for each metric that could not be computed.
     """
     keep_freed_memory()
     rows: dict[str, int] = {}
@@ -347,10 +348,11 @@ class SheetWriter:
 
     @console.progress("drawing sheets")
     def write_sheets(self, captions: Metric | None) -> list[Artifact]:
-        """Write a sheet of random examples, and a sheet from the best to the worst.
+        """Write two sheets, which show stimuli next to reconstructions.
 
-        The first sheet shows a cell of each source. The second shows all cells of the
-        first source. Both show the first repeat.
+        The first shows random examples of a cell (trained model) of each source. The
+        second shows all cells of the first source from the best item to the worst. Both
+        show an item's first reconstruction.
 
         Args:
             captions: Share of decoded captions that name the object, for the notes.
@@ -452,7 +454,7 @@ class SheetWriter:
     def _write_tile(
         self, kind: str, folder: str, image_id: str, media: Any, annotation: Annotation
     ) -> SheetTile:
-        """Write a picture, or a clip with the outline of its key object, once."""
+        """Write a picture or clip for a tile, unless an earlier call has written it."""
         key = (kind, folder, image_id)
         if key not in self.tiles:
             if self.medium == "picture":
@@ -467,7 +469,7 @@ class SheetWriter:
     def _write_clip(
         self, folder: str, image_id: str, media: Any, annotation: Annotation
     ) -> SheetTile:
-        """Write a clip as a video, or as an animated picture without PyAV."""
+        """Write a clip with outlined masks as a video, or without PyAV as WebP."""
         clip = media_files.to_clip(media)
         frames = media_files.outline_masks(clip.frames, annotation.masks, CLIP_SIDE_PX)
         rate_hz = clip.rate_hz or media_files.RATE_HZ
@@ -512,7 +514,7 @@ def require_values(
 
 
 def find_runs_to_compare(paths: Paths, names: Sequence[str]) -> list[RunFolder]:
-    """Find the runs to compare with, by name or path.
+    """Find the finished runs to compare this run with, by name or path.
 
     Raises:
         RecipeError: if a run is a sweep, or a run of another command.
@@ -537,7 +539,7 @@ def find_runs_to_compare(paths: Paths, names: Sequence[str]) -> list[RunFolder]:
 
 
 def write_comparisons(folder: RunFolder, other_runs: Sequence[RunFolder]) -> None:
-    """Compare a finished run with other runs, and update its metrics and tables.
+    """Compare a finished run with other runs, and store the differences in its folder.
 
     Raises:
         BrainhiveError: if the items of a run cannot be paired with the items of this
@@ -582,13 +584,13 @@ def read_result(folder: RunFolder, published: Published | None) -> Result:
 
 
 def combine_variants(results: Mapping[str, Result]) -> Measurements:
-    """Combine the results of all variants, and compare the first with each other one.
+    """Combine the results of a sweep, and compare its first variant with each other.
 
     Args:
-        results: Results by the label of the variant.
+        results: Results by the label of the variant, such as `steps=20`.
 
     Returns:
-        Metrics of all variants, keyed by variant and scope. The facts contain the
+        Metrics keyed by variant and scope (a source or cell). The facts contain the
         comparisons, and the reasons why some variants cannot be compared.
     """
     measurements = {label: result.metrics for label, result in results.items()}
@@ -646,8 +648,8 @@ def make_tables(
 def make_comparison_tables(measurements: Measurements) -> list[Table]:
     """Make tables of differences and of the recall of concepts, without empty tables.
 
-    The differences are between sources, and between runs. The most frequent concept is
-    the first.
+    The differences are between sources, and between runs. Concepts are sorted from the
+    most to the least frequent.
     """
     facts = measurements.require_facts(ReconstructionFacts)
     titles = get_source_titles(facts.medium)
@@ -685,9 +687,10 @@ def make_comparison_tables(measurements: Measurements) -> list[Table]:
 def make_sweep_tables(
     measurements: Measurements, published: Published | None
 ) -> tuple[Table, ...]:
-    """Make a table with a row for each variant and source, and of published numbers.
+    """Make the table of a sweep, and a table of published numbers if there are any.
 
-    A mark shows that the first source of a variant differs from the first variant.
+    The first has a row for each variant and source. A mark shows that the first source
+    of a variant differs significantly from the first variant.
     """
     facts = measurements.facts
     medium = measurements.require_facts(ReconstructionFacts).medium
