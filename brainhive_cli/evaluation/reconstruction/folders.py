@@ -159,7 +159,8 @@ def leave_out_originals(
 ) -> tuple[GeneratedSet, ReconstructionFacts]:
     """Leave out copies of the true media, which some public code writes to its results.
 
-    Copies are found by their content. Clips that hold both columns have no copies.
+    Copies are found by their content. Clips that show truth and result next to each
+    other have no copies.
 
     Returns:
         The remaining reconstructions, and the facts with the names of the copies.
@@ -287,7 +288,7 @@ def digest_media(media: Mapping[str, Path]) -> str:
 def match_repeats(
     names: Sequence[str], truths: Sequence[str]
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """Match reconstructions with true pictures.
+    """Match reconstructions with true pictures by name.
 
     A reconstruction of `NAME` is called `NAME`, `NAME_0`, `NAME_1`, … or lies in a
     folder `NAME`. `NAME` is the path of the true picture below its folder, or the stem
