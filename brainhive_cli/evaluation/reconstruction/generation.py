@@ -161,7 +161,7 @@ def _sample(
     seed: int,
     bar: console.Bar,
 ) -> UInt8:
-    """Generate candidates at once, as uint8 [B, H, W, 3] or [B, F, H, W, 3]."""
+    """Generate a batch of candidates as uint8 [B, H, W, 3] or clips [B, F, H, W, 3]."""
     rows = []
     image_ids = []
     seeds = []
@@ -266,7 +266,7 @@ class Sampler:
             BrainhiveError: if sampling would start from latents of another autoencoder,
                 or a generated value is not finite.
         """
-        # conditions of the prior, and of the unconditional side of guidance
+        # conditions from the prior, and unconditional conditions for guidance
         if decoded is None:
             conditioning = self.prior.null(len(seeds), seeds)
         else:
@@ -289,7 +289,11 @@ class Sampler:
         return media
 
     def _require_latent_spaces(self, starts: bool) -> None:
-        """Raise an error if a head predicts latents of another autoencoder."""
+        """Raise an error if a head predicts latents of another autoencoder.
+
+        Args:
+            starts: True if sampling starts from predicted latents.
+        """
         for name, head in self.heads.items():
             if isinstance(self.generator, HasLatentSpaces):
                 spaces = list(self.generator.latent_spaces(name, starts))
@@ -336,7 +340,7 @@ class StimulusHeads:
 
     @classmethod
     def from_prior(cls, align: TrainedRun, prior: Prior, device: torch.device) -> Self:
-        """Choose the functions that compute heads and vectors.
+        """Compute heads with the prior's fuser, or else as the brain model's targets.
 
         Raises:
             BrainhiveError: if the prior fuses embeddings of other encoders.
@@ -391,7 +395,7 @@ class StimulusHeads:
             MAX_STIMULI_PER_BLOCK, MAX_VALUES_PER_BLOCK // values_per_stimulus
         )
         block_size = max(1, max_rows)
-        n_blocks = -(-len(rows) // block_size)
+        n_blocks = -(-len(rows) // block_size)  # rounded up
         for block in np.array_split(rows, max(1, n_blocks)):
             embeddings = dict(Targets(sources).gather(block))
             with torch.inference_mode():
@@ -413,10 +417,10 @@ class StimulusHeads:
         return Decoded(means)
 
     def build_reranker(self, launch: Launch) -> Rerank:
-        """Load the encoders, and make a function that scores generated pictures.
+        """Make a function that scores pictures, to keep an item's best candidate.
 
-        The function compares the embedding of a picture with the decoded head. It does
-        not use the stimulus. It raises a RecipeError for clips.
+        The score is the cosine similarity of a picture's embedding and the head decoded
+        from the brain. The stimulus is not used. Clips raise a RecipeError.
         """
         # load only encoders that the vectors are computed from
         encoders = []
@@ -489,7 +493,7 @@ class DecodedSet:
         return replace(self, image_ids=self.image_ids[:n_items], decoded=decoded)
 
     def shuffle_signals(self) -> "DecodedSet":
-        """Give every item the heads of another item.
+        """Give every item the heads of another item, to measure the chance level.
 
         The order depends only on the seed of the cell and the subject.
 
@@ -531,11 +535,14 @@ def make_decoded_sets(
     split: str,
     n_items: int | None,
 ) -> list[DecodedSet]:
-    """Make the sets of heads from which media are generated, without baselines.
+    """Collect the heads (predicted embeddings) from which the media are generated.
+
+    `brain` has decoded heads, `shuffled` the heads of other items, `images` the heads
+    of the stimuli, `mean_embedding` the mean training head, and `zeroed` none.
 
     Args:
-        sources: Sources, in the order of the result.
-        brain_sets: Heads decoded from all signals.
+        sources: Sources, in the order of the result. Baselines are skipped.
+        brain_sets: Decoded heads of each model and subject.
         stimulus_heads: Computes heads of stimuli.
         split: Split of the items.
         n_items: Number of items from the start of the split, or None for all.
