@@ -240,7 +240,7 @@ class Job:
 
     @cached_property
     def _weightless_generator(self) -> Any:
-        """Generator without weights, with the prior attached. None if not supported.
+        """Generator without weights, to check that the prior fits. None if unsupported.
 
         Raises:
             BrainhiveError: if the prior or the recipe does not fit the generator.
@@ -253,7 +253,7 @@ class Job:
         generator.check_size(recipe.resolution_px)
         prior.attach(generator)
 
-        # make the condition of a signal where its shape or start must be checked
+        # make a condition from zeros if its shape or start must be checked
         has_start = recipe.strength != DEFAULT_STRENGTH
         checks_width = isinstance(generator, RequiresWidth)
         if has_start or (checks_width and prior.fuser is None):
@@ -281,16 +281,16 @@ class Job:
         dataset = align.dataset.pictured_as
         if source.startswith("demo:"):
             # names of demo data sets also hold their noise and number of concepts
-            is_of_others = f"{dataset}-".partition("-")[0] != "demo"
+            is_trained_on_others = f"{dataset}-".partition("-")[0] != "demo"
         elif prior.folder:
             history = TrainingHistory.read_folder(prior.folder)
             datasets = history.dataset.split(DATASET_SEPARATOR)
-            is_of_others = datasets != [""] and dataset not in datasets
+            is_trained_on_others = datasets != [""] and dataset not in datasets
         else:
-            is_of_others = False
+            is_trained_on_others = False
 
         caveats = list(align.list_caveats(split)) + list(prior.caveats)
-        if is_of_others:
+        if is_trained_on_others:
             caveats.append(PRIOR_OF_OTHERS)
         if isinstance(self.recipe.generator, HasCaveats):
             caveats += self.recipe.generator.caveats
@@ -303,7 +303,10 @@ class Job:
     def make_generated_set(
         self, decoded_set: DecodedSet, models: str, folder: RunFolder
     ) -> GeneratedSet:
-        """Name the files of a set, score its other heads, and describe its models."""
+        """Describe the files to generate from decoded heads, and score other heads.
+
+        Other heads are captions, masks and concepts, which need no generator.
+        """
         files = {}
         for image_id in decoded_set.image_ids:
             files[image_id] = [
@@ -368,15 +371,15 @@ def require_start(conditioning: Conditioning) -> None:
 
 
 def find_align_run(recipe: Recipe, prior: Any) -> TrainedRun:
-    """Find the run that decodes. If the recipe names none, it is the newest.
+    """Find the run whose models decode the signals, by default the newest run.
 
     Args:
         recipe: Recipe of the user.
         prior: Prior that `priors.load` returned.
 
     Raises:
-        MissingData: if there is no run, or its tokens are not the tokens of the prior.
-            The hint is the command that trains a run.
+        MissingData: if there is no run, or the prior takes other tokens. The hint is
+            the command that trains a run.
     """
     source = recipe.prior.source
     paths = recipe.paths
@@ -399,7 +402,7 @@ def find_align_run(recipe: Recipe, prior: Any) -> TrainedRun:
     if prior.fuser is not None:
         check_tokens(align, prior, source, recipe.dataset or align.dataset_config)
 
-    # stimuli that the prior learned from are also seen
+    # stimuli that the prior learned from also count as seen in training
     folder = priors.describe(source).folder
     if folder is None:
         return align
