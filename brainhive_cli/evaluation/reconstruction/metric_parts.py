@@ -77,7 +77,7 @@ def find_metric(name: str) -> MetricPart | None:
     # names of encoders, in names of two-way identification, may also have dots
     if "." not in name or name.startswith(measurements.TWO_WAY):
         return PARTS.get(name)
-    # the project lists by name for which metrics less is better
+    # metrics of which less is better are listed by name, so more is better here
     module = foreign_code.import_module(name, name, f"the metric {name}", __name__)
     metric = getattr(module, "PART", None)
     if not isinstance(metric, MetricPart):
@@ -93,8 +93,8 @@ def choose_metrics(medium: Medium, names: Sequence[str] | None) -> list[str]:
 
     Args:
         medium: Medium of the stimuli.
-        names: Names in the recipe, or None for all but the optional metrics. SEED adds
-            its parts.
+        names: Names in the recipe, or None for all but the optional metrics. The metric
+            SEED adds the metrics that it combines.
 
     Raises:
         RecipeError: if a metric compares media of the other kind.
@@ -173,7 +173,7 @@ def _join_features(functions: Sequence[Callable[..., Tensor]], media: Any) -> Te
 
 
 def _load_identification(config: EncoderConfig, launch: Launch) -> MetricPart:
-    """Load an encoder, and make two-way identification by its embeddings.
+    """Load an encoder, and make a metric of two-way identification by its embeddings.
 
     The embedding of a clip is the mean over its frames.
     """
