@@ -106,7 +106,7 @@ class ScoredRun(RunJob):
         _ = self.runs_to_compare
 
     def require_metrics(self, medium: Medium, n_items: int) -> None:
-        """Raise an error if no metric can be computed, or none that other runs have."""
+        """Raise an error if no metric can be computed, or none of a run to compare."""
         recipe = self.recipe
         metrics = choose_metrics(medium, recipe.metrics)
         names, missing = find_computable(metrics, recipe.metric_encoders)
@@ -180,6 +180,7 @@ class ReconstructionRun(Job, ScoredRun):
         return {}
 
     def _set_up(self, launch: Launch) -> GenerationSetUp:
+        """Open the stimuli, move the prior to the device, and decode all signals."""
         recipe = self.recipe
         align = self.align
 
@@ -323,14 +324,18 @@ class ReconstructionRun(Job, ScoredRun):
         )
 
     def collect_facts(self) -> ReconstructionFacts:
-        """Collect the models, settings, papers and warnings that belong to metrics."""
+        """Collect the facts that are stored with the metrics.
+
+        They are the models, settings, papers to cite, and warnings about test pictures
+        that were seen in training.
+        """
         recipe = self.recipe
         align = self.align
-        keys = recipe.model_dump(mode="json", include=GENERATION_KEYS)
+        settings = recipe.model_dump(mode="json", include=GENERATION_KEYS)
         prior = parts.load("priors", priors.describe(recipe.prior.source).kind)
         generator_papers = parts.list_papers(recipe.generator)
         set_up: dict[str, Any] = dict(align.describe_set_up(recipe.split))
-        set_up |= flatten(keys, "reconstruct")
+        set_up |= flatten(settings, "reconstruct")
         set_up |= cite(prior=prior.Config.cites, generator=generator_papers)
         seen_in_training, warnings = summarise_tested_pictures(
             [align.compare_pictures(recipe.split)], align.signal_warnings
@@ -521,9 +526,10 @@ def resolve_job(recipe: Recipe) -> RunJob:
 
 
 def list_known_inputs(recipe: Recipe) -> list[Input]:
-    """List the inputs that do not depend on the run that decodes.
+    """List the inputs that are known before the run that decodes is found.
 
-    They are the priors, and the weights of metrics and generators.
+    They are the priors, and the weights of metrics and generators. Empty if a folder
+    is scored.
     """
     if recipe.score is not None:
         return []
@@ -542,7 +548,7 @@ def list_known_inputs(recipe: Recipe) -> list[Input]:
 
 
 def resolve_variants(recipe: Recipe) -> dict[str, ReconstructionRun]:
-    """Resolve every variant of a sweep, by label.
+    """Find the prior and the run of every variant of a sweep, keyed by label.
 
     All variants use the run of the first variant, unless they name another. The name
     `:VARIANT` means a variant of the first run. Variants with the same keys share
