@@ -114,8 +114,8 @@ def collect_decoded_annotations(
         names: Names of the K concepts.
 
     Returns:
-        Annotations by image id, with at least the most likely concept. Empty if there
-        is no head of a caption, concepts or masks.
+        Annotations by image id, with the most likely concepts, at least the first.
+        Empty if there is no head of a caption, concepts or masks.
     """
     # heads of these names with other shapes are something else
     captions = decoded.texts.get(CAPTION)
@@ -443,7 +443,7 @@ class Scorer:
 
         Args:
             reconstructions: Functions [B] that open the reconstructions.
-            stimulus_rows: Row [B] of each stimulus.
+            stimulus_rows: Row [B] of each reconstruction's stimulus.
             candidate_rows: Rows [M] of the stimuli from which two-way identification
                 chooses, ascending. They contain `stimulus_rows`.
             bar: Progress, which advances with each batch.
@@ -451,11 +451,12 @@ class Scorer:
         Returns:
             Values [B] of each metric. Identification is left out if M is 1.
         """
-        # features of the candidates, unless all stimuli are candidates
+        # identification finds the stimuli by their positions among the candidates
         rows = torch.from_numpy(stimulus_rows)
         rows_among_candidates = torch.from_numpy(
             np.searchsorted(candidate_rows, stimulus_rows)
         )
+        # features of the candidates, unless all stimuli are candidates
         metrics: dict[str, MetricPart] = {}
         candidate_features: dict[FeatureFunction, Tensor] = {}
         for name, metric in self.metrics.items():
@@ -572,9 +573,15 @@ def require_stimulus_frames(stimulus: Any, reconstruction: Any) -> None:
 def score_set(
     generated: GeneratedSet, scorer: Scorer, rows: Mapping[str, int], launch: Launch
 ) -> GeneratedSet:
-    """Score reconstructions by the scorer's stimuli, whose rows are keyed by image id.
+    """Compare reconstructions with their stimuli, and return them with the values.
 
     The processes share the files, and each returns all values.
+
+    Args:
+        generated: Reconstructions.
+        scorer: Metrics and stimuli.
+        rows: Row of each stimulus in the scorer, by image id.
+        launch: Processes.
     """
     # score the files of this process
     candidate_rows = np.array(sorted(rows[image_id] for image_id in generated.files))
