@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 SHARED_FOLDER = DEMO_WEIGHTS / "generator"
 DUAL_FOLDER = DEMO_WEIGHTS / "dual"
 PRIOR_FOLDER = DEMO_WEIGHTS / "prior"
-MOTION_FOLDER = DEMO_WEIGHTS / "films"
 """Motion modules and SparseCtrl, trained on drawn films."""
 DUAL_UNET_FILE = DUAL_FOLDER / "unet.safetensors"
 """Weights of the dual U-Net that differ from the SDXL-type U-Net."""

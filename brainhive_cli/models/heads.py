@@ -204,7 +204,7 @@ def split_heads(values: Tensor, heads: Heads) -> dict[str, Tensor]:
     columns = values.split([head.width for head in heads.values()], -1)
     outputs = {}
     for (name, head), output in zip(heads.items(), columns, strict=True):
-        is_vector = len(head.shape) == 1
+        is_vector = len(head.shape) <= 1
         outputs[name] = output if is_vector else output.unflatten(-1, head.shape)
     return outputs
 

@@ -225,15 +225,11 @@ class SignalSpec:
         Raises:
             BrainhiveError: if a value differs that both sides know.
         """
-        differences = []
+        pairs: dict[str, tuple[Any, Any]] = {}
         if unit and self.unit and normalise_unit(unit) != normalise_unit(self.unit):
-            differences.append(_describe_difference("unit", unit, self.unit))
+            pairs["unit"] = (unit, self.unit)
         if rate_hz and self.rate_hz:
-            differences.append(
-                _describe_difference(
-                    "rate_hz", round(rate_hz, 3), round(self.rate_hz, 3)
-                )
-            )
+            pairs["rate_hz"] = (round(rate_hz, 3), round(self.rate_hz, 3))
 
         # models of other projects know neither unit nor steps
         steps = dict(preparation)
@@ -242,18 +238,22 @@ class SignalSpec:
         is_simulated = training_steps.pop("simulated", False)
         training_origin = "simulated" if is_simulated else "recorded"
         if is_same_store and self.unit:
-            differences.append(_describe_difference("signals", origin, training_origin))
+            pairs["signals"] = (origin, training_origin)
 
         if is_same_store and steps and training_steps:
             keys = steps.keys() | training_steps.keys()
         else:
             keys = (steps.keys() & training_steps.keys()) - {"kind"}
+        # a recording slower than the rate of its preparation has a lower true rate, so
+        # the rates of two preparations replace the true rates
         for key in sorted(keys):
-            differences.append(
-                _describe_difference(key, steps.get(key), training_steps.get(key))
-            )
+            pairs[key] = (steps.get(key), training_steps.get(key))
 
-        texts = [text for text in differences if text]
+        texts = []
+        for key, (value, training_value) in pairs.items():
+            text = _describe_difference(key, value, training_value)
+            if text:
+                texts.append(text)
         if texts:
             raise BrainhiveError(
                 f"{source} was made in another way than the training signals: "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from brainhive_cli.core import foreign_code, parts
 from brainhive_cli.core.errors import BrainhiveError, first_line
@@ -52,7 +52,6 @@ class BackboneConfig(parts.Config):
     """Sets of `signal.region_split` that it reads separately."""
 
 
-@runtime_checkable
 class SelectiveBackbone(Protocol):
     """Backbone that can predict a few heads faster than all of them."""
 
@@ -63,7 +62,6 @@ class SelectiveBackbone(Protocol):
         ...
 
 
-@runtime_checkable
 class LearningBackbone(Protocol):
     """Backbone that sees the targets in training, or predicts more than the heads."""
 
@@ -78,7 +76,6 @@ class LearningBackbone(Protocol):
         ...
 
 
-@runtime_checkable
 class SamplingBackbone(Protocol):
     """Backbone whose decoded heads are sampled, or written as texts."""
 
@@ -145,8 +142,10 @@ def predict(
     """
     from torch import Tensor
 
-    if names is not None and isinstance(module, SelectiveBackbone):
-        return dict(module.predict_heads(signal, subject, names))
+    # hasattr also finds the methods of a wrapped network, such as a compiled one
+    if names is not None and hasattr(module, "predict_heads"):
+        selective = cast(SelectiveBackbone, module)
+        return dict(selective.predict_heads(signal, subject, names))
 
     # a user's backbone may return anything. `len()` would fix B in an exported model.
     predicted = module(signal, subject)
@@ -173,11 +172,12 @@ def learn(
     Raises:
         BrainhiveError: if the backbone's `learn` does not return two dicts.
     """
-    if not isinstance(module, LearningBackbone):
+    if not hasattr(module, "learn"):
         return predict(module, heads, signal, subject), {}
 
     # a user's backbone may return anything
-    result: Any = module.learn(signal, subject, targets, context)
+    learner = cast(LearningBackbone, module)
+    result: Any = learner.learn(signal, subject, targets, context)
     is_pair = isinstance(result, tuple) and len(result) == 2
     if not is_pair or not all(isinstance(tensors, Mapping) for tensors in result):
         raise BrainhiveError(
@@ -205,9 +205,10 @@ def decode(
     import torch
 
     with torch.inference_mode():
-        if not isinstance(module, SamplingBackbone):
+        if not hasattr(module, "decode"):
             return Decoded(predict(module, heads, signal, subject))
-        decoded: Any = module.decode(signal, subject, seeds)
+        sampler = cast(SamplingBackbone, module)
+        decoded: Any = sampler.decode(signal, subject, seeds)
 
     # a user's backbone may return anything
     if not isinstance(decoded, Decoded):

@@ -174,7 +174,6 @@ class SharedRidge(nn.Module):
 
         # solve each head with its penalty
         changes = []
-        identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         start = 0
         for head in self.heads.values():
             columns = slice(start, start + head.width)
@@ -186,7 +185,8 @@ class SharedRidge(nn.Module):
                 alpha = choose_penalty(
                     values, rotated[:, columns], squares[columns], freedom
                 )
-            penalised = gram + alpha * identity
+            penalised = gram.clone()
+            penalised.diagonal().add_(alpha)
             changes.append(torch.linalg.solve(penalised, cross[:, columns]))
         change = torch.cat(changes, 1)
         if is_dual:

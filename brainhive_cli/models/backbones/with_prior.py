@@ -1,7 +1,7 @@
 """Backbone of a brain model and a diffusion prior that samples a head's tokens."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -79,7 +79,7 @@ class Config(BackboneConfig):
         prior = prior_config.build({}, None)
         brain = backbones.build(self.backbone, spec, heads)
         takes_voxel_tokens = self.condition == "voxel_tokens"
-        if takes_voxel_tokens and not isinstance(brain, VoxelTokenPredictor):
+        if takes_voxel_tokens and not hasattr(brain, "predict_with_voxel_tokens"):
             raise RecipeError(
                 f"backbone.condition is voxel_tokens, which {self.backbone.kind} "
                 "does not have",
@@ -88,7 +88,6 @@ class Config(BackboneConfig):
         return WithPrior(brain, prior, heads, head_name, takes_voxel_tokens)
 
 
-@runtime_checkable
 class VoxelTokenPredictor(Protocol):
     """Brain model that also returns tokens before their last projection."""
 

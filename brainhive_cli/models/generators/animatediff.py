@@ -491,9 +491,10 @@ class AnimateDiff(StableDiffusion):
         # masks weigh latents, so pictures are encoded for them
         masks = conditioning.masks
         if masks is not None or start.shape[2] != 3:
-            latents = start.to(self.device)
             if start.shape[2] == 3:
                 latents = self.encode(start)
+            else:
+                latents = start.to(self.device)
             if masks is not None:
                 mask_weights = compute_mask_weights(masks, latents.shape[-1])
                 latents = latents * mask_weights.to(latents)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,6 @@ LOSS_PREFIX = "losses."
 """Prefix of the learned parameters of losses among the weights of a folder."""
 
 
-@runtime_checkable
 class MapsSignals(Protocol):
     """Fuser that also maps the output of the backbone, such as a linear map."""
 
@@ -185,12 +184,13 @@ class Aligner(nn.Module):
 
     def _map_signals(self, predicted: Tensors) -> Tensors:
         """Apply the fuser's map of signals, if it has one, to the fused head."""
-        if not isinstance(self.fuser, MapsSignals):
+        if not hasattr(self.fuser, "of_signal"):
             return predicted
+        fuser = cast(MapsSignals, self.fuser)
         tokens = dict(predicted)
         for head in self.layout.fused_heads:
             if head in predicted:
-                tokens[head] = self.fuser.of_signal(predicted[head])
+                tokens[head] = fuser.of_signal(predicted[head])
         return tokens
 
     def compute_targets(

@@ -18,7 +18,7 @@ from brainhive_cli.data.signals.spaces import Sensors, find_channel_rows
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.model_input import choose_input
 from brainhive_cli.models.signal_spec import build_resampling_matrix
-from brainhive_cli.training.alignment.model import Aligner, MapsSignals
+from brainhive_cli.training.alignment.model import Aligner
 
 ChannelMapping = Literal["none", "spline"]
 """Treatment of channels of a model that a recording lacks."""
@@ -182,7 +182,7 @@ def _remove_unused_parts(aligner: Aligner, subject: int) -> None:
                 for number in numbers - {str(subject)}:
                     del module[number]
     aligner.adapter = None
-    if not isinstance(aligner.fuser, MapsSignals):
+    if not hasattr(aligner.fuser, "of_signal"):
         aligner.fuser = None
 
 

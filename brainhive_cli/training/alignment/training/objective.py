@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,6 @@ from brainhive_cli.training.alignment.terms import Term
 Tensors = Mapping[str, Tensor]
 
 
-@runtime_checkable
 class ScoresPairs(Protocol):
     """Contrastive loss that can score each prediction with its own target."""
 
@@ -100,9 +99,10 @@ class Objective(nn.ModuleList):
         """
         for term, loss in zip(self.terms, self, strict=True):
             is_active = term.weight_at(_count_epochs(context)) != 0
-            if is_active and isinstance(loss, ScoresPairs):
+            if is_active and hasattr(loss, "score_pairs"):
                 target = targets[term.target_name]
-                return loss.score_pairs(predicted[term.prediction], target, context)
+                scorer = cast(ScoresPairs, loss)
+                return scorer.score_pairs(predicted[term.prediction], target, context)
         raise RecipeError(
             "train.alternatives=uncertainty needs the similarities of clip",
             "add a term with loss clip",
