@@ -1,6 +1,9 @@
 """Refusal of signals that differ from the training signals."""
 
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -39,6 +42,16 @@ def test_what_differs_is_named() -> None:
     ]
     for changes, named in cases:
         assert difference(**changes).startswith(named)
+
+
+def test_rates_of_preparations_replace_lower_true_rates() -> None:
+    steps = STEPS | {"rate_hz": 250}
+    spec = replace(SPEC, rate_hz=200.0, preparation=steps)
+    spec.refuse_other_signals("uV", 250.0, steps, "slower recording", True)
+
+    with pytest.raises(BrainhiveError) as refused:
+        spec.refuse_other_signals("uV", 200.0, steps | {"rate_hz": 100}, "other", True)
+    assert refused.value.message.count("rate_hz") == 1
 
 
 def test_the_same_and_what_nobody_knows_is_no_difference() -> None:

@@ -78,10 +78,12 @@ def match_folders(
     # list the media of both folders
     truth_folder = score if truth == LEFT_COLUMN else truth
     if medium is None:
-        visible_files = _list_visible_files(score, "clip")
-        if truth_folder != score:
-            visible_files += _list_visible_files(truth_folder, "clip")
-        is_clips = truth == LEFT_COLUMN or any(map(_is_clip, visible_files))
+        # the first clip decides, so no further folder is listed
+        is_clips = truth == LEFT_COLUMN
+        for folder in (score, truth_folder):
+            is_clips = is_clips or any(
+                map(_is_clip, _list_visible_files(folder, "clip"))
+            )
         medium = "clip" if is_clips else "picture"
     reconstructions = list_media(score, medium)
     truths = list_media(truth_folder, medium)

@@ -39,6 +39,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 )
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import IMPORTED
+from brainhive_cli.models.generators import NeedsTextEncoders
 from brainhive_cli.models.heads import Conditioning, Decoded
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.references import find_recipe_name
@@ -59,15 +60,6 @@ DEFAULT_SOURCES: dict[str, tuple[SourceName, ...]] = {
     "clip": ("brain", "nearest", "still"),
 }
 """Sources of each medium, unless the recipe names them."""
-
-
-@runtime_checkable
-class HasTextInputs(Protocol):
-    """Config of a generator that needs further weights for prompts."""
-
-    def text_inputs(self) -> list[Input]:
-        """List the weights of the text encoders."""
-        ...
 
 
 @runtime_checkable
@@ -225,7 +217,7 @@ class Job:
         inputs += list_pictures(dataset, stored_split)
         inputs += list_metric_inputs(metrics, recipe.metric_encoders)
         inputs += recipe.generator.inputs()
-        if recipe.has_prompt and isinstance(recipe.generator, HasTextInputs):
+        if recipe.has_prompt and isinstance(recipe.generator, NeedsTextEncoders):
             inputs += recipe.generator.text_inputs()
         return inputs
 

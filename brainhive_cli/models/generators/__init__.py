@@ -16,10 +16,11 @@ A generator has these methods:
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import Field, model_validator
 
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.sections import Section
 
@@ -49,6 +50,15 @@ SchedulerName = (
     | None
 )
 """Name of a scheduler, or None for the generator's own."""
+
+
+@runtime_checkable
+class NeedsTextEncoders(Protocol):
+    """Config of a generator that needs text encoders for prompts and captions."""
+
+    def text_inputs(self) -> list[Input]:
+        """List the text encoders, with their states."""
+        ...
 
 
 class Sampling(Section):

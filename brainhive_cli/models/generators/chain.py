@@ -6,7 +6,7 @@ Source: MindEye2 (arXiv 2403.11207), for the average with a blurry picture.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
@@ -26,6 +26,7 @@ from brainhive_cli.models.generators import (
     DEFAULT_KIND,
     SCHEDULERS,
     GeneratedMedia,
+    NeedsTextEncoders,
     Sampling,
     SchedulerName,
     _captioner,
@@ -43,15 +44,6 @@ MIX_AUTOENCODER = dict(_components.ARCHITECTURES["shared"]["vae"])
 
 Source: MindEye2's recon_inference.ipynb (MIT).
 """
-
-
-@runtime_checkable
-class NeedsTextEncoders(Protocol):
-    """Config of a generator that needs text encoders for prompts and captions."""
-
-    def text_inputs(self) -> list[Input]:
-        """List the text encoders, with their states."""
-        ...
 
 
 class ChainStage(Section):

@@ -6,6 +6,7 @@ import torch
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.measurement.retrieval import depends_on_other_trials
+from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones import spatial_mlp
 from brainhive_cli.training.alignment.model import Aligner
 from tests.worlds.model_layouts import make_signal_spec, make_token_layout
@@ -128,3 +129,33 @@ def test_negative_filters_are_reflected_before_a_step() -> None:
     assert filters.weight.flatten().tolist() == [0.5, 0.25]
     # the gradient is that of a positive weight
     assert filters.weight.grad.flatten().tolist() == [1.0, 2.0]
+
+
+class _Wrapper(torch.nn.Module):
+    """Network that delegates attributes, as networks of `torch.compile` do."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("network"), name)
+
+
+class _Learner(torch.nn.Module):
+    """Backbone that replaces a target in training."""
+
+    def learn(self, signal, subject_index, targets, context):
+        """Return predictions, and a target of ones."""
+        return {"token": signal.flatten(1)}, {"token": torch.ones(2)}
+
+
+def test_a_wrapped_backbone_keeps_its_learn() -> None:
+    signal = torch.zeros(2, 3, 4)
+
+    _, replaced = backbones.learn(_Wrapper(_Learner()), {}, signal, None, {}, None)
+
+    assert replaced["token"].tolist() == [1, 1]
