@@ -152,7 +152,7 @@ def limit_amounts(
     amounts: Sequence[float],
     order: Order = "draws",
 ) -> dict[str, float]:
-    """List the amounts that are smaller than the recordings of every person.
+    """List the requested amounts that are less than every person's recordings.
 
     Args:
         people: Trials of each person.
