@@ -218,6 +218,9 @@ def _stack_ranks(
     """Stack the ranks of each person over models and draws.
 
     Only the first draw has the ranks with everything.
+
+    Returns:
+        Ranks [models and draws, N] of each person, by arm and amount.
     """
     ranks: RankTable = {}
     for key in product(arms, job.amounts):
@@ -243,11 +246,11 @@ def _average_sizes(names: Sequence[str], parts: Collection[Part]) -> list[Amount
 
 
 def choose_headline(arms: Sequence[str]) -> str:
-    """Choose the arm of the finding.
+    """Choose the arm (method of calibration) that the main finding reports.
 
     Returns:
         Transfer, if it was measured. Otherwise the last arm that is no control, but
-        scratch only if there is no other. "" with only controls.
+        scratch only if there is no other. "" if all are controls.
     """
     if TRANSFER in arms:
         return TRANSFER
@@ -267,10 +270,10 @@ def name_scope(arm: str, amount_name: str) -> str:
 def find_sufficient_amounts(
     hits: Mapping[str, Sequence[Float64]], total_top1: Metric, items: Items
 ) -> dict[str, Any]:
-    """Find the amounts that surely give `ENOUGH` of the top-1 with everything.
+    """Find the amounts that surely reach the share `ENOUGH` of top-1 with everything.
 
     Args:
-        hits: Hits [N] of each person, by amount. The last is everything.
+        hits: Top-1 hits [N] of each person, by amount. The last is everything.
         total_top1: Top-1 with everything.
         items: Tested items.
 
@@ -316,8 +319,8 @@ def find_better_amounts(
         Indices of two amounts, or None with fewer than `MIN_PEOPLE` people. All amounts
         with a sure gain lie below the first, after Holm's correction for all amounts.
         At all amounts from the second on, there surely is no gain. These need no
-        correction, because they are tested from the largest down, as long as each is
-        sure.
+        correction, because tests go from the largest amount down and stop at the first
+        that is not sure.
     """
     n_amounts = len(gains)
     if len(gains[0]) < MIN_PEOPLE:
