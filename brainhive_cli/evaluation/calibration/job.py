@@ -165,7 +165,9 @@ class Job:
         return self.training.mode == "finetune" or any(self.training.train.starts)
 
     def count_choosers(self, cell: Cell) -> int:
-        """Count the people of a model who choose the strength of transfer.
+        """Count the people by whose accuracy the strength of transfer is chosen.
+
+        The strength pulls the model of a new person towards the model of other people.
 
         Returns:
             The number of people, or 0 if the strength need not or cannot be chosen.
@@ -185,7 +187,7 @@ class Job:
         n_amounts = len(recipe.list_amounts(self.unit) or PICTURES)
         count = len(self.cells) * n_arms * (n_amounts * self.draws + 1)
 
-        # a chooser needs a model without this person, and one per strength and draw
+        # choosing needs a model without each person, and one per strength and draw
         transfer = recipe.transfer
         n_models = len(transfer.pulls) * (n_amounts * transfer.draws + 1)
         n_choosers = sum(map(self.count_choosers, self.cells))
@@ -261,7 +263,7 @@ class Job:
             cell: Cell of the model.
             launch: Process and device.
             reduced_run: Run of a model without one of its people, which is loaded
-                instead.
+                instead, if any.
         """
         if reduced_run is None:
             reader = TrainedModel(self.align, cell, launch.device)
@@ -346,7 +348,7 @@ def read_raw(
 ) -> Trials:
     """Read the signals of a person as a model takes them, but not normalised.
 
-    Arms fit the normalisation to the recordings that they may learn from.
+    Each arm (method of calibration) normalises by the recordings that it learns from.
 
     Args:
         reader: Model that selects the signals.
