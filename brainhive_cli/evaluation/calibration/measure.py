@@ -152,11 +152,11 @@ def fit_decoder(
 
     Args:
         base: Model of other people.
-        arm: Name of the arm.
+        arm: Method of calibration, such as `transfer`.
         recipe: Recipe with the alignments.
         trials: Recordings of the person, not normalised.
         seed: Seed of the training.
-        pull: Strength of transfer. None is zero-shot.
+        pull: Strength with which transfer keeps near `base`. None is zero-shot.
 
     Raises:
         BrainhiveError: if the model does not allow the arm.
@@ -204,7 +204,7 @@ def select_arms(recipe: Recipe, missing: Mapping[str, str]) -> list[str]:
 
 
 def require_arms(job: Job) -> None:
-    """Check that an arm can be measured, without any training.
+    """Check, without training, that an arm (method of calibration) can be measured.
 
     Raises:
         BrainhiveError: if no arm can be measured.
@@ -236,10 +236,12 @@ def require_arms(job: Job) -> None:
 
 
 def find_fixed_pulls(job: Job, cell: Cell) -> Strength | None:
-    """Find the strength of transfer for each amount, if it need not be chosen.
+    """Find the strength of transfer for each amount, if it needs no training to choose.
+
+    The strength pulls the model of a new person towards the model of other people.
 
     Returns:
-        The strengths, or None if the people of the model choose them.
+        The strengths, or None if `choose_pulls` must choose them by accuracy.
     """
     recipe = job.recipe
     pulls = recipe.transfer.pulls
@@ -268,10 +270,10 @@ def find_fixed_pulls(job: Job, cell: Cell) -> Strength | None:
 def make_reduced_recipe(
     job: Job, people: Sequence[int], seed: int, paths: Paths
 ) -> Training:
-    """Make the recipe of a joint model of fewer people.
+    """Make the recipe of a joint model without a person, who counts as new to it.
 
     Held-out concepts validate it. Test pictures do not select the epoch, even if they
-    did so for the model.
+    did so for the full model.
 
     Args:
         job: The calibration.
@@ -301,8 +303,9 @@ def make_reduced_recipe(
 def choose_pulls(
     job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: Launch
 ) -> Strength:
-    """Choose the strength of transfer for each amount by the people of a model.
+    """Choose the strength of transfer for each amount by accuracy in a model's people.
 
+    The strength pulls the model of a new person towards the model of other people.
     Each person is treated as new to a model without this person. It learns from the
     person's training pictures, and is scored on held-out concepts, from which no model
     learned. Test pictures have no part in the choice.
@@ -391,10 +394,11 @@ def _open_left_out_person(
 def choose_strength(scores: Mapping[float | None, Sequence[float]]) -> float | None:
     """Choose the strength nearest to zero-shot that is about as good as the best.
 
-    It may be worse than the best by a standard error, in pairs of people.
+    It may be worse than the best by a standard error of the difference over people.
 
     Args:
-        scores: Score of each person by strength, the nearest to zero-shot first.
+        scores: Score of each person by strength, the nearest to zero-shot first. The
+            key None is zero-shot.
 
     Source: the rule of one standard error, Breiman et al. 1984, Classification and
     Regression Trees.
