@@ -140,7 +140,7 @@ class CalibrationRun(Job, RunJob):
         }
 
     def _choose_strengths(self, run: OpenRun) -> CellStage:
-        """Train the models that choose a strength, and make the stage that chooses.
+        """Train the models needed to choose strengths of transfer, and make that stage.
 
         A model is trained without each of its people in turn, by all processes. Other
         commands do not find these runs.
@@ -156,7 +156,7 @@ class CalibrationRun(Job, RunJob):
             update={"runs": f"{self.recipe.paths.runs}/calibrate/.left-out"}
         )
 
-        # two new persons who leave each other out share a model
+        # (2, 3) without 2 and (1, 3) without 1 share the model of 3
         fixed = {}
         trainings = {}
         training_names = defaultdict[Cell, dict[int, str]](dict)
