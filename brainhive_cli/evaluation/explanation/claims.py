@@ -77,6 +77,8 @@ def bound_onsets(
 ) -> tuple[list[Finding], str]:
     """Add to each finding over time how late its effect may begin.
 
+    Filters can show an effect before it begins.
+
     Args:
         findings: Findings of all analyses.
         signals: Trials of each subject, all with the same samples.
