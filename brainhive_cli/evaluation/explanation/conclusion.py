@@ -171,7 +171,7 @@ def summarise_findings(
 ) -> Summary:
     """Collect the metrics, facts, figures and the table of all findings.
 
-    Each missing analysis causes a warning. Further reasons are added to `missing`.
+    Each analysis in `missing` causes a warning. Further reasons are added to it.
     `figures`, `facts` and `scopes` are results besides the findings.
     """
     # reach of the filters, and positions of the sensors
@@ -214,7 +214,9 @@ def summarise_findings(
 
 
 def list_scopes(findings: Findings) -> Scopes:
-    """List the metrics of findings and controls by scope and name.
+    """List the metrics of findings and controls, by scope and name of the metric.
+
+    A scope consists of analysis, position and control.
 
     Of a course over time, at most `MAX_LISTED_TIMES` times and the peak are listed.
     """
@@ -302,7 +304,9 @@ def collect_maps(
 ) -> list[tuple[str, dict[str, Float64], Sensors | Voxels]]:
     """Collect a value of each voxel or sensor, averaged over cells, pictures and times.
 
-    Args as in `conclude`.
+    Args:
+        readers: Signals of each subject, with a model.
+        parts: Profiles by cell and subject. The cell is None for signals alone.
 
     Returns:
         For each subject with maps: its label, such as `sub-01`, the values by name, and
