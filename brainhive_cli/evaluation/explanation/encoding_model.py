@@ -59,7 +59,8 @@ def explain_signals(
 ) -> SubjectProfiles:
     """Fit the linear encoding model to the signals of a subject.
 
-    `levels` are the embeddings of the training and of the tested pictures, by split.
+    `levels` are the embeddings of the training and tested pictures, by split and
+    encoder.
     """
     subject_profiles = SubjectProfiles()
     with console.progress(
@@ -284,9 +285,9 @@ def _pair_halves(
     predicted: Float64,
     average_halves: Callable[[Float64], tuple[Float64, Float64]],
 ) -> Iterator[tuple[Float64, Float64]]:
-    """Yield the values [3, D, E T] of each stimulus that are correlated as ceilings.
+    """Yield both sides [3, D, E T] of the three correlations, for each stimulus.
 
-    Args as in `estimate_ceilings`.
+    Args and order of the correlations as in `estimate_ceilings`.
     """
     for stimulus, prediction in zip(trials, predicted, strict=True):
         repetitions = np.asarray(stimulus, np.float64).reshape(len(stimulus), -1)
@@ -321,9 +322,9 @@ def profile_correlation(
     indices: Sequence[Any],
     labels: Labels,
 ) -> Profile:
-    """Make the profile of the correlation, with permuted labels of the pictures.
+    """Profile the correlation of predictions and signals, with permuted pictures.
 
-    Predictions and signals are [N, E, T]. For `indices`, see `average_positions`.
+    Predictions and signals are [N, E, T]. `indices` select the values of each position.
     """
     predictions = unit_vectors(predicted)
     signals = unit_vectors(measured)
@@ -339,7 +340,7 @@ def _correlate_all_pairs(
     """Yield the products [N, N] of each prediction and signal at each position.
 
     Predictions and signals [N, E, T] are from `unit_vectors`. The mean of a diagonal is
-    the mean correlation.
+    the mean correlation of the sensors and times at the position.
     """
     count = len(signals)
     for index in indices:
@@ -355,12 +356,12 @@ def profile_unique_correlation(
     axis: Axis,
     indices: Sequence[Any],
 ) -> Profile:
-    """Make the profile of the correlation that a level adds to the other levels.
+    """Profile the correlation that a level (an encoder) adds to the other levels.
 
     More inputs fit better by chance, so the control adds embeddings of other pictures.
 
-    `level_predictions` [N, E, T] are without the level, and with its control. For
-    `indices`, see `average_positions`.
+    `level_predictions` [N, E, T] are without the level, and with its control.
+    `indices` select the values of each position.
     """
     without_level, control = level_predictions
     signals = unit_vectors(measured)
