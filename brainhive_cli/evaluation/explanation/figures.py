@@ -122,7 +122,7 @@ def draw_findings(
 def _make_lines(
     group: Sequence[Finding], ceilings: Mapping[str, Sequence[float]]
 ) -> list[CurveLine]:
-    """Make the lines of findings and ceilings. A single finding has its controls."""
+    """Make the lines of findings and ceilings. A single finding adds its controls."""
     lines = []
     for finding in group:
         level = finding.name.partition(" · ")[2]
