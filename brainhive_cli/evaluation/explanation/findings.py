@@ -96,7 +96,7 @@ class Finding:
     def onset_description(self) -> str:
         """First position above chance in words, or an empty text if there is none.
 
-        Where a filter shows an effect before it begins, the latest onset is stated.
+        If a filter may show the effect early, the latest possible onset is stated.
         """
         index = self.first_above_chance
         if index is None:
@@ -157,7 +157,7 @@ def _summarise_profiles(
 ) -> Finding:
     """Summarise the profiles of an analysis over subjects, with their controls.
 
-    Args as in `describe_profiles`. All profiles have the same positions.
+    `groups` are the profiles of the cells of each subject, at the same positions.
     """
     # the profiles share metric, axis, pool and chance
     first_profile = groups[0][0]
@@ -229,9 +229,9 @@ def _average_null(groups: Sequence[Sequence[Profile]]) -> Float64:
 def _describe_null(
     metrics: Sequence[Metric], null: Float64, protocol: str
 ) -> list[Metric]:
-    """Replace the values of metrics [P] by the values [K, P] for permuted labels.
+    """Describe a control by the metrics [P], with values [K, P] for permuted labels.
 
-    The intervals become the middle 95 % of the permutations.
+    The values become means over permutations, the intervals their middle 95 %.
     """
     means = null.mean(0).tolist()
     lows, highs = np.percentile(null, NULL_PERCENTILES, 0).tolist()
