@@ -235,8 +235,8 @@ class Job:
         """Find the pictures that all subjects saw and no model has learned from.
 
         Returns:
-            The pictures, in the same order for each subject. Labels are exchanged
-            within the parts of the recordings that interleave them for all subjects.
+            The pictures, in the same order for each subject. Permutations exchange
+            labels within parts of the recording in which all subjects saw them mixed.
 
         Raises:
             BrainhiveError: if the subjects saw no picture in common.
@@ -385,8 +385,9 @@ class Reader:
         """List the sensors, or the regions of voxels.
 
         Returns:
-            By `SPACE_PART`, the axis, and for each position an index of signals
-            [N, E, T] in sensor space. Empty if channels are mixtures of sensors.
+            Under the key `SPACE_PART`: the axis, and for each position an index of
+            signals [N, E, T] in sensor space. Empty if channels are mixtures of
+            sensors.
         """
         if self.mixture:
             return {}
@@ -446,7 +447,7 @@ def match_pictures(trials: Trials, rows: Int64) -> Trials:
 
 
 def compute_margins(tokens: Tensor, gallery: Tensor) -> Float64:
-    """Compute the margins of tokens: their similarity with a candidate, less the mean.
+    """Compute margins: the similarity with a candidate minus the mean over candidates.
 
     Args:
         tokens: Tokens [N, D] of signals.
