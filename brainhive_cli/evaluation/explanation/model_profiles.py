@@ -89,14 +89,16 @@ def rank_single_windows(reader: Reader, recipe: Recipe) -> dict[str, Profile]:
 
 
 def occlude_positions(reader: Reader, recipe: Recipe) -> Profile:
-    """Replace each window, or each region, in turn by the mean training signal."""
+    """Measure the margin lost with the mean training signal in a window or region."""
     axis, masks = list_position_masks(reader, recipe.window)
     signals = (torch.where(mask, reader.baseline, reader.signal) for mask in masks)
     return measure_lost_margin(reader, axis, signals)
 
 
 def occlude_sensors(reader: Reader, _: Recipe) -> Profile:
-    """Replace each sensor in turn by its mean training signal, in sensor space.
+    """Measure the margin lost with the mean training signal in each sensor.
+
+    If channels mix sensors, such as by whitening, the mixing is undone first.
 
     Raises:
         BrainhiveError: if channels are unknown mixtures of sensors.
@@ -114,9 +116,9 @@ def occlude_sensors(reader: Reader, _: Recipe) -> Profile:
 
 
 def remove_bands(reader: Reader, recipe: Recipe) -> Profile:
-    """Remove each frequency band in turn from the deviation from the mean signal.
+    """Measure the margin lost without each frequency band.
 
-    The filter has no delay.
+    A filter without delay removes it from the deviation from the mean training signal.
 
     Raises:
         BrainhiveError: if the signals are too short, or sampled too slowly, for all
@@ -158,7 +160,7 @@ def _remove_band(reader: Reader, low_hz: float, high_hz: float) -> Tensor:
 
 
 def remove_levels(reader: Reader, _: Recipe) -> Profile:
-    """Replace the embeddings of each encoder in turn by their mean over pictures.
+    """Measure the margin lost with the mean embedding of each encoder for all pictures.
 
     Raises:
         BrainhiveError: if the target has a single encoder.
@@ -231,7 +233,10 @@ def predict_with_ridge(train: Tensor, targets: Tensor, test: Tensor) -> Tensor:
 def measure_lost_margin(
     reader: Reader, axis: Axis, signals: Iterable[Tensor]
 ) -> Profile:
-    """Measure how much margin is lost with changed signals [N, C, T] per position."""
+    """Measure how much margin is lost with changed signals [N, C, T] per position.
+
+    The margin is the similarity with the seen picture minus the mean over candidates.
+    """
     losses = (reader.margins - reader.measure_margins(signal) for signal in signals)
     return Profile.from_matrices(LOST_MARGIN, axis, losses, reader.labels)
 
@@ -272,9 +277,9 @@ def attribute_margin(
 ) -> dict[str, Profile]:
     """Compute how much each voxel adds to the margin, by expected gradients.
 
-    The values [V], averaged over pictures, are stored as the array `MARGIN`.
-    They sum to the margin minus the mean margin of random training signals. (With the
-    mean training signal instead, voxels of a model that ignores the length of a signal
+    The values [V], averaged over pictures, are stored as the array `MARGIN`. They sum
+    to the margin minus the mean margin of random training signals. (If gradients began
+    at the mean training signal, values of a model that ignores the length of a signal
     would sum to 0.)
 
     Returns:
