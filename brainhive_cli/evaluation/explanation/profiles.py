@@ -106,7 +106,7 @@ class Profile:
     def from_matrices(
         cls, metric: str, axis: Axis, matrices: Iterable[Float64], labels: "Labels"
     ) -> Self:
-        """Look up the value of each item for its own label and for permuted labels.
+        """Make a profile of the values of items for their own and permuted labels.
 
         `matrices` are the values [N, M] of each item for each candidate, per position.
         """
@@ -255,7 +255,7 @@ def standardise(measured: Float64, null: Float64) -> Float64:
     """Standardise measured values and their control at each position.
 
     Mean and spread include the measured values. Else these would have larger scores
-    than a permutation.
+    than equal values of a permutation.
 
     Args:
         measured: Measured values [P].
