@@ -35,7 +35,7 @@ class SensorSpace:
     def from_trials(
         cls, tested: Trials, train: Trials, signal: Float32, mean: Float32
     ) -> Self:
-        """Undo the mixing of channels, such as whitening.
+        """Undo the mixing of channels, such as whitening, to change single sensors.
 
         The trials must pass `find_mixture`.
 
