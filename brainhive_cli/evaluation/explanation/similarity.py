@@ -226,11 +226,12 @@ def measure_similarity(
 
 
 def _correlate_permuted(ranks: Float64, directions: Float64, orders: Int64) -> Float64:
-    """Correlate ranks with models whose pictures are permuted, in single precision.
+    """Correlate distances of signals with models of permuted pictures, as a control.
 
     Args:
-        ranks: Unit ranks [P, T] of P pairs of pictures at each position.
-        directions: Unit vectors [M, P] of the models.
+        ranks: Mean over subjects of ranks [P, T] from `rank_distances`, of the signal
+            distances of P pairs of pictures at T positions.
+        directions: Centred unit vectors [M, P] of the models' distances.
         orders: Permutations [K, N] of the pictures.
 
     Returns:
@@ -238,7 +239,8 @@ def _correlate_permuted(ranks: Float64, directions: Float64, orders: Int64) -> F
     """
     n_pairs, n_positions = ranks.shape
     rows, columns = np.triu_indices(orders.shape[1], 1)
-    pair_numbers = squareform(np.arange(n_pairs))  # [N, N]
+    # number [N, N] of the pair of any two pictures, to look up permuted pairs
+    pair_numbers = squareform(np.arange(n_pairs))
     single_ranks = ranks.astype(np.float32)
     single_directions = directions.astype(np.float32)
     null = np.empty((len(directions), len(orders), n_positions))
@@ -258,7 +260,7 @@ def rank_models(features: Mapping[str, Array]) -> dict[str, Float64]:
         features: Features [N, ...] of the same pictures, by model.
 
     Returns:
-        Unit ranks [P] of the pairs of pictures, by model.
+        Ranks [P] of the pairs of pictures as centred unit vectors, by model.
 
     Raises:
         BrainhiveError: if there are too few pictures, or all distances are equal.
@@ -318,8 +320,9 @@ def share_among_pictures(ranks: Float64, models: Float64, n_pictures: int) -> Fl
     the linearised pseudo-value of the jackknife.
 
     Args:
-        ranks: Unit ranks [S, P] of the signals.
-        models: Unit vectors [M, P] of the models.
+        ranks: Ranks [S, P] of the distances of each subject's signals, as centred unit
+            vectors.
+        models: Centred unit vectors [M, P] of the models' distances.
         n_pictures: Number N of pictures.
 
     Returns:
@@ -342,11 +345,11 @@ def compute_ceilings(ranks: Float64) -> tuple[float, float]:
     """Compute the lower and the upper noise ceiling from several subjects.
 
     Args:
-        ranks: Unit ranks [S, P] of each subject.
+        ranks: Ranks [S, P] of each subject's distances, as centred unit vectors.
 
     Returns:
-        Mean correlation of a subject with the summed ranks of the others, and of all
-        subjects. NaN for one subject.
+        Mean correlation of a subject with the summed ranks of the others, and with the
+        summed ranks of all subjects. NaN for one subject.
 
     Source: Nili 2014, with the ranks of rsatoolbox.
     """
