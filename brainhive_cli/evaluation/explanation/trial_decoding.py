@@ -196,7 +196,7 @@ def explain_trials(job: Job) -> Summary:
 
 
 def _draw_generalisation(finding: Finding, windows: Axis, chance: float) -> Heatmap:
-    """Draw a finding over pairs of windows. Rows are training windows."""
+    """Draw the accuracy by training window (rows) and tested window (columns)."""
     assert finding.p_values is not None
     note = render(
         "explanation.txt",
@@ -238,7 +238,7 @@ def check_folds(job: Job) -> None:
 
 
 def list_windows(job: Job, trials: Trials) -> tuple[Axis, list[torch.Tensor]]:
-    """List the windows of trials, as `list_window_masks`.
+    """List the windows of trials, and the samples of each as a mask [T].
 
     Raises:
         RecipeError: if the signals have no time, or are shorter than a window.
@@ -266,6 +266,7 @@ def permute_stimuli(
     Returns:
         Labels [K, N]. A block has a single label, taken from its first trial.
     """
+    # first trial of each block, and number of the block of each trial
     _, first_trials, block_of_trial = np.unique(
         np.array(interleaving.blocks), return_index=True, return_inverse=True
     )
