@@ -69,9 +69,9 @@ FAILURES = (MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError)
 MAX_COMPONENTS = 1000
 """Largest number of principal components of the signals."""
 MAX_TRAIN_SIGNALS = 20_000
-"""Largest number of training signals of a quick ridge."""
+"""Largest number of training signals of a small ridge."""
 MAX_SIGNAL_BYTES = 2 * 10**9
-"""Largest size of the training signals of a quick ridge, in float32."""
+"""Largest size of the training signals of a small ridge, in float32."""
 MAX_SIGNALS_FOR_AXES = 8192
 """Largest number of training signals whose principal axes are computed."""
 SIGNALS_PER_BATCH = 2048
@@ -79,7 +79,7 @@ SIGNALS_PER_BATCH = 2048
 numbers.
 """
 MIN_TRAIN_SIGNALS = 20
-"""Smallest number of training signals of a quick ridge."""
+"""Smallest number of training signals of a small ridge."""
 MAX_TARGET_WIDTH = 4096
 """Largest width of targets. Wider targets are projected."""
 TARGETS_PER_BATCH = 256
@@ -215,7 +215,14 @@ def rank_by_classifiers(job: Job, device: torch.device) -> dict[str, list[Int64]
 
 @console.progress("trying other orders of the pictures")
 def find_order(job: Job, device: torch.device) -> Baseline:
-    """Find an order of the pictures in which a quick ridge ranks them above chance.
+    """Find out if pictures were filed in a wrong order, to explain a result at chance.
+
+    A small ridge regression is fitted and tested with the pictures in each of `ORDERS`,
+    such as reversed.
+
+    Returns:
+        The number of tried orders, and the best order if it ranks the seen pictures
+        significantly above chance.
 
     Raises:
         BrainhiveError: if signals are missing or differ in width, if the cells were
@@ -234,7 +241,7 @@ def find_order(job: Job, device: torch.device) -> Baseline:
                 f"{write_duration(training_s)}: baseline=ridge tries them"
             )
 
-    # rank the pictures that the verdict compares
+    # rank the pictures that the permutation test compares
     first_models = job.open_models(job.groups[0], device)
     gallery = open_gallery(first_models, [recipe.split], only_shown=recipe.only_shown)
     rows = draw_verdict_pictures(gallery.test_rows)
@@ -275,7 +282,7 @@ def open_first_models(job: Job, device: torch.device) -> Iterator[tuple[Models, 
     """Open the models of the first seed of each subject and fold.
 
     Yields:
-        The models of a cell group, and a subject that they are tested on.
+        The models of a cell group, used together, and a subject that they test.
     """
     opened_tests: set[tuple[int, int]] = set()
     for group in job.groups:
@@ -316,7 +323,7 @@ def _estimate_ridge_s(job: Job, spec: SignalSpec, is_compared: Sequence[bool]) -
 
 
 def _estimate_orders_s(job: Job) -> float:
-    """Estimate how many seconds quick ridges take to try orders for all subjects."""
+    """Estimate how many seconds small ridges take to try all orders of the pictures."""
     run = job.runs[0]
     target_width = _sum_widths(run.open_stores("train").values())
     width = len(ORDERS) * min(MAX_TARGET_WIDTH, target_width)
@@ -327,6 +334,7 @@ def _estimate_orders_s(job: Job) -> float:
 
     operations = 0.0
     for (subject, _), cell in cell_of_test.items():
+        # ridges of new subjects are fitted to the training subjects
         people = [subject] if subject in cell.trained_on else cell.trained_on
         stored = run.get_recordings(cell.variant).open_store(people[0])["train"]
         n_features = int(np.prod(stored.signal.shape[2:]))
@@ -354,7 +362,7 @@ def _sum_widths(stores: Iterable[TargetStore]) -> int:
 
 
 class RidgeData(NamedTuple):
-    """Signals and targets of a quick ridge of one subject.
+    """Signals and targets of a small ridge of one subject.
 
     Attributes:
         train: Principal components [N, K] of the training signals.
@@ -375,7 +383,7 @@ class RidgeData(NamedTuple):
 def read_signals(
     models: Models, subject: int, split: str, rows: Int64, device: torch.device
 ) -> RidgeData:
-    """Read the signals that a quick ridge of a subject is fitted to and tested on.
+    """Read the signals that a small ridge of a subject is fitted to and tested on.
 
     A new subject has the training signals of the subjects that the model was trained
     on.
@@ -481,6 +489,7 @@ def read_targets(
         for batch in torch.from_numpy(rows).split(TARGETS_PER_BATCH):
             values = source.gather(batch).flatten(1)
             if size > max_width:
+                # add each number, with a random sign, to a random column
                 sketch = torch.zeros(len(values), max_width)
                 values = sketch.index_add_(1, column, values * sign)
             batches.append(normalize(values))
@@ -495,14 +504,15 @@ def rank_by_ridge(
     test: Tensor,
     candidates: Tensor,
 ) -> dict[str, Int64]:
-    """Rank candidates by a ridge, for each order of the training pictures.
+    """Rank candidates by a ridge, for each assumed order of the training pictures.
 
     The similarity is the cosine after the mean training target is subtracted.
 
     Args:
         train: Training signals [N, F], which are factorised once for all orders.
         targets: Targets [Q, D] of the training pictures.
-        target_indices: Index [N] of the target of each training signal, by order.
+        target_indices: Index [N] of the target of each training signal, by order, such
+            as `reversed`.
         test: Test signals [M, F].
         candidates: Targets [P, D] of the candidates.
 
@@ -550,13 +560,13 @@ def judge_ranks(
     rows: Int64,
     grouping: StimulusGrouping,
 ) -> Answer:
-    """Test if the pictures that signals are assigned to rank better than others.
+    """Test if the pictures that signals are assigned to rank above chance.
 
     Args:
         ranks: Ranks [M, P] of all candidates for each subject.
         test_rows: Row [M] of the assigned picture of each signal, for each subject.
         rows: Row [P] of each candidate, ascending.
-        grouping: Rules that group candidates into units, by row.
+        grouping: Rules that group candidates into units, such as concepts, by row.
     """
     items = grouping.make_items([subject_rows.tolist() for subject_rows in test_rows])
     answers = judge(
@@ -574,14 +584,14 @@ def approximate_p(
 ) -> float:
     """Approximate p for the mean rank of the pictures that signals are assigned to.
 
-    The p values of many orders are corrected for their number. A random sample of
-    permutations has no p small enough, so permuted ranks are taken as normal.
+    Correction for many tested orders needs a smaller p than a share of a few
+    permutations can be, so permuted ranks are taken as normally distributed.
 
     Args:
         ranks: Ranks [M, P] of all candidates.
         test_rows: Row [M] of the assigned picture of each signal.
         rows: Row [P] of each candidate, ascending.
-        grouping: Rules that group candidates into units, by row.
+        grouping: Rules that group candidates into units, such as concepts, by row.
     """
     from scipy.special import ndtr
 
@@ -593,8 +603,9 @@ def approximate_p(
     # sum of the ranks of the assigned pictures, and of permuted pictures
     signals = np.arange(len(test_rows))
     names: Any = items.names
-    table = ranks[:, np.searchsorted(rows, names)]
+    table = ranks[:, np.searchsorted(rows, names)]  # [M, pictures]
     assigned_sum = look_up_assigned(ranks, test_rows, rows).sum()
+    # picture number [K, M] that each permutation assigns to each signal
     number_of = {name: number for number, name in enumerate(names)}
     signal_orders = orders[:, [number_of[name] for name in test_rows.tolist()]]
     permuted_sums = table[signals, signal_orders].sum(1)
@@ -615,7 +626,7 @@ def try_orders(
     rows: Int64,
     grouping: StimulusGrouping,
 ) -> list[tuple[float, str]]:
-    """Test if a subject's pictures rank well in another order than in the signal file.
+    """Test if a subject's signals fit the pictures in another order than as filed.
 
     Args:
         subject: Number of the subject.
@@ -623,7 +634,7 @@ def try_orders(
             pictures.
         test_rows: Row [M] of the assigned picture of each test signal.
         rows: Row [P] of each candidate, ascending.
-        grouping: Rules that group candidates into units, by row.
+        grouping: Rules that group candidates into units, such as concepts, by row.
 
     Returns:
         One-sided p and description of each other order. Empty if the pictures rank
@@ -653,7 +664,7 @@ def choose_order(tests: Sequence[tuple[float, str]]) -> Baseline:
         tests: One-sided p and description of each order.
 
     Returns:
-        A baseline with the number of orders, and with the chosen order if there is one.
+        The number of tested orders, and the chosen order if there is one.
     """
     if not tests:
         return Baseline()
