@@ -64,12 +64,12 @@ SECTION = "Retrieval"
 def draw_artifacts(
     run: RunFolder, measurements: Measurements, models: Models, recipe: Recipe
 ) -> list[Artifact]:
-    """Draw the figures of a run, lay out its tables, and save the pictures of a sheet.
+    """Draw figures, lay out tables, and save a sheet's retrieved pictures.
 
     Args:
         run: Folder of the run.
         measurements: Measurements of the run.
-        models: Models of the first cell group, or none to leave out the sheet.
+        models: Models of the first cell group. Empty to leave out the sheet.
         recipe: Recipe of the run.
     """
     facts = measurements.require_facts(RetrievalFacts)
@@ -149,6 +149,7 @@ def _draw_ranks(measurements: Measurements) -> Curve:
     """Draw the share of signals in bins of ranks that double: 1, 2–3, 4–7 and so on."""
     cells = measurements.items.values()
     ranks = np.concatenate([values["ranks"] for values in cells])
+    # the pool is the number of candidates
     pool = measurements.overall["top1"].pool or int(ranks.max())
     edges = (2 ** np.arange(pool.bit_length())).tolist()
     edges.append(pool + 1)
@@ -188,7 +189,10 @@ def _draw_repetitions(measurements: Measurements) -> list[Curve]:
 
 
 def _draw_train_similarities(measurements: Measurements) -> Curve:
-    """Draw the rank advantage over the similarity to the nearest training picture."""
+    """Draw the rank advantage over the similarity to the nearest training picture.
+
+    The advantage is how much better a picture ranks for its own signal than for others.
+    """
     similarities, advantages = average_by_unit(measurements.items.values())
     order = np.argsort(similarities, kind="stable")
     bin_similarities = []
@@ -217,7 +221,7 @@ def _draw_train_similarities(measurements: Measurements) -> Curve:
 
 
 def _draw_regions(measurements: Measurements) -> Curve:
-    """Draw the share of each region in the predictions of each head."""
+    """Draw how much of each head's prediction is lost without each region."""
     regions = select_scopes(measurements, REGIONS)
     heads = next(iter(regions.values()), {})
     lines = []
