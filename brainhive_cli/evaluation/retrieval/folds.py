@@ -33,7 +33,7 @@ CellResult = tuple[Gallery, dict[int, Scores]]
 
 
 def merge_folds(results: Mapping[Cell, CellResult]) -> dict[Cell, CellResult]:
-    """Pool the folds of each training.
+    """Join the scores of the folds of each training.
 
     Every item is then tested once, by a model that has not learned from it.
 
@@ -158,7 +158,7 @@ def _concatenate_folds(scores_of_fold: Mapping[int, Scores]) -> Scores:
 def measure_categories(
     groups: Sequence[Sequence[Scores]], context: Mapping[str, Any]
 ) -> dict[str, Metric]:
-    """Compute metrics of trials of seen categories that weigh categories equally.
+    """Compute metrics of held-out trials, in which each category weighs the same.
 
     Args:
         groups: Scores of each subject in all cells.
@@ -180,7 +180,7 @@ def measure_categories(
         counts.append(np.bincount(numbers))
         strata.append(numbers.tolist())
 
-    # number of independent hits with the variance of the mean over categories (Kish)
+    # number of independent hits whose mean varies like the mean over categories (Kish)
     n_effective = 0.0
     for sizes in counts:
         n_effective += len(sizes) ** 2 / (1 / sizes).sum()
@@ -224,6 +224,7 @@ def _balance_categories(values: Array, categories: Int64) -> Float64:
         Values [S, N]. Their variance is the variance of the mean over categories.
     """
     sizes = np.bincount(categories)
+    # sum of the values of each category, divided by its size
     means = np.stack([np.bincount(categories, row) / sizes for row in values])
     weights = len(categories) / (len(sizes) * sizes)
     deviations = (values - means[:, categories]) * weights[categories]
@@ -232,7 +233,7 @@ def _balance_categories(values: Array, categories: Int64) -> Float64:
 
 
 def measure_guess(groups: Sequence[Sequence[Scores]], pool: int) -> dict[str, float]:
-    """Measure the best constant guess: the most frequent label first, for each trial.
+    """Measure a guess that ranks frequent labels first, in the same way for each trial.
 
     Args:
         groups: Scores of each subject in all cells.
