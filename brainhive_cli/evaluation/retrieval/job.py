@@ -274,7 +274,7 @@ def find_runs(recipe: Recipe) -> list[TrainedRun]:
 
 
 def group_cells(runs: Sequence[TrainedRun]) -> list[CellGroup]:
-    """Group the cells of several runs by their tested subjects, seed after seed.
+    """Group the cells of several runs, to average their models, by tested subjects.
 
     Returns:
         Groups with a cell of every run, in the order of the cells of the first run.
