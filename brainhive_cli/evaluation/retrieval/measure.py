@@ -140,7 +140,7 @@ def measure_cell(models: Models, recipe: Recipe) -> tuple[Gallery, dict[int, Sco
 def open_gallery(
     models: Models, splits: Sequence[str], only_shown: bool = False
 ) -> Gallery:
-    """List the pictures of some splits for which every model has an embedding.
+    """List the candidates: pictures for which every model has an embedding.
 
     Args:
         models: Models of the cell group.
@@ -246,7 +246,7 @@ def open_trials(models: Models, subject: int, split: str) -> list[Trials]:
     rows = find_shared_rows(models, split)
     for model in models:
         trials = model.open_trials(subject, split)
-        # later cells use these averages, too
+        # compute the averages now, because later cells use them, too
         _ = trials.averages
         rows = np.intersect1d(rows, trials.stimulus)
         model_trials.append(trials)
@@ -274,6 +274,13 @@ def rank_single_models(
     items: Mapping[int, Scores],
 ) -> dict[str, dict[int, Scores]]:
     """Rank the gallery by each of several models alone, on the same items.
+
+    Args:
+        models: Models of the cell group.
+        gallery: Candidates.
+        images: Tokens [M, D] of the candidates, concatenated over models.
+        tokens: Tokens [N, D] of the signals, likewise, by subject.
+        items: Scores with the labels of the signals, by subject.
 
     Returns:
         Scores by name of the model's run and by subject. Empty for a single model.
@@ -369,7 +376,7 @@ def encode_items(
 
 
 def measure_subsets(tokens: Tensor, images: Tensor, subset_size: int) -> Scores:
-    """Measure how often signals and pictures find each other in small galleries.
+    """Measure the expected top-1 of signals and pictures in random small galleries.
 
     Args:
         tokens: Tokens [N, D] of the signals.
@@ -377,7 +384,7 @@ def measure_subsets(tokens: Tensor, images: Tensor, subset_size: int) -> Scores:
         subset_size: Number of pictures in a gallery. If there are fewer, all are taken.
 
     Returns:
-        `top1_expected`, with the other direction in the scope `backward`.
+        `top1_expected` from signals to pictures, and back in the scope `backward`.
     """
     pool = min(subset_size, len(images))
     description = f"{pool}-way"
@@ -477,7 +484,7 @@ def measure_repetitions(
 
 
 def _measure_signal_ceiling(models: Models, subject: int, recipe: Recipe) -> Scores:
-    """Measure the ceiling of the signals of a subject."""
+    """Measure how well halves of a subject's repetitions retrieve each other."""
     test_trials = open_trials(models, subject, recipe.split)[0]
     trials = torch.from_numpy(test_trials.singles)
     available = torch.from_numpy(test_trials.counts)
