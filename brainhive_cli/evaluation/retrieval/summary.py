@@ -389,7 +389,7 @@ def measure_cells(
     Args:
         cells: Scores of all cells.
         results: Gallery and scores of each cell.
-        units: Unit [N] of each item, by name of the subject.
+        units: Unit [N] of each item, such as its concept, by name of the subject.
 
     Returns:
         The metrics. Then the facts of each cell, and the values [N] of its items such
@@ -426,13 +426,14 @@ def measure_cells(
 
 
 def compare_with_guess(scopes: Scopes, cells: CellScores) -> Scopes:
-    """Measure held-out trials against the best constant guess.
+    """Replace the chance of held-out trials by the metrics of a constant guess.
 
-    Labels that are tested unequally often can be guessed better than 1 / pool.
+    If labels are tested unequally often, a constant guess is right more often than a
+    random guess, which is right in 1 / pool of the trials.
 
     Returns:
-        The metrics with the chance of the best guess, where they compare the whole
-        gallery. In the scope `all`, also the metrics of `measure_categories`.
+        The metrics, of which smaller galleries keep their chance. The scope `all` also
+        has the metrics of `measure_categories`.
     """
     pool = cells.tables[0].pool
     guess = measure_guess(cells.groups, pool)
@@ -452,7 +453,7 @@ def compare_with_guess(scopes: Scopes, cells: CellScores) -> Scopes:
 def compare_with_baselines(
     cells: CellScores, plain_ranks: Mapping[str, Sequence[Int64]]
 ) -> tuple[Scopes, list[Difference]]:
-    """Measure plain baselines, and compare the cells with each of them.
+    """Measure classifiers and a ridge, and compare the cells with each of them.
 
     Args:
         cells: Scores of all cells.
@@ -500,7 +501,7 @@ def compare_with_single_runs(
 def group_stimuli(
     job: Job, gallery: Gallery, tables: Iterable[Scores]
 ) -> StimulusGrouping:
-    """Find the rules that group pictures or held-out trials into units."""
+    """Find the rules that group items into units, which count once in statistics."""
     run = job.runs[0]
     grouping = make_grouping(run.dataset, gallery.image_ids, gallery.concepts)
     # only test splits consist of held-out trials
@@ -585,7 +586,7 @@ def measure_table(
 def measure_ceilings(
     ceilings: Mapping[str, Scores], ceiling_cells: CellScores
 ) -> Measurements:
-    """Measure the ceiling of each subject.
+    """Measure how well halves of the repetitions retrieve each other, as ceilings.
 
     If all subjects saw the same number of pictures, also measure their average.
 
