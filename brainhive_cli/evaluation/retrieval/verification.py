@@ -50,7 +50,7 @@ class Verification(NamedTuple):
 def verify(
     evaluation: RunFolder, paths: Paths, cell: str, model: Path, device: torch.device
 ) -> Verification:
-    """Rank by another model of a cell, and compute the metrics of stored ranks again.
+    """Verify an evaluation: rank by another model of a cell, and recompute metrics.
 
     Baselines have no stored ranks, and are not verified.
 
