@@ -66,9 +66,11 @@ class Film:
 
 
 def list_films(split: Literal["train", "test"]) -> list[Film]:
-    """List the films of a split: 6 of 160 concepts to train, 1 of 100 others to test.
+    """List the films of a split.
 
-    The four directions are equally frequent, and independent of object and place.
+    Training has 6 films of each of 160 concepts (such as a red striped fish), and test
+    a film of each of 100 others. The four directions are equally frequent, and
+    independent of object and place.
     """
     n_films_per_concept = 1
     seed = 2028
