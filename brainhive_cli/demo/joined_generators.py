@@ -47,7 +47,7 @@ _WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
 def assemble_generator(name: str, folder: Path) -> None:
-    """Assemble a generator in a folder, unless the folder has it from the same weights.
+    """Assemble a generator of the demo, unless the folder has it from the same weights.
 
     An interruption leaves no folder.
 
@@ -157,12 +157,14 @@ def _write_dual_guided(folder: Path) -> None:
 def extract_text_state_dict(
     dual_state_dict: Mapping[str, "Tensor"], projection: "Tensor"
 ) -> dict[str, "Tensor"]:
-    """Extract the text stream of the dual U-Net, for text tokens without projection.
+    """Make the weights of a text U-Net from a U-Net for images and texts.
+
+    The text U-Net takes the tokens of the text encoder before their projection, so the
+    projection is multiplied into the keys and values of its attention.
 
     Args:
-        dual_state_dict: Weights of the dual U-Net.
-        projection: Projection [D_cross, D_text] of the text encoder, which becomes part
-            of keys and values.
+        dual_state_dict: Weights of the U-Net for images and texts.
+        projection: Projection [D_cross, D_text] of the text encoder.
     """
     state_dict = {}
     for name, value in dual_state_dict.items():
@@ -172,7 +174,8 @@ def extract_text_state_dict(
         block, is_stream, layer = name.partition(".text.")
         plain_name = f"{block}.{layer}" if is_stream else name
         if plain_name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")):
-            # [D, D_cross] @ [D_cross, D_text]
+            # [D, D_cross] @ [D_cross, D_text]. The dual-guided generator divides tokens
+            # by their length, here by its mean
             product = value.float() @ projection.float()
             state_dict[plain_name] = (product / CAPTION_LENGTH).to(value)
         else:
