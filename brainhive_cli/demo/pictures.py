@@ -114,10 +114,11 @@ class Scene:
 
 
 def list_scenes(split: Literal["train", "test"]) -> list[Scene]:
-    """List the scenes of a split: 6 of 160 concepts to train, 1 of 100 others to test.
+    """List the scenes of a split.
 
-    All test pictures of a shape have the same background, position and size, so that
-    only colour and texture distinguish them.
+    Training has 6 scenes of each of 160 concepts, and test a scene of each of 100
+    others. All test pictures of a shape have the same background, position and size, so
+    that only colour and texture distinguish them.
     """
     concepts = split_concepts()[split]
     if split == "train":
@@ -177,7 +178,7 @@ def arrange_scenes(
 
 
 def draw_scene(scene: Scene, resolution_px: int = 64) -> Image.Image:
-    """Draw a scene as a square RGB picture, at four times the size and then averaged.
+    """Draw a scene as a square RGB picture, drawn four times larger and averaged.
 
     Args:
         scene: Scene.
@@ -255,7 +256,7 @@ def arrange_scene(
 
 @lru_cache
 def _make_palette(colour: str) -> PixelArray:
-    """Make the palette of a colour: a packed tone for each ink in `_INKS`."""
+    """Make the palette of a colour, a packed RGB tone for each ink such as `edge`."""
     main, second = COLOURS[colour]
     tones = {
         "hole": (0, 0, 0),
@@ -348,10 +349,11 @@ def _rasterise_silhouette(shape: str, texture: str, n_cells: int) -> UInt8:
 def _is_inside(
     points: Sequence[tuple[int, int]], x: Int64, y: Int64, unit: int
 ) -> Bool:
-    """Return True for cells inside a piece, in integers that all machines share.
+    """Return True for cells inside a polygon or ellipse, in integers to be exact.
 
     Args:
-        points: Points of the piece, on the grid of 100.
+        points: Corners of the polygon, or centre and radii of the ellipse, on the grid
+            of 100.
         x: Columns [1, cells] of the centres, in fractions of the grid.
         y: Rows [cells, 1] of the centres, in fractions of the grid.
         unit: Number of fractions in a unit of the grid.
