@@ -282,7 +282,7 @@ class ForwardModel:
         Args:
             rngs: Random generators [N][R] of the trials.
         """
-        # complex noise for each channel, and then for each alpha pattern
+        # complex noise for each channel, and then for each pattern of alpha rhythm
         n_bins = len(self.background)
         n_channels = len(CHANNELS)
         n_rows = n_channels + len(self.alpha_patterns)
