@@ -91,7 +91,9 @@ class LivePreparation:
     def make_template(
         self, channels: tuple[str, ...], cutting: Cutting, spec: SignalSpec
     ) -> Trials:
-        """Make a trial [1, 1, E, T] of zeros that describes prepared windows.
+        """Make a trial with the channels, times and unit of the prepared windows.
+
+        Its signal [1, 1, E, T] is zero. The signals of windows take its place.
 
         Args:
             channels: Names [E] of the channels in the stream.
@@ -442,7 +444,8 @@ class WindowDecoder:
             return [False] * len(signals)
         correlations = compute_trial_vectors(signals) @ learned_trials.T
         nearest = correlations.topk(2, dim=1).values  # [n, 2]
-        # distances to the two nearest training trials, up to a factor
+        # distances up to a factor: a learned trial is much nearer to its copy in the
+        # training than to any other training trial
         first, second = (1 - nearest).clamp(min=0).sqrt().unbind(1)
         is_same = nearest[:, 0] > MIN_CORRELATION
         is_learned: list[bool] = (
@@ -453,7 +456,7 @@ class WindowDecoder:
     def _rank_gallery(
         self, epochs: Float32, rows: Sequence[int | None]
     ) -> tuple[Tensor, list[BestPictures], list[int | None]]:
-        """Encode prepared windows, and rank the gallery by each of them.
+        """Encode prepared windows, and rank the gallery by similarity to each window.
 
         Args:
             epochs: Prepared windows [n, E, T].
@@ -522,7 +525,8 @@ def read_learned_trials(member: TrainedModel) -> tuple[Tensor | None, bool]:
     """Read the trials that a model has learned from, if their stores are unchanged.
 
     Returns:
-        Vectors [n, F] of the trials, or None without trials, and True if they are all.
+        Vectors [n, F] of the trials, or None without trials, and True if no trial of
+        the training is missing.
     """
     learned = member.module.learned
     source = member.recordings
