@@ -99,7 +99,7 @@ class Job:
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
-        """Find the run, and the model of the person.
+        """Find the run, and the model that decodes the person of the session.
 
         Raises:
             RecipeError: if the run has no such cell or split, or the person is
@@ -158,7 +158,7 @@ class Job:
             yield replace(item, is_optional=is_optional)
 
     def check(self) -> None:
-        """Check that model, gallery and events fit, and the channels of a file.
+        """Check that model, gallery, events, and the channels of a recording fit.
 
         Streams other than files are not opened.
         """
@@ -404,10 +404,11 @@ class SessionPlan:
     def make_request(
         self, open_recording: Callable[[], Trials | None]
     ) -> StreamRequest:
-        """Make the request for which a stream is opened.
+        """Describe the signals and events that a stream has to provide.
 
         Args:
-            open_recording: Opens the recording of the person, as in `StreamRequest`.
+            open_recording: Returns the person's recording that tests the model, or None
+                without a recording.
         """
         unit = DEFAULT_UNIT
         channels = self.spec.names
@@ -501,7 +502,7 @@ class OpenSession:
         )
 
     def collect_caveats(self, n_learned: int = 0, n_trials: int = 0) -> list[str]:
-        """Collect the caveats of every number of the session.
+        """Collect the caveats that hold for all numbers of the session.
 
         Args:
             n_learned: Number of trials that the model has learned from.
