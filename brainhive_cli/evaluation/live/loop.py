@@ -93,7 +93,7 @@ class Score:
         self.average_ranks = dict[str, int]()
 
     def add(self, result: LiveResult) -> None:
-        """Count a result whose picture is known and tested."""
+        """Count a result whose picture is known, and new to the model."""
         event = result.event
         image_id = event["shown"]
         rank = event["rank"]
@@ -168,6 +168,7 @@ class Drawer:
         self._thread.join(timeout=30)
 
     def _run(self) -> None:
+        """Draw the newest results until `close` or an error."""
         while True:
             result = self._newest.get()
             if result is None:
@@ -294,7 +295,7 @@ class Loop:
             self._queue.put(error)
 
     def _read_windows(self, stream: WindowStream) -> Iterator[list[TimedWindow]]:
-        """Yield the windows of a stream of windows."""
+        """Yield the windows of a stream that is already cut into windows."""
         while not self._should_stop.is_set():
             windows = stream.read_windows(READ_WAIT_S)
             if windows is None:
@@ -349,7 +350,13 @@ class Loop:
     def _save_chunk(
         self, chunk: Chunk, gaps: Sequence[int], events: Sequence[tuple[str, int]]
     ) -> None:
-        """Save samples, gaps before samples, and events with their samples."""
+        """Save samples, gaps, events and the pictures of the events.
+
+        Args:
+            chunk: Samples.
+            gaps: Numbers of the samples before which others are missing.
+            events: Name of each event and number of its sample.
+        """
         recorder = self._recorder
         if recorder is None:
             return
@@ -425,7 +432,7 @@ class Loop:
                 text = f"whitening begins after {decoder.missing_trials} more trials"
             self._publish({"kind": "warning", "text": text})
 
-        # latencies of windows with a result, in the order of STAGES
+        # latencies in the order of STAGES, without windows that only whitening used
         if self.is_timed:
             for window, read_s, cut_s in windows[len(windows) - len(results) :]:
                 starts_s = (window.end_s, read_s, cut_s, window.end_s, window.time_s)
@@ -495,10 +502,10 @@ class Loop:
 
 @contextmanager
 def stop_at_interrupt(should_stop: threading.Event) -> Iterator[None]:
-    """Let the first signal that interrupts end a session in order.
+    """Set `should_stop` at the first interrupt, such as Ctrl-C, to end a session.
 
-    The second signal of its kind interrupts as usual. Outside the main thread, signals
-    are not changed.
+    A second interrupt of its kind acts as usual. Outside the main thread, handlers are
+    not changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
