@@ -11,7 +11,7 @@ A generator has these methods:
   and left of the crop, target height and width. Only `train-prior` needs it.
 - `generate(conditioning, seeds, size_px, sampling, null, on_step)`: Generate media for
   B seeds. Each depends on its own row and seed, not on the batch. The conditioning has
-  B rows, or no condition at all. `null` is the unconditional side of guidance.
+  B rows, or no condition at all. `null` is for the unconditional batch of guidance.
   `on_step` is called with the number of each finished step.
 """
 
@@ -89,7 +89,7 @@ class Sampling(Section):
 
     @property
     def changed_settings(self) -> list[str]:
-        """Descriptions of the settings that differ from plain sampling, for metrics."""
+        """Settings that differ from plain sampling, as texts such as `guidance 5`."""
         descriptions = []
         if self.scheduler:
             descriptions.append(str(self.scheduler))
