@@ -157,6 +157,12 @@ def load_captioner(
 ) -> Captioner:
     """Load a captioner onto a device.
 
+    Args:
+        caption: Reference of BLIP-2, which captions media, or the config of GIT, which
+            captions a decoded head.
+        device: Device.
+        dtype: Data type of the weights.
+
     Raises:
         MissingData: if the model or converter is absent or half-downloaded.
         BrainhiveError: if the converter's file holds other weights.
@@ -172,7 +178,7 @@ def load_captioner(
     if isinstance(caption, str):
         return Captioner(model, preprocessor, torch.device(device))
 
-    # replace GIT's vision tower by the converter
+    # replace GIT's vision tower by the converter of the head's tokens
     file = find_weight_file(caption.converter)
     with weights.reading(
         file,
