@@ -73,7 +73,9 @@ class Placement:
 
 
 def find_folder(source: str, variant: str | None = None, *, text: bool = False) -> Path:
-    """Find the folder of a generator, or download U-Net and VAE, or its text encoders.
+    """Find the folder of a generator, and download its U-Net and VAE if absent.
+
+    With `text`, its text encoders are downloaded instead.
 
     Raises:
         MissingData: if the source is a file, is absent or cannot be downloaded.
@@ -149,7 +151,7 @@ def list_inputs(
 
 
 def read_config(folder: Path, component: str) -> dict[str, Any]:
-    """Read the config of a component, or of a network whose `component` is empty.
+    """Read the config of a component such as `unet`. "" is the folder's own network.
 
     Raises:
         MissingData: if the file is absent or damaged.
