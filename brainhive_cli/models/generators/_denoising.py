@@ -19,6 +19,8 @@ def draw_noise(
 ) -> tuple[Tensor, Tensor]:
     """Draw the noise and the timesteps of a training step.
 
+    A list of random generators draws each row with its own.
+
     Returns:
         Noise of `shape` [B, C, h, w], and timesteps [B] below `n_timesteps`.
     """
@@ -40,7 +42,7 @@ def draw_noise(
 
 
 def make_scheduler(noise_scheduler: Any, sampling: Sampling) -> Any:
-    """Make the requested scheduler with the noise schedule of the generator's own.
+    """Make the requested scheduler, with the generator's noise schedule.
 
     Without a request, the generator's own scheduler is returned.
     """
@@ -54,7 +56,7 @@ def make_scheduler(noise_scheduler: Any, sampling: Sampling) -> Any:
 
 
 def count_steps(sampling: Sampling) -> int:
-    """Count the denoising steps after a start, as diffusers does.
+    """Count the steps that denoise a noisy start: the share `strength` of all steps.
 
     Raises:
         RecipeError: if `strength` leaves no step.
