@@ -54,7 +54,8 @@ class Request(NamedTuple):
         seeds: Seeds [B].
         size_px: Height and width of the media.
         sampling: Steps, guidance, scheduler and prompts.
-        null: Unconditional side of guidance. The generator replaces absent conditions.
+        null: Conditions of the unconditional batch of guidance. The generator replaces
+            absent conditions.
         on_step: Function that is called with the number of each finished step.
     """
 
@@ -645,10 +646,10 @@ class StableDiffusion(LatentDiffusion):
 
         Args:
             texts: Texts [B], their tokens [B, S, D] or None.
-            prompt: Text of all rows. On the unconditional side it replaces `texts`.
+            prompt: Text of all rows. In an unconditional batch it replaces `texts`.
             rows: Number of rows B.
-            conditional_tokens: Tokens of the conditional side of guidance. If given,
-                the unconditional side is returned, with as many tokens.
+            conditional_tokens: Tokens with the condition. If given, tokens of the same
+                number are returned for the unconditional batch of guidance.
             default_text: Text without texts and prompt.
         """
         is_unconditional = conditional_tokens is not None
@@ -686,9 +687,21 @@ class StableDiffusion(LatentDiffusion):
         encoder: str,
         conditional_tokens: Tensor | None,
     ) -> Tensor:
-        """Check tokens as `prepare_tokens` does, for a side of guidance.
+        """Check tokens for guidance, which needs tokens with and without the condition.
 
-        Both sides must have the same shape, because they form a batch.
+        Both must have the same shape, because the U-Net takes them in a single batch.
+
+        Args:
+            kind: `text` or `image`, for messages.
+            tokens: Tokens [B, S, D] or [1, S, D].
+            width: Expected width D.
+            rows: Number of rows B of the result.
+            encoder: Encoder of the tokens, for messages.
+            conditional_tokens: Tokens with the condition if `tokens` are the others,
+                else None.
+
+        Returns:
+            Tokens [B, S, D] on the device of the U-Net.
         """
         hint = f"use a head that predicts the encoder {encoder}"
         tokens = self.prepare_tokens(f"{kind} tokens", tokens, width, rows, hint)
