@@ -459,7 +459,8 @@ class AnimateDiff(StableDiffusion):
         """Return the input of SparseCtrl, or None without images or SparseCtrl.
 
         Args:
-            images: Keyframes [B, 3, H, W], or clips [B, F, 3, H, W] with them.
+            images: Keyframes [B, 3, H, W], or clips [B, F, 3, H, W] that begin with
+                them.
             size_px: Height and width of the frames.
         """
         if images is None or self.sparse_control is None:
@@ -481,7 +482,7 @@ class AnimateDiff(StableDiffusion):
     def _interpolate_start(
         self, conditioning: Conditioning, size_px: int
     ) -> Tensor | None:
-        """Interpolate the frames [B, F, 3, H, W] of the start, if there is one."""
+        """Interpolate the start to all frames [B, F, 3, H, W]. None without a start."""
         if conditioning.start is None:
             return None
         start = conditioning.start
@@ -525,7 +526,7 @@ def _draw_sparse_control(config: dict[str, Any], device: torch.device) -> Any:
 
 
 def _derive_architecture(unet_config: dict[str, Any]) -> Architecture:
-    """Derive the arguments of motion modules and SparseCtrl from a U-Net's."""
+    """Derive the configs of motion modules and SparseCtrl from a U-Net's config."""
     # a motion module follows each block of the U-Net
     widths = unet_config["block_out_channels"]
     motion_config = {
@@ -569,7 +570,7 @@ class FrameNorm(nn.GroupNorm):
 
 
 def normalise_frame_by_frame(network: nn.Module) -> nn.Module:
-    """Replace the normalisation in the motion modules of diffusers, not the weights."""
+    """Make the motion modules of diffusers normalise each frame by itself."""
     from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 
     for module in network.modules():
