@@ -165,7 +165,7 @@ class LowLevelMix(Section):
     def mix(
         self, autoencoder: Placement, pictures: GeneratedMedia, decoded: Decoded | None
     ) -> GeneratedMedia:
-        """Average pictures with the blurry pictures.
+        """Average pictures with blurry pictures, which are decoded from a head.
 
         Args:
             autoencoder: Autoencoder that `build` returns.
