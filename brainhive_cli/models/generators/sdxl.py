@@ -53,7 +53,7 @@ class PromptEmbeds(NamedTuple):
 
 
 class Conditions(NamedTuple):
-    """Conditions as the U-Net takes them, for one side of guidance.
+    """Conditions as the U-Net takes them.
 
     Attributes:
         text: Tokens [B, S, D] of the cross-attention.
@@ -164,7 +164,7 @@ class SDXL(LatentDiffusion):
             self.unet.compile(dynamic=False)
 
     def pipeline_inputs(self, request: Request) -> dict[str, Any]:
-        """Return the arguments of the pipelines for both sides of guidance.
+        """Return the arguments of the pipelines, with and without the condition.
 
         Raises:
             BrainhiveError: if guidance lacks the null conditioning of the prior.
@@ -174,7 +174,7 @@ class SDXL(LatentDiffusion):
         rows = len(request.seeds)
         conditional = self._prepare_conditions(conditioning, sampling.prompt, rows)
 
-        # without a prior, zeros are the unconditional side of tokens
+        # without a prior, zeros are the unconditional tokens
         null_embeddings = request.null.embeddings
         null_texts = request.null.texts
         embeddings = conditioning.embeddings
@@ -185,7 +185,7 @@ class SDXL(LatentDiffusion):
         null = Conditioning(null_embeddings, null_texts)
         unconditional = self._prepare_conditions(null, sampling.negative_prompt, rows)
 
-        # the prior takes both sides at once, the unconditional side first
+        # guidance takes both batches at once, the unconditional batch first
         image_tokens = conditional.image_tokens
         has_guidance_embedding = self.unet.config.time_cond_proj_dim is not None
         is_guided = sampling.guidance > 1 and not has_guidance_embedding
@@ -275,7 +275,7 @@ class SDXL(LatentDiffusion):
     def _prepare_conditions(
         self, conditioning: Conditioning, prompt: str, rows: int
     ) -> Conditions:
-        """Embed texts and check tokens, for one side of guidance.
+        """Embed texts and check tokens, with the condition or without it.
 
         Args:
             conditioning: Conditions. Embedded texts replace the tokens of the prompt,
