@@ -306,7 +306,11 @@ class UnCLIP(LatentDiffusion):
         )
 
     def _weigh_tokens(self, conditioning: Conditioning, rows: int) -> Tensor:
-        """Return tokens [B, S, D], weighed by the masks, or zeros without tokens."""
+        """Weigh image tokens [B, S, D] by masks of the key object.
+
+        Each token stands for an area of the picture. Areas outside of the mask count
+        half. Without masks, tokens stay as they are. Without tokens, they are zeros.
+        """
         tokens = conditioning.embeddings
         width = self.unet.config.cross_attention_dim
         if tokens is None:
@@ -346,7 +350,7 @@ def _name_conversion(source: str) -> str:
 def convert_checkpoint(
     source: str, architecture: Architecture, dtype: torch.dtype, folder: Path
 ) -> None:
-    """Convert the networks of a checkpoint to an existing folder."""
+    """Convert the networks of a checkpoint to an existing folder of diffusers."""
     file = find_weight_file(source)
     state_dict = weights.read(file)
     for name in NETWORK_CLASSES:
