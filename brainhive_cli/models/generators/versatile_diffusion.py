@@ -200,7 +200,7 @@ class VersatileDiffusion(_latent_diffusion.StableDiffusion):
         return lambda text: clip.encode_texts(tower, tokenize(text)[None])
 
     def pipeline_inputs(self, request: _latent_diffusion.Request) -> dict[str, Any]:
-        """Return the arguments of the pipelines for both sides of guidance."""
+        """Return the arguments of the pipelines, with and without the condition."""
         rows = len(request.seeds)
         sampling = request.sampling
         conditional = self._prepare_pair(request.conditioning, sampling.prompt, rows)
@@ -243,9 +243,14 @@ class VersatileDiffusion(_latent_diffusion.StableDiffusion):
         rows: int,
         conditional: TokenPair | None = None,
     ) -> TokenPair:
-        """Prepare the text and image tokens of one side of guidance.
+        """Prepare text and image tokens for guidance.
 
-        For the unconditional side, `conditional` is the conditional side.
+        Args:
+            conditioning: Texts and image embeddings. Either can be absent.
+            prompt: Text of all rows, or "".
+            rows: Number of rows B.
+            conditional: Tokens with the condition if the unconditional are prepared,
+                else None.
         """
         conditional_text = None if conditional is None else conditional.text
         conditional_image = None if conditional is None else conditional.image
@@ -417,7 +422,7 @@ def _convert(
     )
     weights.save(folder / VAE_FILE, vae.state_dict())
 
-    # encode the unconditional side of guidance: the empty text and a black picture
+    # encode the unconditional tokens of guidance: the empty text and a black picture
     with torch.inference_mode():
         token_ids = clip.load_tokenizer(published_folder)("")
         processor = clip.read_preprocessor(
