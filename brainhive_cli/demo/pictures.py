@@ -211,7 +211,7 @@ def _place_object(
     """Rasterise a scene's object at its size.
 
     Returns:
-        Indices in `_INKS` [h, w], and the window of the canvas that they fill.
+        Inks [h, w] as indices in `_INKS`, and the slices of the canvas that they fill.
     """
     side_px = resolution_px * _SUPERSAMPLING
     # a cached raster is resampled to the size of each scene
@@ -234,7 +234,7 @@ def _place_object(
 def arrange_scene(
     concept: Concept, rng: np.random.Generator, image_id: str = ""
 ) -> Scene:
-    """Show a concept with a random background, position and size."""
+    """Make a scene of a concept with a random background, position and size."""
     colour, texture, shape = concept
     background = tuple(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))]
     size = 0.44 + 0.18 * rng.random()
