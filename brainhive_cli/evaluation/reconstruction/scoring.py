@@ -606,8 +606,8 @@ def find_originals_and_blanks(
     """Find copies of stimuli among reconstructions, and pictures of one colour.
 
     Copies may differ from stimuli by JPEG compression and by size. A picture of one
-    colour counts only if its stimulus has more colours. Of clips, the first and the
-    last frame are compared.
+    colour counts only if its stimulus has more colours. Clips are compared by their
+    first and last frame.
 
     Returns:
         Files of copies, and files of one colour.
