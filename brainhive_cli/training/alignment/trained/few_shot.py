@@ -61,7 +61,11 @@ SIGNALS_PER_BLOCK = 1024
 
 
 def choose_pull(n_pictures: int) -> float:
-    """Choose the strength of transfer from the number of pictures alone."""
+    """Choose the strength of transfer from the number of a person's pictures alone.
+
+    The strength is the share of the distance to the other people's weights that each
+    training step takes back. At 0, these weights are only the start.
+    """
     for max_pictures, pull in FIXED_PULLS:
         if n_pictures <= max_pictures:
             return pull
@@ -150,7 +154,9 @@ class SourceModel:
 
     @cached_property
     def zero_shot(self) -> PersonModel:
-        """Model for a person without recordings, normalised by the mean of others.
+        """Model for a person without recordings.
+
+        Signals are normalised by the mean of the training subjects' normalisers.
 
         Raises:
             BrainhiveError: if the others have different channels or voxels.
@@ -178,17 +184,17 @@ class SourceModel:
         return True
 
     def align_signals(self, config: Any, trials: Trials) -> PersonModel:
-        """Align the signals of a person without labels.
+        """Align the signals of a person with the training signals, without labels.
 
-        If the training signals were aligned, the person's are aligned in the same way.
-        Otherwise they get the mean statistics of the training subjects.
+        If each training subject was normalised by its own statistics, so is the person.
+        Otherwise the signals get the mean statistics of the training subjects.
 
         Args:
-            config: Config of the shelf `normalisations`.
+            config: Config of the normalisation that measures the statistics.
             trials: Trials of the person, not normalised.
 
         Raises:
-            BrainhiveError: if the training signals were normalised in another way.
+            BrainhiveError: if the model cannot read signals of this normalisation.
         """
         self.require_alignment(config, trials)
         normaliser = config.build(config.measure([trials.averages]))
@@ -207,7 +213,8 @@ class SourceModel:
             self._statistics[key] = pool_statistics(statistics)
         common = config.build(self._statistics[key])
 
-        # from the person's statistics to these: x → S^-1 (M (x - m)) + s
+        # normalise by the person's matrix M and mean m, then undo the training
+        # subjects' S and s: x → S^-1 (M (x - m)) + s
         matrix = _expand_matrix(normaliser).astype(np.float64)
         common_matrix = _expand_matrix(common).astype(np.float64)
         mapping = np.linalg.solve(common_matrix, matrix)
@@ -234,7 +241,7 @@ class SourceModel:
 
     @cached_property
     def _reference_tokens(self) -> Tensor:
-        """Tokens [m, D] of training signals, evenly spaced."""
+        """Tokens [m, D] of evenly spaced training signals, for alignments."""
         tokens = []
         for trials in self.training_trials:
             n_signals = len(self.training_trials) * len(trials.stimulus)
@@ -252,11 +259,11 @@ class SourceModel:
         )
 
     def align_tokens(self, config: Any, trials: Trials) -> PersonModel:
-        """Align the tokens of a person.
+        """Align the tokens that the model predicts for a person.
 
         Args:
-            config: Config of the shelf `alignments`. It aligns the tokens of signals
-                with the tokens of their stimuli, or of other people.
+            config: Config of the alignment. If `is_paired`, it aligns tokens with the
+                tokens of their stimuli, else with tokens of the training subjects.
             trials: Trials of the person, not normalised.
         """
         decoder = PersonModel(self.model, self._fit_normaliser(trials))
@@ -269,7 +276,7 @@ class SourceModel:
         return replace(decoder, align=align)
 
     def require_arm(self, arm: str, trials: Trials) -> None:
-        """Raise a BrainhiveError if the model does not have an arm."""
+        """Raise a BrainhiveError if an arm, a kind of training, does not fit."""
         if arm == SUBJECT_LAYER and (self.is_closed_form or not trials.channels):
             kind = "in closed form" if self.is_closed_form else "of voxels"
             raise BrainhiveError(
@@ -293,12 +300,14 @@ class SourceModel:
         """Train a model on the labelled recordings of a person.
 
         Args:
-            arm: Arm of `TRAINED_ARMS`.
+            arm: Kind of training of `TRAINED_ARMS`, such as `transfer` (from the model)
+                or `scratch` (from random weights).
             trials: Trials of the person, not normalised.
             seed: Seed of the training.
-            pull: Strength of transfer, `train.start_pull`.
-            alignment: Config of the shelf `normalisations` that aligns signals before
-                transfer. It has no effect if the training signals were normalised.
+            pull: Share of the distance to the model's weights that each step of
+                transfer takes back.
+            alignment: Config of the normalisation that aligns signals before transfer,
+                or None. It has no effect if the training signals were normalised.
 
         Raises:
             BrainhiveError: if the model does not have the arm.
@@ -313,12 +322,12 @@ class SourceModel:
         if is_transfer and alignment is not None and self.normalisation is None:
             normaliser = self.align_signals(alignment, trials).normaliser
         is_fixed = is_transfer and pull >= 1 and not self.is_closed_form
-        # a full pull changes nothing but modules of the person
+        # a full pull trains only modules of the person, and the model has none
         if is_fixed and self.can_decode_new_people(trials):
             return PersonModel(self.model, normaliser)
         if normaliser is not None:
             trials = trials.normalise(normaliser)
-        if is_permuted:
+        if is_permuted:  # a control with wrong pictures
             rng = np.random.default_rng((seed, len(trials.stimulus)))
             trials = trials.change(stimulus=rng.permutation(trials.stimulus))
 
