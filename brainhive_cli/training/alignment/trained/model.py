@@ -95,9 +95,9 @@ class ModelRun(Protocol):
     def compute_once(
         self, key: Hashable, compute: Callable[[], T], is_of_data: bool = False
     ) -> T:
-        """Compute a value once for all cells.
+        """Compute a value once for all cells, and keep it under `key`.
 
-        If it depends on the data alone, it is computed once for all runs of these data.
+        If `is_of_data`, it depends on the data alone, and runs of these data share it.
         """
 
     def get_recordings(self, variant: str, fold: int = 1) -> Recordings:
@@ -231,7 +231,7 @@ class TrainedModel:
         """Open the embeddings of a split, keyed by encoder.
 
         Raises:
-            BrainhiveError: if the embeddings of the training were made in another way.
+            BrainhiveError: if a store was made in another way than in the training.
         """
         # cells with the same encoders share the stores
         run = self.run
@@ -253,9 +253,10 @@ class TrainedModel:
         return next(iter(self.open_stores(split).values()))
 
     def find_rows(self, split: str) -> Int64:
-        """Find the rows [M] of the pictures of a split that have targets.
+        """Find the rows [M] of the pictures of a split that are candidates.
 
-        Only pictures of the cell's fold count, and categories that a trial shows.
+        They have targets and belong to the cell's fold. If the data set has categories
+        instead of pictures, only categories that some trial shows are candidates.
         """
         store = self.open_pictures(split)
         holdout = self.run.dataset.holdout
@@ -267,7 +268,12 @@ class TrainedModel:
         return np.flatnonzero(has_target)
 
     def _find_categories(self, split: str, store: TargetStore) -> Bool:
-        """Find the categories [M] that a trial of a split or of the training shows."""
+        """Find the categories that some subject was shown, as candidates.
+
+        Returns:
+            True [M] for categories of the store that a trial of `split` or of the
+            training split shows. All True if there are no signals.
+        """
         is_shown = np.zeros(len(store.image_ids), bool)
         subjects = list_subjects(self.run.cells)
         for subject, name in product(subjects, sorted({split, "train"})):
@@ -292,7 +298,7 @@ class TrainedModel:
             split: Split of the pictures.
             rows: Rows [M] of the pictures.
             without: Key of an embedding that is replaced by its mean over these
-                pictures, or "".
+                pictures, to measure its contribution, or "".
 
         Raises:
             BrainhiveError: if a store was made with other weights than the targets of a
@@ -331,7 +337,7 @@ class TrainedModel:
             mean = Targets({without: targets.sources[without]}).gather(rows)
             mean_embedding = mean[without].mean(0)
 
-        # encode blocks of pictures
+        # encode the pictures in blocks, whose number is rounded up
         n_blocks = max(1, -(-len(rows) // PICTURES_PER_BLOCK))
         tokens = []
         for block in np.array_split(rows, n_blocks):
@@ -346,11 +352,13 @@ class TrainedModel:
     def _compute_adapted(
         self, split: str, keys: Mapping[str, str]
     ) -> dict[str, OnlineTargets]:
-        """Make targets that encoders compute which were trained with the model.
+        """Make the targets of encoders that were trained with the model, by key.
+
+        They are computed from pictures, because stores have the untrained encoders.
 
         Args:
             split: Split of the pictures.
-            keys: Key of the embedding of each encoder.
+            keys: Key of each encoder's embedding, by the encoder's name.
 
         Raises:
             BrainhiveError: if the encoders have other weights than in the training, or
@@ -389,7 +397,7 @@ class TrainedModel:
         They are decoded once, so that all callers get the same samples.
 
         Returns:
-            Heads [N, *shape], and the row [N] of the picture of each signal.
+            Heads [N, *shape], and the row [N] of each signal's picture in the stores.
         """
         import torch
 
@@ -447,6 +455,9 @@ class TrainedModel:
             gallery: Candidates.
             images: Vectors [M, D] of the candidates, if they are already computed.
             tokens: Vectors [N, D] of the trials, if they are already computed.
+
+        Returns:
+            Scores with the rank of the shown picture of each trial.
         """
         import torch
 
@@ -462,7 +473,7 @@ class TrainedModel:
         if tokens is None:
             tokens = self.encode(trials)
 
-        # the rows of the gallery ascend
+        # position of each shown picture in the gallery, whose rows ascend
         shown_indices = np.searchsorted(gallery.test_rows, trials.stimulus)
         names = [gallery.image_ids[index] for index in shown_indices]
         concepts = [gallery.concepts[index] for index in shown_indices]
@@ -511,7 +522,7 @@ class TrainedModel:
         return order.take(np.asarray(trials.index))
 
     def find_order(self, subject: int, split: str) -> Interleaving:
-        """Find which of all trials of a subject in a split may exchange labels."""
+        """Find the trials of a subject whose labels a permutation test may exchange."""
         from brainhive_cli.data.targets.likeness import find_features
 
         dataset = self.run.dataset
@@ -630,7 +641,8 @@ class TrainedModel:
         Args:
             subject: Number of the subject.
             split: Split of the data set, whose target stores have the pictures.
-            is_same_store: As for `choose_input`.
+            is_same_store: True if the model was trained on the subject's store, whose
+                preparation must then be equal.
         """
         normaliser = self._get_stored_normaliser(subject)
         if normaliser is not None or self.recordings.signal.normalise is None:
