@@ -25,7 +25,7 @@ def read_new(
     pictures: Any,
     axes: Mapping[str, Any],
 ) -> tuple[Trials, list[str]]:
-    """Read arrays or epochs of a subject for a model.
+    """Read new trials of a subject, an array or epochs, as a model takes them.
 
     Args:
         member: The model.
