@@ -178,6 +178,7 @@ def _remove_unused_parts(aligner: Aligner, subject: int) -> None:
     numbers = {str(number) for number in aligner.layout.spec.subjects}
     if str(subject) in numbers:
         for module in list(aligner.modules()):
+            # a dict with a module for each subject
             if isinstance(module, nn.ModuleDict) and set(module) == numbers:
                 for number in numbers - {str(subject)}:
                     del module[number]
