@@ -137,7 +137,7 @@ class TrainedRun:
     )
 
     def __post_init__(self) -> None:
-        """Read the recipe, and list the cells and their models."""
+        """Read the run or model folder, and set the attributes that depend on it."""
         folder = self.folder
         self.name = folder.reference + (f":{self.variant}" if self.variant else "")
         self.reference = runs.reference(
@@ -148,6 +148,8 @@ class TrainedRun:
         self.recipe: Recipe | None = None
         self.origin: str | None = None
         self._trained_on: Dataset | None = None
+        # both set `recipes`, `dataset`, `cells` and `mode`, and `origin` if the training
+        # had another data set
         if self.is_model:
             self._read_model()
         else:
@@ -282,9 +284,9 @@ class TrainedRun:
     def compute_once(
         self, key: Hashable, compute: Callable[[], T], is_of_data: bool = False
     ) -> T:
-        """Compute a value once for all cells.
+        """Compute a value once for all cells, and keep it under `key`.
 
-        If it depends on the data alone, it is computed once for all runs of these data.
+        If `is_of_data`, it depends on the data alone, and runs of these data share it.
         """
         cache = self._data_cache if is_of_data else self._cache
         if key not in cache:
@@ -293,12 +295,12 @@ class TrainedRun:
         return value
 
     def read_validation(self) -> dict[str, Any]:
-        """Read the mean over cells of the headline metric on held-out pictures.
+        """Read the validation metric, such as top-1, as a mean over cells.
 
         Returns:
-            Name and value of the metric, and the data set, items and candidates in
-            `measured_on`. Values with equal `measured_on` are comparable. Empty if a
-            cell has no such metric.
+            Name and value of the metric. `measured_on` has the data set, and the items
+            and candidates of each cell. Values with equal `measured_on` are comparable.
+            Empty if a cell has no such metric.
         """
         scopes = {} if self.is_model else self.folder.measurements().scopes
         cell_metrics = [scopes.get(cell.name, {}) for cell in self.cells]
@@ -324,9 +326,9 @@ class TrainedRun:
         return self.models[0].open_stores(split)
 
     def list_inputs(self, splits: Sequence[str]) -> Iterator[Input]:
-        """List the run, the signals of the test, and the target stores of splits.
+        """List the inputs of a test: run, signals, and target stores of `splits`.
 
-        A run is identified by its name, a model folder by a digest.
+        The fingerprint of the test has the name of a run, or digest of a model folder.
         """
         path = self.folder.path
         digest = ""
@@ -365,7 +367,7 @@ class TrainedRun:
         Args:
             splits: Splits whose embeddings are read. The last one has the signals.
             head: Head that retrieval compares, or None for the models' own choice.
-            compares: True if models are compared in retrieval.
+            compares: If True, each model must have heads for retrieval.
 
         Returns:
             Trials of the test, keyed by cell and subject. Empty unless all signals are
@@ -379,6 +381,7 @@ class TrainedRun:
         for model in self.models:
             member = replace(model, head=head)
             model_files.require_weights(member.path)
+            # each property raises an error if the heads do not fit
             _ = member.layout.compared_heads if compares else member.layout
             for split in splits:
                 member.open_stores(split)
@@ -428,7 +431,7 @@ class TrainedRun:
         return sorted(subjects)
 
     def compare_pictures(self, split: str, fold: int = 1) -> TestedPictures:
-        """Compare the pictures of a split with the training pictures, in one fold."""
+        """Compare the pictures of a split with the training pictures of a fold."""
 
         def compare() -> TestedPictures:
             histories: dict[int, list[TrainingHistory]] = {}
@@ -475,7 +478,10 @@ class TrainedRun:
         return self.compute_once(key, make, is_of_data=True)
 
     def list_caveats(self, split: str) -> list[str]:
-        """List the caveats of measurements of these models on a split."""
+        """List the caveats of measurements of these models on a split.
+
+        For example, a new subject may be a training subject under another number.
+        """
         model_caveats = [model.learned.caveats for model in self.models]
         for model in self.models:
             test_subjects = set(model.cell.tested_on)
@@ -629,7 +635,7 @@ class TrainedRun:
 
 
 def _describe_training(path: Path, layout: Layout, is_same_data: bool) -> Recipe:
-    """Make a recipe with the encoders and the signal section of a model folder.
+    """Make the recipe of a model folder, with its encoders and signal section alone.
 
     Args:
         path: Model folder or checkpoint.
@@ -700,7 +706,7 @@ def refuse_sweep(run: TrainedRun) -> None:
 def check_tokens(
     align: TrainedRun, prior: priors.Prior, source: str, dataset: Any
 ) -> None:
-    """Check that the models of a run predict the tokens of a prior with a fuser.
+    """Check that the models of a run predict tokens of a prior's fusion encoder.
 
     Args:
         align: Run or model folder. All its cells have the same fuser.
@@ -739,7 +745,9 @@ def check_tokens(
 
 
 def write_training(source: str, paths: Paths, dataset: Any) -> str:
-    """Write the command lines from a prior to pictures.
+    """Write the command line that trains for a prior and reconstructs pictures.
+
+    Commands are joined by `&&`. The first makes embeddings, if some are missing.
 
     Args:
         source: Reference of the prior.
