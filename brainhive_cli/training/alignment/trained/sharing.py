@@ -181,7 +181,10 @@ class SharedRun:
         )
 
     def pack(self, card: str) -> Files:
-        """Add card, manifest and digests. The same run gives equal bytes."""
+        """Add the model card `card`, a manifest and digests to the files.
+
+        The same run gives equal bytes.
+        """
         environment = self.run.read_json(ENVIRONMENT_FILE, Environment)
         manifest = Manifest(
             format=RUN_FORMAT,
@@ -205,7 +208,7 @@ class SharedRun:
 def find_terms(
     learned: TrainingHistory, is_prior: bool, priors: Sequence[str] = ()
 ) -> tuple[str, str, dict[str, str]]:
-    """Find the terms of all data that models were trained on.
+    """Find the licence of models, and the terms of all data of their training.
 
     Args:
         learned: Training history of the models.
@@ -214,7 +217,8 @@ def find_terms(
             own terms.
 
     Returns:
-        `licence`, `unknown_terms` and `terms` of `SharedRun`.
+        The licence ("" if unknown), the reasons why terms are unknown ("" if none), and
+        the terms of each public data set, keyed by name.
     """
     # the most binding licence of all recordings and stimuli
     stimulus_kinds = learned.stimulus_kinds
