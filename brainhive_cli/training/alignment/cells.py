@@ -43,7 +43,7 @@ class Cell:
 
 
 def list_cells(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
-    """List the cells of every variant of a recipe, with or without signals on disk.
+    """List the cells (trainings) of each variant, with or without signals on disk.
 
     Args:
         variants: Recipes of the variants, keyed by label, which is "" without a sweep.
@@ -99,6 +99,9 @@ def _group_subjects(
     recipe: Recipe, dataset: Dataset, recordings: Recordings, subjects: Subjects
 ) -> list[tuple[str, Subjects, Subjects]]:
     """List the name, the training subjects and the test subjects of each training.
+
+    Mode `joint` trains on all subjects, `inter` on others than the tested subject, and
+    other modes on each subject alone.
 
     Raises:
         BrainhiveError: if a training of mode `inter` has no training subjects.
