@@ -197,7 +197,7 @@ class Layout:
 
 
 def find_token_axes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the axes before the width that embeddings share: () or (S,).
+    """Return the axes before the width D, which all embeddings share: () or (S,).
 
     Args:
         shapes: Shape of each embedding, keyed by its key: (D,) for a vector, (S, D) for
@@ -472,6 +472,7 @@ def _describe_decoders(
     vocabulary, caption_width = state[f"{gpt2}.wte.weight"].shape
     sizes = {
         "frames": frames,
+        # the linear layers of the projector
         "maps": [
             len(state[f"text_seg_dec.maps_projector.{index}.weight"])
             for index in (0, 3, 6)
@@ -524,7 +525,7 @@ def is_upstream(state: StateDict) -> bool:
 
 
 def read_upstream(config: Fields, upstream: StateDict) -> tuple[Layout, StateDict]:
-    """Convert a model of BrainHiVE.
+    """Convert a model of BrainHiVE to an architecture and weights of this project.
 
     Args:
         config: Fields of its config.json.
