@@ -171,7 +171,7 @@ class Aligner(nn.Module):
     def decode(
         self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]
     ) -> outputs.Decoded:
-        """Decode signals [B, C, T] without gradients.
+        """Decode signals [B, C, T] as heads [B, *shape], without gradients.
 
         `seeds` has a seed for each signal, for backbones that sample their outputs.
         """
@@ -246,7 +246,7 @@ class Aligner(nn.Module):
     ) -> Tensor:
         """Encode signals [B, C, T] as the vectors [B, D] that retrieval compares.
 
-        `subject_index` is as in `predict`.
+        `subject_index` has positions [B] in `layout.spec.subjects`, None if unknown.
 
         Raises:
             BrainhiveError: if the signals have another size.
@@ -262,7 +262,7 @@ class Aligner(nn.Module):
         return self.join_heads(self.compute_targets(embeddings))
 
     def join_heads(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Join the heads that retrieval compares to vectors [B, D].
+        """Join heads or their targets as the vectors [B, D] that retrieval compares.
 
         The cosine of two joined vectors is the mean of the cosines of the heads.
 
