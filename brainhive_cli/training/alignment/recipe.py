@@ -81,7 +81,7 @@ def make_ridge_keys(mode: str, max_components: int) -> dict[str, Any]:
 
 
 def add_usual_backbone(fields: Any) -> Any:
-    """Add a ridge to a recipe without training keys, if its data set is small."""
+    """Set a ridge as backbone, unless training keys are set or pictures are many."""
     if not isinstance(fields, dict) or not TRAINING_KEYS.isdisjoint(fields):
         return fields
     mode = fields.get("mode", "intra")
@@ -115,7 +115,7 @@ def _resolve_head_targets(heads: Any) -> Any:
 
 
 def _add_head_encoders(fields: dict[str, Any]) -> dict[str, Any]:
-    """Add the encoders that heads predict to `encoders`.
+    """Add each encoder whose embedding a head predicts to `encoders`.
 
     Raises:
         RecipeError: if other encoders are named, and no head is `fused`.
