@@ -123,7 +123,10 @@ def _explain_misfit(
     variant: str,
     may_be_finetuned: bool,
 ) -> str:
-    """Return why a run does not fit these requirements, or "" if it fits."""
+    """Return the requirement that a run does not meet, or "" if it meets all.
+
+    Any run meets a requirement that is None or "".
+    """
     recipe = run.recipe(Recipe, paths=paths)
     run_recipe_names = {recipe.recipe_name, *run.read_found().recipe_names}
     if recipe_name is not None and recipe_name not in run_recipe_names:
@@ -167,7 +170,7 @@ def choose_cell(cells: Mapping[str, T], name: str, run: object) -> T:
     """Choose a cell by its name.
 
     Args:
-        cells: Values by the name of the cell.
+        cells: Values, such as model folders, by the name of the cell.
         name: Name of the cell, or "" for the only one.
         run: Name of the run, for the error.
 
