@@ -49,7 +49,7 @@ def describe_recipe(recipe: Recipe, holdout: Holdout) -> Fields:
 
     Args:
         recipe: Recipe of the training, without a sweep.
-        holdout: Holdout of the data set. Trials of seen stimuli leave no validation.
+        holdout: Holdout of the data set. If it tests seen stimuli, none validate.
     """
     # leave out keys that the training does not read
     is_closed_form = recipe.backbone.is_closed_form
