@@ -379,9 +379,10 @@ class Train(Section):
 
     @property
     def starts(self) -> list[dict[str, str]]:
-        """References of the weights that each stage starts from, keyed by part.
+        """References of the weights that each stage starts from, keyed by module.
 
-        The key "" is the whole model. A stage without a start has no keys.
+        For example, `[{"": "RUN"}, {"backbone": "FILE"}, {}]`: the first stage loads a
+        whole model, the third nothing.
         """
         stage_starts = [stage.start_from for stage in self.stages] or [None]
         first_start = stage_starts[0] or self.start_from
