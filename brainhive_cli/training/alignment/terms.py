@@ -80,7 +80,7 @@ class Term(Section):
         return self.target or self.prediction
 
     def in_stage(self, start: int, length: int) -> Self:
-        """Count the epochs of the term and of its courses from the training's start.
+        """Copy the term with epochs counted from the start of the whole training.
 
         Args:
             start: First epoch of the term's stage.
@@ -153,14 +153,15 @@ def check_active(terms: Sequence[Term], epochs: int) -> None:
 
 
 def find_mixing(terms: Sequence[Term], moment: float) -> tuple[float, float]:
-    """Find `mix_alpha` and `mix_share` of the terms that are active at a moment.
+    """Find the mixing of signals (as MixCo) by the terms that are active at a moment.
 
     Args:
         terms: Terms with epochs counted from the start of the training.
         moment: Number of epochs since the start of the training.
 
     Returns:
-        Both values, or (0, 1) if no signals are mixed.
+        `mix_alpha` of Beta(alpha, alpha) for the weights, and the share of signals that
+        are mixed. (0, 1) if no signals are mixed.
 
     Raises:
         RecipeError: if two active terms mix signals differently.
