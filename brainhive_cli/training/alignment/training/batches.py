@@ -86,7 +86,7 @@ class SignalBank:
 
     def gather(self, rows: Int64) -> Tensor:
         """Gather the signals [B, ...] of ascending rows of equal shape."""
-        # ascending rows are contiguous by subject
+        # ascending rows are contiguous by subject: ends[s] to ends[s + 1] in `rows`
         ends = np.append(np.searchsorted(rows, self.first), len(rows))
         subjects = np.flatnonzero(ends[:-1] < ends[1:]).tolist()
         shape = self.signals[subjects[0] if subjects else 0].shape[1:]
@@ -281,7 +281,7 @@ class Batches:
                 train.gallery_level,
             )
 
-        # positions at which the permuted rows are cut into batches
+        # positions at which the permuted rows are cut, or the number of equal batches
         self.max_epoch_rows = self.steps * train.batch_size
         self.cuts: Any = range(train.batch_size, self.max_epoch_rows, train.batch_size)
         if train.last_batch == "even":
@@ -356,10 +356,10 @@ class Batches:
                 (0 for no mixing), and the share of signals that are mixed.
 
         Returns:
-            Micro-batches of signals [B_part, C, T] and subject indices [B_part], for
-            all subjects together, or each if their shapes differ. Their targets
-            [B, *shape] by the fuser's key or name. The mixing and the stimuli of the
-            whole batch, over all processes.
+            Micro-batches of signals [B_part, C, T] and subject indices [B_part]: a
+            single micro-batch, or several if subjects have different shapes. Their
+            targets [B, *shape] by the fuser's key or name. The mixing and the stimuli
+            of the whole batch, over all processes.
         """
         device = self.launch.device
 
@@ -407,6 +407,7 @@ class Batches:
         """Mix the signals of this process within their micro-batches.
 
         The mixing of all processes is drawn, because the loss compares the whole batch.
+        Weights are from Beta(alpha, alpha), for `mixed_share` of the signals.
 
         Returns:
             The mixed signals [B_part, C, T] of each micro-batch, and the mixing of the
@@ -437,7 +438,7 @@ class Batches:
         return mixed_signals, Mixing(torch.cat(partners), shares)
 
     def _draw_once(self, index: int, data: CellData) -> SignalBank:
-        """Draw an augmentation for all samples, by seed, subject and row only."""
+        """Draw the random values of an augmentation, once for the whole training."""
         values = []
         for trials, signal in zip(data.trials, self.samples.signals, strict=True):
             generator = torch.Generator()
@@ -518,7 +519,7 @@ class Feedback(nn.Module):
         )
         self.register_buffer("level", torch.full((samples,), USUAL, device=device))
 
-        # alternative of each level, where the first alternative is the gallery's
+        # alternative of each level: 0 at the level of the gallery, then 1 and 2
         order = [1, 2]
         order.insert(gallery_level, 0)
         self.order = torch.tensor(order, device=device)
@@ -548,12 +549,13 @@ def choose_held_out(
     pictures: Pictures | None = None,
     by: Literal["concepts", "pictures"] = "concepts",
 ) -> Bool:
-    """Choose the training pictures that validate, the same ones in every run.
+    """Choose training pictures for validation, the same in every run.
 
     Args:
         concepts: Concept [M] of each picture.
         share: Share of concepts, or pictures, that are held out.
-        pictures: If given, copies of held-out pictures are held out too.
+        pictures: Data set, names, pixel digests and comparison of the pictures. If
+            given, copies of held-out pictures are held out too.
         by: Unit that is held out.
 
     Returns:
@@ -594,7 +596,7 @@ def list_validation_queries(data: CellData, averages: SignalBank) -> list[Query]
 
 
 def list_test_queries(data: CellData, device: torch.device) -> list[Query]:
-    """List the test signals, as a query for each subject."""
+    """List the test signals of each subject, as a query with all rows of a bank."""
     subjects = [trials.subject for trials in data.trials]
     queries = []
     for trials in data.test_trials:
@@ -615,7 +617,7 @@ def rank_queries(
     precision: str,
     launch: Launch,
 ) -> Tensor:
-    """Rank the seen picture of each signal in the gallery of its query.
+    """Rank the picture that each signal shows among all pictures of its query.
 
     The main process ranks for all processes.
 
@@ -642,8 +644,9 @@ def _rank_all(aligner: Aligner, queries: Sequence[Query], targets: Targets) -> T
 
 
 def _rank(aligner: Aligner, bank: SignalBank, rows: Int64, targets: Targets) -> Tensor:
-    """Rank the seen picture [N] of each row among the pictures of all rows."""
+    """Return the rank [N] of each row's picture among the pictures of all rows."""
     index = torch.from_numpy(rows).to(bank.stimulus.device)
+    # candidates [M], and the candidate [N] that each row shows
     stimuli, target = torch.unique(bank.stimulus[index], return_inverse=True)
     gallery = aligner.encode_image(targets.gather(stimuli)).float()  # [M, D]
 
@@ -667,7 +670,7 @@ def summarise_validation(
     seed: int,
     caveats: Sequence[str],
 ) -> list[Metric]:
-    """Summarise the validation ranks [N] of a cell in metrics, if there is a query."""
+    """Compute metrics, such as top-1, of validation ranks [N], if there is a query."""
     if not queries:
         return []
 
