@@ -40,7 +40,9 @@ def train_cell(
     launch: Launch,
     on_epoch: OnEpoch | None = None,
 ) -> None:
-    """Train a cell, from its checkpoint if it exists, and write model and metrics.
+    """Train a cell, a model of a run, and write its weights and metrics.
+
+    Training continues from the checkpoint of the cell, if it exists.
 
     Args:
         name: Name of the cell.
@@ -111,7 +113,7 @@ class CellFolder:
         raise_if_asked_to_stop()
 
     def after_epoch(self, event: StateContent) -> None:
-        """Write an epoch into the log of the run."""
+        """Write the facts of an epoch into the log of the run."""
         event = {"cell": self.name, **event}
         self.folder.log(**event)
         self.description = (
