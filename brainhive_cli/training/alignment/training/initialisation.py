@@ -78,7 +78,8 @@ def make_aligner(
 ) -> Aligner:
     """Make a model with initial weights.
 
-    The fuser of a prior is copied from `data`, and pretrained weights are loaded.
+    With `init` "reference", they are drawn as BrainHiVE's. The fuser of a prior is
+    copied from `data`, and pretrained weights are loaded.
     """
     import torch
 
@@ -126,7 +127,8 @@ def _draw_reference_weights(module: nn.Module) -> None:
 
 
 def make_history(data: CellData, train: Train) -> TrainingHistory:
-    """Make the training history of a cell, with the histories of its starts."""
+    """Make the training history of a cell, and of the models it starts from."""
+    # without held-out pictures, no validation selects the best epoch
     best: EpochSelection = "last epoch"
     for trials in data.trials:
         if data.held_out[trials.stimulus[trials.stimulus >= 0]].any():
@@ -274,7 +276,7 @@ def find_starts(
     A reference is a model folder, a checkpoint, a run of train-align, a recipe (for its
     newest run), a file of weights, or `hub:owner/name` with one of these.
 
-    Of a run with several models, it is the model with the name of the cell.
+    If a run has several models, the model with the name of the cell is taken.
 
     Raises:
         MissingData: if a run or file does not exist.
@@ -357,7 +359,11 @@ def _find_run(
 
 
 def _find_path(reference: str, cell: Cell, paths: Paths, opened: OpenedRuns) -> Path:
-    """Find a file or model folder. In a run, prefer the model of the cell's name."""
+    """Find the weights that a reference names, from which a cell starts.
+
+    Returns:
+        The file, or a model folder. A run's model with the cell's name is preferred.
+    """
     if reference not in opened:
         file = _find_weights(reference)
         if file is not None:
@@ -370,11 +376,11 @@ def _find_path(reference: str, cell: Cell, paths: Paths, opened: OpenedRuns) -> 
 
 
 def _find_weights(reference: str) -> Path | None:
-    """Find a file of weights on this machine or the hub.
+    """Find the file of weights that a reference names, such as `hub:owner/name`.
 
     Returns:
-        The file, a snapshot folder of a repository without a file of weights, or None
-        if the reference is a model or run.
+        The file. For a repository without weights, its snapshot folder. None if the
+        reference is a model or run.
 
     Raises:
         MissingData: if the file does not exist.
@@ -413,8 +419,8 @@ def _is_weight_file(reference: str) -> bool:
 def copy_weights(aligner: Aligner, source: Aligner | Path) -> None:
     """Copy the weights of another model.
 
-    The row of a new subject becomes the mean of the other rows. Modules of a new
-    subject keep their initial weights.
+    In weights with a row for each subject, a new subject's row becomes the mean of the
+    rows. Modules of a new subject keep their initial weights.
 
     Args:
         aligner: Model, which is changed in place.
@@ -478,9 +484,9 @@ def refuse_other_voxels(start: Aligner, aligner: Aligner) -> None:
 
 
 def _list_row_weights(aligner: Aligner) -> set[str]:
-    """List the weights with a row for each subject.
+    """List the names of weights with a row for each subject, such as an embedding.
 
-    They grow if the model gets another subject.
+    Their shape changes if the same model is built with an additional subject.
     """
     spec = aligner.layout.spec
     width = max(spec.widths) if spec.widths else spec.channels
@@ -501,9 +507,9 @@ def _list_row_weights(aligner: Aligner) -> set[str]:
 
 
 def list_subject_weights(aligner: Aligner) -> set[str]:
-    """List the weights of modules that belong to a single subject.
+    """List the names of weights in modules of a single subject.
 
-    Their names change if the subjects get other numbers.
+    They change if the same model is built with other subject numbers.
     """
     spec = aligner.layout.spec
     new_subjects = tuple(subject + 1 + max(spec.subjects) for subject in spec.subjects)
