@@ -193,8 +193,8 @@ class Job:
         """Describe the priors whose fusion encoders make targets, by reference.
 
         Raises:
-            RecipeError: if the encoders, fuser or `dim` of a variant differ from those
-                of its prior.
+            RecipeError: if the encoders, fuser or `dim` of a variant are not its
+                prior's.
         """
         descriptions = {}
         for recipe in self.variants.values():
@@ -522,7 +522,8 @@ def inherit_keys(recipe: Recipe, base_run: BaseRun) -> Recipe:
     The recipe also gets the name of the run, and the subjects that are new to it.
 
     Raises:
-        BrainhiveError: if no model of the run has yet to see a subject.
+        BrainhiveError: if all models of the run were trained on a subject that the
+            recipe names, or on all subjects.
         RecipeError: if the recipe sets dropout of a prior without a prior, or if terms
             do not fit the heads or the epochs.
     """
