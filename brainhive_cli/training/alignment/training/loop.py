@@ -417,10 +417,10 @@ def _load_averages(trials: Trials, rows: Int64, launch: Launch) -> Tensor:
 def _read_targets(
     aligner: Aligner, targets: Targets, stimuli: Tensor, sums: Tensors, rows: slice
 ) -> Tensors:
-    """Read the targets [n, *shape] of signals, and add them to `sums` [*shape].
+    """Read targets [n, *shape] by head, and add them to `sums` [*shape] for their mean.
 
     A backbone reads each target once. `stimuli` are the stimulus rows [N] of all
-    signals.
+    signals, and `rows` is the slice to read.
     """
     values = aligner.compute_targets(targets.gather(stimuli[rows]))
     for name in sums:
@@ -432,7 +432,7 @@ def split_held_out(trials: Trials, held_out: Bool) -> tuple[Int64, Int64]:
     """Split trials into training and validation.
 
     Args:
-        trials: Trials of a subject. Those without a stimulus are left out.
+        trials: Trials of a subject. Trials without a stimulus are left out.
         held_out: True [M] for stimuli that are held out.
 
     Returns:
