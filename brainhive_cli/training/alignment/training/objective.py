@@ -140,7 +140,7 @@ def _count_epochs(context: LossContext) -> float:
 
 
 def _get_tensor(kind: str, name: str, tensors: Tensors) -> Tensor:
-    """Return a prediction or target in float32.
+    """Return a prediction or target in float32. Errors name its `kind`.
 
     Raises:
         RecipeError: if the name is unknown.
