@@ -54,7 +54,7 @@ class Learner:
 
     Args:
         aligner: The model.
-        objective: Its losses, which may have parameters too.
+        objective: Losses of the model, which may have parameters too.
         train: Settings of the optimisation and the stages.
         steps: Steps of an epoch.
         starts: File or folder of the weights that a module gets when a stage begins, by
@@ -70,12 +70,12 @@ class Learner:
         loss_sum: Sum of the losses of these steps.
         stage_end: Epoch at which the stage ends.
         best_top1: Highest validation top-1 so far.
-        best_epoch: Last epoch that reached it. 0 before the first.
+        best_epoch: Last epoch with this top-1. 0 before the first.
         selected_epoch: Epoch with the best score so far, counted from 1, or the last
             epoch without scores. 0 before the first.
         score: Score of the selected epoch.
-        weights: Its weights of the losses and the model.
-        ranks: Its validation ranks [N].
+        weights: Weights of the losses and the model at the selected epoch.
+        ranks: Validation ranks [N] at the selected epoch.
 
     Raises:
         RecipeError: if a stage freezes an unknown module or all modules, or if
@@ -389,7 +389,8 @@ def _group_parameters(
             if "bias" in name.rpartition(".")[2]:
                 without_decay.add(parameter)
 
-    # factors of the learning rate, where a submodule overrides its module
+    # factors of the learning rate, where a submodule overrides its module, and
+    # model[1] is the model without its losses
     lr_factors: dict[Tensor, float] = {}
     for module_name, factor in sorted(train.lr_of.items()):
         for name, weight in model[1].named_parameters():
