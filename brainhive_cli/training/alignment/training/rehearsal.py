@@ -102,7 +102,7 @@ def _is_prepared(job: Job, cell: Cell) -> bool:
 
 
 def _rehearse_closed_form(layout: Layout, data: CellData) -> None:
-    """Build a backbone without steps, load its start, and score it."""
+    """Build a model in closed form, load its start, and encode a few signals."""
     aligner = _build(layout, data)
     if parts.resolve("backbones", layout.backbone).continues:
         for module_name, path in data.start_files.get(0, {}).items():
@@ -193,7 +193,7 @@ def _build(layout: Layout, data: CellData) -> Aligner:
 
 
 def _build_with_zeros(layout: Layout, data: CellData) -> Aligner:
-    """Build the model of a cell with zeros as weights. A large model has no values."""
+    """Build the model of a cell with zeros as weights, if it is not too large."""
     aligner = _build(layout, data)
     if sum(weight.numel() for weight in aligner.parameters()) > MAX_WEIGHTS:
         return aligner
@@ -228,7 +228,7 @@ def _make_zeros(shape: Sequence[int]) -> LazyRows:
 
 
 def _list_contexts(recipe: Recipe, steps: int) -> list[LossContext]:
-    """List the first step at which each combination of terms is active."""
+    """List a step, as context of the losses, for each set of active terms."""
     n_epochs = recipe.train.epochs
     contexts = dict[tuple[bool, ...], LossContext]()
     for epoch in range(n_epochs):
@@ -248,7 +248,7 @@ def _compute_step(
     rows: Int64,
     context: LossContext,
 ) -> None:
-    """Compute the loss of two trials of each micro-batch.
+    """Compute the loss of two trials of each micro-batch, to find errors.
 
     On the meta device, the tensors have the shapes of the whole batch, whose ascending
     rows are `rows` [B].
