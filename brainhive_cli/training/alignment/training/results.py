@@ -54,7 +54,7 @@ def tables(measurements: Measurements, cells: Sequence[Cell]) -> tuple[Table, ..
         metrics[cell.name] = measurements.scopes.get(cell.name, {}).get("top1")
     first_metric = next((metric for metric in metrics.values() if metric), None)
 
-    # without validation, each cell has the number of its epoch at most
+    # without validation, the table has the epoch of each cell, if it has epochs
     if first_metric is None:
         title += "; no validation: no training concept is held out (train.validation)"
         if is_closed_form:
