@@ -91,7 +91,7 @@ class TrainingData:
     Attributes:
         signals: Recordings of the data set.
         stores: Target stores of these cells.
-        stimuli: One of them, with the stimulus of each row.
+        stimuli: First of these stores, with the stimulus of each row.
         pixels: Digests [M, 25] of the stimuli's pixels, or None if no store has them.
         has_foreign_targets: True if the stimuli of some targets are unknown.
         prior: Prior whose frozen fuser makes the target, or None.
@@ -192,7 +192,7 @@ class TrainingData:
         )
 
     def _group_adapted_encoders(self) -> EncoderGroup | None:
-        """Group the encoders that learn with the model, or return None.
+        """Return the group of encoders that learn with the model, or None.
 
         Raises:
             RecipeError: if they are not outputs of one network of pictures.
@@ -364,7 +364,7 @@ class TrainingData:
         subjects: Sequence[Trials],
         statistics: Sequence[Statistics],
     ) -> TrainingHistory:
-        """Describe the training data of a cell, without the selection of an epoch."""
+        """Describe the training data of a cell, before an epoch is selected."""
         # learned pictures, which cells of a sweep share
         dataset = self.job.dataset
         rows = np.unique(np.concatenate([trials.stimulus for trials in subjects]))
