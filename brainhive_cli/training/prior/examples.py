@@ -101,7 +101,7 @@ class PriorExamples:
         )
 
     def to_device(self, recipe: Recipe, launch: Launch) -> Self:
-        """Open the embeddings on the device of other processes."""
+        """Open the embeddings again, on the device of each process."""
         return replace(self, targets=_open_embeddings(recipe, self.images, launch))
 
     def read(self, rows: Sequence[int]) -> BatchContent:
@@ -181,9 +181,16 @@ def _shuffle_rows(
     passes_of_step: Sequence[Int64],
     seed: int,
 ) -> Iterator[list[int]]:
-    """Yield the rows of each pass of each step.
+    """Yield the picture rows of each pass of each step.
 
-    Each epoch has another order, which depends on seed and epoch only, and whole steps.
+    Each epoch has whole steps, in an order that depends on seed and epoch only.
+
+    Args:
+        training_rows: Rows of the training pictures.
+        steps: Numbers of the steps.
+        size: Pictures in a step.
+        passes_of_step: Positions in a step that each pass of this process takes.
+        seed: Seed of the order.
     """
     steps_per_epoch = len(training_rows) // size
     shuffled_epoch = -1
@@ -200,10 +207,10 @@ def _shuffle_rows(
 
 
 def _open_embeddings(recipe: Recipe, images: StimulusSet, launch: Launch) -> Targets:
-    """Open the embeddings, or compute them if `recipe.embed_missing` is set.
+    """Open the embeddings of the pictures by each encoder of the recipe.
 
     Raises:
-        MissingData: if embeddings are absent.
+        MissingData: if embeddings are absent, and `recipe.embed_missing` is not set.
     """
     try:
         return open_targets(
@@ -224,7 +231,7 @@ def _open_embeddings(recipe: Recipe, images: StimulusSet, launch: Launch) -> Tar
 def encode_latents(
     pictures: PriorExamples, generator: Any, recipe: Recipe, launch: Launch
 ) -> PriorExamples:
-    """Add the latents of pictures, and encode those that are not stored yet.
+    """Add the autoencoder's latents of pictures, and encode pictures without any.
 
     The store is named by the digest of the autoencoder, and by the size and
     interpolation of the pictures.
