@@ -198,11 +198,11 @@ class Training:
         )
 
     def draw_dropout(self, batch: PictureBatch) -> tuple[Tensor, list[torch.Generator]]:
-        """Draw the tokens that are kept.
+        """Draw the pictures whose tokens are kept. Other tokens are set to 0.
 
         Returns:
-            True [B, 1] for rows whose tokens are kept, and the random number generators
-            [B] of the rows, which depend on seed, step and position only.
+            True [B, 1] for pictures whose tokens are kept, and the random number
+            generators [B] of the pictures, seeded by seed, step and position only.
         """
         generators = []
         draws = []
@@ -242,7 +242,7 @@ class Training:
         return self.generator.encode(image.float() / 255, generators)
 
     def get_size_ids(self, batch: PictureBatch) -> Tensor:
-        """Return the size ids [B, 6], with the crop as `recipe.crop_ids` says."""
+        """Return the size ids [B, 6]: original size, `crop_ids` corner and new size."""
         sizes = batch.sizes
         if self.recipe.crop_ids == "original":
             sizes = use_crop_of_original(sizes)
@@ -327,6 +327,7 @@ class PriorLearner:
         Raises:
             BrainhiveError: if the loss or the gradient is not finite.
         """
+        # the loss of a step is the sum over its passes
         mean = passes * float(torch.stack(list(self.recent_losses)).mean())
         norm = float(self.grad_norm)
         if not (math.isfinite(mean) and math.isfinite(norm)):
@@ -429,7 +430,7 @@ def load_generator(config: Any, recipe: Recipe, device: torch.device | str) -> A
 
 
 def check_fit(recipe: Recipe, dims: Mapping[str, int] | None = None) -> None:
-    """Attach the prior to generator and sampler, without loading weights.
+    """Check that prior, generator, sampler and embeddings fit, without weights.
 
     Args:
         recipe: Recipe of the training.
