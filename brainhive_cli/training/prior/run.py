@@ -225,7 +225,7 @@ class PriorRun(RunJob):
 
 
 def _train(training: Training, run: OpenRun, learner: PriorLearner) -> list[float]:
-    """Train with trackers and regular samples.
+    """Train the prior, with experiment trackers and regular samples.
 
     Returns:
         The validation losses before the first step.
@@ -346,7 +346,7 @@ def _measure(
 
 
 def _list_metrics(recipe: Recipe) -> list[Input]:
-    """List the networks of the metrics. They are optional, but a wrong key is not."""
+    """List the networks that compute metrics. Only a wrong key is an error."""
     inputs: list[Input] = []
     if recipe.sample_items:
         for config in recipe.similarity:
