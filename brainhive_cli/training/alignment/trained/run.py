@@ -148,8 +148,8 @@ class TrainedRun:
         self.recipe: Recipe | None = None
         self.origin: str | None = None
         self._trained_on: Dataset | None = None
-        # both set `recipes`, `dataset`, `cells` and `mode`, and `origin` if the data sets
-        # of training and test differ
+        # both set `recipes`, `dataset`, `cells`, `mode`, and `origin` if training and
+        # test have different data sets
         if self.is_model:
             self._read_model()
         else:
