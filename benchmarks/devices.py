@@ -131,8 +131,8 @@ def load_first_batch(training: Any) -> Any:
 def drawn(bench: Bench) -> None:
     """Compare pictures generated from the same tokens and seeds."""
     output = generate.Recipe(resolution_px=16, batch_size=2, precision="fp32")
-    cpu_studio = generate.sdxl_studio(bench, TINY, output, 2, CPU)
-    gpu_studio = generate.sdxl_studio(bench, TINY, output, 2, bench.device)
+    cpu_studio = generate.build_sdxl_studio(bench, TINY, output, 2, CPU)
+    gpu_studio = generate.build_sdxl_studio(bench, TINY, output, 2, bench.device)
     copy_weights(cpu_studio, gpu_studio)
     pictures = []
     for studio in (cpu_studio, gpu_studio):

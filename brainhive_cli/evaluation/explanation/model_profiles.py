@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Float64
+from brainhive_cli.core.arrays import Array, Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.selection import (
     list_window_starts,
@@ -140,16 +140,18 @@ def remove_bands(reader: Reader, recipe: Recipe) -> Profile:
     names = []
     for name, (low_hz, high_hz) in bands.items():
         names.append(f"{name} ({low_hz:g}–{high_hz:g} Hz)")
-    signals = starmap(partial(_remove_band, reader), bands.values())
+    deviation = (reader.signal - reader.baseline).numpy()
+    signals = starmap(partial(_remove_band, reader, deviation), bands.values())
     return measure_lost_margin(reader, Axis(BAND, names), signals)
 
 
-def _remove_band(reader: Reader, low_hz: float, high_hz: float) -> Tensor:
-    """Compute the signals [N, C, T] without a frequency band."""
+def _remove_band(
+    reader: Reader, deviation: Array, low_hz: float, high_hz: float
+) -> Tensor:
+    """Compute the signals [N, C, T] without a frequency band of their deviation."""
     from scipy.signal import butter, sosfiltfilt
 
     rate_hz = reader.trials.rate_hz or 0
-    deviation = (reader.signal - reader.baseline).numpy()
     sections = butter(
         FILTER_ORDER, (low_hz, high_hz), "bandpass", fs=rate_hz, output="sos"
     )

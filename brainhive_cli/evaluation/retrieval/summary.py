@@ -296,10 +296,11 @@ class CellScores:
         """Return the further tables of a scope, such as `backward`, of all cells.
 
         Returns:
-            The tables, or None if a cell lacks the table or if their pools differ.
+            The tables, or None if a cell lacks the table, or if their numbers of
+            candidates or of right candidates differ.
         """
         groups: list[list[Scores]] = []
-        pools = set[int]()
+        sizes = set[tuple[int, int]]()
         for group in self.groups:
             groups.append([])
             for scores in group:
@@ -307,10 +308,10 @@ class CellScores:
                 if table is None:
                     return None
                 groups[-1].append(table)
-                pools.add(table.pool)
+                sizes.add((table.pool, table.n_targets))
 
-        # tables with different numbers of candidates have no common chance
-        if len(pools) > 1:
+        # tables of different sizes have no common chance
+        if len(sizes) > 1:
             return None
         phrases = [self.protocol, groups[0][0].description]
         return replace(self, groups=groups, protocol=", ".join(filter(None, phrases)))

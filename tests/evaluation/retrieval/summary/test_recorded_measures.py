@@ -385,7 +385,11 @@ def test_metrics_of_cells(recorded: Recorded) -> None:
     # a further table that one cell lacks, or has of another size, is none of all
     lacking = replace(tested.groups[0][0], scopes={})
     other = replace(tested.groups[0][0], scopes={"subsets": Scores(pool=5)})
-    for group in ([lacking, tested.groups[0][1]], [other, tested.groups[0][1]]):
+    table = tested.groups[0][0].scopes["subsets"]
+    twice = replace(table, n_targets=table.n_targets + 1)
+    ambiguous = replace(tested.groups[0][0], scopes={"subsets": twice})
+    for changed_scores in (lacking, other, ambiguous):
+        group = [changed_scores, tested.groups[0][1]]
         changed = replace(tested, groups=[group, tested.groups[1]])
         assert changed.get_tables("subsets") is None
     assert [*select_scopes(Measurements(scopes), "corrections")] == ["csls"]
