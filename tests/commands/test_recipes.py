@@ -37,7 +37,7 @@ def test_a_recipe_is_shown_with_value_and_source_of_each_key() -> None:
         "key": "backbone",
         "value": "brain-mlp",
         "from": "default",
-        "meaning": "brain encoder",
+        "meaning": "brain encoder: network from signals to heads",
     }
     assert (
         rows["loss.cosine_weight"]["value"] == "5.0"

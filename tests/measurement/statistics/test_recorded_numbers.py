@@ -603,7 +603,9 @@ def test_audits_of_honest_folders(recorded, audit_folders):
     for number in range(10):
         random = np.random.default_rng(number)
         convention = audit_folders.draw_convention(random)
-        audited = audit_folders.audit_folder(audit_folders.honest(random, convention))
+        audited = audit_folders.audit_folder(
+            audit_folders.make_honest_folder(random, convention)
+        )
         rows[str(number)] = audit_numbers(audited)
     recorded(digits=4, rows=rows)
 
