@@ -7,7 +7,7 @@ Use it to try the steps from BOLD to retrieval (docs/tutorial-fmri.md):
     brainhive prepare --from bold preparation.root=FOLDER
     preparation.stimuli.root=FOLDER/stimuli
 
-Responses are those of the demo's voxels. Each voxel has its own delay. BOLD has drift,
+Responses follow the voxels of the demo. Each voxel has its own delay. BOLD has drift,
 head motion and noise that is correlated in time. Pictures begin between volumes. No
 brain was recorded.
 """

@@ -7,6 +7,7 @@ seed. A sweep is a run that tries several variants of its recipe.
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -449,15 +450,16 @@ def _find_folders(runs: Path, command: str | None, reference: str) -> list[Path]
         command: Command that made the runs, or None for any.
         reference: Path of a folder, name of a run, or end of a name after a hyphen.
     """
+    # os.path.isdir returns False for a reference that is too long to be a path
     for path in (locate(reference), runs / reference):
-        if path.is_dir():
+        if os.path.isdir(path):
             return [path]
 
     if command:
         named_paths = [runs / command / reference]
     else:
         named_paths = sorted(runs.glob(f"*/{escape(reference)}"))
-    folders = [path for path in named_paths if path.is_dir()]
+    folders = list(filter(os.path.isdir, named_paths))
     if folders:
         return folders
 

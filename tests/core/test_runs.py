@@ -515,3 +515,9 @@ def test_a_run_outside_of_the_cache_goes_by_its_folder(home: Path) -> None:
     assert shared.reference == shared.name
     run.write_text("x/1.txt", "")
     assert run.count_finished({"a": "x/1.txt", "b": "x/2.txt", "c": "x"}) == 1
+
+
+def test_a_reference_longer_than_a_file_name_is_an_absent_run(tmp_path: Path) -> None:
+    for command in (None, "train-align"):
+        with pytest.raises(MissingData):
+            runs.find(tmp_path / "runs", command, "x" * 300)

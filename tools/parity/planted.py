@@ -52,7 +52,7 @@ class Figures(NamedTuple):
     """Figures of the trainings of a method.
 
     Attributes:
-        settings: Settings of the trainings. `plant` holds those of the generator.
+        settings: Settings of the trainings. `plant` holds the generator's settings.
         reference: Entries of the authors' code, an entry a seed.
         path: File of the figures.
     """
