@@ -175,7 +175,7 @@ def extract_text_state_dict(
         plain_name = f"{block}.{layer}" if is_stream else name
         if plain_name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")):
             # [D, D_cross] @ [D_cross, D_text]. The dual-guided generator divides tokens
-            # by their length, here by its mean
+            # by their norm. CAPTION_LENGTH is the mean of these norms.
             product = value.float() @ projection.float()
             state_dict[plain_name] = (product / CAPTION_LENGTH).to(value)
         else:

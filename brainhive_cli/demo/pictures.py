@@ -354,9 +354,9 @@ def _is_inside(
     Args:
         points: Corners of the polygon, or centre and radii of the ellipse, on the grid
             of 100.
-        x: Columns [1, cells] of the centres, in fractions of the grid.
-        y: Rows [cells, 1] of the centres, in fractions of the grid.
-        unit: Number of fractions in a unit of the grid.
+        x: Columns [1, cells] of the centres, in steps of 1 / `unit`.
+        y: Rows [cells, 1] of the centres, in steps of 1 / `unit`.
+        unit: Number of steps from a line of the grid to the next.
     """
     if len(points) == 2:
         # ellipse, with its equation multiplied by the radii

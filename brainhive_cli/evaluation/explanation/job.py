@@ -235,8 +235,9 @@ class Job:
         """Find the pictures that all subjects saw and no model has learned from.
 
         Returns:
-            The pictures, in the same order for each subject. Permutations exchange
-            labels within parts of the recording in which all subjects saw them mixed.
+            The pictures, in the same order for each subject. Permutations exchange the
+            labels of pictures only within parts of the recording in which every
+            subject saw these pictures in mixed order.
 
         Raises:
             BrainhiveError: if the subjects saw no picture in common.

@@ -260,7 +260,8 @@ def rank_models(features: Mapping[str, Array]) -> dict[str, Float64]:
         features: Features [N, ...] of the same pictures, by model.
 
     Returns:
-        Ranks [P] of the pairs of pictures as centred unit vectors, by model.
+        A vector [P] by model: the ranks of the P pairs of pictures by distance, centred
+        and scaled to length 1.
 
     Raises:
         BrainhiveError: if there are too few pictures, or all distances are equal.

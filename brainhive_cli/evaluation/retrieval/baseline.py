@@ -511,15 +511,15 @@ def rank_by_ridge(
     Args:
         train: Training signals [N, F], which are factorised once for all orders.
         targets: Targets [Q, D] of the training pictures.
-        target_indices: Index [N] of the target of each training signal, by order, such
-            as `reversed`.
+        target_indices: For each assumed order, such as `reversed`, the row [N] of
+            `targets` that belongs to each training signal.
         test: Test signals [M, F].
         candidates: Targets [P, D] of the candidates.
 
     Returns:
         Ranks [M, P] by order.
     """
-    # a ridge of centred values needs no intercept
+    # signals and products are centred, so the ridge needs no intercept
     train_mean = train.mean(0)
     order_indices = torch.from_numpy(np.stack(list(target_indices.values()), 1))
     # the targets [n, orders * D] of all orders form the columns

@@ -143,8 +143,8 @@ class WithPrior(nn.Module):
         processes.
 
         Returns:
-            Predictions by name, with `denoised` [B, S, D], and targets that replace the
-            given ones, with the target of `denoised`.
+            Predictions by name, including `denoised` [B, S, D], and the targets that
+            replace the given targets, including a target for `denoised`.
         """
         replaced: dict[str, Tensor] = {}
         if self.takes_voxel_tokens:

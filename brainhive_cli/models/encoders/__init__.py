@@ -627,7 +627,7 @@ def resolve(reference: Any) -> EncoderConfig:
 
 
 def _parse_reference(reference: str) -> Any:
-    """Return the knobs of a text reference, or the text itself if it names nothing."""
+    """Return the keys of the encoder that a text names, or else the text itself."""
     if reference.startswith("python:"):
         return {"kind": "python", "source": reference}
     if reference.startswith(("hub:", "demo:")):
@@ -638,7 +638,7 @@ def _parse_reference(reference: str) -> Any:
     if parts.is_kind("encoders", name):
         return {"kind": name, "output": output} if output else {"kind": name}
 
-    # own vectors have no outputs
+    # encoders of imported vectors have no further outputs
     if is_own_name(name):
         if output:
             raise RecipeError(

@@ -143,8 +143,8 @@ def find_kind(reference: str) -> str:
     """Return the kind of a prior.
 
     Args:
-        reference: `KIND` or `KIND:…`, where KIND may be an import path, or a folder
-            whose config.json names the kind.
+        reference: A kind such as `identity` or `mindeye1:FILE`, an import path, or a
+            folder or repository whose config.json names the kind.
     """
     prefix = reference.partition(":")[0]
     if parts.is_kind("priors", prefix):

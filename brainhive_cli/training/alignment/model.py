@@ -291,7 +291,7 @@ class Aligner(nn.Module):
         self, signal: Tensor, subject_index: Tensor | None
     ) -> Tensor:
         """Check the size of signals [B, C, T], and apply the subject layer."""
-        # a new subject may have another number of channels, but not of voxels
+        # voxels need the number of a training subject. `check_signal` tests sensors.
         spec = self.layout.spec
         widths = spec.widths or (spec.channels,)
         is_batch = signal.ndim == 3

@@ -148,8 +148,8 @@ class TrainedRun:
         self.recipe: Recipe | None = None
         self.origin: str | None = None
         self._trained_on: Dataset | None = None
-        # both set `recipes`, `dataset`, `cells`, `mode`, and `origin` if training and
-        # test have different data sets
+        # both set `recipes`, `dataset`, `cells` and `mode`. They set `origin`, the name
+        # of the training's data set, only if the test has another data set.
         if self.is_model:
             self._read_model()
         else:
@@ -298,9 +298,10 @@ class TrainedRun:
         """Read the validation metric, such as top-1, as a mean over cells.
 
         Returns:
-            Name and value of the metric. `measured_on` has the data set, and the items
-            and candidates of each cell. Values with equal `measured_on` are comparable.
-            Empty if a cell has no such metric.
+            Name and value of the metric. `measured_on` has the data set, and the
+            numbers of items and candidates of each cell. Values with equal
+            `measured_on` are comparable. Empty for a model folder, or if a cell has no
+            such metric.
         """
         scopes = {} if self.is_model else self.folder.measurements().scopes
         cell_metrics = [scopes.get(cell.name, {}) for cell in self.cells]

@@ -78,8 +78,8 @@ def make_aligner(
 ) -> Aligner:
     """Make a model with initial weights.
 
-    With `init` "reference", they are drawn as BrainHiVE's. The fuser of a prior is
-    copied from `data`, and pretrained weights are loaded.
+    With `init` "reference", they are drawn as BrainHiVE's. Then the pretrained weights
+    of the backbone are loaded, and the fuser of a prior is copied from `data`.
     """
     import torch
 
