@@ -251,7 +251,7 @@ class RetrievalRun(Job, RunJob):
 def _compare_runs(measurements: Measurements, run: OpenRun) -> Measurements:
     """Add the differences between this run and the runs that it is compared with.
 
-    All differences of the page are adjusted together for their number.
+    Their p values are adjusted together with the p values that `measurements` has.
 
     Raises:
         BrainhiveError: if the runs have different galleries, subjects or items.
