@@ -121,9 +121,11 @@ def test_the_wheel_has_no_tests_and_no_tools(
         assert {
             name for name in packed if name.startswith(f"{folder}/")
         } == shipped and shipped
-    weights = {
-        PurePosixPath(name).parts[3] for name in names if "/demo/weights/" in name
-    }
+    weights = set()
+    for name in names:
+        folder = PurePosixPath(name).parent.parts
+        if folder[:3] == ("brainhive_cli", "demo", "weights"):
+            weights.update(folder[3:4])
     assert weights == {"dual", "encoder", "films", "generator", "prior"}
     assert {
         f"{about}/licenses/LICENSE",

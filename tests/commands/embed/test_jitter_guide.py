@@ -43,7 +43,7 @@ def blocks() -> tuple[str, list[str]]:
 def test_mirrored_pictures_are_embedded_and_drawn_from(
     things_home, blocks, monkeypatch
 ):
-    module, (embed, train, _) = blocks
+    module, (embed, train) = blocks
     (things_home / "mirrored.py").write_text(module)
     monkeypatch.syspath_prepend(things_home)
 

@@ -200,7 +200,7 @@ def test_each_key_changes_the_loss_and_the_right_ones_validation(
     prior_overrides, large, begin_training
 ):
     plain = begin_training(*prior_overrides)
-    loss, validated = plain.loss(load_first_batch(plain)), plain.validate()
+    loss, validated = plain.compute_loss(load_first_batch(plain)), plain.validate()
     assert plain.get_size_ids(load_first_batch(plain))[0].tolist() == [
         51,
         75,
@@ -212,7 +212,7 @@ def test_each_key_changes_the_loss_and_the_right_ones_validation(
     for key in KEYS:
         other = begin_training(*prior_overrides, key)
         assert not torch.allclose(
-            other.loss(load_first_batch(other)), loss, rtol=1e-6
+            other.compute_loss(load_first_batch(other)), loss, rtol=1e-6
         ), key
         assert (other.validate() == validated) is key.startswith("posterior"), key
 
