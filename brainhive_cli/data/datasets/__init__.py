@@ -97,6 +97,15 @@ PUBLISHED_FACTS = documents.read(
 """Published facts by name of the data set."""
 
 
+def list_dataset_papers(names: Iterable[str | None]) -> list[str]:
+    """List the citation keys of published data sets, each data set once."""
+    papers: list[str] = []
+    for name in dict.fromkeys(names):
+        if name in PUBLISHED_FACTS:
+            papers += PUBLISHED_FACTS[name].cites
+    return papers
+
+
 def list_stimuli(dataset: "Dataset", split: str) -> StimulusSet:
     """List the stimuli of a split, or a stand-in for each published stimulus.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.facts import AxisClaim
+from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL, AxisClaim
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.explanation.filter_reach import find_latest_onsets
 from brainhive_cli.evaluation.explanation.findings import (
@@ -19,7 +19,6 @@ from brainhive_cli.evaluation.explanation.findings import (
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,
     SENSOR,
-    SIGNIFICANCE_LEVEL,
     TIME,
 )
 

@@ -9,6 +9,7 @@ import numpy as np
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
+from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL
 from brainhive_cli.data.signals.trials import index_optional
 from brainhive_cli.measurement.units import Items
 
@@ -17,8 +18,6 @@ DRAWS_OF_WRONG_LABELS = 20
 a third of the permutations move each label to another unit.
 """
 
-SIGNIFICANCE_LEVEL = 0.05
-"""Level of the tests."""
 
 # kinds of axes
 TIME = "ms after onset"

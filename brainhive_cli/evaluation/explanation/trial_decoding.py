@@ -13,6 +13,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.artifacts import Heatmap
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL
 from brainhive_cli.core.jobs import Summary
 from brainhive_cli.core.measurements import scope
 from brainhive_cli.data.datasets import make_grouping
@@ -28,7 +29,6 @@ from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.model_profiles import list_window_masks
 from brainhive_cli.evaluation.explanation.profiles import (
     SECTION,
-    SIGNIFICANCE_LEVEL,
     Axis,
     Profile,
     SubjectProfiles,

@@ -13,7 +13,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.datasets import list_pictures, require_split
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
-from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.cells import Cell, list_test_subjects
 from brainhive_cli.training.alignment.references import rejoin_variant_names
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import (
@@ -185,8 +185,8 @@ class Job:
         """
         first_run, second_run = self.runs[0], compared_job.runs[0]
         names = f"{first_run.name} and {second_run.name} were tested on different"
-        first_subjects = _list_subjects(first_run)
-        second_subjects = _list_subjects(second_run)
+        first_subjects = list_test_subjects(first_run.cells)
+        second_subjects = list_test_subjects(second_run.cells)
         if first_subjects != second_subjects:
             raise BrainhiveError(
                 f"{names} subjects: {first_subjects} and {second_subjects}",
@@ -225,14 +225,6 @@ class Job:
         kind = f"{self.runs[0].dataset.name}, {self.recipe.gallery}, {curves}"
         count = sum(len(cells[0].tested_on) for cells in self.groups)
         return Work(kind, count, "subjects of a cell", cells=len(self.groups))
-
-
-def _list_subjects(run: TrainedRun) -> list[int]:
-    """List the tested subjects of a run, ascending."""
-    subjects = set[int]()
-    for cell in run.cells:
-        subjects.update(cell.tested_on)
-    return sorted(subjects)
 
 
 def find_runs(recipe: Recipe) -> list[TrainedRun]:

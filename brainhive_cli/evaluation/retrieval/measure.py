@@ -48,6 +48,7 @@ from brainhive_cli.measurement.retrieval import (
     rank_gallery,
 )
 from brainhive_cli.measurement.units import MIN_UNITS_FOR_POPULATION
+from brainhive_cli.training.alignment.cells import list_test_subjects
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 Models = Sequence[TrainedModel]
@@ -159,11 +160,9 @@ def open_gallery(
     for split in reversed(splits):
         rows[split] = find_shared_rows(models, split)
         if only_shown and split == splits[-1]:
-            subjects = set[int]()
-            for cell in model.run.cells:
-                subjects.update(cell.tested_on)
             shown_rows = [
-                model.find_shown_rows(subject, split) for subject in sorted(subjects)
+                model.find_shown_rows(subject, split)
+                for subject in list_test_subjects(model.run.cells)
             ]
             rows[split] = np.intersect1d(rows[split], np.concatenate(shown_rows))
         pictures = model.open_pictures(split)

@@ -139,6 +139,14 @@ def list_subjects(cells: Iterable[Cell], with_tested: bool = True) -> list[int]:
     return sorted(subjects)
 
 
+def list_test_subjects(cells: Iterable[Cell]) -> list[int]:
+    """List the subjects that cells are tested on, ascending."""
+    subjects: set[int] = set()
+    for cell in cells:
+        subjects.update(cell.tested_on)
+    return sorted(subjects)
+
+
 def _check_holdout(recipe: Recipe, holdout: Holdout) -> None:
     """Refuse recipes that contradict a holdout of trials, runs, sessions or pictures.
 

@@ -9,7 +9,7 @@ import numpy as np
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import cite, flatten
-from brainhive_cli.data.datasets import PUBLISHED_FACTS, Dataset
+from brainhive_cli.data.datasets import Dataset, list_dataset_papers
 from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.signals.spaces import Sensors
@@ -163,10 +163,8 @@ def _cite_data(dataset: Dataset, signals: Sequence[Trials], origin: str) -> Fiel
             )
 
     # papers of the recordings, of the stimuli, and of the data set of the training
-    dataset_papers: list[str] = []
-    for name in dict.fromkeys([dataset.recorded_as, dataset.pictured_as, origin]):
-        if name in PUBLISHED_FACTS:
-            dataset_papers += PUBLISHED_FACTS[name].cites
+    names = [dataset.recorded_as, dataset.pictured_as, origin]
+    dataset_papers = list_dataset_papers(names)
     return cite(dataset=dataset_papers, signals=signal_papers)
 
 

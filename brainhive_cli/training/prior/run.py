@@ -25,7 +25,7 @@ from brainhive_cli.core.measurements import ALL, Measurements, Metric, index_by_
 from brainhive_cli.core.parts import list_papers
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.datasets import PUBLISHED_FACTS, Dataset, list_pictures
+from brainhive_cli.data.datasets import Dataset, list_dataset_papers, list_pictures
 from brainhive_cli.data.stores.learned import LearnedPictures, TrainingHistory
 from brainhive_cli.data.targets.encoder_stores import list_store_inputs
 from brainhive_cli.data.targets.next_commands import keep_if_recorded
@@ -330,10 +330,7 @@ def _measure(
 
     # papers of the prior, the generator, the encoders and the data set
     dataset = recipe.dataset.build(recipe.paths)
-    dataset_papers: list[str] = []
-    for name in dict.fromkeys([dataset.recorded_as, dataset.pictured_as]):
-        if name in PUBLISHED_FACTS:
-            dataset_papers += PUBLISHED_FACTS[name].cites
+    dataset_papers = list_dataset_papers([dataset.recorded_as, dataset.pictured_as])
     papers = cite(
         prior=list_papers(recipe.prior),
         generator=list_papers(recipe.generator),

@@ -59,7 +59,11 @@ from brainhive_cli.data.targets.next_commands import (
 from brainhive_cli.measurement.interleaving import Interleaving, list_caveats
 from brainhive_cli.models import priors
 from brainhive_cli.training.alignment import model_files
-from brainhive_cli.training.alignment.cells import Cell, list_cells
+from brainhive_cli.training.alignment.cells import (
+    Cell,
+    list_cells,
+    list_test_subjects,
+)
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.references import TRAINING, find_reference
@@ -425,11 +429,9 @@ class TrainedRun:
 
     def _list_test_subjects(self, variant: str) -> list[int]:
         """List the subjects that cells of a variant are tested on."""
-        subjects: set[int] = set()
-        for cell in self.cells:
-            if cell.variant == variant:
-                subjects.update(cell.tested_on)
-        return sorted(subjects)
+        return list_test_subjects(
+            cell for cell in self.cells if cell.variant == variant
+        )
 
     def compare_pictures(self, split: str, fold: int = 1) -> TestedPictures:
         """Compare the pictures of a split with the training pictures of a fold."""
