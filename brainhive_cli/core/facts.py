@@ -331,10 +331,13 @@ class TrainingFacts(Facts):
 
     Attributes:
         is_closed_form: True if the models were computed without epochs.
+        division: Phrase that tells the models apart, such as "one per person and
+            seed". Empty for a single model of one person.
     """
 
     command: str = "train-align"
     is_closed_form: bool = False
+    division: str = ""
 
 
 class GalleryFacts(FrozenModel):

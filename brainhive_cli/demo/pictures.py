@@ -150,7 +150,7 @@ def split_concepts() -> dict[str, list[Concept]]:
     """List the concepts of each split, in an order that depends only on their names.
 
     Returns:
-        Concepts by `train` and `test`. The shipped weights learned from all concepts
+        Concepts by `train` and `test`. The shipped weights were trained on all concepts
         except the test concepts.
     """
     # digests shuffle the concepts alike on all machines

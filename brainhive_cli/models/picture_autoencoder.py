@@ -209,7 +209,7 @@ def read_pictures(folder: Path) -> Tensor:
     # one picture is held out
     if len(rows) < 2:
         raise MissingData(
-            f"{folder} holds {len(rows)} pictures, and an autoencoder learns from two",
+            f"{folder} holds {len(rows)} pictures. An autoencoder needs two or more",
             SOURCE_HINT,
         )
     return torch.cat(rows)
@@ -251,7 +251,7 @@ def learn_pictures(pixels: Tensor, epochs: int = EPOCHS) -> PictureAutoencoder:
     with torch.no_grad():
         loss = float(network.loss(validation_pixels, generator).mean())
     console.say(
-        f"an autoencoder learned from {n_pictures} pictures; loss of held-out ones "
+        f"Trained an autoencoder on {n_pictures} pictures. Loss on held-out pictures: "
         f"{loss:.1f}"
     )
     return network

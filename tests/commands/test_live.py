@@ -305,8 +305,8 @@ def test_only_a_recording_of_the_training_gets_a_caveat(categories):
 
 
 def test_where_trials_of_the_training_are_not_here_it_is_said(categories, base):
-    """Issue 60, row 8: nothing said that a model might have learned from what it
-    decodes.
+    """Issue 60, row 8: nothing said that a model might have been trained on
+    the trials that it decodes.
     """
     store = base / "signals/categories/default/sub-01.h5"
     kept = store.read_bytes()

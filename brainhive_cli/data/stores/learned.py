@@ -1,4 +1,4 @@
-"""Training history of a model: the pictures, signals and people that it learned from.
+"""Training history of a model: the pictures, signals and people that it was trained on.
 
 A model that starts from another model inherits the history of that model.
 """
@@ -141,7 +141,7 @@ def _make_empty_hashes() -> UInt64:
 
 @dataclass(frozen=True, eq=False)
 class LearnedPictures:
-    """Pictures that a model learned from, identified by name and by pixels.
+    """Pictures that a model was trained on, identified by name and by pixels.
 
     Attributes:
         names: Hashes [N] of the names, see `hash_names`, ascending.
@@ -435,10 +435,10 @@ class TrainingHistory:
         dataset: Name of the data set, or "" if unknown.
         recordings: Name of the group of people in the model's own training, see
             `Dataset.people`.
-        people: Subjects that were learned from, by name of the group of people.
+        people: Subjects in training, by name of the group of people.
         has_all_subjects: True if `people` is complete.
         signals: Identity of the signals, by name of their store.
-        split: Split that was learned from.
+        split: Split that was used for training.
         recorded_channels: Names [C] of the channels of the whiteners.
         is_simulated: True if some of the signals were simulated.
         is_whitened_by_tested: True if noise of test trials was used to whiten the
@@ -447,9 +447,9 @@ class TrainingHistory:
             Empty if one is unknown.
         recording_kinds: Kinds of the preparations of all signals, see `Trials.made_by`.
             Empty if one is unknown, and for priors.
-        pictures: Pictures that were learned from or used for validation. Empty if
+        pictures: Pictures that were used for training or validation. Empty if
             unknown.
-        trials: Digests [K] of all trials that were learned from, ascending.
+        trials: Digests [K] of all training trials, ascending.
         normalisers: Normaliser of each subject of the model's own training.
         normaliser: Mean of these normalisers, for other subjects. None if other
             subjects are normalised by their own signals.
@@ -505,13 +505,13 @@ class TrainingHistory:
 
     @property
     def subjects(self) -> tuple[int, ...]:
-        """Subjects of the model's own group of people that were learned from."""
+        """Subjects of the model's own group of people that it was trained on."""
         return self.people.get(self.recordings, ())
 
     def require_new_subjects(
         self, dataset: Dataset, tested: Iterable[int], model: str
     ) -> None:
-        """Raise an error if the model learned from a subject that is tested as new.
+        """Raise an error if the model was trained on a subject that is tested as new.
 
         Args:
             dataset: Data set of the tested subjects.
@@ -720,7 +720,7 @@ class TrainingHistory:
                 normalisers=normalisers,
             )
 
-        # changed weights may have learned from anything
+        # changed weights may have been trained on anything
         digest = _digest_weights(weights_files)
         if digest and weights.read_metadata(arrays_file).get("weights") == digest:
             return history

@@ -166,7 +166,7 @@ def measure_new_subject(
     is_same_store: bool = False,
     channel_mapping: ChannelChoice = "none",
 ) -> Normaliser | None:
-    """Build the normaliser of a subject that the model has not learned from.
+    """Build the normaliser of a subject that the model was not trained on.
 
     Args:
         spec: Signals that the model reads.

@@ -84,7 +84,7 @@ def select_trials(
     - `recording`: the first pictures, trials or minutes of the recording.
 
     Args:
-        trials: Trials that may be learned from.
+        trials: Trials that may be used for training.
         unit: Unit of the amounts.
         amounts: Amounts, ascending. `UNLIMITED` selects all trials.
         order: Random or recorded order.

@@ -378,7 +378,7 @@ def find_crossing(
 
 
 def measure_seen_share(job: Job) -> float:
-    """Measure the share of the new persons' pictures that models have learned from."""
+    """Measure the share of the new persons' pictures that models were trained on."""
     shares = []
     for model in job.align.models:
         store, pixels = get_stimuli_and_pixels(model.open_stores("train"))

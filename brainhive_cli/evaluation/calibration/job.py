@@ -40,7 +40,7 @@ class Person:
 
     Attributes:
         subject: Number of the person.
-        trials: Trials that may be learned from. They show no tested picture.
+        trials: Trials that may be used for training. They show no tested picture.
         dropped: Number of training pictures that were left out, because they or copies
             of them are tested.
         tested: Test trials, not normalised.
@@ -68,7 +68,7 @@ class Job:
         cells: Cell of each model with each new person, who is the tested subject.
         unit: Unit of the amounts.
         draws: Number of draws of each amount.
-        needs_trials: True if single trials of a picture may be learned from.
+        needs_trials: True if single trials of a picture may be used for training.
         epochs: Epochs of each training, or None in closed form.
     """
 
@@ -114,7 +114,7 @@ class Job:
                 "name another run",
             )
 
-        # combine each model with the people it has not learned from
+        # combine each model with the people it was not trained on
         cells = []
         new_subjects = set[int]()
         for model in align.models:
@@ -183,7 +183,7 @@ class Job:
         """Count the trained models, with the models that choose the strength."""
         recipe = self.recipe
         n_arms = sum(arm in few_shot.TRAINED_ARMS for arm in recipe.arms)
-        # everything is learned from in a single draw
+        # all recordings are used in a single draw
         n_amounts = len(recipe.list_amounts(self.unit) or PICTURES)
         count = len(self.cells) * n_arms * (n_amounts * self.draws + 1)
 
@@ -203,7 +203,7 @@ class Job:
         """Recordings of all new persons, by their numbers.
 
         Raises:
-            BrainhiveError: if a person has no picture to learn from.
+            BrainhiveError: if a person has no picture to train on.
         """
         # models of several seeds share the recordings of a person
         cell_of_subject = {cell.tested_on[0]: cell for cell in self.cells}
@@ -248,7 +248,7 @@ class Job:
         test_trials = test_trials.take(np.isin(test_trials.stimulus, rows))
         if not len(trials.stimulus):
             raise BrainhiveError(
-                f"subject {subject} has no picture to learn from", "name other subjects"
+                f"subject {subject} has no picture to train on", "name other subjects"
             )
         return Person(
             subject, trials, int(is_dropped.sum()), test_trials, gallery, rows
@@ -348,7 +348,7 @@ def read_raw(
 ) -> Trials:
     """Read the signals of a person as a model takes them, but not normalised.
 
-    Each arm (method of calibration) normalises by the recordings that it learns from.
+    Each arm (method of calibration) normalises by the recordings that it is trained on.
 
     Args:
         reader: Model that selects the signals.

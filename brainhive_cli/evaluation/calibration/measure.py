@@ -92,7 +92,7 @@ def measure_draw(
     signals = person.tested.averages
     targets = torch.from_numpy(np.searchsorted(person.rows, person.tested.stimulus))
 
-    # the seed depends on the draw and the person, so that all arms learn from the same
+    # the seed depends on the draw and the person, so that all arms train on the same
     rng = np.random.default_rng((recipe.seed, person.subject, draw))
     seed = derive_seed(recipe.seed, person.subject, draw)
     amounts = list(job.amounts.values())
@@ -277,7 +277,7 @@ def make_reduced_recipe(
 
     Args:
         job: The calibration.
-        people: People that the model learns from.
+        people: People that the model is trained on.
         seed: Seed of the training.
         paths: Folders, with a folder of runs that other commands do not search.
     """
@@ -306,7 +306,7 @@ def choose_pulls(
     """Choose the strength of transfer for each amount by accuracy in a model's people.
 
     The strength pulls the model of a new person towards the model of other people.
-    Each person is treated as new to a model without this person. It learns from the
+    Each person is treated as new to a model without this person. It is trained on the
     person's training pictures, and is scored on held-out concepts, from which no model
     learned. Test pictures have no part in the choice.
 

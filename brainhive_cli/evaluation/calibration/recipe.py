@@ -114,7 +114,7 @@ class Recipe(TrainedRunRecipe):
         "refuses them, spline interpolates EEG, common fills them with the mean",
     )
 
-    # how much of a person is learned from, in one unit
+    # amounts of recording of a new person, in one unit
     pictures: AmountList = Field(
         [], description=f"amounts in pictures. Default: {PICTURES}, and everything"
     )
@@ -139,7 +139,7 @@ class Recipe(TrainedRunRecipe):
         description="random draws of each amount. The recorded order has a single one",
     )
 
-    # ways of learning from a person
+    # methods of training on a new person
     arms: Annotated[key_types.NameList, sections.require_names("arm", ARMS)] = Field(
         [ZERO_SHOT, TRANSFER, SCRATCH],
         min_length=1,

@@ -38,7 +38,7 @@ class CalibrationRun(Job, RunJob):
     """
 
     def prepare(self, launch: Launch) -> None:
-        """Prepare the missing signals, and warn if the models learned from trials."""
+        """Prepare the missing signals, and warn if models were trained on trials."""
         self.align.prepare_signals(launch)
         repetitions = self.training.signal.repetitions
         if repetitions != "average":

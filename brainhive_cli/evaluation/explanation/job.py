@@ -232,7 +232,7 @@ class Job:
 
     @console.progress("matching the pictures of all subjects")
     def _find_units(self, device: torch.device) -> Items:
-        """Find the pictures that all subjects saw and no model has learned from.
+        """Find the pictures that all subjects saw and no model was trained on.
 
         Returns:
             The pictures, in the same order for each subject. Permutations exchange the

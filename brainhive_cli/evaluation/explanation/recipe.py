@@ -80,7 +80,7 @@ class Recipe(TrainedRunRecipe):
     # signals, and the output that is compared with pictures
     split: str = Field(
         "test",
-        description="split of the signals, which the model must not have learned from",
+        description="split of the signals, which the model must not be trained on",
     )
     head: str | None = Field(
         None,

@@ -252,8 +252,8 @@ class LiveResult(NamedTuple):
               the picture, if there are several.
         window: The window.
         is_tested: True if the window counts for the hit rate, because its picture is
-            known and was not learned from.
-        is_learned: True if the window is a trial that the model has learned from.
+            known and was not used for training.
+        is_learned: True if the window is a trial that the model was trained on.
         signal: Signal [C, T] of the average, or of the trial, as the model receives it.
     """
 
@@ -274,7 +274,7 @@ class WindowDecoder:
         other_event_names: Names of events of other pictures, such as training pictures.
             Their windows do not count.
         picture_tokens: Tokens [M, D] of the gallery.
-        is_tested: True for pictures [M] that the model has not learned from.
+        is_tested: True for pictures [M] that the model was not trained on.
         normaliser: Normaliser of the person, or None without normalisation.
         template: Trial that describes the windows, to choose the input of the model.
         preparation: Preparation with the whitening, or None for prepared windows.
@@ -438,7 +438,7 @@ class WindowDecoder:
         self._noise_names = []
 
     def _find_learned(self, signals: Tensor) -> list[bool]:
-        """Return True for trials [n, C, T] that the model has learned from."""
+        """Return True for trials [n, C, T] that the model was trained on."""
         learned_trials = self.learned_trials
         if learned_trials is None or len(learned_trials) < 2:
             return [False] * len(signals)
@@ -522,7 +522,7 @@ def compute_trial_vectors(signals: Tensor) -> Tensor:
 
 
 def read_learned_trials(member: TrainedModel) -> tuple[Tensor | None, bool]:
-    """Read the trials that a model has learned from, if their stores are unchanged.
+    """Read the trials that a model was trained on, if their stores are unchanged.
 
     Returns:
         Vectors [n, F] of the trials, or None without trials, and True if no trial of

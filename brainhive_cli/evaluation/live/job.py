@@ -505,7 +505,7 @@ class OpenSession:
         """Collect the caveats that hold for all numbers of the session.
 
         Args:
-            n_learned: Number of trials that the model has learned from.
+            n_learned: Number of trials that the model was trained on.
             n_trials: Number of all trials.
         """
         align = self.job.align

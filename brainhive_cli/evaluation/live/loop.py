@@ -71,14 +71,14 @@ class HasSpeed(Protocol):
 
 
 class Score:
-    """Hits of single trials so far, for pictures that the model has not learned from.
+    """Hits of single trials so far, for pictures that the model was not trained on.
 
     Args:
         session: Session that is decoded.
 
     Attributes:
         hits: Hit rate of trials that rank the shown picture first.
-        learned: Number of trials that the model has learned from.
+        learned: Number of trials that the model was trained on.
         image_ids: Image ids [N] of the shown pictures.
         ranks: Ranks [N] of the shown pictures, by single trials.
         average_ranks: Rank of each shown picture by the average of its trials so far.

@@ -143,7 +143,7 @@ def _make_nearest(
     cell = decoded_set.cell
     assert cell is not None and decoded_set.decoded is not None
 
-    # embedded training pictures from which the cell has learned
+    # embedded pictures that the model was trained on
     stores = align.open_stores(TRAIN)
     store = next(iter(stores.values()))
     is_embedded = np.all([store.done for store in stores.values()], 0)

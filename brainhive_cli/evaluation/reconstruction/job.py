@@ -394,7 +394,7 @@ def find_align_run(recipe: Recipe, prior: Any) -> TrainedRun:
     if prior.fuser is not None:
         check_tokens(align, prior, source, recipe.dataset or align.dataset_config)
 
-    # stimuli that the prior learned from also count as seen in training
+    # stimuli that the prior was trained on also count as seen in training
     folder = priors.describe(source).folder
     if folder is None:
         return align

@@ -35,7 +35,7 @@ CellResult = tuple[Gallery, dict[int, Scores]]
 def merge_folds(results: Mapping[Cell, CellResult]) -> dict[Cell, CellResult]:
     """Join the scores of the folds of each training.
 
-    Every item is then tested once, by a model that has not learned from it.
+    Every item is then tested once, by a model that was not trained on it.
 
     Args:
         results: Gallery and scores of each cell.

@@ -1,7 +1,7 @@
 """Cells of a run: one training for each group of subjects, variant, fold and seed."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -93,6 +93,38 @@ def list_cells(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
             recordings.open_recordings(subjects, "test")
         cells += variant_cells
     return cells
+
+
+def describe_division(cells: Sequence[Cell], mode: str) -> str:
+    """Describe how the models of a run differ, as in "one per person and seed".
+
+    Args:
+        cells: Cells of the run.
+        mode: Mode of the training, such as `intra`.
+
+    Returns:
+        The phrase. Empty for a single model of one person.
+    """
+    person = "left-out person" if mode == "inter" else "person"
+    values: dict[str, set[object]] = {"variant": set(), person: set()}
+    values |= {"fold": set(), "seed": set()}
+    for cell in cells:
+        values["variant"].add(cell.variant)
+        values[person].add(cell.tested_on)
+        values["fold"].add(cell.fold)
+        values["seed"].add(cell.seed)
+    # a joint model is of all people, although folds may leave some out
+    if mode == "joint":
+        values[person].clear()
+
+    nouns = [noun for noun, choices in values.items() if len(choices) > 1]
+    phrase = ""
+    if nouns:
+        phrase = " and ".join(filter(None, [", ".join(nouns[:-1]), nouns[-1]]))
+        phrase = f"one per {phrase}"
+    if mode != "joint":
+        return phrase
+    return f"{phrase}, for all people together" if phrase else "for all people together"
 
 
 def _group_subjects(

@@ -75,7 +75,7 @@ class PriorExamples:
         images = dataset.images(recipe.split)
         if images.medium == "clip":
             raise RecipeError(
-                "train-prior learns from pictures, and the stimuli of "
+                "train-prior needs pictures, and the stimuli of "
                 f"{dataset.name} are clips",
                 "choose another dataset",
             )

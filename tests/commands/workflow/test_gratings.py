@@ -76,7 +76,7 @@ def decode(home: Path, run_command: RunCommand, kind: str) -> Result:
         "seeds=0",
         window,
     )
-    assert trained.tables[0].columns == ("cell",)  # a closed form has no epochs
+    assert trained.tables[0].columns == ("model",)  # a closed form has no epochs
     return run_command("eval-retrieval", "sheet_rows=0")
 
 

@@ -6,7 +6,11 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.sweep import make_variants
-from brainhive_cli.training.alignment.cells import Cell, list_cells as cells_among
+from brainhive_cli.training.alignment.cells import (
+    Cell,
+    describe_division,
+    list_cells as cells_among,
+)
 from brainhive_cli.training.alignment.recipe import Recipe
 
 
@@ -44,6 +48,35 @@ def test_a_mode_decides_who_is_trained_on_and_tested_on():
         list_cells(resolve("mode=inter", "subjects=2", "trained_on=2"))
     with pytest.raises(RecipeError, match=r"trained_on .*intra"):
         resolve("trained_on=2")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "division"),
+    [
+        ((), "one per person"),
+        (("subjects=1",), ""),
+        (("seeds=7,8",), "one per person and seed"),
+        (("mode=inter", "seeds=7,8"), "one per left-out person and seed"),
+        (("mode=joint",), "for all people together"),
+        (("mode=joint", "seeds=7,8"), "one per seed, for all people together"),
+    ],
+)
+def test_models_differ_by_person_fold_and_seed(
+    overrides: tuple[str, ...], division: str
+) -> None:
+    recipe = resolve(*overrides)
+
+    assert describe_division(list_cells(recipe), recipe.mode) == division
+
+
+def test_models_of_folds_are_told_apart_by_fold():
+    cells = [
+        Cell(f"sub-01_fold-0{fold}_seed-{seed}", (1,), (1,), seed, fold=fold)
+        for fold, seed in ((1, 7), (1, 8), (2, 7), (2, 8))
+    ]
+
+    assert describe_division(cells[::2], "intra") == "one per fold"
+    assert describe_division(cells, "intra") == "one per fold and seed"
 
 
 @pytest.fixture

@@ -223,7 +223,7 @@ class TrainedModel:
                 recording.refuse_copies(
                     learned.trials,
                     f"{run.dataset.name} subject {subject} {name}",
-                    f"trials that {run.name} learned from",
+                    f"trials that {run.name} was trained on",
                     "test on other people, or recordings of another day",
                 )
 

@@ -525,7 +525,7 @@ class Feedback(nn.Module):
         self.order = torch.tensor(order, device=device)
 
     def get_alternatives(self, rows: Tensor) -> Tensor:
-        """Return the index [B] of the target that each row learns from."""
+        """Return the index [B] of the target that each row is trained on."""
         return self.order[self.level[rows]]
 
     def update(self, rows: Tensor, similarity: Tensor) -> None:

@@ -310,7 +310,7 @@ def forward(
             micro-batch.
         targets: Embeddings [B, *shape] by the fuser's key, and targets of losses
             without a head by name.
-        context: State of the training, for a backbone that learns from targets.
+        context: State of the training, for a backbone that is fitted to targets.
 
     Returns:
         Predictions and targets [B, *shape] by name, in the order of the micro-batches.

@@ -27,24 +27,27 @@ CURVE_TITLES = {
 """Titles of the curves, by the key of an event in the log."""
 
 
-def tables(measurements: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
+def tables(
+    measurements: Measurements, cells: Sequence[Cell], can_validate: bool = True
+) -> tuple[Table, ...]:
     """Make the tables of a finished run.
 
     Args:
         measurements: Metrics and facts of the run.
         cells: Cells of the run, in the order of the recipe.
+        can_validate: False if the data set tests pictures that were seen in training,
+            because then no pictures can be held out for validation.
 
     Returns:
         Means of the variants, metrics of the cells, and published results, as far as
         there are any.
     """
-    # the title names the data set, the mode and the selection of epochs
-    facts = measurements.facts
-    is_closed_form = measurements.require_facts(TrainingFacts).is_closed_form
-    title = f"{facts.dataset} {facts.mode}"
-    if is_closed_form:
-        title += ", in closed form"
-    else:
+    # the title names the data set, the models and the selection of epochs
+    facts = measurements.require_facts(TrainingFacts)
+    is_closed_form = facts.is_closed_form
+    division = facts.division.removeprefix("one ")
+    title = f"{facts.dataset}, one model {division}".rstrip()
+    if not is_closed_form:
         selections = {cell_facts.selected_on for cell_facts in facts.cells.values()}
         for name in sorted(selections & SELECTION_TITLES.keys()):
             title += f", {SELECTION_TITLES[name]}"
@@ -56,12 +59,15 @@ def tables(measurements: Measurements, cells: Sequence[Cell]) -> tuple[Table, ..
 
     # without validation, the table has the epoch of each cell, if it has epochs
     if first_metric is None:
-        title += "; no validation: no training concept is held out (train.validation)"
+        title += ". No validation set"
+        if can_validate:
+            title += " (set train.validation to hold one out)"
         if is_closed_form:
-            return (Table(title, ("cell",), [(name,) for name in metrics]),) + published
+            names = [(name,) for name in metrics]
+            return (Table(title, ("model",), names),) + published
         epochs = [(name, facts.cells[name].epoch) for name in metrics]
-        return (Table(title, ("cell", "epoch"), epochs),) + published
-    title += f": validation on {first_metric.protocol.partition(',')[0]}"
+        return (Table(title, ("model", "epoch"), epochs),) + published
+    title += f". Validation on {first_metric.protocol.partition(',')[0]}"
 
     # a row for each cell
     rows: list[Any] = []
@@ -95,11 +101,13 @@ def tables(measurements: Measurements, cells: Sequence[Cell]) -> tuple[Table, ..
 
     # variants come first, because a sweep compares them
     cell_table = Table(
-        title, ("cell", "epoch", "val top-1, 95 % CI", "n", "chance"), rows
+        title,
+        ("model", "epoch", "validation top-1, 95 % CI", "tested", "chance"),
+        rows,
     )
     if not variant_rows:
         return (cell_table,) + published
-    columns = ("variant", "val top-1, mean ± sd", "cells", "chance")
+    columns = ("variant", "validation top-1, mean ± sd", "models", "chance")
     return (Table(title, columns, variant_rows), cell_table) + published
 
 
@@ -149,9 +157,9 @@ def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[artifacts.Curv
                 mean.append(statistics.mean(epoch_values))
                 low.append(min(epoch_values))
                 high.append(max(epoch_values))
-            label = f"mean of {len(lines)} cells"
+            label = f"mean of {len(lines)} models"
             lines = [artifacts.CurveLine(label, mean, low, high)]
-            note = "The band goes from the lowest cell to the highest."
+            note = "The band goes from the lowest model to the highest."
         curves.append(
             artifacts.Curve(
                 title, "epoch", epochs, lines, section="Training", note=note

@@ -17,7 +17,11 @@ from brainhive_cli.data.targets.encoder_stores import (
     keep_identity,
 )
 from brainhive_cli.data.targets.next_commands import are_embedded, write_embed_commands
-from brainhive_cli.training.alignment.cells import Cell, list_subjects
+from brainhive_cli.training.alignment.cells import (
+    Cell,
+    describe_division,
+    list_subjects,
+)
 from brainhive_cli.training.alignment.training.job import Job
 from brainhive_cli.training.alignment.training.results import learning_curves, tables
 
@@ -81,6 +85,7 @@ class TrainingRun(Job, RunJob):
             is_closed_form=all(
                 variant.backbone.is_closed_form for variant in self.variants.values()
             ),
+            division=describe_division(self.cells, self.recipe.mode),
             **self.describe_set_ups(self.cells),
         )
         curves = learning_curves(run.folder, [cell.name for cell in self.cells])
@@ -92,7 +97,11 @@ class TrainingRun(Job, RunJob):
         measurements = run.folder.measurements()
         return Result(
             run.folder.path,
-            tables(measurements, self.cells),
+            tables(
+                measurements,
+                self.cells,
+                can_validate=not self.dataset.holdout.has_seen_pictures,
+            ),
             measurements,
             hint=_write_next_command(self, run.folder),
         )

@@ -365,7 +365,7 @@ class TrainingData:
         statistics: Sequence[Statistics],
     ) -> TrainingHistory:
         """Describe the training data of a cell, before an epoch is selected."""
-        # learned pictures, which cells of a sweep share
+        # training pictures, which cells of a sweep share
         dataset = self.job.dataset
         rows = np.unique(np.concatenate([trials.stimulus for trials in subjects]))
         pixels = None if self.pixels is None else self.pixels[rows]

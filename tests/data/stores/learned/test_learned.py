@@ -186,7 +186,7 @@ def test_a_history_inherits_the_worst_caveats() -> None:
 def test_changed_weights_have_an_unknown_history(
     folder: Path, tmp_path: Path, saved_by: str
 ) -> None:
-    """Weights that learn from test trials later must not keep the old history."""
+    """Weights that are later trained on test trials must not keep the old history."""
     file = folder / "model.safetensors"
     assert TrainingHistory.read_next_to(file).caveats == []
     if saved_by == "another program":
@@ -580,7 +580,7 @@ def test_a_history_next_to_another_config_is_read_back(
 
     assert found.caveats == [] and found.trials.tolist() == [3, 9]
     assert found.normaliser is not None and found.normaliser.digest == MEAN.digest
-    # a further weight file may have learned from anything
+    # a further weight file may have been trained on anything
     module.weights.save(tmp_path / "a" / "y.safetensors", {})
     assert TrainingHistory.read_folder(tmp_path).caveats == [UNKNOWN_HISTORY]
 

@@ -408,7 +408,7 @@ def test_one_draw(recorded: Recorded) -> None:
     )
     assert [one.together for one in drawn] == [["subject-layer"], []]
     assert [[*one.missing] for one in drawn] == [["fine-tuning"]] * 2
-    # everything is learned from in the first draw alone
+    # all recordings are used in the first draw alone
     whole = [{name for _, name in one.ranks} for one in drawn]
     assert whole == [{*NAMES}, {"2 pictures", "7 pictures"}]
     assert {arm for arm, _ in drawn[0].ranks} == {"scratch", "subject-layer"}

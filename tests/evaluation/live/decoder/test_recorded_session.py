@@ -116,7 +116,7 @@ def test_results_of_windows(recorded: Recorded) -> None:
     )
     shown = [result.event["shown"] for result in results]
     assert shown[3:6] == ["a/q0", "a/p1", None]
-    # picture 2 was learned from; others are not searched, or not known
+    # the model was trained on picture 2; others are not searched, or not known
     tested = [result.is_tested for result in results]
     assert tested == [True, True, True, False, True, False, False, True, True, True]
     assert [*decoder.unknown_events] == ["x0"]

@@ -208,7 +208,7 @@ def test_permuted_arms_learn_wrong_labels(base):
     fitted = {arm: fit_arm(longer, arm) for arm in arms}
     learned = {arm: top1(decoder, LEARNED) for arm, decoder in fitted.items()}
 
-    # of the pictures that they learn from
+    # of the pictures that they are trained on
     assert min(learned[SCRATCH], learned[TRANSFER]) > 0.9
     assert learned[PERMUTED_SCRATCH] < 0.2 and learned[PERMUTED_TRANSFER] < top1(
         base.zero_shot, LEARNED
