@@ -92,10 +92,12 @@ def conclude(
     model_context: Any = {"protocol": protocol, "split": recipe.split}
     signal_context: Any = {"protocol": f"{protocol}, no model", "split": recipe.split}
     missing = {}
+    excluded: dict[str, str] = {}
     if items.problem:
         missing["test against permuted labels"] = items.problem
     for profiles in parts.values():
         missing |= profiles.missing
+        excluded |= profiles.excluded
 
     # models
     findings = list[Finding]()
@@ -156,6 +158,7 @@ def conclude(
         missing,
         _draw_encoding_maps(encoding, reader),
         facts,
+        excluded=excluded,
     )
 
 
@@ -168,10 +171,12 @@ def summarise_findings(
     figures: Figures,
     facts: Mapping[str, Any],
     scopes: Scopes | None = None,
+    excluded: Mapping[str, str] | None = None,
 ) -> Summary:
     """Collect the metrics, facts, figures and the table of all findings.
 
-    Each analysis in `missing` causes a warning. Further reasons are added to it.
+    Each analysis in `missing` causes a warning. Further reasons are added to it. The
+    default analyses in `excluded`, which do not apply, are named below the table.
     `figures`, `facts` and `scopes` are results besides the findings.
     """
     # reach of the filters, and positions of the sensors
@@ -188,7 +193,7 @@ def summarise_findings(
     ceilings = facts.get("ceilings", {})
     marks = signals[0].stimulus_marks
     all_figures = draw_findings(findings, space, marks, ceilings) + figures
-    table = make_summary_table(findings, facts["protocol"])
+    table = make_summary_table(findings, facts["protocol"], excluded or {})
 
     align = job.align
     split = job.recipe.split

@@ -181,8 +181,16 @@ def _draw_map(
     return draw_slices(title, values, space.grid, metric)
 
 
-def make_summary_table(findings: Findings, protocol: str) -> Table:
-    """Make a table of the strongest position of each analysis."""
+def make_summary_table(
+    findings: Findings, protocol: str, excluded: Mapping[str, str]
+) -> Table:
+    """Make a table of the strongest position of each analysis.
+
+    Args:
+        findings: Findings of all analyses.
+        protocol: Description of the measurement.
+        excluded: What an analysis that does not apply is for, by analysis.
+    """
     rows = []
     for finding in findings:
         peak = int(finding.values.argmax())
@@ -210,7 +218,15 @@ def make_summary_table(findings: Findings, protocol: str) -> Table:
         "value, 95 % CI",
         "control",
     )
-    note = render("explanation.txt", analysis="table", protocol=protocol)
+    excluded_groups = defaultdict[str, list[str]](list)
+    for analysis, purpose in excluded.items():
+        excluded_groups[purpose].append(analysis)
+    note = render(
+        "explanation.txt",
+        analysis="table",
+        protocol=protocol,
+        excluded_groups=excluded_groups,
+    )
     return Table(
         "Where each analysis is strongest", columns, rows, section=SECTION, note=note
     )

@@ -28,7 +28,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Profiles,
     SubjectProfiles,
 )
-from brainhive_cli.evaluation.explanation.recipe import Recipe, Window
+from brainhive_cli.evaluation.explanation.recipe import ANALYSES, Recipe, Window
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace
 from brainhive_cli.measurement.linear_maps import FeatureScaler, Products
 
@@ -41,11 +41,16 @@ FILTER_ORDER = 4
 MIN_HZ = 0.1
 """Lowest edge of a band. A Butterworth band-pass has no edge at 0 Hz."""
 UNSUITABLE_ANALYSES = {
-    "sensors": {"regions"},
-    "voxels": {"windows", "occlusion", "sensors", "bands"},
+    "sensors": {"regions": "for fMRI"},
+    "voxels": {
+        "windows": "for EEG and MEG",
+        "occlusion": "for EEG and MEG",
+        "sensors": "for EEG and MEG",
+        "bands": "for EEG and MEG",
+    },
 }
-"""Analyses that signals of sensors or voxels do not have. Sensors have no regions, and
-voxels have no times.
+"""Analyses that signals of sensors or voxels do not have, with the signals that have
+them. Sensors have no regions, and voxels have no times.
 """
 MARGIN = "margin"
 """Name of the array of `attribute_margin`."""
@@ -58,13 +63,25 @@ SIGNALS_PER_PRODUCT = 4096
 
 
 def explain_model(reader: Reader, recipe: Recipe) -> SubjectProfiles:
-    """Run the analyses of the recipe on a model with the signals of a subject."""
+    """Run the analyses of the recipe on a model with the signals of a subject.
+
+    Default analyses that do not apply are listed as excluded. An analysis that the user
+    names is listed as missing in this case, which causes a warning.
+    """
     subject_profiles = SubjectProfiles()
     kind = "sensors" if reader.trials.channels else "voxels"
+    unsuitable = dict(UNSUITABLE_ANALYSES[kind])
+    encoder_names = reader.member.module.layout.compared_keys
+    if len(encoder_names) < 2:
+        unsuitable["levels"] = "for targets of several encoders"
+    is_default = recipe.analyses == list(ANALYSES)
+
     names = [name for name in ANALYSIS_FUNCTIONS if name in recipe.analyses]
     with console.progress("running analyses", len(names)) as bar:
         for name in names:
-            if name in UNSUITABLE_ANALYSES[kind]:
+            if is_default and name in unsuitable:
+                subject_profiles.excluded[name] = unsuitable[name]
+            elif name in UNSUITABLE_ANALYSES[kind]:
                 subject_profiles.missing[name] = f"the signals are of {kind}"
             else:
                 analyse = partial(ANALYSIS_FUNCTIONS[name], reader, recipe)

@@ -331,11 +331,14 @@ class SubjectProfiles:
             has its name, such as `encoding · vae`.
         arrays: Maps and curves without items, by name.
         missing: Reason why an analysis could not be measured, by analysis.
+        excluded: Reason why a default analysis does not apply to the recording or the
+            model, by analysis.
     """
 
     profiles: dict[str, Profile] = field(default_factory=dict)
     arrays: dict[str, Array] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    excluded: dict[str, str] = field(default_factory=dict)
 
     def attempt(self, analysis: str, measure: Callable[[], Profiles]) -> None:
         """Add the profiles of an analysis, or the reason why it cannot be measured.

@@ -11,6 +11,7 @@ from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.tables import format_p
 from brainhive_cli.evaluation.explanation.claims import state_claims
 from brainhive_cli.evaluation.explanation.conclusion import list_scopes
+from brainhive_cli.evaluation.explanation.figures import make_summary_table
 from brainhive_cli.evaluation.explanation.findings import (
     correct_findings,
     describe_profiles,
@@ -125,3 +126,10 @@ def test_what_is_not_shown_is_said_not_to_be():
         assert fact in alone
     for fact in ("sensor Pz", sensor_p, "No single time", strongest, time_p):
         assert fact in both
+
+
+def test_the_table_names_analyses_that_do_not_apply():
+    finding = finding_along(OVER_REGIONS, [0, 0, 4, 0])
+    excluded = {"windows": "for EEG", "bands": "for EEG", "levels": "for several"}
+    note = make_summary_table([finding], "a test", excluded).note
+    assert "windows, bands (for EEG); levels (for several)" in note

@@ -17,7 +17,7 @@ from brainhive_cli.evaluation.explanation.conclusion import collect_maps
 from brainhive_cli.evaluation.explanation.job import Reader
 from brainhive_cli.evaluation.explanation.model_profiles import explain_model
 from brainhive_cli.evaluation.explanation.profiles import Labels, SubjectProfiles
-from brainhive_cli.evaluation.explanation.recipe import Recipe, Window
+from brainhive_cli.evaluation.explanation.recipe import ANALYSES, Recipe, Window
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -148,7 +148,28 @@ def test_profiles_of_models(recorded: Recorded, monkeypatch, kind: str) -> None:
 
     recorded(digits=3, **values_of(found))
     lacking = {"ridge": {"windows", "occlusion", "sensors", "bands"}}
-    assert {*found.missing} == lacking.get(kind, {"regions"})
+    assert {*found.missing} == lacking.get(kind, {"regions"}) and not found.excluded
+
+
+@pytest.mark.parametrize(
+    ("kind", "unsuitable"),
+    (
+        ("linear", {"regions", "levels"}),
+        ("ridge", {"windows", "occlusion", "sensors", "bands", "levels"}),
+    ),
+)
+def test_default_analyses_that_do_not_apply_are_no_warning(kind, unsuitable) -> None:
+    space = Voxels({"V1": np.arange(8) > 2}) if kind == "ridge" else None
+    made = reader(kind, 8, 1 if space else 130, space, "V1" if space else None)
+    vars(made.member)["encode_pictures"] = lambda split, rows, without="": torch.randn(
+        len(rows), 16
+    )
+    layout = made.member.module.layout
+    assert len(layout.compared_keys) == 1
+
+    found = explain_model(made, SPEC.model_copy(update={"analyses": list(ANALYSES)}))
+
+    assert found.excluded.keys() == unsuitable and not found.missing
 
 
 def test_bands_that_signals_cannot_hold_are_said() -> None:

@@ -490,7 +490,7 @@ def test_conclusions(
         scopes=[len(scopes), short([*next(iter(scopes.values())).values()])],
         listed=[*scopes],
         drawn=drawn,
-        table=[row[3:] for row in make_summary_table(bounded, "a").rows],
+        table=[row[3:] for row in make_summary_table(bounded, "a", {}).rows],
         reason=bool(reason),
     )
 
