@@ -407,7 +407,7 @@ def open_run(name: str | Path) -> Run:
 
     Args:
         name: The run, as
-            - the path of its folder, its name, or the end of its name
+            - the path of its folder, its name, its label, or the end of its name
             - `RUN:VARIANT`, for one variant of a sweep (a run with several settings)
             - `hub:owner/name[@revision]`, for a run on the hub, which is downloaded
 
@@ -419,8 +419,8 @@ def open_run(name: str | Path) -> Run:
     from brainhive_cli.core.runs import split_variant
 
     _check_arguments(path=name)
-    run_name, variant = split_variant(str(name))
     runs_folder = Paths().under_home("runs")
+    run_name, variant = split_variant(str(name), runs_folder)
     folder = runs.find(runs_folder, command=None, reference=str(run_name))
     return Run(folder, variant)
 

@@ -15,6 +15,7 @@ from brainhive_cli.cli.table import (
     COMMON_OPTIONS,
     LAUNCH_OPTIONS,
     OVERRIDES,
+    RUN_OPTIONS,
     SUBMIT_OPTIONS,
     Command,
     make_arguments,
@@ -133,6 +134,8 @@ def _make_callback(command: Command) -> Callable[..., None]:
     for key, option in command.flags.items():
         parameters[key.replace(".", "_")] = option
     parameters |= command.switches
+    if command.writes_run:
+        parameters |= RUN_OPTIONS
     parameters |= COMMON_OPTIONS
     if command.can_share_work:
         parameters |= LAUNCH_OPTIONS

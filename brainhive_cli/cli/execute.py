@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from pydantic import BaseModel
 
-from brainhive_cli.cli.table import LAUNCH_OPTIONS
+from brainhive_cli.cli.table import LAUNCH_OPTIONS, RUN_OPTIONS
 from brainhive_cli.core import console, documents, foreign_code, parts
 from brainhive_cli.core.command import Input, Result, describe_missing, tabulate
 from brainhive_cli.core.errors import (
@@ -183,9 +183,9 @@ def _run(
         flags: Values of the command's flags, by recipe key.
         overrides: Arguments `key.path=value` of the command line.
     """
-    # the options `--processes` and `--mixed-precision` set keys of the section `run`
+    # options such as `--label` and `--processes` set keys of the section `run`
     all_flags = dict(flags)
-    for key in LAUNCH_OPTIONS:
+    for key in RUN_OPTIONS | LAUNCH_OPTIONS:
         if key in common:
             all_flags[f"run.{key}"] = common[key]
 

@@ -300,6 +300,15 @@ LAUNCH_OPTIONS = {
 """Options of commands whose work several processes can share, by key of the section
 `run` of a recipe.
 """
+RUN_OPTIONS = {
+    "label": make_option(
+        "--label",
+        "Text that tells the run from others. It may be changed later, and name the "
+        "run.",
+        default="none",
+    ),
+}
+"""Options of commands that write a run, by key of the section `run` of a recipe."""
 SUBMIT_OPTIONS = {
     "submit": make_switch(
         "--submit", "Run on a cluster, in tasks of the scheduler that share the work."
@@ -345,6 +354,7 @@ class Command:
         metavar: Placeholder in the help for these arguments: NAME or PATH.
         complete: Function that completes these arguments, if any.
         can_share_work: True if several processes can share the work.
+        writes_run: True if the command writes the folder of a run.
     """
 
     help_section: str
@@ -357,6 +367,7 @@ class Command:
     metavar: str = "NAME"
     complete: Complete | None = None
     can_share_work: bool = True
+    writes_run: bool = False
 
 
 START = "Start here"
@@ -407,6 +418,7 @@ COMMANDS = (
             ),
         },
         switches=OPEN_OPTION,
+        writes_run=True,
     ),
     Command(
         help_section=START,
@@ -554,6 +566,7 @@ COMMANDS = (
                 ),
             ),
         },
+        writes_run=True,
     ),
     Command(
         help_section=STEPS,
@@ -594,6 +607,7 @@ COMMANDS = (
         },
         positional_key="align_run",
         complete=complete_align_run,
+        writes_run=True,
     ),
     Command(
         help_section=STEPS,
@@ -653,6 +667,7 @@ COMMANDS = (
         positional_key="align_run",
         complete=complete_align_run,
         can_share_work=False,
+        writes_run=True,
     ),
     Command(
         help_section=STEPS,
@@ -674,6 +689,7 @@ COMMANDS = (
         },
         positional_key="align_run",
         complete=complete_align_run,
+        writes_run=True,
     ),
     Command(
         help_section=STEPS,
@@ -716,6 +732,7 @@ COMMANDS = (
         },
         positional_key="align_run",
         complete=complete_align_run,
+        writes_run=True,
     ),
     # training of a prior, and reconstruction of pictures
     Command(
@@ -738,6 +755,7 @@ COMMANDS = (
                 "Compute embeddings that no store contains, at every step.",
             ),
         },
+        writes_run=True,
     ),
     Command(
         help_section=STEPS,
@@ -790,6 +808,7 @@ COMMANDS = (
         },
         positional_key="align_run",
         complete=complete_align_run,
+        writes_run=True,
     ),
     # all steps of a system
     Command(
@@ -800,6 +819,7 @@ COMMANDS = (
             "continue where an earlier run stopped."
         ),
         example="--recipe papers/neurons",
+        writes_run=True,
     ),
     # reports of results, and models for other users
     Command(

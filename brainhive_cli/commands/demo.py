@@ -113,6 +113,7 @@ class Recipe(BaseRecipe):
     """Recipe of demo, with the system, its size, and overrides of its steps."""
 
     is_tracked = True
+    writes_run = True
 
     system: Literal["brainhive", "havir", "neurons", "real"] = Field(
         "brainhive",
@@ -174,7 +175,7 @@ class DemoRun(RunJob):
     steps: workflow.Recipe
 
     @property
-    def label(self) -> str:
+    def short_name(self) -> str:
         """First part of the name of the run folder."""
         return self.system.recipe
 

@@ -173,7 +173,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         window_ms=recipe.window_ms,
         mapping=recipe.channel_mapping,
     )
-    folder = Path(recipe.to or f"exports/{trained.run.label}/{trained.cell.name}")
+    folder = Path(recipe.to or f"exports/{trained.run.file_name}/{trained.cell.name}")
     with (
         console.progress(f"exporting {folder.name}"),
         atomic_write(folder / MODEL_FILE) as new_file,

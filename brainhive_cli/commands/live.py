@@ -93,9 +93,9 @@ class LiveRun(Job, RunJob):
     """Run of `live`. Every session is a run of its own, which is never reused."""
 
     @property
-    def label(self) -> str:
+    def short_name(self) -> str:
         """First part of the name of the run."""
-        return self.align.label
+        return self.align.short_name
 
     @cached_property
     def failures(self) -> list[Exception]:
@@ -362,7 +362,7 @@ def _open_page(
     page.publish(
         {
             "kind": "start",
-            "model": f"{job.align.label}, {job.cell.name}",
+            "model": f"{job.align.file_name}, {job.cell.name}",
             "pool": len(session.decoder.image_ids),
             "caveats": session.collect_caveats(),
             "differs": session.differences,

@@ -207,13 +207,14 @@ def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
     _parse_target(target)
 
     # refuse RUN:VARIANT, which is only a part of a run, and a run on the hub
-    name, variant = split_variant(reference)
+    runs_folder = recipe.paths.under_home("runs")
+    name, variant = split_variant(reference, runs_folder)
     if variant or str(name).startswith(HUB_PREFIX):
         raise RecipeError(
             f"{reference} cannot be pushed, it is not a whole run on this machine",
             USAGE,
         )
-    run_folder = runs.find(recipe.paths.under_home("runs"), None, str(name))
+    run_folder = runs.find(runs_folder, None, str(name))
     with console.progress("reading the run"):
         return target, SharedRun.from_run(run_folder)
 

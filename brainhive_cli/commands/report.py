@@ -1,6 +1,5 @@
 """The command `report`: runs as a web page, as tables for papers, or as a CSV file."""
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -25,8 +24,6 @@ from brainhive_cli.reports.paper_tables import (
 )
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, find_shown_run
 
-FINGERPRINTS = re.compile(r"(-[0-9a-f]{10})+(-\d+)?$")
-"""End of a run's name: digests, and a number if the run was repeated."""
 FOLDER = "reports"
 """Folder of pages and tables, below the home folder."""
 ReportFormat = Literal["html", "md", "csv", "tex"]
@@ -249,9 +246,11 @@ def _choose_labels(references: Sequence[tuple[RunFolder, str]]) -> list[str]:
     short_names = []
     full_names = []
     for folder, variant in references:
-        short_name = variant or FINGERPRINTS.sub("", folder.label)
+        short_name = variant or folder.short_name
         short_names.append((folder.command, short_name))
-        full_names.append(f"{folder.label}:{variant}" if variant else folder.label)
+        full_names.append(
+            f"{folder.file_name}:{variant}" if variant else folder.file_name
+        )
 
     labels = []
     for command_and_name, full_name in zip(short_names, full_names, strict=True):
@@ -349,7 +348,7 @@ def _choose_output_path(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
         return locate(recipe.to)
 
     # several runs add a digest, so that reports on other runs have other names
-    name = runs[0].folder.label
+    name = runs[0].folder.file_name
     if recipe.table:
         name += "-methods"
     if len(runs) > 1:

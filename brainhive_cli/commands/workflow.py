@@ -144,6 +144,7 @@ class Recipe(BaseRecipe):
     """Recipe of `workflow`: the steps, and the matrix of values to run them for."""
 
     is_tracked = True
+    writes_run = True
     FINGERPRINT_EXCLUDE = BaseRecipe.FINGERPRINT_EXCLUDE | {"until"}
 
     recipe: str | None = Field(
@@ -350,7 +351,8 @@ def resolve_step(
     # a step uses the folders and processes of the workflow
     changes: dict[str, Any] = {"paths": recipe.paths}
     if resolved.can_share_work:
-        changes["run"] = recipe.run
+        # the label names the run of the workflow, not the runs of its steps
+        changes["run"] = recipe.run.model_copy(update={"label": None})
     resolved = resolved.model_copy(update=changes)
     return recipe.write_line(name, overrides), module, resolved
 
@@ -504,7 +506,7 @@ class WorkflowRun(RunJob):
     recipe: Recipe
 
     @property
-    def label(self) -> str:
+    def short_name(self) -> str:
         """First part of the name of the run."""
         return (self.recipe.recipe or "steps").replace("/", "-")
 

@@ -327,6 +327,7 @@ class Result:
         printed_tables: Tables that are printed, or None to print all.
         work: Work of this call, for estimates of later work.
         details: JSON values for programs, from a command without metrics.
+        label: Label that the user has given the run, or "".
     """
 
     folder: Path
@@ -338,6 +339,7 @@ class Result:
     printed_tables: tuple[Table, ...] | None = None
     work: Work | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    label: str = ""
 
     def __post_init__(self) -> None:
         """Turn the hint into text, and add caveats to the notes below the tables.
@@ -387,6 +389,7 @@ class Result:
         """Return the result as a JSON object."""
         return {
             "folder": str(self.folder),
+            "label": self.label,
             "tables": [table.as_dict() for table in self.tables],
             "metrics": self.metrics.as_dict(),
             "details": self.details,

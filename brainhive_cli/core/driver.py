@@ -28,6 +28,7 @@ from brainhive_cli.core.claims import (
     name_worker,
 )
 from brainhive_cli.core.command import Result, Work, map_digests, require_inputs
+from brainhive_cli.core.documents import show_value
 from brainhive_cli.core.errors import BrainhiveError, MissingData, Unfinished
 from brainhive_cli.core.files import (
     make_portable,
@@ -41,6 +42,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Recipe, write_yaml
 from brainhive_cli.core.runs import (
     ENVIRONMENT_FILE,
+    LABEL_FILE,
     METRICS_FILE,
     REUSES_FILE,
     RunFolder,
@@ -69,6 +71,7 @@ INITIAL_FILES = {
     LOCK,
     WORKERS_FOLDER,
     CELLS_FILE,
+    LABEL_FILE,
 }
 """Files that a run folder holds before any of its cells is computed."""
 
@@ -79,6 +82,7 @@ def run(
     launch: Launch,
     force: bool = False,
     finished_names: list[str] | None = None,
+    is_part: bool = False,
 ) -> Result:
     """Make a run, continue an interrupted run, or read a finished run.
 
@@ -88,6 +92,7 @@ def run(
         launch: Processes that share the work. Each of them calls this function.
         force: True to start a new run even if a finished run exists.
         finished_names: List to add the name of a finished run to, or None to print it.
+        is_part: True for a run that another run needs. It does not get the label.
 
     Returns:
         Result of the run, with the work of this call.
@@ -102,12 +107,13 @@ def run(
     # open the run, and make the runs that are parts of it
     folder = start_run(
         command=command,
-        label=job.label,
+        short_name=job.short_name,
         recipe=job.recipe,
         launch=launch,
         force=force,
         digests=digests,
         finished_names=finished_names,
+        label=None if is_part else job.recipe.run.label,
     )
     open_run = OpenRun(folder, launch)
     open_run = replace(open_run, parts=job.make_parts(open_run, force))
@@ -119,7 +125,7 @@ def run(
         launch.run_on_main((folder.path / METRICS_FILE).unlink)
         folder = start_run(
             command=command,
-            label=job.label,
+            short_name=job.short_name,
             recipe=job.recipe,
             launch=launch,
             digests=digests,
@@ -148,13 +154,13 @@ def run(
         caveats = result.metrics.caveats
         with open_run.track(job.tracker_name, job.recipe, launch, caveats) as log_event:
             log_event(event)
-    return replace(result, work=work)
+    return replace(result, work=work, label=folder.label)
 
 
 def is_finished(command: str, job: RunJob) -> bool:
     """Return True if the run of a job is finished, without downloading its inputs."""
     digests = map_digests(job.inputs())
-    _, path = _locate(command, job.label, job.recipe, False, digests)
+    _, path = _locate(command, job.short_name, job.recipe, False, digests)
     return RunFolder(path).is_finished
 
 
@@ -181,7 +187,9 @@ def run_each(
     results = {}
     with console.progress(title, len(jobs)) as bar:
         for name, job in jobs.items():
-            results[name] = run(command, job, launch, force, finished_names)
+            results[name] = run(
+                command, job, launch, force, finished_names, is_part=True
+            )
             bar.advance()
     if finished_names:
         names = console.summarise_names(finished_names)
@@ -210,7 +218,7 @@ def _prepare(
         raise
 
     digests = map_digests(inputs) | versions
-    _, path = _locate(command, job.label, job.recipe, force, digests)
+    _, path = _locate(command, job.short_name, job.recipe, force, digests)
     if launch.is_read_only or launch.run_on_main(lambda: RunFolder(path).is_finished):
         return job, digests
     require_inputs(inputs)
@@ -372,23 +380,25 @@ def _finish(job: RunJob, open_run: OpenRun, work: Work | None) -> bool:
 
 def start_run(
     command: str,
-    label: str,
+    short_name: str,
     recipe: Recipe,
     launch: Launch,
     force: bool = False,
     digests: Mapping[str, str] = MappingProxyType({}),
     finished_names: list[str] | None = None,
+    label: str | None = None,
 ) -> RunFolder:
     """Create the folder of a run, or find the folder of an earlier run of the recipe.
 
     Args:
         command: Name of the command. The run folder lies in `runs/<command>`.
-        label: First part of the name of the run folder, before the fingerprint.
+        short_name: First part of the name of the run folder, before the fingerprint.
         recipe: Settings of the run.
         launch: Processes that share the run. The main process writes the folder.
         force: True to start a new run even if a finished run exists.
         digests: Digests of the inputs by name, as a part of the fingerprint.
         finished_names: List to add the name of a finished run to, or None to print it.
+        label: New label of the run. "" removes the label, and None keeps it.
 
     Returns:
         The folder, in every process.
@@ -396,7 +406,7 @@ def start_run(
     Raises:
         Unfinished: if the launch is read-only, and the run is not finished.
     """
-    recipe, path = _locate(command, label, recipe, force, digests)
+    recipe, path = _locate(command, short_name, recipe, force, digests)
     if launch.is_read_only:
         if not RunFolder(path).is_finished:
             raise Unfinished(f"run {path.name} is not finished")
@@ -410,7 +420,7 @@ def start_run(
             path.mkdir(parents=True)
             break
         except FileExistsError:
-            _, path = _locate(command, label, recipe, force, digests)
+            _, path = _locate(command, short_name, recipe, force, digests)
 
     folder = RunFolder(path)
     if not folder.is_finished:
@@ -432,8 +442,25 @@ def start_run(
             current_time = format_current_time()
             reuses = {"recipe_names": sorted(recipe_names), "found": current_time}
             folder.write_json(REUSES_FILE, reuses)
+    if label is not None:
+        _change_label(folder, label)
     launch.gather(path)
     return folder
+
+
+def _change_label(folder: RunFolder, label: str) -> None:
+    """Set the label of a run. Print the old and the new label if they differ."""
+    old_label = folder.label
+    if label == old_label:
+        return
+    try:
+        folder.set_label(label)
+    except OSError:
+        console.warn(f"run {folder.name} keeps its label, because it is read-only")
+        return
+    if old_label:
+        new_text = show_value(label) if label else "nothing"
+        console.say(f"label changed from {show_value(old_label)} to {new_text}")
 
 
 def _join_run(folder: RunFolder, recipe: Recipe, launch: Launch) -> RunFolder:
@@ -469,7 +496,10 @@ def _join_run(folder: RunFolder, recipe: Recipe, launch: Launch) -> RunFolder:
 
         is_new = not (path / "recipe.yaml").is_file()
         if not n_others:
-            fields = make_portable(recipe.model_dump(mode="json"))
+            # the label has its own file, because it may change later
+            fields = make_portable(
+                recipe.model_dump(mode="json", exclude={"run": {"label"}})
+            )
             folder.write_text("recipe.yaml", write_yaml(fields))
             environment = launch.describe_environment()
             environment["started"] = format_current_time()
@@ -486,7 +516,7 @@ def _join_run(folder: RunFolder, recipe: Recipe, launch: Launch) -> RunFolder:
 
 def _locate(
     command: str,
-    label: str,
+    short_name: str,
     recipe: Recipe,
     force: bool,
     digests: Mapping[str, str],
@@ -506,8 +536,8 @@ def _locate(
     # the fingerprint is a hash of the recipe with the digests
     recipe = recipe.model_copy(update={"digests": dict(sorted(digests.items()))})
     base = recipe.paths.under_home("runs") / command
-    name = f"{label}-{recipe.fingerprint()}"
-    # refuse a label such as `../x`
+    name = f"{short_name}-{recipe.fingerprint()}"
+    # refuse a name such as `../x`
     resolve_below(base, name, source="the name of a run,")
 
     # find the number of the newest run. With `force`, take the next number

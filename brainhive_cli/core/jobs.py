@@ -231,7 +231,7 @@ class RunJob(Job):
     tracker_name: ClassVar[str] = ""
 
     @property
-    def label(self) -> str:
+    def short_name(self) -> str:
         """First part of the name of the run folder, before the fingerprint."""
         raise NotImplementedError
 

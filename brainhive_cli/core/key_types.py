@@ -10,11 +10,15 @@ from pydantic import (
     Field,
 )
 
+from brainhive_cli.core.documents import show_value
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.tables import CELL_ESCAPES
 
 RANGE = re.compile(r" *(\d{1,6}) *- *(\d{1,6}) *")
 """Pattern of a range of numbers, such as `1-4`."""
 
+MAX_LABEL_LETTERS = 80
+"""Largest number of letters in the label of a run."""
 MAX_NUMBERS = 10_000
 """Largest length of a list of numbers. No study has more seeds or subjects."""
 
@@ -97,6 +101,31 @@ OneRun = Annotated[str | None, BeforeValidator(_take_single_run)]
 """Name of a single run. The command line passes a list, because the user may write
 several names without a flag.
 """
+
+
+def describe_bad_label(label: str) -> str:
+    """Return why a text cannot be the label of a run, or "" if it can."""
+    if len(label) > MAX_LABEL_LETTERS:
+        return f"has {len(label)} letters"
+    if label.translate(CELL_ESCAPES) != label:
+        return "has an invisible character"
+    return ""
+
+
+def _check_label(value: str) -> str:
+    """Return a label without blanks at its ends. Raise an error for a bad label."""
+    label = value.strip(" ")
+    reason = describe_bad_label(label)
+    if reason:
+        raise RecipeError(
+            f"label {reason}: {show_value(value)}",
+            f"write at most {MAX_LABEL_LETTERS} letters, as in --label 'wide window'",
+        )
+    return label
+
+
+RunLabel = Annotated[str, AfterValidator(_check_label)]
+"""Text by which a user tells a run from others."""
 
 UniqueNames = Annotated[NameList, AfterValidator(_require_unique)]
 """List of at least one name, without repetitions."""

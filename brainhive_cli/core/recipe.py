@@ -34,7 +34,12 @@ from brainhive_cli.core.files import (
     make_portable,
     shipped_folder,
 )
-from brainhive_cli.core.key_types import NameList, split_commas, yaml_no_as_text
+from brainhive_cli.core.key_types import (
+    NameList,
+    RunLabel,
+    split_commas,
+    yaml_no_as_text,
+)
 from brainhive_cli.core.sections import (
     Section,
     is_same_kind,
@@ -138,6 +143,12 @@ class RunOptions(Section):
         None, description="autocast dtype, which replaces the recipe's precision"
     )
 
+    label: RunLabel | None = Field(
+        None,
+        description="text that tells the run from others, also where a run is named; "
+        "may be changed later; '' removes it",
+    )
+
     # device, decoding and logging of each process
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="device; auto: cuda if there is a GPU, otherwise cpu"
@@ -167,6 +178,8 @@ class Recipe(Section):
     """True if the command logs to trackers."""
     can_share_work: ClassVar[bool] = True
     """True if several processes can share the work of the command."""
+    writes_run: ClassVar[bool] = False
+    """True if the command writes the folder of a run."""
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = frozenset(
         {"run", "paths", "recipe_name"}
     )
@@ -202,6 +215,8 @@ class Recipe(Section):
                 LAUNCH_KEYS,
                 "in this command, which only reads and writes files",
             )
+        if not self.writes_run:
+            refuse_idle(self.run, "label", "in this command, which writes no run")
         return self
 
     @model_validator(mode="before")

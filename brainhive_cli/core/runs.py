@@ -8,6 +8,7 @@ seed. A sweep is a run that tries several variants of its recipe.
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -39,6 +40,7 @@ from brainhive_cli.core.files import (
     remove,
     resolve_without_links,
 )
+from brainhive_cli.core.key_types import describe_bad_label
 from brainhive_cli.core.measurements import Measurements
 
 T = TypeVar("T")
@@ -52,6 +54,12 @@ ENVIRONMENT_FILE = "environment.json"
 """File with the versions of packages, the device, and the times of start and end."""
 REUSES_FILE = "found.json"
 """File that records the commands that reused the run instead of repeating its work."""
+LABEL_FILE = "label.txt"
+"""File with the label of the run, which the user may change at any time."""
+MAX_LABEL_BYTES = 1_000
+"""Size limit of this file, in which a letter may take several bytes."""
+FINGERPRINTS = re.compile(r"(-[0-9a-f]{10})+(-\d+)?$")
+"""End of a run's name: digests, and a number if the run was repeated."""
 MAX_LISTED = 5
 """Largest number of runs in a message."""
 
@@ -92,12 +100,34 @@ class RunFolder:
         return hub.name_snapshot(self.path) or self.path.name
 
     @property
-    def label(self) -> str:
+    def file_name(self) -> str:
         """Name for use in file names: the folder, or `repository-commit` on the hub."""
         if not self.is_shared:
             return self.path.name
         repository, _, commit = self.name.partition("@")
         return f"{repository.rpartition('/')[2]}-{commit[:10]}"
+
+    @property
+    def short_name(self) -> str:
+        """Name of the folder without the fingerprint, or name of a hub repository."""
+        return FINGERPRINTS.sub("", self.file_name) or self.file_name
+
+    @property
+    def label(self) -> str:
+        """Label that the user has given the run, or "" without a valid label."""
+        # this file is not trusted, because runs are copied and may be damaged
+        with suppress(BrainhiveError, OSError):
+            label = self.read_text(LABEL_FILE, MAX_LABEL_BYTES).rstrip("\n")
+            if not describe_bad_label(label):
+                return label
+        return ""
+
+    def set_label(self, label: str) -> None:
+        """Write the label of the run. An empty text removes the label."""
+        if label:
+            self.write_text(LABEL_FILE, f"{label}\n")
+        else:
+            (self.path / LABEL_FILE).unlink(missing_ok=True)
 
     @property
     def command(self) -> str:
@@ -370,10 +400,16 @@ def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
     return f"{name}:{variant}" if variant else name
 
 
-def split_variant(reference: str | None) -> tuple[str | None, str]:
+def split_variant(
+    reference: str | None, runs: Path | None = None
+) -> tuple[str | None, str]:
     """Split the text `RUN:VARIANT`, which names a variant of a sweep.
 
-    The path of an existing folder is not split.
+    The path of an existing folder and the label of a run are not split.
+
+    Args:
+        reference: Text that names a run.
+        runs: Folder of all runs, whose labels may have colons. None for no labels.
 
     Returns:
         Text that names the run (None for None), and name of the variant or "".
@@ -384,7 +420,9 @@ def split_variant(reference: str | None) -> tuple[str | None, str]:
     # the colon of the prefix `hub:` does not separate a variant
     prefix = hub.HUB_PREFIX if reference.startswith(hub.HUB_PREFIX) else ""
     name = reference.removeprefix(prefix)
-    if ":" not in name or locate(reference).is_dir():
+    if ":" not in name or os.path.isdir(locate(reference)):
+        return reference, ""
+    if runs is not None and find_labelled(runs, None, reference):
         return reference, ""
 
     # split at the last colon, because a path may have colons too
@@ -398,7 +436,8 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
     Args:
         runs: Folder of all runs.
         command: Command that made the run, such as `train-align`, or None for any.
-        reference: Path of the run, its name or its end, or `hub:owner/name[@revision]`.
+        reference: Path of the run, its name, its label, the end of its name, or
+            `hub:owner/name[@revision]`.
 
     Raises:
         MissingData: if there is no such finished run of the command.
@@ -442,17 +481,40 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
     return run
 
 
-def _find_folders(runs: Path, command: str | None, reference: str) -> list[Path]:
-    """Find folders by path, else runs by name, else finished runs by end of name.
+def find_labelled(runs: Path, command: str | None, label: str) -> list[Path]:
+    """List the folders of the runs to which the user has given a label.
 
     Args:
         runs: Folder of all runs.
         command: Command that made the runs, or None for any.
-        reference: Path of a folder, name of a run, or end of a name after a hyphen.
+        label: Label of the runs.
+    """
+    folders = []
+    for file in sorted(runs.glob(f"{command or '*'}/*/{LABEL_FILE}")):
+        if RunFolder(file.parent).label == label:
+            folders.append(file.parent)
+    return folders
+
+
+def _find_folders(runs: Path, command: str | None, reference: str) -> list[Path]:
+    """Find the folders of the runs that a reference may mean.
+
+    The first search with a result decides: path of a run, name, label, path of any
+    other folder, end of the name of a finished run.
+
+    Args:
+        runs: Folder of all runs.
+        command: Command that made the runs, or None for any.
+        reference: Path of a folder, name or label of a run, or end of a name after a
+            hyphen.
     """
     # os.path.isdir returns False for a reference that is too long to be a path
+    folders_by_path = []
     for path in (locate(reference), runs / reference):
         if os.path.isdir(path):
+            folders_by_path.append(path)
+    for path in folders_by_path:
+        if is_run(path):
             return [path]
 
     if command:
@@ -460,6 +522,8 @@ def _find_folders(runs: Path, command: str | None, reference: str) -> list[Path]
     else:
         named_paths = sorted(runs.glob(f"*/{escape(reference)}"))
     folders = list(filter(os.path.isdir, named_paths))
+    folders = folders or find_labelled(runs, command, reference)
+    folders = folders or folders_by_path[:1]
     if folders:
         return folders
 

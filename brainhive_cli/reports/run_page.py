@@ -427,7 +427,7 @@ def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]
 
 def _choose_file_label(shown_run: ShownRun) -> str:
     """Return the label of a run, or of its folder if the label abbreviates it."""
-    folder_label = shown_run.folder.label
+    folder_label = shown_run.folder.file_name
     if not shown_run.variant and folder_label.startswith(shown_run.label):
         return folder_label
     return shown_run.label

@@ -65,8 +65,9 @@ def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder,
 
     Args:
         runs: Folder of all runs.
-        reference: Path of a run, the end of its name, or the name of a command, also
-            with `:VARIANT`. A command, or None, stands for its newest run with metrics.
+        reference: Path of a run, its label, the end of its name, or the name of a
+            command, also with `:VARIANT`. A command, or None, stands for its newest run
+            with metrics.
 
     Returns:
         The run, and the name of the variant. The name is "" if no variant is requested,
@@ -76,7 +77,7 @@ def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder,
         MissingData: if there is no such run.
         RecipeError: if several runs have the name, or if the run has no such variant.
     """
-    name, variant = split_variant(reference)
+    name, variant = split_variant(reference, runs)
     folder_names = {path.name for path in runs.glob("*/")}
     is_command = name in folder_names and not is_run(runs / name)
     if not name or is_command:

@@ -41,7 +41,7 @@ class Counting(RunJob):
     tracker_name = "counting"
 
     @property
-    def label(self) -> str:
+    def short_name(self) -> str:
         return "tiny"
 
     @property
@@ -312,3 +312,41 @@ def test_one_process_summarises_and_no_checkpoint_is_left(
     made = driver.run("embed", trained, Launch(0, 2, "cpu"))
     assert "1 process" in trained.steps
     assert not [*made.folder.glob("checkpoints/*")]
+
+
+class LabelledRecipe(Recipe):
+    """Recipe of a command that writes a run."""
+
+    writes_run = True
+
+
+def label_job(job: Counting, label: str | None) -> Counting:
+    """Return the job with a label in its recipe."""
+    return replace(job, recipe=LabelledRecipe(run={"label": label}))
+
+
+def test_another_label_relabels_the_finished_run(
+    job: Counting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = driver.run("embed", label_job(job, "ridge [bold]"), ALONE)
+    job.steps.clear()
+    second = driver.run("embed", label_job(job, "<b>Übung</b>"), ALONE)
+    assert (first.label, second.label) == ("ridge [bold]", "<b>Übung</b>")
+    assert second.folder == first.folder
+    assert job.steps == []
+    assert "ridge [bold]" in capsys.readouterr().err
+    assert "label" not in (first.folder / "recipe.yaml").read_text()
+
+    # without the flag the label stays, and an empty text removes it
+    assert driver.run("embed", label_job(job, None), ALONE).label == "<b>Übung</b>"
+    assert driver.run("embed", label_job(job, ""), ALONE).label == ""
+
+
+def test_runs_that_a_run_needs_get_no_label(job: Counting) -> None:
+    compared = replace(label_job(job, "main"), cells=("c",), stores={"signals": "2"})
+    labelled = replace(label_job(job, "main"), others=[compared])
+    result = driver.run("embed", labelled, ALONE)
+    labels = []
+    for path in result.folder.parent.iterdir():
+        labels.append(driver.RunFolder(path).label)
+    assert sorted(labels) == ["", "main"]

@@ -506,12 +506,12 @@ def test_a_document_that_changes_loses_its_digest(home: Path) -> None:
 
 def test_a_run_outside_of_the_cache_goes_by_its_folder(home: Path) -> None:
     run = RunFolder(home / "runs/embed/a")
-    assert not run.is_shared and run.name == run.label == "a"
+    assert not run.is_shared and run.name == run.file_name == "a"
     assert run.reference == str(run.path) and run.command == "embed"
     shared = RunFolder(
         Path("/x/models--owner--name/snapshots") / ("0123456789" * 4) / "inside"
     )
-    assert shared.is_shared and shared.label == "inside-0123456789"
+    assert shared.is_shared and shared.file_name == "inside-0123456789"
     assert shared.reference == shared.name
     run.write_text("x/1.txt", "")
     assert run.count_finished({"a": "x/1.txt", "b": "x/2.txt", "c": "x"}) == 1
@@ -521,3 +521,47 @@ def test_a_reference_longer_than_a_file_name_is_an_absent_run(tmp_path: Path) ->
     for command in (None, "train-align"):
         with pytest.raises(MissingData):
             runs.find(tmp_path / "runs", command, "x" * 300)
+
+
+def test_a_label_names_a_run_if_it_is_unique(home: Path) -> None:
+    folder = home / "runs"
+    for number, command in enumerate(["train-align", "train-align", "eval-retrieval"]):
+        run = RunFolder(folder / command / f"demo-{number}")
+        run.write_text("recipe.yaml", "{}")
+        run.write_json("metrics.json", Measurements().as_dict())
+    first, second = (RunFolder(folder / "train-align" / f"demo-{n}") for n in (0, 1))
+    label = "lr: 1e-3, [wide] Übung"
+    first.set_label(label)
+    # a folder of this name does not hide the label
+    (home / "wide").mkdir()
+    second.set_label("wide")
+
+    assert runs.find(folder, "train-align", label).path == first.path
+    assert runs.find(folder, None, "wide").path == second.path
+    assert runs.split_variant(label, folder) == (label, "")
+    with pytest.raises(MissingData):
+        runs.find(folder, "eval-retrieval", label)
+
+    second.set_label(label)
+    with pytest.raises(RecipeError) as caught:
+        runs.find(folder, None, label)
+    assert "demo-0" in caught.value.hint and "demo-1" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\x1b[31mb", "x" * 81, "a\u202eb", "\x00"])
+def test_a_bad_label_is_refused_and_never_shown(home: Path, text: str) -> None:
+    class LabelledRecipe(Recipe):
+        writes_run = True
+
+    with pytest.raises(RecipeError) as caught:
+        LabelledRecipe.resolve("train-align", None, {"run.label": text}, [])
+    # a message of one line, without the bad character
+    assert "label" in caught.value.message and caught.value.message.isprintable()
+    run = RunFolder(home / "runs/train-align/a")
+    run.write_text("label.txt", text)
+    assert run.label == ""
+
+
+def test_a_label_is_refused_where_no_run_is_written(home: Path) -> None:
+    with pytest.raises(RecipeError, match="label"):
+        Recipe.resolve("doctor", None, {"run.label": "a"}, [])

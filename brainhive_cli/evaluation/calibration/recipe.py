@@ -90,6 +90,8 @@ class Transfer(Section):
 class Recipe(TrainedRunRecipe):
     """Recipe of calibrate: the model, the new persons, the amounts and the arms."""
 
+    writes_run = True
+
     # the model of other people, and the new persons
     align_run: key_types.OneRun = Field(
         None,

@@ -91,9 +91,9 @@ class CalibrationRun(Job, RunJob):
         )
 
     @property
-    def label(self) -> str:
+    def short_name(self) -> str:
         """First part of the run's name."""
-        return self.align.label
+        return self.align.short_name
 
     def check(self) -> None:
         """Check that models and signals fit each other.

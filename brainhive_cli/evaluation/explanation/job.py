@@ -151,9 +151,9 @@ class Job:
             )
 
     @property
-    def label(self) -> str:
+    def short_name(self) -> str:
         """First part of the run's name."""
-        return self.align.label
+        return self.align.short_name
 
     def check(self) -> None:
         """Raise an error if embeddings, models and signals do not fit the analyses.

@@ -62,6 +62,8 @@ class Window(Section):
 class Recipe(TrainedRunRecipe):
     """Recipe of explain."""
 
+    writes_run = True
+
     # run and subjects
     align_run: key_types.OneRun = Field(
         None,

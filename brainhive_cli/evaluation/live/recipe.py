@@ -13,6 +13,7 @@ class Recipe(TrainedRunRecipe):
     """Recipe of a live session: model, person, stream and outputs."""
 
     can_share_work = False
+    writes_run = True
 
     # model, person and gallery
     align_run: key_types.OneRun = Field(

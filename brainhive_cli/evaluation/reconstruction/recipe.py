@@ -115,6 +115,7 @@ class Recipe(SweptRecipe, Sampling):
         "published",
     }
     is_tracked = True
+    writes_run = True
     MEMORY_HINT = (
         "a smaller batch_size, or tiling=true, or offload=true, or a smaller "
         "metric_batch_size"

@@ -353,9 +353,9 @@ class ReconstructionRun(Job, ScoredRun):
         )
 
     @property
-    def label(self) -> str:
+    def short_name(self) -> str:
         """First part of the name of the run."""
-        return self.align.label
+        return self.align.short_name
 
     def check(self) -> None:
         """Check the parts of the generation, and that the media can be scored."""
@@ -396,7 +396,7 @@ class FolderRun(ScoredRun):
         return cls(recipe, generated_set, stimuli, medium, digests, facts)
 
     @property
-    def label(self) -> str:
+    def short_name(self) -> str:
         """First part of the name of the run."""
         return f"score-{self.generated_set.name}"
 
@@ -461,10 +461,10 @@ class ReconstructionSweep(RunJob):
     jobs: Mapping[str, ReconstructionRun]
 
     @property
-    def label(self) -> str:
+    def short_name(self) -> str:
         """First part of the name of the run."""
         first_job = next(iter(self.jobs.values()))
-        return f"{first_job.align.label}-sweep"
+        return f"{first_job.align.short_name}-sweep"
 
     def inputs(self) -> list[Input]:
         """List the inputs of all variants."""

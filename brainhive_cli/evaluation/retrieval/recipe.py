@@ -15,6 +15,7 @@ class Recipe(TrainedRunRecipe):
     """Recipe of eval-retrieval: the runs, the subjects and the measurements."""
 
     is_tracked = True
+    writes_run = True
 
     # which models are tested, and on whose signals
     align_run: key_types.NameList | None = Field(

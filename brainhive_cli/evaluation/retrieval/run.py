@@ -183,9 +183,10 @@ class RetrievalRun(Job, RunJob):
         )
 
     @property
-    def label(self) -> str:
+    def short_name(self) -> str:
         """First part of the run's name."""
-        return self.runs[0].label
+        name = self.runs[0].short_name
+        return f"{name}-ensemble" if len(self.runs) > 1 else name
 
     @property
     def compared_jobs(self) -> Sequence[RunJob]:
@@ -300,7 +301,7 @@ def _fit_ridge(job: RetrievalRun, run: OpenRun) -> dict[Cell, CellResult]:
     with tempfile.TemporaryDirectory() as runs, console.mute_messages():
         paths = ridge.paths.model_copy(update={"runs": runs})
         training = TrainingRun.resolve(ridge.model_copy(update={"paths": paths}))
-        training_result = driver.run("train-align", training, run.launch)
+        training_result = driver.run("train-align", training, run.launch, is_part=True)
 
         changes = {
             **NOT_COMPARED,

@@ -45,6 +45,8 @@ FOVEA_CENTRE_SHARPNESS = 0.5
 """Share of the sharp picture in the centre (UBP)."""
 DEFAULT_ENCODERS = ("clip-h14", "vae")
 """Default encoders of a recipe, for meaning and structure, as in BrainHiVE."""
+MAX_JOINED_LETTERS = 32
+"""Largest length of the joined names of encoders in the name of a run."""
 EMBEDDING = "embedding"
 """Default output of an encoder."""
 INPUT_KEYS = {"pictures", "degrade", "views"}
@@ -577,6 +579,20 @@ def join_outputs(configs: Sequence[EncoderConfig]) -> EncoderConfig:
         return configs[0]
     outputs = [config.output_names for config in configs]
     return configs[0].model_copy(update={"output": outputs})
+
+
+def join_names(encoders: Sequence[EncoderConfig]) -> str:
+    """Join the names of encoders for the name of a run, as in `clip-h14+vae`.
+
+    Names beyond `MAX_JOINED_LETTERS` are counted, as in `clip-h14+vae+3-more`.
+    """
+    joined = encoders[0].name[:MAX_JOINED_LETTERS].rstrip("-.")
+    for number, encoder in enumerate(encoders[1:], 1):
+        longer = f"{joined}+{encoder.name}"
+        if len(longer) > MAX_JOINED_LETTERS:
+            return f"{joined}+{len(encoders) - number}-more"
+        joined = longer
+    return joined
 
 
 def resolve(reference: Any) -> EncoderConfig:

@@ -30,6 +30,7 @@ from brainhive_cli.models.encoders import (
     DEFAULT_ENCODERS,
     EncoderConfig,
     Encoders,
+    join_names,
     resolve,
     resolve_all,
 )
@@ -40,6 +41,8 @@ from brainhive_cli.training.alignment.terms import Term, check_active
 
 DEFAULT_BACKBONE = "brain-mlp"
 DEFAULT_FUSER = "fusion-encoder"
+MAX_SWEPT_KEYS = 2
+"""Largest number of swept keys in the name of a run."""
 FIRST_SEED = 2025
 """First seed of BrainHiVE."""
 CLOSED_FORM_TRAIN_KEYS = {"validation", "validation_by", "shuffled_labels"}
@@ -184,6 +187,7 @@ class Recipe(SweptRecipe):
 
     FINGERPRINT_EXCLUDE = BaseRecipe.FINGERPRINT_EXCLUDE | {"published"}
     is_tracked = True
+    writes_run = True
     MEMORY_HINT = "a smaller train.batch_size"
 
     dataset: Any = parts.part_field("datasets", "things-eeg", "signals and pictures")
@@ -435,10 +439,29 @@ class Recipe(SweptRecipe):
                 "add a term for it",
             )
 
-    def run_label(self, paths: Paths) -> str:
-        """Return the name of the run's folder, without the fingerprint."""
-        last = "sweep" if self.is_swept else self.backbone.kind
-        return f"{self.dataset.build(paths).name}-{self.mode}-{last}"
+    def name_run(self, paths: Paths) -> str:
+        """Return the name of the run's folder, without the fingerprint.
+
+        It has the data set, the mode, the backbone and the encoders. Swept keys follow,
+        such as `sweep-lr`, and a swept backbone or swept encoders are left out.
+        """
+        swept_keys = list(self.sweep)
+        for changes in self.ablations.values():
+            swept_keys += changes
+        swept_sections = {key.partition(".")[0] for key in swept_keys}
+
+        words = [self.dataset.build(paths).name, self.mode]
+        if "backbone" not in swept_sections:
+            words.append(self.backbone.kind)
+        if self.encoders and "encoders" not in swept_sections:
+            words.append(join_names(self.encoders))
+        if self.ablations:
+            words.append("ablations")
+        elif self.sweep:
+            words.append("sweep")
+            for key in swept_keys[:MAX_SWEPT_KEYS]:
+                words.append(key.removesuffix(".kind").rpartition(".")[2])
+        return "-".join(words)
 
     def _refuse_idle_keys(self) -> None:
         """Refuse keys that have no effect in this recipe, as `IDLE_KEYS` lists them."""

@@ -48,7 +48,7 @@ def find_reference(
     Args:
         reference: One of:
 
-            - The folder of a run, its name, or the end of its name.
+            - The folder of a run, its name, its label, or the end of its name.
             - `RUN:VARIANT` of a sweep, or `:VARIANT` for the newest sweep with it.
             - The name of a train-align recipe, for its newest finished run.
             - A model folder or a published checkpoint.
@@ -67,7 +67,7 @@ def find_reference(
     """
     # a model folder, on this machine or on the hub
     root = paths.under_home("runs")
-    name, variant = runs.split_variant(reference)
+    name, variant = runs.split_variant(reference, root)
     is_shared = name is not None and name.startswith(hub.HUB_PREFIX)
     path = hub.fetch_run(str(name)) if is_shared else locate(reference or "")
     if reference is not None and is_model(path):
@@ -229,11 +229,13 @@ def rejoin_variant_names(names: Sequence[str], paths: Paths) -> list[str]:
 def find_recipe_name(reference: str | None, runs_root: Path) -> str | None:
     """Return the name of the train-align recipe that a reference means, or None.
 
-    A run in `runs_root` with the same name has precedence.
+    A run in `runs_root` with the same name or label has precedence.
     """
     if not reference:
         return None
     if runs.is_run(locate(reference)) or runs.is_run(runs_root / TRAINING / reference):
+        return None
+    if runs.find_labelled(runs_root, TRAINING, reference):
         return None
 
     # a recipe file of the user, or a shipped recipe

@@ -108,6 +108,7 @@ class Recipe(BaseRecipe):
     """Recipe of train-prior: a prior, its pictures and its diffusion model."""
 
     is_tracked = True
+    writes_run = True
     MEMORY_HINT = (
         "set a smaller train.batch_size and as much more train.accumulate, or "
         "cache_latents=true, or train.gradient_checkpointing=true"

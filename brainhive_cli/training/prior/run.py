@@ -71,9 +71,12 @@ class PriorRun(RunJob):
         return cls(recipe, recipe.dataset.build(recipe.paths))
 
     @property
-    def label(self) -> str:
+    def short_name(self) -> str:
         """First part of the name of the run."""
-        return f"{self.dataset.name}-{self.recipe.prior.kind}"
+        words = [self.dataset.name, self.recipe.prior.kind]
+        if self.recipe.encoders:
+            words.append(encoders.join_names(self.recipe.encoders))
+        return "-".join(words)
 
     def summarise(self, run: OpenRun) -> Summary:
         """Train the prior, save it, and measure it.

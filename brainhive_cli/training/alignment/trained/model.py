@@ -80,7 +80,8 @@ class ModelRun(Protocol):
     """
 
     name: str
-    label: str
+    short_name: str
+    file_name: str
     folder: RunFolder
     is_model: bool
     paths: Paths

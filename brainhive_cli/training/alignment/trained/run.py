@@ -103,7 +103,8 @@ class TrainedRun:
         name: Name of the run on a command line, with the variant.
         reference: Name of the run in recipes and fingerprints, which does not depend on
             the home folder.
-        label: Part of the folder names of runs that use this run.
+        short_name: First part of the folder names of runs that use this run.
+        file_name: Name of the run and the variant in the names of files.
         is_model: True for a model folder or checkpoint.
         recipe: Recipe of the run or of the variant. None for a model folder.
         recipes: Recipe of each variant, keyed by label. A model folder has a recipe
@@ -147,7 +148,8 @@ class TrainedRun:
         self.reference = runs.reference(
             folder, self.paths.under_home("runs") / TRAINING, self.variant
         )
-        self.label = "--".join(filter(None, [folder.label, self.variant]))
+        self.short_name = "--".join(filter(None, [folder.short_name, self.variant]))
+        self.file_name = "--".join(filter(None, [folder.file_name, self.variant]))
         self.is_model = model_files.is_model(folder.path)
         self.recipe: Recipe | None = None
         self.origin: str | None = None

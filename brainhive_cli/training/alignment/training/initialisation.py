@@ -14,7 +14,7 @@ from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.runs import RunFolder, split_variant
+from brainhive_cli.core.runs import RunFolder, find_labelled, split_variant
 from brainhive_cli.data.stores.learned import EpochSelection, TrainingHistory
 from brainhive_cli.models.foreign_weights import (
     find_file_input,
@@ -305,7 +305,7 @@ def pin_starts(
     for reference in chain.from_iterable(start.values() for start in references):
         if reference in versions:
             continue
-        name, variant = split_variant(reference)
+        name, variant = split_variant(reference, root)
         if reference.startswith(hub.HUB_PREFIX):
             path = _find_weights(reference)
             # weights without a model lie next to their config in the repository
@@ -316,7 +316,7 @@ def pin_starts(
                 path = _find_run(reference, paths, opened)[0].path
             commit = hub.name_snapshot(path.parent if is_alone else path)
             versions[reference] = commit + (f":{variant}" if variant else "")
-        elif find_recipe_name(name, root) is not None:
+        elif find_recipe_name(name, root) or find_labelled(root, TRAINING, str(name)):
             run, label = _find_run(reference, paths, opened)
             versions[reference] = runs.reference(run, root / TRAINING, label)
     return versions

@@ -101,9 +101,9 @@ class Job:
         return cls(recipe, make_variants(recipe), dataset, base_run)
 
     @property
-    def label(self) -> str:
+    def short_name(self) -> str:
         """First part of the name of the run."""
-        return self.recipe.run_label(self.recipe.paths)
+        return self.recipe.name_run(self.recipe.paths)
 
     def pin_versions(self) -> tuple[Self, dict[str, str]]:
         """Find the current versions of the models from which stages start.

@@ -42,7 +42,8 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(
     assert trained == [f"lr=1e-3/sub-0{n}_seed-1" for n in (1, 2)] + 2 * [
         "lr=2e-3/sub-01_seed-1"
     ] + ["lr=2e-3/sub-02_seed-1"]
-    assert result.folder.name.startswith("demo-noise-0.3-40-concepts-intra-sweep-")
+    assert result.folder.name.startswith("demo-noise-0.3-40-concepts-intra-")
+    assert "-sweep-lr-" in result.folder.name
     assert result.metrics.facts.published["top1"] == 0.5
     assert sorted(
         path.parent.parent.name for path in result.folder.glob("cells/*/*/metrics.json")

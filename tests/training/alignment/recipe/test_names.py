@@ -1,0 +1,37 @@
+"""Names of training runs say how the runs differ."""
+
+from typing import Any
+
+import pytest
+
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.training.alignment.recipe import Recipe
+
+FIELDS = {"dataset": "demo", "encoders": ["lite0", "vae"], "backbone": "nice"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "demo-intra-nice-lite0+vae"),
+        ({"mode": "inter", "backbone": "ridge"}, "demo-inter-ridge-lite0+vae"),
+        (
+            {"encoders": ["clip-h14", "synclr-b16", "lite0", "vae", "siglip2-alignet"]},
+            "demo-intra-nice-clip-h14+synclr-b16+lite0+vae+1-more",
+        ),
+        ({"sweep": {"train.lr": [1, 2]}}, "demo-intra-nice-lite0+vae-sweep-lr"),
+        (
+            {"sweep": {"backbone.kind": ["nice", "linear"], "dim": [8, 16]}},
+            "demo-intra-lite0+vae-sweep-backbone-dim",
+        ),
+        (
+            {"ablations": {"short": {"train.epochs": 1}}},
+            "demo-intra-nice-lite0+vae-ablations",
+        ),
+    ],
+)
+def test_the_name_of_a_run_says_what_differs(
+    changes: dict[str, Any], name: str
+) -> None:
+    recipe = Recipe.model_validate({**FIELDS, **changes})
+    assert recipe.name_run(Paths()) == name
