@@ -187,7 +187,11 @@ def find_used_keys() -> dict[str, bool]:
 
     Keys are named after the first command or part that has them.
     """
-    from brainhive_cli.cli.table import COMMANDS as commands, LAUNCH_OPTIONS
+    from brainhive_cli.cli.table import (
+        COMMANDS as commands,
+        LAUNCH_OPTIONS,
+        RUN_OPTIONS,
+    )
     from brainhive_cli.core import parts
 
     set_keys, written_names = _collect_recipe_keys()
@@ -196,7 +200,7 @@ def find_used_keys() -> dict[str, bool]:
     is_used: dict[str, bool] = {}
 
     # keys of commands: guides write the whole dotted name, or its end
-    launch_flags = {f"run.{name}" for name in LAUNCH_OPTIONS}
+    launch_flags = {f"run.{name}" for name in RUN_OPTIONS | LAUNCH_OPTIONS}
     for command in commands:
         flags = launch_flags | set(command.flags) | {command.positional_key}
         for path, key in _list_keys(_import_recipe(command.name)):
