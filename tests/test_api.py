@@ -2,7 +2,7 @@
 
 import html
 import importlib
-import re
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +17,7 @@ from brainhive_cli import aligner, api
 from brainhive_cli.core.errors import BrainhiveError, DeviceError
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.models.encoders import resolve
+from brainhive_cli.reports.sentences import explain_caveats
 from tests.docs.test_docs import DOCS
 from tests.docs.test_tutorial import blocks_of, simulate_trials
 from tests.test_architecture import HEAVY
@@ -68,16 +69,18 @@ def test_the_page_gives_the_numbers_of_the_commands(
     assert [rank_of[name] for name in decoded.image_ids] == decoded.ranks.tolist()
     assert len(decoded.ranks) == page["recording"].signal.shape[0]
 
-    # a notebook shows the page of a run and the table of a comparison
-    frame = page["run"]._repr_html_()
-    document = html.unescape(
-        re.fullmatch(r'<iframe srcdoc="([^"]*)"[^>]*></iframe>', frame)[1]
-    )
-    assert document.lower().startswith(
-        "<!doctype html>"
-    ) and document.rstrip().endswith("</html>")
-    assert page["run"].measurements.caveats
-    assert all(caveat in document for caveat in page["run"].measurements.caveats)
+    # texts and cards state the finding and the caveats
+    run = page["run"]
+    assert run.finding and run.measurements.caveats
+    for text in (str(run), html.unescape(run._repr_html_())):
+        assert run.finding in text
+        assert f"{top1['value']:.3f}" in text or f"{100 * top1['value']:.3g}" in text
+        for caveat in explain_caveats(run.measurements):
+            assert caveat in text
+    assert "<a href" not in run._repr_html_()
+    written = run.page()
+    assert f'href="{os.path.relpath(written)}"' in run._repr_html_()
+    assert run.finding in html.unescape(written.read_text())
     table = page["comparison"]._repr_html_()
     # the runs are equal, so no value is printed in bold
     assert table.startswith("<table>") and "<b>" not in table
@@ -215,8 +218,8 @@ def test_importing_the_api_loads_no_heavy_library() -> None:
     ).split()
     assert not {*imported} & HEAVY
 
-    assert [name for name in api.__all__ if getattr(api, name, None) is None] == []
-    assert {*api.MODULE_OF_NAME} <= {*api.__all__} <= {*dir(api)}
+    assert [name for name in dir(api) if getattr(api, name, None) is None] == []
+    assert {*api.MODULE_OF_NAME} <= {*dir(api)}
     for name, module_name in api.MODULE_OF_NAME.items():
         module = importlib.import_module(f"brainhive_cli.{module_name}")
         assert getattr(api, name) is getattr(module, name)

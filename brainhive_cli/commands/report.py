@@ -355,7 +355,17 @@ def _choose_output_path(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
         folders = "\n".join(str(shown_run.folder.path) for shown_run in runs)
         digest = documents.digest_text(folders)[:6]
         name += f"-and-{len(runs) - 1}-more-{digest}"
-    return home_folder() / FOLDER / f"{name}.{recipe.format}"
+    return build_report_path(name, recipe.format)
+
+
+def build_report_path(name: str, extension: str = "html") -> Path:
+    """Return the default path of a report.
+
+    Args:
+        name: Name of the file. The page of a single run has the label of its folder.
+        extension: Format of the report.
+    """
+    return home_folder() / FOLDER / f"{name}.{extension}"
 
 
 def _classify_item_values(shown_run: ShownRun) -> str:

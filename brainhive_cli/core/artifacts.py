@@ -40,7 +40,7 @@ Mark = Value | tuple[Value, Value]
 """Position along an axis, or start and end of an interval."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Titled:
     """Base class of artifacts, with the fields that all artifacts have.
 
@@ -54,6 +54,10 @@ class Titled:
     _: KW_ONLY
     section: str = ""
     note: str = ""
+
+    def __repr__(self) -> str:
+        """Return the type and the title, without the values."""
+        return f"<{type(self).__name__} {self.title!r}>"
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class CurveLine:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Curve(Titled):
     """Plot of values along an axis, as lines or bars.
 
@@ -126,7 +130,7 @@ class Curve(Titled):
                     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Heatmap(Titled):
     """Matrix of values that are shown as colours.
 
@@ -206,7 +210,7 @@ class SheetRow:
     tiles: Sequence[SheetTile]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sheet(Titled):
     """Sheet of pictures, with a row for each stimulus that was seen.
 
@@ -248,7 +252,7 @@ class Point:
     value: OptionalValue = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Topomap(Titled):
     """Map of sensors on a head.
 
@@ -265,7 +269,7 @@ class Topomap(Titled):
     kind: Literal["map"] = "map"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Media(Titled):
     """Picture or video clip in a file.
 

@@ -287,6 +287,11 @@ class Measurements:
     facts: Facts = field(default_factory=Facts)
     items: Mapping[str, Mapping[str, list[Any]]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Return the numbers of metrics and scopes, without the values."""
+        n_metrics = sum(len(metrics) for metrics in self.scopes.values())
+        return f"<Measurements: {n_metrics} metrics in {len(self.scopes)} scopes>"
+
     @property
     def overall(self) -> Mapping[str, Metric]:
         """Metrics of the scope `all`, or an empty mapping."""

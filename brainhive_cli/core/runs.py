@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from glob import escape
@@ -74,7 +74,7 @@ class RunFolder:
     """
 
     path: Path
-    end_presence: Callable[[], None] | None = None
+    end_presence: Callable[[], None] | None = field(default=None, repr=False)
 
     def count_finished(self, files: Mapping[str, str]) -> int:
         """Count the finished cells of the run.

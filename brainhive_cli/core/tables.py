@@ -129,6 +129,10 @@ class Table:
                 )
         object.__setattr__(self, "rows", tuple(map(tuple, self.rows)))
 
+    def __repr__(self) -> str:
+        """Return the title and the size, without the cells."""
+        return f"<Table {self.title!r}: {len(self.rows)} × {len(self.columns)}>"
+
     def as_dict(self) -> dict[str, Any]:
         """Return the title, the note and the rows for JSON, each row by heading."""
         rows = []

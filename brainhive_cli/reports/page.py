@@ -59,8 +59,6 @@ MAX_FILE_BYTES = 1 << 28
 """Largest file that a page can contain, because the page is built in memory."""
 NUMERIC = re.compile(r"[-+±]?[\d.]|–?$")
 """Beginning of the text of a right-aligned cell: a number, an interval or a dash."""
-FRAME_PX = 700
-"""Height of the frame in a notebook, in which the page scrolls."""
 CLIP_TYPES = {".mp4": "video/mp4", ".webm": "video/webm"}
 """Media types of clips by suffix."""
 PICTURE_TYPES = {
@@ -278,12 +276,6 @@ def _read_file(path: Path) -> bytes:
             "run the command that made it again",
         )
     return read_regular(path, MAX_FILE_BYTES)
-
-
-def frame_page(page: Page) -> str:
-    """Return an HTML frame that shows a page in a notebook."""
-    frame = templates().get_template("frame.html")
-    return str(frame.render(page=page.html(), height_px=FRAME_PX, title=page.title))
 
 
 def frame_table(table: Table, notes: list[str]) -> str:

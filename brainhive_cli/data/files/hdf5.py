@@ -321,6 +321,10 @@ class LazyRows:
     checksums: UInt64 | None = None
     verify: Callable[[Any], object] = lambda rows: None
 
+    def __repr__(self) -> str:
+        """Return the shape and the dtype, without reading values."""
+        return f"<LazyRows {list(self.shape)} of {self.dtype}, read when indexed>"
+
     @property
     def nbytes(self) -> int:
         """Number of bytes of all rows."""

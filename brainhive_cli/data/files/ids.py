@@ -25,6 +25,8 @@ PICTURES = frozenset(
 )
 """Extensions of picture files, as Pillow registers them for the formats we decode."""
 
+MAX_PRINTED_NAMES = 3
+"""Largest number of names that `print(names)` shows."""
 SHOWN_MATCHES = 3
 """Largest number of pictures that a message lists for an ambiguous name."""
 
@@ -76,6 +78,12 @@ class Names(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""
         return map(bytes.decode, self.packed.tolist())
+
+    def __repr__(self) -> str:
+        """Return the number of names and the first names."""
+        first_names = ", ".join(map(repr, self[:MAX_PRINTED_NAMES]))
+        dots = ", …" if len(self) > MAX_PRINTED_NAMES else ""
+        return f"<{len(self)} Names: {first_names}{dots}>"
 
     def __eq__(self, other: object) -> bool:
         """Compare with Names, a list or a tuple, including the order."""

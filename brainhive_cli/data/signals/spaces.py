@@ -37,6 +37,8 @@ AMPLIFIER_BANKS = "ABCDEFGH"
 INPUTS_PER_BANK = 32
 AMPLIFIER_INPUT = re.compile(r"([A-H])(\d+)")
 """Name of an input of BioSemi's amplifier: bank and number."""
+MAX_PRINTED_NAMES = 8
+"""Largest number of sensors or regions that `print(space)` names."""
 N_EAR_ELECTRODES = 2
 """Number of inputs, A1 and A2, that are also electrodes at the ears."""
 AMPLIFIER_MONTAGES = ("biosemi16", "biosemi32", "biosemi64")
@@ -54,6 +56,12 @@ class Sensors:
 
     names: Sequence[str]
     positions: Float64 | None = None
+
+    def __repr__(self) -> str:
+        """Return the number of sensors, and the first names."""
+        first_names = ", ".join(self.names[:MAX_PRINTED_NAMES])
+        dots = ", …" if len(self.names) > MAX_PRINTED_NAMES else ""
+        return f"<{len(self.names)} Sensors: {first_names}{dots}>"
 
     def select(self, rows: Int64) -> "Sensors":
         """Select sensors, in the order of the rows."""
@@ -107,6 +115,13 @@ class Voxels:
     maps: Mapping[str, Float64] = field(default_factory=dict)
     grid: Grid | None = None
     surface: Surface | None = None
+
+    def __repr__(self) -> str:
+        """Return the name of each region with its number of voxels."""
+        sizes = [f"{name} ({np.sum(mask)})" for name, mask in self.regions.items()]
+        first_sizes = ", ".join(sizes[:MAX_PRINTED_NAMES]) or "no regions"
+        dots = ", …" if len(sizes) > MAX_PRINTED_NAMES else ""
+        return f"<Voxels: {first_sizes}{dots}>"
 
     def select(self, rows: Int64) -> "Voxels":
         """Select voxels, in the order of the rows."""

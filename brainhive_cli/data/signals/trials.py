@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64, UInt64
 from brainhive_cli.core.artifacts import Mark
+from brainhive_cli.core.cards import draw_card
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, first_line
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.hdf5 import NUMBERS, LazyRows
@@ -258,6 +259,40 @@ class Trials:
                     f"signals {shape} come with {n_whiteners} whiteners for more "
                     "sessions"
                 )
+
+    def __repr__(self) -> str:
+        """Return the subject and the size of the axes, without the signals."""
+        return f"<Trials{self._subject_text}: {self.describe()}>"
+
+    def _repr_html_(self) -> str:
+        """Return a card for a notebook, with the size of each axis."""
+        return draw_card(f"trials{self._subject_text}", [self.describe()])
+
+    @property
+    def _subject_text(self) -> str:
+        """Words that name the subject, if it is known."""
+        return f" of subject {self.subject}" if self.subject else ""
+
+    def describe(self) -> str:
+        """Describe the sizes of the axes [N, R, C, T], the times and the unit."""
+        n_rows, n_repetitions, width, n_samples = self.signal.shape
+        rows = f"{n_rows:,} pictures" if len(self.image_ids) else f"{n_rows:,} trials"
+        if n_repetitions > 1:
+            rows += f" × {n_repetitions} repetitions"
+
+        if isinstance(self.space, Sensors):
+            sizes = [rows, f"{width:,} channels"]
+        else:
+            sizes = [rows, f"{width:,} voxels", f"{len(self.space.regions)} regions"]
+        if n_samples > 1:
+            start_ms = 1000 * self.times_s[0]
+            end_ms = 1000 * self.times_s[-1]
+            sizes.append(
+                f"{n_samples:,} samples from {start_ms:.0f} to {end_ms:.0f} ms"
+            )
+        if self.rate_hz:
+            sizes.append(f"{self.rate_hz:g} Hz")
+        return ", ".join(sizes + [self.unit])
 
     @property
     def times_in_run(self) -> Array | None:

@@ -15,6 +15,7 @@ import xxhash
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array
+from brainhive_cli.core.cards import draw_card
 from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import publish, resolve_below
@@ -83,6 +84,18 @@ class SignalStore:
                         f"{path}: {error.message}", "delete it and run again"
                     ) from error
             return cls(path, recordings)
+
+    def __repr__(self) -> str:
+        """Return the path and the sizes of each split, without the signals."""
+        splits = [
+            f"{name}: {trials.describe()}" for name, trials in self.splits.items()
+        ]
+        return f"<SignalStore {self.path}: {'; '.join(splits)}>"
+
+    def _repr_html_(self) -> str:
+        """Return a card for a notebook, with a row for each split."""
+        rows = [[name, trials.describe()] for name, trials in self.splits.items()]
+        return draw_card(f"signals · {self.path}", (), ("split", "signals"), rows)
 
     def __getitem__(self, split: str) -> Trials:
         """Return the trials of a split, or raise MissingData without such a split."""

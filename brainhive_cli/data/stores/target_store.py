@@ -148,6 +148,11 @@ class TargetStore:
                 command_line=build_command_line(path, has_own_vectors),
             )
 
+    def __repr__(self) -> str:
+        """Return the path and the size, without the embeddings."""
+        size = f"{len(self.image_ids):,} pictures, embedding {list(self.shape)}"
+        return f"<TargetStore {self.path}: {size}>"
+
     def select_view(self, encoder: str, index: int | None) -> Self:
         """Select a view of a store whose targets [F, …] have F views.
 

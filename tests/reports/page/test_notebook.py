@@ -1,7 +1,5 @@
-"""Notebook output: the page of a run in a frame, and tables with escaped texts."""
+"""Notebook output: tables with escaped texts."""
 
-import html
-import re
 from pathlib import Path
 
 from brainhive_cli.api import Comparison
@@ -15,7 +13,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table, TableCell
-from brainhive_cli.reports.page import Page, PageSection, frame_page, frame_table
+from brainhive_cli.reports.page import frame_table
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 
 SCRIPT = "<script>alert('x')</script>"
@@ -39,17 +37,6 @@ def make_run(tmp_path: Path, name: str = "lab") -> RunFolder:
         Measurements({ALL: index_by_name([metric])}, facts=Facts(caveats=[CAVEAT]))
     )
     return folder
-
-
-def test_the_document_of_the_frame_is_the_page(tmp_path):
-    page = Page(f"Title {SCRIPT}", [f"Lead {SCRIPT}"], [], [PageSection("First")])
-    frame = frame_page(page)
-    srcdoc = re.fullmatch(
-        r'<iframe srcdoc="([^"]*)" width="100%" height="700"[^>]*></iframe>', frame
-    )[1]
-    page.write(tmp_path / "page.html")
-    assert html.unescape(srcdoc) == (tmp_path / "page.html").read_text()
-    assert "<script" not in frame and SCRIPT not in html.unescape(srcdoc)
 
 
 def test_texts_of_a_table_are_escaped_and_the_best_is_bold():

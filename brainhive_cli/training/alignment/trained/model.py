@@ -14,6 +14,7 @@ import numpy as np
 
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.arrays import Bool, Float32, Int64
+from brainhive_cli.core.cards import draw_card
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
@@ -139,6 +140,22 @@ class TrainedModel:
             self.path = self.path / "cells" / cell.name / "model"
         self.recordings = run.get_recordings(cell.variant, cell.fold)
         self.encoders = run.recipes[cell.variant].encoders
+
+    def __repr__(self) -> str:
+        """Return the names of the run and the cell, and the subjects."""
+        return f"<TrainedModel {self.cell.name} of {self.run.folder.name}>"
+
+    def _repr_html_(self) -> str:
+        """Return a card for a notebook: subjects, seed, encoders and device."""
+        cell = self.cell
+        rows = [
+            ["trained on subjects", ", ".join(map(str, cell.trained_on))],
+            ["tested on subjects", ", ".join(map(str, cell.tested_on))],
+            ["seed", str(cell.seed)],
+            ["predicts", ", ".join(encoder.name for encoder in self.encoders)],
+            ["device", str(self.device)],
+        ]
+        return draw_card(f"model · {cell.name}", (), ("", ""), rows)
 
     @cached_property
     def module(self) -> aligners.Aligner:

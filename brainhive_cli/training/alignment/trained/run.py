@@ -141,6 +141,10 @@ class TrainedRun:
         default_factory=dict, init=False, repr=False
     )
 
+    def __repr__(self) -> str:
+        """Return the name of the run and the number of its models."""
+        return f"<TrainedRun {self.folder.name}: {len(self.cells)} models>"
+
     def __post_init__(self) -> None:
         """Read the run or model folder, and set the attributes that depend on it."""
         folder = self.folder

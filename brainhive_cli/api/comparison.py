@@ -1,0 +1,97 @@
+"""Comparison of runs, as the command `compare` makes it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brainhive_cli.api.arguments import check_arguments
+from brainhive_cli.api.runs import Run
+
+if TYPE_CHECKING:
+    from brainhive_cli.reports.runs_shown import RunGroup
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Differences between runs that were compared.
+
+    Attributes:
+        groups: Groups of runs of the same command, with the differences between them.
+    """
+
+    groups: "list[RunGroup]"
+
+    @property
+    def differences(self) -> list[dict[str, Any]]:
+        """Paired differences between runs, each a dict with its statistical test."""
+        rows = []
+        for group in self.groups:
+            for pair in group.differences:
+                # `p` is a property, so `model_dump` leaves it out
+                rows.append(pair.model_dump() | {"p": pair.p})
+        return rows
+
+    def __repr__(self) -> str:
+        """Return the number of runs and of differences."""
+        n_runs = sum(len(group.runs) for group in self.groups)
+        return f"<Comparison of {n_runs} runs: {len(self.differences)} differences>"
+
+    def __str__(self) -> str:
+        """Return a sentence on each difference, and why runs were not compared."""
+        from brainhive_cli.reports.sentences import describe_differences
+
+        lines = []
+        for group in self.groups:
+            lines += describe_differences(group)
+            lines += [f"Not compared: {reason}." for reason in group.refusals]
+        return "\n".join(lines or [repr(self)])
+
+    def _repr_html_(self) -> str:
+        """Return the table of each group, with its caption, as HTML for a notebook."""
+        from brainhive_cli.reports.page import frame_table
+        from brainhive_cli.reports.paper_tables import paper_table
+
+        tables = []
+        for group in self.groups:
+            reasons = [f"Not compared: {reason}." for reason in group.refusals]
+            tables.append(frame_table(paper_table(group), reasons))
+        return "\n".join(tables)
+
+
+def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Comparison:
+    """Compare runs as the command `compare` does, without writing files.
+
+    Args:
+        runs: Two or more runs. Each is an open `Run`, or a name or path for `open_run`.
+        labels: Labels of the runs, in the order of `runs`. If None, the settings in
+            which the runs differ.
+
+    Returns:
+        The comparison of the first run with each other run.
+
+    Raises:
+        BrainhiveError: if a run does not exist, or if no two runs can be compared.
+    """
+    from brainhive_cli.commands import compare as command
+    from brainhive_cli.core.errors import RecipeError
+
+    if len(runs) < 2:
+        raise RecipeError(
+            f"compare takes two runs or more, not {len(runs)}", "compare(RUN, RUN)"
+        )
+
+    # write each run as on the command line
+    references = []
+    for compared_run in runs:
+        if not isinstance(compared_run, Run):
+            check_arguments(path=compared_run)
+            references.append(str(compared_run))
+        elif compared_run.variant:
+            references.append(f"{compared_run.path}:{compared_run.variant}")
+        else:
+            references.append(str(compared_run.path))
+
+    recipe = command.Recipe.resolve(
+        "compare", None, {"runs": references, "labels": labels}, []
+    )
+    return Comparison(command.compare_runs(recipe))

@@ -1,0 +1,92 @@
+"""How objects of the API look in a notebook: short texts, findings and cards."""
+
+import pydoc
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from brainhive_cli import api
+
+MAX_REPR = 300
+"""Largest number of characters of the text of an object."""
+MAX_HELP_LINES = 150
+
+
+@pytest.fixture
+def ranks() -> api.Ranks:
+    """Three signals and two pictures, of which each signal has seen one."""
+    similarity = np.array([[0.9, 0.1], [0.2, 0.3], [0.5, 0.6]], np.float32)
+    return api.Ranks(
+        image_ids=["cat", "cat", "dog"],
+        ranks=np.array([1, 2, 1]),
+        gallery=["cat", "dog"],
+        similarity=similarity,
+        caveats=["simulated"],
+        index=np.array([0, 4, 5]),
+    )
+
+
+def test_ranks_are_printed_by_signal(ranks: api.Ranks) -> None:
+    rows = ranks.rows()
+    assert [row["index"] for row in rows] == [0, 4, 5]
+    assert [row["rank"] for row in rows] == [1, 2, 1]
+    assert [row["best"] for row in rows] == ["cat", "dog", "dog"]
+    assert {row["candidates"] for row in rows} == {2}
+
+    line = str(ranks).splitlines()[1]
+    for fact in ("4", "cat", "rank 2 of 2", "dog"):
+        assert fact in line
+    assert "simulated" in str(ranks) and "simulated" in ranks._repr_html_()
+    assert "3 signals" in repr(ranks) and len(repr(ranks)) < MAX_REPR
+
+
+def test_ranks_of_unknown_pictures_name_the_best_alone(ranks: api.Ranks) -> None:
+    unknown = api.Ranks([], np.zeros(0, np.int64), ranks.gallery, ranks.similarity)
+    assert [row["rank"] for row in unknown.rows()] == [None] * 3
+    assert "rank" not in str(unknown) and "dog" in str(unknown)
+    assert unknown._repr_html_()
+
+
+def test_opened_objects_have_short_texts_and_cards(
+    trained_run: Path, evaluation_result: Any
+) -> None:
+    trained = api.open_run(trained_run)
+    cell = trained.cells[0]
+    dataset = "demo-noise-0.3-40-concepts"
+    signals = api.open_signals(dataset, cell.tested_on[0])
+    evaluated = api.open_run(evaluation_result.folder)
+    cards = {
+        trained: trained.name,
+        evaluated: evaluated.name,
+        trained.member(cell.name): cell.name,
+    }
+    for shown, name in cards.items():
+        assert name in unescape(shown._repr_html_())
+        assert name in repr(shown) and len(repr(shown)) < MAX_REPR
+
+    # data say their sizes, and do not read the signals
+    trials = signals["test"]
+    for size in trials.signal.shape:
+        assert str(size) in repr(trials) and str(size) in repr(signals)
+    for shown in (trials, signals, trials.signal, trials.space, evaluated.measurements):
+        assert len(repr(shown)) < MAX_REPR
+    assert "test" in signals._repr_html_() and trials._repr_html_()
+    for artifact in evaluated.artifacts():
+        assert artifact.title in repr(artifact) and len(repr(artifact)) < MAX_REPR
+
+
+def test_the_help_is_short_and_names_every_public_name() -> None:
+    text = pydoc.plain(pydoc.render_doc(api))
+    assert len(text.splitlines()) < MAX_HELP_LINES
+    words = {word.strip("(),.`") for word in text.split()}
+    assert {*dir(api)} <= words
+
+    # the table has the summary of each function
+    lines = {" ".join(line.split()) for line in text.splitlines()}
+    for name in {*api.NAMES, "model_input"}:
+        public = getattr(api, name)
+        if not isinstance(public, type):
+            assert f"{name} {public.__doc__.splitlines()[0]}" in lines
