@@ -65,6 +65,14 @@ def skip_disk_sync() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def write_no_first_sign() -> None:
+    """Keep the first line of a slow command, which depends on time, out of messages."""
+    from brainhive_cli.core import console
+
+    console.has_written.set()
+
+
+@pytest.fixture(scope="session", autouse=True)
 def build_command_line_once() -> Iterator[None]:
     """Build the command line once, not in each call of a test runner."""
     from typer import testing

@@ -70,7 +70,7 @@ def run(
             module = importlib.import_module(f"brainhive_cli.commands.{module_name}")
             recipe_name = None if recipe is None else str(recipe)
             resolved = module.Recipe.resolve(command, recipe_name, {}, overrides)
-            n_processes = execute.count_processes(resolved)
+            n_processes = execute.count_processes(command, resolved)
             if n_processes == 1:
                 _, result = execute.perform(command, module, resolved, again)
                 return CommandResult.from_result(result)

@@ -189,7 +189,7 @@ def _run(
         if key in common:
             all_flags[f"run.{key}"] = common[key]
 
-    with console.progress("starting"):
+    with console.progress(f"{command}: starting"):
         module_name = command.replace("-", "_")
         module = importlib.import_module(f"brainhive_cli.commands.{module_name}")
         recipe = module.Recipe.resolve(command, common["recipe"], all_flags, overrides)
@@ -256,7 +256,7 @@ def _run_mode(command: str, module: Any, recipe: Any, common: Mapping[str, Any])
 
     from brainhive_cli.core import launch
 
-    n_processes = count_processes(recipe)
+    n_processes = count_processes(command, recipe)
     if n_processes > 1:
         return launch.relaunch(recipe.run, n_processes, recipe.MEMORY_HINT)
     process, result = perform(command, module, recipe, bool(common["again"]))
@@ -268,13 +268,20 @@ def _run_mode(command: str, module: Any, recipe: Any, common: Mapping[str, Any])
     return int(result.exit_code)
 
 
-def count_processes(recipe: Any) -> int:
-    """Return the number of processes that share the work of a command."""
+def count_processes(command: str, recipe: Any) -> int:
+    """Return the number of processes that share the work of a command.
+
+    Args:
+        command: Name of the command, shown while torch is imported.
+        recipe: Resolved recipe.
+    """
     from brainhive_cli.core import launch
 
     if not recipe.can_share_work:
         return 1
-    with console.progress("starting"):  # torch is imported, which takes time
+    with console.progress(
+        f"{command}: starting"
+    ):  # torch is imported, which takes time
         return launch.count_processes(recipe.run)
 
 
@@ -298,7 +305,9 @@ def perform(
     """
     from brainhive_cli.core import launch
 
-    with console.progress("starting"):  # several processes wait for each other
+    with console.progress(
+        f"{command}: starting"
+    ):  # several processes wait for each other
         process = launch.start(recipe.run)
     start_s = time.monotonic()
     runs_folder = recipe.paths.under_home("runs")

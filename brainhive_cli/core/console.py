@@ -37,7 +37,15 @@ more columns is written row by row.
 PIPE_COLUMNS = 120
 """Width of output to a pipe or file, which has no width of its own."""
 DELAY_S = 2.0
-"""Time after which work shows its progress, and writes a line at its end."""
+"""Time after which counted work writes a line at its end."""
+DRAWING_DELAY_S = 0.2
+"""Time after which a terminal draws the progress of work. Users see a sign of life
+within a second, because a command needs half a second until its work begins.
+"""
+FIRST_SIGN_S = 0.4
+"""Time since the import of this module after which the first line is written if stderr
+is not a terminal.
+"""
 PROGRESS_INTERVAL_S = 60.0
 """Time between two lines of progress if stderr is not a terminal."""
 ANNOUNCED_S = 600.0
@@ -50,6 +58,10 @@ size = filesize.decimal
 """Function that writes a number of bytes as 12.3 kB, 3.0 MB or 26.0 GB."""
 _muted_blocks: list[bool] = []
 """Stack with an entry for each active `mute_messages` block."""
+IMPORTED_S = time.monotonic()
+"""Time at which this module was imported, at the start of a command."""
+has_written = threading.Event()
+"""Set when this process has written its first message."""
 
 
 def writes_messages() -> bool:
@@ -109,6 +121,7 @@ def show_traceback() -> None:
 def _write(*lines: str, style: str | None = None, console: Any = None) -> None:
     """Write lines in a style of rich, by default on stderr."""
     # names may contain control characters, and brackets that look like markup
+    has_written.set()
     text = "\n".join(line.translate(ONE_LINE_ESCAPES) for line in lines)
     (console or _stderr()).print(
         text, style=style, highlight=False, markup=False, soft_wrap=True
@@ -398,10 +411,11 @@ def progress(
 ) -> Iterator[Bar]:
     """Show the progress of the work in the block, on stderr.
 
-    - terminal: after `DELAY_S`, a bar for the innermost block and for each block
+    - terminal: after `DRAWING_DELAY_S`, a bar for the innermost block and for each
+      block with a total
+    - no terminal: a line after `FIRST_SIGN_S` if the process has written nothing yet, a
+      line every `PROGRESS_INTERVAL_S`, and a line at the end of the outermost block
       with a total
-    - no terminal: a line every `PROGRESS_INTERVAL_S`, and a line at the end of the
-      outermost block with a total
 
     Args:
         description: Description of the work.
@@ -464,7 +478,7 @@ class _Display:
     Attributes:
         bars: Bars from the outermost to the innermost work.
         amount: End of a message, such as " for 192 trained models", or "".
-        live: Display of rich, which redraws this object twice a second.
+        live: Display of rich, which redraws this object four times a second.
         draws: True if bars are drawn on a terminal.
     """
 
@@ -473,7 +487,7 @@ class _Display:
 
         self.bars: list[Bar] = []
         self.amount = ""
-        self.live = Live(self, console=console, refresh_per_second=2, transient=True)
+        self.live = Live(self, console=console, refresh_per_second=4, transient=True)
         self.draws = console.is_terminal and writes_messages()
 
     def select_bars(self) -> list[Bar]:
@@ -518,12 +532,19 @@ class _Display:
                 bar.is_announced = True
 
     def say_lines(self, has_ended: threading.Event) -> None:
-        """Write a line of progress every `PROGRESS_INTERVAL_S` until the work ends."""
+        """Write a line of progress every `PROGRESS_INTERVAL_S` until the work ends.
+
+        If the process has written nothing yet, write a first line after `FIRST_SIGN_S`.
+        """
+        first_wait_s = FIRST_SIGN_S - (time.monotonic() - IMPORTED_S)
+        has_long_begun = not has_ended.wait(max(first_wait_s, 0))
+        if has_long_begun and not has_written.is_set():
+            say(f"{self.select_bars()[-1].label} …")
         while not has_ended.wait(PROGRESS_INTERVAL_S):
             say(self.describe())
 
     def __rich__(self) -> Any:
-        """Draw a row for each selected bar, once a bar has lasted `DELAY_S`."""
+        """Draw a row for each selected bar, once a bar has lasted `DRAWING_DELAY_S`."""
         from rich import progress_bar, table, text
 
         # a narrow terminal shortens the description and the bar, never the status
@@ -531,7 +552,7 @@ class _Display:
         grid.add_column(ratio=3)
         grid.add_column(ratio=1)
         grid.add_column(no_wrap=True)
-        if not any(bar.elapsed_s > DELAY_S for bar in list(self.bars)):
+        if not any(bar.elapsed_s > DRAWING_DELAY_S for bar in list(self.bars)):
             return grid
         for bar in self.select_bars():
             label = text.Text(bar.label, no_wrap=True, overflow="ellipsis")

@@ -3,7 +3,9 @@
 import io
 import json
 import re
+import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -93,6 +95,7 @@ def test_only_the_first_process_talks(
     console.show_text("b")
     console.show_table(Table("c", ("d",), ()))
     monkeypatch.setattr(console, "DELAY_S", -1.0)
+    monkeypatch.setattr(console, "DRAWING_DELAY_S", -1.0)
     with console.progress("work", 3) as bar:
         bar.advance(3)
     assert capsys.readouterr() == ("", "")
@@ -118,6 +121,7 @@ def open_terminal(monkeypatch: pytest.MonkeyPatch, columns: int = 60) -> Termina
     for name, value in (("TERM", "xterm"), ("COLUMNS", str(columns))):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(console, "DELAY_S", -1.0)
+    monkeypatch.setattr(console, "DRAWING_DELAY_S", -1.0)
     monkeypatch.setattr("sys.stderr", stream := Terminal())
     return stream
 
@@ -153,6 +157,33 @@ def test_a_progress_bar_stays_below_messages_and_vanishes(
     assert "warning: careful" in terminal.getvalue()
     # erased, cursor back
     assert terminal.getvalue().rstrip("\r").endswith("\x1b[2K\x1b[?25h")
+
+
+def test_slow_work_writes_one_line_unless_something_was_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    has_written = threading.Event()
+    monkeypatch.setattr(console, "has_written", has_written)
+    monkeypatch.setattr(console, "FIRST_SIGN_S", 0.0)
+    for _ in range(2):
+        with console.progress("embed: starting"):
+            assert has_written.wait(10)
+    assert capsys.readouterr().err.count("embed: starting") == 1
+
+
+def test_a_slow_command_shows_a_line_before_it_imports_torch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    code = "import time; from brainhive_cli.core import console\n"
+    code += "with console.progress('embed: starting'):\n"
+    code += "    time.sleep(2); assert not {'torch', 'numpy'} & sys.modules.keys()"
+    for name in ("RANK", "PYTHONWARNINGS"):
+        monkeypatch.delenv(name, raising=False)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "embed: starting" in done.stderr
 
 
 def test_a_line_of_progress_says_count_pace_and_time_left(

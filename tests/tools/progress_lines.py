@@ -2,7 +2,7 @@
 
 import re
 
-PROGRESS = re.compile(r"[^:]+: .*(so far|\d left|\d of [\d,]+ in [\d:]+)")
+PROGRESS = re.compile(r"[^:]+: .*(so far|\d left|\d of [\d,]+ in [\d:]+)|.+ …")
 """A line that reports progress."""
 
 
