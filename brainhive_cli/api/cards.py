@@ -90,7 +90,10 @@ def find_page(folder: "RunFolder") -> str:
     """Return the path of a run's page from the working directory, or ""."""
     from brainhive_cli.commands import report
 
-    for path in (folder.path / "index.html", report.build_report_path(folder.label)):
+    for path in (
+        folder.path / "index.html",
+        report.build_report_path(folder.file_name),
+    ):
         if path.is_file():
             return os.path.relpath(path)
     return ""

@@ -92,8 +92,9 @@ class Run:
         return artifacts.read(self.folder)
 
     def __repr__(self) -> str:
-        """Return the command and the name of the run."""
-        return f"<Run of {self.folder.command}: {self.name}>"
+        """Return the command, the label and the name of the run."""
+        label = f"{self.folder.label}, " if self.folder.label else ""
+        return f"<Run of {self.folder.command}: {label}{self.name}>"
 
     def __str__(self) -> str:
         """Return the finding in words, with interval, chance level and caveats."""
@@ -108,7 +109,9 @@ class Run:
         page = "" if self.variant else find_page(self.folder)
         if not page:
             notes.append("The method page() of this run writes its page.")
-        title = f"{self.folder.command} · {self.name}"
+        title = " · ".join(
+            filter(None, [self.folder.command, self.folder.label, self.name])
+        )
         return draw_result_card(title, self.measurements, notes, page)
 
     @property

@@ -362,7 +362,7 @@ def build_report_path(name: str, extension: str = "html") -> Path:
     """Return the default path of a report.
 
     Args:
-        name: Name of the file. The page of a single run has the label of its folder.
+        name: Name of the file. The page of a single run has its `file_name`.
         extension: Format of the report.
     """
     return home_folder() / FOLDER / f"{name}.{extension}"
