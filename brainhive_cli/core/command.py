@@ -268,8 +268,8 @@ class Work:
             temporary.write_text(json.dumps(paces, indent=2), "utf-8")
 
     def describe(self) -> str:
-        """Describe the number of units and cells, as in "1,200 epochs in 3 cells"."""
-        cells = f" in {self.cells:,} cells" if 1 < self.cells < self.count else ""
+        """Describe the number of units and cells, as in "1,200 epochs in 3 parts"."""
+        cells = f" in {self.cells:,} parts" if 1 < self.cells < self.count else ""
         return f"{self.count:,} {self.unit}{cells}"
 
     def estimate(self, runs: Path, key: str) -> dict[str, str]:
@@ -286,7 +286,7 @@ class Work:
         amount = self.describe()
         pace = read_paces(runs).get(key)
         if pace is None:
-            time = f"unknown until a first run of this kind on this device ({amount})"
+            time = f"unknown until a run of this kind has finished here ({amount})"
             return {"time": time}
 
         # the peak of memory does not grow with the number of units

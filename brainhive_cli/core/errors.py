@@ -307,11 +307,15 @@ def find_error(act: Callable[[], object]) -> BrainhiveError | None:
 
 @contextmanager
 def naming(source: object) -> Iterator[None]:
-    """Put a source, such as a file, before the message of an error of the block."""
+    """Put a source, such as a file, before the message of an error of the block.
+
+    A message that already names the source stays as it is.
+    """
     try:
         yield
     except BrainhiveError as error:
-        error.message = f"{source}: {error.message}"
+        if str(source) not in error.message:
+            error.message = f"{source}: {error.message}"
         raise
 
 

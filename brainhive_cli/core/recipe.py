@@ -484,9 +484,14 @@ def _describe_problem(
     # the value is invalid. Pydantic puts a prefix before messages of our own checks
     reason = problem["msg"].removeprefix("Value error, ")
     hint = _write_example(model, problem, section)
+    # our own checks of a whole section name the values that do not fit
+    is_own_check = problem["type"] == "value_error" and isinstance(
+        problem["input"], Mapping
+    )
+    value = "" if is_own_check else f", got {show_value(problem['input'])}"
     return RecipeError(
-        f"{key}: {reason}, got {show_value(problem['input'])}",
-        hint or "fix the recipe, flag or override",
+        f"{key}: {reason}{value}",
+        hint or f"change {key or 'the recipe'} in the recipe or on the command line",
     )
 
 

@@ -145,7 +145,7 @@ def test_the_same_command_finds_the_run(folder, run_command, base):
     (time,) = [row["value"] for row in table["rows"] if row["item"] == "time"]
     # 3 people × 6 arms × (2 draws of an amount + everything), and for each of the two
     # other people a model without them, and two strengths at two amounts
-    assert "84" in time and "6 cells" in time
+    assert "84" in time and "6 parts" in time
 
 
 @pytest.mark.nightly
@@ -177,7 +177,7 @@ def test_a_calibration_that_takes_long_says_so_before_it_begins(
     announce(work, "calibrate", runs, Launch(0, 1, "cpu"))
     announce(work, "calibrate", runs, Launch(0, 1, "cpu"), remaining_share=0.01)
     (message,) = capsys.readouterr().err.splitlines()
-    for fact in ("16 min", "96", "9 cells", "10 s"):
+    for fact in ("16 min", "96", "9 parts", "10 s"):
         assert fact in message
 
 

@@ -123,7 +123,7 @@ def test_licence_and_size_are_of_what_is_to_be_fetched() -> None:
 
 def test_work_is_named_and_counted(tmp_path: Path) -> None:
     work = Work("demo", 1200, "epochs", cells=3)
-    assert work.describe() == "1,200 epochs in 3 cells"
+    assert work.describe() == "1,200 epochs in 3 parts"
     for cells in (1, 1200):
         assert Work("demo", 1200, "epochs", cells=cells).describe() == "1,200 epochs"
     assert work.key("embed", "cpu") == "embed, demo, on cpu"

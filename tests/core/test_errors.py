@@ -49,6 +49,9 @@ def test_an_error_is_named_by_what_it_is_of() -> None:
     with pytest.raises(MissingData) as caught, naming("file x"):
         raise MissingData("is not there")
     assert str(caught.value) == caught.value.message == "file x: is not there"
+    with pytest.raises(MissingData) as caught, naming("file x"), naming("file x"):
+        raise MissingData("is not there")
+    assert caught.value.message == "file x: is not there"
     with pytest.raises(KeyError), naming("file x"):
         raise KeyError
 

@@ -123,6 +123,16 @@ class OwnSignalKeys(ElectrodeKeys, Steps):
     )
 
 
+DROPPED_PHRASES = {
+    "beyond the recording": "cut off by the start or the end of the file",
+    "not in the table": "of an event that is not in the table",
+    "no such picture": "of a picture that is not in the data set",
+    "two pictures at once": "with two pictures at once",
+    "without an onset": "without an onset",
+}
+"""Words of an error for reasons why trials are dropped. Others mark BAD spans."""
+
+
 class Config(RecordingKeys, OwnSignalKeys):
     """Recordings in fif, edf, bdf, set or vhdr.
 
@@ -155,8 +165,8 @@ class Config(RecordingKeys, OwnSignalKeys):
         is_positive = min(low or 1, high or 1) > 0
         if not is_positive or (low and high and low >= high):
             raise ValueError(
-                f"band_hz is {[low, high]}; its lower edge must be above 0 and below "
-                "its upper edge"
+                f"band_hz is {[low, high]}, but its lower edge must be above 0 and "
+                "below its upper edge"
             )
         if not (low or high):
             refuse_idle(
@@ -467,7 +477,7 @@ class OwnRecordings(Preparation):
         """Return a subject's recordings by session."""
         if subject not in self._recordings:
             raise MissingData(
-                f"no recording of subject {subject} below {self.root}",
+                f"no recording of subject {subject} in {self.root}",
                 f"subjects with recordings: {', '.join(map(str, self.subjects))}",
             )
         return self._recordings[subject]
@@ -485,8 +495,9 @@ class OwnRecordings(Preparation):
                 path = self.root / self.config.events
             if not path.is_file():
                 raise MissingData(
-                    f"no table {path}",
-                    "preparation.events=FILE.csv, with columns event and picture",
+                    f"there is no table {path}",
+                    "name the table of events: preparation.events=FILE.csv, with the "
+                    "columns event and picture",
                 )
             return path
         return find_event_table(self.root)
@@ -732,13 +743,18 @@ def _make_no_trials_error(
     path: Path, dropped: Mapping[str, Mapping[str, int]]
 ) -> NoTrials:
     """Return an error that counts the dropped trials by reason."""
-    counts = []
-    for split_counts in dropped.values():
-        counts += [f"{count} {reason}" for reason, count in split_counts.items()]
+    counts = sum(map(Counter, dropped.values()), Counter[str]())
+    phrases = []
+    for reason, count in counts.items():
+        phrase = DROPPED_PHRASES.get(reason, f"marked as {reason}")
+        phrases.append(f"{count} {phrase}")
+    reasons = ", ".join(phrases) or "it has no events"
+    if list(counts.values()) == [1]:
+        reasons = f"its only trial is {phrases[0].removeprefix('1 ')}"
     return NoTrials(
-        f"{path} has no complete trial: {', '.join(counts)}",
-        "leave the file out: preparation.files=PATTERN; or cut shorter trials: "
-        "preparation.epoch_ms=[start, stop]",
+        f"{path} has no complete trial: {reasons}",
+        "choose other subjects (--subjects) or files (preparation.files=PATTERN), or "
+        "cut shorter trials (preparation.epoch_ms=[START, STOP])",
     )
 
 

@@ -97,8 +97,8 @@ class KeptChannels:
         hint = "or leave it out: preparation.files=PATTERN"
         if abs(header.rate_hz / first_header.rate_hz - 1) > MAX_RATE_DIFFERENCE:
             raise BrainhiveError(
-                f"{path} has {header.rate_hz:.10g} Hz, but {first_path.name} "
-                f"{first_header.rate_hz:.10g} Hz",
+                f"{path} was sampled at {header.rate_hz:.10g} Hz, but "
+                f"{first_path.name} at {first_header.rate_hz:.10g} Hz",
                 f"resample one of them with mne and save it, {hint}",
             )
 
@@ -154,8 +154,8 @@ def keep_channels(
         if set(header.ch_types).isdisjoint(used_types):
             raise BrainhiveError(
                 f"{path} has no channels of type {' or '.join(used_types)}",
-                "preparation.types=…; it has: "
-                f"{', '.join(sorted(set(header.ch_types)))}",
+                f"choose a type that it has: preparation.types="
+                f"{' or '.join(sorted(set(header.ch_types)))}",
             )
         excluded_names = set(exclude)
         for other_header in headers.values():
@@ -165,9 +165,9 @@ def keep_channels(
                 ch_names.append(name)
         if not ch_names:
             raise BrainhiveError(
-                f"{path}: all its channels of type {' or '.join(used_types)} are "
-                "marked as bad or excluded",
-                "preparation.channels='[NAME, …]', or correct the marks",
+                f"all channels of type {' or '.join(used_types)} in {path} are marked "
+                "as bad or excluded",
+                "correct the marks, or name channels: preparation.channels='[NAME, …]'",
             )
 
     # whitened channels have the same unit
@@ -180,7 +180,8 @@ def keep_channels(
         raise BrainhiveError(
             f"channels of types {' and '.join(type_of_unit.values())} have different "
             "units",
-            "preparation.types=[TYPE], or whiten them: preparation.whiten=epochs",
+            "choose one type (preparation.types=[TYPE]), or whiten the signals "
+            "(preparation.whiten=epochs)",
         )
 
     # positions in the file, or else of the EEG names in the 10-05 system
@@ -446,7 +447,8 @@ def _require_names(path: Path, header: Header, names: Sequence[str]) -> None:
     if absent_names:
         raise BrainhiveError(
             f"{path} has no channel {absent_names}",
-            f"preparation.exclude=[{absent_names}], or rename one of its "
+            f"leave it out of all recordings: preparation.exclude=[{absent_names}]; or "
+            "choose or rename (preparation.rename) channels that it has: "
             f"{', '.join(header.ch_names)}",
         )
 

@@ -96,8 +96,8 @@ class EventNames:
             return
         names = summarise_names(list(dict.fromkeys(self._pictures.values())))
         raise BrainhiveError(
-            f"{self.path}: none of its pictures is in {pictures}, of {names}",
-            f"its pictures are called {', '.join(self.image_ids[:3])} …",
+            f"{self.path} names no picture of {pictures}. It names {names}",
+            f"use the names of the data set: {', '.join(self.image_ids[:3])} …",
         )
 
     def count_pictures(self) -> int:
@@ -133,9 +133,10 @@ class EventNames:
             if self._pictures[first_event] != self._pictures[event]:
                 bits = BDF_CODE_BITS if is_bdf else 24
                 raise BrainhiveError(
-                    f"{path} cannot tell the codes {first_event} and {event} of "
-                    f"{self.path} apart: its trigger channel holds {bits} bits",
-                    "name pictures in an events.tsv",
+                    f"{path} cannot tell codes {first_event} and {event} of "
+                    f"{self.path} apart, because its trigger channel has only {bits} "
+                    "bits",
+                    "name the pictures in an events.tsv",
                 )
 
     def find_row(self, event: str) -> int | None:
@@ -218,15 +219,15 @@ class EventNames:
         unknown_events = list(unmatched.get(NOT_IN_TABLE, ()))
         names = summarise_names(unknown_events + unknown_pictures)
         valid_names = list(self.table or self.image_ids)
-        target = str(self.path or "the pictures")
+        target = str(self.path or "the data set")
         if unknown_pictures and self.table:
             valid_names = list(self.image_ids)
-            target = f"the data set, by {self.path}"
+            target = f"the data set (by {self.path})"
         raise BrainhiveError(
-            f"{path}: none of its events ({source}) is in {target}, of {names}",
-            f"it has: {', '.join(valid_names[:3])} …; preparation.stimuli.root=FOLDER, "
-            "preparation.events=TABLE, preparation.column=NAME or "
-            "preparation.stim_channel=NAME",
+            f"no event of {path} is in {target}. Its events ({source}): {names}",
+            f"expected are names such as {', '.join(valid_names[:3])}. Write a table "
+            "(preparation.events=TABLE), or set preparation.stimuli.root, "
+            "preparation.column or preparation.stim_channel",
         )
 
     def _read_table(self, path: Path) -> dict[str, str]:
@@ -237,8 +238,9 @@ class EventNames:
         absent_columns = [name for name in COLUMNS if name not in columns]
         if absent_columns and not is_stimuli:
             raise BrainhiveError(
-                f"{path} has no column {' and '.join(absent_columns)}",
-                f"its first line: {', '.join(columns)}; needed: event, picture",
+                f"{path} lacks the column {' and '.join(absent_columns)}. It has: "
+                f"{', '.join(columns) or 'none'}",
+                "write event,picture as its first line",
             )
 
         table: dict[str, str] = {}
@@ -259,8 +261,9 @@ class EventNames:
                 is_same = event == first_event
                 names = event if is_same else f"{first_event} or {event}"
                 raise BrainhiveError(
-                    f"{path}: event {names} has the pictures {table[first_event]} and "
-                    f"{picture}"
+                    f"{path}: event {names} has two pictures, {table[first_event]} and "
+                    f"{picture}",
+                    "keep one line for each event",
                 )
         if not table and not is_stimuli:
             raise BrainhiveError(
@@ -306,7 +309,7 @@ class EventNames:
             image_ids = ids_of_number.get(int(name), [])
             if len(image_ids) > 1:
                 raise BrainhiveError(
-                    f"{self.path}: picture {name} may be {' or '.join(image_ids)}, "
+                    f"{self.path}: picture {name} may mean {' or '.join(image_ids)}, "
                     "because spreadsheets drop leading zeros",
                     "name pictures by their paths: train/cat/0007.jpg",
                 )

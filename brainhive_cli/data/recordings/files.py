@@ -165,27 +165,32 @@ def _is_signal_name(name: str, are_epochs: bool) -> bool:
 
 def _raise_no_recordings(root: Path, pattern: str, are_epochs: bool) -> NoReturn:
     """Raise an error that names files of the other kind or of other formats."""
-    kind = "epochs" if are_epochs else "recording"
-    other_kind = "recording" if are_epochs else "epochs"
+    kind = "epochs" if are_epochs else "recordings"
+    other_kind = "recordings" if are_epochs else "epochs"
+    if not root.is_dir():
+        raise MissingData(f"there is no folder {root}", "preparation.root=FOLDER")
+    other_preparation = "recording" if are_epochs else "epochs"
     endings = EPOCHS_ENDINGS if are_epochs else RECORDING_ENDINGS
     path = next(list_signal_files(root, "*", not are_epochs), None)
     if path:
         raise MissingData(
-            f"{root} holds {other_kind}, {path}, and no {kind}",
-            f"to read them: {Line('prepare', ('from', other_kind))}",
+            f"{root} holds {other_kind} (such as {path.name}), but no {kind}",
+            f"read them: {Line('prepare', ('from', other_preparation))}",
         )
     other_paths = list_other_formats(root, pattern)
     if other_paths:
         raise MissingData(
-            f"no {kind} below {root} is in a format that is read; {other_paths[0]} is "
-            "not",
+            f"the {kind} in {root} have a format that cannot be read, such as "
+            f"{other_paths[0].name}",
             "open it with mne (or pyxdf) and save it as .fif: raw.save('sub-01_raw"
             ".fif')",
         )
+    matching = "" if pattern == "*" else f" that match {pattern}"
     raise MissingData(
-        f"no {kind} {root}/**/{pattern} that ends in {', '.join(endings)}",
-        f"preparation.root=FOLDER with sub-01_ses-01{endings[0]} …, or a BIDS data "
-        "set; save other formats that mne reads as .fif",
+        f"there are no {kind} in {root}{matching} (files that end in "
+        f"{', '.join(endings)})",
+        f"name their folder: preparation.root=FOLDER, with sub-01_ses-01{endings[0]} … "
+        "or a BIDS data set. Save other formats as .fif with mne",
     )
 
 
@@ -213,7 +218,8 @@ def _refuse_versions(root: Path, paths: Sequence[Path]) -> None:
         are_splits = bool(split and first_split) and split != first_split
         if first_path != path and not are_splits:
             raise BrainhiveError(
-                f"{first_path} and {path} are one recording, which would count as two",
-                "preparation.files=PATTERN selects one of them, or move one out of "
-                f"{root}; name two runs run-1 and run-2",
+                f"{first_path} and {path} have the names of one recording, which would "
+                "count twice",
+                f"keep one: preparation.files=PATTERN, or move the other out of "
+                f"{root}. If they are two runs, name them run-1 and run-2",
             )

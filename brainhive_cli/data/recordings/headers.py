@@ -368,8 +368,10 @@ def _find_events(
     stim_channels = list_stim_channels(raw)
     if keys.stim_channel and keys.stim_channel not in raw.ch_names:
         raise BrainhiveError(
-            f"{path} has no channel {keys.stim_channel}",
-            f"its stimulus channels: {', '.join(stim_channels) or 'none'}",
+            f"{path} has no channel {keys.stim_channel}. Its stimulus channels: "
+            f"{', '.join(stim_channels) or 'none'}",
+            "choose one of them, or leave out preparation.stim_channel to read "
+            "annotations",
         )
     if markers and not keys.stim_channel:
         distinct, warnings = drop_repeats(markers, rate_hz)
@@ -388,8 +390,9 @@ def _find_events(
         source = code_events.source
         alternatives = [name for name in stim_channels if name not in source]
         raise BrainhiveError(
-            f"{path}: the stimulus {source} has no events",
-            f"preparation.stim_channel={' or '.join(alternatives) or 'NAME'}, or write "
+            f"the stimulus {source} of {path} has no events",
+            "choose another channel (preparation.stim_channel="
+            f"{' or '.join(alternatives) or 'NAME'}), or write "
             f"{_describe_table(path)}",
         )
     hint = f"write {_describe_table(path)}; or {FILES_HINT}"
@@ -425,8 +428,8 @@ def _read_events_table(
     if keys.column and table is None:
         raise MissingData(
             f"{path} has no events.tsv with a column {keys.column}",
-            f"write {_describe_table(path, keys.column, keys.onset_unit)}, or read "
-            "annotations: \"preparation.column=''\"",
+            f"write {_describe_table(path, keys.column, keys.onset_unit)}, or leave "
+            "out preparation.column to read annotations",
         )
     if table is None or keys.stim_channel:
         return None
@@ -438,8 +441,9 @@ def _read_events_table(
             return EventList(events, table.name, _check_order(table, events))
     if keys.column:
         raise BrainhiveError(
-            f"{table} has entries in no row of column {keys.column}",
-            f"it has: {', '.join(columns)}; or {FILES_HINT}",
+            f"column {keys.column} of {table} is empty. Its columns: "
+            f"{', '.join(columns)}",
+            f"name another column (preparation.column=NAME), or {FILES_HINT}",
         )
     return None
 

@@ -66,9 +66,9 @@ def group_by_session(
         first_label, first_path = first_paths.setdefault((subject, session), entry)
         if first_label != session_label:
             raise BrainhiveError(
-                f"{path} and {first_path} are of two sessions {session}",
-                "rename one of them, or number the sessions by their order in "
-                "preparation.sessions=LABEL,LABEL",
+                f"{path} and {first_path} are two sessions with the number {session}",
+                "rename one of them, or list the labels of the sessions in their "
+                "order: preparation.sessions=LABEL,LABEL",
             )
         recordings.setdefault(subject, {}).setdefault(session, []).append(path)
     return recordings
@@ -96,7 +96,8 @@ def read_label(path: Path, root: Path) -> str:
     if unnumbered:
         return unnumbered[0]
     raise BrainhiveError(
-        f"{path} does not say whose it is", "name it sub-01_ses-01… or sub-01…"
+        f"the name of {path} has no subject number",
+        "rename it, such as to sub-01_ses-01… or sub-01…",
     )
 
 

@@ -131,7 +131,7 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         lines = list(csv.reader(file, delimiter=separator, strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise BrainhiveError(
-            f"{path} is no table: {first_line(error)}",
+            f"{path} cannot be read as a table: {first_line(error)}",
             'save it as CSV in UTF-8, and write " within a cell twice',
         ) from error
 

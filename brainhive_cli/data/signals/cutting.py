@@ -160,9 +160,9 @@ def refuse_high_edges(band_hz: Band, rate_hz: float) -> None:
     for edge_hz in band_hz:
         if edge_hz and edge_hz >= rate_hz / 2:
             raise BrainhiveError(
-                f"a filter edge of {edge_hz:g} Hz is not below half the rate, "
+                f"the filter edge of {edge_hz:g} Hz is above half the sampling rate of "
                 f"{rate_hz:g} Hz",
-                f"preparation.band_hz=[low, high] below {rate_hz / 2:g}",
+                f"set edges below {rate_hz / 2:g} Hz: preparation.band_hz=[LOW, HIGH]",
             )
 
 

@@ -78,8 +78,8 @@ class Overlap:
         has_shorter = self.short_spacing_s < self.median_spacing_s - TIME_TOLERANCE_S
         limit = "up to " if has_shorter else ""
         return (
-            f"a picture every {self.median_spacing_s:.2f} s, windows overlap by {limit}"
-            f"{self.overlap_s:.2f} s"
+            f"a picture was shown every {self.median_spacing_s:.2f} s, so trials "
+            f"overlap by {limit}{self.overlap_s:.2f} s"
         )
 
     @property

@@ -279,8 +279,9 @@ class Job(CommandJob):
         difference = self._describe_difference(path, subject)
         if difference:
             raise BrainhiveError(
-                f"{path} is there, made {difference}",
-                f"--again --subjects {subject} replaces it, name=ANOTHER keeps both",
+                f"subject {subject} was already prepared {difference} ({path})",
+                f"replace it: --again --subjects {subject}; or keep both: --name "
+                "ANOTHER",
             )
         return True
 
@@ -377,7 +378,10 @@ class Job(CommandJob):
             except NoTrials as error:
                 if len(self.subjects) == 1 and len(sessions) == 1:
                     raise
-                console.warn(f"left out: {error.message}")
+                console.warn(
+                    f"session {session} of subject {subject} is left out: "
+                    f"{error.message}"
+                )
         return shapes
 
     def prepare(self, subject: int, launch: Launch, bar: console.Bar) -> None:
@@ -408,7 +412,10 @@ class Job(CommandJob):
                 try:
                     trials = preparation.session(subject, session)
                 except NoTrials as error:
-                    console.warn(f"left out: {error.message}")
+                    console.warn(
+                        f"session {session} of subject {subject} is left out: "
+                        f"{error.message}"
+                    )
                     continue
                 session_store.write_session(
                     paths[session], session, trials, self.recipe.dtype

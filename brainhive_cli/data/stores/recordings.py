@@ -334,7 +334,9 @@ def find_absent_subjects(
 
     first_error = next(iter(errors.values()))
     if len(errors) > 1:
-        first_error.message += f", nor of {len(errors) - 1} more"
+        others = len(errors) - 1
+        plural = "s" if others > 1 else ""
+        first_error.message += f" (also missing for {others} more subject{plural})"
     present = [str(subject) for subject in subjects if subject not in errors]
     if present:
         first_error.hint += f", or those that are there: --subjects {','.join(present)}"

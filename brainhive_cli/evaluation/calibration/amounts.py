@@ -140,7 +140,7 @@ def _require_onsets(trials: Trials, unit: Unit, order: Order) -> None:
     """
     if trials.onset_s is None and (unit == "minutes" or order == "recording"):
         raise BrainhiveError(
-            f"subject {trials.subject}: signals do not say when trials began",
+            f"the onsets of the trials of subject {trials.subject} are unknown",
             f"prepare the signals again, with onsets ({Line('prepare')}), "
             "or count pictures or trials, in draws",
         )

@@ -102,9 +102,8 @@ class Job:
         training = align.recipe
         if training is None:
             raise RecipeError(
-                f"{align.name} is a model folder, which does not say how it was "
-                "trained",
-                "name its run",
+                f"{align.name} is a model folder without the recipe of its training",
+                "name the run that trained it: --run RUN",
             )
         has_other_targets = training.train.lora.encoders or training.targets
         if has_other_targets or align.dataset.holdout.divides_train:
@@ -131,12 +130,13 @@ class Job:
         # every requested person must be new to a model
         known_requests = sorted(set(recipe.subjects or ()) - new_subjects)
         if not cells or known_requests:
-            names = ", ".join(map(str, known_requests)) or "anybody"
+            names = "all people of the data set"
+            if known_requests:
+                names = f"subject {', '.join(map(str, known_requests))}"
             raise BrainhiveError(
-                f"no model of {align.folder.path} has yet to learn from subject "
-                f"{names}",
-                "a run that was trained without them: --mode inter, or joint with "
-                "--subjects",
+                f"all models of {align.folder.path} were trained on {names}",
+                "train models without them: brainhive train-align --mode inter, or "
+                "--mode joint --subjects OTHERS",
             )
 
         # pictures are the default unit, and the recorded order is a single draw
@@ -248,7 +248,8 @@ class Job:
         test_trials = test_trials.take(np.isin(test_trials.stimulus, rows))
         if not len(trials.stimulus):
             raise BrainhiveError(
-                f"subject {subject} has no picture to train on", "name other subjects"
+                f"subject {subject} has no training picture outside the test pictures",
+                "choose other people: --subjects",
             )
         return Person(
             subject, trials, int(is_dropped.sum()), test_trials, gallery, rows

@@ -198,7 +198,8 @@ def select_arms(recipe: Recipe, missing: Mapping[str, str]) -> list[str]:
     arms = [arm for arm in list_arms(recipe) if arm not in missing]
     if not arms:
         raise BrainhiveError(
-            f"no arm can be measured: {next(iter(missing.values()))}", "other arms"
+            f"no arm can be used: {next(iter(missing.values()))}",
+            "choose other arms (methods of calibration): --arms",
         )
     return arms
 

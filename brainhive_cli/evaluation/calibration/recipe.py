@@ -105,8 +105,7 @@ class Recipe(TrainedRunRecipe):
     subjects: Subjects = Field(
         None,
         description=(
-            "new persons. Default: everybody that a model of the run has not learned "
-            "from"
+            "new persons. Default: everybody whom a model of the run was not trained on"
         ),
     )
     copies: key_types.Copies = "refuse"

@@ -43,8 +43,8 @@ class CalibrationRun(Job, RunJob):
         repetitions = self.training.signal.repetitions
         if repetitions != "average":
             console.warn(
-                f"{self.align.name} learned from trials ({repetitions}); calibrate "
-                "learns from averages"
+                f"{self.align.name} was trained with signal.repetitions={repetitions}, "
+                "but calibrate trains on trials averaged by picture"
             )
 
     def stages(self, run: OpenRun) -> Iterator[CellStage]:
@@ -65,7 +65,7 @@ class CalibrationRun(Job, RunJob):
                 draw,
             )
 
-        yield CellStage("calibrating models, persons and draws", self.files, measure)
+        yield CellStage("calibrating", self.files, measure)
 
     def summarise(self, run: OpenRun) -> Summary:
         """Compute the metrics of all arms and amounts over people and draws."""
@@ -75,7 +75,7 @@ class CalibrationRun(Job, RunJob):
         }
         measurements = summarise_draws(self, parts, self._read_choices(run))
         for arm, reason in measurements.missing.items():
-            console.warn(f"{arm} left out: {reason}")
+            console.warn(f"the arm {arm} is left out: {reason}")
         return Summary(measurements, draw_artifacts(measurements))
 
     def describe(self, run: OpenRun) -> Result:

@@ -138,7 +138,7 @@ class Job:
         # the time of a subject depends on the analyses
         kind = f"{self.align.dataset.name}, {', '.join(self.recipe.analyses)}"
         n_cells = sum(map(len, self.subjects.values()))
-        return Work(kind, n_cells, "subjects of a cell")
+        return Work(kind, n_cells, "models to explain")
 
     def inputs(self) -> Iterable[Input]:
         """List the run, its signals, and the embeddings that are compared with them."""

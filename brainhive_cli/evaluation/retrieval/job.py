@@ -224,7 +224,7 @@ class Job:
         curves = "repetitions" if self.recipe.repetitions else "no curves"
         kind = f"{self.runs[0].dataset.name}, {self.recipe.gallery}, {curves}"
         count = sum(len(cells[0].tested_on) for cells in self.groups)
-        return Work(kind, count, "subjects of a cell", cells=len(self.groups))
+        return Work(kind, count, "models to test", cells=len(self.groups))
 
 
 def find_runs(recipe: Recipe) -> list[TrainedRun]:

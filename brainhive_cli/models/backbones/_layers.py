@@ -123,9 +123,8 @@ def map_by_subject(
     """
     if subject_index is None:
         raise BrainhiveError(
-            f"the backbone {kind} knows the subjects it was fitted on only",
-            "fine-tune the model to the other subject first (mode=finetune), or "
-            "fit one to this subject",
+            f"a {kind} model decodes only the people that it was trained on",
+            "train a model on this person, or fine-tune one (mode=finetune)",
         )
     if len(maps) == 1:
         return maps[0](signal)

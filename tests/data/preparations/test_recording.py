@@ -170,6 +170,19 @@ def test_unmatched_events_and_pictures_are_listed_and_counted(data, recorded):
     recorded(digits=4, **numbers_of_preparation(own))
 
 
+def test_the_only_trial_is_cut_off_by_the_end_of_the_file(data):
+    def keep_first_trial(raw):
+        raw.annotations.delete(np.arange(1, len(raw.annotations)))
+        return raw.crop(0, raw.annotations.onset[0] + 0.1)
+
+    _, _, path = record_shown(data, change=keep_first_trial)
+
+    with pytest.raises(MissingData, match=r"only trial is cut off") as caught:
+        build().session(1, 1)
+    assert path.name in caught.value.message
+    assert "--subjects" in caught.value.hint
+
+
 def test_trials_are_dropped_by_reason(data, recorded):
     def change(raw):
         raw.annotations.append(1.0, 0.1, "BAD blink")

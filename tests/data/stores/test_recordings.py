@@ -87,7 +87,7 @@ def test_nothing_is_written_while_a_recording_is_missing(
 
     assert not list(home.rglob("*.h5")) and not dataset.opened
     # subject 1 and another subject are missing, and subject 2 is there
-    assert caught.value.message == "no recording of 1, nor of 1 more"
+    assert caught.value.message == "no recording of 1 (also missing for 1 more subject)"
     assert caught.value.hint.endswith("--subjects 2")
     inputs = source.list_inputs([2, 1, 3])
     error = inputs[1].error

@@ -103,7 +103,8 @@ class PersonModel:
         normaliser = self.normaliser
         if normaliser is not None and normaliser.matrix.shape[0] != signal.shape[1]:
             raise BrainhiveError(
-                "the person has other channels or voxels", "leave zero-shot out of arms"
+                "the new person has other channels or voxels than the training people",
+                "leave out zero-shot: --arms transfer,scratch",
             )
         blocks = []
         for start in range(0, len(signal), SIGNALS_PER_BLOCK):
@@ -167,9 +168,9 @@ class SourceModel:
         normalisers = list(history.normalisers.values())
         if len({normaliser.matrix.shape for normaliser in normalisers}) != 1:
             raise BrainhiveError(
-                "the person has no recordings, but the model normalises signals by "
-                f"{self.normalisation.kind}",
-                "leave zero-shot out of arms, or use a model without signal.normalise",
+                f"signal.normalise={self.normalisation.kind} of the model needs "
+                "recordings of the new person, but zero-shot uses none",
+                "leave out zero-shot, or use a model without signal.normalise",
             )
         mean = np.mean([normaliser.mean for normaliser in normalisers], 0)
         matrix = np.mean([normaliser.matrix for normaliser in normalisers], 0)
@@ -228,7 +229,7 @@ class SourceModel:
         """Raise a BrainhiveError if the model cannot read the aligned signals."""
         if self.normalisation is not None and self.normalisation != config:
             raise BrainhiveError(
-                "the model was trained on signals that were normalised by "
+                "the model was trained with signal.normalise="
                 f"{self.normalisation.kind}",
                 f"set alignments={self.normalisation.kind}, or use a model without "
                 "signal.normalise",
@@ -236,7 +237,7 @@ class SourceModel:
         if self.normalisation is None and not trials.channels:
             raise BrainhiveError(
                 "the voxels of two people cannot be aligned",
-                "set alignments of tokens",
+                "choose alignments of tokens: alignments=[NAME]",
             )
 
     @cached_property
@@ -277,16 +278,17 @@ class SourceModel:
 
     def require_arm(self, arm: str, trials: Trials) -> None:
         """Raise a BrainhiveError if an arm, a kind of training, does not fit."""
+        backbone = self.model.layout.backbone["kind"]
         if arm == SUBJECT_LAYER and (self.is_closed_form or not trials.channels):
-            kind = "in closed form" if self.is_closed_form else "of voxels"
+            kind = f"a {backbone} model" if self.is_closed_form else "a model of voxels"
             raise BrainhiveError(
-                f"a model {kind} has no subject layer",
-                "leave subject-layer out of arms",
+                f"{kind} has no subject layer",
+                "leave out subject-layer",
             )
         if arm == FINE_TUNING and self.is_closed_form:
             raise BrainhiveError(
-                "fine-tuning in closed form equals transfer",
-                "leave fine-tuning out of arms",
+                f"fine-tuning a {backbone} model equals transfer",
+                "leave out fine-tuning",
             )
 
     def train_arm(

@@ -450,7 +450,7 @@ class Job:
     def count_work(self, cells: Sequence[Cell] | None = None) -> Work:
         """Count the epochs of the training of some cells, or of all.
 
-        An epoch counts for each subject, because its length grows with the subjects.
+        An epoch counts once per subject, because its length grows with the subjects.
         """
         cells = self.cells if cells is None else cells
         train = self.recipe.train
@@ -461,7 +461,7 @@ class Job:
             f"{self.dataset.name}, {self.recipe.backbone.kind}, {train.batch_size} a "
             f"step in {train.precision}",
             n_epochs,
-            "epochs of a subject",
+            "epochs",
             cells=len(cells),
         )
 

@@ -285,8 +285,8 @@ def _set_up_model(
     backbone = parts.resolve("backbones", layout.backbone)
     if start is not None and backbone.is_closed_form and not backbone.continues:
         raise BrainhiveError(
-            f"the backbone {layout.backbone['kind']} cannot continue from weights",
-            "leave start out",
+            f"a trained {layout.backbone['kind']} model cannot be trained further",
+            "use another backbone, or train a model from scratch",
         )
     aligner = make_aligner(seed, layout, data, settings.init).to(launch.device)
     aligner.learned = make_history(data, settings)

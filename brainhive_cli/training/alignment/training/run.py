@@ -33,9 +33,9 @@ class TrainingRun(Job, RunJob):
     """Run of train-align. Test signals are read only if they select epochs."""
 
     def preview(self) -> list[Table]:
-        """List the names of the cells in a table."""
+        """List the names of the models in a table."""
         names = console.summarise_names([cell.name for cell in self.cells])
-        return [Table("Cells", ("item", "value"), [("cells", names)])]
+        return [Table("Models", ("item", "value"), [("models", names)])]
 
     def check(self) -> None:
         """Open the inputs, and rehearse a training step of each kind of cell.
@@ -67,7 +67,7 @@ class TrainingRun(Job, RunJob):
 
         files = {name: f"cells/{name}/{METRICS_FILE}" for name in trainer.cells}
         yield CellStage(
-            "training cells", files, trainer.train, "either", count_work=count_work
+            "training models", files, trainer.train, "either", count_work=count_work
         )
 
     def summarise(self, run: OpenRun) -> Summary:
