@@ -686,7 +686,9 @@ def _draw_sheet(
                 tiles.append(SheetTile(name))
             else:
                 tiles.append(SheetTile("", ["skipped"]))
-        rows.append(SheetRow(str(window), tiles))
+        rank = result["rank"]
+        n_candidates = None if rank is None else score.hits.pool
+        rows.append(SheetRow(str(window), tiles, rank, n_candidates))
 
     # the columns of decoded pictures are headed by their rank
     n_best = len(results[0]["best"])

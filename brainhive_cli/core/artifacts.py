@@ -204,10 +204,31 @@ class SheetRow:
     Attributes:
         query: Id of the seen stimulus, by which a page aligns rows of runs.
         tiles: Pictures of the row, at most one for each column of the sheet.
+        rank: Rank of the seen stimulus among the candidates, from 1, or None.
+        n_candidates: Number of candidates, or None without a rank.
     """
 
     query: str
     tiles: Sequence[SheetTile]
+    rank: int | None = None
+    n_candidates: int | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Random choice of the stimuli on a sheet, in the order of its rows.
+
+    Attributes:
+        n_tested: Number of tested stimuli, from which the rows were drawn.
+        noun: Name of the stimuli in the plural, such as `test pictures`.
+        seed: Seed of the draw.
+        subject: Subject whose signals were decoded, such as `sub-01`, or "".
+    """
+
+    n_tested: int
+    noun: str
+    seed: int
+    subject: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -218,11 +239,15 @@ class Sheet(Titled):
         columns: Headings [C]. The first column shows the stimulus, the others show
             retrieved or generated pictures.
         rows: Rows of the sheet, from top to bottom.
+        sample: Choice of the rows, or None if they were not drawn at random.
+        ranked_by: Metric behind the ranks of reconstructions, such as `CLIP`, or "".
         kind: Type in the stored list.
     """
 
     columns: Sequence[str]
     rows: Sequence[SheetRow]
+    sample: Sample | None = None
+    ranked_by: str = ""
     kind: Literal["sheet"] = "sheet"
 
     def __post_init__(self) -> None:

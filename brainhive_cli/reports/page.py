@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ MIN_MANY_SECTIONS = 5
 """Smallest number of sections with figures on a page with many sections."""
 MAX_OPEN_SECTIONS = 3
 """Largest number of sections that are not folded away on a page with many sections."""
+MAX_PAIR_COLUMNS = 5
+"""Largest number of pairs of pictures side by side."""
 TILE_PX = 200
 """Longest side of a picture in a sheet."""
 WHOLE_PX = 1200
@@ -74,8 +77,58 @@ the same title make a single figure.
 """
 PageGroup = tuple[str, Sequence[Table | Figure]]
 """Heading, and the tables and figures below it."""
-PictureRow = tuple[str, Sequence[SheetTile], Path]
-"""Heading, pictures side by side, and the folder of their files."""
+
+
+@dataclass(frozen=True)
+class PicturePair:
+    """Stimulus and the picture that was decoded from its signal.
+
+    Attributes:
+        seen: The stimulus.
+        decoded: The picture that was retrieved first or drawn from the signal.
+        rank: Rank of the stimulus among the candidates, from 1, or None.
+        n_candidates: Number of candidates, or None without a rank.
+    """
+
+    seen: SheetTile
+    decoded: SheetTile
+    rank: int | None = None
+    n_candidates: int | None = None
+
+    @property
+    def verdict(self) -> str:
+        """`right` or `wrong` by the rank, in which ties count as misses, or "".
+
+        Without a rank, the verdict is the verdict of the decoded picture.
+        """
+        if self.rank is None:
+            return self.decoded.verdict
+        return "right" if self.rank == 1 else "wrong"
+
+
+@dataclass(frozen=True)
+class PicturePairs:
+    """Pairs of pictures at the top of a page.
+
+    Attributes:
+        seen_heading: Name of the first picture of a pair, such as `seen`.
+        decoded_heading: Name of the second picture, such as `retrieved first`.
+        pairs: The pairs, in the order of the page.
+        folder: Folder of the picture files.
+        note: Sentences on the choice of the stimuli, and on the ranks.
+    """
+
+    seen_heading: str
+    decoded_heading: str
+    pairs: Sequence[PicturePair]
+    folder: Path
+    note: str = ""
+
+    @property
+    def n_columns(self) -> int:
+        """Number of pairs side by side, which fills one or more rows evenly."""
+        n_rows = ceil(len(self.pairs) / MAX_PAIR_COLUMNS)
+        return ceil(len(self.pairs) / n_rows)
 
 
 @dataclass(frozen=True)
@@ -106,20 +159,18 @@ class Page:
         lead: Sentences at the top: the finding of a run, or the differences of runs.
         warnings: Sentences that a reader needs before any number.
         sections: Sections in their order.
-        pictures: Rows of pictures at the top, such as stimuli and decoded pictures.
+        pictures: Pairs of stimuli and decoded pictures at the top, or None.
         headlines: Figures at the top, which show the main result.
         missing: Metrics that were not measured, with the reasons.
-        selection: Sentence on the choice of the pictures at the top.
     """
 
     title: str
     lead: Sequence[str] = ()
     warnings: Sequence[str] = ()
     sections: Sequence[PageSection] = ()
-    pictures: Sequence[PictureRow] = ()
+    pictures: PicturePairs | None = None
     headlines: Sequence[Curve | Heatmap | Topomap] = ()
     missing: Sequence[str] = ()
-    selection: str = ""
 
     def write(self, path: Path) -> None:
         """Write the page as a single HTML file."""

@@ -19,6 +19,7 @@ from brainhive_cli.core.artifacts import (
     SheetTile,
     Topomap,
 )
+from brainhive_cli.core.facts import ReconstructionFacts, RetrievalFacts
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.measurements import (
     Metric,
@@ -45,7 +46,8 @@ from brainhive_cli.reports.page import (
     Page,
     PageGroup,
     PageSection,
-    PictureRow,
+    PicturePair,
+    PicturePairs,
     group_artifacts,
     open_picture,
 )
@@ -64,8 +66,9 @@ from brainhive_cli.reports.sentences import (
     name_page,
     state_finding,
 )
+from brainhive_cli.reports.tables import describe_sample, render
 
-MAX_PAIRS = 4
+MAX_PAIRS = 10
 """Largest number of pairs of pictures at the top of a page."""
 MAX_BARS = 10
 """Largest number of subjects that have a bar at the top of a page."""
@@ -109,7 +112,6 @@ def lay_out_page(
     if not lead:
         lead = list(filter(None, findings.values()))[:1]
 
-    pictures, selection = choose_pictures(leading_runs)
     sections = list(first_sections)
     top_run = runs[0] if len(runs) == 1 else None
     for group in groups:
@@ -120,10 +122,9 @@ def lay_out_page(
         lead=lead,
         warnings=list_warnings(groups),
         sections=sections,
-        pictures=pictures,
+        pictures=choose_pictures(leading_runs),
         headlines=_choose_headline_figures(groups, leading_runs),
         missing=list_missing(groups),
-        selection=selection,
     )
 
 
@@ -215,66 +216,86 @@ def _lay_out_texts(
     ]
 
 
-def choose_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
-    """Choose stimuli and decoded pictures for the top of a page.
+def choose_pictures(runs: Sequence[ShownRun]) -> PicturePairs | None:
+    """Choose pairs of stimuli and decoded pictures for the top of a page.
 
-    They come from the first sheet with a row that begins with two picture files: the
-    stimulus and a decoded picture.
+    They are the first `MAX_PAIRS` rows of the first sheet with a row that begins with
+    two picture files: the stimulus and a decoded picture. A sheet is not sorted by
+    score if it has a sample, and the first rows of a random order are a sample, too.
 
     Args:
         runs: The runs of the page, in the order in which they are tried.
 
     Returns:
-        A row of stimuli and a row of decoded pictures, and a sentence on the choice of
-        the stimuli. Both are empty without such a sheet.
+        The pairs, or None without such a sheet.
     """
     for shown_run in runs:
         for artifact in shown_run.artifacts:
             if not isinstance(artifact, Sheet):
                 continue
-
             pairs = []
             for row in artifact.rows:
-                stimulus_and_picture = row.tiles[:2]
-                has_files = all(tile.file for tile in stimulus_and_picture)
-                if len(row.tiles) > 1 and has_files:
-                    pairs.append(stimulus_and_picture)
-            pairs = pairs[:MAX_PAIRS]
-            if not pairs:
-                continue
+                if len(row.tiles) < 2 or not all(tile.file for tile in row.tiles[:2]):
+                    continue
+                seen, decoded = row.tiles[:2]
+                pairs.append(PicturePair(seen, decoded, row.rank, row.n_candidates))
+            if pairs:
+                return _describe_pairs(shown_run, artifact, pairs[:MAX_PAIRS])
+    return None
 
-            # a heading such as `made` or a rank tells readers little
-            heading = artifact.columns[1]
-            if heading in ("made", shown_run.source) or heading.isdecimal():
-                heading = (
-                    "drawn from the signal" if shown_run.source else "retrieved first"
-                )
-            stimuli, pictures = zip(*pairs, strict=True)
-            folder = shown_run.folder.path
-            rows: list[PictureRow] = [
-                (artifact.columns[0], stimuli, folder),
-                (heading, pictures, folder),
-            ]
-            # the note begins with the choice of the stimuli
-            return rows, artifact.note.partition(";")[0]
-    return [], ""
+
+def _describe_pairs(
+    shown_run: ShownRun, sheet: Sheet, pairs: Sequence[PicturePair]
+) -> PicturePairs:
+    """Write the heading and the note of pairs of pictures from a sheet."""
+    # a heading such as `made` or a rank tells readers little
+    heading = sheet.columns[1]
+    if heading in ("made", shown_run.source) or heading.isdecimal():
+        heading = "drawn from the signal" if shown_run.source else "retrieved first"
+
+    # the note of a sheet without a sample begins with the choice of its rows
+    sample = sheet.sample
+    choice = sheet.note.partition(";")[0]
+    if sample:
+        choice = describe_sample(len(pairs), sample.n_tested, sample.noun, sample.seed)
+        choice += ", not chosen by score"
+        if sample.subject:
+            choice += f"; signals of {sample.subject}"
+    facts = shown_run.measurements.facts
+    stimulus = facts.stimulus
+    if isinstance(facts, ReconstructionFacts):
+        stimulus = facts.medium
+    note = render(
+        "pairs.txt",
+        choice=choice,
+        is_ranked=any(pair.rank is not None for pair in pairs),
+        ranked_by=sheet.ranked_by,
+        stimulus=stimulus,
+    )
+    folder = shown_run.folder.path
+    return PicturePairs(sheet.columns[0], heading, pairs, folder, note)
 
 
 def choose_run_headlines(shown_run: ShownRun) -> list[Curve | Heatmap | Topomap]:
-    """Return the figures of a run's finding, or else of its most important metric.
+    """Choose the figures of a run for the top of a page.
 
-    The list is empty if the figure of the metric shows nothing.
+    - Figures of the run's finding. Retrieval adds bars of its main metric, if there are
+      several.
+    - Otherwise: the figure of the most important metric, if it shows anything.
     """
-    figures = [
-        artifact
-        for artifact in shown_run.artifacts
-        if isinstance(artifact, Curve | Heatmap | Topomap)
-        and artifact.section == FINDING
-    ]
-    if figures:
-        return figures
-    curve = draw_headline(shown_run)
-    return [curve] if curve and is_informative(curve) else []
+    figures: list[Curve | Heatmap | Topomap] = []
+    for artifact in shown_run.artifacts:
+        if artifact.section == FINDING and isinstance(
+            artifact, Curve | Heatmap | Topomap
+        ):
+            figures.append(artifact)
+
+    # the figure of a finding replaces bars, except those of each person in retrieval
+    has_bars = isinstance(shown_run.measurements.facts, RetrievalFacts)
+    curve = draw_headline(shown_run) if has_bars or not figures else None
+    if curve and is_informative(curve) and (not figures or len(curve.at) > 1):
+        figures.append(curve)
+    return figures
 
 
 def draw_headline(shown_run: ShownRun) -> Curve | None:

@@ -19,6 +19,7 @@ from brainhive_cli.core.jobs import OpenRun, list_inputs
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.retrieval import baseline, measure, run
+from brainhive_cli.reports.page import FINDING
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 ENCODER = "brainhive_cli-models-encoders-python-example"
@@ -126,20 +127,19 @@ def test_what_is_shown_are_as_many_queries_as_asked(run_command, world, trained_
         if artifact.section == "Retrieval" and artifact.kind == "sheet"
     )
     assert [len(row.tiles) for row in sheet.rows] == [6, 6]
+    assert sheet.sample and sheet.sample.n_tested == 100
+    cell_items = next(iter(with_sheet.metrics.items.values()))
     for row in sheet.rows:
         # the first tile has the seen picture, the others have the five best candidates
-        rank = int(row.tiles[0].lines[1].rpartition(" ")[2])
+        index = cell_items["image_ids"].index(row.query)
+        assert (row.rank, row.n_candidates) == (cell_items["ranks"][index], 100)
         right_ranks = [
             tile_rank
             for tile_rank, tile in enumerate(row.tiles[1:], start=1)
             if tile.verdict == "right"
         ]
-        assert right_ranks == ([rank] if rank <= 5 else [])
-    (bars,) = (
-        artifact
-        for artifact in run_artifacts
-        if artifact.title == "Ranks of the seen picture"
-    )
+        assert right_ranks == ([row.rank] if row.rank <= 5 else [])
+    (bars,) = (artifact for artifact in run_artifacts if artifact.section == FINDING)
     assert [sum(line.values) for line in bars.lines] == pytest.approx([1, 1], abs=1e-3)
     other_artifacts = artifacts.read(RunFolder(without_sheet.folder))
     assert "sheet" not in {artifact.kind for artifact in other_artifacts}

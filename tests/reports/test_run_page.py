@@ -8,7 +8,14 @@ from PIL import Image
 
 from brainhive_cli.commands.report import name_by_differences
 from brainhive_cli.core import artifacts
-from brainhive_cli.core.artifacts import Curve, CurveLine, Sheet, SheetRow, SheetTile
+from brainhive_cli.core.artifacts import (
+    Curve,
+    CurveLine,
+    Sample,
+    Sheet,
+    SheetRow,
+    SheetTile,
+)
 from brainhive_cli.core.facts import (
     Answer,
     CellFacts,
@@ -20,6 +27,7 @@ from brainhive_cli.core.facts import (
 from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import TableCell
+from brainhive_cli.reports.page import FINDING
 from brainhive_cli.reports.paper_tables import paper_table, write_table
 from brainhive_cli.reports.run_page import choose_pictures, draw_headline, lay_out_page
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, lay_out_tables
@@ -207,51 +215,72 @@ def test_the_best_variant_on_validation_is_named_with_its_score(
     assert note.startswith("Bold: best on validation (top-1).") and bold == ["half"]
 
 
-def test_the_first_screen_has_pairs_and_the_headline(
-    tmp_path,
-):
+def write_sheet(shown: ShownRun, ranks: list[int | None], *figures: Curve) -> None:
+    """Write a sheet with two pictures and a rank among 40 in each row, and figures."""
+    n_candidates = 40
+    files = []
+    for name in ("red", "blue"):
+        picture = Image.new("RGB", (8, 8), name)
+        files.append(artifacts.save_picture(shown.folder, name, picture))
+    rows = []
+    for number, rank in enumerate(ranks):
+        tiles = [SheetTile(files[0], ["a_cat"]), SheetTile(files[1], ["a dog"])]
+        n = None if rank is None else n_candidates
+        rows.append(SheetRow(f"cat/{number}", tiles, rank, n))
+    sample = Sample(n_candidates, "test pictures", 7, "sub-03")
+    sheet = Sheet("Retrieved", ["seen", "1"], rows, sample)
+    artifacts.write(shown.folder, [sheet, *figures])
+
+
+def test_the_first_screen_has_ten_pairs_as_its_note_says(tmp_path):
     shown = run(tmp_path, "ours")
-    files = [
-        artifacts.save_picture(shown.folder, name, Image.new("RGB", (8, 8), name))
-        for name in ("red", "blue")
-    ]
-    rows = [
-        SheetRow(
-            f"cat/{n}", [SheetTile(files[0], ["a cat"]), SheetTile(files[1], ["a dog"])]
-        )
-        for n in range(6)
-    ]
-    artifacts.write(
-        shown.folder,
-        [
-            Sheet(
-                "Retrieved",
-                ["seen", "1"],
-                rows,
-                note="2 of 6, drawn at random (seed 0); sub-01",
-            )
-        ],
-    )
+    write_sheet(shown, [None] * 12)
 
     page = lay_out_page([RunGroup([shown])])
 
+    assert page.pictures is not None and len(page.pictures.pairs) == 10
+    assert page.pictures.n_columns == 5
+    assert page.pictures.decoded_heading == "retrieved first"
+    for fact in ("10 of 40 test pictures", "seed 7", "sub-03"):
+        assert fact in page.pictures.note
+    assert page.html().count('<figure class="pair') == 10
+
+
+def test_a_sheet_with_gaps_has_no_pairs(tmp_path):
     drawn = run(tmp_path, "drawn", sources=[ALL])
-    artifacts.write(
-        drawn.folder,
-        [
-            Sheet(
-                "Made",
-                ["seen", "made"],
-                [SheetRow("cat/0", [SheetTile(""), SheetTile("")])],
-            )
-        ],
-    )
-    assert choose_pictures([drawn]) == ([], ""), "a gap is no picture"
-    assert [(row[0], len(row[1])) for row in page.pictures] == [
-        ("seen", 4),
-        ("retrieved first", 4),
-    ]
-    assert page.selection == "2 of 6, drawn at random (seed 0)"
+    row = SheetRow("cat/0", [SheetTile(""), SheetTile("")])
+    artifacts.write(drawn.folder, [Sheet("Made", ["seen", "made"], [row])])
+    assert choose_pictures([drawn]) is None
+
+
+def test_pairs_are_marked_by_the_rank_with_signs_and_text(tmp_path):
+    shown = run(tmp_path, "ours")
+    write_sheet(shown, [1, 3])
+
+    html = write_page(tmp_path, RunGroup([shown]))
+
+    pairs = re.findall(r'<figure class="pair (\w+)">(.*?)</figure>', html, re.S)
+    marks = []
+    for verdict, pair in pairs:
+        (caption,) = re.findall(r"<figcaption>(.*?)</figcaption>", pair)
+        marks.append((verdict, re.sub(r"<.*?>", "", caption)))
+    assert marks == [("right", "✓ rank 1 of 40"), ("wrong", "✗ rank 3 of 40")]
+    alt_texts = re.findall(r'alt="(.*?)"', pairs[1][1])
+    assert alt_texts == ["seen: a cat", "retrieved first: a dog: wrong"]
+
+
+def test_the_finding_and_warnings_come_before_the_pictures(tmp_path):
+    shown = run(tmp_path, "ours", warnings=["clip is ill"])
+    lines = [CurveLine("measured", [0.9, 0.1]), CurveLine("chance", [0.5, 0.5])]
+    ranks = Curve("Ranks", "rank", ["1", "2"], lines, style="bars", section=FINDING)
+    write_sheet(shown, [1], ranks)
+
+    html = write_page(tmp_path, RunGroup([shown]))
+
+    assert html.count("<h4>Ranks</h4>") == 1
+    blocks = ("verdict", "warnings", "pairs", "headlines")
+    positions = [html.index(f'class="{block}"') for block in blocks]
+    assert positions == sorted(positions)
 
 
 def test_the_finding_says_what_how_often_how_sure_and_of_whom(tmp_path):

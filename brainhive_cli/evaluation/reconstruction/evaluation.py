@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from brainhive_cli.core import artifacts, console, runs
-from brainhive_cli.core.artifacts import Artifact, Sheet, SheetRow, SheetTile
+from brainhive_cli.core.artifacts import Artifact, Sample, Sheet, SheetRow, SheetTile
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.device_memory import keep_freed_memory
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
@@ -24,6 +24,7 @@ from brainhive_cli.core.measurements import (
     ONE_COLOUR,
     Measurements,
     Metric,
+    choose_headlines,
     extend_protocol,
     find_caveats,
     merge_caveats,
@@ -39,6 +40,7 @@ from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.stimuli import Clip
 from brainhive_cli.evaluation.reconstruction.metric_parts import (
     choose_metrics,
+    is_two_way,
     load_metrics_and_encoders,
 )
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe
@@ -324,6 +326,33 @@ def _compute_measurements(
     return Measurements(scopes, facts=facts, items=items)
 
 
+def choose_rank_metric(names: list[str]) -> str:
+    """Choose the metric whose value gives the rank of a reconstruction's stimulus.
+
+    Args:
+        names: Names of the measured metrics.
+
+    Returns:
+        The first headline that is two-way identification, or else the first such
+        metric. "" without such a metric.
+    """
+    for name in choose_headlines(names) + names:
+        if is_two_way(name):
+            return name
+    return ""
+
+
+def compute_rank(two_way: float, n_candidates: int) -> int:
+    """Compute the rank of the seen stimulus for a reconstruction, from 1.
+
+    Args:
+        two_way: Share of the other stimuli that resemble the reconstruction less. Ties
+            are misses, so they rank before the seen stimulus.
+        n_candidates: Number of stimuli, with the seen one.
+    """
+    return n_candidates - round(two_way * (n_candidates - 1))
+
+
 @dataclass(frozen=True)
 class SheetWriter:
     """Writer of sheets, on which people see reconstructions next to stimuli.
@@ -374,6 +403,8 @@ class SheetWriter:
         image_ids = list(self.scored[0].files)
         order = np.random.default_rng(EXAMPLES_SEED).permutation(len(image_ids))
         random_ids = [image_ids[row] for row in order[: self.n_rows]]
+        first_set = self.scored[0]
+        rank_metric = choose_rank_metric(list(first_set.values))
         rows = []
         for image_id in random_ids:
             result_tiles = []
@@ -383,18 +414,34 @@ class SheetWriter:
                 else:
                     result_tiles.append(SheetTile(""))
             stimulus_tile = self._make_stimulus_tile(image_id)
-            rows.append(SheetRow(image_id, [stimulus_tile] + result_tiles))
+            row = SheetRow(image_id, [stimulus_tile] + result_tiles)
+            if rank_metric:
+                _, values = first_set.get_first_file(image_id)
+                n_candidates = len(first_set.files)
+                rank = compute_rank(values[rank_metric], n_candidates)
+                row = replace(row, rank=rank, n_candidates=n_candidates)
+            rows.append(row)
 
         title = EXAMPLES_TITLE
         if len(set_of_source) > 1:
             title += ", with ceiling, floor and baselines"
         titles = get_source_titles(self.medium)
         columns = ["seen"] + [titles.get(source, source) for source in set_of_source]
-        sample = describe_sample(
-            len(random_ids), len(image_ids), f"{self.medium}s", EXAMPLES_SEED
+        noun = f"{self.medium}s"
+        description = describe_sample(
+            len(random_ids), len(image_ids), noun, EXAMPLES_SEED
         )
+        subject = ""
+        if first_set.subject is not None:
+            subject = f"sub-{first_set.subject:02d}"
         return Sheet(
-            title, columns, rows, section=SHEETS_SECTION, note=f"{sample}; {note}"
+            title,
+            columns,
+            rows,
+            Sample(len(image_ids), noun, EXAMPLES_SEED, subject),
+            metric_title(rank_metric) if rank_metric else "",
+            section=SHEETS_SECTION,
+            note=f"{description}; {note}",
         )
 
     def _make_ranking(self, note: str) -> Sheet:

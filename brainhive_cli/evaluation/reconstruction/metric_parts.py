@@ -217,6 +217,14 @@ def name_two_way_metric(encoder: EncoderConfig) -> str:
     return f"two_way_{encoder.name}"
 
 
+def is_two_way(name: str) -> bool:
+    """Return True if a metric is the share of wrong candidates below the right one."""
+    if name.startswith(measurements.TWO_WAY):
+        return True
+    metric = find_metric(name)
+    return metric is not None and metric.compare is IDENTIFICATION.compare
+
+
 def get_scale(name: str) -> MetricScale:
     """Return the scale of a metric."""
     metric = find_metric(name)

@@ -13,6 +13,7 @@ from brainhive_cli.core.artifacts import (
     Curve,
     CurveLine,
     Heatmap,
+    Sample,
     Sheet,
     SheetRow,
     SheetTile,
@@ -47,6 +48,7 @@ from brainhive_cli.evaluation.retrieval.tables import CURVE_NOTE, PAGE_TABLES, l
 from brainhive_cli.measurement.retrieval import Gallery
 from brainhive_cli.measurement.slope import average_by_unit
 from brainhive_cli.reports.drawings import draw_slices, is_informative
+from brainhive_cli.reports.page import FINDING
 from brainhive_cli.reports.tables import (
     describe_sample,
 )
@@ -78,7 +80,9 @@ def draw_artifacts(
         figures.append(_draw_confusions(facts.confusion_matrix))
     if facts.tests_trials and models:
         figures += _draw_voxels(models[0], recipe.split)
-    figures.append(_draw_ranks(measurements))
+    # the ranks lead the page, unless a matrix shows the answer of every category
+    ranks_section = SECTION if facts.confusion_matrix else FINDING
+    figures.append(replace(_draw_ranks(measurements), section=ranks_section))
     figures += _draw_repetitions(measurements)
     if NEAREST in measurements.scopes:
         figures.append(_draw_train_similarities(measurements))
@@ -89,7 +93,8 @@ def draw_artifacts(
     artifacts: list[Artifact] = []
     for figure in filter(is_informative, figures):
         note = add_footnotes(figure.note, measurements.caveats)
-        artifacts.append(replace(figure, section=SECTION, note=note))
+        section = figure.section or SECTION
+        artifacts.append(replace(figure, section=section, note=note))
     for table in lay_out(measurements, PAGE_TABLES):
         note = add_footnotes(table.note, measurements.caveats)
         artifacts.append(replace(table, section="Details", note=note))
@@ -160,11 +165,11 @@ def _draw_ranks(measurements: Measurements) -> Curve:
         guessed_shares.append((stop - start) / pool)
     shares = (np.histogram(ranks, edges)[0] / len(ranks)).tolist()
     return Curve(
-        "Ranks of the seen picture",
-        axis=f"rank among {pool}",
+        f"Ranks of the seen {measurements.facts.stimulus}, against chance",
+        axis=f"rank among {pool:,}",
         at=names,
-        lines=[CurveLine("measured", shares), CurveLine("guessing", guessed_shares)],
-        value="share of queries",
+        lines=[CurveLine("measured", shares), CurveLine("chance", guessed_shares)],
+        value=f"share of {len(ranks):,} signals",
         style="bars",
     )
 
@@ -272,23 +277,27 @@ def _draw_sheet(run: RunFolder, models: Models, recipe: Recipe) -> list[Sheet]:
     ):
         # ties rank before the seen picture
         rank = int((query_scores >= query_scores[target]).sum())
-        tiles = [SheetTile(files[target], [concepts[target], f"rank {rank}"])]
+        lines = [concepts[target], f"rank {rank} of {len(images)}"]
+        tiles = [SheetTile(files[target], lines)]
         for index in nearest:
             lines = [concepts[index], f"cosine {query_scores[index]:.2f}"]
             is_right = index == target
             tiles.append(
                 SheetTile(files[index], lines, verdict="right" if is_right else "wrong")
             )
-        rows.append(SheetRow(gallery.image_ids[target], tiles))
+        image_id = gallery.image_ids[target]
+        rows.append(SheetRow(image_id, tiles, rank, len(images)))
     columns = ["seen"] + list(map(str, range(1, N_RETRIEVED + 1)))
     has_repeated_pictures = len(set(targets.tolist())) < len(tokens)
     noun = f"{recipe.split} {'trials' if has_repeated_pictures else 'pictures'}"
-    sample = describe_sample(len(queries), len(tokens), noun, recipe.seed)
+    sample = Sample(len(tokens), noun, recipe.seed, name_subject(subject))
+    description = describe_sample(len(queries), len(tokens), noun, recipe.seed)
     sheet = Sheet(
         f"Seen, and the {N_RETRIEVED} most similar pictures",
         columns=columns,
         rows=rows,
-        note=f"{sample}; {model.cell.name} on {name_subject(subject)}",
+        sample=sample,
+        note=f"{description}; {model.cell.name} on {name_subject(subject)}",
     )
     return [sheet]
 

@@ -10,8 +10,16 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo.pictures import draw_scene, list_scenes
+from brainhive_cli.evaluation.reconstruction.evaluation import (
+    choose_rank_metric,
+    compute_rank,
+)
 from brainhive_cli.evaluation.reconstruction.scoring import SOURCE_TITLES
 from brainhive_cli.measurement.metrics import image as metrics
+from brainhive_cli.measurement.metrics.image import (
+    standardise,
+    two_way_identification,
+)
 from brainhive_cli.models import encoders
 from brainhive_cli.reports.page import DETAILS
 from tests.worlds.command_fixtures import COLOURS
@@ -93,10 +101,34 @@ def test_sheets_show_random_and_ranked_items_of_every_source(
     assert list(sources.columns) == ["seen", *titles] and all(
         tile.file for tile in sources.rows[0].tiles
     )
+    assert sources.sample.n_tested == 3 and sources.sample.subject == "sub-01"
+    for row in sources.rows:
+        two_way = row.tiles[1].metrics[sources.ranked_by]
+        assert row.n_candidates == 3 and row.rank == 1 + 2 * (1 - two_way)
     assert compared.section == "Comparisons" and "PixCorr" in {
         row[0] for row in compared.rows
     }
     assert "brainhive report" in reconstruct_result.hint
+
+
+def test_the_rank_counts_stimuli_that_resemble_a_picture_more():
+    stimuli = standardise(torch.rand(7, 30, generator=torch.Generator().manual_seed(1)))
+    mixed = standardise(0.4 * stimuli[[2, 5]] + stimuli[[4, 0]])
+    rows = torch.tensor([2, 5])
+    two_way = two_way_identification(stimuli, mixed, rows).tolist()
+
+    correlations = stimuli @ mixed.T  # [7, 2]
+    for column, share in enumerate(two_way):
+        right = correlations[rows[column], column]
+        rank = int((correlations[:, column] >= right).sum())
+        assert compute_rank(share, 7) == rank > 1
+
+
+def test_ranks_come_from_the_headline_if_it_is_two_way():
+    assert choose_rank_metric(["ssim", "alexnet2", "clip"]) == "clip"
+    assert choose_rank_metric(["ssim", "alexnet2"]) == "alexnet2"
+    assert choose_rank_metric(["two_way_x", "video_50way"]) == "two_way_x"
+    assert choose_rank_metric(["ssim", "video_50way"]) == ""
 
 
 @pytest.mark.nightly
