@@ -49,6 +49,7 @@ from brainhive_cli.data.fmri.regions import (
     find_region_files,
     read_regions,
 )
+from brainhive_cli.data.fmri.underlays import average_bold, find_anatomy, read_anatomy
 from brainhive_cli.data.fmri.volumes import Mask, find_vertices
 from brainhive_cli.data.recordings.contract import Overview, cached_method, fill_subject
 from brainhive_cli.data.recordings.event_names import (
@@ -272,6 +273,9 @@ class Bold(Betas):
             paths.append(mask_path)
         for region_paths in self._find_regions(subject).values():
             paths += region_paths
+        anatomy_path = self._find_anatomy(subject)
+        if anatomy_path is not None:
+            paths.append(anatomy_path)
         paths = list(dict.fromkeys(paths))
         for path in paths:
             if not is_file(path):
@@ -296,7 +300,16 @@ class Bold(Betas):
         if isinstance(space, Mask) and self.config.mask:
             file_kinds = {"mask": space.kind} | file_kinds
         self.file_kinds[subject] = file_kinds
-        return voxels
+        if isinstance(space, Surface):
+            return voxels
+
+        # maps of voxels are drawn on the anatomy, else on the mean BOLD
+        anatomy_path = self._find_anatomy(subject)
+        if anatomy_path is not None:
+            underlay = read_anatomy(anatomy_path)
+        else:
+            underlay = average_bold(self._list_runs(subject)[0].bold_files[0])
+        return replace(voxels, underlay=underlay)
 
     def list_notes(self, subjects: Sequence[int]) -> list[str]:
         """List subjects whose labels are not their numbers, and runs left out."""
@@ -533,6 +546,17 @@ class Bold(Betas):
         """Return the recipe's mask of a subject, or None."""
         name = fill_subject(self.config.mask, subject, self._read_label(subject))
         return locate(name) if name else None
+
+    def _find_anatomy(self, subject: int) -> Path | None:
+        """Return fMRIPrep's T1-weighted image in the space of the BOLD, or None."""
+        path = self._list_runs(subject)[0].bold_files[0]
+        if path.name.endswith(SURFACE_ENDINGS):
+            return None
+        folder = path.parent.relative_to(self.derivatives)
+        (file,) = [
+            file for file in list_folder(self.derivatives, folder) if file.path == path
+        ]
+        return find_anatomy(self.derivatives, Path(folder.parts[0]), file.space)
 
     def _read_label(self, subject: int) -> str:
         """Return the label of a subject without `sub-`, such as 07A."""

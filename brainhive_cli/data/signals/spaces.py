@@ -99,6 +99,21 @@ class Surface:
 
 
 @dataclass(frozen=True)
+class Underlay:
+    """Picture of the brain on which maps of voxels are drawn.
+
+    Attributes:
+        values: Brightness [X, Y, Z] from 0 to 255.
+        affine: Affine [4, 4] from indices to mm, in the space of the voxels.
+        source: Kind of the picture, such as "T1w" or "mean BOLD".
+    """
+
+    values: NDArray[np.uint8]
+    affine: Float64
+    source: str
+
+
+@dataclass(frozen=True)
 class Voxels:
     """Voxels of a signal, with regions that may overlap or leave voxels out.
 
@@ -109,12 +124,14 @@ class Voxels:
             over the spread of the noise.
         grid: Positions in a volume, or None if unknown or on a surface.
         surface: Positions on the cortex, or None if unknown or in a volume.
+        underlay: Anatomy below maps of the voxels, or None if there is no picture.
     """
 
     regions: Mapping[str, Bool]
     maps: Mapping[str, Float64] = field(default_factory=dict)
     grid: Grid | None = None
     surface: Surface | None = None
+    underlay: Underlay | None = None
 
     def __repr__(self) -> str:
         """Return the name of each region with its number of voxels."""
@@ -136,6 +153,7 @@ class Voxels:
             {name: values[rows] for name, values in self.maps.items()},
             grid,
             surface,
+            self.underlay,
         )
 
 

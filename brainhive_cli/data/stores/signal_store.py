@@ -25,6 +25,7 @@ from brainhive_cli.data.signals.spaces import (
     Grid,
     Sensors,
     Surface,
+    Underlay,
     Voxels,
     list_axis_values,
 )
@@ -276,7 +277,15 @@ def _read_space(file: h5py.File, attributes: Mapping[str, Any]) -> Sensors | Vox
     vertices = _read_optional(file, "vertices", "i")  # [V, 2]
     if vertices is not None:
         surface = Surface(vertices, tuple(attributes["surface_sizes"]))
-    return Voxels(regions, maps, grid, surface)
+    underlay = None
+    brightness = _read_optional(file, "underlay", "u")  # [X, Y, Z]
+    if brightness is not None:
+        underlay = Underlay(
+            brightness,
+            np.array(attributes["underlay_affine"], np.float64),
+            attributes["underlay_source"],
+        )
+    return Voxels(regions, maps, grid, surface, underlay)
 
 
 def _open_split(
@@ -336,6 +345,10 @@ def _describe_space(
     if space.surface is not None:
         arrays["vertices"] = space.surface.vertices
         attributes["surface_sizes"] = list(space.surface.sizes)
+    if space.underlay is not None:
+        arrays["underlay"] = space.underlay.values
+        attributes["underlay_affine"] = space.underlay.affine.tolist()
+        attributes["underlay_source"] = space.underlay.source
     return attributes, arrays
 
 

@@ -338,6 +338,19 @@ def test_voxels_lie_in_the_masks_of_all_sessions(data, mini_bids):
     assert data / "rois/sub-01_V1.nii.gz" in prepared.files(1)
 
 
+def test_maps_lie_on_the_anatomy_or_else_on_the_mean_bold(data, mini_bids, home):
+    mean_bold = build().load_voxels(1).underlay
+    assert mean_bold.source == "mean BOLD"
+    assert mean_bold.values.shape == mini_bids.SHAPE
+
+    anatomy = data / "derivatives/fmriprep/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz"
+    anatomy.parent.mkdir()
+    mini_bids.save(anatomy, np.ones((4, 4, 4), np.uint8))
+    preparation = build()
+    assert preparation.load_voxels(1).underlay.source == "T1w"
+    assert anatomy in preparation.files(1)
+
+
 def write_surfaces(data: Path, mini_bids, space: str):
     """Write every second voxel as a left vertex, and the other voxels as right ones."""
     for path in sorted(data.rglob("*_space-T1w_desc-preproc_bold.nii.gz")):

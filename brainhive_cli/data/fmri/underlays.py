@@ -1,0 +1,95 @@
+"""Anatomy or mean BOLD of a subject, on which maps of voxels are drawn."""
+
+from pathlib import Path
+
+import numpy as np
+
+from brainhive_cli.core.arrays import Array, Float64
+from brainhive_cli.data.fmri.bids_bold import COPY_HINT, list_folder
+from brainhive_cli.data.fmri.volumes import (
+    NIFTI_ENDINGS,
+    open_image,
+    open_volumes,
+    read_volume,
+)
+from brainhive_cli.data.signals.spaces import Underlay
+
+NATIVE_SPACE = "T1w"
+"""Space of a subject's own anatomy, which fMRIPrep leaves out of anatomical names."""
+ANATOMY = "T1w"
+MEAN_BOLD = "mean BOLD"
+MAX_VOXEL_MM = 2.0
+"""Largest voxel to which an anatomy is reduced. A figure shows about 1.5 mm a pixel."""
+MAX_VOLUMES = 50
+"""Largest number of volumes in the mean BOLD, which is only drawn."""
+BRIGHTEST_PERCENTILE = 99.8
+"""Percentile of the positive values that is white. Fat and vessels may be brighter."""
+
+
+def find_anatomy(derivatives: Path, subject_folder: Path, space: str) -> Path | None:
+    """Find fMRIPrep's T1-weighted image of a subject in the space of the BOLD.
+
+    Args:
+        derivatives: Folder of fMRIPrep's derivatives.
+        subject_folder: Folder of the subject below it, such as `sub-01`.
+        space: Space of the BOLD, such as `T1w` or `MNI152NLin2009cAsym:res-2`.
+
+    Returns:
+        The `desc-preproc_T1w`, or None if there is no such file.
+    """
+    # resolutions of a space share its coordinates
+    name = space.partition(":")[0]
+    wanted_space = "" if name == NATIVE_SPACE else name
+    folders = [subject_folder / "anat"]
+    for session_folder in sorted((derivatives / subject_folder).glob("ses-*/anat")):
+        folders.append(session_folder.relative_to(derivatives))
+    for folder in folders:
+        for file in list_folder(derivatives, folder):
+            if (
+                file.suffix == ANATOMY
+                and file.entities.get("desc") == "preproc"
+                and file.space.partition(":")[0] == wanted_space
+                and file.path.name.endswith(NIFTI_ENDINGS)
+            ):
+                return file.path
+    return None
+
+
+def read_anatomy(path: Path) -> Underlay:
+    """Read a T1-weighted image, reduced to voxels of at most `MAX_VOXEL_MM`."""
+    img = open_image(path, COPY_HINT)
+    values = read_volume(path, COPY_HINT)
+    affine = np.asarray(img.affine, np.float64)
+
+    # average blocks of voxels, whose centre lies between their centres
+    voxel_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    factors = np.maximum(1, (MAX_VOXEL_MM / voxel_mm + 1e-6).astype(int))
+    sizes = values.shape[:3] // factors
+    cropped = values[tuple(map(slice, sizes * factors))]
+    blocks = cropped.reshape(np.stack([sizes, factors], 1).ravel())
+    reduced = blocks.mean((1, 3, 5))
+    scaling = np.diag([*factors, 1.0])
+    scaling[:3, 3] = (factors - 1) / 2
+    return Underlay(scale_brightness(reduced), affine @ scaling, ANATOMY)
+
+
+def average_bold(path: Path) -> Underlay:
+    """Average up to `MAX_VOLUMES` volumes at the beginning of a run."""
+    with open_volumes(path, COPY_HINT) as img:
+        n_volumes = min(MAX_VOLUMES, img.shape[3])
+        total: Float64 = np.zeros(img.shape[:3])
+        for volume in range(n_volumes):
+            total += img.dataobj[..., volume]
+        affine = np.asarray(img.affine, np.float64)
+    return Underlay(scale_brightness(total / n_volumes), affine, MEAN_BOLD)
+
+
+def scale_brightness(values: Array) -> Array:
+    """Scale values to whole numbers from 0 (0 and below) to 255."""
+    finite_values = np.nan_to_num(values, posinf=0, neginf=0)
+    positive_values = finite_values[finite_values > 0]
+    brightest = 1.0
+    if positive_values.size:
+        brightest = float(np.percentile(positive_values, BRIGHTEST_PERCENTILE))
+    brightness = np.clip(finite_values / brightest, 0, 1)
+    return np.rint(255 * brightness).astype(np.uint8)
