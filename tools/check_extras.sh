@@ -31,6 +31,7 @@ step() {
         braindecode)
             demo 'backbone={kind: braindecode, model: EEGNeX}' && tests tests/models/backbones/test_braindecode.py ;;
         parquet) demo && brainhive export-embeddings "$BRAINHIVE_HOME/embeddings/demo" --to "$BRAINHIVE_HOME/out" ;;
+        maps) tests tests/reports/test_brain_maps.py ;;
         mosaic) tests tests/data/published/test_mosaic.py ;;
         metrics) tests tests/measurement/metrics/test_perceptual.py tests/measurement/metrics/perceptual/test_distribution.py ;;
         captions) tests tests/measurement/metrics/test_tasks.py ;;

@@ -1,7 +1,7 @@
 """Artifacts of a run: curves, matrices, pictures, maps and tables for its HTML page."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -14,6 +14,8 @@ from brainhive_cli.core.measurements import Metric
 from brainhive_cli.core.tables import Table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL.Image import Image
 
     from brainhive_cli.core.runs import RunFolder
@@ -295,6 +297,38 @@ class Topomap(Titled):
 
 
 @dataclass(frozen=True, repr=False)
+class BrainMap(Titled):
+    """Map of voxels on slices of the brain.
+
+    Attributes:
+        volume: Path below the run of a NIfTI file with the values, and NaN elsewhere.
+        peak_mm: Position at which the slices cross, in the space of the volume.
+        underlay: Path below the run of a NIfTI file with the anatomy, or "".
+        value: Label of the colour bar, with the unit.
+        threshold: Smallest absolute value that is drawn, or None for all values.
+        is_diverging: True for different colours of negative and positive values.
+        kind: Type in the stored list.
+    """
+
+    volume: str
+    peak_mm: tuple[Value, Value, Value]
+    underlay: str = ""
+    value: str = ""
+    threshold: OptionalValue = None
+    is_diverging: bool = False
+    kind: Literal["brain"] = "brain"
+
+    def locate(self, folder: "Path") -> Self:
+        """Replace the paths below a run by paths of files.
+
+        Args:
+            folder: Folder of the run.
+        """
+        underlay = str(folder / self.underlay) if self.underlay else ""
+        return replace(self, volume=str(folder / self.volume), underlay=underlay)
+
+
+@dataclass(frozen=True, repr=False)
 class Media(Titled):
     """Picture or video clip in a file.
 
@@ -309,7 +343,7 @@ class Media(Titled):
     kind: Literal["media"] = "media"
 
 
-Artifact = Curve | Heatmap | Sheet | Topomap | Media | Table
+Artifact = Curve | Heatmap | Sheet | Topomap | BrainMap | Media | Table
 ARTIFACT_LIST = TypeAdapter(
     list[Annotated[Artifact, Field(discriminator="kind")]],
     config=ConfigDict(extra="forbid"),
@@ -327,7 +361,7 @@ def write(run_folder: "RunFolder", artifacts: Iterable[Artifact]) -> None:
         artifacts: Artifacts in their order on the page, whose picture files exist.
 
     Raises:
-        BrainhiveError: if a picture file is missing or outside of the run folder.
+        BrainhiveError: if a file is missing or outside of the run folder.
     """
     plain_artifacts = []
     for artifact in artifacts:
@@ -395,10 +429,12 @@ def read_tables(run_folder: "RunFolder") -> tuple[Table, ...]:
 
 
 def list_files(artifact: Artifact) -> Iterator[str]:
-    """List the picture and clip files of an artifact, as paths below the run."""
+    """List the pictures, clips and volumes of an artifact, as paths below the run."""
     names = []
     if isinstance(artifact, Media):
         names = [artifact.file, artifact.poster]
+    elif isinstance(artifact, BrainMap):
+        names = [artifact.volume, artifact.underlay]
     elif isinstance(artifact, Sheet):
         for row in artifact.rows:
             for tile in row.tiles:

@@ -17,18 +17,26 @@ from markupsafe import Markup
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.artifacts import (
     Artifact,
+    BrainMap,
     Curve,
     CurveLine,
     Heatmap,
     Sheet,
     Topomap,
 )
+from brainhive_cli.reports.brain_slices import (
+    PANEL_INCH,
+    choose_slices,
+    draw_slices_at_peak,
+    has_nilearn,
+    read_brain_map,
+)
 from brainhive_cli.reports.tables import templates
 
 if TYPE_CHECKING:  # importing it loads h5py
     from brainhive_cli.data.signals.spaces import Grid
 
-Drawable = Curve | Heatmap | Topomap
+Drawable = Curve | Heatmap | Topomap | BrainMap
 
 WIDTH_INCH = 3.5
 """Width of every figure: 89 mm, the column width of most journals. Letters stay
@@ -42,6 +50,8 @@ PNG_DPI = 600
 """Resolution of PNG files. A figure is 2,100 pixels wide, which journals ask for and
 which is sharp on a slide of 1,920 pixels.
 """
+LINE_INCH = 0.16
+"""Height of a line of text above slices of the brain."""
 BAR_INCH = 0.13
 """Height of a bar."""
 GROUP_GAP_INCH = 0.08
@@ -170,14 +180,20 @@ def is_informative(artifact: Artifact) -> bool:
     return float(np.ptp(values)) > 1e-9 * float(np.abs(values).max())
 
 
-def render_svg(artifact: Drawable) -> Markup:
+def render_svg(artifact: Drawable, folder: Path | str = "") -> Markup:
     """Draw an artifact as an SVG element in the colours of the page.
+
+    Args:
+        artifact: Curve, matrix, or map of a head or brain.
+        folder: Folder of the files of the artifact.
 
     Returns:
         The element. If `is_informative` returns False, a paragraph that says that all
         values are equal.
     """
     template = templates().get_template("drawing.html")
+    if isinstance(artifact, BrainMap):
+        artifact = artifact.locate(Path(folder))
     if not is_informative(artifact):
         return Markup(template.render())
 
@@ -230,6 +246,20 @@ def draw_artifact(artifact: Drawable, title: str = "") -> Iterator[Any]:
     Yields:
         The figure of matplotlib.
     """
+    if isinstance(artifact, BrainMap):
+        if has_nilearn():
+            with _draw_brain(artifact, title) as figure:
+                yield figure
+            return
+        values, grid = read_brain_map(artifact)
+        artifact = draw_slices(
+            artifact.title,
+            values,
+            grid,
+            f"{artifact.value} (without the anatomy, which needs nilearn)",
+            is_diverging=artifact.is_diverging,
+        )
+
     with new_figure(title) as figure:
         # the functions return the height that the axes should have
         axes = figure.subplots()
@@ -261,6 +291,26 @@ def draw_artifact(artifact: Drawable, title: str = "") -> Iterator[Any]:
                 for label in _find_overlapping(labels):
                     label.set_visible(False)
         figure.set_layout_engine("none")
+        yield figure
+
+
+@contextmanager
+def _draw_brain(brain_map: BrainMap, title: str) -> Iterator[Any]:
+    """Draw slices of the brain on black, below their title and unit."""
+    panel_inch = PANEL_INCH[choose_slices(brain_map)]
+    with new_figure() as figure:
+        figure.set_layout_engine("none")
+        label = _wrap(brain_map.value)
+        title_lines = _wrap(title)
+        head_inch = LINE_INCH * (1 + label.count("\n"))
+        if title:
+            head_inch += LINE_INCH * (1 + title_lines.count("\n"))
+        height_inch = head_inch + panel_inch
+        figure.set_size_inches(WIDTH_INCH, height_inch)
+        figure.text(0, 1, title_lines, fontsize="medium", va="top")
+        share = 1 - head_inch / height_inch
+        figure.text(0, share + 0.02, label, va="bottom", **SMALL)
+        draw_slices_at_peak(figure, brain_map, share)
         yield figure
 
 
@@ -609,7 +659,12 @@ def _to_numbers(values: Sequence[Any]) -> Any:
 
 
 def draw_slices(
-    title: str, values: Float64, grid: "Grid", unit: str, low: float | None = None
+    title: str,
+    values: Float64,
+    grid: "Grid",
+    unit: str,
+    low: float | None = None,
+    is_diverging: bool = False,
 ) -> Heatmap:
     """Draw voxel values on up to `MAX_SLICES` axial slices, from bottom to top.
 
@@ -619,6 +674,7 @@ def draw_slices(
         grid: Positions of the voxels in a volume.
         unit: Unit of the values.
         low: Value of the first colour. The default is the lowest value.
+        is_diverging: True for different colours of negative and positive values.
     """
     import nibabel
 
@@ -659,7 +715,14 @@ def draw_slices(
     is_complete = n_slices == depth
     selection = "Axial slices" if is_complete else f"{n_slices} of {depth} axial slices"
     note = f"{selection} from bottom to top. The nose is up, and left is left."
-    return Heatmap(title, pixels.tolist(), value=unit, low=low, note=note)
+    return Heatmap(
+        title,
+        pixels.tolist(),
+        value=unit,
+        low=low,
+        is_diverging=is_diverging,
+        note=note,
+    )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from brainhive_cli.core.artifacts import (
     Artifact,
+    BrainMap,
     Curve,
     Heatmap,
     Sheet,
@@ -25,6 +26,7 @@ from brainhive_cli.core.artifacts import (
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import read_regular
 from brainhive_cli.core.tables import Table, TableCell
+from brainhive_cli.reports.brain_slices import write_view
 from brainhive_cli.reports.drawings import is_informative, render_svg
 from brainhive_cli.reports.tables import templates
 
@@ -169,15 +171,20 @@ class Page:
     warnings: Sequence[str] = ()
     sections: Sequence[PageSection] = ()
     pictures: PicturePairs | None = None
-    headlines: Sequence[Curve | Heatmap | Topomap] = ()
+    headlines: Sequence[Curve | Heatmap | Topomap | BrainMap] = ()
     missing: Sequence[str] = ()
 
     def write(self, path: Path) -> None:
         """Write the page as a single HTML file."""
-        path.write_text(self.html(), encoding="utf-8")
+        path.write_text(self.html(path.parent), encoding="utf-8")
 
-    def html(self) -> str:
-        """Return a single HTML document with the style, script and pictures."""
+    def html(self, folder: Path | None = None) -> str:
+        """Return a single HTML document with the style, script and pictures.
+
+        Args:
+            folder: Folder of the page, in which views of brain maps are written. None
+                for a page without such files, such as in a notebook.
+        """
         style = (HERE / "page.css").read_text(encoding="utf-8")
         script = (HERE / "page.js").read_text(encoding="utf-8")
         n_sections = sum(bool(section.groups) for section in self.sections)
@@ -188,6 +195,7 @@ class Page:
             js=Markup(script),
             embed=partial(embed, {}),  # `embed` collects the ids of files in the dict
             render_svg=render_svg,
+            write_view=partial(_write_view, folder),
             read_cells=read_cells,
             has_many_sections=n_sections >= MIN_MANY_SECTIONS,
             DETAILS=DETAILS,
@@ -274,6 +282,24 @@ def embed(
         url = _shrink_picture(path, side_px)
     poster_url = _shrink_picture(poster, TILE_PX) if poster else ""
     return {"id": file_id, "url": url, "poster": poster_url, "is_clip": is_clip}
+
+
+def _write_view(
+    page_folder: Path | None, brain_map: BrainMap, folder: Path | str
+) -> str:
+    """Write a view of a brain map next to a page.
+
+    Args:
+        page_folder: Folder of the page, or None for a page without such files.
+        brain_map: Map of voxels.
+        folder: Folder of the files of the map.
+
+    Returns:
+        Name of the file, or "" if there is none.
+    """
+    if page_folder is None:
+        return ""
+    return write_view(brain_map.locate(Path(folder)), page_folder)
 
 
 def _shrink_picture(path: Path, side_px: int) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from brainhive_cli.core.artifacts import (
     Artifact,
+    BrainMap,
     Curve,
     CurveLine,
     Heatmap,
@@ -130,7 +131,7 @@ def lay_out_page(
 
 def _choose_headline_figures(
     groups: Sequence[RunGroup], leading_runs: Sequence[ShownRun]
-) -> Sequence[Curve | Heatmap | Topomap]:
+) -> Sequence[Curve | Heatmap | Topomap | BrainMap]:
     """Choose the figures at the top of a page.
 
     - One group of several runs with a main metric: a bar for each run.
@@ -276,18 +277,22 @@ def _describe_pairs(
     return PicturePairs(sheet.columns[0], heading, pairs, folder, note)
 
 
-def choose_run_headlines(shown_run: ShownRun) -> list[Curve | Heatmap | Topomap]:
+def choose_run_headlines(
+    shown_run: ShownRun,
+) -> list[Curve | Heatmap | Topomap | BrainMap]:
     """Choose the figures of a run for the top of a page.
 
     - Figures of the run's finding. Retrieval adds bars of its main metric, if there are
       several.
     - Otherwise: the figure of the most important metric, if it shows anything.
     """
-    figures: list[Curve | Heatmap | Topomap] = []
+    figures: list[Curve | Heatmap | Topomap | BrainMap] = []
     for artifact in shown_run.artifacts:
-        if artifact.section == FINDING and isinstance(
-            artifact, Curve | Heatmap | Topomap
-        ):
+        if artifact.section != FINDING:
+            continue
+        if isinstance(artifact, BrainMap):
+            figures.append(artifact.locate(shown_run.folder.path))
+        elif isinstance(artifact, Curve | Heatmap | Topomap):
             figures.append(artifact)
 
     # the figure of a finding replaces bars, except those of each person in retrieval
@@ -420,7 +425,7 @@ def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]
         caveats += shown_run.measurements.caveats
     headline_label = _choose_file_label(runs[0]) if is_single else "compared"
     for figure in lay_out_page(groups).headlines:
-        if figure not in run_artifacts:
+        if figure not in run_artifacts and not isinstance(figure, BrainMap):
             headline = replace(figure, title=extend_title(figure.title, caveats))
             file_title = f"headline-{figure.title.partition(';')[0]}"
             yield headline_label, file_title, partial(save_figure, headline)
@@ -429,7 +434,9 @@ def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]
     for shown_run in runs:
         label = _choose_file_label(shown_run)
         for artifact in shown_run.artifacts:
-            if not isinstance(artifact, Curve | Heatmap | Topomap | Sheet):
+            if isinstance(artifact, BrainMap):
+                artifact = artifact.locate(shown_run.folder.path)
+            if not isinstance(artifact, Curve | Heatmap | Topomap | BrainMap | Sheet):
                 continue
             if not is_informative(artifact):
                 continue

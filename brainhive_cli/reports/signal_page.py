@@ -24,7 +24,7 @@ from brainhive_cli.data.stores.store_tables import (
     describe_store,
     make_count_rows,
 )
-from brainhive_cli.reports.drawings import draw_slices
+from brainhive_cli.reports.brain_maps import write_brain_map
 from brainhive_cli.reports.head_maps import draw_head, place_sensors
 from brainhive_cli.reports.page import Page, PageSection, group_artifacts
 from brainhive_cli.reports.tables import render
@@ -56,6 +56,16 @@ MAP_TITLES = {
     "fraction": "Fraction to which ridge regression shrinks betas",
 }
 """Title of each map that a preparation measures."""
+MAP_UNITS = {
+    "tsnr": "mean / standard deviation over time",
+    "ncsnr": "signal / noise",
+    "r2": "%",
+    "hrf_index": "number in the library",
+    "fraction": "fraction of the length",
+}
+"""Label of the colour bar of each map."""
+UNTESTED_NOTE = "No threshold: single voxels are not tested."
+"""Note below maps of voxels."""
 
 
 def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -97,9 +107,21 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
         maps[f"{split} reliability"] = split_half.max(1)
         maps[f"{split} noise ceiling"] = ceiling.max(1)
         if isinstance(recording.space, Voxels):
-            figures, numbers = _draw_voxels(
-                split_half[:, 0], ceiling[:, 0], recording.space
-            )
+            figures, numbers = _draw_voxels(ceiling[:, 0], recording.space)
+            if recording.space.grid is not None:
+                reliability_map = write_brain_map(
+                    folder,
+                    store.path.stem,
+                    f"{split} reliability",
+                    split_half[:, 0],
+                    recording.space,
+                    title="Reliability of voxels",
+                    value=CORRECTED_CORRELATION,
+                    note=UNTESTED_NOTE,
+                    folder="",
+                    is_diverging=True,
+                )
+                figures.append(reliability_map)
         else:
             best_samples = split_half.argmax(1)  # [C]
             best_times_ms = recording.times_s[best_samples] * 1000
@@ -133,8 +155,21 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
     if isinstance(space, Voxels) and space.maps and space.grid is not None:
         slices = []
         for key, values in space.maps.items():
+            if np.ptp(values) == 0:  # such as marks of constant voxels without any
+                continue
             title = MAP_TITLES.get(key, key)
-            slices.append(draw_slices(title, values, space.grid, key))
+            brain_map = write_brain_map(
+                folder,
+                store.path.stem,
+                key,
+                values,
+                space,
+                title=title,
+                value=MAP_UNITS.get(key, ""),
+                note=UNTESTED_NOTE,
+                folder="",
+            )
+            slices.append(brain_map)
         sections.append(PageSection("voxels", group_artifacts([("", slices, folder)])))
     if not maps:
         raise problems[0]
@@ -217,14 +252,13 @@ def _draw_lines(
 
 
 def _draw_voxels(
-    split_half: Float64, ceiling: Float64, space: Voxels
+    ceiling: Float64, space: Voxels
 ) -> tuple[list[Artifact], dict[str, Any]]:
-    """Draw histograms of the noise ceiling by region, and slices of the reliability.
+    """Draw histograms of the noise ceiling by region.
 
     Args:
-        split_half: Split-half reliability [V] of each voxel.
         ceiling: Noise ceiling [V] of each voxel, in percent of the variance.
-        space: Brain regions of the voxels, and their positions if known.
+        space: Brain regions of the voxels.
 
     Returns:
         The figures, and numbers for JSON.
@@ -259,16 +293,6 @@ def _draw_voxels(
             "% of voxels",
         )
     ]
-
-    if space.grid is not None:
-        slices = draw_slices(
-            "Reliability of voxels",
-            split_half,
-            space.grid,
-            CORRECTED_CORRELATION,
-            low=0,
-        )
-        figures.append(slices)
     return figures, {BY_REGION: ceilings}
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import (
     Artifact,
+    BrainMap,
     Curve,
     CurveLine,
     Heatmap,
@@ -57,6 +58,7 @@ def one_of_each(file: str) -> list[Artifact]:
             ],
         ),
         Topomap("scalp", [Point(0.0, 1.0, "Oz", 0.5)]),
+        BrainMap("F", file, (1.0, -2.5, 3.0), threshold=4.5),
         Media("a drawing", file),
         Table("cells", ["subject", "top-1"], [["1", 0.5], ["2", None]]),
     ]

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Array, Float32
+from brainhive_cli.core.arrays import Array, Float32, Float64
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.data.signals.spaces import (
     Grid,
     Sensors,
     Surface,
+    Underlay,
     Voxels,
     look_up_positions,
 )
@@ -68,13 +69,25 @@ def write_maps(
     return [folder / name for name in contents]
 
 
+def write_underlay(path: Path, underlay: Underlay) -> None:
+    """Write the picture below maps of voxels as compressed NIfTI."""
+    content = _compress_volume(underlay.values, underlay.affine)
+    with atomic_write(path, is_lasting=False) as part_path:
+        part_path.write_bytes(content)
+
+
 def _format_volume(values: Float32, grid: Grid) -> bytes:
     """Format values [V] as compressed NIfTI."""
-    from nibabel import Nifti1Image
-
     volume = np.full(grid.shape, np.nan, np.float32)
     volume[tuple(grid.indices.T)] = values
-    img = Nifti1Image(volume, grid.affine)
+    return _compress_volume(volume, grid.affine)
+
+
+def _compress_volume(values: Array, affine: Float64) -> bytes:
+    """Format a volume [X, Y, Z] as compressed NIfTI."""
+    from nibabel import Nifti1Image
+
+    img = Nifti1Image(values, affine)
     img.header.set_xyzt_units("mm")
     # without the time of writing, equal maps are equal files
     return gzip.compress(img.to_bytes(), mtime=0)

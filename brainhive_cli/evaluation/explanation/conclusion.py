@@ -29,6 +29,7 @@ from brainhive_cli.evaluation.explanation.encoding_model import (
 from brainhive_cli.evaluation.explanation.figures import (
     Figures,
     draw_findings,
+    draw_voxel_maps,
     make_summary_table,
 )
 from brainhive_cli.evaluation.explanation.findings import (
@@ -156,9 +157,10 @@ def conclude(
         [reader.trials for reader in readers],
         items,
         missing,
-        _draw_encoding_maps(encoding, reader),
+        _draw_encoding_maps(encoding, reader) + draw_voxel_maps(maps, folder.path),
         facts,
         excluded=excluded,
+        folder=folder.path,
     )
 
 
@@ -172,12 +174,14 @@ def summarise_findings(
     facts: Mapping[str, Any],
     scopes: Scopes | None = None,
     excluded: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> Summary:
     """Collect the metrics, facts, figures and the table of all findings.
 
     Each analysis in `missing` causes a warning. Further reasons are added to it. The
     default analyses in `excluded`, which do not apply, are named below the table.
-    `figures`, `facts` and `scopes` are results besides the findings.
+    `figures`, `facts` and `scopes` are results besides the findings. Brain maps need
+    the `folder` of the run.
     """
     # reach of the filters, and positions of the sensors
     findings, reason = bound_onsets(findings, signals)
@@ -192,7 +196,7 @@ def summarise_findings(
 
     ceilings = facts.get("ceilings", {})
     marks = signals[0].stimulus_marks
-    all_figures = draw_findings(findings, space, marks, ceilings) + figures
+    all_figures = draw_findings(findings, space, marks, ceilings, folder) + figures
     table = make_summary_table(findings, facts["protocol"], excluded or {})
 
     align = job.align

@@ -3,11 +3,14 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from brainhive_cli.core.artifacts import Curve, CurveLine, Heatmap, Topomap
+from brainhive_cli.core.arrays import Float64
+from brainhive_cli.core.artifacts import BrainMap, Curve, CurveLine, Heatmap, Topomap
+from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL
 from brainhive_cli.core.measurements import Metric, metric_title
 from brainhive_cli.core.tables import Table, TableCell, format_p
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
@@ -28,7 +31,7 @@ from brainhive_cli.evaluation.explanation.recipe import (
     SIGNAL_ANALYSES,
     TRIAL_ANALYSES,
 )
-from brainhive_cli.reports.drawings import draw_slices
+from brainhive_cli.reports.brain_maps import write_brain_map
 from brainhive_cli.reports.head_maps import draw_head, place_sensors
 from brainhive_cli.reports.page import DETAILS, FINDING
 from brainhive_cli.reports.tables import make_metric_cell, render
@@ -38,7 +41,12 @@ ANALYSIS_TITLES: Mapping[str, str] = {
     **SIGNAL_ANALYSES,
     **TRIAL_ANALYSES,
 }
-Figures = list[Curve | Heatmap | Topomap]
+VOXEL_MAP_TITLES = {
+    "encoding": "How well embeddings predict each voxel",
+    "margin": "Part of the margin that each voxel adds",
+}
+VOXEL_MAP_UNITS = {"encoding": "correlation", "margin": "margin, expected gradients"}
+Figures = list[Curve | Heatmap | Topomap | BrainMap]
 
 
 def draw_findings(
@@ -46,6 +54,7 @@ def draw_findings(
     space: Sensors | Voxels,
     marks: Mapping[str, Any],
     ceilings: Mapping[str, Mapping[str, Sequence[float]]],
+    folder: Path | None = None,
 ) -> Figures:
     """Draw the first metric of each analysis along its axis, claimed findings first.
 
@@ -57,6 +66,7 @@ def draw_findings(
         space: Sensors or voxels of the recording.
         marks: Marked times by name.
         ceilings: Noise ceilings, averaged over sensors, by metric and name.
+        folder: Folder of the run, for files of brain maps. None to draw no brain maps.
     """
     claimed_ids = set(map(id, choose_claimed_findings(findings)))
     claimed_first = sorted(findings, key=lambda finding: id(finding) not in claimed_ids)
@@ -74,7 +84,7 @@ def draw_findings(
         section = FINDING if id(first) in claimed_ids else SECTION
         maps = Figures()
         for finding in group:
-            figure = _draw_map(finding, space, positions)
+            figure = _draw_map(finding, space, positions, folder)
             if figure is not None:
                 maps.append(replace(figure, section=section))
 
@@ -153,32 +163,94 @@ def _draw_map(
     finding: Finding,
     space: Sensors | Voxels,
     positions: Mapping[str, tuple[float, float]],
-) -> Topomap | Heatmap | None:
+    folder: Path | None,
+) -> Topomap | BrainMap | None:
     """Draw the values of sensors on the head, or of regions on slices.
 
     Returns None for another axis, or if the positions are unknown.
     """
-    value_of = dict(
-        zip(finding.axis.position_names, finding.values.tolist(), strict=True)
-    )
-    title = _make_title(finding.name)
-    metric = metric_title(finding.metric)
     if finding.axis.name == SENSOR and positions:
-        return draw_head(title, positions, value_of, metric)
+        value_of = dict(
+            zip(finding.axis.position_names, finding.values.tolist(), strict=True)
+        )
+        title = _make_title(finding.name)
+        return draw_head(title, positions, value_of, metric_title(finding.metric))
     if finding.axis.name != REGION or not isinstance(space, Voxels):
         return None
-    if space.grid is None:
+    if space.grid is None or folder is None:
         return None
+    return _draw_regions(finding, space, folder)
+
+
+def _draw_regions(finding: Finding, space: Voxels, folder: Path) -> BrainMap | None:
+    """Draw the values of the regions with a significant corrected p on slices.
+
+    All regions are drawn if none is significant, or if there is no test.
+    """
+    names = finding.axis.position_names
+    values_of_regions = finding.values
+    note = "All regions are coloured, because there is no test of single regions."
+    if finding.p_values is not None:
+        is_significant = finding.p_values < SIGNIFICANCE_LEVEL
+        test = "corrected over all positions of all analyses"
+        note = f"No region has p < {SIGNIFICANCE_LEVEL:g} ({test}): all are coloured."
+        if is_significant.any():
+            values_of_regions = np.where(is_significant, values_of_regions, np.nan)
+            note = (
+                f"Only regions with p < {SIGNIFICANCE_LEVEL:g} are coloured ({test})."
+            )
 
     # a voxel gets the value of its smallest region, which is written last
     region_sizes = {}
-    for name in value_of:
+    for index, name in enumerate(names):
         if name in space.regions:
-            region_sizes[name] = int(space.regions[name].sum())
-    values = np.full(len(space.grid.indices), np.nan)
-    for name in sorted(region_sizes, key=lambda name: -region_sizes[name]):
-        values[space.regions[name]] = value_of[name]
-    return draw_slices(title, values, space.grid, metric)
+            region_sizes[index] = int(space.regions[name].sum())
+    values = np.full(len(next(iter(space.regions.values()))), np.nan)
+    for index in sorted(region_sizes, key=lambda index: -region_sizes[index]):
+        values[space.regions[names[index]]] = values_of_regions[index]
+    if not np.isfinite(values).any():
+        return None
+    return write_brain_map(
+        folder,
+        "regions",
+        f"{finding.name} {finding.metric}",
+        values,
+        space,
+        title=_make_title(finding.name),
+        value=metric_title(finding.metric),
+        note=f"{note} Means over subjects, in the regions of the first subject.",
+        is_diverging=not finding.metrics[0].chance,
+    )
+
+
+def draw_voxel_maps(
+    maps: Sequence[tuple[str, Mapping[str, Float64], Sensors | Voxels]], folder: Path
+) -> Figures:
+    """Draw the maps of the voxels of the first subject.
+
+    Args:
+        maps: Label of the subject, values by name, and space, of each subject.
+        folder: Folder of the run.
+    """
+    figures = Figures()
+    for stem, values_of, space in maps[:1]:
+        if not isinstance(space, Voxels) or space.grid is None:
+            continue
+        for name, values in values_of.items():
+            figure = write_brain_map(
+                folder,
+                stem,
+                name,
+                values,
+                space,
+                title=f"{VOXEL_MAP_TITLES.get(name, name)} ({stem})",
+                value=VOXEL_MAP_UNITS.get(name, name),
+                note="No threshold: single voxels were not tested.",
+                is_diverging=True,
+                section=SECTION,
+            )
+            figures.append(figure)
+    return figures
 
 
 def make_summary_table(

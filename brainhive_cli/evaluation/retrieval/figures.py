@@ -10,6 +10,7 @@ from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.artifacts import (
     Artifact,
+    BrainMap,
     Curve,
     CurveLine,
     Heatmap,
@@ -19,7 +20,7 @@ from brainhive_cli.core.artifacts import (
     SheetTile,
 )
 from brainhive_cli.core.errors import BrainhiveError, first_line
-from brainhive_cli.core.facts import ConfusionMatrix, RetrievalFacts
+from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL, ConfusionMatrix, RetrievalFacts
 from brainhive_cli.core.measurements import (
     Measurements,
     add_footnotes,
@@ -47,7 +48,8 @@ from brainhive_cli.evaluation.retrieval.scopes import (
 from brainhive_cli.evaluation.retrieval.tables import CURVE_NOTE, PAGE_TABLES, lay_out
 from brainhive_cli.measurement.retrieval import Gallery
 from brainhive_cli.measurement.slope import average_by_unit
-from brainhive_cli.reports.drawings import draw_slices, is_informative
+from brainhive_cli.reports.brain_maps import write_brain_map
+from brainhive_cli.reports.drawings import is_informative
 from brainhive_cli.reports.page import FINDING
 from brainhive_cli.reports.tables import (
     describe_sample,
@@ -79,7 +81,7 @@ def draw_artifacts(
     if facts.confusion_matrix:
         figures.append(_draw_confusions(facts.confusion_matrix))
     if facts.tests_trials and models:
-        figures += _draw_voxels(models[0], recipe.split)
+        figures += _draw_voxels(run, models[0], recipe.split)
     # the ranks lead the page, unless a matrix shows the answer of every category
     ranks_section = SECTION if facts.confusion_matrix else FINDING
     figures.append(replace(_draw_ranks(measurements), section=ranks_section))
@@ -122,12 +124,16 @@ def _draw_confusions(matrix: ConfusionMatrix) -> Heatmap:
     )
 
 
-def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
+def _draw_voxels(run: RunFolder, model: TrainedModel, split: str) -> list[BrainMap]:
     """Draw how far the first subject's categories differ in each voxel, as F values.
 
+    Voxels below the F of p = .05, corrected by Bonferroni, are not drawn, unless all
+    voxels are below it.
+
     Returns:
-        The figure, or nothing if the voxels have no positions.
+        The map, or nothing if the voxels have no positions.
     """
+    from scipy.stats import f as f_distribution
     from sklearn.feature_selection import f_classif
 
     subject = model.cell.tested_on[0]
@@ -139,13 +145,35 @@ def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
     signals = np.concatenate([train_trials.averages, test_trials.averages])
     categories = np.concatenate([train_trials.stimulus, test_trials.stimulus])
     f_values, _ = f_classif(signals[:, :, 0], categories)
-    figure = draw_slices(
-        f"Where the categories differ: F of each voxel over all {len(signals)} trials "
-        f"of {name_subject(subject)}",
-        np.nan_to_num(f_values),
-        space.grid,
-        unit="F (describes the signals, no model)",
-        low=0.0,
+    f_values = np.nan_to_num(f_values)
+
+    n_trials, n_voxels = signals.shape[:2]
+    n_categories = len(np.unique(categories))
+    threshold: float | None = float(
+        f_distribution.isf(
+            SIGNIFICANCE_LEVEL / n_voxels, n_categories - 1, n_trials - n_categories
+        )
+    )
+    test = (
+        f"F test that takes trials as independent, p < {SIGNIFICANCE_LEVEL:g}, "
+        f"Bonferroni-corrected for {n_voxels} voxels"
+    )
+    if f_values.max() >= threshold:
+        note = f"Only voxels with F of at least {threshold:.2f} are coloured ({test})."
+    else:
+        note = f"No voxel reaches F = {threshold:.2f} ({test}), so all are coloured."
+        threshold = None
+    figure = write_brain_map(
+        run.path,
+        f"sub-{subject:02d}",
+        "f_of_categories",
+        f_values,
+        space,
+        title=f"Where the categories differ: F of each voxel over all {n_trials} "
+        f"trials of {name_subject(subject)}",
+        value="F (describes the signals, no model)",
+        note=note,
+        threshold=threshold,
     )
     return [figure]
 

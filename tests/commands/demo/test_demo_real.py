@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import f
 
 from brainhive_cli.commands.demo import RECORDING
 from brainhive_cli.core import artifacts
@@ -13,6 +14,7 @@ from brainhive_cli.core.command import Result
 from brainhive_cli.core.measurements import SEEN_PICTURES, SIMULATED
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
+from brainhive_cli.reports.brain_slices import read_brain_map
 from tests.worlds.command_fixtures import RunCommand, use_home
 
 NAMES = ["face", "house", "cat", "shoe", "bottle", "scissors", "chair", "scrambledpix"]
@@ -70,10 +72,18 @@ def test_the_page_shows_confusions_and_names_the_recording(
         for artifact in artifacts.read(retrieval_run)
         if isinstance(artifact, artifacts.Heatmap)
     ]
-    # the confusion matrix names each category, and the slices have the voxels
-    row_names = [" ".join(heatmap.rows) for heatmap in heatmaps]
-    assert len(heatmaps) == 2
-    assert any(all(name in names for name in NAMES) for names in row_names)
+    # the confusion matrix names each category
+    (confusions,) = heatmaps
+    assert all(name in " ".join(confusions.rows) for name in NAMES)
+    (brain_map,) = [
+        artifact
+        for artifact in artifacts.read(retrieval_run)
+        if isinstance(artifact, artifacts.BrainMap)
+    ]
+    # F of p = .05 / 479 voxels, with 7 and 88 degrees of freedom
+    assert brain_map.threshold == pytest.approx(f.isf(0.05 / 479, 7, 88), rel=1e-3)
+    values, _ = read_brain_map(brain_map.locate(retrieval_run.path))
+    assert 0 < len(values) < 100 and values.min() >= brain_map.threshold
     assert "Haxby" in page and "simulated" not in page
     # the health of embeddings is undefined for labels of 0 and 1
     assert "Health of" not in page

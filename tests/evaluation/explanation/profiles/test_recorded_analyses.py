@@ -1,6 +1,7 @@
 """Analyses of small random signals, compared with recorded numbers."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.artifacts import Curve, Heatmap, Topomap
+from brainhive_cli.core.artifacts import BrainMap, Curve, Topomap
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals import repetitions
 from brainhive_cli.data.signals.repetitions import (
@@ -68,6 +69,7 @@ from brainhive_cli.evaluation.explanation.similarity import (
 )
 from brainhive_cli.measurement.reliability import average_random_halves
 from brainhive_cli.measurement.units import Items, StimulusGrouping
+from brainhive_cli.reports.brain_slices import read_brain_map
 from brainhive_cli.reports.head_maps import draw_head, flatten_positions, place_sensors
 from brainhive_cli.reports.page import DETAILS, FINDING
 from tests.tools.recorded_numbers import Recorded
@@ -419,10 +421,21 @@ def analyses(seed: int, modality: str) -> SubjectProfiles:
     return SubjectProfiles(found, maps if modality == "fMRI" else {})
 
 
+def read_values(figure: Any, folder: Path) -> Any:
+    """Return the values of the coloured voxels of a brain map."""
+    if not isinstance(figure, BrainMap):
+        return np.empty(0)
+    return read_brain_map(figure.locate(folder))[0]
+
+
 @pytest.mark.parametrize("modality", PLACES)
 @pytest.mark.parametrize("inflation", [1, 1.4])
 def test_conclusions(
-    monkeypatch: pytest.MonkeyPatch, recorded: Recorded, modality: str, inflation: float
+    monkeypatch: pytest.MonkeyPatch,
+    recorded: Recorded,
+    tmp_path: Path,
+    modality: str,
+    inflation: float,
 ) -> None:
     # a course has more times than are listed
     monkeypatch.setattr(conclusion, "MAX_LISTED_TIMES", 5)
@@ -466,16 +479,21 @@ def test_conclusions(
         facts = (one.scores, one.p_values, one.latest_onset_ms, one.first_above_chance)
         named[f"{one.name} {one.metric} {one.axis.name}"] = (tables, facts)
     figures = draw_findings(
-        found, space, {"offset": 0.5}, {"r": bounds} if modality == "EEG" else {}
+        found,
+        space,
+        {"offset": 0.5},
+        {"r": bounds} if modality == "EEG" else {},
+        tmp_path,
     )
+
     sections = [FINDING, SECTION, DETAILS]
     drawn = [
         [
-            [Curve, Topomap, Heatmap].index(type(figure)),
+            [Curve, Topomap, BrainMap].index(type(figure)),
             sections.index(figure.section),
             [short(line) for line in getattr(figure, "lines", ())],
             [vars(point) for point in getattr(figure, "points", ())],
-            np.array(getattr(figure, "values", ()), np.float64),
+            read_values(figure, tmp_path),
             getattr(figure, "marks", None),
         ]
         for figure in figures

@@ -34,6 +34,7 @@ from brainhive_cli.evaluation.explanation.trial_decoding import DecodedTrials
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports import signal_page
+from brainhive_cli.reports.brain_slices import read_brain_map
 from brainhive_cli.reports.signal_page import write_signal_page
 from brainhive_cli.training.alignment.cells import Cell
 from tests.tools.recorded_numbers import Recorded
@@ -301,6 +302,11 @@ def test_pages_of_signals(
             np.array(one.values, np.float64)
             for one in drawn
             if isinstance(one, artifacts.Heatmap)
+        ],
+        volumes=[
+            read_brain_map(one.locate(tmp_path / "page"))[0]
+            for one in drawn
+            if isinstance(one, artifacts.BrainMap)
         ],
         points=[
             [point.value for point in one.points]

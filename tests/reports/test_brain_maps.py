@@ -1,0 +1,126 @@
+"""Maps of voxels on slices of the brain."""
+
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from brainhive_cli.core.artifacts import BrainMap
+from brainhive_cli.data.signals.spaces import Grid, Underlay, Voxels
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.signal_store import SignalStore
+from brainhive_cli.reports import brain_slices
+from brainhive_cli.reports.brain_maps import write_brain_map
+from brainhive_cli.reports.brain_slices import (
+    choose_slices,
+    read_brain_map,
+    write_view,
+)
+from brainhive_cli.reports.drawings import render_svg, save_figure
+from brainhive_cli.reports.page import Page, PageSection, group_artifacts
+
+SHAPE = (6, 7, 8)
+AFFINE = np.array([[-3.0, 0, 0, 9], [0, 3, 0, -8], [0, 0, 3, 2], [0, 0, 0, 1]])
+INDICES = np.argwhere(np.ones(SHAPE)).astype(np.int16)
+UNDERLAY = Underlay(
+    np.random.default_rng(0).integers(0, 255, (9, 9, 9)).astype(np.uint8),
+    np.diag([2.0, 2, 2, 1]),
+    "T1w",
+)
+SPACE = Voxels({}, grid=Grid(INDICES, SHAPE, AFFINE), underlay=UNDERLAY)
+VALUES = np.random.default_rng(1).normal(size=len(INDICES))
+VALUES[100] = -9.0
+
+
+def write_map(folder: Path, space: Voxels = SPACE, **options) -> BrainMap:
+    options = {"is_diverging": True, "threshold": 1.5} | options
+    return write_brain_map(
+        folder,
+        "sub-01",
+        "t",
+        VALUES[: len(space.grid.indices)],
+        space,
+        title="T",
+        value="t",
+        note="",
+        **options,
+    )
+
+
+def test_the_peak_has_its_position_in_mm_and_the_threshold_hides(tmp_path: Path):
+    brain_map = write_map(tmp_path)
+    expected_mm = AFFINE[:3, :3] @ INDICES[100] + AFFINE[:3, 3]
+    assert brain_map.peak_mm == tuple(expected_mm)
+    assert all(f"{mm:g}" in brain_map.note for mm in expected_mm)
+    assert "T1w" in brain_map.note
+
+    values, grid = read_brain_map(brain_map.locate(tmp_path))
+    is_drawn = np.abs(VALUES) >= 1.5
+    np.testing.assert_allclose(values, VALUES[is_drawn], rtol=1e-6)
+    assert grid.indices.tolist() == INDICES[is_drawn].tolist()
+    assert write_map(tmp_path, is_diverging=False).peak_mm != brain_map.peak_mm
+
+
+def test_a_store_keeps_the_underlay_of_its_voxels(tmp_path: Path):
+    signal = np.zeros((1, 1, len(INDICES), 1), np.float32)
+    trials = Trials(signal, ["a"], SPACE, np.zeros(1), None, "z")
+    SignalStore.write(tmp_path / "sub-01.h5", {"train": trials})
+    space = SignalStore.open(tmp_path / "sub-01.h5")["train"].space
+    kept = space.select(np.arange(3)).underlay
+    assert kept.source == "T1w" and np.array_equal(kept.values, UNDERLAY.values)
+    assert np.array_equal(kept.affine, UNDERLAY.affine)
+
+
+@pytest.mark.parametrize("has_anatomy", (True, False))
+def test_slices_are_drawn_by_nilearn_the_same_each_time(tmp_path, has_anatomy):
+    pytest.importorskip("nilearn")
+    space = SPACE if has_anatomy else replace(SPACE, underlay=None)
+    brain_map = write_map(tmp_path, space)
+    svg = render_svg(brain_map, tmp_path)
+    x_mm, y_mm, z_mm = brain_map.peak_mm
+    for text in (f"x={x_mm:.0f}", f"y={y_mm:.0f}", f"z={z_mm:.0f}", ">L<", ">R<"):
+        assert text in svg
+    # the colours are symmetric around 0
+    assert ">9<" in svg and re.search(">[-−]9<", svg)
+    assert svg == render_svg(brain_map, tmp_path)
+    save_figure(brain_map.locate(tmp_path), tmp_path / "figure.pdf")
+    assert (tmp_path / "figure.pdf").stat().st_size > 1000
+
+
+def test_a_single_slice_is_seen_from_its_flat_side(tmp_path: Path):
+    slab = np.argwhere(np.ones((6, 1, 8))).astype(np.int16)
+    # the second axis of the file points up
+    affine = AFFINE[:, [0, 2, 1, 3]]
+    space = Voxels({}, grid=Grid(slab, (6, 1, 8), affine))
+    assert choose_slices(write_map(tmp_path, space).locate(tmp_path)) == "z"
+    assert choose_slices(write_map(tmp_path).locate(tmp_path)) == "ortho"
+
+
+def test_without_nilearn_slices_have_no_anatomy_and_no_view(tmp_path, monkeypatch):
+    monkeypatch.setattr(brain_slices, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "nilearn", None)
+    brain_map = write_map(tmp_path)
+    assert "nilearn" in render_svg(brain_map, tmp_path)
+    assert write_view(brain_map.locate(tmp_path), tmp_path) == ""
+
+
+def test_a_page_links_a_view_that_needs_no_network(tmp_path: Path):
+    pytest.importorskip("nilearn")
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    brain_map = write_map(run_folder)
+    groups = group_artifacts([("", [brain_map], run_folder)])
+    headline = brain_map.locate(run_folder)
+    page = Page("Maps", headlines=[headline], sections=[PageSection("a", groups)])
+    page.write(tmp_path / "page.html")
+
+    names = re.findall('href="(sub-01[^"]*)"', (tmp_path / "page.html").read_text())
+    assert len(names) == 2 and len(set(names)) == 1
+    view = (tmp_path / names[0]).read_text()
+    assert not re.findall(r"(?:src|href)\s*=\s*[\"']?(?:https?:)?//", view)
+    assert "sub-01_t-" not in page.html()
+    assert nibabel.load(headline.volume).shape == SHAPE
