@@ -69,7 +69,7 @@ def test_a_check_resolves_once_and_asks_once_who_is_recorded(
     recipe = train_align.Recipe.resolve("train-align", None, {}, align_overrides)
     job = jobs.resolve(train_align, recipe)
     tables = execute._plan("train-align", job, job.list_inputs())
-    assert [table.title for table in tables] == ["Cells", "Inputs", "Work"]
+    assert [table.title for table in tables] == ["Models", "Inputs", "Work"]
     assert calls.count("subjects") == 1
     assert calls.count("job") <= 1
 
