@@ -123,7 +123,11 @@ NAMES = (
 
 def __getattr__(name: str) -> Any:
     if name not in MODULE_OF_NAME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from brainhive_cli.core.errors import guess
+
+        question = guess(name, __dir__())
+        message = f"module {__name__!r} has no attribute {name!r}. {question}"
+        raise AttributeError(message.strip(), name=name)
     # import late, so that `import brainhive_cli.api` is fast
     module = importlib.import_module(f"brainhive_cli.{MODULE_OF_NAME[name]}")
     return getattr(module, name)

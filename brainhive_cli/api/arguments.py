@@ -1,49 +1,196 @@
-"""Checks of the arguments of public functions."""
+"""Checks of the arguments of public functions, whose errors name the argument."""
 
-from numbers import Integral
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from brainhive_cli.core.errors import BrainhiveError
     from brainhive_cli.training.alignment.trained.model import TrainedModel
 
-ARGUMENT_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
-    "subject": ((Integral,), "a whole number"),
-    "path": ((str, Path), "a name or path"),
-}
-"""Allowed types and their description, by the name of an argument. Other arguments are
-text.
-"""
+MAX_VALUE_LENGTH = 80
+"""Largest number of characters of a wrong value in a message."""
+MAX_LISTED = 10
+"""Largest number of allowed values in a message."""
+SIGNAL_FORMS = "an array [n, C, T] or [n, V], mne.Epochs or xarray.DataArray"
+"""Signals that public functions accept."""
+NUMBER_KINDS = "biuf"
+"""Kinds of dtypes (NumPy's letters) that hold real numbers."""
 
 
-def check_arguments(**arguments: object) -> None:
-    """Raise an error if an argument has a wrong type or cannot be part of a file name.
+def refuse(name: str, value: object, allowed: str) -> "BrainhiveError":
+    """Make the error of a wrong argument, which shows its value and the allowed values.
 
     Args:
-        arguments: Values by the name of the argument, such as `subject`.
+        name: Name of the argument.
+        value: Wrong value.
+        allowed: Allowed values, in words that follow "NAME must be".
     """
     from brainhive_cli.core.errors import RecipeError
-    from brainhive_cli.core.files import describe_bad_text
 
+    # show the value on a single line
+    short_value = " ".join(repr(value)[:300].split())[:MAX_VALUE_LENGTH]
+    return RecipeError(
+        f"{name} is {short_value}, of type {type(value).__name__}",
+        f"{name} must be {allowed}",
+    )
+
+
+def check_text(**arguments: object) -> None:
+    """Raise an error if an argument is no text that a file name can have."""
     for name, value in arguments.items():
-        allowed_types, description = ARGUMENT_TYPES.get(name, ((str,), "text"))
+        if not isinstance(value, str):
+            raise refuse(name, value, "text")
+        _check_characters(name, value)
 
-        # show the value on a single line of at most 80 characters
-        short_value = " ".join(repr(value)[:300].split())[:80]
 
-        # no argument is a bool, but Python counts True and False as integers
-        if isinstance(value, bool) or not isinstance(value, allowed_types):
-            raise RecipeError(
-                f"{name} is {short_value}, of type {type(value).__name__}",
-                f"{name} must be {description}; see help(brainhive_cli.api)",
+def check_path(**arguments: object) -> None:
+    """Raise an error if an argument is no name or path."""
+    for name, value in arguments.items():
+        if not isinstance(value, str | Path):
+            raise refuse(name, value, "a name or path")
+        _check_characters(name, value)
+
+
+def check_subject(subject: object) -> None:
+    """Raise an error if the number of a subject is not a whole number."""
+    # Python counts True and False as integers
+    if isinstance(subject, bool) or not isinstance(subject, Integral):
+        raise refuse("subject", subject, "a whole number")
+
+
+def check_flags(**arguments: object) -> None:
+    """Raise an error if an argument is neither True nor False nor None."""
+    for name, value in arguments.items():
+        if value is not None and not isinstance(value, bool):
+            raise refuse(name, value, "True, False or None")
+
+
+def check_share(**arguments: object) -> None:
+    """Raise an error if an argument is not between 0 and 1."""
+    for name, value in arguments.items():
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        if not is_number or not 0 < value < 1:  # type: ignore[operator]
+            raise refuse(name, value, "a number between 0 and 1, such as 0.2")
+
+
+def check_mapping(**arguments: object) -> None:
+    """Raise an error if an argument is neither a dict nor None."""
+    for name, value in arguments.items():
+        if value is not None and not isinstance(value, Mapping):
+            raise refuse(name, value, "a dict or None")
+
+
+def check_folder(**arguments: object) -> None:
+    """Raise an error if an argument is no path of an existing folder."""
+    from brainhive_cli.core.errors import MissingData
+    from brainhive_cli.core.files import locate
+
+    check_path(**arguments)
+    for name, value in arguments.items():
+        path = locate(str(value))
+        if not path.is_dir():
+            raise MissingData(
+                f"{name} is {str(value)!r}, and there is no folder {path}",
+                f"{name} must be a folder that exists",
             )
 
-        problem = describe_bad_text(str(value))
-        if problem:
+
+def check_signals(name: str, signals: Any, **labels: Any) -> None:
+    """Raise an error if signals are no array of numbers, or a list does not fit them.
+
+    Args:
+        name: Name of the argument with the signals.
+        signals: Signals of n trials, as `store_trials` takes them.
+        labels: Lists [n] by the name of the argument. Text, a single value and None are
+            not checked.
+    """
+    import numpy as np
+
+    from brainhive_cli.core.errors import RecipeError
+
+    # epochs and data arrays are checked where they are converted
+    is_epochs = hasattr(signals, "event_id") and hasattr(signals, "get_data")
+    if is_epochs:
+        n_trials = len(signals)
+    elif hasattr(signals, "dims") and hasattr(signals, "coords"):
+        return
+    else:
+        if hasattr(signals, "splits"):
+            raise refuse(name, signals, f'a split of it, such as {name}["test"]')
+        if not isinstance(signals, Sequence) and not hasattr(signals, "__array__"):
+            raise refuse(name, signals, SIGNAL_FORMS)
+        array = signals
+        if not hasattr(signals, "shape"):  # arrays on disk are not read here
+            try:
+                array = np.asarray(signals)
+            except ValueError as error:  # a list of lists of different lengths
+                raise refuse(name, signals, SIGNAL_FORMS) from error
+        if array.ndim < 2:
+            if isinstance(signals, str | bytes):
+                raise refuse(name, signals, SIGNAL_FORMS)
             raise RecipeError(
-                f"{name} {short_value} {problem}",
-                "give a name or path that a file can have",
+                f"{name} has the shape {list(array.shape)}",
+                f"{name} must be {SIGNAL_FORMS}",
             )
+        if getattr(array.dtype, "kind", "f") not in NUMBER_KINDS:
+            raise RecipeError(
+                f"{name} is an array of dtype {array.dtype}",
+                f"{name} must hold real numbers",
+            )
+        n_trials = len(array)
+
+    for label_name, values in labels.items():
+        is_list = np.iterable(values) and not isinstance(values, str)
+        if is_list and len(values) != n_trials:
+            raise RecipeError(
+                f"{label_name} has length {len(values)}, but {name} has {n_trials} "
+                "trials",
+                f"give a value for each trial: {label_name}=[{n_trials}]",
+            )
+
+
+def check_name(name: str, value: str, names: Sequence[str], owner: str) -> None:
+    """Raise an error if a value is not among the names that its owner has.
+
+    Args:
+        name: Name of the argument.
+        value: Value of the argument.
+        names: Allowed values.
+        owner: Owner of the allowed values, such as a run.
+    """
+    from brainhive_cli.core.errors import MissingData, guess
+
+    if value not in names:
+        raise MissingData(
+            f"{name} is {value!r}, which {owner} does not have",
+            guess(value, names) + list_allowed(names),
+        )
+
+
+def check_folders(root: Path, **names: str) -> None:
+    """Raise an error if folders inside each other do not exist.
+
+    Args:
+        root: Outermost folder.
+        names: Name of each further folder, by the name of the argument.
+    """
+    folder = root
+    for name, value in names.items():
+        if not (folder / value).is_dir():
+            folders = [path.name for path in folder.glob("*/")]
+            visible_names = [path for path in sorted(folders) if path[0] != "."]
+            check_name(name, value, visible_names, str(folder))
+        folder = folder / value
+
+
+def list_allowed(names: Sequence[object]) -> str:
+    """Write allowed values in words, at most `MAX_LISTED`."""
+    texts = [str(name) for name in names[:MAX_LISTED]]
+    if len(names) > MAX_LISTED:
+        texts.append(f"and {len(names) - MAX_LISTED} more")
+    return f"it has: {', '.join(texts) or 'none'}"
 
 
 def choose_subject(member: "TrainedModel", subject: int | None) -> int:
@@ -53,14 +200,34 @@ def choose_subject(member: "TrainedModel", subject: int | None) -> int:
     test_subjects = member.cell.tested_on
     if subject is None and len(test_subjects) == 1:
         return test_subjects[0]
-
-    problem = "several subjects"
     if subject is not None:
-        check_arguments(subject=subject)
+        check_subject(subject)
         if subject in test_subjects:
             return subject
-        problem = f"other subjects than {subject}"
+
+    subjects = " or ".join(map(str, test_subjects))
     raise RecipeError(
-        f"{member.cell.name} is tested on {problem}",
-        f"subject={' or '.join(map(str, test_subjects))}",
+        f"subject is {subject}, but cell {member.cell.name} is tested on "
+        f"subject {subjects}",
+        f"subject must be {subjects}",
     )
+
+
+def check_split(member: "TrainedModel", split: str) -> None:
+    """Raise an error if the data set of a trained model does not have a split."""
+    check_text(split=split)
+    dataset = member.run.dataset
+    check_name("split", split, dataset.splits, f"data set {dataset.name}")
+
+
+def _check_characters(name: str, value: object) -> None:
+    """Raise an error if a text has characters that a file name cannot have."""
+    from brainhive_cli.core.errors import RecipeError
+    from brainhive_cli.core.files import describe_bad_text
+
+    problem = describe_bad_text(str(value))
+    if problem:
+        raise RecipeError(
+            f"{name} {str(value)[:MAX_VALUE_LENGTH]!r} {problem}",
+            f"{name} must be text that a file name can have",
+        )

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainhive_cli.api.arguments import check_arguments
+from brainhive_cli.api.arguments import check_flags, check_path, check_text
 
 if TYPE_CHECKING:
     from brainhive_cli.api.results import CommandResult
@@ -45,7 +45,10 @@ def run(
     from brainhive_cli.core import foreign_code, launch
     from brainhive_cli.core.errors import RecipeError, guess
 
-    check_arguments(command=command)
+    check_text(command=command)
+    check_flags(again=again, allow_code=allow_code)
+    if recipe is not None:
+        check_path(recipe=recipe)
     command_names = [spec.name for spec in table.COMMANDS]
     if command not in command_names:
         hint = guess(command, command_names) + ", ".join(command_names)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainhive_cli.api.arguments import check_arguments
+from brainhive_cli.api.arguments import check_path, refuse
 from brainhive_cli.api.runs import Run
 
 if TYPE_CHECKING:
@@ -82,9 +82,11 @@ def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Com
 
     # write each run as on the command line
     references = []
-    for compared_run in runs:
+    if labels is not None and not isinstance(labels, list | tuple):
+        raise refuse("labels", labels, "a list of text, or None")
+    for number, compared_run in enumerate(runs):
         if not isinstance(compared_run, Run):
-            check_arguments(path=compared_run)
+            check_path(**{f"runs[{number}]": compared_run})
             references.append(str(compared_run))
         elif compared_run.variant:
             references.append(f"{compared_run.path}:{compared_run.variant}")

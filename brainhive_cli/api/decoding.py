@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainhive_cli.api.arguments import check_arguments, choose_subject
+from brainhive_cli.api.arguments import check_signals, check_split, choose_subject
 from brainhive_cli.api.runs import Run, open_run
 from brainhive_cli.core.cards import draw_card
 
@@ -155,12 +155,13 @@ def decode(
     usage = 'api.decode(api.open_run("NAME"), api.open_signals("DATASET", 1)["test"])'
     trained_run = open_run(model) if isinstance(model, str | Path) else model
     require_kind("model", trained_run, Run, usage)
-    check_arguments(split=split)
     member = trained_run.member(cell, device)
+    check_split(member, split)
     subject = choose_subject(member, subject)
     preparation_caveats = list[str]()
     recording = signal
     if not isinstance(signal, Trials):
+        check_signals("signal", signal, pictures=pictures)
         recording, preparation_caveats = read_new(
             member, subject, split, signal, pictures, axes
         )

@@ -4,6 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from brainhive_cli.api.arguments import (
+    check_folder,
+    check_mapping,
+    check_share,
+    check_signals,
+    check_subject,
+)
 from brainhive_cli.api.commands import run
 from brainhive_cli.api.runs import Run, open_run
 from brainhive_cli.api.stores import store_trials
@@ -55,6 +62,13 @@ def fit(
         RecipeError: if there are too few runs, or too few trials of a category.
     """
     import numpy as np
+
+    check_subject(subject)
+    check_mapping(keys=keys)
+    check_share(test_share=test_share)
+    check_signals("X", X, pictures=pictures, runs=runs, session=session)
+    if folder is not None:
+        check_folder(folder=folder)
 
     # store the trials together with the names of their pictures or categories
     dataset: dict[str, Any] = {"kind": "categories"}

@@ -5,7 +5,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainhive_cli.api.arguments import check_arguments, choose_subject
+from brainhive_cli.api.arguments import (
+    check_path,
+    check_split,
+    check_text,
+    choose_subject,
+    list_allowed,
+)
 from brainhive_cli.api.cards import (
     draw_result_card,
     find_page,
@@ -178,8 +184,8 @@ class Run:
             Predictions for N pictures: an array [N, *shape] for each head (output of
             the model), captions, and the ids [N] of the pictures.
         """
-        check_arguments(split=split)
         member = self.member(cell, device)
+        check_split(member, split)
         subject = choose_subject(member, subject)
 
         # `picture_rows` [N] are the rows of the seen pictures in the split
@@ -204,12 +210,24 @@ class Run:
                 several.
             DeviceError: if there is no such device.
         """
+        from brainhive_cli.core.errors import RecipeError
         from brainhive_cli.core.launch import open_device
         from brainhive_cli.training.alignment.references import choose_cell
         from brainhive_cli.training.alignment.trained.model import TrainedModel
 
-        check_arguments(cell=cell)
+        check_text(cell=cell)
         cell_by_name = {trained_cell.name: trained_cell for trained_cell in self.cells}
+        names = list(cell_by_name)
+        if cell and cell not in names:
+            raise RecipeError(
+                f"cell is {cell!r}, which run {self.name} does not have",
+                list_allowed(names),
+            )
+        if not cell and len(names) > 1:
+            raise RecipeError(
+                f"cell is missing: run {self.name} has {len(names)} cells (models)",
+                f"set cell to a name, such as cell={names[0]!r}; {list_allowed(names)}",
+            )
         trained_cell = choose_cell(cell_by_name, cell, self.path)
         return TrainedModel(self._align, trained_cell, open_device(device))
 
@@ -237,14 +255,23 @@ def open_run(name: str | Path) -> Run:
         BrainhiveError: if there is no such run, or if several runs have this name.
     """
     from brainhive_cli.core import runs
+    from brainhive_cli.core.errors import RecipeError
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.core.runs import split_variant
 
-    check_arguments(path=name)
+    check_path(name=name)
     runs_folder = Paths().under_home("runs")
     run_name, variant = split_variant(str(name), runs_folder)
     folder = runs.find(runs_folder, command=None, reference=str(run_name))
-    return Run(folder, variant)
+    opened = Run(folder, variant)
+    if variant and not opened.measurements.scopes:
+        if not (folder.path / "cells").is_dir():
+            raise RecipeError(
+                f"{folder.name} has no variant {variant!r}", "open the run"
+            )
+        # a training without validation has variants, but no metrics of them
+        _ = opened.cells
+    return opened
 
 
 def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "Aligner":
@@ -272,7 +299,8 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
     from brainhive_cli.training.alignment import model as aligners
     from brainhive_cli.training.alignment.references import find_model, find_reference
 
-    check_arguments(path=reference, cell=cell)
+    check_path(reference=reference)
+    check_text(cell=cell)
     run_folder, variant = find_reference(str(reference), Paths())
     model_folder = find_model(run_folder, variant, cell)
     return aligners.load(model_folder).to(open_device(device))

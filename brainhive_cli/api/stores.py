@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from brainhive_cli.api.arguments import check_arguments
+from brainhive_cli.api.arguments import (
+    check_flags,
+    check_folders,
+    check_signals,
+    check_subject,
+    check_text,
+    list_allowed,
+    refuse,
+)
 
 if TYPE_CHECKING:
     from brainhive_cli.data.signals.trials import Trials
@@ -26,12 +34,23 @@ def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":
         - `concepts` [N]: concept that the picture shows
         - `done` [N]: True if the picture is embedded already
     """
+    from brainhive_cli.core.errors import MissingData
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.data.stores import target_store
 
-    check_arguments(dataset=dataset, split=split, encoder=encoder)
+    check_text(dataset=dataset, split=split, encoder=encoder)
     folder = Paths().under_home("embeddings")
-    return target_store.open_stores(folder, dataset, split, [encoder])[encoder]
+    try:
+        return target_store.open_stores(folder, dataset, split, [encoder])[encoder]
+    except MissingData as error:
+        # name the argument that is wrong, or else add the encoders that are there
+        check_folders(folder, dataset=dataset, split=split)
+        stores = (folder / dataset / split).glob("*.h5")
+        names = sorted(path.stem for path in stores)
+        if encoder not in names:
+            error.message = f"encoder is {encoder!r}: {error.message}"
+            error.hint = f"{list_allowed(names)}; to make it: {error.hint}"
+        raise
 
 
 def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalStore":
@@ -47,14 +66,24 @@ def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalSt
         `image_ids` [N] and `signal` [N, R, C, T]: N pictures, R repetitions, C channels
         and T samples.
     """
+    from brainhive_cli.core.errors import MissingData
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.data.stores import signal_store
 
-    check_arguments(dataset=dataset, subject=subject, name=name)
-    path = signal_store.build_store_path(
-        Paths().under_home("signals"), dataset, name, subject
-    )
-    return signal_store.SignalStore.open(path)
+    check_text(dataset=dataset, name=name)
+    check_subject(subject)
+    folder = Paths().under_home("signals")
+    path = signal_store.build_store_path(folder, dataset, name, subject)
+    try:
+        return signal_store.SignalStore.open(path)
+    except MissingData as error:
+        # name the argument that is wrong
+        check_folders(folder, dataset=dataset, name=name)
+        subjects = signal_store.list_store_subjects(folder, dataset, name)
+        if subject not in subjects:
+            error.message = f"subject is {subject}: {error.message}"
+            error.hint = list_allowed(subjects)
+        raise
 
 
 def store_trials(
@@ -111,8 +140,16 @@ def store_trials(
     from brainhive_cli.data.recordings import epochs
     from brainhive_cli.data.stores import own_arrays, signal_store
 
-    check_arguments(subject=subject, name=name)
-    trials = epochs.as_trials(X, pictures, **axes)
+    check_subject(subject)
+    check_text(name=name)
+    check_flags(whitened=whitened, averaged=averaged)
+    onset_s = axes.get("onset_s")
+    check_signals("X", X, pictures=pictures, session=session, run=run, onset_s=onset_s)
+    if pictures is None and not hasattr(X, "event_id"):
+        raise refuse("pictures", pictures, "the picture or category [n] of each trial")
+    if axes.get("unit") is not None:
+        check_text(unit=axes["unit"])
+    trials = epochs.as_trials(X, pictures, "X", **axes)
     stimuli = _resolve_dataset(dataset, trials.image_ids).build(Paths())
     folder = Paths().under_home("signals")
     path = signal_store.build_store_path(folder, stimuli.recorded_as, name, subject)

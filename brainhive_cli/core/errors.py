@@ -217,6 +217,11 @@ class BrainhiveError(Exception):
         self._hint = hint
 
     @property
+    def __notes__(self) -> list[str]:  # type: ignore[override]
+        """The hint, which Python and IPython print below the traceback."""
+        return [self.hint] if self.hint else []
+
+    @property
     def in_one_line(self) -> str:
         """Message, followed by the hint in brackets."""
         return f"{self.message} ({self.hint})" if self.hint else self.message

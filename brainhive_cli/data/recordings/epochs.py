@@ -319,6 +319,7 @@ def _convert_array(signal: Any, axes: Mapping[str, Any], source: str) -> Trials:
         times_s = np.zeros(1)
         unit = unit or "beta"
 
+    _check_axis_lengths(signal, space, times_s, source)
     required_axes = {"channels": space, "times_s": times_s, "unit": unit}
     missing_axes = [name for name, value in required_axes.items() if value is None]
     if missing_axes:
@@ -338,6 +339,33 @@ def _convert_array(signal: Any, axes: Mapping[str, Any], source: str) -> Trials:
     repeated = signal[:, None, :, None] if is_voxels else signal[:, None]
     with naming(source):
         return Trials(repeated, (), space, times_s, rate_hz, normalise_unit(unit))
+
+
+def _check_axis_lengths(signal: Any, space: Any, times_s: Any, source: str) -> None:
+    """Raise an error that names the argument whose length does not fit the signal.
+
+    Args:
+        signal: Signals [n, C, T] or [n, V].
+        space: Sensors [C] or voxels [V], or None.
+        times_s: Times [T], or None.
+        source: Name of the signal in errors.
+    """
+    lengths = []
+    if isinstance(space, Sensors):
+        lengths.append(("channels", len(space.names), "channels", 1))
+    elif isinstance(space, Voxels):
+        for region, mask in space.regions.items():
+            lengths.append((f"the region {region} of space", len(mask), "voxels", 1))
+    if times_s is not None and signal.ndim > 2:
+        lengths.append(("times_s", len(times_s), "samples", 2))
+
+    for name, length, noun, axis in lengths:
+        if length != signal.shape[axis]:
+            raise RecipeError(
+                f"{name} has length {length}, but {source} {list(signal.shape)} has "
+                f"{signal.shape[axis]} {noun}",
+                "the axes are [trials, channels, times], or [trials, voxels]",
+            )
 
 
 def _convert_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Trials:

@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core import console
-from brainhive_cli.core.errors import BrainhiveError, MissingData, find_rows
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    MissingData,
+    RecipeError,
+    find_rows,
+)
 from brainhive_cli.data.recordings.epochs import as_trials, cut_trials, warn_of_size
 from brainhive_cli.data.recordings.shown_pictures import match_pictures
 from brainhive_cli.data.signals.cutting import Steps, apply_whitener
@@ -72,6 +77,13 @@ def read_new(
             "the array is assumed to have the channels, times and unit of the model"
         )
         delay_ms = delay_ms or 0
+    elif not options and len(shape) == 3:
+        raise RecipeError(
+            f"{source} is {list(shape)}, but the model takes [trials, "
+            f"{len(spec.names)}, {spec.samples}]",
+            "give the axes of another array: channels=[NAME, …], times_s=[T] seconds "
+            "from the onset, unit='µV'",
+        )
     trials = as_trials(signal, pictures, source, **options)
     warn_of_size(trials, source)
 
