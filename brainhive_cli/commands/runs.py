@@ -5,10 +5,10 @@ A cell is a trained model of a run, usually of one subject and seed.
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +30,8 @@ from brainhive_cli.core.jobs import OpenRun
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch, start
 from brainhive_cli.core.measurements import (
-    extend_title,
     find_caveats,
     list_footnotes,
-    list_metric_caveats,
-    merge_caveats,
 )
 from brainhive_cli.core.recipe import FileRecipe, Paths, RunOptions
 from brainhive_cli.core.runs import (
@@ -42,20 +39,31 @@ from brainhive_cli.core.runs import (
     METRICS_FILE,
     RunFolder,
     find as find_run,
+    find_labelled,
     format_age,
     list_finished_runs,
     reference as reference_of,
 )
 from brainhive_cli.core.tables import Table, TableCell
 from brainhive_cli.reports.paper_tables import list_summary_scopes
+from brainhive_cli.reports.run_set_up import lay_out_set_up
+from brainhive_cli.reports.run_table import (
+    ListedRun,
+    count_bytes,
+    describe_state,
+    lay_out_for_terminal,
+    lay_out_runs,
+    name_run,
+)
 from brainhive_cli.reports.runs_shown import ShownRun, find_shown_run
-from brainhive_cli.reports.sentences import list_limits, state_finding
-from brainhive_cli.reports.tables import describe_metric, metric_table
+from brainhive_cli.reports.sentences import list_limits
+from brainhive_cli.reports.tables import metric_table
 
 if TYPE_CHECKING:
     from brainhive_cli.evaluation.retrieval.verification import Verification
     from brainhive_cli.training.alignment.training.run import TrainingRun
 
+LIST = "list"
 REMOVE = "rm"
 SHOW = "show"
 VERIFY = "verify"
@@ -69,20 +77,28 @@ class Recipe(FileRecipe):
 
     words: NameList = Field(
         [],
-        description="names of runs or commands to list; default: all. `show NAME` "
-        "shows a run (default: the newest with metrics), `verify RUN CELL` trains one "
-        "of its cells again (default: the first with the fewest subjects), `rm NAME` "
-        "removes runs",
+        description="names or labels of runs, or commands, to list; default: all. "
+        "`show NAME` shows a run (default: the newest with metrics), `verify RUN CELL` "
+        "trains one of its cells again (default: the first with the fewest subjects), "
+        "`rm NAME` removes runs, `list` is the same as no word",
     )
     all: bool = Field(
         False, description=f"list all runs, not only the {MAX_LISTED_RUNS} newest"
     )
     yes: bool = Field(False, description="remove without asking")
 
+    @property
+    def verb(self) -> str:
+        """First word if it is a verb, else "list"."""
+        if self.words and self.words[0] in (LIST, SHOW, VERIFY, REMOVE):
+            return self.words[0]
+        return LIST
 
-def _name(run_folder: RunFolder) -> str:
-    """Return the command and the name of a run, such as eval-retrieval/NAME."""
-    return f"{run_folder.command}/{run_folder.name}"
+    @property
+    def names(self) -> list[str]:
+        """Words after the verb."""
+        has_verb = bool(self.words) and self.words[0] == self.verb
+        return self.words[1:] if has_verb else self.words
 
 
 def _list_references(run_folder: RunFolder, exclude_command: bool) -> set[str]:
@@ -92,60 +108,10 @@ def _list_references(run_folder: RunFolder, exclude_command: bool) -> set[str]:
         exclude_command: If False, the name of a command refers to all its runs.
     """
     path = run_folder.path
-    references = {path.name, _name(run_folder), str(path), os.path.abspath(path)}
+    references = {path.name, name_run(run_folder), str(path), os.path.abspath(path)}
     if not exclude_command:
         references.add(path.parent.name)
     return references
-
-
-def _describe_state(run_folder: RunFolder) -> str:
-    """Return "running" (a command works on the run), "finished" or "interrupted"."""
-    if is_in_use(run_folder):
-        return "running"
-    return "finished" if run_folder.is_finished else "interrupted"
-
-
-def _describe_result(run_folder: RunFolder) -> str | TableCell:
-    """Describe the main result of a run for the list of runs.
-
-    - "" if the run is not finished or has no result
-    - the error message of a damaged run
-    - otherwise a table cell, whose value for programs also names the caveats (limits of
-      the result, such as "simulated")
-    """
-    if not run_folder.is_finished:
-        return ""
-
-    # a damaged run must not keep the other runs from being listed
-    try:
-        shown_run = ShownRun(run_folder.path.name, run_folder)
-    except BrainhiveError as error:
-        return error.message
-
-    measurements = shown_run.measurements
-    metric_name = shown_run.main_headline
-    if metric_name in shown_run.metrics:
-        result = describe_metric(shown_run.metrics[metric_name])
-        if measurements.facts.scope:
-            result += f", for {measurements.facts.scope}"
-    else:
-        result = state_finding(measurements)
-    if not result:
-        return ""
-
-    caveats = merge_caveats(
-        measurements.caveats, list_metric_caveats(shown_run.metrics.values())
-    )
-    return TableCell(result, value=extend_title(result, caveats))
-
-
-def _count_bytes(run_folder: RunFolder) -> int:
-    """Return the size of all files of a run in bytes."""
-    n_bytes = 0
-    for folder, _, names in os.walk(run_folder.path):
-        for name in names:
-            n_bytes += os.lstat(os.path.join(folder, name)).st_size
-    return n_bytes
 
 
 def _find_shown(recipe: Recipe) -> ShownRun:
@@ -153,7 +119,7 @@ def _find_shown(recipe: Recipe) -> ShownRun:
 
     Without a name, the newest run with metrics is found. Several names raise an error.
     """
-    names = recipe.words[1:]
+    names = recipe.names
     if len(names) > 1:
         raise RecipeError(
             f"show takes one run, not {len(names)}: {', '.join(names)}",
@@ -164,20 +130,22 @@ def _find_shown(recipe: Recipe) -> ShownRun:
     return ShownRun(variant or folder.name, folder, variant)
 
 
-def _find_named(recipe: Recipe, must_remove: bool) -> list[RunFolder]:
+def _find_named(recipe: Recipe) -> dict[RunFolder, float]:
     """Find the runs to list or to remove, the newest first.
 
-    Args:
-        recipe: Recipe with the words of the command line. Without names, all runs are
-            listed.
-        must_remove: True for runs to remove. At least one must then be named, and the
-            name of a command does not stand for its runs.
+    Without names, all runs are listed. To be removed, runs must be named, and the name
+    of a command does not stand for its runs.
+
+    Returns:
+        Seconds since 1970 at the last change of each run.
 
     Raises:
         MissingData: if a name does not refer to any run.
-        RecipeError: if runs must be removed and the recipe names none.
+        RecipeError: if runs must be removed, and the recipe names none or a label of
+            several.
     """
-    names = recipe.words[1:] if must_remove else recipe.words
+    names = recipe.names
+    must_remove = recipe.verb == REMOVE
     if must_remove and not names:
         raise RecipeError("name the runs to remove", Line("runs", REMOVE, "NAME"))
 
@@ -197,6 +165,15 @@ def _find_named(recipe: Recipe, must_remove: bool) -> list[RunFolder]:
     for name in names:
         spellings = {name.rstrip("/"), os.path.abspath(name)}
         if spellings.isdisjoint(all_references):
+            labelled = find_labelled(root, None, name)
+            spellings = set(map(str, labelled))
+            if must_remove and len(labelled) > 1:
+                run_names = [path.name for path in labelled]
+                raise RecipeError(
+                    f"{len(labelled)} runs have the label {name!r}",
+                    f"name the run to remove: {', '.join(run_names)}",
+                )
+        if not spellings:
             run_names = [
                 run_folder.path.name for run_folder in _sort_newest_first(runs)
             ]
@@ -214,29 +191,28 @@ def _find_named(recipe: Recipe, must_remove: bool) -> list[RunFolder]:
     return _sort_newest_first(named_runs)
 
 
-def _sort_newest_first(runs: Iterable[RunFolder]) -> list[RunFolder]:
-    """Sort runs by the time of their last change, in descending order."""
-    return sorted(runs, key=lambda run_folder: run_folder.changed_s, reverse=True)
+def _sort_newest_first(runs: Iterable[RunFolder]) -> dict[RunFolder, float]:
+    """Sort runs by the seconds at their last change, in descending order."""
+    changed_s = {run_folder: run_folder.changed_s for run_folder in runs}
+    sorted_runs = sorted(changed_s, key=changed_s.__getitem__, reverse=True)
+    return {run_folder: changed_s[run_folder] for run_folder in sorted_runs}
 
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the runs that the command lists, shows, verifies or removes."""
-    verb = recipe.words[0] if recipe.words else ""
-    if verb == SHOW:
+    if recipe.verb == SHOW:
         return [Input(_find_shown(recipe).folder.path.name)]
-    if verb == VERIFY:
-        return [Input(" ".join(recipe.words[1:]) or "the newest run of train-align")]
-    return [
-        Input(_name(run_folder)) for run_folder in _find_named(recipe, verb == REMOVE)
-    ]
+    if recipe.verb == VERIFY:
+        return [Input(" ".join(recipe.names) or "the newest run of train-align")]
+    return [Input(name_run(run_folder)) for run_folder in _find_named(recipe)]
 
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """List runs, show a run, remove runs, or train a cell of a run again to verify it.
 
     Args:
-        recipe: Recipe with the words of the command line. The first word may be `show`,
-            `verify` or `rm`. Without such a word, runs are listed.
+        recipe: Recipe with the words of the command line. The first word may be `list`,
+            `show`, `verify` or `rm`. Without such a word, runs are listed.
         launch: Not used. A verification starts processes of its own.
         force: Not used, since `runs` computes nothing that is stored.
 
@@ -249,17 +225,16 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         MissingData: if a run does not exist.
         RecipeError: if the recipe names too many or too few runs.
     """
-    verb = recipe.words[0] if recipe.words else ""
-    if verb == SHOW:
+    if recipe.verb == SHOW:
         return _show(_find_shown(recipe))
-    if verb == VERIFY:
+    if recipe.verb == VERIFY:
         return _run_verification(recipe)
 
     # remove the named runs, or list them
-    runs = _find_named(recipe, verb == REMOVE)
-    if verb == REMOVE:
-        _remove(runs, recipe.yes)
-        rows = [(_name(run_folder),) for run_folder in runs]
+    runs = _find_named(recipe)
+    if recipe.verb == REMOVE:
+        _remove(list(runs), recipe.yes)
+        rows = [(name_run(run_folder),) for run_folder in runs]
         table = Table("Removed runs", ("run",), rows, is_list=True)
         return Result(recipe.paths.under_home("runs"), (table,))
     return _list_runs(recipe, runs)
@@ -267,7 +242,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
 def _run_verification(recipe: Recipe) -> Result:
     """Verify the cell that the words `verify RUN CELL` name, or a default."""
-    names = recipe.words[1:]
+    names = recipe.names
     if len(names) > 2:
         raise RecipeError(
             f"verify takes a run and a cell, not {len(names)} names",
@@ -283,36 +258,23 @@ def _run_verification(recipe: Recipe) -> Result:
     return _verify(recipe.paths, launch, reference, cell_name)
 
 
-def _list_runs(recipe: Recipe, runs: Sequence[RunFolder]) -> Result:
-    """Return a table of runs with state, result, time of the last change and size.
+def _list_runs(recipe: Recipe, runs: Mapping[RunFolder, float]) -> Result:
+    """Return a table of runs with label, state, result, settings, age and size.
 
     Args:
         recipe: Recipe of `runs`. Unless `recipe.all` is set, only the `MAX_LISTED_RUNS`
             newest runs are listed.
-        runs: Runs, the newest first.
+        runs: Seconds since 1970 at the last change of each run, the newest first.
     """
     root = recipe.paths.under_home("runs")
-    listed_runs = runs if recipe.all else runs[:MAX_LISTED_RUNS]
-    rows = []
+    n_listed = len(runs) if recipe.all else MAX_LISTED_RUNS
+    listed_runs = []
+    for run_folder, changed_s in islice(runs.items(), n_listed):
+        listed_runs.append(ListedRun.read(run_folder, changed_s))
     caveats: list[str] = []
-    for run_folder in listed_runs:
-        result = _describe_result(run_folder)
-        if isinstance(result, TableCell):
-            caveats += find_caveats(str(result.value))
-
-        # people read "2 days ago" and "3 MB", programs read ISO 8601 and bytes
-        time = datetime.fromtimestamp(run_folder.changed_s, UTC)
-        iso_time = time.isoformat(timespec="seconds")
-        n_bytes = _count_bytes(run_folder)
-        rows.append(
-            (
-                _name(run_folder),
-                _describe_state(run_folder),
-                result,
-                TableCell(format_age(run_folder.changed_s), value=iso_time),
-                TableCell(console.size(n_bytes), value=n_bytes),
-            )
-        )
+    for listed_run in listed_runs:
+        if isinstance(listed_run.result, TableCell):
+            caveats += find_caveats(str(listed_run.result.value))
 
     # explain the caveats, and say how to list older runs
     notes = []
@@ -322,25 +284,24 @@ def _list_runs(recipe: Recipe, runs: Sequence[RunFolder]) -> Result:
     if n_older:
         noun = "older run" if n_older == 1 else "older runs"
         notes.append(f"{n_older:,} {noun}: {Line('runs', *recipe.words, '--all')}")
-    table = Table(
-        f"Runs in {root}",
-        ("run", "state", "result", "last changed", "size"),
-        rows,
-        is_list=True,
-        note=". ".join(notes),
+    table = lay_out_runs(listed_runs, f"Runs in {root}", ". ".join(notes))
+    return Result(
+        root,
+        (table,),
+        hint=Line("runs", SHOW, "NAME") if runs else "",
+        details={"older": n_older},
+        printed_tables=(lay_out_for_terminal(table),),
     )
-    hint = Line("runs", SHOW, "NAME") if runs else ""
-    return Result(root, (table,), hint=hint, details={"older": n_older})
 
 
 def _show(shown_run: ShownRun) -> Result:
-    """Describe a run in a table of its properties and a table of its metrics, if any.
+    """Describe a run in tables of its properties, its metrics and its whole set-up.
 
     The metrics have the scopes of `list_summary_scopes`, such as the mean of all cells.
     """
     folder = shown_run.folder
     facts = shown_run.measurements.facts
-    size = console.size(_count_bytes(folder))
+    size = console.size(count_bytes(folder.path))
     reference = (
         f"{folder.name}:{shown_run.variant}" if shown_run.variant else folder.name
     )
@@ -350,7 +311,8 @@ def _show(shown_run: ShownRun) -> Result:
     # list the properties of the run that are not empty
     items = {
         "run": reference if folder.is_shared else f"{shown_run.command}/{reference}",
-        "state": f"{_describe_state(folder)}, {format_age(folder.changed_s)}, {size}",
+        "label": folder.label,
+        "state": f"{describe_state(folder)}, {format_age(folder.changed_s)}, {size}",
         "dataset": facts.dataset,
         "mode": facts.mode,
         "verdict": facts.verdict,
@@ -371,11 +333,13 @@ def _show(shown_run: ShownRun) -> Result:
     metrics_table = metric_table("Metrics", metrics, "of")
     if metrics_table.rows:
         tables.append(metrics_table)
+    tables += lay_out_set_up(shown_run)
     return Result(
         folder.path,
         tuple(tables),
         shown_run.measurements,
         hint=Line("report", reference),
+        label=folder.label,
     )
 
 
@@ -392,14 +356,14 @@ def _remove(runs: Sequence[RunFolder], has_consent: bool) -> None:
     for run_folder in runs:
         if is_in_use(run_folder):
             raise BrainhiveError(
-                f"{_name(run_folder)} is in use by a running command",
+                f"{name_run(run_folder)} is in use by a running command",
                 "wait until the command ends, or stop it",
             )
 
     # print each run, and ask for a confirmation
     for run_folder in runs:
-        size = console.size(_count_bytes(run_folder))
-        console.say(f"{_name(run_folder)}: {_describe_state(run_folder)}, {size}")
+        size = console.size(count_bytes(run_folder.path))
+        console.say(f"{name_run(run_folder)}: {describe_state(run_folder)}, {size}")
     noun = "run" if len(runs) == 1 else "runs"
     if not has_consent and not console.confirm(f"remove {len(runs)} {noun}?"):
         raise BrainhiveError("nothing was removed", "--yes removes without asking")

@@ -375,8 +375,8 @@ def write(run_folder: "RunFolder", artifacts: Iterable[Artifact]) -> None:
 
         # leave out options of tables for terminals
         fields = asdict(artifact)
-        fields.pop("is_list", None)
-        fields.pop("is_copied", None)
+        for option in ("is_list", "is_copied", "has_results", "folded"):
+            fields.pop(option, None)
         plain_artifacts.append(_plain(fields))
 
     # without indentation, large matrices are written ten times faster

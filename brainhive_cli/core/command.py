@@ -399,5 +399,7 @@ class Result:
 
 
 def _add_caveats(table: Table, caveats: Iterable[str]) -> Table:
-    """Add caveats to the note below a table."""
+    """Add caveats to the note below a table of results."""
+    if not table.has_results:
+        return table
     return replace(table, note=add_footnotes(table.note, caveats))

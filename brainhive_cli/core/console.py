@@ -257,6 +257,11 @@ def show_json(document: Any, indent: int | None = 2) -> None:
     show_text(*text.replace("\x7f", "\\u007f").split("\n"))
 
 
+def fits(table: Table) -> bool:
+    """Return True if a table fits into the width of stdout."""
+    return measure_table_width(table) <= int(_stdout().width)
+
+
 def show_table(table: Table) -> None:
     """Write a table on stdout.
 

@@ -30,6 +30,8 @@ CITES = "cites"
 """Section of a set-up that lists papers, as keys in reports/references.bib. The papers
 describe the data set, the signals, the model, the encoders and the generator.
 """
+SHORT_NAMES = {"train.epochs": "epochs", "train.selection": "selection"}
+"""Keys of set-ups that replace dotted keys of recipes."""
 MAX_LISTED_VALUES = 6
 """Length of the longest list that is written with all its values. For a longer list,
 only the length, the first value and the last value are written.

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 INDENT = " " * 4
 """Indent of the second line and further lines of a row that is written as a list."""
+MIN_FOLDED_LETTERS = 40
+"""Smallest width of a column that is folded alone."""
 UNSAFE_CODES = (
     range(9),
     range(10, 32),
@@ -108,6 +110,9 @@ class Table:
         kind: Type of the artifact, by which a stored table is recognised.
         is_list: True to leave out the headings in a list of rows.
         is_copied: True if a terminal must not fold the cells, because users copy them.
+        has_results: False if the table describes a set-up, which needs no caveats.
+        folded: Heading of the only column whose cells a terminal folds. By default it
+            folds all columns.
     """
 
     title: str
@@ -119,6 +124,8 @@ class Table:
     kind: Literal["table"] = "table"
     is_list: bool = False
     is_copied: bool = False
+    has_results: bool = True
+    folded: str = ""
 
     def __post_init__(self) -> None:
         """Raise an error if a row has more or fewer cells than there are columns."""
@@ -292,7 +299,10 @@ def render(table: Table) -> Any:
 
     rich_table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading in table.columns:
-        rich_table.add_column(Text(_format_cell(heading)), overflow="fold")
+        is_folded = table.folded in ("", heading)
+        rich_table.add_column(
+            Text(_format_cell(heading)), overflow="fold", no_wrap=not is_folded
+        )
     for row in table.rows:
         texts = [Text(_format_cell(cell)) for cell in row]
         is_grey = TableCell.from_value(row[0]).is_grey
@@ -345,10 +355,16 @@ def write_as_list(table: Table, width: int) -> str:
 
 
 def measure_table_width(table: Table) -> int:
-    """Return the number of characters in the lines of a table in a terminal."""
+    """Return the number of characters in the lines of a table in a terminal.
+
+    A column that may be folded alone counts with at most `MIN_FOLDED_LETTERS`.
+    """
     widths = []
     for column in zip(table.columns, *table.rows, strict=True):
-        widths.append(max(len(_format_cell(cell)) for cell in column))
+        width = max(len(_format_cell(cell)) for cell in column)
+        if table.folded and table.folded == column[0]:
+            width = min(width, MIN_FOLDED_LETTERS)
+        widths.append(width)
     return sum(widths) + 3 * (len(widths) - 1)  # gaps of three letters
 
 

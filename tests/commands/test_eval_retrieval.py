@@ -211,7 +211,7 @@ def test_a_ridge_shares_the_data_of_the_run_when_it_is_measured(
     training_result = SimpleNamespace(folder=tmp_path)
     job_class = SimpleNamespace(resolve=lambda spec: ridge_job)
     monkeypatch.setattr(run, "TrainingRun", job_class)
-    monkeypatch.setattr(run.driver, "run", lambda *arguments: training_result)
+    monkeypatch.setattr(run.driver, "run", lambda *_, **options: training_result)
     monkeypatch.setattr(run, "Job", job_class)
     monkeypatch.setattr(baseline, "write_ridge", lambda *arguments: ridge_recipe)
     monkeypatch.setattr(

@@ -18,6 +18,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.reports import run_table
 
 TOP1 = Metric("top1", 0.25, 100, 100, 0.01, 0.2, 0.3, (1,), "cosine", "test", "Wilson")
 
@@ -150,12 +151,12 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The runs whose sizes are counted, where two are listed at once."""
     names = list[str]()
 
-    def count(run: RunFolder) -> int:
-        names.append(run.path.name)
+    def count(folder: Path) -> int:
+        names.append(folder.name)
         return 0
 
     monkeypatch.setattr(runs_command, "MAX_LISTED_RUNS", 2)
-    monkeypatch.setattr(runs_command, "_count_bytes", count)
+    monkeypatch.setattr(run_table, "count_bytes", count)
     return names
 
 
@@ -212,3 +213,46 @@ def test_of_a_named_run_no_other_is_read(
     assert brainhive(many[2].path.name).exit_code == 0
     folders = {path.parent for path in read if path.is_relative_to(many[0].path.parent)}
     assert folders == {many[2].path}
+
+
+LABELS = ["wide window", "[bold]Übung[/bold] <b>&amp;</b>", "a, b: c"]
+
+
+@pytest.fixture
+def labelled(many: list[RunFolder]) -> list[RunFolder]:
+    """Three finished runs with labels, and one without."""
+    for run, label in zip(many, LABELS, strict=False):
+        run.set_label(label)
+    return many
+
+
+def test_a_label_is_shown_literally_and_names_its_run(
+    labelled: list[RunFolder],
+) -> None:
+    for columns in ("60", "300"):
+        shown = brainhive(columns=columns)
+        for label in LABELS:
+            assert label in " ".join(shown.stdout.split())
+    for run, label in zip(labelled, LABELS, strict=False):
+        assert listed(label)[0] == [run.path.name]
+        described = json.loads(brainhive("show", label, "--json").stdout)
+        assert described["folder"] == str(run.path) and described["label"] == label
+        assert label in brainhive("show", label).stdout
+
+
+def test_a_label_of_several_runs_removes_none(labelled: list[RunFolder]) -> None:
+    labelled[3].set_label(LABELS[0])
+    refused = brainhive("rm", LABELS[0], "--yes")
+    assert refused.exit_code == 2
+    assert labelled[0].path.exists() and labelled[3].path.exists()
+    assert labelled[0].path.name in refused.stderr
+    assert labelled[3].path.name in refused.stderr
+    assert len(listed(LABELS[0])[0]) == 2
+
+    assert brainhive("rm", LABELS[1], "--yes").exit_code == 0
+    assert not labelled[1].path.exists()
+
+
+def test_the_word_list_lists_runs(many: list[RunFolder]) -> None:
+    assert listed("list") == listed()
+    assert listed("list", many[1].path.name)[0] == [many[1].path.name]

@@ -8,7 +8,7 @@ import numpy as np
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import cite, flatten
+from brainhive_cli.core.facts import SHORT_NAMES, cite, flatten
 from brainhive_cli.data.datasets import Dataset, list_dataset_papers
 from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.data.signals.selection import Signal
@@ -36,8 +36,6 @@ EXCLUDED_SECTIONS = {
 """Recipe keys that change no number or are described in other words."""
 EXCLUDED_KEYS = {"signal.name", "signal.channels", "signal.window_ms", "train.stages"}
 """Keys that are replaced by facts of the signals, or by the keys of each stage."""
-SHORT_NAMES = {"train.epochs": "epochs", "train.selection": "selection"}
-"""Names that reports show instead of dotted keys."""
 SELECTION_KEYS = {"validation": "best", "last epoch": "last", "test": "test"}
 """Value of the key `train.selection` for each selection that a model folder records."""
 PROVENANCE_KEYS = ("source", "form", "simulated", "dtype")
