@@ -34,6 +34,7 @@ CLAIMS = (
     "sufficient_amounts",
     "better_amounts",
     "unequal_categories",
+    "several_categories",
     "live",
     "live_tests",
     "tests_along_a_course",

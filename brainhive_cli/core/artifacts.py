@@ -146,6 +146,8 @@ class Heatmap(Titled):
         low: Value with the first colour, or None for the lowest value.
         high: Value with the last colour, or None for the highest value.
         is_diverging: True for different colours of negative and positive values.
+        texts: Texts [R, C] that are written in the cells, with `\\n` between lines, or
+            empty.
         kind: Type in the stored list.
     """
 
@@ -158,6 +160,7 @@ class Heatmap(Titled):
     low: OptionalValue = None
     high: OptionalValue = None
     is_diverging: bool = False
+    texts: Sequence[Sequence[str]] = ()
     kind: Literal["heatmap"] = "heatmap"
 
     def __post_init__(self) -> None:
@@ -173,6 +176,10 @@ class Heatmap(Titled):
                 f"{self.title}: there are {len(self.rows)} names for "
                 f"{len(self.values)} rows"
             )
+        if self.texts and [len(row) for row in self.texts] != [
+            len(row) for row in self.values
+        ]:
+            raise ValueError(f"{self.title}: the texts do not have the matrix's shape")
         if self.columns and {len(self.columns)} != widths:
             raise ValueError(
                 f"{self.title}: there are {len(self.columns)} names for "

@@ -455,6 +455,16 @@ class RetrievalFacts(Facts):
     subset_ways: int = 0
     subset_pools: list[int] = []
 
+    @property
+    def tests_categories(self) -> bool:
+        """True if held-out trials were assigned to categories that training showed."""
+        return self.tests_trials and self.stimulus == "category"
+
+    @property
+    def hit_metric(self) -> str:
+        """Name of the metric that counts how often the seen stimulus came first."""
+        return "accuracy" if self.tests_categories else "top1"
+
 
 class ReconstructionFacts(Facts):
     """Facts of reconstruct.

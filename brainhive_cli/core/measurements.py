@@ -63,7 +63,7 @@ SEEN_CONCEPTS = "concepts of the test seen in earlier training"
 """A model was trained on other pictures of a tested concept, in another data set or in
 an earlier training.
 """
-SEEN_PICTURES = "seen pictures"
+SEEN_PICTURES = "same stimuli in training"
 """The model was trained on other trials of the tested pictures or categories, as the
 recipe key `dataset.holdout` says.
 """
@@ -163,7 +163,14 @@ in the paper (SEED, arXiv 2503.06437), with distances of reversed sign.
 """
 AGREEMENT_HEADING = "agreement with people"
 """Heading of the column or row with the agreements in `AGREEMENT`."""
-HEADLINES = ("top1", "top5", "validation_loss")
+HEADLINES = (
+    "top1",
+    "top5",
+    "accuracy",
+    "balanced_accuracy",
+    "auc",
+    "validation_loss",
+)
 """Names of metrics that summarise a run, if the run has them."""
 
 
@@ -531,7 +538,7 @@ def name_rows(metrics: Mapping[str, Iterable[Metric | None]]) -> dict[str, str]:
         metrics: Metrics of each row, or None for empty cells, keyed by label.
 
     Returns:
-        Names of the rows, such as `ridge (seen pictures)`, keyed by the label.
+        Names of the rows, such as `ridge (simulated)`, keyed by the label.
     """
     caveats = {
         label: list_metric_caveats(row_metrics)

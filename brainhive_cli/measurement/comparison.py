@@ -395,7 +395,7 @@ def compare_ranks(
         labels = {
             "first": first_label,
             "second": second_label,
-            "metric": "top1",
+            "metric": first_run.require_facts(RetrievalFacts).hit_metric,
             "caveats": merge_caveats(first_run.caveats, second_run.caveats),
         }
         compared.append(difference.model_copy(update=labels))

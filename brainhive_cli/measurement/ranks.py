@@ -349,6 +349,8 @@ def summarise_ranks(
     For a rank r among M candidates, K of which show the seen picture:
 
     - `top1`, `top3` and `top5`: shares of ranks up to 1, 3 and 5.
+    - `accuracy`: share of ranks 1, if requested. This is the name of `top1` for
+      categories.
     - `mean_rank` and `median_rank`.
     - `mrr`: mean of 1 / r.
     - `rank_auc`: share of wrong pictures below the seen one, 1 - (r - 1) / (M - K).
@@ -363,7 +365,8 @@ def summarise_ranks(
         protocol: Similarity measure by which the candidates were ranked.
         seeds: Seeds of the trained models.
         targets: Number K of candidates that show the seen picture.
-        metric_names: Names of the metrics to compute. If empty, all metrics.
+        metric_names: Names of the metrics to compute. If empty, all metrics but
+            `accuracy`.
 
     Returns:
         The metrics with their 95 % intervals. The median rank has no interval.
@@ -388,8 +391,11 @@ def summarise_ranks(
     transforms["mrr"] = (np.reciprocal, share_limits)
     transforms["rank_auc"] = (rank_auc, share_limits)
 
+    names = metric_names or list(transforms)
+    transforms["accuracy"] = transforms["top1"]
+
     metrics = []
-    for name in metric_names or transforms:
+    for name in names:
         transform, limits = transforms[name]
         chance = guess @ transform(possible_ranks.astype(np.float64))
         metric = measure(

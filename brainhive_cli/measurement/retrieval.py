@@ -56,10 +56,12 @@ in another order, rounding gives a distance of about 1e-12 in float32 and 1e-6 i
 which convolutions on a GPU use.
 """
 MAX_SCORE_DIFFERENCE = 1e-6
-"""Largest difference between two scores that count as tied: four steps of float32 near
-2. A score is the difference of two cosines. If the tokens of two categories are
-collinear, all cosines are -1 or 1, and scores differ only by rounding.
+"""Largest difference between two scores that count as tied, as a share of the largest
+score. If the tokens of two categories are collinear, all cosines are -1 or 1, and
+scores differ only by rounding of float32.
 """
+MAX_CATEGORIES = 50
+"""Largest number of candidates for which areas under ROC curves are computed."""
 
 
 def make_empty_column() -> Array:
@@ -77,12 +79,15 @@ class Gallery:
         image_ids: Image ids [M] of the candidates, in the order of the splits.
         concepts: Concept [M] of each candidate.
         alike_by: Property that pictures must share to be exchanged in a permutation.
+        are_labels: True if the candidates are labels, and the tokens of signals the
+            outputs of a classifier.
     """
 
     rows: Mapping[str, Int64]
     image_ids: list[str]
     concepts: list[str]
     alike_by: GroupingCriterion = "concept"
+    are_labels: bool = False
 
     @property
     def test_rows(self) -> Int64:
@@ -157,8 +162,9 @@ class Scores:
               squared change of its prediction if the region has the mean signal.
         relevant: Number [N] of candidates with the concept of the label.
         nearest_concepts: Concept [N] of the candidate most similar to each signal.
-        auc_parts: Contribution [N] of each signal to the area under the ROC curve.
-            Empty unless the gallery has two pictures.
+        auc_parts: Contribution [N] of each signal to the area under the ROC curve,
+            which is their mean. Empty unless trials are held out, with at most
+            `MAX_CATEGORIES` candidates.
         train_similarities: Largest cosine similarity [N] of the label to a training
             picture, in the space in which pictures are ranked.
         control: Metrics [1 + K], keyed by metric: the value for the shown pictures,
@@ -385,12 +391,16 @@ def rank_gallery(
             relevant=(relevant[rows] >= 0).sum(1),
             nearest_concepts=[gallery.concepts[index] for index in nearest_of_subject],
         )
-        if len(images) == 2:
-            auc_parts = compute_auc_parts(tokens[subject], target, images)
-            subject_scores = replace(subject_scores, auc_parts=auc_parts)
 
         # signals have groups if held-out trials show pictures seen in training
-        if not subject_items.groups:
+        if subject_items.groups:
+            if len(images) <= MAX_CATEGORIES:
+                decisions = compute_decision_scores(
+                    tokens[subject], images, are_labels=gallery.are_labels
+                )
+                auc_parts = compute_auc_parts(decisions, target)
+                subject_scores = replace(subject_scores, auc_parts=auc_parts)
+        else:
             backward = _rank_backward(gallery, images, tokens[subject], target)
             subject_scores = replace(subject_scores, scopes=backward)
         scores[subject] = subject_scores
@@ -431,51 +441,77 @@ def _rank_backward(
     return {BACKWARD: scores}
 
 
-def compute_auc_parts(tokens: Tensor, target: Int64, gallery: Tensor) -> list[float]:
-    """Compute how much each signal contributes to the area under the ROC curve.
+def compute_decision_scores(
+    tokens: Tensor, images: Tensor, *, are_labels: bool = False
+) -> Float64:
+    """Compute how clearly each signal shows each of a few candidates.
 
-    The score of a signal is its similarity to the second of two pictures minus its
-    similarity to the first. A pair of signals is won if the signal of the second
-    picture has the higher score. A tie is half a win. The area is the share
-    of won pairs.
+    The score is the similarity to the candidate minus the mean over all candidates. For
+    two candidates, it is half the difference of the similarities.
 
     Args:
         tokens: Tokens [N, D] of the signals.
-        target: Picture [N] that counts as right for each signal, 0 or 1.
-        gallery: Tokens [2, D] of the two pictures.
+        images: Tokens [K, D] of the candidates.
+        are_labels: True if the tokens of the signals are the outputs of a classifier,
+            whose length says how certain it is. Otherwise the similarity is the cosine.
 
     Returns:
-        2 * (share of won pairs among the pairs of the signal) - area, for each of N
-        signals. The mean over the signals of either picture is the area. Empty if all
-        signals belong to one picture.
-
-    Source: DeLong, DeLong and Clarke-Pearson 1988.
+        Scores [N, K].
     """
-    similarities = normalise_tokens(tokens) @ normalise_tokens(gallery).T  # [N, 2]
-    scores = (similarities[:, 1] - similarities[:, 0]).cpu().numpy()
-    is_second = target == 1
-    n_second = int(is_second.sum())
-    n_first = len(scores) - n_second
-    if n_first == 0 or n_second == 0:
+    signals = tokens.detach().double() if are_labels else normalise_tokens(tokens)
+    similarities = signals @ normalise_tokens(images.to(signals.device)).T
+    scores = similarities - similarities.mean(1, keepdim=True)
+    return np.asarray(scores.cpu().numpy())
+
+
+def compute_auc_parts(scores: Float64, target: Int64) -> list[float]:
+    """Compute how much each signal contributes to the macro-averaged area.
+
+    The area under the ROC curve of a candidate is the share of pairs, of a signal that
+    showed it and one that showed another, in which the former has the higher score. A
+    tie counts half. The areas of all candidates that some signals showed are averaged.
+
+    Args:
+        scores: Score [N, K] of each candidate for each signal.
+        target: Candidate [N] that each signal showed.
+
+    Returns:
+        Values [N] whose mean is the averaged area, and whose deviations within a
+        candidate have its variance. Empty if all signals showed one candidate.
+
+    Source: DeLong, DeLong and Clarke-Pearson 1988 (variance of an area by its parts).
+    """
+    shown = np.unique(target)
+    if len(shown) < 2:
         return []
+    n_signals = len(target)
+    tolerance = MAX_SCORE_DIFFERENCE * float(np.abs(scores).max())
+    areas = []
+    influence = np.zeros(n_signals)
+    for candidate in shown:
+        # share of the signals of the other side that each signal wins against
+        is_shown = target == candidate
+        own_scores = scores[is_shown, candidate]
+        other_scores = scores[~is_shown, candidate]
+        own_wins = _count_wins(own_scores, other_scores, tolerance) / len(other_scores)
+        other_wins = _count_wins(-other_scores, -own_scores, tolerance) / len(
+            own_scores
+        )
 
-    # signals of the first picture win against higher scores, so the signs are flipped
-    wins = np.empty(len(scores))
-    wins[is_second] = _count_wins(scores[is_second], scores[~is_second])
-    wins[~is_second] = _count_wins(-scores[~is_second], -scores[is_second])
-
-    # each comparison is counted for both of its signals
-    area = wins.sum() / (2 * n_first * n_second)
-    n_comparisons = np.where(is_second, n_first, n_second)
-    contributions: list[float] = (2 * wins / n_comparisons - area).tolist()
-    return contributions
+        # influence of each signal on the area of this candidate
+        area = float(own_wins.mean())
+        areas.append(area)
+        influence[is_shown] += (own_wins - area) / len(own_wins)
+        influence[~is_shown] += (other_wins - area) / len(other_wins)
+    parts: list[float] = (np.mean(areas) + n_signals * influence / len(shown)).tolist()
+    return parts
 
 
-def _count_wins(scores: Float64, other_scores: Float64) -> Float64:
+def _count_wins(scores: Float64, other_scores: Float64, tolerance: float) -> Float64:
     """Count the other scores [m] that are lower than each score [n], ties as half."""
     ascending = np.sort(other_scores)
-    n_lower = np.searchsorted(ascending, scores - MAX_SCORE_DIFFERENCE, "left")
-    n_lower_or_tied = np.searchsorted(ascending, scores + MAX_SCORE_DIFFERENCE, "right")
+    n_lower = np.searchsorted(ascending, scores - tolerance, "left")
+    n_lower_or_tied = np.searchsorted(ascending, scores + tolerance, "right")
     return np.asarray((n_lower + n_lower_or_tied) / 2)
 
 

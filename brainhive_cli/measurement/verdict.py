@@ -48,11 +48,13 @@ def judge(
     blocks: Mapping[Any, Hashable] | None = None,
     concept_problem: str = "",
     pool: int | None = None,
+    are_hits: bool = False,
 ) -> list[Answer]:
     """Test if signals tell which label they have, by permutations of the labels.
 
-    The statistic is the mean rank of the labels over subjects and items. The design
-    decides which answers are given:
+    The statistic is the mean rank of the labels over subjects and items, or the
+    accuracy if ranks only distinguish hits from misses. The design decides which
+    answers are given:
 
     - Held-out trials: which label was shown.
     - Ten concepts or more, some with several pictures: a sign-flip test over concepts,
@@ -78,6 +80,7 @@ def judge(
             common label. The default is a block of its own.
         concept_problem: Reason why concepts cannot be distinguished from time, or "".
         pool: Number of candidates of each signal. The default is P.
+        are_hits: True if `ranks` are 1 for the decoded candidate and 2 for the others.
 
     Returns:
         The answers, of which the first is called the verdict.
@@ -88,7 +91,8 @@ def judge(
     pool = len(candidates) if pool is None else pool
     if items.inflation > 1:
         # folds share training data, so their null distribution is wider
-        items = replace(items, inflation=fold_null_inflation(ranks, pool))
+        inflation = fold_null_inflation(ranks, 2 if are_hits else pool)
+        items = replace(items, inflation=inflation)
 
     # column of the candidate that each block shows (an item without a block is a block)
     column_of = {name: column for column, name in enumerate(candidates)}
@@ -122,7 +126,10 @@ def judge(
         exchanged = replace(
             items, ids=block_ids, units=block_ids, strata=None, parts=block_parts
         )
-        return [_test_stimuli(contributions, labels, exchanged, pool, medium, n_items)]
+        answer = _test_stimuli(contributions, labels, exchanged, pool, medium, n_items)
+        if are_hits:
+            answer = replace(answer, test=answer.test.replace("mean rank", "accuracy"))
+        return [answer]
 
     # test whole units, such as concepts, and then the items within each unit
     answers = []

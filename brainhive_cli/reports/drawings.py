@@ -99,6 +99,10 @@ MAX_BAR_LETTERS = 24
 """Largest number of letters in the name of a group of bars."""
 MAX_CELL_LETTERS = 18
 """Largest number of letters in the name of a matrix row or column."""
+MAX_CELL_PT = 8
+"""Largest font size of the texts in the cells of a matrix."""
+LUMINANCE_WEIGHTS = (0.2126, 0.7152, 0.0722)
+"""Weights of red, green and blue in the luminance of a colour (ITU-R BT.709)."""
 MAX_DOTS = 24
 """Largest number of points of a line that are drawn as dots."""
 SMALL = {"color": SOFT, "fontsize": "small"}
@@ -123,6 +127,8 @@ SHEET_DPI = 130
 """Resolution of a sheet."""
 LETTER_SHARE = 0.68
 """Width of a wide letter, as a share of the font size."""
+DIGIT_SHARE = 0.64
+"""Width of a digit, as a share of the font size."""
 LINE_SHARE = 1.2
 """Height of a line of text, as a share of the font size."""
 GAP_SHARE = 0.06
@@ -481,7 +487,8 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:
     axes.tick_params(length=0)
     axes.set(xlabel=_wrap(matrix.column_axis), ylabel=_wrap(matrix.row_axis))
     axes.spines[:].set_visible(False)
-    _add_colour_bar(figure, axes, image, matrix.value)
+    if not matrix.texts:  # they hold the values
+        _add_colour_bar(figure, axes, image, matrix.value)
 
     # show at most seven numbers, or as many names as fit in small letters
     for names, axis in ((matrix.rows, axes.yaxis), (matrix.columns, axes.xaxis)):
@@ -503,10 +510,46 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:
     n_rows, n_columns = values.shape
     if is_picture:
         return min(WIDTH_INCH * n_rows / n_columns, WIDTH_INCH)
+    if matrix.texts:
+        figure.get_layout_engine().execute(figure)
+        cell_inch = axes.bbox.width / figure.dpi / n_columns
+        text_inch = _write_cells(axes, matrix, image, cell_inch)
+        return max(HEIGHT_INCH, n_rows * text_inch)
     if n_rows == n_columns and n_rows > MAX_NAMES:
         return WIDTH_INCH * 0.7
     row_inch = NAME_INCH if n_rows <= MAX_NAMES else SMALL_NAME_INCH
     return max(HEIGHT_INCH, min(n_rows, MAX_SMALL_NAMES) * row_inch)
+
+
+def _write_cells(axes: Any, matrix: Heatmap, image: Any, cell_inch: float) -> float:
+    """Write the texts of a matrix into its cells, and return the height of a row.
+
+    Args:
+        axes: Axes with the matrix.
+        matrix: Matrix with texts.
+        image: Matrix as drawn by matplotlib.
+        cell_inch: Width of a cell in inches.
+    """
+    lines = list(chain(*(text.split("\n") for text in chain(*matrix.texts))))
+    max_letters = max(map(len, lines))
+    font_pt = min(MAX_CELL_PT, cell_inch * 72 / (DIGIT_SHARE * (max_letters + 0.5)))
+    for row, row_texts in enumerate(matrix.texts):
+        for column, text in enumerate(row_texts):
+            # write in white on dark cells, and in black on light cells
+            colour = image.cmap(image.norm(matrix.values[row][column] or 0))
+            luminance = np.dot(colour[:3], LUMINANCE_WEIGHTS)
+            axes.text(
+                column,
+                row,
+                text,
+                color="black" if luminance > 0.45 else "white",
+                fontsize=font_pt,
+                ha="center",
+                va="center",
+                linespacing=1.1,
+            )
+    n_lines = max(text.count("\n") + 1 for text in chain(*matrix.texts))
+    return (n_lines + 0.7) * LINE_SHARE * font_pt / 72
 
 
 def _are_numbers(names: Sequence[str]) -> bool:

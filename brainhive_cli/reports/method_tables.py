@@ -14,6 +14,7 @@ from brainhive_cli.core.measurements import (
     ALL,
     NO_RESULT,
     TRANSDUCTIVE,
+    Metric,
     add_footnotes,
     extend_title,
     list_metric_caveats,
@@ -32,6 +33,8 @@ from brainhive_cli.reports.tables import (
 )
 
 METRICS = ("top1", "top5", "rank_auc")
+CATEGORY_METRICS = ("accuracy", "balanced_accuracy", "auc")
+"""Metrics of methods that were tested on categories."""
 REASON = "excluded because"
 """Heading of the column that says why a row stands below the results."""
 CEILING_SHARE = "share of the noise ceiling"
@@ -88,7 +91,7 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
     rows_by_title: dict[str, list[ShownRun]] = {}
     for shown_run in list_retrievals(runs):
         facts = shown_run.measurements.facts
-        split = shown_run.metrics["top1"].split
+        split = find_hits(shown_run).split
         title = f"{facts.dataset}, {facts.mode}, {split} split"
         rows = rows_by_title.setdefault(title, [])
         shown_run.label = _name_method(shown_run, [row.label for row in rows])
@@ -108,6 +111,12 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
     return [
         tabulate_protocol(title, rows, against) for title, rows in rows_by_title.items()
     ]
+
+
+def find_hits(row: ShownRun) -> Metric:
+    """Return the metric that counts how often the seen stimulus came first."""
+    facts = row.measurements.require_facts(RetrievalFacts)
+    return row.metrics[facts.hit_metric]
 
 
 def _name_method(shown_run: ShownRun, used_names: Sequence[str]) -> str:
@@ -142,7 +151,8 @@ def _list_corrected(shown_run: ShownRun) -> list[ShownRun]:
 
 
 def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Table:
-    """Lay out methods that were tested by the same protocol, by descending top-1.
+    """Lay out methods that were tested by the same protocol, by descending top-1 or
+    accuracy.
 
     Rows that are excluded from the results stand at the end.
 
@@ -177,7 +187,7 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
     # write the lines, with the results first
     lines = []
     for row in sorted(
-        rows, key=lambda row: (bool(reasons[row.label]), -row.metrics["top1"].value)
+        rows, key=lambda row: (bool(reasons[row.label]), -find_hits(row).value)
     ):
         line: dict[str, Any] = {
             "method": TableCell(row.label, is_grey=bool(reasons[row.label])),
@@ -194,13 +204,15 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
     # the highest of several test scores is biased upwards
     n_results = sum(not row_reasons for row_reasons in reasons.values())
     if n_results > 1:
-        top1 = lines[0]["top1"]
-        remarks = filter(None, [top1.small, f"chosen among {n_results}"])
-        lines[0]["top1"] = replace(top1, small=", ".join(remarks))
+        hit_metric = find_hits(reference).name
+        hits = lines[0][hit_metric]
+        remarks = filter(None, [hits.small, f"chosen among {n_results}"])
+        lines[0][hit_metric] = replace(hits, small=", ".join(remarks))
 
     note = render(
         "methods_note.txt",
         reference=reference,
+        metric=find_hits(reference),
         columns=columns,
         pairs=compared,
         adjustment=describe_adjustment(compared) if compared else "",
@@ -240,7 +252,7 @@ def _explain_control(row: ShownRun) -> list[str]:
     """List the reason why a row is a control, if it is."""
     if not row.is_control:
         return []
-    if TRANSDUCTIVE in row.metrics["top1"].protocol:
+    if TRANSDUCTIVE in find_hits(row).protocol:
         return [TRANSDUCTIVE]
     return ["a control: signals or pictures were permuted"]
 
@@ -257,27 +269,28 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
     """
     facts = row.measurements.facts
     metrics = row.metrics
-    top1 = metrics["top1"]
+    hits = find_hits(row)
+    names = CATEGORY_METRICS if hits.name == "accuracy" else METRICS
 
-    # top-1 above chance, relative to a noise ceiling with the same candidates
+    # hits above chance, relative to a noise ceiling with the same candidates
     ceiling_share = None
-    chance = top1.chance or 0
+    chance = hits.chance or 0
     ceiling = row.measurements.scopes.get(scope("ceiling", ALL), {}).get("top1")
     if ceiling and (ceiling.low or 0) > chance:
-        has_same_pool = (ceiling.pool, ceiling.chance) == (top1.pool, top1.chance)
+        has_same_pool = (ceiling.pool, ceiling.chance) == (hits.pool, hits.chance)
         if has_same_pool:
-            ceiling_share = (top1.value - chance) / (ceiling.value - chance)
+            ceiling_share = (hits.value - chance) / (ceiling.value - chance)
 
     # values of a paper, its source, and settings in which it differs from the run
     published_phrases = list[str]()
     published = facts.published
     if published:
-        values = [f"{published[name]:.3f}" for name in METRICS if name in published]
+        values = [f"{published[name]:.3f}" for name in names if name in published]
         published_phrases = [" / ".join(values), published["source"]]
         published_phrases += published["differs"]
 
     line: dict[str, Any] = {}
-    for name in METRICS:
+    for name in names:
         line[name] = make_metric_cell(metrics.get(name))
     line[CEILING_SHARE] = ceiling_share
     line["difference"] = difference and make_difference_cell(difference)

@@ -37,6 +37,8 @@ from brainhive_cli.reports.tables import (
 HERE = Path(__file__).parent
 MEANINGS = documents.read(HERE / "caveats.json", dict[str, str])
 """Sentence that explains each caveat."""
+PLURALS = {"picture": "pictures", "clip": "clips", "category": "categories"}
+"""Plural of each kind of stimuli."""
 FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/]+/)+")
 """Folders at the beginning of an absolute path, useless on another machine."""
 ENTRY = re.compile(r"^@\w+\{(.+),\n(?:  .+\n)+\}$", re.M)
@@ -154,13 +156,18 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
 def explain_caveats(*measurements: Measurements) -> list[str]:
     """Explain the caveats of runs, such as `simulated`, each once with its sign."""
     caveats: list[str] = []
+    stimuli = set[str]()
     for run_measurements in measurements:
+        stimuli.add(PLURALS.get(run_measurements.facts.stimulus, "stimuli"))
         caveats += run_measurements.caveats
         for metrics in run_measurements.scopes.values():
             caveats += list_metric_caveats(metrics.values())
-    return [
-        f"{mark('', [caveat])} {MEANINGS[caveat]}" for caveat in merge_caveats(caveats)
-    ]
+    noun = stimuli.pop() if len(stimuli) == 1 else "stimuli"
+    lines = []
+    for caveat in merge_caveats(caveats):
+        meaning = MEANINGS[caveat].replace("the same stimuli", f"the same {noun}")
+        lines.append(f"{mark('', [caveat])} {meaning}")
+    return lines
 
 
 def explain_chance(measurements: Measurements, recipe: Path) -> str:
@@ -185,8 +192,8 @@ def explain_chance(measurements: Measurements, recipe: Path) -> str:
     return render(
         "chance.txt",
         facts=facts,
-        top1=measurements.overall.get("top1"),
-        ridge_top1=measurements.scopes.get("plain · ridge", {}).get("top1"),
+        hits=measurements.overall.get(facts.hit_metric),
+        ridge_hits=measurements.scopes.get("plain · ridge", {}).get(facts.hit_metric),
         is_worse_than_ridge=is_worse_than_ridge,
         command_line=Line("train-align", ("recipe", recipe)) if has_recipe else "",
     )

@@ -92,6 +92,7 @@ def templates() -> Any:
         "signs": lambda caveats: mark("", caveats),
         "brief": format_tick,
         "cell": TableCell.from_value,
+        "capitalize_first": lambda text: text[:1].upper() + text[1:],
         "interval_ends": write_interval_ends,
         "number": format_number,
         "p": format_p,

@@ -294,11 +294,11 @@ def test_the_finding_says_what_how_often_how_sure_and_of_whom(tmp_path):
         for fact in (
             "From simulated EEG",
             "first of 100 in 50 % of cases (95 % CI 40 to 60 %; chance 1 %)",
-            "20 test pictures, 2 people",
+            "20 test pictures, each decoded in 2 people",
             p,
         ):
             assert fact in lead
-        assert ("not significantly" in lead) == (side == "at chance")
+        assert ("Not significantly" in lead) == (side == "at chance")
 
 
 def test_the_verdict_on_compared_runs_is_about_their_difference(tmp_path):
@@ -459,7 +459,7 @@ def test_a_picture_is_counted_once_however_many_people_saw_it(tmp_path):
     shown = run(tmp_path, "ours", stimuli=20)
     unknown = run(tmp_path, "shared")
 
-    items = "20 test pictures, 2 people, among 100 candidates"
+    items = "20 test pictures, each decoded in 2 people, among 100 candidates"
     assert items in paper_table(RunGroup([shown])).title
     assert f"were measured on {items}" in describe_methods([RunGroup([shown])])
     assert "40 test pictures, 2 people" in paper_table(RunGroup([unknown])).title

@@ -10,7 +10,11 @@ from scipy.stats import norm
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.judging import MEASURE_OPTIONS, holds
 from brainhive_cli.evaluation.retrieval.folds import measure_categories
-from brainhive_cli.measurement.retrieval import Scores, compute_auc_parts
+from brainhive_cli.measurement.retrieval import (
+    Scores,
+    compute_auc_parts,
+    compute_decision_scores,
+)
 from brainhive_cli.measurement.units import StimulusGrouping
 
 AXES: Mapping[str, Sequence[Any]] = {
@@ -39,7 +43,8 @@ def unequal_categories(
     score = effect * label + noise + offset[run_number]
     prediction = score > effect / 2 + 0.3
     tokens = torch.from_numpy(np.stack([np.ones_like(score), np.exp(score)], 1))
-    auc_parts = compute_auc_parts(tokens, label, torch.eye(2, dtype=torch.float64))
+    images = torch.eye(2, dtype=torch.float64)
+    auc_parts = compute_auc_parts(compute_decision_scores(tokens, images), label)
 
     # both metrics, and their true values over all trials and runs
     group_of = dict(enumerate(run_number.tolist()))

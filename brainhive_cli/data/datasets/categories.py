@@ -154,6 +154,7 @@ def _list_categories(
         has_pictures=False,
         way_out="dataset.target=name for captions, or label for labels, not "
         f"{config.target}",
+        open_example=partial(_open_example, root, names) if root else None,
     )
     if config.target == "label":
         labels = np.eye(len(names), dtype=np.uint8)  # [N, N]
@@ -171,6 +172,18 @@ def _list_categories(
         frames=n_views,
         unread_counts=unread_counts,
     )
+
+
+def _open_example(root: Path, names: Sequence[str], index: int) -> Any:
+    """Open the first picture in the folder of a category.
+
+    Raises:
+        MissingData: if the folder has no pictures.
+    """
+    files = sorted(find_pictures(root, names[index]))
+    if not files:
+        raise MissingData(f"categories: no pictures in {root / names[index]}")
+    return decode(files[0], root / files[0])
 
 
 def _refuse_picture(config: Config, index: int) -> Any:

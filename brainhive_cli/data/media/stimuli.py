@@ -64,6 +64,8 @@ class StimulusSet:
         missing_error: Error about absent files. The stimuli may then be placeholders.
         unread_counts: Number of files that are no pictures, keyed by extension.
         file_of: Function from index to path, if each stimulus is a file.
+        open_example: Opens a picture of a category as a Pillow image, if its pictures
+            are in a folder. None for other stimuli.
         medium: Kind of the stimuli.
     """
 
@@ -85,6 +87,7 @@ class StimulusSet:
     missing_error: MissingData | None = None
     unread_counts: Mapping[str, int] = field(default_factory=dict)
     file_of: Callable[[int], str] | None = None
+    open_example: Callable[[int], Any] | None = None
     medium: Literal["picture", "clip"] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -58,6 +58,8 @@ from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 N_SIMILARITY_BINS = 8
 """Number of bins of equal size in the figure of nearest training pictures."""
+MAX_NUMBERED_CONCEPTS = 12
+"""Largest number of concepts in a confusion matrix with numbers in its cells."""
 N_RETRIEVED = 5
 """Number of retrieved pictures in a row of the sheet."""
 SECTION = "Retrieval"
@@ -78,13 +80,21 @@ def draw_artifacts(
     """
     facts = measurements.require_facts(RetrievalFacts)
     figures: list[Artifact] = []
+    headlines: list[Artifact] = []
     if facts.confusion_matrix:
-        figures.append(_draw_confusions(facts.confusion_matrix))
+        headlines.append(_draw_confusions(facts.confusion_matrix))
     if facts.tests_trials and models:
-        figures += _draw_voxels(run, models[0], recipe.split)
-    # the ranks lead the page, unless a matrix shows the answer of every category
-    ranks_section = SECTION if facts.confusion_matrix else FINDING
-    figures.append(replace(_draw_ranks(measurements), section=ranks_section))
+        headlines += _draw_voxels(run, models[0], recipe.split)
+    if facts.tests_categories:
+        # the matrix shows the finding, and hits and misses have no ranks
+        if models:
+            headlines += _draw_examples(run, models[0])
+        headlines = [replace(figure, section=FINDING) for figure in headlines]
+    else:
+        # the ranks lead the page, unless a matrix shows the answer of every concept
+        ranks_section = SECTION if facts.confusion_matrix else FINDING
+        figures.append(replace(_draw_ranks(measurements), section=ranks_section))
+    figures = headlines + figures
     figures += _draw_repetitions(measurements)
     if NEAREST in measurements.scopes:
         figures.append(_draw_train_similarities(measurements))
@@ -107,20 +117,29 @@ def _draw_confusions(matrix: ConfusionMatrix) -> Heatmap:
     """Draw the share of each concept's trials that were decoded as each concept."""
     # a concept without trials has a row of zeros
     totals = np.sum(matrix.counts, 1, keepdims=True)
-    shares = (matrix.counts / np.maximum(1, totals)).round(4).tolist()
-    pairs = zip(matrix.names, totals[:, 0], strict=True)
-    rows = [f"{name} ({total})" for name, total in pairs]
+    shares = matrix.counts / np.maximum(1, totals)
+
+    # write the numbers of a few concepts into the cells
+    texts: list[list[str]] = []
+    if len(matrix.names) <= MAX_NUMBERED_CONCEPTS:
+        for row_counts, row_shares in zip(matrix.counts, shares, strict=True):
+            texts.append([])
+            for count, share in zip(row_counts, row_shares, strict=True):
+                text = f"{count:,}\n{100 * share:.0f} %" if count else "0"
+                texts[-1].append(text)
     return Heatmap(
-        "Confusion matrix: share of the trials of each row taken for each column; in "
-        "brackets, trials",
-        values=shares,
-        rows=rows,
+        "Confusion matrix",
+        values=shares.round(4).tolist(),
+        rows=matrix.names,
         columns=matrix.names,
         row_axis="shown",
         column_axis="decoded as",
-        value="share of trials",
+        value="share of the trials of a row",
         low=0.0,
         high=1.0,
+        texts=texts,
+        note="Each row shows the trials of a category, and how many of them were "
+        "decoded as each category.",
     )
 
 
@@ -178,6 +197,29 @@ def _draw_voxels(run: RunFolder, model: TrainedModel, split: str) -> list[BrainM
     return [figure]
 
 
+def _draw_examples(run: RunFolder, model: TrainedModel) -> list[Sheet]:
+    """Draw a sheet with a picture of each category, and save the pictures.
+
+    Returns:
+        The sheet, or nothing if the categories have no pictures or are too many.
+    """
+    dataset = model.run.dataset
+    stimuli = dataset.images("train")
+    if stimuli.open_example is None or len(stimuli) > MAX_NUMBERED_CONCEPTS:
+        return []
+    rows = []
+    for index, name in enumerate(stimuli.image_ids):
+        try:
+            picture = stimuli.open_example(index)
+        except (BrainhiveError, OSError) as error:
+            # all metrics are computed by now, so a picture must not stop the command
+            console.warn(f"no example of {name}: {first_line(error)}")
+            continue
+        file = artifacts.save_picture(run, f"examples/{index}", picture)
+        rows.append(SheetRow(name, [SheetTile(file, [name])]))
+    return [Sheet("An example of each category", columns=["example"], rows=rows)]
+
+
 def _draw_ranks(measurements: Measurements) -> Curve:
     """Draw the share of signals in bins of ranks that double: 1, 2–3, 4–7 and so on."""
     cells = measurements.items.values()
@@ -203,17 +245,18 @@ def _draw_ranks(measurements: Measurements) -> Curve:
 
 
 def _draw_repetitions(measurements: Measurements) -> list[Curve]:
-    """Draw the top-1 over the number of averaged repetitions, if it was measured."""
+    """Draw the hits over the number of averaged repetitions, if it was measured."""
     points = select_scopes(measurements, REPETITIONS)
     if not points:
         return []
-    title = metric_title("top1")
-    top1 = [metrics["top1"] for metrics in points.values()]
+    hit_metric = measurements.require_facts(RetrievalFacts).hit_metric
+    title = metric_title(hit_metric)
+    hits = [metrics[hit_metric] for metrics in points.values()]
     curve = Curve(
         "Accuracy over repetitions",
         axis="repetitions averaged",
         at=list(map(float, points)),
-        lines=[CurveLine.from_metrics(title, top1)],
+        lines=[CurveLine.from_metrics(title, hits)],
         value=title,
         is_logarithmic=True,
         note=CURVE_NOTE,

@@ -166,7 +166,9 @@ def measure_categories(
 
     Returns:
         `balanced_accuracy` if some categories were tested more often than others, and
-        `auc` if two categories were tested in every fold.
+        `auc` if every fold tested two categories or more: the mean over folds, weighted
+        by trials, of the area under the ROC curve of each category against the others,
+        averaged over categories.
 
     Source: DeLong, DeLong and Clarke-Pearson 1988 (variance of an AUC by its parts).
     """
@@ -189,7 +191,7 @@ def measure_categories(
     items: Items = context["items"]
     if items.are_independent:
         items = replace(items, strata=strata)
-    options = {
+    options: dict[str, Any] = {
         **context,
         "items": items,
         "limits": (0.0, 1.0),
@@ -206,9 +208,14 @@ def measure_categories(
         metrics.append(measure("balanced_accuracy", hits, chance=chance, **options))
     if all(len(scores.auc_parts) == len(scores.labels) for scores in chain(*groups)):
         areas = []
-        for group, numbers in zip(groups, categories, strict=True):
-            parts = np.array([scores.auc_parts for scores in group])
-            areas.append(_balance_categories(parts, numbers))
+        for group in groups:
+            areas.append(np.array([scores.auc_parts for scores in group]))
+
+        # a mean of K areas varies less than hits: under guessing, like 3 (K - 1) / K
+        # hits of each trial if the areas are independent, and less for two categories
+        n_categories = min(map(len, counts))
+        if n_categories > 2:
+            options["max_hits"] = n_effective * 3 * (n_categories - 1) / n_categories
         metrics.append(measure("auc", areas, chance=0.5, **options))
     return index_by_name(metrics)
 
@@ -271,5 +278,6 @@ def measure_guess(groups: Sequence[Sequence[Scores]], pool: int) -> dict[str, fl
     values = {}
     for metric in summarise_ranks(ranks, pool, split=""):
         values[metric.name] = metric.value
+    values["accuracy"] = values["top1"]
     values["map"] = float(np.mean(precisions))
     return values

@@ -168,7 +168,12 @@ def open_gallery(
         pictures = model.open_pictures(split)
         image_ids += pictures.image_ids[rows[split]]
         concepts += pictures.concepts[rows[split]]
-    return Gallery(rows, image_ids, concepts, model.run.dataset.alike_by)
+    # the outputs of a single classifier can be compared between signals
+    contents = {config.content for config in model.encoders}
+    are_labels = len(models) == 1 and contents == {"labels"}
+    return Gallery(
+        rows, image_ids, concepts, model.run.dataset.alike_by, are_labels=are_labels
+    )
 
 
 def find_shared_rows(models: Models, split: str) -> Int64:

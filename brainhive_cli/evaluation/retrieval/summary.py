@@ -1,6 +1,6 @@
 """Metrics and facts of an evaluation, computed from the scores of its cells."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -35,6 +35,7 @@ from brainhive_cli.core.measurements import (
     index_by_name,
     lower_is_better,
     merge_caveats,
+    metric_title,
     scope,
 )
 from brainhive_cli.data.datasets import make_grouping
@@ -74,6 +75,8 @@ SAME_PEOPLE_WARNING = (
 """Warning if the averaged runs are of several modalities."""
 CURVE_METRICS = ("top1", "top5")
 """Metrics of ranks that are computed for curves."""
+CATEGORY_METRICS = ("accuracy",)
+"""Metrics of ranks that are computed for categories."""
 MAX_CONFUSED_CONCEPTS = 50
 """Largest number of concepts in a confusion matrix."""
 RELIABILITY_OPTIONS: dict[str, Any] = {
@@ -107,6 +110,7 @@ def summarise_job(
     """
     recipe, run = job.recipe, job.runs[0]
     is_folded = run.dataset.holdout.divides_train
+    are_categories = run.dataset.are_categories
 
     # pool the folds of each training, so that it tests every item once
     cell_results = {group[0]: results[group[0].name] for group in job.groups}
@@ -145,6 +149,8 @@ def summarise_job(
         split=recipe.split,
         seeds=sorted({cell.seed for cell in cell_results}),
     )
+    has_trials = bool(cells.grouping.group_of)
+    cells = replace(cells, are_categories=are_categories and has_trials)
     items = cells.items
 
     # measure the cells together and each of them
@@ -173,7 +179,6 @@ def summarise_job(
         plain_ranks = {**plain_ranks, RIDGE: stack_ranks(ridge)}
     baseline_scopes, baseline_differences = compare_with_baselines(cells, plain_ranks)
     scopes = baseline_scopes | scopes
-    has_trials = bool(cells.grouping.group_of)
     if has_trials:
         scopes = compare_with_guess(scopes, cells)
     run_differences = compare_with_single_runs(cells, run_names)
@@ -187,7 +192,13 @@ def summarise_job(
             ceilings[subject] = ceiling
             max_repetitions = max(max_repetitions, ceiling.repetitions)
     ceiling_protocol = _describe_ceiling_protocol(job, caveats, tables)
-    ceiling_cells = CellScores([], cells.grouping, ceiling_protocol, recipe.split)
+    ceiling_cells = CellScores(
+        [],
+        cells.grouping,
+        ceiling_protocol,
+        recipe.split,
+        are_categories=cells.are_categories,
+    )
     ceiling_measurements = measure_ceilings(ceilings, ceiling_cells)
 
     # collect the facts that a reader of the metrics needs
@@ -202,7 +213,7 @@ def summarise_job(
     )
     if modality != run.modality:
         warnings.append(SAME_PEOPLE_WARNING.format(modality=modality))
-    warnings += describe_duplicates(job, tables)
+    warnings += describe_duplicates(job, tables, cells.hit_metric)
     has_control = recipe.control != "none"
     published = {}
     if run.recipe and run.recipe.published and len(job.runs) == 1 and not has_control:
@@ -263,6 +274,8 @@ class CellScores:
         protocol: Description of how the scores were measured.
         split: Split that the signals belong to.
         seeds: Seeds of the trainings.
+        are_categories: True if the items are trials that show one of a few categories,
+            which are measured by accuracy instead of ranks.
     """
 
     groups: Sequence[Sequence[Scores]]
@@ -270,6 +283,7 @@ class CellScores:
     protocol: str
     split: str
     seeds: Sequence[int] = ()
+    are_categories: bool = False
 
     @property
     def tables(self) -> list[Scores]:
@@ -280,6 +294,11 @@ class CellScores:
     def items(self) -> Items:
         """Tested items of each subject, with their units."""
         return self.grouping.make_items([group[0].image_ids for group in self.groups])
+
+    @property
+    def hit_metric(self) -> str:
+        """Name of the metric that counts how often the label came first."""
+        return "accuracy" if self.are_categories else "top1"
 
     @property
     def context(self) -> dict[str, Any]:
@@ -346,8 +365,15 @@ def _describe_ceiling_protocol(
     )
 
 
-def describe_duplicates(job: Job, tables: Sequence[Scores]) -> list[str]:
+def describe_duplicates(
+    job: Job, tables: Sequence[Scores], hit_metric: str = "top1"
+) -> list[str]:
     """Describe the top-1 of pictures with a duplicate in the gallery, and of others.
+
+    Args:
+        job: The evaluation.
+        tables: Scores of all cells.
+        hit_metric: Name of the metric that counts hits.
 
     Returns:
         A sentence, or nothing if all pictures or no pictures have a duplicate.
@@ -363,9 +389,11 @@ def describe_duplicates(job: Job, tables: Sequence[Scores]) -> list[str]:
     has_duplicate = np.isin(labels, list(names))
     if not has_duplicate.any() or has_duplicate.all():
         return []
+    share_with = hits[has_duplicate].mean()
+    share_without = hits[~has_duplicate].mean()
     return [
-        f"top-1 is {hits[has_duplicate].mean():.3f} for pictures that have a duplicate "
-        f"among the candidates, {hits[~has_duplicate].mean():.3f} for the others"
+        f"{metric_title(hit_metric)} is {share_with:.3f} for pictures that have a "
+        f"duplicate among the candidates, {share_without:.3f} for the others"
     ]
 
 
@@ -433,8 +461,8 @@ def compare_with_guess(scopes: Scopes, cells: CellScores) -> Scopes:
     random guess, which is right in 1 / pool of the trials.
 
     Returns:
-        The metrics, of which smaller galleries keep their chance. The scope `all` also
-        has the metrics of `measure_categories`.
+        The metrics, of which smaller galleries keep their chance. For pictures, the
+        scope `all` also has the metrics of `measure_categories`.
     """
     pool = cells.tables[0].pool
     guess = measure_guess(cells.groups, pool)
@@ -446,8 +474,13 @@ def compare_with_guess(scopes: Scopes, cells: CellScores) -> Scopes:
                 compared = replace(metric, chance=guess[name])
                 compared_scopes[scope_name][name] = compared
 
-    context = replace(cells, seeds=()).context
-    compared_scopes[ALL] |= measure_categories(cells.groups, context)
+    if not cells.are_categories:
+        context = replace(cells, seeds=()).context
+        metrics = measure_categories(cells.groups, context)
+        # the area is of two pictures
+        if pool != 2:
+            metrics.pop("auc", None)
+        compared_scopes[ALL] |= metrics
     return compared_scopes
 
 
@@ -461,20 +494,29 @@ def compare_with_baselines(
         plain_ranks: Ranks [N] of each subject, by name of the baseline.
 
     Returns:
-        Metrics of the baselines, and differences in top-1, cells minus baseline.
+        Metrics of the baselines, and differences in top-1 or accuracy, cells minus
+        baseline.
     """
     scopes = {}
     differences = []
     for name, ranks in plain_ranks.items():
         # baselines have no seeds
         prefix = "" if name == RIDGE else "plain baseline, "
-        baseline = replace(cells, protocol=f"{prefix}{cells.protocol}", seeds=())
-        metrics = summarise_ranks(ranks, **baseline.context)
-        scopes[scope(PLAIN, name)] = index_by_name(metrics)
-        difference = compare_hits(stack_ranks(cells), ranks, items=cells.items)
-        differences.append(
-            difference.model_copy(update={"second": name, "metric": "top1"})
+        groups = []
+        for group, subject_ranks in zip(cells.groups, ranks, strict=True):
+            tables = []
+            for table_ranks in np.atleast_2d(subject_ranks):
+                # keep the columns that do not depend on the model
+                first_table = replace(group[0], values={}, auc_parts=(), scopes={})
+                tables.append(replace(first_table, ranks=table_ranks))
+            groups.append(tables)
+        baseline = replace(
+            cells, groups=groups, protocol=f"{prefix}{cells.protocol}", seeds=()
         )
+        scopes[scope(PLAIN, name)] = measure_table(baseline)
+        difference = compare_hits(stack_ranks(cells), ranks, items=cells.items)
+        labels = {"second": name, "metric": cells.hit_metric}
+        differences.append(difference.model_copy(update=labels))
     return scopes, differences
 
 
@@ -494,7 +536,7 @@ def compare_with_single_runs(
         difference = compare_hits(
             stack_ranks(cells), stack_ranks(single_run), items=cells.items
         )
-        labels = {"first": "this run", "second": name, "metric": "top1"}
+        labels = {"first": "this run", "second": name, "metric": cells.hit_metric}
         differences.append(difference.model_copy(update=labels))
     return adjust_together(run=differences)[0]
 
@@ -547,13 +589,16 @@ def measure_table(
     Args:
         cells: Cells whose tables have the same columns.
         metric_names: Metrics of ranks [N]. If empty, all metrics. Ranks of several
-            draws or splits have `CURVE_METRICS`.
+            draws or splits have `CURVE_METRICS`. Categories have `CATEGORY_METRICS` and
+            the metrics of `measure_categories`.
     """
     first_table = cells.tables[0]
     metrics: list[Metric] = []
     context = cells.context
     if len(first_table.ranks):
-        if first_table.ranks.ndim > 1:
+        if cells.are_categories:
+            metric_names = CATEGORY_METRICS
+        elif first_table.ranks.ndim > 1:
             metric_names = CURVE_METRICS
         metrics += summarise_ranks(
             stack_ranks(cells),
@@ -561,6 +606,10 @@ def measure_table(
             metric_names=metric_names,
             **context,
         )
+
+    if cells.are_categories and first_table.ranks.ndim == 1 and first_table.labels:
+        category_context = replace(cells, seeds=()).context
+        metrics += measure_categories(cells.groups, category_context).values()
 
     # shares of items and precisions lie between 0 and 1, changes by a region above 0
     context["limits"] = (0.0, None)
@@ -574,6 +623,9 @@ def measure_table(
             chances.append(precisions.mean())
         context["chance"] = float(np.mean(chances))
     for name in first_table.values:
+        # average precision is a metric of ranks
+        if cells.are_categories and name == "map":
+            continue
         values = []
         for group in cells.groups:
             values.append(np.vstack([scores.values[name] for scores in group]))
@@ -645,6 +697,8 @@ def _predict_reliability(half_metric: Metric, ratio: float) -> Metric:
 def judge_cells(cells: CellScores) -> list[Answer]:
     """Test if the seen pictures rank better than others, over all cells and subjects.
 
+    Categories are tested by the accuracy instead of the mean rank.
+
     Returns:
         The answers of `judge`. If the order of any subject's trials is unknown, each
         answer says so.
@@ -673,7 +727,11 @@ def judge_cells(cells: CellScores) -> list[Answer]:
             concept_parts[name] += ((order.concept_parts or order.parts)[row],)
             blocks[name] = number, order.blocks[row]
         ids.append(names)
-        ranks.append(np.mean([table.verdict_ranks for table in group], 0))
+        verdict_ranks = [table.verdict_ranks for table in group]
+        if cells.are_categories:
+            # 1 for a hit and 2 for a miss, so that the statistic is the accuracy
+            verdict_ranks = [np.minimum(table, 2) for table in verdict_ranks]
+        ranks.append(np.mean(verdict_ranks, 0))
         label_of.update(zip(scores.image_ids, scores.labels, strict=True))
         problem = problem or order.problem
         concept_problem = concept_problem or order.concept_problem
@@ -693,11 +751,12 @@ def judge_cells(cells: CellScores) -> list[Answer]:
         candidates=first_table.verdict_ids,
         concept_parts=concept_parts if has_concept_parts else None,
         concept_of=grouping.concept_of,
-        medium=grouping.medium,
+        medium="category" if cells.are_categories else grouping.medium,
         label_of=label_of if has_trials else None,
         blocks=blocks if has_trials else None,
         concept_problem=concept_problem,
         pool=n_compared or None,
+        are_hits=cells.are_categories,
     )
 
     # an unknown order limits the claim
@@ -717,16 +776,18 @@ def count_confusions(tables: Iterable[Scores]) -> ConfusionMatrix | None:
         Counts by the seen and by the decoded concept, or None if there are more than
         `MAX_CONFUSED_CONCEPTS` concepts.
     """
-    counts = Counter[tuple[str, str]]()
+    from sklearn.metrics import confusion_matrix
+
+    seen_names: list[str] = []
+    decoded_names: list[str] = []
     for scores in tables:
-        counts.update(zip(scores.concepts, scores.nearest_concepts, strict=True))
-    names = sorted(set(chain.from_iterable(counts)))
+        seen_names += scores.concepts
+        decoded_names += scores.nearest_concepts
+    names = sorted({*seen_names, *decoded_names})
     if len(names) > MAX_CONFUSED_CONCEPTS:
         return None
-    rows = []
-    for seen_name in names:
-        rows.append([counts[seen_name, decoded_name] for decoded_name in names])
-    return ConfusionMatrix(names=names, counts=rows)
+    counts = confusion_matrix(seen_names, decoded_names, labels=names)
+    return ConfusionMatrix(names=names, counts=counts.tolist())
 
 
 def describe_control(kind: str, cells: CellScores) -> Control:
@@ -743,7 +804,8 @@ def describe_control(kind: str, cells: CellScores) -> Control:
     """
     metrics = {}
     n_draws = 0
-    for name in CONTROL_METRICS:
+    names = ["top1"] if cells.are_categories else list(CONTROL_METRICS)
+    for name in names:
         # means [1 + K] over the cells of each subject, then over subjects
         subject_means = []
         for group in cells.groups:
@@ -756,7 +818,7 @@ def describe_control(kind: str, cells: CellScores) -> Control:
             means <= measured_mean if lower_is_better(name) else means >= measured_mean
         )
         low, high = np.percentile(draws, [2.5, 97.5]).tolist()
-        metrics[name] = {
+        metrics[cells.hit_metric if name == "top1" else name] = {
             "measured": measured_mean,
             "mean": float(np.mean(draws)),
             "low": low,

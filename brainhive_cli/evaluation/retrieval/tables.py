@@ -36,6 +36,8 @@ from brainhive_cli.reports.tables import (
 
 HEADLINES = ("top1", "top5", "median_rank")
 """Metrics in tables that compare models."""
+CATEGORY_HEADLINES = ("accuracy", "balanced_accuracy", "auc")
+"""Metrics of categories in tables that compare models."""
 MIN_DRAWS_FOR_INTERVAL = 39
 """Smallest number of draws for a 95 % interval. The range of 39 draws holds a further
 draw with a probability of 38 / 40.
@@ -80,6 +82,7 @@ def lay_out(
     facts = measurements.require_facts(RetrievalFacts)
     scopes = measurements.scopes
     overall = measurements.overall
+    headlines = CATEGORY_HEADLINES if facts.tests_categories else HEADLINES
 
     # rows of the cells, and of the baselines
     cells = {"all": overall}
@@ -115,10 +118,11 @@ def lay_out(
     tables = {
         "cells": [
             metric_table(
-                f"Retrieval, {overall['top1'].split}",
+                f"{'Decoding' if facts.tests_categories else 'Retrieval'}, "
+                f"{overall[facts.hit_metric].split}",
                 cells,
                 "cell",
-                HEADLINES,
+                headlines,
                 note=render("ridge.txt", rows=ridge_differences)
                 if ridge_differences
                 else "",
@@ -126,7 +130,10 @@ def lay_out(
         ],
         "baseline": [
             _compare_models(
-                "With plain baselines on the same folds", overall, plain_rows
+                "With plain baselines on the same folds",
+                overall,
+                plain_rows,
+                headlines,
             ),
             difference_table(plain_differences, {"": THIS_RUN, **CLASSIFIERS}),
         ],
@@ -136,6 +143,7 @@ def lay_out(
                 f"Similarities corrected: {TRANSDUCTIVE}",
                 overall,
                 _select_forward(measurements, CORRECTIONS),
+                headlines,
             )
         ],
         "subsets": [
@@ -164,7 +172,10 @@ def lay_out(
         ],
         "comparisons": [
             _compare_models(
-                "With each run alone", overall, _select_forward(measurements, ALONE)
+                "With each run alone",
+                overall,
+                _select_forward(measurements, ALONE),
+                headlines,
             ),
             difference_table(facts.against),
             Table("This run differs from others", ("from", "in"), setting_differences),
@@ -213,10 +224,18 @@ def _compare_models(
     title: str,
     overall: Mapping[str, Metric],
     models: Mapping[str, Mapping[str, Metric]],
+    headlines: Sequence[str],
 ) -> Table:
-    """Lay out the run and other models on the same items. Empty without models."""
+    """Lay out the run and other models on the same items. Empty without models.
+
+    Args:
+        title: Title of the table.
+        overall: Metrics of the run by name.
+        models: Metrics of the other models, by title and name.
+        headlines: Names of the metrics in the table.
+    """
     rows = {THIS_RUN: overall, **models} if models else {}
-    return metric_table(title, rows, "model", HEADLINES)
+    return metric_table(title, rows, "model", headlines)
 
 
 def _lay_out_ceilings(measurements: Measurements, repetitions: int) -> Table:

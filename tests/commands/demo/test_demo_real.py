@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from brainhive_cli.core.measurements import SEEN_PICTURES, SIMULATED
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from brainhive_cli.reports.brain_slices import read_brain_map
+from brainhive_cli.reports.page import FINDING
+from brainhive_cli.reports.sentences import state_finding
 from tests.worlds.command_fixtures import RunCommand, use_home
 
 NAMES = ["face", "house", "cat", "shoe", "bottle", "scissors", "chair", "scrambledpix"]
@@ -50,11 +53,15 @@ def test_the_recording_has_its_licence_and_attribution() -> None:
 def test_eight_categories_are_decoded_not_below_baselines(
     result: Result, retrieval_run: RunFolder
 ) -> None:
-    top1 = result.metrics.scopes["eval-retrieval"]["top1"]
+    metrics = result.metrics.scopes["eval-retrieval"]
+    accuracy, auc = metrics["accuracy"], metrics["auc"]
 
-    assert (top1.n, top1.pool, top1.chance) == (96, 8, 0.125)
-    assert top1.value >= 0.70 and top1.low is not None and top1.low > 0.5
-    assert SEEN_PICTURES in top1.caveats and SIMULATED not in top1.caveats
+    assert (accuracy.n, accuracy.pool, accuracy.chance) == (96, 8, 0.125)
+    assert accuracy.value >= 0.70 and accuracy.low is not None and accuracy.low > 0.5
+    assert auc.value > 0.85 and auc.chance == 0.5 and auc.low < auc.value < auc.high
+    assert SEEN_PICTURES in accuracy.caveats and SIMULATED not in accuracy.caveats
+    # categories are equally frequent, so no balanced accuracy has another chance
+    assert set(metrics) == {"accuracy", "auc"}
     facts = retrieval_run.measurements().facts
 
     assert {row.second for row in facts.plain} == {"lda", "logistic", "ridge"}
@@ -72,18 +79,23 @@ def test_the_page_shows_confusions_and_names_the_recording(
         for artifact in artifacts.read(retrieval_run)
         if isinstance(artifact, artifacts.Heatmap)
     ]
-    # the confusion matrix names each category
+    # the confusion matrix names each category, and holds its numbers
     (confusions,) = heatmaps
     assert all(name in " ".join(confusions.rows) for name in NAMES)
+    assert [text.count("%") for text in chain(*confusions.texts)].count(1) >= 8
+    assert confusions.section == FINDING
     (brain_map,) = [
         artifact
         for artifact in artifacts.read(retrieval_run)
         if isinstance(artifact, artifacts.BrainMap)
     ]
+    assert brain_map.section == FINDING
     # F of p = .05 / 479 voxels, with 7 and 88 degrees of freedom
     assert brain_map.threshold == pytest.approx(f.isf(0.05 / 479, 7, 88), rel=1e-3)
     values, _ = read_brain_map(brain_map.locate(retrieval_run.path))
     assert 0 < len(values) < 100 and values.min() >= brain_map.threshold
+    finding = state_finding(retrieval_run.measurements())
+    assert all(name in finding.lower() for name in NAMES) and "12.5" in finding
     assert "Haxby" in page and "simulated" not in page
     # the health of embeddings is undefined for labels of 0 and 1
     assert "Health of" not in page

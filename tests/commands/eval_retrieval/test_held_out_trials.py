@@ -102,21 +102,21 @@ def by_runs(home: Path, run_command: RunCommand) -> Result:
 def test_every_trial_of_every_run_is_tested_once(
     by_runs: Result,
 ) -> None:
-    top1, facts = by_runs.metrics.overall["top1"], by_runs.metrics.facts
+    accuracy, facts = by_runs.metrics.overall["accuracy"], by_runs.metrics.facts
 
     # chance is the share of the most frequent category
-    assert (top1.n, top1.pool) == (2 * 5 * RUNS, 3)
-    assert top1.chance == pytest.approx(2 / 5)
-    assert top1.value > 0.6 and facts.answers[0].side == "above chance"
+    assert (accuracy.n, accuracy.pool) == (2 * 5 * RUNS, 3)
+    assert accuracy.chance == pytest.approx(2 / 5)
+    assert accuracy.value > 0.6 and facts.answers[0].side == "above chance"
     # the store has no onsets
-    assert ORDER_UNKNOWN in top1.caveats
+    assert ORDER_UNKNOWN in accuracy.caveats
     # folds share training data, so they are not independent
     assert facts.inflation > 1
     assert {row.second for row in facts.plain} == {"lda", "logistic", "ridge"}
     (lda,) = (row for row in facts.plain if row.second == "lda")
     assert lda.difference == pytest.approx(0, abs=1e-9) and lda.low <= 0 <= lda.high
-    assert "runs" in top1.interval
-    assert "runs" in top1.protocol and "12 folds" in top1.protocol
+    assert "runs" in accuracy.interval
+    assert "runs" in accuracy.protocol and "12 folds" in accuracy.protocol
     # every number has the caveat of seen pictures
     for metrics in by_runs.metrics.scopes.values():
         for metric in metrics.values():
@@ -179,7 +179,7 @@ def test_one_run_is_tested_where_labels_are_as_frequent(
         "eval-retrieval", f"run={run}", "sheet_rows=0", "baseline=none"
     ).metrics
 
-    assert (tested.overall["top1"].n, tested.overall["top1"].pool) == (4, 2)
+    assert (tested.overall["accuracy"].n, tested.overall["accuracy"].pool) == (4, 2)
     assert not any("backward" in name for name in tested.scopes)
 
 
@@ -189,7 +189,7 @@ def test_shuffled_labels_are_at_chance(home: Path, run_command: RunCommand) -> N
 
     assert shuffled.metrics.facts.verdict != "above chance"
     # chance is 0.4, the share of each of the two most frequent categories
-    assert shuffled.metrics.overall["top1"].value < 0.5
+    assert shuffled.metrics.overall["accuracy"].value < 0.5
 
 
 @pytest.mark.nightly
@@ -255,26 +255,26 @@ def test_drift_without_any_label_is_never_above_chance(
         metrics = run_command("eval-retrieval", "sheet_rows=0", "baseline=none").metrics
 
     assert metrics.facts.answers[0].side == side
-    assert (NOT_INTERLEAVED in metrics.overall["top1"].caveats) == (design != "random")
+    assert (NOT_INTERLEAVED in metrics.overall["accuracy"].caveats) == (
+        design != "random"
+    )
 
 
 def test_chance_is_the_score_of_the_best_constant_guess(
     by_runs: Result,
 ) -> None:
-    """Two of three categories have twice as many trials as the third.
-
-    The best constant guess has rank 1 in 0.4, rank 2 in 0.4 and rank 3 in 0.2 of the
-    trials.
-    """
+    """Two of three categories have twice as many trials as the third."""
     chance = {name: metric.chance for name, metric in by_runs.metrics.overall.items()}
 
-    assert chance["mrr"] == chance["map"] == pytest.approx(0.4 + 0.4 / 2 + 0.2 / 3)
-    assert (chance["mean_rank"], chance["median_rank"]) == (pytest.approx(1.8), 2)
-    assert chance["balanced_accuracy"] == pytest.approx(1 / 3)
+    assert chance == {
+        "accuracy": pytest.approx(2 / 5),
+        "balanced_accuracy": pytest.approx(1 / 3),
+        "auc": 0.5,
+    }
 
     # the baselines have the same chance
     scopes = by_runs.metrics.scopes
-    chances = [scopes[name]["top1"].chance for name in scopes if "plain" in name]
+    chances = [scopes[name]["accuracy"].chance for name in scopes if "plain" in name]
     assert len(chances) >= 2
     assert chances == pytest.approx([0.4] * len(chances))
     overall, matrix = by_runs.metrics.overall, by_runs.metrics.facts.confusion_matrix
@@ -283,3 +283,19 @@ def test_chance_is_the_score_of_the_best_constant_guess(
     assert counts.sum(1).tolist() == [4 * RUNS, 4 * RUNS, 2 * RUNS]
     recall = np.diag(counts) / counts.sum(1)
     assert overall["balanced_accuracy"].value == pytest.approx(recall.mean())
+    n_right = np.trace(counts)
+    assert overall["accuracy"].value == pytest.approx(n_right / counts.sum())
+
+
+def test_categories_have_no_metrics_of_ranks_anywhere(by_runs: Result) -> None:
+    names = set[str]()
+    for scope_name, metrics in by_runs.metrics.scopes.items():
+        if "ceiling" not in scope_name:
+            names.update(metrics)
+    columns = " ".join(str(table.columns) for table in by_runs.tables)
+
+    assert names == {"accuracy", "balanced_accuracy", "auc"}
+    assert by_runs.metrics.facts.plain[0].metric == "accuracy"
+    assert "accuracy" in columns
+    for word in ("top-", "rank", "MRR", "mAP"):
+        assert word not in columns

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.command import Result
+from brainhive_cli.core.measurements import SEEN_PICTURES
 from tests.worlds.command_fixtures import COLOURS, RunCommand, use_home
 
 KINDS = {
@@ -116,7 +117,7 @@ def test_frequency_is_decoded_over_time_in_held_out_runs(
         and np.median(grid) > 0.05
     )
     assert all(
-        "seen pictures" in m.caveats
+        SEEN_PICTURES in m.caveats
         for some in explained.metrics.scopes.values()
         for m in some.values()
     )

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
-from torch.nn.functional import cosine_similarity
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.evaluation.retrieval import folds
@@ -18,7 +17,12 @@ from brainhive_cli.evaluation.retrieval.folds import (
 )
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import rank_targets
-from brainhive_cli.measurement.retrieval import Gallery, Scores, compute_auc_parts
+from brainhive_cli.measurement.retrieval import (
+    Gallery,
+    Scores,
+    compute_auc_parts,
+    compute_decision_scores,
+)
 from brainhive_cli.measurement.statistics import estimate_mean_variance
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.cells import Cell
@@ -38,7 +42,7 @@ def test_the_area_has_the_variance_of_delong(sizes, monkeypatch):
     signals = torch.from_numpy(random.normal(size=(sum(sizes), 3)))
     signals[:, 0] += torch.from_numpy((target - 0.5) * 1.5)
     gallery = torch.tensor([[-1.0, 0, 0], [1, 0, 0]]).double()
-    wins = compute_auc_parts(signals, target, gallery)
+    wins = compute_auc_parts(compute_decision_scores(signals, gallery), target)
     names = [f"{row}" for row in range(len(target))]
     shuffled = random.permutation(len(target))
     scores = Scores(
@@ -75,56 +79,79 @@ def test_the_area_has_the_variance_of_delong(sizes, monkeypatch):
         assert found["balanced_accuracy"].chance == 0.5
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_wins_are_counted_over_all_pairs_of_other_signals(seed):
-    """Signals have few values, so some are equally similar to both pictures."""
+def one_hot(target: np.ndarray, count: int) -> np.ndarray:
+    return np.eye(count, dtype=int)[target]
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_area_is_macro_averaged_as_in_scikit_learn(count, seed):
+    """Scores have few values, so some tie."""
     random = np.random.default_rng(seed)
-    target = random.integers(0, 2, 40)
-    signals = torch.from_numpy(random.integers(-1, 2, (40, 2)) + 0.5)
-    gallery = torch.tensor([[-1.0, 0], [1, 0]]).double()
-    likeness = cosine_similarity(signals[:, None], gallery[None], dim=2).numpy()
-    # equal but for rounding are equal
-    score = (likeness[:, 1] - likeness[:, 0]).round(9) * np.where(target, 1, -1)
-    pairs = [
-        (one, two) for one, two in np.ndindex(40, 40) if target[one] != target[two]
-    ]
-    wins = np.zeros(40)
-    for one, two in pairs:
-        wins[one] += 0.5 + np.sign(score[one] + score[two]) / 2
-    area = wins.sum() / len(pairs)
-    others = np.bincount(target)[1 - target]
+    target = random.integers(0, count, 60)
+    scores = random.integers(-2, 3, (60, count)) + 1.0 * one_hot(target, count)
 
-    found = compute_auc_parts(signals, target, gallery)
+    parts = compute_auc_parts(scores, target)
 
-    assert found == pytest.approx(2 * wins / others - area, abs=1e-12)
-    assert compute_auc_parts(signals, 0 * target, gallery) == []
+    # for two candidates, one score is the other with a changed sign
+    if count == 2:
+        scores = scores - scores.mean(1, keepdims=True)
+        parts = compute_auc_parts(scores, target)
+    expected = roc_auc_score(one_hot(target, count), scores, average="macro")
+    assert np.mean(parts) == pytest.approx(expected)
+    assert compute_auc_parts(scores, 0 * target) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_parts_of_an_area_have_the_variance_of_its_jackknife(seed):
+    random = np.random.default_rng(seed)
+    target = np.repeat(range(4), (40, 60, 80, 70))
+    scores = random.normal(size=(250, 4)) + 1.2 * one_hot(target, 4)
+
+    parts = np.array(compute_auc_parts(scores, target))
+
+    # variance within categories, against the area without each signal
+    variance = 0.0
+    jackknife = 0.0
+    for category in range(4):
+        rows = np.flatnonzero(target == category)
+        variance += len(rows) * parts[rows].var(ddof=1) / len(parts) ** 2
+        areas = []
+        for row in rows:
+            kept = np.delete(np.arange(250), row)
+            labels = one_hot(target[kept], 4)
+            areas.append(roc_auc_score(labels, scores[kept], average="macro"))
+        jackknife += (len(rows) - 1) * np.var(areas)
+    assert variance == pytest.approx(jackknife, rel=0.02)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_auc_of_collinear_tokens_is_balanced_accuracy(
-    seed,
-):
-    """All cosines are -1 or 1, so signals with the same label tie."""
+def test_the_length_of_a_classifiers_output_decides_its_area(seed):
+    """Outputs for two labels are collinear, so their cosines are only -1 or 1."""
     random = np.random.default_rng(seed)
     target = np.arange(40) % 2
     second = random.normal(size=40) + target - 0.5
     signals = np.stack([-second, second], 1) * (1 + 1e-6 * random.normal(size=(40, 2)))
     signals = torch.from_numpy(signals.astype(np.float32))
-    gallery = torch.tensor([[0.5, -0.5], [-0.5, 0.5]])
+    gallery = torch.eye(2)
+
+    cosines = compute_decision_scores(signals, gallery)
+    outputs = compute_decision_scores(signals, gallery, are_labels=True)
+
     is_right = (second > 0) == target
-    accuracies = np.array([is_right[target == side].mean() for side in (0, 1)])
-
-    found = compute_auc_parts(signals, target, gallery)
-
-    # twice the share of the other picture's signals: half of it for ties
-    expected = is_right + accuracies[1 - target] - accuracies.mean()
-    assert found == pytest.approx(expected, abs=1e-12)
+    accuracy = np.mean([is_right[target == side].mean() for side in (0, 1)])
+    assert np.mean(compute_auc_parts(cosines, target)) == pytest.approx(accuracy)
+    expected = roc_auc_score(target, second)
+    assert np.mean(compute_auc_parts(outputs, target)) == pytest.approx(expected)
 
 
-def test_wins_need_no_table_of_signals_with_signals():
-    target, signals = np.arange(2000) % 2, torch.randn(2000, 2)
+def test_an_area_needs_no_table_of_signals_with_signals():
+    target, scores = (
+        np.arange(2000) % 2,
+        np.random.default_rng(0).normal(size=(2000, 2)),
+    )
     tracemalloc.start()
-    compute_auc_parts(signals, target, torch.eye(2))
+    compute_auc_parts(scores, target)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 

@@ -538,7 +538,9 @@ def test_retrieval(recorded):
     }
     scores = rank_gallery(gallery, images, signals, items)
     two = Gallery({"test": np.arange(2)}, names[:2], concepts[:2])
-    of_two = {1: Scores(labels=[names[row % 2] for row in range(20)])}
+    of_two = {
+        1: Scores(labels=[names[row % 2] for row in range(20)], groups=["run"] * 20)
+    }
     split = rank_for_verdict(gallery, images, signals[1], scores[1])
     corrected = rank_corrected(
         gallery, images, signals, items, [Csls(neighbours=3), Assignment()]

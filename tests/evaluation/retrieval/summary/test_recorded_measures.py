@@ -88,6 +88,7 @@ class Model:
             name=f"run {number}", dataset=dataset, origin=None, cells=[self.cell]
         )
         self.run.recipe = None
+        self.encoders: list[Any] = []
         self.path = "a run"
         self.weights = torch.linalg.pinv(MIXING) + 0.1 * draw(40, WIDTH, seed=number)
 
@@ -480,6 +481,7 @@ def test_categories_of_trials(recorded: Recorded, kinds: int) -> None:
     )
     classes = measure_categories(groups, tested.context)
     scopes = compare_with_guess(measure_scopes(ALL, tested), tested)
+    of_categories = replace(tested, are_categories=True)
     # labels of one concept, which average precision counts
     shared = [[replace(one, concepts=["x"] * len(one.labels)) for one in groups[0]]]
     even = [[Scores(labels=["a", "b"], concepts=["a", "b"])]]
@@ -488,6 +490,9 @@ def test_categories_of_trials(recorded: Recorded, kinds: int) -> None:
         digits=5,
         classes=metric_rows(classes),
         scopes=metric_rows(scopes[ALL]),
+        categories=metric_rows(
+            compare_with_guess(measure_scopes(ALL, of_categories), of_categories)[ALL]
+        ),
         guess=measure_guess(groups, kinds),
         of_one_concept=measure_guess(shared, kinds),
     )
