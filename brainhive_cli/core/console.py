@@ -6,7 +6,6 @@ Only this module writes to the terminal.
 import os
 import select
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,9 @@ from rich import filesize
 from brainhive_cli.core.errors import raise_if_interrupted
 from brainhive_cli.core.tables import (
     ONE_LINE_ESCAPES,
+    PLACEHOLDER,
     Table,
+    fill_lines,
     measure_table_width,
     render,
     write_as_list,
@@ -287,13 +288,14 @@ def show_table(table: Table) -> None:
 
     # strip blanks at the ends, and cut rules (lines of dashes) to the width
     lines = []
-    for drawn_line in capture.get().splitlines():
+    for drawn_line in capture.get().replace(PLACEHOLDER, " ").splitlines():
         line = drawn_line.rstrip()
         is_rule = not line.strip("─")
         lines.append(line[:width] if is_rule else line)
     lines.append("")
     if table.note:
-        lines += textwrap.wrap(table.note.translate(ONE_LINE_ESCAPES), width)
+        note = fill_lines(table.note.translate(ONE_LINE_ESCAPES), width)
+        lines += note.splitlines()
         lines.append("")
     sys.stdout.write("".join(f"{line}\n" for line in lines))
 

@@ -53,6 +53,18 @@ NUMBERS = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( to -?[\d.]+)?", re.ASCII)
 MARKDOWN_SYNTAX = re.compile(r"[\\`*\[\]<>|&~]")
 """Characters that Markdown reads as markup, HTML, a link or the end of a cell."""
 
+NO_BREAK_SPACE = "\u00a0"
+PLACEHOLDER = "\ue000"
+"""Character of no meaning, as wide as a space, at which rich breaks no line."""
+NUMBER_SPACES = re.compile(
+    r"(?<=\d) (?=%|(?:[kM]?Hz|m?s|min|h|px|mm|[mµu]?V|[KMG]i?B|points)(?!\w))"
+    r"|(?<=%) (?=CI\b)"
+    r"|(?<=\b[np]) (?=(?:[=<>≤≥]|&[lg]t;) [\d.])"
+    r"|(?<=\b[np] [=<>≤≥]) (?=[\d.])"
+    r"|(?<=\b[np] &[lg]t;) (?=[\d.])"  # as HTML writes < and >
+)
+"""Spaces between a number and its unit, in `95 % CI`, and in `p = 0.03`."""
+
 
 @dataclass(frozen=True)
 class TableCell:
@@ -188,6 +200,24 @@ def make_visible(value: Any) -> Any:
     return value.translate(MULTI_LINE_ESCAPES) if isinstance(value, str) else value
 
 
+def bind_numbers(text: str, space: str = NO_BREAK_SPACE) -> str:
+    """Replace the spaces inside numbers with units by a space that breaks no line."""
+    return NUMBER_SPACES.sub(space, text)
+
+
+def fill_lines(text: str, width: int, **options: Any) -> str:
+    """Break a text into lines, but not between a number and its unit.
+
+    Args:
+        text: The text, in which plain spaces stand between numbers and units.
+        width: Largest number of characters in a line.
+        **options: Options of `textwrap.fill`.
+    """
+    from textwrap import fill
+
+    return fill(bind_numbers(text), width, **options).replace(NO_BREAK_SPACE, " ")
+
+
 def escape_markdown(value: Any) -> str:
     """Write a value as text for a Markdown table, with all markup escaped."""
     return MARKDOWN_SYNTAX.sub(r"\\\g<0>", str(value).translate(CELL_ESCAPES))
@@ -290,21 +320,24 @@ def make_subject_seed_table(
 def render(table: Table) -> Any:
     """Turn a table into a `rich.console.Group` of its title and its cells.
 
-    Long cells are folded if the terminal is too narrow.
+    Long cells are folded if the terminal is too narrow. A `PLACEHOLDER` stands for each
+    space at which they must not be folded.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.table import Table as RichTable
     from rich.text import Text
 
+    # rich would also break lines at no-break spaces
     rich_table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading in table.columns:
         is_folded = table.folded in ("", heading)
-        rich_table.add_column(
-            Text(_format_cell(heading)), overflow="fold", no_wrap=not is_folded
-        )
+        text = bind_numbers(_format_cell(heading), PLACEHOLDER)
+        rich_table.add_column(Text(text), overflow="fold", no_wrap=not is_folded)
     for row in table.rows:
-        texts = [Text(_format_cell(cell)) for cell in row]
+        texts = []
+        for cell in row:
+            texts.append(Text(bind_numbers(_format_cell(cell), PLACEHOLDER)))
         is_grey = TableCell.from_value(row[0]).is_grey
         rich_table.add_row(*texts, style="dim" if is_grey else None)
 
@@ -327,8 +360,6 @@ def write_as_list(table: Table, width: int) -> str:
     Returns:
         Text that ends with an empty line.
     """
-    from textwrap import fill
-
     headings = [_format_cell(heading) for heading in table.columns[1:]]
     lines = [table.title.translate(ONE_LINE_ESCAPES)]
     for row in table.rows:
@@ -339,7 +370,7 @@ def write_as_list(table: Table, width: int) -> str:
                 cells.append(text if table.is_list else f"{heading} {text}")
         lines.append(_format_cell(row[0]))
 
-        cell_line = fill(
+        cell_line = fill_lines(
             " · ".join(cells),
             width,
             initial_indent=INDENT,
@@ -348,7 +379,7 @@ def write_as_list(table: Table, width: int) -> str:
         )
         lines.append(cell_line)
     if table.note:
-        lines.append(fill(table.note.translate(ONE_LINE_ESCAPES), width))
+        lines.append(fill_lines(table.note.translate(ONE_LINE_ESCAPES), width))
 
     lines += ["", ""]
     return "\n".join(lines)

@@ -24,6 +24,7 @@ from brainhive_cli.core.artifacts import (
     Sheet,
     Topomap,
 )
+from brainhive_cli.core.tables import bind_numbers
 from brainhive_cli.reports.brain_slices import (
     PANEL_INCH,
     choose_slices,
@@ -683,7 +684,7 @@ def _label_lines(lines: Sequence[CurveLine]) -> list[tuple[str, str]]:
 
 def _wrap(text: str) -> str:
     """Break a text into lines of at most `MAX_LINE_LETTERS` letters."""
-    return textwrap.fill(text, MAX_LINE_LETTERS)
+    return textwrap.fill(bind_numbers(text), MAX_LINE_LETTERS)
 
 
 def _shorten(names: Sequence[str], max_letters: int) -> list[str]:

@@ -25,7 +25,7 @@ from brainhive_cli.core.artifacts import (
 )
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import read_regular
-from brainhive_cli.core.tables import Table, TableCell
+from brainhive_cli.core.tables import Table, TableCell, bind_numbers
 from brainhive_cli.reports.brain_slices import write_view
 from brainhive_cli.reports.drawings import is_informative, render_svg
 from brainhive_cli.reports.tables import templates
@@ -64,6 +64,10 @@ MAX_FILE_BYTES = 1 << 28
 """Largest file that a page can contain, because the page is built in memory."""
 NUMERIC = re.compile(r"[-+±]?[\d.]|–?$")
 """Beginning of the text of a right-aligned cell: a number, an interval or a dash."""
+UNBOUND_HTML = re.compile(
+    r"(<(?:pre|script|style)\b.*?</(?:pre|script|style)>|<[^>]*>)", re.S
+)
+"""Parts of a document that hold no text, or text that users copy."""
 CLIP_TYPES = {".mp4": "video/mp4", ".webm": "video/webm"}
 """Media types of clips by suffix."""
 PICTURE_TYPES = {
@@ -206,7 +210,18 @@ class Page:
             MAX_SHEET_ROWS=MAX_SHEET_ROWS,
             WHOLE_PX=WHOLE_PX,
         )
-        return str(html)
+        return bind_numbers_of_html(str(html))
+
+
+def bind_numbers_of_html(html: str) -> str:
+    """Keep numbers and units on one line in the text of an HTML document.
+
+    Tags, scripts, styles and texts to copy are left as they are.
+    """
+    # odd parts are the separators
+    parts = UNBOUND_HTML.split(html)
+    parts[::2] = map(bind_numbers, parts[::2])
+    return "".join(parts)
 
 
 def group_artifacts(
@@ -363,4 +378,4 @@ def frame_table(table: Table, notes: list[str]) -> str:
         notes: Sentences below the table.
     """
     template = templates().get_template("notebook_table.html")
-    return str(template.render(table=table, notes=notes))
+    return bind_numbers_of_html(str(template.render(table=table, notes=notes)))

@@ -79,9 +79,14 @@ def say(*words: object):
     return CliRunner().invoke(app, [*map(str, words)])
 
 
+def read_page(page: Path) -> str:
+    """Read a page, with plain spaces between numbers and units."""
+    return page.read_text().replace("\u00a0", " ")
+
+
 def find_leads(page: Path) -> list[str]:
     """List the leading sentences at the top of a page."""
-    (verdict,) = re.findall(r'<div class="verdict">.*?</div>', page.read_text(), re.S)
+    (verdict,) = re.findall(r'<div class="verdict">.*?</div>', read_page(page), re.S)
     return re.findall(r'<p class="lead">(.*?)</p>', verdict, re.S)
 
 
@@ -108,7 +113,7 @@ def test_a_report_of_the_newest_run_is_one_file_below_reports(home, runs, monkey
     # the share of first ranks among the 100 pictures of the gallery
     metrics = json.loads((runs[1] / "metrics.json").read_text())
     share = 100 * metrics["scopes"]["all"]["top1"]["value"]
-    text = page.read_text()
+    text = read_page(page)
     assert f" {share:.3g} % " in text and " 100 " in text
     assert not list(page.parent.glob(".*"))
     assert "browser" in found.stderr
@@ -145,7 +150,7 @@ def test_compared_runs_are_tested_by_item_if_they_can_be_paired(home, runs):
     assert found.exit_code == 0
     assert "good-0000000001" in warning and "other-0000000003" in warning
     assert "poor" not in warning
-    page = page_path.read_text()
+    page = read_page(page_path)
     reason = warning.removeprefix("warning: not compared: ")
     assert reason in page
     assert any("good" in lead and "poor" in lead for lead in find_leads(page_path))
@@ -263,7 +268,7 @@ def test_a_table_of_methods_lists_excluded_runs_with_reasons(
 
     # the same on the page and in LaTeX, in grey
     assert say(*line, "table=good", "--to", home / "page.html").exit_code == 0
-    page = (home / "page.html").read_text()
+    page = read_page(home / "page.html")
     assert page.count('<tr class="grey">') == 2 and ">selected on test<" in page
     assert say(*line, "--format", "tex", "--to", home / "table.tex").exit_code == 0
     text = (home / "table.tex").read_text()
@@ -291,7 +296,7 @@ def test_a_comparison_names_the_tests_that_p_is_adjusted_over(home: Path) -> Non
     for row in pairs:
         assert "Benjamini–Hochberg" in row["notes"] and "2 tests" in row["notes"]
         assert row["notes"].endswith("1 metric × 2 pairs")
-    notes = re.findall(r'<p class="note">(.*?)</p>', (home / "page.html").read_text())
+    notes = re.findall(r'<p class="note">(.*?)</p>', read_page(home / "page.html"))
     adjusted = [note for note in notes if "Benjamini–Hochberg" in note]
     assert len(adjusted) >= 2 and all("2 tests" in note for note in adjusted)
     leads = find_leads(home / "page.html")
@@ -310,7 +315,7 @@ def test_runs_selected_on_test_pictures_are_marked_in_tables(home: Path) -> None
 
     assert say("compare", good, poor, *named).exit_code == 0
 
-    page = made.read_text()
+    page = read_page(made)
     titles = re.finditer(r"<h4>([^<]*)</h4>.*?</table>", page, re.S)
     (by_subject,) = [each[0] for each in titles if "by subject" in each[1]]
     assert "good‡" in by_subject and "poor‡" not in by_subject

@@ -7,6 +7,8 @@ import pytest
 from brainhive_cli.core.tables import (
     Table,
     TableCell,
+    bind_numbers,
+    fill_lines,
     format_mean_sd,
     format_number,
     format_p,
@@ -54,6 +56,29 @@ def test_a_number_has_the_digits_of_its_size(value: Any, text: str) -> None:
 )  # fmt: skip
 def test_a_tick_has_no_trailing_zeros(value: float, text: str) -> None:
     assert format_tick(value) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "bound"),
+    [
+        ("75 %¶ (95 % CI 63 to 84 %)", "75_%¶ (95_%_CI 63 to 84_%)"),
+        ("p = 0.0004, n = 5", "p_=_0.0004, n_=_5"),
+        ("p &lt; .05", "p_&lt;_.05"),
+        ("0 to 1000 ms, 250 Hz, 12 s", "0 to 1000_ms, 250_Hz, 12_s"),
+        ("4 people, 2 minutes, step = 3", "4 people, 2 minutes, step = 3"),
+    ],
+)
+def test_numbers_and_units_are_bound(text: str, bound: str) -> None:
+    assert bind_numbers(text, "_") == bound
+
+
+def test_no_line_ends_between_a_number_and_its_unit() -> None:
+    text = "the seen picture ranked first in 12.5 % (95 % CI 9 to 16 %; p = 0.0004)"
+    for width in range(12, 60):
+        lines = fill_lines(text, width).splitlines()
+        assert " ".join(lines) == text
+        for part in ("12.5 %", "95 % CI", "16 %", "p = 0.0004"):
+            assert any(part in line for line in lines)
 
 
 def test_p_and_mean_are_a_dash_where_there_are_none() -> None:

@@ -67,6 +67,14 @@ def test_pictures_lie_in_the_page_once_and_nothing_is_fetched(tmp_path):
     assert "default-src 'none'" in page
 
 
+def test_numbers_are_bound_in_text_but_not_in_texts_to_copy(tmp_path):
+    table = Table("Power at 10 Hz", ["95 % CI"], [["p < .05 at 3 ms"]])
+    page = write_page(tmp_path, table, texts=[("Recipe of 5 s", "window: 10 ms")])
+    for text in ("Power at 10\u00a0Hz", "95\u00a0%\u00a0CI", "p\u00a0&lt;\u00a0.05"):
+        assert text in page
+    assert 'data-head="95 % CI"' in page and ">window: 10 ms</pre>" in page
+
+
 def test_text_is_shown_as_text(tmp_path):
     page = write_page(
         tmp_path,

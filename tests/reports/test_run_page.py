@@ -127,7 +127,8 @@ def difference(
 
 def write_page(page_folder: Path, *groups: RunGroup) -> str:
     lay_out_page(groups).write(page_folder / "page.html")
-    return (page_folder / "page.html").read_text()
+    # plain spaces between numbers and units
+    return (page_folder / "page.html").read_text().replace("\u00a0", " ")
 
 
 def make_validation(value: float, pool: int = 30) -> dict[str, object]:
