@@ -88,6 +88,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     files = [path for path in hub.DEMO_WEIGHTS.rglob("*") if path.is_file()]
     weights_mib = sum(file.stat().st_size for file in files) / MIB
     facts["hub cache"] = HF_HUB_CACHE
+    facts["hub token"] = hub.describe_token()
     facts["demo weights"] = f"{weights_mib:.1f} MiB"
     for library in OPTIONAL_LIBRARIES:
         version = library_version(library)

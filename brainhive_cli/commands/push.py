@@ -29,6 +29,8 @@ from brainhive_cli.core.hub import (
     MANIFEST,
     MODEL_CARD,
     RUN_FILES,
+    advise_login,
+    describe_token,
     http_error_class,
     silence_hub,
 )
@@ -59,7 +61,8 @@ RESERVED_TAG = re.compile(r"main|[0-9a-f]{40}|.*\.lock")
 """Tags that are refused: the main branch, a full commit hash, and names that end with
 `.lock`, which git does not allow.
 """
-LOGIN = "hf auth login, with a token that may write"
+WRITE_TOKEN = "a token that may write"
+"""Kind of token that a push needs."""
 DATASET_PREFIX = "hub:datasets/"
 """Start of the address of a data set on the hub."""
 
@@ -353,7 +356,7 @@ def _explain_refusals(name: str) -> Iterator[None]:
 
     if get_token() is None:
         raise MissingData(
-            "this machine has no token of the hub", f"{LOGIN}; or set HF_TOKEN"
+            "this machine has no token of the hub", advise_login(WRITE_TOKEN)
         )
     try:
         yield
@@ -362,17 +365,19 @@ def _explain_refusals(name: str) -> Iterator[None]:
         raise
     except HfHubHTTPError as error:
         status = error.response.status_code
+        advice = advise_login(WRITE_TOKEN)
         refusals = {
             401: MissingData(
-                "the hub does not accept the token of this machine", LOGIN
+                f"the hub does not accept the token of {describe_token()}",
+                advice,
             ),
             403: BrainhiveError(
                 f"your token may not write to {name}",
-                f"choose another owner, or run {LOGIN}",
+                f"choose another owner, or {advice}",
             ),
             404: MissingData(
                 f"the hub has no repository {name}, or your token may not see it",
-                f"check the name, or run {LOGIN}",
+                f"check the name, or {advice}",
             ),
             412: BrainhiveError(
                 f"somebody else changed {name} during the push",

@@ -5,6 +5,7 @@ The hub is the Hugging Face Hub. A reference is a text in a recipe that names a 
 
 import fnmatch
 import hashlib
+import os
 import re
 import shlex
 import sys
@@ -56,6 +57,10 @@ DATASET_PREFIX = "datasets"
 """First name in the location of a data set's repository."""
 DOWNLOAD_ELSEWHERE = "on a machine with a network: "
 """Beginning of a hint with a download command, if the hub cannot be reached."""
+TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""Environment variables with a token of the hub. The hub's client prefers them to a
+stored login, in this order.
+"""
 WRONG_SERVER_ERRORS = (LookupError, TypeError, AssertionError, RecursionError)
 """Errors of the hub's client if another server answers, such as a login page."""
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
@@ -302,6 +307,39 @@ def silence_hub() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
+def find_token_variable() -> str:
+    """Return the environment variable whose token the hub's client uses, or ""."""
+    for variable in TOKEN_VARIABLES:
+        if os.environ.get(variable, "").strip():
+            return variable
+    return ""
+
+
+def describe_token() -> str:
+    """Describe where the token of the hub comes from, without the token."""
+    from huggingface_hub import get_token
+
+    source = find_token_variable() or "hf auth login"
+    return source if get_token() else "none"
+
+
+def advise_login(kind_of_token: str = "a valid token") -> str:
+    """Say how to give the hub another token.
+
+    A login has no effect while a variable holds a token, so the advice names it then.
+
+    Args:
+        kind_of_token: Token that is needed, in words.
+    """
+    variable = find_token_variable()
+    if variable:
+        return (
+            f"set {variable} to {kind_of_token}, or run: unset {variable} && hf auth "
+            f"login ({variable} wins over a login)"
+        )
+    return f"set HF_TOKEN to {kind_of_token}, or run: hf auth login"
+
+
 def find_weights(
     reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHT_PATTERNS
 ) -> list[Path]:
@@ -533,13 +571,14 @@ def _describe_failure(
         prefix = "datasets/" if repo_type == "dataset" else ""
         return MissingData(
             f"{repository} requires that you accept its terms",
-            f"accept them at https://huggingface.co/{prefix}{repository}, then: hf "
-            "auth login",
+            f"accept them at https://huggingface.co/{prefix}{repository}, then "
+            f"{advise_login()}",
         )
     if isinstance(response_error, errors.RepositoryNotFoundError):
         return MissingData(
             f"no such repository on the hub: {repository}",
-            "check the name; if it is private, or the token has expired: hf auth login",
+            f"check the name; if it is private, or the token has expired, "
+            f"{advise_login()}",
         )
     if isinstance(response_error, errors.RevisionNotFoundError):
         return MissingData(
@@ -549,9 +588,11 @@ def _describe_failure(
     # the hub refuses a bad token even for public files
     status, _ = _read_response(error)
     if status == 401:
+        variable = find_token_variable()
+        removal = f"unset {variable}" if variable else "hf auth logout"
         return MissingData(
             f"cannot fetch {repository}: the hub does not accept the token (401)",
-            "hf auth login, or for public files: HF_TOKEN=",
+            f"{advise_login()}; public files need no token: {removal}",
         )
 
     # the hub cannot be reached, or is busy
@@ -580,7 +621,7 @@ def _describe_failure(
 
     # the last line of the client's message tells any other reason
     reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-    hint = "check the name, or log in: hf auth login"
+    hint = f"check the name, or {advise_login()}"
     if "Consistency check" in str(error):  # the file was cut short
         hint = "fetch it again, or tell its owner"
     return MissingData(f"cannot fetch {repository}: {reason}", hint)

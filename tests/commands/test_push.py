@@ -294,6 +294,30 @@ def test_forbidden_and_public_repositories_are_refused(
     assert "me/new" not in hub.repos
 
 
+def test_the_token_of_the_environment_wins_over_a_login(
+    hub: Any, run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stored_login = tmp_path / "token"
+    stored_login.write_text("hf_wrong")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(stored_login))
+    assert brainhive("push", run.name, "hub:me/demo").exit_code == 0
+
+    # the advice names the variable while it hides the login
+    stored_login.write_text(hub.token)
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    message, way = read_error_lines(brainhive("push", run.name, "hub:me/new"), 3)
+    assert "HF_TOKEN" in message and "unset HF_TOKEN" in way
+    monkeypatch.delenv("HF_TOKEN")
+    assert brainhive("push", run.name, "hub:me/new").exit_code == 0
+
+    stored_login.write_text("hf_wrong")
+    message, way = read_error_lines(brainhive("push", run.name, "hub:me/third"), 3)
+    assert "hf auth login" in message and "unset" not in way
+    stored_login.unlink()
+    message, way = read_error_lines(brainhive("push", run.name, "hub:me/third"), 3)
+    assert way.startswith("set HF_TOKEN") and "me/third" not in hub.repos
+
+
 def test_a_repository_that_lies_is_one_line(hub: Any, run: Path) -> None:
     brainhive("push", run.name, "hub:me/demo")
     sound = dict(list_newest_files(hub))

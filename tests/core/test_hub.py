@@ -165,11 +165,28 @@ def request_error(kind: type[Exception], status: int = 404) -> Exception:
     return error
 
 
+@pytest.mark.parametrize("variable", hub.TOKEN_VARIABLES)
+def test_advice_on_tokens_names_the_variable_that_is_set(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    for name in hub.TOKEN_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nowhere")
+    assert hub.describe_token() == "none" and "unset" not in hub.advise_login()
+
+    monkeypatch.setenv(variable, "hf_secret")
+    advice = hub.advise_login("a token that may write")
+    assert f"unset {variable}" in advice and "a token that may write" in advice
+    assert hub.describe_token() == variable and "hf_secret" not in advice
+    monkeypatch.setenv(variable, " ")  # as the hub's client, an empty one is ignored
+    assert "unset" not in hub.advise_login()
+
+
 FAILURES: list[tuple[Exception, type[Exception], str]] = [
     (request_error(errors.GatedRepoError), MissingData, "huggingface.co/owner/name"),
     (request_error(errors.RepositoryNotFoundError), MissingData, "check the name"),
     (request_error(errors.RevisionNotFoundError), MissingData, "@"),
-    (request_error(errors.HfHubHTTPError, 401), MissingData, "HF_TOKEN="),
+    (request_error(errors.HfHubHTTPError, 401), MissingData, "hf auth logout"),
     (request_error(errors.HfHubHTTPError, 503), hub.Unreachable, "hf download"),
     (request_error(errors.HfHubHTTPError, 403), MissingData, "hf auth login"),
     (errors.LocalEntryNotFoundError("x"), hub.Unreachable, "hf download"),
