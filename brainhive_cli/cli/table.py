@@ -372,7 +372,7 @@ class Command:
 
 START = "Start here"
 STEPS = "Steps"
-STORES = "Checks and embedding stores"
+STORES = "Checks, and embeddings of other programs"
 PAGE_OPTIONS = {
     "labels": make_option(
         "--labels", "Labels of the runs, as in aligned,base.", default="their names"
@@ -396,8 +396,8 @@ COMMANDS = (
         help_section=START,
         name="demo",
         description=(
-            "Run a whole system on shipped data: simulated recordings, or "
-            "recorded fMRI with --real."
+            "Try Brainhive on shipped data: simulated EEG or fMRI, or recorded fMRI "
+            "with --real."
         ),
         example="--real",
         flags={
@@ -424,7 +424,7 @@ COMMANDS = (
         help_section=START,
         name="doctor",
         description=(
-            "Report the versions, devices, folders and weights on this machine."
+            "Show versions, devices, folders and model weights on this machine."
         ),
         can_share_work=False,
     ),
@@ -432,8 +432,7 @@ COMMANDS = (
         help_section=START,
         name="fetch",
         description=(
-            "Download and unpack a data set, or show the steps if you "
-            "must accept terms first."
+            "Download a data set, or list the steps if you must accept its terms first."
         ),
         example="things-eeg --subjects 1,2",
         flags={
@@ -454,8 +453,8 @@ COMMANDS = (
         help_section=START,
         name="recipes",
         description=(
-            "List the shipped recipes, or show the keys of a recipe with "
-            "value, default and meaning."
+            "List the shipped recipes, or show each setting of a recipe with "
+            "its value, default and meaning."
         ),
         example="demo/train-align",
         positional_key="names",
@@ -486,8 +485,7 @@ COMMANDS = (
         help_section=STEPS,
         name="prepare",
         description=(
-            "Make signal stores from raw recordings, or from files that others have "
-            "prepared."
+            "Prepare EEG, MEG or fMRI recordings for training, and store their trials."
         ),
         example="--from things-eeg --subjects 1,2",
         flags={
@@ -508,7 +506,8 @@ COMMANDS = (
         help_section=STEPS,
         name="embed",
         description=(
-            "Compute the embeddings of all pictures of a data set with frozen encoders."
+            "Compute embeddings of the pictures of a data set with vision models "
+            "(encoders)."
         ),
         example="--encoders clip-h14,vae --dataset things-eeg",
         flags={
@@ -533,8 +532,8 @@ COMMANDS = (
         help_section=STEPS,
         name="train-align",
         description=(
-            "Train a model for each person and seed that predicts the embedding of the "
-            "seen picture from the signals."
+            "Train a decoder for each person and seed, which predicts the embedding of "
+            "the seen picture from brain signals."
         ),
         example="--mode inter",
         flags={
@@ -613,8 +612,8 @@ COMMANDS = (
         help_section=STEPS,
         name="live",
         description=(
-            "Show the picture that a person sees during a session, from "
-            "an LSL stream, a replayed recording or a mock."
+            "Decode which picture a person sees during a recording session, from "
+            "an LSL stream, a replayed recording or simulated signals."
         ),
         example="RUN --source recording source.file=sub-01_ses-02.fif",
         flags={
@@ -673,8 +672,8 @@ COMMANDS = (
         help_section=STEPS,
         name="explain",
         description=(
-            "Show when, where, in which frequency band and at which level "
-            "signals carry information about the picture."
+            "Show when, where, in which frequency band and at which visual level "
+            "brain signals carry information about the picture."
         ),
         example="--analyses windows,sensors",
         flags={
@@ -739,8 +738,8 @@ COMMANDS = (
         help_section=STEPS,
         name="train-prior",
         description=(
-            "Train a Fusion Prior: a fusion encoder, a projection and an "
-            "attention adapter for a frozen SDXL."
+            "Train a prior, which turns decoded embeddings into the input of a picture "
+            "generator (SDXL)."
         ),
         example="--dataset demo --recipe demo",
         flags={
@@ -761,8 +760,7 @@ COMMANDS = (
         help_section=STEPS,
         name="reconstruct",
         description=(
-            "Reconstruct the seen pictures from test signals, with a "
-            "prior and a generator."
+            "Reconstruct the seen pictures from test signals with a picture generator."
         ),
         example="--prior hub:Fusion-Prior-SynCLR_B32_VAE",
         flags={
@@ -815,7 +813,7 @@ COMMANDS = (
         help_section=STEPS,
         name="workflow",
         description=(
-            "Run all steps of a system, from its data to its tables, and "
+            "Run all steps of a study, from its data to its tables, and "
             "continue where an earlier run stopped."
         ),
         example="--recipe papers/neurons",
@@ -825,7 +823,7 @@ COMMANDS = (
     Command(
         help_section=STEPS,
         name="report",
-        description="Show runs on a self-contained page, or write tables for papers.",
+        description="Show results on an HTML page, or write tables for papers.",
         example="runs/eval-retrieval/NAME",
         flags={
             **PAGE_OPTIONS,
@@ -846,8 +844,8 @@ COMMANDS = (
         help_section=STEPS,
         name="compare",
         description=(
-            "Show runs next to each other, with paired statistics of the "
-            "first run against every further run."
+            "Compare runs side by side, with paired tests of the first run against "
+            "each other run."
         ),
         example="RUN RUN --labels aligned,base",
         flags=PAGE_OPTIONS,
@@ -860,7 +858,8 @@ COMMANDS = (
         help_section=STEPS,
         name="push",
         description=(
-            "Upload a trained run with a model card to the hub, private by default."
+            "Upload a trained model with a model card to the Hugging Face hub, private "
+            "by default."
         ),
         example="RUN hub:owner/name",
         flags={
@@ -889,7 +888,8 @@ COMMANDS = (
         help_section=STEPS,
         name="export",
         description=(
-            "Write a brain model to a file that needs only torch, for other programs."
+            "Write a trained model to a file that needs only PyTorch, for other "
+            "programs."
         ),
         example="RUN --rate 256 --window -200,1000",
         flags={
@@ -919,7 +919,8 @@ COMMANDS = (
         help_section=STORES,
         name="check",
         description=(
-            "Check whether data sets, stores and runs are complete, damaged or missing."
+            "Check whether data sets, embeddings and runs are complete, damaged or "
+            "missing."
         ),
         example="things-eeg",
         flags={
@@ -953,7 +954,7 @@ COMMANDS = (
         help_section=STORES,
         name="import-embeddings",
         description=(
-            "Make stores from vectors of other programs: parquet, .pt, "
+            "Import embeddings that other programs computed: parquet, .pt, "
             ".npy or thingsvision."
         ),
         example="cache/things_*.parquet --encoders clip-h14,vae",
@@ -980,7 +981,8 @@ COMMANDS = (
         help_section=STORES,
         name="export-embeddings",
         description=(
-            "Write stores to parquet or NumPy files, which import-embeddings can read."
+            "Export embeddings to parquet or NumPy files, which import-embeddings can "
+            "read."
         ),
         example="embeddings/things-eeg --format npy",
         flags={

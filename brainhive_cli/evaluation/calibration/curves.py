@@ -480,10 +480,12 @@ def _lay_out(measurements: Measurements) -> list[Table]:
     for arm in facts.arms:
         scope_of = {name: name_scope(arm, name) for name in names}
         arm_rows[arm] = _select_first_metrics(measurements, scope_of)
-    tables = [
-        metric_table("Top-1 by amount", amount_rows, "amount", section=SECTION),
-        metric_table("Top-1 of every arm", arm_rows, "arm", section=SECTION),
-    ]
+    title = "Top-1 by amount of recording"
+    tables = [metric_table(title, amount_rows, "amount", section=SECTION)]
+    # the first table already has the numbers of its arm
+    if list(arm_rows) != [facts.arm]:
+        title = "Top-1 of each arm"
+        tables.append(metric_table(title, arm_rows, "arm", section=SECTION))
 
     sizes = []
     for amount in facts.amounts:
