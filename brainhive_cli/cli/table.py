@@ -416,9 +416,38 @@ COMMANDS = (
             "quick": make_switch(
                 "--quick", "Train a few epochs on a few pictures, to test that it runs."
             ),
+            "write_recordings": make_option(
+                "--write-recordings",
+                (
+                    "Folder for the files of the EEG tutorial: photographs, and "
+                    "simulated recordings as a lab has them."
+                ),
+            ),
         },
         switches=OPEN_OPTION,
         writes_run=True,
+    ),
+    Command(
+        help_section=START,
+        name="init",
+        description=(
+            "Make the folders of your own study, and a table of the markers in its "
+            "EEG or MEG recordings."
+        ),
+        example="--recording ~/recordings --pictures ~/pictures",
+        flags={
+            "recording": make_option(
+                "--recording",
+                "Recording, or folder of recordings.",
+                default="those in data/recordings",
+            ),
+            "pictures": make_option(
+                "--pictures",
+                "Folder of the pictures that were shown.",
+                default="data/image-folder",
+            ),
+        },
+        can_share_work=False,
     ),
     Command(
         help_section=START,

@@ -3,11 +3,14 @@
 A step is a command with its settings, such as `train-align`.
 """
 
+import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from brainhive_cli import demo
@@ -16,7 +19,7 @@ from brainhive_cli.core import console, driver
 from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.errors import Line, RecipeError
 from brainhive_cli.core.facts import Difference, RetrievalFacts
-from brainhive_cli.core.files import home_folder
+from brainhive_cli.core.files import home_folder, locate
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
@@ -24,11 +27,21 @@ from brainhive_cli.core.measurements import SIMULATED, Measurements
 from brainhive_cli.core.recipe import BaseRecipe
 from brainhive_cli.core.runs import METRICS_FILE, RunFolder
 from brainhive_cli.core.tables import Table
-from brainhive_cli.demo import joined_generators, simulation, voxels
+from brainhive_cli.demo import (
+    joined_generators,
+    photographs,
+    recordings,
+    simulation,
+    voxels,
+)
+from brainhive_cli.models.encoders import lite0
 from brainhive_cli.reports.page import Page, PageSection
 from brainhive_cli.reports.run_page import lay_out_page
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.tables import difference_table
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 NOTE = (
     "All signals on this page are simulated, all stimuli drawn by a program "
@@ -41,6 +54,13 @@ HAXBY = (
     "subject 1 of Haxby et al. 2001 (Science 293, 2425), the posterior half of one "
     "axial slice, 12 runs; CC BY-SA 3.0, by way of PyMVPA"
 )
+N_SUBJECTS = 2
+N_SESSIONS = 2
+"""Subjects, and sessions of each, that `--write-recordings` writes."""
+REPETITIONS = {"train": 2, "test": 8}
+"""Repetitions of each picture in a session of these."""
+QUICK_REPETITIONS = {"train": 2, "test": 4}
+"""The same with `--quick`, which writes a session of each subject."""
 EFFECTS_TITLE = "Loss of top-1 for each head: trained on other voxels; shuffled trials"
 COMMAND_ORDER = (
     "reconstruct",
@@ -122,6 +142,11 @@ class Recipe(BaseRecipe):
         "recorded fMRI, the category that was looked at",
     )
     quick: bool = Field(False, description="few epochs and pictures: does it run?")
+    write_recordings: str = Field(
+        "",
+        description="folder in which to write photographs and simulated EEG recordings "
+        "as a lab has them (BrainVision), for the EEG tutorial; no step runs then",
+    )
     overrides: dict[workflow.StepCommand, NameList] = Field(
         {}, description="extra key.path=value of a step, by its command"
     )
@@ -143,6 +168,16 @@ class Recipe(BaseRecipe):
             )
         return fields | {"system": "real"}
 
+    @model_validator(mode="after")
+    def _refuse_idle_keys(self) -> Self:
+        """Raise an error if a key has no effect, because no step runs."""
+        has_steps = self.system != "brainhive" or self.overrides
+        if self.write_recordings and has_steps:
+            raise ValueError(
+                "write_recordings runs no step, so system and overrides have no effect"
+            )
+        return self
+
 
 def _read_workflow(recipe: Recipe) -> workflow.Recipe:
     """Read the workflow of a system, with the processes and folders of the demo."""
@@ -157,6 +192,10 @@ def _read_workflow(recipe: Recipe) -> workflow.Recipe:
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the command lines of the steps, which make all files that they read."""
+    if recipe.write_recordings:
+        return [
+            Input(str(folder), note="to write") for folder in _list_new_folders(recipe)
+        ]
     steps = _read_workflow(recipe)
     overrides = SYSTEMS[recipe.system].overrides
     step_inputs = []
@@ -276,9 +315,105 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
     Returns:
         Tables and metrics of the steps, and the path of the page.
+
+    Raises:
+        RecipeError: if recordings are to be written into folders that exist.
     """
+    if recipe.write_recordings:
+        return _write_recordings(recipe)
     job = DemoRun(recipe, SYSTEMS[recipe.system], _read_workflow(recipe))
     return driver.run("demo", job, launch, force)
+
+
+def _list_new_folders(recipe: Recipe) -> tuple[Path, Path]:
+    """Return the folders of pictures and recordings that `--write-recordings` makes.
+
+    Raises:
+        RecipeError: if one of them exists.
+    """
+    data = locate(recipe.write_recordings) / "data"
+    folders = (data / "image-folder", data / "recordings")
+    for folder in folders:
+        if folder.exists():
+            raise RecipeError(
+                f"{folder} exists, and the demo overwrites nothing",
+                str(Line("demo", ("write-recordings", "study"))),
+            )
+    return folders
+
+
+def _write_recordings(recipe: Recipe) -> Result:
+    """Write photographs, and simulated recordings of people who look at them.
+
+    Returns:
+        A table of the files, and the command that reads them.
+    """
+    pictures_folder, recordings_folder = _list_new_folders(recipe)
+    repetitions = QUICK_REPETITIONS if recipe.quick else REPETITIONS
+    n_sessions = 1 if recipe.quick else N_SESSIONS
+    with console.progress("encoding the photographs"):
+        study, pictures = _plan_study(repetitions)
+    with console.progress("simulating recordings"):
+        pictures_folder.mkdir(parents=True)
+        shutil.copy(photographs.FOLDER / "README", pictures_folder)
+        for image_id, picture in pictures.items():
+            path = pictures_folder / f"{image_id}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path, quality=92)
+        headers = recordings.write_study(
+            recordings_folder, study, N_SUBJECTS, n_sessions
+        )
+
+    n_trials = sum(study.repetitions)
+    table = Table(
+        "Files for the EEG tutorial, with simulated signals",
+        ("folder", "content"),
+        (
+            (str(pictures_folder), f"{len(pictures)} photographs"),
+            (
+                str(recordings_folder),
+                f"{len(headers)} recordings of {N_SUBJECTS} people with {n_trials} "
+                "trials each, and events.csv",
+            ),
+        ),
+    )
+    line = str(Line("prepare", ("from", "recording"), "--check"))
+    folder = locate(recipe.write_recordings)
+    if folder.resolve() != home_folder().resolve():
+        line = f"cd {shlex.quote(str(folder))} && {line}"
+    return Result(folder, (table,), hint=line)
+
+
+def _plan_study(
+    repetitions: Mapping[str, int],
+) -> tuple[recordings.SimulatedStudy, "dict[str, Image]"]:
+    """Choose pictures, and measure the features that drive the responses to them.
+
+    Args:
+        repetitions: Number of repetitions of each picture in a session, by split.
+
+    Returns:
+        The study, and its pictures by image id.
+    """
+    import torch
+
+    pictures: dict[str, Image] = {}
+    counts: list[int] = []
+    for split in ("train", "test"):
+        split_pictures = photographs.cut_pictures(split)
+        pictures |= split_pictures
+        counts += [repetitions[split]] * len(split_pictures)
+
+    encoder = lite0.Config().build()
+    with torch.inference_mode():
+        views = encoder.preprocess_all(list(pictures.values()))
+        embeddings = encoder.module.eval()(views).numpy()
+    is_training = np.array([name.startswith("train/") for name in pictures])
+    low_level = np.stack(list(map(simulation.measure_looks, pictures.values())))
+    semantic = recordings.choose_components(embeddings, is_training)
+    return recordings.SimulatedStudy(
+        list(pictures), low_level, semantic, counts
+    ), pictures
 
 
 def _lay_out_page(

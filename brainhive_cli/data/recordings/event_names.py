@@ -244,6 +244,7 @@ class EventNames:
             )
 
         table: dict[str, str] = {}
+        incomplete_events = []
         for row in rows:
             if is_stimuli:
                 event, picture = self._read_stimulus(row)
@@ -252,11 +253,13 @@ class EventNames:
             if event in EMPTY_CELLS or picture in EMPTY_CELLS:
                 is_blank = event in EMPTY_CELLS and picture in EMPTY_CELLS
                 count = int(not is_blank)
-                self.ledger.leave_out("rows", INCOMPLETE_ROW, path.name, count)
+                source = f"{path.name} ({event or picture})"
+                self.ledger.leave_out("rows", INCOMPLETE_ROW, source, count)
+                incomplete_events += [event or picture] * count
                 continue
             # events that differ in leading zeros must have the same picture
             table.setdefault(event, picture)
-            first_event = self._plain_keys.setdefault(_strip_zeros(event), event)
+            first_event = self._plain_keys.setdefault(strip_zeros(event), event)
             if table[first_event] != picture:
                 is_same = event == first_event
                 names = event if is_same else f"{first_event} or {event}"
@@ -265,6 +268,14 @@ class EventNames:
                     f"{picture}",
                     "keep one line for each event",
                 )
+        if incomplete_events and not table and not is_stimuli:
+            raise BrainhiveError(
+                f"{path} names no picture yet; events without a picture, "
+                f"{summarise_names(incomplete_events)}",
+                "write the picture of each event behind the comma, as in "
+                f"{incomplete_events[0]},{self.image_ids[0]}; events that stay without "
+                "a picture are left out",
+            )
         if not table and not is_stimuli:
             raise BrainhiveError(
                 f"{path} has no rows",
@@ -372,7 +383,7 @@ class EventNames:
 
     def _find_key(self, event: str) -> str | None:
         """Find an event in the table by its name, with or without type, or its code."""
-        plain = _drop_type(event)
+        plain = drop_type(event)
         names = [event, plain]
         code = TRIGGER_CODE.fullmatch(plain)
         if code:
@@ -387,14 +398,14 @@ class EventNames:
         """Find a name in the table, up to leading zeros."""
         if name in self._pictures:
             return name
-        return self._plain_keys.get(_strip_zeros(name))
+        return self._plain_keys.get(strip_zeros(name))
 
     def _read_type(self, event: str) -> str:
         """Return the type of a marker, or "" if table or code state the type."""
         match = MARKER_TYPE.match(event)
         if match is None or self._find_table_event(event):
             return ""
-        return "" if RESPONSE_CODE.fullmatch(_drop_type(event)) else match[1]
+        return "" if RESPONSE_CODE.fullmatch(drop_type(event)) else match[1]
 
 
 def find_event_table(root: Path) -> Path | None:
@@ -405,11 +416,11 @@ def find_event_table(root: Path) -> Path | None:
     return None
 
 
-def _drop_type(event: str) -> str:
+def drop_type(event: str) -> str:
     """Remove the type of a marker, and repeated spaces."""
     return " ".join(MARKER_TYPE.sub("", event, count=1).split())
 
 
-def _strip_zeros(name: str) -> str:
+def strip_zeros(name: str) -> str:
     """Remove leading zeros of numbers in a name, and repeated spaces."""
     return LEADING_ZEROS.sub("", " ".join(normalise_name(name).split()))

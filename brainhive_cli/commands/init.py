@@ -1,0 +1,371 @@
+"""init: folders for your recordings and pictures, and a table of the markers."""
+
+import csv
+import os
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from brainhive_cli.core import console
+from brainhive_cli.core.command import Input, Result
+from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
+from brainhive_cli.core.files import atomic_write, locate, make_portable, walk
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import FileRecipe
+from brainhive_cli.core.tables import Table
+from brainhive_cli.data.datasets import image_folder
+from brainhive_cli.data.files.ids import summarise_names
+from brainhive_cli.data.recordings.event_names import (
+    COLUMNS,
+    EVENT_TABLES,
+    find_event_table,
+)
+from brainhive_cli.data.recordings.files import list_recording_files, list_signal_files
+from brainhive_cli.data.recordings.labels import read_label
+from brainhive_cli.data.recordings.markers import (
+    Marker,
+    RecordedMarkers,
+    find_unlisted,
+    read_markers,
+)
+from brainhive_cli.data.recordings.shown_pictures import list_pictures
+from brainhive_cli.data.recordings.tables import (
+    find_bids_root,
+    find_sidecar,
+    read_table,
+)
+
+RECORDINGS = "recordings"
+"""Folder of the recordings in the folder of data sets."""
+PICTURES = "image-folder"
+"""Folder of the pictures in the folder of data sets."""
+NIFTI_ENDINGS = (".nii", ".nii.gz")
+MAX_ROWS = 20
+"""Largest number of markers that the terminal lists."""
+
+
+class Recipe(FileRecipe):
+    """Recipe of init, with the recordings and pictures to use."""
+
+    recording: str = Field(
+        "",
+        description="recording (fif, edf, bdf, set, vhdr), or folder of recordings; "
+        "default: those in the folder recordings below paths.data",
+    )
+    pictures: str = Field(
+        "",
+        description="folder of the pictures that were shown; default: the folder "
+        "image-folder below paths.data",
+    )
+    stim_channel: str = Field(
+        "",
+        description="channel whose codes are the markers; default: the annotations, "
+        "or else any stimulus channel",
+    )
+
+
+@dataclass(frozen=True)
+class StudyFolders:
+    """Folders of a study.
+
+    Attributes:
+        recordings: Folder of the recordings, with the table of events.
+        pictures: Folder of the pictures.
+        source: The user's recording or folder of recordings elsewhere, or None.
+        picture_source: The user's folder of pictures elsewhere, or None.
+    """
+
+    recordings: Path
+    pictures: Path
+    source: Path | None
+    picture_source: Path | None
+
+    @classmethod
+    def from_recipe(cls, recipe: Recipe) -> "StudyFolders":
+        """Find the folders of a recipe.
+
+        Raises:
+            MissingData: if a recording or folder does not exist, or is fMRI.
+            RecipeError: if pictures are given, but the study has others.
+        """
+        recordings = recipe.paths.dataset(RECORDINGS)
+        pictures = recipe.paths.dataset(PICTURES)
+        source = _find_source(recipe.recording, "recording", recordings)
+        _refuse_fmri(source or recordings)
+        picture_source = _find_source(recipe.pictures, "pictures", pictures)
+        if picture_source and not picture_source.is_dir():
+            raise MissingData(
+                f"{picture_source} is no folder", "--pictures takes a folder"
+            )
+        if picture_source and os.path.lexists(pictures):
+            raise RecipeError(
+                f"{_name(pictures)} exists, so it cannot become a link to "
+                f"{picture_source}",
+                "leave out --pictures, or rename that folder",
+            )
+        return cls(recordings, pictures, source, picture_source)
+
+
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the folders and the table that the command makes, if they do not exist."""
+    study = StudyFolders.from_recipe(recipe)
+    table = find_event_table(study.recordings) or study.recordings / EVENT_TABLES[0]
+    items = []
+    for path in (study.pictures, study.recordings, table):
+        items.append(Input(_name(path), note="kept" if path.exists() else "to make"))
+    return items
+
+
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
+    """Make the folders of a study, and list the markers of its recordings in a table.
+
+    Existing files are never changed.
+
+    Args:
+        recipe: Settings of the command.
+        launch: Processes and device.
+        force: Not used, because nothing is replaced.
+
+    Returns:
+        A table of the markers, and the next command.
+
+    Raises:
+        MissingData: if a recording cannot be found or read.
+    """
+    study = StudyFolders.from_recipe(recipe)
+    paths = _list_recordings(study)
+    with console.progress("reading the markers"):
+        markers = read_markers(paths, recipe.stim_channel)
+    _require_markers(markers)
+    if markers.are_named_by_tables:
+        return _refer_to_tables(study, markers)
+
+    _make_folders(study)
+    if not paths:
+        console.say(
+            "Put recordings (sub-01_ses-01.fif, .vhdr …) into "
+            f"{_name(study.recordings)} and pictures into {_name(study.pictures)}, "
+            "then run this command again."
+        )
+        return Result(study.recordings, hint=Line("init"))
+    table = find_sidecar(paths[0], "events")
+    if table is not None:
+        columns, _ = read_table(table)
+        console.say(
+            f"{table.name} has the columns {', '.join(columns)}. If one of them names "
+            "the pictures, add preparation.column=NAME to prepare."
+        )
+
+    listed = markers.list_markers(_list_image_ids(recipe, study))
+    table = _keep_or_write_table(study, listed)
+    return Result(
+        study.recordings,
+        (_tabulate(markers, listed),),
+        files={"events": table},
+        hint=Line("prepare", ("from", "recording"), "--check"),
+        details={"markers": [vars(marker) for marker in listed]},
+    )
+
+
+def _refer_to_tables(study: StudyFolders, markers: RecordedMarkers) -> Result:
+    """Say that tables next to the recordings name the pictures, and make nothing."""
+    console.say(
+        f"{markers.list_tables()[0]} names the picture of each event, so init is not "
+        "needed."
+    )
+    folder = study.source or study.recordings
+    line: list[Any] = [("from", "recording"), "--check"]
+    if study.source is not None:
+        if folder.is_file():
+            folder = find_bids_root(folder) or folder.parent
+        line.append(f"preparation.root={shlex.quote(_name(folder))}")
+    return Result(folder, hint=Line("prepare", *line))
+
+
+def _name(path: Path) -> str:
+    """Return a path relative to home if it is below home, for messages."""
+    return str(make_portable(str(path)))
+
+
+def _find_source(value: str, flag: str, folder: Path) -> Path | None:
+    """Return the absolute path of a flag, or None if it is unset or in the study.
+
+    Args:
+        value: Value of the flag, or "".
+        flag: Name of the flag, for errors.
+        folder: Folder of the study.
+
+    Raises:
+        MissingData: if nothing is at this path.
+    """
+    if not value:
+        return None
+    path = Path(os.path.abspath(locate(Path(value).expanduser())))
+    if not path.exists():
+        raise MissingData(f"no {path}", f"--{flag} takes a file or folder that exists")
+    return None if path == folder or folder in path.parents else path
+
+
+def _refuse_fmri(source: Path) -> None:
+    """Raise an error for NIfTI files, which have no markers."""
+    file = None
+    if source.name.lower().endswith(NIFTI_ENDINGS):
+        file = source
+    elif source.is_dir() and next(list_signal_files(source, "*", False), None) is None:
+        for name, _ in walk(source):
+            if name.lower().endswith(NIFTI_ENDINGS):
+                file = source / name
+                break
+    if file is not None:
+        raise MissingData(
+            f"{file} is fMRI, which has no markers: init reads EEG and MEG",
+            f"BIDS with events.tsv: {Line('prepare', ('from', 'bold'), '--check')}; or "
+            f"betas: {Line('prepare', ('from', 'betas'), '--check')}",
+        )
+
+
+def _list_recordings(study: StudyFolders) -> list[Path]:
+    """List the recordings, of the flag or in the folder of the study.
+
+    Raises:
+        MissingData: if the folder of the flag has no recording.
+        BrainhiveError: if files of a folder do not say whose they are.
+    """
+    root = study.source or study.recordings
+    if root.is_file():
+        return [root]
+    paths = list(list_signal_files(root, "*", False))
+    if study.source and not paths:
+        raise MissingData(
+            f"no recording below {root} that ends in .fif, .edf, .bdf, .set or .vhdr",
+            "save other formats that mne reads as .fif",
+        )
+    for path in paths:
+        read_label(path, root)
+    return paths
+
+
+def _require_markers(markers: RecordedMarkers) -> None:
+    """Warn of recordings without markers, and raise an error if none has any.
+
+    Raises:
+        BrainhiveError: if all recordings failed (the first error).
+    """
+    errors = list(markers.errors.values())
+    if errors and not markers.counts:
+        raise errors[0]
+    for error in errors:
+        console.warn(error.message)
+
+
+def _make_folders(study: StudyFolders) -> None:
+    """Make the folders, and link the user's recordings and pictures in them."""
+    study.recordings.mkdir(parents=True, exist_ok=True)
+    if study.picture_source:
+        study.pictures.symlink_to(study.picture_source)
+        console.say(f"{_name(study.pictures)} links to {study.picture_source}.")
+    elif not study.pictures.exists():
+        for split in ("train", "test"):
+            (study.pictures / split).mkdir(parents=True)
+
+    # a folder is linked as it is, and a file with its companions
+    source = study.source
+    if source is None:
+        return
+    files = [source]
+    folder = study.recordings
+    if source.is_file():
+        files = list_recording_files(source)
+        try:
+            read_label(source, source.parent)
+        except BrainhiveError:
+            folder = study.recordings / "sub-01"
+            folder.mkdir(exist_ok=True)
+            console.say(f"{source.name} does not say whose it is, so it is sub-01.")
+    for file in files:
+        link = folder / file.name
+        if os.path.lexists(link):
+            console.say(f"{_name(link)} exists and is kept.")
+        else:
+            link.symlink_to(file)
+            console.say(f"{_name(link)} links to {file}.")
+
+    # a table in the user's folder is read at the top of the recordings only
+    table = find_event_table(source) if source.is_dir() else None
+    if table and find_event_table(study.recordings) is None:
+        shutil.copy(table, study.recordings / table.name)
+        console.say(f"{_name(study.recordings / table.name)} is a copy of {table}.")
+
+
+def _list_image_ids(recipe: Recipe, study: StudyFolders) -> list[str]:
+    """List the image ids of the pictures, or none if there are none yet."""
+    try:
+        stimuli = image_folder.Config().build(recipe.paths)
+        image_ids, splits = list_pictures(stimuli)
+    except MissingData:
+        console.say(f"{_name(study.pictures)} has no pictures yet.")
+        return []
+    counts = []
+    for split in dict.fromkeys(splits.tolist()):
+        counts.append(f"{(splits == split).sum()} in {split}")
+    console.say(f"Pictures in {_name(study.pictures)}: {', '.join(counts)}.")
+    return image_ids
+
+
+def _keep_or_write_table(study: StudyFolders, markers: Sequence[Marker]) -> Path:
+    """Write the table of events, or report the markers that an existing table lacks.
+
+    Returns:
+        Path of the table.
+    """
+    table = find_event_table(study.recordings)
+    if table is not None:
+        console.say(f"{_name(table)} exists and is kept.")
+        names = find_unlisted(table, [marker.name for marker in markers])
+        if names:
+            console.say(f"It has no line for {summarise_names(names)}.")
+        return table
+
+    table = study.recordings / EVENT_TABLES[0]
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for marker in markers:
+        writer.writerow([marker.name, marker.picture])
+    with atomic_write(table) as temporary:
+        temporary.write_text(text.getvalue(), "utf-8")
+    named = [marker.name for marker in markers if marker.picture]
+    if named:
+        console.say(
+            f"Filled in the pictures with exactly the names of markers, "
+            f"{summarise_names(named)}."
+        )
+    if len(named) < len(markers):
+        console.say(
+            f"Complete {_name(table)}: write the picture of each event behind the "
+            "comma, as in 17,train/cat/cat_01.jpg. Events without a picture are left "
+            "out."
+        )
+    return table
+
+
+def _tabulate(markers: RecordedMarkers, listed: Sequence[Marker]) -> Table:
+    """Make a table of the first markers, with their counts and pictures."""
+    rows = []
+    for marker in listed[:MAX_ROWS]:
+        rows.append(
+            (marker.name, marker.count, marker.recordings, marker.picture or None)
+        )
+    sources = ", ".join(sorted(set(markers.sources.values())))
+    note = f"from {sources}"
+    if len(listed) > MAX_ROWS:
+        note = f"and {len(listed) - MAX_ROWS} more; {note}"
+    title = f"{len(listed)} markers of {len(markers.counts)} recordings"
+    columns = ("event", "times", "recordings", "picture")
+    return Table(title, columns, rows, note=note)
