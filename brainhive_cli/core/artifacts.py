@@ -304,6 +304,41 @@ class Topomap(Titled):
 
 
 @dataclass(frozen=True, repr=False)
+class Evoked(Titled):
+    """Evoked response of all channels, with topographies at some times.
+
+    Attributes:
+        times_ms: Times [T] after onset.
+        channels: Names [C] of the channels.
+        values: Response [C, T].
+        positions: Position [C, 3] of each channel in metres, or empty if unknown. x, y
+            and z point to the right, to the front and to the top.
+        value: Unit of the response.
+        topography_ms: Times [K] of the topographies, each of them in `times_ms`.
+        marks: Marked times or intervals by name, as in `onset: 0`.
+        kind: Type in the stored list.
+    """
+
+    times_ms: Sequence[Value]
+    channels: Sequence[str]
+    values: Sequence[Sequence[Value]]
+    positions: Sequence[Sequence[Value]] = ()
+    value: str = ""
+    topography_ms: Sequence[Value] = ()
+    marks: dict[str, Mark] = field(default_factory=dict)
+    kind: Literal["evoked"] = "evoked"
+
+    def __post_init__(self) -> None:
+        """Raise an error if a channel has more or fewer values than times."""
+        lengths = {len(values) for values in self.values}
+        if lengths != {len(self.times_ms)} or len(self.values) != len(self.channels):
+            raise ValueError(
+                f"{self.title}: {len(self.channels)} channels have {sorted(lengths)} "
+                f"values at {len(self.times_ms)} times"
+            )
+
+
+@dataclass(frozen=True, repr=False)
 class BrainMap(Titled):
     """Map of voxels on slices of the brain.
 
@@ -350,7 +385,7 @@ class Media(Titled):
     kind: Literal["media"] = "media"
 
 
-Artifact = Curve | Heatmap | Sheet | Topomap | BrainMap | Media | Table
+Artifact = Curve | Heatmap | Sheet | Topomap | Evoked | BrainMap | Media | Table
 ARTIFACT_LIST = TypeAdapter(
     list[Annotated[Artifact, Field(discriminator="kind")]],
     config=ConfigDict(extra="forbid"),

@@ -20,6 +20,7 @@ from brainhive_cli.core.artifacts import (
     BrainMap,
     Curve,
     CurveLine,
+    Evoked,
     Heatmap,
     Sheet,
     Topomap,
@@ -32,12 +33,18 @@ from brainhive_cli.reports.brain_slices import (
     has_nilearn,
     read_brain_map,
 )
+from brainhive_cli.reports.sensor_plots import (
+    BUTTERFLY_INCH,
+    TOPOGRAPHY_INCH,
+    draw_joint_plot,
+    draw_topography,
+)
 from brainhive_cli.reports.tables import templates
 
 if TYPE_CHECKING:  # importing it loads h5py
     from brainhive_cli.data.signals.spaces import Grid
 
-Drawable = Curve | Heatmap | Topomap | BrainMap
+Drawable = Curve | Heatmap | Topomap | Evoked | BrainMap
 
 WIDTH_INCH = 3.5
 """Width of every figure: 89 mm, the column width of most journals. Letters stay
@@ -114,10 +121,6 @@ control, too.
 """
 CELL_NAME = re.compile(r"sub-0*(\d+)_seed-(\d+)")
 """Name of a cell, which is a trained model of a subject and a seed."""
-HEAD_RADIUS_M = 0.095
-"""Radius of the head in mne."""
-MIN_SENSORS = 4
-"""Fewest values that mne can interpolate."""
 MAX_ZERO_SHARE = 0.6
 """Largest ratio of the lowest to the highest value for which an axis starts at 0."""
 SIDE_INCH = 0.985
@@ -223,6 +226,7 @@ def render_svg(artifact: Drawable, folder: Path | str = "") -> Markup:
     shapes = re.sub(
         ' d="[^"]*"', lambda match: re.sub(r"(\.\d\d)\d+", r"\1", match[0]), shapes
     )
+    shapes = re.sub(r"\s*\n\s*([A-Z])", r"\1", shapes)
     view = view_box[0] if view_box else ""
     return Markup(template.render(view=view, title=artifact.title, shapes=shapes))
 
@@ -253,6 +257,10 @@ def draw_artifact(artifact: Drawable, title: str = "") -> Iterator[Any]:
     Yields:
         The figure of matplotlib.
     """
+    if isinstance(artifact, Evoked):
+        with _draw_evoked(artifact, title) as figure:
+            yield figure
+        return
     if isinstance(artifact, BrainMap):
         if has_nilearn():
             with _draw_brain(artifact, title) as figure:
@@ -298,6 +306,21 @@ def draw_artifact(artifact: Drawable, title: str = "") -> Iterator[Any]:
                 for label in _find_overlapping(labels):
                     label.set_visible(False)
         figure.set_layout_engine("none")
+        yield figure
+
+
+@contextmanager
+def _draw_evoked(evoked: Evoked, title: str) -> Iterator[Any]:
+    """Draw a butterfly plot below topographies, and below a title."""
+    title_lines = _wrap(title)
+    title_inch = LINE_INCH * (1 + title_lines.count("\n")) if title else 0
+    n_topographies = len(evoked.topography_ms) if evoked.positions else 0
+    body_inch = BUTTERFLY_INCH + (TOPOGRAPHY_INCH if n_topographies else 0)
+    with new_figure() as figure:
+        figure.set_layout_engine("none")
+        figure.set_size_inches(WIDTH_INCH, title_inch + body_inch)
+        figure.text(0, 1, title_lines, fontsize="medium", va="top")
+        draw_joint_plot(figure, evoked, body_inch)
         yield figure
 
 
@@ -559,58 +582,16 @@ def _are_numbers(names: Sequence[str]) -> bool:
 
 
 def _draw_head(figure: Any, axes: Any, head: Topomap) -> float:
-    """Draw values on a head with a colour bar, and return the height in inches.
-
-    Values are interpolated between sensors. The sensors are coloured dots instead if
-    they are fewer than `MIN_SENSORS` or on a line or circle, or if a value is not
-    finite.
-    """
-    import mne
-    from matplotlib.patches import Circle
-
-    # scale the positions, so that sensors below the ears lie inside the outline
-    positions = np.array([[point.x, point.y] for point in head.points])  # [C, 2]
-    positions *= HEAD_RADIUS_M / max(1, np.linalg.norm(positions, axis=1).max())
-
-    # mne cannot interpolate sensors on a line or a circle, such as a headband; on a
-    # paraboloid, such points lie in a plane
-    lifted = np.column_stack([positions, np.square(positions).sum(1)])
-    covers_area = np.linalg.matrix_rank(lifted - lifted.mean(0), tol=1e-6) == 3
+    """Draw values on a head with a colour bar, and return the height in inches."""
     values = _to_numbers([point.value for point in head.points])  # [C]
-    has_enough_sensors = len(positions) >= MIN_SENSORS
-    is_interpolated = has_enough_sensors and covers_area and np.isfinite(values).all()
-
-    # without interpolation, mne draws only the outline, from zeros at four positions
-    map_values = values
-    map_positions = positions
-    if not is_interpolated:
-        map_values = np.zeros(4)
-        map_positions = HEAD_RADIUS_M * np.array(((0, 1), (1, 0), (0, -1), (-0.5, 0)))
     colour_map, colour_range = _choose_colours(values, head.is_diverging)
-    with mne.use_log_level("ERROR"):
-        mappable, contours = mne.viz.plot_topomap(
-            map_values,
-            map_positions,
-            axes=axes,
-            show=False,
-            sensors=False,
-            cmap=colour_map,
-            vlim=colour_range,
-            contours=4,
-            res=200,
-            sphere=(0, 0, 0, HEAD_RADIUS_M),
-            extrapolate="local",  # nothing is drawn away from the sensors
-        )
-    for artist in filter(None, (mappable, contours)):
-        artist.set_clip_path(Circle((0, 0), HEAD_RADIUS_M, transform=axes.transData))
-    if not is_interpolated:
-        mappable.remove()
-        mappable = axes.scatter(*positions.T, c=values, s=60, cmap=colour_map)
-        mappable.set_clim(colour_range)
+    positions = np.array([[point.x, point.y] for point in head.points])  # [C, 2]
+    mappable, positions_m = draw_topography(
+        axes, positions, values, colour_map, colour_range
+    )
 
-    # mark and name each sensor in black
-    axes.scatter(*positions.T, s=3, color="black")
-    for point, position in zip(head.points, positions, strict=True):
+    # name each sensor in black
+    for point, position in zip(head.points, positions_m, strict=True):
         axes.annotate(
             point.name,
             position,

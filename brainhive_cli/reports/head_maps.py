@@ -4,12 +4,22 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Float64
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.artifacts import Point, Topomap
 from brainhive_cli.data.signals.spaces import Sensors, Voxels, look_up_positions
 
 MIN_SENSORS = 4
 """Fewest sensors with a known position that make a map."""
+
+
+def fit_sphere(positions: Float64) -> tuple[Float64, float]:
+    """Fit a sphere to positions [K, 3], and return its centre [3] and radius."""
+    # centre c and positions p: |p|^2 = 2 p c + constant
+    system = np.column_stack([2 * positions, np.ones(len(positions))])
+    solution = np.linalg.lstsq(system, np.square(positions).sum(1), rcond=None)[0]
+    centre = solution[:3]
+    radius = float(np.sqrt(solution[3] + centre @ centre))
+    return centre, radius
 
 
 def flatten_positions(positions: Float64) -> Float64:
@@ -26,10 +36,7 @@ def flatten_positions(positions: Float64) -> Float64:
     Returns:
         Positions [K, 2] on the plane. The columns point to the right and to the nose.
     """
-    # fit a sphere with the centre c to positions p: |p|^2 = 2 p c + constant
-    system = np.column_stack([2 * positions, np.ones(len(positions))])
-    centre = np.linalg.lstsq(system, np.square(positions).sum(1), rcond=None)[0][:3]
-
+    centre, _ = fit_sphere(positions)
     x, y, z = (positions - centre).T
     angle = np.arctan2(np.hypot(x, y), z)
     direction = np.arctan2(y, x)
@@ -40,8 +47,8 @@ def flatten_positions(positions: Float64) -> Float64:
     return plane
 
 
-def place_sensors(space: Sensors | Voxels) -> dict[str, tuple[float, float]]:
-    """Compute the position of each sensor on a flat map of the head.
+def locate_sensors(space: Sensors | Voxels) -> tuple[Int64, Float64]:
+    """Find the sensors with a position on the head.
 
     Sensors without a recorded position are left out. A recording without positions gets
     standard positions by name.
@@ -50,12 +57,13 @@ def place_sensors(space: Sensors | Voxels) -> dict[str, tuple[float, float]]:
         space: Sensors, or voxels of fMRI.
 
     Returns:
-        Position (x, y) by sensor name, as in `flatten_positions`. It is empty for
-        voxels, for fewer than `MIN_SENSORS` positions, and if sensors share a position,
-        as pairs of gradiometers do.
+        Indices [K] of the sensors, and their positions [K, 3] in metres. Both are empty
+        for voxels, for fewer than `MIN_SENSORS` positions, and if sensors share a
+        position, as pairs of gradiometers do.
     """
+    nothing = np.empty(0, np.int64), np.empty((0, 3))
     if not isinstance(space, Sensors):
-        return {}
+        return nothing
     positions = space.positions  # [C, 3]
     if positions is None:
         positions = look_up_positions(space.names)
@@ -65,8 +73,21 @@ def place_sensors(space: Sensors | Voxels) -> dict[str, tuple[float, float]]:
     sensors = np.flatnonzero(has_position)
     distinct_positions = np.unique(positions[sensors].round(4), axis=0)
     if len(sensors) < MIN_SENSORS or len(distinct_positions) < len(sensors):
+        return nothing
+    return sensors, positions[sensors]
+
+
+def place_sensors(space: Sensors | Voxels) -> dict[str, tuple[float, float]]:
+    """Compute the position of each sensor on a flat map of the head.
+
+    Returns:
+        Position (x, y) by sensor name, as in `flatten_positions`, of the sensors that
+        `locate_sensors` finds.
+    """
+    sensors, positions = locate_sensors(space)
+    if not isinstance(space, Sensors) or not len(sensors):
         return {}
-    plane = flatten_positions(positions[sensors]).tolist()
+    plane = flatten_positions(positions).tolist()
     return {
         space.names[sensor]: (x, y)
         for sensor, (x, y) in zip(sensors.tolist(), plane, strict=True)

@@ -18,6 +18,7 @@ from brainhive_cli.core.artifacts import (
     Artifact,
     BrainMap,
     Curve,
+    Evoked,
     Heatmap,
     Sheet,
     SheetTile,
@@ -175,7 +176,7 @@ class Page:
     warnings: Sequence[str] = ()
     sections: Sequence[PageSection] = ()
     pictures: PicturePairs | None = None
-    headlines: Sequence[Curve | Heatmap | Topomap | BrainMap] = ()
+    headlines: Sequence[Curve | Heatmap | Topomap | Evoked | BrainMap] = ()
     missing: Sequence[str] = ()
 
     def write(self, path: Path) -> None:

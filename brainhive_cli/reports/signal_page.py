@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core.arrays import Float64
-from brainhive_cli.core.artifacts import Artifact, Curve, CurveLine, Heatmap, Topomap
+from brainhive_cli.core.artifacts import (
+    Artifact,
+    BrainMap,
+    Curve,
+    CurveLine,
+    Evoked,
+    Heatmap,
+)
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.measurements import list_footnotes, mark
 from brainhive_cli.core.tables import Table
@@ -25,7 +32,7 @@ from brainhive_cli.data.stores.store_tables import (
     make_count_rows,
 )
 from brainhive_cli.reports.brain_maps import write_brain_map
-from brainhive_cli.reports.head_maps import draw_head, place_sensors
+from brainhive_cli.reports.head_maps import draw_head, locate_sensors, place_sensors
 from brainhive_cli.reports.page import Page, PageSection, group_artifacts
 from brainhive_cli.reports.tables import render
 
@@ -34,7 +41,11 @@ TIME_AXIS = "ms after onset"
 BY_REGION = "noise ceiling by region, %"
 """Key of the noise ceilings of regions among the numbers of a split."""
 UNWHITENED = "before noise whitening"
-"""Unit of an evoked response whose whitening was undone."""
+"""Text behind the unit of an evoked response whose whitening was undone."""
+N_TOPOGRAPHIES = 3
+"""Largest number of topographies of an evoked response."""
+PEAKS_PER_EPOCH = 15
+"""Peaks of the global field power are further apart than this share of the epoch."""
 MIXTURES = "whitened channels"
 """Unit of whitened signals whose whiteners are not stored. Whitened channels are
 mixtures, so they have no position on the head.
@@ -87,7 +98,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
     sections = list[PageSection]()
     numbers_by_split = dict[str, Any]()
     problems = []
-    headlines = list[Curve | Topomap]()
+    headlines = list[Curve | Evoked | BrainMap]()
     leads = list[str]()
     first_recording = next(iter(store.splits.values()))
     space = first_recording.space
@@ -121,7 +132,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
                     folder="",
                     is_diverging=True,
                 )
-                figures.append(reliability_map)
+                figures.append(reliability_map.locate(folder))
         else:
             best_samples = split_half.argmax(1)  # [C]
             best_times_ms = recording.times_s[best_samples] * 1000
@@ -198,10 +209,10 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
     return path, numbers_by_split
 
 
-def _choose_headlines(figures: Sequence[Artifact]) -> list[Curve | Topomap]:
-    """Choose the first curve and the first map on the head, if there are any."""
-    headlines: list[Curve | Topomap] = []
-    for kind in (Curve, Topomap):
+def _choose_headlines(figures: Sequence[Artifact]) -> list[Curve | Evoked | BrainMap]:
+    """Choose the first curve, evoked response and brain map, if there are any."""
+    headlines: list[Curve | Evoked | BrainMap] = []
+    for kind in (Curve, Evoked, BrainMap):
         for figure in figures:
             if isinstance(figure, kind):
                 headlines.append(figure)
@@ -319,8 +330,10 @@ def _draw_sensors(
     positions_ms = times_ms.tolist()
 
     unit = recording.unit
-    if recording.whiteners is not None:
-        unit = UNWHITENED
+    is_unwhitened = recording.whiteners is not None
+    if is_unwhitened:
+        recorded_unit = recording.provenance.get("recorded_unit", "unknown unit")
+        unit = f"{recorded_unit}, {UNWHITENED}"
     elif recording.unit == WHITENED_UNIT:
         unit = MIXTURES
 
@@ -346,7 +359,6 @@ def _draw_sensors(
         channel_name: split_half[channel],
         "median of channels": np.median(split_half, 0),
     }
-    evoked_lines = {"global field power": field_power, channel_name: evoked[channel]}
     figures: list[Artifact] = [
         _draw_lines(
             "Reliability over time",
@@ -356,14 +368,7 @@ def _draw_sensors(
             HALVES_CORRELATION,
             marks=recording.stimulus_marks,
         ),
-        _draw_lines(
-            "Evoked response",
-            TIME_AXIS,
-            positions_ms,
-            evoked_lines,
-            unit,
-            marks=recording.stimulus_marks,
-        ),
+        _draw_evoked(evoked, recording, unit),
         Heatmap(
             "Reliability of each channel and time",
             split_half.tolist(),
@@ -383,20 +388,76 @@ def _draw_sensors(
         return figures, numbers
 
     # the reliability of whitened signals belongs to mixtures of channels
-    if unit != UNWHITENED:
+    if not is_unwhitened:
         values = dict(zip(space.names, split_half[:, sample].tolist(), strict=True))
         title = f"Reliability of channels at {times_ms[sample]:.0f} ms"
         figures.append(
             draw_head(title, positions, values, HALVES_CORRELATION, is_diverging=False)
         )
+    return figures, numbers
 
-    # evoked response at the peak of the field power, after onset if possible
+
+def _draw_evoked(evoked: Float64, recording: Trials, unit: str) -> Evoked:
+    """Draw the evoked response [C, T] with topographies at peaks of its power.
+
+    Channels without a position are left out if others have one. Mixtures of channels
+    have no positions.
+    """
+    space = recording.space
+    assert isinstance(space, Sensors)
+    times_ms = (recording.times_s * 1000).round(3)
+    sensors = np.arange(len(evoked))
+    positions = np.empty((0, 3))
+    if unit != MIXTURES:
+        located_sensors, positions = locate_sensors(space)
+        sensors = located_sensors if len(located_sensors) else sensors
+    peaks = find_power_peaks(evoked.std(0), times_ms)
+    peaks_ms = times_ms[peaks].tolist()
+    notes = []
+    if any(isinstance(mark, tuple) for mark in recording.stimulus_marks.values()):
+        notes.append("Shaded: the stimulus.")
+    if len(sensors) < len(evoked):
+        notes.append(f"{len(evoked) - len(sensors)} channels have no position.")
+    if len(positions):
+        listed_times = ", ".join(f"{time_ms:.0f}" for time_ms in peaks_ms)
+        notes.append(
+            f"Topographies at the largest peaks of the global field power (GFP), "
+            f"which were picked: {listed_times} ms."
+        )
+    else:
+        notes.append("GFP: global field power.")
+    return Evoked(
+        "Evoked response",
+        times_ms=times_ms.tolist(),
+        channels=[space.names[sensor] for sensor in sensors.tolist()],
+        values=evoked[sensors].tolist(),
+        positions=positions.tolist(),
+        value=unit,
+        topography_ms=peaks_ms,
+        marks=recording.stimulus_marks,
+        note=" ".join(notes),
+    )
+
+
+def find_power_peaks(field_power: Float64, times_ms: Float64) -> list[int]:
+    """Find the samples of the largest peaks of the global field power, in order.
+
+    Only times after onset count, if there are any. Without a peak, the largest value
+    counts.
+
+    Args:
+        field_power: Global field power [T].
+        times_ms: Times [T] after onset.
+    """
+    from scipy.signal import find_peaks
+
     is_after_onset = times_ms >= 0
     power = field_power
     if is_after_onset.any():
-        power = np.where(is_after_onset, field_power, -np.inf)
-    peak = int(power.argmax())
-    values = dict(zip(space.names, evoked[:, peak].tolist(), strict=True))
-    title = f"Evoked response at {times_ms[peak]:.0f} ms"
-    figures.append(draw_head(title, positions, values, unit))
-    return figures, numbers
+        power = np.where(is_after_onset, field_power, 0)
+    distance = max(1, len(power) // PEAKS_PER_EPOCH)
+    peaks, _ = find_peaks(power, distance=distance)
+    if not len(peaks):
+        return [int(power.argmax())]
+    largest = peaks[np.argsort(-power[peaks], kind="stable")[:N_TOPOGRAPHIES]]
+    return sorted(largest.tolist())

@@ -303,6 +303,11 @@ def test_pages_of_signals(
             for one in drawn
             if isinstance(one, artifacts.Heatmap)
         ],
+        evoked=[
+            [np.array(one.values), one.topography_ms]
+            for one in drawn
+            if isinstance(one, artifacts.Evoked)
+        ],
         volumes=[
             read_brain_map(one.locate(tmp_path / "page"))[0]
             for one in drawn
