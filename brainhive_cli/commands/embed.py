@@ -123,7 +123,7 @@ def _tabulate_stores(job: Job) -> Table:
             rows.append((encoder, split, len(store.done), shape, cosine))
             warn_of_problems(store)
             bar.advance()
-    columns = ("encoder", "split", "pictures", "D", "pair cosine")
+    columns = ("encoder", "split", "pictures", "D", "similarity of two random pictures")
     return Table(f"Embeddings of {job.dataset.name}", columns, rows)
 
 

@@ -26,6 +26,8 @@ SCHEMA = 4
 """Version of the format of `metrics.json`. Files of other versions are rejected."""
 ALL = "all"
 """Name of the scope that holds the metrics of all measured items together."""
+MODEL_HEADING = "model (person, seed)"
+"""Heading of the names of cells in tables."""
 BACKWARD = "backward"
 """End of the names of scopes for backward retrieval (of signals by pictures)."""
 

@@ -666,28 +666,31 @@ class StimulusGrouping:
 def describe_claims(items: Items, subjects: int) -> str:
     """Describe a design, and the stimuli and people that its results will hold for.
 
-    An example is "2 concepts, 1 subject: results hold for these 2 concepts
-    and this subject".
+    An example is "40 pictures, 2 subjects: results will generalise to other pictures,
+    but only to these 2 people".
 
     Args:
         items: Items that will be tested, with their units.
         subjects: Number of subjects, or 0 if nobody was recorded yet.
     """
-    if items.scope:
-        design = count_few(items.scope)
-        population = items.scope
-    else:
-        design = f"{items.n_units} {items.kind}"
-        # results of "blocks of trials" hold for "trials in general"
-        population = f"{items.kind.rpartition(' of ')[2]} in general"
-    if not subjects:
-        return f"{design}: results hold for {population}"
+    design = count_few(items.scope) if items.scope else f"{items.n_units} {items.kind}"
+    if subjects:
+        design += f", {subjects} subject{'' if subjects == 1 else 's'}"
 
-    people = name_few(subjects, "subjects")
+    # few stimuli or people say nothing about others
+    others = []
+    limits = []
+    if items.scope:
+        limits.append(items.scope)
+    else:
+        # results of "blocks of trials" generalise to "other trials"
+        others.append(f"other {items.kind.rpartition(' of ')[2]}")
     if subjects >= MIN_SUBJECTS_FOR_POPULATION:
-        people = "people in general"
-    plural = "" if subjects == 1 else "s"
-    return (
-        f"{design}, {subjects} subject{plural}: results hold for {population} and "
-        f"{people}"
-    )
+        others.append("other people")
+    elif subjects:
+        limits.append(f"these {subjects} people" if subjects > 1 else "this person")
+
+    if not others:
+        return f"{design}: results will hold only for {' and '.join(limits)}"
+    claims = f"{design}: results will generalise to {' and '.join(others)}"
+    return f"{claims}, but only to {limits[0]}" if limits else claims

@@ -22,6 +22,7 @@ from brainhive_cli.core.files import resolve_below
 from brainhive_cli.core.measurements import (
     ALL,
     BACKWARD,
+    MODEL_HEADING,
     Measurements,
     Metric,
     add_footnotes,
@@ -572,5 +573,4 @@ def _lay_out_cells(shown_run: ShownRun) -> list[Table]:
     names = list(cells[0].metrics)
     if "" not in subject_rows and len(subject_rows) == len(cells):
         return [metric_table("By subject", subject_rows, "subject", names)]
-    title = "By model (subject and seed)"
-    return [metric_table(title, model_rows, "model", names)]
+    return [metric_table("By model", model_rows, MODEL_HEADING, names)]

@@ -58,45 +58,13 @@ def test_pictures_of_fewer_than_ten_concepts_are_the_units():
 @pytest.mark.parametrize(
     ("concepts", "pictures", "subjects", "expected"),
     [
-        (
-            40,
-            1,
-            3,
-            (
-                "40 pictures, 3 subjects: results hold for pictures in general and "
-                "these 3 subjects"
-            ),
-        ),
-        (
-            12,
-            5,
-            10,
-            (
-                "12 concepts, 10 subjects: results hold for concepts in general and "
-                "people in general"
-            ),
-        ),
-        (
-            2,
-            5,
-            5,
-            "2 concepts, 5 subjects: results hold for these 2 concepts and "
-            "people in general",
-        ),
-        (
-            40,
-            1,
-            1,
-            "40 pictures, 1 subject: results hold for pictures in general and "
-            "this subject",
-        ),
-        (
-            1,
-            12,
-            4,
-            "1 concept, 4 subjects: results hold for this concept and these 4 subjects",
-        ),
-        (40, 1, 0, "40 pictures: results hold for pictures in general"),
+        (40, 1, 3, "40 pictures, 3 subjects: to other pictures, to these 3 people"),
+        (12, 5, 10, "12 concepts, 10 subjects: to other concepts and other people"),
+        (2, 5, 5, "2 concepts, 5 subjects: to other people, to these 2 concepts"),
+        (40, 1, 1, "40 pictures, 1 subject: to other pictures, to this person"),
+        (1, 12, 4, "1 concept, 4 subjects: for this concept and these 4 people"),
+        (40, 1, 0, "40 pictures: to other pictures"),
+        (2, 5, 0, "2 concepts: for these 2 concepts"),
     ],
 )
 def test_a_design_says_which_claims_it_allows(concepts, pictures, subjects, expected):
@@ -104,13 +72,12 @@ def test_a_design_says_which_claims_it_allows(concepts, pictures, subjects, expe
         enumerate(np.repeat(np.arange(concepts), pictures).astype(str).tolist())
     )
 
-    assert (
-        describe_claims(
-            StimulusGrouping("concept", concept_of).make_items([[*concept_of]]),
-            subjects,
-        )
-        == expected
-    )
+    grouping = StimulusGrouping("concept", concept_of)
+    claims = describe_claims(grouping.make_items([[*concept_of]]), subjects)
+    # the words between the facts may change
+    for words in ("results will generalise ", "results will hold only ", "but only "):
+        claims = claims.replace(words, "")
+    assert claims == expected
 
 
 @pytest.mark.parametrize("group_of", [{}, {"a": "run 1", "b": "run 2"}])

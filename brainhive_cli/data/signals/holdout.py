@@ -346,12 +346,12 @@ class Holdout(Section):
         n_folds = self.folds or 0
         if n_folds < MIN_UNITS_FOR_POPULATION and self.by != "trials":
             trials += f" in these {self.by}"
-        people = f"these {subjects} subjects" if subjects else "who is recorded"
+        people = f"these {subjects} people" if subjects else "who is recorded"
         if subjects == 1:
-            people = "this subject"
+            people = "this person"
         return (
-            f"{self.description}: results hold for other trials of {trials}, and "
-            f"{people}"
+            f"{self.description}: results will generalise to other trials of {trials}, "
+            f"but only to {people}"
         )
 
     def caveats(self, recording: Trials) -> list[str]:

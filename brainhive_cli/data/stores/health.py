@@ -39,8 +39,8 @@ HEALTH_COLUMNS = (
     "spread",
     "dead",
     "NaN",
-    "cosine",
-    "near",
+    "similarity of pairs",
+    "near-copies",
     "check",
 )
 """Columns of the table of health figures."""

@@ -21,6 +21,7 @@ from brainhive_cli.core.jobs import Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     ALL,
+    MODEL_HEADING,
     ONE_COLOUR,
     Measurements,
     Metric,
@@ -389,7 +390,7 @@ class SheetWriter:
         first_set = self.scored[0]
         note = f"{self.protocol}, {first_set.description}"
         if captions:
-            note += f"; {describe_metric(captions)}, n {captions.n:,}"
+            note += f"; {describe_metric(captions)}, {captions.n:,} tested"
         return [self._make_examples(note), self._make_ranking(note)]
 
     def _make_examples(self, note: str) -> Sheet:
@@ -686,7 +687,7 @@ def make_tables(
     note = "; ".join(notes)
     tables = [metric_table(title, metrics_of_source, "from", metric_names, note=note)]
     if len(metrics_of_cell) > 1:
-        tables.append(metric_table("By cell", metrics_of_cell, "cell"))
+        tables.append(metric_table("By model", metrics_of_cell, MODEL_HEADING))
     tables += make_comparison_tables(measurements)
     tables += published_tables(published.as_dict() if published else None)
     return tuple(table for table in tables if table.rows)
@@ -700,8 +701,12 @@ def make_comparison_tables(measurements: Measurements) -> list[Table]:
     """
     facts = measurements.require_facts(ReconstructionFacts)
     titles = get_source_titles(facts.medium)
+    differences = difference_table(facts.comparisons, titles, COMPARISONS_SECTION)
+    if facts.sources[0] == "brain":
+        title = "Reconstructions from the brain against each control"
+        differences = replace(differences, title=title)
     tables = [
-        difference_table(facts.comparisons, titles, COMPARISONS_SECTION),
+        differences,
         difference_table(facts.against, titles, COMPARISONS_SECTION),
     ]
 
@@ -721,7 +726,7 @@ def make_comparison_tables(measurements: Measurements) -> list[Table]:
 
     columns = (
         "concept",
-        "n",
+        "tested",
         titles[first_source],
         titles[FLOOR],
         "chance of a guess",

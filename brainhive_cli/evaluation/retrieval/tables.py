@@ -7,6 +7,7 @@ from brainhive_cli.core.facts import Control, RetrievalFacts
 from brainhive_cli.core.measurements import (
     ALL,
     BACKWARD,
+    MODEL_HEADING,
     TRANSDUCTIVE,
     Measurements,
     Metric,
@@ -121,7 +122,7 @@ def lay_out(
                 f"{'Decoding' if facts.tests_categories else 'Retrieval'}, "
                 f"{overall[facts.hit_metric].split}",
                 cells,
-                "cell",
+                MODEL_HEADING,
                 headlines,
                 note=render("ridge.txt", rows=ridge_differences)
                 if ridge_differences
@@ -273,7 +274,7 @@ def _lay_out_control(control: Control) -> Table:
     ends = "95 %" if control.draws >= MIN_DRAWS_FOR_INTERVAL else "ends"
     columns = ("metric", "measured", f"mean, {ends} of draws", "p")
     note = (
-        f"{control.draws} draws with {CONTROL_TITLES[control.kind]}; n {control.n}, "
-        f"pool {control.pool}."
+        f"{control.draws} draws with {CONTROL_TITLES[control.kind]}; "
+        f"{control.n:,} tested, {control.pool:,} candidates."
     )
     return Table("Measured, and under the control", columns, rows, note=note)

@@ -196,7 +196,7 @@ def test_cells_have_a_table_and_an_item_counts_once_over_seeds(
     rows = [*cells, "agreement with people"]
     assert [row[0] for row in both.tables[1].rows] == rows
     assert (
-        both.tables[1].columns == ["cell", "PixCorr", "SSIM"]
+        both.tables[1].columns == ["model (person, seed)", "PixCorr", "SSIM"]
         and "3 tested." in both.tables[1].note
     )
     name = "brain · sub-02_seed-2"
