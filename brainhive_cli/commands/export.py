@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from brainhive_cli.core import console, weights
 from brainhive_cli.core.command import Input, Result, collect_inputs
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.errors import Line, MissingData
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.key_types import NameList, OneRun, split_commas
 from brainhive_cli.core.launch import Launch, library_versions
@@ -233,7 +233,13 @@ def _open_trained_model(recipe: Recipe) -> TrainedModel:
     subjects = None if recipe.subject is None else [recipe.subject]
     trained_run = open_model(recipe.align_run, recipe.paths, subjects=subjects)
     models = {model.cell.name: model for model in trained_run.models}
-    return choose_cell(models, recipe.cell, trained_run.name)
+    run_name = trained_run.reference
+
+    def write_choice(cell: str) -> Line:
+        """Write the command line that exports a cell."""
+        return Line("export", run_name, f"cell={cell}")
+
+    return choose_cell(models, recipe.cell, run_name, write_choice)
 
 
 def _write_gallery(trained: TrainedModel, file: Path) -> None:

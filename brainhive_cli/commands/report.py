@@ -229,15 +229,22 @@ def open_runs(recipe: Recipe) -> list[ShownRun]:
     ]
 
     if not recipe.labels and len(runs) > 1:
-        for shown_run, label in zip(runs, name_by_differences(runs), strict=True):
-            shown_run.label = label
+        labels = name_by_differences(runs)
+        # a label that the user has given to a run is kept
+        for number, shown_run in enumerate(runs):
+            if shown_run.label == shown_run.folder.label:
+                labels[number] = shown_run.label
+        if len(set(labels)) == len(labels):
+            for shown_run, label in zip(runs, labels, strict=True):
+                shown_run.label = label
     return runs
 
 
 def _choose_labels(references: Sequence[tuple[RunFolder, str]]) -> list[str]:
     """Choose a label for each run of a report.
 
-    - Short name: the variant, or else the run's name without the digests at its end.
+    - Short name: the variant, or else the label that the user has given the run, or
+      else the run's name without the digests at its end.
     - Full name, if runs of a command have the same short name: `RUN` or `RUN:VARIANT`.
 
     Args:
@@ -246,7 +253,7 @@ def _choose_labels(references: Sequence[tuple[RunFolder, str]]) -> list[str]:
     short_names = []
     full_names = []
     for folder, variant in references:
-        short_name = variant or folder.short_name
+        short_name = variant or folder.label or folder.short_name
         short_names.append((folder.command, short_name))
         full_names.append(
             f"{folder.file_name}:{variant}" if variant else folder.file_name
@@ -321,7 +328,7 @@ def find_newest_pair(root: Path) -> list[str]:
     first_run = find_newest(
         root,
         None,
-        lambda folder: "" if folder.measurements().items else "no value per item",
+        lambda folder: "" if folder.measurements().items else "without values per item",
         required_content="a value per item",
         hint=Line("eval-retrieval"),
     )

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -492,7 +493,9 @@ def _verify(
     cells = {cell.name: cell for cell in job.cells if variant in ("", cell.variant)}
     if not cell_name:
         cell_name = min(cells, key=lambda name: len(cells[name].trained_on))
-    cell = choose_cell(cells, cell_name, folder.name)
+    cell = choose_cell(
+        cells, cell_name, folder.name, partial(Line, "runs", VERIFY, folder.name)
+    )
 
     # a run from the hub may have no record of its environment
     environment: dict[str, Any] = {}

@@ -429,8 +429,8 @@ def start_run(
     if folder.is_finished:
         if finished_names is None:
             console.say(
-                f"found run {path.name}, finished {folder.age}; --again starts a new "
-                "one"
+                f"found run {folder.title}, finished {folder.age}; "
+                "--again starts a new one"
             )
         else:
             finished_names.append(path.name)

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -121,6 +122,11 @@ class RunFolder:
             if not describe_bad_label(label):
                 return label
         return ""
+
+    @property
+    def title(self) -> str:
+        """Name of the run, with its label if it has one."""
+        return f"{self.name} (“{self.label}”)" if self.label else self.name
 
     def set_label(self, label: str) -> None:
         """Write the label of the run. An empty text removes the label."""
@@ -452,7 +458,8 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
         folders = _find_folders(runs, command, reference)
     if len(folders) > 1:
         raise RecipeError(
-            f"several runs are called {reference!r}", ", ".join(map(str, folders))
+            f"{len(folders)} runs are called {documents.show_value(reference)}",
+            f"name one of them: {', '.join(map(str, folders))}",
         )
     if not folders:
         kind = f"{command} run" if command else "run"
@@ -565,12 +572,13 @@ def find_newest(
 ) -> RunFolder:
     """Find the newest finished run that fits a purpose.
 
-    Its name and age are printed, and the reasons why newer runs do not fit.
+    Its name, label and age are printed, and the reasons why newer runs do not fit.
 
     Args:
         runs: Folder of all runs.
         command: Command that made the run, such as `train-align`, or None for any.
-        explain_misfit: Returns why a run does not fit, or "" if it fits.
+        explain_misfit: Returns why a run does not fit, such as "from another recipe",
+            or "" if it fits.
         required_content: Noun after "has" in the error message, such as "metrics".
         hint: Advice in the error message. By default the command that makes a run.
         excluded_run: Run that must not be chosen.
@@ -578,7 +586,8 @@ def find_newest(
     Raises:
         MissingData: if no run fits.
     """
-    rejected = []
+    rejected_runs = []
+    reason_counts = Counter[str]()
     for run in list_finished_runs(runs, command):
         if excluded_run is not None and run.path == excluded_run.path:
             continue
@@ -589,18 +598,19 @@ def find_newest(
             reason = explain_misfit(run)
         except BrainhiveError as error:
             console.warn(f"{error.message}; this run is skipped")
-            reason = "it cannot be read"
+            reason = "damaged"
         if reason:
-            rejected.append(f"{run.path.name}, finished {run.age}: {reason}")
+            rejected_runs.append(f"{run.path.name}: {reason}")
+            reason_counts[reason] += 1
             continue
 
-        console.say(
-            f"{run.path.parent.name.removeprefix('train-')} run {run.path.name}, "
-            f"finished {run.age}"
-        )
-        if rejected:
-            reasons = "; ".join(rejected[:MAX_LISTED])
-            console.say(f"newer runs that do not fit: {reasons}")
+        message = f"using {run.title}, finished {run.age}"
+        if rejected_runs:
+            plural = "s" if len(rejected_runs) > 1 else ""
+            message += f"; skipped {len(rejected_runs)} newer run{plural}"
+            reasons = list(reason_counts)[:MAX_LISTED]
+            message += f" ({'; '.join(reasons)})"
+        console.say(message)
         return run
 
     message = f"no finished run under {runs}"
@@ -608,8 +618,8 @@ def find_newest(
         message = f"no finished {command} run under {runs / command}"
     if required_content:
         message += f" has {required_content}"
-    if rejected:
-        message += f" ({'; '.join(rejected[:MAX_LISTED])})"
+    if rejected_runs:
+        message += f" ({'; '.join(rejected_runs[:MAX_LISTED])})"
     raise MissingData(message, hint or Line(command or "demo"))
 
 

@@ -184,7 +184,7 @@ def _lay_out_group(
             sentences.append(finding if is_single else f"{shown_run.label}: {finding}")
 
     first_run = group.runs[0]
-    subtitle = first_run.label if is_single else len(group.runs)
+    subtitle = first_run.name if is_single else f"{len(group.runs)}"
     tables: list[PageGroup] = [("", lay_out_tables(group))]
     return PageSection(
         title=group.title or f"{first_run.command}: {subtitle}",

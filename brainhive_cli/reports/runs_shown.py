@@ -117,7 +117,7 @@ def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder,
 def _explain_lack(run_folder: RunFolder) -> str:
     """Return the reason why a run cannot be shown, or ""."""
     scopes = run_folder.measurements().scopes
-    return "" if any(scopes.values()) else "no metrics"
+    return "" if any(scopes.values()) else "without metrics"
 
 
 @dataclass
@@ -185,6 +185,12 @@ class ShownRun:
         self.is_swept = bool(self.variants) or (
             has_cells_of_variants and not self.variant
         )
+
+    @property
+    def name(self) -> str:
+        """Label of the run, and the name of its folder if the user chose the label."""
+        is_own_label = self.label == self.folder.label != ""
+        return f"{self.label} ({self.folder.name})" if is_own_label else self.label
 
     @cached_property
     def artifacts(self) -> list[Artifact]:

@@ -229,7 +229,7 @@ def test_what_cannot_be_folded_in_is_refused_by_name(runs: dict[str, Path]) -> N
         ("whitened", few_channels, 2, ("Fp1",)),
         ("plain", ("--window", "300,900"), 1, ("samples", "175")),
         ("plain", ("subject=7",), 3, ("subject 7",)),
-        ("plain", ("cell=other",), 2, ("cell 'other'",)),
+        ("plain", ("cell=other",), 2, ("'other'", "sub-01_seed-1")),
     ):
         ended = brainhive("export", runs[run].name, *arguments)
         error, _ = read_error_lines(ended, exit_code)

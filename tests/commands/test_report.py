@@ -1,6 +1,7 @@
 """The commands `report` and `compare`: from finished runs to a page or tables."""
 
 import csv
+import html
 import json
 import re
 from pathlib import Path
@@ -322,3 +323,31 @@ def test_runs_selected_on_test_pictures_are_marked_in_tables(home: Path) -> None
     (lead,) = find_leads(made)
     assert re.search(r"\d %‡", lead) and lead.count("‡") == 1
     assert page.count("‡ selected on test") >= 2
+
+
+def test_a_label_of_a_user_heads_pages_and_tables(home: Path) -> None:
+    label = "<b>Übung</b> & [bold] $x$"
+    first = RunFolder(ranked(home, "first-0123456789", 0.5))
+    second = RunFolder(ranked(home, "second-0123456789", 0.9))
+    second.set_label(label)
+
+    compared = CliRunner().invoke(app, ["compare", first.path.name, label, "--json"])
+    rows = json.loads(compared.stdout)["tables"][0]["rows"]
+    assert [row[""] for row in rows[:2]] == ["first", label]
+    page = home / "page.html"
+    shown = CliRunner().invoke(app, ["report", label, f"to={page}"])
+    assert shown.exit_code == 0
+    text = page.read_text("utf-8")
+    title = re.findall("<title>(.*)</title>", text)[0]
+    assert html.unescape(title).endswith(f"({label})") and label not in text
+    assert second.path.name in text
+
+    # two runs with the same label are told apart by their names
+    first.set_label(label)
+    names = [first.path.name, second.path.name]
+    compared = CliRunner().invoke(app, ["compare", *names, "--json"])
+    rows = json.loads(compared.stdout)["tables"][0]["rows"]
+    assert [row[""] for row in rows[:2]] == names
+    ambiguous = CliRunner().invoke(app, ["report", label])
+    assert ambiguous.exit_code == 2
+    assert names[0] in ambiguous.stderr and names[1] in ambiguous.stderr

@@ -478,7 +478,7 @@ def test_the_newest_run_that_lacks_nothing_is_chosen(
 
     assert chosen.path == made[0].path
     told = capsys.readouterr().err
-    for word in ("no weights", "no log", "b, finished", "run a", "warning"):
+    for word in ("no weights", "no log", "using a, finished", "skipped 3", "warning"):
         assert word in told
     with pytest.raises(MissingData) as caught:
         runs.find_newest(

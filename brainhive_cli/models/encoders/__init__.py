@@ -584,9 +584,10 @@ def join_outputs(configs: Sequence[EncoderConfig]) -> EncoderConfig:
 def join_names(encoders: Sequence[EncoderConfig]) -> str:
     """Join the names of encoders for the name of a run, as in `clip-h14+vae`.
 
-    Names beyond `MAX_JOINED_LETTERS` are counted, as in `clip-h14+vae+3-more`.
+    Names beyond `MAX_JOINED_LETTERS` are counted, as in `clip-h14+vae+3-more`. A long
+    first name keeps its end, because a path or repository ends in what it names.
     """
-    joined = encoders[0].name[:MAX_JOINED_LETTERS].rstrip("-.")
+    joined = encoders[0].name[-MAX_JOINED_LETTERS:].lstrip("-._")
     for number, encoder in enumerate(encoders[1:], 1):
         longer = f"{joined}+{encoder.name}"
         if len(longer) > MAX_JOINED_LETTERS:

@@ -1,7 +1,7 @@
 """References of brain models, such as the name of a run, a recipe or a model folder."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,8 @@ from brainhive_cli.training.alignment.recipe import Recipe
 T = TypeVar("T")
 TRAINING = "train-align"
 """Command that trains brain models. As a reference it means the newest run."""
+MAX_LISTED_CELLS = 6
+"""Largest number of cells in an error message."""
 INHERITED_KEYS = (
     "dataset",
     "encoders",
@@ -131,15 +133,15 @@ def _explain_misfit(
     run_recipe_names = {recipe.recipe_name, *run.read_found().recipe_names}
     if recipe_name is not None and recipe_name not in run_recipe_names:
         names = " and ".join(sorted(filter(None, run_recipe_names)))
-        return f"made by {names or 'a recipe without a name'}"
+        return f"from another recipe, {names}" if names else "from no named recipe"
     if dataset_name is not None:
         run_dataset_name = recipe.dataset.build(paths).recorded_as
         if run_dataset_name != dataset_name:
-            return f"data set {run_dataset_name}, not {dataset_name}"
+            return f"on another data set, {run_dataset_name}"
     if variant and variant not in make_variants(recipe):
-        return f"no variant {variant!r}"
+        return f"without the variant {variant!r}"
     if recipe.mode == "finetune" and not may_be_finetuned:
-        return "fine-tuned itself"
+        return "fine-tuned already"
     return ""
 
 
@@ -166,13 +168,19 @@ def find_model(run: runs.RunFolder, variant: str = "", cell: str = "") -> Path:
     return choose_cell(list_model_folders(run, variant), cell, run.name)
 
 
-def choose_cell(cells: Mapping[str, T], name: str, run: object) -> T:
+def choose_cell(
+    cells: Mapping[str, T],
+    name: str,
+    run: object,
+    write_choice: Callable[[str], object] = "cell={}".format,
+) -> T:
     """Choose a cell by its name.
 
     Args:
         cells: Values, such as model folders, by the name of the cell.
         name: Name of the cell, or "" for the only one.
         run: Name of the run, for the error.
+        write_choice: Writes the line that chooses a cell by its name, for the error.
 
     Raises:
         RecipeError: if there is no such cell, or "" could mean several.
@@ -181,11 +189,19 @@ def choose_cell(cells: Mapping[str, T], name: str, run: object) -> T:
         return cells[name]
     if not name and len(cells) == 1:
         return next(iter(cells.values()))
-    if name:
-        problem = f"{run} has no cell {name!r}"
-    else:
-        problem = f"{run} has {len(cells)} cells, and none is named"
-    raise RecipeError(problem, ", ".join(cells) or "train it first")
+    if not cells:
+        raise RecipeError(f"{run} has no trained model", "train it first")
+    problem = (
+        f"{run} has no model {name!r}" if name else f"{run} has {len(cells)} models"
+    )
+    names = list(cells)
+    listed_names = ", ".join(names[:MAX_LISTED_CELLS])
+    if len(names) > MAX_LISTED_CELLS:
+        listed_names += f" and {len(names) - MAX_LISTED_CELLS} more"
+    raise RecipeError(
+        f"{problem} ({listed_names})",
+        f"choose one of its {len(cells)} models: {write_choice(names[0])}",
+    )
 
 
 def list_variants(run: str | None, paths: Paths) -> set[str]:
