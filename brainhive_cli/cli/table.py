@@ -494,9 +494,9 @@ COMMANDS = (
         help_section=START,
         name="runs",
         description=(
-            "List runs with state, result, age and size. `runs show NAME` "
-            "shows a run, `runs verify NAME` repeats a training of it, "
-            "and `runs rm NAME` removes it."
+            "List runs with label, result and the settings in which they differ. "
+            "`runs show NAME` shows a run with its whole set-up, `runs verify NAME` "
+            "repeats a training of it, and `runs rm NAME` removes it."
         ),
         example="train-align",
         flags={
@@ -505,7 +505,7 @@ COMMANDS = (
         },
         positional_key="words",
         complete=make_completer(
-            make_run_lister(), fixed_names=("show", "verify", "rm")
+            make_run_lister(), fixed_names=("list", "show", "verify", "rm")
         ),
         can_share_work=False,
     ),
