@@ -11,6 +11,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from brainhive_cli import __version__
 from brainhive_cli.cli.table import (
+    AGAIN_OPTION,
+    CODE_OPTION,
     COMMANDS,
     COMMON_OPTIONS,
     LAUNCH_OPTIONS,
@@ -136,6 +138,10 @@ def _make_callback(command: Command) -> Callable[..., None]:
     parameters |= command.switches
     if command.writes_run:
         parameters |= RUN_OPTIONS
+    if command.skips_finished:
+        parameters |= AGAIN_OPTION
+    if command.runs_code:
+        parameters |= CODE_OPTION
     parameters |= COMMON_OPTIONS
     if command.can_share_work:
         parameters |= LAUNCH_OPTIONS

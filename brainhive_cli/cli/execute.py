@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from pydantic import BaseModel
 
-from brainhive_cli.cli.table import LAUNCH_OPTIONS, RUN_OPTIONS
+from brainhive_cli.cli.table import COMMANDS, LAUNCH_OPTIONS, RUN_OPTIONS
 from brainhive_cli.core import console, documents, foreign_code, parts
 from brainhive_cli.core.command import Input, Result, describe_missing, tabulate
 from brainhive_cli.core.errors import (
@@ -126,7 +126,7 @@ def execute(
     for override in overrides:
         dotted_key = override.partition("=")[0]
         keys.add(dotted_key.partition(".")[0])
-    is_allowed = bool(common["allow_code"])
+    is_allowed = bool(common.get("allow_code"))
     complete = partial(
         complete_line,
         list_folders=cache(partial(list_recipe_folders, command, common["recipe"])),
@@ -259,7 +259,7 @@ def _run_mode(command: str, module: Any, recipe: Any, common: Mapping[str, Any])
     n_processes = count_processes(command, recipe)
     if n_processes > 1:
         return launch.relaunch(recipe.run, n_processes, recipe.MEMORY_HINT)
-    process, result = perform(command, module, recipe, bool(common["again"]))
+    process, result = perform(command, module, recipe, bool(common.get("again")))
     _show_result(result, common["json"])
 
     page = result.files.get("page")
@@ -484,7 +484,8 @@ def complete_line(
 
     - `--recipe` names the first folder of the user's recipe that has a recipe for the
       suggested command. It replaces the arguments that are not needed next to it.
-    - `--allow-code` is added if the user's own line had it.
+    - `--allow-code` is added if the user's own line had it and the suggested command
+      can run code.
 
     Args:
         line: Suggested command line.
@@ -507,7 +508,10 @@ def complete_line(
         for argument in line.arguments:
             if _is_needed(argument, recipe, line.command, keys):
                 arguments.append(argument)
-    if is_allowed:
+    takes_permission = any(
+        item.name == line.command and item.runs_code for item in COMMANDS
+    )
+    if is_allowed and takes_permission:
         arguments.append("--allow-code")
     return Line(line.command, *arguments)
 

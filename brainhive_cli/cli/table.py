@@ -279,16 +279,22 @@ COMMON_OPTIONS = {
         "With --check, also print the resolved recipe (save it with > FILE.yaml).",
     ),
     "json": make_switch("--json", "Print the result as a JSON document."),
+    "debug": make_switch("--debug", "Show the traceback of an error."),
+}
+"""Options of all commands, by name."""
+AGAIN_OPTION = {
     "again": make_switch(
-        "--again", "Start a new run even if the same run is finished."
+        "--again", "Do the work again even if the same run or store is finished."
     ),
+}
+"""Option of commands that leave out finished work, by name."""
+CODE_OPTION = {
     "allow_code": make_switch(
         "--allow-code",
         "Allow code from outside Brainhive, such as encoders, parts and scripts.",
     ),
-    "debug": make_switch("--debug", "Show the traceback of an error."),
 }
-"""Options of all commands, by name."""
+"""Option of commands that read parts, models or recipes with code, by name."""
 LAUNCH_OPTIONS = {
     "processes": make_option(
         "--processes", "Number of processes.", default="one per GPU", value=int, min=1
@@ -354,6 +360,8 @@ class Command:
         metavar: Placeholder in the help for these arguments: NAME or PATH.
         complete: Function that completes these arguments, if any.
         can_share_work: True if several processes can share the work.
+        skips_finished: True if the command leaves out finished work.
+        runs_code: True if the command can run code from outside Brainhive.
         writes_run: True if the command writes the folder of a run.
     """
 
@@ -367,6 +375,8 @@ class Command:
     metavar: str = "NAME"
     complete: Complete | None = None
     can_share_work: bool = True
+    skips_finished: bool = True
+    runs_code: bool = True
     writes_run: bool = False
 
 
@@ -456,6 +466,8 @@ COMMANDS = (
             "Show versions, devices, folders and model weights on this machine."
         ),
         can_share_work=False,
+        skips_finished=False,
+        runs_code=False,
     ),
     Command(
         help_section=START,
@@ -477,6 +489,8 @@ COMMANDS = (
         positional_key="names",
         complete=make_completer(list_datasets),
         can_share_work=False,
+        skips_finished=False,
+        runs_code=False,
     ),
     Command(
         help_section=START,
@@ -489,6 +503,7 @@ COMMANDS = (
         positional_key="names",
         complete=make_completer(list_recipes),
         can_share_work=False,
+        skips_finished=False,
     ),
     Command(
         help_section=START,
@@ -508,6 +523,7 @@ COMMANDS = (
             make_run_lister(), fixed_names=("list", "show", "verify", "rm")
         ),
         can_share_work=False,
+        skips_finished=False,
     ),
     # stores of signals and of targets
     Command(
@@ -695,6 +711,7 @@ COMMANDS = (
         positional_key="align_run",
         complete=complete_align_run,
         can_share_work=False,
+        skips_finished=False,
         writes_run=True,
     ),
     Command(
@@ -868,6 +885,8 @@ COMMANDS = (
         positional_key="runs",
         metavar="PATH",
         can_share_work=False,
+        skips_finished=False,
+        runs_code=False,
     ),
     Command(
         help_section=STEPS,
@@ -882,6 +901,8 @@ COMMANDS = (
         positional_key="runs",
         metavar="PATH",
         can_share_work=False,
+        skips_finished=False,
+        runs_code=False,
     ),
     Command(
         help_section=STEPS,
@@ -912,6 +933,7 @@ COMMANDS = (
         positional_key="words",
         complete=make_completer(make_run_lister("train-*")),
         can_share_work=False,
+        skips_finished=False,
     ),
     Command(
         help_section=STEPS,
@@ -942,6 +964,7 @@ COMMANDS = (
         positional_key="align_run",
         complete=complete_align_run,
         can_share_work=False,
+        skips_finished=False,
     ),
     # check, import and export of existing stores
     Command(
@@ -978,6 +1001,8 @@ COMMANDS = (
         positional_key="folder",
         metavar="PATH",
         can_share_work=False,
+        skips_finished=False,
+        runs_code=False,
     ),
     Command(
         help_section=STORES,
@@ -1023,5 +1048,7 @@ COMMANDS = (
         positional_key="stores",
         metavar="PATH",
         can_share_work=False,
+        skips_finished=False,
+        runs_code=False,
     ),
 )

@@ -67,6 +67,12 @@ def test_help_is_a_word_too() -> None:
     assert brainhive("help", "embedd").exit_code == 2
 
 
+def test_a_line_of_a_command_without_code_has_no_permission() -> None:
+    line = Line("report", "a")
+    completed = execute.complete_line(line, list, keys=set(), is_allowed=True)
+    assert str(completed) == "brainhive report a"
+
+
 def test_the_suggested_line_allows_the_same_code() -> None:
     line = Line("eval-retrieval", ("run", "a"))
     for is_allowed, expected in (

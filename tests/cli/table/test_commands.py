@@ -55,7 +55,6 @@ def test_help_fits_80_columns_and_its_example_can_be_parsed(
         "--recipe",
         "--check",
         "--json",
-        "--again",
         "--debug",
         "[KEY.PATH=VALUE]...",
     )
@@ -85,6 +84,33 @@ def test_only_computing_commands_take_processes_and_a_precision(home: Path) -> N
         and "No such option: --processes" in typed.stderr
     )
     assert "error: processes " in set_as_key.stderr
+
+
+REPEATABLE = {
+    "calibrate",
+    "check",
+    "demo",
+    "embed",
+    "eval-retrieval",
+    "explain",
+    "import-embeddings",
+    "prepare",
+    "reconstruct",
+    "train-align",
+    "train-prior",
+    "workflow",
+}
+WITHOUT_CODE = {"audit", "compare", "doctor", "export-embeddings", "fetch", "report"}
+
+
+def test_again_and_code_are_offered_only_where_they_act(home: Path) -> None:
+    for name in COMMANDS:
+        text = help_of(name)
+        assert ("--again" in text) == (name in REPEATABLE), name
+        assert ("--allow-code" in text) == (name not in WITHOUT_CODE), name
+    for flag in ("--again", "--allow-code", "--submit"):
+        refused = brainhive("doctor", flag)
+        assert refused.exit_code == 2 and flag in refused.stderr
 
 
 TAKING_NAMES = {"fetch", "push", "workflow"}
