@@ -396,6 +396,7 @@ def _show_result(result: Any, as_json: bool) -> None:
         result: Instance of `Result`.
         as_json: If True, write a JSON document instead.
     """
+    from brainhive_cli.core.runs import METRICS_FILE
     from brainhive_cli.reports import sentences
 
     finding = sentences.state_finding(result.metrics)
@@ -412,7 +413,9 @@ def _show_result(result: Any, as_json: bool) -> None:
     for name, path in result.files.items():
         console.show_text(f"{name}: {path}")
     n_hidden = len(result.tables) - len(printed_tables)
-    if n_hidden:
+    # the steps of an unfinished workflow have no common run
+    is_run = (result.folder / METRICS_FILE).is_file()
+    if n_hidden and is_run:
         plural = "s" if n_hidden > 1 else ""
         report_line = Line("report", result.folder)
         console.say(f"{n_hidden} more table{plural}: {report_line}")

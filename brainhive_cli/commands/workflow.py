@@ -28,14 +28,20 @@ from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import READ_ONLY, Launch
 from brainhive_cli.core.measurements import (
     Measurements,
+    Metric,
+    add_footnotes,
     list_footnotes,
+    mark,
     merge_caveats,
+    metric_title,
     scope,
 )
 from brainhive_cli.core.recipe import MAX_STEPS, BaseRecipe
 from brainhive_cli.core.sections import Section
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.tables import Table, TableCell, format_number
+from brainhive_cli.reports.runs_shown import choose_headline, list_part_metrics
 from brainhive_cli.reports.sentences import state_finding
+from brainhive_cli.reports.tables import make_metric_cell
 
 StepCommand = Literal[
     "prepare",
@@ -555,6 +561,9 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 def describe_steps(path: Path, steps: Mapping[str, FinishedStep]) -> Result:
     """Join the results of steps into the result of their workflow.
 
+    The tables of steps are on the pages of their runs. A terminal shows a single table
+    with a row for each step.
+
     Args:
         path: Folder of the run, or of all runs, which is stored in the result.
         steps: Steps that were run, by name.
@@ -572,7 +581,14 @@ def describe_steps(path: Path, steps: Mapping[str, FinishedStep]) -> Result:
     tables.append(summarise_steps(steps, "Steps"))
 
     exit_code = max(step.result.exit_code for step in steps.values())
-    return Result(path, tuple(tables), measure_steps(steps), files, exit_code=exit_code)
+    return Result(
+        path,
+        tuple(tables),
+        measure_steps(steps),
+        files,
+        exit_code=exit_code,
+        printed_tables=(tabulate_steps(steps),),
+    )
 
 
 def run_steps(
@@ -660,6 +676,95 @@ def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
         retrievals=retrievals,
     )
     return Measurements(scopes, facts=facts)
+
+
+def tabulate_steps(steps: Mapping[str, FinishedStep]) -> Table:
+    """Return a table with the result, duration and run of each step.
+
+    The note says how many items the results were measured on.
+    """
+    # the heading names the metric if all results are of the same metric
+    summaries = {}
+    for name, step in steps.items():
+        summaries[name] = _summarise_result(step.result.metrics)
+    metric_names = {metric.name for _, metric in summaries.values() if metric}
+    heading = "result"
+    if len(metric_names) == 1:
+        heading = metric_title(metric_names.pop())
+
+    rows = []
+    caveats: list[str] = []
+    steps_by_sample: dict[str, list[str]] = {}
+    for name, step in steps.items():
+        step_name, _, variant = name.partition(" · ")
+        result, metric = summaries[name]
+        chance = ""
+        if metric:
+            if heading == "result":
+                title = metric_title(metric.name)
+                result = replace(result, text=f"{title} {result.text}")
+            caveats += metric.caveats
+            chance = format_number(metric.chance)
+            names = steps_by_sample.setdefault(_describe_sample(metric), [])
+            if step_name not in names:
+                names.append(step_name)
+        duration = "< 1 s"
+        if step.duration_s >= 1:
+            duration = console.write_duration(round(step.duration_s))
+        run_name = step.result.folder.name
+        rows.append((step_name, variant, result, chance, duration, run_name))
+
+    sentences = []
+    for sample, names in steps_by_sample.items():
+        sentences.append(f"{', '.join(names)}: {sample}")
+    return Table(
+        "Steps",
+        ("step", "variant", f"{heading}, 95 % CI", "chance", "time", "run"),
+        rows,
+        note=add_footnotes(". ".join(sentences) + "." if sentences else "", caveats),
+        keeps_columns=True,
+    )
+
+
+def _summarise_result(measurements: Measurements) -> tuple[TableCell, Metric | None]:
+    """Summarise the most important metric of a step in a table cell.
+
+    Without metrics over all models, the cell has the range over the models.
+
+    Returns:
+        The cell, and the metric (of the first model). None if nothing was measured.
+    """
+    metrics = measurements.overall
+    headline = choose_headline(metrics)
+    if headline:
+        return make_metric_cell(metrics[headline]), metrics[headline]
+
+    # metrics of models, such as the validation of a training
+    part_metrics = list_part_metrics(measurements)
+    headline = choose_headline(next(iter(part_metrics.values()), {}))
+    values = []
+    for metrics in part_metrics.values():
+        if headline in metrics:
+            values.append(metrics[headline].value)
+    if not values:
+        return TableCell("done"), None
+    first_metric = next(iter(part_metrics.values()))[headline]
+    cell = TableCell(
+        f"{format_number(min(values))} to {format_number(max(values))}",
+        small=f"{len(values)} models",
+        mark=mark("", first_metric.caveats),
+    )
+    return cell, first_metric
+
+
+def _describe_sample(metric: Metric) -> str:
+    """Describe the tested items, the candidates and the interval of a metric."""
+    phrases = [f"{metric.n:,} tested ({metric.split} split)"]
+    if metric.pool:
+        phrases.append(f"{metric.pool:,} candidates")
+    if metric.low is not None:
+        phrases.append(f"interval: {metric.interval}")
+    return ", ".join(phrases)
 
 
 def summarise_steps(steps: Mapping[str, FinishedStep], title: str) -> Table:

@@ -28,6 +28,8 @@ FILE_DESCRIPTION = "the file of an artifact,"
 """Beginning of the error message for a file name that leads out of the run."""
 SCHEMA = 3
 """Version of the list's format. Lists of other versions are rejected."""
+TABLE_OPTIONS = ("is_list", "is_copied", "has_results", "folded", "keeps_columns")
+"""Fields of a table that are not stored, because they lay out its text."""
 MAX_SIDE_PX = 128
 """Longer side of a picture that is saved for a page."""
 SIGNIFICANT_DIGITS = 4
@@ -415,9 +417,9 @@ def write(run_folder: "RunFolder", artifacts: Iterable[Artifact]) -> None:
                     "write the file first",
                 )
 
-        # leave out options of tables for terminals
+        # leave out options of tables, most of which are for terminals
         fields = asdict(artifact)
-        for option in ("is_list", "is_copied", "has_results", "folded"):
+        for option in TABLE_OPTIONS:
             fields.pop(option, None)
         plain_artifacts.append(_plain(fields))
 

@@ -268,7 +268,8 @@ def show_table(table: Table) -> None:
 
     A table that is wider than the terminal is written by the first rule that applies:
 
-    - as a list, if `is_list` is True or it has more than `MAX_FOLDED_COLUMNS` columns
+    - as a list, if `is_list` is True, or if it has more than `MAX_FOLDED_COLUMNS`
+      columns and `keeps_columns` is False
     - unchanged, if `is_copied` is True
     - with line breaks inside its cells
     """
@@ -277,7 +278,8 @@ def show_table(table: Table) -> None:
     console = _stdout()
     width = console.width
 
-    can_be_list = table.is_list or len(table.columns) > MAX_FOLDED_COLUMNS
+    has_many_columns = len(table.columns) > MAX_FOLDED_COLUMNS
+    can_be_list = table.is_list or (has_many_columns and not table.keeps_columns)
     if can_be_list and measure_table_width(table) > width:
         sys.stdout.write(write_as_list(table, width))
         return

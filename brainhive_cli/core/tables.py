@@ -10,6 +10,8 @@ from math import isfinite
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+MAX_WHOLE_LETTERS = 18
+"""Longest cell of a column that is never folded, in a table that keeps its columns."""
 INDENT = " " * 4
 """Indent of the second line and further lines of a row that is written as a list."""
 MIN_FOLDED_LETTERS = 40
@@ -125,6 +127,8 @@ class Table:
         has_results: False if the table describes a set-up, which needs no caveats.
         folded: Heading of the only column whose cells a terminal folds. By default it
             folds all columns.
+        keeps_columns: True if readers compare rows. A narrow terminal folds the cells,
+            and a narrow page scrolls sideways, instead of writing each row as a list.
     """
 
     title: str
@@ -138,6 +142,7 @@ class Table:
     is_copied: bool = False
     has_results: bool = True
     folded: str = ""
+    keeps_columns: bool = False
 
     def __post_init__(self) -> None:
         """Raise an error if a row has more or fewer cells than there are columns."""
@@ -330,8 +335,12 @@ def render(table: Table) -> Any:
 
     # rich would also break lines at no-break spaces
     rich_table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading in table.columns:
+    for index, heading in enumerate(table.columns):
         is_folded = table.folded in ("", heading)
+        if table.keeps_columns:
+            # keep short words whole if many columns share a narrow terminal
+            letters = [len(_format_cell(row[index])) for row in table.rows]
+            is_folded = max(letters, default=0) > MAX_WHOLE_LETTERS
         text = bind_numbers(_format_cell(heading), PLACEHOLDER)
         rich_table.add_column(Text(text), overflow="fold", no_wrap=not is_folded)
     for row in table.rows:

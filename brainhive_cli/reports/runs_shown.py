@@ -16,6 +16,7 @@ from brainhive_cli.core.facts import (
     CellFacts,
     Difference,
     RetrievalFacts,
+    WorkflowFacts,
     list_differences,
 )
 from brainhive_cli.core.files import resolve_below
@@ -438,8 +439,13 @@ def _lay_out_subjects(group: RunGroup) -> Table:
 
 def _lay_out_run(shown_run: ShownRun) -> list[Table]:
     """Lay out the tables of a single run, from pooled metrics to single cells."""
-    # metrics pooled over cells, or of each source of pictures
+    # result of each step, in words
     facts = shown_run.measurements.facts
+    if isinstance(facts, WorkflowFacts) and shown_run.command == "workflow":
+        columns = ("step", "result")
+        return [Table("Steps", columns, tuple(facts.findings.items()), is_list=True)]
+
+    # metrics pooled over cells, or of each source of pictures
     scopes = shown_run.measurements.scopes
     title = "All models"
     pooled_metrics: dict[str, Metrics] = {"all": shown_run.metrics}
