@@ -224,7 +224,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     libraries = check_libraries()
     for extra, state in libraries.extras.items():
         facts[f"extra {extra}"] = state
-    facts["verdict"], error = judge_machine(
+    facts["verdict"], problem = judge_machine(
         lacking=libraries.lacking,
         broken=errors,
         home=home.resolve(),
@@ -236,6 +236,6 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         home,
         (Table("This machine", ("item", "found"), tuple(facts.items())),),
         details=facts,
-        hint=error.hint if error else Line("demo"),
-        exit_code=error.exit_code if error else 0,
+        hint=problem.hint if problem else Line("demo"),
+        exit_code=problem.exit_code if problem else 0,
     )
