@@ -146,8 +146,8 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
     # fMRI needs motion correction and registration
     if not spec.names:
         raise BrainhiveError(
-            f"{path} reads voxels, and live decodes EEG and MEG",
-            "docs/live.md names RT-Cloud, which decodes fMRI while it is recorded",
+            f"{path} is a model of fMRI, but live decodes only EEG and MEG",
+            "use RT-Cloud to decode fMRI while it is recorded (docs/live.md)",
         )
 
     # steps of the model's preparation: cut and filter
@@ -158,8 +158,8 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
             unsupported_steps.append(key)
     if unsupported_steps:
         raise BrainhiveError(
-            f"{path} was trained on signals with steps that no stream can go "
-            f"through: {', '.join(unsupported_steps)}",
+            f"the signals of {path} were prepared by steps that are impossible live: "
+            f"{', '.join(unsupported_steps)}",
             PREPARED_ADVICE,
         )
 
@@ -168,7 +168,8 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
         is_simulated = "simulated" in preparation
         if not is_simulated or spec.times_s is None or not spec.rate_hz:
             raise BrainhiveError(
-                f"{path} does not say how its signals were prepared", PREPARED_ADVICE
+                f"it is unknown how the signals of {path} were prepared",
+                PREPARED_ADVICE,
             )
         # keep_ms ends before its second time
         start_ms = 1000 * spec.times_s[0]
@@ -196,7 +197,8 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
     whiten_trials = recipe.whiten_trials or 0
     if steps.whiten == "no" and whiten_trials:
         raise RecipeError(
-            f"{path} has signals that were not whitened", "leave out --whiten-trials"
+            f"{path} was trained on signals that were not whitened",
+            "leave out --whiten-trials",
         )
     (subject,) = member.cell.tested_on
     if whiten_trials:
@@ -208,10 +210,10 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
         whiteners = learned.whiteners.get(subject)
         if whiteners is None:
             raise MissingData(
-                f"{path} takes whitened signals, and has no whitener of subject "
+                f"{path} needs whitened signals, but has no noise whitener of subject "
                 f"{subject}",
-                "--whiten-trials 100, of this session; or a model of "
-                "preparation.whiten=no",
+                "measure the noise in this session: --whiten-trials 100; or train on "
+                "signals with preparation.whiten=no",
             )
         channels = tuple(learned.recorded_channels)
         whitener = whiteners[-1]
@@ -408,7 +410,7 @@ class WindowDecoder:
                 return None, self.other_event_names.image_ids[row]
         except BrainhiveError as error:
             # anyone on the network can send a marker, so it must not end the session
-            console.warn(f"{error.message}: no picture is known of event {event}")
+            console.warn(f"the picture of event {event} is unknown: {error.message}")
         self.unknown_events.append(event)
         return None, None
 

@@ -345,7 +345,7 @@ class Job:
                 problem = f"{table} names no picture of {dataset.name}"
             except BrainhiveError as error:
                 problem = error.message
-            console.warn(f"{problem}: events are not read by it")
+            console.warn(f"this table of events is not used: {problem}")
         return read(None)
 
     def _list_tables(self, member: TrainedModel) -> list[Path]:
@@ -528,7 +528,9 @@ def describe_table(path: Path) -> Input:
     error = None
     if not path.is_file():
         error = MissingData(
-            f"no table {path}", "--events FILE.csv, with columns event and picture"
+            f"there is no table {path}",
+            "name the table of events: --events FILE.csv, with the columns event and "
+            "picture",
         )
     return Input(str(path), error=error)
 
@@ -574,8 +576,8 @@ def choose_columns(
                 advice.append("channel_mapping=spline")
             purpose = " for its whitening" if is_whitened else ""
             raise BrainhiveError(
-                f"{stream_name} has no channel {', '.join(missing)}, which the model "
-                f"needs{purpose}; of {summarise_names(list(stream.channels))}",
+                f"{stream_name} lacks channel {', '.join(missing)}, which the model "
+                f"needs{purpose}. It has {summarise_names(list(stream.channels))}",
                 "; or ".join(advice) or "a stream that has it",
             )
         # the mapping interpolates from all channels of the type
@@ -595,15 +597,15 @@ def choose_columns(
             ]
             stream_unit = f"in {unit}" if unit else "without a unit"
             advice_text = (
-                f"a stream of channels in {preparation.unit}, of type {channel_type}"
+                f"use a stream of {channel_type} channels in {preparation.unit}"
             )
             if "unit" in keys:
                 advice_text = (
-                    "source.unit=V (or mV, µV, fT …) says in which unit its samples are"
+                    "set the unit of the stream: source.unit=V (or mV, µV, fT …)"
                 )
             raise BrainhiveError(
-                f"{stream_name} has {summarise_names(names)} {stream_unit}, the model "
-                f"takes {preparation.unit}",
+                f"{stream_name} has channels {stream_unit} "
+                f"({summarise_names(names)}), but the model needs {preparation.unit}",
                 advice_text,
             )
     return columns

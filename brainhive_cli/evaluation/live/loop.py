@@ -184,7 +184,9 @@ class Drawer:
                 }
                 self._show(event, picture)
             except Exception as error:  # decoding goes on without drawings
-                console.warn(f"drawing ends: {type(error).__name__}: {error}")
+                console.warn(
+                    f"no more pictures are drawn: {type(error).__name__}: {error}"
+                )
                 return
 
 
@@ -409,11 +411,11 @@ class Loop:
             if self._stalled_at_s is None and is_continuous and is_reading:
                 self._stalled_at_s = self._read_at_s
                 self.stalls += 1
-                console.warn(f"no samples for {silence_s:.1f} s: the stream is stalled")
+                console.warn(f"the stream sent no samples for {silence_s:.1f} s")
                 self._publish({"kind": "stalled", "for_s": round(silence_s, 3)})
         elif self._stalled_at_s is not None:
             after_s = self._read_at_s - self._stalled_at_s
-            console.say(f"samples again after {after_s:.1f} s")
+            console.say(f"the stream sends samples again, after {after_s:.1f} s")
             self._publish({"kind": "resumed", "after_s": round(after_s, 3)})
             self._stalled_at_s = None
 
@@ -455,7 +457,9 @@ class Loop:
             self.score.add(result)
             if not self._has_warned and TRAINED_TRIALS in self.score.list_caveats():
                 self._has_warned = True
-                text = "trials of the training are shown: hit rates are no result"
+                text = (
+                    "trials of the training are shown, so the hit rate is not a result"
+                )
                 console.warn(text)
                 self._publish({"kind": "warning", "text": text})
 

@@ -162,9 +162,9 @@ class Layout:
         if len(names) == 1:
             return (names[0],)
         raise RecipeError(
-            f"the model has the heads {', '.join(names)}, and none is selected for "
-            "retrieval",
-            f"head={names[0]}",
+            f"the model has several heads ({', '.join(names)}), and no head is "
+            "selected for retrieval",
+            f"select a head: head={names[0]}",
         )
 
     @property
@@ -546,7 +546,7 @@ def read_upstream(config: Fields, upstream: StateDict) -> tuple[Layout, StateDic
             absent_keys.append(key)
     if absent_keys:
         raise BrainhiveError(
-            f"the upstream model's config.json has no {', '.join(absent_keys)}",
+            f"the config.json of the BrainHiVE model has no {', '.join(absent_keys)}",
             "add the values with which it was trained",
         )
     channels = config["brain_channels"]
@@ -602,6 +602,7 @@ def _find_backbone(state: StateDict, channels: int, samples: int, dim: int) -> s
             if names == {f"backbone.{name}" for name in module.state_dict()}:
                 return kind
     raise BrainhiveError(
-        "no brain encoder of upstream has such weights",
-        f"name one as brain_backbone: {', '.join(UPSTREAM_BACKBONES)}",
+        "these weights fit no brain encoder of BrainHiVE",
+        "name the encoder in config.json, as brain_backbone: "
+        f"{', '.join(UPSTREAM_BACKBONES)}",
     )

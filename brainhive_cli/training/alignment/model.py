@@ -274,9 +274,9 @@ class Aligner(nn.Module):
         for head in self.layout.compared_heads:
             if head not in values:
                 raise BrainhiveError(
-                    f"retrieval compares the head {head}, but there is only "
-                    f"{', '.join(values)}",
-                    f"give the embeddings of {self.layout.heads[head].target}",
+                    f"retrieval needs values of the head {head}, but has only those of "
+                    f"{', '.join(values) or 'no head'}",
+                    f"add the embeddings of {self.layout.heads[head].target}",
                 )
             value = values[head]
             if head in self.means:
@@ -299,10 +299,10 @@ class Aligner(nn.Module):
         has_voxels = not spec.names
         if is_batch and has_voxels and not has_trained_width and subject_index is None:
             raise BrainhiveError(
-                f"{signal.shape[1]} voxels match no training subject: subject "
-                f"{', '.join(map(str, spec.subjects))} with "
+                f"the signals have {signal.shape[1]} voxels, but the training subjects "
+                f"({', '.join(map(str, spec.subjects))}) have "
                 f"{', '.join(map(str, widths))}",
-                "fine-tune it to the other subject first: mode=finetune",
+                "fine-tune the model to the new subject first: mode=finetune",
             )
         width = signal.shape[1] if has_trained_width else max(widths)
         check_signal(signal, width, spec.samples)

@@ -338,8 +338,8 @@ class Recipe(SweptRecipe):
         if self.mode != "finetune":
             if self.head is not None and self.head not in self.head_targets:
                 raise RecipeError(
-                    f"head is {self.head!r}, which is no head of the recipe",
-                    f"heads: {', '.join(self.head_targets)}",
+                    f"the recipe has no head {self.head!r}",
+                    f"choose from its heads: {', '.join(self.head_targets)}",
                 )
             self.check_terms()
             self._check_streams()
@@ -348,16 +348,15 @@ class Recipe(SweptRecipe):
         if not self.backbone.is_closed_form:
             if self.similarity == FROM_MEAN:
                 raise RecipeError(
-                    f"similarity is {FROM_MEAN}, but the mean of a fused target "
-                    "changes while a model is trained in steps",
-                    "set similarity=cosine or centred_cosine, or a backbone in closed "
-                    "form such as ridge",
+                    f"similarity={FROM_MEAN} needs a fixed mean of the fused target, "
+                    "which changes during training",
+                    "set similarity=cosine or centred_cosine, or backbone=ridge",
                 )
         elif self.is_fused and not self.prior:
             reason = CLOSED_FORM_REASON.format(backbone=self.backbone.kind)
             raise RecipeError(
                 f"no fuser can be trained {reason}",
-                "set fuser.kind=heads, heads of encoders, or a prior",
+                "set fuser.kind=heads, or heads with an encoder as target, or a prior",
             )
         return self
 
@@ -482,7 +481,7 @@ class Recipe(SweptRecipe):
         part = getattr(self, key)
         default = type(self).model_fields[key].default
         if part != parts.resolve(PART_SHELVES[key], default):
-            raise RecipeError(f"{key} has no effect {reason}, and is {part.kind}", hint)
+            raise RecipeError(f"{key}={part.kind} has no effect {reason}", hint)
 
     @property
     def is_fused(self) -> bool:
@@ -594,7 +593,7 @@ class IdleKeys:
 
 PART_SHELVES = {"fuser": "fusers", "loss": "losses"}
 """Shelf of each key in `IDLE_KEYS` that names a part."""
-CLOSED_FORM_REASON = "on {backbone}, which is fitted in closed form"
+CLOSED_FORM_REASON = "with the backbone {backbone}, which is fitted without epochs"
 IDLE_KEYS = (
     IdleKeys(
         ("dim", "prior", "fuser"),

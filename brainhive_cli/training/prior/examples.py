@@ -127,8 +127,8 @@ class PriorExamples:
         size = min(size, len(self.training_rows))
         if size < passes * processes:
             raise BrainhiveError(
-                f"{size} pictures to learn are fewer than {passes} passes on "
-                f"{processes} processes",
+                f"{size} training pictures are too few for {passes} passes "
+                f"(train.accumulate) on {processes} processes",
                 "use more pictures, or lower train.accumulate",
             )
         return size

@@ -162,8 +162,8 @@ def prepare_as(
         unit = target_unit
     elif is_whitened:
         raise BrainhiveError(
-            f"{source} is in {unit}, but whitening takes {target_unit}",
-            "unit='whitened' for signals that are whitened",
+            f"{source} is in {unit}, but the whitener of the model needs {target_unit}",
+            "convert the signals. If they are already whitened, set unit='whitened'",
         )
 
     # baseline, resampling and window, if the epochs are long enough
@@ -196,9 +196,10 @@ def prepare_as(
     if is_whitened:
         if subject not in history.whiteners:
             raise MissingData(
-                f"{source} is not whitened, and the model has no whitener of the "
-                "subject",
-                "unit='whitened' for whitened signals, or a training subject",
+                f"{source} is not whitened, and the model has no noise whitener of "
+                "this subject",
+                "name a training subject. If the signals are already whitened, set "
+                "unit='whitened'",
             )
         needed_channels = history.recorded_channels
         rows = find_rows(needed_channels, names, source)

@@ -183,7 +183,7 @@ class TrainedRun:
         trained_on = recipe.dataset.build(self.paths)
         if self.dataset.holdout != trained_on.holdout:
             raise RecipeError(
-                f"{self.folder.path} does not hold out what dataset.holdout names",
+                f"{self.folder.path} was trained with another dataset.holdout",
                 "use the run's own data set, without --dataset, or another one without "
                 "dataset.holdout",
             )
@@ -203,14 +203,14 @@ class TrainedRun:
         path = self.folder.path
         if not self.other_dataset or not self.subjects:
             raise MissingData(
-                f"the model {path} does not name a data set and subjects for a test",
-                f"--run {path} --dataset things-eeg --subjects 1",
+                f"{path} is a model folder, which has no data set and subjects to test",
+                f"name both: --run {path} --dataset things-eeg --subjects 1",
             )
         self.dataset_config = self.other_dataset
         self.dataset = self.dataset_config.build(self.paths)
         if self.dataset.holdout.divides_train:
             raise RecipeError(
-                f"the model {path} does not say which fold it belongs to",
+                f"{path} is a model folder, which does not know its fold",
                 "name its run: --run RUN, without --dataset",
             )
         from brainhive_cli.training.alignment import model as aligners
@@ -251,9 +251,10 @@ class TrainedRun:
         absent = sorted(set(subjects) - run_subjects)
         if absent:
             raise MissingData(
-                f"no cell of {self.folder.path} is tested on subject "
+                f"no model of {self.folder.path} is tested on subject "
                 f"{', '.join(map(str, absent))}",
-                f"it has: {', '.join(map(str, sorted(run_subjects)))}",
+                "choose from its subjects: "
+                f"{', '.join(map(str, sorted(run_subjects)))}",
             )
         tested_cells = []
         for cell in cells:
@@ -659,9 +660,9 @@ def _describe_training(path: Path, layout: Layout, is_same_data: bool) -> Recipe
     unnamed_encoders = sorted(layout.encoders.keys() - encoders.keys())
     if unnamed_encoders:
         raise MissingData(
-            f"the model {path} takes embeddings {', '.join(unnamed_encoders)}, and no "
-            "file names their encoder",
-            "name the run of the model",
+            f"the encoders of the embeddings {', '.join(unnamed_encoders)} of model "
+            f"{path} are unknown",
+            "name the run of the model: --run RUN",
         )
     fields = {}
     for key, value in layout.spec.signal.items():

@@ -326,10 +326,11 @@ class Batches:
             self.trials_per_subject and self.steps
         ):
             raise RecipeError(
-                f"train.epoch_trials of {data.epoch_trials} and train.batch_size of "
-                f"{train.batch_size} give {n_subjects} subjects no step",
-                "set a larger train.batch_size, of at least one trial a subject, or "
-                "more train.epoch_trials",
+                f"train.epoch_trials={data.epoch_trials} and train.batch_size="
+                f"{train.batch_size} are too small for {n_subjects} subjects, so no "
+                "batch can be made",
+                "raise train.batch_size to at least one trial per subject, or raise "
+                "train.epoch_trials",
             )
 
         # each process needs at least one trial of every batch
@@ -338,9 +339,9 @@ class Batches:
             smallest = min(map(len, self.split_epoch(0, 0)))
         if smallest < self.launch.processes:
             raise RecipeError(
-                f"last_batch={train.last_batch} cuts {len(self.rows)} trials into "
-                f"{self.steps} batches, the smallest of {smallest}: fewer than one for "
-                f"each of {self.launch.processes} processes",
+                f"train.last_batch={train.last_batch} makes a batch of {smallest} "
+                f"trials from {len(self.rows)}, which is too few for "
+                f"{self.launch.processes} processes",
                 "set another train.batch_size, or train.last_batch=even",
             )
 

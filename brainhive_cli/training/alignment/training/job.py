@@ -591,12 +591,14 @@ def find_base_model(base_run: BaseRun, cell: Cell) -> Path:
         seed = seeds[0]
     matching_cells = [base_cell for base_cell in base_cells if base_cell.seed == seed]
     if len(matching_cells) != 1:
-        names = " or ".join(base_cell.name for base_cell in matching_cells)
+        names = [base_cell.name for base_cell in matching_cells]
+        problem = "no model"
+        if names:
+            problem = f"several models ({', '.join(names)})"
         raise BrainhiveError(
-            f"{cell.name} could start from {names or 'no model'} of "
-            f"{base_run.folder.name}",
-            "fine-tune a joint run without the subject, or a run that leaves a subject "
-            "out",
+            f"{problem} of {base_run.folder.name} can be fine-tuned to {cell.name}",
+            "choose a run that was trained without this subject (--mode inter, or "
+            "joint without the subject): finetune.run=RUN",
         )
     return base_run.folder.path / "cells" / matching_cells[0].name / "model"
 
