@@ -26,7 +26,11 @@ from brainhive_cli.data.recordings.event_names import (
     EVENT_TABLES,
     find_event_table,
 )
-from brainhive_cli.data.recordings.files import list_recording_files, list_signal_files
+from brainhive_cli.data.recordings.files import (
+    list_recording_files,
+    list_recordings,
+    list_signal_files,
+)
 from brainhive_cli.data.recordings.labels import read_label
 from brainhive_cli.data.recordings.markers import (
     Marker,
@@ -234,20 +238,18 @@ def _list_recordings(study: StudyFolders) -> list[Path]:
     """List the recordings, of the flag or in the folder of the study.
 
     Raises:
-        MissingData: if the folder of the flag has no recording.
+        MissingData: if a folder has files, but no recording.
         BrainhiveError: if files of a folder do not say whose they are.
     """
     root = study.source or study.recordings
     if root.is_file():
         return [root]
-    paths = list(list_signal_files(root, "*", False))
-    if study.source and not paths:
-        raise MissingData(
-            f"no recording below {root} that ends in .fif, .edf, .bdf, .set or .vhdr",
-            "save other formats that mne reads as .fif",
-        )
-    for path in paths:
-        read_label(path, root)
+    if study.source is None and next(iter(walk(root)), None) is None:
+        return []
+    paths = []
+    for sessions in list_recordings(root, "*").values():
+        for session_paths in sessions.values():
+            paths += session_paths
     return paths
 
 

@@ -237,6 +237,16 @@ def test_fmri_has_its_own_line(home: Path) -> None:
     assert not (home / "data").exists()
 
 
+def test_epochs_have_their_own_line(home: Path) -> None:
+    (home / "lab").mkdir()
+    np.save(home / "lab/sub-01_ses-01.npy", np.zeros((2, 3, 4)))
+
+    code, lines = refuse("init", "--recording", "lab")
+
+    assert code == 3 and "brainhive prepare --from epochs" in lines[1]
+    assert not (home / "data").exists()
+
+
 def test_check_makes_nothing(home: Path) -> None:
     ended = brainhive("init", "--check", "--json")
     states = [item["state"] for item in json.loads(ended.stdout)["inputs"]]

@@ -1,6 +1,5 @@
 """Tests of the command lines for own recordings and betas, from the documentation."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -34,6 +33,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Empty working directory next to pictures, which is the home of the commands."""
     write_pictures(tmp_path / "pictures")
     monkeypatch.delenv("BRAINHIVE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "work"
@@ -56,8 +56,7 @@ def run_lines(page: str, heading: str, *further_lines: str) -> tuple[str, str]:
             ends.append(CliRunner(env={"COLUMNS": "200"}).invoke(app, arguments))
             assert ends[-1].exit_code == 0, ends[-1].stderr
         else:
-            variables = {**os.environ, "HOME": str(Path.cwd().parent)}
-            subprocess.run(["bash", "-ec", line], env=variables, check=True)
+            subprocess.run(["bash", "-ec", line], check=True)
     output = "".join(ended.stdout for ended in ends)
     messages = "".join(ended.stderr for ended in ends)
     return output, messages
