@@ -297,7 +297,9 @@ def _escape(text: str) -> str:
     """Write a text on one line, and escape Markdown outside its code."""
     pieces = re.split(r"(`[^`]*`)", " ".join(text.split()))
     for index in range(0, len(pieces), 2):
-        pieces[index] = pieces[index].replace("*", r"\*").replace("<", "&lt;")
+        piece = pieces[index].replace("*", r"\*").replace("<", "&lt;")
+        # two brackets in a row would be a link
+        pieces[index] = piece.replace("][", r"]\[")
     return "".join(pieces)
 
 

@@ -39,6 +39,11 @@ def run(
 
     Raises:
         BrainhiveError: if the command fails.
+
+    Examples:
+        >>> result = api.run("eval-retrieval", run="TRAINING")
+        >>> print(result)
+        >>> evaluated = api.open_run(result.folder)
     """
     from brainhive_cli.api.results import CommandResult
     from brainhive_cli.cli import execute, table

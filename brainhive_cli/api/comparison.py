@@ -17,6 +17,10 @@ class Comparison:
 
     Attributes:
         groups: Groups of runs of the same command, with the differences between them.
+
+    Examples:
+        >>> comparison = api.compare("EVALUATION", "OTHER", labels=["a", "b"])
+        >>> comparison.differences[0]["difference"]
     """
 
     groups: "list[RunGroup]"
@@ -71,6 +75,12 @@ def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Com
 
     Raises:
         BrainhiveError: if a run does not exist, or if no two runs can be compared.
+
+    Examples:
+        >>> comparison = api.compare("EVALUATION", "OTHER")
+        >>> print(comparison)
+        >>> for row in comparison.differences:
+        ...     print(row["metric"], row["difference"], row["low"], row["p"])
     """
     from brainhive_cli.commands import compare as command
     from brainhive_cli.core.errors import RecipeError

@@ -27,6 +27,12 @@ class Ranks:
         similarity: Cosine similarity [N, M] between signals and pictures.
         caveats: Texts on the limits of these ranks, such as "simulated".
         index: Positions [N] of the signals among the trials passed to `decode`.
+
+    Examples:
+        >>> trials = api.open_signals("DATASET", subject=1)["test"]
+        >>> ranks = api.decode("TRAINING", trials, subject=1, cell="CELL")
+        >>> first = ranks.rows()[0]
+        >>> print(first["shown"], first["rank"], first["candidates"], first["best"])
     """
 
     image_ids: list[str]
@@ -81,6 +87,7 @@ class Ranks:
 
         Returns:
             A dict for each of the N signals, with these keys:
+
             - `index`: position of the signal among the trials passed to `decode`
             - `shown`, `rank`: seen picture and its rank, or None if it is unknown
             - `candidates`: number M of pictures in the gallery
@@ -118,6 +125,7 @@ def decode(
         model: Run of train-align, as an open `Run`, or as a name or path for
             `open_run`.
         signal: Signals to decode, as
+
             - `Trials`. The repetitions of a picture are averaged.
             - an array, mne.Epochs or xarray.DataArray, as in `store_trials`. Each trial
               is decoded separately, and epochs are prepared as in the training. A
@@ -141,6 +149,12 @@ def decode(
     Raises:
         BrainhiveError: if the recording has another sampling rate than the model, or
             lacks one of its channels.
+
+    Examples:
+        >>> trained = api.open_run("TRAINING")
+        >>> trials = api.open_signals("DATASET", subject=1)["test"]
+        >>> ranks = api.decode(trained, trials, subject=1, cell="CELL")
+        >>> print(ranks)  # 0 → shown cat_01, rank 3 of 40, best: cat_07
     """
     import numpy as np
     from torch.nn.functional import normalize

@@ -60,6 +60,14 @@ def fit(
 
     Raises:
         RecipeError: if there are too few runs, or too few trials of a category.
+
+    Examples:
+        Pictures in a folder, then categories without pictures:
+
+        >>> axes = {"channels": channels, "times_s": times_s, "unit": "µV"}
+        >>> trained, result = api.fit(X, shown, "PICTURES", **axes)
+        >>> print(result)  # the finding, with its interval and chance level
+        >>> _, categories = api.fit(X, labels, runs=runs, **axes)
     """
     import numpy as np
 

@@ -14,6 +14,10 @@ class CommandResult(Result):
 
     `print` writes its finding. The attributes `folder`, `tables`, `metrics`, `files`,
     `hint` and `details` are the same as those of the command line's `Result`.
+
+    Examples:
+        >>> result = api.run("report", runs=["EVALUATION"])
+        >>> result.files["page"]
     """
 
     @classmethod

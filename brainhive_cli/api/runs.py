@@ -39,6 +39,11 @@ class Predictions:
         heads: Predictions [N, *shape] by the name of the head (output of the model).
         texts: Lists of N captions by the name of the head. Other heads have no list.
         caveats: Texts on the limits of these predictions, such as "simulated".
+
+    Examples:
+        >>> predicted = api.open_run("TRAINING").predictions(subject=1, cell="CELL")
+        >>> predicted.heads["token"].shape  # [N, D]
+        >>> predicted.image_ids[0]
     """
 
     image_ids: list[str]
@@ -61,6 +66,16 @@ class Run:
         folder: Folder of the run.
         variant: Name of the variant of a sweep (a run with several settings), if it was
             opened as `RUN:VARIANT`, else "".
+
+    Examples:
+        >>> trained = api.open_run("TRAINING")
+        >>> [cell.name for cell in trained.cells]
+        >>> predicted = trained.predictions(subject=1, cell="CELL")
+        >>> model = trained.member("CELL")  # with its data, as evaluations use it
+        >>> result = api.open_run("EVALUATION")
+        >>> result.recipe()["gallery"]
+        >>> [artifact.title for artifact in result.artifacts()]
+        >>> result.page()
     """
 
     folder: "RunFolder"
@@ -247,12 +262,18 @@ def open_run(name: str | Path) -> Run:
 
     Args:
         name: The run, as
+
             - the path of its folder, its name, its label, or the end of its name
             - `RUN:VARIANT`, for one variant of a sweep (a run with several settings)
             - `hub:owner/name[@revision]`, for a run on the hub, which is downloaded
 
     Raises:
         BrainhiveError: if there is no such run, or if several runs have this name.
+
+    Examples:
+        >>> result = api.open_run("EVALUATION")
+        >>> print(result)
+        >>> top1 = [row for row in result.metrics() if row["metric"] == "top1"]
     """
     from brainhive_cli.core import runs
     from brainhive_cli.core.errors import RecipeError
@@ -279,6 +300,7 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
 
     Args:
         reference: The model, as
+
             - a run of train-align, by name, path or `RUN:VARIANT` (see `open_run`)
             - the name of a recipe of train-align, for the newest run of the recipe
             - the path of a model folder
@@ -293,6 +315,10 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
         BrainhiveError: if there is no such model, or if `cell` is "" and there are
             several.
         DeviceError: if there is no such device.
+
+    Examples:
+        >>> model = api.open_model("TRAINING", cell="CELL")
+        >>> model.layout.spec.names  # channels that the model reads
     """
     from brainhive_cli.core.launch import open_device
     from brainhive_cli.core.recipe import Paths

@@ -29,10 +29,16 @@ def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":
 
     Returns:
         The store of N pictures, with these arrays:
+
         - `embedding` [N, *shape]: output of the encoder
         - `image_ids` [N]: name of the picture
         - `concepts` [N]: concept that the picture shows
         - `done` [N]: True if the picture is embedded already
+
+    Examples:
+        >>> store = api.open_store("DATASET", "test", "ENCODER")
+        >>> store.embedding[:2]  # embeddings of the first two pictures
+        >>> store.image_ids[0], store.concepts[0]
     """
     from brainhive_cli.core.errors import MissingData
     from brainhive_cli.core.recipe import Paths
@@ -65,6 +71,11 @@ def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalSt
         The store. `store["test"]` gives the `Trials` of the test split. They have
         `image_ids` [N] and `signal` [N, R, C, T]: N pictures, R repetitions, C channels
         and T samples.
+
+    Examples:
+        >>> signals = api.open_signals("DATASET", subject=1)
+        >>> signals  # the size of each split
+        >>> signals["test"].signal.shape
     """
     from brainhive_cli.core.errors import MissingData
     from brainhive_cli.core.recipe import Paths
@@ -107,6 +118,7 @@ def store_trials(
         X: Signals of n trials, as an array [n, C, T] of sensors or [n, V] of voxels, as
             mne.Epochs, or as xarray.DataArray.
         pictures: Picture [n] that was seen in each trial, as
+
             - a list of paths, file names, image ids or categories
             - the name of a column of the MNE metadata, or of an xarray coordinate
             - None, if the names of the MNE events are the pictures
@@ -121,6 +133,7 @@ def store_trials(
         averaged: True if each trial is an average of several trials, False if not. None
             adds a caveat.
         axes: Axes of the signals, by name:
+
             - arrays: `channels` or `space` (`Sensors`, `Voxels`), `times_s` [T] from
               the onset of the picture, `rate_hz` and `unit`
             - epochs: `channels` or `types` of the channels to select
@@ -135,6 +148,11 @@ def store_trials(
     Raises:
         BrainhiveError: if an axis is missing or does not fit, or if no trial shows a
             picture of the data set.
+
+    Examples:
+        >>> axes = {"channels": channels, "times_s": times_s, "unit": "µV"}
+        >>> stored = api.store_trials(X, labels, "categories", subject=1, **axes)
+        >>> api.open_signals("categories", subject=1)
     """
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.data.recordings import epochs

@@ -191,6 +191,9 @@ def _choose_rows(
         split: "train" or "test".
         files: Path [N] of each picture below `root`.
         concepts: Concept [N] of each picture.
+
+    Raises:
+        RecipeError: if a share of the concepts is none or all of them.
     """
     if config.test_list:
         is_test = _find_listed(locate(config.test_list), root, files)
@@ -201,6 +204,12 @@ def _choose_rows(
         names = np.unique(concepts)
         order = np.random.default_rng(config.seed).permutation(len(names))
         n_test = round(config.test_share * len(names))
+        if n_test in (0, len(names)):
+            raise RecipeError(
+                f"test_share is {config.test_share:g}, which holds out {n_test} of "
+                f"{len(names)} concepts in {root}",
+                "choose a share that leaves concepts for the training and for the test",
+            )
         is_test = np.isin(concepts, names[order[:n_test]])
         is_excluded = is_test
     return np.flatnonzero(is_test if split == "test" else ~is_excluded)

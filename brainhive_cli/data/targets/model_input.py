@@ -306,6 +306,12 @@ def model_input(
         BrainhiveError: if an argument has another type, if the recording has another
             unit, rate or preparation, or lacks channels or samples, or if the
             normaliser is missing, not needed, or has another width.
+
+    Examples:
+        >>> model = api.open_model("TRAINING", cell="CELL")
+        >>> trials = api.open_signals("DATASET", subject=1)["test"]
+        >>> normaliser = model.learned.normaliser_of(1)
+        >>> signal = api.model_input(model.layout.spec, trials, normaliser)  # [N, C, T]
     """
     usage = (
         "model_input(model.layout.spec, recording, "

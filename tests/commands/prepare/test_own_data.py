@@ -91,7 +91,11 @@ def test_one_s_own_data_takes_ten_lines_as_the_readme_has_them(work):
         block = block.replace(word, run.name)
     variables: dict[str, Any] = {}
     exec(compile(block, "README.md", "exec"), variables)
-    assert len(variables["ranks"].ranks) == 2
+    ranks = variables["ranks"]
+    assert len(ranks.ranks) == 2
+    for row, line in enumerate(str(ranks).splitlines()[:2]):
+        rank = f"rank {ranks.ranks[row]} of {len(ranks.gallery)}"
+        assert ranks.image_ids[row] in line and rank in line
 
 
 def write_betas(folder):

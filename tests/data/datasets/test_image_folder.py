@@ -181,6 +181,14 @@ def test_a_share_of_concepts_is_rounded(flat: Path, share: float, count: int) ->
     assert len({*test.concepts}) == count and len(test) == 2 * count
 
 
+@pytest.mark.parametrize(("share", "n_test"), [(0.04, "0 of 10"), (0.96, "10 of 10")])
+def test_a_share_that_leaves_a_split_empty_is_refused(
+    flat: Path, share: float, n_test: str
+) -> None:
+    with pytest.raises(RecipeError, match=f"test_share is {share}.*{n_test}"):
+        build(flat, test_share=share).images("test")
+
+
 @pytest.mark.parametrize("content", ["", ' ,"\n', "owl/none.jpg\n", "owl_a.jpg\nx"])
 def test_a_list_without_pictures_of_the_folder_is_refused(
     listed: Path, content: str
