@@ -39,6 +39,7 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.session_folder import SessionFolder
+from brainhive_cli.data.files.ids import name_stimulus
 from brainhive_cli.data.media.media_files import get_first_frame, to_bytes
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.streams import WindowStream
@@ -621,7 +622,7 @@ class _TileMaker:
     ) -> SheetTile:
         """Make a tile of a picture, and save the picture if no other tile has saved it.
 
-        If the picture cannot be read, the first line of the tile is the image id.
+        The first line of the tile is the name of the picture.
 
         Args:
             image_id: Image id of the picture. None if the stream did not name it, which
@@ -634,13 +635,14 @@ class _TileMaker:
             return SheetTile("", ["not known"] + list(lines), verdict=verdict)
         png = self.read_picture(image_id)
         if png is None:
-            return SheetTile("", [image_id] + list(lines), verdict=verdict)
+            return SheetTile("", [name_stimulus(image_id), *lines], verdict=verdict)
 
         if image_id not in self.files:
             self.files[image_id] = artifacts.save_picture(
                 self.folder, f"gallery/{len(self.files)}", Image.open(BytesIO(png))
             )
-        return SheetTile(self.files[image_id], lines, verdict=verdict)
+        file = self.files[image_id]
+        return SheetTile(file, [name_stimulus(image_id), *lines], verdict=verdict)
 
 
 def _draw_sheet(

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import lru_cache, partial
 from itertools import count
 from typing import Any
@@ -21,6 +21,7 @@ from brainhive_cli.core.errors import (
     install_line,
 )
 from brainhive_cli.core.measurements import CAVEATS
+from brainhive_cli.data.files.ids import name_stimulus
 from brainhive_cli.reports.sentences import MEANINGS
 from brainhive_cli.reports.tables import templates
 
@@ -241,13 +242,16 @@ class LivePage:
     def publish(self, event: dict[str, Any], drawing: bytes | None = None) -> None:
         """Store an event, which every open page then fetches and shows.
 
-        Any thread may call this method. It does not wait for browsers.
+        Any thread may call this method. It does not wait for browsers. A result gets
+        the `names` of its pictures by image id.
 
         Args:
             event: Values that JSON can represent, with the key `kind`. A result also
                 has the number of its time `window`, and may have `hits`, the hit rate.
             drawing: PNG file of the picture that was drawn from this window.
         """
+        if event["kind"] == "result":
+            event = {**event, "names": _name_pictures(event)}
         text = _write_json(event)
         with self._lock:
             message = (next(self._numbers), text)
@@ -403,6 +407,15 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
     # a redirection would repeat the token in an address
     app.router.redirect_slashes = False
     return app
+
+
+def _name_pictures(event: Mapping[str, Any]) -> dict[str, str]:
+    """Name the pictures of a result for people, by their image ids."""
+    image_ids = [event["shown"]]
+    for matches in (event["best"], event["average_best"]):
+        for match in matches or ():
+            image_ids.append(match["image"])
+    return {image_id: name_stimulus(image_id) for image_id in image_ids if image_id}
 
 
 def _write_json(value: Any) -> str:

@@ -264,6 +264,19 @@ def test_a_late_browser_gets_the_start_and_the_latest_events(
         assert history["drawings"] == [98]
 
 
+def test_a_result_names_its_pictures_without_folders(started):
+    page, url = started()
+    page.publish(result(1, shown="test/00001_cat/black_cat_01", average_best=None))
+
+    (_, event) = read_events(url, lambda event: event["kind"] == "result")
+
+    names = event["names"]
+    assert names["test/00001_cat/black_cat_01"] == "black cat 01"
+    assert (names["dog/2"], names[STRANGE[0]]) == ("dog 2", STRANGE[0])
+    matches = {match["image"] for match in event["best"]}
+    assert names.keys() == matches | {event["shown"]}
+
+
 def test_stop_ends_open_streams_with_the_last_event(
     started,
 ):
@@ -358,7 +371,7 @@ def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, opened):
     page.publish({"kind": "unknown kind"})
     wait_for(lambda: shown.locator("#drawing").is_visible())
 
-    text = shown.locator("body").inner_text()
+    text = shown.locator("body").inner_text().replace("\u00a0", " ")
     order = [
         "running",
         "simulated",

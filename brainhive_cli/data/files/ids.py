@@ -31,6 +31,18 @@ SHOWN_MATCHES = 3
 """Largest number of pictures that a message lists for an ambiguous name."""
 
 
+def name_stimulus(image_id: str) -> str:
+    """Name a stimulus for people: the name of its file, with spaces for underscores.
+
+    The name of the folder comes first if the name of the file has no letter, as in
+    `cat 1`.
+    """
+    folders, _, name = image_id.rpartition("/")
+    if not any(map(str.isalpha, name)):
+        name = f"{folders.rpartition('/')[2]} {name}"
+    return name.replace("_", " ").strip()
+
+
 class Names(Sequence[str]):
     """Immutable strings, packed in one array as fixed-width UTF-8.
 

@@ -132,7 +132,9 @@ def inspect_dataset(
         }
     title = name
     if folder:
-        title += f" in {folder}"
+        # the name of the current folder is only a dot
+        location = folder.absolute() if folder == Path() else folder
+        title += f" in {location}"
     if claims:
         title += f"; {claims}"
     facts = {

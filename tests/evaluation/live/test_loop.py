@@ -193,6 +193,9 @@ def test_the_run_shows_first_windows_and_a_curve_of_the_hit_rate(run, tmp_path):
         ["skipped"],
     ]
     for row, event in zip(sheet.rows, events, strict=False):
+        names = [tile.lines[0] for tile in row.tiles[:-1]]
+        assert not any("/" in name or "_" in name for name in names)
+        assert (row.rank, row.n_candidates) == (event["rank"], loop.score.hits.pool)
         rights = [tile.verdict == "right" for tile in row.tiles[1:-1]]
         assert any(rights) == (event["rank"] <= 5) and (
             rights[0] == (event["rank"] == 1)
