@@ -1049,6 +1049,5 @@ COMMANDS = (
         metavar="PATH",
         can_share_work=False,
         skips_finished=False,
-        runs_code=False,
     ),
 )

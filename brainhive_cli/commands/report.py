@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,9 @@ from brainhive_cli.reports.paper_tables import (
     write_table,
 )
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, find_shown_run
+
+if TYPE_CHECKING:  # it imports numpy
+    from brainhive_cli.reports.method_tables import MethodComparison
 
 FOLDER = "reports"
 """Folder of pages and tables, below the home folder."""
@@ -103,12 +106,16 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         from brainhive_cli.reports import method_tables
 
         reference_row = "" if recipe.table is True else recipe.table
-        tables = method_tables.tabulate_methods(runs, reference_row)
+        method_comparisons = method_tables.compare_methods(runs, reference_row)
+        tables = list(map(method_tables.tabulate_methods, method_comparisons))
     else:
+        method_comparisons = []
         tables = [paper_table(group) for group in groups]
 
     # write the report and the figures
-    launch.run_on_main(partial(_write_report, recipe, groups, tables, path))
+    launch.run_on_main(
+        partial(_write_report, recipe, groups, tables, path, method_comparisons)
+    )
     files = {"page" if recipe.format == "html" else "table": path}
     if recipe.figures:
         from brainhive_cli.reports.run_page import save_figures
@@ -130,7 +137,11 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
 
 def _write_report(
-    recipe: Recipe, groups: Sequence[RunGroup], tables: Sequence[Table], path: Path
+    recipe: Recipe,
+    groups: Sequence[RunGroup],
+    tables: Sequence[Table],
+    path: Path,
+    method_comparisons: Sequence["MethodComparison"],
 ) -> None:
     """Write a web page, or a file of tables, in the format that the recipe names.
 
@@ -139,16 +150,16 @@ def _write_report(
         groups: Runs and their comparisons, a group for each command.
         tables: Tables of methods if `recipe.table` is set, else a table of each group.
         path: File to write.
+        method_comparisons: Comparisons of methods, with a section each. Empty if
+            `recipe.table` is not set.
     """
     with atomic_write(path) as temporary_path:
         if recipe.format == "html":
             # these modules import matplotlib
-            from brainhive_cli.reports.page import PageSection
+            from brainhive_cli.reports.method_sections import lay_out_methods
             from brainhive_cli.reports.run_page import lay_out_page
 
-            sections = []
-            if recipe.table:
-                sections.append(PageSection("Methods side by side", [("", tables)]))
+            sections = lay_out_methods(method_comparisons)
             with console.progress("drawing the page"):
                 lay_out_page(groups, first_sections=sections).write(temporary_path)
             return

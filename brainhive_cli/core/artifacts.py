@@ -108,7 +108,7 @@ class Curve(Titled):
         at: Positions [N] along the horizontal axis: numbers, or names of bars.
         lines: Lines, or groups of bars, with N values each.
         value: Label of the vertical axis, with the unit.
-        style: Lines, or bars next to each other.
+        style: Lines, bars next to each other, or a dot for each named position.
         is_logarithmic: True if the horizontal axis is logarithmic, with base 2.
         marks: Marked positions or intervals by name, as in `onset: 0`.
         kind: Type in the stored list.
@@ -118,7 +118,7 @@ class Curve(Titled):
     at: Sequence[Value] | Sequence[str]
     lines: Sequence[CurveLine]
     value: str = ""
-    style: Literal["lines", "bars"] = "lines"
+    style: Literal["lines", "bars", "dots"] = "lines"
     is_logarithmic: bool = False
     marks: dict[str, Mark] = field(default_factory=dict)
     kind: Literal["curve"] = "curve"

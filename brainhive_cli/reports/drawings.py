@@ -62,6 +62,8 @@ LINE_INCH = 0.16
 """Height of a line of text above slices of the brain."""
 BAR_INCH = 0.13
 """Height of a bar."""
+DOT_ROW_INCH = 0.2
+"""Height of the row of a dot."""
 GROUP_GAP_INCH = 0.08
 """Height of the gap between groups of bars."""
 MAX_SLICES = 12
@@ -105,6 +107,8 @@ MAX_LINE_LETTERS = 42
 """Largest number of letters per line of a title, a legend or an axis label."""
 MAX_BAR_LETTERS = 24
 """Largest number of letters in the name of a group of bars."""
+MAX_DOT_LETTERS = 30
+"""Largest number of letters in the name of a dot."""
 MAX_CELL_LETTERS = 18
 """Largest number of letters in the name of a matrix row or column."""
 MAX_CELL_PT = 8
@@ -281,6 +285,8 @@ def draw_artifact(artifact: Drawable, title: str = "") -> Iterator[Any]:
         match artifact:
             case Curve(style="bars"):
                 plot_inch = _draw_bars(axes, artifact)
+            case Curve(style="dots"):
+                plot_inch = _draw_dots(axes, artifact)
             case Curve():
                 plot_inch = _draw_lines(axes, artifact)
             case Heatmap():
@@ -484,6 +490,45 @@ def _draw_bars(axes: Any, curve: Curve) -> float:
     axes.set_xlabel(_wrap(curve.value))
     axes.set_title(_wrap(curve.axis) if len(names) > 1 else "", **SMALL)
     return group_inch * len(names)
+
+
+def _draw_dots(axes: Any, curve: Curve) -> float:
+    """Draw a dot with its interval for each name, and return the height in inches.
+
+    Each line has the values of some names, such as results and excluded methods.
+    """
+    names = list(map(str, curve.at))
+    for index, line in enumerate(curve.lines):
+        values = _to_numbers(line.values)
+        errors = None
+        if line.low is not None and line.high is not None:
+            low_errors = values - _to_numbers(line.low)
+            high_errors = _to_numbers(line.high) - values
+            errors = np.maximum([low_errors, high_errors], 0)
+        colour = COLOURS[0] if index == 0 else CONTROL_COLOUR
+        axes.errorbar(
+            values,
+            range(len(names)),
+            xerr=errors,
+            fmt="o",
+            markersize=4,
+            markerfacecolor=colour if index == 0 else "none",
+            color=colour,
+            elinewidth=1.2,
+            label=line.name,
+        )
+        if line.chance is not None:
+            axes.axvline(line.chance, **BROKEN_LINE)
+
+    # the first name is at the top
+    axes.set_yticks(range(len(names)), _shorten(names, MAX_DOT_LETTERS))
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(left=min(0, axes.get_xlim()[0]))
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel(_wrap(curve.value))
+    return DOT_ROW_INCH * len(names)
 
 
 def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:

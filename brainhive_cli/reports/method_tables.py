@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -22,7 +23,7 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.core.runs import find as find_run, split_variant
-from brainhive_cli.core.tables import Table, TableCell, write_csv
+from brainhive_cli.core.tables import Table, TableCell, format_number, write_csv
 from brainhive_cli.measurement.comparison import compare_ranks
 from brainhive_cli.reports.runs_shown import ShownRun, find_shown_run
 from brainhive_cli.reports.tables import (
@@ -39,6 +40,55 @@ REASON = "excluded because"
 """Heading of the column that says why a row stands below the results."""
 CEILING_SHARE = "share of the noise ceiling"
 """Heading of the column of top-1 above chance, relative to the noise ceiling."""
+ABOVE_CEILING_SIGN = "¹"
+"""Footnote sign of a share of the noise ceiling above one."""
+
+
+@dataclass(frozen=True)
+class MethodComparison:
+    """Methods that were tested by the same protocol.
+
+    Attributes:
+        title: Data set, mode and split.
+        rows: Methods by descending share of hits, excluded ones last.
+        reasons: Why a method is excluded, by its label. Empty for a result.
+        caveats: Caveats (phrases that limit a number) of each method by its label.
+        reference: Method with which the others are compared.
+        differences: Difference of hits from the reference, by label.
+    """
+
+    title: str
+    rows: list[ShownRun]
+    reasons: dict[str, list[str]]
+    caveats: dict[str, list[str]]
+    reference: ShownRun
+    differences: dict[str, Difference]
+
+    @cached_property
+    def results(self) -> list[ShownRun]:
+        """Methods that are not excluded, by descending top-1."""
+        return [row for row in self.rows if not self.reasons[row.label]]
+
+    @property
+    def full_title(self) -> str:
+        """Title with the caveats of the reference."""
+        return extend_title(self.title, self.caveats[self.reference.label])
+
+    def compare_best(self) -> dict[str, Difference]:
+        """Compare the hits of the first result with each other result.
+
+        Returns:
+            Differences (first result minus the other) by the label of the other. Their
+            p values are adjusted for their number. Results that cannot be compared are
+            absent.
+        """
+        best, *others = self.results
+        pairs = {}
+        for other in others:
+            labels = (best.label, other.label)
+            pairs[labels] = (best.measurements, other.measurements)
+        differences, _ = compare_ranks(pairs)
+        return {difference.second: difference for difference in differences}
 
 
 def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
@@ -74,8 +124,8 @@ def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
     return retrievals
 
 
-def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
-    """Lay out a table of methods for each data set, training mode and split.
+def compare_methods(runs: Sequence[ShownRun], against: str) -> list[MethodComparison]:
+    """Compare the methods of each data set, training mode and split.
 
     Args:
         runs: Runs of any command. Runs without retrieval are left out.
@@ -83,7 +133,7 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
             result with the fewest caveats (phrases that limit a number).
 
     Returns:
-        The tables. A row is a method, and the columns are its metrics and costs.
+        The comparisons.
 
     Raises:
         RecipeError: if no run tested retrieval, or if no result has this name.
@@ -108,9 +158,10 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
         name = f" {against!r}" if against else ""
         row_list = ", ".join(row_names) or "name runs of workflow or eval-retrieval"
         raise RecipeError(f"no retrieval{name} among these runs", f"rows: {row_list}")
-    return [
-        tabulate_protocol(title, rows, against) for title, rows in rows_by_title.items()
-    ]
+    comparisons = []
+    for title, rows in rows_by_title.items():
+        comparisons.append(compare_protocol(title, rows, against))
+    return comparisons
 
 
 def find_hits(row: ShownRun) -> Metric:
@@ -150,14 +201,13 @@ def _list_corrected(shown_run: ShownRun) -> list[ShownRun]:
     return rows
 
 
-def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Table:
-    """Lay out methods that were tested by the same protocol, by descending top-1 or
-    accuracy.
-
-    Rows that are excluded from the results stand at the end.
+def compare_protocol(
+    title: str, rows: Sequence[ShownRun], against: str
+) -> MethodComparison:
+    """Compare methods that were tested by the same protocol with a reference.
 
     Args:
-        title: Title of the table: data set, mode and split.
+        title: Data set, mode and split.
         rows: The methods.
         against: Name of the reference row, or "" for the first result with
             the fewest caveats.
@@ -184,16 +234,29 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
     for label, error in zip(failed_labels, errors, strict=True):
         reasons[label].append(f"not comparable: {error.message}")
 
-    # write the lines, with the results first
+    def rank_row(row: ShownRun) -> tuple[bool, float]:
+        return bool(reasons[row.label]), -find_hits(row).value
+
+    return MethodComparison(
+        title, sorted(rows, key=rank_row), reasons, caveats, reference, differences
+    )
+
+
+def tabulate_methods(comparison: MethodComparison) -> Table:
+    """Lay out a table of methods, with their metrics and costs.
+
+    Args:
+        comparison: Methods that were tested by the same protocol.
+    """
+    reference = comparison.reference
     lines = []
-    for row in sorted(
-        rows, key=lambda row: (bool(reasons[row.label]), -find_hits(row).value)
-    ):
+    for row in comparison.rows:
+        reasons = comparison.reasons[row.label]
         line: dict[str, Any] = {
-            "method": TableCell(row.label, is_grey=bool(reasons[row.label])),
-            REASON: "; ".join(reasons[row.label]),
+            "method": TableCell(row.label, is_grey=bool(reasons)),
+            REASON: "; ".join(reasons),
         }
-        line |= describe_row(row, differences.get(row.label))
+        line |= describe_row(row, comparison.differences.get(row.label))
         if row is reference:
             line["difference"] = "reference"
         lines.append(line)
@@ -202,24 +265,32 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
     columns = [column for column in lines[0] if any(map(itemgetter(column), lines))]
 
     # the highest of several test scores is biased upwards
-    n_results = sum(not row_reasons for row_reasons in reasons.values())
+    n_results = len(comparison.results)
     if n_results > 1:
         hit_metric = find_hits(reference).name
         hits = lines[0][hit_metric]
         remarks = filter(None, [hits.small, f"chosen among {n_results}"])
         lines[0][hit_metric] = replace(hits, small=", ".join(remarks))
 
+    # a share of the ceiling above one is marked and explained
+    above_ceiling_sign = ""
+    for line in lines:
+        share = line[CEILING_SHARE]
+        if share and share.mark:
+            above_ceiling_sign = share.mark
+    pairs = list(comparison.differences.values())
     note = render(
         "methods_note.txt",
         reference=reference,
         metric=find_hits(reference),
         columns=columns,
-        pairs=compared,
-        adjustment=describe_adjustment(compared) if compared else "",
+        pairs=pairs,
+        adjustment=describe_adjustment(pairs) if pairs else "",
+        above_ceiling_sign=above_ceiling_sign,
     )
-    note = add_footnotes(note, chain(*caveats.values()))
+    note = add_footnotes(note, chain(*comparison.caveats.values()))
     return Table(
-        extend_title(title, caveats[reference.label]),
+        comparison.full_title,
         list(map(metric_title, columns)),
         list(map(itemgetter(*columns), lines)),
         note=note,
@@ -279,7 +350,9 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
     if ceiling and (ceiling.low or 0) > chance:
         has_same_pool = (ceiling.pool, ceiling.chance) == (hits.pool, hits.chance)
         if has_same_pool:
-            ceiling_share = (hits.value - chance) / (ceiling.value - chance)
+            share = (hits.value - chance) / (ceiling.value - chance)
+            sign = ABOVE_CEILING_SIGN if share > 1 else ""
+            ceiling_share = TableCell(format_number(share), value=share, mark=sign)
 
     # values of a paper, its source, and settings in which it differs from the run
     published_phrases = list[str]()

@@ -1,0 +1,145 @@
+"""Sections of a page that compare methods, made of runs that are written by hand."""
+
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from brainhive_cli.core.facts import Difference, RetrievalFacts
+from brainhive_cli.core.measurements import Measurements, Metric
+from brainhive_cli.core.tables import Table, TableCell
+from brainhive_cli.reports import method_sections, method_tables
+from brainhive_cli.reports.drawings import draw_artifact
+from brainhive_cli.reports.method_tables import MethodComparison
+
+EXCLUDED = "selected on test"
+make_metric = partial(
+    Metric, "top1", n=100, pool=50, chance=0.02, seeds=(0,), protocol="intra, lab",
+    split="test", interval="Wilson",
+)  # fmt: skip
+make_difference = partial(
+    Difference, metric="top1", interval="", n=100, subjects=1, p_value=0.5, test="sign",
+    least_p=0.001, cohens_dz=None, tests=2, tests_of="pairs",
+)  # fmt: skip
+
+
+def make_row(label: str, value: float) -> Any:
+    metric = make_metric(value=value, low=value - 0.05, high=value + 0.05)
+    measurements = Measurements(facts=RetrievalFacts(stimuli=100))
+    folder = SimpleNamespace(path=Path("runs/eval-retrieval/run"))
+    return SimpleNamespace(
+        label=label,
+        metrics={"top1": metric},
+        measurements=measurements,
+        folder=folder,
+        is_control=False,
+    )
+
+
+def compare(values: dict[str, float], excluded: tuple[str, ...] = ()) -> Any:
+    rows = [make_row(label, value) for label, value in values.items()]
+    reasons = {row.label: [EXCLUDED] * (row.label in excluded) for row in rows}
+    caveats: dict[str, list[str]] = {row.label: [] for row in rows}
+    return MethodComparison("lab, intra", rows, reasons, caveats, rows[0], {})
+
+
+@pytest.mark.parametrize("p", [0.001, 0.4])
+def test_a_method_is_ranked_only_by_a_significant_difference(
+    p: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison = compare({"a": 0.5, "b": 0.4, "c": 0.3, "d": 0.6}, excluded=("d",))
+    compared = []
+
+    def compare_ranks(pairs: Any) -> Any:
+        compared.extend(pairs)
+        differences = []
+        for (first, second), p_adjusted in zip(pairs, (p, 0.001), strict=True):
+            differences.append(
+                make_difference(
+                    first=first,
+                    second=second,
+                    difference=0.1,
+                    low=0.02,
+                    high=0.2,
+                    p_adjusted=p_adjusted,
+                )
+            )
+        return differences, []
+
+    monkeypatch.setattr(method_tables, "compare_ranks", compare_ranks)
+    sentence = method_sections.state_best_method(comparison)
+
+    # excluded methods are neither ranked nor counted
+    assert compared == [("a", "b"), ("a", "c")] and "“d”" not in sentence
+    facts = (
+        "“a”",
+        "3 methods",
+        "50 %",
+        "45 to 55 %",
+        "chance 2 %",
+        "100 test pictures",
+    )
+    for fact in facts + ("50 candidates", "+10.0 points", f"p = {p}", "“c”", "biased"):
+        assert fact in sentence, fact
+    assert ("not ranked" in sentence) == (p == 0.4)
+
+
+def test_a_single_result_and_no_result_are_not_compared() -> None:
+    sentence = method_sections.state_best_method(compare({"a": 0.5}))
+    assert "only result" in sentence and "50 %" in sentence and "next" not in sentence
+    nothing = method_sections.state_best_method(compare({"a": 0.5}, excluded=("a",)))
+    assert "“a”" not in nothing and "50 %" not in nothing
+
+
+def test_the_figure_has_a_dot_interval_and_chance_of_each_method() -> None:
+    comparison = compare({"a": 0.5, "b": 0.4, "d": 0.6}, excluded=("d",))
+    curve = method_sections.draw_methods(comparison)
+
+    assert list(curve.at) == ["a", "b", "d"] and curve.style == "dots"
+    results, excluded = curve.lines
+    assert results.values == [0.5, 0.4, None] and excluded.values == [None, None, 0.6]
+    assert results.low == pytest.approx([0.45, 0.35, None]) or results.low[2] is None
+    assert results.chance == 0.02 and "0.02" in curve.title
+    with draw_artifact(curve) as figure:
+        names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+        assert names == ["a", "b", "d"]
+        assert len(figure.axes[0].containers) == 2
+        # the first method is at the top
+        assert figure.axes[0].yaxis_inverted()
+
+
+def test_a_folded_table_moves_reasons_and_equal_columns() -> None:
+    interval = TableCell("0.500", "0.4–0.6, chosen among 2", 0.5)
+    table = Table(
+        "lab",
+        ["method", method_tables.REASON, "top-1", "selection", "min"],
+        [
+            [TableCell("a"), "", interval, "last", 1.0],
+            [TableCell("b", is_grey=True), EXCLUDED, interval, "last", 2.0],
+        ],
+        note="Note.",
+    )
+    folded = method_sections.fold_table(table)
+
+    assert list(folded.columns) == ["method", "top-1", "min"]
+    assert folded.rows[0][0].small == "" and folded.rows[0][1].small == "0.4–0.6"
+    assert folded.rows[1][0].small == f"excluded: {EXCLUDED}"
+    assert folded.rows[1][0].is_grey and folded.keeps_columns
+    assert "selection last" in folded.note and folded.note.endswith("Note.")
+
+
+def test_a_share_of_the_ceiling_above_one_has_a_footnote() -> None:
+    sign = method_tables.ABOVE_CEILING_SIGN
+    for value, has_sign in ((0.5, True), (0.1, False)):
+        row = make_row("a", value)
+        ceiling = {"top1": make_metric(value=0.2, low=0.1, high=0.3)}
+        row.measurements.scopes["ceiling · all"] = ceiling
+        row.measurements.facts.set_up["selection"] = "last"
+        comparison = MethodComparison("lab", [row], {"a": []}, {"a": []}, row, {})
+        table = method_tables.tabulate_methods(comparison)
+        index = table.columns.index(method_tables.CEILING_SHARE)
+        cell = table.rows[0][index]
+        assert cell.value == pytest.approx((value - 0.02) / 0.18)
+        assert (cell.mark == sign) == has_sign and (sign in table.note) == has_sign
