@@ -4,6 +4,7 @@ A signal store is an HDF5 file with the trials of a subject. A target store is a
 file with the embeddings of the pictures of a split.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -21,7 +22,12 @@ from brainhive_cli.core.files import home_folder
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe
-from brainhive_cli.core.runs import RunFolder, is_run
+from brainhive_cli.core.runs import (
+    RunFolder,
+    find_labelled,
+    is_run,
+    require_single,
+)
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files.hdf5 import shorten_store_path
 from brainhive_cli.data.files.subjects import Subjects
@@ -110,12 +116,17 @@ def list_checks(
     # a name is a data set, or else a run, or else a path
     datasets = [parts.resolve("datasets", recipe.dataset)] if recipe.dataset else []
     patterns = list[str]()
-    run_by_name = {path.name: path for path in paths.under_home("runs").glob("*/*")}
+    runs_folder = paths.under_home("runs")
+    run_by_name = {path.name: path for path in runs_folder.glob("*/*")}
     for name in recipe.stores or ():
         if parts.is_kind("datasets", name):
             datasets.append(parts.resolve("datasets", name))
-        else:
-            patterns.append(str(run_by_name.get(name, name)))
+            continue
+        labelled = find_labelled(runs_folder, None, name)
+        if labelled and name not in run_by_name and not os.path.exists(name):
+            require_single(labelled, name)
+            run_by_name[name] = labelled[0]
+        patterns.append(str(run_by_name.get(name, name)))
 
     # divide the paths into runs and stores
     runs = list[Path]()

@@ -44,6 +44,7 @@ from brainhive_cli.core.runs import (
     format_age,
     list_finished_runs,
     reference as reference_of,
+    require_single,
 )
 from brainhive_cli.core.tables import Table, TableCell
 from brainhive_cli.reports.paper_tables import list_summary_scopes
@@ -168,12 +169,8 @@ def _find_named(recipe: Recipe) -> dict[RunFolder, float]:
         if spellings.isdisjoint(all_references):
             labelled = find_labelled(root, None, name)
             spellings = set(map(str, labelled))
-            if must_remove and len(labelled) > 1:
-                run_names = [path.name for path in labelled]
-                raise RecipeError(
-                    f"{len(labelled)} runs have the label {name!r}",
-                    f"name the run to remove: {', '.join(run_names)}",
-                )
+            if must_remove:
+                require_single(labelled, name)
         if not spellings:
             run_names = [
                 run_folder.path.name for run_folder in _sort_newest_first(runs)

@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -41,7 +41,7 @@ from brainhive_cli.core.files import (
     remove,
     resolve_without_links,
 )
-from brainhive_cli.core.key_types import describe_bad_label
+from brainhive_cli.core.key_types import describe_bad_label, split_commas
 from brainhive_cli.core.measurements import Measurements
 
 T = TypeVar("T")
@@ -456,11 +456,7 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
         folders = [hub.fetch_run(reference)]
     else:
         folders = _find_folders(runs, command, reference)
-    if len(folders) > 1:
-        raise RecipeError(
-            f"{len(folders)} runs are called {documents.show_value(reference)}",
-            f"name one of them: {', '.join(map(str, folders))}",
-        )
+    require_single(folders, reference)
     if not folders:
         kind = f"{command} run" if command else "run"
         raise MissingData(f"no {kind} {reference!r} under {runs}", make_hint())
@@ -501,6 +497,36 @@ def find_labelled(runs: Path, command: str | None, label: str) -> list[Path]:
         if RunFolder(file.parent).label == label:
             folders.append(file.parent)
     return folders
+
+
+def require_single(folders: Sequence[Path], reference: str) -> None:
+    """Raise a RecipeError if a label or the end of a name fits several runs."""
+    if len(folders) > 1:
+        raise RecipeError(
+            f"{len(folders)} runs are called {documents.show_value(reference)}",
+            f"name one of them: {', '.join(map(str, folders))}",
+        )
+
+
+def rejoin_labels(runs: Path, command: str, names: Sequence[str]) -> list[str]:
+    """Join labels that a command line has split at their commas.
+
+    For example, `["a", "wide", "250 Hz"]` becomes `["a", "wide, 250 Hz"]` if a run has
+    this label.
+
+    Args:
+        runs: Folder of all runs.
+        command: Command that made the runs.
+        names: Names or labels of runs.
+    """
+    joined = list(names)
+    for file in runs.glob(f"{command}/*/{LABEL_FILE}"):
+        label = RunFolder(file.parent).label
+        parts = split_commas(label)
+        for start in range(len(joined) - len(parts) + 1):
+            if len(parts) > 1 and joined[start : start + len(parts)] == parts:
+                joined[start : start + len(parts)] = [label]
+    return joined
 
 
 def _find_folders(runs: Path, command: str | None, reference: str) -> list[Path]:

@@ -125,7 +125,8 @@ def test_a_run_is_checked_by_folder_or_name_next_to_stores(
     )
     run.finish(Measurements())
 
-    for name in (str(run.path), run.path.name):
+    run.set_label("wide window")
+    for name in (str(run.path), run.path.name, "wide window"):
         result = run_command("check", f"stores={name},{sound}")
         store_table, run_table = result.tables
         assert result.exit_code == 0

@@ -221,3 +221,21 @@ def test_a_ridge_shares_the_data_of_the_run_when_it_is_measured(
 
     run._fit_ridge(job, open_run)
     assert steps == ["the run", ("cell", "other")]
+
+
+def test_a_model_named_by_its_label_is_the_same_model(
+    run_command: Any, trained_run: Path, evaluation_result: Any
+) -> None:
+    RunFolder(trained_run).set_label("a, b: c")
+    try:
+        for key in ("run", "align_run"):
+            found = run_command("eval-retrieval", f"{key}='a, b: c'", "sheet_rows=0")
+            assert found.folder.name == evaluation_result.folder.name
+        labelled = run_command(
+            "eval-retrieval", f"run={trained_run}", "sheet_rows=0", "run.label=x"
+        )
+        assert labelled.folder == evaluation_result.folder and labelled.label == "x"
+        assert RunFolder(trained_run).label == "a, b: c"
+    finally:
+        RunFolder(trained_run).set_label("")
+        RunFolder(evaluation_result.folder).set_label("")

@@ -542,6 +542,10 @@ def test_a_label_names_a_run_if_it_is_unique(home: Path) -> None:
     with pytest.raises(MissingData):
         runs.find(folder, "eval-retrieval", label)
 
+    split = ["x", "lr: 1e-3", "[wide] Übung", "wide"]
+    assert runs.rejoin_labels(folder, "train-align", split) == ["x", label, "wide"]
+    assert runs.rejoin_labels(folder, "eval-retrieval", split) == split
+
     second.set_label(label)
     with pytest.raises(RecipeError) as caught:
         runs.find(folder, None, label)

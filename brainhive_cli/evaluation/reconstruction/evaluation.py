@@ -562,13 +562,15 @@ def require_values(
 
 
 def find_runs_to_compare(paths: Paths, names: Sequence[str]) -> list[RunFolder]:
-    """Find the finished runs to compare this run with, by name or path.
+    """Find the finished runs to compare this run with, by name, label or path.
 
     Raises:
         RecipeError: if a run is a sweep, or a run of another command.
     """
     root = paths.under_home("runs")
-    folders = list(map(partial(runs.find, root, "reconstruct"), names))
+    folders = []
+    for name in runs.rejoin_labels(root, "reconstruct", names):
+        folders.append(runs.find(root, "reconstruct", name))
     for folder in folders:
         # the folder may have been moved, so its path does not name the command
         facts = folder.measurements().facts

@@ -223,13 +223,13 @@ def list_variants(run: str | None, paths: Paths) -> set[str]:
 
 
 def rejoin_variant_names(names: Sequence[str], paths: Paths) -> list[str]:
-    """Join the names of variants that a command line has split at their commas.
+    """Join the labels and variants that a command line has split at their commas.
 
     For example, `["RUN:lr=1e-3", "ema=0"]` becomes `["RUN:lr=1e-3,ema=0"]` if the run
     has such a variant.
     """
     joined: list[str] = []
-    for name in names:
+    for name in runs.rejoin_labels(paths.under_home("runs"), TRAINING, names):
         if joined:
             longer_name = f"{joined[-1]},{name}"
             run, variant = runs.split_variant(longer_name)
