@@ -16,6 +16,7 @@ from brainhive_cli.core.measurements import ALL, Measurements, index_by_name
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.measurement.units import Items
+from brainhive_cli.reports import run_page
 
 SUBJECTS, ITEMS = ("sub-01", "sub-02", "sub-03"), 30
 GALLERY = GalleryFacts(dataset="lab", splits="test", pictures=100, digest="0123456789")
@@ -352,3 +353,23 @@ def test_a_label_of_a_user_heads_pages_and_tables(home: Path) -> None:
     ambiguous = CliRunner().invoke(app, ["report", label])
     assert ambiguous.exit_code == 2
     assert names[0] in ambiguous.stderr and names[1] in ambiguous.stderr
+
+
+def test_runs_of_two_commands_with_one_name_keep_their_findings(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "same-0123456789"
+    paths = [
+        str(ranked(home, name, 0.2)),
+        str(ranked(home, name, 0.9, command="calibrate")),
+    ]
+
+    def write_hits(measurements: Measurements) -> str:
+        return f"Hits: {measurements.scopes[ALL]['top1'].value:.4f}"
+
+    monkeypatch.setattr(run_page, "state_finding", write_hits)
+    page = home / "page.html"
+    shown = CliRunner().invoke(app, ["report", *paths, f"to={page}"])
+    assert shown.exit_code == 0
+    hits = set(re.findall(r"Hits: [\d.]+", page.read_text("utf-8")))
+    assert len(hits) == 2
