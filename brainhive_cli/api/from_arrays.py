@@ -15,13 +15,6 @@ from brainhive_cli.api.commands import run
 from brainhive_cli.api.runs import Run, open_run
 from brainhive_cli.api.stores import store_trials
 
-MAX_FOLDS = 5
-"""Largest number of folds of `fit` if single trials are held out."""
-MAX_LDA_FEATURES = 1000
-"""Number of features per trial above which `fit` uses ridge regression instead of
-linear discriminant analysis (LDA).
-"""
-
 
 def fit(
     X: Any,
@@ -71,6 +64,8 @@ def fit(
     """
     import numpy as np
 
+    from brainhive_cli.data.targets import next_commands
+
     check_subject(subject)
     check_mapping(keys=keys)
     check_share(test_share=test_share)
@@ -97,8 +92,8 @@ def fit(
 
         # LDA computes the covariance of the features, which takes minutes for many
         n_features = np.prod(trials.signal.shape[2:])
-        ridge = {"kind": "ridge", "alpha": "auto", "standardise": False}
-        train_keys["backbone"] = "lda" if n_features <= MAX_LDA_FEATURES else ridge
+        is_small = n_features <= next_commands.MAX_LDA_FEATURES
+        train_keys["backbone"] = "lda" if is_small else next_commands.LABEL_RIDGE
     train_keys |= keys or {}
 
     # embed the pictures, train the models, and evaluate them
@@ -129,6 +124,7 @@ def _choose_folds(
     import numpy as np
 
     from brainhive_cli.core.errors import RecipeError
+    from brainhive_cli.data.targets.next_commands import MAX_TRIAL_FOLDS
 
     # without runs, hold out single trials
     if runs is None:
@@ -140,7 +136,10 @@ def _choose_folds(
                 "a category needs two trials, to train and to test; if pictures are "
                 "file names, set folder=FOLDER",
             )
-        return {"by": "trials", "folds": min(MAX_FOLDS, largest_category)}
+        return {
+            "by": "trials",
+            "folds": min(MAX_TRIAL_FOLDS, largest_category),
+        }
 
     # otherwise hold out each run once
     run_labels = np.unique(runs)

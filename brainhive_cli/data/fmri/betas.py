@@ -75,7 +75,8 @@ class BetaSteps(parts.Config):
     zscore: Annotated[Literal["session", "run", "no"], yaml_no_as_text] = Field(
         "session",
         description="z-score each voxel within a session or run by its training "
-        "trials, or by all trials if it has no training trials",
+        "trials, or by all trials if it has no training trials; default for categories "
+        "in BOLD: no",
     )
     min_ncsnr: float | None = Field(
         None,

@@ -67,6 +67,7 @@ from brainhive_cli.data.recordings.shown_pictures import (
     StimuliKey,
     build_stimuli,
     choose_stimuli,
+    leave_trials_apart,
     match_pictures,
 )
 from brainhive_cli.data.recordings.tables import (
@@ -165,7 +166,7 @@ class Config(BetaSteps):
         description="lsa: all trials of a run at once; lss: each trial against the "
         "others; hrf: lsa with the best of 20 HRFs for each voxel; denoised: hrf with "
         "noise removed and betas regularised, tuned on training pictures shown in "
-        "several runs",
+        "several runs; default for categories: lsa",
     )
     hrf: Literal["glover", "spm"] = Field("glover", description="HRF of lsa and lss")
     confounds: NameList | None = Field(
@@ -206,6 +207,12 @@ class Config(BetaSteps):
     def citations(self) -> tuple[str, ...]:
         """Return the paper of the estimator."""
         return ("mumford2012",) if self.estimator in ("lsa", "lss") else ("prince2022",)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_trials_apart(cls, fields: Any) -> Any:
+        """Choose defaults with which trials of categories can be held out."""
+        return leave_trials_apart(fields, cls.model_fields)
 
     def build(self, paths: Paths) -> "Bold":
         """Create the preparation without reading a file."""

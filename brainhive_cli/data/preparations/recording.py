@@ -66,6 +66,7 @@ from brainhive_cli.data.recordings.shown_pictures import (
     StimuliKey,
     build_stimuli,
     choose_stimuli,
+    leave_trials_apart,
     list_pictures,
 )
 from brainhive_cli.data.signals.cutting import (
@@ -121,6 +122,12 @@ class OwnSignalKeys(ElectrodeKeys, Steps):
         gt=0,
         description="duration of each picture, which figures shade; default: unknown",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_trials_apart(cls, fields: Any) -> Any:
+        """Choose defaults with which trials of categories can be held out."""
+        return leave_trials_apart(fields, cls.model_fields)
 
 
 DROPPED_PHRASES = {

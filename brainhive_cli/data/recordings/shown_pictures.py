@@ -1,7 +1,7 @@
 """Pictures that were shown in a recording."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +31,8 @@ StimuliKey = Annotated[
     ),
 ]
 """Recipe key of a preparation for its data set of pictures."""
+UNFITTED_STEPS = {"whiten": "no", "estimator": "lsa", "zscore": "no"}
+"""Values of keys of preparations with which no step is fitted to several trials."""
 
 
 def list_pictures(stimuli: Any) -> tuple[list[str], NDArray[np.str_]]:
@@ -47,6 +49,27 @@ def list_pictures(stimuli: Any) -> tuple[list[str], NDArray[np.str_]]:
             image_ids += split_ids
             splits += [split] * len(split_ids)
     return image_ids, np.array(splits, str)
+
+
+def leave_trials_apart(fields: Any, keys: Collection[str]) -> Any:
+    """Set `UNFITTED_STEPS` as defaults of a preparation if it is of categories.
+
+    Categories have no test split. Their trials are held out after the preparation, so
+    no step may be fitted to all trials.
+
+    Args:
+        fields: Fields of the config of a preparation, before they are checked.
+        keys: Keys that the config has.
+    """
+    if not isinstance(fields, Mapping):
+        return fields
+    stimuli = fields.get("stimuli")
+    if isinstance(stimuli, Mapping):
+        stimuli = stimuli.get("kind")
+    if getattr(stimuli, "kind", stimuli) != "categories":
+        return fields
+    defaults = {key: value for key, value in UNFITTED_STEPS.items() if key in keys}
+    return {**defaults, **fields}
 
 
 def choose_stimuli(config: Any, paths: Paths, root: Path) -> Any:

@@ -64,7 +64,8 @@ class Steps(parts.Config):
     whiten: Annotated[Literal["epochs", "time", "no"], yaml_no_as_text] = Field(
         "epochs",
         description="whiten the noise over the samples of each trial (epochs), or over "
-        "the trials of each picture at each time (time)",
+        "the trials of each picture at each time (time); default for categories in own "
+        "recordings: no",
     )
     whiten_by: Literal["training", "both"] = Field(
         "training",

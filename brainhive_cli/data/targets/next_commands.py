@@ -1,11 +1,15 @@
 """Command lines of the next step, such as to embed pictures or train a prior."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, Literal
+
+import numpy as np
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import (
     SUGGESTED,
+    BrainhiveError,
     Line,
     write_value,
 )
@@ -15,7 +19,9 @@ from brainhive_cli.data.datasets import (
     HasOfflineEncoders,
     HasUsualEncoders,
 )
+from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.data.stores.recordings import list_recorded_subjects
+from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from brainhive_cli.data.stores.target_store import find_store, holds_own_vectors
 from brainhive_cli.models.encoders import (
     DEFAULT_ENCODERS,
@@ -23,6 +29,15 @@ from brainhive_cli.models.encoders import (
     EncoderConfig,
     resolve,
 )
+
+MAX_LDA_FEATURES = 1000
+"""Number of features per trial above which categories are decoded by ridge regression
+instead of linear discriminant analysis (LDA).
+"""
+LABEL_RIDGE = {"kind": "ridge", "alpha": "auto", "standardise": False}
+"""Ridge regression that predicts labels."""
+MAX_TRIAL_FOLDS = 5
+"""Largest number of folds if single trials are held out."""
 
 
 def write_embed_commands(
@@ -77,12 +92,77 @@ def write_next_command(
             if parts.is_kind("encoders", path.stem) or holds_own_vectors(path):
                 ready_encoders.append(resolve(path.stem))
 
+    # categories have no test split, so some of their trials are held out
+    has_test = built.holdout.name_stored_split("test") in built.splits
+    if built.are_categories and not has_test:
+        signal_name = "default"
+        for argument in arguments:
+            if argument.startswith("signal.name="):
+                signal_name = argument.partition("=")[2]
+        holdout, backbone = suggest_category_test(built, paths, signal_name)
+        held_out = ("dataset", dataset.model_copy(update={"holdout": holdout}))
+        contents = {config.content for config in ready_encoders}
+        if contents == {"labels"}:
+            arguments += (f"backbone={write_value(backbone)}", "seeds=0")
+    else:
+        held_out = flag
+
     # embeddings of the training stimuli come first, because train-align reads them
     if ready_encoders and are_embedded(built, ready_encoders, paths, ["train"]):
-        return str(Line("train-align", flag, ("encoders", ready_encoders), *arguments))
+        return str(
+            Line("train-align", held_out, ("encoders", ready_encoders), *arguments)
+        )
     if encoders:
         return write_embed_commands(dataset, encoders)
     return str(Line("embed", flag, ("encoders", suggest_encoders(dataset), SUGGESTED)))
+
+
+def suggest_category_test(
+    dataset: Dataset, paths: Paths, signal_name: str = "default"
+) -> tuple[Holdout, Any]:
+    """Suggest how categories are decoded: the held-out trials, and a backbone.
+
+    Runs are held out if each subject has several, otherwise sessions or single trials.
+    The backbone is LDA, or a ridge for many features.
+
+    Args:
+        dataset: Data set of categories.
+        paths: Folder of the signals.
+        signal_name: Name of the stored signals.
+
+    Returns:
+        The holdout, and the value of the recipe key `backbone`.
+    """
+    recordings = []
+    for subject in list_recorded_subjects(dataset, paths, signal_name):
+        signals = paths.under_home("signals")
+        path = build_store_path(signals, dataset.recorded_as, signal_name, subject)
+        if path.is_file():
+            recordings.append(SignalStore.open(path)["train"])
+
+    # each of the runs or sessions that all subjects have is tested once
+    holdout = None
+    units: tuple[Literal["runs", "sessions"], ...] = ("runs", "sessions")
+    for unit in units:
+        counts = []
+        for recording in recordings:
+            with suppress(BrainhiveError):  # they are unknown
+                groups = Holdout(by=unit, folds=2).number_groups(recording, "")
+                counts.append(int(groups.max()) + 1)
+        is_known = bool(counts) and len(counts) == len(recordings)
+        if holdout is None and is_known and min(counts) > 1:
+            holdout = Holdout(by=unit, folds=min(counts))
+    if holdout is None:
+        trial_counts = [int(recording.counts.min()) for recording in recordings]
+        n_folds = min([MAX_TRIAL_FOLDS, *trial_counts])
+        holdout = Holdout(by="trials", folds=max(2, n_folds))
+
+    # LDA computes the covariance of the features, which takes minutes for many
+    n_features = 0
+    for recording in recordings:
+        n_features = max(n_features, int(np.prod(recording.signal.shape[2:])))
+    backbone = "lda" if n_features <= MAX_LDA_FEATURES else LABEL_RIDGE
+    return holdout, backbone
 
 
 def suggest_encoders(dataset: parts.Config) -> list[str]:

@@ -1,6 +1,7 @@
 """Tests of categories that are shown in every run, with runs or trials held out."""
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -140,6 +141,31 @@ def test_what_cannot_be_held_out_or_claimed_is_refused(
         run_command("train-align", dataset(**holdout), "seeds=0", model)
     with pytest.raises(RecipeError, match="hold"):
         run_command("eval-retrieval", f"run={run}", dataset(by="trials", folds=2))
+
+
+def test_next_lines_hold_out_runs_before_anything_is_trained(
+    home: Path, run_command: RunCommand
+) -> None:
+    fields = {"kind": "categories", "name": "of-3", "names": NAMES}
+    all_trials = f"dataset={json.dumps(fields)}"
+
+    # embed names the held-out runs and a classifier of labels
+    words = shlex.split(str(run_command("embed", all_trials).hint))
+    assert words[:2] == ["brainhive", "train-align"]
+    assert f"holdout: {{by: runs, folds: {RUNS}}}" in words[2]
+    assert "backbone=lda" in words
+    trained = run_command("train-align", *words[2:], "subjects=1")
+    words = shlex.split(str(trained.hint))
+    assert words[:2] == ["brainhive", "eval-retrieval"]
+    tested = run_command("eval-retrieval", f"run={words[3]}", "baseline=none")
+    assert tested.metrics.overall["accuracy"].n == 5 * RUNS
+
+    # without held-out trials nothing is trained
+    n_runs = len(list(home.glob("runs/train-align/*")))
+    with pytest.raises(RecipeError) as caught:
+        run_command("train-align", all_trials, "backbone=lda")
+    assert f"dataset.holdout={{by: runs, folds: {RUNS}}}" in caught.value.hint
+    assert len(list(home.glob("runs/train-align/*"))) == n_runs
 
 
 def test_copies_of_held_out_trials_are_refused_by_name(

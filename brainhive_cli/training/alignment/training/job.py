@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.command import Input, Work, collect_inputs
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError, write_value
 from brainhive_cli.core.facts import merge_set_ups
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder, reference as name_reference
@@ -21,6 +21,7 @@ from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_keys import find_encoders, match_prior_keys
 from brainhive_cli.data.targets.encoder_stores import list_store_inputs, open_stores
 from brainhive_cli.data.targets.model_input import spec_of
+from brainhive_cli.data.targets.next_commands import suggest_category_test
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.cells import Cell, list_cells, list_subjects
@@ -276,6 +277,7 @@ class Job:
             BrainhiveError: if an input does not fit the recipe.
         """
         cells = self.cells
+        self._require_tested_trials()
         for recipe in self.variants.values():
             self.signals(recipe).require_distinct_people(list_subjects(cells))
 
@@ -299,6 +301,27 @@ class Job:
             priors.load(reference)
         for cell in cells:
             self.find_starts(cell)
+
+    def _require_tested_trials(self) -> None:
+        """Check that models of categories can be tested on trials of the same people.
+
+        Raises:
+            RecipeError: if all trials are training trials.
+        """
+        tests_people = self.recipe.mode in ("intra", "joint")
+        if not self.dataset.are_categories or not tests_people:
+            return
+        if self.dataset.holdout.divides_train or "test" in self.dataset.splits:
+            return
+        holdout, _ = suggest_category_test(
+            self.dataset, self.recipe.paths, self.recipe.signal.name
+        )
+        values = write_value(holdout.model_dump(mode="json", exclude_defaults=True))
+        raise RecipeError(
+            f"dataset.holdout is not set, and {self.dataset.name} has no test split, "
+            "so no trials would be left to test the models",
+            f"add 'dataset.holdout={values}'",
+        )
 
     def find_starts(self, cell: Cell) -> dict[int, StartFiles]:
         """Find the weights from which the stages of a cell start.
