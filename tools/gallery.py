@@ -26,6 +26,8 @@ from brainhive_cli.reports.drawings import GRID
 PAGE = Path(__file__).resolve().parents[1] / "docs/gallery.md"
 PALETTE_COLOURS = 128
 """Colours of a picture, which halve its file."""
+MAX_WIDTH_PX = 1400
+"""Largest width of a picture: twice its width on the page."""
 SHEET_ROWS = 3
 FILMSTRIP_WINDOWS = 8
 CLIP_FRAMES = 6
@@ -63,9 +65,11 @@ class Picture(NamedTuple):
 
 
 PICTURES = {
-    "haxby": Picture("eval-retrieval/haxby2001-intra-*", "Confusion matrix", ("top1",)),
+    "haxby": Picture(
+        "eval-retrieval/haxby2001-intra-*", "Confusion matrix", ("accuracy", "auc")
+    ),
     "haxby_slice": Picture(
-        "eval-retrieval/haxby2001-intra-*", "Where the categories differ", ("top1",)
+        "eval-retrieval/haxby2001-intra-*", "Where the categories differ", ("accuracy",)
     ),
     "eeg": Picture(
         "reconstruct/demo-intra-*", SOURCES, ("two_way_demo-clip", "pixcorr")
@@ -152,7 +156,9 @@ def draw(home: Path) -> None:
                 raise LookupError(f"{run.path} has no figure {picture.content}")
         else:
             draw_sheet(run, picture.content, picture.is_filmstrip, path)
-        image = Image.open(path).convert("RGB").quantize(PALETTE_COLOURS)
+        image = Image.open(path).convert("RGB")
+        image.thumbnail((MAX_WIDTH_PX, image.height))
+        image = image.quantize(PALETTE_COLOURS)
         image.save(path, optimize=True)
         texts = []
         for name in picture.metrics:
