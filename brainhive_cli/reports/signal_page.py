@@ -20,6 +20,7 @@ from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.measurements import list_footnotes, mark
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files.hdf5 import shorten_store_path
+from brainhive_cli.data.signals.provenance import find_recorded_unit
 from brainhive_cli.data.signals.reliability import measure_reliability
 from brainhive_cli.data.signals.repetitions import WHITENED_UNIT
 from brainhive_cli.data.signals.space_files import write_maps
@@ -332,7 +333,7 @@ def _draw_sensors(
     unit = recording.unit
     is_unwhitened = recording.whiteners is not None
     if is_unwhitened:
-        recorded_unit = recording.provenance.get("recorded_unit", "unknown unit")
+        recorded_unit = find_recorded_unit(recording.provenance) or "unknown unit"
         unit = f"{recorded_unit}, {UNWHITENED}"
     elif recording.unit == WHITENED_UNIT:
         unit = MIXTURES

@@ -39,7 +39,7 @@ def make_evoked(channels: list[str], has_positions: bool = True) -> Evoked:
 
 def make_trials(unit: str, channels: list[str] = CHANNELS, **fields) -> Trials:
     signal = np.random.default_rng(0).normal(size=(4, 2, len(channels), len(TIMES_MS)))
-    fields = {"provenance": {"recorded_unit": "fT"}} | fields
+    fields = {"provenance": {"sessions": [{"recorded_unit": "fT"}]}} | fields
     return Trials(
         signal.astype(np.float32),
         list("abcd"),

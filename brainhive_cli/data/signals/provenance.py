@@ -30,6 +30,14 @@ def list_sources(provenance: Provenance) -> list[Provenance]:
     return [provenance] + list(provenance.get("sessions", ()))
 
 
+def find_recorded_unit(provenance: Provenance) -> str:
+    """Return the unit of the signals before whitening, or "" if it is unknown."""
+    for source in list_sources(provenance):
+        if "recorded_unit" in source:
+            return str(source["recorded_unit"])
+    return ""
+
+
 def list_caveats(provenance: Provenance) -> list[str]:
     """List the caveats that apply to all results from these signals."""
     sources = list_sources(provenance)
