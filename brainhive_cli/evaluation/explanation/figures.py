@@ -226,7 +226,7 @@ def _draw_regions(finding: Finding, space: Voxels, folder: Path) -> BrainMap | N
 def draw_voxel_maps(
     maps: Sequence[tuple[str, Mapping[str, Float64], Sensors | Voxels]], folder: Path
 ) -> Figures:
-    """Draw the maps of the voxels of the first subject.
+    """Draw the maps `VOXEL_MAP_TITLES` of the voxels of the first subject.
 
     Args:
         maps: Label of the subject, values by name, and space, of each subject.
@@ -236,15 +236,17 @@ def draw_voxel_maps(
     for stem, values_of, space in maps[:1]:
         if not isinstance(space, Voxels) or space.grid is None:
             continue
-        for name, values in values_of.items():
+        for name, map_title in VOXEL_MAP_TITLES.items():
+            if name not in values_of:
+                continue
             figure = write_brain_map(
                 folder,
                 stem,
                 name,
-                values,
+                values_of[name],
                 space,
-                title=f"{VOXEL_MAP_TITLES.get(name, name)} ({stem})",
-                value=VOXEL_MAP_UNITS.get(name, name),
+                title=f"{map_title} ({stem})",
+                value=VOXEL_MAP_UNITS[name],
                 note="No threshold: single voxels were not tested.",
                 is_diverging=True,
                 section=SECTION,
