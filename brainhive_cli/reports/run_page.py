@@ -15,6 +15,7 @@ from brainhive_cli.core.artifacts import (
     BrainMap,
     Curve,
     CurveLine,
+    Evoked,
     Heatmap,
     Sheet,
     SheetTile,
@@ -438,7 +439,9 @@ def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]
         for artifact in shown_run.artifacts:
             if isinstance(artifact, BrainMap):
                 artifact = artifact.locate(shown_run.folder.path)
-            if not isinstance(artifact, Curve | Heatmap | Topomap | BrainMap | Sheet):
+            if not isinstance(
+                artifact, Curve | Heatmap | Topomap | Evoked | BrainMap | Sheet
+            ):
                 continue
             if not is_informative(artifact):
                 continue

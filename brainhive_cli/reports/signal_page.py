@@ -20,7 +20,6 @@ from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.measurements import list_footnotes, mark
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files.hdf5 import shorten_store_path
-from brainhive_cli.data.signals.provenance import find_recorded_unit
 from brainhive_cli.data.signals.reliability import measure_reliability
 from brainhive_cli.data.signals.repetitions import WHITENED_UNIT
 from brainhive_cli.data.signals.space_files import write_maps
@@ -33,7 +32,8 @@ from brainhive_cli.data.stores.store_tables import (
     make_count_rows,
 )
 from brainhive_cli.reports.brain_maps import write_brain_map
-from brainhive_cli.reports.head_maps import draw_head, locate_sensors, place_sensors
+from brainhive_cli.reports.evoked_responses import MIXTURES, draw_evoked, name_unit
+from brainhive_cli.reports.head_maps import draw_head, place_sensors
 from brainhive_cli.reports.page import Page, PageSection, group_artifacts
 from brainhive_cli.reports.tables import render
 
@@ -41,16 +41,6 @@ TIME_AXIS = "ms after onset"
 """Label of the time axis."""
 BY_REGION = "noise ceiling by region, %"
 """Key of the noise ceilings of regions among the numbers of a split."""
-UNWHITENED = "before noise whitening"
-"""Text behind the unit of an evoked response whose whitening was undone."""
-N_TOPOGRAPHIES = 3
-"""Largest number of topographies of an evoked response."""
-PEAKS_PER_EPOCH = 15
-"""Peaks of the global field power are further apart than this share of the epoch."""
-MIXTURES = "whitened channels"
-"""Unit of whitened signals whose whiteners are not stored. Whitened channels are
-mixtures, so they have no position on the head.
-"""
 HALVES_CORRELATION = "correlation of halves"
 """Value of the figures of reliability."""
 CORRECTED_CORRELATION = f"{HALVES_CORRELATION}, Spearman-Brown corrected"
@@ -330,13 +320,7 @@ def _draw_sensors(
     channel_name = space.names[channel]
     positions_ms = times_ms.tolist()
 
-    unit = recording.unit
-    is_unwhitened = recording.whiteners is not None
-    if is_unwhitened:
-        recorded_unit = find_recorded_unit(recording.provenance) or "unknown unit"
-        unit = f"{recorded_unit}, {UNWHITENED}"
-    elif recording.unit == WHITENED_UNIT:
-        unit = MIXTURES
+    unit = name_unit(recording)
 
     # times around the peak at which reliability is at least half as high
     is_low = split_half[channel] < split_half[channel, sample] / 2
@@ -369,7 +353,7 @@ def _draw_sensors(
             HALVES_CORRELATION,
             marks=recording.stimulus_marks,
         ),
-        _draw_evoked(evoked, recording, unit),
+        draw_evoked(evoked, space, recording),
         Heatmap(
             "Reliability of each channel and time",
             split_half.tolist(),
@@ -389,76 +373,10 @@ def _draw_sensors(
         return figures, numbers
 
     # the reliability of whitened signals belongs to mixtures of channels
-    if not is_unwhitened:
+    if recording.whiteners is None:
         values = dict(zip(space.names, split_half[:, sample].tolist(), strict=True))
         title = f"Reliability of channels at {times_ms[sample]:.0f} ms"
         figures.append(
             draw_head(title, positions, values, HALVES_CORRELATION, is_diverging=False)
         )
     return figures, numbers
-
-
-def _draw_evoked(evoked: Float64, recording: Trials, unit: str) -> Evoked:
-    """Draw the evoked response [C, T] with topographies at peaks of its power.
-
-    Channels without a position are left out if others have one. Mixtures of channels
-    have no positions.
-    """
-    space = recording.space
-    assert isinstance(space, Sensors)
-    times_ms = (recording.times_s * 1000).round(3)
-    sensors = np.arange(len(evoked))
-    positions = np.empty((0, 3))
-    if unit != MIXTURES:
-        located_sensors, positions = locate_sensors(space)
-        sensors = located_sensors if len(located_sensors) else sensors
-    peaks = find_power_peaks(evoked.std(0), times_ms)
-    peaks_ms = times_ms[peaks].tolist()
-    notes = []
-    if any(isinstance(mark, tuple) for mark in recording.stimulus_marks.values()):
-        notes.append("Shaded: the stimulus.")
-    if len(sensors) < len(evoked):
-        notes.append(f"{len(evoked) - len(sensors)} channels have no position.")
-    if len(positions):
-        listed_times = ", ".join(f"{time_ms:.0f}" for time_ms in peaks_ms)
-        notes.append(
-            f"Topographies at the largest peaks of the global field power (GFP), "
-            f"which were picked: {listed_times} ms."
-        )
-    else:
-        notes.append("GFP: global field power.")
-    return Evoked(
-        "Evoked response",
-        times_ms=times_ms.tolist(),
-        channels=[space.names[sensor] for sensor in sensors.tolist()],
-        values=evoked[sensors].tolist(),
-        positions=positions.tolist(),
-        value=unit,
-        topography_ms=peaks_ms,
-        marks=recording.stimulus_marks,
-        note=" ".join(notes),
-    )
-
-
-def find_power_peaks(field_power: Float64, times_ms: Float64) -> list[int]:
-    """Find the samples of the largest peaks of the global field power, in order.
-
-    Only times after onset count, if there are any. Without a peak, the largest value
-    counts.
-
-    Args:
-        field_power: Global field power [T].
-        times_ms: Times [T] after onset.
-    """
-    from scipy.signal import find_peaks
-
-    is_after_onset = times_ms >= 0
-    power = field_power
-    if is_after_onset.any():
-        power = np.where(is_after_onset, field_power, 0)
-    distance = max(1, len(power) // PEAKS_PER_EPOCH)
-    peaks, _ = find_peaks(power, distance=distance)
-    if not len(peaks):
-        return [int(power.argmax())]
-    largest = peaks[np.argsort(-power[peaks], kind="stable")[:N_TOPOGRAPHIES]]
-    return sorted(largest.tolist())

@@ -10,12 +10,12 @@ from brainhive_cli.data.signals.repetitions import WHITENED_UNIT
 from brainhive_cli.data.signals.spaces import Sensors, look_up_positions
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.reports.drawings import render_svg, save_figure
-from brainhive_cli.reports.signal_page import (
+from brainhive_cli.reports.evoked_responses import (
     MIXTURES,
     UNWHITENED,
-    _draw_sensors,
     find_power_peaks,
 )
+from brainhive_cli.reports.signal_page import _draw_sensors
 
 CHANNELS = "Fz C3 Cz C4 Pz O1 Oz O2".split()
 TIMES_MS = np.arange(-100, 500, 10.0)
@@ -85,7 +85,7 @@ def test_topographies_are_at_the_three_largest_peaks_after_onset():
 @pytest.mark.parametrize(
     ("trials", "unit", "has_heads"),
     (
-        (make_trials("µV"), "µV", True),
+        (make_trials("uV"), "µV", True),
         (
             make_trials(WHITENED_UNIT, whiteners=np.eye(8, dtype=np.float32)[None]),
             f"fT, {UNWHITENED}",

@@ -9,7 +9,7 @@ from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.repetitions import (
     average_by_part,
-    read_repetitions,
+    average_trials,
     separate_in_time,
 )
 from brainhive_cli.data.signals.trials import Trials
@@ -70,10 +70,7 @@ def measure_reliability(
         return average_by_part(trials, parts, is_mixed=True)
 
     # mean over trials in the space of the sensors
-    evoked = np.zeros(shape)
-    for repetitions in read_repetitions(trials):  # [R, C, T]
-        evoked += repetitions.sum(0)
-    evoked /= trials.counts.sum()
+    evoked = average_trials(trials)
 
     # agreement of halves, and share of the variance that is not noise
     generator = torch.Generator().manual_seed(0)

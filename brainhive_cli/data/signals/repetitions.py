@@ -84,6 +84,14 @@ def read_repetitions(trials: Trials, is_mixed: bool = False) -> Iterator[Float32
             yield repetitions[:count]
 
 
+def average_trials(trials: Trials) -> Float64:
+    """Average all repetitions of all stimuli: [E, T], in sensor space."""
+    total = 0.0
+    for repetitions in read_repetitions(trials):  # [R, E, T]
+        total = total + repetitions.sum(0, dtype=np.float64)
+    return np.asarray(total / trials.counts.sum(), np.float64)
+
+
 def average_by_part(
     trials: Trials, parts: Int64, is_mixed: bool = False
 ) -> Iterator[Array]:

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from brainhive_cli.core.facts import CellFacts, ExplanationFacts
 from brainhive_cli.core.jobs import Summary
 from brainhive_cli.core.measurements import Measurements, Metric, scope
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.signals.repetitions import average_trials
 from brainhive_cli.data.signals.space_files import write_maps
 from brainhive_cli.data.signals.spaces import Sensors, Voxels, find_channel_rows
 from brainhive_cli.data.signals.trials import Trials
@@ -49,6 +51,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
 from brainhive_cli.evaluation.explanation.recipe import MODEL_ANALYSES
 from brainhive_cli.evaluation.explanation.similarity import RHO, explain_similarity
 from brainhive_cli.measurement.units import Items
+from brainhive_cli.reports.evoked_responses import draw_evoked
 from brainhive_cli.reports.head_maps import place_sensors
 from brainhive_cli.training.alignment.cells import Cell
 
@@ -157,7 +160,11 @@ def conclude(
         [reader.trials for reader in readers],
         items,
         missing,
-        _draw_encoding_maps(encoding, reader) + draw_voxel_maps(maps, folder.path),
+        (
+            _draw_encoding_maps(encoding, reader)
+            + draw_voxel_maps(maps, folder.path)
+            + _draw_evoked_response(reader, recipe.split)
+        ),
         facts,
         excluded=excluded,
         folder=folder.path,
@@ -308,6 +315,32 @@ def _draw_encoding_maps(encoding: Sequence[SubjectProfiles], reader: Reader) -> 
     return [figure]
 
 
+def _draw_evoked_response(reader: Reader, split: str) -> Figures:
+    """Draw the response of a subject's sensors to all explained pictures.
+
+    There is no figure for voxels, and for unknown mixtures of sensors.
+    """
+    if not reader.sensors or len(reader.times_ms) == 1:
+        return []
+    trials = reader.trials
+    figure = draw_evoked(
+        average_trials(trials),
+        _select_sensors(reader),
+        trials,
+        f"Evoked response (sub-{trials.subject:02d}, {split})",
+    )
+    return [replace(figure, section=SECTION)]
+
+
+def _select_sensors(reader: Reader) -> Sensors:
+    """Return the sensors of a reader, with their positions if these are known."""
+    trials = reader.trials
+    space = (trials.recorded or trials).space
+    if trials.mapping is not None or not isinstance(space, Sensors):
+        return Sensors(reader.sensors)
+    return space.select(find_channel_rows(space.names, reader.sensors))
+
+
 def collect_maps(
     readers: Sequence[Reader], parts: Mapping[tuple[Cell | None, int], SubjectProfiles]
 ) -> list[tuple[str, dict[str, Float64], Sensors | Voxels]]:
@@ -343,10 +376,7 @@ def collect_maps(
         means = {name: np.mean(values, 0) for name, values in maps.items()}
         if isinstance(space, Sensors):
             # sensors that the model does not read have no row
-            if trials.mapping is None:
-                space = space.select(find_channel_rows(space.names, reader.sensors))
-            else:
-                space = Sensors(reader.sensors)
+            space = _select_sensors(reader)
         elif trials.recorded is not None:
             # voxels that the model does not read have no value
             n_voxels = trials.recorded.signal.shape[2]

@@ -9,7 +9,14 @@ from typing import Any, Literal
 import numpy as np
 
 from brainhive_cli.core.arrays import Float64
-from brainhive_cli.core.artifacts import BrainMap, Curve, CurveLine, Heatmap, Topomap
+from brainhive_cli.core.artifacts import (
+    BrainMap,
+    Curve,
+    CurveLine,
+    Evoked,
+    Heatmap,
+    Topomap,
+)
 from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL
 from brainhive_cli.core.measurements import Metric, metric_title
 from brainhive_cli.core.tables import Table, TableCell, format_p
@@ -46,7 +53,7 @@ VOXEL_MAP_TITLES = {
     "margin": "Part of the margin that each voxel adds",
 }
 VOXEL_MAP_UNITS = {"encoding": "correlation", "margin": "margin, expected gradients"}
-Figures = list[Curve | Heatmap | Topomap | BrainMap]
+Figures = list[Curve | Heatmap | Topomap | Evoked | BrainMap]
 
 
 def draw_findings(
