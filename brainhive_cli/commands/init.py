@@ -207,12 +207,18 @@ def _find_source(value: str, flag: str, folder: Path) -> Path | None:
 
     Raises:
         MissingData: if nothing is at this path.
+        RecipeError: if the path contains the folder of the study.
     """
     if not value:
         return None
     path = Path(os.path.abspath(locate(Path(value).expanduser())))
     if not path.exists():
-        raise MissingData(f"no {path}", f"--{flag} takes a file or folder that exists")
+        raise MissingData(f"{path} does not exist", f"check the path of --{flag}")
+    if path in folder.parents:
+        raise RecipeError(
+            f"{path} contains {_name(folder)}, so it cannot be linked there",
+            f"--{flag} takes the folder that holds these files alone",
+        )
     return None if path == folder or folder in path.parents else path
 
 

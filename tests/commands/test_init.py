@@ -237,6 +237,25 @@ def test_fmri_has_its_own_line(home: Path) -> None:
     assert not (home / "data").exists()
 
 
+def test_a_folder_around_the_study_is_refused(home: Path) -> None:
+    save(home / "sub-01.fif", ["1"] * len(SHOWN.onsets))
+
+    code, lines = refuse("init", "--recording", ".")
+
+    assert code == 2 and "data/recordings" in lines[0]
+    assert not (home / "data").exists()
+
+
+def test_prepare_without_a_table_names_init(home: Path) -> None:
+    write_pictures(home / "data/image-folder")
+    save(home / "data/recordings/sub-01.fif", ["1"] * len(SHOWN.onsets))
+
+    ended = brainhive("prepare", "--from", "recording")
+
+    assert ended.exit_code == 1
+    assert "brainhive init" in ended.stderr.splitlines()[-1]
+
+
 def test_epochs_have_their_own_line(home: Path) -> None:
     (home / "lab").mkdir()
     np.save(home / "lab/sub-01_ses-01.npy", np.zeros((2, 3, 4)))

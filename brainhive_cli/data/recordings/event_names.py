@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, Line
 from brainhive_cli.core.files import is_file
 from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.data.files.ids import (
@@ -223,11 +223,13 @@ class EventNames:
         if unknown_pictures and self.table:
             valid_names = list(self.image_ids)
             target = f"the data set (by {self.path})"
+        table = "Write a table (preparation.events=TABLE)"
+        if self.path is None:
+            table = f"{Line('init')} lists the events in a table to complete"
         raise BrainhiveError(
             f"no event of {path} is in {target}. Its events ({source}): {names}",
-            f"expected are names such as {', '.join(valid_names[:3])}. Write a table "
-            "(preparation.events=TABLE), or set preparation.stimuli.root, "
-            "preparation.column or preparation.stim_channel",
+            f"expected are names such as {', '.join(valid_names[:3])}. {table}, or set "
+            "preparation.stimuli.root, preparation.column or preparation.stim_channel",
         )
 
     def _read_table(self, path: Path) -> dict[str, str]:
@@ -270,10 +272,10 @@ class EventNames:
                 )
         if incomplete_events and not table and not is_stimuli:
             raise BrainhiveError(
-                f"{path} names no picture yet; events without a picture, "
+                f"{path} names no picture yet. Events without a picture, "
                 f"{summarise_names(incomplete_events)}",
                 "write the picture of each event behind the comma, as in "
-                f"{incomplete_events[0]},{self.image_ids[0]}; events that stay without "
+                f"{incomplete_events[0]},{self.image_ids[0]}. Events that stay without "
                 "a picture are left out",
             )
         if not table and not is_stimuli:
