@@ -142,7 +142,7 @@ def test_signals_of_each_subjects_own_width_are_taken(tmp_path: Path) -> None:
         )
     with pytest.raises(
         BrainhiveError,
-        match=r"5 voxels .*\(5, 2\) have 7, 4",
+        match=r"5 voxels.*\(5, 2\) have 7, 4",
     ):
         made.encode_signal(torch.randn(3, 5, 1))
 
