@@ -54,10 +54,10 @@ TRIAL_COLUMNS = (
     "train trials",
     "test trials",
     "pictures",
-    "shown again",
+    "repeated trials",
 )
-VOXEL_COLUMNS = ("subject", "voxels", "regions that have any")
-FILE_COLUMNS = ("subject", "name", "taken for")
+VOXEL_COLUMNS = ("subject", "voxels", "regions")
+FILE_COLUMNS = ("subject", "name", "read as")
 
 
 class BetaSteps(parts.Config):
@@ -431,8 +431,8 @@ class Betas(Preparation):
                 if (name, kind) != ("mask", "mask"):
                     file_rows.append((subject, name, kind))
         tables = (
-            Table("Trials listed", TRIAL_COLUMNS, trial_rows),
-            Table("Voxels read", VOXEL_COLUMNS, voxel_rows),
+            Table("Trials", TRIAL_COLUMNS, trial_rows),
+            Table("Voxels", VOXEL_COLUMNS, voxel_rows),
             Table("Files of masks and regions", FILE_COLUMNS, file_rows),
         )
         shown_tables = tuple(table for table in tables if table.rows)

@@ -194,8 +194,9 @@ class OwnBetas(PublishedBetas):
             widths.append(layouts[source].n_voxels)
         if len(set(widths)) > 1:
             raise BrainhiveError(
-                f"files of subject {subject} have {', '.join(map(str, widths))} voxels",
-                "all sessions of a subject have the same voxels",
+                f"the files of subject {subject} differ in their number of voxels: "
+                f"{', '.join(map(str, widths))}",
+                "export all sessions of a subject with the same voxels",
             )
 
         # the mask may be an atlas with regions
@@ -250,8 +251,9 @@ class OwnBetas(PublishedBetas):
         absent = set(numbers) - set(recorded)
         if absent:
             raise MissingData(
-                f"no trials of subject {subject}, session {min(absent)}, below "
+                f"subject {subject} has no trials of session {min(absent)} in "
                 f"{self.root}",
+                "choose recorded sessions: "
                 f"preparation.sessions={','.join(map(str, recorded))}",
             )
         return sorted(numbers)
@@ -325,9 +327,10 @@ class OwnBetas(PublishedBetas):
         pattern = getattr(self.config, kind)
         if not files:
             raise MissingData(
-                f"no {kind} of subject {subject} below {self.root}: {pattern} "
-                f"({', '.join(FILE_ENDINGS[kind])})",
-                f"preparation.root=FOLDER, or preparation.{kind}=PATTERN",
+                f"there are no {kind} of subject {subject} in {self.root}, in files "
+                f"called {pattern} ({', '.join(FILE_ENDINGS[kind])})",
+                "name their folder (preparation.root=FOLDER) or files "
+                f"(preparation.{kind}=PATTERN)",
             )
         sources = {}
         for session, paths in files.items():
@@ -336,9 +339,9 @@ class OwnBetas(PublishedBetas):
                 is_series = all(open_image(path, SAVE_HINT).ndim == 3 for path in paths)
             if len(paths) > 1 and not is_series:
                 raise BrainhiveError(
-                    f"{paths[0]} and {paths[1]} are both {kind} of one subject and "
+                    f"{paths[0]} and {paths[1]} hold {kind} of the same subject and "
                     "session",
-                    f"preparation.{kind}=PATTERN that only one of them matches",
+                    f"keep one: preparation.{kind}=PATTERN",
                 )
             # natural order: beta_10 follows beta_9
             paths = sorted(paths, key=lambda path: natural_key(str(path)))
@@ -386,9 +389,9 @@ class OwnBetas(PublishedBetas):
             header, lines = read_table(table)
             if not lines or not set(columns) <= set(header):
                 raise BrainhiveError(
-                    f"{table} needs the columns {' and '.join(columns)}",
-                    f"it has {len(lines)} lines of {', '.join(header)}; "
-                    "preparation.column=NAME",
+                    f"{table} needs the columns {' and '.join(columns)}. It has "
+                    f"{len(lines)} lines with {', '.join(header) or 'no column'}",
+                    "name the column of the pictures: preparation.column=NAME",
                 )
             for line_number, line in enumerate(lines, 2):
                 position = f"{table}, line {line_number}"
@@ -396,7 +399,7 @@ class OwnBetas(PublishedBetas):
                 # the table of a session lists no other session
                 if len(tables) > 1 and session != table_session:
                     raise BrainhiveError(
-                        f"{position} is of session {session}, but its file is of "
+                        f"{position} names session {session}, but the name of its file "
                         f"session {table_session}",
                         "correct the line, or rename the file",
                     )
@@ -405,8 +408,8 @@ class OwnBetas(PublishedBetas):
                     continue
                 if source is None:
                     raise MissingData(
-                        f"{position} is of session {session}, but no betas of this "
-                        f"session are below {self.root}",
+                        f"{position} names session {session}, but {self.root} has no "
+                        "betas of this session",
                         "copy them, or delete the lines of this session",
                     )
                 # a line without a picture has a beta, too
@@ -422,8 +425,8 @@ class OwnBetas(PublishedBetas):
         for source in files.values():
             if not counts[source]:
                 raise MissingData(
-                    f"{source[0]} has betas, and no table lists their trials",
-                    "write the table of its session, or move the betas away",
+                    f"no table lists the trials of {source[0]}",
+                    "write the table of its session, or move the file away",
                 )
         return trials, session_rows, counts
 
@@ -461,10 +464,11 @@ class OwnBetas(PublishedBetas):
                 layouts = self._compare_layouts(source, n_trials, layouts, mask)
         layout = choose_only(layouts, f"{path}, {list(shape)},", LAYOUT_HINT)
         if layout is None:
-            mask_size = f", the mask {mask.width} voxels" if mask else ""
+            mask_size = f" and the mask {mask.width} voxels" if mask else ""
             needs_mask = len(shape) == 4 and mask is None
             raise BrainhiveError(
-                f"{path} is {list(shape)}; its table has {n_trials} lines{mask_size}",
+                f"{path} has the shape {list(shape)}, but its table has {n_trials} "
+                f"lines{mask_size}",
                 MASK_HINT if needs_mask else SHAPE_HINT,
             )
         return layout

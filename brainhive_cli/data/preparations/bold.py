@@ -95,15 +95,19 @@ SURFACE_ENDINGS = (".gii", ".dtseries.nii")
 """Endings of BOLD that has vertices in place of voxels."""
 TIMING_KEYS = ("volumes", "tr_s", "start_s", "source")
 """Keys of a run's timing in the store, in the order of `read_timing`."""
+FMRIPREP_HINT = (
+    "run fmriprep with --output-spaces T1w, or name its output: "
+    "preparation.derivatives=FOLDER"
+)
 MODEL_COLUMNS = (
     "subject",
     "session",
     "TR (s)",
-    "first (s)",
-    "by",
+    "first volume (s)",
+    "timing from",
     "confounds",
-    "shown (s)",
-    "repeated",
+    "picture shown (s)",
+    "pictures in several runs",
 )
 """Columns of the table of models in the overview."""
 
@@ -256,13 +260,15 @@ class Bold(Betas):
         sessions = sorted(get_session_numbers(self.config.sessions)) or recorded
         absent = set(sessions) - set(recorded)
         if absent or not recorded:
+            advice = "name the folder of fMRIPrep's output"
             override = "derivatives=FOLDER"
             if recorded:
+                advice = "choose recorded sessions"
                 override = f"sessions={','.join(map(str, recorded))}"
             raise MissingData(
-                f"no BOLD with events of subject {subject}, session "
-                f"{min(absent, default=1)}, in {self.derivatives}",
-                f"preparation.{override}",
+                f"subject {subject} has no BOLD with events of session "
+                f"{min(absent, default=1)} in {self.derivatives}",
+                f"{advice}: preparation.{override}",
             )
         return sessions
 
@@ -286,7 +292,7 @@ class Bold(Betas):
         paths = list(dict.fromkeys(paths))
         for path in paths:
             if not is_file(path):
-                raise MissingData(f"no file {path}", COPY_HINT)
+                raise MissingData(f"there is no file {path}", COPY_HINT)
 
         table = find_event_table(self.root)
         if table is not None:
@@ -374,7 +380,7 @@ class Bold(Betas):
             cells = tuple(", ".join(sorted(set(column))) for column in columns)
             stimulus_s = f"{facts['stimulus_s']:g}"
             rows.append((subject, session) + cells + (stimulus_s, facts["repeated"]))
-        table = Table("Models", MODEL_COLUMNS, rows)
+        table = Table("Timing and general linear model (GLM)", MODEL_COLUMNS, rows)
         return replace(overview, tables=(trials_table, table) + overview.tables[1:])
 
     @cached_property
@@ -422,6 +428,8 @@ class Bold(Betas):
 
     def _list_bold_files(self, list_derived: ListFolder) -> list[BidsFile]:
         """List the BOLD of all subjects in the recipe's space."""
+        if not self.derivatives.is_dir():
+            raise MissingData(f"there is no folder {self.derivatives}", FMRIPREP_HINT)
         files = []
         folders = list(self.derivatives.glob("sub-*/func"))
         folders += self.derivatives.glob("sub-*/ses-*/func")
@@ -436,10 +444,12 @@ class Bold(Betas):
                 ):
                     files.append(file)
         if not files:
+            pattern = self.config.files
+            matching = "" if pattern == "*" else f" that matches {pattern}"
             raise MissingData(
-                f"no BOLD in a space that runs share below {self.derivatives} "
-                f"matches files={self.config.files}",
-                "preparation.derivatives=FOLDER, of fmriprep --output-spaces T1w",
+                f"there is no preprocessed BOLD{matching} in {self.derivatives} with "
+                "the space in its name, such as space-T1w",
+                FMRIPREP_HINT,
             )
         space = self._choose("space", {file.space for file in files}, "T1w")
         return [file for file in files if file.space == space]
@@ -464,7 +474,8 @@ class Bold(Betas):
             absent = find_missing_column(stimulus, columns + list(ENTITIES)) or stimulus
             raise MissingData(
                 f"no events.tsv of BOLD in {self.derivatives} has a column {absent}",
-                f"preparation.stimulus=COLUMN, of {', '.join(columns) or 'none'}",
+                "name the column of the pictures: preparation.stimulus=COLUMN, one of "
+                f"{', '.join(columns) or 'none'}",
             )
         task = self._choose("task", tasks)
         return [file for file in files if file.entities.get("task", "") == task]
@@ -481,10 +492,13 @@ class Bold(Betas):
             if option == name or option.startswith(f"{name}:")
         ]
         if len(matches) != 1 or not name:
+            requested = getattr(self.config, key)
+            problem = f"BOLD of several {key}s"
+            if requested:
+                problem = f"no BOLD, or BOLD of several kinds, of {key} {requested}"
             raise MissingData(
-                f"{self.derivatives} has BOLD of the {key}s "
-                f"{', '.join(sorted(options))}",
-                f"preparation.{key}=NAME, one of these {key}s",
+                f"{self.derivatives} has {problem}",
+                f"choose one: preparation.{key}={' or '.join(sorted(options))}",
             )
         return matches[0]
 
@@ -495,7 +509,7 @@ class Bold(Betas):
         """
         runs = self._list_runs(subject)
         bold_files = [run.bold_files[0] for run in runs]
-        way_out = "preparation.mask=FILE, a mask on the grid of the BOLD"
+        way_out = "name a mask on the grid of the BOLD: preparation.mask=FILE"
         mask_path = self._find_mask(subject)
         if bold_files[0].name.endswith(SURFACE_ENDINGS):
             if mask_path:
@@ -519,7 +533,8 @@ class Bold(Betas):
             for run in runs:
                 if "brain" not in run.image_files:
                     raise MissingData(
-                        f"{run.bold_files[0]} has no desc-brain_mask next to it",
+                        f"there is no brain mask (desc-brain_mask) next to "
+                        f"{run.bold_files[0]}",
                         way_out,
                     )
                 paths.append(run.image_files["brain"])
@@ -745,9 +760,10 @@ class Bold(Betas):
         if not pictures:
             reasons = [f"{count} {reason}" for reason, count in (+dropped).items()]
             raise MissingData(
-                f"{position} shows no picture: {', '.join(reasons)}",
-                "onsets count from the first volume: preparation.onset_unit=ms; or "
-                "leave the session out: preparation.sessions=[…]",
+                f"{position} has no complete trial. Left out: {', '.join(reasons)}",
+                "check the onsets, which count from the first volume, and their unit "
+                "(preparation.onset_unit=ms), or leave the session out "
+                "(preparation.sessions=[…])",
             )
         return pictures
 

@@ -119,8 +119,8 @@ def read_epochs(
         raise BrainhiveError(
             f"{path} has {len(epochs)} trials, but {table or 'nothing'} names the "
             f"pictures of {len(trial_names)} of them",
-            f"write {table or tables[0]} with a row for each trial, whose column "
-            f"{picture_column} (preparation.column) names its picture",
+            f"write {table or tables[0]} with a row for each trial. Its column "
+            f"{picture_column} (preparation.column) names the picture",
         )
 
     joined = join_epochs(epochs, path, rename, montage, trial_names)
@@ -243,9 +243,10 @@ def _convert_arrays(path: Path, content: Any, axes: Axes) -> Any:
     signals = [array for array in arrays.values() if np.ndim(array) == 3]
     if len(signals) != 1 or signals[0].dtype.kind not in "fiu":
         raise BrainhiveError(
-            f"{path} holds {len(signals)} arrays [trials, channels, times] of numbers",
-            "write one array to a file; for betas [trials, voxels] use brainhive "
-            "prepare --from betas",
+            f"{path} holds {len(signals)} arrays [trials, channels, times] instead of "
+            "one",
+            "write a single array into each file. For betas [trials, voxels]: "
+            "brainhive prepare --from betas",
         )
     signal = signals[0]
     if not signal.size:
@@ -272,8 +273,8 @@ def _convert_arrays(path: Path, content: Any, axes: Axes) -> Any:
             signal = np.moveaxis(signal, 2, 0)
         if signal.shape[1:] != sizes:
             raise BrainhiveError(
-                f"{path} is {list(signal.shape)}, with {sizes[0]} names of channels "
-                f"and {sizes[1]} times",
+                f"{path} has the shape {list(signal.shape)}, but {sizes[0]} names of "
+                f"channels and {sizes[1]} times",
                 "write an array [trials, channels, times] with as many names and times",
             )
 
@@ -281,7 +282,8 @@ def _convert_arrays(path: Path, content: Any, axes: Axes) -> Any:
     trials = as_trials(signal, None, str(path), **axis_values)
     if trials.unit not in UNIT_SIZES:
         raise BrainhiveError(
-            f"{path} is in {trials.unit}", f"a unit of {', '.join(UNIT_SIZES)}"
+            f"the unit {trials.unit!r} of {path} is unknown",
+            f"use one of {', '.join(UNIT_SIZES)}",
         )
     size, si_unit = UNIT_SIZES[trials.unit]
     assert isinstance(trials.space, Sensors)  # the array has three axes
@@ -308,7 +310,7 @@ def _read_trial_rows(table: Path, epochs: Any, column: str) -> list[dict[str, st
     sessions = {row.get("session") for row in rows}
     if len(sessions) > 1:
         raise BrainhiveError(
-            f"{table} lists {len(sessions)} sessions of one file",
+            f"{table} lists {len(sessions)} sessions, but belongs to one file",
             "write a file for each session: sub-01_ses-02, …",
         )
     return _choose_rows(rows, epochs, column, table)

@@ -116,8 +116,8 @@ def read_picture_names(names: Any) -> list[str]:
     has_lists = any(np.ndim(value) or isinstance(value, np.void) for value in values)
     if has_lists or not is_list:
         raise BrainhiveError(
-            f"pictures have the shape {list(np.shape(names))} instead of [trials]",
-            "one name of a picture for each trial",
+            f"the list of pictures has the shape {list(np.shape(names))}, not [trials]",
+            "give one name of a picture for each trial",
         )
     texts = []
     for value in values:
@@ -192,7 +192,10 @@ def as_trials(
     onset_s = axes.get("onset_s")
     if isinstance(onset_s, str):
         if onset_s != "unknown":
-            raise RecipeError(f"onset_s is {onset_s!r}", "[n] seconds, or unknown")
+            raise RecipeError(
+                f"onset_s={onset_s!r} is invalid",
+                "give [n] seconds, or the word unknown",
+            )
         return replace(trials, onset_s=None)
     if onset_s is not None:
         return replace(trials, onset_s=np.asarray(onset_s, np.float64).reshape(-1, 1))
@@ -281,9 +284,9 @@ def require_span(cutting: Cutting, span: tuple[int, int]) -> None:
     if span[0] > window[0] or span[1] < window[1]:
         limits_ms = [round(sample * 1000 / cutting.recorded_hz, 3) for sample in span]
         raise BrainhiveError(
-            f"the epochs go from {limits_ms[0]:g} to {limits_ms[1]:g} ms, and do not "
-            f"cover {list(cutting.steps.epoch_ms)} ms",
-            f"preparation.epoch_ms={limits_ms}, or export longer epochs",
+            f"the epochs last from {limits_ms[0]:g} to {limits_ms[1]:g} ms, but "
+            f"preparation.epoch_ms is {list(cutting.steps.epoch_ms)}",
+            f"set preparation.epoch_ms={limits_ms}, or export longer epochs",
         )
 
 
@@ -306,8 +309,8 @@ def _convert_array(signal: Any, axes: Mapping[str, Any], source: str) -> Trials:
         signal = signal.reshape(len(signal), -1)
     if signal.ndim not in (2, 3):
         raise BrainhiveError(
-            f"{source} is {list(signal.shape)}",
-            "[trials, channels, times], or [trials, voxels]",
+            f"{source} has the shape {list(signal.shape)}",
+            "give an array [trials, channels, times] or [trials, voxels]",
         )
     is_voxels = signal.ndim == 2
     space: Any = axes.get("space")
@@ -324,17 +327,18 @@ def _convert_array(signal: Any, axes: Mapping[str, Any], source: str) -> Trials:
     missing_axes = [name for name, value in required_axes.items() if value is None]
     if missing_axes:
         raise RecipeError(
-            f"{source} does not say its {' and '.join(missing_axes)}",
-            "channels=[NAME, …], times_s=[T] seconds from the onset, unit='µV'; for a "
-            "file: ch_names, times and unit in .npz, or preparation.axes",
+            f"{source} comes without its {' and '.join(missing_axes)}",
+            "give channels=[NAME, …], times_s=[T] seconds from the onset, unit='µV'. "
+            "In a file: ch_names, times and unit in .npz, or preparation.axes",
         )
     rate_hz = axes.get("rate_hz")
     if rate_hz is None and len(times_s) > 1:
         rate_hz = (len(times_s) - 1) / float(times_s[-1] - times_s[0])
         if not rate_hz > 1:  # the times are probably milliseconds
             raise BrainhiveError(
-                f"{source} has times from {times_s[0]:g} to {times_s[-1]:g} s",
-                "times_s=[T] ascending, in seconds",
+                f"the times of {source} are no seconds: {times_s[0]:g} to "
+                f"{times_s[-1]:g}",
+                "give times_s=[T] in seconds, ascending",
             )
     repeated = signal[:, None, :, None] if is_voxels else signal[:, None]
     with naming(source):

@@ -68,7 +68,7 @@ class ExplanationRun(Job, RunJob):
             return explain_model(reader, self.recipe)
 
         files = {name: name for name in self.parts}
-        yield CellStage("explaining cells and subjects", files, explain)
+        yield CellStage("explaining models", files, explain)
 
     @console.progress("explaining all subjects together")
     def summarise(self, run: OpenRun) -> Summary:

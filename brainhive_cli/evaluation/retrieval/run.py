@@ -77,7 +77,7 @@ class RetrievalRun(Job, RunJob):
             models = self.open_models(groups[name], launch.device)
             return measure_cell(models, self.recipe)
 
-        yield CellStage("evaluating cells", self.files, measure)
+        yield CellStage("testing models", self.files, measure)
 
     def summarise(self, run: OpenRun) -> Summary:
         """Summarise the scores of the cells, or compare the variants of a sweep.

@@ -320,7 +320,7 @@ def test_voxels_lie_in_the_masks_of_all_sessions(data, mini_bids):
     assert len(lines) == 1 and path.name in lines[0]
     assert lines[0].startswith("1 voxels")
     path.unlink()
-    with pytest.raises(MissingData, match=r"bold\.nii\.gz .*desc-brain_mask"):
+    with pytest.raises(MissingData, match=r"desc-brain_mask.*bold\.nii\.gz"):
         build().count_voxels(1)
     # a mask and a region of the lab's own
     mini_bids.save(data / "masks/sub-1.nii.gz", np.ones_like(mask).astype(np.uint8))
@@ -433,9 +433,9 @@ def test_surfaces_give_the_betas_of_volumes(data, mini_bids, recorded):
 
 
 def test_missing_files_are_named_with_a_hint(data, home):
-    with pytest.raises(MissingData, match="subject 1, session 3") as raised:
+    with pytest.raises(MissingData, match=r"subject 1 .*session 3") as raised:
         build(sessions=[1, 3]).sessions(1)
-    assert raised.value.hint == "preparation.sessions=1,2"
+    assert raised.value.hint.endswith("preparation.sessions=1,2")
     with pytest.raises(MissingData, match=r"events\.tsv .*\bpicture\b") as raised:
         build(stimulus="picture").subjects  # noqa: B018
     assert "of onset, duration, trial_type, stim_file" in raised.value.hint
