@@ -8,7 +8,7 @@ from brainhive_cli.core.arrays import Array, Float64
 from brainhive_cli.data.fmri.bids_bold import COPY_HINT, list_folder
 from brainhive_cli.data.fmri.volumes import (
     NIFTI_ENDINGS,
-    open_image,
+    Mask,
     open_volumes,
     read_volume,
 )
@@ -26,7 +26,9 @@ BRIGHTEST_PERCENTILE = 99.8
 """Percentile of the positive values that is white. Fat and vessels may be brighter."""
 
 
-def find_anatomy(derivatives: Path, subject_folder: Path, space: str) -> Path | None:
+def find_anatomy(
+    derivatives: Path, subject_folder: Path, space: str
+) -> tuple[Path, Path] | None:
     """Find fMRIPrep's T1-weighted image of a subject in the space of the BOLD.
 
     Args:
@@ -35,7 +37,7 @@ def find_anatomy(derivatives: Path, subject_folder: Path, space: str) -> Path | 
         space: Space of the BOLD, such as `T1w` or `MNI152NLin2009cAsym:res-2`.
 
     Returns:
-        The `desc-preproc_T1w`, or None if there is no such file.
+        The `desc-preproc_T1w` and its `desc-brain_mask`, or None without both.
     """
     # resolutions of a space share its coordinates
     name = space.partition(":")[0]
@@ -44,21 +46,34 @@ def find_anatomy(derivatives: Path, subject_folder: Path, space: str) -> Path | 
     for session_folder in sorted((derivatives / subject_folder).glob("ses-*/anat")):
         folders.append(session_folder.relative_to(derivatives))
     for folder in folders:
+        images = {}
+        masks = {}
         for file in list_folder(derivatives, folder):
-            if (
-                file.suffix == ANATOMY
-                and file.entities.get("desc") == "preproc"
-                and file.space.partition(":")[0] == wanted_space
-                and file.path.name.endswith(NIFTI_ENDINGS)
-            ):
-                return file.path
+            is_wanted = file.space.partition(":")[0] == wanted_space
+            if not is_wanted or not file.path.name.endswith(NIFTI_ENDINGS):
+                continue
+            # an image and its mask differ in `desc` and suffix
+            entities = file.entities | {"desc": ""}
+            key = tuple(sorted(entities.items()))
+            kind = (file.entities.get("desc"), file.suffix)
+            if kind == ("preproc", ANATOMY):
+                images[key] = file.path
+            elif kind == ("brain", "mask"):
+                masks[key] = file.path
+        for key, path in images.items():
+            if key in masks:
+                return path, masks[key]
     return None
 
 
-def read_anatomy(path: Path) -> Underlay:
-    """Read a T1-weighted image, reduced to voxels of at most `MAX_VOXEL_MM`."""
-    img = open_image(path, COPY_HINT)
-    values = read_volume(path, COPY_HINT)
+def read_anatomy(path: Path, mask_path: Path) -> Underlay:
+    """Read the brain of a T1-weighted image, with voxels of at most `MAX_VOXEL_MM`.
+
+    The face is left out, because pages and runs are shared.
+    """
+    mask = Mask.open(mask_path, COPY_HINT)
+    img = mask.require_same_grid(path)
+    values = np.where(mask.inside, read_volume(path, COPY_HINT), 0)
     affine = np.asarray(img.affine, np.float64)
 
     # average blocks of voxels, whose centre lies between their centres

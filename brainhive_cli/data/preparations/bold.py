@@ -286,9 +286,7 @@ class Bold(Betas):
             paths.append(mask_path)
         for region_paths in self._find_regions(subject).values():
             paths += region_paths
-        anatomy_path = self._find_anatomy(subject)
-        if anatomy_path is not None:
-            paths.append(anatomy_path)
+        paths += self._find_anatomy(subject) or ()
         paths = list(dict.fromkeys(paths))
         for path in paths:
             if not is_file(path):
@@ -317,9 +315,9 @@ class Bold(Betas):
             return voxels
 
         # maps of voxels are drawn on the anatomy, else on the mean BOLD
-        anatomy_path = self._find_anatomy(subject)
-        if anatomy_path is not None:
-            underlay = read_anatomy(anatomy_path)
+        anatomy = self._find_anatomy(subject)
+        if anatomy is not None:
+            underlay = read_anatomy(*anatomy)
         else:
             underlay = average_bold(self._list_runs(subject)[0].bold_files[0])
         return replace(voxels, underlay=underlay)
@@ -569,8 +567,10 @@ class Bold(Betas):
         name = fill_subject(self.config.mask, subject, self._read_label(subject))
         return locate(name) if name else None
 
-    def _find_anatomy(self, subject: int) -> Path | None:
-        """Return fMRIPrep's T1-weighted image in the space of the BOLD, or None."""
+    def _find_anatomy(self, subject: int) -> tuple[Path, Path] | None:
+        """Return fMRIPrep's T1-weighted image in the space of the BOLD, and its brain
+        mask, or None.
+        """
         path = self._list_runs(subject)[0].bold_files[0]
         if path.name.endswith(SURFACE_ENDINGS):
             return None

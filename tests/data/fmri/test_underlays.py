@@ -32,7 +32,10 @@ def find_centre_mm(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
 def test_small_voxels_are_averaged_and_stay_in_their_place(tmp_path: Path) -> None:
     values = np.zeros((8, 10, 4))
     values[2:6, 4:8, 1:3] = np.random.default_rng(0).uniform(50, 100, (4, 4, 2))
-    underlay = read_anatomy(write_volume(tmp_path / "T1w.nii.gz", values))
+    mask = write_volume(tmp_path / "mask.nii.gz", values > 0)
+    # the brightest voxels are the skull
+    image = write_volume(tmp_path / "T1w.nii.gz", np.where(values > 0, values, 1e4))
+    underlay = read_anatomy(image, mask)
 
     assert underlay.source == "T1w" and underlay.values.dtype == np.uint8
     assert underlay.values.shape == (4, 5, 4) and underlay.values.max() > 250
@@ -61,7 +64,7 @@ def test_the_mean_bold_is_the_mean_of_the_first_volumes(tmp_path: Path) -> None:
     (
         ("T1w", "sub-01/ses-2/anat/sub-01_ses-2_desc-preproc_T1w.nii.gz"),
         ("MNI:res-2", "sub-01/anat/sub-01_space-MNI_desc-preproc_T1w.nii.gz"),
-        ("fsaverage", None),
+        ("other", None),
     ),
 )
 def test_the_anatomy_lies_in_the_space_of_the_bold(
@@ -70,9 +73,15 @@ def test_the_anatomy_lies_in_the_space_of_the_bold(
     for file in (
         "sub-01/anat/sub-01_space-MNI_desc-preproc_T1w.nii.gz",
         "sub-01/anat/sub-01_space-MNI_desc-brain_mask.nii.gz",
+        "sub-01/anat/sub-01_space-other_desc-preproc_T1w.nii.gz",
         "sub-01/ses-2/anat/sub-01_ses-2_desc-preproc_T1w.nii.gz",
+        "sub-01/ses-2/anat/sub-01_ses-2_desc-brain_mask.nii.gz",
         "sub-02/anat/sub-02_desc-preproc_T1w.nii.gz",
     ):
         write_volume(tmp_path / file, np.ones((2, 2, 2)))
-    path = find_anatomy(tmp_path, Path("sub-01"), space)
-    assert path == (None if name is None else tmp_path / name)
+    found = find_anatomy(tmp_path, Path("sub-01"), space)
+    if name is None:
+        assert found is None  # it has no mask
+    else:
+        mask = name.replace("desc-preproc_T1w", "desc-brain_mask")
+        assert found == (tmp_path / name, tmp_path / mask)

@@ -346,9 +346,13 @@ def test_maps_lie_on_the_anatomy_or_else_on_the_mean_bold(data, mini_bids, home)
     anatomy = data / "derivatives/fmriprep/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz"
     anatomy.parent.mkdir()
     mini_bids.save(anatomy, np.ones((4, 4, 4), np.uint8))
+    mask = anatomy.with_name("sub-01_desc-brain_mask.nii.gz")
+    # without a mask of the brain, the face would be shown
+    assert build().load_voxels(1).underlay.source == "mean BOLD"
+    mini_bids.save(mask, np.ones((4, 4, 4), np.uint8))
     preparation = build()
     assert preparation.load_voxels(1).underlay.source == "T1w"
-    assert anatomy in preparation.files(1)
+    assert {anatomy, mask} <= set(preparation.files(1))
 
 
 def write_surfaces(data: Path, mini_bids, space: str):
