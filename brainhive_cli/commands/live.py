@@ -58,6 +58,7 @@ from brainhive_cli.measurement.confidence_sequence import hit_rate_interval
 from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.models import priors
 from brainhive_cli.reports.live_page import LivePage, resolve_host
+from brainhive_cli.reports.page import FINDING
 from brainhive_cli.reports.sentences import MEANINGS
 from brainhive_cli.reports.tables import metric_table
 from brainhive_cli.training.alignment.trained.model import TrainedModel
@@ -570,8 +571,8 @@ def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
     scopes = measurements.scopes
     tables = (
         metric_table("Shown picture ranked first", scopes, "trials", ("top1", "top5")),
-        Table("Latency, ms", ("stage", "median", "95 %", "most"), latency_rows),
-        Table("Stream", ("what", "count"), list(counts.items())),
+        Table("Latency, ms", ("stage", "median", "95 %", "longest"), latency_rows),
+        Table("Stream", ("item", "count"), list(counts.items())),
     )
     return tuple(table for table in tables if table.rows)
 
@@ -702,8 +703,8 @@ def _draw_sheet(
         columns,
         rows,
         section=SECTION,
-        note="the first windows, each a single trial; the seen picture has a green "
-        "frame",
+        note="The first windows of the session, each a single trial; the seen picture "
+        "has a green frame",
     )
 
 
@@ -734,7 +735,7 @@ def _draw_curve(score: Score) -> Curve:
         trial_numbers.tolist(),
         [line],
         "top-1 so far",
-        section=SECTION,
+        section=FINDING,
         note="single trials; the interval is valid at every moment, even if you look "
         "at it many times",
     )

@@ -252,9 +252,9 @@ def _describe_pairs(
     shown_run: ShownRun, sheet: Sheet, pairs: Sequence[PicturePair]
 ) -> PicturePairs:
     """Write the heading and the note of pairs of pictures from a sheet."""
-    # a heading such as `made` or a rank tells readers little
+    # a heading such as `drawn` or a rank tells readers little
     heading = sheet.columns[1]
-    if heading in ("made", shown_run.source) or heading.isdecimal():
+    if heading in ("drawn", shown_run.source) or heading.isdecimal():
         heading = "drawn from the signal" if shown_run.source else "retrieved first"
 
     # the note of a sheet without a sample begins with the choice of its rows

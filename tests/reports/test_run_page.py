@@ -250,7 +250,7 @@ def test_the_first_screen_has_ten_pairs_as_its_note_says(tmp_path):
 def test_a_sheet_with_gaps_has_no_pairs(tmp_path):
     drawn = run(tmp_path, "drawn", sources=[ALL])
     row = SheetRow("cat/0", [SheetTile(""), SheetTile("")])
-    artifacts.write(drawn.folder, [Sheet("Made", ["seen", "made"], [row])])
+    artifacts.write(drawn.folder, [Sheet("Drawn", ["seen", "drawn"], [row])])
     assert choose_pictures([drawn]) is None
 
 
@@ -282,6 +282,17 @@ def test_the_finding_and_warnings_come_before_the_pictures(tmp_path):
     blocks = ("verdict", "warnings", "pairs", "headlines")
     positions = [html.index(f'class="{block}"') for block in blocks]
     assert positions == sorted(positions)
+
+
+def test_runs_with_the_same_label_keep_their_findings(tmp_path):
+    first = run(tmp_path / "first", "ours", top1=0.5)
+    second = run(tmp_path / "second", "ours", top1=0.25)
+
+    html = write_page(tmp_path, RunGroup([first]), RunGroup([second]))
+
+    (lead,) = re.findall(r'<p class="lead">(.*?)</p>', html)
+    assert "50 %" in lead and "25 %" not in lead
+    assert "25 %" in html
 
 
 def test_the_finding_says_what_how_often_how_sure_and_of_whom(tmp_path):

@@ -465,7 +465,7 @@ class SheetWriter:
             rows.append(SheetRow(image_id, [stimulus_tile, result_tile]))
         return Sheet(
             RANKED_TITLE,
-            ["seen", "made"],
+            ["seen", "drawn"],
             rows,
             section=SHEETS_SECTION,
             note=f"In even steps; {note}",

@@ -92,7 +92,7 @@ def test_sheets_show_random_and_ranked_items_of_every_source(
     random = [image_ids[row] for row in np.random.default_rng(0).permutation(3)[:2]]
     assert [row.query for row in sources.rows] == random
     assert sources.note.startswith("2 of 3 pictures, drawn at random (seed 0); ")
-    assert list(best.columns) == ["seen", "made"]
+    assert list(best.columns) == ["seen", "drawn"]
     assert sources.section == best.section != DETAILS
     assert len(best.rows) == 2 and {row.query for row in best.rows} <= {*image_ids}
     titles = [
