@@ -108,8 +108,23 @@ def read_recipe_settings(folder: RunFolder) -> Settings:
 
 @lru_cache(maxsize=4096)
 def _parse_section(text: str) -> Settings:
-    """Parse a section of a recipe. Most sections of a list of runs are equal."""
-    return flatten(documents.parse(text, "recipe.yaml", is_yaml=True))
+    """Parse a section of a recipe. Most sections of a list of runs are equal.
+
+    Sections in a list, such as loss terms, have numbers: `terms.0.weight`.
+    """
+    settings: Settings = {}
+    for key, value in flatten(
+        documents.parse(text, "recipe.yaml", is_yaml=True)
+    ).items():
+        has_sections = isinstance(value, list) and any(
+            isinstance(item, Mapping) for item in value
+        )
+        if not has_sections or key == ENCODERS:
+            settings[key] = value
+            continue
+        numbered_items = {str(number): item for number, item in enumerate(value)}
+        settings |= flatten(numbered_items, key)
+    return settings
 
 
 def read_settings(folder: RunFolder, facts: Facts) -> Settings:

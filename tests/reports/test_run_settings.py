@@ -74,15 +74,16 @@ def test_a_damaged_recipe_has_no_settings(folder: RunFolder) -> None:
 
 def test_secrets_are_hidden(folder: RunFolder) -> None:
     recipe = {
-        "dataset": {"source": "https://me:pass@host/x", "api_key": "1234"},
+        "dataset": {"source": "https://me:7654@host/x", "api_key": "1234"},
+        "terms": [{"kind": "mse", "weight": 2}, {"kind": "x", "password": "1234"}],
         "token_dropout": 0.1,
     }
     folder.write_text("recipe.yaml", yaml.safe_dump(recipe))
     settings = read_settings(folder, Facts())
     rows = [row for rows in group_settings(settings, "x").values() for row in rows]
     text = str(rows)
-    assert "pass" not in text and "1234" not in text
-    assert ("token_dropout", "0.1") in rows
+    assert "7654" not in text and "1234" not in text
+    assert ("token_dropout", "0.1") in rows and ("terms.0.weight", "2") in rows
 
 
 @pytest.mark.parametrize(
