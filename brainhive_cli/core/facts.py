@@ -142,7 +142,8 @@ class Answer:
     def sentence(self) -> str:
         """Question, result, test and limit of the claim, in a sentence."""
         if self.p is None:
-            return f"{self.question}: {self.test}"
+            subject = self.question.removeprefix("which ")
+            return f"the {subject} could not be tested, because {self.test}"
         sentence = (
             f"{self.question}: {self.words} (p {self.p:.2g}, {self.test}, "
             f"{self.n} stimuli among {self.pool})"

@@ -235,8 +235,7 @@ def _test_concepts(
     elif len(set(zip(item_parts, concepts, strict=True))) == len(set(item_parts)):
         problem = "each session shows only one concept"
     if problem:
-        reason = f"cannot be tested, because {problem}"
-        answer = _not_tested(CONCEPT_QUESTION, reason, n_items, pool)
+        answer = _not_tested(CONCEPT_QUESTION, problem, n_items, pool)
         return replace(answer, scope=scope)
 
     # sum over the other compared items of each candidate's concept

@@ -70,6 +70,8 @@ def record(noise: float, subject: int, split: str) -> api.Trials:
     signal = (np.stack(small) @ mixing)[:, None] + noise * random.normal(
         size=(len(small), 4, 160)
     )
+    # pictures came in random order; tests need it to tell signals from slow drift
+    order = random.permutation(len(small) * 4).reshape(-1, 4)
     return api.Trials(
         signal.reshape(-1, 4, 8, 20).astype(np.float32),
         image_ids=list(stimuli.image_ids),
@@ -77,4 +79,6 @@ def record(noise: float, subject: int, split: str) -> api.Trials:
         times_s=np.arange(20) / 100,
         rate_hz=100,
         unit="uV",
+        sessions=np.zeros_like(order, np.int8),
+        trial_numbers=order,
     )

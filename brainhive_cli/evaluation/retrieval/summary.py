@@ -766,7 +766,12 @@ def judge_cells(cells: CellScores) -> list[Answer]:
         condition = "labels did not come in blocks: the order of trials is not known"
         return [replace(answer, condition=condition) for answer in answers]
     reason = "the order of pictures is not known"
-    return [replace(answer, test=f"{answer.test}, {reason}") for answer in answers]
+    limited_answers = []
+    for answer in answers:
+        if answer.p is not None:  # otherwise `test` is the reason against a test
+            answer = replace(answer, test=f"{answer.test}, {reason}")
+        limited_answers.append(answer)
+    return limited_answers
 
 
 def count_confusions(tables: Iterable[Scores]) -> ConfusionMatrix | None:
