@@ -168,6 +168,8 @@ class Page:
         sections: Sections in their order.
         pictures: Pairs of stimuli and decoded pictures at the top, or None.
         headlines: Figures at the top, which show the main result.
+        examples: Sheet of a picture of each category at the top with the folder of its
+            files, or None.
         missing: Metrics that were not measured, with the reasons.
     """
 
@@ -177,6 +179,7 @@ class Page:
     sections: Sequence[PageSection] = ()
     pictures: PicturePairs | None = None
     headlines: Sequence[Curve | Heatmap | Topomap | Evoked | BrainMap] = ()
+    examples: tuple[Sheet, Path] | None = None
     missing: Sequence[str] = ()
 
     def write(self, path: Path) -> None:

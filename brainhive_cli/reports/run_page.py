@@ -127,8 +127,18 @@ def lay_out_page(
         sections=sections,
         pictures=choose_pictures(leading_runs),
         headlines=_choose_headline_figures(groups, leading_runs),
+        examples=_choose_examples(leading_runs),
         missing=list_missing(groups),
     )
+
+
+def _choose_examples(runs: Sequence[ShownRun]) -> tuple[Sheet, Path] | None:
+    """Return the first sheet of a finding with the folder of its files, or None."""
+    for shown_run in runs:
+        for artifact in shown_run.artifacts:
+            if isinstance(artifact, Sheet) and artifact.section == FINDING:
+                return artifact, shown_run.folder.path
+    return None
 
 
 def _choose_headline_figures(

@@ -183,7 +183,8 @@ def _open_example(root: Path, names: Sequence[str], index: int) -> Any:
     files = sorted(find_pictures(root, names[index]))
     if not files:
         raise MissingData(f"categories: no pictures in {root / names[index]}")
-    return decode(files[0], root / files[0])
+    path = root / files[0]
+    return decode(str(path), path)
 
 
 def _refuse_picture(config: Config, index: int) -> Any:

@@ -27,6 +27,7 @@ from brainhive_cli.core.measurements import (
     metric_title,
 )
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.files.ids import match_names
 from brainhive_cli.data.media.media_files import get_first_frame
 from brainhive_cli.data.signals.spaces import Voxels
@@ -88,7 +89,7 @@ def draw_artifacts(
     if facts.tests_categories:
         # the matrix shows the finding, and hits and misses have no ranks
         if models:
-            headlines += _draw_examples(run, models[0])
+            headlines += draw_examples(run, models[0].run.dataset)
         headlines = [replace(figure, section=FINDING) for figure in headlines]
     else:
         # the ranks lead the page, unless a matrix shows the answer of every concept
@@ -99,7 +100,7 @@ def draw_artifacts(
     if NEAREST in measurements.scopes:
         figures.append(_draw_train_similarities(measurements))
     figures.append(_draw_regions(measurements))
-    if models:
+    if models and not facts.tests_categories:
         figures += _draw_sheet(run, models, recipe)
 
     artifacts: list[Artifact] = []
@@ -197,13 +198,12 @@ def _draw_voxels(run: RunFolder, model: TrainedModel, split: str) -> list[BrainM
     return [figure]
 
 
-def _draw_examples(run: RunFolder, model: TrainedModel) -> list[Sheet]:
+def draw_examples(run: RunFolder, dataset: Dataset) -> list[Sheet]:
     """Draw a sheet with a picture of each category, and save the pictures.
 
     Returns:
         The sheet, or nothing if the categories have no pictures or are too many.
     """
-    dataset = model.run.dataset
     stimuli = dataset.images("train")
     if stimuli.open_example is None or len(stimuli) > MAX_NUMBERED_CONCEPTS:
         return []

@@ -13,13 +13,14 @@ from PIL import Image
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.datasets import Dataset, image_folder
+from brainhive_cli.data.datasets import Dataset, categories, image_folder
 from brainhive_cli.data.media.pictures import BadPicture
 from brainhive_cli.data.media.stimuli import Clip
-from brainhive_cli.evaluation.retrieval.figures import save_pictures
+from brainhive_cli.evaluation.retrieval.figures import draw_examples, save_pictures
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.measurement.retrieval import Gallery
+from brainhive_cli.reports.page import Page
 
 DRAWN = np.array([0, 2, 5, 7])
 """Candidates on the sheet: of twelve, five of the test come first."""
@@ -143,3 +144,35 @@ def test_a_check_lists_the_pictures_that_only_the_sheet_needs(dataset: Dataset) 
     change_images(dataset, missing_error=MissingData("not fetched"))
     assert [state for _, state in list_pictures(dataset)] == ["missing (optional)"]
     assert len(list_pictures(dataset, gallery="train+test")) == 2
+
+
+@pytest.mark.parametrize("target", ["label", "exemplars"])
+def test_each_category_has_an_example_on_the_first_screen(
+    tmp_path: Path, target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["face", "full_body", "house"]
+    for name, colour in zip(names, ("red", "green", "blue"), strict=True):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8), colour).save(tmp_path / name / "a.png")
+    config = categories.Config(root=str(tmp_path), names=names, target=target)
+    dataset = config.build(Paths())
+    run = RunFolder(tmp_path / "run")
+
+    (sheet,) = draw_examples(run, dataset)
+
+    tiles = [row.tiles for row in sheet.rows]
+    assert [tile.lines[0] for (tile,) in tiles] == names
+    assert all((run.path / tile.file).is_file() for (tile,) in tiles)
+    html = Page("title", examples=(sheet, run.path)).html()
+    assert html.count("data:image/webp") == 3 and "full body" in html
+
+    # a category whose picture is missing is left out
+    (tmp_path / "house" / "a.png").write_bytes(b"no picture")
+    (sheet,) = draw_examples(run, dataset)
+    assert [row.query for row in sheet.rows] == names[:2]
+    assert "house" in capsys.readouterr().err
+
+
+def test_categories_without_pictures_have_no_examples(tmp_path: Path) -> None:
+    dataset = categories.Config(names=["face", "house"]).build(Paths())
+    assert draw_examples(RunFolder(tmp_path), dataset) == []
