@@ -320,9 +320,14 @@ def _list_image_ids(recipe: Recipe, study: StudyFolders) -> list[str]:
         console.say(f"{_name(study.pictures)} has no pictures yet.")
         return []
     counts = []
-    for split in dict.fromkeys(splits.tolist()):
+    for split in stimuli.splits:
         counts.append(f"{(splits == split).sum()} in {split}")
     console.say(f"Pictures in {_name(study.pictures)}: {', '.join(counts)}.")
+    if "test" not in stimuli.splits:
+        console.say(
+            "It has no folder test. To test a decoder with new concepts, divide it "
+            "into train/CONCEPT and test/CONCEPT."
+        )
     return image_ids
 
 

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
+from brainhive_cli.data.files.bids_labels import read_simulated
 from tests.worlds.own_recordings import (
     PICTURE_NAMES,
     RATE_HZ,
@@ -171,6 +172,25 @@ def test_a_file_without_a_person_becomes_the_first(home: Path) -> None:
     (home / "data/recordings/events.csv").write_text(f"event,picture\n1,{'cat_0'}\n")
     ended = brainhive("prepare", "--from", "recording", "--check")
     assert ended.exit_code == 0, ended.stderr
+
+
+def test_a_linked_file_stays_marked_as_simulated(home: Path) -> None:
+    save(home / "lab/sub-01.vhdr", ["Stimulus/S  1"] * len(SHOWN.onsets))
+    (home / "lab/dataset_description.json").write_text('{"Simulated": "a program"}')
+
+    init("--recording", "lab/sub-01.vhdr")
+
+    link = home / "data/recordings/sub-01.vhdr"
+    assert link.is_symlink() and read_simulated(link) == "a program"
+
+
+def test_pictures_without_a_test_folder_are_reported(home: Path) -> None:
+    write_pictures(home / "photos")
+    save(home / "lab/sub-01.fif", ["1"] * len(SHOWN.onsets))
+
+    ended = init("--recording", "lab", "--pictures", "photos/train")
+
+    assert "6 in train" in ended.stderr and "test/CONCEPT" in ended.stderr
 
 
 def test_files_of_nobody_are_refused_before_anything_is_made(home: Path) -> None:

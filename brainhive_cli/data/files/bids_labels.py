@@ -204,7 +204,8 @@ def natural_key(text: str) -> list[tuple[str, int]]:
 def read_simulated(*recordings: Path) -> str:
     """Return the programs that simulated recordings of a BIDS data set.
 
-    A recording's programs are under our key in the nearest description that has it.
+    A recording's programs are under our key in the nearest description that has it. If
+    the recording is a link, the folders of its target count too.
 
     Returns:
         Names with commas, or an empty text if no description has the key.
@@ -214,7 +215,9 @@ def read_simulated(*recordings: Path) -> str:
     """
     programs = set[str]()
     for recording in recordings:
-        for folder in list(recording.parents)[:ROOT_LEVELS]:
+        folders = list(recording.parents)[:ROOT_LEVELS]
+        folders += list(recording.resolve().parents)[:ROOT_LEVELS]
+        for folder in folders:
             path = folder / DESCRIPTION
             if not path.is_file():
                 continue
