@@ -106,7 +106,9 @@ def lay_out_page(
     # begin with the differences of runs, or with the finding of the first run
     # runs of two commands may have the same label, such as a model and its test
     findings = {
-        (shown_run.command, shown_run.label): state_finding(shown_run.measurements)
+        (shown_run.folder.path, shown_run.variant): state_finding(
+            shown_run.measurements
+        )
         for shown_run in leading_runs
     }
     lead: list[str] = []
@@ -163,7 +165,7 @@ def _choose_headline_figures(
 
 def _lay_out_group(
     group: RunGroup,
-    findings: Mapping[tuple[str, str], str],
+    findings: Mapping[tuple[Path, str], str],
     lead: Sequence[str],
     top_run: ShownRun | None,
 ) -> PageSection:
@@ -171,8 +173,8 @@ def _lay_out_group(
 
     Args:
         group: The runs.
-        findings: Sentences with the main result of each run, by the command and the
-            label of the run.
+        findings: Sentences with the main result of each run, by the folder and the
+            variant of the run.
         lead: Sentences at the top of the page, which the section does not repeat.
         top_run: Only run of the page, whose section omits the artifacts of the finding.
             None if the page has several runs.
@@ -192,7 +194,7 @@ def _lay_out_group(
     caveats: list[str] = []
     for shown_run in group.runs:
         caveats += shown_run.measurements.caveats
-        finding = findings[shown_run.command, shown_run.label]
+        finding = findings[shown_run.folder.path, shown_run.variant]
         if finding and finding not in lead:
             sentences.append(finding if is_single else f"{shown_run.label}: {finding}")
 
