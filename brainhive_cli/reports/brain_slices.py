@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ MIN_SIDE = 4
 """Smallest number of voxels along both sides of a slice that is drawn."""
 PANEL_INCH = {"ortho": 1.3, "x": 1.8, "y": 1.8, "z": 1.8}
 """Height of the slices by nilearn's name of their arrangement."""
+OPACITY_OVER_ANATOMY = 0.6
+"""Opacity of colours that would hide the anatomy."""
 LETTER_PT = 7
 """Font size of the coordinates, and of L and R."""
 SMALLEST_VALUE = 1e-6
@@ -85,10 +88,17 @@ def draw_slices_at_peak(figure: Any, brain_map: BrainMap, bottom: float) -> None
             symmetric_cbar=brain_map.is_diverging,
             black_bg=True,
             annotate=False,
+            transparency=choose_opacity(brain_map),
             cbar_tick_format="%.3g",
             resampling_interpolation="nearest",
         )
         display.annotate(size=LETTER_PT)
+
+
+def choose_opacity(brain_map: BrainMap) -> float:
+    """Choose the opacity of colours: the anatomy shines through maps of all voxels."""
+    is_covered = bool(brain_map.underlay) and brain_map.threshold is None
+    return OPACITY_OVER_ANATOMY if is_covered else 1.0
 
 
 def choose_slices(brain_map: BrainMap) -> str:
@@ -127,13 +137,17 @@ def write_view(brain_map: BrainMap, folder: Path) -> str:
             bg_img=background,
             cut_coords=brain_map.peak_mm,
             threshold=brain_map.threshold or SMALLEST_VALUE,
-            title=brain_map.title,
             cmap="RdBu_r" if brain_map.is_diverging else "viridis",
             symmetric_cmap=brain_map.is_diverging,
             black_bg=True,
+            opacity=choose_opacity(brain_map),
             resampling_interpolation="nearest",
         )
         page = ICON_LINK.sub("", view.get_standalone())
+
+    # a title above the slices would be cut off
+    heading = f"<title>{escape(brain_map.title)}</title>"
+    page = re.sub("<title>.*?</title>", lambda _: heading, page, count=1)
 
     # equal maps are equal files, without the random id of nilearn
     for random_id in VIEW_ID.findall(page)[:1]:

@@ -20,7 +20,7 @@ ANATOMY = "T1w"
 MEAN_BOLD = "mean BOLD"
 MAX_VOXEL_MM = 2.0
 """Largest voxel to which an anatomy is reduced. A figure shows about 1.5 mm a pixel."""
-MAX_VOLUMES = 50
+MAX_VOLUMES = 10
 """Largest number of volumes in the mean BOLD, which is only drawn."""
 BRIGHTEST_PERCENTILE = 99.8
 """Percentile of the positive values that is white. Fat and vessels may be brighter."""
