@@ -458,6 +458,8 @@ COMMANDS = (
             ),
         },
         can_share_work=False,
+        skips_finished=False,
+        runs_code=False,
     ),
     Command(
         help_section=START,

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field
 
 from brainhive_cli.core import console, parts, run_files
-from brainhive_cli.core.command import Input, Result
+from brainhive_cli.core.command import Input, Result, choose_exit_code
 from brainhive_cli.core.documents import read_digests
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import home_folder
@@ -248,17 +248,12 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
             details.setdefault(section, {}).update(facts)
         files |= result.files
 
-    # the code for missing files wins, because a program can download them
-    exit_codes = {problem.exit_code for problem in problems}
-    exit_code = max(exit_codes, default=0)
-    if MissingData.exit_code in exit_codes:
-        exit_code = MissingData.exit_code
     return Result(
         home_folder(),
         tuple(tables.values()),
         details=details,
         files=files,
-        exit_code=exit_code,
+        exit_code=choose_exit_code(problems),
     )
 
 

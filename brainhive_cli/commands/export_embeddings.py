@@ -9,7 +9,7 @@ from pydantic import Field
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.command import Input, Result
+from brainhive_cli.core.command import Failures, Input, Result
 from brainhive_cli.core.files import atomic_write, resolve_below
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
@@ -53,7 +53,8 @@ def inputs(recipe: Recipe) -> list[Input]:
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Export the embeddings of each target store to a parquet or NumPy file.
 
-    Pictures without an embedding are left out.
+    Pictures without an embedding are left out. If a store cannot be read, the others
+    are exported.
 
     Args:
         recipe: Settings of the command.
@@ -67,19 +68,22 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     folder = Path(recipe.to)
     paths = list_stores(recipe.stores, recipe.paths)
     table_rows = []
+    failures = Failures()
     with console.progress("writing stores", len(paths)) as bar:
         for path in paths:
-            store = TargetStore.open(path)
-            warn_of_problems(store)
-            embedded_rows = np.flatnonzero(store.done)  # [N]
-            write = partial(write_store, store, embedded_rows, folder)
-            file = launch.run_on_main(write)
-            table_rows.append(
-                (shorten_store_path(store.path), len(embedded_rows), str(file))
-            )
+            with failures.collect():
+                store = TargetStore.open(path)
+                warn_of_problems(store)
+                embedded_rows = np.flatnonzero(store.done)  # [N]
+                write = partial(write_store, store, embedded_rows, folder)
+                file = launch.run_on_main(write)
+                table_rows.append(
+                    (shorten_store_path(store.path), len(embedded_rows), str(file))
+                )
             bar.advance()
+    exit_code = failures.finish(len(paths))
     table = Table("Exported embeddings", ("store", "vectors", "file"), table_rows)
-    return Result(folder, (table,))
+    return Result(folder, (table,), exit_code=exit_code, details=failures.as_details())
 
 
 def _write_parquet(store: TargetStore, rows: Int64, folder: Path) -> Path:

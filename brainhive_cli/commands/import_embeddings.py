@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.arrays import Int64, UInt64
-from brainhive_cli.core.command import Input, Result, collect_inputs
+from brainhive_cli.core.command import Failures, Input, Result, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.key_types import NameList
@@ -341,54 +341,17 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         BrainhiveError: if a store of other vectors exists and `force` is False.
     """
     files, splits = _resolve(recipe)
-    stores = []
+    stores: list[TargetStore] = []
 
     # digests of pictures, shared by the encoders
     identified: dict[str, UInt64] = {}
+    failures = Failures()
     for config in recipe.encoders:
-        with console.progress(f"matching the vectors of {config.name}"):
-            vectors, shares = match_vectors(recipe, files, splits, config)
-            digest = _digest(vectors.files)
-
-        # only the user can check the order of vectors without names
-        if vectors.layout == ORDERED_LAYOUT:
-            images = splits[0]
-            console.say(
-                f"{vectors.files[0]} has no names, so its rows are taken in the order "
-                f"of {images.dataset}/{images.split}: row 0 is {images.image_ids[0]}, "
-                f"row {len(images) - 1} is {images.image_ids[-1]}"
+        with failures.collect():
+            stores += _import_encoder(
+                recipe, launch, files, splits, config, identified, force
             )
-
-        # leave out stores that hold these vectors already
-        stored_config = make_portable(config.model_dump(mode="json"))
-        new_shares = []
-        for share in shares:
-            if force or not is_imported(share, stored_config, digest):
-                new_shares.append(share)
-
-        # write the stores, with a record of where the vectors come from
-        if new_shares:
-            file_names = [file.name for file in vectors.files]
-            attributes = {
-                "encoder": config.name,
-                "config": stored_config,
-                "weights": {"source": f"imported: {vectors.layout}", "digest": digest},
-                "preprocessing": "not known: imported",
-                "imported": file_names[:MAX_STORED_FILE_NAMES],
-                "versions": library_versions(),
-            }
-            copy = partial(
-                copy_vectors,
-                new_shares,
-                vectors,
-                attributes,
-                dtype=recipe.dtype,
-                skip_missing=recipe.skip_missing,
-                pixel_digests=identified,
-            )
-            launch.run_on_main(copy)
-        for _, path, _ in shares:
-            stores.append(TargetStore.open(path))
+    exit_code = failures.finish(len(recipe.encoders))
 
     rows = []
     for store in stores:
@@ -397,7 +360,77 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         rows.append(make_health_row(store.path, store.health, has_problem))
     folder = recipe.paths.under_home("embeddings") / splits[0].dataset
     hint = write_next_command(recipe.dataset, recipe.encoders, recipe.paths)
-    return Result(folder, (make_health_table(rows),), hint=hint)
+    return Result(
+        folder,
+        (make_health_table(rows),),
+        hint=hint,
+        exit_code=exit_code,
+        details=failures.as_details(),
+    )
+
+
+def _import_encoder(
+    recipe: Recipe,
+    launch: Launch,
+    files: Sequence[Path],
+    splits: Sequence[StimulusSet],
+    config: EncoderConfig,
+    identified: dict[str, UInt64],
+    force: bool,
+) -> list[TargetStore]:
+    """Write the missing target stores of an encoder, and return all its stores.
+
+    Args:
+        recipe: Recipe with the files, the data set and the encoders.
+        launch: Processes of the command, of which the main process writes the stores.
+        files: Files of vectors.
+        splits: Pictures of each split.
+        config: Config of the encoder.
+        identified: Digests of pictures, to which new digests are added.
+        force: If True, replace stores that exist.
+    """
+    with console.progress(f"matching the vectors of {config.name}"):
+        vectors, shares = match_vectors(recipe, files, splits, config)
+        digest = _digest(vectors.files)
+
+    # only the user can check the order of vectors without names
+    if vectors.layout == ORDERED_LAYOUT:
+        images = splits[0]
+        console.say(
+            f"{vectors.files[0]} has no names, so its rows are taken in the order "
+            f"of {images.dataset}/{images.split}: row 0 is {images.image_ids[0]}, "
+            f"row {len(images) - 1} is {images.image_ids[-1]}"
+        )
+
+    # leave out stores that hold these vectors already
+    stored_config = make_portable(config.model_dump(mode="json"))
+    new_shares = []
+    for share in shares:
+        if force or not is_imported(share, stored_config, digest):
+            new_shares.append(share)
+
+    # write the stores, with a record of where the vectors come from
+    if new_shares:
+        file_names = [file.name for file in vectors.files]
+        attributes = {
+            "encoder": config.name,
+            "config": stored_config,
+            "weights": {"source": f"imported: {vectors.layout}", "digest": digest},
+            "preprocessing": "not known: imported",
+            "imported": file_names[:MAX_STORED_FILE_NAMES],
+            "versions": library_versions(),
+        }
+        copy = partial(
+            copy_vectors,
+            new_shares,
+            vectors,
+            attributes,
+            dtype=recipe.dtype,
+            skip_missing=recipe.skip_missing,
+            pixel_digests=identified,
+        )
+        launch.run_on_main(copy)
+    return [TargetStore.open(path) for _, path, _ in shares]
 
 
 def _digest(files: Sequence[Path]) -> str:

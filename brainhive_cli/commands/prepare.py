@@ -5,7 +5,7 @@ from functools import partial
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.cells import announce, share_cells
-from brainhive_cli.core.command import Result
+from brainhive_cli.core.command import Failures, Result
 from brainhive_cli.core.errors import Line, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import extend_title, merge_caveats
@@ -60,6 +60,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         subjects = launch.shard(due_subjects)
     store_files = {str(subject): job.build_path(subject) for subject in subjects}
     prepared_subjects = set[str]()
+    failures = Failures()
 
     def is_finished(subject: str) -> bool:
         if subject in prepared_subjects:
@@ -75,8 +76,14 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         share_cells(store_files, workers, is_finished=is_finished) as claimed_subjects,
     ):
         for subject in claimed_subjects:
-            job.prepare(int(subject), launch, bar)
+            # several processes wait for each other, so all of them stop at an error
+            if launch.processes > 1:
+                job.prepare(int(subject), launch, bar)
+            else:
+                with failures.collect():
+                    job.prepare(int(subject), launch, bar)
             prepared_subjects.add(subject)
+    exit_code = failures.finish(len(store_files))
     if due_subjects:
         launch.run_on_main(job.remove_sessions_folder)
 
@@ -86,7 +93,9 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         job.build_path(1).parent,
         (_tabulate_stores(job),) + tuple(overview),
         hint=_write_next_command(recipe, job),
-        work=work if has_prepared_all else None,
+        work=work if has_prepared_all and not exit_code else None,
+        exit_code=exit_code,
+        details=failures.as_details(),
     )
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from brainhive_cli.core import console, documents
-from brainhive_cli.core.command import Input, Result
+from brainhive_cli.core import artifacts, console, documents
+from brainhive_cli.core.command import Failures, Input, Result
 from brainhive_cli.core.errors import Line, RecipeError
 from brainhive_cli.core.facts import CITES, RetrievalFacts, format_setting
 from brainhive_cli.core.files import atomic_write, home_folder, locate
@@ -87,6 +87,8 @@ def inputs(recipe: Recipe) -> list[Input]:
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Read and compare the runs, and write the page or the tables.
 
+    If some runs are missing or damaged, the report has the others.
+
     Args:
         recipe: Recipe of `report`, with the runs and the format.
         launch: Processes of the command, of which the main process writes the files.
@@ -95,6 +97,9 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     Returns:
         The tables and the written files. The comparisons of runs are in `details`.
     """
+    n_named_runs = len(recipe.runs or ())
+    recipe, failures = leave_out_damaged_runs(recipe)
+    exit_code = failures.finish(n_named_runs)
     runs = open_runs(recipe)
     path = _choose_output_path(recipe, runs)
     groups = group_runs(runs)
@@ -132,7 +137,11 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     for group in groups:
         comparisons += [difference.model_dump() for difference in group.differences]
     return Result(
-        path.parent, tuple(tables), files=files, details={"comparisons": comparisons}
+        path.parent,
+        tuple(tables),
+        files=files,
+        exit_code=exit_code,
+        details={"comparisons": comparisons} | failures.as_details(),
     )
 
 
@@ -196,6 +205,35 @@ def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:
         else:
             groups.append(RunGroup(command_runs))
     return groups
+
+
+def leave_out_damaged_runs(recipe: Recipe) -> tuple[Recipe, Failures]:
+    """Leave out the runs of a recipe that are missing or damaged.
+
+    Returns:
+        The recipe with the other runs and their labels, and the errors. A recipe with a
+        single run, or with another number of labels than runs, is not changed.
+    """
+    failures = Failures()
+    names = recipe.runs or []
+    labels = recipe.labels
+    if len(names) < 2 or (labels and len(labels) != len(names)):
+        return recipe, failures
+
+    root = recipe.paths.under_home("runs")
+    readable_names = []
+    readable_labels = []
+    for number, name in enumerate(names):
+        # `open_runs` writes the messages
+        with console.mute_messages(), failures.collect():
+            folder, _ = find_shown_run(root, name)
+            folder.measurements()
+            artifacts.read(folder)
+            readable_names.append(name)
+            if labels:
+                readable_labels.append(labels[number])
+    changes = {"runs": readable_names, "labels": readable_labels or None}
+    return recipe.model_copy(update=changes), failures
 
 
 def open_runs(recipe: Recipe) -> list[ShownRun]:

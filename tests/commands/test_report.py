@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import CellFacts, GalleryFacts, RetrievalFacts
 from brainhive_cli.core.measurements import ALL, Measurements, index_by_name
 from brainhive_cli.core.runs import RunFolder
@@ -192,6 +193,22 @@ def test_bad_input_is_one_line_and_its_exit_code(home, runs):
         assert found.exit_code == code
         assert found.stderr.startswith("error: ") and "Traceback" not in found.stderr
         assert all(fact in found.stderr for fact in facts), found.stderr
+
+
+def test_a_damaged_run_does_not_stop_the_report_of_others(home, runs):
+    damaged = ranked(home, "damaged-0000000003", 0.5)
+    (damaged / "metrics.json").write_text("{")
+    table = home / "table.md"
+    line = ("report", runs[0], damaged, runs[1], "--labels", "a,b,c", "--format", "md")
+    found = say(*line, "--to", table, "--json")
+
+    assert found.exit_code == BrainhiveError.exit_code
+    text = table.read_text()
+    assert "| a |" in text and "| c |" in text and "| b |" not in text
+    errors = [line for line in found.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and "damaged-0000000003" in errors[0]
+    (failure,) = json.loads(found.stdout)["details"]["failures"]
+    assert "damaged-0000000003" in failure["error"]
 
 
 def test_a_tidy_table_has_a_row_for_each_metric_and_difference(home, runs):

@@ -9,6 +9,7 @@ import torch
 
 from brainhive_cli.core.command import (
     PACE_FILE,
+    Failures,
     Input,
     Result,
     Work,
@@ -18,7 +19,12 @@ from brainhive_cli.core.command import (
     require_inputs,
     tabulate,
 )
-from brainhive_cli.core.errors import MissingData, RecipeError, find_error
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    MissingData,
+    RecipeError,
+    find_error,
+)
 from brainhive_cli.core.facts import Facts, Variant, WorkflowFacts
 from brainhive_cli.core.files import NotFetched
 from brainhive_cli.core.jobs import Job, key_work, resolve
@@ -203,3 +209,33 @@ def test_a_result_is_plain_for_programs() -> None:
     assert plain["files"] == {"page": "run/index.html"} and plain["details"] == {"a": 1}
     assert plain["metrics"] == Measurements().as_dict()
     assert repr(result) == "Result('run')"
+
+
+def test_a_failed_item_leaves_others_and_sets_the_exit_code(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    failures = Failures()
+    finished = []
+    for name in ("a", "b", "c"):
+        with failures.collect():
+            if name == "b":
+                raise BrainhiveError("b.fif is damaged", "copy it again")
+            finished.append(name)
+    assert finished == ["a", "c"]
+    assert failures.finish(3) == BrainhiveError.exit_code
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["error: b.fif is damaged", "  try: copy it again"]
+    assert "2 of 3" in lines[2]
+    assert failures.as_details()["failures"][0]["error"] == "b.fif is damaged"
+
+
+def test_failing_everywhere_or_in_the_recipe_ends_the_command() -> None:
+    failures = Failures()
+    for name in ("a", "b"):
+        with failures.collect():
+            raise MissingData(name, "fetch it")
+    with pytest.raises(MissingData, match="b"):
+        failures.finish(2)
+    with pytest.raises(RecipeError), failures.collect():
+        raise RecipeError("key", "value")
+    assert Failures().finish(0) == 0 and Failures().as_details() == {}

@@ -100,7 +100,7 @@ REPEATABLE = {
     "train-prior",
     "workflow",
 }
-WITHOUT_CODE = {"audit", "compare", "doctor", "fetch", "report"}
+WITHOUT_CODE = {"audit", "compare", "doctor", "fetch", "init", "report"}
 
 
 def test_again_and_code_are_offered_only_where_they_act(home: Path) -> None:

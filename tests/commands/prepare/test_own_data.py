@@ -98,6 +98,32 @@ def test_one_s_own_data_takes_ten_lines_as_the_readme_has_them(work):
         assert ranks.image_ids[row] in line and rank in line
 
 
+def test_a_damaged_recording_does_not_stop_other_subjects(work):
+    write_pictures(work / "data/image-folder")
+    recordings = work / "data/recordings"
+    recordings.mkdir()
+    for subject in (1, 2, 3):
+        shown = Presentation.randomize(3, seed=subject)
+        raw = annotate(make_raw(shown, seed=subject), shown, list(shown.pictures))
+        raw.save(recordings / f"sub-{subject:02d}_ses-01_eeg.fif", verbose="ERROR")
+    damaged = recordings / "sub-02_ses-01_eeg.fif"
+    complete_bytes = damaged.read_bytes()
+    damaged.write_bytes(complete_bytes[:20_000])
+
+    line = ["prepare", "--from", "recording"]
+    ended = CliRunner().invoke(app, line)
+    assert ended.exit_code != 0
+    stores = work / "signals/image-folder/default"
+    assert {path.name for path in stores.glob("*.h5")} == {"sub-01.h5", "sub-03.h5"}
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and damaged.name in errors[0]
+
+    # the same command makes only the missing store
+    damaged.write_bytes(complete_bytes)
+    ended = CliRunner().invoke(app, line)
+    assert ended.exit_code == 0 and (stores / "sub-02.h5").is_file()
+
+
 def write_betas(folder):
     """Write the betas of two sessions, each with all pictures twice and a blank trial.
 

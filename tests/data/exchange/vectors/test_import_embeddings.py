@@ -345,3 +345,25 @@ def test_files_that_are_no_vectors_are_refused(import_, things_home, ids, tmp_pa
         with pytest.raises(BrainhiveError, match=fact):
             import_(tmp_path / name)
     assert list_stored_files(things_home) == []
+
+
+def test_a_damaged_file_of_an_encoder_does_not_stop_others(
+    import_: Import,
+    run_command: Callable[..., Result],
+    cache: Path,
+    things_home: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    damaged = next(cache.glob(f"things_train_{B32}-part-*"))
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    result = import_(f"{cache}/*.parquet", encoders="clip-b32,vae")
+    assert result.exit_code != 0
+    assert damaged.name in capsys.readouterr().err
+    assert set(list_stored_files(things_home)) == {"vae.h5"}
+
+    # a damaged store does not stop the export of the other store
+    store = things_home / "embeddings/things-eeg/test/vae.h5"
+    store.write_bytes(store.read_bytes()[:500])
+    exported = run_command("export-embeddings", f"to={things_home / 'out'}")
+    assert exported.exit_code != 0 and str(store.name) in capsys.readouterr().err
+    assert len(exported.tables[0].rows) == 1
