@@ -80,7 +80,8 @@ def _resolve_sources(recipe: Recipe) -> dict[str, tuple[Source, Path]]:
     """
     if not recipe.names:
         raise RecipeError(
-            "no data set is named", f"{Line('fetch', 'NAME')}, of: {', '.join(SOURCES)}"
+            "fetch needs the name of a data set",
+            f"{Line('fetch', 'NAME')}, where NAME is one of: {', '.join(SOURCES)}",
         )
     if len(recipe.names) > 1 and recipe.root:
         raise RecipeError(
@@ -100,9 +101,9 @@ def _resolve_sources(recipe: Recipe) -> dict[str, tuple[Source, Path]]:
             folder = kind
         else:
             raise RecipeError(
-                f"no data set {name!r} is known",
-                f"known: {', '.join(SOURCES)}; or nemar:ID, openneuro:ID, "
-                "s3:BUCKET/PREFIX, hub:datasets/OWNER/NAME",
+                f"the data set {name!r} is unknown",
+                f"choose from: {', '.join(SOURCES)}. Other data: nemar:ID, "
+                "openneuro:ID, s3:BUCKET/PREFIX, hub:datasets/OWNER/NAME",
             )
         sources[kind] = source, recipe.paths.dataset(folder, recipe.root)
     return sources

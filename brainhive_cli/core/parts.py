@@ -240,7 +240,7 @@ def load(shelf: str, kind: str) -> ModuleType:
         kinds = list_kinds(shelf)
         raise RecipeError(
             f"there is no {SHELVES[shelf]} called {kind!r}",
-            f"{guess(kind_from_file_name(kind), kinds)}there are: {', '.join(kinds)}",
+            f"{guess(kind_from_file_name(kind), kinds)}choose from: {', '.join(kinds)}",
         )
 
     # a row of `rows.yaml` and an entry of `TINY` have no module, so a module is made

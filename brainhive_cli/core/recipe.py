@@ -450,6 +450,22 @@ def validate(model: type[M], fields: Mapping[str, Any], section: str = "") -> M:
         raise _describe_problem(model, error, section) from error
 
 
+PLAIN_REASONS = {
+    "int_parsing": "must be a whole number (integer)",
+    "int_type": "must be a whole number (integer)",
+    "int_from_float": "must be a whole number (integer)",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text",
+    "list_type": "must be a list, such as [1, 2]",
+    "dict_type": "must be a mapping, such as {KEY: VALUE}",
+    "missing": "is required, but missing",
+}
+"""Words for types of problems that pydantic describes for programmers."""
+
+
 def _describe_problem(
     model: type[BaseModel], error: ValidationError, section: str
 ) -> RecipeError:
@@ -483,6 +499,8 @@ def _describe_problem(
 
     # the value is invalid. Pydantic puts a prefix before messages of our own checks
     reason = problem["msg"].removeprefix("Value error, ")
+    reason = PLAIN_REASONS.get(problem["type"], reason)
+    reason = reason.replace("Input should be", "must be")
     hint = _write_example(model, problem, section)
     # our own checks of a whole section name the values that do not fit
     is_own_check = problem["type"] == "value_error" and isinstance(
@@ -676,7 +694,7 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
             return fields_by_file
         if not isinstance(base, str):
             raise RecipeError(
-                f"extends: Input should be a string, got {show_value(base)}",
+                f"extends: must be the name of a recipe, got {show_value(base)}",
                 "write the name of a recipe after `extends`",
             )
         sibling = file.parent / base

@@ -116,7 +116,7 @@ def require_names(noun: str, valid_names: Sequence[str]) -> AfterValidator:
             if name not in valid_names:
                 raise RecipeError(
                     f"no {noun} called {name!r}",
-                    f"{guess(name, valid_names)}there are: {', '.join(valid_names)}",
+                    f"{guess(name, valid_names)}choose from: {', '.join(valid_names)}",
                 )
         return names
 

@@ -61,10 +61,10 @@ def test_an_unknown_key_is_named_and_the_nearest_suggested() -> None:
 
 
 WRONG = (
-    ("train.epochs=many", "train.epochs: Input should be a valid integer"),
+    ("train.epochs=many", "train.epochs: must be a whole number (integer)"),
     (
         "mode=sideways",
-        "mode: Input should be 'intra', 'inter', 'joint' or 'finetune', got 'sideways'",
+        "mode: must be 'intra', 'inter', 'joint' or 'finetune', got 'sideways'",
     ),
     ("encoders=['hub:']", "the reference 'hub:' names no encoder"),
     ("train.epochs=[1", "is not valid YAML"),

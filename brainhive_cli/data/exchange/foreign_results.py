@@ -177,9 +177,9 @@ def open_result(folder: Path) -> ForeignResult:
     targets = _find_targets(seen_names, gallery_ids, n_signals, n_candidates)
     if not targets:
         raise MissingData(
-            f"{folder}: no list says which of {n_candidates} candidates {n_signals} "
-            "signals show",
-            f"add lists of names, and name them in {ROLES_FILE}: seen, gallery_ids",
+            f"{folder} has {n_signals} signals and {n_candidates} candidates, but no "
+            "list of the pictures that were seen",
+            f"add the lists of names, and name them in {ROLES_FILE}: seen, gallery_ids",
         )
     first_meaning = next(iter(targets))
     first_targets = targets.pop(first_meaning)
@@ -266,9 +266,9 @@ def _find_similarities(
             matrices.append(cosines.to(dtype))
     if not matrices or not matrices[0].numel():
         raise MissingData(
-            f"{files.folder} has no similarities [N, M], and no predictions [N, D] "
-            f"with a gallery [M, D]; it holds {files.list_labels()}",
-            f"name the arrays in {files.folder / ROLES_FILE}: "
+            f"{files.folder.resolve()} has neither similarities [N, M] nor predictions "
+            f"[N, D] with a gallery [M, D]. It holds {files.list_labels()}",
+            f"name a folder of results, or name its arrays in {ROLES_FILE}: "
             "similarities: FILE.npz:KEY",
         )
 

@@ -61,7 +61,10 @@ class Config(StreamConfig, RecordingKeys):
             )
         path = locate(self.file)
         if not path.is_file():
-            raise MissingData(f"no recording {path}", "source.file=FILE that mne opens")
+            raise MissingData(
+                f"there is no recording {path}",
+                "name a file that mne opens: source.file=FILE",
+            )
         return path
 
     def inputs(self) -> list[Input]:

@@ -318,9 +318,9 @@ class Job(CommandJob):
                 problems += process_problems
             if len(problems) == len(images):
                 raise BrainhiveError(
-                    f"none of the {len(problems)} pictures of {images.dataset} can be "
-                    f"decoded; {problems[0]}",
-                    "check the files",
+                    f"no picture of {images.dataset} can be decoded, out of "
+                    f"{len(problems)}. The first: {problems[0]}",
+                    "replace the files, or check that they are pictures",
                 )
             # gaps are accepted only with `skip_bad`
             if recipe.skip_bad or not problems:

@@ -208,7 +208,9 @@ def require_known_metrics(names: list[str]) -> list[str]:
     for name in names:
         if find_metric(name) is None:
             valid_names = ", ".join(PICTURE_METRICS + CLIP_METRICS)
-            raise RecipeError(f"no metric called {name!r}", f"there are: {valid_names}")
+            raise RecipeError(
+                f"no metric called {name!r}", f"choose from: {valid_names}"
+            )
     return names
 
 

@@ -628,7 +628,7 @@ def resolve(reference: Any) -> EncoderConfig:
     ):
         names = parts.list_kinds("encoders") + list_own_names()
         line = Line("import-embeddings", "FILE", ("as", kind))
-        hint = f"there are: {', '.join(names)}; own vectors: {line}"
+        hint = f"choose from: {', '.join(names)}. To import your own vectors: {line}"
         raise RecipeError(
             f"no encoder called {kind!r}",
             guess(parts.kind_from_file_name(kind), names) + hint,

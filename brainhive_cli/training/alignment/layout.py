@@ -185,7 +185,7 @@ class Layout:
         for name in self.retrieval_heads:
             if name not in self.heads:
                 raise RecipeError(
-                    f"no head called {name!r}", f"there are: {', '.join(self.heads)}"
+                    f"no head called {name!r}", f"choose from: {', '.join(self.heads)}"
                 )
 
     def as_dict(self) -> Fields:

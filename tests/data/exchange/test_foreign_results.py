@@ -207,7 +207,7 @@ def test_a_role_of_an_array_of_other_dimensions_is_named(
 def test_labels_by_which_every_candidate_is_right_say_nothing(tmp_path: Path) -> None:
     folder = write(tmp_path / "own")
     np.save(folder / "labels.npy", np.full(50, np.nan))
-    with pytest.raises(MissingData, match="50 candidates 50 signals"):
+    with pytest.raises(MissingData, match="50 signals and 50 candidates"):
         open_result(folder)
 
 

@@ -137,7 +137,7 @@ def test_other_pictures_stand_for_stimuli_by_their_ids(run_command, coco):
     (other / f"{0:012d}.png").unlink()
     with pytest.raises(
         MissingData,
-        match=r"data/made lacks pictures of coco/train, 1 of 5: train2017/0+$",
+        match=r"data/made lacks pictures of coco/train, 1 of 5: train2017/0+",
     ):
         run_command(
             "embed", "dataset=coco", f"encoders=[{made}]", "run.workers=0", again=True
