@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from glob import escape
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,8 @@ from brainhive_cli.core.errors import (
     RecipeError,
     guess,
 )
-from brainhive_cli.core.files import remove
+from brainhive_cli.core.facts import Facts
+from brainhive_cli.core.files import locate, remove
 from brainhive_cli.core.jobs import OpenRun
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch, start
@@ -42,6 +44,7 @@ from brainhive_cli.core.runs import (
     find as find_run,
     find_labelled,
     format_age,
+    is_run,
     list_finished_runs,
     reference as reference_of,
     require_single,
@@ -132,6 +135,24 @@ def _find_shown(recipe: Recipe) -> ShownRun:
     return ShownRun(variant or folder.name, folder, variant)
 
 
+def _find_unfinished(recipe: Recipe) -> RunFolder | None:
+    """Find the run that `runs show NAME` names, if it is unfinished.
+
+    It is named by its path, name or label. The end of a name means a finished run.
+    """
+    if len(recipe.names) != 1:
+        return None
+    name = recipe.names[0]
+    root = recipe.paths.under_home("runs")
+    paths = [locate(name), root / name]
+    paths += sorted(root.glob(f"*/{escape(name)}"))
+    paths += find_labelled(root, None, name)
+    for path in paths:
+        if is_run(path) and not RunFolder(path).is_finished:
+            return RunFolder(path)
+    return None
+
+
 def _find_named(recipe: Recipe) -> dict[RunFolder, float]:
     """Find the runs to list or to remove, the newest first.
 
@@ -147,8 +168,8 @@ def _find_named(recipe: Recipe) -> dict[RunFolder, float]:
             several.
     """
     names = recipe.names
-    must_remove = recipe.verb == REMOVE
-    if must_remove and not names:
+    is_list = recipe.verb == LIST
+    if recipe.verb == REMOVE and not names:
         raise RecipeError("name the runs to remove", Line("runs", REMOVE, "NAME"))
 
     # list the folders of all runs, COMMAND/NAME
@@ -161,7 +182,7 @@ def _find_named(recipe: Recipe) -> dict[RunFolder, float]:
         return _sort_newest_first(runs)
 
     # check that each name refers to a run, by its name or by its path
-    references = [_list_references(run_folder, must_remove) for run_folder in runs]
+    references = [_list_references(run_folder, not is_list) for run_folder in runs]
     all_references = set[str]().union(*references)
     requested_references = set[str]()
     for name in names:
@@ -169,7 +190,7 @@ def _find_named(recipe: Recipe) -> dict[RunFolder, float]:
         if spellings.isdisjoint(all_references):
             labelled = find_labelled(root, None, name)
             spellings = set(map(str, labelled))
-            if must_remove:
+            if not is_list:
                 require_single(labelled, name)
         if not spellings:
             run_names = [
@@ -199,7 +220,8 @@ def _sort_newest_first(runs: Iterable[RunFolder]) -> dict[RunFolder, float]:
 def inputs(recipe: Recipe) -> list[Input]:
     """List the runs that the command lists, shows, verifies or removes."""
     if recipe.verb == SHOW:
-        return [Input(_find_shown(recipe).folder.path.name)]
+        folder = _find_unfinished(recipe) or _find_shown(recipe).folder
+        return [Input(folder.path.name)]
     if recipe.verb == VERIFY:
         return [Input(" ".join(recipe.names) or "the newest run of train-align")]
     return [Input(name_run(run_folder)) for run_folder in _find_named(recipe)]
@@ -224,6 +246,9 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         RecipeError: if the recipe names too many or too few runs.
     """
     if recipe.verb == SHOW:
+        unfinished_run = _find_unfinished(recipe)
+        if unfinished_run:
+            return _show_unfinished(unfinished_run)
         return _show(_find_shown(recipe))
     if recipe.verb == VERIFY:
         return _run_verification(recipe)
@@ -331,7 +356,7 @@ def _show(shown_run: ShownRun) -> Result:
     metrics_table = metric_table("Metrics", metrics, "of")
     if metrics_table.rows:
         tables.append(metrics_table)
-    tables += lay_out_set_up(shown_run)
+    tables += lay_out_set_up(folder, facts)
     return Result(
         folder.path,
         tuple(tables),
@@ -339,6 +364,20 @@ def _show(shown_run: ShownRun) -> Result:
         hint=Line("report", reference),
         label=folder.label,
     )
+
+
+def _show_unfinished(folder: RunFolder) -> Result:
+    """Describe an unfinished run in tables of its state and its whole set-up."""
+    size = console.size(count_bytes(folder.path))
+    items = {
+        "run": name_run(folder),
+        "label": folder.label,
+        "state": f"{describe_state(folder)}, {format_age(folder.changed_s)}, {size}",
+    }
+    rows = [(name, value) for name, value in items.items() if value]
+    table = Table(f"Run {folder.name}", ("item", "value"), rows)
+    tables = [table] + lay_out_set_up(folder, Facts())
+    return Result(folder.path, tuple(tables), label=folder.label)
 
 
 def _remove(runs: Sequence[RunFolder], has_consent: bool) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from brainhive_cli.core import console
-from brainhive_cli.core.errors import BrainhiveError, Line
-from brainhive_cli.core.runs import Environment, RunFolder
+from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
+from brainhive_cli.core.facts import Facts
+from brainhive_cli.core.runs import ENVIRONMENT_FILE, Environment, RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.reports.run_settings import (
     group_settings,
@@ -18,7 +19,6 @@ from brainhive_cli.reports.run_settings import (
     read_settings,
     write_setting,
 )
-from brainhive_cli.reports.runs_shown import ShownRun
 
 TIME_FORMAT = "%Y-%m-%d %H:%M UTC"
 
@@ -29,17 +29,20 @@ class RecipeDigests(BaseModel, extra="ignore"):
     digests: dict[str, str] = {}
 
 
-def lay_out_set_up(shown_run: ShownRun) -> list[Table]:
+def lay_out_set_up(folder: RunFolder, facts: Facts) -> list[Table]:
     """Lay out the set-up of a run, with a table for each group of settings.
+
+    Args:
+        folder: Folder of the run, which may be unfinished.
+        facts: Facts of the finished run, or empty facts.
 
     Returns:
         Tables of data, model, training, other settings, inputs with digests, software
         and the command lines. Tables without rows are left out.
     """
-    folder = shown_run.folder
-    settings = read_settings(folder, shown_run.measurements.facts)
+    settings = read_settings(folder, facts)
     tables = []
-    for title, rows in group_settings(settings, shown_run.command).items():
+    for title, rows in group_settings(settings, folder.command).items():
         tables.append(_describe(title, ("key", "value"), rows))
 
     # inputs, such as stores and weights, by the digest of their content
@@ -50,7 +53,9 @@ def lay_out_set_up(shown_run: ShownRun) -> list[Table]:
             digest_rows.append((hide_secrets(name), digest))
     tables.append(_describe("Inputs", ("input", "digest"), digest_rows))
 
-    environment = shown_run.environment or Environment()
+    environment = Environment()
+    with suppress(MissingData):
+        environment = folder.read_json(ENVIRONMENT_FILE, Environment)
     software_rows = _list_software(environment)
     tables.append(_describe("Software and device", ("item", "value"), software_rows))
     command_rows = _list_command_lines(folder, environment)

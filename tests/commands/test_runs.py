@@ -256,3 +256,18 @@ def test_a_label_of_several_runs_removes_none(labelled: list[RunFolder]) -> None
 def test_the_word_list_lists_runs(many: list[RunFolder]) -> None:
     assert listed("list") == listed()
     assert listed("list", many[1].path.name)[0] == [many[1].path.name]
+
+
+def test_an_unfinished_run_is_shown_with_its_set_up(runs: list[RunFolder]) -> None:
+    running = runs[2]
+    running.write_text("recipe.yaml", "seeds: [7, 8]\nbackbone: {kind: ridge}\n")
+    running.set_label("half way")
+    for name in (running.path.name, "half way"):
+        shown = brainhive("show", name, "--json")
+        assert shown.exit_code == 0
+        document = json.loads(shown.stdout)
+        rows = [row for table in document["tables"] for row in table["rows"]]
+        assert {"key": "seeds", "value": "7, 8"} in rows
+        assert {"key": "backbone.kind", "value": "ridge"} in rows
+        assert document["label"] == "half way"
+    assert "running" in brainhive("show", running.path.name).stdout

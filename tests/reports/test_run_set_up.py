@@ -5,10 +5,8 @@ from pathlib import Path
 import yaml
 
 from brainhive_cli.core.facts import Facts
-from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.run_set_up import lay_out_set_up
-from brainhive_cli.reports.runs_shown import ShownRun
 
 
 def test_the_set_up_of_a_run_is_complete(tmp_path: Path) -> None:
@@ -31,10 +29,9 @@ def test_the_set_up_of_a_run_is_complete(tmp_path: Path) -> None:
     folder.write_json("environment.json", environment)
     set_up = {"dataset": "demo", "subjects": [1], "backbone.kind": "ridge"}
     facts = Facts(set_up={**set_up, "loss.kind": "clip", "backbone.alpha": 2.0})
-    folder.write_json("metrics.json", Measurements(facts=facts).as_dict())
 
     rows = {}
-    for table in lay_out_set_up(ShownRun("a", folder)):
+    for table in lay_out_set_up(folder, facts):
         rows[table.title] = dict(table.rows)
     assert rows["Data"] == {"dataset": "demo", "subjects": "1"}
     assert rows["Model"] == {"backbone.kind": "ridge", "backbone.alpha": "2"}
