@@ -474,3 +474,16 @@ def test_narrow_tables_are_folded_and_wide_tables_become_lists(
     names = [f"name {number}" for number in range(columns)]
     console.show_table(Table("T", names, [["word " * 5] * columns]))
     assert ("    name 1 word" in capsys.readouterr().out) is is_list
+
+
+def test_folded_cells_and_notes_keep_numbers_with_their_units(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "found in 12.5 % (95 % CI 9 to 16 %; p = 0.0004) at 250 Hz"
+    for columns in range(16, 60):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        console.show_table(Table("T", ["result"], [[text]], note=text))
+        out = capsys.readouterr().out
+        for part in ("12.5 %", "95 % CI", "16 %", "p = 0.0004", "250 Hz"):
+            assert out.count(part) == 2
+        assert "\u00a0" not in out
