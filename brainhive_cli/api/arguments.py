@@ -217,7 +217,11 @@ def check_split(member: "TrainedModel", split: str) -> None:
     """Raise an error if the data set of a trained model does not have a split."""
     check_text(split=split)
     dataset = member.run.dataset
-    check_name("split", split, dataset.splits, f"data set {dataset.name}")
+    splits = list(dataset.splits)
+    # held-out trials or pictures of `train` are tested as `test`
+    if dataset.holdout.divides_train and "test" not in splits:
+        splits.append("test")
+    check_name("split", split, splits, f"data set {dataset.name}")
 
 
 def _check_characters(name: str, value: object) -> None:

@@ -660,6 +660,7 @@ def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
     findings = {}
     retrievals = {}
     caveats = []
+    stimulus = "picture"
     for name, step in steps.items():
         measurements = step.result.metrics
         caveats.append(measurements.caveats)
@@ -669,11 +670,13 @@ def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
             findings[name] = step.headline
         if isinstance(measurements.facts, RetrievalFacts):
             retrievals[name] = f"eval-retrieval/{step.result.folder.name}"
+            stimulus = measurements.facts.stimulus
     facts = WorkflowFacts(
         caveats=merge_caveats(*caveats),
         commands=[step.line for step in steps.values()],
         findings=findings,
         retrievals=retrievals,
+        stimulus=stimulus,
     )
     return Measurements(scopes, facts=facts)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.simulated_statistics.claims.calibration import calibration
+from benchmarks.simulated_statistics.claims.several_categories import several_categories
 from benchmarks.simulated_statistics.claims.unequal_categories import unequal_categories
 from benchmarks.simulated_statistics.claims.units_of_one_subject import (
     units_of_one_subject,
@@ -53,3 +54,20 @@ def test_intervals_of_unequal_categories_cover_the_mean(counts, effect, widest):
     ]
     _, balanced, width, _, area, area_width = np.mean(results, axis=0)
     assert min(balanced, area) >= 0.92 and max(width, area_width) < widest
+
+
+@pytest.mark.parametrize(
+    ("design", "categories", "effect"),
+    [("trials", 4, 0.0), ("12 runs", 8, 1.0), ("12 runs", 2, 0.0)],
+)
+def test_intervals_of_several_categories_hold(design, categories, effect):
+    """Accuracy, balanced accuracy and AUC, with false positives of guesses."""
+    random = np.random.default_rng(0)
+    results = [
+        several_categories(random, design, categories, effect)
+        for _ in range(SIMULATIONS)
+    ]
+    means = np.mean(results, axis=0)
+    assert means[1::3].min() >= 0.92
+    if not effect:
+        assert means[2::3].max() <= 0.06
