@@ -240,7 +240,7 @@ class Run:
             )
         if not cell and len(names) > 1:
             raise RecipeError(
-                f"cell is missing: run {self.name} has {len(names)} cells (models)",
+                f"cell is missing: run {self.name} has {len(names)} models",
                 f"set cell to a name, such as cell={names[0]!r}; {list_allowed(names)}",
             )
         trained_cell = choose_cell(cell_by_name, cell, self.path)
