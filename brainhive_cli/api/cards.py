@@ -59,7 +59,8 @@ def _list_headlines(measurements: "Measurements") -> list[list[Any]]:
     """List the metrics that summarise a run, or each of its parts.
 
     Returns:
-        A row for each metric, with the columns `METRIC_COLUMNS`.
+        A row for each metric, with the columns `METRIC_COLUMNS`. A part of the run has
+        a single row.
     """
     from brainhive_cli.core.measurements import choose_headlines, mark, metric_title
     from brainhive_cli.reports.runs_shown import list_part_metrics
@@ -70,7 +71,8 @@ def _list_headlines(measurements: "Measurements") -> list[list[Any]]:
 
     rows = []
     for part, metrics in metrics_by_part.items():
-        for name in choose_headlines(list(metrics)):
+        names = choose_headlines(list(metrics))
+        for name in names[:1] if part else names:
             metric = metrics[name]
             title = metric_title(name)
             rows.append(

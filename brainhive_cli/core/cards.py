@@ -15,6 +15,11 @@ light or dark notebook stay.
 """
 SMALL_STYLE = "margin: .3em 0; font-size: .85em; opacity: .8"
 CELL_STYLE = "padding: .15em .9em .15em 0; text-align: left; vertical-align: top"
+SHORT_TEXT_STYLE = "white-space: nowrap"
+LONG_TEXT_STYLE = "overflow-wrap: anywhere; min-width: 9em"
+"""Style of long texts, such as names of pictures, which may break at any letter."""
+MAX_SHORT_TEXT = 20
+"""Largest number of characters of a cell that is not broken."""
 MAX_CARD_ROWS = 6
 """Largest number of rows of a table in a card."""
 
@@ -42,7 +47,11 @@ def draw_card(
         lines.append(f'<p style="margin: .3em 0">{_escape(sentence)}</p>')
 
     if rows:
-        lines.append(_write_row("th", columns, '<table style="border: 0"><thead>'))
+        lines.append(
+            _write_row(
+                "th", columns, '<table style="border: 0; font-size: .9em"><thead>'
+            )
+        )
         lines.append("</thead><tbody>")
         for row in rows[:MAX_CARD_ROWS]:
             lines.append(_write_row("td", row))
@@ -66,10 +75,12 @@ def _write_row(tag: str, values: Sequence[Any], prefix: str = "") -> str:
         values: Values [C] of the row.
         prefix: HTML before the row.
     """
-    cells = [
-        f'<{tag} style="{CELL_STYLE}">{_escape(format_number(value))}</{tag}>'
-        for value in values
-    ]
+    cells = []
+    for value in values:
+        text = format_number(value)
+        wrapping = SHORT_TEXT_STYLE if len(text) <= MAX_SHORT_TEXT else LONG_TEXT_STYLE
+        style = f"{CELL_STYLE}; {wrapping}"
+        cells.append(f'<{tag} style="{style}">{_escape(text)}</{tag}>')
     return f"{prefix}<tr>{''.join(cells)}</tr>"
 
 
