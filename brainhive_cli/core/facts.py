@@ -519,6 +519,7 @@ class ExplanationFacts(Facts):
     Attributes:
         claims: Positions whose signals tell which picture was seen.
         untested: Reason why there are no claims.
+        excluded: What a default analysis that does not apply is for, by analysis.
         draws: Number of permutations of the labels.
         profiles: Axis, positions, p and first time above chance of each analysis.
         ceilings: Noise ceilings at each position, by metric and name.
@@ -528,6 +529,7 @@ class ExplanationFacts(Facts):
     command: str = "explain"
     claims: list[AxisClaim] = []
     untested: str = ""
+    excluded: dict[str, str] = {}
     draws: int = 0
     profiles: list[dict[str, Any]] = []
     ceilings: dict[str, dict[str, list[float]]] = {}  # metric, name, positions

@@ -153,7 +153,8 @@ def test_only_windows_during_the_response_are_above_chance(
                 during.append(r)
     assert max(before) < 0.2
     assert max(during) > 0.4
-    assert set(measurements.missing) == {"levels", "regions"}
+    assert set(measurements.facts.excluded) == {"levels", "regions"}
+    assert not measurements.missing
 
 
 @pytest.mark.nightly
@@ -211,7 +212,8 @@ def test_voxels_have_regions_instead_of_windows(
     for row in rows:
         assert np.isfinite([float(value) for value in row.split("\t")]).all()
     metrics = result.metrics
-    assert metrics.missing.keys() >= {"windows", "occlusion", "sensors", "bands"}
+    assert metrics.facts.excluded.keys() >= {"windows", "occlusion", "sensors", "bands"}
+    assert not metrics.missing
     # the encoder has colours, which drive the simulated V1 and not the simulated FFA
     r = read_values(metrics, "encoding", "r")
     assert r["V1"] > r["FFA"] + 0.1

@@ -153,6 +153,7 @@ def conclude(
         "warnings": warnings,
         "protocol": protocol,
         "ceilings": ceilings,
+        "excluded": excluded,
     }
     return summarise_findings(
         job,
@@ -166,7 +167,6 @@ def conclude(
             + _draw_evoked_response(reader, recipe.split)
         ),
         facts,
-        excluded=excluded,
         folder=folder.path,
     )
 
@@ -180,13 +180,11 @@ def summarise_findings(
     figures: Figures,
     facts: Mapping[str, Any],
     scopes: Scopes | None = None,
-    excluded: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> Summary:
     """Collect the metrics, facts, figures and the table of all findings.
 
-    Each analysis in `missing` causes a warning. Further reasons are added to it. The
-    default analyses in `excluded`, which do not apply, are named below the table.
+    Each analysis in `missing` causes a warning. Further reasons are added to it.
     `figures`, `facts` and `scopes` are results besides the findings. Brain maps need
     the `folder` of the run.
     """
@@ -204,7 +202,8 @@ def summarise_findings(
     ceilings = facts.get("ceilings", {})
     marks = signals[0].stimulus_marks
     all_figures = draw_findings(findings, space, marks, ceilings, folder) + figures
-    table = make_summary_table(findings, facts["protocol"], excluded or {})
+    excluded = facts.get("excluded", {})
+    table = make_summary_table(findings, facts["protocol"], excluded)
 
     align = job.align
     split = job.recipe.split
