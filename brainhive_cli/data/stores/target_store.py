@@ -354,8 +354,8 @@ def open_stores(
     absent = [name for name, (path, _) in locations.items() if not path.is_file()]
     if absent:
         raise MissingData(
-            f"the split {split} of {dataset} has no embeddings of "
-            f"{', '.join(absent)} in {embeddings}",
+            f"no {split} embeddings of {', '.join(absent)} for {dataset} in "
+            f"{embeddings}",
             _build_missing_commands(absent, dataset),
         )
 

@@ -106,7 +106,7 @@ def test_missing_data_are_told_with_their_place_and_source(home, monkeypatch, re
         ),
         (
             ("train-align", "--dataset", "demo", "--encoders", COLOURS),
-            f"split train of demo.* has no embeddings of {ENCODER}",
+            f"no train embeddings of {ENCODER} for demo",
             f"brainhive embed --dataset demo --encoders {re.escape(COLOURS)}",
         ),
         (("eval-retrieval",), "no finished train-align run", "brainhive train-align"),
