@@ -127,8 +127,15 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
         figure_folder = locate(recipe.figures)
         with console.progress("drawing the figures"):
+            method_figures = []
+            if method_comparisons:
+                from brainhive_cli.reports.method_sections import (
+                    draw_methods_for_paper,
+                )
+
+                method_figures = list(map(draw_methods_for_paper, method_comparisons))
             saved_files = launch.run_on_main(
-                partial(save_figures, groups, figure_folder)
+                partial(save_figures, groups, figure_folder, method_figures)
             )
         files["figures"] = figure_folder
         console.say(f"{len(saved_files)} figure files saved in {figure_folder}")

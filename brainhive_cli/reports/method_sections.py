@@ -73,6 +73,12 @@ def draw_methods(comparison: MethodComparison) -> Curve:
     )
 
 
+def draw_methods_for_paper(comparison: MethodComparison) -> Curve:
+    """Draw the methods with a title that also names the protocol and its caveats."""
+    figure = draw_methods(comparison)
+    return replace(figure, title=f"{comparison.full_title}: {figure.title}")
+
+
 def _make_line(
     name: str, metrics: Sequence[Metric], drawn: Sequence[bool]
 ) -> CurveLine:

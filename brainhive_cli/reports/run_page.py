@@ -392,7 +392,11 @@ def _make_bars(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve 
     )
 
 
-def save_figures(groups: Sequence[RunGroup], folder: Path) -> list[Path]:
+def save_figures(
+    groups: Sequence[RunGroup],
+    folder: Path,
+    further_figures: Sequence[Curve] = (),
+) -> list[Path]:
     """Save the figures and sheets of a page as SVG, PNG and PDF files.
 
     A sheet has its first `MAX_SHEET_ROWS` rows, and still pictures in place of clips.
@@ -400,13 +404,18 @@ def save_figures(groups: Sequence[RunGroup], folder: Path) -> list[Path]:
     Args:
         groups: The runs of the page.
         folder: Folder of the files.
+        further_figures: Figures of the page that belong to no run.
 
     Returns:
         The files, named `RUN-TITLE.SUFFIX`.
     """
     paths = []
     times_used = Counter[str]()
-    for label, title, save in _list_figures(groups):
+    figures = list(_list_figures(groups))
+    for figure in further_figures:
+        title = figure.title.partition(";")[0]
+        figures.append(("methods", title, partial(save_figure, figure)))
+    for label, title, save in figures:
         # number equal names; some file systems ignore case
         name = (
             "-".join(filter(None, (_make_slug(label), _make_slug(title)))) or "figure"

@@ -288,6 +288,9 @@ def test_a_table_of_methods_lists_excluded_runs_with_reasons(
     # the same on the page and in LaTeX, in grey
     assert say(*line, "table=good", "--to", home / "page.html").exit_code == 0
     page = read_page(home / "page.html")
+    figures = home / "figures"
+    assert say(*line, "--figures", figures, "--to", home / "p.html").exit_code == 0
+    assert len(list(figures.glob("methods-lab-intra-test-*"))) == 3
     assert page.count('<tr class="grey">') == 2
     assert "excluded: selected on test" in page and page.count("<svg") >= 1
     assert say(*line, "--format", "tex", "--to", home / "table.tex").exit_code == 0
