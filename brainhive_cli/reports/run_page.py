@@ -117,8 +117,8 @@ def lay_out_page(
     if not lead:
         lead = list(filter(None, findings.values()))[:1]
 
+    headlines, top_run = _choose_headline_figures(groups, leading_runs)
     sections = list(first_sections)
-    top_run = runs[0] if len(runs) == 1 else None
     for group in groups:
         sections.append(_lay_out_group(group, findings, lead, top_run))
     sections += _lay_out_texts(groups, commands)
@@ -128,7 +128,7 @@ def lay_out_page(
         warnings=list_warnings(groups),
         sections=sections,
         pictures=choose_pictures(leading_runs),
-        headlines=_choose_headline_figures(groups, leading_runs),
+        headlines=headlines,
         examples=_choose_examples(leading_runs),
         missing=list_missing(groups),
     )
@@ -145,22 +145,25 @@ def _choose_examples(runs: Sequence[ShownRun]) -> tuple[Sheet, Path] | None:
 
 def _choose_headline_figures(
     groups: Sequence[RunGroup], leading_runs: Sequence[ShownRun]
-) -> Sequence[Curve | Heatmap | Topomap | BrainMap]:
+) -> tuple[Sequence[Curve | Heatmap | Topomap | BrainMap], ShownRun | None]:
     """Choose the figures at the top of a page.
 
     - One group of several runs with a main metric: a bar for each run.
     - Otherwise: the headline figures of the first run in `leading_runs` that has any.
+
+    Returns:
+        The figures, and the run that they belong to, or None if they compare runs.
     """
     if len(groups) == 1 and len(groups[0].runs) > 1:
         main_metric = next(iter(groups[0].runs[0].headlines), "")
         bars = _make_bars(groups[0].metrics, main_metric)
         if bars:
-            return [bars]
+            return [bars], None
     for shown_run in leading_runs:
         figures = choose_run_headlines(shown_run)
         if figures:
-            return figures
-    return []
+            return figures, shown_run
+    return [], None
 
 
 def _lay_out_group(
@@ -176,8 +179,8 @@ def _lay_out_group(
         findings: Sentences with the main result of each run, by the folder and the
             variant of the run.
         lead: Sentences at the top of the page, which the section does not repeat.
-        top_run: Only run of the page, whose section omits the artifacts of the finding.
-            None if the page has several runs.
+        top_run: Run whose figures are at the top of the page, so that its section omits
+            the artifacts of the finding. None if these figures compare runs.
     """
     is_single = len(group.runs) == 1
     artifacts: list[tuple[str, Sequence[Artifact], Path]] = []

@@ -96,6 +96,8 @@ def test_the_page_shows_confusions_and_names_the_recording(
     assert 0 < len(values) < 100 and values.min() >= brain_map.threshold
     finding = state_finding(retrieval_run.measurements())
     assert all(name in finding.lower() for name in NAMES) and "12.5" in finding
+    # figures at the top are not repeated below
+    assert page.count("<h4>Confusion matrix</h4>") == 1
     assert "Haxby" in page and "simulated" not in page
     # the health of embeddings is undefined for labels of 0 and 1
     assert "Health of" not in page
