@@ -11,7 +11,7 @@ from pydantic import Field
 
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.archives import choose_destination, find_archive_suffix, unpack
-from brainhive_cli.core.command import Input, Result, collect_inputs
+from brainhive_cli.core.command import Failures, Input, Result, collect_inputs
 from brainhive_cli.core.errors import Line, MissingData, RecipeError
 from brainhive_cli.core.files import require_free_space
 from brainhive_cli.core.key_types import NameList
@@ -344,6 +344,8 @@ def inputs(recipe: Recipe) -> list[Input]:
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Download and unpack data sets, or list the steps to download them by hand.
 
+    If a data set cannot be downloaded, the others are downloaded nevertheless.
+
     Args:
         recipe: Settings of the command, with the names of the data sets.
         launch: Processes and device. They are not used.
@@ -362,10 +364,13 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     tables = []
     details = {}
     exit_code = 0
+    failures = Failures()
     sources = _resolve_sources(recipe)
     for kind, (source, root) in sources.items():
         if _group_hosts(source):
-            table, details[kind] = _fetch_source(kind, source, root, recipe)
+            with failures.collect():
+                table, details[kind] = _fetch_source(kind, source, root, recipe)
+                tables.append(table)
         else:
             steps = _list_steps(source, root, recipe)
             table = Table(
@@ -375,9 +380,10 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
                 is_copied=True,
             )
             exit_code = MissingData.exit_code
-        tables.append(table)
+            tables.append(table)
         if source.other_sources:
             console.say(f"{kind}, also: {source.other_sources}")
+    exit_code = max(exit_code, failures.finish(len(sources)))
 
     # suggest the next command for the first data set
     kind, (_, root) = next(iter(sources.items()))
@@ -391,7 +397,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     return Result(
         root,
         tuple(tables),
-        details={"fetched": details},
+        details={"fetched": details} | failures.as_details(),
         hint=hint,
         exit_code=exit_code,
     )

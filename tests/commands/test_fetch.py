@@ -154,6 +154,14 @@ def test_no_archive_writes_outside_of_its_folder(home):
     assert not list(home.glob("outside*"))
 
 
+def test_a_data_set_without_its_host_does_not_stop_others(hub, home):
+    ended = fetch("things-meg", "things-eeg")
+    assert ended.exit_code == MissingData.exit_code
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert len(open_things().images("train")) == 6
+
+
 def test_what_needs_an_agreement_is_shown_step_by_step(home):
     ended = fetch("nsd", "--subjects", "2,5")
     assert ended.exit_code == MissingData.exit_code
