@@ -217,10 +217,15 @@ def test_categories_and_betas(home) -> None:
     for signal, pictures, wrong_axes, facts in (
         (cube, names, {"tims_s": 0}, ("'tims_s'",)),
         (cube, names, {}, ("channels", "times_s", "unit")),
-        (cube, names, {**axes, "times_s": np.arange(5.0)}, ("times", "4 s")),
-        (cube, names, {**axes, "channels": ["a"]}, ("1 channels", "2")),
+        (cube, names, {**axes, "times_s": np.arange(5.0)}, ("times", "0 to 4")),
+        (
+            cube,
+            names,
+            {**axes, "channels": ["a"]},
+            ("channels", "length 1", "2 channels"),
+        ),
         (cube[0, 0], names, axes, ("[5]",)),
-        (cube, names[:2], axes, ("2 image ids", "3")),
+        (cube, names[:2], axes, ("pictures", "length 2", "3 trials")),
         (cube, names, {**axes, "run": [1, 2]}, ("run", "2", "3 trials")),
     ):
         with pytest.raises(BrainhiveError) as caught:
