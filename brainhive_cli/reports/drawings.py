@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
-from itertools import chain
+from itertools import chain, pairwise
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,6 +164,34 @@ def write_figure(figure: Any, path: Path, dpi: int) -> None:
     """
     no_dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     figure.savefig(path, facecolor="white", dpi=dpi, metadata=no_dates.get(path.suffix))
+
+
+def make_rank_bars(title: str, ranks: Any, n_candidates: int, value: str) -> Curve:
+    """Make bars of the share of ranks in bins that double, and of the same by chance.
+
+    Args:
+        title: Title of the figure.
+        ranks: Ranks [N] of the seen stimuli, from 1.
+        n_candidates: Number of candidates, which is the last rank.
+        value: Label of the shares.
+    """
+    # bins of the ranks 1, 2–3, 4–7 and so on
+    edges = (2 ** np.arange(n_candidates.bit_length())).tolist()
+    edges.append(n_candidates + 1)
+    names = []
+    chance_shares = []
+    for start, stop in pairwise(edges):
+        names.append(str(start) if stop == start + 1 else f"{start}–{stop - 1}")
+        chance_shares.append((stop - start) / n_candidates)
+    shares = (np.histogram(ranks, edges)[0] / len(ranks)).tolist()
+    return Curve(
+        title,
+        axis=f"rank among {n_candidates:,}",
+        at=names,
+        lines=[CurveLine("measured", shares), CurveLine("chance", chance_shares)],
+        value=value,
+        style="bars",
+    )
 
 
 def is_informative(artifact: Artifact) -> bool:

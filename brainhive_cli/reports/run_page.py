@@ -300,8 +300,8 @@ def choose_run_headlines(
 ) -> list[Curve | Heatmap | Topomap | BrainMap]:
     """Choose the figures of a run for the top of a page.
 
-    - Figures of the run's finding. Retrieval adds bars of its main metric, if there are
-      several.
+    - Figures of the run's finding. Retrieval and reconstruction add bars of the main
+      metric, if there are several.
     - Otherwise: the figure of the most important metric, if it shows anything.
     """
     figures: list[Curve | Heatmap | Topomap | BrainMap] = []
@@ -313,8 +313,9 @@ def choose_run_headlines(
         elif isinstance(artifact, Curve | Heatmap | Topomap):
             figures.append(artifact)
 
-    # the figure of a finding replaces bars, except those of each person in retrieval
-    has_bars = isinstance(shown_run.measurements.facts, RetrievalFacts)
+    # the figure of a finding replaces bars, except those of people or sources
+    facts = shown_run.measurements.facts
+    has_bars = isinstance(facts, RetrievalFacts | ReconstructionFacts)
     curve = draw_headline(shown_run) if has_bars or not figures else None
     if curve and is_informative(curve) and (not figures or len(curve.at) > 1):
         figures.append(curve)

@@ -28,6 +28,7 @@ from brainhive_cli.core.measurements import (
     choose_headlines,
     extend_protocol,
     find_caveats,
+    list_footnotes,
     merge_caveats,
     metric_title,
     scope,
@@ -67,6 +68,8 @@ from brainhive_cli.measurement.comparison import (
 from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.measurement.metrics.tasks import OBJECT, RECALL
 from brainhive_cli.measurement.units import StimulusGrouping
+from brainhive_cli.reports.drawings import make_rank_bars
+from brainhive_cli.reports.page import FINDING
 from brainhive_cli.reports.tables import (
     SIGNIFICANCE_LEGEND,
     describe_adjustment,
@@ -258,6 +261,7 @@ def _write_results(
             folder, scored, stimuli, recipe.sheet_rows, recipe.protocol, facts.medium
         )
         files += writer.write_sheets(measurements.scopes[ALL].get(OBJECT))
+        files += draw_ranks(scored, facts)
     files += make_comparison_tables(measurements)
     return Summary(measurements, files)
 
@@ -352,6 +356,32 @@ def compute_rank(two_way: float, n_candidates: int) -> int:
         n_candidates: Number of stimuli, with the seen one.
     """
     return n_candidates - round(two_way * (n_candidates - 1))
+
+
+def draw_ranks(
+    scored: Sequence[GeneratedSet], facts: ReconstructionFacts
+) -> list[Artifact]:
+    """Draw the ranks of the seen stimuli for all media of the first source.
+
+    Returns:
+        The figure. Nothing without a metric that gives ranks, or if people were tested
+        on different numbers of stimuli.
+    """
+    first_sets = [media for media in scored if media.source == scored[0].source]
+    metric = choose_rank_metric(list(scored[0].values))
+    counts = {len(cell_set.files) for cell_set in first_sets}
+    if not metric or len(counts) > 1:
+        return []
+    (n_candidates,) = counts
+    ranks = []
+    for cell_set in first_sets:
+        for share in cell_set.values[metric].tolist():
+            ranks.append(compute_rank(share, n_candidates))
+    title = f"Ranks of the seen {facts.medium}, against chance: {metric_title(metric)}"
+    value = f"share of {len(ranks):,} reconstructions"
+    bars = make_rank_bars(title, ranks, n_candidates, value)
+    note = list_footnotes(facts.caveats)
+    return [replace(bars, section=FINDING, note=note)]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Figures of an evaluation."""
 
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 from torch.nn.functional import normalize
@@ -50,7 +49,7 @@ from brainhive_cli.evaluation.retrieval.tables import CURVE_NOTE, PAGE_TABLES, l
 from brainhive_cli.measurement.retrieval import Gallery
 from brainhive_cli.measurement.slope import average_by_unit
 from brainhive_cli.reports.brain_maps import write_brain_map
-from brainhive_cli.reports.drawings import is_informative
+from brainhive_cli.reports.drawings import is_informative, make_rank_bars
 from brainhive_cli.reports.page import FINDING
 from brainhive_cli.reports.tables import (
     describe_sample,
@@ -221,27 +220,12 @@ def draw_examples(run: RunFolder, dataset: Dataset) -> list[Sheet]:
 
 
 def _draw_ranks(measurements: Measurements) -> Curve:
-    """Draw the share of signals in bins of ranks that double: 1, 2–3, 4–7 and so on."""
+    """Draw the ranks of the seen pictures in all cells."""
     cells = measurements.items.values()
     ranks = np.concatenate([values["ranks"] for values in cells])
-    # the pool is the number of candidates
     pool = measurements.overall["top1"].pool or int(ranks.max())
-    edges = (2 ** np.arange(pool.bit_length())).tolist()
-    edges.append(pool + 1)
-    names = []
-    guessed_shares = []
-    for start, stop in pairwise(edges):
-        names.append(str(start) if stop == start + 1 else f"{start}–{stop - 1}")
-        guessed_shares.append((stop - start) / pool)
-    shares = (np.histogram(ranks, edges)[0] / len(ranks)).tolist()
-    return Curve(
-        f"Ranks of the seen {measurements.facts.stimulus}, against chance",
-        axis=f"rank among {pool:,}",
-        at=names,
-        lines=[CurveLine("measured", shares), CurveLine("chance", guessed_shares)],
-        value=f"share of {len(ranks):,} signals",
-        style="bars",
-    )
+    title = f"Ranks of the seen {measurements.facts.stimulus}, against chance"
+    return make_rank_bars(title, ranks, pool, f"share of {len(ranks):,} signals")
 
 
 def _draw_repetitions(measurements: Measurements) -> list[Curve]:

@@ -21,7 +21,7 @@ from brainhive_cli.measurement.metrics.image import (
     two_way_identification,
 )
 from brainhive_cli.models import encoders
-from brainhive_cli.reports.page import DETAILS
+from brainhive_cli.reports.page import DETAILS, FINDING
 from tests.worlds.command_fixtures import COLOURS
 from tests.worlds.reconstructions import train_first_subject
 
@@ -85,7 +85,8 @@ def test_metrics_are_those_of_the_pictures_on_disk(reconstruct_result):
 def test_sheets_show_random_and_ranked_items_of_every_source(
     reconstruct_result,
 ):
-    sources, best, compared = artifacts.read(RunFolder(reconstruct_result.folder))
+    run_artifacts = artifacts.read(RunFolder(reconstruct_result.folder))
+    sources, best, ranks, compared = run_artifacts
 
     image_ids = reconstruct_result.metrics.items["brain · sub-01_seed-1"]["image_ids"]
     # sheet_rows
@@ -101,6 +102,10 @@ def test_sheets_show_random_and_ranked_items_of_every_source(
     assert list(sources.columns) == ["seen", *titles] and all(
         tile.file for tile in sources.rows[0].tiles
     )
+    measured, chance = ranks.lines
+    assert ranks.section == FINDING and list(ranks.at) == ["1", "2–3"]
+    assert sum(measured.values) == pytest.approx(1)
+    assert chance.values == pytest.approx([1 / 3, 2 / 3], abs=1e-3)
     assert sources.sample.n_tested == 3 and sources.sample.subject == "sub-01"
     for row in sources.rows:
         two_way = row.tiles[1].metrics[sources.ranked_by]
