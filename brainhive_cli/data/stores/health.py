@@ -112,7 +112,8 @@ class Health:
             (
                 self.dead_dimensions > usual_dead * self.dimensions,
                 f"{self.dead_dimensions} of {self.dimensions} dimensions never change",
-                "weights that did not load, or vectors padded with zeros",
+                "few or very similar pictures, weights that did not load, or vectors "
+                "padded with zeros",
             ),
             (
                 self.near_duplicates > usual_repeats,

@@ -324,12 +324,12 @@ def describe_health_problem(store: TargetStore, health: Health | None = None) ->
     figures = "; ".join(figure for figure, _ in problems)
     # the first problem is the most severe
     likely_cause = problems[0][1]
-    advice = "fix that"
+    advice = "Remove the cause"
     if "imported" in store.attributes and not store.has_own_vectors:
-        advice = "it was imported, and some public caches are broken"
+        advice = "It was imported, and some public caches are broken"
     return (
-        f"{figures} (likely {likely_cause}); {advice}; "
-        f"then: {store.command_line} --again"
+        f"{figures}. Likely cause: {likely_cause}. {advice}, "
+        f"then run: {store.command_line} --again"
     )
 
 

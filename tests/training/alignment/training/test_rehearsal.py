@@ -102,7 +102,7 @@ def list_files() -> list[Path]:
         (
             (*ONE, "mode=joint", "train.epoch_trials=2"),
             RecipeError,
-            ["train.epoch_trials of 2", "2 subjects"],
+            ["train.epoch_trials=2", "2 subjects"],
         ),
         ((*ONE, "train.warmup_steps=1000"), RecipeError, ["warmup_steps"]),
         (
@@ -129,7 +129,7 @@ def list_files() -> list[Path]:
         ((*ONE, "fuser=heads", "dim=64"), RecipeError, ["dim is 64", "no head"]),
         ((*ONE, "fuser=concatenation", "dim=65"), RecipeError, ["65", "12"]),
         ((*TWO, "fuser=mean"), RecipeError, [NAME]),
-        (HEADS, RecipeError, ["heads a, b"]),
+        (HEADS, RecipeError, ["heads (a, b)"]),
         ((*ONE, "backbone=havir"), BrainhiveError, ["havir"]),
         ((*ONE, "backbone={kind: segments, segments: 1000}"), RecipeError, ["1000"]),
         (

@@ -186,7 +186,7 @@ def test_what_cannot_be_fine_tuned_is_said_in_one_line(
         "subjects=1,2",
         "train.epochs=1",
     ).folder.name
-    with pytest.raises(BrainhiveError, match="sub-01_seed-1 or sub-02_seed-1"):
+    with pytest.raises(BrainhiveError, match="sub-01_seed-1, sub-02_seed-1"):
         run_command(*tuned, f"finetune.run={intra}")
     with pytest.raises(RecipeError, match=r"sessions is .* subject 3") as unnamed:
         run_command(*tuned, f"finetune.run={intra}", "finetune.sessions=1")
