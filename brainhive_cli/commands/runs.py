@@ -313,7 +313,7 @@ def _list_runs(recipe: Recipe, runs: Mapping[RunFolder, float]) -> Result:
         (table,),
         hint=Line("runs", SHOW, "NAME") if runs else "",
         details={"older": n_older},
-        printed_tables=(lay_out_for_terminal(table),),
+        printed_tables=tuple(lay_out_for_terminal(table)),
     )
 
 

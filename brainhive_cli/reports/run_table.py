@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +18,7 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
 )
 from brainhive_cli.core.runs import RunFolder, format_age
-from brainhive_cli.core.tables import Table, TableCell
+from brainhive_cli.core.tables import Table, TableCell, Value
 from brainhive_cli.reports.run_settings import (
     BACKBONE,
     ENCODERS,
@@ -182,26 +182,59 @@ def lay_out_runs(runs: Sequence[ListedRun], title: str, note: str = "") -> Table
     )
 
 
-def lay_out_for_terminal(table: Table) -> Table:
+def lay_out_for_terminal(table: Table) -> list[Table]:
     """Lay out a table of runs for people, in the present width of the terminal.
 
-    Columns without a value are left out. Settings that are equal in all runs become
-    a note. In a narrow terminal, each run is a paragraph, and settings have names.
+    Runs of the same command form a table, and the command with the newest run is first.
 
     Args:
-        table: Table of `lay_out_runs`.
+        table: Table of `lay_out_runs`, with its title and its note.
     """
+    rows_of_command: dict[str, list[Sequence[Value]]] = {}
+    for row in table.rows:
+        command, _, name = str(row[0]).partition("/")
+        rows_of_command.setdefault(command, []).append([name, *row[1:]])
+
+    # the first table has the title of all, and the last has the note
+    title = table.title
+    tables = []
+    for command, rows in rows_of_command.items():
+        is_last = len(tables) == len(rows_of_command) - 1
+        tables.append(
+            _lay_out_command(
+                replace(
+                    table,
+                    title=f"{title}: {command}" if title else command,
+                    rows=rows,
+                    note=table.note if is_last else "",
+                )
+            )
+        )
+        title = ""
+    return tables or [table]
+
+
+def _lay_out_command(table: Table) -> Table:
+    """Lay out the runs of a command for people.
+
+    Columns without a value are left out, and so is the state if all runs are finished.
+    Settings that are equal in all runs become a note. In a narrow terminal, each run is a paragraph, and settings have
+    names.
+
+    Args:
+        table: Runs of a single command, in the columns of `lay_out_runs`.
+    """
+    settings = table.columns[table.columns.index(RESULT) + 1 : -2]
     kept_columns = []
     equal_texts = []
     for number, heading in enumerate(table.columns):
         texts = [str(row[number]) for row in table.rows]
-        is_setting = number > table.columns.index(RESULT) and number < (
-            len(table.columns) - 2
-        )
         if heading != RESULT and not any(texts):
             continue
-        if is_setting and len(texts) > 1 and len(set(texts)) == 1:
+        if len(texts) > 1 and len(set(texts)) == 1 and heading in settings:
             equal_texts.append(f"{heading} {texts[0]}")
+            continue
+        if heading == "state" and set(texts) == {"finished"}:
             continue
         kept_columns.append(number)
 
@@ -219,7 +252,6 @@ def lay_out_for_terminal(table: Table) -> Table:
         return wide_table
 
     # cells of a narrow list say what they hold
-    settings = set(table.columns[table.columns.index(RESULT) + 1 : -2])
     rows = []
     for row in table.rows:
         cells = []

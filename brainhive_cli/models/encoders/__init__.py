@@ -313,13 +313,20 @@ class EncoderConfig(parts.Config):
 
         A digest of the other keys follows if they are not at their defaults.
         """
-        # the name states these keys in words
+        # `name_without_digest` states these keys in words
         named_keys = {"source", "output", "degrade", "views"}
         knobs = self.model_dump(mode="json", exclude=named_keys)
         default = type(self).model_construct()
         default_knobs = default.model_dump(mode="json", exclude=named_keys)
+        if knobs == default_knobs:
+            return self.name_without_digest
+        text = json.dumps(knobs, sort_keys=True)
+        return f"{self.name_without_digest}-{documents.digest_text(text)[:8]}"
 
-        # words for encoder, outputs, degradations and view
+    @property
+    def name_without_digest(self) -> str:
+        """Words for encoder, outputs, degradations and view, as in
+        `clip-rn50-gaussian-15`."""
         name = self._base_name()
         if self.output_names != EMBEDDING:
             name += "-" + "-".join(as_list(self.output_names)).replace(".", "-")
@@ -328,11 +335,7 @@ class EncoderConfig(parts.Config):
         if self.views != "each":
             pooling = self.view_pooling
             name += f"-{pooling}" if pooling else f"-view-{self.views}"
-
-        if knobs == default_knobs:
-            return name
-        text = json.dumps(knobs, sort_keys=True)
-        return f"{name}-{documents.digest_text(text)[:8]}"
+        return name
 
     @property
     def aliases(self) -> tuple[str, ...]:
@@ -587,9 +590,10 @@ def join_names(encoders: Sequence[EncoderConfig]) -> str:
     Names beyond `MAX_JOINED_LETTERS` are counted, as in `clip-h14+vae+3-more`. A long
     first name keeps its end, because a path or repository ends in what it names.
     """
-    joined = encoders[0].name[-MAX_JOINED_LETTERS:].lstrip("-._")
+    # the fingerprint of the run tells encoders apart that differ in other keys
+    joined = encoders[0].name_without_digest[-MAX_JOINED_LETTERS:].lstrip("-._")
     for number, encoder in enumerate(encoders[1:], 1):
-        longer = f"{joined}+{encoder.name}"
+        longer = f"{joined}+{encoder.name_without_digest}"
         if len(longer) > MAX_JOINED_LETTERS:
             return f"{joined}+{len(encoders) - number}-more"
         joined = longer
