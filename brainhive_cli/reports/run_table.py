@@ -217,8 +217,8 @@ def lay_out_for_terminal(table: Table) -> list[Table]:
 def _lay_out_command(table: Table) -> Table:
     """Lay out the runs of a command for people.
 
-    Columns without a value are left out, and so is the state if all runs are finished.
-    Settings that are equal in all runs become a note. In a narrow terminal, each run is a paragraph, and settings have
+    Columns without a value are left out. Settings that are equal in all runs become a
+    note. In a narrow terminal, each run is a paragraph, and settings have
     names.
 
     Args:
@@ -233,8 +233,6 @@ def _lay_out_command(table: Table) -> Table:
             continue
         if len(texts) > 1 and len(set(texts)) == 1 and heading in settings:
             equal_texts.append(f"{heading} {texts[0]}")
-            continue
-        if heading == "state" and set(texts) == {"finished"}:
             continue
         kept_columns.append(number)
 

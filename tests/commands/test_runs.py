@@ -49,14 +49,9 @@ def runs(home: Path) -> list[RunFolder]:
 
 
 def test_runs_are_listed_with_state_result_age_and_size(runs: list[RunFolder]) -> None:
-    lines = {
-        line.split()[0]: line
-        for line in brainhive(columns="300").stdout.splitlines()
-        if "/" in line
-    }
-    align, retrieval, running = (
-        lines[f"{run.path.parent.name}/{run.path.name}"] for run in runs
-    )
+    output = brainhive(columns="300").stdout
+    lines = {line.split()[0]: line for line in output.splitlines() if line}
+    align, retrieval, running = (lines[run.path.name] for run in runs)
     for fact in ("finished", "top-1", "25 %", "kB"):
         assert fact in align
     for fact in ("finished", "top-1 25 %", "95 % CI 20 to 30 %", "1 %", "minute"):

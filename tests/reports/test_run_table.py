@@ -1,5 +1,6 @@
 """The list of runs is a table where it fits, and paragraphs elsewhere."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def test_people_see_the_columns_in_which_runs_differ(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "250")
-    wide = lay_out_for_terminal(table)
+    [wide] = lay_out_for_terminal(table)
     assert not wide.is_list
     assert list(wide.columns) == [
         *("run", "label", "state", "result", "backbone", "noise", "age", "size")
@@ -63,18 +64,32 @@ def test_people_see_the_columns_in_which_runs_differ(
     assert max(len(str(row[5])) for row in wide.rows) == 40
 
     monkeypatch.setenv("COLUMNS", "80")
-    narrow = lay_out_for_terminal(table)
+    [narrow] = lay_out_for_terminal(table)
     assert narrow.is_list
     text = " ".join(narrow.rows[0])
-    for fact in ("train-align/a", "[i]wide[/i]", "backbone ridge", "noise 0.5"):
+    for fact in ("a", "[i]wide[/i]", "backbone ridge", "noise 0.5"):
         assert fact in text
 
 
 def test_a_single_run_keeps_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "250")
-    single = lay_out_for_terminal(lay_out_runs([list_run("a")], "Runs"))
+    [single] = lay_out_for_terminal(lay_out_runs([list_run("a")], "Runs"))
     assert {"encoder", "backbone", "seeds"} <= set(single.columns)
     assert "label" not in single.columns
+
+
+def test_each_command_has_a_table_of_its_own(table: Table) -> None:
+    evaluation = replace(
+        list_run("c"),
+        folder=RunFolder(Path("runs/eval-retrieval/c")),
+        state="interrupted",
+    )
+    newest_first = lay_out_runs([evaluation, list_run("a"), list_run("b")], "Runs", "†")
+    evaluations, trainings = lay_out_for_terminal(newest_first)
+    assert "eval-retrieval" in evaluations.title and "Runs" in evaluations.title
+    assert "interrupted" in evaluations.rows[0] and not evaluations.note
+    assert trainings.title == "train-align" and "†" in trainings.note
+    assert [row[0] for row in trainings.rows] == ["a", "b"]
 
 
 def test_bytes_are_counted_in_subfolders_without_links(tmp_path: Path) -> None:
