@@ -197,7 +197,7 @@ def lay_out_for_terminal(table: Table) -> list[Table]:
 
     # the first table has the title of all, and the last has the note
     title = table.title
-    tables = []
+    tables: list[Table] = []
     for command, rows in rows_of_command.items():
         is_last = len(tables) == len(rows_of_command) - 1
         tables.append(
