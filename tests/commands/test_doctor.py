@@ -2,16 +2,13 @@
 
 import importlib.metadata
 import platform
-import tomllib
-from pathlib import Path
+from email.message import Message
 
 import pytest
 import torch
 
 from brainhive_cli.commands import doctor
 from brainhive_cli.core.errors import MissingData, MissingExtra
-
-PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 def test_it_tells_versions_device_and_what_lies_at_home(run_command, home):
@@ -35,11 +32,11 @@ def test_it_tells_versions_device_and_what_lies_at_home(run_command, home):
 
 
 def test_it_knows_every_extra_that_the_metadata_names(monkeypatch):
-    metadata = importlib.metadata.metadata("brainhive")
-    extras = set(metadata.get_all("Provides-Extra"))
-    project = tomllib.loads(PYPROJECT.read_text())["project"]
-    assert extras == set(project["optional-dependencies"])
-
+    extras = ["live", "no-such-extra", "parquet", "video"]
+    metadata = Message()
+    for extra in extras:
+        metadata["Provides-Extra"] = extra
+    monkeypatch.setattr(importlib.metadata, "metadata", lambda name: metadata)
     monkeypatch.setattr(
         importlib.metadata,
         "requires",
@@ -52,7 +49,7 @@ def test_it_knows_every_extra_that_the_metadata_names(monkeypatch):
     )
     libraries = doctor.check_libraries()
     assert libraries.lacking == []
-    assert libraries.extras.keys() == extras
+    assert list(libraries.extras) == extras
     assert libraries.extras["live"] == "installed"
     assert "no-such-library" in libraries.extras["video"]
     assert ">=999" in libraries.extras["parquet"]
