@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -226,8 +226,19 @@ class EventNames:
         table = "Write a table (preparation.events=TABLE)"
         if self.path is None:
             table = f"{Line('init')} lists the events in a table to complete"
+        problem = f"no event of {path} is in {target}. Its events ({source}): {names}"
+
+        # events of a category design name the folders of the pictures
+        folders = {PurePosixPath(image_id).parent.name for image_id in self.image_ids}
+        categories = sorted(folders.intersection(unknown_events + unknown_pictures))
+        if len(categories) > 1:
+            raise BrainhiveError(
+                f"{problem}. They are folders of pictures",
+                "set 'preparation.stimuli={kind: categories, names: "
+                f"[{', '.join(categories)}]}}'",
+            )
         raise BrainhiveError(
-            f"no event of {path} is in {target}. Its events ({source}): {names}",
+            problem,
             f"expected are names such as {', '.join(valid_names[:3])}. {table}, or set "
             "preparation.stimuli.root, preparation.column or preparation.stim_channel",
         )

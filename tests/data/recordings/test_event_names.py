@@ -83,3 +83,17 @@ def test_rows_without_a_picture_are_counted(tmp_path):
     table.write_text("event,picture\n1,ant.png\n2,\nn/a,boat.png\n,\n")
     (line,) = EventNames(table, IDS).ledger.describe()
     assert line.startswith("2 rows") and "events.csv" in line
+
+
+def test_events_that_name_folders_are_said_to_be_categories(tmp_path):
+    """Only if there are two folders or more, as pictures may be in a single one."""
+    ids = ["train/face/a", "train/face/b", "train/house/a"]
+    for events, is_category in ((["face", "house"], True), (["face"], False)):
+        names = EventNames(None, ids)
+        found = names.match(
+            [SimpleNamespace(events=[*enumerate(events)], events_without_onset=())]
+        )
+        with pytest.raises(BrainhiveError) as caught:
+            names.require_match(found, tmp_path / "a.fif", "annotations")
+        assert ("categories" in caught.value.hint) == is_category
+        assert ("[face, house]" in caught.value.hint) == is_category
