@@ -114,9 +114,19 @@ MODULE_OF_NAME = {
 }
 """Module, below `brainhive_cli`, of each name that a user's own module may import."""
 NAMES = (
-    *("Comparison", "Predictions", "Ranks", "Run"),
-    *("compare", "decode", "fit", "open_model", "open_run", "open_signals"),
-    *("open_store", "run", "store_trials"),
+    "Comparison",
+    "Predictions",
+    "Ranks",
+    "Run",
+    "compare",
+    "decode",
+    "fit",
+    "open_model",
+    "open_run",
+    "open_signals",
+    "open_store",
+    "run",
+    "store_trials",
 )
 """Public names that the modules of this package define."""
 
