@@ -127,11 +127,12 @@ def _draw_confusions(matrix: ConfusionMatrix) -> Heatmap:
             for count, share in zip(row_counts, row_shares, strict=True):
                 text = f"{count:,}\n{100 * share:.0f} %" if count else "0"
                 texts[-1].append(text)
+    names = [name.replace("_", " ") for name in matrix.names]
     return Heatmap(
         "Confusion matrix",
         values=shares.round(4).tolist(),
-        rows=matrix.names,
-        columns=matrix.names,
+        rows=names,
+        columns=names,
         row_axis="shown",
         column_axis="decoded as",
         value="share of the trials of a row",
