@@ -110,10 +110,15 @@ def _tabulate_stores(job: Job) -> Table:
         subject for subject in job.subjects if job.build_path(subject).is_file()
     ]
     if not stored_subjects:
-        raise NoTrials(
-            f"no subject of {dataset} has a complete trial",
-            "see the reasons above; choose recordings by preparation.files=PATTERN",
-        )
+        others = [
+            str(subject)
+            for subject in job.preparation.subjects
+            if subject not in job.subjects
+        ]
+        advice = "see the reasons above, or choose files: preparation.files=PATTERN"
+        if others:
+            advice = f"prepare other subjects: --subjects {','.join(others)}"
+        raise NoTrials(f"no subject of {dataset} has a complete trial", advice)
 
     descriptions = {}
     with console.progress("describing the stores", len(stored_subjects)) as bar:

@@ -168,7 +168,10 @@ def _raise_no_recordings(root: Path, pattern: str, are_epochs: bool) -> NoReturn
     kind = "epochs" if are_epochs else "recordings"
     other_kind = "recordings" if are_epochs else "epochs"
     if not root.is_dir():
-        raise MissingData(f"there is no folder {root}", "preparation.root=FOLDER")
+        raise MissingData(
+            f"there is no folder {root}",
+            "name the folder of the recordings: preparation.root=FOLDER",
+        )
     other_preparation = "recording" if are_epochs else "epochs"
     endings = EPOCHS_ENDINGS if are_epochs else RECORDING_ENDINGS
     path = next(list_signal_files(root, "*", not are_epochs), None)

@@ -62,6 +62,27 @@ def run_lines(page: str, heading: str, *further_lines: str) -> tuple[str, str]:
     return output, messages
 
 
+def test_other_subjects_are_named_if_one_has_no_complete_trial(work):
+    recordings = work / "data/recordings"
+    recordings.mkdir(parents=True)
+    (work / "data/image-folder").symlink_to(work.parent / "pictures")
+    shown = Presentation.randomize(1, seed=0)
+    raw = annotate(make_raw(shown, seed=0), shown, list(shown.pictures))
+    raw.save(recordings / "sub-03_ses-01_raw.fif", verbose="ERROR")
+    raw.annotations.delete(np.arange(1, len(raw.annotations)))
+    raw.crop(0, raw.annotations.onset[0] + 0.1)
+    for session in (1, 2):
+        name = f"sub-10_ses-{session:02d}_raw.fif"
+        raw.save(recordings / name, verbose="ERROR")
+
+    ended = CliRunner(env={"COLUMNS": "200"}).invoke(
+        app, ["prepare", "--from", "recording", "--subjects", "10"]
+    )
+
+    assert ended.exit_code == 3
+    assert "--subjects 3" in ended.stderr and "cut off" in ended.stderr
+
+
 @pytest.mark.nightly
 def test_one_s_own_data_takes_ten_lines_as_the_readme_has_them(work):
     (work.parent / "recordings").mkdir()

@@ -478,13 +478,18 @@ class Job:
         cells = self.cells if cells is None else cells
         train = self.recipe.train
         n_epochs = 0
+        are_closed_form = True
         for cell in cells:
-            n_epochs += self.variants[cell.variant].train.epochs * len(cell.trained_on)
+            variant = self.variants[cell.variant]
+            is_closed_form = variant.backbone.is_closed_form
+            are_closed_form &= is_closed_form
+            epochs = 1 if is_closed_form else variant.train.epochs
+            n_epochs += epochs * len(cell.trained_on)
         return Work(
             f"{self.dataset.name}, {self.recipe.backbone.kind}, {train.batch_size} a "
             f"step in {train.precision}",
             n_epochs,
-            "epochs",
+            "fits" if are_closed_form else "epochs",
             cells=len(cells),
         )
 

@@ -156,6 +156,15 @@ def test_work_is_counted_in_epochs_of_each_person(home) -> None:
     assert job.count_work(job.cells[:1]).count == 2 * 3
 
 
+def test_a_ridge_is_counted_in_fits_because_it_has_no_epochs(home) -> None:
+    for subject in (1, 2):
+        store(subject)
+
+    work = job_of(mode="intra", backbone="ridge", fuser="heads").count_work()
+
+    assert (work.count, work.unit) == (work.cells, "fits")
+
+
 def base_of(home: Any, *cells: Cell, **fields: Any) -> BaseRun:
     recipe = Recipe.resolve("train-align", None, {"dataset": HELD_OUT, **fields}, [])
     dataset = recipe.dataset.build(recipe.paths)
