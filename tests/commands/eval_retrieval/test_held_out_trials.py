@@ -143,8 +143,8 @@ def test_what_cannot_be_held_out_or_claimed_is_refused(
         run_command("eval-retrieval", f"run={run}", dataset(by="trials", folds=2))
 
 
-def test_next_lines_hold_out_runs_before_anything_is_trained(
-    home: Path, run_command: RunCommand
+def test_next_lines_hold_out_runs(
+    home: Path, run_command: RunCommand, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fields = {"kind": "categories", "name": "of-3", "names": NAMES}
     all_trials = f"dataset={json.dumps(fields)}"
@@ -160,12 +160,11 @@ def test_next_lines_hold_out_runs_before_anything_is_trained(
     tested = run_command("eval-retrieval", f"run={words[3]}", "baseline=none")
     assert tested.metrics.overall["accuracy"].n == 5 * RUNS
 
-    # without held-out trials nothing is trained
-    n_runs = len(list(home.glob("runs/train-align/*")))
-    with pytest.raises(RecipeError) as caught:
-        run_command("train-align", all_trials, "backbone=lda")
-    assert f"dataset.holdout={{by: runs, folds: {RUNS}}}" in caught.value.hint
-    assert len(list(home.glob("runs/train-align/*"))) == n_runs
+    # models of all trials decode other recordings; the warning has the key to add
+    capsys.readouterr()
+    untested = run_command("train-align", all_trials, "backbone=ridge", "subjects=1")
+    assert f"dataset.holdout={{by: runs, folds: {RUNS}}}" in capsys.readouterr().err
+    assert "eval-retrieval" not in str(untested.hint)
 
 
 def test_copies_of_held_out_trials_are_refused_by_name(

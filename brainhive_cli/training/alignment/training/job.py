@@ -277,7 +277,7 @@ class Job:
             BrainhiveError: if an input does not fit the recipe.
         """
         cells = self.cells
-        self._require_tested_trials()
+        self._warn_if_untested()
         for recipe in self.variants.values():
             self.signals(recipe).require_distinct_people(list_subjects(cells))
 
@@ -302,11 +302,10 @@ class Job:
         for cell in cells:
             self.find_starts(cell)
 
-    def _require_tested_trials(self) -> None:
-        """Check that models of categories can be tested on trials of the same people.
+    def _warn_if_untested(self) -> None:
+        """Warn if no trials are left to test models of categories on the same people.
 
-        Raises:
-            RecipeError: if all trials are training trials.
+        Such models can still decode other recordings, as `live` does.
         """
         tests_people = self.recipe.mode in ("intra", "joint")
         if not self.dataset.are_categories or not tests_people:
@@ -317,10 +316,9 @@ class Job:
             self.dataset, self.recipe.paths, self.recipe.signal.name
         )
         values = write_value(holdout.model_dump(mode="json", exclude_defaults=True))
-        raise RecipeError(
-            f"dataset.holdout is not set, and {self.dataset.name} has no test split, "
-            "so no trials would be left to test the models",
-            f"add 'dataset.holdout={values}'",
+        console.warn(
+            f"no trials of {self.dataset.name} are left to test the models; to hold "
+            f"out trials, add 'dataset.holdout={values}'"
         )
 
     def find_starts(self, cell: Cell) -> dict[int, StartFiles]:
