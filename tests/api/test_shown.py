@@ -10,7 +10,7 @@ import pytest
 
 from brainhive_cli import api
 
-MAX_REPR = 300
+MAX_REPR = 400
 """Largest number of characters of the text of an object."""
 MAX_HELP_LINES = 150
 

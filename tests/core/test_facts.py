@@ -26,7 +26,7 @@ from brainhive_cli.core.facts import (
 def answer(better: float | None, worse: float | None, **more: Any) -> Answer:
     """An answer of 40 items."""
     fields = {"least_p": 0.001, "n": 40, "pool": 8, "test": "permutation"}
-    return Answer("Which picture?", better, worse, **{**fields, **more})
+    return Answer("which picture", better, worse, **{**fields, **more})
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def test_an_answer_says_scope_condition_and_wider_claim() -> None:
     assert bare.words == "above chance"
     whole = answer(0.01, 0.99, scope="2 concepts", condition="so", wider="no more")
     assert whole.words == "above chance for 2 concepts, if so"
-    assert whole.sentence.startswith("Which picture?: above chance for 2 concepts")
+    assert whole.sentence.startswith("which picture: above chance for 2 concepts")
     assert whole.sentence.endswith("; no more") and not bare.sentence.endswith("; ")
     for number in ("0.02", "40", "8"):
         assert number in bare.sentence
     # without a test only its absence is said
     untested = answer(None, None, scope="2 concepts", wider="no more", test="few")
     assert untested.words == "not testable: few"
-    assert untested.sentence == "Which picture?: few"
+    assert untested.sentence == "the picture could not be tested, because few"
 
 
 def difference(**more: Any) -> Difference:

@@ -152,7 +152,7 @@ def lacks_nothing_but_data(paper: str) -> None:
         assert re.match(r"no train embeddings of .* \(brainhive embed ", missing[1])
         return
     subjects, seeds = 4 if "meg" in paper else 10, len(what.seeds)
-    cells = dict(train_align.resolve_job(what).preview()[0].rows)["cells"]
+    cells = dict(train_align.resolve_job(what).preview()[0].rows)["models"]
     groups = 1 if what.mode == "joint" else subjects
     assert cells.startswith(f"{groups * seeds * len(make_variants(what))}: ")
     assert len(missing) == (3 if what.prior else 2)

@@ -18,7 +18,7 @@ def test_a_word_that_is_no_path_below_the_folder_is_refused() -> None:
         ("a/../../b", "leads out of its folder"),
         ("a\nb", "has a control character"),
     ):
-        with pytest.raises(BrainhiveError, match=rf"the stimulus id .* {reason}$"):
+        with pytest.raises(BrainhiveError, match=rf"(?m)the stimulus id .* {reason}$"):
             resolve_below(HOME, "fine", name, source="the stimulus id")
     for name in ("cat/001", "a..b", ".hidden", "a:b", "ä/日本", "x y", "a" * 255):
         assert (

@@ -287,7 +287,7 @@ def test_trials_are_the_samples_around_their_onsets(baseline: bool) -> None:
     if not baseline:
         np.testing.assert_allclose(flat.cut_trials(constant, ["a"], onsets, 2.0), 14)
     else:
-        with pytest.raises(BrainhiveError, match=r"\ba$"):
+        with pytest.raises(BrainhiveError, match=r"(?m)\ba$"):
             flat.cut_trials(constant, ["a"], onsets, 2.0)
 
 

@@ -139,7 +139,7 @@ def save_captions(root: Path, content: object) -> None:
 
 
 BAD = {
-    r"/GT_train_3fps\.pt$": lambda root: (root / "GT_train_3fps.pt").unlink(),
+    r"(?m)/GT_train_3fps\.pt$": lambda root: (root / "GT_train_3fps.pt").unlink(),
     r"GT_train_3fps\.pt ": lambda root: cut_short(root / "GT_train_3fps.pt"),
     r"GT_train_caption\.pt .*4 object.* 5 ": lambda root: save_captions(
         root, np.array(list("abcd"), object)
