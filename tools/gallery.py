@@ -16,7 +16,7 @@ from PIL import Image
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.arrays import UInt8
-from brainhive_cli.core.artifacts import Sheet
+from brainhive_cli.core.artifacts import BrainMap, Sheet
 from brainhive_cli.core.measurements import ALL, metric_title
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media import media_files
@@ -150,6 +150,8 @@ def draw(home: Path) -> None:
         if isinstance(picture.content, str):
             for artifact in artifacts.read(run):
                 if artifact.title.startswith(picture.content):
+                    if isinstance(artifact, BrainMap):
+                        artifact = artifact.locate(run.path)
                     drawings.save_figure(artifact, path)
                     break
             else:
