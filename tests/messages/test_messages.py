@@ -36,7 +36,7 @@ VARIABLE_TEXT = (
     (re.compile(r"(?<![-\w.])[-+]?\d+\.\d+"), "N"),
     (re.compile(r"\b(?=[a-f]*\d)(?=\d*[a-f])([0-9a-f]{10}|[0-9a-f]{16})\b"), "DIGEST"),
     (re.compile(r"\d+:\d{2}\b"), "TIME"),
-    (re.compile(r"(less than a|\d+) minutes? ago"), "AGO"),
+    (re.compile(r"(less\s+than\s+a|\d+)\s+minutes?\s+ago"), "AGO"),
 )
 """Text that differs between machines or runs, and its placeholder."""
 
