@@ -31,6 +31,7 @@ COMMANDS = sorted(str(command.name) for command in app.registered_commands)
 NUMBER = r"(?<![-\w.])[-+]?\d+(\.\d+)?"
 VARIABLE_TEXT = (
     (re.compile(r"(?<=Software and device\n).*?(?=\n\n)", re.S), "SOFTWARE"),
+    (re.compile(r"(?<=\nmade by ).*?(?=\nrepeats it)", re.S), "LINE"),
     (re.compile(rf"{NUMBER}(?= (s|ms|min|h|kB|MB|GB)\b)"), "N"),
     (re.compile(rf"{NUMBER}(?=( to {NUMBER})? %)"), "N"),
     (re.compile(rf"\({NUMBER}(–| to ){NUMBER}\)"), "(N to N)"),
