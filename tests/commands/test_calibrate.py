@@ -121,7 +121,7 @@ def test_a_page_has_the_finding_and_a_line_for_each_person(
     page = tmp_path / "page.html"
     run_command("report", f"runs={[str(folder.path)]}", f"to={page}")
     beginning, _, body = page.read_text().partition('<div class="body">')
-    assert state_finding(measured) in html.unescape(beginning)
+    assert state_finding(measured) in html.unescape(beginning).replace("\xa0", " ")
     assert "3 subjects" in beginning
     # both figures are above the body
     assert beginning.count("<svg") == 2

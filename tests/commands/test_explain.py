@@ -116,7 +116,7 @@ def test_a_run_is_summarised_by_its_finding_not_by_a_maximum(
     assert re.search(r"\d+–\d+ ms", finding) and re.search(r"sensor \w+", finding)
     assert finding.count("p = 0.024") == 2
     assert "100 test pictures" in finding and "2 people" in finding
-    text = html.unescape(page.read_text())
+    text = html.unescape(page.read_text()).replace("\xa0", " ")
     first_screen = text.split('<div class="first')[1].split('<div class="body">')[0]
     assert f'<p class="lead">{finding}</p>' in first_screen
     assert "all" not in measurements.scopes

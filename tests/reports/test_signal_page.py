@@ -142,7 +142,7 @@ def test_check_plots_makes_a_page_of_each_store(tmp_path, kind):
         reliable = (
             r"most reliable channel: .* and at least half of that from [\d-]+ to \d+"
         )
-        assert re.search(reliable + r" ms\.", page)
+        assert re.search(reliable + r" ms\.", page.replace("\xa0", " "))
 
 
 def test_slices_show_left_on_the_left_for_any_axes_of_the_file():

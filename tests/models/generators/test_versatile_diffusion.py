@@ -236,7 +236,7 @@ def test_weights_are_converted_once_and_then_no_longer_needed(
     shutil.rmtree(folder)
     generator = Config(source=str(converted_folder)).build()
     assert torch.equal(generate_pictures(generator, conditioning), first)
-    with pytest.raises(MissingData, match=r"tokenizer$"):
+    with pytest.raises(MissingData, match=r"(?m)tokenizer$"):
         generate_pictures(generator, Conditioning(texts=["a dog", "a cat"]))
 
 

@@ -69,9 +69,7 @@ def test_accumulated_passes_have_the_gradient_of_one_large_batch(
     assert max(float(g.abs().max()) for g in gradients(one)) > 100 * ROUNDING
     for a, b in zip(gradients(one), gradients(several), strict=True):
         assert torch.allclose(a, b, atol=ROUNDING, rtol=1e-4)
-    with pytest.raises(
-        BrainhiveError, match="10 pictures to learn are fewer than 11 passes"
-    ) as caught:
+    with pytest.raises(BrainhiveError, match=r"\b10 .*\b11 passes") as caught:
         trained(
             begin_training(*prior_overrides, "train.accumulate=11"),
             RunFolder(tmp_path / "run"),
