@@ -70,14 +70,14 @@ def _list_headlines(measurements: "Measurements") -> list[list[Any]]:
         metrics_by_part = dict(list_part_metrics(measurements))
 
     rows = []
-    for part, metrics in metrics_by_part.items():
+    for part_name, metrics in metrics_by_part.items():
         names = choose_headlines(list(metrics))
-        for name in names[:1] if part else names:
+        for name in names[:1] if part_name else names:
             metric = metrics[name]
             title = metric_title(name)
             rows.append(
                 [
-                    f"{part} · {title}" if part else title,
+                    f"{part_name} · {title}" if part_name else title,
                     mark(f"{metric.value:.3f}", metric.caveats),
                     metric.interval_text(),
                     metric.chance,

@@ -284,15 +284,15 @@ def open_run(name: str | Path) -> Run:
     runs_folder = Paths().under_home("runs")
     run_name, variant = split_variant(str(name), runs_folder)
     folder = runs.find(runs_folder, command=None, reference=str(run_name))
-    opened = Run(folder, variant)
-    if variant and not opened.measurements.scopes:
+    opened_run = Run(folder, variant)
+    if variant and not opened_run.measurements.scopes:
         if not (folder.path / "cells").is_dir():
             raise RecipeError(
                 f"{folder.name} has no variant {variant!r}", "open the run"
             )
         # a training without validation has variants, but no metrics of them
-        _ = opened.cells
-    return opened
+        _ = opened_run.cells
+    return opened_run
 
 
 def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "Aligner":

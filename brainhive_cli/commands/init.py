@@ -166,14 +166,14 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
             "the pictures, add preparation.column=NAME to prepare."
         )
 
-    listed = markers.list_markers(_list_image_ids(recipe, study))
-    table = _keep_or_write_table(study, listed)
+    distinct_markers = markers.list_markers(_list_image_ids(recipe, study))
+    table = _keep_or_write_table(study, distinct_markers)
     return Result(
         study.recordings,
-        (_tabulate(markers, listed),),
+        (_tabulate(markers, distinct_markers),),
         files={"events": table},
         hint=Line("prepare", ("from", "recording"), "--check"),
-        details={"markers": [vars(marker) for marker in listed]},
+        details={"markers": [vars(marker) for marker in distinct_markers]},
     )
 
 
@@ -368,17 +368,17 @@ def _keep_or_write_table(study: StudyFolders, markers: Sequence[Marker]) -> Path
     return table
 
 
-def _tabulate(markers: RecordedMarkers, listed: Sequence[Marker]) -> Table:
+def _tabulate(markers: RecordedMarkers, distinct_markers: Sequence[Marker]) -> Table:
     """Make a table of the first markers, with their counts and pictures."""
     rows = []
-    for marker in listed[:MAX_ROWS]:
+    for marker in distinct_markers[:MAX_ROWS]:
         rows.append(
             (marker.name, marker.count, marker.recordings, marker.picture or None)
         )
     sources = ", ".join(sorted(set(markers.sources.values())))
     note = f"from {sources}"
-    if len(listed) > MAX_ROWS:
-        note = f"and {len(listed) - MAX_ROWS} more; {note}"
-    title = f"{len(listed)} markers of {len(markers.counts)} recordings"
+    if len(distinct_markers) > MAX_ROWS:
+        note = f"and {len(distinct_markers) - MAX_ROWS} more; {note}"
+    title = f"{len(distinct_markers)} markers of {len(markers.counts)} recordings"
     columns = ("event", "times", "recordings", "picture")
     return Table(title, columns, rows, note=note)

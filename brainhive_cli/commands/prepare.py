@@ -110,14 +110,14 @@ def _tabulate_stores(job: Job) -> Table:
         subject for subject in job.subjects if job.build_path(subject).is_file()
     ]
     if not stored_subjects:
-        others = [
+        other_subjects = [
             str(subject)
             for subject in job.preparation.subjects
             if subject not in job.subjects
         ]
         advice = "see the reasons above, or choose files: preparation.files=PATTERN"
-        if others:
-            advice = f"prepare other subjects: --subjects {','.join(others)}"
+        if other_subjects:
+            advice = f"prepare other subjects: --subjects {','.join(other_subjects)}"
         raise NoTrials(f"no subject of {dataset} has a complete trial", advice)
 
     descriptions = {}

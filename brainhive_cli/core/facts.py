@@ -746,6 +746,24 @@ def merge_set_ups(set_ups: Sequence[SetUp]) -> dict[str, Any]:
     return merged
 
 
+def keep_independent_keys(differing_keys: Sequence[str]) -> list[str]:
+    """Leave out the settings of components whose kinds differ, but keep the kinds.
+
+    Args:
+        differing_keys: Dotted keys in which runs differ, such as `backbone.kind`.
+    """
+    changed_components = []
+    for key in differing_keys:
+        if key.endswith(".kind"):
+            changed_components.append(key.removesuffix("kind"))
+
+    keys = []
+    for key in differing_keys:
+        if key.endswith(".kind") or not key.startswith(tuple(changed_components)):
+            keys.append(key)
+    return keys
+
+
 def list_differences(
     first: SetUp, second: SetUp, sections: Collection[str] | None = None
 ) -> list[str]:
@@ -770,27 +788,20 @@ def list_differences(
     second_sections = {_section(key) for key in second}
     shared_sections = (first_sections & second_sections) - {CITES}
 
-    # find differing keys, and prefixes such as `backbone.` whose kinds differ
     differing_keys = []
-    changed_components = []
     for key in {**first, **second}:
         if _section(key) in shared_sections and first.get(key) != second.get(key):
             differing_keys.append(key)
-            if key.endswith(".kind"):
-                changed_components.append(key.removesuffix("kind"))
 
     texts = []
-    for key in differing_keys:
+    for key in keep_independent_keys(differing_keys):
         if sections is not None and _section(key) not in sections:
             continue
 
-        # skip settings that follow from different kinds of components
-        if not key.endswith(".kind"):
-            if key.startswith(tuple(changed_components)):
-                continue
+        # skip settings of the training that follow from different backbones
+        if "backbone.kind" in differing_keys and not key.endswith(".kind"):
             is_in_both = key in first and key in second
-            has_other_backbone = "backbone." in changed_components
-            if has_other_backbone and key.startswith("train.") and not is_in_both:
+            if key.startswith("train.") and not is_in_both:
                 continue
 
         # different values have equal texts if these are cut, or for None and []

@@ -486,11 +486,6 @@ def _draw_bars(axes: Any, curve: Curve) -> float:
         bars_from_centre = index - (n_lines - 1) / 2
         positions = np.arange(len(names)) + bars_from_centre * BAR_INCH / group_inch
         values = _to_numbers(line.values)
-        errors = None
-        if line.low is not None and line.high is not None:
-            low_errors = values - _to_numbers(line.low)
-            high_errors = _to_numbers(line.high) - values
-            errors = np.maximum([low_errors, high_errors], 0)
         axes.barh(
             positions,
             values,
@@ -499,7 +494,7 @@ def _draw_bars(axes: Any, curve: Curve) -> float:
             color=colour,
             ecolor=INK,
             error_kw={"linewidth": 1},
-            xerr=errors,
+            xerr=_list_errors(line),
         )
 
     # draw a chance level that several lines share once
@@ -507,15 +502,8 @@ def _draw_bars(axes: Any, curve: Curve) -> float:
     for level in dict.fromkeys(levels):
         axes.axvline(level, **BROKEN_LINE)
 
-    # the first group is at the top
-    axes.set_yticks(range(len(names)), _shorten(names, MAX_BAR_LETTERS))
-    axes.set_ylim(len(names) - 0.5, -0.5)
-
     axes.axvline(0, color=SOFT, linewidth=1)
-    axes.grid(axis="y", visible=False)
-    axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel(_wrap(curve.value))
+    _label_rows(axes, curve, MAX_BAR_LETTERS)
     axes.set_title(_wrap(curve.axis) if len(names) > 1 else "", **SMALL)
     return group_inch * len(names)
 
@@ -528,16 +516,11 @@ def _draw_dots(axes: Any, curve: Curve) -> float:
     names = list(map(str, curve.at))
     for index, line in enumerate(curve.lines):
         values = _to_numbers(line.values)
-        errors = None
-        if line.low is not None and line.high is not None:
-            low_errors = values - _to_numbers(line.low)
-            high_errors = _to_numbers(line.high) - values
-            errors = np.maximum([low_errors, high_errors], 0)
         colour = COLOURS[0] if index == 0 else CONTROL_COLOUR
         axes.errorbar(
             values,
             range(len(names)),
-            xerr=errors,
+            xerr=_list_errors(line),
             fmt="o",
             markersize=4,
             markerfacecolor=colour if index == 0 else "none",
@@ -548,15 +531,36 @@ def _draw_dots(axes: Any, curve: Curve) -> float:
         if line.chance is not None:
             axes.axvline(line.chance, **BROKEN_LINE)
 
-    # the first name is at the top
-    axes.set_yticks(range(len(names)), _shorten(names, MAX_DOT_LETTERS))
-    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(left=min(0, axes.get_xlim()[0]))
+    _label_rows(axes, curve, MAX_DOT_LETTERS)
+    return DOT_ROW_INCH * len(names)
+
+
+def _list_errors(line: CurveLine) -> Float64 | None:
+    """List the distances [2, N] of values from the ends of their intervals, or None."""
+    if line.low is None or line.high is None:
+        return None
+    values = _to_numbers(line.values)
+    low_errors = values - _to_numbers(line.low)
+    high_errors = _to_numbers(line.high) - values
+    return np.maximum([low_errors, high_errors], 0)
+
+
+def _label_rows(axes: Any, curve: Curve, max_letters: int) -> None:
+    """Name the positions of a curve as rows, the first at the top, and its values.
+
+    Args:
+        axes: Axes of matplotlib.
+        curve: Curve with names as positions.
+        max_letters: Largest number of letters of a name.
+    """
+    names = list(map(str, curve.at))
+    axes.set_yticks(range(len(names)), _shorten(names, max_letters))
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(_wrap(curve.value))
-    return DOT_ROW_INCH * len(names)
 
 
 def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:

@@ -15,6 +15,7 @@ from brainhive_cli.core.facts import (
     Facts,
     flatten,
     format_setting,
+    keep_independent_keys,
 )
 from brainhive_cli.core.runs import FINGERPRINTS, MAX_RECIPE_BYTES, RunFolder
 
@@ -239,14 +240,13 @@ def find_differing_keys(settings_of_runs: Sequence[tuple[str, Settings]]) -> lis
     return sorted(differing_keys, key=order)[:MAX_DIFFERENCES]
 
 
-def _list_differences(settings_of_runs: Sequence[Settings]) -> Iterable[str]:
+def _list_differences(settings_of_runs: Sequence[Settings]) -> list[str]:
     """List the settings in which runs of the same command differ."""
     keys: dict[str, None] = {}
     for settings in settings_of_runs:
         keys |= dict.fromkeys(settings)
 
     differing_keys = []
-    changed_parts = []
     for key in keys:
         values = [settings.get(key) for settings in settings_of_runs]
         # most values are equal, and comparing them is faster than writing them
@@ -255,12 +255,7 @@ def _list_differences(settings_of_runs: Sequence[Settings]) -> Iterable[str]:
         texts = {write_setting(key, value) for value in values}
         if len(texts) > 1:
             differing_keys.append(key)
-            if key.endswith(".kind"):
-                changed_parts.append(key.removesuffix("kind"))
-    for key in differing_keys:
-        is_of_changed_part = key.startswith(tuple(changed_parts))
-        if key.endswith(".kind") or not is_of_changed_part:
-            yield key
+    return keep_independent_keys(differing_keys)
 
 
 def name_models(reference: Any) -> str:
