@@ -165,6 +165,8 @@ in the paper (SEED, arXiv 2503.06437), with distances of reversed sign.
 """
 AGREEMENT_HEADING = "agreement with people"
 """Heading of the column or row with the agreements in `AGREEMENT`."""
+CATEGORY_METRICS = ("accuracy", "balanced_accuracy", "auc")
+"""Metrics of models that were tested on categories."""
 HEADLINES = (
     "top1",
     "top5",

@@ -13,6 +13,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import Difference, RetrievalFacts, WorkflowFacts
 from brainhive_cli.core.measurements import (
     ALL,
+    CATEGORY_METRICS,
     NO_RESULT,
     TRANSDUCTIVE,
     Metric,
@@ -34,8 +35,6 @@ from brainhive_cli.reports.tables import (
 )
 
 METRICS = ("top1", "top5", "rank_auc")
-CATEGORY_METRICS = ("accuracy", "balanced_accuracy", "auc")
-"""Metrics of methods that were tested on categories."""
 REASON = "excluded because"
 """Heading of the column that says why a row stands below the results."""
 CEILING_SHARE = "share of the noise ceiling"

@@ -75,7 +75,7 @@ SAME_PEOPLE_WARNING = (
 """Warning if the averaged runs are of several modalities."""
 CURVE_METRICS = ("top1", "top5")
 """Metrics of ranks that are computed for curves."""
-CATEGORY_METRICS = ("accuracy",)
+RANKED_CATEGORY_METRICS = ("accuracy",)
 """Metrics of ranks that are computed for categories."""
 MAX_CONFUSED_CONCEPTS = 50
 """Largest number of concepts in a confusion matrix."""
@@ -589,15 +589,15 @@ def measure_table(
     Args:
         cells: Cells whose tables have the same columns.
         metric_names: Metrics of ranks [N]. If empty, all metrics. Ranks of several
-            draws or splits have `CURVE_METRICS`. Categories have `CATEGORY_METRICS` and
-            the metrics of `measure_categories`.
+            draws or splits have `CURVE_METRICS`. Categories have
+            `RANKED_CATEGORY_METRICS` and the metrics of `measure_categories`.
     """
     first_table = cells.tables[0]
     metrics: list[Metric] = []
     context = cells.context
     if len(first_table.ranks):
         if cells.are_categories:
-            metric_names = CATEGORY_METRICS
+            metric_names = RANKED_CATEGORY_METRICS
         elif first_table.ranks.ndim > 1:
             metric_names = CURVE_METRICS
         metrics += summarise_ranks(

@@ -7,6 +7,7 @@ from brainhive_cli.core.facts import Control, RetrievalFacts
 from brainhive_cli.core.measurements import (
     ALL,
     BACKWARD,
+    CATEGORY_METRICS,
     MODEL_HEADING,
     TRANSDUCTIVE,
     Measurements,
@@ -37,8 +38,6 @@ from brainhive_cli.reports.tables import (
 
 HEADLINES = ("top1", "top5", "median_rank")
 """Metrics in tables that compare models."""
-CATEGORY_HEADLINES = ("accuracy", "balanced_accuracy", "auc")
-"""Metrics of categories in tables that compare models."""
 MIN_DRAWS_FOR_INTERVAL = 39
 """Smallest number of draws for a 95 % interval. The range of 39 draws holds a further
 draw with a probability of 38 / 40.
@@ -83,7 +82,7 @@ def lay_out(
     facts = measurements.require_facts(RetrievalFacts)
     scopes = measurements.scopes
     overall = measurements.overall
-    headlines = CATEGORY_HEADLINES if facts.tests_categories else HEADLINES
+    headlines = CATEGORY_METRICS if facts.tests_categories else HEADLINES
 
     # rows of the cells, and of the baselines
     cells = {"all": overall}
