@@ -279,9 +279,8 @@ def count_processes(command: str, recipe: Any) -> int:
 
     if not recipe.can_share_work:
         return 1
-    with console.progress(
-        f"{command}: starting"
-    ):  # torch is imported, which takes time
+    # torch is imported, which takes time
+    with console.progress(f"{command}: starting"):
         return launch.count_processes(recipe.run)
 
 
@@ -305,9 +304,8 @@ def perform(
     """
     from brainhive_cli.core import launch
 
-    with console.progress(
-        f"{command}: starting"
-    ):  # several processes wait for each other
+    # several processes wait for each other
+    with console.progress(f"{command}: starting"):
         process = launch.start(recipe.run)
     start_s = time.monotonic()
     runs_folder = recipe.paths.under_home("runs")
