@@ -1,0 +1,45 @@
+"""Assumptions of a plan: a measured pilot, or published results."""
+
+from dataclasses import dataclass
+
+from brainhive_cli.core.arrays import Float32, Int64
+
+
+@dataclass(frozen=True)
+class PilotPerson:
+    """Single trials of a person who was recorded before the study.
+
+    Attributes:
+        signals: Flattened signals [n, F] of the trials.
+        picture: Row [n] in `targets` of the picture that each trial shows.
+        targets: Embeddings [N, D] of the pictures.
+    """
+
+    signals: Float32
+    picture: Int64
+    targets: Float32
+
+
+@dataclass(frozen=True)
+class PublishedResult:
+    """Retrieval that was reached with a known amount of recording of each person.
+
+    Attributes:
+        top1: Mean top-1 over people.
+        low: Top-1 of a weak person, about the 5 % quantile.
+        high: Top-1 of a strong person, about the 95 % quantile.
+        train_pictures: Number of training pictures.
+        train_repetitions: Repetitions of each training picture.
+        test_pictures: Number of test pictures, which are the candidates.
+        test_repetitions: Repetitions of each test picture.
+        source: Publication, or "" for numbers of the user.
+    """
+
+    top1: float
+    low: float
+    high: float
+    train_pictures: int
+    train_repetitions: int
+    test_pictures: int
+    test_repetitions: int
+    source: str = ""
