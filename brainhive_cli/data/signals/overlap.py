@@ -42,31 +42,15 @@ class Overlap:
         Returns:
             The overlap, or None if windows do not overlap or onsets are unknown.
         """
-        # session, run and onset of the trials of all splits
-        columns = []
-        rate_hz = None
-        for trials in recordings:
-            if trials.onset_s is None:
-                return None
-            zeros = np.zeros(trials.is_there.shape)
-            sessions = zeros if trials.sessions is None else trials.sessions
-            runs = zeros if trials.runs is None else trials.runs
-            values = np.stack([sessions, runs, trials.onset_s])
-            columns.append(values[:, trials.is_there])
-            rate_hz = rate_hz or trials.rate_hz
-        session, run, onset_s = np.concatenate(columns, 1)
-
-        # time from each onset to the next in the same run
-        order = np.lexsort((onset_s, run, session))
-        is_same_session = np.diff(session[order]) == 0
-        is_same_run = is_same_session & (np.diff(run[order]) == 0)
-        spacing_s = np.diff(onset_s[order])[is_same_run]
+        all_trials = list(recordings)
+        spacing_s = measure_spacing_s(all_trials)
         if not len(spacing_s):
             return None
 
         # length of the window, its last sample included
         median_s = float(np.quantile(spacing_s, 0.5))
         short_s = float(np.quantile(spacing_s, SHORT_SPACING_QUANTILE))
+        rate_hz = all_trials[0].rate_hz
         window_s = float(times_s[-1] - times_s[0]) + (1 / rate_hz if rate_hz else 0)
         if window_s <= short_s + TIME_TOLERANCE_S:
             return None
@@ -100,3 +84,30 @@ class Overlap:
         start_s = self.end_s - self.short_spacing_s + TIME_TOLERANCE_S
         stop_s = self.short_spacing_s - TIME_TOLERANCE_S
         return (times_s > start_s) & (times_s < stop_s)
+
+
+def measure_spacing_s(recordings: Iterable[Trials]) -> Float64:
+    """Measure the times from each onset to the next in the same run, in seconds.
+
+    Args:
+        recordings: Trials of the same runs, such as the splits of a store.
+
+    Returns:
+        Times [K]. Empty if onsets are unknown.
+    """
+    # session, run and onset of the trials of all splits
+    columns = []
+    for trials in recordings:
+        if trials.onset_s is None:
+            return np.empty(0)
+        zeros = np.zeros(trials.is_there.shape)
+        sessions = zeros if trials.sessions is None else trials.sessions
+        runs = zeros if trials.runs is None else trials.runs
+        values = np.stack([sessions, runs, trials.onset_s])
+        columns.append(values[:, trials.is_there])
+    session, run, onset_s = np.concatenate(columns, 1)
+
+    order = np.lexsort((onset_s, run, session))
+    is_same_session = np.diff(session[order]) == 0
+    is_same_run = is_same_session & (np.diff(run[order]) == 0)
+    return np.diff(onset_s[order])[is_same_run]

@@ -1,0 +1,197 @@
+"""Tests of pilots that are read from runs and from signal stores."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.command import Result
+from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
+from brainhive_cli.evaluation.planning import pilot
+from brainhive_cli.evaluation.planning.pilot import Pilot, read_pilot
+from tests.worlds.command_fixtures import RunCommand
+
+SIGNALS = "signals/demo-noise-0.3-40-concepts/default"
+
+
+def decode_own_trials(person: Any) -> float:
+    """Regress embeddings on one half of the trials, and correlate in the other."""
+    import torch
+
+    from brainhive_cli.measurement.linear_maps import Products
+
+    signals = torch.from_numpy(person.signals)
+    shown = torch.from_numpy(person.targets[person.picture])
+    is_train = torch.from_numpy(person.picture % 2 == 0)
+    mean = signals[is_train].mean(0)
+    products = Products.from_samples(signals[is_train] - mean, [shown[is_train]])
+    predicted = products.predict(signals[~is_train] - mean)
+    pair = np.stack([predicted.numpy().ravel(), shown[~is_train].numpy().ravel()])
+    return float(np.corrcoef(pair)[0, 1])
+
+
+def check_demo(read: Pilot) -> None:
+    """Check the pilot of the two people of the demo."""
+    assert len(read.people) == read.design.people == 2
+    for person in read.people:
+        n_trials = len(person.picture)
+        assert n_trials == 240 * 4 + 100 * 8
+        assert person.signals.shape == (n_trials, min(400, n_trials - 1))
+        assert person.signals.dtype == person.targets.dtype == np.float32
+        assert person.picture.max() < len(person.targets)
+        assert decode_own_trials(person) > 0.3
+    assert read.design.trials == 240 * 4 + 100 * 16
+    assert (read.design.train_pictures, read.design.train_repetitions) == (240, 4)
+    assert (read.design.test_pictures, read.design.test_repetitions) == (100, 16)
+    assert read.design.onset_interval_s == read.design.minutes == 0
+    assert read.caveats == ["simulated"]
+
+
+def test_a_run_and_its_signals_are_the_same_pilot(
+    evaluation_result: Result, trained_run: Path, world: Path
+) -> None:
+    from_evaluation = read_pilot(evaluation_result.folder.name, Paths())
+    check_demo(from_evaluation)
+    from_training = read_pilot(str(trained_run), Paths())
+    from_store = read_pilot(SIGNALS, Paths())
+    check_demo(from_store)
+    for other in (from_training, from_store):
+        assert other.design == from_evaluation.design
+        np.testing.assert_array_equal(
+            other.people[1].picture, from_evaluation.people[1].picture
+        )
+        np.testing.assert_allclose(
+            other.people[1].targets, from_evaluation.people[1].targets
+        )
+
+
+def store_copy(world: Path, tmp_path: Path, **changes: Any) -> Path:
+    """Store the signals of the first person with changed fields of both splits."""
+    trials = SignalStore.open(world / SIGNALS / "sub-01.h5").splits
+    changed = {}
+    for split, recording in trials.items():
+        repetitions = changes.get("n_repetitions", recording.signal.shape[1])
+        shape = (len(recording.signal), repetitions)
+        onset_s = np.arange(np.prod(shape)).reshape(shape[::-1]).T * 2.0
+        changed[split] = replace(
+            recording,
+            signal=recording.signal[:][:, :repetitions],
+            repetitions=None,
+            known_digests=None,
+            onset_s=onset_s if changes.get("has_onsets") else None,
+            runs=np.zeros(shape, np.int16) + (split == "test"),
+        )
+    path = tmp_path / "demo-noise-0.3-40-concepts" / "own" / "sub-01.h5"
+    path.parent.mkdir(parents=True)
+    SignalStore.write(path, changed)
+    return path
+
+
+def test_averages_are_a_pilot(world: Path, tmp_path: Path) -> None:
+    read = read_pilot(str(store_copy(world, tmp_path, n_repetitions=1)), Paths())
+    assert read.design.trials == 340
+    assert len(read.people[0].signals) == 340
+    assert "repetitions" in read.warnings[-1]
+
+
+def test_known_onsets_give_minutes_and_orders(world: Path, tmp_path: Path) -> None:
+    read = read_pilot(str(store_copy(world, tmp_path, has_onsets=True)), Paths())
+    assert read.design.onset_interval_s == 2
+    assert read.design.session_minutes == pytest.approx(2560 * 2 / 60, abs=0.1)
+    assert [len(order.item) for order in read.orders] == [960, 1600]
+    assert len(np.unique(read.orders[0].label)) == 40
+
+
+def test_large_recordings_are_read_in_part(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pilot, "MAX_PICTURES", 40)
+    monkeypatch.setattr(pilot, "MAX_REPETITIONS", 3)
+    monkeypatch.setattr(pilot, "MAX_FEATURES", 7)
+    monkeypatch.setattr(pilot, "MAX_WIDTH", 5)
+    read = read_pilot(SIGNALS, Paths())
+    person = read.people[0]
+    # a quarter of the pictures are test pictures
+    assert person.signals.shape == (40 * 3, 7)
+    assert person.targets.shape == (40, 5)
+    assert (np.bincount(person.picture) == 3).all()
+    assert read.design.trials == 2560
+    assert "240 of the 5,120 trials" in read.warnings[0]
+
+
+def test_memory_bounds_the_number_of_pictures(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = read_pilot(SIGNALS, Paths()).people[0]
+    n_values = SignalStore.open(world / SIGNALS / "sub-01.h5")["train"].signal[:1].size
+    monkeypatch.setattr(pilot, "MAX_VALUES", 60 * n_values * 2)
+    assert (
+        len(read_pilot(SIGNALS, Paths()).people[0].targets) == 60 < len(first.targets)
+    )
+
+
+def test_signals_without_embeddings_name_the_command(
+    world: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(MissingData) as error:
+        read_pilot(SIGNALS, Paths(embeddings=str(tmp_path)))
+    assert "brainhive embed" in error.value.hint
+    with pytest.raises(MissingData):
+        read_pilot(SIGNALS, Paths(), encoder="clip-h14")
+    with pytest.raises(RecipeError):
+        read_pilot("train-align", Paths(), encoder="clip-h14")
+
+
+def test_a_missing_reference_is_named(world: Path) -> None:
+    with pytest.raises(MissingData) as error:
+        read_pilot("no-such-run", Paths())
+    assert "no-such-run" in error.value.message
+
+
+@pytest.fixture
+def gratings(home: Path) -> str:
+    """Record four gratings in three runs, always in the same order."""
+    names = ["f1", "f2", "f3", "f4"]
+    rng = np.random.default_rng(0)
+    patterns = rng.normal(size=(4, 1, 10, 1))
+    order = np.arange(4 * 15).reshape(15, 4).T  # [N, R]
+    runs = np.arange(15) // 5
+    recording = Trials(
+        (patterns + rng.normal(size=(4, 15, 10, 1))).astype(np.float32),
+        names,
+        Sensors([f"E{number}" for number in range(10)]),
+        times_s=np.zeros(1),
+        rate_hz=None,
+        unit="µV",
+        runs=np.tile(runs.astype(np.int16), (4, 1)),
+        onset_s=(order - 20 * runs) * 3.0,
+    )
+    path = build_store_path(home / "signals", "gratings", "default", 1)
+    path.parent.mkdir(parents=True)
+    SignalStore.write(path, {"train": recording})
+    dataset = {"kind": "categories", "name": "gratings", "names": names}
+    return json.dumps(dataset | {"holdout": {"by": "runs", "folds": 3}})
+
+
+def test_held_out_runs_belong_to_the_pilot(
+    gratings: str, run_command: RunCommand
+) -> None:
+    run_command("embed", f"dataset={gratings}")
+    run_command("train-align", f"dataset={gratings}", "backbone=lda", "seeds=0")
+    read = read_pilot("train-align", Paths())
+    assert read.design.train_pictures == read.design.test_pictures == 4
+    assert (read.design.train_repetitions, read.design.test_repetitions) == (10, 5)
+    assert len(read.people[0].targets) == 4
+    assert (np.bincount(read.people[0].picture) == 15).all()
+
+    # a store has no held-out runs, and not more than eight repetitions are read
+    from_store = read_pilot("signals/gratings/default/sub-01.h5", Paths())
+    assert from_store.design.train_repetitions == 15
+    assert (np.bincount(from_store.people[0].picture) == 8).all()
