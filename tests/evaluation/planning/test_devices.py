@@ -1,0 +1,54 @@
+"""Tests of the published results of devices."""
+
+import re
+
+import pytest
+
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.evaluation.planning.devices import list_devices, read_device
+
+# top-1 of each person with NICE, table 1 of arXiv 2601.21948
+NICE_TOP1 = [0.132, 0.135, 0.145, 0.206, 0.101, 0.165, 0.170, 0.229, 0.154, 0.174]
+# top-1 of each person with NICE, table 2 of arXiv 2503.04207
+NICE_MEG_TOP1 = [0.096, 0.185, 0.142, 0.090]
+# top-1 of subjects 1, 2, 5 and 7 with MindEye, in its repository
+MINDEYE_TOP1 = [0.947, 0.939, 0.857, 0.858]
+
+
+@pytest.mark.parametrize(
+    ("name", "top1_of_people"),
+    [("eeg", NICE_TOP1), ("meg", NICE_MEG_TOP1), ("fmri-7t", MINDEYE_TOP1)],
+)
+def test_results_are_the_published_figures(
+    name: str, top1_of_people: list[float]
+) -> None:
+    result = read_device(name)
+    mean = sum(top1_of_people) / len(top1_of_people)
+    assert result.top1 == pytest.approx(mean, abs=0.001)
+    assert (result.low, result.high) == (min(top1_of_people), max(top1_of_people))
+
+
+def test_every_device_names_its_source_and_range() -> None:
+    devices = list_devices()
+    assert list(devices) == ["eeg", "meg", "fmri-3t", "fmri-7t", "consumer-headset"]
+    for device in devices.values():
+        result = device.result
+        assert re.search(r"\d{4}\.\d{5}", result.source)
+        assert 1 / result.test_pictures < result.low < result.top1 < result.high < 1
+        assert "assumed" in device.note or "Lowest and highest" in device.note
+
+
+def test_an_assumed_range_has_the_proportions_of_eeg() -> None:
+    eeg = read_device("eeg")
+    for name, device in list_devices().items():
+        if "assumed" in device.note:
+            result = read_device(name)
+            low = result.top1 * eeg.low / eeg.top1
+            high = result.top1 * eeg.high / eeg.top1
+            assert (result.low, result.high) == pytest.approx((low, high), abs=0.001)
+
+
+def test_an_unknown_device_is_refused_with_all_names() -> None:
+    with pytest.raises(RecipeError) as error:
+        read_device("ecog")
+    assert "fmri-7t" in error.value.hint
