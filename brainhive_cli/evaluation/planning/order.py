@@ -1,0 +1,369 @@
+"""Random orders in which a study shows its pictures.
+
+Training and test pictures share the runs. The repetitions of a test picture are then
+spread over the whole recording, so that no drift is common to them, both kinds are
+recorded in the same state of the person, and a session that is cut short costs a share
+of both. NSD does this too. THINGS-EEG2 shows its 200 test pictures in runs of their own
+at the start of each session, where they return so often that people learn them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise, product
+from typing import Literal
+
+import numpy as np
+
+from brainhive_cli.core.arrays import Float32
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.repetitions import separate_repetitions
+from brainhive_cli.measurement.trial_order import TrialOrder
+
+MARGIN_S = 10.0
+"""Time before the first and after the last picture of a run, in which filters settle
+and the BOLD response decays.
+"""
+MAX_DRAWS = 20
+"""Number of random orders that are tried. Checks refuse about 1 in 30 by chance."""
+MAX_CHECKED_TRIALS = 20_000
+"""Largest number of training trials of a person that are checked, in about 10 s. The
+random order of more is not checked. Test trials always are.
+"""
+CATCH = ""
+"""Picture of a catch trial, in which the person presses a key.
+
+A catch trial shows a target of its own instead of a picture, as in THINGS-EEG2,
+THINGS-MEG and THINGS-fMRI. The person has to look at each picture, and no picture that
+is analysed is the cause of a movement.
+"""
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """Amount of recording, pictures and timing of a study.
+
+    Attributes:
+        people: Number of people.
+        sessions: Number of sessions of each person.
+        runs: Number of runs of a session.
+        onset_interval_s: Time from the onset of a picture to the next.
+        stimulus_s: Duration of a picture.
+        train_pictures: Paths of the training pictures below the folder of pictures.
+        test_pictures: Paths of the test pictures.
+        concept_of: Concept of each picture.
+        train_repetitions: Repetitions of each training picture over all sessions.
+        test_repetitions: Repetitions of each test picture over all sessions.
+        catch_share: Share of all trials that are catch trials, below 0.5.
+        break_s: Shortest duration of a break between runs.
+        bits: Bits of a trigger code.
+        seed: Seed of all orders.
+    """
+
+    people: int
+    sessions: int
+    runs: int
+    onset_interval_s: float
+    stimulus_s: float
+    train_pictures: list[str]
+    test_pictures: list[str]
+    concept_of: Mapping[str, str]
+    train_repetitions: int
+    test_repetitions: int
+    catch_share: float
+    break_s: float
+    bits: Literal[8, 16]
+    seed: int
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """Trial of a study.
+
+    Attributes:
+        person: Number of the person, from 1.
+        session: Number of the session, from 1.
+        run: Number of the run in its session, from 1.
+        number: Number of the trial in its run, from 1.
+        picture: Path of the picture, or `CATCH`.
+        onset_s: Planned time from the start of the run.
+    """
+
+    person: int
+    session: int
+    run: int
+    number: int
+    picture: str
+    onset_s: float
+
+
+def choose_split(
+    pictures: Sequence[str],
+    concept_of: Mapping[str, str],
+    n_train: int,
+    n_test: int,
+    seed: int,
+) -> tuple[list[str], list[str]]:
+    """Choose training pictures, and test pictures of other concepts.
+
+    Test pictures are of as many concepts as possible. Concepts of a split have about
+    equal numbers of pictures.
+
+    Args:
+        pictures: Paths of the available pictures.
+        concept_of: Concept of each picture.
+        n_train: Number of training pictures.
+        n_test: Number of test pictures.
+        seed: Seed of the choice.
+
+    Returns:
+        Sorted paths of the training pictures and of the test pictures.
+
+    Raises:
+        BrainhiveError: if there are too few pictures or concepts.
+    """
+    # shuffle the concepts, and the pictures of each
+    rng = np.random.RandomState(derive_seed(seed) % 2**32)
+    pictures_of: dict[str, list[str]] = {}
+    for picture in rng.permutation(sorted(pictures)).tolist():
+        pictures_of.setdefault(concept_of[picture], []).append(picture)
+    for _ in range(MAX_DRAWS):
+        concepts = rng.permutation(sorted(pictures_of)).tolist()
+        for n_held_out in range(min(n_test, len(concepts) - 1), 0, -1):
+            splits = []
+            for split_concepts, count in (
+                (concepts[n_held_out:], n_train),
+                (concepts[:n_held_out], n_test),
+            ):
+                # the first picture of each concept, then the second of each, …
+                ranked = []
+                for concept in split_concepts:
+                    ranked += list(enumerate(pictures_of[concept]))
+                ranked.sort(key=lambda pair: pair[0])
+                splits.append(sorted(picture for _, picture in ranked[:count]))
+            if len(splits[0]) == n_train and len(splits[1]) == n_test:
+                return splits[0], splits[1]
+    raise BrainhiveError(
+        f"{len(pictures)} pictures of {len(pictures_of)} concepts cannot be divided "
+        f"into {n_train} training pictures and {n_test} test pictures of other "
+        "concepts",
+        "add pictures of other concepts, or plan fewer training or test pictures",
+    )
+
+
+def draw_order(
+    plan: StudyPlan, embeddings: Mapping[str, Float32] | None = None
+) -> list[PlannedTrial]:
+    """Draw an order for each person, session and run.
+
+    - No picture follows itself.
+    - Repetitions of a picture are spread evenly over sessions, runs and each run.
+    - The checks of `eval-retrieval` do not object to the order.
+
+    Args:
+        plan: The study.
+        embeddings: Embedding [D] of each picture, or None. With embeddings, pictures
+            that are alike are interleaved too.
+
+    Returns:
+        Trials in the order of people and time.
+
+    Raises:
+        BrainhiveError: if there are fewer trials than runs, or if no order that passes
+            the checks is drawn.
+    """
+    order = []
+    for person in range(1, plan.people + 1):
+        for attempt in range(MAX_DRAWS):
+            rng = np.random.RandomState(derive_seed(plan.seed, person, attempt) % 2**32)
+            trials = _draw_trials(plan, person, rng)
+            problem = find_order_problem(plan, trials, embeddings)
+            if not problem:
+                break
+        else:
+            raise BrainhiveError(
+                f"{MAX_DRAWS} random orders for person {person} fail the check of "
+                f"order: {problem}",
+                "plan more pictures or concepts, or fewer repetitions in a run",
+            )
+        order += trials
+    return order
+
+
+def measure_run_s(plan: StudyPlan, n_trials: int) -> float:
+    """Return the duration of a run with a number of trials."""
+    return 2 * MARGIN_S + n_trials * plan.onset_interval_s
+
+
+def find_order_problem(
+    plan: StudyPlan,
+    trials: Sequence[PlannedTrial],
+    embeddings: Mapping[str, Float32] | None = None,
+) -> str:
+    """Return why an evaluation would object to the order of a person, or "".
+
+    Args:
+        plan: The study.
+        trials: All trials of a person.
+        embeddings: Embedding [D] of each picture, or None.
+    """
+    for pictures in (plan.train_pictures, plan.test_pictures):
+        row_of = {picture: row for row, picture in enumerate(pictures)}
+        shown = [trial for trial in trials if trial.picture in row_of]
+        if pictures is plan.train_pictures and len(shown) > MAX_CHECKED_TRIALS:
+            continue
+        rows = np.array([row_of[trial.picture] for trial in shown])
+        sessions = np.array([trial.session for trial in shown])
+        runs = np.array([trial.run for trial in shown])
+        onset_s = np.array([trial.onset_s for trial in shown])
+        concepts = [plan.concept_of[picture] for picture in pictures]
+        all_features: list[Float32 | None] = [None]
+        if embeddings is not None:
+            all_features.append(np.stack([embeddings[name] for name in pictures]))
+
+        # order of pictures and concepts
+        for features in all_features:
+            order = TrialOrder.from_trials(
+                rows, concepts, sessions, runs, onset_s, features
+            )
+            same_fold = np.zeros(len(pictures), np.int64)
+            interleaving = Interleaving.from_pictures(order, same_fold)
+            if interleaving.problem:
+                return interleaving.problem
+            if len(set(concepts)) > 1 and interleaving.concept_problem:
+                return interleaving.concept_problem
+            if interleaving.follows_time:
+                return "similar pictures are near in time"
+
+        # distance of repetitions, one row [R] for each picture
+        n_repetitions = len(shown) // len(pictures)
+        if n_repetitions > 1:
+            by_picture = np.argsort(rows, kind="stable").reshape(-1, n_repetitions)
+            try:
+                separate_repetitions(
+                    np.ones_like(by_picture, bool),
+                    sessions[by_picture],
+                    runs[by_picture],
+                    onset_s[by_picture],
+                )
+            except BrainhiveError as error:
+                return error.message
+    return ""
+
+
+def _draw_trials(
+    plan: StudyPlan, person: int, rng: np.random.RandomState
+) -> list[PlannedTrial]:
+    """Draw the trials of a person, without a check."""
+    counts = dict.fromkeys(plan.train_pictures, plan.train_repetitions)
+    counts |= dict.fromkeys(plan.test_pictures, plan.test_repetitions)
+    trials = []
+    for session, session_counts in enumerate(_spread(counts, plan.sessions, rng), 1):
+        for run, run_counts in enumerate(_spread(session_counts, plan.runs, rng), 1):
+            pictures = _order_run(run_counts, plan.catch_share, rng)
+            for number, picture in enumerate(pictures):
+                onset_s = round(MARGIN_S + number * plan.onset_interval_s, 6)
+                trials.append(
+                    PlannedTrial(person, session, run, number + 1, picture, onset_s)
+                )
+    return trials
+
+
+def _spread(
+    counts: Mapping[str, int], n_parts: int, rng: np.random.RandomState
+) -> list[dict[str, int]]:
+    """Spread the repetitions of pictures over parts of about equal length.
+
+    The parts of a picture are evenly spaced. Pictures with equal counts begin in
+    successive parts.
+
+    Args:
+        counts: Number of repetitions of each picture.
+        n_parts: Number of sessions, or of runs in a session.
+        rng: Random generator.
+
+    Returns:
+        Number of repetitions of each picture, for each part.
+    """
+    parts: list[dict[str, int]] = [{} for _ in range(n_parts)]
+    shuffled = rng.permutation(sorted(counts)).tolist()
+    shuffled.sort(key=counts.__getitem__)
+    for first_part, picture in enumerate(shuffled):
+        for repetition in range(counts[picture]):
+            step = repetition * n_parts // counts[picture]
+            part = parts[(first_part + step) % n_parts]
+            part[picture] = part.get(picture, 0) + 1
+    return parts
+
+
+def _order_run(
+    counts: Mapping[str, int], catch_share: float, rng: np.random.RandomState
+) -> list[str]:
+    """Order the pictures of a run, and insert catch trials.
+
+    Args:
+        counts: Number of repetitions of each picture in the run.
+        catch_share: Share of catch trials.
+        rng: Random generator.
+
+    Raises:
+        BrainhiveError: if the run has no pictures, or a picture must follow itself.
+    """
+    if not counts:
+        raise BrainhiveError(
+            "there are fewer trials than runs",
+            "plan fewer runs or sessions, or more pictures or repetitions",
+        )
+
+    # repetitions are in equal stretches of the run, at random times
+    times = {}
+    for picture, count in counts.items():
+        for repetition, delay in enumerate(rng.random_sample(count).tolist()):
+            times[picture, repetition] = (repetition + delay) / count
+    pictures = [picture for picture, _ in sorted(times, key=times.__getitem__)]
+    _separate_equal(pictures, rng)
+
+    # catch trials are in equal stretches too, each between two pictures
+    n_gaps = len(pictures) - 1
+    n_catch = min(round(catch_share / (1 - catch_share) * len(pictures)), n_gaps)
+    edges = np.linspace(0, n_gaps, n_catch + 1).astype(int).tolist()
+    gaps = [rng.randint(start, stop) for start, stop in pairwise(edges)]
+    for gap in reversed(gaps):
+        pictures.insert(gap + 1, CATCH)
+    return pictures
+
+
+def _separate_equal(pictures: list[str], rng: np.random.RandomState) -> None:
+    """Exchange trials of a run until no picture follows itself.
+
+    Raises:
+        BrainhiveError: if this is impossible, such as in a run of a single picture.
+    """
+    for index in range(1, len(pictures)):
+        if pictures[index] != pictures[index - 1]:
+            continue
+        others = rng.permutation(len(pictures)).tolist()
+        for first, second in product((index, index - 1), others):
+            _exchange(pictures, first, second)
+            if not any(map(partial(_has_repeat, pictures), (index, first, second))):
+                break
+            _exchange(pictures, first, second)
+        else:
+            raise BrainhiveError(
+                f"{len(set(pictures))} pictures in a run of {len(pictures)} trials "
+                "follow themselves in every order",
+                "plan more pictures, or more runs",
+            )
+
+
+def _exchange(pictures: list[str], first: int, second: int) -> None:
+    """Exchange two trials."""
+    pictures[first], pictures[second] = pictures[second], pictures[first]
+
+
+def _has_repeat(pictures: Sequence[str], index: int) -> bool:
+    """Return True if a trial shows the same picture as one of its neighbours."""
+    near = pictures[max(index - 1, 0) : index + 2]
+    return any(first == second for first, second in pairwise(near))
