@@ -1,19 +1,19 @@
 """Pilot of a study: single trials and amounts of an earlier recording."""
 
-from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from brainhive_cli.core import parts, runs
-from brainhive_cli.core.arrays import Float32, Float64, Int64
-from brainhive_cli.core.errors import Line, MissingData, RecipeError
+from brainhive_cli.core.arrays import Float32
+from brainhive_cli.core.errors import Line, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.measurements import merge_caveats
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.signals.holdout import SEPARATE_TEST
 from brainhive_cli.data.signals.overlap import measure_spacing_s
 from brainhive_cli.data.signals.trials import Trials, index_optional
 from brainhive_cli.data.stores.signal_store import SignalStore
@@ -23,37 +23,39 @@ from brainhive_cli.data.targets.model_input import match_stimuli
 from brainhive_cli.evaluation.planning.assumptions import PilotPerson
 from brainhive_cli.evaluation.planning.designs import Design
 from brainhive_cli.measurement.trial_order import TrialOrder
-from brainhive_cli.training.alignment.trained.run import open_model, refuse_sweep
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from brainhive_cli.training.alignment.trained.run import (
+    TrainedRun,
+    open_model,
+    refuse_sweep,
+)
 
 EVALUATION = "eval-retrieval"
 """Command whose runs name the training that they evaluate."""
-MAX_PICTURES = 2000
-"""Largest number of pictures of a person that are read. If trials of seen pictures are
-held out, it is the number of trials.
-"""
-MAX_TEST_PICTURES = 500
-"""Largest number of test pictures among these, if there are enough training pictures.
+MAX_PICTURES = {"train": 1500, "test": 500}
+"""Largest number of pictures of a person that are read, by split. If trials of seen
+pictures are held out, it is the number of trials.
 """
 MAX_REPETITIONS = 8
 """Largest number of repetitions of a picture that are read."""
-MAX_VALUES = 2 * 10**8
-"""Largest number of values that are in memory together: 0.8 GB in float32."""
+MAX_VALUES = 10**8
+"""Largest number of values of a split that are in memory: 0.4 GB in float32."""
 PICTURES_PER_READ = 32
 """Number of pictures whose repetitions are read together."""
 MAX_FEATURES = 400
 """Largest number of features of a trial. More are reduced to principal components."""
-MAX_ROWS_FOR_AXES = 2000
-"""Largest number of trials or pictures from which principal axes are computed."""
 MAX_WIDTH = 256
 """Largest width of embeddings. Wider ones are reduced to principal components."""
+MAX_ROWS_FOR_AXES = 2000
+"""Largest number of trials or pictures from which principal axes are computed."""
+MAX_ORDERED_TRIALS = 4000
+"""Largest number of trials of a person and split whose order is checked. The tests take
+minutes for tens of thousands.
+"""
 
 Recording = dict[str, Trials]
-"""Trials of a person by split. `stimulus` numbers the pictures of all splits."""
+"""Trials of a person by split. `stimulus` has the rows in the target stores."""
 Stores = dict[str, list[TargetStore]]
-"""Target stores of each stored split, one for each encoder."""
+"""Target stores of each split, one for each encoder."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +63,15 @@ class Pilot:
     """Earlier recording from which the results of a study are predicted.
 
     Attributes:
-        name: Name of the run or of the signals.
+        name: Name of the run, or data set and preparation of the signals.
         people: Single trials of each person. All people share their `targets`.
         design: Amount that was recorded, even if only a part of it was read. Minutes
             and the time between onsets are 0 if onsets are unknown.
         warnings: Sentences about trials that were not read or not recorded.
         caveats: Caveats of the signals, such as "simulated".
-        orders: Order of all trials of each person and split, if it is known. Items are
-            pictures, and their labels are concepts.
-        spacing_s: Times [K] from each onset to the next, of all people.
+        orders: Order in time of the first `MAX_ORDERED_TRIALS` trials of each person
+            and split, if it is known. Items are pictures, and labels are concepts.
+        window_ms: First and last time of the signals after onset. None for voxels.
     """
 
     name: str
@@ -78,7 +80,7 @@ class Pilot:
     warnings: list[str]
     caveats: list[str]
     orders: list[TrialOrder]
-    spacing_s: Float64
+    window_ms: tuple[float, float] | None
 
 
 def read_pilot(reference: str, paths: Paths, encoder: str | None = None) -> Pilot:
@@ -93,123 +95,136 @@ def read_pilot(reference: str, paths: Paths, encoder: str | None = None) -> Pilo
 
     Raises:
         MissingData: if there is no such run or store, or there are no embeddings.
-        RecipeError: if the run does not have the encoder.
     """
-    path = locate(reference)
-    store_paths = [path] if path.suffix == ".h5" else sorted(path.glob("sub-*.h5"))
-    if store_paths:
-        recordings = [SignalStore.open(path).splits for path in store_paths]
-        folder = store_paths[0].absolute().parent
-        dataset = folder.parent.name
-        stores = _open_embeddings(dataset, recordings[0], paths, encoder)
-        people = [_match_pictures(recording, stores) for recording in recordings]
-        name = f"{dataset}/{folder.name}"
-    else:
-        name, people, stores = _open_run(reference, paths, encoder)
+    name, recordings, stores = _open_source(reference, paths, encoder)
 
     # an even selection of trials, and the embeddings of their pictures
-    width = sum(int(np.prod(store.shape)) for store in next(iter(stores.values())))
-    selections = [_select_trials(person, width * len(people)) for person in people]
-    numbers = [_list_pictures(selection) for selection in selections]
-    pictures = np.unique(np.concatenate(numbers))
-    targets = _read_targets(stores, pictures)
-    pilot_people = []
-    for selection, shown in zip(selections, numbers, strict=True):
-        signals = _read_signals(selection)
-        pilot_people.append(
-            PilotPerson(signals, np.searchsorted(pictures, shown), targets)
-        )
+    selections = []
+    vectors: dict[str, Float32] = {}
+    for recording in recordings:
+        selection = _select_trials(recording, stores, len(recordings))
+        selections.append(selection)
+        for split, trials in selection.items():
+            names = _list_names(trials, stores[split])
+            vectors |= zip(names, _read_targets(trials, stores[split]), strict=True)
+    pictures = np.array(sorted(vectors))
+    targets = np.stack([vectors[picture] for picture in pictures])
+    targets = _reduce(targets - targets.mean(0), MAX_WIDTH)
+    people = []
+    for selection in selections:
+        shown = []
+        for split, trials in selection.items():
+            names = _list_names(trials, stores[split])
+            shown.append(np.repeat(names, trials.counts))
+        picture = np.searchsorted(pictures, np.concatenate(shown))
+        people.append(PilotPerson(_read_signals(selection), picture, targets))
 
-    # facts of the whole recording
+    design = _describe_design(recordings)
     orders = []
-    spacings_s = []
-    recorded: list[Trials] = []
-    for person in people:
-        recorded += person.values()
-        spacings_s.append(measure_spacing_s(person.values()))
-        orders += _list_orders(person, stores)
+    caveats = []
+    n_trials = 0
+    for recording in recordings:
+        for split, trials in recording.items():
+            caveats.append(trials.caveats)
+            n_trials += int(trials.counts.sum())
+            if trials.times_in_run is not None:
+                orders.append(_find_order(trials, stores[split][0]))
+    n_read = sum(len(person.signals) for person in people)
     warnings = []
-    n_trials = sum(int(trials.counts.sum()) for trials in recorded)
-    n_read = sum(map(len, numbers))
     if n_read < n_trials:
         warnings.append(
             f"The plan reads {n_read:,} of the {n_trials:,} trials of {name}."
         )
     if not orders:
         warnings.append(f"The order of the trials of {name} is unknown.")
-    spacing_s = np.concatenate(spacings_s)
-    design = _describe_design(people, spacing_s)
     if max(design.train_repetitions, design.test_repetitions) == 1:
         warnings.append(
             f"{name} has one signal of each picture, so nothing in it shows how much "
             "repetitions help."
         )
+    times_ms = 1000 * trials.times_s
+    window_ms = (float(times_ms[0]), float(times_ms[-1]))
     return Pilot(
         name=name,
-        people=pilot_people,
+        people=people,
         design=design,
         warnings=warnings,
-        caveats=merge_caveats(*(trials.caveats for trials in recorded)),
+        caveats=merge_caveats(*caveats),
         orders=orders,
-        spacing_s=spacing_s,
+        window_ms=window_ms if len(times_ms) > 1 else None,
     )
 
 
-def _open_embeddings(
-    dataset: str, splits: Iterable[str], paths: Paths, encoder: str | None
-) -> Stores:
-    """Open the embeddings of the pictures of signal stores.
+def _open_source(
+    reference: str, paths: Paths, encoder: str | None
+) -> tuple[str, list[Recording], Stores]:
+    """Open the trials and embeddings that a reference means, as `read_pilot`.
 
-    Raises:
-        MissingData: if there are none.
+    Returns:
+        Name for messages, trials of each person, and target stores.
     """
     root = paths.under_home("embeddings")
-    stores = {}
-    for split in splits:
-        encoder = encoder or _choose_encoder(root / dataset / split)
-        if encoder is None:
-            raise MissingData(
-                f"the {split} pictures of {dataset} have no embeddings in {root}",
-                Line("embed", ("dataset", dataset)),
-            )
-        stores[split] = list(open_stores(root, dataset, split, [encoder]).values())
-    return stores
+    path = locate(reference)
+    store_paths = [path] if path.suffix == ".h5" else sorted(path.glob("sub-*.h5"))
+    if store_paths:
+        recordings = [_choose_splits(SignalStore.open(path)) for path in store_paths]
+        folder = store_paths[0].absolute().parent
+        dataset = folder.parent.name
+        name = f"{dataset}/{folder.name}"
+        holdout = SEPARATE_TEST
+        encoders = [encoder or _choose_encoder(root / dataset)]
+    else:
+        run = _find_run(reference, paths)
+        recordings = _open_recordings(run)
+        dataset = run.dataset.name
+        name = run.reference
+        holdout = run.dataset.holdout
+        encoders = [encoder] if encoder else [e.name for e in run.models[0].encoders]
+
+    # look up the pictures of all trials
+    stores: Stores = {}
+    for recording in recordings:
+        for split, trials in recording.items():
+            stored_split = holdout.name_stored_split(split)
+            opened = open_stores(root, dataset, stored_split, encoders)
+            stores[split] = list(opened.values())
+            where = f"{name} {split}"
+            recording[split] = match_stimuli(trials, stores[split][0], where)
+    return name, recordings, stores
 
 
-def _choose_encoder(folder: Path) -> str | None:
-    """Choose the first encoder of pictures in a folder, or else labels, or None."""
+def _choose_splits(store: SignalStore) -> Recording:
+    """Choose the training and test trials of a store, which may have other splits."""
+    chosen = {split: store[split] for split in MAX_PICTURES if split in store.splits}
+    return chosen or {"train": store["train"]}
+
+
+def _choose_encoder(folder: Path) -> str:
+    """Choose the first encoder of pictures of a data set, or else labels.
+
+    Raises:
+        MissingData: if there are no embeddings.
+    """
     labels = None
-    for path in sorted(folder.glob("[!.]*.h5")):
+    for path in sorted(folder.glob("train/[!.]*.h5")):
         store = TargetStore.open(path)
         if not holds_annotations(store):
             return path.stem
         if store.attributes["config"]["kind"] == "concepts":
             labels = path.stem
+    if labels is None:
+        raise MissingData(
+            f"the pictures have no embeddings in {folder}",
+            Line("embed", ("dataset", folder.name)),
+        )
     return labels
 
 
-def _match_pictures(recording: Mapping[str, Trials], stores: Stores) -> Recording:
-    """Look up the pictures of a person's trials in the target stores."""
-    starts = _list_starts(stores)
-    person = {}
-    for split, trials in recording.items():
-        matched = match_stimuli(trials, stores[split][0], f"{split} trials")
-        person[split] = matched.change(stimulus=matched.stimulus + starts[split])
-    return person
-
-
-def _open_run(
-    reference: str, paths: Paths, encoder: str | None
-) -> tuple[str, list[Recording], Stores]:
-    """Open the signals and embeddings of a run. Cross-validation has its first fold.
-
-    Returns:
-        The name of the run, the trials of each person, and the embeddings.
-    """
-    # an evaluation names its training and its data set
-    root = paths.under_home("runs")
+def _find_run(reference: str, paths: Paths) -> TrainedRun:
+    """Open the training that a run of `train-align` or `eval-retrieval` means."""
     recipe: dict[str, Any] = {"align_run": [reference]}
     with suppress(MissingData):  # the reference may name a training
+        root = paths.under_home("runs")
         recipe = runs.find(root, EVALUATION, reference).recipe()
     dataset = recipe.get("dataset")
     run = open_model(
@@ -217,180 +232,137 @@ def _open_run(
         paths,
         parts.resolve("datasets", dataset) if dataset else None,
         recipe.get("subjects"),
-        recipe.get("copies", "refuse"),
-        recipe.get("channel_mapping", "none"),
+        channel_mapping=recipe.get("channel_mapping", "none"),
     )
     refuse_sweep(run)
-
-    stores: Stores = {}
-    people: dict[int, Recording] = {}
-    for split in ("train", "test"):
-        stored_split = run.dataset.holdout.name_stored_split(split)
-        if stored_split not in run.dataset.splits:
-            continue
-        split_stores = run.open_stores(split)
-        if encoder and encoder not in split_stores:
-            raise RecipeError(
-                f"{run.reference} has no embeddings of {encoder}",
-                f"its encoders: {', '.join(split_stores)}",
-            )
-        names = [encoder] if encoder else list(split_stores)
-        stores[stored_split] = [split_stores[name] for name in names]
-        start = _list_starts(stores)[stored_split]
-        for model in run.models:
-            for subject in model.cell.tested_on:
-                person = people.setdefault(subject, {})
-                stored = model.recordings.open_store(subject).splits
-                if split in person or stored_split not in stored:
-                    continue
-                trials = model.open_trials(subject, split, is_tested=False)
-                person[split] = trials.change(stimulus=trials.stimulus + start)
-    return run.reference, list(people.values()), stores
+    return run
 
 
-def _list_starts(stores: Stores) -> dict[str, int]:
-    """List the number of the first picture of each stored split."""
-    starts = {}
-    n_pictures = 0
-    for split, split_stores in stores.items():
-        starts[split] = n_pictures
-        n_pictures += len(split_stores[0].done)
-    return starts
+def _open_recordings(run: TrainedRun) -> list[Recording]:
+    """Open the normalised trials of each person, in the first fold."""
+    recordings: dict[int, Recording] = {}
+    for model in run.models:
+        for subject in model.cell.tested_on:
+            if subject in recordings:
+                continue
+            stored = model.recordings.open_store(subject).splits
+            recordings[subject] = {}
+            for split in MAX_PICTURES:
+                if run.dataset.holdout.name_stored_split(split) in stored:
+                    trials = model.open_trials(subject, split, is_tested=False)
+                    recordings[subject][split] = trials
+    return list(recordings.values())
 
 
-def _select_trials(person: Recording, width: int) -> Recording:
+def _list_names(trials: Trials, stores: list[TargetStore]) -> list[str]:
+    """List the name [N] of the picture of each row of trials."""
+    return [stores[0].image_ids[row] for row in trials.stimulus]
+
+
+def _select_trials(recording: Recording, stores: Stores, n_people: int) -> Recording:
     """Select evenly spaced pictures of a person, and repetitions of each.
 
     Args:
-        person: All trials of the person.
-        width: Number of values of a picture's embeddings, times the number of people.
+        recording: All trials of the person.
+        stores: Target stores.
+        n_people: Number of people, whose embeddings are in memory together.
     """
-    n_pictures = {split: len(trials.signal) for split, trials in person.items()}
-    n_repetitions = 1
-    n_features = 0
-    for trials in person.values():
-        n_repetitions = max(n_repetitions, min(MAX_REPETITIONS, trials.signal.shape[1]))
-        n_features = trials.width * trials.signal.shape[3]
-    max_pictures = MAX_VALUES // max(width, n_repetitions * n_features)
-    max_pictures = max(1, min(MAX_PICTURES, max_pictures))
-    n_train = n_pictures.get("train", 0)
-    max_test = max(min(MAX_TEST_PICTURES, max_pictures // 4), max_pictures - n_train)
-    n_test = min(max_test, n_pictures.get("test", 0))
-    limits = {"test": n_test, "train": max_pictures - n_test}
-
     selection = {}
-    for split, trials in person.items():
-        count = min(len(trials.signal), limits[split])
-        rows = np.linspace(0, len(trials.signal) - 1, count).astype(int)
-        rows_trials = trials.take(rows)
-        # every second repetition if there are twice too many
-        columns = np.arange(trials.signal.shape[1])
-        share = np.minimum(1, MAX_REPETITIONS / rows_trials.counts)[:, None]
+    for split, trials in recording.items():
+        # as many pictures as memory allows
+        n_pictures, n_repetitions, *_ = trials.signal.shape
+        n_values = trials.width * len(trials.times_s)
+        n_values *= min(MAX_REPETITIONS, n_repetitions)
+        for store in stores[split]:
+            n_values += n_people * int(np.prod(store.shape))
+        max_pictures = max(1, min(MAX_PICTURES[split], MAX_VALUES // n_values))
+        rows = np.linspace(0, n_pictures - 1, min(n_pictures, max_pictures))
+        chosen = trials.take(rows.astype(int))
+
+        # every second repetition if there are twice as many as are read
+        columns = np.arange(n_repetitions)
+        share = np.minimum(1, MAX_REPETITIONS / chosen.counts)[:, None]
         is_next = np.floor(columns * share) > np.floor((columns - 1) * share)
-        selection[split] = rows_trials.choose(rows_trials.is_there & is_next)
+        selection[split] = chosen.choose(chosen.is_there & is_next)
     return selection
 
 
-def _list_pictures(person: Recording) -> Int64:
-    """List the number [n] of the picture of each trial."""
-    numbers = []
-    for trials in person.values():
-        numbers.append(np.repeat(trials.stimulus, trials.counts))
-    return np.concatenate(numbers)
-
-
-def _read_signals(person: Recording) -> Float32:
+def _read_signals(recording: Recording) -> Float32:
     """Read standardised single trials [n, F], reduced to `MAX_FEATURES`."""
-    import torch
-
-    from brainhive_cli.measurement.linear_maps import FeatureScaler
-
     blocks = []
-    for trials in person.values():
+    for trials in recording.values():
         for start in range(0, len(trials.signal), PICTURES_PER_READ):
             rows = slice(start, start + PICTURES_PER_READ)
             singles = trials.read(rows, as_singles=True)[trials.is_there[rows]]
             blocks.append(singles.reshape(len(singles), -1))
-    signals = torch.from_numpy(np.concatenate(blocks))
-    scaler = FeatureScaler.fit(signals)
-    return _reduce(signals.sub_(scaler.mean).div_(scaler.spread), MAX_FEATURES)
+    signals = np.concatenate(blocks)
+    signals -= signals.mean(0)
+    spread = signals.std(0)
+    signals /= np.where(spread > 0, spread, 1)
+    return _reduce(signals, MAX_FEATURES)
 
 
-def _read_targets(stores: Stores, pictures: Int64) -> Float32:
-    """Read embeddings of unit length, side by side, reduced to `MAX_WIDTH`.
-
-    Args:
-        stores: Target stores.
-        pictures: Number [N] of each picture, ascending.
-
-    Returns:
-        Embeddings [N, D].
-    """
-    import torch
-    from torch.nn.functional import normalize
-
-    blocks = []
-    for split, start in _list_starts(stores).items():
-        rows = pictures[pictures >= start] - start
-        rows = rows[rows < len(stores[split][0].done)]
-        columns = [normalize(store.read_flat(rows)) for store in stores[split]]
-        blocks.append(torch.cat(columns, 1))
-    targets = torch.cat(blocks)
-    return _reduce(targets - targets.mean(0), MAX_WIDTH)
+def _read_targets(trials: Trials, stores: list[TargetStore]) -> Float32:
+    """Read the embeddings [N, D] of pictures, of unit length and side by side."""
+    columns = []
+    for store in stores:
+        values = store.read_flat(trials.stimulus).numpy()
+        columns.append(values / np.linalg.norm(values, axis=1, keepdims=True))
+    return np.concatenate(columns, 1)
 
 
-def _reduce(values: "Tensor", width: int) -> Float32:
+def _reduce(values: Float32, width: int) -> Float32:
     """Reduce centred values [N, F] to at most `width` principal components."""
+    if values.shape[1] <= width:
+        return values
+    import torch
+
     from brainhive_cli.measurement.linear_maps import principal_axes
 
-    if values.shape[1] > width:
-        step = -(-len(values) // MAX_ROWS_FOR_AXES)
-        values = values @ principal_axes(values[::step], width)
-    return np.asarray(values.numpy(), np.float32)
+    step = -(-len(values) // MAX_ROWS_FOR_AXES)
+    axes = principal_axes(torch.from_numpy(values[::step]), width)
+    return np.asarray(values @ axes.numpy(), np.float32)
 
 
-def _describe_design(people: Sequence[Recording], spacing_s: Float64) -> Design:
+def _describe_design(recordings: list[Recording]) -> Design:
     """Describe what was recorded, as means over people."""
+    n_people = len(recordings)
     sessions = 1
-    n_pictures = {"train": 0, "test": 0}
-    n_trials = {"train": 0, "test": 0}
-    for person in people:
-        for split, trials in person.items():
-            n_pictures[split] += len(np.unique(trials.stimulus))
+    spacings_s = []
+    pictures = dict.fromkeys(MAX_PICTURES, 0)
+    n_trials = dict.fromkeys(MAX_PICTURES, 0)
+    for recording in recordings:
+        spacings_s.append(measure_spacing_s(recording.values()))
+        for split, trials in recording.items():
+            pictures[split] += len(np.unique(trials.stimulus))
             n_trials[split] += int(trials.counts.sum())
             if trials.sessions is not None:
                 sessions = max(sessions, 1 + int(trials.sessions.max()))
-    count = len(people)
+    spacing_s = np.concatenate(spacings_s)
     return Design(
-        people=count,
+        people=n_people,
         sessions=sessions,
-        session_minutes=float(spacing_s.sum()) / 60 / count / sessions,
+        session_minutes=float(spacing_s.sum()) / 60 / n_people / sessions,
         onset_interval_s=float(np.median(spacing_s)) if len(spacing_s) else 0.0,
-        train_pictures=round(n_pictures["train"] / count),
-        train_repetitions=round(n_trials["train"] / max(1, n_pictures["train"])),
-        test_pictures=round(n_pictures["test"] / count),
-        test_repetitions=round(n_trials["test"] / max(1, n_pictures["test"])),
+        train_pictures=round(pictures["train"] / n_people),
+        train_repetitions=round(n_trials["train"] / max(1, pictures["train"])),
+        test_pictures=round(pictures["test"] / n_people),
+        test_repetitions=round(n_trials["test"] / max(1, pictures["test"])),
     )
 
 
-def _list_orders(person: Recording, stores: Stores) -> list[TrialOrder]:
-    """List the order of a person's trials in each split, if it is known."""
-    concepts: list[str] = []
-    for split_stores in stores.values():
-        concepts += split_stores[0].concepts
-    orders = []
-    for trials in person.values():
-        if trials.times_in_run is None:
-            continue
-        is_there = trials.is_there
-        numbers = np.repeat(trials.stimulus, trials.counts)
-        pictures, items = np.unique(numbers, return_inverse=True)
-        order = TrialOrder.from_trials(
-            items,
-            [concepts[number] for number in pictures],
-            index_optional(trials.sessions, is_there),
-            index_optional(trials.runs, is_there),
-            trials.times_in_run[is_there],
-        )
-        orders.append(order)
-    return orders
+def _find_order(trials: Trials, store: TargetStore) -> TrialOrder:
+    """Find the order in time of the first trials of a person and split."""
+    is_there = trials.is_there
+    numbers = np.repeat(trials.stimulus, trials.counts)
+    order = TrialOrder.from_trials(
+        numbers,
+        store.concepts,
+        index_optional(trials.sessions, is_there),
+        index_optional(trials.runs, is_there),
+        index_optional(trials.times_in_run, is_there),
+    )
+    first = slice(MAX_ORDERED_TRIALS)
+    pictures, items = np.unique(order.item[first], return_inverse=True)
+    label = order.label[pictures]
+    return TrialOrder(items, label, order.session[first], order.run[first])

@@ -17,7 +17,7 @@ MINDEYE_TOP1 = [0.947, 0.939, 0.857, 0.858]
 
 @pytest.mark.parametrize(
     ("name", "top1_of_people"),
-    [("eeg", NICE_TOP1), ("meg", NICE_MEG_TOP1), ("fmri-7t", MINDEYE_TOP1)],
+    [("eeg", NICE_TOP1), ("meg", NICE_MEG_TOP1), ("7t", MINDEYE_TOP1)],
 )
 def test_results_are_the_published_figures(
     name: str, top1_of_people: list[float]
@@ -30,7 +30,7 @@ def test_results_are_the_published_figures(
 
 def test_every_device_names_its_source_and_range() -> None:
     devices = list_devices()
-    assert list(devices) == ["eeg", "meg", "fmri-3t", "fmri-7t", "consumer-headset"]
+    assert list(devices) == ["eeg", "meg", "3t", "7t", "consumer"]
     for device in devices.values():
         result = device.result
         assert re.search(r"\d{4}\.\d{5}", result.source)
@@ -51,4 +51,4 @@ def test_an_assumed_range_has_the_proportions_of_eeg() -> None:
 def test_an_unknown_device_is_refused_with_all_names() -> None:
     with pytest.raises(RecipeError) as error:
         read_device("ecog")
-    assert "fmri-7t" in error.value.hint
+    assert "7t" in error.value.hint

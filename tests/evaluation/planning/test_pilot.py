@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.command import Result
-from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
@@ -88,6 +88,7 @@ def store_copy(world: Path, tmp_path: Path, **changes: Any) -> Path:
             onset_s=onset_s if changes.get("has_onsets") else None,
             runs=np.zeros(shape, np.int16) + (split == "test"),
         )
+    changed["imagery"] = changed["test"]
     path = tmp_path / "demo-noise-0.3-40-concepts" / "own" / "sub-01.h5"
     path.parent.mkdir(parents=True)
     SignalStore.write(path, changed)
@@ -107,18 +108,18 @@ def test_known_onsets_give_minutes_and_orders(world: Path, tmp_path: Path) -> No
     assert read.design.session_minutes == pytest.approx(2560 * 2 / 60, abs=0.1)
     assert [len(order.item) for order in read.orders] == [960, 1600]
     assert len(np.unique(read.orders[0].label)) == 40
+    assert read.window_ms == (0, pytest.approx(996, abs=10))
 
 
 def test_large_recordings_are_read_in_part(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pilot, "MAX_PICTURES", 40)
+    monkeypatch.setattr(pilot, "MAX_PICTURES", {"train": 30, "test": 10})
     monkeypatch.setattr(pilot, "MAX_REPETITIONS", 3)
     monkeypatch.setattr(pilot, "MAX_FEATURES", 7)
     monkeypatch.setattr(pilot, "MAX_WIDTH", 5)
     read = read_pilot(SIGNALS, Paths())
     person = read.people[0]
-    # a quarter of the pictures are test pictures
     assert person.signals.shape == (40 * 3, 7)
     assert person.targets.shape == (40, 5)
     assert (np.bincount(person.picture) == 3).all()
@@ -131,10 +132,10 @@ def test_memory_bounds_the_number_of_pictures(
 ) -> None:
     first = read_pilot(SIGNALS, Paths()).people[0]
     n_values = SignalStore.open(world / SIGNALS / "sub-01.h5")["train"].signal[:1].size
-    monkeypatch.setattr(pilot, "MAX_VALUES", 60 * n_values * 2)
-    assert (
-        len(read_pilot(SIGNALS, Paths()).people[0].targets) == 60 < len(first.targets)
-    )
+    # 4 repetitions of training pictures, 8 of test pictures, 12 numbers of embeddings
+    monkeypatch.setattr(pilot, "MAX_VALUES", 60 * (n_values + 2 * 12))
+    bounded = read_pilot(SIGNALS, Paths()).people[0]
+    assert (len(first.targets), len(bounded.targets)) == (340, 60 + 30)
 
 
 def test_signals_without_embeddings_name_the_command(
@@ -145,7 +146,7 @@ def test_signals_without_embeddings_name_the_command(
     assert "brainhive embed" in error.value.hint
     with pytest.raises(MissingData):
         read_pilot(SIGNALS, Paths(), encoder="clip-h14")
-    with pytest.raises(RecipeError):
+    with pytest.raises(MissingData):
         read_pilot("train-align", Paths(), encoder="clip-h14")
 
 
@@ -153,6 +154,15 @@ def test_a_missing_reference_is_named(world: Path) -> None:
     with pytest.raises(MissingData) as error:
         read_pilot("no-such-run", Paths())
     assert "no-such-run" in error.value.message
+
+
+def test_only_the_first_trials_are_ordered(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pilot, "MAX_ORDERED_TRIALS", 300)
+    read = read_pilot(str(store_copy(world, tmp_path, has_onsets=True)), Paths())
+    # pictures were shown one after another, each once
+    assert read.orders[0].item.tolist() == [*range(240), *range(60)]
 
 
 @pytest.fixture

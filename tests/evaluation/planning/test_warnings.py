@@ -1,0 +1,142 @@
+"""Tests of the warnings about designs."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainhive_cli.data.media.picture_digests import describe_pixels
+from brainhive_cli.evaluation.planning.designs import Design, Question
+from brainhive_cli.evaluation.planning.pilot import Pilot
+from brainhive_cli.evaluation.planning.warnings import CopySearch, list_warnings
+from brainhive_cli.measurement.trial_order import TrialOrder
+
+DESIGN = Design(
+    people=5,
+    sessions=2,
+    session_minutes=60,
+    onset_interval_s=1.5,
+    train_pictures=40,
+    train_repetitions=2,
+    test_pictures=20,
+    test_repetitions=4,
+)
+CONCEPT_OF = {
+    f"{concept}/{number}": concept
+    for concept in "abcdefghijklmnop"
+    for number in range(4)
+}
+TRAIN = [name for name in CONCEPT_OF if name[0] < "f"]
+TEST = [name for name in CONCEPT_OF if name[0] >= "f"]
+
+
+def warn(design: Design = DESIGN, new_people: bool = False, **facts: Any) -> list[str]:
+    """List the warnings of a design, and of a clean split unless another is given."""
+    facts = {"concept_of": CONCEPT_OF, "split": (TRAIN, TEST), **facts}
+    question = Question("above-chance", new_people=new_people)
+    return list_warnings([DESIGN, design], question, list(CONCEPT_OF), **facts)
+
+
+def make_pilot(order: np.ndarray) -> Pilot:
+    """Make a pilot whose runs show 24 pictures of 6 concepts in an order [runs, n]."""
+    runs = np.repeat(np.arange(len(order)), order.shape[1])
+    trial_order = TrialOrder(
+        order.ravel(), np.arange(24) // 4, np.zeros_like(runs), runs
+    )
+    return Pilot("PILOT", [], DESIGN, [], [], [trial_order], (-100, 800))
+
+
+def shuffle(seed: int = 0) -> np.ndarray:
+    """Draw a random order of 24 pictures for each of 8 runs."""
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.permutation(24) for _ in range(8)])
+
+
+def test_a_clean_design_gives_no_warning() -> None:
+    assert warn(new_people=True, pilot=make_pilot(shuffle())) == []
+    assert list_warnings([DESIGN], Question()) == []
+    assert warn(window_ms=(0, 1500)) == []
+
+
+def test_categories_in_blocks_are_warned_of() -> None:
+    # a new order of the 6 concepts in each run, with the 4 pictures of each together
+    rng = np.random.default_rng(1)
+    runs = [rng.permutation(6)[:, None] * 4 + np.arange(4) for _ in range(8)]
+    blocks = np.stack(runs).reshape(8, 24)
+    (warning,) = warn(pilot=make_pilot(blocks))
+    assert "PILOT" in warning and "blocks" in warning
+
+
+def test_repetitions_in_a_row_are_warned_of() -> None:
+    order = np.repeat(shuffle()[:4], 4, axis=1)
+    (warning,) = warn(pilot=make_pilot(order))
+    assert "blocks" in warning
+
+
+def test_the_same_order_in_all_runs_is_warned_of() -> None:
+    order = np.tile(shuffle()[0], (8, 1))
+    (warning,) = warn(pilot=make_pilot(order))
+    assert "runs" in warning and "order" in warning
+
+
+def test_test_concepts_in_training_are_warned_of() -> None:
+    (warning,) = warn(split=(TRAIN + ["f/0"], TEST[1:]))
+    assert f"3 of {len(TEST) - 1}" in warning and "f/1" in warning
+
+
+def test_near_copies_are_found_by_pixels() -> None:
+    rng = np.random.default_rng(0)
+    images = {}
+    for name in CONCEPT_OF:
+        pixels = rng.integers(0, 255, (12, 12, 3)).astype(np.uint8)
+        images[name] = Image.fromarray(pixels).resize((96, 96))
+    images["k/2"] = images["a/1"].resize((64, 64)).resize((96, 96))
+    pixels_of = {name: describe_pixels(image) for name, image in images.items()}
+    search = CopySearch(pixels_of, images.__getitem__)
+    assert search(TRAIN, TEST) == ["k/2"]
+    (warning,) = warn(likeness=search)
+    assert f"1 of {len(TEST)}" in warning and "k/2" in warning
+
+
+def test_windows_that_reach_the_next_picture_are_warned_of() -> None:
+    short = replace(DESIGN, onset_interval_s=0.5)
+    for facts in ({"pilot": make_pilot(shuffle())}, {"window_ms": (0, 800)}):
+        (warning,) = warn(short, **facts)
+        assert "800 ms" in warning and "500 ms" in warning
+    assert warn(short, window_ms=(0, 500)) == []
+
+
+@pytest.mark.parametrize(
+    ("design", "facts"),
+    [
+        (DESIGN, {"split": (TRAIN, ["f/0", "g/0"])}),
+        (replace(DESIGN, test_pictures=2), {"split": None}),
+    ],
+)
+def test_few_concepts_are_warned_of(design: Design, facts: dict[str, Any]) -> None:
+    (warning,) = warn(design, **facts)
+    assert "2 concepts" in warning
+
+
+def test_few_people_are_warned_of() -> None:
+    four = replace(DESIGN, people=4)
+    assert warn(four) == []
+    (warning,) = warn(four, new_people=True)
+    assert "5 people" in warning and "4" in warning
+    (warning,) = warn(replace(DESIGN, people=1))
+    assert "one person" in warning
+
+
+def test_test_pictures_without_repetition_are_warned_of() -> None:
+    (warning,) = warn(replace(DESIGN, test_repetitions=1))
+    assert "ceiling" in warning
+
+
+def test_the_most_decisive_warning_is_first() -> None:
+    design = replace(DESIGN, people=1, test_repetitions=1)
+    order = np.tile(shuffle()[0], (8, 1))
+    warnings = warn(design, pilot=make_pilot(order), split=(TRAIN + ["f/0"], TEST))
+    assert ["order" in warnings[0], "concepts" in warnings[1]] == [True, True]
+    assert len(warnings) == 4
