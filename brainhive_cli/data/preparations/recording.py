@@ -531,7 +531,8 @@ class OwnRecordings(Preparation):
         header = read_header(path, self.config, delay_s, names.find_pictures)
         if header.event_source.startswith("channel"):
             names.require_codes(path)
-        return header
+        events = names.join_codes(header.events, header.rate_hz)
+        return replace(header, events=events)
 
     def _headers(self, subject: int, session: int | None = None) -> dict[Path, Header]:
         """Read the headers of a subject's recordings in one or all sessions."""

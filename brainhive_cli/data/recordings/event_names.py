@@ -36,6 +36,12 @@ RESPONSE_CODE = re.compile(r"R *\d+")
 """Code of a response in BrainVision files, whose letter says the type."""
 LEADING_ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 """Leading zeros of a number in a name."""
+CODE_PAIR = re.compile(r"(\d+)/(\d+)")
+"""Event of two successive codes, for studies with more pictures than codes."""
+MAX_PAIR_S = 0.05
+"""Longest time between the codes of a pair. A screen at 60 Hz sends the second code two
+frames after the first, in 0.033 s.
+"""
 INCOMPLETE_ROW = "without an event or a picture"
 """Reason why rows of a table are left out."""
 BDF_CODE_BITS = 17
@@ -88,6 +94,12 @@ class EventNames:
         self._plain_keys: dict[str, str] = {}
         self.table = None if path is None else self._read_table(path)
         self._pictures = self.table or {}
+        # codes that are half of an event
+        self._half_codes: set[str] = set()
+        for event in self._pictures:
+            pair = CODE_PAIR.fullmatch(event)
+            if pair:
+                self._half_codes.update(pair.groups())
         self._require_zeros()
 
     def require_pictures(self, pictures: str) -> None:
@@ -104,13 +116,39 @@ class EventNames:
         """Count the pictures of the data set that the table names."""
         return len(set(self._match_pictures(self._pictures.values()).values()))
 
+    def join_codes(
+        self, events: Sequence[tuple[int, str]], rate_hz: float
+    ) -> tuple[tuple[int, str], ...]:
+        """Join two successive codes that name a picture together in the table.
+
+        Args:
+            events: Sample and name of each event, in the order of time.
+            rate_hz: Sampling rate.
+
+        Returns:
+            Events, in which the event `12/200` replaces the codes 12 and 200.
+        """
+        joined: list[tuple[int, str]] = []
+        for sample, name in events:
+            if joined and sample - joined[-1][0] <= MAX_PAIR_S * rate_hz:
+                pair = f"{_read_code(joined[-1][1])}/{_read_code(name)}"
+                if self._find_table_event(pair):
+                    joined[-1] = (joined[-1][0], pair)
+                    continue
+            joined.append((sample, name))
+        return tuple(joined)
+
     def find_pictures(self, events: Iterable[str]) -> list[str]:
         """Return the events that stand for pictures, in the data set or not.
+
+        The codes of a pair count too.
 
         Raises:
             BrainhiveError: if a name fits several pictures.
         """
-        picture_events = []
+        picture_events = [
+            event for event in events if _read_code(event) in self._half_codes
+        ]
         for event, (_, row) in self._look_up(events).items():
             if row is not None or self._find_key(event) in self._pictures:
                 picture_events.append(event)
@@ -397,11 +435,7 @@ class EventNames:
     def _find_key(self, event: str) -> str | None:
         """Find an event in the table by its name, with or without type, or its code."""
         plain = drop_type(event)
-        names = [event, plain]
-        code = TRIGGER_CODE.fullmatch(plain)
-        if code:
-            names.append(code[1])  # 7 for `S  7`
-        for name in names:
+        for name in (event, plain, _read_code(event)):
             key = self._find_table_event(name)
             if key:
                 return key
@@ -427,6 +461,13 @@ def find_event_table(root: Path) -> Path | None:
         if is_file(root / name):
             return root / name
     return None
+
+
+def _read_code(event: str) -> str:
+    """Return the code of a trigger (7 for `Stimulus/S  7`), or the name of an event."""
+    plain = drop_type(event)
+    code = TRIGGER_CODE.fullmatch(plain)
+    return code[1] if code else plain
 
 
 def drop_type(event: str) -> str:

@@ -192,9 +192,16 @@ def draw_order(
     return order
 
 
-def measure_run_s(plan: StudyPlan, n_trials: int) -> float:
-    """Return the duration of a run with a number of trials."""
-    return 2 * MARGIN_S + n_trials * plan.onset_interval_s
+def measure_minutes(
+    plan: StudyPlan, order: Sequence[PlannedTrial]
+) -> dict[tuple[int, int], float]:
+    """Return the minutes of each session and run, for the person with most trials."""
+    minutes: dict[tuple[int, int], float] = {}
+    for trial in order:
+        run = (trial.session, trial.run)
+        end_s = trial.onset_s + plan.onset_interval_s + MARGIN_S
+        minutes[run] = max(end_s / 60, minutes.get(run, 0))
+    return minutes
 
 
 def find_order_problem(

@@ -97,3 +97,30 @@ def test_events_that_name_folders_are_said_to_be_categories(tmp_path):
             names.require_match(found, tmp_path / "a.fif", "annotations")
         assert ("categories" in caught.value.hint) == is_category
         assert ("[face, house]" in caught.value.hint) == is_category
+
+
+def test_two_codes_are_joined_if_the_table_has_their_pair(table):
+    table.write_text("event,picture\n12/200,ant.png\n12/3,car.png\n")
+    names = EventNames(table, IDS)
+    events = [
+        (0, "Stimulus/S 12"),
+        (16, "Stimulus/S200"),
+        (100, "12"),
+        (116, "3"),
+        (150, "3"),  # its first code was lost
+        (200, "12"),
+        (300, "200"),  # too late
+        (400, "255"),
+        (416, "12"),
+        (432, "200"),
+    ]
+    assert names.join_codes(events, rate_hz=500) == (
+        (0, "12/200"),
+        (100, "12/3"),
+        (150, "3"),
+        (200, "12"),
+        (300, "200"),
+        (400, "255"),
+        (416, "12/200"),
+    )
+    assert names.find_pictures(["12", "S200", "255"]) == ["12", "S200"]

@@ -16,7 +16,7 @@ from brainhive_cli.evaluation.planning.order import (
     choose_split,
     draw_order,
     find_order_problem,
-    measure_run_s,
+    measure_minutes,
 )
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.repetitions import (
@@ -123,7 +123,10 @@ def test_onsets_follow_the_interval_after_a_margin():
     trials = draw_order(plan)
     for trial in trials:
         assert trial.onset_s == MARGIN_S + (trial.number - 1) * 0.5
-    assert measure_run_s(plan, 40) == 2 * MARGIN_S + 20
+    minutes = measure_minutes(plan, trials)
+    assert list(minutes) == [(session, run) for session in (1, 2) for run in (1, 2, 3)]
+    longest = max(trial.number for trial in trials if trial.session == trial.run == 1)
+    assert minutes[1, 1] == pytest.approx((2 * MARGIN_S + longest * 0.5) / 60)
 
 
 DESIGNS = []
