@@ -36,7 +36,10 @@ MAX_PICTURES = {"train": 1500, "test": 500}
 pictures are held out, it is the number of trials.
 """
 MAX_REPETITIONS = 8
-"""Largest number of repetitions of a picture that are read."""
+"""Largest number of repetitions of a picture that are read, if there are many pictures.
+"""
+MAX_REPEATED_TRIALS = 4000
+"""Largest number of trials of a split that are read if there are few pictures."""
 MAX_VALUES = 10**8
 """Largest number of values of a split that are in memory: 0.4 GB in float32."""
 PICTURES_PER_READ = 32
@@ -271,8 +274,9 @@ def _select_trials(recording: Recording, stores: Stores, n_people: int) -> Recor
     for split, trials in recording.items():
         # as many pictures as memory allows
         n_pictures, n_repetitions, *_ = trials.signal.shape
+        max_repetitions = max(MAX_REPETITIONS, MAX_REPEATED_TRIALS // n_pictures)
         n_values = trials.width * len(trials.times_s)
-        n_values *= min(MAX_REPETITIONS, n_repetitions)
+        n_values *= min(max_repetitions, n_repetitions)
         for store in stores[split]:
             n_values += n_people * int(np.prod(store.shape))
         max_pictures = max(1, min(MAX_PICTURES[split], MAX_VALUES // n_values))
@@ -281,7 +285,7 @@ def _select_trials(recording: Recording, stores: Stores, n_people: int) -> Recor
 
         # every second repetition if there are twice as many as are read
         columns = np.arange(n_repetitions)
-        share = np.minimum(1, MAX_REPETITIONS / chosen.counts)[:, None]
+        share = np.minimum(1, max_repetitions / chosen.counts)[:, None]
         is_next = np.floor(columns * share) > np.floor((columns - 1) * share)
         selection[split] = chosen.choose(chosen.is_there & is_next)
     return selection

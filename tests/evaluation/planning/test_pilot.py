@@ -42,12 +42,11 @@ def check_demo(read: Pilot) -> None:
     assert len(read.people) == read.design.people == 2
     for person in read.people:
         n_trials = len(person.picture)
-        assert n_trials == 240 * 4 + 100 * 8
+        assert n_trials == read.design.trials == 240 * 4 + 100 * 16
         assert person.signals.shape == (n_trials, min(400, n_trials - 1))
         assert person.signals.dtype == person.targets.dtype == np.float32
         assert person.picture.max() < len(person.targets)
         assert decode_own_trials(person) > 0.3
-    assert read.design.trials == 240 * 4 + 100 * 16
     assert (read.design.train_pictures, read.design.train_repetitions) == (240, 4)
     assert (read.design.test_pictures, read.design.test_repetitions) == (100, 16)
     assert read.design.onset_interval_s == read.design.minutes == 0
@@ -116,15 +115,17 @@ def test_large_recordings_are_read_in_part(
 ) -> None:
     monkeypatch.setattr(pilot, "MAX_PICTURES", {"train": 30, "test": 10})
     monkeypatch.setattr(pilot, "MAX_REPETITIONS", 3)
+    monkeypatch.setattr(pilot, "MAX_REPEATED_TRIALS", 700)
     monkeypatch.setattr(pilot, "MAX_FEATURES", 7)
     monkeypatch.setattr(pilot, "MAX_WIDTH", 5)
     read = read_pilot(SIGNALS, Paths())
     person = read.people[0]
-    assert person.signals.shape == (40 * 3, 7)
+    # 3 repetitions of 240 training pictures, and 7 of 100 test pictures
+    assert person.signals.shape == (30 * 3 + 10 * 7, 7)
     assert person.targets.shape == (40, 5)
-    assert (np.bincount(person.picture) == 3).all()
+    assert sorted(np.bincount(person.picture)) == [3] * 30 + [7] * 10
     assert read.design.trials == 2560
-    assert "240 of the 5,120 trials" in read.warnings[0]
+    assert "320 of the 5,120 trials" in read.warnings[0]
 
 
 def test_memory_bounds_the_number_of_pictures(
@@ -132,10 +133,10 @@ def test_memory_bounds_the_number_of_pictures(
 ) -> None:
     first = read_pilot(SIGNALS, Paths()).people[0]
     n_values = SignalStore.open(world / SIGNALS / "sub-01.h5")["train"].signal[:1].size
-    # 4 repetitions of training pictures, 8 of test pictures, 12 numbers of embeddings
+    # 4 repetitions of training pictures, 16 of test pictures, 12 numbers of embeddings
     monkeypatch.setattr(pilot, "MAX_VALUES", 60 * (n_values + 2 * 12))
     bounded = read_pilot(SIGNALS, Paths()).people[0]
-    assert (len(first.targets), len(bounded.targets)) == (340, 60 + 30)
+    assert (len(first.targets), len(bounded.targets)) == (340, 60 + 15)
 
 
 def test_signals_without_embeddings_name_the_command(
@@ -201,7 +202,9 @@ def test_held_out_runs_belong_to_the_pilot(
     assert len(read.people[0].targets) == 4
     assert (np.bincount(read.people[0].picture) == 15).all()
 
-    # a store has no held-out runs, and not more than eight repetitions are read
+    assert read.window_ms is None
+
+    # a store has no held-out runs
     from_store = read_pilot("signals/gratings/default/sub-01.h5", Paths())
     assert from_store.design.train_repetitions == 15
-    assert (np.bincount(from_store.people[0].picture) == 8).all()
+    assert from_store.people[0].signals.shape == (60, 10)
