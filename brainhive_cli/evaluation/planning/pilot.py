@@ -145,7 +145,7 @@ def read_pilot(reference: str, paths: Paths, encoder: str | None = None) -> Pilo
             f"{name} has one signal of each picture, so nothing in it shows how much "
             "repetitions help."
         )
-    times_ms = 1000 * trials.times_s
+    times_ms = 1000 * next(iter(recordings[0].values())).times_s
     window_ms = (float(times_ms[0]), float(times_ms[-1]))
     return Pilot(
         name=name,
@@ -311,7 +311,8 @@ def _read_targets(trials: Trials, stores: list[TargetStore]) -> Float32:
     columns = []
     for store in stores:
         values = store.read_flat(trials.stimulus).numpy()
-        columns.append(values / np.linalg.norm(values, axis=1, keepdims=True))
+        lengths = np.linalg.norm(values, axis=1, keepdims=True)
+        columns.append(values / np.where(lengths > 0, lengths, 1))
     return np.concatenate(columns, 1)
 
 

@@ -16,7 +16,7 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from brainhive_cli.evaluation.planning import pilot
 from brainhive_cli.evaluation.planning.pilot import Pilot, read_pilot
-from tests.worlds.command_fixtures import RunCommand
+from tests.worlds.command_fixtures import DEMO, RunCommand
 
 SIGNALS = "signals/demo-noise-0.3-40-concepts/default"
 
@@ -69,6 +69,21 @@ def test_a_run_and_its_signals_are_the_same_pilot(
         np.testing.assert_allclose(
             other.people[1].targets, from_evaluation.people[1].targets
         )
+
+
+def test_an_evaluation_names_the_people_of_the_pilot(
+    trained_run: Path, run_command: RunCommand
+) -> None:
+    run = f"run={trained_run}"
+    evaluation = run_command("eval-retrieval", run, DEMO, "subjects=2", "sheet_rows=0")
+    read = read_pilot(str(evaluation.folder), Paths())
+    assert read.design.people == 1
+    second = read_pilot(f"{SIGNALS}/sub-02.h5", Paths())
+    np.testing.assert_array_equal(read.people[0].picture, second.people[0].picture)
+    # the run scales signals by 0.2, but trials of a pilot are standardised
+    np.testing.assert_allclose(
+        np.abs(read.people[0].signals), np.abs(second.people[0].signals), atol=0.01
+    )
 
 
 def store_copy(world: Path, tmp_path: Path, **changes: Any) -> Path:
