@@ -27,7 +27,7 @@ def read_trials(study, run):
     return [row for row in rows if row["run"] == str(run)]
 
 
-def test_the_script_is_plain_python_with_the_settings_of_the_plan(study):
+def test_the_script_is_plain_python_with_the_plan_s_settings(study):
     source = (study / "run_study.py").read_text()
     compile(source, "run_study.py", "exec")
     ast.parse(source, feature_version=(3, 8))  # of older versions of PsychoPy
