@@ -49,6 +49,7 @@ def judge(
     concept_problem: str = "",
     pool: int | None = None,
     are_hits: bool = False,
+    max_permutations: int = MAX_PERMUTATIONS,
 ) -> list[Answer]:
     """Test if signals tell which label they have, by permutations of the labels.
 
@@ -81,6 +82,7 @@ def judge(
         concept_problem: Reason why concepts cannot be distinguished from time, or "".
         pool: Number of candidates of each signal. The default is P.
         are_hits: True if `ranks` are 1 for the decoded candidate and 2 for the others.
+        max_permutations: Largest number of permutations of stimuli.
 
     Returns:
         The answers, of which the first is called the verdict.
@@ -126,7 +128,9 @@ def judge(
         exchanged = replace(
             items, ids=block_ids, units=block_ids, strata=None, parts=block_parts
         )
-        answer = _test_stimuli(contributions, labels, exchanged, pool, medium, n_items)
+        answer = _test_stimuli(
+            contributions, labels, exchanged, pool, medium, n_items, max_permutations
+        )
         if are_hits:
             answer = replace(answer, test=answer.test.replace("mean rank", "accuracy"))
         return [answer]
@@ -140,7 +144,9 @@ def judge(
         strata = list_strata(items.ids, items.units)
         ungrouped = replace(items, units=items.ids, strata=strata)
     answers.append(
-        _test_stimuli(contributions, labels, ungrouped, pool, medium, n_items)
+        _test_stimuli(
+            contributions, labels, ungrouped, pool, medium, n_items, max_permutations
+        )
     )
 
     # test concepts if they have several stimuli
@@ -161,6 +167,7 @@ def _test_stimuli(
     pool: int,
     medium: str,
     n_items: int,
+    max_permutations: int,
 ) -> Answer:
     """Test which stimulus was seen, by permutations of the labels of blocks.
 
@@ -172,11 +179,12 @@ def _test_stimuli(
         pool: Number of candidates of each signal.
         medium: Description of a stimulus in the singular, such as "picture".
         n_items: Number of tested stimuli or trials.
+        max_permutations: Largest number of permutations besides the identity.
     """
     question = f"which {medium}"
     if items.problem:
         return _not_tested(question, items.problem, n_items, pool)
-    orders = items.draw_permutations(MAX_PERMUTATIONS, 0)
+    orders = items.draw_permutations(max_permutations, 0)
     if not len(orders):
         reason = "no two labels can be exchanged"
         return _not_tested(question, reason, n_items, pool)
@@ -189,7 +197,7 @@ def _test_stimuli(
         method += " circular shifts"
     else:
         method = f"{count:,} permutations"
-        if count <= MAX_PERMUTATIONS:
+        if count <= max_permutations:
             method = f"all {method}"
         method += " of the labels"
         if len(items.names) != n_items:

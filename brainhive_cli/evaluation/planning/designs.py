@@ -105,6 +105,11 @@ class Range:
     low: float
     high: float
 
+    @property
+    def width(self) -> float:
+        """Return the width of the range."""
+        return self.high - self.low
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -120,8 +125,13 @@ class Prediction:
         smallest: Smallest effect for which the power is `MIN_POWER`: the difference of
             top-1 for `difference`, else the expected top-1. None if no effect suffices.
         n_studies: Number of simulated studies.
-        is_extrapolated: True if the design has more than twice the trials, in
-            logarithmic units, of the recording that was measured.
+        is_extrapolated: True if the logarithm of the number of trials is more than
+            twice as large as in the recording that was measured.
+        halving_factor: Length of a pilot that halves the range of the power, as a
+            multiple of the pilot's people. None without a pilot, or if no length that
+            was tried suffices.
+        deciding_factor: Length of a pilot whose range is at most `MAX_USEFUL_RANGE`
+            wide, in the same unit.
     """
 
     design: Design
@@ -132,6 +142,8 @@ class Prediction:
     smallest: float | None
     n_studies: int
     is_extrapolated: bool
+    halving_factor: int | None = None
+    deciding_factor: int | None = None
 
     @property
     def answer(self) -> Answer:
@@ -140,5 +152,5 @@ class Prediction:
             return "yes"
         if self.power.high < MIN_POWER:
             return "no"
-        is_wide = self.power.high - self.power.low > MAX_USEFUL_RANGE
+        is_wide = self.power.width > MAX_USEFUL_RANGE
         return "cannot say" if is_wide else "perhaps"

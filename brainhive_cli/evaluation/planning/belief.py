@@ -1,0 +1,356 @@
+"""Strength of the signals of people, fitted to a pilot or to published results."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Self
+
+import numpy as np
+import torch
+
+from brainhive_cli.core.arrays import Array, Float64, Int64
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.evaluation.planning.assumptions import PilotPerson, PublishedResult
+from brainhive_cli.evaluation.planning.light_world import (
+    MAX_MISFIT,
+    NOISE_SLOPE,
+    SHAPES,
+    LightWorld,
+    PictureSpace,
+    add_features,
+    fit_ridge,
+)
+from brainhive_cli.measurement.ranks import normalise_tokens
+
+NO_GAIN = 0.004
+"""Gain of a signal that is too weak to be found, in place of 0."""
+GAINS = np.concatenate([[NO_GAIN], np.geomspace(0.012, 0.8, 11)])
+"""Gains of simulated pilots. Neighbours differ by a factor of 1.38."""
+LOG_GAINS = np.linspace(np.log(NO_GAIN), np.log(0.8), 50)
+"""Logarithms of the gains for which likelihoods are interpolated."""
+SPREADS = np.array([0.15, 0.25, 0.35, 0.45, 0.6])
+"""Standard deviations of the logarithm of the gain over people."""
+SPREAD_WEIGHTS = np.array([0.15, 0.25, 0.25, 0.2, 0.15])
+"""Probability of each spread before a pilot: from .2 to .45 in published results of
+single people.
+"""
+LAB_SPREAD = 0.25
+"""Assumed standard deviation of the logarithm of the gain over laboratories."""
+QUARTERS = (1.0, 0.5, 0.25)
+"""Shares of the training pictures with which a pilot is decoded."""
+MIN_SLOPE_PICTURES = 40
+"""Smallest number of repeated pictures that measure the noise of a pilot."""
+N_SLOPE_AXES = 60
+"""Number of principal axes of the noise whose variances are measured."""
+MIN_PILOT_PICTURES = 16
+"""Smallest number of pictures of a person in a pilot."""
+N_PUBLISHED_PEOPLE = 6
+"""Number of simulated people in the design of a published result."""
+QUANTILE_95 = 1.645
+"""Quantile of the normal distribution that 95 % of values do not exceed."""
+
+
+def measure_margins(first: Array, mean: Array, targets: Array) -> Float64:
+    """Decode a pilot with parts of its data, and measure how well each part does.
+
+    The margin of a picture is the similarity of the decoded embedding to the right
+    candidate, in standard deviations of the similarities to all candidates.
+
+    Args:
+        first: Signals [N, F] of the first repetition of each picture.
+        mean: Mean signals [N, F] over all repetitions.
+        targets: Embeddings [N, D].
+
+    Returns:
+        Mean margin [C] over pictures in cross-validation: with all training pictures, a
+        half and a quarter, then with a single repetition in training, and in the test.
+        Without repetitions only the first three.
+    """
+    n_pictures = len(mean)
+    is_repeated = not np.array_equal(first, mean)
+    order = np.random.default_rng(0).permutation(n_pictures)
+    n_folds = 4 if n_pictures <= 200 else 2
+    sums = np.zeros(len(QUARTERS) + 2)
+    for fold in range(n_folds):
+        tested = order[fold::n_folds]
+        trained = np.setdiff1d(order, tested, assume_unique=True)
+        trained = order[np.isin(order, trained)]
+        for index, share in enumerate(QUARTERS):
+            rows = trained[: max(4, round(share * len(trained)))]
+            decoder = fit_ridge(mean[rows], targets[rows])
+            sums[index] += _sum_margins(decoder, mean[tested], targets[tested])
+            if index == 0 and is_repeated:
+                sums[-1] += _sum_margins(decoder, first[tested], targets[tested])
+        if is_repeated:
+            decoder = fit_ridge(first[trained], targets[trained])
+            sums[-2] += _sum_margins(decoder, mean[tested], targets[tested])
+    margins = sums / n_pictures
+    return margins if is_repeated else margins[: len(QUARTERS)]
+
+
+def _sum_margins(
+    decoder: tuple[Float64, Float64, Float64], signals: Array, targets: Array
+) -> float:
+    """Sum the margins of test pictures, decoded by a ridge regression."""
+    weights, mean, target_mean = decoder
+    similarities = compute_cosines((signals - mean) @ weights, targets - target_mean)
+    centred = similarities - similarities.mean(1, keepdims=True)
+    spread = similarities.std(1).clip(1e-12)
+    return float((np.diagonal(centred) / spread).sum())
+
+
+def compute_cosines(tokens: Array, candidates: Array) -> Float64:
+    """Compute the cosine similarities [N, M] of tokens [N, D] and candidates [M, D]."""
+    unit_tokens = normalise_tokens(torch.from_numpy(tokens))
+    unit_candidates = normalise_tokens(torch.from_numpy(candidates))
+    return (unit_tokens @ unit_candidates.T).numpy()
+
+
+def average_trials(person: PilotPerson) -> tuple[Float64, Float64, Float64, Int64]:
+    """Average the trials of each picture.
+
+    Returns:
+        First trial [N, F], mean [N, F], embedding [N, D] and number of repetitions [N]
+        of each picture.
+    """
+    rows, first_trials, index, counts = np.unique(
+        person.picture, return_index=True, return_inverse=True, return_counts=True
+    )
+    signals = np.asarray(person.signals, np.float64)
+    sums = np.zeros((len(rows), signals.shape[1]))
+    np.add.at(sums, index.reshape(-1), signals)
+    targets = np.asarray(person.targets[rows], np.float64)
+    return signals[first_trials], sums / counts[:, None], targets, counts
+
+
+def measure_noise_slope(people: Sequence[PilotPerson]) -> float:
+    """Measure how fast the variance of noise decays over its principal axes.
+
+    Axes are from a half of the repeated pictures, and variances from the other half.
+
+    Returns:
+        Mean exponent over people, or `NOISE_SLOPE` with few repeated pictures.
+    """
+    slopes = []
+    for person in people:
+        first, mean, _, counts = average_trials(person)
+        repeated = counts > 1
+        scale = np.sqrt(counts[repeated] / (counts[repeated] - 1))
+        noise = (first - mean)[repeated] * scale[:, None]
+        if len(noise) < MIN_SLOPE_PICTURES:
+            continue
+        _, _, axes = np.linalg.svd(noise[::2], full_matrices=False)
+        variances = ((noise[1::2] @ axes.T) ** 2).mean(0)[:N_SLOPE_AXES]
+        ranks = np.log(np.arange(1, len(variances) + 1))
+        slopes.append(-float(np.polyfit(ranks, np.log(variances.clip(1e-12)), 1)[0]))
+    return float(np.clip(np.mean(slopes), 0.2, 3)) if slopes else NOISE_SLOPE
+
+
+def simulate_margins(
+    world: LightWorld, gain: float, shape: float, repetitions: Int64, seed: int
+) -> Float64:
+    """Simulate a pilot of a person, and measure its margins.
+
+    Args:
+        world: Light model of decoding.
+        gain: Gain of the person.
+        shape: Shape of the signal, one of `SHAPES`.
+        repetitions: Number of repetitions [N] of each picture of the pilot.
+        seed: Seed of the simulation.
+    """
+    rng = np.random.default_rng(seed)
+    noise, _ = world.make_spectra(shape)
+    maps = world.draw_maps(rng, shape)
+    pictures = world.pictures.draw(rng, len(repetitions))
+    signals = gain * add_features(rng, pictures, rng.uniform(0, MAX_MISFIT)) @ maps
+    first, other = noise * rng.standard_normal((2, *signals.shape))
+    counts = repetitions[:, None]
+    mean_noise = (first + other * np.sqrt(counts - 1)) / counts
+    return measure_margins(signals + first, signals + mean_noise, pictures)
+
+
+def tabulate_margins(
+    world: LightWorld, repetitions: Int64, n_pilots: int = 12, seed: int = 7
+) -> Float64:
+    """Simulate pilots of every gain and shape.
+
+    Returns:
+        Margins [G, H, n_pilots, C].
+    """
+    cells = list(product(GAINS, SHAPES, range(n_pilots)))
+    with ThreadPoolExecutor(2) as pool:
+        margins = list(
+            pool.map(
+                lambda cell: simulate_margins(
+                    world, cell[0], cell[1], repetitions, seed + cell[2]
+                ),
+                cells,
+            )
+        )
+    return np.reshape(margins, (len(GAINS), len(SHAPES), n_pilots, -1))
+
+
+def smooth_gains(values: Float64) -> Float64:
+    """Average values [G, ...] of neighbouring gains. The first stays."""
+    padded = np.concatenate([values, values[-1:]])
+    smoothed = 0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:]
+    return np.concatenate([values[:1], smoothed])
+
+
+def compute_likelihoods(table: Float64, margins: Float64) -> Float64:
+    """Compute the log-likelihood of a pilot for every gain and shape.
+
+    Args:
+        table: Margins [G, H, n_pilots, C] of simulated pilots.
+        margins: Margins [C] of the pilot.
+
+    Returns:
+        Logarithms [50, H] of the likelihood at `LOG_GAINS`.
+    """
+    # without a signal, the expected margin is 0
+    means = (table - table[:1]).mean(2)
+    residuals = table - table.mean(2, keepdims=True)
+    n_pilots = table.shape[2]
+    products = np.einsum("ghrc,ghrd->gcd", residuals, residuals)
+    covariances = smooth_gains(products / (len(SHAPES) * (n_pilots - 1)))
+
+    # interpolate means and covariances along the logarithm of the gain
+    position = np.interp(LOG_GAINS, np.log(GAINS), np.arange(len(GAINS)))
+    lower = np.minimum(position.astype(int), len(GAINS) - 2)
+    share = position - lower
+    likelihoods = np.empty((len(LOG_GAINS), len(SHAPES)))
+    for row, (index, weight) in enumerate(zip(lower, share, strict=True)):
+        mean = (1 - weight) * means[index] + weight * means[index + 1]
+        covariance = (1 - weight) * covariances[index] + weight * covariances[index + 1]
+        covariance = covariance + 1e-4 * np.eye(len(margins))
+        error = margins - mean  # [H, C]
+        distance = (error @ np.linalg.inv(covariance) * error).sum(1)
+        likelihoods[row] = -0.5 * (distance + np.linalg.slogdet(covariance)[1])
+    return likelihoods
+
+
+@dataclass(frozen=True)
+class Belief:
+    """Probabilities of the strength of signals.
+
+    Attributes:
+        world: Light model of decoding.
+        weights: Probability [K, spreads, H] of the mean logarithm of the gain (from
+            `LOG_GAINS`), its spread over people (from `SPREADS`), and the shape.
+        n_trials: Number of trials of a person in the recording behind it.
+        likelihoods: Log-likelihoods [K, H] of each person of the pilot, or empty.
+    """
+
+    world: LightWorld
+    weights: Float64
+    n_trials: int
+    likelihoods: Sequence[Float64] = ()
+
+    @classmethod
+    def from_likelihoods(
+        cls, world: LightWorld, likelihoods: Sequence[Float64], n_trials: int
+    ) -> Self:
+        """Combine the likelihoods of several people, whose gains differ."""
+        # probability of each gain for a mean and a spread
+        distances = LOG_GAINS[:, None] - LOG_GAINS
+        kernels = np.exp(-0.5 * (distances[:, None] / SPREADS[:, None]) ** 2)
+        kernels /= kernels.sum(2, keepdims=True)  # [means, spreads, gains]
+        shape = (len(LOG_GAINS), len(SPREADS), len(SHAPES))
+        log_weights = np.zeros(shape) + np.log(SPREAD_WEIGHTS)[:, None]
+        for likelihood in likelihoods:
+            scaled = np.exp(likelihood - likelihood.max())
+            log_weights += np.log(kernels @ scaled + 1e-300)
+        weights = np.exp(log_weights - log_weights.max())
+        return cls(world, weights / weights.sum(), n_trials, tuple(likelihoods))
+
+    @classmethod
+    def from_pilot(cls, people: Sequence[PilotPerson]) -> Self:
+        """Fit the strength of signals to the trials of a pilot.
+
+        Raises:
+            BrainhiveError: if a person has too few pictures.
+        """
+        pictures = PictureSpace.from_embeddings(people[0].targets)
+        world = LightWorld(pictures, measure_noise_slope(people))
+        tables: dict[bytes, Float64] = {}
+        likelihoods = []
+        for person in people:
+            first, mean, targets, counts = average_trials(person)
+            if len(counts) < MIN_PILOT_PICTURES:
+                raise BrainhiveError(
+                    f"a person of the pilot saw {len(counts)} pictures, but a plan "
+                    f"needs {MIN_PILOT_PICTURES}",
+                    "name a longer pilot, or a device",
+                )
+            # people with equal numbers of repetitions share simulations
+            key = counts.tobytes()
+            if key not in tables:
+                tables[key] = tabulate_margins(world, counts)
+            margins = measure_margins(first, mean, targets)
+            likelihoods.append(compute_likelihoods(tables[key], margins))
+        n_trials = round(float(np.median([len(person.picture) for person in people])))
+        return cls.from_likelihoods(world, likelihoods, n_trials)
+
+    @classmethod
+    def from_published(cls, result: PublishedResult, seed: int) -> Self:
+        """Find the strengths of signals that give a published top-1.
+
+        Laboratories are assumed to differ by `LAB_SPREAD`, and all shapes are equally
+        likely.
+        """
+        world = LightWorld(PictureSpace.from_embeddings(None))
+        weights = np.zeros((len(LOG_GAINS), len(SPREADS), len(SHAPES)))
+        for number, shape in enumerate(SHAPES):
+            top1 = [simulate_top1(world, gain, shape, result, seed) for gain in GAINS]
+            ascending = np.maximum.accumulate(top1) + 1e-9 * np.arange(len(GAINS))
+            ends = (result.low, result.top1, result.high)
+            low, centre, high = np.interp(ends, ascending, np.log(GAINS))
+            spread = (high - low) / (2 * QUANTILE_95)
+            column = np.abs(SPREADS - spread).argmin()
+            distance = (LOG_GAINS - centre) / LAB_SPREAD
+            weights[:, column, number] = np.exp(-0.5 * distance**2)
+        n_trials = result.train_pictures * result.train_repetitions
+        n_trials += result.test_pictures * result.test_repetitions
+        return cls(world, weights / weights.sum(), n_trials)
+
+    def show(self, pictures: PictureSpace) -> Self:
+        """Return the belief about signals of other pictures."""
+        return replace(self, world=replace(self.world, pictures=pictures))
+
+    def lengthen(self, factor: int) -> Self:
+        """Return the belief after a pilot with `factor` times as many people."""
+        people = list(self.likelihoods) * factor
+        return self.from_likelihoods(self.world, people, self.n_trials)
+
+    def draw(
+        self, rng: np.random.Generator, count: int
+    ) -> tuple[Float64, Float64, Int64]:
+        """Draw signals that fit the belief.
+
+        Returns:
+            Mean logarithm of the gain, its spread over people, and the number of the
+            shape, [count] each.
+        """
+        flat = rng.choice(self.weights.size, count, p=self.weights.ravel())
+        mean, spread, shape = np.unravel_index(flat, self.weights.shape)
+        step = LOG_GAINS[1] - LOG_GAINS[0]
+        log_gain = LOG_GAINS[mean] + step * rng.uniform(-0.5, 0.5, count)
+        return log_gain, SPREADS[spread], shape
+
+
+def simulate_top1(
+    world: LightWorld, gain: float, shape: float, result: PublishedResult, seed: int
+) -> float:
+    """Simulate the mean top-1 of people in the design of a published result."""
+    hits = []
+    for person in range(N_PUBLISHED_PEOPLE):
+        rng = np.random.default_rng((seed, person))
+        decoder = world.draw_decoder(
+            rng, gain, shape, result.train_pictures, result.train_repetitions
+        )
+        pictures = world.pictures.draw(rng, result.test_pictures)
+        tokens = decoder.predict(rng, pictures, gain, result.test_repetitions)
+        similarities = compute_cosines(tokens, pictures - decoder.mean)
+        hits.append(similarities.argmax(1) == np.arange(len(pictures)))
+    return float(np.mean(hits))
