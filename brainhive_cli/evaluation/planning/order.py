@@ -9,12 +9,12 @@ at the start of each session, where they return so often that people learn them.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
+from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.seeds import derive_seed
@@ -28,6 +28,8 @@ and the BOLD response decays.
 """
 MAX_DRAWS = 20
 """Number of random orders that are tried. Checks refuse about 1 in 30 by chance."""
+MAX_EXCHANGES = 1_000
+"""Number of exchanges of trials after which a picture has to follow itself."""
 MAX_CHECKED_TRIALS = 20_000
 """Largest number of training trials of a person that are checked, in about 10 s. The
 random order of more is not checked. Test trials always are.
@@ -175,20 +177,10 @@ def draw_order(
             the checks is drawn.
     """
     order = []
-    for person in range(1, plan.people + 1):
-        for attempt in range(MAX_DRAWS):
-            rng = np.random.RandomState(derive_seed(plan.seed, person, attempt) % 2**32)
-            trials = _draw_trials(plan, person, rng)
-            problem = find_order_problem(plan, trials, embeddings)
-            if not problem:
-                break
-        else:
-            raise BrainhiveError(
-                f"{MAX_DRAWS} random orders for person {person} fail the check of "
-                f"order: {problem}",
-                "plan more pictures or concepts, or fewer repetitions in a run",
-            )
-        order += trials
+    with console.progress("drawing orders", plan.people) as bar:
+        for person in range(1, plan.people + 1):
+            order += _draw_checked(plan, person, embeddings)
+            bar.advance()
     return order
 
 
@@ -222,9 +214,8 @@ def find_order_problem(
         if pictures is plan.train_pictures and len(shown) > MAX_CHECKED_TRIALS:
             continue
         rows = np.array([row_of[trial.picture] for trial in shown])
-        sessions = np.array([trial.session for trial in shown])
-        runs = np.array([trial.run for trial in shown])
-        onset_s = np.array([trial.onset_s for trial in shown])
+        times = [(trial.session, trial.run, trial.onset_s) for trial in shown]
+        sessions, runs, onset_s = np.array(times).T
         concepts = [plan.concept_of[picture] for picture in pictures]
         all_features: list[Float32 | None] = [None]
         if embeddings is not None:
@@ -258,6 +249,23 @@ def find_order_problem(
             except BrainhiveError as error:
                 return error.message
     return ""
+
+
+def _draw_checked(
+    plan: StudyPlan, person: int, embeddings: Mapping[str, Float32] | None
+) -> list[PlannedTrial]:
+    """Draw orders of a person until the checks do not object."""
+    for attempt in range(MAX_DRAWS):
+        rng = np.random.RandomState(derive_seed(plan.seed, person, attempt) % 2**32)
+        trials = _draw_trials(plan, person, rng)
+        problem = find_order_problem(plan, trials, embeddings)
+        if not problem:
+            return trials
+    raise BrainhiveError(
+        f"{MAX_DRAWS} random orders for person {person} fail the check of order: "
+        f"{problem}",
+        "plan more pictures or concepts, or fewer repetitions in a run",
+    )
 
 
 def _draw_trials(
@@ -346,31 +354,18 @@ def _separate_equal(pictures: list[str], rng: np.random.RandomState) -> None:
     """Exchange trials of a run until no picture follows itself.
 
     Raises:
-        BrainhiveError: if this is impossible, such as in a run of a single picture.
+        BrainhiveError: if this does not end, such as in a run of a single picture.
     """
-    for index in range(1, len(pictures)):
-        if pictures[index] != pictures[index - 1]:
-            continue
-        others = rng.permutation(len(pictures)).tolist()
-        for first, second in product((index, index - 1), others):
-            _exchange(pictures, first, second)
-            if not any(map(partial(_has_repeat, pictures), (index, first, second))):
-                break
-            _exchange(pictures, first, second)
-        else:
-            raise BrainhiveError(
-                f"{len(set(pictures))} pictures in a run of {len(pictures)} trials "
-                "follow themselves in every order",
-                "plan more pictures, or more runs",
-            )
-
-
-def _exchange(pictures: list[str], first: int, second: int) -> None:
-    """Exchange two trials."""
-    pictures[first], pictures[second] = pictures[second], pictures[first]
-
-
-def _has_repeat(pictures: Sequence[str], index: int) -> bool:
-    """Return True if a trial shows the same picture as one of its neighbours."""
-    near = pictures[max(index - 1, 0) : index + 2]
-    return any(first == second for first, second in pairwise(near))
+    for _ in range(MAX_EXCHANGES):
+        pairs = enumerate(pairwise(pictures))
+        repeats = [index for index, (first, second) in pairs if first == second]
+        if not repeats:
+            return
+        index = repeats[0]
+        other = rng.randint(len(pictures))
+        pictures[index], pictures[other] = pictures[other], pictures[index]
+    raise BrainhiveError(
+        f"a run of {len(pictures)} trials has only {len(set(pictures))} pictures, so "
+        "that pictures follow themselves",
+        "plan more pictures, or more runs",
+    )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
+from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import atomic_write
@@ -71,10 +72,12 @@ def write_study(
         for path in sorted(temporary.rglob("*")):
             if path.is_file():
                 names.append(path.relative_to(temporary))
-        for picture, stimulus in stimuli.items():
-            copy = temporary / "bids/stimuli" / stimulus
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(pictures_folder / picture, copy)
+        with console.progress("copying pictures", len(stimuli)) as bar:
+            for picture, stimulus in stimuli.items():
+                copy = temporary / "bids/stimuli" / stimulus
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(pictures_folder / picture, copy)
+                bar.advance()
     return [folder / name for name in names]
 
 
@@ -196,12 +199,6 @@ def _write_texts(
         runs = ", ".join(f"{duration:.1f}" for duration in durations)
         lines.append(f"session {session}: {total:.0f} (runs: {runs})")
 
-    codes = "Each picture has a code."
-    if any("/" in event for event in events.values()):
-        codes = (
-            "Each picture has two codes, the second two frames after the first:\n"
-            "the event 12/200 is code 12, then code 200."
-        )
     values = vars(plan) | {
         "margin_s": MARGIN_S,
         "break_s": f"{plan.break_s:g}",
@@ -210,7 +207,6 @@ def _write_texts(
         "catch_percent": f"{100 * plan.catch_share:g}",
         "catch_code": events[CATCH],
         "minutes": "\n".join(lines),
-        "codes": codes,
     }
     for template, name in (
         ("run_study.txt", "run_study.py"),
