@@ -108,17 +108,16 @@ def read_pilot(reference: str, paths: Paths, encoder: str | None = None) -> Pilo
         selection = _select_trials(recording, stores, len(recordings))
         selections.append(selection)
         for split, trials in selection.items():
-            names = _list_names(trials, stores[split])
-            vectors |= zip(names, _read_targets(trials, stores[split]), strict=True)
+            values = _read_targets(trials, stores[split])
+            vectors |= zip(trials.image_ids, values, strict=True)
     pictures = np.array(sorted(vectors))
     targets = np.stack([vectors[picture] for picture in pictures])
     targets = _reduce(targets - targets.mean(0), MAX_WIDTH)
     people = []
     for selection in selections:
         shown = []
-        for split, trials in selection.items():
-            names = _list_names(trials, stores[split])
-            shown.append(np.repeat(names, trials.counts))
+        for trials in selection.values():
+            shown.append(np.repeat(list(trials.image_ids), trials.counts))
         picture = np.searchsorted(pictures, np.concatenate(shown))
         people.append(PilotPerson(_read_signals(selection), picture, targets))
 
@@ -257,11 +256,6 @@ def _open_recordings(run: TrainedRun) -> list[Recording]:
     return list(recordings.values())
 
 
-def _list_names(trials: Trials, stores: list[TargetStore]) -> list[str]:
-    """List the name [N] of the picture of each row of trials."""
-    return [stores[0].image_ids[row] for row in trials.stimulus]
-
-
 def _select_trials(recording: Recording, stores: Stores, n_people: int) -> Recording:
     """Select evenly spaced pictures of a person, and repetitions of each.
 
@@ -334,25 +328,27 @@ def _describe_design(recordings: list[Recording]) -> Design:
     n_people = len(recordings)
     sessions = 1
     spacings_s = []
-    pictures = dict.fromkeys(MAX_PICTURES, 0)
-    n_trials = dict.fromkeys(MAX_PICTURES, 0)
     for recording in recordings:
         spacings_s.append(measure_spacing_s(recording.values()))
-        for split, trials in recording.items():
-            pictures[split] += len(np.unique(trials.stimulus))
-            n_trials[split] += int(trials.counts.sum())
+        for trials in recording.values():
             if trials.sessions is not None:
                 sessions = max(sessions, 1 + int(trials.sessions.max()))
+    amounts = {}
+    for split in MAX_PICTURES:
+        n_pictures = n_trials = 0
+        for recording in recordings:
+            if split in recording:
+                n_pictures += len(np.unique(recording[split].stimulus))
+                n_trials += int(recording[split].counts.sum())
+        amounts[f"{split}_pictures"] = round(n_pictures / n_people)
+        amounts[f"{split}_repetitions"] = round(n_trials / max(1, n_pictures))
     spacing_s = np.concatenate(spacings_s)
     return Design(
         people=n_people,
         sessions=sessions,
         session_minutes=float(spacing_s.sum()) / 60 / n_people / sessions,
         onset_interval_s=float(np.median(spacing_s)) if len(spacing_s) else 0.0,
-        train_pictures=round(pictures["train"] / n_people),
-        train_repetitions=round(n_trials["train"] / max(1, pictures["train"])),
-        test_pictures=round(pictures["test"] / n_people),
-        test_repetitions=round(n_trials["test"] / max(1, pictures["test"])),
+        **amounts,
     )
 
 
