@@ -527,6 +527,88 @@ COMMANDS = (
         can_share_work=False,
         skips_finished=False,
     ),
+    # plan of a study
+    Command(
+        help_section=STEPS,
+        name="design",
+        description=(
+            "Plan a study: how much recording is enough, and in which order to show "
+            "your pictures."
+        ),
+        example="--device 7t --people 4,8 --question top1 --size 0.1",
+        flags={
+            "question": make_option(
+                "--question",
+                "Claim to support: above-chance, top1, interval or difference.",
+                default="above-chance",
+            ),
+            "size": make_option(
+                "--size",
+                "Size for the question, as in 0.1: top-1, width of its interval, or "
+                "difference of two models.",
+                value=float,
+            ),
+            "new_people": make_switch(
+                "--new-people", "Plan a claim about people in general."
+            ),
+            # assumptions
+            "pilot": make_option(
+                "--pilot",
+                "Recording to plan from: a run or a signal store.",
+                complete=make_completer(make_run_lister("eval-retrieval")),
+            ),
+            "device": make_option(
+                "--device",
+                "Device with published results: eeg, meg, 3t, 7t or consumer.",
+                default="eeg",
+            ),
+            "pictures": make_option(
+                "--pictures",
+                "Folder of your pictures, for which the order is written.",
+            ),
+            "price_per_hour": make_option(
+                "--price-per-hour", "Price of an hour of recording.", value=float
+            ),
+            # candidates
+            "people": make_option("--people", "Numbers of people.", default="5,10,20"),
+            "sessions": make_option(
+                "--sessions", "Sessions of each person.", default="as many as needed"
+            ),
+            "session_minutes": make_option(
+                "--session-minutes", "Minutes of pictures in a session.", default="60"
+            ),
+            "onset_interval_s": make_option(
+                "--onset-interval-s",
+                "Seconds from the onset of a picture to the next.",
+                default="1, and 4 with fMRI",
+            ),
+            "train_pictures": make_option(
+                "--train-pictures", "Numbers of training pictures.", default="200,800"
+            ),
+            "train_repetitions": make_option(
+                "--train-repetitions",
+                "Repetitions of each training picture.",
+                default="1,4",
+            ),
+            "test_pictures": make_option(
+                "--test-pictures", "Numbers of test pictures.", default="100"
+            ),
+            "test_repetitions": make_option(
+                "--test-repetitions",
+                "Repetitions of each test picture.",
+                default="4",
+            ),
+            "write": make_option(
+                "--write",
+                "Number of the design whose order is written.",
+                default="the recommended design",
+                value=int,
+                min=1,
+            ),
+        },
+        can_share_work=False,
+        writes_run=True,
+    ),
     # stores of signals and of targets
     Command(
         help_section=STEPS,

@@ -618,6 +618,114 @@ class CalibrationFacts(Facts):
     pictures_left_out: dict[str, int] = {}
 
 
+class PredictedRange(FrozenModel):
+    """Predicted value with its 95 % range.
+
+    Attributes:
+        value: Expected value.
+        low: Lower end of the range.
+        high: Upper end of the range.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+class PlannedDesign(FrozenModel):
+    """Design of a study, with its prediction unless it does not fit into its sessions.
+
+    Attributes:
+        number: Number of the design, from 1.
+        people: Number of people.
+        sessions: Number of sessions of each person.
+        session_minutes: Minutes of a session.
+        onset_interval_s: Time from the onset of a picture to the next.
+        train_pictures: Number of training pictures.
+        train_repetitions: Repetitions of each training picture.
+        test_pictures: Number of test pictures.
+        test_repetitions: Repetitions of each test picture.
+        minutes: Minutes of trials of a person.
+        hours: Hours of all sessions of all people.
+        price: Price of these hours, or None if the price of an hour is unknown.
+        least_sessions: Smallest number of sessions into which the trials fit.
+        power: Probability that the claim will stand.
+        half_power: This probability if the signal is half as strong.
+        top1: Expected top-1 of a study.
+        chance: Top-1 of guessing.
+        smallest: Smallest effect for which the power suffices, or None.
+        answer: Is the design enough? "yes", "perhaps", "cannot say", "no", or "" if it
+            does not fit.
+        n_studies: Number of simulated studies.
+        is_extrapolated: True if the design is far larger than the measured recording.
+    """
+
+    # the design
+    number: int
+    people: int
+    sessions: int
+    session_minutes: float
+    onset_interval_s: float
+    train_pictures: int
+    train_repetitions: int
+    test_pictures: int
+    test_repetitions: int
+
+    # its cost
+    minutes: float
+    hours: float
+    least_sessions: int
+    price: float | None = None
+
+    # its prediction
+    power: PredictedRange | None = None
+    half_power: PredictedRange | None = None
+    top1: PredictedRange | None = None
+    chance: float | None = None
+    smallest: float | None = None
+    answer: Literal["", "yes", "perhaps", "cannot say", "no"] = ""
+    n_studies: int = 0
+    is_extrapolated: bool = False
+
+
+class DesignFacts(Facts):
+    """Facts of design.
+
+    Attributes:
+        question: Claim that the study shall support, such as `top1`.
+        size: Size for the question, or None.
+        new_people: True if the claim shall hold for people in general.
+        assumptions: Kind of the assumptions.
+        source: Pilot, publication or recipe that the assumptions come from.
+        designs: Designs, ascending in hours.
+        recommended: Number of the recommended design.
+        sentence: Sentence that eval-retrieval may write about this design.
+        claims: Pictures and people that the sentence will hold for.
+        pilot_factor: Factor by which the pilot must be longer to halve the range of the
+            power, or None without a pilot.
+        seed: Seed of the simulations.
+    """
+
+    command: str = "design"
+    question: str = ""
+    size: float | None = None
+    new_people: bool = False
+    assumptions: Literal["pilot", "device", "expected"] = "device"
+    source: str = ""
+    designs: list[PlannedDesign] = []
+    recommended: int = 0
+    sentence: str = ""
+    claims: str = ""
+    pilot_factor: float | None = None
+    seed: int = 0
+
+    @property
+    def recommended_design(self) -> PlannedDesign:
+        """Recommended design, with its prediction."""
+        (design,) = (item for item in self.designs if item.number == self.recommended)
+        return design
+
+
 class LiveFacts(Facts):
     """Facts of live.
 

@@ -1,0 +1,120 @@
+"""Pictures that a planned study can show, with their concepts and embeddings."""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Float32
+from brainhive_cli.core.command import Input
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files import locate
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.targets.job import Job as EmbedJob, Recipe as EmbedRecipe
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """Folder of pictures, with a subfolder for each concept.
+
+    Attributes:
+        reference: Folder, as the user has named it.
+        recipe: Recipe that embeds all its splits with an encoder.
+    """
+
+    reference: str
+    recipe: EmbedRecipe
+
+    @classmethod
+    def open(cls, reference: str, encoder: str, paths: Paths) -> Self:
+        """Open a folder.
+
+        Args:
+            reference: Folder, as the user has named it.
+            encoder: Name of the encoder of the pictures.
+            paths: Folders of the project.
+
+        Raises:
+            MissingData: if there is no such folder, or if it has no pictures.
+        """
+        if not locate(reference).is_dir():
+            raise MissingData(
+                f"no folder {reference!r} of pictures",
+                "--pictures FOLDER  # with a sub-folder for each concept",
+            )
+        fields = {
+            "dataset": {"kind": "image-folder", "root": reference},
+            "encoders": [encoder],
+            "paths": paths,
+        }
+        return cls(reference, EmbedRecipe.model_validate(fields))
+
+    @property
+    def root(self) -> Path:
+        """Path of the folder."""
+        return locate(self.reference)
+
+    @cached_property
+    def job(self) -> EmbedJob:
+        """Work of embedding the pictures."""
+        return EmbedJob.resolve(self.recipe)
+
+    @cached_property
+    def concept_of(self) -> dict[str, str]:
+        """Concept of each picture, by its path below the folder."""
+        if self.job.listing_error is not None:
+            raise self.job.listing_error
+        concepts = {}
+        for store in self.job.stores:
+            images = store.images
+            assert images.file_of is not None
+            for row, concept in enumerate(images.concepts):
+                file = os.path.relpath(images.file_of(row), self.root)
+                concepts[Path(file).as_posix()] = concept
+        return concepts
+
+    def inputs(self) -> list[Input]:
+        """List the pictures and the encoder, with a digest of finished embeddings."""
+        digests = []
+        for store in self.job.stores:
+            if not self.job.is_due(store):
+                digests.append(TargetStore.open(store.path).digest)
+        is_finished = len(digests) == len(self.job.stores)
+        digest = "-".join(digests) if is_finished else ""
+        return [*self.job.inputs(), Input(self.reference, digest=digest)]
+
+    def embed(self, launch: Launch) -> None:
+        """Embed the pictures that have no embeddings yet.
+
+        Args:
+            launch: Processes and device.
+
+        Raises:
+            BrainhiveError: if a picture cannot be decoded.
+        """
+        job = EmbedJob.resolve(self.recipe, launch)
+        networks = job.find_due_networks()
+        n_pictures = sum(len(store.images) for store in job.stores)
+        with console.progress("embedding the pictures", n_pictures) as bar:
+            for stores in job.divide_into_cells(networks).values():
+                problems = job.fill_stores(stores, networks, launch, bar)
+                if problems:
+                    raise BrainhiveError(
+                        f"{len(problems)} pictures cannot be decoded: {problems[0]}",
+                        "replace or remove them",
+                    )
+
+    def read_embeddings(self) -> Float32:
+        """Read the embeddings [N, D] in the order of `concept_of`."""
+        blocks = []
+        for store in self.job.stores:
+            embeddings = TargetStore.open(store.path)
+            rows = np.arange(len(store.images))
+            blocks.append(embeddings.read_flat(rows).numpy())
+        return np.concatenate(blocks)

@@ -1,0 +1,230 @@
+"""Recipe of design."""
+
+import itertools
+import math
+from dataclasses import fields, replace
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from brainhive_cli.core import key_types, sections
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.recipe import FileRecipe
+from brainhive_cli.core.sections import Section
+from brainhive_cli.evaluation.planning.designs import Claim, Design
+
+MAX_CANDIDATES = 200
+"""Largest number of designs. The simulation of a design takes about two seconds."""
+ONSET_INTERVAL_S = {"3t": 4.0, "7t": 4.0}
+"""Time between onsets by device, if the recipe names none. NSD showed a picture every
+4 s (Allen et al. 2022).
+"""
+DEFAULT_ONSET_INTERVAL_S = 1.0
+"""Time between onsets with other devices."""
+TRAIN_PICTURES = (200, 800)
+"""Numbers of training pictures, if the recipe names none and there is no folder."""
+TEST_PICTURES = 100
+"""Largest number of test pictures, if the recipe names none."""
+MIN_PICTURES = 10
+"""Smallest number of pictures in a folder, of which two are test pictures."""
+
+Counts = Annotated[
+    list[Annotated[int, Field(ge=1, le=10**6)]],
+    BeforeValidator(key_types.split_commas),
+]
+"""Candidates of a whole number, such as `5,10`."""
+Durations = Annotated[
+    list[Annotated[float, Field(gt=0, le=1e5)]],
+    BeforeValidator(key_types.split_commas),
+]
+"""Candidates of a duration, such as `0.5,1`."""
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Expected(Section):
+    """Retrieval that the user expects from a known amount of recording."""
+
+    top1: Share = Field(description="mean top-1 over people, from 0 to 1")
+    low: Share = Field(description="top-1 of a weak person, about the 5 % quantile")
+    high: Share = Field(description="top-1 of a strong person, about the 95 % quantile")
+    train_pictures: int = Field(ge=1, description="training pictures of this result")
+    train_repetitions: int = Field(ge=1, description="repetitions of each of them")
+    test_pictures: int = Field(ge=2, description="test pictures, which are candidates")
+    test_repetitions: int = Field(ge=1, description="repetitions of each of them")
+
+    @model_validator(mode="after")
+    def _require_order(self) -> Self:
+        if not self.low <= self.top1 <= self.high:
+            raise RecipeError(
+                f"expected.top1 {self.top1:g} is not between expected.low "
+                f"{self.low:g} and expected.high {self.high:g}",
+                "give the mean, a weak and a strong person",
+            )
+        return self
+
+
+class StudyOrder(Section):
+    """Order and timing of the written study."""
+
+    runs: int = Field(6, ge=1, le=100, description="runs of a session")
+    stimulus_ms: float = Field(
+        500, gt=0, le=60_000, description="time that a picture is shown"
+    )
+    catch_share: float = Field(
+        0.05, ge=0, le=0.5, description="share of trials that ask for a key press"
+    )
+    break_s: float = Field(60, ge=0, le=3600, description="break between runs")
+    trigger_bits: Literal[8, 16] = Field(8, description="bits of the trigger port")
+
+
+class Recipe(FileRecipe):
+    """Recipe of design."""
+
+    writes_run = True
+
+    # question
+    question: Claim = Field(
+        "above-chance",
+        description="claim that the study shall support: above-chance, top1 (at least "
+        "size), interval (of top-1, at most size wide) or difference (of two models, "
+        "size in top-1)",
+    )
+    size: float | None = Field(
+        None, gt=0, lt=1, description="size for the question, from 0 to 1"
+    )
+    new_people: bool = Field(
+        False, description="true: the claim shall hold for people in general"
+    )
+
+    # assumptions
+    pilot: key_types.OneRun = Field(
+        None,
+        description="recording to plan from: a run of eval-retrieval or train-align, "
+        "or a signal store",
+    )
+    device: Literal["eeg", "meg", "3t", "7t", "consumer"] | None = Field(
+        None, description="device, to plan from published results. Default: eeg"
+    )
+    expected: Expected | None = Field(
+        None, description="result to plan from, in place of pilot or device"
+    )
+    pictures: str = Field(
+        "", description="folder of the pictures, with a subfolder for each concept"
+    )
+    encoder: str | None = Field(
+        None,
+        description="encoder that says how alike pictures are. Default: the pilot's, "
+        "and lite0 for the folder",
+    )
+    price_per_hour: float | None = Field(
+        None, gt=0, description="price of an hour of recording"
+    )
+
+    # candidates
+    people: Counts = Field([5, 10, 20], min_length=1, description="numbers of people")
+    sessions: Counts = Field(
+        [], description="sessions of each person. Default: as many as needed"
+    )
+    session_minutes: Durations = Field(
+        [60.0], min_length=1, description="minutes of trials in a session"
+    )
+    onset_interval_s: Durations = Field(
+        [],
+        description="time from the onset of a picture to the next. Default: 1, and 4 "
+        "with fMRI",
+    )
+    train_pictures: Counts = Field(
+        [],
+        description="numbers of training pictures. Default: 200 and 800, or 30 and "
+        "60 % of the folder",
+    )
+    train_repetitions: Counts = Field(
+        [1, 4], min_length=1, description="repetitions of each training picture"
+    )
+    test_pictures: Counts = Field(
+        [],
+        description="numbers of test pictures. Default: 100, and at most 20 % of the "
+        "folder",
+    )
+    test_repetitions: Counts = Field(
+        [4], min_length=1, description="repetitions of each test picture"
+    )
+    window_ms: tuple[float, float] = Field(
+        (0, 800),
+        description="window after the onset that is decoded, which may overlap the "
+        "next picture",
+    )
+
+    # written study
+    order: StudyOrder = StudyOrder()
+    write: int | None = Field(
+        None,
+        ge=1,
+        description="number of the design whose study is written. Default: the "
+        "recommended design",
+    )
+    seed: int = Field(0, ge=0, description="seed of the simulations and the order")
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        if self.question == "above-chance":
+            sections.refuse_idle(self, "size", "with question=above-chance")
+        elif self.size is None:
+            raise RecipeError(
+                f"question={self.question} needs a size",
+                "add a size from 0 to 1, as in --size 0.2",
+            )
+        sources = [key for key in ("pilot", "device", "expected") if getattr(self, key)]
+        if len(sources) > 1:
+            raise RecipeError(
+                f"{' and '.join(sources)} are both set", "plan from one of them"
+            )
+        if not self.pictures:
+            sections.refuse_idle(self, ("order", "write"), "without pictures")
+            if not self.pilot:
+                sections.refuse_idle(self, "encoder", "without pictures or a pilot")
+        return self
+
+    def list_designs(self, n_pictures: int | None) -> list[Design]:
+        """List the candidates, ascending in hours.
+
+        Args:
+            n_pictures: Number of pictures that can be shown, or None if unlimited.
+
+        Raises:
+            RecipeError: if there are too many candidates, or too few pictures.
+        """
+        # the recipe has a list of candidates for each field of a design
+        lists = {field.name: getattr(self, field.name) for field in fields(Design)}
+        interval_s = ONSET_INTERVAL_S.get(self.device or "", DEFAULT_ONSET_INTERVAL_S)
+        lists["onset_interval_s"] = self.onset_interval_s or [interval_s]
+        lists["sessions"] = self.sessions or [1]
+        lists["train_pictures"] = self.train_pictures or list(TRAIN_PICTURES)
+        lists["test_pictures"] = self.test_pictures or [TEST_PICTURES]
+        if n_pictures is not None:
+            if not self.train_pictures:
+                lists["train_pictures"] = [n_pictures * 3 // 10, n_pictures * 6 // 10]
+            if not self.test_pictures:
+                lists["test_pictures"] = [min(TEST_PICTURES, n_pictures // 5)]
+            needed = max(lists["train_pictures"]) + max(lists["test_pictures"])
+            if needed > n_pictures or n_pictures < MIN_PICTURES:
+                raise RecipeError(
+                    f"{self.pictures} has {n_pictures} pictures, but designs need "
+                    f"{max(needed, MIN_PICTURES)}",
+                    "add pictures, or lower train_pictures or test_pictures",
+                )
+        n_candidates = math.prod(map(len, lists.values()))
+        if n_candidates > MAX_CANDIDATES:
+            raise RecipeError(
+                f"the lists have {n_candidates} combinations, more than "
+                f"{MAX_CANDIDATES}",
+                "shorten the lists of candidates",
+            )
+
+        designs = []
+        for values in itertools.product(*lists.values()):
+            design = Design(**dict(zip(lists, values, strict=True)))
+            if not self.sessions:
+                design = replace(design, sessions=design.least_sessions)
+            designs.append(design)
+        return sorted(designs, key=lambda design: (design.hours, design.trials))

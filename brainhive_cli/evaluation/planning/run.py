@@ -1,0 +1,386 @@
+"""Run of design: the predictions of all designs, and the study of a design."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+from brainhive_cli.core import artifacts, console
+from brainhive_cli.core.command import Input, Result, Work
+from brainhive_cli.core.errors import Line, RecipeError
+from brainhive_cli.core.facts import (
+    CellFacts,
+    DesignFacts,
+    PlannedDesign,
+    PredictedRange,
+    RetrievalFacts,
+)
+from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import ALL, Measurements, Metric
+from brainhive_cli.core.tables import Table
+from brainhive_cli.evaluation.planning.assumptions import PublishedResult
+from brainhive_cli.evaluation.planning.designs import (
+    MIN_POWER,
+    Design,
+    Prediction,
+    Question,
+    Range,
+)
+from brainhive_cli.evaluation.planning.recipe import Recipe
+from brainhive_cli.evaluation.planning.tables import (
+    draw_powers,
+    tabulate_amounts,
+    tabulate_background,
+    tabulate_designs,
+)
+from brainhive_cli.measurement.units import Items, describe_claims
+from brainhive_cli.reports.sentences import state_finding
+
+if TYPE_CHECKING:
+    from brainhive_cli.evaluation.planning.pictures import PictureFolder
+    from brainhive_cli.evaluation.planning.pilot import Pilot
+
+MODALITIES = {"eeg": "EEG", "consumer": "EEG", "meg": "MEG", "3t": "fMRI", "7t": "fMRI"}
+"""Modality of the signals of each device."""
+DEFAULT_DEVICE = "eeg"
+"""Device of a plan without assumptions."""
+DEFAULT_ENCODER = "lite0"
+"""Encoder of the pictures in a folder, whose weights need no download."""
+STUDY = "study"
+"""Folder of the written study in the run folder."""
+
+
+@dataclass(frozen=True)
+class DesignRun(RunJob):
+    """Run of design.
+
+    Attributes:
+        recipe: Settings.
+        pictures: Folder of the pictures that can be shown, or None.
+        designs: Candidates, ascending in hours. Their number counts from 1.
+    """
+
+    recipe: Recipe
+    pictures: "PictureFolder | None"
+    designs: list[Design]
+
+    @classmethod
+    def resolve(cls, recipe: Recipe) -> Self:
+        """Find the pictures of a recipe, and list its candidates.
+
+        Raises:
+            RecipeError: if there are too many candidates or too few pictures, if no
+                candidate fits into its sessions, or if there is no design to write.
+        """
+        pictures = None
+        n_pictures = None
+        if recipe.pictures:
+            from brainhive_cli.evaluation.planning.pictures import PictureFolder
+
+            encoder = recipe.encoder or DEFAULT_ENCODER
+            pictures = PictureFolder.open(recipe.pictures, encoder, recipe.paths)
+            n_pictures = len(pictures.concept_of)
+        job = cls(recipe, pictures, recipe.list_designs(n_pictures))
+
+        if not job.fitting:
+            least = min(design.least_sessions for design in job.designs)
+            raise RecipeError(
+                f"none of the {len(job.designs)} designs fits into its sessions, of "
+                f"which it needs at least {least}",
+                "leave sessions out, or raise sessions or session_minutes",
+            )
+        if recipe.write is not None and recipe.write not in job.fitting:
+            raise RecipeError(
+                f"write={recipe.write} is no design that fits into its sessions",
+                f"choose from: {', '.join(map(str, job.fitting))}",
+            )
+        return job
+
+    @cached_property
+    def fitting(self) -> dict[int, Design]:
+        """Designs that fit into their sessions, by number."""
+        designs = {}
+        for number, design in enumerate(self.designs, 1):
+            if design.fits:
+                designs[number] = design
+        return designs
+
+    @property
+    def assumptions(self) -> Literal["pilot", "device", "expected"]:
+        """Kind of the assumptions."""
+        if self.recipe.pilot:
+            return "pilot"
+        return "expected" if self.recipe.expected else "device"
+
+    @property
+    def device(self) -> str:
+        """Device whose published results are the assumptions, or ""."""
+        if self.assumptions != "device":
+            return ""
+        return self.recipe.device or DEFAULT_DEVICE
+
+    @property
+    def short_name(self) -> str:
+        """First part of the run's name."""
+        return f"{self.device or self.assumptions}-{self.recipe.question}"
+
+    @cached_property
+    def pilot(self) -> "Pilot | None":
+        """Pilot, or None with other assumptions."""
+        if not self.recipe.pilot:
+            return None
+        from brainhive_cli.evaluation.planning.pilot import read_pilot
+
+        with console.progress("reading the pilot"):
+            return read_pilot(self.recipe.pilot, self.recipe.paths, self.recipe.encoder)
+
+    @cached_property
+    def published(self) -> PublishedResult:
+        """Published or expected result, in place of a pilot."""
+        if self.recipe.expected:
+            return PublishedResult(**self.recipe.expected.model_dump())
+        from brainhive_cli.evaluation.planning.devices import read_device
+
+        return read_device(self.device)
+
+    def inputs(self) -> list[Input]:
+        """List the pictures with their encoder, and the pilot."""
+        inputs = list(self.pictures.inputs()) if self.pictures else []
+        if self.pilot:
+            digest = hashlib.sha256()
+            for person in self.pilot.people:
+                for values in (person.signals, person.picture, person.targets):
+                    digest.update(values.tobytes())
+            inputs.append(
+                Input(
+                    f"pilot {self.pilot.name}",
+                    reference=self.recipe.pilot or "",
+                    digest=digest.hexdigest()[:16],
+                )
+            )
+        return inputs
+
+    def preview(self) -> Sequence[Table]:
+        """Tabulate the designs with their hours, for `--check`."""
+        return [tabulate_amounts("Designs", self.plan_designs({}))]
+
+    def count_work(self) -> Work:
+        """Count the designs to simulate."""
+        return Work(self.recipe.question, len(self.fitting), "designs")
+
+    def prepare(self, launch: Launch) -> None:
+        """Embed the pictures, and say which assumptions are the default."""
+        if self.device and not self.recipe.device:
+            console.say(
+                f"planning from published results of {DEFAULT_DEVICE} (--device, "
+                "--pilot or the key expected names others)"
+            )
+        if self.pictures:
+            self.pictures.embed(launch)
+
+    def summarise(self, run: OpenRun) -> Summary:
+        """Predict all designs, and write the study of the chosen one."""
+        from brainhive_cli.evaluation.planning import power
+
+        recipe = self.recipe
+        question = Question(recipe.question, recipe.size or 0.0, recipe.new_people)
+        people = self.pilot.people if self.pilot else []
+        designs = list(self.fitting.values())
+        with console.progress("simulating studies", len(designs)) as bar:
+            predictions = power.predict_designs(
+                designs,
+                question,
+                people or self.published,
+                self.pictures.read_embeddings() if self.pictures else None,
+                recipe.seed,
+                report_progress=lambda count: bar.advance(count - bar.items),
+            )
+        prediction_of = dict(zip(self.fitting, predictions, strict=True))
+        recommended = recommend(prediction_of)
+        pilot_factor = None
+        if people:
+            pilot_factor = power.find_pilot_length(designs, question, people)
+
+        modality = MODALITIES.get(self.device, "")
+        design = self.fitting[recommended]
+        names = range(design.test_pictures)
+        items = Items.independent([names] * design.people, "pictures")
+        facts = DesignFacts(
+            warnings=self.list_warnings(),
+            caveats=self.pilot.caveats if self.pilot else [],
+            modality=modality,
+            question=recipe.question,
+            size=recipe.size,
+            new_people=recipe.new_people,
+            assumptions=self.assumptions,
+            source=self.pilot.name if self.pilot else self.published.source,
+            designs=self.plan_designs(prediction_of),
+            recommended=recommended,
+            sentence=write_sentence(prediction_of[recommended], modality),
+            claims=describe_claims(items, design.people),
+            pilot_factor=pilot_factor,
+            seed=recipe.seed,
+        )
+        if self.pictures:
+            self.write_study(run.folder.path / STUDY, recipe.write or recommended)
+        figures = draw_powers(facts)
+        tables = [*tabulate_designs(facts), tabulate_background(facts)]
+        return Summary(Measurements(facts=facts), [*figures, *tables])
+
+    def plan_designs(
+        self, prediction_of: Mapping[int, Prediction]
+    ) -> list[PlannedDesign]:
+        """Describe all designs with their cost and prediction.
+
+        Args:
+            prediction_of: Predictions by the number of the design.
+        """
+        planned = []
+        for number, design in enumerate(self.designs, 1):
+            prediction = prediction_of.get(number)
+            fields = asdict(design)
+            if self.recipe.price_per_hour is not None:
+                fields["price"] = design.hours * self.recipe.price_per_hour
+            if prediction is not None:
+                fields |= {
+                    "power": round_range(prediction.power, 2),
+                    "half_power": round_range(prediction.half_power, 2),
+                    "top1": round_range(prediction.top1, 3),
+                    "chance": prediction.chance,
+                    "smallest": prediction.smallest,
+                    "answer": prediction.answer,
+                    "n_studies": prediction.n_studies,
+                    "is_extrapolated": prediction.is_extrapolated,
+                }
+            planned.append(
+                PlannedDesign(
+                    number=number,
+                    minutes=design.minutes,
+                    hours=design.hours,
+                    least_sessions=design.least_sessions,
+                    **fields,
+                )
+            )
+        return planned
+
+    def write_study(self, folder: Path, number: int) -> None:
+        """Write the order of pictures of a design, with its trigger codes.
+
+        Args:
+            folder: Folder of the study.
+            number: Number of the design.
+        """
+        from brainhive_cli.evaluation.planning.order import StudyPlan, choose_split
+        from brainhive_cli.evaluation.planning.study_files import write_study
+
+        assert self.pictures is not None
+        design = self.fitting[number]
+        order = self.recipe.order
+        concept_of = self.pictures.concept_of
+        train_pictures, test_pictures = choose_split(
+            list(concept_of),
+            concept_of,
+            design.train_pictures,
+            design.test_pictures,
+            self.recipe.seed,
+        )
+        plan = StudyPlan(
+            people=design.people,
+            sessions=design.sessions,
+            runs=order.runs,
+            onset_interval_s=design.onset_interval_s,
+            stimulus_s=order.stimulus_ms / 1000,
+            train_pictures=train_pictures,
+            test_pictures=test_pictures,
+            concept_of=concept_of,
+            train_repetitions=design.train_repetitions,
+            test_repetitions=design.test_repetitions,
+            catch_share=order.catch_share,
+            break_s=order.break_s,
+            bits=order.trigger_bits,
+            seed=self.recipe.seed,
+        )
+        write_study(folder, self.pictures.root, plan)
+
+    def list_warnings(self) -> list[str]:
+        """List the reasons why a design cannot be analysed as planned."""
+        return []
+
+    def describe(self, run: OpenRun) -> Result:
+        """Print the warnings, and return the tables and the folder of the study."""
+        measurements = run.folder.measurements()
+        for warning in measurements.facts.warnings:
+            console.warn(warning)
+        path = run.folder.path
+        study = path / STUDY
+        return Result(
+            path,
+            artifacts.read_tables(run.folder),
+            measurements,
+            {"study": study} if study.is_dir() else {},
+            Line("report", path),
+        )
+
+
+def recommend(prediction_of: Mapping[int, Prediction]) -> int:
+    """Choose the cheapest design that surely suffices, else that probably does.
+
+    Args:
+        prediction_of: Predictions by the number of the design, ascending in hours.
+
+    Returns:
+        Number of the design. If none suffices, the design with the largest power.
+    """
+    for number, prediction in prediction_of.items():
+        if prediction.answer == "yes":
+            return number
+    for number, prediction in prediction_of.items():
+        if prediction.power.value >= MIN_POWER:
+            return number
+    return max(prediction_of, key=lambda number: prediction_of[number].power.value)
+
+
+def round_range(predicted: Range, digits: int) -> PredictedRange:
+    """Round a predicted value and its range, because simulations are no more precise.
+
+    Args:
+        predicted: Predicted share.
+        digits: Number of decimals.
+    """
+    return PredictedRange(
+        value=round(predicted.value, digits),
+        low=round(predicted.low, digits),
+        high=round(predicted.high, digits),
+    )
+
+
+def write_sentence(prediction: Prediction, modality: str) -> str:
+    """Write the sentence of eval-retrieval for the expected result of a design.
+
+    Args:
+        prediction: Prediction of the design.
+        modality: EEG, MEG or fMRI, or "".
+    """
+    design = prediction.design
+    top1 = round_range(prediction.top1, 3)
+    metric = Metric(
+        name="top1",
+        value=top1.value,
+        n=design.people * design.test_pictures,
+        pool=design.test_pictures,
+        chance=prediction.chance,
+        low=top1.low,
+        high=top1.high,
+        seeds=(),
+        protocol="",
+        split="test",
+        interval="",
+    )
+    cells = {}
+    for person in range(1, design.people + 1):
+        cells[f"person {person}"] = CellFacts(subject=person)
+    facts = RetrievalFacts(modality=modality, stimuli=design.test_pictures, cells=cells)
+    return state_finding(Measurements({ALL: {"top1": metric}}, facts=facts))

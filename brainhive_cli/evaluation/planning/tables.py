@@ -1,0 +1,178 @@
+"""Tables and figures of planned designs."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from brainhive_cli.core.artifacts import Heatmap
+from brainhive_cli.core.facts import DesignFacts, PlannedDesign, PredictedRange
+from brainhive_cli.core.tables import Table, TableCell
+from brainhive_cli.reports.page import FINDING
+from brainhive_cli.reports.tables import ABSENT, render, write_amount
+
+PANELS = (
+    ("people", "people", "minutes", "minutes of pictures for each person"),
+    ("train_repetitions", "repetitions", "train_pictures", "training pictures"),
+    ("test_repetitions", "repetitions", "test_pictures", "test pictures"),
+)
+"""Field and label of the rows, and field and label of the columns, of each figure."""
+
+
+def tabulate_designs(facts: DesignFacts) -> list[Table]:
+    """Tabulate the designs with their predictions, and those that do not fit, if any.
+
+    Args:
+        facts: Designs and their predictions.
+    """
+    rows = []
+    unfit_designs = []
+    for design in facts.designs:
+        if design.power is None:
+            unfit_designs.append(design)
+            continue
+        row = _describe_amount(design)
+        row["enough?"] = design.answer
+        row["power"] = _make_cell(design.power)
+        row["power, half signal"] = _make_cell(design.half_power)
+        row["top-1"] = _make_cell(design.top1)
+        row["chance"] = _write_share(design.chance)
+        row["smallest effect"] = _write_share(design.smallest)
+        rows.append(row)
+
+    tables = [_make_table("Designs", rows, render("design.txt", facts=facts))]
+    if unfit_designs:
+        title = "Designs that do not fit into their sessions"
+        tables.append(tabulate_amounts(title, unfit_designs))
+    return tables
+
+
+def tabulate_amounts(title: str, designs: Iterable[PlannedDesign]) -> Table:
+    """Tabulate designs with the sessions that they need.
+
+    Args:
+        title: Title of the table.
+        designs: The designs.
+    """
+    rows = []
+    for design in designs:
+        row = _describe_amount(design)
+        row["minutes of pictures"] = round(design.minutes)
+        row["needed sessions"] = design.least_sessions
+        rows.append(row)
+    return _make_table(title, rows)
+
+
+def _describe_amount(design: PlannedDesign) -> dict[str, Any]:
+    """Return the cells of a design that describe the amount of recording, by column."""
+    row: dict[str, Any] = {
+        "design": design.number,
+        "people": design.people,
+        "sessions": design.sessions,
+        "hours": f"{design.hours:,.1f}",
+    }
+    if design.price is not None:
+        row["price"] = f"{design.price:,.0f}"
+    row["training"] = f"{design.train_pictures:,} × {design.train_repetitions}"
+    row["test"] = f"{design.test_pictures:,} × {design.test_repetitions}"
+    return row
+
+
+def _make_table(title: str, rows: Sequence[dict[str, Any]], note: str = "") -> Table:
+    """Make a table of rows with equal columns."""
+    cells = [list(row.values()) for row in rows]
+    return Table(title, list(rows[0]), cells, note=note, keeps_columns=True)
+
+
+def _write_share(value: float | None) -> str:
+    """Write a share in percent, or a dash for None."""
+    return ABSENT if value is None else write_amount(value, "top1")
+
+
+def _make_cell(predicted: PredictedRange | None) -> TableCell:
+    """Write a predicted share with its range."""
+    assert predicted is not None
+    return TableCell(
+        _write_share(predicted.value), _write_range(predicted), predicted.value
+    )
+
+
+def _write_cell(power: PredictedRange | None) -> str:
+    """Write a power in two lines, the second for its range."""
+    return f"{_write_share(power.value)}\n{_write_range(power)}" if power else ""
+
+
+def _write_range(predicted: PredictedRange) -> str:
+    """Write the range of a share, such as `17 to 71 %`."""
+    low = _write_share(predicted.low).removesuffix(" %")
+    return f"{low} to {_write_share(predicted.high)}"
+
+
+def draw_powers(facts: DesignFacts) -> list[Heatmap]:
+    """Draw the power by people and minutes, and by pictures and repetitions.
+
+    Args:
+        facts: Designs and their predictions. A figure is left out if the designs do
+            not differ in both of its axes.
+    """
+    figures = []
+    for row_field, row_axis, column_field, column_axis in PANELS:
+        best: dict[tuple[float, float], PredictedRange] = {}
+        for design in facts.designs:
+            if design.power is None:
+                continue
+            key = getattr(design, row_field), round(getattr(design, column_field))
+            other = best.get(key)
+            if other is None or other.value < design.power.value:
+                best[key] = design.power
+        rows = sorted({row for row, _ in best}, reverse=True)
+        columns = sorted({column for _, column in best})
+        if min(len(rows), len(columns)) < 2:
+            continue
+
+        values = []
+        texts = []
+        for row in rows:
+            powers = [best.get((row, column)) for column in columns]
+            values.append([power.value if power else None for power in powers])
+            texts.append([_write_cell(power) for power in powers])
+        figures.append(
+            Heatmap(
+                f"Power by {column_axis} and {row_axis}",
+                section=FINDING,
+                note="Below each power is its 95 % range. Of several designs, the "
+                "figure shows the most powerful.",
+                values=values,
+                rows=[f"{row:g}" for row in rows],
+                columns=[f"{column:g}" for column in columns],
+                row_axis=row_axis,
+                column_axis=column_axis,
+                value="power",
+                low=0,
+                high=1,
+                texts=texts,
+            )
+        )
+    return figures
+
+
+def tabulate_background(facts: DesignFacts) -> Table:
+    """List what the predictions assume, and what the evaluation will be able to say.
+
+    Args:
+        facts: Designs and their predictions.
+    """
+    n_studies = max(design.n_studies for design in facts.designs)
+    rows = [
+        ("assumptions", facts.source),
+        ("simulation", f"{n_studies:,} studies of each design, seed {facts.seed}"),
+        ("eval-retrieval may say", facts.sentence),
+        ("this will hold for", facts.claims),
+    ]
+    large = [str(item.number) for item in facts.designs if item.is_extrapolated]
+    if large:
+        text = f"designs {', '.join(large)} have over twice the pilot's trials (in log)"
+        rows.append(("extrapolation", text))
+    if facts.pilot_factor is not None:
+        text = f"{facts.pilot_factor:.2g} times as long halves the range of the power"
+        rows.append(("a longer pilot", text))
+    title = f"Behind design {facts.recommended}"
+    return Table(title, ("item", "value"), rows, is_list=True)
