@@ -1,9 +1,9 @@
 """Facts of a run: every result of a command that is not a number with an interval."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import AfterValidator, BaseModel, ConfigDict, computed_field
 from pydantic.dataclasses import dataclass
 
 SIGNIFICANCE_LEVEL = 0.05
@@ -618,6 +618,10 @@ class CalibrationFacts(Facts):
     pictures_left_out: dict[str, int] = {}
 
 
+RoundedShare = Annotated[float, AfterValidator(lambda value: round(value, 3))]
+"""Share with three decimals, because simulations are no more precise."""
+
+
 class PredictedRange(FrozenModel):
     """Predicted value with its 95 % range.
 
@@ -627,9 +631,9 @@ class PredictedRange(FrozenModel):
         high: Upper end of the range.
     """
 
-    value: float
-    low: float
-    high: float
+    value: RoundedShare
+    low: RoundedShare
+    high: RoundedShare
 
 
 class PlannedDesign(FrozenModel):
@@ -695,7 +699,6 @@ class DesignFacts(Facts):
         question: Claim that the study shall support, such as `top1`.
         size: Size for the question, or None.
         new_people: True if the claim shall hold for people in general.
-        assumptions: Kind of the assumptions.
         source: Pilot, publication or recipe that the assumptions come from.
         designs: Designs, ascending in hours.
         recommended: Number of the recommended design.
@@ -710,7 +713,6 @@ class DesignFacts(Facts):
     question: str = ""
     size: float | None = None
     new_people: bool = False
-    assumptions: Literal["pilot", "device", "expected"] = "device"
     source: str = ""
     designs: list[PlannedDesign] = []
     recommended: int = 0

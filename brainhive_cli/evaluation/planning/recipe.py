@@ -15,6 +15,8 @@ from brainhive_cli.evaluation.planning.designs import Claim, Design
 
 MAX_CANDIDATES = 200
 """Largest number of designs. The simulation of a design takes about two seconds."""
+DEFAULT_DEVICE = "eeg"
+"""Device of a plan without assumptions."""
 ONSET_INTERVAL_S = {"3t": 4.0, "7t": 4.0}
 """Time between onsets by device, if the recipe names none. NSD showed a picture every
 4 s (Allen et al. 2022).
@@ -25,8 +27,8 @@ TRAIN_PICTURES = (200, 800)
 """Numbers of training pictures, if the recipe names none and there is no folder."""
 TEST_PICTURES = 100
 """Largest number of test pictures, if the recipe names none."""
-MIN_PICTURES = 10
-"""Smallest number of pictures in a folder, of which two are test pictures."""
+MIN_TEST_PICTURES = 2
+"""Smallest number of test pictures, if the recipe names none."""
 
 Counts = Annotated[
     list[Annotated[int, Field(ge=1, le=10**6)]],
@@ -185,6 +187,12 @@ class Recipe(FileRecipe):
                 sections.refuse_idle(self, "encoder", "without pictures or a pilot")
         return self
 
+    @property
+    def device_name(self) -> str:
+        """Device to plan from, or "" with a pilot or an expected result."""
+        is_other = self.pilot or self.expected
+        return "" if is_other else self.device or DEFAULT_DEVICE
+
     def list_designs(self, n_pictures: int | None) -> list[Design]:
         """List the candidates, ascending in hours.
 
@@ -196,7 +204,7 @@ class Recipe(FileRecipe):
         """
         # the recipe has a list of candidates for each field of a design
         lists = {field.name: getattr(self, field.name) for field in fields(Design)}
-        interval_s = ONSET_INTERVAL_S.get(self.device or "", DEFAULT_ONSET_INTERVAL_S)
+        interval_s = ONSET_INTERVAL_S.get(self.device_name, DEFAULT_ONSET_INTERVAL_S)
         lists["onset_interval_s"] = self.onset_interval_s or [interval_s]
         lists["sessions"] = self.sessions or [1]
         lists["train_pictures"] = self.train_pictures or list(TRAIN_PICTURES)
@@ -205,12 +213,13 @@ class Recipe(FileRecipe):
             if not self.train_pictures:
                 lists["train_pictures"] = [n_pictures * 3 // 10, n_pictures * 6 // 10]
             if not self.test_pictures:
-                lists["test_pictures"] = [min(TEST_PICTURES, n_pictures // 5)]
+                n_test = max(MIN_TEST_PICTURES, n_pictures // 5)
+                lists["test_pictures"] = [min(TEST_PICTURES, n_test)]
             needed = max(lists["train_pictures"]) + max(lists["test_pictures"])
-            if needed > n_pictures or n_pictures < MIN_PICTURES:
+            if needed > n_pictures or not all(lists["train_pictures"]):
                 raise RecipeError(
-                    f"{self.pictures} has {n_pictures} pictures, but designs need "
-                    f"{max(needed, MIN_PICTURES)}",
+                    f"{self.pictures} has {n_pictures} pictures, but the designs need "
+                    f"{max(needed, 2 * MIN_TEST_PICTURES)}",
                     "add pictures, or lower train_pictures or test_pictures",
                 )
         n_candidates = math.prod(map(len, lists.values()))

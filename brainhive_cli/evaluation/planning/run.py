@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.command import Input, Result, Work
@@ -14,7 +14,6 @@ from brainhive_cli.core.facts import (
     CellFacts,
     DesignFacts,
     PlannedDesign,
-    PredictedRange,
     RetrievalFacts,
 )
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
@@ -27,7 +26,6 @@ from brainhive_cli.evaluation.planning.designs import (
     Design,
     Prediction,
     Question,
-    Range,
 )
 from brainhive_cli.evaluation.planning.recipe import Recipe
 from brainhive_cli.evaluation.planning.tables import (
@@ -45,8 +43,6 @@ if TYPE_CHECKING:
 
 MODALITIES = {"eeg": "EEG", "consumer": "EEG", "meg": "MEG", "3t": "fMRI", "7t": "fMRI"}
 """Modality of the signals of each device."""
-DEFAULT_DEVICE = "eeg"
-"""Device of a plan without assumptions."""
 DEFAULT_ENCODER = "lite0"
 """Encoder of the pictures in a folder, whose weights need no download."""
 STUDY = "study"
@@ -109,23 +105,11 @@ class DesignRun(RunJob):
         return designs
 
     @property
-    def assumptions(self) -> Literal["pilot", "device", "expected"]:
-        """Kind of the assumptions."""
-        if self.recipe.pilot:
-            return "pilot"
-        return "expected" if self.recipe.expected else "device"
-
-    @property
-    def device(self) -> str:
-        """Device whose published results are the assumptions, or ""."""
-        if self.assumptions != "device":
-            return ""
-        return self.recipe.device or DEFAULT_DEVICE
-
-    @property
     def short_name(self) -> str:
         """First part of the run's name."""
-        return f"{self.device or self.assumptions}-{self.recipe.question}"
+        recipe = self.recipe
+        source = recipe.device_name or ("pilot" if recipe.pilot else "expected")
+        return f"{source}-{recipe.question}"
 
     @cached_property
     def pilot(self) -> "Pilot | None":
@@ -144,23 +128,19 @@ class DesignRun(RunJob):
             return PublishedResult(**self.recipe.expected.model_dump())
         from brainhive_cli.evaluation.planning.devices import read_device
 
-        return read_device(self.device)
+        return read_device(self.recipe.device_name)
 
     def inputs(self) -> list[Input]:
         """List the pictures with their encoder, and the pilot."""
         inputs = list(self.pictures.inputs()) if self.pictures else []
         if self.pilot:
-            digest = hashlib.sha256()
+            content = hashlib.sha256()
             for person in self.pilot.people:
                 for values in (person.signals, person.picture, person.targets):
-                    digest.update(values.tobytes())
-            inputs.append(
-                Input(
-                    f"pilot {self.pilot.name}",
-                    reference=self.recipe.pilot or "",
-                    digest=digest.hexdigest()[:16],
-                )
-            )
+                    content.update(values.tobytes())
+            reference = self.recipe.pilot or ""
+            digest = content.hexdigest()[:16]
+            inputs.append(Input(reference, digest=digest))
         return inputs
 
     def preview(self) -> Sequence[Table]:
@@ -173,10 +153,10 @@ class DesignRun(RunJob):
 
     def prepare(self, launch: Launch) -> None:
         """Embed the pictures, and say which assumptions are the default."""
-        if self.device and not self.recipe.device:
+        if self.recipe.device_name and not self.recipe.device:
             console.say(
-                f"planning from published results of {DEFAULT_DEVICE} (--device, "
-                "--pilot or the key expected names others)"
+                f"planning from published results of {self.recipe.device_name}; "
+                "--device names another device, --pilot your own recording"
             )
         if self.pictures:
             self.pictures.embed(launch)
@@ -204,7 +184,7 @@ class DesignRun(RunJob):
         if people:
             pilot_factor = power.find_pilot_length(designs, question, people)
 
-        modality = MODALITIES.get(self.device, "")
+        modality = MODALITIES.get(recipe.device_name, "")
         design = self.fitting[recommended]
         names = range(design.test_pictures)
         items = Items.independent([names] * design.people, "pictures")
@@ -215,7 +195,6 @@ class DesignRun(RunJob):
             question=recipe.question,
             size=recipe.size,
             new_people=recipe.new_people,
-            assumptions=self.assumptions,
             source=self.pilot.name if self.pilot else self.published.source,
             designs=self.plan_designs(prediction_of),
             recommended=recommended,
@@ -240,21 +219,13 @@ class DesignRun(RunJob):
         """
         planned = []
         for number, design in enumerate(self.designs, 1):
-            prediction = prediction_of.get(number)
             fields = asdict(design)
+            if number in prediction_of:
+                prediction = prediction_of[number]
+                fields |= asdict(prediction) | {"answer": prediction.answer}
+                del fields["design"]
             if self.recipe.price_per_hour is not None:
                 fields["price"] = design.hours * self.recipe.price_per_hour
-            if prediction is not None:
-                fields |= {
-                    "power": round_range(prediction.power, 2),
-                    "half_power": round_range(prediction.half_power, 2),
-                    "top1": round_range(prediction.top1, 3),
-                    "chance": prediction.chance,
-                    "smallest": prediction.smallest,
-                    "answer": prediction.answer,
-                    "n_studies": prediction.n_studies,
-                    "is_extrapolated": prediction.is_extrapolated,
-                }
             planned.append(
                 PlannedDesign(
                     number=number,
@@ -343,20 +314,6 @@ def recommend(prediction_of: Mapping[int, Prediction]) -> int:
     return max(prediction_of, key=lambda number: prediction_of[number].power.value)
 
 
-def round_range(predicted: Range, digits: int) -> PredictedRange:
-    """Round a predicted value and its range, because simulations are no more precise.
-
-    Args:
-        predicted: Predicted share.
-        digits: Number of decimals.
-    """
-    return PredictedRange(
-        value=round(predicted.value, digits),
-        low=round(predicted.low, digits),
-        high=round(predicted.high, digits),
-    )
-
-
 def write_sentence(prediction: Prediction, modality: str) -> str:
     """Write the sentence of eval-retrieval for the expected result of a design.
 
@@ -365,7 +322,7 @@ def write_sentence(prediction: Prediction, modality: str) -> str:
         modality: EEG, MEG or fMRI, or "".
     """
     design = prediction.design
-    top1 = round_range(prediction.top1, 3)
+    top1 = prediction.top1
     metric = Metric(
         name="top1",
         value=top1.value,

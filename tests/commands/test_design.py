@@ -1,0 +1,135 @@
+"""Tests of design: exit codes, results, page, and the written study."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.facts import DesignFacts
+from brainhive_cli.core.runs import RunFolder
+from tests.worlds.own_recordings import write_pictures
+
+pytest.importorskip("matplotlib")
+SMALL = (
+    *("--people", "5,6", "--train-pictures", "20,40", "--train-repetitions", "1,2"),
+    *("--test-pictures", "10", "--test-repetitions", "1"),
+)
+N_DESIGNS = 8
+
+
+def invoke(*words: str) -> Any:
+    """Run a command in this process."""
+    return CliRunner().invoke(app, list(words), catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Result of a small plan, as a JSON document."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("design")
+        patch.setenv("BRAINHIVE_HOME", str(home))
+        patch.chdir(home)
+        result = invoke("design", *SMALL, "--price-per-hour", "50", "--json")
+        assert result.exit_code == 0, result.output
+        document: dict[str, Any] = json.loads(result.stdout)
+        document["folder"] = str(home / document["folder"])
+        return document
+
+
+def test_each_design_has_power_and_top1_with_ranges(planned: dict[str, Any]) -> None:
+    facts = planned["metrics"]["facts"]
+    assert len(facts["designs"]) == N_DESIGNS
+    for number, design in enumerate(facts["designs"], 1):
+        assert design["number"] == number
+        for name in ("power", "half_power", "top1"):
+            predicted = design[name]
+            assert 0 <= predicted["low"] <= predicted["value"] <= predicted["high"] <= 1
+        assert design["chance"] == 0.1
+        assert design["price"] == 50 * design["hours"]
+        assert design["answer"] in ("yes", "perhaps", "cannot say", "no")
+        assert design["n_studies"] > 100
+    assert facts["source"] and facts["pilot_factor"] is None
+    assert facts["seed"] == 0
+    assert planned["finding"] and facts["sentence"] and facts["claims"]
+
+
+def test_the_recommended_design_is_named_with_its_cost(planned: dict[str, Any]) -> None:
+    facts = DesignFacts.model_validate(planned["metrics"]["facts"])
+    design = facts.recommended_design
+    assert design.price is not None
+    finding = planned["finding"].replace("\u00a0", " ")
+    assert f"(design {design.number})" in finding
+    assert f"{design.hours:.1f} hours for {design.price:,.0f}" in finding
+
+
+def test_the_page_shows_the_power_as_figures(
+    planned: dict[str, Any], home: Path
+) -> None:
+    result = invoke("report", planned["folder"], f"to={home / 'page.html'}")
+    assert result.exit_code == 0, result.output
+    page = (home / "page.html").read_text()
+    assert page.count("<svg") == 2
+    for title in ("Power by training pictures and repetitions", "Designs"):
+        assert title in page
+
+
+def test_a_finished_plan_is_found_again(
+    planned: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(planned["folder"])
+    home = folder.parents[2]
+    monkeypatch.setenv("BRAINHIVE_HOME", str(home))
+    result = invoke("design", *SMALL, "--price-per-hour", "50", "--json")
+    assert Path(json.loads(result.stdout)["folder"]).name == folder.name
+    assert len(list(folder.parent.iterdir())) == 1
+
+
+def test_check_lists_the_designs_without_simulation(home: Path) -> None:
+    result = invoke("design", *SMALL, "--check", "--json")
+    document = json.loads(result.stdout)
+    assert result.exit_code == 0 and document["missing"] == []
+    (table, *_) = document["tables"]
+    assert len(table["rows"]) == N_DESIGNS
+    assert not (home / "runs").exists()
+
+
+def test_the_study_of_the_pictures_is_written(home: Path) -> None:
+    write_pictures(home / "pictures")
+    line = ("design", "--pictures", "pictures", "encoder=gabor", "order.runs=2")
+    line += ("--people", "2", "--train-repetitions", "2", "--test-repetitions", "2")
+    result = invoke(*line, "--write", "1", "--json")
+    assert result.exit_code == 0, result.output
+    study = Path(json.loads(result.stdout)["files"]["study"])
+    assert (study / "events.csv").is_file()
+    assert list((home / "embeddings").rglob("gabor.h5"))
+
+    # other pictures are another plan
+    first = RunFolder(study.parent)
+    (home / "pictures/train/cat/cat_0.png").rename(home / "pictures/train/dog/new.png")
+    other = json.loads(invoke(*line, "--write", "1", "--json").stdout)
+    assert Path(other["folder"]).name != first.path.name
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--question", "top1"), RecipeError),
+        (("--size", "0.1"), RecipeError),
+        (("--pilot", "x", "--device", "eeg"), RecipeError),
+        (("--sessions", "1", "--session-minutes", "1"), RecipeError),
+        (("--write", "1"), RecipeError),
+        (("--pictures", "absent"), MissingData),
+        (("--pilot", "absent"), MissingData),
+    ],
+)
+def test_wrong_input_ends_with_two_lines(
+    words: tuple[str, ...], error: Any, home: Path
+) -> None:
+    result = invoke("design", *words)
+    assert result.exit_code == error.exit_code, result.output
+    lines = result.stderr.strip().splitlines()[-2:]
+    assert lines[0].startswith("error: ") and lines[1].startswith("  try: ")

@@ -1,0 +1,85 @@
+"""Tests of the run of design: recommendations, costs, and the sentence."""
+
+import pytest
+
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.evaluation.planning.designs import Design, Prediction, Range
+from brainhive_cli.evaluation.planning.recipe import Recipe
+from brainhive_cli.evaluation.planning.run import (
+    DesignRun,
+    recommend,
+    write_sentence,
+)
+from brainhive_cli.measurement.units import MIN_SUBJECTS_FOR_POPULATION
+
+
+def make_prediction(
+    power: tuple[float, float, float] = (0.9, 0.85, 1.0), people: int = 10
+) -> Prediction:
+    """Make a prediction with a power and its range."""
+    top1 = Range(0.12, 0.08, 0.17)
+    return Prediction(
+        design=Design(people, 1, 60, 1, 200, 2, 100, 4),
+        power=Range(*power),
+        half_power=Range(0.5, 0.3, 0.7),
+        top1=top1,
+        chance=0.01,
+        smallest=0.1,
+        n_studies=240,
+        is_extrapolated=False,
+    )
+
+
+UNLIKELY = (0.3, 0.1, 0.4)
+CLOSE = (0.7, 0.5, 0.85)
+LIKELY = (0.85, 0.6, 0.95)
+SURE = (0.95, 0.85, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("powers", "recommended"),
+    [
+        ((LIKELY, SURE, SURE), 2),
+        ((UNLIKELY, LIKELY, LIKELY), 2),
+        ((UNLIKELY, CLOSE, UNLIKELY), 2),
+        ((SURE, LIKELY, SURE), 1),
+    ],
+)
+def test_the_cheapest_design_that_suffices_is_recommended(
+    powers: tuple[tuple[float, float, float], ...], recommended: int
+) -> None:
+    predictions = {}
+    for number, power in enumerate(powers, 1):
+        predictions[number] = make_prediction(power)
+    assert recommend(predictions) == recommended
+
+
+def test_the_sentence_has_value_range_chance_and_people() -> None:
+    sentence = write_sentence(make_prediction(), "EEG")
+    for fact in ("EEG", "first of 100", "12 %", "8 to 17 %", "1 %", "10 people"):
+        assert fact in sentence.replace("\u00a0", " "), sentence
+
+
+def resolve(*words: str) -> DesignRun:
+    """Resolve the run of a command line."""
+    return DesignRun.resolve(Recipe.resolve("design", None, {}, words))
+
+
+def test_a_price_and_hours_are_of_all_people_and_sessions() -> None:
+    run = resolve("people=5", "sessions=2", "session_minutes=30", "price_per_hour=80")
+    for planned in run.plan_designs({}):
+        assert planned.hours == 5 and planned.price == 400
+    assert resolve("people=5").plan_designs({})[0].price is None
+
+
+def test_designs_that_do_not_fit_keep_their_number() -> None:
+    run = resolve("sessions=1", "session_minutes=30")
+    unfit = [number for number, design in enumerate(run.designs, 1) if not design.fits]
+    assert unfit and not run.fitting.keys() & set(unfit)
+    assert len(run.fitting) + len(unfit) == len(run.designs)
+
+
+def test_a_plan_without_a_fitting_design_is_refused() -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolve("sessions=1", "session_minutes=5")
+    assert "at least 2" in caught.value.message
