@@ -82,6 +82,7 @@ PROGRAM = """if True:
 SMALL_RUNS = {
     "explain": ("draws=20", "window.step_ms=400"),
     "calibrate": ("draws=1", "pictures=4", "alignments=coral", "arms=scratch,transfer"),
+    "design": ("people=5", "train_pictures=40", "train_repetitions=1"),
     "live": ("--recipe", "demo", "--windows", "5", "page=false", "source.speed=20"),
     "report": (),
 }

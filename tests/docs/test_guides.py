@@ -83,6 +83,7 @@ QUICK = {
     ),
     "eval-retrieval": ("sheet_rows=0",),
     "explain": ("draws=20",),
+    "design": ("people=5", "train_pictures=40", "train_repetitions=1"),
 }
 """What makes each command small."""
 

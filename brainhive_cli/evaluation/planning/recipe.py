@@ -132,8 +132,8 @@ class Recipe(FileRecipe):
     )
     onset_interval_s: Durations = Field(
         [],
-        description="time from the onset of a picture to the next. Default: 1, and 4 "
-        "with fMRI",
+        description="time from the onset of a picture to the next. Default: the "
+        "pilot's, 4 with fMRI, else 1",
     )
     train_pictures: Counts = Field(
         [],
@@ -193,18 +193,23 @@ class Recipe(FileRecipe):
         is_other = self.pilot or self.expected
         return "" if is_other else self.device or DEFAULT_DEVICE
 
-    def list_designs(self, n_pictures: int | None) -> list[Design]:
+    def list_designs(
+        self, n_pictures: int | None = None, pilot_interval_s: float = 0
+    ) -> list[Design]:
         """List the candidates, ascending in hours.
 
         Args:
             n_pictures: Number of pictures that can be shown, or None if unlimited.
+            pilot_interval_s: Time between onsets of the pilot, or 0 if unknown.
 
         Raises:
             RecipeError: if there are too many candidates, or too few pictures.
         """
         # the recipe has a list of candidates for each field of a design
         lists = {field.name: getattr(self, field.name) for field in fields(Design)}
-        interval_s = ONSET_INTERVAL_S.get(self.device_name, DEFAULT_ONSET_INTERVAL_S)
+        interval_s = pilot_interval_s or ONSET_INTERVAL_S.get(
+            self.device_name, DEFAULT_ONSET_INTERVAL_S
+        )
         lists["onset_interval_s"] = self.onset_interval_s or [interval_s]
         lists["sessions"] = self.sessions or [1]
         lists["train_pictures"] = self.train_pictures or list(TRAIN_PICTURES)

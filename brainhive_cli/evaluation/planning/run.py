@@ -56,18 +56,21 @@ class DesignRun(RunJob):
     Attributes:
         recipe: Settings.
         pictures: Folder of the pictures that can be shown, or None.
+        pilot: Pilot, or None with other assumptions.
         designs: Candidates, ascending in hours. Their number counts from 1.
     """
 
     recipe: Recipe
     pictures: "PictureFolder | None"
+    pilot: "Pilot | None"
     designs: list[Design]
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
-        """Find the pictures of a recipe, and list its candidates.
+        """Open the pictures and the pilot of a recipe, and list its candidates.
 
         Raises:
+            MissingData: if there are no such pictures, or no such pilot.
             RecipeError: if there are too many candidates or too few pictures, if no
                 candidate fits into its sessions, or if there is no design to write.
         """
@@ -79,7 +82,16 @@ class DesignRun(RunJob):
             encoder = recipe.encoder or DEFAULT_ENCODER
             pictures = PictureFolder.open(recipe.pictures, encoder, recipe.paths)
             n_pictures = len(pictures.concept_of)
-        job = cls(recipe, pictures, recipe.list_designs(n_pictures))
+        pilot = None
+        pilot_interval_s = 0.0
+        if recipe.pilot:
+            from brainhive_cli.evaluation.planning.pilot import read_pilot
+
+            with console.progress("reading the pilot"):
+                pilot = read_pilot(recipe.pilot, recipe.paths, recipe.encoder)
+            pilot_interval_s = pilot.design.onset_interval_s
+        designs = recipe.list_designs(n_pictures, pilot_interval_s)
+        job = cls(recipe, pictures, pilot, designs)
 
         if not job.fitting:
             least = min(design.least_sessions for design in job.designs)
@@ -112,16 +124,6 @@ class DesignRun(RunJob):
         return f"{source}-{recipe.question}"
 
     @cached_property
-    def pilot(self) -> "Pilot | None":
-        """Pilot, or None with other assumptions."""
-        if not self.recipe.pilot:
-            return None
-        from brainhive_cli.evaluation.planning.pilot import read_pilot
-
-        with console.progress("reading the pilot"):
-            return read_pilot(self.recipe.pilot, self.recipe.paths, self.recipe.encoder)
-
-    @cached_property
     def published(self) -> PublishedResult:
         """Published or expected result, in place of a pilot."""
         if self.recipe.expected:
@@ -130,18 +132,23 @@ class DesignRun(RunJob):
 
         return read_device(self.recipe.device_name)
 
-    def inputs(self) -> list[Input]:
-        """List the pictures with their encoder, and the pilot."""
-        inputs = list(self.pictures.inputs()) if self.pictures else []
+    @property
+    def source(self) -> str:
+        """Source of the assumptions."""
         if self.pilot:
-            content = hashlib.sha256()
-            for person in self.pilot.people:
-                for values in (person.signals, person.picture, person.targets):
-                    content.update(values.tobytes())
-            reference = self.recipe.pilot or ""
-            digest = content.hexdigest()[:16]
-            inputs.append(Input(reference, digest=digest))
-        return inputs
+            return self.pilot.name
+        return self.published.source or "expected result, from the recipe"
+
+    def inputs(self) -> list[Input]:
+        """List the pictures with their encoder, and the assumptions."""
+        inputs = list(self.pictures.inputs()) if self.pictures else []
+        content = hashlib.sha256()
+        for person in self.pilot.people if self.pilot else []:
+            for values in (person.signals, person.picture, person.targets):
+                content.update(values.tobytes())
+        digest = content.hexdigest()[:16] if self.pilot else ""
+        reference = self.recipe.pilot or ""
+        return [*inputs, Input(self.source, reference=reference, digest=digest)]
 
     def preview(self) -> Sequence[Table]:
         """Tabulate the designs with their hours, for `--check`."""
@@ -195,7 +202,7 @@ class DesignRun(RunJob):
             question=recipe.question,
             size=recipe.size,
             new_people=recipe.new_people,
-            source=self.pilot.name if self.pilot else self.published.source,
+            source=self.source,
             designs=self.plan_designs(prediction_of),
             recommended=recommended,
             sentence=write_sentence(prediction_of[recommended], modality),

@@ -90,6 +90,7 @@ REPEATABLE = {
     "calibrate",
     "check",
     "demo",
+    "design",
     "embed",
     "eval-retrieval",
     "explain",

@@ -18,7 +18,7 @@ def resolve(*words: str) -> Recipe:
 
 def test_the_candidates_are_the_product_of_the_lists() -> None:
     recipe = resolve("people=5,10", "train_pictures=100,200,400", "test_pictures=50")
-    designs = recipe.list_designs(None)
+    designs = recipe.list_designs()
     assert len(designs) == 2 * 3 * len(recipe.train_repetitions)
     assert {design.people for design in designs} == {5, 10}
     assert {design.train_pictures for design in designs} == {100, 200, 400}
@@ -28,9 +28,9 @@ def test_the_candidates_are_the_product_of_the_lists() -> None:
 
 def test_a_person_has_as_many_sessions_as_the_trials_need() -> None:
     keys = ("session_minutes=10", "train_pictures=300", "train_repetitions=4")
-    for design in resolve(*keys).list_designs(None):
+    for design in resolve(*keys).list_designs():
         assert design.sessions == design.least_sessions > 1
-    for design in resolve(*keys, "sessions=1").list_designs(None):
+    for design in resolve(*keys, "sessions=1").list_designs():
         assert design.sessions == 1 and not design.fits
 
 
@@ -46,8 +46,14 @@ def test_a_person_has_as_many_sessions_as_the_trials_need() -> None:
 def test_pictures_follow_each_other_as_usual_with_the_device(
     words: tuple[str, ...], interval_s: float
 ) -> None:
-    designs = resolve(*words).list_designs(None)
+    designs = resolve(*words).list_designs()
     assert {design.onset_interval_s for design in designs} == {interval_s}
+
+
+def test_the_interval_of_the_pilot_is_the_default() -> None:
+    for words, interval_s in (((), 0.3), (("onset_interval_s=2",), 2.0)):
+        designs = resolve("pilot=NAME", *words).list_designs(pilot_interval_s=0.3)
+        assert {design.onset_interval_s for design in designs} == {interval_s}
 
 
 @pytest.mark.parametrize("n_pictures", [8, 60, 5000])
@@ -82,7 +88,7 @@ def test_keys_without_an_effect_are_refused(words: tuple[str, ...]) -> None:
 def test_too_many_candidates_are_refused() -> None:
     people = ",".join(map(str, range(1, MAX_CANDIDATES + 2)))
     with pytest.raises(RecipeError) as caught:
-        resolve(f"people={people}").list_designs(None)
+        resolve(f"people={people}").list_designs()
     assert str(MAX_CANDIDATES) in caught.value.message
 
 
