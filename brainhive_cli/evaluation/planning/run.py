@@ -34,7 +34,7 @@ from brainhive_cli.evaluation.planning.tables import (
     tabulate_background,
     tabulate_designs,
 )
-from brainhive_cli.measurement.units import Items, describe_claims
+from brainhive_cli.measurement.units import StimulusGrouping, describe_claims
 from brainhive_cli.reports.sentences import state_finding
 
 if TYPE_CHECKING:
@@ -150,6 +150,11 @@ class DesignRun(RunJob):
         reference = self.recipe.pilot or ""
         return [*inputs, Input(self.source, reference=reference, digest=digest)]
 
+    def check(self) -> None:
+        """Raise an error if the pictures of a design cannot be split by concept."""
+        for design in self.fitting.values():
+            self.split_pictures(design)
+
     def preview(self) -> Sequence[Table]:
         """Tabulate the designs with their hours, for `--check`."""
         return [tabulate_amounts("Designs", self.plan_designs({}))]
@@ -193,8 +198,10 @@ class DesignRun(RunJob):
 
         modality = MODALITIES.get(recipe.device_name, "")
         design = self.fitting[recommended]
-        names = range(design.test_pictures)
-        items = Items.independent([names] * design.people, "pictures")
+        concept_of = self.pictures.concept_of if self.pictures else {}
+        _, test_pictures = self.split_pictures(design)
+        grouping = StimulusGrouping(concept_of=concept_of)
+        items = grouping.make_items([test_pictures] * design.people)
         facts = DesignFacts(
             warnings=self.list_warnings(),
             caveats=self.pilot.caveats if self.pilot else [],
@@ -244,6 +251,31 @@ class DesignRun(RunJob):
             )
         return planned
 
+    def split_pictures(self, design: Design) -> tuple[list[str], list[str]]:
+        """Choose the training and test pictures of a design.
+
+        Returns:
+            Paths of the training and test pictures. Without a folder, their numbers.
+
+        Raises:
+            BrainhiveError: if the folder has too few concepts.
+        """
+        if self.pictures is None:
+            numbers = list(
+                map(str, range(design.train_pictures + design.test_pictures))
+            )
+            return numbers[design.test_pictures :], numbers[: design.test_pictures]
+        from brainhive_cli.evaluation.planning.order import choose_split
+
+        concept_of = self.pictures.concept_of
+        return choose_split(
+            list(concept_of),
+            concept_of,
+            design.train_pictures,
+            design.test_pictures,
+            self.recipe.seed,
+        )
+
     def write_study(self, folder: Path, number: int) -> None:
         """Write the order of pictures of a design, with its trigger codes.
 
@@ -251,20 +283,13 @@ class DesignRun(RunJob):
             folder: Folder of the study.
             number: Number of the design.
         """
-        from brainhive_cli.evaluation.planning.order import StudyPlan, choose_split
+        from brainhive_cli.evaluation.planning.order import StudyPlan
         from brainhive_cli.evaluation.planning.study_files import write_study
 
         assert self.pictures is not None
         design = self.fitting[number]
         order = self.recipe.order
-        concept_of = self.pictures.concept_of
-        train_pictures, test_pictures = choose_split(
-            list(concept_of),
-            concept_of,
-            design.train_pictures,
-            design.test_pictures,
-            self.recipe.seed,
-        )
+        train_pictures, test_pictures = self.split_pictures(design)
         plan = StudyPlan(
             people=design.people,
             sessions=design.sessions,
@@ -273,7 +298,7 @@ class DesignRun(RunJob):
             stimulus_s=order.stimulus_ms / 1000,
             train_pictures=train_pictures,
             test_pictures=test_pictures,
-            concept_of=concept_of,
+            concept_of=self.pictures.concept_of,
             train_repetitions=design.train_repetitions,
             test_repetitions=design.test_repetitions,
             catch_share=order.catch_share,
