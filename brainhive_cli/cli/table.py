@@ -535,7 +535,7 @@ COMMANDS = (
             "Plan a study: how much recording is enough, and in which order to show "
             "your pictures."
         ),
-        example="--device 7t --people 4,8 --question top1 --size 0.1",
+        example="--device fmri-7t --people 4,8 --question top1 --size 0.1",
         flags={
             "question": make_option(
                 "--question",
@@ -559,7 +559,7 @@ COMMANDS = (
             ),
             "device": make_option(
                 "--device",
-                "Device with published results: eeg, meg, 3t, 7t or consumer.",
+                "Device with published results, to plan from.",
                 default="eeg",
             ),
             "pictures": make_option(

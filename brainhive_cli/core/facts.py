@@ -700,6 +700,7 @@ class DesignFacts(Facts):
         size: Size for the question, or None.
         new_people: True if the claim shall hold for people in general.
         source: Pilot, publication or recipe that the assumptions come from.
+        source_note: Origin of the range of a published result, and its limits.
         designs: Designs, ascending in hours.
         recommended: Number of the recommended design.
         sentence: Sentence that eval-retrieval may write about this design.
@@ -714,6 +715,7 @@ class DesignFacts(Facts):
     size: float | None = None
     new_people: bool = False
     source: str = ""
+    source_note: str = ""
     designs: list[PlannedDesign] = []
     recommended: int = 0
     sentence: str = ""

@@ -41,7 +41,13 @@ if TYPE_CHECKING:
     from brainhive_cli.evaluation.planning.pictures import PictureFolder
     from brainhive_cli.evaluation.planning.pilot import Pilot
 
-MODALITIES = {"eeg": "EEG", "consumer": "EEG", "meg": "MEG", "3t": "fMRI", "7t": "fMRI"}
+MODALITIES = {
+    "eeg": "EEG",
+    "consumer-headset": "EEG",
+    "meg": "MEG",
+    "fmri-3t": "fMRI",
+    "fmri-7t": "fMRI",
+}
 """Modality of the signals of each device."""
 DEFAULT_ENCODER = "lite0"
 """Encoder of the pictures in a folder, whose weights need no download."""
@@ -127,7 +133,8 @@ class DesignRun(RunJob):
     def published(self) -> PublishedResult:
         """Published or expected result, in place of a pilot."""
         if self.recipe.expected:
-            return PublishedResult(**self.recipe.expected.model_dump())
+            fields = self.recipe.expected.model_dump()
+            return PublishedResult(**fields, source="expected result in the recipe")
         from brainhive_cli.evaluation.planning.devices import read_device
 
         return read_device(self.recipe.device_name)
@@ -135,9 +142,15 @@ class DesignRun(RunJob):
     @property
     def source(self) -> str:
         """Source of the assumptions."""
-        if self.pilot:
-            return self.pilot.name
-        return self.published.source or "expected result, from the recipe"
+        return self.pilot.name if self.pilot else self.published.source
+
+    @property
+    def source_note(self) -> str:
+        """Origin of the range of published results, and their limits, or ""."""
+        from brainhive_cli.evaluation.planning.devices import list_devices
+
+        name = self.recipe.device_name
+        return list_devices()[name].note if name else ""
 
     def inputs(self) -> list[Input]:
         """List the pictures with their encoder, and the assumptions."""
@@ -210,6 +223,7 @@ class DesignRun(RunJob):
             size=recipe.size,
             new_people=recipe.new_people,
             source=self.source,
+            source_note=self.source_note,
             designs=self.plan_designs(prediction_of),
             recommended=recommended,
             sentence=write_sentence(prediction_of[recommended], modality),

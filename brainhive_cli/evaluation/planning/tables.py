@@ -162,7 +162,7 @@ def tabulate_background(facts: DesignFacts) -> Table:
     """
     n_studies = max(design.n_studies for design in facts.designs)
     rows = [
-        ("assumptions", facts.source),
+        ("assumptions", f"{facts.source}. {facts.source_note}".strip(". ")),
         ("simulation", f"{n_studies:,} studies of each design, seed {facts.seed}"),
         ("eval-retrieval may say", facts.sentence),
         ("this will hold for", facts.claims),

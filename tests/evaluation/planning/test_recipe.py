@@ -39,8 +39,8 @@ def test_a_person_has_as_many_sessions_as_the_trials_need() -> None:
     [
         ((), 1.0),
         (("device=meg",), 1.0),
-        (("device=7t",), 4.0),
-        (("device=7t", "onset_interval_s=2"), 2.0),
+        (("device=fmri-7t",), 4.0),
+        (("device=fmri-7t", "onset_interval_s=2"), 2.0),
     ],
 )
 def test_pictures_follow_each_other_as_usual_with_the_device(
