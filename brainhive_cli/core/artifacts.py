@@ -150,6 +150,7 @@ class Heatmap(Titled):
         is_diverging: True for different colours of negative and positive values.
         texts: Texts [R, C] that are written in the cells, with `\\n` between lines, or
             empty.
+        level: Value of a line between lower and higher cells, or None.
         kind: Type in the stored list.
     """
 
@@ -163,6 +164,7 @@ class Heatmap(Titled):
     high: OptionalValue = None
     is_diverging: bool = False
     texts: Sequence[Sequence[str]] = ()
+    level: OptionalValue = None
     kind: Literal["heatmap"] = "heatmap"
 
     def __post_init__(self) -> None:

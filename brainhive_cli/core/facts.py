@@ -618,8 +618,10 @@ class CalibrationFacts(Facts):
     pictures_left_out: dict[str, int] = {}
 
 
-RoundedShare = Annotated[float, AfterValidator(lambda value: round(value, 3))]
-"""Share with three decimals, because simulations are no more precise."""
+RoundedShare = Annotated[
+    float, AfterValidator(lambda value: round(value, 2 if value > 0.1 else 3))
+]
+"""Share with two decimals, or three if it is small. Simulations are no more precise."""
 
 
 class PredictedRange(FrozenModel):

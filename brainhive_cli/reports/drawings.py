@@ -118,6 +118,8 @@ LUMINANCE_WEIGHTS = (0.2126, 0.7152, 0.0722)
 MAX_DOTS = 24
 """Largest number of points of a line that are drawn as dots."""
 SMALL = {"color": SOFT, "fontsize": "small"}
+LEVEL_LINE: dict[str, Any] = {"color": "#d55e00", "linewidth": 3, "clip_on": False}
+"""Style of the line between low and high cells of a matrix."""
 BROKEN_LINE = {"color": SOFT, "linestyle": (0, (4, 3)), "linewidth": 1}
 CONTROL_PREFIXES = ("shuffled", "guessing")
 """Beginnings of the names of control lines. A name that contains `on shuffled` is a
@@ -585,6 +587,9 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:
     )
     image.set_clim(colour_range)
 
+    if matrix.level is not None:
+        _draw_level(axes, values, matrix.level)
+
     axes.tick_params(length=0)
     axes.set(xlabel=_wrap(matrix.column_axis), ylabel=_wrap(matrix.row_axis))
     axes.spines[:].set_visible(False)
@@ -620,6 +625,21 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:
         return WIDTH_INCH * 0.7
     row_inch = NAME_INCH if n_rows <= MAX_NAMES else SMALL_NAME_INCH
     return max(HEIGHT_INCH, min(n_rows, MAX_SMALL_NAMES) * row_inch)
+
+
+def _draw_level(axes: Any, values: Float64, level: float) -> None:
+    """Draw a line between the cells below a level and the others.
+
+    Args:
+        axes: Axes with a matrix.
+        values: Values [R, C] of the cells.
+        level: Value of the line.
+    """
+    is_high = values >= level
+    for row, column in np.argwhere(is_high[:, 1:] != is_high[:, :-1]):
+        axes.plot([column + 0.5] * 2, [row - 0.5, row + 0.5], **LEVEL_LINE)
+    for row, column in np.argwhere(is_high[1:] != is_high[:-1]):
+        axes.plot([column - 0.5, column + 0.5], [row + 0.5] * 2, **LEVEL_LINE)
 
 
 def _write_cells(axes: Any, matrix: Heatmap, image: Any, cell_inch: float) -> float:

@@ -73,7 +73,7 @@ def test_the_page_shows_the_power_as_figures(
     assert result.exit_code == 0, result.output
     page = (home / "page.html").read_text()
     assert page.count("<svg") == 2
-    for title in ("Power by training pictures and repetitions", "Designs"):
+    for title in ("Power by repetitions and training pictures", "Designs"):
         assert title in page
 
 

@@ -177,3 +177,16 @@ def test_a_figure_is_drawn_where_its_values_differ():
             not isinstance(artifact, Curve)
             or ("<svg" in render_svg(artifact)) == is_drawn
         )
+
+
+def test_a_line_separates_the_cells_at_a_level() -> None:
+    matrix = Heatmap(
+        "", [[0.7, 0.9, 0.9], [0.1, 0.7, 0.8]], row_axis="people", level=0.8
+    )
+    with drawings.draw_artifact(matrix) as figure:
+        lines = [line.get_xydata().tolist() for line in figure.axes[0].lines]
+    assert sorted(lines) == [
+        [[0.5, -0.5], [0.5, 0.5]],
+        [[0.5, 0.5], [1.5, 0.5]],
+        [[1.5, 0.5], [1.5, 1.5]],
+    ]

@@ -6,6 +6,7 @@ from typing import Any
 from brainhive_cli.core.artifacts import Heatmap
 from brainhive_cli.core.facts import DesignFacts, PlannedDesign, PredictedRange
 from brainhive_cli.core.tables import Table, TableCell
+from brainhive_cli.evaluation.planning.designs import MIN_POWER
 from brainhive_cli.reports.page import FINDING
 from brainhive_cli.reports.tables import ABSENT, render, write_amount
 
@@ -136,10 +137,10 @@ def draw_powers(facts: DesignFacts) -> list[Heatmap]:
             texts.append([_write_cell(power) for power in powers])
         figures.append(
             Heatmap(
-                f"Power by {column_axis} and {row_axis}",
+                f"Power by {row_axis} and {column_axis}",
                 section=FINDING,
-                note="Below each power is its 95 % range. Of several designs, the "
-                "figure shows the most powerful.",
+                note=f"Line: power of {_write_share(MIN_POWER)}. Below each power is its 95 % "
+                "range. Of several designs, the most powerful is shown.",
                 values=values,
                 rows=[f"{row:g}" for row in rows],
                 columns=[f"{column:g}" for column in columns],
@@ -149,6 +150,7 @@ def draw_powers(facts: DesignFacts) -> list[Heatmap]:
                 low=0,
                 high=1,
                 texts=texts,
+                level=MIN_POWER,
             )
         )
     return figures

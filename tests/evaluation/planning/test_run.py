@@ -10,7 +10,6 @@ from brainhive_cli.evaluation.planning.run import (
     recommend,
     write_sentence,
 )
-from brainhive_cli.measurement.units import MIN_SUBJECTS_FOR_POPULATION
 
 
 def make_prediction(
