@@ -705,6 +705,8 @@ class DesignFacts(Facts):
         source_note: Origin of the range of a published result, and its limits.
         designs: Designs, ascending in hours.
         recommended: Number of the recommended design.
+        described: Number of the design of the next two texts, of the warnings, and of
+            the written study.
         sentence: Sentence that eval-retrieval may write about this design.
         claims: Pictures and people that the sentence will hold for.
         pilot_factor: Factor by which the pilot must be longer to halve the range of the
@@ -720,6 +722,7 @@ class DesignFacts(Facts):
     source_note: str = ""
     designs: list[PlannedDesign] = []
     recommended: int = 0
+    described: int = 0
     sentence: str = ""
     claims: str = ""
     pilot_factor: float | None = None

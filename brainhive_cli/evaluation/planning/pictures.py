@@ -1,6 +1,7 @@
 """Pictures that a planned study can show, with their concepts and embeddings."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.media.pictures import decode
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.job import Job as EmbedJob, Recipe as EmbedRecipe
 
@@ -110,11 +112,28 @@ class PictureFolder:
                         "replace or remove them",
                     )
 
+    @cached_property
+    def stores(self) -> list[TargetStore]:
+        """Stores with the embeddings of each split."""
+        return [TargetStore.open(store.path) for store in self.job.stores]
+
     def read_embeddings(self) -> Float32:
         """Read the embeddings [N, D] in the order of `concept_of`."""
         blocks = []
-        for store in self.job.stores:
-            embeddings = TargetStore.open(store.path)
-            rows = np.arange(len(store.images))
-            blocks.append(embeddings.read_flat(rows).numpy())
+        for store in self.stores:
+            blocks.append(store.read_flat(np.arange(len(store.done))).numpy())
         return np.concatenate(blocks)
+
+    def find_copies(self, train: Sequence[str], test: Sequence[str]) -> list[str]:
+        """List the test pictures that are near-copies of a training picture.
+
+        Args:
+            train: Paths of the training pictures below the folder.
+            test: Paths of the test pictures.
+        """
+        from brainhive_cli.evaluation.planning.warnings import CopySearch
+
+        hashes = np.concatenate([store.pixels for store in self.stores])
+        pixels = dict(zip(self.concept_of, hashes, strict=True))
+        search = CopySearch(pixels, lambda name: decode(str(self.root / name), name))
+        return search(train, test)

@@ -151,10 +151,10 @@ class Recipe(FileRecipe):
     test_repetitions: Counts = Field(
         [4], min_length=1, description="repetitions of each test picture"
     )
-    window_ms: tuple[float, float] = Field(
-        (0, 800),
-        description="window after the onset that is decoded, which may overlap the "
-        "next picture",
+    window_ms: tuple[float, float] | None = Field(
+        None,
+        description="window after the onset that will be decoded, to warn if it "
+        "contains the next picture. Default: the pilot's",
     )
 
     # written study

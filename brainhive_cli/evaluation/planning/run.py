@@ -210,13 +210,14 @@ class DesignRun(RunJob):
             pilot_factor = power.find_pilot_length(designs, question, people)
 
         modality = MODALITIES.get(recipe.device_name, "")
-        design = self.fitting[recommended]
+        number = recipe.write or recommended
+        design = self.fitting[number]
         concept_of = self.pictures.concept_of if self.pictures else {}
         _, test_pictures = self.split_pictures(design)
         grouping = StimulusGrouping(concept_of=concept_of)
         items = grouping.make_items([test_pictures] * design.people)
         facts = DesignFacts(
-            warnings=self.list_warnings(),
+            warnings=self.list_warnings(design, question),
             caveats=self.pilot.caveats if self.pilot else [],
             modality=modality,
             question=recipe.question,
@@ -226,13 +227,14 @@ class DesignRun(RunJob):
             source_note=self.source_note,
             designs=self.plan_designs(prediction_of),
             recommended=recommended,
-            sentence=write_sentence(prediction_of[recommended], modality),
+            described=number,
+            sentence=write_sentence(prediction_of[number], modality),
             claims=describe_claims(items, design.people),
             pilot_factor=pilot_factor,
             seed=recipe.seed,
         )
         if self.pictures:
-            self.write_study(run.folder.path / STUDY, recipe.write or recommended)
+            self.write_study(run.folder.path / STUDY, design)
         figures = draw_powers(facts)
         tables = [*tabulate_designs(facts), tabulate_background(facts)]
         return Summary(Measurements(facts=facts), [*figures, *tables])
@@ -290,18 +292,17 @@ class DesignRun(RunJob):
             self.recipe.seed,
         )
 
-    def write_study(self, folder: Path, number: int) -> None:
+    def write_study(self, folder: Path, design: Design) -> None:
         """Write the order of pictures of a design, with its trigger codes.
 
         Args:
             folder: Folder of the study.
-            number: Number of the design.
+            design: The design.
         """
         from brainhive_cli.evaluation.planning.order import StudyPlan
         from brainhive_cli.evaluation.planning.study_files import write_study
 
         assert self.pictures is not None
-        design = self.fitting[number]
         order = self.recipe.order
         train_pictures, test_pictures = self.split_pictures(design)
         plan = StudyPlan(
@@ -322,9 +323,20 @@ class DesignRun(RunJob):
         )
         write_study(folder, self.pictures.root, plan)
 
-    def list_warnings(self) -> list[str]:
-        """List the reasons why a design cannot be analysed as planned."""
-        return []
+    def list_warnings(self, design: Design, question: Question) -> list[str]:
+        """List the problems of a design that no analysis can repair."""
+        from brainhive_cli.evaluation.planning.warnings import list_warnings
+
+        folder = self.pictures
+        return list_warnings(
+            [design],
+            question,
+            concept_of=folder.concept_of if folder else {},
+            split=self.split_pictures(design) if folder else None,
+            likeness=folder.find_copies if folder else None,
+            pilot=self.pilot,
+            window_ms=self.recipe.window_ms,
+        )
 
     def describe(self, run: OpenRun) -> Result:
         """Print the warnings, and return the tables and the folder of the study."""

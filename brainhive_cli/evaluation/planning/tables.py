@@ -176,5 +176,5 @@ def tabulate_background(facts: DesignFacts) -> Table:
     if facts.pilot_factor is not None:
         text = f"{facts.pilot_factor:.2g} times as long halves the range of the power"
         rows.append(("a longer pilot", text))
-    title = f"Behind design {facts.recommended}"
+    title = f"Behind design {facts.described}"
     return Table(title, ("item", "value"), rows, is_list=True)
