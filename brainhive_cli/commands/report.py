@@ -115,7 +115,12 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         tables = list(map(method_tables.tabulate_methods, method_comparisons))
     else:
         method_comparisons = []
-        tables = [paper_table(group) for group in groups]
+        tables = []
+        for group in groups:
+            table = paper_table(group)
+            # a run without metrics, such as a plan, has a column of names only
+            if len(table.columns) > 1:
+                tables.append(table)
 
     # write the report and the figures
     launch.run_on_main(
