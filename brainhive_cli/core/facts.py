@@ -664,6 +664,10 @@ class PlannedDesign(FrozenModel):
             does not fit.
         n_studies: Number of simulated studies.
         is_extrapolated: True if the design is far larger than the measured recording.
+        halving_factor: Length of a pilot that halves the range of the power, as a
+            multiple of the pilot, or None.
+        deciding_factor: Length of a pilot that narrows the range so that it says
+            something, in the same unit.
     """
 
     # the design
@@ -692,6 +696,8 @@ class PlannedDesign(FrozenModel):
     answer: Literal["", "yes", "perhaps", "cannot say", "no"] = ""
     n_studies: int = 0
     is_extrapolated: bool = False
+    halving_factor: int | None = None
+    deciding_factor: int | None = None
 
 
 class DesignFacts(Facts):
@@ -709,8 +715,7 @@ class DesignFacts(Facts):
             the written study.
         sentence: Sentence that eval-retrieval may write about this design.
         claims: Pictures and people that the sentence will hold for.
-        pilot_factor: Factor by which the pilot must be longer to halve the range of the
-            power, or None without a pilot.
+        has_pilot: True if the assumptions come from a pilot.
         seed: Seed of the simulations.
     """
 
@@ -725,7 +730,7 @@ class DesignFacts(Facts):
     described: int = 0
     sentence: str = ""
     claims: str = ""
-    pilot_factor: float | None = None
+    has_pilot: bool = False
     seed: int = 0
 
     @property

@@ -52,7 +52,7 @@ def test_each_design_has_power_and_top1_with_ranges(planned: dict[str, Any]) -> 
         assert design["price"] == 50 * design["hours"]
         assert design["answer"] in ("yes", "perhaps", "cannot say", "no")
         assert design["n_studies"] > 100
-    assert facts["source"] and facts["pilot_factor"] is None
+    assert facts["source"] and not facts["has_pilot"]
     assert facts["seed"] == 0
     assert planned["finding"] and facts["sentence"] and facts["claims"]
 

@@ -205,9 +205,6 @@ class DesignRun(RunJob):
             )
         prediction_of = dict(zip(self.fitting, predictions, strict=True))
         recommended = recommend(prediction_of)
-        pilot_factor = None
-        if people:
-            pilot_factor = power.find_pilot_length(designs, question, people)
 
         modality = MODALITIES.get(recipe.device_name, "")
         number = recipe.write or recommended
@@ -216,6 +213,7 @@ class DesignRun(RunJob):
         _, test_pictures = self.split_pictures(design)
         grouping = StimulusGrouping(concept_of=concept_of)
         items = grouping.make_items([test_pictures] * design.people)
+        planned = self.plan_designs(prediction_of)
         facts = DesignFacts(
             warnings=self.list_warnings(design, question),
             caveats=self.pilot.caveats if self.pilot else [],
@@ -225,12 +223,12 @@ class DesignRun(RunJob):
             new_people=recipe.new_people,
             source=self.source,
             source_note=self.source_note,
-            designs=self.plan_designs(prediction_of),
+            designs=planned,
             recommended=recommended,
             described=number,
-            sentence=write_sentence(prediction_of[number], modality),
+            sentence=write_sentence(planned[number - 1], modality),
             claims=describe_claims(items, design.people),
-            pilot_factor=pilot_factor,
+            has_pilot=self.pilot is not None,
             seed=recipe.seed,
         )
         if self.pictures:
@@ -372,23 +370,22 @@ def recommend(prediction_of: Mapping[int, Prediction]) -> int:
     return max(prediction_of, key=lambda number: prediction_of[number].power.value)
 
 
-def write_sentence(prediction: Prediction, modality: str) -> str:
+def write_sentence(design: PlannedDesign, modality: str) -> str:
     """Write the sentence of eval-retrieval for the expected result of a design.
 
     Args:
-        prediction: Prediction of the design.
+        design: Design with its prediction.
         modality: EEG, MEG or fMRI, or "".
     """
-    design = prediction.design
-    top1 = prediction.top1
+    assert design.top1 is not None
     metric = Metric(
         name="top1",
-        value=top1.value,
+        value=design.top1.value,
         n=design.people * design.test_pictures,
         pool=design.test_pictures,
-        chance=prediction.chance,
-        low=top1.low,
-        high=top1.high,
+        chance=design.chance,
+        low=design.top1.low,
+        high=design.top1.high,
         seeds=(),
         protocol="",
         split="test",

@@ -173,8 +173,5 @@ def tabulate_background(facts: DesignFacts) -> Table:
     if large:
         text = f"designs {', '.join(large)} have over twice the pilot's trials (in log)"
         rows.append(("extrapolation", text))
-    if facts.pilot_factor is not None:
-        text = f"{facts.pilot_factor:.2g} times as long halves the range of the power"
-        rows.append(("a longer pilot", text))
     title = f"Behind design {facts.described}"
     return Table(title, ("item", "value"), rows, is_list=True)
