@@ -123,12 +123,15 @@ def test_the_study_of_the_pictures_is_written(home: Path) -> None:
         (("--sessions", "1", "--session-minutes", "1"), RecipeError),
         (("--write", "1"), RecipeError),
         (("--pictures", "absent"), MissingData),
+        (("--pictures", "pictures", "order.stimulus_ms=1500"), RecipeError),
+        (("--pictures", "pictures", "--train-pictures", "50"), RecipeError),
         (("--pilot", "absent"), MissingData),
     ],
 )
 def test_wrong_input_ends_with_two_lines(
     words: tuple[str, ...], error: Any, home: Path
 ) -> None:
+    write_pictures(home / "pictures")
     result = invoke("design", *words)
     assert result.exit_code == error.exit_code, result.output
     lines = result.stderr.strip().splitlines()[-2:]

@@ -73,7 +73,7 @@ class StudyOrder(Section):
         500, gt=0, le=60_000, description="time that a picture is shown"
     )
     catch_share: float = Field(
-        0.05, ge=0, le=0.5, description="share of trials that ask for a key press"
+        0.05, ge=0, lt=0.5, description="share of trials that ask for a key press"
     )
     break_s: float = Field(60, ge=0, le=3600, description="break between runs")
     trigger_bits: Literal[8, 16] = Field(8, description="bits of the trigger port")
@@ -128,7 +128,9 @@ class Recipe(FileRecipe):
         [], description="sessions of each person. Default: as many as needed"
     )
     session_minutes: Durations = Field(
-        [60.0], min_length=1, description="minutes of trials in a session"
+        [60.0],
+        min_length=1,
+        description="minutes of pictures in a session, without breaks and catch trials",
     )
     onset_interval_s: Durations = Field(
         [],

@@ -16,6 +16,7 @@ from brainhive_cli.core.facts import (
     PlannedDesign,
     RetrievalFacts,
 )
+from brainhive_cli.core.files import remove
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements, Metric
@@ -164,8 +165,22 @@ class DesignRun(RunJob):
         return [*inputs, Input(self.source, reference=reference, digest=digest)]
 
     def check(self) -> None:
-        """Raise an error if the pictures of a design cannot be split by concept."""
+        """Check that the study of each design can be written.
+
+        Raises:
+            RecipeError: if a picture is shown longer than until the next.
+            BrainhiveError: if the pictures cannot be split by concept.
+        """
+        if self.pictures is None:
+            return
+        stimulus_ms = self.recipe.order.stimulus_ms
         for design in self.fitting.values():
+            if stimulus_ms > 1000 * design.onset_interval_s:
+                raise RecipeError(
+                    f"order.stimulus_ms={stimulus_ms:g} is longer than the "
+                    f"{1000 * design.onset_interval_s:g} ms until the next picture",
+                    "lower order.stimulus_ms, or raise onset_interval_s",
+                )
             self.split_pictures(design)
 
     def preview(self) -> Sequence[Table]:
@@ -319,7 +334,10 @@ class DesignRun(RunJob):
             bits=order.trigger_bits,
             seed=self.recipe.seed,
         )
-        write_study(folder, self.pictures.root, plan)
+        remove(folder)  # of an interrupted run
+        names = self.pictures.concept_of
+        embeddings = dict(zip(names, self.pictures.read_embeddings(), strict=True))
+        write_study(folder, self.pictures.root, plan, embeddings)
 
     def list_warnings(self, design: Design, question: Question) -> list[str]:
         """List the problems of a design that no analysis can repair."""
