@@ -54,6 +54,7 @@ def test_each_design_has_power_and_top1_with_ranges(planned: dict[str, Any]) -> 
         assert design["n_studies"] > 100
     assert facts["source"] and not facts["has_pilot"]
     assert facts["seed"] == 0
+    assert "noise ceiling" in facts["warnings"][-1]
     assert planned["finding"] and facts["sentence"] and facts["claims"]
 
 
@@ -86,6 +87,8 @@ def test_a_finished_plan_is_found_again(
     result = invoke("design", *SMALL, "--price-per-hour", "50", "--json")
     assert Path(json.loads(result.stdout)["folder"]).name == folder.name
     assert len(list(folder.parent.iterdir())) == 1
+    for warning in planned["metrics"]["facts"]["warnings"]:
+        assert warning in result.stderr.replace("\n", " ")
 
 
 def test_check_lists_the_designs_without_simulation(home: Path) -> None:

@@ -65,7 +65,7 @@ def tabulate_amounts(title: str, designs: Iterable[PlannedDesign]) -> Table:
 def _describe_amount(design: PlannedDesign) -> dict[str, Any]:
     """Return the cells of a design that describe the amount of recording, by column."""
     row: dict[str, Any] = {
-        "design": design.number,
+        "design": f"design {design.number}",
         "people": design.people,
         "sessions": design.sessions,
         "hours": f"{design.hours:,.1f}",
