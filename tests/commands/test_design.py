@@ -1,5 +1,6 @@
 """Tests of design: exit codes, results, page, and the written study."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,14 @@ def test_the_study_of_the_pictures_is_written(home: Path) -> None:
     result = invoke(*line, "--write", "1", "--json")
     assert result.exit_code == 0, result.output
     study = Path(json.loads(result.stdout)["files"]["study"])
-    assert (study / "events.csv").is_file()
+    assert (study / "run_study.py").is_file()
+    with (study / "order.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    shown = [row["picture"] for row in rows if row["picture"].endswith(".png")]
+    planned = json.loads(result.stdout)["metrics"]["facts"]["designs"][0]
+    n_trials = 2 * planned["train_pictures"] + 2 * planned["test_pictures"]
+    assert len(shown) == 2 * n_trials
+    assert {row["person"] for row in rows} == {"1", "2"}
     assert list((home / "embeddings").rglob("gabor.h5"))
 
     # other pictures are another plan

@@ -1,0 +1,48 @@
+"""Tests of the folder of pictures that a planned study can show."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.evaluation.planning.pictures import PictureFolder
+from tests.worlds.own_recordings import PICTURE_NAMES, write_pictures
+
+
+def open_folder(name: str) -> PictureFolder:
+    """Open a folder below the home folder, with an encoder without weights."""
+    return PictureFolder.open(name, "gabor", Paths())
+
+
+def test_pictures_have_their_concepts_and_embeddings(home: Path) -> None:
+    write_pictures(home / "pictures")
+    folder = open_folder("pictures")
+    assert set(folder.concept_of) == {f"{name}.png" for name in PICTURE_NAMES}
+    assert folder.concept_of["train/cat/cat_0.png"] == "cat"
+    assert not folder.inputs()[-1].digest
+
+    folder.embed(Launch(0, 1, "cpu"))
+    assert len(folder.read_embeddings()) == len(PICTURE_NAMES)
+    assert open_folder("pictures").inputs()[-1].digest
+
+
+def test_near_copies_are_found(home: Path) -> None:
+    write_pictures(home / "pictures")
+    shutil.copy(
+        home / "pictures/train/cat/cat_0.png", home / "pictures/test/owl/copy.png"
+    )
+    folder = open_folder("pictures")
+    folder.embed(Launch(0, 1, "cpu"))
+    train = ["train/cat/cat_0.png", "train/dog/dog_0.png"]
+    test = ["test/car/car_9.png", "test/owl/copy.png"]
+    assert folder.find_copies(train, test) == ["test/owl/copy.png"]
+
+
+@pytest.mark.parametrize("name", ["absent", "empty"])
+def test_a_folder_without_pictures_is_refused(name: str, home: Path) -> None:
+    (home / "empty").mkdir()
+    with pytest.raises(MissingData):
+        _ = open_folder(name).concept_of
