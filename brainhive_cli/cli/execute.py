@@ -402,6 +402,12 @@ def _show_result(result: Any, as_json: bool) -> None:
         console.show_json({"finding": finding, **result.as_dict()})
         return
 
+    # a command without printed tables keeps its stdout for programs
+    write = console.say if result.printed_tables == () else console.show_text
+    finding_lines = [finding, *sentences.explain_caveats(result.metrics)]
+    if result.begins_with_finding:
+        write(*finding_lines, "")
+
     # write the tables and the paths of the files
     printed_tables = (
         result.tables if result.printed_tables is None else result.printed_tables
@@ -418,10 +424,8 @@ def _show_result(result: Any, as_json: bool) -> None:
         report_line = Line("report", result.folder)
         console.say(f"{n_hidden} more table{plural}: {report_line}")
 
-    # a command without printed tables keeps its stdout for programs
-    if finding:
-        write = console.say if result.printed_tables == () else console.show_text
-        write(finding, *sentences.explain_caveats(result.metrics))
+    if finding and not result.begins_with_finding:
+        write(*finding_lines)
     folder = Path.cwd() if result.folder == Path() else result.folder
     console.say(f"folder: {folder}")
     if result.hint:

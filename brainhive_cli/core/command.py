@@ -404,6 +404,7 @@ class Result:
         work: Work of this call, for estimates of later work.
         details: JSON values for programs, from a command without metrics.
         label: Label that the user has given the run, or "".
+        begins_with_finding: True to print the finding before the tables.
     """
 
     folder: Path
@@ -416,6 +417,7 @@ class Result:
     work: Work | None = None
     details: dict[str, Any] = field(default_factory=dict)
     label: str = ""
+    begins_with_finding: bool = False
 
     def __post_init__(self) -> None:
         """Turn the hint into text, and add caveats to the notes below the tables.

@@ -68,6 +68,15 @@ def test_the_recommended_design_is_named_with_its_cost(planned: dict[str, Any]) 
     assert f"{design.hours:.1f} hours for {design.price:,.0f}" in finding
 
 
+def test_the_answer_stands_between_warnings_and_tables(home: Path) -> None:
+    result = invoke("design", *SMALL)
+    lines = result.output.splitlines()
+    starts = []
+    for text in ("warning: ", "Expected top-1", "Designs", "Behind design"):
+        starts.append(next(i for i, line in enumerate(lines) if text in line))
+    assert starts == sorted(starts)
+
+
 def test_the_page_shows_the_power_as_figures(
     planned: dict[str, Any], home: Path
 ) -> None:

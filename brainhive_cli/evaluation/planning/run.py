@@ -367,6 +367,7 @@ class DesignRun(RunJob):
             measurements,
             {"study": study} if study.is_dir() else {},
             Line("report", path),
+            begins_with_finding=True,
         )
 
 
