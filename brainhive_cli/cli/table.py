@@ -570,7 +570,7 @@ COMMANDS = (
                 "--price-per-hour", "Price of an hour of recording.", value=float
             ),
             # candidates
-            "people": make_option("--people", "Numbers of people.", default="5,10,20"),
+            "people": make_option("--people", "Numbers of people.", default="5,10"),
             "sessions": make_option(
                 "--sessions", "Sessions of each person.", default="as many as needed"
             ),

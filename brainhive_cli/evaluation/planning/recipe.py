@@ -123,7 +123,7 @@ class Recipe(FileRecipe):
     )
 
     # candidates
-    people: Counts = Field([5, 10, 20], min_length=1, description="numbers of people")
+    people: Counts = Field([5, 10], min_length=1, description="numbers of people")
     sessions: Counts = Field(
         [], description="sessions of each person. Default: as many as needed"
     )

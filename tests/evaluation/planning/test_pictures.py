@@ -28,6 +28,10 @@ def test_pictures_have_their_concepts_and_embeddings(home: Path) -> None:
     assert len(folder.read_embeddings()) == len(PICTURE_NAMES)
     assert open_folder("pictures").inputs()[-1].digest
 
+    # other pictures are another plan
+    (home / "pictures/train/cat/cat_0.png").unlink()
+    assert not open_folder("pictures").inputs()[-1].digest
+
 
 def test_near_copies_are_found(home: Path) -> None:
     write_pictures(home / "pictures")
