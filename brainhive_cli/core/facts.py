@@ -665,7 +665,7 @@ class PlannedDesign(FrozenModel):
         n_studies: Number of simulated studies.
         is_extrapolated: True if the design is far larger than the measured recording.
         halving_factor: Length of a pilot that halves the range of the power, as a
-            multiple of the pilot, or None.
+            multiple of the pilot's people, or None.
         deciding_factor: Length of a pilot that narrows the range so that it says
             something, in the same unit.
     """
