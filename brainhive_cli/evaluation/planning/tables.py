@@ -139,8 +139,8 @@ def draw_powers(facts: DesignFacts) -> list[Heatmap]:
             Heatmap(
                 f"Power by {row_axis} and {column_axis}",
                 section=FINDING,
-                note=f"Line: power of {_write_share(MIN_POWER)}. Below each power is its "
-                "95 % range. Of several designs, the most powerful is shown.",
+                note=f"Line: power of {_write_share(MIN_POWER)}. Second lines: 95 % "
+                "ranges. Of several designs, the most powerful is shown.",
                 values=values,
                 rows=[f"{row:g}" for row in rows],
                 columns=[f"{column:g}" for column in columns],
