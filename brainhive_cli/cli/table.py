@@ -591,7 +591,7 @@ COMMANDS = (
                 default="1,4",
             ),
             "test_pictures": make_option(
-                "--test-pictures", "Numbers of test pictures.", default="100"
+                "--test-pictures", "Numbers of test pictures.", default="50"
             ),
             "test_repetitions": make_option(
                 "--test-repetitions",

@@ -25,7 +25,7 @@ DEFAULT_ONSET_INTERVAL_S = 1.0
 """Time between onsets with other devices."""
 TRAIN_PICTURES = (200, 800)
 """Numbers of training pictures, if the recipe names none and there is no folder."""
-TEST_PICTURES = 100
+TEST_PICTURES = 50
 """Largest number of test pictures, if the recipe names none."""
 MIN_TEST_PICTURES = 2
 """Smallest number of test pictures, if the recipe names none."""
@@ -147,7 +147,7 @@ class Recipe(FileRecipe):
     )
     test_pictures: Counts = Field(
         [],
-        description="numbers of test pictures. Default: 100, and at most 20 % of the "
+        description="numbers of test pictures. Default: 50, and at most 20 % of the "
         "folder",
     )
     test_repetitions: Counts = Field(

@@ -62,7 +62,7 @@ def test_default_designs_fit_the_folder(n_pictures: int) -> None:
     assert designs
     for design in designs:
         assert design.train_pictures + design.test_pictures <= n_pictures
-        assert 2 <= design.test_pictures <= 100
+        assert 2 <= design.test_pictures <= 50
 
 
 @pytest.mark.parametrize(

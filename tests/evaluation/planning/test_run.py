@@ -54,7 +54,9 @@ def test_the_cheapest_design_that_suffices_is_recommended(
 
 
 def test_the_sentence_has_value_range_chance_and_people() -> None:
-    run = resolve("people=10", "train_pictures=200", "train_repetitions=2")
+    run = resolve(
+        "people=10", "train_pictures=200", "train_repetitions=2", "test_pictures=100"
+    )
     (planned,) = run.plan_designs({1: make_prediction()})
     sentence = write_sentence(planned, "EEG")
     for fact in ("EEG", "first of 100", "12 %", "8 to 17 %", "1 %", "10 people"):
