@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import shutil
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -15,6 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import NOT_INTERLEAVED, ORDER_UNKNOWN
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import image_folder
+from brainhive_cli.data.fmri import bids_bold
 from brainhive_cli.data.recordings.event_names import NOT_IN_TABLE
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.evaluation.planning.order import CATCH, StudyPlan, choose_split
@@ -275,7 +277,17 @@ def test_the_logs_and_planned_tables_are_read_as_bids(home, run_command, table):
         "prepare", "preparation.kind=recording", "preparation.root=study/bids", *STEPS
     )
     store = SignalStore.open(home / "signals/bids/default/sub-01.h5")
-    assert list_stored(store, events) == list_planned(study)
+    planned = list_planned(study)
+    assert list_stored(store, events) == planned
+
+    # prepare --from bold reads the same tables
+    for session, run in sorted({trial[:2] for trial in planned}):
+        name = f"sub-01_ses-{session:02d}_task-pictures_run-{run + 1:02d}"
+        folder = study / f"bids/sub-01/ses-{session:02d}"
+        bold = folder / f"func/{name}_bold.nii.gz"
+        shown, _ = bids_bold.read_events(folder / f"{name}_events.tsv", "", {}, bold)
+        names = [picture.removesuffix(".png") for _, _, picture in shown]
+        assert names == [trial[3] for trial in planned if trial[:2] == (session, run)]
 
 
 @pytest.mark.parametrize("is_sorted", [False, True])
@@ -284,26 +296,15 @@ def test_an_evaluation_doubts_only_other_orders(home, run_command, is_sorted):
     study = make_study(home, plan)
     if is_sorted:
         sort_order(study / "order.csv")
-    record(study, home / "recordings", "fif")
-    stimuli = "study/bids/stimuli"
-    run_command(
-        "prepare",
-        "preparation.kind=recording",
-        "preparation.root=recordings",
-        "preparation.events=study/events.csv",
-        f"preparation.stimuli.root={stimuli}",
-        *STEPS,
-    )
-    dataset = (f"dataset={{kind: image-folder, root: {stimuli}}}",)
-    run_command("embed", *dataset, f"encoders=[{COLOURS!r}]")
-    run_command(
-        "train-align",
-        *dataset,
-        f"encoders=[{COLOURS!r}]",
-        "backbone=ridge",
-        "seeds=0",
-        "train.validation=0",
-    )
+    # the layout and commands of the README
+    record(study, home / "data/recordings", "fif")
+    shutil.copy(study / "events.csv", home / "data/recordings")
+    shutil.copytree(study / "bids/stimuli", home / "data/image-folder")
+    run_command("prepare", "preparation.kind=recording", *STEPS)
+    pictures = ("dataset=image-folder", f"encoders=[{COLOURS!r}]")
+    run_command("embed", *pictures)
+    ridge = ("backbone=ridge", "seeds=0", "train.validation=0")
+    run_command("train-align", *pictures, *ridge)
     result = run_command("eval-retrieval")
     protocols = {}
     for scope, metrics in result.metrics.scopes.items():
