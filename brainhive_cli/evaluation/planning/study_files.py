@@ -26,6 +26,11 @@ MIN_PAIR_INTERVAL_S = 0.1
 """
 ABSENT = "n/a"
 """Cell without a value."""
+CODE_COLUMNS = ("event", "first_code", "second_code", "picture", "concept", "split")
+ORDER_COLUMNS = ("person", "session", "run", "trial", "picture", "onset_s", "event")
+EVENT_COLUMNS = ("onset", "duration", "trial_type", "stim_file", "value")
+Row = Sequence[object]
+"""Cells of a row of a table."""
 
 
 def write_study(
@@ -131,9 +136,9 @@ def _write_tables(
     events: Mapping[str, str],
 ) -> None:
     """Write the tables of trigger codes and pictures, and the description of BIDS."""
-    codes = [["event", "first_code", "second_code", "picture", "concept", "split"]]
-    shown = [["event", "picture"]]
-    files = [["stimulus_id", "type", "filename"]]
+    codes: list[Row] = [CODE_COLUMNS]
+    shown: list[Row] = [["event", "picture"]]
+    files: list[Row] = [["stimulus_id", "type", "filename"]]
     for picture, event in events.items():
         first, _, second = event.partition("/")
         row = [event, first, second or ABSENT]
@@ -161,9 +166,8 @@ def _write_order(
     events: Mapping[str, str],
 ) -> None:
     """Write the order of all trials, and the planned events.tsv of each run."""
-    columns = ["person", "session", "run", "trial", "picture", "onset_s", "event"]
-    rows: list[list[object]] = [[*columns]]
-    tables: dict[Path, list[list[object]]] = {}
+    rows: list[Row] = [ORDER_COLUMNS]
+    tables: dict[Path, list[Row]] = {}
     for trial in order:
         stimulus = stimuli.get(trial.picture, ABSENT)
         event = events[trial.picture]
@@ -173,8 +177,7 @@ def _write_order(
         person = f"sub-{trial.person:02d}"
         session = f"ses-{trial.session:02d}"
         name = f"{person}_{session}_task-pictures_run-{trial.run:02d}_events.tsv"
-        columns = ["onset", "duration", "trial_type", "stim_file", "value"]
-        table = tables.setdefault(Path(person, session, name), [[*columns]])
+        table = tables.setdefault(Path(person, session, name), [EVENT_COLUMNS])
         trial_type = "catch" if trial.picture == CATCH else "picture"
         table.append([trial.onset_s, plan.stimulus_s, trial_type, stimulus, event])
     _write_rows(folder / "order.csv", rows)
@@ -216,7 +219,7 @@ def _write_texts(
         (folder / name).write_text(Template(text).substitute(values), "utf-8")
 
 
-def _write_rows(path: Path, rows: Sequence[Sequence[object]]) -> None:
+def _write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write a table with a header, separated by commas or (`.tsv`) tabs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     delimiter = "\t" if path.suffix == ".tsv" else ","
