@@ -535,7 +535,7 @@ COMMANDS = (
             "Plan a study: how much recording is enough, and in which order to show "
             "your pictures."
         ),
-        example="--device fmri-7t --people 4,8 --question top1 --size 0.1",
+        example="--device 7t --people 4,8 --question top1 --size 0.1",
         flags={
             "question": make_option(
                 "--question",

@@ -17,7 +17,7 @@ MAX_CANDIDATES = 200
 """Largest number of designs. The simulation of a design takes about two seconds."""
 DEFAULT_DEVICE = "eeg"
 """Device of a plan without assumptions."""
-ONSET_INTERVAL_S = {"fmri-3t": 4.0, "fmri-7t": 4.0}
+ONSET_INTERVAL_S = {"3t": 4.0, "7t": 4.0}
 """Time between onsets by device, if the recipe names none. NSD showed a picture every
 4 s (Allen et al. 2022).
 """
@@ -104,8 +104,8 @@ class Recipe(FileRecipe):
         description="recording to plan from: a run of eval-retrieval or train-align, "
         "or a signal store",
     )
-    device: Literal["eeg", "meg", "fmri-3t", "fmri-7t", "consumer-headset"] | None = (
-        Field(None, description="device, to plan from published results. Default: eeg")
+    device: Literal["eeg", "meg", "3t", "7t", "consumer"] | None = Field(
+        None, description="device, to plan from published results. Default: eeg"
     )
     expected: Expected | None = Field(
         None, description="result to plan from, in place of pilot or device"

@@ -32,7 +32,6 @@ from brainhive_cli.evaluation.planning.recipe import Recipe
 from brainhive_cli.evaluation.planning.tables import (
     draw_powers,
     tabulate_amounts,
-    tabulate_background,
     tabulate_designs,
 )
 from brainhive_cli.measurement.units import StimulusGrouping, describe_claims
@@ -44,10 +43,10 @@ if TYPE_CHECKING:
 
 MODALITIES = {
     "eeg": "EEG",
-    "consumer-headset": "EEG",
+    "consumer": "EEG",
     "meg": "MEG",
-    "fmri-3t": "fMRI",
-    "fmri-7t": "fMRI",
+    "3t": "fMRI",
+    "7t": "fMRI",
 }
 """Modality of the signals of each device."""
 DEFAULT_ENCODER = "lite0"
@@ -248,9 +247,9 @@ class DesignRun(RunJob):
         )
         if self.pictures:
             self.write_study(run.folder.path / STUDY, design)
-        figures = draw_powers(facts)
-        tables = [*tabulate_designs(facts), tabulate_background(facts)]
-        return Summary(Measurements(facts=facts), [*figures, *tables])
+        shown: list[artifacts.Artifact] = [*draw_powers(facts)]
+        shown += tabulate_designs(facts)
+        return Summary(Measurements(facts=facts), shown)
 
     def plan_designs(
         self, prediction_of: Mapping[int, Prediction]

@@ -19,7 +19,7 @@ PANELS = (
 
 
 def tabulate_designs(facts: DesignFacts) -> list[Table]:
-    """Tabulate the designs with their predictions, and those that do not fit, if any.
+    """Tabulate predictions, their background, and designs that do not fit, if any.
 
     Args:
         facts: Designs and their predictions.
@@ -39,7 +39,10 @@ def tabulate_designs(facts: DesignFacts) -> list[Table]:
         row["smallest effect"] = _write_share(design.smallest)
         rows.append(row)
 
-    tables = [_make_table("Designs", rows, render("design.txt", facts=facts))]
+    tables = [
+        _make_table("Designs", rows, render("design.txt", facts=facts)),
+        tabulate_background(facts),
+    ]
     if unfit_designs:
         title = "Designs that do not fit into their sessions"
         tables.append(tabulate_amounts(title, unfit_designs))

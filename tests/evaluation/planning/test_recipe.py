@@ -1,9 +1,13 @@
 """Tests of the recipe of design: candidates, defaults and refused keys."""
 
+from typing import get_args
+
 import pytest
 
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.evaluation.planning.devices import list_devices
 from brainhive_cli.evaluation.planning.recipe import MAX_CANDIDATES, Recipe
+from brainhive_cli.evaluation.planning.run import MODALITIES
 
 EXPECTED = (
     "expected={top1: 0.1, low: 0.05, high: 0.2, train_pictures: 100, "
@@ -39,8 +43,8 @@ def test_a_person_has_as_many_sessions_as_the_trials_need() -> None:
     [
         ((), 1.0),
         (("device=meg",), 1.0),
-        (("device=fmri-7t",), 4.0),
-        (("device=fmri-7t", "onset_interval_s=2"), 2.0),
+        (("device=7t",), 4.0),
+        (("device=7t", "onset_interval_s=2"), 2.0),
     ],
 )
 def test_pictures_follow_each_other_as_usual_with_the_device(
@@ -96,3 +100,11 @@ def test_more_pictures_than_the_folder_has_are_refused() -> None:
     with pytest.raises(RecipeError) as caught:
         resolve("train_pictures=100", "test_pictures=20").list_designs(110)
     assert "110" in caught.value.message and "120" in caught.value.message
+
+
+def test_each_published_device_can_be_planned_from() -> None:
+    for name in list_devices():
+        assert resolve(f"device={name}").device_name == name
+    key = Recipe.model_fields["device"].annotation
+    (names, _) = get_args(key)
+    assert set(get_args(names)) == set(list_devices()) == set(MODALITIES)

@@ -54,7 +54,7 @@ def test_designs_that_differ_in_one_way_have_no_figure() -> None:
 
 def test_designs_that_do_not_fit_have_a_table_of_their_own() -> None:
     designs = [make_design(1, 0.3), make_design(2)]
-    fitting, unfit = tabulate_designs(DesignFacts(designs=designs))
+    fitting, _, unfit = tabulate_designs(DesignFacts(designs=designs))
     assert len(fitting.rows) == len(unfit.rows) == 1
     assert unfit.rows[0][0] == "design 2" and unfit.rows[0][-1] == 2
 
