@@ -98,6 +98,16 @@ def test_repetitions_are_spread_over_runs_and_sessions():
                 assert max(by_run.values()) <= -(-repetitions // 6)
 
 
+def test_repetitions_in_a_run_are_spread_over_it():
+    plan = plan_study(20, 1, 10, people=1, sessions=1, runs=1, catch_share=0.0)
+    plan = replace(plan, train_repetitions=4, test_repetitions=4)
+    trials = draw_order(plan)
+    for picture in plan.concept_of:
+        shown = [t.number / len(trials) for t in trials if t.picture == picture]
+        for repetition, time in enumerate(shown):
+            assert repetition / 4 - 0.08 < time < (repetition + 1) / 4 + 0.08
+
+
 def test_orders_differ_between_runs_and_people():
     runs = group_runs(draw_order(plan_study(test_repetitions=6)))
     assert len(set(map(tuple, runs.values()))) == len(runs)
@@ -211,6 +221,20 @@ def test_orders_that_follow_time_are_found(key):
     trials = draw_order(plan)
     assert find_order_problem(plan, trials) == ""
     assert find_order_problem(plan, sort_run(trials, key))
+
+
+def test_embeddings_reveal_blocks_of_similar_pictures():
+    plan = plan_study(24, 1, 12, people=1, sessions=1, runs=1, catch_share=0.0)
+    plan = replace(plan, train_repetitions=1, test_repetitions=1)
+    is_early = {picture: int(picture[1:3]) < 12 for picture in plan.concept_of}
+    clusters = sort_run(draw_order(plan), key=is_early.__getitem__)
+    embeddings = {}
+    for number, picture in enumerate(plan.concept_of):
+        noise = np.random.default_rng(number).normal(size=8) / 4
+        embeddings[picture] = (noise + 2 * is_early[picture] - 1).astype("f4")
+    assert find_order_problem(plan, clusters) == ""
+    assert find_order_problem(plan, clusters, embeddings)
+    assert find_order_problem(plan, draw_order(plan, embeddings), embeddings) == ""
 
 
 def test_an_order_that_fails_the_check_is_drawn_again(monkeypatch):
