@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.facts import DesignFacts
+from brainhive_cli.evaluation.planning import power
+from brainhive_cli.evaluation.planning.designs import Design, Prediction, Range
 from tests.worlds.own_recordings import write_pictures
 
 pytest.importorskip("matplotlib")
@@ -128,6 +131,46 @@ def test_the_study_of_the_pictures_is_written(home: Path) -> None:
     assert len(shown) == 2 * n_trials
     assert {row["person"] for row in rows} == {"1", "2"}
     assert list((home / "embeddings").rglob("gabor.h5"))
+
+
+def predict_perhaps(
+    designs: Sequence[Design], *_: Any, **options: Any
+) -> list[Prediction]:
+    """Predict the same for each design, in place of a simulation of minutes."""
+    values = Range(0.4, 0.2, 0.9)
+    predictions = []
+    for design in designs:
+        prediction = Prediction(
+            design=design,
+            power=values,
+            half_power=values,
+            top1=values,
+            chance=0.1,
+            smallest=0.3,
+            n_studies=240,
+            is_extrapolated=True,
+            halving_factor=8,
+            deciding_factor=4,
+        )
+        predictions.append(prediction)
+    return predictions
+
+
+def test_a_plan_from_a_pilot_says_which_pilot_could_tell(
+    world: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(power, "predict_designs", predict_perhaps)
+    result = invoke("design", *SMALL, "--pilot", str(trained_run), "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    facts = document["metrics"]["facts"]
+    assert facts["has_pilot"] and facts["source"] == trained_run.name
+    assert "simulated" in facts["caveats"]
+    assert facts["designs"][0]["answer"] == "cannot say"
+    for factor in (4, 8):
+        assert f"A pilot of {factor} times as many people" in document["finding"]
+    rows = document["tables"][1]["rows"]
+    assert "extrapolation" in {row["item"] for row in rows}
 
 
 @pytest.mark.parametrize(

@@ -222,11 +222,11 @@ class Recipe(FileRecipe):
             if not self.test_pictures:
                 n_test = max(MIN_TEST_PICTURES, n_pictures // 5)
                 lists["test_pictures"] = [min(TEST_PICTURES, n_test)]
-            needed = max(lists["train_pictures"]) + max(lists["test_pictures"])
-            if needed > n_pictures or not all(lists["train_pictures"]):
+            n_needed = max(lists["train_pictures"]) + max(lists["test_pictures"])
+            if n_needed > n_pictures or not all(lists["train_pictures"]):
                 raise RecipeError(
                     f"{self.pictures} has {n_pictures} pictures, but the designs need "
-                    f"{max(needed, 2 * MIN_TEST_PICTURES)}",
+                    f"{max(n_needed, 2 * MIN_TEST_PICTURES)}",
                     "add pictures, or lower train_pictures or test_pictures",
                 )
         n_candidates = math.prod(map(len, lists.values()))

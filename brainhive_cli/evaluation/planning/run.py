@@ -100,10 +100,10 @@ class DesignRun(RunJob):
         job = cls(recipe, pictures, pilot, designs)
 
         if not job.fitting:
-            least = min(design.least_sessions for design in job.designs)
+            least_sessions = min(design.least_sessions for design in job.designs)
             raise RecipeError(
                 f"none of the {len(job.designs)} designs fits into its sessions, of "
-                f"which it needs at least {least}",
+                f"which it needs at least {least_sessions}",
                 "leave sessions out, or raise sessions or session_minutes",
             )
         if recipe.write is not None and recipe.write not in job.fitting:
@@ -247,9 +247,9 @@ class DesignRun(RunJob):
         )
         if self.pictures:
             self.write_study(run.folder.path / STUDY, design)
-        shown: list[artifacts.Artifact] = [*draw_powers(facts)]
-        shown += tabulate_designs(facts)
-        return Summary(Measurements(facts=facts), shown)
+        blocks: list[artifacts.Artifact] = [*draw_powers(facts)]
+        blocks += tabulate_designs(facts)
+        return Summary(Measurements(facts=facts), blocks)
 
     def plan_designs(
         self, prediction_of: Mapping[int, Prediction]
@@ -339,11 +339,16 @@ class DesignRun(RunJob):
         write_study(folder, self.pictures.root, plan, embeddings)
 
     def list_warnings(self, design: Design, question: Question) -> list[str]:
-        """List the problems of a design that no analysis can repair."""
+        """List the problems of a design that no analysis can repair, and of the pilot.
+
+        Args:
+            design: The design.
+            question: Claim that the study shall support.
+        """
         from brainhive_cli.evaluation.planning.warnings import list_warnings
 
         folder = self.pictures
-        return list_warnings(
+        warnings = list_warnings(
             [design],
             question,
             concept_of=folder.concept_of if folder else {},
@@ -352,6 +357,7 @@ class DesignRun(RunJob):
             pilot=self.pilot,
             window_ms=self.recipe.window_ms,
         )
+        return warnings + (self.pilot.warnings if self.pilot else [])
 
     def describe(self, run: OpenRun) -> Result:
         """Print the warnings, and return the tables and the folder of the study."""

@@ -172,9 +172,9 @@ def tabulate_background(facts: DesignFacts) -> Table:
         ("eval-retrieval may say", facts.sentence),
         ("this will hold for", facts.claims),
     ]
-    large = [str(item.number) for item in facts.designs if item.is_extrapolated]
-    if large:
-        text = f"designs {', '.join(large)} have over twice the pilot's trials (in log)"
-        rows.append(("extrapolation", text))
+    numbers = [str(item.number) for item in facts.designs if item.is_extrapolated]
+    if numbers:
+        text = "more than twice the recorded trials, counted in logarithms"
+        rows.append(("extrapolation", f"designs {', '.join(numbers)}: {text}"))
     title = f"Behind design {facts.described}"
     return Table(title, ("item", "value"), rows, is_list=True)
