@@ -559,7 +559,7 @@ COMMANDS = (
             ),
             "device": make_option(
                 "--device",
-                "Device with published results, to plan from.",
+                "Device with published results: eeg, meg, 3t, 7t or consumer.",
                 default="eeg",
             ),
             "pictures": make_option(
