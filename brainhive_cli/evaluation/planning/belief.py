@@ -25,9 +25,9 @@ from brainhive_cli.measurement.ranks import normalise_tokens
 
 NO_GAIN = 0.004
 """Gain of a signal that is too weak to be found, in place of 0."""
-GAINS = np.concatenate([[NO_GAIN], np.geomspace(0.012, 0.8, 11)])
-"""Gains of simulated pilots. Neighbours differ by a factor of 1.38."""
-LOG_GAINS = np.linspace(np.log(NO_GAIN), np.log(0.8), 50)
+GAINS = np.concatenate([[NO_GAIN], np.geomspace(0.012, 2, 13)])
+"""Gains of simulated pilots. Neighbours differ by a factor of 1.53."""
+LOG_GAINS = np.linspace(np.log(NO_GAIN), np.log(2), 60)
 """Logarithms of the gains for which likelihoods are interpolated."""
 SPREADS = np.array([0.15, 0.25, 0.35, 0.45, 0.6])
 """Standard deviations of the logarithm of the gain over people."""
@@ -45,7 +45,7 @@ N_SLOPE_AXES = 60
 """Number of principal axes of the noise whose variances are measured."""
 MIN_PILOT_PICTURES = 16
 """Smallest number of pictures of a person in a pilot."""
-N_PUBLISHED_PEOPLE = 6
+N_PUBLISHED_PEOPLE = 3
 """Number of simulated people in the design of a published result."""
 QUANTILE_95 = 1.645
 """Quantile of the normal distribution that 95 % of values do not exceed."""
@@ -148,7 +148,11 @@ def measure_noise_slope(people: Sequence[PilotPerson]) -> float:
 
 
 def simulate_margins(
-    world: LightWorld, gain: float, shape: float, repetitions: Int64, seed: int
+    world: LightWorld,
+    gain: float,
+    shape: tuple[float, float],
+    repetitions: Int64,
+    seed: int,
 ) -> Float64:
     """Simulate a pilot of a person, and measure its margins.
 
@@ -160,7 +164,7 @@ def simulate_margins(
         seed: Seed of the simulation.
     """
     rng = np.random.default_rng(seed)
-    noise, _ = world.make_spectra(shape)
+    noise = world.make_noise(shape)
     maps = world.draw_maps(rng, shape)
     pictures = world.pictures.draw(rng, len(repetitions))
     signals = gain * add_features(rng, pictures, rng.uniform(0, MAX_MISFIT)) @ maps
@@ -206,7 +210,7 @@ def compute_likelihoods(table: Float64, margins: Float64) -> Float64:
         margins: Margins [C] of the pilot.
 
     Returns:
-        Logarithms [50, H] of the likelihood at `LOG_GAINS`.
+        Logarithms [K, H] of the likelihood at `LOG_GAINS`.
     """
     # without a signal, the expected margin is 0
     means = (table - table[:1]).mean(2)
@@ -340,7 +344,11 @@ class Belief:
 
 
 def simulate_top1(
-    world: LightWorld, gain: float, shape: float, result: PublishedResult, seed: int
+    world: LightWorld,
+    gain: float,
+    shape: tuple[float, float],
+    result: PublishedResult,
+    seed: int,
 ) -> float:
     """Simulate the mean top-1 of people in the design of a published result."""
     hits = []

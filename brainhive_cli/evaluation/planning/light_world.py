@@ -15,8 +15,10 @@ import torch
 from brainhive_cli.core.arrays import Array, Float64
 from brainhive_cli.measurement.linear_maps import Products
 
-N_AXES = 200
+N_AXES = 400
 """Number of noise axes."""
+N_SIGNAL_COMPONENTS = 96
+"""Number of components of a signal whose amplitudes decay."""
 N_OTHER_FEATURES = 32
 """Number of features of a picture that its embedding does not have."""
 MAX_MISFIT = 0.5
@@ -29,9 +31,12 @@ DEFAULT_DECAY = 0.6
 """Number of random pictures, of their components, and decay of the components' standard
 deviation, if nothing is known about the pictures.
 """
-SHAPES = (0.0, 0.7, 1.2, 1.7)
-"""Shapes of the signal. 0 is for white noise. Else the signal's variance on an axis is
-the noise variance to this power. The growth with training data depends on it.
+SHAPES = ((0.0, 0.0), (0.4, 0.5), (0.7, 0.0), (1.0, 0.8))
+"""Shapes of the signal, on which the growth with training data depends: alignment and
+decay. The signal's variance on an axis is the noise variance to the power of the
+alignment, with white noise if it is 0. The amplitudes of the components of the signal
+are their numbers to the power of minus the decay. Without decay, all features have maps
+of their own.
 """
 MAX_SIMULATED_SIGNALS = 500
 """Largest number of training signals that are simulated one by one."""
@@ -170,33 +175,41 @@ class LightWorld:
     )
     noise_slope: float = NOISE_SLOPE
 
-    def make_spectra(self, shape: float) -> tuple[Float64, Float64]:
-        """Make the standard deviation [axes] of noise, and of signals of gain 1.
+    def make_noise(self, shape: tuple[float, float]) -> Float64:
+        """Make the standard deviation [axes] of noise."""
+        alignment, _ = shape
+        slope = self.noise_slope if alignment else 0.0
+        return np.arange(1.0, N_AXES + 1) ** (-slope / 2)
 
-        The mean over axes of the squared ratio of signal and noise is 1.
+    def draw_maps(
+        self, rng: np.random.Generator, shape: tuple[float, float]
+    ) -> Float64:
+        """Draw the signal [features, axes] of each feature for a gain of 1.
+
+        The mean over axes of the squared ratio of signal and noise is about 1.
         """
-        noise = np.arange(1.0, N_AXES + 1) ** (-self.noise_slope / 2)
-        if shape == 0:
-            noise = np.ones(N_AXES)
-        signal = noise ** (shape or 1)
-        return noise, signal / np.sqrt((signal**2 / noise**2).mean())
-
-    def draw_maps(self, rng: np.random.Generator, shape: float) -> Float64:
-        """Draw the signal [features, axes] of each feature for a gain of 1."""
+        alignment, decay = shape
+        noise = self.make_noise(shape)
+        signal = noise**alignment
+        signal /= np.sqrt((signal**2 / noise**2).mean())
         width = self.pictures.embeddings.shape[1] + N_OTHER_FEATURES
-        _, signal = self.make_spectra(shape)
-        return rng.standard_normal((width, N_AXES)) * signal
+        if not decay:
+            return rng.standard_normal((width, N_AXES)) * signal
+        amplitudes = np.arange(1.0, N_SIGNAL_COMPONENTS + 1) ** -decay
+        amplitudes /= np.sqrt((amplitudes**2).sum())
+        mixing = rng.standard_normal((width, N_SIGNAL_COMPONENTS)) * amplitudes
+        return mixing @ rng.standard_normal((N_SIGNAL_COMPONENTS, N_AXES)) * signal
 
     def draw_decoder(
         self,
         rng: np.random.Generator,
         gain: float,
-        shape: float,
+        shape: tuple[float, float],
         n_pictures: int,
         repetitions: int,
     ) -> RidgeDecoder:
         """Draw a person, simulate the training signals, and fit the decoder."""
-        noise, _ = self.make_spectra(shape)
+        noise = self.make_noise(shape)
         maps = self.draw_maps(rng, shape)
         misfit = rng.uniform(0, MAX_MISFIT)
         pictures = self.pictures.draw(rng, n_pictures)

@@ -101,6 +101,8 @@ class PowerCurve:
     def __init__(self, studies: Studies, question: Question) -> None:
         self.question = question
         self.gains = studies.log_gain
+        # no finite number of studies shows a power of 0 or 1
+        self.least_power = 1 / (len(self.gains) + 2)
         signals = (studies.log_gain, studies.shape)
         self.top1 = LogisticCurve.fit(*signals, studies.top1)
         self.stands = []
@@ -112,6 +114,7 @@ class PowerCurve:
     def compute(self, log_gain: Float64, shape: Int64) -> Float64:
         """Compute the power [N] for signals."""
         powers = np.stack([curve(log_gain, shape) for curve in self.stands], 1)
+        powers = powers.clip(self.least_power, 1 - self.least_power)
         if self.question.claim != "difference":
             return powers[:, 0]
 
@@ -153,6 +156,7 @@ def predict_designs(
     assumptions: Sequence[PilotPerson] | PublishedResult,
     embeddings: Array | None = None,
     seed: int = 0,
+    test_concepts: Sequence[int] = (),
     report_progress: Callable[[int], None] = lambda count: None,
 ) -> list[Prediction]:
     """Predict the results of designs by simulated studies.
@@ -169,6 +173,8 @@ def predict_designs(
         embeddings: Embeddings [N, D] of the pictures that can be shown. The default is
             the pilot's, or random ones.
         seed: Seed of the simulations.
+        test_concepts: Number of concepts of the test pictures of each design. Empty if
+            each picture is a concept of its own.
         report_progress: Function that is called with the number of finished designs.
 
     Returns:
@@ -179,66 +185,72 @@ def predict_designs(
     """
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1):
+    with threadpool_limits(1), ThreadPoolExecutor(2) as pool:
         if isinstance(assumptions, PublishedResult):
             belief = Belief.from_published(assumptions, seed)
         else:
             belief = Belief.from_pilot(assumptions)
         if embeddings is not None:
             belief = belief.show(PictureSpace.from_embeddings(embeddings))
-        return predict_from_belief(designs, question, belief, seed, report_progress)
+
+        # designs with equal amounts of training data share decoders
+        banks: dict[tuple[int, int], DecoderBank] = {}
+        jobs = []
+        counts = test_concepts or [0] * len(designs)
+        for design, n_concepts in zip(designs, counts, strict=True):
+            amount = (design.train_pictures, design.train_repetitions)
+            if amount not in banks:
+                banks[amount] = DecoderBank(belief.world, *amount, seed=seed)
+            bank = banks[amount]
+            jobs.append((design, question, belief, bank, seed, n_concepts))
+
+        predictions = []
+        for prediction in pool.map(lambda job: predict_design(*job), jobs):
+            predictions.append(prediction)
+            report_progress(len(predictions))
+        return predictions
 
 
-def predict_from_belief(
-    designs: Sequence[Design],
+def predict_design(
+    design: Design,
     question: Question,
     belief: Belief,
+    bank: DecoderBank,
     seed: int = 0,
-    report_progress: Callable[[int], None] = lambda count: None,
-) -> list[Prediction]:
-    """Predict the results of designs for known probabilities of signals."""
-    longer_pilots = {}
+    n_concepts: int = 0,
+) -> Prediction:
+    """Predict the results of a design, with decoders of its training data."""
+    studies = simulate_studies(design, question, belief, bank, seed, n_concepts)
+    curve = PowerCurve(studies, question)
+    log_gain, shape = _draw_signals(belief, seed)
+    power = summarise(curve.compute(log_gain, shape))
+
+    # range of the power after longer pilots
+    halving = deciding = None
     if belief.likelihoods:
-        longer_pilots = {factor: belief.lengthen(factor) for factor in PILOT_FACTORS}
-    banks: dict[tuple[int, int], DecoderBank] = {}
-    for design in designs:
-        amount = (design.train_pictures, design.train_repetitions)
-        banks[amount] = DecoderBank(belief.world, *amount, seed=seed)
-
-    def predict(design: Design) -> Prediction:
-        bank = banks[design.train_pictures, design.train_repetitions]
-        studies = simulate_studies(design, question, belief, bank, seed)
-        curve = PowerCurve(studies, question)
-
-        # power over signals that fit the assumptions, with the error of the model
-        log_gain, shape = _draw_signals(belief, seed)
-        power = summarise(curve.compute(log_gain, shape))
-        halving = deciding = None
-        for factor, longer in longer_pilots.items():
-            width = summarise(curve.compute(*_draw_signals(longer, seed))).width
+        for factor in PILOT_FACTORS:
+            longer_pilot = belief.lengthen(factor)
+            width = summarise(curve.compute(*_draw_signals(longer_pilot, seed))).width
             if halving is None and width <= power.width / 2:
                 halving = factor
             if deciding is None and width <= MAX_USEFUL_RANGE:
                 deciding = factor
-        return Prediction(
-            design=design,
-            power=power,
-            half_power=summarise(curve.compute(log_gain - math.log(2), shape)),
-            top1=summarise(studies.top1[studies.is_likely]),
-            chance=1 / design.test_pictures,
-            smallest=curve.find_smallest(log_gain, shape),
-            n_studies=len(studies.top1),
-            is_extrapolated=math.log(design.trials) > 2 * math.log(belief.n_trials),
-            halving_factor=halving,
-            deciding_factor=deciding,
-        )
-
-    predictions = []
-    with ThreadPoolExecutor(2) as pool:
-        for prediction in pool.map(predict, designs):
-            predictions.append(prediction)
-            report_progress(len(predictions))
-    return predictions
+    chance = 1 / design.test_pictures
+    smallest = curve.find_smallest(log_gain, shape)
+    if smallest is not None and question.claim != "difference":
+        smallest = max(smallest, chance)
+    return Prediction(
+        design=design,
+        power=power,
+        half_power=summarise(curve.compute(log_gain - math.log(2), shape)),
+        top1=summarise(studies.top1[studies.is_likely]),
+        chance=chance,
+        smallest=smallest,
+        n_studies=len(studies.top1),
+        is_extrapolated=math.log(design.trials) > 2 * math.log(belief.n_trials),
+        halving_factor=halving,
+        deciding_factor=deciding,
+    )
 
 
 def _draw_signals(belief: Belief, seed: int) -> tuple[Float64, Int64]:
@@ -249,6 +261,7 @@ def _draw_signals(belief: Belief, seed: int) -> tuple[Float64, Int64]:
 
 
 def summarise(values: Float64) -> Range:
-    """Return the mean of values, and their 95 % range."""
+    """Return the mean of values, and their 95 % range, which contains the mean."""
+    mean = float(values.mean())
     low, high = np.quantile(values, RANGE).tolist()
-    return Range(float(values.mean()), low, high)
+    return Range(mean, min(low, mean), max(high, mean))

@@ -208,6 +208,12 @@ class DesignRun(RunJob):
         question = Question(recipe.question, recipe.size or 0.0, recipe.new_people)
         people = self.pilot.people if self.pilot else []
         designs = list(self.fitting.values())
+        test_concepts = []
+        if self.pictures:
+            for design in designs:
+                _, test_pictures = self.split_pictures(design)
+                concepts = map(self.pictures.concept_of.get, test_pictures)
+                test_concepts.append(len(set(concepts)))
         with console.progress("simulating studies", len(designs)) as bar:
             predictions = power.predict_designs(
                 designs,
@@ -215,6 +221,7 @@ class DesignRun(RunJob):
                 people or self.published,
                 self.pictures.read_embeddings() if self.pictures else None,
                 recipe.seed,
+                test_concepts,
                 report_progress=lambda count: bar.advance(count - bar.items),
             )
         prediction_of = dict(zip(self.fitting, predictions, strict=True))

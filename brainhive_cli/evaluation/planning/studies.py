@@ -22,7 +22,11 @@ from brainhive_cli.measurement.ranks import (
     rank_first_pictures,
     summarise_ranks,
 )
-from brainhive_cli.measurement.units import MIN_SUBJECTS_FOR_POPULATION, Items
+from brainhive_cli.measurement.units import (
+    MIN_SUBJECTS_FOR_POPULATION,
+    Items,
+    StimulusGrouping,
+)
 from brainhive_cli.measurement.verdict import judge
 
 N_LIKELY_STUDIES = 160
@@ -33,7 +37,7 @@ OTHER_FACTORS = (0.3, 2.0)
 """Smallest and largest factor of the gain in these further studies."""
 LEVEL = 0.3
 """Distance between the logarithms of gains for which decoders are fitted."""
-N_COPIES = 12
+N_COPIES = 6
 """Number of decoders of each level, so that people differ."""
 N_PERMUTATIONS = 999
 """Number of permutations of a verdict. `eval-retrieval` has five times as many, which
@@ -101,7 +105,12 @@ class Studies:
 
 
 def simulate_studies(
-    design: Design, question: Question, belief: Belief, bank: DecoderBank, seed: int
+    design: Design,
+    question: Question,
+    belief: Belief,
+    bank: DecoderBank,
+    seed: int,
+    n_concepts: int = 0,
 ) -> Studies:
     """Simulate studies of a design, and evaluate each as the commands do.
 
@@ -111,6 +120,8 @@ def simulate_studies(
         belief: Probabilities of the strength of signals.
         bank: Decoders of the design's training data.
         seed: Seed of the simulations.
+        n_concepts: Number of concepts of the test pictures. 0 if each picture is a
+            concept of its own.
     """
     rng = np.random.default_rng((seed, design.people, design.test_pictures))
     count = N_LIKELY_STUDIES + N_OTHER_STUDIES
@@ -121,7 +132,9 @@ def simulate_studies(
     log_gain = log_gain + np.where(is_likely, 0, shifts)
 
     names = list(range(design.test_pictures))
-    items = Items.independent([names] * design.people, "pictures")
+    concept_of = {name: str(name % (n_concepts or len(names))) for name in names}
+    grouping = StimulusGrouping(concept_of=concept_of)
+    items = grouping.make_items([names] * design.people)
     noise_levels = EXTRA_NOISE if question.claim == "difference" else EXTRA_NOISE[:1]
     top1 = np.zeros(count)
     stands = np.zeros((count, len(noise_levels)), bool)
@@ -201,7 +214,7 @@ def supports(question: Question, ranks: Sequence[Int64], items: Items) -> bool:
     if question.new_people and len(ranks) < MIN_SUBJECTS_FOR_POPULATION:
         return False
     if question.claim == "above-chance":
-        (answer,) = judge(ranks, items, items.names, max_permutations=N_PERMUTATIONS)
+        answer = judge(ranks, items, items.names, max_permutations=N_PERMUTATIONS)[0]
         if answer.side != "above chance" or not question.new_people:
             return answer.side == "above chance"
 

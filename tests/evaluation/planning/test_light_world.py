@@ -11,13 +11,15 @@ from brainhive_cli.evaluation.planning.light_world import (
     fit_ridge,
 )
 
+SHAPE = light_world.SHAPES[2]
+
 
 def measure_top5(world: LightWorld, gain: float, n_pictures: int) -> float:
     """Measure the mean top-5 among 50 candidates over 40 people."""
     shares = []
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        decoder = world.draw_decoder(rng, gain, 0.7, n_pictures, repetitions=2)
+        decoder = world.draw_decoder(rng, gain, SHAPE, n_pictures, repetitions=2)
         pictures = world.pictures.draw(rng, 50)
         tokens = decoder.predict(rng, pictures, gain, repetitions=4)
         similarities = compute_cosines(tokens, pictures - decoder.mean)
