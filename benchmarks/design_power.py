@@ -173,34 +173,26 @@ def run_pilot(strength: float, seed: int) -> Pilot:
     return Pilot(measure_margins(first, mean, targets), measure_noise_slope([twice]))
 
 
-def predict_case(
-    belief: Belief, case: int, bank: DecoderBank
-) -> tuple[float, float, float, float, float, float]:
-    """Predict power and top-1 of a case, with the ends of their ranges."""
-    prediction = predict_design(CASES[case][0], Question(), belief, bank)
-    power, top1 = prediction.power, prediction.top1
-    return power.value, power.low, power.high, top1.value, top1.low, top1.high
-
-
-def make_banks(world: LightWorld) -> list[DecoderBank]:
-    """Make the decoders of all cases."""
-    banks = []
-    for design, _ in CASES:
-        amount = (design.train_pictures, design.train_repetitions)
-        banks.append(DecoderBank(world, *amount, seed=0))
-    return banks
-
-
 def predict_pilots(
     world: LightWorld, table: Float64, groups: Sequence[Sequence[Pilot]], case: int
 ) -> list[tuple[float, ...]]:
-    """Predict a case from each group of pilots."""
-    bank = make_banks(world)[case]
+    """Predict a case from each group of pilots.
+
+    Returns:
+        Power and the ends of its range, and top-1 and the ends of its range, by group.
+    """
+    design, _ = CASES[case]
     predictions = []
     for pilots in groups:
         likelihoods = [compute_likelihoods(table, pilot.margins) for pilot in pilots]
         belief = Belief.from_likelihoods(world, likelihoods, int(REPETITIONS.sum()))
-        predictions.append(predict_case(belief, case, bank))
+        amount = (design.train_pictures, design.train_repetitions)
+        bank = DecoderBank(belief, *amount, seed=0)
+        prediction = predict_design(design, Question(), bank)
+        power, top1 = prediction.power, prediction.top1
+        predictions.append(
+            (power.value, power.low, power.high, top1.value, top1.low, top1.high)
+        )
     return predictions
 
 

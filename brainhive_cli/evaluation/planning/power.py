@@ -200,9 +200,9 @@ def predict_designs(
         for design, n_concepts in zip(designs, counts, strict=True):
             amount = (design.train_pictures, design.train_repetitions)
             if amount not in banks:
-                banks[amount] = DecoderBank(belief.world, *amount, seed=seed)
+                banks[amount] = DecoderBank(belief, *amount, seed=seed)
             bank = banks[amount]
-            jobs.append((design, question, belief, bank, seed, n_concepts))
+            jobs.append((design, question, bank, seed, n_concepts))
 
         predictions = []
         for prediction in pool.map(lambda job: predict_design(*job), jobs):
@@ -214,13 +214,13 @@ def predict_designs(
 def predict_design(
     design: Design,
     question: Question,
-    belief: Belief,
     bank: DecoderBank,
     seed: int = 0,
     n_concepts: int = 0,
 ) -> Prediction:
     """Predict the results of a design, with decoders of its training data."""
-    studies = simulate_studies(design, question, belief, bank, seed, n_concepts)
+    belief = bank.belief
+    studies = simulate_studies(design, question, bank, seed, n_concepts)
     curve = PowerCurve(studies, question)
     log_gain, shape = _draw_signals(belief, seed)
     power = summarise(curve.compute(log_gain, shape))

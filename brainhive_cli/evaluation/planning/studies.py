@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from brainhive_cli.evaluation.planning.belief import Belief
 from brainhive_cli.evaluation.planning.designs import Design, Question
 from brainhive_cli.evaluation.planning.light_world import (
     SHAPES,
-    LightWorld,
     RidgeDecoder,
 )
 from brainhive_cli.measurement.comparison import compare_hits
@@ -29,16 +29,20 @@ from brainhive_cli.measurement.units import (
 )
 from brainhive_cli.measurement.verdict import judge
 
-N_LIKELY_STUDIES = 160
+N_LIKELY_STUDIES = 240
 """Number of simulated studies with signals that fit the assumptions."""
-N_OTHER_STUDIES = 80
+N_OTHER_STUDIES = 100
 """Number of further studies with weaker and stronger signals, to fit curves."""
 OTHER_FACTORS = (0.3, 2.0)
 """Smallest and largest factor of the gain in these further studies."""
 LEVEL = 0.3
 """Distance between the logarithms of gains for which decoders are fitted."""
-N_COPIES = 6
-"""Number of decoders of each level, so that people differ."""
+N_DECODERS = 400
+"""Number of decoders of an amount of training data, if all are used. Fewer decoders
+would add their own errors to the power.
+"""
+MIN_COPIES = 5
+"""Smallest number of decoders of a level and shape, so that people differ."""
 N_PERMUTATIONS = 999
 """Number of permutations of a verdict. `eval-retrieval` has five times as many, which
 changes p by less than the difference of two studies.
@@ -52,28 +56,37 @@ class DecoderBank:
     """Decoders of an amount of training data, which are fitted when first used.
 
     Attributes:
-        world: Light model of decoding.
+        belief: Probabilities of the strength of signals.
         n_pictures: Number of training pictures.
         repetitions: Number of repetitions of each training picture.
         seed: Seed of the decoders.
-        decoders: RidgeDecoder of each level of the gain, shape and copy.
+        decoders: Decoder of each level of the gain, shape and copy.
     """
 
-    world: LightWorld
+    belief: Belief
     n_pictures: int
     repetitions: int
     seed: int
     decoders: dict[tuple[int, int, int], RidgeDecoder] = field(default_factory=dict)
 
-    def get(self, gain: float, shape: int, copy: int) -> RidgeDecoder:
-        """Return the decoder of a person with about this gain."""
+    @cached_property
+    def n_copies(self) -> int:
+        """Number of decoders of a level and shape."""
+        rng = np.random.default_rng(self.seed)
+        log_gain, _, shape = self.belief.draw(rng, N_LIKELY_STUDIES)
+        levels = np.rint(log_gain / LEVEL).tolist()
+        n_cells = len(set(zip(levels, shape.tolist(), strict=True)))
+        return max(MIN_COPIES, N_DECODERS // (2 * n_cells))
+
+    def draw(self, rng: np.random.Generator, gain: float, shape: int) -> RidgeDecoder:
+        """Draw a decoder of a person with about this gain."""
         level = round(math.log(gain) / LEVEL)
-        key = (level, shape, copy % N_COPIES)
+        key = (level, shape, int(rng.integers(self.n_copies)))
         if key not in self.decoders:
             amounts = (self.seed, self.n_pictures, self.repetitions)
-            rng = np.random.default_rng((*amounts, level % 2**32, *key[1:]))
-            self.decoders[key] = self.world.draw_decoder(
-                rng,
+            seeds = (*amounts, level % 2**32, *key[1:])
+            self.decoders[key] = self.belief.world.draw_decoder(
+                np.random.default_rng(seeds),
                 math.exp(level * LEVEL),
                 SHAPES[shape],
                 self.n_pictures,
@@ -107,7 +120,6 @@ class Studies:
 def simulate_studies(
     design: Design,
     question: Question,
-    belief: Belief,
     bank: DecoderBank,
     seed: int,
     n_concepts: int = 0,
@@ -117,7 +129,6 @@ def simulate_studies(
     Args:
         design: The design.
         question: The claim.
-        belief: Probabilities of the strength of signals.
         bank: Decoders of the design's training data.
         seed: Seed of the simulations.
         n_concepts: Number of concepts of the test pictures. 0 if each picture is a
@@ -125,7 +136,7 @@ def simulate_studies(
     """
     rng = np.random.default_rng((seed, design.people, design.test_pictures))
     count = N_LIKELY_STUDIES + N_OTHER_STUDIES
-    log_gain, spread, shape = belief.draw(rng, count)
+    log_gain, spread, shape = bank.belief.draw(rng, count)
     is_likely = np.arange(count) < N_LIKELY_STUDIES
     weakest, strongest = np.log(OTHER_FACTORS).tolist()
     shifts = rng.uniform(weakest, strongest, count)
@@ -141,13 +152,12 @@ def simulate_studies(
     drop = np.zeros(stands.shape)
     for study in range(count):
         # rank the pictures of each person, by the model and by weaker models
-        pictures = belief.world.pictures.draw(rng, design.test_pictures)
+        pictures = bank.belief.world.pictures.draw(rng, design.test_pictures)
         deviations = rng.standard_normal(design.people)
         gains = np.exp(log_gain[study] + spread[study] * deviations)
         ranks: list[list[Int64]] = [[] for _ in noise_levels]
         for gain in gains.tolist():
-            copy = int(rng.integers(N_COPIES))
-            decoder = bank.get(gain, int(shape[study]), copy)
+            decoder = bank.draw(rng, gain, int(shape[study]))
             tokens = decoder.predict(rng, pictures, gain, design.test_repetitions)
             noise = np.zeros_like(tokens)
             if question.claim == "difference":

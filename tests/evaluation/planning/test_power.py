@@ -20,7 +20,7 @@ def simulate_few_studies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulate a third of the studies, to save time."""
     monkeypatch.setattr(studies, "N_LIKELY_STUDIES", 50)
     monkeypatch.setattr(studies, "N_OTHER_STUDIES", 30)
-    monkeypatch.setattr(studies, "N_COPIES", 4)
+    monkeypatch.setattr(studies, "N_DECODERS", 80)
 
 
 def test_a_curve_recovers_probabilities() -> None:

@@ -75,9 +75,9 @@ def test_studies_reach_the_published_top1(claim: Claim) -> None:
     result = PublishedResult(0.25, 0.15, 0.35, 200, 2, 20, 4)
     belief = Belief.from_published(result, seed=0)
     design = Design(1, 1, 60, 1, 200, 2, 20, 4)
-    bank = DecoderBank(belief.world, 200, 2, seed=0)
+    bank = DecoderBank(belief, 200, 2, seed=0)
     question = Question(claim, 0.1)
-    studies = simulate_studies(design, question, belief, bank, seed=0)
+    studies = simulate_studies(design, question, bank, seed=0)
     likely = studies.top1[studies.is_likely]
     assert len(likely) == N_LIKELY_STUDIES
     assert likely.mean() == pytest.approx(0.25, abs=0.06)
@@ -90,5 +90,5 @@ def test_studies_reach_the_published_top1(claim: Claim) -> None:
         assert studies.stands[studies.is_likely].mean() > 0.5
 
     # equal seeds give equal studies
-    again = simulate_studies(design, question, belief, bank, seed=0)
+    again = simulate_studies(design, question, bank, seed=0)
     np.testing.assert_array_equal(again.top1, studies.top1)
