@@ -39,6 +39,12 @@ LAB_SPREAD = 0.25
 """Assumed standard deviation of the logarithm of the gain over laboratories."""
 QUARTERS = (1.0, 0.5, 0.25)
 """Shares of the training pictures with which a pilot is decoded."""
+N_PILOTS = 12
+"""Largest number of simulated pilots of each gain and shape."""
+N_PILOT_PICTURES = 2400
+"""Number of pictures of all these pilots. Margins of long pilots vary less."""
+COVARIANCE_FLOOR = 1e-4
+"""Variance that is added to margins, because the light model is not exact."""
 MIN_SLOPE_PICTURES = 40
 """Smallest number of repeated pictures that measure the noise of a pilot."""
 N_SLOPE_AXES = 60
@@ -73,9 +79,9 @@ def measure_margins(first: Array, mean: Array, targets: Array) -> Float64:
     n_folds = 4 if n_pictures <= 200 else 2
     sums = np.zeros(len(QUARTERS) + 2)
     for fold in range(n_folds):
-        tested = order[fold::n_folds]
-        trained = np.setdiff1d(order, tested, assume_unique=True)
-        trained = order[np.isin(order, trained)]
+        is_tested = np.arange(n_pictures) % n_folds == fold
+        tested = order[is_tested]
+        trained = order[~is_tested]
         for index, share in enumerate(QUARTERS):
             rows = trained[: max(4, round(share * len(trained)))]
             decoder = fit_ridge(mean[rows], targets[rows])
@@ -151,8 +157,8 @@ def simulate_margins(
     world: LightWorld,
     gain: float,
     shape: tuple[float, float],
-    repetitions: Int64,
     seed: int,
+    repetitions: Int64,
 ) -> Float64:
     """Simulate a pilot of a person, and measure its margins.
 
@@ -160,8 +166,8 @@ def simulate_margins(
         world: Light model of decoding.
         gain: Gain of the person.
         shape: Shape of the signal, one of `SHAPES`.
-        repetitions: Number of repetitions [N] of each picture of the pilot.
         seed: Seed of the simulation.
+        repetitions: Number of repetitions [N] of each picture of the pilot.
     """
     rng = np.random.default_rng(seed)
     noise = world.make_noise(shape)
@@ -175,24 +181,30 @@ def simulate_margins(
 
 
 def tabulate_margins(
-    world: LightWorld, repetitions: Int64, n_pilots: int = 12, seed: int = 7
+    world: LightWorld, repetitions: Int64, n_pilots: int | None = None
 ) -> Float64:
     """Simulate pilots of every gain and shape.
+
+    Args:
+        world: Light model of decoding.
+        repetitions: Number of repetitions [N] of each picture of the pilot.
+        n_pilots: Number of pilots of each gain and shape. The default depends on N.
 
     Returns:
         Margins [G, H, n_pilots, C].
     """
-    cells = list(product(GAINS, SHAPES, range(n_pilots)))
+    if n_pilots is None:
+        n_pilots = min(N_PILOTS, max(3, N_PILOT_PICTURES // len(repetitions)))
+    # pilots of equal seeds differ only by their gain
+    cells = product(GAINS.tolist(), SHAPES, range(n_pilots))
     with ThreadPoolExecutor(2) as pool:
-        margins = list(
-            pool.map(
-                lambda cell: simulate_margins(
-                    world, cell[0], cell[1], repetitions, seed + cell[2]
-                ),
-                cells,
-            )
+        margins = pool.map(
+            lambda cell: simulate_margins(
+                world, cell[0], cell[1], cell[2], repetitions
+            ),
+            cells,
         )
-    return np.reshape(margins, (len(GAINS), len(SHAPES), n_pilots, -1))
+        return np.reshape(list(margins), (len(GAINS), len(SHAPES), n_pilots, -1))
 
 
 def smooth_gains(values: Float64) -> Float64:
@@ -212,6 +224,8 @@ def compute_likelihoods(table: Float64, margins: Float64) -> Float64:
     Returns:
         Logarithms [K, H] of the likelihood at `LOG_GAINS`.
     """
+    from scipy.interpolate import make_interp_spline
+
     # without a signal, the expected margin is 0
     means = (table - table[:1]).mean(2)
     residuals = table - table.mean(2, keepdims=True)
@@ -219,19 +233,15 @@ def compute_likelihoods(table: Float64, margins: Float64) -> Float64:
     products = np.einsum("ghrc,ghrd->gcd", residuals, residuals)
     covariances = smooth_gains(products / (len(SHAPES) * (n_pilots - 1)))
 
-    # interpolate means and covariances along the logarithm of the gain
-    position = np.interp(LOG_GAINS, np.log(GAINS), np.arange(len(GAINS)))
-    lower = np.minimum(position.astype(int), len(GAINS) - 2)
-    share = position - lower
-    likelihoods = np.empty((len(LOG_GAINS), len(SHAPES)))
-    for row, (index, weight) in enumerate(zip(lower, share, strict=True)):
-        mean = (1 - weight) * means[index] + weight * means[index + 1]
-        covariance = (1 - weight) * covariances[index] + weight * covariances[index + 1]
-        covariance = covariance + 1e-4 * np.eye(len(margins))
-        error = margins - mean  # [H, C]
-        distance = (error @ np.linalg.inv(covariance) * error).sum(1)
-        likelihoods[row] = -0.5 * (distance + np.linalg.slogdet(covariance)[1])
-    return likelihoods
+    # interpolate along the logarithm of the gain
+    expected = make_interp_spline(np.log(GAINS), means, k=1)(LOG_GAINS)
+    covariances = make_interp_spline(np.log(GAINS), covariances, k=1)(LOG_GAINS)
+    covariances += COVARIANCE_FLOOR * np.eye(len(margins))
+    errors = margins - expected  # [K, H, C]
+    weighted = np.linalg.solve(covariances, errors.transpose(0, 2, 1))  # [K, C, H]
+    distances = (errors.transpose(0, 2, 1) * weighted).sum(1)
+    _, log_volumes = np.linalg.slogdet(covariances)
+    return np.asarray(-0.5 * (distances + log_volumes[:, None]))
 
 
 @dataclass(frozen=True)
@@ -277,7 +287,7 @@ class Belief:
         """
         pictures = PictureSpace.from_embeddings(people[0].targets)
         world = LightWorld(pictures, measure_noise_slope(people))
-        tables: dict[bytes, Float64] = {}
+        tables: dict[tuple[float, ...], Float64] = {}
         likelihoods = []
         for person in people:
             first, mean, targets, counts = average_trials(person)
@@ -287,11 +297,11 @@ class Belief:
                     f"needs {MIN_PILOT_PICTURES}",
                     "name a longer pilot, or a device",
                 )
-            # people with equal numbers of repetitions share simulations
-            key = counts.tobytes()
+            margins = measure_margins(first, mean, targets)
+            # people with about equal amounts of recording share simulations
+            key = (len(margins), *np.rint(np.log2([len(counts), counts.sum()]) * 4))
             if key not in tables:
                 tables[key] = tabulate_margins(world, counts)
-            margins = measure_margins(first, mean, targets)
             likelihoods.append(compute_likelihoods(tables[key], margins))
         n_trials = round(float(np.median([len(person.picture) for person in people])))
         return cls.from_likelihoods(world, likelihoods, n_trials)

@@ -93,14 +93,14 @@ def test_stronger_signals_have_larger_likely_gains(
     for gain in (0.004, 0.2, 0.5):
         likelihoods = []
         for seed in range(100, 106):
-            margins = simulate_margins(world, gain, SHAPE, REPETITIONS, seed)
+            margins = simulate_margins(world, gain, SHAPE, seed, REPETITIONS)
             likelihoods.append(compute_likelihoods(table, margins))
         gains.append(mean_gain(Belief.from_likelihoods(world, likelihoods, 120)))
     assert gains[0] < gains[1] / 2 < gains[2] / 4
 
 
 def test_a_longer_pilot_narrows_the_gain(world: LightWorld, table: np.ndarray) -> None:
-    margins = simulate_margins(world, 0.2, SHAPE, REPETITIONS, 100)
+    margins = simulate_margins(world, 0.2, SHAPE, 100, REPETITIONS)
     likelihood = compute_likelihoods(table, margins)
     belief = Belief.from_likelihoods(world, [likelihood], 120)
     spreads = []
