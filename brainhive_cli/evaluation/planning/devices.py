@@ -5,7 +5,6 @@ from functools import cache
 from pathlib import Path
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.evaluation.planning.assumptions import PublishedResult
 
 
@@ -29,18 +28,3 @@ def list_devices() -> dict[str, Device]:
     """List the devices by their name in recipes."""
     path = Path(__file__).with_name("devices.yaml")
     return documents.read(path, dict[str, Device])
-
-
-def read_device(name: str) -> PublishedResult:
-    """Return the published result of a device.
-
-    Raises:
-        RecipeError: if there is no such device.
-    """
-    devices = list_devices()
-    if name not in devices:
-        raise RecipeError(
-            f"there is no device {name!r}",
-            f"{guess(name, devices)}devices: {', '.join(devices)}",
-        )
-    return devices[name].result

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +17,11 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.media.near_copies import (
+    COPIES,
+    confirm_near_copy,
+    find_candidates,
+)
 from brainhive_cli.data.media.pictures import decode
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.job import Job as EmbedJob, Recipe as EmbedRecipe
@@ -131,9 +137,17 @@ class PictureFolder:
             train: Paths of the training pictures below the folder.
             test: Paths of the test pictures.
         """
-        from brainhive_cli.evaluation.planning.warnings import CopySearch
-
         hashes = np.concatenate([store.pixels for store in self.stores])
         pixels = dict(zip(self.concept_of, hashes, strict=True))
-        search = CopySearch(pixels, lambda name: decode(str(self.root / name), name))
-        return search(train, test)
+        train_pixels = np.stack([pixels[name] for name in train])
+        test_pixels = np.stack([pixels[name] for name in test])
+        # each row is a digest of the pixels and a perceptual hash
+        is_copy = np.isin(test_pixels[:, 0], train_pixels[:, 0])
+        for test_row, train_row, _ in find_candidates(
+            test_pixels[:, 1:], train_pixels[:, 1:]
+        ):
+            pair = []
+            for name in (test[test_row], train[train_row]):
+                pair.append(decode(str(self.root / name), name))
+            is_copy[test_row] |= confirm_near_copy(*pair) in COPIES
+        return list(compress(test, is_copy))

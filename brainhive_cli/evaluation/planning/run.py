@@ -135,9 +135,9 @@ class DesignRun(RunJob):
         if self.recipe.expected:
             fields = self.recipe.expected.model_dump()
             return PublishedResult(**fields, source="expected result in the recipe")
-        from brainhive_cli.evaluation.planning.devices import read_device
+        from brainhive_cli.evaluation.planning.devices import list_devices
 
-        return read_device(self.recipe.device_name)
+        return list_devices()[self.recipe.device_name].result
 
     @property
     def source(self) -> str:
@@ -354,17 +354,17 @@ class DesignRun(RunJob):
         """
         from brainhive_cli.evaluation.planning.warnings import list_warnings
 
-        folder = self.pictures
-        warnings = list_warnings(
-            [design],
+        split = self.split_pictures(design)
+        pictures = self.pictures
+        return list_warnings(
+            design,
             question,
-            concept_of=folder.concept_of if folder else {},
-            split=self.split_pictures(design) if folder else None,
-            likeness=folder.find_copies if folder else None,
-            pilot=self.pilot,
-            window_ms=self.recipe.window_ms,
+            split,
+            pictures.concept_of if pictures else {},
+            pictures.find_copies(*split) if pictures else [],
+            self.pilot,
+            self.recipe.window_ms,
         )
-        return warnings + (self.pilot.warnings if self.pilot else [])
 
     def describe(self, run: OpenRun) -> Result:
         """Print the warnings, and return the tables and the folder of the study."""

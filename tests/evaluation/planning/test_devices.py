@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.evaluation.planning.devices import list_devices, read_device
+from brainhive_cli.evaluation.planning.devices import list_devices
 
 # top-1 of each person with NICE, table 1 of arXiv 2601.21948
 NICE_TOP1 = [0.132, 0.135, 0.145, 0.206, 0.101, 0.165, 0.170, 0.229, 0.154, 0.174]
@@ -22,7 +21,7 @@ MINDEYE_TOP1 = [0.947, 0.939, 0.857, 0.858]
 def test_results_are_the_published_figures(
     name: str, top1_of_people: list[float]
 ) -> None:
-    result = read_device(name)
+    result = list_devices()[name].result
     mean = sum(top1_of_people) / len(top1_of_people)
     assert result.top1 == pytest.approx(mean, abs=0.001)
     assert (result.low, result.high) == (min(top1_of_people), max(top1_of_people))
@@ -39,16 +38,10 @@ def test_every_device_names_its_source_and_range() -> None:
 
 
 def test_an_assumed_range_has_the_proportions_of_eeg() -> None:
-    eeg = read_device("eeg")
+    eeg = list_devices()["eeg"].result
     for name, device in list_devices().items():
         if "assumed" in device.note:
-            result = read_device(name)
+            result = list_devices()[name].result
             low = result.top1 * eeg.low / eeg.top1
             high = result.top1 * eeg.high / eeg.top1
             assert (result.low, result.high) == pytest.approx((low, high), abs=0.001)
-
-
-def test_an_unknown_device_is_refused_with_all_names() -> None:
-    with pytest.raises(RecipeError) as error:
-        read_device("ecog")
-    assert "7t" in error.value.hint

@@ -3,7 +3,9 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
@@ -35,14 +37,20 @@ def test_pictures_have_their_concepts_and_embeddings(home: Path) -> None:
 
 def test_near_copies_are_found(home: Path) -> None:
     write_pictures(home / "pictures")
-    shutil.copy(
-        home / "pictures/train/cat/cat_0.png", home / "pictures/test/owl/copy.png"
-    )
+    picture = home / "pictures/train/cat/cat_0.png"
+    owls = home / "pictures/test/owl"
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 12, 3), np.uint8)
+    image = Image.fromarray(pixels).resize((96, 96))
+    image.save(picture)
+    shutil.copy(picture, owls / "copy.png")
+    image.resize((64, 64)).save(owls / "near.png")
+    image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(owls / "mirrored.png")
     folder = open_folder("pictures")
     folder.embed(Launch(0, 1, "cpu"))
     train = ["train/cat/cat_0.png", "train/dog/dog_0.png"]
-    test = ["test/car/car_9.png", "test/owl/copy.png"]
-    assert folder.find_copies(train, test) == ["test/owl/copy.png"]
+    copies = ["test/owl/copy.png", "test/owl/near.png"]
+    test = ["test/car/car_9.png", *copies, "test/owl/mirrored.png"]
+    assert folder.find_copies(train, test) == copies
 
 
 @pytest.mark.parametrize("name", ["absent", "empty"])

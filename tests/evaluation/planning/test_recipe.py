@@ -89,6 +89,13 @@ def test_keys_without_an_effect_are_refused(words: tuple[str, ...]) -> None:
         resolve(*words)
 
 
+def test_an_unknown_device_is_refused_with_all_names() -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolve("device=ecog")
+    for name in list_devices():
+        assert name in caught.value.message + caught.value.hint
+
+
 def test_too_many_candidates_are_refused() -> None:
     people = ",".join(map(str, range(1, MAX_CANDIDATES + 2)))
     with pytest.raises(RecipeError) as caught:

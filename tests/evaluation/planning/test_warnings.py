@@ -5,12 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from brainhive_cli.data.media.picture_digests import describe_pixels
 from brainhive_cli.evaluation.planning.designs import Design, Question
 from brainhive_cli.evaluation.planning.pilot import Pilot
-from brainhive_cli.evaluation.planning.warnings import CopySearch, list_warnings
+from brainhive_cli.evaluation.planning.warnings import list_warnings
 from brainhive_cli.measurement.trial_order import TrialOrder
 
 DESIGN = Design(
@@ -34,9 +32,15 @@ TEST = [name for name in CONCEPT_OF if name[0] >= "f"]
 
 def warn(design: Design = DESIGN, new_people: bool = False, **facts: Any) -> list[str]:
     """List the warnings of a design, and of a clean split unless another is given."""
-    facts = {"concept_of": CONCEPT_OF, "split": (TRAIN, TEST), **facts}
+    facts = {
+        "split": (TRAIN, TEST),
+        "concept_of": CONCEPT_OF,
+        "copies": [],
+        "pilot": None,
+        **facts,
+    }
     question = Question("above-chance", new_people=new_people)
-    return list_warnings([DESIGN, design], question, list(CONCEPT_OF), **facts)
+    return list_warnings(design, question, **facts)
 
 
 def make_pilot(order: np.ndarray) -> Pilot:
@@ -56,7 +60,7 @@ def shuffle(seed: int = 0) -> np.ndarray:
 
 def test_a_clean_design_gives_no_warning() -> None:
     assert warn(new_people=True, pilot=make_pilot(shuffle())) == []
-    assert list_warnings([DESIGN], Question()) == []
+    assert warn(concept_of={}) == []
     assert warn(window_ms=(0, 1500)) == []
 
 
@@ -86,17 +90,8 @@ def test_test_concepts_in_training_are_warned_of() -> None:
     assert f"3 of {len(TEST) - 1}" in warning and "f/1" in warning
 
 
-def test_near_copies_are_found_by_pixels() -> None:
-    rng = np.random.default_rng(0)
-    images = {}
-    for name in CONCEPT_OF:
-        pixels = rng.integers(0, 255, (12, 12, 3)).astype(np.uint8)
-        images[name] = Image.fromarray(pixels).resize((96, 96))
-    images["k/2"] = images["a/1"].resize((64, 64)).resize((96, 96))
-    pixels_of = {name: describe_pixels(image) for name, image in images.items()}
-    search = CopySearch(pixels_of, images.__getitem__)
-    assert search(TRAIN, TEST) == ["k/2"]
-    (warning,) = warn(likeness=search)
+def test_near_copies_are_warned_of() -> None:
+    (warning,) = warn(copies=["k/2"])
     assert f"1 of {len(TEST)}" in warning and "k/2" in warning
 
 
@@ -108,15 +103,9 @@ def test_windows_that_reach_the_next_picture_are_warned_of() -> None:
     assert warn(short, window_ms=(0, 500)) == []
 
 
-@pytest.mark.parametrize(
-    ("design", "facts"),
-    [
-        (DESIGN, {"split": (TRAIN, ["f/0", "g/0"])}),
-        (replace(DESIGN, test_pictures=2), {"split": None}),
-    ],
-)
-def test_few_concepts_are_warned_of(design: Design, facts: dict[str, Any]) -> None:
-    (warning,) = warn(design, **facts)
+@pytest.mark.parametrize("concept_of", [CONCEPT_OF, {}])
+def test_few_concepts_are_warned_of(concept_of: dict[str, str]) -> None:
+    (warning,) = warn(split=(TRAIN, ["f/0", "g/0"]), concept_of=concept_of)
     assert "2 concepts" in warning
 
 
@@ -140,3 +129,9 @@ def test_the_most_decisive_warning_is_first() -> None:
     warnings = warn(design, pilot=make_pilot(order), split=(TRAIN + ["f/0"], TEST))
     assert ["order" in warnings[0], "concepts" in warnings[1]] == [True, True]
     assert len(warnings) == 4
+
+
+def test_warnings_of_the_pilot_itself_are_last() -> None:
+    pilot = replace(make_pilot(shuffle()), warnings=["The order is unknown."])
+    design = replace(DESIGN, people=1)
+    assert warn(design, pilot=pilot)[1:] == ["The order is unknown."]
