@@ -96,7 +96,8 @@ def test_stronger_signals_have_larger_likely_gains(
             margins = simulate_margins(world, gain, SHAPE, seed, REPETITIONS)
             likelihoods.append(compute_likelihoods(table, margins))
         gains.append(mean_gain(Belief.from_likelihoods(world, likelihoods, 120)))
-    assert gains[0] < gains[1] / 2 < gains[2] / 4
+    assert gains[0] < gains[1] / 2
+    assert gains[1] < gains[2] / 1.5
 
 
 def test_a_longer_pilot_narrows_the_gain(world: LightWorld, table: np.ndarray) -> None:
