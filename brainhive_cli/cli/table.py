@@ -575,7 +575,9 @@ COMMANDS = (
                 "--sessions", "Sessions of each person.", default="as many as needed"
             ),
             "session_minutes": make_option(
-                "--session-minutes", "Minutes of pictures in a session.", default="60"
+                "--session-minutes",
+                "Minutes of a session, with its breaks.",
+                default="60",
             ),
             "onset_interval_s": make_option(
                 "--onset-interval-s",

@@ -645,13 +645,15 @@ class PlannedDesign(FrozenModel):
         number: Number of the design, from 1.
         people: Number of people.
         sessions: Number of sessions of each person.
-        session_minutes: Minutes of a session.
+        session_minutes: Minutes of a session, with its breaks.
         onset_interval_s: Time from the onset of a picture to the next.
         train_pictures: Number of training pictures.
         train_repetitions: Repetitions of each training picture.
         test_pictures: Number of test pictures.
         test_repetitions: Repetitions of each test picture.
-        minutes: Minutes of trials of a person.
+        pause_minutes: Minutes of a session without trials, such as breaks.
+        catch_share: Share of all trials that are catch trials.
+        minutes: Minutes of all trials of a person.
         hours: Hours of all sessions of all people.
         price: Price of these hours, or None if the price of an hour is unknown.
         least_sessions: Smallest number of sessions into which the trials fit.
@@ -680,6 +682,8 @@ class PlannedDesign(FrozenModel):
     train_repetitions: int
     test_pictures: int
     test_repetitions: int
+    pause_minutes: float = 0.0
+    catch_share: float = 0.0
 
     # its cost
     minutes: float

@@ -10,6 +10,10 @@ Answer = Literal["yes", "perhaps", "cannot say", "no"]
 """Answers to the question if a design is enough."""
 MIN_POWER = 0.8
 """Power that suffices."""
+MARGIN_S = 10.0
+"""Time before the first and after the last picture of a run, in which filters settle
+and the BOLD response decays.
+"""
 MAX_USEFUL_RANGE = 0.5
 """Largest width of a range of the power that says something about a design."""
 
@@ -21,12 +25,14 @@ class Design:
     Attributes:
         people: Number of people.
         sessions: Number of sessions of each person.
-        session_minutes: Duration of a session in minutes.
+        session_minutes: Duration of a session in minutes, with its breaks.
         onset_interval_s: Time from the onset of a picture to the next in s.
         train_pictures: Number of training pictures.
         train_repetitions: Repetitions of each training picture over all sessions.
         test_pictures: Number of test pictures, which are the candidates of retrieval.
         test_repetitions: Repetitions of each test picture over all sessions.
+        pause_minutes: Minutes of a session without trials, such as breaks.
+        catch_share: Share of all trials that are catch trials.
     """
 
     people: int
@@ -37,22 +43,24 @@ class Design:
     train_repetitions: int
     test_pictures: int
     test_repetitions: int
+    pause_minutes: float = 0.0
+    catch_share: float = 0.0
 
     @property
     def trials(self) -> int:
-        """Return the number of trials of a person."""
+        """Return the number of trials of a person, without catch trials."""
         training = self.train_pictures * self.train_repetitions
         return training + self.test_pictures * self.test_repetitions
 
     @property
     def minutes(self) -> float:
-        """Return the minutes that the trials of a person take, without breaks."""
-        return self.trials * self.onset_interval_s / 60
+        """Return the minutes that all trials of a person take, without breaks."""
+        return self.trials * self.onset_interval_s / 60 / (1 - self.catch_share)
 
     @property
     def fits(self) -> bool:
         """Return True if the trials fit into the sessions."""
-        return self.minutes <= self.sessions * self.session_minutes
+        return self.sessions >= self.least_sessions
 
     @property
     def hours(self) -> float:
@@ -62,7 +70,7 @@ class Design:
     @property
     def least_sessions(self) -> int:
         """Return the smallest number of sessions into which the trials fit."""
-        return math.ceil(self.minutes / self.session_minutes)
+        return math.ceil(self.minutes / (self.session_minutes - self.pause_minutes))
 
 
 @dataclass(frozen=True)

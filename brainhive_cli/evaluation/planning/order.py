@@ -18,14 +18,11 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.evaluation.planning.designs import MARGIN_S
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.repetitions import separate_repetitions
 from brainhive_cli.measurement.trial_order import TrialOrder
 
-MARGIN_S = 10.0
-"""Time before the first and after the last picture of a run, in which filters settle
-and the BOLD response decays.
-"""
 MAX_DRAWS = 20
 """Number of random orders that are tried. Checks refuse about 1 in 30 by chance."""
 MAX_EXCHANGES = 1_000

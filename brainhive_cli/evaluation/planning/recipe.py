@@ -2,8 +2,8 @@
 
 import itertools
 import math
-from dataclasses import fields, replace
-from typing import Annotated, Literal, Self
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -11,7 +11,7 @@ from brainhive_cli.core import key_types, sections
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.sections import Section
-from brainhive_cli.evaluation.planning.designs import Claim, Design
+from brainhive_cli.evaluation.planning.designs import MARGIN_S, Claim, Design
 
 MAX_CANDIDATES = 200
 """Largest number of designs. The simulation of a design takes about two seconds."""
@@ -78,6 +78,11 @@ class StudyOrder(Section):
     break_s: float = Field(60, ge=0, le=3600, description="break between runs")
     trigger_bits: Literal[8, 16] = Field(8, description="bits of the trigger port")
 
+    @property
+    def pause_minutes(self) -> float:
+        """Minutes of a session without trials: breaks, and the margins of runs."""
+        return ((self.runs - 1) * self.break_s + 2 * self.runs * MARGIN_S) / 60
+
 
 class Recipe(FileRecipe):
     """Recipe of design."""
@@ -130,7 +135,7 @@ class Recipe(FileRecipe):
     session_minutes: Durations = Field(
         [60.0],
         min_length=1,
-        description="minutes of pictures in a session, without breaks and catch trials",
+        description="minutes of a session, with the breaks between runs",
     )
     onset_interval_s: Durations = Field(
         [],
@@ -184,9 +189,19 @@ class Recipe(FileRecipe):
                 f"{' and '.join(sources)} are both set", "plan from one of them"
             )
         if not self.pictures:
-            sections.refuse_idle(self, ("order", "write"), "without pictures")
+            sections.refuse_idle(self, "write", "without pictures")
+            unused_keys = ("stimulus_ms", "trigger_bits")
+            sections.refuse_idle(self.order, unused_keys, "without pictures")
             if not self.pilot:
                 sections.refuse_idle(self, "encoder", "without pictures or a pilot")
+        pause_minutes = self.order.pause_minutes
+        if min(self.session_minutes) <= pause_minutes:
+            raise RecipeError(
+                f"session_minutes={min(self.session_minutes):g} leaves no time for "
+                f"pictures: breaks and margins of {self.order.runs} runs take "
+                f"{pause_minutes:g} min",
+                "raise session_minutes, or lower order.runs or order.break_s",
+            )
         return self
 
     @property
@@ -207,15 +222,22 @@ class Recipe(FileRecipe):
         Raises:
             RecipeError: if there are too many candidates, or too few pictures.
         """
-        # the recipe has a list of candidates for each field of a design
-        lists = {field.name: getattr(self, field.name) for field in fields(Design)}
         interval_s = pilot_interval_s or ONSET_INTERVAL_S.get(
             self.device_name, DEFAULT_ONSET_INTERVAL_S
         )
-        lists["onset_interval_s"] = self.onset_interval_s or [interval_s]
-        lists["sessions"] = self.sessions or [1]
-        lists["train_pictures"] = self.train_pictures or list(TRAIN_PICTURES)
-        lists["test_pictures"] = self.test_pictures or [TEST_PICTURES]
+        # a list of candidates for each field of a design
+        lists: dict[str, list[Any]] = {
+            "people": self.people,
+            "sessions": self.sessions or [1],
+            "session_minutes": self.session_minutes,
+            "onset_interval_s": self.onset_interval_s or [interval_s],
+            "train_pictures": self.train_pictures or list(TRAIN_PICTURES),
+            "train_repetitions": self.train_repetitions,
+            "test_pictures": self.test_pictures or [TEST_PICTURES],
+            "test_repetitions": self.test_repetitions,
+            "pause_minutes": [self.order.pause_minutes],
+            "catch_share": [self.order.catch_share],
+        }
         if n_pictures is not None:
             if not self.train_pictures:
                 lists["train_pictures"] = [n_pictures * 3 // 10, n_pictures * 6 // 10]

@@ -38,6 +38,7 @@ from brainhive_cli.measurement.units import StimulusGrouping, describe_claims
 from brainhive_cli.reports.sentences import state_finding
 
 if TYPE_CHECKING:
+    from brainhive_cli.evaluation.planning.order import StudyPlan
     from brainhive_cli.evaluation.planning.pictures import PictureFolder
     from brainhive_cli.evaluation.planning.pilot import Pilot
 
@@ -168,10 +169,13 @@ class DesignRun(RunJob):
 
         Raises:
             RecipeError: if a picture is shown longer than until the next.
-            BrainhiveError: if the pictures cannot be split by concept.
+            BrainhiveError: if the pictures cannot be split by concept, or if they have
+                no trigger codes.
         """
         if self.pictures is None:
             return
+        from brainhive_cli.evaluation.planning.study_files import assign_codes
+
         stimulus_ms = self.recipe.order.stimulus_ms
         for design in self.fitting.values():
             if stimulus_ms > 1000 * design.onset_interval_s:
@@ -180,7 +184,7 @@ class DesignRun(RunJob):
                     f"{1000 * design.onset_interval_s:g} ms until the next picture",
                     "lower order.stimulus_ms, or raise onset_interval_s",
                 )
-            self.split_pictures(design)
+            assign_codes(self.plan_study(design))
 
     def preview(self) -> Sequence[Table]:
         """Tabulate the designs with their hours, for `--check`."""
@@ -253,7 +257,7 @@ class DesignRun(RunJob):
             seed=recipe.seed,
         )
         if self.pictures:
-            self.write_study(run.folder.path / STUDY, design)
+            self.write_study(run.folder.path / STUDY, self.plan_study(design))
         blocks: list[artifacts.Artifact] = [*draw_powers(facts)]
         blocks += tabulate_designs(facts)
         return Summary(Measurements(facts=facts), blocks)
@@ -311,20 +315,14 @@ class DesignRun(RunJob):
             self.recipe.seed,
         )
 
-    def write_study(self, folder: Path, design: Design) -> None:
-        """Write the order of pictures of a design, with its trigger codes.
-
-        Args:
-            folder: Folder of the study.
-            design: The design.
-        """
+    def plan_study(self, design: Design) -> "StudyPlan":
+        """Choose the pictures of a design, and add the timing of its study."""
         from brainhive_cli.evaluation.planning.order import StudyPlan
-        from brainhive_cli.evaluation.planning.study_files import write_study
 
         assert self.pictures is not None
         order = self.recipe.order
         train_pictures, test_pictures = self.split_pictures(design)
-        plan = StudyPlan(
+        return StudyPlan(
             people=design.people,
             sessions=design.sessions,
             runs=order.runs,
@@ -340,6 +338,17 @@ class DesignRun(RunJob):
             bits=order.trigger_bits,
             seed=self.recipe.seed,
         )
+
+    def write_study(self, folder: Path, plan: "StudyPlan") -> None:
+        """Write the order of pictures of a study, with its trigger codes.
+
+        Args:
+            folder: Folder of the study.
+            plan: The study.
+        """
+        from brainhive_cli.evaluation.planning.study_files import write_study
+
+        assert self.pictures is not None
         remove(folder)  # of an interrupted run
         names = self.pictures.concept_of
         embeddings = dict(zip(names, self.pictures.read_embeddings(), strict=True))

@@ -11,9 +11,9 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import atomic_write
+from brainhive_cli.evaluation.planning.designs import MARGIN_S
 from brainhive_cli.evaluation.planning.order import (
     CATCH,
-    MARGIN_S,
     PlannedTrial,
     StudyPlan,
     draw_order,

@@ -11,7 +11,7 @@ from brainhive_cli.reports.page import FINDING
 from brainhive_cli.reports.tables import ABSENT, render, write_amount
 
 PANELS = (
-    ("people", "people", "minutes", "minutes of pictures for each person"),
+    ("people", "people", "minutes", "minutes of trials for each person"),
     ("train_repetitions", "repetitions", "train_pictures", "training pictures"),
     ("test_repetitions", "repetitions", "test_pictures", "test pictures"),
 )
@@ -59,7 +59,7 @@ def tabulate_amounts(title: str, designs: Iterable[PlannedDesign]) -> Table:
     rows = []
     for design in designs:
         row = _describe_amount(design)
-        row["minutes of pictures"] = round(design.minutes)
+        row["minutes of trials"] = round(design.minutes)
         row["needed sessions"] = design.least_sessions
         rows.append(row)
     return _make_table(title, rows)

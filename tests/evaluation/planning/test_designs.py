@@ -1,5 +1,7 @@
 """Tests of designs and their predictions."""
 
+from dataclasses import replace
+
 import pytest
 
 from brainhive_cli.evaluation.planning.designs import Design, Prediction, Range
@@ -22,6 +24,13 @@ def test_a_design_counts_its_trials_and_hours() -> None:
     assert DESIGN.hours == 4
     assert not DESIGN.fits
     assert DESIGN.least_sessions == 3
+
+
+def test_breaks_and_catch_trials_take_time_of_a_session() -> None:
+    study = replace(DESIGN, session_minutes=75, pause_minutes=7, catch_share=0.05)
+    assert study.minutes == pytest.approx(130 / 0.95)
+    assert study.least_sessions == 3 and not study.fits
+    assert replace(study, pause_minutes=6).fits
 
 
 @pytest.mark.parametrize(

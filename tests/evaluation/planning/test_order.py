@@ -9,9 +9,9 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.evaluation.planning import order
+from brainhive_cli.evaluation.planning.designs import MARGIN_S
 from brainhive_cli.evaluation.planning.order import (
     CATCH,
-    MARGIN_S,
     StudyPlan,
     choose_split,
     draw_order,

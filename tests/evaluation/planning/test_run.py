@@ -1,15 +1,19 @@
 """Tests of the run of design: recommendations, costs, and the sentence."""
 
+from pathlib import Path
+
 import pytest
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.evaluation.planning.designs import Design, Prediction, Range
+from brainhive_cli.evaluation.planning.order import draw_order, measure_minutes
 from brainhive_cli.evaluation.planning.recipe import Recipe
 from brainhive_cli.evaluation.planning.run import (
     DesignRun,
     recommend,
     write_sentence,
 )
+from tests.worlds.own_recordings import write_pictures
 
 
 def make_prediction(
@@ -82,7 +86,35 @@ def test_designs_that_do_not_fit_keep_their_number() -> None:
     assert len(run.fitting) + len(unfit) == len(run.designs)
 
 
+def test_a_study_takes_the_minutes_of_its_design(home: Path) -> None:
+    write_pictures(home / "pictures")
+    keys = ("train_repetitions=40", "test_repetitions=30", "people=1", "order.runs=3")
+    keys += ("session_minutes=5", "order.catch_share=0.2", "order.break_s=24")
+    run = resolve("pictures=pictures", "encoder=gabor", *keys)
+    for design in run.fitting.values():
+        plan = run.plan_study(design)
+        minutes_of = measure_minutes(plan, draw_order(plan))
+        breaks = design.sessions * (plan.runs - 1) * plan.break_s / 60
+        measured = sum(minutes_of.values()) + breaks
+        planned = design.minutes + design.sessions * design.pause_minutes
+        assert measured == pytest.approx(planned, abs=len(minutes_of) / 60)
+        assert 60 * design.hours >= planned
+
+
+def test_more_pictures_than_codes_are_refused_early(home: Path) -> None:
+    write_pictures(home / "pictures")
+    (first, *_) = (home / "pictures").rglob("*.png")
+    for number in range(300):
+        folder = home / f"pictures/train/concept_{number % 50}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{number}.png").write_bytes(first.read_bytes())
+    keys = ("train_pictures=250", "test_pictures=6", "onset_interval_s=0.09")
+    keys += ("order.stimulus_ms=50",)
+    with pytest.raises(BrainhiveError, match=r"two trigger codes.*0\.09 s"):
+        resolve("pictures=pictures", "encoder=gabor", *keys).check()
+
+
 def test_a_plan_without_a_fitting_design_is_refused() -> None:
     with pytest.raises(RecipeError) as caught:
-        resolve("sessions=1", "session_minutes=5")
+        resolve("sessions=1", "session_minutes=12")
     assert "at least 2" in caught.value.message
