@@ -7,6 +7,7 @@ of both. NSD does this too. THINGS-EEG2 shows its 200 test pictures in runs of t
 at the start of each session, where they return so often that people learn them.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Float32
+from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.evaluation.planning.designs import MARGIN_S
@@ -99,11 +100,7 @@ class PlannedTrial:
 
 
 def choose_split(
-    pictures: Sequence[str],
-    concept_of: Mapping[str, str],
-    n_train: int,
-    n_test: int,
-    seed: int,
+    concept_of: Mapping[str, str], n_train: int, n_test: int, seed: int
 ) -> tuple[list[str], list[str]]:
     """Choose training pictures, and test pictures of other concepts.
 
@@ -111,8 +108,7 @@ def choose_split(
     equal numbers of pictures.
 
     Args:
-        pictures: Paths of the available pictures.
-        concept_of: Concept of each picture.
+        concept_of: Concept of each available picture.
         n_train: Number of training pictures.
         n_test: Number of test pictures.
         seed: Seed of the choice.
@@ -123,29 +119,26 @@ def choose_split(
     Raises:
         BrainhiveError: if there are too few pictures or concepts.
     """
-    # shuffle the concepts, and the pictures of each
+    # the first picture of each concept, then the second of each, …
     rng = np.random.RandomState(derive_seed(seed) % 2**32)
-    pictures_of: dict[str, list[str]] = {}
-    for picture in rng.permutation(sorted(pictures)).tolist():
-        pictures_of.setdefault(concept_of[picture], []).append(picture)
+    n_pictures = Counter[str]()
+    rank = {}
+    for picture in rng.permutation(sorted(concept_of)).tolist():
+        concept = concept_of[picture]
+        rank[picture] = n_pictures[concept]
+        n_pictures[concept] += 1
+    pictures = sorted(rank, key=rank.__getitem__)
+
     for _ in range(MAX_DRAWS):
-        concepts = rng.permutation(sorted(pictures_of)).tolist()
+        concepts = rng.permutation(sorted(n_pictures)).tolist()
         for n_held_out in range(min(n_test, len(concepts) - 1), 0, -1):
-            splits = []
-            for split_concepts, count in (
-                (concepts[n_held_out:], n_train),
-                (concepts[:n_held_out], n_test),
-            ):
-                # the first picture of each concept, then the second of each, …
-                ranked = []
-                for concept in split_concepts:
-                    ranked += list(enumerate(pictures_of[concept]))
-                ranked.sort(key=lambda pair: pair[0])
-                splits.append(sorted(picture for _, picture in ranked[:count]))
-            if len(splits[0]) == n_train and len(splits[1]) == n_test:
-                return splits[0], splits[1]
+            held_out = set(concepts[:n_held_out])
+            train = [name for name in pictures if concept_of[name] not in held_out]
+            test = [name for name in pictures if concept_of[name] in held_out]
+            if len(train) >= n_train and len(test) >= n_test:
+                return sorted(train[:n_train]), sorted(test[:n_test])
     raise BrainhiveError(
-        f"{len(pictures)} pictures of {len(pictures_of)} concepts cannot be divided "
+        f"{len(pictures)} pictures of {len(n_pictures)} concepts cannot be divided "
         f"into {n_train} training pictures and {n_test} test pictures of other "
         "concepts",
         "add pictures of other concepts, or plan fewer training or test pictures",
@@ -176,20 +169,30 @@ def draw_order(
     order = []
     with console.progress("drawing orders", plan.people) as bar:
         for person in range(1, plan.people + 1):
-            order += _draw_checked(plan, person, embeddings)
+            for attempt in range(MAX_DRAWS):
+                seed = derive_seed(plan.seed, person, attempt) % 2**32
+                trials = _draw_trials(plan, person, np.random.RandomState(seed))
+                problem = find_order_problem(plan, trials, embeddings)
+                if not problem:
+                    break
+            else:
+                raise BrainhiveError(
+                    f"{MAX_DRAWS} random orders for person {person} fail the check of "
+                    f"order: {problem}",
+                    "plan more pictures or concepts, or fewer repetitions in a run",
+                )
+            order += trials
             bar.advance()
     return order
 
 
-def measure_minutes(
-    plan: StudyPlan, order: Sequence[PlannedTrial]
-) -> dict[tuple[int, int], float]:
-    """Return the minutes of each session and run, for the person with most trials."""
-    minutes: dict[tuple[int, int], float] = {}
+def measure_minutes(plan: StudyPlan, order: Sequence[PlannedTrial]) -> Float64:
+    """Return the minutes [sessions, runs] of the person with most trials."""
+    minutes = np.zeros((plan.sessions, plan.runs))
     for trial in order:
-        run = (trial.session, trial.run)
+        run = (trial.session - 1, trial.run - 1)
         end_s = trial.onset_s + plan.onset_interval_s + MARGIN_S
-        minutes[run] = max(end_s / 60, minutes.get(run, 0))
+        minutes[run] = max(minutes[run], end_s / 60)
     return minutes
 
 
@@ -210,6 +213,7 @@ def find_order_problem(
         shown = [trial for trial in trials if trial.picture in row_of]
         if pictures is plan.train_pictures and len(shown) > MAX_CHECKED_TRIALS:
             continue
+        shown.sort(key=lambda trial: row_of[trial.picture])
         rows = np.array([row_of[trial.picture] for trial in shown])
         times = [(trial.session, trial.run, trial.onset_s) for trial in shown]
         sessions, runs, onset_s = np.array(times).T
@@ -232,37 +236,18 @@ def find_order_problem(
             if interleaving.follows_time:
                 return "similar pictures are near in time"
 
-        # distance of repetitions, one row [R] for each picture
-        n_repetitions = len(shown) // len(pictures)
-        if n_repetitions > 1:
-            by_picture = np.argsort(rows, kind="stable").reshape(-1, n_repetitions)
-            try:
-                separate_repetitions(
-                    np.ones_like(by_picture, bool),
-                    sessions[by_picture],
-                    runs[by_picture],
-                    onset_s[by_picture],
-                )
-            except BrainhiveError as error:
-                return error.message
+        # distance of repetitions
+        shape = (len(pictures), -1)
+        try:
+            separate_repetitions(
+                np.ones_like(rows, bool).reshape(shape),
+                sessions.reshape(shape),
+                runs.reshape(shape),
+                onset_s.reshape(shape),
+            )
+        except BrainhiveError as error:
+            return error.message
     return ""
-
-
-def _draw_checked(
-    plan: StudyPlan, person: int, embeddings: Mapping[str, Float32] | None
-) -> list[PlannedTrial]:
-    """Draw orders of a person until the checks do not object."""
-    for attempt in range(MAX_DRAWS):
-        rng = np.random.RandomState(derive_seed(plan.seed, person, attempt) % 2**32)
-        trials = _draw_trials(plan, person, rng)
-        problem = find_order_problem(plan, trials, embeddings)
-        if not problem:
-            return trials
-    raise BrainhiveError(
-        f"{MAX_DRAWS} random orders for person {person} fail the check of order: "
-        f"{problem}",
-        "plan more pictures or concepts, or fewer repetitions in a run",
-    )
 
 
 def _draw_trials(
@@ -354,11 +339,10 @@ def _separate_equal(pictures: list[str], rng: np.random.RandomState) -> None:
         BrainhiveError: if this does not end, such as in a run of a single picture.
     """
     for _ in range(MAX_EXCHANGES):
-        pairs = enumerate(pairwise(pictures))
-        repeats = [index for index, (first, second) in pairs if first == second]
-        if not repeats:
+        is_repeat = [first == second for first, second in pairwise(pictures)]
+        if not any(is_repeat):
             return
-        index = repeats[0]
+        index = is_repeat.index(True)
         other = rng.randint(len(pictures))
         pictures[index], pictures[other] = pictures[other], pictures[index]
     raise BrainhiveError(

@@ -306,10 +306,8 @@ class DesignRun(RunJob):
             return numbers[design.test_pictures :], numbers[: design.test_pictures]
         from brainhive_cli.evaluation.planning.order import choose_split
 
-        concept_of = self.pictures.concept_of
         return choose_split(
-            list(concept_of),
-            concept_of,
+            self.pictures.concept_of,
             design.train_pictures,
             design.test_pictures,
             self.recipe.seed,

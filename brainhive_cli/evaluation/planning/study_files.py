@@ -38,7 +38,7 @@ def write_study(
     pictures_folder: Path,
     plan: StudyPlan,
     embeddings: Mapping[str, Float32] | None = None,
-) -> list[Path]:
+) -> None:
     """Write the order of a study, its tables, its pictures and a PsychoPy script.
 
     Args:
@@ -47,43 +47,32 @@ def write_study(
         plan: The study.
         embeddings: As in `draw_order`.
 
-    Returns:
-        Paths of the files, without the pictures.
-
     Raises:
-        BrainhiveError: if the folder exists, or if there is no order or no code.
+        BrainhiveError: if there is no order or no code.
+        OSError: if the folder has files, such as the order of a recorded study.
     """
-    if folder.exists():
-        raise BrainhiveError(
-            f"{folder} exists, and may be the order of a study that was recorded",
-            "name another folder, or move this folder away",
-        )
-    stimuli = {}
-    for split, pictures in (
-        ("train", plan.train_pictures),
-        ("test", plan.test_pictures),
-    ):
-        for picture in pictures:
-            stimuli[picture] = f"{split}/{picture}"
+    stimuli = {picture: f"train/{picture}" for picture in plan.train_pictures}
+    stimuli |= {picture: f"test/{picture}" for picture in plan.test_pictures}
     events = assign_codes(plan)
     order = draw_order(plan, embeddings)
-
+    tables = _list_pictures(plan, stimuli, events)
+    tables |= _list_trials(plan, order, stimuli, events)
     with atomic_write(folder) as temporary:
-        temporary.mkdir()
-        _write_tables(temporary, plan, stimuli, events)
-        _write_order(temporary, plan, order, stimuli, events)
+        for name, rows in tables.items():
+            path = temporary / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            delimiter = "\t" if path.suffix == ".tsv" else ","
+            with path.open("w", encoding="utf-8", newline="") as file:
+                csv.writer(file, delimiter=delimiter, lineterminator="\n").writerows(
+                    rows
+                )
         _write_texts(temporary, plan, order, events)
-        names = []
-        for path in sorted(temporary.rglob("*")):
-            if path.is_file():
-                names.append(path.relative_to(temporary))
         with console.progress("copying pictures", len(stimuli)) as bar:
             for picture, stimulus in stimuli.items():
                 copy = temporary / "bids/stimuli" / stimulus
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(pictures_folder / picture, copy)
                 bar.advance()
-    return [folder / name for name in names]
 
 
 def assign_codes(plan: StudyPlan) -> dict[str, str]:
@@ -129,60 +118,49 @@ def assign_codes(plan: StudyPlan) -> dict[str, str]:
     return events | {CATCH: str(catch)}
 
 
-def _write_tables(
-    folder: Path,
-    plan: StudyPlan,
-    stimuli: Mapping[str, str],
-    events: Mapping[str, str],
-) -> None:
-    """Write the tables of trigger codes and pictures, and the description of BIDS."""
+def _list_pictures(
+    plan: StudyPlan, stimuli: Mapping[str, str], events: Mapping[str, str]
+) -> dict[str, list[Row]]:
+    """List the rows of the tables of pictures and trigger codes, by file name."""
     codes: list[Row] = [CODE_COLUMNS]
-    shown: list[Row] = [["event", "picture"]]
-    files: list[Row] = [["stimulus_id", "type", "filename"]]
-    for picture, event in events.items():
+    shown: list[Row] = [("event", "picture")]
+    files: list[Row] = [("stimulus_id", "type", "filename")]
+    for picture, stimulus in stimuli.items():
+        event = events[picture]
         first, _, second = event.partition("/")
-        row = [event, first, second or ABSENT]
-        if picture == CATCH:
-            codes.append(row + [ABSENT, ABSENT, "catch"])
-            continue
-        stimulus = stimuli[picture]
         split = stimulus.partition("/")[0]
-        codes.append(row + [stimulus, plan.concept_of[picture], split])
-        shown.append([event, stimulus])
-        files.append([event, "image", stimulus])
-    _write_rows(folder / "trigger_codes.csv", codes)
-    _write_rows(folder / "events.csv", shown)
-    _write_rows(folder / "bids/stimuli/stimuli.tsv", files)
-    description = {"Name": "Planned study", "BIDSVersion": "1.10.0"}
-    text = json.dumps(description, indent=2) + "\n"
-    (folder / "bids/dataset_description.json").write_text(text, "utf-8")
+        concept = plan.concept_of[picture]
+        codes.append((event, first, second or ABSENT, stimulus, concept, split))
+        shown.append((event, stimulus))
+        files.append((event, "image", stimulus))
+    codes.append((events[CATCH], events[CATCH], ABSENT, ABSENT, ABSENT, "catch"))
+    return {
+        "trigger_codes.csv": codes,
+        "events.csv": shown,
+        "bids/stimuli/stimuli.tsv": files,
+    }
 
 
-def _write_order(
-    folder: Path,
+def _list_trials(
     plan: StudyPlan,
     order: Sequence[PlannedTrial],
     stimuli: Mapping[str, str],
     events: Mapping[str, str],
-) -> None:
-    """Write the order of all trials, and the planned events.tsv of each run."""
-    rows: list[Row] = [ORDER_COLUMNS]
-    tables: dict[Path, list[Row]] = {}
+) -> dict[str, list[Row]]:
+    """List the rows of the order, and of the planned events.tsv of each run."""
+    tables: dict[str, list[Row]] = {"order.csv": [ORDER_COLUMNS]}
     for trial in order:
         stimulus = stimuli.get(trial.picture, ABSENT)
+        kind = "picture" if trial.picture in stimuli else "catch"
         event = events[trial.picture]
-        numbers = [trial.person, trial.session, trial.run, trial.number]
-        rows.append(numbers + [stimulus, trial.onset_s, event])
+        numbers = (trial.person, trial.session, trial.run, trial.number)
+        tables["order.csv"].append((*numbers, stimulus, trial.onset_s, event))
 
-        person = f"sub-{trial.person:02d}"
-        session = f"ses-{trial.session:02d}"
-        name = f"{person}_{session}_task-pictures_run-{trial.run:02d}_events.tsv"
-        table = tables.setdefault(Path(person, session, name), [EVENT_COLUMNS])
-        trial_type = "catch" if trial.picture == CATCH else "picture"
-        table.append([trial.onset_s, plan.stimulus_s, trial_type, stimulus, event])
-    _write_rows(folder / "order.csv", rows)
-    for path, table in tables.items():
-        _write_rows(folder / "bids" / path, table)
+        folder = f"sub-{trial.person:02d}/ses-{trial.session:02d}"
+        prefix = f"{folder.replace('/', '_')}_task-pictures_run-{trial.run:02d}"
+        table = tables.setdefault(f"bids/{folder}/{prefix}_events.tsv", [EVENT_COLUMNS])
+        table.append((trial.onset_s, plan.stimulus_s, kind, stimulus, event))
+    return tables
 
 
 def _write_texts(
@@ -191,13 +169,9 @@ def _write_texts(
     order: Sequence[PlannedTrial],
     events: Mapping[str, str],
 ) -> None:
-    """Write the script that shows the study, and the README."""
-    # minutes of each session
-    run_minutes: dict[int, list[float]] = {}
-    for (session, _), minutes in measure_minutes(plan, order).items():
-        run_minutes.setdefault(session, []).append(minutes)
+    """Write the script that shows the study, README.txt and the description of BIDS."""
     lines = []
-    for session, durations in run_minutes.items():
+    for session, durations in enumerate(measure_minutes(plan, order), 1):
         total = sum(durations) + (plan.runs - 1) * plan.break_s / 60
         runs = ", ".join(f"{duration:.1f}" for duration in durations)
         lines.append(f"session {session}: {total:.0f} (runs: {runs})")
@@ -217,11 +191,6 @@ def _write_texts(
     ):
         text = Path(__file__).with_name(template).read_text("utf-8")
         (folder / name).write_text(Template(text).substitute(values), "utf-8")
-
-
-def _write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write a table with a header, separated by commas or (`.tsv`) tabs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    delimiter = "\t" if path.suffix == ".tsv" else ","
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, delimiter=delimiter, lineterminator="\n").writerows(rows)
+    description = {"Name": "Planned study", "BIDSVersion": "1.10.0"}
+    text = json.dumps(description, indent=2) + "\n"
+    (folder / "bids/dataset_description.json").write_text(text, "utf-8")
