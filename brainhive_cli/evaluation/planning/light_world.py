@@ -38,8 +38,10 @@ alignment, with white noise if it is 0. The amplitudes of the components of the 
 are their numbers to the power of minus the decay. Without decay, all features have maps
 of their own.
 """
-MAX_SIMULATED_SIGNALS = 500
-"""Largest number of training signals that are simulated one by one."""
+MAX_SIMULATED_SIGNALS = 600
+"""Largest number of training signals that are simulated one by one. More signals have
+more degrees of freedom than axes and features.
+"""
 NOISE_SLOPE = 1.07
 """Exponent of the decay of noise variance over axes, if no pilot measures it."""
 

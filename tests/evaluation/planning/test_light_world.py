@@ -77,12 +77,22 @@ def test_weights_are_those_of_a_ridge_regression(n_samples: int) -> None:
 def test_drawn_products_act_like_simulated_signals(
     world: LightWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from_products = measure_top5(world, 0.15, 600)
+    from_products = measure_top5(world, 0.15, 700)
     monkeypatch.setattr(light_world, "MAX_SIMULATED_SIGNALS", 10_000)
-    from_signals = measure_top5(world, 0.15, 600)
+    from_signals = measure_top5(world, 0.15, 700)
     # the standard error of the difference is about .02
     assert from_products == pytest.approx(from_signals, abs=0.06)
     assert from_products > 0.18
+
+
+@pytest.mark.parametrize("n_pictures", [20, 2000])
+def test_wide_embeddings_of_any_number_have_decoders(n_pictures: int) -> None:
+    # with few pictures, embeddings have fewer dimensions than numbers
+    embeddings = np.random.default_rng(0).normal(size=(n_pictures, 512))
+    world = LightWorld(PictureSpace.from_embeddings(embeddings))
+    n_train = light_world.MAX_SIMULATED_SIGNALS + 1
+    decoder = world.draw_decoder(np.random.default_rng(0), 0.1, SHAPE, n_train, 1)
+    assert np.isfinite(decoder.maps).all()
 
 
 def test_decoding_grows_with_gain_and_data(world: LightWorld) -> None:
