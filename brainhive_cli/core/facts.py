@@ -717,7 +717,7 @@ class DesignFacts(Facts):
         recommended: Number of the recommended design.
         described: Number of the design of the next two texts, of the warnings, and of
             the written study.
-        sentence: Sentence that eval-retrieval may write about this design.
+        sentence: Sentence that eval-retrieval or compare may write about this design.
         claims: Pictures and people that the sentence will hold for.
         has_pilot: True if the assumptions come from a pilot.
         seed: Seed of the simulations.

@@ -36,6 +36,7 @@ from brainhive_cli.evaluation.planning.tables import (
 )
 from brainhive_cli.measurement.units import StimulusGrouping, describe_claims
 from brainhive_cli.reports.sentences import state_finding
+from brainhive_cli.reports.tables import render
 
 if TYPE_CHECKING:
     from brainhive_cli.evaluation.planning.order import StudyPlan
@@ -251,7 +252,7 @@ class DesignRun(RunJob):
             designs=planned,
             recommended=recommended,
             described=number,
-            sentence=write_sentence(planned[number - 1], modality),
+            sentence=write_sentence(planned[number - 1], question, modality),
             claims=describe_claims(items, design.people),
             has_pilot=self.pilot is not None,
             seed=recipe.seed,
@@ -408,18 +409,33 @@ def recommend(prediction_of: Mapping[int, Prediction]) -> int:
     return max(prediction_of, key=lambda number: prediction_of[number].power.value)
 
 
-def write_sentence(design: PlannedDesign, modality: str) -> str:
-    """Write the sentence of eval-retrieval for the expected result of a design.
+def write_sentence(design: PlannedDesign, question: Question, modality: str) -> str:
+    """Write the sentence of eval-retrieval or compare for the expected result.
 
     Args:
         design: Design with its prediction.
+        question: Claim that the study shall support.
         modality: EEG, MEG or fMRI, or "".
     """
+    n_items = design.people * design.test_pictures
+    if question.claim == "difference":
+        difference = {
+            "first": "Model A",
+            "second": "model B",
+            "metric": "top1",
+            "difference": question.size,
+            "low": None,
+            "p_adjusted": None,
+            "n": n_items,
+            "is_significant": True,
+            "is_better": True,
+        }
+        return render("difference.txt", difference=difference, metrics={})
     assert design.top1 is not None
     metric = Metric(
         name="top1",
         value=design.top1.value,
-        n=design.people * design.test_pictures,
+        n=n_items,
         pool=design.test_pictures,
         chance=design.chance,
         low=design.top1.low,
@@ -427,7 +443,7 @@ def write_sentence(design: PlannedDesign, modality: str) -> str:
         seeds=(),
         protocol="",
         split="test",
-        interval="",
+        interval="range over studies",
     )
     cells = {}
     for person in range(1, design.people + 1):

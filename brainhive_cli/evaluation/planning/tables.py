@@ -165,11 +165,12 @@ def tabulate_background(facts: DesignFacts) -> Table:
     Args:
         facts: Designs and their predictions.
     """
+    evaluation = "compare" if facts.question == "difference" else "eval-retrieval"
     n_studies = max(design.n_studies for design in facts.designs)
     rows = [
         ("assumptions", f"{facts.source}. {facts.source_note}".strip(". ")),
         ("simulation", f"{n_studies:,} studies of each design, seed {facts.seed}"),
-        ("eval-retrieval may say", facts.sentence),
+        (f"{evaluation} may say", facts.sentence),
         ("this will hold for", facts.claims),
     ]
     numbers = [str(item.number) for item in facts.designs if item.is_extrapolated]

@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.evaluation.planning.designs import Design, Prediction, Range
+from brainhive_cli.evaluation.planning.designs import (
+    Design,
+    Prediction,
+    Question,
+    Range,
+)
 from brainhive_cli.evaluation.planning.order import draw_order, measure_minutes
 from brainhive_cli.evaluation.planning.recipe import Recipe
 from brainhive_cli.evaluation.planning.run import (
@@ -62,8 +67,19 @@ def test_the_sentence_has_value_range_chance_and_people() -> None:
         "people=10", "train_pictures=200", "train_repetitions=2", "test_pictures=100"
     )
     (planned,) = run.plan_designs({1: make_prediction()})
-    sentence = write_sentence(planned, "EEG")
+    sentence = write_sentence(planned, Question(), "EEG")
     for fact in ("EEG", "first of 100", "12 %", "8 to 17 %", "1 %", "10 people"):
+        assert fact in sentence.replace("\u00a0", " "), sentence
+    # the interval of the study will be narrower or wider
+    assert "CI" not in sentence and "range over studies" in sentence
+
+
+def test_a_difference_has_the_sentence_of_compare() -> None:
+    (planned,) = resolve(
+        "people=10", "train_pictures=200", "train_repetitions=1", "test_pictures=100"
+    ).plan_designs({})
+    sentence = write_sentence(planned, Question("difference", 0.02), "EEG")
+    for fact in ("better", "top-1", "+2", "1,000 items"):
         assert fact in sentence.replace("\u00a0", " "), sentence
 
 
