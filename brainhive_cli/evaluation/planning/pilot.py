@@ -3,12 +3,12 @@
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from brainhive_cli.core import parts, runs
-from brainhive_cli.core.arrays import Float32
+from brainhive_cli.core.arrays import Float32, Int64
 from brainhive_cli.core.errors import Line, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.measurements import merge_caveats
@@ -28,6 +28,9 @@ from brainhive_cli.training.alignment.trained.run import (
     open_model,
     refuse_sweep,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EVALUATION = "eval-retrieval"
 """Command whose runs name the training that they evaluate."""
@@ -102,23 +105,25 @@ def read_pilot(reference: str, paths: Paths, encoder: str | None = None) -> Pilo
     name, recordings, stores = _open_source(reference, paths, encoder)
 
     # an even selection of trials, and the embeddings of their pictures
+    import torch
+
     selections = []
-    vectors: dict[str, Float32] = {}
+    vectors: dict[str, Tensor] = {}
     for recording in recordings:
         selection = _select_trials(recording, stores, len(recordings))
         selections.append(selection)
         for split, trials in selection.items():
             values = _read_targets(trials, stores[split])
             vectors |= zip(trials.image_ids, values, strict=True)
-    pictures = np.array(sorted(vectors))
-    targets = np.stack([vectors[picture] for picture in pictures])
-    targets = _reduce(targets - targets.mean(0), MAX_WIDTH)
+    pictures = sorted(vectors)
+    vector_rows = torch.stack([vectors[picture] for picture in pictures])
+    targets = _reduce(vector_rows - vector_rows.mean(0), MAX_WIDTH)
     people = []
     for selection in selections:
-        shown = []
+        shown: list[str] = []
         for trials in selection.values():
-            shown.append(np.repeat(list(trials.image_ids), trials.counts))
-        picture = np.searchsorted(pictures, np.concatenate(shown))
+            shown += np.repeat(list(trials.image_ids), trials.counts).tolist()
+        picture = np.searchsorted(pictures, shown)
         people.append(PilotPerson(_read_signals(selection), picture, targets))
 
     design = _describe_design(recordings)
@@ -207,19 +212,15 @@ def _choose_encoder(folder: Path) -> str:
     Raises:
         MissingData: if there are no embeddings.
     """
-    labels = None
-    for path in sorted(folder.glob("train/[!.]*.h5")):
-        store = TargetStore.open(path)
-        if not holds_annotations(store):
-            return path.stem
-        if store.attributes["config"]["kind"] == "concepts":
-            labels = path.stem
-    if labels is None:
-        raise MissingData(
-            f"the pictures have no embeddings in {folder}",
-            Line("embed", ("dataset", folder.name)),
-        )
-    return labels
+    stores = map(TargetStore.open, sorted(folder.glob("train/[!.]*.h5")))
+    for store in sorted(stores, key=holds_annotations):
+        is_picture = not holds_annotations(store)
+        if is_picture or store.attributes["config"]["kind"] == "concepts":
+            return store.path.stem
+    raise MissingData(
+        f"the pictures have no embeddings in {folder}",
+        Line("embed", ("dataset", folder.name)),
+    )
 
 
 def _find_run(reference: str, paths: Paths) -> TrainedRun:
@@ -274,53 +275,50 @@ def _select_trials(recording: Recording, stores: Stores, n_people: int) -> Recor
         for store in stores[split]:
             n_values += n_people * int(np.prod(store.shape))
         max_pictures = max(1, min(MAX_PICTURES[split], MAX_VALUES // n_values))
-        rows = np.linspace(0, n_pictures - 1, min(n_pictures, max_pictures))
-        chosen = trials.take(rows.astype(int))
-
-        # every second repetition if there are twice as many as are read
-        columns = np.arange(n_repetitions)
-        share = np.minimum(1, max_repetitions / chosen.counts)[:, None]
-        is_next = np.floor(columns * share) > np.floor((columns - 1) * share)
-        selection[split] = chosen.choose(chosen.is_there & is_next)
+        is_read = np.zeros_like(trials.is_there)
+        columns = _space_evenly(n_repetitions, max_repetitions)
+        is_read[np.ix_(_space_evenly(n_pictures, max_pictures), columns)] = True
+        selection[split] = trials.choose(trials.is_there & is_read)
     return selection
+
+
+def _space_evenly(count: int, most: int) -> Int64:
+    """Choose at most some of a number of rows, from the first to the last."""
+    return np.linspace(0, count - 1, min(count, most)).astype(int)
 
 
 def _read_signals(recording: Recording) -> Float32:
     """Read standardised single trials [n, F], reduced to `MAX_FEATURES`."""
+    import torch
+
+    from brainhive_cli.measurement.linear_maps import FeatureScaler
+
     blocks = []
     for trials in recording.values():
         for start in range(0, len(trials.signal), PICTURES_PER_READ):
             rows = slice(start, start + PICTURES_PER_READ)
             singles = trials.read(rows, as_singles=True)[trials.is_there[rows]]
-            blocks.append(singles.reshape(len(singles), -1))
-    signals = np.concatenate(blocks)
-    signals -= signals.mean(0)
-    spread = signals.std(0)
-    signals /= np.where(spread > 0, spread, 1)
-    return _reduce(signals, MAX_FEATURES)
+            blocks.append(torch.from_numpy(singles).flatten(1))
+    signals = torch.cat(blocks)
+    return _reduce(FeatureScaler.fit(signals)(signals), MAX_FEATURES)
 
 
-def _read_targets(trials: Trials, stores: list[TargetStore]) -> Float32:
+def _read_targets(trials: Trials, stores: list[TargetStore]) -> "Tensor":
     """Read the embeddings [N, D] of pictures, of unit length and side by side."""
-    columns = []
-    for store in stores:
-        values = store.read_flat(trials.stimulus).numpy()
-        lengths = np.linalg.norm(values, axis=1, keepdims=True)
-        columns.append(values / np.where(lengths > 0, lengths, 1))
-    return np.concatenate(columns, 1)
-
-
-def _reduce(values: Float32, width: int) -> Float32:
-    """Reduce centred values [N, F] to at most `width` principal components."""
-    if values.shape[1] <= width:
-        return values
     import torch
 
+    columns = [store.read_flat(trials.stimulus) for store in stores]
+    return torch.cat(list(map(torch.nn.functional.normalize, columns)), 1)
+
+
+def _reduce(values: "Tensor", width: int) -> Float32:
+    """Reduce centred values [N, F] to at most `width` principal components."""
     from brainhive_cli.measurement.linear_maps import principal_axes
 
-    step = -(-len(values) // MAX_ROWS_FOR_AXES)
-    axes = principal_axes(torch.from_numpy(values[::step]), width)
-    return np.asarray(values @ axes.numpy(), np.float32)
+    if values.shape[1] > width:
+        step = -(-len(values) // MAX_ROWS_FOR_AXES)
+        values = values @ principal_axes(values[::step], width)
+    return values.numpy()
 
 
 def _describe_design(recordings: list[Recording]) -> Design:
@@ -335,11 +333,9 @@ def _describe_design(recordings: list[Recording]) -> Design:
                 sessions = max(sessions, 1 + int(trials.sessions.max()))
     amounts = {}
     for split in MAX_PICTURES:
-        n_pictures = n_trials = 0
-        for recording in recordings:
-            if split in recording:
-                n_pictures += len(np.unique(recording[split].stimulus))
-                n_trials += int(recording[split].counts.sum())
+        shown = [recording[split] for recording in recordings if split in recording]
+        n_pictures = sum(len(np.unique(trials.stimulus)) for trials in shown)
+        n_trials = sum(int(trials.counts.sum()) for trials in shown)
         amounts[f"{split}_pictures"] = round(n_pictures / n_people)
         amounts[f"{split}_repetitions"] = round(n_trials / max(1, n_pictures))
     spacing_s = np.concatenate(spacings_s)
