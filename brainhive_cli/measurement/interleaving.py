@@ -242,20 +242,34 @@ class Interleaving:
         if has_several and concept_parts is None:
             concept_problem = CONFOUNDED_WITH_TIME.format("concepts", "in blocks")
 
-        # concepts in blocks, repetitions of a picture together, or runs of equal order
-        follows_time = (
-            p_of_clumping(order, whole_recording) <= MAX_CLUMPED_P
-            or p_of_clumping(order.label_each_trial(), order.run) <= SMALLEST_P
-            or bool(find_shared_order(order))
-        )
         return cls(
             parts=parts or fold.tolist(),
             blocks=list(range(n_pictures)),
             concept_parts=concept_parts,
             problem=problem,
             concept_problem=concept_problem,
-            follows_time=follows_time,
+            follows_time=bool(find_confound(order)),
         )
+
+
+def find_confound(order: TrialOrder) -> str:
+    """Find out how time alone reveals pictures or their concepts.
+
+    Args:
+        order: The trials. Items are pictures, and labels are their concepts.
+
+    Returns:
+        "in blocks", "in the same order in all runs" (or sessions), or "".
+    """
+    # concepts in blocks or repetitions of a picture together, even if all runs agree
+    whole_recording = np.zeros_like(order.run)
+    if (
+        p_of_clumping(order, whole_recording) <= MAX_CLUMPED_P
+        or p_of_clumping(order.label_each_trial(), order.run) <= SMALLEST_P
+    ):
+        return "in blocks"
+    shared = find_shared_order(order)
+    return f"in the same order in all {shared}" if shared else ""
 
 
 def _describe_problem(is_blocked: bool, has_shared_order: bool, groups: str) -> str:

@@ -2,17 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from brainhive_cli.data.signals.overlap import TIME_TOLERANCE_S
 from brainhive_cli.evaluation.planning.designs import Design, Question
 from brainhive_cli.evaluation.planning.pilot import Pilot
-from brainhive_cli.measurement.repetitions import find_shared_order
-from brainhive_cli.measurement.trial_order import (
-    MAX_CLUMPED_P,
-    SMALLEST_P,
-    p_of_clumping,
-)
+from brainhive_cli.measurement.interleaving import find_confound
 from brainhive_cli.measurement.units import (
     MIN_SUBJECTS_FOR_POPULATION,
     MIN_UNITS_FOR_POPULATION,
@@ -43,7 +36,15 @@ def list_warnings(
     Returns:
         Sentences, the most decisive first. Those of the pilot are last.
     """
-    warnings = _list_order_warnings(pilot) if pilot else []
+    warnings = []
+    if pilot:
+        window_ms = window_ms or pilot.window_ms
+        confound = next(filter(None, map(find_confound, pilot.orders)), "")
+        if confound:
+            warnings.append(
+                f"{pilot.name} showed pictures or concepts {confound}, so signals and "
+                "time cannot be distinguished. Draw an order for each run."
+            )
 
     # concepts and near-copies that training and test share
     train, test = split
@@ -61,8 +62,6 @@ def list_warnings(
         )
 
     # windows
-    if pilot:
-        window_ms = window_ms or pilot.window_ms
     interval_s = design.onset_interval_s
     if window_ms and window_ms[1] / 1000 > interval_s + TIME_TOLERANCE_S:
         warnings.append(
@@ -91,24 +90,3 @@ def list_warnings(
             "better decoders stays unknown."
         )
     return warnings + (pilot.warnings if pilot else [])
-
-
-def _list_order_warnings(pilot: Pilot) -> list[str]:
-    """List the problem of the order of a pilot that confounds pictures with time."""
-    for order in pilot.orders:
-        # blocks first, since blocks of runs often agree too
-        whole_recording = np.zeros_like(order.run)
-        is_blocked = p_of_clumping(order, whole_recording) <= MAX_CLUMPED_P
-        by_trial = order.label_each_trial()
-        if is_blocked or p_of_clumping(by_trial, order.run) <= SMALLEST_P:
-            return [
-                f"{pilot.name} showed concepts or pictures in blocks, so signals "
-                "and time cannot be distinguished. Interleave them."
-            ]
-        shared = find_shared_order(order)
-        if shared:
-            return [
-                f"{pilot.name} showed pictures in the same order in all {shared}, so "
-                "signals and time cannot be distinguished. Draw an order for each run."
-            ]
-    return []
