@@ -36,7 +36,7 @@ RESPONSE_CODE = re.compile(r"R *\d+")
 """Code of a response in BrainVision files, whose letter says the type."""
 LEADING_ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 """Leading zeros of a number in a name."""
-CODE_PAIR = re.compile(r"(\d+)/(\d+)")
+CODE_PAIR = re.compile(r"\d+/\d+")
 """Event of two successive codes, for studies with more pictures than codes."""
 MAX_PAIR_S = 0.05
 """Longest time between the codes of a pair. A screen at 60 Hz sends the second code two
@@ -96,10 +96,8 @@ class EventNames:
         self._pictures = self.table or {}
         # codes that are half of an event
         self._half_codes: set[str] = set()
-        for event in self._pictures:
-            pair = CODE_PAIR.fullmatch(event)
-            if pair:
-                self._half_codes.update(pair.groups())
+        for pair in filter(CODE_PAIR.fullmatch, self._pictures):
+            self._half_codes.update(pair.split("/"))
         self._require_zeros()
 
     def require_pictures(self, pictures: str) -> None:

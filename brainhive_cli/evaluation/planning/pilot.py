@@ -102,11 +102,11 @@ def read_pilot(reference: str, paths: Paths, encoder: str | None = None) -> Pilo
     Raises:
         MissingData: if there is no such run or store, or there are no embeddings.
     """
+    import torch
+
     name, recordings, stores = _open_source(reference, paths, encoder)
 
     # an even selection of trials, and the embeddings of their pictures
-    import torch
-
     selections = []
     vectors: dict[str, Tensor] = {}
     for recording in recordings:
@@ -270,8 +270,8 @@ def _select_trials(recording: Recording, stores: Stores, n_people: int) -> Recor
         # as many pictures as memory allows
         n_pictures, n_repetitions, *_ = trials.signal.shape
         max_repetitions = max(MAX_REPETITIONS, MAX_REPEATED_TRIALS // n_pictures)
-        n_values = trials.width * len(trials.times_s)
-        n_values *= min(max_repetitions, n_repetitions)
+        n_read = min(max_repetitions, n_repetitions)
+        n_values = n_read * trials.width * len(trials.times_s)
         for store in stores[split]:
             n_values += n_people * int(np.prod(store.shape))
         max_pictures = max(1, min(MAX_PICTURES[split], MAX_VALUES // n_values))
@@ -283,7 +283,7 @@ def _select_trials(recording: Recording, stores: Stores, n_people: int) -> Recor
 
 
 def _space_evenly(count: int, most: int) -> Int64:
-    """Choose at most some of a number of rows, from the first to the last."""
+    """Choose at most `most` of `count` rows, from the first to the last."""
     return np.linspace(0, count - 1, min(count, most)).astype(int)
 
 

@@ -63,9 +63,8 @@ def write_study(
             path.parent.mkdir(parents=True, exist_ok=True)
             delimiter = "\t" if path.suffix == ".tsv" else ","
             with path.open("w", encoding="utf-8", newline="") as file:
-                csv.writer(file, delimiter=delimiter, lineterminator="\n").writerows(
-                    rows
-                )
+                writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+                writer.writerows(rows)
         _write_texts(temporary, plan, order, events)
         with console.progress("copying pictures", len(stimuli)) as bar:
             for picture, stimulus in stimuli.items():
@@ -92,30 +91,28 @@ def assign_codes(plan: StudyPlan) -> dict[str, str]:
     catch = 2**plan.bits - 1
     n_codes = catch - 1
     pictures = plan.train_pictures + plan.test_pictures
-    events = {}
-    if len(pictures) <= n_codes:
-        for code, picture in enumerate(pictures, 1):
-            events[picture] = str(code)
-        return events | {CATCH: str(catch)}
-
-    if plan.bits > 8 or len(pictures) > n_codes * (n_codes - 1):
+    has_pairs = len(pictures) > n_codes
+    max_pictures = n_codes * (n_codes - 1) if plan.bits == 8 else n_codes
+    if len(pictures) > max_pictures:
         raise BrainhiveError(
             f"{len(pictures)} pictures are too many for trigger codes of {plan.bits} "
             "bits",
             "show fewer pictures, or use codes of 16 bits",
         )
-    if plan.onset_interval_s < MIN_PAIR_INTERVAL_S:
+    if has_pairs and plan.onset_interval_s < MIN_PAIR_INTERVAL_S:
         raise BrainhiveError(
             f"{len(pictures)} pictures need two trigger codes of 8 bits each, and "
             f"{plan.onset_interval_s:g} s between pictures is too short for them",
             f"show a picture every {MIN_PAIR_INTERVAL_S:g} s or more slowly, or use "
             "codes of 16 bits",
         )
+    events = {CATCH: str(catch)}
     for index, picture in enumerate(pictures):
         first, second = divmod(index, n_codes - 1)
         second += second >= first  # equal codes would look like one
-        events[picture] = f"{first + 1}/{second + 1}"
-    return events | {CATCH: str(catch)}
+        pair = f"{first + 1}/{second + 1}"
+        events[picture] = pair if has_pairs else str(index + 1)
+    return events
 
 
 def _list_pictures(
