@@ -1,7 +1,10 @@
 """Assumptions of a plan: a measured pilot, or published results."""
 
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
+from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Float32, Int64
 
 
@@ -33,6 +36,8 @@ class PublishedResult:
         test_pictures: Number of test pictures, which are the candidates.
         test_repetitions: Repetitions of each test picture.
         source: Publication, or "" for numbers of the user.
+        note: Origin of the range, and limits of the result.
+        modality: EEG, MEG or fMRI, or "" if it is unknown.
     """
 
     top1: float
@@ -43,3 +48,15 @@ class PublishedResult:
     test_pictures: int
     test_repetitions: int
     source: str = ""
+    note: str = ""
+    modality: str = ""
+
+
+@cache
+def list_devices() -> dict[str, PublishedResult]:
+    """List the published results of recording devices by the device's name in recipes.
+
+    Each range is over people.
+    """
+    path = Path(__file__).with_name("devices.yaml")
+    return documents.read(path, dict[str, PublishedResult])

@@ -33,11 +33,11 @@ class PictureFolder:
 
     Attributes:
         reference: Folder, as the user has named it.
-        recipe: Recipe that embeds all its splits with an encoder.
+        job: Work of embedding all its splits with an encoder.
     """
 
     reference: str
-    recipe: EmbedRecipe
+    job: EmbedJob
 
     @classmethod
     def open(cls, reference: str, encoder: str, paths: Paths) -> Self:
@@ -61,7 +61,10 @@ class PictureFolder:
             "encoders": [encoder],
             "paths": paths,
         }
-        return cls(reference, EmbedRecipe.model_validate(fields))
+        job = EmbedJob.resolve(EmbedRecipe.model_validate(fields))
+        if job.listing_error is not None:
+            raise job.listing_error
+        return cls(reference, job)
 
     @property
     def root(self) -> Path:
@@ -69,15 +72,8 @@ class PictureFolder:
         return locate(self.reference)
 
     @cached_property
-    def job(self) -> EmbedJob:
-        """Work of embedding the pictures."""
-        return EmbedJob.resolve(self.recipe)
-
-    @cached_property
     def concept_of(self) -> dict[str, str]:
         """Concept of each picture, by its path below the folder."""
-        if self.job.listing_error is not None:
-            raise self.job.listing_error
         concepts = {}
         for store in self.job.stores:
             images = store.images
@@ -106,7 +102,7 @@ class PictureFolder:
         Raises:
             BrainhiveError: if a picture cannot be decoded.
         """
-        job = EmbedJob.resolve(self.recipe, launch)
+        job = EmbedJob.resolve(self.job.recipe, launch)
         networks = job.find_due_networks()
         n_pictures = sum(len(store.images) for store in job.stores)
         with console.progress("embedding the pictures", n_pictures) as bar:

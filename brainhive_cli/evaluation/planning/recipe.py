@@ -225,25 +225,26 @@ class Recipe(FileRecipe):
         interval_s = pilot_interval_s or ONSET_INTERVAL_S.get(
             self.device_name, DEFAULT_ONSET_INTERVAL_S
         )
+        train_pictures = list(TRAIN_PICTURES)
+        test_pictures = TEST_PICTURES
+        if n_pictures is not None:
+            train_pictures = [n_pictures * 3 // 10, n_pictures * 6 // 10]
+            test_pictures = max(MIN_TEST_PICTURES, min(TEST_PICTURES, n_pictures // 5))
+
         # a list of candidates for each field of a design
         lists: dict[str, list[Any]] = {
             "people": self.people,
             "sessions": self.sessions or [1],
             "session_minutes": self.session_minutes,
             "onset_interval_s": self.onset_interval_s or [interval_s],
-            "train_pictures": self.train_pictures or list(TRAIN_PICTURES),
+            "train_pictures": self.train_pictures or train_pictures,
             "train_repetitions": self.train_repetitions,
-            "test_pictures": self.test_pictures or [TEST_PICTURES],
+            "test_pictures": self.test_pictures or [test_pictures],
             "test_repetitions": self.test_repetitions,
             "pause_minutes": [self.order.pause_minutes],
             "catch_share": [self.order.catch_share],
         }
         if n_pictures is not None:
-            if not self.train_pictures:
-                lists["train_pictures"] = [n_pictures * 3 // 10, n_pictures * 6 // 10]
-            if not self.test_pictures:
-                n_test = max(MIN_TEST_PICTURES, n_pictures // 5)
-                lists["test_pictures"] = [min(TEST_PICTURES, n_test)]
             n_needed = max(lists["train_pictures"]) + max(lists["test_pictures"])
             if n_needed > n_pictures or not all(lists["train_pictures"]):
                 raise RecipeError(

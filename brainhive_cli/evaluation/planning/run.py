@@ -21,36 +21,33 @@ from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements, Metric
 from brainhive_cli.core.tables import Table
-from brainhive_cli.evaluation.planning.assumptions import PublishedResult
+from brainhive_cli.evaluation.planning.assumptions import (
+    PublishedResult,
+    list_devices,
+)
 from brainhive_cli.evaluation.planning.designs import (
     MIN_POWER,
     Design,
     Prediction,
     Question,
 )
+from brainhive_cli.evaluation.planning.order import StudyPlan, choose_split
+from brainhive_cli.evaluation.planning.pilot import Pilot, read_pilot
 from brainhive_cli.evaluation.planning.recipe import Recipe
+from brainhive_cli.evaluation.planning.study_files import assign_codes, write_study
 from brainhive_cli.evaluation.planning.tables import (
     draw_powers,
     tabulate_amounts,
     tabulate_designs,
 )
+from brainhive_cli.evaluation.planning.warnings import list_warnings
 from brainhive_cli.measurement.units import StimulusGrouping, describe_claims
 from brainhive_cli.reports.sentences import state_finding
 from brainhive_cli.reports.tables import render
 
 if TYPE_CHECKING:
-    from brainhive_cli.evaluation.planning.order import StudyPlan
     from brainhive_cli.evaluation.planning.pictures import PictureFolder
-    from brainhive_cli.evaluation.planning.pilot import Pilot
 
-MODALITIES = {
-    "eeg": "EEG",
-    "consumer": "EEG",
-    "meg": "MEG",
-    "3t": "fMRI",
-    "7t": "fMRI",
-}
-"""Modality of the signals of each device."""
 DEFAULT_ENCODER = "lite0"
 """Encoder of the pictures in a folder, whose weights need no download."""
 STUDY = "study"
@@ -70,7 +67,7 @@ class DesignRun(RunJob):
 
     recipe: Recipe
     pictures: "PictureFolder | None"
-    pilot: "Pilot | None"
+    pilot: Pilot | None
     designs: list[Design]
 
     @classmethod
@@ -93,8 +90,6 @@ class DesignRun(RunJob):
         pilot = None
         pilot_interval_s = 0.0
         if recipe.pilot:
-            from brainhive_cli.evaluation.planning.pilot import read_pilot
-
             with console.progress("reading the pilot"):
                 pilot = read_pilot(recipe.pilot, recipe.paths, recipe.encoder)
             pilot_interval_s = pilot.design.onset_interval_s
@@ -137,9 +132,7 @@ class DesignRun(RunJob):
         if self.recipe.expected:
             fields = self.recipe.expected.model_dump()
             return PublishedResult(**fields, source="expected result in the recipe")
-        from brainhive_cli.evaluation.planning.devices import list_devices
-
-        return list_devices()[self.recipe.device_name].result
+        return list_devices()[self.recipe.device_name]
 
     @property
     def source(self) -> str:
@@ -147,19 +140,16 @@ class DesignRun(RunJob):
         return self.pilot.name if self.pilot else self.published.source
 
     @property
-    def source_note(self) -> str:
-        """Origin of the range of published results, and their limits, or ""."""
-        from brainhive_cli.evaluation.planning.devices import list_devices
-
-        name = self.recipe.device_name
-        return list_devices()[name].note if name else ""
+    def concept_of(self) -> Mapping[str, str]:
+        """Concept of each picture in the folder. Empty without a folder."""
+        return self.pictures.concept_of if self.pictures else {}
 
     def inputs(self) -> list[Input]:
         """List the pictures with their encoder, and the assumptions."""
         inputs = list(self.pictures.inputs()) if self.pictures else []
         content = hashlib.sha256()
         for person in self.pilot.people if self.pilot else []:
-            for values in (person.signals, person.picture, person.targets):
+            for values in vars(person).values():
                 content.update(values.tobytes())
         digest = content.hexdigest()[:16] if self.pilot else ""
         reference = self.recipe.pilot or ""
@@ -175,8 +165,6 @@ class DesignRun(RunJob):
         """
         if self.pictures is None:
             return
-        from brainhive_cli.evaluation.planning.study_files import assign_codes
-
         stimulus_ms = self.recipe.order.stimulus_ms
         for design in self.fitting.values():
             if stimulus_ms > 1000 * design.onset_interval_s:
@@ -211,19 +199,17 @@ class DesignRun(RunJob):
 
         recipe = self.recipe
         question = Question(recipe.question, recipe.size or 0.0, recipe.new_people)
-        people = self.pilot.people if self.pilot else []
         designs = list(self.fitting.values())
         test_concepts = []
-        if self.pictures:
-            for design in designs:
-                _, test_pictures = self.split_pictures(design)
-                concepts = map(self.pictures.concept_of.get, test_pictures)
-                test_concepts.append(len(set(concepts)))
+        for design in designs:
+            _, test_pictures = self.split_pictures(design)
+            concepts = {self.concept_of.get(name, name) for name in test_pictures}
+            test_concepts.append(len(concepts))
         with console.progress("simulating studies", len(designs)) as bar:
             predictions = power.predict_designs(
                 designs,
                 question,
-                people or self.published,
+                self.pilot.people if self.pilot else self.published,
                 self.pictures.read_embeddings() if self.pictures else None,
                 recipe.seed,
                 test_concepts,
@@ -232,23 +218,32 @@ class DesignRun(RunJob):
         prediction_of = dict(zip(self.fitting, predictions, strict=True))
         recommended = recommend(prediction_of)
 
-        modality = MODALITIES.get(recipe.device_name, "")
+        device = list_devices().get(recipe.device_name)
+        modality = device.modality if device else ""
         number = recipe.write or recommended
         design = self.fitting[number]
-        concept_of = self.pictures.concept_of if self.pictures else {}
-        _, test_pictures = self.split_pictures(design)
-        grouping = StimulusGrouping(concept_of=concept_of)
-        items = grouping.make_items([test_pictures] * design.people)
+        split = self.split_pictures(design)
+        warnings = list_warnings(
+            design,
+            question,
+            split,
+            self.concept_of,
+            self.pictures.find_copies(*split) if self.pictures else [],
+            self.pilot,
+            recipe.window_ms,
+        )
+        grouping = StimulusGrouping(concept_of=self.concept_of)
+        items = grouping.make_items([split[1]] * design.people)
         planned = self.plan_designs(prediction_of)
         facts = DesignFacts(
-            warnings=self.list_warnings(design, question),
+            warnings=warnings,
             caveats=self.pilot.caveats if self.pilot else [],
             modality=modality,
             question=recipe.question,
             size=recipe.size,
             new_people=recipe.new_people,
             source=self.source,
-            source_note=self.source_note,
+            source_note=device.note if device else "",
             designs=planned,
             recommended=recommended,
             described=number,
@@ -295,18 +290,14 @@ class DesignRun(RunJob):
         """Choose the training and test pictures of a design.
 
         Returns:
-            Paths of the training and test pictures. Without a folder, their numbers.
+            Paths of the training and test pictures. Without a folder, numbered names.
 
         Raises:
             BrainhiveError: if the folder has too few concepts.
         """
         if self.pictures is None:
-            numbers = list(
-                map(str, range(design.train_pictures + design.test_pictures))
-            )
-            return numbers[design.test_pictures :], numbers[: design.test_pictures]
-        from brainhive_cli.evaluation.planning.order import choose_split
-
+            train_pictures = [f"train {n}" for n in range(design.train_pictures)]
+            return train_pictures, [f"test {n}" for n in range(design.test_pictures)]
         return choose_split(
             self.pictures.concept_of,
             design.train_pictures,
@@ -314,10 +305,8 @@ class DesignRun(RunJob):
             self.recipe.seed,
         )
 
-    def plan_study(self, design: Design) -> "StudyPlan":
+    def plan_study(self, design: Design) -> StudyPlan:
         """Choose the pictures of a design, and add the timing of its study."""
-        from brainhive_cli.evaluation.planning.order import StudyPlan
-
         assert self.pictures is not None
         order = self.recipe.order
         train_pictures, test_pictures = self.split_pictures(design)
@@ -338,41 +327,18 @@ class DesignRun(RunJob):
             seed=self.recipe.seed,
         )
 
-    def write_study(self, folder: Path, plan: "StudyPlan") -> None:
+    def write_study(self, folder: Path, plan: StudyPlan) -> None:
         """Write the order of pictures of a study, with its trigger codes.
 
         Args:
             folder: Folder of the study.
             plan: The study.
         """
-        from brainhive_cli.evaluation.planning.study_files import write_study
-
         assert self.pictures is not None
         remove(folder)  # of an interrupted run
         names = self.pictures.concept_of
         embeddings = dict(zip(names, self.pictures.read_embeddings(), strict=True))
         write_study(folder, self.pictures.root, plan, embeddings)
-
-    def list_warnings(self, design: Design, question: Question) -> list[str]:
-        """List the problems of a design that no analysis can repair, and of the pilot.
-
-        Args:
-            design: The design.
-            question: Claim that the study shall support.
-        """
-        from brainhive_cli.evaluation.planning.warnings import list_warnings
-
-        split = self.split_pictures(design)
-        pictures = self.pictures
-        return list_warnings(
-            design,
-            question,
-            split,
-            pictures.concept_of if pictures else {},
-            pictures.find_copies(*split) if pictures else [],
-            self.pilot,
-            self.recipe.window_ms,
-        )
 
     def describe(self, run: OpenRun) -> Result:
         """Print the warnings, and return the tables and the folder of the study."""

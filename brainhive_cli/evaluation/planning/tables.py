@@ -99,11 +99,6 @@ def _make_cell(predicted: PredictedRange | None) -> TableCell:
     )
 
 
-def _write_cell(power: PredictedRange | None) -> str:
-    """Write a power in two lines, the second for its range."""
-    return f"{_write_share(power.value)}\n{_write_range(power)}" if power else ""
-
-
 def _write_range(predicted: PredictedRange) -> str:
     """Write the range of a share, such as `17 to 71 %`."""
     low = _write_share(predicted.low).removesuffix(" %")
@@ -119,25 +114,25 @@ def draw_powers(facts: DesignFacts) -> list[Heatmap]:
     """
     figures = []
     for row_field, row_axis, column_field, column_axis in PANELS:
-        best: dict[tuple[float, float], PredictedRange] = {}
+        values_of: dict[tuple[float, float], float] = {}
+        texts_of = {}
         for design in facts.designs:
-            if design.power is None:
-                continue
+            power = design.power
             key = getattr(design, row_field), round(getattr(design, column_field))
-            other = best.get(key)
-            if other is None or other.value < design.power.value:
-                best[key] = design.power
-        rows = sorted({row for row, _ in best}, reverse=True)
-        columns = sorted({column for _, column in best})
+            if power and power.value > values_of.get(key, -1):
+                values_of[key] = power.value
+                texts_of[key] = f"{_write_share(power.value)}\n{_write_range(power)}"
+        rows = sorted({row for row, _ in values_of}, reverse=True)
+        columns = sorted({column for _, column in values_of})
         if min(len(rows), len(columns)) < 2:
             continue
 
         values = []
         texts = []
         for row in rows:
-            powers = [best.get((row, column)) for column in columns]
-            values.append([power.value if power else None for power in powers])
-            texts.append([_write_cell(power) for power in powers])
+            keys = [(row, column) for column in columns]
+            values.append([values_of.get(key) for key in keys])
+            texts.append([texts_of.get(key, "") for key in keys])
         figures.append(
             Heatmap(
                 f"Power by {row_axis} and {column_axis}",

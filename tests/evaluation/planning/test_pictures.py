@@ -57,4 +57,4 @@ def test_near_copies_are_found(home: Path) -> None:
 def test_a_folder_without_pictures_is_refused(name: str, home: Path) -> None:
     (home / "empty").mkdir()
     with pytest.raises(MissingData):
-        _ = open_folder(name).concept_of
+        open_folder(name)

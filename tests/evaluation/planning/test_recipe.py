@@ -5,9 +5,8 @@ from typing import get_args
 import pytest
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.evaluation.planning.devices import list_devices
+from brainhive_cli.evaluation.planning.assumptions import list_devices
 from brainhive_cli.evaluation.planning.recipe import MAX_CANDIDATES, Recipe
-from brainhive_cli.evaluation.planning.run import MODALITIES
 
 EXPECTED = (
     "expected={top1: 0.1, low: 0.05, high: 0.2, train_pictures: 100, "
@@ -115,4 +114,4 @@ def test_each_published_device_can_be_planned_from() -> None:
         assert resolve(f"device={name}").device_name == name
     key = Recipe.model_fields["device"].annotation
     (names, _) = get_args(key)
-    assert set(get_args(names)) == set(list_devices()) == set(MODALITIES)
+    assert set(get_args(names)) == set(list_devices())

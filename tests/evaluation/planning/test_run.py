@@ -109,11 +109,11 @@ def test_a_study_takes_the_minutes_of_its_design(home: Path) -> None:
     run = resolve("pictures=pictures", "encoder=gabor", *keys)
     for design in run.fitting.values():
         plan = run.plan_study(design)
-        minutes_of = measure_minutes(plan, draw_order(plan))
+        run_minutes = measure_minutes(plan, draw_order(plan))
         breaks = design.sessions * (plan.runs - 1) * plan.break_s / 60
-        measured = sum(minutes_of.values()) + breaks
+        measured = run_minutes.sum() + breaks
         planned = design.minutes + design.sessions * design.pause_minutes
-        assert measured == pytest.approx(planned, abs=len(minutes_of) / 60)
+        assert measured == pytest.approx(planned, abs=run_minutes.size / 60)
         assert 60 * design.hours >= planned
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from brainhive_cli.evaluation.planning.devices import list_devices
+from brainhive_cli.evaluation.planning.assumptions import list_devices
 
 # top-1 of each person with NICE, table 1 of arXiv 2601.21948
 NICE_TOP1 = [0.132, 0.135, 0.145, 0.206, 0.101, 0.165, 0.170, 0.229, 0.154, 0.174]
@@ -21,7 +21,7 @@ MINDEYE_TOP1 = [0.947, 0.939, 0.857, 0.858]
 def test_results_are_the_published_figures(
     name: str, top1_of_people: list[float]
 ) -> None:
-    result = list_devices()[name].result
+    result = list_devices()[name]
     mean = sum(top1_of_people) / len(top1_of_people)
     assert result.top1 == pytest.approx(mean, abs=0.001)
     assert (result.low, result.high) == (min(top1_of_people), max(top1_of_people))
@@ -30,18 +30,17 @@ def test_results_are_the_published_figures(
 def test_every_device_names_its_source_and_range() -> None:
     devices = list_devices()
     assert list(devices) == ["eeg", "meg", "3t", "7t", "consumer"]
-    for device in devices.values():
-        result = device.result
+    for result in devices.values():
         assert re.search(r"\d{4}\.\d{5}", result.source)
         assert 1 / result.test_pictures < result.low < result.top1 < result.high < 1
-        assert "assumed" in device.note or "Lowest and highest" in device.note
+        assert "assumed" in result.note or "Lowest and highest" in result.note
+        assert result.modality in ("EEG", "MEG", "fMRI")
 
 
 def test_an_assumed_range_has_the_proportions_of_eeg() -> None:
-    eeg = list_devices()["eeg"].result
-    for name, device in list_devices().items():
-        if "assumed" in device.note:
-            result = list_devices()[name].result
+    eeg = list_devices()["eeg"]
+    for result in list_devices().values():
+        if "assumed" in result.note:
             low = result.top1 * eeg.low / eeg.top1
             high = result.top1 * eeg.high / eeg.top1
             assert (result.low, result.high) == pytest.approx((low, high), abs=0.001)
