@@ -267,19 +267,19 @@ class DesignRun(RunJob):
             prediction_of: Predictions by the number of the design.
         """
         planned = []
+        price = self.recipe.price_per_hour
         for number, design in enumerate(self.designs, 1):
             fields = asdict(design)
             if number in prediction_of:
                 prediction = prediction_of[number]
                 fields |= asdict(prediction) | {"answer": prediction.answer}
                 del fields["design"]
-            if self.recipe.price_per_hour is not None:
-                fields["price"] = design.hours * self.recipe.price_per_hour
             planned.append(
                 PlannedDesign(
                     number=number,
                     minutes=design.minutes,
                     hours=design.hours,
+                    price=design.hours * price if price else None,
                     least_sessions=design.least_sessions,
                     **fields,
                 )
