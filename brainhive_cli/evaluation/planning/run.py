@@ -99,8 +99,8 @@ class DesignRun(RunJob):
         if not job.fitting:
             least_sessions = min(design.least_sessions for design in job.designs)
             raise RecipeError(
-                f"none of the {len(job.designs)} designs fits into its sessions, of "
-                f"which it needs at least {least_sessions}",
+                f"no design fits into its sessions: at least {least_sessions} are "
+                "needed for each person",
                 "leave sessions out, or raise sessions or session_minutes",
             )
         if recipe.write is not None and recipe.write not in job.fitting:

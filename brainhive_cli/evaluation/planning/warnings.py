@@ -73,8 +73,9 @@ def list_warnings(
     # items and people
     n_concepts = len({concept_of.get(name, name) for name in test})
     if n_concepts < MIN_UNITS_FOR_POPULATION:
+        plural = "s" if n_concepts > 1 else ""
         warnings.append(
-            f"The test shows {n_concepts} concepts. Results of fewer than "
+            f"The test shows {n_concepts} concept{plural}. Results of fewer than "
             f"{MIN_UNITS_FOR_POPULATION} concepts hold for these concepts only."
         )
     if question.new_people and design.people < MIN_SUBJECTS_FOR_POPULATION:

@@ -54,6 +54,12 @@ def test_a_dry_run_logs_each_run_of_the_session(study):
     assert not (study / "logs").exists() or not list((study / "logs").iterdir())
 
 
+def test_a_missing_psychopy_is_named(study, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psychopy", None)
+    with pytest.raises(SystemExit, match="PsychoPy"):
+        load_script(study).main(["--person", "1", "--session", "1"])
+
+
 def test_one_run_can_be_shown_alone(study):
     arguments = ["--person", "1", "--session", "1", "--run", "2", "--dry-run"]
     load_script(study).main(arguments)
