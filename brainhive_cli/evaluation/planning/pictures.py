@@ -85,12 +85,8 @@ class PictureFolder:
 
     def inputs(self) -> list[Input]:
         """List the pictures and the encoder, with a digest of finished embeddings."""
-        digests = []
-        for store in self.job.stores:
-            if not self.job.is_due(store):
-                digests.append(TargetStore.open(store.path).digest)
-        is_finished = len(digests) == len(self.job.stores)
-        digest = "-".join(digests) if is_finished else ""
+        is_due = any(map(self.job.is_due, self.job.stores))
+        digest = "" if is_due else "-".join(store.digest for store in self.stores)
         return [*self.job.inputs(), Input(self.reference, digest=digest)]
 
     def embed(self, launch: Launch) -> None:

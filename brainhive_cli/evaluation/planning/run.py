@@ -80,20 +80,19 @@ class DesignRun(RunJob):
                 candidate fits into its sessions, or if there is no design to write.
         """
         pictures = None
-        n_pictures = None
         if recipe.pictures:
             from brainhive_cli.evaluation.planning.pictures import PictureFolder
 
             encoder = recipe.encoder or DEFAULT_ENCODER
             pictures = PictureFolder.open(recipe.pictures, encoder, recipe.paths)
-            n_pictures = len(pictures.concept_of)
         pilot = None
-        pilot_interval_s = 0.0
         if recipe.pilot:
             with console.progress("reading the pilot"):
                 pilot = read_pilot(recipe.pilot, recipe.paths, recipe.encoder)
-            pilot_interval_s = pilot.design.onset_interval_s
-        designs = recipe.list_designs(n_pictures, pilot_interval_s)
+        designs = recipe.list_designs(
+            n_pictures=len(pictures.concept_of) if pictures else None,
+            pilot_interval_s=pilot.design.onset_interval_s if pilot else 0.0,
+        )
         job = cls(recipe, pictures, pilot, designs)
 
         if not job.fitting:
