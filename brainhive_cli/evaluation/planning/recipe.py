@@ -23,12 +23,12 @@ ONSET_INTERVAL_S = {"3t": 4.0, "7t": 4.0}
 """
 DEFAULT_ONSET_INTERVAL_S = 1.0
 """Time between onsets with other devices."""
-TRAIN_PICTURES = (200, 800)
+TRAIN_PICTURES = (200, 700)
 """Numbers of training pictures, if the recipe names none and there is no folder."""
 TEST_PICTURES = 50
 """Largest number of test pictures, if the recipe names none."""
 MIN_TEST_PICTURES = 2
-"""Smallest number of test pictures, if the recipe names none."""
+"""Smallest number of test pictures."""
 
 Counts = Annotated[
     list[Annotated[int, Field(ge=1, le=10**6)]],
@@ -144,7 +144,7 @@ class Recipe(FileRecipe):
     )
     train_pictures: Counts = Field(
         [],
-        description="numbers of training pictures. Default: 200 and 800, or 30 and "
+        description="numbers of training pictures. Default: 200 and 700, or 30 and "
         "60 % of the folder",
     )
     train_repetitions: Counts = Field(
@@ -182,6 +182,11 @@ class Recipe(FileRecipe):
             raise RecipeError(
                 f"question={self.question} needs a size",
                 "add a size from 0 to 1, as in --size 0.2",
+            )
+        if min(self.test_pictures, default=MIN_TEST_PICTURES) < MIN_TEST_PICTURES:
+            raise RecipeError(
+                "a single test picture has no other candidates",
+                f"plan at least {MIN_TEST_PICTURES} test pictures",
             )
         sources = [key for key in ("pilot", "device", "expected") if getattr(self, key)]
         if len(sources) > 1:

@@ -360,18 +360,21 @@ def recommend(prediction_of: Mapping[int, Prediction]) -> int:
     """Choose the cheapest design that surely suffices, else that probably does.
 
     Args:
-        prediction_of: Predictions by the number of the design, ascending in hours.
+        prediction_of: Predictions by the number of the design.
 
     Returns:
-        Number of the design. If none suffices, the design with the largest power.
+        Number of the design, with the largest power among designs of equal cost. If
+        none suffices, the design with the largest power.
     """
-    for number, prediction in prediction_of.items():
-        if prediction.answer == "yes":
-            return number
-    for number, prediction in prediction_of.items():
-        if prediction.power.value >= MIN_POWER:
-            return number
-    return max(prediction_of, key=lambda number: prediction_of[number].power.value)
+
+    def rank(number: int) -> tuple[bool, bool, float, float]:
+        prediction = prediction_of[number]
+        power = prediction.power.value
+        suffices = power >= MIN_POWER
+        hours = prediction.design.hours if suffices else 0.0
+        return prediction.answer != "yes", not suffices, hours, -power
+
+    return min(prediction_of, key=rank)
 
 
 def write_sentence(design: PlannedDesign, question: Question, modality: str) -> str:

@@ -81,6 +81,7 @@ def test_default_designs_fit_the_folder(n_pictures: int) -> None:
         ("device=eeg", EXPECTED),
         (EXPECTED.replace("low: 0.05", "low: 0.15"),),
         ("people=0",),
+        ("test_pictures=1,50",),
         ("people=[]",),
     ],
 )

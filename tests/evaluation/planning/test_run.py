@@ -1,5 +1,6 @@
 """Tests of the run of design: recommendations, costs, and the sentence."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ SURE = (0.95, 0.85, 1.0)
         ((UNLIKELY, LIKELY, LIKELY), 2),
         ((UNLIKELY, CLOSE, UNLIKELY), 2),
         ((SURE, LIKELY, SURE), 1),
+        ((LIKELY, (0.9, 0.7, 0.99)), 2),
     ],
 )
 def test_the_cheapest_design_that_suffices_is_recommended(
@@ -60,6 +62,13 @@ def test_the_cheapest_design_that_suffices_is_recommended(
     for number, power in enumerate(powers, 1):
         predictions[number] = make_prediction(power)
     assert recommend(predictions) == recommended
+
+
+def test_the_cheaper_of_two_sufficient_designs_is_recommended() -> None:
+    cheap = make_prediction(LIKELY)
+    expensive = make_prediction((0.9, 0.7, 0.99))
+    design = replace(expensive.design, people=2 * cheap.design.people)
+    assert recommend({1: replace(expensive, design=design), 2: cheap}) == 2
 
 
 def test_the_sentence_has_value_range_chance_and_people() -> None:
