@@ -8,7 +8,6 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from brainhive_cli.measurement import verdict
 from brainhive_cli.measurement.units import Items, StimulusGrouping
 from brainhive_cli.measurement.verdict import judge
 
@@ -282,15 +281,14 @@ def test_permuted_trials_have_the_ranks_of_their_candidates():
     assert found.worse == pytest.approx((sums >= by_block.trace()).mean())
 
 
-def test_a_verdict_holds_no_table_of_trials_with_trials(monkeypatch):
-    monkeypatch.setattr(verdict, "MAX_PERMUTATIONS", 9)
+def test_a_verdict_holds_no_table_of_trials_with_trials():
     count = 2000
     items = Items.independent([range(count)], "trials")
     label_of = {trial: trial % 4 for trial in range(count)}
     ranked = np.random.default_rng(0).integers(1, 5, (count, 4))
 
     tracemalloc.start()
-    judge([ranked], items, range(4), label_of=label_of)
+    judge([ranked], items, range(4), label_of=label_of, max_permutations=9)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 

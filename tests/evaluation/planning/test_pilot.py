@@ -1,6 +1,7 @@
 """Tests of pilots that are read from runs and from signal stores."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,16 @@ from brainhive_cli.evaluation.planning.pilot import Pilot, read_pilot
 from tests.worlds.command_fixtures import DEMO, RunCommand
 
 SIGNALS = "signals/demo-noise-0.3-40-concepts/default"
+
+
+@pytest.fixture
+def signals(world: Path, tmp_path: Path) -> str:
+    """Copy the signals of two people. Other tests may have recorded more."""
+    folder = tmp_path / SIGNALS
+    folder.mkdir(parents=True)
+    for name in ("sub-01.h5", "sub-02.h5"):
+        shutil.copy(world / SIGNALS / name, folder)
+    return str(folder)
 
 
 def decode_own_trials(person: Any) -> float:
@@ -54,12 +65,12 @@ def check_demo(read: Pilot) -> None:
 
 
 def test_a_run_and_its_signals_are_the_same_pilot(
-    evaluation_result: Result, trained_run: Path, world: Path
+    evaluation_result: Result, trained_run: Path, signals: str
 ) -> None:
     from_evaluation = read_pilot(evaluation_result.folder.name, Paths())
     check_demo(from_evaluation)
     from_training = read_pilot(str(trained_run), Paths())
-    from_store = read_pilot(SIGNALS, Paths())
+    from_store = read_pilot(signals, Paths())
     check_demo(from_store)
     for other in (from_training, from_store):
         assert other.design == from_evaluation.design
@@ -126,14 +137,14 @@ def test_known_onsets_give_minutes_and_orders(world: Path, tmp_path: Path) -> No
 
 
 def test_large_recordings_are_read_in_part(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    signals: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pilot, "MAX_PICTURES", {"train": 30, "test": 10})
     monkeypatch.setattr(pilot, "MAX_REPETITIONS", 3)
     monkeypatch.setattr(pilot, "MAX_REPEATED_TRIALS", 700)
     monkeypatch.setattr(pilot, "MAX_FEATURES", 7)
     monkeypatch.setattr(pilot, "MAX_WIDTH", 5)
-    read = read_pilot(SIGNALS, Paths())
+    read = read_pilot(signals, Paths())
     person = read.people[0]
     # 3 repetitions of 240 training pictures, and 7 of 100 test pictures
     assert person.signals.shape == (30 * 3 + 10 * 7, 7)
@@ -144,13 +155,13 @@ def test_large_recordings_are_read_in_part(
 
 
 def test_memory_bounds_the_number_of_pictures(
-    world: Path, monkeypatch: pytest.MonkeyPatch
+    signals: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = read_pilot(SIGNALS, Paths()).people[0]
-    n_values = SignalStore.open(world / SIGNALS / "sub-01.h5")["train"].signal[:1].size
+    first = read_pilot(signals, Paths()).people[0]
+    n_values = SignalStore.open(Path(signals) / "sub-01.h5")["train"].signal[:1].size
     # 4 repetitions of training pictures, 16 of test pictures, 12 numbers of embeddings
     monkeypatch.setattr(pilot, "MAX_VALUES", 60 * (n_values + 2 * 12))
-    bounded = read_pilot(SIGNALS, Paths()).people[0]
+    bounded = read_pilot(signals, Paths()).people[0]
     assert (len(first.targets), len(bounded.targets)) == (340, 60 + 15)
 
 
