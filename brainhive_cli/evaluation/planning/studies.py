@@ -10,7 +10,7 @@ import torch
 
 from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL
-from brainhive_cli.evaluation.planning.belief import Belief
+from brainhive_cli.evaluation.planning.belief import Belief, compute_cosines
 from brainhive_cli.evaluation.planning.designs import Design, Question
 from brainhive_cli.evaluation.planning.light_world import (
     SHAPES,
@@ -18,7 +18,6 @@ from brainhive_cli.evaluation.planning.light_world import (
 )
 from brainhive_cli.measurement.comparison import compare_hits
 from brainhive_cli.measurement.ranks import (
-    normalise_tokens,
     rank_first_pictures,
     summarise_ranks,
 )
@@ -194,13 +193,12 @@ def rank_pictures(tokens: Float64, candidates: Float64, only_seen: bool) -> Int6
     Returns:
         Ranks [P] of the seen picture of each signal, or [P, P] of all candidates.
     """
-    token_tensor = torch.from_numpy(tokens)
-    gallery = torch.from_numpy(candidates)
     if not only_seen:
-        return rank_first_pictures(token_tensor, gallery, len(gallery))
-    similarities = normalise_tokens(token_tensor) @ normalise_tokens(gallery).T
-    is_as_similar = similarities >= similarities.diagonal()[:, None]
-    return is_as_similar.sum(1).numpy()
+        gallery = torch.from_numpy(candidates)
+        return rank_first_pictures(torch.from_numpy(tokens), gallery, len(gallery))
+    similarities = compute_cosines(tokens, candidates)
+    ranks: Int64 = (similarities >= similarities.diagonal()[:, None]).sum(1)
+    return ranks
 
 
 def _take_seen(ranks: Int64) -> Int64:
