@@ -253,13 +253,13 @@ class Belief:
         weights: Probability [K, spreads, H] of the mean logarithm of the gain (from
             `LOG_GAINS`), its spread over people (from `SPREADS`), and the shape.
         n_trials: Number of trials of a person in the recording behind it.
-        likelihoods: Log-likelihoods [K, H] of each person of the pilot, or empty.
+        evidence: Log-likelihood of the pilot in the shape of `weights`, or None.
     """
 
     world: LightWorld
     weights: Float64
     n_trials: int
-    likelihoods: Sequence[Float64] = ()
+    evidence: Float64 | None = None
 
     @classmethod
     def from_likelihoods(
@@ -270,13 +270,18 @@ class Belief:
         distances = LOG_GAINS[:, None] - LOG_GAINS
         kernels = np.exp(-0.5 * (distances[:, None] / SPREADS[:, None]) ** 2)
         kernels /= kernels.sum(2, keepdims=True)  # [means, spreads, gains]
-        shape = (len(LOG_GAINS), len(SPREADS), len(SHAPES))
-        log_weights = np.zeros(shape) + np.log(SPREAD_WEIGHTS)[:, None]
+        evidence = np.zeros((len(LOG_GAINS), len(SPREADS), len(SHAPES)))
         for likelihood in likelihoods:
             scaled = np.exp(likelihood - likelihood.max())
-            log_weights += np.log(kernels @ scaled + 1e-300)
+            evidence += np.log(kernels @ scaled + 1e-300)
+        return cls.from_evidence(world, evidence, n_trials)
+
+    @classmethod
+    def from_evidence(cls, world: LightWorld, evidence: Float64, n_trials: int) -> Self:
+        """Combine the log-likelihood of a pilot with the prior of the spread."""
+        log_weights = evidence + np.log(SPREAD_WEIGHTS)[:, None]
         weights = np.exp(log_weights - log_weights.max())
-        return cls(world, weights / weights.sum(), n_trials, tuple(likelihoods))
+        return cls(world, weights / weights.sum(), n_trials, evidence)
 
     @classmethod
     def from_pilot(cls, people: Sequence[PilotPerson]) -> Self:
@@ -334,8 +339,8 @@ class Belief:
 
     def lengthen(self, factor: int) -> Self:
         """Return the belief after a pilot with `factor` times as many people."""
-        people = list(self.likelihoods) * factor
-        return self.from_likelihoods(self.world, people, self.n_trials)
+        assert self.evidence is not None
+        return self.from_evidence(self.world, factor * self.evidence, self.n_trials)
 
     def draw(
         self, rng: np.random.Generator, count: int

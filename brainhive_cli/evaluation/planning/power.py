@@ -227,7 +227,7 @@ def predict_design(
 
     # range of the power after longer pilots
     halving = deciding = None
-    if belief.likelihoods:
+    if belief.evidence is not None:
         for factor in PILOT_FACTORS:
             longer_pilot = belief.lengthen(factor)
             width = summarise(curve.compute(*_draw_signals(longer_pilot, seed))).width
