@@ -197,7 +197,11 @@ def decode(
 
     # trials without an index are all trials of the recording
     index = np.arange(len(similarity)) if trials.index is None else trials.index
-    caveats = merge_caveats(recording.caveats, member.module.learned.caveats)
+    caveats = merge_caveats(
+        recording.caveats,
+        member.recordings.signal.caveats,
+        member.module.learned.caveats,
+    )
     return Ranks(
         image_ids=image_ids,
         ranks=ranks,

@@ -78,7 +78,7 @@ TRAINED_TRIALS = "tested on trials of its training"
 UNKNOWN_TRIALS = "trials unknown"
 """The model was trained on the tested pictures, perhaps on the tested trials too."""
 NORMALISED_BY_TESTED = "normalised by held-out trials"
-"""Held-out runs or sessions were z-scored with their own (unlabelled) trials."""
+"""Tested trials were normalised by statistics of tested trials (without labels)."""
 CHANNELS_MAPPED = "channels mapped"
 """Some channels that the model needs were not recorded. The protocol says how
 they were replaced.

@@ -20,6 +20,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Bool
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.key_types import NameList
+from brainhive_cli.core.measurements import NORMALISED_BY_TESTED
 from brainhive_cli.core.sections import Section, refuse_idle
 from brainhive_cli.data.signals.spaces import Sensors, Voxels, find_region
 from brainhive_cli.data.signals.trials import Trials
@@ -153,10 +154,12 @@ class Signal(Section):
         "riemannian (alignment: the mean product of channels over trials becomes the "
         "identity)",
     )
-    normalise_by: Literal["subject", "training_subjects"] = Field(
+    normalise_by: Literal["subject", "training_subjects", "tested_trials"] = Field(
         "subject",
         description="statistics for a subject without training: of the subject's own "
-        "training split, or the mean over the training subjects",
+        "training split, or the mean over the training subjects; with tested_trials, "
+        "the tested trials of each fold are normalised by their own statistics, as in "
+        "EEG2Video's code, and numbers do not count as results",
     )
     repetitions: Literal["average", "single", "random"] = Field(
         "average",
@@ -198,6 +201,12 @@ class Signal(Section):
                 self, "normalise_by", "with normalise none", "normalise: channel"
             )
         return self
+
+    @property
+    def caveats(self) -> list[str]:
+        """List the caveats of numbers on tested trials that are read by these keys."""
+        is_own = self.normalise_by == "tested_trials"
+        return [NORMALISED_BY_TESTED] if is_own else []
 
     def select(
         self, trials: Trials, default: Sequence[str] | None, recording_name: str

@@ -285,7 +285,9 @@ class Recordings:
                 tested.append(store.splits[split])
         holdout_caveats = [self.dataset.holdout.caveats(trials) for trials in tested]
         return merge_caveats(
-            list_recording_caveats(self.dataset, tested), *holdout_caveats
+            list_recording_caveats(self.dataset, tested),
+            self.signal.caveats,
+            *holdout_caveats,
         )
 
 

@@ -144,14 +144,18 @@ def measure_training(
         rows = stimuli.find_rows(trials.image_ids)
         is_in_fold = holdout.choose_stimuli(stimuli, "train", source.fold)[rows]
         measured_trials = trials.take((rows >= 0) & is_in_fold)
+    return measure_trials(source, measured_trials)
 
-    n_stimuli = len(measured_trials.signal)
+
+def measure_trials(source: Recordings, trials: Trials) -> Statistics:
+    """Measure the statistics of selected trials for the normalisation."""
+    n_stimuli = len(trials.signal)
     with console.progress(f"measuring {trials.where}", n_stimuli) as bar:
         # in blocks, as signals need not fit into memory
         def read_blocks() -> Iterator[Float32]:
             for start in range(0, n_stimuli, MAX_STIMULI_PER_READ):
                 block = slice(start, start + MAX_STIMULI_PER_READ)
-                values = measured_trials.read(block)
+                values = trials.read(block)
                 yield values
                 bar.advance(len(values))
 

@@ -14,13 +14,18 @@ from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import (
     CAVEATS,
+    NORMALISED_BY_TESTED,
     NOT_INTERLEAVED,
     ORDER_UNKNOWN,
     SEEN_PICTURES,
 )
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
+from brainhive_cli.reports.sentences import MEANINGS
+from brainhive_cli.training.alignment.trained.run import open_model
+from tests.tools.changed_stores import resealed
 from tests.worlds.command_fixtures import RunCommand, use_home
 
 NAMES, RUNS, SENSORS = ("face", "house", "shoe"), 12, 20
@@ -206,6 +211,50 @@ def test_one_run_is_tested_where_labels_are_as_frequent(
 
     assert (tested.overall["accuracy"].n, tested.overall["accuracy"].pool) == (4, 2)
     assert not any("backward" in name for name in tested.scopes)
+
+
+@pytest.mark.parametrize("normalise_by", ["subject", "tested_trials"])
+def test_test_trials_change_others_only_with_a_stamp(
+    tmp_path: Path, run_command: RunCommand, normalise_by: str
+) -> None:
+    """Most trials of the tested run get another offset and size after the training."""
+    is_stamped = normalise_by == "tested_trials"
+    path = build_store_path(tmp_path / "signals", "of-3", "default", 1)
+    with use_home(tmp_path):
+        record(tmp_path, 1, 0.6)
+        holdout = dataset(by="runs", test=[RUNS])
+        run_command("embed", holdout)
+        trained = run_command(
+            "train-align",
+            holdout,
+            "backbone=ridge",
+            "signal.normalise=channel",
+            f"signal.normalise_by={normalise_by}",
+        ).folder
+        evaluated = run_command("eval-retrieval", "sheet_rows=0")
+        page = run_command("report").files["page"].read_text()
+        before = open_model(str(trained), Paths()).models[0].open_trials(1, "test")
+        signal_before = before.averages
+        with resealed(path) as file:
+            is_changed = file["train/runs"][:] == RUNS - 1  # [N, R]
+            is_changed[0] = False  # trials of the first category stay
+            signal = file["train/signal"][:]
+            signal[is_changed] = 5 * signal[is_changed] + 20
+            file["train/signal"][:] = signal
+        after = open_model(str(trained), Paths()).models[0].open_trials(1, "test")
+
+    is_first = np.asarray(before.image_ids) == NAMES[0]  # [n]
+    assert is_first.sum() == 2
+    difference = np.abs(after.averages - signal_before)[is_first].max()
+    assert (difference > 0.1) == is_stamped and (difference == 0) != is_stamped
+    has_own_mean = np.allclose(signal_before.mean(0), 0, atol=1e-5)
+    assert has_own_mean == is_stamped
+
+    assert (NORMALISED_BY_TESTED in evaluated.metrics.caveats) == is_stamped
+    for metrics in evaluated.metrics.scopes.values():
+        for metric in metrics.values():
+            assert (NORMALISED_BY_TESTED in metric.caveats) == is_stamped
+    assert (MEANINGS[NORMALISED_BY_TESTED] in page) == is_stamped
 
 
 @pytest.mark.nightly

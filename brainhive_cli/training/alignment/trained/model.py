@@ -44,6 +44,7 @@ from brainhive_cli.data.targets.model_input import (
     match_split,
     match_stimuli,
     measure_new_subject,
+    measure_trials,
 )
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.models.heads import Decoded, refuse_other_target
@@ -647,6 +648,11 @@ class TrainedModel:
             trials = trials.take(~self.find_seen(subject, split, trials.stimulus))
         if not is_normalised:
             return trials
+        # trials of the split `train` keep the statistics of the training
+        signal = self.recordings.signal
+        if signal.normalise_by == "tested_trials" and split != "train":
+            statistics = measure_trials(self.recordings, trials)
+            return trials.normalise(signal.normalise.build(statistics))
         return trials.normalise(self.find_normaliser(subject, split, is_same_store))
 
     def find_normaliser(

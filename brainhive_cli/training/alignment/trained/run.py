@@ -502,6 +502,7 @@ class TrainedRun:
             is_known = test_subjects <= training_subjects
             is_calibrated = (
                 model.recordings.signal.normalise is not None
+                and not model.recordings.signal.caveats
                 and history.normaliser is None
             )
             if is_calibrated and (self.tests_new_subjects or not is_known):
