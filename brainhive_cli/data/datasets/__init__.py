@@ -192,6 +192,7 @@ class Dataset:
         channels: Default channels of decoding, or None for all.
         lists: Files that divide the pictures into splits.
         alike_by: Property shared by stimuli that statistics group.
+        shows_clips: True if stimuli are clips, also where no film joins them.
         are_categories: True if events name whole categories, not picture files.
         published_sizes: Published facts, which need no files.
         holdout: Choice of the tested trials of `train`, by default the split `test`.
@@ -216,6 +217,7 @@ class Dataset:
     channels: tuple[str, ...] | None = None
     lists: tuple[Path, ...] = ()
     alike_by: GroupingCriterion = "concept"
+    shows_clips: bool = False
     are_categories: bool = False
     published_sizes: PublishedFacts | None = None
     holdout: Holdout = SEPARATE_TEST
@@ -230,7 +232,7 @@ class Dataset:
         stimulus = "picture"
         if self.are_categories:
             stimulus = "category"
-        elif self.alike_by == "neighbours":
+        elif self.shows_clips or self.alike_by == "neighbours":
             stimulus = "clip"
         # a frozen dataclass cannot be assigned to
         vars(self).update(
@@ -321,7 +323,7 @@ def make_grouping(
         image_ids: Image ids [N] in the order of the data set.
         concepts: Concept [N] of each stimulus.
     """
-    medium = "clip" if dataset.alike_by == "neighbours" else "picture"
+    medium = "clip" if dataset.stimulus == "clip" else "picture"
     concept_of = dict(zip(image_ids, concepts, strict=True))
     return StimulusGrouping(dataset.alike_by, concept_of, medium)
 

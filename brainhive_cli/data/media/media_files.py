@@ -1,7 +1,7 @@
 """Files of pictures and clips: our lossless PNGs, and other formats."""
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -207,6 +207,43 @@ def read_video(path: Path) -> Clip:
                 pictures.append(np.rot90(pixels, frame.rotation // 90))
         frames = np.stack(pictures)
     return Clip(frames, float(rate) if rate else None)
+
+
+def count_frames(path: Path) -> int:
+    """Return the number of frames that the header of a video states."""
+    with report_bad_picture(path):
+        av = _import_pyav(path)
+        require_regular(path)
+        with av.open(str(path)) as video:
+            return int(video.streams.video[0].frames)
+
+
+def read_frames(path: Path, numbers: Sequence[int]) -> UInt8:
+    """Read a few frames of a long video, from the last key frame before them on.
+
+    Args:
+        path: Video of a constant frame rate.
+        numbers: Numbers [F] of the frames, ascending from 0.
+
+    Returns:
+        Frames [F, H, W, 3].
+    """
+    with report_bad_picture(f"frame {numbers[0]} of {path}"):
+        av = _import_pyav(path)
+        require_regular(path)
+        pictures = {}
+        with av.open(str(path)) as video:
+            stream = video.streams.video[0]
+            start = stream.start_time or 0
+            frame_ticks = 1 / (stream.average_rate * stream.time_base)
+            video.seek(start + int(numbers[0] * frame_ticks), stream=stream)
+            for frame in video.decode(stream):
+                number = round((frame.pts - start) / frame_ticks)
+                if number in numbers:
+                    pictures[number] = frame.to_ndarray(format="rgb24")
+                if number >= numbers[-1]:
+                    break
+        return np.stack([pictures[number] for number in numbers])
 
 
 def has_pyav() -> bool:

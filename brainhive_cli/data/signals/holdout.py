@@ -30,7 +30,7 @@ from brainhive_cli.measurement.units import MIN_UNITS_FOR_POPULATION, StimulusGr
 HOLDOUTS_OF_ZSCORE = {
     "run": ("runs",),
     "session": ("sessions",),
-    "no": ("pictures", "trials", "runs", "sessions"),
+    "no": ("pictures", "folders", "trials", "runs", "sessions"),
 }
 """Units that may be held out from z-scored signals, keyed by the range of the z-scores.
 Test trials then have no part in the z-scores of training trials.
@@ -43,12 +43,13 @@ SPLIT_HINT = "dataset.holdout.split=FILE.json of variants with train_ids and tes
 class Holdout(Section):
     """Choice of the trials that are tested, and the number of models.
 
-    With `pictures`, a model has not seen the test pictures (zero-shot). With `trials`,
+    With `pictures`, a model has not seen the test pictures (zero-shot). `folders` holds
+    out all pictures of a folder, such as a block of a recording. With `trials`,
     `runs` or `sessions`, it has seen all pictures or categories in other trials, as in
     the classical designs of M/EEG and fMRI.
     """
 
-    by: Literal["pictures", "trials", "runs", "sessions"] = Field(
+    by: Literal["pictures", "folders", "trials", "runs", "sessions"] = Field(
         description="unit that is held out"
     )
     folds: int | None = Field(
@@ -65,7 +66,8 @@ class Holdout(Section):
         None,
         min_length=1,
         description="tested runs or sessions by number, from 1 in the order of time, "
-        "-1 for the last; or tested image ids, `*` for any letters, as in `shapes/*`",
+        "-1 for the last; or tested folders or image ids, `*` for any letters, as in "
+        "`shapes/*`",
     )
     split: str | None = Field(
         None,
@@ -384,8 +386,23 @@ class Holdout(Section):
             RecipeError: if there are fewer pictures than folds, or a picture of the
                 recipe is unknown.
         """
-        # pictures of the recipe, by id or by pattern
         count = len(image_ids)
+        if self.by == "folders":
+            folders = [image_id.rpartition("/")[0] for image_id in image_ids]
+            names, folder_sizes = np.unique(folders, return_counts=True)
+            if len(set(folder_sizes.tolist())) > 1:
+                raise RecipeError(
+                    f"holdout by folders: {names[0]} has {folder_sizes[0]} pictures, "
+                    f"and others have {folder_sizes.min()} to {folder_sizes.max()}",
+                    "folders of equal size, or holdout={by: pictures}",
+                )
+            by_picture = self.model_copy(update={"by": "pictures"})
+            is_tested = by_picture.hold_out_pictures(
+                names.tolist(), names.tolist(), fold
+            )
+            return np.isin(folders, names[is_tested])
+
+        # pictures of the recipe, by id or by pattern
         if self.test is not None:
             tested_ids = set[str]()
             for name in map(str, self.test):

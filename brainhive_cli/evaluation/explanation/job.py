@@ -208,7 +208,7 @@ class Job:
         """
         align = self.align
         # each fold has its own model, and no model is tested on all pictures
-        if align.dataset.holdout.by == "pictures":
+        if align.dataset.holdout.by in ("pictures", "folders"):
             raise BrainhiveError(
                 f"explain needs one model for each subject, but {align.name} has "
                 f"{len(align.folds)} folds of pictures",

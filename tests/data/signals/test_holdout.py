@@ -116,6 +116,33 @@ def test_listed_pictures_are_tested_and_unknown_ones_refused() -> None:
     assert folder.hold_out_pictures(ids, concepts, 1).tolist() == [True, True, False]
 
 
+def test_pictures_of_a_folder_are_held_out_together() -> None:
+    image_ids = [f"film-{film}/{clip}" for film in range(3) for clip in range(4)]
+    concepts = ["a", "b"] * 6
+    folds = Holdout(by="folders", folds=3)
+    masks = [folds.hold_out_pictures(image_ids, concepts, fold) for fold in (1, 2, 3)]
+    assert [np.flatnonzero(mask).tolist() for mask in masks] == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+        [8, 9, 10, 11],
+    ]
+    assert not folds.has_seen_pictures
+
+    last = Holdout(by="folders", test=["film-2"])
+    is_tested = last.hold_out_pictures(image_ids, concepts, 1)
+    np.testing.assert_array_equal(is_tested, masks[2])
+    assert last.description == "folders held out, folders film-2"
+
+
+def test_folders_of_different_sizes_are_refused() -> None:
+    # chance would differ between folds
+    with pytest.raises(RecipeError) as caught:
+        Holdout(by="folders", folds=2).hold_out_pictures(
+            ["a/1", "a/2", "b/1"], ["x"] * 3, 1
+        )
+    assert "a has 2" in caught.value.message
+
+
 def test_selected_trials_keep_the_values_and_runs_of_the_file() -> None:
     recording = record(IN_FOUR_RUNS)
     is_tested = Holdout(by="runs", test=[2, 4]).hold_out_trials(recording, 1, "here")

@@ -1,0 +1,295 @@
+"""SEED-DV: clips of two seconds from seven films, and EEG responses to them."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import Array
+from brainhive_cli.core.command import Input
+from brainhive_cli.core.damage import report_damage
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.files import read_lines
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.datasets import PUBLISHED_FACTS, ROOT_FIELD, Dataset
+from brainhive_cli.data.files import pickles
+from brainhive_cli.data.files.hdf5 import LazyRows
+from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.files.published_files import (
+    FOLDERS,
+    fetch_line,
+    find_below,
+    find_file,
+)
+from brainhive_cli.data.media.media_files import count_frames, has_pyav, read_frames
+from brainhive_cli.data.media.stimuli import Clip, StimulusSet
+from brainhive_cli.data.published.prepared_files import FilesByRow, PreparedFiles
+from brainhive_cli.data.signals.holdout import HOLDOUT_FIELD, Holdout
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials, group_trials, make_trial_reader
+
+FETCH_HINT = fetch_line("seed-dv")
+
+FILMS = [f"{number}_10min" for number in "1st 2nd 3rd 4th 5th 6th 7th".split()]
+"""Names of the films. Each film is a block of the recording, with 40 concepts."""
+N_CONCEPTS = 40
+CLIPS_PER_CONCEPT = 5
+CLIPS_PER_FILM = N_CONCEPTS * CLIPS_PER_CONCEPT
+HINT_S = 3
+"""Duration of the hint before the clips of a concept."""
+CLIP_S = 2
+CONCEPT_S = HINT_S + CLIPS_PER_CONCEPT * CLIP_S
+FRAME_RATE_HZ = 24
+EEG_RATE_HZ = 200
+"""Layout of a film and of its EEG. Source: XuanhaoLiu/EEG2Video, extract_gif.py and
+segment_raw_signals_200Hz.py (plain facts).
+"""
+CONCEPTS = "Video/meta-info/All_video_label.npy"
+ANNOTATIONS = {
+    "color": "Video/meta-info/All_video_color.npy",
+    "face": "Video/meta-info/All_video_face_apperance.npy",
+    "human": "Video/meta-info/All_video_human_apperance.npy",
+    "number": "Video/meta-info/All_video_obj_number.npy",
+    "flow": "Video/meta-info/All_video_optical_flow_score.npy",
+}
+"""Files of a value for each clip, spelled as their publisher spells them."""
+Label = Literal["concept", "color", "face", "human", "number", "flow"]
+SIGNALS = ("EEG/sub{subject}.npy", "Segmented_Rawf_200Hz_2s/sub{subject}.npy")
+UNIT_NOTE = "the unit is not stated in the files"
+
+
+class SeedDvClips(parts.Config):
+    """The 1,400 clips of SEED-DV: two seconds each, five of a concept in a row.
+
+    Each of seven films shows 40 concepts in another order. By default, each film is
+    held out once.
+    """
+
+    root: str = ROOT_FIELD
+    frames: int = Field(
+        6, ge=1, le=48, description="evenly spaced frames of a clip, from its first on"
+    )
+    labels: Label = Field(
+        "concept",
+        description="labels of a clip: its concept, main color, number of objects, "
+        "whether it shows a face or human, or its optical flow above the median",
+    )
+    holdout: Holdout | None = HOLDOUT_FIELD
+
+    def build(self, paths: Paths) -> Dataset:
+        """Make the data set. No file is read yet."""
+        root = paths.dataset("seed-dv", self.root)
+        # other frames and labels have stores of their own
+        name = "seed-dv"
+        if self.frames != 6:
+            name += f"-{self.frames}-frames"
+        if self.labels != "concept":
+            name += f"-{self.labels}"
+        return Dataset(
+            name,
+            ("train",),
+            partial(_list_clips, root, name, self.frames, self.labels),
+            recorded_as="seed-dv",
+            shows_clips=True,
+            published_sizes=PUBLISHED_FACTS["seed-dv"],
+            files=partial(_list_files, root, self.labels),
+            holdout=self.holdout or Holdout(by="folders", folds=len(FILMS)),
+        )
+
+
+class SeedDvEeg(parts.Config):
+    """SEED-DV's EEG as its authors distribute it: 62 channels at 200 Hz, 2 s a clip.
+
+    EEG/subN.npy [7, 62, 104000], or Segmented_Rawf_200Hz_2s/subN.npy [7, 40, 5, 62,
+    400]. The files name neither channels nor unit. Channels are numbered, and µV is
+    assumed.
+    """
+
+    root: str = ROOT_FIELD
+    stimuli: Literal["clip", Label] = Field(
+        "clip",
+        description="stimuli of the trials: clips of the data set seed-dv, or "
+        "categories of {kind: categories, name: seed-dv-concept}, as concept-23",
+    )
+
+    def build(self, paths: Paths) -> PreparedFiles:
+        """Make the preparation. No file is read yet."""
+        root = paths.dataset("seed-dv", self.root)
+        patterns = [folder + name for name in SIGNALS for folder in FOLDERS]
+        dataset = "seed-dv" if self.stimuli == "clip" else f"seed-dv-{self.stimuli}"
+        return PreparedFiles(
+            dataset,
+            root,
+            FETCH_HINT,
+            {"EEG": patterns},
+            partial(_read_trials, root, self.stimuli),
+            {"EEG": dict.fromkeys(range(1, 21), 4 * 7 * 62 * 104_000)},
+            splits=("train",),
+        )
+
+
+def _list_ids() -> list[str]:
+    """List the ids of all clips in the order of time."""
+    ids = []
+    for film in FILMS:
+        ids += [f"{film}/{index:03d}" for index in range(CLIPS_PER_FILM)]
+    return ids
+
+
+def _list_files(root: Path, label: Label, split: str, content: str) -> list[Input]:
+    """List the files of "pixels", "captions" or "labels"."""
+    names = {
+        "pixels": [f"Video/{film}.mp4" for film in FILMS] + [CONCEPTS],
+        "captions": [f"Video/BLIP-caption/{film}.txt" for film in FILMS],
+        "labels": [ANNOTATIONS.get(label, CONCEPTS)],
+    }
+    inputs = []
+    for name in names.get(content, []):
+        inputs.append(Input.of_file(find_below(root, name), root / name, FETCH_HINT))
+    return inputs
+
+
+def _list_clips(
+    root: Path, name: str, n_frames: int, label: Label, split: str
+) -> StimulusSet:
+    """List all clips, with the annotations whose files are there."""
+    films = [find_file(root, f"Video/{film}.mp4", FETCH_HINT) for film in FILMS]
+    if has_pyav():
+        for film in films:
+            _require_frames(film)
+
+    annotations: dict[str, Any] = {}
+    if find_below(root, f"Video/BLIP-caption/{FILMS[0]}.txt"):
+        captions = _read_captions(root)
+        annotations["captions"] = captions.__getitem__
+        annotations["captions_each"] = 1
+    if find_below(root, ANNOTATIONS.get(label, CONCEPTS)):
+        classes = _read_classes(root, label)
+        label_names, numbers = np.unique(classes, return_inverse=True)
+        flags = np.eye(len(label_names), dtype=np.uint8)[numbers]  # [N, K]
+        annotations["labels"] = flags.__getitem__
+        annotations["label_names"] = tuple(label_names.tolist())
+    return StimulusSet(
+        name,
+        split,
+        image_ids=Names.of(_list_ids()),
+        concepts=Names.of(_read_classes(root, "concept")),
+        open=partial(_read_clip, films, n_frames),
+        frames=n_frames,
+        way_out=FETCH_HINT,
+        **annotations,
+    )
+
+
+def _require_frames(film: Path) -> None:
+    """Raise an error if a film is too short, or over a second too long."""
+    count = count_frames(film)
+    expected = N_CONCEPTS * CONCEPT_S * FRAME_RATE_HZ
+    if not expected <= count < expected + FRAME_RATE_HZ:
+        raise MissingData(f"{film} has {count:,} frames, not {expected:,}", FETCH_HINT)
+
+
+def _start_s(index: Any) -> Any:
+    """Compute when clips of a film begin, in seconds after the film's start."""
+    concept, clip = np.divmod(index, CLIPS_PER_CONCEPT)
+    return concept * CONCEPT_S + HINT_S + clip * CLIP_S
+
+
+def _read_clip(films: list[Path], n_frames: int, index: int) -> Clip:
+    """Read the frames of a clip."""
+    film, clip = divmod(index, CLIPS_PER_FILM)
+    offsets = np.arange(n_frames) * CLIP_S * FRAME_RATE_HZ // n_frames
+    numbers = FRAME_RATE_HZ * _start_s(clip) + offsets
+    return Clip(read_frames(films[film], numbers), n_frames / CLIP_S)
+
+
+def _read_captions(root: Path) -> list[list[str]]:
+    """Read the caption of each clip, as a list of one."""
+    captions = []
+    for film in FILMS:
+        path = find_file(root, f"Video/BLIP-caption/{film}.txt", FETCH_HINT)
+        with report_damage(path, FETCH_HINT):
+            lines = read_lines(path)
+            while lines and not lines[-1].strip():
+                lines.pop()
+            if len(lines) != CLIPS_PER_FILM:
+                raise ValueError(f"it has {len(lines)} captions, not {CLIPS_PER_FILM}")
+        captions += [[line] for line in lines]
+    return captions
+
+
+def _read_classes(root: Path, label: Label) -> list[str]:
+    """Read the class of each clip [1400], such as `concept-23` or `face-0`."""
+    path = find_file(root, ANNOTATIONS.get(label, CONCEPTS), FETCH_HINT)
+    count = len(FILMS) * N_CONCEPTS
+    if label != "concept":
+        count *= CLIPS_PER_CONCEPT
+    with report_damage(path, FETCH_HINT):
+        values = pickles.to_array(pickles.load(path)).ravel()
+        if values.size != count or not np.isfinite(values).all():
+            raise ValueError(f"it has {values.size} values, not {count} finite values")
+        if label == "flow":
+            values = values > np.median(values)
+        if label == "concept":
+            expected = np.arange(1, 1 + N_CONCEPTS)
+            by_film = np.sort(values.reshape(len(FILMS), N_CONCEPTS), axis=1)
+            if (by_film != expected).any():
+                raise ValueError(
+                    f"a film does not show concepts 1 to {N_CONCEPTS} once"
+                )
+            values = np.repeat(values, CLIPS_PER_CONCEPT)
+    return [f"{label}-{value:g}" for value in values.astype(float)]
+
+
+def _read_trials(
+    root: Path,
+    stimuli: Literal["clip", Label],
+    files: FilesByRow,
+    subject: int,
+    split: str,
+) -> Trials:
+    """Open the trials of a subject. The signals stay on disk."""
+    path = files["EEG"][0]
+    n_samples = CLIP_S * EEG_RATE_HZ
+    whole = (len(FILMS), -1, N_CONCEPTS * CONCEPT_S * EEG_RATE_HZ)
+    cut = (len(FILMS), N_CONCEPTS, CLIPS_PER_CONCEPT, -1, n_samples)
+    with report_damage(path, FETCH_HINT):
+        signals = pickles.to_array(pickles.load(path))
+        is_cut = signals.ndim == len(cut)
+        n_channels = signals.shape[-2] if signals.ndim > 1 else 0
+        shapes = [
+            tuple(n_channels if n < 0 else n for n in form) for form in (whole, cut)
+        ]
+        if signals.shape != shapes[is_cut] or not n_channels:
+            raise ValueError(
+                f"it has the shape {list(signals.shape)}, not "
+                f"[7, 62, {whole[2]}] or [7, 40, 5, 62, {n_samples}]"
+            )
+
+    def read_trial(number: int) -> Array:
+        film, clip = divmod(number, CLIPS_PER_FILM)
+        if is_cut:
+            trial: Array = signals[(film, *divmod(clip, CLIPS_PER_CONCEPT))]
+            return trial
+        start = EEG_RATE_HZ * _start_s(clip)
+        return signals[film, :, start : start + n_samples]
+
+    ids = _list_ids() if stimuli == "clip" else _read_classes(root, stimuli)
+    names, table, _ = group_trials(np.array(ids))  # [N, R]
+    film, clip = np.divmod(table, CLIPS_PER_FILM)
+    read = make_trial_reader(table, (n_channels, n_samples), signals.dtype, read_trial)
+    return Trials(
+        LazyRows((*table.shape, n_channels, n_samples), signals.dtype, read, path),
+        names.tolist(),
+        Sensors([f"E{number:02d}" for number in range(1, 1 + n_channels)]),
+        times_s=np.arange(n_samples) / EEG_RATE_HZ,
+        rate_hz=float(EEG_RATE_HZ),
+        unit="µV",
+        provenance={"source": path.name, "unit_note": UNIT_NOTE},
+        sessions=np.zeros(table.shape, np.int8),
+        runs=film.astype(np.int16) + 1,
+        onset_s=_start_s(clip).astype(float),
+    )

@@ -1,0 +1,139 @@
+"""Tests of SEED-DV."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.published.seed_dv import SeedDvClips, SeedDvEeg
+from tests.publishers import seed_dv_files
+
+pytest.importorskip("av")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """Return a folder with all files."""
+    return seed_dv_files.write(tmp_path_factory.mktemp("seed-dv"))
+
+
+def list_clips(root, **keys):
+    """List the clips of a root."""
+    return SeedDvClips(root=str(root), **keys).build(Paths()).images("train")
+
+
+@pytest.mark.parametrize("index", [0, 199, 200, 1399])
+def test_clips_begin_at_their_frame_of_the_film(root, index):
+    """Six frames of two seconds, eight frames apart, from the first frame on."""
+    clip = list_clips(root).open(index)
+    assert clip.frames.shape == (6, 32, 32, 3)
+    assert clip.rate_hz == 3
+    # the corner brightens by 5 a frame
+    corner = clip.frames[:, 4, 4, 0].astype(int)
+    np.testing.assert_allclose(corner, 40 * np.arange(6), atol=4)
+
+    film, row = divmod(index, 200)
+    concepts = seed_dv_files.draw_concepts()[film]
+    expected = seed_dv_files.draw_pictures(concepts)[row].astype(int)
+    np.testing.assert_allclose(clip.frames[0, 20, 20], expected[20, 20], atol=12)
+
+
+def test_clips_have_concepts_captions_and_labels(root):
+    clips = list_clips(root)
+    concepts = np.repeat(seed_dv_files.draw_concepts(), 5)
+    assert clips.image_ids[201] == "2nd_10min/001"
+    assert clips.concepts == [f"concept-{number}" for number in concepts]
+    assert clips.get_captions(201) == ["clip 1 of 2nd_10min"]
+    label = int(clips.get_labels(201).argmax())
+    assert clips.label_names[label] == clips.concepts[201]
+
+
+@pytest.mark.parametrize(
+    ("label", "count"),
+    [("color", 7), ("face", 2), ("human", 2), ("number", 3), ("flow", 2)],
+)
+def test_labels_are_the_values_of_the_file(root, label, count):
+    clips = list_clips(root, labels=label)
+    assert len(clips.label_names) == count
+    assert clips.get_labels(3).sum() == 1
+    assert clips.dataset == f"seed-dv-{label}"
+
+
+def test_frames_are_evenly_spaced(root):
+    clip = list_clips(root, frames=4).open(7)
+    assert clip.rate_hz == 2
+    corner = clip.frames[:, 4, 4, 0].astype(int)
+    np.testing.assert_allclose(corner, 60 * np.arange(4), atol=4)
+
+
+def test_a_fold_holds_out_a_film(root):
+    dataset = SeedDvClips(root=str(root)).build(Paths())
+    assert dataset.stimulus == "clip"
+    assert dataset.holdout.fold_numbers == [1, 2, 3, 4, 5, 6, 7]
+    clips = dataset.images("train")
+    is_tested = dataset.holdout.choose_stimuli(clips, "test", 7)
+    assert np.flatnonzero(is_tested).tolist() == list(range(1200, 1400))
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_trial_is_the_two_seconds_of_a_clip(root, tmp_path, is_cut):
+    signal = np.load(root / "EEG" / "sub1.npy")
+    if is_cut:
+        starts = 600 + 2600 * np.arange(40)[:, None] + 400 * np.arange(5)
+        samples = starts[..., None] + np.arange(400)  # [40, 5, 400]
+        segments = signal[:, :, samples].transpose(0, 2, 3, 1, 4)
+        folder = tmp_path / "Segmented_Rawf_200Hz_2s"
+        folder.mkdir()
+        np.save(folder / "sub1.npy", segments)
+    files = SeedDvEeg(root=str(tmp_path if is_cut else root)).build(Paths())
+    assert files.subjects == (1,)
+
+    trials = files.recording(1, "train")
+    assert trials.image_ids[1306] == "7th_10min/106"
+    expected = signal[6, :, 2600 * 21 + 1000 : 2600 * 21 + 1400]
+    np.testing.assert_array_equal(trials.signal[1306:1307][0, 0], expected)
+    assert trials.runs[1306, 0] == 7
+    assert trials.onset_s[1306, 0] == 21 * 13 + 5
+    assert trials.positions is None
+
+
+def test_concepts_have_the_trials_of_all_films(root):
+    files = SeedDvEeg(root=str(root), stimuli="concept").build(Paths())
+    assert files.dataset == "seed-dv-concept"
+    trials = files.recording(1, "train")
+    assert trials.signal.shape == (40, 35, 3, 400)
+    row = list(trials.image_ids).index("concept-23")
+    position = int(np.flatnonzero(seed_dv_files.draw_concepts()[2] == 23)[0])
+    assert trials.runs[row, 10] == 3
+    assert trials.onset_s[row, 10] == 13 * position + 3
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("All_video_label.npy", "280"), ("3rd_10min.txt", "200"), ("sub1.npy", "104000")],
+)
+def test_files_of_another_length_are_refused(root, tmp_path, name, count):
+    shutil.copytree(root, tmp_path / "data")
+    path = next((tmp_path / "data").rglob(name))
+    if path.suffix == ".txt":
+        path.write_text("a dog\n" * 199)
+    else:
+        np.save(path, np.load(path)[..., :-1])
+    with pytest.raises(MissingData) as caught:
+        list_clips(tmp_path / "data")
+        SeedDvEeg(root=str(tmp_path / "data")).build(Paths()).recording(1, "train")
+    assert name in caught.value.message
+    assert count in caught.value.message
+
+
+def test_a_film_that_is_too_short_is_refused(root, tmp_path):
+    shutil.copytree(root, tmp_path / "data")
+    path = tmp_path / "data" / "Video" / "2nd_10min.mp4"
+    seed_dv_files.write_film(path, np.arange(1, 41), 12_000)
+    with pytest.raises(MissingData) as caught:
+        list_clips(tmp_path / "data")
+    assert "2nd_10min.mp4" in caught.value.message
+    assert "12,000" in caught.value.message
