@@ -150,6 +150,10 @@ signals. It is not a caveat, because it applies to no main result.
 METRIC_TABLE = documents.read(
     Path(__file__).with_name("metric_table.json"), dict[str, Any]
 )
+N_WAY = re.compile(r"(?P<medium>video|frame)_(?P<ways>\d{1,3})way(?P<strict>_strict)?")
+"""Name of a metric of n-way classification, as `video_40way`."""
+HARD_N_WAY = re.compile(r"video_(?!2way)\d{1,3}way(_strict)?")
+"""Name of such a metric of clips with more than two ways."""
 METRIC_NAMES: dict[str, str] = METRIC_TABLE["names"]
 """Title of each metric in tables and figures, as in papers."""
 TWO_WAY = "two_way_"
@@ -559,6 +563,10 @@ def metric_title(name: str) -> str:
     """Return the title of a metric in tables, as in papers."""
     if name.startswith(TWO_WAY):
         return f"two-way ({name.removeprefix(TWO_WAY)})"
+    match = N_WAY.fullmatch(name)
+    if match is not None:
+        strict = " strict" if match["strict"] else ""
+        return f"{match['ways']}-way{strict} ({match['medium']})"
     return METRIC_NAMES.get(name, name.replace("_", " "))
 
 
@@ -582,7 +590,8 @@ def lower_is_better(name: str) -> bool:
 
 def is_share(name: str) -> bool:
     """Return True if a metric is a share of items or pairs, written in percent."""
-    return name in SHARES or name.startswith(TWO_WAY)
+    is_n_way = N_WAY.fullmatch(name) is not None
+    return is_n_way or name in SHARES or name.startswith(TWO_WAY)
 
 
 def choose_headlines(names: list[str]) -> list[str]:
@@ -603,7 +612,7 @@ def choose_headlines(names: list[str]) -> list[str]:
     identification_names = [
         name
         for name in names
-        if name.startswith((TWO_WAY, "video_50way")) or name == "clip"
+        if name.startswith(TWO_WAY) or name == "clip" or HARD_N_WAY.fullmatch(name)
     ]
     # smooth pictures score high in SSIM
     if "ssim" in names:

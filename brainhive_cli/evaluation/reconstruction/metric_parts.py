@@ -37,6 +37,7 @@ from brainhive_cli.measurement.metrics.networks import (
     FEATURE_METRICS,
     IDENTIFICATION,
     NETWORKS,
+    find_feature_metric,
     load_metrics,
 )
 from brainhive_cli.measurement.metrics.semantics import SEED, SEED_PARTS
@@ -56,14 +57,6 @@ PICTURE_METRICS = measurements.sort_by_agreement(
 CLIP_METRICS = [name for name, metric in PARTS.items() if metric.medium == "clip"]
 OPTIONAL_METRICS = {SEED, "object_f1", "cap_sim"}
 """Metrics with large networks, which are computed only if a recipe names them."""
-NETWORKS_OF_METRIC = {
-    name: [network] for name, (network, _, _) in FEATURE_METRICS.items()
-}
-"""Names of the networks that a metric needs."""
-NETWORKS_OF_METRIC["cap_sim"].append("minilm")  # embeds the captions
-NETWORKS_OF_METRIC[SEED] = list(
-    chain.from_iterable(NETWORKS_OF_METRIC[name] for name in SEED_PARTS)
-)
 
 
 def find_metric(name: str) -> MetricPart | None:
@@ -76,7 +69,8 @@ def find_metric(name: str) -> MetricPart | None:
     """
     # names of encoders, in names of two-way identification, may also have dots
     if "." not in name or name.startswith(measurements.TWO_WAY):
-        return PARTS.get(name)
+        feature_metric = find_feature_metric(name)
+        return PARTS.get(name) if feature_metric is None else feature_metric[2]
     # metrics of which less is better are listed by name, so more is better here
     module = foreign_code.import_module(name, name, f"the metric {name}", __name__)
     metric = getattr(module, "PART", None)
@@ -86,6 +80,16 @@ def find_metric(name: str) -> MetricPart | None:
             "it defines PART, a MetricPart of which more is better",
         )
     return metric
+
+
+def list_networks(metric: str) -> list[str]:
+    """List the keys of the networks that a metric needs."""
+    if metric == SEED:
+        return list(chain.from_iterable(map(list_networks, SEED_PARTS)))
+    feature_metric = find_feature_metric(metric)
+    networks = [] if feature_metric is None else [feature_metric[0]]
+    # MiniLM embeds the captions
+    return [*networks, "minilm"] if metric == "cap_sim" else networks
 
 
 def choose_metrics(medium: Medium, names: Sequence[str] | None) -> list[str]:
@@ -127,9 +131,9 @@ def load_metrics_and_encoders(
     missing = {}
     names_of_network = defaultdict[str, list[str]](list)
     for name in names:
-        if name in FEATURE_METRICS:
-            network, _, _ = FEATURE_METRICS[name]
-            names_of_network[network].append(name)
+        feature_metric = find_feature_metric(name)
+        if feature_metric is not None:
+            names_of_network[feature_metric[0]].append(name)
             continue
         library_error = find_missing_library(name)
         metric = find_metric(name)
@@ -288,8 +292,8 @@ def is_available(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
         metric: Name of a metric, or of the two-way identification by an encoder.
         encoders: Encoders of two-way identification.
     """
-    if metric in NETWORKS_OF_METRIC:
-        networks = NETWORKS_OF_METRIC[metric]
+    networks = list_networks(metric)
+    if networks:
         return all(NETWORKS[network].is_here() for network in networks)
     if metric in tasks.SCALES or find_metric(metric):
         return find_missing_library(metric) is None
@@ -307,7 +311,7 @@ def list_metric_inputs(
     """List the weights of metrics, and the optional weights of encoders."""
     networks: dict[str, None] = {}
     for name in metrics:
-        networks |= dict.fromkeys(NETWORKS_OF_METRIC.get(name, ()))
+        networks |= dict.fromkeys(list_networks(name))
     inputs = [NETWORKS[network].find_input() for network in networks]
     for encoder in encoders:
         inputs += [replace(item, is_optional=True) for item in encoder.inputs()]

@@ -17,6 +17,7 @@ from brainhive_cli.evaluation.reconstruction.metric_parts import (
     PICTURE_METRICS,
     require_known_metrics,
 )
+from brainhive_cli.measurement.metrics.networks import MAX_WAYS
 from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, Encoders
 from brainhive_cli.models.generators import DEFAULT_KIND, Sampling
 
@@ -210,8 +211,9 @@ class Recipe(SweptRecipe, Sampling):
     metrics: Annotated[NameList, AfterValidator(require_known_metrics)] | None = Field(
         None,
         description=f"for pictures: {', '.join(PICTURE_METRICS)}; for clips: "
-        f"{', '.join(CLIP_METRICS)}; default: all of the medium except seed_score, "
-        "object_f1, cap_sim",
+        f"{', '.join(CLIP_METRICS)}, and other numbers of ways up to {MAX_WAYS} "
+        "(video_40way); default: all of the medium except seed_score, object_f1, "
+        "cap_sim, with 2 and 50 ways",
     )
     metric_encoders: Annotated[Encoders, AfterValidator(_require_picture_encoders)] = (
         Field(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from brainhive_cli.core import console, hub
+from brainhive_cli.core import console, hub, measurements
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import MissingData, first_line
 from brainhive_cli.core.weights import describe_match, read, reading
@@ -37,6 +37,8 @@ from brainhive_cli.measurement.metrics.video import (
     n_way_of_frames,
 )
 
+FeatureMetric = tuple[str, str, MetricPart]
+"""Key of a network, name of its node, and metric of the features of the node."""
 N_RIGHT_CLASSES = 3
 """Number of right classes of a stimulus in n-way classification (NEURONS, NeuroClips,
 MinD-Video).
@@ -493,40 +495,40 @@ NETWORKS = {
 """
 
 
-def _classify(compare: Callable[..., Tensor], n_ways: int, n_labels: int) -> MetricPart:
-    """Describe the metric of n-way classification by the logits of a network.
+CLASSIFIERS = {"video": ("videomae", n_way), "frame": ("vit", n_way_of_frames)}
+"""Network and function of n-way classification, by the beginning of a metric's name."""
+MAX_WAYS = 398
+"""Largest number of ways: 397 wrong classes leave 3 of VideoMAE's 400 classes."""
+
+
+def _classify(beginning: str, n_ways: int, is_strict: bool) -> FeatureMetric:
+    """Describe a metric of n-way classification of clips.
 
     Args:
-        compare: `n_way` or `n_way_of_frames`.
+        beginning: Key of `CLASSIFIERS`.
         n_ways: Number of classes in a trial, where all right classes count as 1.
-        n_labels: Number of right classes of a stimulus.
+        is_strict: True for a single right class of a stimulus.
     """
-    scale = MetricScale(0.0, 1.0, chance=n_way_chance(n_ways, n_labels), pool=n_ways)
-    return MetricPart(
+    network, compare = CLASSIFIERS[beginning]
+    n_labels = 1 if is_strict else N_RIGHT_CLASSES
+    chance = n_way_chance(n_ways, n_labels)
+    metric = MetricPart(
         features=Tensor.float,
         compare=partial(compare, n_ways=n_ways, n_labels=n_labels),
         medium="clip",
-        scale=scale,
+        scale=MetricScale(0.0, 1.0, chance=chance, pool=n_ways),
     )
+    return network, "logits", metric
 
 
-def _list_classifications() -> dict[str, tuple[str, str, MetricPart]]:
-    """Describe the metrics of n-way classification of clips.
-
-    Returns:
-        Network, node and metric, keyed by the metric's name in recipes.
-    """
-    # beginning of the metric's name, key of the network, function of the metric
-    networks = (("video", "videomae", n_way), ("frame", "vit", n_way_of_frames))
-    # ending of the metric's name, number of right classes
-    definitions = (("", N_RIGHT_CLASSES), ("_strict", 1))
+def _list_classifications() -> dict[str, FeatureMetric]:
+    """Describe the usual metrics of n-way classification of clips, by name."""
     metrics = {}
-    for beginning, network, compare in networks:
-        for ending, n_labels in definitions:
+    for beginning in CLASSIFIERS:
+        for ending in ("", "_strict"):
             for n_ways in (2, 50):
-                metric = _classify(compare, n_ways, n_labels)
-                name = f"{beginning}_{n_ways}way{ending}"
-                metrics[name] = (network, "logits", metric)
+                metric = _classify(beginning, n_ways, bool(ending))
+                metrics[f"{beginning}_{n_ways}way{ending}"] = metric
     return metrics
 
 
@@ -544,7 +546,7 @@ CONSISTENCY = MetricPart(
     MetricScale(sorts_items=False),
     is_reference_free=True,
 )
-FEATURE_METRICS: dict[str, tuple[str, str, MetricPart]] = {
+FEATURE_METRICS: dict[str, FeatureMetric] = {
     "alexnet2": ("alexnet", "features.4", IDENTIFICATION),
     "alexnet5": ("alexnet", "features.11", IDENTIFICATION),
     "inception": ("inception", "avgpool", IDENTIFICATION),
@@ -572,6 +574,17 @@ FEATURE_METRICS: dict[str, tuple[str, str, MetricPart]] = {
 """
 
 
+def find_feature_metric(name: str) -> FeatureMetric | None:
+    """Find a metric of a network by its name, such as `video_40way` for any number."""
+    match = measurements.N_WAY.fullmatch(name)
+    if match is None:
+        return FEATURE_METRICS.get(name)
+    n_ways = int(match["ways"])
+    if not 2 <= n_ways <= MAX_WAYS:
+        return None
+    return _classify(match["medium"], n_ways, bool(match["strict"]))
+
+
 def load_metrics(
     name: str, metrics: Iterable[str], device: torch.device
 ) -> dict[str, MetricPart]:
@@ -579,7 +592,7 @@ def load_metrics(
 
     Args:
         name: Key of the network in `NETWORKS`.
-        metrics: Names of the metrics in `FEATURE_METRICS`.
+        metrics: Names of the metrics, which `find_feature_metric` finds.
         device: Device of the network.
 
     Returns:
@@ -593,7 +606,9 @@ def load_metrics(
     functions = dict[Any, Callable[..., Tensor]]()
     completed = {}
     for metric in metrics:
-        _, node, part = FEATURE_METRICS[metric]
+        feature_metric = find_feature_metric(metric)
+        assert feature_metric is not None
+        _, node, part = feature_metric
         key = (node, part.features)
         if key not in functions:
             functions[key] = partial(

@@ -2,15 +2,21 @@
 compared in them.
 """
 
+import numpy as np
 import pytest
 import torch
 import transformers as tf
 from safetensors.torch import load_file
 
+from brainhive_cli.evaluation.reconstruction.metric_parts import (
+    find_metric,
+    list_networks,
+)
 from brainhive_cli.measurement.metrics import MetricPart, networks
 from brainhive_cli.measurement.metrics.image import resize
 from brainhive_cli.measurement.metrics.networks import (
     FEATURE_METRICS,
+    find_feature_metric,
     load_metrics,
     normalise,
 )
@@ -96,3 +102,44 @@ def test_clip_pcc_equals_the_reference_and_is_highest_for_stills(golden):
         still = consistency(made, made[:, :1].expand_as(made), row, is_of_neighbours)
         assert still.item() == pytest.approx(1, abs=1e-6)
     assert consistency(made, made[:, :1], row).item() == 1
+
+
+@pytest.mark.parametrize("name", ["video_40way", "frame_40way"])
+def test_forty_ways_equal_the_trials_that_eeg2video_draws(name: str) -> None:
+    """The three likeliest classes of a stimulus are right, any of which may win."""
+    random = np.random.default_rng(0)
+    shape = (3, 400) if name == "video_40way" else (3, 6, 400)
+    seen, generated = (torch.from_numpy(random.normal(size=shape)) for _ in range(2))
+    generated += seen / 2
+    feature_metric = find_feature_metric(name)
+    assert feature_metric is not None
+    part = feature_metric[2]
+    assert (part.scale.chance, part.scale.pool) == (pytest.approx(3 / 42), 40)
+
+    expected = []
+    stimuli, reconstructions = seen.reshape(3, -1, 400), generated.reshape(3, -1, 400)
+    for stimulus_frames, frames in zip(stimuli, reconstructions, strict=True):
+        hits = []
+        for stimulus, frame in zip(stimulus_frames, frames, strict=True):
+            right = stimulus.argsort()[-3:].numpy()
+            wrong = np.setdiff1d(np.arange(400), right)
+            probabilities = frame.softmax(0).numpy()
+            for _ in range(2000):
+                drawn = random.choice(wrong, 39, replace=False)
+                rivals = probabilities[drawn].max()
+                hits.append((probabilities[right] > rivals).any())
+        expected.append(np.mean(hits))
+    found = part.compare(seen, generated, torch.arange(3))
+    # four standard errors of 2,000 draws
+    assert found.tolist() == pytest.approx(expected, abs=0.045)
+
+
+@pytest.mark.parametrize("ways", [2, 3, 100, 398])
+def test_any_number_of_ways_has_a_chance_of_its_own(ways: int) -> None:
+    for ending, right in (("", 3), ("_strict", 1)):
+        metric = find_metric(f"video_{ways}way{ending}")
+        assert metric is not None
+        assert metric.scale.chance == pytest.approx(right / (right + ways - 1))
+        assert list_networks(f"video_{ways}way{ending}") == ["videomae"]
+    for name in ("video_1way", "frame_399way", "video_40way_loose"):
+        assert find_metric(name) is None
