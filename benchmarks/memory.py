@@ -16,7 +16,12 @@ import torch
 from generate import CARD
 from harness import Bench, Usage, main, prepare_command, run_command
 from shapes import sampling_bytes
-from synthetic import havir_model, make_things_ids, neurons_model
+from synthetic import (
+    havir_model,
+    make_things_ids,
+    mindeye2_model,
+    neurons_model,
+)
 
 from brainhive_cli.models.generators import (
     animatediff,
@@ -33,6 +38,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
 }
 ENCODERS = {"clip-h14": 1024, "clip-b32": 512, "vae": 1024}
+MANY_VOXELS = 100_671
+"""Voxels of NSD's subjects 2 to 8 in `nsdgeneral`."""
+ONE_VOXELS = 15_724
+"""Voxels of NSD's subject 1 in `nsdgeneral`."""
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
 
 
@@ -140,6 +149,10 @@ def models(bench: Bench) -> None:
             card,
         ),
         ("neurons-24gb", neurons_model("full", 1024, 6), card),
+        ("papers/mindeye2", mindeye2_model(4096, 42, MANY_VOXELS), None),
+        ("papers/mindeye2-1h", mindeye2_model(4096, 24, ONE_VOXELS), None),
+        ("mindeye2-24gb", mindeye2_model(1024, 14, MANY_VOXELS), card),
+        ("mindeye2-24gb, one hour", mindeye2_model(1024, 16, ONE_VOXELS), card),
     ):
         peak_gb, millions = model.estimate_memory()
         note = f"{millions:.0f} M weights"

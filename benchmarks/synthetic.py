@@ -24,7 +24,7 @@ from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_store import build_store_path
 from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
-from brainhive_cli.models.backbones import havir, mindeye2, neurons
+from brainhive_cli.models.backbones import havir, mindeye2, neurons, with_prior
 from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head, Heads
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -440,6 +440,32 @@ def neurons_model(
     steps = 2 if size == "tiny" else 12
     frozen = "" if is_first_training else "brain"
     return Model(layout, losses, shapes, batch, steps, frozen=frozen)
+
+
+def mindeye2_model(hidden: int, batch: int, voxels: int) -> Model:
+    """Describe MindEye2 with its prior for NSD.
+
+    Args:
+        hidden: Width of the space that subjects share.
+        batch: Signals per step.
+        voxels: Voxels of all subjects together. Their ridges are a single ridge here,
+            with as many weights.
+    """
+    config = with_prior.Config(
+        backbone={"kind": "mindeye2", "hidden": hidden},
+        prior="mindeye2",
+        condition="voxel_tokens",
+    )
+    soft_clip = {"kind": "soft_clip", "temperature": 0.004}
+    terms = [
+        {"prediction": "denoised", "loss": "mse", "weight": 30},
+        {"prediction": "image", "loss": soft_clip},
+    ]
+    shapes = {"image": (256, 1664)}
+    heads = {name: Head(shape, name) for name, shape in shapes.items()}
+    layout = _fmri_layout({"": voxels}, heads, config, "image")
+    losses = [Term.model_validate(term) for term in terms]
+    return Model(layout, losses, shapes, batch, steps=16)
 
 
 def _fmri_layout(

@@ -53,6 +53,7 @@ UNPUBLISHED = {
     *(
         "mindeye2",
         "mindeye2-1h",
+        "mindeye2-24gb",
         "mindeye2-inter",
         "mindeye2-sessions",
         "mindeye2-blurry",
@@ -190,6 +191,7 @@ def test_mindeye_and_neurons_clip_no_gradients_and_decay_weights() -> None:
         "mindeye1-lowlevel",
         "mindeye2",
         "mindeye2-1h",
+        "mindeye2-24gb",
         "neurons",
         "neurons-brain",
     ):
