@@ -27,6 +27,7 @@ CLAIMS = (
     "pooled_folds",
     "verdicts_under_drift",
     "sorted_pictures",
+    "class_blocks",
     "ceilings_by_order",
     "equal_learners",
     "folds_of_pictures",

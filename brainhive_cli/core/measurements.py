@@ -29,6 +29,8 @@ ALL = "all"
 MODEL_HEADING = "model (person, seed)"
 """Heading of the names of cells in tables."""
 BACKWARD = "backward"
+TIME_ALONE = "plain · time alone"
+"""Scope of the baseline that knows only the times of trials, not their signals."""
 """End of the names of scopes for backward retrieval (of signals by pictures)."""
 
 SIMULATED = "simulated"

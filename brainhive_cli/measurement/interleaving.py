@@ -49,7 +49,9 @@ same order.
 """
 MIN_ITEMS_PER_STRETCH = 4
 """Smallest number of items in a stretch of time in which labels are exchanged."""
-CONFOUNDED_WITH_TIME = "{} were shown {}, so signal and time cannot be distinguished"
+CONFOUNDED_WITH_TIME = (
+    "{} were shown {}, so a model can tell them by slow changes of the signal over time"
+)
 """Reason why labels cannot be tested. The gaps are the kind of labels and their order.
 """
 

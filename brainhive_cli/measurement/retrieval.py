@@ -29,6 +29,8 @@ from brainhive_cli.measurement.ranks import (
 )
 from brainhive_cli.measurement.units import GroupingCriterion, Items, StimulusGrouping
 
+CONCEPT_METRIC = "concept_top1"
+"""Metric for how often the candidate ranked first shows the concept that was seen."""
 MAX_CORRECTED_CANDIDATES = 10_000
 """Largest gallery whose similarities can be corrected. Its tokens take 400 MB."""
 MAX_VERDICT_PICTURES = 2048
@@ -154,6 +156,7 @@ class Scores:
         values: Further metrics [N], keyed by metric:
 
             - `map`: average precision over the candidates with the label's concept.
+            - `concept_top1`: 1 if the candidate ranked first has the label's concept.
             - `top1_expected`: share of all subsets of the candidates in which the
               label ranks first.
             - `reliability`: contribution of each picture to the correlation between
@@ -383,13 +386,18 @@ def rank_gallery(
         start = stop
         target = label_indices[rows]
         nearest_of_subject = nearest_candidates[rows]
+        nearest_concepts = [gallery.concepts[index] for index in nearest_of_subject]
+        values = {"map": all_precisions[rows]}
+        if relevant.shape[1] > 1 and not subject_items.groups:
+            is_hit = np.equal(nearest_concepts, subject_items.concepts)
+            values[CONCEPT_METRIC] = is_hit.astype(np.float64)
         subject_scores = replace(
             subject_items,
             ranks=all_ranks[rows],
             pool=len(gallery.image_ids),
-            values={"map": all_precisions[rows]},
+            values=values,
             relevant=(relevant[rows] >= 0).sum(1),
-            nearest_concepts=[gallery.concepts[index] for index in nearest_of_subject],
+            nearest_concepts=nearest_concepts,
         )
 
         # signals have groups if held-out trials show pictures seen in training

@@ -455,7 +455,7 @@ def _lay_out_run(shown_run: ShownRun) -> list[Table]:
             facts.titles.get(source, source): scopes[source] for source in facts.sources
         }
     tables = [metric_table(title, pooled_metrics, "source", list(shown_run.metrics))]
-    tables += published_tables(facts.published)
+    tables += published_tables(facts.published, scopes)
 
     # further pooled scopes (groups of metrics), such as `all · backward`
     for scope_name, metrics in scopes.items():

@@ -14,6 +14,7 @@ from brainhive_cli.core.measurements import (
     AGREEMENT,
     AGREEMENT_HEADING,
     CAVEATS,
+    TIME_ALONE,
     Metric,
     add_footnotes,
     interval_text,
@@ -513,28 +514,39 @@ def choose_best_part(facts: Facts, part_metrics: Mapping[str, Metrics]) -> BestL
     return choose_best(part_metrics, validation)
 
 
-def published_tables(published: Mapping[str, Any] | None) -> list[Table]:
+def published_tables(
+    published: Mapping[str, Any] | None,
+    scopes: Mapping[str, Mapping[str, Metric]] | None = None,
+) -> list[Table]:
     """Make a table of the results that a paper reports for a method.
+
+    If the run measured how well time alone does, the table has a second row for it.
 
     Args:
         published: Published values by metric, with the keys `source` (paper) and
             `differs` (list of differences from the set-up of the run), or None.
+        scopes: Metrics of the run by scope and name.
 
     Returns:
         A list with the table, or an empty list.
     """
     if not published:
         return []
+    by_time = (scopes or {}).get(TIME_ALONE, {})
     columns = []
     cells: list[Any] = []
+    time_cells: list[Any] = []
     for name, value in published.items():
         if isinstance(value, int | float):
             columns.append(with_arrow(name))
             cells.append(value)
+            time_cells.append(by_time[name].value if name in by_time else ABSENT)
     columns.append("how its set-up differs")
-    cells.append("; ".join(published["differs"]) or ABSENT)
+    rows = [[*cells, "; ".join(published["differs"]) or ABSENT]]
+    if by_time:
+        rows.append([*time_cells, "the time of trials alone, in this run"])
     title = f"{PUBLISHED_TITLE}: {published['source']}"
-    return [Table(title, columns, [cells])]
+    return [Table(title, columns, rows)]
 
 
 def describe_metric(metric: Metric) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import Metric, index_by_name
+from brainhive_cli.core.measurements import TIME_ALONE, Metric, index_by_name
 from brainhive_cli.evaluation.retrieval.scopes import ALONE, CORRECTIONS, REPETITIONS
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import summarise_ranks
@@ -22,7 +22,7 @@ from brainhive_cli.training.alignment.cells import Cell
 
 ROUNDING = 1e-9
 """Largest relative difference between two shares that counts as rounding error."""
-POOLED_SCOPES = (CORRECTIONS, REPETITIONS, ALONE)
+POOLED_SCOPES = (CORRECTIONS, REPETITIONS, ALONE, TIME_ALONE)
 """First parts of the scopes whose further tables are pooled over folds."""
 LIST_COLUMNS = ("image_ids", "labels", "concepts", "nearest_concepts", "auc_parts")
 """Columns of `Scores` that are lists."""

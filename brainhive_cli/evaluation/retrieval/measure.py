@@ -16,7 +16,12 @@ from torch.nn.functional import normalize
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.measurements import BACKWARD, TRIALS_TOGETHER, scope
+from brainhive_cli.core.measurements import (
+    BACKWARD,
+    TIME_ALONE,
+    TRIALS_TOGETHER,
+    scope,
+)
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.signals.selection import make_region_masks
 from brainhive_cli.data.signals.trials import Trials
@@ -38,6 +43,7 @@ from brainhive_cli.measurement.reliability import (
 )
 from brainhive_cli.measurement.repetitions import separate_repetitions
 from brainhive_cli.measurement.retrieval import (
+    CONCEPT_METRIC,
     Gallery,
     Scores,
     depends_on_other_trials,
@@ -47,6 +53,7 @@ from brainhive_cli.measurement.retrieval import (
     rank_for_verdict,
     rank_gallery,
 )
+from brainhive_cli.measurement.time_alone import TimedTrials, recognise_by_time
 from brainhive_cli.measurement.units import MIN_UNITS_FOR_POPULATION
 from brainhive_cli.training.alignment.cells import list_test_subjects
 from brainhive_cli.training.alignment.trained.model import TrainedModel
@@ -109,6 +116,8 @@ def measure_cell(models: Models, recipe: Recipe) -> tuple[Gallery, dict[int, Sco
             scopes[scope(ALONE, name)] = tables[subject]
         if recipe.repetitions:
             scopes |= measure_repetitions(models, images, target, subject, recipe)
+        if recipe.control == "none":
+            scopes |= measure_time_alone(models, subject_scores, subject, recipe.split)
         if recipe.region_shares:
             scopes |= measure_region_shares(models[0], subject, recipe.split)
         ceiling = None
@@ -377,6 +386,83 @@ def encode_items(
         control=control,
     )
     return tokens, items
+
+
+def measure_time_alone(
+    models: Models, scores: Scores, subject: int, split: str
+) -> dict[str, Scores]:
+    """Measure how well the time of a trial alone tells its label.
+
+    The label is the concept, if several candidates share it, or else the stimulus of a
+    held-out trial.
+
+    Args:
+        models: Models of the cell group.
+        scores: Ranked signals of the subject.
+        subject: Number of the subject.
+        split: Split of the signals.
+
+    Returns:
+        The hits in the scope `TIME_ALONE`. Empty if no training trial of the subject
+        has a tested label, or if neither runs nor times are known.
+    """
+    model = models[0]
+    has_concepts = scores.relevant.max() > 1 and not scores.groups
+    labels = scores.concepts if has_concepts else scores.labels
+    is_trained = subject in model.cell.trained_on and not model.run.origin
+    if not is_trained or not (has_concepts or scores.groups):
+        return {}
+    try:
+        trained = model.open_trials(subject, "train", is_tested=False)
+    except MissingData:
+        return {}
+    pictures = model.open_pictures("train")
+    names = pictures.concepts if has_concepts else pictures.image_ids
+    train_labels = [names[row] for row in trained.stimulus]
+    tested = open_trials(models, subject, split)[0]
+    has_order = any(
+        values is not None
+        for values in (tested.sessions, tested.runs, tested.times_in_run)
+    )
+    if not has_order or not set(labels) & set(train_labels):
+        return {}
+
+    hits = recognise_by_time(
+        list_timed_trials(tested, labels), list_timed_trials(trained, train_labels)
+    )
+    name = CONCEPT_METRIC
+    if scores.groups:
+        is_category = model.run.dataset.are_categories
+        name = "accuracy" if is_category else "top1"
+    table = Scores(
+        values={name: hits},
+        pool=scores.pool,
+        relevant=scores.relevant,
+        description="labels of the training trials that are nearest in time",
+    )
+    return {TIME_ALONE: table}
+
+
+def list_timed_trials(trials: Trials, labels: Sequence[str]) -> TimedTrials:
+    """List the labels and times of all repetitions of N stimuli.
+
+    Args:
+        trials: Trials of the stimuli.
+        labels: Label [N] of each stimulus.
+    """
+    rows, _ = np.nonzero(trials.is_there)
+    zeros = np.zeros(len(rows))
+    values = []
+    for source in (trials.sessions, trials.runs, trials.times_in_run):
+        values.append(zeros if source is None else source[trials.is_there])
+    sessions, runs, times = values
+    # run numbers begin anew in each session
+    return TimedTrials(
+        item=rows,
+        label=np.asarray(labels)[rows],
+        run=(sessions.astype(np.int64) << 16) + runs.astype(np.int64),
+        time=times.astype(np.float64),
+    )
 
 
 def measure_subsets(tokens: Tensor, images: Tensor, subset_size: int) -> Scores:

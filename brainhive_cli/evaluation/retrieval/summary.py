@@ -60,7 +60,12 @@ from brainhive_cli.measurement.comparison import adjust_together, compare_hits
 from brainhive_cli.measurement.interleaving import list_caveats
 from brainhive_cli.measurement.ranks import chance_of_precision, summarise_ranks
 from brainhive_cli.measurement.reliability import spearman_brown
-from brainhive_cli.measurement.retrieval import CONTROL_METRICS, Gallery, Scores
+from brainhive_cli.measurement.retrieval import (
+    CONCEPT_METRIC,
+    CONTROL_METRICS,
+    Gallery,
+    Scores,
+)
 from brainhive_cli.measurement.slope import average_by_unit, fit_slope
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Items, StimulusGrouping, describe_claims
@@ -615,13 +620,17 @@ def measure_table(
     context["limits"] = (0.0, None)
     if first_table.pool:
         context |= {"limits": (0.0, 1.0), "chance": 1 / first_table.pool}
+    chance_of = {}
     if len(first_table.relevant):
-        # chance of a precision, averaged over items and then over cells
-        chances = []
+        # chances of precisions and of concepts, averaged over items and then over cells
+        precisions = []
+        shares = []
         for scores in cells.tables:
-            precisions = chance_of_precision(first_table.pool, scores.relevant)
-            chances.append(precisions.mean())
-        context["chance"] = float(np.mean(chances))
+            chances = chance_of_precision(first_table.pool, scores.relevant)
+            precisions.append(chances.mean())
+            shares.append(scores.relevant.mean() / first_table.pool)
+        chance_of["map"] = float(np.mean(precisions))
+        chance_of[CONCEPT_METRIC] = float(np.mean(shares))
     for name in first_table.values:
         # average precision is a metric of ranks
         if cells.are_categories and name == "map":
@@ -632,6 +641,8 @@ def measure_table(
         options = context
         if name == "reliability":
             options = context | RELIABILITY_OPTIONS
+        elif name in chance_of:
+            options = context | {"chance": chance_of[name]}
         metrics.append(measure(name, values, **options))
     return index_by_name(metrics)
 

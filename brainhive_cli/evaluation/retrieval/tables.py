@@ -9,6 +9,7 @@ from brainhive_cli.core.measurements import (
     BACKWARD,
     CATEGORY_METRICS,
     MODEL_HEADING,
+    TIME_ALONE,
     TRANSDUCTIVE,
     Measurements,
     Metric,
@@ -51,6 +52,7 @@ THIS_RUN = "this run"
 PRINTED_TABLES = (
     "cells",
     "baseline",
+    "time",
     "control",
     "corrections",
     "subsets",
@@ -61,6 +63,7 @@ PRINTED_TABLES = (
 """Tables in the terminal: the result, and everything else that the recipe requests."""
 PAGE_TABLES = (
     "baseline",
+    "time",
     "control",
     "corrections",
     "subsets",
@@ -137,6 +140,14 @@ def lay_out(
             ),
             difference_table(plain_differences, {"": THIS_RUN, **CLASSIFIERS}),
         ],
+        "time": [
+            _compare_models(
+                "Beside the time of trials alone",
+                overall,
+                {"time alone": scopes[TIME_ALONE]} if TIME_ALONE in scopes else {},
+                list(scopes.get(TIME_ALONE, ())),
+            )
+        ],
         "control": [_lay_out_control(facts.control)] if facts.control else [],
         "corrections": [
             _compare_models(
@@ -180,7 +191,7 @@ def lay_out(
             difference_table(facts.against),
             Table("This run differs from others", ("from", "in"), setting_differences),
         ],
-        "published": published_tables(facts.published),
+        "published": published_tables(facts.published, scopes),
     }
     selected = []
     for name in table_names or tables:

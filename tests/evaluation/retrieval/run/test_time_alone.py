@@ -1,0 +1,101 @@
+"""Tests of the baseline of time alone, in commands on noise that drifts."""
+
+import numpy as np
+import pytest
+
+from brainhive_cli import api
+from brainhive_cli.core.measurements import TIME_ALONE, Metric
+from brainhive_cli.measurement.statistics import measure
+from brainhive_cli.reports.sentences import state_finding
+from brainhive_cli.reports.tables import published_tables
+from tests.worlds.command_fixtures import COLOURS, paint_pictures
+
+CHANNELS = 8
+AXES = {
+    "channels": [f"C{number}" for number in range(CHANNELS)],
+    "times_s": [0.0, 0.01],
+    "unit": "µV",
+}
+
+
+def walk(count: int) -> np.ndarray:
+    """Simulate trials [n, C, 2] of noise that drifts from trial to trial."""
+    rng = np.random.default_rng(0)
+    drift = rng.normal(size=(count, CHANNELS, 1)).cumsum(0)
+    return drift + rng.normal(size=(count, CHANNELS, 2))
+
+
+def find(run: api.Run, scope: str, name: str) -> Metric:
+    """Find a metric of a run."""
+    return run.measurements.scopes[scope][name]
+
+
+@pytest.mark.parametrize("is_blocked", [True, False])
+def test_concepts_in_blocks_are_found_by_time(home, monkeypatch, is_blocked) -> None:
+    """Noise tells the concept as well as time does, but no picture of it."""
+    monkeypatch.setenv("BRAINHIVE_ALLOW_CODE", "1")
+    root = home / "pictures"
+    paint_pictures(root / "train", 12, 12)
+    for path in sorted(root.rglob("*.png")):
+        if path.stem in "0123":
+            tested = root / "test" / path.parent.name / path.name
+            tested.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(tested)
+    paths = sorted(root.rglob("*.png"), key=lambda path: path.parent.name)
+    shown = [path.relative_to(root).as_posix() for path in paths]
+    rng = np.random.default_rng(1)
+    if is_blocked:
+        blocks = [rng.permutation(12) + start for start in range(0, 144, 12)]
+        order = np.concatenate(blocks)
+    else:
+        order = rng.permutation(144)
+    shown = [shown[row] for row in order]
+
+    _, evaluated = api.fit(walk(144), shown, "pictures", encoders=[COLOURS], **AXES)
+
+    by_signal = find(evaluated, "all", "concept_top1")
+    by_time = find(evaluated, TIME_ALONE, "concept_top1")
+    assert by_signal.chance == by_time.chance == pytest.approx(1 / 12)
+    assert by_signal.n == by_time.n == 48 and by_time.pool == 48
+    sides = {}
+    for answer in evaluated.measurements.facts.answers:
+        sides[answer.question] = answer.side
+    text = state_finding(evaluated.measurements)
+    if is_blocked:
+        assert by_time.value > 0.9 and by_signal.value > 0.3
+        assert sides["which concept"] == "not testable"
+        assert sides["which picture"] == "at chance"
+        assert f"{100 * by_time.value:.3g} %" in text
+    else:
+        assert by_time.value < 0.3
+        assert sides["which concept"] == "at chance"
+        assert "time" not in text
+
+
+@pytest.mark.parametrize("by", ["trials", "runs"])
+def test_categories_are_compared_with_time(home, by) -> None:
+    """Blocks of categories in the same order in all runs are known by their time."""
+    labels = np.tile(np.repeat(["face", "house", "tool"], 6), 4).tolist()
+    runs = np.repeat([1, 2, 3, 4], 18).tolist()
+
+    _, evaluated = api.fit(
+        walk(72), labels, runs=runs if by == "runs" else None, **AXES
+    )
+
+    by_time = find(evaluated, TIME_ALONE, "accuracy")
+    assert by_time.value > 0.8 and by_time.n == 72
+    assert find(evaluated, "all", "accuracy").chance == pytest.approx(1 / 3)
+    assert by_time.chance == pytest.approx(1 / 3)
+    assert evaluated.measurements.facts.answers[0].side == "not testable"
+    assert f"{100 * by_time.value:.3g} %" in state_finding(evaluated.measurements)
+
+
+def test_a_published_number_stands_beside_time_alone() -> None:
+    published = {"concept_top1": 0.5, "top1": 0.1, "source": "a paper", "differs": []}
+    metric = measure("concept_top1", [[1, 1, 0]], protocol="", split="test")
+
+    (table,) = published_tables(published, {TIME_ALONE: {"concept_top1": metric}})
+
+    assert list(table.rows[0][:2]) == [0.5, 0.1]
+    assert table.rows[1][0] == pytest.approx(2 / 3)
+    assert len(published_tables(published)[0].rows) == 1
