@@ -142,7 +142,7 @@ def lay_out(
         ],
         "time": [
             _compare_models(
-                "Beside the time of trials alone",
+                "Compared with the time of trials alone",
                 overall,
                 {"time alone": scopes[TIME_ALONE]} if TIME_ALONE in scopes else {},
                 list(scopes.get(TIME_ALONE, ())),
