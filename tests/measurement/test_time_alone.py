@@ -30,7 +30,7 @@ def test_the_run_counts_before_the_time() -> None:
     assert recognise_by_time(test, train).tolist() == [1, 1]
 
 
-def test_a_run_without_training_is_compared_with_the_times_of_others() -> None:
+def test_a_run_without_training_has_the_times_of_others() -> None:
     train = make_trials("abab", run=[1, 1, 2, 2], time=[0, 9, 10, 19])
     test = make_trials("ba", run=[3, 3], time=[28, 20])
     assert recognise_by_time(test, train).tolist() == [1, 1]
