@@ -50,7 +50,9 @@ UNKNOWN_STEPS = "earlier steps unknown"
 before, so test trials may have affected other trials.
 """
 UNKNOWN_PICTURES = "pictures unknown"
-"""Pixels of training or test pictures are not available, so copies are not detected."""
+"""Pixels of training or test pictures are not available, so copies are not detected. Or
+training started from published weights whose training data are not fully known.
+"""
 UNKNOWN_NETWORK = "embeddings of an unknown network"
 """Embeddings were imported without the name of their network, which may have been
 trained on the tested pictures.
@@ -78,7 +80,9 @@ ORDER_UNKNOWN = "order of trials unknown"
 TRAINED_TRIALS = "tested on trials of its training"
 """The model is tested on trials that it was trained on."""
 UNKNOWN_TRIALS = "trials unknown"
-"""The model was trained on the tested pictures, perhaps on the tested trials too."""
+"""The model or published weights that it started from were trained on recordings of the
+tested pictures, perhaps on the tested trials too.
+"""
 NORMALISED_BY_TESTED = "normalised by held-out trials"
 """Tested trials were normalised by statistics of tested trials (without labels)."""
 CHANNELS_MAPPED = "channels mapped"

@@ -34,6 +34,7 @@ from brainhive_cli.core.measurements import (
     UNKNOWN_NETWORK,
     UNKNOWN_PICTURES,
     UNKNOWN_SELECTION,
+    UNKNOWN_TRIALS,
     WHITENED_BY_TESTED,
     merge_caveats,
 )
@@ -57,6 +58,7 @@ from brainhive_cli.data.stores.target_store import (
     get_stimuli_and_pixels,
     has_unknown_pictures,
 )
+from brainhive_cli.models.pretraining import find_pretraining
 
 ARRAYS_FILE = "learned.safetensors"
 """File of a history in a model folder. It holds the arrays, and in its metadata the
@@ -451,6 +453,8 @@ class TrainingHistory:
             unknown.
         trials: Digests [K] of all training trials, ascending.
         normalisers: Normaliser of each subject of the model's own training.
+        pretrained_weights: Published weights that the training started from, as
+            `find_pretraining` takes them.
         normaliser: Mean of these normalisers, for other subjects. None if other
             subjects are normalised by their own signals.
         whiteners: Whiteners [S, C, C] of the sessions of each subject whose signals
@@ -469,6 +473,7 @@ class TrainingHistory:
     is_whitened_by_tested: bool = False
     stimulus_kinds: NameTuple = ()
     recording_kinds: NameTuple = ()
+    pretrained_weights: NameTuple = ()
     pictures: InstanceOf[LearnedPictures] = field(default_factory=LearnedPictures)
     trials: UInt64 = field(default_factory=_make_empty_hashes)
     normalisers: Mapping[int, InstanceOf[Normaliser]] = field(default_factory=dict)
@@ -499,6 +504,9 @@ class TrainingHistory:
             or start.is_whitened_by_tested,
             stimulus_kinds=_merge_kinds(self.stimulus_kinds, start.stimulus_kinds),
             recording_kinds=_merge_kinds(self.recording_kinds, start.recording_kinds),
+            pretrained_weights=tuple(
+                sorted({*self.pretrained_weights, *start.pretrained_weights})
+            ),
             pictures=self.pictures.inherit(start.pictures),
             trials=np.union1d(self.trials, start.trials),
         )
@@ -560,11 +568,24 @@ class TrainingHistory:
 
     @property
     def caveats(self) -> list[str]:
-        """Caveats of every number that depends on the model."""
+        """Caveats of numbers on the people of the model's own training."""
+        return self.list_caveats(self.recordings)
+
+    def list_caveats(self, people: str) -> list[str]:
+        """List the caveats of numbers on recordings of a group of people.
+
+        Published weights were trained without pictures, but perhaps on recordings of
+        the tested pictures.
+        """
+        answers = set()
+        for name in self.pretrained_weights:
+            answers.add(find_pretraining(name).has_recordings_of(people))
+        has_unknown_pictures = not self.pictures.has_all_pixels
         conditions = {
+            UNKNOWN_TRIALS: "yes" in answers,
             TRAINED_ON_SIMULATED: self.is_simulated,
             WHITENED_BY_TESTED: self.is_whitened_by_tested,
-            UNKNOWN_PICTURES: not self.pictures.has_all_pixels,
+            UNKNOWN_PICTURES: has_unknown_pictures or "not known" in answers,
             UNKNOWN_SELECTION: not self.selection,
             SELECTED_ON_TEST: self.selection == "test",
             UNKNOWN_HISTORY: not self.has_all_subjects,

@@ -519,7 +519,7 @@ class OpenSession:
             align.dataset.holdout.caveats(self.decoder.template),
             trial_caveats,
             tested.caveats,
-            align.models[0].learned.caveats,
+            align.models[0].learned.list_caveats(align.dataset.people),
         )
 
 

@@ -36,8 +36,8 @@ Fields = dict[str, Any]
 Similarity = Literal["cosine", "centred_cosine", "cosine_from_mean"]
 FROM_MEAN = "cosine_from_mean"
 
-FormatVersion = Literal[7]
-FORMAT: FormatVersion = 7
+FormatVersion = Literal[8]
+FORMAT: FormatVersion = 8
 """Version of the model folder, which its config.json carries."""
 CHECKPOINT_SUFFIXES = (".pth", ".pt")
 NSD_SUBJECTS = tuple(range(1, 9))

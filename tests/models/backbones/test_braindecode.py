@@ -19,6 +19,7 @@ from torch import nn
 from brainhive_cli import aligner
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core.measurements import UNKNOWN_PICTURES
 from brainhive_cli.data.signals.channel_mapping import (
     compute_spline_weights,
     fit_head_centre,
@@ -264,6 +265,38 @@ def test_a_training_starts_from_published_weights(published, tmp_path):
     token = loaded.predict(signal)[TOKEN_HEAD]
     assert torch.equal(token, started.predict(signal)[TOKEN_HEAD])
     assert loaded.backbone.model.names == list(THINGS)
+
+
+@pytest.mark.usefixtures("world", "published")
+def test_results_say_that_the_data_of_weights_are_unknown(
+    run_command, align_overrides, runs
+):
+    def align(*overrides):
+        # the weights take three patches of 100 ms
+        window = "signal.window_ms=[0,300]"
+        return run_command("train-align", *align_overrides, runs, window, *overrides)
+
+    def evaluate(trained):
+        quick = ("sheet_rows=0", "baseline=none", "ceiling_splits=0")
+        result = run_command("eval-retrieval", runs, f"run={trained.folder}", *quick)
+        return result.metrics.caveats
+
+    toy = {"kind": "braindecode", **TOY.model_dump(mode="json")}
+    trained = align("subjects=1", f"backbone={json.dumps(toy)}")
+    tuned = run_command(
+        "train-align",
+        *align_overrides,
+        runs,
+        "mode=finetune",
+        f"finetune.run={trained.folder}",
+        "subjects=2",
+    )
+    scratch = align("subjects=1", f"backbone={json.dumps(toy | {'pretrained': None})}")
+
+    assert UNKNOWN_PICTURES in trained.metrics.caveats
+    assert UNKNOWN_PICTURES in evaluate(trained)
+    assert UNKNOWN_PICTURES in evaluate(tuned)
+    assert UNKNOWN_PICTURES not in evaluate(scratch)
 
 
 def test_weights_of_other_settings_are_refused(published):

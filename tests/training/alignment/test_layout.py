@@ -244,7 +244,7 @@ def test_only_heads_of_the_model_are_compared() -> None:
 
 def test_a_layout_is_written_as_plain_values() -> None:
     fields = make_token_layout(SPEC, 6, {"e": 8}).as_dict()
-    assert fields["format"] == FORMAT == 7
+    assert fields["format"] == FORMAT == 8
     assert fields["heads"] == {
         "token": {"shape": (6,), "target": FUSED_TARGET, "digest": ""}
     }

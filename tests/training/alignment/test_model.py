@@ -88,7 +88,7 @@ def test_a_saved_aligner_comes_back_the_same(tmp_path: Path) -> None:
 def test_a_damaged_model_folder_is_one_clear_error(folder: Path) -> None:
     content, damaged = (folder / "config.json").read_text(), []
     for old, new, pattern in (
-        ('"format": 7', '"format": "x"', r"config\.json: format: "),
+        ('"format": 8', '"format": "x"', r"config\.json: format: "),
         ("        8\n", "        16\n", r"has shape "),
         ("brain_mlp", "brain_mlp_9", "brain_mlp_9"),
     ):

@@ -492,7 +492,8 @@ class TrainedRun:
 
         For example, a new subject may be a training subject under another number.
         """
-        model_caveats = [model.learned.caveats for model in self.models]
+        people = self.dataset.people
+        model_caveats = [model.learned.list_caveats(people) for model in self.models]
         for model in self.models:
             test_subjects = set(model.cell.tested_on)
             history = model.learned
@@ -509,7 +510,7 @@ class TrainedRun:
                 model_caveats.append([CALIBRATED])
 
             # a new number may be a person of the training
-            known_people = set(history.people.get(self.dataset.people, ()))
+            known_people = set(history.people.get(people, ()))
             same_people: set[int] = set()
             for subject in test_subjects - known_people:
                 same_people.update(self.dataset.same_person(subject))

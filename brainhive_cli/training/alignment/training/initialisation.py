@@ -16,6 +16,7 @@ from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder, find_labelled, split_variant
 from brainhive_cli.data.stores.learned import EpochSelection, TrainingHistory
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.foreign_weights import (
     find_file_input,
     find_weight_file,
@@ -146,6 +147,23 @@ def make_history(data: CellData, train: Train) -> TrainingHistory:
             if start_history is not None:
                 history = history.inherit(start_history)
     return history
+
+
+def list_pretrained_weights(backbone: BackboneConfig) -> list[str]:
+    """List the published weights that a backbone and backbones inside it start from.
+
+    Returns:
+        The kind of the backbone for its default weights, or the reference of others.
+    """
+    names = []
+    for value in vars(backbone).values():
+        if isinstance(value, BackboneConfig):
+            names += list_pretrained_weights(value)
+    if isinstance(backbone, HasPretrainedWeights) and backbone.pretrained:
+        default = type(backbone).model_fields["pretrained"].default
+        is_default = backbone.pretrained == default
+        names.append(backbone.kind if is_default else backbone.pretrained)
+    return names
 
 
 def read_history(path: Path, module_name: str) -> TrainingHistory | None:

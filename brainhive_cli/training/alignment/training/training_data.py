@@ -64,6 +64,9 @@ from brainhive_cli.training.alignment.layout import Layout, find_token_axes
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.stages import Finetune
 from brainhive_cli.training.alignment.training.batches import CellData, choose_held_out
+from brainhive_cli.training.alignment.training.initialisation import (
+    list_pretrained_weights,
+)
 from brainhive_cli.training.alignment.training.job import Job
 
 DEFAULT_DIM = 1024
@@ -425,6 +428,7 @@ class TrainingData:
             is_whitened_by_tested=WHITENED_BY_TESTED in caveats,
             stimulus_kinds=(config.kind.replace("_", "-"),),
             recording_kinds=tuple(sorted(recording_kinds)),
+            pretrained_weights=tuple(list_pretrained_weights(recipe.backbone)),
             pictures=replace(
                 self._pictures[key],
                 has_all_pixels=has_all_pixels and not self.has_foreign_targets,

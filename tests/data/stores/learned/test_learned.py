@@ -25,6 +25,7 @@ from brainhive_cli.core.measurements import (
     UNKNOWN_NETWORK,
     UNKNOWN_PICTURES,
     UNKNOWN_SELECTION,
+    UNKNOWN_TRIALS,
     WHITENED_BY_TESTED,
 )
 from brainhive_cli.data.files.ids import Names
@@ -98,7 +99,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_model_folder_has_the_history_of_its_model(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
 
-    assert config["format"] == 7
+    assert config["format"] == 8
     block = config["learned"]
     assert block["split"] == "train" and block["dataset"] == "faces"
     assert block["selection"] == "validation" and block["people"] == {"eeg": [1, 2]}
@@ -127,7 +128,7 @@ def test_a_history_that_does_not_fit_its_model_is_refused(
     }
     for config, message in (
         ({**sound, "learned": facts}, r"learned\.is_simulated"),
-        ({**sound, "format": 6}, r"config\.json: format: .*7, got 6"),
+        ({**sound, "format": 7}, r"config\.json: format: .*8, got 7"),
     ):
         path.write_text(json.dumps(config))
         with pytest.raises(BrainhiveError, match=message) as caught:
@@ -501,6 +502,7 @@ def test_a_history_joins_that_of_its_start(seed: int) -> None:
             **{flag: bool(random.integers(2)) for flag in FLAGS},
             stimulus_kinds=kinds,
             recording_kinds=kinds[:1],
+            pretrained_weights=kinds,
             people={"eeg": tuple(random.permutation(5)[:3].tolist()), name: (1,)},
             signals={"s": name, name: "x"},
             trials=random.integers(1, 9, 4).astype(np.uint64),
@@ -518,6 +520,8 @@ def test_a_history_joins_that_of_its_start(seed: int) -> None:
         kinds = getattr(own, name), getattr(start, name)
         expected = sorted({*kinds[0], *kinds[1]}) if all(kinds) else []
         assert [*getattr(found, name)] == expected
+    weights = {*own.pretrained_weights, *start.pretrained_weights}
+    assert found.pretrained_weights == tuple(sorted(weights))
     eeg = {*own.people["eeg"], *start.people["eeg"]}
     assert found.people == {"eeg": tuple(sorted(eeg)), "own": (1,), "start": (1,)}
     assert found.signals == {"s": "own", "own": "x", "start": "x"}
@@ -539,6 +543,31 @@ def test_each_unknown_fact_of_a_history_is_a_caveat() -> None:
         ({"has_all_subjects": False}, UNKNOWN_HISTORY),
     ):
         assert replace(sound, **field).caveats == [caveat]
+
+
+@pytest.mark.parametrize(
+    ("weights", "people", "caveats"),
+    [
+        ((), "things-eeg", []),
+        (("cbramod",), "things-eeg", []),
+        (("labram",), "things-eeg", []),
+        (("labram",), "seed-dv", [UNKNOWN_PICTURES]),
+        (("cbramod", "reve"), "things-eeg", [UNKNOWN_TRIALS]),
+        (("reve",), "eegcvpr40", [UNKNOWN_PICTURES]),
+        (("hub:owner/name", "reve"), "things-eeg", [UNKNOWN_TRIALS, UNKNOWN_PICTURES]),
+    ],
+)
+def test_published_weights_may_have_learned_the_tested_people(
+    folder: Path, weights: tuple[str, ...], people: str, caveats: list[str]
+) -> None:
+    model = make_history(recordings=people, pretrained_weights=weights)
+    # a model that starts from it inherits its weights
+    tuned = make_history(recordings=people).inherit(model)
+
+    for history in (model, tuned):
+        assert history.list_caveats(people) == history.caveats == caveats
+    Aligner(LAYOUT, learned=tuned).save(folder)
+    assert aligners.load(folder).learned.pretrained_weights == tuned.pretrained_weights
 
 
 def test_subjects_of_the_history_are_not_tested_as_new() -> None:

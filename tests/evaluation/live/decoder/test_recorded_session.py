@@ -474,10 +474,10 @@ def test_columns_are_those_of_the_model() -> None:
 def test_caveats_of_a_session() -> None:
     holdout = SimpleNamespace(caveats=lambda template: [TWINS])
     pictures = SimpleNamespace(caveats=[SEEN_PICTURES])
-    learned = SimpleNamespace(caveats=[CALIBRATED])
+    learned = SimpleNamespace(list_caveats={"eeg": [CALIBRATED]}.get)
     align = SimpleNamespace(
         compare_pictures=lambda split, fold: pictures,
-        dataset=SimpleNamespace(holdout=holdout),
+        dataset=SimpleNamespace(holdout=holdout, people="eeg"),
         models=[SimpleNamespace(learned=learned)],
     )
     job: Any = SimpleNamespace(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.stores.learned import TrainingHistory
@@ -24,6 +25,7 @@ from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.initialisation import (
     copy_weights,
     find_starts,
+    list_pretrained_weights,
     list_start_inputs,
     list_subject_weights,
     load_start,
@@ -54,6 +56,23 @@ def test_only_the_seed_decides_the_initial_weights(data: CellData, init: str) ->
     assert all(torch.equal(value, again[name]) for name, value in one.items())
     drawn = [name for name, value in one.items() if value.ndim > 1]
     assert drawn and not any(torch.equal(one[name], other[name]) for name in drawn)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "weights"),
+    [
+        ("brain-mlp", []),
+        ("labram", ["labram"]),
+        ({"kind": "labram", "pretrained": None}, []),
+        ({"kind": "reve", "pretrained": "hub:owner/name"}, ["hub:owner/name"]),
+        ({"kind": "with-prior", "backbone": "biot"}, ["biot"]),
+    ],
+)
+def test_published_weights_of_a_backbone_are_named(
+    backbone: object, weights: list[str]
+) -> None:
+    config = parts.resolve("backbones", backbone)
+    assert list_pretrained_weights(config) == weights
 
 
 def test_the_fuser_of_a_prior_is_taken_over_and_frozen(data: CellData) -> None:

@@ -1,0 +1,97 @@
+"""Training data of published weights, and the guide's table of them."""
+
+import pytest
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.recipe import shipped_recipes
+from brainhive_cli.models.pretraining import (
+    OTHERS,
+    Pretraining,
+    find_pretraining,
+    read_pretraining,
+)
+from tests.docs.test_docs import DOCS
+
+SHELVES = ("backbones", "encoders")
+PICTURES = {"imagenet", "things"}
+"""Collections of pictures that several data sets share."""
+HEADER = "| model | trained on (hours or pictures) | licence | our data sets in it |"
+
+
+def list_kinds(names: str) -> list[str]:
+    return names.split(", ")
+
+
+def find_shelf(kind: str) -> str:
+    return next(shelf for shelf in SHELVES if parts.is_kind(shelf, kind))
+
+
+def describe_overlap(entry: Pretraining) -> str:
+    """Say which data sets were in the training, as the guide does."""
+    included = ", ".join(f"`{name}`" for name in entry.includes)
+    if list(entry.unknown) == [OTHERS]:
+        return f"{included}, others not known" if included else "not known"
+    unknown = ", ".join(f"`{name}`" for name in entry.unknown)
+    return f"no, {unknown} not known" if unknown else included or "no"
+
+
+def write_row(names: str, entry: Pretraining) -> str:
+    kinds = list_kinds(names)
+    licence = entry.licence
+    if not licence:
+        config = parts.load(find_shelf(kinds[0]), kinds[0]).Config
+        licence = config.licence
+    cells = (
+        ", ".join(f"`{kind}`" for kind in kinds),
+        entry.data,
+        licence,
+        describe_overlap(entry),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_guide_shows_all_training_data() -> None:
+    lines = (DOCS / "encoders.md").read_text().splitlines()
+    start = lines.index(HEADER) + 2
+    rows = [write_row(*item) for item in read_pretraining().items()]
+    assert lines[start : start + len(rows)] == rows
+    assert not lines[start + len(rows)].startswith("|")
+
+
+def test_entries_name_parts_and_data_sets_that_exist() -> None:
+    recipes = {path.name for path in shipped_recipes().glob("papers/*")}
+    for names, entry in read_pretraining().items():
+        shelves = {find_shelf(kind) for kind in list_kinds(names)}
+        assert len(shelves) == 1
+        # encoders have the licence themselves
+        assert bool(entry.licence) == (shelves == {"backbones"})
+        for name in {*entry.includes, *entry.unknown} - {OTHERS, *PICTURES}:
+            assert parts.is_kind("datasets", name) or name in recipes, name
+
+
+def test_all_backbones_with_published_weights_have_an_entry() -> None:
+    kinds = []
+    for kind, row in parts.read_rows("backbones").items():
+        if "pretrained" in (row.model_extra or {}):
+            kinds.append(kind)
+    assert kinds and set(kinds) <= read_pretraining().keys()
+
+
+@pytest.mark.parametrize(
+    ("weights", "people", "answer"),
+    [
+        ("cbramod", "things-eeg", "no"),
+        ("labram", "things-eeg", "no"),
+        ("labram", "seed-dv", "not known"),
+        ("labram", "seed-dv-concept", "not known"),
+        ("reve", "things-eeg", "yes"),
+        ("reve", "things-eeg1", "yes"),
+        ("reve", "things-eeg-nemar", "yes"),
+        ("reve", "things-eeg3", "not known"),
+        ("hub:owner/name", "things-eeg", "not known"),
+    ],
+)
+def test_people_are_in_the_training_or_may_be(
+    weights: str, people: str, answer: str
+) -> None:
+    assert find_pretraining(weights).has_recordings_of(people) == answer
