@@ -58,6 +58,8 @@ DTYPES = {
     "Bool": "bool",
 }
 """Dtypes of torch's storages, by the start of their class names."""
+COUNT_BYTES = 8
+"""Size of the number of values before each storage of an older torch file."""
 LOCAL_HEADER_BYTES = 30
 """Size of the header of a zip member before its name and its extra field."""
 LENGTHS_OFFSET = 26
@@ -83,8 +85,7 @@ class Refused(pickle.UnpicklingError):
 def load(path: Path, verify: bool = True, way_out: str = "fetch it again") -> Any:
     """Load tensors, arrays, plain types, and dicts and lists of them.
 
-    Large arrays and tensors are memory-mapped, except arrays of an .npz, and tensors of
-    a torch file that is no archive.
+    Large arrays and tensors are memory-mapped, except arrays of an .npz.
 
     Args:
         path: A torch file (pickle protocols 2 to 5), an .npy, an .npz or a pickle.
@@ -238,7 +239,7 @@ def _load_pickle(path: Path, unpickler: "Unpickler") -> Any:
         content = unpickler.load()
         if not isinstance(content, int) or content != TORCH_MAGIC:
             return content
-        refusal = Refused("torch.storage")
+        return _load_older_torch(np.memmap(path, np.uint8, "c"))
     except Refused as error:
         if not str(error).startswith("torch."):
             raise
@@ -257,6 +258,36 @@ def _load_pickle(path: Path, unpickler: "Unpickler") -> Any:
             )
     except pickle.UnpicklingError:
         raise refusal from None
+
+
+def _load_older_torch(content: UInt8) -> Any:
+    """Load a torch file that is no archive, as torch wrote it before version 1.6.
+
+    Pickles of the magic number, the version, the machine, the content and the keys of
+    its storages are followed by the storages in the order of their keys. A storage is
+    the number of its values (int64), then the values.
+
+    Args:
+        content: Mapped bytes of the file, which are copied on write.
+
+    Source: torch.serialization._legacy_save.
+    """
+    for _ in range(3):
+        header = Unpickler(content)
+        header.load()
+        content = header.remaining_bytes
+    # sizes of storages are needed before their positions, so any bytes are mapped first
+    first_pass = Unpickler(content, lambda name: content)
+    first_pass.load()
+    keys = Unpickler(first_pass.remaining_bytes)
+    storages = {}
+    start = 0
+    for key in keys.load():
+        start += COUNT_BYTES
+        stop = start + first_pass.bytes_of_storage[key]
+        storages[f"data/{key}"] = keys.remaining_bytes[start:stop]
+        start = stop
+    return Unpickler(content, storages.__getitem__).load()
 
 
 def _map_member(
@@ -394,6 +425,10 @@ class Unpickler(pickle._Unpickler):
         content: Mapped bytes [n].
         map_member: Function that maps a member of the torch archive of the pickle, if
             it is in one.
+
+    Attributes:
+        bytes_of_storage: Size in bytes of each storage of a tensor, by key.
+        remaining_bytes: Bytes after the pickle.
     """
 
     stack: list[Any]
@@ -405,6 +440,7 @@ class Unpickler(pickle._Unpickler):
         self._content = content
         self._start = 0
         self._map_member = map_member
+        self.bytes_of_storage: dict[str, int] = {}
         # this object is the file that pickle reads, with arrays for large bytes
         super().__init__(self)  # type: ignore[arg-type]
 
@@ -420,6 +456,11 @@ class Unpickler(pickle._Unpickler):
         data = self._content[self._start : self._start + count]
         self._start += count
         return data if count >= MIN_MAPPED_BYTES else data.tobytes()
+
+    @property
+    def remaining_bytes(self) -> UInt8:
+        """Bytes after those that were read."""
+        return self._content[self._start :]
 
     def readline(self) -> bytes:
         """Read a line, with its end."""
@@ -448,13 +489,17 @@ class Unpickler(pickle._Unpickler):
 
         Args:
             pid: Text "storage", dtype, key of the member, device and number of values.
+                In older files also the part of another storage, or None.
         """
         if self._map_member is None:
             raise Refused("torch.storage")
         import torch
 
-        _, dtype_name, key, _, count = pid
+        _, dtype_name, key, _, count, *view = pid
+        if any(view):
+            raise Refused("torch.storage that is a part of another")
         dtype = getattr(torch, dtype_name)
+        self.bytes_of_storage[key] = count * dtype.itemsize
         # torch.frombuffer refuses an empty buffer
         if not count:
             return torch.empty(0, dtype=dtype)
