@@ -90,9 +90,10 @@ TINY = Config(subjects=1)
 
 
 class Films(parts.Config):
-    """Drawn films with captions, masks and labels, and simulated fMRI of them."""
+    """Drawn films with captions, masks and labels, and simulated fMRI or EEG."""
 
     subjects: int = Field(2, gt=0, le=999, description="simulated subjects")
+    space: Space = Field("voxels", description="voxels: fMRI; sensors: EEG")
     concepts: int = CONCEPTS
     test_films: int = Field(
         pictures.N_TEST_CONCEPTS,
@@ -116,13 +117,21 @@ class Films(parts.Config):
 
         def open_recording(subject: int, split: str) -> Trials:
             split_films = _list_films(counts, split)
+            features = _measure_films(split_films)
+            image_ids = [film.scene.image_id for film in split_films]
+            if self.space == "sensors":
+                early = np.hstack([features["looks"], features["motion"]])
+                late = np.hstack([features["object"], features["place"]])
+                return simulate_trials(
+                    self.space, early, late, subject, split, 1.0, image_ids
+                )
             return simulate_voxels(
-                _measure_films(split_films),
+                features,
                 subject,
                 REPETITIONS[split],
                 SEEDS[split],
                 noise=1.0,
-                image_ids=[film.scene.image_id for film in split_films],
+                image_ids=image_ids,
                 cortex=voxels.FILMS,
             )
 
@@ -130,6 +139,8 @@ class Films(parts.Config):
             name,
             SPLITS,
             partial(_list_clips, name, counts),
+            recorded_as=name if self.space == "voxels" else f"{name}-{self.space}",
+            pictured_as=name,
             subjects=tuple(range(1, self.subjects + 1)),
             open_recording=open_recording,
             is_simulated=True,
