@@ -28,6 +28,7 @@ CLAIMS = (
     "verdicts_under_drift",
     "sorted_pictures",
     "class_blocks",
+    "concepts_in_series",
     "ceilings_by_order",
     "equal_learners",
     "folds_of_pictures",

@@ -69,6 +69,8 @@ class Interleaving:
         follows_time: True if time alone reveals something about the labels.
         is_known: True if the order of trials within runs is known.
         repeats: True if a label predicts the next label.
+        has_series: True if all items of a concept in a part are exchanged together,
+            because they followed one another.
     """
 
     parts: list[Hashable]
@@ -79,6 +81,7 @@ class Interleaving:
     follows_time: bool = False
     is_known: bool = True
     repeats: bool = False
+    has_series: bool = False
 
     def take(self, rows: Int64) -> Self:
         """Select items by their row numbers."""
@@ -229,29 +232,57 @@ class Interleaving:
         pictures = order.label_each_item()
         classes = fold * n_pictures
         concept_parts = None
+        concept_problem = ""
+        has_series = False
         if has_several:
             classes = classes + order.label
-            concept_parts = find_interleaved(order, fold)
+            concept_problem = CONFOUNDED_WITH_TIME.format("concepts", "in blocks")
+            run = _find_held_out_runs(order, fold)
+            if run is None:
+                concept_parts = find_interleaved(order, fold)
+            else:
+                # concepts may be exchanged in series, such as five pictures in a row
+                by_run = cls._from_groups(order, run, "runs")
+                is_single = len(set(by_run.blocks)) == n_pictures
+                has_series = not is_single and not by_run.follows_time
+                if by_run.problem:
+                    concept_problem = by_run.problem.replace("labels", "concepts")
+                elif is_single or has_series:
+                    concept_parts = by_run.parts
         parts = find_interleaved(pictures, classes)
 
         # report a problem only if time is the only obstacle to exchanging labels
         whole_recording = np.zeros_like(order.run)
         stratum = _stratify(pictures.item, whole_recording, classes)
         problem = ""
-        concept_problem = ""
         if parts is None and _can_exchange(pictures, stratum):
             problem = CONFOUNDED_WITH_TIME.format("similar pictures", "in blocks")
-        if has_several and concept_parts is None:
-            concept_problem = CONFOUNDED_WITH_TIME.format("concepts", "in blocks")
-
         return cls(
             parts=parts or fold.tolist(),
             blocks=list(range(n_pictures)),
             concept_parts=concept_parts,
             problem=problem,
-            concept_problem=concept_problem,
-            follows_time=bool(find_confound(order)),
+            concept_problem="" if concept_parts else concept_problem,
+            follows_time=not has_series and bool(find_confound(order)),
+            has_series=has_series,
         )
+
+
+def _find_held_out_runs(order: TrialOrder, fold: Int64) -> Int64 | None:
+    """Return the run [I] of each item, if folds hold out whole runs, else None.
+
+    Args:
+        order: The trials. Items that were shown several times have no single run.
+        fold: Cross-validation fold [I] of each item.
+    """
+    n_pairs = np.unique(np.stack([order.run, fold[order.item]]), axis=1).shape[1]
+    n_runs = len(np.unique(order.run))
+    is_shown_once = len(order.item) == len(order.label)
+    if not is_shown_once or n_pairs != n_runs or not np.ptp(fold):
+        return None
+    run = np.empty(len(order.label), np.int64)
+    run[order.item] = order.run
+    return run
 
 
 def find_confound(order: TrialOrder) -> str:

@@ -47,6 +47,7 @@ def judge(
     label_of: Mapping[Any, Hashable] | None = None,
     blocks: Mapping[Any, Hashable] | None = None,
     concept_problem: str = "",
+    has_series: bool = False,
     pool: int | None = None,
     are_hits: bool = False,
     max_permutations: int = MAX_PERMUTATIONS,
@@ -80,6 +81,7 @@ def judge(
         blocks: Block of each trial, by name of the trial. The trials of a block keep a
             common label. The default is a block of its own.
         concept_problem: Reason why concepts cannot be distinguished from time, or "".
+        has_series: True if all items of a concept in a part keep a common label.
         pool: Number of candidates of each signal. The default is P.
         are_hits: True if `ranks` are 1 for the decoded candidate and 2 for the others.
         max_permutations: Largest number of permutations of stimuli.
@@ -154,7 +156,13 @@ def judge(
     if len(set(concepts)) < len(concepts) and not items.is_film:
         answers.append(
             _test_concepts(
-                contributions, ungrouped, pool, concepts, concept_parts, concept_problem
+                contributions,
+                ungrouped,
+                pool,
+                concepts,
+                concept_parts,
+                concept_problem,
+                has_series,
             )
         )
     return answers
@@ -224,6 +232,7 @@ def _test_concepts(
     concepts: Sequence[Hashable],
     parts: Mapping[Any, Hashable] | None,
     problem: str,
+    has_series: bool,
 ) -> Answer:
     """Test which concept was seen, by the mean rank of the concept's other stimuli.
 
@@ -234,6 +243,7 @@ def _test_concepts(
         concepts: Concept [I] of each item.
         parts: Part in which labels are exchanged, by name of the item. None if unknown.
         problem: Reason why concepts cannot be distinguished from time, or "".
+        has_series: True if all items of a concept in a part keep a common label.
     """
     n_items = len(items.names)
     scope = items.scope if len(set(concepts)) < MIN_UNITS_FOR_POPULATION else ""
@@ -262,9 +272,14 @@ def _test_concepts(
     )
 
     # exchange labels within parts
-    exchanged = Items([items.names], [items.names], strata=[item_parts])
+    units: list[Hashable] = list(items.names)
+    noun = "labels"
+    if has_series:
+        units = list(zip(item_parts, concepts, strict=True))
+        noun = f"labels of {len(set(units))} series"
+    exchanged = Items([items.names], [units], strata=[item_parts])
     orders = exchanged.draw_permutations(MAX_PERMUTATIONS, 1)
-    method = f"{len(orders) + 1:,} permutations of the labels within sessions"
+    method = f"{len(orders) + 1:,} permutations of the {noun} within sessions"
     labels = np.arange(n_items)
     answer = _test_permutations(
         CONCEPT_QUESTION, concept_contributions, labels, orders, method, items, pool

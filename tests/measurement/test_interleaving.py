@@ -237,3 +237,52 @@ def test_caveats_name_orders_that_tell_labels_and_unknown_ones():
         ([unknown], False, []),
     ):
         assert list_caveats(orders, has_seen) == caveats
+
+
+def show_series(
+    order_of_concepts: str, blocks: int = 7, concepts: int = 10
+) -> tuple[TrialOrder, np.ndarray]:
+    """Show each concept once a block, in three pictures. Return the blocks, too."""
+    random = np.random.default_rng(1)
+    orders = [random.permutation(concepts) for _ in range(blocks)]
+    if order_of_concepts == "equal":
+        orders = orders[:1] * blocks
+    concept = np.repeat(np.concatenate(orders), 3)
+    block = np.repeat(np.arange(blocks), 3 * concepts)
+    count = len(concept)
+    features = 2 * random.normal(size=(concepts, 8))[concept]
+    features += random.normal(size=features.shape)
+    order = TrialOrder.from_trials(
+        np.arange(count),
+        concept.tolist(),
+        None,
+        block,
+        np.arange(count),
+        features.astype(np.float32),
+    )
+    return order, block
+
+
+def test_concepts_in_series_are_exchanged_within_held_out_runs():
+    """Noise that drifts is alike in a series, so a series keeps a common label."""
+    order, block = show_series("different")
+    found = Interleaving.from_pictures(order, block + 1)
+    assert found.has_series
+    assert found.concept_parts == block.tolist()
+    assert not found.concept_problem
+    assert not found.follows_time
+
+
+@pytest.mark.parametrize(
+    ("order_of_concepts", "folds"), [("equal", "blocks"), ("different", "pictures")]
+)
+def test_series_are_not_exchanged_if_time_reveals_them(order_of_concepts, folds):
+    # the same order in all runs, or trials of the tested run in training
+    order, block = show_series(order_of_concepts)
+    fold = block if folds == "blocks" else np.arange(len(block)) % 3
+    found = Interleaving.from_pictures(order, fold + 1)
+    assert not found.has_series
+    assert found.concept_parts is None
+    assert "concepts" in found.concept_problem
+    assert ("same order" in found.concept_problem) == (order_of_concepts == "equal")
+    assert found.follows_time

@@ -316,3 +316,27 @@ def test_a_concept_has_the_mean_rank_of_its_other_pictures():
 
     assert found.better == pytest.approx((sums <= means.trace() + 1e-9).mean())
     assert found.worse == pytest.approx((sums >= means.trace() - 1e-9).mean())
+
+
+def test_series_of_a_concept_keep_a_common_label():
+    """Exchanged alone, three equal signals of a series would count as three."""
+    names = list(range(60))
+    concept_of = {name: str(name // 3 % 10) for name in names}
+    parts = {name: name // 30 for name in names}
+    # the signals of a series are equal, and rank the candidates of their block
+    random = np.random.default_rng(0)
+    ranks = np.zeros((60, 60))
+    for series in range(20):
+        columns = slice(30 * (series // 10), 30 * (series // 10) + 30)
+        ranks[3 * series : 3 * series + 3, columns] = 1 + random.permutation(30)
+    items = StimulusGrouping(concept_of=concept_of).make_items([names])
+    answers = {}
+    for has_series in (True, False):
+        answers[has_series] = judge(
+            [ranks], items, names, parts, concept_of, has_series=has_series, pool=30
+        )[-1]
+    assert "20 series" in answers[True].test
+    # single pictures pretend to more evidence in whichever direction
+    together, alone = answers[True].p, answers[False].p
+    assert together is not None and alone is not None
+    assert together > alone

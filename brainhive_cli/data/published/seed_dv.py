@@ -87,7 +87,7 @@ class SeedDvClips(parts.Config):
         if self.frames != 6:
             name += f"-{self.frames}-frames"
         if self.labels != "concept":
-            name += f"-{self.labels}"
+            name += f"-labels-{self.labels}"
         return Dataset(
             name,
             ("train",),
@@ -109,23 +109,32 @@ class SeedDvEeg(parts.Config):
     """
 
     root: str = ROOT_FIELD
-    stimuli: Literal["clip", Label] = Field(
+    labels: Literal["clip", Label] = Field(
         "clip",
-        description="stimuli of the trials: clips of the data set seed-dv, or "
-        "categories of {kind: categories, name: seed-dv-concept}, as concept-23",
+        description="labels of the trials: clips of the data set seed-dv, or "
+        "categories of {kind: categories, name: seed-dv-concept}",
     )
+
+    @property
+    def stimuli(self) -> Any:
+        """Data set of the concepts, if they are the labels, else None."""
+        if self.labels != "concept":
+            return None
+        names = [f"concept-{number}" for number in range(1, 1 + N_CONCEPTS)]
+        keys = {"kind": "categories", "name": "seed-dv-concept", "names": names}
+        return parts.resolve("datasets", keys)
 
     def build(self, paths: Paths) -> PreparedFiles:
         """Make the preparation. No file is read yet."""
         root = paths.dataset("seed-dv", self.root)
         patterns = [folder + name for name in SIGNALS for folder in FOLDERS]
-        dataset = "seed-dv" if self.stimuli == "clip" else f"seed-dv-{self.stimuli}"
+        dataset = "seed-dv" if self.labels == "clip" else f"seed-dv-{self.labels}"
         return PreparedFiles(
             dataset,
             root,
             FETCH_HINT,
             {"EEG": patterns},
-            partial(_read_trials, root, self.stimuli),
+            partial(_read_trials, root, self.labels),
             {"EEG": dict.fromkeys(range(1, 21), 4 * 7 * 62 * 104_000)},
             splits=("train",),
         )
@@ -246,7 +255,7 @@ def _read_classes(root: Path, label: Label) -> list[str]:
 
 def _read_trials(
     root: Path,
-    stimuli: Literal["clip", Label],
+    label: Literal["clip", Label],
     files: FilesByRow,
     subject: int,
     split: str,
@@ -277,7 +286,7 @@ def _read_trials(
         start = EEG_RATE_HZ * _start_s(clip)
         return signals[film, :, start : start + n_samples]
 
-    ids = _list_ids() if stimuli == "clip" else _read_classes(root, stimuli)
+    ids = _list_ids() if label == "clip" else _read_classes(root, label)
     names, table, _ = group_trials(np.array(ids))  # [N, R]
     film, clip = np.divmod(table, CLIPS_PER_FILM)
     read = make_trial_reader(table, (n_channels, n_samples), signals.dtype, read_trial)

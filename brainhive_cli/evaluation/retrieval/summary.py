@@ -766,6 +766,7 @@ def judge_cells(cells: CellScores) -> list[Answer]:
         label_of=label_of if has_trials else None,
         blocks=blocks if has_trials else None,
         concept_problem=concept_problem,
+        has_series=any(table.interleaving.has_series for table in cells.tables),
         pool=n_compared or None,
         are_hits=cells.are_categories,
     )

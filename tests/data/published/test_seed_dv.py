@@ -59,7 +59,7 @@ def test_labels_are_the_values_of_the_file(root, label, count):
     clips = list_clips(root, labels=label)
     assert len(clips.label_names) == count
     assert clips.get_labels(3).sum() == 1
-    assert clips.dataset == f"seed-dv-{label}"
+    assert clips.dataset == f"seed-dv-labels-{label}"
 
 
 def test_frames_are_evenly_spaced(root):
@@ -101,7 +101,7 @@ def test_a_trial_is_the_two_seconds_of_a_clip(root, tmp_path, is_cut):
 
 
 def test_concepts_have_the_trials_of_all_films(root):
-    files = SeedDvEeg(root=str(root), stimuli="concept").build(Paths())
+    files = SeedDvEeg(root=str(root), labels="concept").build(Paths())
     assert files.dataset == "seed-dv-concept"
     trials = files.recording(1, "train")
     assert trials.signal.shape == (40, 35, 3, 400)
