@@ -241,12 +241,13 @@ class Ridge(nn.Module):
         """
         rotated = (ridge.weight[name] * singular[:, None]).double().square()
         # directions of the signals without a component have no variance
-        n_absent = len(ridge.mean) - len(singular)
-        values = F.pad(singular.square().double(), (0, n_absent))
-        rotated = F.pad(rotated, (0, 0, 0, n_absent))
-        # centring takes one degree of freedom
-        freedom = max(1, n_signals - 1)
-        return choose_penalty(values, rotated, target_squares, freedom)
+        return choose_penalty(
+            singular.square().double(),
+            rotated,
+            target_squares,
+            count=max(1, n_signals - 1),  # centring takes one degree of freedom
+            n_features=len(ridge.mean),
+        )
 
 
 class RidgeMap(nn.Module):

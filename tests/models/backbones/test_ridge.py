@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.measurement import linear_maps
 from brainhive_cli.measurement.linear_maps import Products
 from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones import ridge
@@ -138,6 +139,21 @@ def test_the_penalty_does_not_depend_on_further_components(components):
 
     # sums in float32
     torch.testing.assert_close(predicted, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_a_penalty_takes_memory_for_components_not_for_voxels(monkeypatch):
+    """24,800 numbers of EEG and 425,984 of tokens would take 84 GB."""
+    shapes = []
+
+    def choose_penalty(values, products, *others, **options):
+        shapes.append((len(values), len(products)))
+        return linear_maps.choose_penalty(values, products, *others, **options)
+
+    monkeypatch.setattr(ridge, "choose_penalty", choose_penalty)
+    signal, targets = draw_data(40)
+    fit(signal, targets, alpha="auto", components=10)
+
+    assert shapes == [(10, 10)] * len(HEADS)
 
 
 def project_decaying_signals(
