@@ -438,6 +438,8 @@ class Unpickler(pickle._Unpickler):
         self, content: UInt8, map_member: Callable[[str], UInt8] | None = None
     ) -> None:
         self._content = content
+        # slices of a memoryview are faster than slices of a mapped array
+        self._view = memoryview(content)
         self._start = 0
         self._map_member = map_member
         self.bytes_of_storage: dict[str, int] = {}
@@ -453,9 +455,11 @@ class Unpickler(pickle._Unpickler):
         n_left = len(self._content) - self._start
         if count > n_left:
             raise EOFError(f"{count} bytes needed of {n_left}")
-        data = self._content[self._start : self._start + count]
+        start = self._start
         self._start += count
-        return data if count >= MIN_MAPPED_BYTES else data.tobytes()
+        if count >= MIN_MAPPED_BYTES:
+            return self._content[start : self._start]
+        return self._view[start : self._start].tobytes()
 
     @property
     def remaining_bytes(self) -> UInt8:
