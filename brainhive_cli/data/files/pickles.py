@@ -439,7 +439,7 @@ class Unpickler(pickle._Unpickler):
     ) -> None:
         self._content = content
         # slices of a memoryview are faster than slices of a mapped array
-        self._view = memoryview(content)
+        self._view = content.data
         self._start = 0
         self._map_member = map_member
         self.bytes_of_storage: dict[str, int] = {}
