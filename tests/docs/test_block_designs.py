@@ -1,0 +1,53 @@
+"""Test of the guide to block designs: its program and its commands, on fewer classes."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.core.measurements import TIME_ALONE
+from tests.docs.test_docs import DOCS
+
+PAGE = (DOCS / "block-designs.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("effect", "side"), [("0.0", "at chance"), ("0.5", "above chance")]
+)
+def test_noise_tells_the_class_in_blocks(
+    home: Path, monkeypatch: pytest.MonkeyPatch, effect: str, side: str
+) -> None:
+    """Only a response to pictures tells the pictures of a class apart."""
+    monkeypatch.chdir(home)
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    changes = {"EFFECT = 0.0": f"EFFECT = {effect}"}
+    sizes = "CLASSES, PICTURES, CHANNELS = "
+    changes[f"{sizes}40, 50, 16"] = f"{sizes}12, 30, 12"
+    for old, new in changes.items():
+        assert program.count(old) == 1
+        program = program.replace(old, new)
+    exec(compile(program, "blocks.py", "exec"), {})
+
+    (lines,) = re.findall(r"```bash\npython blocks.py\n(.*?)```", PAGE, re.DOTALL)
+    stdout = ""
+    for line in lines.splitlines():
+        words = [*shlex.split(line)[1:], "--json"]
+        result = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert result.exit_code == 0, f"{line}\n{result.stderr}"
+        stdout = result.stdout
+
+    measured = json.loads(stdout)
+    folder = Path(measured["folder"])
+    metrics = json.loads((folder / "metrics.json").read_text())
+    scopes = metrics["scopes"]
+    assert scopes[TIME_ALONE]["concept_top1"]["value"] == 1
+    assert scopes["all"]["concept_top1"]["low"] > 1 / 12
+    sides = {}
+    for answer in metrics["facts"]["answers"]:
+        sides[answer["question"]] = answer
+    assert sides["which concept"]["better"] is None
+    assert (sides["which picture"]["better"] < 0.025) == (side == "above chance")
