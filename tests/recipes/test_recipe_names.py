@@ -45,6 +45,7 @@ IP_ADAPTER = "hub:h94/IP-Adapter/sdxl_models"
 TRAINED = "hub:datasets/pscotti/mindeyev2/train_logs"
 PUBLISHED = {
     **{f"data/cc2017/{name}": "brainhive fetch cc2017" for name in CC2017},
+    "eeg_5_95_std.pth": "brainhive fetch eegcvpr40",
     # Recordings that users get by hand
     **{
         f"data/digits69/{name}": "brainhive fetch digits69"
