@@ -1,4 +1,4 @@
-"""Test of the guide to block designs: its program and its commands, on fewer classes."""
+"""Test of the guide to block designs: its program and commands, on fewer classes."""
 
 import json
 import re
