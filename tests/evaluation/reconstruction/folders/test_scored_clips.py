@@ -112,6 +112,7 @@ def test_clips_have_all_metrics_with_chance_beside_the_stimuli(
         save_frames(home / "made" / name, noisy(draw_clip(number)))
     # which take seconds
     names = [name for name in CLIP_METRICS if "ssim" not in name and name != "epe"]
+    names += ["video_40way", "frame_40way_strict"]
 
     result = run_command(
         "reconstruct",
@@ -130,6 +131,8 @@ def test_clips_have_all_metrics_with_chance_beside_the_stimuli(
         **{f"{what}_50way": pytest.approx(3 / 52) for what in ("video", "frame")},
         **{f"{what}_2way_strict": 0.5 for what in ("video", "frame")},
         **{f"{what}_50way_strict": 0.02 for what in ("video", "frame")},
+        "video_40way": pytest.approx(3 / 42),
+        "frame_40way_strict": 1 / 40,
         "videomae": 0.5,
     }
     assert (
@@ -142,3 +145,4 @@ def test_clips_have_all_metrics_with_chance_beside_the_stimuli(
     ]
     assert set(truth_less) == {"clip_pcc", "clip_pcc_neighbours"}
     assert "stimuli themselves" in result.tables[0].columns
+    assert "40-way (video)" in str(result.tables[0].rows)
