@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from brainhive_cli import api
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import (
@@ -230,9 +231,13 @@ def test_test_trials_change_others_only_with_a_stamp(
             "backbone=ridge",
             "signal.normalise=channel",
             f"signal.normalise_by={normalise_by}",
+            "seeds=0",
         ).folder
         evaluated = run_command("eval-retrieval", "sheet_rows=0")
         page = run_command("report").files["page"].read_text()
+        recording = SignalStore.open(path)["train"]
+        tested_recording = recording.hold_out(recording.runs == RUNS - 1, "test")
+        ranks = api.decode(trained, tested_recording, 1)
         before = open_model(str(trained), Paths()).models[0].open_trials(1, "test")
         signal_before = before.averages
         with resealed(path) as file:
@@ -255,6 +260,7 @@ def test_test_trials_change_others_only_with_a_stamp(
         for metric in metrics.values():
             assert (NORMALISED_BY_TESTED in metric.caveats) == is_stamped
     assert (MEANINGS[NORMALISED_BY_TESTED] in page) == is_stamped
+    assert (NORMALISED_BY_TESTED in ranks.caveats) == is_stamped
 
 
 @pytest.mark.nightly

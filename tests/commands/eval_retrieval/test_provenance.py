@@ -16,6 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import (
     CALIBRATED,
     CAVEATS,
+    NORMALISED_BY_TESTED,
     SELECTED_ON_TEST,
     SIMULATED,
     UNKNOWN_HISTORY,
@@ -263,8 +264,12 @@ def read_ranks(result: Result) -> list[int]:
     return ranks
 
 
+@pytest.mark.parametrize(
+    ("normalise_by", "caveat"),
+    [("subject", CALIBRATED), ("tested_trials", NORMALISED_BY_TESTED)],
+)
 def test_normalisation_by_the_left_out_subject_is_a_caveat(
-    run_command, align_overrides, here, signals
+    run_command, align_overrides, here, signals, normalise_by, caveat
 ):
     run = run_command(
         "train-align",
@@ -274,12 +279,12 @@ def test_normalisation_by_the_left_out_subject_is_a_caveat(
         "mode=inter",
         "train.epochs=1",
         "signal.normalise=channel",
-        "signal.normalise_by=subject",
+        f"signal.normalise_by={normalise_by}",
     ).folder
     evaluated = run_command(
         "eval-retrieval", here, signals, f"run={run}", "subjects=1", *QUICK
     )
-    assert_caveats(evaluated, SIMULATED, CALIBRATED)
+    assert_caveats(evaluated, SIMULATED, caveat)
     assert aligner.load(run / "cells/sub-01_seed-1/model").learned.normaliser is None
 
 
