@@ -1,11 +1,10 @@
 """Baseline of time alone: the label of a trial, from the labels shown around it."""
 
-from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Array, Float64, Int64
+from brainhive_cli.core.arrays import Float64, Int64
 
 ROUNDING = 1e-9
 """Largest difference between two votes that count as equal."""
@@ -17,14 +16,14 @@ class TimedTrials:
 
     Attributes:
         item: Number [n] of the tested item that each trial belongs to, from 0.
-        label: Label [n] of each trial, such as its concept.
+        label: Number [n] of the label of each trial, such as its concept.
         run: Number [n] of the run of each trial, which differs between sessions.
         time: Time [n] in any unit, from any start of the run. Equal if the order is
             unknown.
     """
 
     item: Int64
-    label: Array
+    label: Int64
     run: Int64
     time: Float64
 
@@ -50,23 +49,21 @@ def recognise_by_time(test: TimedTrials, train: TimedTrials) -> Float64:
         times[runs == run] -= times[runs == run].min()
     test_times, train_times = np.split(times, [len(test.time)])
 
-    labels = dict(zip(test.item.tolist(), test.label.tolist(), strict=True))
-    votes: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for item, run, time in zip(test.item.tolist(), test.run, test_times, strict=True):
-        distance = abs(train_times - time)
-        is_same_run = train.run == run
+    # the nearest training trials share the vote of a test trial
+    n_items = 1 + int(test.item.max(initial=-1))
+    n_labels = 1 + int(max(test.label.max(), train.label.max()))
+    votes = np.zeros((n_items, n_labels))
+    for row, item in enumerate(test.item):
+        distance = abs(train_times - test_times[row])
+        is_same_run = train.run == test.run[row]
         if is_same_run.any():
-            distance = np.where(is_same_run, distance, np.inf)
-        nearest_labels = train.label[distance == distance.min()].tolist()
-        for label in nearest_labels:
-            votes[item][label] += 1 / len(nearest_labels)
+            distance[~is_same_run] = np.inf
+        nearest_labels = train.label[distance == distance.min()]
+        counts = np.bincount(nearest_labels, minlength=n_labels)
+        votes[item] += counts / len(nearest_labels)
 
-    hits = np.zeros(len(labels))
-    for item, label in labels.items():
-        most_votes = max(votes[item].values())
-        winners = []
-        for name, count in votes[item].items():
-            if count >= most_votes - ROUNDING:
-                winners.append(name)
-        hits[item] = (label in winners) / len(winners)
+    labels = np.zeros(n_items, np.int64)
+    labels[test.item] = test.label
+    is_winner = votes >= votes.max(1, keepdims=True) - ROUNDING
+    hits: Float64 = is_winner[np.arange(n_items), labels] / is_winner.sum(1)
     return hits

@@ -12,7 +12,7 @@ def make_trials(label, run=None, time=None, item=None) -> TimedTrials:
     zeros = np.zeros(count, np.int64)
     return TimedTrials(
         item=np.arange(count) if item is None else np.array(item),
-        label=np.array(list(label)),
+        label=np.unique(list(label), return_inverse=True)[1],
         run=zeros if run is None else np.array(run),
         time=np.zeros(count) if time is None else np.array(time, float),
     )

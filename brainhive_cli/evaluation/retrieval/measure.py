@@ -54,7 +54,7 @@ from brainhive_cli.measurement.retrieval import (
     rank_gallery,
 )
 from brainhive_cli.measurement.time_alone import TimedTrials, recognise_by_time
-from brainhive_cli.measurement.units import MIN_UNITS_FOR_POPULATION
+from brainhive_cli.measurement.units import MIN_UNITS_FOR_POPULATION, number_names
 from brainhive_cli.training.alignment.cells import list_test_subjects
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 
@@ -427,8 +427,10 @@ def measure_time_alone(
     if not has_order or not set(labels) & set(train_labels):
         return {}
 
+    test_numbers, train_numbers = number_names([labels, train_labels])
     hits = recognise_by_time(
-        list_timed_trials(tested, labels), list_timed_trials(trained, train_labels)
+        list_timed_trials(tested, test_numbers),
+        list_timed_trials(trained, train_numbers),
     )
     name = CONCEPT_METRIC
     if scores.groups:
@@ -443,12 +445,12 @@ def measure_time_alone(
     return {TIME_ALONE: table}
 
 
-def list_timed_trials(trials: Trials, labels: Sequence[str]) -> TimedTrials:
+def list_timed_trials(trials: Trials, labels: Int64) -> TimedTrials:
     """List the labels and times of all repetitions of N stimuli.
 
     Args:
         trials: Trials of the stimuli.
-        labels: Label [N] of each stimulus.
+        labels: Number [N] of the label of each stimulus.
     """
     rows, _ = np.nonzero(trials.is_there)
     zeros = np.zeros(len(rows))
@@ -459,7 +461,7 @@ def list_timed_trials(trials: Trials, labels: Sequence[str]) -> TimedTrials:
     # run numbers begin anew in each session
     return TimedTrials(
         item=rows,
-        label=np.asarray(labels)[rows],
+        label=labels[rows],
         run=(sessions.astype(np.int64) << 16) + runs.astype(np.int64),
         time=times.astype(np.float64),
     )
