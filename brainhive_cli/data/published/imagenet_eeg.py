@@ -50,7 +50,8 @@ CLASSES_PER_GROUP = 8
 """Classes in a fine group of EEG-ImageNet. Source: src/dataset.py."""
 SPLIT_KEYS = {"train": "train", "validation": "val", "test": "test"}
 """Key of each split in EEGCVPR40's file of splits."""
-UNLISTED = "of pictures in no split"
+UNLISTED = "none"
+"""Split of a row whose picture is in no split."""
 IMAGE_FOLDER = "imageNet_images"
 """Folder of the pictures in the folder of EEG-ImageNet's authors."""
 
@@ -173,8 +174,8 @@ class Blocks:
         config = self.config
         path = self.files(subject)[0]
         segments = self.open_segments()
-        is_kept = segments.subjects == subject
-        if "test" not in self.splits and not segments.repeats[is_kept].any():
+        is_of_subject = segments.subjects == subject
+        if "test" not in self.splits and not segments.repeats[is_of_subject].any():
             raise MissingData(
                 f"{path} has a single block of each class of subject {subject}, so no "
                 "later block can test a model",
@@ -185,15 +186,13 @@ class Blocks:
         start, stop = config.samples
         shortest = max(stop, MIN_SAMPLES)
         lengths = np.array([signal.shape[1] for signal in segments.signals])
-        reasons = {
-            f"under {shortest} samples": lengths < shortest,
-            f"over {MAX_SAMPLES} samples": lengths > MAX_SAMPLES,
-            UNLISTED: segments.splits == UNLISTED,
+        is_kept = is_of_subject & (lengths >= shortest) & (lengths <= MAX_SAMPLES)
+        is_unlisted = is_kept & (segments.splits == UNLISTED)
+        dropped = {
+            f"outside {shortest} to {MAX_SAMPLES} samples": is_of_subject & ~is_kept,
+            "of pictures in no split": is_unlisted,
         }
-        dropped = {}
-        for reason, is_dropped in reasons.items():
-            dropped[reason] = int((is_kept & is_dropped).sum())
-            is_kept = is_kept & ~is_dropped
+        n_dropped = {reason: int(mask.sum()) for reason, mask in dropped.items()}
         rows = np.flatnonzero(is_kept & (segments.splits == split))
         if not len(rows) or not 0 <= start < stop:
             raise MissingData(
@@ -206,14 +205,16 @@ class Blocks:
             return pickles.to_array(segments.signals[rows[number]])[:, start:stop]
 
         image_ids, table, counts = group_trials(segments.image_ids[rows])
+        repeats = segments.repeats[rows[table]]  # [N, R]
+        blocks = segments.blocks[rows[table]]
         n_channels = len(segments.signals[rows[0]])
         numbers = [f"E{number:03d}" for number in range(1, n_channels + 1)]
         shape = (n_channels, stop - start)
         read = make_trial_reader(table, shape, np.float32, read_trial)
-        facts = {"dropped": dropped if split == "train" else {}}
+        facts = {"dropped": n_dropped if split == "train" else {}}
         # the authors of EEGCVPR40 standardised its filtered signals
         is_standardised = path.name.endswith("_std.pth") and "raw" not in path.name
-        unit = "z-score" if is_standardised else "unknown"
+        unit = "z-score" if is_standardised else "unknown unit"
         return Trials(
             LazyRows(table.shape + shape, np.dtype(np.float32), read, path),
             image_ids.tolist(),
@@ -223,10 +224,8 @@ class Blocks:
             unit,
             {"stimulus_ms": STIMULUS_MS, "sessions": [facts]},
             repetitions=counts,
-            sessions=np.where(table < 0, -1, segments.repeats[rows[table]]).astype(
-                "i1"
-            ),
-            runs=np.where(table < 0, -1, segments.blocks[rows[table]]).astype("i2"),
+            sessions=np.where(table < 0, -1, repeats).astype(np.int8),
+            runs=np.where(table < 0, -1, blocks).astype(np.int16),
         )
 
 
