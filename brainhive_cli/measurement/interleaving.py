@@ -239,7 +239,10 @@ class Interleaving:
             concept_problem = CONFOUNDED_WITH_TIME.format("concepts", "in blocks")
             run = _find_held_out_runs(order, fold)
             if run is None:
-                concept_parts = find_interleaved(order, fold)
+                # concepts in blocks have no parts, whatever the features tell
+                by_label = order._replace(features=None)
+                if find_interleaved(by_label, fold) is not None:
+                    concept_parts = find_interleaved(order, fold)
             else:
                 # concepts may be exchanged in series, such as five pictures in a row
                 by_run = cls._from_groups(order, run, "runs")

@@ -286,3 +286,20 @@ def test_series_are_not_exchanged_if_time_reveals_them(order_of_concepts, folds)
     assert "concepts" in found.concept_problem
     assert ("same order" in found.concept_problem) == (order_of_concepts == "equal")
     assert found.follows_time
+
+
+@pytest.mark.parametrize("sizes", [(4, 5), (3, 8), (40, 5)])
+@pytest.mark.parametrize("is_a_run", [True, False])
+def test_features_without_concepts_do_not_hide_blocks(sizes, is_a_run) -> None:
+    """Borders between stretches of time also lie where the concept changes."""
+    n_concepts, n_pictures = sizes
+    label = np.repeat(np.arange(n_concepts), n_pictures)
+    count = len(label)
+    features = np.random.default_rng(0).normal(size=(count, 8)).astype(np.float32)
+    run = label if is_a_run else None
+    order = TrialOrder.from_trials(
+        np.arange(count), label.tolist(), None, run, np.arange(count), features
+    )
+    interleaving = Interleaving.from_pictures(order, np.zeros(count, np.int64))
+    assert interleaving.concept_parts is None and interleaving.concept_problem
+    assert not interleaving.problem
