@@ -32,12 +32,12 @@ def draw_pictures(concepts: NDArray[np.int64]) -> NDArray[np.uint8]:
 
     Clips of a concept share coarse patches.
     """
-    rng = np.random.default_rng(concepts)
+    rng = np.random.default_rng([2, *concepts])
     pictures = []
     for concept in np.repeat(concepts, 5):
-        shared = np.random.default_rng(concept).integers(40, 180, (4, 4, 3))
-        patches = shared + rng.integers(-40, 40, (4, 4, 3))
-        pictures.append(np.kron(patches, np.ones((8, 8, 1))))
+        shared = np.random.default_rng(concept).integers(60, 160, (8, 8, 3))
+        patches = shared + rng.integers(-60, 60, (8, 8, 3))
+        pictures.append(np.kron(patches, np.ones((4, 4, 1))))
     return np.array(pictures).astype(np.uint8)
 
 

@@ -63,6 +63,7 @@ UNPUBLISHED = {
     *("brainhive-intra-synclr", "brainhive-inter-synclr", "brainhive-meg-synclr"),
     *("alignvis-inter", "alignvis-meg", "alignvis-nsd", "neuralbench-image"),
     *("mosaic-new-people", "mosaic-other-study", "brainhive-reconstruct"),
+    "seed-dv",
 }
 # PixCorr and CLIP on NSD, as they are commonly quoted; HAVIR's are not known
 RECONSTRUCTED = {
@@ -150,7 +151,7 @@ def lacks_nothing_but_data(paper: str) -> None:
         assert missing[0].startswith("no finished train-align run")
         return
     # whose subjects are those that were prepared
-    prepared = ("nsd", "cc2017", "mosaic", "eegcvpr40", "eeg-imagenet")
+    prepared = ("nsd", "cc2017", "mosaic", "eegcvpr40", "eeg-imagenet", "seed-dv")
     if what.dataset.kind in prepared:
         assert (
             missing[0].split(" (")[0].startswith(f"{what.dataset.kind} has no subject")
