@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Array, Float32, Int64
+from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
@@ -96,29 +96,29 @@ class BlockEeg(parts.Config):
         return Blocks(self.name, tuple(self.splits), self, root)
 
 
-@dataclass(frozen=True, eq=False)
-class EegSegments:
-    """All n segments of published files.
+@dataclass
+class Segment:
+    """EEG of a picture in a block.
 
     Attributes:
-        paths: File [n].
-        signals: Tensors [C, L], mapped from the files.
-        subjects: Subject [n], from 1.
-        image_ids: Picture [n], such as "n02951358/n02951358_31190".
-        granularities: Granularity [n] of the class, such as "fine0", or "".
-        blocks: Block [n] of the subject, from 0.
-        repeats: Number [n] of earlier blocks of the class.
-        splits: Split [n], or `UNLISTED`.
+        path: File.
+        signal: Tensor [C, L], mapped from the file.
+        subject: Subject, from 1.
+        image_id: Picture, such as "n02951358/n02951358_31190".
+        granularity: Granularity of its class, such as "fine0", or "".
+        block: Block of the subject, from 0.
+        repeat: Number of earlier blocks of the class.
+        split: Split, or `UNLISTED`.
     """
 
-    paths: Array
-    signals: Sequence[Any]
-    subjects: Int64
-    image_ids: Array
-    granularities: Array
-    blocks: Int64
-    repeats: Int64
-    splits: Array
+    path: Path
+    signal: Any
+    subject: int
+    image_id: str
+    granularity: str
+    block: int
+    repeat: int
+    split: str
 
 
 @dataclass(frozen=True)
@@ -130,24 +130,9 @@ class Blocks:
     config: BlockEeg
     root: Path
 
-    @property
-    def subjects(self) -> tuple[int, ...]:
-        """Subjects in the files."""
-        return tuple(np.unique(self.open_segments().subjects).tolist())
-
-    def files(self, subject: int) -> Sequence[Path]:
-        """List the files with segments of a subject, or raise MissingData."""
-        segments = self.open_segments()
-        paths = segments.paths[segments.subjects == subject]
-        if not len(paths):
-            raise MissingData(
-                f"{self.dataset} has no subject {subject} in {self.root}",
-                f"subjects: {', '.join(map(str, self.subjects))}",
-            )
-        return np.unique(paths).tolist()
-
-    def open_segments(self) -> EegSegments:
-        """Open all segments. Signals stay in their files.
+    @cached_property
+    def segments(self) -> Sequence[Segment]:
+        """All segments of the files. Signals are not read.
 
         Raises:
             MissingData: if a file is absent or damaged.
@@ -159,11 +144,19 @@ class Blocks:
         present = [name for name in patterns if find_below(self.root, name)]
         pattern = (present + patterns)[0]
         folder = find_file(self.root, pattern, hint).parent
-        paths = sorted(folder.glob(pattern))
+        segments = _read_segments(sorted(folder.glob(pattern)), config)
         if config.split_file:
-            paths.append(find_file(self.root, config.split_file, hint))
-        changes = [path.stat().st_mtime_ns for path in paths]
-        return _read_segments(type(config), tuple(paths), tuple(changes))
+            _set_splits(segments, find_file(self.root, config.split_file, hint))
+        return segments
+
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """Subjects in the files."""
+        return tuple(sorted({segment.subject for segment in self.segments}))
+
+    def files(self, subject: int) -> Sequence[Path]:
+        """List the files with segments of a subject, or raise MissingData."""
+        return sorted({segment.path for segment in self._find_segments(subject)})
 
     def recording(self, subject: int, split: str) -> Trials:
         """Open the segments of a subject and split. Signals are read when sliced.
@@ -172,10 +165,10 @@ class Blocks:
             MissingData: if there are no segments, or no later blocks to test.
         """
         config = self.config
-        path = self.files(subject)[0]
-        segments = self.open_segments()
-        is_of_subject = segments.subjects == subject
-        if "test" not in self.splits and not segments.repeats[is_of_subject].any():
+        segments = self._find_segments(subject)
+        path = segments[0].path
+        has_later_blocks = any(segment.repeat for segment in segments)
+        if "test" not in self.splits and not has_later_blocks:
             raise MissingData(
                 f"{path} has a single block of each class of subject {subject}, so no "
                 "later block can test a model",
@@ -185,138 +178,135 @@ class Blocks:
         # leave out segments of other lengths, and segments in no split
         start, stop = config.samples
         shortest = max(stop, MIN_SAMPLES)
-        lengths = np.array([signal.shape[1] for signal in segments.signals])
-        is_kept = is_of_subject & (lengths >= shortest) & (lengths <= MAX_SAMPLES)
-        is_unlisted = is_kept & (segments.splits == UNLISTED)
-        dropped = {
-            f"outside {shortest} to {MAX_SAMPLES} samples": is_of_subject & ~is_kept,
-            "of pictures in no split": is_unlisted,
-        }
-        n_dropped = {reason: int(mask.sum()) for reason, mask in dropped.items()}
-        rows = np.flatnonzero(is_kept & (segments.splits == split))
-        if not len(rows) or not 0 <= start < stop:
+        kept = []
+        dropped = Counter[str]()
+        for segment in segments:
+            if not shortest <= segment.signal.shape[1] <= MAX_SAMPLES:
+                dropped[f"outside {shortest} to {MAX_SAMPLES} samples"] += 1
+            elif segment.split == UNLISTED:
+                dropped["of pictures in no split"] += 1
+            elif segment.split == split:
+                kept.append(segment)
+        if not kept or not 0 <= start < stop:
             raise MissingData(
                 f"{path}: subject {subject} has no {split} segment with samples "
                 f"{start} to {stop}",
                 "preparation.samples=[FIRST, STOP]",
             )
 
-        def read_trial(number: int) -> Float32:
-            return pickles.to_array(segments.signals[rows[number]])[:, start:stop]
+        def read_trial(number: int) -> Array:
+            return pickles.to_array(kept[number].signal)[:, start:stop]
 
-        image_ids, table, counts = group_trials(segments.image_ids[rows])
-        repeats = segments.repeats[rows[table]]  # [N, R]
-        blocks = segments.blocks[rows[table]]
-        n_channels = len(segments.signals[rows[0]])
+        names = np.array([segment.image_id for segment in kept])
+        image_ids, table, counts = group_trials(names)
+        blocks = np.array([(segment.repeat, segment.block) for segment in kept])
+        blocks = np.where(table[..., None] < 0, -1, blocks[table])  # [N, R, 2]
+        n_channels = len(kept[0].signal)
         numbers = [f"E{number:03d}" for number in range(1, n_channels + 1)]
         shape = (n_channels, stop - start)
         read = make_trial_reader(table, shape, np.float32, read_trial)
-        facts = {"dropped": n_dropped if split == "train" else {}}
+        facts = {"dropped": dropped if split == "train" else {}}
         # the authors of EEGCVPR40 standardised its filtered signals
-        is_standardised = path.name.endswith("_std.pth") and "raw" not in path.name
-        unit = "z-score" if is_standardised else "unknown unit"
+        is_standardised = path.match("eeg_[0-9]*_std.pth")
         return Trials(
             LazyRows(table.shape + shape, np.dtype(np.float32), read, path),
             image_ids.tolist(),
             Sensors(config.channels or numbers),
             np.arange(start, stop) / RATE_HZ,
             RATE_HZ,
-            unit,
+            "z-score" if is_standardised else "unknown unit",
             {"stimulus_ms": STIMULUS_MS, "sessions": [facts]},
             repetitions=counts,
-            sessions=np.where(table < 0, -1, repeats).astype(np.int8),
-            runs=np.where(table < 0, -1, blocks).astype(np.int16),
+            sessions=blocks[..., 0].astype(np.int8),
+            runs=blocks[..., 1].astype(np.int16),
         )
 
+    def _find_segments(self, subject: int) -> list[Segment]:
+        """Find the segments of a subject, or raise MissingData."""
+        segments = [item for item in self.segments if item.subject == subject]
+        if not segments:
+            raise MissingData(
+                f"{self.dataset} has no subject {subject} in {self.root}",
+                f"subjects: {', '.join(map(str, self.subjects))}",
+            )
+        return segments
 
-@lru_cache(2)
-def _read_segments(
-    config: type[BlockEeg], paths: tuple[Path, ...], changes: tuple[int, ...]
-) -> EegSegments:
-    """Read the segments of files. They are read again if a file changes.
 
-    Args:
-        config: Form of the files.
-        paths: Files of the segments, then the file of the splits if there is one.
-        changes: Time of change of each file.
-    """
+def _read_segments(paths: Sequence[Path], config: BlockEeg) -> list[Segment]:
+    """Read the segments of files. The row in the block decides on the split."""
     hint = fetch_line(config.folder)
-    signals: list[Any] = []
-    rows = []
-    n_rows_of_class = Counter[tuple[int, str]]()
+    segments = []
+    n_channels = len(config.channels)
+    n_rows = Counter[str]()
     blocks_of_subject: dict[int, dict[Any, int]] = defaultdict(dict)
-    for path in paths[: -1 if config.split_file else None]:
+    for path in paths:
         # checksums would take as long as reading all signals
         with report_damage(path, hint):
             content = pickles.load(path, verify=False, way_out=hint)
-            labels = content["labels"]
             for row in content["dataset"]:
-                signals.append(row[config.signal_key])
-                n_channels = len(config.channels) or len(signals[0])
-                if len(signals[-1]) != n_channels:
+                signal = row[config.signal_key]
+                n_channels = n_channels or len(signal)
+                if len(signal) != n_channels:
                     raise ValueError(
-                        f"a segment has {len(signals[-1])} channels, not {n_channels}"
+                        f"a segment has {len(signal)} channels, not {n_channels}"
                     )
                 # EEGCVPR40 has numbers of pictures, EEG-ImageNet has names
                 image = row["image"]
                 if not isinstance(image, str):
                     image = content["images"][image]
                 stem = to_image_id(image)
-                image_id = f"{stem.partition('_')[0]}/{stem}"
                 granularity = row.get("granularity", "")
                 if granularity == "fine":
-                    group = labels.index(row["label"]) // CLASSES_PER_GROUP
-                    granularity = f"fine{group}"
+                    position = content["labels"].index(row["label"])
+                    granularity += str(position // CLASSES_PER_GROUP)
 
                 # a class has a block, or several blocks of 50 rows
                 subject = int(row["subject"]) - config.first_subject + 1
-                label = f"{granularity} {row['label']}"
-                repeat, block_row = divmod(
-                    n_rows_of_class[subject, label], ROWS_PER_BLOCK
-                )
-                n_rows_of_class[subject, label] += 1
+                label = f"{subject} {granularity} {row['label']}"
+                repeat, block_row = divmod(n_rows[label], ROWS_PER_BLOCK)
+                n_rows[label] += 1
                 numbers = blocks_of_subject[subject]
                 block = numbers.setdefault((label, repeat), len(numbers))
-                rows.append(
-                    (path, subject, image_id, granularity, block, repeat, block_row)
+                is_test = "test" in config.splits and block_row >= TRAINING_ROWS
+                segment = Segment(
+                    path,
+                    signal,
+                    subject,
+                    f"{stem.partition('_')[0]}/{stem}",
+                    granularity,
+                    block,
+                    repeat,
+                    "test" if is_test else "train",
                 )
-            if not signals:
+                segments.append(segment)
+            if not segments:
                 raise ValueError("it has no segments")
-
-    row_paths, subjects, image_ids, granularities, blocks, repeats, block_rows = map(
-        np.array, zip(*rows, strict=True)
-    )
-    if config.split_file:
-        splits = _read_splits(paths[-1], paths[0], image_ids)
-    else:
-        is_training = (block_rows < TRAINING_ROWS) | ("test" not in config.splits)
-        splits = np.where(is_training, "train", "test")
-    return EegSegments(
-        row_paths, signals, subjects, image_ids, granularities, blocks, repeats, splits
-    )
+    return segments
 
 
-def _read_splits(path: Path, eeg_path: Path, image_ids: Array) -> Array:
-    """Read the published split of each row's picture.
+def _set_splits(segments: Sequence[Segment], path: Path) -> None:
+    """Set the split of each segment to the published split of its picture.
 
     Raises:
-        BrainhiveError: if the splits belong to other rows.
+        BrainhiveError: if the splits belong to other segments.
     """
     hint = fetch_line("eegcvpr40")
     split_of: dict[str, str] = {}
     with report_damage(path, hint):
         published = pickles.load(path, way_out=hint)["splits"][0]
         for split, key in SPLIT_KEYS.items():
-            rows = pickles.to_array(published[key]).astype(np.int64)
-            # all rows of a picture are in the same split
-            pictures = image_ids[rows[rows < len(image_ids)]].tolist()
-            splits = {split_of.setdefault(picture, split) for picture in pictures}
-            if len(pictures) < len(rows) or splits - {split}:
-                raise BrainhiveError(
-                    f"{path} splits other rows than {eeg_path} has",
-                    f"use the files that were published together: {hint}",
+            for row in published[key]:
+                # all segments of a picture are in the same split
+                is_alike = row < len(segments) and split == split_of.setdefault(
+                    segments[row].image_id, split
                 )
-    return np.array([split_of.get(picture, UNLISTED) for picture in image_ids])
+                if not is_alike:
+                    raise BrainhiveError(
+                        f"{path} splits other rows than {segments[0].path} has",
+                        f"use the files that were published together: {hint}",
+                    )
+    for segment in segments:
+        segment.split = split_of.get(segment.image_id, UNLISTED)
 
 
 class BlockPictures(parts.Config):
@@ -378,14 +368,14 @@ class BlockPictures(parts.Config):
         Raises:
             MissingData: if a picture is absent, or in several splits.
         """
-        segments = blocks.open_segments()
-        is_listed = np.char.startswith(segments.granularities, self.classes)
-        if self.subject:
-            is_listed &= segments.subjects == self.subject
-        is_of_split = segments.splits == split
-        image_ids = np.unique(segments.image_ids[is_listed & is_of_split])
-        others = segments.image_ids[is_listed & ~is_of_split]
-        n_shared = int(np.isin(image_ids, others).sum())
+        image_ids = set()
+        other_ids = set()
+        for segment in blocks.segments:
+            is_of_subject = self.subject in (None, segment.subject)
+            if is_of_subject and segment.granularity.startswith(self.classes):
+                ids = image_ids if segment.split == split else other_ids
+                ids.add(segment.image_id)
+        n_shared = len(image_ids & other_ids)
         if n_shared:
             raise MissingData(
                 f"{name}: {n_shared} {split} pictures are in another split for another "
@@ -393,23 +383,23 @@ class BlockPictures(parts.Config):
                 "dataset.subject=N lists the pictures of a single subject",
             )
 
-        folder = find_below(blocks.root, IMAGE_FOLDER)
-        folder = folder or find_below(paths.dataset("imagenet", ""), "train")
-        if self.images or folder is None:
-            folder = paths.dataset("imagenet", self.images)
-        concepts = [image_id.partition("/")[0] for image_id in image_ids.tolist()]
+        folder = imagenet = paths.dataset("imagenet", self.images)
+        if not self.images:
+            own_folder = find_below(blocks.root, IMAGE_FOLDER)
+            folder = own_folder or find_below(imagenet, "train") or imagenet
         file_of = {}
-        for concept in dict.fromkeys(concepts):
+        for concept in {image_id.partition("/")[0] for image_id in image_ids}:
             for file in find_pictures(folder, concept):
                 file_of[to_image_id(file)] = file
-        missing_ids = sorted(set(image_ids.tolist()) - file_of.keys())
+        missing_ids = sorted(image_ids - file_of.keys())
         if missing_ids:
             raise MissingData(
                 f"{folder} lacks {len(missing_ids)} {split} pictures of {name}, such "
                 f"as {missing_ids[0]}.JPEG",
                 f"dataset.images=FOLDER of ImageNet; {fetch_line('imagenet')}",
             )
-        files = [file_of[image_id] for image_id in image_ids.tolist()]
+        files = [file_of[image_id] for image_id in sorted(image_ids)]
+        concepts = [file.partition("/")[0] for file in files]
         return make_stimulus_set(name, split, folder, files, concepts)
 
 
