@@ -1,6 +1,6 @@
 """EEG of ImageNet's pictures that were shown in blocks of a class."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -11,7 +11,6 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
@@ -50,8 +49,6 @@ CLASSES_PER_GROUP = 8
 """Classes in a fine group of EEG-ImageNet. Source: src/dataset.py."""
 SPLIT_KEYS = {"train": "train", "validation": "val", "test": "test"}
 """Key of each split in EEGCVPR40's file of splits."""
-UNLISTED = "none"
-"""Split of a row whose picture is in no split."""
 IMAGE_FOLDER = "imageNet_images"
 """Folder of the pictures in the folder of EEG-ImageNet's authors."""
 
@@ -63,8 +60,7 @@ class BlockEeg(parts.Config):
     unknown.
 
     Attributes:
-        name: Name of the data set.
-        folder: Name of its folder.
+        folder: Name of the folder of the data set.
         files: Patterns of the files. The first that matches a file counts.
         signal_key: Key of the signal of a row.
         split_file: File of the splits, or "" if the row in the block decides.
@@ -73,7 +69,6 @@ class BlockEeg(parts.Config):
         splits: Splits of the recordings.
     """
 
-    name: ClassVar[str]
     folder: ClassVar[str]
     files: ClassVar[Sequence[str]]
     signal_key: ClassVar[str]
@@ -93,7 +88,7 @@ class BlockEeg(parts.Config):
     def build(self, paths: Paths) -> "Blocks":
         """Make the preparation. No file is read yet."""
         root = paths.dataset(self.folder, self.root)
-        return Blocks(self.name, tuple(self.splits), self, root)
+        return Blocks(self.kind, self.splits, self, root)
 
 
 @dataclass
@@ -106,9 +101,9 @@ class Segment:
         subject: Subject, from 1.
         image_id: Picture, such as "n02951358/n02951358_31190".
         granularity: Granularity of its class, such as "fine0", or "".
-        block: Block of the subject, from 0.
+        block: Name of the block.
         repeat: Number of earlier blocks of the class.
-        split: Split, or `UNLISTED`.
+        split: Split of its picture, or "" if it is in none.
     """
 
     path: Path
@@ -116,7 +111,7 @@ class Segment:
     subject: int
     image_id: str
     granularity: str
-    block: int
+    block: str
     repeat: int
     split: str
 
@@ -140,9 +135,9 @@ class Blocks:
         """
         config = self.config
         hint = fetch_line(config.folder)
-        patterns = [config.file] if config.file else list(config.files)
-        present = [name for name in patterns if find_below(self.root, name)]
-        pattern = (present + patterns)[0]
+        patterns = [config.file] if config.file else config.files
+        find_pattern = partial(find_below, self.root)
+        pattern = next(filter(find_pattern, patterns), patterns[0])
         folder = find_file(self.root, pattern, hint).parent
         segments = _read_segments(sorted(folder.glob(pattern)), config)
         if config.split_file:
@@ -183,7 +178,7 @@ class Blocks:
         for segment in segments:
             if not shortest <= segment.signal.shape[1] <= MAX_SAMPLES:
                 dropped[f"outside {shortest} to {MAX_SAMPLES} samples"] += 1
-            elif segment.split == UNLISTED:
+            elif not segment.split:
                 dropped["of pictures in no split"] += 1
             elif segment.split == split:
                 kept.append(segment)
@@ -194,31 +189,34 @@ class Blocks:
                 "preparation.samples=[FIRST, STOP]",
             )
 
-        def read_trial(number: int) -> Array:
-            return pickles.to_array(kept[number].signal)[:, start:stop]
-
         names = np.array([segment.image_id for segment in kept])
         image_ids, table, counts = group_trials(names)
-        blocks = np.array([(segment.repeat, segment.block) for segment in kept])
-        blocks = np.where(table[..., None] < 0, -1, blocks[table])  # [N, R, 2]
-        n_channels = len(kept[0].signal)
-        numbers = [f"E{number:03d}" for number in range(1, n_channels + 1)]
+        # number the blocks in the order of the file
+        blocks = list(dict.fromkeys(segment.block for segment in segments))
+        numbers = [(segment.repeat, blocks.index(segment.block)) for segment in kept]
+        order = np.where(table < 0, -1, np.transpose(numbers)[:, table])  # [2, N, R]
+        signals = [segment.signal[:, start:stop] for segment in kept]
+        n_channels = len(signals[0])
+        channels = [f"E{number:03d}" for number in range(1, n_channels + 1)]
         shape = (n_channels, stop - start)
-        read = make_trial_reader(table, shape, np.float32, read_trial)
-        facts = {"dropped": dropped if split == "train" else {}}
+        read = make_trial_reader(
+            table, shape, np.float32, lambda number: pickles.to_array(signals[number])
+        )
+        # a single split lists the segments that were left out
+        facts = {"dropped": dropped} if split == "train" else {}
         # the authors of EEGCVPR40 standardised its filtered signals
         is_standardised = path.match("eeg_[0-9]*_std.pth")
         return Trials(
             LazyRows(table.shape + shape, np.dtype(np.float32), read, path),
             image_ids.tolist(),
-            Sensors(config.channels or numbers),
+            Sensors(config.channels or channels),
             np.arange(start, stop) / RATE_HZ,
             RATE_HZ,
             "z-score" if is_standardised else "unknown unit",
             {"stimulus_ms": STIMULUS_MS, "sessions": [facts]},
             repetitions=counts,
-            sessions=blocks[..., 0].astype(np.int8),
-            runs=blocks[..., 1].astype(np.int16),
+            sessions=order[0].astype(np.int8),
+            runs=order[1].astype(np.int16),
         )
 
     def _find_segments(self, subject: int) -> list[Segment]:
@@ -238,7 +236,6 @@ def _read_segments(paths: Sequence[Path], config: BlockEeg) -> list[Segment]:
     segments = []
     n_channels = len(config.channels)
     n_rows = Counter[str]()
-    blocks_of_subject: dict[int, dict[Any, int]] = defaultdict(dict)
     for path in paths:
         # checksums would take as long as reading all signals
         with report_damage(path, hint):
@@ -265,8 +262,6 @@ def _read_segments(paths: Sequence[Path], config: BlockEeg) -> list[Segment]:
                 label = f"{subject} {granularity} {row['label']}"
                 repeat, block_row = divmod(n_rows[label], ROWS_PER_BLOCK)
                 n_rows[label] += 1
-                numbers = blocks_of_subject[subject]
-                block = numbers.setdefault((label, repeat), len(numbers))
                 is_test = "test" in config.splits and block_row >= TRAINING_ROWS
                 segment = Segment(
                     path,
@@ -274,7 +269,7 @@ def _read_segments(paths: Sequence[Path], config: BlockEeg) -> list[Segment]:
                     subject,
                     f"{stem.partition('_')[0]}/{stem}",
                     granularity,
-                    block,
+                    f"{label} {repeat}",
                     repeat,
                     "test" if is_test else "train",
                 )
@@ -306,17 +301,11 @@ def _set_splits(segments: Sequence[Segment], path: Path) -> None:
                         f"use the files that were published together: {hint}",
                     )
     for segment in segments:
-        segment.split = split_of.get(segment.image_id, UNLISTED)
+        segment.split = split_of.get(segment.image_id, "")
 
 
 class BlockPictures(parts.Config):
-    """Pictures of an ImageNet folder that were shown in blocks of a class.
-
-    Attributes:
-        name: Name of the data set.
-    """
-
-    name: ClassVar[str]
+    """Pictures of an ImageNet folder that were shown in blocks of a class."""
 
     root: str = ROOT_FIELD
     images: str = Field(
@@ -338,25 +327,21 @@ class BlockPictures(parts.Config):
 
     def build(self, paths: Paths) -> Dataset:
         """Make the data set. No file is read yet."""
-        labels = [self.name, self.classes, self.subject]
+        labels = [self.kind, self.classes, self.subject]
         name = "-".join(str(label) for label in labels if label)
-        values = {"kind": self.name, "root": self.root, "file": ""}
+        values = {"kind": self.kind, "root": self.root, "file": ""}
         blocks: Blocks = parts.resolve("preparations", values).build(paths)
         people = blocks.config.folder
-        # without a test split, later blocks of a class are tested
-        holdout = SEPARATE_TEST
-        if "test" not in blocks.splits:
-            holdout = Holdout(by="sessions", test=[-1])
         list_pictures = partial(self._list_pictures, blocks, paths, name)
         return Dataset(
             name,
             blocks.splits,
             list_pictures,
-            recorded_as=self.name,
+            recorded_as=self.kind,
             pictured_as=people,
             people=people,
             published_sizes=PUBLISHED_FACTS[people],
-            holdout=self.holdout or holdout,
+            holdout=self.holdout or SEPARATE_TEST,
             files=lambda split, _: list_split_pictures(name, split, list_pictures),
         )
 
@@ -368,8 +353,8 @@ class BlockPictures(parts.Config):
         Raises:
             MissingData: if a picture is absent, or in several splits.
         """
-        image_ids = set()
-        other_ids = set()
+        image_ids = set[str]()
+        other_ids = set[str]()
         for segment in blocks.segments:
             is_of_subject = self.subject in (None, segment.subject)
             if is_of_subject and segment.granularity.startswith(self.classes):
