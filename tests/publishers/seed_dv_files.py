@@ -79,8 +79,12 @@ def write_annotations(root: Path, concepts: NDArray[np.int64]) -> None:
         np.save(folder / f"All_video_{name}.npy", content)
     captions = root / "Video" / "BLIP-caption"
     captions.mkdir(exist_ok=True)
-    for film in FILMS:
-        lines = [f"clip {clip} of {film}" for clip in range(200)]
+    for film, numbers in zip(FILMS, concepts, strict=True):
+        lines = []
+        for clip in range(200):
+            # words that do not follow time
+            words = rng.integers(0, 1000, 2)
+            lines.append(f"{words[0]} {words[1]} shows {numbers[clip // 5]}")
         (captions / f"{film}.txt").write_text("\n".join(lines) + "\n")
 
 

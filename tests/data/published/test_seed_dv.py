@@ -1,11 +1,14 @@
 """Tests of SEED-DV."""
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.published.seed_dv import SeedDvClips, SeedDvEeg
@@ -46,7 +49,8 @@ def test_clips_have_concepts_captions_and_labels(root):
     concepts = np.repeat(seed_dv_files.draw_concepts(), 5)
     assert clips.image_ids[201] == "2nd_10min/001"
     assert clips.concepts == [f"concept-{number}" for number in concepts]
-    assert clips.get_captions(201) == ["clip 1 of 2nd_10min"]
+    (caption,) = clips.get_captions(201)
+    assert caption.endswith(f" shows {concepts.ravel()[201]}")
     label = int(clips.get_labels(201).argmax())
     assert clips.label_names[label] == clips.concepts[201]
 
@@ -137,3 +141,54 @@ def test_a_film_that_is_too_short_is_refused(root, tmp_path):
         list_clips(tmp_path / "data")
     assert "2nd_10min.mp4" in caught.value.message
     assert "12,000" in caught.value.message
+
+
+def run_json(*arguments):
+    """Run a command and return its result."""
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def list_answers(evaluation):
+    """Return the answers of an evaluation by their question."""
+    answers = evaluation["metrics"]["facts"]["answers"]
+    return {answer["question"]: answer for answer in answers}
+
+
+@pytest.fixture
+def home(root, tmp_path, monkeypatch) -> Path:
+    """Return a home with noise of subject 1, and responses of subject 2."""
+    (tmp_path / "data").mkdir()
+    shutil.copytree(root, tmp_path / "data" / "seed-dv")
+    seed_dv_files.write_eeg(tmp_path / "data" / "seed-dv", 2, effect=0.2)
+    monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("subject", "has_effect"), [(1, False), (2, True)])
+def test_concepts_are_decoded_in_held_out_blocks(home, subject, has_effect):
+    subjects = ("--subjects", str(subject))
+    run_json("prepare", "--recipe", "studies/seed-dv", *subjects)
+    run_json("embed", "--recipe", "studies/seed-dv")
+    run_json("train-align", "--recipe", "studies/seed-dv", *subjects)
+    (answer,) = list_answers(run_json("eval-retrieval")).values()
+    assert (answer["better"] < 0.025) == has_effect
+    assert "blocks" in answer["test"]
+
+
+@pytest.mark.parametrize(("subject", "has_effect"), [(1, False), (2, True)])
+def test_clips_of_held_out_films_are_retrieved(home, subject, has_effect):
+    """Concepts follow one another in series, and can be tested nevertheless."""
+    subjects = ("--subjects", str(subject))
+    run_json("prepare", "--recipe", "papers/seed-dv", *subjects)
+    encoder = "encoders=[{kind: concepts, count: 40}, demo-text]"
+    run_json("embed", "--dataset", "seed-dv", encoder)
+    run_json("train-align", "--recipe", "papers/seed-dv", encoder, *subjects)
+    answers = list_answers(run_json("eval-retrieval"))
+    assert (answers["which concept"]["better"] < 0.025) == has_effect
+    assert (answers["over concepts"]["better"] < 0.025) == has_effect
+    assert answers["which concept"]["pool"] == 200
+    assert "280 series" in answers["which concept"]["test"]
