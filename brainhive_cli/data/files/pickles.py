@@ -272,22 +272,21 @@ def _load_older_torch(content: UInt8) -> Any:
 
     Source: torch.serialization._legacy_save.
     """
-    for _ in range(3):
-        header = Unpickler(content)
-        header.load()
-        content = header.remaining_bytes
     # sizes of storages are needed before their positions, so any bytes are mapped first
     first_pass = Unpickler(content, lambda name: content)
-    first_pass.load()
-    keys = Unpickler(first_pass.remaining_bytes)
+    for _ in range(5):
+        keys = first_pass.load()
     storages = {}
-    start = 0
-    for key in keys.load():
+    start = first_pass.position
+    for key in keys:
         start += COUNT_BYTES
         stop = start + first_pass.bytes_of_storage[key]
-        storages[f"data/{key}"] = keys.remaining_bytes[start:stop]
+        storages[f"data/{key}"] = content[start:stop]
         start = stop
-    return Unpickler(content, storages.__getitem__).load()
+    second_pass = Unpickler(content, storages.__getitem__)
+    for _ in range(4):
+        values = second_pass.load()
+    return values
 
 
 def _map_member(
@@ -416,7 +415,7 @@ for _core in ("numpy.core", "numpy._core"):  # in NumPy 1 and 2
 
 
 class Unpickler(pickle._Unpickler):
-    """Reader of one pickle in mapped bytes, which does not copy large arrays.
+    """Reader of pickles in mapped bytes, which does not copy large arrays.
 
     It extends the Python version of pickle's reader. The C version would copy them, and
     give any state to NumPy's dtypes.
@@ -427,8 +426,8 @@ class Unpickler(pickle._Unpickler):
             it is in one.
 
     Attributes:
+        position: Number of the bytes that were read.
         bytes_of_storage: Size in bytes of each storage of a tensor, by key.
-        remaining_bytes: Bytes after the pickle.
     """
 
     stack: list[Any]
@@ -440,7 +439,7 @@ class Unpickler(pickle._Unpickler):
         self._content = content
         # slices of a memoryview are faster than slices of a mapped array
         self._view = content.data
-        self._start = 0
+        self.position = 0
         self._map_member = map_member
         self.bytes_of_storage: dict[str, int] = {}
         # this object is the file that pickle reads, with arrays for large bytes
@@ -452,29 +451,24 @@ class Unpickler(pickle._Unpickler):
         Raises:
             EOFError: if fewer bytes are left.
         """
-        n_left = len(self._content) - self._start
+        n_left = len(self._content) - self.position
         if count > n_left:
             raise EOFError(f"{count} bytes needed of {n_left}")
-        start = self._start
-        self._start += count
+        start = self.position
+        self.position += count
         if count >= MIN_MAPPED_BYTES:
-            return self._content[start : self._start]
-        return self._view[start : self._start].tobytes()
-
-    @property
-    def remaining_bytes(self) -> UInt8:
-        """Bytes after those that were read."""
-        return self._content[self._start :]
+            return self._content[start : self.position]
+        return self._view[start : self.position].tobytes()
 
     def readline(self) -> bytes:
         """Read a line, with its end."""
         line = b""
-        while not line.endswith(b"\n") and self._start < len(self._content):
-            end = self._start + SEARCHED_BYTES
-            block = self._content[self._start : end].tobytes()
+        while not line.endswith(b"\n") and self.position < len(self._content):
+            end = self.position + SEARCHED_BYTES
+            block = self._content[self.position : end].tobytes()
             data = block[: block.find(b"\n") + 1] or block
             line += data
-            self._start += len(data)
+            self.position += len(data)
         return line
 
     def find_class(self, module: str, name: str) -> Any:
