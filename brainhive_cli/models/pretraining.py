@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -30,32 +29,28 @@ class Pretraining(BaseModel):
     includes: Sequence[str] = ()
     unknown: Sequence[str] = (OTHERS,)
 
-    def has_recordings_of(self, people: str) -> Literal["yes", "no", "not known"]:
-        """Say whether recordings of a group of people were in the training.
-
-        Args:
-            people: Name of the group, which may end in a suffix such as `-concept`.
-        """
-        for name in self.includes:
-            if f"{people}-".startswith(f"{name}-"):
-                return "yes"
-        for name in self.unknown:
-            if name == OTHERS or f"{people}-".startswith(f"{name}-"):
-                return "not known"
-        return "no"
-
 
 @cache
 def read_pretraining() -> Mapping[str, Pretraining]:
     """Read the training data of published weights, by kinds of parts."""
-    file = Path(__file__).with_suffix(".yaml")
-    return documents.read(file, dict[str, Pretraining])
+    path = Path(__file__).with_suffix(".yaml")
+    return documents.read(path, dict[str, Pretraining])
 
 
-def find_pretraining(weights: str) -> Pretraining:
-    """Find the training data of weights. They are unknown if there is no entry.
+def look_up_training(weights: str, people: str) -> str:
+    """Look up whether published weights were trained on recordings of some people.
 
     Args:
         weights: Kind of the part whose weights they are, or their reference.
+        people: Name of the data set of the people, which may end in a suffix such as
+            `-concept`.
+
+    Returns:
+        "yes", "no" or "not known". The latter if the weights have no entry.
     """
-    return read_pretraining().get(weights, Pretraining())
+    entry = read_pretraining().get(weights, Pretraining())
+    for answer, names in (("yes", entry.includes), ("not known", entry.unknown)):
+        for name in names:
+            if name == OTHERS or f"{people}-".startswith(f"{name}-"):
+                return answer
+    return "no"

@@ -7,7 +7,7 @@ from brainhive_cli.core.recipe import shipped_recipes
 from brainhive_cli.models.pretraining import (
     OTHERS,
     Pretraining,
-    find_pretraining,
+    look_up_training,
     read_pretraining,
 )
 from tests.docs.test_docs import DOCS
@@ -94,4 +94,4 @@ def test_all_backbones_with_published_weights_have_an_entry() -> None:
 def test_people_are_in_the_training_or_may_be(
     weights: str, people: str, answer: str
 ) -> None:
-    assert find_pretraining(weights).has_recordings_of(people) == answer
+    assert look_up_training(weights, people) == answer

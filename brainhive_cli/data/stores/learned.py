@@ -58,7 +58,7 @@ from brainhive_cli.data.stores.target_store import (
     get_stimuli_and_pixels,
     has_unknown_pictures,
 )
-from brainhive_cli.models.pretraining import find_pretraining
+from brainhive_cli.models.pretraining import look_up_training
 
 ARRAYS_FILE = "learned.safetensors"
 """File of a history in a model folder. It holds the arrays, and in its metadata the
@@ -454,7 +454,7 @@ class TrainingHistory:
         trials: Digests [K] of all training trials, ascending.
         normalisers: Normaliser of each subject of the model's own training.
         pretrained_weights: Published weights that the training started from, as
-            `find_pretraining` takes them.
+            `look_up_training` takes them.
         normaliser: Mean of these normalisers, for other subjects. None if other
             subjects are normalised by their own signals.
         whiteners: Whiteners [S, C, C] of the sessions of each subject whose signals
@@ -577,9 +577,7 @@ class TrainingHistory:
         Published weights were trained without pictures, but perhaps on recordings of
         the tested pictures.
         """
-        answers = set()
-        for name in self.pretrained_weights:
-            answers.add(find_pretraining(name).has_recordings_of(people))
+        answers = {look_up_training(name, people) for name in self.pretrained_weights}
         has_unknown_pictures = not self.pictures.has_all_pixels
         conditions = {
             UNKNOWN_TRIALS: "yes" in answers,
