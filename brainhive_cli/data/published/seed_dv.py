@@ -9,7 +9,6 @@ from pydantic import Field
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Array
-from brainhive_cli.core.command import Input
 from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import read_lines
@@ -29,7 +28,7 @@ from brainhive_cli.data.media.stimuli import Clip, StimulusSet
 from brainhive_cli.data.published.prepared_files import FilesByRow, PreparedFiles
 from brainhive_cli.data.signals.holdout import HOLDOUT_FIELD, Holdout
 from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials, group_trials, make_trial_reader
+from brainhive_cli.data.signals.trials import Trials, group_trials
 
 FETCH_HINT = fetch_line("seed-dv")
 
@@ -84,10 +83,8 @@ class SeedDvClips(parts.Config):
         root = paths.dataset("seed-dv", self.root)
         # other frames and labels have stores of their own
         name = "seed-dv"
-        if self.frames != 6:
-            name += f"-{self.frames}-frames"
-        if self.labels != "concept":
-            name += f"-labels-{self.labels}"
+        if self.frames != 6 or self.labels != "concept":
+            name += f"-{self.frames}-{self.labels}"
         return Dataset(
             name,
             ("train",),
@@ -95,7 +92,6 @@ class SeedDvClips(parts.Config):
             recorded_as="seed-dv",
             shows_clips=True,
             published_sizes=PUBLISHED_FACTS["seed-dv"],
-            files=partial(_list_files, root, self.labels),
             holdout=self.holdout or Holdout(by="folders", folds=len(FILMS)),
         )
 
@@ -109,7 +105,7 @@ class SeedDvEeg(parts.Config):
     """
 
     root: str = ROOT_FIELD
-    labels: Literal["clip", Label] = Field(
+    labels: Literal["clip", "concept"] = Field(
         "clip",
         description="labels of the trials: clips of the data set seed-dv, or "
         "categories of {kind: categories, name: seed-dv-concept}",
@@ -148,39 +144,28 @@ def _list_ids() -> list[str]:
     return ids
 
 
-def _list_files(root: Path, label: Label, split: str, content: str) -> list[Input]:
-    """List the files of "pixels", "captions" or "labels"."""
-    names = {
-        "pixels": [f"Video/{film}.mp4" for film in FILMS] + [CONCEPTS],
-        "captions": [f"Video/BLIP-caption/{film}.txt" for film in FILMS],
-        "labels": [ANNOTATIONS.get(label, CONCEPTS)],
-    }
-    inputs = []
-    for name in names.get(content, []):
-        inputs.append(Input.of_file(find_below(root, name), root / name, FETCH_HINT))
-    return inputs
-
-
 def _list_clips(
     root: Path, name: str, n_frames: int, label: Label, split: str
 ) -> StimulusSet:
     """List all clips, with the annotations whose files are there."""
     films = [find_file(root, f"Video/{film}.mp4", FETCH_HINT) for film in FILMS]
-    if has_pyav():
-        for film in films:
-            _require_frames(film)
+    n_film_frames = N_CONCEPTS * CONCEPT_S * FRAME_RATE_HZ
+    for film in films if has_pyav() else []:
+        count = count_frames(film)
+        # a second at the end is harmless
+        if not 0 <= count - n_film_frames < FRAME_RATE_HZ:
+            raise MissingData(
+                f"{film} has {count:,} frames, not {n_film_frames:,}", FETCH_HINT
+            )
 
     annotations: dict[str, Any] = {}
     if find_below(root, f"Video/BLIP-caption/{FILMS[0]}.txt"):
         captions = _read_captions(root)
         annotations["captions"] = captions.__getitem__
         annotations["captions_each"] = 1
-    if find_below(root, ANNOTATIONS.get(label, CONCEPTS)):
-        classes = _read_classes(root, label)
-        label_names, numbers = np.unique(classes, return_inverse=True)
-        flags = np.eye(len(label_names), dtype=np.uint8)[numbers]  # [N, K]
-        annotations["labels"] = flags.__getitem__
-        annotations["label_names"] = tuple(label_names.tolist())
+    classes = _read_classes(root, label)
+    label_names, class_numbers = np.unique(classes, return_inverse=True)
+    flags = np.eye(len(label_names), dtype=np.uint8)[class_numbers]  # [N, K]
     return StimulusSet(
         name,
         split,
@@ -188,17 +173,11 @@ def _list_clips(
         concepts=Names.of(_read_classes(root, "concept")),
         open=partial(_read_clip, films, n_frames),
         frames=n_frames,
+        labels=flags.__getitem__,
+        label_names=tuple(label_names.tolist()),
         way_out=FETCH_HINT,
         **annotations,
     )
-
-
-def _require_frames(film: Path) -> None:
-    """Raise an error if a film is too short, or over a second too long."""
-    count = count_frames(film)
-    expected = N_CONCEPTS * CONCEPT_S * FRAME_RATE_HZ
-    if not expected <= count < expected + FRAME_RATE_HZ:
-        raise MissingData(f"{film} has {count:,} frames, not {expected:,}", FETCH_HINT)
 
 
 def _start_s(index: Any) -> Any:
@@ -221,12 +200,10 @@ def _read_captions(root: Path) -> list[list[str]]:
     for film in FILMS:
         path = find_file(root, f"Video/BLIP-caption/{film}.txt", FETCH_HINT)
         with report_damage(path, FETCH_HINT):
-            lines = read_lines(path)
-            while lines and not lines[-1].strip():
-                lines.pop()
+            lines = [[line] for line in read_lines(path) if line.strip()]
             if len(lines) != CLIPS_PER_FILM:
                 raise ValueError(f"it has {len(lines)} captions, not {CLIPS_PER_FILM}")
-        captions += [[line] for line in lines]
+        captions += lines
     return captions
 
 
@@ -254,51 +231,44 @@ def _read_classes(root: Path, label: Label) -> list[str]:
 
 
 def _read_trials(
-    root: Path,
-    label: Literal["clip", Label],
-    files: FilesByRow,
-    subject: int,
-    split: str,
+    root: Path, label: str, files: FilesByRow, subject: int, split: str
 ) -> Trials:
     """Open the trials of a subject. The signals stay on disk."""
     path = files["EEG"][0]
     n_samples = CLIP_S * EEG_RATE_HZ
-    whole = (len(FILMS), -1, N_CONCEPTS * CONCEPT_S * EEG_RATE_HZ)
-    cut = (len(FILMS), N_CONCEPTS, CLIPS_PER_CONCEPT, -1, n_samples)
+    layout = (len(FILMS), N_CONCEPTS, CLIPS_PER_CONCEPT)
     with report_damage(path, FETCH_HINT):
         signals = pickles.to_array(pickles.load(path))
-        is_cut = signals.ndim == len(cut)
-        n_channels = signals.shape[-2] if signals.ndim > 1 else 0
-        shapes = [
-            tuple(n_channels if n < 0 else n for n in form) for form in (whole, cut)
-        ]
-        if signals.shape != shapes[is_cut] or not n_channels:
+        shape = list(signals.shape)
+        if shape[::2] == [len(FILMS), N_CONCEPTS * CONCEPT_S * EEG_RATE_HZ]:
+            # cut the hints off, and the rest into clips
+            concepts = signals.reshape(len(FILMS), shape[1], N_CONCEPTS, -1)
+            clips = concepts[..., HINT_S * EEG_RATE_HZ :]
+            clips = clips.reshape(*clips.shape[:3], CLIPS_PER_CONCEPT, n_samples)
+            signals = np.moveaxis(clips, 1, 3)
+        if signals.shape != (*layout, *signals.shape[3:4], n_samples):
             raise ValueError(
-                f"it has the shape {list(signals.shape)}, not "
-                f"[7, 62, {whole[2]}] or [7, 40, 5, 62, {n_samples}]"
+                f"it has the shape {shape}, not [7, 62, 104000] or [7, 40, 5, 62, 400]"
             )
 
-    def read_trial(number: int) -> Array:
-        film, clip = divmod(number, CLIPS_PER_FILM)
-        if is_cut:
-            trial: Array = signals[(film, *divmod(clip, CLIPS_PER_CONCEPT))]
-            return trial
-        start = EEG_RATE_HZ * _start_s(clip)
-        return signals[film, :, start : start + n_samples]
-
-    ids = _list_ids() if label == "clip" else _read_classes(root, label)
+    ids = _list_ids() if label == "clip" else _read_classes(root, "concept")
     names, table, _ = group_trials(np.array(ids))  # [N, R]
-    film, clip = np.divmod(table, CLIPS_PER_FILM)
-    read = make_trial_reader(table, (n_channels, n_samples), signals.dtype, read_trial)
+    film, concept, clip = np.unravel_index(table, layout)
+
+    def read_rows(rows: Any) -> Array:
+        values: Array = signals[film[rows], concept[rows], clip[rows]]
+        return values
+
+    channels = signals.shape[3]
     return Trials(
-        LazyRows((*table.shape, n_channels, n_samples), signals.dtype, read, path),
+        LazyRows((*table.shape, channels, n_samples), signals.dtype, read_rows, path),
         names.tolist(),
-        Sensors([f"E{number:02d}" for number in range(1, 1 + n_channels)]),
+        Sensors([f"E{number:02d}" for number in range(1, 1 + channels)]),
         times_s=np.arange(n_samples) / EEG_RATE_HZ,
         rate_hz=float(EEG_RATE_HZ),
         unit="µV",
         provenance={"source": path.name, "unit_note": UNIT_NOTE},
         sessions=np.zeros(table.shape, np.int8),
         runs=film.astype(np.int16) + 1,
-        onset_s=_start_s(clip).astype(float),
+        onset_s=_start_s(table % CLIPS_PER_FILM).astype(float),
     )

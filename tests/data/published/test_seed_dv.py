@@ -41,7 +41,9 @@ def test_clips_begin_at_their_frame_of_the_film(root, index):
     film, row = divmod(index, 200)
     concepts = seed_dv_files.draw_concepts()[film]
     expected = seed_dv_files.draw_pictures(concepts)[row].astype(int)
-    np.testing.assert_allclose(clip.frames[0, 20, 20], expected[20, 20], atol=12)
+    # the film has fewer colours than pixels
+    error = np.abs(clip.frames[0, 8:].mean(-1) - expected[8:].mean(-1))
+    assert error.mean() < 5
 
 
 def test_clips_have_concepts_captions_and_labels(root):
@@ -63,7 +65,7 @@ def test_labels_are_the_values_of_the_file(root, label, count):
     clips = list_clips(root, labels=label)
     assert len(clips.label_names) == count
     assert clips.get_labels(3).sum() == 1
-    assert clips.dataset == f"seed-dv-labels-{label}"
+    assert clips.dataset == f"seed-dv-6-{label}"
 
 
 def test_frames_are_evenly_spaced(root):
