@@ -18,7 +18,10 @@ ENTRIES = {
     entry[1]: entry[0]
     for entry in re.finditer(r"^@\w+\{(\S+),\n(?:  .+\n)+\}$", BIBTEX, re.M)
 }
-WITHOUT_PAPERS = {"categories", "demo", "demo-films", "image-folder", "simulated"}
+WITHOUT_PAPERS = {
+    *("categories", "demo", "demo-films", "image-folder", "simulated"),
+    "eeg-imagenet-time",
+}
 """Data sets of the user or of the demo, and data sets with pictures of others."""
 
 
