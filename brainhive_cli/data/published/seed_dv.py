@@ -57,7 +57,6 @@ ANNOTATIONS = {
 """Files of a value for each clip, spelled as their publisher spells them."""
 Label = Literal["concept", "color", "face", "human", "number", "flow"]
 SIGNALS = ("EEG/sub{subject}.npy", "Segmented_Rawf_200Hz_2s/sub{subject}.npy")
-UNIT_NOTE = "the unit is not stated in the files"
 
 
 class SeedDvClips(parts.Config):
@@ -124,14 +123,12 @@ class SeedDvEeg(parts.Config):
         """Make the preparation. No file is read yet."""
         root = paths.dataset("seed-dv", self.root)
         patterns = [folder + name for name in SIGNALS for folder in FOLDERS]
-        dataset = "seed-dv" if self.labels == "clip" else f"seed-dv-{self.labels}"
         return PreparedFiles(
-            dataset,
+            "seed-dv" if self.labels == "clip" else "seed-dv-concept",
             root,
             FETCH_HINT,
             {"EEG": patterns},
             partial(_read_trials, root, self.labels),
-            {"EEG": dict.fromkeys(range(1, 21), 4 * 7 * 62 * 104_000)},
             splits=("train",),
         )
 
@@ -267,7 +264,7 @@ def _read_trials(
         times_s=np.arange(n_samples) / EEG_RATE_HZ,
         rate_hz=float(EEG_RATE_HZ),
         unit="µV",
-        provenance={"source": path.name, "unit_note": UNIT_NOTE},
+        provenance={"source": path.name, "unit_note": "the files state no unit"},
         sessions=np.zeros(table.shape, np.int8),
         runs=film.astype(np.int16) + 1,
         onset_s=_start_s(table % CLIPS_PER_FILM).astype(float),

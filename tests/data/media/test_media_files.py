@@ -10,6 +10,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.media import media_files
+from brainhive_cli.data.media.pictures import BadPicture
 
 RANDOM = torch.Generator().manual_seed(0)
 CLIP = torch.rand(5, 3, 12, 16, generator=RANDOM)
@@ -185,3 +186,17 @@ def test_only_files_of_several_frames_are_animated(tmp_path):
         file.name for file in tmp_path.iterdir() if media_files.is_animated(file)
     ]
     assert animated == ["moving.GIF"]
+
+
+def test_frames_of_a_long_video_are_read_by_their_number(tmp_path):
+    # two key frames, 250 frames apart, at x264's defaults
+    levels = np.arange(300) % 50 * 5
+    frames = np.broadcast_to(levels[:, None, None, None], (300, 32, 32, 3))
+    pytest.importorskip("av")
+    path = tmp_path / "film.mp4"
+    media_files.write_video(frames.astype(np.uint8), path, 24.0, crf=5)
+    assert media_files.count_frames(path) == 300
+    read = media_files.read_frames(path, [3, 255, 299])
+    assert np.abs(read.mean((1, 2, 3)) - levels[[3, 255, 299]]).max() < 3
+    with pytest.raises(BadPicture):
+        media_files.read_frames(path, [299, 300])
