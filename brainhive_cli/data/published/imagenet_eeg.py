@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -66,6 +66,7 @@ class BlockEeg(parts.Config):
         split_file: File of the splits, or "" if the row in the block decides.
         first_subject: Number of the first subject in the files.
         channels: Names of the channels, or () if their order is unknown.
+        classes: Beginning of the granularity of the classes, or "" for all classes.
         splits: Splits of the recordings.
     """
 
@@ -75,6 +76,7 @@ class BlockEeg(parts.Config):
     split_file: ClassVar[str] = ""
     first_subject: ClassVar[int] = 0
     channels: ClassVar[Sequence[str]] = ()
+    classes: ClassVar[str] = ""
     splits: ClassVar[tuple[str, ...]]
 
     root: str = ROOT_FIELD
@@ -127,7 +129,7 @@ class Blocks:
 
     @cached_property
     def segments(self) -> Sequence[Segment]:
-        """All segments of the files. Signals are not read.
+        """All segments of the classes. Signals are not read.
 
         Raises:
             MissingData: if a file is absent or damaged.
@@ -142,7 +144,8 @@ class Blocks:
         segments = _read_segments(sorted(folder.glob(pattern)), config)
         if config.split_file:
             _set_splits(segments, find_file(self.root, config.split_file, hint))
-        return segments
+        classes = config.classes
+        return [item for item in segments if item.granularity.startswith(classes)]
 
     @property
     def subjects(self) -> tuple[int, ...]:
@@ -225,7 +228,7 @@ class Blocks:
         if not segments:
             raise MissingData(
                 f"{self.dataset} has no subject {subject} in {self.root}",
-                f"subjects: {', '.join(map(str, self.subjects))}",
+                f"subjects: {', '.join(map(str, self.subjects)) or 'none'}",
             )
         return segments
 
@@ -320,15 +323,9 @@ class BlockPictures(parts.Config):
     )
     holdout: Holdout | None = HOLDOUT_FIELD
 
-    @property
-    def classes(self) -> str:
-        """Beginning of the granularity of the listed classes, or "" for all."""
-        return ""
-
     def build(self, paths: Paths) -> Dataset:
         """Make the data set. No file is read yet."""
-        labels = [self.kind, self.classes, self.subject]
-        name = "-".join(str(label) for label in labels if label)
+        name = f"{self.kind}-{self.subject}" if self.subject else self.kind
         values = {"kind": self.kind, "root": self.root, "file": ""}
         blocks: Blocks = parts.resolve("preparations", values).build(paths)
         people = blocks.config.folder
@@ -356,8 +353,7 @@ class BlockPictures(parts.Config):
         image_ids = set[str]()
         other_ids = set[str]()
         for segment in blocks.segments:
-            is_of_subject = self.subject in (None, segment.subject)
-            if is_of_subject and segment.granularity.startswith(self.classes):
+            if self.subject in (None, segment.subject):
                 ids = image_ids if segment.split == split else other_ids
                 ids.add(segment.image_id)
         n_shared = len(image_ids & other_ids)
@@ -386,19 +382,3 @@ class BlockPictures(parts.Config):
         files = [file_of[image_id] for image_id in sorted(image_ids)]
         concepts = [file.partition("/")[0] for file in files]
         return make_stimulus_set(name, split, folder, files, concepts)
-
-
-class GradedPictures(BlockPictures):
-    """Pictures of EEG-ImageNet, of all or some of its classes."""
-
-    granularity: Literal[
-        "all", "coarse", "fine", "fine0", "fine1", "fine2", "fine3", "fine4"
-    ] = Field(
-        "all",
-        description="classes: 40 coarse ones, 40 fine ones, or a group of 8 of these",
-    )
-
-    @property
-    def classes(self) -> str:
-        """Beginning of the granularity of the listed classes, or "" for all."""
-        return "" if self.granularity == "all" else self.granularity

@@ -296,13 +296,13 @@ def test_parts_hold_their_own_subjects(imagenet_root: Path) -> None:
 @pytest.mark.parametrize(
     ("granularity", "classes"),
     [
-        ("all", {0, 1, 9, 17}),
-        ("coarse", {0}),
-        ("fine", {1, 9, 17}),
-        ("fine0", {1}),
-        ("fine1", {9}),
-        ("fine2", {17}),
-        ("fine4", set()),
+        ("", {0, 1, 9, 17}),
+        ("-coarse", {0}),
+        ("-fine", {1, 9, 17}),
+        ("-fine0", {1}),
+        ("-fine1", {9}),
+        ("-fine2", {17}),
+        ("-fine4", set()),
     ],
 )
 def test_granularity_selects_classes(
@@ -313,11 +313,18 @@ def test_granularity_selects_classes(
     named = [(name, SYNSETS[number]) for name, number in blocks]
     save_imagenet(imagenet_root, make_eeg_imagenet({0: named}, length=450))
     write_imagenet(imagenet_root / "imageNet_images", [name for _, name in named])
-    found = list_ids("eeg-imagenet", "test", granularity=granularity)
+    kind = f"eeg-imagenet{granularity}"
+    found = list_ids(kind, "test")
     assert {image_id.split("/")[0] for image_id in found} == {
         SYNSETS[number] for number in classes
     }
     assert len(found) == 20 * len(classes)
+    # recordings have the pictures of the data set, and no others
+    if classes:
+        assert set(read(kind, 1, "test").image_ids) == found
+    else:
+        with pytest.raises(MissingData, match="no subject 1"):
+            read(kind, 1, "test")
 
 
 def test_later_blocks_of_a_class_can_be_tested(imagenet_root: Path) -> None:
