@@ -38,32 +38,32 @@ STIMULUS_MS = 500.0
 """Presentation time of each picture."""
 MIN_SAMPLES = 450
 MAX_SAMPLES = 600
-"""Limits of the length of a segment. The authors' code of EEGCVPR40 drops others."""
+"""Limits of the length of a segment, as in the code of EEGCVPR40's authors."""
 ROWS_PER_BLOCK = 50
 """Number of a class's pictures that followed one another."""
 TRAINING_ROWS = 30
-"""First rows of each block, which the authors of EEG-ImageNet train on. The others are
-their test. Source: src/object_classification.py.
+"""Number of rows at the start of each block that the authors of EEG-ImageNet train on.
+They test on the other rows. Source: src/object_classification.py.
 """
 CLASSES_PER_GROUP = 8
 """Classes in a fine group of EEG-ImageNet. Source: src/dataset.py."""
 SPLIT_KEYS = {"train": "train", "validation": "val", "test": "test"}
 """Key of each split in EEGCVPR40's file of splits."""
 IMAGE_FOLDER = "imageNet_images"
-"""Folder of the pictures in the folder of EEG-ImageNet's authors."""
+"""Name of the folder of pictures in the code of EEG-ImageNet's authors."""
 
 
 class BlockEeg(parts.Config):
-    """Segments of EEG from files as their authors publish them.
+    """Segments of EEG in the files that their authors publish.
 
-    The order of the rows in a block is not known to be the order of time, so onsets are
-    unknown.
+    Onsets are unknown, because the rows of a block may not be in the order of time.
 
     Attributes:
         folder: Name of the folder of the data set.
         files: Patterns of the files. The first that matches a file counts.
-        signal_key: Key of the signal of a row.
-        split_file: File of the splits, or "" if the row in the block decides.
+        signal_key: Key of the signal in a row.
+        split_file: File of the splits, or "" if the first rows of a block are for
+            training.
         first_subject: Number of the first subject in the files.
         channels: Names of the channels, or () if their order is unknown.
         classes: Beginning of the granularity of the classes, or "" for all classes.
@@ -83,8 +83,8 @@ class BlockEeg(parts.Config):
     file: str = Field("", description="published file; default: all parts of the set")
     samples: tuple[int, int] = Field(
         (40, 440),
-        description="first sample after the onset that is kept, and the first that is "
-        "not, of 1 ms each",
+        description="window in samples of 1 ms after the onset: its first sample, and "
+        "the first sample after it",
     )
 
     def build(self, paths: Paths) -> "Blocks":
@@ -234,13 +234,13 @@ class Blocks:
 
 
 def _read_segments(paths: Sequence[Path], config: BlockEeg) -> list[Segment]:
-    """Read the segments of files. The row in the block decides on the split."""
+    """Read the segments of files. The first rows of each block are for training."""
     hint = fetch_line(config.folder)
     segments = []
     n_channels = len(config.channels)
     n_rows = Counter[str]()
     for path in paths:
-        # checksums would take as long as reading all signals
+        # verifying checksums would take as long as reading all signals
         with report_damage(path, hint):
             content = pickles.load(path, verify=False, way_out=hint)
             for row in content["dataset"]:
@@ -300,7 +300,7 @@ def _set_splits(segments: Sequence[Segment], path: Path) -> None:
                 )
                 if not is_alike:
                     raise BrainhiveError(
-                        f"{path} splits other rows than {segments[0].path} has",
+                        f"{path} does not fit the rows of {segments[0].path}",
                         f"use the files that were published together: {hint}",
                     )
     for segment in segments:
@@ -318,8 +318,8 @@ class BlockPictures(parts.Config):
     )
     subject: int | None = Field(
         None,
-        description="only the pictures of this subject, in its own splits, with stores "
-        "of their own; needed if subjects saw a class in different orders",
+        description="only the pictures and splits of this subject, embedded "
+        "separately; needed if subjects saw the pictures of a class in other orders",
     )
     holdout: Holdout | None = HOLDOUT_FIELD
 
