@@ -122,10 +122,9 @@ def execute(
         flags = {**flags, positional_key: positional or flag_value or None}
 
     # collect the top-level recipe keys that the command line sets, to complete hints
-    keys = {key for key, value in flags.items() if value is not None}
-    for override in overrides:
-        dotted_key = override.partition("=")[0]
-        keys.add(dotted_key.partition(".")[0])
+    dotted_keys = [key for key, value in flags.items() if value is not None]
+    dotted_keys += [override.partition("=")[0] for override in overrides]
+    keys = {key.partition(".")[0] for key in dotted_keys}
     is_allowed = bool(common.get("allow_code"))
     complete = partial(
         complete_line,

@@ -327,6 +327,16 @@ def test_granularity_selects_classes(
             read(kind, 1, "test")
 
 
+def test_the_next_command_has_the_classes_that_were_prepared(
+    imagenet_root: Path,
+) -> None:
+    save_imagenet(imagenet_root, make_eeg_imagenet({0: [("coarse", SYNSETS[0])]}))
+    line = ["prepare", "--recipe", "papers/eeg-imagenet", "--from"]
+    result = CliRunner().invoke(app, [*line, "eeg-imagenet-coarse"])
+    assert result.exit_code == 0, result.stderr
+    assert "--dataset eeg-imagenet-coarse" in result.stderr + result.stdout
+
+
 def test_later_blocks_of_a_class_can_be_tested(imagenet_root: Path) -> None:
     first = [("coarse", SYNSETS[0]), ("coarse", SYNSETS[1])]
     content = make_eeg_imagenet({0: [*first, first[0]], 1: first})
