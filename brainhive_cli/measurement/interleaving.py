@@ -239,7 +239,7 @@ class Interleaving:
             concept_problem = CONFOUNDED_WITH_TIME.format("concepts", "in blocks")
             run = _find_held_out_runs(order, fold)
             if run is None:
-                # concepts in blocks have no parts, whatever the features tell
+                # concepts in blocks have no parts, whatever their features
                 by_label = order._replace(features=None)
                 if find_interleaved(by_label, fold) is not None:
                     concept_parts = find_interleaved(order, fold)

@@ -31,8 +31,9 @@ class TimedTrials:
 def recognise_by_time(test: TimedTrials, train: TimedTrials) -> Float64:
     """Recognise labels by the training trials that are nearest in time.
 
-    They are searched in the run of a test trial, or at the same time of other runs if
-    the model was trained on no trial of its run. The trials of an item vote.
+    Neighbours are sought in the run of the test trial. If the model was trained on no
+    trial of that run, they are sought at the same time of other runs. Each trial of an
+    item has a vote.
 
     Args:
         test: Test trials. The trials of an item have the same label.

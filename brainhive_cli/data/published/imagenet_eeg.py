@@ -45,8 +45,6 @@ TRAINING_ROWS = 30
 """Number of rows at the start of each block that the authors of EEG-ImageNet train on.
 They test on the other rows. Source: src/object_classification.py.
 """
-CLASSES_PER_GROUP = 8
-"""Classes in a fine group of EEG-ImageNet. Source: src/dataset.py."""
 SPLIT_KEYS = {"train": "train", "validation": "val", "test": "test"}
 """Key of each split in EEGCVPR40's file of splits."""
 IMAGE_FOLDER = "imageNet_images"
@@ -102,7 +100,7 @@ class Segment:
         signal: Tensor [C, L], mapped from the file.
         subject: Subject, from 1.
         image_id: Picture, such as "n02951358/n02951358_31190".
-        granularity: Granularity of its class, such as "fine0", or "".
+        granularity: Granularity of its class, such as "coarse", or "".
         block: Name of the block.
         repeat: Number of earlier blocks of the class.
         split: Split of its picture, or "" if it is in none.
@@ -256,9 +254,6 @@ def _read_segments(paths: Sequence[Path], config: BlockEeg) -> list[Segment]:
                     image = content["images"][image]
                 stem = to_image_id(image)
                 granularity = row.get("granularity", "")
-                if granularity == "fine":
-                    position = content["labels"].index(row["label"])
-                    granularity += str(position // CLASSES_PER_GROUP)
 
                 # a class has a block, or several blocks of 50 rows
                 subject = int(row["subject"]) - config.first_subject + 1

@@ -157,9 +157,9 @@ class Signal(Section):
     normalise_by: Literal["subject", "training_subjects", "tested_trials"] = Field(
         "subject",
         description="statistics for a subject without training: of the subject's own "
-        "training split, or the mean over the training subjects; with tested_trials, "
-        "the tested trials of each fold are normalised by their own statistics, as in "
-        "EEG2Video's code, and numbers do not count as results",
+        "training split, or the mean over the training subjects; tested_trials: the "
+        "tested trials of each fold are normalised by their own statistics, as in "
+        "EEG2Video's code, and all numbers are marked",
     )
     repetitions: Literal["average", "single", "random"] = Field(
         "average",

@@ -393,7 +393,7 @@ def measure_time_alone(
 ) -> dict[str, Scores]:
     """Measure how well the time of a trial alone tells its label.
 
-    The label is the concept, if several candidates share it, or else the stimulus of a
+    The label is the concept if several candidates share it, otherwise the stimulus of a
     held-out trial.
 
     Args:

@@ -20,7 +20,7 @@ ENTRIES = {
 }
 WITHOUT_PAPERS = {
     *("categories", "demo", "demo-films", "image-folder", "simulated"),
-    "eeg-imagenet-time",
+    *("eeg-imagenet-coarse", "eeg-imagenet-fine", "eeg-imagenet-time"),
 }
 """Data sets of the user or of the demo, and data sets with pictures of others."""
 
