@@ -2,17 +2,17 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import (
     PUBLISHED_FACTS,
@@ -85,6 +85,15 @@ class BlockEeg(parts.Config):
         "the first sample after it",
     )
 
+    @field_validator("samples")
+    @classmethod
+    def _check_samples(cls, samples: tuple[int, int]) -> tuple[int, int]:
+        if not 0 <= samples[0] < samples[1]:
+            raise RecipeError(
+                f"samples is {list(samples)}", "[FIRST, STOP] with 0 ≤ FIRST < STOP"
+            )
+        return samples
+
     def build(self, paths: Paths) -> "Blocks":
         """Make the preparation. No file is read yet."""
         root = paths.dataset(self.folder, self.root)
@@ -118,12 +127,21 @@ class Segment:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Segments of all subjects, which are grouped by picture when they are read."""
+    """Segments of all subjects, which are grouped by picture when they are read.
+
+    Attributes:
+        dataset: Name of the data set of the pictures.
+        splits: Splits of the recordings.
+        config: Form of the files, and keys.
+        root: Folder of the files.
+        verifies: True if the checksums of the signals are verified.
+    """
 
     dataset: str
     splits: tuple[str, ...]
     config: BlockEeg
     root: Path
+    verifies: bool = True
 
     @cached_property
     def segments(self) -> Sequence[Segment]:
@@ -139,7 +157,8 @@ class Blocks:
         find_pattern = partial(find_below, self.root)
         pattern = next(filter(find_pattern, patterns), patterns[0])
         folder = find_file(self.root, pattern, hint).parent
-        segments = _read_segments(sorted(folder.glob(pattern)), config)
+        paths = sorted(folder.glob(pattern))
+        segments = _read_segments(paths, config, self.verifies)
         if config.split_file:
             _set_splits(segments, find_file(self.root, config.split_file, hint))
         classes = config.classes
@@ -152,7 +171,11 @@ class Blocks:
 
     def files(self, subject: int) -> Sequence[Path]:
         """List the files with segments of a subject, or raise MissingData."""
-        return sorted({segment.path for segment in self._find_segments(subject)})
+        paths = {segment.path for segment in self._find_segments(subject)}
+        if self.config.split_file:
+            hint = fetch_line(self.config.folder)
+            paths.add(find_file(self.root, self.config.split_file, hint))
+        return sorted(paths)
 
     def recording(self, subject: int, split: str) -> Trials:
         """Open the segments of a subject and split. Signals are read when sliced.
@@ -183,11 +206,12 @@ class Blocks:
                 dropped["of pictures in no split"] += 1
             elif segment.split == split:
                 kept.append(segment)
-        if not kept or not 0 <= start < stop:
+        if not kept:
+            longest = max(segment.signal.shape[1] for segment in segments)
             raise MissingData(
                 f"{path}: subject {subject} has no {split} segment with samples "
                 f"{start} to {stop}",
-                "preparation.samples=[FIRST, STOP]",
+                f"preparation.samples=[FIRST, STOP] with STOP at most {longest}",
             )
 
         names = np.array([segment.image_id for segment in kept])
@@ -231,16 +255,17 @@ class Blocks:
         return segments
 
 
-def _read_segments(paths: Sequence[Path], config: BlockEeg) -> list[Segment]:
+def _read_segments(
+    paths: Sequence[Path], config: BlockEeg, verifies: bool
+) -> list[Segment]:
     """Read the segments of files. The first rows of each block are for training."""
     hint = fetch_line(config.folder)
     segments = []
     n_channels = len(config.channels)
     n_rows = Counter[str]()
     for path in paths:
-        # verifying checksums would take as long as reading all signals
         with report_damage(path, hint):
-            content = pickles.load(path, verify=False, way_out=hint)
+            content = pickles.load(path, verify=verifies, way_out=hint)
             for row in content["dataset"]:
                 signal = row[config.signal_key]
                 n_channels = n_channels or len(signal)
@@ -322,7 +347,9 @@ class BlockPictures(parts.Config):
         """Make the data set. No file is read yet."""
         name = f"{self.kind}-{self.subject}" if self.subject else self.kind
         values = {"kind": self.kind, "root": self.root, "file": ""}
-        blocks: Blocks = parts.resolve("preparations", values).build(paths)
+        preparation = parts.resolve("preparations", values).build(paths)
+        # verifying all signals would take as long as reading them
+        blocks = replace(preparation, verifies=False)
         people = blocks.config.folder
         list_pictures = partial(self._list_pictures, blocks, paths, name)
         return Dataset(
@@ -372,7 +399,8 @@ class BlockPictures(parts.Config):
             raise MissingData(
                 f"{folder} lacks {len(missing_ids)} {split} pictures of {name}, such "
                 f"as {missing_ids[0]}.JPEG",
-                f"dataset.images=FOLDER of ImageNet; {fetch_line('imagenet')}",
+                f"put them into {blocks.root}/{IMAGE_FOLDER}/SYNSET, or set "
+                f"dataset.images=FOLDER of ImageNet ({fetch_line('imagenet')})",
             )
         files = [file_of[image_id] for image_id in sorted(image_ids)]
         concepts = [file.partition("/")[0] for file in files]

@@ -24,6 +24,7 @@ from brainhive_cli.data.files.published_files import (
     find_file,
 )
 from brainhive_cli.data.media.media_files import count_frames, has_pyav, read_frames
+from brainhive_cli.data.media.pictures import BadPicture
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet
 from brainhive_cli.data.published.prepared_files import FilesByRow, PreparedFiles
 from brainhive_cli.data.signals.holdout import HOLDOUT_FIELD, Holdout
@@ -148,7 +149,10 @@ def _list_clips(
     films = [find_file(root, f"Video/{film}.mp4", FETCH_HINT) for film in FILMS]
     n_film_frames = N_CONCEPTS * CONCEPT_S * FRAME_RATE_HZ
     for film in films if has_pyav() else []:
-        count = count_frames(film)
+        try:
+            count = count_frames(film)
+        except BadPicture:
+            count = 0
         # a second at the end is harmless
         if not 0 <= count - n_film_frames < FRAME_RATE_HZ:
             raise MissingData(

@@ -21,11 +21,13 @@ from brainhive_cli.data.stores.signal_store import SignalStore, describe_differe
 
 DType = Literal["float32", "float16"]
 FileFacts = Mapping[str, Mapping[str, Any]]
-"""Facts by file name: `bytes`, and `sha256` of tables and small files."""
+"""Facts by file name: `bytes`, and `sha256` of tables and small files, or of pieces."""
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 """Suffixes of tables, which are always digested."""
 MAX_HASHED_BYTES = 2**20
-"""Size from which other files are not digested, because that takes long."""
+"""Size from which only pieces of other files are digested, because more takes long."""
+N_PIECES = 16
+"""Number of evenly spaced pieces of a large file."""
 
 
 def list_sessions(folder: Path, subject: int) -> list[Path]:
@@ -206,7 +208,11 @@ def _concatenate_known(arrays: Sequence[Array | None]) -> Array | None:
 
 
 def collect_file_facts(paths: Iterable[Path]) -> FileFacts:
-    """Collect the sizes of source files, and the digests of tables and small files."""
+    """Collect the sizes and digests of source files.
+
+    Large files other than tables have a digest of evenly spaced pieces, which changes
+    if all of their signals change.
+    """
     facts: dict[str, dict[str, Any]] = {}
     for path in paths:
         require_content(path)
@@ -214,8 +220,21 @@ def collect_file_facts(paths: Iterable[Path]) -> FileFacts:
         file_facts: dict[str, Any] = {"bytes": size}
         if path.suffix.lower() in TABLE_SUFFIXES or size < MAX_HASHED_BYTES:
             file_facts["sha256"] = hashlib.sha256(read_regular(path)).hexdigest()
+        else:
+            file_facts["sha256_of_pieces"] = _digest_pieces(path, size)
         facts[make_portable(str(path))] = file_facts
     return facts
+
+
+def _digest_pieces(path: Path, size: int) -> str:
+    """Digest `N_PIECES` pieces of a file, together of `MAX_HASHED_BYTES`."""
+    piece_bytes = MAX_HASHED_BYTES // N_PIECES
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for start in np.linspace(0, size - piece_bytes, N_PIECES).astype(int).tolist():
+            file.seek(start)
+            digest.update(file.read(piece_bytes))
+    return digest.hexdigest()
 
 
 def describe_file_difference(old_facts: FileFacts, new_facts: FileFacts) -> str:

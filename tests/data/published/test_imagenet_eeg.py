@@ -16,6 +16,10 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.signals.spaces import look_up_positions
 from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.session_store import (
+    collect_file_facts,
+    describe_file_difference,
+)
 from tests.publishers.imagenet_eeg_files import (
     BLOCK,
     SYNSETS,
@@ -396,3 +400,36 @@ def test_pictures_in_two_splits_are_listed_by_subject(
     facts = run_json("eval-retrieval")["metrics"]["facts"]
     assert facts["seen_in_training"]["count"] == 0 and not facts["warnings"]
     assert facts["answers"][0]["n"] == facts["answers"][0]["pool"] == 40
+
+
+@pytest.mark.parametrize("samples", [[400, 300], [-5, 460], [20, 20]])
+def test_a_window_without_samples_is_a_wrong_recipe(samples: list[int]) -> None:
+    result = CliRunner().invoke(
+        app, ["prepare", "--from", "eegcvpr40", f"preparation.samples={samples}"]
+    )
+    assert result.exit_code == 2 and str(samples) in result.stderr
+
+
+def test_a_signal_with_another_checksum_is_damaged(cvpr_root: Path) -> None:
+    path = save_eegcvpr40(cvpr_root, make_eegcvpr40([1], n_classes=2, n_channels=64))
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 400] = bytes(400)
+    path.write_bytes(content)
+    with pytest.raises(MissingData, match=path.name):
+        read("eegcvpr40", 1, "train").signal[:]
+
+
+def test_a_changed_file_is_no_longer_what_was_prepared(cvpr_root: Path) -> None:
+    """Files of the same size differ in pieces, and splits are files, too."""
+    names = {"eeg_5_95_std.pth", "block_splits_by_image_all.pth"}
+    facts = []
+    for seed in (1, 2):
+        save_eegcvpr40(cvpr_root, make_eegcvpr40([1], n_classes=3, seed=seed))
+        files = build("preparations", "eegcvpr40").files(1)
+        assert {path.name for path in files} == names
+        facts.append(collect_file_facts(files))
+    large = [name for name in facts[0] if name.endswith("eeg_5_95_std.pth")]
+    assert facts[0][large[0]]["bytes"] == facts[1][large[0]]["bytes"] > 2**20
+    assert "eeg_5_95_std.pth" in describe_file_difference(*facts)
+    assert describe_file_difference(facts[0], facts[0]) == ""

@@ -194,3 +194,13 @@ def test_clips_of_held_out_films_are_retrieved(home, subject, has_effect):
     assert (answers["over concepts"]["better"] < 0.025) == has_effect
     assert answers["which concept"]["pool"] == 200
     assert "280 series" in answers["which concept"]["test"]
+
+
+def test_a_damaged_film_is_fetched_again(root, tmp_path):
+    folder = tmp_path / "Video"
+    folder.mkdir()
+    for film in seed_dv_files.FILMS:
+        (folder / f"{film}.mp4").write_bytes(b"no film")
+    with pytest.raises(MissingData, match="has 0 frames") as caught:
+        list_clips(tmp_path)
+    assert caught.value.hint == "brainhive fetch seed-dv"

@@ -6,7 +6,7 @@ import pytest
 from brainhive_cli import api
 from brainhive_cli.core.measurements import TIME_ALONE, Metric
 from brainhive_cli.measurement.statistics import measure
-from brainhive_cli.reports.sentences import state_finding
+from brainhive_cli.reports.sentences import explain_chance, state_finding
 from brainhive_cli.reports.tables import published_tables
 from tests.worlds.command_fixtures import COLOURS, paint_pictures
 
@@ -61,6 +61,9 @@ def test_concepts_in_blocks_are_found_by_time(home, monkeypatch, is_blocked) -> 
     for answer in evaluated.measurements.facts.answers:
         sides[answer.question] = answer.side
     text = state_finding(evaluated.measurements)
+    # pictures are suspected to be in a wrong order only if ranks of all are at chance
+    explanation = explain_chance(evaluated.measurements, home / "absent")
+    assert explanation and ("stored" in explanation) == (not is_blocked)
     if is_blocked:
         assert by_time.value > 0.9 and by_signal.value > 0.3
         assert sides["which concept"] == "not testable"
