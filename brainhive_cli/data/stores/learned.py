@@ -331,6 +331,8 @@ class PixelComparison:
     _likenesses: dict[RowPair, Likeness | None] = field(
         init=False, default_factory=dict
     )
+    _digests: dict[tuple[int, int], int] = field(init=False, default_factory=dict)
+    _opened: dict[tuple[int, int], Any] = field(init=False, default_factory=dict)
 
     def __call__(self, row: int, name: int) -> Likeness | None:
         """Compare a tested picture with a learned picture.
@@ -355,9 +357,42 @@ class PixelComparison:
         if tested is None or learned is None:
             return None
         try:
-            return _compare_cached(self._cache, tested, learned)
+            digests = [self._digest(tested), self._digest(learned)]
+            likeness = self._cache.find(digests)
+            if likeness is None:
+                likeness = confirm_near_copy(self._open(tested), self._open(learned))
+                self._cache.keep(digests, likeness)
         except (MissingData, BadPicture):
             return None
+        return likeness
+
+    def _digest(self, picture: IndexedPicture) -> int:
+        """Digest the file of a picture, or its pixels if it has no file of its own.
+
+        A picture is read once, because decoding a clip of a long film takes time.
+
+        Raises:
+            MissingData: if the picture is missing.
+            BadPicture: if the picture cannot be decoded.
+        """
+        images, row = picture
+        key = (id(images), row)
+        if key not in self._digests:
+            digest = _digest_file(images, row)
+            if digest is None:
+                digest = digest_pixels(self._open(picture))
+            self._digests[key] = digest
+        return self._digests[key]
+
+    def _open(self, picture: IndexedPicture) -> Any:
+        """Open a picture, unless it is one of the last two that were opened."""
+        images, row = picture
+        key = (id(images), row)
+        stimulus = self._opened.pop(key, None)
+        if stimulus is None:
+            stimulus = images.open(row)
+        self._opened = {**dict(list(self._opened.items())[-1:]), key: stimulus}
+        return stimulus
 
     @cached_property
     def _cache(self) -> KeptLikenesses:
@@ -383,33 +418,6 @@ class PixelComparison:
                 names = hash_names(dataset.pictured_as, images.image_ids).tolist()
                 pictures |= {name: (images, row) for row, name in enumerate(names)}
         return pictures
-
-
-def _compare_cached(
-    cache: KeptLikenesses, tested: IndexedPicture, learned: IndexedPicture
-) -> Likeness:
-    """Compare two pictures on pixels, unless the cache has their likeness.
-
-    Raises:
-        MissingData: if a picture is missing.
-        BadPicture: if a picture cannot be decoded.
-    """
-    # pictures without files are identified by their pixels
-    pair = (tested, learned)
-    stimuli = []
-    file_digests = [_digest_file(images, row) for images, row in pair]
-    digests = [digest for digest in file_digests if digest is not None]
-    if len(digests) < len(pair):
-        stimuli = [images.open(row) for images, row in pair]
-        digests = [digest_pixels(stimulus) for stimulus in stimuli]
-
-    likeness = cache.find(digests)
-    if likeness is None:
-        if not stimuli:
-            stimuli = [images.open(row) for images, row in pair]
-        likeness = confirm_near_copy(stimuli[0], stimuli[1])
-        cache.keep(digests, likeness)
-    return likeness
 
 
 def _digest_file(images: StimulusSet, row: int) -> int | None:
