@@ -487,6 +487,30 @@ def test_two_pictures_are_compared_once_in_a_home(
     assert confirm() is None
 
 
+def test_a_clip_without_a_file_is_read_once_in_later_commands(home: Path) -> None:
+    """A film is decoded for each clip, so digests are kept for all pairs of a clip."""
+    opened = list[int]()
+
+    def read(index: int) -> Image.Image:
+        opened.append(index)
+        return paint_grey(index)
+
+    names = Names.of("abcd")
+    images = StimulusSet("set", "train", names, names, read)
+    dataset: Any = SimpleNamespace(
+        images=lambda split: images, pictured_as="set", holdout=SEPARATE_TEST
+    )
+    learned = hash_names("set", "abcd").tolist()
+    pairs = [(row, name) for row in range(4) for name in learned]
+    likenesses = []
+    for _ in range(2):
+        opened.clear()
+        compare = PixelComparison("abcd", dataset, "train", [dataset])
+        likenesses.append([compare(*pair) for pair in pairs])
+    assert sorted(opened) == [0, 1, 2, 3]
+    assert likenesses[0] == likenesses[1]
+
+
 FLAGS = ("has_all_subjects", "is_simulated", "is_whitened_by_tested")
 
 
