@@ -20,3 +20,15 @@ def draw_drift(random: Random, position: Values, is_shared: bool) -> Values:
     weights = random.normal(size=(1 if is_shared else n_runs, 4, CHANNELS)) / 2
     weights = np.broadcast_to(weights, (n_runs, 4, CHANNELS))
     return np.einsum("nrk,rkc->nrc", basis, weights)
+
+
+def predict_by_ridge(train: Values, targets: Values, test: Values) -> Values:
+    """Predict centred targets [M, D] of test signals [M, C] by a ridge with penalty 3.
+
+    It is fitted to training signals [N, C] and their targets [N, D].
+    """
+    mean = train.mean(0)
+    centred = train - mean
+    products = centred.T @ centred + 3 * np.eye(train.shape[1])
+    weights = np.linalg.solve(products, centred.T @ (targets - targets.mean(0)))
+    return (test - mean) @ weights

@@ -466,6 +466,12 @@ class RetrievalFacts(Facts):
         """Name of the metric that counts how often the seen stimulus came first."""
         return "accuracy" if self.tests_categories else "top1"
 
+    @property
+    def compares_within_concepts(self) -> bool:
+        """True if stimuli could only be compared with others of the same concept."""
+        untested = [answer.question for answer in self.answers if answer.p is None]
+        return "which concept" in untested and self.answers[0].p is not None
+
 
 class ReconstructionFacts(Facts):
     """Facts of reconstruct.

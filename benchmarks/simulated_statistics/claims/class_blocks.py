@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from benchmarks.simulated_statistics import Random
-from benchmarks.simulated_statistics.drifting_signals import CHANNELS
+from benchmarks.simulated_statistics.drifting_signals import CHANNELS, predict_by_ridge
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import find_nearest, rank_first_pictures
 from brainhive_cli.measurement.time_alone import TimedTrials, recognise_by_time
@@ -52,12 +52,9 @@ def class_blocks(
         is_test[start + rows] = True
 
     # ranks of the test pictures
-    train_signals = signals[~is_test]
-    centred = train_signals - train_signals.mean(0)
-    targets = features[~is_test] - features[~is_test].mean(0)
-    products = centred.T @ centred + 3 * np.eye(CHANNELS)
-    weights = np.linalg.solve(products, centred.T @ targets)
-    predicted = torch.from_numpy((signals[is_test] - train_signals.mean(0)) @ weights)
+    predicted = torch.from_numpy(
+        predict_by_ridge(signals[~is_test], features[~is_test], signals[is_test])
+    )
     candidates = torch.from_numpy(features[is_test] - features[~is_test].mean(0))
     n_test = len(candidates)
     ranks = rank_first_pictures(predicted, candidates, n_test)

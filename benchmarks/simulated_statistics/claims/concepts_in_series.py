@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from benchmarks.simulated_statistics import Random
-from benchmarks.simulated_statistics.drifting_signals import CHANNELS
+from benchmarks.simulated_statistics.drifting_signals import CHANNELS, predict_by_ridge
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import rank_first_pictures
 from brainhive_cli.measurement.trial_order import TrialOrder
@@ -62,12 +62,9 @@ def concepts_in_series(
     ranks = np.zeros((count, count))
     for number in range(BLOCKS):
         is_test = block == number
-        mean = signals[~is_test].mean(0)
-        centred = signals[~is_test] - mean
-        targets = embeddings[~is_test] - embeddings[~is_test].mean(0)
-        products = centred.T @ centred + 3 * np.eye(CHANNELS)
-        weights = np.linalg.solve(products, centred.T @ targets)
-        predicted = torch.from_numpy((signals[is_test] - mean) @ weights)
+        predicted = torch.from_numpy(
+            predict_by_ridge(signals[~is_test], embeddings[~is_test], signals[is_test])
+        )
         candidates = embeddings[is_test] - embeddings[is_test].mean(0)
         ranks[np.ix_(is_test, is_test)] = rank_first_pictures(
             predicted, torch.from_numpy(candidates), CLIPS_PER_BLOCK

@@ -8,7 +8,11 @@ import numpy as np
 import torch
 
 from benchmarks.simulated_statistics import Random, Values
-from benchmarks.simulated_statistics.drifting_signals import CHANNELS, draw_drift
+from benchmarks.simulated_statistics.drifting_signals import (
+    CHANNELS,
+    draw_drift,
+    predict_by_ridge,
+)
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import rank_first_pictures
 from brainhive_cli.measurement.trial_order import TrialOrder
@@ -60,11 +64,7 @@ def sorted_pictures(
     # ranks of the test pictures by a ridge
     train, test = all_signals
     train_features, test_features = all_features
-    centred = train - train.mean(0)
-    products = centred.T @ centred + 3 * np.eye(CHANNELS)
-    targets = train_features - train_features.mean(0)
-    weights = np.linalg.solve(products, centred.T @ targets)
-    predicted = torch.from_numpy((test - train.mean(0)) @ weights)
+    predicted = torch.from_numpy(predict_by_ridge(train, train_features, test))
     candidates = test_features / np.linalg.norm(test_features, axis=1, keepdims=True)
     candidates -= candidates.mean(0)
     ranks = rank_first_pictures(predicted, torch.from_numpy(candidates), count)
