@@ -605,8 +605,10 @@ def _describe_failure(
         reason = "cannot be reached"
         if status in BUSY_STATUSES:
             reason = f"is busy (it answers {status}): try again in some minutes"
+        mirror = os.environ.get("HF_ENDPOINT")
+        hub_name = f"the hub of HF_ENDPOINT ({mirror})" if mirror else "the hub"
         return Unreachable(
-            f"{repository} is not in the hub's cache and the hub {reason}",
+            f"{repository} is not in the hub's cache and {hub_name} {reason}",
             f"{DOWNLOAD_ELSEWHERE}{line}",
         )
 

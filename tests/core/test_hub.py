@@ -221,6 +221,18 @@ def test_each_failure_of_the_hub_has_its_own_way_out(
         assert caught.value.hint.endswith("owner/name a.json --revision=v1")
 
 
+def test_the_error_names_the_mirror_that_cannot_be_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **options: object) -> None:
+        raise errors.LocalEntryNotFoundError("x")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example.org")
+    with pytest.raises(hub.Unreachable, match=r"hub\.example\.org"):
+        hub.snapshot("owner/name")
+
+
 def test_an_error_of_the_program_is_no_failure_of_the_hub(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
