@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 from brainhive_cli import __version__
@@ -240,6 +241,14 @@ def test_the_readme_is_short_and_numbers_of_several_pages_agree() -> None:
         assert number in readme and number in start
     minutes = re.findall(r"# (\d+) minutes", (CHECKOUT / "CONTRIBUTING.md").read_text())
     assert minutes == ["7"] and "seven minutes on two cores" in readme
+
+
+def test_dependencies_have_lower_bounds_only_as_the_guide_says() -> None:
+    assert "lower bounds only" in (DOCS / "start.md").read_text().replace("\n", " ")
+    pyproject = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    for line in pyproject["project"]["dependencies"]:
+        operators = {bound.operator for bound in Requirement(line).specifier}
+        assert operators == {">="}, line
 
 
 def test_the_citation_has_this_version_and_the_four_papers() -> None:

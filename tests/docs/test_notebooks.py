@@ -17,12 +17,18 @@ pytest.importorskip("mne")
 pytest.importorskip("nibabel")
 
 
+INSTALL = "%pip install -q brainhive"
+"""Only line of the first code cell. Tests leave it out, as it downloads a release."""
+
+
 def run_notebook(path: Path) -> tuple[dict[str, Any], list[str]]:
     """Run all code cells; return their variables, and HTML of the values shown."""
     cells = json.loads(path.read_text())["cells"]
+    heading, install, *cells = cells
+    assert heading["cell_type"] == "markdown" and install["source"] == [INSTALL]
     variables: dict[str, Any] = {}
     cards = []
-    for number, cell in enumerate(cells, 1):
+    for number, cell in enumerate(cells, 3):
         if cell["cell_type"] != "code":
             continue
         assert cell["outputs"] == [] and cell["execution_count"] is None
