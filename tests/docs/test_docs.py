@@ -54,7 +54,8 @@ def anchors(page: Path) -> set[str]:
 
 def test_navigation_and_indices_list_every_page() -> None:
     nav = list(named_in(yaml.safe_load((CHECKOUT / "mkdocs.yml").read_text())["nav"]))
-    pages = [page.relative_to(DOCS).as_posix() for page in (*PAGES, *KEYS)]
+    listed = [*PAGES, *KEYS, *DOCS.glob("*.ipynb")]
+    pages = [page.relative_to(DOCS).as_posix() for page in listed]
     assert sorted(nav) == sorted(pages)
     assert KEYS and "](docs/index.md)" in (CHECKOUT / "README.md").read_text()
 

@@ -36,6 +36,8 @@ MAX_WALL_S = 6 * MAX_CPU_S
 """Largest duration of a case, on a busy machine."""
 EXIT_CODES = {0, 1, 2, 3, 4, 5, 130}
 """Exit codes of the error tree and of Ctrl-C."""
+FINISHED_COUNT = re.compile(r"\d+ of \d+ are finished")
+"""Beginning of the last line of a command of which some inputs failed."""
 BUG_TEXT = re.compile(
     r"this is a bug|Traceback \(most recent call last\)|"
     r": unexpected \w+(Error|Exception)"
@@ -508,7 +510,11 @@ def _judge_stderr(outcome: Outcome) -> list[str]:
         if outcome.code in (1, 2, 3, 4, 5) and not is_explained:
             problems.append("no line that says what is wrong")
         return problems
-    hints = [line for line in lines[error_index + 1 :] if line.strip()]
+    hints = []
+    for line in lines[error_index + 1 :]:
+        # commands with several inputs end in the count of those that are finished
+        if line.strip() and not FINISHED_COUNT.match(line):
+            hints.append(line)
     if len(hints) != 1 or not hints[0].startswith("  try: "):
         problems.append(f"not two lines: {error_line} | {' | '.join(hints)[:80]}")
     if "free space or fix permissions" in text:
