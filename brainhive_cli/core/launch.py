@@ -64,6 +64,7 @@ MAX_WAIT = timedelta(days=1)
 """Longest time that a process waits for the others, which may still work."""
 LIBRARIES = (
     "torch",
+    "torchvision",
     "diffusers",
     "transformers",
     "timm",
@@ -71,6 +72,8 @@ LIBRARIES = (
     "accelerate",
     "h5py",
     "numpy",
+    "scipy",
+    "pillow",
     "safetensors",
     "mne",
     "mne-bids",

@@ -19,7 +19,7 @@ from brainhive_cli.core.command import Input, Work, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.jobs import Job as CommandJob
-from brainhive_cli.core.launch import Launch, library_version, library_versions
+from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.recipe import BaseRecipe, RunOptions
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import PUBLISHED_FACTS, PublishedFacts
@@ -30,9 +30,6 @@ from brainhive_cli.data.stores import session_store
 from brainhive_cli.data.stores.recordings import find_absent_subjects
 from brainhive_cli.data.stores.session_store import DType, cast_signal, list_sessions
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
-
-LIBRARIES = ("mne", "nibabel", "scipy")
-"""Libraries whose versions are stored, added to `library_versions`."""
 
 SplitShape = tuple[str, tuple[int, ...]]
 """Split, and shape [trials, channels, samples] of its signals."""
@@ -117,16 +114,13 @@ class Job(CommandJob):
         config = recipe.preparation.model_dump(
             mode="json", exclude={"root", "subject_numbers"}
         )
-        versions = dict(library_versions())
-        for library in LIBRARIES:
-            versions[library] = library_version(library)
         return cls(
             recipe=recipe,
             preparation=preparation,
             subjects=subjects,
             signals=recipe.paths.under_home("signals"),
             settings={"preparation": make_portable(config), "dtype": recipe.dtype},
-            versions=versions,
+            versions=library_versions(),
             absence=absence,
         )
 

@@ -1,0 +1,127 @@
+"""Comparison of pinned results: code, libraries, intervals, missing numbers."""
+
+import pytest
+
+from tools import pinned
+from tools.pinned import PinnedNumber, PinnedResults, compare, find_nearest
+
+LIBRARIES = {"python": "3.11.7", "torch": "2.14.1", "CPU": "GenuineIntel AVX512"}
+OTHER_TORCH = LIBRARIES | {"torch": "2.11.0"}
+ACCURACY = {
+    "value": 0.75,
+    "low": 0.633,
+    "high": 0.839,
+    "chance": 0.125,
+    "n": 96,
+    "candidates": 8,
+}
+NO_INTERVAL = ACCURACY | {"low": None, "high": None}
+
+
+def results(environment: dict[str, str], p: float = 0.0004, **numbers) -> PinnedResults:
+    rows = {name: PinnedNumber(**row) for name, row in numbers.items()}
+    return PinnedResults(
+        release="0.1.0", environment=environment, numbers=rows, p_values={"which": p}
+    )
+
+
+def test_equal_numbers_are_no_change() -> None:
+    pair = [results(LIBRARIES, accuracy=ACCURACY) for _ in range(2)]
+    comparison = compare(*pair)
+    assert not comparison.failures and not comparison.changes
+    assert "4 digits" in comparison.explain("demo-real")
+
+
+def test_the_code_is_blamed_if_no_library_moved() -> None:
+    found = results(LIBRARIES, accuracy=ACCURACY | {"value": 0.7501})
+
+    comparison = compare(results(LIBRARIES, accuracy=ACCURACY), found)
+
+    (line,) = comparison.failures
+    assert "accuracy" in line and "0.75 " in line and "0.7501" in line
+    text = comparison.explain("demo-real")
+    assert "code" in text and "tools.pin demo-real --write" in text
+
+
+def test_a_moved_library_explains_a_change_within_the_interval() -> None:
+    moved = ACCURACY | {"value": 0.70, "low": 0.58, "high": 0.80}
+
+    comparison = compare(
+        results(LIBRARIES, accuracy=ACCURACY),
+        results(OTHER_TORCH, p=0.0006, accuracy=moved),
+    )
+
+    assert comparison.failures == []
+    assert comparison.libraries == ["torch 2.14.1 → 2.11.0"]
+    assert len(comparison.changes) == 2
+    text = comparison.explain("demo-real")
+    assert "0.75" in text and "0.7 " in text and "torch 2.14.1 → 2.11.0" in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"value": 0.60, "low": 0.50, "high": 0.80},
+        {"value": 0.70, "low": 0.66, "high": 0.74},
+        {"low": None, "high": None},
+        {"n": 95},
+        {"candidates": 7},
+        {"chance": 0.143},
+    ],
+)
+def test_libraries_explain_nothing_beyond_the_interval(change) -> None:
+    comparison = compare(
+        results(LIBRARIES, accuracy=ACCURACY),
+        results(OTHER_TORCH, accuracy=ACCURACY | change),
+    )
+    assert len(comparison.failures) == 1 and comparison.changes == []
+    assert "torch 2.14.1 → 2.11.0" in comparison.explain("demo-real")
+
+
+@pytest.mark.parametrize(("value", "failures"), [(0.70, 0), (0.60, 1)])
+def test_a_number_without_interval_moves_by_a_tenth(value, failures) -> None:
+    comparison = compare(
+        results(LIBRARIES, loss=NO_INTERVAL),
+        results(OTHER_TORCH, loss=NO_INTERVAL | {"value": value}),
+    )
+    assert len(comparison.failures) == failures
+
+
+def test_a_p_value_may_not_cross_the_level() -> None:
+    comparison = compare(results(LIBRARIES), results(OTHER_TORCH, p=0.06))
+    assert len(comparison.failures) == 1
+
+
+@pytest.mark.parametrize("environment", [LIBRARIES, OTHER_TORCH])
+def test_a_missing_number_fails_with_any_libraries(environment) -> None:
+    pair = results(LIBRARIES, accuracy=ACCURACY, auc=ACCURACY)
+    comparison = compare(pair, results(environment, accuracy=ACCURACY))
+    (line,) = comparison.failures
+    assert "auc" in line and "missing" in line
+
+
+def test_a_new_number_must_be_pinned_with_the_same_libraries() -> None:
+    old = results(LIBRARIES, accuracy=ACCURACY)
+    new = {"accuracy": ACCURACY, "auc": ACCURACY}
+    assert len(compare(old, results(LIBRARIES, **new)).failures) == 1
+    assert compare(old, results(OTHER_TORCH, **new)).failures == []
+
+
+def test_results_are_compared_with_the_nearest_environment() -> None:
+    older = results(LIBRARIES | {"python": "3.12.1"}, accuracy=ACCURACY)
+    pinned_results = [older, results(OTHER_TORCH | {"python": "3.13.0"})]
+    assert find_nearest(pinned_results, LIBRARIES) is older
+
+
+def test_files_are_read_as_they_were_written(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(pinned, "FOLDER", tmp_path)
+    first = results(LIBRARIES, accuracy=ACCURACY, loss=NO_INTERVAL)
+    second = results(OTHER_TORCH, accuracy=ACCURACY)
+    assert pinned.read("demo") == []
+    pinned.write("demo", [first, second])
+    assert pinned.read("demo") == [first, second]
+
+    # a second measurement of an environment replaces the first
+    again = results(LIBRARIES, accuracy=ACCURACY | {"value": 0.76})
+    pinned.write("demo", pinned.add(pinned.read("demo"), again))
+    assert pinned.read("demo") == [second, again]
