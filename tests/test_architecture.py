@@ -362,8 +362,9 @@ def test_commands_load_no_library_that_they_do_not_use(
     for words, needed in (
         (["runs", "show", evaluation_result.folder.name], {"yaml"}),
         (
+            # its checklist reads signal stores
             ["report", str(evaluation_result.folder), page],
-            {"yaml", "PIL", "numpy", "matplotlib"},
+            {"yaml", "PIL", "numpy", "matplotlib", "h5py"},
         ),
     ):
         shown, imported = start(words)

@@ -966,6 +966,13 @@ COMMANDS = (
                     "table=ROW names the row to compare with."
                 ),
             ),
+            "checklist": make_switch(
+                "--checklist",
+                (
+                    "Write COBIDAS checklists for journals, filled from the runs (with "
+                    "--format md, tex or csv)."
+                ),
+            ),
         },
         switches=OPEN_OPTION,
         positional_key="runs",

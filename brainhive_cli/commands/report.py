@@ -1,6 +1,7 @@
 """The command `report`: runs as a web page, as tables for papers, or as a CSV file."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,7 +23,12 @@ from brainhive_cli.reports.paper_tables import (
     write_metrics_csv,
     write_table,
 )
-from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, find_shown_run
+from brainhive_cli.reports.runs_shown import (
+    RunGroup,
+    ShownRun,
+    find_shown_run,
+    list_runs,
+)
 
 if TYPE_CHECKING:  # it imports numpy
     from brainhive_cli.reports.method_tables import MethodComparison
@@ -62,6 +68,11 @@ class Recipe(FileRecipe):
         description="show the retrieval runs of a workflow in one table, a row per "
         "method: results first, then excluded runs with the reason; give the name of "
         "a row to compare the others with it",
+    )
+    checklist: bool = Field(
+        False,
+        description="with md, tex or csv: write COBIDAS checklists, filled from the "
+        "runs and to be completed, in place of tables; a page always has them",
     )
     figures: str | None = Field(
         None,
@@ -177,15 +188,21 @@ def _write_report(
     with atomic_write(path) as temporary_path:
         if recipe.format == "html":
             # these modules import matplotlib
+            from brainhive_cli.reports.checklists import lay_out_checklists
             from brainhive_cli.reports.method_sections import lay_out_methods
             from brainhive_cli.reports.run_page import lay_out_page
 
             sections = lay_out_methods(method_comparisons)
             with console.progress("drawing the page"):
-                lay_out_page(groups, first_sections=sections).write(temporary_path)
+                page = lay_out_page(groups, first_sections=sections)
+                checklists = lay_out_checklists(list_runs(groups))
+                page = replace(page, sections=[*page.sections, *checklists])
+                page.write(temporary_path)
             return
 
-        if recipe.format != "csv":
+        if recipe.checklist:
+            text = _write_checklists(list_runs(groups), recipe.format)
+        elif recipe.format != "csv":
             texts = [write_table(table, recipe.format) for table in tables]
             text = "\n".join(texts)
         elif recipe.table:
@@ -195,6 +212,19 @@ def _write_report(
         else:
             text = write_metrics_csv(groups)
         temporary_path.write_text(text, encoding="utf-8")
+
+
+def _write_checklists(runs: Sequence[ShownRun], suffix: str) -> str:
+    """Write the COBIDAS checklists of some runs, or raise an error without any."""
+    from brainhive_cli.reports.checklists import fill_checklists
+
+    texts = [filled.write(suffix) for filled in fill_checklists(runs)]
+    if not texts:
+        raise RecipeError(
+            "no run here says that its signals are EEG, MEG or fMRI",
+            "name runs of eval-retrieval, reconstruct, explain or calibrate",
+        )
+    return "\n".join(texts)
 
 
 def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:
@@ -419,6 +449,8 @@ def _choose_output_path(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
     name = runs[0].folder.file_name
     if recipe.table:
         name += "-methods"
+    if recipe.checklist and recipe.format != "html":
+        name += "-checklist"
     if len(runs) > 1:
         folders = "\n".join(str(shown_run.folder.path) for shown_run in runs)
         digest = documents.digest_text(folders)[:6]

@@ -16,6 +16,8 @@ from brainhive_cli.core.command import Result
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo.simulation import PROVENANCE
+from brainhive_cli.reports.checklists import fill_checklists
+from brainhive_cli.reports.runs_shown import ShownRun
 from tests.worlds.command_fixtures import use_home
 
 pytestmark = pytest.mark.nightly
@@ -65,6 +67,20 @@ def test_it_ends_with_a_page_that_needs_no_other_file(shown, home):
     assert demo.SYSTEMS["brainhive"].signals in title
     for command in STEPS:
         assert f"brainhive {command}" in page
+
+
+def test_the_checklist_marks_simulated_signals(shown, home):
+    folder = RunFolder(home / shown.folder)
+    (filled,) = fill_checklists([ShownRun("demo", folder)])
+    answers = {row["item"]: (row["answer"], row["status"]) for row in filled.rows}
+    simulated = "from simulated signals"
+    window, status = answers["Sensors and time window of the analysis"]
+    assert window == "17 channels, 0 to 1000 ms after stimulus onset at 250 Hz"
+    assert status == simulated
+    chance, status = answers["Chance level, and how it was determined"]
+    assert chance.startswith("1 %") and status == simulated
+    assert answers["Filter (cut-off frequencies)"][1] == "not applicable"
+    assert answers["Reference and ground electrodes"][1] == "not applicable"
 
 
 def test_the_shipped_weights_decode_what_was_seen(shown):

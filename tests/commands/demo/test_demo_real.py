@@ -16,7 +16,9 @@ from brainhive_cli.core.measurements import SEEN_PICTURES, SIMULATED
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from brainhive_cli.reports.brain_slices import read_brain_map
+from brainhive_cli.reports.checklists import fill_checklists
 from brainhive_cli.reports.page import FINDING
+from brainhive_cli.reports.runs_shown import ShownRun
 from brainhive_cli.reports.sentences import state_finding
 from tests.worlds.command_fixtures import RunCommand, use_home
 
@@ -118,3 +120,47 @@ def test_betas_know_their_runs_and_are_not_scaled_across_them(
     assert recording.preparation["zscore"] == "no"
     assert recording.preparation["estimator"] == "lsa"
     assert result.metrics.caveats == [SEEN_PICTURES]
+
+
+def test_the_checklist_has_the_facts_of_the_recording(
+    retrieval_run: RunFolder, home: Path
+) -> None:
+    (filled,) = fill_checklists([ShownRun("real", retrieval_run)])
+    answers = {}
+    for row in filled.rows:
+        if row["status"] == "from the run":
+            answers[row["item"]] = row["answer"]
+    assert answers["Repetition time, or time per volume"] == "2.5 s"
+    assert answers["Number of volumes"] == "121 per run"
+    assert answers["Number of runs"] == "12 in 1 session"
+    assert answers["Duration of a trial or block"].startswith("22.5 s")
+    assert answers["Haemodynamic response"].startswith("canonical, Glover")
+    assert answers["Slice timing correction"].startswith("not applied")
+    assert "trans_x" in answers["Motion and other nuisance regressors"]
+    assert answers["Drift model, high-pass filter"].startswith("cosine")
+    assert "least squares for all trials" in answers["Type of model of a subject"]
+    assert "12 folds" in answers["Data splitting (cross-validation)"]
+    assert "5,000 permutations" in answers["Test of the figure of merit"]
+    assert "Wilson" in answers["Intervals"]
+    assert answers["Licence and constraints on use"] == "CC-BY-SA-3.0"
+    assert "Ethical approval and informed consent" not in answers
+
+
+@pytest.mark.parametrize("suffix", ["md", "csv", "tex"])
+def test_report_writes_the_checklist_as_a_file(
+    result: Result, home: Path, run_command: RunCommand, suffix: str
+) -> None:
+    reported = run_command(
+        "report", "runs=[demo]", "checklist=true", f"format={suffix}"
+    )
+    path = home / reported.files["table"]
+    assert path.name.endswith(f"-checklist.{suffix}")
+    assert "2.5 s" in path.read_text()
+
+
+def test_a_page_ends_with_the_checklist(
+    retrieval_run: RunFolder, home: Path, run_command: RunCommand
+) -> None:
+    reported = run_command("report", f"runs=[{retrieval_run.path}]")
+    page = (home / reported.files["page"]).read_text()
+    assert page.rfind("COBIDAS checklist for fMRI") > page.rfind("<h2>Recipes")
