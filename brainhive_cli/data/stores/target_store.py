@@ -111,6 +111,11 @@ class TargetStore:
                 )
             embedding = hdf5.open_rows(file, "embedding", command_line)
             done = hdf5.read_flags(file, "done")
+            image_ids = Names(hdf5.read_strings(file, "image_id"))
+            if len(image_ids) != embedding.shape[0]:
+                raise ValueError(
+                    f"{embedding.shape[0]} embeddings for {len(image_ids)} pictures"
+                )
             pixels = None
             if PIXELS_DATASET in file:
                 pixels = np.array(hdf5.map_numbers(file, PIXELS_DATASET, "u"))
@@ -137,7 +142,7 @@ class TargetStore:
             return cls(
                 path=path,
                 embedding=embedding,
-                image_ids=Names(hdf5.read_strings(file, "image_id")),
+                image_ids=image_ids,
                 concepts=Names(hdf5.read_strings(file, "concept")),
                 done=done,
                 pixels=pixels,

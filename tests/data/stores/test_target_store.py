@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.health import measure_health
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
+from tests.tools.changed_stores import resealed
 from tests.tools.mapped_arrays import is_mapped
 
 COUNT, DIM = 400, 16
@@ -64,6 +65,17 @@ def test_a_store_carries_its_health_as_plain_json(
     assert found.health == found.remeasure_health() == health
     assert health.non_finite == 1
     assert isinstance(found.attributes["health"]["spread"], list)
+
+
+def test_a_store_with_fewer_embeddings_than_pictures_is_refused(
+    path: Path, values: NDArray[np.float32]
+) -> None:
+    write_store(path, values)
+    with resealed(path) as file:
+        del file["embedding"]
+        file["embedding"] = values[:-2]
+    with pytest.raises(BrainhiveError, match=f"{COUNT - 2} .* {COUNT}"):
+        TargetStore.open(path)
 
 
 def test_missing_stores_are_listed_with_the_line_to_make_them(
