@@ -121,7 +121,9 @@ def test_each_notebook_is_a_page_with_its_cells_and_its_file(site: Path) -> None
 def test_the_search_finds_pages(browser: Any, address: str, term: str) -> None:
     page = browser.new_page()
     page.goto(address)
-    page.locator(".md-search__input").first.fill(term)
+    field = page.locator(".md-search__input").first
+    field.click()
+    field.press_sequentially(term)  # the search listens to keys
     page.wait_for_selector(".md-search-result__item a", state="attached")
     assert page.locator(".md-search-result__item mark").count() > 0
     page.close()

@@ -37,7 +37,7 @@ MAX_WALL_S = 6 * MAX_CPU_S
 EXIT_CODES = {0, 1, 2, 3, 4, 5, 130}
 """Exit codes of the error tree and of Ctrl-C."""
 FINISHED_COUNT = re.compile(r"\d+ of \d+ are finished")
-"""Beginning of the last line of a command of which some inputs failed."""
+"""Beginning of the line after the error of a command of which some inputs failed."""
 BUG_TEXT = re.compile(
     r"this is a bug|Traceback \(most recent call last\)|"
     r": unexpected \w+(Error|Exception)"
@@ -512,8 +512,10 @@ def _judge_stderr(outcome: Outcome) -> list[str]:
         return problems
     hints = []
     for line in lines[error_index + 1 :]:
-        # commands with several inputs end in the count of those that are finished
-        if line.strip() and not FINISHED_COUNT.match(line):
+        # commands with several inputs then count those that are finished
+        if FINISHED_COUNT.match(line):
+            break
+        if line.strip():
             hints.append(line)
     if len(hints) != 1 or not hints[0].startswith("  try: "):
         problems.append(f"not two lines: {error_line} | {' | '.join(hints)[:80]}")
