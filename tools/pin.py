@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -35,6 +36,8 @@ ONE_THREAD = dict.fromkeys(
 )
 """Environment of the commands. Sums of several threads are rounded in another order."""
 CPU_FILE = Path("/proc/cpuinfo")
+UNPINNED_SCOPES = re.compile("sub-|shuffled labels")
+"""Scopes of single subjects, and of windows with shuffled labels, are not pinned."""
 
 
 def link_digits(recordings: Path, home: Path) -> None:
@@ -75,7 +78,6 @@ class Study:
         lines: Command lines, as in the gallery.
         runs: Pattern of the folder of a run below `runs/`, by the name of its step.
         headlines: Names of the numbers on the page of releases.
-        seconds: Duration on one core.
         write_recordings: Function that writes the recordings into a home, or None.
     """
 
@@ -83,21 +85,19 @@ class Study:
     lines: tuple[str, ...]
     runs: Mapping[str, str]
     headlines: tuple[str, ...]
-    seconds: int
     write_recordings: Callable[[Path, Path], None] | None = None
 
 
 FREQUENCIES = "kind: categories, name: frequency, names: [f1, f2, f3, f4]"
 STUDIES = {
     "demo-real": Study(
-        title="`demo --real`: recorded fMRI, eight categories",
+        title="`demo --real`",
         lines=("brainhive demo --real",),
         runs={"eval-retrieval": "eval-retrieval/*"},
         headlines=("eval-retrieval / all / accuracy", "eval-retrieval / all / auc"),
-        seconds=10,
     ),
     "gratings": Study(
-        title="gratings: recorded EEG, four spatial frequencies",
+        title="gratings",
         lines=(
             "brainhive prepare --from recording preparation.events=frequency.csv "
             f"'preparation.stimuli={{{FREQUENCIES}}}' "
@@ -109,11 +109,10 @@ STUDIES = {
         ),
         runs={"eval-retrieval": "eval-retrieval/*"},
         headlines=("eval-retrieval / all / accuracy", "eval-retrieval / all / auc"),
-        seconds=20,
         write_recordings=write_gratings,
     ),
     "digits": Study(
-        title="digits: recorded fMRI, drawn",
+        title="digits",
         lines=("brainhive fetch digits69", "brainhive workflow --recipe digits69"),
         runs={
             "eval-retrieval": "eval-retrieval/*",
@@ -126,11 +125,10 @@ STUDIES = {
             "reconstruct / brain / pixcorr",
             "reconstruct-pixels / brain / two_way_pixels",
         ),
-        seconds=60,
         write_recordings=link_digits,
     ),
     "demo": Study(
-        title="`demo`: simulated EEG, pictures",
+        title="`demo` (simulated)",
         lines=("brainhive demo", "brainhive explain --run demo --analyses windows"),
         runs={
             "eval-retrieval": "eval-retrieval/*",
@@ -144,7 +142,6 @@ STUDIES = {
             "reconstruct / brain / two_way_demo-clip",
             "reconstruct / brain / pixcorr",
         ),
-        seconds=120,
     ),
 }
 
@@ -199,10 +196,10 @@ def run_study(name: str, home: Path, recordings: Path = RECORDINGS) -> PinnedRes
 
 
 def add_numbers(results: PinnedResults, step: str, run: RunFolder) -> None:
-    """Add the metrics of a run and its p-values, but not those of single subjects."""
+    """Add the metrics and p-values of a run."""
     measurements = run.measurements()
     for scope, metrics in measurements.scopes.items():
-        if "sub-" in scope:
+        if UNPINNED_SCOPES.search(scope):
             continue
         for name, metric in metrics.items():
             results.numbers[f"{step} / {scope} / {name}"] = pin_metric(metric)
