@@ -221,8 +221,8 @@ def _write_checklists(runs: Sequence[ShownRun], suffix: str) -> str:
     texts = [filled.write(suffix) for filled in fill_checklists(runs)]
     if not texts:
         raise RecipeError(
-            "no run here says that its signals are EEG, MEG or fMRI",
-            "name runs of eval-retrieval, reconstruct, explain or calibrate",
+            "none of these runs tested a model on signals that are EEG, MEG or fMRI",
+            "name a run of eval-retrieval, reconstruct, explain or calibrate",
         )
     return "\n".join(texts)
 

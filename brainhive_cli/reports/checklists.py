@@ -162,11 +162,12 @@ class RunInputs(RecipeDigests):
 def fill_checklists(runs: Sequence[ShownRun]) -> list[FilledChecklist]:
     """Fill a checklist for each modality of some runs.
 
-    Answers in which runs differ name the run. Controls are left out, and trainings if
-    other runs test their models.
+    Answers in which runs differ name the run. Controls are left out if there are other
+    tests.
 
     Args:
-        runs: Runs of any command. A workflow is replaced by its retrieval runs.
+        runs: Runs of any command. A workflow is replaced by its retrieval runs. Runs
+            that test no model are left out.
     """
     tested_runs = list_retrievals(runs)
     tested_runs += [run for run in runs if run.command in OTHER_TESTS]
@@ -174,7 +175,7 @@ def fill_checklists(runs: Sequence[ShownRun]) -> list[FilledChecklist]:
 
     # runs of a modality share a checklist
     facts_by_file: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for shown_run in results or tested_runs or runs:
+    for shown_run in results or tested_runs:
         file_name = FILES.get(shown_run.measurements.facts.modality)
         if file_name:
             facts_by_run = facts_by_file.setdefault(file_name, {})

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import yaml
 
-from brainhive_cli.core.facts import Answer, Facts, RetrievalFacts
+from brainhive_cli.core.facts import (
+    Answer,
+    AxisClaim,
+    ExplanationFacts,
+    RetrievalFacts,
+    TrainingFacts,
+)
 from brainhive_cli.core.measurements import ALL, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.signal_store import SignalStore
@@ -145,7 +151,7 @@ def test_answers_come_from_store_recipe_and_metrics(home: Path) -> None:
 def test_absent_facts_are_never_filled(home: Path, file_name: str) -> None:
     modality = "fMRI" if "fmri" in file_name else "EEG"
     folder = RunFolder(home / "runs/eval-retrieval/bare")
-    folder.finish(Measurements({}, facts=Facts(modality=modality)))
+    folder.finish(Measurements({}, facts=RetrievalFacts(modality=modality)))
     (filled,) = fill_checklists([ShownRun("bare", folder)])
     templates = {}
     for section in read_checklist(file_name).sections:
@@ -259,3 +265,23 @@ def test_counts_and_sections_of_the_page(home: Path) -> None:
         assert f"{statuses.count(status)} {status}" in filled.summary
     assert filled.checklist.paper in REFERENCES
     assert lay_out_checklists([write_run(home / "no", modality="")]) == []
+
+
+def test_a_training_without_a_test_has_no_checklist(home: Path) -> None:
+    folder = RunFolder(home / "runs/train-align/one")
+    folder.finish(Measurements({}, facts=TrainingFacts(modality="EEG")))
+    assert fill_checklists([ShownRun("one", folder)]) == []
+
+
+def test_an_explanation_reports_its_corrected_p(home: Path) -> None:
+    claim = AxisClaim(axis="time", place="100 to 200 ms", p=0.02)
+    folder = RunFolder(home / "runs/explain/one")
+    facts = ExplanationFacts(modality="EEG", claims=[claim], draws=999)
+    folder.finish(Measurements({}, facts=facts))
+    (filled,) = fill_checklists([ShownRun("one", folder)])
+    answers = read_answers(filled)
+    p_values, _ = answers["Exact p values"]
+    assert "100 to 200 ms" in p_values and "p = 0.02" in p_values
+    assert answers["Test against chance"][0].startswith("999 permutations")
+    generalisation = "Individual or group data, and how far results generalise"
+    assert answers[generalisation] == ("", "to fill in")
