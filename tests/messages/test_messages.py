@@ -139,6 +139,10 @@ def test_a_command_prints_what_its_file_says(
         Step(step.comments, step.line, run_step(step.line, home)) for step in steps
     ]
     if request.config.getoption("--rewrite-messages"):
+        for step, now in zip(steps, printed, strict=True):
+            # keep lines that differ in their breaks only
+            if without_spaces(now.output) == without_spaces(step.output):
+                now.output = step.output
         path.write_text(write_steps(printed), encoding="utf-8")
         return
     for step, now in zip(steps, printed, strict=True):

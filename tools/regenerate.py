@@ -1,0 +1,42 @@
+"""Rewrites all files that are generated from the code: `python -m tools.regenerate`.
+
+Run it after a change of commands, recipe keys or parts, and read the difference.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[1]
+STEPS = {
+    "completions": ["completions/build.py"],
+    "docs/keys": ["-m", "tools.keys_page"],
+    "recorded settings of parts": [
+        *["-m", "pytest", "-q", "-n", "0", "--force-regen"],
+        "tests/core/parts/test_recorded_settings.py",
+    ],
+    "tests/messages": ["-m", "pytest", "-q", "tests/messages", "--rewrite-messages"],
+}
+"""Arguments of Python, keyed by the files that they write."""
+
+
+def main() -> None:
+    """Run all steps, and list the files that changed.
+
+    Raises:
+        SystemExit: if a step fails twice. The first run of a test that records values
+            fails if they have changed.
+    """
+    for files, arguments in STEPS.items():
+        print(f"{files} …", flush=True)
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
+        if done.returncode:
+            done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stdout + done.stderr)
+    subprocess.run(["git", "status", "--short"], cwd=CHECKOUT, check=False)
+
+
+if __name__ == "__main__":
+    main()
