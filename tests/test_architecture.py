@@ -225,8 +225,14 @@ def mirrors_a_module(test: Path) -> bool:
 
     `tests/core/test_runs.py` and `tests/core/runs/test_moved_home.py` both test
     `brainhive_cli/core/runs.py`. Tests of tools and benchmarks mirror these folders.
+    Tests of docs mirror its pages and folders.
     """
     below = test.relative_to(CHECKOUT / "tests")
+    page = CHECKOUT / below.parent / test.stem.removeprefix("test_").replace("_", "-")
+    if below.parts[0] == "docs" and (
+        page.is_dir() or page.with_suffix(".md").is_file()
+    ):
+        return True
     for root in (PACKAGE, CHECKOUT):
         module = root / below.parent / test.stem.removeprefix("test_")
         for path in (module, root / below.parent):
