@@ -6,27 +6,40 @@
 
 Data and weights are random. The cases need a GPU of 40 GB and 4 GB of disk. Each runs
 in its own process, which is stopped after 90 s. The figures until then are kept.
-gpu.json is written after each case, in $OUT or here.
+gpu.json is written after each case, in $OUT or here. It describes the machine without
+names of the computer, of users or of folders, so it can be published.
 """
 
 import argparse
+import getpass
 import json
 import os
 import platform
+import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import synthetic
 import torch
 from harness import CHECKOUT, FIGURES_VARIABLE, Bench, format_row, prepare_command
 
+from brainhive_cli.core import machine_speed
+from brainhive_cli.core.launch import Launch
+
+SCHEMA = {"name": "brainhive-gpu", "version": 1}
+"""Name and version of the format of gpu.json."""
+FOLDERS = re.compile(r"""(?<![\w.:/])/(?:[^\s/"',:<>]+/)+""")
+"""Folders of an absolute path, up to the name of the file."""
 CAP_S = 90.0
 """Time limit of a case."""
 BUDGET_S = 530.0
@@ -43,6 +56,16 @@ def equality(bench: Bench) -> None:
 
     for case in devices.CASES:
         case(bench)
+
+
+def probe(bench: Bench) -> None:
+    """Measure the speeds from which `brainhive doctor` estimates."""
+    rates = machine_speed.measure_device(bench.device)
+    rates["pictures"] = machine_speed.measure_decoding()
+    rates |= machine_speed.measure_disk(bench.home)
+    for name, rate in rates.items():
+        label, divisor, unit = machine_speed.UNITS[name]
+        bench.show(f"probe: {label}", rate / divisor, unit=unit)
 
 
 def cells(bench: Bench) -> None:
@@ -86,6 +109,7 @@ def cells(bench: Bench) -> None:
 
 
 CASES = (
+    "gpu.probe",
     "gpu.equality",
     "gpu.cells",
     "prior.prior_step",
@@ -111,7 +135,7 @@ def run_alone(name: str, is_tiny: bool, cap_s: float) -> dict[str, Any]:
     """Run a case in its own process.
 
     Returns:
-        Its status, seconds and figures, and its log if it failed.
+        Its status, seconds and figures. If it failed, also the reason and its log.
     """
     with tempfile.TemporaryDirectory() as folder:
         figures_path = Path(folder, "figures")
@@ -151,8 +175,72 @@ def run_alone(name: str, is_tiny: bool, cap_s: float) -> dict[str, Any]:
             "figures": [json.loads(line) for line in lines],
         }
         if status != "done":
-            record["log"] = log_path.read_text(errors="replace")[-4000:]
+            text = remove_names(log_path.read_text(errors="replace"))
+            lines = text.strip().splitlines() or ["no message"]
+            reason = lines[-1]
+            if status == "stopped":
+                reason = f"the limit of {cap_s:.0f} s was reached"
+            record["reason"] = reason
+            record["log"] = text[-4000:]
         return record
+
+
+def describe_machine(is_tiny: bool) -> dict[str, Any]:
+    """Describe the software and hardware, without names of computers and folders.
+
+    Args:
+        is_tiny: If True, the cases run on the CPU.
+    """
+    environment = Launch(0, 1, "cpu" if is_tiny else "cuda").describe_environment()
+    machine: dict[str, Any] = {
+        "device": environment["device"],
+        "commit": environment["commit"],
+        "libraries": environment["versions"],
+        "system": environment["platform"],
+        "cpu": read_cpu_name(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+    }
+    if not is_tiny:
+        gpu = torch.cuda.get_device_properties()
+        machine["gpu_memory_gb"] = round(gpu.total_memory / 1e9, 1)
+        machine["compute_capability"] = f"{gpu.major}.{gpu.minor}"
+        machine["gpus"] = torch.cuda.device_count()
+        machine["cuda"] = torch.version.cuda
+        machine["driver"] = read_driver_version()
+    return machine
+
+
+def read_cpu_name() -> str:
+    """Read the model of the CPU, which Python does not know on Linux."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def read_driver_version() -> str:
+    """Read the version of the NVIDIA driver, or "unknown"."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    with suppress(OSError, subprocess.SubprocessError):
+        finished = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True
+        )
+        return finished.stdout.splitlines()[0].strip()
+    return "unknown"
+
+
+def remove_names(text: str) -> str:
+    """Remove folders of absolute paths, the user's name and the computer's name."""
+    text = FOLDERS.sub("", text)
+    # the user may have no name in a container
+    names = {socket.gethostname()}
+    with suppress(OSError, KeyError):
+        names.add(getpass.getuser())
+    for name in names - {""}:
+        text = re.sub(rf"\b{re.escape(name)}\b", "…", text)
+    return text
 
 
 def run_all(
@@ -161,18 +249,19 @@ def run_all(
     """Run cases one after the other, and write the report after each."""
     start = time.perf_counter()
     records: dict[str, Any] = {}
-    device = platform.processor() or "cpu" if is_tiny else torch.cuda.get_device_name()
-    machine = {"device": device, "cores": os.cpu_count(), "torch": torch.__version__}
     report: dict[str, Any] = {
+        "schema": SCHEMA,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "tiny": is_tiny,
-        "machine": machine | {"python": platform.python_version()},
+        "machine": describe_machine(is_tiny),
         "parts": records,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
 
     for name in names:
         left_s = BUDGET_S - (time.perf_counter() - start)
-        record: dict[str, Any] = {"status": "no time", "figures": []}
+        reason = f"the limit of {BUDGET_S:.0f} s for all cases was reached"
+        record = {"status": "no time", "figures": [], "reason": reason}
         if left_s > 5:
             record = run_alone(name, is_tiny, min(cap_s, left_s))
         records[name] = record

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -241,10 +241,10 @@ class Model:
         targets = {name: value.float() for name, value in targets.items()}
         return predicted, targets, context
 
-    def estimate_memory(self) -> tuple[float, float]:
-        """Estimate the memory of a float32 training, in gigabytes, from shapes.
+    def build_step(self) -> tuple[Aligner, Callable[[], None]]:
+        """Build the model from shapes alone, and a function that runs a training step.
 
-        The second result is the number of weights in millions.
+        The step is a forward and a backward pass, without the optimiser.
         """
         meta = torch.device("meta")
         aligner = self.build_aligner(meta)
@@ -262,6 +262,14 @@ class Model:
                 loss_inputs = self.forward(aligner, signal, embeddings)
                 objective(*loss_inputs).backward()
 
+        return aligner, step
+
+    def estimate_memory(self) -> tuple[float, float]:
+        """Estimate the memory of a float32 training, in gigabytes, from shapes.
+
+        The second result is the number of weights in millions.
+        """
+        aligner, step = self.build_step()
         n_weights = 0
         n_trained = 0
         for weight in aligner.parameters():

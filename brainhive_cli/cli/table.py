@@ -465,7 +465,8 @@ COMMANDS = (
         help_section=START,
         name="doctor",
         description=(
-            "Show versions, devices, folders and model weights on this machine."
+            "Describe this machine, measure its speed, and list tasks that would run "
+            "here."
         ),
         can_share_work=False,
         skips_finished=False,

@@ -1,9 +1,12 @@
-"""doctor: versions, extras, devices, folders and weights, and whether commands run."""
+"""doctor: versions, devices, folders and speed, and which tasks would run here."""
 
 import importlib.metadata
 import os
 import platform
 import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +16,11 @@ from brainhive_cli.core import console, hub
 from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.errors import (
     BrainhiveError,
+    DeviceError,
     Line,
     MissingData,
     MissingExtra,
+    first_line,
     install_line,
 )
 from brainhive_cli.core.launch import (
@@ -25,7 +30,7 @@ from brainhive_cli.core.launch import (
     library_versions,
 )
 from brainhive_cli.core.recipe import BaseRecipe
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.tables import Table, format_number
 
 MIB = 2**20
 """Bytes of a mebibyte (MiB)."""
@@ -34,6 +39,15 @@ MIN_FREE_MIB = 1024
 """Free disk space that the demo and a study on simulated data need, with a reserve."""
 MAX_NAMES_PER_FOLDER = 6
 """Largest number of file names that are listed for a folder."""
+MEMORY_RESERVE = 1.1
+"""Memory that a GPU needs, relative to the estimate from shapes."""
+MAX_DURATION_S = 30 * 86_400
+"""Longest task that counts as possible."""
+ESTIMATE_NOTE = (
+    "Times are estimates from the measured speed and the work of each task, without "
+    "downloads. On a CPU they were 0.6 to 1.6 times the measured time. They have not "
+    "been compared on a GPU. After a first run, --check estimates from that run."
+)
 
 
 class Libraries(NamedTuple):
@@ -120,6 +134,8 @@ def judge_machine(
     is_writable: bool,
     free_mib: int,
     device_name: str,
+    device_error: DeviceError | None,
+    n_possible: str,
 ) -> tuple[str, BrainhiveError | None]:
     """Say in one sentence whether this machine can run the standard commands.
 
@@ -130,6 +146,8 @@ def judge_machine(
         is_writable: True if files can be written there.
         free_mib: Free disk space there, in MiB.
         device_name: Name of the GPU, or "cpu".
+        device_error: Error of a GPU on which torch cannot compute, or None.
+        n_possible: Number of tasks that would run here, as in "3 of 10".
 
     Returns:
         The sentence, and the first error that prevents the commands, or None.
@@ -149,23 +167,47 @@ def judge_machine(
             f"{home} has {free_mib} MiB of free space, less than {MIN_FREE_MIB} MiB",
             "free some space, or set BRAINHIVE_HOME to a folder on another disk",
         )
+    elif device_error:
+        error = device_error
     if error:
         sentence = f"This machine cannot run the standard commands: {error.message}."
         return sentence, error
 
-    commands = "prepare, embed, train-align and eval-retrieval"
+    device = f"on its {device_name}"
     if device_name == "cpu":
-        return (
-            f"This machine can run {commands}, but without a GPU that torch can use. "
-            "For published data sets and for reconstruct, use a machine with an NVIDIA "
-            "GPU.",
-            None,
-        )
-    return f"This machine can run all standard commands on its {device_name}.", None
+        device = "without a GPU that torch can use"
+    return f"This machine can run {n_possible} tasks listed below, {device}.", None
+
+
+def judge_task(
+    task: Mapping[str, Any],
+    seconds: float | None,
+    device_name: str,
+    memory_gb: float,
+    free_gb: float,
+) -> str:
+    """Return "yes" if a task would run here, else the reason why not.
+
+    Args:
+        task: The task and its needs, in GB (see `machine_speed.read_tasks`).
+        seconds: Estimated duration, or None if it is unknown.
+        device_name: Name of the GPU, or "cpu".
+        memory_gb: Memory of the GPU, or of the machine without a GPU.
+        free_gb: Free disk space.
+    """
+    needed_gb = task["memory_gb"] * MEMORY_RESERVE
+    if needed_gb > memory_gb:
+        kind = "memory" if device_name == "cpu" else "GPU memory"
+        return f"needs {needed_gb:.0f} GB of {kind}, has {memory_gb:.0f} GB"
+    if task["disk_gb"] > free_gb:
+        return f"needs {task['disk_gb']:.0f} GB of disk, {free_gb:.0f} GB are free"
+    if seconds and seconds > MAX_DURATION_S:
+        return "too slow"
+    return "yes"
 
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
-    """Describe this machine: versions, devices, folders and downloaded weights.
+    """Describe this machine, measure its speed, and list tasks that would run here.
 
     Args:
         recipe: Settings of the command.
@@ -173,16 +215,22 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         force: Not used, because the machine is always described.
 
     Returns:
-        A table of facts, which ends in a verdict. The exit code is not 0 if this
-        machine cannot run the standard commands.
+        A table of facts, which ends in a verdict, then measured speeds and estimates.
+        The exit code is not 0 if this machine cannot run the standard commands.
     """
+    start_s = time.perf_counter()
     home = recipe.paths.under_home("data").parent
     errors = find_broken_libraries()
     for error in errors:
         console.warn(error.in_one_line)
 
+    import psutil
     import torch
     from huggingface_hub.constants import HF_HUB_CACHE
+
+    from brainhive_cli.core import machine_speed
+
+    rates = {"starts": 1 / (time.perf_counter() - start_s)}
 
     # if the home folder does not exist, test its nearest existing parent
     existing_folder = home.resolve()
@@ -197,6 +245,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     facts |= {
         "broken": "; ".join(error.message for error in errors) or "nothing",
         "device": launch.device_name,
+        "torch built for CUDA": torch.version.cuda or "no",
         "GPUs": torch.cuda.device_count(),
         "bf16 on the GPU": has_bf16,
         "Apple GPU (MPS)": "available, but not used" if has_mps else "none",
@@ -207,6 +256,32 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         "home can be written": is_writable,
         "free at home": f"{free_mib} MiB",
     }
+
+    memory_gb = psutil.virtual_memory().total / 1e9
+    facts["memory"] = f"{memory_gb:.0f} GB"
+    for number in range(torch.cuda.device_count()):
+        gpu = torch.cuda.get_device_properties(number)
+        gpu_gb = gpu.total_memory / 1e9
+        version = f"compute capability {gpu.major}.{gpu.minor}"
+        facts[f"GPU {number}"] = f"{gpu.name}, {gpu_gb:.0f} GB, {version}"
+    device = launch.device
+    if device.type == "cuda":
+        memory_gb = torch.cuda.get_device_properties(device).total_memory / 1e9
+
+    # measure the first GPU or the CPU, and the disk
+    device_error = None
+    with console.progress("measuring the speed of this machine"):
+        rates["pictures"] = machine_speed.measure_decoding()
+        try:
+            rates |= machine_speed.measure_device(device)
+        except RuntimeError as error:
+            device_error = DeviceError(
+                f"torch cannot compute on {launch.device_name}: {first_line(error)}",
+                "install a torch that supports this GPU and its driver, free the GPU's "
+                "memory (nvidia-smi), or set run.device=cpu",
+            )
+        with suppress(OSError):
+            rates |= machine_speed.measure_disk(existing_folder)
 
     for name in ("data", "embeddings", "signals", "runs"):
         folder = recipe.paths.under_home(name)  # type: ignore[arg-type]
@@ -224,18 +299,63 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     libraries = check_libraries()
     for extra, state in libraries.extras.items():
         facts[f"extra {extra}"] = state
-    facts["verdict"], problem = judge_machine(
+    tasks = list_tasks(rates, launch.device_name, memory_gb, free_mib * MIB / 1e9)
+    possible = [task for task in tasks if task["runs here"] == "yes"]
+    verdict, problem = judge_machine(
         lacking=libraries.lacking,
         broken=errors,
         home=home.resolve(),
         is_writable=is_writable,
         free_mib=free_mib,
         device_name=launch.device_name,
+        device_error=device_error,
+        n_possible=f"{len(possible)} of {len(tasks)}",
     )
+    facts["verdict"] = verdict
+    speeds = []
+    for name, rate in rates.items():
+        label, divisor, unit = machine_speed.UNITS[name]
+        speeds.append((label, f"{format_number(rate / divisor)} {unit}"))
+    rows = [(task["task"], task["runs here"], task["time"]) for task in tasks]
     return Result(
         home,
-        (Table("This machine", ("item", "found"), tuple(facts.items())),),
-        details=facts,
+        (
+            Table("This machine", ("item", "found"), tuple(facts.items())),
+            Table("Measured speed", ("quantity", "speed"), speeds),
+            Table(
+                "What would run here",
+                ("task", "runs here", "time"),
+                rows,
+                note=ESTIMATE_NOTE,
+                keeps_columns=True,
+            ),
+        ),
+        details=facts | {"rates": rates, "tasks": tasks},
         hint=problem.hint if problem else Line("demo"),
         exit_code=problem.exit_code if problem else 0,
     )
+
+
+def list_tasks(
+    rates: Mapping[str, float], device_name: str, memory_gb: float, free_gb: float
+) -> list[dict[str, Any]]:
+    """List common tasks with "runs here", "seconds" (or None) and "time".
+
+    Args:
+        rates: Measured rates (see `machine_speed.UNITS`).
+        device_name: Name of the GPU, or "cpu".
+        memory_gb: Memory of the GPU, or of the machine without a GPU.
+        free_gb: Free disk space.
+    """
+    from brainhive_cli.core import machine_speed
+
+    tasks: list[dict[str, Any]] = []
+    for task in machine_speed.read_tasks():
+        seconds = machine_speed.estimate_seconds(task, rates)
+        answer = judge_task(task, seconds, device_name, memory_gb, free_gb)
+        time_text = "unknown"
+        if seconds:
+            time_text = f"about {console.write_duration(seconds)}"
+        facts = {"runs here": answer, "seconds": seconds, "time": time_text}
+        tasks.append(task | facts)
+    return tasks

@@ -1,13 +1,14 @@
-"""benchmarks/gpu.py at tiny size: cases report figures."""
+"""benchmarks/gpu.py: cases report figures at tiny size, and the report names nobody."""
 
+import getpass
 import importlib
 import json
+import socket
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.nightly
-
+from brainhive_cli import __version__
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 FIGURES = {
@@ -18,6 +19,7 @@ FIGURES = {
 """A figure of some cases."""
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_case_reports_its_figures(name, tmp_path, home, monkeypatch, capsys):
     """In this process, which has imported what they need."""
@@ -38,3 +40,56 @@ def test_a_case_reports_its_figures(name, tmp_path, home, monkeypatch, capsys):
         and FIGURES[name] in capsys.readouterr().out
     )
     assert all(each["ours"] >= 0 for each in figures)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Import the script as a module."""
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    return importlib.import_module("gpu")
+
+
+def test_the_report_has_no_host_user_or_folder(gpu, tmp_path, monkeypatch):
+    user = "ada-l"
+    host = "lab-gpu-7"
+    monkeypatch.setattr(getpass, "getuser", lambda: user)
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+    text = f"""File "/home/{user}/study/run.py", line 1: {host} has no /data/x/y.h5
+RuntimeError: CUDA error in {tmp_path}/weights.bin of {user}, see https://a.org/b/c"""
+    clean = gpu.remove_names(text)
+    for name in (user, host, "study", "/data", str(tmp_path)):
+        assert name not in clean
+    for kept in ("run.py", "y.h5", "weights.bin", "CUDA error", "https://a.org/b/c"):
+        assert kept in clean
+
+
+def test_the_report_describes_the_machine(gpu):
+    machine = gpu.describe_machine(is_tiny=True)
+    assert machine["device"] == "cpu" and machine["cpu"]
+    assert machine["libraries"]["brainhive"] == __version__
+    assert machine["memory_gb"] > 0 and machine["cores"] > 0
+    text = json.dumps(machine)
+    assert str(Path.home()) not in text and str(SCRIPT.parents[1]) not in text
+    assert socket.gethostname() not in text
+
+
+def test_a_case_that_fails_is_written_with_its_reason(gpu, tmp_path, monkeypatch):
+    results = {
+        "a.works": {"status": "done", "seconds": 1.0, "figures": []},
+        "b.fails": {"status": "failed", "figures": [], "reason": "out of memory"},
+    }
+    monkeypatch.setattr(gpu, "run_alone", lambda name, *_: results[name])
+    gpu.run_all(list(results), True, 10, tmp_path / "gpu.json")
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    assert report["schema"] == {"name": "brainhive-gpu", "version": 1}
+    assert report["created"].endswith("+00:00")
+    assert report["parts"]["b.fails"]["reason"] == "out of memory"
+
+
+@pytest.mark.nightly
+def test_a_case_in_its_own_process_says_why_it_failed(gpu, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "")
+    record = gpu.run_alone("evaluate.absent", is_tiny=True, cap_s=300)
+    assert record["status"] == "failed"
+    assert "evaluate.absent" in record["reason"]
+    assert str(SCRIPT.parents[1]) not in record["log"]
