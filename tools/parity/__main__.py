@@ -97,6 +97,7 @@ def compare_methods(
                 f"python -m tools.parity --export {name} FOLDER",
             )
 
+    exchange.require_generators()
     with tempfile.TemporaryDirectory() as temporary:
         home = arguments.home or Path(temporary)
         # a process for each method, forked with the imports of this process

@@ -84,6 +84,15 @@ def find_settings(method: str, folder: Path | None) -> dict[str, Any]:
     return {**shared, **author.settings}
 
 
+def require_generators() -> None:
+    """Raise an error if the generators of planted data are absent."""
+    if not (planted.folder() / "plant.py").is_file():
+        raise refuse(
+            f"there is no plant.py in {planted.folder()}",
+            "set BRAINHIVE_GOLDEN to the folder of golden values",
+        )
+
+
 def export(method: str, folder: Path, figures: Path | None = None) -> str:
     """Write the planted data as the authors' loader reads them.
 
@@ -104,11 +113,7 @@ def export(method: str, folder: Path, figures: Path | None = None) -> str:
     settings = find_settings(method, figures)
     folder = folder.absolute()
     check_empty(folder)
-    if not (planted.folder() / "plant.py").is_file():
-        raise refuse(
-            f"there is no plant.py in {planted.folder()}",
-            "set BRAINHIVE_GOLDEN to the folder of golden values",
-        )
+    require_generators()
     splits = planted.plant(settings, list(author.embeddings))
     try:
         with atomic_write(folder, is_lasting=False) as partial:

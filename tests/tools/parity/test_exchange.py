@@ -437,6 +437,7 @@ def test_a_missing_generator_is_asked_for(
 ) -> None:
     monkeypatch.setattr(planted, "GOLDEN", tmp_path)
     assert "BRAINHIVE_GOLDEN" in fail("--export", "samga", tmp_path / "data")
+    assert "BRAINHIVE_GOLDEN" in fail("samga")
 
 
 def test_places_that_cannot_be_written_are_named(
