@@ -27,7 +27,7 @@ def test_each_command_exists_and_has_its_flags() -> None:
     for command in commands:
         words = shlex.split(command)
         source = find_source(words)
-        file = source / "__main__.py" if source.is_dir() else source
+        file = source / "__main__.py" if source.is_dir() else source.with_suffix(".py")
         code = file.read_text()
         for flag in words:
             if flag.startswith("--"):
