@@ -64,12 +64,12 @@ class ChecklistItem(BaseModel, extra="forbid"):
         answer: Jinja template of the answer, whose variables are the facts of
             `collect_facts`, or its name in cobidas_answers.yaml. An absent fact, or an
             empty answer, leaves the item open.
-        mandatory: True if the authors of the checklist call the item mandatory.
+        mandatory: "yes" if the authors of the checklist call the item mandatory.
     """
 
     item: str
     answer: str = ""
-    mandatory: bool = False
+    mandatory: str = ""
 
 
 class ChecklistPart(BaseModel, extra="forbid"):
@@ -162,8 +162,7 @@ class RunInputs(RecipeDigests):
 def fill_checklists(runs: Sequence[ShownRun]) -> list[FilledChecklist]:
     """Fill a checklist for each modality of some runs.
 
-    Answers in which runs differ name the run. Controls are left out if there are other
-    tests.
+    Answers in which runs differ name the run. Controls are left out.
 
     Args:
         runs: Runs of any command. A workflow is replaced by its retrieval runs. Runs
@@ -171,15 +170,17 @@ def fill_checklists(runs: Sequence[ShownRun]) -> list[FilledChecklist]:
     """
     tested_runs = list_retrievals(runs)
     tested_runs += [run for run in runs if run.command in OTHER_TESTS]
-    results = [run for run in tested_runs if not run.is_control]
 
     # runs of a modality share a checklist
     facts_by_file: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for shown_run in results or tested_runs:
+    for shown_run in tested_runs:
         file_name = FILES.get(shown_run.measurements.facts.modality)
-        if file_name:
+        if file_name and not shown_run.is_control:
             facts_by_run = facts_by_file.setdefault(file_name, {})
-            facts_by_run[shown_run.label] = collect_facts(shown_run)
+            label = shown_run.label
+            if label in facts_by_run:
+                label = f"{shown_run.folder.path.name} {shown_run.variant}".strip()
+            facts_by_run[label] = collect_facts(shown_run)
     return [
         _fill(read_checklist(file_name), facts_by_run)
         for file_name, facts_by_run in facts_by_file.items()
@@ -243,12 +244,11 @@ def _fill(
                 answer = answer.removeprefix(REASON)
             elif all(facts["is_simulated"] for facts in facts_by_run.values()):
                 status = SIMULATED_STATUS
-            mandatory = "yes" if item.mandatory else checklist.not_mandatory
             rows.append(
                 {
                     "section": section.title,
                     "item": item.item,
-                    "mandatory": mandatory,
+                    "mandatory": item.mandatory or checklist.not_mandatory,
                     "answer": answer,
                     "status": status,
                 }
@@ -283,7 +283,6 @@ def collect_facts(shown_run: ShownRun) -> dict[str, Any]:
     values: dict[str, Any] = {
         "facts": facts,
         "set_up": facts.set_up,
-        "command": shown_run.command,
         "metric": shown_run.typical_metrics.get(shown_run.main_headline),
         "metrics": shown_run.typical_metrics,
         "environment": shown_run.environment,

@@ -229,6 +229,13 @@ def test_runs_that_differ_are_named(home: Path) -> None:
     answers = read_answers(filled)
     assert answers["Random seeds"] == ("one: 3; two: 4", "from the run")
 
+    # steps of a workflow may have equal labels
+    folder = other.folder.path
+    other.folder = RunFolder(folder.rename(folder.with_name("b")))
+    other.label = "one"
+    (filled,) = fill_checklists([first, other])
+    assert read_answers(filled)["Random seeds"][0] == "one: 3; b: 4"
+
 
 def test_meg_has_no_electrodes(home: Path) -> None:
     run = write_run(home, write_store(home, SESSION), modality="MEG")
