@@ -45,8 +45,10 @@ MAX_DURATION_S = 30 * 86_400
 """Longest task that counts as possible."""
 ESTIMATE_NOTE = (
     "Times are estimates from the measured speed and the work of each task, without "
-    "downloads. On a CPU they were 0.6 to 1.6 times the measured time. They have not "
-    "been compared on a GPU. After a first run, --check estimates from that run."
+    "downloads. On a CPU, demo, embed and train-align took 0.8 to 1.2 times as long. "
+    "On a GPU the estimates have not been compared yet. Disk counts all files of a "
+    "task, also those that are here. After a first run, --check estimates from that "
+    "run."
 )
 
 
