@@ -511,8 +511,8 @@ def _compile(pattern: str) -> re.Pattern[str]:
         elif piece in WILDCARDS:
             expression += WILDCARDS[piece]
         else:
-            # `translate` appends \Z, the end of the text
-            expression += translate(piece).removesuffix(r"\Z")
+            # `translate` appends \Z, the end of the text (\z since Python 3.14)
+            expression += translate(piece)[: -len(r"\Z")]
     return re.compile(f"(?:.*/)?{expression}", re.DOTALL)
 
 
