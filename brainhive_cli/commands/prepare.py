@@ -7,6 +7,7 @@ from brainhive_cli.core import console, parts
 from brainhive_cli.core.cells import announce, share_cells
 from brainhive_cli.core.command import Failures, Result
 from brainhive_cli.core.errors import Line, RecipeError
+from brainhive_cli.core.files import is_saved
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import extend_title, merge_caveats
 from brainhive_cli.core.tables import Table
@@ -65,7 +66,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     def is_finished(subject: str) -> bool:
         if subject in prepared_subjects:
             return True
-        return not force and store_files[subject].is_file()
+        return not force and is_saved(store_files[subject])
 
     work = job.count_work(due_subjects)
     if work:

@@ -20,6 +20,7 @@ from brainhive_cli.core.errors import (
     Unfinished,
     raise_if_asked_to_stop,
 )
+from brainhive_cli.core.files import is_saved
 from brainhive_cli.core.launch import Launch
 
 WORKERS_VARIABLE = "BRAINHIVE_WORKERS"
@@ -111,7 +112,7 @@ def _claim_each(
         is_finished: Returns True if the cell with this name is finished. If None, a
             cell is finished when its file exists.
     """
-    is_finished = is_finished or (lambda name: cells[name].is_file())
+    is_finished = is_finished or (lambda name: is_saved(cells[name]))
     if launch.is_read_only:
         if not all(map(is_finished, cells)):
             raise Unfinished("some cells are not finished")

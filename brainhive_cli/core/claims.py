@@ -203,7 +203,9 @@ def _create_file(path: Path) -> tuple[int, str] | None:
         The descriptor of the open file, and the name of the dead process, or "". None
         if a living process holds the claim.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    # Python 3.14 raises this error if the disk fails to say that the folder is a folder
+    with suppress(FileExistsError):
+        path.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     taken_from = ""
     while True:

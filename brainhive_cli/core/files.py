@@ -393,6 +393,17 @@ def is_file(path: Path) -> bool:
     return path.is_file()
 
 
+def is_saved(path: Path) -> bool:
+    """Return True if a file exists, but raise an error if the disk fails.
+
+    Since Python 3.14, `Path.is_file` returns False if the disk fails.
+    """
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def find_files_named(name: str, root: Path) -> list[Path]:
     """Find all files with a given name in a folder and its subfolders.
 

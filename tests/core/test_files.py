@@ -208,6 +208,22 @@ def test_only_small_files_are_taken_for_pointers(tmp_path: Path, size: int) -> N
         files.is_file(tmp_path / "a")
 
 
+def test_a_failing_disk_is_not_an_absent_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").touch()
+    assert files.is_saved(tmp_path / "a")
+    for name in ("b", "a/b", ""):
+        assert not files.is_saved(tmp_path / name)
+
+    def fail(path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    monkeypatch.setattr(os, "stat", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        files.is_saved(tmp_path / "a")
+
+
 def test_no_file_is_opened_through_a_link_where_it_is_written(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "file")
     with pytest.raises(OSError):

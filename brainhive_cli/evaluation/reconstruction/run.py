@@ -12,6 +12,7 @@ from brainhive_cli.core import driver, parts
 from brainhive_cli.core.command import Input, Result, Work, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.facts import ReconstructionFacts, cite, flatten
+from brainhive_cli.core.files import is_saved
 from brainhive_cli.core.jobs import CellStage, LoggedMetrics, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
@@ -257,7 +258,7 @@ class ReconstructionRun(Job, ScoredRun):
             generate_media(decoded_set=set_of_name[name], launch=launch)
 
         def is_finished(name: str) -> bool:
-            return all((run.folder.path / file).is_file() for file in media[name])
+            return all(is_saved(run.folder.path / file) for file in media[name])
 
         yield CellStage(
             "generating",
