@@ -1,27 +1,50 @@
-"""The wheel holds all that the commands need, and runs where pip has installed it."""
+"""Wheel and sdist hold what the commands need and nothing else, and the wheel runs
+where pip has installed it.
+"""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 import pytest
+from hatchling.builders.plugin.interface import BuilderInterface
+from hatchling.builders.sdist import SdistBuilder
+from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from brainhive_cli import __version__
 
-pytestmark = pytest.mark.nightly
-
-
 CHECKOUT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
 FOREIGN = {"PYTHONPATH", "PYTHONHOME", "BRAINHIVE_ALLOW_CODE"}
 """Variables that would let an installed copy import from elsewhere."""
+PACKED_FOLDERS = ("brainhive_cli", "completions", "recipes")
+WEIGHTS = "brainhive_cli/demo/weights"
+RECORDING = "brainhive_cli/demo/haxby2001"
+PHOTOGRAPHS = "brainhive_cli/demo/photographs"
+DATA = {
+    WEIGHTS: {".json", ".md", ".safetensors"},
+    RECORDING: {"", ".gz", ".json", ".tsv"},
+    PHOTOGRAPHS: {"", ".jpg", ".json"},
+}
+"""Suffixes of files by the folders of weights and data."""
+TEXTS = {
+    *(".py", ".yaml", ".json", ".txt", ".csv", ".bib"),
+    *(".html", ".css", ".js", ".md", ".tex", ".mplstyle", ".j2"),
+    *("", ".bash", ".fish"),  # completions
+}
+"""Suffixes of files elsewhere."""
+MAX_TEXT_BYTES = 50_000
+MAX_BYTES = 32_000_000
+"""Largest wheel, before compression, and largest sdist."""
 
 
 def run(home: Path, *words: str | Path) -> str:
@@ -37,23 +60,25 @@ def run(home: Path, *words: str | Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built of this checkout without a network."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [
-        sys.executable,
-        "-m",
-        "hatchling",
-        "build",
-        "--target",
-        "wheel",
-        "--directory",
-        str(folder),
-    ]
-    subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True)
+def list_packed(builder: type[BuilderInterface]) -> dict[str, Path]:
+    """List the files that a builder takes from the checkout, by name in the archive."""
+    files = builder(str(CHECKOUT)).recurse_included_files()
+    return {file.distribution_path: Path(file.path) for file in files}
+
+
+def build(target: str, source: Path, folder: Path) -> Path:
+    """Build a wheel or sdist without a network, and return the archive."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", target]
+    command += ["--directory", str(folder)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
     (archive,) = folder.iterdir()
     return archive
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+    return build("wheel", CHECKOUT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -93,46 +118,110 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_wheel_has_no_tests_and_no_tools(
-    wheel: Path,
-) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        names, path = (
-            archive.namelist(),
-            re.compile(rb"(?<![\w.])" + re.escape(os.fsencode(CHECKOUT)) + rb"/"),
-        )
-        # where it was built
-        assert [name for name in names if path.search(archive.read(name))] == []
-    about = f"brainhive-{__version__}.dist-info"
-    assert {PurePosixPath(name).parts[0] for name in names} == {"brainhive_cli", about}
-    assert not [
-        name for name in names if re.search(r"(^|/)(tests?|benchmarks|tools)/", name)
-    ]
-    for folder in ("recipes", "completions"):
-        files = {
-            path.relative_to(CHECKOUT)
-            for path in (CHECKOUT / folder).rglob("*")
-            if path.is_file()
-        }
-        shipped = {
-            path.as_posix() for path in files if path.parent.name != "__pycache__"
-        }
-        packed = {name.removeprefix("brainhive_cli/") for name in names}
-        assert {
-            name for name in packed if name.startswith(f"{folder}/")
-        } == shipped and shipped
-    weights = set()
+def test_the_wheel_holds_tracked_files_of_its_folders_alone() -> None:
+    if not (CHECKOUT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("not a git checkout")
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", *PACKED_FOLDERS],
+        cwd=CHECKOUT,
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout
+
+    packed = list_packed(WheelBuilder)
+
+    expected = set()
+    for name in listing.rstrip("\0").split("\0"):
+        if name != "completions/build.py":
+            is_moved = not name.startswith("brainhive_cli/")
+            expected.add(f"brainhive_cli/{name}" if is_moved else name)
+    assert packed.keys() == expected
+
+
+def test_files_of_the_wheel_are_modules_small_texts_or_named_data() -> None:
+    sizes = {
+        name: path.stat().st_size for name, path in list_packed(WheelBuilder).items()
+    }
+    seen = set()
+    for name, size in sizes.items():
+        suffix = PurePosixPath(name).suffix
+        folder = next((each for each in DATA if name.startswith(f"{each}/")), None)
+        if folder is None:
+            assert suffix in TEXTS and size <= MAX_TEXT_BYTES, name
+        else:
+            assert suffix in DATA[folder], name
+        seen.add((folder, suffix))
+    assert seen >= {(folder, suffix) for folder in DATA for suffix in DATA[folder]}
+    assert sum(sizes.values()) <= MAX_BYTES
+
+
+def test_notice_and_readmes_name_all_weights_and_data() -> None:
+    notice = (CHECKOUT / "NOTICE").read_text()
+    named = re.findall(r"\bbrainhive_cli/[\w./]*\w", notice)
+    assert [name for name in named if not (CHECKOUT / name).exists()] == []
+    assert set(DATA) <= set(named)
+    names = list_packed(WheelBuilder).keys()
+    assert {name for name in names if name.endswith(".csv")} <= set(named)
+
+    # each README names the files of its folder, or the folders that hold them
+    readme = (CHECKOUT / WEIGHTS / "README.md").read_text()
+    described = re.findall(r"`([\w/.]+)`", readme)
     for name in names:
-        folder = PurePosixPath(name).parent.parts
-        if folder[:3] == ("brainhive_cli", "demo", "weights"):
-            weights.update(folder[3:4])
-    assert weights == {"dual", "encoder", "films", "generator", "prior"}
-    assert {
-        f"{about}/licenses/LICENSE",
-        "brainhive_cli/data/fmri/hrf_library.csv",
-    } <= {*names}
+        path = PurePosixPath(name)
+        if path.suffix == ".safetensors" or path.name == "tokenizer.json":
+            inside = path.relative_to(WEIGHTS)
+            places = {inside.as_posix(), inside.with_suffix("").as_posix()}
+            places.update(parent.as_posix() for parent in inside.parents)
+            assert places & set(described), name
+    readme = (CHECKOUT / PHOTOGRAPHS / "README").read_text()
+    photographs = {PurePosixPath(name).stem for name in names if name.endswith(".jpg")}
+    assert photographs <= {line.partition(" ")[0] for line in readme.splitlines()}
+    licence = re.search(r"CC BY-SA 3\.0", (CHECKOUT / RECORDING / "README").read_text())
+    assert licence and licence[0] in notice
 
 
+def test_the_sdist_holds_the_files_of_the_wheel_and_documents() -> None:
+    packed = set(list_packed(SdistBuilder))
+    sources = {
+        path.relative_to(CHECKOUT).as_posix()
+        for path in list_packed(WheelBuilder).values()
+    }
+    documents = {"CHANGELOG.md", "CITATION.cff", "completions/build.py"}
+    assert packed == sources | documents
+
+
+@pytest.mark.nightly
+def test_the_wheel_of_the_sdist_is_the_wheel_of_the_checkout(
+    wheel: Path, tmp_path: Path
+) -> None:
+    sdist = build("sdist", CHECKOUT, tmp_path / "sdist")
+    folder = sdist.name.removesuffix(".tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.removeprefix(f"{folder}/") for name in archive.getnames()}
+        archive.extractall(tmp_path, filter="data")
+    about = {"LICENSE", "NOTICE", "PKG-INFO", "README.md", "pyproject.toml"}
+    # hatchling adds the second to every sdist
+    assert names - set(list_packed(SdistBuilder)) == about | {".gitignore"}
+    assert sdist.stat().st_size < MAX_BYTES
+
+    rebuilt = build("wheel", tmp_path / folder, tmp_path / "wheel")
+
+    assert rebuilt.read_bytes() == wheel.read_bytes()
+    with zipfile.ZipFile(wheel) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    information = f"brainhive-{__version__}.dist-info"
+    further = ("METADATA", "RECORD", "WHEEL", "entry_points.txt")
+    licences = ("licenses/LICENSE", "licenses/NOTICE")
+    assert contents.keys() - list_packed(WheelBuilder).keys() == {
+        f"{information}/{name}" for name in further + licences
+    }
+    # nothing tells where it was built
+    place = re.compile(rb"(?<![\w.])" + re.escape(os.fsencode(CHECKOUT)) + rb"/")
+    assert [name for name, text in contents.items() if place.search(text)] == []
+
+
+@pytest.mark.nightly
 def test_pip_is_told_the_python_the_command_and_the_dependencies(
     environment: Path,
 ) -> None:
@@ -159,6 +248,7 @@ def test_pip_is_told_the_python_the_command_and_the_dependencies(
         assert metadata.version(line.name) in line.specifier, line
 
 
+@pytest.mark.nightly
 def test_the_installed_command_works_in_an_empty_home(
     environment: Path, tmp_path: Path
 ) -> None:
