@@ -192,7 +192,7 @@ def test_the_sdist_holds_the_files_of_the_wheel_and_documents() -> None:
 
 
 @pytest.mark.nightly
-def test_the_wheel_of_the_sdist_is_the_wheel_of_the_checkout(
+def test_the_sdist_builds_the_wheel_of_the_checkout(
     wheel: Path, tmp_path: Path
 ) -> None:
     sdist = build("sdist", CHECKOUT, tmp_path / "sdist")
@@ -222,7 +222,7 @@ def test_the_wheel_of_the_sdist_is_the_wheel_of_the_checkout(
 
 
 @pytest.mark.nightly
-def test_pip_is_told_the_python_the_command_and_the_dependencies(
+def test_pip_is_told_python_command_and_dependencies(
     environment: Path,
 ) -> None:
     site = [str(path) for path in environment.glob("lib/python*/site-packages")]
