@@ -139,7 +139,7 @@ def test_the_wheel_holds_tracked_files_of_its_folders_alone() -> None:
     assert packed.keys() == expected
 
 
-def test_files_of_the_wheel_are_modules_small_texts_or_named_data() -> None:
+def test_the_wheel_holds_modules_small_texts_and_named_data() -> None:
     sizes = {
         name: path.stat().st_size for name, path in list_packed(WheelBuilder).items()
     }
