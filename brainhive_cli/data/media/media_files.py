@@ -30,6 +30,10 @@ VIDEOS = frozenset(
     ".mp4 .m4v .mov .qt .mkv .webm .avi .mpg .mpeg .wmv .flv .ogv .3gp".split()
 )
 """Extensions of video files."""
+CONTAINERS = {"format_whitelist": "mov,matroska,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"}
+"""Option of PyAV with the containers of these files. FFmpeg would also open playlists,
+whatever their extension, and read the files that they name.
+"""
 ANIMATED = frozenset(".gif .png .apng .webp .avif .avifs".split())
 """Extensions of picture formats that allow several frames."""
 MAX_SPREAD_MS = 10
@@ -198,7 +202,7 @@ def read_video(path: Path) -> Clip:
         av = _import_pyav(path)
         # a pipe or a device would block PyAV
         require_regular(path)
-        with av.open(str(path)) as video:
+        with av.open(str(path), container_options=CONTAINERS) as video:
             rate = video.streams.video[0].average_rate
             pictures = []
             for frame in video.decode(video=0):
@@ -214,7 +218,7 @@ def count_frames(path: Path) -> int:
     with report_bad_picture(path):
         av = _import_pyav(path)
         require_regular(path)
-        with av.open(str(path)) as video:
+        with av.open(str(path), container_options=CONTAINERS) as video:
             return int(video.streams.video[0].frames)
 
 
@@ -232,7 +236,7 @@ def read_frames(path: Path, numbers: Sequence[int]) -> UInt8:
         av = _import_pyav(path)
         require_regular(path)
         pictures = {}
-        with av.open(str(path)) as video:
+        with av.open(str(path), container_options=CONTAINERS) as video:
             stream = video.streams.video[0]
             start = stream.start_time or 0
             frame_ticks = 1 / (stream.average_rate * stream.time_base)

@@ -188,6 +188,28 @@ def test_only_files_of_several_frames_are_animated(tmp_path):
     assert animated == ["moving.GIF"]
 
 
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "ffconcat version 1.0\nfile film.mp4\n",
+        "#EXTM3U\n#EXTINF:1,\nfilm.mp4\n#EXT-X-ENDLIST\n",
+    ],
+)
+def test_no_playlist_is_opened_as_a_video(tmp_path, playlist):
+    pytest.importorskip("av")
+    frames = np.zeros((24, 32, 32, 3), np.uint8)
+    media_files.write_video(frames, tmp_path / "film.mp4", 24.0)
+    for ending in media_files.VIDEOS:
+        path = tmp_path / f"list{ending}"
+        path.write_text(playlist)
+        with pytest.raises(BadPicture):
+            media_files.read(path)
+        with pytest.raises(BadPicture):
+            media_files.count_frames(path)
+        with pytest.raises(BadPicture):
+            media_files.read_frames(path, [0])
+
+
 def test_frames_of_a_long_video_are_read_by_their_number(tmp_path):
     # two key frames, 250 frames apart, at x264's defaults
     levels = np.arange(300) % 50 * 5
