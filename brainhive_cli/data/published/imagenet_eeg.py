@@ -268,17 +268,18 @@ def _read_segments(
             content = pickles.load(path, verify=verifies, way_out=hint)
             for row in content["dataset"]:
                 signal = row[config.signal_key]
-                n_channels = n_channels or len(signal)
-                if len(signal) != n_channels:
+                channels, _ = signal.shape
+                n_channels = n_channels or channels
+                if channels != n_channels:
                     raise ValueError(
-                        f"a segment has {len(signal)} channels, not {n_channels}"
+                        f"a segment has {channels} channels, not {n_channels}"
                     )
                 # EEGCVPR40 has numbers of pictures, EEG-ImageNet has names
                 image = row["image"]
                 if not isinstance(image, str):
                     image = content["images"][image]
                 stem = to_image_id(image)
-                granularity = row.get("granularity", "")
+                granularity = str(row.get("granularity", ""))
 
                 # a class has a block, or several blocks of 50 rows
                 subject = int(row["subject"]) - config.first_subject + 1

@@ -21,6 +21,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import publish, resolve_below
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.signals.provenance import read_preparation
 from brainhive_cli.data.signals.spaces import (
     Grid,
     Sensors,
@@ -299,6 +300,9 @@ def _open_split(
     for name, kind in OPTIONAL_ARRAYS.items():
         optional_arrays[name] = _read_optional(file, f"{split}/{name}", kind)
     repetitions = hdf5.map_numbers(file, f"{split}/repetitions", "iu")
+    provenance = attributes["provenance"][split]
+    # facts of other types raise an error, which counts as damage of the file
+    read_preparation(provenance)
     return Trials(
         signal=hdf5.open_rows(file, f"{split}/signal", REMAKE_HINT),
         image_ids=Names(hdf5.read_strings(file, f"{split}/image_id")),
@@ -306,7 +310,7 @@ def _open_split(
         times_s=np.asarray(attributes["times_s"], np.float64),
         rate_hz=attributes.get("rate_hz"),
         unit=attributes["unit"],
-        provenance=attributes["provenance"][split],
+        provenance=provenance,
         repetitions=np.array(repetitions),
         known_digests=_read_optional(file, f"{split}/digests", "u"),
         **optional_arrays,

@@ -113,6 +113,24 @@ def test_a_damaged_or_foreign_file_is_an_error(path: Path) -> None:
         SignalStore.open(path)
 
 
+@pytest.mark.parametrize(
+    "provenance",
+    [
+        {"sessions": 5},
+        {"sessions": None},
+        {"sessions": ["x"]},
+        {"sessions": [{"preparation": 5}]},
+        {"preparation": "x"},
+    ],
+)
+def test_a_store_whose_provenance_has_other_types_is_damaged(
+    path: Path, provenance: dict[str, Any]
+) -> None:
+    SignalStore.write(path, {"train": make_recording(4, 2, provenance=provenance)})
+    with pytest.raises(BrainhiveError, match=r"sub-03\.h5"):
+        SignalStore.open(path)
+
+
 def test_optional_arrays_and_float16_are_read_back(path: Path) -> None:
     sessions = np.array([[0, 1, -1], [1, 1, 1], [0, -1, -1]], np.int8)
     whiteners = np.random.default_rng(0).normal(size=(2, 3, 3))
