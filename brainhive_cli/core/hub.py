@@ -36,6 +36,7 @@ from brainhive_cli.core.files import (
 )
 from brainhive_cli.core.network import (
     BUSY_STATUSES,
+    SECRET_ADDRESS,
     call_in_thread,
     call_with_retries,
     find_bad_proxy,
@@ -605,7 +606,7 @@ def _describe_failure(
         reason = "cannot be reached"
         if status in BUSY_STATUSES:
             reason = f"is busy (it answers {status}): try again in some minutes"
-        mirror = os.environ.get("HF_ENDPOINT")
+        mirror = SECRET_ADDRESS.sub("", os.environ.get("HF_ENDPOINT", ""))
         hub_name = f"the hub of HF_ENDPOINT ({mirror})" if mirror else "the hub"
         return Unreachable(
             f"{repository} is not in the hub's cache and {hub_name} {reason}",

@@ -31,6 +31,8 @@ MAX_WAIT_S = 10.0
 """Longest wait that a server may request with its header Retry-After."""
 BUSY_STATUSES = {429, 500, 502, 503, 504}
 """HTTP statuses of a server that may answer a later request."""
+SECRET_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
+"""Name and password in an address, such as `https://name:password@host`."""
 PROXY_ERROR = re.compile(r"\bproxy\b|SOCKS|(invalid|nonnumeric) port", re.IGNORECASE)
 """Pattern of errors of httpx, requests and urllib about a bad proxy."""
 

@@ -17,6 +17,7 @@ from brainhive_cli.core.facts import (
     format_setting,
     keep_independent_keys,
 )
+from brainhive_cli.core.network import SECRET_ADDRESS
 from brainhive_cli.core.runs import FINGERPRINTS, MAX_RECIPE_BYTES, RunFolder
 
 Settings = dict[str, Any]
@@ -42,8 +43,6 @@ SECRET_KEY = re.compile(
     re.IGNORECASE,
 )
 """Pattern of keys whose values are never shown."""
-SECRET_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
-"""Name and password in an address, such as `https://name:password@host`."""
 HIDDEN = "(hidden)"
 """Text in the place of a secret."""
 GROUPS = {

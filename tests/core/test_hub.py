@@ -6,12 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.request import Request
 
 import pytest
 from huggingface_hub import errors
 
 from brainhive_cli.core import documents, hub
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.network import open_web
+from tests.tools.hub_server import serving
 
 
 @pytest.fixture
@@ -228,9 +231,31 @@ def test_the_error_names_the_mirror_that_cannot_be_reached(
         raise errors.LocalEntryNotFoundError("x")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
-    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example.org")
-    with pytest.raises(hub.Unreachable, match=r"hub\.example\.org"):
+    monkeypatch.setenv("HF_ENDPOINT", "https://me:7654@hub.example.org")
+    with pytest.raises(hub.Unreachable, match=r"https://hub\.example\.org"):
         hub.snapshot("owner/name")
+
+
+def test_only_the_server_of_the_hub_receives_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "hub"
+    (root / "lab/vit").mkdir(parents=True)
+    (root / "lab/vit/config.json").write_text("{}")
+    (root / "lab/vit/model.safetensors").write_bytes(b"weights")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with serving(root) as server, serving(root) as storage:
+        server.redirect_client(monkeypatch)
+        server.storage = storage.endpoint
+        hub.snapshot("lab/vit", cache_dir=tmp_path / "cache")
+        assert storage.fetched == ["lab/vit/model.safetensors"]
+
+        # other downloads have no token at all
+        address = f"{server.endpoint}/large/lab/vit/config.json"
+        assert open_web(Request(address), timeout_s=10).read() == b"{}"
+    paths = " ".join(server.authorized)
+    assert "config.json" in paths and "/large/" not in paths
+    assert storage.authorized == []
 
 
 def test_an_error_of_the_program_is_no_failure_of_the_hub(

@@ -27,6 +27,8 @@ class Hub:
         absent: Status and headers of the answer for an absent repository.
         card: Card of every repository.
         commits: Commits of repositories that need their own.
+        storage: Address of the server of large files.
+        authorized: Paths of the requests with a token, in order.
     """
 
     absent: tuple[int, dict[str, str]] = (404, {"X-Error-Code": "RepoNotFound"})
@@ -37,6 +39,8 @@ class Hub:
         self.endpoint = f"http://127.0.0.1:{port}"
         self.fetched: list[str] = []
         self.commits: dict[str, str] = {}
+        self.storage = self.endpoint
+        self.authorized: list[str] = []
 
     def redirect_client(self, patch: pytest.MonkeyPatch) -> None:
         """Redirect the hub's client of this process to this server."""
@@ -70,7 +74,7 @@ class Hub:
             "X-Linked-Size": str(file.stat().st_size),
             "X-Linked-Etag": f'"{sha256(file)}"',
         }
-        address = f"{self.endpoint}/large/{file.relative_to(self.root)}"
+        address = f"{self.storage}/large/{file.relative_to(self.root)}"
         return 302, {**headers, "X-Repo-Commit": commit, "Location": address}, b""
 
     def _api(self, parts: list[str]) -> tuple[int, dict[str, str], bytes]:
@@ -127,6 +131,8 @@ def serving(root: Path) -> Iterator[Hub]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.headers["Authorization"]:
+                hub.authorized.append(self.path)
             status, headers, body = hub.answer(self.command, self.path)
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(body))}.items():
