@@ -260,6 +260,25 @@ def test_files_escape_hostile_names(home: Path) -> None:
     assert "\\$x\\_" in filled.write("tex")
 
 
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t=", "a;="])
+def test_no_answer_from_a_sidecar_is_a_formula(home: Path, first: str) -> None:
+    folder = home / "bids/sub-01/eeg"
+    folder.mkdir(parents=True)
+    (home / "bids/dataset_description.json").write_text("{}")
+    device = {"Manufacturer": f"{first}1+1", "ManufacturersModelName": "<b>|$"}
+    (folder / "sub-01_task-look_eeg.json").write_text(json.dumps(device))
+    events = folder / "sub-01_task-look_events.tsv"
+    events.write_text("onset\n")
+    digest = write_store(home, SESSION, files={str(events): {}})
+    (filled,) = fill_checklists([write_run(home, digest)])
+    rows = csv.reader(filled.write("csv").splitlines())
+    answers = {row[1]: row[3] for row in rows}
+    cell = answers["Manufacturer and model of the device"]
+    assert "1+1" in cell and cell[0] not in "=+-@\t" and ";=" not in cell
+    assert "<b>" not in filled.write("md").replace("\\<", "")
+    assert "\\$" in filled.write("tex")
+
+
 def test_counts_and_sections_of_the_page(home: Path) -> None:
     run = write_run(home)
     (filled,) = fill_checklists([run])
