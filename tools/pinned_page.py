@@ -27,7 +27,7 @@ LIBRARIES = (
     "diffusers",
     "CPU",
 )
-"""Columns of the table of environments. The files have all libraries."""
+"""Rows of the table of environments. The files have all libraries."""
 
 
 def list_environments() -> list[dict[str, str]]:
@@ -49,14 +49,11 @@ def write_tables() -> str:
     ]
     for name, study in STUDIES.items():
         lines += list_rows(study, pinned.read(name), environments)
-    lines += [
-        "",
-        f"| | {' | '.join(LIBRARIES)} |",
-        "|---" * (len(LIBRARIES) + 1) + "|",
-    ]
-    for letter, environment in zip(string.ascii_uppercase, environments, strict=False):
-        versions = [environment[library] for library in LIBRARIES]
-        lines.append(f"| {letter} | {' | '.join(versions)} |")
+    letters = string.ascii_uppercase[: len(environments)]
+    lines += ["", f"| | {' | '.join(letters)} |", "|---" * (len(letters) + 1) + "|"]
+    for library in LIBRARIES:
+        versions = [environment[library] for environment in environments]
+        lines.append(f"| {library} | {' | '.join(versions)} |")
     return "\n".join(lines)
 
 
