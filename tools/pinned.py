@@ -89,20 +89,17 @@ class Comparison:
 
         if count:
             lines = [
-                f"{study}: these numbers changed more than libraries may explain "
-                f"({count}).",
+                f"{study}: other libraries do not explain these changes ({count}).",
                 *self.failures,
             ]
         elif self.changes:
-            lines = [
-                f"{study}: equal within the pinned intervals, with other libraries."
-            ]
+            lines = [f"{study}: some numbers moved within their pinned intervals."]
         else:
-            lines = [f"{study}: equal to {DIGITS} digits, with other libraries."]
+            lines = [f"{study}: equal to {DIGITS} digits in another environment."]
         if self.changes:
             lines.append(f"Numbers that moved ({len(self.changes)}):")
             lines += self.changes
-        lines.append("Libraries and hardware that moved, pinned → here:")
+        lines.append("Other libraries or hardware, pinned → here:")
         lines += self.libraries
         return "\n  ".join(lines)
 
