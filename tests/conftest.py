@@ -44,6 +44,7 @@ LONG_FILES = {
     "test_lsl",
     "test_live_page",
     "test_live_lsl",
+    "test_pin",
 }
 """Longest test files, which start first so that all processes end at about one time."""
 
