@@ -271,6 +271,8 @@ def test_the_newest_changes_have_the_version_of_the_citation() -> None:
     )
     cited = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
     assert sections[0] == (__version__, str(cited.get("date-released", "not released")))
+    # it is read before a tag is made
+    assert len((CHECKOUT / "CHANGELOG.md").read_text().splitlines()) <= 30
     # the version is written once
     pyproject = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     assert pyproject["tool"]["hatch"]["version"]["path"] == "brainhive_cli/__init__.py"
