@@ -275,6 +275,7 @@ def main() -> None:
                 found = run_study(name, Path(folder), arguments.recordings)
             except FileNotFoundError as error:
                 print(f"{name}: not run, because {error} (--recordings FOLDER)")
+                has_failed |= name in arguments.names
                 continue
             except subprocess.CalledProcessError as error:
                 sys.exit(f"{name}: {shlex.join(error.cmd)} failed:\n{error.stderr}")

@@ -1,11 +1,12 @@
 """Results of four studies are the pinned results, or libraries explain why not."""
 
+import sys
 import warnings
 from pathlib import Path
 
 import pytest
 
-from tools import pin, pinned
+from tools import gratings_recordings, pin, pinned
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,17 @@ def test_results_are_as_pinned(name: str, tmp_path: Path) -> None:
     assert not comparison.failures, explanation
     if comparison.changes:
         warnings.warn(explanation, stacklevel=1)
+
+
+def test_a_study_whose_recordings_are_missing_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    line = ["pin", "gratings", "--recordings", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", line)
+
+    with pytest.raises(SystemExit) as caught:
+        pin.main()
+
+    text = capsys.readouterr().out
+    assert caught.value.code == 1
+    assert gratings_recordings.FILES[0] in text and "--recordings" in text
