@@ -54,6 +54,10 @@ SNAPSHOT_PATH = re.compile(
     r".*/(?P<kind>models|datasets)--(?P<repository>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})(?P<inside>/.*)?$"
 )
 """Pattern of the paths of files and folders in the hub's cache."""
+LARGE_FILES = f"blobs/{'[0-9a-f]' * 64}"
+"""Pattern of the large files in the cache of a repository. The name is the SHA-256 that
+the hub states.
+"""
 DATASET_PREFIX = "datasets"
 """First name in the location of a data set's repository."""
 DOWNLOAD_ELSEWHERE = "on a machine with a network: "
@@ -207,9 +211,10 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
         The result of `snapshot_download`: the folder, or a list of files for a dry run.
 
     Raises:
-        MissingData: if the hub cannot be reached, is busy or refuses the download.
+        MissingData: if the hub cannot be reached, is busy or refuses the download, or
+            if a file does not match its SHA-256.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.utils import tqdm
 
     class TransientBar(tqdm):
@@ -226,9 +231,14 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
             repository, repo_type=repo_type, tqdm_class=TransientBar, **options
         )
 
+    folder_name = f"{repo_type}s--{repository.replace('/', '--')}"
+    cache = Path(options.get("cache_dir") or constants.HF_HUB_CACHE, folder_name)
+    earlier_files = set(cache.glob(LARGE_FILES))
     try:
         with console.hide_progress():
-            return call_with_retries(partial(call_in_thread, download), _read_response)
+            result = call_with_retries(
+                partial(call_in_thread, download), _read_response
+            )
     except Exception as error:
         bad_proxy = find_bad_proxy(error)
         if bad_proxy is not None:
@@ -246,6 +256,16 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
         if isinstance(error, _list_client_errors()):
             raise _describe_failure(repository, error, repo_type, options) from error
         raise
+
+    # the hub's client compares only the sizes of most files
+    for file in set(cache.glob(LARGE_FILES)) - earlier_files:
+        if documents.digest_file(file) != file.name:
+            file.unlink()
+            raise MissingData(
+                f"a file of {repository} does not match its SHA-256 on the hub",
+                "run the command again to fetch it again",
+            )
+    return result
 
 
 def list_digests(repository: str, repo_type: str, commit: str) -> dict[str, str]:

@@ -258,6 +258,31 @@ def test_only_the_server_of_the_hub_receives_the_token(
     assert storage.authorized == []
 
 
+def test_a_download_that_differs_from_its_sha256_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "hub"
+    (root / "lab/vit").mkdir(parents=True)
+    (root / "lab/vit/model.safetensors").write_bytes(b"weights")
+    with serving(root) as server:
+        server.redirect_client(monkeypatch)
+        with monkeypatch.context() as patch:
+            # the size and headers of the true file, with other bytes
+            answer = server._send
+
+            def send_damaged(method: str, file: Path) -> tuple[int, Any, bytes]:
+                status, headers, _ = answer(method, file)
+                return status, headers, b"damaged"
+
+            patch.setattr(server, "_send", send_damaged)
+            with pytest.raises(MissingData, match=r"lab/vit .*SHA-256"):
+                hub.snapshot("lab/vit", cache_dir=tmp_path / "cache")
+
+        # the damaged file is not kept
+        path = Path(hub.snapshot("lab/vit", cache_dir=tmp_path / "cache"))
+        assert (path / "model.safetensors").read_bytes() == b"weights"
+
+
 def test_an_error_of_the_program_is_no_failure_of_the_hub(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
