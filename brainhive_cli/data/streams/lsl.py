@@ -64,6 +64,9 @@ MARKER_POLL_S = 0.02
 """Time between two checks for markers while no samples arrive."""
 MAX_SAMPLES = 1024
 """Largest number of samples that a call of the library returns."""
+MAX_CHANNELS = 10_000
+MAX_RATE_HZ = 100_000
+"""More than any amplifier has. Larger declarations would fill the memory."""
 NETWORK = (
     "without a network, write a file with the lines [lab] and KnownPeers = "
     "{127.0.0.1}, and set LSLAPICFG to its path for all programs; a firewall must "
@@ -403,6 +406,7 @@ def _match_signals(
     _require_only_match(matches, text, keys)
 
     for info in matches:
+        _refuse_sizes(info.name, info.n_channels, info.sfreq)
         if not _has_rate(info):
             names = ", ".join(stream.name for stream in streams if _has_rate(stream))
             raise RecipeError(
@@ -445,6 +449,16 @@ def _require_only_match(matches: list[Any], text: str, keys: str) -> None:
         )
 
 
+def _refuse_sizes(stream_name: str, n_channels: int, rate_hz: float) -> None:
+    """Raise an error if a stream declares more than any amplifier has."""
+    if n_channels > MAX_CHANNELS or rate_hz > MAX_RATE_HZ:
+        raise RecipeError(
+            f"stream {stream_name!r} declares {n_channels:,} channels at {rate_hz:g} "
+            f"Hz, more than {MAX_CHANNELS:,} or {MAX_RATE_HZ:,} Hz",
+            "choose another stream by source.name=, or correct its program",
+        )
+
+
 def _has_rate(info: Any) -> bool:
     """Return True if a stream has numbers at a fixed rate."""
     return info.dtype != "string" and info.sfreq >= 1
@@ -482,6 +496,9 @@ def _read_format(
     # descriptions count only if every channel has one
     stream_name = info.findtext("name", "")
     count = int(info.findtext("channel_count", "0"))
+    rate_hz = read_number(info.findtext("nominal_srate", ""))
+    # a description may differ from the announcement of the stream
+    _refuse_sizes(stream_name, count, rate_hz)
     channels = info.findall("desc/channels/channel")
     if len(channels) != count:
         channels = [ElementTree.Element("channel")] * count
@@ -524,7 +541,7 @@ def _read_format(
         tuple(names),
         tuple(types),
         tuple(units),
-        read_number(info.findtext("nominal_srate", "")),
+        rate_hz,
         positions if has_positions else None,
     )
     return stream_format, scale

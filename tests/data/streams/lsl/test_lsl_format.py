@@ -55,6 +55,11 @@ def test_a_stream_is_described_by_names_types_units_and_places() -> None:
     assert np.isnan(found.positions[1:]).all()
 
 
+def test_a_description_of_too_many_channels_is_refused() -> None:
+    with pytest.raises(RecipeError, match="10,001 channels at"):
+        lsl._read_format(describe(count=10_001), Config(), make_request())
+
+
 def test_only_names_of_eeg_get_the_standard_spelling() -> None:
     channels = [("fp1", "EEG", "µV", ()), ("fp2", "MISC", "", ())]
     found, _ = lsl._read_format(describe(channels), Config(), make_request())
@@ -186,6 +191,9 @@ def test_the_streams_that_match_are_chosen(
         ({}, [AMPLIFIER, CODES, TEXTS], RecipeError),
         ({}, [AMPLIFIER, info("cap2", "eeg"), TEXTS], RecipeError),
         ({}, [info("cap", "EEG", sfreq=0.5), TEXTS], RecipeError),
+        ({}, [info("cap", "EEG", sfreq=1e6), TEXTS], RecipeError),
+        ({}, [info("cap", "EEG", sfreq=np.inf), TEXTS], RecipeError),
+        ({}, [info("cap", "EEG", n_channels=10_001), TEXTS], RecipeError),
         ({"name": "texts"}, [TEXTS], RecipeError),
         ({}, [AMPLIFIER, info("many", "Markers", n_channels=2)], RecipeError),
     ],
