@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.data.exchange import foreign_results
 from brainhive_cli.data.exchange.foreign_results import open_result
 from brainhive_cli.measurement.audit import FINDING, UNDECIDED, audit
 
@@ -228,6 +229,17 @@ HOSTILE: dict[str, bytes] = {
     "rows.pt": pickle.dumps([[1.0] * 100_000] * 100_000),
 }
 HOSTILE["epochs.csv"] = b"epoch,test_acc" + b"\n0,1\n1,2" * 6000
+
+
+def test_long_names_and_many_values_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"a": {"b": 1, "x" * 256: 2}, "c": 3}))
+    assert set(foreign_results._read_arrays(path)) == {"a_b", "c"}
+    monkeypatch.setattr(foreign_results, "MAX_ARRAYS_PER_FILE", 2)
+    with pytest.raises(ValueError, match="more than 2 values"):
+        foreign_results._read_arrays(path)
 
 
 @pytest.mark.nightly
