@@ -123,6 +123,7 @@ def test_every_extra_has_a_step_in_the_script_that_tries_them() -> None:
     assert set(re.findall(r"^        ([a-z0-9-]+)\)", script, re.M)) == {
         "none",
         "wheel",
+        "lowest",
         *extras,
         "all",
     }

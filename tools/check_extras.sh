@@ -5,6 +5,7 @@
 #     tools/check_extras.sh                 every extra alone, then all together (10 GB of disk, two minutes each)
 #     tools/check_extras.sh parquet all     those named; `none` is the tool without extras, `wheel` the same as released:
 #                                           not of the checkout, but of the wheel that is built of it
+#     tools/check_extras.sh lowest          the lowest versions that pyproject.toml allows, with all tests (30 minutes)
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,6 +29,7 @@ step() {
             python -c "import mne, mne_bids, nibabel, sklearn, transformers"
             demo && brainhive embed --recipe demo "encoders=[$tiny]" ;;
         wheel) cd "$work" && demo ;;
+        lowest) python -m pytest -q -n 2 --dist loadfile ;;
         braindecode)
             demo 'backbone={kind: braindecode, model: EEGNeX}' && tests tests/models/backbones/test_braindecode.py ;;
         parquet) demo && brainhive export-embeddings "$BRAINHIVE_HOME/embeddings/demo" --to "$BRAINHIVE_HOME/out" ;;
@@ -52,7 +54,12 @@ try() {  # in a shell of its own, so that the environment is left again
         wheel) pip wheel -q --no-deps -w "$work" . >"$work/log" 2>&1; wanted=("$work"/brainhive-*.whl) ;;
         *) wanted=(-e ".[${1/#all/$(echo $extras | tr ' ' ,)}]") ;;
     esac
-    pip install -q "${wanted[@]}" >>"$work/log" 2>&1 && installed=done || installed=FAILED
+    if [ "$1" = lowest ]; then
+        pip install -q uv && installer=(uv pip install -q --resolution lowest-direct) wanted=(-e ".[test]")
+    else
+        installer=(pip install -q)
+    fi
+    "${installer[@]}" "${wanted[@]}" >>"$work/log" 2>&1 && installed=done || installed=FAILED
     took=$((SECONDS - began)) size=$(du -sm "$work/env" | cut -f1)
     torch=$(python -c "from importlib.metadata import version; print(version('torch'))" 2>/dev/null || echo -)
     brainhive doctor >>"$work/log" 2>&1 && healthy=done || healthy=FAILED
