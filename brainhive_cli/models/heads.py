@@ -235,7 +235,7 @@ def check_outputs(
     description = type(outputs).__name__
     is_valid = False
     if isinstance(outputs, Tensor):
-        description = str(list(outputs.shape))
+        description = f"{list(outputs.shape)}"  # `str` cannot be exported by torch 2.6
         is_valid = outputs.ndim == 2 and outputs.shape[1] == width
         is_valid = is_valid and n_signals in (None, outputs.shape[0])
     elif isinstance(outputs, Mapping):
