@@ -553,7 +553,9 @@ def _find_folders(runs: Path, command: str | None, reference: str) -> list[Path]
     if command:
         named_paths = [runs / command / reference]
     else:
-        named_paths = sorted(runs.glob(f"*/{escape(reference)}"))
+        # a glob of the name would fail if it is too long for a file
+        named_paths = [folder / reference for folder in sorted(runs.glob("*"))]
+        named_paths = list(dict.fromkeys(named_paths))
     folders = list(filter(os.path.isdir, named_paths))
     folders = folders or find_labelled(runs, command, reference)
     folders = folders or folders_by_path[:1]

@@ -385,7 +385,8 @@ def test_a_run_is_found_by_folder_name_or_end_of_its_name(home: Path) -> None:
         (None, str(second.path), second),
     ):
         assert runs.find(folder, command, reference).path == run.path
-    for command, reference in (("embed", "demo-abd"), ("embed", "demo"), (None, "*")):
+    absent = (("embed", "demo-abd"), ("embed", "demo"), (None, "*"), (None, "é" * 200))
+    for command, reference in absent:
         with pytest.raises(MissingData):
             runs.find(folder, command, reference)
     # two of one name

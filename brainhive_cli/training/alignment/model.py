@@ -340,7 +340,7 @@ def load(path: Path | str) -> Aligner:
     # a recipe may hold any value
     if not isinstance(path, str | Path):
         raise RecipeError(
-            f"{path!r} is not the path of a model folder",
+            f"{documents.show_value(path)} is not the path of a model folder",
             "runs/train-align/NAME/cells/CELL/model",
         )
     folder = Path(path)

@@ -293,9 +293,10 @@ def test_weights_have_the_name_of_here_or_of_upstream(folder: Path) -> None:
     with pytest.raises(MissingData) as caught:
         aligner.load(folder)
     assert first in caught.value.message
-    for path in (None, 3):
-        with pytest.raises(RecipeError):
+    for path in (None, 3, torch.zeros(9, 99)):
+        with pytest.raises(RecipeError) as refused:
             aligner.load(path)  # type: ignore[arg-type]
+        assert refused.value.message.isprintable()
 
 
 def test_a_folder_without_a_record_has_an_empty_history(
