@@ -22,6 +22,11 @@ tests() {
     pip install -q pytest && python -m pytest -q -rs "$@"
 }
 
+lowest() {  # recorded numbers, messages and these tests hold for the newest libraries alone: random weights differ
+    newest="share_a_pass_and_prefer_a_copy or encoded_by_the_mean_of_their_tokens or damaged_cut_or_missing_is_named"
+    python -m pytest -q -n 2 --dist loadfile --ignore-glob '*/test_recorded_*' --ignore tests/messages -k "not ($newest)"
+}
+
 step() {
     case $1 in
         none)
@@ -29,7 +34,7 @@ step() {
             python -c "import mne, mne_bids, nibabel, sklearn, transformers"
             demo && brainhive embed --recipe demo "encoders=[$tiny]" ;;
         wheel) cd "$work" && demo ;;
-        lowest) python -m pytest -q -n 2 --dist loadfile ;;
+        lowest) lowest ;;
         braindecode)
             demo 'backbone={kind: braindecode, model: EEGNeX}' && tests tests/models/backbones/test_braindecode.py ;;
         parquet) demo && brainhive export-embeddings "$BRAINHIVE_HOME/embeddings/demo" --to "$BRAINHIVE_HOME/out" ;;
