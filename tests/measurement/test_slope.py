@@ -72,8 +72,9 @@ def test_slope_and_interval_are_those_of_scipy() -> None:
                 width = t.ppf(0.975, count - 2) * fit.stderr
                 ends = (fit.slope - width, fit.slope + width)
             # sums of newer scipy differ in the last digit
-            assert slope.value == pytest.approx(fit.slope, rel=1e-12)
-            assert (slope.low, slope.high) == pytest.approx(ends, rel=1e-12)
+            assert slope.value == pytest.approx(fit.slope, rel=1e-9)
+            for found, end in zip((slope.low, slope.high), ends, strict=True):
+                assert found == (None if end is None else pytest.approx(end, rel=1e-9))
             assert (slope.low is None) == (
                 count < MIN_UNITS_FOR_INTERVAL or not fit.stderr > 0
             )
