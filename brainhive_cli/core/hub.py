@@ -231,6 +231,9 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
             repository, repo_type=repo_type, tqdm_class=TransientBar, **options
         )
 
+    if constants.HF_HUB_OFFLINE:
+        # huggingface_hub 1.33 asks the hub all the same if the revision is a commit
+        options["local_files_only"] = True
     folder_name = f"{repo_type}s--{repository.replace('/', '--')}"
     cache = Path(options.get("cache_dir") or constants.HF_HUB_CACHE, folder_name)
     earlier_files = set(cache.glob(LARGE_FILES))

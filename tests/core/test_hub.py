@@ -236,6 +236,21 @@ def test_the_error_names_the_mirror_that_cannot_be_reached(
         hub.snapshot("owner/name")
 
 
+@pytest.mark.parametrize("is_offline", [True, False])
+def test_offline_only_the_cache_is_read(
+    monkeypatch: pytest.MonkeyPatch, is_offline: bool
+) -> None:
+    """Also by clients that ask for the files of a commit all the same (1.33)."""
+    asked = []
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download",
+        lambda *_, **options: asked.append(options.get("local_files_only", False)),
+    )
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", is_offline)
+    hub.snapshot("owner/name", revision="0" * 40)
+    assert asked == [is_offline]
+
+
 def test_only_the_server_of_the_hub_receives_the_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
