@@ -11,6 +11,7 @@ from jinja2 import StrictUndefined, UndefinedError
 from pydantic import BaseModel
 
 from brainhive_cli.core import documents
+from brainhive_cli.core.artifacts import BrainMap
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import (
     SIGNIFICANCE_LEVEL,
@@ -271,6 +272,7 @@ def collect_facts(shown_run: ShownRun) -> dict[str, Any]:
     Returns:
         - `facts`, `set_up`, `metric` (the main metric) and `metrics` of the results
         - `environment` with the versions of the software
+        - `maps`: maps of the brain that the run drew
         - `sessions`: provenance of each session, and `recording`, the same merged
         - `counts`: stimuli and trials of each split, the same for all subjects
         - `dropped`: number of dropped trials by reason
@@ -286,6 +288,7 @@ def collect_facts(shown_run: ShownRun) -> dict[str, Any]:
         "metric": shown_run.typical_metrics.get(shown_run.main_headline),
         "metrics": shown_run.typical_metrics,
         "environment": shown_run.environment,
+        "maps": [item for item in shown_run.artifacts if isinstance(item, BrainMap)],
         "is_simulated": SIMULATED in shown_run.measurements.caveats,
         "phrases": templates().get_template("phrases.txt").module,
         "numbers": templates().get_template("numbers.txt").module,

@@ -21,6 +21,7 @@ from brainhive_cli.core.artifacts import (
 from brainhive_cli.core.errors import BrainhiveError, first_line
 from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL, ConfusionMatrix, RetrievalFacts
 from brainhive_cli.core.measurements import (
+    SEEN_PICTURES,
     Measurements,
     add_footnotes,
     metric_title,
@@ -104,7 +105,11 @@ def draw_artifacts(
 
     artifacts: list[Artifact] = []
     for figure in filter(is_informative, figures):
-        note = add_footnotes(figure.note, measurements.caveats)
+        caveats = list(measurements.caveats)
+        # a map of the signals has no trained model
+        if isinstance(figure, BrainMap) and SEEN_PICTURES in caveats:
+            caveats.remove(SEEN_PICTURES)
+        note = add_footnotes(figure.note, caveats)
         section = figure.section or SECTION
         artifacts.append(replace(figure, section=section, note=note))
     for table in lay_out(measurements, PAGE_TABLES):

@@ -96,6 +96,8 @@ def test_the_page_shows_confusions_and_names_the_recording(
     assert brain_map.threshold == pytest.approx(f.isf(0.05 / 479, 7, 88), rel=1e-3)
     values, _ = read_brain_map(brain_map.locate(retrieval_run.path))
     assert 0 < len(values) < 100 and values.min() >= brain_map.threshold
+    # the map describes signals, so no model has seen its stimuli
+    assert SEEN_PICTURES not in brain_map.note
     finding = state_finding(retrieval_run.measurements())
     assert all(name in finding.lower() for name in NAMES) and "12.5" in finding
     # figures at the top are not repeated below
@@ -144,6 +146,18 @@ def test_the_checklist_has_the_facts_of_the_recording(
     assert "Wilson" in answers["Intervals"]
     assert answers["Licence and constraints on use"] == "CC-BY-SA-3.0"
     assert "Ethical approval and informed consent" not in answers
+
+    # the page draws an F test of each voxel
+    contrasts = answers[
+        "Contrasts, cluster inference, threshold-free cluster enhancement, search "
+        "volume"
+    ]
+    assert "96 trials" in contrasts and "Bonferroni-corrected for 479" in contrasts
+    assert "same stimuli" not in contrasts
+    maps = answers[
+        "Tables of coordinates, thresholded and unthresholded maps, smoothness"
+    ]
+    assert "sub-01_f_of_categories.nii.gz" in maps
 
 
 @pytest.mark.parametrize("suffix", ["md", "csv", "tex"])
