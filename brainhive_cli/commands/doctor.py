@@ -32,10 +32,8 @@ from brainhive_cli.core.launch import (
 from brainhive_cli.core.recipe import BaseRecipe
 from brainhive_cli.core.tables import Table, format_number
 
-MIB = 2**20
-"""Bytes of a mebibyte (MiB)."""
 PACKAGE = "brainhive"
-MIN_FREE_MIB = 1024
+MIN_FREE_GB = 1
 """Free disk space that the demo and a study on simulated data need, with a reserve."""
 MAX_NAMES_PER_FOLDER = 6
 """Largest number of file names that are listed for a folder."""
@@ -43,6 +41,9 @@ MEMORY_RESERVE = 1.1
 """Memory that a GPU needs, relative to the estimate from shapes."""
 MAX_DURATION_S = 30 * 86_400
 """Longest task that counts as possible."""
+MAX_STATED_DAYS = 60
+"""Longest duration that is stated as a number."""
+BROKEN_LABEL = "libraries that fail to import"
 ESTIMATE_NOTE = (
     "Times are estimates from the measured speed and the work of each task, without "
     "downloads. On a CPU, demo, embed and train-align took 0.8 to 1.2 times as long. "
@@ -134,8 +135,9 @@ def judge_machine(
     broken: list[MissingExtra],
     home: Path,
     is_writable: bool,
-    free_mib: int,
+    free_gb: float,
     device_name: str,
+    n_gpus: int,
     device_error: DeviceError | None,
     n_possible: str,
 ) -> tuple[str, BrainhiveError | None]:
@@ -146,8 +148,9 @@ def judge_machine(
         broken: Errors of installed libraries that cannot be imported.
         home: Folder of data, stores and runs.
         is_writable: True if files can be written there.
-        free_mib: Free disk space there, in MiB.
+        free_gb: Free disk space there.
         device_name: Name of the GPU, or "cpu".
+        n_gpus: Number of GPUs that torch can use.
         device_error: Error of a GPU on which torch cannot compute, or None.
         n_possible: Number of tasks that would run here, as in "3 of 10".
 
@@ -164,9 +167,9 @@ def judge_machine(
         error = MissingData(
             f"{home} cannot be written", "set BRAINHIVE_HOME to a folder of your own"
         )
-    elif free_mib < MIN_FREE_MIB:
+    elif free_gb < MIN_FREE_GB:
         error = MissingData(
-            f"{home} has {free_mib} MiB of free space, less than {MIN_FREE_MIB} MiB",
+            f"{home} has {free_gb:.1f} GB of free space, less than {MIN_FREE_GB} GB",
             "free some space, or set BRAINHIVE_HOME to a folder on another disk",
         )
     elif device_error:
@@ -175,10 +178,11 @@ def judge_machine(
         sentence = f"This machine cannot run the standard commands: {error.message}."
         return sentence, error
 
-    device = f"on its {device_name}"
-    if device_name == "cpu":
-        device = "without a GPU that torch can use"
-    return f"This machine can run {n_possible} tasks listed below, {device}.", None
+    device = "CPU" if device_name == "cpu" else device_name
+    sentence = f"{n_possible} tasks below would run on the {device}."
+    if not n_gpus:
+        sentence = f"No usable GPU. {sentence}"
+    return sentence, None
 
 
 def judge_task(
@@ -208,6 +212,17 @@ def judge_task(
     return "yes"
 
 
+def describe_load() -> str:
+    """Describe the load average if it exceeds the number of cores, else return ""."""
+    if not hasattr(os, "getloadavg"):
+        return ""
+    load = os.getloadavg()[0]
+    n_cores = os.cpu_count() or 1
+    if load <= n_cores:
+        return ""
+    return f"{load:.1f} on {n_cores} cores: measured times are too long"
+
+
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Describe this machine, measure its speed, and list tasks that would run here.
 
@@ -221,6 +236,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         The exit code is not 0 if this machine cannot run the standard commands.
     """
     start_s = time.perf_counter()
+    load = describe_load()
     home = recipe.paths.under_home("data").parent
     errors = find_broken_libraries()
     for error in errors:
@@ -240,28 +256,31 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         existing_folder = existing_folder.parent
 
     is_writable = os.access(existing_folder, os.W_OK)
-    free_mib = shutil.disk_usage(existing_folder).free // MIB
-    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    free_gb = shutil.disk_usage(existing_folder).free / 1e9
+    n_gpus = torch.cuda.device_count()
     has_mps = torch.backends.mps.is_available()
     facts: dict[str, Any] = dict(library_versions())
     facts |= {
-        "broken": "; ".join(error.message for error in errors) or "nothing",
+        BROKEN_LABEL: "; ".join(error.message for error in errors) or "none",
         "device": launch.device_name,
         "torch built for CUDA": torch.version.cuda or "no",
-        "GPUs": torch.cuda.device_count(),
-        "bf16 on the GPU": has_bf16,
+        "GPUs": n_gpus,
         "Apple GPU (MPS)": "available, but not used" if has_mps else "none",
         "system": platform.platform(),
         "CPU cores": os.cpu_count(),
         "CPU threads": torch.get_num_threads(),
         "home": home.resolve(),
         "home can be written": is_writable,
-        "free at home": f"{free_mib} MiB",
+        "free at home": f"{free_gb:.1f} GB",
     }
+    if load:
+        facts["load average"] = load
+    if torch.cuda.is_available():
+        facts["bf16 on the GPU"] = torch.cuda.is_bf16_supported()
 
     memory_gb = psutil.virtual_memory().total / 1e9
     facts["memory"] = f"{memory_gb:.0f} GB"
-    for number in range(torch.cuda.device_count()):
+    for number in range(n_gpus):
         gpu = torch.cuda.get_device_properties(number)
         gpu_gb = gpu.total_memory / 1e9
         version = f"compute capability {gpu.major}.{gpu.minor}"
@@ -289,27 +308,29 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         folder = recipe.paths.under_home(name)  # type: ignore[arg-type]
         entries = []
         if folder.is_dir():
-            entries = sorted(child.name for child in folder.iterdir())
+            folders = [child for child in folder.iterdir() if child.is_dir()]
+            entries = sorted(child.name for child in folders)
         facts[name] = ", ".join(entries[:MAX_NAMES_PER_FOLDER]) or "nothing yet"
 
     files = [path for path in hub.DEMO_WEIGHTS.rglob("*") if path.is_file()]
-    weights_mib = sum(file.stat().st_size for file in files) / MIB
+    weights_gb = sum(file.stat().st_size for file in files) / 1e9
     facts["hub cache"] = HF_HUB_CACHE
     facts["hub token"] = hub.describe_token()
-    facts["demo weights"] = f"{weights_mib:.1f} MiB"
+    facts["demo weights"] = f"{weights_gb:.2f} GB"
 
     libraries = check_libraries()
     for extra, state in libraries.extras.items():
         facts[f"extra {extra}"] = state
-    tasks = list_tasks(rates, launch.device_name, memory_gb, free_mib * MIB / 1e9)
+    tasks = list_tasks(rates, launch.device_name, memory_gb, free_gb)
     possible = [task for task in tasks if task["runs here"] == "yes"]
     verdict, problem = judge_machine(
         lacking=libraries.lacking,
         broken=errors,
         home=home.resolve(),
         is_writable=is_writable,
-        free_mib=free_mib,
+        free_gb=free_gb,
         device_name=launch.device_name,
+        n_gpus=n_gpus,
         device_error=device_error,
         n_possible=f"{len(possible)} of {len(tasks)}",
     )
@@ -356,7 +377,9 @@ def list_tasks(
         seconds = machine_speed.estimate_seconds(task, rates)
         answer = judge_task(task, seconds, device_name, memory_gb, free_gb)
         time_text = "unknown"
-        if seconds:
+        if seconds and seconds > MAX_STATED_DAYS * 86_400:
+            time_text = f"over {MAX_STATED_DAYS} days"
+        elif seconds:
             time_text = f"about {console.write_duration(seconds)}"
         facts = {"runs here": answer, "seconds": seconds, "time": time_text}
         tasks.append(task | facts)

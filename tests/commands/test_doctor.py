@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 from email.message import Message
 
@@ -28,6 +29,7 @@ def fast_probe(monkeypatch):
 
 def test_it_tells_versions_device_and_what_lies_at_home(run_command, home):
     (home / "runs" / "train-align").mkdir(parents=True)
+    (home / "runs" / "pace.json").write_text("{}")
 
     result = run_command("doctor")
 
@@ -43,6 +45,8 @@ def test_it_tells_versions_device_and_what_lies_at_home(run_command, home):
     assert list(facts) == [name for name, _ in table.rows] + ["rates", "tasks"]
     assert all(facts[name] == value for name, value in table.rows)
     assert result.exit_code == 0
+    assert ("bf16 on the GPU" in facts) == torch.cuda.is_available()
+    assert facts["free at home"].endswith(" GB")
     assert result.hint == "brainhive demo"
     assert table.rows[-1][0] == "verdict"
     assert "extra parquet" in facts
@@ -84,7 +88,7 @@ def test_a_missing_required_library_is_listed(monkeypatch):
         ({"lacking": ["mne"]}, MissingExtra.exit_code),
         ({"broken": [MissingExtra("timm does not import")]}, MissingExtra.exit_code),
         ({"is_writable": False}, MissingData.exit_code),
-        ({"free_mib": 100}, MissingData.exit_code),
+        ({"free_gb": 0.1}, MissingData.exit_code),
         ({"device_error": DeviceError("no kernel image")}, DeviceError.exit_code),
     ],
 )
@@ -94,8 +98,9 @@ def test_the_verdict_is_an_error_if_commands_cannot_run(changes, exit_code, tmp_
         "broken": [],
         "home": tmp_path,
         "is_writable": True,
-        "free_mib": 50_000,
+        "free_gb": 50.0,
         "device_name": "cpu",
+        "n_gpus": 0,
         "device_error": None,
         "n_possible": "3 of 11",
     }
@@ -130,9 +135,32 @@ def test_a_task_without_disk_space_says_how_much_it_needs():
     assert "145 GB of disk, 20 GB" in answers["papers/brainhive-prior"]
 
 
+def test_the_verdict_names_the_device(tmp_path):
+    verdicts = {}
+    for device_name, n_gpus in (("cpu", 0), ("cpu", 1), ("A100", 1)):
+        verdicts[device_name, n_gpus], _ = doctor.judge_machine(
+            [], [], tmp_path, True, 50.0, device_name, n_gpus, None, "3 of 11"
+        )
+    assert "No usable GPU" in verdicts["cpu", 0]
+    assert "GPU" not in verdicts["cpu", 1] and "CPU" in verdicts["cpu", 1]
+    assert "A100" in verdicts["A100", 1]
+
+
+@pytest.mark.parametrize(("load", "is_shown"), [(1.5, False), (8.3, True)])
+def test_a_load_above_the_number_of_cores_is_shown(
+    run_command, monkeypatch, load, is_shown
+):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    facts = run_command("doctor").details
+    assert ("8.3 on 2 cores" in facts.get("load average", "")) == is_shown
+
+
 def test_a_task_of_months_is_too_slow():
     rates = RATES | {"matmul bf16": 1e11}
     tasks = doctor.list_tasks(rates, "cpu", 1000, 1000)
+    times = {task["task"]: task["time"] for task in tasks}
+    assert times["train-align mindeye2"] == "over 60 days"
     answers = {task["task"]: task["runs here"] for task in tasks}
     assert answers["train-align mindeye2"] == "too slow"
     assert answers["demo"] == "yes"

@@ -59,7 +59,7 @@ def test_doctor_names_a_broken_library_once_with_its_repair(site, home, capfd):
         and REFUSAL in line
         and result.hint in line
     )
-    assert REFUSAL in result.details["broken"]
+    assert REFUSAL in result.details[doctor.BROKEN_LABEL]
 
 
 def test_extras_are_installed_from_the_checkout_or_the_wheel(tmp_path, monkeypatch):
