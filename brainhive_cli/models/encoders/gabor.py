@@ -38,7 +38,6 @@ class Config(EncoderConfig):
 
     cites = ("adelson1985", "heeger1992", "kay2008")
     image_px = SIDE_PX
-    licence = "no weights"
     weight_files = ()
 
     orientations: int = Field(

@@ -33,6 +33,10 @@ def test_every_encoder_is_listed_by_a_name_that_embed_takes(
     assert row_of["siglip2"]["weights"] == "hub:google/siglip2-base-patch16-224"
     assert row_of["demo-clip"]["here"] == "yes"
     assert row_of["timm"]["here"] == "–"
+    weights = {name: row["weights"] for name, row in row_of.items()}
+    assert weights["gabor"] == weights["pixels"] == weights["concepts"] == "none"
+    assert weights["lite0"] == "in a package"
+    assert weights["timm"] == "{kind: timm, source: …}"
 
 
 def test_encoders_are_listed_without_a_data_set(home: Path) -> None:
