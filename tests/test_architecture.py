@@ -411,7 +411,7 @@ def test_completions_are_current() -> None:
 
 def test_the_pages_of_recipe_keys_are_current() -> None:
     current = {path.name: path.read_text() for path in keys_page.FOLDER.iterdir()}
-    assert current == keys_page.write_pages(), "run python -m tools.keys_page"
+    assert current == keys_page.write_pages(), "run python -m tools.regenerate"
 
 
 def test_every_key_has_somebody_who_sets_it() -> None:

@@ -14,6 +14,7 @@ from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import ROOT_FIELD, Dataset
+from brainhive_cli.data.files import pickles
 from brainhive_cli.data.media.stimuli import (
     StimulusSet,
     find_pictures,
@@ -138,7 +139,8 @@ class NewDatasetSessions(Preparation):
         """
         path = self._folder(subject) / f"ses-{session:02d}.npy"
         with report_damage(path, FETCH_HINT):
-            epochs = np.load(path, mmap_mode="r")
+            # large arrays stay on the disk until they are indexed
+            epochs = pickles.to_array(pickles.load(path))
             if epochs.ndim != 3 or epochs.shape[1] != len(CHANNELS):
                 shape = list(epochs.shape)
                 raise ValueError(f"its shape is {shape}, not [n, {len(CHANNELS)}, T]")

@@ -26,7 +26,8 @@ class Config(EncoderConfig):
     Source: the paper, and the repository whose preprocessing is followed.
     """
 
-    dim = 512
+    cites = ()  # keys of the papers in reports/references.bib
+    dim = 512  # of the default `width`
     image_px = SIDE_PX
     licence = "Apache-2.0"
     weight_files = (FILE,)

@@ -3,7 +3,7 @@
 python -m tools.mutants --record                  # run all tests, note their lines
 python -m tools.mutants --record tests/data       # run some of them again
 python -m tools.mutants --sample 100 --seed 1     # plant 100 random faults
-python -m tools.mutants --sample 50 --room data/holdout
+python -m tools.mutants --sample 50 --room data/signals/holdout
 python -m tools.mutants --fixed                   # plant the faults of faults.py
 """
 
