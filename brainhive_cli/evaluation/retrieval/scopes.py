@@ -19,6 +19,8 @@ NEAREST = "nearest training picture"
 REPETITION_DRAWS = 10
 """Number of random choices of k repetitions, over which a curve is averaged."""
 CLASSIFIERS = {"lda": "shrinkage LDA", "logistic": "logistic regression"}
+"""Titles of the plain classifiers, by name."""
+BASELINE_TITLES = {**CLASSIFIERS, RIDGE: "ridge regression"}
 """Titles of the plain baselines, by name."""
 
 

@@ -19,8 +19,8 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.tables import Table, TableCell, format_p
 from brainhive_cli.evaluation.retrieval.scopes import (
     ALONE,
+    BASELINE_TITLES,
     CEILING,
-    CLASSIFIERS,
     CORRECTIONS,
     PLAIN,
     REGIONS,
@@ -97,16 +97,19 @@ def lay_out(
             cells[title] = scopes[name]
     if scope(PLAIN, RIDGE) in scopes:
         cells[RIDGE] = scopes[scope(PLAIN, RIDGE)]
+    # without a table of cells, the ridge stands beside the other baselines
+    has_cells = table_names is None or "cells" in table_names
     ridge_differences = []
     plain_differences = []
     plain_rows = {}
     for difference in facts.plain:
-        if difference.second == RIDGE:
+        name = difference.second
+        if name == RIDGE and has_cells:
             ridge_differences.append(difference)
-        else:
+        # the run is no baseline of itself
+        elif name != facts.set_up.get("backbone.kind"):
             plain_differences.append(difference)
-            name = difference.second
-            plain_rows[CLASSIFIERS[name]] = scopes[scope(PLAIN, name)]
+            plain_rows[BASELINE_TITLES[name]] = scopes[scope(PLAIN, name)]
 
     # MindEye calls the second direction forward
     subset_rows = {
@@ -133,12 +136,12 @@ def lay_out(
         ],
         "baseline": [
             _compare_models(
-                "With plain baselines on the same folds",
+                "With plain baselines on the same signals",
                 overall,
                 plain_rows,
                 headlines,
             ),
-            difference_table(plain_differences, {"": THIS_RUN, **CLASSIFIERS}),
+            difference_table(plain_differences, {"": THIS_RUN, **BASELINE_TITLES}),
         ],
         "time": [
             _compare_models(

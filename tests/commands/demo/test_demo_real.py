@@ -71,6 +71,17 @@ def test_eight_categories_are_decoded_not_below_baselines(
     (answer,) = facts.answers
     assert answer.side == "above chance"
 
+    # the page shows each baseline but the method of the run itself
+    tables = artifacts.read_tables(retrieval_run)
+    titles = {str(row[0]) for table in tables for row in table.rows}
+    assert {"ridge regression", "logistic regression"} <= titles
+    assert "shrinkage LDA" not in titles
+    (differences,) = [table for table in tables if "difference" in str(table.columns)]
+    assert [row[1] for row in differences.rows] == [
+        "logistic regression",
+        "ridge regression",
+    ]
+
 
 def test_the_page_shows_confusions_and_names_the_recording(
     home: Path, result: Result, retrieval_run: RunFolder
@@ -144,6 +155,8 @@ def test_the_checklist_has_the_facts_of_the_recording(
     assert "12 folds" in answers["Data splitting (cross-validation)"]
     assert "5,000 permutations" in answers["Test of the figure of merit"]
     assert "Wilson" in answers["Intervals"]
+    correction = answers["Correction for multiple testing, and level of significance"]
+    assert "2 differences from baselines" in correction
     assert answers["Licence and constraints on use"] == "CC-BY-SA-3.0"
     assert "Ethical approval and informed consent" not in answers
 
