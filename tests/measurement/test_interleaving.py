@@ -273,6 +273,19 @@ def test_concepts_in_series_are_exchanged_within_held_out_runs():
     assert not found.follows_time
 
 
+def test_interleaved_concepts_are_exchanged_within_held_out_runs():
+    """A run shows each concept once, so by design concepts may change places in it."""
+    random = np.random.default_rng(0)
+    concept = np.concatenate([random.permutation(8) for _ in range(6)])
+    run = np.repeat(np.arange(6), 8)
+    pictures = np.arange(len(run))
+    order = TrialOrder.from_trials(pictures, concept.tolist(), None, run, pictures)
+    found = Interleaving.from_pictures(order, run + 1)
+    assert found.concept_parts == run.tolist()
+    assert not found.concept_problem
+    assert not found.has_series
+
+
 @pytest.mark.parametrize(
     ("order_of_concepts", "folds"), [("equal", "blocks"), ("different", "pictures")]
 )

@@ -54,9 +54,11 @@ def test_missing_similarities_rank_below_all_others():
     assert fill_missing(torch.full((2, 2), torch.nan)).tolist() == [[0, 0], [0, 0]]
 
 
-def test_only_infinities_and_masks_count_as_missing():
+@pytest.mark.parametrize("largest", [3.0, 0.9])
+def test_only_infinities_and_masks_count_as_missing(largest):
     random = np.random.default_rng(0)
     values = torch.from_numpy(random.normal(size=(6, 8)))
+    values *= largest / values.abs().max()  # cosines are below 1
     is_masked = torch.from_numpy(random.random((6, 8)) < 0.2)
     for mask in (-1e9, -torch.inf, torch.nan):
         marked = readings._mark_missing(values.masked_fill(is_masked, mask))

@@ -3,13 +3,16 @@ way to get them.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers as tf
+from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
@@ -86,6 +89,37 @@ def test_networks_get_pictures_of_the_protocols_size():
             TF.resize(images, [SIDES[name]] * 2, antialias=True), **colours
         )
         assert torch.allclose(seen.images, expected, atol=1e-5), name
+
+
+def test_weights_are_downloaded_once_and_checked_by_their_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
+    digest = hashlib.sha256(b"weights").hexdigest()[:8]
+    source = tmp_path / f"net-{digest}.pth"
+    source.write_bytes(b"weights")
+    path = networks.fetch_file(source.as_uri(), "a network")
+    assert path.parent == tmp_path / "cache/checkpoints"
+    assert path.read_bytes() == b"weights"
+    source.unlink()
+    assert networks.fetch_file(source.as_uri(), "a network") == path
+
+    other = tmp_path / f"other-{digest}.pth"
+    other.write_bytes(b"other weights")
+    with pytest.raises(MissingData):
+        networks.fetch_file(other.as_uri(), "a network")
+    assert not networks.cached_file(other.as_uri()).exists()
+
+
+@pytest.mark.parametrize("name", ["effnet", "swav"])
+def test_distances_of_networks_are_scipys_correlation_distance(name):
+    random = np.random.default_rng(0)
+    stimuli, generated = random.normal(size=(5, 12)), random.normal(size=(3, 12))
+    rows = [4, 0, 2]
+    metric = FEATURE_METRICS[name][2]
+    sides = [metric.features(torch.from_numpy(side)) for side in (stimuli, generated)]
+    found = metric.compare(*sides, torch.tensor(rows))
+    expected = np.diag(cdist(stimuli[rows], generated, "correlation"))
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
 
 
 @pytest.mark.nightly

@@ -434,6 +434,14 @@ def test_copies_of_trials_are_refused_with_their_count_and_place() -> None:
     assert f"1 of {known} trials" in str(caught.value) and place in str(caught.value)
 
 
+def test_copies_are_refused_if_sessions_are_unknown() -> None:
+    trials = replace(draw_trials(0), sessions=None)
+    with pytest.raises(BrainhiveError) as caught:
+        trials.refuse_copies(trials.digests[6, :1], "here", "tests", "hint")
+    assert "of p6, run 24" in str(caught.value)
+    assert f"1 of {trials.counts.sum()} trials" in str(caught.value)
+
+
 def test_digests_use_float32_and_skip_constant_signals() -> None:
     signal = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
     signal[1, 2] = 3.0
