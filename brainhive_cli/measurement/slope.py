@@ -15,6 +15,9 @@ from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.measurement.units import MIN_UNITS_FOR_INTERVAL
 
+ROUNDING = 1e-12
+"""Largest share of unexplained variance of scores that count as on a line."""
+
 
 def average_by_unit(
     cells: Iterable[Mapping[str, Sequence[Any]]],
@@ -84,9 +87,9 @@ def fit_slope(
     n_units = len(scores)
     low = high = None
     if n_units >= MIN_UNITS_FOR_INTERVAL and score_variance > 0:
-        r = np.clip(covariance / np.sqrt(variance * score_variance), -1, 1)
-        error = np.sqrt((1 - r**2) * score_variance / variance / (n_units - 2))
-        if error > 0:
+        unexplained = 1 - covariance**2 / (variance * score_variance)
+        if unexplained > ROUNDING:
+            error = np.sqrt(unexplained * score_variance / variance / (n_units - 2))
             half_width = float(stdtrit(n_units - 2, 0.975) * error)
             low = slope - half_width
             high = slope + half_width
