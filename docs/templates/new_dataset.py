@@ -62,6 +62,8 @@ class NewDatasetEeg(parts.Config):
     of the session).
     """
 
+    cites = ()  # keys of the papers on the recording in reports/references.bib
+
     root: str = ROOT_FIELD
 
     def build(self, paths: Paths) -> "NewDatasetSessions":
