@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from brainhive_cli.core import artifacts, console, documents
 from brainhive_cli.core.command import Failures, Input, Result
@@ -81,6 +81,16 @@ class Recipe(FileRecipe):
             "width"
         ),
     )
+
+    @model_validator(mode="after")
+    def _check_checklist(self) -> Self:
+        """Refuse a page in place of a checklist, because every page has one."""
+        if self.checklist and self.format == "html":
+            raise RecipeError(
+                "checklist writes a file to complete, and format=html is a page",
+                "add --format md, tex or csv",
+            )
+        return self
 
 
 def inputs(recipe: Recipe) -> list[Input]:

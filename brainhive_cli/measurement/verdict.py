@@ -131,7 +131,14 @@ def judge(
             items, ids=block_ids, units=block_ids, strata=None, parts=block_parts
         )
         answer = _test_stimuli(
-            contributions, labels, exchanged, pool, medium, n_items, max_permutations
+            contributions,
+            labels,
+            exchanged,
+            pool,
+            medium,
+            n_items,
+            max_permutations,
+            part_names=_name_parts(items),
         )
         if are_hits:
             answer = replace(answer, test=answer.test.replace("mean rank", "accuracy"))
@@ -168,6 +175,19 @@ def judge(
     return answers
 
 
+def _name_parts(items: Items) -> str:
+    """Describe the parts within which labels are exchanged, such as "12 runs"."""
+    n_parts = len(set(items.parts.values()))
+    pairs = set()
+    for ids, units in zip(items.ids, items.units, strict=True):
+        for name, unit in zip(ids, units, strict=True):
+            pairs.add((items.parts.get(name), unit))
+    # a part is a unit, such as a run
+    if len(pairs) == n_parts == items.n_units:
+        return f"each of {n_parts} {items.kind}"
+    return "runs, sessions or folds"
+
+
 def _test_stimuli(
     contributions: Float64,
     labels: Int64,
@@ -176,6 +196,7 @@ def _test_stimuli(
     medium: str,
     n_items: int,
     max_permutations: int,
+    part_names: str = "runs, sessions or folds",
 ) -> Answer:
     """Test which stimulus was seen, by permutations of the labels of blocks.
 
@@ -188,6 +209,7 @@ def _test_stimuli(
         medium: Description of a stimulus in the singular, such as "picture".
         n_items: Number of tested stimuli or trials.
         max_permutations: Largest number of permutations besides the identity.
+        part_names: Description of the parts.
     """
     question = f"which {medium}"
     if items.problem:
@@ -211,7 +233,7 @@ def _test_stimuli(
         if len(items.names) != n_items:
             method += " of blocks"
         if items.parts:
-            method += " within runs, sessions or folds"
+            method += f" within {part_names}"
         elif items.strata is not None:
             method += " within concepts"
 

@@ -91,6 +91,19 @@ PEAK_OUTSIDE = (
 )
 DURATION_TOLERANCE_S = 0.1
 """Largest difference of durations that a single HRF models: its time step."""
+_BY_RUN = (
+    "each run by itself, without labels of stimuli, then scaled by the mean of each "
+    "voxel over all runs of the session, training and test"
+)
+FITTED = {
+    "lsa": _BY_RUN,
+    "lss": _BY_RUN,
+    "hrf": "all runs of a session together, training and test, without labels of "
+    "stimuli: the response function of each voxel, and its mean for scaling",
+    "denoised": "all runs of a session together, training and test, tuned on stimuli "
+    "of the split train that several runs show",
+}
+"""Trials that each estimator uses together, and for what, for checklists."""
 SURFACE_ENDINGS = (".gii", ".dtseries.nii")
 """Endings of BOLD that has vertices in place of voxels."""
 TIMING_KEYS = ("volumes", "tr_s", "start_s", "source")
@@ -680,7 +693,7 @@ class Bold(Betas):
 
         # facts for the store
         provenance = {
-            "fitted": "by session, training and test trials together",
+            "fitted": FITTED[config.estimator],
             "stimulus_s": config.stimulus_s or float(np.median(durations_s)),
             "repeated": n_repeated,
             "timing": [timings[run.number] for run in runs],

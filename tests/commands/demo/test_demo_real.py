@@ -12,6 +12,7 @@ from scipy.stats import f
 from brainhive_cli.commands.demo import RECORDING
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.command import Result
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.measurements import SEEN_PICTURES, SIMULATED
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
@@ -114,6 +115,7 @@ def test_the_page_shows_confusions_and_names_the_recording(
     # figures at the top are not repeated below
     assert page.count("<h4>Confusion matrix</h4>") == 1
     assert "Haxby" in page and "simulated" not in page
+    assert "12 folds, each tested with a model" in page
     # the health of embeddings is undefined for labels of 0 and 1
     assert "Health of" not in page
     counts = np.array(retrieval_run.measurements().facts.confusion_matrix.counts)
@@ -152,9 +154,18 @@ def test_the_checklist_has_the_facts_of_the_recording(
     assert "trans_x" in answers["Motion and other nuisance regressors"]
     assert answers["Drift model, high-pass filter"].startswith("cosine")
     assert "least squares for all trials" in answers["Type of model of a subject"]
-    assert "12 folds" in answers["Data splitting (cross-validation)"]
-    assert "5,000 permutations" in answers["Test of the figure of merit"]
-    assert "Wilson" in answers["Intervals"]
+    splitting = answers["Data splitting (cross-validation)"]
+    assert "12 folds" in splitting and "other 11" in splitting
+    test = answers["Test of the figure of merit"]
+    assert "5,000 permutations" in test and "within each of 12 runs," in test
+    assert "Wilson" in answers["Intervals"] and "DeLong" in answers["Intervals"]
+    fit = answers["Data of the fit (sessions, training and test trials)"]
+    assert "each run by itself" in fit and "all runs of the session" in fit
+    assert "house 12 of 12" in answers["Confusion matrix"]
+    assert (
+        "times of trials" in answers["Evaluation metrics with chance and uncertainty"]
+    )
+    assert "Task or resting state" not in answers
     correction = answers["Correction for multiple testing, and level of significance"]
     assert "2 differences from baselines" in correction
     assert answers["Licence and constraints on use"] == "CC-BY-SA-3.0"
@@ -171,6 +182,13 @@ def test_the_checklist_has_the_facts_of_the_recording(
         "Tables of coordinates, thresholded and unthresholded maps, smoothness"
     ]
     assert "sub-01_f_of_categories.nii.gz" in maps
+
+
+def test_a_checklist_needs_the_format_of_a_file(
+    result: Result, home: Path, run_command: RunCommand
+) -> None:
+    with pytest.raises(RecipeError, match="md, tex or csv"):
+        run_command("report", "runs=[demo]", "checklist=true")
 
 
 @pytest.mark.parametrize("suffix", ["md", "csv", "tex"])
