@@ -23,6 +23,7 @@ from brainhive_cli.core.measurements import SIMULATED, TIME_ALONE
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table, TableCell, write_csv
 from brainhive_cli.data.recordings.tables import find_sidecar
+from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.store_tables import describe_store
 from brainhive_cli.reports.method_tables import list_retrievals
@@ -276,6 +277,7 @@ def collect_facts(shown_run: ShownRun) -> dict[str, Any]:
         - `maps`: maps of the brain that the run drew
         - `sessions`: provenance of each session, and `recording`, the same merged
         - `counts`: stimuli and trials of each split, the same for all subjects
+        - `grids`: voxel size and matrix of the signals
         - `dropped`: number of dropped trials by reason
         - `sidecar`, `description` and `derivative`: BIDS metadata of the recordings
         - `is_simulated`, `phrases` of the methods paragraph, and functions
@@ -324,6 +326,7 @@ def _describe_stores(stores: Sequence[SignalStore]) -> dict[str, Any]:
     subject_counts = []
     dropped = Counter[str]()
     files: list[str] = []
+    grids: list[str] = []
     for store in stores:
         description = describe_store(store)
         provenance = description["provenance"]
@@ -333,6 +336,7 @@ def _describe_stores(stores: Sequence[SignalStore]) -> dict[str, Any]:
             dropped.update(counts.pop("dropped"))
         for trials in store.splits.values():
             files += trials.provenance.get("files", ())
+            grids += _describe_grid(trials.space)
 
         subject_counts.append(flatten(description["splits"]))
 
@@ -340,10 +344,22 @@ def _describe_stores(stores: Sequence[SignalStore]) -> dict[str, Any]:
         "sessions": sessions,
         "recording": merge_set_ups(list(map(flatten, sessions))),
         "counts": merge_set_ups(subject_counts),
+        "grids": list(dict.fromkeys(grids)),
     }
     if all("dropped" in session for session in sessions):
         facts["dropped"] = +dropped
     return facts | _read_bids(set(map(Path, files)))
+
+
+def _describe_grid(space: Any) -> list[str]:
+    """Describe the size of voxels in a volume, and of the volume. Else empty."""
+    if not isinstance(space, Voxels) or space.grid is None:
+        return []
+    from nibabel.affines import voxel_sizes
+
+    sizes_mm = [f"{size:.3g}" for size in voxel_sizes(space.grid.affine)]
+    shape = " × ".join(map(str, space.grid.shape))
+    return [f"{' × '.join(sizes_mm)} mm, matrix {shape}"]
 
 
 def _read_bids(paths: Iterable[Path]) -> dict[str, Any]:

@@ -166,6 +166,8 @@ def test_the_checklist_has_the_facts_of_the_recording(
         "times of trials" in answers["Evaluation metrics with chance and uncertainty"]
     )
     assert "Task or resting state" not in answers
+    sizes = answers["Space and voxel size of the analysed images"]
+    assert "3.75 mm" in sizes and "matrix" in sizes
     correction = answers["Correction for multiple testing, and level of significance"]
     assert "2 differences from baselines" in correction
     assert answers["Licence and constraints on use"] == "CC-BY-SA-3.0"
