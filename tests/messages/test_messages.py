@@ -100,6 +100,8 @@ def run_step(line: str, home: Path) -> list[str]:
     text = result.output
     for folder, placeholder in ((home, "HOME"), (ROOT, "PROJECT"), (Path.home(), "~")):
         text = text.replace(str(folder), placeholder)
+    # the run's digest may be broken into two lines
+    text = re.sub(r"\s*".join(run[-10:]), "DIGEST", text)
     for pattern, placeholder in VARIABLE_TEXT:
         text = pattern.sub(placeholder, text)
     text = re.sub("─+", "───", text)
