@@ -64,21 +64,19 @@ def list_rows(
 ) -> Iterator[str]:
     """Write a row for each headline and each of its values, with its environments."""
     for headline in study.headlines:
-        letters: dict[PinnedNumber, str] = {}
+        letters: dict[PinnedNumber, list[str]] = {}
         for item in results:
             number = item.numbers[headline]
             letter = string.ascii_uppercase[environments.index(item.environment)]
-            letters[number] = (
-                f"{letters[number]}, {letter}" if number in letters else letter
-            )
+            letters.setdefault(number, []).append(letter)
         step, _, metric = headline.split(" / ")
-        for number, text in letters.items():
+        for number, number_letters in letters.items():
             interval = interval_text(number.low, number.high, DIGITS)
             chance = "–" if number.chance is None else f"{number.chance:g}"
             yield (
                 f"| {study.title} | {step}: {metric_title(metric)} | "
                 f"{number.value:.{DIGITS}f} ({interval}) | {chance} | {number.n} | "
-                f"{text} |"
+                f"{', '.join(sorted(number_letters))} |"
             )
 
 
