@@ -199,10 +199,7 @@ def read_video(path: Path) -> Clip:
         BadPicture: if it cannot be decoded.
     """
     with report_bad_picture(path):
-        av = _import_pyav(path)
-        # a pipe or a device would block PyAV
-        require_regular(path)
-        with av.open(str(path), container_options=CONTAINERS) as video:
+        with _open_video(path) as video:
             rate = video.streams.video[0].average_rate
             pictures = []
             for frame in video.decode(video=0):
@@ -215,11 +212,8 @@ def read_video(path: Path) -> Clip:
 
 def count_frames(path: Path) -> int:
     """Return the number of frames that the header of a video states."""
-    with report_bad_picture(path):
-        av = _import_pyav(path)
-        require_regular(path)
-        with av.open(str(path), container_options=CONTAINERS) as video:
-            return int(video.streams.video[0].frames)
+    with report_bad_picture(path), _open_video(path) as video:
+        return int(video.streams.video[0].frames)
 
 
 def read_frames(path: Path, numbers: Sequence[int]) -> UInt8:
@@ -233,10 +227,8 @@ def read_frames(path: Path, numbers: Sequence[int]) -> UInt8:
         Frames [F, H, W, 3].
     """
     with report_bad_picture(f"frame {numbers[0]} of {path}"):
-        av = _import_pyav(path)
-        require_regular(path)
         pictures = {}
-        with av.open(str(path), container_options=CONTAINERS) as video:
+        with _open_video(path) as video:
             stream = video.streams.video[0]
             start = stream.start_time or 0
             frame_ticks = 1 / (stream.average_rate * stream.time_base)
@@ -253,6 +245,14 @@ def read_frames(path: Path, numbers: Sequence[int]) -> UInt8:
 def has_pyav() -> bool:
     """Return True if PyAV is installed."""
     return importlib.util.find_spec("av") is not None
+
+
+def _open_video(path: Path) -> Any:
+    """Open a video with PyAV, or raise MissingExtra. A playlist is refused."""
+    av = _import_pyav(path)
+    # a pipe or a device would block PyAV
+    require_regular(path)
+    return av.open(str(path), container_options=CONTAINERS)
 
 
 def _import_pyav(path: Path) -> Any:
