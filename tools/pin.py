@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from brainhive_cli import __version__
@@ -163,24 +164,15 @@ def run_study(name: str, home: Path, recordings: Path = RECORDINGS) -> PinnedRes
         study.write_recordings(recordings, home)
     environment = os.environ | ONE_THREAD
     environment |= {"BRAINHIVE_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    run_process = partial(
+        subprocess.run, env=environment, check=True, capture_output=True, text=True
+    )
     for line in study.lines:
         arguments = shlex.split(line)[1:]
-        subprocess.run(
-            [sys.executable, "-m", "brainhive_cli", *arguments],
-            cwd=home,
-            env=environment,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
+        run_process([sys.executable, "-m", "brainhive_cli", *arguments], cwd=home)
     # a process of its own, because tests load further libraries with a BLAS
-    described = subprocess.run(
-        [sys.executable, "-m", "tools.pin", "--environment"],
-        cwd=ROOT,
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
+    described = run_process(
+        [sys.executable, "-m", "tools.pin", "--environment"], cwd=ROOT
     )
 
     results = PinnedResults(

@@ -285,24 +285,10 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         gpu_gb = gpu.total_memory / 1e9
         version = f"compute capability {gpu.major}.{gpu.minor}"
         facts[f"GPU {number}"] = f"{gpu.name}, {gpu_gb:.0f} GB, {version}"
-    device = launch.device
-    if device.type == "cuda":
-        memory_gb = torch.cuda.get_device_properties(device).total_memory / 1e9
-
-    # measure the first GPU or the CPU, and the disk
-    device_error = None
-    with console.progress("measuring the speed of this machine"):
-        rates["pictures"] = machine_speed.measure_decoding()
-        try:
-            rates |= machine_speed.measure_device(device)
-        except RuntimeError as error:
-            device_error = DeviceError(
-                f"torch cannot compute on {launch.device_name}: {first_line(error)}",
-                "install a torch that supports this GPU and its driver, free the GPU's "
-                "memory (nvidia-smi), or set run.device=cpu",
-            )
-        with suppress(OSError):
-            rates |= machine_speed.measure_disk(existing_folder)
+    if launch.device.type == "cuda":
+        memory_gb = torch.cuda.get_device_properties(launch.device).total_memory / 1e9
+    measured_rates, device_error = measure_rates(launch, existing_folder)
+    rates |= measured_rates
 
     for name in ("data", "embeddings", "signals", "runs"):
         folder = recipe.paths.under_home(name)  # type: ignore[arg-type]
@@ -357,6 +343,37 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         hint=problem.hint if problem else Line("demo"),
         exit_code=problem.exit_code if problem else 0,
     )
+
+
+def measure_rates(
+    launch: Launch, folder: Path
+) -> tuple[dict[str, float], DeviceError | None]:
+    """Measure the decoding of pictures, the first GPU or the CPU, and a disk.
+
+    Args:
+        launch: Processes and device.
+        folder: Folder on the disk.
+
+    Returns:
+        Rates (see `machine_speed.UNITS`) of all that could be measured, and the error
+        of a GPU on which torch cannot compute, or None.
+    """
+    from brainhive_cli.core import machine_speed
+
+    device_error = None
+    with console.progress("measuring the speed of this machine"):
+        rates = {"pictures": machine_speed.measure_decoding()}
+        try:
+            rates |= machine_speed.measure_device(launch.device)
+        except RuntimeError as error:
+            device_error = DeviceError(
+                f"torch cannot compute on {launch.device_name}: {first_line(error)}",
+                "install a torch that supports this GPU and its driver, free the GPU's "
+                "memory (nvidia-smi), or set run.device=cpu",
+            )
+        with suppress(OSError):
+            rates |= machine_speed.measure_disk(folder)
+    return rates, device_error
 
 
 def list_tasks(
