@@ -46,7 +46,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         job = Job.resolve(recipe)
         due_subjects = launch.run_on_main(partial(job.choose_due, force))
     makes_stores = due_subjects and not launch.is_read_only
-    overview = launch.run_on_main(job.describe_recordings) if makes_stores else ()
+    overview = launch.run_on_main(job.require_account) if makes_stores else ()
 
     # processes share the sessions of a subject, if its files have sessions
     session_counts = [

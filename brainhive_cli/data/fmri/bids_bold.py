@@ -22,7 +22,7 @@ from brainhive_cli.data.fmri.volumes import (
     Mask,
     open_image,
 )
-from brainhive_cli.data.recordings.ledger import Ledger
+from brainhive_cli.data.recordings.account import Account
 from brainhive_cli.data.recordings.tables import (
     EMPTY_CELLS,
     NOT_AVAILABLE,
@@ -158,7 +158,7 @@ def find_runs(
     list_raw: ListFolder,
     list_derived: ListFolder,
     files: Iterable[BidsFile],
-    ledger: Ledger,
+    account: Account,
 ) -> list[BoldRun]:
     """Find the files of the runs of a session, in the order of their labels.
 
@@ -166,7 +166,7 @@ def find_runs(
         list_raw: Lists files of the raw data set.
         list_derived: Lists files of fMRIPrep.
         files: Preprocessed BOLD of the session.
-        ledger: Counts runs without events, which are left out.
+        account: Counts runs without events, which are left out.
     """
     # run-10 follows run-9
     labelled_files = []
@@ -176,7 +176,7 @@ def find_runs(
         if tables:
             labelled_files.append((len(label), label, file, tables[-1]))
         else:
-            ledger.leave_out("runs", "without events.tsv", file.path.name)
+            account.set_aside("runs", "without events.tsv", file.path.name)
     labelled_files.sort()
 
     # number runs whose labels are not unique numbers, as runs may differ in `acq`

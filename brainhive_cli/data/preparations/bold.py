@@ -51,6 +51,7 @@ from brainhive_cli.data.fmri.regions import (
 )
 from brainhive_cli.data.fmri.underlays import average_bold, find_anatomy, read_anatomy
 from brainhive_cli.data.fmri.volumes import Mask, find_vertices
+from brainhive_cli.data.recordings.account import Account
 from brainhive_cli.data.recordings.contract import Overview, cached_method, fill_subject
 from brainhive_cli.data.recordings.event_names import (
     EventNames,
@@ -62,7 +63,6 @@ from brainhive_cli.data.recordings.labels import (
     read_label,
     read_session,
 )
-from brainhive_cli.data.recordings.ledger import Ledger
 from brainhive_cli.data.recordings.shown_pictures import (
     StimuliKey,
     build_stimuli,
@@ -251,11 +251,11 @@ class Bold(Betas):
 
     Attributes:
         derivatives: Folder of the derivatives.
-        ledger: Runs and voxels that are left out.
+        account: Runs and voxels that are left out.
     """
 
     derivatives: Path = Path()
-    ledger: Ledger = field(default_factory=Ledger)
+    account: Account = field(default_factory=Account)
 
     @property
     def subjects(self) -> tuple[int, ...]:
@@ -344,7 +344,7 @@ class Bold(Betas):
                 bold_files[subject][session] = [run.bold_files[0] for run in runs]
         numbers = self.config.subject_numbers
         lines = describe_labels(bold_files, self.derivatives, subjects, numbers)
-        return lines + self.ledger.describe()
+        return lines + self.account.describe()
 
     def list_trials(self, subject: int, session: int) -> SessionTrials:
         """List the modelled pictures, and count the others by reason."""
@@ -431,7 +431,7 @@ class Bold(Betas):
                 for path in paths:
                     session_files += folder_files[path]
                 session_runs = find_runs(
-                    list_raw, list_derived, session_files, self.ledger
+                    list_raw, list_derived, session_files, self.account
                 )
                 if session_runs:
                     runs.setdefault(subject, {})[session] = session_runs
@@ -560,7 +560,7 @@ class Bold(Betas):
                 f"the brain masks of subject {subject} share no voxel", way_out
             )
         smallest = min(masks, key=lambda mask: mask.width)
-        self.ledger.leave_out(
+        self.account.set_aside(
             "voxels",
             f"which not all {len(masks)} brain masks have",
             smallest.path.name,

@@ -26,6 +26,7 @@ from brainhive_cli.data.files.bids_labels import (
 )
 from brainhive_cli.data.files.ids import format_ranges, summarise_names
 from brainhive_cli.data.files.named_files import list_named_parts
+from brainhive_cli.data.recordings.account import Account
 from brainhive_cli.data.recordings.channels import (
     KeptChannels,
     compare_rates_and_references,
@@ -59,7 +60,6 @@ from brainhive_cli.data.recordings.headers import (
     read_header,
 )
 from brainhive_cli.data.recordings.labels import describe_labels
-from brainhive_cli.data.recordings.ledger import Ledger
 from brainhive_cli.data.recordings.opening import open_raw
 from brainhive_cli.data.recordings.samples import FlatSegments, read_channels
 from brainhive_cli.data.recordings.shown_pictures import (
@@ -329,7 +329,7 @@ class OwnRecordings(Preparation):
             self._recordings, self.root, subjects, self.config.subject_numbers
         )
         lines += self._list_unread_files()
-        lines += self._names.ledger.describe()
+        lines += self._names.account.describe()
         channels = {}
         counts = {}  # [pictures] by subject and session
         for subject in subjects:
@@ -373,7 +373,7 @@ class OwnRecordings(Preparation):
 
     def _list_unread_files(self) -> list[str]:
         """Describe files that are not read, and later parts read by themselves."""
-        ledger = Ledger()
+        account = Account()
         other_kind = "recording" if self.are_epochs else "epochs"
         recordings = set[Path]()
         for subject in self._recordings:
@@ -381,12 +381,12 @@ class OwnRecordings(Preparation):
         for path in list_signal_files(self.root, "*", not self.are_epochs):
             if path not in recordings:
                 reason = f"not read here but by prepare --from {other_kind}"
-                ledger.leave_out("files", reason, path.name)
+                account.set_aside("files", reason, path.name)
         for path in list_other_formats(self.root, self.config.files):
             reason = "of a format that is not read (mne saves .fif)"
-            ledger.leave_out("files", reason, path.name)
+            account.set_aside("files", reason, path.name)
 
-        lines = ledger.describe()
+        lines = account.describe()
         for path in sorted(recordings):
             if list_named_parts(path):
                 lines.append(

@@ -3,13 +3,14 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.tables import Table
+from brainhive_cli.data.recordings.account import Account
 from brainhive_cli.data.signals.trials import Trials
 
 Arguments = ParamSpec("Arguments")
@@ -68,11 +69,13 @@ class Overview:
         tables: Contents of the recordings.
         warnings: Unusual facts, a line each.
         override: Override of the recipe that avoids the warnings, or "".
+        account: What is set aside, and what does not add up.
     """
 
     tables: tuple[Table, ...] = ()
     warnings: tuple[str, ...] = ()
     override: str = ""
+    account: Account = field(default_factory=Account)
 
 
 class NoTrials(MissingData):

@@ -16,8 +16,8 @@ from brainhive_cli.data.files.ids import (
     summarise_names,
     to_table_cell,
 )
+from brainhive_cli.data.recordings.account import Account
 from brainhive_cli.data.recordings.headers import Header
-from brainhive_cli.data.recordings.ledger import Ledger
 from brainhive_cli.data.recordings.shown_pictures import match_categories
 from brainhive_cli.data.recordings.tables import EMPTY_CELLS, read_table
 
@@ -72,7 +72,7 @@ class EventNames:
     Attributes:
         path: Path of the table, or None.
         table: Picture of each event in the table, or None.
-        ledger: Counts of the rows that are left out.
+        account: Counts of the rows that are left out.
 
     Raises:
         BrainhiveError: if the table lacks a column, if an event (up to leading zeros)
@@ -87,7 +87,7 @@ class EventNames:
         self._is_exact = is_exact
         # with a stimuli.tsv, events may have names of pictures (stim_file) too
         self._may_be_pictures = path is None
-        self.ledger = Ledger()
+        self.account = Account()
         # possible names of a picture in the data set, the preferred name last
         self._candidates: dict[str, list[str]] = {}
         # events of the table by their names without leading zeros
@@ -303,7 +303,7 @@ class EventNames:
                 is_blank = event in EMPTY_CELLS and picture in EMPTY_CELLS
                 count = int(not is_blank)
                 source = f"{path.name} ({event or picture})"
-                self.ledger.leave_out("rows", INCOMPLETE_ROW, source, count)
+                self.account.set_aside("rows", INCOMPLETE_ROW, source, count)
                 incomplete_events += [event or picture] * count
                 continue
             # events that differ in leading zeros must have the same picture

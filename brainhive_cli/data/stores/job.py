@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -24,8 +24,13 @@ from brainhive_cli.core.recipe import BaseRecipe, RunOptions
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import PUBLISHED_FACTS, PublishedFacts
 from brainhive_cli.data.files.subjects import Subjects
-from brainhive_cli.data.recordings.contract import Merged, NoTrials, Preparation
-from brainhive_cli.data.recordings.ledger import Ledger
+from brainhive_cli.data.recordings.account import Account
+from brainhive_cli.data.recordings.contract import (
+    Merged,
+    NoTrials,
+    Overview,
+    Preparation,
+)
 from brainhive_cli.data.stores import session_store
 from brainhive_cli.data.stores.recordings import find_absent_subjects
 from brainhive_cli.data.stores.session_store import DType, cast_signal, list_sessions
@@ -126,7 +131,7 @@ class Job(CommandJob):
 
     def inputs(self) -> list[Input]:
         """List the files of subjects without a store, and a note for each subject."""
-        sources = [self._list_files]
+        sources = [self._list_files, self._list_account]
         sources.extend(partial(self._list_note, subject) for subject in self.subjects)
         return collect_inputs(*sources)
 
@@ -137,6 +142,12 @@ class Job(CommandJob):
             for subject in self.list_due():
                 files.extend(self.preparation.inputs(subject))
         return files
+
+    def _list_account(self) -> list[Input]:
+        """Raise an error if the account of the recordings does not add up."""
+        if self.list_due():
+            self.overview.account.require()
+        return []
 
     def _list_note(self, subject: int) -> list[Input]:
         """Return the input that describes the work for a subject."""
@@ -191,17 +202,32 @@ class Job(CommandJob):
             raise error
         return due
 
-    def describe_recordings(self) -> tuple[Table, ...]:
-        """Describe unfamiliar recordings in tables, with warnings on the console."""
+    @cached_property
+    def overview(self) -> Overview:
+        """Overview of the recordings, read once."""
         if isinstance(self.preparation, Merged):
-            return ()
+            return Overview()
         with console.progress("looking over the recordings"):
-            overview = self.preparation.look_over(self.subjects)
-        for line in overview.warnings:
+            return self.preparation.look_over(self.subjects)
+
+    def describe_recordings(self) -> tuple[Table, ...]:
+        """Describe unfamiliar recordings in tables, with the account on the console."""
+        for line in self.overview.warnings:
             console.warn(line)
-        if overview.override:
-            console.say(f"  try: {overview.override}")
-        return overview.tables
+        if self.overview.override:
+            console.say(f"  try: {self.overview.override}")
+        return self.overview.account.tabulate() + self.overview.tables
+
+    def require_account(self) -> tuple[Table, ...]:
+        """Describe the recordings as `describe_recordings`.
+
+        Raises:
+            BrainhiveError: if something does not add up that the recipe does not
+                accept.
+        """
+        tables = self.describe_recordings()
+        self.overview.account.require()
+        return tables
 
     def build_path(self, subject: int) -> Path:
         """Build the path of a subject's store."""
@@ -429,12 +455,12 @@ class Job(CommandJob):
         if not stores:
             return
         provenance = self.build_provenance(subject)
-        ledger = Ledger()
+        account = Account()
         for session, path in paths.items():
             if not path.is_file():
-                ledger.leave_out("sessions", "no whole trial", f"session {session}")
-        if ledger.counts:
-            provenance["left_out"] = ledger.as_facts()
+                account.set_aside("sessions", "no whole trial", f"session {session}")
+        if account.counts:
+            provenance["left_out"] = account.as_facts()
         joined = session_store.join_sessions(stores, preparation.order_seed, provenance)
         recordings = preparation.finish(subject, joined)
         SignalStore.write(self.build_path(subject), recordings)

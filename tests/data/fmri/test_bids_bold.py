@@ -23,7 +23,7 @@ from brainhive_cli.data.fmri.bids_bold import (
     read_timing,
     require_one_version,
 )
-from brainhive_cli.data.recordings.ledger import Ledger
+from brainhive_cli.data.recordings.account import Account
 
 FUNC = Path("sub-01/ses-02/func")
 
@@ -80,7 +80,7 @@ def write_runs(root: Path, *names: str) -> list[BoldRun]:
         write(root / FUNC / f"sub-01_{name}_bold.nii.gz")
         write(root / FUNC / f"sub-01_{name}_events.tsv")
     files = [f for f in list_folder(root, FUNC) if f.path.name.endswith(".gz")]
-    return find_runs(list_files_below(root), list_files_below(root), files, Ledger())
+    return find_runs(list_files_below(root), list_files_below(root), files, Account())
 
 
 @pytest.mark.parametrize(
@@ -111,17 +111,17 @@ def test_runs_have_their_masks_confounds_and_hemispheres(tmp_path: Path) -> None
     write(tmp_path / FUNC / "sub-01_run-3_desc-confounds_timeseries.tsv")
     mask = write(tmp_path / FUNC / f"{stem}_desc-brain_mask.nii.gz")
     write(tmp_path / FUNC / "sub-01_run-1_space-T1w_desc-brain_mask.nii.gz")
-    ledger = Ledger()
+    account = Account()
     files = [f for f in list_folder(tmp_path, FUNC) if f.path in (left, without)]
 
     (run,) = find_runs(
-        list_files_below(tmp_path), list_files_below(tmp_path), files, ledger
+        list_files_below(tmp_path), list_files_below(tmp_path), files, account
     )
 
     right = left.with_name(left.name.replace("hemi-L", "hemi-R"))
     assert run.bold_files == (left, right)
     assert (run.confounds_file, run.image_files) == (table, {"brain": mask})
-    assert [*ledger.counts.values()] == [1]
+    assert [*account.counts.values()] == [1]
 
 
 def test_two_versions_of_one_run_are_refused(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_numbers_that_may_have_lost_their_zeros_are_refused(tmp_path):
 def test_rows_without_a_picture_are_counted(tmp_path):
     table = tmp_path / "events.csv"
     table.write_text("event,picture\n1,ant.png\n2,\nn/a,boat.png\n,\n")
-    (line,) = EventNames(table, IDS).ledger.describe()
+    (line,) = EventNames(table, IDS).account.describe()
     assert line.startswith("2 rows") and "events.csv" in line
 
 

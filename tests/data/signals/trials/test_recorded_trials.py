@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.recordings.account import Account
 from brainhive_cli.data.recordings.event_names import EventNames
-from brainhive_cli.data.recordings.ledger import Ledger
 from brainhive_cli.data.recordings.onset_shift import compare_onsets
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.signals.normalisations import Channel
@@ -324,20 +324,20 @@ def test_names_of_events(recorded: Recorded, tmp_path: Path) -> None:
         counts=[dict(left) for left in left_over.values() if isinstance(left, dict)],
         pictures=[len(names.find_pictures(events)), names.count_pictures()],
         named=names.name_pictures(events),
-        ledger=names.ledger.as_facts(),
+        account=names.account.as_facts(),
         without_table=[len(free[0]), len(free[1])],
         exact=[exact.find_row(name) or 0 for name in ("House", "house", "a/house")],
     )
 
 
 def test_ledgers(recorded: Recorded) -> None:
-    ledger = Ledger()
+    account = Account()
     for number, source in enumerate("abcde"):
-        ledger.leave_out("files", "too short", f"{source}.fif", number)
-        ledger.leave_out("files", "too short", f"{source}.fif", 2)
-    ledger.leave_out("rows", "blank", "t.csv")
-    recorded(lines=ledger.describe(), facts=ledger.as_facts())
-    assert [line.endswith("…") for line in ledger.describe()] == [True, False]
+        account.set_aside("files", "too short", f"{source}.fif", number)
+        account.set_aside("files", "too short", f"{source}.fif", 2)
+    account.set_aside("rows", "blank", "t.csv")
+    recorded(lines=account.describe(), facts=account.as_facts())
+    assert [line.endswith("…") for line in account.describe()] == [True, False]
 
 
 def test_voxels_are_read_by_region(recorded: Recorded) -> None:
