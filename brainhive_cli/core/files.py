@@ -36,8 +36,15 @@ TRACKER_PREFIXES = ("tensorboard", "wandb", "swan", "run-")
 They do not belong to the run.
 """
 
-SYSTEM_FOLDERS = ("lost+found", "System Volume Information", "$RECYCLE.BIN")
-"""Folders at the top of a disk that hold no data, and that users may not read."""
+SYSTEM_FOLDERS = (
+    "lost+found",
+    "System Volume Information",
+    "$RECYCLE.BIN",
+    "#recycle",
+    "@eaDir",
+    "__MACOSX",
+)
+"""Folders of operating systems, storage servers and archivers, which hold no data."""
 PARTIAL_SUFFIX = ".part"
 """Suffix in the name of a file that is still being written."""
 PARTIAL_FILE_NAME = re.compile(

@@ -25,10 +25,13 @@ from brainhive_cli.data.fmri.volumes import (
 from brainhive_cli.data.recordings.account import Account
 from brainhive_cli.data.recordings.tables import (
     EMPTY_CELLS,
-    NOT_AVAILABLE,
+    RowKinds,
     name_events,
+    read_entities,
+    read_kinds,
     read_number,
     read_table,
+    select_rows,
 )
 
 COPY_HINT = "copy it again, or create it again with fMRIPrep"
@@ -81,8 +84,10 @@ class BidsFile(NamedTuple):
 
 ListFolder = Callable[[Path], Sequence[BidsFile]]
 """Lists the files in a folder, which is relative to the root of a data set."""
-ShownPicture = tuple[float, float, str]
-"""Onset, duration and name of a picture in events.tsv. An unknown duration is NaN."""
+ShownPicture = tuple[float, float, str, RowKinds]
+"""Onset, duration, name and kinds of a picture in events.tsv. An unknown duration is
+NaN.
+"""
 
 
 class BoldRun(NamedTuple):
@@ -368,33 +373,20 @@ def read_events(
         BrainhiveError: if a column is missing, an onset is no number, or two pictures
             begin at the same time.
     """
-    columns, rows = read_table(path)
-    for name in ["onset"] + list(conditions):
-        if name not in columns:
-            raise BrainhiveError(
-                f"{path} has no column {name}",
-                f"choose from {', '.join(columns)}: preparation.stimulus=COLUMN, "
-                "preparation.where={COLUMN: VALUE}",
-            )
+    columns, all_rows = read_table(path)
+    if "onset" not in columns:
+        raise BrainhiveError(
+            f"{path} has no column onset", f"it has: {', '.join(columns)}"
+        )
+    labels = read_entities(bold_file)
+    rows, dropped = select_rows(path, columns, all_rows, conditions, labels)
     stimulus = name_events(path, columns, rows, stimulus, bold_file)
-    allowed_values = {}
-    for column, value in conditions.items():
-        values = value if isinstance(value, list) else [value]
-        allowed_values[column] = set(map(_normalise_value, values))
 
-    # keep events of these values with a picture, and count the others by reason
+    # keep events with a picture, and count the others by reason
     pictures = list[ShownPicture]()
-    dropped = Counter[str]()
-    for line, row in enumerate(rows, 2):
+    for row in rows:
         kind = f" (trial_type {row['trial_type']})" if "trial_type" in columns else ""
-        failed = [
-            column
-            for column, allowed in allowed_values.items()
-            if _normalise_value(row[column]) not in allowed
-        ]
-        if failed:
-            dropped[f"events whose {failed[0]} is {row[failed[0]]}"] += 1
-        elif row[stimulus] in EMPTY_CELLS:
+        if row[stimulus] in EMPTY_CELLS:
             dropped[f"events without {stimulus}{kind}"] += 1
         elif row["onset"] in EMPTY_CELLS:
             dropped["events of pictures without an onset"] += 1
@@ -402,14 +394,14 @@ def read_events(
             onset = read_number(row["onset"])
             if np.isnan(onset):
                 raise BrainhiveError(
-                    f"{path}, line {line}: onset {row['onset']} is no number",
+                    f"{path}: onset {row['onset']} is no number",
                     "write seconds, or n/a",
                 )
             duration = read_number(row.get("duration", ""))
-            pictures.append((onset, duration, row[stimulus]))
+            pictures.append((onset, duration, row[stimulus], read_kinds(row)))
 
     # two pictures at the same time would have the same response
-    pictures.sort()
+    pictures = sorted(set(pictures))
     for picture, next_picture in pairwise(pictures):
         if picture[0] == next_picture[0]:
             raise BrainhiveError(
@@ -418,12 +410,6 @@ def read_events(
                 "table",
             )
     return pictures, dropped
-
-
-def _normalise_value(value: object) -> str:
-    """Return the same text for 1, 01 and 1.0, and for n/a and NaN."""
-    number = read_number(value)
-    return NOT_AVAILABLE.sub("n/a", str(value)) if np.isnan(number) else str(number)
 
 
 def find_onset_unit(pictures: Sequence[tuple[float, float, float]], source: str) -> str:

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -32,6 +32,7 @@ from brainhive_cli.data.fmri.bids_bold import (
     BidsFile,
     BoldRun,
     ListFolder,
+    ShownPicture,
     find_inherited_files,
     find_onset_unit,
     find_runs,
@@ -51,7 +52,7 @@ from brainhive_cli.data.fmri.regions import (
 )
 from brainhive_cli.data.fmri.underlays import average_bold, find_anatomy, read_anatomy
 from brainhive_cli.data.fmri.volumes import Mask, find_vertices
-from brainhive_cli.data.recordings.account import Account
+from brainhive_cli.data.recordings.account import AcceptKey, Account
 from brainhive_cli.data.recordings.contract import Overview, cached_method, fill_subject
 from brainhive_cli.data.recordings.event_names import (
     EventNames,
@@ -63,6 +64,7 @@ from brainhive_cli.data.recordings.labels import (
     read_label,
     read_session,
 )
+from brainhive_cli.data.recordings.showings import find_copies, find_mixed_kinds
 from brainhive_cli.data.recordings.shown_pictures import (
     StimuliKey,
     build_stimuli,
@@ -72,6 +74,7 @@ from brainhive_cli.data.recordings.shown_pictures import (
 )
 from brainhive_cli.data.recordings.tables import (
     ENTITIES,
+    WhereKey,
     find_missing_column,
     read_table,
 )
@@ -162,11 +165,8 @@ class Config(BetaSteps):
         description="column of the events.tsv that names the picture, or a template "
         "such as stim-{task}{number:05d}; default: stim_file, else stimulus_id",
     )
-    where: dict[str, str | float | list[str | float]] = Field(
-        {},
-        description="read only events with these values, such as {trial_type: picture} "
-        "or {trial_type: [1, 2]}",
-    )
+    where: WhereKey = Field({})
+    accept: AcceptKey = Field({})
     onset_unit: Literal["", "s", "ms", "volumes"] = Field(
         "",
         exclude_if=lambda unit: not unit,
@@ -392,7 +392,9 @@ class Bold(Betas):
             stimulus_s = f"{facts['stimulus_s']:g}"
             rows.append((subject, session) + cells + (stimulus_s, facts["repeated"]))
         table = Table("Timing and general linear model (GLM)", MODEL_COLUMNS, rows)
-        return replace(overview, tables=(trials_table, table) + overview.tables[1:])
+        tables = (trials_table, table) + overview.tables[1:]
+        account = replace(self.account, accept=self.config.accept)
+        return replace(overview, tables=tables, account=account)
 
     @cached_property
     def _runs(self) -> dict[int, dict[int, list[BoldRun]]]:
@@ -731,18 +733,22 @@ class Bold(Betas):
         Returns:
             Run, end of the run, onset and duration in seconds, and name of each event.
         """
-        # the unit of onsets must fit all runs
         events_of_run = {}
-        onset_times = []  # onset, TR, and duration of the run
         for run in runs:
-            timing = timings[run.number]
-            events_of_run[run.number] = read_events(
+            events_of_run[run.number], run_dropped = read_events(
                 run.events_file,
                 self.config.stimulus,
                 self.config.where,
                 run.bold_files[0],
             )
-            for onset, *_ in events_of_run[run.number][0]:
+            dropped.update(run_dropped)
+        self._join_showings(events_of_run, position)
+
+        # the unit of onsets must fit all runs
+        onset_times = []  # onset, TR, and duration of the run
+        for run in runs:
+            timing = timings[run.number]
+            for onset, *_ in events_of_run[run.number]:
                 end_s = timing["volumes"] * timing["tr_s"]
                 onset_times.append((onset, timing["tr_s"], end_s))
         unit = self.config.onset_unit or find_onset_unit(onset_times, position)
@@ -752,21 +758,20 @@ class Bold(Betas):
         pictures = []
         for run in runs:
             timing = timings[run.number]
-            run_pictures, run_dropped = events_of_run[run.number]
+            run_pictures = events_of_run[run.number]
             unit_s = {"s": 1, "ms": 1e-3, "volumes": timing["tr_s"]}[unit]
             end_s = timing["volumes"] * timing["tr_s"]
             last_volume_s = (timing["volumes"] - 1) * timing["tr_s"] + timing["start_s"]
             latest_s = min(last_volume_s - MIN_REMAINING_S, end_s)
             n_begun = 0
             n_modelled = 0
-            for onset, duration, event in run_pictures:
+            for onset, duration, event, _ in run_pictures:
                 onset_s = onset * unit_s
                 n_begun += onset_s < end_s
                 if EARLIEST_ONSET_S < onset_s < latest_s:
                     n_modelled += 1
                     duration_s = duration * unit_s
                     pictures.append((run.number, end_s, onset_s, duration_s, event))
-            dropped.update(run_dropped)
             dropped[AFTER_END] += len(run_pictures) - n_begun
             dropped[PEAK_OUTSIDE] += n_begun - n_modelled
             noted["runs without a picture"] += n_modelled == 0
@@ -779,6 +784,29 @@ class Bold(Betas):
                 "(preparation.sessions=[…])",
             )
         return pictures
+
+    def _join_showings(
+        self, events_of_run: dict[int, list[ShownPicture]], position: str
+    ) -> None:
+        """Join events that are one showing, and dispute pictures of several kinds."""
+        events = []
+        times = []
+        for number, pictures in events_of_run.items():
+            for picture in pictures:
+                events.append((number, picture))
+                times.append(1e9 * number + picture[0])  # runs are far apart
+        names = [picture[2] for _, picture in events]
+        is_copy, lags = find_copies(np.array(times), names, self.stimuli.are_categories)
+        for number, picture in compress(events, is_copy.tolist()):
+            events_of_run[number].remove(picture)
+        if is_copy.any():
+            reason = f"that repeat the picture before them, after {np.median(lags):.2g}"
+            self.account.set_aside("events", reason, position, len(lags))
+        shown = list(chain.from_iterable(events_of_run.values()))
+        kinds = [picture[3] for picture in shown]
+        self.account.disputes.extend(
+            find_mixed_kinds([picture[2] for picture in shown], kinds, position)
+        )
 
 
 def _require_equal_durations(durations_s: Float64, position: str) -> None:

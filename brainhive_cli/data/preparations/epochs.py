@@ -20,6 +20,7 @@ from brainhive_cli.data.recordings.epoch_files import (
     read_epochs,
 )
 from brainhive_cli.data.recordings.epochs import JoinedEpochs, require_span
+from brainhive_cli.data.recordings.event_names import EventNames
 from brainhive_cli.data.recordings.headers import Header, make_header
 from brainhive_cli.data.signals.cutting import Cutting, Milliseconds, Steps
 
@@ -146,7 +147,7 @@ class Epochs(OwnRecordings):
             return header, epochs._replace(raw=None)
 
     @cached_method
-    def _read_header(self, path: Path) -> Header:
+    def _read_header(self, path: Path, names: EventNames) -> Header:
         return self._read_without_signals(path)[0]
 
     def _open(self, path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -22,11 +23,17 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files.bids_labels import (
     ChosenSessions,
     SubjectNumbers,
+    natural_key,
     read_simulated,
 )
 from brainhive_cli.data.files.ids import format_ranges, summarise_names
 from brainhive_cli.data.files.named_files import list_named_parts
-from brainhive_cli.data.recordings.account import Account
+from brainhive_cli.data.recordings.account import (
+    MAX_SOURCES,
+    AcceptKey,
+    Account,
+    Dispute,
+)
 from brainhive_cli.data.recordings.channels import (
     KeptChannels,
     compare_rates_and_references,
@@ -46,12 +53,14 @@ from brainhive_cli.data.recordings.event_names import (
     NOT_IN_TABLE,
     EventNames,
     find_event_table,
+    find_own_tables,
+    read_code,
 )
 from brainhive_cli.data.recordings.files import (
-    list_other_formats,
     list_recording_files,
     list_recordings,
     list_signal_files,
+    list_unread_files,
 )
 from brainhive_cli.data.recordings.headers import (
     ElectrodeKeys,
@@ -59,7 +68,12 @@ from brainhive_cli.data.recordings.headers import (
     RecordingKeys,
     read_header,
 )
-from brainhive_cli.data.recordings.labels import describe_labels
+from brainhive_cli.data.recordings.labels import (
+    describe_labels,
+    find_label,
+    read_label,
+    read_session,
+)
 from brainhive_cli.data.recordings.opening import open_raw
 from brainhive_cli.data.recordings.samples import FlatSegments, read_channels
 from brainhive_cli.data.recordings.shown_pictures import (
@@ -68,6 +82,18 @@ from brainhive_cli.data.recordings.shown_pictures import (
     choose_stimuli,
     leave_trials_apart,
     list_pictures,
+)
+from brainhive_cli.data.recordings.tables import (
+    PERSON_COLUMNS,
+    WORKBOOK_ENDINGS,
+    read_entities,
+    read_table,
+)
+from brainhive_cli.data.recordings.trial_account import (
+    dispute_unrecorded,
+    join_showings,
+    list_disputes,
+    list_unrecorded,
 )
 from brainhive_cli.data.signals.cutting import (
     Band,
@@ -99,6 +125,7 @@ class OwnSignalKeys(ElectrodeKeys, Steps):
     )
     subject_numbers: SubjectNumbers = Field({})
     sessions: ChosenSessions = Field(None, exclude_if=lambda sessions: not sessions)
+    accept: AcceptKey = Field({})
     stimuli: StimuliKey = "image-folder"
     events: str = Field(
         "",
@@ -227,8 +254,8 @@ class OwnRecordings(Preparation):
         paths: list[Path] = []
         for recording in self._list_paths(subject):
             paths += list_recording_files(recording)
-        if self._table is not None:
-            paths.append(self._table)
+        names = self._names(subject).values()
+        paths += dict.fromkeys(table.path for table in names if table.path)
         return paths + list(filter(Path.is_file, self.stimuli.lists))
 
     def sessions(self, subject: int) -> Sequence[int]:
@@ -296,11 +323,15 @@ class OwnRecordings(Preparation):
             "modality": channels.modality,
             "reference": [header.reference for header in headers.values()],
             "events_from": [header.event_source for header in headers.values()],
-            "unmatched": self._names.match(channels.headers.values())[1],
+            "unmatched": self._match(subject)[1],
         }
         warnings = _describe_warnings(headers)
         if warnings:
             provenance["doubts"] = warnings
+        disputes = self._list_disputes(subject)
+        accepted = Account(disputes=list(disputes)).list_accepted(subject)
+        if accepted:
+            provenance["accepted"] = accepted
         programs = read_simulated(*headers)
         if programs:
             provenance["simulated"] = programs
@@ -324,12 +355,12 @@ class OwnRecordings(Preparation):
         return recordings
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
-        """Describe the channels and the shown pictures, and warn of unusual facts."""
+        """Describe the channels and the shown pictures, and take the account."""
         lines = describe_labels(
             self._recordings, self.root, subjects, self.config.subject_numbers
         )
-        lines += self._list_unread_files()
-        lines += self._names.account.describe()
+        account = self._take_account(subjects)
+        lines += account.describe()
         channels = {}
         counts = {}  # [pictures] by subject and session
         for subject in subjects:
@@ -342,7 +373,7 @@ class OwnRecordings(Preparation):
             channels[subject] = subject_channels
             counts[subject] = subject_counts
         if not channels:
-            return Overview((), tuple(lines))
+            return Overview((), tuple(lines), account=account)
 
         # subjects with the same warning share a line
         warnings: dict[str, list[int]] = {}
@@ -369,31 +400,124 @@ class OwnRecordings(Preparation):
             Table("Channels", columns, channel_rows),
             _tabulate_pictures(counts, self._pictures[1]),
         )
-        return Overview(tables, tuple(lines), override)
+        return Overview(tables, tuple(lines), override, account)
 
-    def _list_unread_files(self) -> list[str]:
-        """Describe files that are not read, and later parts read by themselves."""
-        account = Account()
-        other_kind = "recording" if self.are_epochs else "epochs"
+    def _take_account(self, subjects: Sequence[int]) -> Account:
+        """Take the account of the folder and of subjects."""
+        account = Account(accept=self.config.accept)
         recordings = set[Path]()
+        labels = set()
         for subject in self._recordings:
-            recordings.update(self._list_paths(subject))
+            for path in self._list_paths(subject):
+                recordings.add(path)
+                labels.add(read_label(path, self.root))
+        for path in sorted(recordings):
+            if list_named_parts(path):
+                reason = "read as recordings of their own: no file names them as a part"
+                account.set_aside("files", reason, path.name)
+
+        # files of signals and tables that are not read
+        left_out: dict[str, list[str]] = {}
+        read_tables = {self._table, *self._own_tables.values()}
+        for path, label in list_unread_files(self.root).items():
+            if path in read_tables:
+                continue
+            if label and label not in labels and not self.config.sessions:
+                left_out.setdefault(label, []).append(path.name)
+            if label or path.suffix.lower() in WORKBOOK_ENDINGS:
+                account.set_aside("files", "not read", path.name)
+        other_kind = "recording" if self.are_epochs else "epochs"
         for path in list_signal_files(self.root, "*", not self.are_epochs):
             if path not in recordings:
                 reason = f"not read here but by prepare --from {other_kind}"
                 account.set_aside("files", reason, path.name)
-        for path in list_other_formats(self.root, self.config.files):
-            reason = "of a format that is not read (mne saves .fif)"
-            account.set_aside("files", reason, path.name)
-
-        lines = account.describe()
-        for path in sorted(recordings):
-            if list_named_parts(path):
-                lines.append(
-                    f"{path.name} is read as a recording of its own: no other file "
-                    "names it as its next part"
+                label = find_label(path, self.root)
+                if label not in labels:
+                    left_out.setdefault(label, []).append(path.name)
+        if left_out and self.config.files == "*":
+            files = [names[0] for names in left_out.values()]
+            account.disputes.append(
+                Dispute(
+                    "left-out-people",
+                    f"no recording of {', '.join(left_out)} is read, only of "
+                    f"{', '.join(sorted(labels))}; not read: {summarise_names(files)}",
+                    names=tuple(left_out),
+                    remedy="save them as .fif with mne (raw.save('sub-01_raw.fif')), "
+                    "or choose --subjects "
+                    f"{','.join(map(str, sorted(self._recordings)))}",
                 )
-        return lines
+            )
+
+        # trials
+        rows = {}
+        unrecorded: set[str] | None = None
+        recorded = set[str]()
+        for subject in subjects:
+            try:
+                disputes = self._list_disputes(subject)
+                headers = self._headers(subject)
+                absent = list_unrecorded(headers, self._names(subject))
+            except BrainhiveError:
+                continue  # preparing this subject raises it again
+            account.disputes.extend(disputes)
+            for names in set(self._names(subject).values()):
+                for key, count in names.account.counts.items():
+                    account.counts[key] = count
+            rows[subject] = self._list_account_rows(subject)
+            for header in headers.values():
+                recorded.update(read_code(name) for _, name in header.events)
+            is_explained = any(dispute.kind == "unnamed-codes" for dispute in disputes)
+            absent = set() if is_explained else absent
+            unrecorded = absent if unrecorded is None else unrecorded & absent
+        if unrecorded:
+            account.disputes.append(
+                dispute_unrecorded(sorted(unrecorded, key=natural_key), recorded)
+            )
+        account.rows.extend(group_by_entry(rows))
+        return account
+
+    def _list_account_rows(self, subject: int) -> list[tuple[object, ...]]:
+        """Count recordings, events, trials and pictures, as found and as used."""
+        headers = self._headers(subject)
+        names = self._names(subject)
+        n_events = 0
+        n_pictures = 0
+        others = Counter[str]()
+        for path, header in headers.items():
+            picture_of = names[path].name_events(header.events, header.has_table)
+            event_names = [name for _, name in header.events]
+            n_events += len(event_names)
+            others.update(read_code(x) for x in event_names if x not in picture_of)
+            n_pictures += sum(name in picture_of for name in event_names)
+        n_trials = 0
+        dropped = Counter[str]()
+        for session in self._sessions(subject):
+            with suppress(BrainhiveError):  # preparing it raises the error again
+                _, _, trials, session_dropped = self._choose_trials(subject, session)
+                n_trials += sum(map(len, trials.values()))
+                for counts in session_dropped.values():
+                    dropped.update(counts)
+        dropped["outside the recording"] += sum(x.n_outside for x in headers.values())
+        tasks = {read_entities(path).get("task", "") for path in headers} - {""}
+        source = ", ".join(dict.fromkeys(x.event_source for x in headers.values()))
+        shown = len(self._match(subject)[0])
+        return [
+            (
+                "recordings",
+                len(headers),
+                len(headers),
+                f"sessions {', '.join(map(str, self._sessions(subject)))}"
+                f"{'; tasks ' if tasks else ''}{', '.join(sorted(tasks))}",
+            ),
+            ("events", n_events, n_pictures, f"{source}{_list_counts(others)}"),
+            (
+                "trials",
+                n_pictures + sum(x.n_outside for x in headers.values()),
+                n_trials,
+                _list_counts(+dropped).removeprefix("; "),
+            ),
+            ("pictures", len(self._pictures[0]), shown, ""),
+        ]
 
     def _list_idle_names(self, channels: Mapping[int, KeptChannels]) -> list[str]:
         """Describe names of channels in the recipe that no recording has."""
@@ -432,10 +556,11 @@ class OwnRecordings(Preparation):
         """Count how often each picture was shown [pictures], by session."""
         counts = {}
         for session in self._sessions(subject):
-            headers = self._headers(subject, session).values()
-            row_of_event, _ = self._names.match(headers)
+            headers = self._headers(subject, session)
+            names = self._names(subject)
             rows = []
-            for header in headers:
+            for path, header in headers.items():
+                row_of_event, _ = names[path].match([header])
                 # an event that is coded twice counts once
                 for _, name in set(header.events):
                     if name in row_of_event:
@@ -454,20 +579,37 @@ class OwnRecordings(Preparation):
         absent = sorted(all_sessions - self._recordings[subject].keys())
         if absent:
             lines.append(f"no recording of session {', '.join(map(str, absent))}")
-        headers = self._headers(subject)
-        lines += _describe_warnings(headers)
+        lines += _describe_warnings(self._headers(subject))
 
         # events and pictures without a match
-        row_of_event, unmatched = self._names.match(headers.values())
+        shown_rows, unmatched = self._match(subject)
         for description, names in unmatched.items():
             lines.append(f"{description}, {summarise_names(list(names))}")
         image_ids = self._pictures[0]
-        shown_rows = set(row_of_event.values())
         unseen = [name for row, name in enumerate(image_ids) if row not in shown_rows]
         if unseen:
             summary = summarise_names(unseen, len(image_ids))
             lines.append(f"pictures that were not shown, {summary}")
         return [f"subject {subject}: {line}" for line in lines]
+
+    def _match(
+        self, subject: int
+    ) -> tuple[set[int], dict[str, Mapping[str, int] | Sequence[str]]]:
+        """Match the events of a subject, with the table of each recording.
+
+        Returns:
+            Rows of the shown pictures, and events and pictures without a match by kind.
+        """
+        headers = self._headers(subject)
+        names = self._names(subject)
+        shown_rows: set[int] = set()
+        unmatched: dict[str, Mapping[str, int] | Sequence[str]] = {}
+        for table_names in dict.fromkeys(names.values()):
+            own = [headers[path] for path in headers if names[path] is table_names]
+            row_of_event, own_unmatched = table_names.match(own)
+            shown_rows.update(row_of_event.values())
+            unmatched |= own_unmatched
+        return shown_rows, unmatched
 
     @cached_property
     def _recordings(self) -> dict[int, dict[int, list[Path]]]:
@@ -518,29 +660,75 @@ class OwnRecordings(Preparation):
             split_rows[split] = np.flatnonzero(picture_splits == split)
         return image_ids, split_rows
 
-    @cached_property
-    def _names(self) -> EventNames:
-        """Names of events, matched with pictures."""
-        return EventNames(self._table, self._pictures[0], self.stimuli.are_categories)
+    @cached_method
+    def _make_names(self, table: Path | None, *labels: str) -> EventNames:
+        """Match the events of a table, for a person and session if it selects them."""
+        selecting = dict(zip(("sub", "ses"), labels, strict=False))
+        return EventNames(
+            table, self._pictures[0], self.stimuli.are_categories, selecting
+        )
 
     @cached_method
-    def _read_header(self, path: Path) -> Header:
+    def _selects_people(self, table: Path | None) -> bool:
+        """Return True if a table has a column of people or sessions."""
+        columns = read_table(table)[0] if table else []
+        return not set(chain.from_iterable(PERSON_COLUMNS.values())).isdisjoint(columns)
+
+    @cached_method
+    def _names(self, subject: int) -> dict[Path, EventNames]:
+        """Return the pictures of the events of each recording of a subject."""
+        names = {}
+        for path in self._list_paths(subject):
+            label = read_label(path, self.root)
+            session = read_session(path, self.root)
+            table = self._table
+            if not self.config.events:
+                table = self._own_tables.get(label, table)
+                table = self._own_tables.get(f"{label} {session}", table)
+            labels = (label, session) if self._selects_people(table) else ()
+            names[path] = self._make_names(table, *labels)
+        return names
+
+    @cached_property
+    def _own_tables(self) -> dict[str, Path]:
+        """Tables of events that hold the label of a person."""
+        return find_own_tables(self.root)
+
+    @cached_method
+    def _list_disputes(self, subject: int) -> list[Dispute]:
+        """List what does not add up in the recordings of a subject."""
+        headers = self._headers(subject)
+        channels = self._channels(subject)
+        spreads = {path: channels.measure_spread(path) for path in headers}
+        disputes = list_disputes(headers, self._names(subject), spreads)
+        return [replace(dispute, subject=subject) for dispute in disputes]
+
+    @cached_method
+    def _read_header(self, path: Path, names: EventNames) -> Header:
         """Read the header of a recording, once."""
         delay_s = self.config.delay_ms / 1000
-        names = self._names
         header = read_header(path, self.config, delay_s, names.find_pictures)
         if header.event_source.startswith("channel"):
             names.require_codes(path)
         events = names.join_codes(header.events, header.rate_hz)
         return replace(header, events=events)
 
+    @cached_method
+    def _all_headers(self, subject: int) -> dict[Path, Header]:
+        """Read the headers of a subject's recordings, and join their showings."""
+        names = self._names(subject)
+        headers = {
+            path: self._read_header(path, names[path])
+            for path in self._list_paths(subject)
+        }
+        return headers if self.are_epochs else join_showings(headers, names)
+
     def _headers(self, subject: int, session: int | None = None) -> dict[Path, Header]:
-        """Read the headers of a subject's recordings in one or all sessions."""
+        """Return the headers of a subject's recordings in one or all sessions."""
+        headers = self._all_headers(subject)
         if session is None:
-            paths = self._list_paths(subject)
-        else:
-            paths = self._sessions(subject)[session]
-        return {path: self._read_header(path) for path in paths}
+            return headers
+        return {path: headers[path] for path in self._sessions(subject)[session]}
 
     def _channels(self, subject: int) -> KeptChannels:
         """Choose the channels of a subject."""
@@ -582,9 +770,8 @@ class OwnRecordings(Preparation):
         with naming(next(iter(headers))):
             refuse_flat_channels(np.max(variances, 0), channels.ch_names)
         cutting = self._make_cutting(channels)
-        trials, dropped = choose_trials(
-            headers, self._names, self._pictures[1], cutting
-        )
+        names = self._names(subject)[next(iter(headers))]
+        trials, dropped = choose_trials(headers, names, self._pictures[1], cutting)
         return channels, cutting, trials, dropped
 
     def _make_cutting(self, channels: KeptChannels) -> Cutting:
@@ -764,6 +951,14 @@ def _make_no_trials_error(
         "choose other subjects (--subjects) or files (preparation.files=PATTERN), or "
         "cut shorter trials (preparation.epoch_ms=[START, STOP])",
     )
+
+
+def _list_counts(counts: Mapping[str, int]) -> str:
+    """List the three largest counts with their names, after a semicolon."""
+    largest = Counter(counts).most_common(MAX_SOURCES)
+    texts = [f"{count} {name}" for name, count in largest]
+    ellipsis = " …" if len(counts) > MAX_SOURCES else ""
+    return f"; not used: {', '.join(texts)}{ellipsis}" if texts else ""
 
 
 def _describe_warnings(headers: Mapping[Path, Header]) -> list[str]:

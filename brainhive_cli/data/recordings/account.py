@@ -1,5 +1,6 @@
 """Account of a folder: what is set aside, and what does not add up."""
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,12 +9,15 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from brainhive_cli.core import console
-from brainhive_cli.core.errors import BrainhiveError, Line, guess, write_value
+from brainhive_cli.core.errors import BrainhiveError, guess, write_value
 from brainhive_cli.core.tables import Table
+from brainhive_cli.data.files.bids_labels import natural_key
 
 MAX_SOURCES = 3
 """Largest number of sources in a line of the account."""
-COLUMNS = ("subject", "kind", "found", "used", "set aside, and why")
+MAX_NAMES = 20
+"""Largest number of names in the override that accepts them. More are counted."""
+COLUMNS = ("subject", "item", "found", "used", "source, and what is not used")
 """Columns of the table of the account."""
 KINDS = {
     "lost-trials": "trials that a table or the codes announce, and that are not there",
@@ -43,7 +47,6 @@ AcceptKey = Annotated[
     dict[str, Amount],
     AfterValidator(_require_kinds),
     Field(
-        {},
         exclude_if=lambda amounts: not amounts,  # stores hold it only if it is set
         description="losses and contradictions to accept, by kind: a number, or the "
         "names of codes, people or files, such as {lost-trials: 8, unnamed-codes: "
@@ -96,6 +99,10 @@ class Account:
         if count:
             self.counts[kind, reason, source] += count
 
+    def drop(self, kind: str) -> None:
+        """Drop the disputes of a kind."""
+        self.disputes[:] = [item for item in self.disputes if item.kind != kind]
+
     def describe(self) -> list[str]:
         """Describe each kind and reason in a line, with the largest sources."""
         source_counts: dict[tuple[str, str], Counter[str]] = {}
@@ -139,7 +146,10 @@ class Account:
         needed: dict[str, Amount] = dict(self.accept)
         for kind in dict.fromkeys(dispute.kind for dispute in self.disputes):
             disputes = [dispute for dispute in self.disputes if dispute.kind == kind]
-            names = sorted({name for dispute in disputes for name in dispute.names})
+            names = sorted(
+                {name for dispute in disputes for name in dispute.names},
+                key=natural_key,
+            )
             amount = self.accept.get(kind, 0)
             count = len(names) or sum(dispute.count for dispute in disputes)
             if isinstance(amount, list):
@@ -148,7 +158,8 @@ class Account:
                 is_accepted = count <= amount
             if not is_accepted:
                 refused += disputes
-                needed[kind] = list(names) if 0 < len(names) <= 20 else count
+                numbers = [int(x) if x.isdecimal() else x for x in names]
+                needed[kind] = numbers if 0 < len(names) <= MAX_NAMES else count
         if not refused:
             return
         problems = []
@@ -157,9 +168,7 @@ class Account:
             problems.append(f"{source}{dispute.problem}")
         for problem in problems[:-1]:
             console.warn(problem)
-        remedies = list(dict.fromkeys(dispute.remedy for dispute in refused))
-        ways = [remedy for remedy in remedies if remedy]
-        ways.append(
-            f"to accept: {Line('prepare', f'preparation.accept={write_value(needed)}')}"
-        )
-        raise BrainhiveError(problems[-1], "; or ".join(ways))
+        ways = list(dict.fromkeys(dispute.remedy for dispute in refused))
+        override = shlex.quote(f"preparation.accept={write_value(needed)}")
+        ways.append(f"to accept, add to the command: {override}")
+        raise BrainhiveError(problems[-1], "; or ".join(filter(None, ways)))

@@ -86,6 +86,11 @@ class KeptChannels:
         variances = self.headers[path].get_variances(self.ch_names)
         return variances * np.square(get_scales(self.ch_types))
 
+    def measure_spread(self, path: Path) -> float:
+        """Return the median standard deviation of the channels that vary, or 0."""
+        names = [name for name in self.ch_names if name in self.headers[path].ch_names]
+        return _measure_spread(self.headers[path], names)
+
     def require_consistent(self, path: Path) -> None:
         """Raise an error if a recording does not fit the first recording.
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from brainhive_cli.core.errors import BrainhiveError, Line
-from brainhive_cli.core.files import is_file
+from brainhive_cli.core.files import is_file, walk
 from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.data.files.ids import (
     match_names,
@@ -18,8 +18,15 @@ from brainhive_cli.data.files.ids import (
 )
 from brainhive_cli.data.recordings.account import Account
 from brainhive_cli.data.recordings.headers import Header
+from brainhive_cli.data.recordings.labels import find_label, read_session
 from brainhive_cli.data.recordings.shown_pictures import match_categories
-from brainhive_cli.data.recordings.tables import EMPTY_CELLS, read_table
+from brainhive_cli.data.recordings.tables import (
+    EMPTY_CELLS,
+    SAVE_WORKBOOK_HINT,
+    WORKBOOK_ENDINGS,
+    read_table,
+    select_rows,
+)
 
 COLUMNS = ("event", "picture")
 STIMULI_TABLE = "stimuli/stimuli.tsv"
@@ -30,14 +37,16 @@ ORIGINAL_NAME = re.compile(r'original filename "([^"/]+)"')
 """Name of a picture at its source, in the descriptions of NEMAR's nm000232."""
 MARKER_TYPE = re.compile(r"(Stimulus|Comment|Response)/")
 """Type of a marker, which mne's reader of BrainVision files puts before its name."""
-TRIGGER_CODE = re.compile(r"S *(\d+)")
-"""Code of a trigger in BrainVision files."""
+TRIGGER_CODE = re.compile(r"(?:S *|condition |B\d+\()(\d+)\)?")
+"""Code of a trigger in files of BrainVision, BIOSIG and ERPLAB (after its bin)."""
 RESPONSE_CODE = re.compile(r"R *\d+")
 """Code of a response in BrainVision files, whose letter says the type."""
 LEADING_ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 """Leading zeros of a number in a name."""
 CODE_PAIR = re.compile(r"\d+/\d+")
 """Event of two successive codes, for studies with more pictures than codes."""
+IS_ABSENT = " (present: false)"
+"""End of the name of a picture that a stimuli.tsv says to be absent."""
 MAX_PAIR_S = 0.05
 """Longest time between the codes of a pair. A screen at 60 Hz sends the second code two
 frames after the first, in 0.033 s.
@@ -66,8 +75,9 @@ class EventNames:
     Args:
         path: Table of events and pictures, or None if events have names of pictures.
         image_ids: Image ids of the data set.
-        is_exact: If True, pictures are categories, whose whole names must match. Else
-            ends of paths match too.
+        are_categories: If True, whole names must match. Else ends of paths match too.
+        labels: Label of the person and session, such as {"sub": "01"}, which select
+            rows.
 
     Attributes:
         path: Path of the table, or None.
@@ -80,14 +90,21 @@ class EventNames:
     """
 
     def __init__(
-        self, path: Path | None, image_ids: Sequence[str], is_exact: bool = False
+        self,
+        path: Path | None,
+        image_ids: Sequence[str],
+        are_categories: bool = False,
+        labels: Mapping[str, str] = {},
     ) -> None:
         self.path = path
         self.image_ids = image_ids
-        self._is_exact = is_exact
+        self.are_categories = are_categories
+        self._labels = labels
         # with a stimuli.tsv, events may have names of pictures (stim_file) too
         self._may_be_pictures = path is None
         self.account = Account()
+        # events that the table lists without a picture
+        self._blank_events: set[str] = set()
         # possible names of a picture in the data set, the preferred name last
         self._candidates: dict[str, list[str]] = {}
         # events of the table by their names without leading zeros
@@ -129,7 +146,7 @@ class EventNames:
         joined: list[tuple[int, str]] = []
         for sample, name in events:
             if joined and sample - joined[-1][0] <= MAX_PAIR_S * rate_hz:
-                pair = f"{_read_code(joined[-1][1])}/{_read_code(name)}"
+                pair = f"{read_code(joined[-1][1])}/{read_code(name)}"
                 if self._find_table_event(pair):
                     joined[-1] = (joined[-1][0], pair)
                     continue
@@ -145,7 +162,7 @@ class EventNames:
             BrainhiveError: if a name fits several pictures.
         """
         picture_events = [
-            event for event in events if _read_code(event) in self._half_codes
+            event for event in events if read_code(event) in self._half_codes
         ]
         for event, (_, row) in self._look_up(events).items():
             if row is not None or self._find_key(event) in self._pictures:
@@ -197,6 +214,22 @@ class EventNames:
             names.append(name if row is None else self.image_ids[row])
         return names
 
+    def name_events(
+        self, events: Iterable[tuple[int, str]], are_named: bool = False
+    ) -> dict[str, str]:
+        """Return the picture of each event that stands for one.
+
+        Args:
+            events: Sample and name of each event.
+            are_named: True if all events name pictures, as in an events.tsv.
+
+        Raises:
+            BrainhiveError: if a name fits several pictures.
+        """
+        names = list(dict.fromkeys(name for _, name in events))
+        chosen = names if are_named else self.find_pictures(names)
+        return dict(zip(chosen, self.name_pictures(chosen), strict=True))
+
     def match(self, headers: Iterable[Header]) -> EventMatch:
         """Match the events of recordings with pictures.
 
@@ -237,6 +270,14 @@ class EventNames:
             NOT_RECORDED: unrecorded_events,
         }
         return rows, {kind: names for kind, names in unmatched.items() if names}
+
+    def is_blank(self, event: str) -> bool:
+        """Return True if the table lists an event without a picture."""
+        return strip_zeros(read_code(event)) in self._blank_events
+
+    def list_unrecorded(self, headers: Iterable[Header]) -> list[str]:
+        """List the events of the table that no recording has."""
+        return list(self.match(headers)[1].get(NOT_RECORDED, ()))
 
     def require_match(self, match: EventMatch, path: Path, source: str) -> None:
         """Raise an error about the events of a recording if no picture is matched.
@@ -281,7 +322,8 @@ class EventNames:
 
     def _read_table(self, path: Path) -> dict[str, str]:
         """Read the picture of each event. Incomplete rows are left out."""
-        columns, rows = read_table(path)
+        columns, all_rows = read_table(path)
+        rows, _ = select_rows(path, columns, all_rows, {}, self._labels)
         is_stimuli = path.name == "stimuli.tsv" and "event" not in columns
         self._may_be_pictures = is_stimuli
         absent_columns = [name for name in COLUMNS if name not in columns]
@@ -305,6 +347,7 @@ class EventNames:
                 source = f"{path.name} ({event or picture})"
                 self.account.set_aside("rows", INCOMPLETE_ROW, source, count)
                 incomplete_events += [event or picture] * count
+                self._blank_events.add(strip_zeros(read_code(event)))
                 continue
             # events that differ in leading zeros must have the same picture
             table.setdefault(event, picture)
@@ -340,7 +383,7 @@ class EventNames:
         if path in EMPTY_CELLS:
             path = f"{event}_{row.get('type', 'image')}"
         is_absent = row.get("present", "").lower() == "false"
-        picture = f"{path} (present: false)" if is_absent else path
+        picture = f"{path}{IS_ABSENT}" if is_absent else path
         # the data set may use the names of the source
         names = [path]
         original = ORIGINAL_NAME.search(row.get("description", ""))
@@ -389,6 +432,13 @@ class EventNames:
             if key is not None:
                 pictures[event] = self._pictures.get(key, key)
         rows = self._match_pictures(pictures.values())
+        # mne joins the names of events at one sample
+        for picture in set(pictures.values()) - rows.keys():
+            if "/" in picture and not self.are_categories:
+                parts = drop_type(picture).split("/")
+                part_rows = set(self._match_pictures(parts).values())
+                if len(part_rows) == 1:
+                    rows[picture] = part_rows.pop()
         types = {}
         matched_types = set()
         for event, picture in pictures.items():
@@ -414,7 +464,7 @@ class EventNames:
 
     def _match_pictures(self, pictures: Iterable[str]) -> dict[str, int]:
         """Find the rows of pictures that the data set has. Tabs count as spaces."""
-        if self._is_exact:
+        if self.are_categories:
             return match_categories(pictures, self.image_ids)
 
         # match all names of each picture. The last match wins
@@ -433,10 +483,14 @@ class EventNames:
     def _find_key(self, event: str) -> str | None:
         """Find an event in the table by its name, with or without type, or its code."""
         plain = drop_type(event)
-        for name in (event, plain, _read_code(event)):
+        for name in (event, plain, read_code(event)):
             key = self._find_table_event(name)
             if key:
                 return key
+        # mne joins the names of events at one sample
+        merged = set(map(self._find_table_event, plain.split("/"))) - {None}
+        if len(merged) == 1:
+            return merged.pop()
         return event if self._may_be_pictures else None
 
     def _find_table_event(self, name: str) -> str | None:
@@ -454,14 +508,56 @@ class EventNames:
 
 
 def find_event_table(root: Path) -> Path | None:
-    """Return the table of events in a folder of recordings, or None."""
+    """Return the table of events in a folder of recordings, or None.
+
+    Raises:
+        BrainhiveError: if only a workbook has its name.
+    """
+    names = {}
+    if root.is_dir():
+        names = {path.name.lower(): path for path in sorted(root.iterdir())}
     for name in EVENT_TABLES:
-        if is_file(root / name):
-            return root / name
+        path = names.get(name, root / name)
+        if is_file(path):
+            return path
+    for ending in WORKBOOK_ENDINGS:
+        if f"events{ending}" in names:
+            raise BrainhiveError(
+                f"{names[f'events{ending}']} is a workbook", SAVE_WORKBOOK_HINT
+            )
     return None
 
 
-def _read_code(event: str) -> str:
+def find_own_tables(root: Path) -> dict[str, Path]:
+    """Find tables with the columns event and picture that hold a person's label.
+
+    Returns:
+        Path by label of the person, and of the session if the path has one, such as
+        "sub-02" or "sub-02 01".
+
+    Raises:
+        BrainhiveError: if two tables have the same labels.
+    """
+    tables: dict[str, Path] = {}
+    for name, _ in walk(root):
+        path = root / name
+        if path.suffix.lower() not in (".csv", ".tsv") or not find_label(path, root):
+            continue
+        with path.open("rb") as file:
+            header = file.readline(1000).decode("latin-1").lower()
+        if not re.search(r"\bevent\b", header) or "picture" not in header:
+            continue
+        key = f"{find_label(path, root)} {read_session(path, root)}".strip()
+        if key in tables:
+            raise BrainhiveError(
+                f"{tables[key]} and {path} both list the events of {key}",
+                "keep one of them, or name the session in each",
+            )
+        tables[key] = path
+    return tables
+
+
+def read_code(event: str) -> str:
     """Return the code of a trigger (7 for `Stimulus/S  7`), or the name of an event."""
     plain = drop_type(event)
     code = TRIGGER_CODE.fullmatch(plain)

@@ -9,6 +9,7 @@ from typing import NoReturn
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.files import is_file, matches_pattern, require_content, walk
 from brainhive_cli.data.files.bids_labels import natural_key, number_sessions
+from brainhive_cli.data.files.ids import summarise_names
 from brainhive_cli.data.files.named_files import (
     SPLIT,
     find_next_part,
@@ -17,6 +18,7 @@ from brainhive_cli.data.files.named_files import (
 )
 from brainhive_cli.data.recordings.labels import (
     SUBJECT_LABEL,
+    find_label,
     group_by_session,
     read_session,
 )
@@ -28,10 +30,18 @@ COMPANION_ENDINGS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
 """Endings of the companion files of a recording. A .set may hold its signal itself."""
 HEADER_ENDINGS = {".vmrk": ".vhdr", ".fdt": ".set"}
 """Ending of the recording that a companion file belongs to."""
-OTHER_FORMATS = re.compile(
-    r".*\.(xdfz?|cnt|mff|ds|gdf|egi|con|sqd|lay|nedf|trc|nwb|mat|(edf|bdf|vhdr)\.gz)"
+FOLDER_FORMATS = (".mff", ".ds", ".mefd")
+"""Endings of recordings that are folders."""
+CAPITAL_ENDINGS = (".vhdr", ".set", ".fdt")
+"""Endings that mne reads in lower case only."""
+OTHER_ENDINGS = re.compile(
+    r".*\.(json|md|html|pdf|png|jpe?g|nii|gii|ini|db)(\.gz)?"
+    r"|.*_(channels|electrodes|scans|events|trials|physio|beh|stim|headshape|"
+    r"sessions)\.([ct]sv|pos)(\.gz)?|.*\.(eeg|vmrk|fdt)"
 )
-"""Names of recordings, files or folders, in formats that are not read."""
+"""Names of files beside recordings that hold no recording: descriptions, images and
+tables of BIDS. Companion files belong to a header.
+"""
 VERSION_ENTITIES = ("proc-", "desc-", "rec-", "split-")
 """BIDS entities that tell versions of a recording apart."""
 SUFFIXES = {"eeg", "meg", "ieeg", "raw"}
@@ -100,6 +110,19 @@ def list_signal_files(root: Path, pattern: str, are_epochs: bool) -> Iterator[Pa
         if _is_signal_name(file_name, are_epochs) and not entry.is_dir():
             paths.append(root / name)
 
+    capitals = [
+        path.name
+        for path in paths
+        if path.suffix.lower() in CAPITAL_ENDINGS and not path.suffix.islower()
+    ]
+    if capitals:
+        raise MissingData(
+            f"{root} has endings in capitals, which mne does not read: "
+            f"{', '.join(capitals)}",
+            f"rename them: mv {capitals[0]} "
+            f"{Path(capitals[0]).stem}{Path(capitals[0]).suffix.lower()} …",
+        )
+
     # sort without extensions, so that x.fif comes before x-1.fif
     paths.sort(key=lambda path: natural_key(f"{path.parent}/{path.name.split('.')[0]}"))
     for path in paths:
@@ -120,14 +143,33 @@ def list_signal_files(root: Path, pattern: str, are_epochs: bool) -> Iterator[Pa
             )
 
 
-def list_other_formats(root: Path, pattern: str) -> list[Path]:
-    """List the files and folders below a folder in `OTHER_FORMATS`."""
-    paths = []
-    for name, _ in walk(root, enters=lambda name: name not in DERIVED_FOLDERS):
-        is_other = OTHER_FORMATS.fullmatch(name.lower())
-        if is_other and matches_pattern(f"{root}/{name}", pattern):
-            paths.append(root / name)
-    return sorted(paths, key=str)
+def list_unread_files(root: Path) -> dict[Path, str]:
+    """List the files below a folder that may hold signals and are not read here.
+
+    Returns:
+        Label of the person in each path, such as "sub-02", or "" without.
+    """
+    labels = {}
+
+    def enters(name: str) -> bool:
+        return name not in DERIVED_FOLDERS and not name.endswith(FOLDER_FORMATS)
+
+    for name, entry in walk(root, enters=enters):
+        path = root / name
+        file_name = path.name.lower()
+        is_folder = entry.is_dir()
+        if is_folder and enters(entry.name):
+            continue
+        is_known = bool(
+            OTHER_ENDINGS.fullmatch(file_name) or OTHER_FIF.fullmatch(file_name)
+        )
+        if file_name.endswith(".eeg"):
+            header_name = f"{path.stem}.vhdr".lower()
+            names = {sibling.name.lower() for sibling in path.parent.iterdir()}
+            is_known = header_name in names
+        if is_folder or not (is_known or _is_signal_name(file_name, False)):
+            labels[path] = find_label(path, root)
+    return labels
 
 
 def list_recording_files(path: Path) -> list[Path]:
@@ -180,11 +222,11 @@ def _raise_no_recordings(root: Path, pattern: str, are_epochs: bool) -> NoReturn
             f"{root} holds {other_kind} (such as {path.name}), but no {kind}",
             f"read them: {Line('prepare', ('from', other_preparation))}",
         )
-    other_paths = list_other_formats(root, pattern)
+    other_paths = [path for path, label in list_unread_files(root).items() if label]
     if other_paths:
         raise MissingData(
             f"the {kind} in {root} have a format that cannot be read, such as "
-            f"{other_paths[0].name}",
+            f"{summarise_names([path.name for path in other_paths])}",
             "open it with mne (or pyxdf) and save it as .fif: raw.save('sub-01_raw"
             ".fif')",
         )

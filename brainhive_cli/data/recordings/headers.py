@@ -1,9 +1,9 @@
 """Header of a recording: channels, bad spans and events."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from html import unescape
 from math import ceil
 from pathlib import Path
@@ -15,7 +15,8 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import documents, parts
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line, naming
-from brainhive_cli.data.recordings.onset_shift import compare_onsets
+from brainhive_cli.data.recordings.account import Dispute
+from brainhive_cli.data.recordings.onset_shift import compare_codes, compare_onsets
 from brainhive_cli.data.recordings.opening import open_raw, report_unreadable
 from brainhive_cli.data.recordings.stim_channels import (
     EventList,
@@ -28,12 +29,17 @@ from brainhive_cli.data.recordings.stim_channels import (
 )
 from brainhive_cli.data.recordings.tables import (
     EMPTY_CELLS,
+    RowKinds,
+    WhereKey,
     find_missing_column,
     find_sidecar,
     is_read_as_bids,
     name_events,
     name_sidecars,
+    read_entities,
+    read_kinds,
     read_table,
+    select_rows,
 )
 
 BAD_SPAN = re.compile(r"(comment/)?(bad|edge).*", re.IGNORECASE | re.DOTALL)
@@ -96,6 +102,7 @@ class RecordingKeys(ElectrodeKeys):
         description="unit of the onsets in the events.tsv; BIDS uses s; with ms, "
         "mne-bids does not read the recordings",
     )
+    where: WhereKey = Field({})
     stim_channel: str = Field(
         "",
         description="channel whose codes are the events; default: any stimulus "
@@ -104,6 +111,8 @@ class RecordingKeys(ElectrodeKeys):
 
     @model_validator(mode="after")
     def _require_column_for_unit(self) -> Self:
+        if self.where and self.stim_channel:
+            raise ValueError("where selects rows of the events.tsv, not codes")
         if self.onset_unit != "s" and (self.stim_channel or not self.column):
             raise ValueError(
                 f"onset_unit {self.onset_unit} needs a column of the events.tsv"
@@ -134,6 +143,9 @@ class Header:
         reference: EEG reference in the sidecar or mne. Empty without EEG.
         compensation_grade: Grade of CTF compensation, or None for other systems.
         warnings: Unusual facts about events and tables, a line each.
+        kinds: Kinds of the row of each event, by its sample.
+        n_outside: Number of events before or after the recording.
+        disputes: What does not add up between the table and the recording.
     """
 
     ch_names: tuple[str, ...]
@@ -151,6 +163,14 @@ class Header:
     reference: str
     compensation_grade: int | None
     warnings: tuple[str, ...]
+    kinds: Mapping[int, RowKinds] = field(default_factory=dict)
+    n_outside: int = 0
+    disputes: tuple[Dispute, ...] = ()
+
+    @property
+    def has_table(self) -> bool:
+        """True if an events.tsv names the events."""
+        return self.event_source.endswith(".tsv")
 
     @property
     def breaks(self) -> list[tuple[int, int]]:
@@ -200,29 +220,40 @@ def read_header(
         BrainhiveError: if it has no events, or if its sources of events conflict.
     """
     has_bids_onsets = keys.onset_unit == "s"
-    raw = open_raw(path, has_bids_onsets, keys.rename, keys.montage)
+    omitted: list[int] = []
+    raw = open_raw(path, has_bids_onsets, keys.rename, keys.montage, omitted)
     # mne-bids replaces the annotations by the events.tsv, so open the file without it
     is_bids = is_read_as_bids(path, has_bids_onsets)
     own_raw = open_raw(path, has_bids_onsets=False) if is_bids else raw
     with report_unreadable(path):
-        own_markers, own_spans = _read_annotations(own_raw, path)
+        own_markers, own_spans = _read_annotations(own_raw, path, find_pictures)
         if is_bids:
-            markers, table_spans = _read_annotations(raw, path)
+            markers, table_spans = _read_annotations(raw, path, find_pictures)
         else:
             markers, table_spans = own_markers, []
-        events, source, warnings = _find_events(raw, path, markers, keys, find_pictures)
+        event_list = _find_events(raw, path, markers, keys, find_pictures)
+        source = event_list.source
+        warnings = list(event_list.warnings)
 
-        # compare the onsets of a table with the recording
-        table = "events.tsv" if is_bids and source == ANNOTATIONS else source
+        # events outside the recording are counted, not damage
         rate_hz = float(raw.info["sfreq"])
+        delay = round(delay_s * rate_hz)
         onsets = []
         names_without_onset = []
-        for sample, name in events:
+        for sample, name in event_list.events:
             if sample is None:
                 names_without_onset.append(name)
             else:
                 onsets.append((sample, name))
-        if table.endswith(".tsv"):
+        inside = [pair for pair in onsets if 0 <= pair[0] < raw.n_times]
+        n_outside = len(onsets) - len(inside)
+        if source == ANNOTATIONS:
+            n_outside = sum(omitted)
+
+        # compare a table with the recording
+        disputes = []
+        table = "events.tsv" if is_bids and source == ANNOTATIONS else source
+        if table.endswith(".tsv") and onsets:
             marker_source = "markers of the recording"
             stim_channels = list_stim_channels(raw)
             if stim_channels and not own_markers:
@@ -235,15 +266,29 @@ def read_header(
                 difference = compare_onsets(onsets_s, own_markers, rate_hz, delay_s)
             if difference:
                 warnings.append(f"{conflict}: {difference}")
+            names = [name for _, name in onsets]
+            labellings = [names, [name.rpartition("/")[0] for name in names]]
+            kinds = [event_list.kinds.get(sample, ()) for sample, _ in onsets]
+            for columns in zip(*kinds, strict=False):
+                labellings.append([value for _, value in columns])
+            dispute = compare_codes(onsets_s, labellings, own_markers, rate_hz)
+            if dispute:
+                problem = f"{path.name}, {marker_source}: {dispute.problem}"
+                disputes.append(replace(dispute, problem=problem))
 
-        delay = round(delay_s * rate_hz)
-        return make_header(
+        header = make_header(
             raw,
             source,
-            sorted((sample + delay, name) for sample, name in onsets),
+            sorted((sample + delay, name) for sample, name in inside),
             table_spans + own_spans,
             names_without_onset,
             warnings,
+        )
+        return replace(
+            header,
+            kinds={at + delay: kind for at, kind in event_list.kinds.items()},
+            n_outside=n_outside,
+            disputes=tuple(disputes),
         )
 
 
@@ -312,9 +357,11 @@ def _read_reference(raw: Any) -> str:
 
 
 def _read_annotations(
-    raw: Any, path: Path
+    raw: Any, path: Path, find_pictures: FindPictures = lambda names: ()
 ) -> tuple[list[tuple[int, str]], list[tuple[int, int, str]]]:
     """Read the annotations of a recording.
+
+    The name of a picture, such as badger_1, marks no bad span.
 
     Returns:
         Sample and name of each marker, and first sample, last sample and description
@@ -329,12 +376,15 @@ def _read_annotations(
     onsets = ((raw.annotations.onset - raw.first_time) * rate_hz).tolist()
     durations_s = raw.annotations.duration.tolist()
     descriptions = raw.annotations.description.tolist()
+    picture_names = set(find_pictures(list(filter(BAD_SPAN.fullmatch, descriptions))))
     for onset, duration_s, text in zip(onsets, durations_s, descriptions, strict=True):
         sample = round(onset)
         text = HTML_CHARACTER.sub(lambda match: unescape(match[0]), text)
         is_boundary = BOUNDARY.fullmatch(text)
         is_numeric_boundary = is_eeglab and EEGLAB_BOUNDARY.fullmatch(text)
-        if BAD_SPAN.fullmatch(text):
+        if text in picture_names:
+            markers.append((sample, text))
+        elif BAD_SPAN.fullmatch(text):
             bad_spans.append((sample, sample + round(duration_s * rate_hz), text))
         elif not (is_boundary or is_numeric_boundary):
             markers.append((sample, text))
@@ -433,12 +483,20 @@ def _read_events_table(
         )
     if table is None or keys.stim_channel:
         return None
-    columns, rows = read_table(table)
+    columns, all_rows = read_table(table)
+    rows, dropped = select_rows(
+        table, columns, all_rows, keys.where, read_entities(path)
+    )
     if keys.column or not find_missing_column("", columns):
         name_column = name_events(table, columns, rows, keys.column, path)
-        events = _read_event_rows(table, rows, name_column, keys.onset_unit, rate_hz)
+        events, kinds = _read_event_rows(
+            table, rows, name_column, keys.onset_unit, rate_hz
+        )
         if events:
-            return EventList(events, table.name, _check_order(table, events))
+            lines = [f"{count} {reason}" for reason, count in dropped.items()]
+            return EventList(
+                events, table.name, _check_order(table, events) + lines, kinds
+            )
     if keys.column:
         raise BrainhiveError(
             f"column {keys.column} of {table} is empty. Its columns: "
@@ -456,8 +514,9 @@ def _describe_table(path: Path, column: str = "stim_file", unit: str = "s") -> s
 
 def _read_event_rows(
     path: Path, rows: list[dict[str, str]], column: str, unit: str, rate_hz: float
-) -> list[tuple[int | None, str]]:
-    """Read the sample (None without an onset) and name of each event of a table.
+) -> tuple[list[tuple[int | None, str]], dict[int, RowKinds]]:
+    """Read the sample (None without an onset) and name of each event of a table, and
+    its kinds by sample.
 
     Args:
         path: Path of the table, for errors.
@@ -467,6 +526,7 @@ def _read_event_rows(
         rate_hz: Sampling rate of the recording.
     """
     events: list[tuple[int | None, str]] = []
+    kinds = {}
     units_per_s = 1000 if unit == "ms" else 1
     try:
         for row in rows:
@@ -479,12 +539,15 @@ def _read_event_rows(
             is_absent = np.isnan(onset)
             sample = None if is_absent else round(onset * rate_hz / units_per_s)
             events.append((sample, row[column]))
+            if sample is not None:
+                kinds[sample] = read_kinds(row)
     except (KeyError, ValueError) as error:
         raise BrainhiveError(
             f"{path} has no onset in {unit} in each row: {first_line(error)}",
-            "fix the table",
+            "write seconds from the first sample, as in 12.5, into the column onset; "
+            f"its columns: {', '.join(rows[0])}",
         ) from error
-    return events
+    return events, kinds
 
 
 def _check_order(path: Path, events: Sequence[tuple[int | None, str]]) -> list[str]:

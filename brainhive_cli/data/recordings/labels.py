@@ -86,6 +86,17 @@ def read_label(path: Path, root: Path) -> str:
     Raises:
         BrainhiveError: if the path has no subject.
     """
+    label = find_label(path, root)
+    if not label:
+        raise BrainhiveError(
+            f"the name of {path} has no subject number",
+            "rename it, such as to sub-01_ses-01… or sub-01…",
+        )
+    return label
+
+
+def find_label(path: Path, root: Path) -> str:
+    """Read the last subject label in a path below `root`, or return ""."""
     relative_path = _make_relative(path, root)
     matches = list(SUBJECT_LABEL.finditer(relative_path))
     if matches:
@@ -93,12 +104,7 @@ def read_label(path: Path, root: Path) -> str:
         end = LABEL_END.match(relative_path, match.end())
         return f"sub-{match[1] or ''}{match[2]}{end[0] if end else ''}"
     unnumbered = UNNUMBERED_LABEL.search(relative_path)
-    if unnumbered:
-        return unnumbered[0]
-    raise BrainhiveError(
-        f"the name of {path} has no subject number",
-        "rename it, such as to sub-01_ses-01… or sub-01…",
-    )
+    return unnumbered[0] if unnumbered else ""
 
 
 def describe_labels(

@@ -8,8 +8,7 @@ from pathlib import Path
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.files.bids_labels import natural_key
 from brainhive_cli.data.recordings.event_names import (
-    TRIGGER_CODE,
-    drop_type,
+    read_code,
     strip_zeros,
 )
 from brainhive_cli.data.recordings.headers import RecordingKeys, read_header
@@ -116,11 +115,7 @@ def shorten_markers(markers: Iterable[str]) -> dict[str, str]:
     Returns:
         Name of each marker.
     """
-    names = {}
-    for marker in markers:
-        plain = drop_type(marker)
-        code = TRIGGER_CODE.fullmatch(plain)
-        names[marker] = code[1] if code else plain
+    names = {marker: read_code(marker) for marker in markers}
     frequencies = Counter(names.values())
     for marker, name in names.items():
         if frequencies[name] > 1:

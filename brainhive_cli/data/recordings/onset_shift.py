@@ -1,11 +1,15 @@
 """Time shift between the onsets of an events.tsv and the markers of a recording."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
 import numpy as np
+from numpy.typing import NDArray
 
-from brainhive_cli.core.arrays import Float64
+from brainhive_cli.core.arrays import Bool, Float64
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.recordings.account import Dispute
 
 TOLERANCE_S = 0.005
 """Largest difference between an onset and its marker that counts as none. It is at
@@ -13,6 +17,12 @@ least two samples.
 """
 MAX_DRIFT_S = 0.05
 """Largest time between an onset and its marker after a constant shift. Clocks drift."""
+MAX_TRIAL_SHIFT = 5
+"""Largest number of trials by which codes are moved to explain a contradiction."""
+MAX_COUNT_DIFFERENCE = 0.1
+"""Largest share of trials by which the counts of codes and of pictures differ, if each
+picture has a code of its own. A few triggers are lost.
+"""
 MIN_PAIRED_SHARE = 0.9
 """If at least this share of the onsets is near a marker, the shift is 0."""
 
@@ -42,18 +52,8 @@ def compare_onsets(
     times_s = np.unique([sample / rate_hz for sample, _ in markers])  # [m]
     if min(len(onsets_s), len(times_s)) < 3:
         return ""
-
-    # an onset in whole seconds is up to 0.5 s from its marker
     onsets_s = np.sort(onsets_s)
-    is_whole = not (onsets_s % 1).any() and (times_s % 1).any()
-    max_distance_s = 0.5 + TOLERANCE_S if is_whole else MAX_DRIFT_S
-
-    # find the shift, and refine it by the median of the pairs
-    shift_s = _find_shift(onsets_s, times_s, max_distance_s)
-    offsets_s = _subtract_nearest(onsets_s - shift_s, times_s)
-    is_near = np.abs(offsets_s) <= 2 * max_distance_s
-    shift_s += float(np.median(offsets_s[is_near]))
-    offsets_s = _subtract_nearest(onsets_s - shift_s, times_s)
+    shift_s, offsets_s, max_distance_s, is_whole = _pair(onsets_s, times_s)
     is_paired = np.abs(offsets_s) <= max_distance_s
     if is_paired.sum() < max(3, min(len(onsets_s), len(times_s)) / 2):
         return ""
@@ -85,6 +85,112 @@ def compare_onsets(
             raise BrainhiveError("; ".join(differences + [shift]), hint)
         differences.append(f"{shift}; {hint}")
     return "; ".join(differences)
+
+
+def compare_codes(
+    onsets_s: Float64,
+    labellings: Iterable[Sequence[str]],
+    markers: Sequence[tuple[int, str]],
+    rate_hz: float,
+) -> Dispute | None:
+    """Compare the pictures of a table with the codes of the recording.
+
+    Codes that are as many and as frequent as the pictures, or as their categories, tell
+    them apart, so they must fit one to one. Other codes say only when a picture came.
+
+    Args:
+        onsets_s: Onsets [n] of the table.
+        labellings: Lists [n] of the pictures, or of their categories.
+        markers: Sample and name of each marker.
+        rate_hz: Sampling rate of the markers.
+
+    Returns:
+        A dispute with the number of contradictions, or None.
+    """
+    ordered = sorted(markers)
+    times_s = np.array([sample / rate_hz for sample, _ in ordered])
+    if min(len(onsets_s), len(np.unique(times_s))) < 3:
+        return None
+    order = np.argsort(onsets_s, kind="stable")
+    onsets_s = onsets_s[order]
+    shift_s, _, max_distance_s, _ = _pair(onsets_s, np.unique(times_s))
+
+    # codes that mostly stand at an onset
+    distances = np.abs(_subtract_nearest(times_s + shift_s, onsets_s))
+    totals = Counter(name for _, name in ordered)
+    near = Counter(ordered[i][1] for i in np.flatnonzero(distances <= max_distance_s))
+    is_used = np.array([2 * near[name] > totals[name] for _, name in ordered])
+    codes = np.array([name for _, name in ordered])[is_used]
+    times_s = times_s[is_used] + shift_s
+    if len(codes) < 3:
+        return None
+    nearest = np.abs(times_s - onsets_s[:, None]).argmin(1)
+    is_paired = np.abs(times_s[nearest] - onsets_s) <= max_distance_s
+
+    for labelling in labellings:
+        labels = np.array(labelling, str)[order]
+        n_codes = len(set(codes))
+        # compare the most frequent label with the most frequent code, and so on
+        counts = (sorted(Counter(x.tolist()).values()) for x in (labels, codes))
+        ranked = zip_longest(*map(reversed, counts), fillvalue=0)
+        difference = sum(abs(first - second) for first, second in ranked)
+        if n_codes < 2 or difference > MAX_COUNT_DIFFERENCE * len(codes):
+            continue
+        pairs = labels[is_paired], codes[nearest][is_paired]
+        n_wrong = int((~_fit_one_to_one(*pairs)).sum())
+        if not n_wrong:
+            continue
+        cause = ""
+        for shift in range(-MAX_TRIAL_SHIFT, MAX_TRIAL_SHIFT + 1):
+            moved = pairs[0][max(0, shift) :], pairs[1][max(0, -shift) :]
+            length = min(map(len, moved))
+            if _fit_one_to_one(moved[0][:length], moved[1][:length]).mean() > 0.95:
+                cause = f". The table is {abs(shift)} trials off"
+        return Dispute(
+            "mismatched-codes",
+            f"{n_wrong} of {is_paired.sum()} trials have a code that contradicts the "
+            f"table, whose {len(set(labels))} values fit the {n_codes} codes one to "
+            f"one{cause}",
+            count=n_wrong,
+            remedy="correct the onsets or the order of the table",
+        )
+    return None
+
+
+def _fit_one_to_one(labels: NDArray[np.str_], codes: NDArray[np.str_]) -> Bool:
+    """Mark the pairs [n] of the usual code of a label and the usual label of a code."""
+    pairs = list(zip(labels.tolist(), codes.tolist(), strict=True))
+    usual_code: dict[str, str] = {}
+    usual_label: dict[str, str] = {}
+    for (label, code), _ in Counter(pairs).most_common():
+        usual_code.setdefault(label, code)
+        usual_label.setdefault(code, label)
+    return np.array([usual_code[a] == b and usual_label[b] == a for a, b in pairs])
+
+
+def _pair(onsets_s: Float64, times_s: Float64) -> tuple[float, Float64, float, bool]:
+    """Pair ascending onsets [n] with ascending marker times [m].
+
+    Returns:
+        Time by which the onsets are later, distance [n] of each onset from its marker
+        after this shift, largest distance of a pair, and True for onsets in whole
+        seconds.
+    """
+    # an onset in whole seconds is up to 0.5 s from its marker
+    is_whole = not (onsets_s % 1).any() and bool((times_s % 1).any())
+    max_distance_s = 0.5 + TOLERANCE_S if is_whole else MAX_DRIFT_S
+
+    # find the shift, and refine it by the median of the pairs
+    shift_s = _find_shift(onsets_s, times_s, max_distance_s)
+    offsets_s = _subtract_nearest(onsets_s - shift_s, times_s)
+    is_near = np.abs(offsets_s) <= 2 * max_distance_s
+    shift_s += float(np.median(offsets_s[is_near]))
+    return (
+        shift_s,
+        _subtract_nearest(onsets_s - shift_s, times_s),
+        max_distance_s,
+        is_whole,
+    )
 
 
 def _find_shift(onsets_s: Float64, times_s: Float64, bin_s: float) -> float:

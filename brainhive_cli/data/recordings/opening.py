@@ -10,6 +10,7 @@ from typing import Any
 
 import h5py
 
+from brainhive_cli.core import documents
 from brainhive_cli.core.archives import verify_compressed
 from brainhive_cli.core.damage import is_machine_error
 from brainhive_cli.core.errors import (
@@ -22,7 +23,11 @@ from brainhive_cli.core.errors import (
 from brainhive_cli.core.files import read_regular, require_regular
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.named_files import require_own, require_own_parts
-from brainhive_cli.data.recordings.tables import is_read_as_bids
+from brainhive_cli.data.recordings.tables import (
+    find_sidecar,
+    is_read_as_bids,
+    read_table,
+)
 from brainhive_cli.data.signals.spaces import name_electrodes
 
 VHDR_FILE = re.compile(
@@ -34,9 +39,22 @@ EDF_TYPE = slice(192, 197)
 DISCONTINUOUS_TYPES = (b"EDF+D", b"BDF+D")
 """Types of EDF+ and BDF+ files with pauses."""
 DAMAGE_WARNING = re.compile(
-    r"does not match the file size|Omitted \d+ annotation|Invalid tag|truncated|corrupt"
+    r"does not match the file size|Invalid tag|truncated|corrupt"
 )
 """Warnings of mne about a file that ends early."""
+OMITTED_WARNING = re.compile(r"Omitted (\d+) annotation")
+"""Warning of mne about annotations outside the recording."""
+SIDECAR_TOPICS = {
+    "eeg": r"json|delimiter|property",
+    "meg": r"json|delimiter|property",
+    "ieeg": r"json|delimiter|property",
+    "channels": "channel",
+    "electrodes": "electrode|montage|position",
+    "coordsystem": "coord",
+    "events": "event|onset|duration|trial_type",
+    "scans": "scans|acq_time",
+}
+"""Words in errors of mne-bids about each sidecar, by its BIDS suffix."""
 VOLT_TYPES = ("eeg", "ecog", "seeg", "dbs", "eog", "emg", "ecg", "misc")
 CHANNEL_UNITS = dict.fromkeys(VOLT_TYPES, (1e6, "µV"))
 CHANNEL_UNITS |= {"mag": (1e15, "fT"), "grad": (1e13, "fT/cm")}
@@ -54,9 +72,6 @@ READER_HINTS = {
     "it as .fif",
     r"Active Shielding": "apply MaxFilter or mne.preprocessing.maxwell_filter, and "
     "save it as .fif",
-    r"Duplicate channel names|Channel mismatch|Missing channels|not in.*channel": (
-        "correct its channels.tsv"
-    ),
 }
 """Hints for errors of readers without damage, by a pattern of the message."""
 
@@ -71,6 +86,7 @@ def open_raw(
     has_bids_onsets: bool = True,
     rename: Mapping[str, str] | None = None,
     montage: str = "",
+    omitted: list[int] | None = None,
 ) -> Any:
     """Open a recording with mne-bids in a BIDS data set, else with mne.
 
@@ -82,24 +98,21 @@ def open_raw(
             not used.
         rename: New names of channels, by their names in the file.
         montage: Montage in mne, or "" for the positions in the file.
+        omitted: List to which the number of annotations outside the recording is added.
 
     Raises:
         MissingData: if the file is damaged, or names files outside its folder.
+        BrainhiveError: if a BIDS sidecar does not fit.
         MissingExtra: if mne needs another package for its format.
     """
     import mne
 
-    with refuse_truncated(path), report_unreadable(path):
+    with refuse_truncated(path, omitted), report_unreadable(path):
         _require_own_companions(path)
         require_own_content(path)
         _refuse_pauses(path)
         if is_read_as_bids(path, has_bids_onsets):
-            import mne_bids
-
-            bids_path = mne_bids.get_bids_path_from_fname(path)
-            raw = mne_bids.read_raw_bids(
-                bids_path, on_ch_mismatch="reorder", verbose="WARNING"
-            )
+            raw = _open_bids(path)
         else:
             raw = mne.io.read_raw(path, preload=False, verbose="WARNING")
 
@@ -158,9 +171,53 @@ def report_unreadable(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _open_bids(path: Path) -> Any:
+    """Open a recording with mne-bids. A fault of its sidecars names the sidecar."""
+    import mne
+    import mne_bids
+
+    try:
+        bids_path = mne_bids.get_bids_path_from_fname(path)
+        return mne_bids.read_raw_bids(
+            bids_path, on_ch_mismatch="reorder", verbose="WARNING"
+        )
+    except Exception as error:
+        if is_machine_error(error):
+            raise
+        # without its sidecars, a sound recording opens
+        mne.io.read_raw(path, preload=False, verbose="ERROR")
+        reason = first_line(error)
+        raise BrainhiveError(
+            f"{_find_faulty_sidecar(path, reason)} does not fit {path.name}: {reason}",
+            "correct this sidecar, or remove it if it is optional",
+        ) from error
+
+
+def _find_faulty_sidecar(path: Path, reason: str) -> str:
+    """Return the sidecar that cannot be read, or else that an error is about."""
+    named = []
+    for suffix, topic in SIDECAR_TOPICS.items():
+        extension = (
+            ".json" if suffix in ("eeg", "meg", "ieeg", "coordsystem") else ".tsv"
+        )
+        sidecar = find_sidecar(path, suffix, extension)
+        if sidecar is None:
+            continue
+        try:
+            documents.read(sidecar) if extension == ".json" else read_table(sidecar)
+        except BrainhiveError:
+            return str(sidecar)
+        if re.search(topic, reason, re.IGNORECASE):
+            named.append(str(sidecar))
+    return named[0] if named else f"a sidecar (.tsv or .json) of {path}"
+
+
 @contextmanager
-def refuse_truncated(path: Path) -> Iterator[None]:
-    """Context manager that raises MissingData if mne warns that a file ends early."""
+def refuse_truncated(path: Path, omitted: list[int] | None = None) -> Iterator[None]:
+    """Context manager that raises MissingData if mne warns that a file ends early.
+
+    The number of annotations that mne left out is added to `omitted`.
+    """
     with (
         warnings.catch_warnings(record=True) as caught_warnings,
         redirect_stdout(StringIO()),  # mne logs to stdout
@@ -170,6 +227,9 @@ def refuse_truncated(path: Path) -> Iterator[None]:
             verify_compressed(path)
         yield
     for warning in caught_warnings:
+        count = OMITTED_WARNING.search(str(warning.message))
+        if count and omitted is not None:
+            omitted.append(int(count[1]))
         if DAMAGE_WARNING.search(str(warning.message)):
             reason = first_line(warning.message)  # type: ignore[arg-type]
             raise MissingData(f"{path} is damaged: {reason}", EXPORT_HINT)

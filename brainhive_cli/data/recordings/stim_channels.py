@@ -11,6 +11,7 @@ from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, naming
 from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.data.recordings.opening import get_scales
+from brainhive_cli.data.recordings.tables import RowKinds
 
 COMBINED_CHANNEL = re.compile(r"STI ?101|STI ?014|Status|UPPT001", re.IGNORECASE)
 """Names of channels that combine single trigger lines, in MEGIN, mne, BioSemi and CTF
@@ -32,6 +33,14 @@ filtered have 0.3 to 0.5.
 MIN_RESTING_LEVEL = 256
 """Smallest positive level at which a channel can rest, because lines are always high.
 """
+MIN_ALONE_SHARE = 0.95
+"""Smallest share of the changes of bits during which the other bits stay, if the bits
+are a line of their own. A key and a code change in the same sample by chance only.
+"""
+MIN_REST_SHARE = 0.3
+"""Smallest number of returns to rest, as a share of the codes, in a port that does not
+hold its value.
+"""
 MAX_LINE_NUMBER = 32
 """Largest number of a trigger line. No port has more lines."""
 
@@ -46,11 +55,13 @@ class EventList(NamedTuple):
         events: Sample and name of each event. The sample is None without an onset.
         source: Name of the source, such as "channel STI101".
         warnings: Unusual facts about the events, a line each.
+        kinds: Kinds of the rows of a table by sample.
     """
 
     events: Sequence[tuple[int | None, str]]
     source: str
     warnings: list[str]
+    kinds: Mapping[int, RowKinds] = {}
 
 
 def list_stim_channels(raw: Any) -> list[str]:
@@ -135,6 +146,9 @@ def find_code_changes(
 ) -> tuple[int, list[tuple[int, str]], list[str]]:
     """Find the changes of a stimulus channel to a code.
 
+    Bits that no picture's code has, and that change while the other bits stay, are
+    lines of their own, such as a key.
+
     Args:
         codes: Code [n_times] of each sample.
         rate_hz: Sampling rate.
@@ -144,6 +158,25 @@ def find_code_changes(
         Resting level, which lines that are always high add to each code, or 0. Sample
         and code of each event. Warnings.
     """
+    levels = list(map(str, np.unique(codes)))
+    picture_bits = np.bitwise_or.reduce(list(map(int, find_pictures(levels))) or [0])
+    lines = codes & ~picture_bits
+    is_line_change = np.diff(lines) != 0
+    is_alone = np.diff(codes & picture_bits)[is_line_change] == 0
+    if not picture_bits or not len(is_alone) or is_alone.mean() < MIN_ALONE_SHARE:
+        return _find_changes(codes, rate_hz, find_pictures)
+
+    resting_level, events, warnings = _find_changes(
+        codes & picture_bits, rate_hz, find_pictures
+    )
+    _, line_events, _ = _find_changes(lines, rate_hz, find_pictures)
+    return resting_level, sorted(events + line_events), warnings
+
+
+def _find_changes(
+    codes: Int64, rate_hz: float, find_pictures: FindPictures
+) -> tuple[int, list[tuple[int, str]], list[str]]:
+    """Find the changes of a code. Arguments and results as in `find_code_changes`."""
     # spans of a code. mne.find_events would miss an event at sample 0
     starts = np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1))
     values = codes[starts]
@@ -175,7 +208,20 @@ def find_code_changes(
     if is_low or counts.max() <= 0.4 * len(values):
         resting_level = 0
 
-    is_event = (values != 0) & (values != resting_level)
+    # where a port returns to rest, a fall to fewer bits ends an added code. A port that
+    # holds its value may fall to its next code
+    is_rest = (values == 0) | (values == resting_level)
+    previous = np.append(resting_level, values[:-1])
+    follows_code = ~is_rest & ~np.append(True, is_rest[:-1])
+    is_fall = follows_code & ((values & previous) == values)
+    is_rise = follows_code & ((values & previous) == previous)
+    is_event = ~is_rest
+    if is_rest.sum() >= MIN_REST_SHARE * is_event.sum():
+        is_event &= ~is_fall
+        added_codes = (values ^ previous)[is_rise]
+        is_added = _are_pictures(added_codes, find_pictures)
+        is_added &= ~_are_pictures(values[is_rise], find_pictures)
+        values[is_rise] = np.where(is_added, added_codes, values[is_rise])
     code_names = map(str, values[is_event])
     pairs = zip(starts[is_event].tolist(), code_names, strict=True)
     events, repeat_warnings = drop_repeats(pairs, rate_hz)
@@ -270,7 +316,11 @@ def _are_pulses(values: Int64, is_short: Bool, find_pictures: FindPictures) -> B
     """
     neighbours = np.append(0, values[:-1]) | np.append(values[1:], 0)
     sets_line = (values & ~neighbours) != 0
-    short_codes = set(values[is_short].tolist()) - set(values[~is_short].tolist())
-    picture_codes = find_pictures(list(map(str, short_codes)))
-    is_picture = np.isin(values, list(map(int, picture_codes)))
-    return is_short & sets_line & is_picture
+    is_only_short = is_short & ~np.isin(values, values[~is_short])
+    return is_only_short & sets_line & _are_pictures(values, find_pictures)
+
+
+def _are_pictures(codes: Int64, find_pictures: FindPictures) -> Bool:
+    """Mark the codes [n] of pictures."""
+    picture_codes = find_pictures(list(map(str, np.unique(codes))))
+    return np.isin(codes, list(map(int, picture_codes)))

@@ -2,11 +2,14 @@
 
 import csv
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from brainhive_cli.core.errors import BrainhiveError, first_line
 from brainhive_cli.core.files import is_file, read_regular
@@ -17,6 +20,10 @@ from brainhive_cli.data.files.named_files import SPLIT
 MODALITY_SUFFIX = re.compile(r"_(eeg|meg|ieeg)$")
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 """First bytes of text in UTF-16."""
+WORKBOOK_ENDINGS = (".xlsx", ".xls", ".ods")
+WORKBOOK_STARTS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""First bytes of workbooks: archives, and older files of Excel."""
+SAVE_WORKBOOK_HINT = "open it in a spreadsheet, and save it as CSV in UTF-8"
 EMPTY_CELLS = ("", "n/a")
 """Cells of BIDS tables without a value."""
 NOT_AVAILABLE = re.compile(r"^(n/?a|nan)$", re.IGNORECASE)
@@ -32,6 +39,28 @@ TEMPLATE_FIELD = re.compile(r"(\{([^{}:]+):?([^{}]*?([bdoxX])?)\})")
 LARGE_WIDTH = re.compile(r"\d{4,}")
 """Width in a template field that would exhaust the memory."""
 CSV_SEPARATORS = "\t;,"
+PERSON_COLUMNS = {
+    "sub": ("participant_id", "participant", "subject", "sub"),
+    "ses": ("session", "ses"),
+    "task": ("task",),
+}
+"""Columns that select the rows of a recording, by the entity of its name."""
+KIND_COLUMNS = ("trial_type", "event_type", "condition", "task", "phase")
+"""Columns that tell kinds of rows apart, such as seen and imagined pictures."""
+RowKinds = tuple[tuple[str, str], ...]
+"""Column of `KIND_COLUMNS` and value, for each such column of a row."""
+LABEL_KEY = re.compile(r"^(sub|ses|task)-", re.IGNORECASE)
+"""Beginning of a label with its entity."""
+
+WhereKey = Annotated[
+    dict[str, str | float | list[str | float]],
+    Field(
+        exclude_if=lambda where: not where,
+        description="read only events with these values in the events.tsv, such as "
+        "{trial_type: picture} or {trial_type: [1, 2]}",
+    ),
+]
+"""Recipe key of a preparation for the rows of an events.tsv."""
 
 
 def name_sidecars(path: Path, suffix: str, extension: str = ".tsv") -> list[Path]:
@@ -120,8 +149,11 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         BrainhiveError: if the file is no table, if the number of cells in a line
             differs from the header, or if columns of the same name differ.
     """
+    content = read_regular(path)
+    if content.startswith(WORKBOOK_STARTS):
+        raise BrainhiveError(f"{path} is a workbook", SAVE_WORKBOOK_HINT)
     try:
-        text = _decode(read_regular(path))
+        text = _decode(content)
         text = re.sub(r"\Asep=.\r?\n", "", text)
         separator = "\t"
         if path.suffix != ".tsv":
@@ -165,6 +197,88 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     for row_cells in zip(*columns, strict=True):
         table_rows.append(dict(zip(readings, row_cells, strict=True)))
     return list(readings), table_rows
+
+
+def normalise_value(value: object) -> str:
+    """Return the same text for 1, 01 and 1.0, and for n/a and NaN."""
+    number = read_number(value)
+    return NOT_AVAILABLE.sub("n/a", str(value)) if np.isnan(number) else str(number)
+
+
+def select_rows(
+    table: Path,
+    columns: Sequence[str],
+    rows: Sequence[dict[str, str]],
+    conditions: Mapping[str, Any],
+    labels: Mapping[str, str],
+) -> tuple[list[dict[str, str]], Counter[str]]:
+    """Select the rows of a recording from a table of events.
+
+    Args:
+        table: Path of the table.
+        columns: Names of its columns.
+        rows: Rows of the table.
+        conditions: Allowed value, or list of values, by column.
+        labels: Label of the recording by entity, such as {"sub": "01"}. Columns of
+            `PERSON_COLUMNS` with several values select by it.
+
+    Returns:
+        The rows, and the number of other rows by reason.
+
+    Raises:
+        BrainhiveError: if a column of `conditions` is absent, or if a column of people
+            or sessions does not have the label.
+    """
+    allowed_values = {}
+    for column, value in conditions.items():
+        if column not in columns:
+            raise BrainhiveError(
+                f"{table} has no column {column}",
+                f"preparation.where={{COLUMN: VALUE}} of {', '.join(columns)}",
+            )
+        choices = value if isinstance(value, list) else [value]
+        allowed_values[column] = set(map(normalise_value, choices))
+    for entity, names in PERSON_COLUMNS.items():
+        for column in set(names).intersection(columns) - conditions.keys():
+            values = {_read_label(row[column]) for row in rows} - {"n/a", ""}
+            if len(values) < 2 or entity not in labels:
+                continue
+            if _read_label(labels[entity]) not in values:
+                raise BrainhiveError(
+                    f"column {column} of {table} does not list {labels[entity]}, only "
+                    f"{', '.join(sorted(values))}",
+                    "preparation.where={COLUMN: VALUE}, or rename the values or the "
+                    "files",
+                )
+            allowed_values[column] = {_read_label(labels[entity])}
+
+    selected = []
+    dropped = Counter[str]()
+    for row in rows:
+        for column, allowed in allowed_values.items():
+            if allowed.isdisjoint(
+                {normalise_value(row[column]), _read_label(row[column])}
+            ):
+                dropped[f"events whose {column} is {row[column]}"] += 1
+                break
+        else:
+            selected.append(row)
+    return selected, dropped
+
+
+def read_entities(path: Path) -> dict[str, str]:
+    """Read the entities of a name: {"sub": "01"} for sub-01_eeg.vhdr."""
+    return dict(re.findall(r"(?<![^_])([a-z]+)-([^_.]+)", path.name))
+
+
+def read_kinds(row: Mapping[str, str]) -> RowKinds:
+    """Read the values of a row in `KIND_COLUMNS`."""
+    return tuple((name, row[name]) for name in KIND_COLUMNS if name in row)
+
+
+def _read_label(text: str) -> str:
+    """Return the same text for sub-01, 01, 1 and 1.0."""
+    return normalise_value(LABEL_KEY.sub("", text)).lower()
 
 
 def find_missing_column(template: str, columns: Sequence[str]) -> str:
@@ -211,7 +325,7 @@ def name_events(
         BrainhiveError: if the template is malformed, or does not fit the table.
     """
     # columns win over entities of the same name
-    labels = dict(re.findall(r"(?<![^_])([a-z]+)-([^_.]+)", recording.name))
+    labels = read_entities(recording)
     entities = {name: labels[key] for name, key in ENTITIES.items() if key in labels}
     hint = f"it has: {', '.join(columns)}"
     missing_column = find_missing_column(template, list(entities) + list(columns))

@@ -208,7 +208,11 @@ class Job(CommandJob):
         if isinstance(self.preparation, Merged):
             return Overview()
         with console.progress("looking over the recordings"):
-            return self.preparation.look_over(self.subjects)
+            overview = self.preparation.look_over(self.subjects)
+        if self.recipe.subjects:
+            # people whom the recipe leaves out need no yes
+            overview.account.drop("left-out-people")
+        return overview
 
     def describe_recordings(self) -> tuple[Table, ...]:
         """Describe unfamiliar recordings in tables, with the account on the console."""

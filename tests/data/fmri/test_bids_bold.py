@@ -203,7 +203,7 @@ n/a\t2\tpicture\t1.0\tc.png
 def test_events_are_pictures_in_the_order_of_time(tmp_path: Path) -> None:
     path = write(tmp_path / "sub-01_events.tsv", EVENTS)
     pictures, dropped = read_events(path, "picture", {"part": 1}, path)
-    assert [(onset, name) for onset, _, name in pictures] == [
+    assert [(onset, name) for onset, _, name, _ in pictures] == [
         (3.0, "a.png"),
         (7.5, "b.png"),
     ]

@@ -8,9 +8,9 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.recordings.event_names import EventNames
 from brainhive_cli.data.recordings.files import (
-    list_other_formats,
     list_recording_files,
     list_recordings,
+    list_unread_files,
 )
 from brainhive_cli.data.recordings.labels import describe_labels
 from brainhive_cli.data.recordings.opening import open_raw
@@ -199,7 +199,7 @@ def test_a_format_that_is_not_read_is_named(tmp_path):
     touch(tmp_path, "sub-02_eeg.xdf")
     (tmp_path / "sub-03.mff").mkdir()
     touch(tmp_path / "sub-03.mff", "signal1.bin")
-    listed = list_other_formats(tmp_path, "*")
+    listed = list_unread_files(tmp_path)
     assert [path.name for path in listed] == ["sub-02_eeg.xdf", "sub-03.mff"]
     with pytest.raises(MissingData, match=r"sub-02_eeg\.xdf"):
         list_recordings(tmp_path, "*")

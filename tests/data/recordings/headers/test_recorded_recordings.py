@@ -267,7 +267,9 @@ def test_rows_of_tables(recorded: Recorded) -> None:
     rows = [{"onset": text, "name": f"p{n}"} for n, text in enumerate(texts)]
     rows[4]["name"] = "n/a"
     path = Path("sub-01_ses-02_task-x_events.tsv")
-    listed = [_read_event_rows(path, rows, "name", unit, 250.0) for unit in ("s", "ms")]
+    listed = [
+        _read_event_rows(path, rows, "name", unit, 250.0)[0] for unit in ("s", "ms")
+    ]
     backward = [(at, "") for at in (0, 100, 205, 50, None, 160, 260)]
     table = [{"number": "07", "kind": "a"}, {"number": "12.0", "kind": "n/a"}]
     named = [

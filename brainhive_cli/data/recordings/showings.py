@@ -1,0 +1,184 @@
+"""Showings of pictures among the events of a recording: one showing is one trial."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from brainhive_cli.core.arrays import Bool, Float64
+from brainhive_cli.data.recordings.account import Dispute
+from brainhive_cli.data.recordings.tables import RowKinds
+
+PAIR_SEPARATOR = " + "
+"""Text between the names of two events that come together."""
+TASK = "task of the file names"
+"""Column of `find_mixed_kinds` for the entity `task`."""
+MIN_COPIES = 6
+"""Smallest number of events that repeat a showing, before they are no trials."""
+MIN_COPIED_SHARE = 0.5
+"""Smallest share of the showings with a copy. Not every picture gets an answer."""
+MIN_SAME_SHARE = 0.95
+"""Smallest share of the events at the lag of copies that repeat the event before."""
+MIN_PAIRED_SHARE = 0.9
+"""Smallest share of events in whole pairs, if copies have no lag of their own."""
+MAX_LAG_RATIO = 1.2
+"""Largest ratio of neighbouring lags of the same kind."""
+COPY_S = 0.1
+"""Lag of copies by programs. No picture is shown twice within it."""
+PACE_RANGE = (0.8, 1.25)
+"""Shortest and longest interval at the pace of pictures, relative to the 5th and 90th
+percentile of their intervals.
+"""
+MAX_PACE_RATIO = 2.5
+"""Largest ratio of an interval at the pace to the median. Longer ones are pauses."""
+
+
+def find_copies(
+    times_s: Float64, pictures: Sequence[str], are_categories: bool
+) -> tuple[Bool, Float64]:
+    """Find events that repeat the showing before them, such as its offset or answer.
+
+    Nearly every showing is repeated at a lag at which no other picture comes. Equal
+    pictures at the pace of trials are showings of their own.
+
+    Args:
+        times_s: Onsets [n] of the events of pictures, ascending.
+        pictures: Picture [n] of each event.
+        are_categories: True if a category may be shown several times in a row.
+
+    Returns:
+        Mask [n] of the copies, and their lags in seconds.
+    """
+    codes = np.unique(np.array(pictures, str), return_inverse=True)[1]
+    lags = np.diff(times_s)  # [n - 1], to the next event
+    is_same = np.diff(codes) == 0
+    is_copy = np.zeros(len(codes), bool)
+    if is_same.sum() < MIN_COPIES:
+        return is_copy, lags[:0]
+
+    # lags of equal neighbours, in clusters without large gaps
+    same_lags = np.sort(lags[is_same])
+    floor = np.maximum(same_lags[:-1], 0.02)
+    breaks = np.flatnonzero(same_lags[1:] > MAX_LAG_RATIO * floor)
+    for cluster in np.split(same_lags, breaks + 1):
+        is_at_lag = (lags >= cluster[0] - 1e-6) & (lags <= cluster[-1] + 1e-6)
+        n_copies = int((is_at_lag & is_same).sum())
+        is_usual = n_copies >= MIN_COPIED_SHARE * (len(codes) - is_same.sum())
+        # a block of one category has equal neighbours, too
+        is_block = n_copies > 0.9 * is_same.sum() and cluster[0] > COPY_S
+        if n_copies < MIN_COPIES or not is_usual or (are_categories and is_block):
+            continue
+        if is_same[is_at_lag].mean() >= MIN_SAME_SHARE:
+            is_copy[1:] |= is_at_lag & is_same
+
+    # pairs whose lags overlap with the pace
+    if not (is_copy.any() or are_categories):
+        edges = np.flatnonzero(np.append(~is_same, True)) + 1
+        lengths = np.diff(edges, prepend=0)
+        is_even = lengths % 2 == 0
+        if lengths[is_even].sum() >= MIN_PAIRED_SHARE * len(codes):
+            for start, stop in zip(edges - lengths, edges, strict=True):
+                is_copy[start + 1 : stop : 2] = True
+            inner, outer = np.median(lags[is_copy[1:]]), np.median(lags[~is_copy[1:]])
+            if max(inner, outer) < MAX_LAG_RATIO * min(inner, outer):
+                is_copy[:] = False
+    return is_copy, lags[is_copy[1:]]
+
+
+def find_mixed_kinds(
+    pictures: Sequence[str], kinds: Sequence[RowKinds], source: str
+) -> list[Dispute]:
+    """Find columns or entities under several of whose values a picture occurs.
+
+    Args:
+        pictures: Picture [n] of each event.
+        kinds: Columns and values [n] of each event.
+        source: Table or folder, for the problem.
+    """
+    values: dict[str, dict[str, set[str]]] = {}
+    for picture, row_kinds in zip(pictures, kinds, strict=True):
+        for column, value in row_kinds:
+            values.setdefault(column, {}).setdefault(picture, set()).add(value)
+    disputes = []
+    for column, picture_values in values.items():
+        mixed = [found for found in picture_values.values() if len(found) > 1]
+        # a value of its own for each row is a number, not a kind
+        n_values = len(set().union(*picture_values.values()))
+        if not mixed or n_values > len(pictures) / 4:
+            continue
+        names = sorted(set().union(*mixed))
+        remedy = f"preparation.where={{{column}: {names[-1]}}}"
+        if column == TASK:
+            remedy = f"preparation.files=*task-{names[-1]}*"
+        disputes.append(
+            Dispute(
+                "mixed-kinds",
+                f"{len(mixed)} of {len(picture_values)} pictures occur under several "
+                f"values of {column}: {', '.join(names)} ({source})",
+                names=tuple(names),
+                remedy=f"{remedy} reads one of them",
+            )
+        )
+    return disputes
+
+
+def find_names_at_pace(
+    times_s: Float64, others: Sequence[tuple[float, str]]
+) -> dict[str, int]:
+    """Find other events that stand where a picture is expected.
+
+    Both intervals, from the event before and to the event after, are as long as those
+    between pictures without such an event. Fixations, offsets and answers are nearer to
+    their picture.
+
+    Args:
+        times_s: Onsets [n] of the pictures, ascending.
+        others: Time in seconds and name of each other event.
+
+    Returns:
+        Number of events by name, for names whose events mostly stand there.
+    """
+    if len(times_s) < MIN_COPIES or not others:
+        return {}
+    # the two bytes of a code, or the halves of a port, are one event
+    joined: list[tuple[float, str]] = []
+    for time_s, name in others:
+        if joined and 0 <= time_s - joined[-1][0] < COPY_S / 2:
+            joined[-1] = joined[-1][0], joined[-1][1] + PAIR_SEPARATOR + name
+        else:
+            joined.append((time_s, name))
+    other_times = np.array([time_s for time_s, _ in joined])
+    names = [name for _, name in joined]
+    intervals = np.diff(times_s)
+    after = np.searchsorted(times_s, other_times)
+    is_inner = (after > 0) & (after < len(times_s))
+    is_plain = np.ones(len(intervals), bool)
+    is_plain[after[is_inner] - 1] = False
+    plain = intervals[is_plain if is_plain.any() else slice(None)]
+    low, high = np.percentile(plain, [5, 90]) * PACE_RANGE
+    high = min(high, MAX_PACE_RATIO * float(np.median(plain)))
+
+    # candidates are as far from each picture as pictures are from each other
+    padded = np.concatenate([[-np.inf], times_s, [np.inf]])
+    to_last = other_times - padded[after]
+    to_next = padded[after + 1] - other_times
+    is_far = np.minimum(to_last, to_next) >= low
+    totals = Counter(names)
+    far_counts = Counter(np.array(names)[is_far].tolist())
+    is_candidate = is_far & [far_counts[name] > totals[name] / 2 for name in names]
+    sequence = np.sort(np.concatenate([times_s, other_times[is_candidate]]))
+    gaps = np.concatenate([[np.inf], np.diff(sequence), [np.inf]])
+    is_pace = (gaps >= low) & (gaps <= high)
+    counts = Counter[str]()
+    inner_names = set()
+    for index in np.flatnonzero(is_candidate).tolist():
+        position = int(np.searchsorted(sequence, other_times[index]))
+        neighbours = is_pace[position : position + 2]
+        # at the edge of a run or pause, an event has one neighbour
+        is_edge = gaps[position : position + 2].max() > 2 * high
+        counts[names[index]] += bool(neighbours.all() or neighbours.any() & is_edge)
+        if neighbours.all():
+            inner_names.add(names[index])
+    return {
+        name: counts[name] for name in inner_names if 2 * counts[name] > totals[name]
+    }

@@ -1,0 +1,238 @@
+"""Account of the trials of a person: showings, codes, pictures and scales."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import compress
+from pathlib import Path
+
+import numpy as np
+
+from brainhive_cli.data.files.bids_labels import natural_key
+from brainhive_cli.data.files.ids import summarise_names
+from brainhive_cli.data.recordings.account import Dispute
+from brainhive_cli.data.recordings.event_names import (
+    IS_ABSENT,
+    NOT_IN_DATASET,
+    EventNames,
+    read_code,
+)
+from brainhive_cli.data.recordings.headers import Header
+from brainhive_cli.data.recordings.showings import (
+    PAIR_SEPARATOR,
+    TASK,
+    find_copies,
+    find_mixed_kinds,
+    find_names_at_pace,
+)
+from brainhive_cli.data.recordings.tables import read_entities
+
+MAX_LOST_SHARE = 0.2
+"""Largest share of the pictures outside a recording that needs no yes."""
+MAX_SCALE_RATIO = 6
+"""Largest ratio of the spread of a recording to the median of the person's others."""
+
+
+def join_showings(
+    headers: Mapping[Path, Header], names: Mapping[Path, EventNames]
+) -> dict[Path, Header]:
+    """Join events that are one showing: a picture, and its offset, answer or copy.
+
+    Args:
+        headers: Headers of a person's recordings.
+        names: Pictures of the events of each recording.
+    """
+    events: list[tuple[Path, tuple[int, str]]] = []
+    pictures: list[str] = []
+    times_s: list[float] = []
+    first_s = 0.0
+    are_categories = False
+    for path, header in headers.items():
+        are_categories = names[path].are_categories
+        picture_of = names[path].name_events(header.events, header.has_table)
+        for event in sorted(set(header.events)):
+            if event[1] in picture_of:
+                events.append((path, event))
+                pictures.append(picture_of[event[1]])
+                times_s.append(first_s + event[0] / header.rate_hz)
+        # a file is far from the next
+        first_s += header.n_times / header.rate_hz + 1e5
+    is_copy, lags_s = find_copies(np.array(times_s), pictures, are_categories)
+    if not is_copy.any():
+        return dict(headers)
+
+    copies = set(compress(events, is_copy.tolist()))
+    joined = {}
+    for path, header in headers.items():
+        kept = [event for event in header.events if (path, event) not in copies]
+        count = len(set(header.events)) - len(set(kept))
+        warning = (
+            f"{count} events repeat the picture before them, after "
+            f"{np.median(lags_s):.2g} s, and count once with it"
+        )
+        warnings = header.warnings + ((warning,) if count else ())
+        joined[path] = replace(header, events=tuple(kept), warnings=warnings)
+    return joined
+
+
+def list_disputes(
+    headers: Mapping[Path, Header],
+    names: Mapping[Path, EventNames],
+    spreads: Mapping[Path, float],
+) -> list[Dispute]:
+    """List what does not add up in the recordings of a person.
+
+    Args:
+        headers: Headers of the recordings, after `join_showings`.
+        names: Pictures of the events of each recording.
+        spreads: Spread of the signals of each recording.
+    """
+    disputes = _compare_scales(spreads)
+    pictures: list[str] = []
+    kinds = []
+    at_pace = Counter[str]()
+    absent = Counter[str]()
+    for path, header in headers.items():
+        disputes += header.disputes
+        picture_of = names[path].name_events(header.events, header.has_table)
+        times_s = []
+        others = []
+        task = read_entities(path).get("task", "")
+        for onset, name in sorted(header.events):
+            if name not in picture_of:
+                if not names[path].is_blank(name):
+                    others.append((onset / header.rate_hz, read_code(name)))
+                continue
+            times_s.append(onset / header.rate_hz)
+            pictures.append(picture_of[name])
+            kinds.append(((TASK, task), *header.kinds.get(onset, ())))
+        at_pace.update(find_names_at_pace(np.array(times_s), others))
+
+        # pictures that a table names, and the data set lacks
+        if header.has_table or names[path].table:
+            absent.update(names[path].match([header])[1].get(NOT_IN_DATASET, {}))
+        n_lost = header.n_outside
+        n_announced = n_lost + len(times_s)
+        if n_lost > MAX_LOST_SHARE * n_announced:
+            disputes.append(
+                Dispute(
+                    "lost-trials",
+                    f"{n_lost} of {n_announced} events of {path.name} lie outside the "
+                    "recording",
+                    count=n_lost,
+                    remedy="write onsets from the first sample of the file",
+                )
+            )
+    folder = next(iter(headers)).parent.name
+    disputes += find_mixed_kinds(pictures, kinds, folder)
+    if at_pace:
+        disputes.append(_dispute_unnamed(headers, names, at_pace))
+    absent = Counter({name: n for name, n in absent.items() if IS_ABSENT not in name})
+    if absent.total() > MAX_LOST_SHARE * len(pictures):
+        disputes.append(
+            Dispute(
+                "absent-pictures",
+                f"{absent.total()} trials show pictures that the data set does not "
+                f"have, {summarise_names(list(absent))}",
+                names=tuple(absent),
+                remedy="add these pictures",
+            )
+        )
+    return disputes
+
+
+def list_unrecorded(
+    headers: Mapping[Path, Header], names: Mapping[Path, EventNames]
+) -> set[str]:
+    """List the events of the table that no recording of a person has."""
+    unrecorded: set[str] = set()
+    for table_names in set(names.values()):
+        own = [headers[path] for path in headers if names[path] is table_names]
+        unrecorded.update(table_names.list_unrecorded(own))
+    return unrecorded
+
+
+def dispute_unrecorded(unrecorded: Sequence[str], recorded: Iterable[str]) -> Dispute:
+    """Dispute events of the table that no recording has."""
+    never = ""
+    codes = [int(name) for name in unrecorded if name.isdecimal()]
+    others = [int(name) for name in recorded if name.isdecimal()]
+    for bit in range(16) if len(codes) == len(unrecorded) else ():
+        is_lost = all(code >> bit & 1 for code in codes)
+        if is_lost and not any(code >> bit & 1 for code in others):
+            never = f". No code has the bit {2**bit}: other codes may stand for these"
+    return Dispute(
+        "unrecorded-codes",
+        f"{len(unrecorded)} events of the table never came: "
+        f"{summarise_names(list(unrecorded))}{never}",
+        names=tuple(unrecorded),
+        remedy="correct the codes in the table, or delete their lines",
+    )
+
+
+def _dispute_unnamed(
+    headers: Mapping[Path, Header],
+    names: Mapping[Path, EventNames],
+    at_pace: Mapping[str, int],
+) -> Dispute:
+    """Dispute events that stand where a picture is expected."""
+    unrecorded = sorted(list_unrecorded(headers, names), key=natural_key)
+    missing = summarise_names(unrecorded)
+    missing = f"; of the table never came {missing}" if unrecorded else ""
+    listed = set(next(iter(names.values())).table or ())
+    cause = _explain(list(at_pace), listed)
+    return Dispute(
+        "unnamed-codes",
+        f"{sum(at_pace.values())} events stand at the pace of pictures, and name none, "
+        f"{summarise_names(sorted(at_pace, key=natural_key))}{missing}{cause}",
+        names=tuple(at_pace),
+        remedy="name their pictures in the table, or list them without a picture",
+    )
+
+
+def _explain(recorded: Sequence[str], listed: Collection[str]) -> str:
+    """Name the rule by which all recorded names become listed ones, if there is one."""
+    if all(set(re.findall(r"\w+", name)) & set(listed) for name in recorded):
+        return ". They contain listed names"
+    if all(_decode_utf_8(name) in listed for name in recorded):
+        return ". They are UTF-8, read byte by byte"
+    if not all(map(str.isdecimal, recorded)):
+        return ""
+    for bit in range(16):
+        for step, word in ((-(2**bit), "without"), (2**bit, "with")):
+            if all(str(int(name) + step) in listed for name in recorded):
+                return (
+                    f". The table lists them {word} {2**bit}: a bit is lost or stays up"
+                )
+    return ""
+
+
+def _decode_utf_8(name: str) -> str:
+    """Decode a name, or two successive codes, whose bytes are UTF-8."""
+    codes = name.split(PAIR_SEPARATOR)
+    try:
+        if len(codes) == 2 and all(map(str.isdecimal, codes)):
+            return str(ord(bytes(map(int, codes)).decode()))
+        return name.encode("cp1252").decode()
+    except (UnicodeError, ValueError, TypeError):
+        return ""
+
+
+def _compare_scales(spreads: Mapping[Path, float]) -> list[Dispute]:
+    """Find recordings whose scale differs from that of the person's others."""
+    disputes = []
+    for path, spread in spreads.items():
+        others = [value for other, value in spreads.items() if other != path and value]
+        ratio = spread / np.median(others) if others and spread else 1.0
+        if not 1 / MAX_SCALE_RATIO < ratio < MAX_SCALE_RATIO:
+            disputes.append(
+                Dispute(
+                    "other-scale",
+                    f"{path.name} has signals {ratio:.2g} times as large as the "
+                    "person's others",
+                    names=(path.name,),
+                    remedy="multiply them with mne's raw.apply_function, and save them",
+                )
+            )
+    return disputes
