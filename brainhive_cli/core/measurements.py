@@ -49,6 +49,8 @@ UNKNOWN_STEPS = "earlier steps unknown"
 """Trials were imported, and nobody has declared whether they were whitened or averaged
 before, so test trials may have affected other trials.
 """
+ACCEPTED = "losses accepted"
+"""Something in the recordings did not add up, and `preparation.accept` accepted it."""
 UNKNOWN_PICTURES = "pictures unknown"
 """Pixels of training or test pictures are not available, so copies are not detected. Or
 training started from published weights whose training data are not fully known.
@@ -113,6 +115,7 @@ CAVEATS = {
     SAME_PERSON: "ᵇ",
     WHITENED_BY_TESTED: "ᶜ",
     UNKNOWN_STEPS: "ᵈ",
+    ACCEPTED: "ᵛ",
     NORMALISED_BY_TESTED: "ᵉ",
     TRAINED_TRIALS: "‖",
     UNKNOWN_TRIALS: "ᶠ",

@@ -448,6 +448,9 @@ class OwnRecordings(Preparation):
                 )
             )
 
+        n_people = len(labels | left_out.keys())
+        account.rows.append(("all", "people", n_people, len(subjects), "–"))
+
         # trials
         rows = {}
         unrecorded: set[str] | None = None
@@ -580,6 +583,13 @@ class OwnRecordings(Preparation):
         if absent:
             lines.append(f"no recording of session {', '.join(map(str, absent))}")
         lines += _describe_warnings(self._headers(subject))
+        for session in self._sessions(subject):
+            dates = {header.date for header in self._headers(subject, session).values()}
+            if len(dates) > 1:
+                lines.append(
+                    f"session {session} was recorded on {', '.join(sorted(dates))}: "
+                    "name ses-01, ses-02 … if these are sessions"
+                )
 
         # events and pictures without a match
         shown_rows, unmatched = self._match(subject)

@@ -21,13 +21,11 @@ COLUMNS = ("subject", "item", "found", "used", "source, and what is not used")
 """Columns of the table of the account."""
 KINDS = {
     "lost-trials": "trials that a table or the codes announce, and that are not there",
-    "doubled-trials": "showings that come twice, so that nobody knows which to keep",
     "unnamed-codes": "events at the pace of pictures that no table names",
     "unrecorded-codes": "events of the table that no recording has",
     "absent-pictures": "pictures that were shown and that the data set lacks",
     "mismatched-codes": "trials whose code contradicts the picture in the table",
     "left-out-people": "people whose files are not read",
-    "unread-files": "files of signals that are not read",
     "mixed-kinds": "pictures that occur under two tasks or kinds of rows",
     "other-scale": "recordings with another scale than the others of the person",
 }

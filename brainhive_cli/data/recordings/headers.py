@@ -146,6 +146,7 @@ class Header:
         kinds: Kinds of the row of each event, by its sample.
         n_outside: Number of events before or after the recording.
         disputes: What does not add up between the table and the recording.
+        date: Day of the recording, such as "2023-05-12", or "" if unknown.
     """
 
     ch_names: tuple[str, ...]
@@ -166,6 +167,7 @@ class Header:
     kinds: Mapping[int, RowKinds] = field(default_factory=dict)
     n_outside: int = 0
     disputes: tuple[Dispute, ...] = ()
+    date: str = ""
 
     @property
     def has_table(self) -> bool:
@@ -253,22 +255,22 @@ def read_header(
         # compare a table with the recording
         disputes = []
         table = "events.tsv" if is_bids and source == ANNOTATIONS else source
-        if table.endswith(".tsv") and onsets:
+        if table.endswith(".tsv") and inside:
             marker_source = "markers of the recording"
             stim_channels = list_stim_channels(raw)
             if stim_channels and not own_markers:
                 channel, codes = read_codes(raw, stim_channels, find_pictures)
                 own_markers = find_code_changes(codes, rate_hz, find_pictures)[1]
                 marker_source = f"codes of channel {channel}"
-            onsets_s = np.array([sample / rate_hz for sample, _ in onsets])
+            onsets_s = np.array([sample / rate_hz for sample, _ in inside])
             conflict = f"{table} and {marker_source} disagree"
             with naming(f"{path}: {conflict}"):
                 difference = compare_onsets(onsets_s, own_markers, rate_hz, delay_s)
             if difference:
                 warnings.append(f"{conflict}: {difference}")
-            names = [name for _, name in onsets]
+            names = [name for _, name in inside]
             labellings = [names, [name.rpartition("/")[0] for name in names]]
-            kinds = [event_list.kinds.get(sample, ()) for sample, _ in onsets]
+            kinds = [event_list.kinds.get(sample, ()) for sample, _ in inside]
             for columns in zip(*kinds, strict=False):
                 labellings.append([value for _, value in columns])
             dispute = compare_codes(onsets_s, labellings, own_markers, rate_hz)
@@ -338,6 +340,7 @@ def make_header(
         reference=_read_reference(raw) if "eeg" in raw else "",
         compensation_grade=raw.compensation_grade,
         warnings=tuple(warnings),
+        date=str(raw.info["meas_date"] or "")[:10],
     )
 
 

@@ -44,17 +44,19 @@ DAMAGE_WARNING = re.compile(
 """Warnings of mne about a file that ends early."""
 OMITTED_WARNING = re.compile(r"Omitted (\d+) annotation")
 """Warning of mne about annotations outside the recording."""
-SIDECAR_TOPICS = {
-    "eeg": r"json|delimiter|property",
-    "meg": r"json|delimiter|property",
-    "ieeg": r"json|delimiter|property",
-    "channels": "channel",
-    "electrodes": "electrode|montage|position",
-    "coordsystem": "coord",
-    "events": "event|onset|duration|trial_type",
-    "scans": "scans|acq_time",
+SIDECARS = {
+    "eeg": ".json",
+    "meg": ".json",
+    "ieeg": ".json",
+    "coordsystem": ".json",
+    "channels": ".tsv",
+    "electrodes": ".tsv",
+    "events": ".tsv",
+    "scans": ".tsv",
 }
-"""Words in errors of mne-bids about each sidecar, by its BIDS suffix."""
+"""Extension of the BIDS sidecars of a recording, by suffix."""
+QUOTED = re.compile(r"'([^']{2,})'")
+"""Value that an error of mne-bids quotes."""
 VOLT_TYPES = ("eeg", "ecog", "seeg", "dbs", "eog", "emg", "ecg", "misc")
 CHANNEL_UNITS = dict.fromkeys(VOLT_TYPES, (1e6, "µV"))
 CHANNEL_UNITS |= {"mag": (1e15, "fT"), "grad": (1e13, "fT/cm")}
@@ -189,27 +191,28 @@ def _open_bids(path: Path) -> Any:
         reason = first_line(error)
         raise BrainhiveError(
             f"{_find_faulty_sidecar(path, reason)} does not fit {path.name}: {reason}",
-            "correct this sidecar, or remove it if it is optional",
+            "correct it (onsets are seconds from the first sample, names of channels "
+            "those of the recording), or remove it if it is optional",
         ) from error
 
 
 def _find_faulty_sidecar(path: Path, reason: str) -> str:
-    """Return the sidecar that cannot be read, or else that an error is about."""
-    named = []
-    for suffix, topic in SIDECAR_TOPICS.items():
-        extension = (
-            ".json" if suffix in ("eeg", "meg", "ieeg", "coordsystem") else ".tsv"
-        )
+    """Return the sidecar that cannot be read, or that holds what an error quotes."""
+    values = [value.lower() for value in QUOTED.findall(reason)]
+    named = f"a sidecar (.tsv or .json) of {path}"
+    for suffix, extension in SIDECARS.items():
         sidecar = find_sidecar(path, suffix, extension)
         if sidecar is None:
             continue
         try:
-            documents.read(sidecar) if extension == ".json" else read_table(sidecar)
+            content = read_table(sidecar) if extension == ".tsv" else None
+            content = content or documents.read(sidecar)
         except BrainhiveError:
             return str(sidecar)
-        if re.search(topic, reason, re.IGNORECASE):
-            named.append(str(sidecar))
-    return named[0] if named else f"a sidecar (.tsv or .json) of {path}"
+        text = str(content).lower()
+        if suffix in reason.lower() or any(value in text for value in values):
+            named = str(sidecar)
+    return named
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def find_copies(
         Mask [n] of the copies, and their lags in seconds.
     """
     codes = np.unique(np.array(pictures, str), return_inverse=True)[1]
-    lags = np.diff(times_s)  # [n - 1], to the next event
+    lags = np.diff(np.float64(times_s))  # [n - 1], to the next event
     is_same = np.diff(codes) == 0
     is_copy = np.zeros(len(codes), bool)
     if is_same.sum() < MIN_COPIES:
@@ -58,29 +58,41 @@ def find_copies(
 
     # lags of equal neighbours, in clusters without large gaps
     same_lags = np.sort(lags[is_same])
+    shortest_other = lags[~is_same].min(initial=np.inf)
     floor = np.maximum(same_lags[:-1], 0.02)
-    breaks = np.flatnonzero(same_lags[1:] > MAX_LAG_RATIO * floor)
-    for cluster in np.split(same_lags, breaks + 1):
-        is_at_lag = (lags >= cluster[0] - 1e-6) & (lags <= cluster[-1] + 1e-6)
-        n_copies = int((is_at_lag & is_same).sum())
+    breaks = np.flatnonzero(same_lags[1:] > MAX_LAG_RATIO * floor) + 1
+    # nothing else is as near as a copy below the shortest lag of other pictures
+    n_near = np.searchsorted(same_lags, 0.9 * shortest_other)
+    breaks = np.union1d(breaks[breaks > n_near], n_near)
+    for cluster in filter(len, np.split(same_lags, breaks)):
+        low, high = cluster[0] - 1e-6, cluster[-1] + 1e-6
+        is_at_lag = (lags >= low) & (lags <= high)
+        is_repeat = is_at_lag & is_same
+        n_copies = int(is_repeat.sum())
         is_usual = n_copies >= MIN_COPIED_SHARE * (len(codes) - is_same.sum())
         # a block of one category has equal neighbours, too
-        is_block = n_copies > 0.9 * is_same.sum() and cluster[0] > COPY_S
-        if n_copies < MIN_COPIES or not is_usual or (are_categories and is_block):
+        is_block = n_copies > 0.9 * is_same.sum() and high > COPY_S
+        is_even = np.abs(np.diff(lags)) < (MAX_LAG_RATIO - 1) * lags[1:]
+        is_series = (is_repeat[1:] & is_repeat[:-1] & is_even).sum() > n_copies / 3
+        if n_copies < MIN_COPIES or not is_usual or is_series:
             continue
-        if is_same[is_at_lag].mean() >= MIN_SAME_SHARE:
-            is_copy[1:] |= is_at_lag & is_same
+        if is_same[is_at_lag].mean() >= MIN_SAME_SHARE and not (
+            are_categories and is_block
+        ):
+            is_copy[1:] |= is_repeat
 
     # pairs whose lags overlap with the pace
     if not (is_copy.any() or are_categories):
         edges = np.flatnonzero(np.append(~is_same, True)) + 1
         lengths = np.diff(edges, prepend=0)
-        is_even = lengths % 2 == 0
-        if lengths[is_even].sum() >= MIN_PAIRED_SHARE * len(codes):
+        if lengths[lengths % 2 == 0].sum() >= MIN_PAIRED_SHARE * len(codes):
             for start, stop in zip(edges - lengths, edges, strict=True):
                 is_copy[start + 1 : stop : 2] = True
-            inner, outer = np.median(lags[is_copy[1:]]), np.median(lags[~is_copy[1:]])
-            if max(inner, outer) < MAX_LAG_RATIO * min(inner, outer):
+            inner = lags[is_copy[1:]]
+            period = np.diff(times_s[~is_copy])
+            is_answer = period.std() < inner.std() / 2  # at any time of a trial
+            ratio = np.median(inner) / np.median(lags[~is_copy[1:]])
+            if not is_answer and 1 / MAX_LAG_RATIO < ratio < MAX_LAG_RATIO:
                 is_copy[:] = False
     return is_copy, lags[is_copy[1:]]
 

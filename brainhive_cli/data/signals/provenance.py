@@ -5,6 +5,7 @@ from typing import Any
 
 from brainhive_cli.core.facts import flatten
 from brainhive_cli.core.measurements import (
+    ACCEPTED,
     SIMULATED,
     UNKNOWN_STEPS,
     WHITENED_BY_TESTED,
@@ -15,9 +16,9 @@ Provenance = Mapping[str, Any]
 """Facts about the origin of signals. `sessions` holds further facts of each session."""
 
 SELECTION_KEYS = frozenset(
-    "root files sessions task derivatives where trials key info stimuli events column "
-    "onset_unit stim_channel delay_ms stimulus stimulus_ms stimulus_s channels types "
-    "exclude mask masks regions voxels repetitions seed shuffle test_pictures "
+    "root files sessions accept task derivatives where trials key info stimuli events "
+    "column onset_unit stim_channel delay_ms stimulus stimulus_ms stimulus_s channels "
+    "types exclude mask masks regions voxels repetitions seed shuffle test_pictures "
     "drop_test_categories axes".split()
 )
 """Keys of preparations that locate signals, or select trials, sensors or voxels. All
@@ -57,6 +58,7 @@ def list_caveats(provenance: Provenance) -> list[str]:
         [SIMULATED] if is_simulated else [],
         [WHITENED_BY_TESTED] if is_whitened_by_both else [],
         [UNKNOWN_STEPS] if has_unknown_steps else [],
+        [ACCEPTED] if any("accepted" in source for source in sources) else [],
     )
 
 

@@ -1,6 +1,10 @@
-"""Counts of omitted items by kind and reason."""
+"""Account of a folder: counts of items, and disputes that need a yes."""
 
-from brainhive_cli.data.recordings.account import Account
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.preparations.recording import Config
+from brainhive_cli.data.recordings.account import Account, Dispute
 
 
 def test_the_source_of_most_items_is_named_first():
@@ -20,3 +24,45 @@ def test_a_store_keeps_counts_by_kind_and_reason():
     account.set_aside("voxels", "constant", "sub-01_ses-01", 3)
     account.set_aside("voxels", "constant", "sub-01_ses-02", 2)
     assert account.as_facts() == {"voxels": {"constant": 5}}
+
+
+def make_disputes():
+    return [
+        Dispute("lost-trials", "5 trials are lost", count=5, subject=1),
+        Dispute("lost-trials", "3 trials are lost", count=3, subject=2),
+        Dispute("unnamed-codes", "99 has no name", names=("99",), subject=2),
+    ]
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        {"lost-trials": 8, "unnamed-codes": [99]},
+        {"lost-trials": 20, "unnamed-codes": 1},
+    ],
+)
+def test_a_yes_accepts_that_much(accept):
+    account = Account(disputes=make_disputes(), accept=accept)
+    account.require()
+    assert account.list_accepted(2) == {"lost-trials": 3, "unnamed-codes": 1}
+
+
+@pytest.mark.parametrize(
+    ("accept", "way_out"),
+    [
+        ({}, "preparation.accept={lost-trials: 8, unnamed-codes: [99]}"),
+        ({"lost-trials": 7}, "{lost-trials: 8, unnamed-codes: [99]}"),
+        ({"lost-trials": 8, "unnamed-codes": [98]}, "unnamed-codes: [99]"),
+    ],
+)
+def test_more_than_the_yes_is_an_error_with_all_amounts(accept, way_out):
+    account = Account(disputes=make_disputes(), accept=accept)
+    with pytest.raises(BrainhiveError) as refused:
+        account.require()
+    assert way_out in refused.value.hint
+    assert "subject 2: 99 has no name" in refused.value.message
+
+
+def test_an_unknown_kind_is_refused_by_name():
+    with pytest.raises(ValueError, match="did you mean lost-trials"):
+        Config(accept={"lost-trial": 8})

@@ -232,3 +232,36 @@ def test_a_line_with_other_cells_than_the_header_is_refused(tmp_path, line):
     cells = line.count("\t") + 1
     with pytest.raises(BrainhiveError, match=f"line 3 has {cells} cells.* 3"):
         read_table(path)
+
+
+def test_endings_in_capitals_are_read_or_named(tmp_path):
+    touch(tmp_path, "SUB-01.EDF", "sub-02_RAW.FIF")
+    paths = [
+        path.name
+        for people in list_recordings(tmp_path, "*").values()
+        for paths in people.values()
+        for path in paths
+    ]
+    assert sorted(paths) == ["SUB-01.EDF", "sub-02_RAW.FIF"]
+    touch(tmp_path, "SUB-03.VHDR", "SUB-03.VMRK", "SUB-03.EEG")
+    with pytest.raises(MissingData, match=r"SUB-03\.VHDR") as refused:
+        list_recordings(tmp_path, "*")
+    assert "mv SUB-03.VHDR SUB-03.vhdr" in refused.value.hint
+
+
+def test_folders_of_storage_servers_hold_no_data(tmp_path):
+    touch(tmp_path, "sub-01.edf")
+    for folder in ("@eaDir", "__MACOSX", "#recycle"):
+        (tmp_path / folder).mkdir()
+        touch(tmp_path / folder, "sub-02.edf", "sub-03.cdt")
+    assert list(list_recordings(tmp_path, "*")) == [1]
+    assert list_unread_files(tmp_path) == {}
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0"])
+def test_a_workbook_is_named(tmp_path, start):
+    path = tmp_path / "events.csv"
+    path.write_bytes(start + bytes(100))
+    with pytest.raises(BrainhiveError, match="workbook") as refused:
+        read_table(path)
+    assert "CSV" in refused.value.hint
