@@ -255,22 +255,22 @@ def read_header(
         # compare a table with the recording
         disputes = []
         table = "events.tsv" if is_bids and source == ANNOTATIONS else source
-        if table.endswith(".tsv") and inside:
+        if table.endswith(".tsv") and onsets:
             marker_source = "markers of the recording"
             stim_channels = list_stim_channels(raw)
             if stim_channels and not own_markers:
                 channel, codes = read_codes(raw, stim_channels, find_pictures)
                 own_markers = find_code_changes(codes, rate_hz, find_pictures)[1]
                 marker_source = f"codes of channel {channel}"
-            onsets_s = np.array([sample / rate_hz for sample, _ in inside])
+            onsets_s = np.array([sample / rate_hz for sample, _ in onsets])
             conflict = f"{table} and {marker_source} disagree"
             with naming(f"{path}: {conflict}"):
                 difference = compare_onsets(onsets_s, own_markers, rate_hz, delay_s)
             if difference:
                 warnings.append(f"{conflict}: {difference}")
-            names = [name for _, name in inside]
+            names = [name for _, name in onsets]
             labellings = [names, [name.rpartition("/")[0] for name in names]]
-            kinds = [event_list.kinds.get(sample, ()) for sample, _ in inside]
+            kinds = [event_list.kinds.get(sample, ()) for sample, _ in onsets]
             for columns in zip(*kinds, strict=False):
                 labellings.append([value for _, value in columns])
             dispute = compare_codes(onsets_s, labellings, own_markers, rate_hz)

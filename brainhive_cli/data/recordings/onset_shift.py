@@ -24,7 +24,9 @@ MAX_COUNT_DIFFERENCE = 0.1
 picture has a code of its own. A few triggers are lost.
 """
 MIN_PAIRED_SHARE = 0.9
-"""If at least this share of the onsets is near a marker, the shift is 0."""
+"""If at least this share of the onsets, of those between the first and the last
+marker, is near a marker, the shift is 0.
+"""
 
 
 def compare_onsets(
@@ -200,8 +202,10 @@ def _find_shift(onsets_s: Float64, times_s: Float64, bin_s: float) -> float:
     """
     from scipy.signal import fftconvolve
 
-    offsets_s = _subtract_nearest(onsets_s, times_s)
-    if np.mean(np.abs(offsets_s) <= bin_s) >= MIN_PAIRED_SHARE:
+    # onsets outside the recording have no marker
+    is_inside = (onsets_s >= times_s[0] - bin_s) & (onsets_s <= times_s[-1] + bin_s)
+    is_near = np.abs(_subtract_nearest(onsets_s, times_s)) <= bin_s
+    if is_near.sum() >= MIN_PAIRED_SHARE * max(is_inside.sum(), len(onsets_s) / 2):
         return 0.0
 
     # count onsets and markers in bins, and find the lag with the most pairs within a
