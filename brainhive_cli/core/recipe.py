@@ -38,7 +38,6 @@ from brainhive_cli.core.key_types import (
     NameList,
     RunLabel,
     split_commas,
-    yaml_no_as_text,
 )
 from brainhive_cli.core.sections import (
     Section,
@@ -106,7 +105,7 @@ class Paths(Section):
         try:
             paths: Self = handler(fields)
         except ValidationError as error:
-            raise _describe_problem(cls, error, "paths") from error
+            raise _describe_problem(cls, error, "paths", fields) from error
         return paths
 
     def under_home(
@@ -139,7 +138,7 @@ class RunOptions(Section):
     processes: int | None = Field(
         None, ge=1, le=4_096, description="number of processes (default: one per GPU)"
     )
-    mixed_precision: Annotated[Literal["no", "bf16"] | None, yaml_no_as_text] = Field(
+    mixed_precision: Literal["no", "bf16"] | None = Field(
         None, description="autocast dtype, which replaces the recipe's precision"
     )
 
@@ -447,7 +446,7 @@ def validate(model: type[M], fields: Mapping[str, Any], section: str = "") -> M:
     try:
         return model.model_validate(dict(fields))
     except ValidationError as error:
-        raise _describe_problem(model, error, section) from error
+        raise _describe_problem(model, error, section, fields) from error
 
 
 PLAIN_REASONS = {
@@ -467,7 +466,10 @@ PLAIN_REASONS = {
 
 
 def _describe_problem(
-    model: type[BaseModel], error: ValidationError, section: str
+    model: type[BaseModel],
+    error: ValidationError,
+    section: str,
+    fields: Mapping[str, Any],
 ) -> RecipeError:
     """Describe the first problem of a validation in one line, with a hint.
 
@@ -475,6 +477,7 @@ def _describe_problem(
         model: Class of the recipe or section that was validated.
         error: Error of pydantic.
         section: Dotted key of the section, or "" for a whole recipe.
+        fields: Values by key that were validated.
     """
     # join the location of the problem, without validators (`function-after[…]`)
     problem = error.errors()[0]
@@ -502,6 +505,8 @@ def _describe_problem(
     reason = PLAIN_REASONS.get(problem["type"], reason)
     reason = reason.replace("Input should be", "must be")
     hint = _write_example(model, problem, section)
+    if problem["type"] == "string_type":
+        hint = _write_quoted(problem, fields) or hint
     # our own checks of a whole section name the values that do not fit
     is_own_check = problem["type"] == "value_error" and isinstance(
         problem["input"], Mapping
@@ -578,6 +583,29 @@ def _write_example(model: type[BaseModel], problem: ErrorDetails, section: str) 
         return ""
     examples = [f"{key}={value}" for value in values]
     return f"as in {', '.join(examples)}"
+
+
+def _write_quoted(problem: ErrorDetails, fields: Mapping[str, Any]) -> str:
+    """Write a hint that quotes a value which YAML does not read as a text.
+
+    The hint is empty if the value is a list or mapping.
+    """
+    name = ""
+    value: Any = fields
+    for step in problem["loc"]:
+        if isinstance(value, Mapping) and step in value:
+            name, value = str(step), value[step]
+
+    texts = []
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, list | Mapping):
+            return ""
+        texts.append(item if isinstance(item, str) else json.dumps(item))
+    quoted = json.dumps(texts if isinstance(value, list) else texts[0])
+    return (
+        "quote each text, and the whole value for the shell: "
+        f"KEY='{quoted}' or KEY='{{{name}: {quoted}}}'"
+    )
 
 
 def shipped_recipes() -> Path:
@@ -709,19 +737,20 @@ def parse_value(text: str, override: str) -> Any:
 
     Args:
         text: Value. It is returned unchanged if it begins with a special character of
-            YAML, such as `*`.
+            YAML, such as `*`, or if YAML would read its end as a comment.
         override: Whole override, for the error message.
 
     Raises:
         RecipeError: if the value is not valid YAML.
     """
     # YAML reads these characters as aliases, anchors, tags, directives or comments
-    if text.startswith(("*", "&", "!", "%", "@", "`", "#")):
+    has_comment = re.search(r"^[^\[{'\"].*\s#", text)
+    if has_comment or text.startswith(("*", "&", "!", "%", "@", "`", "#")):
         return text
     source = f"the value of {show_value(override)}"
     hint = (
-        "quote the value for the shell, and inside it each text with [ ] { } or :, as "
-        "in KEY='[\"a[12]*.nii\"]'; instead of nested {NAME: VALUE}, write "
+        "quote the value for the shell, and inside it each text with [ ] { } # or :, "
+        "as in KEY='[\"a[12]*.nii\"]'; instead of nested {NAME: VALUE}, write "
         "KEY.NAME=VALUE"
     )
     return documents.parse(text, source, Any, hint, RecipeError, is_yaml=True)

@@ -2,6 +2,7 @@
 command.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -575,7 +576,7 @@ def test_a_recipe_is_known_by_its_shipped_folder_or_path(home: Path) -> None:
 
 
 def test_an_override_has_a_value_and_may_begin_as_no_yaml() -> None:
-    for text in ("*.tsv", "&a", "!x", "%x", "@x", "`x", "#x"):
+    for text in ("*.tsv", "&a", "!x", "%x", "@x", "`x", "#x", "/study #1"):
         assert core_recipe.parse_value(text, f"a={text}") == text
     assert core_recipe.parse_value("[1, a]", "") == [1, "a"]
     assert core_recipe.parse_value("", "") is None
@@ -610,3 +611,12 @@ def test_folders_are_taken_as_paths_and_refused_in_one_line(home: Path) -> None:
     assert paths.dataset("nsd", "here") == home / "here"
     with pytest.raises(RecipeError):
         core_recipe.Paths(data=3)  # type: ignore[arg-type]
+
+
+def test_an_error_shows_how_a_text_is_quoted_for_yaml_and_shell() -> None:
+    names = ("face", None, True, 7)
+    with pytest.raises(RecipeError) as caught:
+        parts.resolve("datasets", {"kind": "categories", "names": list(names)})
+    (quoted,) = re.findall(r"KEY='({.*})'", caught.value.hint)
+    value = core_recipe.parse_value(quoted, "")
+    assert value == {"names": ["face", "null", "true", "7"]}

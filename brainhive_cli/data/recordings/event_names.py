@@ -281,7 +281,7 @@ class EventNames:
 
     def _read_table(self, path: Path) -> dict[str, str]:
         """Read the picture of each event. Incomplete rows are left out."""
-        columns, rows = read_table(path)
+        columns, rows = read_table(path, self.image_ids if self._is_exact else ())
         is_stimuli = path.name == "stimuli.tsv" and "event" not in columns
         self._may_be_pictures = is_stimuli
         absent_columns = [name for name in COLUMNS if name not in columns]
