@@ -105,7 +105,7 @@ class Paths(Section):
         try:
             paths: Self = handler(fields)
         except ValidationError as error:
-            raise _describe_problem(cls, error, "paths", fields) from error
+            raise _describe_problem(cls, error, "paths") from error
         return paths
 
     def under_home(
@@ -446,7 +446,7 @@ def validate(model: type[M], fields: Mapping[str, Any], section: str = "") -> M:
     try:
         return model.model_validate(dict(fields))
     except ValidationError as error:
-        raise _describe_problem(model, error, section, fields) from error
+        raise _describe_problem(model, error, section) from error
 
 
 PLAIN_REASONS = {
@@ -466,10 +466,7 @@ PLAIN_REASONS = {
 
 
 def _describe_problem(
-    model: type[BaseModel],
-    error: ValidationError,
-    section: str,
-    fields: Mapping[str, Any],
+    model: type[BaseModel], error: ValidationError, section: str
 ) -> RecipeError:
     """Describe the first problem of a validation in one line, with a hint.
 
@@ -477,7 +474,6 @@ def _describe_problem(
         model: Class of the recipe or section that was validated.
         error: Error of pydantic.
         section: Dotted key of the section, or "" for a whole recipe.
-        fields: Values by key that were validated.
     """
     # join the location of the problem, without validators (`function-after[…]`)
     problem = error.errors()[0]
@@ -505,8 +501,12 @@ def _describe_problem(
     reason = PLAIN_REASONS.get(problem["type"], reason)
     reason = reason.replace("Input should be", "must be")
     hint = _write_example(model, problem, section)
-    if problem["type"] == "string_type":
-        hint = _write_quoted(problem, fields) or hint
+    # YAML reads null, true and 7 as other values than texts
+    if problem["type"] == "string_type" and not isinstance(problem["input"], dict):
+        text = json.dumps(json.dumps(problem["input"]))
+        if isinstance(problem["loc"][-1], int):
+            text = f"[{text}, …]"
+        hint = f"quote the text, and the whole value for the shell: KEY='{text}'"
     # our own checks of a whole section name the values that do not fit
     is_own_check = problem["type"] == "value_error" and isinstance(
         problem["input"], Mapping
@@ -583,29 +583,6 @@ def _write_example(model: type[BaseModel], problem: ErrorDetails, section: str) 
         return ""
     examples = [f"{key}={value}" for value in values]
     return f"as in {', '.join(examples)}"
-
-
-def _write_quoted(problem: ErrorDetails, fields: Mapping[str, Any]) -> str:
-    """Write a hint that quotes a value which YAML does not read as a text.
-
-    The hint is empty if the value is a list or mapping.
-    """
-    name = ""
-    value: Any = fields
-    for step in problem["loc"]:
-        if isinstance(value, Mapping) and step in value:
-            name, value = str(step), value[step]
-
-    texts = []
-    for item in value if isinstance(value, list) else [value]:
-        if isinstance(item, list | Mapping):
-            return ""
-        texts.append(item if isinstance(item, str) else json.dumps(item))
-    quoted = json.dumps(texts if isinstance(value, list) else texts[0])
-    return (
-        "quote each text, and the whole value for the shell: "
-        f"KEY='{quoted}' or KEY='{{{name}: {quoted}}}'"
-    )
 
 
 def shipped_recipes() -> Path:

@@ -7,7 +7,6 @@ import pickle
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Listener
 from multiprocessing.reduction import ForkingPickler
@@ -168,25 +167,23 @@ def _read_batch(read: Callable[[Sequence[int]], Any], rows: Sequence[int]) -> An
             return user_error
         raise
     # pickle here, since the DataLoader waits for ever if its own thread cannot pickle
-    return batch if get_worker_info() is None else PickledBatch(pickle_batch(batch))
+    return batch if get_worker_info() is None else SentBatch(batch)
 
 
-@dataclass
-class PickledBatch:
-    """A batch on the way to the main process, which unpickles the batch itself."""
+class SentBatch:
+    """A pickled batch on the way to the main process, which unpickles the batch itself.
 
-    data: bytes
+    Tensors are shared if there is shared memory for them, or else copied.
+    """
 
-    def __reduce__(self) -> tuple[Callable[[bytes], Any], tuple[bytes]]:
+    def __init__(self, batch: Any) -> None:
+        file = io.BytesIO()
+        _BatchPickler(file, pickle.HIGHEST_PROTOCOL).dump(batch)
+        self._data = file.getvalue()
+
+    def __reduce__(self) -> tuple[Any, tuple[bytes]]:
         """Return the function that unpickles the batch, and its argument."""
-        return pickle.loads, (self.data,)
-
-
-def pickle_batch(batch: Any) -> bytes:
-    """Pickle a batch, whose tensors are shared if there is shared memory for them."""
-    file = io.BytesIO()
-    _BatchPickler(file, pickle.HIGHEST_PROTOCOL).dump(batch)
-    return file.getvalue()
+        return pickle.loads, (self._data,)
 
 
 class _BatchPickler(ForkingPickler):

@@ -18,8 +18,8 @@ from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media import stimuli
 from brainhive_cli.data.media.decoding import (
     SHARED_MEMORY,
+    SentBatch,
     decode_batches,
-    pickle_batch,
     read_batches,
 )
 from brainhive_cli.data.media.pictures import BadPicture
@@ -126,7 +126,7 @@ def test_tensors_are_copied_if_they_cannot_be_shared(request, obstacle):
         request.getfixturevalue(obstacle)
     batch = torch.arange(6000.0).reshape(2, 3, -1), {"masks": torch.ones(3) > 0}
 
-    views, masks = pickle.loads(pickle_batch(batch))
+    views, masks = pickle.loads(pickle.dumps(SentBatch(batch)))
 
     assert views.is_shared() == (obstacle is None)
     assert torch.equal(views, batch[0])

@@ -182,7 +182,7 @@ def test_a_folder_of_todays_transformers_is_read(
     torch.testing.assert_close(found, expected, rtol=0, atol=SAME)
 
 
-def test_errors_of_absent_weights_name_the_weights_that_are_there(
+def test_errors_of_absent_weights_name_those_in_the_folder(
     tmp_path: Path,
 ) -> None:
     write_vae(tmp_path)
