@@ -10,6 +10,7 @@ import warnings
 from contextlib import suppress
 
 from brainhive_cli.core.errors import INTERRUPTED_EXIT_CODE, first_line, install_line
+from brainhive_cli.core.hidden_libraries import describe_hidden_libraries
 
 
 def main() -> None:
@@ -90,7 +91,9 @@ def _report(error: BaseException) -> int:
     hint = "check the terminal or file of the output"
     if not isinstance(error, OSError | UnicodeError):
         message = f"{type(error).__name__}: {message}"
-        hint = f"{install_line()} --force-reinstall; --debug shows the traceback"
+        hint = describe_hidden_libraries(error) or (
+            f"{install_line()} --force-reinstall; --debug shows the traceback"
+        )
     text = f"error: {message}\n  try: {hint}\n"
     # if stderr cannot be written to, only the exit code remains
     with suppress(OSError):

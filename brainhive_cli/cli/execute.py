@@ -36,6 +36,7 @@ from brainhive_cli.core.errors import (
     remember_interrupts,
     system_error_number,
 )
+from brainhive_cli.core.hidden_libraries import describe_hidden_libraries
 from brainhive_cli.core.jobs import Job, key_work, resolve
 from brainhive_cli.core.key_types import split_commas
 from brainhive_cli.core.recipe import (
@@ -619,9 +620,10 @@ def describe_error(error: Exception, memory_hint: str = "") -> BrainhiveError:
         or foreign_code.describe_user_error(error)
         or foreign_code.describe_suspected_error(error)
     )
+    hint = describe_hidden_libraries(error) or "this is a bug"
     return described or BrainhiveError(
         f"unexpected {type(error).__name__}: {first_line(error)}",
-        "this is a bug; --debug shows the traceback",
+        f"{hint}; --debug shows the traceback",
     )
 
 

@@ -23,6 +23,7 @@ from brainhive_cli.core.errors import (
     first_line,
     install_line,
 )
+from brainhive_cli.core.hidden_libraries import describe_hidden_libraries
 from brainhive_cli.core.launch import (
     Launch,
     find_broken_libraries,
@@ -44,6 +45,7 @@ MAX_DURATION_S = 30 * 86_400
 MAX_STATED_DAYS = 60
 """Longest duration that is stated as a number."""
 BROKEN_LABEL = "libraries that fail to import"
+HIDDEN_LABEL = "libraries that others hide"
 ESTIMATE_NOTE = (
     "Times are estimates from the measured speed and the work of each task, without "
     "downloads. On a CPU, demo, embed and train-align took 0.8 to 1.2 times as long. "
@@ -162,7 +164,8 @@ def judge_machine(
         error = broken[0]
     elif lacking:
         names = ", ".join(lacking)
-        error = MissingExtra(f"required libraries are missing: {names}", install_line())
+        message = f"required libraries are missing: {names}"
+        error = MissingExtra(message, describe_hidden_libraries() or install_line())
     elif not is_writable:
         error = MissingData(
             f"{home} cannot be written", "set BRAINHIVE_HOME to a folder of your own"
@@ -262,6 +265,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     facts: dict[str, Any] = dict(library_versions())
     facts |= {
         BROKEN_LABEL: "; ".join(error.message for error in errors) or "none",
+        HIDDEN_LABEL: describe_hidden_libraries() or "none",
         "device": launch.device_name,
         "torch built for CUDA": torch.version.cuda or "no",
         "GPUs": n_gpus,

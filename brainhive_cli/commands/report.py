@@ -65,6 +65,7 @@ class Recipe(FileRecipe):
     )
     table: bool | str = Field(
         False,
+        union_mode="left_to_right",
         description="show the retrieval runs of a workflow in one table, a row per "
         "method: results first, then excluded runs with the reason; give the name of "
         "a row to compare the others with it",

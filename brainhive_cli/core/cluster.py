@@ -1,19 +1,11 @@
 """Recipe keys of a job on a cluster, such as its time, memory and partition."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
 from brainhive_cli.core.key_types import split_commas
 from brainhive_cli.core.sections import Section
-
-
-def _write_clock(value: Any) -> Any:
-    """Write a number of seconds as HH:MM:SS, because YAML reads 12:00:00 as seconds."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        return value
-    return f"{value // 3600:02d}:{value // 60 % 60:02d}:{value % 60:02d}"
-
 
 Module = Annotated[str, Field(pattern=r"^\w+(([./@:,=~]|[+-]+)\w+)*\+*$")]
 """Name of an environment module. A path is not allowed: it could run any code."""
@@ -36,7 +28,7 @@ class Cluster(Section):
     tasks: int = Field(
         4, ge=1, le=MAX_TASKS, description="largest number of tasks that share the work"
     )
-    time: Annotated[str | None, BeforeValidator(_write_clock)] = Field(
+    time: str | None = Field(
         None,
         pattern=r"^(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d$",
         description="time limit of a task, HH:MM:SS; another task continues the "

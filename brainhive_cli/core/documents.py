@@ -270,13 +270,22 @@ JSON_TAGS = [
 LOADED_TAGS = [None, *JSON_TAGS]
 CONSTRUCTORS = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in LOADED_TAGS}
 """Functions that make Python values from YAML nodes, by tag."""
+YAML_1_2 = {
+    "tag:yaml.org,2002:bool": re.compile("(true|True|TRUE|false|False|FALSE)$"),
+    "tag:yaml.org,2002:int": re.compile("[-+]?(0|[1-9][0-9]*)$"),
+}
+"""Patterns of YAML 1.2 by tag. PyYAML also reads yes, no, on and off as booleans, and
+010 as 8.
+"""
 RESOLVERS = {}
 """Rules by which PyYAML recognises the type of a value without quotes, by its first
 letter. Dates have no rule, so they are read as texts.
 """
 for _first_letter, _rules in yaml.SafeLoader.yaml_implicit_resolvers.items():
     RESOLVERS[_first_letter] = [
-        (tag, pattern) for tag, pattern in _rules if not tag.endswith(":timestamp")
+        (tag, YAML_1_2.get(tag, pattern))
+        for tag, pattern in _rules
+        if not tag.endswith(":timestamp")
     ]
 
 

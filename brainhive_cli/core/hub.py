@@ -72,6 +72,8 @@ WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 """Patterns of weight files, in the order of preference."""
 RUN_FORMAT = 1
 """Version of the layout of a run's repository, stored in its manifest."""
+MAX_NAMES = 5
+"""Largest number of weight files that an error names."""
 MANIFEST = "brainhive.json"
 """File that describes a run's repository. Repositories of other projects lack it."""
 MODEL_CARD = "README.md"
@@ -371,7 +373,7 @@ def find_weights(
 
     Args:
         reference: Reference, as in `folder`.
-        files: Names of other files that are needed, such as a config.
+        files: Names or patterns of other files that are needed, such as a config.
         weights: Patterns of weight files, in the order of preference.
 
     Returns:
@@ -382,7 +384,7 @@ def find_weights(
         with suppress(MissingData):
             path = folder(reference, allow=list(files) + [pattern], local=True)
             weight_files = list(path.glob(pattern))
-            if weight_files and all((path / name).is_file() for name in files):
+            if weight_files and all(any(path.glob(name)) for name in files):
                 return weight_files
     return []
 
@@ -415,11 +417,15 @@ def find_input(
 
     # a folder of the user
     if not reference.startswith(HUB_PREFIX):
-        folder_path = locate(reference)
-        missing = [file for file in files if not (folder_path / file).is_file()]
-        missing.append(weights[0])
-        message = f"{reference} has no {missing[0]}"
-        return Input(name, error=MissingData(message, "download it again"))
+        path = locate(reference)
+        missing = [file for file in files if not any(path.glob(file))]
+        if missing:
+            message = f"{reference} has no {missing[0]}"
+            return Input(name, error=MissingData(message, "download it again"))
+        weights_path = path / Path(weights[0]).parent
+        message = f"{reference} has no {weights[0]}{describe_weights(weights_path)}"
+        hint = "generator.variant=fp16" if ".fp16." in message else "download it again"
+        return Input(name, error=MissingData(message, hint))
 
     # ask the hub which files a download would fetch
     try:
@@ -469,6 +475,14 @@ def find_input(
         repository, repository_type, download_names + weight_names, *revision_options
     )
     return Input(name, size, line=line if size else "")
+
+
+def describe_weights(folder: Path) -> str:
+    """Write the names of a folder's weight files, for the error of an absent file."""
+    names = []
+    for pattern in WEIGHT_PATTERNS:
+        names += sorted(file.name for file in folder.glob(pattern))
+    return f", only {', '.join(names[:MAX_NAMES])}" if names else ""
 
 
 def download_line(

@@ -53,10 +53,6 @@ def read_ranges(value: Any) -> Any:
     return numbers
 
 
-yaml_no_as_text = BeforeValidator(lambda value: "no" if value is False else value)
-"""Validator that turns False into "no", because YAML reads a bare `no` as False."""
-
-
 def _require_unique(value: list[Any]) -> list[Any]:
     """Raise an error if a list is empty or contains a value twice."""
     if not value:

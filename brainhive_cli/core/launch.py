@@ -44,6 +44,7 @@ from brainhive_cli.core.errors import (
     install_line,
     raise_if_asked_to_stop,
 )
+from brainhive_cli.core.hidden_libraries import describe_hidden_libraries
 from brainhive_cli.core.recipe import RunOptions
 
 if TYPE_CHECKING:
@@ -672,6 +673,10 @@ def _describe(name: str, error: BaseException) -> MissingExtra:
         f"{name} {library_version(name)} does not import with torch "
         f"{library_version('torch')}: {first_line(error)}"
     )
+
+    hint = describe_hidden_libraries(error)
+    if hint:
+        return MissingExtra(message, hint)
 
     # torchvision and torchaudio are built for one version of torch
     if name == "torchvision":

@@ -38,7 +38,6 @@ from brainhive_cli.core.key_types import (
     NameList,
     RunLabel,
     split_commas,
-    yaml_no_as_text,
 )
 from brainhive_cli.core.sections import (
     Section,
@@ -139,7 +138,7 @@ class RunOptions(Section):
     processes: int | None = Field(
         None, ge=1, le=4_096, description="number of processes (default: one per GPU)"
     )
-    mixed_precision: Annotated[Literal["no", "bf16"] | None, yaml_no_as_text] = Field(
+    mixed_precision: Literal["no", "bf16"] | None = Field(
         None, description="autocast dtype, which replaces the recipe's precision"
     )
 
@@ -502,6 +501,12 @@ def _describe_problem(
     reason = PLAIN_REASONS.get(problem["type"], reason)
     reason = reason.replace("Input should be", "must be")
     hint = _write_example(model, problem, section)
+    # YAML reads null, true and 7 as other values than texts
+    if problem["type"] == "string_type" and not isinstance(problem["input"], dict):
+        text = json.dumps(json.dumps(problem["input"]))
+        if isinstance(problem["loc"][-1], int):
+            text = f"[{text}, …]"
+        hint = f"quote the text, and the whole value for the shell: KEY='{text}'"
     # our own checks of a whole section name the values that do not fit
     is_own_check = problem["type"] == "value_error" and isinstance(
         problem["input"], Mapping
@@ -709,19 +714,20 @@ def parse_value(text: str, override: str) -> Any:
 
     Args:
         text: Value. It is returned unchanged if it begins with a special character of
-            YAML, such as `*`.
+            YAML, such as `*`, or if YAML would read its end as a comment.
         override: Whole override, for the error message.
 
     Raises:
         RecipeError: if the value is not valid YAML.
     """
     # YAML reads these characters as aliases, anchors, tags, directives or comments
-    if text.startswith(("*", "&", "!", "%", "@", "`", "#")):
+    has_comment = re.search(r"^[^\[{'\"].*\s#", text)
+    if has_comment or text.startswith(("*", "&", "!", "%", "@", "`", "#")):
         return text
     source = f"the value of {show_value(override)}"
     hint = (
-        "quote the value for the shell, and inside it each text with [ ] { } or :, as "
-        "in KEY='[\"a[12]*.nii\"]'; instead of nested {NAME: VALUE}, write "
+        "quote the value for the shell, and inside it each text with [ ] { } # or :, "
+        "as in KEY='[\"a[12]*.nii\"]'; instead of nested {NAME: VALUE}, write "
         "KEY.NAME=VALUE"
     )
     return documents.parse(text, source, Any, hint, RecipeError, is_yaml=True)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 StateDict = dict[str, "Tensor"]
+VARIANT = re.compile(r"\w+\.([a-z]+\d+)[.-]")
+"""Pattern of the name of a weight file with a variant, as model.fp16.safetensors."""
 NameTable = Mapping[str, str | None]
 """New beginnings of names of weights, keyed by a pattern of the old beginning. Weights
 with the value None are left out.
@@ -90,6 +92,9 @@ def load_network(
     if not any(file.suffix == ".safetensors" for file in files):
         # without this, diffusers reports absent safetensors as an error
         options["use_safetensors"] = False
+    variants = [VARIANT.match(file.name) for file in files]
+    if variants[0] and all(variants):
+        options["variant"] = variants[0][1]
     with weights.reading(description, files=files), console.mute_libraries():
         network, info = network_class.from_pretrained(
             folder, output_loading_info=True, **options

@@ -63,7 +63,7 @@ def test_yaml_keeps_dates_as_text_and_resolves_anchors(
     text = (
         "since: 2026-01-01\n"
         "lr: 1.0e-4\n"
-        "a: &a {b: [1, no, ~]}\n"
+        "a: &a {b: [1, false, ~]}\n"
         "c: {<<: *a, d: x}\n"
         "e: *a\n"
     )
@@ -218,6 +218,12 @@ def test_yaml_has_the_keys_and_types_of_json(text: str, is_valid: bool) -> None:
         return
     with pytest.raises(BrainhiveError):
         documents.parse(text, "here", Any, is_yaml=True)
+
+
+def test_words_of_older_yaml_are_texts() -> None:
+    text = "[yes, NO, on, Off, 010, 12:30, -7, 0, true]"
+    found = documents.parse(text, "here", Any, is_yaml=True)
+    assert found == ["yes", "NO", "on", "Off", "010", "12:30", -7, 0, True]
 
 
 def test_only_documents_of_this_schema_are_read() -> None:

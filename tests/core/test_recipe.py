@@ -2,6 +2,8 @@
 command.
 """
 
+import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -458,16 +460,6 @@ def test_one_run_is_taken_out_of_its_list() -> None:
         adapter.validate_python(["a", "b"])
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(43_200, "12:00:00"), (3_725, "01:02:05"), ("1-00:00:00", "1-00:00:00")],
-)
-def test_a_time_that_yaml_reads_as_seconds_is_a_clock(value: Any, text: str) -> None:
-    assert Cluster(time=value).time == text
-    with pytest.raises(ValueError):
-        Cluster(time=True)  # type: ignore[arg-type]
-
-
 def test_keys_at_their_default_are_not_idle() -> None:
     section = RunOptions(workers=3)
     refuse_idle(section, "processes", "here")
@@ -575,7 +567,7 @@ def test_a_recipe_is_known_by_its_shipped_folder_or_path(home: Path) -> None:
 
 
 def test_an_override_has_a_value_and_may_begin_as_no_yaml() -> None:
-    for text in ("*.tsv", "&a", "!x", "%x", "@x", "`x", "#x"):
+    for text in ("*.tsv", "&a", "!x", "%x", "@x", "`x", "#x", "/study #1"):
         assert core_recipe.parse_value(text, f"a={text}") == text
     assert core_recipe.parse_value("[1, a]", "") == [1, "a"]
     assert core_recipe.parse_value("", "") is None
@@ -610,3 +602,11 @@ def test_folders_are_taken_as_paths_and_refused_in_one_line(home: Path) -> None:
     assert paths.dataset("nsd", "here") == home / "here"
     with pytest.raises(RecipeError):
         core_recipe.Paths(data=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [None, True, 7])
+def test_an_error_shows_how_a_text_is_quoted(name: Any) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parts.resolve("datasets", {"kind": "categories", "names": ["a", name]})
+    (quoted,) = re.findall(r"KEY='\[(.*), …\]'", caught.value.hint)
+    assert core_recipe.parse_value(quoted, "") == str(json.dumps(name))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import compress, product
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from pydantic import Field
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.key_types import yaml_no_as_text
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files.bids_labels import read_simulated
@@ -72,7 +71,7 @@ class BetaSteps(parts.Config):
     unit: ClassVar[str] = "% signal change"
     keeps_constant: ClassVar[bool] = False
 
-    zscore: Annotated[Literal["session", "run", "no"], yaml_no_as_text] = Field(
+    zscore: Literal["session", "run", "no"] = Field(
         "session",
         description="z-score each voxel within a session or run by its training "
         "trials, or by all trials if it has no training trials; default for categories "

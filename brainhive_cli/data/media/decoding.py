@@ -1,20 +1,26 @@
 """Decoding and preprocessing of stimuli in worker processes of a torch DataLoader."""
 
 import gc
+import io
 import os
+import pickle
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from multiprocessing.connection import Listener
+from multiprocessing.reduction import ForkingPickler
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.multiprocessing.reductions import reduce_storage
+from torch.utils.data import DataLoader, get_worker_info
 
 from brainhive_cli.core import foreign_code
-from brainhive_cli.core.arrays import Bool, Int64, UInt64
+from brainhive_cli.core.arrays import Bool, Int64, UInt8, UInt64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.media.picture_digests import describe_pixels
@@ -23,8 +29,8 @@ from brainhive_cli.data.media.stimuli import StimulusSet
 
 MAX_DECODERS = 16
 """Largest default number of decoding processes."""
-BATCHES_AHEAD = 2
-"""Number of batches that each process prepares in advance."""
+SHARED_MEMORY = "/dev/shm"
+"""Folder of the shared memory of Linux. Docker limits it to 64 MB by default."""
 
 
 class PreprocessedBatch(NamedTuple):
@@ -93,17 +99,47 @@ def decode_batches(
     """
     if len(rows) <= 2 * batch_size:
         workers = 0
-    decode = partial(_decode_batch, images, views, is_needed, readers)
-    loader: DataLoader[PreprocessedBatch | BrainhiveError] = DataLoader(
-        rows,  # type: ignore[arg-type]
-        batch_size,
+    starts = range(0, len(rows), batch_size)
+    yield from read_batches(
+        partial(_decode_batch, images, views, is_needed, readers),
+        len(images),
+        [list(rows[start : start + batch_size]) for start in starts],
+        workers,
+        pinned,
+        in_order=False,
+    )
+
+
+def read_batches(
+    read: Callable[[Sequence[int]], Any],
+    count: int,
+    rows: Iterable[Sequence[int]],
+    workers: int,
+    pinned: bool,
+    in_order: bool = True,
+) -> Iterator[Any]:
+    """Read batches in worker processes.
+
+    Args:
+        read: Function that reads the batch of some rows.
+        count: Number of rows of the data set.
+        rows: Rows of each batch.
+        workers: Number of processes, 0 for this process.
+        pinned: If True, put batches in pinned memory, from which a GPU copies.
+        in_order: If False, yield batches as soon as they are ready.
+
+    Raises:
+        BrainhiveError: if a batch cannot be read.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        range(count),  # type: ignore[arg-type]
+        batch_sampler=rows,  # type: ignore[arg-type]
         num_workers=workers,
         # data sets and encoders hold functions, which spawn cannot pickle
         multiprocessing_context="fork" if workers else None,
-        prefetch_factor=BATCHES_AHEAD if workers else None,
-        collate_fn=partial(catch_error, decode),
+        collate_fn=partial(_read_batch, read),
         pin_memory=pinned,
-        in_order=False,
+        in_order=in_order,
     )
     # a garbage collection would write on shared memory, and so copy it
     gc.freeze()
@@ -116,13 +152,13 @@ def decode_batches(
         gc.unfreeze()
 
 
-def catch_error(read_rows: Callable[[Sequence[int]], Any], rows: Sequence[int]) -> Any:
-    """Return `read_rows(rows)`, or the error if it is the user's to correct.
+def _read_batch(read: Callable[[Sequence[int]], Any], rows: Sequence[int]) -> Any:
+    """Return the batch of some rows, or the error if it is the user's to correct.
 
     An error that is raised in a worker would end in a traceback of the DataLoader.
     """
     try:
-        return read_rows(rows)
+        batch = read(rows)
     except BrainhiveError as error:
         return error
     except Exception as error:
@@ -130,6 +166,49 @@ def catch_error(read_rows: Callable[[Sequence[int]], Any], rows: Sequence[int]) 
         if user_error:
             return user_error
         raise
+    # pickle here, since the DataLoader waits for ever if its own thread cannot pickle
+    return batch if get_worker_info() is None else SentBatch(batch)
+
+
+class SentBatch:
+    """A pickled batch on the way to the main process, which unpickles the batch itself.
+
+    Tensors are shared if there is shared memory for them, or else copied.
+    """
+
+    def __init__(self, batch: Any) -> None:
+        file = io.BytesIO()
+        _BatchPickler(file, pickle.HIGHEST_PROTOCOL).dump(batch)
+        self._data = file.getvalue()
+
+    def __reduce__(self) -> tuple[Any, tuple[bytes]]:
+        """Return the function that unpickles the batch, and its argument."""
+        return pickle.loads, (self._data,)
+
+
+class _BatchPickler(ForkingPickler):
+    """Pickler that copies the tensors that cannot be shared with another process."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Share the memory of a tensor, or copy it into the pickle."""
+        if not isinstance(value, torch.UntypedStorage):
+            return NotImplemented
+        try:
+            # torch passes shared memory by a socket in the temporary folder
+            Listener().close()
+            # leave space for the batches of other processes
+            if 2 * value.nbytes() <= shutil.disk_usage(SHARED_MEMORY).free:
+                return reduce_storage(value)
+        except (OSError, RuntimeError):
+            # the socket's path is too long, or other processes have taken the space
+            pass
+        values = torch.empty(0, dtype=torch.uint8).set_(value).numpy()
+        return _make_storage, (values,)
+
+
+def _make_storage(values: UInt8) -> torch.UntypedStorage:
+    """Return the memory of an array, for a tensor."""
+    return torch.from_numpy(values).untyped_storage()
 
 
 def _decode_batch(

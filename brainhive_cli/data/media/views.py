@@ -2,19 +2,16 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.media.decoding import catch_error
+from brainhive_cli.data.media.decoding import read_batches
 from brainhive_cli.data.media.media_files import to_bytes
 from brainhive_cli.data.media.stimuli import StimulusSet
 
@@ -141,18 +138,8 @@ def load_batches(
     Raises:
         BrainhiveError: if a picture cannot be decoded.
     """
-    loader: DataLoader[BatchContent | BrainhiveError] = DataLoader(
-        range(count),  # type: ignore[arg-type]
-        batch_sampler=rows,  # type: ignore[arg-type]
-        num_workers=workers,
-        collate_fn=partial(catch_error, read),
-        # data sets and encoders hold functions, which spawn cannot pickle
-        multiprocessing_context="fork" if workers else None,
-        pin_memory=launch.device.type == "cuda",
-    )
-    for content in loader:
-        if isinstance(content, BrainhiveError):
-            raise content
+    on_gpu = launch.device.type == "cuda"
+    for content in read_batches(read, count, rows, workers, pinned=on_gpu):
         yield PictureBatch(*content)
 
 

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -22,7 +22,7 @@ from brainhive_cli.core.errors import (
     install_line,
 )
 from brainhive_cli.core.files import walk
-from brainhive_cli.core.key_types import NameList, UniqueNames, yaml_no_as_text
+from brainhive_cli.core.key_types import NameList, UniqueNames
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import (
     PUBLISHED_FACTS,
@@ -155,7 +155,7 @@ class MosaicBetas(PublishedSteps):
     min_ncsnr: ClassVar[None] = None  # type: ignore[misc]
     max_voxels: ClassVar[None] = None  # type: ignore[misc]
 
-    zscore: Annotated[Literal["session", "no"], yaml_no_as_text] = Field(
+    zscore: Literal["session", "no"] = Field(
         "no",
         description="z-score the published z-scores again, within a record",
     )

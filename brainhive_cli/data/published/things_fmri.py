@@ -4,14 +4,13 @@ import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core.arrays import Float32, Int64
 from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.key_types import yaml_no_as_text
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.published_files import (
     cut_ending,
@@ -47,7 +46,7 @@ class ThingsFmriBetas(PublishedSteps):
     patterns = (RESPONSES,)
     unit = "z-score"
 
-    zscore: Annotated[Literal["session", "run", "no"], yaml_no_as_text] = Field(
+    zscore: Literal["session", "run", "no"] = Field(
         "no",
         description="z-score the published z-scores again, within a session or run",
     )

@@ -322,7 +322,8 @@ class EventNames:
 
     def _read_table(self, path: Path) -> dict[str, str]:
         """Read the picture of each event. Incomplete rows are left out."""
-        columns, all_rows = read_table(path)
+        categories = self.image_ids if self.are_categories else ()
+        columns, all_rows = read_table(path, categories)
         rows, _ = select_rows(path, columns, all_rows, {}, self._labels)
         is_stimuli = path.name == "stimuli.tsv" and "event" not in columns
         self._may_be_pictures = is_stimuli

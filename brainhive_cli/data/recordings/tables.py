@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
@@ -137,10 +137,16 @@ def read_number(text: object) -> float:
         return np.nan
 
 
-def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+def read_table(
+    path: Path, categories: Collection[str] = ()
+) -> tuple[list[str], list[dict[str, str]]]:
     """Read a .tsv or .csv table with a header line.
 
     NA and NaN become n/a. A first line `sep=;` of spreadsheets is skipped.
+
+    Args:
+        path: Path of the table.
+        categories: Names of categories, which stay as they are.
 
     Returns:
         Names of the columns, and the rows as mappings from column to cell.
@@ -171,7 +177,10 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     names = list(map(str.strip, lines[0])) if lines else []
     rows = []
     for number, line in enumerate(lines[1:], 2):
-        cells = [NOT_AVAILABLE.sub("n/a", cell.strip()) for cell in line]
+        cells = list(map(str.strip, line))
+        for index, cell in enumerate(cells):
+            if cell not in categories:
+                cells[index] = NOT_AVAILABLE.sub("n/a", cell)
         if not any(cells) and len(cells) < len(names):
             continue  # a blank line
         if any(names[len(cells) :]) or any(cells[len(names) :]):

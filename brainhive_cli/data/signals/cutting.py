@@ -13,7 +13,6 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.key_types import yaml_no_as_text
 from brainhive_cli.core.sections import refuse_idle
 from brainhive_cli.data.signals.trials import group_trials
 
@@ -61,7 +60,7 @@ class Steps(parts.Config):
         description="start and stop of the samples to keep, stop excluded; the noise "
         "is measured in them",
     )
-    whiten: Annotated[Literal["epochs", "time", "no"], yaml_no_as_text] = Field(
+    whiten: Literal["epochs", "time", "no"] = Field(
         "epochs",
         description="whiten the noise over the samples of each trial (epochs), or over "
         "the trials of each picture at each time (time); default for categories in own "

@@ -27,7 +27,7 @@ from brainhive_cli.core.errors import (
 from brainhive_cli.core.measurements import TRAINED_TRIALS
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.signals.windows import Counts, CutWindow
-from brainhive_cli.data.streams import Chunk, Stream, WindowStream
+from brainhive_cli.data.streams import Chunk, Event, Stream, WindowStream
 from brainhive_cli.evaluation.live.decoder import EventRow, LiveResult
 from brainhive_cli.evaluation.live.job import OpenSession
 from brainhive_cli.measurement.confidence_sequence import HitRate
@@ -36,6 +36,9 @@ READ_WAIT_S = 0.1
 """Longest time that a read waits for samples."""
 STALL_S = 1.0
 """Time without a sample after which the user is warned of a stall."""
+CLOCK_TOLERANCE_S = 2.0
+"""Time between an event and the samples of its chunk beyond which it has another clock.
+"""
 MAX_WAITING_CHUNKS = 1000
 """Largest number of chunks of windows that wait to be decoded. Windows of further
 chunks are dropped and counted.
@@ -200,7 +203,7 @@ class Loop:
         session: Session with its model and open stream.
         publish: Called with each event as plain values. Kinds of events are result,
             stalled, resumed and warning. The decoding thread calls it, and the reading
-            thread for a failure to save.
+            thread for a failure to save and for another clock.
         recorder: Saves the stream, or None to save nothing.
         drawer: Draws results, or None.
         max_windows: Number of windows after which the session ends, or None to continue
@@ -240,6 +243,8 @@ class Loop:
         self._queue = queue.Queue[list[TimedWindow] | BaseException | None]()
         self._should_stop = threading.Event()  # set by Ctrl-C, or when the loop ends
         self._start_s: float | None = None  # time of the first sample
+        self._arrival_s = -np.inf  # time of the first sample of the newest chunk
+        self._has_other_clock = False
         self._read_at_s = time.monotonic()
         self._stalled_at_s: float | None = None
         self._has_warned = False
@@ -333,6 +338,7 @@ class Loop:
             # cut the windows that are complete
             gaps = windows.add_samples(chunk.samples[:, columns], chunk.times_s)
             for event in chunk.events:
+                self._check_clock(event)
                 windows.add_event(event.name, event.time_s)
             located_events = windows.locate_events()
             cut_windows = list(windows.cut_windows())
@@ -346,8 +352,31 @@ class Loop:
     def _note_arrival(self, time_s: float) -> None:
         """Note that samples arrived, of which the first has this time."""
         self._read_at_s = time.monotonic()
+        self._arrival_s = time_s
         if self._start_s is None:
             self._start_s = time_s
+
+    def _check_clock(self, event: Event) -> None:
+        """Warn once of an event that has not happened yet, or long before it arrives.
+
+        The samples tell when it arrives, because a stall delays both.
+        """
+        ahead_s = event.time_s - self.session.stream.now_s()
+        difference_s = max(ahead_s, self._arrival_s - event.time_s)
+        if self._has_other_clock or difference_s < CLOCK_TOLERANCE_S:
+            return
+        self._has_other_clock = True
+        direction = "ahead of" if ahead_s > 0 else "behind"
+        self._warn(
+            f"markers are {difference_s:.0f} s {direction} the samples, so their "
+            "windows are lost or wrong: their program must stamp them by the clock of "
+            "the samples (LSL: local_clock)"
+        )
+
+    def _warn(self, text: str) -> None:
+        """Write a warning, and publish it."""
+        console.warn(text)
+        self._publish({"kind": "warning", "text": text})
 
     def _save_chunk(
         self, chunk: Chunk, gaps: Sequence[int], events: Sequence[tuple[str, int]]
@@ -457,11 +486,9 @@ class Loop:
             self.score.add(result)
             if not self._has_warned and TRAINED_TRIALS in self.score.list_caveats():
                 self._has_warned = True
-                text = (
+                self._warn(
                     "trials of the training are shown, so the hit rate is not a result"
                 )
-                console.warn(text)
-                self._publish({"kind": "warning", "text": text})
 
         # seconds since the first sample
         onset_s = round(result.window.time_s - (self._start_s or 0.0), 6)

@@ -74,7 +74,7 @@ TINY_ARCHITECTURES = documents.read(
 """Architectures of networks with random weights that are small enough for tests, keyed
 by encoder.
 """
-YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "none"}
+YAML_WORDS = {"null", "true", "false"}
 """Words that YAML reads as a value instead of a text."""
 
 

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 INCOMPLETE_HINT = "give a complete folder, or the hub reference"
 """Hint for a folder that lacks files."""
-PROCESSOR_CONFIG = "preprocessor_config.json"
-"""Config of an image processor. `Encoder.preprocessing` describes it."""
+PROCESSOR_CONFIG = "*processor_config.json"
+"""Pattern of the config of an image processor, which is processor_config.json if
+transformers 5 saved the whole processor. `Encoder.preprocessing` describes it.
+"""
 IDLE_KEYS = {
     "architectures",
     "dtype",
@@ -69,8 +71,9 @@ def fetch_weights(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
             description = describe_weights(source, folder, (pattern,))
             description["network"] = digest
             return folder, description
+    files = " or ".join(config.weight_files)
     raise MissingData(
-        f"{folder} has no {' or '.join(config.weight_files)}", INCOMPLETE_HINT
+        f"{folder} has no {files}{hub.describe_weights(folder)}", INCOMPLETE_HINT
     )
 
 
@@ -78,9 +81,9 @@ def _digest_configs(folder: Path, names: Sequence[str]) -> str:
     """Hash the keys of config files that determine the network."""
     network = {}
     for name in names:
-        keys = documents.read_download(folder / name)
-        if name.rpartition("/")[2] == PROCESSOR_CONFIG:
+        if name.endswith(PROCESSOR_CONFIG[1:]):
             continue
+        keys = documents.read_download(folder / name)
         network[name] = {
             key: value
             for key, value in keys.items()
@@ -113,10 +116,10 @@ def require_files(folder: Path, *names: str, hint: str = INCOMPLETE_HINT) -> Non
 
     Args:
         folder: Folder.
-        names: Paths of the files, below the folder.
+        names: Paths or patterns of the files, below the folder.
         hint: Advice for the error.
     """
-    absent = [name for name in names if not (folder / name).is_file()]
+    absent = [name for name in names if not any(folder.glob(name))]
     if absent:
         raise MissingData(f"{folder} has no {', '.join(absent)}", hint)
 

@@ -100,7 +100,7 @@ def find_family(folder: Path) -> str:
         if (folder / "open_clip_config.json").is_file():
             return "open_clip"
         raise MissingData(
-            f"{folder} has no config.json",
+            f"{folder} has no config.json{hub.describe_weights(folder)}",
             "give a folder of transformers, diffusers, timm or open_clip",
         )
 

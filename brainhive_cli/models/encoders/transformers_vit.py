@@ -17,6 +17,7 @@ from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder, ModelConfig, _intern_vit
 from brainhive_cli.models.encoders._tokens import TokenConfig
 from brainhive_cli.models.encoders._weights import (
+    PROCESSOR_CONFIG,
     build_untrained,
     fetch_weights,
     list_weight_files,
@@ -72,8 +73,8 @@ IDLE_SETTINGS = {
 class Config(TokenConfig):
     """Default embedding of the family, with the model's own image processor."""
 
-    config_files = ("config.json", "preprocessor_config.json")
-    weight_files = ("model*.safetensors*",)
+    config_files = ("config.json", PROCESSOR_CONFIG)
+    weight_files = ("model*.safetensors*", "pytorch_model*.bin*")
     model_type: ClassVar[str] = ""
 
     source: str = Field(

@@ -1,7 +1,11 @@
 """Pictures are decoded once for all encoders, and with few file descriptors."""
 
+import multiprocessing
+import os
+import pickle
 import resource
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,12 @@ from torch import Tensor
 
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media import stimuli
-from brainhive_cli.data.media.decoding import decode_batches
+from brainhive_cli.data.media.decoding import (
+    SHARED_MEMORY,
+    SentBatch,
+    decode_batches,
+    read_batches,
+)
 from brainhive_cli.data.media.pictures import BadPicture
 from brainhive_cli.data.media.stimuli import StimulusSet
 
@@ -90,3 +99,43 @@ def test_many_pictures_take_few_file_descriptors(tmp_path):
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
     assert sum(len(batch.rows["plain"]) for batch in batches) == COUNT - 1
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    """Refuse shared memory of more than 1 kB, as a full /dev/shm does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    # torch leaves the file whose space was refused
+    for file in Path(SHARED_MEMORY).glob(f"torch_{os.getpid()}_*"):
+        file.unlink()
+
+
+@pytest.fixture
+def long_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use a temporary folder whose path is too long for a socket."""
+    settings = multiprocessing.current_process()._config
+    monkeypatch.setitem(settings, "tempdir", str(tmp_path / ("x" * 150)))
+
+
+@pytest.mark.parametrize("obstacle", [None, "little_memory", "long_folder"])
+def test_tensors_are_copied_if_they_cannot_be_shared(request, obstacle):
+    if obstacle:
+        request.getfixturevalue(obstacle)
+    batch = torch.arange(6000.0).reshape(2, 3, -1), {"masks": torch.ones(3) > 0}
+
+    views, masks = pickle.loads(pickle.dumps(SentBatch(batch)))
+
+    assert views.is_shared() == (obstacle is None)
+    assert torch.equal(views, batch[0])
+    assert torch.equal(masks["masks"], batch[1]["masks"])
+
+
+def test_a_batch_that_cannot_be_pickled_ends_with_an_error():
+    def read(rows):
+        return lambda: rows
+
+    with pytest.raises(Exception, match="pickle"):
+        list(read_batches(read, 4, [[0, 1], [2, 3]], workers=1, pinned=False))

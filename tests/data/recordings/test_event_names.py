@@ -85,6 +85,14 @@ def test_rows_without_a_picture_are_counted(tmp_path):
     assert line.startswith("2 rows") and "events.csv" in line
 
 
+def test_a_category_called_na_is_no_empty_cell(tmp_path):
+    path = tmp_path / "events.csv"
+    path.write_text("event,picture\n1,NO\n2,NA\n3,nan\n")
+    names = EventNames(path, ["NO", "NA"], is_exact=True)
+    assert names.table == {"1": "NO", "2": "NA"}
+    assert EventNames(path, ["NO", "SE"]).table == {"1": "NO"}
+
+
 def test_events_that_name_folders_are_said_to_be_categories(tmp_path):
     """Only if there are two folders or more, as pictures may be in a single one."""
     ids = ["train/face/a", "train/face/b", "train/house/a"]

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -80,6 +81,24 @@ def test_a_stall_is_said_once_and_nothing_is_lost(run, capsys, monkeypatch):
     assert kinds.count("stalled") == kinds.count("resumed") == 1 == loop.stalls
     assert "no samples for" in capsys.readouterr().err
     assert next(event for event in events if event["kind"] == "stalled")["for_s"] >= 0.2
+
+
+@pytest.mark.parametrize(("shift_s", "text"), [(60, "s ahead of"), (-60, "s behind")])
+def test_markers_of_another_clock_are_said_once(run, capsys, shift_s, text):
+    def shift(number, chunk):
+        if chunk is None:
+            return None
+        events = [
+            event._replace(time_s=event.time_s + shift_s) for event in chunk.events
+        ]
+        return replace(chunk, events=tuple(events))
+
+    published = []
+    session = change(open_mock(run, "source.events=4", "source.speed=20"), shift)
+    Loop(session, published.append).run()
+
+    (warning,) = (event for event in published if event["kind"] == "warning")
+    assert text in warning["text"] in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_lost_samples_are_reported_with_the_next_result(run):

@@ -1,5 +1,6 @@
 """Encoders by name and reference, compared with direct calls of their libraries."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 import transformers
 from PIL import Image
 from pydantic import TypeAdapter
+from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.transforms import v2
 from transformers import (
@@ -157,20 +159,53 @@ def test_named_encoders_load_from_the_hubs_cache(
             assert torch.equal(embed(encoders.resolve(other).build(), picture), found)
 
 
+@pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.fp16.safetensors"])
+def test_a_folder_of_todays_transformers_is_read(
+    tmp_path: Path, picture: Image.Image, weights: str
+) -> None:
+    model = write_vit(tmp_path, "DeiTModel", **VIT)
+    settings = tmp_path / "preprocessor_config.json"
+    whole = {"image_processor": json.loads(settings.read_text())}
+    (tmp_path / "processor_config.json").write_text(json.dumps(whole))
+    settings.unlink()
+    (tmp_path / "model.safetensors").unlink()
+    if weights.endswith(".bin"):
+        torch.save(model.state_dict(), tmp_path / weights)
+    else:
+        save_file(model.state_dict(), tmp_path / weights, {"format": "pt"})
+
+    found = embed(encoders.resolve(str(tmp_path)).build(), picture)
+
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+    pixels = processor(picture, return_tensors="pt")
+    expected = model(**pixels).last_hidden_state[:, 0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=SAME)
+
+
+def test_errors_of_absent_weights_name_those_in_the_folder(
+    tmp_path: Path,
+) -> None:
+    write_vae(tmp_path)
+    weights = tmp_path / "diffusion_pytorch_model.safetensors"
+    weights.rename(tmp_path / "diffusion_pytorch_model.fp16.safetensors")
+    with pytest.raises(MissingData, match=r"only diffusion_pytorch_model\.fp16"):
+        encoders.resolve(str(tmp_path)).build()
+
+
 def test_errors_of_absent_weights_state_the_download_command(
     hub_cache: Callable[[str], Path],
 ) -> None:
     with pytest.raises(MissingData, match="laion/CLIP-ViT-H-14") as caught:
         encoders.resolve("clip-h14").build()
     files = (
-        "--include config.json --include preprocessor_config.json --include "
+        "--include config.json --include '*processor_config.json' --include "
         "'model*.safetensors*'"
     )
     assert caught.value.hint.endswith(
         f"hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K {files}"
     )
     hub_cache("laion/CLIP-ViT-H-14-laion2B-s32B-b79K")
-    with pytest.raises(MissingData, match=r"\bconfig\.json, preprocessor_config\.json"):
+    with pytest.raises(MissingData, match=r"\bconfig\.json, \*processor_config\.json"):
         encoders.resolve("clip-h14").build()
 
 
