@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core.arrays import Array
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import matches_pattern, walk
 from brainhive_cli.core.only_match import choose_only
@@ -548,10 +549,12 @@ class OwnBetas(PublishedBetas):
         with ExitStack() as stack:
             array: Any
             if path.suffix in HDF5_ENDINGS:
-                file = stack.enter_context(hdf5.open_file(path, SAVE_HINT))
+                stack.enter_context(report_damage(path, SAVE_HINT))
+                file = stack.enter_context(hdf5.open_unlocked(path))
+                hdf5.refuse_other_files(file)
                 array = hdf5.open_numbers(file, self._choose_array_name(path, file))
             else:
-                array = pickles.load(path)
+                array = pickles.load(path, way_out=SAVE_HINT)
                 if not isinstance(array, np.ndarray):
                     array = array[self._choose_array_name(path, array)]
             if array.dtype.kind not in hdf5.NUMBERS:
