@@ -26,6 +26,7 @@ from brainhive_cli.data.files.ids import (
     summarise_names,
 )
 from brainhive_cli.data.files.published_files import FOLDERS
+from brainhive_cli.data.recordings.account import Account
 from brainhive_cli.data.recordings.contract import (
     Overview,
     Preparation,
@@ -140,6 +141,7 @@ class Betas(Preparation):
             {1: {"V1": "labels without names"}}, by subject and name. Filled when the
             files are read.
         stimuli: Data set of the pictures, if trials name them by path, file or id.
+        account: What is set aside, and what does not add up.
         dataset: Name of the data set of the pictures.
     """
 
@@ -147,6 +149,7 @@ class Betas(Preparation):
     root: Path
     file_kinds: dict[int, Mapping[str, str]] = field(default_factory=dict)
     stimuli: Any = None
+    account: Account = field(default_factory=Account)
     dataset: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -436,7 +439,7 @@ class Betas(Preparation):
             Table("Files of masks and regions", FILE_COLUMNS, file_rows),
         )
         shown_tables = tuple(table for table in tables if table.rows)
-        return Overview(shown_tables, tuple(warnings))
+        return Overview(shown_tables, tuple(warnings), account=self.account)
 
     def _describe_unusual(
         self, subject: int, session_trials: Mapping[int, SessionTrials]

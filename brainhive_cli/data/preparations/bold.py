@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -51,7 +51,7 @@ from brainhive_cli.data.fmri.regions import (
 )
 from brainhive_cli.data.fmri.underlays import average_bold, find_anatomy, read_anatomy
 from brainhive_cli.data.fmri.volumes import Mask, find_vertices
-from brainhive_cli.data.recordings.account import Account
+from brainhive_cli.data.recordings.account import AcceptKey, Account
 from brainhive_cli.data.recordings.contract import Overview, cached_method, fill_subject
 from brainhive_cli.data.recordings.event_names import (
     EventNames,
@@ -204,6 +204,7 @@ class Config(BetaSteps):
         "root or home, with {subject:02d} or {label} in the path",
     )
     thresholds: Thresholds = Field({}, exclude_if=lambda thresholds: not thresholds)
+    accept: AcceptKey = Field({})
 
     @model_validator(mode="after")
     def _check_steps(self) -> Self:
@@ -239,7 +240,10 @@ class Config(BetaSteps):
             derivatives = root / self.derivatives
         config = choose_stimuli(self, paths, root)
         stimuli = build_stimuli(config, paths)
-        return Bold(config, root, derivatives=derivatives, stimuli=stimuli)
+        account = Account(accept=self.accept)
+        return Bold(
+            config, root, derivatives=derivatives, stimuli=stimuli, account=account
+        )
 
 
 TINY = Config()
@@ -251,11 +255,9 @@ class Bold(Betas):
 
     Attributes:
         derivatives: Folder of the derivatives.
-        account: Runs and voxels that are left out.
     """
 
     derivatives: Path = Path()
-    account: Account = field(default_factory=Account)
 
     @property
     def subjects(self) -> tuple[int, ...]:

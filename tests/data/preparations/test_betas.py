@@ -225,8 +225,7 @@ def test_another_number_of_lines_than_of_betas_is_refused(folder: Path) -> None:
     save_mask(folder)
     save_betas(folder / f"{BY_FILE}betas.nii.gz", make_betas(7))
     write_table(folder / f"{BY_FILE}trials.csv", NAMES)
-    problem = rf"betas\.nii\.gz .*\[3, 4, 5, 7\].*\b8 lines.*\b{VOXELS} voxels"
-    with pytest.raises(BrainhiveError, match=problem):
+    with pytest.raises(BrainhiveError, match=r"betas\.nii\.gz .*7 betas.* 8 lines"):
         build().shapes(1, 1)
 
 
@@ -325,3 +324,71 @@ def test_a_file_with_keys_that_are_no_names_is_refused(folder: Path) -> None:
         build().shapes(1, 1)
     assert "betas.npy" in caught.value.message
     assert "0, 1" in caught.value.message
+
+
+@pytest.mark.parametrize("ending", ["nii.gz", "NII", "npy", "h5"])
+@pytest.mark.parametrize("has_one_table", [False, True])
+def test_runs_in_files_of_their_own_are_joined(
+    folder: Path, ending: str, has_one_table: bool
+) -> None:
+    values = make_betas(8)
+    save_mask(folder)
+    runs = {2: slice(0, 5), 10: slice(5, 8)}
+    for run, rows in runs.items():
+        save_betas(folder / f"{BY_FILE}run-{run}_betas.{ending.lower()}", values[rows])
+        if not has_one_table:
+            write_table(folder / f"{BY_FILE}run-{run}_trials.csv", NAMES[rows])
+    if has_one_table:
+        write_table(folder / f"{BY_FILE}trials.csv", NAMES, run=[2] * 5 + [10] * 3)
+    if ending.isupper():
+        for path in folder.glob("*_betas.nii"):
+            path.rename(path.with_suffix(f".{ending}"))
+    recordings = build().session(1, 1)
+    np.testing.assert_array_equal(recordings["train"].signal[:, 0, :, 0], values[:6])
+    assert recordings["train"].runs.ravel().tolist() == [2] * 5 + [10]
+
+
+def test_volumes_that_a_header_names_follow_their_names(folder: Path) -> None:
+    values = make_betas(8)
+    save_mask(folder)
+    for number, row in enumerate(np.argsort(NAMES), 1):
+        volume = np.zeros(SHAPE, np.float32)
+        volume[INSIDE] = values[row]
+        image = nibabel.Nifti1Image(volume, AFFINE)
+        name = Path(NAMES[row]).stem
+        image.header["descrip"] = f"Sn(1) {name}*bf(1)".encode()
+        nibabel.save(image, folder / f"{BY_FILE}beta_{number:04d}.nii")
+    image.header["descrip"] = b"Sn(1) fish*bf(1)"
+    nibabel.save(image, folder / f"{BY_FILE}beta_0009.nii")
+    write_table(folder / f"{BY_FILE}trials.csv", NAMES)
+    betas = build(betas="*_beta_*.nii")
+    signal = betas.session(1, 1)["train"].signal
+    np.testing.assert_array_equal(signal[:, 0, :, 0], values[:6])
+    with pytest.raises(BrainhiveError, match="fish"):
+        betas.look_over([1]).account.require()
+
+
+def test_axes_of_length_1_are_no_betas(folder: Path) -> None:
+    values = make_betas(8)
+    save_mask(folder)
+    volumes = np.zeros((*SHAPE, 1, 8), np.float32)
+    volumes[INSIDE] = values.T[:, None]
+    save_volume(folder / f"{BY_FILE}betas.nii.gz", volumes)
+    write_table(folder / f"{BY_FILE}trials.csv", NAMES)
+    signal = build().session(1, 1)["train"].signal
+    np.testing.assert_array_equal(signal[:, 0, :, 0], values[:6])
+
+
+def test_voxels_of_matlab_are_in_column_order(folder: Path) -> None:
+    values = make_betas(8)
+    save_mask(folder)
+    volume = np.zeros(SHAPE, np.float32)
+    columns = []
+    for row in values:
+        volume[INSIDE] = row
+        columns.append(volume.T[INSIDE.T])  # volume(mask) in MATLAB
+    with h5py.File(folder / f"{BY_FILE}betas.mat", "w") as file:
+        file["betas"] = np.array(columns)
+    write_table(folder / f"{BY_FILE}trials.csv", NAMES)
+    signal = build().session(1, 1)["train"].signal
+    np.testing.assert_array_equal(signal[:, 0, :, 0], values[:6])
