@@ -4,7 +4,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
@@ -50,7 +50,7 @@ from brainhive_cli.data.fmri.volumes import (
     open_image,
 )
 from brainhive_cli.data.media.media_files import sort_by_number
-from brainhive_cli.data.recordings.account import AcceptKey, Account, Dispute
+from brainhive_cli.data.recordings.account import Dispute
 from brainhive_cli.data.recordings.contract import cached_method
 from brainhive_cli.data.recordings.labels import (
     describe_labels,
@@ -157,15 +157,11 @@ class Config(BetaSteps):
     )
     thresholds: Thresholds = Field({}, exclude_if=lambda thresholds: not thresholds)
     stimuli: StimuliKey = "image-folder"
-    accept: AcceptKey = Field({})
 
     def build(self, paths: Paths) -> "OwnBetas":
         """Create the preparation without reading a file."""
         return OwnBetas(
-            self,
-            paths.dataset("betas", self.root),
-            stimuli=build_stimuli(self, paths),
-            account=Account(accept=self.accept),
+            self, paths.dataset("betas", self.root), stimuli=build_stimuli(self, paths)
         )
 
 
@@ -251,6 +247,32 @@ class OwnBetas(PublishedBetas):
             self._files["betas"], self.root, subjects, self.config.subject_numbers
         )
 
+    def find_left_out(self, subjects: Sequence[int]) -> Collection[str]:
+        """Find labels of people without betas, and count files that are not read."""
+        read_paths = set[Path]()
+        for subject in subjects:
+            with suppress(BrainhiveError):
+                read_paths.update(self.files(subject))
+        labels = set[str]()
+        for session_paths in self._files["betas"].values():
+            labels |= set(map(self._read_label, chain(*session_paths.values())))
+        left_out = set[str]()
+        for path in sorted(self._paths.difference(read_paths)):
+            label = ""
+            with suppress(BrainhiveError):
+                label = self._read_label(path)
+            if label and label not in labels:
+                left_out.add(label)
+            else:
+                self.account.set_aside("files", "not read", path.name)
+        return left_out
+
+    def _read_label(self, path: Path) -> str:
+        """Read the label of a subject: sub-7 is sub-07, if the recipe has neither."""
+        label = read_label(path, self.root)
+        is_numbered = label in self.config.subject_numbers
+        return label if is_numbered else PADDING_ZEROS.sub("", label)
+
     def sessions(self, subject: int) -> Sequence[int]:
         """List the recipe's sessions, or all sessions with trials.
 
@@ -284,19 +306,23 @@ class OwnBetas(PublishedBetas):
         )
 
     @cached_property
+    def _paths(self) -> set[Path]:
+        """Paths of all files below the root."""
+        names = [name for name, entry in walk(self.root) if not entry.is_dir()]
+        return {self.root / name for name in names}
+
+    @cached_property
     def _files(self) -> Mapping[str, Mapping[int, Mapping[int, list[Path]]]]:
         """Files by kind, subject and session."""
-        file_names = sorted(
-            name for name, entry in walk(self.root) if not entry.is_dir()
-        )
         kind_paths: dict[str, list[Path]] = {}
         for kind, endings in FILE_ENDINGS.items():
             pattern = getattr(self.config, kind)
             kind_paths[kind] = []
-            for name in file_names:
+            for path in sorted(self._paths):
+                name = path.relative_to(self.root).as_posix()
                 is_kind = name.lower().endswith(endings)
                 if is_kind and matches_pattern(name, pattern):
-                    kind_paths[kind].append(self.root / name)
+                    kind_paths[kind].append(path)
 
         # number the sessions of betas and tables together
         labels = {
@@ -315,10 +341,7 @@ class OwnBetas(PublishedBetas):
         label_paths = dict[str, Path]()
         subject_numbers = self.config.subject_numbers
         for path in chain.from_iterable(kind_paths.values()):
-            label = read_label(path, self.root)
-            if label not in subject_numbers:
-                label = PADDING_ZEROS.sub("", label)
-            label_paths.setdefault(label, path)
+            label_paths.setdefault(self._read_label(path), path)
         number_subjects(label_paths, subject_numbers)
 
         # a mask serves all sessions
@@ -337,10 +360,15 @@ class OwnBetas(PublishedBetas):
         files = self._files[kind].get(subject, {})
         pattern = getattr(self.config, kind)
         if not files:
+            heads = [path for path in self._paths if path.suffix.upper() == ".HEAD"]
+            afni_hint = ""
+            if heads and kind == "betas":
+                afni_hint = f"convert AFNI's files: 3dAFNItoNIFTI {min(heads)}"
             raise MissingData(
                 f"there are no {kind} of subject {subject} in {self.root}, in files "
                 f"called {pattern} ({', '.join(FILE_ENDINGS[kind])})",
-                "name their folder (preparation.root=FOLDER) or files "
+                afni_hint
+                or "name their folder (preparation.root=FOLDER) or files "
                 f"(preparation.{kind}=PATTERN)",
             )
         sources = {}

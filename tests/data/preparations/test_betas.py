@@ -392,3 +392,69 @@ def test_voxels_of_matlab_are_in_column_order(folder: Path) -> None:
     write_table(folder / f"{BY_FILE}trials.csv", NAMES)
     signal = build().session(1, 1)["train"].signal
     np.testing.assert_array_equal(signal[:, 0, :, 0], values[:6])
+
+
+def write_person(folder: Path, subject: int = 1, scale: float = 1) -> None:
+    """Write betas of two sessions of two runs, the last of another scale."""
+    save_mask(folder, subject)
+    for session, factor in ((1, 1), (2, scale)):
+        stem = folder / f"sub-{subject:02d}_ses-{session:02d}"
+        values = factor * make_betas(16, session)
+        save_betas(stem.with_name(f"{stem.name}_betas.npy"), values)
+        table = stem.with_name(f"{stem.name}_trials.csv")
+        write_table(table, NAMES * 2, run=[1, 2] * 8)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sub-02_ses-01_betas+orig.HEAD", "sub-2_ses-01_trials.csv", "sub-02/betas.xlsx"],
+)
+def test_people_whose_files_are_not_read_need_a_yes(folder: Path, name: str) -> None:
+    write_person(folder)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("picture\n")
+    with pytest.raises(BrainhiveError, match=r"sub-0?2") as raised:
+        build().look_over([1]).account.require()
+    assert "left-out-people" in raised.value.hint
+    build(accept={"left-out-people": 1}).look_over([1]).account.require()
+
+
+def test_files_that_nothing_reads_are_counted(folder: Path) -> None:
+    write_person(folder)
+    for name in ("sub-01_ses-01_zstat.nii.gz", "design.fsf", "sub-01_V1.nii.gz"):
+        save_volume(folder / "sub-01_V1.nii.gz", INSIDE.astype(np.uint8))
+        (folder / name).touch()
+    overview = build(regions={"V1": "sub-01_V1.nii.gz"}).look_over([1])
+    (line,) = (line for line in overview.warnings if "not read" in line)
+    assert line.startswith("2 files") and "zstat" in line and "design" in line
+    overview.account.require()
+
+
+@pytest.mark.parametrize(("zscore", "is_refused"), [("no", True), ("session", False)])
+def test_a_session_of_another_scale_needs_a_yes(
+    folder: Path, run_command, zscore: str, is_refused: bool
+) -> None:
+    write_person(folder, scale=0.1)
+    keys = ("preparation.kind=betas", f"preparation.zscore={zscore}")
+    if is_refused:
+        with pytest.raises(BrainhiveError, match=r"session 2 .* 0\.1"):
+            run_command("prepare", *keys)
+        keys += ("preparation.accept={other-scale: 1}",)
+    assert run_command("prepare", *keys).exit_code == 0
+
+
+def test_a_run_of_another_scale_is_refused(folder: Path) -> None:
+    write_person(folder)
+    values = make_betas(16)
+    values[1::2] *= 100
+    save_betas(folder / f"{BY_FILE}betas.npy", values)
+    with pytest.raises(BrainhiveError, match=r"run [12] "):
+        build(zscore="session").session(1, 1)
+    build(zscore="run").session(1, 1)
+
+
+def test_files_of_afni_are_named_with_the_way_to_nifti(folder: Path) -> None:
+    (folder / f"{BY_FILE}betas+orig.HEAD").touch()
+    with pytest.raises(MissingData) as raised:
+        build().files(1)
+    assert "3dAFNItoNIFTI" in raised.value.hint
