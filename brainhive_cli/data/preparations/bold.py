@@ -469,11 +469,11 @@ class Bold(Betas):
         for folder in sorted(folders):
             for file in list_derived(folder.relative_to(self.derivatives)):
                 name = (file.folder / file.path.name).as_posix()
-                description = file.entities.get("desc", "preproc" if file.space else "")
+                description = file.entities.get("desc", "")
                 is_bold = any(map(file.path.match, BOLD_PATTERNS))
                 if (
                     is_bold
-                    and description == "preproc"
+                    and (description == "preproc" or (file.space and not description))
                     and matches_pattern(name, self.config.files)
                 ):
                     files.append(file)
@@ -486,7 +486,7 @@ class Bold(Betas):
             nested = [path.parent for path in self.derivatives.glob("*/sub-*/")]
             raise MissingData(
                 f"there is no preprocessed BOLD{matching} in {self.derivatives}, such "
-                f"as space-T1w_desc-preproc_bold, but {', '.join(counts) or 'no BOLD'}",
+                f"as space-T1w_desc-preproc_bold: it has {', '.join(counts) or 'none'}",
                 f"preparation.derivatives={nested[0]}" if nested else FMRIPREP_HINT,
             )
         # without --output-spaces, there is only the grid of each run
