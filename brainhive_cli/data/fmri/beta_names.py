@@ -95,9 +95,8 @@ def order_betas(
         patterns = _make_patterns(set(line_cells).difference(EMPTY_CELLS), words)
         cell_of = {label: _find_cell(label, patterns) for label in set(labels)}
         cells = [cell_of[label] for label in labels]
-        is_picture = name == column and 2 * len(labels) - 2 * cells.count("") > len(
-            lines
-        )
+        # a single name may stand in all paths by chance
+        is_picture = name == column and len(set(cells)) > 1 + ("" in cells)
         if is_picture:
             unnamed = [labels[row].strip() for row in rows if not cells[row]]
             rows = [row for row in rows if cells[row]]

@@ -133,7 +133,7 @@ class Config(BetaSteps):
     betas: str = Field(
         "*_betas.*",
         description="pattern of the files: NIfTI in 4-D or one volume per trial, "
-        "CIFTI, or arrays",
+        "CIFTI, or arrays; the files of a session are joined",
     )
     key: str = Field(
         "betas",

@@ -175,7 +175,7 @@ class Config(BetaSteps):
     onset_unit: Literal["", "s", "ms", "volumes"] = Field(
         "",
         exclude_if=lambda unit: not unit,
-        description="unit of onsets and durations; default: the only unit that fits "
+        description="unit of onsets and durations; default: s, or ms if only they fit "
         "the run",
     )
     stimulus_s: float | None = Field(
