@@ -396,7 +396,7 @@ def _read_parquet(files: Sequence[Path]) -> Iterator[Array]:
 def _open_dictionaries(
     files: Sequence[Path], row_names: Sequence[str] | None
 ) -> Vectors:
-    """Open dicts of vectors, arrays beside a list of names, or a single array in the
+    """Open dicts of vectors, arrays next to a list of names, or a single array in the
     order of `row_names`.
     """
     names: list[str] = []
