@@ -1,6 +1,5 @@
 """Table of all commands with their options, help texts and shell completion."""
 
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 
 import typer
 
-from brainhive_cli.core.files import shipped_folder
+from brainhive_cli.core.files import home_folder, shipped_folder
 
 Complete = Callable[[str], list[str]]
 """Function that completes an incomplete argument, and returns all continuations."""
@@ -55,9 +54,8 @@ def list_encoders() -> list[str]:
     variant_prefixes = []
     for name in shipped_names:
         variant_prefixes += [f"{name}-", f"{name}+"]
-    home = Path(os.environ.get("BRAINHIVE_HOME", "."))
     own_names = set()
-    for path in home.glob("embeddings/*/*/*.h5"):
+    for path in home_folder().glob("embeddings/*/*/*.h5"):
         name = path.stem
         # two hyphens mark vectors of an encoder that the user named by a reference
         is_reference = "--" in name
@@ -88,7 +86,7 @@ def make_run_lister(command: str = "*") -> Callable[[], list[str]]:
 
     def list_names() -> list[str]:
         # a finished run has the file metrics.json
-        folder = Path(os.environ.get("BRAINHIVE_HOME", ".")) / "runs"
+        folder = home_folder() / "runs"
         files = sorted(
             folder.glob(f"{command}/*/metrics.json"),
             key=lambda file: -file.stat().st_mtime,

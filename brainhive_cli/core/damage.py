@@ -5,6 +5,7 @@ Errors of the machine come from the disk, the permissions, the memory or the GPU
 
 import csv
 import errno
+import gzip
 import os
 import pickle
 import re
@@ -14,7 +15,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from xml.parsers.expat import ExpatError
 
@@ -57,6 +58,20 @@ Measured values and weights never compress so well.
 MAX_UNCHECKED_BYTES = 2**28
 """Largest size in memory of an array whose ratio is not checked (256 MiB)."""
 
+GZIP_MARK = b"\x1f\x8b"
+"""First bytes of a file that gzip packed."""
+PACKED_ENDINGS = (".gz", ".mgz", ".tgz")
+UNPACKED_STARTS = (
+    b"\x5c\x01\0\0",
+    b"\0\0\x01\x5c",
+    b"\x1c\x02\0\0",
+    b"\0\0\0\x01",
+    b"\0\0\0\x64",
+)
+"""First bytes of NIfTI in either byte order, NIfTI-2, MGH and FIF."""
+MATLAB_START = b"MATLAB 5.0"
+"""First bytes of a .mat of version 5 to 7, which is no HDF5."""
+
 
 @contextmanager
 def report_damage(
@@ -88,8 +103,34 @@ def report_damage(
     except exceptions as reason:
         if isinstance(reason, BrainhiveError) or is_machine_error(reason):
             raise
+        format_problem, format_hint = _describe_format(path)
+        if format_problem:
+            raise error(f"{path} {format_problem}", format_hint) from reason
         problem = _describe_problem(reason)
         raise error(f"{path} is damaged or cut short: {problem}", way_out) from reason
+
+
+def _describe_format(path: Path) -> tuple[str, str]:
+    """Describe a whole file whose name states another format, with the way out.
+
+    Returns:
+        Empty texts for other files.
+    """
+    with suppress(OSError, EOFError, zlib.error):
+        with path.open("rb") as file:
+            start = file.read(len(MATLAB_START))
+        is_called_packed = path.name.lower().endswith(PACKED_ENDINGS)
+        if start == MATLAB_START:
+            return "is a .mat of an older version", "save it in MATLAB with -v7.3"
+        if is_called_packed and start.startswith(UNPACKED_STARTS):
+            return "is not packed by gzip", f"rename it to {path.stem}"
+        if start.startswith(GZIP_MARK):
+            if not is_called_packed:
+                return "is packed by gzip", f"rename it to {path.name}.gz"
+            with gzip.open(path) as packed:
+                if packed.read(len(GZIP_MARK)) == GZIP_MARK:
+                    return "is packed by gzip twice", f"unpack it once: gunzip {path}"
+    return "", ""
 
 
 def _describe_problem(error: Exception) -> str:

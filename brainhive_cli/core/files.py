@@ -84,7 +84,9 @@ backslash counts as a slash, as on Windows.
 
 def home_folder() -> Path:
     """Return the user's folder: BRAINHIVE_HOME, or the working directory."""
-    return Path(os.environ.get("BRAINHIVE_HOME", "."))
+    # Dockerfiles, IDEs and schedulers pass ~ and $HOME as they are
+    name = os.path.expandvars(os.environ.get("BRAINHIVE_HOME", "").strip())
+    return Path(os.path.expanduser(name))
 
 
 def shipped_folder(name: str) -> Path:
@@ -105,8 +107,10 @@ def locate(path: str | Path) -> Path:
         path: Relative or absolute path.
 
     Returns:
-        The path below home if only this path exists. Otherwise, the path unchanged.
+        The path below home if only this path exists. Otherwise, the path, in which
+        only ~ is expanded.
     """
+    path = os.path.expanduser(path)
     home_path = home_folder() / path
     # pathlib raises an error for a name that is too long, os.path does not
     if not os.path.exists(path) and os.path.exists(home_path):

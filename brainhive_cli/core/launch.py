@@ -147,21 +147,12 @@ class Launch:
         """Describe the software and hardware, for a run's `environment.json`."""
         import torch  # the run is about to compute, so torch is needed anyway
 
-        # commit of the source code, or "" for an installed package
-        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-        try:
-            finished = subprocess.run(
-                command, capture_output=True, text=True, timeout=5, check=False
-            )
-            commit = finished.stdout.strip()
-        except (OSError, subprocess.TimeoutExpired):
-            commit = ""
         command_line = ["brainhive"]
         command_line += COMMAND_LINE.get(sys.argv[1:])
         return {
             "command_line": command_line,
             "versions": library_versions(),
-            "commit": commit,
+            "commit": read_commit(Path(__file__)),
             "device": self.device_name,
             "processes": self.processes,
             # the number of threads changes the rounding of sums
@@ -600,6 +591,28 @@ def library_version(library: str) -> str:
         return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:
         return "absent"
+
+
+def read_commit(file: Path) -> str:
+    """Return the commit of the repository that tracks a file, or "".
+
+    The repository around an environment ignores the packages in it.
+    """
+    command = [
+        "git",
+        "-C",
+        str(file.parent),
+        "rev-parse",
+        "HEAD",
+        f"HEAD:./{file.name}",
+    ]
+    try:
+        finished = subprocess.run(
+            command, capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return finished.stdout.split()[0]
 
 
 def library_versions() -> dict[str, str]:

@@ -13,6 +13,8 @@ import pytest
 from brainhive_cli.core import archives, damage
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 
+NIFTI_START = (348).to_bytes(4, "little") + bytes(8)
+
 
 def zipped(path: Path, names: list[str]) -> Path:
     """An archive of small files, whose contents are their names."""
@@ -173,3 +175,25 @@ def test_only_what_a_reader_raises_is_an_error_of_the_file(tmp_path: Path) -> No
         raise KeyError("signal")
     assert "'signal'" in caught.value.message
     assert archives.read_bytes(io.BytesIO(b"abcdef"), 2, 3) == b"cde"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "hint"),
+    [
+        ("a.nii.gz", NIFTI_START, "rename it to a.nii"),
+        ("a.nii", gzip.compress(NIFTI_START), "rename it to a.nii.gz"),
+        ("a.NII.GZ", gzip.compress(gzip.compress(NIFTI_START)), "gunzip"),
+        ("a.mat", b"MATLAB 5.0 MAT-file", "-v7.3"),
+        ("a.nii.gz", b"<html>", "copy it"),
+        ("a.nii.gz", b"", "copy it"),
+    ],
+)
+def test_a_whole_file_of_another_format_is_not_called_damaged(
+    tmp_path: Path, name: str, content: bytes, hint: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(MissingData) as caught, damage.report_damage(path, "copy it"):
+        raise ValueError("cannot work out the type of the file")
+    assert hint in caught.value.hint
+    assert ("damaged" in caught.value.message) == (hint == "copy it")

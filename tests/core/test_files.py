@@ -152,6 +152,16 @@ def test_paths_are_found_as_given_or_below_home(home: Path) -> None:
     assert files.locate("x" * 5000) == Path("x" * 5000)
 
 
+@pytest.mark.parametrize("name", ["~/study", "$HOME/study", " ~/study "])
+def test_names_of_the_users_folder_are_expanded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("BRAINHIVE_HOME", name)
+    assert files.home_folder() == tmp_path / "study"
+    assert files.locate("~/study/data") == tmp_path / "study/data"
+
+
 def test_paths_below_home_are_stored_relative_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

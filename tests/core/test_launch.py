@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import signal
+import subprocess
 import sys
 from itertools import product
 from pathlib import Path
@@ -284,3 +285,15 @@ def test_the_environment_names_versions_and_threads() -> None:
     token = launch.COMMAND_LINE.set(["embed"])
     assert Launch(0, 1, "cpu").describe_environment()["command_line"][1:] == ["embed"]
     launch.COMMAND_LINE.reset(token)
+
+
+def test_the_commit_is_of_a_repository_that_tracks_the_file(tmp_path: Path) -> None:
+    package = tmp_path / ".venv/package.py"
+    package.parent.mkdir()
+    package.touch()
+    (tmp_path / "notes.txt").touch()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=A", "-c", "user.email=a@b"]
+    for command in (["init"], ["add", "notes.txt"], ["commit", "-m", "Take notes"]):
+        subprocess.run([*git, *command], check=True, capture_output=True)
+    assert len(launch.read_commit(tmp_path / "notes.txt")) == 40
+    assert launch.read_commit(package) == ""

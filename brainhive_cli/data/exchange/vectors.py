@@ -1,10 +1,11 @@
 """Embeddings of pictures in the file layouts of other projects."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, compress
+from itertools import chain, compress, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from brainhive_cli.core.errors import (
 from brainhive_cli.core.files import atomic_write, read_regular, walk
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.files import pickles
+from brainhive_cli.data.files.bids_labels import natural_key
 from brainhive_cli.data.files.ids import summarise_names
 from brainhive_cli.data.files.parquet import import_pyarrow, open_parquet
+from brainhive_cli.data.media.media_files import sort_by_number
 from brainhive_cli.data.media.picture_digests import describe_pixels
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.target_store import (
@@ -44,6 +47,8 @@ NAMES_FILE = "file_names.txt"
 """File in which thingsvision lists the pictures of its features, a line each."""
 FEATURE_SUFFIXES = (".npy", ".pt")
 """Suffixes of the feature files of thingsvision."""
+ROW_RANGE = re.compile(r"(\d+)[-_](\d+)$")
+"""Rows of a part at the end of its name, such as 8-16."""
 PARQUET_PART = "-part-"
 """Text after the encoder in the names of BrainHiVE's parquet files, which are
 {data set}_{split}_{encoder}-part-00000-of-00000.parquet.
@@ -107,7 +112,7 @@ def open_vectors(
             vectors = _open_parquet_cache(parquet_files, encoder_names)
         elif all(file.is_dir() for file in files):
             vectors = _open_folders(files, suffix)
-        elif all(file.suffix in pickles.ENDINGS for file in files):
+        elif all(file.suffix.lower() in pickles.ENDINGS for file in files):
             vectors = _open_dictionaries(files, row_names)
         else:
             raise MissingData(
@@ -391,7 +396,9 @@ def _read_parquet(files: Sequence[Path]) -> Iterator[Array]:
 def _open_dictionaries(
     files: Sequence[Path], row_names: Sequence[str] | None
 ) -> Vectors:
-    """Open dicts of vectors, or a single array in the order of `row_names`."""
+    """Open dicts of vectors, arrays next to a list of names, or a single array in the
+    order of `row_names`.
+    """
     names: list[str] = []
     arrays = []
     for file in files:
@@ -401,11 +408,14 @@ def _open_dictionaries(
             names += file_names
             arrays.append(values)
             continue
+        if file.with_name(NAMES_FILE).is_file():
+            return _open_rows(files, file.with_name(NAMES_FILE))
 
         is_array = isinstance(content, np.ndarray | torch.Tensor) and content.ndim > 1
         n_rows = len(content) if is_array else 0
         has_one_array = is_array and len(files) == 1
         if has_one_array and row_names is not None and n_rows == len(row_names):
+            _require_single_order(row_names, file)
             read_batches = partial(_read_arrays, [content])
             return Vectors(ORDERED_LAYOUT, files, list(row_names), read_batches)
 
@@ -495,21 +505,54 @@ def _read_single_vectors(files: Sequence[Path]) -> Iterator[Array]:
 
 def _open_thingsvision(folder: Path) -> Vectors:
     """Open a folder of thingsvision, with features in one file or in numbered parts."""
-    names = read_regular(folder / NAMES_FILE).decode().split("\n")
-    files = sorted(folder.glob("features*.*"))
-    suffixes = {file.suffix for file in files}
+    files = list(folder.glob("features*.*"))
+    suffixes = {file.suffix.lower() for file in files}
     if len(suffixes) != 1 or not suffixes.issubset(FEATURE_SUFFIXES):
         file_names = ", ".join(file.name for file in files) or "none"
         raise BrainhiveError(
             f"{folder} needs feature files of one type, but has {file_names}",
             f"types: {', '.join(FEATURE_SUFFIXES)}",
         )
-    return Vectors(
-        "thingsvision",
-        files,
-        list(filter(None, names)),
-        partial(_read_features, files),
-    )
+    return _open_rows(files, folder / NAMES_FILE)
+
+
+def _open_rows(files: Sequence[Path], names_file: Path) -> Vectors:
+    """Open an array, or its parts in the order of their numbers, whose rows a list
+    names.
+
+    Raises:
+        BrainhiveError: if the names of the parts state rows that do not join.
+    """
+    files = sort_by_number(files)
+    ranges = []
+    for file in files:
+        match = ROW_RANGE.search(file.stem)
+        ranges += [(int(match[1]), int(match[2]))] if match else []
+    # layer_3_1 and layer_3_2 are two parts without ranges
+    if len({start for start, _ in ranges}) == len(files) > 1:
+        gaps = {start - end for (_, end), (start, _) in pairwise(ranges)}
+        if ranges[0][0] > 1 or gaps not in ({0}, {1}, set()):
+            texts = [f"{start}-{end}" for start, end in ranges]
+            raise BrainhiveError(
+                f"{names_file.parent}: parts of the vectors are missing or overlap: "
+                f"{', '.join(texts)}",
+                "name all parts, each once",
+            )
+    lines = read_regular(names_file).decode().split("\n")
+    names = list(filter(None, map(str.strip, lines)))
+    return Vectors("thingsvision", files, names, partial(_read_features, files))
+
+
+def _require_single_order(row_names: Sequence[str], file: Path) -> None:
+    """Raise an error if file browsers sort the names of rows in another order."""
+    others = sorted(row_names, key=lambda name: natural_key(name.casefold()))
+    for row, (name, other) in enumerate(zip(row_names, others, strict=True)):
+        if name != other:
+            raise BrainhiveError(
+                f"{file} has no names and can be read in two ways: row {row} is "
+                f"{name} in the order of letters, and {other} in that of numbers",
+                f"put the names of its rows into {NAMES_FILE} next to it, a line each",
+            )
 
 
 def _read_features(files: Sequence[Path]) -> Iterator[Array]:

@@ -195,10 +195,16 @@ def number_sessions(
     return numbers
 
 
-def natural_key(text: str) -> list[tuple[str, int]]:
-    """Return a sort key that orders digits as numbers, so test10 follows test9."""
-    pairs = re.findall(r"(\D*)(\d*)", text)
-    return [(letters, int(digits or 0)) for letters, digits in pairs]
+def natural_key(text: str) -> list[tuple[int, int]]:
+    """Return a sort key that orders digits as numbers, so test10 follows test9.
+
+    Without numbers, the order is that of characters, and a folder comes before other
+    names that begin like it.
+    """
+    key = []
+    for item in re.findall(r"\d+|\D", text.replace("/", "\0")):
+        key.append((ord("0"), int(item)) if item.isdecimal() else (ord(item), 0))
+    return key
 
 
 def read_simulated(*recordings: Path) -> str:

@@ -8,12 +8,13 @@ other bytes. It is verified before HDF5 reads the file, because HDF5 can crash o
 on damaged structures.
 """
 
+import importlib
 import json
 import mmap
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -26,7 +27,13 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.arrays import Array, Bool, UInt64
 from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import BrainhiveError, DamagedStore, Hint, MissingData
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    DamagedStore,
+    Hint,
+    MissingData,
+    MissingExtra,
+)
 from brainhive_cli.core.files import (
     atomic_write,
     is_file,
@@ -57,6 +64,15 @@ SPAN_BYTES = 16
 """Size of a span in the seal: start and size, 64 bits each."""
 VERIFIED_BYTES = 2**24
 """Size of the block of rows that `verify_rows` reads at a time."""
+PLUGINS = {
+    32001: "blosc",
+    32004: "LZ4",
+    32008: "bitshuffle",
+    32013: "ZFP",
+    32015: "Zstandard",
+    32026: "blosc2",
+}
+"""Filters of HDF5 that plugins read, by their registered numbers."""
 Spaces = dict[str, tuple[tuple[int, ...], str]]
 """Shape and dtype of datasets whose rows are written later, by name."""
 
@@ -237,11 +253,25 @@ def find_dataset(file: h5py.Group, name: str) -> h5py.Dataset:
 
     Raises:
         ValueError: if it is absent, or its values are in other files.
+        MissingExtra: if a filter of its values is not installed.
     """
     dataset = file.get(name)
     if not isinstance(dataset, h5py.Dataset):
         raise ValueError(f"it has no dataset {name}")
     _require_own_values(name, dataset)
+    settings = dataset.id.get_create_plist()
+    for index in range(settings.get_nfilters()):
+        number = settings.get_filter(index)[0]
+        if not h5py.h5z.filter_avail(number):
+            # the import registers the filters
+            with suppress(ImportError):
+                importlib.import_module("hdf5plugin")
+        if not h5py.h5z.filter_avail(number):
+            raise MissingExtra(
+                f"{file.file.filename}: {name} is packed by the HDF5 filter "
+                f"{PLUGINS.get(number, number)}, which is not installed",
+                "pip install hdf5plugin; or save it with compression='gzip'",
+            )
     return dataset
 
 

@@ -25,6 +25,7 @@ from brainhive_cli.data.files.ids import (
     summarise_names,
 )
 from brainhive_cli.data.files.published_files import FOLDERS
+from brainhive_cli.data.recordings.account import AcceptKey, Account, Dispute
 from brainhive_cli.data.recordings.contract import (
     Overview,
     Preparation,
@@ -40,6 +41,10 @@ MAX_BLOCK_BYTES = 2**27
 MIN_ZERO_SHARE = 0.25
 """Smallest share of zeros in a trial at which its zeros count as missing betas."""
 NOT_ESTIMATED = "trials without an estimate in all or many voxels"
+MAX_SCALE_RATIO = 5.0
+"""Largest ratio of spreads of the runs or sessions of a person."""
+MAX_SAMPLED_TRIALS = 16
+"""Largest number of trials of a session and split whose spread is measured."""
 MIN_REPEATED_STIMULI = 20
 """Smallest number of repeated training stimuli from which voxels are chosen. With fewer
 the choice would follow noise.
@@ -87,6 +92,7 @@ class BetaSteps(parts.Config):
     max_voxels: int | None = Field(
         None, gt=0, description="number of voxels to keep, those of the highest ncsnr"
     )
+    accept: AcceptKey = Field({})
 
     @property
     def scale(self) -> str:
@@ -139,6 +145,7 @@ class Betas(Preparation):
             {1: {"V1": "labels without names"}}, by subject and name. Filled when the
             files are read.
         stimuli: Data set of the pictures, if trials name them by path, file or id.
+        account: What is set aside, and what does not add up.
         dataset: Name of the data set of the pictures.
     """
 
@@ -146,10 +153,12 @@ class Betas(Preparation):
     root: Path
     file_kinds: dict[int, Mapping[str, str]] = field(default_factory=dict)
     stimuli: Any = None
+    account: Account = field(init=False)
     dataset: str = field(init=False)
 
     def __post_init__(self) -> None:
-        """Set the name of the data set of the pictures."""
+        """Set the account, and the name of the data set of the pictures."""
+        object.__setattr__(self, "account", Account(accept=self.config.accept))
         name = self.stimuli.recorded_as if self.stimuli else self.config.name
         object.__setattr__(self, "dataset", str(name))
 
@@ -176,6 +185,33 @@ class Betas(Preparation):
     def list_notes(self, subjects: Sequence[int]) -> list[str]:
         """List facts about the files of subjects, a line each, for the overview."""
         return []
+
+    def find_left_out(self, subjects: Sequence[int]) -> Collection[str]:
+        """Find labels of people with files, none of which is read, and count files
+        of the subjects that are set aside.
+        """
+        return ()
+
+    def _require_one_scale(
+        self, subject: int, kind: str, spreads: Mapping[int, float]
+    ) -> None:
+        """Raise an error if a run or session has another scale than the others.
+
+        Args:
+            subject: Number of the subject.
+            kind: "run" or "session".
+            spreads: Standard deviation of the betas, by number of the run or session.
+        """
+        median = np.median(list(spreads.values()))
+        for number, spread in spreads.items():
+            ratio = spread / median if median else 1
+            if not 1 / MAX_SCALE_RATIO < ratio < MAX_SCALE_RATIO:
+                problem = (
+                    f"the betas of {kind} {number} vary {ratio:.2g} times as much as "
+                    f"those of the median {kind}"
+                )
+                dispute = Dispute("other-scale", problem, count=1, subject=subject)
+                replace(self.account, disputes=[dispute]).require()
 
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
         """Return the shape [n, V, 1] of each split of a session, by split."""
@@ -278,6 +314,13 @@ class Betas(Preparation):
         values[:, ~is_sound] = 0
         is_sound &= np.ptp(values, 0) > 0
 
+        if self.config.scale != "run" and trials.runs is not None:
+            numbers = trials.runs[rows]
+            spreads = {
+                run: values[numbers == run].std() for run in set(numbers.tolist())
+            }
+            self._require_one_scale(subject, "run", spreads)
+
         # z-score each group by its training trials, or by all trials without them
         groups_without_training = []
         for number, members in groups.items():
@@ -311,6 +354,9 @@ class Betas(Preparation):
         provenance |= dict(trials.provenance) | dict(estimation)
         if groups_without_training:
             provenance["z_scored_without_training_trials"] = groups_without_training
+        accepted = self.account.list_accepted(subject)
+        if accepted:
+            provenance["accepted"] = accepted
         programs = read_simulated(*self.files(subject))
         if programs:
             provenance["simulated"] = programs
@@ -344,6 +390,19 @@ class Betas(Preparation):
         Raises:
             BrainhiveError: if no voxel is left.
         """
+        if self.config.scale == "no":
+            spreads = {}
+            for recording in recordings.values():
+                assert recording.sessions is not None  # as in every joined recording
+                for session in np.unique(recording.sessions).tolist():
+                    positions = np.argwhere(recording.sessions == session)
+                    sample = [
+                        recording.signal[row][repeat]
+                        for row, repeat in positions[:MAX_SAMPLED_TRIALS].tolist()
+                    ]
+                    spreads[session + 1] = float(np.std(sample))
+            spreads.pop(0, None)  # absent repetitions
+            self._require_one_scale(subject, "session", spreads)
         space = next(iter(recordings.values())).space
         assert isinstance(space, Voxels)
         maps = dict(space.maps)
@@ -420,8 +479,15 @@ class Betas(Preparation):
                 trial_rows.append((subject, session, *_count_trials(trials)))
             warnings += self._describe_unusual(subject, session_trials)
 
+        # people whom the recipe leaves out need no yes
+        left_out = sorted(self.find_left_out(subjects))
+        if left_out and set(self.subjects) <= set(subjects):
+            problem = f"files of {', '.join(left_out)} in {self.root} are not read"
+            names = tuple(left_out)
+            self.account.disputes.append(Dispute("left-out-people", problem, names))
+
         # notes are complete once all files are read
-        warnings = self.list_notes(subjects) + warnings
+        warnings = self.list_notes(subjects) + self.account.describe() + warnings
 
         # interpretations of files, without plain masks
         file_rows = []
@@ -435,7 +501,7 @@ class Betas(Preparation):
             Table("Files of masks and regions", FILE_COLUMNS, file_rows),
         )
         shown_tables = tuple(table for table in tables if table.rows)
-        return Overview(shown_tables, tuple(warnings))
+        return Overview(shown_tables, tuple(warnings), account=self.account)
 
     def _describe_unusual(
         self, subject: int, session_trials: Mapping[int, SessionTrials]

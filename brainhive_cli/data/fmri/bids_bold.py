@@ -423,7 +423,7 @@ def find_onset_unit(pictures: Sequence[tuple[float, float, float]], source: str)
         `s`, `ms` or `volumes`. `s` without pictures, or if no unit fits.
 
     Raises:
-        BrainhiveError: if two units fit.
+        BrainhiveError: if two units fit, or only volumes.
     """
     if not pictures:
         return "s"
@@ -433,12 +433,16 @@ def find_onset_unit(pictures: Sequence[tuple[float, float, float]], source: str)
     if (onsets == np.rint(onsets)).all() and (trs_s != 1).all():
         shares["volumes"] = onsets * trs_s / ends_s
 
-    # seconds also fit if a few pictures begin after a run that was cut short
-    units = {}
-    for unit, share in shares.items():
-        is_mostly_inside = unit == "s" and np.median(share) < 1
-        if 0.5 <= share.max() < 1 or is_mostly_inside:
-            units[f"in {unit}"] = unit
+    # BIDS counts in seconds. Other units are read only if seconds fill the run less
+    largest = {unit: share.max() for unit, share in shares.items()}
+    fits = [unit for unit, share in largest.items() if 0.5 <= share < 1]
+    if fits and max(fits, key=largest.__getitem__) == "s":
+        return "s"
+    # seconds also fit if a few pictures begin after a run that was cut short, and
+    # volumes are never guessed
+    units = {f"in {unit}": unit for unit in fits}
+    if "volumes" in fits or np.median(shares["s"]) < 1:
+        units = {"in s": "s"} | units
     hint = "preparation.onset_unit=s, or volumes"
     return choose_only(units, f"the onsets of {source}", hint) or "s"
 

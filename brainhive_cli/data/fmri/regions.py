@@ -21,6 +21,7 @@ from brainhive_cli.data.fmri.volumes import (
     Mask,
     find_inside,
     find_threshold,
+    find_vertices,
     open_image,
     read_volume,
     round_labels,
@@ -155,16 +156,15 @@ def read_regions(
     regions = dict[str, Bool]()
     kinds = dict[str, str]()
     grid = surface = None
-    if isinstance(space, Surface):
-        surface = space
-        space = count_hemisphere_rows(space)
     if isinstance(space, Mask):
         width = space.width
         grid = space.grid
     else:
-        hemispheres = np.repeat(list(space), list(space.values()))  # [V]
+        surface = space if isinstance(space, Surface) else None
+        sizes = _count_rows(space)
+        hemispheres = np.repeat(list(sizes), list(sizes.values()))  # [V]
         width = len(hemispheres)
-        for hemisphere in space:
+        for hemisphere in sizes:
             if hemisphere in CIFTI_CORTEX:
                 regions[hemisphere] = hemispheres == hemisphere
 
@@ -237,15 +237,22 @@ def count_hemisphere_rows(surface: Surface) -> dict[str, int]:
     return counts
 
 
+def _count_rows(space: Surface | Mapping[str, int]) -> Mapping[str, int]:
+    return count_hemisphere_rows(space) if isinstance(space, Surface) else space
+
+
 def _read_file(
-    path: Path, atlas: str, space: Mask | Mapping[str, int], threshold: float | None
+    path: Path,
+    atlas: str,
+    space: Mask | Surface | Mapping[str, int],
+    threshold: float | None,
 ) -> FileRegions:
     """Read the regions of a file.
 
     Args:
         path: The file.
         atlas: Name of the region or atlas in the recipe.
-        space: Mask of the voxels, or number of vertices in each hemisphere.
+        space: Mask of the voxels, vertices, or number of vertices by hemisphere.
         threshold: Smallest value inside that the recipe names.
     """
     maps, volume, labels = _read_maps(path, space)
@@ -353,7 +360,7 @@ def _read_table(path: Path) -> dict[int, str]:
     return choose_only(readings, f"labels of {path}", "remove one table") or {}
 
 
-def _read_maps(path: Path, space: Mask | Mapping[str, int]) -> RegionMaps:
+def _read_maps(path: Path, space: Mask | Surface | Mapping[str, int]) -> RegionMaps:
     """Read a volume, or a .annot, .label, GIFTI or CIFTI file of a surface."""
     if isinstance(space, Mask):
         return _read_volume_maps(path, space)
@@ -361,7 +368,7 @@ def _read_maps(path: Path, space: Mask | Mapping[str, int]) -> RegionMaps:
     from nibabel.freesurfer import read_annot, read_label
 
     names: Sequence[Mapping[int, str]] = []
-    sizes = list(space.values())
+    sizes = list(_count_rows(space).values())
     with report_damage(path, WAY_OUT, exceptions=(Exception,)):
         if path.suffix == ".annot":
             labels, _, label_names = read_annot(path)
@@ -385,7 +392,7 @@ def _read_maps(path: Path, space: Mask | Mapping[str, int]) -> RegionMaps:
             if not all(map(BACKGROUND_NAME.fullmatch, label_names.values())):
                 names = [label_names] * values.shape[1]
         elif path.name.endswith(CIFTI_ENDINGS):
-            values, names = _read_cifti_maps(path, sizes)
+            values, names = _read_cifti_maps(path, space)
         else:
             raise ValueError("it is of a volume, and the betas are of a surface")
     return RegionMaps(values, values, names)
@@ -408,19 +415,34 @@ def _read_volume_maps(path: Path, mask: Mask) -> RegionMaps:
 
 
 def _read_cifti_maps(
-    path: Path, sizes: Sequence[int]
+    path: Path, space: Surface | Mapping[str, int]
 ) -> tuple[Array, Sequence[Mapping[int, str]]]:
-    """Read the values [V, n] of CIFTI, and the names of the labels of each map."""
+    """Read the values [V, n] of CIFTI, and the names of the labels of each map.
+
+    Rows belong to the same vertices as those of the betas. Grayordinates outside of the
+    cortex have no vertices, and match if their number is equal.
+
+    Raises:
+        ValueError: if the surfaces have other numbers of vertices.
+    """
     from nibabel.cifti2 import LabelAxis
 
     img = open_image(path, WAY_OUT)
     map_axis = img.header.get_axis(0)
-    axis = img.header.get_axis(1)
     values = np.asarray(img.dataobj).T
-    # if the file has other grayordinates than the betas, use its cortex only
-    if len(values) != sum(sizes):
-        cortex = [values[axis.name == name] for name in CIFTI_CORTEX.values()]
-        values = np.pad(np.concatenate(cortex), [(0, sum(sizes[2:])), (0, 0)])
+    surface = find_vertices([path], WAY_OUT)
+    if isinstance(space, Surface) and surface is not None:
+        if any(a != b for a, b in zip(surface.sizes, space.sizes, strict=True) if a):
+            raise ValueError(f"its surfaces have {surface.sizes} vertices")
+        row_of = {}
+        for row, vertex in enumerate(surface.vertices.tolist()):
+            row_of[tuple(vertex)] = row
+        rows = np.array([row_of.get(tuple(v), -1) for v in space.vertices.tolist()])
+        is_other = space.vertices[:, 0] < 0
+        other_rows = np.flatnonzero(surface.vertices[:, 0] < 0)
+        has_same_others = len(other_rows) == is_other.sum()
+        rows[is_other] = other_rows if has_same_others else -1
+        values = np.where(rows[:, None] < 0, 0, values[rows])
     names = []
     if isinstance(map_axis, LabelAxis):
         for table in map_axis.label:

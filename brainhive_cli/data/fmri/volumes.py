@@ -62,7 +62,7 @@ def open_image(path: Path, way_out: str) -> Any:
     # keep nibabel's notes on corrected headers off the terminal
     nibabel.imageglobals.logger.disabled = True
     with report_damage(path, way_out, exceptions=(Exception,)):
-        if not path.name.endswith(IMAGE_ENDINGS):
+        if not path.name.lower().endswith(IMAGE_ENDINGS):
             raise ValueError(f"its name ends in none of {', '.join(IMAGE_ENDINGS)}")
         # nibabel would read the other file to which this encoding refers
         if path.suffix == ".gii":
@@ -130,7 +130,8 @@ def open_volumes(path: Path, way_out: str) -> Iterator[Any]:
         MissingData: as `open_image`, or if the checksum differs.
     """
     image_class = type(open_image(path, way_out))
-    unpack: Any = gzip.open if path.suffix in (".gz", ".mgz") else open
+    is_packed = path.suffix.lower() in (".gz", ".mgz")
+    unpack: Any = gzip.open if is_packed else open
     with report_damage(path, way_out), unpack(path, "rb") as file:
         yield image_class.from_stream(file)
         while file.read(UNPACKED_BYTES):
@@ -343,16 +344,17 @@ class Mask:
         """Read the selected voxels of volumes [n, V], a whole volume at a time.
 
         Args:
-            path: Volumes [X, Y, Z, n] on the same grid.
+            path: Volume [X, Y, Z] or volumes [X, Y, Z, n] on the same grid.
             volumes: Ascending indices of the volumes, all by default.
 
         Returns:
             Values in the file's dtype, or in float32 if the header scales them.
         """
-        self.open_series(path)
+        self.require_same_grid(path)
         with open_volumes(path, self.way_out) as img:
+            map_shape = img.shape[3:]
             if volumes is None:
-                volumes = range(img.shape[3])
+                volumes = range(math.prod(map_shape))
             dtype = np.dtype(np.float32)
             if (img.dataobj.slope, img.dataobj.inter) == (1, 0):
                 dtype = img.get_data_dtype().newbyteorder("=")
@@ -360,5 +362,7 @@ class Mask:
             indices = np.nonzero(self.inside)
             series = np.empty((len(volumes), self.width), dtype)
             for volume, values in zip(volumes, series, strict=True):
-                values[:] = img.dataobj[..., volume][indices]
+                # AFNI writes [X, Y, Z, 1, n]
+                position = np.unravel_index(volume, map_shape)
+                values[:] = img.dataobj[(..., *position)][indices]
             return series

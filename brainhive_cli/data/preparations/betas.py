@@ -1,9 +1,10 @@
 """Single-trial betas that a lab estimated, with tables of their pictures."""
 
+import math
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
@@ -13,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.arrays import Array
+from brainhive_cli.core.arrays import Array, Int64
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import matches_pattern, walk
 from brainhive_cli.core.only_match import choose_only
@@ -23,10 +25,11 @@ from brainhive_cli.data.files.bids_labels import (
     ChosenSessions,
     SubjectNumbers,
     get_session_numbers,
-    natural_key,
     number_sessions,
     number_subjects,
 )
+from brainhive_cli.data.files.ids import summarise_names
+from brainhive_cli.data.fmri.beta_names import SHAPE_HINT, order_betas, read_labels
 from brainhive_cli.data.fmri.betas import (
     BetaSteps,
     PublishedBetas,
@@ -46,6 +49,8 @@ from brainhive_cli.data.fmri.volumes import (
     find_vertices,
     open_image,
 )
+from brainhive_cli.data.media.media_files import sort_by_number
+from brainhive_cli.data.recordings.account import Dispute
 from brainhive_cli.data.recordings.contract import cached_method
 from brainhive_cli.data.recordings.labels import (
     describe_labels,
@@ -73,7 +78,7 @@ ARRAY_NAMES = ("betas", "betasmd", "modelmd")
 two, in Python and in MATLAB.
 """
 SourceFiles = tuple[Path, ...]
-"""Files of an array of betas: a single file, or a volume per beta."""
+"""Files of betas in natural order, such as a file, or one per run or trial."""
 MAX_COMPARED_TRIALS = 16
 """Largest number of trials that are read to compare layouts."""
 MAX_CONSTANT_SHARE = 0.01
@@ -88,11 +93,11 @@ PADDING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 """Zeros before a number."""
 NUMBER = re.compile(r"[A-Za-z]*[-_ ]?(\d+)(?:\.0+)?")
 """Number of a session or run in a table, such as 1, 01, 1.0 or ses-01."""
+RUN = re.compile(r"(?<![a-z])run[-_]?(\d+)", re.IGNORECASE)
+"""Run in the name of a table."""
+Line = dict[str, str]
+"""Line of a table, by column."""
 SAVE_HINT = "save it again, or correct preparation.betas"
-SHAPE_HINT = (
-    "write one line per beta; n betas are [X, Y, Z, n] on the grid of the mask, n "
-    "volumes, [n, voxels], or [voxels, n] if that is not square"
-)
 LAYOUT_HINT = "save the betas as NIfTI, or as [trials, voxels of the mask]"
 MASK_HINT = "preparation.mask=PATTERN of a mask on the grid of the betas"
 
@@ -128,7 +133,7 @@ class Config(BetaSteps):
     betas: str = Field(
         "*_betas.*",
         description="pattern of the files: NIfTI in 4-D or one volume per trial, "
-        "CIFTI, or arrays",
+        "CIFTI, or arrays; the files of a session are joined",
     )
     key: str = Field(
         "betas",
@@ -184,14 +189,19 @@ class OwnBetas(PublishedBetas):
         for source in files.values():
             if shared_source is None and not read_session(source[0], self.root):
                 shared_source = source
-        trials, session_rows, counts = self._read_trials(files, tables, shared_source)
+        trials, session_rows, source_lines = self._read_trials(
+            files, tables, shared_source
+        )
 
         # all files of a subject have the same voxels
-        layouts = {}
+        read_rows = {}
+        orders = {}
         widths = []
-        for source, count in counts.items():
-            layouts[source] = self._find_layout(source, count, mask)
-            widths.append(layouts[source].n_voxels)
+        for source, lines in source_lines.items():
+            layout, counts = self._find_layout(source, len(lines), mask)
+            orders[source] = self._order_rows(subject, source, lines, counts)
+            read_rows[source] = partial(self._read_rows, source, counts, layout, mask)
+            widths.append(layout.n_voxels)
         if len(set(widths)) > 1:
             raise BrainhiveError(
                 f"the files of subject {subject} differ in their number of voxels: "
@@ -200,7 +210,7 @@ class OwnBetas(PublishedBetas):
             )
 
         # the mask may be an atlas with regions
-        first_path = next(iter(counts))[0]
+        first_path = next(iter(source_lines))[0]
         label = read_label(first_path, self.root).removeprefix("sub-")
         region_files = {} if mask is None else {"mask": [mask.path]}
         region_files |= find_region_files(
@@ -216,9 +226,7 @@ class OwnBetas(PublishedBetas):
         readers = {}
         for session, rows in session_rows.items():
             source = shared_source or files[session]
-            readers[session] = partial(
-                self._read_rows, source, rows, layouts[source], mask
-            )
+            readers[session] = partial(read_rows[source], orders[source][rows])
 
         # all files that the store depends on
         paths: list[Path] = []
@@ -238,6 +246,32 @@ class OwnBetas(PublishedBetas):
         return describe_labels(
             self._files["betas"], self.root, subjects, self.config.subject_numbers
         )
+
+    def find_left_out(self, subjects: Sequence[int]) -> Collection[str]:
+        """Find labels of people without betas, and count files that are not read."""
+        read_paths = set[Path]()
+        for subject in subjects:
+            with suppress(BrainhiveError):
+                read_paths.update(self.files(subject))
+        labels = set[str]()
+        for session_paths in self._files["betas"].values():
+            labels |= set(map(self._read_label, chain(*session_paths.values())))
+        left_out = set[str]()
+        for path in sorted(self._paths.difference(read_paths)):
+            label = ""
+            with suppress(BrainhiveError):
+                label = self._read_label(path)
+            if label and label not in labels:
+                left_out.add(label)
+            else:
+                self.account.set_aside("files", "not read", path.name)
+        return left_out
+
+    def _read_label(self, path: Path) -> str:
+        """Read the label of a subject: sub-7 is sub-07, if the recipe has neither."""
+        label = read_label(path, self.root)
+        is_numbered = label in self.config.subject_numbers
+        return label if is_numbered else PADDING_ZEROS.sub("", label)
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the recipe's sessions, or all sessions with trials.
@@ -272,18 +306,23 @@ class OwnBetas(PublishedBetas):
         )
 
     @cached_property
+    def _paths(self) -> set[Path]:
+        """Paths of all files below the root."""
+        names = [name for name, entry in walk(self.root) if not entry.is_dir()]
+        return {self.root / name for name in names}
+
+    @cached_property
     def _files(self) -> Mapping[str, Mapping[int, Mapping[int, list[Path]]]]:
         """Files by kind, subject and session."""
-        file_names = sorted(
-            name for name, entry in walk(self.root) if not entry.is_dir()
-        )
         kind_paths: dict[str, list[Path]] = {}
         for kind, endings in FILE_ENDINGS.items():
             pattern = getattr(self.config, kind)
             kind_paths[kind] = []
-            for name in file_names:
-                if name.endswith(endings) and matches_pattern(name, pattern):
-                    kind_paths[kind].append(self.root / name)
+            for path in sorted(self._paths):
+                name = path.relative_to(self.root).as_posix()
+                is_kind = name.lower().endswith(endings)
+                if is_kind and matches_pattern(name, pattern):
+                    kind_paths[kind].append(path)
 
         # number the sessions of betas and tables together
         labels = {
@@ -302,10 +341,7 @@ class OwnBetas(PublishedBetas):
         label_paths = dict[str, Path]()
         subject_numbers = self.config.subject_numbers
         for path in chain.from_iterable(kind_paths.values()):
-            label = read_label(path, self.root)
-            if label not in subject_numbers:
-                label = PADDING_ZEROS.sub("", label)
-            label_paths.setdefault(label, path)
+            label_paths.setdefault(self._read_label(path), path)
         number_subjects(label_paths, subject_numbers)
 
         # a mask serves all sessions
@@ -320,32 +356,29 @@ class OwnBetas(PublishedBetas):
         return files
 
     def _find_files(self, kind: str, subject: int) -> dict[int, SourceFiles]:
-        """Find a subject's betas, trials or masks: a file or a series of volumes for
-        each session.
-        """
+        """Find the files of a subject's betas, trials or masks of each session."""
         files = self._files[kind].get(subject, {})
         pattern = getattr(self.config, kind)
         if not files:
+            heads = [path for path in self._paths if path.suffix.upper() == ".HEAD"]
+            afni_hint = ""
+            if heads and kind == "betas":
+                afni_hint = f"convert AFNI's files: 3dAFNItoNIFTI {min(heads)}"
             raise MissingData(
                 f"there are no {kind} of subject {subject} in {self.root}, in files "
                 f"called {pattern} ({', '.join(FILE_ENDINGS[kind])})",
-                "name their folder (preparation.root=FOLDER) or files "
+                afni_hint
+                or "name their folder (preparation.root=FOLDER) or files "
                 f"(preparation.{kind}=PATTERN)",
             )
         sources = {}
         for session, paths in files.items():
-            is_series = kind == "betas" and all(map(_is_volume, paths))
-            if len(paths) > 1 and is_series:
-                is_series = all(open_image(path, SAVE_HINT).ndim == 3 for path in paths)
-            if len(paths) > 1 and not is_series:
+            if len(paths) > 1 and kind == "mask":
                 raise BrainhiveError(
-                    f"{paths[0]} and {paths[1]} hold {kind} of the same subject and "
-                    "session",
-                    f"keep one: preparation.{kind}=PATTERN",
+                    f"{paths[0]} and {paths[1]} are masks of the same subject",
+                    "keep one: preparation.mask=PATTERN",
                 )
-            # natural order: beta_10 follows beta_9
-            paths = sorted(paths, key=lambda path: natural_key(str(path)))
-            sources[session] = tuple(paths)
+            sources[session] = tuple(sort_by_number(paths))
         return sources
 
     def _open_mask(self, subject: int, files: Mapping[int, SourceFiles]) -> Mask | None:
@@ -362,7 +395,7 @@ class OwnBetas(PublishedBetas):
         files: Mapping[int, SourceFiles],
         tables: Mapping[int, SourceFiles],
         shared_source: SourceFiles | None,
-    ) -> tuple[list[Trial], dict[int, list[int]], Counter[SourceFiles]]:
+    ) -> tuple[list[Trial], dict[int, list[int]], dict[SourceFiles, list[Line]]]:
         """Read the tables of a subject.
 
         Args:
@@ -371,8 +404,8 @@ class OwnBetas(PublishedBetas):
             shared_source: Betas of all sessions, or None.
 
         Returns:
-            Trials, the rows of each session in its betas, and the number of trials in
-            each source.
+            Trials, the lines of each session among those of its betas, and the lines
+            of each source.
         """
         # a single table of several sessions needs a session in each line
         columns = [self.config.column]
@@ -384,10 +417,19 @@ class OwnBetas(PublishedBetas):
 
         trials: list[Trial] = []
         session_rows: dict[int, list[int]] = {}
-        counts = Counter[SourceFiles]()
-        for table_session, (table,) in sorted(tables.items()):
+        source_lines = defaultdict[SourceFiles, list[Line]](list)
+        session_tables = []
+        for session, paths in sorted(tables.items()):
+            session_tables += [(session, path) for path in paths]
+        for table_session, table in session_tables:
             header, lines = read_table(table)
-            if not lines or not set(columns) <= set(header):
+            # the name of a table may say its run, and which betas it lists
+            table_run = RUN.search(table.name)
+            for line in lines:
+                if table_run:
+                    line.setdefault("run", table_run[1])
+                line["file"] = table.name.rpartition("_")[0]
+            if not lines or not set(columns) <= set(lines[0]):
                 raise BrainhiveError(
                     f"{table} needs the columns {' and '.join(columns)}. It has "
                     f"{len(lines)} lines with {', '.join(header) or 'no column'}",
@@ -417,23 +459,53 @@ class OwnBetas(PublishedBetas):
                 name = "" if picture in EMPTY_CELLS else picture
                 run = _read_number(line, "run", 1, position)
                 trials.append((name, "", session, run))
-                # lines are in the order of the betas
-                session_rows.setdefault(session, []).append(counts[source])
-                counts[source] += 1
+                rows = session_rows.setdefault(session, [])
+                rows.append(len(source_lines[source]))
+                source_lines[source].append(line)
 
         # betas without lines would be left out unnoticed
         for source in files.values():
-            if not counts[source]:
+            if not source_lines[source]:
                 raise MissingData(
                     f"no table lists the trials of {source[0]}",
                     "write the table of its session, or move the file away",
                 )
-        return trials, session_rows, counts
+        return trials, session_rows, source_lines
+
+    def _order_rows(
+        self,
+        subject: int,
+        source: SourceFiles,
+        lines: Sequence[Line],
+        counts: Sequence[int],
+    ) -> Int64:
+        """Return the row [n] in the files of the beta of each line.
+
+        Raises:
+            BrainhiveError: if the number of betas or their names differ from the table.
+        """
+        labels: list[str] = []
+        for path, count in zip(source, counts, strict=True):
+            if _is_volume(path):
+                labels += read_labels(path, self.root, SAVE_HINT)
+            else:
+                labels += [path.relative_to(self.root).as_posix()] * count
+        rows, unnamed = order_betas(labels, lines, self.config.column, source[0])
+        if unnamed:
+            problem = f"betas that name no picture, {summarise_names(unnamed)}"
+            dispute = Dispute(
+                "unread-files", problem, count=len(unnamed), subject=subject
+            )
+            self.account.disputes.append(dispute)
+        return rows
 
     def _find_layout(
         self, source: SourceFiles, n_trials: int, mask: Mask | None
-    ) -> ArrayLayout:
+    ) -> tuple[ArrayLayout, Sequence[int]]:
         """Find the only layout of betas that fits the table, the mask and the values.
+
+        Returns:
+            The layout, and the number of betas in each file.
 
         Raises:
             BrainhiveError: if no layout fits, or several do.
@@ -441,17 +513,25 @@ class OwnBetas(PublishedBetas):
         path = source[0]
         if _is_volume(path):
             assert mask is not None  # `_open_mask` opens it for volumes
-            shapes = [tuple(mask.require_same_grid(image).shape) for image in source]
-            is_series = len(shapes[0]) == 4
-            shape = shapes[0] if is_series else shapes[0] + (len(source),)
-            layouts = {}
-            if len(shape) == 4 and shape[3] == n_trials:
-                layouts["volumes"] = ArrayLayout(is_series, False, mask.width, True)
-        else:
-            with self._open_array(path) as array:
-                shape = tuple(array.shape)
-            is_matlab = path.suffix == ".mat"
-            layouts = _list_layouts(shape, n_trials, mask, is_matlab)
+            images = [mask.require_same_grid(file) for file in source]
+            layout = ArrayLayout(True, False, mask.width, True)
+            return layout, [math.prod(img.shape[3:]) for img in images]
+
+        # arrays are joined along their trials
+        shapes = []
+        for file in source:
+            with self._open_array(file) as array:
+                shapes.append(tuple(array.shape))
+        counts_of = {}
+        layouts: dict[str, ArrayLayout] = {}
+        for is_last in (False, True):
+            voxel_shapes = {shape[:-1] if is_last else shape[1:] for shape in shapes}
+            voxel_shape = voxel_shapes.pop()
+            counts_of[is_last] = [shape[-1 if is_last else 0] for shape in shapes]
+            if voxel_shape and not voxel_shapes and sum(counts_of[is_last]) == n_trials:
+                layouts |= _list_layouts(
+                    voxel_shape, is_last, mask, is_matlab=path.suffix.lower() == ".mat"
+                )
 
         if mask is not None:
             layouts = {
@@ -461,22 +541,22 @@ class OwnBetas(PublishedBetas):
             }
             has_grid = all(layout.has_grid for layout in layouts.values())
             if len(layouts) > 1 and has_grid:
-                layouts = self._compare_layouts(source, n_trials, layouts, mask)
-        layout = choose_only(layouts, f"{path}, {list(shape)},", LAYOUT_HINT)
-        if layout is None:
+                layouts = self._compare_layouts(source, counts_of, layouts, mask)
+        chosen = choose_only(layouts, f"{path}, {list(shapes[0])},", LAYOUT_HINT)
+        if chosen is None:
             mask_size = f" and the mask {mask.width} voxels" if mask else ""
-            needs_mask = len(shape) == 4 and mask is None
+            needs_mask = len(shapes[0]) == 4 and mask is None
             raise BrainhiveError(
-                f"{path} has the shape {list(shape)}, but its table has {n_trials} "
+                f"{path} has the shape {list(shapes[0])}, but its table has {n_trials} "
                 f"lines{mask_size}",
                 MASK_HINT if needs_mask else SHAPE_HINT,
             )
-        return layout
+        return chosen, counts_of[chosen.is_trials_last]
 
     def _compare_layouts(
         self,
         source: SourceFiles,
-        n_trials: int,
+        counts_of: Mapping[bool, Sequence[int]],
         layouts: Mapping[str, ArrayLayout],
         mask: Mask,
     ) -> dict[str, ArrayLayout]:
@@ -489,11 +569,12 @@ class OwnBetas(PublishedBetas):
         from scipy.stats import rankdata
 
         inside = mask.inside.ravel()
-        rows = range(min(n_trials, MAX_COMPARED_TRIALS))
         n_constant = dict[str, int]()
         contrast = dict[str, float]()
         for name, layout in layouts.items():
-            values = np.nan_to_num(self._read_rows(source, rows, layout, None))
+            counts = counts_of[layout.is_trials_last]
+            rows = np.arange(min(sum(counts), MAX_COMPARED_TRIALS))
+            values = np.nan_to_num(self._read_rows(source, counts, layout, None, rows))
             spread = np.ptp(values, 0)  # [X · Y · Z]
             n_constant[name] = int((spread[inside] == 0).sum())
             # difference of the mean ranks, at most 1
@@ -514,21 +595,30 @@ class OwnBetas(PublishedBetas):
     def _read_rows(
         self,
         source: SourceFiles,
-        rows: Sequence[int],
+        counts: Sequence[int],
         layout: ArrayLayout,
         mask: Mask | None,
+        rows: Int64,
     ) -> Array:
-        """Read betas [n, V] of ascending rows.
+        """Read betas [n, V] of rows of the joined files, each from start to end."""
+        blocks = []
+        order = np.argsort(rows)
+        rows = rows[order]
+        ends = np.cumsum(counts)
+        for path, count, end in zip(source, counts, ends, strict=True):
+            file_rows = rows[(rows >= end - count) & (rows < end)] - (end - count)
+            if len(file_rows):
+                blocks.append(self._read_file(path, file_rows, layout, mask))
+        return np.concatenate(blocks)[np.argsort(order)]
 
-        An array is read from the first row to the last.
-        """
-        if mask and _is_volume(source[0]):
-            if layout.is_trials_last:
-                return mask.read_series(source[0], rows)
-            return np.stack([mask.read_values(source[row]) for row in rows])
-
+    def _read_file(
+        self, path: Path, rows: Int64, layout: ArrayLayout, mask: Mask | None
+    ) -> Array:
+        """Read betas [n, V] of ascending rows of a file."""
+        if mask and _is_volume(path):
+            return mask.read_series(path, rows.tolist())
         span = slice(rows[0], rows[-1] + 1)
-        with self._open_array(source[0]) as array:
+        with self._open_array(path) as array:
             if layout.is_trials_last:
                 block = np.moveaxis(np.asarray(array[..., span]), -1, 0)
             else:
@@ -537,21 +627,29 @@ class OwnBetas(PublishedBetas):
             block = block.transpose(0, 3, 2, 1)
         if mask and block.shape[1:] == mask.inside.shape:
             block = block[:, mask.inside]
-        return block.reshape(len(block), -1)[np.subtract(rows, span.start)]
+        block = block.reshape(len(block), -1)[rows - span.start]
+        if mask and not layout.has_grid and path.suffix.lower() == ".mat":
+            # MATLAB lists the voxels of a mask in column order
+            numbers = np.zeros(mask.inside.shape, np.int64)
+            numbers.T[mask.inside.T] = np.arange(mask.width)
+            block = block[:, numbers[mask.inside]]
+        return block
 
     @contextmanager
     def _open_array(self, path: Path) -> Iterator[Any]:
         """Open the array of a file. Values stay on disk unless they are compressed."""
-        if path.name.endswith(CIFTI_ENDINGS):
+        if path.name.lower().endswith(CIFTI_ENDINGS):
             yield open_image(path, SAVE_HINT).dataobj
             return
         with ExitStack() as stack:
             array: Any
-            if path.suffix in HDF5_ENDINGS:
-                file = stack.enter_context(hdf5.open_file(path, SAVE_HINT))
+            if path.suffix.lower() in HDF5_ENDINGS:
+                stack.enter_context(report_damage(path, SAVE_HINT))
+                file = stack.enter_context(hdf5.open_unlocked(path))
+                hdf5.refuse_other_files(file)
                 array = hdf5.open_numbers(file, self._choose_array_name(path, file))
             else:
-                array = pickles.load(path)
+                array = pickles.load(path, way_out=SAVE_HINT)
                 if not isinstance(array, np.ndarray):
                     array = array[self._choose_array_name(path, array)]
             if array.dtype.kind not in hdf5.NUMBERS:
@@ -575,34 +673,35 @@ class OwnBetas(PublishedBetas):
 
 
 def _list_layouts(
-    shape: tuple[int, ...], n_trials: int, mask: Mask | None, is_matlab: bool
+    voxel_shape: tuple[int, ...], is_last: bool, mask: Mask | None, is_matlab: bool
 ) -> dict[str, ArrayLayout]:
-    """List the layouts of an array that fit the number of trials and the mask."""
+    """List the layouts of an array that fit the mask.
+
+    Args:
+        voxel_shape: Shape of the betas of a trial.
+        is_last: True if trials are the last axis of the array.
+        mask: Mask of the voxels, or None.
+        is_matlab: True if MATLAB reversed the axes of the file.
+    """
     grid = mask.inside.shape if mask else ()
     n_voxels = mask.width if mask else 0
+    name = "trials last" if is_last else "trials first"
+    # GLMsingle has [V, 1, 1, n]
+    sizes = [size for size in voxel_shape if size > 1]
+    if len(sizes) < 2:
+        return {name: ArrayLayout(is_last, False, max(sizes, default=1), False)}
     layouts = {}
-    for is_last in (False, True):
-        voxel_shape = shape[:-1] if is_last else shape[1:]
-        if not voxel_shape or shape[-1 if is_last else 0] != n_trials:
-            continue
-        name = "trials last" if is_last else "trials first"
-        # GLMsingle has [V, 1, 1, n]
-        sizes = [size for size in voxel_shape if size > 1]
-        if len(sizes) < 2:
-            layouts[name] = ArrayLayout(is_last, False, max(sizes, default=1), False)
-            continue
-        if voxel_shape == grid and (is_last or not is_matlab):
-            layouts[f"{name} of [X, Y, Z]"] = ArrayLayout(
-                is_last, False, n_voxels, True
-            )
-        # MATLAB and SimpleITK reverse axes
-        if voxel_shape == grid[::-1]:
-            layouts[f"{name} of [Z, Y, X]"] = ArrayLayout(is_last, True, n_voxels, True)
+    if voxel_shape == grid and (is_last or not is_matlab):
+        layouts[f"{name} of [X, Y, Z]"] = ArrayLayout(is_last, False, n_voxels, True)
+    # MATLAB and SimpleITK reverse axes
+    if voxel_shape == grid[::-1]:
+        layouts[f"{name} of [Z, Y, X]"] = ArrayLayout(is_last, True, n_voxels, True)
     return layouts
 
 
 def _is_volume(path: Path) -> bool:
-    return path.name.endswith(NIFTI_ENDINGS) and not path.name.endswith(CIFTI_ENDINGS)
+    name = path.name.lower()
+    return name.endswith(NIFTI_ENDINGS) and not name.endswith(CIFTI_ENDINGS)
 
 
 def _read_number(

@@ -1,10 +1,10 @@
 """Single-trial betas of BOLD in BIDS that fMRIPrep preprocessed."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
-from itertools import chain, compress
+from itertools import chain, compress, product
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -52,7 +52,6 @@ from brainhive_cli.data.fmri.regions import (
 )
 from brainhive_cli.data.fmri.underlays import average_bold, find_anatomy, read_anatomy
 from brainhive_cli.data.fmri.volumes import Mask, find_vertices
-from brainhive_cli.data.recordings.account import AcceptKey, Account
 from brainhive_cli.data.recordings.contract import Overview, cached_method, fill_subject
 from brainhive_cli.data.recordings.event_names import (
     EventNames,
@@ -112,9 +111,15 @@ SURFACE_ENDINGS = (".gii", ".dtseries.nii")
 TIMING_KEYS = ("volumes", "tr_s", "start_s", "source")
 """Keys of a run's timing in the store, in the order of `read_timing`."""
 FMRIPREP_HINT = (
-    "run fmriprep with --output-spaces T1w, or name its output: "
+    "run fmriprep with --level full --output-spaces T1w, or name its output: "
     "preparation.derivatives=FOLDER"
 )
+OWN_GRID = (
+    "the BOLD has no space: each run is on its own grid, which a movement between runs "
+    "shifts; fmriprep --output-spaces T1w aligns them"
+)
+FUNC_FOLDERS = ("sub-*/func", "sub-*/ses-*/func")
+"""Folders of functional files in BIDS."""
 MODEL_COLUMNS = (
     "subject",
     "session",
@@ -166,11 +171,10 @@ class Config(BetaSteps):
         "such as stim-{task}{number:05d}; default: stim_file, else stimulus_id",
     )
     where: WhereKey = Field({})
-    accept: AcceptKey = Field({})
     onset_unit: Literal["", "s", "ms", "volumes"] = Field(
         "",
         exclude_if=lambda unit: not unit,
-        description="unit of onsets and durations; default: the only unit that fits "
+        description="unit of onsets and durations; default: s, or ms if only they fit "
         "the run",
     )
     stimulus_s: float | None = Field(
@@ -251,11 +255,9 @@ class Bold(Betas):
 
     Attributes:
         derivatives: Folder of the derivatives.
-        account: Runs and voxels that are left out.
     """
 
     derivatives: Path = Path()
-    account: Account = field(default_factory=Account)
 
     @property
     def subjects(self) -> tuple[int, ...]:
@@ -338,13 +340,30 @@ class Bold(Betas):
     def list_notes(self, subjects: Sequence[int]) -> list[str]:
         """List subjects whose labels are not their numbers, and runs left out."""
         bold_files: dict[int, dict[int, list[Path]]] = {}
+        has_space = True
         for subject, sessions in self._runs.items():
             bold_files[subject] = {}
             for session, runs in sessions.items():
-                bold_files[subject][session] = [run.bold_files[0] for run in runs]
+                paths = [run.bold_files[0] for run in runs]
+                bold_files[subject][session] = paths
+                has_space &= all("_space-" in path.name for path in paths)
         numbers = self.config.subject_numbers
         lines = describe_labels(bold_files, self.derivatives, subjects, numbers)
-        return lines + self.account.describe()
+        if not has_space:
+            lines.append(OWN_GRID)
+        return lines
+
+    def find_left_out(self, subjects: Sequence[int]) -> Collection[str]:
+        """Find people with functional files, but without a run that is read."""
+        labels = set[str]()
+        for root, pattern in product((self.root, self.derivatives), FUNC_FOLDERS):
+            labels.update(
+                path.relative_to(root).parts[0] for path in root.glob(pattern)
+            )
+        for sessions in self._runs.values():
+            for run in chain(*sessions.values()):
+                labels.discard(read_label(run.bold_files[0], self.derivatives))
+        return labels
 
     def list_trials(self, subject: int, session: int) -> SessionTrials:
         """List the modelled pictures, and count the others by reason."""
@@ -393,8 +412,7 @@ class Bold(Betas):
             rows.append((subject, session) + cells + (stimulus_s, facts["repeated"]))
         table = Table("Timing and general linear model (GLM)", MODEL_COLUMNS, rows)
         tables = (trials_table, table) + overview.tables[1:]
-        account = replace(self.account, accept=self.config.accept)
-        return replace(overview, tables=tables, account=account)
+        return replace(overview, tables=tables)
 
     @cached_property
     def _runs(self) -> dict[int, dict[int, list[BoldRun]]]:
@@ -444,27 +462,38 @@ class Bold(Betas):
         if not self.derivatives.is_dir():
             raise MissingData(f"there is no folder {self.derivatives}", FMRIPREP_HINT)
         files = []
-        folders = list(self.derivatives.glob("sub-*/func"))
-        folders += self.derivatives.glob("sub-*/ses-*/func")
+        other_kinds = Counter[str]()
+        folders: list[Path] = []
+        for pattern in FUNC_FOLDERS:
+            folders += self.derivatives.glob(pattern)
         for folder in sorted(folders):
             for file in list_derived(folder.relative_to(self.derivatives)):
                 name = (file.folder / file.path.name).as_posix()
+                description = file.entities.get("desc", "")
+                is_bold = any(map(file.path.match, BOLD_PATTERNS))
                 if (
-                    file.space
-                    and file.entities.get("desc", "preproc") == "preproc"
-                    and any(map(file.path.match, BOLD_PATTERNS))
+                    is_bold
+                    and (description == "preproc" or (file.space and not description))
                     and matches_pattern(name, self.config.files)
                 ):
                     files.append(file)
+                elif file.suffix in ("bold", "boldref") and file.path.suffix != ".json":
+                    other_kinds[f"{description} {file.suffix}".strip()] += 1
         if not files:
             pattern = self.config.files
             matching = "" if pattern == "*" else f" that matches {pattern}"
+            counts = [f"{count} {kind}" for kind, count in other_kinds.items()]
+            nested = [path.parent for path in self.derivatives.glob("*/sub-*/")]
             raise MissingData(
-                f"there is no preprocessed BOLD{matching} in {self.derivatives} with "
-                "the space in its name, such as space-T1w",
-                FMRIPREP_HINT,
+                f"there is no preprocessed BOLD{matching} in {self.derivatives}, such "
+                f"as space-T1w_desc-preproc_bold: it has {', '.join(counts) or 'none'}",
+                f"preparation.derivatives={nested[0]}" if nested else FMRIPREP_HINT,
             )
-        space = self._choose("space", {file.space for file in files}, "T1w")
+        # without --output-spaces, there is only the grid of each run
+        spaces = {file.space for file in files}
+        if spaces == {""}:
+            return files
+        space = self._choose("space", spaces - {""}, "T1w")
         return [file for file in files if file.space == space]
 
     def _choose_task(
@@ -593,6 +622,8 @@ class Bold(Betas):
         (file,) = [
             file for file in list_folder(self.derivatives, folder) if file.path == path
         ]
+        if not file.space:
+            return None
         return find_anatomy(self.derivatives, Path(folder.parts[0]), file.space)
 
     def _read_label(self, subject: int) -> str:

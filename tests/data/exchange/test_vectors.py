@@ -159,6 +159,77 @@ def test_parts_of_features_are_read_in_order(tmp_path: Path) -> None:
         open_vectors([tmp_path], [])
 
 
+def write_parts(folder: Path, names: list[str], rows: list[range]) -> list[Path]:
+    """Write `file_names.txt`, and parts whose rows are their numbers."""
+    (folder / "file_names.txt").write_text("\r\n".join(map(str, range(12))))
+    files = []
+    for name, numbers in zip(names, rows, strict=True):
+        with (folder / name).open("wb") as file:  # np.save appends .npy to .NPY
+            np.save(file, np.array(numbers, float)[:, None])
+        files.append(folder / name)
+    return files
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("features_0-2.npy", "features_2-10.npy", "features_10-12.npy"),
+        ("features_vit_b_16_0-1.npy", "features_vit_b_16_2-9.npy"),
+        ("features_1_part_9.npy", "features_1_part_10.npy"),
+        ("features_3_9.NPY", "features_3_10.NPY"),
+    ],
+)
+@pytest.mark.parametrize("names_files", [False, True])
+def test_parts_are_joined_in_the_order_of_their_numbers(
+    tmp_path: Path, names: tuple[str, ...], names_files: bool
+) -> None:
+    numbers = [range(2), range(2, 10), range(10, 12)]
+    if len(names) == 2:
+        numbers = [range(2), range(2, 12)]
+    files = write_parts(tmp_path, list(names), numbers)
+    source = open_vectors(sorted(files) if names_files else [tmp_path], [])
+    batches = list(source.read_batches())
+    assert list(source.names) == list(map(str, range(12)))
+    assert np.concatenate(batches).ravel().tolist() == list(range(12))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("features_0-4.npy", "features_8-16.npy"),
+        ("features_0-8.npy", "features_4-12.npy"),
+        ("features_4-8.npy", "features_8-12.npy"),
+    ],
+)
+def test_parts_with_gaps_or_overlaps_are_refused(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    write_parts(tmp_path, list(names), [range(6), range(6, 12)])
+    with pytest.raises(BrainhiveError):
+        open_vectors([tmp_path], [])
+
+
+@pytest.mark.parametrize(
+    ("names", "is_refused"),
+    [
+        (["set/1", "set/10", "set/2"], True),
+        (["set/B", "set/a"], True),
+        (["set/01", "set/02", "set/10"], False),
+        (["bow/1", "bow-tie/1", "bow1/1"], False),
+    ],
+)
+def test_rows_without_names_need_a_single_order(
+    tmp_path: Path, names: list[str], is_refused: bool
+) -> None:
+    file = tmp_path / "array.npy"
+    np.save(file, np.ones((len(names), 2)))
+    if is_refused:
+        with pytest.raises(BrainhiveError, match="two ways"):
+            open_vectors([file], [], row_names=names)
+        (tmp_path / "file_names.txt").write_text("\n".join(names))
+    assert list(open_vectors([file], [], row_names=names).names) == names
+
+
 @pytest.mark.parametrize(
     ("second", "is_refused"),
     [

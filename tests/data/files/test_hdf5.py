@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
 from brainhive_cli.data.files import hdf5, ids
 
 
@@ -140,3 +140,17 @@ def test_rows_without_a_checksum_are_not_read(path: Path) -> None:
         rows = hdf5.open_rows(file, "embedding", "")
         with pytest.raises(IndexError):
             rows[0:6]
+
+
+def test_a_filter_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "packed.h5", "w") as file:
+        settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        settings.set_chunk((4,))
+        settings.set_filter(32001, h5py.h5z.FLAG_OPTIONAL, (2, 2, 4, 16, 5, 1, 0))
+        space = h5py.h5s.create_simple((4,))
+        h5py.h5d.create(file.id, b"betas", h5py.h5t.NATIVE_FLOAT, space, settings)
+    with (
+        pytest.raises(MissingExtra, match="blosc"),
+        hdf5.open_file(tmp_path / "packed.h5", "save it again") as file,
+    ):
+        hdf5.open_numbers(file, "betas")

@@ -285,26 +285,36 @@ def test_files_are_found_below_the_root_or_else_below_home(
     assert files == {"V1": [nearer]}
 
 
-def test_labels_of_the_cortex_in_cifti_are_padded_for_other_rows(
-    tmp_path: Path,
+@pytest.mark.parametrize("n_others", [0, 5])
+def test_rows_of_cifti_are_matched_by_their_vertices(
+    tmp_path: Path, n_others: int
 ) -> None:
-    """Betas of grayordinates have voxels after the cortex."""
-    sides = [
-        nibabel.cifti2.BrainModelAxis.from_mask(np.ones(size), f"Cortex{name}")
-        for name, size in (("Left", LEFT), ("Right", RIGHT))
+    """The atlas lists the right hemisphere first, and other vertices than the betas."""
+    axes = [
+        nibabel.cifti2.BrainModelAxis.from_surface(vertices, 9, f"Cortex{name}")
+        for name, vertices in (("Right", [8, 1]), ("Left", [0, 3, 5]))
     ]
+    axis = axes[0] + axes[1]
+    if n_others:
+        mask = np.ones((n_others, 1, 1))
+        axis += nibabel.cifti2.BrainModelAxis.from_mask(
+            mask, "Amygdala_left", np.eye(4)
+        )
     table = {0: ("???", (0, 0, 0, 0)), 1: ("V1", (1, 0, 0, 1)), 2: ("MT", (0, 1, 0, 1))}
-    labels = np.random.default_rng(3).integers(0, 3, (1, LEFT + RIGHT))
+    labels = np.array([[1, 2, 2, 1, 1] + [2] * n_others], np.float32)
     rows = nibabel.cifti2.LabelAxis(["atlas"], [table])
     path = tmp_path / "atlas.dlabel.nii"
-    image = nibabel.Cifti2Image(labels.astype(np.float32), (rows, sides[0] + sides[1]))
-    nibabel.save(image, path)
+    nibabel.save(nibabel.Cifti2Image(labels, (rows, axis)), path)
+    vertices = [[0, 3], [0, 4], [0, 0], [1, 1], [1, 8], *[[-1, -1]] * 5]
+    surface = Surface(np.array(vertices, np.int32), (9, 9))
 
-    regions = load_regions({"atlas": [path]}, (LEFT, RIGHT, 5))[0]
+    regions = read_regions({"atlas": [path]}, surface, {})[0].regions
 
-    for number, name in ((1, "V1"), (2, "MT")):
-        expected = np.append(labels[0] == number, np.zeros(5, bool))
-        np.testing.assert_array_equal(regions[name], expected)
+    others = [bool(n_others)] * 5
+    assert regions["V1"].tolist() == [True, False, False, False, True] + [False] * 5
+    assert regions["MT"].tolist() == [False, False, True, True, False, *others]
+    with pytest.raises(BrainhiveError, match="vertices"):
+        read_regions({"atlas": [path]}, replace(surface, sizes=(10, 9)), {})
 
 
 def test_rows_are_counted_by_hemisphere() -> None:

@@ -258,11 +258,13 @@ def test_a_response_may_peak_at_the_start_or_end_of_a_run(data, number):
         (8000, 2, "ms"),
         (8000, 0.8, "ms"),
         (80000, 2, "s"),  # nothing fits
+        (8, 0.8, "s"),  # whole seconds also fit as volumes
         (4, 2, ""),  # whole volumes or seconds
         (10, 0.8, ""),
+        (20, 0.4, ""),  # only volumes fit
     ],
 )
-def test_the_unit_of_onsets_is_the_only_unit_that_fits(step, tr_s, unit):
+def test_onsets_are_in_seconds_unless_another_unit_fits_better(step, tr_s, unit):
     pictures = [(step * number, tr_s, 160.0) for number in range(1, 17)]
     if unit:
         assert find_onset_unit(pictures, "session 1") == unit
@@ -521,3 +523,46 @@ def test_a_run_without_events_is_counted_and_named(data):
     (data / f"{RUN}_events.tsv").unlink()
     lines = [line for line in build().look_over([1]).warnings if "run-01" in line]
     assert len(lines) == 1 and lines[0].startswith("1 runs")
+
+
+def rename_derivatives(data: Path, old: str, new: str) -> None:
+    for path in sorted(data.rglob(f"sub-*{old}*")):
+        path.rename(path.with_name(path.name.replace(old, new)))
+
+
+def test_bold_without_a_space_is_read_with_a_note(data):
+    expected = build().read_betas(1, 1)[0]
+    rename_derivatives(derived(data, ""), "_space-T1w", "")
+    prepared = build()
+    np.testing.assert_array_equal(prepared.read_betas(1, 1)[0], expected)
+    assert bold.OWN_GRID in prepared.look_over([1]).warnings
+    assert prepared.load_voxels(1).underlay.source == "mean BOLD"
+
+
+@pytest.mark.parametrize("kind", ["desc-denoised_bold", "desc-coreg_boldref"])
+def test_other_derivatives_are_named(data, kind):
+    rename_derivatives(derived(data, ""), "desc-preproc_bold", kind)
+    with pytest.raises(MissingData, match=kind[5:].replace("_", " ")) as raised:
+        build().subjects  # noqa: B018
+    assert "--level full" in raised.value.hint
+
+
+def test_a_folder_of_derivatives_below_the_named_one_is_the_hint(data):
+    nested = derived(data, "fmriprep")
+    nested.mkdir()
+    for path in derived(data, "").glob("sub-*"):
+        path.rename(nested / path.name)
+    with pytest.raises(MissingData) as raised:
+        build().subjects  # noqa: B018
+    assert raised.value.hint == f"preparation.derivatives={nested}"
+
+
+@pytest.mark.parametrize("folder", ["", "derivatives/fmriprep"])
+def test_people_without_bold_that_is_read_need_a_yes(data, folder):
+    subjects = build().subjects
+    build().look_over(subjects).account.require()
+    (data / folder / "sub-09/ses-01/func").mkdir(parents=True)
+    with pytest.raises(BrainhiveError, match="sub-09"):
+        build().look_over(subjects).account.require()
+    if len(subjects) > 1:  # whom `subjects` leaves out needs none
+        build().look_over(subjects[:1]).account.require()
