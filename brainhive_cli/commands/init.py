@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -21,6 +22,7 @@ from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import image_folder
 from brainhive_cli.data.files.ids import summarise_names
+from brainhive_cli.data.preparations import recording
 from brainhive_cli.data.recordings.event_names import (
     COLUMNS,
     EVENT_TABLES,
@@ -170,11 +172,25 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     table = _keep_or_write_table(study, distinct_markers)
     return Result(
         study.recordings,
-        (_tabulate(markers, distinct_markers),),
+        (*_take_account(recipe, study), _tabulate(markers, distinct_markers)),
         files={"events": table},
         hint=Line("prepare", ("from", "recording"), "--check"),
         details={"markers": [vars(marker) for marker in distinct_markers]},
     )
+
+
+def _take_account(recipe: Recipe, study: StudyFolders) -> tuple[Table, ...]:
+    """Take the account of the recordings as `prepare` does, if there are pictures."""
+    keys = recording.Config(
+        root=str(study.recordings), stim_channel=recipe.stim_channel
+    )
+    with suppress(BrainhiveError):
+        preparation = keys.build(recipe.paths)
+        account = preparation.look_over(preparation.subjects).account
+        for line in account.describe() + [item.problem for item in account.disputes]:
+            console.say(line)
+        return account.tabulate()
+    return ()
 
 
 def _refer_to_tables(study: StudyFolders, markers: RecordedMarkers) -> Result:

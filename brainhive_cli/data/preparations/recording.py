@@ -23,7 +23,6 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files.bids_labels import (
     ChosenSessions,
     SubjectNumbers,
-    natural_key,
     read_simulated,
 )
 from brainhive_cli.data.files.ids import format_ranges, summarise_names
@@ -453,7 +452,7 @@ class OwnRecordings(Preparation):
 
         # trials
         rows = {}
-        unrecorded: set[str] | None = None
+        unrecorded: list[str] | None = None
         recorded = set[str]()
         for subject in subjects:
             try:
@@ -469,13 +468,12 @@ class OwnRecordings(Preparation):
             rows[subject] = self._list_account_rows(subject)
             for header in headers.values():
                 recorded.update(read_code(name) for _, name in header.events)
-            is_explained = any(dispute.kind == "unnamed-codes" for dispute in disputes)
-            absent = set() if is_explained else absent
-            unrecorded = absent if unrecorded is None else unrecorded & absent
-        if unrecorded:
-            account.disputes.append(
-                dispute_unrecorded(sorted(unrecorded, key=natural_key), recorded)
-            )
+            if unrecorded is None:
+                unrecorded = absent
+            unrecorded = [name for name in unrecorded if name in absent]
+        is_explained = any(item.kind == "unnamed-codes" for item in account.disputes)
+        if unrecorded and not is_explained:
+            account.disputes.append(dispute_unrecorded(unrecorded, recorded))
         account.rows.extend(group_by_entry(rows))
         return account
 
@@ -709,7 +707,13 @@ class OwnRecordings(Preparation):
         """List what does not add up in the recordings of a subject."""
         headers = self._headers(subject)
         channels = self._channels(subject)
-        spreads = {path: channels.measure_spread(path) for path in headers}
+        # another compensation has an error of its own
+        grade = next(iter(headers.values())).compensation_grade
+        spreads = {
+            path: channels.measure_spread(path)
+            for path, header in headers.items()
+            if header.compensation_grade == grade
+        }
         disputes = list_disputes(headers, self._names(subject), spreads)
         return [replace(dispute, subject=subject) for dispute in disputes]
 

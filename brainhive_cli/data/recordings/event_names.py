@@ -275,10 +275,6 @@ class EventNames:
         """Return True if the table lists an event without a picture."""
         return strip_zeros(read_code(event)) in self._blank_events
 
-    def list_unrecorded(self, headers: Iterable[Header]) -> list[str]:
-        """List the events of the table that no recording has."""
-        return list(self.match(headers)[1].get(NOT_RECORDED, ()))
-
     def require_match(self, match: EventMatch, path: Path, source: str) -> None:
         """Raise an error about the events of a recording if no picture is matched.
 

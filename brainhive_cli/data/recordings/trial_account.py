@@ -15,6 +15,7 @@ from brainhive_cli.data.recordings.account import Dispute
 from brainhive_cli.data.recordings.event_names import (
     IS_ABSENT,
     NOT_IN_DATASET,
+    NOT_RECORDED,
     EventNames,
     read_code,
 )
@@ -115,42 +116,42 @@ def list_disputes(
         n_lost = header.n_outside
         n_announced = n_lost + len(times_s)
         if n_lost > MAX_LOST_SHARE * n_announced:
-            disputes.append(
-                Dispute(
-                    "lost-trials",
-                    f"{n_lost} of {n_announced} events of {path.name} lie outside the "
-                    "recording",
-                    count=n_lost,
-                    remedy="write onsets from the first sample of the file",
-                )
+            problem = (
+                f"{n_lost} of {n_announced} events of {path.name} lie outside the "
+                "recording"
             )
+            remedy = "write onsets from the first sample of the file"
+            disputes.append(Dispute("lost-trials", problem, (), n_lost, remedy))
     folder = next(iter(headers)).parent.name
     disputes += find_mixed_kinds(pictures, kinds, folder)
     if at_pace:
         disputes.append(_dispute_unnamed(headers, names, at_pace))
     absent = Counter({name: n for name, n in absent.items() if IS_ABSENT not in name})
     if absent.total() > MAX_LOST_SHARE * len(pictures):
+        problem = (
+            f"{absent.total()} trials show pictures that the data set does not have, "
+            f"{summarise_names(list(absent))}"
+        )
         disputes.append(
-            Dispute(
-                "absent-pictures",
-                f"{absent.total()} trials show pictures that the data set does not "
-                f"have, {summarise_names(list(absent))}",
-                names=tuple(absent),
-                remedy="add these pictures",
-            )
+            Dispute("absent-pictures", problem, tuple(absent), 0, "add these pictures")
         )
     return disputes
 
 
 def list_unrecorded(
     headers: Mapping[Path, Header], names: Mapping[Path, EventNames]
-) -> set[str]:
-    """List the events of the table that no recording of a person has."""
-    unrecorded: set[str] = set()
+) -> list[str]:
+    """List the events of the table that no recording of a person has.
+
+    Without any event of the table, another error says so.
+    """
+    unrecorded: dict[str, None] = {}
     for table_names in set(names.values()):
         own = [headers[path] for path in headers if names[path] is table_names]
-        unrecorded.update(table_names.list_unrecorded(own))
-    return unrecorded
+        rows, unmatched = table_names.match(own)
+        if rows:
+            unrecorded |= dict.fromkeys(unmatched.get(NOT_RECORDED, ()))
+    return sorted(unrecorded, key=natural_key)
 
 
 def dispute_unrecorded(unrecorded: Sequence[str], recorded: Iterable[str]) -> Dispute:
@@ -177,7 +178,7 @@ def _dispute_unnamed(
     at_pace: Mapping[str, int],
 ) -> Dispute:
     """Dispute events that stand where a picture is expected."""
-    unrecorded = sorted(list_unrecorded(headers, names), key=natural_key)
+    unrecorded = list_unrecorded(headers, names)
     missing = summarise_names(unrecorded)
     missing = f"; of the table never came {missing}" if unrecorded else ""
     listed = set(next(iter(names.values())).table or ())
@@ -221,18 +222,15 @@ def _decode_utf_8(name: str) -> str:
 
 def _compare_scales(spreads: Mapping[Path, float]) -> list[Dispute]:
     """Find recordings whose scale differs from that of the person's others."""
+    values = [spread for spread in spreads.values() if spread]
+    usual = float(np.median(values)) if len(values) > 2 else max(values[:1], default=0)
     disputes = []
     for path, spread in spreads.items():
-        others = [value for other, value in spreads.items() if other != path and value]
-        ratio = spread / np.median(others) if others and spread else 1.0
+        ratio = spread / usual if usual and spread else 1.0
         if not 1 / MAX_SCALE_RATIO < ratio < MAX_SCALE_RATIO:
-            disputes.append(
-                Dispute(
-                    "other-scale",
-                    f"{path.name} has signals {ratio:.2g} times as large as the "
-                    "person's others",
-                    names=(path.name,),
-                    remedy="multiply them with mne's raw.apply_function, and save them",
-                )
+            problem = (
+                f"{path.name} has signals {ratio:.2g} times as large as the others"
             )
+            remedy = "multiply them with mne's raw.apply_function, and save them"
+            disputes.append(Dispute("other-scale", problem, (path.name,), 0, remedy))
     return disputes
