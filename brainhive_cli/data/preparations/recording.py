@@ -417,6 +417,7 @@ class OwnRecordings(Preparation):
 
         # files of signals and tables that are not read
         left_out: dict[str, list[str]] = {}
+        unread_tables = []
         read_tables = {self._table, *self._own_tables.values()}
         for path, label in list_unread_files(self.root).items():
             if path in read_tables:
@@ -425,6 +426,8 @@ class OwnRecordings(Preparation):
                 left_out.setdefault(label, []).append(path.name)
             if label or path.suffix.lower() in WORKBOOK_ENDINGS:
                 account.set_aside("files", "not read", path.name)
+            if label in labels and "event" in path.name.lower():
+                unread_tables.append(path.name)
         other_kind = "recording" if self.are_epochs else "epochs"
         for path in list_signal_files(self.root, "*", not self.are_epochs):
             if path not in recordings:
@@ -447,6 +450,12 @@ class OwnRecordings(Preparation):
                 )
             )
 
+        if unread_tables:
+            problem = f"tables of events are not read, {summarise_names(unread_tables)}"
+            remedy = "save them as CSV with the columns event and picture"
+            account.disputes.append(
+                Dispute("unread-files", problem, tuple(unread_tables), 0, remedy)
+            )
         n_people = len(labels | left_out.keys())
         account.rows.append(("all", "people", n_people, len(subjects), "–"))
 

@@ -26,7 +26,7 @@ KINDS = {
     "absent-pictures": "pictures that were shown and that the data set lacks",
     "mismatched-codes": "trials whose code contradicts the picture in the table",
     "left-out-people": "people whose files are not read",
-    "unread-files": "files of betas that are not read",
+    "unread-files": "files of betas, and tables of events, that are not read",
     "mixed-kinds": "pictures that occur under two tasks or kinds of rows",
     "other-scale": "recordings with another scale than the others of the person",
 }

@@ -36,8 +36,8 @@ CAPITAL_ENDINGS = (".vhdr", ".set", ".fdt")
 """Endings that mne reads in lower case only."""
 OTHER_ENDINGS = re.compile(
     r".*\.(json|md|html|pdf|png|jpe?g|nii|gii|ini|db)(\.gz)?"
-    r"|.*_(channels|electrodes|scans|events|trials|physio|beh|stim|headshape|"
-    r"sessions)\.([ct]sv|pos)(\.gz)?|.*\.(eeg|vmrk|fdt)"
+    r"|.*_(channels|electrodes|scans|events|physio|beh|stim|headshape|sessions)"
+    r"\.(tsv|pos)(\.gz)?|.*_trials\.[ct]sv|.*\.(eeg|vmrk|fdt)"
 )
 """Names of files beside recordings that hold no recording: descriptions, images and
 tables of BIDS. Companion files belong to a header.

@@ -19,6 +19,8 @@ MAX_DRIFT_S = 0.05
 """Largest time between an onset and its marker after a constant shift. Clocks drift."""
 MAX_TRIAL_SHIFT = 5
 """Largest number of trials by which codes are moved to explain a contradiction."""
+MAX_EXTRA_SHARE = 0.2
+"""Largest share of the codes of pictures for which a table has no row."""
 MAX_COUNT_DIFFERENCE = 0.1
 """Largest share of trials by which the counts of codes and of pictures differ, if each
 picture has a code of its own. A few triggers are lost.
@@ -107,35 +109,40 @@ def compare_codes(
         rate_hz: Sampling rate of the markers.
 
     Returns:
-        A dispute with the number of contradictions, or None.
+        A dispute with the number of contradictions, or of codes without a row, or None.
     """
-    ordered = sorted(markers)
-    times_s = np.array([sample / rate_hz for sample, _ in ordered])
-    if min(len(onsets_s), len(np.unique(times_s))) < 3:
+    times_s = np.array([sample / rate_hz for sample, _ in sorted(markers)])  # [m]
+    codes = np.array([name for _, name in sorted(markers)])
+    if min(len(onsets_s), len(set(times_s))) < 3:
         return None
     order = np.argsort(onsets_s, kind="stable")
     onsets_s = onsets_s[order]
     shift_s, _, max_distance_s, _ = _pair(onsets_s, np.unique(times_s))
 
-    # codes that mostly stand at an onset
-    distances = np.abs(_subtract_nearest(times_s + shift_s, onsets_s))
-    totals = Counter(name for _, name in ordered)
-    near = Counter(ordered[i][1] for i in np.flatnonzero(distances <= max_distance_s))
-    is_used = np.array([2 * near[name] > totals[name] for _, name in ordered])
-    codes = np.array([name for _, name in ordered])[is_used]
-    times_s = times_s[is_used] + shift_s
+    # codes of pictures mostly stand at an onset
+    times_s += shift_s
+    is_near = np.abs(_subtract_nearest(times_s, onsets_s)) <= max_distance_s
+    usual = [code for code in set(codes) if is_near[codes == code].mean() > 0.5]
+    is_usual = np.isin(codes, usual)
+    codes, times_s = codes[is_usual], times_s[is_usual]
+    n_extra = int((~is_near[is_usual]).sum())
+    if n_extra > MAX_EXTRA_SHARE * len(codes):
+        problem = (
+            f"{n_extra} of {len(codes)} codes have no row in the table"
+        )
+        return Dispute("lost-trials", problem, count=n_extra)
     if len(codes) < 3:
         return None
+
     nearest = np.abs(times_s - onsets_s[:, None]).argmin(1)
     is_paired = np.abs(times_s[nearest] - onsets_s) <= max_distance_s
-
     for labelling in labellings:
         labels = np.array(labelling, str)[order]
-        n_codes = len(set(codes))
         # compare the most frequent label with the most frequent code, and so on
         counts = (sorted(Counter(x.tolist()).values()) for x in (labels, codes))
         ranked = zip_longest(*map(reversed, counts), fillvalue=0)
         difference = sum(abs(first - second) for first, second in ranked)
+        n_codes = len(usual)
         if n_codes < 2 or difference > MAX_COUNT_DIFFERENCE * len(codes):
             continue
         pairs = labels[is_paired], codes[nearest][is_paired]
@@ -148,14 +155,13 @@ def compare_codes(
             length = min(map(len, moved))
             if _fit_one_to_one(moved[0][:length], moved[1][:length]).mean() > 0.95:
                 cause = f". The table is {abs(shift)} trials off"
-        return Dispute(
-            "mismatched-codes",
+        problem = (
             f"{n_wrong} of {is_paired.sum()} trials have a code that contradicts the "
             f"table, whose {len(set(labels))} values fit the {n_codes} codes one to "
-            f"one{cause}",
-            count=n_wrong,
-            remedy="correct the onsets or the order of the table",
+            f"one{cause}"
         )
+        remedy = "correct the onsets or the order of the table"
+        return Dispute("mismatched-codes", problem, count=n_wrong, remedy=remedy)
     return None
 
 
