@@ -731,8 +731,6 @@ class OwnRecordings(Preparation):
         """Read the header of a recording, once."""
         delay_s = self.config.delay_ms / 1000
         header = read_header(path, self.config, delay_s, names.find_pictures)
-        if header.event_source.startswith("channel"):
-            names.require_codes(path)
         events = names.join_codes(header.events, header.rate_hz)
         return replace(header, events=events)
 

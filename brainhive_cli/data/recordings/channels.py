@@ -31,8 +31,6 @@ MODALITIES |= dict.fromkeys(("ecog", "seeg", "dbs"), "iEEG")
 MAX_RATE_DIFFERENCE = 1e-5
 """Largest relative difference of the sampling rates of a subject. Headers round them.
 """
-MIN_UNIT_RATIO = 100
-"""Smallest ratio of the spreads of two recordings whose units probably differ."""
 NON_EEG_NAME = re.compile(
     r".*(EOG|ECG|EKG|EMG|TRIG|STIM|STATUS|MARKER|EVENT|PHOTO|DIODE|AUDIO|PULSE|PLETH|"
     r"RESP|GSR|AUX|COUNTER|BATTERY).*"
@@ -94,7 +92,7 @@ class KeptChannels:
     def require_consistent(self, path: Path) -> None:
         """Raise an error if a recording does not fit the first recording.
 
-        It must have the same channels, sampling rate, unit and CTF compensation.
+        It must have the same channels, sampling rate and CTF compensation.
         """
         first_path, first_header = next(iter(self.headers.items()))
         header = self.headers[path]
@@ -107,16 +105,6 @@ class KeptChannels:
                 f"resample one of them with mne and save it, {hint}",
             )
 
-        # without a signal in the first recording, the ratio is NaN and not compared
-        first_spread = _measure_spread(first_header, self.ch_names) or np.nan
-        ratio = _measure_spread(header, self.ch_names) / first_spread
-        if ratio >= MIN_UNIT_RATIO or 0 < ratio <= 1 / MIN_UNIT_RATIO:
-            raise BrainhiveError(
-                f"{path} has signals {ratio:.2g} times as large as {first_path.name}, "
-                "so their units differ",
-                "mne takes V and T: multiply one of them with raw.apply_function and "
-                f"save it, {hint}",
-            )
         if header.compensation_grade != first_header.compensation_grade:
             raise BrainhiveError(
                 f"{path} has CTF compensation of grade {header.compensation_grade}, "

@@ -5,8 +5,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from brainhive_cli.core.errors import BrainhiveError, Line
 from brainhive_cli.core.files import is_file, walk
 from brainhive_cli.core.only_match import choose_only
@@ -53,10 +51,6 @@ frames after the first, in 0.033 s.
 """
 INCOMPLETE_ROW = "without an event or a picture"
 """Reason why rows of a table are left out."""
-BDF_CODE_BITS = 17
-"""Bits of a code in the trigger channel of a BDF file. Other formats hold codes in
-single precision, with 24 bits.
-"""
 # kinds of events and pictures without a match, as overviews and stores call them
 NOT_IN_TABLE = "events that the table does not have"
 NOT_IN_DATASET = "pictures of events that the data set does not have"
@@ -168,29 +162,6 @@ class EventNames:
             if row is not None or self._find_key(event) in self._pictures:
                 picture_events.append(event)
         return picture_events
-
-    def require_codes(self, path: Path) -> None:
-        """Raise an error if a recording cannot tell two codes of the table apart.
-
-        Args:
-            path: Recording, whose format limits the bits of a code.
-        """
-        is_bdf = path.suffix.lower() == ".bdf"
-        stored_codes: dict[float, str] = {}
-        for event in self._pictures:
-            if not event.isdecimal():
-                continue
-            code = int(event)
-            stored = float(code % 2**BDF_CODE_BITS if is_bdf else np.float32(code))
-            first_event = stored_codes.setdefault(stored, event)
-            if self._pictures[first_event] != self._pictures[event]:
-                bits = BDF_CODE_BITS if is_bdf else 24
-                raise BrainhiveError(
-                    f"{path} cannot tell codes {first_event} and {event} of "
-                    f"{self.path} apart, because its trigger channel has only {bits} "
-                    "bits",
-                    "name the pictures in an events.tsv",
-                )
 
     def find_row(self, event: str) -> int | None:
         """Return the row of an event's picture, or None.

@@ -127,9 +127,7 @@ def compare_codes(
     codes, times_s = codes[is_usual], times_s[is_usual]
     n_extra = int((~is_near[is_usual]).sum())
     if n_extra > MAX_EXTRA_SHARE * len(codes):
-        problem = (
-            f"{n_extra} of {len(codes)} codes have no row in the table"
-        )
+        problem = f"{n_extra} of {len(codes)} codes have no row in the table"
         return Dispute("lost-trials", problem, count=n_extra)
     if len(codes) < 3:
         return None

@@ -229,7 +229,8 @@ def _compare_scales(spreads: Mapping[Path, float]) -> list[Dispute]:
         ratio = spread / usual if usual and spread else 1.0
         if not 1 / MAX_SCALE_RATIO < ratio < MAX_SCALE_RATIO:
             problem = (
-                f"{path.name} has signals {ratio:.2g} times as large as the others"
+                f"{path.name} has signals {ratio:.2g} times as large as "
+                f"{next(iter(spreads)).name} and others"
             )
             remedy = "multiply them with mne's raw.apply_function, and save them"
             disputes.append(Dispute("other-scale", problem, (path.name,), 0, remedy))

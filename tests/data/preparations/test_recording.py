@@ -328,9 +328,8 @@ def test_sessions_in_different_units_are_refused_by_the_plan(data):
     record_shown(data, session=1, seed=1)
     record_shown(data, session=2, seed=2, change=scale_up)
     problem = r"ses-02\.fif .* 1e\+06 times .* sub-01_ses-01"
-    for prepare in (build().shapes, build().session):
-        with pytest.raises(BrainhiveError, match=problem):
-            prepare(1, 2)
+    with pytest.raises(BrainhiveError, match=problem):
+        build().look_over((1,)).account.require()
 
 
 def test_magnetometers_and_gradiometers_need_whitening(data):

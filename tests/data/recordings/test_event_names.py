@@ -54,19 +54,6 @@ def test_a_single_response_of_a_stream_is_no_picture(table):
     assert (names.find_row("Comment/1"), names.find_row("Response/1")) == (0, None)
 
 
-@pytest.mark.parametrize(
-    ("ending", "codes"), (("bdf", (5, 131077)), ("fif", (16777216, 16777217)))
-)
-def test_codes_that_a_file_holds_as_one_are_refused(tmp_path, ending, codes):
-    table = tmp_path / "events.csv"
-    table.write_text(f"event,picture\n{codes[0]},ant.png\n{codes[1]},boat.png\n")
-    names = EventNames(table, IDS)
-    names.require_codes(tmp_path / f"sub-01.{'fif' if ending == 'bdf' else 'bdf'}")
-    with pytest.raises(BrainhiveError) as error:
-        names.require_codes(tmp_path / f"sub-01.{ending}")
-    assert all(f"{code}" in error.value.message for code in codes)
-
-
 def test_numbers_that_may_have_lost_their_zeros_are_refused(tmp_path):
     table = tmp_path / "events.csv"
     ids = ["train/egg/7", "train/boat/0007", "test/12"]
@@ -88,7 +75,7 @@ def test_rows_without_a_picture_are_counted(tmp_path):
 def test_a_category_called_na_is_no_empty_cell(tmp_path):
     path = tmp_path / "events.csv"
     path.write_text("event,picture\n1,NO\n2,NA\n3,nan\n")
-    names = EventNames(path, ["NO", "NA"], is_exact=True)
+    names = EventNames(path, ["NO", "NA"], are_categories=True)
     assert names.table == {"1": "NO", "2": "NA"}
     assert EventNames(path, ["NO", "SE"]).table == {"1": "NO"}
 

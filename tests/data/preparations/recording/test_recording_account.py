@@ -150,6 +150,17 @@ def test_people_whose_files_are_not_read_are_disputed(folder):
     assert not take_account(files="*sub-01*").disputes
 
 
+def test_codes_that_a_file_holds_as_one_are_disputed(folder):
+    shown = Presentation.randomize(4, 0)
+    # single precision holds each second code above 2 ** 24
+    codes = 2**24 + np.array(list_event_codes(shown))
+    save_codes(folder / "sub-01_raw.fif", shown, codes)
+    rows = [f"{2**24 + code},{name}.png" for code, name in enumerate(PICTURE_NAMES, 1)]
+    (folder / "events.csv").write_text("\n".join(["event,picture", *rows]) + "\n")
+    (dispute,) = take_account().disputes
+    assert dispute.kind == "unnamed-codes" and "never came 4" in dispute.problem
+
+
 def test_a_recording_of_another_scale_is_disputed_with_the_factor(folder):
     for run in (1, 2, 3):
         shown = Presentation.randomize(2, run)
