@@ -15,6 +15,7 @@ from brainhive_cli.data.files.ids import (
     to_table_cell,
 )
 from brainhive_cli.data.recordings.account import Account
+from brainhive_cli.data.recordings.files import DERIVED_FOLDERS
 from brainhive_cli.data.recordings.headers import Header
 from brainhive_cli.data.recordings.labels import find_label, read_session
 from brainhive_cli.data.recordings.shown_pictures import match_categories
@@ -507,13 +508,15 @@ def find_own_tables(root: Path) -> dict[str, Path]:
         BrainhiveError: if two tables have the same labels.
     """
     tables: dict[str, Path] = {}
-    for name, _ in walk(root):
+    for name, _ in walk(root, enters=lambda name: name not in DERIVED_FOLDERS):
         path = root / name
         if path.suffix.lower() not in (".csv", ".tsv") or not find_label(path, root):
             continue
         with path.open("rb") as file:
-            header = file.readline(1000).decode("latin-1").lower()
-        if not re.search(r"\bevent\b", header) or "picture" not in header:
+            columns = re.findall(r"\w+", file.readline(1000).decode("latin-1").lower())
+        # a table of trials or of onsets belongs to one file
+        is_own = {"event", "picture"} <= set(columns) and "onset" not in columns
+        if not is_own or path.stem.lower().endswith("_trials"):
             continue
         key = f"{find_label(path, root)} {read_session(path, root)}".strip()
         if key in tables:
