@@ -494,7 +494,7 @@ class OwnRecordings(Preparation):
         n_pictures = 0
         others = Counter[str]()
         for path, header in headers.items():
-            picture_of = names[path].name_events(header.events, header.has_table)
+            picture_of = names[path].name_events(header.events)
             event_names = [name for _, name in header.events]
             n_events += len(event_names)
             others.update(read_code(x) for x in event_names if x not in picture_of)

@@ -186,21 +186,21 @@ class EventNames:
             names.append(name if row is None else self.image_ids[row])
         return names
 
-    def name_events(
-        self, events: Iterable[tuple[int, str]], are_named: bool = False
-    ) -> dict[str, str]:
-        """Return the picture of each event that stands for one.
+    def name_events(self, events: Iterable[tuple[int, str]]) -> dict[str, str]:
+        """Return the image id of each event that shows a picture of the data set.
 
         Args:
             events: Sample and name of each event.
-            are_named: True if all events name pictures, as in an events.tsv.
 
         Raises:
             BrainhiveError: if a name fits several pictures.
         """
-        names = list(dict.fromkeys(name for _, name in events))
-        chosen = names if are_named else self.find_pictures(names)
-        return dict(zip(chosen, self.name_pictures(chosen), strict=True))
+        pictures = self._look_up(name for _, name in events)
+        return {
+            name: self.image_ids[row]
+            for name, (_, row) in pictures.items()
+            if row is not None
+        }
 
     def match(self, headers: Iterable[Header]) -> EventMatch:
         """Match the events of recordings with pictures.
@@ -243,9 +243,15 @@ class EventNames:
         }
         return rows, {kind: names for kind, names in unmatched.items() if names}
 
+    def is_listed(self, event: str) -> bool:
+        """Return True if the table lists an event with a picture."""
+        return self._find_key(event) in self._pictures
+
     def is_blank(self, event: str) -> bool:
-        """Return True if the table lists an event without a picture."""
-        return strip_zeros(read_code(event)) in self._blank_events
+        """Return True if the table lists an event without a picture, or as absent."""
+        picture = self._pictures.get(self._find_key(event) or "", "")
+        is_empty = strip_zeros(read_code(event)) in self._blank_events
+        return is_empty or picture.endswith(IS_ABSENT)
 
     def require_match(self, match: EventMatch, path: Path, source: str) -> None:
         """Raise an error about the events of a recording if no picture is matched.

@@ -13,8 +13,6 @@ from brainhive_cli.data.files.bids_labels import natural_key
 from brainhive_cli.data.files.ids import summarise_names
 from brainhive_cli.data.recordings.account import Dispute
 from brainhive_cli.data.recordings.event_names import (
-    IS_ABSENT,
-    NOT_IN_DATASET,
     NOT_RECORDED,
     EventNames,
     read_code,
@@ -51,7 +49,7 @@ def join_showings(
     are_categories = False
     for path, header in headers.items():
         are_categories = names[path].are_categories
-        picture_of = names[path].name_events(header.events, header.has_table)
+        picture_of = names[path].name_events(header.events)
         for event in sorted(set(header.events)):
             if event[1] in picture_of:
                 events.append((path, event))
@@ -96,7 +94,7 @@ def list_disputes(
     absent = Counter[str]()
     for path, header in headers.items():
         disputes += header.disputes
-        picture_of = names[path].name_events(header.events, header.has_table)
+        picture_of = names[path].name_events(header.events)
         times_s = []
         others = []
         task = read_entities(path).get("task", "")
@@ -108,11 +106,10 @@ def list_disputes(
             times_s.append(onset / header.rate_hz)
             pictures.append(picture_of[name])
             kinds.append(((TASK, task), *header.kinds.get(onset, ())))
-        at_pace.update(find_names_at_pace(np.array(times_s), others))
-
-        # pictures that a table names, and the data set lacks
-        if header.has_table or names[path].table:
-            absent.update(names[path].match([header])[1].get(NOT_IN_DATASET, {}))
+        # others at the pace are pictures that the data set lacks, if a table names them
+        for name, count in find_names_at_pace(np.array(times_s), others).items():
+            is_named = header.has_table or names[path].is_listed(name)
+            (absent if is_named else at_pace)[name] += count
         n_lost = header.n_outside
         n_announced = n_lost + len(times_s)
         if n_lost > MAX_LOST_SHARE * n_announced:
@@ -126,8 +123,7 @@ def list_disputes(
     disputes += find_mixed_kinds(pictures, kinds, folder)
     if at_pace:
         disputes.append(_dispute_unnamed(headers, names, at_pace))
-    absent = Counter({name: n for name, n in absent.items() if IS_ABSENT not in name})
-    if absent.total() > MAX_LOST_SHARE * len(pictures):
+    if absent.total() > MAX_LOST_SHARE * (len(pictures) + absent.total()):
         problem = (
             f"{absent.total()} trials show pictures that the data set does not have, "
             f"{summarise_names(list(absent))}"

@@ -196,6 +196,22 @@ def test_events_outside_the_recording_are_counted_up_to_a_fifth(folder):
     assert lost[0][1] > 15 and lost[1:] == [("lost-trials", 3)]
 
 
+def test_pictures_that_the_data_set_lacks_are_disputed_above_a_fifth(folder):
+    shown = Presentation.randomize(4, 0)
+    make_raw(shown, 0).save(folder / "sub-01_raw.fif", verbose="ERROR")
+    lines = ["onset\tstim_file"]
+    for onset, name in zip(shown.onsets, shown.pictures, strict=True):
+        lines.append(f"{onset / RATE_HZ - 0.5}\tfixation.png")  # accompanies a trial
+        lines.append(f"{onset / RATE_HZ}\t{name}.png")
+    table = folder / "sub-01_raw_events.tsv"
+    table.write_text("\n".join(lines) + "\n")
+    assert not take_account().disputes
+    text = table.read_text().replace("/cat_0", "/cat_7").replace("/dog_0", "/dog_7")
+    table.write_text(text)
+    (dispute,) = take_account().disputes
+    assert dispute.kind == "absent-pictures" and "8 trials" in dispute.problem
+
+
 def test_where_selects_rows_and_mixed_kinds_are_disputed(folder):
     shown = Presentation.randomize(4, 0)
     raw = make_raw(shown, 0)
