@@ -39,7 +39,7 @@ OTHER_ENDINGS = re.compile(
     r"|.*_(channels|electrodes|scans|events|physio|beh|stim|headshape|sessions)"
     r"\.(tsv|pos)(\.gz)?|.*_trials\.[ct]sv|.*\.(eeg|vmrk|fdt)"
 )
-"""Names of files beside recordings that hold no recording: descriptions, images and
+"""Names of files next to recordings that hold no recording: descriptions, images and
 tables of BIDS. Companion files belong to a header.
 """
 VERSION_ENTITIES = ("proc-", "desc-", "rec-", "split-")

@@ -106,6 +106,9 @@ def list_disputes(
             times_s.append(onset / header.rate_hz)
             pictures.append(picture_of[name])
             kinds.append(((TASK, task), *header.kinds.get(onset, ())))
+        # the names of categories in the recipe select them
+        if names[path].are_categories and not (names[path].table or header.has_table):
+            others = []
         # others at the pace are pictures that the data set lacks, if a table names them
         for name, count in find_names_at_pace(np.array(times_s), others).items():
             is_named = header.has_table or names[path].is_listed(name)

@@ -131,6 +131,7 @@ def _list_pictures(
         shown.append((event, stimulus))
         files.append((event, "image", stimulus))
     codes.append((events[CATCH], events[CATCH], ABSENT, ABSENT, ABSENT, "catch"))
+    shown.append((events[CATCH], ABSENT))
     return {
         "trigger_codes.csv": codes,
         "events.csv": shown,

@@ -285,7 +285,7 @@ def test_the_logs_and_planned_tables_are_read_as_bids(home, run_command, table):
         folder = study / f"bids/sub-01/ses-{session:02d}"
         bold = folder / f"func/{name}_bold.nii.gz"
         shown, _ = bids_bold.read_events(folder / f"{name}_events.tsv", "", {}, bold)
-        names = [picture.removesuffix(".png") for _, _, picture in shown]
+        names = [picture.removesuffix(".png") for _, _, picture, _ in shown]
         assert names == [trial[3] for trial in planned if trial[:2] == (session, run)]
 
 

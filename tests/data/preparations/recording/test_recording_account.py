@@ -66,7 +66,7 @@ def test_clean_recordings_need_no_yes(folder):
     }
 
 
-def test_a_code_in_place_of_pictures_is_disputed_unless_listed_as_blank(folder):
+def test_a_code_in_place_of_pictures_is_disputed_or_blank(folder):
     shown = Presentation.randomize(4, 0)
     codes = [99 if code == 3 else code for code in list_event_codes(shown)]
     save(folder / "sub-01.fif", shown, codes)
@@ -161,7 +161,7 @@ def test_codes_that_a_file_holds_as_one_are_disputed(folder):
     assert dispute.kind == "unnamed-codes" and "never came 4" in dispute.problem
 
 
-def test_a_recording_of_another_scale_is_disputed_with_the_factor(folder):
+def test_another_scale_is_disputed_with_its_factor(folder):
     for run in (1, 2, 3):
         shown = Presentation.randomize(2, run)
         factor = 0.1 if run == 2 else 1.0
@@ -196,7 +196,7 @@ def test_events_outside_the_recording_are_counted_up_to_a_fifth(folder):
     assert lost[0][1] > 15 and lost[1:] == [("lost-trials", 3)]
 
 
-def test_pictures_that_the_data_set_lacks_are_disputed_above_a_fifth(folder):
+def test_absent_pictures_are_disputed_above_a_fifth(folder):
     shown = Presentation.randomize(4, 0)
     make_raw(shown, 0).save(folder / "sub-01_raw.fif", verbose="ERROR")
     lines = ["onset\tstim_file"]

@@ -314,7 +314,7 @@ def test_names_of_events(recorded: Recorded, tmp_path: Path) -> None:
     names = EventNames(table, ids)
     matched, left_over = names.match([header])
     free = EventNames(None, ids).match([header])
-    exact = EventNames(None, ["face", "house"], is_exact=True)
+    exact = EventNames(None, ["face", "house"], are_categories=True)
     recorded(
         rows=[matched.get(event, -1) for event in events],
         single=[
