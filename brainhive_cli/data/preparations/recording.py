@@ -26,13 +26,7 @@ from brainhive_cli.data.files.bids_labels import (
     read_simulated,
 )
 from brainhive_cli.data.files.ids import format_ranges, summarise_names
-from brainhive_cli.data.files.named_files import list_named_parts
-from brainhive_cli.data.recordings.account import (
-    MAX_SOURCES,
-    AcceptKey,
-    Account,
-    Dispute,
-)
+from brainhive_cli.data.recordings.account import AcceptKey, Account, Dispute
 from brainhive_cli.data.recordings.channels import (
     KeptChannels,
     compare_rates_and_references,
@@ -55,12 +49,8 @@ from brainhive_cli.data.recordings.event_names import (
     find_own_tables,
     read_code,
 )
-from brainhive_cli.data.recordings.files import (
-    list_recording_files,
-    list_recordings,
-    list_signal_files,
-    list_unread_files,
-)
+from brainhive_cli.data.recordings.file_account import account_for_files
+from brainhive_cli.data.recordings.files import list_recording_files, list_recordings
 from brainhive_cli.data.recordings.headers import (
     ElectrodeKeys,
     Header,
@@ -69,7 +59,6 @@ from brainhive_cli.data.recordings.headers import (
 )
 from brainhive_cli.data.recordings.labels import (
     describe_labels,
-    find_label,
     read_label,
     read_session,
 )
@@ -84,14 +73,13 @@ from brainhive_cli.data.recordings.shown_pictures import (
 )
 from brainhive_cli.data.recordings.tables import (
     PERSON_COLUMNS,
-    WORKBOOK_ENDINGS,
-    read_entities,
     read_table,
 )
 from brainhive_cli.data.recordings.trial_account import (
     dispute_unrecorded,
     join_showings,
     list_disputes,
+    list_rows,
     list_unrecorded,
 )
 from brainhive_cli.data.signals.cutting import (
@@ -404,82 +392,36 @@ class OwnRecordings(Preparation):
     def _take_account(self, subjects: Sequence[int]) -> Account:
         """Take the account of the folder and of subjects."""
         account = Account(accept=self.config.accept)
-        recordings = set[Path]()
-        labels = set()
+        recordings = {}
         for subject in self._recordings:
             for path in self._list_paths(subject):
-                recordings.add(path)
-                labels.add(read_label(path, self.root))
-        for path in sorted(recordings):
-            if list_named_parts(path):
-                reason = "read as recordings of their own: no file names them as a part"
-                account.set_aside("files", reason, path.name)
+                recordings[path] = read_label(path, self.root)
+        tables = {self._table, *self._own_tables.values()}
+        account_for_files(
+            account, self.root, recordings, tables, self.are_epochs, self.config.files
+        )
 
-        # files of signals and tables that are not read
-        left_out: dict[str, list[str]] = {}
-        unread_tables = []
-        read_tables = {self._table, *self._own_tables.values()}
-        for path, label in list_unread_files(self.root).items():
-            if path in read_tables:
-                continue
-            if label and label not in labels and not self.config.sessions:
-                left_out.setdefault(label, []).append(path.name)
-            if label or path.suffix.lower() in WORKBOOK_ENDINGS:
-                account.set_aside("files", "not read", path.name)
-            if label in labels and "event" in path.name.lower():
-                unread_tables.append(path.name)
-        other_kind = "recording" if self.are_epochs else "epochs"
-        for path in list_signal_files(self.root, "*", not self.are_epochs):
-            if path not in recordings:
-                reason = f"not read here but by prepare --from {other_kind}"
-                account.set_aside("files", reason, path.name)
-                label = find_label(path, self.root)
-                if label not in labels:
-                    left_out.setdefault(label, []).append(path.name)
-        if left_out and self.config.files == "*":
-            files = [names[0] for names in left_out.values()]
-            account.disputes.append(
-                Dispute(
-                    "left-out-people",
-                    f"no recording of {', '.join(left_out)} is read, only of "
-                    f"{', '.join(sorted(labels))}; not read: {summarise_names(files)}",
-                    names=tuple(left_out),
-                    remedy="save them as .fif with mne (raw.save('sub-01_raw.fif')), "
-                    "or choose --subjects "
-                    f"{','.join(map(str, sorted(self._recordings)))}",
-                )
-            )
-
-        if unread_tables:
-            problem = f"tables of events are not read, {summarise_names(unread_tables)}"
-            remedy = "save them as CSV with the columns event and picture"
-            account.disputes.append(
-                Dispute("unread-files", problem, tuple(unread_tables), 0, remedy)
-            )
-        n_people = len(labels | left_out.keys())
-        account.rows.append(("all", "people", n_people, len(subjects), "–"))
-
-        # trials
         rows = {}
+        recorded: set[str] = set()
         unrecorded: list[str] | None = None
-        recorded = set[str]()
         for subject in subjects:
             try:
                 disputes = self._list_disputes(subject)
                 headers = self._headers(subject)
-                absent = list_unrecorded(headers, self._names(subject))
             except BrainhiveError:
                 continue  # preparing this subject raises it again
+            names = self._names(subject)
             account.disputes.extend(disputes)
-            for names in set(self._names(subject).values()):
-                for key, count in names.account.counts.items():
+            for table_names in set(names.values()):
+                for key, count in table_names.account.counts.items():
                     account.counts[key] = count
-            rows[subject] = self._list_account_rows(subject)
-            for header in headers.values():
-                recorded.update(read_code(name) for _, name in header.events)
+            absent = list_unrecorded(headers, names)
             if unrecorded is None:
                 unrecorded = absent
             unrecorded = [name for name in unrecorded if name in absent]
+            for header in headers.values():
+                recorded.update(read_code(name) for _, name in header.events)
+            rows[subject] = self._list_account_rows(subject)
         is_explained = any(item.kind == "unnamed-codes" for item in account.disputes)
         if unrecorded and not is_explained:
             account.disputes.append(dispute_unrecorded(unrecorded, recorded))
@@ -488,45 +430,21 @@ class OwnRecordings(Preparation):
 
     def _list_account_rows(self, subject: int) -> list[tuple[object, ...]]:
         """Count recordings, events, trials and pictures, as found and as used."""
-        headers = self._headers(subject)
-        names = self._names(subject)
-        n_events = 0
-        n_pictures = 0
-        others = Counter[str]()
-        for path, header in headers.items():
-            picture_of = names[path].name_events(header.events)
-            event_names = [name for _, name in header.events]
-            n_events += len(event_names)
-            others.update(read_code(x) for x in event_names if x not in picture_of)
-            n_pictures += sum(name in picture_of for name in event_names)
         n_trials = 0
         dropped = Counter[str]()
         for session in self._sessions(subject):
             with suppress(BrainhiveError):  # preparing it raises the error again
                 _, _, trials, session_dropped = self._choose_trials(subject, session)
                 n_trials += sum(map(len, trials.values()))
-                for counts in session_dropped.values():
-                    dropped.update(counts)
-        dropped["outside the recording"] += sum(x.n_outside for x in headers.values())
-        tasks = {read_entities(path).get("task", "") for path in headers} - {""}
-        source = ", ".join(dict.fromkeys(x.event_source for x in headers.values()))
-        shown = len(self._match(subject)[0])
+                dropped += sum(session_dropped.values(), Counter[str]())
+        headers = self._headers(subject)
+        rows = list_rows(headers, self._names(subject), n_trials, dropped)
+        sessions = f"sessions {', '.join(map(str, self._sessions(subject)))}"
+        n_shown = len(self._match(subject)[0])
         return [
-            (
-                "recordings",
-                len(headers),
-                len(headers),
-                f"sessions {', '.join(map(str, self._sessions(subject)))}"
-                f"{'; tasks ' if tasks else ''}{', '.join(sorted(tasks))}",
-            ),
-            ("events", n_events, n_pictures, f"{source}{_list_counts(others)}"),
-            (
-                "trials",
-                n_pictures + sum(x.n_outside for x in headers.values()),
-                n_trials,
-                _list_counts(+dropped).removeprefix("; "),
-            ),
-            ("pictures", len(self._pictures[0]), shown, ""),
+            ("recordings", len(headers), len(headers), sessions),
+            *rows,
+            ("pictures", len(self._pictures[0]), n_shown, ""),
         ]
 
     def _list_idle_names(self, channels: Mapping[int, KeptChannels]) -> list[str]:
@@ -972,14 +890,6 @@ def _make_no_trials_error(
         "choose other subjects (--subjects) or files (preparation.files=PATTERN), or "
         "cut shorter trials (preparation.epoch_ms=[START, STOP])",
     )
-
-
-def _list_counts(counts: Mapping[str, int]) -> str:
-    """List the three largest counts with their names, after a semicolon."""
-    largest = Counter(counts).most_common(MAX_SOURCES)
-    texts = [f"{count} {name}" for name, count in largest]
-    ellipsis = " …" if len(counts) > MAX_SOURCES else ""
-    return f"; not used: {', '.join(texts)}{ellipsis}" if texts else ""
 
 
 def _describe_warnings(headers: Mapping[Path, Header]) -> list[str]:

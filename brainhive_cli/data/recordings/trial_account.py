@@ -11,7 +11,7 @@ import numpy as np
 
 from brainhive_cli.data.files.bids_labels import natural_key
 from brainhive_cli.data.files.ids import summarise_names
-from brainhive_cli.data.recordings.account import Dispute
+from brainhive_cli.data.recordings.account import MAX_SOURCES, Dispute
 from brainhive_cli.data.recordings.event_names import (
     NOT_RECORDED,
     EventNames,
@@ -135,6 +135,49 @@ def list_disputes(
             Dispute("absent-pictures", problem, tuple(absent), 0, "add these pictures")
         )
     return disputes
+
+
+def list_rows(
+    headers: Mapping[Path, Header],
+    names: Mapping[Path, EventNames],
+    n_trials: int,
+    dropped: Counter[str],
+) -> list[tuple[object, ...]]:
+    """List the rows of the account on the events and trials of a person.
+
+    Args:
+        headers: Headers of the recordings, after `join_showings`.
+        names: Pictures of the events of each recording.
+        n_trials: Number of trials that are used.
+        dropped: Number of other trials, by reason.
+    """
+    n_pictures = 0
+    n_outside = 0
+    others = Counter[str]()
+    for path, header in headers.items():
+        picture_of = names[path].name_events(header.events)
+        n_outside += header.n_outside
+        for _, name in header.events:
+            n_pictures += name in picture_of
+            others[read_code(name)] += name not in picture_of
+    tasks = {read_entities(path).get("task", "") for path in headers} - {""}
+    sources = [header.event_source for header in headers.values()]
+    sources += [f"task {task}" for task in sorted(tasks)]
+    source = ", ".join(dict.fromkeys(sources))
+    dropped["outside the recording"] += n_outside
+    n_events = n_pictures + others.total()
+    return [
+        ("events", n_events, n_pictures, f"{source}{_list_counts(others)}"),
+        ("trials", n_pictures + n_outside, n_trials, _list_counts(dropped)[2:]),
+    ]
+
+
+def _list_counts(counts: Counter[str]) -> str:
+    """List the largest counts with their names, after a semicolon."""
+    largest = (+counts).most_common(MAX_SOURCES)
+    texts = [f"{count} {name}" for name, count in largest]
+    ellipsis = " …" if len(+counts) > MAX_SOURCES else ""
+    return f"; not used: {', '.join(texts)}{ellipsis}" if texts else ""
 
 
 def list_unrecorded(
