@@ -23,6 +23,8 @@ MIN_PAIRED_SHARE = 0.9
 """Smallest share of events in whole pairs, if copies have no lag of their own."""
 MAX_LAG_RATIO = 1.2
 """Largest ratio of neighbouring lags of the same kind."""
+TYPICAL_LAG_S = 0.6
+"""Lag of answers and offsets. Shorter lags of one kind differ as much as this one."""
 COPY_S = 0.1
 """Lag of copies by programs. No picture is shown twice within it."""
 PACE_RANGE = (0.8, 1.25)
@@ -58,13 +60,14 @@ def find_copies(
 
     # lags of equal neighbours, in clusters without large gaps
     same_lags = np.sort(lags[is_same])
-    shortest_other = lags[~is_same].min(initial=np.inf)
-    floor = np.maximum(same_lags[:-1], 0.02)
-    breaks = np.flatnonzero(same_lags[1:] > MAX_LAG_RATIO * floor) + 1
-    # nothing else is as near as a copy below the shortest lag of other pictures
-    n_near = np.searchsorted(same_lags, 0.9 * shortest_other)
-    breaks = np.union1d(breaks[breaks > n_near], n_near)
-    for cluster in filter(len, np.split(same_lags, breaks)):
+    gaps = (MAX_LAG_RATIO - 1) * np.maximum(same_lags[:-1], TYPICAL_LAG_S)
+    breaks = np.flatnonzero(np.diff(same_lags) > gaps) + 1
+    # below some lag, nearly all events repeat the event before
+    order = np.argsort(lags)
+    same_shares = np.cumsum(is_same[order]) / np.arange(1, len(lags) + 1)
+    near = np.flatnonzero(same_shares >= MIN_SAME_SHARE)
+    n_near = int(is_same[order][: near[-1] + 1].sum()) if len(near) else 0
+    for cluster in filter(len, np.split(same_lags, np.union1d(breaks, n_near))):
         low, high = cluster[0] - 1e-6, cluster[-1] + 1e-6
         is_at_lag = (lags >= low) & (lags <= high)
         is_repeat = is_at_lag & is_same

@@ -49,6 +49,20 @@ def test_a_copy_offset_or_answer_is_one_showing_with_its_picture(names, lag_s, s
 
 
 @pytest.mark.parametrize("seed", range(5))
+def test_answers_of_most_trials_are_found_near_the_next_picture(seed):
+    times_s, pictures = show(seed, interval_s=1.8, jitter_s=0.4)
+    random = np.random.default_rng(seed)
+    times_s, pictures, is_copy = copy_each(
+        times_s, pictures, random.uniform(0.4, 1.0, len(pictures))
+    )
+    is_answered = ~is_copy | (random.random(len(is_copy)) < 0.9)
+    found, _ = find_copies(
+        times_s[is_answered], np.array(pictures)[is_answered].tolist(), False
+    )
+    assert (found != is_copy[is_answered]).sum() <= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("names", [["face", "house"], ["a", "b", "c"], PICTURES])
 def test_equal_pictures_at_the_pace_of_trials_are_trials(names, seed):
     times_s, pictures = show(seed, names, 72 // len(names))
