@@ -25,6 +25,8 @@ MAX_LAG_RATIO = 1.2
 """Largest ratio of neighbouring lags of the same kind."""
 TYPICAL_LAG_S = 0.6
 """Lag of answers and offsets. Shorter lags of one kind differ as much as this one."""
+MAX_LATE_SHARE = 0.75
+"""Latest time of an answer, as a share of the interval between pictures."""
 COPY_S = 0.1
 """Lag of copies by programs. No picture is shown twice within it."""
 PACE_RANGE = (0.8, 1.25)
@@ -83,6 +85,9 @@ def find_copies(
             are_categories and is_block
         ):
             is_copy[1:] |= is_repeat
+    if is_copy.any():  # late answers come before the next picture, too
+        period = float(np.median(np.diff(times_s[~is_copy])))
+        is_copy[1:] |= is_same & ~is_copy[:-1] & (lags < MAX_LATE_SHARE * period)
 
     # pairs whose lags overlap with the pace
     if not (is_copy.any() or are_categories):
@@ -92,8 +97,8 @@ def find_copies(
             for start, stop in zip(edges - lengths, edges, strict=True):
                 is_copy[start + 1 : stop : 2] = True
             inner = lags[is_copy[1:]]
-            period = np.diff(times_s[~is_copy])
-            is_answer = period.std() < inner.std() / 2  # at any time of a trial
+            periods = np.diff(times_s[~is_copy])
+            is_answer = periods.std() < inner.std() / 2  # at any time of a trial
             ratio = np.median(inner) / np.median(lags[~is_copy[1:]])
             if not is_answer and 1 / MAX_LAG_RATIO < ratio < MAX_LAG_RATIO:
                 is_copy[:] = False
