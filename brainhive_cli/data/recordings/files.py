@@ -163,7 +163,7 @@ def list_unread_files(root: Path) -> dict[Path, str]:
         is_known = bool(
             OTHER_ENDINGS.fullmatch(file_name) or OTHER_FIF.fullmatch(file_name)
         )
-        if file_name.endswith(".eeg"):
+        if file_name.endswith((".eeg", ".dat")):  # signals of BrainVision
             header_name = f"{path.stem}.vhdr".lower()
             names = {sibling.name.lower() for sibling in path.parent.iterdir()}
             is_known = header_name in names
