@@ -100,6 +100,8 @@ class EventNames:
         self.account = Account()
         # events that the table lists without a picture
         self._blank_events: set[str] = set()
+        # rows of pictures that were compared with the data set, or None
+        self._row_of_picture: dict[str, int | None] = {}
         # possible names of a picture in the data set, the preferred name last
         self._candidates: dict[str, list[str]] = {}
         # events of the table by their names without leading zeros
@@ -438,13 +440,26 @@ class EventNames:
         return matches
 
     def _match_pictures(self, pictures: Iterable[str]) -> dict[str, int]:
-        """Find the rows of pictures that the data set has. Tabs count as spaces."""
+        """Find the rows of pictures that the data set has, each once.
+
+        Tabs count as spaces.
+        """
+        names = list(dict.fromkeys(pictures))
+        new_names = [name for name in names if name not in self._row_of_picture]
+        if new_names:
+            rows = self._find_rows(new_names)
+            self._row_of_picture |= {name: rows.get(name) for name in new_names}
+        known_rows = {name: self._row_of_picture[name] for name in names}
+        return {name: row for name, row in known_rows.items() if row is not None}
+
+    def _find_rows(self, pictures: Sequence[str]) -> dict[str, int]:
+        """Compare pictures with the data set, without those that it lacks."""
         if self.are_categories:
             return match_categories(pictures, self.image_ids)
 
         # match all names of each picture. The last match wins
         pairs = []
-        for picture in dict.fromkeys(pictures):
+        for picture in pictures:
             for name in self._candidates.get(picture, [picture]):
                 pairs.append((picture, to_table_cell(name)))
         dataset_names = list(map(to_table_cell, self.image_ids))
@@ -516,7 +531,8 @@ def find_own_tables(root: Path) -> dict[str, Path]:
     tables: dict[str, Path] = {}
     for name, _ in walk(root, enters=lambda name: name not in DERIVED_FOLDERS):
         path = root / name
-        if path.suffix.lower() not in (".csv", ".tsv") or not find_label(path, root):
+        label = find_label(path, root)
+        if path.suffix.lower() not in (".csv", ".tsv") or not label:
             continue
         with path.open("rb") as file:
             columns = re.findall(r"\w+", file.readline(1000).decode("latin-1").lower())
@@ -524,7 +540,7 @@ def find_own_tables(root: Path) -> dict[str, Path]:
         is_own = {"event", "picture"} <= set(columns) and "onset" not in columns
         if not is_own or path.stem.lower().endswith("_trials"):
             continue
-        key = f"{find_label(path, root)} {read_session(path, root)}".strip()
+        key = f"{label} {read_session(path, root)}".strip()
         if key in tables:
             raise BrainhiveError(
                 f"{tables[key]} and {path} both list the events of {key}",
