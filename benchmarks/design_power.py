@@ -169,8 +169,11 @@ def run_pilot(strength: float, seed: int) -> Pilot:
     # a trial and the mean of the others have the noise of the first repetition
     trials = np.concatenate([first, other])
     picture = np.tile(np.arange(len(rows)), 2)
-    twice = PilotPerson(trials.astype("f4"), picture, targets.astype("f4"))
-    return Pilot(measure_margins(first, mean, targets), measure_noise_slope([twice]))
+    twice = PilotPerson(
+        trials.astype("f4"), picture, targets.astype("f4"), np.arange(len(rows))
+    )
+    margins = measure_margins(first, mean, targets, twice.group)
+    return Pilot(margins, measure_noise_slope([twice]))
 
 
 def predict_pilots(
@@ -216,7 +219,9 @@ def main() -> None:
             pilots.setdefault(strength, []).append(pilot)
         slope = float(np.mean([pilot.slope for pilot in results]))
         world = LightWorld(PICTURES, slope)
-        table = tabulate_margins(world, REPETITIONS, n_pilots=24)
+        shown = PICTURES.draw(np.random.default_rng(0), len(REPETITIONS))
+        groups = np.arange(len(REPETITIONS))
+        table = tabulate_margins(world, shown, REPETITIONS, groups, n_pilots=24)
         print(f"slope of the noise {slope:.2f}")
         for strength in strengths:
             margins = np.mean([pilot.margins for pilot in pilots[strength]], 0)
@@ -268,7 +273,7 @@ def main() -> None:
     ][:30]
     start_s = time.monotonic()
     predict_designs(
-        designs, Question(), PublishedResult(0.15, 0.1, 0.2, 1600, 4, 200, 80)
+        designs, Question(), PublishedResult(0.15, 0.1, 0.2, 1600, 4, 200, 80, 10)
     )
     print(f"30 designs: {time.monotonic() - start_s:.0f} s")
 

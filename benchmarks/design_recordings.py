@@ -146,6 +146,7 @@ def make_pilot(recording: Recording) -> PilotPerson:
         recording.signals[:count],
         np.arange(count),
         recording.targets[recording.label[:count]],
+        np.arange(count),
     )
 
 

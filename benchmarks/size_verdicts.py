@@ -31,12 +31,12 @@ def prepare_verdicts(count: int, folder: Path) -> Task:
         np.tile(np.arange(1, count + 1), (count, 1)), axis=1
     )
 
-    def judge_models(models: int = 10) -> None:
-        for _ in range(models):
+    def judge_models() -> None:
+        for _ in range(10):
             items = Items.independent([range(count)], "pictures")
             judge([ranks], items, range(count))
 
-    return Task(judge_models, lambda: judge_models(1), ranks.nbytes)
+    return Task(judge_models, data_bytes=ranks.nbytes)
 
 
 def prepare_people(count: int, folder: Path) -> Task:

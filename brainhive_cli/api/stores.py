@@ -138,8 +138,8 @@ def store_trials(
               the onset of the picture, `rate_hz` and `unit`
             - epochs: `channels` or `types` of the channels to select
             - arrays and epochs: `onset_s` [n], the time of each trial in its recording
-              run. Not needed if the trials are in the order of time. If this order is
-              unknown, set `onset_s="unknown"`, which adds a caveat.
+              run, or `"in order"` if the trials are in the order of time. Without it,
+              the order of arrays is unknown, which adds a caveat.
 
     Returns:
         The m stored trials, in the order of `X`, with their positions in `X` in `index`
@@ -151,6 +151,7 @@ def store_trials(
 
     Examples:
         >>> axes = {"channels": channels, "times_s": times_s, "unit": "µV"}
+        >>> axes["onset_s"] = "in order"  # the rows of X are in the order of time
         >>> stored = api.store_trials(X, labels, "categories", subject=1, **axes)
         >>> api.open_signals("categories", subject=1)
     """

@@ -531,8 +531,9 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
     unknown_events = [] if hits.trials else list(decoder.unknown_events)
     candidates = list(decoder.image_ids) if unknown_events else []
 
-    # no p value if trials of the training were shown, since their hits prove nothing
-    has_p_value = bool(hits.trials) and TRAINED_TRIALS not in caveats
+    # hits prove nothing if trials of the training were shown, or if time tells labels
+    is_interleaved = hits.is_interleaved and session.is_exchangeable
+    is_tested = bool(hits.trials) and TRAINED_TRIALS not in caveats
     facts = LiveFacts(
         caveats=caveats,
         dataset=job.align.dataset.name,
@@ -546,8 +547,9 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
         stream=loop.describe_stream(),
         differs=list(session.differences),
         hits=hits.hits,
-        is_interleaved=hits.is_interleaved,
-        anytime_p=hits.p_value if has_p_value else None,
+        is_interleaved=is_interleaved,
+        order_problem=session.problem,
+        anytime_p=hits.p_value if is_tested and is_interleaved else None,
         trials_learned_from=score.learned,
         unknown_events=unknown_events,
         candidates=candidates,

@@ -8,7 +8,9 @@ from pydantic.dataclasses import dataclass
 
 SIGNIFICANCE_LEVEL = 0.05
 """Largest p of a significant difference."""
-Side = Literal["above chance", "at chance", "below chance", "not testable"]
+Side = Literal[
+    "above chance", "at chance", "below chance", "conditional", "not testable"
+]
 SetUp = Mapping[str, Any]
 """Settings behind the numbers of a run, by dotted key. Keys of a recipe are written as
 in the recipe, such as `train.lr`. The keys in `SIGNAL_KEYS` describe the signals.
@@ -91,6 +93,8 @@ class Answer:
         scope: Stimuli that the answer holds for, such as "these 2 concepts", or "".
         wider: Sentence on a wider claim that the design does not allow, or "".
         condition: Assumption that the data cannot confirm, or "".
+        design: What the design of the study tells about labels, such as "time in the
+            run", or "". Labels were then exchanged with the odds of the design.
     """
 
     question: str
@@ -103,6 +107,7 @@ class Answer:
     scope: str = ""
     wider: str = ""
     condition: str = ""
+    design: str = ""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -112,10 +117,9 @@ class Answer:
             return None
         return min(1.0, 2 * min(self.better, self.worse))
 
-    @computed_field  # type: ignore[prop-decorator]
     @property
-    def side(self) -> Side:
-        """Result of the two-sided test at `SIGNIFICANCE_LEVEL`."""
+    def outcome(self) -> Side:
+        """Result of the two-sided test, at `SIGNIFICANCE_LEVEL`, under `condition`."""
         if (
             self.better is None
             or self.worse is None
@@ -130,13 +134,33 @@ class Answer:
 
     @computed_field  # type: ignore[prop-decorator]
     @property
+    def side(self) -> Side:
+        """Claim: the `outcome`, or "conditional" if it differs from chance only
+        under the `condition`.
+        """
+        differs = self.outcome in ("above chance", "below chance")
+        return "conditional" if differs and self.condition else self.outcome
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
     def words(self) -> str:
         """Result with its scope and condition, or the reason why there is no test."""
         if self.p is None:
-            return f"{self.side}: {self.test}"
+            return f"{self.outcome}: {self.test}"
         scope = f" for {self.scope}" if self.scope else ""
+        design = f", beyond what {self.design} tells" if self.design else ""
         condition = f", if {self.condition}" if self.condition else ""
-        return f"{self.side}{scope}{condition}"
+        return f"{self.outcome}{scope}{design}{condition}"
+
+    @property
+    def is_settled(self) -> bool:
+        """Return True if the answer is significantly above or below chance."""
+        return self.outcome in ("above chance", "below chance")
+
+    def agrees(self, p_above: float, p_below: float) -> bool:
+        """Return True if another test is significant on the same side."""
+        p = p_above if self.outcome == "above chance" else p_below
+        return 2 * p <= SIGNIFICANCE_LEVEL
 
     @property
     def sentence(self) -> str:
@@ -434,6 +458,7 @@ class RetrievalFacts(Facts):
         gallery: Candidates.
         control: Distribution under a control.
         prior: Run of the prior, a model from brain tokens to a generator's inputs.
+        lone_channel: Channel that ranks better than all others together, or "".
         confusion_matrix: Confusion matrix of trials, or None with many concepts.
         tests_trials: True if trials, not pictures, were held out.
         plain: Differences between the model and simple baselines.
@@ -441,6 +466,7 @@ class RetrievalFacts(Facts):
         repetitions: Largest number of repetitions in the noise ceiling, or 0.
         subset_ways: Requested size of the subsets of the candidates, or 0.
         subset_pools: Sizes of the subsets, ascending. They may be less than requested.
+        trained_concepts: Number of tested pictures whose concept was trained.
     """
 
     command: str = "eval-retrieval"
@@ -448,6 +474,7 @@ class RetrievalFacts(Facts):
     gallery: GalleryFacts | None = None
     control: Control | None = None
     prior: str | None = None
+    lone_channel: str = ""
     confusion_matrix: ConfusionMatrix | None = None
     tests_trials: bool = False
     plain: list[Difference] = []
@@ -455,6 +482,7 @@ class RetrievalFacts(Facts):
     repetitions: int = 0
     subset_ways: int = 0
     subset_pools: list[int] = []
+    trained_concepts: int = 0
 
     @property
     def tests_categories(self) -> bool:
@@ -465,12 +493,6 @@ class RetrievalFacts(Facts):
     def hit_metric(self) -> str:
         """Name of the metric that counts how often the seen stimulus came first."""
         return "accuracy" if self.tests_categories else "top1"
-
-    @property
-    def compares_within_concepts(self) -> bool:
-        """True if stimuli could only be compared with others of the same concept."""
-        untested = [answer.question for answer in self.answers if answer.p is None]
-        return "which concept" in untested and self.answers[0].p is not None
 
 
 class ReconstructionFacts(Facts):
@@ -761,6 +783,7 @@ class LiveFacts(Facts):
         differs: Differences from the processing offline, as sentences.
         hits: Number of trials in which the shown picture ranked first.
         is_interleaved: True if slow drift of the signal cannot explain the hits.
+        order_problem: Reason why the order of the recording tells labels, or "".
         anytime_p: p that holds whenever the session ends, or None without a test.
         trials_learned_from: Number of trials that the model was trained on.
         unknown_events: All events, if no event belongs to a picture.
@@ -775,6 +798,7 @@ class LiveFacts(Facts):
     differs: list[str] = []
     hits: int = 0
     is_interleaved: bool = True
+    order_problem: str = ""
     anytime_p: float | None = None
     trials_learned_from: int = 0
     unknown_events: list[str] = []

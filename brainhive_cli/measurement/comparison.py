@@ -59,6 +59,11 @@ SHARED_TRAINING_LIMIT = (
 """Warning for the mode "inter", in which each subject is tested with a model that was
 trained on the other subjects.
 """
+ONE_SEED_LIMIT = (
+    "each side has a single seed, so the difference is of these trained models and "
+    "says nothing about their recipes"
+)
+"""Warning if both runs have a single seed, and a model depends on it."""
 
 
 def compare_hits(
@@ -729,6 +734,13 @@ def _describe_limits(
     modes = first_run.facts.mode.split(" + ") + second_run.facts.mode.split(" + ")
     if subjects > 1 and "inter" in modes:
         limits.append(SHARED_TRAINING_LIMIT)
+
+    # models in closed form have no batches, and do not depend on the seed
+    set_ups = list(first_set_up) + list(second_set_up)
+    if first_run is not second_run and "train.batch_size" in set_ups:
+        cells = [*first_run.facts.cells.values()], [*second_run.facts.cells.values()]
+        if all(len({cell.seed for cell in side}) == 1 for side in cells):
+            limits.append(ONE_SEED_LIMIT)
     return {
         "scope": first_run.facts.scope,
         "limits": limits,

@@ -29,11 +29,11 @@ class EpochLog:
     Attributes:
         column: Name of the test scores in the log file.
         scores: Test score [E] of each of E epochs, in percent.
+        usual_scores: Test scores [U] in percent at the last epoch, and at the best
+            epochs by each validation or training score.
         unselected_scores: Scores [S] in percent that can be reported without choosing
-            an epoch by its test score:
-
-            - the means of the test scores of the last 1, 2, … E epochs
-            - the test scores at the best epochs by each validation or training score
+            an epoch by its test score: `usual_scores`, and the means of the test scores
+            of the last 1, 2, … E epochs.
         is_validated: True if the log also has a validation score of each epoch.
         rounding: Largest rounding error of the scores in the file, in percentage
             points.
@@ -41,6 +41,7 @@ class EpochLog:
 
     column: str
     scores: Float64
+    usual_scores: Float64
     unselected_scores: Float64
     is_validated: bool
     rounding: float
@@ -80,7 +81,7 @@ def find_logs(result: ForeignResult) -> dict[str, EpochLog]:
         scores = scale * result.log[test_name]
         last_scores = scores[np.isfinite(scores)][::-1]
         means_of_last = last_scores.cumsum() / np.arange(1, len(last_scores) + 1)
-        unselected_scores = [means_of_last]
+        usual_scores = [last_scores[:1]]
 
         # test scores at the best epochs by each validation or training score
         is_validated = False
@@ -91,12 +92,13 @@ def find_logs(result: ForeignResult) -> dict[str, EpochLog]:
                 continue
             signed = -values if LOWER_IS_BETTER.search(column) else values
             is_best = signed == np.nanmax(signed)
-            unselected_scores.append(scores[is_best])
+            usual_scores.append(scores[is_best])
             is_validated |= bool(re.search("val|dev", column))
         logs[training] = EpochLog(
             column=_find_column(test_name),
             scores=scores,
-            unselected_scores=np.concatenate(unselected_scores),
+            usual_scores=np.concatenate(usual_scores),
+            unselected_scores=np.concatenate([means_of_last, *usual_scores]),
             is_validated=is_validated,
             rounding=compute_rounding(scores),
         )

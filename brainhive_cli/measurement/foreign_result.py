@@ -35,7 +35,8 @@ class ForeignResult:
         log: Scores [E] of E epochs, keyed by the name of the score.
         claims: Claimed values by name, with shares in percent. `interval` is half the
             width of a confidence interval, `trainings` the number of seeds or subjects
-            if the values are their means.
+            if the values are their means, and `rounding` the largest rounding error of
+            the top-k scores by their decimals.
         k: The k of the top-k score that is checked.
         predictions: Predicted embeddings [N, D], or None.
         alternative_targets: Targets [N, K] by other usual meanings of the labels, keyed

@@ -9,7 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core.arrays import Array, Float64, Int64
-from brainhive_cli.measurement.ranks import rank_targets
+from brainhive_cli.measurement.ranks import (
+    TIE_TOLERANCE,
+    normalise_tokens,
+    rank_targets,
+)
 
 Correlation = TypeVar("Correlation", float, Float64)
 Repetitions = Iterable[NDArray[np.floating[Any]]]
@@ -107,24 +111,41 @@ def average_parts(repetitions: Array, parts: Int64) -> Array:
     return np.stack([repetitions[parts == part].mean(0) for part in range(n_parts)])
 
 
-def rank_halves(first: Tensor, second: Tensor) -> Tensor:
-    """Rank the second half of each stimulus by its similarity to the first half.
+def retrieve_halves(first: Tensor, second: Tensor) -> dict[str, Float64]:
+    """Find the second half of each stimulus by its similarity to the first half.
 
-    The ranks are the noise ceiling of retrieval. Wilson's interval of the share of rank
-    1 has its nominal coverage (`benchmarks/simulated_statistics`).
+    Similarity is the cosine after the mean over stimuli is subtracted. The share of a
+    stimulus in top-k is 1 if it is a hit, minus the number of other stimuli that would
+    be hits without this candidate, plus a constant. The mean share is top-k. The
+    variance of shares, divided by N, estimates the sampling variance of top-k, because
+    a stimulus is a query and a candidate of all other queries.
 
     Args:
         first: Mean signal [N, F] of one half of the repetitions of each stimulus.
         second: Mean signal [N, F] of the other half.
 
     Returns:
-        Rank [N], from 1, among all second halves. Similarity is the cosine after the
-        mean over stimuli is subtracted.
+        Shares [N] of the stimuli in `top1` and `top5`, the noise ceiling of retrieval.
+
+    Source: Efron 1982 (jackknife).
     """
     # the target of query i is row i of the gallery
-    queries = first - first.mean(0)
-    gallery = second - second.mean(0)
-    return rank_targets(queries, gallery, torch.arange(len(first)))
+    queries = normalise_tokens(first - first.mean(0))
+    gallery = normalise_tokens(second - second.mean(0))
+    ranks = rank_targets(queries, gallery, torch.arange(len(first)))
+
+    shares = {}
+    for k in (1, 5):
+        # candidates that rank before the target of queries that miss by one rank
+        rows = (ranks == k + 1).nonzero()
+        similarities = queries[rows[:, 0]] @ gallery.T
+        is_before = similarities >= similarities.gather(1, rows) - TIE_TOLERANCE
+
+        # the targets of these queries come before themselves, which the 1 makes up for
+        influence = (ranks <= k + 1).double() - is_before.sum(0)
+        top_k = (ranks <= k).double().mean()
+        shares[f"top{k}"] = (influence - influence.mean() + top_k).numpy()
+    return shares
 
 
 def spearman_brown(halves: Correlation, times: float = 2.0) -> Correlation:
@@ -180,6 +201,65 @@ def correlation_shares(first: Array, second: Array) -> Array:
     squares = first**2 + second**2
     influence = first * second - correlation / 2 * squares
     return np.asarray(len(first) * influence + correlation)
+
+
+def correlate_without_each(first: Array, second: Array) -> Array:
+    """Correlate two variables over all items, and without each item in turn.
+
+    Args:
+        first: First variable [N, ...] over N items, from `unit_vectors`.
+        second: Second variable [N, ...] over the same items, from `unit_vectors`.
+
+    Returns:
+        Correlations [1 + N, ...] over all items, then over the items but one.
+    """
+    # sums of products around the means of the remaining items
+    scale = len(first) / (len(first) - 1)
+    correlation = (first * second).sum(0)
+    covariances = correlation - scale * first * second
+    variances = (1 - scale * first**2) * (1 - scale * second**2)
+
+    # two items, or an item with all of the variance, leave nothing to correlate
+    is_varied = variances > MIN_VECTOR_LENGTH
+    without_each = covariances / np.sqrt(np.where(is_varied, variances, 1))
+    without_each = np.where(is_varied, without_each, correlation)
+    return np.concatenate([correlation[None], without_each])
+
+
+def predict_reliability(correlations: Array, times: float) -> Float64:
+    """Predict the mean reliability of all repetitions from correlations of halves.
+
+    The prediction of Spearman and Brown is not linear, so it is made for each feature,
+    and then averaged. Noise biases it, so correlations are first shrunk to their mean,
+    by half of what gives them the variance that they have without noise. The jackknife
+    corrects the bias that is left.
+
+    Args:
+        correlations: Correlations [1 + N, F] of halves for F features, over all items,
+            then without each item (see `correlate_without_each`).
+        times: Number of all repetitions divided by the number in a half.
+
+    Returns:
+        Shares [N] of the items in the reliability, which is their mean. Their variance,
+        divided by N, estimates its sampling variance.
+
+    Source: Efron 1982 (jackknife and its pseudo-values); Louis 1984 (shrinkage).
+    """
+    # share of the spread over features that is not noise
+    n_items = len(correlations) - 1
+    centres = correlations.mean(1, keepdims=True)
+    deviations = correlations - centres
+    variance = deviations[0].var()
+    noise_variance = (n_items - 1) * deviations[1:].var(0).mean()
+    signal_share = 1 - min(1, noise_variance / variance) if variance else 1
+    weight = (1 + signal_share**0.5) / 2
+
+    shrunk = centres + weight * deviations
+    estimates = spearman_brown(shrunk, times).mean(1, dtype=np.float64)
+    shares = n_items * estimates[0] - (n_items - 1) * estimates[1:]
+    # the correction of the bias must not pass the limits of correlations
+    mean = shares.mean()
+    return np.asarray(shares - mean + np.clip(mean, -1, 1))
 
 
 def correlate(pairs: Iterable[tuple[Array, Array]]) -> Float64:

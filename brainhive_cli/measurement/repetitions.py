@@ -39,6 +39,26 @@ def find_shared_order(order: TrialOrder) -> str:
     return ""
 
 
+def find_confound(order: TrialOrder) -> str:
+    """Find out how time alone reveals pictures or their concepts.
+
+    Args:
+        order: The trials. Items are pictures, and labels are their concepts.
+
+    Returns:
+        "in blocks", "in the same order in all runs" (or sessions), or "".
+    """
+    # concepts in blocks or repetitions of a picture together, even if all runs agree
+    whole_recording = np.zeros_like(order.run)
+    if (
+        p_of_clumping(order, whole_recording) <= MAX_CLUMPED_P
+        or p_of_clumping(order.label_each_trial(), order.run) <= SMALLEST_P
+    ):
+        return "in blocks"
+    shared = find_shared_order(order)
+    return f"in the same order in all {shared}" if shared else ""
+
+
 def separate_repetitions(
     is_there: Bool,
     sessions: Times,

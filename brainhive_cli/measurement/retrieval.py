@@ -4,7 +4,7 @@ Candidates are ranked by the cosine similarity of their tokens (embedding vector
 the token of a signal.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Self
@@ -19,7 +19,6 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.measurements import BACKWARD, TRANSDUCTIVE
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.measurement.corrections import compute_cosines, make_tokens
-from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import (
     find_nearest,
     normalise_tokens,
@@ -27,7 +26,7 @@ from brainhive_cli.measurement.ranks import (
     rank_targets,
     rank_with_precision,
 )
-from brainhive_cli.measurement.units import GroupingCriterion, Items, StimulusGrouping
+from brainhive_cli.measurement.units import GroupingCriterion, Items
 
 CONCEPT_METRIC = "concept_top1"
 """Metric for how often the candidate ranked first shows the concept that was seen."""
@@ -145,12 +144,12 @@ class Scores:
         concepts: Concept [N] of each label.
         groups: Run, session or fold [N] of each signal, within which labels are
             exchanged. Empty if all labels may be exchanged.
-        interleaving: Part of the recording and block of each signal, which say which
-            labels may be exchanged.
+        units: Unit [N] of each signal in the design of the study, whose label is
+            exchanged in tests. Empty if the design is unknown.
         is_trialwise: True if each token was computed from one signal at a time.
 
         ranks: Rank [N] of the label in the gallery, from 1. Ranks [draws, N] in a table
-            for a number of repetitions. Ranks [splits, N] in a ceiling.
+            for a number of repetitions.
         pool: Number of candidates. 0 if nothing was ranked.
         n_targets: Number of candidates that count as right.
         values: Further metrics [N], keyed by metric:
@@ -159,8 +158,8 @@ class Scores:
             - `concept_top1`: 1 if the candidate ranked first has the label's concept.
             - `top1_expected`: share of all subsets of the candidates in which the
               label ranks first.
-            - `reliability`: contribution of each picture to the correlation between
-              halves of the repetitions, which is its mean.
+            - In a ceiling, `top1`, `top5` and `reliability`: contribution of each
+              picture to the metric, which is their mean.
             - In a table of a brain region, per head (output of the model): relative
               squared change of its prediction if the region has the mean signal.
         relevant: Number [N] of candidates with the concept of the label.
@@ -181,11 +180,9 @@ class Scores:
             `corrections · csls`, `repetitions · 4` or `regions · V1`.
         description: In a further table, how its values were measured.
 
-        ceiling: Scores of one half of the repetitions of each picture, ranked by
+        ceiling: Scores of one half of the repetitions of each picture, retrieved by
             the other half.
         repetitions: Largest number of repetitions of a picture, in a ceiling.
-        repetition_ratio: Number of all repetitions divided by the number in one half,
-            in a ceiling. Larger than 2 if a picture has an odd number of repetitions.
         reason: In a ceiling that could not be measured, the reason.
     """
 
@@ -193,7 +190,7 @@ class Scores:
     labels: Sequence[str] = ()
     concepts: Sequence[str] = ()
     groups: Sequence[str] = ()
-    interleaving: Interleaving = field(default_factory=lambda: Interleaving([], []))
+    units: Int64 = field(default_factory=make_empty_column)
     is_trialwise: bool = True
 
     # ranks in the whole gallery
@@ -218,7 +215,6 @@ class Scores:
     # ceiling
     ceiling: Self | None = None
     repetitions: int = 0
-    repetition_ratio: float = 2.0
     reason: str = ""
 
     def get_table(self, scope: str) -> Self | None:
@@ -269,55 +265,32 @@ class Scores:
 
 
 def permute_targets(
-    seen_indices: Int64,
-    gallery: Gallery,
-    control: str,
-    seed: int,
-    parts: Sequence[Hashable],
+    seen_indices: Int64, units: Int64, exchange: Items, seed: int
 ) -> Iterator[Int64]:
-    """Pair each signal with a picture, as a control measurement requires.
+    """Pair each signal with a wrong picture, as a control measurement requires.
+
+    Labels are exchanged as in the verdict.
 
     Args:
         seen_indices: Gallery indices [N] of the pictures that the signals showed.
-        gallery: Candidates.
-        control: How signals are paired with pictures:
-
-            - `none`: each signal with the picture that it showed.
-            - `shuffled`: the signals are permuted.
-            - `permuted`: all pictures of the tested split are permuted, or the signals
-              if `parts` are given.
+        units: Unit [N] of each signal, whose label is exchanged.
+        exchange: Units by number, with the odds of their labels.
         seed: Seed of the permutations.
-        parts: Part [N] of the recording of each signal, within which signals are
-            permuted. Empty if whole pictures are held out.
 
     Yields:
         Gallery indices [N] of the paired pictures: the control itself, then up to
-        `MAX_DRAWS` further permutations. With `none`, only the seen pictures.
+        `MAX_DRAWS` further permutations.
     """
-    if control == "none":
-        yield seen_indices
-        return
-
-    # exchange trials within parts of the recording, or else pictures that are alike
-    if parts:
-        trials = [range(len(parts))]
-        items = Items(trials, trials, strata=[parts])
-    else:
-        alike = StimulusGrouping(gallery.alike_by, dict(enumerate(gallery.concepts)))
-        test_pictures = list(range(len(gallery.test_rows)))
-        items = alike.make_items([test_pictures, seen_indices.tolist()])
+    rows = exchange.name_indices(units.tolist())
+    seen_of_unit = np.zeros(len(exchange.names), np.int64)
+    seen_of_unit[rows] = seen_indices
 
     # the control comes from the seed itself, further permutations from a derived seed
-    orders = items.draw_permutations(MAX_DRAWS, derive_seed(seed, 0))
-    draws = (items.apply_permutation(order) for order in orders)
-    for permutation in chain([items.permute(seed)], draws):
-        # without parts, a permutation holds an order of the pictures and of the signals
-        if control == "permuted" and not parts:
-            picture_order = permutation[0]
-            yield picture_order[seen_indices]
-        else:
-            signal_order = permutation[-1]
-            yield seen_indices[signal_order]
+    identity = np.arange(len(seen_of_unit))
+    control = exchange.draw_permutations(1, seed)
+    orders = exchange.draw_permutations(MAX_DRAWS, derive_seed(seed, 0))
+    for order in chain(control if len(control) else [identity], orders):
+        yield seen_of_unit[order[rows]]
 
 
 def measure_control(

@@ -11,7 +11,8 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Array, Bool, Float32, Int64
+from brainhive_cli.core.arrays import Array, Float32, Int64
+from brainhive_cli.measurement.design import count_positions
 from brainhive_cli.measurement.units import number_names
 
 Times = Array | None
@@ -85,22 +86,10 @@ class TrialOrder(NamedTuple):
             features=features,
         )
 
-    def label_each_item(self) -> Self:
-        """Give each item its own label, so that only features make items alike."""
-        return self._replace(label=np.arange(len(self.label)))
-
     def label_each_trial(self) -> Self:
         """Turn each trial into an item, whose label is the item that it showed."""
         trials = np.arange(len(self.item))
         return self._replace(item=trials, label=self.item, features=None)
-
-    def take(self, is_selected: Bool) -> Self:
-        """Select trials by a mask [n]. The items stay the same."""
-        return self._replace(
-            item=self.item[is_selected],
-            session=self.session[is_selected],
-            run=self.run[is_selected],
-        )
 
 
 def number_blocks(order: TrialOrder) -> Int64:
@@ -195,31 +184,6 @@ def p_of_shared_order(
     return _test_order(measure, _exchange_blocks(order.item, block, stratum))
 
 
-def p_of_transitions(order: TrialOrder) -> float:
-    """Test if labels predict the next label better than in random orders.
-
-    The test counts how often pairs of successive, different labels recur in runs.
-    Random orders exchange the trials of a run.
-
-    Args:
-        order: The trials, sorted by time.
-
-    Returns:
-        The p value.
-    """
-    is_same_run = order.run[1:] == order.run[:-1]
-
-    def measure(item: Int64) -> list[float]:
-        label = order.label[item]
-        is_transition = is_same_run & (label[1:] != label[:-1])
-        previous = label[:-1][is_transition]
-        following = label[1:][is_transition]
-        return [_count_pairs(previous, following)]
-
-    trials = np.arange(len(order.item))
-    return _test_order(measure, _exchange_blocks(order.item, trials, order.run))
-
-
 def _exchange_items(item: Int64, strata: Int64) -> Iterator[Int64]:
     """Yield the measured order of trials, then random orders without end.
 
@@ -290,20 +254,6 @@ def list_parts(item: Int64, parts: Int64) -> list[Hashable]:
     for index, number in zip(item.tolist(), parts.tolist(), strict=True):
         parts_of.setdefault(index, set()).add(number)
     return [tuple(sorted(parts_of[index])) for index in range(len(parts_of))]
-
-
-def count_positions(parts: Int64) -> Int64:
-    """Count the earlier trials [n] in the same part of a recording.
-
-    Args:
-        parts: Part [n] of each trial, in the order of time.
-    """
-    by_part = np.argsort(parts, kind="stable")
-    _, sizes = np.unique(parts, return_counts=True)
-    starts = sizes.cumsum() - sizes
-    position = np.empty_like(by_part)
-    position[by_part] = np.arange(len(by_part)) - np.repeat(starts, sizes)
-    return position
 
 
 class _Windows:

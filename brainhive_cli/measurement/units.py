@@ -4,7 +4,6 @@
 - Label: picture or concept that an item is tested for.
 - Unit: items that are alike and so not independent, such as pictures of a concept.
 - Stratum: units that are compared only with each other.
-- Part: stretch of the recording in which labels were interleaved in time.
 """
 
 import math
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from brainhive_cli.core.arrays import Array, Bool, Float64, Int64
+from brainhive_cli.measurement.design import LabelDesign
 
 GroupingCriterion = Literal["concept", "neighbours"]
 """Property that makes stimuli of a data set alike: they show the same concept, or they
@@ -65,7 +65,7 @@ class ExchangeClass(NamedTuple):
     Attributes:
         members: Indices [g, m] of the m items of each of the g units, sorted by group.
         group_sizes: Number of items in each group of a unit, which the same subjects
-            saw in the same part.
+            saw.
     """
 
     members: tuple[tuple[int, ...], ...]
@@ -132,9 +132,7 @@ class Items:
         order: Names of the clips in the order of their film.
         scope: Units that results hold for, such as "these 2 concepts", or "" for all.
         inflation: Factor of the variance of a mean, such as `FOLD_INFLATION`.
-        parts: Part of the recording of each item, by name. Labels are exchanged only
-            within parts. If empty, there is one part.
-        problem: Reason why labels cannot be exchanged at all, or "".
+        design: Odds of the labels of `names`. None if all orders are equally likely.
     """
 
     ids: Sequence[Sequence[Hashable]]
@@ -145,8 +143,7 @@ class Items:
     order: Sequence[Hashable] = ()
     scope: str = ""
     inflation: float = 1.0
-    parts: Mapping[Hashable, Hashable] = field(default_factory=dict)
-    problem: str = ""
+    design: LabelDesign | None = None
 
     @classmethod
     def independent(
@@ -201,6 +198,11 @@ class Items:
         film_names = [name for name in self.order if name in names]
         return list(dict.fromkeys(film_names + list(names)))
 
+    def name_indices(self, ids: Sequence[Hashable]) -> Int64:
+        """Return the index [N] of each of N items in `names`."""
+        index_of = {name: index for index, name in enumerate(self.names)}
+        return np.array([index_of[name] for name in ids], np.int64)
+
     @cached_property
     def unit_indices(self) -> list[Int64]:
         """Return the index [N] of each item's unit, by subject."""
@@ -240,61 +242,49 @@ class Items:
                 strata.append(list(compress(self.strata[subject], mask)))
         return replace(self, ids=ids, units=units, strata=strata or None)
 
-    def exchange_within(
-        self,
-        parts: Mapping[Hashable, Hashable],
-        concept_parts: Mapping[Hashable, Hashable],
-        problem: str = "",
-    ) -> Self:
-        """Restrict the exchange of labels to parts of the recording.
+    @property
+    def problem(self) -> str:
+        """Reason why labels cannot be exchanged at all, or ""."""
+        return self.design.problem if self.design else ""
 
-        Args:
-            parts: Part of each item, by name, in which pictures were interleaved.
-            concept_parts: Part of each item, by name, in which concepts were
-                interleaved. If empty, pictures are exchanged only within their concept.
-            problem: Reason why pictures cannot be exchanged at all, or "".
-        """
-        # independent pictures and clips are not grouped by concept
-        if self.are_independent or self.is_film:
-            return replace(self, parts=parts, problem=problem)
-        if concept_parts:
-            return replace(self, parts=concept_parts)
-
-        # concepts were shown in blocks, so pictures are exchanged within concepts
-        scope = f"pictures within {self.n_units} {self.kind}"
-        return replace(
-            self,
-            units=self.ids,
-            kind=scope,
-            strata=self.units,
-            scope=scope,
-            parts=parts,
-            problem=problem,
-        )
+    @cached_property
+    def exchange(self) -> LabelDesign:
+        """Odds of the labels of `names`, between items that the same subjects saw."""
+        viewers = Counter[Hashable]()
+        for subject, ids in enumerate(self.ids):
+            for name in ids:
+                viewers[name] |= 1 << subject
+        (groups,) = number_names([[viewers[name] for name in self.names]])
+        labels = np.arange(len(self.names))
+        return (self.design or LabelDesign.free(labels, 0 * labels)).within(groups)
 
     def draw_permutations(self, draws: int, seed: int) -> Array:
-        """Permute the labels of exchangeable items, in the same way for all subjects.
+        """Permute the labels of items, in the same way for all subjects.
 
         - Clips of a film are shifted along the film, and from its end to its start.
-        - Items of a unit and part are exchanged, if the same subjects saw them.
-        - Whole units of a stratum are exchanged, if the parts and subjects of their
-          items are equal.
+        - If the design is known and tells labels, or items are independent, items
+          exchange them with its odds.
+        - Otherwise, whole units of a stratum are exchanged, and items within units, if
+          the same subjects saw them.
 
         Args:
             draws: Largest number K of permutations.
             seed: Seed of the K random permutations, if more than K exist.
 
         Returns:
-            Read-only permutations [K, I] of the I `names`: the index of the name whose
-            label each name gets. There are no rows if labels cannot be exchanged.
+            Permutations [K, I] of the I `names`: the index of the name whose label each
+            name gets. There are no rows if labels cannot be exchanged.
         """
-        count = len(self.names)
         if self.problem:
-            return np.empty((0, count), np.int64)
-        orders: Array
+            return np.empty((0, len(self.names)), np.int64)
         if self.is_film:
-            orders = _shift(count, draws, seed)
-        elif draws * count <= MAX_CACHED_NUMBERS:
+            return _shift(len(self.names), draws, seed)
+        design = self.design
+        if design is not None and (design.telling or self.are_independent):
+            return self.exchange.draw_orders(draws, seed)
+        orders: Array
+        count = len(self.names)
+        if draws * count <= MAX_CACHED_NUMBERS:
             orders = _permute_cached(self._exchange_classes, count, draws, seed)
         else:
             orders = _permute(self._exchange_classes, count, draws, seed)
@@ -320,10 +310,9 @@ class Items:
         Returns:
             Index [N], by subject, of the item whose label each item gets.
         """
-        index_of = {name: index for index, name in enumerate(self.names)}
         orders = []
         for ids in self.ids:
-            name_indices = np.array([index_of[name] for name in ids], np.int64)
+            name_indices = self.name_indices(ids)
             if self.is_film:
                 # a subject who lacks clips is shifted by the same share of the film
                 film_share = int(order[0]) / len(order)
@@ -342,7 +331,7 @@ class Items:
     def _exchange_classes(self) -> tuple[ExchangeClass, ...]:
         """Return the classes of units whose labels may be exchanged with each other.
 
-        The units of a class have equal strata, and items with equal subjects and parts.
+        The units of a class have equal strata, and items with equal subjects.
         """
         # unit of each item, and the subjects who saw it as the bits of a number
         unit_of: dict[Hashable, int] = {}
@@ -354,12 +343,7 @@ class Items:
                 subject_mask[name] |= 1 << subject
 
         # items with equal keys may be exchanged
-        part_names = dict.fromkeys(self.parts.values())
-        part_indices = {name: index for index, name in enumerate(part_names)}
-        item_keys = []
-        for name in self.names:
-            part_index = part_indices.get(self.parts.get(name), 0)
-            item_keys.append((subject_mask[name], part_index))
+        item_keys = [subject_mask[name] for name in self.names]
 
         members = defaultdict[int, list[int]](list)
         for index in sorted(range(len(item_keys)), key=item_keys.__getitem__):
@@ -663,8 +647,8 @@ class StimulusGrouping:
         return replace(clips, units=look_up_names(block_of, ids), kind=kind)
 
 
-def describe_claims(items: Items, subjects: int) -> str:
-    """Describe a design, and the stimuli and people that its results will hold for.
+def describe_claims(items: Items, subjects: int, scope: str = "") -> str:
+    """Describe a design, and the stimuli and people that its results hold for.
 
     An example is "40 pictures, 2 subjects: results will generalise to other pictures,
     but only to these 2 people".
@@ -672,6 +656,7 @@ def describe_claims(items: Items, subjects: int) -> str:
     Args:
         items: Items that will be tested, with their units.
         subjects: Number of subjects, or 0 if nobody was recorded yet.
+        scope: Concepts or people to which a test limited the result, or "".
     """
     design = count_few(items.scope) if items.scope else f"{items.n_units} {items.kind}"
     if subjects:
@@ -682,10 +667,12 @@ def describe_claims(items: Items, subjects: int) -> str:
     limits = []
     if items.scope:
         limits.append(items.scope)
+    elif "concepts" in scope:
+        limits.append(scope.partition(" in ")[0])
     else:
         # results of "blocks of trials" generalise to "other trials"
         others.append(f"other {items.kind.rpartition(' of ')[2]}")
-    if subjects >= MIN_SUBJECTS_FOR_POPULATION:
+    if subjects >= MIN_SUBJECTS_FOR_POPULATION and "people" not in scope:
         others.append("other people")
     elif subjects:
         limits.append(f"these {subjects} people" if subjects > 1 else "this person")
@@ -693,4 +680,4 @@ def describe_claims(items: Items, subjects: int) -> str:
     if not others:
         return f"{design}: results will hold only for {' and '.join(limits)}"
     claims = f"{design}: results will generalise to {' and '.join(others)}"
-    return f"{claims}, but only to {limits[0]}" if limits else claims
+    return f"{claims}, but only to {' and '.join(limits)}" if limits else claims

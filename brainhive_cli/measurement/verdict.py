@@ -1,25 +1,29 @@
 """Verdict on retrieval: permutation tests of the mean rank of the seen stimuli.
 
-An item is a tested stimulus (a picture or a clip) or trial. Its label is the candidate
-that it showed. A part is a stretch of the recording in which labels were interleaved.
+An item is a tested stimulus (a picture or a clip) or trial. A unit is an item, or a
+series of trials, whose label is exchanged. Its label is the candidate that it showed.
+Labels are exchanged with the odds that the design of the study gives them.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.facts import Answer
+from brainhive_cli.measurement.design import Exchange, LabelDesign
 from brainhive_cli.measurement.statistics import flip_signs
 from brainhive_cli.measurement.units import (
+    MIN_SUBJECTS_FOR_POPULATION,
     MIN_UNITS_FOR_POPULATION,
     Items,
     count_few,
     fold_null_inflation,
-    list_strata,
     look_up_names,
+    name_few,
     number_names,
     widen_null_distribution,
 )
@@ -32,6 +36,8 @@ MAX_LOOKUPS = 2**22
 """Largest number of ranks that are looked up in one step, which bounds the memory."""
 ROUNDING = 1e-9
 """Largest difference between two mean ranks that counts as rounding error."""
+MAX_ORDERS_FOR_MEANS = 199
+"""Number of permutations whose mean rank is the guess of an item."""
 CONCEPT_QUESTION = "which concept"
 """Name of the question for the concept that was seen."""
 
@@ -40,14 +46,12 @@ def judge(
     ranks: Sequence[Array],
     items: Items,
     candidates: Sequence[Hashable],
-    concept_parts: Mapping[Any, Hashable] | None = None,
     concept_of: Mapping[Any, str] | None = None,
     medium: str = "picture",
     *,
     label_of: Mapping[Any, Hashable] | None = None,
-    blocks: Mapping[Any, Hashable] | None = None,
-    concept_problem: str = "",
-    has_series: bool = False,
+    exchange: Exchange | None = None,
+    concept_exchange: Exchange | None = None,
     pool: int | None = None,
     are_hits: bool = False,
     max_permutations: int = MAX_PERMUTATIONS,
@@ -55,36 +59,30 @@ def judge(
     """Test if signals tell which label they have, by permutations of the labels.
 
     The statistic is the mean rank of the labels over subjects and items, or the
-    accuracy if ranks only distinguish hits from misses. The design decides which
-    answers are given:
+    accuracy if ranks only distinguish hits from misses. The questions are:
 
-    - Held-out trials: which label was shown.
-    - Ten concepts or more, some with several pictures: a sign-flip test over concepts,
-      then the two answers for fewer concepts.
-    - Fewer concepts, some with several pictures: which picture of the concept was
-      shown, then which concept was shown.
-    - Pictures of different concepts, and clips: which stimulus was shown.
+    - Which stimulus (of all candidates) was shown. It is the verdict.
+    - If stimuli share concepts: which stimulus of its concept, and which concept.
+
+    The verdict holds for the tested concepts and people. It holds for concepts or
+    people in general if a test with these as units says so, too.
 
     Args:
         ranks: Rank [N, P] of each candidate for the N signals of each subject, averaged
             over seeds. 0 for a candidate that a signal was not compared with.
-        items: Stimuli or trials, with their units (groups of items that are alike) and
-            parts.
+        items: Stimuli or trials of each subject.
         candidates: Names of the P candidates.
-        concept_parts: Part in which concepts were interleaved, by name of the item, or
-            None.
         concept_of: Concept of each candidate by name. The default is a concept of its
             own.
         medium: Description of a stimulus in the singular.
         label_of: Candidate that each trial showed, by name of the trial. None if the
             items are the candidates.
-        blocks: Block of each trial, by name of the trial. The trials of a block keep a
-            common label. The default is a block of its own.
-        concept_problem: Reason why concepts cannot be distinguished from time, or "".
-        has_series: True if all items of a concept in a part keep a common label.
+        exchange: Units whose labels are exchanged. By default each item is a unit, and
+            all orders are equally likely.
+        concept_exchange: Units whose concepts are exchanged, likewise.
         pool: Number of candidates of each signal. The default is P.
         are_hits: True if `ranks` are 1 for the decoded candidate and 2 for the others.
-        max_permutations: Largest number of permutations of stimuli.
+        max_permutations: Largest number of permutations of labels.
 
     Returns:
         The answers, of which the first is called the verdict.
@@ -97,332 +95,299 @@ def judge(
         # folds share training data, so their null distribution is wider
         inflation = fold_null_inflation(ranks, 2 if are_hits else pool)
         items = replace(items, inflation=inflation)
-
-    # column of the candidate that each block shows (an item without a block is a block)
     column_of = {name: column for column, name in enumerate(candidates)}
-    block_of: dict[Hashable, Hashable] = {}
-    columns: dict[Hashable, int] = {}
-    for name in items.names:
-        block = blocks.get(name, name) if blocks else name
-        candidate = label_of.get(name, name) if label_of else name
-        block_of[name] = block
-        columns[block] = column_of[candidate]
-
-    # contribution of each block to the mean rank, for each candidate that was shown
-    shown_columns = list(dict.fromkeys(columns.values()))
-    (labels,) = number_names([list(columns.values())])
-    row_of = {block: row for row, block in enumerate(columns)}
-    contributions = np.zeros((len(columns), len(shown_columns)))
-    for subject_ranks, ids in zip(ranks, items.ids, strict=True):
-        rows = [row_of[block_of[name]] for name in ids]
-        shares = subject_ranks[:, shown_columns] / (len(ids) * len(ranks))
-        np.add.at(contributions, rows, shares)
-
-    # labels of held-out trials are exchanged block by block
-    n_items = len(items.names)
-    if label_of is not None:
-        block_ids = []
-        for names in look_up_names(block_of, items.ids):
-            block_ids.append(list(dict.fromkeys(names)))
-        block_parts = {}
-        for name, part_name in items.parts.items():
-            block_parts[block_of[name]] = part_name
-        exchanged = replace(
-            items, ids=block_ids, units=block_ids, strata=None, parts=block_parts
-        )
-        answer = _test_stimuli(
-            contributions,
-            labels,
-            exchanged,
-            pool,
-            medium,
-            n_items,
-            max_permutations,
-            part_names=_name_parts(items),
-        )
-        if are_hits:
-            answer = replace(answer, test=answer.test.replace("mean rank", "accuracy"))
-        return [answer]
-
-    # test whole units, such as concepts, and then the items within each unit
-    answers = []
-    ungrouped = items
-    if not items.is_film and not items.are_independent:
-        if not items.problem and not concept_problem:
-            answers.append(_test_units(ranks, items, columns, pool, concept_parts))
-        strata = list_strata(items.ids, items.units)
-        ungrouped = replace(items, units=items.ids, strata=strata)
-    answers.append(
-        _test_stimuli(
-            contributions, labels, ungrouped, pool, medium, n_items, max_permutations
-        )
+    columns = []
+    for labels in look_up_names(label_of or {}, items.ids):
+        columns.append(np.array([column_of[label] for label in labels], np.int64))
+    rows = [items.name_indices(ids) for ids in items.ids]
+    test = _Test(
+        ranks, columns, exchange or Exchange(items.exchange, rows), items, pool
     )
 
-    # test concepts if they have several stimuli
-    (concepts,) = look_up_names(concept_of or {}, [items.names])
-    if len(set(concepts)) < len(concepts) and not items.is_film:
-        answers.append(
-            _test_concepts(
-                contributions,
-                ungrouped,
-                pool,
-                concepts,
-                concept_parts,
-                concept_problem,
-                has_series,
-            )
-        )
-    return answers
+    # which stimulus
+    answer = test.answer(f"which {medium}", max_permutations=max_permutations)
+    if are_hits:
+        answer = replace(answer, test=answer.test.replace("mean rank", "accuracy"))
+    concepts = look_up_names(concept_of or {}, items.ids)
+    (all_concepts,) = look_up_names(concept_of or {}, [items.names])
+    n_concepts = len(set(all_concepts))
+    is_alone = n_concepts == len(all_concepts)
+    if label_of is not None or items.is_film or is_alone:
+        return [test.limit(replace(answer, scope=items.scope))]
 
-
-def _name_parts(items: Items) -> str:
-    """Describe the parts within which labels are exchanged, such as "12 runs"."""
-    n_parts = len(set(items.parts.values()))
-    pairs = set()
-    for ids, units in zip(items.ids, items.units, strict=True):
-        for name, unit in zip(ids, units, strict=True):
-            pairs.add((items.parts.get(name), unit))
-    # a part is a unit, such as a run
-    if len(pairs) == n_parts == items.n_units:
-        return f"each of {n_parts} {items.kind}"
-    return "runs, sessions or folds"
-
-
-def _test_stimuli(
-    contributions: Float64,
-    labels: Int64,
-    items: Items,
-    pool: int,
-    medium: str,
-    n_items: int,
-    max_permutations: int,
-    part_names: str = "runs, sessions or folds",
-) -> Answer:
-    """Test which stimulus was seen, by permutations of the labels of blocks.
-
-    Args:
-        contributions: Contribution [I, C] of each block to the mean rank, for each
-            candidate as its label.
-        labels: Column [I] of the candidate that each block shows.
-        items: Blocks, with the strata and parts within which labels are exchanged.
-        pool: Number of candidates of each signal.
-        medium: Description of a stimulus in the singular, such as "picture".
-        n_items: Number of tested stimuli or trials.
-        max_permutations: Largest number of permutations besides the identity.
-        part_names: Description of the parts.
-    """
-    question = f"which {medium}"
-    if items.problem:
-        return _not_tested(question, items.problem, n_items, pool)
-    orders = items.draw_permutations(max_permutations, 0)
-    if not len(orders):
-        reason = "no two labels can be exchanged"
-        return _not_tested(question, reason, n_items, pool)
-
-    # describe the permutations, which include the identity
-    count = len(orders) + 1
-    if items.is_film:
-        is_complete = count == len(items.names)
-        method = f"all {count}" if is_complete else f"{count:,}"
-        method += " circular shifts"
-    else:
-        method = f"{count:,} permutations"
-        if count <= max_permutations:
-            method = f"all {method}"
-        method += " of the labels"
-        if len(items.names) != n_items:
-            method += " of blocks"
-        if items.parts:
-            method += f" within {part_names}"
-        elif items.strata is not None:
-            method += " within concepts"
-
-    # a few concepts do not stand for concepts in general
-    wider = ""
-    if items.strata is not None and "concept" in items.scope:
-        wider = f"concepts in general: not possible with {count_few(items.scope)}"
-    answer = _test_permutations(
-        question, contributions, labels, orders, method, items, pool
+    # which stimulus of its concept
+    candidate_concepts, *item_concepts = number_names(
+        [look_up_names(concept_of or {}, [candidates])[0], *concepts]
     )
-    return replace(answer, n=n_items, scope=items.scope, wider=wider)
+    concept_of_unit = np.zeros(len(test.design.label), np.int64)
+    for unit_rows, numbers in zip(test.unit_rows, item_concepts, strict=True):
+        concept_of_unit[unit_rows] = numbers
+    within = replace(test, within=concept_of_unit)
+    of_concept = within.answer(f"which {medium} of its concept")
 
-
-def _test_concepts(
-    contributions: Float64,
-    items: Items,
-    pool: int,
-    concepts: Sequence[Hashable],
-    parts: Mapping[Any, Hashable] | None,
-    problem: str,
-    has_series: bool,
-) -> Answer:
-    """Test which concept was seen, by the mean rank of the concept's other stimuli.
-
-    Args:
-        contributions: Contribution [I, I] of each item to the mean rank, for each item
-            as its label. 0 if the items were not compared.
-        pool: Number of candidates of each signal.
-        concepts: Concept [I] of each item.
-        parts: Part in which labels are exchanged, by name of the item. None if unknown.
-        problem: Reason why concepts cannot be distinguished from time, or "".
-        has_series: True if all items of a concept in a part keep a common label.
-    """
-    n_items = len(items.names)
-    scope = items.scope if len(set(concepts)) < MIN_UNITS_FOR_POPULATION else ""
-    item_parts = [parts[name] for name in items.names] if parts is not None else []
-    if parts is None:
-        problem = problem or "the sessions of the trials are unknown"
-    elif len(set(zip(item_parts, concepts, strict=True))) == len(set(item_parts)):
-        problem = "each session shows only one concept"
-    if problem:
-        answer = _not_tested(CONCEPT_QUESTION, problem, n_items, pool)
-        return replace(answer, scope=scope)
-
-    # sum over the other compared items of each candidate's concept
-    (concept_numbers,) = number_names([concepts])
-    n_concepts = concept_numbers.max() + 1
-    is_of_concept = np.eye(n_concepts)[concept_numbers]  # [I, concepts]
-    is_compared = contributions > 0
-    n_others = (is_compared @ is_of_concept)[:, concept_numbers] - is_compared
-    sums = (contributions @ is_of_concept)[:, concept_numbers] - contributions
-
-    # mean over these items, or over all compared items if the concept has no others
-    n_compared = is_compared.sum(1, keepdims=True)
-    row_means = contributions.sum(1, keepdims=True) / np.maximum(n_compared, 1)
-    concept_contributions = np.where(
-        n_others > 0, sums / np.maximum(n_others, 1), row_means
+    # which concept
+    if concept_exchange is None:
+        (labels_of_names,) = number_names([all_concepts])
+        free = LabelDesign.free(labels_of_names, items.exchange.stratum)
+        concept_exchange = Exchange(free, rows)
+    concept_test = _Test(
+        [
+            average_by_concept(table, shown, candidate_concepts)
+            for table, shown in zip(ranks, columns, strict=True)
+        ],
+        item_concepts,
+        concept_exchange,
+        items,
+        pool,
     )
-
-    # exchange labels within parts
-    units: list[Hashable] = list(items.names)
-    noun = "labels"
-    if has_series:
-        units = list(zip(item_parts, concepts, strict=True))
-        noun = f"labels of {len(set(units))} series"
-    exchanged = Items([items.names], [units], strata=[item_parts])
-    orders = exchanged.draw_permutations(MAX_PERMUTATIONS, 1)
-    method = f"{len(orders) + 1:,} permutations of the {noun} within sessions"
-    labels = np.arange(n_items)
-    answer = _test_permutations(
-        CONCEPT_QUESTION, concept_contributions, labels, orders, method, items, pool
+    which_concept = concept_test.answer(CONCEPT_QUESTION)
+    answer = test.limit(
+        answer,
+        replace(items, units=concepts, strata=None),
+        name_few(n_concepts, "concepts"),
     )
-    return replace(answer, n=n_items, scope=scope)
+    return [
+        answer,
+        replace(of_concept, scope=answer.scope),
+        replace(which_concept, scope=answer.scope),
+    ]
 
 
-def _not_tested(question: str, reason: str, n_items: int, pool: int) -> Answer:
-    """Return the answer to a question that cannot be tested for a reason."""
-    return Answer(
-        question,
-        better=None,
-        worse=None,
-        least_p=1.0,
-        n=n_items,
-        pool=pool,
-        test=reason,
-    )
+@dataclass(frozen=True)
+class _Test:
+    """Permutation test of the labels of units.
 
-
-def _test_permutations(
-    question: str,
-    contributions: Float64,
-    labels: Int64,
-    orders: Array,
-    method: str,
-    items: Items,
-    pool: int,
-) -> Answer:
-    """Compare the mean rank of the labels with the mean ranks of permuted labels.
-
-    Args:
-        question: Question that is answered, such as "which picture".
-        contributions: Contribution [I, C] of each block to the mean rank, for each
-            candidate as its label.
-        labels: Column [I] of the candidate that each block shows.
-        orders: Permutations [K, I] of the blocks, without the identity.
+    Attributes:
+        ranks: Rank [N, P] of each candidate for the signals of each subject.
+        columns: Column [N] of the candidate that each signal showed, by subject.
+        exchange: Units of the signals.
         items: Items, whose `inflation` multiplies the variance of the null
             distribution.
         pool: Number of candidates of each signal.
+        within: Group [I] of each unit, within which labels are exchanged, or None.
     """
-    # look up contributions in the flattened array, batch by batch
-    row_starts = np.arange(len(contributions)) * contributions.shape[1]
-    measured_rank = float(contributions.take(row_starts + labels).sum())
-    batch_size = max(1, MAX_LOOKUPS // len(contributions))
-    batches = []
-    for start in range(0, len(orders), batch_size):
-        permuted_labels = labels.take(orders[start : start + batch_size])
-        batches.append(contributions.take(row_starts + permuted_labels).sum(1))
-    permuted_ranks = np.concatenate(batches)
-    if items.inflation > 1:
-        permuted_ranks = widen_null_distribution(
-            permuted_ranks, permuted_ranks.mean(), items.inflation
+
+    ranks: Sequence[Array]
+    columns: Sequence[Int64]
+    exchange: Exchange
+    items: Items
+    pool: int
+    within: Int64 | None = None
+
+    @cached_property
+    def design(self) -> LabelDesign:
+        """Odds of the labels of the I units that these signals belong to."""
+        design = self.exchange.design.take(self._used_units)
+        return design if self.within is None else design.within(self.within)
+
+    @cached_property
+    def released_design(self) -> LabelDesign:
+        """The same, with equal odds if signals do not show what the design tells."""
+        is_compared = self.contributions > 0
+        n_compared = np.maximum(is_compared.sum(1, keepdims=True), 1)
+        means = self.contributions.sum(1, keepdims=True) / n_compared
+        scores = -np.where(is_compared, self.contributions, means)
+        return self.design.release(scores, self.label)
+
+    @cached_property
+    def unit_rows(self) -> list[Int64]:
+        """Row [N] of the unit of each signal, by subject."""
+        units = self.exchange.units
+        return [np.searchsorted(self._used_units, numbers) for numbers in units]
+
+    @cached_property
+    def _used_units(self) -> Int64:
+        return np.unique(np.concatenate(self.exchange.units))
+
+    @cached_property
+    def label_columns(self) -> Int64:
+        """Column [I] of the candidate that each unit showed."""
+        columns = np.zeros(len(self._used_units), np.int64)
+        for rows, shown in zip(self.unit_rows, self.columns, strict=True):
+            columns[rows] = shown
+        return columns
+
+    @cached_property
+    def label(self) -> Int64:
+        """Label [I] of each unit, as a column of the contributions."""
+        return np.unique(self.label_columns, return_inverse=True)[1]
+
+    @cached_property
+    def contributions(self) -> Float64:
+        """Contribution [I, L] of each unit to the mean rank, for each label."""
+        shown_columns = np.unique(self.label_columns)
+        sums = np.zeros((len(self.label_columns), len(shown_columns)))
+        for subject_ranks, rows in zip(self.ranks, self.unit_rows, strict=True):
+            weight = 1 / (len(rows) * len(self.ranks))
+            np.add.at(sums, rows, subject_ranks[:, shown_columns] * weight)
+        return sums
+
+    def draw_orders(self, count: int) -> Array:
+        """Draw permutations [K, I] of the labels of units, without the identity."""
+        if self.items.is_film:
+            return self.items.draw_permutations(count, 0)
+        return self.released_design.draw_orders(count, 0)
+
+    def answer(self, question: str, max_permutations: int = MAX_PERMUTATIONS) -> Answer:
+        """Compare the mean rank of the labels with that of permuted labels.
+
+        Args:
+            question: Question that is answered, such as "which picture".
+            max_permutations: Largest number of permutations besides the identity.
+        """
+        n_items = len(self.items.names)
+        reason = self.design.problem
+        orders = np.empty((0, n_items), np.int64)
+        if not reason:
+            orders = self.draw_orders(max_permutations)
+            shown = self.label_columns
+            if not len(orders) or not (shown[orders] != shown).any():
+                reason = "no two labels can be exchanged"
+        if reason:
+            return Answer(
+                question,
+                better=None,
+                worse=None,
+                least_p=1.0,
+                n=n_items,
+                pool=self.pool,
+                test=reason,
+            )
+
+        # sum contributions for each order, batch by batch
+        contributions, label = self.contributions, self.label
+        n_units, n_labels = contributions.shape
+        row_starts = np.arange(n_units) * n_labels
+        measured_rank = float(contributions.take(row_starts + label).sum())
+        batch_size = max(1, MAX_LOOKUPS // n_units)
+        sums = []
+        for start in range(0, len(orders), batch_size):
+            labels = label[orders[start : start + batch_size]]
+            sums.append(contributions.take(row_starts + labels).sum(1))
+        permuted_ranks = np.concatenate(sums)
+        if self.items.inflation > 1:
+            permuted_ranks = widen_null_distribution(
+                permuted_ranks, permuted_ranks.mean(), self.items.inflation
+            )
+
+        # both tails include the identity
+        count = len(orders) + 1
+        n_better = int((permuted_ranks <= measured_rank + ROUNDING).sum())
+        n_worse = int((permuted_ranks >= measured_rank - ROUNDING).sum())
+        return Answer(
+            question,
+            better=(1 + n_better) / count,
+            worse=(1 + n_worse) / count,
+            least_p=2 / count,
+            n=n_items,
+            pool=self.pool,
+            test=self._describe(count, count <= max_permutations),
+            design=self.design.telling[0] if self.design.tells else "",
         )
-        method += ", their spread widened for folds that share training data"
 
-    # both tails include the identity
-    count = len(orders) + 1
-    better = (1 + int((permuted_ranks <= measured_rank + ROUNDING).sum())) / count
-    worse = (1 + int((permuted_ranks >= measured_rank - ROUNDING).sum())) / count
-    test = f"{method}, mean rank"
-    if count <= MAX_PERMUTATIONS:
-        test += f", smallest p {2 / count:.2g}"
-    return Answer(
-        question,
-        better=better,
-        worse=worse,
-        least_p=2 / count,
-        n=len(labels),
-        pool=pool,
-        test=test,
-    )
+    def _describe(self, count: int, are_all: bool) -> str:
+        """Describe the test by its number of permutations, with the identity."""
+        items = self.items
+        if items.is_film:
+            are_all = count == len(items.names)
+            method = f"{count:,} circular shifts"
+        else:
+            method = f"{count:,} permutations of the labels"
+            if len(self.design.label) < len(items.names):
+                method += " of series of trials"
+            if self.within is not None:
+                method += " within concepts"
+            elif np.ptp(self.design.stratum):
+                method += " within runs, sessions, folds or people"
+            if self.released_design.telling:
+                method += ", drawn with the odds of the design"
+            elif self.design.telling:
+                method += ", freely because signals do not show the design"
+        if are_all:
+            method = f"all {method}"
+        if items.inflation > 1:
+            method += ", their spread widened for folds that share training data"
+        method += ", mean rank"
+        if count <= MAX_PERMUTATIONS:
+            method += f", smallest p {2 / count:.2g}"
+        return method
+
+    def limit(
+        self, answer: Answer, concepts: Items | None = None, scope: str = ""
+    ) -> Answer:
+        """Limit an answer to the concepts and people that it was found for.
+
+        It holds for concepts or people in general if these, as units, are better (or
+        worse) than in permutations.
+
+        Args:
+            answer: Answer to a question about these stimuli.
+            concepts: Items whose units are concepts, if stimuli share concepts.
+            scope: Name of these concepts.
+        """
+        n_people = len(self.ranks)
+        scopes = []
+        wider = []
+        if concepts is not None and concepts.n_units < MIN_UNITS_FOR_POPULATION:
+            scopes.append(scope)
+            few = count_few(scope)
+            wider.append(f"concepts in general: not possible with {few}")
+        elif concepts is not None and answer.is_settled:
+            flips = flip_signs(self.advantages, concepts)
+            if not answer.agrees(flips.p_above, flips.p_below):
+                scopes.append(scope)
+                wider.append(
+                    f"concepts in general: not shown (p = {flips.p:.2g}, sign flips "
+                    f"over {concepts.n_units} concepts)"
+                )
+        if n_people >= MIN_SUBJECTS_FOR_POPULATION and answer.is_settled:
+            from scipy.stats import ttest_1samp
+
+            means = [float(values.mean()) for values in self.advantages]
+            p_above = float(ttest_1samp(means, 0, alternative="greater").pvalue)
+            if not answer.agrees(p_above, 1 - p_above):
+                scopes.append(f"these {n_people} people")
+                p = 2 * min(p_above, 1 - p_above)
+                wider.append(
+                    f"people in general: not shown (p = {p:.2g}, t test over "
+                    f"{n_people} people)"
+                )
+        names = " in ".join(scopes) or answer.scope
+        return replace(answer, scope=names, wider="; ".join(wider))
+
+    @cached_property
+    def advantages(self) -> list[Float64]:
+        """Mean rank under permuted labels minus rank [N] of each signal, by subject."""
+        orders = self.draw_orders(MAX_ORDERS_FOR_MEANS)
+        values = []
+        for subject_ranks, rows, shown in zip(
+            self.ranks, self.unit_rows, self.columns, strict=True
+        ):
+            signals = np.arange(len(rows))
+            guessed = np.zeros(len(rows))
+            for order in orders:
+                guessed += subject_ranks[signals, self.label_columns[order[rows]]]
+            values.append(guessed / len(orders) - subject_ranks[signals, shown])
+        return values
 
 
-def _test_units(
-    ranks: Sequence[Array],
-    items: Items,
-    columns: Mapping[Hashable, int],
-    pool: int,
-    parts: Mapping[Any, Hashable] | None,
-) -> Answer:
-    """Test if units, such as concepts, rank better than guesses, by flipping signs.
-
-    A guess is the middle rank of all candidates, or the mean rank over the stimuli of
-    the same part if the parts are known.
+def average_by_concept(ranks: Array, columns: Int64, concepts: Int64) -> Float64:
+    """Average ranks over the candidates of each concept, without the shown one.
 
     Args:
-        ranks: Rank [N, P] of each candidate for the N signals of each subject.
-        columns: Column in `ranks` of the candidate that each item shows, by name.
-        pool: Number of candidates of each signal.
-        parts: Part of the recording that each item belongs to, by name. None if
-            unknown.
-    """
-    # guessed minus measured rank [N] of each subject
-    differences = []
-    for subject_ranks, ids in zip(ranks, items.ids, strict=True):
-        rows = np.arange(len(ids))
-        shown_columns = [columns[name] for name in ids]
-        guesses: Float64 | float = (pool + 1) / 2
-        if parts is not None:
-            (part_numbers,) = number_names([[parts[name] for name in ids]])
-            is_of_part = np.eye(part_numbers.max() + 1)[part_numbers]  # [N, parts]
-            sums = subject_ranks[:, shown_columns] @ is_of_part
-            part_means = sums / is_of_part.sum(0)  # [N, parts]
-            guesses = part_means[rows, part_numbers]
-        differences.append(guesses - subject_ranks[rows, shown_columns])
-    flips = flip_signs(differences, items)
+        ranks: Rank [N, P] of each candidate for N signals. 0 if it was not compared.
+        columns: Column [N] of the candidate that each signal showed.
+        concepts: Concept [P] of each candidate.
 
-    test = "sign flips of the mean rank"
-    if parts is not None and len(set(parts.values())) > 1:
-        test += " within runs, sessions or folds"
-    test += f" over {items.n_units} {items.kind}"
-    if items.inflation > 1:
-        test += ", in folds that share training data"
-    return Answer(
-        f"over {items.kind}",
-        better=flips.p_above,
-        worse=flips.p_below,
-        least_p=flips.least_p,
-        n=len(items.names),
-        pool=pool,
-        test=test,
-        scope=items.scope,
-    )
+    Returns:
+        Mean rank [N, C] of the other candidates of each concept, or of all compared
+        candidates if a concept has no others.
+    """
+    is_of_concept = np.eye(1 + concepts.max())[concepts]  # [P, C]
+    is_compared = (ranks > 0).astype(np.float64)
+    row_means = ranks.sum(1) / np.maximum(is_compared.sum(1), 1)
+    is_compared[np.arange(len(columns)), columns] = 0
+    sums = (ranks * is_compared) @ is_of_concept
+    counts = is_compared @ is_of_concept
+    means = sums / np.maximum(counts, 1)
+    return np.where(counts > 0, means, row_means[:, None])

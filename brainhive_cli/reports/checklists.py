@@ -19,7 +19,7 @@ from brainhive_cli.core.facts import (
     format_setting,
     merge_set_ups,
 )
-from brainhive_cli.core.measurements import SIMULATED, TIME_ALONE
+from brainhive_cli.core.measurements import DESIGN_ALONE, SIMULATED
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table, TableCell, write_csv
 from brainhive_cli.data.recordings.tables import find_sidecar
@@ -272,7 +272,7 @@ def collect_facts(shown_run: ShownRun) -> dict[str, Any]:
 
     Returns:
         - `facts`, `set_up`, `metric` (the main metric) and `metrics` of the results
-        - `time_alone`: metrics of the baseline by the times of trials
+        - `design_alone`: metrics of the baseline by the design alone
         - `environment` with the versions of the software
         - `maps`: maps of the brain that the run drew
         - `sessions`: provenance of each session, and `recording`, the same merged
@@ -290,7 +290,7 @@ def collect_facts(shown_run: ShownRun) -> dict[str, Any]:
         "set_up": facts.set_up,
         "metric": shown_run.typical_metrics.get(shown_run.main_headline),
         "metrics": shown_run.typical_metrics,
-        "time_alone": shown_run.measurements.scopes.get(TIME_ALONE, {}),
+        "design_alone": shown_run.measurements.scopes.get(DESIGN_ALONE, {}),
         "environment": shown_run.environment,
         "maps": [item for item in shown_run.artifacts if isinstance(item, BrainMap)],
         "is_simulated": SIMULATED in shown_run.measurements.caveats,

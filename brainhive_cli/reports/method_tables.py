@@ -9,6 +9,8 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
+import numpy as np
+
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import Difference, RetrievalFacts, WorkflowFacts
 from brainhive_cli.core.measurements import (
@@ -19,6 +21,7 @@ from brainhive_cli.core.measurements import (
     Metric,
     add_footnotes,
     extend_title,
+    interval_text,
     list_metric_caveats,
     metric_title,
     scope,
@@ -39,8 +42,6 @@ REASON = "excluded because"
 """Heading of the column that says why a row stands below the results."""
 CEILING_SHARE = "share of the noise ceiling"
 """Heading of the column of top-1 above chance, relative to the noise ceiling."""
-ABOVE_CEILING_SIGN = "¹"
-"""Footnote sign of a share of the noise ceiling above one."""
 
 
 @dataclass(frozen=True)
@@ -271,12 +272,6 @@ def tabulate_methods(comparison: MethodComparison) -> Table:
         remarks = filter(None, [hits.small, f"chosen among {n_results}"])
         lines[0][hit_metric] = replace(hits, small=", ".join(remarks))
 
-    # a share of the ceiling above one is marked and explained
-    above_ceiling_sign = ""
-    for line in lines:
-        share = line[CEILING_SHARE]
-        if share and share.mark:
-            above_ceiling_sign = share.mark
     pairs = list(comparison.differences.values())
     note = render(
         "methods_note.txt",
@@ -285,7 +280,6 @@ def tabulate_methods(comparison: MethodComparison) -> Table:
         columns=columns,
         pairs=pairs,
         adjustment=describe_adjustment(pairs) if pairs else "",
-        above_ceiling_sign=above_ceiling_sign,
     )
     note = add_footnotes(note, chain(*comparison.caveats.values()))
     return Table(
@@ -342,16 +336,17 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
     hits = find_hits(row)
     names = CATEGORY_METRICS if hits.name == "accuracy" else METRICS
 
-    # hits above chance, relative to a noise ceiling with the same candidates
+    # hits above chance, as a share of a noise ceiling with the same candidates
     ceiling_share = None
     chance = hits.chance or 0
     ceiling = row.measurements.scopes.get(scope("ceiling", ALL), {}).get("top1")
-    if ceiling and (ceiling.low or 0) > chance:
+    if ceiling and hits.low is not None and (ceiling.low or 0) > chance:
         has_same_pool = (ceiling.pool, ceiling.chance) == (hits.pool, hits.chance)
-        if has_same_pool:
-            share = (hits.value - chance) / (ceiling.value - chance)
-            sign = ABOVE_CEILING_SIGN if share > 1 else ""
-            ceiling_share = TableCell(format_number(share), value=share, mark=sign)
+        if has_same_pool and hits.value <= ceiling.value:
+            ends = np.array([hits.value, hits.low, hits.high], float) - chance
+            ends /= np.array([ceiling.value, ceiling.high, ceiling.low], float) - chance
+            interval = interval_text(ends[1], ends[2])
+            ceiling_share = TableCell(format_number(ends[0]), interval, float(ends[0]))
 
     # values of a paper, its source, and settings in which it differs from the run
     published_phrases = list[str]()

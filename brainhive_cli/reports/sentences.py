@@ -9,6 +9,7 @@ from brainhive_cli.core.errors import Line
 from brainhive_cli.core.facts import (
     CITES,
     RIDGE_RECIPE,
+    SIGNIFICANCE_LEVEL,
     RetrievalFacts,
     SetUp,
     format_setting,
@@ -20,6 +21,7 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
     metric_title,
 )
+from brainhive_cli.core.runs import METRICS_FILE, RunFolder
 from brainhive_cli.reports.runs_shown import (
     RunGroup,
     ShownRun,
@@ -149,7 +151,9 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
             for limit in difference.limits:
                 test_lines.append(f"About the tests: {limit}.")
 
-    warnings = explain_caveats(*run_measurements) + lines + test_lines
+    test_lines += map(count_evaluations, runs)
+    warnings = explain_caveats(*run_measurements) + lines
+    warnings += filter(None, test_lines)
     return list(dict.fromkeys(warnings))
 
 
@@ -197,6 +201,36 @@ def explain_chance(measurements: Measurements, recipe: Path) -> str:
         is_worse_than_ridge=is_worse_than_ridge,
         command_line=Line("train-align", ("recipe", recipe)) if has_recipe else "",
     )
+
+
+def count_evaluations(shown_run: ShownRun) -> str:
+    """State how many evaluations in the folder of runs have tested the same signals.
+
+    Returns:
+        The sentence. Empty for a single evaluation, a control, or another command.
+    """
+    tested = list_tested_signals(shown_run.folder)
+    count = 0
+    for path in shown_run.folder.path.parent.glob(f"*/{METRICS_FILE}"):
+        count += bool(tested & list_tested_signals(RunFolder(path.parent)))
+    if count < 2:
+        return ""
+    return (
+        f"About the tests: this is one of {count} evaluations of this test set in this "
+        "folder of runs, and p is not adjusted for them. The best of them counts from "
+        f"p ≤ {SIGNIFICANCE_LEVEL / count:.2g} (Bonferroni)."
+    )
+
+
+def list_tested_signals(run: RunFolder) -> set[tuple[str, ...]]:
+    """List the split, data set and subject of the signals that an evaluation tests."""
+    # the text is searched, because a parser is too slow for hundreds of recipes
+    recipe = run.read_text("recipe.yaml")
+    gallery = re.search(r"^gallery: (?:.*\+)?(.+)$", recipe, re.M)
+    if not gallery or "\ncontrol: none\n" not in recipe:
+        return set()
+    signals = re.findall(r"^  signals ([^/]+)/.*/([^/:]+):", recipe, re.M)
+    return {(gallery[1], dataset, subject) for dataset, subject in signals}
 
 
 def list_limits(measurements: Measurements) -> list[str]:

@@ -14,7 +14,7 @@ from brainhive_cli.core.measurements import (
     AGREEMENT,
     AGREEMENT_HEADING,
     CAVEATS,
-    TIME_ALONE,
+    DESIGN_ALONE,
     Metric,
     add_footnotes,
     interval_text,
@@ -520,7 +520,7 @@ def published_tables(
 ) -> list[Table]:
     """Make a table of the results that a paper reports for a method.
 
-    If the run measured how well time alone does, the table has a second row for it.
+    If the run measured how well the design alone does, the table has a row for it.
 
     Args:
         published: Published values by metric, with the keys `source` (paper) and
@@ -532,19 +532,19 @@ def published_tables(
     """
     if not published:
         return []
-    by_time = (scopes or {}).get(TIME_ALONE, {})
+    by_design = (scopes or {}).get(DESIGN_ALONE, {})
     columns = []
     cells: list[Any] = []
-    time_cells: list[Any] = []
+    design_cells: list[Any] = []
     for name, value in published.items():
         if isinstance(value, int | float):
             columns.append(with_arrow(name))
             cells.append(value)
-            time_cells.append(by_time[name].value if name in by_time else ABSENT)
+            design_cells.append(by_design[name].value if name in by_design else ABSENT)
     columns.append("how its set-up differs")
     rows = [[*cells, "; ".join(published["differs"]) or ABSENT]]
-    if by_time:
-        rows.append([*time_cells, "the time of trials alone, in this run"])
+    if by_design:
+        rows.append([*design_cells, "the design alone, without signals, in this run"])
     title = f"{PUBLISHED_TITLE}: {published['source']}"
     return [Table(title, columns, rows)]
 

@@ -6,6 +6,7 @@ from PIL import Image
 
 from brainhive_cli import api
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.measurements import ORDER_UNKNOWN
 from brainhive_cli.data.recordings.epochs import as_trials
 from brainhive_cli.data.signals.spaces import Voxels
 from tests.worlds.command_fixtures import COLOURS, paint_pictures
@@ -47,6 +48,7 @@ def test_arrays_epochs_and_xarray_are_one_store_and_one_result(home, shown) -> N
     signal = simulate(2 * colours, len(NAMES), len(TIMES_S))
     session = ["b" if row % 2 else "a" for row in range(len(shown))]
     options = {"encoders": [COLOURS], "session": session, "test_share": 0.3}
+    options["onset_s"] = "in order"
     trained, evaluated = api.fit(signal, shown, "pictures", **options, **AXES)
     top1 = {
         row["scope"]: row
@@ -71,7 +73,7 @@ def test_arrays_epochs_and_xarray_are_one_store_and_one_result(home, shown) -> N
     )
     expected = api.open_signals("pictures", 1)
     for trials, pictures in ((epochs, shown), (array, "stimulus")):
-        steps = {"whitened": False, "averaged": False}
+        steps = {"whitened": False, "averaged": False, "onset_s": "in order"}
         stored = api.store_trials(
             trials, pictures, dataset, session=session, name="other", **steps
         )
@@ -285,6 +287,39 @@ def test_categories_with_few_trials_get_as_many_folds(home) -> None:
     assert (holdout["by"], holdout["folds"]) == ("trials", 3)
 
 
+@pytest.mark.parametrize(
+    ("onset_s", "side", "has_caveat"),
+    [(None, "conditional", True), ("in order", "above chance", False)],
+)
+def test_rows_of_unknown_order_are_claimed_under_a_condition(
+    home, onset_s, side, has_caveat
+) -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1], 30))
+    signal = simulate(2 * np.eye(2)[labels], 4, 3)
+    axes = AXES | {"times_s": TIMES_S[:3], "onset_s": onset_s}
+    categories = np.array(["face", "house"])[labels].tolist()
+
+    _, evaluated = api.fit(signal, categories, **axes)
+
+    facts = evaluated.measurements.facts
+    assert facts.answers[0].side == side
+    assert facts.verdict.startswith("above chance")
+    assert (ORDER_UNKNOWN in facts.caveats) == has_caveat
+    assert ("only if" in str(evaluated)) == has_caveat
+
+
+@pytest.mark.parametrize("by", ["name", "values"])
+def test_a_channel_of_triggers_is_refused(home, by) -> None:
+    labels = np.tile([0, 1], 20)
+    signal = simulate(np.eye(2)[labels], 4, 3)
+    signal[:, 3] = 1 + labels[:, None]
+    name = "STI 014" if by == "name" else "A4"
+    axes = AXES | {"channels": ["Oz", "Pz", "Cz", name], "times_s": TIMES_S[:3]}
+
+    with pytest.raises(BrainhiveError, match=name):
+        api.fit(signal, np.array(["face", "house"])[labels].tolist(), **axes)
+
+
 def respond(labels: np.ndarray) -> np.ndarray:
     """Simulate trials of one second that contain only the response to the next label.
 
@@ -332,21 +367,19 @@ def test_responses_to_the_next_label_are_no_decoding_of_this_one(home, design) -
     trained, top1, answer = fit_four(respond(labels), labels, onset_s=onset_s)
 
     assert (top1.value > 0.8) == (answer.side == "not testable") == (design == "cycle")
-    assert ("0.20 s" in answer.test) == (design == "cycle")
-    # decoding by time leaves out the times of the next response
+    assert ("the stimulus before" in answer.test) == (design == "cycle")
+    # decoding by time is not tested either
     explained = api.open_run(api.run("explain", run=trained.path, draws=50).folder)
     facts = explained.measurements.facts
-    ends = np.array(facts.profiles[0]["windows_ms"])
-    assert (ends.max() <= 800) == (design == "cycle")
     assert bool(facts.untested) == (design == "cycle")
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(
-    ("axes", "side"), [({}, "not testable"), ({"onset_s": "unknown"}, "above chance")]
+    ("axes", "side"), [({"onset_s": "in order"}, "not testable"), ({}, "conditional")]
 )
-def test_rows_are_the_order_unless_it_is_unknown(home, axes, side) -> None:
-    """A slow drift predicts labels that come in blocks, unless the order is unknown."""
+def test_rows_in_order_tell_labels_in_blocks(home, axes, side) -> None:
+    """A slow drift predicts them, too, which rows of unknown order cannot show."""
     random = np.random.default_rng(0)
     labels = np.repeat(np.arange(4), 10)[None].repeat(5, 0)
     drift = np.linspace(-3, 3, 40)[:, None, None] * random.normal(size=(len(NAMES), 1))
@@ -360,8 +393,8 @@ def test_rows_are_the_order_unless_it_is_unknown(home, axes, side) -> None:
     decoded = trained.predictions(cell=trained.cells[0].name)
     assert decoded.caveats == list(top1.caveats)
     assert top1.value > 0.6 and answer.side == side
-    assert ("order of trials unknown" in top1.caveats) == bool(axes)
-    assert ("signal or time" in top1.caveats) == (not axes)
+    assert ("order of trials unknown" in top1.caveats) == (not axes)
+    assert ("signal or time" in top1.caveats) == bool(axes)
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (6, 4, 1), (6, 1, 4), (6, 1, 4, 1)])
@@ -383,7 +416,7 @@ def test_betas_may_have_an_axis_of_one_sample(shape, voxels) -> None:
         with pytest.raises(RecipeError):
             as_trials(signal)
     else:
-        trials = as_trials(signal)
+        trials = as_trials(signal, onset_s="in order")
         assert trials.signal.shape == (5, 1, voxels, 1)
         np.testing.assert_array_equal(trials.signal.ravel(), signal.ravel())
         assert trials.trial_numbers.ravel().tolist() == [*range(5)]

@@ -52,6 +52,23 @@ def test_an_answer_is_two_sided_at_five_percent(
     assert Facts().verdict == ""
 
 
+@pytest.mark.parametrize(
+    ("better", "worse", "side"),
+    [
+        (0.01, 0.995, "conditional"),
+        (0.98, 0.02, "conditional"),
+        (0.6, 0.7, "at chance"),
+        (None, None, "not testable"),
+    ],
+)
+def test_an_answer_under_a_condition_claims_no_difference(
+    better: float | None, worse: float | None, side: str
+) -> None:
+    found = answer(better, worse, condition="so")
+    assert found.side == side
+    assert found.words.startswith(answer(better, worse).side)
+
+
 def test_an_answer_says_scope_condition_and_wider_claim() -> None:
     bare = answer(0.01, 0.99)
     assert bare.words == "above chance"

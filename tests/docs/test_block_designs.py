@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.measurements import TIME_ALONE
+from brainhive_cli.core.measurements import DESIGN_ALONE
 from tests.docs.test_docs import DOCS
 
 PAGE = (DOCS / "block-designs.md").read_text()
@@ -44,10 +44,13 @@ def test_noise_tells_the_class_in_blocks(
     folder = Path(measured["folder"])
     metrics = json.loads((folder / "metrics.json").read_text())
     scopes = metrics["scopes"]
-    assert scopes[TIME_ALONE]["concept_top1"]["value"] == 1
+    # the three test pictures of the class come first
+    assert scopes[DESIGN_ALONE]["top3"]["value"] == 1
     assert scopes["all"]["concept_top1"]["low"] > 1 / 12
-    sides = {}
+    answers = {}
     for answer in metrics["facts"]["answers"]:
-        sides[answer["question"]] = answer
-    assert sides["which concept"]["better"] is None
-    assert (sides["which picture"]["better"] < 0.025) == (side == "above chance")
+        answers[answer["question"]] = answer
+    assert answers["which concept"]["better"] is None
+    is_above = side == "above chance"
+    assert (answers["which picture"]["better"] < 0.025) == is_above
+    assert (answers["which picture of its concept"]["better"] < 0.025) == is_above

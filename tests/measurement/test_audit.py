@@ -1,5 +1,6 @@
 """Checks of foreign results, at the limits between a finding and none."""
 
+from hashlib import sha256
 from math import comb
 
 import numpy as np
@@ -13,7 +14,9 @@ from brainhive_cli.measurement.audit import (
     _score_plain_ranking,
     audit,
 )
+from brainhive_cli.measurement.corrections import Assignment
 from brainhive_cli.measurement.foreign_result import ForeignResult
+from brainhive_cli.measurement.ranks import rank_targets
 
 COUNT = 40
 
@@ -131,3 +134,137 @@ def test_accuracy_in_small_galleries_is_a_mean_over_all_subsets(k, ways):
         for n in before.tolist()
     ]
     assert plain == pytest.approx(100 * np.mean(shares))
+
+
+def name_check(seen: list[str], train_ids: list[str]) -> str:
+    """Return the state of the check that compares names."""
+    similarities = torch.eye(len(seen)) if len(seen) == COUNT else noisy(repeats=5)
+    targets = torch.arange(COUNT).repeat_interleave(len(seen) // COUNT)[:, None]
+    foreign = ForeignResult(similarities, targets, seen, train_ids=train_ids)
+    return state(foreign, "training pictures")[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{:04d}",
+        "{}",
+        "img_{}",
+        "{:03d}_256x256",
+        "{split}/img_{:03d}",
+        "{split}_{:04d}",
+    ],
+)
+def test_counted_names_do_not_prove_equal_pictures(name):
+    seen = [name.format(row, split="test") for row in range(100, 100 + COUNT)]
+    train = [name.format(row, split="train") for row in range(100, 300)]
+
+    assert name_check(seen, train) == UNDECIDED
+
+
+@pytest.mark.parametrize("n_pictures", [1, 5])
+def test_numbers_in_the_folders_of_classes_prove_nothing(n_pictures):
+    names = "{split}/class {letter}{0}/{1:03d}"
+    seen, train = (
+        [
+            names.format(row, number + 1, split=split, letter=chr(65 + row))
+            for row in range(COUNT)
+            for number in range(count)
+        ]
+        for split, count in (("test", n_pictures), ("train", 10))
+    )
+
+    assert name_check(seen, train) == UNDECIDED
+
+
+@pytest.mark.parametrize(("first", "repeats"), [(0, 1), (0, 10), (5, 10), (-5, 10)])
+def test_names_of_classes_do_not_prove_equal_pictures(first, repeats):
+    """Some classes may be only trained, or only tested."""
+    classes = [f"n{7919 * row + 1440764:08d}" for row in range(-5, COUNT + 5)]
+    seen = [name for name in classes[5 : COUNT + 5] for _ in range(5)]
+    train = classes[5 + first : COUNT + 5] * repeats
+
+    assert name_check(seen, train) == UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("test_name", "train_name", "repeats"),
+    [
+        ("{}", "{}", 1),
+        ("{}", "{}", 3),
+        ("test_images/{}", "training_images/{}", 1),
+        ("test_{}", "train_{}", 1),
+        ("{}_256", "{}_256", 1),
+    ],
+)
+@pytest.mark.parametrize("kind", ["digest", "catalogue"])
+def test_distinctive_names_prove_equal_pictures(test_name, train_name, repeats, kind):
+    if kind == "digest":
+        names = [sha256(bytes([row])).hexdigest() for row in range(200)]
+    else:
+        numbers = np.random.default_rng(0).permutation(10_000)[:200]
+        names = [f"coco_{number:012d}" for number in numbers]
+    seen = [test_name.format(name) for name in names[:COUNT]]
+    train = [train_name.format(name) for name in names[COUNT - 4 :]]
+
+    assert name_check(seen, train * repeats) == FINDING
+    assert name_check(seen, train[4:] * repeats) == NOTHING
+
+
+def test_a_split_of_a_catalogue_is_compared_by_its_numbers():
+    order = np.random.default_rng(0).permutation(500)
+    names = [f"img_{number:03d}" for number in order]
+
+    assert name_check(names[:COUNT], names[COUNT:]) == NOTHING
+    assert name_check(names[:COUNT], names[COUNT - 4 :]) == FINDING
+
+
+@pytest.mark.parametrize(
+    ("claims", "rounding", "expected"),
+    [
+        ({"top1": 1}, 0.005, UNDECIDED),
+        ({"top1": 1, "top5": 5}, 0.5, UNDECIDED),
+        ({"top1": 1, "top5": 5}, 0.005, FINDING),
+    ],
+)
+def test_an_honest_mean_over_seeds_is_not_taken_for_assignment(
+    claims, rounding, expected
+):
+    """A mean over seeds differs from the score of the first as much as seeds do."""
+    random = torch.Generator().manual_seed(2)
+    similarities = torch.eye(200) + torch.randn(200, 200, generator=random) / 2.7
+    assigned = Assignment().correct(similarities, similarities, similarities)
+    targets = torch.arange(200)[:, None]
+    ranks = rank_targets(assigned, None, targets, 0).numpy()
+    scores = {name: 100 * float((ranks <= k).mean()) for name, k in claims.items()}
+    foreign = ForeignResult(
+        similarities,
+        targets,
+        [f"picture {row}" for row in range(200)],
+        claims=scores | {"rounding": rounding},
+    )
+
+    assert state(foreign, "test signals together")[0] == expected
+    assert state(foreign, "claimed numbers")[0] != FINDING
+
+
+@pytest.mark.parametrize(
+    ("test_scores", "validation", "expected"),
+    [
+        ([10, 40, 45, 41], [1, 2, 3, 4], FINDING),
+        # the best epoch is the last, or has the best validation score
+        ([10, 40, 41, 45], [1, 4, 3, 2], UNDECIDED),
+        ([10, 40, 45, 41], [1, 2, 4, 3], UNDECIDED),
+        ([10, 40, 45, 41], None, UNDECIDED),
+        ([10, 40, 41.0, 41.2], [1, 2, 4, 3], NOTHING),
+    ],
+)
+def test_a_best_epoch_that_may_be_honest_is_not_decidable(
+    test_scores, validation, expected
+):
+    log = {"test_top1": np.array(test_scores, float)}
+    if validation:
+        log["val_top1"] = np.array(validation, float)
+    foreign = result(noisy(), log=log, claims={"top1": max(test_scores)})
+
+    assert state(foreign, "epoch")[0] == expected

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.measurement.repetitions import separate_repetitions
+from brainhive_cli.measurement.repetitions import find_confound, separate_repetitions
+from brainhive_cli.measurement.trial_order import TrialOrder
 
 
 @pytest.mark.parametrize(
@@ -53,3 +54,36 @@ def test_repetitions_are_halved_by_parts_that_are_far_apart(design, parts):
             separate_repetitions(*times)
     else:
         assert np.median(separate_repetitions(*times).max(1)) == parts - 1
+
+
+@pytest.mark.parametrize(
+    ("design", "confound"),
+    [
+        ("random", ""),
+        ("kinds in blocks", "in blocks"),
+        ("pictures in a row", "in blocks"),
+        ("the same order", "in the same order in all runs"),
+    ],
+)
+def test_orders_that_time_tells_are_named(design, confound):
+    """Four kinds of nine pictures are shown in five runs."""
+    random = np.random.default_rng(1)
+    pictures = np.arange(36)
+    kind = pictures // 9
+    shared = random.permutation(pictures)
+    runs = []
+    for _ in range(5):
+        order = random.permutation(pictures)
+        if design == "kinds in blocks":
+            order = order[np.argsort(random.permutation(4)[kind[order]])]
+        runs.append(shared if design == "the same order" else order)
+    shown = np.concatenate(runs)
+    if design == "pictures in a row":
+        shown = np.repeat(shared, 5)
+    run = np.repeat(np.arange(5), 36)
+
+    order = TrialOrder.from_trials(
+        shown, kind.astype(str).tolist(), None, run, np.arange(len(shown))
+    )
+
+    assert find_confound(order) == confound

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from brainhive_cli.measurement import units
 from brainhive_cli.measurement.comparison import compare_values
+from brainhive_cli.measurement.design import LabelDesign
 from brainhive_cli.measurement.statistics import estimate_interval
 from brainhive_cli.measurement.units import (
     Items,
@@ -80,6 +80,25 @@ def test_a_design_says_which_claims_it_allows(concepts, pictures, subjects, expe
     assert claims == expected
 
 
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        ("", "generalise to other concepts and other people"),
+        ("these 12 concepts", "generalise to other people, but only to these 12"),
+        ("these 6 people", "generalise to other concepts, but only to these 6 people"),
+        (
+            "these 12 concepts in these 6 people",
+            "hold only for these 12 concepts and these 6 people",
+        ),
+    ],
+)
+def test_a_claim_is_limited_by_the_scope_of_its_test(scope, expected):
+    concept_of = {name: str(name // 5) for name in range(60)}
+    items = StimulusGrouping("concept", concept_of).make_items([[*concept_of]])
+
+    assert expected in describe_claims(items, 6, scope)
+
+
 @pytest.mark.parametrize("group_of", [{}, {"a": "run 1", "b": "run 2"}])
 def test_items_of_folds_vary_more_than_their_units_say(group_of):
     """Issue 60, row 19: folds counted as independent, so that equal learners, and a
@@ -144,64 +163,35 @@ def test_clips_form_six_to_fifteen_blocks_or_a_single_unit():
     assert interval.low is interval.high is difference.low is difference.p_value is None
 
 
-def test_labels_are_exchanged_only_within_interleaved_parts():
-    """Sessions 0 and 1 have concepts of their own; where each concept has one, only its
-    pictures move.
-    """
-    concept = dict(enumerate(np.arange(24) // 2))
-    session = {name: int(number) % 2 for name, number in concept.items()}
-    items = StimulusGrouping("concept", concept).make_items([[*concept]])
-    for parts, is_together in (((session, session), False), ((concept, {}), True)):
-        orders = items.exchange_within(*parts).draw_permutations(50, 0)
-        moved = np.array([concept[name] for name in range(24)])[orders]
-        assert (moved % 2 == moved[0] % 2).all() and (orders != np.arange(24)).any()
-        assert (moved == np.arange(24) // 2).all() == is_together
-
-
 def draw_design(seed: int) -> Items:
-    """Five or six items in units, of two strata and parts, shown to two subjects."""
+    """Five or six items of two strata, shown to one or two subjects."""
     random = np.random.default_rng(seed)
     count = int(random.integers(5, 7))
-    unit = random.integers(0, random.integers(2, count + 1), count)
-    stratum = unit % random.integers(1, 3)
-    part = random.integers(0, random.integers(1, 3), count)
+    stratum = random.integers(0, random.integers(1, 3), count)
     is_shown = random.random((2, count)) < random.choice([0.7, 1.0])
     is_shown[0] |= ~is_shown[1]
     rows = [np.flatnonzero(shown).tolist() for shown in is_shown if shown.any()]
-    return Items(
-        rows,
-        [unit[listed].tolist() for listed in rows],
-        strata=[stratum[listed].tolist() for listed in rows],
-        parts=dict(enumerate(part.tolist())),
-    )
+    items = Items.independent(rows)
+    strata_of_names = stratum[np.array(items.names, np.int64)]
+    return replace(items, design=LabelDesign.free(np.arange(count), strata_of_names))
 
 
 def list_exchanges(items: Items) -> set[tuple[int, ...]]:
-    """List all orders of the items that keep units together, part, stratum and who
-    was shown an item.
-    """
-    kind: dict[int, tuple[object, ...]] = {}
-    unit: dict[int, int] = {}
-    for name in items.names:
-        shown = [name in listed for listed in items.ids]
-        row = shown.index(True)
-        column = items.ids[row].index(name)
-        kind[name] = (*shown, items.parts[name], items.strata[row][column])
-        unit[name] = items.units[row][column]
-    count = len(items.names)
-    is_together = np.array([[unit[a] == unit[b] for b in unit] for a in unit])
+    """List all orders of the items that keep stratum and who was shown an item."""
+    assert items.design is not None
+    kinds = []
+    for name, stratum in zip(items.names, items.design.stratum, strict=True):
+        kinds.append((int(stratum), *(name in listed for listed in items.ids)))
     found = set()
-    for order in permutations(range(count)):
-        moved = [items.names[row] for row in order]
-        if all(kind[a] == kind[b] for a, b in zip(items.names, moved, strict=True)):
-            is_kept = is_together[np.ix_(order, order)] == is_together
-            found |= {order} if is_kept.all() else set()
+    for order in permutations(range(len(kinds))):
+        if [kinds[row] for row in order] == kinds:
+            found.add(order)
     return found
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 10**6))
-def test_labels_are_exchanged_in_all_orders_that_keep_units(seed):
+def test_labels_are_exchanged_in_all_orders_of_the_design(seed):
     items = draw_design(seed)
     expected = list_exchanges(items) - {tuple(range(len(items.names)))}
 
@@ -215,15 +205,13 @@ def test_labels_are_exchanged_in_all_orders_that_keep_units(seed):
         assert len(drawn) == len(expected) - 1
 
 
-def test_random_orders_move_items_within_units_and_units():
-    """Three units of four items, two of which a second subject was shown, too."""
-    units = np.repeat([0, 1, 2], 4)
+def test_random_orders_move_items_among_the_same_subjects():
+    """Twelve items, six of which a second subject was shown, too."""
     rows = [list(range(12)), [0, 1, 4, 5, 8, 9]]
-    items = Items(rows, [units[listed].tolist() for listed in rows])
+    items = Items.independent(rows)
 
     orders = items.draw_permutations(300, 0)
 
-    assert (units[orders].reshape(300, 3, 4) == units[orders[:, ::4, None]]).all()
     is_shared = np.isin(np.arange(12), rows[1])
     assert (is_shared[orders] == is_shared).all()
     # each of six places is as probable for what a subject was shown; 5 errors
@@ -236,9 +224,7 @@ def test_random_orders_move_items_within_units_and_units():
     assert (orders != others).any()
 
 
-@pytest.mark.parametrize("at_once", [1, 40, 2**22])
-def test_random_orders_are_those_of_one_call_of_the_generator(at_once, monkeypatch):
-    monkeypatch.setattr(units, "NUMBERS_PER_BATCH", at_once)
+def test_random_orders_are_those_of_one_call_of_the_generator():
     rows = np.tile(np.arange(20), (9, 1))
 
     orders = Items.independent([range(20)]).draw_permutations(9, 5)
@@ -246,35 +232,21 @@ def test_random_orders_are_those_of_one_call_of_the_generator(at_once, monkeypat
     assert (orders == np.random.default_rng(5).permuted(rows, axis=1)).all()
 
 
-def test_equal_layouts_share_permutations_that_are_drawn_once(monkeypatch):
-    draws, draw = [], units._draw_orders
-
-    def count_draws(*args):
-        draws.append(args)
-        draw(*args)
-
-    monkeypatch.setattr(units, "_draw_orders", count_draws)
-    names = [[*range(30)], [f"picture {number}" for number in range(30)]]
-
-    first, second = (
-        Items.independent([ids]).draw_permutations(50, 77) for ids in names
+def test_items_that_the_design_tells_are_not_exchanged():
+    design = LabelDesign(
+        label=np.arange(12),
+        stratum=np.zeros(12, np.int64),
+        predictions=99 * np.eye(12),
+        values=np.eye(12),
+        telling=("time in the run",),
+        p=0.005,
     )
-    other = Items.independent([range(30)]).draw_permutations(50, 78)
+    items = Items.independent([range(12)])
+    told = replace(items, design=design)
 
-    assert first is second and len(draws) == 2
-    assert (first != other).any()
-    with pytest.raises(ValueError, match="read-only"):
-        first[0, 0] = 0
-
-
-def test_permutations_of_many_items_are_not_kept(monkeypatch):
-    monkeypatch.setattr(units, "MAX_CACHED_NUMBERS", 1499)
-    items = Items.independent([range(30)])
-
-    first, second = items.draw_permutations(50, 79), items.draw_permutations(50, 79)
-
-    assert first is not second and (first == second).all()
-    assert first.dtype == np.uint8
+    assert told.problem == design.problem != "" and items.problem == ""
+    assert told.draw_permutations(9, 0).shape == (0, 12)
+    assert told.permute(0)[0].tolist() == list(range(12))
 
 
 def test_a_permutation_moves_what_each_subject_was_shown():
@@ -308,7 +280,6 @@ def test_a_subject_who_lacks_clips_is_shifted_by_the_same_share():
     few = items.draw_permutations(6, 1)
     assert len({*map(tuple, few.tolist())}) == 6 and few.shape == (6, 8)
     assert {*map(tuple, few.tolist())} <= {*map(tuple, every.tolist())}
-    assert replace(items, problem="in blocks").draw_permutations(9, 0).shape == (0, 8)
 
 
 def test_chosen_items_keep_their_units_and_strata():
@@ -384,26 +355,6 @@ def test_ten_runs_are_units_and_fewer_are_strata_of_blocks(runs):
         assert by_block.units == [[*block_of.values()]]
         assert by_block.strata == by_run.strata
         assert by_run.scope == ("this run" if runs == 1 else "these 9 runs")
-
-
-def test_concepts_and_pictures_are_exchanged_within_their_parts():
-    concept_of = {name: str(name // 2) for name in range(20)}
-    concepts = StimulusGrouping("concept", concept_of).make_items([[*concept_of]])
-    parts, concept_parts = {0: "early"}, {0: "morning"}
-
-    moved = concepts.exchange_within(parts, concept_parts, "a problem of pictures")
-    within = concepts.exchange_within(parts, {}, "in blocks")
-    film = replace(concepts, is_film=True).exchange_within(
-        parts, concept_parts, "a film"
-    )
-    alone = Items.independent(concepts.ids).exchange_within(parts, concept_parts)
-
-    assert (moved.units, moved.parts) == (concepts.units, concept_parts)
-    assert moved.strata is None and not moved.problem
-    assert (within.units, within.strata) == (concepts.ids, concepts.units)
-    assert (within.parts, within.problem) == (parts, "in blocks")
-    assert (film.units, film.parts) == (concepts.units, parts)
-    assert film.problem == "a film" and alone.parts == parts and not alone.problem
 
 
 def test_only_intervals_over_units_cover_the_mean():

@@ -8,6 +8,12 @@ from itertools import permutations
 import numpy as np
 import pytest
 
+from brainhive_cli.measurement.design import (
+    Exchange,
+    LabelDesign,
+    Timeline,
+    describe_pictures,
+)
 from brainhive_cli.measurement.units import Items, StimulusGrouping
 from brainhive_cli.measurement.verdict import judge
 
@@ -30,6 +36,38 @@ def concepts(sizes):
         enumerate(np.repeat(np.arange(len(sizes)), sizes).astype(str).tolist())
     )
     return StimulusGrouping("concept", concept).make_items([list(concept)]), concept
+
+
+def exchange_pictures(
+    session: np.ndarray, number: np.ndarray, features: np.ndarray
+) -> dict[str, Exchange]:
+    """Find the odds of pictures and concepts that were shown once, session by session.
+
+    Args:
+        session: Session [N] of each picture.
+        number: Number [N] of the concept of each picture.
+        features: Features [N, E] of the pictures.
+    """
+    shown = np.lexsort((np.random.default_rng(0).random(len(session)), session))
+    zeros = np.zeros_like(shown)
+    timeline = Timeline(
+        stimulus=shown,
+        unit=shown,
+        person=zeros,
+        session=session[shown],
+        run=session[shown],
+        is_ordered=True,
+        features=features,
+        concept=number,
+    )
+    by_concept = timeline._replace(
+        stimulus=number[shown], features=None, concept=np.arange(1 + number.max())
+    )
+    pictures = np.arange(len(shown))
+    return {
+        "exchange": Exchange(describe_pictures(timeline, zeros), [pictures]),
+        "concept_exchange": Exchange(describe_pictures(by_concept, zeros), [pictures]),
+    }
 
 
 def test_few_pictures_have_all_permutations_counted():
@@ -94,92 +132,97 @@ def test_claims_about_two_concepts_name_only_these_two():
     features = random.normal(size=(20, 16))
     ranked = rank_all(features + random.normal(size=features.shape), features)
 
-    which, of_concept = judge(
-        [ranked], items, range(20), dict.fromkeys(range(20), 1), concept
-    )
+    which, of_its_concept, of_concept = judge([ranked], items, range(20), concept)
 
     assert (
         which.words == "above chance for these 2 concepts"
         and which.question == "which picture"
     )
-    assert (
-        "within concepts" in which.test
-        and which.wider == "concepts in general: not possible with 2 concepts"
-    )
+    assert which.wider == "concepts in general: not possible with 2 concepts"
+    assert of_its_concept.question == "which picture of its concept"
+    assert "within concepts" in of_its_concept.test
     assert of_concept.question == "which concept" and of_concept.side == "at chance"
 
 
-@pytest.mark.parametrize(
-    "sessions", [dict(enumerate(np.repeat([1, 2], 10).tolist())), None]
-)
-def test_concepts_in_separate_sessions_are_not_told_from_drift(
-    sessions,
-):
+def test_concepts_in_separate_sessions_are_not_told_from_drift():
+    """Each picture is shown twice, so that concepts are no series of trials."""
     items, concept = concepts([10, 10])
+    shown = np.concatenate(
+        [np.repeat(np.arange(10), 2), np.repeat(np.arange(10, 20), 2)]
+    )
+    session = shown // 10
+    zeros = np.zeros_like(shown)
+    timeline = Timeline(
+        session, shown, zeros, session, session, True, None, np.arange(2)
+    )
+    design = describe_pictures(timeline, np.zeros(20, np.int64))
     ranked = np.random.default_rng(0).permuted(
         np.tile(np.arange(1, 21), (20, 1)), axis=1
     )
 
-    _, of_concept = judge([ranked], items, range(20), sessions, concept)
+    _, _, of_concept = judge(
+        [ranked],
+        items,
+        range(20),
+        concept,
+        concept_exchange=Exchange(design, [np.arange(20)]),
+    )
 
     assert (of_concept.side, of_concept.p) == ("not testable", None)
-    assert "session" in of_concept.test
+    assert of_concept.test == design.problem != ""
     assert of_concept.sentence.startswith("the concept could not be tested")
     assert of_concept.sentence.endswith(f"because {of_concept.test}")
 
 
 @pytest.mark.parametrize("concepts_a_session", [1, 2])
 def test_signals_that_reveal_only_their_session_are_at_chance(concepts_a_session):
-    """Issue 60, row 2: the headline was "over concepts", above chance in all of 40
-    studies whose concepts had sessions of their own.
+    """Issue 60, row 2: the headline was above chance in all of 40 studies whose
+    concepts had sessions of their own.
 
     Without any effect, four or more of 20 studies are above chance in .0003.
     """
-    random, called, count = np.random.default_rng(0), 0, 20
-    items, concept = concepts([6] * count)
+    random, called, count = np.random.default_rng(0), np.zeros(2), 20
+    items, _ = concepts([6] * count)
     number = np.repeat(np.arange(count), 6)
     session = number // concepts_a_session
-    # concepts of sessions of their own cannot be compared within these
-    is_alone = concepts_a_session == 1
-    sessions = None if is_alone else dict(enumerate(session.tolist()))
-    problem = "concepts were shown in blocks" if is_alone else ""
-    for _ in range(20):
-        meaning = random.normal(size=(count, 16))[number]
-        features = meaning + random.normal(size=meaning.shape)
+    for study in range(20):
+        if study % 5 == 0:
+            meaning = random.normal(size=(count, 16))[number]
+            features = meaning + random.normal(size=meaning.shape)
+            exchange = exchange_pictures(session, number, features)["exchange"]
         of_session = [meaning[session == row].mean(0) for row in session]
         signals = np.array(of_session) + random.normal(size=meaning.shape)
-        headline, *_ = judge(
-            [rank_all(signals, features)],
-            items,
-            range(len(number)),
-            sessions,
-            concept,
-            concept_problem=problem,
-        )
-        called += headline.side == "above chance"
+        ranked = rank_all(signals, features)
+        for row, known in enumerate((exchange, None)):
+            (headline,) = judge(
+                [ranked], items, range(120), exchange=known, max_permutations=499
+            )
+            called[row] += headline.side == "above chance"
 
-    assert headline.question == ("which picture" if is_alone else "over concepts")
-    assert called <= 3
+    assert headline.question == "which picture"
+    # all are found if the design is ignored
+    assert called[0] <= 3 and called[1] == 20
 
 
+@pytest.mark.nightly
 def test_signals_that_drift_with_sessions_are_rarely_significant():
     """Most pictures of a concept were shown in a session of its own, whose signals
     share an offset.
     """
-    random, called, count = np.random.default_rng(0), np.zeros(2), 5
+    random, called, count = np.random.default_rng(0), np.zeros(3), 5
     items, concept = concepts([12] * count)
     number = np.repeat(np.arange(count), 12)
     session = np.where(np.arange(12 * count) % 4 > 0, number, (number + 1) % count)
-    sessions = dict(enumerate(session.tolist()))
-    for _ in range(75):
-        features = random.normal(size=(count, 16))[number] + random.normal(
-            size=(12 * count, 16)
-        )
+    for study in range(75):
+        if study % 15 == 0:
+            features = random.normal(size=(count, 16))[number]
+            features += random.normal(size=features.shape)
+            exchanges = exchange_pictures(session, number, features)
         signals = 2 * random.normal(size=(count, 16))[session] + random.normal(
             size=features.shape
         )
         answers = judge(
-            [rank_all(signals, features)], items, range(12 * count), sessions, concept
+            [rank_all(signals, features)], items, range(60), concept, **exchanges
         )
         called += [answer.side == "above chance" for answer in answers]
 
@@ -189,7 +232,7 @@ def test_signals_that_drift_with_sessions_are_rarely_significant():
 @pytest.mark.parametrize("sizes", [[10, 10], [10] * 8])
 def test_pictures_and_concepts_that_are_decoded_are_found(sizes):
     """Top-1 of about .6 of 20; .9 at least are found."""
-    random, found = np.random.default_rng(0), np.zeros(2)
+    random, found = np.random.default_rng(0), np.zeros(3)
     items, concept = concepts(sizes)
     number, count = np.repeat(np.arange(len(sizes)), sizes), sum(sizes)
     for _ in range(15):
@@ -197,13 +240,8 @@ def test_pictures_and_concepts_that_are_decoded_are_found(sizes):
             size=(count, 20)
         )
         signals = 0.8 * features + random.normal(size=features.shape)
-        answers = judge(
-            [rank_all(signals, features)],
-            items,
-            range(count),
-            dict.fromkeys(range(count), 1),
-            concept,
-        )
+        ranked = rank_all(signals, features)
+        answers = judge([ranked], items, range(count), concept)
         found += [answer.side == "above chance" for answer in answers]
 
     assert (found / 15 >= 0.9).all()
@@ -222,9 +260,7 @@ def test_pictures_are_exchanged_within_their_concepts():
             features + random.normal(size=(72, 16)),
             features + 0.5 * random.normal(size=(72, 16)),
         )
-        answers = judge(
-            [ranked], items, range(72), dict.fromkeys(range(72), 1), concept
-        )
+        answers = judge([ranked], items, range(72), concept)
         found += [answer.side == "above chance" for answer in answers]
 
     assert found[0] == found[2] == 30 and found[1] / 30 <= 0.1
@@ -274,8 +310,10 @@ def test_permuted_trials_have_the_ranks_of_their_candidates():
     orders = [*permutations(range(6))]
     sums = np.array([by_block[range(6), order].sum() for order in orders])
 
-    blocks = {trial: trial // 2 for trial in range(12)}
-    (found,) = judge([ranked], items, range(4), label_of=label_of, blocks=blocks)
+    labels = np.array([label_of[2 * block] for block in range(6)])
+    design = LabelDesign.free(labels, np.zeros(6, np.int64))
+    exchange = Exchange(design, [np.arange(12) // 2])
+    (found,) = judge([ranked], items, range(4), label_of=label_of, exchange=exchange)
 
     assert found.better == pytest.approx((sums <= by_block.trace()).mean())
     assert found.worse == pytest.approx((sums >= by_block.trace()).mean())
@@ -306,13 +344,13 @@ def test_a_concept_has_the_mean_rank_of_its_other_pictures():
         others = [
             ranked[row, other]
             for other in range(4)
-            if other != column and concept[other] == concept[column]
+            if other != row and concept[other] == concept[column]
         ]
         compared = [rank for rank in others if rank] or ranked[row][ranked[row] > 0]
         means[row, column] = np.mean(compared)
     sums = np.array([means[range(4), order].sum() for order in permutations(range(4))])
 
-    _, found = judge([ranked], items, range(4), dict.fromkeys(range(4), 1), concept)
+    *_, found = judge([ranked], items, range(4), concept)
 
     assert found.better == pytest.approx((sums <= means.trace() + 1e-9).mean())
     assert found.worse == pytest.approx((sums >= means.trace() - 1e-9).mean())
@@ -320,23 +358,98 @@ def test_a_concept_has_the_mean_rank_of_its_other_pictures():
 
 def test_series_of_a_concept_keep_a_common_label():
     """Exchanged alone, three equal signals of a series would count as three."""
-    names = list(range(60))
-    concept_of = {name: str(name // 3 % 10) for name in names}
-    parts = {name: name // 30 for name in names}
+    names = np.arange(60)
+    concept_of = {name: str(name // 3 % 10) for name in range(60)}
     # the signals of a series are equal, and rank the candidates of their block
     random = np.random.default_rng(0)
     ranks = np.zeros((60, 60))
     for series in range(20):
         columns = slice(30 * (series // 10), 30 * (series // 10) + 30)
         ranks[3 * series : 3 * series + 3, columns] = 1 + random.permutation(30)
-    items = StimulusGrouping(concept_of=concept_of).make_items([names])
-    answers = {}
-    for has_series in (True, False):
-        answers[has_series] = judge(
-            [ranks], items, names, parts, concept_of, has_series=has_series, pool=30
-        )[-1]
-    assert "20 series" in answers[True].test
+    items = StimulusGrouping(concept_of=concept_of).make_items([range(60)])
+    answers = []
+    for length in (3, 1):
+        first_trials = names[::length]
+        design = LabelDesign.free(first_trials // 3 % 10, first_trials // 30)
+        exchange = Exchange(design, [names // length])
+        answers += judge(
+            [ranks],
+            items,
+            range(60),
+            concept_of,
+            concept_exchange=exchange,
+            pool=30,
+        )[-1:]
+    together, alone = answers
+    assert "series of trials" in together.test
+    assert "series" not in alone.test
     # single pictures pretend to more evidence in whichever direction
-    together, alone = answers[True].p, answers[False].p
-    assert together is not None and alone is not None
-    assert together > alone
+    assert together.p is not None and alone.p is not None
+    assert together.p > alone.p
+
+
+def test_the_answer_names_what_the_design_tells():
+    items, concept = concepts([6] * 10)
+    number = np.repeat(np.arange(10), 6)
+    random = np.random.default_rng(0)
+    features = 3 * random.normal(size=(10, 16))[number]
+    features += random.normal(size=features.shape)
+    exchanges = exchange_pictures(number, number, features)
+    ranked = rank_all(features + random.normal(size=features.shape), features)
+
+    which, *_ = judge([ranked], items, range(60), concept, **exchanges)
+
+    telling = exchanges["exchange"].design.telling[0]
+    assert which.design == telling
+    assert which.words.endswith(f"beyond what {telling} tells")
+    assert "with the odds of the design" in which.test
+
+
+def test_labels_that_cannot_be_exchanged_are_not_tested():
+    design = LabelDesign.free(np.arange(5), np.arange(5))
+    ranked = rank_all(np.eye(5), np.eye(5))
+
+    (found,) = judge(
+        [ranked], independent(5), range(5), exchange=Exchange(design, [np.arange(5)])
+    )
+
+    assert found.side == "not testable" and found.p is None
+    assert found.test == "no two labels can be exchanged"
+
+
+def test_a_claim_on_concepts_in_general_needs_most_of_them():
+    """A few of 20 concepts carry all of the effect, or each carries some."""
+    random = np.random.default_rng(0)
+    items, concept = concepts([10] * 20)
+    number = np.repeat(np.arange(20), 10)
+    features = random.normal(size=(200, 16))
+    wider = []
+    for n_carrying in (2, 20):
+        strength = np.where(number < n_carrying, 3 / n_carrying**0.4, 0)[:, None]
+        signals = strength * features + random.normal(size=features.shape)
+        which, *_ = judge([rank_all(signals, features)], items, range(200), concept)
+        assert which.side == "above chance"
+        assert bool(which.scope) == bool(which.wider)
+        wider.append(which.wider)
+
+    assert wider[0].startswith("concepts in general: not shown")
+    assert "20 concepts" in wider[0] and wider[1] == ""
+
+
+def test_a_claim_on_people_in_general_needs_most_of_them():
+    """One of five people carries all of the effect, or each carries some."""
+    random = np.random.default_rng(0)
+    features = random.normal(size=(40, 16))
+    answers = []
+    for strengths in ([2, 0, 0, 0, 0], [0.7] * 5):
+        ranked = []
+        for strength in strengths:
+            noise = random.normal(size=features.shape)
+            ranked.append(rank_all(strength * features + noise, features))
+        answers += judge(ranked, independent(40, 5), range(40))
+
+    few, general = answers
+    assert few.side == general.side == "above chance"
+    assert few.scope == "these 5 people"
+    assert few.wider.startswith("people in general: not shown")
+    assert general.scope == general.wider == ""

@@ -42,7 +42,7 @@ PUBLISHED = {
     "lora-b32": (0.867, 0.984),
 }
 OF_CLASSES = {"eegcvpr40": 0.5, "eeg-imagenet": 0.405}
-"""Published accuracies of classes in blocks, which stand beside time alone."""
+"""Published accuracies of classes in blocks, beside which the design alone stands."""
 UNPUBLISHED = {
     *(
         "havir",

@@ -1,5 +1,6 @@
 """Sections of a page that compare methods, made of runs that are written by hand."""
 
+import re
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,16 +131,22 @@ def test_a_folded_table_moves_reasons_and_equal_columns() -> None:
     assert "selection last" in folded.note and folded.note.endswith("Note.")
 
 
-def test_a_share_of_the_ceiling_above_one_has_a_footnote() -> None:
-    sign = method_tables.ABOVE_CEILING_SIGN
-    for value, has_sign in ((0.5, True), (0.1, False)):
-        row = make_row("a", value)
-        ceiling = {"top1": make_metric(value=0.2, low=0.1, high=0.3)}
-        row.measurements.scopes["ceiling · all"] = ceiling
-        row.measurements.facts.set_up["selection"] = "last"
-        comparison = MethodComparison("lab", [row], {"a": []}, {"a": []}, row, {})
-        table = method_tables.tabulate_methods(comparison)
-        index = table.columns.index(method_tables.CEILING_SHARE)
-        cell = table.rows[0][index]
-        assert cell.value == pytest.approx((value - 0.02) / 0.18)
-        assert (cell.mark == sign) == has_sign and (sign in table.note) == has_sign
+@pytest.mark.parametrize(
+    ("value", "ceiling_low", "has_share"),
+    [(0.15, 0.1, True), (0.25, 0.1, False), (0.15, 0.01, False)],
+)
+def test_a_share_of_the_ceiling_is_below_one_with_interval(
+    value: float, ceiling_low: float, has_share: bool
+) -> None:
+    """Issue 117: a share of 5.2 had no interval."""
+    row = make_row("a", value)
+    ceiling = {"top1": make_metric(value=0.2, low=ceiling_low, high=0.3)}
+    row.measurements.scopes["ceiling · all"] = ceiling
+
+    share = method_tables.describe_row(row, None)[method_tables.CEILING_SHARE]
+
+    assert (share is not None) == has_share
+    if share:
+        assert share.value == pytest.approx(0.13 / 0.18)
+        ends = [float(end) for end in re.findall(r"\d*\.\d+", share.small)]
+        assert ends == pytest.approx([0.08 / 0.28, 0.18 / 0.08], abs=0.001)

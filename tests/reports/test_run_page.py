@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from brainhive_cli.commands.report import name_by_differences
@@ -31,7 +32,13 @@ from brainhive_cli.reports.page import FINDING
 from brainhive_cli.reports.paper_tables import paper_table, write_table
 from brainhive_cli.reports.run_page import choose_pictures, draw_headline, lay_out_page
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, lay_out_tables
-from brainhive_cli.reports.sentences import MEANINGS, describe_methods, state_finding
+from brainhive_cli.reports.sentences import (
+    MEANINGS,
+    count_evaluations,
+    describe_methods,
+    list_warnings,
+    state_finding,
+)
 
 
 def metric(name: str, value: float, **more: object) -> Metric:
@@ -57,7 +64,7 @@ def answer(side: str, scope: str = "") -> Answer:
     """Make the answer that ranks are on this side of chance."""
     better = {"above chance": 0.01, "at chance": 0.5}[side]
     return Answer(
-        "which picture", better, 1 - better, 0.0005, 40, 100, "permutations", scope
+        "which picture", better, 1 - better, 0.0005, 40, 100, "mean rank", scope
     )
 
 
@@ -310,7 +317,62 @@ def test_the_finding_says_what_how_often_how_sure_and_of_whom(tmp_path):
             p,
         ):
             assert fact in lead
-        assert ("Not significantly" in lead) == (side == "at chance")
+        assert "mean rank is 3 of 100 (chance 50.5)," in lead
+        assert ("not significantly better" in lead) == (side == "at chance")
+
+
+def test_a_mean_rank_among_other_pictures_has_no_value(tmp_path):
+    """Issue 117: "0.1 % (chance 0.1 %) … better than chance" was the mean rank."""
+    answers = [replace(answer("above chance"), pool=50)]
+
+    finding = state_finding(run(tmp_path, "ours", answers=answers).measurements)
+
+    assert "mean rank is better than chance" in finding and "3 of" not in finding
+
+
+def write_evaluation(folder: Path, name: str, *lines: str) -> ShownRun:
+    """Write a finished evaluation of subject 1, with changed lines of its recipe."""
+    recipe = {
+        "  signals lab/default/sub-01": "0f",
+        "gallery": "test",
+        "control": "none",
+    } | dict(line.split(": ") for line in lines)
+    run_folder = RunFolder(folder / "runs/eval-retrieval" / name)
+    run_folder.path.mkdir(parents=True)
+    text = "".join(f"{key}: {value}\n" for key, value in recipe.items())
+    run_folder.write_text("recipe.yaml", f"digests:\n{text}\n")
+    run_folder.finish(Measurements(facts=RetrievalFacts()))
+    return ShownRun(name, run_folder)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_same"),
+    [
+        ("gallery: train+test", True),
+        ("  signals lab/other/sub-01: aa", True),
+        ("gallery: test+train", False),
+        ("control: shuffled", False),
+    ],
+)
+def test_a_page_counts_evaluations_of_its_test_set(tmp_path, line, is_same):
+    """Issue 117: the best of ten models on noise was "better than chance"."""
+    shown = write_evaluation(tmp_path, "a")
+    write_evaluation(tmp_path, "b")
+    write_evaluation(tmp_path, "c", line)
+
+    warnings = list_warnings([RunGroup([shown])])
+
+    (sentence,) = [text for text in warnings if "evaluations of this test set" in text]
+    assert ("one of 3 " in sentence) == is_same == ("p ≤ 0.017" in sentence)
+
+
+def test_a_single_evaluation_of_a_test_set_is_not_counted(tmp_path):
+    shown = write_evaluation(tmp_path, "a")
+    write_evaluation(tmp_path, "c", "control: shuffled")
+    other = write_evaluation(tmp_path, "d", "gallery: train")
+
+    for evaluation in (shown, other):
+        assert not count_evaluations(evaluation)
 
 
 def test_the_verdict_on_compared_runs_is_about_their_difference(tmp_path):

@@ -17,7 +17,7 @@ AXES: Mapping[str, Sequence[Any]] = {
     "strength": (0.5, 1.0),
     "effect": (0.0, 0.3),
 }
-COLUMNS = "not measured | reliability of halves, where measured"
+COLUMNS = "not measured | reliability, where measured"
 
 
 def ceilings_by_order(

@@ -14,6 +14,7 @@ from brainhive_cli.measurement.retrieval import (
     measure_control,
     permute_targets,
 )
+from brainhive_cli.measurement.units import StimulusGrouping
 
 AXES: Mapping[str, Sequence[Any]] = {"clips": (10, 15, 20, 40), "near": (0.0, 0.9)}
 COLUMNS = "p <= .05 by top-1 | top-5 | mean rank | MRR"
@@ -27,7 +28,9 @@ def controls_of_films(random: Random, clips: int, near: float) -> list[float]:
     signals = draw_film(random, 8, clips, correlation=near).T.copy()
     targets = np.arange(clips)
     seed = int(random.integers(2**31))
-    permutations = list(permute_targets(targets, film, "permuted", seed, ()))[1:]
+    items = StimulusGrouping("neighbours", dict.fromkeys(range(clips), "film"))
+    exchange = items.make_items([targets.tolist()])
+    permutations = list(permute_targets(targets, targets, exchange, seed))[1:]
     control = measure_control(
         film,
         torch.from_numpy(pictures),

@@ -8,6 +8,12 @@ import numpy as np
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.hits import draw_hits, mean_hit
 from benchmarks.simulated_statistics.judging import holds, rank_all
+from brainhive_cli.measurement.design import (
+    Exchange,
+    Timeline,
+    describe_pictures,
+    describe_trials,
+)
 from brainhive_cli.measurement.statistics import estimate_interval
 from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.measurement.verdict import judge
@@ -18,8 +24,8 @@ AXES: Mapping[str, Sequence[Any]] = {
     "drift": (0.0, 1.0),
 }
 COLUMNS = (
-    "coverage | false: picture | false: concept | top-1 | found: picture | "
-    "found: concept"
+    "coverage | false: picture | of its concept | concept | top-1 | "
+    "found: picture | of its concept | concept"
 )
 
 
@@ -46,14 +52,34 @@ def few_concepts(
     offset = drift * random.normal(size=(concepts, 20))[session]
     noise = random.normal(size=(count, 20))
     response = 0.7 * (count / 20) ** 0.2 * strength[:, None] * features
-    options: Any = {
-        "concept_of": concept_of,
-        "concept_parts": dict(enumerate(session.tolist())),
+
+    # pictures are shown once, in random order in their session
+    shown = np.lexsort((random.random(count), session))
+    zeros = np.zeros(count, np.int64)
+    timeline = Timeline(
+        stimulus=shown,
+        unit=shown,
+        person=zeros,
+        session=session[shown],
+        run=session[shown],
+        is_ordered=True,
+        features=features,
+        concept=concept,
+    )
+    by_concept = timeline._replace(
+        stimulus=concept[shown], features=None, concept=np.arange(concepts)
+    )
+    concept_design, units = describe_trials(by_concept, zeros)
+    options: dict[str, Any] = {
+        "exchange": Exchange(describe_pictures(timeline, zeros), [np.arange(count)]),
+        "concept_exchange": Exchange(concept_design, [units]),
     }
+
+    # verdicts without an effect and with one
     verdicts = []
     for signals in (offset + noise, response + offset + noise):
         ranks = rank_all(signals, features)
-        answers = judge([ranks], items, range(count), **options)
+        answers = judge([ranks], items, range(count), concept_of, **options)
         verdicts.append([answer.side == "above chance" for answer in answers])
     top1 = float((ranks.diagonal() == 1).mean())
     return [holds(interval, truth)] + verdicts[0] + [top1] + verdicts[1]

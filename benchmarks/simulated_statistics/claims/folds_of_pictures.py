@@ -1,7 +1,6 @@
 """Intervals and verdicts hold for folds of pictures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.judging import rank_all
 from brainhive_cli.data.signals.holdout import Holdout
+from brainhive_cli.measurement.design import Exchange, LabelDesign
 from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.measurement.units import MIN_UNITS_FOR_POPULATION, StimulusGrouping
 from brainhive_cli.measurement.verdict import judge
@@ -19,7 +19,7 @@ AXES: Mapping[str, Sequence[Any]] = {
     "drift": (0.0, 1.0),
 }
 COLUMNS = (
-    "top-1 | coverage | width | above chance: over concepts | which picture | "
+    "top-1 | coverage | width | above chance: which picture | of its concept | "
     "which concept"
 )
 
@@ -45,13 +45,13 @@ def folds_of_pictures(
     signals = effect * embeddings @ mixing + offset[run_number] + noise
 
     # ranks of all pictures, 0 for pictures of another fold
-    names = list(range(100))
+    pictures = np.arange(100)
     ranks = np.zeros((100, 100))
-    fold_of = {}
+    fold_of = np.zeros(100, np.int64)
     holdout = Holdout(by="pictures", folds=10)
     for fold in holdout.fold_numbers:
         is_test = holdout.hold_out_pictures(
-            list(map(str, names)), list(map(str, concept)), fold
+            list(map(str, pictures)), list(map(str, concept)), fold
         )
         train = signals[~is_test]
         targets = embeddings[~is_test]
@@ -62,18 +62,22 @@ def folds_of_pictures(
         candidates = embeddings[is_test] - targets.mean(0)
         candidates /= np.linalg.norm(candidates, axis=1, keepdims=True)
         ranks[np.ix_(is_test, is_test)] = rank_all(predicted, candidates)
-        fold_of |= dict.fromkeys(np.flatnonzero(is_test).tolist(), fold)
+        fold_of[is_test] = fold
 
-    # interval and verdicts as in an evaluation
+    # interval and verdicts as in an evaluation, where a random order tells nothing
+    names = pictures.tolist()
     concept_of = dict(zip(names, map(str, concept), strict=True))
     items = StimulusGrouping("concept", concept_of, has_folds=True).make_items([names])
     results: list[Any] = summarise_ranks(
         [ranks.diagonal()], 10, split="test", items=items, metric_names=("top1",)
     )
-    items = replace(items, parts=fold_of)
-    answers = judge([ranks], items, names, fold_of, concept_of, pool=10)
-    sides = {answer.question: answer.side for answer in answers}
-    for question in ("over concepts", "which picture", "which concept"):
-        is_answered = question in sides
-        results.append(sides[question] == "above chance" if is_answered else np.nan)
-    return results
+    answers = judge(
+        [ranks],
+        items,
+        names,
+        concept_of,
+        exchange=Exchange(LabelDesign.free(pictures, fold_of), [pictures]),
+        concept_exchange=Exchange(LabelDesign.free(concept, fold_of), [pictures]),
+        pool=10,
+    )
+    return results + [answer.side == "above chance" for answer in answers]

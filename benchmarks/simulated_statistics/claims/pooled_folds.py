@@ -1,7 +1,6 @@
 """Intervals and verdicts hold for folds of runs or trials."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from benchmarks.simulated_statistics.folds import (
     score_categories,
 )
 from benchmarks.simulated_statistics.judging import rank_all
+from brainhive_cli.measurement.design import Exchange, LabelDesign
 from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.measurement.verdict import judge
@@ -82,7 +82,9 @@ def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
     top1 = summarise_ranks(
         [target_ranks], categories, split="test", items=items, metric_names=("top1",)
     )
-    parts = dict(enumerate(fold.tolist())) if is_by_trial else group_of
-    items = replace(items, parts=parts)
-    side = judge([ranks], items, range(categories), label_of=label_of)[0].side
+    design = LabelDesign.free(category, fold if is_by_trial else run_number)
+    exchange = Exchange(design, [np.arange(len(category))])
+    side = judge(
+        [ranks], items, range(categories), label_of=label_of, exchange=exchange
+    )[0].side
     return [top1[0], side == "above chance", side == "below chance"]

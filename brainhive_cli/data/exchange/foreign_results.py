@@ -474,7 +474,10 @@ def _find_training_starts(arrays: Mapping[str, Array], label: str) -> Int64:
 
 
 def _read_claims(arrays: Mapping[str, Array]) -> dict[str, float]:
-    """Read claimed values: shares in percent, and half the width of intervals."""
+    """Read claimed values: shares in percent, and half the width of intervals.
+
+    The value `rounding` is half a unit of the last decimal of the top-k scores.
+    """
     claims: dict[str, float] = {}
     is_percent = False
     for label, array in arrays.items():
@@ -486,7 +489,8 @@ def _read_claims(arrays: Mapping[str, Array]) -> dict[str, float]:
             claims.setdefault("trainings", 2)
         elif role and array.size == (2 if role == "interval" else 1):
             with suppress(ValueError):
-                numbers = np.char.strip(array.astype(str), " %").astype(np.float64)
+                texts = np.char.strip(array.astype(str), " %")
+                numbers = texts.astype(np.float64)
                 is_interval = array.size == 2
                 claim = float(np.ptp(numbers / 2) if is_interval else numbers.max())
                 min_claim = 1 if role in COUNTS else 0
@@ -494,6 +498,9 @@ def _read_claims(arrays: Mapping[str, Array]) -> dict[str, float]:
                     console.warn(f"not read: {label} claims {claim:g} as {role}")
                     continue
                 claims[role] = claim
+                if role.startswith("top"):
+                    decimals = texts.item().partition(".")[2]
+                    claims["rounding"] = 0.5 / 10 ** len(decimals)
                 is_percent |= role not in COUNTS and ("%" in str(array) or claim > 1)
     for role in claims.keys() - COUNTS:
         if not is_percent:

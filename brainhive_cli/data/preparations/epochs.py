@@ -74,10 +74,11 @@ class Config(OwnSignalKeys):
     averaged: Literal["unknown"] | bool = Field(
         "unknown", description="true if each epoch is an average of several trials"
     )
-    in_order: bool = Field(
-        True,
-        exclude_if=lambda in_order: in_order,
-        description="true if the epochs are stored in the order of time",
+    in_order: bool | None = Field(
+        None,
+        exclude_if=lambda in_order: in_order is None,
+        description="true if the epochs are stored in the order of time; default: "
+        "true for .set, unknown for arrays and .fif without the times of events",
     )
 
     # replaces the validator of `Steps`, which needs a window
@@ -192,5 +193,8 @@ class Epochs(OwnRecordings):
             onset_s = np.full(len(rows), np.nan)
         else:
             onset_s = epochs.onset_s[rows]
-        numbers = rows if self.config.in_order else np.full(len(rows), -1)
+        in_order = self.config.in_order
+        if in_order is None:
+            in_order = epochs.is_ordered
+        numbers = rows if in_order else np.full(len(rows), -1)
         return runs, onset_s, numbers

@@ -16,6 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.files.ids import format_ranges
 from brainhive_cli.data.recordings.headers import Header
 from brainhive_cli.data.recordings.opening import CHANNEL_UNITS, get_scales
+from brainhive_cli.data.signals.brain_channels import EYE_NAME, STIMULUS_NAME
 from brainhive_cli.data.signals.cutting import MIN_VARIANCE_SHARE
 from brainhive_cli.data.signals.spaces import (
     Sensors,
@@ -32,10 +33,9 @@ MAX_RATE_DIFFERENCE = 1e-5
 """Largest relative difference of the sampling rates of a subject. Headers round them.
 """
 NON_EEG_NAME = re.compile(
-    r".*(EOG|ECG|EKG|EMG|TRIG|STIM|STATUS|MARKER|EVENT|PHOTO|DIODE|AUDIO|PULSE|PLETH|"
-    r"RESP|GSR|AUX|COUNTER|BATTERY).*"
-    r"|(EXG|HEO|VEO|LO|SO|IO|ERG|BIP|DC|DIN|ACC|GYR|TEMP|SPO|STI|CHIN|EDA|PPG|CMS|DRL)"
-    r"[ _-]?[A-Z]?\d*",
+    rf"{EYE_NAME.pattern}|{STIMULUS_NAME.pattern}"
+    r"|.*(ECG|EKG|EMG|PULSE|PLETH|RESP|GSR|AUX|COUNTER|BATTERY).*"
+    r"|(EXG|LO|SO|IO|ERG|BIP|DC|ACC|GYR|TEMP|SPO|CHIN|EDA|PPG|CMS|DRL)[ _-]?[A-Z]?\d*",
     re.IGNORECASE,
 )
 """Names that amplifiers give to channels without EEG: eyes, heart, muscles, triggers,

@@ -35,6 +35,7 @@ from brainhive_cli.data.recordings.opening import (
     require_own_content,
 )
 from brainhive_cli.data.recordings.tables import read_table
+from brainhive_cli.data.signals.brain_channels import list_eye_channels
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.models.signal_spec import UNIT_SIZES
 
@@ -135,9 +136,13 @@ def read_epochs(
             f"runs are not read: {labels.count('')} of {len(labels)} lines of {table} "
             "have no run"
         ]
-    # EEGLAB counts samples over its epochs, not in the recording
-    onset_s = joined.onset_s if suffix == "fif" else None
-    return joined._replace(runs=runs, warnings=warnings, onset_s=onset_s)
+    # EEGLAB counts samples over its epochs, which it keeps in the order of time
+    return joined._replace(
+        runs=runs,
+        warnings=warnings,
+        onset_s=joined.onset_s if suffix == "fif" else None,
+        is_ordered=suffix == "set",
+    )
 
 
 def _open_epochs(path: Path, suffix: str, axes: Axes) -> tuple[Any, Any]:
@@ -288,7 +293,10 @@ def _convert_arrays(path: Path, content: Any, axes: Axes) -> Any:
     size, si_unit = UNIT_SIZES[trials.unit]
     assert isinstance(trials.space, Sensors)  # the array has three axes
     names = list(map(str, trials.space.names))
-    info = mne.create_info(names, float(trials.rate_hz or 1), CH_TYPES[si_unit])
+    # eye channels have a type of their own, as in files of recordings
+    ch_types = dict.fromkeys(names, CH_TYPES[si_unit])
+    ch_types |= dict.fromkeys(list_eye_channels(names), "eog")
+    info = mne.create_info(names, float(trials.rate_hz or 1), list(ch_types.values()))
     scaled = trials.signal[:, 0] * np.float64(size)
     first_s = float(trials.times_s[0])
     return mne.EpochsArray(scaled, info, tmin=first_s, verbose="ERROR")

@@ -14,6 +14,7 @@ from brainhive_cli.data.recordings.channels import describe_size, keep_channels
 from brainhive_cli.data.recordings.headers import make_header
 from brainhive_cli.data.recordings.opening import get_scales
 from brainhive_cli.data.recordings.tables import EMPTY_CELLS
+from brainhive_cli.data.signals.brain_channels import refuse_stimulus_channels
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.signals.spaces import (
     Sensors,
@@ -56,6 +57,7 @@ class JoinedEpochs(NamedTuple):
         span: First and last sample of a trial, relative to its onset.
         runs: Run number [n] of each trial, or None.
         onset_s: Onset [n] of each trial in its run, or None.
+        is_ordered: True if the file format keeps trials in the order of time.
         warnings: Unusual facts about the table of trials, a line each.
     """
 
@@ -64,6 +66,7 @@ class JoinedEpochs(NamedTuple):
     span: tuple[int, int]
     runs: Int64 | None = None
     onset_s: Float64 | None = None
+    is_ordered: bool = False
     warnings: Sequence[str] = ()
 
 
@@ -169,8 +172,9 @@ def as_trials(
             of xarray with them. Default: the column `picture`, else mne's events.
         source: Name of the signal in errors.
         axes: For arrays: `space` or `channels`, `times_s`, `rate_hz`, `unit`. For
-            epochs: `channels` or `types` to select. For all: `onset_s` [n], or
-            "unknown" if the trials are not in the order of time.
+            epochs: `channels` or `types` to select. For all: `onset_s` [n], or "in
+            order" if the trials are in the order of time. Default: the times of mne's
+            events, else unknown.
 
     Raises:
         BrainhiveError: if an axis is missing or does not fit.
@@ -188,20 +192,21 @@ def as_trials(
         image_ids = read_picture_names(() if pictures is None else pictures)
         trials = replace(trials, image_ids=image_ids)
 
-    # onsets of the trials, or else their order
+    # onsets of the trials, or else their order. Rows are often shuffled or sorted
     onset_s = axes.get("onset_s")
-    if isinstance(onset_s, str):
-        if onset_s != "unknown":
-            raise RecipeError(
-                f"onset_s={onset_s!r} is invalid",
-                "give [n] seconds, or the word unknown",
-            )
-        return replace(trials, onset_s=None)
-    if onset_s is not None:
+    if onset_s is None:
+        return trials
+    if not isinstance(onset_s, str):
         return replace(trials, onset_s=np.asarray(onset_s, np.float64).reshape(-1, 1))
-    if trials.onset_s is None:
-        return replace(trials, trial_numbers=np.arange(len(trials.signal))[:, None])
-    return trials
+    if onset_s not in ("in order", "unknown"):
+        raise RecipeError(
+            f"onset_s={onset_s!r} is invalid",
+            'give [n] seconds, "in order" or "unknown"',
+        )
+    numbers = None
+    if onset_s == "in order":
+        numbers = np.arange(len(trials.signal))[:, None]
+    return replace(trials, onset_s=None, trial_numbers=numbers)
 
 
 def read_axes(axes: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -317,6 +322,8 @@ def _convert_array(signal: Any, axes: Mapping[str, Any], source: str) -> Trials:
     unit: Any = axes.get("unit")
     if space is None and channels is not None:
         space = Sensors(standardise_names(channels))
+    if isinstance(space, Sensors):
+        refuse_stimulus_channels(space.names, source)
     if is_voxels:
         space = space or Voxels({})
         times_s = np.zeros(1)

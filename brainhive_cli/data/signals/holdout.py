@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.arrays import Bool, Float32, Int64
+from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
@@ -18,13 +18,7 @@ from brainhive_cli.core.files import locate
 from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
 from brainhive_cli.core.sections import Section
 from brainhive_cli.data.files.ids import match_ids
-from brainhive_cli.data.signals.trials import Trials, index_optional
-from brainhive_cli.measurement.interleaving import Interleaving
-from brainhive_cli.measurement.trial_order import (
-    SMALLEST_P,
-    TrialOrder,
-    p_of_transitions,
-)
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.measurement.units import MIN_UNITS_FOR_POPULATION, StimulusGrouping
 
 HOLDOUTS_OF_ZSCORE = {
@@ -242,75 +236,37 @@ class Holdout(Section):
             if (name == "train") != is_train
         ]
 
-    def find_interleaving(
-        self,
-        recording: Trials,
-        stimuli: Any,
-        split: str,
-        recording_name: str,
-        *,
-        has_order: bool,
-        features: Callable[[], Float32],
-    ) -> Interleaving:
-        """Find the signals of a subject whose labels may be exchanged, over all folds.
+    def number_folds(
+        self, recording: Trials, stimuli: Any, split: str, recording_name: str
+    ) -> Int64:
+        """Number the fold that tests each item of a recording.
 
         Args:
-            recording: All trials of the stored split.
-            stimuli: Target store of the split, with the concepts of the stimuli.
+            recording: Trials of the stored split.
+            stimuli: Target store of the split.
             split: Split of the data set.
             recording_name: Name of the recording, for errors.
-            has_order: True if stimuli follow one another, as clips of a film. The order
-                in time then adds nothing.
-            features: Returns the features [M, K] of the stimuli (`find_features`).
 
         Returns:
-            Interleaving of the n trials if seen pictures are tested, else of the N
-            stimuli.
+            Fold of each of the n trials if trials of seen pictures are held out, else
+            of each of the N stimuli, and 0 in a split without folds. -1 if an item is
+            not tested.
         """
-        is_there = recording.is_there
-        stimulus_ids = list(map(str, recording.image_ids))
-        target_rows = stimuli.find_rows(stimulus_ids)  # [N]
-
-        # items are trials with the label of their stimulus, or pictures with the label
-        # of their concept
-        rows = np.nonzero(is_there)[0]  # [n]
         if self.has_seen_pictures:
-            items = np.arange(len(rows))
-            labels = [stimulus_ids[row] for row in rows]
-            groups = self.number_test_groups(recording, recording_name)[is_there]
-        else:
-            items = rows
-            groups = np.zeros(len(stimulus_ids), np.int64)
-            labels = list(stimulus_ids)
-            for index, target_row in enumerate(target_rows.tolist()):
-                if target_row >= 0:
-                    labels[index] = stimuli.concepts[target_row]
-            if self.divides_train and split == "test":
-                for fold in self.fold_numbers:
-                    is_tested = self.choose_stimuli(stimuli, split, fold)[target_rows]
-                    groups[is_tested & (target_rows >= 0)] = fold
-
-        # order of the trials in time
-        sessions = index_optional(recording.sessions, is_there)
-        runs = index_optional(recording.runs, is_there)
-        time = index_optional(recording.times_in_run, is_there)
-        is_known = time is not None
-        if has_order or (sessions is None and runs is None and not is_known):
-            blocks = list(range(len(labels)))
-            return Interleaving(groups.tolist(), blocks, is_known=has_order)
-
-        # features of each item, or zeros for stimuli without targets
-        item_rows = target_rows[rows] if self.has_seen_pictures else target_rows
-        has_target = item_rows >= 0
-        values = np.where(has_target[:, None], features()[item_rows], 0)
-        order = TrialOrder.from_trials(items, labels, sessions, runs, time, values)
-        if not self.has_seen_pictures:
-            # a picture that was never shown before repeats nothing
-            interleaving = Interleaving.from_pictures(order, groups)
-            return replace(interleaving, is_known=is_known, repeats=False)
-        interleaving = Interleaving.from_trials(order, groups, self.by)
-        repeats = p_of_transitions(order) <= SMALLEST_P
-        return replace(interleaving, is_known=is_known, repeats=repeats)
+            is_there = recording.is_there
+            folds = np.full(is_there.shape, -1, np.int64)
+            for fold in self.fold_numbers:
+                folds[self.hold_out_trials(recording, fold, recording_name)] = fold
+            tested: Int64 = folds[is_there]
+            return tested
+        rows = stimuli.find_rows(list(map(str, recording.image_ids)))
+        if not (self.divides_train and split == "test"):
+            return np.where(rows >= 0, 0, -1)
+        folds_of_stimuli = np.full(len(rows), -1)
+        for fold in self.fold_numbers:
+            is_tested = self.choose_stimuli(stimuli, split, fold)[rows]
+            folds_of_stimuli[is_tested & (rows >= 0)] = fold
+        return folds_of_stimuli
 
     def add_fold_groups(
         self,
@@ -520,18 +476,6 @@ class Holdout(Section):
         is_there = runs >= 0
         numbers = np.full(runs.shape, -1, np.int64)
         numbers[is_there] = np.unique(run_numbers[is_there], return_inverse=True)[1]
-        return numbers
-
-    def number_test_groups(self, recording: Trials, recording_name: str) -> Int64:
-        """Number the run, session or fold [N, R] that tests each trial.
-
-        Folds count from 1, and trials that no fold tests have 0.
-        """
-        if self.by != "trials":
-            return self.number_groups(recording, recording_name)
-        numbers = np.zeros(recording.is_there.shape, np.int64)
-        for fold in self.fold_numbers:
-            numbers += fold * self.hold_out_trials(recording, fold, recording_name)
         return numbers
 
     def name_groups(self, trials: Trials, subject_name: str, fold: int) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Bool, Float64
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.data.signals.trials import Trials
 
 TIME_TOLERANCE_S = 1e-6
@@ -65,25 +65,6 @@ class Overlap:
             f"a picture was shown every {self.median_spacing_s:.2f} s, so trials "
             f"overlap by {limit}{self.overlap_s:.2f} s"
         )
-
-    @property
-    def problem(self) -> str:
-        """Reason why labels cannot be tested if they follow each other in pairs."""
-        reason = (
-            f"{self.description}, and the same labels follow each other, so the "
-            "response to one reveals the other"
-        )
-        start_ms = 1000 * (self.end_s - self.short_spacing_s)
-        stop_ms = 1000 * self.short_spacing_s
-        if start_ms < stop_ms:
-            reason += f" (free of it: {start_ms:.0f} to {stop_ms:.0f} ms)"
-        return reason
-
-    def find_free(self, times_s: Float64) -> Bool:
-        """Mark the samples [T] that hold no response to the trials before and after."""
-        start_s = self.end_s - self.short_spacing_s + TIME_TOLERANCE_S
-        stop_s = self.short_spacing_s - TIME_TOLERANCE_S
-        return (times_s > start_s) & (times_s < stop_s)
 
 
 def measure_spacing_s(recordings: Iterable[Trials]) -> Float64:

@@ -22,6 +22,10 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.measurements import NORMALISED_BY_TESTED
 from brainhive_cli.core.sections import Section, refuse_idle
+from brainhive_cli.data.signals.brain_channels import (
+    list_eye_channels,
+    refuse_stimulus_channels,
+)
 from brainhive_cli.data.signals.spaces import Sensors, Voxels, find_region
 from brainhive_cli.data.signals.trials import Trials
 
@@ -215,17 +219,26 @@ class Signal(Section):
 
         Args:
             trials: Trials.
-            default: Channels or regions if the recipe names none, or None for all.
+            default: Channels or regions if the recipe names none, or None for all but
+                eye channels, unless the preparation asked for these.
             recording_name: Name of the trials, for errors.
 
         Raises:
-            BrainhiveError: if the trials lack channels, regions or the window.
+            BrainhiveError: if the trials lack channels, regions or the window, or a
+                channel records the stimuli.
         """
+        channels = self.channels or default
+        if isinstance(trials.space, Sensors):
+            names = trials.channels
+            eyes = set(list_eye_channels(names))
+            if eyes and not channels and not trials.has_chosen_channels:
+                channels = [name for name in names if name not in eyes]
+            refuse_stimulus_channels(channels or names, recording_name)
         masks = find_stream_masks(
             self.region_split, trials.space, self.region_control, recording_name
         )
         return trials.select(
-            channels=self.channels or default,
+            channels=channels,
             window_ms=self.window_ms,
             scale=self.scale,
             where=recording_name,

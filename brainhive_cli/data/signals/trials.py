@@ -15,6 +15,7 @@ from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64, UInt
 from brainhive_cli.core.artifacts import Mark
 from brainhive_cli.core.cards import draw_card
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, first_line
+from brainhive_cli.core.measurements import ORDER_UNKNOWN, merge_caveats
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.hdf5 import NUMBERS, LazyRows
 from brainhive_cli.data.files.ids import Names
@@ -688,7 +689,23 @@ class Trials:
     @property
     def caveats(self) -> list[str]:
         """Caveats of every number that depends on the signals."""
-        return provenance.list_caveats(self.provenance)
+        # rows of a user's arrays or epochs may be shuffled
+        kinds = provenance.list_preparations(self.provenance)
+        may_be_shuffled = not {"arrays", "epochs"}.isdisjoint(kinds)
+        is_unknown = may_be_shuffled and self.times_in_run is None
+        return merge_caveats(
+            provenance.list_caveats(self.provenance),
+            [ORDER_UNKNOWN] if is_unknown else [],
+        )
+
+    @property
+    def has_chosen_channels(self) -> bool:
+        """True if the recipe of the preparation names channels or their types."""
+        for source in provenance.list_sources(self.provenance):
+            keys = source.get("preparation", {})
+            if keys.get("channels") or keys.get("types"):
+                return True
+        return False
 
     @property
     def preparation(self) -> dict[str, Any]:

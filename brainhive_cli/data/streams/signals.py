@@ -3,19 +3,20 @@
 import numpy as np
 from pydantic import Field
 
+from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.streams import Clock, StreamConfig, StreamRequest
 
 SEED = 0
-"""Seed of the order of trials."""
+"""Seed of the order of trials whose time is unknown."""
 MAX_WINDOWS = 64
 """Largest number of windows in a call, which limits the memory of a fast replay."""
 
 
 class Config(StreamConfig):
-    """Signal store of the person, replayed in random order."""
+    """Signal store of the person, replayed in the order of the recording."""
 
     has_windows = True
 
@@ -48,7 +49,9 @@ TINY = Config()
 
 
 class ReplayedTrials:
-    """Trials of a recording at equal intervals.
+    """Trials of a recording at equal intervals, in their order in time.
+
+    Trials whose time is unknown come in random order within their run.
 
     Args:
         recording: The trials.
@@ -64,9 +67,13 @@ class ReplayedTrials:
         self.clock = clock
         self._interval_s = interval_s
         self._next = 0
-        # items and repetitions of the trials in random order
+        # items and repetitions of the trials in order. The last key is sorted first
         rows = np.argwhere(recording.is_there)  # [trials, 2]
-        self._trials = rows[np.random.default_rng(SEED).permutation(len(rows))]
+        keys: list[Array] = [np.random.default_rng(SEED).permutation(len(rows))]
+        for times in (recording.times_in_run, recording.runs, recording.sessions):
+            if times is not None:
+                keys.append(times[recording.is_there])
+        self._trials = rows[np.lexsort(keys)]
         # all trials have the channels, times and preparation of the first
         is_first = np.zeros_like(recording.is_there)
         is_first[0, 0] = True

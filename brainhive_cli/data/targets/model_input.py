@@ -4,6 +4,7 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from brainhive_cli.core.errors import (
     find_rows,
     require_kind,
 )
+from brainhive_cli.data.signals.brain_channels import STIMULUS_HINT, find_codes
 from brainhive_cli.data.signals.channel_mapping import (
     ChannelChoice,
     ChannelMapping,
@@ -28,7 +30,13 @@ from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import MAX_STIMULI_PER_READ, Trials
 from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.measurement.units import number_names
 from brainhive_cli.models.signal_spec import SignalSpec
+
+MAX_CHECKED_TRIALS = 1000
+"""Largest number of trials in which codes of stimuli are looked for, 250 MB of 306
+channels and 200 samples.
+"""
 
 
 def spec_of(
@@ -117,6 +125,8 @@ def read_training(
     """
     where = f"{source.dataset.name} subject {subject} train"
     trials = source.select(match_split(source, subject, "train", stimuli), where)
+    if measures:
+        _refuse_codes(trials, stimuli, where)
     normalisation = source.signal.normalise
     if normalisation is None or not measures:
         return trials, None
@@ -124,6 +134,30 @@ def read_training(
     selected = source.select(source.open_recording(subject, "train"), where)
     statistics = measure_training(source, selected, stimuli)
     return trials.normalise(normalisation.build(statistics)), statistics
+
+
+def _refuse_codes(trials: Trials, stimuli: TargetStore, where: str) -> None:
+    """Raise an error if a sensor holds a code of the shown stimuli.
+
+    Only some trials are read.
+    """
+    if not isinstance(trials.space, Sensors):
+        return
+    # stimuli that were shown once have the label of their concept
+    labels = trials.stimulus
+    if trials.counts.max() == 1 and len(np.unique(labels)) == len(labels):
+        (labels,) = number_names([stimuli.concepts[labels]])
+    n_rows = max(2, MAX_CHECKED_TRIALS // trials.is_there.shape[1])
+    rows = np.sort(np.random.default_rng(0).permutation(len(labels))[:n_rows])
+    checked = trials.take(rows)
+    signal = checked.singles[checked.is_there]  # [n, C, T]
+    is_code = find_codes(signal, np.repeat(labels[rows], checked.counts))
+    if is_code.any():
+        raise BrainhiveError(
+            f"{where}: {', '.join(compress(trials.channels, is_code))} holds a code of "
+            "the shown stimuli, as a trigger does, not a brain signal",
+            STIMULUS_HINT,
+        )
 
 
 def measure_training(

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import chain
 from typing import Any, Self
@@ -235,45 +235,37 @@ class Job:
         """Find the pictures that all subjects saw and no model was trained on.
 
         Returns:
-            The pictures, in the same order for each subject. Permutations exchange the
-            labels of pictures only within parts of the recording in which every
-            subject saw these pictures in mixed order.
+            The pictures, in the same order for each subject, with the odds that the
+            design of the study gives to orders of their labels.
 
         Raises:
             BrainhiveError: if the subjects saw no picture in common.
         """
-        # rows of the pictures that each subject saw
+        # pictures that all subjects saw
         align = self.align
         split = self.recipe.split
         rows_of_subjects = []
-        orders = []
+        units = np.empty(0, np.int64)
+        study = align.find_study(split)
         for subject, cells in self.subjects.items():
             member = TrainedModel(align, cells[0], device, self.recipe.head)
             trials = member.open_trials(subject, split)
             rows_of_subjects.append(trials.stimulus)
-            orders.append(member.find_interleaving(trials, split))
-
-        # the pictures in common, and their parts of each subject's recording
+            if study is not None:
+                units = study.units[subject][np.asarray(trials.index)]
         shared_rows = find_shared_pictures(rows_of_subjects)
         pictures = align.models[0].open_pictures(split)
-        names = [pictures.image_ids[row] for row in shared_rows]
-        problem = ""
-        part_lists = []
-        concept_part_lists = []
-        for rows, order in zip(rows_of_subjects, orders, strict=True):
-            shared_order = order.take(find_rows(rows.tolist(), shared_rows))
-            problem = problem or shared_order.problem
-            part_lists.append(shared_order.parts)
-            concept_part_lists.append(shared_order.concept_parts or [])
+        items = group_rows(
+            align.dataset, pictures, [shared_rows] * len(rows_of_subjects)
+        )
+        if study is None:
+            return items
 
-        # concepts are exchanged only if all subjects saw them interleaved
-        parts = dict(zip(names, zip(*part_lists, strict=True), strict=True))
-        concept_parts = {}
-        if all(concept_part_lists):
-            all_concept_parts = zip(*concept_part_lists, strict=True)
-            concept_parts = dict(zip(names, all_concept_parts, strict=True))
-        items = group_rows(align.dataset, pictures, [shared_rows] * len(orders))
-        return items.exchange_within(parts, concept_parts, problem)
+        # units are numbered over all subjects, so the last subject's are enough
+        names = [pictures.image_ids[row] for row in rows_of_subjects[-1]]
+        unit_of = dict(zip(names, units.tolist(), strict=True))
+        rows = np.array([unit_of[name] for name in items.names], np.int64)
+        return replace(items, design=study.design.take(rows))
 
     def open_reader(
         self, cell: Cell, subject: int, units: Items, device: torch.device

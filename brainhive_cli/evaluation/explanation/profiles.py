@@ -200,7 +200,7 @@ class Labels:
         """
         # wrong labels: the permutation that leaves the fewest labels in their unit
         unit = units.unit_indices[0]
-        exchangeable = replace(units, problem="")
+        exchangeable = replace(units, design=None)
         wrong_order = np.arange(len(seen_indices))
         min_unchanged = len(seen_indices)
         for order in draw_permutations(exchangeable, DRAWS_OF_WRONG_LABELS, seed):

@@ -1,7 +1,7 @@
 """Decoding of stimuli from windows of held-out EEG or MEG trials."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import Any
@@ -12,12 +12,13 @@ import torch
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.artifacts import Heatmap
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL
 from brainhive_cli.core.jobs import Summary
 from brainhive_cli.core.measurements import scope
 from brainhive_cli.data.datasets import make_grouping
-from brainhive_cli.data.signals.trials import Trials, index_optional
+from brainhive_cli.data.signals.study import StudyDesign
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.explanation.conclusion import Scopes, summarise_findings
 from brainhive_cli.evaluation.explanation.figures import Figures
 from brainhive_cli.evaluation.explanation.findings import (
@@ -34,7 +35,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     SubjectProfiles,
 )
 from brainhive_cli.evaluation.explanation.recipe import TRIAL_ANALYSES
-from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.design import LabelDesign
 from brainhive_cli.reports.tables import render
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.trained.model import TrainedModel
@@ -57,8 +58,7 @@ class DecodedTrials:
         axis: P windows.
         n_stimuli: Number of distinguished stimuli.
         trials: Held-out trials.
-        interleaving: Exchangeability of the labels.
-        skipped_windows_reason: Reason why windows are left out, or "".
+        units: Unit [N] of each trial in the design of the study.
     """
 
     names: list[str]
@@ -68,8 +68,7 @@ class DecodedTrials:
     axis: Axis
     n_stimuli: int
     trials: Trials
-    interleaving: Interleaving
-    skipped_windows_reason: str = ""
+    units: Int64
 
     def make_profile(
         self, axis: Axis, predictions: Int64, permuted_stimuli: Int64, chance: float
@@ -103,21 +102,13 @@ def explain_trials(job: Job) -> Summary:
     recipe = job.recipe
     align = job.align
     protocol = f"{job.describe_protocol()}, shrinkage LDA of single windows"
-    subjects = list(map(partial(decode_trials, job), job.subjects))
-
-    # results that are missing for a subject
+    study = align.find_study(recipe.split)
+    assert study is not None  # trials of seen stimuli are no clips of a film
+    subjects = [decode_trials(job, subject, study) for subject in job.subjects]
     missing = {}
-    problem = ""
-    skipped_windows_reason = ""
-    for decoded in subjects:
-        problem = problem or decoded.interleaving.problem
-        skipped_windows_reason = (
-            skipped_windows_reason or decoded.skipped_windows_reason
-        )
+    problem = study.design.problem
     if problem:
         missing["test against permuted labels"] = problem
-    if skipped_windows_reason:
-        missing["times of overlapping windows"] = skipped_windows_reason
 
     # trials are grouped by run, session or block, not by their stimuli
     trial_rows: list[tuple[str, str, Hashable]] = []
@@ -126,7 +117,7 @@ def explain_trials(job: Job) -> Summary:
     for decoded in subjects:
         names.append(decoded.names)
         stimuli.append(decoded.stimuli)
-        blocks = decoded.interleaving.blocks
+        blocks = decoded.units.tolist()
         trial_rows.extend(zip(decoded.names, decoded.groups, blocks, strict=True))
     grouping = align.dataset.holdout.add_fold_groups(
         make_grouping(align.dataset, (), ()), trial_rows, align.folds
@@ -142,7 +133,7 @@ def explain_trials(job: Job) -> Summary:
     ]
     pairs = Axis("windows", pair_names)
 
-    # labels that time reveals are not permuted, so there is no test
+    # labels that the design tells are not permuted, so there is no test
     n_draws = 0 if problem else recipe.draws
     requested_analyses = (TRIAL_ANALYSES.keys() & recipe.analyses) or TRIAL_ANALYSES
     has_generalisation = n_draws > 0 and GENERALISATION in requested_analyses
@@ -150,7 +141,7 @@ def explain_trials(job: Job) -> Summary:
     groups = []
     for decoded in subjects:
         permuted_stimuli = permute_stimuli(
-            decoded.stimuli, decoded.interleaving, n_draws, recipe.seed
+            decoded.stimuli, decoded.units, study.design, n_draws, recipe.seed
         )
         profiles = SubjectProfiles()
         same_window = np.ascontiguousarray(decoded.predictions.diagonal().T)
@@ -253,35 +244,28 @@ def list_windows(job: Job, trials: Trials) -> tuple[Axis, list[torch.Tensor]]:
 
 
 def permute_stimuli(
-    stimuli: Int64, interleaving: Interleaving, draws: int, seed: int
+    stimuli: Int64, units: Int64, design: LabelDesign, draws: int, seed: int
 ) -> Int64:
-    """Permute the labels of blocks of trials within parts of the recording.
+    """Permute the labels of units, which are trials or series of trials.
 
     Args:
         stimuli: Label [N] of each trial.
-        interleaving: Part and block of each trial.
-        draws: Number K of permutations.
+        units: Unit [N] of each trial.
+        design: Odds of the labels of the units.
+        draws: Largest number K of permutations.
         seed: Seed of the permutations.
 
     Returns:
-        Labels [K, N]. A block has a single label, taken from its first trial.
+        Labels [K, N].
     """
-    # first trial of each block, and number of the block of each trial
-    _, first_trials, block_of_trial = np.unique(
-        np.array(interleaving.blocks), return_index=True, return_inverse=True
+    if not draws:
+        return np.empty((0, len(stimuli)), np.int64)
+    used_units, first_trials, row = np.unique(
+        units, return_index=True, return_inverse=True
     )
-    part_numbers = {}
-    for number, name in enumerate(dict.fromkeys(interleaving.parts)):
-        part_numbers[name] = number
-    part_of_trial = np.array([part_numbers[name] for name in interleaving.parts])
-    part_of_block = part_of_trial[first_trials]
-
-    rng = np.random.default_rng(seed)
-    labels = np.tile(stimuli[first_trials], (draws, 1))  # [K, blocks]
-    for part in part_numbers.values():
-        blocks = np.flatnonzero(part_of_block == part)
-        labels[:, blocks] = rng.permuted(labels[:, blocks], axis=1)
-    return labels[:, block_of_trial]
+    orders = design.take(used_units).draw_orders(draws, seed)
+    labels: Int64 = stimuli[first_trials][orders][:, row]
+    return labels
 
 
 def compute_majority_accuracy(stimuli: Sequence[Int64]) -> float:
@@ -294,11 +278,10 @@ def compute_majority_accuracy(stimuli: Sequence[Int64]) -> float:
     return float(np.mean(accuracies))
 
 
-def decode_trials(job: Job, subject: int) -> DecodedTrials:
+def decode_trials(job: Job, subject: int, study: StudyDesign) -> DecodedTrials:
     """Train classifiers on each window of each fold, and test them on all windows.
 
     Raises:
-        BrainhiveError: if responses to other labels overlap with every window.
         RecipeError: if the signals have no time.
     """
     split = job.recipe.split
@@ -311,34 +294,12 @@ def decode_trials(job: Job, subject: int) -> DecodedTrials:
     groups = []
     stimuli = []
     predictions = []
-    interleavings = []
-    skipped_windows_reason = ""
+    units = []
     for fold, cell in sorted(cell_of_fold.items()):
         member = TrainedModel(job.align, cell, torch.device("cpu"))
         train_trials = member.open_trials(subject, "train", is_tested=False)
         test_trials = member.open_trials(subject, split, is_tested=False)
         axis, masks = list_windows(job, train_trials)
-
-        # leave out windows with responses to predictable other labels
-        interleaving = member.find_interleaving(test_trials, split)
-        overlap = None
-        if interleaving.repeats:
-            overlap = member.find_overlap(test_trials, split)
-        if overlap is not None:
-            is_free = torch.from_numpy(overlap.find_free(train_trials.times_s))
-            rows = []
-            centres_ms = []
-            free_masks = []
-            for row, mask in enumerate(masks):
-                if not (mask & ~is_free).any():
-                    rows.append(row)
-                    centres_ms.append(axis.at[row])
-                    free_masks.append(mask)
-            if not rows:
-                raise BrainhiveError(overlap.problem, "leave more time between trials")
-            axis = replace(axis, at=centres_ms, spans=index_optional(axis.spans, rows))
-            masks = free_masks
-            skipped_windows_reason = overlap.problem
 
         with console.progress(
             f"decoding windows of subject {subject}, fold {fold}", len(masks)
@@ -359,7 +320,7 @@ def decode_trials(job: Job, subject: int) -> DecodedTrials:
         fold_names, fold_groups = member.name_trials(subject, split)
         names += fold_names
         groups += fold_groups
-        interleavings.append(interleaving)
+        units.append(study.units[subject][np.asarray(test_trials.index)])
     return DecodedTrials(
         names=names,
         groups=groups,
@@ -368,8 +329,7 @@ def decode_trials(job: Job, subject: int) -> DecodedTrials:
         axis=axis,
         n_stimuli=len(member.find_rows(split)),
         trials=member.open_trials(subject, split, is_tested=False),
-        interleaving=Interleaving.join(interleavings),
-        skipped_windows_reason=skipped_windows_reason,
+        units=np.concatenate(units),
     )
 
 

@@ -20,6 +20,7 @@ from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     CHANNELS_MAPPED,
+    NOT_INTERLEAVED,
     SIMULATED,
     TRAINED_TRIALS,
     UNKNOWN_TRIALS,
@@ -244,12 +245,15 @@ class Job:
         stream: Stream | WindowStream = recipe.source.build(request)
         windows = None
         columns = None
+        problem = ""
         with ExitStack() as stack:
             # an error below closes the stream
             stack.callback(stream.close)
             if isinstance(stream, WindowStream):
                 template = stream.template
-                caveats = template.caveats
+                caveats = self.align.list_caveats(split)
+                study = self.align.find_study(split)
+                problem = study.design.problem if study else ""
             else:
                 # channels of the stream, and their cutting into windows
                 assert preparation is not None  # by the contract of StreamConfig
@@ -292,6 +296,7 @@ class Job:
             columns,
             caveats,
             knows_trials,
+            problem,
             differences=tuple(preparation.differences) if preparation else (),
         )
 
@@ -449,6 +454,7 @@ class OpenSession:
         signal_caveats: Caveats of the stream's signals.
         knows_trials: True if each training trial would be recognised, or no training
             picture is tested.
+        problem: Reason why the order of the recording tells its labels, or "".
         differences: Sentences that say how windows differ from windows of a store.
     """
 
@@ -459,6 +465,7 @@ class OpenSession:
     columns: list[int] | None
     signal_caveats: list[str]
     knows_trials: bool
+    problem: str = ""
     differences: tuple[str, ...] = ()
 
     def describe_markers(self) -> str:
@@ -500,6 +507,11 @@ class OpenSession:
             f"{n_unknown} of {n_decoded} windows show no known picture, of events "
             f"{events}; {advice}"
         )
+
+    @property
+    def is_exchangeable(self) -> bool:
+        """True unless the order of the recording tells labels, as far as is known."""
+        return not self.problem and NOT_INTERLEAVED not in self.signal_caveats
 
     def collect_caveats(self, n_learned: int = 0, n_trials: int = 0) -> list[str]:
         """Collect the caveats that hold for all numbers of the session.

@@ -132,7 +132,7 @@ class Score:
             "interval": list(hits.interval),
             "level": 0.95,
             "confidence": CONFIDENCE,
-            "p": hits.p_value,
+            "p": hits.p_value if self._session.is_exchangeable else None,
             "caveats": self.list_caveats(),
         }
 

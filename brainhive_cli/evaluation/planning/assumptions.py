@@ -16,11 +16,14 @@ class PilotPerson:
         signals: Flattened signals [n, F] of the trials.
         picture: Row [n] in `targets` of the picture that each trial shows.
         targets: Embeddings [N, D] of the pictures.
+        group: Group [N] of each picture. No picture of a group is in training when
+            another is tested.
     """
 
     signals: Float32
     picture: Int64
     targets: Float32
+    group: Int64
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class PublishedResult:
         train_repetitions: Repetitions of each training picture.
         test_pictures: Number of test pictures, which are the candidates.
         test_repetitions: Repetitions of each test picture.
+        people: Number of people whose mean is `top1`.
         source: Publication, or "" for numbers of the user.
         note: Origin of the range, and limits of the result.
         modality: EEG, MEG or fMRI, or "" if it is unknown.
@@ -47,6 +51,7 @@ class PublishedResult:
     train_repetitions: int
     test_pictures: int
     test_repetitions: int
+    people: int
     source: str = ""
     note: str = ""
     modality: str = ""

@@ -49,15 +49,22 @@ MIN_SLOPE_PICTURES = 40
 """Smallest number of repeated pictures that measure the noise of a pilot."""
 N_SLOPE_AXES = 60
 """Number of principal axes of the noise whose variances are measured."""
-MIN_PILOT_PICTURES = 16
-"""Smallest number of pictures of a person in a pilot."""
+MIN_PILOT_GROUPS = 16
+"""Smallest number of pictures of a person in a pilot, or of concepts if the planned
+test shows new concepts.
+"""
 N_PUBLISHED_PEOPLE = 3
-"""Number of simulated people in the design of a published result."""
+N_PUBLISHED_TESTS = 600
+"""Number of simulated people in the design of a published result, and smallest number
+of pictures on which each is tested.
+"""
 QUANTILE_95 = 1.645
 """Quantile of the normal distribution that 95 % of values do not exceed."""
 
 
-def measure_margins(first: Array, mean: Array, targets: Array) -> Float64:
+def measure_margins(
+    first: Array, mean: Array, targets: Array, groups: Int64
+) -> Float64:
     """Decode a pilot with parts of its data, and measure how well each part does.
 
     The margin of a picture is the similarity of the decoded embedding to the right
@@ -67,6 +74,8 @@ def measure_margins(first: Array, mean: Array, targets: Array) -> Float64:
         first: Signals [N, F] of the first repetition of each picture.
         mean: Mean signals [N, F] over all repetitions.
         targets: Embeddings [N, D].
+        groups: Number [N] of the group of each picture, from 0. A group is held out as
+            a whole.
 
     Returns:
         Mean margin [C] over pictures in cross-validation: with all training pictures, a
@@ -75,11 +84,12 @@ def measure_margins(first: Array, mean: Array, targets: Array) -> Float64:
     """
     n_pictures = len(mean)
     is_repeated = not np.array_equal(first, mean)
-    order = np.random.default_rng(0).permutation(n_pictures)
+    position = np.random.default_rng(0).permutation(groups.max() + 1)[groups]
+    order = np.argsort(position, kind="stable")
     n_folds = 4 if n_pictures <= 200 else 2
     sums = np.zeros(len(QUARTERS) + 2)
     for fold in range(n_folds):
-        is_tested = np.arange(n_pictures) % n_folds == fold
+        is_tested = position[order] % n_folds == fold
         tested = order[is_tested]
         trained = order[~is_tested]
         for index, share in enumerate(QUARTERS):
@@ -113,12 +123,12 @@ def compute_cosines(tokens: Array, candidates: Array) -> Float64:
     return (unit_tokens @ unit_candidates.T).numpy()
 
 
-def average_trials(person: PilotPerson) -> tuple[Float64, Float64, Float64, Int64]:
+def average_trials(person: PilotPerson) -> tuple[Float64, Float64, Int64, Int64]:
     """Average the trials of each picture.
 
     Returns:
-        First trial [N, F], mean [N, F], embedding [N, D] and number of repetitions [N]
-        of each picture.
+        First trial [N, F], mean [N, F], row [N] and number of repetitions [N] of each
+        picture.
     """
     rows, first_trials, index, counts = np.unique(
         person.picture, return_index=True, return_inverse=True, return_counts=True
@@ -126,8 +136,7 @@ def average_trials(person: PilotPerson) -> tuple[Float64, Float64, Float64, Int6
     signals = np.asarray(person.signals, np.float64)
     sums = np.zeros((len(rows), signals.shape[1]))
     np.add.at(sums, index.reshape(-1), signals)
-    targets = np.asarray(person.targets[rows], np.float64)
-    return signals[first_trials], sums / counts[:, None], targets, counts
+    return signals[first_trials], sums / counts[:, None], rows, counts
 
 
 def measure_noise_slope(people: Sequence[PilotPerson]) -> float:
@@ -158,7 +167,9 @@ def simulate_margins(
     gain: float,
     shape: tuple[float, float],
     seed: int,
+    pictures: Float64,
     repetitions: Int64,
+    groups: Int64,
 ) -> Float64:
     """Simulate a pilot of a person, and measure its margins.
 
@@ -167,27 +178,34 @@ def simulate_margins(
         gain: Gain of the person.
         shape: Shape of the signal, one of `SHAPES`.
         seed: Seed of the simulation.
-        repetitions: Number of repetitions [N] of each picture of the pilot.
+        pictures: Embeddings [N, D] of the pictures of the pilot.
+        repetitions: Number of repetitions [N] of each picture.
+        groups: Number [N] of the group of each picture.
     """
     rng = np.random.default_rng(seed)
     noise = world.make_noise(shape)
     maps = world.draw_maps(rng, shape)
-    pictures = world.pictures.draw(rng, len(repetitions))
     signals = gain * add_features(rng, pictures, rng.uniform(0, MAX_MISFIT)) @ maps
     first, other = noise * rng.standard_normal((2, *signals.shape))
     counts = repetitions[:, None]
     mean_noise = (first + other * np.sqrt(counts - 1)) / counts
-    return measure_margins(signals + first, signals + mean_noise, pictures)
+    return measure_margins(signals + first, signals + mean_noise, pictures, groups)
 
 
 def tabulate_margins(
-    world: LightWorld, repetitions: Int64, n_pilots: int | None = None
+    world: LightWorld,
+    pictures: Float64,
+    repetitions: Int64,
+    groups: Int64,
+    n_pilots: int | None = None,
 ) -> Float64:
     """Simulate pilots of every gain and shape.
 
     Args:
         world: Light model of decoding.
-        repetitions: Number of repetitions [N] of each picture of the pilot.
+        pictures: Embeddings [N, D] of the pictures of the pilot.
+        repetitions: Number of repetitions [N] of each picture.
+        groups: Number [N] of the group of each picture.
         n_pilots: Number of pilots of each gain and shape. The default depends on N.
 
     Returns:
@@ -200,7 +218,7 @@ def tabulate_margins(
     with ThreadPoolExecutor(2) as pool:
         margins = pool.map(
             lambda cell: simulate_margins(
-                world, cell[0], cell[1], cell[2], repetitions
+                world, cell[0], cell[1], cell[2], pictures, repetitions, groups
             ),
             cells,
         )
@@ -295,18 +313,23 @@ class Belief:
         tables: dict[tuple[float, ...], Float64] = {}
         likelihoods = []
         for person in people:
-            first, mean, targets, counts = average_trials(person)
-            if len(counts) < MIN_PILOT_PICTURES:
+            first, mean, rows, counts = average_trials(person)
+            names, groups = np.unique(person.group[rows], return_inverse=True)
+            if len(names) < MIN_PILOT_GROUPS:
+                kind = "pictures" if len(names) == len(rows) else "concepts"
                 raise BrainhiveError(
-                    f"a person of the pilot saw {len(counts)} pictures, but a plan "
-                    f"needs {MIN_PILOT_PICTURES}",
+                    f"a person of the pilot saw {len(names)} {kind}, but a plan needs "
+                    f"{MIN_PILOT_GROUPS}",
                     "name a longer pilot, or a device",
                 )
-            margins = measure_margins(first, mean, targets)
+            targets = np.asarray(person.targets[rows], np.float64)
+            margins = measure_margins(first, mean, targets, groups)
             # people with about equal amounts of recording share simulations
-            key = (len(margins), *np.rint(np.log2([len(counts), counts.sum()]) * 4))
+            amounts = [len(counts), counts.sum(), len(names)]
+            key = (len(margins), *np.rint(np.log2(amounts) * 4))
             if key not in tables:
-                tables[key] = tabulate_margins(world, counts)
+                shown = pictures.embeddings[rows]
+                tables[key] = tabulate_margins(world, shown, counts, groups)
             likelihoods.append(compute_likelihoods(tables[key], margins))
         n_trials = round(float(np.median([len(person.picture) for person in people])))
         return cls.from_likelihoods(world, likelihoods, n_trials)
@@ -315,20 +338,29 @@ class Belief:
     def from_published(cls, result: PublishedResult, seed: int) -> Self:
         """Find the strengths of signals that give a published top-1.
 
-        Laboratories are assumed to differ by `LAB_SPREAD`, and all shapes are equally
-        likely.
+        The pictures and people of the result are a sample. Laboratories are assumed to
+        differ by `LAB_SPREAD`, and all shapes are equally likely.
         """
+        n_tested = result.people * result.test_pictures
         world = LightWorld(PictureSpace.from_embeddings(None))
         weights = np.zeros((len(LOG_GAINS), len(SPREADS), len(SHAPES)))
         for number, shape in enumerate(SHAPES):
             top1 = [simulate_top1(world, gain, shape, result, seed) for gain in GAINS]
             ascending = np.maximum.accumulate(top1) + 1e-9 * np.arange(len(GAINS))
-            ends = (result.low, result.top1, result.high)
-            low, centre, high = np.interp(ends, ascending, np.log(GAINS))
-            spread = (high - low) / (2 * QUANTILE_95)
-            column = np.abs(SPREADS - spread).argmin()
-            distance = (LOG_GAINS - centre) / LAB_SPREAD
-            weights[:, column, number] = np.exp(-0.5 * distance**2)
+            ends = (result.low, result.high)
+            low, high = np.interp(ends, ascending, np.log(GAINS))
+            column = np.abs(SPREADS - (high - low) / (2 * QUANTILE_95)).argmin()
+
+            # the hits of the result are binomial
+            share = np.interp(LOG_GAINS, np.log(GAINS), ascending).clip(1e-3, 1 - 1e-3)
+            hits = result.top1 * np.log(share) + (1 - result.top1) * np.log(1 - share)
+            likelihood = np.exp(n_tested * (hits - hits.max()))
+
+            # its people differ from other people, and its laboratory from others
+            error = np.hypot(LAB_SPREAD, SPREADS[column] / result.people**0.5)
+            distances = (LOG_GAINS[:, None] - LOG_GAINS) / error
+            shifted = np.exp(-0.5 * distances**2) @ likelihood
+            weights[:, column, number] = shifted / shifted.sum()
         n_trials = result.train_pictures * result.train_repetitions
         n_trials += result.test_pictures * result.test_repetitions
         return cls(world, weights / weights.sum(), n_trials)
@@ -372,8 +404,9 @@ def simulate_top1(
         decoder = world.draw_decoder(
             rng, gain, shape, result.train_pictures, result.train_repetitions
         )
-        pictures = world.pictures.draw(rng, result.test_pictures)
-        tokens = decoder.predict(rng, pictures, gain, result.test_repetitions)
-        similarities = compute_cosines(tokens, pictures - decoder.mean)
-        hits.append(similarities.argmax(1) == np.arange(len(pictures)))
+        for _ in range(-(-N_PUBLISHED_TESTS // result.test_pictures)):
+            pictures = world.pictures.draw(rng, result.test_pictures)
+            tokens = decoder.predict(rng, pictures, gain, result.test_repetitions)
+            similarities = compute_cosines(tokens, pictures - decoder.mean)
+            hits.append(similarities.argmax(1) == np.arange(len(pictures)))
     return float(np.mean(hits))

@@ -20,18 +20,16 @@ from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.evaluation.planning.designs import MARGIN_S
-from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.design import Timeline, describe_pictures
 from brainhive_cli.measurement.repetitions import separate_repetitions
-from brainhive_cli.measurement.trial_order import TrialOrder
+from brainhive_cli.measurement.units import number_names
 
 MAX_DRAWS = 20
 """Number of random orders that are tried. Checks refuse about 1 in 30 by chance."""
 MAX_EXCHANGES = 1_000
 """Number of exchanges of trials after which a picture has to follow itself."""
 MAX_CHECKED_TRIALS = 20_000
-"""Largest number of training trials of a person that are checked, in about 10 s. The
-random order of more is not checked. Test trials always are.
-"""
+"""Largest number of trials of a split whose repetitions are checked, in about 10 s."""
 CATCH = ""
 """Picture of a catch trial, in which the person presses a key.
 
@@ -208,42 +206,46 @@ def find_order_problem(
         trials: All trials of a person.
         embeddings: Embedding [D] of each picture, or None.
     """
-    for pictures in (plan.train_pictures, plan.test_pictures):
-        row_of = {picture: row for row, picture in enumerate(pictures)}
-        shown = [trial for trial in trials if trial.picture in row_of]
-        if pictures is plan.train_pictures and len(shown) > MAX_CHECKED_TRIALS:
+    # all trials in the order of time, with test pictures as units
+    pictures = [*plan.test_pictures, *plan.train_pictures]
+    row_of = {picture: row for row, picture in enumerate(pictures)}
+    shown = [trial for trial in trials if trial.picture in row_of]
+    shown.sort(key=lambda trial: (trial.session, trial.run, trial.onset_s))
+    rows = np.array([row_of[trial.picture] for trial in shown])
+    sessions = np.array([trial.session for trial in shown])
+    runs = np.array([trial.run for trial in shown])
+    onset_s = np.array([trial.onset_s for trial in shown])
+    features = None
+    if embeddings is not None:
+        features = np.stack([embeddings[name] for name in pictures])
+    n_tested = len(plan.test_pictures)
+    timeline = Timeline(
+        stimulus=rows,
+        unit=np.where(rows < n_tested, rows, -1),
+        person=np.zeros_like(rows),
+        session=sessions,
+        run=sessions * (1 + plan.runs) + runs,
+        is_ordered=True,
+        features=features,
+        concept=number_names([[plan.concept_of[name] for name in pictures]])[0],
+    )
+    design = describe_pictures(timeline, np.zeros(n_tested, np.int64))
+    if design.tells:
+        return f"{design.telling[0]} tells the picture"
+
+    # distance of the repetitions of training pictures and of test pictures
+    for is_selected in (rows >= n_tested, rows < n_tested):
+        by_picture = np.argsort(rows[is_selected], kind="stable")
+        n_pictures = len(np.unique(rows[is_selected]))
+        if not n_pictures or is_selected.sum() > MAX_CHECKED_TRIALS:
             continue
-        shown.sort(key=lambda trial: row_of[trial.picture])
-        rows = np.array([row_of[trial.picture] for trial in shown])
-        times = [(trial.session, trial.run, trial.onset_s) for trial in shown]
-        sessions, runs, onset_s = np.array(times).T
-        concepts = [plan.concept_of[picture] for picture in pictures]
-        all_features: list[Float32 | None] = [None]
-        if embeddings is not None:
-            all_features.append(np.stack([embeddings[name] for name in pictures]))
-
-        # order of pictures and concepts
-        for features in all_features:
-            order = TrialOrder.from_trials(
-                rows, concepts, sessions, runs, onset_s, features
-            )
-            same_fold = np.zeros(len(pictures), np.int64)
-            interleaving = Interleaving.from_pictures(order, same_fold)
-            if interleaving.problem:
-                return interleaving.problem
-            if len(set(concepts)) > 1 and interleaving.concept_problem:
-                return interleaving.concept_problem
-            if interleaving.follows_time:
-                return "similar pictures are near in time"
-
-        # distance of repetitions
-        shape = (len(pictures), -1)
+        shape = (n_pictures, -1)
         try:
             separate_repetitions(
-                np.ones_like(rows, bool).reshape(shape),
-                sessions.reshape(shape),
-                runs.reshape(shape),
-                onset_s.reshape(shape),
+                np.ones(len(by_picture), bool).reshape(shape),
+                sessions[is_selected][by_picture].reshape(shape),
+                runs[is_selected][by_picture].reshape(shape),
+                onset_s[is_selected][by_picture].reshape(shape),
             )
         except BrainhiveError as error:
             return error.message

@@ -89,7 +89,9 @@ class Pilot:
     window_ms: tuple[float, float] | None
 
 
-def read_pilot(reference: str, paths: Paths, encoder: str | None = None) -> Pilot:
+def read_pilot(
+    reference: str, paths: Paths, encoder: str | None = None, new_concepts: bool = False
+) -> Pilot:
     """Read single trials of a run or of signal stores, and count what was recorded.
 
     Args:
@@ -98,6 +100,8 @@ def read_pilot(reference: str, paths: Paths, encoder: str | None = None) -> Pilo
         paths: Folders of the project.
         encoder: Encoder of the pictures. The default is the encoders of the run, or the
             first encoder that has embedded the pictures of the signal stores.
+        new_concepts: True if the planned test shows no concept of the training. Else it
+            is assumed to show them if the test of the pilot shows no other concepts.
 
     Raises:
         MissingData: if there is no such run or store, or there are no embeddings.
@@ -109,13 +113,24 @@ def read_pilot(reference: str, paths: Paths, encoder: str | None = None) -> Pilo
     # an even selection of trials, and the embeddings of their pictures
     selections = []
     vectors: dict[str, Tensor] = {}
+    concept_of: dict[str, str] = {}
+    concepts: dict[str, set[str]] = {split: set() for split in MAX_PICTURES}
     for recording in recordings:
         selection = _select_trials(recording, stores, len(recordings))
         selections.append(selection)
         for split, trials in selection.items():
             values = _read_targets(trials, stores[split])
             vectors |= zip(trials.image_ids, values, strict=True)
+        for split, trials in recording.items():
+            shown_concepts = stores[split][0].concepts[trials.stimulus]
+            concept_of |= zip(trials.image_ids, shown_concepts, strict=True)
+            concepts[split] |= set(shown_concepts)
     pictures = sorted(vectors)
+    # hold out concepts or pictures, as the planned test does
+    names = pictures
+    if new_concepts or not concepts["test"] or concepts["test"] - concepts["train"]:
+        names = [concept_of[picture] for picture in pictures]
+    group = np.unique(names, return_inverse=True)[1]
     vector_rows = torch.stack([vectors[picture] for picture in pictures])
     targets = _reduce(vector_rows - vector_rows.mean(0), MAX_WIDTH)
     people = []
@@ -124,7 +139,7 @@ def read_pilot(reference: str, paths: Paths, encoder: str | None = None) -> Pilo
         for trials in selection.values():
             shown += np.repeat(list(trials.image_ids), trials.counts).tolist()
         picture = np.searchsorted(pictures, shown)
-        people.append(PilotPerson(_read_signals(selection), picture, targets))
+        people.append(PilotPerson(_read_signals(selection), picture, targets, group))
 
     design = _describe_design(recordings)
     orders = []

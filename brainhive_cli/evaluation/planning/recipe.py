@@ -53,6 +53,9 @@ class Expected(Section):
     train_repetitions: int = Field(ge=1, description="repetitions of each of them")
     test_pictures: int = Field(ge=2, description="test pictures, which are candidates")
     test_repetitions: int = Field(ge=1, description="repetitions of each of them")
+    people: int = Field(
+        1, ge=1, description="people of this result. The fewer, the wider the range"
+    )
 
     @model_validator(mode="after")
     def _require_order(self) -> Self:

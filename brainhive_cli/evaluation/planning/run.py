@@ -88,7 +88,13 @@ class DesignRun(RunJob):
         pilot = None
         if recipe.pilot:
             with console.progress("reading the pilot"):
-                pilot = read_pilot(recipe.pilot, recipe.paths, recipe.encoder)
+                pilot = read_pilot(
+                    recipe.pilot,
+                    recipe.paths,
+                    recipe.encoder,
+                    # the folder is split by concept
+                    new_concepts=bool(pictures),
+                )
         designs = recipe.list_designs(
             n_pictures=len(pictures.concept_of) if pictures else None,
             pilot_interval_s=pilot.design.onset_interval_s if pilot else 0.0,

@@ -11,9 +11,8 @@ import numpy as np
 
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import TIME_ALONE, Metric, index_by_name
+from brainhive_cli.core.measurements import Metric, index_by_name
 from brainhive_cli.evaluation.retrieval.scopes import ALONE, CORRECTIONS, REPETITIONS
-from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.measurement.retrieval import Gallery, Scores
 from brainhive_cli.measurement.statistics import measure
@@ -22,11 +21,11 @@ from brainhive_cli.training.alignment.cells import Cell
 
 ROUNDING = 1e-9
 """Largest relative difference between two shares that counts as rounding error."""
-POOLED_SCOPES = (CORRECTIONS, REPETITIONS, ALONE, TIME_ALONE)
+POOLED_SCOPES = (CORRECTIONS, REPETITIONS, ALONE)
 """First parts of the scopes whose further tables are pooled over folds."""
 LIST_COLUMNS = ("image_ids", "labels", "concepts", "nearest_concepts", "auc_parts")
 """Columns of `Scores` that are lists."""
-ARRAY_COLUMNS = ("relevant", "train_similarities")
+ARRAY_COLUMNS = ("relevant", "train_similarities", "units")
 """Columns of `Scores` that are arrays [N]."""
 CellResult = tuple[Gallery, dict[int, Scores]]
 """Gallery of a cell, and its scores by subject."""
@@ -99,7 +98,6 @@ def _concatenate_folds(scores_of_fold: Mapping[int, Scores]) -> Scores:
     groups: list[str] = []
     sizes = []
     ranks = []
-    interleavings = []
     column_of: dict[str, int] = {}
     for fold, scores in scores_of_fold.items():
         # where trials have no run or session, labels are exchanged within folds
@@ -107,7 +105,6 @@ def _concatenate_folds(scores_of_fold: Mapping[int, Scores]) -> Scores:
         groups += scores.groups or [f"fold {fold}"] * n_items
         sizes.append(n_items)
         ranks.append(scores.ranks)
-        interleavings.append(scores.interleaving)
         for name in scores.verdict_ids:
             column_of.setdefault(name, len(column_of))
 
@@ -142,7 +139,6 @@ def _concatenate_folds(scores_of_fold: Mapping[int, Scores]) -> Scores:
     return Scores(
         **columns,
         groups=groups,
-        interleaving=Interleaving.join(interleavings),
         is_trialwise=all(scores.is_trialwise for scores in folds),
         ranks=np.concatenate(ranks, axis=-1),
         pool=first_fold.pool,

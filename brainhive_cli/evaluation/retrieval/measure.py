@@ -18,7 +18,6 @@ from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.measurements import (
     BACKWARD,
-    TIME_ALONE,
     TRIALS_TOGETHER,
     scope,
 )
@@ -37,13 +36,13 @@ from brainhive_cli.evaluation.retrieval.scopes import (
 from brainhive_cli.measurement.ranks import expected_subset_hits, rank_targets
 from brainhive_cli.measurement.reliability import (
     average_halves,
-    correlation_shares,
-    rank_halves,
+    correlate_without_each,
+    predict_reliability,
+    retrieve_halves,
     unit_vectors,
 )
 from brainhive_cli.measurement.repetitions import separate_repetitions
 from brainhive_cli.measurement.retrieval import (
-    CONCEPT_METRIC,
     Gallery,
     Scores,
     depends_on_other_trials,
@@ -53,8 +52,11 @@ from brainhive_cli.measurement.retrieval import (
     rank_for_verdict,
     rank_gallery,
 )
-from brainhive_cli.measurement.time_alone import TimedTrials, recognise_by_time
-from brainhive_cli.measurement.units import MIN_UNITS_FOR_POPULATION, number_names
+from brainhive_cli.measurement.units import (
+    MIN_UNITS_FOR_POPULATION,
+    Items,
+    StimulusGrouping,
+)
 from brainhive_cli.training.alignment.cells import list_test_subjects
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 
@@ -116,8 +118,6 @@ def measure_cell(models: Models, recipe: Recipe) -> tuple[Gallery, dict[int, Sco
             scopes[scope(ALONE, name)] = tables[subject]
         if recipe.repetitions:
             scopes |= measure_repetitions(models, images, target, subject, recipe)
-        if recipe.control == "none":
-            scopes |= measure_time_alone(models, subject_scores, subject, recipe.split)
         if recipe.region_shares:
             scopes |= measure_region_shares(models[0], subject, recipe.split)
         ceiling = None
@@ -340,15 +340,11 @@ def encode_items(
     rows = test_trials[0].stimulus
     seen_indices = np.searchsorted(gallery.test_rows, rows)
 
-    # find which labels were interleaved in time
-    interleaving = first_model.find_interleaving(test_trials[0], split)
-    if interleaving.repeats:
-        overlap = first_model.find_overlap(test_trials[0], split)
-        if overlap:
-            # overlapping windows show a label that predicts the next
-            interleaving = replace(
-                interleaving, problem=overlap.problem, follows_time=True
-            )
+    # unit of each signal in the design of the study
+    study = first_model.run.find_study(split)
+    units = np.empty(0, np.int64)
+    if study is not None:
+        units = study.units[subject][np.asarray(test_trials[0].index)]
 
     # held-out trials have names, and a run or session as group
     is_tested = np.isin(first_model.open_trials(subject, split).stimulus, rows)
@@ -356,13 +352,27 @@ def encode_items(
     names = list(compress(all_names, is_tested))
     groups = list(compress(all_groups, is_tested))
 
-    # a control permutes the labels
-    parts = interleaving.parts if names else ()
-    targets = permute_targets(seen_indices, gallery, recipe.control, recipe.seed, parts)
-    target = next(targets)
+    # a control exchanges the labels
+    target = seen_indices
     control = {}
     if recipe.control != "none":
-        draws = [seen_indices] + list(targets)
+        if study is None:
+            # clips of a film
+            clips = StimulusGrouping(
+                gallery.alike_by, dict(enumerate(gallery.concepts))
+            )
+            control_units = seen_indices
+            exchange = clips.make_items([seen_indices.tolist()])
+        else:
+            control_units = units
+            rows = np.unique(units)
+            exchange = Items.independent([rows.tolist()])
+            exchange = replace(exchange, design=study.design.take(rows))
+        seed = recipe.seed
+        if recipe.control == "shuffled":
+            seed = derive_seed(seed, subject)
+        target, *further = permute_targets(seen_indices, control_units, exchange, seed)
+        draws = [seen_indices, *further]
         control = measure_control(gallery, images, tokens, draws)
 
     is_trialwise = True
@@ -381,90 +391,11 @@ def encode_items(
         labels=labels,
         concepts=concepts,
         groups=groups,
-        interleaving=interleaving,
+        units=units,
         is_trialwise=is_trialwise,
         control=control,
     )
     return tokens, items
-
-
-def measure_time_alone(
-    models: Models, scores: Scores, subject: int, split: str
-) -> dict[str, Scores]:
-    """Measure how well the time of a trial alone tells its label.
-
-    The label is the concept if several candidates share it, otherwise the stimulus of a
-    held-out trial.
-
-    Args:
-        models: Models of the cell group.
-        scores: Ranked signals of the subject.
-        subject: Number of the subject.
-        split: Split of the signals.
-
-    Returns:
-        The hits in the scope `TIME_ALONE`. Empty if no training trial of the subject
-        has a tested label, or if neither runs nor times are known.
-    """
-    model = models[0]
-    has_concepts = scores.relevant.max() > 1 and not scores.groups
-    labels = scores.concepts if has_concepts else scores.labels
-    is_trained = subject in model.cell.trained_on and not model.run.origin
-    if not is_trained or not (has_concepts or scores.groups):
-        return {}
-    try:
-        trained = model.open_trials(subject, "train", is_tested=False)
-    except MissingData:
-        return {}
-    pictures = model.open_pictures("train")
-    names = pictures.concepts if has_concepts else pictures.image_ids
-    train_labels = [names[row] for row in trained.stimulus]
-    tested = open_trials(models, subject, split)[0]
-    has_order = any(
-        values is not None
-        for values in (tested.sessions, tested.runs, tested.times_in_run)
-    )
-    if not has_order or not set(labels) & set(train_labels):
-        return {}
-
-    test_numbers, train_numbers = number_names([labels, train_labels])
-    hits = recognise_by_time(
-        list_timed_trials(tested, test_numbers),
-        list_timed_trials(trained, train_numbers),
-    )
-    name = CONCEPT_METRIC
-    if scores.groups:
-        is_category = model.run.dataset.are_categories
-        name = "accuracy" if is_category else "top1"
-    table = Scores(
-        values={name: hits},
-        pool=scores.pool,
-        relevant=scores.relevant,
-        description="labels of the training trials that are nearest in time",
-    )
-    return {TIME_ALONE: table}
-
-
-def list_timed_trials(trials: Trials, labels: Int64) -> TimedTrials:
-    """List the labels and times of all repetitions of N stimuli.
-
-    Args:
-        trials: Trials of the stimuli.
-        labels: Number [N] of the label of each stimulus.
-    """
-    rows, _ = np.nonzero(trials.is_there)
-    zeros = np.zeros(len(rows))
-    values = []
-    for source in (trials.sessions, trials.runs, trials.times_in_run):
-        values.append(zeros if source is None else source[trials.is_there])
-    sessions, runs, times = values
-    # run numbers begin anew in each session
-    return TimedTrials(
-        item=rows,
-        label=labels[rows],
-        run=(sessions.astype(np.int64) << 16) + runs.astype(np.int64),
-        time=times.astype(np.float64),
-    )
 
 
 def measure_subsets(tokens: Tensor, images: Tensor, subset_size: int) -> Scores:
@@ -616,7 +547,7 @@ def measure_ceiling(
     seed: int,
     parts: Tensor,
 ) -> Scores:
-    """Rank a random half of the repetitions of each picture by the other half.
+    """Retrieve a random half of the repetitions of each picture by the other half.
 
     Args:
         trials: Signals [N, R, C, T] of the single repetitions.
@@ -628,8 +559,8 @@ def measure_ceiling(
             `separate_repetitions`). No part is in both halves.
 
     Returns:
-        Scores with ranks [splits, N] and the `reliability`. If fewer than two pictures
-        have several parts, scores with a `reason`.
+        Scores with `top1`, `top5` and the `reliability`, averaged over splits. If fewer
+        than two pictures have several parts, scores with a `reason`.
     """
     # select the pictures with repetitions in several parts
     is_there = torch.arange(trials.shape[1]) < available[:, None]  # [N, R]
@@ -646,28 +577,31 @@ def measure_ceiling(
     available = available[is_repeated]
     parts = parts[is_repeated]
 
-    ranks = []
-    shares = []
-    sizes = []
+    shares = defaultdict[str, list[Float64]](list)
+    correlations = np.zeros((1 + len(signals), signals.shape[2]), np.float32)
+    half_size = 0.0
     with console.progress("measuring the ceiling", splits) as bar:
         for split in range(splits):
             rng = torch.Generator().manual_seed(derive_seed(seed, split))
             first_half, second_half, size = average_halves(
                 signals, available, rng, parts=parts
             )
-            ranks.append(rank_halves(first_half, second_half).numpy())
+            for name, row in retrieve_halves(first_half, second_half).items():
+                shares[name].append(row)
             first_vectors = unit_vectors(first_half.numpy())
             second_vectors = unit_vectors(second_half.numpy())
-            shares.append(correlation_shares(first_vectors, second_vectors).mean(1))
-            sizes.append(float(size.sum()))
+            correlations += (
+                correlate_without_each(first_vectors, second_vectors) / splits
+            )
+            half_size += float(size.sum()) / splits
             bar.advance()
+    times = float(available.sum()) / half_size
+    values = {name: np.mean(rows, 0) for name, rows in shares.items()}
     return Scores(
         repeated_ids,
-        ranks=np.stack(ranks),
         pool=len(repeated_ids),
-        values={"reliability": np.mean(shares, 0)},
+        values=values | {"reliability": predict_reliability(correlations, times)},
         repetitions=largest,
-        repetition_ratio=float(available.sum()) / float(np.mean(sizes)),
     )
 
 

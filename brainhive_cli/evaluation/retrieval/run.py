@@ -24,7 +24,6 @@ from brainhive_cli.evaluation.retrieval.tables import (
     lay_out,
 )
 from brainhive_cli.measurement.comparison import adjust_together, compare_ranks
-from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.reports.sentences import explain_chance
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.training.run import TrainingRun
@@ -89,6 +88,7 @@ class RetrievalRun(Job, RunJob):
             return self._compare_variants(run)
         from brainhive_cli.evaluation.retrieval.baseline import rank_by_classifiers
         from brainhive_cli.evaluation.retrieval.figures import draw_artifacts
+        from brainhive_cli.evaluation.retrieval.lone_channel import find_lone_channel
         from brainhive_cli.evaluation.retrieval.summary import summarise_job
         from brainhive_cli.measurement.retrieval import Gallery, Scores
 
@@ -98,9 +98,7 @@ class RetrievalRun(Job, RunJob):
         # load the scores that `stages` has stored
         results: dict[str, CellResult] = {}
         for name, file in self.files.items():
-            results[name] = weights.load_cell(
-                run.folder.path / file, Gallery, Scores, Interleaving
-            )
+            results[name] = weights.load_cell(run.folder.path / file, Gallery, Scores)
 
         # fit baselines to the same signals, unless a control has destroyed the pairs
         has_baseline = recipe.baseline != "none" and recipe.control == "none"
@@ -120,11 +118,17 @@ class RetrievalRun(Job, RunJob):
             validation = self.runs[0].read_validation()
             measurements = measurements.with_facts(validation=validation)
 
+        # name a channel that explains a result above chance
+        answers = measurements.facts.answers
+        if recipe.control == "none" and answers[0].outcome == "above chance":
+            channel, _ = _try(lambda: find_lone_channel(self, device), "")
+            measurements = measurements.with_facts(lone_channel=channel)
+
         # explain a result at chance
         if has_baseline:
             facts = measurements.require_facts(RetrievalFacts)
             baseline = facts.baseline or Baseline(reason=problem)
-            is_at_chance = facts.answers[0].side not in SETTLED_SIDES
+            is_at_chance = facts.answers[0].outcome not in SETTLED_SIDES
             if is_at_chance and not is_folded:
                 baseline = self._try_orders(baseline, device)
             measurements = measurements.with_facts(baseline=baseline)

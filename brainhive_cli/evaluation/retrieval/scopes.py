@@ -14,13 +14,19 @@ CEILING = "ceiling"
 """First parts of the names of scopes."""
 RIDGE = "ridge"
 """Second part of the scope of a ridge, after `PLAIN`."""
+DESIGN = "design alone"
+"""Second part of the scope of a decoder that knows no signals, after `PLAIN`."""
 NEAREST = "nearest training picture"
 """Scope of the slope of scores over the similarity to the nearest training picture."""
 REPETITION_DRAWS = 10
 """Number of random choices of k repetitions, over which a curve is averaged."""
 CLASSIFIERS = {"lda": "shrinkage LDA", "logistic": "logistic regression"}
 """Titles of the plain classifiers, by name."""
-BASELINE_TITLES = {**CLASSIFIERS, RIDGE: "ridge regression"}
+BASELINE_TITLES = {
+    **CLASSIFIERS,
+    RIDGE: "ridge regression",
+    DESIGN: "design alone, no signals",
+}
 """Titles of the plain baselines, by name."""
 
 

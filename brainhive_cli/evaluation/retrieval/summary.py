@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, compress
@@ -12,6 +13,7 @@ import numpy as np
 
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.arrays import Int64
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.facts import (
     Answer,
     Baseline,
@@ -28,6 +30,8 @@ from brainhive_cli.core.measurements import (
     ALL,
     BACKWARD,
     CHANNELS_MAPPED,
+    NOT_INTERLEAVED,
+    ORDER_UNKNOWN,
     TRIALS_TOGETHER,
     Measurements,
     Metric,
@@ -39,6 +43,7 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.data.datasets import make_grouping
+from brainhive_cli.data.signals.study import StudyDesign
 from brainhive_cli.data.stores.learned import summarise_tested_pictures
 from brainhive_cli.evaluation.retrieval.folds import (
     CellResult,
@@ -50,6 +55,7 @@ from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.scopes import (
     ALONE,
     CEILING,
+    DESIGN,
     NEAREST,
     PLAIN,
     RIDGE,
@@ -57,9 +63,8 @@ from brainhive_cli.evaluation.retrieval.scopes import (
     name_subject,
 )
 from brainhive_cli.measurement.comparison import adjust_together, compare_hits
-from brainhive_cli.measurement.interleaving import list_caveats
+from brainhive_cli.measurement.design import Exchange
 from brainhive_cli.measurement.ranks import chance_of_precision, summarise_ranks
-from brainhive_cli.measurement.reliability import spearman_brown
 from brainhive_cli.measurement.retrieval import (
     CONCEPT_METRIC,
     CONTROL_METRICS,
@@ -82,6 +87,10 @@ CURVE_METRICS = ("top1", "top5")
 """Metrics of ranks that are computed for curves."""
 RANKED_CATEGORY_METRICS = ("accuracy",)
 """Metrics of ranks that are computed for categories."""
+ROUNDING = 1e-9
+"""Largest difference between two log odds that counts as rounding error."""
+MIN_SHOWN_SHARE = 0.9
+"""Smallest share of the tested pictures that each person saw, without a warning."""
 MAX_CONFUSED_CONCEPTS = 50
 """Largest number of concepts in a confusion matrix."""
 RELIABILITY_OPTIONS: dict[str, Any] = {
@@ -156,6 +165,7 @@ def summarise_job(
     )
     has_trials = bool(cells.grouping.group_of)
     cells = replace(cells, are_categories=are_categories and has_trials)
+    study = run.find_study(recipe.split)
     items = cells.items
 
     # measure the cells together and each of them
@@ -180,8 +190,12 @@ def summarise_job(
         ridge_scores = group_by_subject(ridge_results)
         ridge_groups = [ridge_scores[subject] for subject in scores_of_subject]
         ridge = replace(cells, groups=ridge_groups)
-        baseline = Baseline(answer=judge_cells(ridge)[0])
+        baseline = Baseline(answer=judge_cells(ridge, study)[0])
         plain_ranks = {**plain_ranks, RIDGE: stack_ranks(ridge)}
+    has_control = recipe.control != "none"
+    ranks_of_design = rank_by_design(cells, study) if study else None
+    if ranks_of_design is not None and not has_control:
+        plain_ranks = {**plain_ranks, DESIGN: ranks_of_design}
     baseline_scopes, baseline_differences = compare_with_baselines(cells, plain_ranks)
     scopes = baseline_scopes | scopes
     if has_trials:
@@ -196,7 +210,7 @@ def summarise_job(
         if ceiling:
             ceilings[subject] = ceiling
             max_repetitions = max(max_repetitions, ceiling.repetitions)
-    ceiling_protocol = _describe_ceiling_protocol(job, caveats, tables)
+    ceiling_protocol = _describe_ceiling_protocol(job, caveats)
     ceiling_cells = CellScores(
         [],
         cells.grouping,
@@ -205,6 +219,11 @@ def summarise_job(
         are_categories=cells.are_categories,
     )
     ceiling_measurements = measure_ceilings(ceilings, ceiling_cells)
+
+    # numbers of a claim about these people have the interval for these people
+    answers = judge_cells(cells, study)
+    if "people" in answers[0].scope:
+        scopes = {name: limit_to_people(table) for name, table in scopes.items()}
 
     # collect the facts that a reader of the metrics needs
     tested_pictures = []
@@ -219,7 +238,11 @@ def summarise_job(
     if modality != run.modality:
         warnings.append(SAME_PEOPLE_WARNING.format(modality=modality))
     warnings += describe_duplicates(job, tables, cells.hit_metric)
-    has_control = recipe.control != "none"
+    warnings += describe_unseen_candidates(scores_of_subject)
+    n_trained = count_trained_concepts(job, gallery, items)
+    claimed_items = items
+    if n_trained == len(items.names):
+        claimed_items = replace(items, kind="pictures with trained concepts")
     published = {}
     if run.recipe and run.recipe.published and len(job.runs) == 1 and not has_control:
         published = run.recipe.published.as_dict()
@@ -242,12 +265,13 @@ def summarise_job(
             # comparisons of runs check that their galleries are the same
             digest=documents.digest_text("\n".join(gallery.image_ids))[:10],
         ),
-        answers=judge_cells(cells),
+        answers=answers,
         against=run_differences,
-        claims=describe_claims(items, len(cells.groups)),
+        claims=describe_claims(claimed_items, len(cells.groups), answers[0].scope),
         units=items.kind,
         unit_count=items.n_units,
         stimuli=len(items.names),
+        trained_concepts=n_trained,
         scope=items.scope,
         inflation=items.inflation,
         control=describe_control(recipe.control, cells) if has_control else None,
@@ -346,15 +370,10 @@ def _list_caveats(job: Job, tables: Sequence[Scores]) -> list[str]:
     caveats = [align_run.list_caveats(job.recipe.split) for align_run in job.runs]
     if not all(table.is_trialwise for table in tables):
         caveats.append([TRIALS_TOGETHER])
-    # the caveats of runs include unknown orders, but not windows that overlap
-    orders = map(attrgetter("interleaving"), tables)
-    caveats.append(list_caveats(orders, has_seen=False))
     return merge_caveats(*caveats)
 
 
-def _describe_ceiling_protocol(
-    job: Job, caveats: Sequence[str], tables: Sequence[Scores]
-) -> str:
+def _describe_ceiling_protocol(job: Job, caveats: Sequence[str]) -> str:
     """Describe the protocol of ceilings, with the caveats that concern the signals."""
     run = job.runs[0]
     description = (
@@ -363,8 +382,9 @@ def _describe_ceiling_protocol(
         f"splits, {run.dataset.name}"
     )
     ceiling_caveats = [CHANNELS_MAPPED] if CHANNELS_MAPPED in caveats else []
-    orders = map(attrgetter("interleaving"), tables)
-    ceiling_caveats += list_caveats(orders, has_seen=True)
+    ceiling_caveats += [
+        caveat for caveat in caveats if caveat in (NOT_INTERLEAVED, ORDER_UNKNOWN)
+    ]
     return extend_protocol(
         description, merge_caveats(run.signal_caveats, ceiling_caveats)
     )
@@ -400,6 +420,60 @@ def describe_duplicates(
         f"{metric_title(hit_metric)} is {share_with:.3f} for pictures that have a "
         f"duplicate among the candidates, {share_without:.3f} for the others"
     ]
+
+
+def describe_unseen_candidates(
+    scores_of_subject: Mapping[str, Sequence[Scores]],
+) -> list[str]:
+    """Describe candidates that only other people saw.
+
+    Returns:
+        A sentence, or nothing if all subjects saw most of the pictures.
+    """
+    shown = [set(group[0].labels) for group in scores_of_subject.values()]
+    shown_to_anybody = set[str]().union(*shown)
+    fewest = min(map(len, shown))
+    if fewest >= MIN_SHOWN_SHARE * len(shown_to_anybody):
+        return []
+    return [
+        f"the candidates hold pictures that a person never saw (a person saw {fewest} "
+        f"of {len(shown_to_anybody)}), so a model that knows the person ranks better "
+        "than the printed chance"
+    ]
+
+
+def count_trained_concepts(job: Job, gallery: Gallery, items: Items) -> int:
+    """Count the tested pictures whose concept was trained with other pictures."""
+    run = job.runs[0]
+    holdout = run.dataset.holdout
+    is_comparable = run.dataset.alike_by == "concept" and not run.origin
+    if holdout.has_seen_pictures or job.recipe.split == "train" or not is_comparable:
+        return 0
+    trained = set[str]()
+    with suppress(MissingData):
+        pictures = next(iter(run.open_stores("train").values()))
+        for fold in run.folds:
+            is_trained = holdout.choose_stimuli(pictures, "train", fold)
+            trained.update(pictures.concepts[np.flatnonzero(is_trained)])
+    concept_of = dict(zip(gallery.image_ids, gallery.concepts, strict=True))
+    concepts = [concept_of[str(name)] for name in items.names]
+    return sum(concept in trained for concept in concepts)
+
+
+def limit_to_people(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    """Replace intervals for people in general by those for the tested people."""
+    limited = {}
+    for name, metric in metrics.items():
+        limited[name] = metric
+        if metric.these_subjects is not None:
+            low, high = metric.these_subjects
+            limited[name] = replace(
+                metric,
+                low=low,
+                high=high,
+                interval=metric.interval.replace("people in general", "these people"),
+            )
+    return limited
 
 
 def group_by_subject(
@@ -506,7 +580,7 @@ def compare_with_baselines(
     differences = []
     for name, ranks in plain_ranks.items():
         # baselines have no seeds
-        prefix = "" if name == RIDGE else "plain baseline, "
+        prefix = "" if name in (RIDGE, DESIGN) else "plain baseline, "
         groups = []
         for group, subject_ranks in zip(cells.groups, ranks, strict=True):
             tables = []
@@ -557,7 +631,7 @@ def group_stimuli(
         return grouping
     # the groups are read only if trials are held out, because pictures have none
     trials = (
-        zip(scores.image_ids, scores.groups, scores.interleaving.blocks, strict=True)
+        zip(scores.image_ids, scores.groups, scores.units.tolist(), strict=True)
         for scores in tables
     )
     return run.dataset.holdout.add_fold_groups(
@@ -620,7 +694,7 @@ def measure_table(
     context["limits"] = (0.0, None)
     if first_table.pool:
         context |= {"limits": (0.0, 1.0), "chance": 1 / first_table.pool}
-    chance_of = {}
+    chance_of = {"top5": min(1.0, 5 / max(1, first_table.pool))}
     if len(first_table.relevant):
         # chances of precisions and of concepts, averaged over items and then over cells
         precisions = []
@@ -672,118 +746,91 @@ def measure_ceilings(
             groups[name] = [[scores]]
             pools.add(scores.pool)
 
-    # ranks among different numbers of pictures have no common chance
+    # hits among different numbers of pictures have no common chance
     if len(pools) == 1:
         groups[scope(CEILING, ALL)] = list(chain.from_iterable(groups.values()))
 
     scopes = {}
     for name, group in groups.items():
-        metrics = measure_table(replace(ceiling_cells, groups=group))
-        ratio = float(np.mean([scores.repetition_ratio for [scores] in group]))
-        metrics["reliability"] = _predict_reliability(metrics["reliability"], ratio)
-        scopes[name] = metrics
+        scopes[name] = measure_table(replace(ceiling_cells, groups=group))
     return Measurements(scopes, missing)
 
 
-def _predict_reliability(half_metric: Metric, ratio: float) -> Metric:
-    """Predict the reliability of all repetitions from the reliability of a half.
-
-    Args:
-        half_metric: Correlation between halves, with its intervals.
-        ratio: Number of repetitions divided by the number in a half.
-    """
-    # the prediction rises with the correlation, so ends of intervals stay ends
-    changes: dict[str, Any] = {}
-    for name in ("value", "low", "high"):
-        correlation = getattr(half_metric, name)
-        if correlation is not None:
-            changes[name] = spearman_brown(correlation, ratio)
-    for name in ("these_subjects", "people"):
-        interval = getattr(half_metric, name)
-        if interval is not None:
-            changes[name] = tuple(spearman_brown(end, ratio) for end in interval)
-    return replace(half_metric, **changes)
-
-
-def judge_cells(cells: CellScores) -> list[Answer]:
+def judge_cells(cells: CellScores, study: StudyDesign | None) -> list[Answer]:
     """Test if the seen pictures rank better than others, over all cells and subjects.
 
     Categories are tested by the accuracy instead of the mean rank.
 
+    Args:
+        cells: Scores of all cells.
+        study: LabelDesign of the study, or None for clips of a film.
+
     Returns:
-        The answers of `judge`. If the order of any subject's trials is unknown, each
-        answer says so.
+        The answers of `judge`. If the order of held-out trials is unknown, each answer
+        says so.
     """
     grouping = cells.grouping
     has_trials = bool(grouping.group_of)
 
-    # compared items of each subject: their ranks, parts of the recording and blocks
+    # compared items of each subject, their ranks and their units
     ids = []
     ranks = []
-    parts = defaultdict[Any, Any](tuple)
-    concept_parts = defaultdict[Any, Any](tuple)
-    blocks = {}
+    units = []
     label_of: dict[Any, Any] = {}
-    problem = ""
-    concept_problem = ""
-    has_concept_parts = True
-    is_order_known = True
-    for number, group in enumerate(cells.groups):
+    for group in cells.groups:
         scores = group[0]
         is_compared = np.isin(scores.labels, scores.verdict_ids)
-        names = list(compress(scores.image_ids, is_compared))
-        order = scores.interleaving.take(np.flatnonzero(is_compared))
-        for row, name in enumerate(names):
-            parts[name] += (order.parts[row],)
-            concept_parts[name] += ((order.concept_parts or order.parts)[row],)
-            blocks[name] = number, order.blocks[row]
-        ids.append(names)
+        ids.append(list(compress(scores.image_ids, is_compared)))
         verdict_ranks = [table.verdict_ranks for table in group]
         if cells.are_categories:
             # 1 for a hit and 2 for a miss, so that the statistic is the accuracy
             verdict_ranks = [np.minimum(table, 2) for table in verdict_ranks]
         ranks.append(np.mean(verdict_ranks, 0))
+        if study is not None:
+            units.append(scores.units[is_compared])
         label_of.update(zip(scores.image_ids, scores.labels, strict=True))
-        problem = problem or order.problem
-        concept_problem = concept_problem or order.concept_problem
-        has_concept_parts &= bool(order.concept_parts)
-        is_order_known &= order.is_known
-    has_several_parts = len(set(parts.values())) > 1
-    items = replace(
-        grouping.make_items(ids),
-        parts=parts if has_several_parts else {},
-        problem=problem,
-    )
+    concept_exchange = None
+    if study is not None and study.concepts is not None:
+        concept_design, unit_of = study.concepts
+        concept_exchange = Exchange(concept_design, [unit_of[rows] for rows in units])
     first_table = cells.tables[0]
     n_compared = int((first_table.verdict_ranks[:1] > 0).sum())
     answers = judge(
         ranks,
-        items,
+        grouping.make_items(ids),
         candidates=first_table.verdict_ids,
-        concept_parts=concept_parts if has_concept_parts else None,
         concept_of=grouping.concept_of,
         medium="category" if cells.are_categories else grouping.medium,
         label_of=label_of if has_trials else None,
-        blocks=blocks if has_trials else None,
-        concept_problem=concept_problem,
-        has_series=any(table.interleaving.has_series for table in cells.tables),
+        exchange=Exchange(study.design, units) if study else None,
+        concept_exchange=concept_exchange,
         pool=n_compared or None,
         are_hits=cells.are_categories,
     )
 
     # an unknown order limits the claim
-    if is_order_known:
+    if not has_trials or study is None or study.design.is_known:
         return answers
-    if has_trials:
-        condition = "labels did not come in blocks: the order of trials is not known"
-        return [replace(answer, condition=condition) for answer in answers]
-    reason = "the order of pictures is not known"
-    limited_answers = []
-    for answer in answers:
-        if answer.p is not None:  # otherwise `test` is the reason against a test
-            answer = replace(answer, test=f"{answer.test}, {reason}")
-        limited_answers.append(answer)
-    return limited_answers
+    condition = "labels did not come in blocks: the order of trials is not known"
+    return [replace(answer, condition=condition) for answer in answers]
+
+
+def rank_by_design(cells: CellScores, study: StudyDesign) -> list[Int64] | None:
+    """Rank the labels of each subject's items by the design of the study alone.
+
+    Returns:
+        Ranks [N] among the labels of all units, by subject. None if the candidates are
+        others than these labels.
+    """
+    design = study.design
+    if len(design.values) != cells.tables[0].pool:
+        return None
+    # labels with equal odds are in random order
+    rng = np.random.default_rng(0)
+    odds = design.log_odds + ROUNDING * rng.random(design.log_odds.shape)
+    own = odds[np.arange(len(odds)), design.label]
+    ranks = 1 + (odds > own[:, None]).sum(1)
+    return [ranks[group[0].units] for group in cells.groups]
 
 
 def count_confusions(tables: Iterable[Scores]) -> ConfusionMatrix | None:

@@ -9,7 +9,6 @@ from brainhive_cli.core.measurements import (
     BACKWARD,
     CATEGORY_METRICS,
     MODEL_HEADING,
-    TIME_ALONE,
     TRANSDUCTIVE,
     Measurements,
     Metric,
@@ -52,7 +51,6 @@ THIS_RUN = "this run"
 PRINTED_TABLES = (
     "cells",
     "baseline",
-    "time",
     "control",
     "corrections",
     "subsets",
@@ -63,7 +61,6 @@ PRINTED_TABLES = (
 """Tables in the terminal: the result, and everything else that the recipe requests."""
 PAGE_TABLES = (
     "baseline",
-    "time",
     "control",
     "corrections",
     "subsets",
@@ -142,14 +139,6 @@ def lay_out(
                 headlines,
             ),
             difference_table(plain_differences, {"": THIS_RUN, **BASELINE_TITLES}),
-        ],
-        "time": [
-            _compare_models(
-                "Compared with the time of trials alone",
-                overall,
-                {"time alone": scopes[TIME_ALONE]} if TIME_ALONE in scopes else {},
-                list(scopes.get(TIME_ALONE, ())),
-            )
         ],
         "control": [_lay_out_control(facts.control)] if facts.control else [],
         "corrections": [

@@ -17,7 +17,6 @@ from brainhive_cli.evaluation.retrieval.job import NOT_COMPARED, Job
 from brainhive_cli.evaluation.retrieval.measure import measure_cell
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import summarise_job
-from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.retrieval import Gallery, Scores
 
 COMPARED_FIELDS = (
@@ -66,7 +65,7 @@ def verify(
     results = {}
     for name in job.group_of_name:
         file = evaluation.path / f"parts/{name}.safetensors"
-        results[name] = weights.load_cell(file, Gallery, Scores, Interleaving)
+        results[name] = weights.load_cell(file, Gallery, Scores)
 
     # rank by the other model
     models = job.open_models(job.group_of_name[cell], device)

@@ -114,12 +114,13 @@ def test_every_trial_of_every_run_is_tested_once(
     # chance is the share of the most frequent category
     assert (accuracy.n, accuracy.pool) == (2 * 5 * RUNS, 3)
     assert accuracy.chance == pytest.approx(2 / 5)
-    assert accuracy.value > 0.6 and facts.answers[0].side == "above chance"
+    assert accuracy.value > 0.6 and facts.answers[0].outcome == "above chance"
     # the store has no onsets
-    assert ORDER_UNKNOWN in accuracy.caveats
+    assert ORDER_UNKNOWN in accuracy.caveats and facts.answers[0].side == "conditional"
     # folds share training data, so they are not independent
     assert facts.inflation > 1
-    assert {row.second for row in facts.plain} == {"lda", "logistic", "ridge"}
+    baselines = {"lda", "logistic", "ridge", "design alone"}
+    assert {row.second for row in facts.plain} == baselines
     (lda,) = (row for row in facts.plain if row.second == "lda")
     assert lda.difference == pytest.approx(0, abs=1e-9) and lda.low <= 0 <= lda.high
     assert "runs" in accuracy.interval

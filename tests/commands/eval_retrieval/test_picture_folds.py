@@ -76,7 +76,7 @@ def test_questions_stay_within_folds_and_curves_are_pooled(
     evaluated: Result,
 ) -> None:
     metrics = evaluated.metrics
-    picture, concept = metrics.facts.answers
+    picture, _, concept = metrics.facts.answers
 
     assert concept.question == "which concept" and "folds" in picture.test
     assert list(select_scopes(metrics, "repetitions")) == ["1", "2"]

@@ -255,3 +255,16 @@ def test_a_small_hostile_file_takes_seconds(
     start_s = time.process_time()
     assert audit(open_result(tmp_path / "own"))
     assert time.process_time() - start_s < 20
+
+
+@pytest.mark.parametrize(
+    ("claim", "rounding"),
+    [("47", 0.5), ("47.0", 0.05), ('"47.25 %"', 0.005), ("0.475", 0.05)],
+)
+def test_claims_are_as_exact_as_their_decimals(tmp_path, claim, rounding):
+    folder = write(tmp_path / "own", SIMILARITIES)
+    (folder / "results.json").write_text(f'{{"top1": {claim}, "pool": 4}}')
+
+    claims = open_result(folder).claims
+
+    assert claims["rounding"] == pytest.approx(rounding)

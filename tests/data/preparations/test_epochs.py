@@ -82,6 +82,8 @@ def test_epochs_become_what_their_recording_becomes(folder, kind, recorded) -> N
     built, expected = prepare(recording, **STEPS, rate_hz=125)
     write(folder, kind)
     keys = {"axes": AXES} if kind == "npy" else {}
+    if kind in ("npy", "npz"):
+        keys["in_order"] = True
     whole = prepare(epochs, whiten="no", rate_hz=RATE_HZ, **keys)[1]["train"]
     assert whole.times_s[[0, -1]].round(6).tolist() == [0, 1]  # no sample is lost
     built, prepared = prepare(epochs, rate_hz=125, keep_ms=(0, 1000), **keys)
@@ -118,17 +120,25 @@ def test_epochs_become_what_their_recording_becomes(folder, kind, recorded) -> N
     recorded(digits=4, **numbers_of_splits(prepared))
 
 
-@pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize("in_order", [True, False, None])
 def test_an_unknown_order_of_trials_is_not_stored(folder, in_order) -> None:
     write(folder, "npy")
     _, prepared = prepare(epochs, axes=AXES, in_order=in_order)
     for trials in prepared.values():
         assert trials.onset_s is None
-        assert (trials.trial_numbers is not None) == in_order
+        assert (trials.trial_numbers is not None) == bool(in_order)
     if in_order:
         rows = np.concatenate([each.trial_numbers for each in prepared.values()])
         numbers = rows[rows >= 0]
         assert sorted(numbers) == [*range(len(SHOWN.pictures))]
+
+
+@pytest.mark.parametrize("types", [None, ["eeg", "eog"]])
+def test_eye_channels_of_arrays_are_left_out(folder, types) -> None:
+    write(folder, "npy")
+    axes = {**AXES, "channels": [*CHANNELS[:-1], "HEOG"]}
+    _, prepared = prepare(epochs, axes=axes, types=types, whiten="no")
+    assert ("HEOG" in prepared["test"].channels) == bool(types)
 
 
 def test_a_store_of_epochs_equals_that_of_prepare(folder, run_command) -> None:

@@ -74,16 +74,15 @@ def test_arrays_are_stored_by_session_and_split(recorded: Recorded, home: Path) 
 
 
 def test_arrays_say_their_axes(recorded: Recorded) -> None:
-    timed = as_trials(**arrays())
-    unknown = as_trials(**arrays(onset_s="unknown"))
-    betas = as_trials(np.ones((4, 6)), [f"{n}" for n in range(4)])
+    timed = as_trials(**arrays(onset_s="in order"))
+    names = [f"{n}" for n in range(4)]
+    betas = as_trials(np.ones((4, 6)), names, onset_s="in order")
     recorded(
         digits=5,
         timed=numbers_of_trials(timed),
         betas=numbers_of_trials(betas),
         rates=[timed.rate_hz, as_trials(**arrays(rate_hz=[99.5])).rate_hz],
     )
-    assert unknown.trial_numbers is unknown.onset_s is None
     for changes in (
         {"channels": None},
         {"unit": None},
@@ -96,6 +95,11 @@ def test_arrays_say_their_axes(recorded: Recorded) -> None:
     ):
         with pytest.raises(BrainhiveError):
             as_trials(**arrays(**changes))
+
+
+@pytest.mark.parametrize("onset_s", [None, "unknown"])
+def test_the_order_of_rows_is_unknown_unless_it_is_given(onset_s: str | None) -> None:
+    assert as_trials(**arrays(onset_s=onset_s)).times_in_run is None
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout, read_split
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.units import StimulusGrouping
 
 PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
@@ -345,17 +344,36 @@ def test_padding_is_never_tested() -> None:
             assert mask.any() and not (mask & ~recording.is_there).any()
 
 
-def test_each_trial_has_the_number_of_its_fold_or_run() -> None:
-    recording = record(IN_FOUR_RUNS)
-    holdout = Holdout(by="trials", folds=3)
-    numbers = holdout.number_test_groups(recording, "here")
-    for fold, mask in enumerate(hold_out_folds(holdout, recording), 1):
-        assert ((numbers == fold) == mask).all()
+def test_each_trial_has_the_number_of_the_fold_that_tests_it() -> None:
+    recording = record(repetitions=[4, 4, 1])
+    stimuli = stimuli_of(["a", "b", "c"])
+    for holdout in (Holdout(by="trials", folds=3), Holdout(by="trials", share=0.5)):
+        numbers = holdout.number_folds(recording, stimuli, "test", "here")
+        masks = hold_out_folds(holdout, recording)
+        for fold, mask in enumerate(masks, 1):
+            assert ((numbers == fold) == mask[recording.is_there]).all()
+        assert numbers[8] == -1  # a single trial of a stimulus is never tested
 
-    by_run = Holdout(by="runs", folds=2).number_test_groups(recording, "here")
-    assert by_run.tolist() == IN_FOUR_RUNS
-    single = record(repetitions=[4, 4, 1])
-    assert holdout.number_test_groups(single, "here")[2].tolist() == [0, 0, 0, 0]
+    by_run = Holdout(by="runs", test=[2, -1])
+    numbers = by_run.number_folds(record(IN_FOUR_RUNS), stimuli, "test", "here")
+    assert numbers.tolist() == [-1, 1, -1, 1] * 3
+
+
+def test_each_picture_has_the_number_of_the_fold_that_tests_it() -> None:
+    recording = record().change(image_ids=["c", "bad", "a"])
+    stimuli = stimuli_of([*"abcdefg"])
+    holdout = Holdout(by="pictures", folds=3)
+    masks = hold_out_folds(holdout, concepts=stimuli.concepts)
+    fold_of = sum(fold * mask for fold, mask in enumerate(masks, 1))
+    # one of seven pictures is left over
+    assert (fold_of == 0).sum() == 1 and fold_of[2] > 0 and fold_of[0] > 0
+
+    numbers = holdout.number_folds(recording, stimuli, "test", "here")
+
+    assert numbers.tolist() == [fold_of[2], -1, fold_of[0]]
+    for other, split in ((holdout, "train"), (SEPARATE_TEST, "test")):
+        numbers = other.number_folds(recording, stimuli, split, "here")
+        assert numbers.tolist() == [0, -1, 0]
 
 
 def stimuli_of(ids: list[str], concepts: list[str] | None = None) -> Any:
@@ -570,174 +588,6 @@ def test_trials_are_named_by_their_run_session_or_fold() -> None:
     assert len({*Holdout(by="runs", folds=2).name_groups(unknown, "a", 1)}) == 1
     with pytest.raises(AssertionError):
         Holdout(by="pictures", folds=2).name_groups(trials, "sub-01", 2)
-
-
-NAMES, CONCEPTS = [f"p{row}" for row in range(12)], [*"aaabbbcccddd"]
-FEATURES = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
-
-
-def show(runs: int, seed: int | None = 0, known: Any = "time") -> Trials:
-    """Record 12 stimuli, once in each run. Without a seed, they follow their names."""
-    random = np.random.default_rng(seed)
-    order = np.stack(
-        [
-            np.arange(12) if seed is None else random.permutation(12)
-            for _ in range(runs)
-        ],
-        1,
-    )
-    number = np.tile(np.arange(runs), (12, 1))
-    fields = {"time": {"trial_numbers": order + 12 * number}, "nothing": {}}
-    fields["runs"] = {"runs": number.astype(np.int16)}
-    fields["both"] = {**fields["time"], **fields["runs"]}
-    return Trials(
-        np.zeros((12, runs, 1, 1), np.float32),
-        NAMES,
-        Sensors(["Oz"]),
-        np.zeros(1),
-        None,
-        "µV",
-        **fields[known],
-    )
-
-
-def interleave(
-    holdout: Holdout,
-    recording: Trials,
-    split: str = "test",
-    has_order: bool = False,
-    concepts: list[str] | None = None,
-) -> Any:
-    return holdout.find_interleaving(
-        recording,
-        stimuli_of(NAMES, concepts or CONCEPTS),
-        split,
-        "here",
-        has_order=has_order,
-        features=lambda: FEATURES,
-    )
-
-
-@pytest.fixture
-def compared(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Time orders and item groups from which the interleaving is found."""
-    calls: list[Any] = []
-
-    def keep(order: Any, group: np.ndarray, *by: str) -> Interleaving:
-        calls.append((order, group))
-        return Interleaving(group.tolist(), [*range(len(group))])
-
-    for name in ("from_trials", "from_pictures"):
-        monkeypatch.setattr(Interleaving, name, staticmethod(keep))
-    return calls
-
-
-def test_pictures_exchange_labels_only_within_their_fold(
-    compared: list[Any],
-) -> None:
-    holdout = Holdout(by="pictures", folds=5)
-    masks = hold_out_folds(holdout, concepts=CONCEPTS)
-
-    found = interleave(holdout, show(2))
-    interleave(holdout, show(2), "train")
-    interleave(SEPARATE_TEST, show(2))
-
-    (order, fold), (_, trained), (_, separate) = compared
-    # two pictures are left over, and no fold tests them
-    assert (
-        fold.tolist()
-        == sum(number * mask for number, mask in enumerate(masks, 1)).tolist()
-    )
-    assert (fold == 0).sum() == 2 and found.parts == fold.tolist()
-    assert len({*trained}) == len({*separate}) == 1
-    # items are pictures, in the order of time
-    times = show(2).trial_numbers
-    assert times is not None
-    assert [*times[order.item[:12], 0]] == [*range(12)]
-    assert order.label.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
-    assert np.array_equal(order.features, FEATURES)
-
-
-@pytest.mark.parametrize("by", ["pictures", "runs"])
-def test_stimuli_without_targets_are_like_no_other(
-    compared: list[Any], by: Any
-) -> None:
-    holdout = Holdout(by=by, folds=3)
-    recording = show(2, known="both").change(image_ids=[NAMES[0], "bad", *NAMES[2:]])
-
-    interleave(holdout, recording)
-
-    ((order, group),) = compared
-    of_bad = slice(1, 2) if by == "pictures" else slice(2, 4)
-    assert not order.features[of_bad].any()
-    assert (np.abs(order.features).sum(1) == 0).sum() == of_bad.stop - of_bad.start
-    label = order.label[of_bad.start]
-    assert (order.label == label).sum() == of_bad.stop - of_bad.start
-    # the first picture has row 0, and is dealt to a fold as any other
-    assert by == "runs" or (group[0] > 0 and group[1] == 0)
-
-
-@pytest.mark.parametrize("by", ["runs", "trials"])
-def test_trials_exchange_labels_within_their_run_or_fold(
-    compared: list[Any], by: Any
-) -> None:
-    holdout, recording = Holdout(by=by, folds=2), show(3, known="both")
-    recording = recording.choose(np.arange(36).reshape(12, 3) != 4)
-
-    interleave(holdout, recording)
-
-    ((order, group),) = compared
-    is_there = recording.is_there
-    numbers = holdout.number_test_groups(recording, "here")[is_there]
-    assert len(group) == 35 and group.tolist() == numbers.tolist()
-    # items are trials, whose label is what they show
-    rows = np.nonzero(is_there)[0]
-    assert order.label.tolist() == rows.tolist()
-    assert np.array_equal(order.features, FEATURES[rows])
-    times = recording.trial_numbers
-    assert times is not None
-    assert [*times[is_there][order.item]] == sorted(times[is_there].tolist())
-
-
-@pytest.mark.parametrize(
-    ("known", "is_known"),
-    [("nothing", False), ("runs", False), ("time", True), ("both", True)],
-)
-def test_the_order_of_trials_is_known_where_their_times_are(
-    compared: list[Any], known: str, is_known: bool
-) -> None:
-    found = interleave(Holdout(by="trials", folds=2), show(4, known=known))
-
-    assert found.is_known == is_known
-    # nothing is compared where neither runs nor times are known
-    assert bool(compared) == (known != "nothing")
-
-
-def test_clips_of_a_film_exchange_labels_within_their_run(
-    compared: list[Any],
-) -> None:
-    recording = show(4, seed=None, known="both")
-
-    found = interleave(Holdout(by="runs", folds=2), recording, has_order=True)
-
-    assert recording.runs is not None and not compared
-    assert found.parts == recording.runs.ravel().tolist()
-    assert len({*found.blocks}) == 48 and found.is_known
-
-
-def test_labels_that_follow_each_other_in_pairs_repeat(
-    compared: list[Any],
-) -> None:
-    for by, seed, repeats in (
-        ("runs", None, True),
-        ("trials", None, True),
-        ("runs", 0, False),
-        # held-out pictures were never shown before
-        ("pictures", None, False),
-    ):
-        holdout = Holdout(by=by, folds=2)  # type: ignore[arg-type]
-        found = interleave(holdout, show(6, seed, known="both"), concepts=NAMES)
-        assert found.repeats == repeats, by
 
 
 def test_protocols_name_what_is_held_out_and_how_much(tmp_path: Path) -> None:

@@ -41,15 +41,6 @@ def test_windows_longer_than_the_time_between_onsets_overlap(spacing_s, overlap_
         assert found.description.endswith(overlap_s)
 
 
-def test_free_times_lie_between_the_windows_of_neighbours():
-    found = Overlap.measure([trials(0.8 * np.arange(8))], TIMES_S)
-
-    # the window before ends at .19, the next picture comes at .8
-    free = TIMES_S[found.find_free(TIMES_S)]
-    assert free[[0, -1]].tolist() == pytest.approx([0.2, 0.79])
-    assert "200 to 800 ms" in found.problem or "190 to 800 ms" in found.problem
-
-
 def test_splits_that_share_runs_are_one_sequence():
     """Alternating training and test pictures come twice as often as either of them."""
     train, test = trials(2.0 * np.arange(8)), trials(1 + 2.0 * np.arange(8))

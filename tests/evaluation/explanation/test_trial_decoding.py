@@ -6,7 +6,7 @@ from brainhive_cli.evaluation.explanation.trial_decoding import (
     compute_majority_accuracy,
     permute_stimuli,
 )
-from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.design import LabelDesign
 
 
 def test_chance_is_the_share_of_the_most_frequent_category():
@@ -19,8 +19,18 @@ def test_chance_is_the_share_of_the_most_frequent_category():
     assert compute_majority_accuracy([equal, unequal]) == 0.65
 
 
-def test_blocks_exchange_labels_as_a_whole_within_their_part():
-    shown, blocks = np.array([0, 0, 1, 1, 2, 2, 3, 4]), [0, 0, 1, 1, 2, 2, 3, 4]
-    permuted = permute_stimuli(shown, Interleaving([*"aaaabbbb"], blocks), 50, 0)
-    assert permuted.shape == (50, 8) and (permuted[:, :6:2] == permuted[:, 1:6:2]).all()
+def test_series_exchange_labels_as_a_whole_in_their_run():
+    """Units 0 and 1 are trials of another subject, which keep their labels."""
+    shown = np.array([0, 0, 1, 1, 2, 2, 3, 4])
+    units = np.array([2, 2, 3, 3, 4, 4, 5, 6])
+    run = np.array([0, 0, 0, 0, 1, 1, 1])
+    design = LabelDesign.free(np.array([7, 8, 0, 1, 2, 3, 4]), run)
+
+    permuted = permute_stimuli(shown, units, design, draws=50, seed=0)
+
+    # two series and three units have 2! · 3! orders with the true order
+    assert permuted.shape == (11, 8)
+    assert (permuted[:, :6:2] == permuted[:, 1:6:2]).all()
     assert {*permuted[:, :4].flat} == {0, 1} and {*permuted[:, 4:].flat} == {2, 3, 4}
+    assert permute_stimuli(shown, units, design, draws=5, seed=0).shape == (5, 8)
+    assert permute_stimuli(shown, units, design, draws=0, seed=0).shape == (0, 8)

@@ -231,11 +231,24 @@ def count_trial(score, shown, best, rank, average=None, learned=False):
     score.add(SimpleNamespace(event=event, is_learned=learned))
 
 
+def test_no_p_is_given_if_the_order_tells_the_pictures():
+    session = SimpleNamespace(
+        decoder=SimpleNamespace(image_ids=["a", "b"]),
+        collect_caveats=lambda *of: [],
+        is_exchangeable=False,
+    )
+    score = Score(session)
+    count_trial(score, "a", "a", 1)
+    assert score.summarise()["p"] is None
+
+
 def test_a_tie_for_the_first_place_is_no_hit():
     decoder = SimpleNamespace(image_ids=["a", "b", "c", "d"])
     caveats = []
     session = SimpleNamespace(
-        decoder=decoder, collect_caveats=lambda *of: caveats.append(of)
+        decoder=decoder,
+        collect_caveats=lambda *of: caveats.append(of),
+        is_exchangeable=True,
     )
     score = Score(session)
     assert score.summarise() is None

@@ -25,6 +25,7 @@ def test_results_are_the_published_figures(
     mean = sum(top1_of_people) / len(top1_of_people)
     assert result.top1 == pytest.approx(mean, abs=0.001)
     assert (result.low, result.high) == (min(top1_of_people), max(top1_of_people))
+    assert result.people == len(top1_of_people)
 
 
 def test_every_device_names_its_source_and_range() -> None:

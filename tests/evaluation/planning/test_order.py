@@ -3,11 +3,16 @@
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.signals.holdout import SEPARATE_TEST
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.study import describe_study
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.planning import order
 from brainhive_cli.evaluation.planning.designs import MARGIN_S
 from brainhive_cli.evaluation.planning.order import (
@@ -18,7 +23,6 @@ from brainhive_cli.evaluation.planning.order import (
     find_order_problem,
     measure_minutes,
 )
-from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.repetitions import (
     find_shared_order,
     separate_repetitions,
@@ -165,34 +169,72 @@ def test_checks_of_an_evaluation_accept_each_order(design):
         rng = np.random.default_rng(list(picture.encode()))
         embeddings[picture] = rng.normal(size=8).astype("f4")
     trials = draw_order(plan, embeddings)
-    for pictures in (plan.train_pictures, plan.test_pictures):
-        for person in range(1, plan.people + 1):
-            shown = [t for t in trials if t.person == person and t.picture in pictures]
-            check_order(plan, pictures, shown, embeddings)
+    recordings = {}
+    for person in range(1, plan.people + 1):
+        shown = [trial for trial in trials if trial.person == person]
+        recordings[person] = {
+            "test": record(shown, plan.test_pictures),
+            "train": record(shown, plan.train_pictures),
+        }
+        for recording in recordings[person].values():
+            check_repetitions(plan, recording)
+    stores = {
+        "test": store_pictures(plan, plan.test_pictures),
+        "train": store_pictures(plan, plan.train_pictures),
+    }
+    features = {
+        split: np.stack([embeddings[name] for name in store.image_ids])
+        for split, store in stores.items()
+    }
+    study = describe_study(SEPARATE_TEST, recordings, stores, "test", lambda: features)
+    assert not study.design.tells and study.caveats == ()
+    if study.concepts is not None:
+        assert not study.concepts[0].tells
 
 
-def check_order(plan, pictures, shown, embeddings):
-    """Run the checks as `Holdout.find_interleaving` and the ceiling do."""
+def record(trials, pictures):
+    """Record the trials of the given pictures, each as often as the others."""
+    shown = [trial for trial in trials if trial.picture in pictures]
     rows = np.array([pictures.index(trial.picture) for trial in shown])
-    sessions = np.array([trial.session for trial in shown])
-    runs = np.array([trial.run for trial in shown])
-    onsets = np.array([trial.onset_s for trial in shown])
-    concepts = [plan.concept_of[picture] for picture in pictures]
-    for features in (None, np.stack([embeddings[picture] for picture in pictures])):
-        trial_order = TrialOrder.from_trials(
-            rows, concepts, sessions, runs, onsets, features
-        )
-        assert find_shared_order(trial_order) == ""
-        found = Interleaving.from_pictures(trial_order, np.zeros(len(pictures), int))
-        assert found.problem == ""
-        assert not found.follows_time
-        assert found.concept_problem == "" or len(set(concepts)) == 1
     by_picture = np.argsort(rows, kind="stable").reshape(len(pictures), -1)
+    values = [(trial.session - 1, trial.run, trial.onset_s) for trial in shown]
+    sessions, runs, onset_s = np.array(values).T
+    return Trials(
+        np.zeros((*by_picture.shape, 1, 1), np.float32),
+        pictures,
+        Sensors(["Oz"]),
+        np.zeros(1),
+        None,
+        "µV",
+        sessions=sessions[by_picture].astype(np.int8),
+        runs=runs[by_picture].astype(np.int16),
+        onset_s=onset_s[by_picture],
+    )
+
+
+def store_pictures(plan, pictures):
+    """Make a target store of pictures."""
+    return SimpleNamespace(
+        image_ids=pictures,
+        concepts=[plan.concept_of[picture] for picture in pictures],
+        find_rows=lambda names: np.array(list(map(pictures.index, names))),
+    )
+
+
+def check_repetitions(plan, recording):
+    """Check the order and the distance of repetitions as the ceiling does."""
+    concepts = [plan.concept_of[picture] for picture in recording.image_ids]
+    order = TrialOrder.from_trials(
+        np.nonzero(recording.is_there)[0],
+        concepts,
+        recording.sessions[recording.is_there],
+        recording.runs[recording.is_there],
+        recording.onset_s[recording.is_there],
+        None,
+    )
+    assert find_shared_order(order) == ""
     parts = separate_repetitions(
-        np.ones(by_picture.shape, bool),
-        sessions[by_picture],
-        runs[by_picture],
-        onsets[by_picture],
+        recording.is_there, recording.sessions, recording.runs, recording.onset_s
     )
     assert (parts.max(1) >= 1).all()
 
@@ -223,9 +265,9 @@ def test_orders_that_follow_time_are_found(key):
 
 
 def test_embeddings_reveal_blocks_of_similar_pictures():
-    plan = plan_study(24, 1, 12, people=1, sessions=1, runs=1, catch_share=0.0)
+    plan = plan_study(48, 1, 24, people=1, sessions=1, runs=1, catch_share=0.0)
     plan = replace(plan, train_repetitions=1, test_repetitions=1)
-    is_early = {picture: int(picture[1:3]) < 12 for picture in plan.concept_of}
+    is_early = {picture: int(picture[1:3]) < 24 for picture in plan.concept_of}
     clusters = sort_run(draw_order(plan), key=is_early.__getitem__)
     embeddings = {}
     for number, picture in enumerate(plan.concept_of):
@@ -237,7 +279,7 @@ def test_embeddings_reveal_blocks_of_similar_pictures():
 
 
 def test_an_order_that_fails_the_check_is_drawn_again(monkeypatch):
-    problems = iter(["similar pictures are near in time", "", ""])
+    problems = iter(["time in the run tells the picture", "", ""])
     monkeypatch.setattr(order, "find_order_problem", lambda *_: next(problems))
     plan = plan_study(people=2)
     redrawn = draw_order(plan)
@@ -248,7 +290,9 @@ def test_an_order_that_fails_the_check_is_drawn_again(monkeypatch):
 
 
 def test_orders_that_always_fail_are_refused(monkeypatch):
-    monkeypatch.setattr(order, "find_order_problem", lambda *_: "in blocks")
+    monkeypatch.setattr(
+        order, "find_order_problem", lambda *_: "time in the run tells the picture"
+    )
     with pytest.raises(BrainhiveError, match="20 random orders") as caught:
         draw_order(plan_study())
     assert caught.value.hint
@@ -266,7 +310,7 @@ def test_designs_without_a_possible_order_are_refused(fields, fact):
         draw_order(plan_study(2, 1, 1, **fields))
 
 
-def test_large_training_sets_are_not_checked(monkeypatch):
+def test_repetitions_of_large_sets_are_not_checked(monkeypatch):
     plan = plan_study(10, 3, 5, people=1, sessions=1, runs=1)
     trials = draw_order(plan)
     in_blocks = []

@@ -12,9 +12,11 @@ import pytest
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
+from brainhive_cli.data.stores.target_store import TargetStore, open_stores
 from brainhive_cli.evaluation.planning import pilot
 from brainhive_cli.evaluation.planning.pilot import Pilot, read_pilot
 from tests.worlds.command_fixtures import DEMO, RunCommand
@@ -62,6 +64,8 @@ def check_demo(read: Pilot) -> None:
     assert (read.design.test_pictures, read.design.test_repetitions) == (100, 16)
     assert read.design.onset_interval_s == read.design.minutes == 0
     assert read.caveats == ["simulated"]
+    # test concepts are new: the 240 training pictures are of 40 concepts
+    assert sorted(np.bincount(read.people[0].group)) == [1] * 100 + [6] * 40
 
 
 def test_a_run_and_its_signals_are_the_same_pilot(
@@ -118,6 +122,25 @@ def store_copy(world: Path, tmp_path: Path, **changes: Any) -> Path:
     path.parent.mkdir(parents=True)
     SignalStore.write(path, changed)
     return path
+
+
+def test_pictures_are_held_out_if_the_test_has_learned_concepts(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_with_one_concept(*args: Any) -> dict[str, TargetStore]:
+        stores = {}
+        for name, store in open_stores(*args).items():
+            concepts = Names.of(["dog"] * len(store.concepts))
+            stores[name] = replace(store, concepts=concepts)
+        return stores
+
+    monkeypatch.setattr(pilot, "open_stores", open_with_one_concept)
+    path = str(store_copy(world, tmp_path))
+    group = read_pilot(path, Paths()).people[0].group
+    assert len(np.unique(group)) == len(group) == 340
+    # other pictures that are split by concept
+    group = read_pilot(path, Paths(), new_concepts=True).people[0].group
+    assert len(np.unique(group)) == 1
 
 
 def test_averages_are_a_pilot(world: Path, tmp_path: Path) -> None:

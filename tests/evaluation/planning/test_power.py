@@ -10,7 +10,7 @@ from brainhive_cli.evaluation.planning.assumptions import PilotPerson, Published
 from brainhive_cli.evaluation.planning.designs import Design, Question
 from brainhive_cli.evaluation.planning.power import LogisticCurve, predict_designs
 
-RESULT = PublishedResult(0.2, 0.12, 0.3, 200, 4, 50, 4)
+RESULT = PublishedResult(0.2, 0.12, 0.3, 200, 4, 50, 4, people=10)
 SMALL = Design(1, 1, 60, 1, 60, 1, 20, 1)
 LARGE = Design(5, 1, 60, 1, 400, 4, 50, 8)
 
@@ -69,10 +69,15 @@ def test_a_difference_has_a_smallest_size() -> None:
 
 
 def test_few_concepts_are_tested_as_the_evaluation_does() -> None:
-    # with 12 concepts, signs of their mean ranks are flipped
+    """Intervals are over concepts, but the verdict on these pictures is not."""
+    short = Question("interval", 0.3)
+    (independent,) = predict_designs([SMALL], short, RESULT)
+    (grouped,) = predict_designs([SMALL], short, RESULT, test_concepts=[12])
+    assert grouped.power.value < independent.power.value
+
     (independent,) = predict_designs([SMALL], Question(), RESULT)
     (grouped,) = predict_designs([SMALL], Question(), RESULT, test_concepts=[12])
-    assert grouped != independent
+    assert grouped == independent
 
 
 def test_no_power_is_certain() -> None:
@@ -92,7 +97,8 @@ def test_noise_as_a_pilot_promises_nothing() -> None:
     rng = np.random.default_rng(0)
     targets = rng.normal(size=(60, 12)).astype("f4")
     picture = np.tile(np.arange(60), 2)
-    person = PilotPerson(rng.normal(size=(120, 40)).astype("f4"), picture, targets)
+    signals = rng.normal(size=(120, 40)).astype("f4")
+    person = PilotPerson(signals, picture, targets, group=np.arange(60))
     far = replace(LARGE, train_pictures=20_000)
     prediction, extrapolated = predict_designs([LARGE, far], Question(), [person])
     assert extrapolated.is_extrapolated

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.evaluation.planning.designs import (
     Design,
     Prediction,
@@ -13,6 +14,7 @@ from brainhive_cli.evaluation.planning.designs import (
     Range,
 )
 from brainhive_cli.evaluation.planning.order import draw_order, measure_minutes
+from brainhive_cli.evaluation.planning.pilot import Pilot
 from brainhive_cli.evaluation.planning.recipe import Recipe
 from brainhive_cli.evaluation.planning.run import (
     DesignRun,
@@ -95,6 +97,30 @@ def test_a_difference_has_the_sentence_of_compare() -> None:
 def resolve(*words: str) -> DesignRun:
     """Resolve the run of a command line."""
     return DesignRun.resolve(Recipe.resolve("design", None, {}, words))
+
+
+def test_an_expected_result_has_people() -> None:
+    amounts = "train_pictures: 9, train_repetitions: 1, test_pictures: 9, "
+    expected = f"top1: 0.2, low: 0.1, high: 0.3, {amounts} test_repetitions: 1"
+    assert resolve(f"expected={{{expected}}}").published.people == 1
+    assert resolve(f"expected={{{expected}, people: 7}}").published.people == 7
+
+
+def test_a_folder_of_pictures_is_tested_with_new_concepts(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def show_arguments(
+        reference: str, paths: Paths, encoder: str | None, new_concepts: bool
+    ) -> Pilot:
+        raise MissingData(f"{reference} {new_concepts}", "record it")
+
+    write_pictures(home / "pictures")
+    name = "brainhive_cli.evaluation.planning.run.read_pilot"
+    monkeypatch.setattr(name, show_arguments)
+    with pytest.raises(MissingData, match="mine True"):
+        resolve("pilot=mine", "pictures=pictures", "encoder=gabor")
+    with pytest.raises(MissingData, match="mine False"):
+        resolve("pilot=mine")
 
 
 def test_a_price_and_hours_are_of_all_people_and_sessions() -> None:

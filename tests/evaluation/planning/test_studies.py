@@ -72,7 +72,7 @@ def test_equal_models_do_not_differ() -> None:
 
 @pytest.mark.parametrize("claim", ["above-chance", "difference"])
 def test_studies_reach_the_published_top1(claim: Claim) -> None:
-    result = PublishedResult(0.25, 0.15, 0.35, 200, 2, 20, 4)
+    result = PublishedResult(0.25, 0.15, 0.35, 200, 2, 20, 4, people=10)
     belief = Belief.from_published(result, seed=0)
     design = Design(1, 1, 60, 1, 200, 2, 20, 4)
     bank = DecoderBank(belief, 200, 2, seed=0)

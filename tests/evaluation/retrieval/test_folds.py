@@ -15,7 +15,6 @@ from brainhive_cli.evaluation.retrieval.folds import (
     measure_guess,
     merge_folds,
 )
-from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.measurement.retrieval import (
     Gallery,
@@ -167,7 +166,7 @@ def of_fold(fold: int, shown: list[str], candidates: list[str]) -> Scores:
         image_ids=shown,
         labels=shown,
         concepts=[name[0] for name in shown],
-        interleaving=Interleaving([fold] * size, [*range(size)]),
+        units=own,
         is_trialwise=fold != 1,
         ranks=own,
         pool=3,
@@ -208,7 +207,7 @@ def test_folds_are_pooled_item_by_item():
     assert scores.values["map"] == pytest.approx(1 / scores.ranks)
     assert scores.relevant.tolist() == scores.ranks.tolist()
     assert scores.train_similarities == pytest.approx(scores.ranks / 100)
-    assert scores.interleaving.parts == [0, 0, 0, 1, 2, 2]
+    assert scores.units.tolist() == [1, 2, 3, 11, 21, 22]
     assert scores.is_trialwise is False and scores.pool == 3
     # candidates of other folds were not compared
     column = {name: number for number, name in enumerate(scores.verdict_ids)}

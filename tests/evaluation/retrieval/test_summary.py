@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 
 from brainhive_cli.core.measurements import BACKWARD
+from brainhive_cli.data.signals.study import StudyDesign
 from brainhive_cli.evaluation.retrieval.summary import (
     CellScores,
     describe_control,
     judge_cells,
+    rank_by_design,
 )
-from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.design import LabelDesign
 from brainhive_cli.measurement.retrieval import MAX_DRAWS, Scores
 from brainhive_cli.measurement.units import StimulusGrouping
 
@@ -41,22 +43,27 @@ def scores(
     )
 
 
-def group_of(
-    order: list[int], ranks: np.ndarray, sessions: list[int] | None = None
-) -> list[Scores]:
+def group_of(order: list[int], ranks: np.ndarray) -> list[Scores]:
     """Make the scores of a subject whose signals show pictures 0 to 19 in an order."""
     names = [f"{n}" for n in range(20)]
-    recorded = None if sessions is None else [sessions[n] for n in order]
-    interleaving = Interleaving([0] * 20, [*range(20)], recorded)
     made = scores([names[n] for n in order], [int(ranks[n, n]) for n in order], [])
     return [
         replace(
             made,
             verdict_ids=names,
             verdict_ranks=ranks[order],
-            interleaving=interleaving,
+            units=np.array(order),
         )
     ]
+
+
+def study_of(design: LabelDesign, concepts: LabelDesign | None = None) -> StudyDesign:
+    """Make a study of 20 pictures, each of which is a unit."""
+    of_concepts = None if concepts is None else (concepts, np.arange(20))
+    return StudyDesign(design, {}, (), of_concepts)
+
+
+FREE = LabelDesign.free(np.arange(20), np.zeros(20, np.int64))
 
 
 def test_the_verdict_covers_all_subjects_and_averages_seeds():
@@ -67,11 +74,12 @@ def test_the_verdict_covers_all_subjects_and_averages_seeds():
     )
     np.fill_diagonal(wrong, 20)
     order = [*range(20)]
-    good, bad = group_of(order, right), group_of(order, wrong)
+    good, bad = group_of(order, right), group_of(order[::-1], wrong)
+    study = study_of(FREE)
 
-    (found,), (lost,) = (judge_cells(together([group])) for group in (good, bad))
-    (averaged,) = judge_cells(together([[*good, *bad]]))
-    (subjects,) = judge_cells(together([good, bad]))
+    (found,), (lost,) = (judge_cells(together([group]), study) for group in (good, bad))
+    (averaged,) = judge_cells(together([[*good, *group_of(order, wrong)]]), study)
+    (subjects,) = judge_cells(together([good, bad]), study)
 
     assert (found.side, lost.side) == ("above chance", "below chance")
     assert found.better == lost.worse == 1 / 5000
@@ -84,21 +92,69 @@ def test_the_verdict_covers_all_subjects_and_averages_seeds():
 def test_concepts_that_were_shown_in_blocks_are_no_headline():
     """Issue 60, row 2: signals that know the session ranked concepts above chance."""
     # pictures of the shown concept come first, in an order that says no more
-    concept, pictures = np.arange(20) // 2, np.arange(20)
-    distance = 2 * np.abs(concept[:, None] - concept) + (pictures % 2 > 0)
+    concept, pictures = np.arange(20) // 4, np.arange(20)
+    distance = 4 * np.abs(concept[:, None] - concept) + pictures % 4
     ranks = 1 + distance.argsort(1, kind="stable").argsort(1)
     alike = StimulusGrouping(
-        "concept", {f"{number}": f"{number // 2}" for number in pictures}
+        "concept", {f"{number}": f"{number // 4}" for number in pictures}
     )
-    (cell,) = group_of([*pictures], ranks)
-    blocks = replace(cell.interleaving, concept_problem="concepts came in blocks")
+    cells = together([group_of([*pictures], ranks)], alike)
+    concept_labels = LabelDesign.free(concept, np.zeros(20, np.int64))
+    # time gives away the concept, but not which picture of it was shown
+    known = {
+        "predictions": 40 * np.eye(5)[concept],
+        "telling": ("time in the run",),
+        "p": 0.005,
+    }
+    blocks = replace(FREE, values=np.eye(5)[concept], **known)
+    concept_blocks = replace(concept_labels, values=np.eye(5), **known)
 
-    free = judge_cells(together([[cell]], alike))
-    blocked = judge_cells(together([[replace(cell, interleaving=blocks)]], alike))
+    free = judge_cells(cells, study_of(FREE, concept_labels))
+    blocked = judge_cells(cells, study_of(blocks, concept_blocks))
 
-    assert free[0].question == "over concepts" and free[0].side == "above chance"
-    assert blocked[0].question == "which picture" and blocked[0].side == "at chance"
-    assert blocked[-1].side == "not testable"
+    questions = ["which picture", "which picture of its concept", "which concept"]
+    assert [answer.question for answer in free] == questions
+    sides = [answer.side for answer in free]
+    assert sides == ["above chance", "at chance", "above chance"]
+    assert [answer.question for answer in blocked] == questions
+    sides = [answer.side for answer in blocked]
+    assert sides == ["at chance", "at chance", "not testable"]
+    assert blocked[0].design == "time in the run" and free[0].design == ""
+
+
+def test_the_design_alone_ranks_the_labels_of_each_subject():
+    """A blind guess among the pictures of the concept that time gives away."""
+    concept = np.arange(20) // 2
+    blocks = replace(
+        FREE, predictions=40 * np.eye(10)[concept], values=np.eye(10)[concept]
+    )
+    guess = np.full((20, 20), 10)
+    order = [*range(20)]
+    groups = [group_of(order, guess), group_of(order[::-1], guess)]
+
+    by_blocks = rank_by_design(together(groups), study_of(blocks))
+    by_nothing = rank_by_design(together(groups), study_of(FREE))
+
+    assert by_blocks is not None and by_nothing is not None
+    assert {*by_blocks[0]} == {1, 2}
+    np.testing.assert_array_equal(by_blocks[1], by_blocks[0][::-1])
+    assert by_nothing[0].max() > 10 and 7 < by_nothing[0].mean() < 14
+    # labels of units are not the candidates of a smaller gallery
+    smaller = [[replace(group[0], pool=10)] for group in groups]
+    assert rank_by_design(together(smaller), study_of(blocks)) is None
+
+
+def test_an_unknown_order_of_trials_limits_each_answer():
+    trials = StimulusGrouping(group_of={f"{n}": "run 1" for n in range(20)})
+    cells = together(
+        [group_of([*range(20)], 1 + np.arange(400).reshape(20, 20) % 20)], trials
+    )
+
+    (known,) = judge_cells(cells, study_of(FREE))
+    (unknown,) = judge_cells(cells, study_of(replace(FREE, is_known=False)))
+
+    assert known.condition == "" and "order of trials" in unknown.condition
+    assert (known.better, known.worse) == (unknown.better, unknown.worse)
 
 
 def test_the_p_of_a_control_counts_draws_that_are_as_good():

@@ -17,6 +17,7 @@ from brainhive_cli.core.facts import CellFacts, ReconstructionFacts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.measurement.comparison import (
+    ONE_SEED_LIMIT,
     SHARED_TRAINING_LIMIT,
     adjust_together,
     compare_runs,
@@ -30,14 +31,14 @@ IDS = [f"item {n}" for n in range(30)]
 
 
 def cell(
-    source: str, subject: int | None, ids: list[str], **values: Any
+    source: str, subject: int | None, ids: list[str], seed: int = 0, **values: Any
 ) -> tuple[CellFacts, dict[str, Any]]:
     """Describe a cell, and give its values by item."""
     items = {
         name: [float(found[n]) for n in range(len(ids))]
         for name, found in values.items()
     }
-    return CellFacts(source=source, subject=subject), {
+    return CellFacts(source=source, subject=subject, seed=seed), {
         "image_ids": ids,
         "units": ids,
         **items,
@@ -167,6 +168,27 @@ def test_folds_of_subjects_limit_a_comparison(modes, subjects, are_folds):
     ((compared,), _) = compare_runs(mine, "mine", {"other": other})
 
     assert (SHARED_TRAINING_LIMIT in compared.limits) == are_folds
+
+
+@pytest.mark.parametrize(
+    ("n_seeds", "set_up", "is_limited"),
+    [
+        ((1, 1), {"train.batch_size": 8}, True),
+        ((1, 2), {"train.batch_size": 8}, False),
+        ((1, 1), {"backbone.kind": "ridge"}, False),
+    ],
+)
+def test_one_seed_each_limits_a_comparison(n_seeds, set_up, is_limited):
+    mine, other = (
+        measurements(
+            *(cell("brain", 1, IDS, seed, ssim=RANDOM.random(30)) for seed in range(n))
+        ).with_facts(set_up=set_up)
+        for n in n_seeds
+    )
+
+    ((compared,), _) = compare_runs(mine, "mine", {"other": other})
+
+    assert (ONE_SEED_LIMIT in compared.limits) == is_limited
 
 
 def test_different_signals_and_trainings_are_listed():

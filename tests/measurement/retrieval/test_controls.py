@@ -1,32 +1,66 @@
 """Controls with wrong pictures: every permutation counts once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from brainhive_cli.measurement.retrieval import MAX_DRAWS, Gallery, permute_targets
+from brainhive_cli.measurement.design import LabelDesign
+from brainhive_cli.measurement.retrieval import MAX_DRAWS, permute_targets
+from brainhive_cli.measurement.units import Items, StimulusGrouping
 
 
-def draw(count: int, alike_by: str, control: str) -> np.ndarray:
+def make_clips(count: int) -> Items:
+    """Make the clips of a film, numbered from 0."""
+    film = StimulusGrouping("neighbours", dict.fromkeys(range(count), "film"))
+    return film.make_items([range(count)])
+
+
+def draw(items: Items) -> np.ndarray:
     """Return the gallery indices [K, N] of the draws that follow a control."""
-    names = [f"{number:04d}" for number in range(count)]
-    concepts = ["film"] * count if alike_by == "neighbours" else names
-    gallery = Gallery({"test": np.arange(count)}, names, concepts, alike_by)
-    targets = list(permute_targets(np.arange(count), gallery, control, 3, ()))
-    return np.stack(targets[1:])
+    seen = np.arange(len(items.names))
+    return np.stack([*permute_targets(seen, seen, items, seed=3)][1:])
 
 
-@pytest.mark.parametrize("control", ["permuted", "shuffled"])
 @pytest.mark.parametrize("clips", [10, 40])
-def test_a_short_film_has_as_many_draws_as_shifts(clips, control):
+def test_a_short_film_has_as_many_draws_as_shifts(clips):
     """Ten clips have nine shifts. Draws once repeated them up to 1,000 times, so that
     the best of ten orders had p = .001.
     """
-    targets = draw(clips, "neighbours", control)
+    targets = draw(make_clips(clips))
 
     assert targets.shape == (clips - 1, clips)
     assert len(np.unique(targets, axis=0)) == clips - 1
 
 
 def test_many_pictures_have_as_many_draws_as_the_smallest_p_says():
-    assert len(np.unique(draw(30, "concept", "permuted"), axis=0)) == MAX_DRAWS
-    assert len(draw(4, "concept", "permuted")) == 23
+    assert len(np.unique(draw(Items.independent([range(30)])), axis=0)) == MAX_DRAWS
+    assert len(draw(Items.independent([range(4)]))) == 23
+
+
+def test_a_control_exchanges_the_labels_of_units():
+    """Signals of a unit get the picture of another unit of the same stratum."""
+    stratum = np.arange(10) // 5
+    items = replace(
+        Items.independent([range(10)]), design=LabelDesign.free(np.arange(10), stratum)
+    )
+    units = np.array([9, 9, 0, 3, 3, 5, 1, 2, 4, 6, 7, 8])
+    seen = 100 + units
+
+    targets = np.stack([*permute_targets(seen, units, items, seed=0)])
+
+    assert (targets[:, 0] == targets[:, 1]).all()
+    assert (targets[:, 3] == targets[:, 4]).all()
+    assert (stratum[targets - 100] == stratum[units]).all()
+    assert len(targets) == 1 + MAX_DRAWS and (targets[0] != seen).any()
+
+
+def test_labels_that_cannot_be_exchanged_keep_their_picture():
+    items = replace(
+        Items.independent([range(4)]),
+        design=LabelDesign.free(np.arange(4), np.arange(4)),
+    )
+
+    (targets,) = permute_targets(np.arange(4) + 9, np.arange(4), items, seed=0)
+
+    assert targets.tolist() == [9, 10, 11, 12]

@@ -1,5 +1,6 @@
 """Statistics of fixed random designs beside those that were recorded."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from brainhive_cli.measurement.corrections import (
     Sinkhorn,
     Whitening,
 )
-from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.design import Exchange, LabelDesign
 from brainhive_cli.measurement.linear_maps import (
     FeatureScaler,
     Products,
@@ -46,9 +47,11 @@ from brainhive_cli.measurement.ranks import (
 from brainhive_cli.measurement.reliability import (
     average_halves,
     correlate,
+    correlate_without_each,
     correlation_shares,
     noise_ceiling,
-    rank_halves,
+    predict_reliability,
+    retrieve_halves,
     spearman_brown,
     unit_vectors,
 )
@@ -73,9 +76,13 @@ from brainhive_cli.measurement.trial_order import (
     TrialOrder,
     p_of_clumping,
     p_of_shared_order,
-    p_of_transitions,
 )
-from brainhive_cli.measurement.units import Items, StimulusGrouping, fold_null_inflation
+from brainhive_cli.measurement.units import (
+    Items,
+    StimulusGrouping,
+    fold_null_inflation,
+    number_names,
+)
 from brainhive_cli.measurement.verdict import judge
 
 
@@ -202,28 +209,48 @@ def test_permutations_and_verdicts(recorded, name):
     pictures = len(items.names)
     column = {name: number for number, name in enumerate(items.names)}
     tables = []
+    confounded = []
     for ids, latent in zip(items.ids, latents, strict=True):
+        columns = np.array([column[name] for name in ids])
         scores = random.normal(size=(len(ids), pictures))
-        scores[np.arange(len(ids)), [column[name] for name in ids]] += latent / 4
+        scores[np.arange(len(ids)), columns] += latent / 4
         tables.append((-scores).argsort(1).argsort(1) + 1)
-    alike = DESIGNS[name][0]
-    parts = {item: number % 2 for number, item in enumerate(items.names)}
-    within = items.exchange_within(parts, {}), items.exchange_within(parts, parts)
+        # signals also show which pictures are neighbours
+        scores += np.cos((columns[:, None] - np.arange(pictures)) / 2)
+        confounded.append((-scores).argsort(1).argsort(1) + 1)
+    concept_of = DESIGNS[name][0].concept_of
+    numbers = np.arange(pictures)
+    of_parts = replace(items, design=LabelDesign.free(numbers, numbers % 2))
+    told = replace(items, design=prefer_neighbours(numbers % 2))
+    (concepts,) = number_names([[concept_of.get(each, each) for each in items.names]])
+    rows = [items.name_indices(ids) for ids in items.ids]
+    concept_exchange = Exchange(LabelDesign.free(concepts, numbers % 2), rows)
     drawn = items.draw_permutations(30, 3)
     recorded(
         digits=5,
         drawn=drawn,
-        drawn_within=[each.draw_permutations(30, 3) for each in within],
-        kinds=[each.kind for each in within],
+        drawn_within=[each.draw_permutations(30, 3) for each in (of_parts, told)],
         rearranged=items.apply_permutation(drawn[-1]) if len(drawn) else [],
         inflation=[fold_null_inflation(tables, 7), fold_null_inflation(latents)],
-        verdict=judge(tables, items, items.names, parts, alike.concept_of),
-        verdict_within=judge(
-            tables, within[0], items.names, parts, alike.concept_of, pool=50
+        verdict=judge(tables, items, items.names, concept_of),
+        verdict_within=judge(tables, of_parts, items.names, concept_of, pool=50),
+        verdict_with_odds=judge(
+            confounded, told, items.names, concept_of, concept_exchange=concept_exchange
         ),
-        verdict_by_concept=judge(
-            tables, within[1], items.names, parts, alike.concept_of
-        ),
+    )
+
+
+def prefer_neighbours(stratum: np.ndarray) -> LabelDesign:
+    """Make a design in which units prefer the labels of their neighbours."""
+    angles = np.arange(len(stratum)) / 2
+    circle = np.stack([np.cos(angles), np.sin(angles)], 1)
+    return LabelDesign(
+        label=np.arange(len(stratum)),
+        stratum=stratum,
+        predictions=circle,
+        values=circle,
+        telling=("time in the run",),
+        p=0.01,
     )
 
 
@@ -263,14 +290,21 @@ def test_verdicts_where_folds_have_candidates_of_their_own(recorded):
         rows = np.flatnonzero(fold == number)
         scores = random.normal(size=(len(rows), len(rows))) + np.eye(len(rows))
         table[np.ix_(rows, rows)] = (-scores).argsort(1).argsort(1) + 1
-    parts = dict(enumerate(fold.tolist()))
     items = StimulusGrouping("concept", concept, has_folds=True).make_items(
         [list(range(36))]
     )
+    numbers = np.arange(36)
+    of_folds = replace(items, design=LabelDesign.free(numbers, fold))
+    concept_exchange = Exchange(LabelDesign.free(numbers % 4, fold), [numbers])
     recorded(
-        by_concept=judge([table], items, range(36), parts, concept, pool=10),
-        within=judge(
-            [table], items.exchange_within(parts, {}), range(36), None, concept, pool=10
+        of_folds=judge([table], of_folds, range(36), pool=10),
+        by_concept=judge(
+            [table],
+            of_folds,
+            range(36),
+            concept,
+            concept_exchange=concept_exchange,
+            pool=10,
         ),
     )
 
@@ -281,60 +315,18 @@ def test_verdicts_where_folds_have_candidates_of_their_own(recorded):
 def test_orders_of_trials(recorded, design):
     order, run = trial_order(design)
     by_label = order._replace(features=None)
-    found = [
-        Interleaving.from_trials(by_label, group, by)
-        for group, by in ((run, "runs"), (run // 2, "sessions"), (0 * run, "trials"))
-    ]
-    found.append(Interleaving.from_pictures(order, 0 * run))
     recorded(
         run=order.run,
         p_of_clumping=[
             p_of_clumping(order, order.run),
             p_of_clumping(by_label, 0 * order.run),
             p_of_clumping(by_label, order.run, run % 2),
-            p_of_clumping(by_label.label_each_item(), order.run),
         ],
         p_of_shared_order=[
             p_of_shared_order(order, order.run),
             p_of_shared_order(by_label, order.session, order.run % 2),
             p_of_shared_order(by_label, 0 * order.run),
         ],
-        p_of_transitions=p_of_transitions(order),
-        parts=[len({*each.parts}) for each in found],
-        blocks=[len({*each.blocks}) for each in found],
-        concept_parts=[len(set(each.concept_parts or [])) for each in found],
-        has_problem=[bool(each.problem) for each in found],
-        has_concept_problem=[bool(each.concept_problem) for each in found],
-        follows_time=[each.follows_time for each in found],
-        repeats=[each.repeats for each in found],
-    )
-
-
-@pytest.mark.parametrize("design", ["random", "kinds apart", "kinds in blocks"])
-def test_orders_of_pictures_that_are_repeated(recorded, design):
-    random = np.random.default_rng(0)
-    kind = np.repeat(np.arange(4), 9)
-    shown = []
-    for run in range(5):
-        order = random.permutation(36)
-        if design == "kinds apart":
-            order = order[np.argsort(kind[order] + random.random(36) * 3)]
-        if design == "kinds in blocks":
-            order = order[np.argsort(random.permutation(4)[kind[order]])]
-        shown.append(order[: 36 - run])
-    item = np.concatenate(shown)
-    run = np.repeat(np.arange(5), [36 - run for run in range(5)])
-    onset_s = np.concatenate([np.arange(36 - run) for run in range(5)])
-    labels = kind.astype(str).tolist()
-    order = TrialOrder.from_trials(item, labels, run // 3, run, onset_s)
-    found = [Interleaving.from_pictures(order, fold) for fold in (0 * kind, kind % 2)]
-    recorded(
-        parts=[each.parts for each in found],
-        concept_parts=[each.concept_parts for each in found],
-        has_problem=[bool(each.problem) for each in found],
-        has_concept_problem=[bool(each.concept_problem) for each in found],
-        follows_time=[each.follows_time for each in found],
-        p_of_transitions=p_of_transitions(order),
     )
 
 
@@ -395,7 +387,8 @@ def test_reliability(recorded):
     recorded(
         halves=halves,
         by_parts=by_parts,
-        ranks=rank_halves(*halves[:2]),
+        retrieved=retrieve_halves(*halves[:2]),
+        predicted=predict_reliability(correlate_without_each(*units), 2.0),
         shares=correlation_shares(*units),
         units_of_rows=unit_vectors(first, 1),
         correlations=correlate(zip(first, second, strict=True)),
@@ -546,12 +539,15 @@ def test_retrieval(recorded):
         gallery, images, signals, items, [Csls(neighbours=3), Assignment()]
     )
     target = gallery.find_indices(items[1].labels)
+    numbers = np.arange(24)
+    signal_units = Items.independent([numbers.tolist()])
+    of_pictures = Items.independent([range(12)])
+    of_parts = replace(signal_units, design=LabelDesign.free(numbers, numbers // 6))
     draws = {
-        control: [*permute_targets(target, gallery, control, 5, ())]
-        for control in ("none", "shuffled", "permuted")
+        "signals": [*permute_targets(target, numbers, signal_units, 5)],
+        "pictures": [*permute_targets(target, target, of_pictures, 5)],
+        "parts": [*permute_targets(target, numbers, of_parts, 5)],
     }
-    parts = [number // 6 for number in range(24)]
-    in_parts = [*permute_targets(target, gallery, "shuffled", 5, parts)]
     recorded(
         digits=5,
         ranks=[each.ranks for each in scores.values()],
@@ -568,8 +564,7 @@ def test_retrieval(recorded):
         surplus=split.compute_rank_advantages(),
         corrected=[each[1].ranks for each in corrected.values()],
         draws={name: [len(each), each[0], each[-1]] for name, each in draws.items()},
-        in_parts=[len(in_parts), in_parts[0], in_parts[-1]],
-        control=measure_control(gallery, images, signals[1], draws["shuffled"][:20]),
+        control=measure_control(gallery, images, signals[1], draws["signals"][:20]),
     )
 
 
@@ -634,26 +629,20 @@ def test_verdicts_of_trials(recorded):
     table = (-scores).argsort(1).argsort(1) + 1
     items = trials_of(36, 3).make_items([list(range(36))])
     label_of = dict(enumerate(shown))
-    blocks = {trial: trial // 2 for trial in range(36)}
-    within = items.exchange_within({trial: trial // 12 for trial in range(36)}, {})
-    known = {"label_of": label_of, "medium": "category"}
+    label = np.array([column[name] for name in shown])
+    trials = np.arange(36)
+    of_runs = Exchange(LabelDesign.free(label, trials // 12), [trials])
+    # pairs of trials have the label of the first
+    pairs = np.arange(18)
+    of_pairs = Exchange(LabelDesign.free(label[::2], pairs // 6), [trials // 2])
+    paired = {trial: shown[trial // 2 * 2] for trial in range(36)}
+    known = {"medium": "category", "are_hits": True}
     recorded(
-        trials=judge([table], items, [*column], **known),
-        within=judge([table], within, [*column], **known),
-        blocks=judge([table], within, [*column], blocks=blocks, **known),
+        trials=judge([table], items, [*column], label_of=label_of, **known),
+        within=judge(
+            [table], items, [*column], label_of=label_of, exchange=of_runs, **known
+        ),
+        series=judge(
+            [table], items, [*column], label_of=paired, exchange=of_pairs, **known
+        ),
     )
-
-
-def test_interleavings_are_cut_and_joined():
-    first = Interleaving(["a", "b", "c"], [0, 1, 2], ["x", "y", "z"], repeats=True)
-    second = Interleaving(["d"], [3], None)
-
-    taken = first.take(np.array([2, 0]))
-    joined = Interleaving.join([taken, second])
-
-    assert (taken.parts, taken.blocks) == (["c", "a"], [2, 0])
-    assert taken.concept_parts == ["z", "x"] and taken.repeats
-    assert (joined.parts, joined.blocks) == (["c", "a", "d"], [2, 0, 3])
-    assert joined.concept_parts == ["z", "x"] and joined.repeats
-    assert second.take(np.array([0])).concept_parts is None
-    assert Interleaving.join([second, second]).concept_parts is None

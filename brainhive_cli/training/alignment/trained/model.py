@@ -23,7 +23,7 @@ from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.signals.overlap import Overlap
+from brainhive_cli.data.signals.study import StudyDesign
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned import (
     TestedPictures,
@@ -46,7 +46,6 @@ from brainhive_cli.data.targets.model_input import (
     measure_new_subject,
     measure_trials,
 )
-from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.models.heads import Decoded, refuse_other_target
 from brainhive_cli.models.signal_spec import normalise_unit
 from brainhive_cli.training.alignment import model_files
@@ -111,6 +110,9 @@ class ModelRun(Protocol):
 
     def list_caveats(self, split: str) -> list[str]:
         """List the caveats of measurements on a split."""
+
+    def find_study(self, split: str) -> StudyDesign | None:
+        """Describe the design of the study of all tested subjects on a split."""
 
 
 @dataclass(eq=False)
@@ -533,40 +535,6 @@ class TrainedModel:
         ):
             names.append(f"{image_id}, {group}, trial {number}")
         return names, groups
-
-    def find_interleaving(self, trials: Trials, split: str) -> Interleaving:
-        """Find which of the trials [N] of a subject may exchange labels."""
-        # the order of all trials counts, even of training trials
-        order = self.find_order(trials.subject, split)
-        return order.take(np.asarray(trials.index))
-
-    def find_order(self, subject: int, split: str) -> Interleaving:
-        """Find the trials of a subject whose labels a permutation test may exchange."""
-        from brainhive_cli.data.targets.likeness import find_features
-
-        dataset = self.run.dataset
-
-        def find() -> Interleaving:
-            store = self.recordings.open_store(subject)
-            return dataset.holdout.find_interleaving(
-                store[dataset.holdout.name_stored_split(split)],
-                self.open_pictures(split),
-                split,
-                f"{dataset.name} subject {subject}",
-                has_order=dataset.alike_by == "neighbours",
-                features=lambda: find_features(self.open_stores(split).values()),
-            )
-
-        # cells of the same encoders have the same order
-        encoders = (config.name for config in self.encoders)
-        key = "order", self.recordings.build_path(subject), split, *encoders
-        return self.run.compute_once(key, find, is_of_data=True)
-
-    def find_overlap(self, trials: Trials, split: str) -> Overlap | None:
-        """Measure how much the windows overlap that the model reads of a subject."""
-        stored_split = self.run.dataset.holdout.name_stored_split(split)
-        recording = self.recordings.open_store(trials.subject)[stored_split]
-        return Overlap.measure([recording], trials.times_s)
 
     def open_trials(
         self,

@@ -29,6 +29,7 @@ from brainhive_cli.core.sweep import make_variants, select_variant
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.data.signals.selection import Signal
+from brainhive_cli.data.signals.study import StudyDesign, describe_study
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned import (
     ComparePair,
@@ -56,7 +57,6 @@ from brainhive_cli.data.targets.next_commands import (
     write_embed_commands,
     write_prior_arguments,
 )
-from brainhive_cli.measurement.interleaving import Interleaving, list_caveats
 from brainhive_cli.models import priors
 from brainhive_cli.training.alignment import model_files
 from brainhive_cli.training.alignment.cells import (
@@ -522,19 +522,69 @@ class TrainedRun:
             self.channel_mapping != "none"
             and self.describe_set_up(split)["channel_mapping"] != "none"
         )
-        orders = list[Interleaving]()
-        for model in self.models:
-            for subject in model.cell.tested_on:
-                with suppress(MissingData):  # signals may be missing
-                    orders.append(model.find_order(subject, split))
-        has_seen = self.dataset.holdout.has_seen_pictures and split == "test"
+        study = self.find_study(split)
         return merge_caveats(
             self.signal_caveats,
-            list_caveats(orders, has_seen),
+            [] if study is None else study.caveats,
             [CHANNELS_MAPPED] if is_mapped else [],
             *(self.compare_pictures(split, fold).caveats for fold in self.folds),
             *model_caveats,
         )
+
+    def find_study(self, split: str) -> StudyDesign | None:
+        """Describe the design of the study of all tested subjects on a split.
+
+        Returns:
+            The design. None for new clips of a film, whose labels are shifted along the
+            film, or if all signals are missing.
+        """
+        holdout = self.dataset.holdout
+        is_film = self.dataset.alike_by == "neighbours"
+        if is_film and not holdout.has_seen_pictures:
+            return None
+        stored_split = holdout.name_stored_split(split)
+        names = dict.fromkeys((stored_split, "train"))
+
+        # recordings of each subject, and target stores, which may lack the training
+        recordings: dict[int, dict[str, Trials]] = {}
+        paths = []
+        for model in self.models:
+            for subject in model.cell.tested_on:
+                path = model.recordings.build_path(subject)
+                if subject in recordings or not path.is_file():
+                    continue
+                store = model.recordings.open_store(subject)
+                recordings[subject] = {
+                    name: store[name] for name in names if name in store.splits
+                }
+                paths.append(str(path))
+        stores = {}
+        for name in names:
+            with suppress(MissingData):
+                stores[name] = self.open_stores(split if name != "train" else name)
+        if not recordings or stored_split not in stores:
+            return None
+
+        def describe() -> StudyDesign:
+            from brainhive_cli.data.targets.likeness import find_features
+
+            known = {
+                subject: {name: splits[name] for name in splits if name in stores}
+                for subject, splits in recordings.items()
+            }
+            pictures = {name: next(iter(stores[name].values())) for name in stores}
+            return describe_study(
+                holdout,
+                known,
+                pictures,
+                split,
+                lambda: find_features(stores),
+                is_film=is_film,
+            )
+
+        encoders = (config.name for config in self.models[0].encoders)
+        key = "study", *paths, split, *encoders
+        return self.compute_once(key, describe, is_of_data=True)
 
     @cached_property
     def signal_caveats(self) -> list[str]:

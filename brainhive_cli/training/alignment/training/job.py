@@ -15,6 +15,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder, reference as name_reference
 from brainhive_cli.core.sweep import make_variants, select_variant
 from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.signals.brain_channels import list_eye_channels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -289,6 +290,12 @@ class Job:
             for subject, recording in recordings.items():
                 where = f"{self.dataset.name} subject {subject} train"
                 trials = source.select(recording, where)
+                eyes = set(list_eye_channels(recording.channels)) - set(trials.channels)
+                if eyes:
+                    console.warn(
+                        f"{where}: {', '.join(sorted(eyes))} left out, because they "
+                        "record eyes; signal.channels=[NAME, …] reads them"
+                    )
                 subject_trials.append(replace(trials, subject=subject))
             if subject_trials:
                 spec_of(subject_trials)

@@ -24,15 +24,27 @@ from brainhive_cli.data.exchange.foreign_results import (
 @pytest.mark.parametrize(
     ("values", "claims"),
     [
-        ({"top1": "41.5 %", "pool": 200}, {"top1": 41.5, "pool": 200}),
-        ({"test_top_1": 0.4, "top5": 0.9}, {"top1": 40, "top5": 90}),
-        ({"acc": 0.4, "top5": 90}, {"top1": 0.4, "top5": 90}),
-        ({"accuracy": 1}, {"top1": 100}),
-        ({"top1": 0.5, "seeds": [1, 2, 3]}, {"top1": 50, "trainings": 3}),
-        ({"top1": 0.5, "n_seeds": 4}, {"top1": 50, "trainings": 4}),
-        ({"top1": 0.5, "top1_std": 0.1}, {"top1": 50, "trainings": 2}),
+        (
+            {"top1": "41.5 %", "pool": 200},
+            {"top1": 41.5, "pool": 200, "rounding": 0.05},
+        ),
+        (
+            {"test_top_1": 0.4, "top5": 0.9},
+            {"top1": 40, "top5": 90, "rounding": 5},
+        ),
+        ({"acc": 0.4, "top5": 90}, {"top1": 0.4, "top5": 90, "rounding": 0.5}),
+        ({"accuracy": 1}, {"top1": 100, "rounding": 50}),
+        (
+            {"top1": 0.5, "seeds": [1, 2, 3]},
+            {"top1": 50, "trainings": 3, "rounding": 5},
+        ),
+        ({"top1": 0.5, "n_seeds": 4}, {"top1": 50, "trainings": 4, "rounding": 5}),
+        (
+            {"top1": 0.5, "top1_std": 0.1},
+            {"top1": 50, "trainings": 2, "rounding": 5},
+        ),
         ({"n_ways": 50, "ci": [0.2, 0.5]}, {"pool": 50, "interval": 15}),
-        ({"recall@3": "30%", "n-way": 0}, {"top3": 30}),
+        ({"recall@3": "30%", "n-way": 0}, {"top3": 30, "rounding": 0.5}),
         ({"top1": -0.1, "pool": 2e9, "other": 3}, {}),
     ],
 )

@@ -133,27 +133,14 @@ def test_holdouts(
                     )
                 ],
             }
-    orders = []
-    for split in ("train", "test"):
-        found = holdout.find_interleaving(
-            trials,
-            STIMULI,
-            split,
-            "it",
-            has_order=False,
-            features=lambda: np.eye(PICTURES, 4, dtype=np.float32),
-        )
-        orders.append([found.parts, found.blocks, found.is_known, found.repeats])
-    tested = None
-    if holdout.has_seen_pictures:
-        tested = holdout.number_test_groups(trials, "it")
+    numbers = [
+        holdout.number_folds(trials, STIMULI, split, "it")
+        for split in ("train", "test")
+    ]
     recorded(
         digits=5,
         folds=folds,
-        orders=[
-            [len({*parts}), len({*blocks}), *rest] for parts, blocks, *rest in orders
-        ],
-        tested=tested,
+        numbers=numbers,
         words=holdout.description,
         claims=[holdout.describe_claims(9, number) for number in (0, 1, 3)],
         caveats=len(holdout.caveats(trials)),
@@ -256,11 +243,7 @@ def test_windows_that_overlap(recorded: Recorded) -> None:
             for onset in onset_s
         ]
         found = Overlap.measure(listed, times_s)
-        rows.append(
-            [found, found.find_free(times_s), found.description, found.problem]
-            if found
-            else []
-        )
+        rows.append([found, found.description] if found else [])
     recorded(digits=5, rows=rows)
 
 

@@ -70,17 +70,16 @@ def test_features_of_pictures(
 ) -> None:
     monkeypatch.setattr(likeness, "PICTURES", block)
     random = np.random.default_rng(1)
-    stores: list[Any] = []
+    stores: dict[str, Any] = {}
     for width in (5, 50):
         values = random.normal(size=(count, width)) * np.linspace(3, 0.2, width) + 0.5
         values = torch.from_numpy(values.astype(np.float32))
-        stores.append(
-            SimpleNamespace(
-                done=np.arange(count) % 5 != 3,
-                read_flat=lambda rows, values=values: values[rows],
-            )
+        stores[f"encoder {width}"] = SimpleNamespace(
+            done=np.arange(count) % 5 != 3,
+            embedding=values,
+            read_flat=lambda rows, values=values: values[rows],
         )
-    features = find_features(stores)
+    features = find_features({"test": stores})["test"]
     assert not features[3].any()
     products = features @ features.T  # whatever the signs of axes
     recorded(
@@ -88,7 +87,7 @@ def test_features_of_pictures(
         shape=list(features.shape),
         products=products**2,
         first=np.abs(features[0, :8]),
-        spread=features[stores[0].done].std(0).mean(),
+        spread=features[stores["encoder 5"].done].std(0).mean(),
     )
 
 

@@ -76,15 +76,17 @@ def test_splits_of_pictures(
 def test_features_of_pictures(
     recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stores = [
-        store(tmp_path / "a.h5", vectors(), (4, 31)),
-        store(tmp_path / "b.h5", vectors(1, 12).reshape(COUNT, 3, 4)),
-    ]
-    whole = find_features(stores)
+    stores = {
+        "test": {
+            "a": store(tmp_path / "a.h5", vectors(), (4, 31)),
+            "b": store(tmp_path / "b.h5", vectors(1, 12).reshape(COUNT, 3, 4)),
+        }
+    }
+    whole = find_features(stores)["test"]
     monkeypatch.setattr(likeness, "PICTURES", 16)
     monkeypatch.setattr(likeness, "PICTURES_PER_COMPONENT", 8)
     monkeypatch.setattr(likeness, "COMPONENTS", 3)
-    found = find_features(stores)
+    found = find_features(stores)["test"]
     # signs of components are free
     recorded(
         digits=3,
@@ -94,6 +96,34 @@ def test_features_of_pictures(
         sizes=[*whole.shape, *found.shape],
         spread=found.std(0),
     )
+
+
+def test_features_of_all_splits_have_common_axes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come from the encoder with the fewest values."""
+    few, others, many = vectors(), vectors(3), vectors(1, 12)
+    stores = {
+        "test": {
+            "many": store(tmp_path / "many.h5", many),
+            "few": store(tmp_path / "few.h5", few),
+        },
+        "train": {
+            "many": store(tmp_path / "many_train.h5", many),
+            "few": store(tmp_path / "few_train.h5", np.vstack([others[:30], few[30:]])),
+        },
+    }
+
+    features = find_features(stores)
+
+    assert features["test"].shape == features["train"].shape == (COUNT, 6)
+    np.testing.assert_allclose(features["test"][30:], features["train"][30:])
+    assert not np.allclose(features["test"][:30], features["train"][:30])
+
+    # a further split that is too large is not read
+    monkeypatch.setattr(likeness, "MAX_VALUES", 6 * COUNT - 1)
+    features = find_features(stores)
+    assert features["test"].any() and not features["train"].any()
 
 
 def test_health(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
 from brainhive_cli.data.signals import reliability
 from brainhive_cli.data.signals.reliability import measure_reliability
 from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
+from brainhive_cli.data.signals.study import StudyDesign
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.evaluation.explanation.conclusion import (
@@ -31,7 +32,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
 from brainhive_cli.evaluation.explanation.recipe import Recipe
 from brainhive_cli.evaluation.explanation.similarity import explain_similarity
 from brainhive_cli.evaluation.explanation.trial_decoding import DecodedTrials
-from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.design import LabelDesign
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports import signal_page
 from brainhive_cli.reports.brain_slices import read_brain_map
@@ -196,16 +197,28 @@ def test_failed_analyses_are_listed_but_recipe_errors_raised() -> None:
             found.attempt("four", lambda error=error: fail(error))
 
 
-@pytest.mark.parametrize("problem", ["", "in blocks"])
+@pytest.mark.parametrize("p", [1.0, 0.005])
 def test_pictures_that_all_were_shown(
-    monkeypatch: pytest.MonkeyPatch, recorded: Recorded, problem: str
+    monkeypatch: pytest.MonkeyPatch, p: float
 ) -> None:
     module = "brainhive_cli.evaluation.explanation.job"
     shown = [[0, 2, 3, 5, 8, 9], [9, 3, 2, 1, 5]]
-    orders = []
-    for rows, reason in zip(shown, ("", problem), strict=True):
-        parts, concept_parts = ([row % by for row in rows] for by in (2, 3))
-        orders.append(Interleaving(parts, [*rows], concept_parts, reason))
+    # the store of the second subject lists pictures in another order
+    stored = [shown[0], [1, 2, 3, 5, 9]]
+    unit_of = {picture: 6 - unit for unit, picture in enumerate([0, 1, 2, 3, 5, 8, 9])}
+    units_of = {
+        subject: np.array([unit_of[picture] for picture in pictures])
+        for subject, pictures in enumerate(stored)
+    }
+    design = LabelDesign(
+        label=np.arange(7),
+        stratum=np.zeros(7, np.int64),
+        predictions=np.arange(7.0)[:, None],
+        values=np.zeros((7, 1)),
+        telling=("time in the run",) if p < 1 else (),
+        p=p,
+    )
+    study: StudyDesign | None = StudyDesign(design, units_of)
     asked: list[Any] = []
 
     class Model:
@@ -213,10 +226,9 @@ def test_pictures_that_all_were_shown(
             self.row = cell.seed
 
         def open_trials(self, subject: int, split: str) -> Any:
-            return SimpleNamespace(stimulus=np.array(shown[self.row]))
-
-        def find_interleaving(self, trials: Any, split: str) -> Interleaving:
-            return orders[self.row]
+            rows = shown[self.row]
+            index = [stored[self.row].index(picture) for picture in rows]
+            return SimpleNamespace(stimulus=np.array(rows), index=index)
 
     def list_items(dataset: Any, stimuli: Any, rows: Any) -> Items:
         asked.append(rows)
@@ -230,6 +242,7 @@ def test_pictures_that_all_were_shown(
         dataset=None,
         models=[SimpleNamespace(open_pictures=lambda split: pictures)],
         compute_once=lambda key, compute: compute(),
+        find_study=lambda split: study,
     )
     subjects = {number: [Cell("", (), (), number)] for number in (0, 1)}
     job = Job(SPEC, align, subjects, [], [])
@@ -237,10 +250,18 @@ def test_pictures_that_all_were_shown(
     units = job.find_units(torch.device("cpu"))
 
     assert [rows.tolist() for rows in asked[0]] == [[2, 3, 5, 9]] * 2
-    assert units.problem == problem
-    recorded(parts=[[*map(str, units.parts.items())], [*map(str, units.names)]])
-    shown[1] = [1, 4]
-    orders[1] = Interleaving([0, 0], [0, 1])
+    assert units.names == ["test 2", "test 3", "test 5", "test 9"]
+    # the odds of each picture, and no permutations if the design tells few pictures
+    assert units.design is not None
+    expected = [unit_of[picture] for picture in (2, 3, 5, 9)]
+    assert units.design.predictions[:, 0].tolist() == expected
+    assert ("time in the run" in units.problem) == (p < 1)
+    assert (len(units.draw_permutations(9, 0)) == 0) == (p < 1)
+
+    # clips of a film have no such odds
+    study = None
+    assert job.find_units(torch.device("cpu")).design is None
+    shown[1] = stored[1] = [1, 4]
     with pytest.raises(BrainhiveError):
         job.find_units(torch.device("cpu"))
 
@@ -253,10 +274,17 @@ def test_accuracy_of_held_out_trials(
     predicted = random.integers(0, 3, (4, 13))
     permuted = random.integers(0, 3, (9, 13))
     axis = Axis("b", [*"abcd"])
-    order = Interleaving([], [])
     trials: Any = None
-    fields: Any = ([], [], shown, predicted[None], axis, 3, trials, order)
-    decoded = DecodedTrials(*fields)
+    decoded = DecodedTrials(
+        names=[],
+        groups=[],
+        stimuli=shown,
+        predictions=predicted[None],
+        axis=axis,
+        n_stimuli=3,
+        trials=trials,
+        units=np.arange(13),
+    )
     whole = decoded.make_profile(axis, predicted, permuted, 0.4)
     module = "brainhive_cli.evaluation.explanation.trial_decoding"
     monkeypatch.setattr(f"{module}.MAX_COMPARISONS", 130)

@@ -353,6 +353,7 @@ def session_of(speed: float = 1.0, **options: Any) -> tuple[Any, Replay]:
             recipe=SimpleNamespace(source=SimpleNamespace(speed=speed))
         ),
         collect_caveats=lambda learned, trials: [TRAINED_TRIALS] * (learned > 1),
+        is_exchangeable=True,
     )
     return session, replay
 

@@ -75,34 +75,41 @@ def test_halves_of_noise_match_by_chance_and_patterns_always():
 
 
 @pytest.mark.parametrize(
-    ("available", "times"), [(2, 2.0), (3, 3.0), (4, 2.0), (5, 2.5), ([2, 5], 7 / 3)]
+    ("available", "expected"),
+    [([2], 2 / 3), ([3], 3 / 4), ([4], 4 / 5), ([5], 5 / 6), ([2, 5], 28 / 37)],
 )
-def test_halves_have_so_many_times_fewer_repetitions(available, times):
-    available = torch.tensor(available).repeat(1 if isinstance(available, list) else 2)
-    signal = draw_noise(2, 5, 4)
-    parts = torch.arange(5).expand(2, -1)
+def test_reliability_is_of_all_repetitions(available, expected):
+    """Pictures and noise have equal variance, and halves of 5 leave one repetition out.
 
-    found = measure_ceiling(signal, available, ["a", "b"], 3, 0, parts)
+    Halves of 2 and 5 have 1.5 repetitions on average, correlate by 1 / 1.75, and are
+    predicted 7 / 3 times longer.
+    """
+    signal = draw_noise(400, 1, 80) + draw_noise(400, 5, 80, seed=1)
+    available = torch.tensor(available).repeat(400 // len(available))
+    parts = torch.arange(5).expand(400, -1)
 
-    assert found.repetition_ratio == pytest.approx(times)
-    assert found.repetitions == int(available.max()) and found.ranks.shape == (3, 2)
+    found = measure_ceiling(signal, available, [*map(str, range(400))], 3, 0, parts)
+
+    assert found.values["reliability"].mean() == pytest.approx(expected, abs=0.012)
+    assert found.repetitions == int(available.max())
 
 
-def test_reliability_is_corrected_to_all_repetitions():
-    """Halves of two and of three repetitions correlate by 0.2."""
-    shares = {"reliability": np.full(6, 0.2)}
+def test_a_ceiling_of_all_subjects_is_the_mean_of_theirs():
     ids = [f"{row}" for row in range(6)]
-    ranks = np.ones((3, 6), np.int64)
-    half = Scores(ids, ranks=ranks, pool=6, values=shares, repetitions=3)
-    halves = {"sub-01": half, "sub-02": replace(half, repetition_ratio=3.0)}
+    ceilings = {}
+    for name, value in (("sub-01", 0.2), ("sub-02", 0.6)):
+        shares = {"top1": np.ones(6), "top5": np.ones(6)}
+        shares["reliability"] = np.full(6, value)
+        ceilings[name] = Scores(ids, pool=6, values=shares, repetitions=3)
 
     found = measure_ceilings(
-        halves, CellScores([], StimulusGrouping(), "demo", "test")
+        ceilings, CellScores([], StimulusGrouping(), "demo", "test")
     ).scopes
 
     values = [metrics["reliability"].value for metrics in found.values()]
-    # .4 / 1.2, .6 / 1.4, and 2.5 repetitions on average
-    assert values == pytest.approx([1 / 3, 3 / 7, 0.5 / 1.3])
+    assert values == pytest.approx([0.2, 0.6, 0.4])
+    chances = [found["ceiling · all"][name].chance for name in ("top1", "top5")]
+    assert chances == pytest.approx([1 / 6, 5 / 6])
 
 
 def draw_noise(*sizes: int, seed: int = 0) -> torch.Tensor:
@@ -123,7 +130,7 @@ def test_halves_are_of_different_parts_of_the_recording():
 
     assert within.values["reliability"].mean() > 0.3
     assert abs(across.values["reliability"].mean()) < 0.05
-    assert (within.ranks == 1).mean() > 0.5 > 0.05 > (across.ranks == 1).mean()
+    assert within.values["top1"].mean() > 0.5 > 0.05 > across.values["top1"].mean()
 
 
 def test_a_ceiling_skips_pictures_in_a_single_part_and_padding():
@@ -138,7 +145,6 @@ def test_a_ceiling_skips_pictures_in_a_single_part_and_padding():
 
     assert found.image_ids == ["b", "c", "e"] and found.pool == 3
     assert np.isfinite(found.values["reliability"]).all()
-    assert found.repetition_ratio == pytest.approx(8 / 3)
     assert few.reason == "fewer than two pictures were repeated"
     assert single.reason == "one repetition of each picture"
     # each split and each seed halves in its own way
@@ -146,7 +152,9 @@ def test_a_ceiling_skips_pictures_in_a_single_part_and_padding():
     args = wide, torch.full((40,), 4), [*map(str, range(40))]
     every = torch.arange(4).expand(40, -1)
     one, other = (measure_ceiling(*args, 2, seed, every) for seed in (0, 1))
-    assert (one.ranks[0] != one.ranks[1]).any() and (one.ranks != other.ranks).any()
+    half = measure_ceiling(*args, 1, 0, every)
+    for second in (half, other):
+        assert (one.values["reliability"] != second.values["reliability"]).any()
 
 
 def noise_that_drifts(design: str) -> Trials:
@@ -198,7 +206,7 @@ def test_noise_that_drifts_has_no_ceiling(
     if design == "in a row":
         assert "follow one another" in ceiling.reason
     else:
-        assert (ceiling.ranks == 1).mean() < 0.04
+        assert ceiling.values["top1"].mean() < 0.04
         assert abs(ceiling.values["reliability"].mean()) < 0.1
 
 

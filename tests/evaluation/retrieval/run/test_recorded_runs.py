@@ -135,6 +135,7 @@ def test_categories(
         channels=[f"E{number}" for number in range(6)],
         times_s=np.arange(5) / 100,
         unit="µV",
+        onset_s="in order",
     )
     # windows of two samples
     quick = ("draws=40", "window={width_ms: 20, step_ms: 10}")

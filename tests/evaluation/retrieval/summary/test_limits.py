@@ -32,7 +32,7 @@ def test_ranks_and_interval_on_different_sides_are_explained():
     for ends, protocol, side, reason in (
         ((0.15, 0.3), "intra", "“above chance”", "seen category"),
         ((0.01, 0.1), "intra", "“below chance”", "seen category"),
-        ((0.15, 0.3), NOT_INTERLEAVED, "“above chance”", "interleaved"),
+        ((0.15, 0.3), NOT_INTERLEAVED, "“above chance”", "The design alone"),
         ((0.1, 0.3), "intra", "", ""),
     ):
         limits = " ".join(list_limits(measured(*ends, protocol, stimulus="category")))

@@ -16,6 +16,7 @@ from brainhive_cli.core.facts import RetrievalFacts
 from brainhive_cli.core.measurements import ALL, BACKWARD, Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
+from brainhive_cli.data.signals.study import StudyDesign
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.retrieval import baseline, measure, summary
 from brainhive_cli.evaluation.retrieval.baseline import (
@@ -56,7 +57,7 @@ from brainhive_cli.evaluation.retrieval.summary import (
 )
 from brainhive_cli.evaluation.retrieval.tables import lay_out
 from brainhive_cli.evaluation.retrieval.verification import compare_metrics
-from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.design import LabelDesign
 from brainhive_cli.measurement.retrieval import Gallery, Scores
 from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.training.alignment.cells import Cell
@@ -88,6 +89,7 @@ class Model:
             name=f"run {number}", dataset=dataset, origin=None, cells=[self.cell]
         )
         self.run.recipe = None
+        self.run.find_study = self.find_study
         self.encoders: list[Any] = []
         self.path = "a run"
         self.weights = torch.linalg.pinv(MIXING) + 0.1 * draw(40, WIDTH, seed=number)
@@ -130,6 +132,7 @@ class Model:
             sessions=sessions,
             subject=subject,
             stimulus=shown,
+            index=np.arange(len(shown)),
         )
 
     def find_shown_rows(self, subject: int, split: str) -> np.ndarray:
@@ -143,12 +146,14 @@ class Model:
         tokens = signal.flatten(1) @ self.weights + subject
         return {"token": tokens, "latent": (tokens[:, :4] ** 2).unflatten(1, (2, 2))}
 
-    def find_interleaving(self, trials: Trials, split: str) -> Interleaving:
-        number = len(trials.stimulus)
-        return Interleaving([row % 2 for row in range(number)], [*range(number)])
-
-    def find_overlap(self, trials: Trials, split: str) -> None:
-        return None
+    def find_study(self, split: str) -> StudyDesign:
+        """Describe a study whose even and odd pictures are in separate strata."""
+        pictures = np.arange(COUNTS[split])
+        units = {
+            subject: self.open_trials(subject, split).stimulus
+            for subject in self.cell.tested_on
+        }
+        return StudyDesign(LabelDesign.free(pictures, pictures % 2), units)
 
     def name_trials(self, subject: int, split: str) -> tuple[list[str], list[str]]:
         return [], []
@@ -212,10 +217,9 @@ def describe(scores: Scores) -> dict[str, Any]:
     described = {
         name: value
         for name, value in vars(scores).items()
-        if name not in ("scopes", "ceiling", "interleaving", "nearest_concepts")
+        if name not in ("scopes", "ceiling", "nearest_concepts")
         and not (hasattr(value, "__len__") and len(value) == 0)
     }
-    described["parts"] = scores.interleaving.parts
     described["named"] = " ".join(scores.nearest_concepts)
     described["below"] = {name: describe(one) for name, one in scores.scopes.items()}
     described["ceiling"] = scores.ceiling and describe(scores.ceiling)
@@ -290,17 +294,20 @@ def scores(seed: int, count: int = 14, fold: int = 0, **changes: Any) -> Scores:
         name: random.random(31) * scale
         for name, scale in {"top1": 1, "top5": 1, "mean_rank": 9, "mrr": 1}.items()
     }
+    half_ranks = random.integers(1, count + 1, (3, count))
     half = Scores(
         names,
-        ranks=random.integers(1, count + 1, (3, count)),
         pool=count,
-        values={"reliability": random.random(count) - 0.2},
+        values={
+            "top1": (half_ranks == 1).mean(0),
+            "top5": (half_ranks <= 5).mean(0),
+            "reliability": random.random(count) - 0.2,
+        },
         repetitions=4 + seed,
-        repetition_ratio=2 + seed / 4,
     )
     made = Scores(
         *(names, names, concepts, [f"run {row % 3}" for row in range(count)]),
-        Interleaving([row % 2 for row in range(count)], [*range(count)]),
+        np.array(own),
         ranks=ranks,
         pool=14,
         values={"map": 1 / ranks},
@@ -314,6 +321,18 @@ def scores(seed: int, count: int = 14, fold: int = 0, **changes: Any) -> Scores:
         ceiling=half,
     )
     return replace(made, **changes)
+
+
+PICTURES_OF_STUDY = np.arange(14)
+STUDY = StudyDesign(
+    LabelDesign.free(PICTURES_OF_STUDY, PICTURES_OF_STUDY % 2),
+    {},
+    concepts=(
+        LabelDesign.free(PICTURES_OF_STUDY % 5, 0 * PICTURES_OF_STUDY),
+        PICTURES_OF_STUDY,
+    ),
+)
+"""Study whose even and odd pictures are in separate strata."""
 
 
 def tables() -> tuple[CellScores, dict[Cell, Any]]:
@@ -377,8 +396,8 @@ def test_metrics_of_cells(recorded: Recorded) -> None:
             name: metric_rows(metrics) for name, metrics in ceilings.scopes.items()
         },
         all_ceilings=metric_rows(alike.scopes["ceiling · all"]),
-        answers=judge_cells(tested)
-        + judge_cells(replace(tested, grouping=StimulusGrouping())),
+        answers=judge_cells(tested, STUDY)
+        + judge_cells(replace(tested, grouping=StimulusGrouping()), STUDY),
         control=describe_control("permuted", tested),
         confusions=count_confusions(tested.tables),
         seedless=[metric.seed_sd for metric in scopes[ALL].values()],
@@ -644,7 +663,7 @@ def measured_run() -> Measurements:
     scopes[summary.NEAREST] = summary.index_by_name([slope])
     facts = RetrievalFacts(
         protocol="a test",
-        answers=judge_cells(tested),
+        answers=judge_cells(tested, STUDY),
         against=compare_with_single_runs(tested, ["a run"]),
         cells=cells,
         control=describe_control("permuted", tested),

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.trained import model as trained_model
+from brainhive_cli.training.alignment.trained import (
+    model as trained_model,
+    run as trained_run_module,
+)
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import TrainedRun, refuse_sweep
 
@@ -194,28 +197,103 @@ def test_runs_of_other_data_share_nothing(other: tuple[str, str, str]) -> None:
     assert second.compute_once("key", lambda: 2, True) == 2
 
 
-def test_an_order_of_trials_is_found_once_by_encoders() -> None:
+def run_of_recordings(
+    folder: Path,
+    encoder: str = "a",
+    subjects: tuple[int, ...] = (1,),
+    alike_by: str = "concept",
+    has_seen_pictures: bool = False,
+) -> Any:
+    """Make a run whose people have empty stores of signals, if there is a file."""
     run: Any = run_of("home", "set")
-    found = list[str]()
-
-    def find(*arguments: Any, **options: Any) -> str:
-        found.append("")
-        return f"order {len(found)}"
-
     holdout = SimpleNamespace(
-        find_interleaving=find, name_stored_split=lambda split: "stored"
+        has_seen_pictures=has_seen_pictures, name_stored_split=lambda split: split
     )
-    run.dataset = SimpleNamespace(holdout=holdout, name="", alike_by="concept")
-    models = [object.__new__(TrainedModel) for _ in range(3)]
-    for model, encoder in zip(models, "aab", strict=True):
-        model.run, model.encoders = run, [SimpleNamespace(name=encoder)]
-        model.recordings = SimpleNamespace(  # type: ignore[assignment]
-            build_path=lambda subject: subject,
-            open_store=lambda subject: {"stored": None},
-        )
-        model.open_pictures = lambda split: None  # type: ignore[assignment,method-assign,return-value]
-    orders = [model.find_order(1, "test") for model in models]
-    assert orders == ["order 1", "order 1", "order 2"]
+    run.dataset = SimpleNamespace(holdout=holdout, alike_by=alike_by)
+
+    class Store(dict[str, str]):
+        splits = property(dict.keys)
+
+    def open_store(subject: int) -> Store:
+        return Store(train=f"train {subject}", test=f"test {subject}")
+
+    recordings = SimpleNamespace(
+        build_path=lambda subject: folder / f"{subject}.h5", open_store=open_store
+    )
+    model = object.__new__(TrainedModel)
+    model.cell = Cell("a", subjects, subjects, 1)
+    model.recordings = recordings  # type: ignore[assignment]
+    model.run, model.encoders = run, [SimpleNamespace(name=encoder)]
+    run.models = [model]
+    run.open_stores = lambda split: {encoder: f"pictures of {split}"}
+    return run
+
+
+@pytest.fixture
+def described(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Arguments of each described study, whose design is its number."""
+    calls: list[tuple[Any, ...]] = []
+
+    def describe(*arguments: Any, is_film: bool) -> int:
+        calls.append((*arguments, is_film))
+        return len(calls)
+
+    monkeypatch.setattr(trained_run_module, "describe_study", describe)
+    return calls
+
+
+def test_a_study_is_described_once_for_each_encoder(
+    described: list[tuple[Any, ...]], tmp_path: Path
+) -> None:
+    (tmp_path / "1.h5").touch()
+    first, second, other = (run_of_recordings(tmp_path, name) for name in "aab")
+    for run in (second, other):
+        run.share_data(first)
+
+    studies = [run.find_study("test") for run in (first, first, second, other)]
+
+    assert studies == [1, 1, 1, 2] and len(described) == 2
+
+
+def test_a_study_has_the_trials_of_all_tested_people(
+    described: list[tuple[Any, ...]], tmp_path: Path
+) -> None:
+    """People without signals are left out, and splits without pictures."""
+    for subject in (1, 3):
+        (tmp_path / f"{subject}.h5").touch()
+    run = run_of_recordings(tmp_path, subjects=(1, 2, 3))
+    run.find_study("test")
+
+    def open_stores(split: str) -> dict[str, str]:
+        if split == "train":
+            raise MissingData("no pictures")
+        return {"a": f"pictures of {split}"}
+
+    incomplete = run_of_recordings(tmp_path, subjects=(1, 2, 3))
+    incomplete.open_stores = open_stores
+    incomplete.find_study("test")
+
+    _, recordings, pictures, split, _, is_film = described[0]
+    assert [*recordings] == [1, 3] and (split, is_film) == ("test", False)
+    assert [*recordings[3].items()] == [("test", "test 3"), ("train", "train 3")]
+    assert pictures == {"test": "pictures of test", "train": "pictures of train"}
+    _, recordings, pictures, *_ = described[1]
+    assert recordings == {1: {"test": "test 1"}, 3: {"test": "test 3"}}
+    assert pictures == {"test": "pictures of test"}
+
+
+def test_new_clips_and_missing_signals_have_no_study(
+    described: list[tuple[Any, ...]], tmp_path: Path
+) -> None:
+    """Held-out trials of clips have one, in which the order tells nothing."""
+    assert run_of_recordings(tmp_path).find_study("test") is None
+    (tmp_path / "1.h5").touch()
+    film = run_of_recordings(tmp_path, alike_by="neighbours")
+    assert film.find_study("test") is None
+    assert not described
+
+    seen = run_of_recordings(tmp_path, alike_by="neighbours", has_seen_pictures=True)
+    assert seen.find_study("test") == 1 and described[0][-1] is True
 
 
 def drop_cell(run: Path) -> str:

@@ -1,10 +1,10 @@
-"""Tests of the baseline of time alone, in commands on noise that drifts."""
+"""Tests of the baseline of the design alone, in commands on noise that drifts."""
 
 import numpy as np
 import pytest
 
 from brainhive_cli import api
-from brainhive_cli.core.measurements import TIME_ALONE, Metric
+from brainhive_cli.core.measurements import DESIGN_ALONE, Metric
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.reports.sentences import explain_chance, state_finding
 from brainhive_cli.reports.tables import published_tables
@@ -15,6 +15,7 @@ AXES = {
     "channels": [f"C{number}" for number in range(CHANNELS)],
     "times_s": [0.0, 0.01],
     "unit": "µV",
+    "onset_s": "in order",
 }
 
 
@@ -31,8 +32,8 @@ def find(run: api.Run, scope: str, name: str) -> Metric:
 
 
 @pytest.mark.parametrize("is_blocked", [True, False])
-def test_concepts_in_blocks_are_found_by_time(home, monkeypatch, is_blocked) -> None:
-    """Noise tells the concept as well as time does, but no picture of it."""
+def test_concepts_in_blocks_are_found_by_design(home, monkeypatch, is_blocked) -> None:
+    """Noise tells the concept as well as the design does, but no picture of it."""
     monkeypatch.setenv("BRAINHIVE_ALLOW_CODE", "1")
     root = home / "pictures"
     paint_pictures(root / "train", 12, 24)
@@ -55,51 +56,71 @@ def test_concepts_in_blocks_are_found_by_time(home, monkeypatch, is_blocked) -> 
     _, evaluated = api.fit(walk(288), shown, "pictures", encoders=[COLOURS], **AXES)
 
     by_signal = find(evaluated, "all", "concept_top1")
-    by_time = find(evaluated, TIME_ALONE, "concept_top1")
-    assert by_signal.chance == by_time.chance == pytest.approx(1 / 12)
-    assert by_signal.n == by_time.n == 48 and by_time.pool == 48
+    by_design = find(evaluated, DESIGN_ALONE, "top1")
+    # the four pictures of the concept come first if the design tells it
+    of_concept = find(evaluated, DESIGN_ALONE, "top5")
+    assert by_signal.chance == pytest.approx(1 / 12)
+    assert by_design.chance == pytest.approx(1 / 48)
+    assert by_signal.n == by_design.n == 48 and by_design.pool == 48
     sides = {}
     for answer in evaluated.measurements.facts.answers:
         sides[answer.question] = answer.side
+    assert sides["which picture"] == "at chance"
+    assert sides["which picture of its concept"] == "at chance"
     text = state_finding(evaluated.measurements)
-    # pictures are suspected to be in a wrong order only if ranks of all are at chance
     explanation = explain_chance(evaluated.measurements, home / "absent")
-    assert explanation and ("stored" in explanation) == (not is_blocked)
     if is_blocked:
-        assert by_time.value > 0.9 and by_signal.value > 0.3
+        assert of_concept.value > 0.9 and by_signal.value > 0.3
+        assert by_design.low > by_design.chance
         assert sides["which concept"] == "not testable"
-        assert sides["which picture"] == "at chance"
-        assert f"{100 * by_time.value:.3g} %" in text
+        assert f"{100 * by_design.value:.3g} %" in text
+        assert "tells" in explanation
     else:
-        assert by_time.value < 0.3
+        assert of_concept.value < 0.3
+        assert by_design.low <= by_design.chance <= by_design.high
         assert sides["which concept"] == "at chance"
-        assert "time" not in text
+        assert "design" not in text and "time" not in text
+        assert explanation and "tells" not in explanation
 
 
-@pytest.mark.parametrize("by", ["trials", "runs"])
-def test_categories_are_compared_with_time(home, by) -> None:
-    """Blocks of categories in the same order in all runs are known by their time."""
-    labels = np.tile(np.repeat(["face", "house", "tool"], 6), 4).tolist()
+@pytest.mark.parametrize(("by", "block_size"), [("trials", 12), ("runs", 6)])
+def test_categories_are_compared_with_the_design(home, by, block_size) -> None:
+    """Categories in blocks, in the same order again and again, are known by time."""
+    block = np.repeat(["face", "house", "tool"], block_size)
+    labels = np.resize(block, 72).tolist()
     runs = np.repeat([1, 2, 3, 4], 18).tolist()
 
     _, evaluated = api.fit(
         walk(72), labels, runs=runs if by == "runs" else None, **AXES
     )
 
-    by_time = find(evaluated, TIME_ALONE, "accuracy")
-    assert by_time.value > 0.8 and by_time.n == 72
+    by_design = find(evaluated, DESIGN_ALONE, "accuracy")
+    assert by_design.value > 0.8 and by_design.n == 72
     assert find(evaluated, "all", "accuracy").chance == pytest.approx(1 / 3)
-    assert by_time.chance == pytest.approx(1 / 3)
+    assert by_design.chance == pytest.approx(1 / 3)
     assert evaluated.measurements.facts.answers[0].side == "not testable"
-    assert f"{100 * by_time.value:.3g} %" in state_finding(evaluated.measurements)
+    assert f"{100 * by_design.value:.3g} %" in state_finding(evaluated.measurements)
 
 
-def test_a_published_number_stands_beside_time_alone() -> None:
+def test_short_blocks_are_told_up_to_their_borders(home) -> None:
+    """In blocks of six, only the borders leave a choice, and noise tells no label."""
+    labels = np.tile(np.repeat(["face", "house", "tool"], 6), 4).tolist()
+
+    _, evaluated = api.fit(walk(72), labels, **AXES)
+
+    by_design = find(evaluated, DESIGN_ALONE, "accuracy")
+    assert by_design.low > by_design.chance
+    (answer,) = evaluated.measurements.facts.answers
+    assert answer.side == "at chance" and answer.design == "time in the run"
+    assert f"{100 * by_design.value:.3g} %" in state_finding(evaluated.measurements)
+
+
+def test_a_published_number_stands_beside_the_design() -> None:
     published = {"concept_top1": 0.5, "top1": 0.1, "source": "a paper", "differs": []}
-    metric = measure("concept_top1", [[1, 1, 0]], protocol="", split="test")
+    metric = measure("top1", [[1, 1, 0]], protocol="", split="test")
 
-    (table,) = published_tables(published, {TIME_ALONE: {"concept_top1": metric}})
+    (table,) = published_tables(published, {DESIGN_ALONE: {"top1": metric}})
 
     assert list(table.rows[0][:2]) == [0.5, 0.1]
-    assert table.rows[1][0] == pytest.approx(2 / 3)
+    assert table.rows[1][1] == pytest.approx(2 / 3)
     assert len(published_tables(published)[0].rows) == 1

@@ -1,0 +1,97 @@
+"""A single channel that carries a result alone, such as a noisy trigger."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from brainhive_cli.core.arrays import Int64
+from brainhive_cli.evaluation.retrieval.job import Job
+from brainhive_cli.evaluation.retrieval.measure import (
+    encode_gallery,
+    open_gallery,
+    open_trials,
+)
+from brainhive_cli.measurement.linear_maps import Products
+from brainhive_cli.measurement.ranks import rank_targets
+
+MAX_LONE_P = 0.001
+"""Largest p, corrected for the number of channels, at which a channel is named."""
+MAX_TRAINING_STIMULI = 500
+"""Largest number of training stimuli to which ridge regressions are fitted."""
+
+
+def find_lone_channel(job: Job, device: torch.device) -> str:
+    """Find a channel that ranks stimuli better than any other, and than all together.
+
+    Ridge regressions on each channel are compared, then on all other channels.
+
+    Returns:
+        Name of the channel. Empty without such a channel, and for voxels.
+    """
+    names = job.runs[0].models[0].layout.spec.names
+    if len(names) < 2:
+        return ""
+    channels = list(range(len(names)))
+    ranks = rank_by_channels(job, device, [[channel] for channel in channels])
+    best, second = ranks.mean(1).argsort()[:2]
+    if not is_better(ranks[best], ranks[second], len(names)):
+        return ""
+    (others,) = rank_by_channels(job, device, [channels[:best] + channels[best + 1 :]])
+    return names[best] if is_better(ranks[best], others, len(names)) else ""
+
+
+def rank_by_channels(
+    job: Job, device: torch.device, channel_sets: Sequence[Sequence[int]]
+) -> Int64:
+    """Rank the gallery by ridge regressions on sets of channels.
+
+    Returns:
+        Ranks [G, N] of the seen stimuli for each of the G sets, in all cells of the
+        first seed.
+    """
+    ranks = []
+    recipe = job.recipe
+    for group in job.groups:
+        if group[0].seed != job.groups[0][0].seed:
+            continue
+        models = job.open_models(group, device)
+        gallery = open_gallery(models, recipe.splits, recipe.only_shown)
+        images = encode_gallery(models[:1], gallery)
+        for subject in group[0].tested_on:
+            tested = open_trials(models, subject, recipe.split)[0]
+            shown = np.searchsorted(gallery.test_rows, tested.stimulus)
+            training = models[0].open_trials(subject, "train", is_tested=False)
+            last = len(training.stimulus) - 1
+            rows = np.linspace(0, last, min(last + 1, MAX_TRAINING_STIMULI))
+            training = training.take(rows.astype(np.int64))
+            targets = models[0].encode_pictures("train", training.stimulus).float()
+
+            # standardise by the training signals
+            features = torch.from_numpy(training.averages).to(device)
+            mean = features.mean(0)
+            spread = features.std(0).clamp(min=1e-12)
+            features = (features - mean) / spread
+            inputs = (torch.from_numpy(tested.averages).to(device) - mean) / spread
+            cell_ranks = []
+            for channels in channel_sets:
+                ridge = Products.from_samples(
+                    features[:, channels].flatten(1), [targets]
+                )
+                alpha = ridge.choose_alpha()
+                tokens = ridge.predict(inputs[:, channels].flatten(1), alpha)
+                cell_ranks.append(rank_targets(tokens, images, torch.from_numpy(shown)))
+            ranks.append(torch.stack(cell_ranks))
+    return torch.cat(ranks, 1).numpy()
+
+
+def is_better(ranks: Int64, other_ranks: Int64, n_channels: int) -> bool:
+    """Test if ranks [N] are smaller than others, by the signs of the differences."""
+    from scipy.stats import binomtest
+
+    wins = int((ranks < other_ranks).sum())
+    n_different = int((ranks != other_ranks).sum())
+    if not n_different:
+        return False
+    p = binomtest(wins, n_different, alternative="greater").pvalue
+    return bool(p * n_channels <= MAX_LONE_P)

@@ -1,0 +1,402 @@
+"""Designs of small studies, by the trials of all their people."""
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.measurements import NOT_INTERLEAVED, ORDER_UNKNOWN
+from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.study import (
+    MAX_CATEGORIES,
+    StudyDesign,
+    describe_study,
+)
+from brainhive_cli.data.signals.trials import Trials
+
+BY_RUNS = Holdout(by="runs", folds=2)
+
+
+def record(
+    shown: Sequence[str],
+    runs: int = 1,
+    times: Sequence[float] | None = None,
+    is_ordered: bool = True,
+) -> Trials:
+    """Record trials by the stimulus that each showed.
+
+    Args:
+        shown: Name [n] of the stimulus of each trial, in the order of time.
+        runs: Number of runs of equal length.
+        times: Time [n] of each trial. The default is its number.
+        is_ordered: True if the times are known.
+    """
+    count = len(shown)
+    run = np.arange(count) * runs // count
+    time = np.arange(count) if times is None else np.array(times)
+    names = list(dict.fromkeys(shown))
+    trials_of = [np.flatnonzero(np.array(shown) == name) for name in names]
+    counts = np.array([len(trials) for trials in trials_of])
+    run_of_trial = np.full((len(names), counts.max()), -1, np.int16)
+    onset_s = np.full(run_of_trial.shape, np.nan)
+    for row, trials in enumerate(trials_of):
+        run_of_trial[row, : len(trials)] = run[trials]
+        onset_s[row, : len(trials)] = time[trials]
+    return Trials(
+        np.zeros((*onset_s.shape, 1, 1), np.float32),
+        names,
+        Sensors(["Oz"]),
+        np.zeros(1),
+        None,
+        "µV",
+        repetitions=counts,
+        runs=run_of_trial,
+        onset_s=onset_s if is_ordered else None,
+    )
+
+
+def store(concept_of: Mapping[str, str]) -> Any:
+    """Make a target store of pictures, by the concept of each."""
+    names = list(concept_of)
+    return SimpleNamespace(
+        image_ids=names,
+        concepts=list(concept_of.values()),
+        find_rows=lambda ids: np.array(
+            [names.index(name) if name in names else -1 for name in ids]
+        ),
+    )
+
+
+def describe(
+    recordings: Mapping[int, Mapping[str, Trials]],
+    concepts: Mapping[str, Mapping[str, str]],
+    holdout: Holdout = SEPARATE_TEST,
+    features: Mapping[str, np.ndarray] | None = None,
+    is_film: bool = False,
+) -> StudyDesign:
+    """Describe the design of a study, for the split `test`.
+
+    Args:
+        recordings: Trials of each person and stored split.
+        concepts: Concept of each stimulus, by stored split.
+        holdout: Choice of the tested trials.
+        features: Features [M, E] by stored split. By default no two pictures are alike.
+        is_film: True if stimuli are clips of a film.
+    """
+    if features is None:
+        random = np.random.default_rng(7)
+        features = {
+            split: random.normal(size=(len(names), 6)).astype(np.float32)
+            for split, names in concepts.items()
+        }
+    return describe_study(
+        holdout,
+        recordings,
+        {split: store(names) for split, names in concepts.items()},
+        "test",
+        lambda: features,
+        is_film=is_film,
+    )
+
+
+def name_concepts(names: Sequence[str]) -> dict[str, str]:
+    """Name a concept of its own for each stimulus."""
+    return {name: name for name in sorted(set(names))}
+
+
+def show_kinds(seed: int, is_beside: bool) -> dict[str, Trials]:
+    """Show 24 test pictures of eight kinds, each between two training pictures.
+
+    Args:
+        seed: Seed of the order of blocks, each of a kind.
+        is_beside: True if a test picture has the kind of its block.
+    """
+    random = np.random.default_rng(seed)
+    block_kinds = random.permutation(np.repeat(np.arange(8), 3)).tolist()
+    tested = []
+    trained = []
+    for block, kind in enumerate(block_kinds):
+        number = block_kinds[:block].count(kind)
+        tested.append(f"test {kind} {number}")
+        trained += [f"train {kind} {2 * number}", f"train {kind} {2 * number + 1}"]
+    if not is_beside:
+        tested = random.permutation(tested).tolist()
+    trained_times = [time for time in range(72) if time % 3 != 1]
+    return {
+        "test": record(tested, times=range(1, 72, 3)),
+        "train": record(trained, times=trained_times),
+    }
+
+
+@pytest.mark.parametrize("is_beside", [True, False])
+def test_training_and_test_trials_are_in_one_line_of_time(is_beside: bool) -> None:
+    """The order of the test trials alone tells nothing in both studies."""
+    recordings = {1: show_kinds(0, is_beside), 2: show_kinds(1, is_beside)}
+    kinds = np.random.default_rng(0).normal(size=(8, 6))
+    concepts = {}
+    features = {}
+    for split in ("test", "train"):
+        names = name_concepts(recordings[1][split].image_ids)
+        concepts[split] = names
+        kind = [int(name.split()[1]) for name in names]
+        noise = np.random.default_rng(len(names)).normal(size=(len(names), 6))
+        features[split] = (kinds[kind] + 0.5 * noise).astype(np.float32)
+    tested = {person: {"test": splits["test"]} for person, splits in recordings.items()}
+
+    study = describe(recordings, concepts, features=features)
+    only_test = describe(tested, concepts, features=features)
+
+    assert study.design.tells == is_beside
+    assert study.caveats == (NOT_INTERLEAVED,) * is_beside
+    assert not only_test.design.tells and only_test.caveats == ()
+
+
+def test_people_share_the_units_of_their_pictures() -> None:
+    first = record([*"abcab"])
+    second = record([*"cxdac"])
+    concepts = {"test": name_concepts("abcd")}  # x has no targets
+
+    study = describe({1: {"test": first}, 2: {"test": second}}, concepts)
+
+    assert study.units[1].tolist() == [0, 1, 2]
+    assert study.units[2].tolist() == [2, -1, 3, 0]
+    assert len(study.design.label) == 4
+
+
+def test_pictures_exchange_labels_only_within_their_fold() -> None:
+    names = [f"p{number:02}" for number in range(14)]
+    concepts = name_concepts(names)
+    holdout = Holdout(by="pictures", folds=4)
+    recording = record(np.random.default_rng(0).permutation(names).tolist())
+
+    study = describe({1: {"train": recording}}, {"train": concepts}, holdout)
+
+    # two pictures are left over, and no fold tests them
+    units = study.units[1]
+    assert np.sort(units).tolist() == [-1, -1, *range(12)]
+    for fold in holdout.fold_numbers:
+        is_tested = holdout.choose_stimuli(store(concepts), "test", fold)
+        rows = store(concepts).find_rows(recording.image_ids)
+        strata = study.design.stratum[units[is_tested[rows]]]
+        assert strata.tolist() == [fold] * 3
+
+
+def shuffle(names: str, count: int, seed: int) -> list[str]:
+    """Show each stimulus `count` times in random order."""
+    return np.random.default_rng(seed).permutation([*names] * count).tolist()
+
+
+def test_held_out_trials_are_units_of_each_person() -> None:
+    recordings = {
+        person: {"train": record(shuffle("abcd", 12, person), runs=4)}
+        for person in (1, 2)
+    }
+
+    study = describe(recordings, {"train": name_concepts("abcd")}, BY_RUNS)
+
+    units = np.concatenate([study.units[person] for person in (1, 2)])
+    assert np.sort(units).tolist() == list(range(96))
+    assert study.caveats == () and study.concepts is None
+    for person, splits in recordings.items():
+        recording = splits["train"]
+        rows, _ = np.nonzero(recording.is_there)
+        labels = study.design.label[study.units[person]]
+        assert len({*zip(rows.tolist(), labels.tolist(), strict=True)}) == 4
+        # labels are exchanged within the run
+        assert recording.runs is not None
+        runs = recording.runs[recording.is_there]
+        strata = study.design.stratum[study.units[person]]
+        assert len({*zip(runs.tolist(), strata.tolist(), strict=True)}) == 4
+
+
+def test_trials_that_are_not_tested_have_no_unit() -> None:
+    recording = record(shuffle("abcd", 8, 0))
+    holdout = Holdout(by="trials", share=0.25)
+    is_tested = holdout.hold_out_trials(recording, 1, "here")[recording.is_there]
+
+    study = describe(
+        {1: {"train": recording}}, {"train": name_concepts("abcd")}, holdout
+    )
+
+    assert ((study.units[1] >= 0) == is_tested).all()
+    assert len(study.design.label) == is_tested.sum() == 8
+
+
+def test_labels_in_blocks_are_exchanged_as_series() -> None:
+    recordings = {}
+    for person in (0, 1):
+        random = np.random.default_rng(person)
+        shown = np.concatenate([random.permutation([*"abcd"]) for _ in range(4)])
+        recordings[person] = {"train": record(np.repeat(shown, 6).tolist(), runs=4)}
+
+    study = describe(recordings, {"train": name_concepts("abcd")}, BY_RUNS)
+
+    assert len(study.design.label) == 2 * 16
+    assert np.bincount(np.concatenate([*study.units.values()])).tolist() == [6] * 32
+    assert not study.design.problem and study.caveats == ()
+
+
+@pytest.mark.parametrize("is_film", [True, False])
+def test_an_order_that_cycles_tells_labels_unless_of_a_film(is_film: bool) -> None:
+    recording = record([*"abcd"] * 12, runs=3)
+    concepts = {"train": name_concepts("abcd")}
+
+    study = describe({1: {"train": recording}}, concepts, BY_RUNS, is_film=is_film)
+
+    assert bool(study.design.problem) == (not is_film)
+    assert study.caveats == (NOT_INTERLEAVED,) * (not is_film)
+    # labels are exchanged within the run
+    assert recording.runs is not None
+    runs = recording.runs[recording.is_there]
+    strata = study.design.stratum[study.units[1]]
+    assert len({*zip(runs.tolist(), strata.tolist(), strict=True)}) == 3
+
+
+@pytest.mark.parametrize("is_ordered", [True, False])
+def test_an_unknown_order_of_held_out_trials_is_a_caveat(is_ordered: bool) -> None:
+    """Held-out pictures were never shown before, so they need no order."""
+    trials = record(shuffle("abcd", 6, 0), runs=2, is_ordered=is_ordered)
+    known = record(shuffle("abcd", 6, 1), runs=2)
+    people = {1: {"train": trials}, 2: {"train": known}}
+    concepts = {"train": name_concepts("abcd")}
+
+    by_runs = describe(people, concepts, BY_RUNS)
+    by_pictures = describe(people, concepts, Holdout(by="pictures", folds=2))
+
+    assert by_runs.caveats == (ORDER_UNKNOWN,) * (not is_ordered)
+    assert by_pictures.caveats == ()
+    assert by_runs.design.is_known == by_pictures.design.is_known == is_ordered
+
+
+@pytest.mark.parametrize("count", [MAX_CATEGORIES, MAX_CATEGORIES + 1])
+def test_few_labels_of_held_out_trials_need_no_features(count: int) -> None:
+    names = [f"p{number}" for number in range(count)]
+    random = np.random.default_rng(0)
+    shown = np.concatenate([random.permutation(names) for _ in range(2)]).tolist()
+    found = []
+
+    def find_features() -> dict[str, np.ndarray]:
+        found.append(count)
+        return {"train": np.eye(count, 3, dtype=np.float32)}
+
+    describe_study(
+        BY_RUNS,
+        {1: {"train": record(shown, runs=2)}},
+        {"train": store(name_concepts(names))},
+        "test",
+        find_features,
+    )
+
+    assert bool(found) == (count > MAX_CATEGORIES)
+
+
+def test_trials_of_stimuli_without_targets_are_tested() -> None:
+    names = [f"p{number}" for number in range(MAX_CATEGORIES + 1)]
+    shown = np.random.default_rng(0).permutation(names * 2).tolist()
+
+    study = describe(
+        {1: {"train": record(shown, runs=2)}},
+        {"train": name_concepts(names[1:])},
+        BY_RUNS,
+    )
+
+    assert np.sort(study.units[1]).tolist() == list(range(len(shown)))
+    assert not study.design.tells
+
+
+def show_series(orders: Sequence[Sequence[int]], each: int) -> dict[str, str]:
+    """Show the concepts of each run, each in a series of new pictures.
+
+    Returns:
+        The concept of each picture, in the order of time.
+    """
+    concept_of = {}
+    for run, order in enumerate(orders):
+        for concept in order:
+            for number in range(each):
+                concept_of[f"run {run}/{concept} {number}"] = str(concept)
+    return concept_of
+
+
+def describe_series(concept_of: dict[str, str], runs: int) -> StudyDesign:
+    """Describe a study in which each run is held out once."""
+    recording = record(list(concept_of), runs=runs)
+    holdout = Holdout(by="folders", folds=runs)
+    return describe({1: {"train": recording}}, {"train": concept_of}, holdout)
+
+
+def test_concepts_in_series_are_exchanged_within_held_out_runs() -> None:
+    """Noise that drifts is alike in a series, so a series keeps a common label."""
+    random = np.random.default_rng(1)
+    orders = [random.permutation(10).tolist() for _ in range(7)]
+
+    study = describe_series(show_series(orders, each=3), runs=7)
+
+    assert study.concepts is not None
+    design, units = study.concepts
+    assert (units == np.arange(210) // 3).all()
+    assert not design.tells and not design.problem
+    assert (design.stratum == np.arange(70) // 10).all()
+
+
+def test_interleaved_concepts_are_exchanged_within_held_out_runs() -> None:
+    """A run shows each concept once, so concepts may change places in it."""
+    random = np.random.default_rng(0)
+    orders = [random.permutation(8).tolist() for _ in range(6)]
+
+    study = describe_series(show_series(orders, each=1), runs=6)
+
+    assert study.concepts is not None
+    design, units = study.concepts
+    assert (units == np.arange(48)).all()
+    assert not design.tells
+    assert (design.stratum == np.arange(48) // 8).all()
+
+
+def test_concepts_in_the_same_order_in_all_runs_are_told() -> None:
+    orders = [np.random.default_rng(1).permutation(10).tolist()] * 7
+
+    study = describe_series(show_series(orders, each=3), runs=7)
+
+    assert study.concepts is not None
+    design, _ = study.concepts
+    assert design.problem and "the position in the run" in design.telling
+
+
+def test_concepts_in_separate_runs_are_not_told_from_drift() -> None:
+    """Pictures of a concept are near in time, and their repetitions, too."""
+    concept_of = show_series([[concept] for concept in range(8)], each=6)
+    shown = np.repeat(list(concept_of), 2).tolist()
+    random = np.random.default_rng(1)
+    shown = np.concatenate(random.permuted(np.reshape(shown, (8, 12)), axis=1))
+
+    study = describe(
+        {1: {"test": record(shown.tolist(), runs=8)}}, {"test": concept_of}
+    )
+
+    assert study.concepts is not None
+    design, units = study.concepts
+    assert design.problem and len(units) == 48
+    # the features of pictures do not tell concepts
+    assert not study.design.problem
+
+
+def test_concepts_with_a_single_series_are_exchanged_as_series() -> None:
+    concept_of = show_series([range(20)], each=4)
+
+    study = describe({1: {"test": record(list(concept_of))}}, {"test": concept_of})
+
+    assert study.concepts is not None
+    design, units = study.concepts
+    assert (units == np.arange(80) // 4).all()
+    assert not design.tells and design.n_changed > 8
+
+
+def test_pictures_of_own_concepts_have_no_other_question() -> None:
+    names = [f"p{number}" for number in range(12)]
+    study = describe({1: {"test": record(names)}}, {"test": name_concepts(names)})
+
+    assert study.concepts is None
