@@ -1,13 +1,23 @@
-"""Signals of studies whose design tells something about the labels."""
+"""Studies whose design tells something about the labels: signals and verdicts."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.signal import lfilter
 
 from benchmarks.simulated_statistics import Random, Values
+from brainhive_cli.measurement.design import Exchange
+from brainhive_cli.measurement.units import Items
+from brainhive_cli.measurement.verdict import judge
 
 CHANNELS = 32
 DRIFT_TRIALS = 20
 """Number of trials after which drift has decayed to 1 / e."""
+
+SIGNALS = ("confounds only", "response only")
+"""Signals that hold confounds but no response to their trial, or the response alone."""
+COLUMNS = "above | not testable | design tells | above, order ignored"
 
 
 def record(
@@ -54,6 +64,31 @@ def predict_by_ridge(train: Values, targets: Values, test: Values) -> Values:
     gram += 0.1 * np.trace(gram) / len(gram) * np.eye(len(gram))
     weights = np.linalg.solve(gram, centred.T @ (targets - targets.mean(0)))
     return (test - mean) @ weights
+
+
+def compare_verdicts(
+    ranks: Values,
+    items: Items,
+    candidates: Sequence[int],
+    exchange: Exchange,
+    **options: Any,
+) -> list[float]:
+    """Judge ranks [N, P] with the odds of the design, and with free labels.
+
+    Further options are those of `judge`.
+
+    Returns:
+        Values of `COLUMNS`.
+    """
+    options["max_permutations"] = 999
+    side = judge([ranks], items, candidates, exchange=exchange, **options)[0].side
+    free_side = judge([ranks], items, candidates, **options)[0].side
+    return [
+        side == "above chance",
+        side == "not testable",
+        exchange.design.tells,
+        free_side == "above chance",
+    ]
 
 
 def draw_chain(random: Random, count: int, stay: float, labels: int) -> Values:

@@ -24,7 +24,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Array, Float64, Int64
+from brainhive_cli.core.arrays import Array, Bool, Float64, Int64
 
 TIME_WIDTHS = (0.5, 2.0, 8.0, 32.0)
 """Widths of windows of time in a run, in trials."""
@@ -353,9 +353,11 @@ def describe_design(timeline: Timeline, stratum: Int64) -> LabelDesign:
     decoders = decoding.list_decoders(label)
     if not decoders:
         return free
-    if _p_of_best(_compare_orders(decoders, label, new_orders)) > MAX_RESPECTED_P:
+    scores = _compare_orders(decoders, label, new_orders)
+    if _p_of_best(scores) > MAX_RESPECTED_P:
         return free
-    p = decoding.weigh_order(decoders, label, new_orders)
+    is_of_order = [decoder.name != SHOWINGS for decoder in decoders]
+    p = decoding.weigh_order(_p_of_best(scores[is_of_order]), label, new_orders)
     if p > MAX_RESPECTED_P:
         decoders = [decoder for decoder in decoders if decoder.name == SHOWINGS]
 
@@ -651,6 +653,19 @@ class _DesignDecoding:
         first, second = np.concatenate(pairs, 1)
         self.twins = np.concatenate([first, second]), np.concatenate([second, first])
 
+        # training stimuli have numbers below 0
+        shown = np.where(timeline.unit < 0, -1 - timeline.stimulus, timeline.unit)
+        _, index, counts = np.unique(shown, return_inverse=True, return_counts=True)
+        self.n_showings = counts[index.reshape(-1)]
+        self.neighbours = self._find_neighbours(shown)
+        train_rows = np.flatnonzero(timeline.unit < 0)
+        self.train_rows = train_rows[:: 1 + len(train_rows) // MAX_FITTED_TRIALS]
+
+        # folds are stretches of the recording
+        first_row = np.full(n_units, len(self.rows))
+        np.minimum.at(first_row, unit, np.arange(len(self.rows)))
+        self.fold = first_row.argsort().argsort() * N_FOLDS // n_units
+
         # stimuli are alike by their features, by their concept, and if they are equal
         self.views = []
         if timeline.features is not None:
@@ -658,43 +673,63 @@ class _DesignDecoding:
         concepts = timeline.concept[stimuli]
         n_concepts = len(np.unique(concepts))
         is_shared = len(np.unique(timeline.concept)) < len(timeline.concept)
-        shown = np.stack([timeline.concept[timeline.stimulus], timeline.unit])
-        is_shown_again = np.unique(shown, axis=1).shape[1] > len(np.unique(shown[0]))
+        pairs_shown = np.stack([timeline.concept[timeline.stimulus], timeline.unit])
+        n_pairs = np.unique(pairs_shown, axis=1).shape[1]
+        is_shown_again = n_pairs > len(np.unique(pairs_shown[0]))
         if is_shared or is_shown_again or n_concepts < n_units:
             self.views.append(_make_codes(timeline.concept))
         if n_concepts < len(stimuli) < n_units:
             self.views.append(_make_codes(np.arange(len(timeline.concept))))
 
-    def weigh_order(
-        self, decoders: Sequence[_Decoder], label: Int64, new_orders: Int64
-    ) -> float:
+    def _find_neighbours(self, shown: Int64) -> dict[str, tuple[Int64, Bool]]:
+        """Find the trials of other units or stimuli [n] that come before and after.
+
+        Args:
+            shown: Number [n] of the unit or training stimulus of each trial.
+
+        Returns:
+            Row [n] of the neighbour of each trial, and True where it is in the same run
+            and another unit, by description.
+        """
+        run = self.timeline.run
+        is_new = np.diff(shown, prepend=shown[0] - 1) != 0
+        is_new[self.run_starts] = True
+        block = is_new.cumsum() - 1
+        first_trial = np.flatnonzero(is_new)
+        neighbours = {}
+        for direction, step in (("before", -1), ("after", 1)):
+            for lag in range(1, MAX_LAG + 1):
+                name = f"the stimulus {direction}"
+                if lag > 1:
+                    name = f"the stimulus {lag} trials {direction}"
+                target_block = block + step * lag
+                is_there = (target_block >= 0) & (target_block < len(first_trial))
+                neighbour = first_trial[np.where(is_there, target_block, 0)]
+                is_there &= run[neighbour] == run
+                is_there &= shown[neighbour] != shown
+                neighbours[name] = neighbour, is_there
+        return neighbours
+
+    def weigh_order(self, p: float, label: Int64, new_orders: Int64) -> float:
         """Compute the p of an order by its best decoder, against orders drawn anew.
 
         New orders have decoders of their own, because labels with equal counts in each
         run predict each other. It stops early if the evidence is weak or clear.
 
         Args:
-            decoders: Decoders of the order.
+            p: p of the order if units exchange their labels.
             label: Label [I] of each unit.
             new_orders: Orders [B, I] drawn anew.
         """
-        of_order = [decoder for decoder in decoders if decoder.name != SHOWINGS]
-        p = _p_of_best(_compare_orders(of_order, label, new_orders))
-        compared = new_orders[-N_COMPARED_ORDERS:]
-        best = float(_compare_orders(of_order, label, compared)[:, 0].max().round(1))
+        if p > MAX_RESPECTED_P:
+            return p
+        best = self._score_best(label, new_orders)
         redrawn: list[float] = []
         n_better = 0
         for order in new_orders[:N_REDRAWN_ORDERS]:
             if p > MAX_RESPECTED_P:
                 break
-            new_label = label[order]
-            new_decoders = [
-                decoder
-                for decoder in self.list_decoders(new_label)
-                if decoder.name != SHOWINGS
-            ]
-            new_scores = _compare_orders(new_decoders, new_label, compared)
-            redrawn.append(float(new_scores[:, 0].max().round(1)))
+            redrawn.append(self._score_best(label[order], new_orders))
             n_better += int(redrawn[-1] >= best)
             if n_better:
                 p = max(p, (1 + n_better) / (1 + max(len(redrawn), N_FIRST_REDRAWN)))
@@ -703,6 +738,14 @@ class _DesignDecoding:
             if is_clear or (n_better and len(redrawn) >= N_FIRST_REDRAWN):
                 break
         return p
+
+    def _score_best(self, label: Int64, new_orders: Int64) -> float:
+        """Return the score of labels [I] by the best decoder that knows the order."""
+        decoders = [
+            decoder for decoder in self.list_decoders(label) if decoder.name != SHOWINGS
+        ]
+        scores = _compare_orders(decoders, label, new_orders[-N_COMPARED_ORDERS:])
+        return float(scores[:, 0].max().round(1))
 
     def list_decoders(self, label: Int64) -> list[_Decoder]:
         """List the decoders of units with the given labels [I]."""
@@ -745,7 +788,7 @@ class _DesignDecoding:
             (RUN, timeline.run),
             (SESSION, timeline.session),
             (PERSON, timeline.person),
-            (SHOWINGS, self._count_showings()),
+            (SHOWINGS, self.n_showings),
         ):
             yield name, self._predict_by_group(values, group), None
         if not timeline.is_ordered:
@@ -757,13 +800,6 @@ class _DesignDecoding:
                 by_position = self._predict_by_position(values, width)
                 yield "the position in the run", by_position, None
         yield from self._predict_by_neighbours(values, targets)
-
-    def _count_showings(self) -> Int64:
-        """Count the trials [n] of the unit or training stimulus of each trial."""
-        timeline = self.timeline
-        units = np.where(timeline.unit < 0, -1 - timeline.stimulus, timeline.unit)
-        _, index, counts = np.unique(units, return_inverse=True, return_counts=True)
-        return np.asarray(counts[index.reshape(-1)])
 
     def _average(self, sums: Float64, weights: Float64) -> Float64:
         """Average over the other trials, then over the trials of each unit."""
@@ -838,45 +874,24 @@ class _DesignDecoding:
         They are fitted to training trials, and to the units of other stretches of the
         recording.
         """
-        timeline = self.timeline
-        units = np.where(timeline.unit < 0, -1 - timeline.stimulus, timeline.unit)
-        is_new = np.diff(units, prepend=units[0] - 1) != 0
-        is_new[self.run_starts] = True
-        block = is_new.cumsum() - 1
-        first_trial = np.flatnonzero(is_new)
-        is_training = timeline.unit < 0
-        train_rows = np.flatnonzero(is_training)
-        train_rows = train_rows[:: 1 + len(train_rows) // MAX_FITTED_TRIALS]
-        # folds are stretches of the recording
-        first_row = np.full(self.n_units, len(self.rows))
-        np.minimum.at(first_row, timeline.unit[self.rows], np.arange(len(self.rows)))
-        fold = first_row.argsort().argsort() * N_FOLDS // self.n_units
-        for direction, step in (("before", -1), ("after", 1)):
-            for lag in range(1, MAX_LAG + 1):
-                name = f"the stimulus {direction}"
-                if lag > 1:
-                    name = f"the stimulus {lag} trials {direction}"
-                target_block = block + step * lag
-                is_there = (target_block >= 0) & (target_block < len(first_trial))
-                neighbour = first_trial[np.where(is_there, target_block, 0)]
-                is_there &= timeline.run[neighbour] == timeline.run
-                is_there &= units[neighbour] != units
-                context = np.where(is_there[:, None], values[neighbour], 0)
-                tested = context[self.rows]
-                if len(train_rows) > MIN_TRAINING_TRIALS:
-                    fitted = _fit_ridge(context[train_rows], values[train_rows], tested)
-                    yield name, np.asarray(self.mean @ fitted), None
-                features = np.asarray(self.mean @ tested)
-                # labels that are like their neighbours, or unlike
-                yield name, features, None
-                yield name, -features, None
-                predictions = np.empty_like(targets)
-                for number in range(N_FOLDS):
-                    is_own = fold == number
-                    predictions[is_own] = _fit_ridge(
-                        features[~is_own], targets[~is_own], features[is_own]
-                    )
-                yield name, predictions, features
+        train_rows = self.train_rows
+        for name, (neighbour, is_there) in self.neighbours.items():
+            context = np.where(is_there[:, None], values[neighbour], 0)
+            tested = context[self.rows]
+            if len(train_rows) > MIN_TRAINING_TRIALS:
+                fitted = _fit_ridge(context[train_rows], values[train_rows], tested)
+                yield name, np.asarray(self.mean @ fitted), None
+            features = np.asarray(self.mean @ tested)
+            # labels that are like their neighbours, or unlike
+            yield name, features, None
+            yield name, -features, None
+            predictions = np.empty_like(targets)
+            for number in range(N_FOLDS):
+                is_own = self.fold == number
+                predictions[is_own] = _fit_ridge(
+                    features[~is_own], targets[~is_own], features[is_own]
+                )
+            yield name, predictions, features
 
 
 def _fit_ridge(x: Float64, y: Float64, new_x: Float64) -> Float64:

@@ -248,13 +248,18 @@ class Items:
         return self.design.problem if self.design else ""
 
     @cached_property
-    def exchange(self) -> LabelDesign:
-        """Odds of the labels of `names`, between items that the same subjects saw."""
+    def _viewers(self) -> list[int]:
+        """The subjects who saw each of the I `names`, as the bits of a number."""
         viewers = Counter[Hashable]()
         for subject, ids in enumerate(self.ids):
             for name in ids:
                 viewers[name] |= 1 << subject
-        (groups,) = number_names([[viewers[name] for name in self.names]])
+        return [viewers[name] for name in self.names]
+
+    @cached_property
+    def exchange(self) -> LabelDesign:
+        """Odds of the labels of `names`, between items that the same subjects saw."""
+        (groups,) = number_names([self._viewers])
         labels = np.arange(len(self.names))
         return (self.design or LabelDesign.free(labels, 0 * labels)).within(groups)
 
@@ -333,18 +338,12 @@ class Items:
 
         The units of a class have equal strata, and items with equal subjects.
         """
-        # unit of each item, and the subjects who saw it as the bits of a number
         unit_of: dict[Hashable, int] = {}
-        subject_mask = Counter[Hashable]()
-        for subject, ids in enumerate(self.ids):
-            units = self.unit_indices[subject].tolist()
-            for name, unit in zip(ids, units, strict=True):
-                unit_of[name] = unit
-                subject_mask[name] |= 1 << subject
+        for ids, units in zip(self.ids, self.unit_indices, strict=True):
+            unit_of.update(zip(ids, units.tolist(), strict=True))
 
         # items with equal keys may be exchanged
-        item_keys = [subject_mask[name] for name in self.names]
-
+        item_keys = self._viewers
         members = defaultdict[int, list[int]](list)
         for index in sorted(range(len(item_keys)), key=item_keys.__getitem__):
             members[unit_of[self.names[index]]].append(index)

@@ -7,13 +7,15 @@ import numpy as np
 
 from benchmarks.simulated_statistics import Random, Values
 from benchmarks.simulated_statistics.designed_signals import (
+    COLUMNS as COLUMNS,
+    SIGNALS,
+    compare_verdicts,
     draw_chain,
     predict_by_ridge,
     record,
 )
 from brainhive_cli.measurement.design import Exchange, Timeline, describe_trials
 from brainhive_cli.measurement.units import StimulusGrouping
-from brainhive_cli.measurement.verdict import judge
 
 RUNS = 8
 TRIALS = 32
@@ -41,9 +43,8 @@ AXES: Mapping[str, Sequence[Any]] = {
         "random in runs, fMRI",
         "a class a run",
     ),
-    "signals": ("confounds only", "response only"),
+    "signals": SIGNALS,
 }
-COLUMNS = "above | not testable | design tells | above, order ignored"
 
 
 def designs_of_classes(random: Random, design: str, signals: str) -> list[float]:
@@ -89,21 +90,14 @@ def designs_of_classes(random: Random, design: str, signals: str) -> list[float]
         group_of=dict(enumerate(run.tolist())), group_kind="runs", has_folds=True
     )
     items = grouping.make_items([trials.tolist()])
-    options: dict[str, Any] = {
-        "label_of": dict(enumerate(label.tolist())),
-        "are_hits": True,
-        "max_permutations": 999,
-    }
-    side = judge(
-        [hits], items, range(CLASSES), exchange=Exchange(found, [units]), **options
-    )[0].side
-    free_side = judge([hits], items, range(CLASSES), **options)[0].side
-    return [
-        side == "above chance",
-        side == "not testable",
-        found.tells,
-        free_side == "above chance",
-    ]
+    return compare_verdicts(
+        hits,
+        items,
+        range(CLASSES),
+        Exchange(found, [units]),
+        label_of=dict(enumerate(label.tolist())),
+        are_hits=True,
+    )
 
 
 def draw_runs(random: Random, name: str) -> list[Values]:

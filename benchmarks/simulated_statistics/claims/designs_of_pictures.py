@@ -6,10 +6,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.simulated_statistics import Random, Values
-from benchmarks.simulated_statistics.designed_signals import predict_by_ridge, record
+from benchmarks.simulated_statistics.designed_signals import (
+    COLUMNS as COLUMNS,
+    SIGNALS,
+    compare_verdicts,
+    predict_by_ridge,
+    record,
+)
 from brainhive_cli.measurement.design import Exchange, Timeline, describe_pictures
 from brainhive_cli.measurement.units import StimulusGrouping
-from brainhive_cli.measurement.verdict import judge
 
 KINDS = 8
 TEST, TRAIN = 5, 10
@@ -37,9 +42,8 @@ AXES: Mapping[str, Sequence[Any]] = {
         "one random order in runs",
         "random, fMRI",
     ),
-    "signals": ("confounds only", "response only"),
+    "signals": SIGNALS,
 }
-COLUMNS = "above | not testable | design tells | above, order ignored"
 
 
 def designs_of_pictures(random: Random, design: str, signals: str) -> list[float]:
@@ -102,17 +106,7 @@ def designs_of_pictures(random: Random, design: str, signals: str) -> list[float
     names = list(range(len(means)))
     items = StimulusGrouping().make_items([names])
     units = [np.arange(len(means))]
-    options: dict[str, Any] = {"max_permutations": 999}
-    side = judge([ranks], items, names, exchange=Exchange(found, units), **options)[
-        0
-    ].side
-    free_side = judge([ranks], items, names, **options)[0].side
-    return [
-        side == "above chance",
-        side == "not testable",
-        found.tells,
-        free_side == "above chance",
-    ]
+    return compare_verdicts(ranks, items, names, Exchange(found, units))
 
 
 def draw_order(
