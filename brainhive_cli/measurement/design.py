@@ -133,6 +133,8 @@ class LabelDesign:
         telling: Descriptions of what tells labels, the strongest first.
         p: p of the order of labels, against orders drawn anew.
         is_known: True if the order of the trials of a run is known.
+        whole: Odds without strata, if runs, sessions or people that tell labels are
+            strata here, else None.
     """
 
     label: Int64
@@ -142,6 +144,7 @@ class LabelDesign:
     telling: tuple[str, ...] = ()
     p: float = 1.0
     is_known: bool = True
+    whole: "LabelDesign | None" = None
 
     @classmethod
     def free(cls, label: Int64, stratum: Int64, is_known: bool = True) -> Self:
@@ -457,7 +460,7 @@ def describe_pictures(timeline: Timeline, fold: Int64) -> LabelDesign:
         return design
     within = describe_design(timeline, _find_strata(timeline, fold))
     names = tuple(dict.fromkeys(design.telling[:1] + within.telling))
-    return replace(within, telling=names, p=design.p)
+    return replace(within, telling=names, p=design.p, whole=design)
 
 
 def _find_strata(timeline: Timeline, fold: Int64) -> Int64:

@@ -128,7 +128,7 @@ def describe_study(
     fold = np.array(fold_of_unit, np.int64)
     if not holdout.has_seen_pictures:
         design = describe_pictures(timeline, fold)
-        concepts_exchange = _describe_concepts(timeline, fold)
+        concepts_exchange = describe_concepts(timeline, fold)
         caveats = (NOT_INTERLEAVED,) * design.tells
         return StudyDesign(design, units, caveats, concepts_exchange)
 
@@ -141,7 +141,7 @@ def describe_study(
     return StudyDesign(design, units, caveats + (ORDER_UNKNOWN,) * (not is_ordered))
 
 
-def _describe_concepts(
+def describe_concepts(
     timeline: Timeline, fold: Int64
 ) -> tuple[LabelDesign, Int64] | None:
     """Find the odds of the concepts of units, or of series of units of a concept.

@@ -10,7 +10,7 @@ at the start of each session, where they return so often that people learn them.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.data.signals.study import describe_concepts
 from brainhive_cli.evaluation.planning.designs import MARGIN_S
 from brainhive_cli.measurement.design import Timeline, describe_pictures
 from brainhive_cli.measurement.repetitions import separate_repetitions
@@ -164,24 +165,21 @@ def draw_order(
         BrainhiveError: if there are fewer trials than runs, or if no order that passes
             the checks is drawn.
     """
-    order = []
-    with console.progress("drawing orders", plan.people) as bar:
-        for person in range(1, plan.people + 1):
-            for attempt in range(MAX_DRAWS):
+    people = range(1, plan.people + 1)
+    problem = ""
+    with console.progress("drawing orders"):
+        for attempt in range(MAX_DRAWS):
+            order = []
+            for person in people:
                 seed = derive_seed(plan.seed, person, attempt) % 2**32
-                trials = _draw_trials(plan, person, np.random.RandomState(seed))
-                problem = find_order_problem(plan, trials, embeddings)
-                if not problem:
-                    break
-            else:
-                raise BrainhiveError(
-                    f"{MAX_DRAWS} random orders for person {person} fail the check of "
-                    f"order: {problem}",
-                    "plan more pictures or concepts, or fewer repetitions in a run",
-                )
-            order += trials
-            bar.advance()
-    return order
+                order += _draw_trials(plan, person, np.random.RandomState(seed))
+            problem = find_order_problem(plan, order, embeddings)
+            if not problem:
+                return order
+    raise BrainhiveError(
+        f"{MAX_DRAWS} random orders fail the check of order: {problem}",
+        "plan more pictures or concepts, or fewer repetitions in a run",
+    )
 
 
 def measure_minutes(plan: StudyPlan, order: Sequence[PlannedTrial]) -> Float64:
@@ -199,20 +197,21 @@ def find_order_problem(
     trials: Sequence[PlannedTrial],
     embeddings: Mapping[str, Float32] | None = None,
 ) -> str:
-    """Return why an evaluation would object to the order of a person, or "".
+    """Return why an evaluation would object to the order of trials, or "".
 
     Args:
         plan: The study.
-        trials: All trials of a person.
+        trials: All trials of the people.
         embeddings: Embedding [D] of each picture, or None.
     """
     # all trials in the order of time, with test pictures as units
     pictures = [*plan.test_pictures, *plan.train_pictures]
     row_of = {picture: row for row, picture in enumerate(pictures)}
     shown = [trial for trial in trials if trial.picture in row_of]
-    shown.sort(key=lambda trial: (trial.session, trial.run, trial.onset_s))
+    shown.sort(key=lambda t: (t.person, t.session, t.run, t.onset_s))
     rows = np.array([row_of[trial.picture] for trial in shown])
-    sessions = np.array([trial.session for trial in shown])
+    people = np.array([trial.person for trial in shown])
+    sessions = people * (1 + plan.sessions) + [trial.session for trial in shown]
     runs = np.array([trial.run for trial in shown])
     onset_s = np.array([trial.onset_s for trial in shown])
     features = None
@@ -222,19 +221,25 @@ def find_order_problem(
     timeline = Timeline(
         stimulus=rows,
         unit=np.where(rows < n_tested, rows, -1),
-        person=np.zeros_like(rows),
+        person=people,
         session=sessions,
         run=sessions * (1 + plan.runs) + runs,
         is_ordered=True,
         features=features,
         concept=number_names([[plan.concept_of[name] for name in pictures]])[0],
     )
-    design = describe_pictures(timeline, np.zeros(n_tested, np.int64))
-    if design.tells:
-        return f"{design.telling[0]} tells the picture"
+    same_fold = np.zeros(n_tested, np.int64)
+    designs = [describe_pictures(timeline, same_fold)]
+    concepts = describe_concepts(timeline, same_fold)
+    if concepts is not None:
+        designs.append(concepts[0])
+    for design in designs:
+        if design.tells:
+            return f"{design.telling[0]} tells the picture or its concept"
 
     # distance of the repetitions of training pictures and of test pictures
-    for is_selected in (rows >= n_tested, rows < n_tested):
+    for person, is_tested in product(np.unique(people), (False, True)):
+        is_selected = (people == person) & ((rows < n_tested) == is_tested)
         by_picture = np.argsort(rows[is_selected], kind="stable")
         n_pictures = len(np.unique(rows[is_selected]))
         if not n_pictures or is_selected.sum() > MAX_CHECKED_TRIALS:

@@ -574,7 +574,7 @@ def compare_with_baselines(
 
     Returns:
         Metrics of the baselines, and differences in top-1 or accuracy, cells minus
-        baseline.
+        baseline, from those that were fitted to signals.
     """
     scopes = {}
     differences = []
@@ -593,6 +593,8 @@ def compare_with_baselines(
             cells, groups=groups, protocol=f"{prefix}{cells.protocol}", seeds=()
         )
         scopes[scope(PLAIN, name)] = measure_table(baseline)
+        if name == DESIGN:
+            continue  # it has no signals to compare
         difference = compare_hits(stack_ranks(cells), ranks, items=cells.items)
         labels = {"second": name, "metric": cells.hit_metric}
         differences.append(difference.model_copy(update=labels))
@@ -822,7 +824,7 @@ def rank_by_design(cells: CellScores, study: StudyDesign) -> list[Int64] | None:
         Ranks [N] among the labels of all units, by subject. None if the candidates are
         others than these labels.
     """
-    design = study.design
+    design = study.design.whole or study.design
     if len(design.values) != cells.tables[0].pool:
         return None
     # labels with equal odds are in random order
