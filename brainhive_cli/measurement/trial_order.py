@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Array, Float32, Int64
+from brainhive_cli.core.arrays import Array, Int64
 from brainhive_cli.measurement.design import count_positions
 from brainhive_cli.measurement.units import number_names
 
@@ -37,15 +37,12 @@ class TrialOrder(NamedTuple):
         label: Number [I] of the label of each item.
         session: Session [n] of each trial.
         run: Run [n] of each trial, numbered over all sessions.
-        features: Features [I, K] of the items, whose dot products are similarities. If
-            None, only items with the same label are alike.
     """
 
     item: Int64
     label: Int64
     session: Int64
     run: Int64
-    features: Float32 | None = None
 
     @classmethod
     def from_trials(
@@ -55,7 +52,6 @@ class TrialOrder(NamedTuple):
         session: Times,
         run: Times,
         onset_s: Times,
-        features: Float32 | None = None,
     ) -> Self:
         """Sort trials by session, run and onset.
 
@@ -65,7 +61,6 @@ class TrialOrder(NamedTuple):
             session: Session [n] of each trial, or None for a single session.
             run: Run [n] of each trial within its session, or None for a single run.
             onset_s: Onset [n] of each trial in seconds, or None for a random order.
-            features: Features [I, K] of the items.
         """
         zeros = np.zeros(len(item), np.int64)
         session = zeros if session is None else session
@@ -83,13 +78,12 @@ class TrialOrder(NamedTuple):
             label=label_numbers,
             session=session[time_order].astype(np.int64),
             run=run_numbers.reshape(-1)[time_order],
-            features=features,
         )
 
     def label_each_trial(self) -> Self:
         """Turn each trial into an item, whose label is the item that it showed."""
         trials = np.arange(len(self.item))
-        return self._replace(item=trials, label=self.item, features=None)
+        return self._replace(item=trials, label=self.item)
 
 
 def number_blocks(order: TrialOrder) -> Int64:
@@ -108,8 +102,7 @@ def p_of_clumping(
 ) -> float:
     """Test if trials that are near in time are more alike than in random orders.
 
-    Trials of a stratum are near if they share a window of a part, or a window of the
-    time since the start of their parts.
+    Trials of a stratum are near if they share a window of a part.
 
     Args:
         order: The trials, sorted by time.
@@ -118,28 +111,19 @@ def p_of_clumping(
             None, items that were shown in the same set of parts form a stratum.
 
     Returns:
-        The p value. It is 1 without features if all labels are different.
+        The p value. It is 1 if all labels are different.
     """
-    has_shared_labels = len(np.unique(order.label)) < len(order.label)
-    if order.features is None and not has_shared_labels:
+    if len(np.unique(order.label)) == len(order.label):
         return 1.0
     if strata is None:
         (strata,) = number_names([list_parts(order.item, parts)])
 
-    # windows within parts, and windows over several parts
     stratum = strata[order.item]  # [n]
-    position = count_positions(parts)
-    part_windows = _Windows(parts * (1 + strata.max(initial=0)) + stratum, position)
-    common_windows = _Windows(stratum, position) if np.ptp(parts) else None
+    part = parts * (1 + strata.max(initial=0)) + stratum
+    windows = _number_windows(part, count_positions(parts))
 
     def measure(item: Int64) -> list[float]:
-        # a value for each kind and length of window
-        likeness = part_windows.sum_similarities(order.features, item)
-        if common_windows is not None:
-            likeness += common_windows.sum_similarities(order.features, item)
-        if has_shared_labels:
-            likeness += part_windows.count_equal_labels(order.label[item])
-        return likeness
+        return _count_pairs(windows, order.label[item])
 
     return _test_order(measure, _exchange_items(order.item, strata))
 
@@ -149,7 +133,7 @@ def p_of_shared_order(
 ) -> float:
     """Test if different runs (or sessions) show similar trials at the same time.
 
-    Two trials are similar if they have the same label or similar features.
+    Two trials are similar if they have the same label.
 
     Args:
         order: The trials, sorted by time.
@@ -169,17 +153,14 @@ def p_of_shared_order(
     stratum = group_index if strata is None else strata * n_groups + group_index
     block = number_blocks(order)
     position = count_positions(group_index)
-    all_windows = _Windows(np.zeros_like(group_index), position)
-    group_windows = _Windows(group_index, position)
+    all_windows = _number_windows(np.zeros_like(group_index), position)
+    group_windows = _number_windows(group_index, position)
 
     def measure(item: Int64) -> list[float]:
         # pairs from different groups are all pairs minus pairs within a group
         label = order.label[item]
-        total = all_windows.count_equal_labels(label)
-        total += all_windows.sum_similarities(order.features, item)
-        group_total = group_windows.count_equal_labels(label)
-        group_total += group_windows.sum_similarities(order.features, item)
-        return np.subtract(total, group_total).tolist()
+        total = _count_pairs(all_windows, label)
+        return np.subtract(total, _count_pairs(group_windows, label)).tolist()
 
     return _test_order(measure, _exchange_blocks(order.item, block, stratum))
 
@@ -256,85 +237,34 @@ def list_parts(item: Int64, parts: Int64) -> list[Hashable]:
     return [tuple(sorted(parts_of[index])) for index in range(len(parts_of))]
 
 
-class _Windows:
-    """Windows of 1, 2, 4, 8, … successive trials, up to the longest part.
+def _number_windows(parts: Int64, position: Int64) -> list[Int64]:
+    """Number windows of 1, 2, 4, 8, … successive trials, up to the longest part.
 
-    Windows of the same length do not overlap. Shifted windows start half
-    a length earlier.
+    Args:
+        parts: Part [n] of each trial. A window lies within a part.
+        position: Number [n] of earlier trials in the same part or group.
 
-    Attributes:
-        numbers: Window number [n] of each trial, for each length.
-        sums: Two sparse matrices [W, V] for each length, which sum V windows
-            of half this length (or trials) to W windows. The second matrix is
-            for shifted windows.
+    Returns:
+        Window number [n] of each trial, for each length.
     """
-
-    def __init__(self, parts: Int64, position: Int64) -> None:
-        """Number the windows.
-
-        Args:
-            parts: Part [n] of each trial. A window lies within a part.
-            position: Number [n] of earlier trials in the same part or group.
-        """
-        from scipy.sparse import csr_array
-
-        n_positions = 1 + int(position.max(initial=0))
-        self.numbers: list[Int64] = []
-        self.sums: list[tuple[csr_array, csr_array]] = []
-        half_windows = np.arange(len(parts))
-        length = 1
-        while length <= n_positions:
-            # a window of the previous length lies in the window of its first trial
-            _, first_trials = np.unique(half_windows, return_index=True)
-            columns = np.arange(len(first_trials))
-            weights = np.ones(len(first_trials), np.float32)
-            matrices = []
-            for shift in (0, length // 2):
-                window = (position + shift) // length
-                keys = parts * (1 + n_positions) + window
-                _, number = np.unique(keys, return_inverse=True)
-                matrices.append(csr_array((weights, (number[first_trials], columns))))
-                if shift == 0:
-                    self.numbers.append(number)
-            self.sums.append((matrices[0], matrices[1]))
-            half_windows = self.numbers[-1]
-            length *= 2
-
-    def count_equal_labels(self, label: Int64) -> list[float]:
-        """Count the pairs of trials with equal labels [n], by length of window."""
-        return [_count_pairs(number, label) for number in self.numbers]
-
-    def sum_similarities(self, features: Float32 | None, item: Int64) -> list[float]:
-        """Sum the similarities of all pairs of trials that share a window.
-
-        Args:
-            features: Features [I, K] of the items, whose dot products are similarities.
-            item: Item [n] of each trial.
-
-        Returns:
-            Two sums for each length of window, with and without the shift, or an empty
-            list without features.
-        """
-        if features is None:
-            return []
-
-        # the sum over pairs is the squared length of the sum of features
-        similarities = []
-        values = features[item]
-        for sums, shifted_sums in self.sums:
-            shifted = shifted_sums @ values
-            values = sums @ values
-            similarities.append(float(np.square(shifted, dtype=np.float64).sum()))
-            similarities.append(float(np.square(values, dtype=np.float64).sum()))
-        return similarities
+    n_positions = 1 + int(position.max(initial=0))
+    windows = []
+    length = 1
+    while length <= n_positions:
+        keys = parts * (1 + n_positions) + position // length
+        windows.append(np.unique(keys, return_inverse=True)[1])
+        length *= 2
+    return windows
 
 
-def _count_pairs(window: Int64, label: Int64) -> float:
-    """Count ordered pairs of trials that share a window [n] and a label [n]."""
-    keys = np.sort(window * (int(label.max(initial=0)) + 1) + label)
-    is_new_key = np.concatenate([[True], keys[1:] != keys[:-1], [True]])
-    counts = np.diff(np.flatnonzero(is_new_key))
-    return float((counts**2).sum())
+def _count_pairs(windows: Sequence[Int64], label: Int64) -> list[float]:
+    """Count ordered pairs of trials that share a window and a label [n], by length."""
+    pairs = []
+    for window in windows:
+        keys = window * (1 + int(label.max(initial=0))) + label
+        _, counts = np.unique(keys, return_counts=True)
+        pairs.append(float((counts**2).sum()))
+    return pairs
 
 
 def _p_of_first(statistics: Sequence[Sequence[float]]) -> float:
