@@ -21,6 +21,7 @@ from brainhive_cli.evaluation.retrieval.scopes import (
     BASELINE_TITLES,
     CEILING,
     CORRECTIONS,
+    DESIGN,
     PLAIN,
     REGIONS,
     REPETITION_DRAWS,
@@ -92,9 +93,10 @@ def lay_out(
             has_subject = cell.cell.rpartition("/")[2].startswith(str(cell.subject))
             title = cell.cell if has_subject else f"{cell.cell} on {cell.subject}"
             cells[title] = scopes[name]
-    if scope(PLAIN, RIDGE) in scopes:
-        cells[RIDGE] = scopes[scope(PLAIN, RIDGE)]
-    # without a table of cells, the ridge stands beside the other baselines
+    for name in (RIDGE, DESIGN):
+        if scope(PLAIN, name) in scopes:
+            cells[name] = scopes[scope(PLAIN, name)]
+    # without a table of cells, both stand beside the other baselines
     has_cells = table_names is None or "cells" in table_names
     ridge_differences = []
     plain_differences = []
@@ -107,6 +109,8 @@ def lay_out(
         elif name != facts.set_up.get("backbone.kind"):
             plain_differences.append(difference)
             plain_rows[BASELINE_TITLES[name]] = scopes[scope(PLAIN, name)]
+    if DESIGN in cells and not has_cells:
+        plain_rows[BASELINE_TITLES[DESIGN]] = cells[DESIGN]
 
     # MindEye calls the second direction forward
     subset_rows = {
