@@ -91,6 +91,10 @@ MIN_FREEDOM = 0.25
 """Smallest number of units whose labels change, as a share of free orders, for which
 signals may be found free of the design.
 """
+MIN_LIST = 10
+"""Smallest number of pictures of a list in which labels are exchanged."""
+MIN_LISTED_SHARE = 0.9
+"""Smallest share of pictures in such lists."""
 MIN_CHANGED_UNITS = 8
 """Smallest mean number of units whose labels change in an order, for a test."""
 
@@ -133,8 +137,8 @@ class LabelDesign:
         telling: Descriptions of what tells labels, the strongest first.
         p: p of the order of labels, against orders drawn anew.
         is_known: True if the order of the trials of a run is known.
-        whole: Odds without strata, if runs, sessions or people that tell labels are
-            strata here, else None.
+        whole: Odds without strata, if runs, sessions or people are strata here, else
+            None.
     """
 
     label: Int64
@@ -245,7 +249,7 @@ class LabelDesign:
         """
         rng = np.random.default_rng(seed)
         n_units = len(self.label)
-        if not self.telling:
+        if not self.predictions.any():
             return self._permute_freely(count, rng)
 
         # steps from the true order to a hub, and the same steps backwards to each draw
@@ -449,16 +453,27 @@ def describe_trials(
 def describe_pictures(timeline: Timeline, fold: Int64) -> LabelDesign:
     """Find the odds of the labels of pictures.
 
-    If runs, sessions or people tell the labels, labels are exchanged within these.
+    Labels are exchanged within the lists of pictures that sessions and people have, and
+    within runs, sessions or people if these tell the labels.
 
     Args:
         timeline: Trials of the study. Stimuli are units.
         fold: Fold [I] of each unit, within which labels are exchanged.
     """
     design = describe_design(timeline, fold)
-    if not design.tells or {RUN, SESSION, PERSON}.isdisjoint(design.telling):
+    groups_tell = not {RUN, SESSION, PERSON}.isdisjoint(design.telling)
+    strata = _group_units(timeline.session, timeline, fold)
+    # few pictures of a list have few orders
+    is_listed = np.bincount(strata)[strata] >= MIN_LIST
+    if is_listed.mean() < MIN_LISTED_SHARE:
+        strata = fold
+    if design.tells and groups_tell:
+        strata = _find_strata(timeline, strata)
+    elif np.ptp(strata) == np.ptp(fold):
         return design
-    within = describe_design(timeline, _find_strata(timeline, fold))
+    within = describe_design(timeline, strata)
+    if not design.tells:
+        return replace(within, whole=design)
     names = tuple(dict.fromkeys(design.telling[:1] + within.telling))
     return replace(within, telling=names, p=design.p, whole=design)
 
@@ -473,19 +488,26 @@ def _find_strata(timeline: Timeline, fold: Int64) -> Int64:
     label = np.zeros_like(fold)
     label[units] = timeline.stimulus[is_tested]
     for group in (timeline.run, timeline.session, timeline.person):
-        # a unit may have trials in several groups
-        groups = [set[int]() for _ in fold]
-        for unit, number in zip(units.tolist(), group[is_tested].tolist(), strict=True):
-            groups[unit].add(number)
-        number_of: dict[tuple[int, ...], int] = {}
-        stratum = np.zeros_like(fold)
-        for unit, numbers in enumerate(groups):
-            key = int(fold[unit]), *sorted(numbers)
-            stratum[unit] = number_of.setdefault(key, len(number_of))
+        stratum = _group_units(group, timeline, fold)
         n_labels = np.bincount(np.unique(np.stack([stratum, label]), axis=1)[0])
         if 2 * (n_labels[stratum] > 1).sum() >= len(label):
             return stratum
     return fold
+
+
+def _group_units(group: Int64, timeline: Timeline, fold: Int64) -> Int64:
+    """Number the units [I] of a fold [I] by the set of groups [n] of their trials."""
+    is_tested = timeline.unit >= 0
+    groups = [set[int]() for _ in fold]
+    units = timeline.unit[is_tested].tolist()
+    for unit, number in zip(units, group[is_tested].tolist(), strict=True):
+        groups[unit].add(number)
+    number_of: dict[tuple[int, ...], int] = {}
+    numbers = []
+    for fold_number, unit_groups in zip(fold.tolist(), groups, strict=True):
+        key = fold_number, *sorted(unit_groups)
+        numbers.append(number_of.setdefault(key, len(number_of)))
+    return np.array(numbers, np.int64)
 
 
 def _draw_runs(timeline: Timeline) -> Timeline:

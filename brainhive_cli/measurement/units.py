@@ -285,7 +285,9 @@ class Items:
         if self.is_film:
             return _shift(len(self.names), draws, seed)
         design = self.design
-        if design is not None and (design.telling or self.are_independent):
+        if design is not None and (
+            design.telling or design.whole or self.are_independent
+        ):
             return self.exchange.draw_orders(draws, seed)
         orders: Array
         count = len(self.names)

@@ -299,9 +299,9 @@ class _Test:
                 method += " within concepts"
             elif np.ptp(self.design.stratum):
                 method += " within runs, sessions, folds or people"
-            if self.released_design.telling:
+            if self.released_design.predictions.any():
                 method += ", drawn with the odds of the design"
-            elif self.design.telling:
+            elif self.design.predictions.any():
                 method += ", freely because signals do not show the design"
         if are_all:
             method = f"all {method}"

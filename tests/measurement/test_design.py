@@ -43,7 +43,7 @@ CLASSES = {
     "pairs": NOT_SEPARABLE,
     "often repeats": TELLS,
     "often the next": TELLS,
-    "two before": TELLS,
+    "two before": f"{SERIES} or {TELLS}",
     "rates change": f"{NOTHING} or {TELLS}",
     "one random order": NOT_SEPARABLE,
     "cycle, fMRI": NOT_SEPARABLE,

@@ -402,7 +402,7 @@ def test_the_answer_names_what_the_design_tells():
     telling = exchanges["exchange"].design.telling[0]
     assert which.design == telling
     assert which.words.endswith(f"beyond what {telling} tells")
-    assert "with the odds of the design" in which.test
+    assert "within runs" in which.test
 
 
 def test_labels_that_cannot_be_exchanged_are_not_tested():

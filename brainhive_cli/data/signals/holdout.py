@@ -2,6 +2,7 @@
 
 import fnmatch
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -256,7 +257,9 @@ class Holdout(Section):
             is_there = recording.is_there
             folds = np.full(is_there.shape, -1, np.int64)
             for fold in self.fold_numbers:
-                folds[self.hold_out_trials(recording, fold, recording_name)] = fold
+                # training leaves out a fold in which a subject has no trials
+                with suppress(RecipeError):
+                    folds[self.hold_out_trials(recording, fold, recording_name)] = fold
             tested: Int64 = folds[is_there]
             return tested
         rows = stimuli.find_rows(list(map(str, recording.image_ids)))

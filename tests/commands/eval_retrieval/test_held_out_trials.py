@@ -119,7 +119,7 @@ def test_every_trial_of_every_run_is_tested_once(
     assert ORDER_UNKNOWN in accuracy.caveats and facts.answers[0].side == "conditional"
     # folds share training data, so they are not independent
     assert facts.inflation > 1
-    baselines = {"lda", "logistic", "ridge", "design alone"}
+    baselines = {"lda", "logistic", "ridge"}
     assert {row.second for row in facts.plain} == baselines
     (lda,) = (row for row in facts.plain if row.second == "lda")
     assert lda.difference == pytest.approx(0, abs=1e-9) and lda.low <= 0 <= lda.high

@@ -230,7 +230,6 @@ def check_repetitions(plan, recording):
         recording.sessions[recording.is_there],
         recording.runs[recording.is_there],
         recording.onset_s[recording.is_there],
-        None,
     )
     assert find_shared_order(order) == ""
     parts = separate_repetitions(
