@@ -9,6 +9,8 @@ import re
 import runpy
 import subprocess
 import sys
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -432,3 +434,14 @@ def test_a_class_name_has_one_meaning() -> None:
     for name in ("Config", "Recipe", "Job"):
         del ambiguous[name]
     assert ambiguous == {}
+
+
+def test_a_call_that_a_library_will_break_fails_the_suite():
+    """Libraries name the caller of what they will change in a FutureWarning."""
+    for module, is_ours in (("brainhive_cli.models.electrodes", True), ("mne", False)):
+        call = partial(warnings.warn_explicit, "gone", FutureWarning, "x.py", 1)
+        if is_ours:
+            with pytest.raises(FutureWarning):
+                call(module=module)
+        else:
+            call(module=module)

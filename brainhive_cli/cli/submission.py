@@ -323,6 +323,8 @@ def _fill_template(
     }
     for name, value in values.items():
         reason = describe_bad_text(str(value))
+        if name == "folder" and "\\" in str(value):
+            reason = "has a backslash, after which SLURM replaces nothing in a path"
         if reason:
             raise RecipeError(
                 f"{name} of the script {reason}: {show_value(value)}",

@@ -26,6 +26,7 @@ from brainhive_cli.data.downloads.downloads import (
 from brainhive_cli.data.downloads.hosts import (
     DESCRIPTION_FILE,
     LISTERS,
+    NOTES_FILE,
     RemoteFile,
     choose_files,
     list_files,
@@ -445,7 +446,7 @@ def _fetch_source(
             if find_archive_suffix(path):
                 folder = choose_destination(path, root, source.member_prefixes)
                 console.say(f"unpacking {path} into {folder}")
-                details[f"unpacked {path.name}"] = unpack(path, folder)
+                details[f"unpacked {path.name}"] = unpack(path, folder, NOTES_FILE)
         if kind in CONVERTERS:
             details["converted"] = CONVERTERS[kind](root)
             console.say(f"converted into {root}: {details['converted']}")

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.arrays import Int64, UInt64
+from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.command import Failures, Input, Result, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import make_portable
@@ -402,34 +403,41 @@ def _import_encoder(
             f"row {len(images) - 1} is {images.image_ids[-1]}"
         )
 
-    # leave out stores that hold these vectors already
+    # a record of where the vectors come from
     stored_config = make_portable(config.model_dump(mode="json"))
-    new_shares = []
-    for share in shares:
-        if force or not is_imported(share, stored_config, digest):
-            new_shares.append(share)
+    file_names = [file.name for file in vectors.files]
+    attributes = {
+        "encoder": config.name,
+        "config": stored_config,
+        "weights": {"source": f"imported: {vectors.layout}", "digest": digest},
+        "preprocessing": "not known: imported",
+        "imported": file_names[:MAX_STORED_FILE_NAMES],
+        "versions": library_versions(),
+    }
 
-    # write the stores, with a record of where the vectors come from
-    if new_shares:
-        file_names = [file.name for file in vectors.files]
-        attributes = {
-            "encoder": config.name,
-            "config": stored_config,
-            "weights": {"source": f"imported: {vectors.layout}", "digest": digest},
-            "preprocessing": "not known: imported",
-            "imported": file_names[:MAX_STORED_FILE_NAMES],
-            "versions": library_versions(),
-        }
-        copy = partial(
-            copy_vectors,
-            new_shares,
-            vectors,
-            attributes,
-            dtype=recipe.dtype,
-            skip_missing=recipe.skip_missing,
-            pixel_digests=identified,
-        )
-        launch.run_on_main(copy)
+    def write_stores() -> None:
+        """Write the stores that do not hold these vectors already."""
+        # another import of the same name must end first
+        path = shares[0][1]
+        claim = Claim(path.with_name(f".{path.name}.import"), config.name, wait=True)
+        try:
+            new_shares = []
+            for share in shares:
+                if force or not is_imported(share, stored_config, digest):
+                    new_shares.append(share)
+            if new_shares:
+                copy_vectors(
+                    new_shares,
+                    vectors,
+                    attributes,
+                    dtype=recipe.dtype,
+                    skip_missing=recipe.skip_missing,
+                    pixel_digests=identified,
+                )
+        finally:
+            claim.release()
+
+    launch.run_on_main(write_stores)
     return [TargetStore.open(path) for _, path, _ in shares]
 
 

@@ -1,13 +1,11 @@
 """init: folders for your recordings and pictures, and a table of the markers."""
 
-import csv
 import os
 import shlex
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeE
 from brainhive_cli.core.files import atomic_write, locate, make_portable, walk
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.tables import Table, write_csv
 from brainhive_cli.data.datasets import image_folder
 from brainhive_cli.data.files.ids import summarise_names
 from brainhive_cli.data.preparations import recording
@@ -362,13 +360,11 @@ def _keep_or_write_table(study: StudyFolders, markers: Sequence[Marker]) -> Path
         return table
 
     table = study.recordings / EVENT_TABLES[0]
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows = []
     for marker in markers:
-        writer.writerow([marker.name, marker.picture])
+        rows.append(dict(zip(COLUMNS, (marker.name, marker.picture), strict=True)))
     with atomic_write(table) as temporary:
-        temporary.write_text(text.getvalue(), "utf-8")
+        temporary.write_text(write_csv(COLUMNS, rows), "utf-8")
     named = [marker.name for marker in markers if marker.picture]
     if named:
         console.say(

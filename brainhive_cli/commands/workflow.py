@@ -242,25 +242,43 @@ class Recipe(BaseRecipe):
                     )
                 expanded_name = scope(name, *labels)
                 axis_values = dict(zip(axes, labels, strict=True))
-                variations = [self.matrix[axis][axis_values[axis]] for axis in new_axes]
+                variations = {
+                    axis: self.matrix[axis][axis_values[axis]] for axis in new_axes
+                }
                 varied_step = self._vary_step(name, expanded_name, variations)
                 expanded_steps[expanded_name] = ExpandedStep(varied_step, axis_values)
         return expanded_steps
 
     def _vary_step(
-        self, name: str, expanded_name: str, variations: Sequence[Variation]
+        self, name: str, expanded_name: str, variations: Mapping[str, Variation]
     ) -> Step:
         """Return a copy of a step, changed by the recipes and overrides of axis values.
 
         Args:
             name: Name of the step in the recipe.
             expanded_name: Name of the changed step, for the error.
-            variations: Axis values, each with a recipe, overrides (`key.path=value`) or
-                both. Only one may have a recipe.
+            variations: Value of each axis, with a recipe, overrides (`key.path=value`)
+                or both. Only one may have a recipe, or set a key.
         """
         step = self.steps[name]
         command = step.command or name
-        recipes = [variation.recipe for variation in variations if variation.recipe]
+        recipes = []
+        overrides = list(step.overrides)
+        axis_of: dict[str, str] = {}
+        for axis, variation in variations.items():
+            if variation.recipe:
+                recipes.append(variation.recipe)
+            overrides += variation.overrides
+            keys = {text.partition("=")[0].strip() for text in variation.overrides}
+            for key, (other_key, other_axis) in product(keys, axis_of.items()):
+                shorter, longer = sorted((f"{key}.", f"{other_key}."), key=len)
+                if longer.startswith(shorter):
+                    raise RecipeError(
+                        f"{expanded_name}: the axes {other_axis} and {axis} both set "
+                        f"{key}",
+                        "set it in one of them, or list all combinations in one axis",
+                    )
+            axis_of |= dict.fromkeys(keys, axis)
         if len(recipes) > 1:
             raise RecipeError(
                 f"{expanded_name} has several recipes: {', '.join(recipes)}",
@@ -268,9 +286,6 @@ class Recipe(BaseRecipe):
             )
 
         default_recipe = None if command in OWN_RECIPE else self.recipe
-        overrides = list(step.overrides)
-        for variation in variations:
-            overrides += variation.overrides
         return step.model_copy(
             update={
                 "command": command,

@@ -13,6 +13,7 @@ from typing import IO, Any
 from zipfile import ZipFile, ZipInfo
 
 from brainhive_cli.core.damage import report_damage
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import atomic_write, require_free_space, resolve_below
 
 ZIP_SUFFIX = ".zip"
@@ -84,12 +85,13 @@ def choose_destination(path: Path, root: Path, prefixes: Sequence[str]) -> Path:
     return path.with_name(path.name.removesuffix(find_archive_suffix(path)))
 
 
-def unpack(path: Path, folder: Path) -> int:
-    """Unpack an archive, except for files that exist already with the right size.
+def unpack(path: Path, folder: Path, reserved: str = "") -> int:
+    """Unpack an archive, except for files that exist already with the same content.
 
     Args:
         path: Archive, a zip or tar file.
         folder: Folder of the unpacked files.
+        reserved: Name that no file may have.
 
     Returns:
         Number of files that were written.
@@ -105,10 +107,18 @@ def unpack(path: Path, folder: Path) -> int:
     verify_compressed(path)
     with open_members(path) as members:
         for name, size, open_member in members:
-            # skip a file that an interrupted call has written
+            # skip a file that an interrupted call has written, but not one of another
+            # version of the archive
             target = resolve_below(folder, name, source=f"{path} holds a file that")
+            if target.name == reserved:
+                raise MissingData(
+                    f"{path} holds {name}, which Brainhive writes itself",
+                    "tell its owner, or fetch other files: --include 'PATTERN'",
+                )
             if target.is_file() and target.stat().st_size == size:
-                continue
+                with open_member() as packed, target.open("rb") as unpacked:
+                    if _are_equal(packed, unpacked):
+                        continue
 
             require_free_space(folder, size, f"{name} of {path}", "free some space")
             with (
@@ -118,6 +128,14 @@ def unpack(path: Path, folder: Path) -> int:
                 shutil.copyfileobj(open_member(), file, CHUNK_BYTES)
             n_written += 1
     return n_written
+
+
+def _are_equal(first: IO[bytes], second: IO[bytes]) -> bool:
+    """Return True if two files of equal size have the same content."""
+    while block := first.read(CHUNK_BYTES):
+        if block != second.read(len(block)):
+            return False
+    return True
 
 
 @contextmanager

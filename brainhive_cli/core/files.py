@@ -83,10 +83,20 @@ backslash counts as a slash, as on Windows.
 
 
 def home_folder() -> Path:
-    """Return the user's folder: BRAINHIVE_HOME, or the working directory."""
+    """Return the user's folder: BRAINHIVE_HOME, or the working directory.
+
+    Raises:
+        BrainhiveError: if it begins with ~, and no such user is known.
+    """
     # Dockerfiles, IDEs and schedulers pass ~ and $HOME as they are
     name = os.path.expandvars(os.environ.get("BRAINHIVE_HOME", "").strip())
-    return Path(os.path.expanduser(name))
+    home = os.path.expanduser(name)
+    if home.startswith("~"):
+        raise BrainhiveError(
+            f"BRAINHIVE_HOME is {name}, and nobody knows the home of this user",
+            "set BRAINHIVE_HOME to an absolute path",
+        )
+    return Path(home)
 
 
 def shipped_folder(name: str) -> Path:
@@ -247,7 +257,11 @@ def _find_fetch_command(path: AnyPath) -> str:
     is_dead_link = status is None and os.path.islink(path)
     if is_dead_link:
         content = os.fsencode(os.readlink(path))
-    elif status and stat.S_ISREG(status.st_mode) and status.st_size < MAX_POINTER_BYTES:
+    elif (
+        status
+        and stat.S_ISREG(status.st_mode)
+        and 0 < status.st_size < MAX_POINTER_BYTES
+    ):
         content = Path(path).read_bytes()
     else:
         return ""
@@ -378,7 +392,9 @@ def require_regular(
         raise IsADirectoryError(
             errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path)
         )
-    if not stat.S_ISREG(status.st_mode):
+    # files of the kernel look regular, and may have no end
+    is_virtual = os.path.realpath(path).startswith(("/proc/", "/sys/"))
+    if is_virtual or not stat.S_ISREG(status.st_mode):
         raise UnfitFile(
             errno.EINVAL,
             "a pipe, socket or device, not a regular file",

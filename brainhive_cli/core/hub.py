@@ -32,6 +32,7 @@ from brainhive_cli.core.files import (
     locate,
     make_portable,
     read_regular,
+    require_free_space,
     resolve_below,
 )
 from brainhive_cli.core.network import (
@@ -229,9 +230,17 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
             super().__init__(*args, **options)  # type: ignore[no-untyped-call]
 
     def download() -> Any:
-        return snapshot_download(
-            repository, repo_type=repo_type, tqdm_class=TransientBar, **options
-        )
+        load = partial(snapshot_download, repository, repo_type=repo_type, **options)
+        if not options.get("dry_run") and not options.get("local_files_only"):
+            with silence_hub():
+                files: Any = load(dry_run=True)
+            require_free_space(
+                Path(options.get("local_dir") or cache),
+                _count_bytes(file for file in files if file.will_download),
+                repository,
+                "free some space, or set HF_HOME to a folder on another disk",
+            )
+        return load(tqdm_class=TransientBar)
 
     if constants.HF_HUB_OFFLINE:
         # huggingface_hub 1.33 asks the hub all the same if the revision is a commit
@@ -662,7 +671,7 @@ def _describe_failure(
     # the last line of the client's message tells any other reason
     reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
     hint = f"check the name, or {advise_login()}"
-    if "Consistency check" in str(error):  # the file was cut short
+    if not status and not is_name_error:  # a file was cut short
         hint = "fetch it again, or tell its owner"
     return MissingData(f"cannot fetch {repository}: {reason}", hint)
 

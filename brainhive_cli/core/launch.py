@@ -152,7 +152,7 @@ class Launch:
         return {
             "command_line": command_line,
             "versions": library_versions(),
-            "commit": read_commit(Path(__file__)),
+            "commit": read_commit(Path(__file__).parents[1]),
             "device": self.device_name,
             "processes": self.processes,
             # the number of threads changes the rounding of sums
@@ -593,26 +593,21 @@ def library_version(library: str) -> str:
         return "absent"
 
 
-def read_commit(file: Path) -> str:
-    """Return the commit of the repository that tracks a file, or "".
+def read_commit(package: Path) -> str:
+    """Return the commit of a package whose parent is the top of its repository, or "".
 
-    The repository around an environment ignores the packages in it.
+    A repository further up is that of a study, in which the package is installed.
     """
-    command = [
-        "git",
-        "-C",
-        str(file.parent),
-        "rev-parse",
-        "HEAD",
-        f"HEAD:./{file.name}",
-    ]
+    command = ["git", "-C", str(package), "rev-parse", "--show-toplevel", "HEAD"]
+    command.append("HEAD:./__init__.py")  # an error if it is not tracked
     try:
         finished = subprocess.run(
             command, capture_output=True, text=True, timeout=5, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return finished.stdout.split()[0]
+    top, commit, _ = finished.stdout.splitlines()
+    return commit if Path(top).samefile(package.parent) else ""
 
 
 def library_versions() -> dict[str, str]:

@@ -127,6 +127,8 @@ class Paths(Section):
 
 LAUNCH_KEYS = ("processes", "mixed_precision")
 """Keys of `run` for commands with several processes."""
+MAX_EXTENDED = 50
+"""Largest number of recipes that extend one another."""
 MAX_STEPS = 500
 """Largest number of steps of a workflow. Each step may be a job of a cluster."""
 
@@ -683,6 +685,11 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
         if file.resolve() in map(Path.resolve, fields_by_file):
             raise RecipeError(
                 f"{path} extends itself", "name another recipe after `extends`"
+            )
+        if len(fields_by_file) == MAX_EXTENDED:
+            raise RecipeError(
+                f"{path} extends a chain of more than {MAX_EXTENDED} recipes",
+                "write the keys of some of them into one",
             )
 
         document = documents.read(file, kind, "fix the file", RecipeError, is_yaml=True)

@@ -653,12 +653,13 @@ def find_newest(
 
 def format_age(moment_s: float) -> str:
     """Write the time since a moment in seconds since 1970, such as "2 hours ago"."""
-    # the moment may lie in the future, because the clocks of machines differ
-    passed_s = max(0.0, time.time() - moment_s)
+    passed_s = time.time() - moment_s
+    # clocks of machines differ
+    direction = "ago" if passed_s > 0 else "in the future, by its clock"
     for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        count = int(passed_s // length_s)
+        count = int(abs(passed_s) // length_s)
         if count:
-            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+            return f"{count} {unit}{'s' if count > 1 else ''} {direction}"
     return "less than a minute ago"
 
 

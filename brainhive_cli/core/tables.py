@@ -50,6 +50,8 @@ FORMULA = re.compile(r"(^|;)(?=[=+\-@＝＋－＠])")
 beginning of a text, and after a semicolon, which separates cells in some countries
 (OWASP, CSV injection).
 """
+KEPT_FORMULA = re.compile(FORMULA.pattern.replace("(?=", "'(?="))
+"""The same positions, with the apostrophe that makes the text no formula."""
 NUMBERS = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( to -?[\d.]+)?", re.ASCII)
 """Text of a number, or of the two ends of an interval."""
 MARKDOWN_SYNTAX = re.compile(r"[\\`*\[\]<>|&~]")
@@ -187,17 +189,22 @@ def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(_write_cell, columns))
+    writer.writerow(map(write_cell, columns))
     for row in rows:
-        writer.writerow([_write_cell(row.get(column)) for column in columns])
+        writer.writerow([write_cell(row.get(column)) for column in columns])
     return text.getvalue()
 
 
-def _write_cell(value: Any) -> Any:
+def write_cell(value: Any) -> Any:
     """Make a text safe for a cell of a CSV file. Other values stay unchanged."""
     if not isinstance(value, str) or NUMBERS.fullmatch(value):
         return value
     return FORMULA.sub(r"\1'", value.translate(CELL_ESCAPES))
+
+
+def read_cell(text: str) -> str:
+    """Remove the apostrophe that `write_cell` sets before a text such as `=1+1`."""
+    return KEPT_FORMULA.sub(r"\1", text)
 
 
 def make_visible(value: Any) -> Any:

@@ -437,7 +437,7 @@ def _rank_with_corrections(result: ForeignResult) -> Iterator[AlternativeRanking
     deviations = centred.square().nanmean(0).sqrt()
     changed_predictions = {
         "centred": centred,
-        "standardised": centred / deviations.clamp(min=1e-12),
+        "standardised": centred / torch.where(deviations > 0, deviations, 1),
     }
     for name, changed in changed_predictions.items():
         similarities = compute_similarities(changed, result.gallery, COSINE)

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from brainhive_cli.core import parts
-from brainhive_cli.measurement.ranks import MIN_TOKEN_LENGTH, normalise_tokens
+from brainhive_cli.measurement.ranks import normalise_tokens
 
 Correct = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Function that corrects similarities [N, M]. Its arguments are these, the signal
@@ -184,7 +184,7 @@ class Whitening(Correction):
         # shrunk variances do not amplify dimensions of little variance
         mean_variance = variances.sum() / signals.shape[1]
         shrunk = (1 - SHRINKAGE) * variances + SHRINKAGE * mean_variance
-        factors = singular_values / shrunk.clamp(min=MIN_TOKEN_LENGTH).sqrt()
+        factors = singular_values / torch.where(shrunk > 0, shrunk, 1).sqrt()
         return normalise_tokens((coordinates * factors) @ axes)
 
 

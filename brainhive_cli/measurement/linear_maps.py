@@ -1,5 +1,6 @@
 """Ridge regression to many outputs, and principal components of features."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from brainhive_cli.core.arrays import Int64
 
+MIN_FREEDOM = 0.01
+"""Smallest share of samples beyond the effective parameters of a penalty."""
 PENALTY_GRID = tuple(10.0**power for power in range(-2, 9))
 """Penalties from which cross-validation chooses, as multiples of the mean variance of a
 feature.
@@ -188,6 +191,7 @@ def choose_penalty(
 
     The penalty of the grid with the smallest (1 - explained variance) / (1 - effective
     parameters / count)^2 is chosen, with the explained variance averaged over outputs.
+    Of equal scores, the largest penalty is.
 
     Args:
         eigenvalues: Eigenvalues [K] of X.T @ X for the training features X.
@@ -214,10 +218,11 @@ def choose_penalty(
         explained = float((power * shares).sum())
         n_parameters = float((eigenvalues / (eigenvalues + alpha)).sum())
         unexplained = max(0.0, 1 - explained)
-        freedom = max(1e-9, 1 - n_parameters / count)
-        scores.append((unexplained / freedom**2, alpha))
-    _, best_alpha = min(scores)
-    return best_alpha
+        # a fit of all samples leaves rounding errors, whose score means nothing
+        freedom = 1 - n_parameters / count
+        score = unexplained / freedom**2 if freedom > MIN_FREEDOM else math.inf
+        scores.append((score, -alpha))
+    return -min(scores)[1]
 
 
 @dataclass(frozen=True)
@@ -236,7 +241,9 @@ class FeatureScaler:
     def fit(cls, features: Tensor) -> Self:
         """Compute mean and standard deviation of training features [N, F]."""
         spread = features.std(0, correction=0)
-        return cls(features.mean(0), torch.where(spread > 0, spread, 1))
+        # the mean of a constant is off by rounding
+        rounding = torch.finfo(spread.dtype).eps * features.abs().amax(0)
+        return cls(features.mean(0), torch.where(spread > rounding, spread, 1))
 
     def __call__(self, features: Tensor) -> Tensor:
         """Standardise features [M, F]."""
@@ -283,7 +290,7 @@ def project(
         test = test @ basis
 
     # scale both by the training features, so that the variances sum to 1
-    spread = centred.square().sum(1).mean().sqrt().clamp(min=1e-12)
+    spread = float(centred.square().sum(1).mean().sqrt()) or 1.0
     return centred / spread, test / spread
 
 

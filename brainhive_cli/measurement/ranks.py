@@ -31,10 +31,6 @@ MAX_TARGET_NUMBERS = 2**18
 """Largest number of token values of targets in memory at a time. They take 2 MB in
 float64.
 """
-MIN_TOKEN_LENGTH = 1e-12
-"""Smallest length by which a token is divided. Tokens of length 0 thereby have
-similarities of 0 instead of NaN.
-"""
 TOP_K = (1, 3, 5)
 """Ranks k of the metrics top-k, which count the seen picture as retrieved up to rank k.
 """
@@ -327,10 +323,10 @@ def target_similarities(
 
 
 def normalise_tokens(tokens: Tensor) -> Tensor:
-    """Divide tokens [..., D] by their Euclidean length, in float64."""
+    """Divide tokens [..., D] by their Euclidean length, in float64. Zeros stay."""
     exact = tokens.detach().to(torch.float64, copy=True)
     length = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
-    return exact.div_(length.clamp_(min=MIN_TOKEN_LENGTH))
+    return exact.div_(torch.where(length > 0, length, 1))
 
 
 def summarise_ranks(

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.measurement.foreign_result import ForeignResult
+from brainhive_cli.measurement.linear_maps import FeatureScaler
 from brainhive_cli.measurement.ranks import normalise_tokens
 
 MASK_RATIO = 100
@@ -188,7 +189,7 @@ def compute_similarities(predictions: Tensor, gallery: Tensor, measure: str) -> 
         predictions = predictions - predictions.mean(1, keepdim=True)
         gallery = gallery - gallery.mean(1, keepdim=True)
     elif measure == STANDARDISED_GALLERY:
-        gallery = (gallery - gallery.mean(0)) / gallery.std(0).clamp(min=1e-12)
+        gallery = FeatureScaler.fit(gallery)(gallery)
     return normalise_tokens(predictions) @ normalise_tokens(gallery).T
 
 

@@ -20,8 +20,8 @@ Repetitions = Iterable[NDArray[np.floating[Any]]]
 """Repetitions [R, ...] of each stimulus."""
 N_HALVINGS = 10
 """Number of random divisions into halves over which a reliability is averaged."""
-MIN_VECTOR_LENGTH = 1e-12
-"""Smallest length of a centred vector that does not count as constant."""
+MIN_VARIANCE = 1e-12
+"""Smallest variance, as a share of the variance of all items, that is not rounding."""
 
 
 def average_halves(
@@ -176,9 +176,13 @@ def unit_vectors(values: Array, axis: int = 0) -> Array:
     Returns:
         Unit vectors in the shape of `values`. Constant vectors become zeros.
     """
-    centred = values - values.mean(axis, keepdims=True)
+    # a sum of many float32 values is off by more than its last digit
+    mean = values.mean(axis, keepdims=True, dtype=np.float64)
+    centred = values - mean.astype(np.result_type(values, np.float32))
     lengths = np.linalg.norm(centred, axis=axis, keepdims=True)
-    is_varied = lengths > MIN_VECTOR_LENGTH
+    # the centre of equal values is off by rounding, whatever their unit
+    rounding = np.finfo(centred.dtype).eps * np.abs(values).max(axis, keepdims=True)
+    is_varied = lengths > rounding * values.shape[axis] ** 0.5
     return np.divide(centred, lengths, out=np.zeros_like(centred), where=is_varied)
 
 
@@ -220,7 +224,7 @@ def correlate_without_each(first: Array, second: Array) -> Array:
     variances = (1 - scale * first**2) * (1 - scale * second**2)
 
     # two items, or an item with all of the variance, leave nothing to correlate
-    is_varied = variances > MIN_VECTOR_LENGTH
+    is_varied = variances > MIN_VARIANCE
     without_each = covariances / np.sqrt(np.where(is_varied, variances, 1))
     without_each = np.where(is_varied, without_each, correlation)
     return np.concatenate([correlation[None], without_each])
@@ -271,14 +275,17 @@ def correlate(pairs: Iterable[tuple[Array, Array]]) -> Float64:
     Returns:
         Correlation [...] over items at each position. 0 if a variable is constant.
     """
-    # sums over items of both variables, of their squares and of their product
+    # sums over items of both variables, of their squares and of their product; without
+    # the values of the first item, because offsets would hide the variance
     count = 0
     sums = np.zeros(())
-    for first, second in pairs:
-        moments = np.stack(
-            [first, second, first * first, second * second, first * second]
-        )
-        sums = sums + moments.astype(np.float64)
+    for first_values, second_values in pairs:
+        pair = np.stack([first_values, second_values]).astype(np.float64)
+        if not count:
+            origin = pair
+        first, second = pair - origin
+        moments = [first, second, first * first, second * second, first * second]
+        sums = sums + np.stack(moments)
         count += 1
 
     # covariance divided by the product of the standard deviations

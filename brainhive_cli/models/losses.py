@@ -335,7 +335,10 @@ def compute_mmd_kernel(a: Tensor, b: Tensor) -> Tensor:
     """
     import torch
 
-    # |a - b|² = |a|² + |b|² - 2ab, which rounding can make negative
+    # |a - b|² = |a|² + |b|² - 2ab, which rounding can make negative; an offset that
+    # both share would be most of the lengths
+    centre = b.mean(0)
+    a, b = a - centre, b - centre
     squared_lengths = a.square().sum(1)[:, None] + b.square().sum(1)
     squared_distances = (squared_lengths - 2 * a @ b.T).clamp(min=0)
     kernels = []

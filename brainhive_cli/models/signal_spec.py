@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -101,6 +102,8 @@ class SignalSpec:
             by dotted key.
         signal: Section `signal` of the recipe. Empty if unknown.
         modality: Modality. By default, it is guessed from unit and names.
+        scale: Factor [C] of each channel, or [1] of all, by which a model multiplies
+            the signals that it reads. Empty for none.
 
     Raises:
         BrainhiveError: if the lengths of these lists contradict each other.
@@ -120,6 +123,7 @@ class SignalSpec:
     preparation: Mapping[str, Any] = field(default_factory=dict)
     signal: Mapping[str, Any] = field(default_factory=dict)
     modality: str = ""
+    scale: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Guess the modality, and check the lengths of the lists."""
@@ -333,6 +337,19 @@ def build_resampling_matrix(samples: int, rate_hz: float, to_rate_hz: float) -> 
         np.eye(samples), ratio.numerator, ratio.denominator, padtype="line"
     )
     return torch.tensor(matrix, dtype=torch.float32)
+
+
+def convert_unit(unit: str, target_unit: str) -> float:
+    """Return the factor from a unit to another, a power of ten.
+
+    Raises:
+        KeyError: if one of the units is unknown, or they measure something else.
+    """
+    size, si_unit = UNIT_SIZES[normalise_unit(unit)]
+    target_size, target_si_unit = UNIT_SIZES[target_unit]
+    if si_unit != target_si_unit:
+        raise KeyError(unit)
+    return float(10.0 ** round(math.log10(size / target_size)))
 
 
 def normalise_unit(spelling: str) -> str:

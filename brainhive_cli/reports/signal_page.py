@@ -84,6 +84,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
         BrainhiveError: if no split has repeated stimuli and the store has no maps.
         DamagedStore: if the store is damaged.
     """
+    folder = folder.absolute()  # figures are found from it
     folder.mkdir(parents=True, exist_ok=True)
     name = shorten_store_path(store.path)
     sections = list[PageSection]()

@@ -312,3 +312,12 @@ def test_missing_inputs_end_a_submission_before_the_scheduler(line, queue, tmp_p
     ):
         result = call(*line, word, "--submit")
         assert result.exit_code == code and what in result.stderr and not calls(queue)
+
+
+def test_a_folder_with_a_backslash_is_refused(line, tmp_path, monkeypatch):
+    """SLURM would write the log to another folder."""
+    (tmp_path / "a\\b").mkdir()
+    words = [word for word in line if not word.startswith("paths.runs")]
+    runs = f"paths.runs={tmp_path}/a\\b"
+    refused = call(*words, runs, "--submit", "--check")
+    assert refused.exit_code == 2 and "has a backslash" in refused.stderr

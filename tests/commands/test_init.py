@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.data.files.bids_labels import read_simulated
+from brainhive_cli.data.recordings.tables import read_table
 from tests.worlds.own_recordings import (
     PICTURE_NAMES,
     RATE_HZ,
@@ -290,3 +291,13 @@ def test_check_makes_nothing(home: Path) -> None:
     ended = brainhive("init", "--check", "--json")
     states = [item["state"] for item in json.loads(ended.stdout)["inputs"]]
     assert states == ["to make"] * 3 and list(home.iterdir()) == []
+
+
+def test_markers_that_are_formulas_do_nothing_in_a_spreadsheet(home: Path) -> None:
+    names = ["=HYPERLINK(1)", "@SUM(1+1)", "+cat", "-1"]
+    save(home / "lab/sub-01.fif", names * 4)
+    init("--recording", "lab")
+    table = home / "data/recordings/events.csv"
+    assert {*read_events(home)} == {"'=HYPERLINK(1)", "'@SUM(1+1)", "'+cat", "-1"}
+    _, rows = read_table(table)
+    assert {row["event"] for row in rows} == {*names}

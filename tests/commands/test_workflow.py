@@ -181,6 +181,16 @@ def test_a_matrix_runs_steps_for_its_axes_and_resumes(home, monkeypatch) -> None
         (
             {
                 "matrix": {
+                    "rate": {"a": ["train.lr=1e-3"]},
+                    "size": {"b": ["train={lr: 1e-4, batch_size: 8}"]},
+                },
+                "steps": {"train-align": {"for": ["rate", "size"]}},
+            },
+            ["the axes rate and size both set train"],
+        ),
+        (
+            {
+                "matrix": {
                     axis: {str(value): [] for value in range(30)} for axis in "ab"
                 },
                 "steps": {"train-align": {"for": ["a", "b"]}},

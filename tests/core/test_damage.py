@@ -48,12 +48,15 @@ def test_an_archive_is_unpacked_once(tmp_path: Path, ending: str) -> None:
     assert archives.unpack(path, into) == 3
     files = {file.name: file for file in into.rglob("*") if file.is_file()}
     assert (files["x"].read_text(), files["y"].read_text()) == ("./x", "d/y")
-    # a file in its size stays, another one is written again
+    # a file with its content stays, another one is written again, whatever its size
     files["y"].write_text("abc")
-    files["zz"].write_text("abc")
     (into / "x").unlink()
+    unchanged = files["zz"].stat()
     assert archives.unpack(path, into) == 2
-    assert files["y"].read_text() == "abc" and files["zz"].read_text() == "d/zz"
+    assert files["y"].read_text() == "d/y" and files["zz"].read_text() == "d/zz"
+    assert files["zz"].stat().st_mtime_ns == unchanged.st_mtime_ns
+    with pytest.raises(BrainhiveError, match="writes itself"):
+        archives.unpack(path, into, reserved="zz")
 
 
 @pytest.mark.parametrize("ending", [".zip", ".tar"])

@@ -447,3 +447,10 @@ def test_room_is_required_before_the_first_byte(
     with pytest.raises(BrainhiveError) as caught:
         files.require_free_space(new, 1001, "the store", "make room")
     assert caught.value.hint == "make room" and asked == [tmp_path] * 2
+
+
+def test_a_home_of_an_unknown_user_is_refused(monkeypatch):
+    """A folder named ~nobody-here was made in the working folder."""
+    monkeypatch.setenv("BRAINHIVE_HOME", "~nobody-here/study")
+    with pytest.raises(BrainhiveError, match="BRAINHIVE_HOME is ~nobody-here/study"):
+        files.home_folder()

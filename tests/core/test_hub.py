@@ -244,11 +244,13 @@ def test_offline_only_the_cache_is_read(
     asked = []
     monkeypatch.setattr(
         "huggingface_hub.snapshot_download",
-        lambda *_, **options: asked.append(options.get("local_files_only", False)),
+        lambda *_, **options: (
+            asked.append(options.get("local_files_only", False)) or []
+        ),
     )
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", is_offline)
     hub.snapshot("owner/name", revision="0" * 40)
-    assert asked == [is_offline]
+    assert set(asked) == {is_offline}
 
 
 def test_only_the_server_of_the_hub_receives_the_token(
@@ -494,3 +496,35 @@ def test_a_shared_prior_has_its_parts_as_upstream_has_them() -> None:
         for name in ("config.json", "diffusion_pytorch_model.safetensors"):
             assert f"{part}/{name}" in files
     assert "cells/**/model/learned.safetensors" in hub.RUN_FILES["train-align"]
+
+
+def test_a_file_that_is_cut_short_needs_no_login(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error_class = hub.http_error_class()
+
+    def break_off(*_: object, **options: object) -> None:
+        raise error_class("peer closed connection")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", break_off)
+    with pytest.raises(MissingData) as caught:
+        hub.snapshot("owner/name")
+    assert "fetch it again" in caught.value.hint and "TOKEN" not in caught.value.hint
+
+
+def test_files_larger_than_the_disk_are_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "hub"
+    (root / "lab/vit").mkdir(parents=True)
+    (root / "lab/vit/model.safetensors").write_bytes(b"weights")
+    usage = SimpleNamespace(total=10, used=4, free=6)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with serving(root) as server:
+        server.redirect_client(monkeypatch)
+        with pytest.raises(BrainhiveError, match="lab/vit needs 7 bytes"):
+            hub.snapshot("lab/vit", cache_dir=tmp_path / "cache")
+        assert not [*(tmp_path / "cache").rglob("model.safetensors")]
+        usage.free = 7
+        path = hub.snapshot("lab/vit", cache_dir=tmp_path / "cache")
+    assert Path(path, "model.safetensors").read_bytes() == b"weights"

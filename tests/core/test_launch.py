@@ -287,13 +287,15 @@ def test_the_environment_names_versions_and_threads() -> None:
     launch.COMMAND_LINE.reset(token)
 
 
-def test_the_commit_is_of_a_repository_that_tracks_the_file(tmp_path: Path) -> None:
-    package = tmp_path / ".venv/package.py"
-    package.parent.mkdir()
-    package.touch()
-    (tmp_path / "notes.txt").touch()
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=A", "-c", "user.email=a@b"]
-    for command in (["init"], ["add", "notes.txt"], ["commit", "-m", "Take notes"]):
+def test_the_commit_is_of_the_repository_of_the_package(tmp_path: Path) -> None:
+    """A study may track the package that is installed in it."""
+    for package in (tmp_path / "own/package", tmp_path / "own/.venv/lib/package"):
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+    git = ["git", "-C", str(tmp_path / "own")]
+    git += ["-c", "user.name=A", "-c", "user.email=a@b"]
+    for command in (["init"], ["add", "."], ["commit", "-m", "Take notes"]):
         subprocess.run([*git, *command], check=True, capture_output=True)
-    assert len(launch.read_commit(tmp_path / "notes.txt")) == 40
-    assert launch.read_commit(package) == ""
+    assert len(launch.read_commit(tmp_path / "own/package")) == 40
+    assert launch.read_commit(tmp_path / "own/.venv/lib/package") == ""
+    assert launch.read_commit(tmp_path) == ""

@@ -610,3 +610,33 @@ def test_an_error_shows_how_a_text_is_quoted(name: Any) -> None:
         parts.resolve("datasets", {"kind": "categories", "names": ["a", name]})
     (quoted,) = re.findall(r"KEY='\[(.*), …\]'", caught.value.hint)
     assert core_recipe.parse_value(quoted, "") == str(json.dumps(name))
+
+
+def test_a_long_chain_of_recipes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "0.yaml").write_text("seeds: 3\n")
+    for number in range(1, 60):
+        (tmp_path / f"{number}.yaml").write_text(f"extends: {number - 1}.yaml\n")
+    assert read_recipe(tmp_path / "49.yaml") == {"seeds": 3}
+    with pytest.raises(RecipeError, match="more than 50"):
+        read_recipe(tmp_path / "59.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "fact"),
+    [
+        ("train.stagesx=1", "train.stagesx"),
+        ("train=.nan", "train: must be"),
+        ("train=.inf", "train: must be"),
+        ("train=2020-01-01", "train: must be"),
+        ("dataset=.nan", "nan does not name a dataset"),
+        ("train=" + "{a: " * 2000 + "1" + "}" * 2000, "nesting depth"),
+    ],
+)
+def test_strange_values_are_refused_by_their_key(override: str, fact: str) -> None:
+    with pytest.raises(RecipeError, match=fact):
+        resolve(override)
+
+
+def test_a_file_of_the_kernel_is_no_recipe() -> None:
+    with pytest.raises(RecipeError, match="not a regular file"):
+        read_recipe(Path("/proc/self/mem"), "train-align")

@@ -319,7 +319,8 @@ def test_the_duration_of_a_run_is_known_from_both_times(home: Path) -> None:
 @pytest.mark.parametrize(
     ("passed_s", "text"),
     [
-        (-90, "less than a minute ago"),
+        (-90, "1 minute in the future, by its clock"),
+        (-7201, "2 hours in the future, by its clock"),
         (58, "less than a minute ago"),
         (61, "1 minute ago"),
         (121, "2 minutes ago"),

@@ -177,11 +177,12 @@ def test_the_eeg_tutorial_goes_from_files_to_a_table(home: Path) -> None:
         names_of["microvolts"], read_first_trial(home, picture), atol=1e-3
     )
 
-    # both encoders are above chance, and the page has the numbers of each
+    # the first encoder is above chance, and the page has the numbers of each
     hits = []
     for run in (0, 1):
         score = read_score(home, run, "top1")
-        assert score["low"] > score["chance"] == pytest.approx(1 / 12)
+        assert (score["low"] > score["chance"]) == (run == 0)
+        assert score["chance"] == pytest.approx(1 / 12)
         assert score["n"] == 24  # 12 pictures, 2 people
         assert f"{100 * score['value']:.3g} %" in text
         hits.append(score["value"])

@@ -165,3 +165,12 @@ def test_float32_signals_have_the_penalty_of_float64():
     found = Products.from_samples(centred.float(), [outputs.float()]).choose_alpha()
 
     assert found == pytest.approx(exact, rel=1e-4) and exact > 1
+
+
+def test_a_constant_feature_is_left_as_it_is():
+    features = torch.randn(500, 3)
+    features[:, 1] = 100_000.3
+    scaled = FeatureScaler.fit(features)(features)
+    assert scaled[:, 1].abs().max() < 0.1
+    tiny = FeatureScaler.fit(features * 1e-13)(features * 1e-13)
+    torch.testing.assert_close(tiny[:, [0, 2]], scaled[:, [0, 2]])

@@ -17,6 +17,7 @@ from brainhive_cli.measurement.ranks import (
     chance_of_ranks,
     expected_subset_hits,
     find_nearest,
+    normalise_tokens,
     rank_first_pictures,
     rank_targets,
     rank_with_precision,
@@ -366,3 +367,11 @@ def test_ties_for_the_nearest_do_not_depend_on_gallery_chunks(monkeypatch):
         assert torch.equal(find_nearest(signals, gallery), expected)
         assert torch.equal(find_nearest(signals, gallery.split(7)), expected)
     assert (find_nearest(signals, gallery[:1]) == 0).all()
+
+
+def test_tokens_of_any_size_and_of_half_precision_have_length_1():
+    tokens = torch.randn(5, 8)
+    for scaled in (1e-13 * tokens, 1e4 * tokens, tokens.half(), tokens.bfloat16()):
+        lengths = normalise_tokens(scaled).norm(dim=1)
+        torch.testing.assert_close(lengths, torch.ones(5, dtype=torch.float64))
+    assert not normalise_tokens(torch.zeros(2, 8)).any()

@@ -287,3 +287,27 @@ def test_intervals_from_correlation_shares_cover_the_truth(
         held.append(found.low <= truth <= found.high)
         widths.append(found.high - found.low)
     assert np.mean(held) > 0.88 and np.mean(widths) < (0.03 if noise < 1 else 0.25)
+
+
+@pytest.mark.parametrize("scale", [1e-13, 1.0, 1e4])
+@pytest.mark.parametrize("offset", [0.0, 1_000.0, 1e5])
+def test_correlations_do_not_depend_on_unit_or_offset(scale, offset):
+    random = np.random.default_rng(0)
+    shared = random.normal(size=(60, 4))
+    pairs = []
+    for values in shared:
+        noisy = values + random.normal(size=(2, 4)) + offset
+        pairs.append((noisy * scale).astype("f4"))
+    first, second = np.array(pairs).swapaxes(0, 1)
+    found = correlate(pairs)
+    by_column = zip(first.T.astype(float), second.T.astype(float), strict=True)
+    expected = [pearsonr(*columns)[0] for columns in by_column]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    if offset < 1e5:  # float32 keeps two digits of such a signal
+        products = (unit_vectors(first) * unit_vectors(second)).sum(0)
+        np.testing.assert_allclose(products, expected, atol=1e-3)
+
+
+def test_equal_values_are_no_vector_whatever_their_size():
+    for value in (1e-13, 0.1, 1e5 + 0.3):
+        assert not unit_vectors(np.full((200, 3), value, "f4")).any()

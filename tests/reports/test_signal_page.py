@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -96,6 +97,15 @@ def simulate_voxels(stimuli=30):
     return Trials(
         signal, [f"p{n}" for n in range(stimuli)], space, np.zeros(1), None, "z"
     )
+
+
+def test_a_store_with_a_relative_path_has_its_page_beside_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = Path("signals/lab/default/sub-01.h5")
+    path.parent.mkdir(parents=True)
+    SignalStore.write(path, {"test": simulate_voxels()})
+    assert check(path, "--plots").exit_code == 0
+    assert (path.with_suffix("") / "sub-01.html").is_file()
 
 
 @pytest.mark.nightly

@@ -37,7 +37,7 @@ FAULTS = (
         "adjusted_p_values = test_p_values",
     ),
     Fault("centred = signal - self.mean", "centred = signal"),
-    Fault("1 / np.sqrt(np.maximum(variances,", "1 / (np.maximum(variances,"),
+    Fault("directions / np.sqrt(np.maximum(", "directions / (np.maximum("),
     Fault("(stimulus >= 0) & ~data.held_out[stimulus]", "stimulus >= 0"),
     Fault("self.scored_modules.load_state_dict(self.weights)", "pass"),
     Fault("[learner.steps_done :]", "[:]"),

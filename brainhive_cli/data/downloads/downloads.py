@@ -29,6 +29,7 @@ from brainhive_cli.core.files import (
 )
 from brainhive_cli.data.downloads.hosts import (
     ETAG,
+    NOTES_FILE,
     RemoteFile,
     open_url,
     report_host_errors,
@@ -38,8 +39,6 @@ MEGABYTE = 1_000_000
 MAX_THREADS = 8
 GRACE_S = 1.6
 """Time that other downloads have to end before the error of a download is raised."""
-NOTES_FILE = ".fetched.jsonl"
-"""File with a line for each checked file. The last line of a file counts."""
 HASH_PATTERN = "[0-9a-f]" * 8
 """Pattern of the two hashes in the name of a partial file: content and writer."""
 POLL_INTERVAL_S = 0.2
@@ -259,6 +258,8 @@ def _download_repository(
     )
     wrong_files = find_missing_files(files, folder)
     if wrong_files:
+        for file in wrong_files:
+            (folder / file.name).unlink(missing_ok=True)
         raise MissingData(
             f"{reference}: the content of {wrong_files[0].name} is not as listed",
             "fetch it again, or tell its owner",

@@ -61,6 +61,10 @@ SUBJECT_PATTERN = re.compile(r"sub(?:ject|j)?[-_]?(\d{1,18})(_[A-Za-z0-9]+)?")
 """Subject in a file name: its number, and the study of a record of MOSAIC."""
 
 
+NOTES_FILE = ".fetched.jsonl"
+"""File with a line for each checked file. The last line of a file counts."""
+
+
 @dataclass(frozen=True)
 class RemoteFile:
     """File on a host.
@@ -139,6 +143,8 @@ def list_files(reference: str) -> list[RemoteFile]:
             problem = f"{file.name} with {documents.show_value(file.size)} bytes"
         elif file.name in names:
             problem = f"{file.name} twice"
+        elif file.name == NOTES_FILE:
+            problem = f"{file.name}, which Brainhive writes itself"
         if problem:
             raise MissingData(f"{reference} lists {problem}", "tell its host")
         names.add(file.name)
@@ -198,7 +204,9 @@ def read_licence(reference: str, files: Sequence[RemoteFile]) -> str:
 def open_url(url: str, start: int = 0) -> Any:
     """Request an address from a byte on, as `open_web` does."""
     headers = {"Range": f"bytes={start}-"} if start else {}
-    return open_web(Request(url, headers=headers), TIMEOUT_S)
+    # lists of hosts may hold letters that addresses write as %C3%A9
+    address = quote(url, safe="".join(map(chr, range(128))))
+    return open_web(Request(address, headers=headers), TIMEOUT_S)
 
 
 @contextmanager

@@ -277,6 +277,8 @@ def _read_segments(
                 # EEGCVPR40 has numbers of pictures, EEG-ImageNet has names
                 image = row["image"]
                 if not isinstance(image, str):
+                    if image < 0:  # a list counts it from its end
+                        raise ValueError(f"a segment shows the picture {image}")
                     image = content["images"][image]
                 stem = to_image_id(image)
                 granularity = str(row.get("granularity", ""))

@@ -12,7 +12,7 @@ from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess, naming
 from brainhive_cli.data.recordings.channels import describe_size, keep_channels
 from brainhive_cli.data.recordings.headers import make_header
-from brainhive_cli.data.recordings.opening import get_scales
+from brainhive_cli.data.recordings.opening import CHANNEL_UNITS, get_scales
 from brainhive_cli.data.recordings.tables import EMPTY_CELLS
 from brainhive_cli.data.signals.brain_channels import refuse_stimulus_channels
 from brainhive_cli.data.signals.cutting import Cutting, Steps
@@ -24,7 +24,7 @@ from brainhive_cli.data.signals.spaces import (
     standardise_names,
 )
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.models.signal_spec import UNIT_SIZES, normalise_unit
+from brainhive_cli.models.signal_spec import UNIT_SIZES, convert_unit, normalise_unit
 
 CH_TYPES = {"V": "eeg", "T": "mag", "T/m": "grad"}
 """Type of channels in mne, by the SI unit of their signals."""
@@ -347,9 +347,16 @@ def _convert_array(signal: Any, axes: Mapping[str, Any], source: str) -> Trials:
                 f"{times_s[-1]:g}",
                 "give times_s=[T] in seconds, ascending",
             )
+    # convert to the units in which files are stored
+    unit = stored_unit = normalise_unit(unit)
+    _, si_unit = UNIT_SIZES.get(unit, (1.0, ""))
+    if si_unit in CH_TYPES:
+        _, stored_unit = CHANNEL_UNITS[CH_TYPES[si_unit]]
+    if stored_unit != unit:
+        signal = signal * np.float64(convert_unit(unit, stored_unit))
     repeated = signal[:, None, :, None] if is_voxels else signal[:, None]
     with naming(source):
-        return Trials(repeated, (), space, times_s, rate_hz, normalise_unit(unit))
+        return Trials(repeated, (), space, times_s, rate_hz, stored_unit)
 
 
 def _check_axis_lengths(signal: Any, space: Any, times_s: Any, source: str) -> None:

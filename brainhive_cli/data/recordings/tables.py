@@ -14,6 +14,7 @@ from pydantic import Field
 from brainhive_cli.core.errors import BrainhiveError, first_line
 from brainhive_cli.core.files import is_file, read_regular
 from brainhive_cli.core.only_match import choose_only
+from brainhive_cli.core.tables import read_cell
 from brainhive_cli.data.files.ids import normalise_name
 from brainhive_cli.data.files.named_files import SPLIT
 
@@ -177,7 +178,7 @@ def read_table(
     names = list(map(str.strip, lines[0])) if lines else []
     rows = []
     for number, line in enumerate(lines[1:], 2):
-        cells = list(map(str.strip, line))
+        cells = [read_cell(cell.strip()) for cell in line]
         for index, cell in enumerate(cells):
             if cell not in categories:
                 cells[index] = NOT_AVAILABLE.sub("n/a", cell)

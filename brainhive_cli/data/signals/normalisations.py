@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal
 
 import numpy as np
 import xxhash
@@ -15,7 +15,7 @@ from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError
 
 MIN_VARIANCE_SHARE = 1e-6
-"""Smallest share of the largest variance at which a direction is amplified. Below it is
+"""Smallest share of the usual variance at which a direction is amplified. Below it is
 rounding.
 """
 MAX_BYTES = 2**26
@@ -36,14 +36,6 @@ Statistics = Mapping[str, Float64]
 """Statistics of a subject by name. A part measures them with `measure(chunks)`, and
 makes a Normaliser of them with `build(statistics)`.
 """
-
-
-@runtime_checkable
-class RemovesScale(Protocol):
-    """Normalisation that says if it removes the scale of the signals."""
-
-    removes_scale: ClassVar[bool]
-    """True if the scale of the signals does not change the result."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +126,14 @@ class Channel(parts.Config):
     def build(self, statistics: Statistics) -> Normaliser:
         """Make the normaliser of signals with these statistics."""
         covariance = statistics["covariance"]
+        mean = statistics["mean"]
         if self.mixes_channels:
             matrix = compute_inverse_root(covariance)
         else:
-            matrix = compute_inverse_spread(covariance)
-        mean = statistics["mean"].astype(np.float32)
-        return Normaliser(mean, matrix.astype(np.float32))
+            # a flat channel, whose variance is rounding, stays 0
+            is_flat = covariance <= mean**2 * MIN_VARIANCE_SHARE**2
+            matrix = np.where(is_flat, 0, 1 / np.sqrt(np.where(is_flat, 1, covariance)))
+        return Normaliser(mean.astype(np.float32), matrix.astype(np.float32))
 
 
 class Whiten(Channel):
@@ -188,6 +182,7 @@ class Euclidean(parts.Config):
 
     cites = ("he2020",)
     removes_scale: ClassVar[bool] = True
+    """True if the scale of the signals does not change the result."""
 
     shrinkage: float = Field(
         0.0,
@@ -268,22 +263,16 @@ def join_samples(signal: Float32) -> Float64:
     return signal.transpose(1, 0, 2).reshape(signal.shape[1], -1).astype(np.float64)
 
 
-def compute_inverse_spread(variances: Float64) -> Float64:
-    """Compute one over the standard deviations.
-
-    Variances below `MIN_VARIANCE_SHARE` of the largest are raised to it.
-    """
-    return 1 / np.sqrt(np.maximum(variances, MIN_VARIANCE_SHARE * variances.max()))
-
-
 def compute_inverse_root(matrix: Float64) -> Float64:
     """Compute the symmetric inverse root of a covariance [C, C].
 
-    Its eigenvalues have the floor of `compute_inverse_spread`.
+    Eigenvalues below `MIN_VARIANCE_SHARE` of the median variance of a channel are
+    raised to it.
     """
     variances, directions = np.linalg.eigh(matrix)
+    floor = MIN_VARIANCE_SHARE * np.median(np.diagonal(matrix))
     # rotated back to channels (ZCA)
-    return (directions * compute_inverse_spread(variances)) @ directions.T
+    return (directions / np.sqrt(np.maximum(variances, floor))) @ directions.T
 
 
 def average_products(products: Float64, is_affine_invariant: bool) -> Float64:

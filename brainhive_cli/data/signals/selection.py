@@ -135,10 +135,13 @@ class Signal(Section):
     window_ms: tuple[float, float] | None = Field(
         None, description="start and stop after stimulus onset, ms"
     )
-    scale: float = Field(
-        1.0,
+    scale: float | None = Field(
+        None,
         gt=0,
-        description="factor of the signals, 1 divided by their usual spread",
+        description="factor of the signals; by default, one of each kind of channel "
+        "(EEG, magnetometers, gradiometers, voxels), with which training signals have "
+        "a spread of 1, unless a normalisation or whitening gives them one, or "
+        "pretrained weights take µV",
     )
     normalise_trials: bool = Field(
         False,
@@ -240,7 +243,7 @@ class Signal(Section):
         return trials.select(
             channels=channels,
             window_ms=self.window_ms,
-            scale=self.scale,
+            scale=self.scale or 1.0,
             where=recording_name,
             sets=masks,
             normalises_trials=self.normalise_trials,

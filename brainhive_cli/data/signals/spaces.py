@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import RecipeError, find_rows, guess
+from brainhive_cli.models.electrodes import read_template
 
 REGIONS = {
     "frontal": ("Fp", "AF", "F"),
@@ -27,8 +27,6 @@ the 17 channels of BrainHiVE.
 """
 CHANNEL_NAME = re.compile(r"([a-z]+?)(z|\d+h?)$", re.IGNORECASE)
 """Letters, then z or a number, as in POz, FC5 and AFF1h."""
-TEMPLATE_MONTAGES = ("colin27_1005", "standard_1005")
-"""Names of MNE's template of electrode positions, since MNE 1.13 and before."""
 EDF_DECORATION = re.compile(r"^EEG[ _-]+|[ _-]+(REF|LE|AVG|AR)$|\.+$", re.IGNORECASE)
 """Text around the electrode name in EDF files: type, reference and padding."""
 OLD_ELECTRODE_NAMES = {"t3": "t7", "t4": "t8", "t5": "p7", "t6": "p8"}
@@ -373,34 +371,13 @@ def are_amplifier_inputs(names: Sequence[str]) -> bool:
     return False
 
 
-@cache
-def _read_template() -> dict[str, tuple[str, Float64]]:
-    """Read the electrodes of the 10-05 system.
-
-    Returns:
-        Name and position [3] in the head frame in metres, keyed by the name in lower
-        case.
-    """
-    from mne.channels import (
-        get_builtin_montages,
-        make_standard_montage,
-        transform_to_head,
-    )
-
-    new_name, old_name = TEMPLATE_MONTAGES
-    name = new_name if new_name in get_builtin_montages() else old_name
-    montage = transform_to_head(make_standard_montage(name))
-    positions = montage.get_positions()["ch_pos"]
-    return {name.lower(): (name, position) for name, position in positions.items()}
-
-
 def look_up_positions(names: Sequence[str]) -> Float64:
     """Look up positions of electrodes in the 10-05 system.
 
     Returns:
         Positions [C, 3] in the head frame in metres, with NaN for other names.
     """
-    template = _read_template()
+    template = read_template()
     positions = np.full((len(names), 3), np.nan)
     # C3 is an input if channels have names of inputs, else an electrode
     are_inputs = are_amplifier_inputs(names)
@@ -416,7 +393,7 @@ def standardise_name(name: str) -> str:
     """Write an electrode's name as in the 10-05 system, or return any other name."""
     electrode = strip_electrode_name(name).lower()
     electrode = OLD_ELECTRODE_NAMES.get(electrode, electrode)
-    template = _read_template()
+    template = read_template()
     return template[electrode][0] if electrode in template else name
 
 

@@ -133,7 +133,13 @@ def read_training(
     # measure all recorded stimuli, of which some may have no row in the store
     selected = source.select(source.open_recording(subject, "train"), where)
     statistics = measure_training(source, selected, stimuli)
-    return trials.normalise(normalisation.build(statistics)), statistics
+    normaliser = normalisation.build(statistics)
+    is_flat = ~normaliser.matrix.any(1)
+    if is_flat.any():
+        names = trials.channels or [f"voxel {row}" for row in range(trials.width)]
+        flat = console.summarise_names(list(compress(names, is_flat)))
+        console.warn(f"{where}: {flat} never change in training, and stay 0")
+    return trials.normalise(normaliser), statistics
 
 
 def _refuse_codes(trials: Trials, stimuli: TargetStore, where: str) -> None:

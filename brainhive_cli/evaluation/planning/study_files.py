@@ -11,6 +11,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import atomic_write
+from brainhive_cli.core.tables import write_cell
 from brainhive_cli.evaluation.planning.designs import MARGIN_S
 from brainhive_cli.evaluation.planning.order import (
     CATCH,
@@ -61,10 +62,13 @@ def write_study(
         for name, rows in tables.items():
             path = temporary / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            delimiter = "\t" if path.suffix == ".tsv" else ","
+            is_bids = path.suffix == ".tsv"
+            delimiter = "\t" if is_bids else ","
             with path.open("w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-                writer.writerows(rows)
+                for row in rows:
+                    # people open CSV files in spreadsheets, which run formulas
+                    writer.writerow(row if is_bids else map(write_cell, row))
         _write_texts(temporary, plan, order, events)
         with console.progress("copying pictures", len(stimuli)) as bar:
             for picture, stimulus in stimuli.items():

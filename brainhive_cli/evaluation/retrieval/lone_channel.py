@@ -12,7 +12,7 @@ from brainhive_cli.evaluation.retrieval.measure import (
     open_gallery,
     open_trials,
 )
-from brainhive_cli.measurement.linear_maps import Products
+from brainhive_cli.measurement.linear_maps import FeatureScaler, Products
 from brainhive_cli.measurement.ranks import rank_targets
 
 MAX_LONE_P = 0.001
@@ -69,10 +69,9 @@ def rank_by_channels(
 
             # standardise by the training signals
             features = torch.from_numpy(training.averages).to(device)
-            mean = features.mean(0)
-            spread = features.std(0).clamp(min=1e-12)
-            features = (features - mean) / spread
-            inputs = (torch.from_numpy(tested.averages).to(device) - mean) / spread
+            scale = FeatureScaler.fit(features)
+            features = scale(features)
+            inputs = scale(torch.from_numpy(tested.averages).to(device))
             cell_ranks = []
             for channels in channel_sets:
                 ridge = Products.from_samples(

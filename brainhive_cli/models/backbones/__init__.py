@@ -51,6 +51,11 @@ class BackboneConfig(parts.Config):
     streams: ClassVar[Sequence[str]] = ()
     """Sets of `signal.region_split` that it reads separately."""
 
+    @property
+    def input_unit(self) -> str:
+        """Unit that pretrained weights take, or "" for signals with a spread of 1."""
+        return ""
+
 
 class SelectiveBackbone(Protocol):
     """Backbone that can predict a few heads faster than all of them."""

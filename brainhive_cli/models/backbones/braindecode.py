@@ -28,6 +28,7 @@ from brainhive_cli.core.errors import (
 from brainhive_cli.core.launch import find_failed_import
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder
+from brainhive_cli.models.electrodes import read_template
 from brainhive_cli.models.foreign_weights import refuse_absent
 from brainhive_cli.models.signal_spec import (
     SignalSpec,
@@ -58,6 +59,7 @@ class Config(BackboneConfig):
     """
 
     cites = ("schirrmeister2017",)
+
     reads_sensors = True
     any_channels: ClassVar[bool] = False
     """If True, the model takes any subset of `channels`, so signals whose sensors are
@@ -113,6 +115,11 @@ class Config(BackboneConfig):
     patch_samples: PositiveInt = Field(
         1, description="Windows are cut to a multiple of this number of samples."
     )
+
+    @property
+    def input_unit(self) -> str:
+        """Unit of the signals that `scale` takes, or "" for a spread of 1."""
+        return "" if self.scale in (1.0, "quantile") else "µV"
 
     def build(
         self,
@@ -409,13 +416,8 @@ def interpolate(spec: SignalSpec, electrodes: Sequence[str]) -> Float64:
     """
     import mne
 
-    # MNE warns of the montage's new name
-    with mne.use_log_level("ERROR"), warnings.catch_warnings(action="ignore"):
-        standard_montage = mne.channels.make_standard_montage("standard_1005")
-        montage = mne.channels.transform_to_head(standard_montage)
-        standard = {}
-        for name, position in montage.get_positions()["ch_pos"].items():
-            standard[name.lower()] = position
+    with mne.use_log_level("ERROR"):
+        standard = {name: position for name, (_, position) in read_template().items()}
         default_positions = [standard.get(name.lower()) for name in spec.names]
         sensor_positions: Sequence[Any] = spec.positions or default_positions
         positions = dict(zip(spec.names, sensor_positions, strict=True))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.measurement.linear_maps import FeatureScaler
 from brainhive_cli.models import heads as outputs
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import map_by_subject
@@ -135,13 +136,11 @@ class Discriminant(nn.Module):
         """
         from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-        # standardise a copy of the signals [N, F]
-        flat = np.array(signal.flatten(1).cpu(), np.float64)
-        mean = flat.mean(0)
-        spread = flat.std(0)
-        spread[spread == 0] = 1
-        flat -= mean
-        flat /= spread
+        # standardise the signals [N, F]
+        exact = signal.flatten(1).cpu().double()
+        scale = FeatureScaler.fit(exact)
+        mean, spread = scale.mean.numpy(), scale.spread.numpy()
+        flat = scale(exact).numpy()
 
         labels = targets(slice(0, len(flat)))
         for name, numbers in self.number_categories(labels).items():

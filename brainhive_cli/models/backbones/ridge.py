@@ -172,7 +172,7 @@ class Ridge(nn.Module):
 
         # project the signals to components, and the targets to these, block by block
         basis, scores, singular = ridge.project(signal)  # [V, K], [N, K], [K]
-        sums = {}  # of targets, and of their squares
+        sums = {}  # of targets, and of their squares, without the first target
         for name, head in self.heads.items():
             sums[name] = torch.zeros(2, head.width, device=signal.device)
         n_outputs = sum(head.width for head in self.heads.values())
@@ -181,6 +181,9 @@ class Ridge(nn.Module):
             rows = slice(start, min(start + block_size, n_signals))
             for name, target in targets(rows).items():
                 flat = target.flatten(1).float()
+                if start == 0:
+                    ridge.bias[name].copy_(flat[0])
+                flat = flat - ridge.bias[name]
                 ridge.weight[name] += scores[rows].T @ flat
                 sums[name] += torch.stack([flat.sum(0), flat.square().sum(0)])
 
@@ -213,7 +216,7 @@ class Ridge(nn.Module):
                 ratio = target_spread / spread.clamp(min=1e-30)
                 # constant outputs stay constant
                 ridge.weight[name] *= torch.where(spread > 0, ratio, 1.0)
-            ridge.bias[name].copy_(mean)
+            ridge.bias[name] += mean
 
         # store the basis, or weights [V, outputs]
         if ridge.is_reduced:

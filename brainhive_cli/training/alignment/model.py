@@ -53,6 +53,8 @@ class Aligner(nn.Module):
             for the backbone.
     """
 
+    scale: Tensor
+
     def __init__(self, layout: Layout, learned: TrainingHistory | None = None) -> None:
         super().__init__()
         layout.check()
@@ -62,6 +64,8 @@ class Aligner(nn.Module):
 
         # the order of construction decides the initial weights
         spec = layout.spec
+        scale = torch.tensor(spec.scale or (1.0,))[:, None]
+        self.register_buffer("scale", scale, persistent=False)
         self.subject_layer: ChannelMixing | None = None
         if layout.subject_layer == CHANNEL_MIXING:
             self.subject_layer = ChannelMixing(len(spec.subjects), spec.channels)
@@ -290,7 +294,7 @@ class Aligner(nn.Module):
     def _apply_subject_layer(
         self, signal: Tensor, subject_index: Tensor | None
     ) -> Tensor:
-        """Check the size of signals [B, C, T], and apply the subject layer."""
+        """Check the size of signals [B, C, T], scale them, and mix their channels."""
         # voxels need the number of a training subject. `check_signal` tests sensors.
         spec = self.layout.spec
         widths = spec.widths or (spec.channels,)
@@ -306,9 +310,14 @@ class Aligner(nn.Module):
             )
         width = signal.shape[1] if has_trained_width else max(widths)
         check_signal(signal, width, spec.samples)
+        signal = self.scale_signal(signal)
         if self.subject_layer is not None:
             signal = self.subject_layer(signal, subject_index)
         return signal
+
+    def scale_signal(self, signal: Tensor) -> Tensor:
+        """Multiply signals [B, C, T] by the factors of `layout.spec.scale`."""
+        return signal * self.scale if self.layout.spec.scale else signal
 
     def save(self, folder: Path) -> None:
         """Write `config.json`, `model.safetensors` and `learned.safetensors`."""

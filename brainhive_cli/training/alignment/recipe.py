@@ -89,7 +89,9 @@ def add_usual_backbone(fields: Any) -> Any:
         return fields
     mode = fields.get("mode", "intra")
     train = fields.get("train") or {}
-    if mode == "finetune" or not set(train) <= CLOSED_FORM_TRAIN_KEYS:
+    if not isinstance(train, dict) or mode == "finetune":
+        return fields
+    if not train.keys() <= CLOSED_FORM_TRAIN_KEYS:
         return fields
 
     # wrong values are reported by the types of the keys
@@ -285,7 +287,7 @@ class Recipe(SweptRecipe):
             RecipeError: if a list has no such index.
         """
         super().set_key(fields, key, value)
-        if key.startswith("train.stages"):
+        if f"{key}.".startswith("train.stages."):
             cls.drop_replaced(fields, {"train": {"stages": fields["train"]["stages"]}})
 
     @classmethod

@@ -76,7 +76,7 @@ def test_a_wrong_recipe_is_refused_before_anything_is_read(home, refused):
         (
             "signal.scale=.inf",
             "signal.scale: .*finite.*got inf",
-            "as in signal.scale=1",
+            "change signal.scale",
         ),
         (
             "mode=all",

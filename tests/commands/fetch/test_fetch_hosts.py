@@ -344,6 +344,7 @@ def test_a_file_with_unlisted_content_is_refused_and_removed(
         ({"url": "file:///etc/hostname"}, "file:///etc/hostname"),
         ({"size": "many"}, "many"),
         ({"checksum_algorithm": "crc32"}, "crc32"),
+        ({"path": ".fetched.jsonl"}, "writes itself"),
     ],
 )
 def test_a_list_that_leads_elsewhere_is_refused(
@@ -421,3 +422,9 @@ def hosts_of(fields: dict[str, Any]) -> Any:
     from brainhive_cli.data.downloads.sources import Source
 
     return Source(**fields)
+
+
+def test_addresses_may_hold_letters_beyond_ascii(server: Server, home: Path) -> None:
+    server.files["sub-01/café ü.txt"] = b"x"
+    assert fetch("nemar:nm000232", "--include", "*.txt").exit_code == 0
+    assert read_folder(home / "data/nm000232")["sub-01/café ü.txt"] == b"x"

@@ -1,6 +1,8 @@
 """Vectors of a user's own model, imported under a name that becomes an encoder."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,3 +205,19 @@ def test_a_name_that_clashes_or_is_no_file_name_is_refused(home):
                 "import-embeddings", None, {"name": name}, []
             )
         assert repr(name) in str(caught.value) and owner in str(caught.value)
+
+
+def test_two_imports_of_a_name_at_once_are_one_result(
+    vectors: Vectors, own_home: Path, align_overrides
+) -> None:
+    """The second waits, and finds other vectors."""
+    files = [vectors("train").rename(own_home / "a.npy"), vectors("train", seed=1)]
+    line = [sys.executable, "-m", "brainhive_cli", "import-embeddings"]
+    line += [align_overrides[0], "name=mine", "splits=train"]
+    runs = []
+    for file in files:
+        words = [*line, f"sources=['{file}']"]
+        runs.append(subprocess.Popen(words, stderr=subprocess.PIPE, text=True))
+    errors = [run.communicate(timeout=120)[1] for run in runs]
+    assert sorted(run.returncode for run in runs) == [0, 1], errors
+    assert "holds other vectors" in "".join(errors)

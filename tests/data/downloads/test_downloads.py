@@ -344,3 +344,16 @@ def test_digests_are_those_of_md5_and_git(tmp_path, algorithm, digest):
     # from RFC 1321 and `git hash-object`
     (tmp_path / "file").write_bytes(b"abc")
     assert downloads._digest_file(tmp_path / "file", algorithm) == digest
+
+
+def test_a_file_of_the_hub_that_is_not_as_listed_is_removed(tmp_path, monkeypatch):
+    """Its bytes stayed under the final name."""
+
+    def send_other_bytes(*_: object, **options: object) -> None:
+        (tmp_path / "a.bin").write_bytes(b"x" * len(BODY))
+
+    monkeypatch.setattr(downloads.hub, "snapshot", send_other_bytes)
+    file = RemoteFile("a.bin", "hub:datasets/o/n@0", len(BODY), sha256(BODY))
+    with pytest.raises(MissingData, match=r"a\.bin is not as listed"):
+        download_files([file], tmp_path)
+    assert not (tmp_path / "a.bin").exists()

@@ -183,6 +183,10 @@ def list_signal(content: dict[str, Any]) -> None:
     content["dataset"][5]["eeg"] = content["dataset"][5]["eeg"].tolist()
 
 
+def count_from_end(content: dict[str, Any]) -> None:
+    content["dataset"][5]["image"] = -1
+
+
 def empty_rows(content: dict[str, Any]) -> None:
     content["dataset"] = []
 
@@ -196,6 +200,7 @@ def empty_rows(content: dict[str, Any]) -> None:
         (cut_channel, "3 channels, not 4"),
         (list_signal, "shape"),
         (empty_rows, "no segments"),
+        (count_from_end, "the picture -1"),
     ],
 )
 def test_a_file_of_another_form_is_refused(

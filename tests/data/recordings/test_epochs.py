@@ -236,3 +236,23 @@ def test_signals_of_no_brain_s_size_are_warned_of(
     assert not capsys.readouterr().err
     warn_of_size(replace(trials, unit="V"), "sub-01")
     assert "sub-01" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor", "stored_unit"),
+    [
+        ("V", 1e6, "µV"),
+        ("mV", 1e3, "µV"),
+        ("uV", 1.0, "µV"),
+        ("T", 1e15, "fT"),
+        ("T/m", 1e13, "fT/cm"),
+        ("a.u.", 1.0, "a.u."),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_arrays_are_converted_to_the_units_of_files(unit, factor, stored_unit, dtype):
+    given = arrays(unit=unit)
+    given["signal"] = (given["signal"] / factor).astype(dtype)
+    trials = as_trials(**given)
+    assert trials.unit == stored_unit
+    np.testing.assert_allclose(trials.signal[:, 0], arrays()["signal"], rtol=1e-6)

@@ -100,14 +100,20 @@ def test_a_dead_channel_stays_quiet(signal):
         assert np.abs(learn(part, signal)(signal)[:, 1]).max() < 0.1
 
 
-def test_rounding_alone_is_amplified_as_the_smallest_signal(signal):
-    spread = signal.std((0, 2))
-    for size, factor in ((1e-2, 1e-2), (1e-9, 1e-3)):
-        quiet = signal.copy()
-        quiet[:, 2] *= spread[1] * size / spread[2]
-        normalised = learn(Channel(), quiet)
-        expected = 1 / (factor * spread[1])
-        assert normalised.matrix[2, 0] == pytest.approx(expected, rel=1e-3)
+@pytest.mark.parametrize("size", [1e-6, 1e-2, 1e5, 1e7])
+def test_a_channel_of_any_size_leaves_the_others_a_variance_of_1(signal, size):
+    signal[:, 2] *= size
+    for part in (Channel(), Whiten()):
+        spread = learn(part, signal)(signal).std((0, 2))
+        quiet = size < 1 and isinstance(part, Whiten)
+        np.testing.assert_allclose(spread[: 2 if quiet else 3], 1, atol=1e-3)
+
+
+def test_a_flat_channel_with_an_offset_stays_0(signal):
+    signal[:, 1] = 100_000.3
+    normaliser = learn(Channel(), signal)
+    assert normaliser.matrix[1] == 0 and (normaliser.matrix[[0, 2]] > 0).all()
+    assert not normaliser(signal)[:, 1].any()
 
 
 def test_a_riemannian_mean_uses_evenly_spaced_trials(signal, monkeypatch):

@@ -228,3 +228,15 @@ def test_an_approximate_fit_grows_with_signals_not_their_cube():
     # four iterations of two products and two more, each counted half
     product = 2 * 15_000 * 1000
     assert approximate == [5 * 9000 * product, 5 * 18_000 * product]
+
+
+@pytest.mark.parametrize("alpha", ["auto", 50.0])
+def test_targets_far_from_0_keep_penalty_and_spread(alpha):
+    signal, targets = draw_data(15)
+    _, near = fit(signal, targets, 4, alpha=alpha)
+    far_targets = {name: values + 10_000 for name, values in targets.items()}
+    _, far = fit(signal, far_targets, 4, alpha=alpha)
+    for name, values in near.items():
+        spread = float(values.std())
+        shifted = far[name].double() - 10_000
+        assert (shifted - values).abs().max() < 0.02 * spread

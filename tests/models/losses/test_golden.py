@@ -11,7 +11,12 @@ from torch import Tensor
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.losses import ClipConfig, LossContext, MmdConfig
+from brainhive_cli.models.losses import (
+    ClipConfig,
+    LossContext,
+    MmdConfig,
+    compute_mmd_kernel,
+)
 
 CLOSE = 5e-6
 SAMGA = {"initial_logit_scale": math.log(1 / 0.07), "learn_scale": False}
@@ -121,3 +126,12 @@ def test_brainhives_clip_loss_has_its_value_and_every_gradient(golden: Path) -> 
         assert torch.allclose(
             given.grad, reference[f"grad_{name}"].reshape(given.shape), atol=1e-5
         )
+
+
+@pytest.mark.parametrize("offset", [0.0, 10.0, 100.0])
+def test_mmd_does_not_depend_on_a_shared_offset(offset: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pairs = 0.05 * torch.randn(2, 64, 256, generator=generator, dtype=torch.float64)
+    exact = compute_mmd_kernel(*pairs)
+    found = compute_mmd_kernel(*(pairs + offset).float())
+    torch.testing.assert_close(found.double(), exact, rtol=1e-3, atol=0)

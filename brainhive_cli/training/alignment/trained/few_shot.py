@@ -340,7 +340,8 @@ class SourceModel:
             trials = trials.change(subject=1 + max(layout.spec.subjects))
 
         # architecture for the person; the last epoch, as no picture is held out
-        layout = replace(layout, spec=spec_of([trials], layout.spec.signal))
+        spec = spec_of([trials], layout.spec.signal)
+        layout = replace(layout, spec=replace(spec, scale=layout.spec.scale))
         start = None if is_scratch else self.model
         changes: dict[str, Any] = {"selection": "last"}
         if self.train.last_batch == "drop":  # few pictures may fill no batch

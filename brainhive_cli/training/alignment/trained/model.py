@@ -680,7 +680,7 @@ class TrainedModel:
 
         def average() -> Float32:
             trials = self.open_trials(subject, "train", is_tested=False)
-            return trials.averages.mean(0)
+            return trials.averages.mean(0, np.float64).astype(np.float32)
 
         return self.compute_once("mean", subject, "train", average)
 

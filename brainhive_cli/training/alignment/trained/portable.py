@@ -93,7 +93,7 @@ class PortableModel(nn.Module):
         _remove_unused_parts(aligner, subject)
 
         # voxels are taken as stores have them
-        matrix = np.full((1, 1), spec.signal.get("scale", 1.0))
+        matrix = np.full((1, 1), spec.signal.get("scale") or 1.0)
         times = torch.eye(spec.samples)
         widths = dict(zip(spec.subjects, spec.widths, strict=True))
         width = widths.get(subject) or spec.channels

@@ -385,8 +385,10 @@ def _fit_closed_form(
     for trials in data.trials:
         training_rows, held_out_rows = split_held_out(trials, data.held_out)
         stimuli = torch.from_numpy(trials.stimulus[training_rows]).to(launch.device)
-        signal = _load_averages(trials, training_rows, launch)
-        held_out_signal = _load_averages(trials, held_out_rows, launch)
+        signal, held_out_signal = (
+            aligner.scale_signal(_load_averages(trials, rows, launch))
+            for rows in (training_rows, held_out_rows)
+        )
         read_targets = partial(_read_targets, aligner, data.targets, stimuli, sums)
         backbone.fit(trials.subject, signal, read_targets, held_out_signal)
         n_samples += len(stimuli)

@@ -18,11 +18,11 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED
 from brainhive_cli.data.datasets import HasTarget
 from brainhive_cli.data.signals.normalisations import (
-    RemovesScale,
     Statistics,
     pool_statistics,
     require_equal_widths,
 )
+from brainhive_cli.data.signals.scale import SCALED_UNITS, measure_scale
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned import (
@@ -59,6 +59,7 @@ from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.models import priors
 from brainhive_cli.models.blocks import find_linear_shapes
 from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head
+from brainhive_cli.models.signal_spec import convert_unit
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.layout import Layout, find_token_axes
 from brainhive_cli.training.alignment.recipe import Recipe
@@ -156,11 +157,8 @@ class TrainingData:
                 "single trials cannot be mixed over repetitions",
                 "set signal.repetitions=average, or random",
             )
-        removes_scale = (
-            isinstance(signal.normalise, RemovesScale)
-            and signal.normalise.removes_scale
-        )
-        if removes_scale and signal.scale != 1:
+        removes_scale = getattr(signal.normalise, "removes_scale", False)
+        if removes_scale and signal.scale is not None:
             console.warn(
                 f"signal.scale={signal.scale:g} has no effect with "
                 f"signal.normalise={signal.normalise.kind}"
@@ -441,6 +439,32 @@ class TrainingData:
             whiteners=whiteners,
         )
 
+    def _find_scale(
+        self, recipe: Recipe, subjects: Sequence[Trials]
+    ) -> tuple[float, ...]:
+        """Find the factors by which a model multiplies its signals.
+
+        Raises:
+            BrainhiveError: if signals are constant, or far from 0.
+        """
+        signal = recipe.signal
+        unit = subjects[0].unit
+        has_scale = getattr(signal.normalise, "removes_scale", False)
+        has_scale |= signal.normalise_trials or unit in SCALED_UNITS
+        if signal.scale is not None or has_scale or not self.reads:
+            return ()
+        input_unit = recipe.backbone.input_unit
+        if not input_unit:
+            return measure_scale(subjects, signal.repetitions != "average")
+        try:
+            return (convert_unit(unit, input_unit),)
+        except KeyError:
+            console.warn(
+                f"the signals have the unit {unit!r}, and {recipe.backbone.kind} takes "
+                f"{input_unit}; set the factor: signal.scale"
+            )
+            return ()
+
     def _plan_layout(self, recipe: Recipe, subjects: Sequence[Trials]) -> Layout:
         """Plan the architecture of a cell's model.
 
@@ -514,8 +538,9 @@ class TrainingData:
         names_channels = section["channels"] is not None or section["region_split"]
         if not names_channels and channels is not None:
             section["channels"] = list(channels)
+        spec = spec_of(subjects, section)
         return Layout(
-            spec=spec_of(subjects, section),
+            spec=replace(spec, scale=self._find_scale(recipe, subjects)),
             heads=heads,
             backbone=recipe.backbone.model_dump(mode="json"),
             fuser=fuser,
