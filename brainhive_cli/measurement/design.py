@@ -333,6 +333,23 @@ def count_positions(parts: Int64) -> Int64:
     return position
 
 
+def list_parts(item: Int64, parts: Int64, count: int) -> list[tuple[int, ...]]:
+    """List the parts of the recording in which each item was shown.
+
+    Args:
+        item: Item [n] of each trial.
+        parts: Part [n] of each trial.
+        count: Number I of items.
+
+    Returns:
+        Sorted tuple [I] of the parts of each item.
+    """
+    parts_of = [set[int]() for _ in range(count)]
+    for index, number in zip(item.tolist(), parts.tolist(), strict=True):
+        parts_of[index].add(number)
+    return [tuple(sorted(numbers)) for numbers in parts_of]
+
+
 def describe_design(timeline: Timeline, stratum: Int64) -> LabelDesign:
     """Find the odds of labels by the design of a study.
 
@@ -498,14 +515,11 @@ def _find_strata(timeline: Timeline, fold: Int64) -> Int64:
 def _group_units(group: Int64, timeline: Timeline, fold: Int64) -> Int64:
     """Number the units [I] of a fold [I] by the set of groups [n] of their trials."""
     is_tested = timeline.unit >= 0
-    groups = [set[int]() for _ in fold]
-    units = timeline.unit[is_tested].tolist()
-    for unit, number in zip(units, group[is_tested].tolist(), strict=True):
-        groups[unit].add(number)
+    groups = list_parts(timeline.unit[is_tested], group[is_tested], len(fold))
     number_of: dict[tuple[int, ...], int] = {}
     numbers = []
     for fold_number, unit_groups in zip(fold.tolist(), groups, strict=True):
-        key = fold_number, *sorted(unit_groups)
+        key = fold_number, *unit_groups
         numbers.append(number_of.setdefault(key, len(number_of)))
     return np.array(numbers, np.int64)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from brainhive_cli.core.arrays import Array, Int64
-from brainhive_cli.measurement.design import count_positions
+from brainhive_cli.measurement.design import count_positions, list_parts
 from brainhive_cli.measurement.units import number_names
 
 Times = Array | None
@@ -116,7 +116,7 @@ def p_of_clumping(
     if len(np.unique(order.label)) == len(order.label):
         return 1.0
     if strata is None:
-        (strata,) = number_names([list_parts(order.item, parts)])
+        (strata,) = number_names([list_parts(order.item, parts, 1 + order.item.max())])
 
     stratum = strata[order.item]  # [n]
     part = parts * (1 + strata.max(initial=0)) + stratum
@@ -219,22 +219,6 @@ def _test_order(
             if p > MIN_EARLY_STOP_P:
                 return p
     return _p_of_first(statistics)
-
-
-def list_parts(item: Int64, parts: Int64) -> list[Hashable]:
-    """List the parts of the recording in which each item was shown.
-
-    Args:
-        item: Item [n] of each trial.
-        parts: Part [n] of each trial.
-
-    Returns:
-        Sorted tuple [I] of the parts of each item.
-    """
-    parts_of: dict[int, set[int]] = {}
-    for index, number in zip(item.tolist(), parts.tolist(), strict=True):
-        parts_of.setdefault(index, set()).add(number)
-    return [tuple(sorted(parts_of[index])) for index in range(len(parts_of))]
 
 
 def _number_windows(parts: Int64, position: Int64) -> list[Int64]:
