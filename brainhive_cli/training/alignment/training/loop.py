@@ -41,7 +41,10 @@ from brainhive_cli.training.alignment.training.initialisation import (
     make_aligner,
     make_history,
 )
-from brainhive_cli.training.alignment.training.objective import Objective
+from brainhive_cli.training.alignment.training.objective import (
+    Objective,
+    count_epochs,
+)
 from brainhive_cli.training.alignment.training.optimisation import Learner, StateContent
 
 Tensors = dict[str, Tensor]
@@ -141,7 +144,6 @@ def fit(
     objective = objective.to(launch.device)
     batches = Batches(data, settings, launch)
     steps_per_epoch = batches.steps
-    feedback = batches.feedback
     learner = Learner(
         aligner,
         objective,
@@ -149,7 +151,7 @@ def fit(
         steps_per_epoch,
         data.start_files,
         is_started=start is not None,
-        feedback=feedback,
+        feedback=batches.feedback,
     )
     validation_queries = list_validation_queries(data, batches.averages)
     test_queries = []
@@ -181,33 +183,22 @@ def fit(
             step_seed = derive_seed(seed, learner.epoch, learner.steps_done)
             seed_torch(derive_seed(step_seed, launch.rank), launch.device)
 
-            # draw this process's share of the batch
-            mixing = find_mixing(
-                terms, learner.epoch + learner.steps_done / steps_per_epoch
-            )
-            micro_batches, embeddings, context = batches.draw(rows, step_seed, mixing)
-            context = replace(
-                context,
+            # compute the loss of the whole batch, with gradients of all processes
+            context = LossContext(
                 step=learner.epoch * steps_per_epoch + learner.steps_done,
                 epoch=learner.epoch,
                 epochs=settings.epochs,
                 steps=steps_per_epoch,
             )
-
-            # compute the loss of the whole batch, with gradients of all processes
-            with launch.autocast(settings.precision):
-                predicted, targets = forward(
-                    aligner, micro_batches, embeddings, context
-                )
-                predicted = _gather_batch(predicted, len(rows), launch)
-                targets = _gather_batch(targets, len(rows), launch)
-                loss = objective(predicted, targets, context)
-                if feedback is not None:
-                    similarities = objective.compare_pairs(predicted, targets, context)
-                    sample_rows = torch.from_numpy(np.sort(rows))
-                    feedback.update(
-                        copy_to_device(sample_rows, launch.device), similarities
-                    )
+            loss = compute_loss(
+                aligner,
+                objective,
+                batches,
+                rows,
+                context,
+                step_seed,
+                settings.precision,
+            )
 
             # change the weights, and offer a checkpoint
             loss.backward()
@@ -294,6 +285,48 @@ def _set_up_model(
         copy_weights(aligner, start)
         aligner.learned = aligner.learned.inherit(start.learned)
     return aligner
+
+
+def compute_loss(
+    aligner: Aligner,
+    objective: Objective,
+    batches: Batches,
+    rows: Int64,
+    context: LossContext,
+    seed: int = 0,
+    precision: str = "fp32",
+) -> Tensor:
+    """Compute the loss of a batch, whose trials all processes share.
+
+    Args:
+        aligner: Model in training mode.
+        objective: Loss of the model.
+        batches: Signals and targets, and the choice of targets by how well they are
+            predicted, if any, which is updated.
+        rows: Rows [B] of the batch, over all processes.
+        context: Step of the training.
+        seed: Seed of the step.
+        precision: Precision of the model: "fp32", "bf16" or "fp16".
+    """
+    # draw this process's share of the batch
+    launch = batches.launch
+    mixing = find_mixing(objective.terms, count_epochs(context))
+    micro_batches, embeddings, drawn = batches.draw(rows, seed, mixing)
+    context = replace(context, mixing=drawn.mixing, stimuli=drawn.stimuli)
+
+    # compare the whole batch
+    with launch.autocast(precision):
+        predicted, targets = forward(aligner, micro_batches, embeddings, context)
+        predicted = _gather_batch(predicted, len(rows), launch)
+        targets = _gather_batch(targets, len(rows), launch)
+        loss = objective(predicted, targets, context)
+        if batches.feedback is not None:
+            similarities = objective.compare_pairs(predicted, targets, context)
+            sample_rows = torch.from_numpy(np.sort(rows))
+            batches.feedback.update(
+                copy_to_device(sample_rows, launch.device), similarities
+            )
+    return loss
 
 
 def forward(

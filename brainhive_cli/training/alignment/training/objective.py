@@ -1,7 +1,6 @@
 """Weighted sum of the loss terms of a recipe."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Protocol, cast
 
@@ -65,11 +64,9 @@ class Objective(nn.ModuleList):
         device = next(iter(predicted.values())).device.type
         context = replace(context, targets=targets)
         values = []
-        # the meta device of a rehearsal has no autocast
-        has_autocast = torch.amp.is_autocast_available(device)
-        with torch.autocast(device, enabled=False) if has_autocast else nullcontext():
+        with torch.autocast(device, enabled=False):
             for term, loss in zip(self.terms, self, strict=True):
-                weight = term.weight_at(_count_epochs(context))
+                weight = term.weight_at(count_epochs(context))
                 if not weight:
                     continue
                 prediction = _get_tensor("prediction", term.prediction, predicted)
@@ -98,7 +95,7 @@ class Objective(nn.ModuleList):
             RecipeError: if no active term is contrastive.
         """
         for term, loss in zip(self.terms, self, strict=True):
-            is_active = term.weight_at(_count_epochs(context)) != 0
+            is_active = term.weight_at(count_epochs(context)) != 0
             if is_active and hasattr(loss, "score_pairs"):
                 target = targets[term.target_name]
                 scorer = cast(ScoresPairs, loss)
@@ -134,7 +131,7 @@ def _check_scalar(value: object, loss: nn.Module, term: Term) -> None:
     )
 
 
-def _count_epochs(context: LossContext) -> float:
+def count_epochs(context: LossContext) -> float:
     """Return the number of finished epochs, with the share of the current epoch."""
     return context.epoch + context.step % context.steps / context.steps
 

@@ -1,37 +1,31 @@
 """Rehearsal of the first training step of each cell, without reading signals."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch, count_processes
-from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.signals.augmentations import DrawSettings
-from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.models.losses import LossContext, Mixing
+from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.cells import Cell, list_subjects
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.stages import Train
-from brainhive_cli.training.alignment.terms import find_mixing
 from brainhive_cli.training.alignment.training.batches import (
-    FLOAT32,
     Batches,
     CellData,
-    Query,
+    SignalBank,
     list_test_queries,
     list_validation_queries,
     open_bank,
+    rank_queries,
 )
 from brainhive_cli.training.alignment.training.initialisation import (
     copy_fuser,
@@ -39,21 +33,18 @@ from brainhive_cli.training.alignment.training.initialisation import (
 )
 from brainhive_cli.training.alignment.training.job import Job
 from brainhive_cli.training.alignment.training.loop import (
-    forward,
+    compute_loss,
     is_closed_form,
     split_held_out,
 )
-from brainhive_cli.training.alignment.training.objective import Objective
+from brainhive_cli.training.alignment.training.objective import (
+    Objective,
+    count_epochs,
+)
 from brainhive_cli.training.alignment.training.optimisation import Learner
 from brainhive_cli.training.alignment.training.training_data import TrainingData
 
 ALONE = Launch(0, 1, "cpu")
-MAX_WEIGHTS = 200_000_000
-"""Largest number of weights with which a step is computed on the CPU. A step of two
-trials then takes less than the 3 s in which torch loads its meta functions.
-"""
-META = torch.device("meta")
-"""Device of tensors with a shape but no values, which take no memory and no time."""
 
 
 def rehearse(job: Job) -> None:
@@ -68,16 +59,15 @@ def rehearse(job: Job) -> None:
     cells = [cell for cell in job.cells if _is_prepared(job, cell)]
     subjects = list_subjects(cells, with_tested=False)
     training_data: TrainingData | None = None
-    set_up_keys = set[Any]()
-    step_keys = set[Any]()
+    rehearsed_keys = set[Any]()
     # the training itself repeats all messages
     with console.mute_messages(), console.divert_prints():
         for cell in cells:
             # cells that only differ in their seed are set up alike
             key = cell.variant, cell.fold, cell.trained_on, cell.tested_on
-            if key in set_up_keys:
+            if key in rehearsed_keys:
                 continue
-            set_up_keys.add(key)
+            rehearsed_keys.add(key)
             recipe = job.variants[cell.variant]
             if training_data is None or not training_data.is_compatible(recipe):
                 training_data = TrainingData(
@@ -86,11 +76,20 @@ def rehearse(job: Job) -> None:
             if training_data.adapted is not None:
                 continue
             layout, data = training_data.select_cell(cell)
-            if is_closed_form(layout):
-                with _ignore_missing_values():
+            with _ignore_missing_values():
+                if is_closed_form(layout):
                     _rehearse_closed_form(layout, data)
-            else:
-                _rehearse_steps(cell.variant, recipe, layout, data, step_keys)
+                    continue
+
+                # tensors of other subjects often have equal shapes
+                batches = _make_batches(recipe, data)
+                spec = replace(layout.spec, subjects=(0,) * len(data.trials))
+                shapes: list[Any] = [spec, batches.steps, data.start_files]
+                shapes += [trials.width for trials in data.test_trials]
+                step_key = cell.variant, str(shapes)
+                if step_key not in rehearsed_keys:
+                    rehearsed_keys.add(step_key)
+                    _rehearse_steps(recipe, layout, data, batches)
 
 
 def _is_prepared(job: Job, cell: Cell) -> bool:
@@ -105,8 +104,7 @@ def _rehearse_closed_form(layout: Layout, data: CellData) -> None:
     """Build a model in closed form, load its start, and encode a few signals."""
     aligner = _build(layout, data)
     if parts.resolve("backbones", layout.backbone).continues:
-        for module_name, path in data.start_files.get(0, {}).items():
-            load_start(_build(layout, data), path, module_name)
+        _load_starts(layout, data)
 
     # a classifier needs labels, and enough signals of each
     backbone: Any = aligner.backbone
@@ -115,116 +113,89 @@ def _rehearse_closed_form(layout: Layout, data: CellData) -> None:
             training_rows, _ = split_held_out(trials, data.held_out)
             embeddings = data.targets.gather(trials.stimulus[training_rows])
             backbone.number_categories(aligner.compute_targets(embeddings))
-    averages = open_bank(data.trials, ALONE.device, is_mapped=True)
-    queries = list_validation_queries(data, averages)
-    _score(_build_with_zeros(layout, data), queries, data.targets)
+    _rank(_fill_with_zeros(aligner), data)
 
 
 def _rehearse_steps(
-    variant: str, recipe: Recipe, layout: Layout, data: CellData, step_keys: set[Any]
+    recipe: Recipe, layout: Layout, data: CellData, batches: Batches
 ) -> None:
-    """Set up the training of a cell, and compute the loss of a step of each stage.
+    """Set up the training of a cell, and compute the loss of a step of each stage."""
+    aligner = _build(layout, data)
+    objective = Objective(recipe.loss_terms, layout.similarity == "centred_cosine")
+    Learner(
+        aligner,
+        objective,
+        recipe.train,
+        batches.steps,
+        data.start_files,
+        feedback=batches.feedback,
+    )
+    _load_starts(layout, data)
 
-    Args:
-        step_keys: Keys of rehearsed steps, equal for tensors of equal shapes. The key
-            of this cell is added.
-    """
-    # set up the batches, and replace their signals by zeros
-    settings = _draw_in_each_step(recipe.train)
-    batches = Batches(data, settings, Launch(0, count_processes(recipe.run), "cpu"))
-    batches.launch = ALONE
+    # two trials are enough, but an error names the size of the whole batch
+    aligner = _fill_with_zeros(aligner)
     rows = np.sort(batches.split_epoch(0, 0)[0])
-    zeros = [_make_zeros(signal.shape) for signal in batches.samples.signals]
-    batches.samples = replace(batches.samples, signals=zeros)
-    validation_queries = list_validation_queries(data, batches.averages)
-    test_queries = []
-    if settings.selection in ("test", "recordings"):
-        test_queries = list_test_queries(data, ALONE.device)
-
-    # skip a cell whose tensors have the shapes of an earlier cell
-    test_shapes = []
-    for bank, _ in test_queries:
-        test_shapes.append([tuple(signal.shape[1:]) for signal in bank.signals])
-    group_sizes = list(map(len, batches.samples.split(rows)))
-    anonymous_spec = replace(layout.spec, subjects=(0,) * len(layout.spec.subjects))
-    starts: list[tuple[str, Path]] = []
-    for stage_starts in data.start_files.values():
-        starts += stage_starts.items()
-    shapes = group_sizes, anonymous_spec, starts, test_shapes, validation_queries == []
-    key = variant, batches.steps, str(shapes)
-    if key in step_keys:
-        return
-    step_keys.add(key)
-
-    # set up the model, the loss and the stages, which may start from other weights
-    with _ignore_missing_values():
-        aligner = _build(layout, data)
-        objective = Objective(recipe.loss_terms, layout.similarity == "centred_cosine")
-        Learner(
-            aligner,
-            objective,
-            settings,
-            batches.steps,
-            data.start_files,
-            feedback=batches.feedback,
-        )
-        for module_name, path in starts:
-            load_start(_build(layout, data), path, module_name)
-
-        # two trials are enough, but an error names the size of the whole batch
-        network = _build_with_zeros(layout, data)
-        for context in _list_contexts(recipe, batches.steps):
+    few_rows = _take_few(batches.samples, rows)
+    for context in _list_contexts(recipe, batches.steps):
+        aligner.train()
+        with torch.no_grad():
             try:
-                _compute_step(network, objective, batches, rows, context)
+                compute_loss(aligner, objective, batches, few_rows, context)
             except BrainhiveError:
-                with _ignore_missing_values():
-                    _compute_step(aligner, objective, batches, rows, context)
+                compute_loss(aligner, objective, batches, rows, context)
                 raise
-        _score(network, validation_queries, data.targets)
-        _score(network, test_queries, data.test_targets)
+    _rank(aligner, data)
 
 
 def _build(layout: Layout, data: CellData) -> Aligner:
-    """Build the model of a cell on the meta device."""
-    with META:
+    """Build the model of a cell on the meta device, whose weights have no values."""
+    with torch.device("meta"):
         aligner = Aligner(layout)
     copy_fuser(aligner, data)
-    return aligner.to(META)
-
-
-def _build_with_zeros(layout: Layout, data: CellData) -> Aligner:
-    """Build the model of a cell with zeros as weights, if it is not too large."""
-    aligner = _build(layout, data)
-    if sum(weight.numel() for weight in aligner.parameters()) > MAX_WEIGHTS:
-        return aligner
-    for module in aligner.modules():
-        # zeros take no memory before they are written
-        for name, weight in list(module.named_parameters(recurse=False)):
-            zeros = torch.zeros(weight.shape, dtype=weight.dtype)
-            setattr(module, name, nn.Parameter(zeros, requires_grad=False))
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            setattr(module, name, torch.zeros(buffer.shape, dtype=buffer.dtype))
     return aligner
 
 
-def _draw_in_each_step(train: Train) -> Train:
-    """Change the settings so that no augmentation is drawn for all trials at once."""
+def _load_starts(layout: Layout, data: CellData) -> None:
+    """Load the weights from which each stage starts into a new model."""
+    for start_files in data.start_files.values():
+        for module_name, path in start_files.items():
+            load_start(_build(layout, data), path, module_name)
+
+
+def _fill_with_zeros(aligner: Aligner) -> Aligner:
+    """Replace the weights by zeros of NumPy, which take no memory until written."""
+    return aligner._apply(
+        lambda weight: torch.from_numpy(np.zeros(weight.shape, "f4")).to(weight.dtype)
+    )
+
+
+def _make_batches(recipe: Recipe, data: CellData) -> Batches:
+    """Make the batches of a cell, with zeros as signals."""
+    # no augmentation is drawn for all trials at once
     augmentations: list[Any] = []
-    for augmentation in train.augment.parts:
+    for augmentation in recipe.train.augment.parts:
         has_key = isinstance(augmentation, DrawSettings)
         if has_key:
             augmentation = augmentation.model_copy(update={"drawn": "each_step"})
         augmentations.append(augmentation)
-    augment = train.augment.model_copy(update={"parts": augmentations})
-    return train.model_copy(update={"augment": augment})
+    augment = recipe.train.augment.model_copy(update={"parts": augmentations})
+    settings = recipe.train.model_copy(update={"augment": augment})
+    batches = Batches(data, settings, Launch(0, count_processes(recipe.run), "cpu"))
+    batches.launch = ALONE
+    batches.samples = _clear_signals(batches.samples)
+    return batches
 
 
-def _make_zeros(shape: Sequence[int]) -> LazyRows:
-    """Make an array [N, ...] of zeros that takes no memory."""
-    size = tuple(shape)
-    return LazyRows(
-        size, FLOAT32, lambda rows: np.zeros((len(rows),) + size[1:], np.float32)
-    )
+def _clear_signals(bank: SignalBank) -> SignalBank:
+    """Replace the signals of a bank by zeros, which take no memory."""
+    zeros = [torch.zeros(()).expand(tuple(signal.shape)) for signal in bank.signals]
+    return replace(bank, signals=zeros)
+
+
+def _take_few(bank: SignalBank, rows: Int64) -> Int64:
+    """Take two of the ascending rows of each subject."""
+    subject_rows = np.split(rows, np.searchsorted(rows, bank.first[1:]))
+    return np.concatenate([some_rows[:2] for some_rows in subject_rows])
 
 
 def _list_contexts(recipe: Recipe, steps: int) -> list[LossContext]:
@@ -234,97 +205,33 @@ def _list_contexts(recipe: Recipe, steps: int) -> list[LossContext]:
     for epoch in range(n_epochs):
         # the weight of a wave may be 0 at the beginning of an epoch
         for steps_done in (0, steps // 2):
-            moment = epoch + steps_done / steps
+            step = epoch * steps + steps_done
+            context = LossContext(None, step, epoch, n_epochs, steps=steps)
+            moment = count_epochs(context)
             is_active = [bool(term.weight_at(moment)) for term in recipe.loss_terms]
-            context = LossContext(None, epoch * steps + steps_done, epoch, n_epochs)
-            contexts.setdefault(tuple(is_active), replace(context, steps=steps))
+            contexts.setdefault(tuple(is_active), context)
     return list(contexts.values())
 
 
-def _compute_step(
-    aligner: Aligner,
-    objective: Objective,
-    batches: Batches,
-    rows: Int64,
-    context: LossContext,
-) -> None:
-    """Compute the loss of two trials of each micro-batch, to find errors.
-
-    On the meta device, the tensors have the shapes of the whole batch, whose ascending
-    rows are `rows` [B].
-    """
-    groups = batches.samples.split(rows)
-    few_rows = np.concatenate([group[:2] for group in groups])
-    mixing = find_mixing(objective.terms, context.step / context.steps)
-    micro_batches, embeddings, batch_context = batches.draw(few_rows, 0, mixing)
-    mixing_of_batch = batch_context.mixing
-    stimuli = batch_context.stimuli
-
-    # give the tensors of two trials the shapes of the whole batch
-    if aligner.device == META:
-        n_rows = len(rows)
-        large_batches = []
-        for (signal, subject), group in zip(micro_batches, groups, strict=True):
-            large_batches.append(
-                (_resize(signal, len(group)), _resize(subject, len(group)))
-            )
-        micro_batches = large_batches
-        embeddings = {key: _resize(value, n_rows) for key, value in embeddings.items()}
-        if stimuli is not None:
-            stimuli = _resize(stimuli, n_rows)
-        if mixing_of_batch is not None:
-            mixing_of_batch = Mixing(
-                _resize(mixing_of_batch.partner, n_rows),
-                _resize(mixing_of_batch.share, n_rows),
-            )
-
-    # compute the loss, and the similarities that choose the next targets
-    context = replace(context, mixing=mixing_of_batch, stimuli=stimuli)
-    predicted, targets = forward(aligner.train(), micro_batches, embeddings, context)
-    objective.to(aligner.device)(predicted, targets, context)
-    if batches.feedback is not None:
-        objective.compare_pairs(predicted, targets, context)
-
-
-def _resize(tensor: Tensor, n_rows: int) -> Tensor:
-    """Make a tensor [n_rows, ...] on the meta device."""
-    shape = (n_rows,) + tensor.shape[1:]
-    return torch.empty(shape, dtype=tensor.dtype, device=META)
-
-
-def _score(aligner: Aligner, queries: Sequence[Query], targets: Targets) -> None:
-    """Encode two signals of each subject and two pictures as validation does."""
-    if not queries:
-        return
-    device = aligner.device
-    aligner.eval()
-    embeddings = {}
-    for key, shape in targets.shapes.items():
-        if key in aligner.layout.compared_keys:
-            embeddings[key] = torch.zeros((2,) + shape, device=device)
-    with torch.inference_mode():
-        aligner.encode_image(embeddings)
-        for bank, _ in queries:
-            # a subject that is new to the model has no index
-            has_known_subjects = bool((bank.subject >= 0).all())
-            for subject, signals in enumerate(bank.signals):
-                index = None
-                if has_known_subjects:
-                    index = torch.full((2,), subject, device=device)
-                signal_shape = (2,) + tuple(signals.shape[1:])
-                signal = torch.zeros(signal_shape, device=device)
-                aligner.encode_signal(signal, index)
+def _rank(aligner: Aligner, data: CellData) -> None:
+    """Rank the pictures of two signals of each subject, as after an epoch."""
+    averages = open_bank(data.trials, ALONE.device, is_mapped=True)
+    validation_queries = list_validation_queries(data, averages)
+    test_queries = list_test_queries(data, ALONE.device)
+    for bank, rows in validation_queries + test_queries:
+        query = _clear_signals(bank), _take_few(bank, rows)
+        targets = data.targets if bank is averages else data.test_targets
+        rank_queries(aligner, [query], targets, "fp32", ALONE)
 
 
 @contextmanager
 def _ignore_missing_values() -> Iterator[None]:
-    """Context manager that ignores errors of torch on the meta device.
+    """Context manager that ignores that a network asks for values it does not have.
 
-    A network may ask for values that the device lacks. A `BrainhiveError` passes.
+    Weights on the meta device have no values. Errors of torch name the device.
     """
     try:
         yield
-    except BrainhiveError:
-        raise
-    except Exception:
-        return
+    except (NotImplementedError, RuntimeError) as error:
+        if "meta" not in str(error):
+            raise

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from brainhive_cli import api
 from brainhive_cli.core import parts
@@ -14,7 +15,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.training import rehearsal
+from brainhive_cli.training.alignment.training import loop, rehearsal
 from brainhive_cli.training.alignment.training.run import TrainingRun
 from tests.worlds.command_fixtures import COLOURS, paint_pictures
 
@@ -200,13 +201,13 @@ def test_a_rehearsal_reads_no_signal(people, monkeypatch):
 
 def test_cells_of_equal_shapes_are_rehearsed_once(people, monkeypatch):
     steps = []
-    step = rehearsal._compute_step
+    compute_loss = rehearsal.compute_loss
 
     def count(*arguments: Any) -> None:
         steps.append(arguments)
-        step(*arguments)
+        compute_loss(*arguments)
 
-    monkeypatch.setattr(rehearsal, "_compute_step", count)
+    monkeypatch.setattr(rehearsal, "compute_loss", count)
     job = job_of(people, *ONE, "seeds=[1, 2, 3]")
     job.check()
     assert (len(job.cells), len(steps)) == (6, 1)
@@ -225,7 +226,17 @@ def test_a_training_starts_from_weights_of_its_sizes(people):
 
 def test_a_network_that_asks_for_values_is_not_refused(people, monkeypatch):
     def ask(*_: Any) -> None:
-        raise RuntimeError("a tensor on meta has no value")
+        torch.empty(1, device="meta").item()
 
-    monkeypatch.setattr(rehearsal, "forward", ask)
+    monkeypatch.setattr(rehearsal, "Aligner", ask)
     job_of(people, *ONE).check()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, NotImplementedError])
+def test_an_error_in_a_part_is_not_swallowed(people, monkeypatch, error):
+    def fail(*_: Any) -> None:
+        raise error("the sizes of tensors must match")
+
+    monkeypatch.setattr(loop, "forward", fail)
+    with pytest.raises(error, match="sizes"):
+        job_of(people, *ONE).check()
