@@ -11,4 +11,4 @@ resolve_job = CalibrationRun.resolve
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Measure how well a model decodes a new person, by the amount of recording."""
-    return driver.run("calibrate", resolve_job(recipe), launch, force)
+    return driver.run(resolve_job(recipe), launch, force)

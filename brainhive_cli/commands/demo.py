@@ -212,6 +212,7 @@ class DemoRun(RunJob):
     recipe: Recipe
     system: System
     steps: workflow.Recipe
+    command = "demo"
 
     @property
     def short_name(self) -> str:
@@ -322,7 +323,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     if recipe.write_recordings:
         return _write_recordings(recipe)
     job = DemoRun(recipe, SYSTEMS[recipe.system], _read_workflow(recipe))
-    return driver.run("demo", job, launch, force)
+    return driver.run(job, launch, force)
 
 
 def _list_new_folders(recipe: Recipe) -> tuple[Path, Path]:

@@ -11,4 +11,4 @@ resolve_job = DesignRun.resolve
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Predict how well designs of a study answer its question, and write its order."""
-    return driver.run("design", resolve_job(recipe), launch, force)
+    return driver.run(resolve_job(recipe), launch, force)

@@ -11,4 +11,4 @@ resolve_job = RetrievalRun.resolve
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Rank the seen picture of each test signal among the pictures of a gallery."""
-    return driver.run("eval-retrieval", resolve_job(recipe), launch, force)
+    return driver.run(resolve_job(recipe), launch, force)

@@ -11,4 +11,4 @@ resolve_job = ExplanationRun.resolve
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Measure which sensors, times, frequency bands and levels carry information."""
-    return driver.run("explain", resolve_job(recipe), launch, force)
+    return driver.run(resolve_job(recipe), launch, force)

@@ -94,6 +94,8 @@ INTERVAL = (
 class LiveRun(Job, RunJob):
     """Run of `live`. Every session is a run of its own, which is never reused."""
 
+    command = "live"
+
     @property
     def short_name(self) -> str:
         """First part of the name of the run."""
@@ -179,7 +181,7 @@ resolve_job = LiveRun.resolve
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Decode until the stream or the session ends. Each session is a new run."""
-    return driver.run("live", resolve_job(recipe), launch, force=True)
+    return driver.run(resolve_job(recipe), launch, force=True)
 
 
 @dataclass

@@ -34,4 +34,4 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         Tables and metrics of the run, with its folder.
     """
     job = reconstruction.resolve_job(recipe)
-    return driver.run("reconstruct", job, launch, force)
+    return driver.run(job, launch, force)

@@ -11,4 +11,4 @@ resolve_job = TrainingRun.resolve
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Train a brain model for each cell, which is a set of subjects and a seed."""
-    return driver.run("train-align", resolve_job(recipe), launch, force)
+    return driver.run(resolve_job(recipe), launch, force)

@@ -11,4 +11,4 @@ resolve_job = PriorRun.resolve
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Train the prior of a frozen diffusion model."""
-    return driver.run("train-prior", resolve_job(recipe), launch, force)
+    return driver.run(resolve_job(recipe), launch, force)

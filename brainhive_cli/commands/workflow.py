@@ -525,6 +525,7 @@ class WorkflowRun(RunJob):
     """Run of a complete workflow, which refers to the runs of its steps."""
 
     recipe: Recipe
+    command = "workflow"
 
     @property
     def short_name(self) -> str:
@@ -566,7 +567,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """
     # a workflow that runs all its steps gets a run folder of its own
     if recipe.list_steps() == list(recipe.expanded_steps):
-        return driver.run("workflow", WorkflowRun(recipe), launch, force)
+        return driver.run(WorkflowRun(recipe), launch, force)
 
     # a workflow that stops at the step `until` stores only the runs of its steps
     steps = dict(run_steps(recipe, launch, force))

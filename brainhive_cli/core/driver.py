@@ -34,7 +34,6 @@ from brainhive_cli.core.files import (
     make_portable,
     name_partial_file,
     remove,
-    resolve_below,
     resolve_without_links,
 )
 from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob
@@ -77,7 +76,6 @@ INITIAL_FILES = {
 
 
 def run(
-    command: str,
     job: RunJob,
     launch: Launch,
     force: bool = False,
@@ -87,7 +85,6 @@ def run(
     """Make a run, continue an interrupted run, or read a finished run.
 
     Args:
-        command: Name of the command. The run folder lies in `runs/<command>`.
         job: Job that computes the cells (such as models), and describes the results.
         launch: Processes that share the work. Each of them calls this function.
         force: True to start a new run even if a finished run exists.
@@ -102,14 +99,12 @@ def run(
         Unfinished: if the launch is read-only, and the run is not finished.
     """
     with console.progress("opening the inputs of the command"):
-        job, digests = _prepare(command, job, launch, force)
+        job, digests = _prepare(job, launch, force)
 
     # open the run, and make the runs that are parts of it
     folder = start_run(
-        command=command,
-        short_name=job.short_name,
-        recipe=job.recipe,
-        launch=launch,
+        job,
+        launch,
         force=force,
         digests=digests,
         finished_names=finished_names,
@@ -123,13 +118,7 @@ def run(
         if launch.is_read_only:
             raise Unfinished(f"run {folder.name} lacks a result that can now be added")
         launch.run_on_main((folder.path / METRICS_FILE).unlink)
-        folder = start_run(
-            command=command,
-            short_name=job.short_name,
-            recipe=job.recipe,
-            launch=launch,
-            digests=digests,
-        )
+        folder = start_run(job, launch, digests=digests)
         open_run = replace(open_run, folder=folder)
 
     # compute the missing cells, and finish the run
@@ -139,7 +128,7 @@ def run(
             str(number): compared_job
             for number, compared_job in enumerate(job.compared_jobs)
         }
-        compared_results = run_each(command, compared_jobs, launch)
+        compared_results = run_each(compared_jobs, launch)
         open_run = replace(open_run, compared_results=list(compared_results.values()))
         work = _compute(job, open_run)
 
@@ -157,24 +146,15 @@ def run(
     return replace(result, work=work, label=folder.label)
 
 
-def is_finished(command: str, job: RunJob) -> bool:
-    """Return True if the run of a job is finished, without downloading its inputs."""
-    digests = map_digests(job.inputs())
-    _, path = _locate(command, job.short_name, job.recipe, False, digests)
-    return RunFolder(path).is_finished
-
-
 def run_each(
-    command: str,
     jobs: Mapping[str, RunJob],
     launch: Launch,
     force: bool = False,
     title: str = "making the runs that this one needs",
 ) -> dict[str, Result]:
-    """Make several runs of a command, one after the other, with a progress bar.
+    """Make several runs, one after the other, with a progress bar.
 
     Args:
-        command: Name of the command of all runs.
         jobs: Work of each run, keyed by a name for the run.
         launch: Processes that share the work.
         force: True to start new runs even if finished runs exist.
@@ -187,9 +167,7 @@ def run_each(
     results = {}
     with console.progress(title, len(jobs)) as bar:
         for name, job in jobs.items():
-            results[name] = run(
-                command, job, launch, force, finished_names, is_part=True
-            )
+            results[name] = run(job, launch, force, finished_names, is_part=True)
             bar.advance()
     if finished_names:
         names = console.summarise_names(finished_names)
@@ -197,9 +175,7 @@ def run_each(
     return results
 
 
-def _prepare(
-    command: str, job: RunJob, launch: Launch, force: bool
-) -> tuple[RunJob, dict[str, str]]:
+def _prepare(job: RunJob, launch: Launch, force: bool) -> tuple[RunJob, dict[str, str]]:
     """Check the inputs of a run, and create the inputs that the command can create.
 
     The inputs of a finished run or a read-only launch are neither checked nor created.
@@ -218,7 +194,7 @@ def _prepare(
         raise
 
     digests = map_digests(inputs) | versions
-    _, path = _locate(command, job.short_name, job.recipe, force, digests)
+    _, path = job.locate(digests, force)
     if launch.is_read_only or launch.run_on_main(lambda: RunFolder(path).is_finished):
         return job, digests
     require_inputs(inputs)
@@ -379,21 +355,17 @@ def _finish(job: RunJob, open_run: OpenRun, work: Work | None) -> bool:
 
 
 def start_run(
-    command: str,
-    short_name: str,
-    recipe: Recipe,
+    job: RunJob,
     launch: Launch,
     force: bool = False,
     digests: Mapping[str, str] = MappingProxyType({}),
     finished_names: list[str] | None = None,
     label: str | None = None,
 ) -> RunFolder:
-    """Create the folder of a run, or find the folder of an earlier run of the recipe.
+    """Create the folder of a run, or find the folder of an earlier run of the job.
 
     Args:
-        command: Name of the command. The run folder lies in `runs/<command>`.
-        short_name: First part of the name of the run folder, before the fingerprint.
-        recipe: Settings of the run.
+        job: Work of the run.
         launch: Processes that share the run. The main process writes the folder.
         force: True to start a new run even if a finished run exists.
         digests: Digests of the inputs by name, as a part of the fingerprint.
@@ -406,7 +378,7 @@ def start_run(
     Raises:
         Unfinished: if the launch is read-only, and the run is not finished.
     """
-    recipe, path = _locate(command, short_name, recipe, force, digests)
+    recipe, path = job.locate(digests, force)
     if launch.is_read_only:
         if not RunFolder(path).is_finished:
             raise Unfinished(f"run {path.name} is not finished")
@@ -420,7 +392,7 @@ def start_run(
             path.mkdir(parents=True)
             break
         except FileExistsError:
-            _, path = _locate(command, short_name, recipe, force, digests)
+            _, path = job.locate(digests, force)
 
     folder = RunFolder(path)
     if not folder.is_finished:
@@ -512,41 +484,6 @@ def _join_run(folder: RunFolder, recipe: Recipe, launch: Launch) -> RunFolder:
         return folder
     finally:
         lock.release()
-
-
-def _locate(
-    command: str,
-    short_name: str,
-    recipe: Recipe,
-    force: bool,
-    digests: Mapping[str, str],
-) -> tuple[Recipe, Path]:
-    """Find the folder for the results of a command (a run), without creating it.
-
-    The folders of repeated runs are called `name`, `name-2`, `name-3` and so on.
-
-    Args:
-        force: True for a new folder even if a run exists.
-        digests: Digests of the inputs by name.
-
-    Returns:
-        The recipe with the digests, and the path of the newest folder, or of a new
-        folder if there is none or `force` is True.
-    """
-    # the fingerprint is a hash of the recipe with the digests
-    recipe = recipe.model_copy(update={"digests": dict(sorted(digests.items()))})
-    base = recipe.paths.under_home("runs") / command
-    name = f"{short_name}-{recipe.fingerprint()}"
-    # refuse a name such as `../x`
-    resolve_below(base, name, source="the name of a run,")
-
-    # find the number of the newest run. With `force`, take the next number
-    number = 1
-    while (base / f"{name}-{number + 1}").exists():
-        number += 1
-    if force and (base / name).exists():
-        number += 1
-    return recipe, base / (name if number == 1 else f"{name}-{number}")
 
 
 @contextmanager

@@ -8,13 +8,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from brainhive_cli.core import trackers
 from brainhive_cli.core.artifacts import Artifact
 from brainhive_cli.core.cells import IsFinished
-from brainhive_cli.core.command import Input, Result, Work, collect_inputs
+from brainhive_cli.core.command import (
+    Input,
+    Result,
+    Work,
+    collect_inputs,
+    map_digests,
+)
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files import resolve_below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.recipe import Recipe
@@ -222,11 +230,13 @@ class RunJob(Job):
     for a finished run only `inputs` and `describe`.
 
     Attributes:
+        command: Name of the command. The run folder lies in `runs/<command>`.
         summarises_together: True if all processes call `summarise`, not only
             the main process.
         tracker_name: Name under which trackers show the metrics of a finished run.
     """
 
+    command: str
     summarises_together: ClassVar[bool] = False
     tracker_name: ClassVar[str] = ""
 
@@ -234,6 +244,43 @@ class RunJob(Job):
     def short_name(self) -> str:
         """First part of the name of the run folder, before the fingerprint."""
         raise NotImplementedError
+
+    @property
+    def is_finished(self) -> bool:
+        """True if the run is finished. Its inputs are not downloaded."""
+        _, path = self.locate(map_digests(self.inputs()))
+        return RunFolder(path).is_finished
+
+    def locate(
+        self, digests: Mapping[str, str], force: bool = False
+    ) -> tuple[Any, Path]:
+        """Find the folder of the run, without creating it.
+
+        The folders of repeated runs are called `name`, `name-2`, `name-3` and so on.
+
+        Args:
+            digests: Digests of the inputs by name.
+            force: True for a new folder even if a run exists.
+
+        Returns:
+            The recipe with the digests, and the path of the newest folder, or of a new
+            folder if there is none or `force` is True.
+        """
+        # the fingerprint is a hash of the recipe with the digests
+        digests = dict(sorted(digests.items()))
+        recipe = self.recipe.model_copy(update={"digests": digests})
+        base = recipe.paths.under_home("runs") / self.command
+        name = f"{self.short_name}-{recipe.fingerprint()}"
+        # refuse a name such as `../x`
+        resolve_below(base, name, source="the name of a run,")
+
+        # find the number of the newest run. With `force`, take the next number
+        number = 1
+        while (base / f"{name}-{number + 1}").exists():
+            number += 1
+        if force and (base / name).exists():
+            number += 1
+        return recipe, base / (name if number == 1 else f"{name}-{number}")
 
     @property
     def compared_jobs(self) -> Sequence["RunJob"]:

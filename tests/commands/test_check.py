@@ -14,12 +14,12 @@ from brainhive_cli.core.driver import start_run
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SCHEMA, Measurements
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
+from tests.worlds.named_run import NamedRun
 
 
 def write_target_store(
@@ -120,9 +120,7 @@ def test_a_signal_store_has_rows_of_its_own(run_command, home):
 def test_a_run_is_checked_by_folder_or_name_next_to_stores(
     run_command, sound, home, capsys
 ):
-    run = start_run(
-        "train-align", "tiny", BaseRecipe(), Launch(0, 1, torch.device("cpu"))
-    )
+    run = start_run(NamedRun("train-align"), Launch(0, 1, torch.device("cpu")))
     run.finish(Measurements())
 
     run.set_label("wide window")

@@ -16,16 +16,16 @@ from brainhive_cli.core import documents, files, runs as core_runs
 from brainhive_cli.core.driver import start_run
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Metric
-from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports import run_table
+from tests.worlds.named_run import NamedRun
 
 TOP1 = Metric("top1", 0.25, 100, 100, 0.01, 0.2, 0.3, (1,), "cosine", "test", "Wilson")
 
 
 def write_run(command: str, label: str, **scopes: Any) -> RunFolder:
     """Write a run, which is finished if it has scopes."""
-    run = start_run(command, label, Recipe(), Launch(0, 1, torch.device("cpu")))
+    run = start_run(NamedRun(command, name=label), Launch(0, 1, torch.device("cpu")))
     if scopes:
         run.finish(Measurements(scopes))
     return run

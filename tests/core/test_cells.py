@@ -38,6 +38,7 @@ from brainhive_cli.core.launch import READ_ONLY, Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.runs import RunFolder
+from tests.worlds.named_run import NamedRun
 
 ALONE = Launch(0, 1, torch.device("cpu"))
 ELSEWHERE = "node7 0-0-0 4711 -"
@@ -53,7 +54,7 @@ def run(home: Path) -> RunFolder:
 
 
 def opened(again: bool = False, launch: Launch = ALONE, **fields: Any) -> RunFolder:
-    return start_run("embed", "tiny", Recipe(), launch, again, **fields)
+    return start_run(NamedRun("embed"), launch, again, **fields)
 
 
 def claim_of_another(path: Path, age_s: float = 0.0) -> Path:
@@ -282,7 +283,7 @@ def test_a_finished_run_notes_who_asks_for_it(
     run = opened(finished_names=names)
     assert names == [run.path.name] and capsys.readouterr().err == ""
     recipe = Recipe(recipe_name="papers/x")
-    start_run("embed", "tiny", recipe, ALONE)
+    start_run(NamedRun("embed", recipe), ALONE)
     assert run.read_found().recipe_names == ["", "papers/x"]
     assert capsys.readouterr().err.count(run.path.name) == 1
 

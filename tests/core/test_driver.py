@@ -38,6 +38,7 @@ class Counting(RunJob):
     others: Sequence[RunJob] = ()
     parts: Mapping[str, RunJob] = field(default_factory=dict)
     lacks: list[str] = field(default_factory=list)
+    command: str = "embed"
     tracker_name = "counting"
 
     @property
@@ -60,7 +61,7 @@ class Counting(RunJob):
         self.stores.setdefault("signals", "1")
 
     def make_parts(self, run: OpenRun, again: bool) -> dict[str, Result]:
-        return driver.run_each("embed", self.parts, run.launch, again)
+        return driver.run_each(self.parts, run.launch, again)
 
     def is_outdated(self, run: OpenRun) -> bool:
         return bool(self.lacks)
@@ -102,7 +103,7 @@ def job(home: Path) -> Counting:
 
 
 def test_a_run_is_checked_made_and_found(job: Counting) -> None:
-    made = driver.run("embed", job, ALONE)
+    made = driver.run(job, ALONE)
     # what was made is checked, too
     assert job.steps == [
         *("check", "prepare", "check"),
@@ -114,10 +115,10 @@ def test_a_run_is_checked_made_and_found(job: Counting) -> None:
 
     # a finished run is only read
     job.steps.clear()
-    found = driver.run("embed", job, ALONE)
+    found = driver.run(job, ALONE)
     assert (found.folder, job.steps, found.work) == (made.folder, [], None)
-    assert driver.run("embed", job, READ_ONLY).folder == made.folder
-    assert driver.run("embed", job, ALONE, force=True).folder != made.folder
+    assert driver.run(job, READ_ONLY).folder == made.folder
+    assert driver.run(job, ALONE, force=True).folder != made.folder
 
 
 def test_what_is_missing_ends_it_before_anything_is_made(
@@ -125,35 +126,38 @@ def test_what_is_missing_ends_it_before_anything_is_made(
 ) -> None:
     absent = replace(job, error=MissingData("no pictures", "fetch"))
     with pytest.raises(MissingData, match="no pictures"):
-        driver.run("embed", absent, ALONE)
+        driver.run(absent, ALONE)
     with pytest.raises(Unfinished):
-        driver.run("embed", absent, READ_ONLY)
+        driver.run(absent, READ_ONLY)
     assert job.steps == [] and not (home / "runs").exists()
     assert [one.name for one in absent.list_inputs() if one.is_missing] == ["pictures"]
 
     # a finished run needs none of it
-    made = driver.run("embed", job, ALONE)
-    assert driver.run("embed", absent, ALONE).folder == made.folder
+    assert not job.is_finished
+    made = driver.run(job, ALONE)
+    assert driver.run(absent, ALONE).folder == made.folder
+    assert job.is_finished and absent.is_finished
+    assert not replace(job, command="train-align").is_finished
 
 
 def test_an_interrupted_run_goes_on(job: Counting) -> None:
     broken = replace(job, cells=("a", "broken", "b"))
     with pytest.raises(BrainhiveError, match="broken"):
-        driver.run("embed", broken, ALONE)
+        driver.run(broken, ALONE)
     job.steps.clear()
-    resumed = driver.run("embed", job, ALONE)
+    resumed = driver.run(job, ALONE)
     assert job.steps[1:3] == ["prepare", "b"]
     # the time of a part is no pace of all
     assert resumed.work is None
 
 
 def test_a_finished_run_is_made_up_for_what_it_lacks(job: Counting) -> None:
-    made = driver.run("embed", job, ALONE)
+    made = driver.run(job, ALONE)
     job.steps.clear()
     outdated = replace(job, lacks=["a metric"])
     with pytest.raises(Unfinished):
-        driver.run("embed", outdated, READ_ONLY)
-    assert driver.run("embed", outdated, ALONE).folder == made.folder
+        driver.run(outdated, READ_ONLY)
+    assert driver.run(outdated, ALONE).folder == made.folder
     assert job.steps == ["after the cells", "summarise 0 0"]
 
 
@@ -163,7 +167,7 @@ def test_runs_that_a_run_needs_are_made_first(
     other = Counting(Recipe(), cells=["c"], stores={"signals": "2"})
     part = Counting(Recipe(), cells=["d"], stores={"signals": "3"})
     whole = replace(job, others=[other], parts={"part": part})
-    made = driver.run("embed", whole, ALONE)
+    made = driver.run(whole, ALONE)
     assert "summarise 1 1" in job.steps
     # its time is not that of its own cells
     assert made.work is None
@@ -172,7 +176,7 @@ def test_runs_that_a_run_needs_are_made_first(
 
     # one line says that they are finished, whoever asks
     capsys.readouterr()
-    driver.run("embed", replace(whole, stores={"signals": "4"}), ALONE)
+    driver.run(replace(whole, stores={"signals": "4"}), ALONE)
     assert capsys.readouterr().err.count("found finished runs") == 2
 
 
@@ -195,7 +199,7 @@ def test_trackers_get_the_metrics_of_a_finished_run(
 
     monkeypatch.setattr("brainhive_cli.core.trackers._open", open_tracker)
     run = job.recipe.run.model_copy(update={"trackers": ["wandb"]})
-    driver.run("embed", replace(job, recipe=TrackedRecipe(run=run)), ALONE)
+    driver.run(replace(job, recipe=TrackedRecipe(run=run)), ALONE)
     assert opened[0].startswith("counting") and "simulated" in opened[0]
     assert events == [({"all/top1": 0.5}, 0), "finished"]
 
@@ -209,7 +213,7 @@ def test_cells_are_shared_where_there_are_fewer_than_processes(
         Launch, "gather", lambda launch, item: [item] * launch.processes
     )
     shared = list[int]()
-    folder = driver.start_run("embed", "tiny", Recipe(), ALONE)
+    folder = driver.start_run(job, ALONE)
     run = OpenRun(folder, launch)
 
     def compute(name: str, worker: Launch) -> dict[str, str]:
@@ -233,7 +237,7 @@ def test_cells_are_shared_where_there_are_fewer_than_processes(
 def test_the_pace_counts_only_cells_trained_from_the_beginning(
     job: Counting,
 ) -> None:
-    folder = driver.start_run("embed", "tiny", Recipe(), ALONE)
+    folder = driver.start_run(job, ALONE)
     resumed = folder.checkpoint_path("a")
     resumed.parent.mkdir()
     resumed.touch()
@@ -258,7 +262,7 @@ def test_a_check_lists_what_does_not_fit_and_what_is_compared(job: Counting) -> 
         listed = checked.list_inputs()
         assert [one.name for one in listed if one.is_missing] == ["rates differ"]
     with pytest.raises(BrainhiveError, match="rates differ"):
-        driver.run("embed", Misfit(Recipe()), ALONE)
+        driver.run(Misfit(Recipe()), ALONE)
 
 
 def test_versions_of_inputs_name_the_run(job: Counting) -> None:
@@ -272,7 +276,7 @@ def test_versions_of_inputs_name_the_run(job: Counting) -> None:
     jobs = [Pinned(Recipe(), version=version) for version in ("1", "2", "1")]
     for pinned in jobs:
         pinned.stores["signals"] = "1"
-    folders = {driver.run("embed", pinned, ALONE).folder for pinned in jobs}
+    folders = {driver.run(pinned, ALONE).folder for pinned in jobs}
     assert len(folders) == 2
     # the first is found again, and is not checked
     assert jobs[-1].steps == []
@@ -289,7 +293,7 @@ def test_cells_of_another_worker_leave_no_pace(job: Counting) -> None:
             files = {name: f"{name}.safetensors" for name in "ab"}
             yield CellStage("counting", files, compute)
 
-    assert driver.run("embed", Helped(Recipe()), ALONE).work is None
+    assert driver.run(Helped(Recipe()), ALONE).work is None
 
 
 def test_one_process_summarises_and_no_checkpoint_is_left(
@@ -309,7 +313,7 @@ def test_one_process_summarises_and_no_checkpoint_is_left(
         Launch, "gather", lambda launch, item: [item] * launch.processes
     )
     trained = Trained(Recipe())
-    made = driver.run("embed", trained, Launch(0, 2, "cpu"))
+    made = driver.run(trained, Launch(0, 2, "cpu"))
     assert "1 process" in trained.steps
     assert not [*made.folder.glob("checkpoints/*")]
 
@@ -328,9 +332,9 @@ def label_job(job: Counting, label: str | None) -> Counting:
 def test_another_label_relabels_the_finished_run(
     job: Counting, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = driver.run("embed", label_job(job, "ridge [bold]"), ALONE)
+    first = driver.run(label_job(job, "ridge [bold]"), ALONE)
     job.steps.clear()
-    second = driver.run("embed", label_job(job, "<b>Übung</b>"), ALONE)
+    second = driver.run(label_job(job, "<b>Übung</b>"), ALONE)
     assert (first.label, second.label) == ("ridge [bold]", "<b>Übung</b>")
     assert second.folder == first.folder
     assert job.steps == []
@@ -338,14 +342,14 @@ def test_another_label_relabels_the_finished_run(
     assert "label" not in (first.folder / "recipe.yaml").read_text()
 
     # without the flag the label stays, and an empty text removes it
-    assert driver.run("embed", label_job(job, None), ALONE).label == "<b>Übung</b>"
-    assert driver.run("embed", label_job(job, ""), ALONE).label == ""
+    assert driver.run(label_job(job, None), ALONE).label == "<b>Übung</b>"
+    assert driver.run(label_job(job, ""), ALONE).label == ""
 
 
 def test_runs_that_a_run_needs_get_no_label(job: Counting) -> None:
     compared = replace(label_job(job, "main"), cells=("c",), stores={"signals": "2"})
     labelled = replace(label_job(job, "main"), others=[compared])
-    result = driver.run("embed", labelled, ALONE)
+    result = driver.run(labelled, ALONE)
     labels = []
     for path in result.folder.parent.iterdir():
         labels.append(driver.RunFolder(path).label)

@@ -35,7 +35,7 @@ from brainhive_cli.core.measurements import (
     sort_by_agreement,
     with_arrow,
 )
-from brainhive_cli.core.recipe import Recipe
+from tests.worlds.named_run import NamedRun
 
 TOP1 = Metric(
     *("top1", 0.5, 4, 200, 0.005, 0.1, 0.25, (0, 1), "cosine", "test", "t"),
@@ -62,7 +62,7 @@ MADE = Measurements(
 
 
 def test_what_a_run_measured_is_read_back_as_it_was(home: Path) -> None:
-    run = start_run("train-align", "tiny", Recipe(), Launch(0, 1, torch.device("cpu")))
+    run = start_run(NamedRun("train-align"), Launch(0, 1, torch.device("cpu")))
     run.finish(MADE)
 
     assert run.measurements() == MADE

@@ -10,16 +10,16 @@ from brainhive_cli.core import run_files, weights
 from brainhive_cli.core.driver import start_run
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.weights import Checkpoint
+from tests.worlds.named_run import NamedRun
 
 CONFIG, MODEL = "cells/a/model/config.json", "cells/a/model/model.safetensors"
 
 
 @pytest.fixture
 def run(home: Path) -> RunFolder:
-    made = start_run("train-align", "tiny", Recipe(), Launch(0, 1, torch.device("cpu")))
+    made = start_run(NamedRun("train-align"), Launch(0, 1, torch.device("cpu")))
     made.write_text(CONFIG, '{"scale": 1.0}\n')
     weights.save(made.path / MODEL, {"weight": torch.arange(64.0)})
     Checkpoint(made.checkpoint_path("a")).save(

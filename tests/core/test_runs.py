@@ -21,12 +21,13 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Recipe, RunOptions
 from brainhive_cli.core.runs import RunFolder
+from tests.worlds.named_run import NamedRun
 
 ALONE = Launch(0, 1, torch.device("cpu"))
 
 
 def opened(again: bool = False, **changes: object) -> RunFolder:
-    return start_run("train-align", "tiny", Recipe(**changes), ALONE, again)
+    return start_run(NamedRun("train-align", Recipe(**changes)), ALONE, again)
 
 
 def test_the_same_recipe_finds_the_run_that_it_made(
@@ -88,10 +89,10 @@ def test_again_starts_beside_what_is_there(home: Path) -> None:
 WORKER = """if True:
     import sys, time, torch
     from brainhive_cli.core.launch import Launch
-    from brainhive_cli.core.recipe import Recipe
     from brainhive_cli.core.driver import claim_cells, start_run
+    from tests.worlds.named_run import NamedRun
     alone = Launch(0, 1, torch.device("cpu"))
-    run = start_run("train-align", "tiny", Recipe(), alone)
+    run = start_run(NamedRun("train-align"), alone)
     cells = {name: f"cells/{name}.txt" for name in "abcdef"}
     with claim_cells(run, cells, alone) as free:
         for name in free:
@@ -108,8 +109,9 @@ def test_a_command_takes_over_the_cells_of_a_killed_command(
 ) -> None:
     files = {name: f"cells/{name}.txt" for name in "abcdef"}
     pipe = subprocess.PIPE
+    root = Path(__file__).parents[2]
     with subprocess.Popen(
-        [sys.executable, "-c", WORKER], stdin=pipe, stdout=pipe, text=True
+        [sys.executable, "-c", WORKER], stdin=pipe, stdout=pipe, text=True, cwd=root
     ) as other:
         assert other.stdin and other.stdout and other.stdout.readline() == "a\n"
         other.stdin.write("go on\n")

@@ -37,6 +37,8 @@ class CalibrationRun(Job, RunJob):
     4. `describe`: read the tables.
     """
 
+    command = "calibrate"
+
     def prepare(self, launch: Launch) -> None:
         """Prepare the missing signals, and warn if models were trained on trials."""
         self.align.prepare_signals(launch)
@@ -176,7 +178,7 @@ class CalibrationRun(Job, RunJob):
                     )
                     trainings[name] = TrainingRun.resolve(recipe)
         title = "training models without one person"
-        results = driver.run_each("train-align", trainings, run.launch, title=title)
+        results = driver.run_each(trainings, run.launch, title=title)
         runs = {}
         for name, result in results.items():
             runs[name] = open_model(str(result.folder), paths)

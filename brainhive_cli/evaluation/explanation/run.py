@@ -28,6 +28,8 @@ class ExplanationRun(Job, RunJob):
     2. `summarise` averages, tests and draws them, or decodes held-out trials.
     """
 
+    command = "explain"
+
     def check(self) -> None:
         """Raise an error if models, signals and embeddings do not fit each other."""
         super().check()

@@ -69,6 +69,7 @@ class DesignRun(RunJob):
     pictures: "PictureFolder | None"
     pilot: Pilot | None
     designs: list[Design]
+    command = "design"
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:

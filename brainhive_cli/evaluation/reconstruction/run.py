@@ -84,6 +84,7 @@ GENERATION_KEYS = PRIOR_KEYS | {
 class ScoredRun(RunJob):
     """Run whose media are scored, and compared with the media of other runs."""
 
+    command = "reconstruct"
     summarises_together = True
     tracker_name = "reconstruction"
     recipe: Recipe
@@ -460,6 +461,7 @@ class ReconstructionSweep(RunJob):
 
     recipe: Recipe
     jobs: Mapping[str, ReconstructionRun]
+    command = "reconstruct"
 
     @property
     def short_name(self) -> str:
@@ -497,7 +499,7 @@ class ReconstructionSweep(RunJob):
 
     def make_parts(self, run: OpenRun, force: bool) -> Mapping[str, Result]:
         """Make the run of each variant."""
-        return driver.run_each("reconstruct", self.jobs, run.launch, force)
+        return driver.run_each(self.jobs, run.launch, force)
 
     def is_outdated(self, run: OpenRun) -> bool:
         """Return True if a variant has more metrics than the result of the sweep."""

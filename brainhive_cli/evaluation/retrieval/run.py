@@ -49,6 +49,7 @@ class RetrievalRun(Job, RunJob):
     4. `describe`: lay out the tables.
     """
 
+    command = "eval-retrieval"
     tracker_name = "retrieval"
 
     def prepare(self, launch: Launch) -> None:
@@ -60,7 +61,7 @@ class RetrievalRun(Job, RunJob):
         """Evaluate the variants of a sweep."""
         pairs = zip(self.runs[0].variants, self.variants, strict=True)
         variants: dict[str, Any] = dict(pairs)
-        return driver.run_each("eval-retrieval", variants, run.launch, force)
+        return driver.run_each(variants, run.launch, force)
 
     def stages(self, run: OpenRun) -> Iterator[CellStage]:
         """Yield the stage that ranks the gallery for the signals of each cell."""
@@ -212,7 +213,7 @@ class RetrievalRun(Job, RunJob):
         Raises:
             BrainhiveError: if an input does not fit.
         """
-        if not driver.is_finished("eval-retrieval", self):
+        if not self.is_finished:
             super().check()
 
     def choose_logged_metrics(self, measurements: Measurements) -> LoggedMetrics:
@@ -305,7 +306,7 @@ def _fit_ridge(job: RetrievalRun, run: OpenRun) -> dict[Cell, CellResult]:
     with tempfile.TemporaryDirectory() as runs, console.mute_messages():
         paths = ridge.paths.model_copy(update={"runs": runs})
         training = TrainingRun.resolve(ridge.model_copy(update={"paths": paths}))
-        training_result = driver.run("train-align", training, run.launch, is_part=True)
+        training_result = driver.run(training, run.launch, is_part=True)
 
         changes = {
             **NOT_COMPARED,

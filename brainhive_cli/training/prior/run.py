@@ -63,6 +63,7 @@ class PriorRun(RunJob):
 
     recipe: Recipe
     dataset: Dataset
+    command = "train-prior"
     summarises_together = True
 
     @classmethod

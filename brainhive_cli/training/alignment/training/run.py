@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from brainhive_cli.core import console, driver
+from brainhive_cli.core import console
 from brainhive_cli.core.command import Result, Work
 from brainhive_cli.core.errors import Hint, Line
 from brainhive_cli.core.facts import TrainingFacts
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 class TrainingRun(Job, RunJob):
     """Run of train-align. Test signals are read only if they select epochs."""
 
+    command = "train-align"
+
     def preview(self) -> list[Table]:
         """List the names of the models in a table."""
         names = console.summarise_names([cell.name for cell in self.cells])
@@ -45,7 +47,7 @@ class TrainingRun(Job, RunJob):
                 would.
         """
         super().check()
-        if driver.is_finished("train-align", self):
+        if self.is_finished:
             return
         # importing it loads torch
         from brainhive_cli.training.alignment.training.rehearsal import rehearse
