@@ -232,6 +232,21 @@ def test_a_network_that_asks_for_values_is_not_refused(people, monkeypatch):
     job_of(people, *ONE).check()
 
 
+def test_a_part_that_needs_more_trials_gets_the_batch(people, monkeypatch):
+    sizes = []
+    compute_loss = rehearsal.compute_loss
+
+    def refuse_few(*arguments: Any) -> None:
+        sizes.append(len(arguments[3]))
+        if sizes[-1] == 2:
+            raise ValueError("a median of two")
+        compute_loss(*arguments)
+
+    monkeypatch.setattr(rehearsal, "compute_loss", refuse_few)
+    job_of(people, *ONE, "subjects=1").check()
+    assert sizes == [2, 6]
+
+
 @pytest.mark.parametrize("error", [RuntimeError, ValueError, NotImplementedError])
 def test_an_error_in_a_part_is_not_swallowed(people, monkeypatch, error):
     def fail(*_: Any) -> None:
