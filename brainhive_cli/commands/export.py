@@ -18,7 +18,6 @@ from brainhive_cli.core.key_types import NameList, OneRun, split_commas
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.recipe import TrainedRunRecipe
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.signals.spaces import Voxels, list_axis_values
 from brainhive_cli.measurement import neuralbench
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.references import choose_cell
@@ -271,10 +270,9 @@ def _describe_voxels(trained: TrainedModel, subject: int) -> dict[str, Any]:
     # all splits have the same voxels
     recording = next(iter(trained.recordings.open_store(subject).splits.values()))
     space = trained.recordings.select(recording, trained.run.name).space
-    assert isinstance(space, Voxels)
 
     description: dict[str, Any] = {}
-    for name, values in list_axis_values(space).items():
+    for name, values in space.list_axis_values().items():
         description[name] = np.asarray(values).tolist()
     if space.grid:
         description["shape"] = list(space.grid.shape)

@@ -23,7 +23,6 @@ from brainhive_cli.core.measurements import DESIGN_ALONE, SIMULATED
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table, TableCell, write_csv
 from brainhive_cli.data.recordings.tables import find_sidecar
-from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.store_tables import describe_store
 from brainhive_cli.reports.method_tables import list_retrievals
@@ -353,7 +352,7 @@ def _describe_stores(stores: Sequence[SignalStore]) -> dict[str, Any]:
 
 def _describe_grid(space: Any) -> list[str]:
     """Describe the size of voxels in a volume, and of the volume. Else empty."""
-    if not isinstance(space, Voxels) or space.grid is None:
+    if space.grid is None:
         return []
     from nibabel.affines import voxel_sizes
 

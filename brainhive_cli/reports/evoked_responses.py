@@ -6,7 +6,7 @@ from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.artifacts import Evoked
 from brainhive_cli.data.signals.provenance import find_recorded_unit
 from brainhive_cli.data.signals.repetitions import WHITENED_UNIT
-from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.models.signal_spec import normalise_unit
 from brainhive_cli.reports.head_maps import locate_sensors
@@ -34,7 +34,10 @@ def name_unit(recording: Trials) -> str:
 
 
 def draw_evoked(
-    evoked: Float64, space: Sensors, trials: Trials, title: str = "Evoked response"
+    evoked: Float64,
+    space: Sensors | Voxels,
+    trials: Trials,
+    title: str = "Evoked response",
 ) -> Evoked:
     """Draw an evoked response with topographies at peaks of its power.
 

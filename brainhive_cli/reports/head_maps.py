@@ -6,7 +6,7 @@ import numpy as np
 
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.artifacts import Point, Topomap
-from brainhive_cli.data.signals.spaces import Sensors, Voxels, look_up_positions
+from brainhive_cli.data.signals.spaces import Sensors, Voxels
 
 MIN_SENSORS = 4
 """Fewest sensors with a known position that make a map."""
@@ -62,11 +62,7 @@ def locate_sensors(space: Sensors | Voxels) -> tuple[Int64, Float64]:
         position, as pairs of gradiometers do.
     """
     nothing = np.empty(0, np.int64), np.empty((0, 3))
-    if not isinstance(space, Sensors):
-        return nothing
-    positions = space.positions  # [C, 3]
-    if positions is None:
-        positions = look_up_positions(space.names)
+    positions = space.locate()  # [C, 3]
 
     # (0, 0, 0) stands for a sensor without a position
     has_position = np.isfinite(positions).all(1) & positions.any(1)
@@ -85,7 +81,7 @@ def place_sensors(space: Sensors | Voxels) -> dict[str, tuple[float, float]]:
         `locate_sensors` finds.
     """
     sensors, positions = locate_sensors(space)
-    if not isinstance(space, Sensors) or not len(sensors):
+    if not len(sensors):
         return {}
     plane = flatten_positions(positions).tolist()
     return {

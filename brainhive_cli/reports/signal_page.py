@@ -1,13 +1,12 @@
 """Page on the signals of a subject: evoked response, reliability and noise ceilings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Float64
+from brainhive_cli.core.arrays import Bool, Float64
 from brainhive_cli.core.artifacts import (
     Artifact,
     BrainMap,
@@ -23,7 +22,7 @@ from brainhive_cli.data.files.hdf5 import shorten_store_path
 from brainhive_cli.data.signals.reliability import measure_reliability
 from brainhive_cli.data.signals.repetitions import WHITENED_UNIT
 from brainhive_cli.data.signals.space_files import write_maps
-from brainhive_cli.data.signals.spaces import Sensors, Voxels
+from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.store_tables import (
@@ -94,7 +93,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
     leads = list[str]()
     first_recording = next(iter(store.splits.values()))
     space = first_recording.space
-    maps = dict(space.maps) if isinstance(space, Voxels) else {}
+    maps = dict(space.maps)
 
     # write a section for each split with repeated stimuli
     for split, recording in store.splits.items():
@@ -109,8 +108,8 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
         # maps of the best sample of each channel or voxel, figures and numbers
         maps[f"{split} reliability"] = split_half.max(1)
         maps[f"{split} noise ceiling"] = ceiling.max(1)
-        if isinstance(recording.space, Voxels):
-            figures, numbers = _draw_voxels(ceiling[:, 0], recording.space)
+        if not recording.space.has_names:
+            figures, numbers = _draw_voxels(ceiling[:, 0], recording.space.regions)
             if recording.space.grid is not None:
                 reliability_map = write_brain_map(
                     folder,
@@ -155,7 +154,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
         )
 
     # maps of voxels that the preparation measured
-    if isinstance(space, Voxels) and space.maps and space.grid is not None:
+    if space.maps and space.grid is not None:
         slices = []
         for key, values in space.maps.items():
             if np.ptp(values) == 0:  # such as marks of constant voxels without any
@@ -178,8 +177,8 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
         raise problems[0]
 
     # write the maps; whitened channels have no position
-    if isinstance(space, Sensors) and first_recording.unit == WHITENED_UNIT:
-        space = replace(space, positions=np.full((len(space.names), 3), np.nan))
+    if space.has_names and first_recording.unit == WHITENED_UNIT:
+        space = Sensors(space.names, np.full((len(space.names), 3), np.nan))
     write_maps(folder, store.path.stem, maps, space)
 
     # trials and steps of the preparation
@@ -255,21 +254,19 @@ def _draw_lines(
 
 
 def _draw_voxels(
-    ceiling: Float64, space: Voxels
+    ceiling: Float64, masks: Mapping[str, Bool]
 ) -> tuple[list[Artifact], dict[str, Any]]:
     """Draw histograms of the noise ceiling by region.
 
     Args:
         ceiling: Noise ceiling [V] of each voxel, in percent of the variance.
-        space: Brain regions of the voxels.
+        masks: Mask [V] of each brain region, by name.
 
     Returns:
         The figures, and numbers for JSON.
     """
     # without regions, all voxels are one region
-    regions = {
-        name: ceiling[mask] for name, mask in space.regions.items() if np.any(mask)
-    }
+    regions = {name: ceiling[mask] for name, mask in masks.items() if np.any(mask)}
     if not regions:
         regions = {"all voxels": ceiling}
     ceilings = {}
@@ -314,7 +311,6 @@ def _draw_sensors(
     """
     # most reliable channel and time
     space = recording.space
-    assert isinstance(space, Sensors)
     times_ms = (recording.times_s * 1000).round(3)
     field_power = evoked.std(0)  # global field power [T]
     channel, sample = divmod(int(split_half.argmax()), len(times_ms))

@@ -404,7 +404,6 @@ class Betas(Preparation):
             spreads.pop(0, None)  # absent repetitions
             self._require_one_scale(subject, "session", spreads)
         space = next(iter(recordings.values())).space
-        assert isinstance(space, Voxels)
         maps = dict(space.maps)
         min_ncsnr = self.config.min_ncsnr
         max_voxels = self.config.max_voxels
@@ -440,7 +439,7 @@ class Betas(Preparation):
         }
         if len(rows) < is_sound.sum():
             counts["chosen_by_training_stimuli"] = n_repeated
-        space = replace(space, maps=maps).select(rows)
+        space = space.replace_maps(maps).select(rows)
         selected = {}
         for split, recording in recordings.items():
             selected[split] = replace(

@@ -36,7 +36,6 @@ from brainhive_cli.data.recordings.opening import (
 )
 from brainhive_cli.data.recordings.tables import read_table
 from brainhive_cli.data.signals.brain_channels import list_eye_channels
-from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.models.signal_spec import UNIT_SIZES
 
 AXIS_KEYS = {
@@ -291,7 +290,6 @@ def _convert_arrays(path: Path, content: Any, axes: Axes) -> Any:
             f"use one of {', '.join(UNIT_SIZES)}",
         )
     size, si_unit = UNIT_SIZES[trials.unit]
-    assert isinstance(trials.space, Sensors)  # the array has three axes
     names = list(map(str, trials.space.names))
     # eye channels have a type of their own, as in files of recordings
     ch_types = dict.fromkeys(names, CH_TYPES[si_unit])

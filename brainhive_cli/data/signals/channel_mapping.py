@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError, find_rows
-from brainhive_cli.data.signals.spaces import Sensors, look_up_positions
+from brainhive_cli.data.signals.spaces import Sensors, Voxels, look_up_positions
 from brainhive_cli.models.signal_spec import MEG_NAME_PATTERN
 
 ChannelChoice = Literal["none", "spline", "common"]
@@ -71,7 +71,7 @@ def map_channels(
     kind: ChannelChoice,
     names: Sequence[str],
     positions: ArrayLike | None,
-    recorded: Sensors,
+    recorded: Sensors | Voxels,
     recording_name: str,
 ) -> ChannelMapping:
     """Map the channels of a recording to the channels of a model.

@@ -231,7 +231,7 @@ class Signal(Section):
                 channel records the stimuli.
         """
         channels = self.channels or default
-        if isinstance(trials.space, Sensors):
+        if trials.space.has_names:
             names = trials.channels
             eyes = set(list_eye_channels(names))
             if eyes and not channels and not trials.has_chosen_channels:
@@ -311,7 +311,7 @@ def find_stream_masks(
     """
     if not expressions:
         return {}
-    if isinstance(space, Sensors):
+    if space.has_names:
         raise BrainhiveError(
             f"signal.region_split needs voxels, {recording_name} has sensors",
             "leave region_split out",

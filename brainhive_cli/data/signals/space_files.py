@@ -18,7 +18,6 @@ from brainhive_cli.data.signals.spaces import (
     Surface,
     Underlay,
     Voxels,
-    look_up_positions,
 )
 
 HEMISPHERES = {"L": "CortexLeft", "R": "CortexRight"}
@@ -52,10 +51,10 @@ def write_maps(
         file_name = re.sub(r"\W+", "_", name).strip("_")
         values_of[file_name] = np.asarray(values, np.float32)
     contents = {}
-    if isinstance(space, Voxels) and space.grid is not None:
+    if space.grid is not None:
         for name, values in values_of.items():
             contents[f"{stem}_{name}.nii.gz"] = _format_volume(values, space.grid)
-    elif isinstance(space, Voxels) and space.surface is not None:
+    elif space.surface is not None:
         for name, values in values_of.items():
             for hemisphere, letter in enumerate(HEMISPHERES):
                 content = _format_surface(values, space.surface, hemisphere)
@@ -109,12 +108,10 @@ def _format_surface(values: Float32, surface: Surface, hemisphere: int) -> bytes
 def _format_table(maps: Mapping[str, Float32], space: Sensors | Voxels) -> bytes:
     """Format a table with a row for each sensor, or voxel by its index from 0."""
     columns: dict[str, Any] = {}
-    if isinstance(space, Sensors):
-        positions = space.positions
-        if positions is None:
-            positions = look_up_positions(space.names)
+    if space.has_names:
+        positions = np.asarray(space.locate())
         columns["name"] = space.names
-        columns |= dict(zip("xyz", np.asarray(positions).T.tolist(), strict=True))
+        columns |= dict(zip("xyz", positions.T.tolist(), strict=True))
     else:
         columns["voxel"] = range(len(next(iter(maps.values()))))
     columns |= {name: values.tolist() for name, values in maps.items()}

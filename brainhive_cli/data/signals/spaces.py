@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,13 +48,22 @@ AMPLIFIER_MONTAGES = ("biosemi16", "biosemi32", "biosemi64")
 class Sensors:
     """Sensors of the C channels of a signal.
 
+    They have the attributes of voxels too, which are empty.
+
     Attributes:
         names: Names [C] in the order of the signal.
         positions: Positions [C, 3] in metres, or None if unknown.
+        has_names: True, because sensors are called by their names.
     """
 
     names: Sequence[str]
     positions: Float64 | None = None
+    has_names: ClassVar[bool] = True
+    regions: ClassVar[Mapping[str, Bool]] = MappingProxyType({})
+    maps: ClassVar[Mapping[str, Float64]] = MappingProxyType({})
+    grid: ClassVar[None] = None
+    surface: ClassVar[None] = None
+    underlay: ClassVar[None] = None
 
     def __repr__(self) -> str:
         """Return the number of sensors, and the first names."""
@@ -65,6 +75,47 @@ class Sensors:
         """Select sensors, in the order of the rows."""
         positions = None if self.positions is None else np.asarray(self.positions)[rows]
         return Sensors([self.names[row] for row in rows], positions)
+
+    def find_rows(self, names: Sequence[str]) -> Int64:
+        """Find the rows of channels, or of regions such as "occipital".
+
+        Raises:
+            RecipeError: if a channel or region is missing.
+        """
+        return find_channel_rows(self.names, names)
+
+    def locate(self) -> Float64:
+        """Return the positions [C, 3], by default of the names, with NaN if unknown."""
+        if self.positions is None:
+            return look_up_positions(self.names)
+        return self.positions
+
+    def add_regions(self, regions: Mapping[str, Bool]) -> "Sensors":
+        """Return the same sensors, because only voxels have regions of their own."""
+        return self
+
+    def replace_maps(self, maps: Mapping[str, Float64]) -> "Sensors":
+        """Return the same sensors, because only voxels have maps."""
+        return self
+
+    def describe_size(self, width: int) -> str:
+        """Describe the number of channels that are read."""
+        return f"{width:,} channels"
+
+    def name_row(self, row: int, recorded_row: int) -> str:
+        """Name a row of the signal in a message."""
+        return f"channel {self.names[row]}"
+
+    def list_axis_values(self) -> dict[str, Any]:
+        """List the values [C] that all recordings of a subject share.
+
+        Returns:
+            Values by their description in messages, such as "channels".
+        """
+        values: dict[str, Any] = {"channels": self.names}
+        if self.positions is not None:
+            values["positions"] = self.positions
+        return values
 
 
 @dataclass(frozen=True)
@@ -115,6 +166,8 @@ class Underlay:
 class Voxels:
     """Voxels of a signal, with regions that may overlap or leave voxels out.
 
+    They have the attributes of sensors too, which are empty.
+
     Attributes:
         regions: Mask [V] of each region, by its name.
         maps: Measured values [V] of the voxels, by name, such as `tsnr` or `ncsnr`. The
@@ -123,6 +176,7 @@ class Voxels:
         grid: Positions in a volume, or None if unknown or on a surface.
         surface: Positions on the cortex, or None if unknown or in a volume.
         underlay: Anatomy below maps of the voxels, or None if there is no picture.
+        has_names: False, because voxels are called by their regions.
     """
 
     regions: Mapping[str, Bool]
@@ -130,6 +184,9 @@ class Voxels:
     grid: Grid | None = None
     surface: Surface | None = None
     underlay: Underlay | None = None
+    has_names: ClassVar[bool] = False
+    names: ClassVar[Sequence[str]] = ()
+    positions: ClassVar[None] = None
 
     def __repr__(self) -> str:
         """Return the name of each region with its number of voxels."""
@@ -154,26 +211,55 @@ class Voxels:
             self.underlay,
         )
 
+    def find_rows(self, names: Sequence[str]) -> Int64:
+        """Find the rows of the voxels in any of the regions.
 
-def list_axis_values(space: Sensors | Voxels) -> dict[str, Any]:
-    """List the values [C] or [V] of a space that all recordings of a subject share.
+        Raises:
+            RecipeError: if a region is missing, or if all regions have no voxels.
+        """
+        masks = [self.regions[find_region(name, self.regions)] for name in names]
+        rows = np.flatnonzero(np.any(masks, 0))
+        if not len(rows):
+            raise RecipeError(
+                f"no voxel lies in {', '.join(names)}",
+                f"regions: {' '.join(self.regions)}",
+            )
+        return rows
 
-    Returns:
-        Values by their description in messages, such as "vertices".
-    """
-    values: dict[str, Any] = {}
-    if isinstance(space, Sensors):
-        values["channels"] = space.names
-        if space.positions is not None:
-            values["positions"] = space.positions
+    def locate(self) -> Float64:
+        """Return no positions [0, 3] on the head."""
+        return np.empty((0, 3))
+
+    def add_regions(self, regions: Mapping[str, Bool]) -> "Voxels":
+        """Return the voxels with further regions, masks [V] by name."""
+        return replace(self, regions={**self.regions, **regions})
+
+    def replace_maps(self, maps: Mapping[str, Float64]) -> "Voxels":
+        """Return the voxels with other maps [V] by name."""
+        return replace(self, maps=maps)
+
+    def describe_size(self, width: int) -> str:
+        """Describe the number of voxels that are read, and of the regions."""
+        return f"{width:,} voxels, {len(self.regions)} regions"
+
+    def name_row(self, row: int, recorded_row: int) -> str:
+        """Name a row of the signal in a message, as the recording counts it."""
+        return f"voxel {recorded_row}"
+
+    def list_axis_values(self) -> dict[str, Any]:
+        """List the values [V] that all recordings of a subject share.
+
+        Returns:
+            Values by their description in messages, such as "vertices".
+        """
+        values: dict[str, Any] = {}
+        for name, mask in self.regions.items():
+            values[f"voxels in the mask of region {name}"] = mask
+        if self.grid is not None:
+            values["voxel indices"] = self.grid.indices
+        if self.surface is not None:
+            values["vertices"] = self.surface.vertices
         return values
-    for name, mask in space.regions.items():
-        values[f"voxels in the mask of region {name}"] = mask
-    if space.grid is not None:
-        values["voxel indices"] = space.grid.indices
-    if space.surface is not None:
-        values["vertices"] = space.surface.vertices
-    return values
 
 
 def find_channel_rows(channels: Sequence[str], names: Sequence[str]) -> Int64:

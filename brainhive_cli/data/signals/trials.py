@@ -25,10 +25,7 @@ from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.spaces import (
     Sensors,
     Voxels,
-    find_channel_rows,
-    find_region,
     find_sample_range,
-    list_axis_values,
 )
 from brainhive_cli.models.signal_spec import guess_modality
 
@@ -148,7 +145,7 @@ class Trials:
             counts = self.repetitions
             if counts is None:
                 counts = np.full(n_stimuli, n_repetitions)
-            channels = self.space.names if isinstance(self.space, Sensors) else ()
+            channels = self.space.names
             if self.mapping is not None:
                 width = len(self.mapping.matrix)
                 channels = self.mapping.names
@@ -191,11 +188,10 @@ class Trials:
         ]
         if len(self.image_ids):
             lists.append(("image ids", self.image_ids, 0))
-        for name, values in list_axis_values(self.space).items():
+        for name, values in self.space.list_axis_values().items():
             lists.append((name, values, 2))
-        if isinstance(self.space, Voxels):
-            for name, values in self.space.maps.items():
-                lists.append((f"values of the map {name}", values, 2))
+        for name, values in self.space.maps.items():
+            lists.append((f"values of the map {name}", values, 2))
         for name, values, axis in lists:
             if values is not None and len(values) != shape[axis]:
                 raise BrainhiveError(
@@ -281,10 +277,7 @@ class Trials:
         if n_repetitions > 1:
             rows += f" × {n_repetitions} repetitions"
 
-        if isinstance(self.space, Sensors):
-            sizes = [rows, f"{width:,} channels"]
-        else:
-            sizes = [rows, f"{width:,} voxels", f"{len(self.space.regions)} regions"]
+        sizes = [rows, self.space.describe_size(width)]
         if n_samples > 1:
             start_ms = 1000 * self.times_s[0]
             end_ms = 1000 * self.times_s[-1]
@@ -428,22 +421,11 @@ class Trials:
         # rows [C] of channels or voxels
         space = self.space
         rows = np.arange(self.signal.shape[2])
-        if channels is not None and isinstance(space, Sensors):
-            rows = find_channel_rows(space.names, channels)
-        elif channels is not None and isinstance(space, Voxels):
-            masks = [
-                space.regions[find_region(name, space.regions)] for name in channels
-            ]
-            rows = np.flatnonzero(np.any(masks, 0))
-            if not len(rows):
-                raise RecipeError(
-                    f"no voxel lies in {', '.join(channels)}",
-                    f"regions: {' '.join(space.regions)}",
-                )
+        if channels is not None:
+            rows = space.find_rows(channels)
         if sets:
             rows = np.flatnonzero(np.any(list(sets.values()), 0))
-        if isinstance(space, Voxels):
-            space = replace(space, regions={**space.regions, **sets})
+        space = space.add_regions(sets)
 
         samples = find_sample_range(self.times_s, window_ms)
         times_s = self.times_s[samples]
@@ -533,7 +515,7 @@ class Trials:
 
         None for voxels or mapped channels, or if a position is unknown.
         """
-        positions = self.space.positions if isinstance(self.space, Sensors) else None
+        positions = self.space.positions
         if positions is None or self.mapping is not None:
             return None
         if not np.isfinite(positions).all():
@@ -544,7 +526,7 @@ class Trials:
     @property
     def regions(self) -> dict[str, tuple[int, ...]]:
         """Indices of the voxels of each region. Empty for sensors."""
-        masks = self.space.regions if isinstance(self.space, Voxels) else {}
+        masks = self.space.regions
         return {
             name: tuple(np.flatnonzero(mask).tolist()) for name, mask in masks.items()
         }
@@ -597,9 +579,8 @@ class Trials:
         stimulus = f"row {number}"
         if len(self.image_ids):
             stimulus = f"picture {self.image_ids[number]}"
-        channel = f"voxel {row if self.rows is None else self.rows[row]}"
-        if isinstance(self.space, Sensors):
-            channel = f"channel {self.space.names[row]}"
+        recorded_row = row if self.rows is None else self.rows[row]
+        channel = self.space.name_row(row, recorded_row)
         raise BrainhiveError(
             f"{self.where}: a signal is not finite, of {stimulus}, {channel}",
             "repair the recording, or leave the channel out with signal.channels",

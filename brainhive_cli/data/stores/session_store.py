@@ -15,7 +15,6 @@ from brainhive_cli.core.seeds import shuffle_range
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import PADDING_VALUES, Trials, group_trials
 from brainhive_cli.data.stores.signal_store import SignalStore, describe_difference
 
@@ -114,12 +113,10 @@ def join_sessions(
     # maps of voxels are averaged over sessions
     spaces = [next(iter(store.splits.values())).space for store in stores]
     space = spaces[0]
-    if isinstance(space, Voxels):
-        voxel_spaces = [other for other in spaces if isinstance(other, Voxels)]
-        maps = {}
-        for name in space.maps:
-            maps[name] = np.mean([other.maps[name] for other in voxel_spaces], 0)
-        space = replace(space, maps=maps)
+    maps = {}
+    for name in space.maps:
+        maps[name] = np.mean([other.maps[name] for other in spaces], 0)
+    space = space.replace_maps(maps)
 
     joined = {}
     for split, recordings in recordings_of_split.items():

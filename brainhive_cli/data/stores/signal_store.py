@@ -28,7 +28,6 @@ from brainhive_cli.data.signals.spaces import (
     Surface,
     Underlay,
     Voxels,
-    list_axis_values,
 )
 from brainhive_cli.data.signals.trials import Trials, digest_trials
 
@@ -122,7 +121,7 @@ class SignalStore:
             first_recording.rate_hz,
             first_recording.times_s.tolist(),
         ]
-        for name, values in list_axis_values(first_recording.space).items():
+        for name, values in first_recording.space.list_axis_values().items():
             text = repr(np.asarray(values).tolist())
             contents.append((name, xxhash.xxh3_64_hexdigest(text.encode())))
 
@@ -328,7 +327,7 @@ def _describe_space(
     space: Sensors | Voxels,
 ) -> tuple[dict[str, Any], dict[str, Array | None]]:
     """Describe sensors or voxels as the attributes and arrays of a store."""
-    if not isinstance(space, Voxels):
+    if space.has_names:
         sensor_attributes = {"space": "sensors", "channels": list(space.names)}
         return sensor_attributes, {"positions": space.positions}
 
@@ -412,8 +411,8 @@ def describe_difference(first_recording: Trials, other_recording: Trials) -> str
         "space", a name from `list_axis_values` such as "channels", "times", "rate_hz"
         or "unit". Empty if the recordings can be in the same store.
     """
-    first_values = list_axis_values(first_recording.space)
-    other_values = list_axis_values(other_recording.space)
+    first_values = first_recording.space.list_axis_values()
+    other_values = other_recording.space.list_axis_values()
     if first_values.keys() != other_values.keys():
         return "space"
     for name in ("times_s", "rate_hz", "unit"):

@@ -8,7 +8,6 @@ import numpy as np
 
 from brainhive_cli.core.measurements import merge_caveats
 from brainhive_cli.data.signals.overlap import Overlap
-from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.stores.signal_store import SignalStore
 
 COUNT_COLUMNS = ("split", "pictures", "repetitions", "trials", "dropped")
@@ -22,10 +21,10 @@ def describe_store(store: SignalStore) -> dict[str, Any]:
     """
     first_recording = next(iter(store.splits.values()))
     n_rows = first_recording.signal.shape[2]
-    if isinstance(first_recording.space, Voxels):
-        space = {"voxels": n_rows, "regions": list(first_recording.space.regions)}
-    else:
+    if first_recording.space.has_names:
         space = {"channels": n_rows, "names": list(first_recording.space.names)}
+    else:
+        space = {"voxels": n_rows, "regions": list(first_recording.space.regions)}
     window_s = first_recording.times_s[[0, -1]]
     overlap = Overlap.measure(store.splits.values(), first_recording.times_s)
     caveats = [recording.caveats for recording in store.splits.values()]

@@ -4,7 +4,6 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core.arrays import Float64
-from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.streams import (
     Blocks,
@@ -58,7 +57,7 @@ class Config(StreamConfig):
             recording is not None
             and "simulated" in recording.provenance
             and "preparation" not in recording.provenance
-            and isinstance(recording.space, Sensors)
+            and recording.rate_hz is not None
             and recording.times_s[0] == 0
         )
         return simulate(
@@ -85,7 +84,7 @@ def simulate(
     simulated = PROVENANCE
     blocks = make_noise(config, request, rate_hz)
     if recording is not None:
-        assert isinstance(recording.space, Sensors) and recording.rate_hz is not None
+        assert recording.rate_hz is not None
         rate_hz = recording.rate_hz
         channels = tuple(recording.space.names)
         simulated = str(recording.provenance["simulated"])

@@ -26,7 +26,6 @@ from brainhive_cli.data.signals.channel_mapping import (
 )
 from brainhive_cli.data.signals.normalisations import Normaliser, Statistics
 from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import MAX_STIMULI_PER_READ, Trials
 from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -147,7 +146,7 @@ def _refuse_codes(trials: Trials, stimuli: TargetStore, where: str) -> None:
 
     Only some trials are read.
     """
-    if not isinstance(trials.space, Sensors):
+    if not trials.space.has_names:
         return
     # stimuli that were shown once have the label of their concept
     labels = trials.stimulus
@@ -442,7 +441,7 @@ def match_recording(
             differs, or for voxels instead of sensors.
         RecipeError: if voxels should be mapped.
     """
-    has_voxels = isinstance(recording.space, Voxels)
+    has_voxels = not recording.space.has_names
     if has_voxels != (not spec.names):
         kind, needed_kind = ("sensors", "voxels")
         if has_voxels:
@@ -459,11 +458,10 @@ def match_recording(
 
     changes: dict[str, Any] = {}
     mapping = None
-    if isinstance(recording.space, Sensors):
+    if not has_voxels:
         changes["channels"], mapping = _match_channels(
             spec,
             recording,
-            recording.space,
             usual_names=signal.channels or default,
             where=where,
             channel_mapping=channel_mapping,
@@ -490,7 +488,6 @@ def match_recording(
 def _match_channels(
     spec: SignalSpec,
     recording: Trials,
-    sensors: Sensors,
     usual_names: Sequence[str] | None,
     where: str,
     channel_mapping: ChannelChoice,
@@ -500,7 +497,6 @@ def _match_channels(
     Args:
         spec: Signals that the model reads.
         recording: The recording.
-        sensors: Sensors of the recording.
         usual_names: Channels for a model that has no names, by default all.
         where: Name of the recording, for errors.
         channel_mapping: Treatment of missing channels.
@@ -508,6 +504,7 @@ def _match_channels(
     Returns:
         Names of the channels, and their mapping to the model's channels, if any.
     """
+    sensors = recording.space
     ch_names = sensors.names
     n_channels = len(spec.names)
     # a model without names has 0, 1, 2 …

@@ -19,7 +19,7 @@ from brainhive_cli.core.measurements import Measurements, Metric, scope
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.signals.repetitions import average_trials
 from brainhive_cli.data.signals.space_files import write_maps
-from brainhive_cli.data.signals.spaces import Sensors, Voxels, find_channel_rows
+from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned import summarise_tested_pictures
 from brainhive_cli.evaluation.explanation.claims import bound_onsets, state_claims
@@ -331,13 +331,13 @@ def _draw_evoked_response(reader: Reader, split: str) -> Figures:
     return [replace(figure, section=SECTION)]
 
 
-def _select_sensors(reader: Reader) -> Sensors:
+def _select_sensors(reader: Reader) -> Sensors | Voxels:
     """Return the sensors of a reader, with their positions if these are known."""
     trials = reader.trials
     space = (trials.recorded or trials).space
-    if trials.mapping is not None or not isinstance(space, Sensors):
+    if trials.mapping is not None or not space.has_names:
         return Sensors(reader.sensors)
-    return space.select(find_channel_rows(space.names, reader.sensors))
+    return space.select(space.find_rows(reader.sensors))
 
 
 def collect_maps(
@@ -365,7 +365,7 @@ def collect_maps(
                 if profile.axis.name == SENSOR:
                     analysis = name.partition(":")[0]
                     maps[f"{analysis} {profile.metric}"].append(profile.values.mean(1))
-            if isinstance(space, Voxels):
+            if not space.has_names:
                 for name, values in profiles.arrays.items():
                     flat_values = values.reshape(len(values), -1)
                     maps[name.removesuffix(" map")].append(flat_values.mean(1))
@@ -373,7 +373,7 @@ def collect_maps(
             continue
 
         means = {name: np.mean(values, 0) for name, values in maps.items()}
-        if isinstance(space, Sensors):
+        if space.has_names:
             # sensors that the model does not read have no row
             space = _select_sensors(reader)
         elif trials.recorded is not None:

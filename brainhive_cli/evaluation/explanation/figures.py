@@ -182,9 +182,7 @@ def _draw_map(
         )
         title = _make_title(finding.name)
         return draw_head(title, positions, value_of, metric_title(finding.metric))
-    if finding.axis.name != REGION or not isinstance(space, Voxels):
-        return None
-    if space.grid is None or folder is None:
+    if finding.axis.name != REGION or space.grid is None or folder is None:
         return None
     return _draw_regions(finding, space, folder)
 
@@ -241,7 +239,7 @@ def draw_voxel_maps(
     """
     figures = Figures()
     for stem, values_of, space in maps[:1]:
-        if not isinstance(space, Voxels) or space.grid is None:
+        if space.grid is None:
             continue
         for name, map_title in VOXEL_MAP_TITLES.items():
             if name not in values_of:

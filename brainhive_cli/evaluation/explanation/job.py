@@ -21,7 +21,6 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.data.datasets import group_rows, require_split
 from brainhive_cli.data.signals.selection import list_window_starts
-from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_stores import list_store_inputs, open_stores
@@ -338,7 +337,7 @@ class Reader:
         self.mixture = find_mixture(self.trials)
         self.sensors = tuple[str, ...]()
         recorded = self.trials.recorded or self.trials
-        if isinstance(recorded.space, Sensors) and not self.mixture:
+        if not self.mixture:
             is_whitened = recorded.whiteners is not None
             names = recorded.space.names if is_whitened else self.trials.channels
             self.sensors = tuple(names)

@@ -30,7 +30,6 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.files.ids import match_names
 from brainhive_cli.data.media.media_files import get_first_frame
-from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.evaluation.retrieval.measure import (
     Models,
     encode,
@@ -165,7 +164,7 @@ def _draw_voxels(run: RunFolder, model: TrainedModel, split: str) -> list[BrainM
     train_trials = model.open_trials(subject, "train", is_tested=False)
     test_trials = model.open_trials(subject, split, is_tested=False)
     space = test_trials.space
-    if not isinstance(space, Voxels) or space.grid is None:
+    if space.grid is None:
         return []
     signals = np.concatenate([train_trials.averages, test_trials.averages])
     categories = np.concatenate([train_trials.stimulus, test_trials.stimulus])

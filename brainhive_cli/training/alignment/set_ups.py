@@ -12,7 +12,6 @@ from brainhive_cli.core.facts import SHORT_NAMES, cite, flatten
 from brainhive_cli.data.datasets import Dataset, list_dataset_papers
 from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.layout import Layout
@@ -178,7 +177,7 @@ def describe_signals(subjects: Sequence[Trials]) -> Fields:
 
     # names of sensors, or numbers of voxels
     first = subjects[0]
-    if isinstance(first.space, Sensors):
+    if first.space.has_names:
         channels: Any = list(first.space.names)
     else:
         widths = [trials.width for trials in subjects]

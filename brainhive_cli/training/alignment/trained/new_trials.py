@@ -16,7 +16,6 @@ from brainhive_cli.core.errors import (
 from brainhive_cli.data.recordings.epochs import as_trials, cut_trials, warn_of_size
 from brainhive_cli.data.recordings.shown_pictures import match_pictures
 from brainhive_cli.data.signals.cutting import Steps, apply_whitener
-from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.models.signal_spec import UNIT_SIZES, normalise_unit
 from brainhive_cli.training.alignment.trained.model import TrainedModel
@@ -145,7 +144,7 @@ def prepare_as(
     history = member.module.learned
     preparation = dict(spec.preparation)
     unit = normalise_unit(trials.unit)
-    if isinstance(trials.space, Voxels) or unit == "whitened":
+    if not trials.space.has_names or unit == "whitened":
         return trials, []
     is_whitened = preparation.get("whiten", "no") != "no" or spec.unit == "whitened"
     signal = np.asarray(trials.signal[:, 0])

@@ -23,7 +23,6 @@ from brainhive_cli.data.signals.normalisations import (
     require_equal_widths,
 )
 from brainhive_cli.data.signals.scale import SCALED_UNITS, measure_scale
-from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned import (
     LearnedPictures,
@@ -397,9 +396,7 @@ class TrainingData:
             if recording.whiteners is not None:
                 whiteners[subject] = recording.whiteners.astype(np.float32)
         space = recordings[numbers[0]].space
-        recorded_channels: tuple[str, ...] = ()
-        if whiteners and isinstance(space, Sensors):
-            recorded_channels = tuple(space.names)
+        recorded_channels = tuple(space.names) if whiteners else ()
 
         # new subjects may be normalised by the mean statistics of the training subjects
         normaliser = None
