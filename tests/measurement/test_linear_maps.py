@@ -8,12 +8,18 @@ from brainhive_cli.evaluation.explanation.encoding_model import (
     correlate_over_pictures,
     estimate_ceilings,
 )
+from brainhive_cli.measurement import linear_maps
 from brainhive_cli.measurement.linear_maps import (
+    Components,
     FeatureScaler,
+    OutputSums,
     Products,
-    choose_penalty,
+    count_fit_bytes,
+    count_fit_operations,
+    is_approximate,
 )
 from brainhive_cli.measurement.ranks import rank_targets
+from tests.worlds.ridges import choose_penalty_by_hat_matrix
 
 
 @pytest.fixture(scope="module")
@@ -121,50 +127,187 @@ def test_cross_validation_finds_a_nearly_optimal_penalty():
     assert error(None) < 1.05 * min(errors) and error(None) < 0.9 * max(errors)
 
 
-@pytest.mark.parametrize(("samples", "width"), [(2, 5), (12, 13), (20, 90)])
-@pytest.mark.parametrize("repeats", [1, 2])
-def test_fewer_samples_than_features_give_the_same_ridge(samples, width, repeats):
-    """The expected ridge is the primal form. The tolerance is that of eigenvectors."""
-    random = torch.Generator().manual_seed(samples)
-    features = torch.randn(samples + 4, width, generator=random).double()
-    features = features.repeat(1, repeats)
-    outputs = 3 + torch.randn(samples, 6, generator=random).double()
-    centred = features - features[:samples].mean(0)
-    train, test = centred[:samples], centred[samples:]
-    mean = outputs.mean(0)
-    cross = train.T @ outputs
-    values, vectors = torch.linalg.eigh(train.T @ train)
-    squares = (outputs - mean).square().sum(0)
-    rotated = (vectors.T @ cross).square()
-
-    products = Products.from_samples(train, outputs.split(5))
-
-    alpha = choose_penalty(values.clamp(min=0), rotated, squares, samples - 1)
-    if samples > 2:  # one degree of freedom leaves all penalties equal
-        assert products.choose_alpha() == pytest.approx(alpha, rel=1e-9)
-    assert products.gram.shape == (samples, samples)
-    chosen = np.arange(0, width * repeats, 2)
-    for made, columns in ((products, slice(None)), (products.select(chosen), chosen)):
-        x, tested = train[:, columns], test[:, columns]
-        penalised = x.T @ x + 0.5 * torch.eye(x.shape[1])
-        expected = tested @ torch.linalg.solve(penalised, x.T @ outputs) + mean
-        torch.testing.assert_close(
-            made.predict(tested, 0.5), expected, rtol=1e-9, atol=0
-        )
+SHAPES = [(80, 30), (20, 90), (250, 1500)]
+"""Numbers of training samples and of features."""
 
 
-def test_float32_signals_have_the_penalty_of_float64():
-    """In float32, rounding of 760 zero eigenvalues once chose the smallest penalty."""
-    random = torch.Generator().manual_seed(0)
-    features = torch.randn(240, 1000, generator=random).double()
-    weights = torch.randn(1000, 30, generator=random).double() / 1000**0.5
-    outputs = features @ weights + 3 * torch.randn(240, 30, generator=random)
-    centred = features - features.mean(0)
+def draw_study(
+    n_samples: int, n_features: int, n_outputs: int, n_test: int = 0, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw features and outputs in float64 that share 40 latent variables and noise."""
+    random = torch.Generator().manual_seed(seed)
 
-    exact = Products.from_samples(centred, [outputs]).choose_alpha()
-    found = Products.from_samples(centred.float(), [outputs.float()]).choose_alpha()
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=random, dtype=torch.float64)
 
-    assert found == pytest.approx(exact, rel=1e-4) and exact > 1
+    latent = draw(n_samples + n_test, 40)
+    features = latent @ draw(40, n_features) + 12 * draw(len(latent), n_features)
+    outputs = latent @ draw(40, n_outputs) + 8 * draw(len(latent), n_outputs)
+    return features, outputs
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("is_centred", [True, False])
+@pytest.mark.parametrize("alpha", [0.5, 5000.0])
+def test_predictions_equal_scikit_learn(shape, is_centred, alpha):
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    features, outputs = draw_study(*shape, n_outputs=6, n_test=10)
+    train, test = features[: shape[0]] + 3, features[shape[0] :] + 3
+    learned = outputs[: shape[0]] + 7
+
+    products = Products.from_samples(train, learned.split(9), is_centred)
+
+    reference = linear_model.Ridge(alpha=alpha, fit_intercept=is_centred)
+    expected = reference.fit(train.numpy(), learned.numpy()).predict(test.numpy())
+    np.testing.assert_allclose(products.predict(test, alpha), expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_model_of_some_features_is_solved_from_their_products(shape):
+    features, outputs = draw_study(*shape, n_outputs=6)
+    features -= features.mean(0)
+    selected = features[:, ::2]
+    sums = OutputSums.from_chunks(features, outputs.split(9))
+
+    products = Products.from_gram(
+        selected.T @ selected,
+        sums.rotated[::2],
+        sums.squares,
+        sums.mean,
+        len(features) - 1,
+    )
+
+    expected = Products.from_samples(selected, [outputs])
+    assert products.choose_alpha() == pytest.approx(expected.choose_alpha(), rel=1e-9)
+    torch.testing.assert_close(
+        products.predict(selected, 0.5), expected.predict(selected, 0.5)
+    )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("features_offset", "offset"), [(0, 0), (0, 1e4), (1e4, 0)])
+@pytest.mark.parametrize("unit", [1.0, 1e-13])
+@pytest.mark.parametrize("seed", range(4))
+def test_penalties_of_float32_equal_hat_matrices(
+    shape, features_offset, offset, unit, seed
+):
+    """Offsets are multiples of the spread."""
+    features, outputs = draw_study(*shape, n_outputs=16, seed=seed)
+    features = (features / features.std() + features_offset) * unit
+    outputs = (outputs / outputs.std() + offset) * unit
+    features, outputs = features.float(), outputs.float()
+
+    found = Products.from_samples(features, outputs.split(9)).choose_alpha()
+
+    expected = choose_penalty_by_hat_matrix(features, outputs)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("offset", [0, 10_000])
+def test_a_planted_study_is_predicted_as_in_float64(seed, offset):
+    """Sums in float32 once chose a penalty that was 100,000 times too small.
+
+    The offset of outputs is a multiple of their spread.
+    """
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    features, outputs = draw_study(250, 1500, 128, n_test=100, seed=seed)
+    outputs = (outputs / outputs.std() + offset).float()
+    train, test = features[:250], features[250:]
+    learned, measured = outputs[:250], outputs[250:].double()
+
+    products = Products.from_samples(train.float(), learned.split(100))
+    predicted = products.predict(test.float())
+
+    penalty = choose_penalty_by_hat_matrix(train, learned)
+    reference = linear_model.Ridge(alpha=penalty).fit(train, learned.double())
+    expected = reference.predict(test)
+    expected_r = correlate_over_pictures(expected, measured.numpy()).mean()
+    r = correlate_over_pictures(predicted.double().numpy(), measured.numpy()).mean()
+    assert r > 0.4
+    assert r == pytest.approx(expected_r, abs=1e-3)
+
+
+@pytest.mark.parametrize("n_features", [60, 40])
+@pytest.mark.parametrize("count", [5, 30, 70])
+def test_components_are_those_of_a_full_decomposition(n_features, count, monkeypatch):
+    monkeypatch.setattr(linear_maps, "BLOCK_NUMBERS", 130)  # blocks of 2 or 3 rows
+    features, _ = draw_study(50, n_features, 1)
+    features = (features + 20).float()
+
+    components = Components.fit(features, count)
+
+    exact = features.double()
+    u, s, vh = torch.linalg.svd(exact - exact.mean(0), full_matrices=False)
+    rank = min(count, 49, n_features)
+    torch.testing.assert_close(components.singular, s[:rank], rtol=1e-6, atol=0)
+    for vectors, expected in ((components.basis, vh.T), (components.scores, u)):
+        cosines = (vectors.double() * expected[:, :rank]).sum(0).abs()
+        torch.testing.assert_close(cosines, torch.ones(rank, dtype=torch.float64))
+
+
+def test_an_approximation_has_the_first_components():
+    """The last of 20 components differ, so that 15 are compared."""
+    random = torch.Generator().manual_seed(60)
+    spread = 0.7 ** torch.arange(60.0)
+    decaying = torch.randn(50, 60, generator=random) * spread + 5
+    exact = Components.fit(decaying, 20)
+    rng_state = torch.random.get_rng_state()
+
+    approximate = Components.fit(decaying, 20, max_exact=30)
+
+    assert torch.equal(torch.random.get_rng_state(), rng_state)
+    assert not torch.equal(approximate.basis, exact.basis)
+    torch.testing.assert_close(
+        approximate.singular, exact.singular, rtol=1e-3, atol=1e-4
+    )
+    for vectors, expected in (
+        (approximate.basis, exact.basis),
+        (approximate.scores, exact.scores),
+    ):
+        cosines = (vectors[:, :15] * expected[:, :15]).sum(0).abs()
+        torch.testing.assert_close(cosines, torch.ones(15), rtol=1e-3, atol=0)
+    # all components are never approximated
+    assert not is_approximate(50, 60, 50, max_exact=30)
+
+
+def test_directions_below_rounding_errors_are_no_components():
+    """The second of two uncorrelated features is as small as a rounding error."""
+    small = torch.finfo(torch.float64).eps ** 0.5
+    features = torch.tensor([[1.0, 0], [-1, 0], [0, small], [0, -small]])
+
+    components = Components.fit(features)
+    features[2:] *= 2
+    larger = Components.fit(features)
+
+    assert components.singular.tolist() == [pytest.approx(2**0.5)]
+    assert components.basis.abs().tolist() == [[1], [0]]
+    assert len(larger.singular) == 2
+
+
+def test_constant_features_and_outputs_are_predicted_by_the_mean():
+    features = torch.full((9, 4), 5.0)
+    outputs = torch.arange(9.0)[:, None]
+    predicted = Products.from_samples(features, [outputs]).predict(features)
+    assert predicted.flatten().tolist() == [4] * 9
+    products = Products.from_samples(torch.randn(9, 4), [outputs * 0 + 3])
+    assert products.predict(features).flatten().tolist() == [3] * 9
+
+
+@pytest.mark.parametrize("shape", [(16_540, 4_250), (9_000, 15_000)])
+def test_a_fit_takes_at_most_one_and_a_half_times_the_signals(shape):
+    """The shapes are those of THINGS-EEG2 and NSD."""
+    needed = count_fit_bytes(*shape, 1000)
+    assert needed <= 1.5 * 4 * shape[0] * shape[1]
+
+
+def test_an_approximate_fit_grows_with_signals_not_their_cube():
+    exact = [count_fit_operations(n, 15_000, 1000) for n in (2000, 4000)]
+    approximate = [count_fit_operations(n, 15_000, 1000) for n in (9000, 18_000)]
+    assert exact[1] > 3.9 * exact[0]
+    # four iterations of two products and two more, each counted half
+    product = 2 * 15_000 * 1000
+    assert approximate == [5 * 9000 * product, 5 * 18_000 * product]
 
 
 def test_a_constant_feature_is_left_as_it_is():

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from brainhive_cli.core.arrays import Float32, Int64
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.measurement.linear_maps import principal_axes
+from brainhive_cli.measurement.linear_maps import Components
 
 COMPONENTS = 32
 """Largest number of principal components of an encoder."""
@@ -58,7 +58,7 @@ def find_features(
     sample = torch.cat(samples)
     mean = sample.mean(0)
     n_components = min(COMPONENTS, 1 + len(sample) // PICTURES_PER_COMPONENT)
-    axes = principal_axes(sample - mean, n_components)
+    axes = Components.fit(sample, n_components).basis
     spread = ((sample - mean) @ axes).numpy().std(0)
     features = {}
     for split, split_stores in stores.items():

@@ -30,7 +30,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     SubjectProfiles,
 )
 from brainhive_cli.evaluation.explanation.recipe import Recipe
-from brainhive_cli.measurement.linear_maps import Products, project
+from brainhive_cli.measurement.linear_maps import OutputSums, Products, project
 from brainhive_cli.measurement.reliability import (
     Repetitions,
     average_random_halves,
@@ -216,10 +216,12 @@ def predict_signals(
     train_inputs, test_inputs = inputs
 
     # all predictions use the penalty of the full model, chosen by cross-validation
-    products = Products.from_samples(train_inputs, signals())
+    sums = OutputSums.from_chunks(train_inputs, signals())
+    exact_inputs = train_inputs.double()
+    gram = exact_inputs.T @ exact_inputs
     columns = np.arange(train_inputs.shape[1] // 2)
-    penalty = products.select(columns).choose_alpha()
-    predict = partial(_predict, products, test_inputs, penalty, shape)
+    penalty = _select(gram, sums, columns).choose_alpha()
+    predict = partial(_predict, gram, sums, test_inputs, penalty, shape)
 
     # leave out each level, and replace it by its control
     predictions_of_level = {}
@@ -240,7 +242,8 @@ def predict_signals(
 
 
 def _predict(
-    products: Products,
+    gram: Tensor,
+    sums: OutputSums,
     inputs: Tensor,
     penalty: float,
     shape: tuple[int, ...],
@@ -248,8 +251,20 @@ def _predict(
 ) -> Float64:
     """Predict signals [N, E, T] by a ridge regression on some columns of the inputs."""
     selected_inputs = inputs[:, torch.from_numpy(columns).to(inputs.device)]
-    outputs = products.select(columns).predict(selected_inputs, penalty)
+    outputs = _select(gram, sums, columns).predict(selected_inputs, penalty)
     return outputs.double().cpu().numpy().reshape(-1, *shape)
+
+
+def _select(gram: Tensor, sums: OutputSums, columns: Int64) -> Products:
+    """Return the products of a ridge regression on some columns [f] of the inputs."""
+    rows = torch.from_numpy(columns).to(gram.device)
+    return Products.from_gram(
+        gram=gram[rows][:, rows],
+        cross=sums.rotated[rows],
+        squares=sums.squares,
+        mean=sums.mean,
+        freedom=max(1, sums.count - 1),
+    )
 
 
 def estimate_ceilings(

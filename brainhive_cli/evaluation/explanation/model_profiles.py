@@ -243,9 +243,8 @@ def predict_with_ridge(train: Tensor, targets: Tensor, test: Tensor) -> Tensor:
     train_features = train.flatten(1).to(targets.device)
     test_features = test.flatten(1).to(targets.device)
     scale = FeatureScaler.fit(train_features)
-    products = Products.from_samples(
-        scale(train_features), targets.split(SIGNALS_PER_PRODUCT)
-    )
+    chunks = targets.split(SIGNALS_PER_PRODUCT)
+    products = Products.from_samples(scale(train_features), chunks)
     return products.predict(scale(test_features))
 
 

@@ -157,10 +157,10 @@ def fit_ridge(signals: Array, targets: Array) -> tuple[Float64, Float64, Float64
     Returns:
         Weights [F, D], mean signal [F] and mean embedding [D].
     """
-    mean = signals.mean(0)
-    features = torch.from_numpy(np.asarray(signals - mean, np.float64))
+    features = torch.from_numpy(np.asarray(signals, np.float64))
     products = Products.from_samples(features, [torch.from_numpy(targets)])
-    return _solve(products), mean, products.mean.numpy()
+    weights = products.basis @ products.solve()
+    return weights.numpy(), products.feature_mean.numpy(), products.mean.numpy()
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ class LightWorld:
             products, mean = _draw_products(
                 rng, features, n_tokens, gain * maps, mean_noise
             )
-            weights = _solve(products) / (1 - misfit) ** 0.5
+            weights = (products.basis @ products.solve()).numpy() / (1 - misfit) ** 0.5
             target_mean = pictures.mean(0)
         else:
             white = rng.standard_normal((n_pictures, N_AXES))
@@ -280,24 +280,11 @@ def _draw_products(
     gram = maps.T @ signals + (root @ inside).T @ maps
     gram += inside.T @ inside + outside.T @ outside
     mean_noise = noise * rng.standard_normal(n_axes) / n_pictures**0.5
-    products = Products(
+    products = Products.from_gram(
         gram=torch.from_numpy(gram),
         cross=torch.from_numpy(signals[:n_outputs].T.copy()),
         squares=torch.from_numpy(np.diagonal(scatter)[:n_outputs].copy()),
         mean=torch.zeros(n_outputs, dtype=torch.float64),
-        count=n_pictures,
+        freedom=n_pictures - 1,
     )
     return products, feature_mean @ maps + mean_noise
-
-
-def _solve(products: Products) -> Float64:
-    """Solve a ridge regression with the penalty that the evaluation chooses.
-
-    Returns:
-        Weights [F, Q].
-    """
-    n_features = len(products.gram)
-    if products.samples is not None:
-        n_features = products.samples.shape[1]
-    weights = products.predict(torch.eye(n_features, dtype=torch.float64))
-    return (weights - products.mean).numpy()

@@ -328,11 +328,11 @@ def _read_targets(trials: Trials, stores: list[TargetStore]) -> "Tensor":
 
 def _reduce(values: "Tensor", width: int) -> Float32:
     """Reduce centred values [N, F] to at most `width` principal components."""
-    from brainhive_cli.measurement.linear_maps import principal_axes
+    from brainhive_cli.measurement.linear_maps import Components
 
     if values.shape[1] > width:
         step = -(-len(values) // MAX_ROWS_FOR_AXES)
-        values = values @ principal_axes(values[::step], width)
+        values = values @ Components.fit(values[::step], width).basis
     return values.numpy()
 
 

@@ -31,16 +31,15 @@ from brainhive_cli.evaluation.retrieval.measure import (
 )
 from brainhive_cli.evaluation.retrieval.scopes import CLASSIFIERS
 from brainhive_cli.measurement.linear_maps import (
-    MAX_EXACT,
+    Components,
     FeatureScaler,
     Products,
-    principal_axes,
+    count_fit_operations,
 )
 from brainhive_cli.measurement.ranks import rank_first_pictures
 from brainhive_cli.measurement.retrieval import draw_verdict_pictures
 from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.measurement.verdict import MAX_PERMUTATIONS, ROUNDING, judge
-from brainhive_cli.models.backbones.ridge import count_fit_operations
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.recipe import (
     FROM_MEAN,
@@ -72,7 +71,7 @@ MAX_TRAIN_SIGNALS = 20_000
 """Largest number of training signals of a small ridge."""
 MAX_SIGNAL_BYTES = 2 * 10**9
 """Largest size of the training signals of a small ridge, in float32."""
-MAX_SIGNALS_FOR_AXES = 8192
+MAX_SIGNALS_FOR_AXES = 2000
 """Largest number of training signals whose principal axes are computed."""
 SIGNALS_PER_BATCH = 2048
 """Training signals whose targets in all orders are in memory together: 134 MB of 4,096
@@ -180,7 +179,7 @@ def rank_by_classifiers(job: Job, device: torch.device) -> dict[str, list[Int64]
         train = scale(flatten(trials))
         test = scale(flatten(test_trials).float())
         if train.shape[1] > MAX_FEATURES:
-            axes = principal_axes(train, MAX_FEATURES)
+            axes = Components.fit(train, MAX_FEATURES).basis
             train = train @ axes
             test = test @ axes
 
@@ -341,16 +340,10 @@ def _estimate_orders_s(job: Job) -> float:
         max_signals = min(MAX_TRAIN_SIGNALS, MAX_SIGNAL_BYTES // (4 * n_features))
         n_signals = min(max_signals, len(stored.signal) * len(people))
 
-        # exact principal axes, or four passes over the signals
+        # principal axes, and the ridge
         sample = min(n_signals, MAX_SIGNALS_FOR_AXES)
-        smaller_side = min(sample, n_features)
-        n_components = min(MAX_COMPONENTS, smaller_side)
-        if smaller_side <= MAX_EXACT:
-            operations += count_fit_operations(sample, n_features, smaller_side)
-        else:
-            operations += 12.0 * sample * n_features * n_components
-
-        # the ridge
+        n_components = min(MAX_COMPONENTS, sample, n_features)
+        operations += count_fit_operations(sample, n_features, n_components)
         operations += count_fit_operations(n_signals, n_components, n_components)
         operations += 2.0 * n_signals * n_components * (n_features + width)
     return operations / OPERATIONS_PER_S
@@ -434,7 +427,7 @@ def read_signals(
     # principal components of standardised signals
     scale = FeatureScaler.fit(train)
     step = -(-len(train) // MAX_SIGNALS_FOR_AXES)
-    axes = principal_axes(scale(train[::step]), MAX_COMPONENTS)
+    axes = Components.fit(scale(train[::step]), MAX_COMPONENTS).basis
 
     # targets in each order, or only as filed for a new subject's training signals
     pictures = np.unique(np.concatenate(stimuli))
@@ -519,21 +512,19 @@ def rank_by_ridge(
     Returns:
         Ranks [M, P] by order.
     """
-    # signals and products are centred, so the ridge needs no intercept
-    train_mean = train.mean(0)
     order_indices = torch.from_numpy(np.stack(list(target_indices.values()), 1))
     # the targets [n, orders * D] of all orders form the columns
     batches = (
         targets[batch].flatten(1) for batch in order_indices.split(SIGNALS_PER_BATCH)
     )
-    products = Products.from_samples(train - train_mean, batches)
+    products = Products.from_samples(train, batches)
 
     width = targets.shape[1]
     ranks_of_order = {}
     for number, order in enumerate(target_indices):
         outputs = slice(number * width, (number + 1) * width)
-        mean = products.mean[outputs].to(targets)
-        predicted = products.predict(test - train_mean, outputs=outputs).to(targets)
+        mean = products.mean[outputs]
+        predicted = products.predict(test, outputs=outputs)
         ranks_of_order[order] = rank_first_pictures(
             predicted - mean, candidates - mean, len(candidates)
         )

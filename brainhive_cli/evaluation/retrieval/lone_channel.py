@@ -77,8 +77,7 @@ def rank_by_channels(
                 ridge = Products.from_samples(
                     features[:, channels].flatten(1), [targets]
                 )
-                alpha = ridge.choose_alpha()
-                tokens = ridge.predict(inputs[:, channels].flatten(1), alpha)
+                tokens = ridge.predict(inputs[:, channels].flatten(1))
                 cell_ranks.append(rank_targets(tokens, images, torch.from_numpy(shown)))
             ranks.append(torch.stack(cell_ranks))
     return torch.cat(ranks, 1).numpy()

@@ -1,16 +1,21 @@
 """Ridge regression from a subject's signals to every head, fitted in closed form."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core.device_memory import count_free_bytes
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.measurement.linear_maps import choose_penalty
+from brainhive_cli.measurement.linear_maps import (
+    Components,
+    OutputSums,
+    choose_penalty,
+    count_fit_bytes,
+    shrink,
+)
 from brainhive_cli.models import heads as outputs
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import map_by_subject
@@ -19,16 +24,6 @@ from brainhive_cli.models.signal_spec import SignalSpec
 
 MAX_TARGET_NUMBERS = 1 << 26
 """Largest number of target values in memory at once."""
-BLOCK_NUMBERS = 1 << 23
-"""Number of signal values that are converted to float64 at once. They take 64 MB, which
-glibc returns to the system when they are freed.
-"""
-MAX_EXACT_SIZE = 5000
-"""Largest number of signals, or of values per signal if these are fewer, for which all
-components are exact. The time grows with its cube, to half a minute for 5,000.
-"""
-POWER_ITERATIONS = 4
-"""Number of power iterations of the approximation, as in scikit-learn's PCA."""
 TargetReader = Callable[[slice], dict[str, Tensor]]
 """Function that returns the targets [n, *shape], by head, of a slice of the signals."""
 
@@ -171,86 +166,55 @@ class Ridge(nn.Module):
             )
 
         # project the signals to components, and the targets to these, block by block
-        basis, scores, singular = ridge.project(signal)  # [V, K], [N, K], [K]
-        sums = {}  # of targets, and of their squares, without the first target
-        for name, head in self.heads.items():
-            sums[name] = torch.zeros(2, head.width, device=signal.device)
+        components = Components.fit(signal.flatten(1), ridge.count)
+        ridge.mean.copy_(components.mean)
+        rank = len(components.singular)
+        sums = {}
+        for name, weight in ridge.weight.items():
+            sums[name] = OutputSums(components.scores, weight[:rank])
         n_outputs = sum(head.width for head in self.heads.values())
         block_size = max(1, MAX_TARGET_NUMBERS // n_outputs)
         for start in range(0, n_signals, block_size):
             rows = slice(start, min(start + block_size, n_signals))
             for name, target in targets(rows).items():
-                flat = target.flatten(1).float()
-                if start == 0:
-                    ridge.bias[name].copy_(flat[0])
-                flat = flat - ridge.bias[name]
-                ridge.weight[name] += scores[rows].T @ flat
-                sums[name] += torch.stack([flat.sum(0), flat.square().sum(0)])
+                sums[name].add(target.flatten(1).float())
 
-        # shrink the weights of each head by its penalty
-        variances = singular.square()
-        held_out_scores = None
-        for name, (target_sum, squares_sum) in sums.items():
-            mean = target_sum / n_signals
+        # shrink the weights [K, outputs] of each head by its penalty
+        singular = components.singular
+        if len(held_out) > 1:
+            held_out_scores = (held_out.flatten(1) - ridge.mean) @ components.basis
+        for name, output_sums in sums.items():
+            weight = output_sums.rotated
             alpha = self.alpha.get(name)
             if alpha is None:
-                # sum of squares of each centred target
-                squares = (squares_sum - n_signals * mean.square()).double()
-                alpha = self._choose_penalty(ridge, name, singular, squares, n_signals)
-            ridge.weight[name] *= (singular / (variances + alpha))[:, None]
+                alpha = choose_penalty(
+                    singular,
+                    weight,
+                    output_sums.squares,
+                    freedom=max(1, n_signals - 1),  # centring takes one degree
+                    n_features=width,
+                )
+            weight *= shrink(singular, alpha)[:, None]
+            ridge.bias[name].copy_(output_sums.mean)
 
             # scale the predictions to the standard deviation of the targets
             if self.standardise:
-                target_variance = squares_sum / n_signals - mean.square()
-                target_spread = target_variance.clamp(min=0).sqrt()
                 if len(held_out) > 1:
-                    if held_out_scores is None:
-                        centred = held_out.flatten(1).to(ridge.mean) - ridge.mean
-                        held_out_scores = centred @ basis  # [M, K]
-                    predictions = held_out_scores @ ridge.weight[name]
-                    spread = predictions.std(0, correction=0)
+                    spread = (held_out_scores @ weight).std(0, correction=0)
                 else:
                     # the scores are orthonormal, so the weights give the variance
-                    scaled_weight = singular[:, None] * ridge.weight[name]
+                    scaled_weight = singular[:, None].to(weight) * weight
                     spread = scaled_weight.square().sum(0).div(n_signals).sqrt()
-                ratio = target_spread / spread.clamp(min=1e-30)
+                target_spread = output_sums.squares.div(n_signals).sqrt()
                 # constant outputs stay constant
-                ridge.weight[name] *= torch.where(spread > 0, ratio, 1.0)
-            ridge.bias[name] += mean
+                weight *= torch.where(spread > 0, target_spread / spread, 1)
 
         # store the basis, or weights [V, outputs]
         if ridge.is_reduced:
-            ridge.basis.copy_(basis)
+            ridge.basis[:, :rank] = components.basis
         else:
             for weight in ridge.weight.values():
-                weight.copy_(basis @ weight)
-
-    @staticmethod
-    def _choose_penalty(
-        ridge: "RidgeMap",
-        name: str,
-        singular: Tensor,
-        target_squares: Tensor,
-        n_signals: int,
-    ) -> float:
-        """Choose the penalty of a head by generalised cross-validation.
-
-        Args:
-            ridge: Map whose weights [K, outputs] are scores times targets.
-            name: Name of the head.
-            singular: Singular values [K] of the signals.
-            target_squares: Sums [outputs] of the squares of the centred targets.
-            n_signals: Number of training signals.
-        """
-        rotated = (ridge.weight[name] * singular[:, None]).double().square()
-        # directions of the signals without a component have no variance
-        return choose_penalty(
-            singular.square().double(),
-            rotated,
-            target_squares,
-            count=max(1, n_signals - 1),  # centring takes one degree of freedom
-            n_features=len(ridge.mean),
-        )
+                weight.copy_(components.basis @ weight[:rank])
 
 
 class RidgeMap(nn.Module):
@@ -290,146 +254,3 @@ class RidgeMap(nn.Module):
         for name in self.names:
             predictions.append(features @ self.weight[name] + self.bias[name])
         return torch.cat(predictions, 1)
-
-    def project(self, signal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Store the mean of training signals [N, C, T], and find their components.
-
-        Returns:
-            Basis [V, K], scores of unit length [N, K], and singular values [K], the
-            largest first.
-
-        Source: Halko et al. 2011, Finding structure with randomness (approximation).
-        """
-        flat = signal.flatten(1)  # [N, V]
-        n_signals, width = flat.shape
-        block_size = max(1, BLOCK_NUMBERS // width)
-        mean = torch.zeros(width, dtype=torch.float64, device=flat.device)
-        for block in flat.split(block_size):
-            mean += block.double().sum(0) / n_signals
-        self.mean.copy_(mean)
-
-        if is_approximate(n_signals, width, self.count):
-            with torch.random.fork_rng():
-                torch.manual_seed(0)
-                scores, singular, basis = torch.svd_lowrank(
-                    flat - self.mean, self.count, niter=POWER_ITERATIONS
-                )
-            return basis, scores, singular
-
-        # eigenvectors of the smaller Gram matrix, with a variance above rounding
-        size = min(n_signals, width)
-        gram = torch.zeros(size, size, dtype=torch.float64, device=flat.device)
-        for block in _centre_in_blocks(flat, mean):
-            _add_products(gram, block)
-        variances, vectors = _find_eigenvectors(gram, min(self.count, size))
-        epsilon = torch.finfo(torch.float64).eps * size
-        rank = int((variances > variances[0] * epsilon).sum())
-        singular = variances[:rank].sqrt()
-        vectors = vectors[:, :rank]
-        del gram
-
-        # vectors of the longer side follow from these
-        scaled = vectors / singular
-        long_vectors = torch.zeros(max(flat.shape), self.count, device=flat.device)
-        start = 0
-        for block in _centre_in_blocks(flat, mean):
-            stop = start + len(block)
-            long_vectors[start:stop, :rank] = block @ scaled
-            start = stop
-
-        # pad to K components with zeros
-        padding = (0, self.count - rank)
-        short_vectors = F.pad(vectors.float(), padding)
-        singular = F.pad(singular.float(), padding)
-        if width > n_signals:
-            return long_vectors, short_vectors, singular
-        return short_vectors, long_vectors, singular
-
-
-def _centre_in_blocks(flat: Tensor, mean: Tensor) -> Iterator[Tensor]:
-    """Centre signals [N, V] in float64, in blocks of the longer side.
-
-    Yields:
-        Blocks [n, V] of signals, or blocks [v, N] of values if V > N.
-    """
-    block_size = max(1, BLOCK_NUMBERS // min(flat.shape))
-    if flat.shape[1] <= len(flat):
-        for rows in flat.split(block_size):
-            yield rows.double() - mean
-        return
-    means = mean.split(block_size)
-    for columns, column_means in zip(flat.split(block_size, 1), means, strict=True):
-        yield (columns.double() - column_means).T
-
-
-def _add_products(gram: Tensor, block: Tensor) -> None:
-    """Add block.T @ block of a block [n, S] to a Gram matrix [S, S] in place.
-
-    On the CPU only the lower triangle is updated, in half of the time.
-    """
-    if gram.device.type != "cpu":
-        gram.addmm_(block.T, block)
-        return
-    from scipy.linalg.blas import dsyrk
-
-    # transposed matrices are in Fortran's order, so that nothing is copied
-    dsyrk(1.0, block.numpy().T, beta=1.0, c=gram.numpy().T, overwrite_c=1)
-
-
-def _find_eigenvectors(gram: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Find the K largest eigenvalues of a symmetric matrix and their eigenvectors.
-
-    Args:
-        gram: Matrix [S, S], whose lower triangle is read. It is overwritten.
-        count: Number K.
-
-    Returns:
-        Eigenvalues [K] in descending order, and eigenvectors [S, K].
-    """
-    size = len(gram)
-    if gram.device.type == "cpu" and count < size:
-        from scipy.linalg import eigh
-
-        eigenvalues, eigenvectors = eigh(
-            gram.numpy().T,
-            lower=False,
-            subset_by_index=(size - count, size - 1),
-            overwrite_a=True,
-            check_finite=False,
-        )
-        values = torch.from_numpy(eigenvalues)
-        vectors = torch.from_numpy(eigenvectors)
-    else:
-        values, vectors = torch.linalg.eigh(gram)
-        values = values[-count:]
-        vectors = vectors[:, -count:]
-    return values.flip(-1), vectors.flip(-1)
-
-
-def is_approximate(n_signals: int, n_values: int, n_components: int) -> bool:
-    """Return True if components are approximated, as in scikit-learn's PCA."""
-    size = min(n_signals, n_values)
-    return size > MAX_EXACT_SIZE and n_components < 0.8 * size
-
-
-def count_fit_bytes(n_signals: int, n_values: int, n_components: int) -> int:
-    """Estimate the bytes of memory that a fit takes beyond its signals [N, V]."""
-    size = min(n_signals, n_values)
-    n_kept = min(n_components, size)
-    basis_and_scores = 4 * (n_signals + n_values) * n_kept
-    if is_approximate(n_signals, n_values, n_components):
-        # centred signals, and basis and scores before and after orthogonalisation
-        return 4 * n_signals * n_values + 2 * basis_and_scores
-    # Gram matrix, eigenvectors and a copy, basis and scores, and a block. Finding all
-    # eigenvectors takes as much again.
-    eigenvectors = 8 * size * (2 * size if n_kept == size else n_kept)
-    return 8 * size**2 + 2 * eigenvectors + basis_and_scores + 8 * BLOCK_NUMBERS
-
-
-def count_fit_operations(n_signals: int, n_values: int, n_components: int) -> float:
-    """Estimate the operations in float64 of a fit. Operations in float32 count half."""
-    size = min(n_signals, n_values)
-    if is_approximate(n_signals, n_values, n_components):
-        n_products = 2 * POWER_ITERATIONS + 2
-        return float(n_signals) * n_values * n_components * n_products
-    return 2.0 * n_signals * n_values * size + 10.0 * size**3

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.measurement.linear_maps import choose_penalty
+from brainhive_cli.measurement.linear_maps import Products
 from brainhive_cli.models import heads as outputs
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones.ridge import MAX_TARGET_NUMBERS, TargetReader
@@ -140,57 +140,32 @@ class SharedRidge(nn.Module):
 
         The signals are then forgotten.
         """
-        # With fewer signals N than features F, solve the dual problem, whose Gram
-        # matrix is [N, N] instead of [F, F].
-        count = self.count
-        is_dual = not self.sums
-        if is_dual:
-            features = torch.cat([features for features, _ in self.rows])[:, :-1]
-            residual = torch.cat([residual for _, residual in self.rows])
-            mean = self.intercept * features.mean(0)
-            offset = self.intercept * residual.mean(0)
-            features = features - mean
-            cross = residual - offset
-            gram = features @ features.T
-            squares = cross.square().sum(0)
-        else:
+        if self.sums:
             gram, cross, squares = self.sums
-            mean = self.intercept * gram[-1, :-1] / count
-            offset = self.intercept * cross[-1] / count
-            gram = gram[:-1, :-1] - count * torch.outer(mean, mean)
-            cross = cross[:-1] - count * torch.outer(mean, offset)
-            squares = squares - count * offset.square()
-
-        # inputs of cross-validation. Features beyond the signals have no variance.
-        if self.alpha == "auto":
-            values, vectors = torch.linalg.eigh(gram)
-            values = values.clamp(min=0)
-            rotated = (vectors.T @ cross).square()  # [K, outputs]
-            if is_dual:
-                rotated = rotated * values[:, None]
-                n_absent = len(self.weight) - count
-                values = F.pad(values, (0, n_absent))
-                rotated = F.pad(rotated, (0, 0, 0, n_absent))
+            mean = self.intercept * gram[-1, :-1] / self.count
+            offset = self.intercept * cross[-1] / self.count
+            products = Products.from_gram(
+                gram=gram[:-1, :-1] - self.count * torch.outer(mean, mean),
+                cross=cross[:-1] - self.count * torch.outer(mean, offset),
+                squares=squares - self.count * offset.square(),
+                mean=offset,
+                freedom=max(1, self.count - self.intercept),
+            )
+        else:
+            features = torch.cat([features for features, _ in self.rows])[:, :-1]
+            residuals = [residual for _, residual in self.rows]
+            products = Products.from_samples(features, residuals, self.intercept)
+            mean = products.feature_mean
+            offset = products.mean
 
         # solve each head with its penalty
         changes = []
         start = 0
         for head in self.heads.values():
-            columns = slice(start, start + head.width)
+            alpha = None if self.alpha == "auto" else self.alpha
+            changes.append(products.solve(alpha, slice(start, start + head.width)))
             start += head.width
-            alpha = self.alpha
-            if alpha == "auto":
-                # centring takes one degree of freedom
-                freedom = max(1, count - self.intercept)
-                alpha = choose_penalty(
-                    values, rotated[:, columns], squares[columns], freedom
-                )
-            penalised = gram.clone()
-            penalised.diagonal().add_(alpha)
-            changes.append(torch.linalg.solve(penalised, cross[:, columns]))
-        change = torch.cat(changes, 1)
-        if is_dual:
-            change = features.T @ change  # [F, outputs]
+        change = products.basis @ torch.cat(changes, 1)  # [F, outputs]
 
         self.weight.add_(change)
         self.bias.add_(offset - mean @ change)  # mean signals predict mean targets

@@ -29,10 +29,10 @@ from brainhive_cli.measurement.corrections import (
 )
 from brainhive_cli.measurement.design import Exchange, LabelDesign
 from brainhive_cli.measurement.linear_maps import (
+    Components,
     FeatureScaler,
     Products,
     choose_penalty,
-    principal_axes,
     project,
 )
 from brainhive_cli.measurement.ranks import (
@@ -466,16 +466,20 @@ def test_linear_maps(recorded):
     features -= features.mean(0)
     outputs = features[:, :3] @ tokens(3, 4, seed=1) + tokens(40, 4, seed=2)
     products = Products.from_samples(features, outputs.split(17))
-    smaller = products.select(np.array([0, 2, 5]))
+    smaller = Products.from_samples(features[:, [0, 2, 5]], [outputs])
     recorded(
         digits=5,
-        products=[products.gram, products.cross, products.squares, products.mean],
-        count=products.count,
+        products=[products.rotated.abs(), products.squares, products.mean],
+        freedom=products.freedom,
         alpha=[products.choose_alpha(), smaller.choose_alpha()],
         predicted=products.predict(features[:5]),
         predicted_by_three=smaller.predict(features[:5, [0, 2, 5]], 3.0),
         penalty=choose_penalty(
-            torch.tensor([4.0, 1.0]), torch.ones(2, 3), torch.full((3,), 9.0), 20
+            torch.tensor([2.0, 1.0]).double(),
+            torch.tensor([[0.5], [1.0]]).expand(2, 3),
+            torch.full((3,), 9.0),
+            20,
+            2,
         ),
         standardised=FeatureScaler.fit(outputs)(outputs[:4]),
         projected=[
@@ -484,7 +488,7 @@ def test_linear_maps(recorded):
             for part in project(features, outputs @ tokens(4, 8), count)
         ],
         projected_few=[part.abs() for part in project(features[:6], features, 3)],
-        axes=[principal_axes(part, 3).abs() for part in (features, features[:6])],
+        axes=[Components.fit(part, 3).basis.abs() for part in (features, features[:6])],
     )
 
 

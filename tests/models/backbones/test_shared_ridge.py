@@ -16,6 +16,7 @@ from brainhive_cli.models.backbones import shared_ridge
 from brainhive_cli.models.backbones.shared_ridge import Config, SharedRidge
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
+from tests.worlds.ridges import choose_penalty_by_hat_matrix
 
 HEADS = {"latent": Head((2, 2)), "text": Head((3,))}
 CHANNELS = 4
@@ -99,6 +100,27 @@ def test_the_map_is_scikit_learns_on_the_signals_of_all_subjects(
     shapes = {name: value.shape for name, value in predicted.items()}
     assert shapes == {"latent": (9, 2, 2), "text": (9, 3)}
     np.testing.assert_allclose(model.weight.T, reference.coef_, atol=1e-6)
+
+
+@pytest.mark.parametrize("counts", [FEW_SIGNALS, MANY_SIGNALS])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_alpha_auto_is_generalised_cross_validation_by_head(
+    counts: tuple[int, ...], intercept: bool
+):
+    subjects = draw_subjects(counts)
+    features = torch.cat([signal.flatten(1) for signal, _ in subjects])
+    alphas = {}
+    for name in HEADS:
+        head_targets = torch.cat([targets[name].flatten(1) for _, targets in subjects])
+        alphas[name] = choose_penalty_by_hat_matrix(features, head_targets, intercept)
+
+    found = fit(build(alpha="auto", intercept=intercept), subjects)
+
+    signal, _ = subjects[0]
+    predicted = found(signal)
+    for name, alpha in alphas.items():
+        expected = fit(build(alpha=alpha, intercept=intercept), subjects)(signal)
+        torch.testing.assert_close(predicted[name], expected[name])
 
 
 def test_subjects_with_other_sensors_are_refused():
