@@ -168,6 +168,7 @@ class Ridge(nn.Module):
         # project the signals to components, and the targets to these, block by block
         components = Components.fit(signal.flatten(1), ridge.count)
         ridge.mean.copy_(components.mean)
+        basis = components.basis.to(ridge.mean)
         rank = len(components.singular)
         sums = {}
         for name, weight in ridge.weight.items():
@@ -182,7 +183,7 @@ class Ridge(nn.Module):
         # shrink the weights [K, outputs] of each head by its penalty
         singular = components.singular
         if len(held_out) > 1:
-            held_out_scores = (held_out.flatten(1) - ridge.mean) @ components.basis
+            held_out_scores = (held_out.flatten(1).to(basis) - ridge.mean) @ basis
         for name, output_sums in sums.items():
             weight = output_sums.rotated
             alpha = self.alpha.get(name)
@@ -211,10 +212,10 @@ class Ridge(nn.Module):
 
         # store the basis, or weights [V, outputs]
         if ridge.is_reduced:
-            ridge.basis[:, :rank] = components.basis
+            ridge.basis[:, :rank] = basis
         else:
             for weight in ridge.weight.values():
-                weight.copy_(components.basis @ weight[:rank])
+                weight.copy_(basis @ weight[:rank])
 
 
 class RidgeMap(nn.Module):
