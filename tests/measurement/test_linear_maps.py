@@ -146,12 +146,14 @@ def draw_study(
     return features, outputs
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [(2, 5), (12, 13), *SHAPES])
+@pytest.mark.parametrize("repeats", [1, 2])
 @pytest.mark.parametrize("is_centred", [True, False])
 @pytest.mark.parametrize("alpha", [0.5, 5000.0])
-def test_predictions_equal_scikit_learn(shape, is_centred, alpha):
+def test_predictions_equal_scikit_learn(shape, repeats, is_centred, alpha):
     linear_model = pytest.importorskip("sklearn.linear_model")
     features, outputs = draw_study(*shape, n_outputs=6, n_test=10)
+    features = features.repeat(1, repeats)
     train, test = features[: shape[0]] + 3, features[shape[0] :] + 3
     learned = outputs[: shape[0]] + 7
 
@@ -184,7 +186,7 @@ def test_a_model_of_some_features_is_solved_from_their_products(shape):
     )
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [(12, 13), *SHAPES])
 @pytest.mark.parametrize(("features_offset", "offset"), [(0, 0), (0, 1e4), (1e4, 0)])
 @pytest.mark.parametrize("unit", [1.0, 1e-13])
 @pytest.mark.parametrize("seed", range(4))
