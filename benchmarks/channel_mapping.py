@@ -27,8 +27,10 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.demo import simulation
 from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.reports.head_maps import flatten_positions
-from brainhive_cli.training.alignment.trained.model import TrainedModel
-from brainhive_cli.training.alignment.trained.run import TrainedRun, open_model
+from brainhive_cli.training.alignment.trained.models import TrainedModels
+from brainhive_cli.training.alignment.trained.picture_targets import open_targets
+from brainhive_cli.training.alignment.trained.run import open_model
+from brainhive_cli.training.alignment.trained.test_set import open_test_set
 
 EMOTIV = "AF3 F7 F3 FC5 T7 P7 O1 O2 P8 T8 FC6 F4 F8 AF4".split()
 ENCODER = "python:brainhive_cli.models.encoders.python:example"
@@ -52,7 +54,7 @@ def run_on_cpu(command: str, *overrides: str) -> Any:
     return pipeline.run(recipe, Launch(0, 1, CPU))
 
 
-def train(subjects: int, epochs: int, channels: Sequence[str]) -> TrainedRun:
+def train(subjects: int, epochs: int, channels: Sequence[str]) -> TrainedModels:
     """Train a model of each subject on signals of some channels."""
     training = run_on_cpu(
         "train_align",
@@ -67,26 +69,25 @@ def train(subjects: int, epochs: int, channels: Sequence[str]) -> TrainedRun:
 def select_channels(recording: Trials, channels: Sequence[str]) -> Trials:
     """Reduce a recording to some channels."""
     rows = [recording.space.names.index(name) for name in channels]
-    signal = np.asarray(recording.signal)[:, :, rows]
+    signal = np.asarray(recording.signal)[:, rows]
     return replace(recording, signal=signal, space=Sensors(tuple(channels)))
 
 
 def show_top1(
-    align: TrainedRun, channels: Sequence[str], kind: ChannelChoice, label: str
+    align: TrainedModels, channels: Sequence[str], kind: ChannelChoice, label: str
 ) -> None:
     """Print the top-1 of each subject among all test pictures, and their mean."""
     accuracies = []
-    for cell in align.cells:
-        subject = cell.tested_on[0]
-        member = TrainedModel(replace(align, channel_mapping=kind), cell, CPU)
-        recordings = align.get_recordings(cell.variant)
-        recording = recordings.open_recording(subject, "test")
-        responses = member.open_trials(
-            subject, "test", recording=select_channels(recording, channels)
-        )
-        rows = member.find_rows("test")
-        tokens = member.encode(responses)
-        gallery = member.encode_pictures("test", rows)
+    tests = open_test_set(replace(align, channel_mapping=kind), "test")
+    rows = tests.find_rows("test")
+    for model in tests.models[0]:
+        subject = model.cell.tested_on[0]
+        person = tests.open_person(model, subject)
+        recording = person.recordings.open_recording(subject, "test")
+        responses = person.read_recording(select_channels(recording, channels))
+        tokens = model.encode(responses)
+        targets = open_targets(tests, model, "test")
+        gallery = model.encode_pictures(targets, rows)
         target = torch.from_numpy(np.searchsorted(rows, responses.stimulus))
         is_hit = rank_targets(tokens, gallery, target) == 1
         accuracies.append(float(is_hit.float().mean()))

@@ -72,13 +72,13 @@ def latency(bench: Bench) -> None:
     count = bench.pick(3, 50, 200)
     session = open_session(bench, f"windows={count}")
     windows: list[Trials] = []
-    encode = session.decoder.member.encode
+    encode = session.decoder.model.encode
 
     def keep(trials: Trials) -> torch.Tensor:
         windows.append(trials.take(np.arange(1)))
         return encode(trials)
 
-    object.__setattr__(session.decoder.member, "encode", keep)
+    object.__setattr__(session.decoder.model, "encode", keep)
     loop = Loop(session, lambda event: None, max_windows=count)
     loop.run()
 

@@ -48,7 +48,9 @@ def write_signals(folder: Path, shape: tuple[int, int, int, int]) -> Trials:
     names = [f"{number:06d}" for number in range(count)]
     rate_hz = RATE_HZ if is_eeg else None
     path = folder / "sub-01.h5"
-    recording = Trials(signal, names, space, times_s, rate_hz, "random")
+    recording = Trials.from_repetitions(
+        signal, names, space, times_s, rate_hz, "random"
+    )
     SignalStore.write(path, {"train": recording})
     stored = SignalStore.open(path)["train"]
     return replace(stored, subject=1, stimulus=np.arange(count))

@@ -88,7 +88,7 @@ def make_trials(
         space = Voxels(masks)
     rows = np.arange(len(signal))
     return Trials(
-        signal[:, None], (), space, times_s, rate_hz, "", subject=subject, stimulus=rows
+        signal, (), space, times_s, rate_hz, "", subject=subject, stimulus=rows
     )
 
 
@@ -133,7 +133,7 @@ def write_signals(
     times_s = np.arange(SAMPLES) / RATE_HZ
     for subject in range(1, subjects + 1):
         signal = np.random.default_rng(subject).standard_normal(shape, np.float32)
-        recording = Trials(
+        recording = Trials.from_repetitions(
             signal, list(ids), Sensors(POSTERIOR), times_s, RATE_HZ, "random"
         )
         path = signal_store.build_store_path(

@@ -140,7 +140,7 @@ def decode_pictures_in_process() -> Iterator[None]:
 def cache_demo_pictures() -> Iterator[None]:
     """Cache the demo's pictures and comparisons of pictures."""
     from brainhive_cli.data.media import near_copies
-    from brainhive_cli.data.stores import learned
+    from brainhive_cli.data.stores import learned_pictures
     from brainhive_cli.demo import pictures
 
     draw_scene = cache(pictures.draw_scene)
@@ -161,7 +161,7 @@ def cache_demo_pictures() -> Iterator[None]:
         patch.setattr(
             pictures, "draw_scene", lambda *arguments: draw_scene(*arguments).copy()
         )
-        for module in (near_copies, learned):
+        for module in (near_copies, learned_pictures):
             patch.setattr(module, "confirm_near_copy", compare_once)
         yield
 

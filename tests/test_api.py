@@ -18,6 +18,7 @@ from brainhive_cli.core.errors import BrainhiveError, DeviceError
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.models.encoders import resolve
 from brainhive_cli.reports.sentences import explain_caveats
+from brainhive_cli.training.alignment.trained.picture_targets import open_targets
 from tests.docs.test_docs import DOCS
 from tests.docs.test_tutorial import blocks_of, simulate_trials
 from tests.test_architecture import HEAVY
@@ -67,7 +68,7 @@ def test_the_page_gives_the_numbers_of_the_commands(
     rank_of = dict(zip(items["image_ids"], items["ranks"], strict=True))
     decoded = page["found"]
     assert [rank_of[name] for name in decoded.image_ids] == decoded.ranks.tolist()
-    assert len(decoded.ranks) == page["recording"].signal.shape[0]
+    assert len(decoded.ranks) == len(page["recording"].pictures)
 
     # texts and cards state the finding and the caveats
     run = page["run"]
@@ -94,8 +95,10 @@ def test_the_page_gives_the_numbers_of_the_commands(
     # predictions and decoding have the same model
     predicted, member = page["predicted"], page["trained"].member(page["cell"].name)
     rows = [predicted.image_ids.index(image_id) for image_id in decoded.image_ids]
+    tests = page["trained"].open_test_set(page["cell"].name)
     gallery = member.encode_pictures(
-        "test", member.open_pictures("test").find_rows(decoded.gallery)
+        open_targets(tests, member, "test"),
+        tests.open_pictures("test").find_rows(decoded.gallery),
     )
     tokens = torch.nn.functional.normalize(
         torch.from_numpy(predicted.heads["token"][rows]), dim=1
@@ -167,7 +170,7 @@ def test_channels_may_be_in_any_order_but_none_may_be_missing(
     names = list(recording.space.names)
 
     def ranks(order: list[int]) -> list[int]:
-        signal = np.asarray(recording.signal)[:, :, order]
+        signal = np.asarray(recording.signal)[:, order]
         space = api.Sensors([names[channel] for channel in order])
         fields = {
             "times_s": recording.times_s,

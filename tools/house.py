@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -462,7 +462,7 @@ def _digest_store(home: Path, relative_path: Path) -> dict[str, str]:
     else:  # the folder names the preparation, the file the subject
         arrays = ("signal", "image_ids", "sessions", "runs", "onset_s")
         store = api.open_signals(dataset, int(name.removeprefix("sub-")), folder)
-        stores = {split: store[split] for split in store.splits}
+        stores = {split: _arrange(store[split]) for split in store.splits}
     digests = {}
     for split, store in stores.items():
         for array in arrays:
@@ -470,6 +470,17 @@ def _digest_store(home: Path, relative_path: Path) -> dict[str, str]:
             if values is not None:
                 digests[f"{split}/{array}"] = digest_array(values)
     return digests
+
+
+def _arrange(trials: Any) -> SimpleNamespace:
+    """Arrange the columns of trials by picture, as [N, R, ...] with padding."""
+    columns: dict[str, Any] = {"image_ids": trials.pictures}
+    paddings = {"signal": 0, "sessions": -1, "runs": -1, "onset_s": np.nan}
+    for name, padding in paddings.items():
+        values = getattr(trials, name)
+        if values is not None:
+            columns[name] = trials.as_repetitions(np.asarray(values), padding)
+    return SimpleNamespace(**columns)
 
 
 def _start_brainhive(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from brainhive_cli.core.errors import BrainhiveError
+    from brainhive_cli.data.datasets import Dataset
     from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 MAX_VALUE_LENGTH = 80
@@ -213,10 +214,9 @@ def choose_subject(member: "TrainedModel", subject: int | None) -> int:
     )
 
 
-def check_split(member: "TrainedModel", split: str) -> None:
-    """Raise an error if the data set of a trained model does not have a split."""
+def check_split(dataset: "Dataset", split: str) -> None:
+    """Raise an error if a data set does not have a split."""
     check_text(split=split)
-    dataset = member.run.dataset
     splits = list(dataset.splits)
     # held-out trials or pictures of `train` are tested as `test`
     if dataset.holdout.divides_train and "test" not in splits:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainhive_cli.api.arguments import check_signals, check_split, choose_subject
+from brainhive_cli.api.arguments import check_signals, choose_subject
 from brainhive_cli.api.runs import Run, open_run
 from brainhive_cli.core.cards import draw_card
 
@@ -170,20 +170,19 @@ def decode(
     trained_run = open_run(model) if isinstance(model, str | Path) else model
     require_kind("model", trained_run, Run, usage)
     member = trained_run.member(cell, device)
-    check_split(member, split)
+    tests = trained_run.open_test_set(cell, split)
     subject = choose_subject(member, subject)
+    person = tests.open_person(member, subject)
     preparation_caveats = list[str]()
     recording = signal
     if not isinstance(signal, Trials):
         check_signals("signal", signal, pictures=pictures)
-        recording, preparation_caveats = read_new(
-            member, subject, split, signal, pictures, axes
-        )
+        recording, preparation_caveats = read_new(person, signal, pictures, axes)
 
     # encode each trial and each picture of the gallery as a vector (token)
-    trials = member.open_trials(subject, split, recording=recording)
-    gallery = open_gallery([member], [split])
-    picture_tokens = encode_gallery([member], gallery)  # [M, D]
+    trials = person.read_recording(recording)
+    gallery = open_gallery([member], tests, [split])
+    picture_tokens = encode_gallery([member], tests, gallery)  # [M, D]
     signal_tokens = member.encode(trials)  # [N, D]
     similarity = normalize(signal_tokens, dim=1) @ normalize(picture_tokens, dim=1).T
 
@@ -191,7 +190,7 @@ def decode(
     image_ids = list[str]()
     ranks = np.zeros(0, np.int64)
     if len(recording.image_ids):
-        scores = member.rank(trials, gallery, picture_tokens, signal_tokens)
+        scores = member.rank(trials, gallery, picture_tokens)
         image_ids = list(scores.labels)
         ranks = scores.ranks
 
@@ -199,8 +198,8 @@ def decode(
     index = np.arange(len(similarity)) if trials.index is None else trials.index
     caveats = merge_caveats(
         recording.caveats,
-        member.recordings.signal.caveats,
-        member.module.learned.caveats,
+        member.signal.caveats,
+        member.history.caveats,
     )
     return Ranks(
         image_ids=image_ids,

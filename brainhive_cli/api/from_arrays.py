@@ -91,7 +91,7 @@ def fit(
         train_keys["seeds"] = [0]
 
         # LDA computes the covariance of the features, which takes minutes for many
-        n_features = np.prod(trials.signal.shape[2:])
+        n_features = np.prod(trials.signal.shape[1:])
         is_small = n_features <= next_commands.MAX_LDA_FEATURES
         train_keys["backbone"] = "lda" if is_small else next_commands.LABEL_RIDGE
     train_keys |= keys or {}

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from brainhive_cli.training.alignment.cells import Cell
     from brainhive_cli.training.alignment.model import Aligner
     from brainhive_cli.training.alignment.trained.model import TrainedModel
-    from brainhive_cli.training.alignment.trained.run import TrainedRun
+    from brainhive_cli.training.alignment.trained.models import TrainedModels
+    from brainhive_cli.training.alignment.trained.test_set import TestSet
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Run:
         >>> trained = api.open_run("TRAINING")
         >>> [cell.name for cell in trained.cells]
         >>> predicted = trained.predictions(subject=1, cell="CELL")
-        >>> model = trained.member("CELL")  # with its data, as evaluations use it
+        >>> model = trained.member("CELL")
+        >>> tests = trained.open_test_set("CELL")  # its data, as evaluations use it
         >>> result = api.open_run("EVALUATION")
         >>> result.recipe()["gallery"]
         >>> [artifact.title for artifact in result.artifacts()]
@@ -200,21 +202,21 @@ class Run:
             the model), captions, and the ids [N] of the pictures.
         """
         member = self.member(cell, device)
-        check_split(member, split)
+        tests = self.open_test_set(cell, split)
         subject = choose_subject(member, subject)
-
-        # `picture_rows` [N] are the rows of the seen pictures in the split
-        decoded, picture_rows = member.decode_signals(subject, split)
+        trials = tests.open_person(member, subject).trials
+        image_ids = list(tests.open_pictures(split).image_ids[trials.stimulus])
+        decoded = member.decode(trials, image_ids)
         heads = {name: tensor.cpu().numpy() for name, tensor in decoded.tensors.items()}
         return Predictions(
-            image_ids=list(member.open_pictures(split).image_ids[picture_rows]),
+            image_ids=image_ids,
             heads=heads,
             texts=decoded.texts,
-            caveats=member.run.list_caveats(split),
+            caveats=tests.caveats,
         )
 
     def member(self, cell: str = "", device: str = "cpu") -> "TrainedModel":
-        """Open a cell (a trained model of the run) together with its data.
+        """Open a cell (a trained model of the run), which encodes, decodes and ranks.
 
         Args:
             cell: Name of the cell, as in `cells`, or "" for the only cell.
@@ -228,7 +230,6 @@ class Run:
         from brainhive_cli.core.errors import RecipeError
         from brainhive_cli.core.launch import open_device
         from brainhive_cli.training.alignment.references import choose_cell
-        from brainhive_cli.training.alignment.trained.model import TrainedModel
 
         check_text(cell=cell)
         cell_by_name = {trained_cell.name: trained_cell for trained_cell in self.cells}
@@ -244,17 +245,32 @@ class Run:
                 f"set cell to a name, such as cell={names[0]!r}; {list_allowed(names)}",
             )
         trained_cell = choose_cell(cell_by_name, cell, self.path)
-        return TrainedModel(self._align, trained_cell, open_device(device))
+        return self._align.open(trained_cell, open_device(device))
+
+    def open_test_set(self, cell: str = "", split: str = "test") -> "TestSet":
+        """Open everything that a cell is tested on: pictures, signals and caveats.
+
+        Args:
+            cell: Name of the cell, as in `cells`, or "" for the only cell.
+            split: Split of the data set, such as `test`.
+        """
+        from brainhive_cli.training.alignment.trained import run, test_set
+
+        align = self._align
+        check_split(align.dataset, split)
+        if align.variants:
+            align = run.open_variant(align, self.member(cell).cell.variant)
+        return test_set.open_test_set(align, split)
 
     @cached_property
-    def _align(self) -> "TrainedRun":
+    def _align(self) -> "TrainedModels":
         """The same run, opened with its trained models."""
         from brainhive_cli.core.errors import RecipeError
-        from brainhive_cli.training.alignment.trained.run import TrainedRun
+        from brainhive_cli.training.alignment.trained.run import open_models
 
         if not (self.path / "cells").is_dir():
             raise RecipeError(f"{self.path} has no models", "open a run of train-align")
-        return TrainedRun(self.folder, self.variant)
+        return open_models(self.folder, self.variant)
 
 
 def open_run(name: str | Path) -> Run:

@@ -69,8 +69,9 @@ def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalSt
 
     Returns:
         The store. `store["test"]` gives the `Trials` of the test split. They have
-        `image_ids` [N] and `signal` [N, R, C, T]: N pictures, R repetitions, C channels
-        and T samples.
+        `image_ids` [n] and `signal` [n, C, T]: n trials, C channels and T samples. The
+        trials of a picture follow one another. `as_repetitions()` arranges them as
+        [N, R, C, T]: N pictures and R repetitions.
 
     Examples:
         >>> signals = api.open_signals("DATASET", subject=1)

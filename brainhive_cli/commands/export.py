@@ -22,12 +22,15 @@ from brainhive_cli.measurement import neuralbench
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.references import choose_cell
 from brainhive_cli.training.alignment.trained.model import TrainedModel
+from brainhive_cli.training.alignment.trained.picture_targets import open_targets
 from brainhive_cli.training.alignment.trained.portable import (
     ChannelMapping,
     PortableModel,
     save_program,
 )
-from brainhive_cli.training.alignment.trained.run import open_model
+from brainhive_cli.training.alignment.trained.run import open_model, open_variant
+from brainhive_cli.training.alignment.trained.test_set import TestSet, open_test_set
+from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
 
 MODEL_FILE = "model.pt2"
 """File of the model, in the format of `torch.export`."""
@@ -155,24 +158,26 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         BrainhiveError: if the model cannot take the signals of the recipe, if its
             backbone cannot be exported, or if the file predicts other vectors.
     """
-    trained = _open_trained_model(recipe)
+    trained, tests = _open_trained_model(recipe)
     aligner = aligners.load(trained.path)
 
     # subject 0 is an unknown person
     test_subjects = trained.cell.tested_on
     subject = test_subjects[0] if len(test_subjects) == 1 else 0
 
+    person = tests.open_person(trained, subject)
+
     # the module prepares signals and applies the model
     module = PortableModel(
         aligner,
         subject,
-        normaliser=trained.find_normaliser(subject, "test"),
+        normaliser=person.normaliser,
         channels=recipe.channels,
         rate_hz=recipe.rate_hz,
         window_ms=recipe.window_ms,
         mapping=recipe.channel_mapping,
     )
-    folder = Path(recipe.to or f"exports/{trained.run.file_name}/{trained.cell.name}")
+    folder = Path(recipe.to or f"exports/{tests.run.file_name}/{trained.cell.name}")
     with (
         console.progress(f"exporting {folder.name}"),
         atomic_write(folder / MODEL_FILE) as new_file,
@@ -182,7 +187,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     # describe the signals that the model takes
     unit = aligner.layout.spec.unit
     if module.is_whitening:
-        unit = trained.find_recorded_unit(subject)
+        unit = person.recorded_unit
     signal_facts: dict[str, Any] = {
         "shape": ["batch"] + list(module.example.shape[1:]),
         "channels": module.names,
@@ -192,7 +197,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         "subject": subject,
     }
     if not module.names:
-        signal_facts["voxels"] = _describe_voxels(trained, subject)
+        signal_facts["voxels"] = _describe_voxels(person)
 
     # write the description, the submission and the scores
     contract = {
@@ -207,7 +212,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     }
     texts = {"submission.py": SUBMISSION, CONTRACT_FILE: json.dumps(contract, indent=2)}
     if recipe.scores:
-        scores = _score_single_trials(trained)
+        scores = _score_single_trials(trained, tests)
         texts[SCORES_FILE] = json.dumps(scores, indent=2)
     for file_name, text in texts.items():
         with atomic_write(folder / file_name) as new_file:
@@ -215,15 +220,17 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
     # the gallery is left out if the embeddings of the test pictures are not stored
     with suppress(MissingData):
-        _write_gallery(trained, folder / GALLERY_FILE)
+        _write_gallery(trained, tests, folder / GALLERY_FILE)
 
     rows = [(name, str(value)) for name, value in signal_facts.items()]
     table = Table(f"Exported {folder.name}", ("signals", "value"), rows)
     return Result(folder, (table,), details=contract)
 
 
-def _open_trained_model(recipe: Recipe) -> TrainedModel:
+def _open_trained_model(recipe: Recipe) -> tuple[TrainedModel, TestSet]:
     """Open the cell (trained model) that the recipe names, or else the only cell.
+
+    Its test set is opened, too.
 
     Raises:
         RecipeError: if the run has no cell of this name, or if the recipe names no cell
@@ -231,17 +238,20 @@ def _open_trained_model(recipe: Recipe) -> TrainedModel:
     """
     subjects = None if recipe.subject is None else [recipe.subject]
     trained_run = open_model(recipe.align_run, recipe.paths, subjects=subjects)
-    models = {model.cell.name: model for model in trained_run.models}
+    cells = {cell.name: cell for cell in trained_run.cells}
     run_name = trained_run.reference
 
     def write_choice(cell: str) -> Line:
         """Write the command line that exports a cell."""
         return Line("export", run_name, f"cell={cell}")
 
-    return choose_cell(models, recipe.cell, run_name, write_choice)
+    cell = choose_cell(cells, recipe.cell, run_name, write_choice)
+    if trained_run.variants:
+        trained_run = open_variant(trained_run, cell.variant)
+    return trained_run.open(cell), open_test_set(trained_run, "test")
 
 
-def _write_gallery(trained: TrainedModel, file: Path) -> None:
+def _write_gallery(trained: TrainedModel, tests: TestSet, file: Path) -> None:
     """Write the embeddings of the test pictures for retrieval.
 
     The PyTorch file holds a dict of `pictures` (image ids [M]) and `vectors`
@@ -250,26 +260,29 @@ def _write_gallery(trained: TrainedModel, file: Path) -> None:
     Raises:
         MissingData: if the embeddings of the pictures are not stored.
     """
-    rows = trained.find_rows("test")  # [M]
-    image_ids = list(trained.open_pictures("test").image_ids[rows])
-    gallery = {"pictures": image_ids, "vectors": trained.encode_pictures("test", rows)}
+    rows = tests.find_rows("test", trained.cell.fold)  # [M]
+    image_ids = list(tests.open_pictures("test").image_ids[rows])
+    targets = open_targets(tests, trained, "test")
+    vectors = trained.encode_pictures(targets, rows)
+    gallery = {"pictures": image_ids, "vectors": vectors}
     with atomic_write(file) as new_file:
         new_file.write_bytes(weights.serialise(partial(torch.save, gallery)))
 
 
-def _describe_voxels(trained: TrainedModel, subject: int) -> dict[str, Any]:
+def _describe_voxels(person: TestedPerson) -> dict[str, Any]:
     """Describe the voxels that a model reads from the signals of a subject.
 
     Returns:
         Lists by name, with a value for each voxel, and the `shape` and `affine` of the
         volume if it is known. Empty if the subject has no stored signals.
     """
-    if not trained.recordings.build_path(subject).is_file():
+    if not person.is_prepared:
         return {}
 
     # all splits have the same voxels
-    recording = next(iter(trained.recordings.open_store(subject).splits.values()))
-    space = trained.recordings.select(recording, trained.run.name).space
+    store = person.recordings.open_store(person.subject)
+    recording = next(iter(store.splits.values()))
+    space = person.recordings.select(recording, person.model.run_name).space
 
     description: dict[str, Any] = {}
     for name, values in space.list_axis_values().items():
@@ -280,20 +293,19 @@ def _describe_voxels(trained: TrainedModel, subject: int) -> dict[str, Any]:
     return description
 
 
-def _score_single_trials(trained: TrainedModel) -> dict[str, Any]:
+def _score_single_trials(trained: TrainedModel, tests: TestSet) -> dict[str, Any]:
     """Score predictions from single test trials by the protocol of NeuralBench.
 
     Returns:
         Scores and a description of the model, keyed by names of NeuralBench.
     """
-    picture_rows = trained.find_rows("test")  # [M], ascending
+    picture_rows = tests.find_rows("test", trained.cell.fold)  # [M], ascending
     prediction_blocks = []
     picture_blocks = []
     subject_blocks = []
     for subject in trained.cell.tested_on:
-        # pictures with fewer trials are padded; `is_there` is False there
-        trials = trained.open_trials(subject, "test")
-        signals = torch.from_numpy(trials.singles[trials.is_there])  # [n, C, T]
+        trials = tests.open_person(trained, subject).trials
+        signals = torch.from_numpy(trials.singles)  # [n, C, T]
         prediction_blocks.append(trained.encode(trials, signals))
 
         # index of each trial's picture among the M test pictures
@@ -302,7 +314,9 @@ def _score_single_trials(trained: TrainedModel) -> dict[str, Any]:
         picture_blocks.append(trial_pictures)
         subject_blocks.append(torch.full_like(trial_pictures, subject))
     scores = neuralbench.score(
-        targets=trained.encode_pictures("test", picture_rows),
+        targets=trained.encode_pictures(
+            open_targets(tests, trained, "test"), picture_rows
+        ),
         predictions=torch.cat(prediction_blocks),
         picture_rows=torch.cat(picture_blocks),
         subjects=torch.cat(subject_blocks),

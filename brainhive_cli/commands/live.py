@@ -62,7 +62,7 @@ from brainhive_cli.reports.page import FINDING
 from brainhive_cli.reports.sentences import MEANINGS
 from brainhive_cli.reports.tables import metric_table
 from brainhive_cli.training.alignment.trained.model import TrainedModel
-from brainhive_cli.training.alignment.trained.run import check_tokens
+from brainhive_cli.training.alignment.trained.prior_tokens import check_tokens
 
 if TYPE_CHECKING:
     from brainhive_cli.data.recordings.lsl_library import ResultOutlet
@@ -442,25 +442,25 @@ def _load_generator(
         recipe=recipe,
         sampling=recipe.sampling,
         device=launch.device,
-        heads=session.decoder.member.layout.heads,
+        heads=session.decoder.model.layout.heads,
     )
     _ = sampler.generator  # load it now, not at the first drawing
     return partial(
         _draw_result,
         sampler,
-        session.decoder.member,
+        session.decoder.model,
         subject=job.subject,
         seed=recipe.seed,
     )
 
 
 def _draw_result(
-    sampler: Sampler, member: TrainedModel, result: LiveResult, subject: int, seed: int
+    sampler: Sampler, model: TrainedModel, result: LiveResult, subject: int, seed: int
 ) -> bytes:
     """Draw a picture from the signal of a decoded window.
 
     Args:
-        member: Brain model, which decodes tokens from a signal.
+        model: Brain model, which decodes tokens from a signal.
         result: Result of the window, with a signal [C, T]: a single trial, or the
             average of the trials of a picture.
 
@@ -470,8 +470,8 @@ def _draw_result(
     # the seed depends on the window, so that a replay draws the same pictures
     seeds = [derive_noise_seed(seed, result.window.name, 0)]
     signal = result.signal[None].to(sampler.device)  # [1, C, T]
-    decoded = member.module.decode(
-        signal, member.make_subject_index(subject, 1), seeds
+    decoded = model.module.decode(
+        signal, model.make_subject_index(subject, 1), seeds
     ).float()
     pixels = to_bytes(sampler.sample(decoded, seeds))[0]  # [H, W, 3] or [F, H, W, 3]
     frame = pixels[0] if pixels.ndim == 4 else pixels
@@ -522,7 +522,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
         )
 
         # metrics are marked as too high if test pictures have selected the weights
-        is_selected = decoder.member.learned.selection == "test"
+        is_selected = decoder.model.history.selection == "test"
         scopes[ALL] = index_by_name([replace(single, selected=is_selected)])
         scopes["averages"] = index_by_name(
             [replace(metric, selected=is_selected) for metric in averages]

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from brainhive_cli.core import trackers
+from brainhive_cli.core import artifacts, trackers
 from brainhive_cli.core.artifacts import Artifact
 from brainhive_cli.core.cells import IsFinished
 from brainhive_cli.core.command import (
@@ -21,7 +21,7 @@ from brainhive_cli.core.command import (
     collect_inputs,
     map_digests,
 )
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.files import resolve_below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Metric
@@ -234,11 +234,13 @@ class RunJob(Job):
         summarises_together: True if all processes call `summarise`, not only
             the main process.
         tracker_name: Name under which trackers show the metrics of a finished run.
+        result_folders: Folders of the run that are shown with its results.
     """
 
     command: str
     summarises_together: ClassVar[bool] = False
     tracker_name: ClassVar[str] = ""
+    result_folders: ClassVar[Sequence[str]] = ()
 
     @property
     def short_name(self) -> str:
@@ -325,7 +327,14 @@ class RunJob(Job):
 
     def describe(self, run: OpenRun) -> Result:
         """Describe a finished run by its tables, its files and the next command."""
-        raise NotImplementedError
+        path = run.folder.path
+        files = {}
+        for name in self.result_folders:
+            if (path / name).is_dir():
+                files[name] = path / name
+        tables = artifacts.read_tables(run.folder)
+        hint = Line("report", path)
+        return Result(path, tables, run.folder.measurements(), files, hint)
 
     def list_inputs(self) -> list[Input]:
         """List the inputs of this run and of the runs that it is compared with."""

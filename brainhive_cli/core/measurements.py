@@ -262,6 +262,14 @@ class Metric:
         low, high = interval or (None, None)
         return interval_text(low, high, digits)
 
+    def limit_to_people(self) -> Self:
+        """Return the metric with its interval for these people, if it has one."""
+        if self.these_subjects is None:
+            return self
+        low, high = self.these_subjects
+        interval = self.interval.replace("people in general", "these people")
+        return replace(self, low=low, high=high, interval=interval)
+
     @property
     def is_of_people(self) -> bool:
         """True if `low` and `high` are the interval for people in general."""

@@ -631,6 +631,17 @@ def save_cell(path: Path, content: Any) -> None:
     save(path, arrays, {"measured": text})
 
 
+def load_cells(folder: Path, files: Mapping[str, str], *types: type) -> dict[str, Any]:
+    """Read the results of cells by name, as `load_cell` does.
+
+    Args:
+        folder: Folder of the run.
+        files: Path of the file of each cell below the folder, by name.
+        types: Classes of the dataclasses in the results.
+    """
+    return {name: load_cell(folder / file, *types) for name, file in files.items()}
+
+
 def load_cell(path: Path, *types: type) -> Any:
     """Read the result of a cell from a file that `save_cell` wrote.
 

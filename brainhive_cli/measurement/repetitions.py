@@ -5,7 +5,7 @@ Slow drift of the recording makes neighbouring trials similar, whatever they sho
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Bool, Int64
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.measurement.trial_order import (
     MAX_CLUMPED_P,
@@ -60,7 +60,7 @@ def find_confound(order: TrialOrder) -> str:
 
 
 def separate_repetitions(
-    is_there: Bool,
+    picture_of_trial: Int64,
     sessions: Times,
     runs: Times,
     onset_s: Times,
@@ -78,30 +78,30 @@ def separate_repetitions(
     If no times are known, each repetition is a part.
 
     Args:
-        is_there: Mask [N, R] of the repetitions that exist for each picture.
-        sessions: Session [N, R] of each repetition, or None if unknown.
-        runs: Run [N, R] of each repetition in its session, or None if unknown.
-        onset_s: Onset [N, R] of each repetition in its run, or None if unknown.
+        picture_of_trial: Number [n] of the picture of each trial, from 0, ascending.
+        sessions: Session [n] of each trial, or None if unknown.
+        runs: Run [n] of each trial in its session, or None if unknown.
+        onset_s: Onset [n] of each trial in its run, or None if unknown.
 
     Returns:
-        Number [N, R] of the part of each repetition, from 0 for each picture.
+        Number [n] of the part of each trial, from 0 for each picture.
 
     Raises:
         BrainhiveError: if fewer than half of the repeated pictures have repetitions in
             two parts, or if pictures came in the same order in all runs
             or all sessions.
     """
-    parts = np.tile(np.arange(is_there.shape[1]), (len(is_there), 1))
+    counts = np.bincount(picture_of_trial)
     if sessions is None and runs is None and onset_s is None:
-        return parts
+        first_trials = np.cumsum(counts) - counts
+        return np.arange(len(picture_of_trial)) - np.repeat(first_trials, counts)
 
-    picture_of_trial = np.nonzero(is_there)[0]
     order = TrialOrder.from_trials(
         np.arange(len(picture_of_trial)),
         picture_of_trial.tolist(),
-        None if sessions is None else sessions[is_there],
-        None if runs is None else runs[is_there],
-        None if onset_s is None else onset_s[is_there],
+        sessions,
+        runs,
+        onset_s,
     )
     trials = order.item
     pictures = picture_of_trial[trials]
@@ -114,7 +114,7 @@ def separate_repetitions(
         )
 
     # find the smallest kind of unit for which repetitions of a picture are far apart
-    n_repeated = (is_there.sum(1) > 1).sum()
+    n_repeated = (counts > 1).sum()
     levels = (np.arange(len(trials)), number_blocks(order), order.run, order.session)
     for depth, level in enumerate(levels):
         # A unit holds the trials of a picture in a part. Units are sorted by picture.
@@ -141,11 +141,10 @@ def separate_repetitions(
         max_clumped_p = MAX_CLUMPED_P if depth == 0 else MAX_CLUMPED_BLOCKS_P
         if is_session or p_of_clumping(unit_order, group) > max_clumped_p:
             # number the units of each picture from 0
-            first_units = np.searchsorted(picture_of_unit, np.arange(len(is_there)))
+            first_units = np.searchsorted(picture_of_unit, np.arange(len(counts)))
             part_of_trial = np.empty(len(trials), np.int64)
             part_of_trial[trials] = unit_of_trial.reshape(-1) - first_units[pictures]
-            parts[is_there] = part_of_trial
-            return parts
+            return part_of_trial
     raise BrainhiveError(
         "repetitions of a picture follow one another, so they agree by slow drift "
         "alone",

@@ -19,14 +19,16 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.measurements import BACKWARD, TRANSDUCTIVE
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.measurement.corrections import compute_cosines, make_tokens
+from brainhive_cli.measurement.design import LabelDesign
 from brainhive_cli.measurement.ranks import (
+    expected_subset_hits,
     find_nearest,
     normalise_tokens,
     rank_first_pictures,
     rank_targets,
     rank_with_precision,
 )
-from brainhive_cli.measurement.units import GroupingCriterion, Items
+from brainhive_cli.measurement.units import GroupingCriterion, Items, StimulusGrouping
 
 CONCEPT_METRIC = "concept_top1"
 """Metric for how often the candidate ranked first shows the concept that was seen."""
@@ -94,6 +96,11 @@ class Gallery:
     def test_rows(self) -> Int64:
         """Row numbers [M_test] of the split whose signals are tested."""
         return next(iter(self.rows.values()))
+
+    def take(self, indices: Int64) -> tuple[list[str], list[str]]:
+        """Return the image ids [N] and the concepts [N] of candidates."""
+        image_ids = [self.image_ids[index] for index in indices]
+        return image_ids, [self.concepts[index] for index in indices]
 
     def find_indices(self, image_ids: Iterable[str]) -> Int64:
         """Look up the gallery index [N] of each picture.
@@ -217,6 +224,21 @@ class Scores:
     repetitions: int = 0
     reason: str = ""
 
+    @classmethod
+    def from_targets(
+        cls, gallery: Gallery, targets: Int64, names: Sequence[str], **columns: Any
+    ) -> Self:
+        """List the items of a subject before they are ranked.
+
+        Args:
+            gallery: Candidates.
+            targets: Gallery index [N] of the picture that each signal showed.
+            names: Names [N] of held-out trials. Empty if the items are pictures.
+            columns: Further columns.
+        """
+        labels, concepts = gallery.take(targets)
+        return cls(names or labels, labels, concepts, **columns)
+
     def get_table(self, scope: str) -> Self | None:
         """Return the further table of a scope such as `backward`, or None if missing.
 
@@ -262,6 +284,53 @@ class Scores:
         ):
             values[signal] = advantage if n_ranks else None
         return values
+
+
+def exchange_labels(
+    items: Scores,
+    gallery: Gallery,
+    images: Tensor,
+    tokens: Tensor,
+    design: LabelDesign | None,
+    seed: int,
+) -> Scores:
+    """Pair each signal with a wrong picture, as a control measurement requires.
+
+    Labels are exchanged as in the verdict.
+
+    Args:
+        items: Scores with the pictures that the signals showed.
+        gallery: Candidates.
+        images: Tokens [M, D] of the candidates.
+        tokens: Tokens [N, D] of the signals.
+        design: Odds of the labels of all units in the study, or None for clips of a
+            film, whose labels are shifted along the film.
+        seed: Seed of the permutations.
+
+    Returns:
+        The scores with other labels, and the metrics of `MAX_DRAWS` permutations.
+    """
+    seen_indices = gallery.find_indices(items.labels)
+    if design is None:
+        units = seen_indices
+        clips = StimulusGrouping(gallery.alike_by, dict(enumerate(gallery.concepts)))
+        exchange = clips.make_items([units.tolist()])
+    else:
+        units = items.units
+        rows = np.unique(units)
+        exchange = Items.independent([rows.tolist()])
+        exchange = replace(exchange, design=design.take(rows))
+    target, *further = permute_targets(seen_indices, units, exchange, seed)
+    labels, concepts = gallery.take(target)
+    draws = [seen_indices, *further]
+    shows_pictures = list(items.image_ids) == list(items.labels)
+    return replace(
+        items,
+        image_ids=labels if shows_pictures else items.image_ids,
+        labels=labels,
+        concepts=concepts,
+        control=measure_control(gallery, images, tokens, draws),
+    )
 
 
 def permute_targets(
@@ -494,6 +563,62 @@ def _count_wins(scores: Float64, other_scores: Float64, tolerance: float) -> Flo
     n_lower = np.searchsorted(ascending, scores - tolerance, "left")
     n_lower_or_tied = np.searchsorted(ascending, scores + tolerance, "right")
     return np.asarray((n_lower + n_lower_or_tied) / 2)
+
+
+def rank_parts(
+    gallery: Gallery,
+    images: Tensor,
+    tokens: Mapping[int, Tensor],
+    items: Mapping[int, Scores],
+    widths: Mapping[str, int],
+) -> dict[str, dict[int, Scores]]:
+    """Rank the gallery by each of several models whose tokens are concatenated.
+
+    Args:
+        gallery: Candidates.
+        images: Tokens [M, D] of the candidates.
+        tokens: Tokens [N, D] of the signals, by subject.
+        items: Scores with the labels of the signals, by subject.
+        widths: Width of each model's part of the tokens, by its name.
+
+    Returns:
+        Scores by name of the model and by subject.
+    """
+    ranked: dict[str, dict[int, Scores]] = {}
+    start = 0
+    for name, width in widths.items():
+        columns = slice(start, start + width)
+        start += width
+        part = {subject: signals[:, columns] for subject, signals in tokens.items()}
+        scores = rank_gallery(gallery, images[:, columns], part, items)
+        ranked[name] = {}
+        for subject, table in scores.items():
+            ranked[name][subject] = replace(table, description=f"{name} alone")
+    return ranked
+
+
+def measure_subsets(tokens: Tensor, images: Tensor, subset_size: int) -> Scores:
+    """Measure the expected top-1 of signals and pictures in random small galleries.
+
+    Args:
+        tokens: Tokens [N, D] of the signals.
+        images: Tokens [N, D] of the pictures that the signals showed.
+        subset_size: Number of pictures in a gallery. If there are fewer, all are taken.
+
+    Returns:
+        `top1_expected` from signals to pictures, and back in the scope `backward`.
+    """
+    pool = min(subset_size, len(images))
+    description = f"{pool}-way"
+    if pool < subset_size:
+        description = f"all {pool} pictures, fewer than {subset_size}"
+    forward, backward = expected_subset_hits(tokens, images, pool)
+    return Scores(
+        values={"top1_expected": forward},
+        pool=pool,
+        description=description,
+        scopes={BACKWARD: Scores(values={"top1_expected": backward}, pool=pool)},
+    )
 
 
 def rank_corrected(

@@ -59,7 +59,7 @@ class Arrays:
         """Open a recording without reading its signal."""
         path = self.root / f"sub-{subject:02d}_{split}.npy"
         signal = np.load(path, mmap_mode="r")
-        return api.Trials(
+        return api.Trials.from_repetitions(
             signal,
             image_ids=path.with_suffix(".txt").read_text().splitlines(),
             space=api.Sensors([f"E{i}" for i in range(signal.shape[2])]),

@@ -72,7 +72,7 @@ def record(noise: float, subject: int, split: str) -> api.Trials:
     )
     # pictures came in random order; tests need it to tell signals from slow drift
     order = random.permutation(len(small) * 4).reshape(-1, 4)
-    return api.Trials(
+    return api.Trials.from_repetitions(
         signal.reshape(-1, 4, 8, 20).astype(np.float32),
         image_ids=list(stimuli.image_ids),
         space=api.Sensors([f"E{i}" for i in range(8)]),

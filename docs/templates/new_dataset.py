@@ -119,13 +119,13 @@ class NewDatasetSessions(Preparation):
             onset_s = np.array([float(rows[i]["onset_s"]) for i in indices])
             microvolts = (epochs[indices] * 1e6).astype(np.float32)
             recordings[split] = Trials(
-                microvolts[:, None],  # [n, 1, C, T]
+                microvolts,  # [n, C, T]
                 image_ids,
                 Sensors(CHANNELS),
                 times_s=times_s,
                 rate_hz=RATE_HZ,
                 unit="µV",
-                onset_s=onset_s[:, None],
+                onset_s=onset_s,
             )
         return recordings
 

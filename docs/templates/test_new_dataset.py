@@ -54,7 +54,7 @@ def test_trials_are_the_epochs_in_microvolts(root: Path) -> None:
     with (root / "sub-01/ses-02.csv").open() as file:
         rows = list(csv.DictReader(file))
     tested = [i for i, row in enumerate(rows) if row["image"].startswith("test")]
-    np.testing.assert_allclose(trials.signal[:, 0], volts[tested] * 1e6, rtol=1e-6)
+    np.testing.assert_allclose(trials.signal, volts[tested] * 1e6, rtol=1e-6)
     assert trials.image_ids == [rows[i]["image"].removesuffix(".jpg") for i in tested]
     assert preparation.shapes(1, 2)["train"] == (24, N_CHANNELS, N_SAMPLES)
 

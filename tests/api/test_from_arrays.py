@@ -133,13 +133,13 @@ def test_epochs_take_the_steps_of_the_model(home, run_command, delay_ms) -> None
 
     # single trials of the store
     stored = api.open_signals("image-folder", 1)["test"]
-    trials = stored.hold_out(stored.is_there, "test")
+    trials = stored.hold_out(np.ones(len(stored.signal), bool), "test")
     expected = api.decode(trained, trials)
     events, event_id = mne.events_from_annotations(raw, verbose="ERROR")
     stop_s = 1 + delay_ms / 1000
     epochs = mne.Epochs(raw, events, event_id, -0.2, stop_s, None, verbose="ERROR")
     decoded = api.decode(trained, epochs.load_data())
-    order = np.argsort(trials.onset_s[:, 0])
+    order = np.argsort(trials.onset_s)
     assert decoded.image_ids == [expected.image_ids[row] for row in order]
     np.testing.assert_allclose(
         decoded.similarity, expected.similarity[order], atol=1e-4
@@ -401,7 +401,7 @@ def test_rows_in_order_tell_labels_in_blocks(home, axes, side) -> None:
 def test_betas_may_have_further_axes_of_one_entry(shape):
     betas = np.random.default_rng(0).normal(size=shape)
     trials = as_trials(betas, list("abcdef"), space=Voxels({"V1": np.arange(4) < 2}))
-    np.testing.assert_array_equal(trials.signal[:, 0, :, 0], betas.reshape(6, 4))
+    np.testing.assert_array_equal(trials.signal[:, :, 0], betas.reshape(6, 4))
     with pytest.raises(RecipeError, match="channels"):
         as_trials(betas.reshape(6, 4, 1), times_s=[0.0])
 
@@ -417,7 +417,7 @@ def test_betas_may_have_an_axis_of_one_sample(shape, voxels) -> None:
             as_trials(signal)
     else:
         trials = as_trials(signal, onset_s="in order")
-        assert trials.signal.shape == (5, 1, voxels, 1)
+        assert trials.signal.shape == (5, voxels, 1)
         np.testing.assert_array_equal(trials.signal.ravel(), signal.ravel())
         assert trials.trial_numbers.ravel().tolist() == [*range(5)]
     with pytest.raises(BrainhiveError):

@@ -69,7 +69,8 @@ def test_opened_objects_have_short_texts_and_cards(
 
     # data say their sizes, and do not read the signals
     trials = signals["test"]
-    for size in trials.signal.shape:
+    sizes = (len(trials.pictures), trials.max_repetitions, *trials.signal.shape[1:])
+    for size in sizes:
         assert str(size) in repr(trials) and str(size) in repr(signals)
     for shown in (trials, signals, trials.signal, trials.space, evaluated.measurements):
         assert len(repr(shown)) < MAX_REPR

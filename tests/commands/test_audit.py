@@ -34,6 +34,7 @@ from brainhive_cli.measurement.readings import (
     PEARSON,
     WITHOUT_MISSING,
 )
+from brainhive_cli.training.alignment.trained.picture_targets import open_targets
 
 N, D = 100, 32
 IDS = [f"{name:05d}_thing/thing_{name:02d}s" for name in range(N)]
@@ -944,7 +945,10 @@ def test_our_own_run_passes_and_a_cheat_has_its_own_exit_code(
     subject = cell.tested_on[0]
     predicted = run.predictions(subject, "test", cell.name)
     ids = list(predicted.image_ids)
-    gallery = run.member(cell.name).encode_pictures("test", np.arange(len(ids)))
+    tests = run.open_test_set(cell.name)
+    member = run.member(cell.name)
+    targets = open_targets(tests, member, "test")
+    gallery = member.encode_pictures(targets, np.arange(len(ids)))
     train_embeddings = TargetStore.open(next(world.glob("embeddings/*/train/*.h5")))
     top1 = evaluation_result.metrics.scopes[f"{cell.name} · sub-01"]["top1"]
     own = write_result(

@@ -20,7 +20,7 @@ from brainhive_cli.training.alignment.trained.few_shot import (
     PERMUTED_SCRATCH,
     ZERO_SHOT,
 )
-from tests.data.stores.learned.test_seen_pictures import (
+from tests.data.stores.learned_pictures.test_seen_pictures import (
     SMALL as TINY,
     photograph_into_test,
     simulated,

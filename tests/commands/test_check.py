@@ -92,7 +92,7 @@ def test_a_signal_store_has_rows_of_its_own(run_command, home):
         "preparation": {"kind": "recording"},
         "sessions": [{"session": 1, "dropped": {"BAD_blink": 4}}],
     }
-    trials = Trials(
+    trials = Trials.from_repetitions(
         signal=np.random.default_rng(0).normal(size=(5, 3, 2, 5)).astype(np.float32),
         image_ids=[f"p{number}" for number in range(5)],
         space=Sensors(("Oz", "O1")),

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -18,7 +17,8 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.jobs import OpenRun, list_inputs
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.evaluation.retrieval import baseline, measure, run
+from brainhive_cli.evaluation.retrieval import measure, run
+from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.reports.page import FINDING
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
@@ -54,8 +54,10 @@ def rank_directly(run: Path, home: Path, subject: int) -> tuple[np.ndarray, int]
     model = aligner.load(run / "cells" / f"sub-{subject:02d}_seed-1" / "model")
     store = home / "signals" / DATASET / "default" / f"sub-{subject:02d}.h5"
     with h5py.File(store) as file:
-        signal = 0.2 * file["test/signal"][()].mean(1)
-        seen_ids = file["test/image_id"][()]
+        counts = file["test/repetitions"][()]
+        trials = file["test/signal"][()]  # [n, C, T]
+        signal = 0.2 * trials.reshape(len(counts), -1, *trials.shape[1:]).mean(1)
+        seen_ids = file["test/image_id"][()][np.cumsum(counts) - counts]
     with h5py.File(home / "embeddings" / DATASET / "test" / f"{ENCODER}.h5") as file:
         embedding = file["embedding"][()]
         candidate_ids = list(file["image_id"][()])
@@ -193,34 +195,23 @@ def test_trials_of_bad_pictures_are_left_out_and_counted(
     assert trained.metrics.scopes["sub-01_seed-1"]["top1"].n in (19, 20)
 
 
-def test_a_ridge_shares_the_data_of_the_run_when_it_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_ridge_is_measured_on_the_study_of_its_run(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Settings(SimpleNamespace):
-        def model_copy(self, update: dict[str, Any]) -> "Settings":
-            return Settings(**vars(self) | update)
-
-    steps = list[Any]()
-    job: Any = SimpleNamespace(runs=["the run"], recipe=Settings())
-    ridge_job = SimpleNamespace(
-        runs=[SimpleNamespace(share_data=steps.append)],
-        groups=[("cell", "other")],
-        open_models=lambda cells, device: cells,
-    )
-    ridge_recipe = Settings(paths=Settings())
-    training_result = SimpleNamespace(folder=tmp_path)
-    job_class = SimpleNamespace(resolve=lambda spec: ridge_job)
-    monkeypatch.setattr(run, "TrainingRun", job_class)
-    monkeypatch.setattr(run.driver, "run", lambda *_, **options: training_result)
-    monkeypatch.setattr(run, "Job", job_class)
-    monkeypatch.setattr(baseline, "write_ridge", lambda *arguments: ridge_recipe)
+    words = [f"run={trained_run}", "baseline=ridge"]
+    job = run.RetrievalRun.resolve(Recipe.resolve("eval-retrieval", None, {}, words))
+    measured = []
     monkeypatch.setattr(
-        measure, "measure_cell", lambda models, spec: steps.append(models)
+        measure, "measure_cell", lambda models, tests, recipe: measured.append(tests)
     )
-    open_run = OpenRun(RunFolder(tmp_path), Launch(0, 1, "cpu"))
+    open_run = OpenRun(RunFolder(tmp_path), Launch(0, 1, torch.device("cpu")))
 
     run._fit_ridge(job, open_run)
-    assert steps == ["the run", ("cell", "other")]
+
+    for tests in measured:
+        assert tests.run.name != job.tests.run.name
+        assert tests.study is job.tests.study
+    assert len(measured) == 2
 
 
 def test_a_model_named_by_its_label_is_the_same_model(

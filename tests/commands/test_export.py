@@ -26,6 +26,7 @@ from brainhive_cli.training.alignment.trained.portable import (
     save_program,
 )
 from brainhive_cli.training.alignment.trained.run import open_model
+from brainhive_cli.training.alignment.trained.test_set import open_test_set
 from tests.tools.upload_hub import brainhive, read_error_lines
 from tests.worlds.command_fixtures import COLOURS, RunCommand, use_home
 from tests.worlds.own_recordings import (
@@ -152,13 +153,15 @@ def compare_with_retrieval(
         channels: Indices of the store's channels that the file takes.
         start: Sample of the store at which the window of the file starts.
     """
-    trained = open_model(str(run), Paths()).models[0]
-    signal = trained.recordings.open_recording(1, "test").averages
-    whiteners = trained.learned.whiteners
+    align = open_model(str(run), Paths())
+    trained = align.open_first()
+    person = open_test_set(align, "test").open_person(trained, 1)
+    signal = person.recordings.open_recording(1, "test").averages
+    whiteners = trained.history.whiteners
     if whiteners:
         signal = np.linalg.inv(whiteners[1][-1]) @ signal
     signal = torch.from_numpy(signal[:, channels, start:]).float()
-    expected = trained.encode(trained.open_trials(1, "test"))
+    expected = trained.encode(person.trials)
     actual = torch.export.load("out/model.pt2").module()(signal)
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
@@ -199,8 +202,8 @@ def test_an_exported_submission_needs_only_torch(
 @pytest.mark.nightly
 def test_channels_rate_and_window_are_the_user_s(runs: dict[str, Path]) -> None:
     # the window of the model is within that of the store
-    recording = open_model(str(runs["plain"]), Paths()).models[0].recordings
-    times_ms = 1000 * recording.open_recording(1, "test").times_s
+    recordings = open_model(str(runs["plain"]), Paths()).get_recordings("")
+    times_ms = 1000 * recordings.open_recording(1, "test").times_s
     ends_ms = times_ms[5], times_ms[-1] + 4
     order = ",".join(reversed(CHANNELS))
     window = f"{ends_ms[0]:g},{ends_ms[1]:g}"

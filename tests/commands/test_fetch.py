@@ -86,7 +86,7 @@ def test_a_data_set_is_fetched_and_unpacked_and_commands_read_it(hub, home):
     assert "4 files" in output
     assert output.index("cc-by-4.0") < output.index("unpacking")
     assert len(open_things().images("train")) == 6
-    assert open_things().recording(2, "test").signal.shape == (2, 2, 63, 250)
+    assert open_things().recording(2, "test").signal.shape == (4, 63, 250)
 
     # files that are here are neither downloaded nor unpacked again
     picture = home / "data/things-eeg/Image_set/training_images/cat/cat_0.png"

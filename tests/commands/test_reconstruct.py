@@ -18,6 +18,7 @@ from brainhive_cli.evaluation.reconstruction.generation import (
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.training.alignment.trained.run import open_model
+from brainhive_cli.training.alignment.trained.test_set import open_test_set
 from tests.worlds.reconstructions import measure_max_difference, read_pictures, truncate
 
 
@@ -103,8 +104,9 @@ def test_the_identity_prior_passes_the_decoded_head_on(
 
     sources = ["brain", "images", "shuffled", "zeroed", "nearest"]
     assert result.metrics.facts.sources == sources
-    (trained,) = open_model(str(run), Paths()).models
-    decoded_set = decode_signals(trained, 1, "test")
+    align = open_model(str(run), Paths())
+    tests = open_test_set(align, "test")
+    decoded_set = decode_signals(tests, align.open_first(), 1)
     token, image_id = decoded_set.decoded.tensors["token"][:1], decoded_set.image_ids[0]
     conditioning = Conditioning(embeddings=token[:, None])
     seeds = [derive_noise_seed(0, image_id, 0)]

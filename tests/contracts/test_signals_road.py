@@ -37,7 +37,7 @@ def test_a_model_folder_alone_decodes_a_recording(
     tokens = model.encode_signal(signal, torch.zeros(len(signal), dtype=torch.long))
     embeddings = torch.from_numpy(np.array(pictures.embedding))
     images = model.encode_image(dict.fromkeys(model.layout.dims, embeddings))
-    target_rows = torch.from_numpy(pictures.find_rows(recording.image_ids))
+    target_rows = torch.from_numpy(pictures.find_rows(recording.pictures))
     top1 = float((rank_targets(tokens, images, target_rows) == 1).float().mean())
 
     assert top1 == pytest.approx(
@@ -66,13 +66,14 @@ def test_model_input_reads_what_training_and_retrieval_read(
         ).folder
     )
     member = run.member()
-    spec, learned = member.module.layout.spec, member.module.learned
-    assert spec.signal["name"] == "default" and 1 in learned.normalisers
-    for split in ("train", "test"):
-        recording = member.run.get_recordings("").open_recording(1, split)
-        expected = member.open_trials(1, split, is_tested=False).averages
-        model_input = api.model_input(spec, recording, learned.normaliser_of(1))
-        np.testing.assert_allclose(model_input, expected, rtol=1e-6, atol=1e-6)
+    person = run.open_test_set().open_person(member, 1)
+    spec, history = member.layout.spec, member.history
+    assert spec.signal["name"] == "default" and 1 in history.normalisers
+    trials_of_split = {"train": person.train_trials, "test": person.all_trials}
+    for split, trials in trials_of_split.items():
+        recording = person.recordings.open_recording(1, split)
+        model_input = api.model_input(spec, recording, history.normaliser_of(1))
+        np.testing.assert_allclose(model_input, trials.averages, rtol=1e-6, atol=1e-6)
     wrong_normaliser = Normaliser(np.zeros((99, 1)), np.ones((99, 1)))
     with pytest.raises(BrainhiveError, match=r"\b99\b"):
         api.model_input(spec, recording, wrong_normaliser)

@@ -85,7 +85,8 @@ def test_signals_for_settings_are_not_the_demos_test_trials() -> None:
 
     assert held_out_recording.signal.shape[1:] == demo_recording.signal.shape[1:]
     noise = [
-        recording.signal[:96, 0] - recording.signal[:96, 1]
+        recording.signal[recording.first_trials[:96]]
+        - recording.signal[recording.first_trials[:96] + 1]
         for recording in (demo_recording, held_out_recording)
     ]
     assert abs(np.corrcoef(*(some.ravel() for some in noise))[0, 1]) < 0.1

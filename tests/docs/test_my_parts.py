@@ -70,9 +70,10 @@ def write_arrays(home: Path) -> None:
     for subject in dataset.subjects:
         for split in dataset.splits:
             recording = dataset.recording(subject, split)
-            np.save(folder / f"sub-{subject:02d}_{split}.npy", recording.signal)
+            signal = recording.as_repetitions()
+            np.save(folder / f"sub-{subject:02d}_{split}.npy", signal)
             (folder / f"sub-{subject:02d}_{split}.txt").write_text(
-                "\n".join(recording.image_ids)
+                "\n".join(recording.pictures)
             )
 
 

@@ -61,7 +61,7 @@ def simulate_trials(
     """Write the pictures of a split, and simulate volts [N, R, C, T] of a subject."""
     count, repetitions = SHOWN[split]
     trials = world.recording(subject, split)
-    signal = np.asarray(trials.signal[:count])[:, :repetitions]
+    signal = trials.take(np.arange(count)).as_repetitions()[:, :repetitions]
     return write_pictures(home, world, split), trials, signal * 1e-6
 
 
@@ -111,7 +111,7 @@ def write_epochs(home: Path) -> dict[str, Any]:
         Paths()
     )
     betas = [
-        np.asarray(voxels.recording(1, split).signal[:count])[:, :repetitions, :, 0]
+        voxels.recording(1, split).as_repetitions()[:count, :repetitions, :, 0]
         for split, (count, repetitions) in SHOWN.items()
     ]
     mask = voxels.recording(1, "test").space.regions["FFA"]
@@ -214,9 +214,10 @@ def test_the_tutorial_leads_from_epochs_and_betas_to_results(
         path = home / f"signals/image-folder/default/sub-{subject:02d}.h5"
         store = SignalStore.open(path)["test"]
         pictures, _, signal = simulate_trials(home, world, subject, "test")
-        rows = [store.image_ids.index(picture) for picture in pictures]
+        rows = [store.pictures.index(picture) for picture in pictures]
         expected = signal * 1e6
-        np.testing.assert_allclose(store.signal[:][rows], expected, atol=1e-2)
+        found = store.as_repetitions()[rows]
+        np.testing.assert_allclose(found, expected, atol=1e-2)
         assert np.unique(store.runs).tolist() == ([5, 6] if subject == 1 else [0])
 
     # trials in memory, by the program

@@ -1,5 +1,7 @@
 """Repetitions of a picture that are far apart in time."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -47,13 +49,17 @@ def test_repetitions_are_halved_by_parts_that_are_far_apart(design, parts):
         if sessions is not None:
             sessions[picture] = at // trials_a_session
     runs = onset_s // 50 if design == "in one order" else None
-    times = np.ones((50, 8), bool), sessions, runs, onset_s
+    times: list[Any] = [np.repeat(pictures, 8)]
+    for values in (sessions, runs, onset_s):
+        times.append(None if values is None else values.ravel())
 
     if parts is None:
         with pytest.raises(BrainhiveError, match="agree by"):
             separate_repetitions(*times)
     else:
-        assert np.median(separate_repetitions(*times).max(1)) == parts - 1
+        assert (
+            np.median(separate_repetitions(*times).reshape(50, 8).max(1)) == parts - 1
+        )
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_the_peak_has_its_position_in_mm_and_the_threshold_hides(tmp_path: Path)
 
 def test_a_store_keeps_the_underlay_of_its_voxels(tmp_path: Path):
     signal = np.zeros((1, 1, len(INDICES), 1), np.float32)
-    trials = Trials(signal, ["a"], SPACE, np.zeros(1), None, "z")
+    trials = Trials.from_repetitions(signal, ["a"], SPACE, np.zeros(1), None, "z")
     SignalStore.write(tmp_path / "sub-01.h5", {"train": trials})
     space = SignalStore.open(tmp_path / "sub-01.h5")["train"].space
     kept = space.select(np.arange(3)).underlay

@@ -40,7 +40,7 @@ def make_evoked(channels: list[str], has_positions: bool = True) -> Evoked:
 def make_trials(unit: str, channels: list[str] = CHANNELS, **fields) -> Trials:
     signal = np.random.default_rng(0).normal(size=(4, 2, len(channels), len(TIMES_MS)))
     fields = {"provenance": {"sessions": [{"recorded_unit": "fT"}]}} | fields
-    return Trials(
+    return Trials.from_repetitions(
         signal.astype(np.float32),
         list("abcd"),
         Sensors(channels),
@@ -98,7 +98,7 @@ def test_topographies_are_at_the_three_largest_peaks_after_onset():
 def test_the_unit_is_of_the_recording_and_mixtures_have_no_heads(
     trials, unit, has_heads
 ):
-    evoked_response = trials.signal.mean((0, 1)).astype(float)
+    evoked_response = trials.signal.mean(0).astype(float)
     figures, numbers = _draw_sensors(evoked_response, evoked_response, trials)
     (evoked,) = [figure for figure in figures if isinstance(figure, Evoked)]
     assert evoked.value == unit == numbers["unit of the evoked response"]

@@ -27,7 +27,9 @@ def simulate_recording(signal_sd, stimuli=400, repetitions=8):
     noise = random.normal(size=(stimuli, repetitions, 2, 5))
     trials = (signal + noise).astype(np.float32)
     ids = [f"picture{number}" for number in range(stimuli)]
-    return Trials(trials, ids, Sensors(("a", "b")), np.arange(5) / 100, 100.0, "µV")
+    return Trials.from_repetitions(
+        trials, ids, Sensors(("a", "b")), np.arange(5) / 100, 100.0, "µV"
+    )
 
 
 def test_split_half_reliability_is_that_of_the_simulation():
@@ -59,7 +61,7 @@ def simulate_drift(order, repetitions=8):
         line.reshape(-1, repetitions) * 1.5,
     )
     space = Sensors([*"abcdefghijkl"])
-    return Trials(
+    return Trials.from_repetitions(
         signal.astype(np.float32),
         ids,
         space,
@@ -94,7 +96,7 @@ def simulate_voxels(stimuli=30):
     indices = np.argwhere(np.ones((2, 2, 3))).astype(np.int16)
     grid = Grid(indices, (2, 2, 4), np.diag([2.0, 2, 2, 1]))
     space = Voxels(regions, {"r2": np.arange(12.0)}, grid)
-    return Trials(
+    return Trials.from_repetitions(
         signal, [f"p{n}" for n in range(stimuli)], space, np.zeros(1), None, "z"
     )
 

@@ -12,8 +12,8 @@ from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
 
-LISTS = ("repetitions", "sessions", "runs", "onset_s", "trial_numbers", "whiteners")
-"""Attributes of trials that are recorded unchanged."""
+PADDING = {"sessions": -1, "runs": -1, "onset_s": np.nan, "trial_numbers": -1}
+"""Recorded columns, and their value where a repetition does not exist."""
 
 
 def numbers_in(facts: Any) -> Any:
@@ -47,15 +47,30 @@ def numbers_of_space(space: Any) -> dict[str, Any]:
 
 
 def numbers_of_trials(trials: Trials) -> dict[str, Any]:
-    """Return the numbers of trials: signals and facts."""
+    """Return the numbers of trials: signals and facts.
+
+    Trials whose pictures have a number of repetitions are arranged by picture.
+    """
+    is_grouped = trials.repetitions is not None
+
+    def arrange(values: Any, padding: float) -> Any:
+        if is_grouped:
+            return trials.as_repetitions(values, padding)
+        return values[:, None]
+
     numbers = {}
-    for name in LISTS:
+    if is_grouped:
+        numbers["repetitions"] = trials.repetitions
+    for name, padding in PADDING.items():
         value = getattr(trials, name)
         if value is not None:
-            numbers[name] = value
+            numbers[name] = arrange(value, padding)
+    if trials.whiteners is not None:
+        numbers["whiteners"] = trials.whiteners
+    names = trials.pictures if is_grouped else trials.image_ids
     return numbers | {
-        "signal": np.asarray(trials.signal[0 : len(trials.signal)]),
-        "pictures": crc32(" ".join(trials.image_ids).encode()),
+        "signal": arrange(np.asarray(trials.signal[0 : len(trials.signal)]), 0),
+        "pictures": crc32(" ".join(names).encode()),
         "space": numbers_of_space(trials.space),
         "times_s": trials.times_s,
         "rate_hz": trials.rate_hz,

@@ -1,6 +1,7 @@
 """Trials from arrays."""
 
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ def make_trials(
         for name, rows in (regions or {}).items()
     }
     times_s = np.arange(signal.shape[3]) / (rate_hz or 1.0)
-    return Trials(
+    return Trials.from_repetitions(
         signal,
         (),
         Sensors(tuple(channels)) if channels else Voxels(masks),
@@ -40,4 +41,24 @@ def make_trials(
         subject=subject,
         stimulus=np.asarray(stimulus),
         **fields,
+    )
+
+
+def arrange(trials: Trials) -> Any:
+    """Arrange the columns of trials by picture, as [N, R, ...] with padding."""
+    columns = {}
+    for name, padding in {
+        "signal": 0,
+        "sessions": -1,
+        "runs": -1,
+        "onset_s": np.nan,
+        "trial_numbers": -1,
+    }.items():
+        values = getattr(trials, name)
+        if values is not None:
+            values = trials.as_repetitions(np.asarray(values[:]), padding)
+        columns[name] = values
+    is_there = np.arange(trials.max_repetitions) < trials.counts[:, None]
+    return SimpleNamespace(
+        image_ids=list(trials.pictures), is_there=is_there, **columns
     )

@@ -165,13 +165,17 @@ def write_signals(home: Path, dataset: str, recordings: Mapping[str, Trials]) ->
 def make_eeg_trials(eeg: NDArray[np.float32], ids: Sequence[str]) -> Trials:
     """Make trials of planted EEG [N, R, C, T]."""
     times_s = np.arange(eeg.shape[-1]) / RATE_HZ
-    return Trials(eeg, list(ids), Sensors(MONTAGE), times_s, RATE_HZ, "planted")
+    return Trials.from_repetitions(
+        eeg, list(ids), Sensors(MONTAGE), times_s, RATE_HZ, "planted"
+    )
 
 
 def make_voxel_trials(voxels: NDArray[np.float32], ids: Sequence[str]) -> Trials:
     """Make trials of planted voxels [N, R, V], all in the region `nsdgeneral`."""
     space = Voxels({"nsdgeneral": np.ones(voxels.shape[-1], bool)})
-    return Trials(voxels[..., None], list(ids), space, np.zeros(1), None, "planted")
+    return Trials.from_repetitions(
+        voxels[..., None], list(ids), space, np.zeros(1), None, "planted"
+    )
 
 
 def make_voxels(splits: Mapping[str, Split]) -> dict[str, NDArray[np.float32]]:

@@ -43,10 +43,12 @@ def ceilings_by_order(
     pictures = effect * random.normal(size=(count, 1, CHANNELS))
     signals = strength * drift + random.normal(size=drift.shape) + pictures
 
-    is_recorded = np.ones((count, runs), bool)
     try:
         parts = separate_repetitions(
-            is_recorded, None, run_number, position.astype(float)
+            np.repeat(np.arange(count), runs),
+            None,
+            run_number.ravel(),
+            position.ravel().astype(float),
         )
     except BrainhiveError:
         return [1.0, np.nan]
@@ -56,6 +58,6 @@ def ceilings_by_order(
         [str(number) for number in range(count)],
         10,
         0,
-        torch.from_numpy(parts),
+        torch.from_numpy(parts.reshape(count, runs)),
     )
     return [0.0, float(ceiling.values["reliability"].mean())]

@@ -78,7 +78,7 @@ def onsets(random: Random, band_hz: Any, baseline: bool, length_ms: int) -> list
 
     # compare the reported onset with the truth
     recording = Trials(
-        trials[:, None],
+        trials,
         (),
         Sensors(names),
         cutting.times_s,

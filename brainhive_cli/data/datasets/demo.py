@@ -277,7 +277,7 @@ def simulate_trials(
 
     # [N, R, C, T]
     signal = simulation.simulate(low_level, semantic, subject, repetitions, seed, noise)
-    return Trials(
+    return Trials.from_repetitions(
         signal,
         image_ids,
         space=Sensors(tuple(simulation.CHANNELS)),
@@ -306,7 +306,7 @@ def simulate_voxels(
     # [N, R, V, 1]
     signal = voxels.simulate(features, subject, repetitions, seed, noise, cortex=cortex)
     signal[~is_recorded] = 0
-    return Trials(
+    return Trials.from_repetitions(
         signal,
         image_ids,
         space=Voxels(voxels.make_region_masks(subject, cortex)),

@@ -34,7 +34,7 @@ from brainhive_cli.data.recordings.contract import (
 )
 from brainhive_cli.data.recordings.shown_pictures import list_pictures
 from brainhive_cli.data.signals.spaces import Voxels
-from brainhive_cli.data.signals.trials import Trials, index_optional
+from brainhive_cli.data.signals.trials import Trials, index_optional, sum_by_picture
 
 MAX_BLOCK_BYTES = 2**27
 """Largest block of signals in memory while noise ceilings are measured."""
@@ -369,16 +369,16 @@ class Betas(Preparation):
             # trials without a split are counted in the first recording
             dropped = {} if recordings else dict(trials.dropped)
             recordings[split] = Trials(
-                signal=values[splits == split][:, None, :, None],  # [n, 1, V, 1]
+                signal=values[splits == split][:, :, None],  # [n, V, 1]
                 image_ids=[trials.image_ids[row] for row in split_rows.tolist()],
                 space=space,
                 times_s=np.zeros(1),
                 rate_hz=None,
                 unit=unit,
                 provenance={"dropped": dropped} | provenance,
-                runs=index_optional(runs, split_rows[:, None]),  # [n, 1]
-                onset_s=index_optional(trials.onset_s, split_rows[:, None]),
-                trial_numbers=split_rows[:, None] if trials.onset_s is None else None,
+                runs=index_optional(runs, split_rows),
+                onset_s=index_optional(trials.onset_s, split_rows),
+                trial_numbers=split_rows if trials.onset_s is None else None,
             )
         return recordings
 
@@ -395,13 +395,9 @@ class Betas(Preparation):
             for recording in recordings.values():
                 assert recording.sessions is not None  # as in every joined recording
                 for session in np.unique(recording.sessions).tolist():
-                    positions = np.argwhere(recording.sessions == session)
-                    sample = [
-                        recording.signal[row][repeat]
-                        for row, repeat in positions[:MAX_SAMPLED_TRIALS].tolist()
-                    ]
+                    rows = np.flatnonzero(recording.sessions == session)
+                    sample = recording.signal[rows[:MAX_SAMPLED_TRIALS]]
                     spreads[session + 1] = float(np.std(sample))
-            spreads.pop(0, None)  # absent repetitions
             self._require_one_scale(subject, "session", spreads)
         space = next(iter(recordings.values())).space
         maps = dict(space.maps)
@@ -444,7 +440,7 @@ class Betas(Preparation):
         for split, recording in recordings.items():
             selected[split] = replace(
                 recording,
-                signal=_select_voxels(recording.signal, rows),  # [N, R, kept V, 1]
+                signal=_select_voxels(recording.signal, rows),  # [n, kept V, 1]
                 space=space,
                 provenance=dict(recording.provenance) | {"voxels": counts},
             )
@@ -710,21 +706,27 @@ def measure_ncsnr(recording: Trials) -> tuple[Float64, int]:
     Source: Allen et al. 2022.
     """
     signal = recording.signal
-    counts = recording.repetitions
-    assert counts is not None  # as in every joined recording
+    counts = recording.counts
     n_repeated = int((counts > 1).sum())
 
     # sums over blocks of stimuli
-    noise, sums, squares = np.zeros((3, signal.shape[2]))  # [V] each
-    step = max(1, MAX_BLOCK_BYTES // (8 * int(np.prod(signal.shape[1:]))))
-    for start in range(0, len(signal), step):
-        block_counts = counts[start : start + step, None]  # [n, 1]
-        values = np.array(signal[start : start + step], np.float64)[..., 0]  # [n, R, V]
-        # absent repetitions count in no sum
-        values[np.arange(values.shape[1]) >= block_counts] = np.nan
-        sums += np.nansum(values, (0, 1))
-        squares += np.nansum(values**2, (0, 1))
-        noise += np.nanvar(values[block_counts[:, 0] > 1], 1, ddof=1).sum(0)
+    noise, sums, squares = np.zeros((3, signal.shape[1]))  # [V] each
+    picture_bytes = 8 * recording.max_repetitions * signal.shape[1]
+    step = max(1, MAX_BLOCK_BYTES // picture_bytes)
+    for start in range(0, len(counts), step):
+        block_counts = counts[start : start + step]
+        trials = recording.find_trials(slice(start, start + step))
+        values = np.array(signal[trials], np.float64)[..., 0]  # [n, V]
+        sums += values.sum(0)
+        squares += (values**2).sum(0)
+        # variance over the trials of each repeated picture
+        is_repeated = np.repeat(block_counts > 1, block_counts)
+        repeated_counts = block_counts[block_counts > 1]
+        values = values[is_repeated]
+        means = sum_by_picture(values, repeated_counts) / repeated_counts[:, None]
+        values -= np.repeat(means, repeated_counts, axis=0)
+        squared_sums = sum_by_picture(values**2, repeated_counts)
+        noise += (squared_sums / (repeated_counts[:, None] - 1)).sum(0)
 
     # the signal is the total variance without the noise
     noise /= max(1, n_repeated)
@@ -757,10 +759,9 @@ def _list_splits(splits: NDArray[np.str_]) -> list[str]:
 
 
 def _select_voxels(signal: Any, rows: Int64) -> LazyRows:
-    """Select voxels of a signal [N, R, V, 1] that is read when it is sliced."""
-    shape = signal.shape[:2] + (len(rows), 1)
+    """Select voxels of a signal [n, V, 1] that is read when it is sliced."""
 
-    def read_items(items: Any) -> Array:
-        return np.asarray(signal[items])[:, :, rows]
+    def read_trials(trials: Any) -> Array:
+        return np.asarray(signal[trials])[:, rows]
 
-    return LazyRows(shape, signal.dtype, read_items)
+    return LazyRows((len(signal), len(rows), 1), signal.dtype, read_trials)

@@ -329,7 +329,7 @@ class OwnRecordings(Preparation):
         recordings = {}
         for split, signal in epochs.items():
             recordings[split] = Trials(
-                signal[:, None],  # [n, 1, C, T]
+                signal,  # [n, C, T]
                 [image_ids[row] for row in picture_rows[split]],
                 channels.space,
                 cutting.times_s,
@@ -725,7 +725,7 @@ class OwnRecordings(Preparation):
     def _collect_times(
         self, trials: TrialTables, is_good: Bool, cutting: Cutting
     ) -> dict[str, Any]:
-        """Return the runs of the good trials [n, 1], and their onsets. Unknown onsets
+        """Return the runs of the good trials [n], and their onsets. Unknown onsets
         are replaced by the order in time, if known.
 
         The keys are arguments of `Trials`.
@@ -734,11 +734,11 @@ class OwnRecordings(Preparation):
         for file_number, (path, pairs) in enumerate(trials.items()):
             columns.append(self._locate_trials(path, file_number, pairs[:, 0], cutting))
         runs, onset_s, numbers = map(np.concatenate, zip(*columns, strict=True))
-        times = {"runs": runs[is_good, None].astype(np.int16)}
+        times = {"runs": runs[is_good].astype(np.int16)}
         if np.isfinite(onset_s[is_good]).all():
-            times["onset_s"] = onset_s[is_good, None]
+            times["onset_s"] = onset_s[is_good]
         elif numbers[is_good].min() >= 0:
-            times["trial_numbers"] = numbers[is_good, None]
+            times["trial_numbers"] = numbers[is_good]
         return times
 
     def _locate_trials(

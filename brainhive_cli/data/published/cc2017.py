@@ -379,7 +379,7 @@ def _read_responses(files: FilesByRow, subject: int, split: str) -> Trials:
     def read_clips(rows: slice) -> Array:
         return responses[rows][..., None]
 
-    return Trials(
+    return Trials.from_repetitions(
         LazyRows(responses.shape + (1,), responses.dtype, read_clips, path),
         [f"{split}/{index}" for index in range(len(responses))],
         Voxels({}),

@@ -215,33 +215,33 @@ class Blocks:
             )
 
         names = np.array([segment.image_id for segment in kept])
-        image_ids, table, counts = group_trials(names)
+        order, counts = group_trials(names)
         # number the blocks in the order of the file
         blocks = list(dict.fromkeys(segment.block for segment in segments))
-        numbers = [(segment.repeat, blocks.index(segment.block)) for segment in kept]
-        order = np.where(table < 0, -1, np.transpose(numbers)[:, table])  # [2, N, R]
+        repeats = np.array([segment.repeat for segment in kept], np.int8)
+        numbers = np.array([blocks.index(segment.block) for segment in kept], np.int16)
         signals = [segment.signal[:, start:stop] for segment in kept]
         n_channels = len(signals[0])
         channels = [f"E{number:03d}" for number in range(1, n_channels + 1)]
         shape = (n_channels, stop - start)
         read = make_trial_reader(
-            table, shape, np.float32, lambda number: pickles.to_array(signals[number])
+            order, shape, np.float32, lambda number: pickles.to_array(signals[number])
         )
         # a single split lists the segments that were left out
         facts = {"dropped": dropped} if split == "train" else {}
         # the authors of EEGCVPR40 standardised its filtered signals
         is_standardised = path.match("eeg_[0-9]*_std.pth")
         return Trials(
-            LazyRows(table.shape + shape, np.dtype(np.float32), read, path),
-            image_ids.tolist(),
+            LazyRows((len(kept), *shape), np.dtype(np.float32), read, path),
+            names[order].tolist(),
             Sensors(config.channels or channels),
             np.arange(start, stop) / RATE_HZ,
             RATE_HZ,
             "z-score" if is_standardised else "unknown unit",
             {"stimulus_ms": STIMULUS_MS, "sessions": [facts]},
             repetitions=counts,
-            sessions=order[0].astype(np.int8),
-            runs=order[1].astype(np.int16),
+            sessions=repeats[order],
+            runs=numbers[order],
         )
 
     def _find_segments(self, subject: int) -> list[Segment]:

@@ -321,20 +321,22 @@ def _read_mindeye1(
         paths += files["val"]
     samples = list(list_samples(paths, MINDEYE1_HINT))
 
-    # row in imgBrick of each picture, and the rows of its different trials
+    # row in imgBrick of each picture, and position and row of its different trials
     pictures = []
-    trial_rows: list[list[int]] = []
-    for sample in samples:
+    counts = []
+    positions: list[tuple[int, int]] = []
+    for number, sample in enumerate(samples):
         pictures.append(int(read_member(sample, "coco73k.npy", MINDEYE1_HINT).item()))
         numbers = read_member(sample, "trial.npy", MINDEYE1_HINT)
         _, rows = np.unique(numbers, return_index=True)
-        trial_rows.append(rows.tolist())
-    repetitions = np.array(list(map(len, trial_rows)), np.int64)
+        counts.append(len(rows))
+        positions += [(number, row) for row in rows.tolist()]
+    sample_of_trial, row_of_trial = np.array(positions).T  # [n] each
 
     first_signal = read_member(samples[0], "nsdgeneral.npy", MINDEYE1_HINT)
     dtype = first_signal.dtype
     width = first_signal.shape[-1]
-    shape = (len(samples), int(repetitions.max()), width, 1)  # [N, R, V, 1]
+    shape = (len(positions), width, 1)  # [n, V, 1]
     voxels = read_region_masks(subject, width, mask_roots, MINDEYE1_HINT)
     if needs_regions and len(voxels.regions) == 1:
         raise MissingData(
@@ -342,21 +344,23 @@ def _read_mindeye1(
             Line("fetch", "nsd"),
         )
 
-    def read_pictures(selection: slice) -> Array:
-        signal = np.zeros((len(samples[selection]),) + shape[1:], dtype)
-        pairs = zip(samples[selection], trial_rows[selection], strict=True)
-        for index, (sample, rows) in enumerate(pairs):
-            member = read_member(sample, "nsdgeneral.npy", MINDEYE1_HINT)  # [R, V]
-            signal[index, : len(rows), :, 0] = member[rows]
+    def read_trials(trials: Any) -> Array:
+        numbers = sample_of_trial[trials]
+        signal = np.zeros((len(numbers), width, 1), dtype)
+        for number in np.unique(numbers):
+            member = read_member(samples[number], "nsdgeneral.npy", MINDEYE1_HINT)
+            is_of_sample = numbers == number
+            rows = row_of_trial[trials][is_of_sample]
+            signal[is_of_sample, :, 0] = member[rows]  # of [R, V]
         return signal
 
     folder_of_tars = samples[0][0].parents[1]
     return make_recording(
-        LazyRows(shape, dtype, read_pictures, folder_of_tars),
-        pictures,
+        LazyRows(shape, dtype, read_trials, folder_of_tars),
+        np.repeat(pictures, counts).tolist(),
         voxels,
         {"source": "webdataset_avg_split"},
-        repetitions=repetitions,
+        repetitions=np.array(counts),
     )
 
 
@@ -374,15 +378,14 @@ def _read_mindeye2(
         _, width = dataset.shape
         dtype = np.dtype(dataset.dtype)
 
-    # trials and sessions [N, R] of each picture, -1 where it has fewer repetitions
+    # sort the trials by picture
     last_session = LAST_SESSIONS[test_pictures]
     behaviour = _read_behaviour(files[split], split, last_session)
-    pictures, table, repetitions = group_trials(behaviour[:, PICTURE_COLUMN])
-    is_there = table >= 0
-    trials = np.where(is_there, behaviour[table, TRIAL_COLUMN], -1)
-    sessions = np.where(is_there, behaviour[table, SESSION_COLUMN] - 1, -1)
+    order, repetitions = group_trials(behaviour[:, PICTURE_COLUMN])
+    behaviour = behaviour[order]
+    trials = behaviour[:, TRIAL_COLUMN]
 
-    def read_pictures(rows: slice) -> Array:
+    def read(rows: Any) -> Array:
         with hdf5.open_file(path, MINDEYE2_HINT) as file:
             betas = file["betas"]
             read_trials = make_trial_reader(
@@ -391,12 +394,12 @@ def _read_mindeye2(
             return read_trials(rows)
 
     return make_recording(
-        LazyRows(trials.shape + (width, 1), dtype, read_pictures, path),
-        pictures.tolist(),
+        LazyRows((len(trials), width, 1), dtype, read, path),
+        behaviour[:, PICTURE_COLUMN].tolist(),
         read_region_masks(subject, width, mask_roots, MINDEYE2_HINT),
         {"source": path.name, "test_pictures": test_pictures},
         repetitions=repetitions,
-        sessions=sessions.astype(np.int8),
+        sessions=(behaviour[:, SESSION_COLUMN] - 1).astype(np.int8),
     )
 
 
@@ -447,10 +450,10 @@ def _read_brain_diffuser(
     def read_pictures(rows: slice) -> Array:
         mean, scale = measure_voxels()
         values = (np.asarray(means[rows]) / STORED_PER_PERCENT - mean) * scale
-        return values[:, None, :, None].astype(np.float32)  # [n, 1, V, 1]
+        return values[..., None].astype(np.float32)  # [n, V, 1]
 
     return make_recording(
-        LazyRows((count, 1, width, 1), np.dtype(np.float32), read_pictures, path),
+        LazyRows((count, width, 1), np.dtype(np.float32), read_pictures, path),
         _list_means_pictures(path, find_design(), subject, split, count),
         read_region_masks(subject, width, roots, BRAIN_DIFFUSER_HINT),
         {"source": path.name, "averaged": "over the repetitions of each picture"},
@@ -478,8 +481,8 @@ def make_recording(
     """Make a recording of z-scored voxels.
 
     Args:
-        signal: Signals [N, R, V, 1].
-        rows: Row [N] of each picture in imgBrick.
+        signal: Signals [n, V, 1].
+        rows: Row [n] of the picture of each trial in imgBrick.
         voxels: The V voxels.
         provenance: Provenance of the recording.
         fields: Further fields of `Trials`.

@@ -253,8 +253,8 @@ def _read_trials(
             )
 
     ids = _list_ids() if label == "clip" else _read_classes(root, "concept")
-    names, table, _ = group_trials(np.array(ids))  # [N, R]
-    film, concept, clip = np.unravel_index(table, layout)
+    order, repetitions = group_trials(np.array(ids))
+    film, concept, clip = np.unravel_index(order, layout)
 
     def read_rows(rows: Any) -> Array:
         values: Array = signals[film[rows], concept[rows], clip[rows]]
@@ -262,14 +262,15 @@ def _read_trials(
 
     channels = signals.shape[3]
     return Trials(
-        LazyRows((*table.shape, channels, n_samples), signals.dtype, read_rows, path),
-        names.tolist(),
+        LazyRows((len(order), channels, n_samples), signals.dtype, read_rows, path),
+        [ids[number] for number in order.tolist()],
         Sensors([f"E{number:02d}" for number in range(1, 1 + channels)]),
         times_s=np.arange(n_samples) / EEG_RATE_HZ,
         rate_hz=float(EEG_RATE_HZ),
         unit="µV",
         provenance={"source": path.name, "unit_note": "the files state no unit"},
-        sessions=np.zeros(table.shape, np.int8),
+        repetitions=repetitions,
+        sessions=np.zeros(len(order), np.int8),
         runs=film.astype(np.int16) + 1,
-        onset_s=_start_s(table % CLIPS_PER_FILM).astype(float),
+        onset_s=_start_s(order % CLIPS_PER_FILM).astype(float),
     )

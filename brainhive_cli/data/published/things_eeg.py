@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from brainhive_cli.core import documents, parts
-from brainhive_cli.core.arrays import Array, Float64, Int64
+from brainhive_cli.core.arrays import Array, Float64
 from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, naming
 from brainhive_cli.core.files import walk
@@ -426,32 +426,30 @@ def read_recording(
             rate_hz = round(1 / float(np.median(np.diff(times_s))), 6)
         rate_hz = rate_hz or dataset.rate_hz
 
-        # bring the signal to [N, R, C, T]
+        # bring the signal to [n, C, T], or [N, R, C, T]
         signal_key = _find_key(content, SIGNAL_KEYS)
         pictures = content.get(_find_key(content, PICTURES_KEYS))
         signal: Any = pickles.to_array(content[signal_key])
-        repetitions = None
+        make_trials: Callable[..., Trials] = Trials.from_repetitions
         if signal.ndim == 5:
             signal = signal.reshape((-1,) + signal.shape[2:])
         elif signal.ndim == 3 and signal_key == "meg_data" and pictures is not None:
-            signal, pictures, repetitions = _group_trials(signal, pictures, path)
-        if len(signal.shape) != 4:
-            raise BrainhiveError(f"signals {list(signal.shape)} are not [N, R, C, T]")
+            signal, pictures = _group_trials(signal, pictures, path)
+            make_trials = Trials
 
         sessions = None
         if "session" in content:  # UBP's [N, R], counted from 0
             sessions = pickles.to_array(content["session"]).astype(np.int8)
         ch_names = pickles.to_array(content.get(_find_key(content, CHANNELS_KEYS), ()))
         channels = tuple(ch_names.astype(str).tolist()) or MONTAGES[dataset.name]
-        recording = Trials(
+        recording = make_trials(
             signal,
             list_image_ids() if pictures is None else _read_image_ids(pictures),
             Sensors(channels),
-            _select_times(times_s, signal.shape[3], rate_hz),
+            _select_times(times_s, signal.shape[-1], rate_hz),
             rate_hz,
             unit,
             provenance,
-            repetitions=repetitions,
             sessions=sessions,
         )
         _require_split(recording.image_ids, split)
@@ -486,9 +484,7 @@ def _find_key(content: Mapping[str, Any], keys: Sequence[str]) -> str:
     return ""
 
 
-def _group_trials(
-    trials: Array, paths: Any, path: Path
-) -> tuple[LazyRows, Array, Int64]:
+def _group_trials(trials: Array, paths: Any, path: Path) -> tuple[LazyRows, Array]:
     """Group the trials of AlignVis by picture.
 
     Args:
@@ -497,18 +493,17 @@ def _group_trials(
         path: File of the trials.
 
     Returns:
-        Signals [N, R, C, T], paths [N] of the pictures, and repetitions [N] of each.
+        Signals [n, C, T] in the order of pictures, and the paths [n] of these.
     """
     shown_paths = pickles.to_array(paths).astype(str)
     if shown_paths.shape != trials.shape[:1]:
         raise BrainhiveError(
             f"{list(trials.shape)} trials come with {list(shown_paths.shape)} pictures"
         )
-    picture_paths, table, counts = group_trials(shown_paths)
+    order, _ = group_trials(shown_paths)
     shape = trials.shape[1:]
-    read_rows = make_trial_reader(table, shape, trials.dtype, trials.__getitem__)
-    signal = LazyRows(table.shape + shape, trials.dtype, read_rows, path)
-    return signal, picture_paths, counts
+    read_rows = make_trial_reader(order, shape, trials.dtype, trials.__getitem__)
+    return LazyRows(trials.shape, trials.dtype, read_rows, path), shown_paths[order]
 
 
 def _select_times(times_s: Float64, n_samples: int, rate_hz: float) -> Float64:
@@ -527,7 +522,7 @@ def _select_times(times_s: Float64, n_samples: int, rate_hz: float) -> Float64:
 
 
 def _read_image_ids(pictures: Any) -> list[str]:
-    """Make image ids from the paths [N] or [N, R] of pictures.
+    """Make image ids from the paths [N], [n] or [N, R] of pictures.
 
     Raises:
         BrainhiveError: if the repetitions in a row show different pictures.

@@ -224,7 +224,7 @@ class RawRecordings(Preparation):
                 "stimulus_ms": STIMULUS_MS,
             }
             trials[split] = Trials(
-                epochs[split][:, None],  # [n, 1, C, T]
+                epochs[split],  # [n, C, T]
                 [image_ids[code - 1] for code in codes[split]],
                 Sensors(self.channels),
                 cutting.times_s,
@@ -233,7 +233,7 @@ class RawRecordings(Preparation):
                 provenance,
                 whiteners=None if whitener is None else whitener[None],
                 # each file is a run
-                onset_s=onsets[split][:, None] / cutting.recorded_hz,
+                onset_s=onsets[split] / cutting.recorded_hz,
             )
         return trials
 
@@ -366,10 +366,10 @@ def _draw_trials(codes: Int64, max_count: int, seed: int) -> Int64:
     Returns:
         Rows of the drawn trials, picture by picture.
     """
-    _, table, counts = group_trials(codes)
+    order, counts = group_trials(codes)
     rows = []
-    for picture_rows, count in zip(table, counts.tolist(), strict=True):
-        rows.append(picture_rows[shuffle_range(count, seed)[:max_count]])
+    for picture_rows in np.split(order, np.cumsum(counts)[:-1]):
+        rows.append(picture_rows[shuffle_range(len(picture_rows), seed)[:max_count]])
     return np.concatenate(rows)
 
 

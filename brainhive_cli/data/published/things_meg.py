@@ -158,7 +158,7 @@ class EpochFiles(Preparation):
                 rate_hz=float(info["sfreq"]),
                 unit="z-score",
                 provenance={"dropped": dropped, **provenance},
-                onset_s=epochs.onset_s[trials][:, None] if has_onsets else None,
+                onset_s=epochs.onset_s[trials] if has_onsets else None,
             )
         return recordings
 
@@ -252,18 +252,18 @@ class EpochFiles(Preparation):
         return np.flatnonzero(is_selected), dropped
 
     def _read_signal(self, subject: int, trials: Int64) -> Float32:
-        """Read the signals [n, 1, C, T] of trials, some trials at a time."""
+        """Read the signals [n, C, T] of trials, some trials at a time."""
         epochs = self._open(subject)
         picks = epochs.picks
         n_samples = epochs.samples.stop - epochs.samples.start
-        signal = np.empty((len(trials), 1, len(picks), n_samples), np.float32)
+        signal = np.empty((len(trials), len(picks), n_samples), np.float32)
         for start in range(0, len(trials), TRIALS_PER_READ):
             block = slice(start, start + TRIALS_PER_READ)
             with report_damage(self._find_path(subject), SOURCE):
                 data = epochs.mne_epochs.get_data(
                     picks=picks, item=trials[block], copy=False, verbose="ERROR"
                 )
-                signal[block, 0] = data[:, :, epochs.samples]
+                signal[block] = data[:, :, epochs.samples]
         return signal
 
 

@@ -124,7 +124,7 @@ class Preparation(ABC):
 
     @abstractmethod
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
-        """Read a session, and prepare its trials [n, 1, C, T] by split.
+        """Read a session, and prepare its trials [n, C, T] by split.
 
         Empty splits are left out. `provenance["dropped"]` counts omitted trials.
 
@@ -144,7 +144,7 @@ class Preparation(ABC):
 
         Args:
             subject: Number of the subject.
-            recordings: Trials [N, R, C, T] of all sessions by split. Signals may be on
+            recordings: Trials [n, C, T] of all sessions by split. Signals may be on
                 disk.
         """
         return recordings

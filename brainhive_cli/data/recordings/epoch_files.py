@@ -295,7 +295,7 @@ def _convert_arrays(path: Path, content: Any, axes: Axes) -> Any:
     ch_types = dict.fromkeys(names, CH_TYPES[si_unit])
     ch_types |= dict.fromkeys(list_eye_channels(names), "eog")
     info = mne.create_info(names, float(trials.rate_hz or 1), list(ch_types.values()))
-    scaled = trials.signal[:, 0] * np.float64(size)
+    scaled = trials.signal * np.float64(size)
     first_s = float(trials.times_s[0])
     return mne.EpochsArray(scaled, info, tmin=first_s, verbose="ERROR")
 

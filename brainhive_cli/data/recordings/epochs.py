@@ -163,7 +163,7 @@ def require_column(column: str, columns: Sequence[str], source: str) -> None:
 def as_trials(
     signal: Any, pictures: Any = None, source: str = "the array", **axes: Any
 ) -> Trials:
-    """Convert arrays, mne.Epochs or xarray to trials [n, 1, C, T].
+    """Convert arrays, mne.Epochs or xarray to trials [n, C, T].
 
     Args:
         signal: Sensors [n, C, T], voxels [n, V], mne.Epochs, or an xarray.DataArray
@@ -197,7 +197,7 @@ def as_trials(
     if onset_s is None:
         return trials
     if not isinstance(onset_s, str):
-        return replace(trials, onset_s=np.asarray(onset_s, np.float64).reshape(-1, 1))
+        return replace(trials, onset_s=np.asarray(onset_s, np.float64).ravel())
     if onset_s not in ("in order", "unknown"):
         raise RecipeError(
             f"onset_s={onset_s!r} is invalid",
@@ -205,7 +205,7 @@ def as_trials(
         )
     numbers = None
     if onset_s == "in order":
-        numbers = np.arange(len(trials.signal))[:, None]
+        numbers = np.arange(len(trials.signal))
     return replace(trials, onset_s=None, trial_numbers=numbers)
 
 
@@ -354,9 +354,17 @@ def _convert_array(signal: Any, axes: Mapping[str, Any], source: str) -> Trials:
         _, stored_unit = CHANNEL_UNITS[CH_TYPES[si_unit]]
     if stored_unit != unit:
         signal = signal * np.float64(convert_unit(unit, stored_unit))
-    repeated = signal[:, None, :, None] if is_voxels else signal[:, None]
     with naming(source):
-        return Trials(repeated, (), space, times_s, rate_hz, stored_unit)
+        return Trials(
+            signal.reshape(*signal.shape[:2], -1),
+            (),
+            space,
+            times_s,
+            rate_hz,
+            stored_unit,
+            # each trial is decoded by itself
+            repetitions=np.ones(len(signal), np.int64),
+        )
 
 
 def _check_axis_lengths(signal: Any, space: Any, times_s: Any, source: str) -> None:
@@ -412,13 +420,15 @@ def _convert_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Tria
     signal = signal.reshape(len(picks), len(epochs), -1).transpose(1, 0, 2)
     onset_s = joined.onset_s
     return Trials(
-        signal[:, None],
+        signal,
         read_picture_names(pictures),
         channels.space,
         np.asarray(epochs.times, np.float64),
         header.rate_hz,
         channels.unit,
-        onset_s=None if onset_s is None else onset_s[:, None],
+        # each trial is decoded by itself
+        repetitions=np.ones(len(signal), np.int64),
+        onset_s=onset_s,
     )
 
 

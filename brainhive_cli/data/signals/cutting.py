@@ -402,7 +402,8 @@ def _iterate_times(
     Raises:
         BrainhiveError: if no stimulus was shown twice.
     """
-    _, table, counts = group_trials(stimuli)
+    order, counts = group_trials(stimuli)
+    first_trials = np.cumsum(counts) - counts
     n_blocks = int((counts > 1).sum()) * epochs.shape[2]
     if not n_blocks:
         raise BrainhiveError(
@@ -411,7 +412,8 @@ def _iterate_times(
 
     # a batch has stimuli with equal numbers of trials
     for repetitions in np.unique(counts[counts > 1]):
-        rows = table[counts == repetitions, :repetitions]  # [S, R]
+        first = first_trials[counts == repetitions]
+        rows = order[first[:, None] + np.arange(repetitions)]  # [S, R]
         step = max(1, VALUES_PER_BATCH // (epochs[0].size * repetitions))
         for start in range(0, len(rows), step):
             repeated = epochs[rows[start : start + step]]  # [s, R, C, T]

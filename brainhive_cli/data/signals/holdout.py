@@ -254,15 +254,13 @@ class Holdout(Section):
             not tested.
         """
         if self.has_seen_pictures:
-            is_there = recording.is_there
-            folds = np.full(is_there.shape, -1, np.int64)
+            folds = np.full(len(recording.signal), -1, np.int64)
             for fold in self.fold_numbers:
                 # training leaves out a fold in which a subject has no trials
                 with suppress(RecipeError):
                     folds[self.hold_out_trials(recording, fold, recording_name)] = fold
-            tested: Int64 = folds[is_there]
-            return tested
-        rows = stimuli.find_rows(list(map(str, recording.image_ids)))
+            return folds
+        rows = stimuli.find_rows(list(map(str, recording.pictures)))
         if not (self.divides_train and split == "test"):
             return np.where(rows >= 0, 0, -1)
         folds_of_stimuli = np.full(len(rows), -1)
@@ -398,7 +396,7 @@ class Holdout(Section):
     def hold_out_trials(
         self, recording: Trials, fold: int, recording_name: str
     ) -> Bool:
-        """Mark the trials [N, R] of a recording that a fold tests.
+        """Mark the trials [n] of a recording that a fold tests.
 
         Raises:
             BrainhiveError: if runs or sessions are unknown, or a preparation was fitted
@@ -408,10 +406,10 @@ class Holdout(Section):
         """
         self.refuse_fitted_signals(recording, recording_name)
         if self.by == "trials":
-            return self._deal_trials(recording.is_there, fold)
+            return self._deal_trials(recording, fold)
 
         # tested runs or sessions: by number, by fold, or a random share
-        groups = self.number_groups(recording, recording_name)  # [N, R]
+        groups = self.number_groups(recording, recording_name)  # [n]
         count = int(groups.max()) + 1
         if self.test is not None:
             test_groups = []
@@ -435,31 +433,31 @@ class Holdout(Section):
                 f"{self.by}",
                 f"at most {count} folds" if count > 1 else "hold out trials",
             )
-        return recording.is_there & np.isin(groups, test_groups)
+        return np.isin(groups, test_groups)
 
-    def _deal_trials(self, is_there: Bool, fold: int) -> Bool:
-        """Mark the trials [N, R] that a fold tests, drawn for each stimulus.
+    def _deal_trials(self, recording: Trials, fold: int) -> Bool:
+        """Mark the trials [n] that a fold tests, drawn for each stimulus.
 
         No trial is tested if none would be left for training.
         """
         rng = np.random.default_rng(self.seed)
-        is_tested = np.zeros_like(is_there)
-        for row, has_trial in enumerate(is_there):
-            order = rng.permutation(np.flatnonzero(has_trial))
+        is_tested = np.zeros(len(recording.signal), bool)
+        for picture in range(len(recording.counts)):
+            order = rng.permutation(recording.find_trials([picture]))
             if self.folds is None:
-                columns = order[: round((self.share or 0) * len(order))]
+                trials = order[: round((self.share or 0) * len(order))]
             else:
-                # shifted by row, so leftover trials are spread over all folds
-                columns = order[(fold - 1 - row) % self.folds :: self.folds]
-            if len(columns) < len(order):
-                is_tested[row, columns] = True
+                # shifted by picture, so leftover trials are spread over all folds
+                trials = order[(fold - 1 - picture) % self.folds :: self.folds]
+            if len(trials) < len(order):
+                is_tested[trials] = True
         return is_tested
 
     def number_groups(self, recording: Trials, recording_name: str) -> Int64:
         """Number sessions, or runs if `by` is runs, in the order of time.
 
         Returns:
-            Numbers [N, R] from 0, with -1 as padding.
+            Numbers [n] from 0.
 
         Raises:
             BrainhiveError: if the runs or sessions are unknown.
@@ -476,10 +474,7 @@ class Holdout(Section):
         run_numbers = runs.astype(np.int64)
         if sessions is not None:
             run_numbers += sessions.astype(np.int64) * (int(runs.max()) + 1)
-        is_there = runs >= 0
-        numbers = np.full(runs.shape, -1, np.int64)
-        numbers[is_there] = np.unique(run_numbers[is_there], return_inverse=True)[1]
-        return numbers
+        return np.unique(run_numbers, return_inverse=True)[1]
 
     def name_groups(self, trials: Trials, subject_name: str, fold: int) -> list[str]:
         """Name the run, session or fold [N] of each test trial of seen pictures."""
@@ -488,15 +483,13 @@ class Holdout(Section):
         if self.by == "trials":
             return [f"{subject_name} fold {fold}"] * count
         # unknown sessions and runs count as 0
-        zeros = np.zeros((count, 1), np.int64)
+        zeros = np.zeros(count, np.int64)
         sessions = zeros if trials.sessions is None else trials.sessions
-        names = [f"{subject_name} session {number + 1}" for number in sessions[:, 0]]
+        names = [f"{subject_name} session {number + 1}" for number in sessions]
         if self.by == "sessions":
             return names
         runs = zeros if trials.runs is None else trials.runs
-        return [
-            f"{name} run {run}" for name, run in zip(names, runs[:, 0], strict=True)
-        ]
+        return [f"{name} run {run}" for name, run in zip(names, runs, strict=True)]
 
     def refuse_fitted_signals(self, recording: Trials, recording_name: str) -> None:
         """Raise an error if a preparation was fitted to trials that are held out.

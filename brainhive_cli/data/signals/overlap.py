@@ -81,11 +81,10 @@ def measure_spacing_s(recordings: Iterable[Trials]) -> Float64:
     for trials in recordings:
         if trials.onset_s is None:
             return np.empty(0)
-        zeros = np.zeros(trials.is_there.shape)
+        zeros = np.zeros(len(trials.onset_s))
         sessions = zeros if trials.sessions is None else trials.sessions
         runs = zeros if trials.runs is None else trials.runs
-        values = np.stack([sessions, runs, trials.onset_s])
-        columns.append(values[:, trials.is_there])
+        columns.append(np.stack([sessions, runs, trials.onset_s]))
     session, run, onset_s = np.concatenate(columns, 1)
 
     order = np.lexsort((onset_s, run, session))

@@ -61,10 +61,10 @@ def measure_reliability(
     # keep stimuli with repetitions in several parts of the recording
     parts, part_counts = separate_in_time(trials)
     is_apart = part_counts > 1
+    parts = parts[is_apart[trials.picture_of_trial]]
     trials = trials.take(is_apart)
-    parts = parts[is_apart]
     part_counts = part_counts[is_apart]
-    shape = trials.signal.shape[2:]  # C, T
+    shape = trials.signal.shape[1:]  # C, T
 
     def iterate_means() -> Iterator[Array]:
         return average_by_part(trials, parts, is_mixed=True)

@@ -5,7 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from brainhive_cli.core.arrays import Array, Float32, Float64, Int64
-from brainhive_cli.data.signals.trials import MAX_STIMULI_PER_READ, Trials
+from brainhive_cli.data.signals.trials import (
+    MAX_STIMULI_PER_READ,
+    Trials,
+    sum_by_picture,
+)
 from brainhive_cli.measurement.reliability import average_parts
 from brainhive_cli.measurement.repetitions import separate_repetitions
 
@@ -17,23 +21,24 @@ def separate_in_time(trials: Trials) -> tuple[Int64, Int64]:
     """Divide the repetitions of each stimulus into parts far apart in time.
 
     Returns:
-        Part of the recording [N, R] of each repetition, from 0, and the number of parts
-        [N]. The numbers follow time only if each part is a run of its own.
+        Part of the recording [n] of each trial, from 0, and the number of parts [N] of
+        each stimulus. The numbers follow time only if each part is a run of its own.
 
     Raises:
         BrainhiveError: if repetitions follow one another (`separate_repetitions`).
     """
-    is_there = trials.is_there
     sessions = trials.sessions
     runs = trials.runs
     times = trials.times_in_run
-    parts = separate_repetitions(is_there, sessions, runs, times)
-    counts = 1 + np.where(is_there, parts, 0).max(1)
+    picture_of_trial = trials.picture_of_trial
+    parts = separate_repetitions(picture_of_trial, sessions, runs, times)
+    counts = np.zeros(len(trials.counts), np.int64)
+    np.maximum.at(counts, picture_of_trial, parts + 1)
     if sessions is None and runs is None and times is None:
         return parts, counts
 
-    # run of each repetition over all sessions
-    run_numbers = np.zeros(is_there.shape, np.int64)
+    # run of each trial over all sessions
+    run_numbers = np.zeros(len(parts), np.int64)
     if sessions is not None:
         run_numbers += sessions.astype(np.int64) * 2**16
     if runs is not None:
@@ -42,11 +47,11 @@ def separate_in_time(trials: Trials) -> tuple[Int64, Int64]:
     # if parts share a run, their order is drawn: a stimulus whose first repetition is
     # late has late further repetitions, too
     rng = np.random.default_rng(0)
-    for row, count in enumerate(counts):
-        columns = np.flatnonzero(is_there[row])
-        if len(np.unique(run_numbers[row, columns])) < count:
+    for picture, count in enumerate(counts):
+        rows = trials.find_trials([picture])
+        if len(np.unique(run_numbers[rows])) < count:
             part_order = rng.permutation(count)
-            parts[row, columns] = part_order[parts[row, columns]]
+            parts[rows] = part_order[parts[rows]]
     return parts, counts
 
 
@@ -64,8 +69,9 @@ def average_repetitions(trials: Trials, is_mixed: bool = False) -> Iterator[Floa
         if is_mixed:
             yield trials.read(stimuli)
         else:
-            # padding is zero
-            sums = _read_sensors(trials, stimuli).sum(1)
+            sums = sum_by_picture(
+                _read_sensors(trials, stimuli), trials.counts[stimuli]
+            )
             averages = sums / trials.counts[stimuli][:, None, None]
             yield averages.astype(np.float32)
 
@@ -77,11 +83,10 @@ def read_repetitions(trials: Trials, is_mixed: bool = False) -> Iterator[Float32
     """
     for stimuli in _slice_stimuli(trials):
         if is_mixed:
-            singles = trials.read(stimuli, as_singles=True)
+            singles = trials.read_trials(trials.find_trials(stimuli))
         else:
             singles = _read_sensors(trials, stimuli)
-        for repetitions, count in zip(singles, trials.counts[stimuli], strict=True):
-            yield repetitions[:count]
+        yield from np.split(singles, np.cumsum(trials.counts[stimuli])[:-1])
 
 
 def average_trials(trials: Trials) -> Float64:
@@ -89,7 +94,7 @@ def average_trials(trials: Trials) -> Float64:
     total = 0.0
     for repetitions in read_repetitions(trials):  # [R, E, T]
         total = total + repetitions.sum(0, dtype=np.float64)
-    return np.asarray(total / trials.counts.sum(), np.float64)
+    return np.asarray(total / len(trials.signal), np.float64)
 
 
 def average_by_part(
@@ -99,12 +104,14 @@ def average_by_part(
 
     Args:
         trials: Trials of a subject and split.
-        parts: Part [N, R] of each repetition.
+        parts: Part [n] of each trial.
         is_mixed: As in `average_repetitions`.
     """
-    all_repetitions = read_repetitions(trials, is_mixed)
-    for repetitions, numbers in zip(all_repetitions, parts, strict=True):
-        yield average_parts(repetitions, numbers[: len(repetitions)])
+    part_of_repetitions = np.split(parts, trials.first_trials[1:])
+    for repetitions, numbers in zip(
+        read_repetitions(trials, is_mixed), part_of_repetitions, strict=True
+    ):
+        yield average_parts(repetitions, numbers)
 
 
 def average_by_session(trials: Trials, count: int) -> Iterator[tuple[Float64, Float64]]:
@@ -119,32 +126,38 @@ def average_by_session(trials: Trials, count: int) -> Iterator[tuple[Float64, Fl
         of the repetitions in each session.
     """
     for stimuli in _slice_stimuli(trials):
-        sessions = _read_session_numbers(trials.recorded or trials, stimuli)
-        is_in_session = sessions[..., None] == np.arange(count)  # [n, R, S]
-        weights = is_in_session / trials.counts[stimuli][:, None, None]
+        rows = trials.find_trials(stimuli)
+        counts = trials.counts[stimuli]
+        sessions = _read_session_numbers(trials, rows)
+        is_in_session = sessions[:, None] == np.arange(count)  # [m, S]
+        weights = is_in_session / np.repeat(counts, counts)[:, None]
         signal = _read_sensors(trials, stimuli)
-        yield np.einsum("nrs,nret->nset", weights, signal), weights.sum(1)
+        contributions = []
+        for session_weights in weights.T:
+            weighted = signal * session_weights[:, None, None]
+            contributions.append(sum_by_picture(weighted, counts))
+        yield np.stack(contributions, 1), sum_by_picture(weights, counts)
 
 
 def _slice_stimuli(trials: Trials) -> list[slice]:
     """Divide the stimuli into chunks that fit into memory."""
-    starts = range(0, len(trials.signal), MAX_STIMULI_PER_READ)
+    starts = range(0, len(trials.counts), MAX_STIMULI_PER_READ)
     return [slice(start, start + MAX_STIMULI_PER_READ) for start in starts]
 
 
 def _read_sensors(trials: Trials, stimuli: slice) -> Float32:
-    """Read repetitions [n, R, E, T] without whitening or scale. Padding is zero."""
+    """Read the trials [m, E, T] of stimuli without whitening or scale."""
     recorded = trials.recorded or trials
+    rows = trials.find_trials(stimuli)
     channels = slice(None) if trials.rows is None else trials.rows
-    signal = np.asarray(recorded.signal[stimuli])[..., trials.samples]
+    signal = np.asarray(recorded.signal[rows])[..., trials.samples]
     signal = signal.astype(np.float32)
     if recorded.whiteners is None:
-        is_there = trials.is_there[stimuli]
-        return np.where(is_there[..., None, None], signal[:, :, channels], 0)
+        return signal[:, channels]
 
     # a whitener mixes all channels of its session
     unmixed = np.zeros_like(signal)
-    sessions = _read_session_numbers(recorded, stimuli)
+    sessions = _read_session_numbers(recorded, rows)
     for number, whitener in enumerate(recorded.whiteners):
         inverse = np.linalg.inv(whitener).astype(np.float32)
         is_in_session = sessions == number
@@ -152,9 +165,8 @@ def _read_sensors(trials: Trials, stimuli: slice) -> Float32:
     return unmixed
 
 
-def _read_session_numbers(recording: Trials, stimuli: slice) -> Int64:
-    """Return the session [n, R] of each repetition, with -1 as padding."""
-    # unknown sessions count as a single session
+def _read_session_numbers(recording: Trials, rows: Int64) -> Int64:
+    """Return the session [m] of trials. Unknown sessions count as a single one."""
     if recording.sessions is None:
-        return np.where(recording.is_there[stimuli], 0, -1)
-    return recording.sessions[stimuli].astype(int)
+        return np.zeros(len(rows), np.int64)
+    return recording.sessions[rows].astype(int)

@@ -73,12 +73,12 @@ def _number_kinds(trials: Trials) -> Int64:
 
 def _measure(trials: Trials, as_singles: bool) -> tuple[Float64, Float64]:
     """Measure mean and standard deviation [C] of evenly spaced trials."""
-    n_stimuli, n_repetitions, width, n_samples = trials.signal.shape
-    n_values = width * n_samples * (n_repetitions if as_singles else 1)
+    n_stimuli = len(trials.counts)
+    n_values = int(np.prod(trials.signal.shape[1:]))
+    if as_singles:
+        n_values *= trials.max_repetitions
     step = 1 + n_stimuli * n_values // MAX_VALUES
     measured = trials.take(np.arange(0, n_stimuli, step))
-    values = measured.averages
-    if as_singles:
-        values = measured.singles[measured.is_there]
+    values = measured.singles if as_singles else measured.averages
     channels = values.swapaxes(0, 1).reshape(values.shape[1], -1).astype(np.float64)
     return channels.mean(1), channels.std(1)

@@ -69,7 +69,7 @@ def describe_study(
     concepts: list[str] = []
     sources: list[tuple[str, int]] = []
     for name, recording in _list_recordings(recordings):
-        image_ids = list(map(str, recording.image_ids))
+        image_ids = list(map(str, recording.pictures))
         rows = stimuli[name].find_rows(image_ids).tolist()
         for image_id, row in zip(image_ids, rows, strict=True):
             if image_id not in number_of:
@@ -88,8 +88,8 @@ def describe_study(
     is_ordered = True
     for person, splits in recordings.items():
         for name, recording in splits.items():
-            rows = np.nonzero(recording.is_there)[0]  # [n]
-            image_ids = list(map(str, recording.image_ids))
+            rows = recording.picture_of_trial  # [n]
+            image_ids = list(map(str, recording.pictures))
             unit = np.full(len(rows), -1)
             if person not in units:
                 folds = holdout.number_folds(
@@ -189,5 +189,5 @@ def _tabulate(person: int, recording: Trials, stimulus: Int64, unit: Int64) -> F
         if values is None:
             rows.append(np.zeros(len(stimulus)))
         else:
-            rows.append(values[recording.is_there])
+            rows.append(values)
     return np.array([*rows, stimulus, unit], np.float64)

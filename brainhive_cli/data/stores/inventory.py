@@ -322,7 +322,8 @@ def _inspect_split(
         images: Pictures of the data set, by split.
         name: Name of the recording, for the problem.
     """
-    n_stimuli, max_repetitions = recording.signal.shape[:2]
+    n_stimuli = len(recording.counts)
+    max_repetitions = recording.max_repetitions
     min_repetitions = int(recording.counts.min(initial=max_repetitions))
     repetitions = str(max_repetitions)
     if min_repetitions != max_repetitions:
@@ -354,7 +355,7 @@ def _describe_unknown_pictures(
     # missing pictures are a problem of the pictures
     if split not in images:
         return ""
-    names = list(recording.image_ids)
+    names = list(recording.pictures)
     try:
         _, unknown_names = match_names(names, list(images[split].image_ids))
     except BrainhiveError as error:
@@ -369,8 +370,8 @@ def _describe_unknown_pictures(
 
 def _describe_bad_values(recording: Trials) -> str:
     """Describe non-finite values or flat channels of some trials, or return ""."""
-    rows = _sample_rows(len(recording.image_ids))
-    sample = np.stack([recording.signal[row][0] for row in rows])  # [n, C, T]
+    rows = recording.first_trials[_sample_rows(len(recording.counts))]
+    sample = np.stack([recording.signal[row] for row in rows])  # [n, C, T]
     if not np.isfinite(sample).all():
         return "values that are not finite"
     is_flat = (sample == sample[:1, :, :1]).all((0, 2))  # [C]

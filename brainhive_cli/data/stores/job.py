@@ -388,11 +388,7 @@ class Job(CommandJob):
         if isinstance(preparation, Merged):
             for split in preparation.splits:
                 recording = preparation.recording(subject, split)
-                n_stimuli, n_repetitions = recording.signal.shape[:2]
-                n_trials = n_stimuli * n_repetitions
-                if recording.repetitions is not None:
-                    n_trials = int(recording.repetitions.sum())
-                shapes.append((split, (n_trials, *recording.signal.shape[2:])))
+                shapes.append((split, recording.signal.shape))
             return shapes
 
         sessions = preparation.sessions(subject)

@@ -29,7 +29,7 @@ def store_arrays(
     session: Any = None,
     run: Any = None,
 ) -> Trials:
-    """Write trials [n, 1, C, T] as the store of a subject, by split of a data set.
+    """Write trials [n, C, T] as the store of a subject, by split of a data set.
 
     Trials of pictures that the data set does not have are left out with a warning.
 
@@ -80,21 +80,21 @@ def store_arrays(
     for number, label in enumerate(session_labels):
         recordings = {}
         for split in dataset.splits:
-            rows = np.flatnonzero((splits == split) & (sessions == number))
-            if not len(rows):
+            is_stored = (splits == split) & (sessions == number)
+            if not is_stored.any():
                 continue
-            recording = trials.take(rows)
+            recording = trials.choose(is_stored)
             values = np.asarray(recording.signal, np.float32)
             recordings[split] = replace(
                 recording,
                 signal=LazyRows(values.shape, values.dtype, values.__getitem__),
-                image_ids=names[rows].tolist(),
+                image_ids=names[is_stored].tolist(),
                 provenance={
                     "session": label,
-                    "trials": len(rows),
+                    "trials": int(is_stored.sum()),
                     "dropped": unreported_drops,
                 },
-                runs=None if run is None else runs[rows, None].astype(np.int16),
+                runs=None if run is None else runs[is_stored].astype(np.int16),
             )
             # the first recording reports all dropped trials
             unreported_drops = {}
@@ -104,10 +104,10 @@ def store_arrays(
     for reason, count in dropped.items():
         console.warn(f"{path.stem}: {count} of {len(splits)} trials left out, {reason}")
 
-    stored_rows = np.flatnonzero(splits != "")
+    is_stored = splits != ""
     return replace(
-        trials.take(stored_rows),
-        image_ids=names[stored_rows].tolist(),
+        trials.choose(is_stored),
+        image_ids=names[is_stored].tolist(),
         provenance=provenance,
     )
 

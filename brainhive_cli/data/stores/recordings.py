@@ -272,7 +272,7 @@ class Recordings:
                         "they are one person, or one was prepared from the other's "
                         "files: leave one out",
                     )
-            digests = [recording.digests.ravel() for recording in recordings]
+            digests = [recording.digests for recording in recordings]
             digests_of_subject[subject] = np.concatenate(digests)
 
     def list_caveats(self, subjects: Sequence[int]) -> list[str]:

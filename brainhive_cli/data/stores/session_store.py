@@ -15,7 +15,12 @@ from brainhive_cli.core.seeds import shuffle_range
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.signals.trials import PADDING_VALUES, Trials, group_trials
+from brainhive_cli.data.signals.trial_table import COLUMNS
+from brainhive_cli.data.signals.trials import (
+    Trials,
+    group_trials,
+    index_optional,
+)
 from brainhive_cli.data.stores.signal_store import SignalStore, describe_difference
 
 DType = Literal["float32", "float16"]
@@ -62,7 +67,7 @@ def write_session(
 
 
 def cast_signal(signal: Any, dtype: np.dtype[Any]) -> LazyRows:
-    """Cast a signal [N, R, C, T] to float16 or float32. Rows are cast when sliced.
+    """Cast a signal [n, C, T] to float16 or float32. Rows are cast when sliced.
 
     Slicing raises a BrainhiveError if finite values are too large for the dtype, or all
     too small, such as volts in float16.
@@ -131,56 +136,46 @@ def _join_split(
     """Join the recordings of a split, see `join_sessions`."""
     _require_same_axes(recordings)
 
-    # row [N, R] of each trial among all sessions, -1 where there is none
-    image_ids = [Names.of(recording.image_ids).packed for recording in recordings]
-    stimuli, trials, counts = group_trials(np.concatenate(image_ids))
+    # order [n] of the trials of all sessions: by picture, then by time
+    names = np.concatenate([Names.of(item.image_ids).packed for item in recordings])
+    order, counts = group_trials(names)
     if order_seed is not None:
-        for row, count in zip(trials, counts.tolist(), strict=True):
-            row[:count] = row[shuffle_range(count, order_seed)]
+        for trials in np.split(order, np.cumsum(counts)[:-1]):
+            trials[:] = trials[shuffle_range(len(trials), order_seed)]
 
-    # session [N, R] of each trial, -1 where there is none
-    trial_counts = list(map(len, image_ids))
-    starts = np.cumsum(trial_counts) - trial_counts
-    sessions = (np.searchsorted(starts, trials, "right") - 1).astype(np.int8)
+    columns: dict[str, Any] = {}
+    for name in COLUMNS:
+        values = _concatenate_known([getattr(item, name) for item in recordings])
+        columns[name] = index_optional(values, order)
 
-    # run, onset and number of each trial
-    trial_facts: dict[str, Any] = {}
-    for name in ("runs", "onset_s", "trial_numbers"):
-        values = _concatenate_known(
-            [getattr(recording, name) for recording in recordings]
-        )
-        if values is not None:
-            values = values[trials, 0]
-            values[trials < 0] = PADDING_VALUES[name]
-        trial_facts[name] = values
+    # session, and row within it, of each trial
+    trial_counts = [len(item.image_ids) for item in recordings]
+    sessions = np.repeat(np.arange(len(recordings)), trial_counts)[order]
+    rows = np.concatenate([np.arange(count) for count in trial_counts])[order]
+    columns["sessions"] = sessions.astype(np.int8)
 
     signals: list[LazyRows] = [recording.signal for recording in recordings]
-    rows = trials - starts[sessions]
-    trial_shape = signals[0].shape[2:]
+    trial_shape = signals[0].shape[1:]
     dtype = signals[0].dtype
 
-    def read(stimulus_rows: slice) -> Array:
-        """Read the trials [n, R, C, T] of some stimuli. Zeros where there is none."""
-        session_numbers = sessions[stimulus_rows]
-        session_rows = rows[stimulus_rows]
-        values = np.zeros(session_numbers.shape + trial_shape, dtype)
+    def read(trials: Any) -> Array:
+        """Read trials [m, C, T], session by session."""
+        values = np.empty((len(rows[trials]), *trial_shape), dtype)
         for session, signal in enumerate(signals):
-            is_of_session = session_numbers == session
-            values[is_of_session] = signal[session_rows[is_of_session], 0]
+            is_of_session = sessions[trials] == session
+            values[is_of_session] = signal[rows[trials][is_of_session]]
             hdf5.release_pages(signal.read(...))
         return values
 
     session_facts = [recording.provenance for recording in recordings]
     return replace(
         recordings[0],
-        known_digests=None,
-        signal=LazyRows(sessions.shape + trial_shape, dtype, read),
-        image_ids=Names(stimuli),
-        provenance={**provenance, "sessions": session_facts},
+        signal=LazyRows((len(order), *trial_shape), dtype, read),
+        image_ids=Names(names[order]),
         repetitions=counts,
-        sessions=sessions,
+        provenance={**provenance, "sessions": session_facts},
         whiteners=_concatenate_known([recording.whiteners for recording in recordings]),
-        **trial_facts,
+        **columns,
     )
 
 

@@ -17,7 +17,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.cards import draw_card
 from brainhive_cli.core.claims import Claim
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.files import publish, resolve_below
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.ids import Names
@@ -31,7 +31,7 @@ from brainhive_cli.data.signals.spaces import (
 )
 from brainhive_cli.data.signals.trials import Trials, digest_trials
 
-FORMAT = 3
+FORMAT = 4
 """Version of the format, as stored in the attributes."""
 REMAKE_HINT = "run again what made it: prepare, or the command that needs the signals"
 """Advice for a damaged store."""
@@ -73,7 +73,8 @@ class SignalStore:
             if not has_format or attributes.get("holds") != "signal":
                 raise BrainhiveError(
                     f"{path} is not a signal store of format {FORMAT}",
-                    "delete it and run again",
+                    f"prepare the signals again: {Line('prepare', '--again')}; or "
+                    "delete it if they are simulated, and run again",
                 )
             space = _read_space(file, attributes)
             recordings = {}
@@ -193,10 +194,9 @@ class SignalStore:
         # the signals of each split are written later, row by row
         spaces: hdf5.Spaces = {}
         for split, recording in recordings.items():
-            n_stimuli, n_repetitions = recording.signal.shape[:2]
             shape = tuple(recording.signal.shape)
             spaces[f"{split}/signal"] = (shape, _choose_dtype(recording))
-            spaces[f"{split}/digests"] = ((n_stimuli, n_repetitions), "uint64")
+            spaces[f"{split}/digests"] = (shape[:1], "uint64")
             image_ids = Names.of(recording.image_ids)
             arrays[f"{split}/image_id"] = image_ids.packed
             arrays[f"{split}/repetitions"] = recording.counts
@@ -392,7 +392,7 @@ def _require_same_axes(path: Path, recordings: Mapping[str, Trials]) -> None:
         if not len(recording.image_ids):
             raise BrainhiveError(
                 f"{path.stem}: the {split} signals have no image ids",
-                "Trials(image_ids=[…]), one for each of its N rows",
+                "Trials(image_ids=[…]), one for each of its n rows",
             )
         difference = describe_difference(first_recording, recording)
         if difference:

@@ -20,7 +20,7 @@ def describe_store(store: SignalStore) -> dict[str, Any]:
     Splits of which all trials were dropped are included.
     """
     first_recording = next(iter(store.splits.values()))
-    n_rows = first_recording.signal.shape[2]
+    n_rows = first_recording.signal.shape[1]
     if first_recording.space.has_names:
         space = {"channels": n_rows, "names": list(first_recording.space.names)}
     else:

@@ -23,7 +23,7 @@ class StreamConfig(parts.Config):
     has_windows: ClassVar[bool] = False
     """If True, `build` opens a `WindowStream` of prepared windows."""
     is_file: ClassVar[bool] = False
-    """If True, the stream is a file that can be opened at any time."""
+    """If True, the key `file` names a file, which can be opened at any time."""
     has_markers: ClassVar[bool] = True
     """If True, events have the lab's names, which a table may translate."""
 

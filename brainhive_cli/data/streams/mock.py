@@ -117,21 +117,18 @@ def join_trials(config: Config, recording: Trials, rate_hz: float) -> Blocks:
 
     A straight line leads from each trial to the next, so that the signal has no step.
     """
-    # items and repetitions of the trials [n, 2] in random order
-    rows = np.argwhere(recording.is_there)
-    rows = rows[np.random.default_rng(SEED).permutation(len(rows))]
+    rows = np.random.default_rng(SEED).permutation(len(recording.signal))
     interval = max(1, round(config.interval_s * rate_hz))
     count = min(config.events or len(rows), len(rows))
 
     def read_trial(number: int) -> Float64:  # [T, C]
-        item, repetition = rows[min(number, len(rows) - 1)].tolist()
-        signal = np.asarray(recording.signal[item : item + 1])[0, repetition]
-        return signal.T.astype(np.float64)
+        row = rows[min(number, len(rows) - 1)]
+        return np.asarray(recording.signal[row]).T.astype(np.float64)
 
     for number in range(count):
         trial = read_trial(number)
         samples = trial
-        name = recording.image_ids[int(rows[number][0])]
+        name = recording.image_ids[int(rows[number])]
         event = Event(number * interval / rate_hz, name)
         pause = interval - len(trial)
         if pause > 0:

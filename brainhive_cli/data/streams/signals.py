@@ -67,17 +67,15 @@ class ReplayedTrials:
         self.clock = clock
         self._interval_s = interval_s
         self._next = 0
-        # items and repetitions of the trials in order. The last key is sorted first
-        rows = np.argwhere(recording.is_there)  # [trials, 2]
-        keys: list[Array] = [np.random.default_rng(SEED).permutation(len(rows))]
+        # order [n] of the trials. The last key is sorted first
+        n_trials = len(recording.signal)
+        keys: list[Array] = [np.random.default_rng(SEED).permutation(n_trials)]
         for times in (recording.times_in_run, recording.runs, recording.sessions):
             if times is not None:
-                keys.append(times[recording.is_there])
-        self._trials = rows[np.lexsort(keys)]
+                keys.append(times)
+        self._order = np.lexsort(keys)
         # all trials have the channels, times and preparation of the first
-        is_first = np.zeros_like(recording.is_there)
-        is_first[0, 0] = True
-        self.template = recording.hold_out(is_first, "test")
+        self.template = recording.hold_out(np.arange(n_trials) == 0, "test")
 
     def now_s(self) -> float:
         """Return the time of the replay, whose first trial begins at 0."""
@@ -85,20 +83,20 @@ class ReplayedTrials:
 
     def read_windows(self, wait_s: float) -> list[CutWindow] | None:
         """Wait up to `wait_s`, and return due trials, or None after the last."""
-        if self._next >= len(self._trials):
+        if self._next >= len(self._order):
             return None
         # a window is due when its last sample would have been recorded
         length_s = float(self.recording.times_s[-1])
         windows: list[CutWindow] = []
-        while self._next < len(self._trials) and len(windows) < MAX_WINDOWS:
+        while self._next < len(self._order) and len(windows) < MAX_WINDOWS:
             time_s = self._next * self._interval_s
             stop_s = time_s + length_s
             # wait for the first window only
             if not self.clock.wait_until(stop_s, 0.0 if windows else wait_s):
                 break
-            item, repetition = self._trials[self._next].tolist()
-            signal = np.asarray(self.recording.signal[item : item + 1])[0, repetition]
-            name = self.recording.image_ids[item]
+            row = self._order[self._next]
+            signal = np.asarray(self.recording.signal[row])
+            name = self.recording.image_ids[row]
             windows.append(
                 CutWindow(name, time_s, self._next, signal.astype(np.float32), stop_s)
             )

@@ -152,11 +152,10 @@ def _refuse_codes(trials: Trials, stimuli: TargetStore, where: str) -> None:
     labels = trials.stimulus
     if trials.counts.max() == 1 and len(np.unique(labels)) == len(labels):
         (labels,) = number_names([stimuli.concepts[labels]])
-    n_rows = max(2, MAX_CHECKED_TRIALS // trials.is_there.shape[1])
+    n_rows = max(2, MAX_CHECKED_TRIALS // trials.max_repetitions)
     rows = np.sort(np.random.default_rng(0).permutation(len(labels))[:n_rows])
     checked = trials.take(rows)
-    signal = checked.singles[checked.is_there]  # [n, C, T]
-    is_code = find_codes(signal, np.repeat(labels[rows], checked.counts))
+    is_code = find_codes(checked.singles, np.repeat(labels[rows], checked.counts))
     if is_code.any():
         raise BrainhiveError(
             f"{where}: {', '.join(compress(trials.channels, is_code))} holds a code of "
@@ -180,7 +179,7 @@ def measure_training(
     holdout = source.dataset.holdout
     measured_trials = trials
     if holdout.divides_train:  # all its stimuli are in one store
-        rows = stimuli.find_rows(trials.image_ids)
+        rows = stimuli.find_rows(trials.pictures)
         is_in_fold = holdout.choose_stimuli(stimuli, "train", source.fold)[rows]
         measured_trials = trials.take((rows >= 0) & is_in_fold)
     return measure_trials(source, measured_trials)
@@ -188,7 +187,7 @@ def measure_training(
 
 def measure_trials(source: Recordings, trials: Trials) -> Statistics:
     """Measure the statistics of selected trials for the normalisation."""
-    n_stimuli = len(trials.signal)
+    n_stimuli = len(trials.counts)
     with console.progress(f"measuring {trials.where}", n_stimuli) as bar:
         # in blocks, as signals need not fit into memory
         def read_blocks() -> Iterator[Float32]:
@@ -259,7 +258,7 @@ def match_split(
     holdout = dataset.holdout
     store = source.open_store(subject)
     recording = store.splits.get(holdout.name_stored_split(split))
-    recorded_ids = () if recording is None else recording.image_ids
+    recorded_ids = () if recording is None else recording.pictures
     # simulated signals exist for all stimuli, recorded ones perhaps for some
     if dataset.is_simulated and set(recorded_ids) != set(stimuli.image_ids):
         command = shlex.join(["rm", os.path.abspath(store.path)])
@@ -279,7 +278,7 @@ def match_split(
     opposite_trials += holdout.list_opposite_trials(
         store.splits, split, source.fold, where
     )
-    digests = [opposite.digests.ravel() for opposite in opposite_trials]
+    digests = [opposite.digests for opposite in opposite_trials]
     is_train = split == "train"
     matched.refuse_copies(
         np.concatenate(digests),
@@ -312,7 +311,7 @@ def match_stimuli(trials: Trials, stimuli: TargetStore, where: str) -> Trials:
             f"{where}: nothing says which pictures were shown",
             "Trials(image_ids=[…]); or api.model_input, which needs no pictures",
         )
-    rows = stimuli.find_rows(trials.image_ids)
+    rows = stimuli.find_rows(trials.pictures)
     has_row = rows >= 0
     if not has_row.all():
         console.warn(
@@ -336,7 +335,7 @@ def model_input(
 
     Args:
         spec: Signals that the model reads.
-        recording: Signals [N, R, C, T], prepared as the training signals.
+        recording: Signals [n, C, T], prepared as the training signals.
         normaliser: Normaliser of the recorded subject, such as
             `model.learned.normaliser_of(subject)`, or None for a model without one.
         where: Name of the recording, for errors.

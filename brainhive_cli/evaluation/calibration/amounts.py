@@ -25,25 +25,24 @@ def measure_timeline(trials: Trials) -> tuple[Float64, float]:
     count.
 
     Returns:
-        Minutes [N, R] before each trial, NaN if it does not exist, and the minutes of
-        the whole recording. All are NaN if onsets are unknown.
+        Minutes [n] before each trial, and the minutes of the whole recording. All are
+        NaN if onsets are unknown.
     """
-    is_there = trials.is_there
     onset_s = trials.onset_s
     runs = trials.runs
     sessions = trials.sessions
-    elapsed_s = np.full(is_there.shape, np.nan)
+    elapsed_s = np.full(len(trials.signal), np.nan)
     if onset_s is None:
         return elapsed_s, np.nan
 
-    # number [N, R] of each run of each session, in order
-    zeros = np.zeros(is_there.shape, np.int64)
+    # number [n] of each run of each session, in order
+    zeros = np.zeros(len(elapsed_s), np.int64)
     run_numbers = (zeros if sessions is None else sessions.astype(np.int64)) * 10**6
     run_numbers = run_numbers + (zeros if runs is None else runs)
     total_s = 0.0
-    for number in np.unique(run_numbers[is_there]):
+    for number in np.unique(run_numbers):
         # a run ends a typical trial length after its last onset
-        is_of_run = is_there & (run_numbers == number)
+        is_of_run = run_numbers == number
         times_s = np.sort(onset_s[is_of_run])
         elapsed_s[is_of_run] = total_s + onset_s[is_of_run] - times_s[0]
         step_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
@@ -56,16 +55,16 @@ def measure_amounts(trials: Trials, is_selected: Bool) -> Float64:
 
     Args:
         trials: All trials of the person.
-        is_selected: True [N, R] for selected trials.
+        is_selected: True [n] for selected trials.
 
     Returns:
         The counts. Minutes are in proportion to the trials, or NaN if onsets are
         unknown.
     """
-    n_pictures = is_selected.any(1).sum()
+    n_pictures = len(np.unique(trials.picture_of_trial[is_selected]))
     n_trials = is_selected.sum()
     _, total_min = measure_timeline(trials)
-    minutes = total_min * n_trials / max(1, trials.is_there.sum())
+    minutes = total_min * n_trials / max(1, len(is_selected))
     return np.array([n_pictures, n_trials, minutes])
 
 
@@ -91,44 +90,40 @@ def select_trials(
         rng: Generator of the random order.
 
     Returns:
-        True [N, R] for selected trials, for each amount.
+        True [n] for selected trials, for each amount.
 
     Raises:
         BrainhiveError: if onsets are needed and unknown.
     """
-    is_there = trials.is_there
     _require_onsets(trials, unit, order)
 
-    # position [N, R] of each trial in a queue, by picture or by time
+    # position [n] of each trial in a queue, by picture or by time
     if order == "draws" and unit != "minutes":
         # the integer part orders the pictures, the fraction their trials
-        n_repetitions = is_there.shape[1]
-        picture_positions = np.argsort(rng.permutation(len(is_there)))[:, None]
-        positions = picture_positions + np.arange(n_repetitions) / n_repetitions
-        queue = np.where(is_there, positions, np.inf)
+        picture_positions = np.argsort(rng.permutation(len(trials.counts)))
+        first_positions = np.repeat(picture_positions, trials.counts)
+        queue = first_positions + trials.repetition / trials.max_repetitions
     else:
-        elapsed_min, total_min = measure_timeline(trials)
-        queue = np.where(is_there, elapsed_min, np.inf)
+        queue, total_min = measure_timeline(trials)
         if order == "draws":
-            start_min = float(rng.choice(elapsed_min[is_there]))
-            shifted_min = (elapsed_min - start_min) % (total_min or 1.0)
-            queue = np.where(is_there, shifted_min, np.inf)
+            start_min = float(rng.choice(queue))
+            queue = (queue - start_min) % (total_min or 1.0)
 
-    first_positions = queue.min(1)
+    picture_queue = np.minimum.reduceat(queue, trials.first_trials)
     selections = []
     for amount in amounts:
         if amount == UNLIMITED:
-            selections.append(is_there)
+            selections.append(np.ones(len(queue), bool))
         elif unit == "minutes":
             selections.append(queue < amount)
         elif unit == "trials":
-            last_position = np.sort(queue, axis=None)[: int(amount)][-1]
-            selections.append(is_there & (queue <= last_position))
+            last_position = np.sort(queue)[: int(amount)][-1]
+            selections.append(queue <= last_position)
         else:
             # all trials before the first trial of another picture
-            other_positions = np.sort(first_positions)[int(amount) :]
+            other_positions = np.sort(picture_queue)[int(amount) :]
             end = other_positions.min(initial=np.inf)
-            selections.append(is_there & (queue < end))
+            selections.append(queue < end)
     return selections
 
 
@@ -169,7 +164,7 @@ def limit_amounts(
     totals = []
     for trials in people:
         _require_onsets(trials, unit, order)
-        counts = measure_amounts(trials, trials.is_there)
+        counts = measure_amounts(trials, np.ones(len(trials.signal), bool))
         totals.append(counts[UNITS.index(unit)])
     amount_of_name = {}
     for amount in sorted(amounts):

@@ -29,7 +29,6 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.stores.learned import summarise_tested_pictures
 from brainhive_cli.data.stores.target_store import get_stimuli_and_pixels
 from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, UNITS
 from brainhive_cli.evaluation.calibration.job import Job
@@ -183,12 +182,10 @@ def summarise_draws(
                 top1[person].append(float(hit_lists[row].mean()))
 
     # collect the facts
-    training_counts = [len(model.cell.trained_on) for model in job.align.models]
-    seen_pictures, warnings = summarise_tested_pictures(
-        [job.align.compare_pictures("test")], job.align.signal_warnings
-    )
+    training_counts = [len(model.cell.trained_on) for model in job.tests.models[0]]
+    seen_pictures, warnings = job.tests.summarise_seen()
     facts = CalibrationFacts(
-        **job.align.describe("test"),
+        **job.tests.describe(),
         **sufficient,
         protocol=protocol,
         caveats=find_caveats(protocol),
@@ -380,14 +377,13 @@ def find_crossing(
 def measure_seen_share(job: Job) -> float:
     """Measure the share of the new persons' pictures that models were trained on."""
     shares = []
-    for model in job.align.models:
-        store, pixels = get_stimuli_and_pixels(model.open_stores("train"))
+    tests = job.tests
+    store, pixels = get_stimuli_and_pixels(tests.open_stores("train"))
+    compare = tests.make_comparison("train")
+    for model in tests.models[0]:
         # copies count, so pictures are compared by their names and pixels
-        is_learned = model.learned.pictures.find_members(
-            job.align.dataset.pictured_as,
-            store.image_ids,
-            pixels,
-            job.align.get_pixel_comparison("train"),
+        is_learned = model.history.pictures.find_members(
+            tests.dataset.pictured_as, store.image_ids, pixels, compare
         )
         person = job.people[model.cell.tested_on[0]]
         shares.append(is_learned[person.trials.stimulus].mean())

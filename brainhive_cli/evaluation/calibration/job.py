@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.arrays import Int64
+from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.command import Input, Work
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import TRIALS_TOGETHER, extend_protocol
 from brainhive_cli.data.datasets import group_rows
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.learned import LearnedPictures
+from brainhive_cli.data.stores.learned_pictures import LearnedPictures
 from brainhive_cli.data.stores.target_store import get_stimuli_and_pixels
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.evaluation.calibration.amounts import UNITS, Unit, limit_amounts
@@ -26,12 +26,11 @@ from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.recipe import Recipe as Training
 from brainhive_cli.training.alignment.trained import few_shot
 from brainhive_cli.training.alignment.trained.few_shot import SourceModel
-from brainhive_cli.training.alignment.trained.model import TrainedModel
-from brainhive_cli.training.alignment.trained.run import (
-    TrainedRun,
-    open_model,
-    refuse_sweep,
-)
+from brainhive_cli.training.alignment.trained.models import refuse_sweep
+from brainhive_cli.training.alignment.trained.run import open_model
+from brainhive_cli.training.alignment.trained.test_job import TestJob
+from brainhive_cli.training.alignment.trained.test_set import TestSet, open_test_set
+from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Person:
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(TestJob):
     """Work of calibrate.
 
     Attributes:
@@ -73,7 +72,6 @@ class Job:
     """
 
     recipe: Recipe
-    align: TrainedRun
     training: Training
     cells: list[Cell]
     unit: Unit
@@ -116,12 +114,13 @@ class Job:
         # combine each model with the people it was not trained on
         cells = []
         new_subjects = set[int]()
-        for model in align.models:
-            cell = model.cell
+        for cell in align.cells:
             known_subjects = set[int]()
             if not align.tests_new_subjects:
-                known_subjects = {*cell.trained_on, *model.learned.subjects}
-            for subject in model.recordings.list_subjects(recipe.subjects):
+                history = align.open(cell).history
+                known_subjects = {*cell.trained_on, *history.subjects}
+            recordings = align.get_recordings(cell.variant)
+            for subject in recordings.list_subjects(recipe.subjects):
                 if subject not in known_subjects:
                     cells.append(replace(cell, tested_on=(subject,)))
                     new_subjects.add(subject)
@@ -147,7 +146,7 @@ class Job:
         is_ordered = recipe.order == "recording"
         return cls(
             recipe=recipe.model_copy(update={"align_run": align.reference}),
-            align=replace(align, selected_cells=cells),
+            align=replace(align, cells=cells),
             training=training,
             cells=cells,
             unit=unit,
@@ -207,97 +206,95 @@ class Job:
         """
         # models of several seeds share the recordings of a person
         cell_of_subject = {cell.tested_on[0]: cell for cell in self.cells}
-        return {
-            subject: self._open_person(cell)
-            for subject, cell in cell_of_subject.items()
-        }
+        tests = self.tests
+        is_tested = self._find_tested_pictures()
+        rows = tests.find_rows("test")
+        people = {}
+        for subject, cell in cell_of_subject.items():
+            # embeddings of the tested pictures
+            model = self.align.open(cell)
+            targets = Targets.from_stores(
+                tests.open_stores("test"), Launch(0, 1, "cpu"), model.layout.encoders
+            )
+            gallery = targets.gather(torch.from_numpy(rows))
 
-    def _open_person(self, cell: Cell) -> Person:
-        """Open the recordings of the new person of a cell."""
-        # embeddings of the tested pictures
-        reader = TrainedModel(self.align, cell)
-        subject = cell.tested_on[0]
-        rows = reader.find_rows("test")
-        test_stores = reader.open_stores("test")
-        targets = Targets.from_stores(
-            test_stores, Launch(0, 1, "cpu"), reader.layout.encoders
-        )
-        gallery = targets.gather(torch.from_numpy(rows))
+            # leave out trials of tested pictures, and of pictures without embeddings
+            person = tests.open_person(model, subject)
+            trials = read_training(person, reads_singles=self.needs_trials)
+            is_dropped = is_tested[trials.stimulus]
+            trials = trials.take(~is_dropped)
+            if not len(trials.stimulus):
+                raise BrainhiveError(
+                    f"subject {subject} has no training picture outside the test "
+                    "pictures",
+                    "choose other people: --subjects",
+                )
+            test_trials = person.raw_trials
+            _ = test_trials.averages  # read once for all draws
+            test_trials = test_trials.take(np.isin(test_trials.stimulus, rows))
+            people[subject] = Person(
+                subject, trials, int(is_dropped.sum()), test_trials, gallery, rows
+            )
+        return people
 
-        # leave out trials of tested pictures, even under another name
-        trials = read_raw(reader, subject, "train", reads_singles=self.needs_trials)
-        train_store, train_pixels = get_stimuli_and_pixels(reader.open_stores("train"))
-        test_store, test_pixels = get_stimuli_and_pixels(test_stores)
+    def _find_tested_pictures(self) -> Bool:
+        """Find the training pictures [N] that are tested, even under another name."""
+        tests = self.tests
+        rows = tests.find_rows("test")
+        train_store, train_pixels = get_stimuli_and_pixels(tests.open_stores("train"))
+        test_store, test_pixels = get_stimuli_and_pixels(tests.open_stores("test"))
         if test_pixels is not None:
             test_pixels = test_pixels[rows]
-        name = self.align.dataset.pictured_as
+        name = tests.dataset.pictured_as
         tested_pictures = LearnedPictures.from_image_ids(
             name, test_store.image_ids[rows], test_pixels
         )
-        is_tested = tested_pictures.find_members(
+        return tested_pictures.find_members(
             name,
             train_store.image_ids,
             train_pixels,
-            self.align.get_pixel_comparison("train", "test"),
-        )
-        is_dropped = is_tested[trials.stimulus]
-        trials = trials.take(~is_dropped)
-
-        # keep the test trials of pictures with embeddings
-        test_trials = read_raw(reader, subject, "test")
-        test_trials = test_trials.take(np.isin(test_trials.stimulus, rows))
-        if not len(trials.stimulus):
-            raise BrainhiveError(
-                f"subject {subject} has no training picture outside the test pictures",
-                "choose other people: --subjects",
-            )
-        return Person(
-            subject, trials, int(is_dropped.sum()), test_trials, gallery, rows
+            tests.make_comparison("train", "test"),
         )
 
     def load_base(
-        self, cell: Cell, launch: Launch, reduced_run: TrainedRun | None = None
+        self, cell: Cell, launch: Launch, reduced_tests: TestSet | None = None
     ) -> SourceModel:
         """Load the model of other people, from which a new person's models start.
 
         Args:
             cell: Cell of the model.
             launch: Process and device.
-            reduced_run: Run of a model without one of its people, which is loaded
-                instead, if any.
+            reduced_tests: Test set of a model without one of its people, which is
+                loaded instead, if any.
         """
-        if reduced_run is None:
-            reader = TrainedModel(self.align, cell, launch.device)
-        else:
-            reader = TrainedModel(reduced_run, reduced_run.cells[0], launch.device)
-        model = reader.module
+        tests = self.tests
+        if reduced_tests is not None:
+            tests = reduced_tests
+            cell = tests.run.cells[0]
+        model = tests.run.open(cell, launch.device)
         targets = Targets.from_stores(
-            reader.open_stores("train"),
+            tests.open_stores("train"),
             Launch(0, 1, launch.device),
             model.layout.encoders,
         )
 
         # recordings of the people of the model come from its own data set
-        if reduced_run is None and self.recipe.dataset is not None:
-            run = open_model(self.recipe.align_run, self.recipe.paths)
-            reader = replace(reader, run=run)
+        if reduced_tests is None and self.recipe.dataset is not None:
+            own_run = open_model(self.recipe.align_run, self.recipe.paths)
+            model = own_run.open(cell, launch.device)
+            tests = open_test_set(own_run, "train")
         # pictures have several single trials, so fewer pictures are read
         max_pictures = few_shot.MAX_REFERENCE_TOKENS // (4 if self.needs_trials else 1)
         recordings = []
-        for subject in reader.cell.trained_on:
-            trials = read_raw(
-                reader,
-                subject,
-                "train",
-                reads_singles=self.needs_trials,
-                max_pictures=max_pictures,
-            )
-            recordings.append(trials)
+        for subject in cell.trained_on:
+            person = tests.open_person(model, subject)
+            recordings.append(read_training(person, self.needs_trials, max_pictures))
 
         # the fuser of a prior is not trained further
-        fuser = model.fuser if model.layout.prior else None
+        module = model.module
+        fuser = module.fuser if module.layout.prior else None
         return SourceModel(
-            model,
+            module,
             targets,
             self.training.loss_terms,
             self.training.train,
@@ -319,7 +316,7 @@ class Job:
     @cached_property
     def items(self) -> Items:
         """Tested pictures of each person, with their units."""
-        store = next(iter(self.align.open_stores("test").values()))
+        store = self.tests.open_pictures("test")
         rows = [person.tested.stimulus for person in self.people.values()]
         return group_rows(self.align.dataset, store, rows)
 
@@ -336,32 +333,23 @@ class Job:
         mode = f"calibration of {align.mode}"
         phrases = [mode, align.dataset.name, align.variant, draws]
         description = ", ".join(filter(None, phrases))
-        protocol = extend_protocol(description, align.list_caveats("test"))
+        protocol = extend_protocol(description, self.tests.caveats)
         return extend_protocol(protocol, [TRIALS_TOGETHER] if is_together else [])
 
 
-def read_raw(
-    reader: TrainedModel,
-    subject: int,
-    split: str,
-    reads_singles: bool = False,
-    max_pictures: int | None = None,
+def read_training(
+    person: TestedPerson, reads_singles: bool, max_pictures: int | None = None
 ) -> Trials:
-    """Read the signals of a person as a model takes them, but not normalised.
+    """Read the training signals of a person as a model takes them, not normalised.
 
     Each arm (method of calibration) normalises by the recordings that it is trained on.
 
     Args:
-        reader: Model that selects the signals.
-        subject: Number of the person.
-        split: Split of the data set. Test pictures that the model has seen are left
-            out.
+        person: Person, as a model reads the signals.
         reads_singles: If True, read single trials instead of averages.
         max_pictures: Largest number of pictures, evenly spaced. None reads all.
     """
-    trials = reader.open_trials(
-        subject, split, is_tested=split == "test", is_normalised=False
-    )
+    trials = person.read("train")
     n_pictures = len(trials.stimulus)
     step = 1 if max_pictures is None else max(1, n_pictures // max_pictures)
     trials = trials.take(np.arange(0, n_pictures, step))

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from brainhive_cli.evaluation.calibration.amounts import (
     measure_amounts,
     select_trials,
 )
-from brainhive_cli.evaluation.calibration.job import Job, Person, read_raw
+from brainhive_cli.evaluation.calibration.job import Job, Person, read_training
 from brainhive_cli.evaluation.calibration.recipe import SIGNAL_SHELF, Recipe
 from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.measurement.retrieval import depends_on_other_trials
@@ -38,8 +38,8 @@ from brainhive_cli.training.alignment.trained.few_shot import (
     SourceModel,
     choose_pull,
 )
-from brainhive_cli.training.alignment.trained.model import TrainedModel
-from brainhive_cli.training.alignment.trained.run import TrainedRun
+from brainhive_cli.training.alignment.trained.models import TrainedModels
+from brainhive_cli.training.alignment.trained.test_set import TestSet, open_test_set
 from brainhive_cli.training.alignment.training.batches import choose_held_out
 
 MIN_VALIDATION_SHARE = 0.1
@@ -102,7 +102,7 @@ def measure_draw(
     with console.progress("fitting models", count, is_of_item=True) as bar:
         for name, is_selected in zip(job.amounts, selections, strict=True):
             sizes[name] = measure_amounts(person.trials, is_selected)
-            if draw > 0 and np.array_equal(is_selected, person.trials.is_there):
+            if draw > 0 and is_selected.all():
                 bar.advance(len(arms))
                 continue
             trials = person.trials.choose(is_selected)
@@ -219,7 +219,7 @@ def require_arms(job: Job) -> None:
     missing: dict[str, str] = {}
     for cell in job.cells:
         trials = job.people[cell.tested_on[0]].trials
-        model = TrainedModel(job.align, cell).module
+        model = job.align.open(cell).module
         base = SourceModel(model, Targets({}), (), job.training.train, ())
         for arm in list_arms(recipe):
             try:
@@ -260,7 +260,7 @@ def find_fixed_pulls(job: Job, cell: Cell) -> Strength | None:
     selections = select_trials(trials, job.unit, amounts, recipe.order, rng)
     fixed_pulls: dict[str, float | None] = {}
     for name, is_selected in zip(job.amounts, selections, strict=True):
-        n_pictures = int(is_selected.any(1).sum())
+        n_pictures = len(np.unique(trials.picture_of_trial[is_selected]))
         fixed_pulls[name] = choose_pull(n_pictures)
     if not pulls:
         return Strength(pulls=fixed_pulls, chosen_by="number of pictures")
@@ -302,7 +302,7 @@ def make_reduced_recipe(
 
 
 def choose_pulls(
-    job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: Launch
+    job: Job, cell: Cell, runs: Mapping[int, TrainedModels], launch: Launch
 ) -> Strength:
     """Choose the strength of transfer for each amount by accuracy in a model's people.
 
@@ -322,8 +322,9 @@ def choose_pulls(
     scores = defaultdict[str, dict[float | None, list[float]]](dict)
     with console.progress("choosing the strength of transfer", len(runs)) as bar:
         for subject, run in runs.items():
-            base = job.load_base(cell, launch, run)
-            person = _open_left_out_person(job, base, run, subject, launch)
+            tests = open_test_set(run, "train")
+            base = job.load_base(cell, launch, tests)
+            person = _open_left_out_person(job, base, tests, subject)
 
             # strengths in order, the nearest to zero-shot first
             strengths: list[float | None] = []
@@ -358,25 +359,23 @@ def choose_pulls(
 
 
 def _open_left_out_person(
-    job: Job, base: SourceModel, run: TrainedRun, subject: int, launch: Launch
+    job: Job, base: SourceModel, tests: TestSet, subject: int
 ) -> Person:
     """Open the training recordings of a person who is left out of a model.
 
     The pictures of held-out concepts are tested.
     """
-    reader = TrainedModel(
-        run, replace(run.cells[0], tested_on=(subject,)), launch.device
-    )
-    trials = read_raw(reader, subject, "train", reads_singles=job.needs_trials)
-    store = reader.open_pictures("train")
+    person = tests.open_person(tests.run.open_first(), subject)
+    trials = read_training(person, job.needs_trials)
+    store = tests.open_pictures("train")
     is_held_out = choose_held_out(
         store.concepts,
         share=max(MIN_VALIDATION_SHARE, job.training.train.validation),
         pictures=(
-            run.dataset.pictured_as,
+            tests.dataset.pictured_as,
             store.image_ids,
             store.pixels,
-            run.get_pixel_comparison("train"),
+            tests.make_comparison("train"),
         ),
     )
     is_tested = is_held_out[trials.stimulus]

@@ -1,7 +1,7 @@
 """Recipe of calibrate."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -91,6 +91,7 @@ class Recipe(TrainedRunRecipe):
     """Recipe of calibrate: the model, the new persons, the amounts and the arms."""
 
     writes_run = True
+    split: ClassVar[str] = "test"
 
     # the model of other people, and the new persons
     align_run: key_types.OneRun = Field(

@@ -1,12 +1,12 @@
 """Run of calibrate."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from functools import cached_property, lru_cache, partial
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property, lru_cache
 
 from brainhive_cli.core import artifacts, console, driver, weights
 from brainhive_cli.core.command import Result
-from brainhive_cli.core.errors import Line
 from brainhive_cli.core.facts import Strength
 from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
@@ -22,7 +22,8 @@ from brainhive_cli.evaluation.calibration.measure import (
     require_arms,
 )
 from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.trained.run import TrainedRun, open_model
+from brainhive_cli.training.alignment.trained.run import open_model
+from brainhive_cli.training.alignment.trained.test_set import check_test_set
 from brainhive_cli.training.alignment.training.run import TrainingRun
 
 
@@ -41,7 +42,7 @@ class CalibrationRun(Job, RunJob):
 
     def prepare(self, launch: Launch) -> None:
         """Prepare the missing signals, and warn if models were trained on trials."""
-        self.align.prepare_signals(launch)
+        super().prepare(launch)
         repetitions = self.training.signal.repetitions
         if repetitions != "average":
             console.warn(
@@ -82,20 +83,8 @@ class CalibrationRun(Job, RunJob):
 
     def describe(self, run: OpenRun) -> Result:
         """Return all tables. Only the tables of metrics are printed."""
-        path = run.folder.path
         tables = artifacts.read_tables(run.folder)
-        return Result(
-            path,
-            tables,
-            run.folder.measurements(),
-            hint=Line("report", path),
-            printed_tables=tables[:2],
-        )
-
-    @property
-    def short_name(self) -> str:
-        """First part of the run's name."""
-        return self.align.short_name
+        return replace(super().describe(run), printed_tables=tables[:2])
 
     def check(self) -> None:
         """Check that models and signals fit each other.
@@ -105,7 +94,7 @@ class CalibrationRun(Job, RunJob):
         Raises:
             BrainhiveError: if they do not fit.
         """
-        if self.align.check(["train", "test"]):
+        if check_test_set(self.tests, ["train", "test"]):
             _ = self.amounts
             require_arms(self)
 
@@ -159,12 +148,10 @@ class CalibrationRun(Job, RunJob):
         )
 
         # (2, 3) without 2 and (1, 3) without 1 share the model of 3
-        fixed = {}
         trainings = {}
         training_names = defaultdict[Cell, dict[int, str]](dict)
         for cell in pending:
-            fixed[cell] = find_fixed_pulls(self, cell)
-            if fixed[cell] is not None:
+            if not self.count_choosers(cell):
                 continue
             for subject in cell.trained_on:
                 remaining_subjects = tuple(
@@ -184,35 +171,20 @@ class CalibrationRun(Job, RunJob):
             runs[name] = open_model(str(result.folder), paths)
 
         # a strength is chosen by a single process
-        tasks = {}
-        files = {}
-        for cell in pending:
-            names = training_names[cell]
-            reduced_runs = {subject: runs[names[subject]] for subject in names}
-            name = f"strength for {self.names[cell]}"
-            tasks[name] = partial(
-                self._choose_strength, run, cell, fixed[cell], reduced_runs
-            )
-            files[name] = self.choice_files[cell]
-        return CellStage(
-            "choosing the strength of transfer", files, lambda name, _: tasks[name]()
-        )
+        cell_of_name = {f"strength for {self.names[cell]}": cell for cell in pending}
 
-    def _choose_strength(
-        self,
-        run: OpenRun,
-        cell: Cell,
-        fixed: Strength | None,
-        reduced_runs: Mapping[int, TrainedRun],
-    ) -> None:
-        """Write the strength of transfer of a model to its file.
+        def choose(name: str, _: Launch) -> None:
+            cell = cell_of_name[name]
+            choice = find_fixed_pulls(self, cell)
+            if choice is None:
+                # run of the model without each of its people
+                names = training_names[cell]
+                reduced_runs = {subject: runs[names[subject]] for subject in names}
+                choice = choose_pulls(self, cell, reduced_runs, run.launch)
+            run.folder.write_json(self.choice_files[cell], choice.model_dump())
 
-        Args:
-            fixed: Strength that need not be chosen, or None.
-            reduced_runs: Run of the model without each of its people.
-        """
-        choice = fixed or choose_pulls(self, cell, reduced_runs, run.launch)
-        run.folder.write_json(self.choice_files[cell], choice.model_dump())
+        files = {name: self.choice_files[cell] for name, cell in cell_of_name.items()}
+        return CellStage("choosing the strength of transfer", files, choose)
 
     def _read_choices(self, run: OpenRun) -> dict[str, Strength]:
         """Read the strength of transfer of each model with its new person."""

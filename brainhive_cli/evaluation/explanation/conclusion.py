@@ -21,12 +21,10 @@ from brainhive_cli.data.signals.repetitions import average_trials
 from brainhive_cli.data.signals.space_files import write_maps
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.learned import summarise_tested_pictures
 from brainhive_cli.evaluation.explanation.claims import bound_onsets, state_claims
 from brainhive_cli.evaluation.explanation.encoding_model import (
     CEILINGS,
     CORRELATION,
-    TargetLevels,
 )
 from brainhive_cli.evaluation.explanation.figures import (
     Figures,
@@ -72,7 +70,6 @@ def conclude(
     folder: RunFolder,
     readers: Sequence[Reader],
     parts: Mapping[tuple[Cell | None, int], SubjectProfiles],
-    levels: TargetLevels,
 ) -> Summary:
     """Summarise an explanation over all subjects.
 
@@ -86,14 +83,11 @@ def conclude(
         folder: Folder of the run.
         readers: Signals of each subject.
         parts: Profiles by cell and subject. Profiles of signals have None as the cell.
-        levels: Embeddings of the tested pictures, by encoder.
     """
     recipe = job.recipe
     reader = readers[0]
-    align = job.align
     items = reader.items
     protocol = job.describe_protocol()
-    model_context: Any = {"protocol": protocol, "split": recipe.split}
     signal_context: Any = {"protocol": f"{protocol}, no model", "split": recipe.split}
     missing = {}
     excluded: dict[str, str] = {}
@@ -109,8 +103,10 @@ def conclude(
         groups = []
         for subject, cells in job.subjects.items():
             groups.append([parts[cell, subject] for cell in cells])
-        seeds = sorted({cell.seed for cell in align.cells})
-        findings += describe_profiles(groups, items, seeds=seeds, **model_context)
+        seeds = sorted({cell.seed for cell in job.align.cells})
+        findings += describe_profiles(
+            groups, items, seeds=seeds, protocol=protocol, split=recipe.split
+        )
 
     # encoding model of the signals
     encoding = [profiles for (cell, _), profiles in parts.items() if cell is None]
@@ -124,6 +120,7 @@ def conclude(
 
     # similarity of signals and embeddings
     if SIMILARITY in recipe.analyses:
+        levels = job.levels[recipe.split]
         try:
             similarity, ceilings[RHO] = explain_similarity(readers, levels, recipe)
         except DamagedStore:
@@ -144,9 +141,7 @@ def conclude(
 
         folder.replace(MAPS, write_all_maps)
 
-    seen_pictures, warnings = summarise_tested_pictures(
-        [align.compare_pictures(recipe.split)], align.signal_warnings
-    )
+    seen_pictures, warnings = job.tests.summarise_seen()
     facts = {
         "draws": len(reader.labels.permuted_indices),
         "seen_in_training": seen_pictures,
@@ -205,27 +200,24 @@ def summarise_findings(
     excluded = facts.get("excluded", {})
     table = make_summary_table(findings, facts["protocol"], excluded)
 
-    align = job.align
-    split = job.recipe.split
     cells = {
         f"sub-{subject:02d}": CellFacts(subject=subject) for subject in job.subjects
     }
-    all_facts = {
-        "claims": state_claims(findings),
-        "untested": "; ".join(missing.values()),
-        "profiles": list(map(describe_finding, findings)),
-        "cells": cells,
-        "scope": items.scope,
-        "units": items.kind,
-        "unit_count": items.n_units,
-        "stimuli": len(items.names),
-        **align.describe(split),
+    all_facts = ExplanationFacts(
+        **job.tests.describe(),
         **facts,
-        "caveats": align.list_caveats(split),
-    }
+        claims=state_claims(findings),
+        untested="; ".join(missing.values()),
+        profiles=list(map(describe_finding, findings)),
+        cells=cells,
+        scope=items.scope,
+        units=items.kind,
+        unit_count=items.n_units,
+        stimuli=len(items.names),
+        caveats=job.tests.caveats,
+    )
     all_scopes = list_scopes(findings) | (scopes or {})
-    measurements = Measurements(all_scopes, missing, ExplanationFacts(**all_facts))
-    return Summary(measurements, [table, *all_figures])
+    return Summary(Measurements(all_scopes, missing, all_facts), [table, *all_figures])
 
 
 def list_scopes(findings: Findings) -> Scopes:
@@ -378,7 +370,7 @@ def collect_maps(
             space = _select_sensors(reader)
         elif trials.recorded is not None:
             # voxels that the model does not read have no value
-            n_voxels = trials.recorded.signal.shape[2]
+            n_voxels = trials.recorded.signal.shape[1]
             for name, values in means.items():
                 means[name] = np.full(n_voxels, np.nan)
                 means[name][trials.rows] = values

@@ -94,9 +94,9 @@ def _encode(
     measured = np.concatenate(chunks).astype(np.float64)
 
     # embeddings of the training and of the tested pictures
-    train_trials = reader.train_trials
+    train_trials = reader.person.train_trials
     train_rows = train_trials.stimulus
-    device = reader.member.module.device
+    device = reader.model.module.device
     train = {
         name: store.read_flat(train_rows).to(device)
         for name, store in levels["train"].items()
@@ -108,7 +108,7 @@ def _encode(
 
     # the control of each level has the embeddings of other pictures
     train_items = group_rows(
-        reader.member.run.dataset, reader.member.open_pictures("train"), [train_rows]
+        reader.tests.dataset, reader.tests.open_pictures("train"), [train_rows]
     )
     labels = Labels.draw(
         np.arange(len(measured)), reader.items, recipe.draws, recipe.seed

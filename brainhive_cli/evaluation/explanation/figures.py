@@ -155,15 +155,8 @@ def _make_lines(
 
 def _make_line(name: str, metrics: Sequence[Metric]) -> CurveLine:
     """Make a line of metrics, with intervals for these subjects if there are any."""
-    values = []
-    lows = []
-    highs = []
-    for metric in metrics:
-        low, high = metric.these_subjects or (metric.low, metric.high)
-        values.append(metric.value)
-        lows.append(low)
-        highs.append(high)
-    return CurveLine(name, values, low=lows, high=highs, chance=metrics[0].chance)
+    limited = [metric.limit_to_people() for metric in metrics]
+    return CurveLine.from_metrics(name, limited)
 
 
 def _draw_map(

@@ -17,7 +17,6 @@ from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.command import Input, Work
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import describe_signals
-from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.data.datasets import group_rows, require_split
 from brainhive_cli.data.signals.selection import list_window_starts
@@ -48,20 +47,20 @@ from brainhive_cli.measurement.units import Items
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.trained.model import TrainedModel
-from brainhive_cli.training.alignment.trained.run import (
-    TrainedRun,
-    open_model,
-    refuse_sweep,
-)
+from brainhive_cli.training.alignment.trained.models import refuse_sweep
+from brainhive_cli.training.alignment.trained.picture_targets import open_targets
+from brainhive_cli.training.alignment.trained.run import open_model
+from brainhive_cli.training.alignment.trained.test_job import TestJob
+from brainhive_cli.training.alignment.trained.test_set import TestSet, check_test_set
+from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(TestJob):
     """Explanation of a run.
 
     Attributes:
         recipe: Recipe, in which `align_run` is the portable name of the run.
-        align: Run whose models are explained.
         subjects: Cells that are tested on each subject, by subject. The cells of a
             subject differ in seed or fold.
         encoders: Encoders of the run, and those that the key `levels` adds.
@@ -69,7 +68,6 @@ class Job:
     """
 
     recipe: Recipe
-    align: TrainedRun
     subjects: dict[int, list[Cell]]
     encoders: list[EncoderConfig]
     splits: list[str]
@@ -122,7 +120,7 @@ class Job:
         for cell in align.cells:
             for subject in cell.tested_on:
                 cells_of_subject[subject].append(cell)
-        encoders = chain(align.models[0].encoders, recipe.levels)
+        encoders = chain(align.encoders, recipe.levels)
         encoder_of_name = {encoder.name: encoder for encoder in encoders}
         return cls(
             recipe=recipe.model_copy(update={"align_run": align.reference}),
@@ -149,11 +147,6 @@ class Job:
                 align.dataset, align.dataset_config, split, self.encoders, align.paths
             )
 
-    @property
-    def short_name(self) -> str:
-        """First part of the run's name."""
-        return self.align.short_name
-
     def check(self) -> None:
         """Raise an error if embeddings, models and signals do not fit the analyses.
 
@@ -161,11 +154,14 @@ class Job:
         """
         _ = self.levels
         recipe = self.recipe
-        align = self.align
-        if align.dataset.holdout.divides_train:  # each fold has its own trials
+        if self.align.dataset.holdout.divides_train:  # each fold has its own trials
             return
-        has_model = bool(MODEL_ANALYSES.keys() & recipe.analyses)
-        trials_of_cell = align.check([recipe.split], recipe.head, compares=has_model)
+        trials_of_cell = check_test_set(
+            self.tests,
+            [recipe.split],
+            recipe.head,
+            compares=bool(MODEL_ANALYSES.keys() & recipe.analyses),
+        )
         if not trials_of_cell:
             return
 
@@ -193,10 +189,6 @@ class Job:
                 "explain each subject separately: --subjects",
             )
 
-    def prepare(self, launch: Launch) -> None:
-        """Make the missing signal stores."""
-        self.align.prepare_signals(launch)
-
     @cached_property
     def levels(self) -> dict[str, Mapping[str, TargetStore]]:
         """Embeddings that are compared with signals, by split and encoder.
@@ -223,74 +215,65 @@ class Job:
             )
         return stores
 
-    def find_units(self, device: torch.device) -> Items:
-        """Find the explained pictures, as `_find_units`, and cache them in the run."""
-        return self.align.compute_once(
-            "explained units", lambda: self._find_units(device)
-        )
-
+    @cached_property
     @console.progress("matching the pictures of all subjects")
-    def _find_units(self, device: torch.device) -> Items:
-        """Find the pictures that all subjects saw and no model was trained on.
+    def units(self) -> Items:
+        """Pictures that all subjects saw and no model was trained on.
 
-        Returns:
-            The pictures, in the same order for each subject, with the odds that the
-            design of the study gives to orders of their labels.
+        They have the same order for each subject, and the odds that the design of the
+        study gives to orders of their labels.
 
         Raises:
             BrainhiveError: if the subjects saw no picture in common.
         """
         # pictures that all subjects saw
-        align = self.align
-        split = self.recipe.split
+        tests = self.tests
         rows_of_subjects = []
-        units = np.empty(0, np.int64)
-        study = align.find_study(split)
         for subject, cells in self.subjects.items():
-            member = TrainedModel(align, cells[0], device, self.recipe.head)
-            trials = member.open_trials(subject, split)
+            model = self.align.open(cells[0], head=self.recipe.head)
+            trials = tests.open_person(model, subject).trials
             rows_of_subjects.append(trials.stimulus)
-            if study is not None:
-                units = study.units[subject][np.asarray(trials.index)]
         shared_rows = find_shared_pictures(rows_of_subjects)
-        pictures = align.models[0].open_pictures(split)
+        pictures = tests.open_pictures(tests.split)
         items = group_rows(
-            align.dataset, pictures, [shared_rows] * len(rows_of_subjects)
+            tests.dataset, pictures, [shared_rows] * len(rows_of_subjects)
         )
-        if study is None:
+        if tests.study is None:
             return items
 
         # units are numbered over all subjects, so the last subject's are enough
-        names = [pictures.image_ids[row] for row in rows_of_subjects[-1]]
-        unit_of = dict(zip(names, units.tolist(), strict=True))
-        rows = np.array([unit_of[name] for name in items.names], np.int64)
-        return replace(items, design=study.design.take(rows))
+        names = pictures.image_ids[trials.stimulus]
+        unit_of = dict(zip(names, tests.find_units(trials).tolist(), strict=True))
+        rows = np.array([unit_of[str(name)] for name in items.names], np.int64)
+        return replace(items, design=tests.study.design.take(rows))
 
-    def open_reader(
-        self, cell: Cell, subject: int, units: Items, device: torch.device
-    ) -> "Reader":
+    def open_reader(self, cell: Cell, subject: int, device: torch.device) -> "Reader":
         """Open the model of a cell with the signals of a subject.
 
-        The labels of `units`, from `find_units`, are permuted in the same way for all
-        cells and subjects.
+        The labels of `units` are permuted in the same way for all cells and subjects.
         """
         recipe = self.recipe
-        split = recipe.split
-        member = TrainedModel(self.align, cell, device, recipe.head)
+        tests = self.tests
+        model = self.align.open(cell, device, recipe.head)
 
         # candidates are all pictures with embeddings
-        pictures = member.open_pictures(split)
-        rows = find_rows(pictures.image_ids, units.ids[0])
+        pictures = tests.open_pictures(recipe.split)
+        rows = find_rows(pictures.image_ids, self.units.ids[0])
         candidate_rows = np.flatnonzero(pictures.done)
         seen_indices = np.searchsorted(candidate_rows, rows)
 
         # the seeds of a subject share the signals
-        def match_trials() -> Trials:
-            return match_pictures(member.open_trials(subject, split), rows)
+        person = tests.open_person(model, subject)
+        if person not in self._explained_trials:
+            self._explained_trials[person] = match_pictures(person.trials, rows)
+        trials = self._explained_trials[person]
+        labels = Labels.draw(seen_indices, self.units, recipe.draws, recipe.seed)
+        return Reader(model, tests, person, trials, candidate_rows, labels, self.units)
 
-        trials = member.compute_once("explained", subject, split, match_trials)
-        labels = Labels.draw(seen_indices, units, recipe.draws, recipe.seed)
-        return Reader(member, split, trials, candidate_rows, labels, units)
+    @cached_property
+    def _explained_trials(self) -> dict[TestedPerson, Trials]:
+        """Trials of the pictures that all subjects saw, by person."""
+        return {}
 
     def describe_protocol(self) -> str:
         """Describe the measurement so that two explanations can be compared."""
@@ -302,9 +285,9 @@ class Job:
         phrases.append(align.dataset.holdout.description)
         if recipe.head:
             phrases.append(f"head {recipe.head}")
-        phrases += describe_signals(align.describe_set_up(recipe.split))
+        phrases += describe_signals(self.tests.set_up)
         protocol = ", ".join(filter(None, phrases))
-        return extend_protocol(protocol, align.list_caveats(recipe.split))
+        return extend_protocol(protocol, self.tests.caveats)
 
 
 @dataclass
@@ -312,9 +295,10 @@ class Reader:
     """Model of a cell, with the signals of a subject and the candidate pictures.
 
     Attributes:
-        member: Model.
-        split: Split of the signals.
-        trials: Signals as the model reads them.
+        model: Model.
+        tests: Test set.
+        person: Subject, as the model reads the signals.
+        trials: Test signals of the pictures that all subjects saw.
         gallery_rows: Rows [M] of the candidates in the target stores.
         labels: Picture of each signal, as an index of a candidate, and permutations.
         items: Pictures of the signals that all subjects saw, with their units.
@@ -324,8 +308,9 @@ class Reader:
             these are all recorded sensors. Empty for voxels and mixtures.
     """
 
-    member: TrainedModel
-    split: str
+    model: TrainedModel
+    tests: TestSet
+    person: TestedPerson
     trials: Trials
     gallery_rows: Int64
     labels: Labels
@@ -345,7 +330,12 @@ class Reader:
     @cached_property
     def gallery(self) -> Tensor:
         """Embeddings [M, D] of the candidates."""
-        return self.member.encode_pictures(self.split, self.gallery_rows)
+        return self.encode_pictures(self.tests.split, self.gallery_rows)
+
+    def encode_pictures(self, split: str, rows: Int64, without: str = "") -> Tensor:
+        """Encode pictures of a split, as `TrainedModel.encode_pictures`."""
+        targets = open_targets(self.tests, self.model, split)
+        return self.model.encode_pictures(targets, rows, without)
 
     @cached_property
     def signal(self) -> Tensor:
@@ -353,16 +343,9 @@ class Reader:
         return torch.from_numpy(self.trials.averages)
 
     @cached_property
-    def train_trials(self) -> Trials:
-        """Training trials of the subject."""
-        return self.member.open_trials(self.trials.subject, "train", is_tested=False)
-
-    @cached_property
     def baseline(self) -> Tensor:
         """Mean training signal [C, T] of the subject."""
-        return torch.from_numpy(
-            self.member.average_training_signal(self.trials.subject)
-        )
+        return torch.from_numpy(self.person.mean_signal)
 
     @cached_property
     def margins(self) -> Float64:
@@ -371,7 +354,7 @@ class Reader:
 
     def measure_margins(self, signal: Tensor) -> Float64:
         """Encode signals [N, C, T] and compute their margins [N, M]."""
-        return compute_margins(self.member.encode(self.trials, signal), self.gallery)
+        return compute_margins(self.model.encode(self.trials, signal), self.gallery)
 
     def list_spatial_positions(self) -> dict[str, tuple[Axis, list[Any]]]:
         """List the sensors, or the regions of voxels.

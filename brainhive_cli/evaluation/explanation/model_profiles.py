@@ -71,7 +71,7 @@ def explain_model(reader: Reader, recipe: Recipe) -> SubjectProfiles:
     subject_profiles = SubjectProfiles()
     kind = "sensors" if reader.trials.channels else "voxels"
     unsuitable = dict(UNSUITABLE_ANALYSES[kind])
-    encoder_names = reader.member.module.layout.compared_keys
+    encoder_names = reader.model.module.layout.compared_keys
     if len(encoder_names) < 2:
         unsuitable["levels"] = "for targets of several encoders"
     is_default = recipe.analyses == list(ANALYSES)
@@ -101,7 +101,7 @@ def rank_single_windows(reader: Reader, recipe: Recipe) -> dict[str, Profile]:
     """
     axis, masks = list_position_masks(reader, recipe.window)
     signals = (torch.where(mask, reader.signal, reader.baseline) for mask in masks)
-    tokens = map(partial(reader.member.encode, reader.trials), signals)
+    tokens = map(partial(reader.model.encode, reader.trials), signals)
     return reader.rank(axis, tokens)
 
 
@@ -124,7 +124,7 @@ def occlude_sensors(reader: Reader, _: Recipe) -> Profile:
         raise reader.mixture
     space = SensorSpace.from_trials(
         reader.trials,
-        reader.train_trials,
+        reader.person.train_trials,
         reader.signal.numpy(),
         reader.baseline.numpy(),
     )
@@ -184,7 +184,7 @@ def remove_levels(reader: Reader, _: Recipe) -> Profile:
     Raises:
         BrainhiveError: if the target has a single encoder.
     """
-    keys = sorted(reader.member.module.layout.compared_keys)
+    keys = sorted(reader.model.module.layout.compared_keys)
     if len(keys) < 2:
         raise BrainhiveError(
             f"the target has a single encoder, {keys[0]}",
@@ -192,11 +192,11 @@ def remove_levels(reader: Reader, _: Recipe) -> Profile:
         )
 
     # only the candidates change, not the signals
-    tokens = reader.member.encode(reader.trials)
+    tokens = reader.model.encode(reader.trials)
 
     def lose_margin(key: str) -> Float64:
-        gallery = reader.member.encode_pictures(
-            reader.split, reader.gallery_rows, without=key
+        gallery = reader.encode_pictures(
+            reader.tests.split, reader.gallery_rows, without=key
         )
         return reader.margins - compute_margins(tokens, gallery)
 
@@ -214,9 +214,9 @@ def train_ridges(reader: Reader, recipe: Recipe) -> dict[str, Profile]:
         BrainhiveError: if the voxels belong to no region.
     """
     # targets [n, D] of the training signals, equal for the same picture
-    train_signals = torch.from_numpy(reader.train_trials.averages)
-    rows, indices = np.unique(reader.train_trials.stimulus, return_inverse=True)
-    targets = reader.member.encode_pictures("train", rows)[torch.from_numpy(indices)]
+    train_signals = torch.from_numpy(reader.person.train_trials.averages)
+    rows, indices = np.unique(reader.person.train_trials.stimulus, return_inverse=True)
+    targets = reader.encode_pictures("train", rows)[torch.from_numpy(indices)]
 
     axis, masks = list_position_masks(reader, recipe.window)
     full_masks = [mask.expand(train_signals.shape[1:]) for mask in masks]  # [C, T]
@@ -318,9 +318,9 @@ def attribute_margin(
     directions = candidates[seen_indices] - candidates.mean(0)
 
     # gradients at points between a random training signal and the tested signal
-    train_signals = reader.train_trials.averages
+    train_signals = reader.person.train_trials.averages
     rng = np.random.default_rng(recipe.seed)
-    module = reader.member.module
+    module = reader.model.module
     total = torch.zeros(reader.signal.shape[1]).double()
     for share in (np.arange(PATHS_PER_SIGNAL) + 0.5) / PATHS_PER_SIGNAL:
         for rows in torch.arange(len(reader.signal)).split(SIGNALS_PER_GRADIENT):
@@ -328,7 +328,7 @@ def attribute_margin(
             train_signal = torch.from_numpy(train_signals[train_rows])
             signal = reader.signal[rows]
             point = torch.lerp(train_signal, signal, float(share)).requires_grad_()
-            subject_index = reader.member.make_subject_index(
+            subject_index = reader.model.make_subject_index(
                 reader.trials.subject, len(rows)
             )
             tokens = module.encode_signal(point.to(module.device), subject_index)

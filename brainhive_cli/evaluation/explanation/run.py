@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from functools import cached_property
 
-from brainhive_cli.core import artifacts, console, weights
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.errors import Line
+from brainhive_cli.core import console, weights
 from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.evaluation.explanation.conclusion import MAPS, conclude
@@ -29,6 +27,7 @@ class ExplanationRun(Job, RunJob):
     """
 
     command = "explain"
+    result_folders = (MAPS,)
 
     def check(self) -> None:
         """Raise an error if models, signals and embeddings do not fit each other."""
@@ -57,16 +56,14 @@ class ExplanationRun(Job, RunJob):
         if not self.parts:
             return
         device = run.launch.device
-        units = self.find_units(device)
 
         def explain(name: str, launch: Launch) -> SubjectProfiles:
             cell, subject = self.parts[name]
+            # all cells of a subject have the same signals
+            first_cell = self.subjects[subject][0]
+            reader = self.open_reader(cell or first_cell, subject, device)
             if cell is None:
-                # all cells of a subject have the same signals
-                first_cell = self.subjects[subject][0]
-                reader = self.open_reader(first_cell, subject, units, device)
                 return explain_signals(reader, self.levels, self.recipe)
-            reader = self.open_reader(cell, subject, units, device)
             return explain_model(reader, self.recipe)
 
         files = {name: name for name in self.parts}
@@ -78,31 +75,15 @@ class ExplanationRun(Job, RunJob):
         if self.align.dataset.holdout.divides_train:
             return explain_trials(self)
 
-        folder = run.folder
-        device = run.launch.device
-        units = self.find_units(device)
         readers = []
         for subject, cells in self.subjects.items():
-            readers.append(self.open_reader(cells[0], subject, units, device))
+            readers.append(self.open_reader(cells[0], subject, run.launch.device))
         profiles = {}
         for name, cell_and_subject in self.parts.items():
             profiles[cell_and_subject] = weights.load_cell(
-                folder.path / name, SubjectProfiles, Profile, Axis
+                run.folder.path / name, SubjectProfiles, Profile, Axis
             )
-        levels = self.levels.get(self.recipe.split, {})
-        return conclude(self, folder, readers, profiles, levels)
-
-    def describe(self, run: OpenRun) -> Result:
-        """Return the tables and metrics, and the folder of maps if there are maps."""
-        folder = run.folder
-        maps = folder.path / MAPS
-        return Result(
-            folder.path,
-            artifacts.read_tables(folder),
-            folder.measurements(),
-            {"maps": maps} if maps.is_dir() else {},
-            Line("report", folder.path),
-        )
+        return conclude(self, run.folder, readers, profiles)
 
 
 def _name_part(folder: str, subject: int) -> str:

@@ -10,6 +10,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.repetitions import separate_in_time
+from brainhive_cli.data.signals.trials import sum_by_picture
 from brainhive_cli.evaluation.explanation.encoding_model import TargetLevels
 from brainhive_cli.evaluation.explanation.job import Reader
 from brainhive_cli.evaluation.explanation.profiles import (
@@ -118,9 +119,9 @@ def explain_similarity(
     if part_counts.min() > 1:
         halves = []
         for remainder in (0, 1):
-            is_in_half = trials.is_there & (part_numbers % 2 == remainder)
-            mask = is_in_half[..., None, None]
-            halves.append((trials.singles * mask).sum(1) / mask.sum(1))
+            half = trials.choose(part_numbers % 2 == remainder)
+            sums = sum_by_picture(half.singles, half.counts)
+            halves.append(sums / half.counts[:, None, None])
         ceilings[HALVES] = []
         for (index,) in indices:
             ceiling = estimate_ceiling_from_halves([half[index] for half in halves])

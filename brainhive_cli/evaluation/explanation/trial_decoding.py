@@ -17,7 +17,6 @@ from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL
 from brainhive_cli.core.jobs import Summary
 from brainhive_cli.core.measurements import scope
 from brainhive_cli.data.datasets import make_grouping
-from brainhive_cli.data.signals.study import StudyDesign
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.explanation.conclusion import Scopes, summarise_findings
 from brainhive_cli.evaluation.explanation.figures import Figures
@@ -38,7 +37,6 @@ from brainhive_cli.evaluation.explanation.recipe import TRIAL_ANALYSES
 from brainhive_cli.measurement.design import LabelDesign
 from brainhive_cli.reports.tables import render
 from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 DECODING, GENERALISATION = TRIAL_ANALYSES
 MAX_COMPARISONS = 2**26
@@ -102,9 +100,9 @@ def explain_trials(job: Job) -> Summary:
     recipe = job.recipe
     align = job.align
     protocol = f"{job.describe_protocol()}, shrinkage LDA of single windows"
-    study = align.find_study(recipe.split)
+    study = job.tests.study
     assert study is not None  # trials of seen stimuli are no clips of a film
-    subjects = [decode_trials(job, subject, study) for subject in job.subjects]
+    subjects = [decode_trials(job, subject) for subject in job.subjects]
     missing = {}
     problem = study.design.problem
     if problem:
@@ -161,7 +159,7 @@ def explain_trials(job: Job) -> Summary:
     facts: dict[str, Any] = {
         "protocol": protocol,
         "draws": n_draws,
-        "warnings": align.signal_warnings,
+        "warnings": job.tests.signal_warnings,
     }
     scopes = Scopes()
     figures = Figures()
@@ -217,15 +215,10 @@ def check_folds(job: Job) -> None:
     """
     for subject, cells in job.subjects.items():
         for cell in cells:
-            member = TrainedModel(job.align, cell)
-            if not member.recordings.build_path(subject).is_file():
-                continue
-            open_trials = partial(
-                member.open_trials, subject, is_tested=False, is_normalised=False
-            )
-            train_trials = open_trials("train")
-            open_trials(job.recipe.split)
-            list_windows(job, train_trials)
+            person = job.tests.open_person(job.align.open(cell), subject)
+            if person.is_prepared:
+                person.read(job.recipe.split)
+                list_windows(job, person.read("train"))
 
 
 def list_windows(job: Job, trials: Trials) -> tuple[Axis, list[torch.Tensor]]:
@@ -278,13 +271,12 @@ def compute_majority_accuracy(stimuli: Sequence[Int64]) -> float:
     return float(np.mean(accuracies))
 
 
-def decode_trials(job: Job, subject: int, study: StudyDesign) -> DecodedTrials:
+def decode_trials(job: Job, subject: int) -> DecodedTrials:
     """Train classifiers on each window of each fold, and test them on all windows.
 
     Raises:
         RecipeError: if the signals have no time.
     """
-    split = job.recipe.split
     # seeds share the trials, so the first cell of each fold is enough
     cell_of_fold: dict[int, Cell] = {}
     for cell in job.subjects[subject]:
@@ -296,9 +288,9 @@ def decode_trials(job: Job, subject: int, study: StudyDesign) -> DecodedTrials:
     predictions = []
     units = []
     for fold, cell in sorted(cell_of_fold.items()):
-        member = TrainedModel(job.align, cell, torch.device("cpu"))
-        train_trials = member.open_trials(subject, "train", is_tested=False)
-        test_trials = member.open_trials(subject, split, is_tested=False)
+        person = job.tests.open_person(job.align.open(cell), subject)
+        train_trials = person.train_trials
+        test_trials = person.all_trials
         axis, masks = list_windows(job, train_trials)
 
         with console.progress(
@@ -317,18 +309,18 @@ def decode_trials(job: Job, subject: int, study: StudyDesign) -> DecodedTrials:
         predictions.append(np.stack(fold_predictions))  # [P, P, N]
 
         stimuli.append(test_trials.stimulus)
-        fold_names, fold_groups = member.name_trials(subject, split)
+        fold_names, fold_groups = person.name_trials()
         names += fold_names
         groups += fold_groups
-        units.append(study.units[subject][np.asarray(test_trials.index)])
+        units.append(job.tests.find_units(test_trials))
     return DecodedTrials(
         names=names,
         groups=groups,
         stimuli=np.concatenate(stimuli),
         predictions=np.concatenate(predictions, 2),
         axis=axis,
-        n_stimuli=len(member.find_rows(split)),
-        trials=member.open_trials(subject, split, is_tested=False),
+        n_stimuli=len(job.tests.find_rows(job.recipe.split, fold)),
+        trials=test_trials,
         units=np.concatenate(units),
     )
 

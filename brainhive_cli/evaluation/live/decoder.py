@@ -22,15 +22,17 @@ from brainhive_cli.data.signals.cutting import (
     compute_whitener,
     measure_noise,
 )
-from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.spaces import Sensors, look_up_positions
-from brainhive_cli.data.signals.trials import PADDING_VALUES, Trials
+from brainhive_cli.data.signals.trial_table import COLUMNS
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.targets.model_input import choose_input
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.models.signal_spec import SignalSpec, normalise_unit
 from brainhive_cli.training.alignment.trained.model import TrainedModel
+from brainhive_cli.training.alignment.trained.test_set import TestSet
+from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
 
 N_BEST = 5
 """Number of pictures that are shown for each window."""
@@ -112,7 +114,7 @@ class LivePreparation:
         if self.steps.whiten == "no":
             unit = spec.unit or self.unit
         return Trials(
-            np.zeros((1, 1, len(channels), len(cutting.times_s)), np.float32),
+            np.zeros((1, len(channels), len(cutting.times_s)), np.float32),
             (),
             Sensors(channels, positions if is_complete else None),
             cutting.times_s,
@@ -121,11 +123,11 @@ class LivePreparation:
         )
 
 
-def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
+def plan_preparation(person: TestedPerson, recipe: Recipe) -> LivePreparation:
     """Plan how live windows are prepared for a model.
 
     Args:
-        member: Model, whose cell is tested on a single person.
+        person: Person, as the model reads the signals.
         recipe: Recipe with the keys of whitening.
 
     Raises:
@@ -135,12 +137,13 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
             person.
         RecipeError: if a key of whitening has no effect.
     """
-    spec = member.layout.spec
-    learned = member.learned
-    path = member.path
+    spec = person.model.layout.spec
+    learned = person.model.history
+    path = person.model.path
     # a model that only counts its channels has numbers as names
     if spec.names == tuple(map(str, range(len(spec.names)))):
-        channel_names = spec.signal.get("channels") or member.run.dataset.channels
+        channel_names = spec.signal.get("channels")
+        channel_names = channel_names or person.recordings.dataset.channels
         spec = replace(spec, names=tuple(channel_names or spec.names))
 
     # fMRI needs motion correction and registration
@@ -200,7 +203,7 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
             f"{path} was trained on signals that were not whitened",
             "leave out --whiten-trials",
         )
-    (subject,) = member.cell.tested_on
+    subject = person.subject
     if whiten_trials:
         channels = tuple(learned.recorded_channels or spec.names)
         differences.append(
@@ -225,7 +228,7 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
     # the store knows the unit before whitening
     unit = spec.unit
     if unit in ("", "whitened"):
-        unit = member.find_recorded_unit(subject)
+        unit = person.recorded_unit
     return LivePreparation(
         steps,
         channels,
@@ -271,13 +274,13 @@ class WindowDecoder:
     """Decoder of windows, which decodes as `eval-retrieval` does.
 
     Attributes:
-        member: Model, whose cell is tested only on the person.
+        model: Model, on the device.
+        person: Person, as the model reads the signals.
         event_names: Names of events of the M pictures in the gallery.
         other_event_names: Names of events of other pictures, such as training pictures.
             Their windows do not count.
         picture_tokens: Tokens [M, D] of the gallery.
         is_tested: True for pictures [M] that the model was not trained on.
-        normaliser: Normaliser of the person, or None without normalisation.
         template: Trial that describes the windows, to choose the input of the model.
         preparation: Preparation with the whitening, or None for prepared windows.
         learned_trials: Vectors [n, F] of training trials, from `read_learned_trials`.
@@ -290,12 +293,12 @@ class WindowDecoder:
         unknown_events: Names of the last events without a known picture.
     """
 
-    member: TrainedModel
+    model: TrainedModel
+    person: TestedPerson
     event_names: EventNames
     other_event_names: EventNames
     picture_tokens: Tensor
     is_tested: Bool
-    normaliser: Normaliser | None
     template: Trials
     preparation: LivePreparation | None = None
     learned_trials: Tensor | None = None
@@ -319,7 +322,7 @@ class WindowDecoder:
 
     def warm_up(self) -> None:
         """Decode the template once, as the first window takes longer than others."""
-        self._rank_gallery(np.asarray(self.template.signal)[:, 0], [0])
+        self._rank_gallery(np.asarray(self.template.signal), [0])
 
     def decode(self, windows: Sequence[CutWindow]) -> list[LiveResult]:
         """Decode windows together.
@@ -469,28 +472,28 @@ class WindowDecoder:
             and the rank of the shown picture or None.
         """
         # choose the channels of the model, and normalise
-        no_padding: dict[str, Any] = dict.fromkeys(PADDING_VALUES)
+        no_columns: dict[str, Any] = dict.fromkeys(COLUMNS)
         windows = replace(
             self.template,
-            signal=epochs[:, None],
+            signal=epochs,
             image_ids=(),
-            subject=self.member.cell.tested_on[0],
+            subject=self.person.subject,
             repetitions=None,
             index=None,
-            **no_padding,
+            **no_columns,
         )
         trials = choose_input(
-            self.member.module.layout.spec,
+            self.model.layout.spec,
             windows,
             STREAM_NAME,
-            self.member.run.dataset.channels,
+            self.person.recordings.dataset.channels,
             False,
-            self.member.run.channel_mapping,
+            self.person.channel_mapping,
         )
-        trials = trials.normalise(self.normaliser)
+        trials = trials.normalise(self.person.normaliser)
 
         # the most similar pictures
-        tokens = self.member.encode(trials)  # [n, D]
+        tokens = self.model.encode(trials)  # [n, D]
         similarities = (normalize(tokens) @ self._unit_tokens.T).cpu()
         top = similarities.topk(min(N_BEST, len(self.image_ids)), dim=1)
         top_values = top.values.tolist()
@@ -523,22 +526,24 @@ def compute_trial_vectors(signals: Tensor) -> Tensor:
     return normalize(values - values.mean(1, keepdim=True), dim=1)
 
 
-def read_learned_trials(member: TrainedModel) -> tuple[Tensor | None, bool]:
+def read_learned_trials(
+    tests: TestSet, model: TrainedModel
+) -> tuple[Tensor | None, bool]:
     """Read the trials that a model was trained on, if their stores are unchanged.
 
     Returns:
         Vectors [n, F] of the trials, or None without trials, and True if no trial of
         the training is missing.
     """
-    learned = member.module.learned
-    source = member.recordings
+    learned = model.history
+    source = tests.get_recordings(model)
     stored = source.collect_identities(learned.subjects)
     vectors = []
     for subject in learned.subjects:
         name = source.name_store(subject)
         # a store that changed since the training holds other trials
         if name in stored and stored[name] == learned.signals.get(name):
-            trials = member.open_trials(subject, "train", is_tested=False)
+            trials = tests.open_person(model, subject).train_trials
             vectors.append(compute_trial_vectors(torch.from_numpy(trials.averages)))
     is_complete = learned.has_all_subjects and stored == dict(learned.signals)
     return (torch.cat(vectors) if vectors else None), is_complete

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
+from typing import Self
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Int64
@@ -50,14 +51,15 @@ from brainhive_cli.evaluation.live.decoder import (
     read_learned_trials,
 )
 from brainhive_cli.evaluation.live.recipe import Recipe
-from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.cells import Cell, list_test_subjects
 from brainhive_cli.training.alignment.model_files import require_weights
-from brainhive_cli.training.alignment.trained.model import DEFAULT_UNIT, TrainedModel
-from brainhive_cli.training.alignment.trained.run import (
-    TrainedRun,
-    open_model,
-    refuse_sweep,
+from brainhive_cli.training.alignment.trained.models import TrainedModels, refuse_sweep
+from brainhive_cli.training.alignment.trained.picture_targets import open_targets
+from brainhive_cli.training.alignment.trained.run import open_model
+from brainhive_cli.training.alignment.trained.test_set import TestSet, open_test_set
+from brainhive_cli.training.alignment.trained.tested_person import (
+    DEFAULT_UNIT,
+    TestedPerson,
 )
 
 MAX_LEARNED_SHARE = 0.05
@@ -69,17 +71,6 @@ CHANNEL_KEYS = {
     "rename": "source.rename={theirs: ours}",
 }
 """Advice by the keys of streams that name channels."""
-
-
-@runtime_checkable
-class HasFile(Protocol):
-    """Config of a stream that replays a file.
-
-    Attributes:
-        file: Path of the file.
-    """
-
-    file: str
 
 
 @dataclass(frozen=True)
@@ -94,7 +85,7 @@ class Job:
     """
 
     recipe: Recipe
-    align: TrainedRun
+    align: TrainedModels
     cell: Cell
     subject: int
 
@@ -123,10 +114,7 @@ class Job:
         require_split(align.dataset, recipe.gallery, "gallery")
 
         # the person
-        tested_subjects = set()
-        for cell in align.cells:
-            tested_subjects |= set(cell.tested_on)
-        people = sorted(tested_subjects)
+        people = list_test_subjects(align.cells)
         subject = recipe.subject
         if subject is None:
             if len(people) != 1:
@@ -142,7 +130,7 @@ class Job:
         first_cell = cells[0] if cells else align.cells[0]
         cell = replace(first_cell, tested_on=(subject,))
         resolved = recipe.model_copy(update={"align_run": align.name})
-        return cls(resolved, replace(align, selected_cells=[cell]), cell, subject)
+        return cls(resolved, replace(align, cells=[cell]), cell, subject)
 
     def inputs(self) -> Iterable[Input]:
         """List the run, the target stores of the gallery, and files of the session."""
@@ -165,29 +153,40 @@ class Job:
         """
         recipe = self.recipe
         source = recipe.source
-        member = TrainedModel(self.align, self.cell)
-        require_weights(member.path)
-        _ = member.layout.compared_heads
-        member.find_seen(self.subject, recipe.gallery, member.find_rows(recipe.gallery))
+        model = self.align.open(self.cell)
+        require_weights(model.path)
+        _ = model.layout.compared_heads
+        person = self.tests.open_person(model, self.subject)
+        person.find_seen(self.subject, self.rows)
         # messages about tables and recordings are shown when the session begins
         with console.mute_messages():
-            plan = self.plan_session(member)
+            plan = self.plan_session(person)
             if source.is_file and plan.preparation is not None:
                 stream = source.build(plan.make_request(lambda: None))
                 with closing(stream):
                     choose_columns(
                         plan.preparation, stream.format, recipe.channel_mapping, source
                     )
-        if source.has_windows and member.recordings.build_path(self.subject).is_file():
+        if source.has_windows and person.is_prepared:
             choose_input(
-                member.layout.spec,
-                member.recordings.open_recording(self.subject, recipe.gallery),
+                model.layout.spec,
+                person.recordings.open_recording(self.subject, recipe.gallery),
                 STREAM_NAME,
                 self.align.dataset.channels,
                 channel_mapping=recipe.channel_mapping,
             )
 
-    def plan_session(self, member: TrainedModel) -> "SessionPlan":
+    @cached_property
+    def tests(self) -> TestSet:
+        """Test set, whose pictures are the gallery."""
+        return open_test_set(self.align, self.recipe.gallery)
+
+    @cached_property
+    def rows(self) -> Int64:
+        """Rows [M] of the pictures of the gallery."""
+        return self.tests.find_rows(self.recipe.gallery, self.cell.fold)
+
+    def plan_session(self, person: TestedPerson) -> "SessionPlan":
         """Plan the gallery and the preparation of windows. No stream is opened.
 
         Raises:
@@ -195,21 +194,13 @@ class Job:
                 table of events does not fit the gallery.
         """
         recipe = self.recipe
-        rows = member.find_rows(recipe.gallery)
-        pictures = member.open_pictures(recipe.gallery)
-        image_ids = [pictures.image_ids[row] for row in rows]
-        event_names, other_event_names = self.read_event_names(member, image_ids)
+        pictures = self.tests.open_pictures(recipe.gallery)
+        image_ids = list(pictures.image_ids[self.rows])
+        event_names, other_event_names = self.read_event_names(person, image_ids)
         preparation = None
         if not recipe.source.has_windows:
-            preparation = plan_preparation(member, recipe)
-        return SessionPlan(
-            member.layout.spec,
-            rows,
-            event_names,
-            other_event_names,
-            preparation,
-            member.find_delay_s(self.subject),
-        )
+            preparation = plan_preparation(person, recipe)
+        return SessionPlan(person, event_names, other_event_names, preparation)
 
     def open(self, launch: Launch) -> "OpenSession":
         """Load the model and the gallery, and open the stream.
@@ -220,26 +211,27 @@ class Job:
         # model, gallery and preparation
         recipe = self.recipe
         split = recipe.gallery
-        member = TrainedModel(self.align, self.cell, launch.device)
-        plan = self.plan_session(member)
+        model = self.align.open(self.cell, launch.device)
+        person = self.tests.open_person(model, self.subject)
+        plan = self.plan_session(person)
         preparation = plan.preparation
-        picture_tokens = member.encode_pictures(split, plan.rows)
-        is_tested = ~member.find_seen(self.subject, split, plan.rows)
-        normaliser = member.find_normaliser(self.subject, split)
+        targets = open_targets(self.tests, model, split)
+        picture_tokens = model.encode_pictures(targets, self.rows)
+        is_tested = ~person.find_seen(self.subject, self.rows)
 
         # trials of seen pictures are compared with training trials
         has_seen_pictures = self.align.dataset.holdout.has_seen_pictures
         learned_trials = None
         knows_trials = True
         if has_seen_pictures:
-            learned_trials, knows_trials = read_learned_trials(member)
+            learned_trials, knows_trials = read_learned_trials(self.tests, model)
 
         def open_recording() -> Trials | None:
             try:
                 self.align.prepare_signals(launch)
             except MissingData:
                 return None
-            return self.align.models[0].recordings.open_recording(self.subject, split)
+            return person.recordings.open_recording(self.subject, split)
 
         request = plan.make_request(open_recording)
         stream: Stream | WindowStream = recipe.source.build(request)
@@ -251,8 +243,8 @@ class Job:
             stack.callback(stream.close)
             if isinstance(stream, WindowStream):
                 template = stream.template
-                caveats = self.align.list_caveats(split)
-                study = self.align.find_study(split)
+                caveats = self.tests.caveats
+                study = self.tests.study
                 problem = study.design.problem if study else ""
             else:
                 # channels of the stream, and their cutting into windows
@@ -263,12 +255,13 @@ class Job:
                 channels = tuple(stream.format.channels[index] for index in columns)
                 cutting = Cutting(preparation.steps, stream.format.rate_hz)
                 windows = Windows(cutting, channels, preparation.band_hz)
-                template = preparation.make_template(channels, cutting, plan.spec)
+                spec = model.layout.spec
+                template = preparation.make_template(channels, cutting, spec)
 
                 caveats = []
                 if stream.format.simulated:
                     caveats.append(SIMULATED)
-                found_rows = find_rows(plan.spec.names, channels, STREAM_NAME)
+                found_rows = find_rows(spec.names, channels, STREAM_NAME)
                 is_mapped = recipe.channel_mapping != "none" and None in found_rows
                 if is_mapped:
                     caveats.append(CHANNELS_MAPPED)
@@ -276,12 +269,12 @@ class Job:
                 if has_seen_pictures and (preparation.differences or is_mapped):
                     knows_trials = False
             decoder = WindowDecoder(
-                member,
+                model,
+                person,
                 plan.event_names,
                 plan.other_event_names,
                 picture_tokens,
                 is_tested,
-                normaliser,
                 template,
                 preparation,
                 learned_trials,
@@ -301,7 +294,7 @@ class Job:
         )
 
     def read_event_names(
-        self, member: TrainedModel, image_ids: Sequence[str]
+        self, person: TestedPerson, image_ids: Sequence[str]
     ) -> tuple[EventNames, EventNames]:
         """Read the table that names the picture of each event.
 
@@ -309,7 +302,7 @@ class Job:
         names a picture. Without a table, events have the names of their pictures.
 
         Args:
-            member: Model.
+            person: Person, as the model reads the signals.
             image_ids: Pictures of the gallery.
 
         Returns:
@@ -321,7 +314,7 @@ class Job:
         other_ids: list[str] = []
         with suppress(BrainhiveError):
             gallery_ids = set(image_ids)
-            for image_id in member.open_pictures("train").image_ids:
+            for image_id in self.tests.open_pictures("train").image_ids:
                 if image_id not in gallery_ids:
                     other_ids.append(image_id)
 
@@ -341,7 +334,7 @@ class Job:
             return event_names, other_event_names
 
         # other tables are left out if they are wrong
-        tables = self._list_tables(member) if recipe.source.has_markers else []
+        tables = self._list_tables(person) if recipe.source.has_markers else []
         for table in tables:
             try:
                 event_names, other_event_names = read(table)
@@ -353,7 +346,7 @@ class Job:
             console.warn(f"this table of events is not used: {problem}")
         return read(None)
 
-    def _list_tables(self, member: TrainedModel) -> list[Path]:
+    def _list_tables(self, person: TestedPerson) -> list[Path]:
         """List the tables of events that exist.
 
         They belong to the model's stores, lie next to a replayed recording, or in the
@@ -361,11 +354,11 @@ class Job:
         """
         # tables of stores: the table of the recipe, or a table with a usual name
         paths: list[Path] = []
-        source = member.recordings
-        for person in (self.subject, *self.cell.trained_on):
-            if not source.build_path(person).is_file():
+        source = person.recordings
+        for subject in (self.subject, *self.cell.trained_on):
+            if not source.build_path(subject).is_file():
                 continue
-            for recording in source.open_store(person).splits.values():
+            for recording in source.open_store(subject).splits.values():
                 provenance = recording.provenance
                 table = provenance.get("preparation", {}).get("events") or ""
                 names = {Path(name).name for name in (table, *EVENT_TABLES)}
@@ -374,8 +367,9 @@ class Job:
 
         # tables in folders
         folders = []
-        if isinstance(self.recipe.source, HasFile) and self.recipe.source.file:
-            recording_path = locate(self.recipe.source.file)
+        stream = self.recipe.source
+        if stream.is_file and stream.file:
+            recording_path = locate(stream.file)
             folders.append(recording_path.parent)
             bids_root = find_bids_root(recording_path)
             if bids_root:
@@ -391,20 +385,16 @@ class SessionPlan:
     """Plan of a session before its stream is opened.
 
     Attributes:
-        spec: Signals for which the model is built.
-        rows: Row numbers [M] of the pictures of the gallery.
+        person: Person, as the model reads the signals.
         event_names: Names of events of these pictures.
         other_event_names: Names of events of other training pictures.
         preparation: Steps from the stream to windows, or None for prepared windows.
-        delay_s: Seconds from an event to its picture on the screen.
     """
 
-    spec: SignalSpec
-    rows: Int64
+    person: TestedPerson
     event_names: EventNames
     other_event_names: EventNames
     preparation: LivePreparation | None
-    delay_s: float
 
     def make_request(
         self, open_recording: Callable[[], Trials | None]
@@ -416,7 +406,8 @@ class SessionPlan:
                 without a recording.
         """
         unit = DEFAULT_UNIT
-        channels = self.spec.names
+        spec = self.person.model.layout.spec
+        channels = spec.names
         span_s = (0.0, 1.0)
         if self.preparation is not None:
             unit = self.preparation.unit
@@ -432,11 +423,11 @@ class SessionPlan:
             channels,
             CHANNEL_TYPES.get(unit, "eeg"),
             unit,
-            self.spec.rate_hz or 250.0,  # a usual rate of EEG
+            spec.rate_hz or 250.0,  # a usual rate of EEG
             span_s,
             self.event_names.image_ids,
             open_recording,
-            self.delay_s,
+            self.person.delay_s,
             find_pictures,
         )
 
@@ -525,13 +516,13 @@ class OpenSession:
         # the stronger caveat replaces the weaker one
         if n_learned > MAX_LEARNED_SHARE * n_trials:
             trial_caveats = [TRAINED_TRIALS]
-        tested = align.compare_pictures(self.job.recipe.gallery, self.job.cell.fold)
+        tested = self.job.tests.compare_pictures(self.job.cell.fold)
         return merge_caveats(
             self.signal_caveats,
             align.dataset.holdout.caveats(self.decoder.template),
             trial_caveats,
             tested.caveats,
-            align.models[0].learned.list_caveats(align.dataset.people),
+            self.decoder.model.history.list_caveats(align.dataset.people),
         )
 
 

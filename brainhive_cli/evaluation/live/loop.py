@@ -421,9 +421,8 @@ class Loop:
         item: list[TimedWindow] | BaseException | None = []
         while isinstance(item, list):
             waiting = list[TimedWindow]()
-            wait_s = READ_WAIT_S
             with suppress(queue.Empty):
-                item = self._queue.get(timeout=wait_s)
+                item = self._queue.get(timeout=READ_WAIT_S)
                 while isinstance(item, list):
                     # only the first read waits
                     waiting += item

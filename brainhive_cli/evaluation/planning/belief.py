@@ -342,7 +342,7 @@ class Belief:
         differ by `LAB_SPREAD`, and all shapes are equally likely.
         """
         n_tested = result.people * result.test_pictures
-        world = LightWorld(PictureSpace.from_embeddings(None))
+        world = LightWorld()
         weights = np.zeros((len(LOG_GAINS), len(SPREADS), len(SHAPES)))
         for number, shape in enumerate(SHAPES):
             top1 = [simulate_top1(world, gain, shape, result, seed) for gain in GAINS]

@@ -241,16 +241,15 @@ def find_order_problem(
     for person, is_tested in product(np.unique(people), (False, True)):
         is_selected = (people == person) & ((rows < n_tested) == is_tested)
         by_picture = np.argsort(rows[is_selected], kind="stable")
-        n_pictures = len(np.unique(rows[is_selected]))
-        if not n_pictures or is_selected.sum() > MAX_CHECKED_TRIALS:
+        if not 0 < is_selected.sum() <= MAX_CHECKED_TRIALS:
             continue
-        shape = (n_pictures, -1)
+        sorted_rows = rows[is_selected][by_picture]
         try:
             separate_repetitions(
-                np.ones(len(by_picture), bool).reshape(shape),
-                sessions[is_selected][by_picture].reshape(shape),
-                runs[is_selected][by_picture].reshape(shape),
-                onset_s[is_selected][by_picture].reshape(shape),
+                np.unique(sorted_rows, return_inverse=True)[1],
+                sessions[is_selected][by_picture],
+                runs[is_selected][by_picture],
+                onset_s[is_selected][by_picture],
             )
         except BrainhiveError as error:
             return error.message

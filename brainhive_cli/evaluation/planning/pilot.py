@@ -15,7 +15,7 @@ from brainhive_cli.core.measurements import merge_caveats
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST
 from brainhive_cli.data.signals.overlap import measure_spacing_s
-from brainhive_cli.data.signals.trials import Trials, index_optional
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore, open_stores
 from brainhive_cli.data.targets.encoder_stores import holds_annotations
@@ -23,11 +23,9 @@ from brainhive_cli.data.targets.model_input import match_stimuli
 from brainhive_cli.evaluation.planning.assumptions import PilotPerson
 from brainhive_cli.evaluation.planning.designs import Design
 from brainhive_cli.measurement.trial_order import TrialOrder
-from brainhive_cli.training.alignment.trained.run import (
-    TrainedRun,
-    open_model,
-    refuse_sweep,
-)
+from brainhive_cli.training.alignment.trained.models import TrainedModels, refuse_sweep
+from brainhive_cli.training.alignment.trained.run import open_model
+from brainhive_cli.training.alignment.trained.test_set import open_test_set
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,8 +43,8 @@ MAX_REPEATED_TRIALS = 4000
 """Largest number of trials of a split that are read if there are few pictures."""
 MAX_VALUES = 10**8
 """Largest number of values of a split that are in memory: 0.4 GB in float32."""
-PICTURES_PER_READ = 32
-"""Number of pictures whose repetitions are read together."""
+TRIALS_PER_READ = 256
+"""Number of trials that are read together."""
 MAX_FEATURES = 400
 """Largest number of features of a trial. More are reduced to principal components."""
 MAX_WIDTH = 256
@@ -120,10 +118,10 @@ def read_pilot(
         selections.append(selection)
         for split, trials in selection.items():
             values = _read_targets(trials, stores[split])
-            vectors |= zip(trials.image_ids, values, strict=True)
+            vectors |= zip(trials.pictures, values, strict=True)
         for split, trials in recording.items():
             shown_concepts = stores[split][0].concepts[trials.stimulus]
-            concept_of |= zip(trials.image_ids, shown_concepts, strict=True)
+            concept_of |= zip(trials.pictures, shown_concepts, strict=True)
             concepts[split] |= set(shown_concepts)
     pictures = sorted(vectors)
     # hold out concepts or pictures, as the planned test does
@@ -137,7 +135,7 @@ def read_pilot(
     for selection in selections:
         shown: list[str] = []
         for trials in selection.values():
-            shown += np.repeat(list(trials.image_ids), trials.counts).tolist()
+            shown += trials.image_ids
         picture = np.searchsorted(pictures, shown)
         people.append(PilotPerson(_read_signals(selection), picture, targets, group))
 
@@ -148,7 +146,7 @@ def read_pilot(
     for recording in recordings:
         for split, trials in recording.items():
             caveats.append(trials.caveats)
-            n_trials += int(trials.counts.sum())
+            n_trials += len(trials.signal)
             if trials.times_in_run is not None:
                 orders.append(_find_order(trials, stores[split][0]))
     n_read = sum(len(person.signals) for person in people)
@@ -201,7 +199,7 @@ def _open_source(
         dataset = run.dataset.name
         name = run.reference
         holdout = run.dataset.holdout
-        encoders = [encoder] if encoder else [e.name for e in run.models[0].encoders]
+        encoders = [encoder] if encoder else [e.name for e in run.encoders]
 
     # look up the pictures of all trials
     stores: Stores = {}
@@ -238,7 +236,7 @@ def _choose_encoder(folder: Path) -> str:
     )
 
 
-def _find_run(reference: str, paths: Paths) -> TrainedRun:
+def _find_run(reference: str, paths: Paths) -> TrainedModels:
     """Open the training that a run of `train-align` or `eval-retrieval` means."""
     recipe: dict[str, Any] = {"align_run": [reference]}
     with suppress(MissingData):  # the reference may name a training
@@ -256,19 +254,21 @@ def _find_run(reference: str, paths: Paths) -> TrainedRun:
     return run
 
 
-def _open_recordings(run: TrainedRun) -> list[Recording]:
+def _open_recordings(run: TrainedModels) -> list[Recording]:
     """Open the normalised trials of each person, in the first fold."""
     recordings: dict[int, Recording] = {}
-    for model in run.models:
+    tests = open_test_set(run, "test")
+    for model in tests.models[0]:
         for subject in model.cell.tested_on:
             if subject in recordings:
                 continue
-            stored = model.recordings.open_store(subject).splits
+            person = tests.open_person(model, subject)
+            stored = person.recordings.open_store(subject).splits
             recordings[subject] = {}
-            for split in MAX_PICTURES:
-                if run.dataset.holdout.name_stored_split(split) in stored:
-                    trials = model.open_trials(subject, split, is_tested=False)
-                    recordings[subject][split] = trials
+            if "train" in stored:
+                recordings[subject]["train"] = person.train_trials
+            if run.dataset.holdout.name_stored_split("test") in stored:
+                recordings[subject]["test"] = person.all_trials
     return list(recordings.values())
 
 
@@ -283,17 +283,19 @@ def _select_trials(recording: Recording, stores: Stores, n_people: int) -> Recor
     selection = {}
     for split, trials in recording.items():
         # as many pictures as memory allows
-        n_pictures, n_repetitions, *_ = trials.signal.shape
+        n_pictures = len(trials.counts)
+        n_repetitions = trials.max_repetitions
         max_repetitions = max(MAX_REPETITIONS, MAX_REPEATED_TRIALS // n_pictures)
         n_read = min(max_repetitions, n_repetitions)
         n_values = n_read * trials.width * len(trials.times_s)
         for store in stores[split]:
             n_values += n_people * int(np.prod(store.shape))
         max_pictures = max(1, min(MAX_PICTURES[split], MAX_VALUES // n_values))
-        is_read = np.zeros_like(trials.is_there)
-        columns = _space_evenly(n_repetitions, max_repetitions)
-        is_read[np.ix_(_space_evenly(n_pictures, max_pictures), columns)] = True
-        selection[split] = trials.choose(trials.is_there & is_read)
+        pictures = _space_evenly(n_pictures, max_pictures)
+        repetitions = _space_evenly(n_repetitions, max_repetitions)
+        is_read = np.isin(trials.picture_of_trial, pictures)
+        is_read &= np.isin(trials.repetition, repetitions)
+        selection[split] = trials.choose(is_read)
     return selection
 
 
@@ -310,9 +312,8 @@ def _read_signals(recording: Recording) -> Float32:
 
     blocks = []
     for trials in recording.values():
-        for start in range(0, len(trials.signal), PICTURES_PER_READ):
-            rows = slice(start, start + PICTURES_PER_READ)
-            singles = trials.read(rows, as_singles=True)[trials.is_there[rows]]
+        for start in range(0, len(trials.signal), TRIALS_PER_READ):
+            singles = trials.read_trials(slice(start, start + TRIALS_PER_READ))
             blocks.append(torch.from_numpy(singles).flatten(1))
     signals = torch.cat(blocks)
     return _reduce(FeatureScaler.fit(signals)(signals), MAX_FEATURES)
@@ -350,7 +351,7 @@ def _describe_design(recordings: list[Recording]) -> Design:
     for split in MAX_PICTURES:
         shown = [recording[split] for recording in recordings if split in recording]
         n_pictures = sum(len(np.unique(trials.stimulus)) for trials in shown)
-        n_trials = sum(int(trials.counts.sum()) for trials in shown)
+        n_trials = sum(len(trials.signal) for trials in shown)
         amounts[f"{split}_pictures"] = round(n_pictures / n_people)
         amounts[f"{split}_repetitions"] = round(n_trials / max(1, n_pictures))
     spacing_s = np.concatenate(spacings_s)
@@ -365,14 +366,12 @@ def _describe_design(recordings: list[Recording]) -> Design:
 
 def _find_order(trials: Trials, store: TargetStore) -> TrialOrder:
     """Find the order in time of the first trials of a person and split."""
-    is_there = trials.is_there
-    numbers = np.repeat(trials.stimulus, trials.counts)
     order = TrialOrder.from_trials(
-        numbers,
+        np.repeat(trials.stimulus, trials.counts),
         store.concepts,
-        index_optional(trials.sessions, is_there),
-        index_optional(trials.runs, is_there),
-        index_optional(trials.times_in_run, is_there),
+        trials.sessions,
+        trials.runs,
+        trials.times_in_run,
     )
     first = slice(MAX_ORDERED_TRIALS)
     pictures, items = np.unique(order.item[first], return_inverse=True)

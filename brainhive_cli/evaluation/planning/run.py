@@ -2,14 +2,13 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.command import Input, Result, Work
-from brainhive_cli.core.errors import Line, RecipeError
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.facts import (
     CellFacts,
     DesignFacts,
@@ -70,6 +69,7 @@ class DesignRun(RunJob):
     pilot: Pilot | None
     designs: list[Design]
     command = "design"
+    result_folders = (STUDY,)
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
@@ -206,6 +206,7 @@ class DesignRun(RunJob):
         recipe = self.recipe
         question = Question(recipe.question, recipe.size or 0.0, recipe.new_people)
         designs = list(self.fitting.values())
+        embeddings = self.pictures.read_embeddings() if self.pictures else None
         test_concepts = []
         for design in designs:
             _, test_pictures = self.split_pictures(design)
@@ -216,7 +217,7 @@ class DesignRun(RunJob):
                 designs,
                 question,
                 self.pilot.people if self.pilot else self.published,
-                self.pictures.read_embeddings() if self.pictures else None,
+                embeddings,
                 recipe.seed,
                 test_concepts,
                 report_progress=lambda count: bar.advance(count - bar.items),
@@ -258,8 +259,12 @@ class DesignRun(RunJob):
             has_pilot=self.pilot is not None,
             seed=recipe.seed,
         )
-        if self.pictures:
-            self.write_study(run.folder.path / STUDY, self.plan_study(design))
+        if self.pictures and embeddings is not None:
+            folder = run.folder.path / STUDY
+            remove(folder)  # of an interrupted run
+            embedding_of = dict(zip(self.concept_of, embeddings, strict=True))
+            plan = self.plan_study(design)
+            write_study(folder, self.pictures.root, plan, embedding_of)
         blocks: list[artifacts.Artifact] = [*draw_powers(facts)]
         blocks += tabulate_designs(facts)
         return Summary(Measurements(facts=facts), blocks)
@@ -305,7 +310,7 @@ class DesignRun(RunJob):
             train_pictures = [f"train {n}" for n in range(design.train_pictures)]
             return train_pictures, [f"test {n}" for n in range(design.test_pictures)]
         return choose_split(
-            self.pictures.concept_of,
+            self.concept_of,
             design.train_pictures,
             design.test_pictures,
             self.recipe.seed,
@@ -313,7 +318,6 @@ class DesignRun(RunJob):
 
     def plan_study(self, design: Design) -> StudyPlan:
         """Choose the pictures of a design, and add the timing of its study."""
-        assert self.pictures is not None
         order = self.recipe.order
         train_pictures, test_pictures = self.split_pictures(design)
         return StudyPlan(
@@ -324,7 +328,7 @@ class DesignRun(RunJob):
             stimulus_s=order.stimulus_ms / 1000,
             train_pictures=train_pictures,
             test_pictures=test_pictures,
-            concept_of=self.pictures.concept_of,
+            concept_of=self.concept_of,
             train_repetitions=design.train_repetitions,
             test_repetitions=design.test_repetitions,
             catch_share=order.catch_share,
@@ -333,34 +337,12 @@ class DesignRun(RunJob):
             seed=self.recipe.seed,
         )
 
-    def write_study(self, folder: Path, plan: StudyPlan) -> None:
-        """Write the order of pictures of a study, with its trigger codes.
-
-        Args:
-            folder: Folder of the study.
-            plan: The study.
-        """
-        assert self.pictures is not None
-        remove(folder)  # of an interrupted run
-        names = self.pictures.concept_of
-        embeddings = dict(zip(names, self.pictures.read_embeddings(), strict=True))
-        write_study(folder, self.pictures.root, plan, embeddings)
-
     def describe(self, run: OpenRun) -> Result:
         """Print the warnings, and return the tables and the folder of the study."""
-        measurements = run.folder.measurements()
-        for warning in measurements.facts.warnings:
+        result = super().describe(run)
+        for warning in result.metrics.facts.warnings:
             console.warn(warning)
-        path = run.folder.path
-        study = path / STUDY
-        return Result(
-            path,
-            artifacts.read_tables(run.folder),
-            measurements,
-            {"study": study} if study.is_dir() else {},
-            Line("report", path),
-            begins_with_finding=True,
-        )
+        return replace(result, begins_with_finding=True)
 
 
 def recommend(prediction_of: Mapping[int, Prediction]) -> int:

@@ -234,9 +234,9 @@ def supports(question: Question, ranks: Sequence[Int64], items: Items) -> bool:
         items=items,
         metric_names=("top1",),
     )
+    if not question.new_people:
+        metric = metric.limit_to_people()
     low, high = metric.low, metric.high
-    if metric.these_subjects and not question.new_people:
-        low, high = metric.these_subjects
     if low is None or high is None:
         return False
     if question.claim == "interval":

@@ -29,7 +29,7 @@ from brainhive_cli.evaluation.reconstruction.recipe import Recipe, SourceName
 from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet
 from brainhive_cli.measurement.metrics.image import prepare
 from brainhive_cli.measurement.ranks import find_nearest
-from brainhive_cli.training.alignment.trained.run import TrainedRun
+from brainhive_cli.training.alignment.trained.test_set import TestSet
 
 BASELINES: tuple[SourceName, ...] = ("nearest", "mean", "still")
 MAX_AVERAGED_PICTURES = 2000
@@ -42,7 +42,7 @@ READ_AHEAD_PICTURES = 64
 
 
 def make_baselines(
-    align: TrainedRun,
+    tests: TestSet,
     recipe: Recipe,
     sources: Sequence[SourceName],
     brain_sets: Sequence[DecodedSet],
@@ -61,7 +61,7 @@ def make_baselines(
     - `still`: the first frame of each reconstructed clip, repeated.
 
     Args:
-        align: Run whose data set and embeddings are used.
+        tests: Test set, whose data set and embeddings are used.
         recipe: Recipe with the split, the protocol and the side of pictures.
         sources: Requested kinds of media. Only the baselines among them are made.
         brain_sets: Decoded heads of each cell (trained model) and subject.
@@ -82,11 +82,15 @@ def make_baselines(
             if source == "still":
                 baselines += make_stills(generated, folder)
                 continue
-            images = _open_training_set(align, recipe.split)
+            images = tests.dataset.images(TRAIN)
+            if recipe.split == TRAIN:
+                raise MissingData(
+                    f"the items are training {images.medium}s themselves",
+                    "choose another split",
+                )
             if source == "nearest":
                 make_nearest = partial(
                     _make_nearest,
-                    align=align,
                     images=images,
                     side_px=recipe.resolution_px,
                     stimulus_heads=stimulus_heads,
@@ -98,27 +102,12 @@ def make_baselines(
             else:
                 for fold, fold_sets in _group_by_fold(brain_sets).items():
                     mean = _make_mean(
-                        align, images, recipe.protocol, fold_sets, fold, folder
+                        tests, images, recipe.protocol, fold_sets, fold, folder
                     )
                     baselines.append(mean)
         except (MissingData, BadPicture) as error:
             missing[source] = error.in_one_line
     return baselines, missing
-
-
-def _open_training_set(align: TrainedRun, split: str) -> StimulusSet:
-    """Open the training stimuli.
-
-    Raises:
-        MissingData: if the items to reconstruct are training stimuli.
-    """
-    images = align.dataset.images(TRAIN)
-    if split == TRAIN:
-        raise MissingData(
-            f"the items are training {images.medium}s themselves",
-            "choose another split",
-        )
-    return images
 
 
 def _group_by_fold(brain_sets: Sequence[DecodedSet]) -> dict[int, list[DecodedSet]]:
@@ -132,7 +121,6 @@ def _group_by_fold(brain_sets: Sequence[DecodedSet]) -> dict[int, list[DecodedSe
 
 def _make_nearest(
     decoded_set: DecodedSet,
-    align: TrainedRun,
     images: StimulusSet,
     side_px: int,
     stimulus_heads: StimulusHeads,
@@ -144,12 +132,9 @@ def _make_nearest(
     assert cell is not None and decoded_set.decoded is not None
 
     # embedded pictures that the model was trained on
-    stores = align.open_stores(TRAIN)
-    store = next(iter(stores.values()))
-    is_embedded = np.all([store.done for store in stores.values()], 0)
-    is_learned = align.dataset.holdout.choose_stimuli(store, TRAIN, cell.fold)
-    rows = np.flatnonzero(is_embedded & is_learned)
-    image_ids = [store.image_ids[row] for row in rows]
+    tests = stimulus_heads.tests
+    rows = tests.find_rows(TRAIN, cell.fold)
+    image_ids = tests.open_pictures(TRAIN).image_ids[rows]
     image_rows = match_ids(image_ids, images.image_ids, f"{images.dataset} {TRAIN}")
 
     # training heads are computed block by block, to fit in memory
@@ -198,7 +183,7 @@ def _write_square(
 
 
 def _make_mean(
-    align: TrainedRun,
+    tests: TestSet,
     images: StimulusSet,
     protocol: str,
     fold_sets: Sequence[DecodedSet],
@@ -210,7 +195,7 @@ def _make_mean(
     Raises:
         MissingData: if the stimuli are clips.
     """
-    is_learned = align.dataset.holdout.choose_stimuli(images, TRAIN, fold)
+    is_learned = tests.dataset.holdout.choose_stimuli(images, TRAIN, fold)
     rows = np.flatnonzero(is_learned)
     if images.medium == "clip":
         raise MissingData(

@@ -91,7 +91,6 @@ COMPARISONS_SECTION = "Comparisons"
 """Heading of the tables of differences on a page."""
 CLIP_SIDE_PX = 224
 """Side of the clips on a page."""
-NO_ANNOTATION = Annotation()
 MAX_LISTED_FILES = 5
 """Largest number of files in a warning. The metrics file lists all files."""
 FLOOR, THIS_RUN = "shuffled", "this run"
@@ -138,7 +137,6 @@ def measure_run(
         _write_results,
         folder,
         recipe,
-        generated,
         scored,
         stimuli,
         split,
@@ -206,7 +204,6 @@ def _score_all_sets(
 def _write_results(
     folder: RunFolder,
     recipe: Recipe,
-    generated: Sequence[GeneratedSet],
     scored: list[GeneratedSet],
     stimuli: Stimuli,
     split: str,
@@ -217,7 +214,7 @@ def _write_results(
     # values of all files, decoded captions and concepts
     folder.replace("values.csv", lambda path: write_values(path, scored))
     decoded = {}
-    for media in generated:
+    for media in scored:
         captions = {}
         for image_id, annotation in media.annotations.items():
             captions[image_id] = {
@@ -515,7 +512,7 @@ class SheetWriter:
     def _make_result_tile(self, cell_set: GeneratedSet, image_id: str) -> SheetTile:
         """Make the tile of the first reconstruction of an item, with its values."""
         file, values = cell_set.get_first_file(image_id)
-        annotation = cell_set.annotations.get(image_id, NO_ANNOTATION)
+        annotation = cell_set.annotations.get(image_id, Annotation())
         # a page can show only files in the folder of the run, so others are copied
         path = file.resolve()
         root = self.run.path.resolve()

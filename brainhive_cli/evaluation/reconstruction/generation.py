@@ -44,7 +44,7 @@ from brainhive_cli.models.heads import (
 from brainhive_cli.models.priors import Prior
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.trained.model import TrainedModel
-from brainhive_cli.training.alignment.trained.run import TrainedRun
+from brainhive_cli.training.alignment.trained.test_set import TestSet
 
 MAX_STIMULI_PER_BLOCK = 8192
 """Largest number of stimuli whose heads are computed at once."""
@@ -320,7 +320,7 @@ class StimulusHeads:
     the brain model.
 
     Attributes:
-        align: Run whose stimuli are embedded.
+        tests: Test set, whose stimuli are embedded.
         encoders: Encoders of the embeddings.
         encoder_keys: Key of the embeddings, by the name of the encoder.
         compute_heads: Computes heads by name from embeddings [B, …] by key.
@@ -330,7 +330,7 @@ class StimulusHeads:
             for all keys.
     """
 
-    align: TrainedRun
+    tests: TestSet
     encoders: Sequence[EncoderConfig]
     encoder_keys: Mapping[str, str]
     compute_heads: Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -339,13 +339,19 @@ class StimulusHeads:
     vector_keys: Collection[str] | None = None
 
     @classmethod
-    def from_prior(cls, align: TrainedRun, prior: Prior, device: torch.device) -> Self:
+    def from_prior(cls, tests: TestSet, trained: TrainedModel, prior: Prior) -> Self:
         """Compute heads with the prior's fuser, or else as the brain model's targets.
+
+        Args:
+            tests: Test set, whose stimuli are embedded.
+            trained: Brain model, on the device.
+            prior: Prior.
 
         Raises:
             BrainhiveError: if the prior fuses embeddings of other encoders.
         """
-        encoders = align.models[0].encoders
+        encoders = trained.encoders
+        device = torch.device(trained.device)
         fuser = prior.fuser
         if fuser is not None:
             # keys by which the prior was trained
@@ -354,11 +360,11 @@ class StimulusHeads:
             def fuse(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
                 return {TOKEN_HEAD: fuser(embeddings)}
 
-            return cls(align, encoders, encoder_keys, fuse, device)
+            return cls(tests, encoders, encoder_keys, fuse, device)
 
-        model = TrainedModel(align, align.cells[0], device).module
+        model = trained.module
         return cls(
-            align,
+            tests,
             encoders,
             model.layout.encoders,
             model.compute_targets,
@@ -380,7 +386,7 @@ class StimulusHeads:
             keys: Keys of the embeddings to compute from, or None for all keys.
         """
         targets = Targets.from_stores(
-            self.align.open_stores(split),
+            self.tests.open_stores(split),
             Launch(0, 1, self.device),
             self.encoder_keys,
             on_device=False,
@@ -404,7 +410,7 @@ class StimulusHeads:
 
     def average_heads(self, split: str) -> Decoded:
         """Average the heads of all embedded stimuli of a split to a single row."""
-        stores = self.align.open_stores(split)
+        stores = self.tests.open_stores(split)
         is_embedded = np.all([store.done for store in stores.values()], 0)
         rows = np.flatnonzero(is_embedded)
         # sums are float64, because float32 loses digits over thousands of stimuli
@@ -520,11 +526,11 @@ def draw_derangement(n_items: int, seed: int | tuple[int, ...]) -> Int64:
     return derangement
 
 
-def decode_signals(model: TrainedModel, subject: int, split: str) -> DecodedSet:
-    """Decode all signals of a subject in a split."""
-    decoded, rows = model.decode_signals(subject, split)
-    all_ids = model.open_pictures(split).image_ids
-    image_ids = [all_ids[row] for row in rows]
+def decode_signals(tests: TestSet, model: TrainedModel, subject: int) -> DecodedSet:
+    """Decode all test signals of a subject."""
+    trials = tests.open_person(model, subject).trials
+    image_ids = list(tests.open_pictures(tests.split).image_ids[trials.stimulus])
+    decoded = model.decode(trials, image_ids)
     return DecodedSet("brain", model.cell, subject, image_ids, decoded)
 
 
@@ -564,9 +570,8 @@ def make_decoded_sets(
                 sets.append(decoded_set.shuffle_signals().take_first(n_items))
             continue
         elif source == "images":
-            # all stores of a split have the same rows
-            store = next(iter(stimulus_heads.align.open_stores(split).values()))
-            rows = store.find_rows(image_ids)
+            pictures = stimulus_heads.tests.open_pictures(split)
+            rows = pictures.find_rows(image_ids)
             decoded = Decoded.join(list(stimulus_heads.iterate_heads(split, rows)))
         elif source == "zeroed":
             decoded = None

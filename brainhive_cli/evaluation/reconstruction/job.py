@@ -9,12 +9,14 @@ import torch
 from brainhive_cli.core.command import Input, Work
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.facts import describe_signals
-from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, extend_protocol
 from brainhive_cli.core.runs import RunFolder, split_variant
 from brainhive_cli.data.datasets import list_pictures, list_stimuli, make_grouping
 from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.stores.learned import DATASET_SEPARATOR, TrainingHistory
+from brainhive_cli.data.stores.training_history import (
+    DATASET_SEPARATOR,
+    TrainingHistory,
+)
 from brainhive_cli.evaluation.reconstruction.baselines import BASELINES
 from brainhive_cli.evaluation.reconstruction.generation import (
     CELL_INDEPENDENT_SOURCES,
@@ -43,13 +45,14 @@ from brainhive_cli.models.generators import NeedsTextEncoders
 from brainhive_cli.models.heads import Conditioning, Decoded
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.references import find_recipe_name
-from brainhive_cli.training.alignment.trained.run import (
-    TrainedRun,
+from brainhive_cli.training.alignment.trained.models import TrainedModels, refuse_sweep
+from brainhive_cli.training.alignment.trained.prior_tokens import (
     check_tokens,
-    open_model,
-    refuse_sweep,
     write_training,
 )
+from brainhive_cli.training.alignment.trained.run import open_model
+from brainhive_cli.training.alignment.trained.test_job import TestJob
+from brainhive_cli.training.alignment.trained.test_set import check_test_set
 
 PRIOR_KEYS = {"prior", "adapter"}
 """Keys of the recipe that choose the prior."""
@@ -91,13 +94,12 @@ class RequiresWidth(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(TestJob):
     """Models, stimuli and prior that generate media.
 
     Attributes:
         recipe: Settings.
         prior: Prior on the CPU.
-        align: Run or model that decodes.
         cells: Cells (trained models), each with a subject that it is tested on.
         images: Stimuli. If their files are absent, as many placeholders as the data set
             has published stimuli.
@@ -106,13 +108,12 @@ class Job:
 
     recipe: Recipe
     prior: Any
-    align: TrainedRun
     cells: list[tuple[Cell, int]]
     images: StimulusSet
     sources: list[SourceName]
 
     @classmethod
-    def resolve(cls, recipe: Recipe, prior: Any, align: TrainedRun) -> Self:
+    def resolve(cls, recipe: Recipe, prior: Any, align: TrainedModels) -> Self:
         """Choose the cells that decode, and the stimuli.
 
         Args:
@@ -134,12 +135,10 @@ class Job:
                 f"it has seeds {available_seeds}",
             )
         cells = []
-        folds = set()
         for cell in align.cells:
             if cell.seed in seeds:
                 for subject in cell.tested_on:
                     cells.append((cell, subject))
-                    folds.add(cell.fold)
 
         # refuse pictures that the model, or the model of another fold, has seen
         holdout = align.dataset.holdout
@@ -151,6 +150,7 @@ class Job:
                 "use a run with dataset.holdout.by=pictures; eval-retrieval tells "
                 "which of the seen pictures was shown",
             )
+        folds = {cell.fold for cell, _ in cells}
         if len(folds) > 1 and "mean_embedding" in (recipe.sources or ()):
             raise RecipeError(
                 "mean_embedding averages pictures that other folds hold out",
@@ -163,7 +163,7 @@ class Job:
                 raise RecipeError(
                     "best_of compares pictures, and the stimuli are clips", "best_of=1"
                 )
-            for encoder in align.models[0].encoders:
+            for encoder in align.encoders:
                 if encoder.kind == IMPORTED:
                     raise RecipeError(
                         f"best_of encodes generated pictures, and {encoder.name} was "
@@ -176,7 +176,7 @@ class Job:
         resolved = recipe.model_copy(
             update={"align_run": align.reference, "sources": sources}
         )
-        return cls(resolved, prior, align, cells, images, sources)
+        return cls(resolved, align, prior, cells, images, sources)
 
     def count_work(self) -> Work:
         """Count the media to generate."""
@@ -227,7 +227,7 @@ class Job:
         recipe.generator.check()
         # without a fuser, the heads of the model are compared
         compares_heads = self.prior.fuser is None
-        self.align.check([recipe.split], compares=compares_heads)
+        check_test_set(self.tests, [recipe.split], compares=compares_heads)
         _ = self._weightless_generator
 
     @cached_property
@@ -249,7 +249,7 @@ class Job:
         has_start = recipe.strength != DEFAULT_STRENGTH
         checks_width = isinstance(generator, RequiresWidth)
         if has_start or (checks_width and prior.fuser is None):
-            heads = self.align.models[0].layout.heads.items()
+            heads = self.align.open_first().layout.heads.items()
             tensors = {name: torch.zeros(1, *head.shape) for name, head in heads}
             with torch.inference_mode():
                 conditioning = prior.condition(Decoded(tensors), [0])
@@ -259,15 +259,10 @@ class Job:
                 generator.require_width(conditioning.embeddings.shape[-1])
         return generator
 
-    def prepare(self, launch: Launch) -> None:
-        """Create the missing signal stores."""
-        self.align.prepare_signals(launch)
-
     def describe_models(self) -> str:
         """Describe the brain models and the prior, with their caveats."""
         # data sets on which the prior was trained
         align = self.align
-        split = self.recipe.split
         source = self.recipe.prior.source
         prior = priors.describe(source)
         dataset = align.dataset.pictured_as
@@ -281,16 +276,17 @@ class Job:
         else:
             is_trained_on_others = False
 
-        caveats = list(align.list_caveats(split)) + list(prior.caveats)
+        caveats = list(self.tests.caveats) + list(prior.caveats)
         if is_trained_on_others:
             caveats.append(PRIOR_OF_OTHERS)
         if isinstance(self.recipe.generator, HasCaveats):
             caveats += self.recipe.generator.caveats
-        words = [f"{align.mode} {align.dataset.name}"]
-        if align.dataset.holdout.description:
-            words.append(align.dataset.holdout.description)
-        words += describe_signals(align.describe_set_up(split))
-        return extend_protocol(", ".join(words), caveats)
+        words = [
+            f"{align.mode} {align.dataset.name}",
+            align.dataset.holdout.description,
+        ]
+        words += describe_signals(self.tests.set_up)
+        return extend_protocol(", ".join(filter(None, words)), caveats)
 
     def make_generated_set(
         self, decoded_set: DecodedSet, models: str, folder: RunFolder
@@ -362,7 +358,7 @@ def require_start(conditioning: Conditioning) -> None:
         )
 
 
-def find_align_run(recipe: Recipe, prior: Any) -> TrainedRun:
+def find_align_run(recipe: Recipe, prior: Any) -> TrainedModels:
     """Find the run whose models decode the signals, by default the newest run.
 
     Args:

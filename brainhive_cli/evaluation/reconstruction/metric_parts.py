@@ -271,17 +271,13 @@ def find_computable(
     computable = []
     missing = {}
     for name, inputs in inputs_of.items():
-        errors: list[BrainhiveError] = []
-        for item in inputs:
-            if item.error is not None:
-                errors.append(item.error)
-        library_error = find_missing_library(name)
-        if library_error is not None:
-            errors.append(library_error)
-        if errors:
-            missing[name] = errors[0].in_one_line
-        else:
+        errors: list[BrainhiveError | None] = [item.error for item in inputs]
+        errors.append(find_missing_library(name))
+        error = next(filter(None, errors), None)
+        if error is None:
             computable.append(name)
+        else:
+            missing[name] = error.in_one_line
     return computable, missing
 
 

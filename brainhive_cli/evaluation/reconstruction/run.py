@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from operator import attrgetter
 from typing import Any, Self
 
@@ -18,7 +18,6 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder, split_variant
 from brainhive_cli.core.sweep import make_variants, read_sweep_run
-from brainhive_cli.data.stores.learned import summarise_tested_pictures
 from brainhive_cli.evaluation.reconstruction.baselines import (
     make_baselines,
     make_stills,
@@ -67,7 +66,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 )
 from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.models import priors
-from brainhive_cli.training.alignment.trained.model import TrainedModel
+from brainhive_cli.models.priors import Prior
 
 GENERATION_KEYS = PRIOR_KEYS | {
     "generator",
@@ -147,13 +146,13 @@ class GenerationSetUp:
     """Objects on the device from which a run generates media.
 
     Attributes:
-        job: The run, with its prior on the device.
+        prior: Prior on the device.
         stimulus_heads: Computes the heads of stimuli.
         brain_sets: Heads decoded from the signals of each cell and subject.
         decoded_sets: Heads of all sources from which media are generated.
     """
 
-    job: "ReconstructionRun"
+    prior: Prior
     stimulus_heads: StimulusHeads
     brain_sets: list[DecodedSet]
     decoded_sets: list[DecodedSet]
@@ -182,26 +181,28 @@ class ReconstructionRun(Job, ScoredRun):
         return {}
 
     def _set_up(self, launch: Launch) -> GenerationSetUp:
-        """Open the stimuli, move the prior to the device, and decode all signals."""
+        """Move the prior to the device, and decode all signals.
+
+        Raises:
+            MissingData: if the files of the stimuli are absent.
+        """
         recipe = self.recipe
         align = self.align
-
-        # the prior, and stimuli whose files must be present
-        stored_split = align.dataset.holdout.name_stored_split(recipe.split)
-        images = align.dataset.images(stored_split)
-        if images.missing_error is not None:
-            raise images.missing_error
-        prior = self.prior.to(launch.device)
-        job = replace(self, prior=prior, images=images)
+        tests = self.tests
+        # the files of the stimuli must be present
+        if self.images.missing_error is not None:
+            raise self.images.missing_error
 
         # heads decoded from signals, then the heads of all sources
-        stimulus_heads = StimulusHeads.from_prior(align, prior, launch.device)
+        prior = self.prior.to(launch.device)
+        model = align.open(align.cells[0], launch.device)
+        stimulus_heads = StimulusHeads.from_prior(tests, model, prior)
         brain_sets = []
-        for cell, subject in job.cells:
-            model = TrainedModel(align, cell, launch.device)
-            brain_sets.append(decode_signals(model, subject, recipe.split))
+        for cell, subject in self.cells:
+            model = align.open(cell, launch.device)
+            brain_sets.append(decode_signals(tests, model, subject))
         decoded_sets = make_decoded_sets(
-            job.sources, brain_sets, stimulus_heads, recipe.split, recipe.items
+            self.sources, brain_sets, stimulus_heads, recipe.split, recipe.items
         )
 
         # `strength` needs a prior that gives sampling a start
@@ -211,7 +212,7 @@ class ReconstructionRun(Job, ScoredRun):
                     with torch.inference_mode():
                         require_start(prior.condition(decoded_set.decoded[:1], [0]))
                     break
-        return GenerationSetUp(job, stimulus_heads, brain_sets, decoded_sets)
+        return GenerationSetUp(prior, stimulus_heads, brain_sets, decoded_sets)
 
     def stages(self, run: OpenRun) -> Iterator[CellStage]:
         """Generate media from each set of heads, all processes together."""
@@ -219,16 +220,16 @@ class ReconstructionRun(Job, ScoredRun):
         set_up = self.set_up(run.launch)
         sampler = Sampler(
             recipe.generator.build,
-            set_up.job.prior,
+            set_up.prior,
             recipe,
             recipe.sampling,
             run.launch.device,
-            heads=self.align.models[0].layout.heads,
+            heads=self.align.open_first().layout.heads,
         )
         rerank = None
         if recipe.best_of > 1:
             rerank = set_up.stimulus_heads.build_reranker(run.launch)
-        images = set_up.job.images
+        images = self.images
         rate_hz = images.open(0).rate_hz if images.medium == "clip" else None
 
         # sets by name, and the names of their files
@@ -244,19 +245,18 @@ class ReconstructionRun(Job, ScoredRun):
             media[decoded_set.name] = files
             last_files[decoded_set.name] = files[-1]
 
-        generate_media = partial(
-            generate_set,
-            sampler,
-            folder=run.folder,
-            repeats=recipe.repeats,
-            seed=recipe.seed,
-            n_candidates=recipe.best_of,
-            rerank=rerank,
-            rate_hz=rate_hz,
-        )
-
         def generate(name: str, launch: Launch) -> None:
-            generate_media(decoded_set=set_of_name[name], launch=launch)
+            generate_set(
+                sampler,
+                set_of_name[name],
+                run.folder,
+                launch,
+                recipe.repeats,
+                recipe.seed,
+                n_candidates=recipe.best_of,
+                rerank=rerank,
+                rate_hz=rate_hz,
+            )
 
         def is_finished(name: str) -> bool:
             return all(is_saved(run.folder.path / file) for file in media[name])
@@ -272,21 +272,20 @@ class ReconstructionRun(Job, ScoredRun):
     def summarise(self, run: OpenRun) -> Summary:
         """Make baselines, score all media, and compute the metrics."""
         set_up = self.set_up(run.launch)
-        job = set_up.job
-        recipe = job.recipe
+        recipe = self.recipe
 
         # generated media
-        models = job.describe_models()
+        models = self.describe_models()
         generated = []
         for decoded_set in set_up.decoded_sets:
-            generated.append(job.make_generated_set(decoded_set, models, run.folder))
+            generated.append(self.make_generated_set(decoded_set, models, run.folder))
 
         # baselines, such as the nearest training pictures, in the order of the sources
         make = partial(
             make_baselines,
-            job.align,
+            self.tests,
             recipe,
-            job.sources,
+            self.sources,
             [decoded_set.take_first(recipe.items) for decoded_set in set_up.brain_sets],
             generated,
             set_up.stimulus_heads,
@@ -300,7 +299,7 @@ class ReconstructionRun(Job, ScoredRun):
                 f"none of the sources can be made: {', '.join(missing)}",
                 "; ".join(dict.fromkeys(missing.values())),
             )
-        sources: list[str] = list(job.sources)
+        sources: list[str] = list(self.sources)
         generated.sort(key=lambda media: sources.index(media.source))
 
         # the chance level of decoded captions, masks and concepts needs no media
@@ -309,7 +308,7 @@ class ReconstructionRun(Job, ScoredRun):
                 if len(decoded_set.image_ids) < 2:
                     continue
                 floor_set = decoded_set.shuffle_signals().take_first(recipe.items)
-                floor = job.make_generated_set(floor_set, models, run.folder)
+                floor = self.make_generated_set(floor_set, models, run.folder)
                 if floor.task_scores.values:
                     no_files = dict.fromkeys(floor.files, ())
                     generated.append(replace(floor, files=no_files))
@@ -318,11 +317,11 @@ class ReconstructionRun(Job, ScoredRun):
             run.folder,
             recipe,
             pool_folds(generated),
-            job.make_stimuli(),
+            self.make_stimuli(),
             recipe.split,
             run.launch,
             missing,
-            job.collect_facts(),
+            self.collect_facts(),
         )
 
     def collect_facts(self) -> ReconstructionFacts:
@@ -336,12 +335,10 @@ class ReconstructionRun(Job, ScoredRun):
         settings = recipe.model_dump(mode="json", include=GENERATION_KEYS)
         prior = parts.load("priors", priors.describe(recipe.prior.source).kind)
         generator_papers = parts.list_papers(recipe.generator)
-        set_up: dict[str, Any] = dict(align.describe_set_up(recipe.split))
+        set_up: dict[str, Any] = dict(self.tests.set_up)
         set_up |= flatten(settings, "reconstruct")
         set_up |= cite(prior=prior.Config.cites, generator=generator_papers)
-        seen_in_training, warnings = summarise_tested_pictures(
-            [align.compare_pictures(recipe.split)], align.signal_warnings
-        )
+        seen_in_training, warnings = self.tests.summarise_seen()
         return ReconstructionFacts(
             dataset=align.dataset.name,
             modality=align.modality,
@@ -354,17 +351,12 @@ class ReconstructionRun(Job, ScoredRun):
             warnings=warnings,
         )
 
-    @property
-    def short_name(self) -> str:
-        """First part of the name of the run."""
-        return self.align.short_name
-
     def check(self) -> None:
         """Check the parts of the generation, and that the media can be scored."""
         Job.check(self)
         ScoredRun.check(self)
         # further heads, such as captions, have scores of their own
-        if len(self.align.models[0].layout.heads) == 1:
+        if len(self.align.open_first().layout.heads) == 1:
             n_images = len(self.images)
             n_items = min(n_images, self.recipe.items or n_images)
             self.require_metrics(self.images.medium, n_items)
@@ -394,8 +386,7 @@ class FolderRun(ScoredRun):
     def resolve(cls, recipe: Recipe) -> Self:
         """Match the media with the true ones. Raises the errors of `match_folders`."""
         matched = match_folders(str(recipe.score), recipe.truth, recipe.medium)
-        generated_set, stimuli, medium, digests, facts = matched
-        return cls(recipe, generated_set, stimuli, medium, digests, facts)
+        return cls(recipe, *matched)
 
     @property
     def short_name(self) -> str:
@@ -558,7 +549,7 @@ def resolve_variants(recipe: Recipe) -> dict[str, ReconstructionRun]:
     their prior and their run, with the signals that it has decoded.
     """
     jobs: dict[str, ReconstructionRun] = {}
-    prior_of_keys: dict[str, Any] = {}
+    load_prior = cache(priors.load)
     run_of_keys: dict[str, Any] = {}
     # the run of the first variant, as in the recipe and as it was found
     first_name = first_reference = None
@@ -573,13 +564,10 @@ def resolve_variants(recipe: Recipe) -> dict[str, ReconstructionRun]:
             variant = variant.model_copy(update={"align_run": reference})
 
         # load the prior and the run, unless an earlier variant has loaded them
-        prior_key = variant.model_dump_json(include=PRIOR_KEYS)
         run_key = variant.model_dump_json(include=RUN_KEYS)
-        if prior_key not in prior_of_keys:
-            prior_of_keys[prior_key] = priors.load(
-                variant.prior.source, scale=variant.prior.scale, adapter=variant.adapter
-            )
-        prior = prior_of_keys[prior_key]
+        prior = load_prior(
+            variant.prior.source, scale=variant.prior.scale, adapter=variant.adapter
+        )
         if run_key not in run_of_keys:
             run_of_keys[run_key] = find_align_run(variant, prior)
         job = ReconstructionRun.resolve(variant, prior, run_of_keys[run_key])

@@ -25,9 +25,8 @@ from brainhive_cli.data.targets.targets import StoreTargets
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.measure import (
     Models,
-    find_shared_rows,
     open_gallery,
-    open_trials,
+    open_signals,
 )
 from brainhive_cli.evaluation.retrieval.scopes import CLASSIFIERS
 from brainhive_cli.measurement.linear_maps import (
@@ -46,8 +45,8 @@ from brainhive_cli.training.alignment.recipe import (
     Recipe as AlignRecipe,
     make_ridge_keys,
 )
-from brainhive_cli.training.alignment.trained.model import TrainedModel
-from brainhive_cli.training.alignment.trained.run import TrainedRun
+from brainhive_cli.training.alignment.trained.models import TrainedModels
+from brainhive_cli.training.alignment.trained.test_set import TestSet
 
 SHARED_KEYS = {
     "dataset",
@@ -124,7 +123,7 @@ def write_ridge(job: Job, folder: Path) -> AlignRecipe:
 
     # do not take longer than the training, unless the recipe requests a ridge
     models = job.open_models(job.groups[0], torch.device("cpu"))
-    layout = models[0].module.layout
+    layout = models[0].layout
     is_compared = [
         layout.encoders[config.name] in layout.compared_keys
         for config in recipe.encoders
@@ -167,9 +166,10 @@ def rank_by_classifiers(job: Job, device: torch.device) -> dict[str, list[Int64]
     split = job.recipe.split
     for models, subject in open_first_models(job, device):
         n_folds[subject] += 1
-        trials = models[0].open_trials(subject, "train", is_tested=False)
-        test_trials = open_trials(models, subject, split)[0]
-        rows = find_shared_rows(models, split)
+        rows = job.tests.find_rows(split, models[0].cell.fold)
+        signals = open_signals(models, job.tests, subject, rows)
+        trials = signals.people[0].train_trials
+        test_trials = signals.trials[0]
         _, trial_counts = np.unique(trials.stimulus, return_counts=True)
         if len(rows) > MAX_CLASSES or trial_counts.min() < 2:
             continue
@@ -242,23 +242,24 @@ def find_order(job: Job, device: torch.device) -> Baseline:
 
     # rank the pictures that the permutation test compares
     first_models = job.open_models(job.groups[0], device)
-    gallery = open_gallery(first_models, [recipe.split], only_shown=recipe.only_shown)
+    tests = job.tests
+    gallery = open_gallery(first_models, tests, [recipe.split], recipe.only_shown)
     rows = draw_verdict_pictures(gallery.test_rows)
-    candidates = read_targets(first_models[0], recipe.split, rows, device)
-    concepts = first_models[0].open_pictures(recipe.split).concepts[rows]
+    candidates = read_targets(tests.open_stores(recipe.split), rows, device)
+    concepts = tests.open_pictures(recipe.split).concepts[rows]
     grouping = make_grouping(run.dataset, rows.tolist(), concepts)
 
-    tests: list[tuple[float, str]] = []
+    order_tests: list[tuple[float, str]] = []
     for models, subject in open_first_models(job, device):
         train, test, targets, target_indices, test_rows = read_signals(
-            models, subject, recipe.split, rows, device
+            models, tests, subject, rows, device
         )
         ranks_of_order = rank_by_ridge(train, targets, target_indices, test, candidates)
-        tests += try_orders(subject, ranks_of_order, test_rows, rows, grouping)
-    return choose_order(tests)
+        order_tests += try_orders(subject, ranks_of_order, test_rows, rows, grouping)
+    return choose_order(order_tests)
 
 
-def _require_usual_training(run: TrainedRun) -> None:
+def _require_usual_training(run: TrainedModels) -> None:
     """Check that the run was trained on the signals and labels that a ridge reads.
 
     Raises:
@@ -300,7 +301,7 @@ def _estimate_ridge_s(job: Job, spec: SignalSpec, is_compared: Sequence[bool]) -
         is_compared: True for each encoder whose head is compared.
     """
     run = job.runs[0]
-    stores = compress(run.open_stores("train").values(), is_compared)
+    stores = compress(job.tests.open_stores("train").values(), is_compared)
     width = _sum_widths(stores)
     n_features = max(spec.widths or (spec.channels,)) * spec.samples
     has_trials = run.dataset.holdout.divides_train
@@ -310,10 +311,8 @@ def _estimate_ridge_s(job: Job, spec: SignalSpec, is_compared: Sequence[bool]) -
             continue
         recordings = run.get_recordings(cell.variant)
         stored = recordings.open_store(cell.trained_on[0])["train"]
-        n_pictures, n_repetitions = stored.signal.shape[:2]
-        n_signals = n_pictures * len(cell.trained_on)
-        if has_trials:
-            n_signals *= n_repetitions
+        rows = stored.signal if has_trials else stored.counts
+        n_signals = len(rows) * len(cell.trained_on)
         components = n_features if len(cell.trained_on) > 1 else MAX_COMPONENTS
         operations += count_fit_operations(n_signals, n_features, components)
         n_components = min(n_signals, n_features, components)
@@ -324,7 +323,7 @@ def _estimate_ridge_s(job: Job, spec: SignalSpec, is_compared: Sequence[bool]) -
 def _estimate_orders_s(job: Job) -> float:
     """Estimate how many seconds small ridges take to try all orders of the pictures."""
     run = job.runs[0]
-    target_width = _sum_widths(run.open_stores("train").values())
+    target_width = _sum_widths(job.tests.open_stores("train").values())
     width = len(ORDERS) * min(MAX_TARGET_WIDTH, target_width)
     cell_of_test = {}
     for cells in job.groups:
@@ -336,9 +335,9 @@ def _estimate_orders_s(job: Job) -> float:
         # ridges of new subjects are fitted to the training subjects
         people = [subject] if subject in cell.trained_on else cell.trained_on
         stored = run.get_recordings(cell.variant).open_store(people[0])["train"]
-        n_features = int(np.prod(stored.signal.shape[2:]))
+        n_features = int(np.prod(stored.signal.shape[1:]))
         max_signals = min(MAX_TRAIN_SIGNALS, MAX_SIGNAL_BYTES // (4 * n_features))
-        n_signals = min(max_signals, len(stored.signal) * len(people))
+        n_signals = min(max_signals, len(stored.counts) * len(people))
 
         # principal axes, and the ridge
         sample = min(n_signals, MAX_SIGNALS_FOR_AXES)
@@ -374,7 +373,7 @@ class RidgeData(NamedTuple):
 
 
 def read_signals(
-    models: Models, subject: int, split: str, rows: Int64, device: torch.device
+    models: Models, tests: TestSet, subject: int, rows: Int64, device: torch.device
 ) -> RidgeData:
     """Read the signals that a small ridge of a subject is fitted to and tested on.
 
@@ -383,8 +382,8 @@ def read_signals(
 
     Args:
         models: Models of the cell group.
+        tests: Test set.
         subject: Number of the subject.
-        split: Split of the test signals.
         rows: Row [P] of each candidate, ascending.
         device: Device of the ridge.
 
@@ -398,7 +397,7 @@ def read_signals(
     signals = []
     widths = set[int]()
     for person in people:
-        trials = model.open_trials(person, "train", is_tested=False)
+        trials = tests.open_person(model, person).train_trials
         stimuli.append(trials.stimulus)
         signals.append(flatten(trials))
         widths.add(signals[-1].shape[1])
@@ -419,8 +418,7 @@ def read_signals(
         raise BrainhiveError(f"{len(train)} training signals are too few")
 
     # test signals that show a candidate
-    test_trials = open_trials(models, subject, split)[0]
-    test_trials = test_trials.take(np.isin(test_trials.stimulus, rows))
+    test_trials = open_signals(models, tests, subject, rows).trials[0]
     if not len(test_trials.stimulus):
         raise BrainhiveError(f"subject {subject} was shown none of the candidates")
 
@@ -443,7 +441,7 @@ def read_signals(
     return RidgeData(
         train=scale(train) @ axes,
         test=scale(flatten(test_trials).to(device)) @ axes,
-        targets=read_targets(model, "train", pictures, device),
+        targets=read_targets(tests.open_stores("train"), pictures, device),
         target_indices=target_indices,
         test_rows=test_trials.stimulus,
     )
@@ -455,13 +453,12 @@ def flatten(trials: Trials) -> Tensor:
 
 
 def read_targets(
-    model: TrainedModel, split: str, rows: Int64, device: torch.device
+    stores: Mapping[str, TargetStore], rows: Int64, device: torch.device
 ) -> Tensor:
     """Read the targets of pictures: unit embeddings of all encoders, concatenated.
 
     Args:
-        model: Model whose encoders are read.
-        split: Split of the pictures.
+        stores: Target stores of the pictures, by encoder.
         rows: Row [P] of each picture.
         device: Device of the result.
 
@@ -469,7 +466,6 @@ def read_targets(
         Targets [P, D]. Wide embeddings are projected by a count sketch, which keeps
         inner products in expectation.
     """
-    stores = model.open_stores(split)
     max_width = MAX_TARGET_WIDTH // len(stores)
     embeddings = []
     for number, store in enumerate(stores.values()):

@@ -35,7 +35,7 @@ from brainhive_cli.evaluation.retrieval.measure import (
     encode,
     encode_gallery,
     open_gallery,
-    open_trials,
+    open_signals,
 )
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.scopes import (
@@ -55,6 +55,7 @@ from brainhive_cli.reports.tables import (
     describe_sample,
 )
 from brainhive_cli.training.alignment.trained.model import TrainedModel
+from brainhive_cli.training.alignment.trained.test_set import TestSet
 
 N_SIMILARITY_BINS = 8
 """Number of bins of equal size in the figure of nearest training pictures."""
@@ -68,7 +69,11 @@ SECTION = "Retrieval"
 
 @console.progress("drawing figures")
 def draw_artifacts(
-    run: RunFolder, measurements: Measurements, models: Models, recipe: Recipe
+    run: RunFolder,
+    measurements: Measurements,
+    models: Models,
+    tests: TestSet,
+    recipe: Recipe,
 ) -> list[Artifact]:
     """Draw figures, lay out tables, and save a sheet's retrieved pictures.
 
@@ -76,6 +81,7 @@ def draw_artifacts(
         run: Folder of the run.
         measurements: Measurements of the run.
         models: Models of the first cell group. Empty to leave out the sheet.
+        tests: Test set.
         recipe: Recipe of the run.
     """
     facts = measurements.require_facts(RetrievalFacts)
@@ -84,11 +90,11 @@ def draw_artifacts(
     if facts.confusion_matrix:
         headlines.append(_draw_confusions(facts.confusion_matrix))
     if facts.tests_trials and models:
-        headlines += _draw_voxels(run, models[0], recipe.split)
+        headlines += _draw_voxels(run, models[0], tests)
     if facts.tests_categories:
         # the matrix shows the finding, and hits and misses have no ranks
         if models:
-            headlines += draw_examples(run, models[0].run.dataset)
+            headlines += draw_examples(run, tests.dataset)
         headlines = [replace(figure, section=FINDING) for figure in headlines]
     else:
         # the ranks lead the page, unless a matrix shows the answer of every concept
@@ -100,7 +106,7 @@ def draw_artifacts(
         figures.append(_draw_train_similarities(measurements))
     figures.append(_draw_regions(measurements))
     if models and not facts.tests_categories:
-        figures += _draw_sheet(run, models, recipe)
+        figures += _draw_sheet(run, models, tests, recipe)
 
     artifacts: list[Artifact] = []
     for figure in filter(is_informative, figures):
@@ -148,7 +154,7 @@ def _draw_confusions(matrix: ConfusionMatrix) -> Heatmap:
     )
 
 
-def _draw_voxels(run: RunFolder, model: TrainedModel, split: str) -> list[BrainMap]:
+def _draw_voxels(run: RunFolder, model: TrainedModel, tests: TestSet) -> list[BrainMap]:
     """Draw how far the first subject's categories differ in each voxel, as F values.
 
     Voxels below the F of p = .05, corrected by Bonferroni, are not drawn, unless all
@@ -161,8 +167,9 @@ def _draw_voxels(run: RunFolder, model: TrainedModel, split: str) -> list[BrainM
     from sklearn.feature_selection import f_classif
 
     subject = model.cell.tested_on[0]
-    train_trials = model.open_trials(subject, "train", is_tested=False)
-    test_trials = model.open_trials(subject, split, is_tested=False)
+    person = tests.open_person(model, subject)
+    train_trials = person.train_trials
+    test_trials = person.all_trials
     space = test_trials.space
     if space.grid is None:
         return []
@@ -304,20 +311,22 @@ def _draw_regions(measurements: Measurements) -> Curve:
     )
 
 
-def _draw_sheet(run: RunFolder, models: Models, recipe: Recipe) -> list[Sheet]:
+def _draw_sheet(
+    run: RunFolder, models: Models, tests: TestSet, recipe: Recipe
+) -> list[Sheet]:
     """Draw a sheet of random signals of the first subject, and retrieved pictures.
 
     Returns:
         The sheet, or nothing if no picture can be read.
     """
     # encode the signals and the pictures as unit tokens
-    gallery = open_gallery(models, recipe.splits, only_shown=recipe.only_shown)
+    gallery = open_gallery(models, tests, recipe.splits, recipe.only_shown)
     model = models[0]
     subject = model.cell.tested_on[0]
-    trials = open_trials(models, subject, recipe.split)
-    targets = np.searchsorted(gallery.test_rows, trials[0].stimulus)  # [N]
-    tokens = normalize(encode(models, trials))  # [N, D]
-    images = normalize(encode_gallery(models, gallery))  # [M, D]
+    signals = open_signals(models, tests, subject, gallery.test_rows)
+    targets = signals.targets
+    tokens = normalize(encode(models, signals.trials))  # [N, D]
+    images = normalize(encode_gallery(models, tests, gallery))  # [M, D]
 
     # choose random signals, and the pictures that are most similar to each
     order = np.random.default_rng(recipe.seed).permutation(len(tokens))
@@ -325,7 +334,9 @@ def _draw_sheet(run: RunFolder, models: Models, recipe: Recipe) -> list[Sheet]:
     scores = (tokens[queries] @ images.T).cpu().numpy()
     retrieved = np.argsort(-scores, axis=1, kind="stable")[:, :N_RETRIEVED]
     seen_indices = targets[queries]
-    files = save_pictures(run, model, gallery, np.union1d(seen_indices, retrieved))
+    files = save_pictures(
+        run, tests.dataset, gallery, np.union1d(seen_indices, retrieved)
+    )
     if not any(files.values()):
         return []
 
@@ -363,20 +374,19 @@ def _draw_sheet(run: RunFolder, models: Models, recipe: Recipe) -> list[Sheet]:
 
 
 def save_pictures(
-    run: RunFolder, model: TrainedModel, gallery: Gallery, rows: Int64
+    run: RunFolder, dataset: Dataset, gallery: Gallery, rows: Int64
 ) -> dict[int, str]:
     """Save pictures of a gallery for the sheet, and warn of unreadable pictures.
 
     Args:
         run: Folder of the run.
-        model: Model whose data set has the pictures.
+        dataset: Data set that has the pictures.
         gallery: Candidates.
         rows: Gallery indices of the pictures, each once.
 
     Returns:
         File of each picture, by its index. "" for a picture that cannot be read.
     """
-    dataset = model.run.dataset
     files = dict.fromkeys(rows.tolist(), "")
     problems: list[str] = []
     start = 0

@@ -13,13 +13,15 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.datasets import list_pictures, require_split
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
-from brainhive_cli.training.alignment.cells import Cell, list_test_subjects
+from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.references import rejoin_variant_names
 from brainhive_cli.training.alignment.trained.model import TrainedModel
-from brainhive_cli.training.alignment.trained.run import (
-    TrainedRun,
-    open_model,
-    refuse_sweep,
+from brainhive_cli.training.alignment.trained.models import TrainedModels, refuse_sweep
+from brainhive_cli.training.alignment.trained.run import open_model, open_variant
+from brainhive_cli.training.alignment.trained.test_set import (
+    TestSet,
+    check_test_set,
+    open_test_set,
 )
 
 if TYPE_CHECKING:
@@ -48,12 +50,14 @@ class Job:
         runs: Evaluated runs, whose models are averaged. All have the same data set.
         against: Evaluations of the runs to compare with.
         variants: Evaluations of the variants of a sweep. Empty without a sweep.
+        like: Evaluation that may have the same data, whose study is then shared.
     """
 
     recipe: Recipe
-    runs: list[TrainedRun]
+    runs: list[TrainedModels]
     against: Sequence[Self] = ()
     variants: Sequence[Self] = ()
+    like: Self | None = None
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
@@ -87,12 +91,13 @@ class Job:
             "against": references or None,
         }
         job = cls(recipe.model_copy(update=changes), runs, against)
-        variants = []
+        variants: list[Self] = []
         for variant_name in variant_names:
-            run = runs[0].open_variant(variant_name)
+            run = open_variant(runs[0], variant_name)
             changes = {"align_run": [run.reference], "compare": None}
             variant_recipe = job.recipe.model_copy(update=changes)
-            variants.append(replace(job, recipe=variant_recipe, runs=[run]))
+            like = variants[0] if variants else None
+            variants.append(replace(job, recipe=variant_recipe, runs=[run], like=like))
         return replace(job, variants=variants)
 
     @cached_property
@@ -105,13 +110,23 @@ class Job:
         """Groups of cells, keyed by the name of their first cell."""
         return {group[0].name: group for group in self.groups}
 
+    @property
+    def files(self) -> dict[str, str]:
+        """File of each cell in the run folder, by name of the cell."""
+        return {name: f"parts/{name}.safetensors" for name in self.group_of_name}
+
     def open_models(self, group: CellGroup, device: torch.device) -> list[TrainedModel]:
         """Open the models of a cell group, with the head that the recipe names."""
-        head = self.recipe.head
         return [
-            TrainedModel(run, cell, device, head)
+            run.open(cell, device, self.recipe.head)
             for run, cell in zip(self.runs, group, strict=True)
         ]
+
+    @cached_property
+    def tests(self) -> TestSet:
+        """Test set of all runs, which all cells share."""
+        like = None if self.like is None else self.like.tests
+        return open_test_set(self.runs, self.recipe.split, like)
 
     def list_pairs(self) -> list[tuple[str, str]]:
         """List the pairs of labels of the variants of a sweep that are compared.
@@ -164,11 +179,11 @@ class Job:
                 variant.check()
             return
         recipe = self.recipe
-        trials_of_runs = [run.check(recipe.splits, recipe.head) for run in self.runs]
+        trials_of_cell = check_test_set(self.tests, recipe.splits, recipe.head)
         if recipe.repetitions or recipe.region_shares:
             from brainhive_cli.evaluation.retrieval import measure
 
-            for trials in trials_of_runs[0].values():
+            for trials in trials_of_cell.values():
                 if recipe.repetitions:
                     measure.list_repetition_counts(trials, recipe)
                 if recipe.region_shares:
@@ -185,8 +200,8 @@ class Job:
         """
         first_run, second_run = self.runs[0], compared_job.runs[0]
         names = f"{first_run.name} and {second_run.name} were tested on different"
-        first_subjects = list_test_subjects(first_run.cells)
-        second_subjects = list_test_subjects(second_run.cells)
+        first_subjects = self.tests.subjects
+        second_subjects = compared_job.tests.subjects
         if first_subjects != second_subjects:
             raise BrainhiveError(
                 f"{names} subjects: {first_subjects} and {second_subjects}",
@@ -207,15 +222,15 @@ class Job:
 
         models = self.open_models(self.groups[0], torch.device("cpu"))
         recipe = self.recipe
-        return open_gallery(models, recipe.splits, recipe.only_shown).image_ids
+        gallery = open_gallery(models, self.tests, recipe.splits, recipe.only_shown)
+        return gallery.image_ids
 
     def open_stores(self) -> dict[str, TargetStore]:
         """Open the embeddings of the gallery, by split and encoder."""
         stores = {}
-        for run in self.runs:
-            for split in self.recipe.splits:
-                for name, store in run.open_stores(split).items():
-                    stores[f"{split}/{name}"] = store
+        for split in self.recipe.splits:
+            for name, store in self.tests.open_stores(split).items():
+                stores[f"{split}/{name}"] = store
         return stores
 
     def count_work(self) -> Work:
@@ -227,7 +242,7 @@ class Job:
         return Work(kind, count, "models to test", cells=len(self.groups))
 
 
-def find_runs(recipe: Recipe) -> list[TrainedRun]:
+def find_runs(recipe: Recipe) -> list[TrainedModels]:
     """Find the runs that a recipe names, or the newest run on its data set.
 
     Raises:
@@ -265,7 +280,7 @@ def find_runs(recipe: Recipe) -> list[TrainedRun]:
     return runs
 
 
-def group_cells(runs: Sequence[TrainedRun]) -> list[CellGroup]:
+def group_cells(runs: Sequence[TrainedModels]) -> list[CellGroup]:
     """Group the cells of several runs, to average their models, by tested subjects.
 
     Returns:

@@ -10,10 +10,11 @@ from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.measure import (
     encode_gallery,
     open_gallery,
-    open_trials,
+    open_signals,
 )
 from brainhive_cli.measurement.linear_maps import FeatureScaler, Products
 from brainhive_cli.measurement.ranks import rank_targets
+from brainhive_cli.training.alignment.trained.picture_targets import open_targets
 
 MAX_LONE_P = 0.001
 """Largest p, corrected for the number of channels, at which a channel is named."""
@@ -29,7 +30,7 @@ def find_lone_channel(job: Job, device: torch.device) -> str:
     Returns:
         Name of the channel. Empty without such a channel, and for voxels.
     """
-    names = job.runs[0].models[0].layout.spec.names
+    names = job.runs[0].open_first().layout.spec.names
     if len(names) < 2:
         return ""
     channels = list(range(len(names)))
@@ -52,20 +53,25 @@ def rank_by_channels(
     """
     ranks = []
     recipe = job.recipe
+    tests = job.tests
     for group in job.groups:
         if group[0].seed != job.groups[0][0].seed:
             continue
         models = job.open_models(group, device)
-        gallery = open_gallery(models, recipe.splits, recipe.only_shown)
-        images = encode_gallery(models[:1], gallery)
+        first_model = models[0]
+        gallery = open_gallery(models, tests, recipe.splits, recipe.only_shown)
+        images = encode_gallery([first_model], tests, gallery)
+        train_embeddings = open_targets(tests, first_model, "train")
         for subject in group[0].tested_on:
-            tested = open_trials(models, subject, recipe.split)[0]
-            shown = np.searchsorted(gallery.test_rows, tested.stimulus)
-            training = models[0].open_trials(subject, "train", is_tested=False)
+            signals = open_signals(models, tests, subject, gallery.test_rows)
+            tested = signals.trials[0]
+            training = signals.people[0].train_trials
             last = len(training.stimulus) - 1
             rows = np.linspace(0, last, min(last + 1, MAX_TRAINING_STIMULI))
             training = training.take(rows.astype(np.int64))
-            targets = models[0].encode_pictures("train", training.stimulus).float()
+            targets = first_model.encode_pictures(
+                train_embeddings, training.stimulus
+            ).float()
 
             # standardise by the training signals
             features = torch.from_numpy(training.averages).to(device)
@@ -78,7 +84,9 @@ def rank_by_channels(
                     features[:, channels].flatten(1), [targets]
                 )
                 tokens = ridge.predict(inputs[:, channels].flatten(1))
-                cell_ranks.append(rank_targets(tokens, images, torch.from_numpy(shown)))
+                cell_ranks.append(
+                    rank_targets(tokens, images, torch.from_numpy(signals.targets))
+                )
             ranks.append(torch.stack(cell_ranks))
     return torch.cat(ranks, 1).numpy()
 

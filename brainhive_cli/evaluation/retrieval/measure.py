@@ -1,9 +1,8 @@
 """Scores of a cell: the gallery, ranked for the signals of each tested subject."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import compress
 from typing import Any
@@ -15,9 +14,8 @@ from torch.nn.functional import normalize
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Bool, Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import (
-    BACKWARD,
     TRIALS_TOGETHER,
     scope,
 )
@@ -33,7 +31,7 @@ from brainhive_cli.evaluation.retrieval.scopes import (
     REPETITIONS,
     SUBSETS,
 )
-from brainhive_cli.measurement.ranks import expected_subset_hits, rank_targets
+from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.measurement.reliability import (
     average_halves,
     correlate_without_each,
@@ -46,22 +44,23 @@ from brainhive_cli.measurement.retrieval import (
     Gallery,
     Scores,
     depends_on_other_trials,
-    measure_control,
-    permute_targets,
+    exchange_labels,
+    measure_subsets,
     rank_corrected,
     rank_for_verdict,
     rank_gallery,
+    rank_parts,
 )
 from brainhive_cli.measurement.units import (
     MIN_UNITS_FOR_POPULATION,
-    Items,
-    StimulusGrouping,
 )
-from brainhive_cli.training.alignment.cells import list_test_subjects
 from brainhive_cli.training.alignment.trained.model import TrainedModel
+from brainhive_cli.training.alignment.trained.picture_targets import open_targets
+from brainhive_cli.training.alignment.trained.test_set import TestSet
+from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
 
 Models = Sequence[TrainedModel]
-"""Models of a cell group. Retrieval averages their cosine similarities.
+"""Models of a cell group, one of each run, whose cosine similarities are averaged.
 
 The unit tokens of several models are concatenated. The cosine similarity of
 concatenated tokens is the mean over the models.
@@ -74,69 +73,121 @@ SIGNALS_PER_BATCH = 64
 """Signals whose heads are predicted together: 70 MB of 272,896 outputs each."""
 
 
+@dataclass(frozen=True)
+class TestedSignals:
+    """Test signals of a subject, as each model of a cell group reads them.
+
+    Attributes:
+        people: The subject, as each model reads its signals.
+        trials: Trials of pictures that every model can test, as each model reads them.
+        targets: Gallery index [N] of the picture of each signal.
+        names: Names [N] of held-out trials. Empty if the items are pictures.
+        groups: Run or session [N] of each held-out trial.
+        units: Unit [N] of each signal in the design of the study, if there is one.
+    """
+
+    __test__ = False  # pytest collects classes whose names begin with Test
+
+    people: Sequence[TestedPerson]
+    trials: Sequence[Trials]
+    targets: Int64
+    names: Sequence[str]
+    groups: Sequence[str]
+    units: Int64
+
+
 @console.progress("ranking pictures by signals")
-def measure_cell(models: Models, recipe: Recipe) -> tuple[Gallery, dict[int, Scores]]:
+def measure_cell(
+    models: Models, tests: TestSet, recipe: Recipe
+) -> tuple[Gallery, dict[int, Scores]]:
     """Rank the gallery for the signals of a cell, and take further measures.
 
     A control permutes the labels of a subject in the same way in all cells.
 
     Args:
         models: Models of the cell group.
+        tests: Test set of their runs.
         recipe: Recipe that says what is measured.
 
     Returns:
         The gallery, and the scores by subject.
     """
-    # encode the pictures, and the signals of all subjects
-    gallery = open_gallery(models, recipe.splits, recipe.only_shown)
-    images = encode_gallery(models, gallery)
+    # encode the pictures
+    subjects = models[0].cell.tested_on
+    gallery = open_gallery(models, tests, recipe.splits, recipe.only_shown)
+    train_rows = tests.find_trained_rows(models[0].cell.fold)
+    images = encode_gallery(models, tests, gallery)
+    test_images = images[: len(gallery.test_rows)]
+    similarities = measure_train_similarities(models, tests, test_images, train_rows)
+
+    # encode the signals of each subject. A control exchanges the labels of its items
+    signals = {}
     tokens = {}
     items = {}
-    for subject in models[0].cell.tested_on:
-        tokens[subject], items[subject] = encode_items(
-            models, gallery, images, subject, recipe
+    design = None if tests.study is None else tests.study.design
+    for subject in subjects:
+        tested = open_signals(models, tests, subject, gallery.test_rows)
+        signals[subject] = tested
+        tokens[subject] = encode(models, tested.trials)
+        is_trialwise = encode_trialwise(models, tested.trials)
+        items[subject] = Scores.from_targets(
+            gallery,
+            tested.targets,
+            names=tested.names,
+            groups=tested.groups,
+            units=tested.units,
+            is_trialwise=is_trialwise,
         )
+        if recipe.control != "none":
+            seed = recipe.seed
+            if recipe.control == "shuffled":
+                seed = derive_seed(seed, subject)
+            items[subject] = exchange_labels(
+                items[subject],
+                gallery,
+                images,
+                tokens[subject],
+                design,
+                seed,
+            )
 
     # rank for all subjects together, so that a large gallery is read once
     scores = rank_gallery(gallery, images, tokens, items)
     corrected = rank_corrected(gallery, images, tokens, items, recipe.corrections)
-    single = rank_single_models(models, gallery, images, tokens, items)
-    test_images = images[: len(gallery.test_rows)]
-    similarities = measure_train_similarities(models, test_images, recipe.split)
+    single = {}
+    if len(models) > 1:
+        widths = {model.run_name: model.token_width for model in models}
+        single = rank_parts(gallery, images, tokens, items, widths)
 
     # measure everything else that the recipe requests, for each subject
-    dependent = []
-    for subject, signals in tokens.items():
+    for subject in subjects:
         subject_scores = scores[subject]
         target = gallery.find_indices(subject_scores.labels)
         scopes: dict[str, Scores] = dict(subject_scores.scopes)
         if recipe.subsets:
-            scopes[SUBSETS] = measure_subsets(signals, images[target], recipe.subsets)
+            scopes[SUBSETS] = measure_subsets(
+                tokens[subject], images[target], recipe.subsets
+            )
         for name, tables in corrected.items():
             scopes[scope(CORRECTIONS, name)] = tables[subject]
         for name, tables in single.items():
             scopes[scope(ALONE, name)] = tables[subject]
         if recipe.repetitions:
-            scopes |= measure_repetitions(models, images, target, subject, recipe)
+            scopes |= measure_repetitions(
+                models, signals[subject].trials, images, target, recipe
+            )
         if recipe.region_shares:
-            scopes |= measure_region_shares(models[0], subject, recipe.split)
-        ceiling = None
-        if recipe.ceiling_splits:
-            # the ceiling depends on no model, so cells share it
-            compute = partial(_measure_signal_ceiling, models, subject, recipe)
-            ceiling = models[0].compute_once("ceiling", subject, recipe.split, compute)
-        if not items[subject].is_trialwise:
-            dependent.append(str(subject))
+            scopes |= measure_region_shares(models[0], signals[subject].people[0])
         scores[subject] = replace(
-            rank_for_verdict(gallery, images, signals, subject_scores),
+            rank_for_verdict(gallery, images, tokens[subject], subject_scores),
             scopes=scopes,
-            ceiling=ceiling,
             train_similarities=similarities[target]
             if similarities.size
             else similarities,
         )
 
     # a prediction that needs other test signals is no result of a single trial
+    dependent = [str(subject) for subject in items if not items[subject].is_trialwise]
     if dependent:
         console.warn(
             f"{models[0].cell.name}: tokens of subject {', '.join(dependent)} depend "
@@ -148,122 +199,114 @@ def measure_cell(models: Models, recipe: Recipe) -> tuple[Gallery, dict[int, Sco
 
 
 def open_gallery(
-    models: Models, splits: Sequence[str], only_shown: bool = False
+    models: Models, tests: TestSet, splits: Sequence[str], only_shown: bool = False
 ) -> Gallery:
     """List the candidates: pictures for which every model has an embedding.
 
     Args:
         models: Models of the cell group.
+        tests: Test set of their runs.
         splits: Splits of the pictures. The signals of the last split are tested.
         only_shown: If True, leave out pictures of the last split that no tested subject
             of any cell was shown.
-
-    Raises:
-        BrainhiveError: if models have different pictures.
     """
     # the tested split comes first
-    model = models[0]
+    first_model = models[0]
     rows: dict[str, Int64] = {}
     image_ids: list[str] = []
     concepts: list[str] = []
     for split in reversed(splits):
-        rows[split] = find_shared_rows(models, split)
+        rows[split] = tests.find_rows(split, first_model.cell.fold)
         if only_shown and split == splits[-1]:
-            shown_rows = [
-                model.find_shown_rows(subject, split)
-                for subject in list_test_subjects(model.run.cells)
-            ]
+            people = [tests.open_person(first_model, s) for s in tests.subjects]
+            shown_rows = [person.read(split).stimulus for person in people]
             rows[split] = np.intersect1d(rows[split], np.concatenate(shown_rows))
-        pictures = model.open_pictures(split)
+        pictures = tests.open_pictures(split)
         image_ids += pictures.image_ids[rows[split]]
         concepts += pictures.concepts[rows[split]]
     # the outputs of a single classifier can be compared between signals
-    contents = {config.content for config in model.encoders}
+    contents = {config.content for config in first_model.encoders}
     are_labels = len(models) == 1 and contents == {"labels"}
-    return Gallery(
-        rows, image_ids, concepts, model.run.dataset.alike_by, are_labels=are_labels
-    )
+    alike_by = tests.dataset.alike_by
+    return Gallery(rows, image_ids, concepts, alike_by, are_labels=are_labels)
 
 
-def find_shared_rows(models: Models, split: str) -> Int64:
-    """Return the rows [M] of the pictures for which every model has an embedding.
-
-    Raises:
-        BrainhiveError: if the files of the models list different pictures.
-    """
-    first_pictures = models[0].open_pictures(split)
-    rows = models[0].find_rows(split)
-    for model in models[1:]:
-        pictures = model.open_pictures(split)
-        if first_pictures.image_ids != pictures.image_ids:
-            raise BrainhiveError(
-                f"{first_pictures.path} and {pictures.path} hold different pictures",
-                "embed again",
-            )
-        rows = np.intersect1d(rows, model.find_rows(split))
-    return rows
-
-
-def encode_gallery(models: Models, gallery: Gallery) -> Tensor:
+def encode_gallery(models: Models, tests: TestSet, gallery: Gallery) -> Tensor:
     """Encode the pictures of a gallery as tokens [M, D]."""
     tokens = []
     for split, rows in gallery.rows.items():
-        tokens.append(_encode_pictures(models, split, rows))
+        tokens.append(encode_pictures(models, tests, split, rows))
     return torch.cat(tokens)
 
 
-def _encode_pictures(models: Models, split: str, rows: Int64) -> Tensor:
-    """Encode the pictures in some rows of a split as tokens [M, D]."""
-    return _join_tokens([model.encode_pictures(split, rows) for model in models])
+def encode_pictures(models: Models, tests: TestSet, split: str, rows: Int64) -> Tensor:
+    """Encode pictures of a split as tokens [M, D]."""
+    tokens = []
+    for model in models:
+        tokens.append(model.encode_pictures(open_targets(tests, model, split), rows))
+    return _join_tokens(tokens)
 
 
 def measure_train_similarities(
-    models: Models, test_images: Tensor, split: str
+    models: Models, tests: TestSet, test_images: Tensor, train_rows: Int64
 ) -> Float64:
     """Measure the similarity of tested pictures to the nearest training picture.
 
     Args:
         models: Models of the cell group.
+        tests: Test set of their runs.
         test_images: Tokens [N, D] of the tested pictures.
-        split: Split of the tested pictures.
+        train_rows: Row [M] of each training picture.
 
     Returns:
-        Largest cosine similarity [N]. Empty if the tested pictures are training
-        pictures, if the models were trained on another data set, or if the training
-        pictures have no embeddings.
+        Largest cosine similarity [N]. Empty without training pictures.
     """
-    run = models[0].run
-    has_seen_pictures = split == "train" or run.dataset.holdout.has_seen_pictures
-    if has_seen_pictures or run.origin is not None:
+    if not len(train_rows):
         return np.empty(0)
-    with suppress(MissingData):
-        rows = find_shared_rows(models, "train")
-        maxima = []
-        n_batches = 1 + len(rows) // TRAIN_PICTURES_PER_BATCH
-        for batch in np.array_split(rows, n_batches):
-            images = _encode_pictures(models, "train", batch)
-            cosines = normalize(test_images.float()) @ normalize(images.float()).T
-            maxima.append(cosines.amax(1).double().cpu())  # [N]
-        # further digits depend on the order of the heads
-        return np.max(maxima, 0).round(5)
-    return np.empty(0)
+    maxima = []
+    n_batches = 1 + len(train_rows) // TRAIN_PICTURES_PER_BATCH
+    for batch in np.array_split(train_rows, n_batches):
+        images = encode_pictures(models, tests, "train", batch)
+        cosines = normalize(test_images.float()) @ normalize(images.float()).T
+        maxima.append(cosines.amax(1).double().cpu())  # [N]
+    # further digits depend on the order of the heads
+    similarities: Float64 = np.max(maxima, 0).round(5)
+    return similarities
 
 
-def open_trials(models: Models, subject: int, split: str) -> list[Trials]:
-    """Open the trials of a subject as each model reads them.
+def open_signals(
+    models: Models, tests: TestSet, subject: int, rows: Int64
+) -> TestedSignals:
+    """Open the test signals of a subject as each model reads them.
 
-    Trials of pictures that a model has no embedding of, or was trained on, are left
-    out.
+    Args:
+        models: Models of the cell group.
+        tests: Test set of their runs.
+        subject: Number of the subject.
+        rows: Row [M] of each candidate of the tested split, ascending. Trials of other
+            pictures, and of pictures that a model was trained on, are left out.
     """
-    model_trials = []
-    rows = find_shared_rows(models, split)
-    for model in models:
-        trials = model.open_trials(subject, split)
+    people = [tests.open_person(model, subject) for model in models]
+    tested_rows = rows
+    for person in people:
+        tested_rows = np.intersect1d(tested_rows, person.trials.stimulus)
         # compute the averages now, because later cells use them, too
-        _ = trials.averages
-        rows = np.intersect1d(rows, trials.stimulus)
-        model_trials.append(trials)
-    return [trials.take(np.isin(trials.stimulus, rows)) for trials in model_trials]
+        _ = person.trials.averages
+    trials = []
+    for person in people:
+        trials.append(person.trials.take(np.isin(person.trials.stimulus, tested_rows)))
+
+    # held-out trials have names, and a run or session as group
+    is_tested = np.isin(people[0].trials.stimulus, tested_rows)
+    names, groups = people[0].name_trials()
+    return TestedSignals(
+        people=people,
+        trials=trials,
+        targets=np.searchsorted(rows, trials[0].stimulus),
+        names=list(compress(names, is_tested)),
+        groups=list(compress(groups, is_tested)),
+        units=tests.find_units(trials[0]),
+    )
 
 
 def encode(models: Models, trials: Iterable[Trials]) -> Tensor:
@@ -276,150 +319,16 @@ def _join_tokens(tokens: Sequence[Tensor]) -> Tensor:
     """Concatenate the unit tokens [N, D] of several models. Keep a single tensor."""
     if len(tokens) == 1:
         return tokens[0]
-    return torch.cat(list(map(normalize, tokens)), 1)
+    return torch.cat([normalize(model_tokens) for model_tokens in tokens], 1)
 
 
-def rank_single_models(
-    models: Models,
-    gallery: Gallery,
-    images: Tensor,
-    tokens: Mapping[int, Tensor],
-    items: Mapping[int, Scores],
-) -> dict[str, dict[int, Scores]]:
-    """Rank the gallery by each of several models alone, on the same items.
-
-    Args:
-        models: Models of the cell group.
-        gallery: Candidates.
-        images: Tokens [M, D] of the candidates, concatenated over models.
-        tokens: Tokens [N, D] of the signals, likewise, by subject.
-        items: Scores with the labels of the signals, by subject.
-
-    Returns:
-        Scores by name of the model's run and by subject. Empty for a single model.
-    """
-    if len(models) < 2:
-        return {}
-    # columns of each model in the concatenated tokens
-    split, rows = next(iter(gallery.rows.items()))
-    widths = [model.encode_pictures(split, rows[:1]).shape[1] for model in models]
-    model_images = images.split(widths, 1)
-
-    ranked = {}
-    for index, model in enumerate(models):
-        model_tokens = {}
-        for subject, signals in tokens.items():
-            model_tokens[subject] = signals.split(widths, 1)[index]
-        scores = rank_gallery(gallery, model_images[index], model_tokens, items)
-        name = model.run.name
-        for subject, table in scores.items():
-            scores[subject] = replace(table, description=f"{name} alone")
-        ranked[name] = scores
-    return ranked
-
-
-def encode_items(
-    models: Models, gallery: Gallery, images: Tensor, subject: int, recipe: Recipe
-) -> tuple[Tensor, Scores]:
-    """Encode the signals of a subject, and list the items before they are ranked.
-
-    Args:
-        models: Models of the cell group.
-        gallery: Candidates.
-        images: Tokens [M, D] of the candidates.
-        subject: Number of the subject.
-        recipe: Recipe with the split and the control.
-
-    Returns:
-        Tokens [N, D], and scores with the labels of the signals.
-    """
-    first_model = models[0]
-    split = recipe.split
-    test_trials = open_trials(models, subject, split)
-    tokens = encode(models, test_trials)
-    rows = test_trials[0].stimulus
-    seen_indices = np.searchsorted(gallery.test_rows, rows)
-
-    # unit of each signal in the design of the study
-    study = first_model.run.find_study(split)
-    units = np.empty(0, np.int64)
-    if study is not None:
-        units = study.units[subject][np.asarray(test_trials[0].index)]
-
-    # held-out trials have names, and a run or session as group
-    is_tested = np.isin(first_model.open_trials(subject, split).stimulus, rows)
-    all_names, all_groups = first_model.name_trials(subject, split)
-    names = list(compress(all_names, is_tested))
-    groups = list(compress(all_groups, is_tested))
-
-    # a control exchanges the labels
-    target = seen_indices
-    control = {}
-    if recipe.control != "none":
-        if study is None:
-            # clips of a film
-            clips = StimulusGrouping(
-                gallery.alike_by, dict(enumerate(gallery.concepts))
-            )
-            control_units = seen_indices
-            exchange = clips.make_items([seen_indices.tolist()])
-        else:
-            control_units = units
-            rows = np.unique(units)
-            exchange = Items.independent([rows.tolist()])
-            exchange = replace(exchange, design=study.design.take(rows))
-        seed = recipe.seed
-        if recipe.control == "shuffled":
-            seed = derive_seed(seed, subject)
-        target, *further = permute_targets(seen_indices, control_units, exchange, seed)
-        draws = [seen_indices, *further]
-        control = measure_control(gallery, images, tokens, draws)
-
-    is_trialwise = True
-    for model, trials in zip(models, test_trials, strict=True):
-        averages = torch.from_numpy(trials.averages)
-        if depends_on_other_trials(partial(model.encode, trials), averages):
-            is_trialwise = False
-            break
-    labels = []
-    concepts = []
-    for index in target:
-        labels.append(gallery.image_ids[index])
-        concepts.append(gallery.concepts[index])
-    items = Scores(
-        image_ids=names or labels,
-        labels=labels,
-        concepts=concepts,
-        groups=groups,
-        units=units,
-        is_trialwise=is_trialwise,
-        control=control,
-    )
-    return tokens, items
-
-
-def measure_subsets(tokens: Tensor, images: Tensor, subset_size: int) -> Scores:
-    """Measure the expected top-1 of signals and pictures in random small galleries.
-
-    Args:
-        tokens: Tokens [N, D] of the signals.
-        images: Tokens [N, D] of the pictures that the signals showed.
-        subset_size: Number of pictures in a gallery. If there are fewer, all are taken.
-
-    Returns:
-        `top1_expected` from signals to pictures, and back in the scope `backward`.
-    """
-    pool = min(subset_size, len(images))
-    description = f"{pool}-way"
-    if pool < subset_size:
-        description = f"all {pool} pictures, fewer than {subset_size}"
-    forward, backward = expected_subset_hits(tokens, images, pool)
-    return Scores(
-        values={"top1_expected": forward},
-        pool=pool,
-        description=description,
-        scopes={BACKWARD: Scores(values={"top1_expected": backward}, pool=pool)},
-    )
+def encode_trialwise(models: Models, trials: Sequence[Trials]) -> bool:
+    """Return True if no model's token of a trial depends on other trials."""
+    for model, model_trials in zip(models, trials, strict=True):
+        averages = torch.from_numpy(model_trials.averages)
+        if depends_on_other_trials(partial(model.encode, model_trials), averages):
+            return False
+    return True
 
 
 def list_repetition_counts(trials: Trials, recipe: Recipe) -> list[int]:
@@ -460,7 +369,11 @@ def mask_regions(trials: Trials) -> dict[str, Bool]:
 
 
 def measure_repetitions(
-    models: Models, images: Tensor, target: Int64, subject: int, recipe: Recipe
+    models: Models,
+    trials: Sequence[Trials],
+    images: Tensor,
+    target: Int64,
+    recipe: Recipe,
 ) -> dict[str, Scores]:
     """Rank the gallery for averages of k random repetitions, for each number k.
 
@@ -468,9 +381,9 @@ def measure_repetitions(
 
     Args:
         models: Models of the cell group.
+        trials: Trials of a subject, as each model reads them.
         images: Tokens [M, D] of the candidates.
         target: Gallery index [N] of the label of each signal.
-        subject: Number of the subject.
         recipe: Recipe with the numbers of repetitions and the seed.
 
     Returns:
@@ -479,20 +392,20 @@ def measure_repetitions(
     Raises:
         RecipeError: if there are fewer repetitions than requested.
     """
-    test_trials = open_trials(models, subject, recipe.split)
-    largest = int(test_trials[0].counts.max())
+    first_trials = trials[0]
+    largest = int(first_trials.counts.max())
     scopes = {}
-    for k in list_repetition_counts(test_trials[0], recipe):
+    for k in list_repetition_counts(first_trials, recipe):
         # all repetitions can only be drawn in a single way
         n_draws = REPETITION_DRAWS if k < largest else 1
         draws = []
         for draw in range(n_draws):
             # all models average the same repetitions
-            seed = derive_seed(recipe.seed, subject, k, draw)
-            averages = [
-                trials.average(k, torch.Generator().manual_seed(seed))
-                for trials in test_trials
-            ]
+            seed = derive_seed(recipe.seed, first_trials.subject, k, draw)
+            averages = []
+            for model_trials in trials:
+                rng = torch.Generator().manual_seed(seed)
+                averages.append(model_trials.average(k, rng))
             draws.append(encode(models, averages))
 
         # rank for all draws together, so that a large gallery is read once
@@ -506,36 +419,43 @@ def measure_repetitions(
     return scopes
 
 
-def _measure_signal_ceiling(models: Models, subject: int, recipe: Recipe) -> Scores:
-    """Measure how well halves of a subject's repetitions retrieve each other."""
-    test_trials = open_trials(models, subject, recipe.split)[0]
+def measure_signal_ceiling(
+    models: Models, tests: TestSet, subject: int, recipe: Recipe
+) -> Scores:
+    """Measure how well halves of a subject's repetitions retrieve each other.
+
+    The result depends on no model.
+    """
+    rows = tests.find_rows(tests.split, models[0].cell.fold)
+    test_trials = open_signals(models, tests, subject, rows).trials[0]
     trials = torch.from_numpy(test_trials.singles)
     available = torch.from_numpy(test_trials.counts)
-    image_ids = models[0].open_pictures(recipe.split).image_ids[test_trials.stimulus]
+    image_ids = tests.open_pictures(tests.split).image_ids[test_trials.stimulus]
 
     # halves consist of repetitions that are far apart, if their times are known
-    is_there = test_trials.is_there
     sessions = test_trials.sessions
+    picture_of_trial = test_trials.picture_of_trial
     try:
         parts = separate_repetitions(
-            is_there, sessions, test_trials.runs, test_trials.times_in_run
+            picture_of_trial, sessions, test_trials.runs, test_trials.times_in_run
         )
     except BrainhiveError as error:
         return Scores(repetitions=int(available.max()), reason=error.message)
 
     # subtract the mean of each session, which is no agreement between repetitions
     if sessions is not None:
-        for session in np.unique(sessions[is_there]):
-            is_of_session = torch.from_numpy(is_there & (sessions == session))
-            if int(is_of_session.any(1).sum()) >= MIN_UNITS_FOR_POPULATION:
+        for session in np.unique(sessions):
+            is_of_session = sessions == session
+            n_pictures = len(np.unique(picture_of_trial[is_of_session]))
+            if n_pictures >= MIN_UNITS_FOR_POPULATION:
                 trials[is_of_session] -= trials[is_of_session].mean(0)
     return measure_ceiling(
-        trials,
+        torch.from_numpy(test_trials.as_repetitions(trials.numpy())),
         available,
         list(image_ids),
         splits=recipe.ceiling_splits,
         seed=derive_seed(recipe.seed, subject),
-        parts=torch.from_numpy(parts),
+        parts=torch.from_numpy(test_trials.as_repetitions(parts)),
     )
 
 
@@ -606,7 +526,7 @@ def measure_ceiling(
 
 
 def measure_region_shares(
-    model: TrainedModel, subject: int, split: str
+    model: TrainedModel, person: TestedPerson
 ) -> dict[str, Scores]:
     """Measure how predictions change if a region has its mean training signal.
 
@@ -620,8 +540,9 @@ def measure_region_shares(
     Raises:
         RecipeError: if the signals have no voxels in regions.
     """
-    trials = model.open_trials(subject, split)
-    mean_signal = torch.from_numpy(model.average_training_signal(subject))  # [V, 1]
+    trials = person.trials
+    subject = person.subject
+    mean_signal = torch.from_numpy(person.mean_signal)  # [V, 1]
     masks = mask_regions(trials)
     mean_heads = model.predict(subject, mean_signal[None])
     shares: dict[str, Any] = {}
@@ -641,9 +562,10 @@ def measure_region_shares(
                 change = _sum_squared_change(heads[head], values)
                 shares[region][head] += (change / totals[head]).tolist()
 
-    names, _ = model.name_trials(subject, split)
+    names, _ = person.name_trials()
     if not names:
-        names = list(model.open_pictures(split).image_ids[trials.stimulus])
+        pictures = person.open_pictures(person.split)
+        names = list(pictures.image_ids[trials.stimulus])
     return {
         scope(REGIONS, region): Scores(names, values=values, description="by region")
         for region, values in shares.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from brainhive_cli.core import console, driver, weights
@@ -29,9 +30,9 @@ from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.training.run import TrainingRun
 
 if TYPE_CHECKING:
-    import torch
-
     from brainhive_cli.evaluation.retrieval.folds import CellResult
+    from brainhive_cli.measurement.retrieval import Scores
+    from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
 
 T = TypeVar("T")
 SETTLED_SIDES = ("above chance", "not testable")
@@ -67,15 +68,31 @@ class RetrievalRun(Job, RunJob):
         """Yield the stage that ranks the gallery for the signals of each cell."""
         if self.variants:
             return
-        from brainhive_cli.evaluation.retrieval.measure import measure_cell
+        from brainhive_cli.evaluation.retrieval.measure import (
+            measure_cell,
+            measure_signal_ceiling,
+        )
 
-        groups = self.group_of_name
         stores = self.open_stores()
         run.launch.run_on_main(lambda: keep_identity(run.folder, stores))
 
+        tests = self.tests
+        # the ceiling depends on no model, so the seeds of a person share it
+        ceilings: dict[TestedPerson, Scores] = {}
+
         def measure(name: str, launch: Launch) -> CellResult:
-            models = self.open_models(groups[name], launch.device)
-            return measure_cell(models, self.recipe)
+            models = self.open_models(self.group_of_name[name], launch.device)
+            gallery, scores = measure_cell(models, tests, self.recipe)
+            if not self.recipe.ceiling_splits:
+                return gallery, scores
+            for subject, subject_scores in scores.items():
+                person = tests.open_person(models[0], subject)
+                if person not in ceilings:
+                    ceilings[person] = measure_signal_ceiling(
+                        models, tests, subject, self.recipe
+                    )
+                scores[subject] = replace(subject_scores, ceiling=ceilings[person])
+            return gallery, scores
 
         yield CellStage("testing models", self.files, measure)
 
@@ -87,7 +104,10 @@ class RetrievalRun(Job, RunJob):
         """
         if self.variants:
             return self._compare_variants(run)
-        from brainhive_cli.evaluation.retrieval.baseline import rank_by_classifiers
+        from brainhive_cli.evaluation.retrieval.baseline import (
+            find_order,
+            rank_by_classifiers,
+        )
         from brainhive_cli.evaluation.retrieval.figures import draw_artifacts
         from brainhive_cli.evaluation.retrieval.lone_channel import find_lone_channel
         from brainhive_cli.evaluation.retrieval.summary import summarise_job
@@ -97,9 +117,7 @@ class RetrievalRun(Job, RunJob):
         is_folded = self.runs[0].dataset.holdout.divides_train
 
         # load the scores that `stages` has stored
-        results: dict[str, CellResult] = {}
-        for name, file in self.files.items():
-            results[name] = weights.load_cell(run.folder.path / file, Gallery, Scores)
+        results = weights.load_cells(run.folder.path, self.files, Gallery, Scores)
 
         # fit baselines to the same signals, unless a control has destroyed the pairs
         has_baseline = recipe.baseline != "none" and recipe.control == "none"
@@ -131,7 +149,11 @@ class RetrievalRun(Job, RunJob):
             baseline = facts.baseline or Baseline(reason=problem)
             is_at_chance = facts.answers[0].outcome not in SETTLED_SIDES
             if is_at_chance and not is_folded:
-                baseline = self._try_orders(baseline, device)
+                # the pictures may be filed in a wrong order
+                result, problem = _try(lambda: find_order(self, device), Baseline())
+                changes = result.model_dump(include={"orders", "order", "order_p"})
+                changes["reason"] = baseline.reason or problem
+                baseline = baseline.model_copy(update=changes)
             measurements = measurements.with_facts(baseline=baseline)
         explanation = explain_chance(measurements, run.folder.path / RIDGE_RECIPE)
         if explanation:
@@ -139,7 +161,7 @@ class RetrievalRun(Job, RunJob):
 
         # draw figures, with a sheet of retrieved pictures of the first cell
         models = self.open_models(self.groups[0], device) if recipe.sheet_rows else ()
-        artifacts = draw_artifacts(run.folder, measurements, models, recipe)
+        artifacts = draw_artifacts(run.folder, measurements, models, self.tests, recipe)
         return Summary(measurements, artifacts)
 
     def describe(self, run: OpenRun) -> Result:
@@ -198,11 +220,6 @@ class RetrievalRun(Job, RunJob):
         """Evaluations of the runs to compare with, or none in a sweep."""
         return () if self.variants else cast(Sequence[RunJob], self.against)
 
-    @property
-    def files(self) -> dict[str, str]:
-        """File of each cell in the run folder, by name of the cell."""
-        return {name: f"parts/{name}.safetensors" for name in self.group_of_name}
-
     def list_inputs(self) -> list[Input]:
         """List the inputs, with the pictures of the sheet."""
         return collect_inputs(super().list_inputs, self.list_pictures)
@@ -239,19 +256,6 @@ class RetrievalRun(Job, RunJob):
             not_compared=[error.message for error in errors],
         )
         return Summary(collected)
-
-    def _try_orders(self, baseline: Baseline, device: torch.device) -> Baseline:
-        """Try other orders of the pictures, because they may be filed in a wrong order.
-
-        Returns:
-            The baseline with the best order, or with the reason why none was tried.
-        """
-        from brainhive_cli.evaluation.retrieval.baseline import find_order
-
-        result, problem = _try(lambda: find_order(self, device), Baseline())
-        changes = result.model_dump(include={"orders", "order", "order_p"})
-        changes["reason"] = baseline.reason or problem
-        return baseline.model_copy(update=changes)
 
 
 def _compare_runs(measurements: Measurements, run: OpenRun) -> Measurements:
@@ -315,10 +319,9 @@ def _fit_ridge(job: RetrievalRun, run: OpenRun) -> dict[Cell, CellResult]:
             "align_run": [str(training_result.folder)],
         }
         recipe = job.recipe.model_copy(update=changes)
-        ridge_job = Job.resolve(recipe)
-        ridge_job.runs[0].share_data(job.runs[0])
+        ridge_job = replace(Job.resolve(recipe), like=job)
         results = {}
         for cells in ridge_job.groups:
             models = ridge_job.open_models(cells, run.launch.device)
-            results[cells[0]] = measure_cell(models, recipe)
+            results[cells[0]] = measure_cell(models, ridge_job.tests, recipe)
         return results

@@ -24,7 +24,6 @@ from brainhive_cli.core.facts import (
     GalleryFacts,
     RetrievalFacts,
     describe_signals,
-    merge_set_ups,
 )
 from brainhive_cli.core.measurements import (
     ALL,
@@ -44,7 +43,6 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.data.datasets import make_grouping
 from brainhive_cli.data.signals.study import StudyDesign
-from brainhive_cli.data.stores.learned import summarise_tested_pictures
 from brainhive_cli.evaluation.retrieval.folds import (
     CellResult,
     measure_categories,
@@ -122,9 +120,10 @@ def summarise_job(
         plain_ranks: Ranks [N] of each subject, by name of the plain baseline.
         ridge_results: Gallery and scores of each cell of the ridge. Empty without one.
     """
-    recipe, run = job.recipe, job.runs[0]
+    recipe = job.recipe
+    run = job.runs[0]
+    tests = job.tests
     is_folded = run.dataset.holdout.divides_train
-    are_categories = run.dataset.are_categories
 
     # pool the folds of each training, so that it tests every item once
     cell_results = {group[0]: results[group[0].name] for group in job.groups}
@@ -136,36 +135,27 @@ def summarise_job(
     tables = list(chain.from_iterable(scores_of_subject.values()))
 
     # describe the protocol, with the caveats of all metrics
-    run_names = []
-    modes = []
-    modalities = []
-    set_ups = []
-    for align_run in job.runs:
-        run_names.append(align_run.name)
-        modes.append(align_run.mode)
-        modalities.append(align_run.modality)
-        set_ups.append(align_run.describe_set_up(recipe.split))
-    mode = " + ".join(dict.fromkeys(modes))
-    modality = " + ".join(dict.fromkeys(modalities))
-    set_up = merge_set_ups(set_ups)
-    caveats = _list_caveats(job, tables)
+    study = tests.study
+    described = tests.describe()
+    are_trialwise = all(table.is_trialwise for table in tables)
+    caveats = merge_caveats(tests.caveats, [] if are_trialwise else [TRIALS_TOGETHER])
     description = render(
         "protocol.txt",
         spec=recipe,
         runs=job.runs,
-        mode=mode,
-        signals=describe_signals(set_up),
+        mode=described["mode"],
+        signals=describe_signals(tests.set_up),
     )
+    grouping = group_stimuli(job, gallery, tables)
+    has_trials = bool(grouping.group_of)
     cells = CellScores(
         groups=list(scores_of_subject.values()),
-        grouping=group_stimuli(job, gallery, tables),
+        grouping=grouping,
         protocol=extend_protocol(description, caveats),
         split=recipe.split,
         seeds=sorted({cell.seed for cell in cell_results}),
+        are_categories=run.dataset.are_categories and has_trials,
     )
-    has_trials = bool(cells.grouping.group_of)
-    cells = replace(cells, are_categories=are_categories and has_trials)
-    study = run.find_study(recipe.split)
     items = cells.items
 
     # measure the cells together and each of them
@@ -200,7 +190,7 @@ def summarise_job(
     scopes = baseline_scopes | scopes
     if has_trials:
         scopes = compare_with_guess(scopes, cells)
-    run_differences = compare_with_single_runs(cells, run_names)
+    run_differences = compare_with_single_runs(cells, described["runs"])
 
     # measure the ceilings, which are equal in all cells
     ceilings = {}
@@ -211,32 +201,21 @@ def summarise_job(
             ceilings[subject] = ceiling
             max_repetitions = max(max_repetitions, ceiling.repetitions)
     ceiling_protocol = _describe_ceiling_protocol(job, caveats)
-    ceiling_cells = CellScores(
-        [],
-        cells.grouping,
-        ceiling_protocol,
-        recipe.split,
-        are_categories=cells.are_categories,
-    )
+    ceiling_cells = replace(cells, groups=(), protocol=ceiling_protocol, seeds=())
     ceiling_measurements = measure_ceilings(ceilings, ceiling_cells)
 
     # numbers of a claim about these people have the interval for these people
     answers = judge_cells(cells, study)
     if "people" in answers[0].scope:
-        scopes = {name: limit_to_people(table) for name, table in scopes.items()}
+        for name, table in scopes.items():
+            scopes[name] = {
+                key: metric.limit_to_people() for key, metric in table.items()
+            }
 
     # collect the facts that a reader of the metrics needs
-    tested_pictures = []
-    signal_warnings = []
-    for align_run in job.runs:
-        for fold in align_run.folds:
-            tested_pictures.append(align_run.compare_pictures(recipe.split, fold))
-        signal_warnings += align_run.signal_warnings
-    seen_pictures, warnings = summarise_tested_pictures(
-        tested_pictures, signal_warnings
-    )
-    if modality != run.modality:
-        warnings.append(SAME_PEOPLE_WARNING.format(modality=modality))
+    seen_pictures, warnings = tests.summarise_seen()
+    if described["modality"] != run.modality:
+        warnings.append(SAME_PEOPLE_WARNING.format(modality=described["modality"]))
     warnings += describe_duplicates(job, tables, cells.hit_metric)
     warnings += describe_unseen_candidates(scores_of_subject)
     n_trained = count_trained_concepts(job, gallery, items)
@@ -247,12 +226,7 @@ def summarise_job(
     if run.recipe and run.recipe.published and len(job.runs) == 1 and not has_control:
         published = run.recipe.published.as_dict()
     facts = RetrievalFacts(
-        run=run.name,
-        runs=run_names,
-        dataset=run.dataset.name,
-        modality=modality,
-        stimulus=run.dataset.stimulus,
-        mode=mode,
+        **described | {"run": run.name},
         protocol=cells.protocol,
         caveats=caveats,
         seen_in_training=seen_pictures,
@@ -261,7 +235,7 @@ def summarise_job(
             dataset=run.dataset.name,
             splits=recipe.gallery,
             pictures=len(gallery.image_ids),
-            held_out=run.dataset.holdout.description if is_folded else "",
+            held_out=run.dataset.holdout.description,
             # comparisons of runs check that their galleries are the same
             digest=documents.digest_text("\n".join(gallery.image_ids))[:10],
         ),
@@ -277,7 +251,6 @@ def summarise_job(
         control=describe_control(recipe.control, cells) if has_control else None,
         prior=run.recipe.prior if run.recipe else None,
         published=published,
-        set_up=set_up,
         cells=cell_facts,
         tests_trials=has_trials,
         subset_ways=recipe.subsets or 0,
@@ -365,14 +338,6 @@ class CellScores:
         return replace(self, groups=groups, protocol=", ".join(filter(None, phrases)))
 
 
-def _list_caveats(job: Job, tables: Sequence[Scores]) -> list[str]:
-    """List the caveats of all metrics of an evaluation."""
-    caveats = [align_run.list_caveats(job.recipe.split) for align_run in job.runs]
-    if not all(table.is_trialwise for table in tables):
-        caveats.append([TRIALS_TOGETHER])
-    return merge_caveats(*caveats)
-
-
 def _describe_ceiling_protocol(job: Job, caveats: Sequence[str]) -> str:
     """Describe the protocol of ceilings, with the caveats that concern the signals."""
     run = job.runs[0]
@@ -386,7 +351,7 @@ def _describe_ceiling_protocol(job: Job, caveats: Sequence[str]) -> str:
         caveat for caveat in caveats if caveat in (NOT_INTERLEAVED, ORDER_UNKNOWN)
     ]
     return extend_protocol(
-        description, merge_caveats(run.signal_caveats, ceiling_caveats)
+        description, merge_caveats(job.tests.signal_caveats, ceiling_caveats)
     )
 
 
@@ -404,11 +369,9 @@ def describe_duplicates(
         A sentence, or nothing if all pictures or no pictures have a duplicate.
     """
     names = set[str]()
-    for run in job.runs:
-        for fold in run.folds:
-            pictures = run.compare_pictures(job.recipe.split, fold)
-            rows = np.flatnonzero(pictures.has_equal_embedding)
-            names.update(pictures.image_ids[rows])
+    for pictures in job.tests.list_seen():
+        rows = np.flatnonzero(pictures.has_equal_embedding)
+        names.update(pictures.image_ids[rows])
     hits = np.concatenate([scores.ranks for scores in tables]) == 1
     labels = list(chain.from_iterable(map(attrgetter("labels"), tables)))
     has_duplicate = np.isin(labels, list(names))
@@ -451,29 +414,13 @@ def count_trained_concepts(job: Job, gallery: Gallery, items: Items) -> int:
         return 0
     trained = set[str]()
     with suppress(MissingData):
-        pictures = next(iter(run.open_stores("train").values()))
+        pictures = job.tests.open_pictures("train")
         for fold in run.folds:
             is_trained = holdout.choose_stimuli(pictures, "train", fold)
             trained.update(pictures.concepts[np.flatnonzero(is_trained)])
     concept_of = dict(zip(gallery.image_ids, gallery.concepts, strict=True))
     concepts = [concept_of[str(name)] for name in items.names]
     return sum(concept in trained for concept in concepts)
-
-
-def limit_to_people(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
-    """Replace intervals for people in general by those for the tested people."""
-    limited = {}
-    for name, metric in metrics.items():
-        limited[name] = metric
-        if metric.these_subjects is not None:
-            low, high = metric.these_subjects
-            limited[name] = replace(
-                metric,
-                low=low,
-                high=high,
-                interval=metric.interval.replace("people in general", "these people"),
-            )
-    return limited
 
 
 def group_by_subject(

@@ -62,16 +62,14 @@ def verify(
     """
     recipe = evaluation.recipe(Recipe, paths=paths)
     job = Job.resolve(recipe.model_copy(update={"against": None, "compare": None}))
-    results = {}
-    for name in job.group_of_name:
-        file = evaluation.path / f"parts/{name}.safetensors"
-        results[name] = weights.load_cell(file, Gallery, Scores)
+    results = weights.load_cells(evaluation.path, job.files, Gallery, Scores)
 
     # rank by the other model
     models = job.open_models(job.group_of_name[cell], device)
     models[0].path = model
     only_ranks = {**NOT_COMPARED, "ceiling_splits": 0}
-    _, new_scores = measure_cell(models, job.recipe.model_copy(update=only_ranks))
+    new_recipe = job.recipe.model_copy(update=only_ranks)
+    _, new_scores = measure_cell(models, job.tests, new_recipe)
     _, stored_scores = results[cell]
     rank_differences = {}
     for subject, scores in stored_scores.items():

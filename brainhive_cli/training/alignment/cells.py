@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.datasets import Dataset
@@ -68,10 +69,11 @@ def list_cells(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
             for fold in folds:
                 # subjects with few runs or sessions do not have all folds
                 fold_recordings = replace(recordings, fold=fold)
-                absent = set()
-                for subject in trained_on:
-                    if not fold_recordings.can_fill_fold(subject):
-                        absent.add(subject)
+                absent = {
+                    subject
+                    for subject in trained_on
+                    if not fold_recordings.can_fill_fold(subject)
+                }
                 training = tuple(s for s in trained_on if s not in absent)
                 test = tuple(s for s in tested_on if s not in absent)
                 if not training:
@@ -106,25 +108,24 @@ def describe_division(cells: Sequence[Cell], mode: str) -> str:
         The phrase. Empty for a single model of one person.
     """
     person = "left-out person" if mode == "inter" else "person"
-    values: dict[str, set[object]] = {"variant": set(), person: set()}
-    values |= {"fold": set(), "seed": set()}
-    for cell in cells:
-        values["variant"].add(cell.variant)
-        values[person].add(cell.tested_on)
-        values["fold"].add(cell.fold)
-        values["seed"].add(cell.seed)
+    values: dict[str, set[object]] = {
+        "variant": {cell.variant for cell in cells},
+        person: {cell.tested_on for cell in cells},
+        "fold": {cell.fold for cell in cells},
+        "seed": {cell.seed for cell in cells},
+    }
     # a joint model is of all people, although folds may leave some out
     if mode == "joint":
-        values[person].clear()
+        del values[person]
 
     nouns = [noun for noun, choices in values.items() if len(choices) > 1]
-    phrase = ""
+    phrases = []
     if nouns:
-        phrase = " and ".join(filter(None, [", ".join(nouns[:-1]), nouns[-1]]))
-        phrase = f"one per {phrase}"
-    if mode != "joint":
-        return phrase
-    return f"{phrase}, for all people together" if phrase else "for all people together"
+        listing = " and ".join(filter(None, [", ".join(nouns[:-1]), nouns[-1]]))
+        phrases.append(f"one per {listing}")
+    if mode == "joint":
+        phrases.append("for all people together")
+    return ", ".join(phrases)
 
 
 def _group_subjects(
@@ -173,10 +174,7 @@ def list_subjects(cells: Iterable[Cell], with_tested: bool = True) -> list[int]:
 
 def list_test_subjects(cells: Iterable[Cell]) -> list[int]:
     """List the subjects that cells are tested on, ascending."""
-    subjects: set[int] = set()
-    for cell in cells:
-        subjects.update(cell.tested_on)
-    return sorted(subjects)
+    return sorted(set(chain.from_iterable(cell.tested_on for cell in cells)))
 
 
 def _check_holdout(recipe: Recipe, holdout: Holdout) -> None:

@@ -21,7 +21,7 @@ from pydantic import ConfigDict
 
 from brainhive_cli.core import documents, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.data.stores.learned import EpochSelection, TrainingHistory
+from brainhive_cli.data.stores.training_history import EpochSelection, TrainingHistory
 from brainhive_cli.models.foreign_weights import (
     NameTable,
     StateDict,
@@ -180,6 +180,11 @@ class Layout:
             keys.update(self.dims)
         return keys
 
+    @property
+    def backbone_config(self) -> Any:
+        """Config of the backbone, with the defaults of its kind."""
+        return parts.resolve("backbones", self.backbone)
+
     def check(self) -> None:
         """Raise a RecipeError if the model lacks a head of `retrieval_heads`."""
         for name in self.retrieval_heads:
@@ -224,8 +229,7 @@ def is_checkpoint(path: Path) -> bool:
 
 def holds_model(path: Path) -> bool:
     """Return True if a checkpoint has the weights of a whole brain model."""
-    prefixes = (RIDGE_PREFIX, MINDEYE1_PREFIX)
-    return any(name.startswith(prefixes) for name in _read_state(path))
+    return _has_weights(_read_state(path), RIDGE_PREFIX, MINDEYE1_PREFIX)
 
 
 def describe_history(path: Path) -> TrainingHistory:
@@ -239,7 +243,7 @@ def describe_history(path: Path) -> TrainingHistory:
     subjects = NSD_SUBJECTS if is_pretrained else find_subjects(path)
 
     # MindEye2 keeps its last epoch, MindEye1 and NEURONS select it on test stimuli
-    is_mindeye2 = dataset == "nsd" and _has_ridges(_read_state(path))
+    is_mindeye2 = dataset == "nsd" and _has_weights(_read_state(path), RIDGE_PREFIX)
     selection: EpochSelection = "last epoch" if is_mindeye2 else "test"
     return TrainingHistory(
         selection,
@@ -258,7 +262,7 @@ def read_checkpoint(path: Path) -> tuple[Layout, StateDict]:
     """
     state = _read_state(path)
     subjects = find_subjects(path)
-    if _has_ridges(state):
+    if _has_weights(state, RIDGE_PREFIX):
         publisher, describe = "MindEye2", _describe_mindeye2
     else:
         publisher, describe = "MindEye1", _describe_mindeye1
@@ -300,9 +304,21 @@ def _read_state(path: Path) -> StateDict:
     return strip_prefix(state, "voxel2clip.") or state
 
 
-def _has_ridges(state: StateDict) -> bool:
-    """Return True for weights of MindEye2 or NEURONS, which have ridges by subject."""
-    return any(name.startswith(RIDGE_PREFIX) for name in state)
+def _has_weights(state: StateDict, *prefixes: str) -> bool:
+    """Return True if the name of a weight begins with one of the prefixes."""
+    return any(name.startswith(prefixes) for name in state)
+
+
+def _list_channels(state: StateDict, decoder: str) -> list[int]:
+    """List the channels of each stage of a decoder of diffusers, the last stage first.
+
+    Args:
+        state: Weights of the model.
+        decoder: Name of the decoder in the model.
+    """
+    n_stages = count_indices(state, rf"{decoder}\.up_blocks\.(\d+)\.")
+    stages = [f"{decoder}.up_blocks.{number}" for number in range(n_stages)]
+    return [len(state[f"{stage}.resnets.0.conv1.weight"]) for stage in stages[::-1]]
 
 
 def _describe_mindeye1(
@@ -323,23 +339,17 @@ def _describe_mindeye1(
     table: dict[str, str | None] = {r"maps_projector\.": None}
     if "upsampler.conv_norm_out.weight" in state:
         # low level: latents [C, H, W] of an autoencoder, by a decoder of several stages
-        stages = count_indices(
-            state, r"upsampler\.up_blocks\.(\d+)\.resnets\.0\.conv1\.weight"
-        )
+        channels = _list_channels(state, "upsampler")
         layers = count_indices(
             state, r"upsampler\.up_blocks\.0\.resnets\.(\d+)\.conv1\.weight"
         )
-        channels = []
-        for stage in reversed(range(stages)):
-            name = f"upsampler.up_blocks.{stage}.resnets.0.conv1.weight"
-            channels.append(len(state[name]))
         features = len(state["norm.weight"])
         backbone["features"] = features
         backbone["decoder_channels"] = channels
         backbone["decoder_layers"] = layers - 1
 
         # each stage but the first doubles the side
-        side = isqrt(len(state["lin1.weight"]) // features) << (stages - 1)
+        side = isqrt(len(state["lin1.weight"]) // features) << (len(channels) - 1)
         latent_channels = len(state["upsampler.conv_out.weight"])
         heads = {"latent": Head((latent_channels, side, side), "vd-vae")}
 
@@ -378,20 +388,18 @@ def _describe_mindeye2(
     Raises:
         ValueError: if decoders lack their prior.
     """
-    has_prior = any(name.startswith(f"{PRIOR_PREFIX}net.") for name in state)
-    has_decoders = any(name.startswith(DECODER_PREFIXES) for name in state)
+    has_prior = _has_weights(state, f"{PRIOR_PREFIX}net.")
+    has_decoders = _has_weights(state, *DECODER_PREFIXES)
     if has_decoders and not has_prior:
         raise ValueError("it has decoders of NEURONS, and no diffusion prior")
 
     # the brain model: voxels of each subject, image tokens [S, D], a text vector
-    voxels = []
-    for index in range(len(subjects)):
-        voxels.append(state[f"{RIDGE_PREFIX}{index}.weight"].shape[1])
+    ridges = [state[f"{RIDGE_PREFIX}{index}.weight"] for index in range(len(subjects))]
     width = len(state["backbone.clip_proj.0.weight"])
     n_tokens = len(state["backbone.backbone_linear.weight"]) // width
     brain = {
         "kind": "mindeye2",
-        "hidden": len(state[f"{RIDGE_PREFIX}0.weight"]),
+        "hidden": len(ridges[0]),
         "blocks": count_indices(state, r"backbone\.mixer_blocks2\.(\d+)\."),
     }
     # NEURONS is trained on the third frame of a clip
@@ -430,7 +438,7 @@ def _describe_mindeye2(
 
     # retrieval compares the image tokens
     layout = Layout(
-        SignalSpec((), 1, tuple(subjects), tuple(voxels)),
+        SignalSpec((), 1, tuple(subjects), tuple(ridge.shape[1] for ridge in ridges)),
         heads,
         backbone,
         encoders={head.target: head.target for head in heads.values() if head.target},
@@ -462,11 +470,7 @@ def _describe_decoders(
         n_tokens: Number S of image tokens.
         width: Width D of the image tokens.
     """
-    stages = count_indices(state, r"text_seg_dec\.video_decoder\.up_blocks\.(\d+)\.")
-    channels = []
-    for stage in reversed(range(stages)):
-        block = f"text_seg_dec.video_decoder.up_blocks.{stage}"
-        channels.append(len(state[f"{block}.resnets.0.conv1.weight"]))
+    channels = _list_channels(state, "text_seg_dec.video_decoder")
     frames = len(state["motion_proj.motion_proj.weight"]) // width
     gpt2 = "text_dec.decoder.transformer"
     vocabulary, caption_width = state[f"{gpt2}.wte.weight"].shape
@@ -489,7 +493,7 @@ def _describe_decoders(
     }
 
     # each stage of the mask decoder but the first doubles the side
-    side = isqrt(n_tokens) << (stages - 1)
+    side = isqrt(n_tokens) << (len(channels) - 1)
     latent_channels = len(state["text_seg_dec.recon_head.weight"])
     latent_side = side * 7 // 16  # masks of 64 go with latents of 28, from 224 pixels
     heads = {
@@ -521,7 +525,7 @@ def _describe_blurry_branch(state: StateDict) -> dict[str, Head]:
 
 def is_upstream(state: StateDict) -> bool:
     """Return True if weights have the names of BrainHiVE's models."""
-    return any(name.startswith(UPSTREAM_BRAIN_PREFIX) for name in state)
+    return _has_weights(state, UPSTREAM_BRAIN_PREFIX)
 
 
 def read_upstream(config: Fields, upstream: StateDict) -> tuple[Layout, StateDict]:
@@ -540,10 +544,8 @@ def read_upstream(config: Fields, upstream: StateDict) -> tuple[Layout, StateDic
     import torch
 
     # sizes that the weights do not show
-    absent_keys = []
-    for key in ("brain_channels", "brain_sequence_length", "proj_meta"):
-        if key not in config:
-            absent_keys.append(key)
+    keys = ("brain_channels", "brain_sequence_length", "proj_meta")
+    absent_keys = [key for key in keys if key not in config]
     if absent_keys:
         raise BrainhiveError(
             f"the config.json of the BrainHiVE model has no {', '.join(absent_keys)}",
@@ -555,12 +557,11 @@ def read_upstream(config: Fields, upstream: StateDict) -> tuple[Layout, StateDic
     # sizes and kind of the parts
     state = rename_weights(upstream, UPSTREAM_NAMES)
     hidden, dim = state[FEED_FORWARD_KEY].shape
-    dims = {}
-    for key in config["proj_meta"]:
-        dims[key] = len(state[f"fuser.proj_maps.{key}.weight"][0])
-    kind = config.get("brain_backbone")
-    if not kind:
-        kind = _find_backbone(state, channels, samples, dim)
+    dims = {
+        key: len(state[f"fuser.proj_maps.{key}.weight"][0])
+        for key in config["proj_meta"]
+    }
+    kind = config.get("brain_backbone") or _find_backbone(state, channels, samples, dim)
 
     # the shared token of ATM becomes the last row of its table of subjects
     subjects: tuple[int, ...] = ()

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import documents, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.data.stores.learned import TrainingHistory
+from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.models import backbones, fusers, heads as outputs
 from brainhive_cli.models.blocks import CHANNEL_MIXING, Adapter, ChannelMixing
 from brainhive_cli.models.signal_spec import check_signal
 from brainhive_cli.training.alignment import layout as layouts
-from brainhive_cli.training.alignment.layout import FROM_MEAN, Layout
 from brainhive_cli.training.alignment.model_files import (
     DAMAGE_HINT,
     WEIGHT_FILES,
@@ -55,7 +54,9 @@ class Aligner(nn.Module):
 
     scale: Tensor
 
-    def __init__(self, layout: Layout, learned: TrainingHistory | None = None) -> None:
+    def __init__(
+        self, layout: layouts.Layout, learned: TrainingHistory | None = None
+    ) -> None:
         super().__init__()
         layout.check()
         self.layout = layout
@@ -79,7 +80,7 @@ class Aligner(nn.Module):
                 shape = (*head.shape[:-1], signal_width)
                 self.backbone_heads[name] = replace(head, shape=shape)
         self.backbone = backbones.build(
-            parts.resolve("backbones", layout.backbone), spec, self.backbone_heads
+            layout.backbone_config, spec, self.backbone_heads
         )
 
         self.fuser: nn.Module | None = None
@@ -90,7 +91,7 @@ class Aligner(nn.Module):
 
         # mean training target [*shape] of each head
         self.means = nn.ParameterDict()
-        if layout.similarity == FROM_MEAN:
+        if layout.similarity == layouts.FROM_MEAN:
             for name, head in layout.heads.items():
                 zeros = torch.zeros(head.shape)
                 self.means[name] = nn.Parameter(zeros, requires_grad=False)
@@ -191,11 +192,8 @@ class Aligner(nn.Module):
         if not hasattr(self.fuser, "of_signal"):
             return predicted
         fuser = cast(MapsSignals, self.fuser)
-        tokens = dict(predicted)
-        for head in self.layout.fused_heads:
-            if head in predicted:
-                tokens[head] = fuser.of_signal(predicted[head])
-        return tokens
+        heads = [head for head in self.layout.fused_heads if head in predicted]
+        return predicted | {head: fuser.of_signal(predicted[head]) for head in heads}
 
     def compute_targets(
         self, embeddings: Mapping[str, Tensor], subject_index: Tensor | None = None
@@ -215,17 +213,19 @@ class Aligner(nn.Module):
         """
         # targets that are embeddings
         heads = self.layout.heads
-        head_targets = {}
-        for name, head in heads.items():
-            if head.target in embeddings:
-                head_targets[name] = embeddings[head.target]
+        head_targets = {
+            name: embeddings[head.target]
+            for name, head in heads.items()
+            if head.target in embeddings
+        }
 
         # the target that the fuser makes of the other embeddings
         unfused_keys = {head.target for head in heads.values()} - set(self.layout.dims)
-        to_fuse = {}
-        for key, embedding in embeddings.items():
-            if key not in unfused_keys:
-                to_fuse[key] = embedding
+        to_fuse = {
+            key: embedding
+            for key, embedding in embeddings.items()
+            if key not in unfused_keys
+        }
         if self.fuser is not None and to_fuse:
             fused_targets = {}
             for name in self.layout.fused_heads:
@@ -323,8 +323,7 @@ class Aligner(nn.Module):
         """Write `config.json`, `model.safetensors` and `learned.safetensors`."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors = self.state_dict()
-        for name, value in self.losses.items():
-            tensors[f"{LOSS_PREFIX}{name}"] = value
+        tensors |= {f"{LOSS_PREFIX}{name}": self.losses[name] for name in self.losses}
         weights_file = folder / WEIGHT_FILES[0]
         weights.save(weights_file, tensors)
 
@@ -368,7 +367,7 @@ def load(path: Path | str) -> Aligner:
             layout, state = layouts.read_upstream(fields, state)
         else:
             config_file = str(folder / "config.json")
-            layout = documents.check(fields, config_file, Layout, DAMAGE_HINT)
+            layout = documents.check(fields, config_file, layouts.Layout, DAMAGE_HINT)
         aligner = Aligner(layout, history)
 
         # learned parameters of losses are not weights of the aligner

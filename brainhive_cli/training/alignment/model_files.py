@@ -6,9 +6,8 @@ from typing import Any
 from brainhive_cli.core import documents, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.runs import METRICS_FILE
-from brainhive_cli.data.stores.learned import TrainingHistory
+from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.training.alignment import layout as layouts
-from brainhive_cli.training.alignment.layout import FORMAT, FormatVersion
 
 WEIGHT_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 """Possible names of the weight file. Brainhive and BrainHiVE write the first."""
@@ -55,9 +54,9 @@ def read_config(folder: Path) -> tuple[dict[str, Any], TrainingHistory]:
     fields: dict[str, Any] = documents.read(path, hint=DAMAGE_HINT)
 
     # folders of BrainHiVE have neither `format` nor `learned`
-    version = fields.pop("format", FORMAT)
+    version = fields.pop("format", layouts.FORMAT)
     documents.check(
-        {"format": version}, str(path), dict[str, FormatVersion], DAMAGE_HINT
+        {"format": version}, str(path), dict[str, layouts.FormatVersion], DAMAGE_HINT
     )
     history_fields = fields.pop("learned", None)
     if history_fields is None:

@@ -249,9 +249,11 @@ def find_recipe_name(reference: str | None, runs_root: Path) -> str | None:
     """
     if not reference:
         return None
-    if runs.is_run(locate(reference)) or runs.is_run(runs_root / TRAINING / reference):
-        return None
-    if runs.find_labelled(runs_root, TRAINING, reference):
+    if (
+        runs.is_run(locate(reference))
+        or runs.is_run(runs_root / TRAINING / reference)
+        or runs.find_labelled(runs_root, TRAINING, reference)
+    ):
         return None
 
     # a recipe file of the user, or a shipped recipe

@@ -67,9 +67,8 @@ def describe_recipe(recipe: Recipe, holdout: Holdout) -> Fields:
         fields["train"] = {key: train[key] for key in train_keys}
 
     # key stages by number, so that each key of a stage is compared
-    stages = {}
-    for number, stage in enumerate(fields["train"].get("stages", ())):
-        stages[str(number)] = stage
+    numbered_stages = enumerate(fields["train"].get("stages", ()))
+    stages = {str(number): stage for number, stage in numbered_stages}
     settings = flatten(fields) | flatten(stages, "train.stages")
 
     # without validation the last epoch is kept
@@ -77,10 +76,11 @@ def describe_recipe(recipe: Recipe, holdout: Holdout) -> Fields:
         settings["train.validation"] = 0.0
     if settings.get("train.selection") == "best" and not settings["train.validation"]:
         settings["train.selection"] = "last"
-    set_up = {}
-    for key, value in settings.items():
-        if key not in EXCLUDED_KEYS:
-            set_up[SHORT_NAMES.get(key, key)] = value
+    set_up = {
+        SHORT_NAMES.get(key, key): value
+        for key, value in settings.items()
+        if key not in EXCLUDED_KEYS
+    }
 
     # papers of the method, its parts and its encoders
     method_papers = list(recipe.published.cites) if recipe.published else []
@@ -88,8 +88,7 @@ def describe_recipe(recipe: Recipe, holdout: Holdout) -> Fields:
     if recipe.is_fused:
         method_parts.append(recipe.fuser)
     if not is_closed_form:
-        method_parts.append(recipe.terms or recipe.loss)
-        method_parts.append(recipe.train)
+        method_parts += [recipe.terms or recipe.loss, recipe.train]
     method_parts.append(recipe.signal)
     return set_up | cite(
         model=method_papers + parts.list_papers(method_parts),
@@ -107,18 +106,16 @@ def describe_model(
         encoders: Encoders whose embeddings the model predicts.
         signal: Selection of the signals that the model reads.
     """
-    backbone = parts.resolve("backbones", layout.backbone)
     set_up = {
         "encoders": sorted(config.name for config in encoders),
         **flatten(layout.backbone, "backbone"),
         "similarity": layout.similarity,
         "subject_layer": layout.subject_layer,
     }
-    for key, value in flatten(signal.model_dump(mode="json"), "signal").items():
-        if key not in EXCLUDED_KEYS:
-            set_up[key] = value
+    signal_keys = flatten(signal.model_dump(mode="json"), "signal")
+    set_up |= {key: signal_keys[key] for key in signal_keys if key not in EXCLUDED_KEYS}
     return set_up | cite(
-        model=parts.list_papers([backbone, signal]),
+        model=parts.list_papers([layout.backbone_config, signal]),
         encoders=parts.list_papers(list(encoders)),
     )
 
@@ -143,26 +140,19 @@ def describe_run(
     set_up: Fields = {"dataset": dataset.recorded_as, "subjects": list(subjects)}
     if origin:
         set_up["trained_on_dataset"] = origin
-    set_up |= training
-    set_up |= describe_signals(signals)
-    return set_up | _cite_data(dataset, signals, origin)
-
-
-def _cite_data(dataset: Dataset, signals: Sequence[Trials], origin: str) -> Fields:
-    """List the papers of the data sets, and of the preparation of the signals."""
-    # stores of an older version may hold keys that their preparation no longer has
-    signal_papers: list[str] = []
-    with suppress(BrainhiveError):
-        if signals:
-            preparation = signals[0].provenance.get("preparation")
-            signal_papers = parts.list_papers(
-                [parts.resolve("preparations", preparation)]
-            )
+    set_up |= training | describe_signals(signals)
 
     # papers of the recordings, of the stimuli, and of the data set of the training
     names = [dataset.recorded_as, dataset.pictured_as, origin]
-    dataset_papers = list_dataset_papers(names)
-    return cite(dataset=dataset_papers, signals=signal_papers)
+    set_up |= cite(dataset=list_dataset_papers(names))
+
+    # stores of an older version may hold keys that their preparation no longer has
+    with suppress(BrainhiveError):
+        if signals:
+            keys = signals[0].provenance.get("preparation")
+            preparation = parts.resolve("preparations", keys)
+            set_up |= cite(signals=parts.list_papers([preparation]))
+    return set_up
 
 
 def describe_signals(subjects: Sequence[Trials]) -> Fields:
@@ -197,8 +187,7 @@ def describe_signals(subjects: Sequence[Trials]) -> Fields:
 
     # facts that the store records about the preparation
     provenance = first.provenance
+    recorded_keys = [key for key in PROVENANCE_KEYS if key in provenance]
     preparation = dict(provenance.get("preparation", {}))
-    for key in PROVENANCE_KEYS:
-        if key in provenance:
-            preparation[key] = provenance[key]
+    preparation |= {key: provenance[key] for key in recorded_keys}
     return {**set_up, "unit": first.unit, **flatten(preparation, "preparation")}

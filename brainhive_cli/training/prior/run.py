@@ -26,7 +26,8 @@ from brainhive_cli.core.parts import list_papers
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import Dataset, list_dataset_papers, list_pictures
-from brainhive_cli.data.stores.learned import LearnedPictures, TrainingHistory
+from brainhive_cli.data.stores.learned_pictures import LearnedPictures
+from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.data.targets.encoder_stores import list_store_inputs
 from brainhive_cli.data.targets.next_commands import keep_if_recorded
 from brainhive_cli.measurement.metrics import perceptual

@@ -126,10 +126,10 @@ def test_betas_know_their_runs_and_are_not_scaled_across_them(
     path = build_store_path(home / "signals", "haxby2001", "default", 1)
     recording = SignalStore.open(path)["train"]
 
-    assert list(recording.image_ids) == sorted(NAMES)
+    assert list(recording.pictures) == sorted(NAMES)
     assert recording.runs is not None
-    for run_of_trial in recording.runs.tolist():
-        assert sorted(run_of_trial) == list(range(1, 13))
+    for runs_of_picture in recording.as_repetitions(recording.runs).tolist():
+        assert sorted(runs_of_picture) == list(range(1, 13))
     assert recording.preparation["zscore"] == "no"
     assert recording.preparation["estimator"] == "lsa"
     assert result.metrics.caveats == [SEEN_PICTURES]

@@ -26,6 +26,7 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from brainhive_cli.reports.sentences import MEANINGS
 from brainhive_cli.training.alignment.trained.run import open_model
+from brainhive_cli.training.alignment.trained.test_set import open_test_set
 from tests.tools.changed_stores import resealed
 from tests.worlds.command_fixtures import RunCommand, use_home
 
@@ -66,7 +67,7 @@ def record(
         noise = random.normal(size=(count, SENSORS))
         signal[row, :count, :, 0] = patterns[row] + offsets[runs[row, :count]] + noise
     space = Sensors([f"E{number}" for number in range(SENSORS)])
-    recording = Trials(
+    recording = Trials.from_repetitions(
         signal,
         names,
         space,
@@ -182,7 +183,7 @@ def test_copies_of_held_out_trials_are_refused_by_name(
     record(home, 3, 0.6)
     recording = SignalStore.open(path)["train"]
     signal = np.array(recording.signal)
-    signal[0, 1:4] = signal[0, 0]
+    signal[1:4] = signal[0]
     path.unlink()
     SignalStore.write(path, {"train": replace(recording, signal=signal)})
     with pytest.raises(BrainhiveError, match=r"subject 3 train: \d of \d+ .* run \d"):
@@ -215,6 +216,17 @@ def test_one_run_is_tested_where_labels_are_as_frequent(
     assert not any("backward" in name for name in tested.scopes)
 
 
+def open_test_trials(run: str) -> Trials:
+    """Open the held-out trials of the first subject, as the model of a run reads them.
+
+    Args:
+        run: Folder of the run.
+    """
+    models = open_model(run, Paths())
+    tests = open_test_set(models, "test")
+    return tests.open_person(models.open_first(), 1).trials
+
+
 @pytest.mark.parametrize("normalise_by", ["subject", "tested_trials"])
 def test_test_trials_change_others_only_with_a_stamp(
     tmp_path: Path, run_command: RunCommand, normalise_by: str
@@ -239,15 +251,16 @@ def test_test_trials_change_others_only_with_a_stamp(
         recording = SignalStore.open(path)["train"]
         tested_recording = recording.hold_out(recording.runs == RUNS - 1, "test")
         ranks = api.decode(trained, tested_recording, 1)
-        before = open_model(str(trained), Paths()).models[0].open_trials(1, "test")
+        before = open_test_trials(str(trained))
         signal_before = before.averages
         with resealed(path) as file:
-            is_changed = file["train/runs"][:] == RUNS - 1  # [N, R]
-            is_changed[0] = False  # trials of the first category stay
+            is_changed = file["train/runs"][:] == RUNS - 1  # [n]
+            # trials of the first category stay
+            is_changed[: file["train/repetitions"][0]] = False
             signal = file["train/signal"][:]
             signal[is_changed] = 5 * signal[is_changed] + 20
             file["train/signal"][:] = signal
-        after = open_model(str(trained), Paths()).models[0].open_trials(1, "test")
+        after = open_test_trials(str(trained))
 
     is_first = np.asarray(before.image_ids) == NAMES[0]  # [n]
     assert is_first.sum() == 2
@@ -309,7 +322,7 @@ def test_drift_without_any_label_is_never_above_chance(
             positions[label, session] = np.flatnonzero(order == label)
     positions = positions.reshape(3, 32)
     sessions = np.repeat(np.arange(4), 8)
-    recording = Trials(
+    recording = Trials.from_repetitions(
         signal[sessions, positions, :, None].astype(np.float32),
         names,
         Sensors([f"E{number}" for number in range(SENSORS)]),

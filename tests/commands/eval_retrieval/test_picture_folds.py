@@ -45,7 +45,7 @@ def home(
         evoked = features @ random.normal(size=(12, 40))
         signal = evoked[:, None, :, None] + 0.3 * random.normal(size=(COUNT, 2, 40, 1))
         space = Sensors([f"E{number}" for number in range(40)])
-        recording = Trials(
+        recording = Trials.from_repetitions(
             signal.astype(np.float32), ids, space, np.zeros(1), None, "µV"
         )
         store = build_store_path(home / "signals", "image-folder", "default", 1)

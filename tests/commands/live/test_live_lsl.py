@@ -13,8 +13,9 @@ import torch
 
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.measurement.ranks import rank_targets
-from brainhive_cli.training.alignment.trained.model import TrainedModel
+from brainhive_cli.training.alignment.trained.picture_targets import open_targets
 from brainhive_cli.training.alignment.trained.run import open_model
+from brainhive_cli.training.alignment.trained.test_set import open_test_set
 from tests.tools.lsl_senders import write_loopback
 from tests.worlds.command_fixtures import COLOURS, use_home
 from tests.worlds.own_recordings import Presentation, annotate, make_raw, write_pictures
@@ -141,16 +142,16 @@ def test_other_programs_receive_the_ranks_of_eval_retrieval(
 
     # ranks of the single trials of the prepared recording, in order of time
     align = open_model(str(run), Paths())
-    member = TrainedModel(align, align.cells[0], torch.device("cpu"))
-    responses = member.open_trials(1, "test")
-    gallery, image_ids = (
-        member.encode_pictures("test", member.find_rows("test")),
-        member.open_pictures("test").image_ids,
-    )
+    model = align.open_first()
+    tests = open_test_set(align, "test")
+    responses = tests.open_person(model, 1).trials
+    targets = open_targets(tests, model, "test")
+    gallery = model.encode_pictures(targets, tests.find_rows("test"))
+    image_ids = tests.open_pictures("test").image_ids
     for row, (stimulus, trials) in enumerate(
         zip(responses.stimulus, responses.singles, strict=True)
     ):
-        tokens = member.encode(responses, torch.from_numpy(np.asarray(trials)))
+        tokens = model.encode(responses, torch.from_numpy(np.asarray(trials)))
         expected = rank_targets(
             tokens, gallery, torch.full((len(tokens),), int(stimulus))
         )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.stores.learned import TrainingHistory
+from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.training.alignment.trained.sharing import (
     ABSOLUTE_PATH,
     cut_paths,

@@ -29,6 +29,7 @@ from brainhive_cli.evaluation.reconstruction.generation import (
 from brainhive_cli.models.priors._fusion_files import CLASSES, WEIGHTS
 from brainhive_cli.models.priors._fusion_network import FusionPrior
 from brainhive_cli.training.alignment.trained.run import TrainedRun
+from brainhive_cli.training.alignment.trained.test_set import open_test_set
 from tests.repositories.hub_repositories import (
     PRIOR,
     STORES,
@@ -145,11 +146,11 @@ def reconstruct_directly(root: Path, run: Path) -> dict[str, np.ndarray]:
     Returns:
         Pictures [H, W, 3], keyed by image id.
     """
-    align = TrainedRun(RunFolder(run))
+    align = TrainedRun.read(RunFolder(run))
     prior = FusionPrior.load(root / PRIOR)
-    (decoded_set,) = (
-        decode_signals(model, model.cell.tested_on[0], "test") for model in align.models
-    )
+    (cell,) = align.cells
+    tests = open_test_set(align, "test")
+    decoded_set = decode_signals(tests, align.open(cell), cell.tested_on[0])
     pipeline = StableDiffusionXLPipeline.from_pretrained(
         root / TURBO, add_watermarker=False
     )

@@ -234,5 +234,5 @@ def test_meg_goes_from_its_files_to_retrieval(home, run_command):
     assert run_command("eval-retrieval", f"run={run}").folder.is_dir()
     stored = SignalStore.open(home / "signals/things-meg/default/sub-01.h5")["test"]
     assert stored.signal.dtype == np.float16
-    assert stored.signal.shape == (1, 12, 271, 201)
+    assert stored.signal.shape == (12, 271, 201)
     assert (stored.unit, stored.rate_hz, stored.times_s[-1]) == ("z-score", 200, 1.0)

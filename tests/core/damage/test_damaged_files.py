@@ -108,7 +108,7 @@ def read_targets(path: Path) -> Any:
 def signals(path: Path) -> None:
     signal = np.random.default_rng(0).normal(size=(4, 2, 3, 5))
     space, ids = Sensors(("O1", "Oz", "O2")), IDS[:4]
-    made = Trials(
+    made = Trials.from_repetitions(
         signal, ids, space, np.arange(5) / 250, 250.0, "µV", {"source": "test"}
     )
     SignalStore.write(path, {"train": made})

@@ -134,7 +134,7 @@ def test_a_session_becomes_the_epochs_that_are_cut_by_hand(pictures, column):
     assert SIMULATED not in describe_store(store)["caveats"]
     stored = 0
     for recording in store.splits.values():
-        for row, name in enumerate(recording.image_ids):
+        for row, name in enumerate(recording.pictures):
             at = [
                 onset
                 for onset, picture in zip(onsets, shown, strict=True)
@@ -146,7 +146,7 @@ def test_a_session_becomes_the_epochs_that_are_cut_by_hand(pictures, column):
                 for onset in at
             ]
             assert recording.repetitions[row] == len(at)
-            trials = recording.signal[row : row + 1][0, : len(at)]
+            trials = recording.signal[recording.find_trials([row])]
             np.testing.assert_allclose(trials, by_hand, rtol=1e-6)
             stored += len(at)
     assert stored == 20
@@ -351,14 +351,13 @@ def test_blocks_become_runs_and_no_trial_crosses_a_gap(pictures, run_command):
     store = SignalStore.open(pictures / "signals/image-folder/default/sub-01.h5")
     trials = store["train"]
     assert [*trials.space.names] == ["_Comment_", "a_b-0", "a b", "a_b-1"]
-    assert trials.sessions.tolist() == [[0, 0, 0]] and trials.runs.tolist() == [
-        [0, 1, 2]
-    ]
+    assert trials.sessions.tolist() == [0, 0, 0]
+    assert trials.runs.tolist() == [0, 1, 2]
     # [C, T]
     by_hand = [
         samples.astype(np.float32)[onset - 25 : onset + 50, :4].T for onset in onsets
     ]
-    np.testing.assert_allclose(np.asarray(trials.signal[0:1])[0], by_hand, rtol=1e-6)
+    np.testing.assert_allclose(trials.signal[:], by_hand, rtol=1e-6)
     assert describe_store(store)["caveats"] == [SIMULATED]
     block = root / "sub-01/ses-01/eeg/sub-01_ses-01_task-live_run-01_eeg.vhdr"
     assert read_simulated(block) == "brainhive demo"

@@ -139,10 +139,10 @@ def test_betas_are_read_as_programs_write_them(folder: Path, recorded) -> None:
         }, kind
         recordings = betas.session(1, 1)
         np.testing.assert_array_equal(
-            recordings["train"].signal[:, 0, :, 0], values[:6], kind
+            recordings["train"].signal[:, :, 0], values[:6], kind
         )
         np.testing.assert_array_equal(
-            recordings["test"].signal[:, 0, :, 0], values[6:], kind
+            recordings["test"].signal[:, :, 0], values[6:], kind
         )
         assert [*betas.load_voxels(1).regions] == (
             ["left", "right"] if kind == "cifti" else []
@@ -170,10 +170,8 @@ def test_files_named_by_subject_and_session_need_no_keys(folder: Path) -> None:
         )
         assert betas.shapes(1, 2) == {"train": (6, VOXELS, 1), "test": (2, VOXELS, 1)}
         recordings = betas.session(1, 2)
-        np.testing.assert_array_equal(
-            recordings["train"].signal[:, 0, :, 0], values[:6]
-        )
-        np.testing.assert_array_equal(recordings["test"].signal[:, 0, :, 0], values[6:])
+        np.testing.assert_array_equal(recordings["train"].signal[:, :, 0], values[:6])
+        np.testing.assert_array_equal(recordings["test"].signal[:, :, 0], values[6:])
         assert recordings["test"].image_ids == PICTURES["test"]
         assert recordings["test"].unit == "% signal change"
         np.testing.assert_array_equal(
@@ -204,7 +202,7 @@ def test_a_file_of_all_sessions_is_divided_by_a_column(folder: Path, recorded) -
                 shown = [f"{name}.png" for name in recordings[split].image_ids]
                 assert shown == [NAMES[row % 8] for row in own]
                 np.testing.assert_array_equal(
-                    recordings[split].signal[:, 0, :, 0], values[own]
+                    recordings[split].signal[:, :, 0], values[own]
                 )
     recorded(digits=5, **numbers_of_preparation(betas))
 
@@ -300,7 +298,7 @@ def test_values_decide_between_two_orders_of_axes(
 ) -> None:
     values = save_reversible(folder, outside, order)
     signal = build().session(1, 1)["train"].signal
-    np.testing.assert_array_equal(signal[:, 0, :, 0], values[:6])
+    np.testing.assert_array_equal(signal[:, :, 0], values[:6])
 
 
 def test_orders_of_axes_that_values_do_not_decide_are_refused(folder: Path) -> None:
@@ -344,7 +342,7 @@ def test_runs_in_files_of_their_own_are_joined(
         for path in folder.glob("*_betas.nii"):
             path.rename(path.with_suffix(f".{ending}"))
     recordings = build().session(1, 1)
-    np.testing.assert_array_equal(recordings["train"].signal[:, 0, :, 0], values[:6])
+    np.testing.assert_array_equal(recordings["train"].signal[:, :, 0], values[:6])
     assert recordings["train"].runs.ravel().tolist() == [2] * 5 + [10]
 
 
@@ -363,7 +361,7 @@ def test_volumes_that_a_header_names_follow_their_names(folder: Path) -> None:
     write_table(folder / f"{BY_FILE}trials.csv", NAMES)
     betas = build(betas="*_beta_*.nii")
     signal = betas.session(1, 1)["train"].signal
-    np.testing.assert_array_equal(signal[:, 0, :, 0], values[:6])
+    np.testing.assert_array_equal(signal[:, :, 0], values[:6])
     with pytest.raises(BrainhiveError, match="fish"):
         betas.look_over([1]).account.require()
 
@@ -376,7 +374,7 @@ def test_axes_of_length_1_are_no_betas(folder: Path) -> None:
     save_volume(folder / f"{BY_FILE}betas.nii.gz", volumes)
     write_table(folder / f"{BY_FILE}trials.csv", NAMES)
     signal = build().session(1, 1)["train"].signal
-    np.testing.assert_array_equal(signal[:, 0, :, 0], values[:6])
+    np.testing.assert_array_equal(signal[:, :, 0], values[:6])
 
 
 def test_voxels_of_matlab_are_in_column_order(folder: Path) -> None:
@@ -391,7 +389,7 @@ def test_voxels_of_matlab_are_in_column_order(folder: Path) -> None:
         file["betas"] = np.array(columns)
     write_table(folder / f"{BY_FILE}trials.csv", NAMES)
     signal = build().session(1, 1)["train"].signal
-    np.testing.assert_array_equal(signal[:, 0, :, 0], values[:6])
+    np.testing.assert_array_equal(signal[:, :, 0], values[:6])
 
 
 def write_person(folder: Path, subject: int = 1, scale: float = 1) -> None:

@@ -498,7 +498,7 @@ def test_an_interrupted_command_writes_the_same_bytes(
     # one out of view in a run, one constant
     assert voxels["constant_or_missing_in_a_session"] == 2
     assert {"r2", "tsnr", "hrf_index"} <= stored["train"].space.maps.keys()
-    assert stored["train"].signal.shape[2] == voxels["kept"] == voxels["read"] - 2
+    assert stored["train"].signal.shape[1] == voxels["kept"] == voxels["read"] - 2
 
 
 def test_repetitions_of_test_pictures_choose_nothing(data, monkeypatch):

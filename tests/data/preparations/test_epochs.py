@@ -89,8 +89,7 @@ def test_epochs_become_what_their_recording_becomes(folder, kind, recorded) -> N
     built, prepared = prepare(epochs, rate_hz=125, keep_ms=(0, 1000), **keys)
 
     assert [*prepared] == ["train", "test"] and built.shapes(1, 1) == {
-        split: (len(trials.signal), *trials.signal.shape[2:])
-        for split, trials in expected.items()
+        split: trials.signal.shape for split, trials in expected.items()
     }
     for split, trials in expected.items():
         found = prepared[split]
@@ -110,7 +109,7 @@ def test_epochs_become_what_their_recording_becomes(folder, kind, recorded) -> N
     if kind == "npy":
         assert folder / "sub-01_ses-01_trials.csv" in built.files(1)
         shown = [SHOWN.pictures.index(name) for name in prepared["test"].image_ids[:1]]
-        assert prepared["test"].runs[0, 0] == shown[0] // 5
+        assert prepared["test"].runs[0] == shown[0] // 5
     if kind != "set":
         lines = built.look_over([1]).warnings
         (line,) = [line for line in lines if "--from recording" in line]
@@ -237,7 +236,7 @@ def list_pictures(**keys):
     _, prepared = prepare(epochs, whiten="no", **keys)
     shown = []
     for trials in prepared.values():
-        shown += zip(trials.onset_s[:, 0], trials.image_ids, strict=True)
+        shown += zip(trials.onset_s, trials.image_ids, strict=True)
     return [name for _, name in sorted(shown)]
 
 

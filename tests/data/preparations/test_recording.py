@@ -121,8 +121,8 @@ def check_trials(data, kind):
         )
         # EDF has 16 bits; BrainVision float32
         step = 0.05 if kind in ("edf", "bids") else 1e-3
-        np.testing.assert_allclose(trials.signal[:, 0], expected[rows], atol=step)
-        assert made.shapes(1, 1)[split] == trials.signal[:, 0].shape
+        np.testing.assert_allclose(trials.signal, expected[rows], atol=step)
+        assert made.shapes(1, 1)[split] == trials.signal.shape
     assert found["train"].times_s[0] == 0 and len(found["train"].times_s) == 250
 
 
@@ -215,7 +215,7 @@ def test_runs_of_a_session_follow_each_other(data, recorded):
     ]
     onsets = np.concatenate([first.onsets[is_train[0]], second.onsets[is_train[1]]])
     # each from the start of its run
-    np.testing.assert_allclose(found.onset_s[:, 0], onsets / RATE_HZ)
+    np.testing.assert_allclose(found.onset_s, onsets / RATE_HZ)
     assert [path.name for path in made.files(1)] == [
         "sub-01_ses-01_run-2.fif",
         "sub-01_ses-01_run-10.fif",
@@ -243,7 +243,7 @@ def test_a_causal_filter_is_butterworth_without_later_samples(data, recorded):
         "baseline": False,
         "rate_hz": RATE_HZ,
     }
-    found = build(**keys).session(1, 1)["train"].signal[:, 0]
+    found = build(**keys).session(1, 1)["train"].signal
     sections = butter(4, (1, 40), "bandpass", fs=RATE_HZ, output="sos")
     samples = raw.get_data()
     # the first sample lasted for ever
@@ -258,7 +258,7 @@ def test_a_causal_filter_is_butterworth_without_later_samples(data, recorded):
         path, overwrite=True, verbose="ERROR"
     )
     np.testing.assert_array_equal(
-        build(**keys).session(1, 1)["train"].signal[:2, 0], found[:2]
+        build(**keys).session(1, 1)["train"].signal[:2], found[:2]
     )
     with pytest.raises(RecipeError, match=r"\bphase\b"):
         build(phase="forward")
@@ -340,10 +340,7 @@ def test_magnetometers_and_gradiometers_need_whitening(data):
     )
     made = build()
     found = made.session(1, 1)["train"]
-    assert (
-        found.unit == "whitened"
-        and found.signal[:, 0].shape == made.shapes(1, 1)["train"]
-    )
+    assert found.unit == "whitened" and found.signal.shape == made.shapes(1, 1)["train"]
     assert found.provenance["recorded_unit"] == "fT and fT/cm"
     for prepare in (build(whiten="no").shapes, build(whiten="no").session):
         with pytest.raises(BrainhiveError, match="mag and grad"):

@@ -29,6 +29,7 @@ from tests.publishers.imagenet_eeg_files import (
     save_eegcvpr40,
     write_imagenet,
 )
+from tests.worlds.array_trials import arrange
 
 AUTHORS_LIST = (
     "FP1 FPZ FP2 AF3 AF4 F7 F5 F3 F1 FZ F2 F4 F6 F8 FT7 FC5 FC3 FC1 FCZ FC2 FC4 FC6 "
@@ -78,7 +79,7 @@ def test_segments_lie_at_their_pictures_and_blocks(
     assert build("preparations", "eegcvpr40").subjects == (1, 2)
     trials = read("eegcvpr40", 2, "train")
 
-    assert trials.signal.shape == (120, 1, 4, 440)
+    assert trials.signal.shape == (120, 4, 440)
     assert trials.times_s[[0, -1]].tolist() == [0.02, 0.459]
     assert trials.unit == "z-score"
     assert trials.onset_s is None and trials.trial_numbers is None
@@ -87,9 +88,9 @@ def test_segments_lie_at_their_pictures_and_blocks(
         synset, name = image_id.split("/")
         number = content["images"].index(name)
         segment = content["dataset"][3 * BLOCK + number]
-        np.testing.assert_array_equal(signals[row, 0], segment["eeg"][:, 20:460])
+        np.testing.assert_array_equal(signals[row], segment["eeg"][:, 20:460])
         assert synset == content["labels"][segment["label"]]
-        assert trials.runs is not None and trials.runs[row, 0] == segment["label"]
+        assert trials.runs is not None and trials.runs[row] == segment["label"]
     assert trials.sessions is not None and not trials.sessions.any()
 
 
@@ -104,7 +105,7 @@ def test_a_class_is_a_block_in_any_order_of_rows(cvpr_root: Path) -> None:
     trials = read("eegcvpr40", 1, "train")
     first = [image_id.startswith(SYNSETS[1]) for image_id in trials.image_ids]
     assert trials.runs is not None
-    assert (trials.runs[:, 0] == 0).tolist() == first
+    assert (trials.runs == 0).tolist() == first
 
 
 def test_other_lengths_and_unlisted_pictures_are_counted(cvpr_root: Path) -> None:
@@ -283,14 +284,15 @@ def test_the_first_30_rows_of_a_block_are_for_training(imagenet_root: Path) -> N
             expected |= {f"{synset}/{pictures[number]}" for number in numbers}
         assert set(trials.image_ids) == expected
         assert trials.runs is not None and trials.sessions is not None
-        is_first = [image_id.startswith(SYNSETS[0]) for image_id in trials.image_ids]
-        assert (trials.runs[is_first] == [0, -1]).all()
-        assert (trials.runs[~np.array(is_first)] == [1, 2]).all()
-        assert (trials.sessions[~np.array(is_first)] == [0, 1]).all()
+        arranged = arrange(trials)
+        is_first = [name.startswith(SYNSETS[0]) for name in arranged.image_ids]
+        assert (arranged.runs[is_first] == [0, -1]).all()
+        assert (arranged.runs[~np.array(is_first)] == [1, 2]).all()
+        assert (arranged.sessions[~np.array(is_first)] == [0, 1]).all()
         counts[split] = int(trials.counts.sum())
     assert counts == {"train": 90, "test": 60}
     assert len(trials.times_s) == 400 and trials.times_s[0] == 0.04
-    signal = np.asarray(trials.signal)[0, 0]
+    signal = np.asarray(trials.signal)[0]
     segment = content["dataset"][30]["eeg_data"]
     np.testing.assert_array_equal(signal, segment[:, 40:440].float())
 
@@ -347,7 +349,7 @@ def test_later_blocks_of_a_class_can_be_tested(imagenet_root: Path) -> None:
     content = make_eeg_imagenet({0: [*first, first[0]], 1: first})
     save_imagenet(imagenet_root, content)
     trials = read("eeg-imagenet-time", 1, "train")
-    assert trials.signal.shape[:2] == (100, 2) and trials.counts.sum() == 150
+    assert len(trials.counts) == 100 and len(trials.signal) == 150
     holdout = build("datasets", "eeg-imagenet-time").holdout
     tested = holdout.choose_trials(trials, "test", 1, "subject 1")
     assert len(tested.image_ids) == 50

@@ -92,11 +92,11 @@ def test_betas_lie_at_their_pictures_and_splits(
         )
         columns |= trials.space.regions["L_PH"]
         for row, picture in enumerate(trials.image_ids):
-            for repetition in range(trials.repetitions[row]):
-                name = f"sub-01_NSD_stimulus-{picture}_phase-{phase}_rep-{repetition}"
-                names.add(name)
-                values = np.asarray(trials.signal[row])[repetition, columns, 0]
-                np.testing.assert_array_equal(values, betas[name][rows])
+            repetition = trials.repetition[row]
+            name = f"sub-01_NSD_stimulus-{picture}_phase-{phase}_rep-{repetition}"
+            names.add(name)
+            values = np.asarray(trials.signal[row])[columns, 0]
+            np.testing.assert_array_equal(values, betas[name][rows])
     assert names == {trial for trial in betas if "copy" not in trial}
     (session,) = store["train"].provenance["sessions"]
     assert session["dropped"] == {mosaic.UNLISTED: 1}
@@ -123,7 +123,7 @@ def test_regions_select_their_grayordinates_and_vertices(
     )
     rows = find_rows("L_V1", "L_MT", "R_MT")
     first = betas[f"sub-01_NSD_stimulus-{parcels.image_ids[0]}_phase-train_rep-0"]
-    np.testing.assert_array_equal(np.asarray(parcels.signal[0])[0, :, 0], first[rows])
+    np.testing.assert_array_equal(np.asarray(parcels.signal[0])[:, 0], first[rows])
     assert {name: mask.sum() for name, mask in parcels.space.regions.items()} == {
         name: len(find_rows(name)) for name in ("L_V1", "L_MT", "R_MT")
     }
@@ -132,7 +132,7 @@ def test_regions_select_their_grayordinates_and_vertices(
     np.testing.assert_array_equal(sides, rows >= 29_696)
     assert parcels.space.surface.sizes == (32_492, 32_492)
     for recording in (named, plain):
-        np.testing.assert_array_equal(np.asarray(recording.signal[0])[0, :, 0], first)
+        np.testing.assert_array_equal(np.asarray(recording.signal[0])[:, 0], first)
     assert len(named.space.regions) == 379 and not plain.space.regions
     # each vertex once
     vertices = named.space.surface.vertices
@@ -153,7 +153,7 @@ def test_values_that_are_not_finite_become_zero(
     run_command("prepare", "preparation=mosaic", V1)
 
     whole, gapped = (
-        np.asarray(open_store(home, name)["train"].signal)[:, 0, :, 0]
+        np.asarray(open_store(home, name)["train"].signal)[:, :, 0]
         for name in ("sub-01_NSD", "sub-02_NSD")
     )
     column = np.flatnonzero(find_rows("L_V1", "R_V1") == gap)

@@ -23,6 +23,7 @@ from brainhive_cli.data.published.nsd_prepared import (
 )
 from brainhive_cli.data.published.prepared_files import PreparedFiles
 from tests.tools.trial_numbers import numbers_of_trials
+from tests.worlds.array_trials import arrange
 
 BETAS = "betas_all_subj01_fp32_renorm.hdf5"
 
@@ -72,16 +73,16 @@ def test_mindeye2_trials_are_grouped_by_picture_in_time_order(
     root, truth = mini_nsd
     found = open_mindeye2(mini_nsd).recording(1, "test")
     trials = dict(sorted(list_trials(truth, "test").items()))
-    assert list(found.image_ids) == list(trials)
+    assert list(found.pictures) == list(trials)
     np.testing.assert_array_equal(
         found.repetitions, [len(numbers) for numbers in trials.values()]
     )
     assert set(found.repetitions) >= {2, 3}
     with h5py.File(root / "mindeye2" / BETAS) as file:
         betas = file["betas"][:]
-    signal = found.signal[0 : len(found.signal)]
+    arranged = arrange(found)
     for row, sessions, numbers in zip(
-        signal, found.sessions, trials.values(), strict=True
+        arranged.signal, arranged.sessions, trials.values(), strict=True
     ):
         np.testing.assert_array_equal(row[: len(numbers), :, 0], betas[numbers])
         assert sessions[: len(numbers)].tolist() == [n // 750 for n in numbers]
@@ -89,7 +90,7 @@ def test_mindeye2_trials_are_grouped_by_picture_in_time_order(
         assert (sessions[len(numbers) :] == -1).all()
     assert (
         found.space.regions["nsdgeneral"].all()
-        and len(found.space.regions["nsdgeneral"]) == signal.shape[2]
+        and len(found.space.regions["nsdgeneral"]) == found.signal.shape[1]
     )
     recorded(
         digits=5,
@@ -104,9 +105,9 @@ def test_mindeye1_keeps_each_repetition_once(mini_nsd, recorded) -> None:
     for split in ("train", "test"):
         found = open_mindeye1(mini_nsd).recording(1, split)
         trials = list_trials(truth, split)
-        signal = found.signal[0 : len(found.signal)]
+        arranged = arrange(found)
         for image_id, row, count in zip(
-            found.image_ids, signal, found.repetitions, strict=True
+            arranged.image_ids, arranged.signal, found.repetitions, strict=True
         ):
             assert count == len(trials[image_id])
             np.testing.assert_array_equal(row[:count, :, 0], voxels[trials[image_id]])
@@ -127,7 +128,7 @@ def test_brain_diffuser_pictures_are_in_the_order_of_first_sight(
         raw[split] = np.stack(means) / 300
         expected = (raw[split] - raw["train"].mean(0)) / raw["train"].std(0, ddof=1)
         np.testing.assert_allclose(
-            found.signal[0 : len(expected)][:, 0, :, 0], expected, atol=1e-4
+            found.signal[0 : len(expected)][:, :, 0], expected, atol=1e-4
         )
     recorded(digits=4, **numbers_of_trials(found))
 

@@ -13,6 +13,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.published.seed_dv import SeedDvClips, SeedDvEeg
 from tests.publishers import seed_dv_files
+from tests.worlds.array_trials import arrange
 
 pytest.importorskip("av")
 
@@ -100,9 +101,9 @@ def test_a_trial_is_the_two_seconds_of_a_clip(root, tmp_path, is_cut):
     trials = files.recording(1, "train")
     assert trials.image_ids[1306] == "7th_10min/106"
     expected = signal[6, :, 2600 * 21 + 1000 : 2600 * 21 + 1400]
-    np.testing.assert_array_equal(trials.signal[1306:1307][0, 0], expected)
-    assert trials.runs[1306, 0] == 7
-    assert trials.onset_s[1306, 0] == 21 * 13 + 5
+    np.testing.assert_array_equal(trials.signal[1306:1307][0], expected)
+    assert trials.runs[1306] == 7
+    assert trials.onset_s[1306] == 21 * 13 + 5
     assert trials.positions is None
 
 
@@ -110,11 +111,12 @@ def test_concepts_have_the_trials_of_all_films(root):
     files = SeedDvEeg(root=str(root), labels="concept").build(Paths())
     assert files.dataset == "seed-dv-concept"
     trials = files.recording(1, "train")
-    assert trials.signal.shape == (40, 35, 3, 400)
-    row = list(trials.image_ids).index("concept-23")
+    arranged = arrange(trials)
+    assert arranged.signal.shape == (40, 35, 3, 400)
+    row = arranged.image_ids.index("concept-23")
     position = int(np.flatnonzero(seed_dv_files.draw_concepts()[2] == 23)[0])
-    assert trials.runs[row, 10] == 3
-    assert trials.onset_s[row, 10] == 13 * position + 3
+    assert arranged.runs[row, 10] == 3
+    assert arranged.onset_s[row, 10] == 13 * position + 3
 
 
 @pytest.mark.parametrize(

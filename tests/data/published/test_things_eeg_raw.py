@@ -69,7 +69,7 @@ def unwhitened(golden, published, golden_eeg):
 def merge_sessions(found, split, seed):
     """Join the repetitions of each picture over sessions, shuffled as published."""
     recordings = [session[split] for session in found]
-    signal = np.concatenate([trials.signal[:, 0] for trials in recordings])
+    signal = np.concatenate([trials.signal for trials in recordings])
     image_ids = np.concatenate([trials.image_ids for trials in recordings])
     rows = []
     for picture in np.unique(image_ids):
@@ -121,9 +121,7 @@ def test_each_session_draws_the_published_trials(
 
             trials = session[split]
 
-            np.testing.assert_allclose(
-                trials.onset_s[:, 0], onsets[drawn].ravel() / 1000
-            )
+            np.testing.assert_allclose(trials.onset_s, onsets[drawn].ravel() / 1000)
             found = [f"{Path(image_id).name}.jpg" for image_id in trials.image_ids]
             assert found == files.repeat(drawn.shape[1]).tolist()
 
@@ -184,7 +182,7 @@ def test_noise_of_each_partition_is_the_published_one(
         for session in unwhitened[name]:
             trials = session[split]
             _, pictures = np.unique(trials.image_ids, return_inverse=True)
-            found.append(estimate_covariance(trials.signal[:, 0], pictures, across))
+            found.append(estimate_covariance(trials.signal, pictures, across))
         # implementations in float32 differ by 2e-7, says the page of the golden files
         atol = 1e-6 * np.abs(expected).max()
         np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
@@ -280,10 +278,10 @@ def test_signals_are_neuralbench_s_before_trials_are_cut(raw, recorded):
     whole.notch_filter(mains_hz, verbose="ERROR")
     whole.filter(0.1, 75, verbose="ERROR").resample(120, verbose="ERROR")
     scaled = RobustScaler().fit_transform(whole.get_data().T).T
-    first = round(float(found.onset_s[0, 0]) * 120) - 24
+    first = round(float(found.onset_s[0]) * 120) - 24
     trial = scaled[:, first : first + 121]
     trial = (trial - trial[:, :25].mean(1, keepdims=True))[:, :120].clip(-20, 20)
 
-    assert found.unit == "IQR" and found.signal.shape[2:] == (len(names), 120)
-    assert np.abs(found.signal[0, 0] - trial).max() <= 1e-5 * np.abs(trial).max()
+    assert found.unit == "IQR" and found.signal.shape[1:] == (len(names), 120)
+    assert np.abs(found.signal[0] - trial).max() <= 1e-5 * np.abs(trial).max()
     recorded(digits=4, **numbers_of_trials(found))

@@ -86,8 +86,8 @@ def make_preparation(root: Path, **keys):
 def test_onsets_are_kept(tmp_path, signal) -> None:
     write_epochs(tmp_path, signal, onsets_s=[2.5, None, 5.0, 6.5, 8.0, 1.5, 3.0])
     session = make_preparation(tmp_path).session(1, 1)
-    np.testing.assert_array_equal(session["train"].onset_s, [[2.5], [8.0]])
-    np.testing.assert_array_equal(session["test"].onset_s, [[5.0]])
+    np.testing.assert_array_equal(session["train"].onset_s, [2.5, 8.0])
+    np.testing.assert_array_equal(session["test"].onset_s, [5.0])
 
 
 def test_trials_are_read_by_type_and_session(tmp_path, signal, recorded) -> None:
@@ -100,10 +100,8 @@ def test_trials_are_read_by_type_and_session(tmp_path, signal, recorded) -> None
     assert first["test"].image_ids == ["wig_13s"]
     assert second["train"].image_ids == ["bat1_05s"]
     assert second["test"].image_ids == ["wig_13s"]
-    np.testing.assert_array_equal(
-        first["train"].signal[:, 0], signal[[0, 4], :, 20:221]
-    )
-    np.testing.assert_array_equal(second["test"].signal[:, 0], signal[[5], :, 20:221])
+    np.testing.assert_array_equal(first["train"].signal, signal[[0, 4], :, 20:221])
+    np.testing.assert_array_equal(second["test"].signal, signal[[5], :, 20:221])
     times_s = first["train"].times_s
     assert (len(times_s), times_s[0], times_s[-1]) == (201, 0, 1)
     assert first["train"].rate_hz == 200
@@ -123,7 +121,7 @@ def test_tested_categories_and_other_times_can_be_kept(tmp_path, signal) -> None
     )
     found = preparation.session(1, 1)["train"]
     assert found.image_ids == ["aardvark_01b", "wig_01b", "aardvark_02s"]
-    np.testing.assert_array_equal(found.signal[:, 0], signal[[0, 3, 4]])
+    np.testing.assert_array_equal(found.signal, signal[[0, 3, 4]])
     with pytest.raises(
         BrainhiveError, match=r"keep_ms \[-200.0, 1000.0\] .* -100 to 1300 ms"
     ):
@@ -160,7 +158,7 @@ def test_epochs_of_another_writer_give_their_evoked_responses(
         "train": train_concepts * size.images_per_concept,
         "test": size.test_concepts * size.test_repetitions,
     }
-    test = np.concatenate([session["test"].signal[:, 0] for session in sessions])
+    test = np.concatenate([session["test"].signal for session in sessions])
     ids = np.concatenate([session["test"].image_ids for session in sessions])
     evoked = np.stack([test[ids == name].mean(0) for name in np.unique(ids)])
     expected = truth["evoked"][:, :, 20:221]

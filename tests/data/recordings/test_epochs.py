@@ -255,4 +255,4 @@ def test_arrays_are_converted_to_the_units_of_files(unit, factor, stored_unit, d
     given["signal"] = (given["signal"] / factor).astype(dtype)
     trials = as_trials(**given)
     assert trials.unit == stored_unit
-    np.testing.assert_allclose(trials.signal[:, 0], arrays()["signal"], rtol=1e-6)
+    np.testing.assert_allclose(trials.signal, arrays()["signal"], rtol=1e-6)

@@ -78,7 +78,7 @@ def test_channels_of_eyes_are_known_by_name() -> None:
 
 def make_trials(*names: str, **preparation: list[str]) -> Trials:
     """Make two trials of the named channels."""
-    return Trials(
+    return Trials.from_repetitions(
         np.zeros((2, 1, len(names), 1)),
         ["a", "b"],
         Sensors(names),

@@ -123,7 +123,7 @@ def recording(names: tuple[str, ...] = CAP, unit: str = "uV", seed: int = 0) -> 
         .normal(size=(3, 2, len(names), 5))
         .astype(np.float32)
     )
-    return Trials(
+    return Trials.from_repetitions(
         signal, ["a", "b", "c"], Sensors(names), np.arange(5) / 100, 100.0, unit
     )
 
@@ -141,12 +141,12 @@ def test_channels_are_mapped_on_request_only() -> None:
     assert "channel_mapping=spline, or common" in caught.value.hint
 
     selection = choose_input(SPEC, recording(), "here", channel_mapping="spline")
-    averages = recording().signal.mean(1)
+    averages = recording().as_repetitions().mean(1)
     mapped = selection.averages
     assert (
         selection.mapping.description == "channels mapped by splines: 2 of 3 recorded"
     )
-    assert mapped.shape == (3, 3, 5) and selection.singles.shape == (3, 2, 3, 5)
+    assert mapped.shape == (3, 3, 5) and selection.singles.shape == (6, 3, 5)
     np.testing.assert_allclose(
         mapped[:, 0], averages[:, CAP.index("Oz")], atol=ROUNDING
     )
@@ -160,7 +160,7 @@ def test_missing_channels_are_zero_after_normalisation() -> None:
     normaliser = Normaliser(
         np.array([[1.0], [2], [3]], np.float32), np.array([[2.0], [4], [8]], np.float32)
     )
-    averages = recording().signal.mean(1)
+    averages = recording().as_repetitions().mean(1)
 
     mapped = model_input(
         replace(SPEC, signal=signal), recording(), normaliser, channel_mapping="common"

@@ -13,7 +13,7 @@ TIMES_S = np.arange(100) / 100
 def trials(onset_s: np.ndarray | None) -> Trials:
     """Make trials of two runs with these onsets in each, and windows of one second."""
     count = 8
-    return Trials(
+    return Trials.from_repetitions(
         np.zeros((2 * count, 1, 1, 100), np.float32),
         [f"{row}" for row in range(2 * count)],
         Sensors(["Oz"]),

@@ -13,7 +13,7 @@ def make_trials(signal: np.ndarray, names: list[str], unit: str = "a.u.") -> Tri
     """Make trials [N, R, C, T]."""
     ids = [f"p{row}" for row in range(len(signal))]
     times_s = np.arange(signal.shape[3]) / 100
-    return Trials(signal, ids, Sensors(names), times_s, 100.0, unit)
+    return Trials.from_repetitions(signal, ids, Sensors(names), times_s, 100.0, unit)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ ROUNDING = 1e-6
 def recording(signal: Any, repetitions: Any = None) -> Trials:
     ids = [f"train/c/p{number}" for number in range(len(signal))]
     times_s = np.arange(signal.shape[-1]) / 250
-    return Trials(
+    return Trials.from_repetitions(
         signal, ids, Sensors(CHANNELS), times_s, 250.0, "µV", repetitions=repetitions
     )
 
@@ -97,7 +97,7 @@ def test_each_trial_is_centred_and_divided_by_its_norm(signal: Any) -> None:
     np.testing.assert_allclose(
         chosen.averages, 2 * expected / counts[:, None, None], atol=ROUNDING
     )
-    assert (chosen.singles[1, 2, 3] == 0).all()
+    assert (chosen.as_repetitions()[1, 2, 3] == 0).all()
     # the window is cut before, as the loader of AlignVis cuts it
     window = recording(signal).select(
         ["Oz"], (4, 20), 1.0, "here", normalises_trials=True
@@ -123,7 +123,9 @@ REGIONS = {
 @pytest.fixture
 def voxels() -> Trials:
     signal = np.arange(8, dtype=np.float16).reshape(2, 1, 4, 1)
-    return Trials(signal, ["a", "b"], Voxels(REGIONS), np.zeros(1), None, "z")
+    return Trials.from_repetitions(
+        signal, ["a", "b"], Voxels(REGIONS), np.zeros(1), None, "z"
+    )
 
 
 def test_regions_select_each_voxel_once_in_the_order_of_the_data(
@@ -136,12 +138,11 @@ def test_regions_select_each_voxel_once_in_the_order_of_the_data(
         selected = voxels.select(wanted)
         assert selected.rows.tolist() == rows and selected.signal.shape == (
             2,
-            1,
             len(rows),
             1,
         )
         assert selected.channels == () and selected.regions == regions
-        np.testing.assert_array_equal(selected.averages, voxels.signal[:, 0, rows])
+        np.testing.assert_array_equal(selected.averages, voxels.signal[:, rows])
 
 
 def test_a_region_that_is_not_in_the_data_or_empty_is_refused(voxels: Trials) -> None:

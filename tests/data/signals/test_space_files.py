@@ -20,7 +20,7 @@ VALUES = np.array([1.5, -2, 3, 4])
 def stored(space: Voxels, path: Path) -> Voxels:
     """Write the space of four voxels to a store, and read it again."""
     signal = np.zeros((1, 1, 4, 1), np.float32)
-    trials = Trials(signal, ["a"], space, np.zeros(1), None, "z")
+    trials = Trials.from_repetitions(signal, ["a"], space, np.zeros(1), None, "z")
     SignalStore.write(path, {"train": trials})
     read = SignalStore.open(path)["train"].space
     assert isinstance(read, Voxels)

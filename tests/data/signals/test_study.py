@@ -45,7 +45,7 @@ def record(
     for row, trials in enumerate(trials_of):
         run_of_trial[row, : len(trials)] = run[trials]
         onset_s[row, : len(trials)] = time[trials]
-    return Trials(
+    return Trials.from_repetitions(
         np.zeros((*onset_s.shape, 1, 1), np.float32),
         names,
         Sensors(["Oz"]),
@@ -202,12 +202,12 @@ def test_held_out_trials_are_units_of_each_person() -> None:
     assert study.caveats == () and study.concepts is None
     for person, splits in recordings.items():
         recording = splits["train"]
-        rows, _ = np.nonzero(recording.is_there)
+        rows = recording.picture_of_trial
         labels = study.design.label[study.units[person]]
         assert len({*zip(rows.tolist(), labels.tolist(), strict=True)}) == 4
         # labels are exchanged within the run
         assert recording.runs is not None
-        runs = recording.runs[recording.is_there]
+        runs = recording.runs
         strata = study.design.stratum[study.units[person]]
         assert len({*zip(runs.tolist(), strata.tolist(), strict=True)}) == 4
 
@@ -215,7 +215,7 @@ def test_held_out_trials_are_units_of_each_person() -> None:
 def test_trials_that_are_not_tested_have_no_unit() -> None:
     recording = record(shuffle("abcd", 8, 0))
     holdout = Holdout(by="trials", share=0.25)
-    is_tested = holdout.hold_out_trials(recording, 1, "here")[recording.is_there]
+    is_tested = holdout.hold_out_trials(recording, 1, "here")
 
     study = describe(
         {1: {"train": recording}}, {"train": name_concepts("abcd")}, holdout
@@ -250,7 +250,7 @@ def test_an_order_that_cycles_tells_labels_unless_of_a_film(is_film: bool) -> No
     assert study.caveats == (NOT_INTERLEAVED,) * (not is_film)
     # labels are exchanged within the run
     assert recording.runs is not None
-    runs = recording.runs[recording.is_there]
+    runs = recording.runs
     strata = study.design.stratum[study.units[1]]
     assert len({*zip(runs.tolist(), strata.tolist(), strict=True)}) == 3
 

@@ -1,5 +1,7 @@
 """Inventory of a data set: complete, missing and bad parts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -38,7 +40,7 @@ def make_recording(ids, **changes):
         "unit": "µV",
         "repetitions": repetitions,
     }
-    return Trials(**{**fields, **changes})
+    return Trials.from_repetitions(**{**fields, **changes})
 
 
 def write_store(home, train, test):
@@ -112,10 +114,10 @@ def test_bad_signals_are_named(home, pictures):
     test = make_recording(PICTURES["test"])
     unknown_picture = make_recording([*PICTURES["train"][:5], "zebra"])
     gain = np.array([[1], [0], [1]], np.float32)
-    flat = make_recording(PICTURES["train"], signal=train.signal * gain)
+    flat = replace(train, signal=train.signal * gain)
     signal = np.array(train.signal)
     signal[5] = np.nan
-    not_finite = make_recording(PICTURES["train"], signal=signal)
+    not_finite = replace(train, signal=signal)
     for fact, recordings in (
         ("2 of 2: test/", (test, train)),
         ("1 of 6: zebra", (unknown_picture, test)),

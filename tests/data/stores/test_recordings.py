@@ -40,7 +40,7 @@ class CountedDataset:
         """Make the signal of a stimulus."""
         self.opened.append((subject, split))
         signal = torch.full((1, 1, 2, 1), float(subject)).numpy()
-        return Trials(
+        return Trials.from_repetitions(
             signal, ["a"], Sensors(("O1", "O2")), torch.zeros(1).numpy(), None, "uV"
         )
 

@@ -26,7 +26,7 @@ def make_trials(ids, first, **fields):
         "whiteners": np.eye(C)[None] * (first + 1),
         "provenance": {"dropped": {"target": 1}},
     }
-    return Trials(**{**defaults, **fields})
+    return Trials.from_repetitions(**{**defaults, **fields})
 
 
 def write_sessions(tmp_path, *sessions, dtype="float32"):
@@ -46,27 +46,19 @@ def test_repetitions_come_by_session_and_time_with_ragged_counts(tmp_path):
 
     joined = join_sessions(found, None, {"subject": 7})["train"]
 
-    assert list(joined.image_ids) == ["a", "b", "c"]
+    assert list(joined.image_ids) == ["a", "b", "b", "b", "c"]
     assert joined.repetitions.tolist() == [1, 3, 1]
-    assert joined.sessions.tolist() == [[0, -1, -1], [0, 0, 1], [1, -1, -1]]
-    assert joined.signal[0:3][:, :, 0, 0].tolist() == [
-        [1, 0, 0],
-        [0, 2, 11],
-        [10, 0, 0],
-    ]
-    assert joined.signal[1:2].shape == (1, 3, C, T) and joined.signal.shape == (
-        3,
-        3,
-        C,
-        T,
-    )
+    assert joined.sessions.tolist() == [0, 0, 0, 1, 1]
+    assert joined.signal[0:5][:, 0, 0].tolist() == [1, 0, 2, 11, 10]
+    assert joined.signal[1:2].shape == (1, C, T) and joined.signal.shape == (5, C, T)
+    assert joined.signal[[4, 0]][:, 0, 0].tolist() == [10, 1]
     np.testing.assert_array_equal(joined.whiteners, [np.eye(C), 11 * np.eye(C)])
     assert joined.provenance["subject"] == 7
     sessions = joined.provenance["sessions"]
     assert [session["trials"] for session in sessions] == [3, 2]
     SignalStore.write(tmp_path / "whole.h5", {"train": joined})
     again = SignalStore.open(tmp_path / "whole.h5")["train"]
-    np.testing.assert_array_equal(again.signal, joined.signal[0:3])
+    np.testing.assert_array_equal(again.signal, joined.signal[0:5])
 
 
 def test_onsets_are_kept_if_every_session_has_them(tmp_path):
@@ -77,19 +69,15 @@ def test_onsets_are_kept_if_every_session_has_them(tmp_path):
     joined = join_sessions(write_sessions(tmp_path, *timed), None, {})["train"]
     SignalStore.write(tmp_path / "whole.h5", {"train": joined})
     again = SignalStore.open(tmp_path / "whole.h5")
-    nan = np.nan
-    np.testing.assert_array_equal(
-        again["train"].onset_s, [[1, nan, nan], [0.5, 1.5, 2], [0.25, nan, nan]]
-    )
-    chosen = again["train"].hold_out(
-        np.array([[True, False, False], [False, True, True], [False] * 3]), "test"
-    )
-    assert chosen.onset_s.ravel().tolist() == [1, 1.5, 2]
+    np.testing.assert_array_equal(again["train"].onset_s, [1, 0.5, 1.5, 2, 0.25])
+    is_tested = np.array([True, False, True, True, False])
+    chosen = again["train"].hold_out(is_tested, "test")
+    assert chosen.onset_s.tolist() == [1, 1.5, 2]
 
     partly_timed = write_sessions(tmp_path, timed[0], make_trials(["b"], 10))
     assert join_sessions(partly_timed, None, {})["train"].onset_s is None
     with pytest.raises(BrainhiveError, match="onsets"):
-        make_trials(["b", "a"], 0, onset_s=np.array([[0.5], [nan]]))
+        make_trials(["b", "a"], 0, onset_s=np.array([[0.5], [np.nan]]))
 
 
 def test_sessions_of_other_channels_are_refused(tmp_path):

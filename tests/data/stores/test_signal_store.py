@@ -30,7 +30,7 @@ def make_recording(count: int, n_repetitions: int, **fields: Any) -> Trials:
         "unit": "µV",
         "provenance": {"source": "test"},
     }
-    return Trials(**{**defaults, **fields})
+    return Trials.from_repetitions(**{**defaults, **fields})
 
 
 @pytest.fixture
@@ -61,16 +61,17 @@ def test_both_splits_are_read_back_and_mapped(path: Path) -> None:
 def test_a_recording_without_image_ids_is_read_but_not_stored(path: Path) -> None:
     signal = np.random.default_rng(0).normal(size=(4, 2, 3, 5))
     unlabelled = make_recording(4, 2, signal=signal, image_ids=())
-    first = unlabelled.hold_out(np.array([[True, False]] * 4), "test")
+    first = unlabelled.hold_out(unlabelled.repetition == 0, "test")
     np.testing.assert_allclose(first.select().averages, signal[:, 0], atol=1e-6)
     with pytest.raises(BrainhiveError, match=rf"{path.stem}: .*train"):
         SignalStore.write(path, {"train": unlabelled})
     assert not path.exists()
     with pytest.raises(BrainhiveError, match=r"^window: "):
         match_stimuli(unlabelled, None, "window")
-    signal[2] = np.nan
-    with pytest.raises(BrainhiveError, match="row 2, channel O1"):
-        _ = replace(unlabelled, signal=signal).select().averages
+    damaged = unlabelled.signal.copy()
+    damaged[4] = np.nan
+    with pytest.raises(BrainhiveError, match="row 4, channel O1"):
+        _ = replace(unlabelled, signal=damaged).select().averages
 
 
 def make_voxel_recording(count: int, **regions: list[int]) -> Trials:
@@ -146,14 +147,14 @@ def test_optional_arrays_and_float16_are_read_back(path: Path) -> None:
     written = make_recording(3, 3, signal=half, **optional_arrays, **axes)
     SignalStore.write(path, {"train": written, "test": make_recording(2, 1, **axes)})
     found = SignalStore.open(path)
-    np.testing.assert_array_equal(found["train"].sessions, sessions)
+    np.testing.assert_array_equal(found["train"].sessions, [0, 1, 1, 1, 1, 0])
     np.testing.assert_array_equal(found["train"].whiteners, whiteners)
     np.testing.assert_array_equal(found["train"].space.positions, space.positions)
     np.testing.assert_array_equal(found["train"].times_s, times_s)
     assert found["test"].sessions is None and found["test"].whiteners is None
     assert found["train"].signal.dtype == np.float16
     assert found["test"].signal.dtype == np.float32
-    assert signal_store.count_bytes(found["train"]) == 270
+    assert signal_store.count_bytes(found["train"]) == 180
     assert signal_store.count_bytes(found["test"]) == 120
 
 
@@ -194,7 +195,7 @@ def test_a_store_is_written_again_after_an_error(path: Path) -> None:
             raise OSError(28, "No space left on device")
 
     sound = make_recording(4, 2)
-    failing = make_recording(4, 2, signal=sound.signal.view(FailingArray))
+    failing = replace(sound, signal=sound.signal.view(FailingArray))
     # the traceback of the error keeps the claim on the store alive
     with pytest.raises(OSError, match="No space left") as caught:
         SignalStore.write(path, {"train": sound, "test": failing})
@@ -224,3 +225,14 @@ def test_a_damaged_row_is_named_with_advice(tmp_path: Path) -> None:
     with pytest.raises(BrainhiveError, match="row 5 of train/signal") as caught:
         found.verify()
     assert caught.value.hint == f"delete it, then: {signal_store.REMAKE_HINT}"
+
+
+def test_a_store_of_an_older_format_names_the_line_to_prepare(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(signal_store, "FORMAT", 3)
+        SignalStore.write(path, {"train": make_recording(4, 2)})
+    with pytest.raises(BrainhiveError, match=r"sub-03\.h5 .*format 4") as caught:
+        SignalStore.open(path)
+    assert "brainhive prepare --again" in caught.value.hint

@@ -54,10 +54,10 @@ def test_simulated_signals_are_labelled_and_reproducible(
     repeated = build_dataset(pictures).recording(2, "test")
     np.testing.assert_array_equal(recording.signal, repeated.signal)
     n_channels = len(simulation.CHANNELS)
-    shape = (4, demo.REPETITIONS["test"], n_channels, simulation.N_SAMPLES)
+    shape = (4 * demo.REPETITIONS["test"], n_channels, simulation.N_SAMPLES)
     assert recording.signal.shape == shape
     assert "simulated" in recording.provenance and np.isfinite(recording.signal).all()
-    assert tuple(recording.image_ids) == dataset.images("test").image_ids
+    assert tuple(recording.pictures) == dataset.images("test").image_ids
     other_subject = dataset.recording(3, "test")
     assert not np.array_equal(recording.signal, other_subject.signal)
 
@@ -67,8 +67,8 @@ def test_demo_recordings_differ_by_subject_and_noise() -> None:
     recording = dataset.recording(1, "test")
     image_ids = dataset.images("test").image_ids
     assert "simulated" in recording.provenance
-    assert recording.signal.shape[0] == len(image_ids)
-    assert tuple(recording.image_ids) == image_ids
+    assert len(recording.counts) == len(image_ids)
+    assert tuple(recording.pictures) == image_ids
     assert demo.Config(noise=2).build(Paths()).name == "demo-noise-2"
     with pytest.raises(MissingData, match="validation"):
         dataset.images("validation")

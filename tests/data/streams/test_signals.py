@@ -13,7 +13,7 @@ NAMES = ["a", "b", "c"]
 
 def replay(**times: np.ndarray) -> list[str]:
     """Replay two trials of three pictures, and list the names of their pictures."""
-    trials = Trials(
+    trials = Trials.from_repetitions(
         np.zeros((3, 2, 1, 1)), NAMES, Sensors(["Oz"]), np.zeros(1), None, "µV", **times
     )
     stream = ReplayedTrials(trials, 1.0, Clock(1e6))

@@ -20,7 +20,7 @@ def recorded(path: Path, seed: int = 0) -> Trials:
     signal = random.normal(size=(count, 3, 3, 8)).astype(np.float32)
     repetitions = np.resize([3, 1, 2], count)
     ids = [f"c/p{number}" for number in range(count)]
-    made = Trials(
+    made = Trials.from_repetitions(
         signal,
         ids,
         Sensors(CHANNELS),
@@ -46,9 +46,9 @@ def test_rows_that_are_read_late_are_those_in_memory(path):
         recorded(path).take(np.arange(0, 200, 3)),
         recorded(path).normalise(normaliser),
     ):
-        rows = np.random.default_rng(0).permutation(len(chosen.signal))[:20]
-        late, singles = chosen.read(rows), chosen.read(rows, as_singles=True)
-        assert chosen.averages.shape == (len(chosen.signal), 2, 5)
+        rows = np.random.default_rng(0).permutation(len(chosen.counts))[:20]
+        late, singles = chosen.read(rows), chosen.read_trials(rows)
+        assert chosen.averages.shape == (len(chosen.counts), 2, 5)
         np.testing.assert_array_equal(late, chosen.averages[rows])
         np.testing.assert_array_equal(singles, chosen.singles[rows])
 
@@ -81,7 +81,7 @@ def shown() -> Trials:
 def test_selected_trials_are_averaged_and_empty_stimuli_left_out():
     trials = shown()
 
-    chosen = trials.choose(IS_CHOSEN)
+    chosen = trials.choose(IS_CHOSEN[np.arange(3) < COUNTS[:, None]])
 
     assert chosen.stimulus.tolist() == [10, 12, 13, 14] and chosen.counts.tolist() == [
         2,
@@ -90,7 +90,8 @@ def test_selected_trials_are_averaged_and_empty_stimuli_left_out():
         1,
     ]
     by_hand = [
-        trials.singles[row, chosen_rows].mean(0) for row, chosen_rows in CHOSEN.items()
+        trials.as_repetitions()[row, chosen_rows].mean(0)
+        for row, chosen_rows in CHOSEN.items()
     ]
     np.testing.assert_allclose(chosen.averages, by_hand, atol=1e-6)
     assert chosen.averages.dtype == chosen.singles.dtype == np.float32

@@ -45,13 +45,20 @@ def pool_of(has_times=True) -> Trials:
 
 def queue_of(pool: Trials) -> np.ndarray:
     """Return the position of each existing trial in the recorded order."""
-    return np.argsort(np.argsort(measure_timeline(pool)[0][IS_THERE]))
+    return np.argsort(np.argsort(measure_timeline(pool)[0]))
 
 
 def choose(unit, amounts, order="draws", seed=0, pool=None):
     return select_trials(
         pool or pool_of(), unit, amounts, order, np.random.default_rng(seed)
     )
+
+
+def lay_out(unit, amounts, order="draws", seed=0, pool=None):
+    """Choose trials, as masks [N, R]."""
+    pool = pool or pool_of()
+    chosen = choose(unit, amounts, order, seed, pool)
+    return [pool.as_repetitions(mask, False) for mask in chosen]
 
 
 def test_a_smaller_amount_is_part_of_a_larger_one():
@@ -62,7 +69,7 @@ def test_a_smaller_amount_is_part_of_a_larger_one():
         assert [each.sum() for each in chosen] == sorted(
             {int(each.sum()) for each in chosen}
         )
-        assert (chosen[-1] == IS_THERE).all()
+        assert chosen[-1].shape == (TRIALS,) and chosen[-1].all()
 
 
 def test_the_order_of_recording_takes_the_first_trials():
@@ -71,9 +78,9 @@ def test_the_order_of_recording_takes_the_first_trials():
     position[IS_THERE] = queue_of(pool)
 
     # the first run, and the moment of the next
-    (minutes,) = choose("minutes", [46 / 60 + 1e-6], "recording")
-    (trials,) = choose("trials", [9], "recording")
-    (pictures,) = choose("pictures", [4], "recording")
+    (minutes,) = lay_out("minutes", [46 / 60 + 1e-6], "recording")
+    (trials,) = lay_out("trials", [9], "recording")
+    (pictures,) = lay_out("pictures", [4], "recording")
 
     assert (minutes == (position <= 8)).all() and (trials == (position < 9)).all()
     # where a fifth picture is shown for the first time
@@ -98,6 +105,6 @@ def test_only_minutes_and_recorded_order_need_onsets():
         )
     with pytest.raises(BrainhiveError, match="subject 7"):
         limit_amounts([pool_of(), pool], "minutes", [1])
-    assert choose("pictures", [2], pool=pool)[0].any(1).sum() == 2
+    assert lay_out("pictures", [2], pool=pool)[0].any(1).sum() == 2
     assert choose("trials", [2], pool=pool)[0].sum() == 2
     assert [*limit_amounts([pool], "trials", [2]).values()] == [2, UNLIMITED]

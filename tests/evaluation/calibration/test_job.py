@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.calibration import job as jobs
 from brainhive_cli.evaluation.calibration.job import Job
 from brainhive_cli.evaluation.calibration.recipe import Recipe
@@ -33,16 +34,21 @@ class Run:
         self.tests_new_subjects = False
         people = [(2, 3), (1, 2)]
         source = SimpleNamespace(list_subjects=lambda chosen: chosen or [1, 3, 4, 5])
-        self.models = [
-            SimpleNamespace(
-                cell=Cell(f"cell {row}", trained, (1,), row),
-                # the first model went on from one of person 5
-                learned=SimpleNamespace(subjects=(5,) if row == 0 else trained),
-                recordings=source,
-            )
+        self.get_recordings = lambda variant: source
+        self.cells = [
+            Cell(f"cell {row}", trained, (1,), row)
             for row, trained in enumerate(people)
         ]
         vars(self).update(facts)
+
+    def open(self, cell: Cell) -> Any:
+        """Open the model of a cell. The first went on from a model of person 5."""
+        subjects = (5,) if cell.seed == 0 else cell.trained_on
+        return SimpleNamespace(
+            cell=cell,
+            history=SimpleNamespace(subjects=subjects),
+            layout=SimpleNamespace(encoders={}),
+        )
 
 
 def resolve(monkeypatch: pytest.MonkeyPatch, run: Run, *words: str) -> Job:
@@ -88,7 +94,7 @@ def test_units_and_orders_decide_what_is_read(monkeypatch: pytest.MonkeyPatch) -
     [
         (Run(recipe=None), ()),
         (Run(dataset=SimpleNamespace(holdout=SimpleNamespace(divides_train=True))), ()),
-        (Run(models=[]), ()),
+        (Run(cells=[]), ()),
         (Run(), ("subjects=2",)),
         (Run(), ("subjects=2,4",)),
     ],
@@ -133,20 +139,21 @@ def test_tested_pictures_are_not_learned_from(
         return SimpleNamespace(find_members=find_members)
 
     rows = np.array([2, 3, 6])
-    member = SimpleNamespace(
+
+    def read(split: str) -> Trials:
+        return make_trials(3, signal, shown[split], ("a", "b"))
+
+    vars(job)["tests"] = SimpleNamespace(
+        dataset=SimpleNamespace(pictured_as="made"),
         find_rows=lambda split: rows,
         open_stores=lambda split: split,
-        layout=SimpleNamespace(encoders={}),
-        open_trials=lambda subject, split, **_: make_trials(
-            subject, signal, shown[split], ("a", "b")
+        make_comparison=lambda *splits: None,
+        open_person=lambda model, subject: SimpleNamespace(
+            read=read, raw_trials=read("test")
         ),
     )
     store = SimpleNamespace(image_ids=np.array([f"p{row}" for row in range(10)]))
-    run: Any = job.align
-    run.dataset.pictured_as = "made"
-    run.get_pixel_comparison = lambda *splits: None
     gather = SimpleNamespace(gather=lambda rows: {"one": rows})
-    monkeypatch.setattr(jobs, "TrainedModel", lambda *_: member)
     monkeypatch.setattr(jobs, "get_stimuli_and_pixels", lambda store_of: (store, None))
     monkeypatch.setattr(
         jobs, "LearnedPictures", SimpleNamespace(from_image_ids=pictures_of)

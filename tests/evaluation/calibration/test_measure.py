@@ -36,7 +36,6 @@ def job(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Factory of jobs of a model and a person, with the arms of a recipe."""
     model = SimpleNamespace(module=None)
     monkeypatch.setattr(measure, "SourceModel", Base)
-    monkeypatch.setattr(measure, "TrainedModel", lambda align, cell: model)
     monkeypatch.setattr(measure, "PersonModel", lambda model: Base())
 
     def make(*keys: str) -> Any:
@@ -45,7 +44,7 @@ def job(monkeypatch: pytest.MonkeyPatch) -> Any:
             recipe=recipe,
             cells=[SimpleNamespace(tested_on=(1,))],
             people={1: SimpleNamespace(trials=TRIALS)},
-            align=None,
+            align=SimpleNamespace(open=lambda cell: model),
             training=SimpleNamespace(train=None),
         )
 

@@ -61,7 +61,7 @@ def whitened(split, low, meaning):
         np.arange(signal.shape[3]) * EVERY / 250,
     )
     given = {"sessions": sessions, "whiteners": whiteners}
-    recording = Trials(
+    recording = Trials.from_repetitions(
         signal, ids, Sensors(NAMES), times, 250 / EVERY, "whitened", **given
     )
     return recording.select(where=split)

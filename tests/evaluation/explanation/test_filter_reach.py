@@ -30,7 +30,9 @@ def filtered(source: dict, **steps: object) -> Trials:
     provenance = {"recorded_hz": 250.0, "preparation": {**STEPS, **steps}} | source
     signal = np.zeros((1, 1, 1, len(TIMES_MS)), np.float32)
     space, times_s = Sensors(["Oz"]), TIMES_MS / 1000
-    return Trials(signal, ["a"], space, times_s, 125.0, "uV", provenance)
+    return Trials.from_repetitions(
+        signal, ["a"], space, times_s, 125.0, "uV", provenance
+    )
 
 
 @pytest.mark.parametrize(

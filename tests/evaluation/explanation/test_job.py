@@ -7,9 +7,11 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.evaluation.explanation import job as jobs
 from brainhive_cli.evaluation.explanation.job import find_shared_pictures
 from brainhive_cli.evaluation.explanation.recipe import Recipe
 from brainhive_cli.evaluation.explanation.run import ExplanationRun
+from brainhive_cli.training.alignment.trained.test_set import check_test_set
 
 
 def resolve(run: Path, *keys: str) -> ExplanationRun:
@@ -59,8 +61,8 @@ def test_regions_that_nobody_shares_are_refused(
     monkeypatch.setattr(Trials, "regions", regions)
     job = resolve(trained_run, "analyses=encoding")
     # signals are opened and compared with voxels of the model before
-    opened = job.align.check(["test"], compares=False)
-    monkeypatch.setattr(type(job.align), "check", lambda *asked, **keys: opened)
+    opened = check_test_set(job.tests, ["test"], compares=False)
+    monkeypatch.setattr(jobs, "check_test_set", lambda *asked, **keys: opened)
     names = iter(["V1", "IT", "V1", "V1"])
     with pytest.raises(BrainhiveError) as caught:
         job.check()

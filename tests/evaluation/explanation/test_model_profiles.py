@@ -1,7 +1,6 @@
 """Analyses of a model by window, band, sensor, region and voxel."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 import torch
 
 from brainhive_cli.core import parts
+from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.signals.space_files import write_maps
 from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
@@ -26,6 +26,7 @@ from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from tests.tools.recorded_numbers import Recorded
+from tests.worlds.memory_test_set import MemoryTestSet, make_runs
 
 ITEMS = 6
 SPEC = Recipe(
@@ -52,29 +53,26 @@ def reader(kind, channels, samples, space=None, region=None):
     model = Aligner(Layout(spec, heads, backbone, retrieval_heads=("token",))).eval()
     signal = random.normal(size=(ITEMS, 2, channels, samples)).astype(np.float32)
     ids = [f"picture {number}" for number in range(ITEMS)]
-    folder, recipe = SimpleNamespace(path=Path("model")), SimpleNamespace(encoders=[])
-    run = SimpleNamespace(
-        folder=folder,
-        is_model=True,
-        recipes={"": recipe},
-        get_recordings=lambda *_: None,
-        tests_new_subjects=False,
-    )
     places = np.arange(ITEMS)
-    trials = Trials(
+    trials = Trials.from_repetitions(
         *(signal, ids, space or Sensors(names), times, 250.0, "µV"),
         subject=1,
         stimulus=places,
     ).select([region] if region else None)
     shared = Items.independent([ids])
     labels = Labels.draw(places, shared, 20, 0)
-    member = TrainedModel(run, Cell("", (1,), (1,), 0))
-    vars(member)["module"] = model
-    made = Reader(member, "test", trials, places, labels, shared)
+    trained_model = TrainedModel(
+        Path("model"), Cell("", (1,), (1,), 0), encoders=[], signal=Signal()
+    )
+    vars(trained_model)["module"] = model
+    tests = MemoryTestSet(
+        make_runs([trained_model]), "test", recorded={1: {"train": trials}}
+    )
+    person = tests.open_person(trained_model, 1)
+    made = Reader(trained_model, tests, person, trials, places, labels, shared)
     made.__dict__.update(  # what a run with files would be asked for
         signal=torch.from_numpy(trials.averages),
         baseline=torch.full((width, samples), 0.1),
-        train_trials=trials,
         gallery=torch.randn(ITEMS, 16),
     )
     return made
@@ -133,10 +131,10 @@ def test_profiles_of_models(recorded: Recorded, monkeypatch, kind: str) -> None:
     random = torch.Generator().manual_seed(4)
     targets = torch.randn(ITEMS, 16, generator=random)
     vars(made)["gallery"] = targets.flip(0) + 0.1
-    vars(made.member)["encode_pictures"] = lambda split, rows, without="": (
+    vars(made)["encode_pictures"] = lambda split, rows, without="": (
         targets[torch.from_numpy(rows)] * (1 + len(without)) + len(without)
     )
-    layout = made.member.module.layout
+    layout = made.model.module.layout
     monkeypatch.setattr(type(layout), "compared_keys", ["a", "bb"])
     names = ["windows", "occlusion", "sensors", "bands", "regions", "levels", "trained"]
     bands = {"low": (0.0, 9.0), "middle": (8.0, 30.0), "high": (60.0, 500.0)}
@@ -161,10 +159,10 @@ def test_profiles_of_models(recorded: Recorded, monkeypatch, kind: str) -> None:
 def test_default_analyses_that_do_not_apply_are_no_warning(kind, unsuitable) -> None:
     space = Voxels({"V1": np.arange(8) > 2}) if kind == "ridge" else None
     made = reader(kind, 8, 1 if space else 130, space, "V1" if space else None)
-    vars(made.member)["encode_pictures"] = lambda split, rows, without="": torch.randn(
+    vars(made)["encode_pictures"] = lambda split, rows, without="": torch.randn(
         len(rows), 16
     )
-    layout = made.member.module.layout
+    layout = made.model.module.layout
     assert len(layout.compared_keys) == 1
 
     found = explain_model(made, SPEC.model_copy(update={"analyses": list(ANALYSES)}))
@@ -187,8 +185,8 @@ def test_a_band_is_found_where_the_signal_has_it():
     waves = torch.sin(2 * torch.pi * 10 * times) * torch.randn(ITEMS, 17, 1)
     made.__dict__.update(signal=made.baseline + waves)
     made.__dict__.update(
-        gallery=made.member.encode(made.trials, made.signal)
-        - made.member.encode(made.trials, made.baseline[None])
+        gallery=made.model.encode(made.trials, made.signal)
+        - made.model.encode(made.trials, made.baseline[None])
     )
     found = explain_model(
         made, SPEC.model_copy(update={"analyses": ["bands"]})
@@ -209,9 +207,10 @@ def test_voxels_add_up_to_the_margin_each_by_its_weights(tmp_path):
     regions, indices = {"V1": np.arange(7) > 2}, np.argwhere(np.ones((7, 1, 1)))
     grid = Grid(indices.astype(np.int16), (8, 1, 1), np.diag([2.0, 2, 2, 1]))
     made = reader("ridge", 7, 1, Voxels(regions, {}, grid), "V1")
-    made.__dict__["train_trials"] = made.trials.take(np.array([0]))
-    other = torch.from_numpy(made.train_trials.averages)
-    ridge = made.member.module.backbone.maps["1"]
+    first_trial = made.trials.take(np.array([0]))
+    made.person.recorded = {"train": first_trial}
+    other = torch.from_numpy(first_trial.averages)
+    ridge = made.model.module.backbone.maps["1"]
     for bias in (1.0, 1000.0):
         torch.nn.init.normal_(ridge.weight["token"])
         torch.nn.init.normal_(ridge.bias["token"], std=bias)
@@ -231,7 +230,7 @@ def test_voxels_add_up_to_the_margin_each_by_its_weights(tmp_path):
 
     # what the model does not read has no value
     profiles = SubjectProfiles(arrays={"margin": found})
-    parts = {(made.member.cell, 1): profiles, (None, 1): SubjectProfiles()}
+    parts = {(made.model.cell, 1): profiles, (None, 1): SubjectProfiles()}
     ((stem, maps, space),) = collect_maps([made], parts)
     (path,) = write_maps(tmp_path, stem, maps, space)
     assert path.name == "sub-01_margin.nii.gz"

@@ -76,7 +76,7 @@ def test_false_positives_over_many_analyses_are_rare():
 def test_all_subjects_share_the_permutations_of_pictures():
     """Subject 2 saw the pictures in another order, and one more picture."""
     signal, space = np.arange(5.0).reshape(5, 1, 1, 1), Sensors(["Oz"])
-    trials = Trials(
+    trials = Trials.from_repetitions(
         signal,
         [*"hfbge"],
         space,

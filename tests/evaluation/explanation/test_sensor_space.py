@@ -29,7 +29,7 @@ def selection(
         plain = np.einsum("nrij,nrjt->nrit", MIXED[SESSIONS[split]], plain)
         own = {"sessions": SESSIONS[split], "whiteners": MIXED, "unit": "whitened"}
     ids = [f"{split}/{number}" for number in range(len(plain))]
-    made = Trials(
+    made = Trials.from_repetitions(
         plain, ids, Sensors(NAMES), np.arange(7) / 100, 100.0, **{"unit": "V", **own}
     )
     found = made.select(channels, None, 0.5, split)

@@ -7,6 +7,7 @@ import pytest
 from brainhive_cli.commands.live import LiveRun
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.evaluation.live.recipe import Recipe
+from tests.worlds.run_copies import change_unit, copy_run
 
 
 def resolve(run: Path, *keys: str) -> LiveRun:
@@ -42,12 +43,11 @@ def test_a_store_that_is_replayed_is_needed(trained_run: Path) -> None:
 
 
 def test_trials_of_a_store_are_compared_with_the_model(
-    trained_run: Path, monkeypatch: pytest.MonkeyPatch
+    trained_run: Path, tmp_path: Path
 ) -> None:
-    job = resolve(trained_run, "source=signals")
-    job.check()
-    spec = job.align.models[0].layout.spec
-    monkeypatch.setitem(spec.__dict__, "unit", "fT")
+    run = copy_run(trained_run, tmp_path)
+    resolve(run, "source=signals").check()
+    change_unit(run, "fT")
     with pytest.raises(BrainhiveError) as caught:
-        job.check()
+        resolve(run, "source=signals").check()
     assert "unit uV, not fT" in caught.value.message

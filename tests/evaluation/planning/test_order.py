@@ -199,7 +199,7 @@ def record(trials, pictures):
     by_picture = np.argsort(rows, kind="stable").reshape(len(pictures), -1)
     values = [(trial.session - 1, trial.run, trial.onset_s) for trial in shown]
     sessions, runs, onset_s = np.array(values).T
-    return Trials(
+    return Trials.from_repetitions(
         np.zeros((*by_picture.shape, 1, 1), np.float32),
         pictures,
         Sensors(["Oz"]),
@@ -223,19 +223,22 @@ def store_pictures(plan, pictures):
 
 def check_repetitions(plan, recording):
     """Check the order and the distance of repetitions as the ceiling does."""
-    concepts = [plan.concept_of[picture] for picture in recording.image_ids]
+    concepts = [plan.concept_of[picture] for picture in recording.pictures]
     order = TrialOrder.from_trials(
-        np.nonzero(recording.is_there)[0],
+        recording.picture_of_trial,
         concepts,
-        recording.sessions[recording.is_there],
-        recording.runs[recording.is_there],
-        recording.onset_s[recording.is_there],
+        recording.sessions,
+        recording.runs,
+        recording.onset_s,
     )
     assert find_shared_order(order) == ""
     parts = separate_repetitions(
-        recording.is_there, recording.sessions, recording.runs, recording.onset_s
+        recording.picture_of_trial,
+        recording.sessions,
+        recording.runs,
+        recording.onset_s,
     )
-    assert (parts.max(1) >= 1).all()
+    assert (np.maximum.reduceat(parts, recording.first_trials) >= 1).all()
 
 
 def sort_run(trials, key):

@@ -106,16 +106,16 @@ def store_copy(world: Path, tmp_path: Path, **changes: Any) -> Path:
     trials = SignalStore.open(world / SIGNALS / "sub-01.h5").splits
     changed = {}
     for split, recording in trials.items():
-        repetitions = changes.get("n_repetitions", recording.signal.shape[1])
-        shape = (len(recording.signal), repetitions)
-        onset_s = np.arange(np.prod(shape)).reshape(shape[::-1]).T * 2.0
+        n_repetitions = changes.get("n_repetitions", recording.max_repetitions)
+        shown = recording.choose(recording.repetition < n_repetitions)
+        # all pictures are shown once before any is repeated
+        places = shown.repetition * len(shown.counts) + shown.picture_of_trial
         changed[split] = replace(
-            recording,
-            signal=recording.signal[:][:, :repetitions],
-            repetitions=None,
+            shown,
+            signal=shown.signal[:],
             known_digests=None,
-            onset_s=onset_s if changes.get("has_onsets") else None,
-            runs=np.zeros(shape, np.int16) + (split == "test"),
+            onset_s=places * 2.0 if changes.get("has_onsets") else None,
+            runs=np.full(len(places), split == "test", np.int16),
         )
     changed["imagery"] = changed["test"]
     path = tmp_path / "demo-noise-0.3-40-concepts" / "own" / "sub-01.h5"
@@ -181,7 +181,7 @@ def test_memory_bounds_the_number_of_pictures(
     signals: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = read_pilot(signals, Paths()).people[0]
-    n_values = SignalStore.open(Path(signals) / "sub-01.h5")["train"].signal[:1].size
+    n_values = SignalStore.open(Path(signals) / "sub-01.h5")["train"].signal[:4].size
     # 4 repetitions of training pictures, 16 of test pictures, 12 numbers of embeddings
     monkeypatch.setattr(pilot, "MAX_VALUES", 60 * (n_values + 2 * 12))
     bounded = read_pilot(signals, Paths()).people[0]
@@ -223,7 +223,7 @@ def gratings(home: Path) -> str:
     patterns = rng.normal(size=(4, 1, 10, 1))
     order = np.arange(4 * 15).reshape(15, 4).T  # [N, R]
     runs = np.arange(15) // 5
-    recording = Trials(
+    recording = Trials.from_repetitions(
         (patterns + rng.normal(size=(4, 15, 10, 1))).astype(np.float32),
         names,
         Sensors([f"E{number}" for number in range(10)]),

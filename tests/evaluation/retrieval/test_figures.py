@@ -36,8 +36,7 @@ def save(tmp_path: Path, dataset: Dataset, image_ids: Sequence[str]) -> dict[int
     half = len(image_ids) // 2
     rows = {"test": np.arange(half), "train": np.arange(half)}
     gallery = Gallery(rows, [*image_ids], [*image_ids])
-    model: Any = SimpleNamespace(run=SimpleNamespace(dataset=dataset))
-    return save_pictures(RunFolder(tmp_path / "run"), model, gallery, DRAWN)
+    return save_pictures(RunFolder(tmp_path / "run"), dataset, gallery, DRAWN)
 
 
 def ids_of(dataset: Dataset) -> list[str]:

@@ -14,7 +14,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.retrieval import job as jobs
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.run import RetrievalRun
-from brainhive_cli.training.alignment.trained.model import TrainedModel
+from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
 
 
 @pytest.fixture
@@ -91,9 +91,9 @@ def test_a_run_of_other_people_is_not_compared(trained_run: Path) -> None:
     job.check()
     (other,) = job.against
     (run,) = other.runs
-    run.cells = run.cells[:1]
+    fewer = replace(other, runs=[replace(run, cells=run.cells[:1])])
     with pytest.raises(BrainhiveError) as caught:
-        job.check()
+        replace(job, against=[fewer]).check()
     assert "[1, 2] and [1]" in caught.value.message
 
 
@@ -104,7 +104,12 @@ def test_a_run_among_other_pictures_is_not_compared(
     job = RetrievalRun.resolve(Recipe.resolve("eval-retrieval", None, {}, asked))
     (other,) = job.against
     wide = other.recipe.model_copy(update={"only_shown": True})
-    monkeypatch.setattr(TrainedModel, "find_shown_rows", lambda *asked: np.arange(3))
+    read = TestedPerson.read
+    monkeypatch.setattr(
+        TestedPerson,
+        "read",
+        lambda person, split: read(person, split).take(np.arange(3)),
+    )
     with pytest.raises(BrainhiveError) as caught:
         replace(job, against=[replace(other, recipe=wide)]).check()
     assert "galleries" in caught.value.message

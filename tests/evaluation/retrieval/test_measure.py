@@ -1,5 +1,6 @@
 """Tests of measures of a cell, with models that consist of tokens."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,40 +9,39 @@ import torch
 from sklearn.metrics.pairwise import cosine_similarity
 from torch.nn.functional import normalize
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import BACKWARD
+from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.evaluation.retrieval import measure
 from brainhive_cli.evaluation.retrieval.measure import (
     encode,
-    find_shared_rows,
-    measure_subsets,
     measure_train_similarities,
+)
+from brainhive_cli.measurement.retrieval import measure_subsets
+from brainhive_cli.training.alignment.trained import test_set
+from brainhive_cli.training.alignment.trained.test_set import TestSet
+from tests.worlds.memory_test_set import (
+    DATASET,
+    MemoryTestSet,
+    PictureModel,
+    make_runs,
+    make_store,
 )
 
 
-class Model:
-    """Model that knows the tokens [M, D] of its training pictures."""
+def open_tests(*stores, split="test", dataset=DATASET, **facts):
+    """Open a test set, with a model for each store of training pictures."""
+    models = [PictureModel(f"{number}", number=number) for number in range(len(stores))]
+    train = {f"{number}": store for number, store in enumerate(stores) if store}
+    runs = make_runs(models, dataset, **facts)
+    return models, MemoryTestSet(runs, split, stores={"train": train} if train else {})
 
-    def __init__(
-        self, tokens, rows=None, ids=None, has_seen_pictures=False, origin=None
-    ):
-        self.tokens = tokens
-        self.kept = np.arange(len(tokens)) if rows is None else np.array(rows)
-        self.ids = ids or [f"{row}" for row in range(len(tokens))]
-        holdout = SimpleNamespace(has_seen_pictures=has_seen_pictures)
-        dataset = SimpleNamespace(holdout=holdout)
-        self.run = SimpleNamespace(dataset=dataset, origin=origin)
 
-    def open_pictures(self, split):
-        if split == "train" and self.tokens is None:
-            raise MissingData("no embeddings", "embed")
-        return SimpleNamespace(image_ids=self.ids, path="a store")
-
-    def find_rows(self, split):
-        return self.kept
-
-    def encode_pictures(self, split, rows):
-        return self.tokens[torch.from_numpy(rows)]
+def store(tokens, rows=None):
+    """Store tokens [M, D] of pictures, of which only those in `rows` are embedded."""
+    places = np.arange(len(tokens))
+    done = None if rows is None else np.isin(places, rows)
+    return make_store(tokens, [f"{row}" for row in places], done=done)
 
 
 def draw(*sizes, seed=0):
@@ -55,7 +55,10 @@ def test_the_nearest_training_picture_is_that_of_all_blocks(at_once, monkeypatch
     learned[4] *= 50  # lengths do not matter
     rows = [*range(3, 14)]
 
-    found = measure_train_similarities([Model(learned, rows)], tested, "test")
+    models, tests = open_tests(store(learned, rows))
+
+    train_rows = tests.find_trained_rows()
+    found = measure_train_similarities(models, tests, tested, train_rows)
 
     expected = cosine_similarity(tested, learned[rows]).max(1)
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -65,9 +68,12 @@ def test_models_are_joined_by_the_mean_of_their_cosines(monkeypatch):
     learned = [draw(9, 4), 7 * draw(9, 5, seed=1)]
     tested = [draw(3, 4, seed=2), draw(3, 5, seed=3)]
     joined = torch.cat([normalize(tokens) for tokens in tested], 1)
-    models = [Model(learned[0], range(8)), Model(learned[1], range(2, 9))]
+    models, tests = open_tests(
+        store(learned[0], range(8)), store(learned[1], range(2, 9))
+    )
 
-    found = measure_train_similarities(models, joined, "test")
+    train_rows = tests.find_trained_rows()
+    found = measure_train_similarities(models, tests, joined, train_rows)
 
     cosines = [
         cosine_similarity(*pair)[:, 2:8] for pair in zip(tested, learned, strict=True)
@@ -79,27 +85,46 @@ def test_models_are_joined_by_the_mean_of_their_cosines(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("model", "split"),
+    "facts",
     [
-        (Model(draw(4, 2)), "train"),
-        (Model(draw(4, 2), has_seen_pictures=True), "test"),
-        (Model(draw(4, 2), origin="another data set"), "test"),
-        (Model(None, rows=[], ids=["a"]), "test"),
+        {"split": "train"},
+        {"dataset": replace(DATASET, holdout=Holdout(by="runs", folds=2))},
+        {"origin": "another data set"},
     ],
-    ids=["training pictures", "seen pictures", "another data set", "no embeddings"],
+    ids=["training pictures", "seen pictures", "another data set"],
 )
-def test_nothing_is_near_where_training_pictures_are_not_others(model, split):
-    assert measure_train_similarities([model], draw(3, 2), split).size == 0
+def test_nothing_is_near_where_training_pictures_are_not_others(facts):
+    models, tests = open_tests(store(draw(4, 2)), **facts)
+    train_rows = tests.find_trained_rows()
+    assert not len(train_rows)
+    assert not measure_train_similarities(models, tests, draw(3, 2), train_rows).size
+
+
+def test_nothing_is_near_without_embeddings_of_training_pictures():
+    models, tests = open_tests(None)
+    train_rows = tests.find_trained_rows()
+    assert not len(train_rows)
+    assert not measure_train_similarities(models, tests, draw(3, 2), train_rows).size
 
 
 def test_models_share_the_pictures_that_all_have():
     tokens = draw(6, 2)
-    models = [Model(tokens, [0, 2, 4, 5]), Model(tokens, [1, 2, 5])]
+    _, tests = open_tests(store(tokens, [0, 2, 4, 5]), store(tokens, [1, 2, 5]))
 
-    assert find_shared_rows(models, "test").tolist() == [2, 5]
-    others = [f"other {row}" for row in range(6)]
+    assert tests.find_rows("train").tolist() == [2, 5]
+
+
+def test_runs_of_different_pictures_are_not_tested_together(monkeypatch):
+    runs = make_runs([PictureModel(), PictureModel(number=1)])
+    for run, image_ids in zip(runs, ("abc", "abd"), strict=True):
+        run.stores = {run.name: make_store(draw(3, 2), [*image_ids])}
+        run.dataset_config = run.encoders = None
+        run.check_stores = lambda stores: None
+    opened = iter([run.stores for run in runs])
+    monkeypatch.setattr(test_set, "open_stores", lambda *arguments: next(opened))
+
     with pytest.raises(BrainhiveError, match="different pictures"):
-        find_shared_rows([models[0], Model(tokens, ids=others)], "test")
+        TestSet(runs, "test").open_stores("test")
 
 
 def test_subsets_are_of_all_pictures_where_these_are_fewer():

@@ -345,7 +345,13 @@ def test_repetitions_that_are_far_apart(recorded, design):
     is_there[3, 4:] = False
     sessions = onset_s // 36 if design == "sessions" else None
     try:
-        parts = separate_repetitions(is_there, sessions, onset_s // 12, onset_s)
+        parts = np.tile(np.arange(6), (12, 1))
+        parts[is_there] = separate_repetitions(
+            np.nonzero(is_there)[0],
+            None if sessions is None else sessions[is_there],
+            (onset_s // 12)[is_there],
+            onset_s[is_there],
+        )
     except BrainhiveError:
         parts = np.full(1, -1)
     recorded(parts=parts)

@@ -16,7 +16,6 @@ from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.training.initialisation import (
-    copy_weights,
     load_start,
 )
 from tests.tools.golden_files import assert_near, read
@@ -144,7 +143,7 @@ def test_a_new_ridge_keeps_the_mixer_blocks_of_its_start(
     ridge = new.backbone.ridge
     before = ridge.linears["7"].weight.clone()
     if initialise == "model":
-        copy_weights(new, tmp_path / "model")
+        load_start(new, tmp_path / "model")
     else:
         load_start(new, tmp_path / "model", "backbone.backbone")
     assert torch.equal(ridge.linears["7"].weight, before)

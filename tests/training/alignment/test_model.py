@@ -10,7 +10,7 @@ from torch import Tensor
 
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.data.stores.learned import TrainingHistory
+from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import FROM_MEAN

@@ -16,7 +16,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.signals.normalisations import Normaliser, pool_statistics
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.learned import TrainingHistory
+from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.data.targets.model_input import spec_of
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.training.alignment.layout import Layout
@@ -208,8 +208,7 @@ class SourceModel:
         if key not in self._statistics:
             statistics = []
             for person in self.training_trials:
-                is_first = np.arange(person.signal.shape[1]) < max_trials
-                first_trials = person.choose(person.is_there & is_first)
+                first_trials = person.choose(person.repetition < max_trials)
                 statistics.append(config.measure([first_trials.averages]))
             self._statistics[key] = pool_statistics(statistics)
         common = config.build(self._statistics[key])
@@ -255,9 +254,9 @@ class SourceModel:
     def _fit_normaliser(self, trials: Trials) -> Normaliser | None:
         """Fit the model's normalisation, if it has any, to the trials of a person."""
         config = self.normalisation
-        return (
-            None if config is None else config.build(config.measure([trials.averages]))
-        )
+        if config is None:
+            return None
+        return config.build(config.measure([trials.averages]))
 
     def align_tokens(self, config: Any, trials: Trials) -> PersonModel:
         """Align the tokens that the model predicts for a person.
@@ -358,15 +357,15 @@ class SourceModel:
             changes["stages"] = [Stage(epochs=self.train.epochs, lr=lr, freeze=frozen)]
 
         # train, and record the normaliser
-        history = TrainingHistory()
-        if self.normalisation is not None and trials.normaliser is not None:
-            history = replace(history, normalisers={person: trials.normaliser})
+        normalisers = {}
+        if self.normalisation is not None and normaliser is not None:
+            normalisers[person] = normaliser
         data = CellData(
             trials=[trials],
             targets=self.targets,
             held_out=np.zeros(1 + int(trials.stimulus.max()), np.bool_),
             fuser=self.fuser,
-            history=history,
+            history=TrainingHistory(normalisers=normalisers),
             seed=seed,
         )
         model = fit(
@@ -383,11 +382,12 @@ class SourceModel:
     def _add_subject_layer(self, layout: Layout) -> Aligner:
         """Copy the model with a subject layer that changes nothing yet."""
         model = Aligner(layout, self.model.learned).to(self.model.device)
-        state = model.state_dict()
-        for name, value in self.model.state_dict().items():
-            if "subject_layer" not in name:
-                state[name] = value
-        model.load_state_dict(state)
+        other_weights = {
+            name: value
+            for name, value in self.model.state_dict().items()
+            if "subject_layer" not in name
+        }
+        model.load_state_dict(other_weights, strict=False)
         model.losses = self.model.losses
         return model
 

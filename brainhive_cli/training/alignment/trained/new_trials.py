@@ -18,13 +18,11 @@ from brainhive_cli.data.recordings.shown_pictures import match_pictures
 from brainhive_cli.data.signals.cutting import Steps, apply_whitener
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.models.signal_spec import UNIT_SIZES, normalise_unit
-from brainhive_cli.training.alignment.trained.model import TrainedModel
+from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
 
 
 def read_new(
-    member: TrainedModel,
-    subject: int,
-    split: str,
+    person: TestedPerson,
     signal: Any,
     pictures: Any,
     axes: Mapping[str, Any],
@@ -32,9 +30,7 @@ def read_new(
     """Read new trials of a subject, an array or epochs, as a model takes them.
 
     Args:
-        member: The model.
-        subject: Number of the subject.
-        split: Split of the pictures.
+        person: The subject, as the model reads its signals.
         signal: Signal, as `as_trials` takes it. An array with the size of the model's
             input needs no axes.
         pictures: Picture of each trial, or None to take the names of events that are
@@ -43,14 +39,14 @@ def read_new(
             default delay is the delay of the training.
 
     Returns:
-        Trials for `TrainedModel.open_trials`, and sentences that say how they differ
+        Trials for `TestedPerson.read_recording`, and sentences that say how they differ
         from the trials of the training.
 
     Raises:
         BrainhiveError: if an axis does not fit the model, or a step cannot be applied.
     """
-    spec = member.module.layout.spec
-    source = f"the signal of subject {subject}"
+    spec = person.model.layout.spec
+    source = f"the signal of subject {person.subject}"
     differences = list[str]()
     options = dict(axes)
     delay_ms = options.pop("delay_ms", None)
@@ -59,9 +55,9 @@ def read_new(
     shape = np.shape(signal) if isinstance(signal, np.ndarray) else ()
     if len(shape) == 2 and "space" not in options:
         # voxels in the order of the subject's store, which has the regions
-        if member.recordings.build_path(subject).is_file():
-            for stored in member.recordings.open_store(subject).splits.values():
-                if stored.signal.shape[2] == shape[1]:
+        if person.is_prepared:
+            for stored in person.recordings.open_store(person.subject).splits.values():
+                if stored.signal.shape[1] == shape[1]:
                     options["space"] = stored.space
                     break
         options.setdefault("unit", spec.unit or "beta")
@@ -88,7 +84,7 @@ def read_new(
 
     # move time 0 from the event to the picture
     if trials.rate_hz:
-        delay_s = member.find_delay_s(subject) if delay_ms is None else delay_ms / 1000
+        delay_s = person.delay_s if delay_ms is None else delay_ms / 1000
         shift_s = round(delay_s * trials.rate_hz) / trials.rate_hz
         trials = replace(trials, times_s=trials.times_s - shift_s)
         if delay_ms is None and shift_s:
@@ -99,11 +95,11 @@ def read_new(
 
     # match the names of the pictures, or of events that may not be pictures
     if len(trials.image_ids):
-        split_ids = list(member.open_pictures(split).image_ids)
-        splits = np.full(len(split_ids), split)
+        split_ids = list(person.open_pictures(person.split).image_ids)
+        splits = np.full(len(split_ids), person.split)
         try:
             image_ids, _, _ = match_pictures(
-                trials.image_ids, member.run.dataset, (split_ids, splits)
+                trials.image_ids, person.recordings.dataset, (split_ids, splits)
             )
         except MissingData:
             if pictures is not None:
@@ -114,23 +110,22 @@ def read_new(
             if not is_in_split.all():
                 console.warn(
                     f"{source}: {(~is_in_split).sum()} trials of pictures that are not "
-                    f"in {split} are left out"
+                    f"in {person.split} are left out"
                 )
-            trials = replace(trials, image_ids=image_ids).take(is_in_split)
+            trials = replace(trials, image_ids=image_ids).choose(is_in_split)
 
-    trials, preparation_differences = prepare_as(member, subject, trials, source)
+    trials, preparation_differences = prepare_as(person, trials, source)
     return trials, differences + preparation_differences
 
 
 def prepare_as(
-    member: TrainedModel, subject: int, trials: Trials, source: str
+    person: TestedPerson, trials: Trials, source: str
 ) -> tuple[Trials, list[str]]:
     """Apply the steps of a model's preparation to trials that are already cut.
 
     Args:
-        member: The model.
-        subject: Number of the subject, whose noise whitens the trials.
-        trials: Trials [n, 1, C, T].
+        person: The subject, whose noise whitens the trials.
+        trials: Trials [n, C, T].
         source: Name of the trials in errors.
 
     Returns:
@@ -140,20 +135,20 @@ def prepare_as(
         MissingData: if the model whitens signals, and has no whitener of the subject.
         BrainhiveError: if whitening takes another unit, or a channel is missing.
     """
-    spec = member.module.layout.spec
-    history = member.module.learned
+    spec = person.model.layout.spec
+    history = person.model.history
     preparation = dict(spec.preparation)
     unit = normalise_unit(trials.unit)
     if not trials.space.has_names or unit == "whitened":
         return trials, []
     is_whitened = preparation.get("whiten", "no") != "no" or spec.unit == "whitened"
-    signal = np.asarray(trials.signal[:, 0])
+    signal = np.asarray(trials.signal)
     names = trials.space.names
 
     # convert to the unit of the model, or of its recordings before whitening
     target_unit = normalise_unit(spec.unit) or unit
     if is_whitened:
-        target_unit = member.find_recorded_unit(subject)
+        target_unit = person.recorded_unit
     size, si_unit = UNIT_SIZES.get(unit, (1.0, unit))
     target_size, target_si_unit = UNIT_SIZES.get(target_unit, (1.0, target_unit))
     if si_unit == target_si_unit:
@@ -193,7 +188,7 @@ def prepare_as(
     # whiten with the noise of the training
     space = trials.space
     if is_whitened:
-        if subject not in history.whiteners:
+        if person.subject not in history.whiteners:
             raise MissingData(
                 f"{source} is not whitened, and the model has no noise whitener of "
                 "this subject",
@@ -215,13 +210,13 @@ def prepare_as(
         signal = np.ascontiguousarray(signal[:, channel_rows])
         unit = "whitened"
         space = trials.space.select(channel_rows)
-        apply_whitener(signal, history.whiteners[subject][-1])
+        apply_whitener(signal, history.whiteners[person.subject][-1])
         differences.append(
             "the noise of the training's last session whitens the epochs"
         )
     prepared_trials = replace(
         trials,
-        signal=np.asarray(signal, np.float32)[:, None],
+        signal=np.asarray(signal, np.float32),
         space=space,
         times_s=times_s,
         rate_hz=rate_hz,

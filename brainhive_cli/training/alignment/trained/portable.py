@@ -129,7 +129,7 @@ class PortableModel(nn.Module):
         if spec.names:
             values = whitener @ self.example.numpy() @ times.numpy()
             trials = Trials(
-                values[:, None],
+                values,
                 (),
                 Sensors(recorded or self.names),
                 start_ms / 1000 + np.arange(values.shape[2]) / model_hz,

@@ -30,7 +30,7 @@ from brainhive_cli.core.runs import (
     RunFolder,
 )
 from brainhive_cli.data.downloads.sources import SOURCES
-from brainhive_cli.data.stores.learned import TrainingHistory
+from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.data.targets.encoder_stores import IDENTITIES
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model_files import read_config
@@ -121,24 +121,22 @@ class SharedRun:
 
         # the files of each model; other files in its folder are not shared
         files = Files()
-        layouts = list[Layout]()
-        cells = list[str]()
+        layouts = dict[str, Layout]()
         if command == TRAINING:
             histories = []
             for cell, folder in list_model_folders(run).items():
                 fields, history = read_config(folder)
                 config_file = str(folder / MODEL_FILES[0])
-                layouts.append(documents.check(fields, config_file, Layout))
+                layouts[cell] = documents.check(fields, config_file, Layout)
                 histories.append(history)
-                cells.append(cell)
-                for name in MODEL_FILES:
-                    files[f"cells/{cell}/model/{name}"] = folder / name
+                files |= {
+                    f"cells/{cell}/model/{name}": folder / name for name in MODEL_FILES
+                }
             files[IDENTITIES] = _write_json(cut_paths(run.read_json(IDENTITIES)))
         else:
             folder = run.path / "model"
             histories = [TrainingHistory.read_folder(folder)]
-            for name in PRIOR_FILES:
-                files[name] = folder / name
+            files |= {name: folder / name for name in PRIOR_FILES}
         # not every model has all of these files
         files = {
             name: file
@@ -148,10 +146,9 @@ class SharedRun:
 
         # recipe and metrics without facts of this machine
         run_recipe: dict[str, Any] = run.recipe()
-        recipe = {}
-        for section, value in run_recipe.items():
-            if section not in LOCAL_SECTIONS:
-                recipe[cut_paths(section)] = cut_paths(value)
+        for section in LOCAL_SECTIONS:
+            run_recipe.pop(section, None)
+        recipe = cut_paths(run_recipe)
         files["recipe.yaml"] = write_yaml(recipe).encode()
         files[METRICS_FILE] = _write_json(share_metrics(run.measurements()).as_dict())
         for name, content in files.items():
@@ -161,7 +158,7 @@ class SharedRun:
         learned = histories[0]
         for history in histories[1:]:
             learned = learned.inherit(history)
-        priors = {layout.prior for layout in layouts if layout.prior}
+        priors = {layout.prior for layout in layouts.values() if layout.prior}
         foreign_priors = sorted(
             cut_paths(prior) for prior in priors if not prior.startswith("demo:")
         )
@@ -172,8 +169,8 @@ class SharedRun:
             run=run,
             files=files,
             learned=learned,
-            layout=layouts[0] if layouts else None,
-            cells=cells,
+            layout=next(iter(layouts.values()), None),
+            cells=list(layouts),
             licence=licence,
             unknown_terms=unknown_terms,
             terms=terms,
@@ -224,22 +221,13 @@ def find_terms(
     stimulus_kinds = learned.stimulus_kinds
     stimulus_licences = dict(DEMO_LICENCES)
     if not is_prior:
-        for name, source in SOURCES.items():
-            stimulus_licences[name] = source.model_licence
+        stimulus_licences |= {name: SOURCES[name].model_licence for name in SOURCES}
     licences = {stimulus_licences.get(kind, "") for kind in stimulus_kinds}
-    for kind in learned.recording_kinds:
-        licences.add(RECORDING_LICENCES.get(kind, ""))
-    licence = ""
-    for name in LICENCES:
-        if name in licences:
-            licence = name
-            break
+    licences |= {RECORDING_LICENCES.get(kind, "") for kind in learned.recording_kinds}
+    licence = next((name for name in LICENCES if name in licences), "")
 
     # terms of each public data set
-    terms = {}
-    for kind in stimulus_kinds:
-        if kind in SOURCES:
-            terms[kind] = SOURCES[kind].summary
+    terms = {kind: SOURCES[kind].summary for kind in stimulus_kinds if kind in SOURCES}
     for kind in stimulus_kinds:
         if kind in DEMO_LICENCES:
             terms[kind] = "drawn and simulated by Brainhive"
@@ -272,9 +260,10 @@ def find_terms(
 def share_metrics(measured: Measurements) -> Measurements:
     """Copy the metrics of a run without single items and facts of this machine."""
     facts = measured.facts
-    cells = {}
-    for name, cell in facts.cells.items():
-        cells[name] = cell.model_copy(update={"took": {}})  # time and memory
+    cells = {
+        name: cell.model_copy(update={"took": {}})  # time and memory
+        for name, cell in facts.cells.items()
+    }
     shared_facts = type(facts)(
         **facts.model_dump(include=SHARED_FACTS),
         set_up=cut_paths(facts.set_up),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core.arrays import Bool, Float32, Int64, UInt64
+from brainhive_cli.core.arrays import Bool, Int64, UInt64
 from brainhive_cli.core.device_memory import copy_to_device
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
@@ -27,11 +27,8 @@ from brainhive_cli.data.signals.augmentations import (
     mix_repetitions,
 )
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.learned import (
-    ComparePair,
-    LearnedPictures,
-    TrainingHistory,
-)
+from brainhive_cli.data.stores.learned_pictures import ComparePair, LearnedPictures
+from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.measurement.ranks import rank_targets as find_ranks, summarise_ranks
@@ -65,21 +62,32 @@ class SignalBank:
     """Signals of several subjects, with rows that are numbered through all subjects.
 
     Attributes:
-        signals: Signals [N_subject, ...] of each subject, on the device or in a file.
+        signals: Signals [n_subject, C, T] of each subject, on the device or in a file.
         first: Row of the first signal of each subject.
         stimulus: Stimulus row [N] of each signal, on the device. -1 without a stimulus.
         subject: Subject index [N], on the device. -1 for a subject that is new to the
             model.
+        tables: Signals [N_subject, R] of each row of each subject. None if each row is
+            a signal.
     """
 
     signals: Sequence[Tensor | LazyRows]
     first: Int64
     stimulus: Tensor
     subject: Tensor
+    tables: Sequence[Int64] | None = None
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shape [N_subject, ...] of the rows of each subject."""
+        if self.tables is None:
+            return [tuple(signal.shape) for signal in self.signals]
+        pairs = zip(self.tables, self.signals, strict=True)
+        return [table.shape + tuple(signal.shape[1:]) for table, signal in pairs]
 
     def split(self, rows: Int64) -> list[Int64]:
         """Split ascending rows into groups of equal shape, all or by subject."""
-        if len({signal.shape[1:] for signal in self.signals}) == 1:
+        if len({shape[1:] for shape in self.shapes}) == 1:
             return [rows]
         subject_rows = np.split(rows, np.searchsorted(rows, self.first[1:]))
         return [group for group in subject_rows if len(group)]
@@ -89,20 +97,23 @@ class SignalBank:
         # ascending rows are contiguous by subject: ends[s] to ends[s + 1] in `rows`
         ends = np.append(np.searchsorted(rows, self.first), len(rows))
         subjects = np.flatnonzero(ends[:-1] < ends[1:]).tolist()
-        shape = self.signals[subjects[0] if subjects else 0].shape[1:]
+        shape = self.shapes[subjects[0] if subjects else 0][1:]
         device = self.stimulus.device
 
-        gathered = torch.empty((len(rows),) + tuple(shape), device=device)
+        gathered = torch.empty((len(rows),) + shape, device=device)
         for subject in subjects:
             positions = slice(ends[subject], ends[subject + 1])
             signal = self.signals[subject]
-            subject_rows = rows[positions] - self.first[subject]
+            index = rows[positions] - self.first[subject]
+            if self.tables is not None:
+                index = self.tables[subject][index].ravel()
+            target = gathered[positions].view((-1,) + tuple(signal.shape[1:]))
             if isinstance(signal, LazyRows):
-                values = torch.from_numpy(signal[subject_rows])
-                gathered[positions] = copy_to_device(values, device)
+                values = torch.from_numpy(signal[index])
+                target[:] = copy_to_device(values, device)
             else:
-                index = copy_to_device(torch.from_numpy(subject_rows), device)
-                torch.index_select(signal, 0, index, out=gathered[positions])
+                device_index = copy_to_device(torch.from_numpy(index), device)
+                torch.index_select(signal, 0, device_index, out=target)
         return gathered
 
 
@@ -123,28 +134,28 @@ def open_bank(
     """
     signals: list[Tensor | LazyRows] = []
     stimuli = []
+    tables = []
     for recording in trials:
-        n_stimuli, n_repetitions = recording.signal.shape[:2]
-        leading_shape: tuple[int, ...] = (n_stimuli,)
-        if rows == "singles":
-            leading_shape = (n_stimuli * n_repetitions,)
-        elif rows == "stimuli":
-            leading_shape = (n_stimuli, n_repetitions)
-        shape = leading_shape + (recording.width, len(recording.times_s))
-
+        has_averages = rows == "averages"
         if is_mapped:
-            signals.append(
-                LazyRows(shape, FLOAT32, partial(_read_rows, recording, rows))
-            )
+            read = recording.read if has_averages else recording.read_trials
+            n_signals = len(recording.counts if has_averages else recording.signal)
+            shape = (n_signals, recording.width, len(recording.times_s))
+            signals.append(LazyRows(shape, FLOAT32, read))
         else:
-            signal = recording.averages if rows == "averages" else recording.singles
-            signals.append(torch.from_numpy(signal.reshape(shape)).to(device))
+            signal = recording.averages if has_averages else recording.singles
+            signals.append(torch.from_numpy(signal).to(device))
 
-        # absent trials have stimulus -1, which is never trained on
         stimulus = recording.stimulus
         if rows == "singles":
-            stimulus = np.where(recording.is_there, stimulus[:, None], -1).ravel()
+            stimulus = np.repeat(stimulus, recording.counts)
         stimuli.append(stimulus)
+        if rows == "stimuli":
+            # stimuli with fewer trials have their last one as padding
+            last = recording.counts[:, None] - 1
+            repetitions = np.arange(recording.max_repetitions)
+            first_trials = recording.first_trials[:, None]
+            tables.append(first_trials + np.minimum(repetitions, last))
 
     # number the rows through all subjects
     counts = list(map(len, stimuli))
@@ -154,16 +165,8 @@ def open_bank(
         first=np.cumsum([0] + counts[:-1]),
         stimulus=torch.from_numpy(np.concatenate(stimuli)).to(device),
         subject=torch.from_numpy(subjects).to(device),
+        tables=tables or None,
     )
-
-
-def _read_rows(trials: Trials, rows: str, index: Int64) -> Float32:
-    """Read rows [B, ...] of a subject, as `open_bank` numbers them."""
-    if rows != "singles":
-        return trials.read(index, as_singles=rows == "stimuli")
-    n_repetitions = trials.signal.shape[1]
-    singles = trials.read(index // n_repetitions, as_singles=True)
-    return singles[np.arange(len(index)), index % n_repetitions]
 
 
 @dataclass(frozen=True)
@@ -441,15 +444,22 @@ class Batches:
     def _draw_once(self, index: int, data: CellData) -> SignalBank:
         """Draw the random values of an augmentation, once for the whole training."""
         values = []
-        for trials, signal in zip(data.trials, self.samples.signals, strict=True):
+        is_single = data.repetitions == "single"
+        for trials, shape in zip(data.trials, self.samples.shapes, strict=True):
             generator = torch.Generator()
             generator.manual_seed(derive_seed(data.seed, trials.subject, index))
-            n_channels, n_times = signal.shape[-2:]
+            n_rows = shape[0]
+            if is_single:
+                n_rows = len(trials.counts) * trials.max_repetitions
             subject_values = self.augmentations[index].draw(
-                (len(signal), n_channels, n_times), generator
+                (n_rows, shape[-2], shape[-1]), generator
             )
+            if is_single:
+                # values are drawn for as many trials of each picture
+                first_rows = trials.picture_of_trial * trials.max_repetitions
+                subject_values = subject_values[first_rows + trials.repetition]
             values.append(subject_values.to(self.launch.device))
-        return replace(self.samples, signals=values)
+        return replace(self.samples, signals=values, tables=None)
 
     def _gather_augmented(self, rows: Int64, generator: torch.Generator) -> Tensor:
         """Gather the signals [B, C, T] of ascending rows, and augment them."""

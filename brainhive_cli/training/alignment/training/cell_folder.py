@@ -18,7 +18,11 @@ from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training.batches import CellData
-from brainhive_cli.training.alignment.training.loop import fit, is_closed_form
+from brainhive_cli.training.alignment.training.loop import (
+    Callbacks,
+    fit,
+    is_closed_form,
+)
 from brainhive_cli.training.alignment.training.optimisation import StateContent
 
 CHECKPOINT_INTERVAL_S = 60.0
@@ -74,7 +78,7 @@ def train_cell(
 
 
 @dataclass
-class CellFolder:
+class CellFolder(Callbacks):
     """Callbacks that write the log, checkpoint, model and metrics of a cell.
 
     Attributes:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from brainhive_cli.core import console, documents, hub, parts, runs, weights
 from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
+from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, find_error
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder, find_labelled, split_variant
-from brainhive_cli.data.stores.learned import EpochSelection, TrainingHistory
+from brainhive_cli.data.stores.training_history import EpochSelection, TrainingHistory
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.foreign_weights import (
     find_file_input,
@@ -27,7 +28,7 @@ from brainhive_cli.training.alignment import layout as layouts, model_files
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.references import (
     TRAINING,
-    find_model,
+    choose_cell,
     find_recipe_name,
     find_reference,
     list_model_folders,
@@ -43,9 +44,10 @@ if TYPE_CHECKING:
 
 REFERENCE_SD = 0.02
 """Standard deviation of initial weights: `initializer_range` of transformers."""
-WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
-"""Patterns of weight files, the preferred first."""
-WEIGHT_SUFFIXES = tuple(pattern[1:] for pattern in WEIGHT_PATTERNS)
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+"""Ends of the names of weight files."""
+WEIGHT_PATTERN = "*.safetensors"
+"""Pattern of the weight files of repositories."""
 OpenedRuns = dict[str, tuple[RunFolder, str]]
 """Runs that were found before, each with its variant, by reference."""
 StartFiles = dict[str, Path]
@@ -205,7 +207,7 @@ def load_start(aligner: Aligner, path: Path, module_name: str = "") -> None:
     from brainhive_cli.training.alignment import model as aligners
 
     if not module_name:
-        copy_weights(aligner, path)
+        copy_weights(aligner, aligners.load(path), path)
         return
     prefix = f"{module_name}."
     target_weights = strip_prefix(aligner.state_dict(), prefix)
@@ -217,28 +219,26 @@ def load_start(aligner: Aligner, path: Path, module_name: str = "") -> None:
         module_name, target_weights, source_weights, is_model=start is not None
     )
     loaded_weights = strip_prefix(source_weights, source_prefix)
+    matching_names = loaded_weights.keys() & target_weights.keys()
     subject_weights = list_subject_weights(aligner)
+    subject_names = {
+        name for name in target_weights if prefix + name in subject_weights
+    }
     if start is not None:
-        loaded_names = {prefix + name for name in loaded_weights}
-        matching = loaded_names & {prefix + name for name in target_weights}
-        surplus = sorted(loaded_names - matching - list_subject_weights(start))
-        if matching and surplus:
+        surplus = {prefix + name for name in loaded_weights.keys() - matching_names}
+        surplus -= list_subject_weights(start)
+        if matching_names and surplus:
             console.warn(
-                f"{path}: {len(matching)} of {len(loaded_names)} weights of "
-                f"{module_name} are loaded, but for example not {surplus[0]}"
+                f"{path}: {len(matching_names)} of {len(loaded_weights)} weights of "
+                f"{module_name} are loaded, but for example not {min(surplus)}"
             )
         # weights of a subject fit the same voxels only
-        if subject_weights & matching:
+        if subject_names & matching_names:
             refuse_other_voxels(start, aligner)
 
     # modules of new subjects keep their initial weights
-    state = {}
-    for name, value in target_weights.items():
-        if prefix + name in subject_weights:
-            state[name] = value
-    matching_names = loaded_weights.keys() & target_weights.keys()
-    for name in matching_names:
-        state[name] = loaded_weights[name]
+    state = {name: target_weights[name] for name in subject_names}
+    state |= {name: loaded_weights[name] for name in matching_names}
     hint = (
         "set the same sizes in the recipe's backbone, or leave the module out of "
         "start_from"
@@ -326,13 +326,12 @@ def pin_starts(
         name, variant = split_variant(reference, root)
         if reference.startswith(hub.HUB_PREFIX):
             path = _find_weights(reference)
-            # weights without a model lie next to their config in the repository
-            is_alone = (
-                path is not None and path.is_file() and not _is_weight_file(reference)
-            )
             if path is None:
                 path = _find_run(reference, paths, opened)[0].path
-            commit = hub.name_snapshot(path.parent if is_alone else path)
+            # weights without a model lie next to their config in the repository
+            elif path.is_file() and not _is_weight_file(reference):
+                path = path.parent
+            commit = hub.name_snapshot(path)
             versions[reference] = commit + (f":{variant}" if variant else "")
         elif find_recipe_name(name, root) or find_labelled(root, TRAINING, str(name)):
             run, label = _find_run(reference, paths, opened)
@@ -345,23 +344,19 @@ def list_start_inputs(
 ) -> list[Input]:
     """List the weights that the stages and the backbone load, without downloads."""
     inputs = []
-    best_pattern = WEIGHT_PATTERNS[0]
     if isinstance(backbone, HasPretrainedWeights) and backbone.pretrained:
         inputs.append(
-            hub.find_input(backbone.pretrained, (), (best_pattern,), ("config.json",))
+            hub.find_input(backbone.pretrained, (), (WEIGHT_PATTERN,), ("config.json",))
         )
     for reference in chain.from_iterable(start.values() for start in references):
         if not reference.startswith(hub.HUB_PREFIX):
-            try:
-                _find_path(reference, cell, paths, opened)
-                inputs.append(Input(reference))
-            except BrainhiveError as error:
-                inputs.append(Input(reference, error=error))
+            find_path = partial(_find_path, reference, cell, paths, opened)
+            inputs.append(Input(reference, error=find_error(find_path)))
         elif _is_weight_file(reference):
             inputs.append(find_file_input(reference))
         else:
             # weights of a network or of the models of a run
-            patterns = (best_pattern, f"cells/**/{model_files.WEIGHT_FILES[0]}")
+            patterns = (WEIGHT_PATTERN, f"cells/**/{model_files.WEIGHT_FILES[0]}")
             repository = str(split_variant(reference)[0])
             inputs.append(hub.find_input(repository, (), patterns, ("*.json",)))
     return inputs
@@ -387,10 +382,9 @@ def _find_path(reference: str, cell: Cell, paths: Paths, opened: OpenedRuns) -> 
         if file is not None:
             return file
     run, variant = _find_run(reference, paths, opened)
+    folders = list_model_folders(run, variant)
     name = cell.name.rpartition("/")[2]
-    if name not in list_model_folders(run, variant):
-        name = ""
-    return find_model(run, variant, name)
+    return choose_cell(folders, name if name in folders else "", run.name)
 
 
 def _find_weights(reference: str) -> Path | None:
@@ -422,8 +416,8 @@ def _find_weights(reference: str) -> Path | None:
     kind, pinned = hub.inspect_repository(str(split_variant(reference)[0]))
     if kind:
         return None
-    folder = hub.folder(pinned, allow=[WEIGHT_PATTERNS[0], "config.json"])
-    files = sorted(folder.glob(WEIGHT_PATTERNS[0]))
+    folder = hub.folder(pinned, allow=[WEIGHT_PATTERN, "config.json"])
+    files = sorted(folder.glob(WEIGHT_PATTERN))
     return files[0] if files else folder
 
 
@@ -434,7 +428,9 @@ def _is_weight_file(reference: str) -> bool:
     return reference.endswith(WEIGHT_SUFFIXES)
 
 
-def copy_weights(aligner: Aligner, source: Aligner | Path) -> None:
+def copy_weights(
+    aligner: Aligner, start: Aligner, source: object = "the model to start from"
+) -> None:
     """Copy the weights of another model.
 
     In weights with a row for each subject, a new subject's row becomes the mean of the
@@ -442,18 +438,15 @@ def copy_weights(aligner: Aligner, source: Aligner | Path) -> None:
 
     Args:
         aligner: Model, which is changed in place.
-        source: Other model, or its folder.
+        start: Other model.
+        source: Folder or description of the other model, for messages.
 
     Raises:
         BrainhiveError: if the architectures differ.
     """
     import torch
 
-    from brainhive_cli.training.alignment import model as aligners
-
     # voxels must be the same, but training may adapt to another unit or rate
-    start = aligners.load(source) if isinstance(source, Path) else source
-    source_name = source if isinstance(source, Path) else "the model to start from"
     refuse_other_voxels(start, aligner)
     spec = aligner.layout.spec
     try:
@@ -461,7 +454,7 @@ def copy_weights(aligner: Aligner, source: Aligner | Path) -> None:
             spec.unit, spec.rate_hz, spec.preparation, "what is trained on", False
         )
     except BrainhiveError as error:
-        console.warn(f"{source_name}: {error.message}")
+        console.warn(f"{source}: {error.message}")
 
     # weights with a row for each subject
     state = start.state_dict()
@@ -480,7 +473,7 @@ def copy_weights(aligner: Aligner, source: Aligner | Path) -> None:
     weights.fill(
         aligner,
         state,
-        f"the architecture does not match the checkpoint {source_name}",
+        f"the architecture does not match the checkpoint {source}",
         "set the same backbone, fuser, encoders, channels, window and dim as its "
         "config.json",
     )
@@ -517,11 +510,11 @@ def _list_row_weights(aligner: Aligner) -> set[str]:
         },
     )
     shapes = _compute_shapes(aligner, larger_spec)
-    names = set()
-    for name, value in aligner.state_dict().items():
-        if value.shape != shapes.get(name, value.shape):
-            names.add(name)
-    return names
+    return {
+        name
+        for name, value in aligner.state_dict().items()
+        if value.shape != shapes.get(name, value.shape)
+    }
 
 
 def list_subject_weights(aligner: Aligner) -> set[str]:

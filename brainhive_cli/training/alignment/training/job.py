@@ -25,7 +25,12 @@ from brainhive_cli.data.targets.model_input import spec_of
 from brainhive_cli.data.targets.next_commands import suggest_category_test
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.training.alignment.cells import Cell, list_cells, list_subjects
+from brainhive_cli.training.alignment.cells import (
+    Cell,
+    list_cells,
+    list_subjects,
+    list_test_subjects,
+)
 from brainhive_cli.training.alignment.layout import find_token_axes
 from brainhive_cli.training.alignment.model_files import is_model
 from brainhive_cli.training.alignment.recipe import Recipe
@@ -119,13 +124,15 @@ class Job:
         versions: dict[str, str] = {}
         for recipe in self.variants.values():
             versions |= pin_starts(recipe.train.starts, recipe.paths, self._opened)
-        commits = {}
-        for name, version in versions.items():
-            if name.startswith(hub.HUB_PREFIX):
-                commits[name] = version
-        variants = {}
-        for label, recipe in self.variants.items():
-            variants[label] = _pin_commits(recipe, commits)
+        commits = {
+            name: version
+            for name, version in versions.items()
+            if name.startswith(hub.HUB_PREFIX)
+        }
+        variants = {
+            label: _pin_commits(recipe, commits)
+            for label, recipe in self.variants.items()
+        }
         recipe = _pin_commits(self.recipe, commits)
         return replace(self, recipe=recipe, variants=variants), versions
 
@@ -166,9 +173,10 @@ class Job:
         }
 
         for recipe in self.variants.values():
-            shapes = {}
-            for config in recipe.fused_encoders:
-                shapes[config.name] = stores[config.name].shape
+            shapes = {
+                config.name: stores[config.name].shape
+                for config in recipe.fused_encoders
+            }
             if shapes:
                 find_token_axes(shapes)
         return stores
@@ -186,8 +194,10 @@ class Job:
             for name, alternatives in recipe.train.embedding_alternatives.items():
                 similar_configs = []
                 if name in configs:
-                    for alternative in alternatives:
-                        similar_configs.append(configs[name].with_input_of(alternative))
+                    similar_configs = [
+                        configs[name].with_input_of(alternative)
+                        for alternative in alternatives
+                    ]
                 configs |= find_encoders(alternatives, similar_configs)
         return list(configs.values())
 
@@ -260,8 +270,10 @@ class Job:
             # subjects found in the recordings may be tested later, so they are listed,
             # but do not change the fingerprint of the run
             if not self.dataset.subjects:
-                for entry in source.list_inputs(list_subjects(self.cells)):
-                    inputs.append(replace(entry, digest=""))
+                subjects = list_subjects(self.cells)
+                inputs += [
+                    replace(entry, digest="") for entry in source.list_inputs(subjects)
+                ]
         return inputs
 
     def _list_priors(self) -> list[Input]:
@@ -428,7 +440,7 @@ class Job:
             for split, n_needed in {"train": 2, "test": 1}.items():
                 recordings = source.open_recordings(trained_on, split)
                 for subject, recording in recordings.items():
-                    if len(set(recording.image_ids)) < n_needed:
+                    if len(set(recording.pictures)) < n_needed:
                         raise RecipeError(
                             f"holdout: {holdout.description}: fold {fold} of subject "
                             f"{subject} has too few stimuli in {split}",
@@ -436,7 +448,7 @@ class Job:
                             "trials",
                         )
 
-    def describe_set_ups(self, cells: Sequence[Cell]) -> dict[str, Any]:
+    def describe_set_ups(self) -> dict[str, Any]:
         """Describe the set-up of all variants.
 
         Returns:
@@ -447,11 +459,9 @@ class Job:
         set_ups = []
         modality = ""
         for label, recipe in self.variants.items():
-            subjects = set[int]()
-            for cell in cells:
-                if cell.variant == label:
-                    subjects.update(cell.tested_on)
-            tested_on = sorted(subjects)
+            tested_on = list_test_subjects(
+                cell for cell in self.cells if cell.variant == label
+            )
 
             # test signals may be absent or broken, and the training is kept then
             signals: list[Trials] = []

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import console, parts
+from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.device_memory import copy_to_device, keep_freed_memory
 from brainhive_cli.core.errors import BrainhiveError, raise_if_interrupted
@@ -50,8 +50,8 @@ from brainhive_cli.training.alignment.training.optimisation import Learner, Stat
 Tensors = dict[str, Tensor]
 
 
-class Callbacks(Protocol):
-    """Functions that a training calls, in this order.
+class Callbacks:
+    """Functions that a training calls, in this order. These do nothing.
 
     A backbone with a closed form has no steps and no epochs. It only calls `at_end`.
     """
@@ -126,14 +126,24 @@ def fit(
             `start_pull` is set without a start.
     """
     launch = launch or Launch(0, 1, "cpu")
-    has_steps = not is_closed_form(layout)
-    if not has_steps:
-        settings = settings.model_copy(update={"selection": "last"})
 
-    # set up the model
-    aligner = _set_up_model(layout, data, settings, start, seed, launch)
-    if not has_steps:
+    # set up the model, with the weights and history of its start
+    backbone = layout.backbone_config
+    if start is not None and backbone.is_closed_form and not backbone.continues:
+        raise BrainhiveError(
+            f"a trained {layout.backbone['kind']} model cannot be trained further",
+            "use another backbone, or train a model from scratch",
+        )
+    aligner = make_aligner(seed, layout, data, settings.init).to(launch.device)
+    if backbone.is_closed_form:
+        settings = settings.model_copy(update={"selection": "last"})
+    aligner.learned = make_history(data, settings)
+    if start is not None:
+        copy_weights(aligner, start)
+        aligner.learned = aligner.learned.inherit(start.learned)
+    if backbone.is_closed_form:
         return _fit_closed_form(aligner, data, seed, callbacks, launch)
+    callbacks = callbacks or Callbacks()
     keep_freed_memory()
     if aligner.adapter is not None and data.adapted is not None:
         aligner.adapter.attach(data.adapted.network.module)
@@ -164,9 +174,8 @@ def fit(
         learner.enter_stage()
     else:
         learner.load_state_dict(saved_state, checkpoint.path)
-    if callbacks is not None:
-        remaining_epochs = settings.epochs - learner.epoch
-        callbacks.at_start(remaining_epochs * steps_per_epoch - learner.steps_done)
+    remaining_epochs = settings.epochs - learner.epoch
+    callbacks.at_start(remaining_epochs * steps_per_epoch - learner.steps_done)
 
     while learner.epoch < settings.epochs and not learner.is_out_of_patience:
         # each stage has its own optimizer and frozen modules
@@ -206,8 +215,7 @@ def fit(
             learner.step()
             learner.steps_done += 1
             learner.loss_sum = learner.loss_sum + loss.detach()
-            if callbacks is not None:
-                callbacks.after_step(learner.state_dict)
+            callbacks.after_step(learner.state_dict)
 
         # reading the loss waits until the device has finished the steps
         mean_loss = float(learner.loss_sum) / steps_per_epoch
@@ -238,53 +246,28 @@ def fit(
         elif settings.selection == "last":
             score = None
         learner.finish_epoch(ranks, validation_top1, score)
-        if callbacks is not None:
-            callbacks.after_epoch(
-                {
-                    "epoch": learner.epoch - 1,
-                    "epochs": settings.epochs,
-                    "loss": mean_loss,
-                    "validation_top1": validation_top1,
-                    "samples_per_s": samples_per_s,
-                }
-            )
+        callbacks.after_epoch(
+            {
+                "epoch": learner.epoch - 1,
+                "epochs": settings.epochs,
+                "loss": mean_loss,
+                "validation_top1": validation_top1,
+                "samples_per_s": samples_per_s,
+            }
+        )
 
     # load the weights of the selected epoch
     aligner = learner.load_selected()
-    if callbacks is not None:
-        metrics = summarise_validation(
-            learner.ranks, validation_queries, data, seed, aligner.learned.caveats
-        )
-        callbacks.at_end(aligner, learner.selected_epoch, metrics)
+    metrics = summarise_validation(
+        learner.ranks, validation_queries, data, seed, aligner.learned.caveats
+    )
+    callbacks.at_end(aligner, learner.selected_epoch, metrics)
     return aligner
 
 
 def is_closed_form(layout: Layout) -> bool:
     """Return True if the backbone is fitted in a single pass, without steps."""
-    return bool(parts.resolve("backbones", layout.backbone).is_closed_form)
-
-
-def _set_up_model(
-    layout: Layout,
-    data: CellData,
-    settings: Train,
-    start: Aligner | None,
-    seed: int,
-    launch: Launch,
-) -> Aligner:
-    """Build a model on the device, with the weights and history of `start`, if any."""
-    backbone = parts.resolve("backbones", layout.backbone)
-    if start is not None and backbone.is_closed_form and not backbone.continues:
-        raise BrainhiveError(
-            f"a trained {layout.backbone['kind']} model cannot be trained further",
-            "use another backbone, or train a model from scratch",
-        )
-    aligner = make_aligner(seed, layout, data, settings.init).to(launch.device)
-    aligner.learned = make_history(data, settings)
-    if start is not None:
-        copy_weights(aligner, start)
-        aligner.learned = aligner.learned.inherit(start.learned)
-    return aligner
+    return bool(layout.backbone_config.is_closed_form)
 
 
 def compute_loss(
@@ -350,13 +333,10 @@ def forward(
     """
     # embeddings of the heads pass the fuser, and the others are targets already
     fuser_keys = aligner.layout.list_keys(aligner.layout.heads)
-    embeddings = {}
-    further_targets = {}
-    for name, target in targets.items():
-        if name in fuser_keys:
-            embeddings[name] = target
-        else:
-            further_targets[name] = target
+    embeddings = {name: targets[name] for name in targets if name in fuser_keys}
+    further_targets = {
+        name: targets[name] for name in targets if name not in fuser_keys
+    }
     subjects = torch.cat([subject for _, subject in micro_batches])
     targets = further_targets | aligner.compute_targets(embeddings, subjects)
     if not hasattr(aligner.backbone, "learn"):
@@ -406,7 +386,7 @@ def _fit_closed_form(
     Held-out concepts validate the model.
     """
     # continue from the weights of a run
-    if parts.resolve("backbones", aligner.layout.backbone).continues:
+    if aligner.layout.backbone_config.continues:
         for module_name, path in data.start_files.get(0, {}).items():
             load_start(aligner, path, module_name)
 
@@ -418,12 +398,12 @@ def _fit_closed_form(
     for trials in data.trials:
         training_rows, held_out_rows = split_held_out(trials, data.held_out)
         stimuli = torch.from_numpy(trials.stimulus[training_rows]).to(launch.device)
-        signal, held_out_signal = (
-            aligner.scale_signal(_load_averages(trials, rows, launch))
-            for rows in (training_rows, held_out_rows)
-        )
+        signals = []
+        for rows in (training_rows, held_out_rows):
+            signal = torch.from_numpy(trials.take(rows).averages).to(launch.device)
+            signals.append(aligner.scale_signal(signal))
         read_targets = partial(_read_targets, aligner, data.targets, stimuli, sums)
-        backbone.fit(trials.subject, signal, read_targets, held_out_signal)
+        backbone.fit(trials.subject, signals[0], read_targets, signals[1])
         n_samples += len(stimuli)
     if hasattr(backbone, "solve"):
         backbone.solve()
@@ -442,11 +422,6 @@ def _fit_closed_form(
         )
         callbacks.at_end(aligner, 1, metrics)
     return aligner
-
-
-def _load_averages(trials: Trials, rows: Int64, launch: Launch) -> Tensor:
-    """Load the averaged signals [N, C, T] of rows to the device."""
-    return torch.from_numpy(trials.take(rows).averages).to(launch.device)
 
 
 def _read_targets(

@@ -1,6 +1,7 @@
 """Weighted sum of the loss terms of a recipe."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Protocol, cast
 
@@ -64,7 +65,9 @@ class Objective(nn.ModuleList):
         device = next(iter(predicted.values())).device.type
         context = replace(context, targets=targets)
         values = []
-        with torch.autocast(device, enabled=False):
+        # the meta device, on which costs are counted, has no autocast
+        has_autocast = torch.amp.is_autocast_available(device)
+        with torch.autocast(device, enabled=False) if has_autocast else nullcontext():
             for term, loss in zip(self.terms, self, strict=True):
                 weight = term.weight_at(count_epochs(context))
                 if not weight:

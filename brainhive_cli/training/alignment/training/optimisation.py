@@ -1,6 +1,7 @@
 """Optimisation of a model in stages."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -101,10 +102,11 @@ class Learner:
         self.starts = starts
         self.feedback = feedback
         self.stages = train.list_stages(steps)
-        self.learnable = []
-        for name, parameter in aligner.named_parameters():
-            if parameter.requires_grad:
-                self.learnable.append(name)
+        self.learnable = [
+            name
+            for name, parameter in aligner.named_parameters()
+            if parameter.requires_grad
+        ]
 
         # progress before the first step
         self.epoch = 0
@@ -119,8 +121,9 @@ class Learner:
 
         # weights of the first start, to which learned weights are pulled
         self.anchors: dict[str, Tensor] = {}
-        self.first_start = 0 if is_started else min(starts, default=None)
-        if train.start_pull and self.first_start is None:
+        no_start = len(self.stages)
+        self.first_start = 0 if is_started else min(starts, default=no_start)
+        if train.start_pull and self.first_start == no_start:
             raise RecipeError(
                 f"train.start_pull is {train.start_pull:g}, but no stage starts from "
                 "other weights",
@@ -163,18 +166,17 @@ class Learner:
 
         # find the stage of the epoch
         stage_ends = list(accumulate(stage.epochs for stage in self.stages))
-        number = 0
-        while self.epoch >= stage_ends[number]:
-            number += 1
+        number = bisect_right(stage_ends, self.epoch)
         stage = self.stages[number]
         self.stage_end = stage_ends[number]
 
         # load the weights of the stage's start, except parameters that never learn
         if not is_resumed and number in self.starts:
-            fixed_parameters = {}
-            for name, parameter in aligner.named_parameters():
-                if name not in self.learnable:
-                    fixed_parameters[name] = parameter.detach().clone()
+            fixed_parameters = {
+                name: parameter.detach().clone()
+                for name, parameter in aligner.named_parameters()
+                if name not in self.learnable
+            }
             for module_name, path in self.starts[number].items():
                 load_start(aligner, path, module_name)
             aligner.load_state_dict(fixed_parameters, strict=False)
@@ -183,31 +185,31 @@ class Learner:
         # keep the weights of the first start, without modules of single subjects,
         # which are new for a new subject
         parameters = dict(aligner.named_parameters())
-        is_pulled = (
-            train.start_pull
-            and self.first_start is not None
-            and number >= self.first_start
-        )
+        is_pulled = train.start_pull and number >= self.first_start
         if is_pulled and not self.anchors:
             subject_weights = list_subject_weights(aligner)
-            for name in self.learnable:
-                if name not in subject_weights:
-                    self.anchors[name] = parameters[name].detach().clone()
+            self.anchors = {
+                name: parameters[name].detach().clone()
+                for name in self.learnable
+                if name not in subject_weights
+            }
 
         # freeze the modules of this stage only
         self.frozen = stage.freeze
         for name in self.learnable:
             parameters[name].requires_grad_(not is_below(name, stage.freeze))
-        self.pulled_parameters = {}
-        for name in self.anchors:
-            if parameters[name].requires_grad:
-                self.pulled_parameters[name] = parameters[name]
+        self.pulled_parameters = {
+            name: parameters[name]
+            for name in self.anchors
+            if parameters[name].requires_grad
+        }
 
         # set up the optimizer and its schedule
-        self.parameters = []
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                self.parameters.append(parameter)
+        self.parameters = [
+            parameter
+            for parameter in self.model.parameters()
+            if parameter.requires_grad
+        ]
         groups = _group_parameters(self.parameters, self.model, train, stage.lr)
         self.optimizer = AdamW(groups, stage.lr, betas=train.betas, fused=True)
         self.peak_lr: float = self.optimizer.param_groups[0]["lr"]
@@ -300,9 +302,7 @@ class Learner:
     def state_dict(self) -> StateContent:
         """Return the state from which training continues exactly."""
         state = {name: part.state_dict() for name, part in self._list_parts().items()}
-        for name in STATE_ATTRIBUTES:
-            state[name] = getattr(self, name)
-        return state
+        return state | {name: getattr(self, name) for name in STATE_ATTRIBUTES}
 
     def load_state_dict(
         self, state: StateContent, source: Path | str = "the checkpoint"
@@ -377,17 +377,21 @@ def _group_parameters(
     """
     without_decay = set[Tensor]()
     if train.decay == "not_biases":
-        for name, parameter in model.named_parameters():
-            if "bias" in name and ".ridge.linears." not in name:
-                without_decay.add(parameter)
+        without_decay = {
+            parameter
+            for name, parameter in model.named_parameters()
+            if "bias" in name and ".ridge.linears." not in name
+        }
     elif train.decay == "weights":
         # batch normalisation decays in transformers' Trainer
         for module in model.modules():
             if isinstance(module, nn.LayerNorm):
                 without_decay.update(module.parameters())
-        for name, parameter in model.named_parameters():
-            if "bias" in name.rpartition(".")[2]:
-                without_decay.add(parameter)
+        without_decay |= {
+            parameter
+            for name, parameter in model.named_parameters()
+            if "bias" in name.rpartition(".")[2]
+        }
 
     # factors of the learning rate, where a submodule overrides its module, and
     # model[1] is the model without its losses
@@ -403,16 +407,14 @@ def _group_parameters(
         has_no_decay = learned_parameter in without_decay
         key = has_no_decay, lr_factors.get(learned_parameter, 1.0)
         groups.setdefault(key, []).append(learned_parameter)
-    parameter_groups = []
-    for has_no_decay, factor in sorted(groups):
-        parameter_groups.append(
-            {
-                "params": groups[has_no_decay, factor],
-                "weight_decay": 0.0 if has_no_decay else train.weight_decay,
-                "lr": lr * factor,
-            }
-        )
-    return parameter_groups
+    return [
+        {
+            "params": group,
+            "weight_decay": 0.0 if has_no_decay else train.weight_decay,
+            "lr": lr * factor,
+        }
+        for (has_no_decay, factor), group in sorted(groups.items())
+    ]
 
 
 def is_below(name: str, modules: Iterable[str]) -> bool:

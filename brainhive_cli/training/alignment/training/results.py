@@ -52,9 +52,9 @@ def tables(
         for name in sorted(selections & SELECTION_TITLES.keys()):
             title += f", {SELECTION_TITLES[name]}"
     published = tuple(published_tables(facts.published))
-    metrics: dict[str, Metric | None] = {}
-    for cell in cells:
-        metrics[cell.name] = measurements.scopes.get(cell.name, {}).get("top1")
+    metrics: dict[str, Metric | None] = {
+        cell.name: measurements.scopes.get(cell.name, {}).get("top1") for cell in cells
+    }
     first_metric = next((metric for metric in metrics.values() if metric), None)
 
     # without validation, the table has the epoch of each cell, if it has epochs
@@ -62,11 +62,11 @@ def tables(
         title += ". No validation set"
         if can_validate:
             title += " (set train.validation to hold one out)"
-        if is_closed_form:
-            names = [(name,) for name in metrics]
-            return (Table(title, ("model",), names),) + published
-        epochs = [(name, facts.cells[name].epoch) for name in metrics]
-        return (Table(title, ("model", "epoch"), epochs),) + published
+        cell_table = Table(title, ("model",), [(name,) for name in metrics])
+        if not is_closed_form:
+            epochs = [(name, facts.cells[name].epoch) for name in metrics]
+            cell_table = Table(title, ("model", "epoch"), epochs)
+        return (cell_table,) + published
     title += f". Validation on {first_metric.protocol.partition(',')[0]}"
 
     # a row for each cell
@@ -123,17 +123,17 @@ def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[artifacts.Curv
         has its newest value.
     """
     curves = []
-    events = []
-    for event in run.events():
-        if event.get("cell") in cells and "loss" in event:
-            events.append(event)
+    events = [
+        event
+        for event in run.events()
+        if event.get("cell") in cells and "loss" in event
+    ]
     for key, title in CURVE_TITLES.items():
         # values of each cell by epoch, counted from 1
         cell_values = defaultdict[str, dict[int, float]](dict)
         for event in events:
-            value = event.get(key)
-            if value is not None:
-                cell_values[event["cell"]][event["epoch"] + 1] = value
+            if event.get(key) is not None:
+                cell_values[event["cell"]][event["epoch"] + 1] = event[key]
         if not cell_values:
             continue
         epochs = sorted(set(chain.from_iterable(cell_values.values())))

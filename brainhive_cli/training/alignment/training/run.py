@@ -1,6 +1,9 @@
 """Run of train-align: a model for each cell."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from brainhive_cli.core import console
@@ -62,12 +65,13 @@ class TrainingRun(Job, RunJob):
         run.launch.run_on_main(lambda: keep_identity(run.folder, self.stores))
         # train the longest cells first
         cells = sorted(self.cells, key=lambda cell: -len(cell.trained_on))
-        trainer = _CellTrainer(self, cells, run)
+        cells_by_name = {cell.name: cell for cell in cells}
 
         def count_work(names: Sequence[str]) -> Work:
-            return self.count_work([trainer.cells[name] for name in names])
+            return self.count_work([cells_by_name[name] for name in names])
 
-        files = {name: f"cells/{name}/{METRICS_FILE}" for name in trainer.cells}
+        trainer = _CellTrainer(self, cells_by_name, run)
+        files = {name: f"cells/{name}/{METRICS_FILE}" for name in cells_by_name}
         yield CellStage(
             "training models", files, trainer.train, "either", count_work=count_work
         )
@@ -79,6 +83,22 @@ class TrainingRun(Job, RunJob):
             problem = describe_health_problem(store)
             if problem:
                 warnings.append(f"{name} failed its health check: {problem}")
+        # metrics and facts of all cells
+        scopes: dict[str, Any] = {}
+        caveats = []
+        cell_facts = {}
+        for cell in self.cells:
+            measurements = run.folder.measurements(f"cells/{cell.name}/{METRICS_FILE}")
+            scopes |= measurements.scopes
+            caveats.append(measurements.caveats)
+            # the metrics are of a subject if no other was trained on or tested
+            subject = None
+            if len(cell.trained_on) == 1 and cell.trained_on == cell.tested_on:
+                subject = cell.trained_on[0]
+            cell_facts[cell.name] = measurements.facts.cells[cell.name].model_copy(
+                update={"subject": subject, "seed": cell.seed, "variant": cell.variant}
+            )
+
         facts = TrainingFacts(
             mode=self.recipe.mode,
             dataset=self.dataset.name,
@@ -88,11 +108,12 @@ class TrainingRun(Job, RunJob):
                 variant.backbone.is_closed_form for variant in self.variants.values()
             ),
             division=describe_division(self.cells, self.recipe.mode),
-            **self.describe_set_ups(self.cells),
+            caveats=merge_caveats(*caveats),
+            cells=cell_facts,
+            **self.describe_set_ups(),
         )
-        curves = learning_curves(run.folder, [cell.name for cell in self.cells])
-        measurements = _collect_measurements(run.folder, self.cells, facts)
-        return Summary(measurements, curves)
+        curves = learning_curves(run.folder, list(cell_facts))
+        return Summary(Measurements(scopes, facts=facts), curves)
 
     def describe(self, run: OpenRun) -> Result:
         """Describe the finished run: tables, metrics and the next command."""
@@ -109,15 +130,14 @@ class TrainingRun(Job, RunJob):
         )
 
 
+@dataclass
 class _CellTrainer:
-    """Training of the cells of a run."""
+    """Training of the cells of a run, by their names."""
 
-    def __init__(self, job: Job, cells: Sequence[Cell], run: OpenRun) -> None:
-        self.job = job
-        self.run = run
-        self.cells = {cell.name: cell for cell in cells}
-        self.subjects = list_subjects(cells, with_tested=False)
-        self.training_data: TrainingData | None = None
+    job: Job
+    cells: dict[str, Cell]
+    run: OpenRun
+    training_data: TrainingData | None = None
 
     def train(self, name: str, launch: Launch) -> None:
         """Read the data of a cell, train it, and write its model and metrics."""
@@ -133,8 +153,9 @@ class _CellTrainer:
             # variants with the same inputs share the training data
             training_data = self.training_data
             if training_data is None or not training_data.is_compatible(recipe):
+                subjects = list_subjects(self.cells.values(), with_tested=False)
                 training_data = TrainingData(
-                    self.job, recipe, self.job.stores, self.subjects, self.run.launch
+                    self.job, recipe, self.job.stores, subjects, self.run.launch
                 )
                 self.training_data = training_data
             layout, data = training_data.select_cell(cell)
@@ -151,30 +172,6 @@ class _CellTrainer:
                 launch,
                 track,
             )
-
-
-def _collect_measurements(
-    folder: RunFolder, cells: Sequence[Cell], facts: TrainingFacts
-) -> Measurements:
-    """Collect the metrics of all cells, and add the facts of cells to the run's."""
-    scopes: dict[str, Any] = {}
-    caveats = []
-    cell_facts = {}
-    for cell in cells:
-        measurements = folder.measurements(f"cells/{cell.name}/{METRICS_FILE}")
-        scopes |= measurements.scopes
-        caveats.append(measurements.caveats)
-        # the metrics are of a subject if no other was trained on or tested
-        subject = None
-        if len(cell.trained_on) == 1 and cell.trained_on == cell.tested_on:
-            subject = cell.trained_on[0]
-        cell_facts[cell.name] = measurements.facts.cells[cell.name].model_copy(
-            update={"subject": subject, "seed": cell.seed, "variant": cell.variant}
-        )
-    facts = facts.model_copy(
-        update={"caveats": merge_caveats(*caveats), "cells": cell_facts}
-    )
-    return Measurements(scopes, facts=facts)
 
 
 def _write_next_command(job: Job, folder: RunFolder) -> Hint:

@@ -24,17 +24,14 @@ from brainhive_cli.data.signals.normalisations import (
 )
 from brainhive_cli.data.signals.scale import SCALED_UNITS, measure_scale
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.learned import (
-    LearnedPictures,
-    PixelComparison,
-    TrainingHistory,
-)
+from brainhive_cli.data.stores.learned_pictures import LearnedPictures, PixelComparison
 from brainhive_cli.data.stores.recordings import list_recording_caveats
 from brainhive_cli.data.stores.target_store import (
     TargetStore,
     get_stimuli_and_pixels,
     has_unknown_pictures,
 )
+from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, group_encoders
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.encoder_stores import (
@@ -236,9 +233,10 @@ class TrainingData:
             recording = self.signals.open_recording(subject, "train")
             where = f"{self.job.dataset.name} subject {subject} train"
             shape = self.signals.select(recording, where).signal.shape
-            n_stimuli, n_repetitions, *sizes = shape
-            rows_per_stimulus = 1 + n_repetitions if needs_singles else 1
-            n_values += n_stimuli * rows_per_stimulus * prod(sizes)
+            n_rows = len(recording.counts)
+            if needs_singles:
+                n_rows += shape[0]
+            n_values += n_rows * prod(shape[1:])
         return 4 * n_values
 
     def _read_training(
@@ -428,9 +426,7 @@ class TrainingData:
                 self._pictures[key],
                 has_all_pixels=has_all_pixels and not self.has_foreign_targets,
             ),
-            trials=np.unique(
-                np.concatenate([trials.digests.ravel() for trials in subjects])
-            ),
+            trials=np.unique(np.concatenate([trials.digests for trials in subjects])),
             normalisers=normalisers,
             normaliser=normaliser,
             whiteners=whiteners,
@@ -574,16 +570,17 @@ def hold_out_recordings(
         if not numbers:
             training_trials.append(trials)
             continue
-        sessions = -1 if trials.sessions is None else trials.sessions
-        is_tested = trials.is_there & np.isin(sessions, np.array(numbers) - 1)
-        if is_tested.sum() in (0, trials.is_there.sum()):
+        is_tested = np.zeros(len(trials.signal), bool)
+        if trials.sessions is not None:
+            is_tested = np.isin(trials.sessions, np.array(numbers) - 1)
+        if is_tested.sum() in (0, len(is_tested)):
             raise RecipeError(
                 f"sessions {list(numbers)} of subject {trials.subject} hold none or "
                 "all of its trials",
                 "set other train.validation_recordings",
             )
         test_trials.append(trials.choose(is_tested))
-        training_trials.append(trials.choose(trials.is_there & ~is_tested))
+        training_trials.append(trials.choose(~is_tested))
     return training_trials, test_trials
 
 
@@ -600,8 +597,7 @@ def take_share(trials: Trials, held_out: Bool, finetune: Finetune) -> Trials:
     """
     if finetune.sessions is not None:
         assert trials.sessions is not None
-        is_early = (trials.sessions >= 0) & (trials.sessions < finetune.sessions)
-        trials = trials.choose(is_early)
+        trials = trials.choose(trials.sessions < finetune.sessions)
     rng = np.random.default_rng(SHARE_SEED)
     shares = []
     for is_held_out in (False, True):

@@ -119,7 +119,7 @@ def test_training_values_scale_the_test_trials():
 
         # training trials have mean 0 and standard deviation 1 in each session or run
         runs = np.array(betas.held[2][3])[np.array(betas.held[2][2]) == "train"]
-        signal = betas.session(1, 2)["train"].signal[:, 0, :, 0]
+        signal = betas.session(1, 2)["train"].signal[:, :, 0]
         for rows in (
             [slice(None)] if zscore == "session" else [runs == run for run in range(3)]
         ):
@@ -135,8 +135,8 @@ def test_voxels_must_vary_in_every_session(
     betas.held[2][0][:, 5] = 4
     recordings = betas.prepare(tmp_path)
     assert (
-        recordings["train"].signal.shape[2]
-        == recordings["test"].signal.shape[2]
+        recordings["train"].signal.shape[1]
+        == recordings["test"].signal.shape[1]
         == VOXELS - 2
     )
     counts = recordings["train"].provenance["voxels"]
@@ -145,9 +145,9 @@ def test_voxels_must_vary_in_every_session(
         "constant_or_missing_in_a_session": 2,
         "kept": VOXELS - 2,
     }
-    expected = np.delete(betas.session(1, 1)["train"].signal[0, 0, :, 0], [2, 5])
+    expected = np.delete(betas.session(1, 1)["train"].signal[0, :, 0], [2, 5])
     np.testing.assert_array_equal(
-        np.asarray(recordings["train"].signal[0:1])[0, 0, :, 0], expected
+        np.asarray(recordings["train"].signal[0:1])[0, :, 0], expected
     )
 
 
@@ -159,7 +159,7 @@ def test_trials_without_an_estimate_are_left_out_and_counted(tmp_path, missing, 
     rows = np.arange(len(betas.held[1][0]))
     betas.held[1][0][rows % 50 == 7, :width] = missing
     recordings = betas.prepare(tmp_path)
-    assert recordings["train"].signal.shape[2] == VOXELS
+    assert recordings["train"].signal.shape[1] == VOXELS
     store = SignalStore(tmp_path, recordings)
     (train, test) = describe_store(store)["splits"].values()
     assert train["dropped"][NOT_ESTIMATED] == 3
@@ -173,7 +173,7 @@ def test_missing_voxels_are_counted_for_the_worst_session(
     betas.held[2][0][10:, 3:] = np.nan
     betas.held[2][0][5, :] = 0
     recordings = betas.prepare(tmp_path)
-    assert recordings["train"].signal.shape[2] == 3
+    assert recordings["train"].signal.shape[1] == 3
     row = next(make_count_rows(describe_store(SignalStore(tmp_path, recordings))))
     lost = VOXELS - 3
     assert f"{lost} of {VOXELS} voxels" in row[-1] and "session 2" in row[-1]

@@ -53,10 +53,8 @@ def stored(home: Path, dataset: str, split: str, subject: int = 1) -> Trials:
 
 def trials_of(recording: Trials, image_id: str) -> np.ndarray:
     """Return the trials [R, V] of a picture."""
-    row = list(recording.image_ids).index(image_id)
-    return np.asarray(recording.signal[row : row + 1])[
-        0, : recording.repetitions[row], :, 0
-    ]
+    is_shown = np.array(recording.image_ids) == image_id
+    return np.asarray(recording.signal[is_shown])[..., 0]
 
 
 def images(kind: str, split: str, **keys: Any) -> Any:
@@ -170,7 +168,7 @@ def test_laion_betas_match_their_pictures_without_edge_voxels(
     )["variants"][0]
     for split in ("train", "test"):
         recording = stored(home, "laion-fmri", split)
-        assert sorted(recording.image_ids) == sorted(
+        assert sorted(recording.pictures) == sorted(
             file_name.rpartition(".")[0] for file_name in sides[f"{split}_ids"]
         )
         for label in sides[f"{split}_ids"]:
@@ -319,7 +317,7 @@ def test_things_responses_match_their_trials(home, things, recorded) -> None:
     assert "session 1–2: 4 training trials of concepts that test pictures show" in shown
     prepare("things-fmri")
     train, test = (stored(home, "things-fmri", split) for split in ("train", "test"))
-    assert list(test.image_ids) == ["dog_12s"] and test.unit == "z-score"
+    assert list(test.pictures) == ["dog_12s"] and test.unit == "z-score"
     np.testing.assert_allclose(
         trials_of(test, "dog_12s"), things[:, [2, 9, 10, 13, 20, 21]].T, rtol=1e-6
     )
@@ -427,7 +425,7 @@ def test_repeated_pictures_of_bold5000_are_the_test_split(
         np.testing.assert_array_equal(
             trials_of(stored(home, "bold5000", split), name), volumes[rows]
         )
-    assert len(stored(home, "bold5000", "test").image_ids) == 4
+    assert len(stored(home, "bold5000", "test").pictures) == 4
     test, train = images("bold5000", "test"), images("bold5000", "train")
     assert list(test.image_ids) == ["ImageNet/n01440764_10110", "Scene/abbey1"]
     assert list(test.concepts) == ["n01440764", "abbey"] and len(train) == 2
@@ -696,7 +694,7 @@ def test_imagery_is_read_by_public_tables_in_the_order_of_runs(home, recorded) -
             for row, (block, condition, _) in enumerate(shown)
             if block in runs and condition == "B4"
         ]
-        assert len(expected) == count and len(recording.image_ids) == 18
+        assert len(expected) == count and len(recording.pictures) == 18
         np.testing.assert_allclose(trials_of(recording, "B-B4"), expected, atol=1e-4)
     recorded(digits=5, **numbers_of_stores(home))
 

@@ -119,9 +119,7 @@ def test_the_tables_of_alljoined_16m_name_its_pictures(million, recorded):
         "no such picture": 1,
         "two pictures at once": 2,
     }
-    assert (
-        found["train"].signal.shape == (4, 1, 6, 250) and found["train"].rate_hz == 250
-    )
+    assert found["train"].signal.shape == (4, 6, 250) and found["train"].rate_hz == 250
     raw = mne.io.read_raw(
         million / "sub-08/ses-02/eeg/sub-08_ses-02_task-images_run-01_eeg.edf",
         verbose="ERROR",
@@ -131,7 +129,7 @@ def test_the_tables_of_alljoined_16m_name_its_pictures(million, recorded):
         raw, events, tmin=-0.2, tmax=1, preload=True, verbose="ERROR"
     ).resample(250)
     expected = epochs.get_data()[..., 50:300] * 1e6  # as its authors cut them
-    np.testing.assert_allclose(found["test"].signal[:, 0], expected, atol=1e-3)
+    np.testing.assert_allclose(found["test"].signal, expected, atol=1e-3)
     recorded(digits=5, **numbers_of_preparation(made))
 
 
@@ -169,9 +167,7 @@ def test_alljoined_1_is_read_with_the_tables_at_its_root(home, recorded):
         str(number) for number in numbers
     ]
     assert len(found["train"].image_ids) == 16 and len(found["test"].image_ids) == 4
-    assert (
-        found["train"].signal.shape == (16, 1, 6, 150) and found["train"].unit == "µV"
-    )
+    assert found["train"].signal.shape == (16, 6, 150) and found["train"].unit == "µV"
     first = shown.index(int(found["train"].image_ids[0]))
     raw = mne.io.RawArray(
         signal, mne.create_info(list(CHANNELS), 512, "eeg"), verbose="ERROR"
@@ -181,5 +177,5 @@ def test_alljoined_1_is_read_with_the_tables_at_its_root(home, recorded):
         raw, events, tmin=-0.05, tmax=0.6, preload=True, verbose="ERROR"
     ).resample(250)
     expected = epochs.get_data()[0][:, epochs.times >= 0][:, :150] * 1e6
-    np.testing.assert_allclose(found["train"].signal[0, 0], expected, atol=0.01)
+    np.testing.assert_allclose(found["train"].signal[0], expected, atol=0.01)
     recorded(digits=5, **numbers_of_preparation(made))

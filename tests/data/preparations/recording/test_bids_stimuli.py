@@ -165,14 +165,13 @@ def test_nm000232_is_prepared_with_the_picture_of_each_trial(nemar, home, record
     for task, numbers in SHOWN.items():
         trials, shown = store[task], [number for number in numbers if number]
         files = [LISTED[task, number] for number in dict.fromkeys(shown)]
-        assert sorted(trials.image_ids) == sorted(file[:-4] for file in files)
+        assert sorted(trials.pictures) == sorted(file[:-4] for file in files)
 
         # the level of a trial says which picture it shows
-        for row, image_id in enumerate(trials.image_ids):
+        for row, image_id in enumerate(trials.pictures):
             number = next(n for n in shown if LISTED[task, n][:-4] == image_id)
             assert trials.repetitions[row] == shown.count(number)
-            signal = np.asarray(trials.signal[row : row + 1])[0, : shown.count(number)]
-            levels_uv = signal.mean((1, 2))
+            levels_uv = trials.signal[trials.find_trials([row])].mean((1, 2))
             np.testing.assert_allclose(levels_uv, microvolts(task, number), atol=2)
     recorded(digits=5, **numbers_of_stores(home))
 

@@ -44,7 +44,7 @@ def read_all(trials):
     keyed = {}
     for split in trials.values():
         for name, onset_s, signal in zip(
-            split.image_ids, split.onset_s[:, 0], split.signal[:, 0], strict=True
+            split.image_ids, split.onset_s, split.signal, strict=True
         ):
             keyed[name, round(float(onset_s), 3)] = np.asarray(signal)
     return keyed

@@ -96,7 +96,7 @@ def test_onsets_are_in_ms_and_a_list_names_the_test_pictures(table, signal, reco
         expected = [
             signal[:, onset : onset + 1000] * 1e6 for onset in ONSETS_MS[list(rows)]
         ]
-        np.testing.assert_allclose(found[split].signal[:, 0], expected, atol=0.011)
+        np.testing.assert_allclose(found[split].signal, expected, atol=0.011)
     assert found["train"].provenance["dropped"] == {
         "no such picture": 2
     }  # owl_01, whose category is tested, and the yak

@@ -14,6 +14,7 @@ from brainhive_cli.data.stores.signal_store import SignalStore
 from tests.publishers import cc2017_files
 from tests.publishers.cc2017_files import COUNTS, WIDTHS, draw_signal
 from tests.tools.trial_numbers import numbers_of_stores
+from tests.worlds.array_trials import arrange
 
 
 @pytest.fixture
@@ -30,13 +31,14 @@ def test_all_subjects_become_stores_of_voxels_without_regions(
         store = SignalStore.open(home / f"signals/cc2017/default/sub-{subject:02d}.h5")
         for split, count in COUNTS.items():
             found = store[split]
+            arranged = arrange(found)
             expected = draw_signal(subject, split, count)
             assert (
-                found.signal.shape == (*expected.shape, 1)
-                and found.signal.shape[2] == width
+                arranged.signal.shape == (*expected.shape, 1)
+                and found.signal.shape[1] == width
             )
-            assert np.array_equal(found.signal[..., 0], expected)
-            assert list(found.image_ids) == [f"{split}/{clip}" for clip in range(count)]
+            assert np.array_equal(arranged.signal[..., 0], expected)
+            assert arranged.image_ids == [f"{split}/{clip}" for clip in range(count)]
             assert (
                 isinstance(found.space, Voxels)
                 and not found.space.regions

@@ -30,16 +30,14 @@ def test_voxels_of_the_mask_are_read_in_c_order_as_percent(
     assert preparation.subjects == (1,) and preparation.dataset == "nsd"
     recordings = preparation.session(1, 2)
     assert preparation.shapes(1, 2) == {
-        split: trials.signal[:, 0].shape for split, trials in recordings.items()
+        split: trials.signal.shape for split, trials in recordings.items()
     }
     is_kept = truth.masks["nsdgeneral"] > 0
     expected = truth.stored[..., 750:][is_kept].T / 300  # [trials, V]
     is_test = truth.is_test[750:]
     for split, is_here in (("train", ~is_test), ("test", is_test)):
         trials = recordings[split]
-        np.testing.assert_allclose(
-            trials.signal[:, 0, :, 0], expected[is_here], rtol=1e-6
-        )
+        np.testing.assert_allclose(trials.signal[:, :, 0], expected[is_here], rtol=1e-6)
         assert trials.image_ids == [
             f"nsd{row + 1:05d}" for row in truth.rows[750:][is_here]
         ]
@@ -113,7 +111,7 @@ def test_own_masks_become_regions_of_the_kept_voxels(home: Path, recorded) -> No
     whole = make_preparation(home / "nsd", masks=OWN_MASKS, voxels="drawn").session(
         1, 1
     )["train"]
-    assert whole.signal.shape[2] == drawn.sum() and whole.space.regions["drawn"].all()
+    assert whole.signal.shape[1] == drawn.sum() and whole.space.regions["drawn"].all()
     recorded(digits=5, whole=numbers_of_trials(whole))
 
 
@@ -169,7 +167,7 @@ def test_sessions_equal_those_of_mindeye2(mini_nsd, tmp_path: Path) -> None:
             for split, trials in make_preparation(home).session(1, session).items():
                 is_here = truth["is_test"][planned] == (split == "test")
                 np.testing.assert_allclose(
-                    trials.signal[:, 0, :, 0], expected[planned][is_here], atol=2e-5
+                    trials.signal[:, :, 0], expected[planned][is_here], atol=2e-5
                 )
                 assert trials.image_ids == [
                     f"nsd{row + 1:05d}" for row in truth["image"][planned][is_here]

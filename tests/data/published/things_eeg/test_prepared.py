@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from brainhive_cli.data.published.things_eeg import MONTAGE, Prepared
 from brainhive_cli.data.recordings.contract import Merged
 from tests.publishers import things_files
 from tests.tools.trial_numbers import numbers_of_trials
+from tests.worlds.array_trials import arrange
 
 CONCEPTS, IMAGES, TESTS = 2, 3, 2
 
@@ -85,8 +87,8 @@ def test_published_forms_hold_what_was_recorded(
     for split, name in (("train", "training"), ("test", "test")):
         found = preparation.recording(1, split)
         assert (len(found.space.names), found.rate_hz) == (channels, rate_hz)
-        ids[split] = list(found.image_ids)
-        values = found.signal[0 : len(found.signal)]
+        ids[split] = list(found.pictures)
+        values = arrange(found).signal
         if form == "authors_npy":
             golden_set = np.load(golden / "prepare/eeg100_authors.npz")
             expected = golden_set[f"time_{split}"]
@@ -105,7 +107,7 @@ def test_published_forms_hold_what_was_recorded(
                 values.mean(1, dtype=np.float64), full.mean(1), atol=5e-3
             )
             assert (
-                found.sessions.shape == values.shape[:2]
+                arrange(found).sessions.shape == values.shape[:2]
                 and found.sessions.max() == golden_eeg.size.sessions - 1
             )
         else:
@@ -143,9 +145,9 @@ def check_arrays(tmp_path: Path, is_dict: bool) -> None:
     preparation = make_preparation(tmp_path)
     for split, array in arrays.items():
         found = preparation.recording(1, split)
-        assert list(found.image_ids) == ids[split] and found.rate_hz == 250
+        assert list(found.pictures) == ids[split] and found.rate_hz == 250
         np.testing.assert_array_equal(
-            found.signal[0:9], array.reshape(-1, *array.shape[2:])
+            arrange(found).signal[0:9], array.reshape(-1, *array.shape[2:])
         )
         assert found.times_s[0] == pytest.approx(0)
 
@@ -223,12 +225,12 @@ def test_atm_pickles_of_meg_are_read(tmp_path: Path, recorded) -> None:
     preparation = make_preparation(tmp_path, "things-meg")
     assert preparation.subjects == (2,) and preparation.dataset == "things-meg"
     found = preparation.recording(2, "train")
-    np.testing.assert_array_equal(found.signal[0:9], train.reshape(-1, 1, 5, 201))
+    np.testing.assert_array_equal(found.signal[0:9], train.reshape(-1, 5, 201))
     assert (
         found.image_ids[1] == "training_images/00001_thing0/thing0_01s"
         and found.rate_hz == 200
     )
-    assert preparation.recording(2, "test").signal.shape == (TESTS, 12, 5, 201)
+    assert arrange(preparation.recording(2, "test")).signal.shape == (TESTS, 12, 5, 201)
     recorded(digits=5, **numbers_of_trials(found))
 
 
@@ -252,10 +254,11 @@ def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(
     preparation = make_preparation(tmp_path, "things-meg")
     assert preparation.subjects == (3,)
     found = preparation.recording(3, "test")
-    assert list(found.image_ids) == ["test_images/v/v_02s", "test_images/w/w_02s"]
-    assert found.repetitions.tolist() == [2, 3]
-    np.testing.assert_array_equal(found.signal[0:1][0, :2], test[[1, 4]])
-    np.testing.assert_array_equal(found.signal[1:2][0], test[[0, 2, 3]])
+    assert list(found.pictures) == ["test_images/v/v_02s", "test_images/w/w_02s"]
+    assert found.counts.tolist() == [2, 3]
+    np.testing.assert_array_equal(found.signal[0:2], test[[1, 4]])
+    np.testing.assert_array_equal(found.signal[2:5], test[[0, 2, 3]])
+    found = replace(found, repetitions=found.counts)
     recorded(digits=5, **numbers_of_trials(found))
 
 

@@ -371,7 +371,7 @@ def session(number: int, dtype: str = "float32") -> Trials:
     """Make the trials of a session, some of which show the same picture."""
     random = np.random.default_rng(number)
     count = 5 + number
-    return Trials(
+    return Trials.from_repetitions(
         random.normal(size=(count, 1, 2, 3)).astype(dtype),
         [f"p{row}" for row in random.integers(0, 4, count)],
         Sensors(("Cz", "Oz"), np.eye(3)[:2]),

@@ -402,7 +402,12 @@ def test_selection(recorded: Recorded) -> None:
     rows = {}
     for name, section in signals.items():
         chosen = section.select(trials, None, "it")
-        rows[name] = [chosen.averages, chosen.singles, chosen.times_s, chosen.rows]
+        rows[name] = [
+            chosen.averages,
+            chosen.as_repetitions(),
+            chosen.times_s,
+            chosen.rows,
+        ]
     by_default = Signal().select(trials, ["frontal", "P3"], "it")
     cortex = make_trials(1, draw(4, 12, 1), range(4), regions={"V1": [2, 5], "V2": [5]})
     split = Signal(region_split={"first": "V1", "second": "V2"})

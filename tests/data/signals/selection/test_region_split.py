@@ -79,7 +79,9 @@ def test_random_sets_have_sizes_and_overlaps_of_the_true_ones() -> None:
 
 def test_a_selection_joins_the_voxels_of_several_regions() -> None:
     signal = np.arange(2 * 12, dtype=np.float32).reshape(2, 1, 12, 1)
-    recording = Trials(signal, ["a", "b"], SPACE, np.zeros(1), None, "z-score")
+    recording = Trials.from_repetitions(
+        signal, ["a", "b"], SPACE, np.zeros(1), None, "z-score"
+    )
     split = Signal(region_split={"semantic": "FFA-1", "spatial": "prf-visualrois"})
 
     selection = split.select(recording, ["V1v"], "here")

@@ -35,7 +35,7 @@ from brainhive_cli.data.targets.model_input import (
 )
 from tests.tools.recorded_numbers import Recorded
 from tests.tools.trial_numbers import numbers_of_trials
-from tests.worlds.array_trials import make_trials
+from tests.worlds.array_trials import arrange, make_trials
 
 CAP = ("Fp1", "Cz", "P7", "Oz")
 PICTURES = 9
@@ -62,12 +62,14 @@ def record(**changes: Any) -> Trials:
     }
     ids = [f"{'abc'[row % 3]}/{row}" for row in range(PICTURES)]
     times_s = np.arange(10) / 100 - 0.02
-    return Trials(signal, ids, Sensors(CAP), times_s, 100.0, "µV", **fields)
+    return Trials.from_repetitions(
+        signal, ids, Sensors(CAP), times_s, 100.0, "µV", **fields
+    )
 
 
 CONCEPTS = ["abc"[row % 3] for row in range(PICTURES)]
 STIMULI = SimpleNamespace(
-    image_ids=record().image_ids,
+    image_ids=record().pictures,
     concepts=CONCEPTS,
     find_rows=lambda names: np.array([int(name[2:]) for name in names]),
 )
@@ -75,7 +77,7 @@ STIMULI = SimpleNamespace(
 
 def write_split(path: Path) -> str:
     """Write a split of two variants that leave out a picture."""
-    ids = record().image_ids
+    ids = list(record().pictures)
     variants = [
         {"test_ids": ids[:2], "train_ids": ids[2:8]},
         {"test_ids": ids[3:5], "train_ids": ids[5:]},
@@ -97,6 +99,11 @@ HOLDOUTS: dict[str, dict[str, Any]] = {
     "sessions": {"by": "sessions", "test": [-1]},
     "the split test": {},
 }
+
+
+def arrange_shape(trials: Trials) -> tuple[int, ...]:
+    """Return the shape [N, R, C, T] of trials that are arranged by picture."""
+    return (len(trials.counts), trials.max_repetitions, *trials.signal.shape[1:])
 
 
 @pytest.mark.parametrize("name", HOLDOUTS)
@@ -121,10 +128,10 @@ def test_holdouts(
                 "stimuli": holdout.choose_stimuli(STIMULI, split, fold),
                 "index": chosen.index,
                 "averages": chosen.averages,
-                "runs": chosen.runs.ravel(),
+                "runs": arrange(chosen).runs.ravel(),
                 "groups": len({*groups}),
                 "other": [
-                    other.signal.shape
+                    arrange_shape(other)
                     for other in holdout.list_opposite_trials(
                         {"train": trials, "test": trials.take(np.arange(2))},
                         split,
@@ -150,39 +157,46 @@ def test_holdouts(
 
 def test_trials(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = record()
-    is_chosen = trials.is_there & (np.arange(36).reshape(9, 4) % 3 > 0)
-    chosen = trials.choose(is_chosen)
+    chosen = trials.choose((4 * trials.picture_of_trial + trials.repetition) % 3 > 0)
     cut = trials.select(["Oz", "occipital", "P7"], (-20, 41), 0.5, "it")
     scaled = trials.select(None, None, 3.0, "it", normalises_trials=True)
     normaliser = Channel().build(Channel().measure([trials.averages]))
     generator = torch.Generator().manual_seed(3)
-    twice = scaled.take(np.array([8, 0, 5])).choose(np.eye(3, 4, dtype=bool))
-    grouped = group_trials(np.array(["b", "a", "b", "c", "a", "b"]))
-    gather = make_trial_reader(
-        grouped[1], (2, 1), "f4", lambda row: np.full((2, 1), row)
-    )
-    constant = np.ones((2, 2, 3, 4), np.float32)
-    constant[1, 0] = np.arange(12).reshape(3, 4)
-    whole = [trials.averages, trials.singles]
+    taken = scaled.take(np.array([8, 0, 5]))
+    twice = taken.choose(taken.repetition == taken.picture_of_trial)
+    order, counts = group_trials(np.array(["b", "a", "b", "c", "a", "b"]))
+    gather = make_trial_reader(order, (2, 1), "f4", lambda row: np.full((2, 1), row))
+    constant = np.ones((4, 3, 4), np.float32)
+    constant[2] = np.arange(12).reshape(3, 4)
+    whole = [trials.averages, trials.as_repetitions()]
     digests = trials.digests
     monkeypatch.setattr("brainhive_cli.data.signals.trials.MAX_STIMULI_PER_READ", 4)
-    in_blocks = [record().averages, record().singles, record().digests == digests]
+    in_blocks = [
+        record().averages,
+        record().as_repetitions(),
+        record().digests == digests,
+    ]
     recorded(
         digits=5,
         trials=numbers_of_trials(trials),
         whole=whole,
         in_blocks=in_blocks,
-        chosen=[chosen.averages, chosen.onset_s, chosen.runs, chosen.counts],
+        chosen=[
+            chosen.averages,
+            chosen.as_repetitions(chosen.onset_s, np.nan),
+            chosen.as_repetitions(chosen.runs, -1),
+            chosen.counts,
+        ],
         cut=[cut.averages, cut.times_s, cut.rows],
-        scaled=[scaled.averages, scaled.singles],
+        scaled=[scaled.averages, scaled.as_repetitions()],
         normalised=[
             scaled.normalise(normaliser).averages,
             cut.take(np.array([2, 1])).averages,
-            trials.normalise(normaliser).read(slice(2, 5), as_singles=True),
+            trials.normalise(normaliser).take(np.arange(2, 5)).singles,
         ],
-        twice=[twice.averages, twice.index, twice.onset_s],
+        twice=[twice.averages, twice.index, twice.onset_s[:, None]],
         drawn=[trials.average(count, generator).averages for count in (1, 2, 7)],
-        grouped=[grouped[1], grouped[2], gather(slice(1, 3))],
+        grouped=[order, counts, gather(slice(1, 3))],
         constant=[*(digest_trials(constant) == 0)],
         copies=len({*digests.ravel().tolist()}),
     )
@@ -230,7 +244,7 @@ def test_windows_that_overlap(recorded: Recorded) -> None:
     for length_s in (0.2, 0.5, 1.0):
         times_s = np.arange(round(length_s * 50)) / 50 - 0.1
         listed = [
-            Trials(
+            Trials.from_repetitions(
                 np.zeros((40, 1, 1, len(times_s)), np.float32),
                 [str(row) for row in range(40)],
                 Sensors(["Oz"]),

@@ -25,6 +25,7 @@ from brainhive_cli.data.signals.trials import (
     digest_trials,
     group_trials,
     make_trial_reader,
+    sum_by_picture,
 )
 from brainhive_cli.data.stores.signal_store import SignalStore
 from tests.worlds.array_trials import make_trials
@@ -32,10 +33,9 @@ from tests.worlds.array_trials import make_trials
 PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 
 
-def test_trials_keep_their_order_and_missing_trials_are_marked() -> None:
-    stimuli, trials, counts = group_trials(np.array([7, 2, 7, 9, 7, 2]))
-    assert stimuli.tolist() == [2, 7, 9] and counts.tolist() == [2, 3, 1]
-    assert trials.tolist() == [[1, 5, -1], [0, 2, 4], [3, -1, -1]]
+def test_trials_of_a_stimulus_keep_their_order_in_time() -> None:
+    order, counts = group_trials(np.array([7, 2, 7, 9, 7, 2]))
+    assert order.tolist() == [1, 5, 0, 2, 4, 3] and counts.tolist() == [2, 3, 1]
 
 
 def record(**changes: object) -> Trials:
@@ -51,7 +51,7 @@ def record(**changes: object) -> Trials:
         "runs": np.where(np.isnan(signal[..., 0, 0]), -1, np.arange(4)),
         **changes,
     }
-    return Trials(
+    return Trials.from_repetitions(
         signal, ["a", "b", "c"], Sensors(["Oz"]), np.zeros(1), None, "µV", **fields
     )
 
@@ -127,7 +127,7 @@ def draw_trials(seed: int, is_mapped: bool = False) -> Trials:
     signal[~is_there] = np.nan
     numbers = np.where(is_there, np.arange(28).reshape(7, 4), -1)
     held = LazyRows(signal.shape, signal.dtype, lambda part: signal[part])
-    return Trials(
+    return Trials.from_repetitions(
         held if is_mapped else signal,
         [f"p{row}" for row in range(7)],
         Sensors(CHANNELS),
@@ -159,8 +159,8 @@ def apply_randomly(trials: Trials, seed: int, reads: bool) -> Trials:
         if step == 0:
             trials = trials.take(random.permutation(count)[: max(1, count - 1)])
         elif step == 1:
-            is_chosen = trials.is_there & (random.random(trials.is_there.shape) < 0.8)
-            is_chosen[0, 0] = True
+            is_chosen = random.random(len(trials.signal)) < 0.8
+            is_chosen[0] = True
             trials = trials.choose(is_chosen)
         else:
             trials = trials.normalise(draw_normaliser(random))
@@ -176,46 +176,44 @@ def test_signals_are_the_same_whatever_was_read_before(
     used = apply_randomly(draw_trials(seed, is_mapped), seed, reads=True)
     recorded = draw_trials(seed)
 
-    is_there, numbers = fresh.is_there, fresh.trial_numbers
-    assert numbers is not None and (numbers >= 0).tolist() == is_there.tolist()
-    rows, columns = np.divmod(numbers, 4)
-    signal = recorded.signal[rows, columns]
+    numbers = fresh.trial_numbers
+    assert numbers is not None and recorded.trial_numbers is not None
+    signal = recorded.signal[np.searchsorted(recorded.trial_numbers, numbers)]
     if fresh.normaliser is not None:
         signal = fresh.normaliser(signal)
+    rows = numbers[fresh.first_trials] // 4
     for trials in (used, fresh):
-        np.testing.assert_allclose(
-            trials.singles[is_there], signal[is_there], atol=1e-5
-        )
-        mean = np.stack(
-            [each[there].mean(0) for each, there in zip(signal, is_there, strict=True)]
-        )
+        np.testing.assert_allclose(trials.singles, signal, atol=1e-5)
+        by_picture = np.split(signal, trials.first_trials[1:])
+        mean = np.stack([values.mean(0) for values in by_picture])
         np.testing.assert_allclose(trials.averages, mean, atol=1e-5)
         # all lists stay with their trials
-        assert [*trials.image_ids] == [f"p{row}" for row in rows[:, 0]]
-        assert trials.stimulus.tolist() == (100 + rows[:, 0]).tolist()
+        assert [*trials.pictures] == [f"p{row}" for row in rows]
+        assert trials.stimulus.tolist() == (100 + rows).tolist()
+        assert np.array_equal(trials.picture_of_trial, fresh.picture_of_trial)
+        assert np.array_equal(rows[trials.picture_of_trial], numbers // 4)
         assert trials.runs is not None and trials.onset_s is not None
         assert np.array_equal(trials.runs, numbers)
-        assert np.array_equal(trials.onset_s[is_there], 2.0 * numbers[is_there])
-        assert trials.sessions is not None
-        assert np.array_equal(trials.sessions >= 0, is_there)
+        assert np.array_equal(trials.onset_s, 2.0 * numbers)
+        assert trials.sessions is not None and not trials.sessions.any()
         if trials.index is not None:
-            assert trials.index.tolist() == rows[:, 0].tolist()
-        assert trials.counts.tolist() == is_there.sum(1).tolist()
+            assert trials.index.tolist() == rows.tolist()
         # in the order of time
-        assert (np.diff(numbers, axis=1)[is_there[:, 1:]] > 0).all()
+        is_same_picture = np.diff(trials.picture_of_trial) == 0
+        assert (np.diff(numbers)[is_same_picture] > 0).all()
 
 
 def test_choosing_trials_forgets_averages_over_others() -> None:
     trials = record()
     assert trials.averages.ravel().tolist() == [3.75, 1.5, 1]
 
-    second = trials.choose(trials.is_there & (np.arange(4) == 1))
+    second = trials.choose(trials.repetition == 1)
 
     assert second.averages.ravel().tolist() == [2, 2] and [*second.image_ids] == [
         "a",
         "b",
     ]
-    every = trials.choose(trials.is_there)
+    every = trials.choose(np.ones(7, bool))
     assert every.averages.tolist() == trials.averages.tolist()
 
 
@@ -232,7 +230,7 @@ def test_signals_in_memory_are_not_read_again() -> None:
     count = len(reads)
 
     assert np.array_equal(trials.read(slice(1, 3)), averages[1:3])
-    assert np.array_equal(trials.read([0, 4], as_singles=True), singles[[0, 4]])
+    assert np.array_equal(trials.read_trials([0, 4]), singles[[0, 4]])
     normaliser = draw_normaliser(np.random.default_rng(0))
     for changed in (
         trials.take(np.array([3, 1])),
@@ -257,10 +255,7 @@ def test_the_last_normalisation_replaces_those_before(is_read: bool) -> None:
                 assert found.averages.any() and found.singles.any()
             found = found.normalise(normaliser)
         np.testing.assert_allclose(found.averages, expected, atol=1e-5)
-        is_there = found.is_there
-        np.testing.assert_allclose(
-            found.singles[is_there], second(trials.singles)[is_there], atol=1e-5
-        )
+        np.testing.assert_allclose(found.singles, second(trials.singles), atol=1e-5)
     plain = found.normalise(None)
     np.testing.assert_allclose(plain.averages, trials.averages, atol=1e-6)
 
@@ -301,7 +296,9 @@ def test_many_stimuli_are_read_in_blocks_as_few_are(
 
 def test_values_of_float16_are_averaged_in_float32() -> None:
     signal = np.full((1, 4, 1, 1), 40_000, np.float16)
-    trials = Trials(signal, ["a"], Sensors(["Oz"]), np.zeros(1), None, "µV")
+    trials = Trials.from_repetitions(
+        signal, ["a"], Sensors(["Oz"]), np.zeros(1), None, "µV"
+    )
     assert trials.averages.item() == 40_000 and trials.averages.dtype == np.float32
 
 
@@ -310,21 +307,25 @@ def test_infinite_signals_are_named_by_picture_and_channel(
     as_singles: bool,
 ) -> None:
     trials = draw_trials(0)
-    trials.signal[4, 0, 2, 1] = np.inf
+    trials.signal[trials.first_trials[4], 2, 1] = np.inf
+    read = trials.read_trials if as_singles else trials.read
     with pytest.raises(BrainhiveError, match="picture p4, channel Pz"):
-        trials.read(slice(3, 6), as_singles)
+        read(slice(0, 7 if not as_singles else None))
     with pytest.raises(BrainhiveError, match="picture p4, channel Pz"):
         trials.select(["Pz"]).averages  # noqa: B018 (read)
     anonymous = replace(trials, image_ids=())
-    with pytest.raises(BrainhiveError, match="row 4, channel Pz"):
-        anonymous.read([4, 5], as_singles)
+    row = trials.first_trials[4]
+    with pytest.raises(BrainhiveError, match=f"row {row}, channel Pz"):
+        anonymous.read_trials([row, 5])
 
 
 def test_a_voxel_that_is_not_finite_is_named_by_its_recorded_row() -> None:
     signal = np.zeros((2, 1, 4, 1), np.float32)
     signal[1, 0, 3] = np.nan
     regions = {"V1": np.array([False, True, False, True])}
-    trials = Trials(signal, ["a", "b"], Voxels(regions), np.zeros(1), None, "")
+    trials = Trials.from_repetitions(
+        signal, ["a", "b"], Voxels(regions), np.zeros(1), None, ""
+    )
     for read in (trials, trials.select(["V1"])):
         with pytest.raises(BrainhiveError, match="picture b, voxel 3"):
             read.averages  # noqa: B018 (read)
@@ -338,12 +339,12 @@ def test_selected_channels_come_in_the_order_of_their_names() -> None:
     assert found.channels == ("Pz", "Fz") and found.times_s.tolist() == [0.01, 0.02]
     expected = 2 * trials.averages[:, [2, 0], 1:3]
     np.testing.assert_allclose(found.averages, expected, rtol=1e-5)
-    assert found.singles.dtype == np.float32 and found.signal.shape == (7, 4, 2, 2)
+    assert found.singles.dtype == np.float32 and found.signal.shape == (16, 2, 2)
     assert found.scale == 2 and trials.scale == 1 and found.samples == slice(1, 3)
     # the digests are of the trials as they were recorded
     assert np.array_equal(found.digests, trials.digests)
-    chosen = found.choose(trials.is_there & (np.arange(4) < 1)).take(np.array([5]))
-    assert chosen.digests.tolist() == trials.digests[[5], :1].tolist()
+    chosen = found.choose(trials.repetition < 1).take(np.array([5]))
+    assert chosen.digests.tolist() == [trials.digests[trials.first_trials[5]]]
     assert trials.select().averages.shape == (7, 3, 5)
 
 
@@ -353,7 +354,9 @@ def test_voxels_of_regions_and_of_a_models_sets_are_their_union() -> None:
         name: np.isin(np.arange(6), rows)
         for name, rows in {"V1": [4, 1], "FFA": [5, 1], "none": []}.items()
     }
-    trials = Trials(signal, ["a", "b"], Voxels(masks), np.zeros(1), None, "")
+    trials = Trials.from_repetitions(
+        signal, ["a", "b"], Voxels(masks), np.zeros(1), None, ""
+    )
 
     found = trials.select(["FFA", "V1"])
     assert found.averages[0].ravel().tolist() == [1, 4, 5]
@@ -375,19 +378,19 @@ def test_each_repetition_is_divided_by_its_norm_before_centring() -> None:
     found = trials.select(None, (0, 40), 3.0, normalises_trials=True)
 
     signal = trials.singles[..., :4].astype(float)
-    for row, column in np.argwhere(trials.is_there):
+    for row in range(len(signal)):
         for channel in range(3):
-            values = signal[row, column, channel]
+            values = signal[row, channel]
             length = np.sqrt(sum(value**2 for value in values)) or 1
             np.testing.assert_allclose(
-                found.singles[row, column, channel],
+                found.singles[row, channel],
                 3 * (values - values.mean()) / length,
                 atol=1e-5,
             )
     with pytest.raises(RecipeError, match="one sample"):
         trials.select(None, (0, 10), normalises_trials=True)
     two = trials.select(None, (0, 20), normalises_trials=True)
-    assert two.signal.shape[3] == 2
+    assert two.signal.shape[2] == 2
 
 
 def test_positions_are_known_only_of_channels_that_were_recorded() -> None:
@@ -405,56 +408,60 @@ def test_positions_are_known_only_of_channels_that_were_recorded() -> None:
 
 def test_sides_of_a_fold_know_the_digests_of_their_trials() -> None:
     trials = draw_trials(0).select(["Oz"])
-    is_tested = trials.is_there & (np.arange(4) % 2 == 0)
+    is_tested = trials.repetition % 2 == 0
 
     tested, learned = (trials.hold_out(is_tested, split) for split in ("test", "train"))
 
-    for side, mask in ((tested, is_tested), (learned, trials.is_there & ~is_tested)):
-        assert side.digests.ravel().tolist() == draw_trials(0).digests[mask].tolist()
-        assert side.stimulus.tolist() == (100 + np.nonzero(mask)[0]).tolist()
+    for side, mask in ((tested, is_tested), (learned, ~is_tested)):
+        assert side.digests.tolist() == draw_trials(0).digests[mask].tolist()
+        assert side.stimulus.tolist() == (100 + trials.picture_of_trial[mask]).tolist()
         assert np.array_equal(side.averages, trials.singles[mask])
         assert side.counts.tolist() == [1] * mask.sum()
-        assert side.trial_numbers.ravel().tolist() == np.flatnonzero(mask).tolist()
+        assert side.trial_numbers.tolist() == trials.trial_numbers[mask].tolist()
 
 
 def test_copies_of_trials_are_refused_with_their_count_and_place() -> None:
     trials, other = draw_trials(0), draw_trials(1)
-    trials.signal[0] = 0
-    row, column = np.argwhere(trials.is_there & (np.arange(7)[:, None] > 2))[1]
-    copied = trials.digests[row, column]
+    trials.signal[: trials.counts[0]] = 0
+    copied_row = trials.first_trials[3] + 1
+    copied = trials.digests[copied_row]
 
-    trials.refuse_copies(other.digests.ravel(), "here", "tests", "hint")
+    trials.refuse_copies(other.digests, "here", "tests", "hint")
     # trials of zeros are copies of nothing
     trials.refuse_copies(np.zeros(1, np.uint64), "here", "tests", "hint")
-    trials.refuse_copies(digest_trials(np.zeros((1, 1, 3, 5))), "here", "tests", "")
+    trials.refuse_copies(digest_trials(np.zeros((1, 3, 5))), "here", "tests", "")
     with pytest.raises(BrainhiveError) as caught:
         trials.refuse_copies(np.array([7, copied], np.uint64), "here", "tests", "")
     known = int(trials.counts[1:].sum())
-    place = f"of p{row}, session 1, run {4 * row + column}"
+    place = (
+        f"of {trials.image_ids[copied_row]}, session 1, run {trials.runs[copied_row]}"
+    )
     assert f"1 of {known} trials" in str(caught.value) and place in str(caught.value)
 
 
 def test_copies_are_refused_if_sessions_are_unknown() -> None:
     trials = replace(draw_trials(0), sessions=None)
     with pytest.raises(BrainhiveError) as caught:
-        trials.refuse_copies(trials.digests[6, :1], "here", "tests", "hint")
+        trials.refuse_copies(
+            trials.digests[trials.picture_of_trial == 6][:1], "here", "tests", "hint"
+        )
     assert "of p6, run 24" in str(caught.value)
     assert f"1 of {trials.counts.sum()} trials" in str(caught.value)
 
 
 def test_digests_use_float32_and_skip_constant_signals() -> None:
-    signal = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
-    signal[1, 2] = 3.0
+    signal = np.random.default_rng(0).normal(size=(6, 4, 5))
+    signal[5] = 3.0
     digests = digest_trials(signal)
 
-    assert digests.shape == (2, 3) and len(np.unique(digests)) == 6
-    assert digests[1, 2] == 0 and (digests.ravel()[:5] > 0).all()
+    assert digests.shape == (6,) and len(np.unique(digests)) == 6
+    assert digests[5] == 0 and (digests[:5] > 0).all()
     assert np.array_equal(digests, digest_trials(signal.astype(np.float32)))
     assert np.array_equal(digests[1:], digest_trials(signal[1:]))
     changed = signal.copy()
-    changed[0, 1, 3, 4] += 1
+    changed[1, 3, 4] += 1
     is_other = digest_trials(changed) != digests
-    assert np.argwhere(is_other).tolist() == [[0, 1]]
+    assert np.flatnonzero(is_other).tolist() == [1]
     one = np.zeros((1, 1, 2, 2))
     one[0, 0, 1, 1] = 1
     assert digest_trials(one) != 0
@@ -516,7 +523,7 @@ def test_lists_that_do_not_fit_the_signal_are_refused(changes: dict[str, Any]) -
         {"space": Voxels({"V1": np.ones(3, bool)}, {"ncsnr": np.ones(3)})},
         NO_LISTS,
         {"sessions": None, "whiteners": np.zeros((1, 3, 3))},
-        {"signal": np.zeros((7, 4, 3, 5), np.int16)},
+        {"signal": np.zeros((16, 3, 5), np.int16)},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -608,26 +615,26 @@ def test_the_stimulus_is_marked_only_if_all_sessions_agree() -> None:
     assert of_origin(**modality, modality="EEG").modality == "EEG"
 
 
-def test_absent_trials_are_zero_and_others_read_in_file_order() -> None:
+def test_trials_are_read_in_file_order() -> None:
     reads = list[int]()
 
     def read(number: int) -> np.ndarray:
         reads.append(number)
         return np.full((2, 3), number)
 
-    table = np.array([[5, 0], [2, -1], [4, 1]])
-    gather = make_trial_reader(table, (2, 3), np.float32, read)
+    numbers = np.array([5, 0, 2, 4, 1])
+    gather = make_trial_reader(numbers, (2, 3), np.float32, read)
 
-    found = gather(slice(0, 2))
+    found = gather(slice(0, 3))
 
-    assert found.shape == (2, 2, 2, 3) and found.dtype == np.float32
-    assert found[..., 0, 0].tolist() == [[5, 0], [2, 0]] and reads == [0, 2, 5]
+    assert found.shape == (3, 2, 3) and found.dtype == np.float32
+    assert found[..., 0, 0].tolist() == [5, 0, 2] and reads == [0, 2, 5]
     assert (found == found[..., :1, :1]).all()
 
 
 def test_no_trials_have_no_stimuli() -> None:
-    names, table, counts = group_trials(np.empty(0, np.int64))
-    assert len(names) == len(counts) == 0 and table.shape == (0, 0)
+    order, counts = group_trials(np.empty(0, np.int64))
+    assert len(order) == len(counts) == 0
 
 
 @pytest.mark.parametrize("shape", [(4, 1), (4, 2)])
@@ -635,3 +642,78 @@ def test_numbers_of_repetitions_have_one_axis(shape: tuple[int, ...]) -> None:
     signal = np.zeros((4, 2, 3, 5), np.float32)
     with pytest.raises(BrainhiveError):
         make_trials(1, signal, range(4), counts=np.full(shape, 2))
+
+
+@PROPERTY
+@given(st.integers(0, 10**6), st.booleans(), st.booleans())
+def test_repetitions_become_a_table_and_back(
+    seed: int, is_mapped: bool, is_unknown: bool
+) -> None:
+    random = np.random.default_rng(seed)
+    counts = random.integers(1, 5, 6)
+    counts[0] = 4
+    is_there = np.arange(4) < counts[:, None]
+    signal = np.where(is_there[..., None, None], random.normal(size=(6, 4, 3, 5)), 0)
+    runs = np.where(is_there, random.integers(0, 9, (6, 4)), -1)
+    held = LazyRows(signal.shape, signal.dtype, lambda rows: signal[rows])
+    ids = () if is_unknown else [f"p{row}" for row in range(6)]
+    axes = Sensors(CHANNELS), np.arange(5) / 100, 100.0, "µV"
+
+    trials = Trials.from_repetitions(
+        held if is_mapped else signal, ids, *axes, repetitions=counts, runs=runs
+    )
+
+    assert trials.signal.shape == (counts.sum(), 3, 5)
+    assert trials.counts.tolist() == counts.tolist()
+    np.testing.assert_array_equal(trials.signal[:], signal[is_there])
+    np.testing.assert_array_equal(trials.signal[-2:], signal[is_there][-2:])
+    np.testing.assert_array_equal(trials.as_repetitions(runs[is_there], -1), runs)
+    np.testing.assert_array_equal(
+        trials.as_repetitions(np.asarray(trials.signal)), signal
+    )
+    np.testing.assert_allclose(trials.as_repetitions(), signal, rtol=1e-6)
+    assert list(trials.pictures) == list(ids)
+    means = signal.sum(1) / counts[:, None, None]
+    np.testing.assert_allclose(trials.averages, means, atol=1e-6)
+
+
+def test_successive_trials_of_an_id_are_a_picture() -> None:
+    signal = np.arange(6, dtype=np.float32)[:, None, None]
+    axes = Sensors(["Oz"]), np.zeros(1), None, "µV"
+    trials = Trials(signal, ["b", "b", "a", "c", "c", "c"], *axes)
+
+    assert list(trials.pictures) == ["b", "a", "c"]
+    assert trials.counts.tolist() == [2, 1, 3]
+    assert trials.averages.ravel().tolist() == [0.5, 2, 4]
+    assert trials.repetition.tolist() == [0, 1, 0, 0, 1, 2]
+    assert trials.find_trials([2, 0]).tolist() == [3, 4, 5, 0, 1]
+    assert trials.take(np.array([2, 0])).signal.ravel().tolist() == [3, 4, 5, 0, 1]
+    # trials of unknown pictures are not averaged
+    unknown = Trials(signal, (), *axes)
+    assert unknown.averages.tolist() == signal.tolist() and unknown.pictures == ()
+    assert Trials(signal[:0], [], *axes).counts.tolist() == []
+
+
+def test_signals_of_repetitions_are_refused_with_the_way_out() -> None:
+    signal = np.zeros((2, 3, 1, 1), np.float32)
+    with pytest.raises(BrainhiveError, match=r"\[2, 3, 1, 1\]") as caught:
+        Trials(signal, ["a", "b"], Sensors(["Oz"]), np.zeros(1), None, "µV")
+    assert "from_repetitions" in caught.value.hint
+    with pytest.raises(BrainhiveError, match="repetitions"):
+        Trials(
+            *(signal[:, 0], ["a", "b"], Sensors(["Oz"]), np.zeros(1), None, "µV"),
+            repetitions=np.array([1, 2]),
+        )
+
+
+@pytest.mark.parametrize("counts", [[2, 2, 2], [1, 3, 9], [17, 1, 4]])
+def test_sums_of_pictures_are_added_in_the_order_of_trials(counts: list[int]) -> None:
+    numbers = np.array(counts)
+    signal = np.random.default_rng(0).normal(size=(numbers.sum(), 3, 5))
+    signal = signal.astype(np.float32)
+    sums = sum_by_picture(signal, numbers)
+    for row, values in enumerate(np.split(signal, np.cumsum(numbers)[:-1])):
+        total = np.zeros((3, 5), np.float32)
+        for value in values:
+            total += value
+        assert np.array_equal(sums[row], total)

@@ -176,12 +176,12 @@ def test_a_mock_stream_joins_simulated_trials_without_steps(
     signal = np.concatenate([chunk.samples for chunk in chunks])  # [n, C]
     events = [event for chunk in chunks for event in chunk.events]
     assert len(events) == 12 and len(signal) == 13 * 300
-    trials = simulated.signal.reshape(-1, *simulated.signal.shape[2:])
+    trials = simulated.signal
     for event in events:
         start = round(event.time_s * 250)
         trial = signal[start : start + 250].T
         (match,) = np.flatnonzero(np.abs(trials - trial).max((1, 2)) < 1e-6)
-        assert simulated.image_ids[match // simulated.signal.shape[1]] == event.name
+        assert simulated.image_ids[match] == event.name
     steps = np.abs(np.diff(signal[:-301], axis=0)).max(1)
     inside = np.arange(len(steps)) % 300 < 249
     assert steps[~inside].max() < 1.5 * steps[inside].max()
@@ -203,7 +203,6 @@ def test_trials_of_a_store_come_at_their_interval_each_once(simulated):
     stream = stores.ReplayedTrials(simulated, 2.0, clock)
     assert isinstance(stream, WindowStream) and stream.template.signal.shape == (
         1,
-        1,
         17,
         250,
     )
@@ -218,7 +217,7 @@ def test_trials_of_a_store_come_at_their_interval_each_once(simulated):
     pause.time_s += 1e6
     while (more := stream.read_windows(0.1)) is not None:
         windows += more
-    assert len(windows) == simulated.is_there.sum()
+    assert len(windows) == len(simulated.signal)
     assert len({window.signal.tobytes() for window in windows}) == len(windows)
 
 
@@ -233,8 +232,8 @@ def test_trials_are_replayed_in_a_reproducible_random_order(simulated):
             windows += more
         return [window.signal.tobytes() for window in windows]
 
-    signal, is_there = np.asarray(simulated.signal), simulated.is_there
-    stored = [trial.astype(np.float32).tobytes() for trial in signal[is_there]]
+    signal = np.asarray(simulated.signal)
+    stored = [trial.astype(np.float32).tobytes() for trial in signal]
     once = replay()
     assert once == replay() != stored and sorted(once) == sorted(stored)
 

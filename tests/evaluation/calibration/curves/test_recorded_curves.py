@@ -29,7 +29,7 @@ from brainhive_cli.evaluation.calibration.curves import (
     name_scope,
     summarise_draws,
 )
-from brainhive_cli.evaluation.calibration.job import Job, Person, read_raw
+from brainhive_cli.evaluation.calibration.job import Job, Person, read_training
 from brainhive_cli.evaluation.calibration.measure import (
     Part,
     choose_strength,
@@ -92,17 +92,21 @@ def test_amounts(recorded: Recorded, lacking: tuple[str, ...]) -> None:
         for unit, order, seed in product(AMOUNTS, ("draws", "recording"), (0, 1))
     }
     sizes = [measure_amounts(trials, one) for one in chosen["pictures draws 0"]]
+    elapsed, total = measure_timeline(trials)
     recorded(
         digits=5,
-        timeline=measure_timeline(trials),
-        chosen={name: [one * 1.0 for one in some] for name, some in chosen.items()},
+        timeline=(trials.as_repetitions(elapsed, np.nan), total),
+        chosen={
+            name: [trials.as_repetitions(mask * 1.0) for mask in masks]
+            for name, masks in chosen.items()
+        },
         sizes=sizes,
     )
 
 
 def test_amounts_that_everybody_has() -> None:
     people = [trials_of(), trials_of(1).take(np.arange(9))]
-    none = np.zeros((11, 4), bool)
+    none = np.zeros(25, bool)
     assert limit_amounts(people, "pictures", [9, 1, 4, 8]) == {
         **{"1 picture": 1, "4 pictures": 4, "8 pictures": 8},
         "everything": UNLIMITED,
@@ -148,20 +152,20 @@ def job_of(*words: str, backbone: str = "nice", **changes: Any) -> Any:
             return np.arange(22) % (2 + 2 * cell.seed) == 0
 
         pictures = SimpleNamespace(find_members=find_members)
-        learned = SimpleNamespace(pictures=pictures)
-        return SimpleNamespace(cell=cell, open_stores=stores, learned=learned)
+        return SimpleNamespace(cell=cell, history=SimpleNamespace(pictures=pictures))
 
-    seen = SimpleNamespace(names=[], concepts=[], caveats=[], likely=[], lines=[])
-    align = SimpleNamespace(
-        models=[model(cell) for cell in CELLS],
-        compare_pictures=lambda split: seen,
+    dataset = SimpleNamespace(pictured_as="a", name="made")
+    align = SimpleNamespace(dataset=dataset, mode="inter", variant="")
+    tests = SimpleNamespace(
+        models=[[model(cell) for cell in CELLS]],
+        dataset=dataset,
+        open_stores=stores,
+        make_comparison=lambda split: None,
+        list_seen=lambda: [],
         signal_warnings=[],
-        describe=lambda split: {},
-        dataset=SimpleNamespace(pictured_as="a", name="made"),
-        get_pixel_comparison=lambda split: None,
-        list_caveats=lambda split: [],
-        mode="inter",
-        variant="",
+        describe=lambda: {},
+        summarise_seen=lambda: ({}, []),
+        caveats=[],
     )
     training = Training.resolve(
         "train-align", None, {}, ["dataset=demo", f"backbone={backbone}"]
@@ -177,7 +181,9 @@ def job_of(*words: str, backbone: str = "nice", **changes: Any) -> Any:
         "epochs": 3,
     }
     made = Job(**{**fields, **changes})
-    vars(made).update(people=everybody, amounts=NAMES, items=Items.independent(IDS))
+    vars(made).update(
+        people=everybody, amounts=NAMES, items=Items.independent(IDS), tests=tests
+    )
     return made
 
 
@@ -210,13 +216,10 @@ def parts_of(arms: Any = ARMS) -> dict[Any, Part]:
     ids=["all", "one", "control"],
 )
 def test_conclusions(
-    monkeypatch: pytest.MonkeyPatch,
     recorded: Recorded,
     arms: tuple[str, ...],
     headline: str,
 ) -> None:
-    module = "brainhive_cli.evaluation.calibration.curves"
-    monkeypatch.setattr(f"{module}.summarise_tested_pictures", lambda *_: ({}, []))
     chosen = ",".join(arm for arm in arms if arm != "coral")
     words = [f"arms={chosen}", *(["alignments=coral"] if "coral" in arms else [])]
     pulls = dict.fromkeys(NAMES, 0.3)
@@ -248,11 +251,7 @@ FACTS = {"amounts", "people", "lead", "suffices", "better", "trained_on", "seen_
 FACTS |= {"is_above_chance", "pictures_left_out", "epochs"}
 
 
-def test_an_arm_that_was_not_measured_of_everybody_is_left_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    module = "brainhive_cli.evaluation.calibration.curves"
-    monkeypatch.setattr(f"{module}.summarise_tested_pictures", lambda *_: ({}, []))
+def test_an_arm_that_was_not_measured_of_everybody_is_left_out() -> None:
     parts = parts_of()
     first = next(iter(parts))
     parts[first] = Part(
@@ -483,17 +482,16 @@ def test_work_is_the_number_of_models() -> None:
 
 
 def test_at_most_so_many_pictures_are_read_evenly_spaced() -> None:
-    asked: list[Any] = []
+    splits: list[str] = []
 
-    def trials(*words: Any, **options: Any) -> Trials:
-        asked.append((words, options))
+    def read(split: str) -> Trials:
+        splits.append(split)
         return trials_of()
 
-    member: Any = SimpleNamespace(open_trials=trials)
-    everything = read_raw(member, 4, "train")
-    few = read_raw(member, 4, "train", max_pictures=4)
-    many = read_raw(member, 4, "test", max_pictures=40)
+    person: Any = SimpleNamespace(read=read)
+    everything = read_training(person, reads_singles=False)
+    few = read_training(person, reads_singles=False, max_pictures=4)
+    many = read_training(person, reads_singles=True, max_pictures=40)
     assert len(everything.stimulus) == len(many.stimulus) == 11
     assert few.stimulus.tolist() == [0, 4, 8, 12, 16, 20]
-    assert [options["is_tested"] for _, options in asked] == [False, False, True]
-    assert not any(options["is_normalised"] for _, options in asked)
+    assert splits == ["train"] * 3

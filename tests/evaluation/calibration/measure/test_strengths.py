@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.evaluation.calibration.measure import choose_strength
-from tests.data.stores.learned.test_seen_pictures import SMALL, simulated
+from tests.data.stores.learned_pictures.test_seen_pictures import SMALL, simulated
 from tests.tools.changed_stores import resealed
 from tests.worlds.command_fixtures import COLOURS, paint_pictures, use_home
 

@@ -91,7 +91,7 @@ def recording(
         signal = np.einsum("nrij,nrjt->nrit", MIXED[sessions], signal)
         known |= {"sessions": sessions.astype(np.int8), "whiteners": MIXED}
     names = [f"{seed}/{number}" for number in range(count)]
-    return Trials(
+    return Trials.from_repetitions(
         *(signal.astype(np.float32), names, Sensors(SENSORS), np.arange(12) / 100),
         *(100.0, "whitened" if whitened else "V"),
         repetitions=counts,
@@ -129,7 +129,6 @@ def test_sensor_space(recorded: Recorded, name: str) -> None:
     space = SensorSpace.from_trials(
         tested, learned, tested.averages, learned.averages.mean(0)
     )
-    halves = np.arange(4) % 2 + np.zeros((9, 1), int)
     repeated = tested.take(tested.counts > 1)
 
     recorded(
@@ -142,7 +141,7 @@ def test_sensor_space(recorded: Recorded, name: str) -> None:
         as_read=np.concatenate([*average_repetitions(tested, is_mixed=True)]),
         repetitions=[*read_repetitions(tested)],
         read_repetitions=[*read_repetitions(tested, is_mixed=True)],
-        parts=[*average_by_part(repeated, halves[: len(repeated.counts)])],
+        parts=[*average_by_part(repeated, repeated.repetition % 2)],
         mixture=find_mixture(tested) is not None,
     )
 
@@ -161,7 +160,7 @@ def test_many_stimuli_are_read_in_chunks(
 
 def test_repetitions_far_apart_in_time(recorded: Recorded) -> None:
     random = np.random.default_rng(4)
-    is_there = recording(12).is_there
+    is_there = np.arange(4) < recording(12).counts[:, None]
     spread = random.permuted(np.arange(48)).reshape(12, 4) * 3.0
     number = np.where(is_there, spread.argsort(None).argsort().reshape(12, 4), -1)
     runs = np.where(is_there, random.integers(0, 4, is_there.shape), -1)
@@ -462,7 +461,7 @@ def test_conclusions(
         space = Voxels(masks, {}, grid)
     times_s = np.arange(-100, 1700, 4.0) / 1000
     signals = [
-        Trials(
+        Trials.from_repetitions(
             *(np.zeros((1, 1, 1, len(times_s)), np.float32), ["a"], Sensors(["Oz"])),
             *(times_s, 250.0, "uV"),
             {"recorded_hz": 250.0, "preparation": {**STEPS, "whiten": "no", **steps}},
@@ -535,7 +534,7 @@ def test_reach_of_filters(recorded: Recorded, name: str) -> None:
     steps = {**STEPS, **span_ms, "whiten": "no", "rate_hz": 62.5, **steps}
     provenance = {"recorded_hz": 250.0, "preparation": steps} | source
     signal = np.zeros((1, 1, 1, len(times_ms)), np.float32)
-    made = Trials(
+    made = Trials.from_repetitions(
         signal, ["a"], Sensors(["Oz"]), times_ms / 1000, 62.5, "uV", provenance
     )
     recorded(latest=np.nan_to_num(find_latest_onsets(made)[::4], posinf=9999).tolist())

@@ -15,6 +15,7 @@ from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
 from brainhive_cli.data.signals.study import StudyDesign
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
+from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.explanation.conclusion import (
     collect_maps,
     summarise_findings,
@@ -39,6 +40,13 @@ from brainhive_cli.reports.brain_slices import read_brain_map
 from brainhive_cli.reports.signal_page import write_signal_page
 from brainhive_cli.training.alignment.cells import Cell
 from tests.tools.recorded_numbers import Recorded
+from tests.worlds.array_trials import make_trials
+from tests.worlds.memory_test_set import (
+    MemoryTestSet,
+    PictureModel,
+    make_runs,
+    make_store,
+)
 
 SENSORS = ("Fz", "Cz", "Pz", "O1", "Oz")
 WHITENERS = np.eye(5) + 0.3 * np.random.default_rng(9).normal(size=(2, 5, 5))
@@ -76,7 +84,7 @@ def trials_of(split: str, subject: int, kind: str) -> Trials:
         space = Voxels(masks, {"r2": rows * 1.0}, grid)
         times_s, rate_hz = np.zeros(1), None
     ids = [f"{split} {row}" for row in range(len(features))]
-    return Trials(
+    return Trials.from_repetitions(
         *(signal.astype(np.float32), ids, space, times_s, rate_hz, unit, {}, counts),
         subject=subject,
         stimulus=np.arange(len(features)),
@@ -84,37 +92,35 @@ def trials_of(split: str, subject: int, kind: str) -> Trials:
     )
 
 
-class Store:
-    """Embeddings of the pictures of a split."""
-
-    def __init__(self, split: str, columns: slice) -> None:
-        self.values = torch.from_numpy(FEATURES[split][:, columns])
-        self.image_ids = [f"{split} {row}" for row in range(len(self.values))]
-        self.concepts = self.image_ids
-
-    def read_flat(self, rows: np.ndarray) -> torch.Tensor:
-        return self.values[torch.from_numpy(rows)]
+def store_features(split: str, columns: slice) -> TargetStore:
+    """Store some features of the pictures of a split as embeddings."""
+    features = FEATURES[split][:, columns]
+    image_ids = [f"{split} {row}" for row in range(len(features))]
+    return make_store(torch.from_numpy(features), image_ids)
 
 
-LEVELS: Any = {
-    split: {"looks": Store(split, slice(0, 3)), "words": Store(split, slice(2, 4))}
+LEVELS = {
+    split: {
+        "looks": store_features(split, slice(0, 3)),
+        "words": store_features(split, slice(2, 4)),
+    }
     for split in FEATURES
 }
 
 
 def reader_of(subject: int, kind: str, **options: Any) -> Reader:
-    tested = trials_of("test", subject, kind).select(**options)
-    learned = trials_of("train", subject, kind).select(**options)
-    items = Items.independent([tested.image_ids], "pictures")
-    dataset = SimpleNamespace(alike_by="item", medium="picture")
-    member: Any = SimpleNamespace(
-        module=SimpleNamespace(device=torch.device("cpu")),
-        run=SimpleNamespace(dataset=dataset),
-        open_pictures=lambda split: LEVELS[split]["looks"],
-        open_trials=lambda *_, **__: learned,
+    trials = {
+        split: trials_of(split, subject, kind).select(**options) for split in FEATURES
+    }
+    tested = trials["test"]
+    items = Items.independent([list(tested.pictures)], "pictures")
+    model: Any = PictureModel()
+    tests = MemoryTestSet(
+        make_runs([model]), "test", stores=LEVELS, recorded={subject: trials}
     )
+    person = tests.open_person(model, subject)
     labels = Labels.draw(np.arange(11), items, 30, 3)
-    return Reader(member, "test", tested, np.arange(11), labels, items)
+    return Reader(model, tests, person, tested, np.arange(11), labels, items)
 
 
 SPEC = Recipe(draws=30, seed=3)
@@ -154,7 +160,7 @@ def test_encoding(recorded: Recorded, kind: str) -> None:
 
 def test_pictures_that_were_shown_once_have_no_ceiling() -> None:
     reader = reader_of(2, "plain")
-    reader.trials = reader.trials.choose(np.arange(4) < np.ones((11, 1)))
+    reader.trials = reader.trials.choose(reader.trials.repetition < 1)
     found = explain_signals(reader, LEVELS, SPEC)
     assert [*found.missing] == [
         "ceilings of encoding"
@@ -221,33 +227,31 @@ def test_pictures_that_all_were_shown(
     study: StudyDesign | None = StudyDesign(design, units_of)
     asked: list[Any] = []
 
-    class Model:
-        def __init__(self, align: Any, cell: Cell, *more: Any) -> None:
-            self.row = cell.seed
-
-        def open_trials(self, subject: int, split: str) -> Any:
-            rows = shown[self.row]
-            index = [stored[self.row].index(picture) for picture in rows]
-            return SimpleNamespace(stimulus=np.array(rows), index=index)
-
     def list_items(dataset: Any, stimuli: Any, rows: Any) -> Items:
         asked.append(rows)
         names = [[stimuli.image_ids[row] for row in listed] for listed in rows]
         return Items.independent(names, "pictures")
 
-    monkeypatch.setattr(f"{module}.TrainedModel", Model)
-    monkeypatch.setattr(f"{module}.group_rows", list_items)
-    pictures = LEVELS["test"]["looks"]
-    align: Any = SimpleNamespace(
-        dataset=None,
-        models=[SimpleNamespace(open_pictures=lambda split: pictures)],
-        compute_once=lambda key, compute: compute(),
-        find_study=lambda split: study,
-    )
-    subjects = {number: [Cell("", (), (), number)] for number in (0, 1)}
-    job = Job(SPEC, align, subjects, [], [])
+    def find_units() -> Items:
+        recorded = {}
+        for subject, pictures in enumerate(shown):
+            index = np.array([stored[subject].index(picture) for picture in pictures])
+            signal = np.zeros((len(pictures), 1, 1), np.float32)
+            trials = make_trials(subject, signal, np.array(pictures), index=index)
+            recorded[subject] = {"test": trials}
+        runs = make_runs([PictureModel()])
+        tests = MemoryTestSet(
+            runs, "test", stores=LEVELS, recorded=recorded, study=study
+        )
+        opened = "brainhive_cli.training.alignment.trained.test_job.open_test_set"
+        monkeypatch.setattr(opened, lambda *arguments: tests)
+        align: Any = SimpleNamespace(open=lambda cell, head: tests.models[0][0])
+        subjects = {number: [Cell("", (), (), number)] for number in (0, 1)}
+        return Job(SPEC, align, subjects, [], []).units
 
-    units = job.find_units(torch.device("cpu"))
+    monkeypatch.setattr(f"{module}.group_rows", list_items)
+
+    units = find_units()
 
     assert [rows.tolist() for rows in asked[0]] == [[2, 3, 5, 9]] * 2
     assert units.names == ["test 2", "test 3", "test 5", "test 9"]
@@ -260,10 +264,10 @@ def test_pictures_that_all_were_shown(
 
     # clips of a film have no such odds
     study = None
-    assert job.find_units(torch.device("cpu")).design is None
+    assert find_units().design is None
     shown[1] = stored[1] = [1, 4]
     with pytest.raises(BrainhiveError):
-        job.find_units(torch.device("cpu"))
+        find_units()
 
 
 def test_accuracy_of_held_out_trials(
@@ -351,13 +355,12 @@ def test_pages_of_signals(
 
 def test_two_repeated_pictures_are_too_few() -> None:
     trials = trials_of("test", 1, "plain")
-    once = np.arange(4) < np.where(np.arange(11) < 3, 4, 1)[:, None]
-    assert (
-        len(measure_reliability(trials.choose(once & trials.is_there), "test")[0]) == 3
-    )
-    once[2, 1:] = False
+    is_first = trials.repetition < 1
+    three = trials.choose(is_first | (trials.picture_of_trial < 3))
+    assert len(measure_reliability(three, "test")[0]) == 3
+    two = trials.choose(is_first | (trials.picture_of_trial < 2))
     with pytest.raises(BrainhiveError, match="2 test"):
-        measure_reliability(trials.choose(once & trials.is_there), "test")
+        measure_reliability(two, "test")
 
 
 @pytest.mark.parametrize(
@@ -378,9 +381,9 @@ def test_head_maps_need_places_of_sensors(
     )
     signal = np.zeros((1, 1, 5, 2), np.float32)
     space = Sensors(names)
-    trials = Trials(signal, ["a"], space, np.arange(2) / 50, 50.0, "V")
-    align = SimpleNamespace(describe=lambda split: {}, list_caveats=lambda split: [])
-    job: Any = SimpleNamespace(align=align, recipe=SPEC, subjects={1: []})
+    trials = Trials.from_repetitions(signal, ["a"], space, np.arange(2) / 50, 50.0, "V")
+    tests = SimpleNamespace(describe=lambda: {}, caveats=[])
+    job: Any = SimpleNamespace(tests=tests, recipe=SPEC, subjects={1: []})
 
     missing: dict[str, str] = {}
     summarise_findings(job, found, [trials], items, missing, [], {"protocol": "a"})

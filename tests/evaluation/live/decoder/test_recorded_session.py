@@ -39,7 +39,7 @@ CHANNELS = ("Fz", "Cz", "Pz", "Oz")
 PICTURES = [f"a/p{row}" for row in range(7)]
 OTHERS = ["a/q0", "a/q1"]
 TIMES_S = np.arange(6) / 100
-ONE = np.ones((1, 1), np.uint64)
+ONE = np.ones(1, np.uint64)
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -52,37 +52,42 @@ def spec_of(names: tuple[str, ...] = ("Cz", "Oz", "Fz"), **facts: Any) -> Signal
     return SignalSpec(names, 6, (1,), (width,), 100.0, times_s, unit="µV", **facts)
 
 
-def member_of(spec: SignalSpec, **learned: Any) -> Any:
-    """Make a linear model of three channels."""
+def person_of(spec: SignalSpec, **history: Any) -> Any:
+    """Make a person whose signals a linear model of three channels reads."""
     weights = draw(18, 5, seed=1)
-    known = {"recorded_channels": CHANNELS, "whiteners": {}, **learned}
-    described = {
-        "layout": SimpleNamespace(spec=spec),
-        "learned": SimpleNamespace(**known),
-    }
-    return SimpleNamespace(
-        cell=SimpleNamespace(tested_on=(1,)),
-        module=SimpleNamespace(**described),
-        **described,
+    layout = SimpleNamespace(spec=spec)
+    facts = {"recorded_channels": CHANNELS, "whiteners": {}, **history}
+    model = SimpleNamespace(
+        layout=layout,
+        module=SimpleNamespace(layout=layout),
+        history=SimpleNamespace(**facts),
         path="a model",
-        run=SimpleNamespace(
-            dataset=SimpleNamespace(channels=()),
-            channel_mapping="none",
-        ),
         encode=lambda trials: torch.from_numpy(trials.averages).flatten(1) @ weights,
-        find_recorded_unit=lambda subject: "V",
+    )
+    return SimpleNamespace(
+        subject=1,
+        model=model,
+        recordings=SimpleNamespace(dataset=SimpleNamespace(channels=())),
+        channel_mapping="none",
+        normaliser=None,
+        recorded_unit="V",
     )
 
 
 def decoder_of(pictures: int = 7, **options: Any) -> WindowDecoder:
-    template = Trials(
+    template = Trials.from_repetitions(
         *(np.zeros((1, 1, 4, 6), np.float32), (), Sensors(CHANNELS), TIMES_S),
         *(100.0, "µV"),
     )
+    person = person_of(spec_of())
     return WindowDecoder(
-        *(member_of(spec_of()), EventNames(None, PICTURES[:pictures])),
-        *(EventNames(None, OTHERS), draw(pictures, 5, seed=2)),
-        *(np.arange(pictures) != 2, None, template),
+        person.model,
+        person,
+        EventNames(None, PICTURES[:pictures]),
+        EventNames(None, OTHERS),
+        picture_tokens=draw(pictures, 5, seed=2),
+        is_tested=np.arange(pictures) != 2,
+        template=template,
         **options,
     )
 
@@ -125,7 +130,7 @@ def test_results_of_windows(recorded: Recorded) -> None:
 
 def test_lists_of_the_template_are_not_those_of_windows() -> None:
     plain, numbered = decoder_of(), decoder_of()
-    lists = {"trial_numbers": np.zeros((1, 1), np.int64), "known_digests": ONE}
+    lists = {"trial_numbers": np.zeros(1, np.int64), "known_digests": ONE}
     numbered.template = replace(numbered.template, **lists)
     results = [each.decode(windows_of("p1 p4 p2")) for each in (plain, numbered)]
     first, second = ([result.event for result in each] for each in results)
@@ -225,23 +230,25 @@ def test_learned_trials_come_from_unchanged_stores() -> None:
         signals={"s1": "a", "s2": "b", "s3": "c"},
         has_all_subjects=True,
     )
-    member: Any = SimpleNamespace(
-        module=SimpleNamespace(learned=learned),
-        recordings=source,
-        open_trials=lambda subject, *_, **__: SimpleNamespace(averages=trials[subject]),
+    model: Any = SimpleNamespace(history=learned)
+    tests: Any = SimpleNamespace(
+        get_recordings=lambda model: source,
+        open_person=lambda model, subject: SimpleNamespace(
+            train_trials=SimpleNamespace(averages=trials[subject])
+        ),
     )
-    found, is_complete = read_learned_trials(member)
+    found, is_complete = read_learned_trials(tests, model)
     assert found is not None and not is_complete
     torch.testing.assert_close(
         found, compute_trial_vectors(torch.from_numpy(trials[1]))
     )
     learned.signals = {"s1": "a", "s2": "changed"}
-    found, is_complete = read_learned_trials(member)
+    found, is_complete = read_learned_trials(tests, model)
     assert found is not None and len(found) == 8 and is_complete
     learned.has_all_subjects = False
-    assert not read_learned_trials(member)[1]
+    assert not read_learned_trials(tests, model)[1]
     learned.signals = {}
-    assert read_learned_trials(member)[0] is None
+    assert read_learned_trials(tests, model)[0] is None
 
 
 STEPS: dict[str, Any] = {"kind": "recording", "epoch_ms": (-50, 60), "keep_ms": (0, 60)}
@@ -251,7 +258,7 @@ WHITE = {"preparation": {**STEPS, "whiten": "epochs"}}
 
 def plan(spec: SignalSpec, whiten_trials: int | None = None, **learned: Any) -> Any:
     recipe: Any = SimpleNamespace(whiten_trials=whiten_trials)
-    return plan_preparation(member_of(spec, **learned), recipe)
+    return plan_preparation(person_of(spec, **learned), recipe)
 
 
 def test_preparations_are_planned_by_the_model() -> None:
@@ -313,7 +320,7 @@ def test_the_template_says_of_windows_what_stores_say() -> None:
     places = tuple((0.01 * row, 0.02, 0.03) for row in range(3))
     preparation = LivePreparation(steps, CHANNELS, "µV")
     own = preparation.make_template(CHANNELS, cutting, spec_of(positions=places))
-    assert own.signal.shape == (1, 1, 4, 6) and own.rate_hz == 100
+    assert own.signal.shape == (1, 4, 6) and own.rate_hz == 100
     assert own.positions is not None
     np.testing.assert_allclose(np.array(own.positions)[[1, 3, 0]], places)
     strange = preparation.make_template(("Fz", "X1"), cutting, spec_of())
@@ -476,17 +483,13 @@ def test_caveats_of_a_session() -> None:
     holdout = SimpleNamespace(caveats=lambda template: [TWINS])
     pictures = SimpleNamespace(caveats=[SEEN_PICTURES])
     learned = SimpleNamespace(list_caveats={"eeg": [CALIBRATED]}.get)
-    align = SimpleNamespace(
-        compare_pictures=lambda split, fold: pictures,
-        dataset=SimpleNamespace(holdout=holdout, people="eeg"),
-        models=[SimpleNamespace(learned=learned)],
-    )
     job: Any = SimpleNamespace(
-        align=align,
-        recipe=SimpleNamespace(gallery="test"),
+        align=SimpleNamespace(dataset=SimpleNamespace(holdout=holdout, people="eeg")),
+        tests=SimpleNamespace(compare_pictures={1: pictures}.get),
         cell=SimpleNamespace(fold=1),
     )
-    decoder: Any = SimpleNamespace(template=None)
+    model = SimpleNamespace(history=learned)
+    decoder: Any = SimpleNamespace(template=None, model=model)
     stream: Any = None
 
     def caveats(knows: bool, *counts: int) -> set[str]:

@@ -105,7 +105,7 @@ def open_session(run, *overrides, session=2):
 def watch(opened):
     """Collect the results of a session, with the tokens of their trials."""
     decoder, results, tokens = opened.decoder, [], []
-    decode, encode = decoder.decode, decoder.member.encode
+    decode, encode = decoder.decode, decoder.model.encode
 
     def keep_tokens(*trials):
         tokens.append(encode(*trials))
@@ -120,7 +120,7 @@ def watch(opened):
             )
         return decoded
 
-    object.__setattr__(decoder.member, "encode", keep_tokens)
+    decoder.model.encode = keep_tokens
     decoder.decode = keep_results
     return results
 
@@ -134,16 +134,16 @@ def replay(run, *overrides, session=2):
     return opened, loop, results
 
 
-def offline(member, session):
+def offline(person, session):
     """Return the tokens [n, D] of single trials by picture, in order of time."""
-    responses = member.open_trials(1, "test")
-    image_ids = member.open_pictures("test").image_ids
+    responses = person.trials
+    image_ids = person.open_pictures("test").image_ids
     tokens = {}
-    for row, trials, sessions in zip(
-        responses.stimulus, responses.singles, responses.sessions, strict=True
-    ):
-        chosen = torch.from_numpy(trials[sessions == session - 1])
-        tokens[image_ids[row]] = member.encode(responses, chosen)
+    for picture, row in enumerate(responses.stimulus):
+        trials = responses.find_trials([picture])
+        chosen = trials[responses.sessions[trials] == session - 1]
+        signals = torch.from_numpy(responses.singles[chosen])
+        tokens[image_ids[row]] = person.model.encode(responses, signals)
     return tokens
 
 
@@ -152,7 +152,7 @@ def offline(member, session):
 def test_tokens_are_those_of_eval_retrieval_s_single_trials(models, name):
     opened, loop, results = replay(models[name])
 
-    expected = offline(opened.decoder.member, session=2)
+    expected = offline(opened.decoder.person, session=2)
     seen = {image_id: 0 for image_id in expected}
     for result in results:
         # pictures of the training are known, too, and not ranked

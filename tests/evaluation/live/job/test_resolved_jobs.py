@@ -1,5 +1,6 @@
 """Tests of the choice of model, person and names of events."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,7 +58,7 @@ def change(thing: Any, **changes: Any) -> Any:
 def test_the_only_person_is_decoded_by_the_first_model(opened: dict[str, Any]) -> None:
     job = Job.resolve(recipe())
     assert (job.subject, job.cell.name, job.cell.tested_on) == (1, "cell 0", (1,))
-    assert job.align.selected_cells == [job.cell] and opened["subjects"] is None
+    assert job.align.cells == [job.cell] and opened["subjects"] is None
 
 
 def test_of_several_people_one_is_named(opened: dict[str, Any]) -> None:
@@ -74,62 +75,71 @@ def test_of_several_people_one_is_named(opened: dict[str, Any]) -> None:
     assert opened["subjects"] is None
 
 
-def member_of(*train: str) -> Any:
-    def pictures(split: str) -> Any:
-        if not train:
-            raise MissingData("no embeddings")
-        return SimpleNamespace(image_ids=[*train])
-
-    source = SimpleNamespace(build_path=lambda person: Path("nowhere"))
-    return SimpleNamespace(open_pictures=pictures, recordings=source)
+PERSON: Any = SimpleNamespace(
+    recordings=SimpleNamespace(build_path=lambda subject: Path("nowhere"))
+)
+"""Person without a store of signals."""
 
 
-def session(tmp_path: Path, *words: str, has_markers: bool = True) -> Any:
+def session(
+    tmp_path: Path,
+    *words: str,
+    has_markers: bool = True,
+    train_ids: Sequence[str] = ("a/p1", "a/q0"),
+) -> Job:
     """Make a job whose folder of recordings is in this folder."""
+
+    def open_pictures(split: str) -> Any:
+        if not train_ids:
+            raise MissingData("no embeddings")
+        return SimpleNamespace(image_ids=train_ids)
+
     paths = SimpleNamespace(under_home=lambda name: tmp_path / name)
-    source = SimpleNamespace(has_markers=has_markers, has_windows=False, file="")
+    source = SimpleNamespace(has_markers=has_markers, has_windows=False, is_file=False)
     spec: Any = recipe(*words)
     asked = SimpleNamespace(
         events=spec.events, source=source, paths=paths, gallery="test"
     )
     dataset = SimpleNamespace(are_categories=False, name="made")
     align: Any = SimpleNamespace(dataset=dataset)
-    return Job(asked, align, Cell("a", (1,), (1,), 1), 1)  # type: ignore[arg-type]
+    job = Job(asked, align, Cell("a", (1,), (1,), 1), 1)  # type: ignore[arg-type]
+    vars(job)["tests"] = SimpleNamespace(open_pictures=open_pictures)
+    return job
 
 
 def test_events_are_called_by_their_pictures_or_a_table(tmp_path: Path) -> None:
     gallery = ["a/p0", "a/p1"]
-    member = member_of("a/p1", "a/q0")
-    names, further = session(tmp_path).read_event_names(member, gallery)
+    names, further = session(tmp_path).read_event_names(PERSON, gallery)
     assert names.table is None and names.image_ids == gallery
     # pictures of the gallery are not listed twice
     assert further.image_ids == ["a/q0"]
-    assert session(tmp_path).read_event_names(member_of(), gallery)[1].image_ids == []
+    unknown = session(tmp_path, train_ids=())
+    assert unknown.read_event_names(PERSON, gallery)[1].image_ids == []
 
     # a table where prepare finds it, unless it names nothing or has no markers
     table = tmp_path / "data/recordings/events.csv"
     table.parent.mkdir(parents=True)
     table.write_text("event,picture\n7,strange\n")
-    assert session(tmp_path).read_event_names(member, gallery)[0].table is None
+    assert session(tmp_path).read_event_names(PERSON, gallery)[0].table is None
     table.write_text("event,picture\n7,q0\n")
-    names, further = session(tmp_path).read_event_names(member, gallery)
+    names, further = session(tmp_path).read_event_names(PERSON, gallery)
     assert names.path == table and further.find_row("7") == 0
     silent = session(tmp_path, has_markers=False)
-    assert silent.read_event_names(member, gallery)[0].table is None
+    assert silent.read_event_names(PERSON, gallery)[0].table is None
     table.write_text("no,columns\n1,2\n")
-    assert session(tmp_path).read_event_names(member, gallery)[0].table is None
+    assert session(tmp_path).read_event_names(PERSON, gallery)[0].table is None
 
     # the recipe's table has to name pictures of the gallery
     own = tmp_path / "own.csv"
     own.write_text("event,picture\n3,p1\n")
     chosen = session(tmp_path, f"events={own}")
-    assert chosen.read_event_names(member, gallery)[0].find_row("3") == 1
+    assert chosen.read_event_names(PERSON, gallery)[0].find_row("3") == 1
     own.write_text("event,picture\n3,strange\n")
     with pytest.raises(BrainhiveError):
-        chosen.read_event_names(member, gallery)
+        chosen.read_event_names(PERSON, gallery)
     own.unlink()
     with pytest.raises(MissingData):
-        chosen.read_event_names(member, gallery)
+        chosen.read_event_names(PERSON, gallery)
     assert describe_table(own).error is not None and describe_table(table).error is None
 
 

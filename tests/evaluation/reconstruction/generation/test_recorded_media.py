@@ -13,6 +13,7 @@ from PIL import Image
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.stimuli import Clip
 from brainhive_cli.evaluation.reconstruction import baselines, generation
@@ -157,7 +158,7 @@ class Store:
     def __init__(self, split: str, count: int, width: int) -> None:
         self.values = np.random.default_rng([count, width]).normal(size=(count, width))
         self.embedding = torch.from_numpy(self.values.astype(np.float32))
-        self.image_ids = [f"{split} {row}" for row in range(count)]
+        self.image_ids = Names.of(f"{split} {row}" for row in range(count))
         self.done = np.arange(count) % 4 != 2
         self.alternatives = self.pixels = None
 
@@ -212,9 +213,17 @@ def made_run(holdout_folds: bool = False, frames: int = 0) -> Any:
         rows = np.arange(len(store.image_ids))
         return rows % 3 != fold if holdout_folds else rows >= 0
 
+    def find_rows(split: str, fold: int) -> np.ndarray:
+        store = STORES[split]["looks"]
+        return np.flatnonzero(store.done & choose(store, split, fold))
+
     holdout = SimpleNamespace(choose_stimuli=choose)
-    dataset = SimpleNamespace(images=images, holdout=holdout)
-    return SimpleNamespace(open_stores=STORES.__getitem__, dataset=dataset)
+    return SimpleNamespace(
+        open_stores=STORES.__getitem__,
+        open_pictures=lambda split: STORES[split]["looks"],
+        find_rows=find_rows,
+        dataset=SimpleNamespace(images=images, holdout=holdout),
+    )
 
 
 def heads_of(align: Any) -> StimulusHeads:

@@ -14,6 +14,7 @@ from brainhive_cli.evaluation.reconstruction.generation import (
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors._fusion_network import FusionPrior
 from brainhive_cli.training.alignment.trained.run import open_model
+from brainhive_cli.training.alignment.trained.test_set import open_test_set
 from tests.worlds.reconstructions import (
     generate_pictures,
     measure_max_difference,
@@ -44,9 +45,9 @@ def test_the_best_of_several_is_most_similar_to_its_token(
     )
     fusion = FusionPrior.load(str(prior))
     here = Launch(0, 1, torch.device("cpu"))
-    heads = StimulusHeads.from_prior(
-        open_model(str(prior_align_run), Paths()), fusion, here.device
-    )
+    align = open_model(str(prior_align_run), Paths())
+    tests = open_test_set(align, "test")
+    heads = StimulusHeads.from_prior(tests, align.open_first(), fusion)
     pixels = np.stack([np.asarray(candidate) for candidate in candidates])
     token = fusion.fuser({"brainhive_cli-models-encoders-python-example": embedded})
     similarity = heads.build_reranker(here)(

@@ -31,7 +31,7 @@ def by_hand(world: Path, run: Path, prior: Path) -> dict[str, str]:
     model = aligner.load(run / "cells/sub-01_seed-1/model")
     (signals,) = (world / "signals/demo-noise-0.3-40-concepts").rglob("sub-01.h5")
     recording = SignalStore.open(signals)["test"]
-    averaged = torch.from_numpy(np.asarray(recording.signal, np.float32).mean(1) * 0.2)
+    averaged = torch.from_numpy(recording.averages * 0.2)
     (path,) = world.glob("embeddings/demo-noise-0.3-40-concepts/train/*example.h5")
     store = TargetStore.open(path)
     with torch.inference_mode():
@@ -44,7 +44,7 @@ def by_hand(world: Path, run: Path, prior: Path) -> dict[str, str]:
     closest = (normalize(brain, dim=1) @ normalize(fused, dim=1).T).argmax(1)
     return {
         i: store.image_ids[n]
-        for i, n in zip(recording.image_ids, closest.tolist(), strict=True)
+        for i, n in zip(recording.pictures, closest.tolist(), strict=True)
     }
 
 

@@ -152,12 +152,12 @@ def test_a_model_of_several_heads_is_evaluated_by_one_of_them(
     recording = SignalStore.open(own / f"signals/{DATASET}/default/sub-01.h5")["test"]
     store = TargetStore.open(own / f"embeddings/{DATASET}/test/{encoder}.h5")
     with torch.inference_mode():
-        signal = torch.from_numpy(0.2 * np.asarray(recording.signal).mean(1))
+        signal = torch.from_numpy(0.2 * recording.averages)
         predicted = made.predict(signal, torch.zeros(len(signal), dtype=torch.long))[
             "colours"
         ]
     target = torch.tensor(
-        [store.image_ids.index(image_id) for image_id in recording.image_ids]
+        [store.image_ids.index(image_id) for image_id in recording.pictures]
     )
     expected = rank_targets(
         predicted, torch.from_numpy(np.array(store.embedding)), target

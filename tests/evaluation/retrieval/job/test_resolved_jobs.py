@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -64,6 +65,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(
         jobs, "open_model", lambda name, paths, **_: made[name or "one"]
     )
+    monkeypatch.setattr(jobs, "open_variant", Run.open_variant)
     monkeypatch.setattr(jobs, "rejoin_variant_names", lambda names, paths: names)
 
     def refuse(run: Run) -> None:
@@ -173,19 +175,15 @@ def job_of(*words: str, training: Any = (), **facts: Any) -> Any:
         compared_keys={f"key {names[1]}"},
         spec=spec,
     )
-    model = SimpleNamespace(module=SimpleNamespace(layout=layout))
-    stored = SimpleNamespace(signal=SimpleNamespace(shape=(5000, 4, 2, 10)))
+    model = SimpleNamespace(layout=layout)
+    stored = SimpleNamespace(signal=np.empty((20000, 2, 10)), counts=np.full(5000, 4))
     run.dataset.holdout = SimpleNamespace(divides_train=facts.get("trials", False))
-    vars(run).update(
-        open_stores=lambda split: {
-            name: SimpleNamespace(shape=(30, 10)) for name in names
-        },
-        get_recordings=lambda variant: SimpleNamespace(
-            open_store=lambda person: {"train": stored}
-        ),
-    )
+    recordings = SimpleNamespace(open_store=lambda person: {"train": stored})
+    vars(run)["get_recordings"] = lambda variant: recordings
+    stores = {name: SimpleNamespace(shape=(30, 10)) for name in names}
     return SimpleNamespace(
         runs=[run],
+        tests=SimpleNamespace(open_stores=lambda split: stores),
         recipe=recipe(*words),
         groups=[(run.cells[0],)],
         open_models=lambda group, device: [model],

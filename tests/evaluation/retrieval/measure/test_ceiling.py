@@ -1,7 +1,6 @@
 """Tests of the split-half ceiling, by simulated signals of known reliability."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +11,22 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.retrieval import measure
-from brainhive_cli.evaluation.retrieval.measure import measure_ceiling
+from brainhive_cli.evaluation.retrieval.measure import (
+    measure_ceiling,
+    measure_signal_ceiling,
+)
+from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import CellScores, measure_ceilings
 from brainhive_cli.evaluation.retrieval.tables import lay_out
 from brainhive_cli.measurement.retrieval import Scores
 from brainhive_cli.measurement.units import StimulusGrouping
+from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
+from tests.worlds.memory_test_set import (
+    MemoryTestSet,
+    PictureModel,
+    make_runs,
+    make_store,
+)
 
 ITEMS, REPETITIONS = 100, 8
 
@@ -171,7 +181,7 @@ def noise_that_drifts(design: str) -> Trials:
     offsets = 3 * random.normal(size=(4, 6, 10))
     drift = 0.1 * random.normal(size=(len(shown), 6, 10)).cumsum(0)
     signal = drift[numbers] + offsets[sessions] + random.normal(size=(1, 1, 6, 10))
-    return Trials(
+    return Trials.from_repetitions(
         (signal + random.normal(size=signal.shape)).astype(np.float32),
         [f"item {number}" for number in pictures],
         Sensors([*"abcdef"]),
@@ -185,29 +195,64 @@ def noise_that_drifts(design: str) -> Trials:
 
 
 @pytest.mark.parametrize("design", ["in a row", "in each session"])
-def test_noise_that_drifts_has_no_ceiling(
-    monkeypatch: pytest.MonkeyPatch, design: str
-) -> None:
+def test_noise_that_drifts_has_no_ceiling(design: str) -> None:
     """Issue 60, row 3: successive repetitions gave noise a ceiling of 0.62.
 
     Chance was 0.01, and the reliability 0.75.
     """
     tested = noise_that_drifts(design)
-    monkeypatch.setattr(measure, "open_trials", lambda *_: [tested])
-    model = SimpleNamespace(
-        open_pictures=lambda split: SimpleNamespace(
-            image_ids=np.array(tested.image_ids)
-        ),
+    model = PictureModel()
+    stores = {"looks": make_store(torch.zeros(ITEMS, 1), tested.image_ids)}
+    tests = MemoryTestSet(
+        make_runs([model]),
+        "test",
+        stores={"test": stores},
+        recorded={1: {"test": tested}},
     )
-    spec = SimpleNamespace(split="test", seed=0, ceiling_splits=10)
+    recipe = Recipe.resolve("eval-retrieval", None, {}, ["ceiling_splits=10"])
 
-    ceiling = measure._measure_signal_ceiling([model], 1, spec)
+    ceiling = measure_signal_ceiling([model], tests, 1, recipe)
 
     if design == "in a row":
         assert "follow one another" in ceiling.reason
     else:
         assert ceiling.values["top1"].mean() < 0.04
         assert abs(ceiling.values["reliability"].mean()) < 0.1
+
+
+def test_seeds_share_the_trials_and_the_ceiling_of_a_person(
+    run_command, world, align_overrides, runs, monkeypatch
+):
+    run = run_command(
+        "train-align",
+        *align_overrides,
+        "subjects=1",
+        "seeds=1,2",
+        "train.epochs=1",
+        runs,
+    ).folder
+    reads = []
+    read = TestedPerson.read
+
+    def record_read(person, split):
+        reads.append(split)
+        return read(person, split)
+
+    ceilings = []
+    measure_once = measure.measure_signal_ceiling
+
+    def record_ceiling(models, *arguments):
+        ceilings.append(models[0].cell.seed)
+        return measure_once(models, *arguments)
+
+    monkeypatch.setattr(TestedPerson, "read", record_read)
+    monkeypatch.setattr(measure, "measure_signal_ceiling", record_ceiling)
+
+    quick = ("sheet_rows=0", "baseline=none", "ceiling_splits=2")
+    result = run_command("eval-retrieval", f"run={run}", *quick, runs)
+
+    assert len(result.metrics.facts.cells) == 2
+    assert reads.count("test") == 1 and ceilings == [1]
 
 
 @pytest.mark.nightly

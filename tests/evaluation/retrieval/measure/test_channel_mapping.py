@@ -28,7 +28,7 @@ def fewer(run_command, world: Path, trained_run: Path) -> tuple[str, ...]:
         recordings = {}
         for split in store.splits:
             rows = [store[split].space.names.index(name) for name in RECORDED]
-            signal = np.asarray(store[split].signal)[:, :, rows]
+            signal = np.asarray(store[split].signal)[:, rows]
             recordings[split] = replace(
                 store[split], signal=signal, space=Sensors(RECORDED)
             )

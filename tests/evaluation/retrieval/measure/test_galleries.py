@@ -12,7 +12,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.training.alignment.trained.model import TrainedModel
+from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
 
 pytestmark = pytest.mark.nightly
 
@@ -34,15 +34,11 @@ def test_training_pictures_are_candidates_too_when_asked(
         for split in ("test", "train")
     }
     with torch.inference_mode():
-        signal = model.encode_signal(
-            torch.from_numpy(0.2 * np.asarray(recording.signal).mean(1)), None
-        )
+        signal = model.encode_signal(torch.from_numpy(0.2 * recording.averages), None)
         pictures = np.concatenate([stores["test"].embedding, stores["train"].embedding])
         image = model.encode_image({ENCODER: torch.from_numpy(pictures)})
     cosine = torch.cosine_similarity(signal[:, None], image[None], dim=2)
-    seen = [
-        stores["test"].image_ids.index(image_id) for image_id in recording.image_ids
-    ]
+    seen = [stores["test"].image_ids.index(image_id) for image_id in recording.pictures]
     own = cosine[torch.arange(100), torch.tensor(seen)][:, None]
     assert (
         metrics.items["sub-01_seed-1 · sub-01"]["ranks"]
@@ -117,16 +113,12 @@ def without_protocol(found: Mapping[str, Metric]) -> dict[str, Metric]:
 def test_only_shown_searches_the_pictures_that_were_shown(
     run_command, trained_run, monkeypatch, tmp_path
 ):
-    shown, opened = {1: np.arange(60), 2: np.arange(30, 70)}, TrainedModel.open_trials
+    shown = {1: np.arange(60), 2: np.arange(30, 70)}
+    read = TestedPerson.read
     monkeypatch.setattr(
-        TrainedModel,
-        "open_trials",
-        lambda member, subject, split, **options: opened(
-            member, subject, split, **options
-        ).take(shown[subject]),
-    )
-    monkeypatch.setattr(
-        TrainedModel, "find_shown_rows", lambda member, subject, split: shown[subject]
+        TestedPerson,
+        "read",
+        lambda person, split: read(person, split).take(shown[person.subject]),
     )
     given = (
         f"run={trained_run}",

@@ -33,14 +33,12 @@ def cosines(run: Path, home: Path, subject: int) -> tuple[torch.Tensor, np.ndarr
     )["test"]
     store = TargetStore.open(home / f"embeddings/{DATASET}/test/{ENCODER}.h5")
     with torch.inference_mode():
-        signal = model.encode_signal(
-            torch.from_numpy(0.2 * np.asarray(recording.signal).mean(1)), None
-        )
+        signal = model.encode_signal(torch.from_numpy(0.2 * recording.averages), None)
         image = model.encode_image(
             {ENCODER: torch.from_numpy(np.array(store.embedding))}
         )
     target = np.array(
-        [store.image_ids.index(image_id) for image_id in recording.image_ids]
+        [store.image_ids.index(image_id) for image_id in recording.pictures]
     )
     return torch.cosine_similarity(signal[:, None], image[None], dim=2).double(), target
 

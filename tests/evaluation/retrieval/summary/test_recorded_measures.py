@@ -1,5 +1,6 @@
 """Tests of small random models and ranks against recorded numbers."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +16,11 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import RetrievalFacts
 from brainhive_cli.core.measurements import ALL, BACKWARD, Measurements
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.study import StudyDesign
 from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.evaluation.retrieval import baseline, measure, summary
 from brainhive_cli.evaluation.retrieval.baseline import (
     choose_order,
@@ -38,6 +41,7 @@ from brainhive_cli.evaluation.retrieval.folds import (
 from brainhive_cli.evaluation.retrieval.measure import (
     measure_cell,
     measure_region_shares,
+    measure_signal_ceiling,
     open_gallery,
 )
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
@@ -62,6 +66,13 @@ from brainhive_cli.measurement.retrieval import Gallery, Scores
 from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.training.alignment.cells import Cell
 from tests.tools.recorded_numbers import Recorded, metric_rows
+from tests.worlds.memory_test_set import (
+    DATASET,
+    MemoryTestSet,
+    PictureModel,
+    make_runs,
+    make_store,
+)
 
 COUNTS = {"train": 34, "test": 15}
 WIDTH = 6
@@ -75,111 +86,94 @@ PICTURES = {split: draw(count, WIDTH, seed=count) for split, count in COUNTS.ite
 MIXING = draw(WIDTH, 5 * 8, seed=3)
 
 
-class Model:
-    """Linear model of two people, which lacks some test pictures."""
+CPU = torch.device("cpu")
 
-    def __init__(self, number: int = 0, fold: int = 1, voxels: bool = False) -> None:
-        self.number, self.voxels = number, voxels
-        self.cell = Cell(f"all/{number}", (1, 2), (1, 2), number, fold=fold)
-        holdout = SimpleNamespace(has_seen_pictures=False, divides_train=False)
-        dataset = SimpleNamespace(
-            name="made", holdout=holdout, alike_by="concept", stimulus="picture"
-        )
-        self.run: Any = SimpleNamespace(
-            name=f"run {number}", dataset=dataset, origin=None, cells=[self.cell]
-        )
-        self.run.recipe = None
-        self.run.find_study = self.find_study
-        self.encoders: list[Any] = []
-        self.path = "a run"
+
+class Model(PictureModel):
+    """Linear model of two people."""
+
+    def __init__(self, number: int = 0, fold: int = 1) -> None:
+        super().__init__("looks", WIDTH, number, fold)
         self.weights = torch.linalg.pinv(MIXING) + 0.1 * draw(40, WIDTH, seed=number)
-
-    def open_pictures(self, split: str) -> SimpleNamespace:
-        ids = np.array([f"{split} {row:02d}" for row in range(COUNTS[split])])
-        concepts = np.array([f"c{row * row % 7}" for row in range(COUNTS[split])])
-        return SimpleNamespace(
-            image_ids=Listed(ids), concepts=Listed(concepts), path=""
-        )
-
-    def find_rows(self, split: str) -> np.ndarray:
-        return np.delete(np.arange(COUNTS[split]), 3 + self.number)
-
-    def encode_pictures(self, split: str, rows: np.ndarray) -> torch.Tensor:
-        return PICTURES[split][torch.from_numpy(rows)] * (1 + self.number)
-
-    def open_trials(self, subject: int, split: str, is_tested: bool = True) -> Trials:
-        random = np.random.default_rng([subject, split == "train"])
-        # nobody was shown picture 1
-        pictures = np.delete(np.arange(COUNTS[split]), 1)
-        shown = np.sort(random.permutation(pictures)[subject:])
-        clean = (PICTURES[split][torch.from_numpy(shown)] @ MIXING).numpy()
-        signal = clean.reshape(-1, 1, 5, 8) + 4 * random.normal(
-            size=(len(shown), 4, 5, 8)
-        )
-        counts = np.resize([4, 2, 3, 4, 1], len(shown))
-        is_there = np.arange(4) < counts[:, None]
-        sessions = np.where(is_there, np.arange(4) % 2, -1).astype(np.int8)
-        space: Any = Sensors(list("abcde"))
-        if self.voxels:
-            signal = signal.reshape(len(shown), 4, 40, 1)
-            masks = {"V1": np.arange(40) < 9, "V4": np.arange(40) % 3 == 0}
-            space = Voxels(masks, {}, None)
-        samples = signal.shape[-1]
-        return Trials(
-            *(signal.astype(np.float32), [f"{row}" for row in shown], space),
-            *(np.arange(samples) / 100, None if self.voxels else 100.0, "uV"),
-            *({}, counts),
-            sessions=sessions,
-            subject=subject,
-            stimulus=shown,
-            index=np.arange(len(shown)),
-        )
-
-    def find_shown_rows(self, subject: int, split: str) -> np.ndarray:
-        return self.open_trials(subject, split).stimulus
 
     def encode(self, trials: Trials, signals: Any = None) -> torch.Tensor:
         values = torch.from_numpy(trials.averages) if signals is None else signals
         return values.flatten(1).float() @ self.weights
 
+    def encode_pictures(self, targets: Targets, rows: np.ndarray) -> torch.Tensor:
+        return super().encode_pictures(targets, rows) * (1 + self.number)
+
     def predict(self, subject: int, signal: torch.Tensor) -> dict[str, torch.Tensor]:
         tokens = signal.flatten(1) @ self.weights + subject
         return {"token": tokens, "latent": (tokens[:, :4] ** 2).unflatten(1, (2, 2))}
 
-    def find_study(self, split: str) -> StudyDesign:
-        """Describe a study whose even and odd pictures are in separate strata."""
-        pictures = np.arange(COUNTS[split])
-        units = {
-            subject: self.open_trials(subject, split).stimulus
-            for subject in self.cell.tested_on
+
+def draw_trials(subject: int, split: str, has_voxels: bool = False) -> Trials:
+    """Draw noisy trials of pictures. The second person was shown fewer pictures."""
+    random = np.random.default_rng([subject, split == "train"])
+    # nobody was shown picture 1
+    pictures = np.delete(np.arange(COUNTS[split]), 1)
+    shown = np.sort(random.permutation(pictures)[subject:])
+    clean = (PICTURES[split][torch.from_numpy(shown)] @ MIXING).numpy()
+    signal = clean.reshape(-1, 1, 5, 8) + 4 * random.normal(size=(len(shown), 4, 5, 8))
+    counts = np.resize([4, 2, 3, 4, 1], len(shown))
+    is_there = np.arange(4) < counts[:, None]
+    sessions = np.where(is_there, np.arange(4) % 2, -1).astype(np.int8)
+    space: Any = Sensors(list("abcde"))
+    if has_voxels:
+        signal = signal.reshape(len(shown), 4, 40, 1)
+        masks = {"V1": np.arange(40) < 9, "V4": np.arange(40) % 3 == 0}
+        space = Voxels(masks, {}, None)
+    samples = signal.shape[-1]
+    return Trials.from_repetitions(
+        *(signal.astype(np.float32), [f"{row}" for row in shown], space),
+        *(np.arange(samples) / 100, None if has_voxels else 100.0, "uV"),
+        *({}, counts),
+        sessions=sessions,
+        subject=subject,
+        stimulus=shown,
+        index=np.arange(len(shown)),
+    )
+
+
+TRIALS = {
+    subject: {split: draw_trials(subject, split) for split in COUNTS}
+    for subject in (1, 2)
+}
+
+
+def open_tests(
+    *models: Model,
+    trials: Mapping[int, Mapping[str, Trials]] = TRIALS,
+    dataset: Dataset = DATASET,
+    tests_class: type[MemoryTestSet] = MemoryTestSet,
+) -> MemoryTestSet:
+    """Open a test set, which lacks the embedding of a picture for each model.
+
+    The even and odd pictures of the study are in separate strata.
+    """
+    stores = {}
+    for split, embeddings in PICTURES.items():
+        rows = np.arange(COUNTS[split])
+        is_embedded = ~np.isin(rows, [3 + model.number for model in models])
+        image_ids = [f"{split} {row:02d}" for row in rows]
+        concepts = [f"c{row * row % 7}" for row in rows]
+        wide = embeddings @ draw(WIDTH, 50, seed=9)
+        stores[split] = {
+            "looks": make_store(embeddings, image_ids, concepts, is_embedded),
+            "wide": make_store(wide, image_ids, concepts, is_embedded),
         }
-        return StudyDesign(LabelDesign.free(pictures, pictures % 2), units)
-
-    def name_trials(self, subject: int, split: str) -> tuple[list[str], list[str]]:
-        return [], []
-
-    def compute_once(self, what: str, subject: int, split: str, compute: Any) -> Any:
-        return compute()
-
-    def average_training_signal(self, subject: int) -> np.ndarray:
-        return self.open_trials(subject, "train").averages.mean(0)
-
-    def open_stores(self, split: str) -> dict[str, Any]:
-        wide = PICTURES[split] @ draw(WIDTH, 50, seed=9)
-        stored = {"looks": PICTURES[split], "wide": wide}
-        return {
-            name: SimpleNamespace(
-                alternatives=None, embedding=values, done=None, pixels=None
-            )
-            for name, values in stored.items()
-        }
-
-
-class Listed(list):  # type: ignore[type-arg]
-    """List that is indexed by rows, like the lists of stores."""
-
-    def __getitem__(self, rows: Any) -> Any:
-        return np.array([*self])[rows].tolist()
+    pictures = np.arange(COUNTS["test"])
+    units = {}
+    for subject, recorded_trials in trials.items():
+        units[subject] = recorded_trials["test"].stimulus
+    return tests_class(
+        make_runs(models, dataset),
+        "test",
+        stores=stores,
+        recorded=trials,
+        study=StudyDesign(LabelDesign.free(pictures, pictures % 2), units),
+    )
 
 
 def recipe(*words: str) -> Recipe:
@@ -200,8 +194,14 @@ def test_a_cell(monkeypatch: pytest.MonkeyPatch, recorded: Recorded, name: str) 
     monkeypatch.setattr(measure, "MIN_UNITS_FOR_POPULATION", 4)
     count, words = CELLS[name]
     models: Any = [Model(number) for number in range(count)]
+    tests = open_tests(*models)
+    cell_recipe = recipe(*words)
 
-    gallery, scores = measure_cell(models, recipe(*words))
+    gallery, scores = measure_cell(models, tests, cell_recipe)
+    if cell_recipe.ceiling_splits:
+        for subject, table in scores.items():
+            ceiling = measure_signal_ceiling(models, tests, subject, cell_recipe)
+            scores[subject] = replace(table, ceiling=ceiling)
 
     recorded(
         digits=4,
@@ -229,36 +229,40 @@ def describe(scores: Scores) -> dict[str, Any]:
 def test_more_repetitions_than_there_are_are_refused() -> None:
     models: Any = [Model()]
     with pytest.raises(RecipeError, match="5"):
-        measure_cell(models, recipe("repetitions=1,5"))
+        measure_cell(models, open_tests(*models), recipe("repetitions=1,5"))
 
 
 def test_a_gallery_is_of_all_pictures_unless_asked_otherwise() -> None:
     models: Any = [Model(), Model(1)]
-    everything = open_gallery(models, ["train", "test"])
-    shown = open_gallery(models, ["train", "test"], only_shown=True)
+    tests = open_tests(*models)
+    everything = open_gallery(models, tests, ["train", "test"])
+    shown = open_gallery(models, tests, ["train", "test"], only_shown=True)
 
     # 3 and 4 have no embedding; nobody was shown 1
     assert everything.test_rows.tolist() == [0, 1, 2, *range(5, 15)]
     assert everything.rows["train"].tolist() == [0, 1, 2, *range(5, 34)]
-    seen = {*Model().find_shown_rows(1, "test"), *Model().find_shown_rows(2, "test")}
+    seen = {*TRIALS[1]["test"].stimulus, *TRIALS[2]["test"].stimulus}
     assert len(shown.test_rows) < len(everything.test_rows)
     assert shown.test_rows.tolist() == sorted({*everything.test_rows.tolist()} & seen)
     assert shown.rows["train"].tolist() == everything.rows["train"].tolist()
 
 
 def test_shares_of_regions(monkeypatch: pytest.MonkeyPatch, recorded: Recorded) -> None:
-    model: Any = Model(voxels=True)
-    whole = measure_region_shares(model, 2, "test")
+    model: Any = Model()
+    voxels = {split: draw_trials(2, split, has_voxels=True) for split in COUNTS}
+    person = open_tests(model, trials={2: voxels}).open_person(model, 2)
+    whole = measure_region_shares(model, person)
     monkeypatch.setattr(measure, "SIGNALS_PER_BATCH", 4)
 
-    found = measure_region_shares(model, 2, "test")
+    found = measure_region_shares(model, person)
 
     recorded(digits=4, found={name: describe(one) for name, one in found.items()})
     for name, scores in whole.items():
         for head, values in scores.values.items():
             np.testing.assert_allclose(values, found[name].values[head], rtol=1e-4)
+    without_regions = open_tests(model).open_person(model, 2)
     with pytest.raises(RecipeError):
-        measure_region_shares(Model(), 2, "test")
+        measure_region_shares(model, without_regions)
 
 
 NAMES = [f"p{row:02d}" for row in range(14)]
@@ -425,8 +429,7 @@ def test_many_concepts_have_no_table_of_confusions() -> None:
 def test_pictures_with_a_twin_are_told_from_others() -> None:
     twins = np.isin(np.arange(14), [2, 5])
     compared = SimpleNamespace(image_ids=np.array(NAMES), has_equal_embedding=twins)
-    run = SimpleNamespace(folds=[1], compare_pictures=lambda split, fold: compared)
-    job: Any = SimpleNamespace(runs=[run], recipe=SimpleNamespace(split="test"))
+    job: Any = SimpleNamespace(tests=SimpleNamespace(list_seen=lambda: [compared]))
     shown = ["p02", "p05", "p05", "p00", "p01", "p03"]
     cell = Scores(shown, shown, ranks=np.array([1, 1, 2, 1, 2, 2]))
 
@@ -520,35 +523,34 @@ def test_categories_of_trials(recorded: Recorded, kinds: int) -> None:
     assert measure_categories(balanced, replace(tested, groups=balanced).context) == {}
 
 
-def job(*models: Any) -> Any:
+def job(*models: Any, **options: Any) -> Any:
     """Make a job with a group for each model, which requests a ridge."""
-    groups = [(model.cell,) for model in models]
     by_cell = {model.cell: model for model in models}
+    tests = open_tests(models[0], **options)
     return SimpleNamespace(
-        runs=[models[0].run],
-        groups=groups,
+        runs=tests.runs,
+        tests=tests,
+        groups=[(model.cell,) for model in models],
         recipe=recipe("baseline=ridge"),
         open_models=lambda group, device: [by_cell[group[0]]],
     )
-
-
-CPU = torch.device("cpu")
 
 
 def test_signals_and_targets_of_a_ridge(
     monkeypatch: pytest.MonkeyPatch, recorded: Recorded
 ) -> None:
     models: Any = [Model()]
+    tests = open_tests(*models)
     new: Any = Model()
     new.cell = Cell("new", (1,), (2,), 1)
     rows = np.array([0, 2, 5, 6, 9, 11, 12, 14])
     monkeypatch.setattr(baseline, "MAX_TARGET_WIDTH", 40)
     monkeypatch.setattr(baseline, "TARGETS_PER_BATCH", 9)
-    everything = read_signals(models, 1, "test", rows, CPU)
+    everything = read_signals(models, tests, 1, rows, CPU)
     monkeypatch.setattr(baseline, "MAX_TRAIN_SIGNALS", 25)
     monkeypatch.setattr(baseline, "MAX_SIGNALS_FOR_AXES", 12)
-    few = read_signals(models, 1, "test", rows, CPU)
-    stranger = read_signals([new], 2, "test", rows, CPU)
+    few = read_signals(models, tests, 1, rows, CPU)
+    stranger = read_signals([new], tests, 2, rows, CPU)
 
     # signs of components are not defined
     def describe_signals(read: Any) -> Any:
@@ -559,50 +561,56 @@ def test_signals_and_targets_of_a_ridge(
         everything=describe_signals(everything),
         few=describe_signals(few),
         stranger=describe_signals(stranger),
-        targets=read_targets(models[0], "test", rows, CPU),
+        targets=read_targets(tests.open_stores("test"), rows, CPU),
     )
     assert [len(read[3]) for read in (everything, few, stranger)] == [4, 4, 1]
     monkeypatch.setattr(baseline, "MIN_TRAIN_SIGNALS", 26)
     with pytest.raises(BrainhiveError):
-        read_signals(models, 1, "test", rows, CPU)
+        read_signals(models, tests, 1, rows, CPU)
     with pytest.raises(BrainhiveError):
-        read_signals(models, 1, "test", np.array([99]), CPU)
+        read_signals(models, tests, 1, np.array([99]), CPU)
+
+
+class CategoryTests(MemoryTestSet):
+    """Test set of held-out trials of two people, with a category that nobody saw."""
+
+    def find_rows(self, split: str, fold: int = 1) -> np.ndarray:
+        categories = self.open_person(self.models[0][0], 1).trials.stimulus
+        return np.arange(categories.max() + 2)
+
+
+def category_job(*models: Model, n_categories: int) -> Any:
+    """Make a job of which the last trials of the training are held out."""
+    trials = {}
+    for subject, recorded_trials in TRIALS.items():
+        train = recorded_trials["train"]
+        rows = np.arange(len(train.stimulus))
+        seen = replace(train, stimulus=rows % n_categories)
+        trials[subject] = {"train": seen.take(rows[:20]), "test": seen.take(rows[20:])}
+    category_job = job(*models, trials=trials, tests_class=CategoryTests)
+    category_job.tests.study = None
+    return category_job
 
 
 def test_ranks_of_classifiers(
     monkeypatch: pytest.MonkeyPatch, recorded: Recorded
 ) -> None:
-    # test trials are of the training's pictures
-    class Seen(Model):
-        def open_trials(
-            self, subject: int, split: str, is_tested: bool = True
-        ) -> Trials:
-            made = super().open_trials(subject, "train")
-            numbers = np.arange(len(made.stimulus)) % self.kinds
-            chosen = slice(None, 20) if split == "train" else slice(20, None)
-            rows = np.arange(len(numbers))[chosen]
-            return replace(made, stimulus=numbers).take(rows)
-
-        def find_rows(self, split: str) -> np.ndarray:
-            return np.arange(self.kinds + 1)
-
+    models = Model(0), Model(0, fold=2), Model(1)
     found = {}
-    for kinds in (2, 4):
-        monkeypatch.setattr(Seen, "kinds", kinds, raising=False)
-        models = [Seen(0), Seen(0, fold=2), Seen(1)]
-        found[f"{kinds}"] = rank_by_classifiers(job(*models), CPU)
-        tests = [
-            (each[0].number, s) for each, s in open_first_models(job(*models), CPU)
-        ]
+    for n_categories in (2, 4):
+        all_folds = category_job(*models, n_categories=n_categories)
+        found[f"{n_categories}"] = rank_by_classifiers(all_folds, CPU)
+        tests = [(each[0].number, s) for each, s in open_first_models(all_folds, CPU)]
         assert tests == [(0, 1), (0, 2), (0, 1), (0, 2)]
+    one_fold = category_job(Model(0), n_categories=4)
     monkeypatch.setattr(baseline, "MAX_FEATURES", 9)
-    found["of components"] = rank_by_classifiers(job(Seen(0)), CPU)
+    found["of components"] = rank_by_classifiers(one_fold, CPU)
     recorded(**found)
     # none of too many
     monkeypatch.setattr(baseline, "MAX_CLASSES", 5)
-    assert rank_by_classifiers(job(Seen(0)), CPU).keys() == {"lda", "logistic"}
+    assert rank_by_classifiers(one_fold, CPU).keys() == {"lda", "logistic"}
     monkeypatch.setattr(baseline, "MAX_CLASSES", 4)
-    assert rank_by_classifiers(job(Seen(0)), CPU) == {}
+    assert rank_by_classifiers(one_fold, CPU) == {}
 
 
 def test_orders_of_pictures(recorded: Recorded) -> None:
@@ -631,19 +639,13 @@ def test_orders_of_pictures(recorded: Recorded) -> None:
 
 
 def test_an_order_is_found_by_a_quick_ridge(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Misfiled(Model):
-        def open_trials(
-            self, subject: int, split: str, is_tested: bool = True
-        ) -> Trials:
-            made = super().open_trials(subject, split)
-            return (
-                replace(made, stimulus=made.stimulus[::-1].copy())
-                if split == "train"
-                else made
-            )
-
     monkeypatch.setattr(baseline, "MAX_MISFILED_P", 0.05)
-    found = find_order(job(Misfiled(0)), CPU)
+    misfiled = {}
+    for subject, trials in TRIALS.items():
+        train = trials["train"]
+        reversed_train = replace(train, stimulus=train.stimulus[::-1].copy())
+        misfiled[subject] = {"train": reversed_train, "test": trials["test"]}
+    found = find_order(job(Model(0), trials=misfiled), CPU)
     right = find_order(job(Model(0)), CPU)
     assert found.orders == 15 and "training pictures" in found.order
     assert "reversed and test pictures as filed" in found.order
@@ -678,7 +680,7 @@ def test_tables_and_figures(recorded: Recorded) -> None:
     measured = measured_run()
     run: Any = SimpleNamespace()
     laid_out = lay_out(measured, None)
-    drawn = draw_artifacts(run, measured, (), recipe())
+    drawn = draw_artifacts(run, measured, (), open_tests(Model()), recipe())
 
     rows = {one.title: [list(row) for row in one.rows] for one in laid_out}
     figures = [
@@ -711,12 +713,11 @@ def test_sheets_of_queries(recorded: Recorded, tmp_path: Path) -> None:
             open=lambda row: Image.new("RGB", (4, 4), (row, 0, len(split))),
         )
 
-    model.run.dataset.images = images
-    model.run.dataset.holdout.name_stored_split = lambda split: split
+    tests = open_tests(model, dataset=replace(DATASET, images=images))
     run = RunFolder(tmp_path)
     words = ("gallery=train+test", "sheet_rows=4", "seed=2")
 
-    drawn = draw_artifacts(run, measured_run(), [model], recipe(*words))
+    drawn = draw_artifacts(run, measured_run(), [model], tests, recipe(*words))
 
     (sheet,) = [one for one in drawn if isinstance(one, Sheet)]
     files = {tile.file for row in sheet.rows for tile in row.tiles}
@@ -728,8 +729,10 @@ def test_sheets_of_queries(recorded: Recorded, tmp_path: Path) -> None:
     )
     assert all((tmp_path / file).is_file() for file in files)
     stored_only = SimpleNamespace(has_pictures=False)
-    model.run.dataset.images = lambda split: stored_only
-    drawn = draw_artifacts(run, measured_run(), [model], recipe(*words))
+    tests = open_tests(
+        model, dataset=replace(DATASET, images=lambda split: stored_only)
+    )
+    drawn = draw_artifacts(run, measured_run(), [model], tests, recipe(*words))
     assert not any(isinstance(one, Sheet) for one in drawn)
 
 

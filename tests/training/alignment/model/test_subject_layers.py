@@ -8,7 +8,7 @@ from torch import nn
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.models.blocks import ChannelMixing
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.training.initialisation import copy_weights
+from brainhive_cli.training.alignment.training.initialisation import load_start
 from brainhive_cli.training.alignment.training.loop import synchronise_batch_norm
 from tests.worlds.model_layouts import make_signal_spec, make_token_layout
 
@@ -49,7 +49,7 @@ def test_a_new_subject_begins_as_the_mean_of_those_learned(tmp_path):
 
         learned.losses = {"0.logit_scale": torch.tensor(3.0)}
         learned.save(tmp_path)
-        copy_weights(new, tmp_path)
+        load_start(new, tmp_path)
 
         torch.testing.assert_close(
             new.encode_signal(SIGNAL, 0 * SUBJECT), learned.encode_signal(SIGNAL, None)

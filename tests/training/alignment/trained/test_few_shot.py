@@ -234,7 +234,9 @@ def test_the_strongest_pull_leaves_only_the_alignment_of_signals(base):
 def repeated(subject: int, *, voxels: bool = False) -> Trials:
     """Responses with up to three repetitions of a picture."""
     random = np.random.default_rng(subject)
-    signal = responses_of(subject).signal + random.normal(size=(PICTURES, 3, 4, 6))
+    signal = responses_of(subject).signal[:, None] + random.normal(
+        size=(PICTURES, 3, 4, 6)
+    )
     counts = random.integers(1, 4, PICTURES)
     signal[np.arange(3) >= counts[:, None]] = np.nan
     names, rate_hz = ((), None) if voxels else (CHANNELS, 100.0)

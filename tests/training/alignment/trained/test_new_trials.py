@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.learned import TrainingHistory
+from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.trained.new_trials import prepare_as, read_new
 from tests.tools.recorded_numbers import Recorded
@@ -24,21 +23,19 @@ STEPS = {"epoch_ms": (-40, 80), "keep_ms": (0, 80), "rate_hz": 50, "whiten": "no
 WHITENERS = np.random.default_rng(5).normal(size=(2, 3, 3)).astype(np.float32)
 
 
-def member_of(
-    spec: SignalSpec, stored: Trials | None = None, delay_s: float = 0.0
+def person_of(
+    spec: SignalSpec, *stored: Trials, delay_s: float = 0.0, subject: int = 1
 ) -> Any:
-    """Make a model that reads these signals, with a whitener of subject 1."""
-    learned = TrainingHistory(whiteners={1: WHITENERS}, recorded_channels=RECORDED)
-    store = SimpleNamespace(splits={"train": stored})
-    source = SimpleNamespace(
-        build_path=lambda subject: Path(__file__ if stored else "absent"),
-        open_store=lambda subject: store,
-    )
+    """Make a person whose signals a model reads that has a whitener of subject 1."""
+    history = TrainingHistory(whiteners={1: WHITENERS}, recorded_channels=RECORDED)
+    store = SimpleNamespace(splits=dict(enumerate(stored)))
     return SimpleNamespace(
-        module=SimpleNamespace(layout=SimpleNamespace(spec=spec), learned=learned),
-        find_recorded_unit=lambda subject: "mV",
-        find_delay_s=lambda subject: delay_s,
-        recordings=source,
+        subject=subject,
+        model=SimpleNamespace(layout=SimpleNamespace(spec=spec), history=history),
+        recordings=SimpleNamespace(open_store=lambda subject: store),
+        is_prepared=bool(stored),
+        recorded_unit="mV",
+        delay_s=delay_s,
     )
 
 
@@ -73,10 +70,10 @@ CASES: dict[str, tuple[Any, ...]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_steps_of_the_preparation_are_taken(case: str, recorded: Recorded) -> None:
     spec, trials = CASES[case]
-    found, left = prepare_as(member_of(spec), 1, trials, "here")
+    found, left = prepare_as(person_of(spec), trials, "here")
     recorded(
         5,
-        signal=found.signal,
+        signal=found.signal[:, None],
         times_s=found.times_s,
         rate_hz=found.rate_hz,
         unit=len(found.unit),
@@ -91,11 +88,11 @@ def test_steps_of_the_preparation_are_taken(case: str, recorded: Recorded) -> No
 def test_the_noise_of_the_last_session_whitens() -> None:
     trials = epochs("µV")
     spec = sensors({}, unit="whitened")
-    found, _ = prepare_as(member_of(spec), 1, trials, "here")
+    found, _ = prepare_as(person_of(spec), trials, "here")
     # channels in the order of the whitener, in the unit of the recordings, mV
-    signal = trials.signal[:, 0][:, [3, 2, 0]] * 1e-3
+    signal = trials.signal[:, [3, 2, 0]] * 1e-3
     np.testing.assert_allclose(
-        found.signal[:, 0], WHITENERS[-1] @ signal, rtol=1e-4, atol=1e-7
+        found.signal, WHITENERS[-1] @ signal, rtol=1e-4, atol=1e-7
     )
     assert found.unit == "whitened" and found.channels == RECORDED
 
@@ -103,33 +100,30 @@ def test_the_noise_of_the_last_session_whitens() -> None:
 def test_what_cannot_be_prepared_is_refused() -> None:
     whitened = sensors({}, unit="whitened")
     with pytest.raises(MissingData):
-        prepare_as(member_of(whitened), 2, epochs("µV"), "here")
+        prepare_as(person_of(whitened, subject=2), epochs("µV"), "here")
     for trials in (epochs("T"), epochs("µV", ("Pz", "Oz"))):
         with pytest.raises(BrainhiveError):
-            prepare_as(member_of(whitened), 1, trials, "here")
+            prepare_as(person_of(whitened), trials, "here")
     # another rate, and too short to be resampled
     with pytest.raises(BrainhiveError):
-        prepare_as(member_of(sensors(STEPS)), 1, epochs(start_s=0.0), "here")
+        prepare_as(person_of(sensors(STEPS)), epochs(start_s=0.0), "here")
 
 
 def test_voxels_are_in_the_order_of_the_store() -> None:
     stored = make_trials(1, np.zeros((2, 3, 1)), [0, 1], regions={"V1": [0, 2]})
     other = make_trials(1, np.zeros((2, 5, 1)), [0, 1], regions={"V2": [1]})
     spec = SignalSpec((), 1, (1,), (3,), unit="z")
-    member = member_of(spec, stored)
-    member.recordings.open = lambda subject: SimpleNamespace(
-        splits={"test": other, "train": stored}
-    )
+    person = person_of(spec, other, stored)
     signal = np.random.default_rng(0).normal(size=(4, 3))
-    trials, _ = read_new(member, 1, "test", signal, None, {})
+    trials, _ = read_new(person, signal, None, {})
     assert isinstance(trials.space, Voxels) and trials.unit == "z"
     np.testing.assert_array_equal(trials.regions["V1"], stored.regions["V1"])
-    np.testing.assert_allclose(trials.signal[:, 0, :, 0], signal, rtol=1e-6)
+    np.testing.assert_allclose(trials.signal[:, :, 0], signal, rtol=1e-6)
     # nothing is known of another number of voxels, or without a store
-    for who, width in ((member, 4), (member_of(replace(spec, unit="")), 3)):
-        trials, _ = read_new(who, 1, "test", np.ones((2, width)), None, {})
-        assert not trials.regions
-        assert trials.unit == ("z" if who is member else "beta")
+    stranger = person_of(replace(spec, unit=""))
+    for who, width, unit in ((person, 4, "z"), (stranger, 3, "beta")):
+        trials, _ = read_new(who, np.ones((2, width)), None, {})
+        assert not trials.regions and trials.unit == unit
 
 
 def test_an_array_of_the_models_size_has_its_axes() -> None:
@@ -137,7 +131,7 @@ def test_an_array_of_the_models_size_has_its_axes() -> None:
     spec = sensors({}, times_s=times_s)
     signal = np.random.default_rng(0).normal(size=(3, 2, 4))
     # time 0 is the picture's, whatever the delay of the training
-    trials, differs = read_new(member_of(spec, None, 0.1), 1, "test", signal, None, {})
+    trials, differs = read_new(person_of(spec, delay_s=0.1), signal, None, {})
     assert trials.channels == ("Oz", "Pz") and trials.unit == "µV"
     np.testing.assert_allclose(trials.times_s, times_s)
     assert len(differs) == 1
@@ -153,8 +147,8 @@ def test_time_0_is_moved_to_the_picture_by_whole_samples(
     times_s = np.arange(6) / 50
     axes = {"channels": ("Oz", "Pz"), "times_s": times_s, "unit": "µV"}
     given = {} if delay_ms is None else {"delay_ms": delay_ms}
-    member = member_of(sensors({}), None, 0.115)
+    person = person_of(sensors({}), delay_s=0.115)
     signal = np.ones((3, 2, 6))
-    trials, differs = read_new(member, 1, "test", signal, None, axes | given)
+    trials, differs = read_new(person, signal, None, axes | given)
     np.testing.assert_allclose(trials.times_s, times_s - shift_s, atol=1e-9)
     assert len(differs) == said

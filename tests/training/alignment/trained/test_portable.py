@@ -9,7 +9,7 @@ import torch
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.stores.learned import TrainingHistory
+from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout

@@ -14,7 +14,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import CellFacts, Facts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.stores.learned import TrainingHistory
+from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.training.alignment.trained.sharing import (
     SharedRun,
     _refuse_unfit,

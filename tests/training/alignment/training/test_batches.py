@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.learned import hash_names
+from brainhive_cli.data.stores.learned_pictures import hash_names
 from brainhive_cli.data.targets.model_input import spec_of
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Recipe
@@ -261,26 +261,30 @@ def test_rows_of_a_bank_are_the_signals_of_their_subject(
 
     bank = open_bank(trials, CPU_LAUNCH.device, is_mapped, rows)
 
-    expected, stimuli = list[Any](), list[int]()
-    for recording in trials:
-        for row, count in enumerate(recording.counts):
-            single = np.nan_to_num(recording.signal[row])
-            stimulus = int(recording.stimulus[row])
+    expected, stimuli, owners = list[Any](), list[int](), list[int]()
+    for owner, recording in enumerate(trials):
+        by_picture = np.split(recording.signal, recording.first_trials[1:])
+        for row, single in enumerate(by_picture):
+            # a picture with fewer trials has its last one as padding
+            absent = [single[-1]] * (recording.max_repetitions - len(single))
             values: Any = {
-                "averages": [single[:count].mean(0)],
+                "averages": [single.mean(0)],
                 "singles": [*single],
-                "stimuli": [single],
+                "stimuli": [np.stack([*single, *absent])],
             }[rows]
             expected += values
-            absent = 3 - count if rows == "singles" else 0
-            stimuli += [stimulus] * (len(values) - absent) + [-1] * absent
+            stimuli += [int(recording.stimulus[row])] * len(values)
+            owners += [owner] * len(values)
     assert bank.stimulus.tolist() == stimuli
-    each = len(expected) // 3
-    assert bank.subject.tolist() == [0] * each + [1] * each + [2] * each
+    assert bank.subject.tolist() == owners
     chosen = np.sort(random.choice(len(expected), random.integers(1, 9)))
     parts = bank.split(chosen)
     assert np.concatenate(parts).tolist() == chosen.tolist()
-    assert len(parts) == (len({row // each for row in chosen}) if is_wide else 1)
+    shapes = {(owners[row], np.shape(expected[row])) for row in chosen}
+    if not is_wide and len({recording.max_repetitions for recording in trials}) == 1:
+        assert len(parts) == 1
+    elif is_wide:
+        assert len(parts) == len(shapes)
     one = open_bank(trials[:1], CPU_LAUNCH.device, is_mapped, rows)
     assert one.gather(chosen[:0]).shape == (0, *np.shape(expected[0]))
     for part in parts:
@@ -409,9 +413,8 @@ def test_each_process_and_step_draws_augmentations_of_its_own(
     # both processes have the same signals
     embedding = np.ones((PICTURES, 8), np.float32)
     first = cells.simulate_trials(1, embedding)
-    signal = np.asarray(first.signal)
-    signal[PICTURES // 2 :] = signal[: PICTURES // 2]
-    trials = replace(first, signal=signal, repetitions=None)
+    trials = first.take(np.tile(np.arange(PICTURES // 2), 2))
+    trials = trials.change(stimulus=np.arange(PICTURES))
     data = replace(
         cells.make_cell_data(embedding),
         trials=[trials],

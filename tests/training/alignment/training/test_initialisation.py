@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.stores.learned import TrainingHistory
+from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec

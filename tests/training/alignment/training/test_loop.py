@@ -289,7 +289,7 @@ def test_each_trial_is_a_sample_of_its_own(embedding):
     parts, targets, _ = batches.draw(samples, 0)
     shown = batches.samples.stimulus[np.sort(samples)]
     for signal, subject, picture in zip(*parts[0], shown, strict=True):
-        own = data.trials[subject].singles[picture]
+        own = data.trials[subject].as_repetitions()[picture]
         assert (torch.from_numpy(own) == signal).all((1, 2)).any()
     assert torch.equal(targets["e"], data.targets.gather(shown)["e"])
 

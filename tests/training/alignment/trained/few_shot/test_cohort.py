@@ -11,7 +11,7 @@ import torch
 
 from brainhive_cli.data.signals.normalisations import Euclidean
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.learned import TrainingHistory
+from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.models.heads import Head
@@ -55,7 +55,7 @@ def base_of(
     """Fit the shared ridge to the people of the sources; aligned signals are smaller by
     the root of T.
     """
-    samples, names = people[0].signal.shape[3], people[0].channels
+    samples, names = people[0].signal.shape[2], people[0].channels
     penalty = cohort["PENALTY"] / (samples if is_aligned else 1)
     section = {"normalise": ALIGNMENT.model_dump()} if is_aligned else {}
     spec = make_signal_spec(names, samples, tuple(each.subject for each in people))

@@ -29,7 +29,9 @@ def recorded(
     """Make a recording of another data set, which fits the model by default."""
     signal = np.zeros((1, 1, len(channels), samples), np.float32)
     times_s = start_s + np.arange(samples) / rate_hz
-    return Trials(signal, ["a"], Sensors(channels), times_s, rate_hz, "µV")
+    return Trials.from_repetitions(
+        signal, ["a"], Sensors(channels), times_s, rate_hz, "µV"
+    )
 
 
 def match(recording: Trials, spec: SignalSpec = SPEC, signal: Signal = Signal()):  # noqa: B008
@@ -54,7 +56,9 @@ def test_channels_are_matched_by_name_and_the_window_is_cut():
 
 
 def test_signals_that_do_not_match_are_refused_in_one_line():
-    voxels = Trials(np.zeros((1, 1, 3, 1)), ["a"], Voxels({}), np.zeros(1), None, "z")
+    voxels = Trials.from_repetitions(
+        np.zeros((1, 1, 3, 1)), ["a"], Voxels({}), np.zeros(1), None, "z"
+    )
     for recording, spec, problem in (
         (
             recorded(("Cz", "Fz")),

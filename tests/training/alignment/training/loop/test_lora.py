@@ -13,8 +13,9 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.encoders import resolve
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.trained.model import TrainedModel
+from brainhive_cli.training.alignment.trained.picture_targets import open_targets
 from brainhive_cli.training.alignment.trained.run import TrainedRun
+from brainhive_cli.training.alignment.trained.test_set import open_test_set
 from tests.worlds.command_fixtures import RunCommand
 
 ENCODER = "{kind: timm, source: random, architecture: test_vit}"
@@ -83,18 +84,20 @@ def test_each_cell_has_its_own_gallery_of_the_stores_pictures(
     monkeypatch.setenv("BRAINHIVE_HOME", str(results["home"]))
     galleries = []
     for name in ("frozen", "lora"):
-        run = TrainedRun(RunFolder(results[name].folder))
-        cells = [TrainedModel(run, cell, torch.device("cpu")) for cell in run.cells]
-        galleries += [cell.encode_pictures("test", np.arange(20)) for cell in cells]
+        run = TrainedRun.read(RunFolder(results[name].folder))
+        tests = open_test_set(run, "test")
+        for cell in run.cells:
+            model = run.open(cell)
+            targets = open_targets(tests, model, "test")
+            galleries.append(model.encode_pictures(targets, np.arange(20)))
     frozen, same, first, second = galleries
     assert torch.equal(frozen, same)
     assert not torch.allclose(frozen, first, atol=1e-4) and not torch.allclose(
         first, second, atol=1e-4
     )
 
-    cell = TrainedModel(run, run.cells[0], torch.device("cpu"))
-    fewer = SimpleNamespace(image_ids=list(cell.open_pictures("test").image_ids)[1:])
-    vars(run)["dataset"] = replace(run.dataset, images=lambda *_: fewer)
+    fewer = SimpleNamespace(image_ids=list(tests.open_pictures("test").image_ids)[1:])
+    tests.dataset = replace(run.dataset, images=lambda *_: fewer)
     with pytest.raises(BrainhiveError) as caught:
-        cell.encode_pictures("test", np.arange(20))
+        open_targets(tests, model, "test")
     assert caught.value.hint == "brainhive embed --again"

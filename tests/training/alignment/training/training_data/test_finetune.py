@@ -85,14 +85,8 @@ def test_first_sessions_are_exactly_their_trials():
         assert trials.averages[:, 0, 0].tolist() == pytest.approx(
             [averages[row] for row in rows]
         )
-        is_there = np.arange(trials.singles.shape[1]) < trials.counts[:, None]
-        assert (
-            np.array_equal(trials.sessions >= 0, is_there)
-            and trials.sessions.max() < count
-        )
-        assert np.array_equal(
-            trials.singles[..., 0, 0], np.where(is_there, trials.sessions + 1, 0)
-        )
+        assert trials.sessions.max() < count
+        assert np.array_equal(trials.singles[:, 0, 0], trials.sessions + 1)
 
 
 def load_weights(run: Path, cell: str) -> dict[str, torch.Tensor]:

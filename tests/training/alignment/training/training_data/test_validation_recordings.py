@@ -14,17 +14,16 @@ def test_trials_of_a_session_are_taken_out_of_training() -> None:
     first = make_cell_data(
         np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
     ).trials[0]
-    signal = np.asarray(first.signal)[:, :2]  # [N, 2, C, T]
-    sessions = np.tile(np.array([0, 1], np.int8), (len(signal), 1))
-    sessions[0] = 0  # a picture that one session shows
-    options = {"repetitions": None, "known_digests": None, "sessions": sessions}
-    trials = replace(first, signal=signal, subject=4, **options)
+    trials = replace(first.choose(first.repetition < 2), subject=4)
+    sessions = trials.repetition.astype(np.int8)
+    sessions[:2] = 0  # a picture that one session shows
+    trials = replace(trials, sessions=sessions)
 
     learned, tested = hold_out_recordings([trials, first], {4: [2]})
 
     assert learned[1] is first and len(tested) == 1
     assert (tested[0].sessions == 1).all() and (learned[0].sessions <= 0).all()
-    assert len(tested[0].signal) == len(signal) - 1
-    assert learned[0].counts.tolist() == [2] + [1] * (len(signal) - 1)
+    assert len(tested[0].signal) == (trials.counts == 2).sum() - 1
+    assert learned[0].counts.tolist() == [2] + [1] * (len(trials.counts) - 1)
     with pytest.raises(RecipeError, match=r"sessions \[3\] of subject 4 hold none"):
         hold_out_recordings([trials], {4: [3]})

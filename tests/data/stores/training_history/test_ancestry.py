@@ -9,8 +9,8 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SELECTED_ON_TEST, SIMULATED, UNKNOWN_HISTORY
-from brainhive_cli.data.stores.learned import ARRAYS_FILE
 from brainhive_cli.data.stores.signal_store import SignalStore
+from brainhive_cli.data.stores.training_history import ARRAYS_FILE
 from brainhive_cli.training.alignment import model as aligners
 
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"

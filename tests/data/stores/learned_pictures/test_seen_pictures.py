@@ -22,14 +22,14 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import image_folder
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST
-from brainhive_cli.data.stores.learned import (
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores.training_history import TrainingHistory
+from brainhive_cli.training.alignment import model_files
+from brainhive_cli.training.alignment.trained.tested_pictures import (
     ALTERED_WARNINGS,
     COPY_WARNING,
     TestedPictures,
-    TrainingHistory,
 )
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.training.alignment import model_files
 from brainhive_cli.training.alignment.training.batches import choose_held_out
 from tests.worlds.command_fixtures import paint_pictures
 

@@ -1,0 +1,135 @@
+"""Trained model in a folder of its own, or in a published checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from brainhive_cli.core import documents, hub, runs
+from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.signals.selection import Signal
+from brainhive_cli.data.stores.recordings import Recordings
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.targets.encoder_keys import find_encoders, read_run_encoders
+from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.set_ups import describe_model
+from brainhive_cli.training.alignment.trained.model import describe_model_files
+from brainhive_cli.training.alignment.trained.models import TrainedModels
+
+GENERAL_SIGNAL_KEYS = ("window_ms", "scale", "normalise", "normalise_trials")
+"""Keys of the section `signal` that also apply to recordings of another data set."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class ModelFolder(TrainedModels):
+    """Model folder or published checkpoint, which is the model of a single cell."""
+
+    @classmethod
+    def read(
+        cls,
+        folder: runs.RunFolder,
+        variant: str = "",
+        paths: Paths | None = None,
+        dataset: Any = None,
+        subjects: Sequence[int] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Read the architecture and the history of a model folder or checkpoint.
+
+        Args:
+            folder: Model folder or checkpoint.
+            variant: Always "".
+            paths: Folders of the signals and embeddings.
+            dataset: Config of the data set of the test.
+            subjects: Subjects of the test.
+            options: Other fields of `TrainedModels`.
+
+        Raises:
+            MissingData: if the encoders are not named anywhere, there are no data set
+                and subjects, or the data set has no such subject.
+            RecipeError: if the data set holds out folds.
+        """
+        path = folder.path
+        paths = paths or Paths()
+        if not dataset or not subjects:
+            raise MissingData(
+                f"{path} is a model folder, which has no data set and subjects to test",
+                f"name both: --run {path} --dataset things-eeg --subjects 1",
+            )
+        tested = dataset.build(paths)
+        if tested.holdout.divides_train:
+            raise RecipeError(
+                f"{path} is a model folder, which does not know its fold",
+                "name its run: --run RUN, without --dataset",
+            )
+        layout, history = describe_model_files(path)
+        is_same = history.recordings == tested.people
+        recipe = _describe_training(path, layout, is_same)
+        recordings = Recordings(tested, paths, recipe.signal)
+        test_subjects = tuple(recordings.list_subjects(subjects))
+        relation = history.describe_subjects(tested.people, test_subjects)
+        return cls(
+            folder=folder,
+            paths=paths,
+            dataset_config=dataset,
+            dataset=tested,
+            recipes={"": recipe},
+            cells=[Cell(path.name, layout.spec.subjects, test_subjects, 0)],
+            mode=f"model folder ({relation})",
+            origin=None if is_same else history.dataset,
+            **options,
+        )
+
+    @property
+    def digest(self) -> str:
+        """Digest of the folder or checkpoint."""
+        path = self.folder.path
+        return (
+            hub.digest(path) if path.is_dir() else hub.digest(path.parent, [path.name])
+        )
+
+    def locate(self, cell: Cell) -> Path:
+        """Return the folder or checkpoint."""
+        return self.folder.path
+
+    def check_stores(self, stores: Mapping[str, TargetStore]) -> None:
+        """Accept all embeddings, because those of the training are not recorded."""
+
+    def describe_method(self, layout: Layout) -> dict[str, Any]:
+        """Describe the architecture, by key of a recipe."""
+        recipe = self.recipes[""]
+        return describe_model(layout, recipe.encoders, recipe.signal)
+
+
+def _describe_training(path: Path, layout: Layout, is_same_data: bool) -> Recipe:
+    """Make the recipe of a model folder, with its encoders and signal section alone.
+
+    Args:
+        path: Model folder or checkpoint.
+        layout: Architecture of the model.
+        is_same_data: True if the test has the data set of the training. Otherwise the
+            selected channels are left out.
+
+    Raises:
+        MissingData: if an encoder is not named anywhere.
+    """
+    encoders = find_encoders(layout.encoders, read_run_encoders(path))
+    unnamed_encoders = sorted(layout.encoders.keys() - encoders.keys())
+    if unnamed_encoders:
+        raise MissingData(
+            f"the encoders of the embeddings {', '.join(unnamed_encoders)} of model "
+            f"{path} are unknown",
+            "name the run of the model: --run RUN",
+        )
+    fields = {
+        key: value
+        for key, value in layout.spec.signal.items()
+        if is_same_data or key in GENERAL_SIGNAL_KEYS or key.startswith("region_")
+    }
+    signal = documents.check(fields, f"{path}: spec.signal", Signal)
+    return Recipe.model_construct(encoders=list(encoders.values()), signal=signal)

@@ -1,0 +1,284 @@
+"""Pictures that a model was trained on."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from PIL import Image
+
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.media.kept_likenesses import KeptLikenesses
+from brainhive_cli.data.media.pictures import BadPicture
+from brainhive_cli.data.media.stimuli import StimulusSet
+from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
+from brainhive_cli.data.stores import learned_pictures as module
+from brainhive_cli.data.stores.learned_pictures import (
+    PICTURE_ARRAYS,
+    LearnedPictures,
+    PixelComparison,
+    find_similar_pictures,
+    hash_concepts,
+    hash_names,
+)
+from tests.worlds.learned_histories import edit_pixels, make_pixels
+
+PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
+
+
+def test_names_are_hashed_with_their_data_set() -> None:
+    names = hash_names("a", ["1", "2", "1"])
+    assert names[0] == names[2] != names[1] and names.dtype == np.uint64
+    assert not np.isin(hash_names("b", ["1", "2"]), names).any()
+    assert hash_names("a", []).shape == (0,)
+
+    same = ["owl", "Owl", "00012_owl", "n0123_OWL", "n01_owl"]
+    assert len(np.unique(hash_concepts(same))) == 1
+    others = ["owl", "owls", "n_owl", "owl_2", "12owl", "", "1_2_owl"]
+    assert len(np.unique(hash_concepts(others))) == len(others)
+
+
+sets = st.lists(st.integers(1, 9), max_size=6)
+
+
+@PROPERTY
+@given(sets, sets, st.booleans(), st.booleans())
+def test_pictures_of_two_trainings_are_those_of_either(
+    own: list[int], start: list[int], has_own: bool, has_start: bool
+) -> None:
+    def of(numbers: list[int], has_pixels: bool) -> LearnedPictures:
+        names, pixels = [f"p{number}" for number in numbers], make_pixels(*numbers)
+        concepts = [f"c{number // 2}" for number in numbers]
+        return LearnedPictures.from_image_ids(
+            "set", names, pixels if has_pixels else None, concepts
+        )
+
+    found = of(own, has_own).inherit(of(start, has_start))
+
+    every = [*range(1, 10)]
+    names = [f"p{number}" for number in every]
+    by_name = found.find_members("set", names)
+    assert by_name.tolist() == [number in own + start for number in every]
+    with_pixels = own * has_own + start * has_start
+    by_pixels = found.find_members("other", names, make_pixels(*every))
+    assert by_pixels.tolist() == [number in with_pixels for number in every]
+    assert found.has_all_pixels == (has_own and has_start)
+    assert len(found) == len({*own, *start})
+    assert len(found.hashes) == len({*with_pixels})
+
+    def concepts(numbers: list[int]) -> set[int]:
+        shown = [f"c{number}" for number in {number // 2 for number in numbers}]
+        return {*hash_concepts(shown).tolist()}
+
+    assert {*found.concepts.tolist()} == concepts(own)
+    # concepts of the own training are left out
+    assert {*found.start_concepts.tolist()} == concepts(start) - concepts(own)
+    further = of([], True).inherit(found)
+    assert {*further.start_concepts.tolist()} == concepts(own + start)
+    for array in (found.names, found.pixels, found.concepts):
+        assert (np.diff(array.astype(object)) > 0).all()
+
+
+def test_pictures_without_a_hash_have_only_a_digest() -> None:
+    pixels = np.concatenate([make_pixels(1, hashed=False), make_pixels(2)])
+    found = LearnedPictures.from_image_ids("set", ["a", "b"], pixels, ["", "owl"])
+    assert found.pixels.tolist() == [1, 2] and len(found.hashes) == 1
+    assert found.hashes[0, 0] == hash_names("set", ["b"])[0]
+    assert found.concepts.tolist() == hash_concepts(["owl"]).tolist()
+
+
+@pytest.mark.parametrize("name", ["names", *PICTURE_ARRAYS])
+def test_the_digest_of_pictures_changes_with_each_array(name: str) -> None:
+    found = LearnedPictures.from_image_ids("set", ["a"], make_pixels(1), ["owl"])
+    found = replace(found, start_concepts=np.array([5], np.uint64))
+    changed = getattr(found, name).copy()
+    changed.ravel()[0] += 1
+    other = replace(found, **{name: changed})
+    assert found.digest != other.digest and len(found.digest) == 16
+    assert found.digest == replace(found).digest
+
+
+@pytest.mark.parametrize(
+    ("likeness", "is_contained"),
+    [("copy", True), ("cropped", True), (None, True), ("mirrored", False), ("", False)],
+)
+def test_near_copies_and_unknown_likenesses_are_members(
+    likeness: Any, is_contained: bool
+) -> None:
+    found = LearnedPictures.from_image_ids("set", ["a", "b"], make_pixels(1, 2))
+    tested = np.concatenate([edit_pixels(make_pixels(2), 8), make_pixels(7)])
+    compared = list[tuple[int, int]]()
+
+    def confirm(row: int, name: int) -> Any:
+        compared.append((row, name))
+        return likeness
+
+    names = ["x", "y"]
+    assert found.find_members("set", names, tested, confirm).tolist() == [
+        is_contained,
+        False,
+    ]
+    assert compared == [(0, hash_names("set", ["b"]).tolist()[0])]
+    assert not found.find_members("set", names, tested, confirm, 7).any()
+    assert not found.find_members("set", names, tested).any()
+    # pictures of the same name or pixels are not compared
+    compared.clear()
+    assert found.find_members("set", ["a", "y"], tested, confirm).tolist() == [
+        True,
+        False,
+    ]
+    assert not compared
+
+
+def test_one_copy_settles_a_picture() -> None:
+    """Two trainings share four pictures that resemble the tested picture."""
+    ids = [*"abcd"]
+    learned_pixels = np.concatenate(
+        [edit_pixels(make_pixels(1), bits) for bits in range(4)]
+    )
+    pictures = LearnedPictures.from_image_ids("set", ids, learned_pixels)
+    letter = dict(zip(hash_names("set", ids).tolist(), ids, strict=True))
+    tested = np.concatenate([edit_pixels(make_pixels(1), 0)] * 3)
+
+    def find(likenesses: str) -> dict[Any, Any]:
+        kinds = dict(
+            zip("-?mc.", ("", None, "mirrored", "cropped", "copy"), strict=True)
+        )
+        found = find_similar_pictures(
+            tested,
+            np.array([False, True, False]),
+            [pictures, pictures],
+            lambda row, name: kinds[likenesses[ids.index(letter[name])]],
+        )
+        assert {row for pairs in found.values() for row, _ in pairs} <= {1}
+        return {
+            kind: "".join(letter[name] for _, name in pairs)
+            for kind, pairs in found.items()
+        }
+
+    assert find("----") == {}
+    assert find("?-?-") == {None: "ac"}
+    assert find("mmmm") == {"mirrored": "a"}
+    assert find("-m?m") == {"mirrored": "b", None: "c"}
+    # every copy is listed, because each may be from another model
+    assert find("m.c-") == {"mirrored": "a", "copy": "b", "cropped": "c"}
+    assert find(".m.-") == {"copy": "ac"}
+
+
+def paint_grey(level: int) -> Image.Image:
+    return Image.new("RGB", (4, 4), (level,) * 3)
+
+
+def test_pictures_are_compared_where_both_are_on_this_machine(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_levels(*pair: Image.Image) -> str:
+        return "".join(chr(picture.getpixel((0, 0))[0]) for picture in pair)  # type: ignore[index]
+
+    monkeypatch.setattr(module, "confirm_near_copy", write_levels)
+    monkeypatch.setattr(KeptLikenesses, "keep", lambda *likeness: None)
+    splits = list[str]()
+
+    def data_set(name: str, ids: str, is_there: bool = True) -> Any:
+        def images(split: str) -> Any:
+            splits.append(f"{name} {split}")
+            if not is_there:
+                raise MissingData("absent", "")
+
+            def show(index: int) -> Image.Image:
+                if ids[index] == "-":
+                    raise MissingData("lost", "")
+                return paint_grey(ord(ids[index]))
+
+            return StimulusSet(name, split, Names.of(ids), Names.of(ids), show)
+
+        return SimpleNamespace(
+            images=images, pictured_as=name, holdout=Holdout(by="pictures", folds=2)
+        )
+
+    tested = data_set("T", "ab-")
+    learned_sets = [data_set("absent", "", False), data_set("L", "l-")]
+    learned_sets.append(data_set("M", "m"))
+    confirm = PixelComparison(
+        ["b", "a", "elsewhere", "-"], tested, "test", learned_sets
+    )
+
+    first, lost = hash_names("L", ["l", "-"]).tolist()
+    (other,), (unknown,) = (hash_names(n, ["m"]).tolist() for n in ("M", "L"))
+    assert confirm(0, first) == "bl" and confirm(1, other) == "am"
+    for row, name in ((2, first), (3, first), (0, lost), (0, unknown)):
+        assert confirm(row, name) is None
+    # held-out pictures lie in the split train; sets are listed once
+    assert splits == ["T train", "absent train", "L train", "M train"]
+    PixelComparison("ba", tested, "other", learned_sets[1:2], "test")(0, first)
+    assert splits[4:] == ["T other", "L test"]
+
+
+@pytest.mark.parametrize("has_files", [True, False])
+def test_two_pictures_are_compared_once_in_a_home(
+    home: Path, monkeypatch: pytest.MonkeyPatch, has_files: bool
+) -> None:
+    compared, opened = list[Any](), list[int]()
+
+    def compare(*pair: Image.Image) -> str:
+        compared.append(pair)
+        return "mirrored"
+
+    def read(index: int) -> Image.Image:
+        opened.append(index)
+        try:
+            return Image.open(f"{index}.png")
+        except FileNotFoundError as error:
+            raise BadPicture("gone", "") from error
+
+    monkeypatch.setattr(module, "confirm_near_copy", compare)
+    for index in range(2):
+        paint_grey(index).save(f"{index}.png")
+    names = Names.of("ab")
+    file_of = "{}.png".format if has_files else None
+    images = StimulusSet("set", "train", names, names, read, file_of=file_of)
+    dataset: Any = SimpleNamespace(
+        images=lambda split: images, pictured_as="set", holdout=SEPARATE_TEST
+    )
+    _, learned = hash_names("set", "ab").tolist()
+
+    def confirm() -> Any:
+        return PixelComparison("ab", dataset, "train", [dataset])(0, learned)
+
+    # a later command decodes no file, and compares nothing
+    assert [confirm(), confirm()] == ["mirrored"] * 2
+    assert len(compared) == 1 and opened == [0, 1] * (1 if has_files else 2)
+
+    # a changed picture is compared again, and a missing picture is not compared
+    paint_grey(9).save("1.png")
+    assert confirm() == "mirrored" and len(compared) == 2
+    Path("1.png").unlink()
+    assert confirm() is None
+
+
+def test_a_clip_without_a_file_is_read_once_in_later_commands(home: Path) -> None:
+    """A film is decoded for each clip, so digests are kept for all pairs of a clip."""
+    opened = list[int]()
+
+    def read(index: int) -> Image.Image:
+        opened.append(index)
+        return paint_grey(index)
+
+    names = Names.of("abcd")
+    images = StimulusSet("set", "train", names, names, read)
+    dataset: Any = SimpleNamespace(
+        images=lambda split: images, pictured_as="set", holdout=SEPARATE_TEST
+    )
+    learned = hash_names("set", "abcd").tolist()
+    pairs = [(row, name) for row in range(4) for name in learned]
+    likenesses = []
+    for _ in range(2):
+        opened.clear()
+        compare = PixelComparison("abcd", dataset, "train", [dataset])
+        likenesses.append([compare(*pair) for pair in pairs])
+    assert sorted(opened) == [0, 1, 2, 3]
+    assert likenesses[0] == likenesses[1]

@@ -1,0 +1,327 @@
+"""Training histories of models."""
+
+import json
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from safetensors.torch import load_file, save_file
+
+from brainhive_cli.core import weights
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import (
+    SELECTED_ON_TEST,
+    TRAINED_ON_SIMULATED,
+    UNKNOWN_HISTORY,
+    UNKNOWN_PICTURES,
+    UNKNOWN_SELECTION,
+    UNKNOWN_TRIALS,
+    WHITENED_BY_TESTED,
+)
+from brainhive_cli.data.signals.normalisations import Normaliser
+from brainhive_cli.data.stores.learned_pictures import (
+    LearnedPictures,
+)
+from brainhive_cli.data.stores.training_history import ARRAYS_FILE, TrainingHistory
+from brainhive_cli.training.alignment import (
+    model as aligners,
+    model_files,
+)
+from brainhive_cli.training.alignment.model import Aligner
+from tests.worlds.learned_histories import IDS, make_digests, make_history
+from tests.worlds.model_layouts import make_signal_spec, make_token_layout
+
+LAYOUT = make_token_layout(make_signal_spec(("Oz", "Pz"), 10, (1, 2)), 8, {"e": 4})
+MEAN = Normaliser(np.zeros((2, 1), np.float32), np.ones((2, 1), np.float32))
+OTHER = Normaliser(np.ones((2, 1), np.float32), np.ones((2, 1), np.float32))
+STATISTICS = {
+    "normalisers": {1: MEAN, 2: OTHER},
+    "normaliser": MEAN,
+    "whiteners": {2: np.arange(8, dtype=np.float32).reshape(2, 2, 2)},
+    "recorded_channels": ("Oz", "P7"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    Aligner(LAYOUT, learned=make_history(**STATISTICS)).save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_model_folder_has_the_history_of_its_model(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+
+    assert config["format"] == 8
+    block = config["learned"]
+    assert block["split"] == "train" and block["dataset"] == "faces"
+    assert block["selection"] == "validation" and block["people"] == {"eeg": [1, 2]}
+    assert block["pictures"]["count"] == 3
+    for found in (aligners.load(folder).learned, model_files.read_history(folder)):
+        assert found.subjects == (1, 2) and found.recorded_channels == ("Oz", "P7")
+        assert list(found.normalisers) == [1, 2]
+        digests = [found.normaliser_of(subject).digest for subject in (1, 2, 3)]
+        assert digests == [MEAN.digest, OTHER.digest, MEAN.digest]
+        np.testing.assert_array_equal(found.whiteners[2], STATISTICS["whiteners"][2])
+        assert found.pictures.find_members(
+            "faces", ["train/dog/1", "test/dog/1"]
+        ).tolist() == [True, False]
+        # other data sets have other pictures
+        assert not found.pictures.find_members("other", IDS).any()
+        assert found.caveats == []
+
+
+def test_a_history_that_does_not_fit_its_model_is_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    path = folder / "config.json"
+    sound = json.loads(path.read_text())
+    facts = {
+        name: fact for name, fact in sound["learned"].items() if name != "is_simulated"
+    }
+    for config, message in (
+        ({**sound, "learned": facts}, r"learned\.is_simulated"),
+        ({**sound, "format": 7}, r"config\.json: format: .*8, got 7"),
+    ):
+        path.write_text(json.dumps(config))
+        with pytest.raises(BrainhiveError, match=message) as caught:
+            aligners.load(folder)
+    assert caught.value.hint == "run train-align --again, or copy it again"
+
+    path.write_text(json.dumps(sound))
+    Aligner(LAYOUT, learned=make_history(ids=["other"])).save(tmp_path / "other")
+    (folder / ARRAYS_FILE).write_bytes((tmp_path / "other" / ARRAYS_FILE).read_bytes())
+    with pytest.raises(BrainhiveError, match=ARRAYS_FILE):
+        aligners.load(folder)
+
+
+def test_pictures_are_found_by_their_pixels_under_any_name(folder: Path) -> None:
+    found = aligners.load(folder).learned.pictures
+    copy = make_digests(zlib.crc32(b"train/cat/1"))
+    other = make_digests(zlib.crc32(b"test/cat/1"))
+
+    assert found.find_members("others", ["test/new"], copy).all()
+    assert not found.find_members("others", ["test/new"], other).any()
+    assert not found.find_members("others", ["test/new"]).any()
+    # the file has changed since
+    assert found.find_members("faces", ["train/cat/2"], other).all()
+
+
+def test_a_history_inherits_the_worst_caveats() -> None:
+    for before, own, both in (
+        ("test", "last epoch", [SELECTED_ON_TEST]),
+        ("last epoch", "test", [SELECTED_ON_TEST]),
+        ("", "validation", [UNKNOWN_SELECTION]),
+        ("last epoch", "validation", []),
+    ):
+        assert (
+            make_history(selection=own).inherit(make_history(selection=before)).caveats
+            == both
+        )
+    unknown = replace(
+        make_history("drawn", ["a"]),
+        pictures=LearnedPictures.from_image_ids("drawn", ["a"]),
+    )
+    assert (
+        make_history().inherit(unknown).caveats == unknown.caveats == [UNKNOWN_PICTURES]
+    )
+    assert (
+        make_history().inherit(TrainingHistory()).caveats
+        == TrainingHistory().caveats
+        == [UNKNOWN_HISTORY]
+    )
+    assert make_history(selection="test").inherit(TrainingHistory()).caveats == [
+        UNKNOWN_HISTORY,
+        SELECTED_ON_TEST,
+    ]
+
+
+@pytest.mark.parametrize("saved_by", ["another program", "another training"])
+def test_changed_weights_have_an_unknown_history(
+    folder: Path, tmp_path: Path, saved_by: str
+) -> None:
+    """Weights that are later trained on test trials must not keep the old history."""
+    file = folder / "model.safetensors"
+    assert TrainingHistory.read_next_to(file).caveats == []
+    if saved_by == "another program":
+        save_file(load_file(file), file)
+    else:
+        Aligner(LAYOUT, learned=make_history()).save(tmp_path / "other")
+        file.write_bytes((tmp_path / "other" / file.name).read_bytes())
+
+    for found in (
+        aligners.load(folder).learned,
+        model_files.read_history(folder),
+        TrainingHistory.read_next_to(file),
+    ):
+        assert UNKNOWN_HISTORY in found.caveats and found.subjects == (1, 2)
+
+
+def test_each_tested_subject_is_described_as_new_or_trained_on() -> None:
+    """A model trained on 1 and 2 that starts from a model of 3 also knows 3."""
+    child = make_history().inherit(make_history(people={"eeg": (3,)}))
+
+    known, new = "trained on subject", "new subject"
+    assert child.describe_subjects("eeg", [3]) == f"{known} 3"
+    assert child.describe_subjects("eeg", [2, 4, 3]) == f"{known} 2, 3; {new} 4"
+    assert child.describe_subjects("meg", [3]) == f"{new} 3"
+    assert new not in child.inherit(TrainingHistory()).describe_subjects("eeg", [4])
+
+
+def test_subjects_pictures_and_simulation_are_inherited() -> None:
+    before = make_history(
+        "drawn", ["a"], people={"eeg": (1, 3), "meg": (4,)}, is_simulated=True
+    )
+
+    found = make_history(people={"eeg": (2,)}).inherit(before)
+
+    assert found.people == {"eeg": (1, 2, 3), "meg": (4,)}
+    assert found.subjects == (1, 2, 3) and found.dataset == "drawn + faces"
+    assert found.pictures.find_members("drawn", ["a"]).all()
+    assert found.pictures.find_members("faces", IDS).all()
+    assert found.caveats == [TRAINED_ON_SIMULATED]
+    assert replace(found, selection="").caveats == [
+        TRAINED_ON_SIMULATED,
+        UNKNOWN_SELECTION,
+    ]
+
+
+PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
+FLAGS = ("has_all_subjects", "is_simulated", "is_whitened_by_tested")
+
+
+@PROPERTY
+@given(st.integers(0, 10**6))
+def test_a_history_joins_that_of_its_start(seed: int) -> None:
+    random = np.random.default_rng(seed)
+
+    def draw(name: str) -> TrainingHistory:
+        kinds = [(), ("a",), ("c", "b")][random.integers(3)]
+        return make_history(
+            name,
+            **{flag: bool(random.integers(2)) for flag in FLAGS},
+            stimulus_kinds=kinds,
+            recording_kinds=kinds[:1],
+            pretrained_weights=kinds,
+            people={"eeg": tuple(random.permutation(5)[:3].tolist()), name: (1,)},
+            signals={"s": name, name: "x"},
+            trials=random.integers(1, 9, 4).astype(np.uint64),
+            normalisers={len(name): MEAN},
+        )
+
+    own, start = draw("own"), draw("start")
+
+    found = own.inherit(start)
+
+    assert found.has_all_subjects == (own.has_all_subjects and start.has_all_subjects)
+    for name in FLAGS[1:]:
+        assert getattr(found, name) == (getattr(own, name) or getattr(start, name))
+    for name in ("stimulus_kinds", "recording_kinds"):
+        kinds = getattr(own, name), getattr(start, name)
+        expected = sorted({*kinds[0], *kinds[1]}) if all(kinds) else []
+        assert [*getattr(found, name)] == expected
+    weights = {*own.pretrained_weights, *start.pretrained_weights}
+    assert found.pretrained_weights == tuple(sorted(weights))
+    eeg = {*own.people["eeg"], *start.people["eeg"]}
+    assert found.people == {"eeg": tuple(sorted(eeg)), "own": (1,), "start": (1,)}
+    assert found.signals == {"s": "own", "own": "x", "start": "x"}
+    assert {*found.trials.tolist()} == {*own.trials.tolist(), *start.trials.tolist()}
+    assert found.dataset == "start + own" and own.inherit(own).dataset == "own"
+    # normalisers are not inherited
+    assert [*found.normalisers] == [len("own")]
+
+
+def test_each_unknown_fact_of_a_history_is_a_caveat() -> None:
+    sound = make_history()
+    assert sound.caveats == []
+    for field, caveat in (
+        ({"is_simulated": True}, TRAINED_ON_SIMULATED),
+        ({"is_whitened_by_tested": True}, WHITENED_BY_TESTED),
+        ({"pictures": LearnedPictures()}, UNKNOWN_PICTURES),
+        ({"selection": ""}, UNKNOWN_SELECTION),
+        ({"selection": "test"}, SELECTED_ON_TEST),
+        ({"has_all_subjects": False}, UNKNOWN_HISTORY),
+    ):
+        assert replace(sound, **field).caveats == [caveat]
+
+
+@pytest.mark.parametrize(
+    ("weights", "people", "caveats"),
+    [
+        ((), "things-eeg", []),
+        (("cbramod",), "things-eeg", []),
+        (("labram",), "things-eeg", []),
+        (("labram",), "seed-dv", [UNKNOWN_PICTURES]),
+        (("cbramod", "reve"), "things-eeg", [UNKNOWN_TRIALS]),
+        (("reve",), "eegcvpr40", [UNKNOWN_PICTURES]),
+        (("hub:owner/name", "reve"), "things-eeg", [UNKNOWN_TRIALS, UNKNOWN_PICTURES]),
+    ],
+)
+def test_published_weights_may_have_learned_the_tested_people(
+    folder: Path, weights: tuple[str, ...], people: str, caveats: list[str]
+) -> None:
+    model = make_history(recordings=people, pretrained_weights=weights)
+    # a model that starts from it inherits its weights
+    tuned = make_history(recordings=people).inherit(model)
+
+    for history in (model, tuned):
+        assert history.list_caveats(people) == history.caveats == caveats
+    Aligner(LAYOUT, learned=tuned).save(folder)
+    assert aligners.load(folder).learned.pretrained_weights == tuned.pretrained_weights
+
+
+def test_subjects_of_the_history_are_not_tested_as_new() -> None:
+    found = make_history(people={"eeg": (1, 2), "meg": (5,)})
+
+    def people(name: str, *left_out: int) -> Any:
+        return SimpleNamespace(
+            people=name, list_excluded_subjects=lambda tested: {*left_out}
+        )
+
+    found.require_new_subjects(people("eeg", 3, 4), [3], "it")
+    found.require_new_subjects(people("fmri", 1, 5), [1], "it")
+    for name, number in (("eeg", 2), ("meg", 5)):
+        with pytest.raises(BrainhiveError, match=f"subject {number} of {name}"):
+            found.require_new_subjects(people(name, 3, number), [3], "it")
+
+
+def test_a_subject_without_a_normaliser_gets_the_mean() -> None:
+    found = make_history(
+        **{**STATISTICS, "normalisers": {1: OTHER}, "people": {"eeg": (1, 2)}}
+    )
+    assert found.normaliser_of(1) is OTHER and found.normaliser_of(7) is MEAN
+    # subjects of the training use their own training signals
+    assert found.normaliser_of(2) is None
+    assert make_history().normaliser_of(7) is None
+
+
+def test_a_history_next_to_another_config_is_read_back(
+    tmp_path: Path,
+) -> None:
+    assert TrainingHistory.read_folder(tmp_path).caveats == TrainingHistory().caveats
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        weights.save(tmp_path / name / "x.safetensors", {})
+    trials = np.array([3, 9], np.uint64)
+    make_history(**STATISTICS, trials=trials).write_folder(tmp_path)
+
+    found = TrainingHistory.read_folder(tmp_path)
+
+    assert found.caveats == [] and found.trials.tolist() == [3, 9]
+    assert found.normaliser is not None and found.normaliser.digest == MEAN.digest
+    # a further weight file may have been trained on anything
+    weights.save(tmp_path / "a" / "y.safetensors", {})
+    assert TrainingHistory.read_folder(tmp_path).caveats == [UNKNOWN_HISTORY]
+
+
+def test_a_file_of_another_program_is_not_a_history(
+    tmp_path: Path,
+) -> None:
+    weights = tmp_path / "model.safetensors"
+    assert TrainingHistory.read_next_to(weights).caveats == TrainingHistory().caveats
+    save_file({}, tmp_path / ARRAYS_FILE)
+    assert TrainingHistory.read_next_to(weights).caveats == TrainingHistory().caveats

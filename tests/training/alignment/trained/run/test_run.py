@@ -1,0 +1,79 @@
+"""Runs without their weights: subjects, variants and other data sets."""
+
+from pathlib import Path
+
+import pytest
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.trained.run import TrainedRun, open_variant
+
+DEMO = {"kind": "demo", "subjects": 2, "concepts": 40}
+
+
+def write_run(home: Path, *words: str) -> RunFolder:
+    """Write the recipe of a run on two people, without its models."""
+    dataset = "dataset={kind: demo, subjects: 2, concepts: 40}"
+    recipe = Recipe.resolve("train-align", None, {}, (dataset, "seeds=1,2", *words))
+    folder = RunFolder(home / "runs/train-align/made")
+    folder.write_text("recipe.yaml", recipe.to_yaml())
+    return folder
+
+
+def list_tests(run: TrainedRun) -> list[tuple[int, tuple[int, ...]]]:
+    return [(cell.seed, cell.tested_on) for cell in run.cells]
+
+
+def test_each_cell_is_tested_on_its_own_subjects(home: Path) -> None:
+    folder = write_run(home)
+    everybody = TrainedRun.read(folder)
+    assert list_tests(everybody) == [(1, (1,)), (2, (1,)), (1, (2,)), (2, (2,))]
+    assert everybody.origin is None and not everybody.tests_new_subjects
+    one = TrainedRun.read(folder, subjects=[2])
+    assert list_tests(one) == [(1, (2,)), (2, (2,))]
+
+
+def test_subjects_that_no_cell_is_tested_on_are_named(home: Path) -> None:
+    folder = write_run(home, "subjects=1")
+    with pytest.raises(MissingData) as caught:
+        TrainedRun.read(folder, subjects=[2])
+    assert "tested on subject 2" in caught.value.message
+    assert caught.value.hint.endswith("subjects: 1")
+
+
+def test_people_of_another_data_set_are_tested_by_every_cell(home: Path) -> None:
+    folder = write_run(home)
+    other = parts.resolve("datasets", {**DEMO, "subjects": 3, "noise": 0.5})
+    everybody = TrainedRun.read(folder, dataset=other)
+    assert {tested for _, tested in list_tests(everybody)} == {(1, 2, 3)}
+    assert everybody.tests_new_subjects
+    assert everybody.trained_on is not None
+    assert everybody.origin == everybody.trained_on.name != everybody.dataset.name
+    some = TrainedRun.read(folder, dataset=other, subjects=[3])
+    assert {tested for _, tested in list_tests(some)} == {(3,)}
+
+
+def test_another_holdout_would_test_training_trials(home: Path, pictures: Path) -> None:
+    folder = write_run(home)
+    holdout = {"by": "pictures", "folds": 2}
+    fields = {"kind": "image-folder", "root": str(pictures), "holdout": holdout}
+    other = parts.resolve("datasets", fields)
+    with pytest.raises(RecipeError) as caught:
+        TrainedRun.read(folder, dataset=other)
+    assert "another dataset.holdout" in caught.value.message
+
+
+def test_a_variant_of_an_open_sweep_keeps_its_subjects(home: Path) -> None:
+    folder = write_run(home, "sweep.train.lr=1e-3,2e-3")
+    sweep = TrainedRun.read(folder, subjects=[2])
+    variant = open_variant(sweep, "lr=2e-3")
+    assert list_tests(variant) == [(1, (2,)), (2, (2,))]
+    assert {cell.variant for cell in variant.cells} == {"lr=2e-3"}
+    assert variant.name == f"{sweep.name}:lr=2e-3" and not variant.variants
+    assert variant.recipe is not None and variant.recipe.train.lr == 2e-3
+    sweep.cells[:] = [cell for cell in sweep.cells if cell.variant == "lr=1e-3"]
+    with pytest.raises(MissingData) as caught:
+        open_variant(sweep, "lr=2e-3")
+    assert "lr=2e-3 is not tested" in caught.value.message

@@ -1,0 +1,89 @@
+"""Model folders, which are the model of a single cell."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.training.alignment.trained.model_folder import ModelFolder
+from brainhive_cli.training.alignment.trained.run import TrainedRun, open_models
+from brainhive_cli.training.alignment.trained.test_set import open_test_set
+from tests.worlds.run_copies import copy_run
+
+
+@pytest.fixture
+def folder(trained_run: Path, tmp_path: Path) -> Path:
+    """Copy of the model of person 1, beside the recipe of its run."""
+    return next(copy_run(trained_run, tmp_path).glob("cells/sub-01*/model"))
+
+
+@pytest.fixture
+def run(trained_run: Path) -> TrainedRun:
+    """Run that trained the model."""
+    return TrainedRun.read(RunFolder(trained_run))
+
+
+def test_a_folder_reads_the_trials_of_its_run(folder: Path, run: TrainedRun) -> None:
+    model = open_models(RunFolder(folder), dataset=run.dataset_config, subjects=[1])
+
+    assert isinstance(model, ModelFolder) and model.origin is None
+    (cell,) = model.cells
+    assert (cell.name, cell.trained_on, cell.tested_on) == ("model", (1,), (1,))
+    assert model.mode.startswith("model folder (") and model.recipe is None
+    assert model.open(cell).path == folder and model.read_validation() == {}
+    by_folder = open_test_set(model, "test")
+    by_run = open_test_set(run, "test")
+    trials = by_folder.open_person(model.open_first(), 1).trials
+    expected = by_run.open_person(run.open_first(), 1).trials
+    assert (trials.averages == expected.averages).all()
+    assert by_folder.set_up["window_ms"] == by_run.set_up["window_ms"]
+
+
+def test_a_folder_is_known_by_the_digest_of_its_files(
+    folder: Path, run: TrainedRun
+) -> None:
+    def find_digest() -> str:
+        model = ModelFolder.read(
+            RunFolder(folder), dataset=run.dataset_config, subjects=[1]
+        )
+        return next(model.list_inputs(["test"])).digest
+
+    first = find_digest()
+    (folder / "more.safetensors").write_text("more")
+    assert first and find_digest() not in ("", first)
+    assert next(run.list_inputs(["test"])).digest == ""
+
+
+@pytest.mark.parametrize("has_dataset", [True, False])
+def test_a_folder_needs_a_data_set_and_subjects(
+    folder: Path, run: TrainedRun, has_dataset: bool
+) -> None:
+    options = {"dataset": run.dataset_config} if has_dataset else {"subjects": [1]}
+    with pytest.raises(MissingData) as caught:
+        ModelFolder.read(RunFolder(folder), **options)
+    assert "no data set and subjects" in caught.value.message
+    assert f"--run {folder}" in caught.value.hint
+
+
+def test_a_folder_does_not_know_its_fold(folder: Path, pictures: Path) -> None:
+    holdout = {"by": "runs", "folds": 2}
+    fields = {"kind": "image-folder", "root": str(pictures), "holdout": holdout}
+    config = parts.resolve("datasets", fields)
+    with pytest.raises(RecipeError) as caught:
+        ModelFolder.read(RunFolder(folder), "", Paths(), config, [1])
+    assert "fold" in caught.value.message
+
+
+def test_encoders_that_nothing_names_are_refused(folder: Path, run: TrainedRun) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["encoders"] = {"strange": "strange"}
+    config["dims"] = {"strange": 12}
+    lone = folder.rename(folder.parents[4] / "lone")
+    (lone / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BrainhiveError) as caught:
+        ModelFolder.read(RunFolder(lone), dataset=run.dataset_config, subjects=[1])
+    assert "strange" in caught.value.message

@@ -1,0 +1,166 @@
+"""Test sets whose models and embeddings are in memory."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from brainhive_cli.core.errors import Line, MissingData
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.media.stimuli import StimulusSet
+from brainhive_cli.data.signals.selection import Signal
+from brainhive_cli.data.signals.study import StudyDesign
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.trained.test_set import TestSet
+from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
+
+DATASET = Dataset("made", ("train", "test"), lambda split: StimulusSet("made", split))
+"""Data set of pictures whose split `test` is tested."""
+
+
+def make_store(
+    embedding: torch.Tensor,
+    image_ids: Sequence[str],
+    concepts: Sequence[str] | None = None,
+    done: Any = None,
+) -> TargetStore:
+    """Make a target store in memory.
+
+    Args:
+        embedding: Embeddings [N, *shape].
+        image_ids: Ids [N] of the pictures.
+        concepts: Concepts [N], by default the ids.
+        done: True [N] for pictures with an embedding, by default all.
+    """
+    return TargetStore(
+        path=Path("a store"),
+        embedding=embedding.numpy(),  # type: ignore[arg-type]
+        image_ids=Names.of(image_ids),
+        concepts=Names.of(image_ids if concepts is None else concepts),
+        done=np.ones(len(image_ids), bool) if done is None else done,
+        pixels=None,
+        attributes={},
+        shape=tuple(embedding.shape[1:]),
+        alternatives=None,
+        has_own_vectors=False,
+        command_line=Line("embed"),
+    )
+
+
+class PictureModel:
+    """Model of two people, which compares the embeddings of one encoder.
+
+    Args:
+        encoder: Name of the encoder.
+        token_width: Width of its embeddings.
+        number: Seed of the cell, and number of the run.
+        fold: Fold of the cell.
+    """
+
+    def __init__(
+        self,
+        encoder: str = "looks",
+        token_width: int = 1,
+        number: int = 0,
+        fold: int = 1,
+    ) -> None:
+        self.number = number
+        self.token_width = token_width
+        self.cell = Cell(f"all/{number}", (1, 2), (1, 2), number, fold=fold)
+        self.run_name = f"run {number}"
+        self.path = Path("a run")
+        self.signal = Signal()
+        self.encoders = [SimpleNamespace(name=encoder, content="pixels")]
+        self.tests_new_subjects = False
+        self.keys = {encoder: encoder}
+        layout = SimpleNamespace(compared_keys=[encoder], heads={})
+        device = torch.device("cpu")
+        self.module = SimpleNamespace(layout=layout, adapter=None, device=device)
+
+    def encode_pictures(self, targets: Targets, rows: np.ndarray) -> torch.Tensor:
+        """Return the embeddings [M, D] of pictures."""
+        return targets.gather(rows)[self.encoders[0].name]
+
+
+@dataclass(eq=False, kw_only=True)
+class MemoryPerson(TestedPerson):
+    """Person whose trials are in memory, as the model reads them.
+
+    Attributes:
+        recorded: Trials by split.
+    """
+
+    recorded: Mapping[str, Trials]
+    normaliser = None
+
+    def read(self, split: str) -> Trials:
+        """Return the trials of a split."""
+        return self.recorded[split]
+
+
+@dataclass(eq=False, kw_only=True)
+class MemoryTestSet(TestSet):
+    """Test set whose embeddings and trials are in memory.
+
+    Attributes:
+        stores: Target stores by split and encoder.
+        recorded: Trials by subject and split.
+        study: Design of the study.
+    """
+
+    stores: Mapping[str, dict[str, TargetStore]] = field(default_factory=dict)
+    recorded: Mapping[int, Mapping[str, Trials]] = field(default_factory=dict)
+    study: StudyDesign | None = None
+
+    def open_stores(self, split: str) -> dict[str, TargetStore]:
+        """Return the target stores of a split, by encoder."""
+        if split not in self.stores:
+            raise MissingData(f"no embeddings of {split}", "embed")
+        return self.stores[split]
+
+    def open_person(self, model: Any, subject: int) -> TestedPerson:
+        """Return a person who was shown no picture in the training."""
+        return MemoryPerson(
+            subject=subject,
+            split=self.split,
+            model=model,
+            recordings=self.get_recordings(model),
+            open_pictures=self.open_pictures,
+            find_seen=lambda subject, rows: np.zeros(len(rows), bool),
+            recorded=self.recorded[subject],
+        )
+
+
+def make_runs(
+    models: Sequence[Any], dataset: Dataset = DATASET, **facts: Any
+) -> list[Any]:
+    """Make a run for each model.
+
+    Args:
+        models: Models, each the only one of its run.
+        dataset: Data set of the test.
+        facts: Other attributes of the runs, such as `origin`.
+    """
+    runs = []
+    for model in models:
+        attributes = {
+            "name": model.run_name,
+            "paths": Paths(),
+            "dataset": dataset,
+            "origin": None,
+            "recipe": None,
+            "channel_mapping": "none",
+            "cells": [model.cell],
+            "open": lambda cell, model=model: model,
+        }
+        runs.append(SimpleNamespace(**attributes | facts))
+    return runs
