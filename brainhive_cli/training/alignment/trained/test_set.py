@@ -202,6 +202,11 @@ class TestSet:
         image_ids = self.open_pictures(split).image_ids
         return PixelComparison(image_ids, self.dataset, split, datasets, learned_split)
 
+    @cached_property
+    def _compare_pixels(self) -> ComparePair:
+        """Comparison of tested with training pictures, which all folds share."""
+        return self.make_comparison(self.split)
+
     def compare_pictures(self, fold: int = 1) -> TestedPictures:
         """Compare the tested pictures with the training pictures of a fold.
 
@@ -233,7 +238,7 @@ class TestSet:
             fold,
             self.open_stores(self.split),
             histories,
-            self.make_comparison(self.split),
+            self._compare_pixels,
             self.run.sources,
             self.run.allows_copies,
         )
