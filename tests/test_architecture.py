@@ -12,7 +12,7 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import pytest
 
@@ -422,18 +422,29 @@ def test_every_key_has_somebody_who_sets_it() -> None:
     )
 
 
-def test_a_class_name_has_one_meaning() -> None:
+def test_a_name_of_a_type_has_one_meaning(trees: dict[str, ast.Module]) -> None:
+    """Classes and aliases of types, such as `Amount = int | list[str]`."""
     homes: dict[str, set[str]] = {}
-    for path in (CHECKOUT / "brainhive_cli").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ClassDef):
-                homes.setdefault(node.name, set()).add(str(path.relative_to(CHECKOUT)))
+    for module, tree in trees.items():
+        names = [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        for node in tree.body:
+            if isinstance(node, ast.Assign):
+                names += [target.id for target in node.targets if is_type_name(target)]
+        for name in names:
+            homes.setdefault(name, set()).add(module)
 
     # each command has a recipe and a job, each part a Config
-    ambiguous = {name: sorted(files) for name, files in homes.items() if len(files) > 1}
+    ambiguous = {
+        name: sorted(modules) for name, modules in homes.items() if len(modules) > 1
+    }
     for name in ("Config", "Recipe", "Job"):
         del ambiguous[name]
     assert ambiguous == {}
+
+
+def is_type_name(target: ast.expr) -> TypeGuard[ast.Name]:
+    """Tell whether an assigned name is written as types are, such as `NameList`."""
+    return isinstance(target, ast.Name) and bool(re.match("[A-Z][a-z]", target.id))
 
 
 def test_a_call_that_a_library_will_break_fails_the_suite():

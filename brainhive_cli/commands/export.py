@@ -24,7 +24,7 @@ from brainhive_cli.training.alignment.references import choose_cell
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.picture_targets import open_targets
 from brainhive_cli.training.alignment.trained.portable import (
-    ChannelMapping,
+    MappingKind,
     PortableModel,
     save_program,
 )
@@ -103,7 +103,7 @@ class Recipe(TrainedRunRecipe):
     channels: NameList | None = Field(
         None, description="names of the channels, in order; default: the model's"
     )
-    channel_mapping: ChannelMapping = Field(
+    channel_mapping: MappingKind = Field(
         "none",
         description="channels of the model that are missing in `channels`: none is an "
         "error, spline interpolates EEG from the other channels",

@@ -33,6 +33,7 @@ from brainhive_cli.core.measurements import (
     TRAINED_TRIALS,
     Measurements,
     Metric,
+    Scopes,
     extend_protocol,
     index_by_name,
 )
@@ -495,7 +496,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
     score = loop.score
     hits = score.hits
     caveats = score.list_caveats()
-    scopes: dict[str, dict[str, Metric]] = {}
+    scopes: Scopes = {}
     items: dict[str, Any] = {}
     if hits.trials:
         low, high = hits.interval

@@ -302,6 +302,10 @@ def second_interval_heading(metrics: Iterable[Metric]) -> str:
     return "people in general" if has_second_interval else ""
 
 
+Scopes = dict[str, dict[str, Metric]]
+"""Metrics by scope and name."""
+
+
 @dataclass(frozen=True)
 class Measurements:
     """Measurements of a run, the content of `metrics.json`.

@@ -87,7 +87,7 @@ NEEDED_PREDICTIONS = (
     "predictions or similarities from before that step, of all claimed trainings"
 )
 
-Row = tuple[str, str, float | None, str]
+AuditRow = tuple[str, str, float | None, str]
 """Name of a check, its state, its percentage points, and the evidence."""
 
 
@@ -134,7 +134,7 @@ class Reading(NamedTuple):
     is_reached: bool
 
 
-def audit(result: ForeignResult) -> list[Row]:
+def audit(result: ForeignResult) -> list[AuditRow]:
     """Apply every check to a result of another project.
 
     Args:
@@ -185,7 +185,7 @@ def audit(result: ForeignResult) -> list[Row]:
     checked = replace(training, k=k)
 
     # if several checks explain a claim, only the first of these checks has a finding
-    rows = list[Row]()
+    rows = list[AuditRow]()
     is_unexplained = bool(higher_claims)
     for check, (judge, needed_data) in CHECKS.items():
         has_finding, points, evidence = judge(checked)
@@ -258,7 +258,7 @@ def _make_row(
     points: float | None,
     evidence: str,
     needed_data: str,
-) -> Row:
+) -> AuditRow:
     """Make the row of a check in the table of the audit.
 
     Args:

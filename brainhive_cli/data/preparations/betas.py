@@ -95,7 +95,7 @@ NUMBER = re.compile(r"[A-Za-z]*[-_ ]?(\d+)(?:\.0+)?")
 """Number of a session or run in a table, such as 1, 01, 1.0 or ses-01."""
 RUN = re.compile(r"(?<![a-z])run[-_]?(\d+)", re.IGNORECASE)
 """Run in the name of a table."""
-Line = dict[str, str]
+TableLine = dict[str, str]
 """Line of a table, by column."""
 SAVE_HINT = "save it again, or correct preparation.betas"
 LAYOUT_HINT = "save the betas as NIfTI, or as [trials, voxels of the mask]"
@@ -395,7 +395,7 @@ class OwnBetas(PublishedBetas):
         files: Mapping[int, SourceFiles],
         tables: Mapping[int, SourceFiles],
         shared_source: SourceFiles | None,
-    ) -> tuple[list[Trial], dict[int, list[int]], dict[SourceFiles, list[Line]]]:
+    ) -> tuple[list[Trial], dict[int, list[int]], dict[SourceFiles, list[TableLine]]]:
         """Read the tables of a subject.
 
         Args:
@@ -417,7 +417,7 @@ class OwnBetas(PublishedBetas):
 
         trials: list[Trial] = []
         session_rows: dict[int, list[int]] = {}
-        source_lines = defaultdict[SourceFiles, list[Line]](list)
+        source_lines = defaultdict[SourceFiles, list[TableLine]](list)
         session_tables = []
         for session, paths in sorted(tables.items()):
             session_tables += [(session, path) for path in paths]
@@ -476,7 +476,7 @@ class OwnBetas(PublishedBetas):
         self,
         subject: int,
         source: SourceFiles,
-        lines: Sequence[Line],
+        lines: Sequence[TableLine],
         counts: Sequence[int],
     ) -> Int64:
         """Return the row [n] in the files of the beta of each line.

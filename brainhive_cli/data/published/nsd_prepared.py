@@ -94,7 +94,7 @@ BRAIN_DIFFUSER_MEANS = (
 MIN_SPREAD_PERCENT = 1e-12
 """Largest spread of a voxel that is rounding and not signal."""
 
-Sample = tuple[Path, Mapping[str, tuple[int, int]]]
+TarSample = tuple[Path, Mapping[str, tuple[int, int]]]
 """Sample of a webdataset: its tar, and the offset and size in bytes of each member by
 its ending.
 """
@@ -200,7 +200,7 @@ class BrainDiffuserBetas(parts.Config):
         )
 
 
-def list_samples(paths: Iterable[Path], hint: str) -> Iterator[Sample]:
+def list_samples(paths: Iterable[Path], hint: str) -> Iterator[TarSample]:
     """Yield the samples of webdataset tars, in the order of the tars.
 
     Members of a sample share their name up to the first dot.
@@ -299,7 +299,7 @@ def read_region_masks(
     return Voxels(regions)
 
 
-def read_member(sample: Sample, ending: str, hint: str) -> Array:
+def read_member(sample: TarSample, ending: str, hint: str) -> Array:
     """Read a member of a sample, which is an .npy file of numbers."""
     path, members = sample
     with report_damage(path, hint), path.open("rb") as file:

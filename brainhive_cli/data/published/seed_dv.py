@@ -56,7 +56,7 @@ ANNOTATIONS = {
     "flow": "Video/meta-info/All_video_optical_flow_score.npy",
 }
 """Files of a value for each clip, spelled as their publisher spells them."""
-Label = Literal["concept", "color", "face", "human", "number", "flow"]
+LabelKind = Literal["concept", "color", "face", "human", "number", "flow"]
 SIGNALS = ("EEG/sub{subject}.npy", "Segmented_Rawf_200Hz_2s/sub{subject}.npy")
 
 
@@ -71,7 +71,7 @@ class SeedDvClips(parts.Config):
     frames: int = Field(
         6, ge=1, le=48, description="evenly spaced frames of a clip, from its first on"
     )
-    labels: Label = Field(
+    labels: LabelKind = Field(
         "concept",
         description="labels of a clip: its concept, main color, number of objects, "
         "whether it shows a face or human, or its optical flow above the median",
@@ -143,7 +143,7 @@ def _list_ids() -> list[str]:
 
 
 def _list_clips(
-    root: Path, name: str, n_frames: int, label: Label, split: str
+    root: Path, name: str, n_frames: int, label: LabelKind, split: str
 ) -> StimulusSet:
     """List all clips, with the annotations whose files are there."""
     films = [find_file(root, f"Video/{film}.mp4", FETCH_HINT) for film in FILMS]
@@ -208,7 +208,7 @@ def _read_captions(root: Path) -> list[list[str]]:
     return captions
 
 
-def _read_classes(root: Path, label: Label) -> list[str]:
+def _read_classes(root: Path, label: LabelKind) -> list[str]:
     """Read the class of each clip [1400], such as `concept-23` or `face-0`."""
     path = find_file(root, ANNOTATIONS.get(label, CONCEPTS), FETCH_HINT)
     count = len(FILMS) * N_CONCEPTS

@@ -32,10 +32,12 @@ KINDS = {
 }
 """Kinds of disputes, which are the keys of `preparation.accept`."""
 
-Amount = int | list[str | int]
+AcceptedAmount = int | list[str | int]
 
 
-def _require_kinds(amounts: Mapping[str, Amount]) -> Mapping[str, Amount]:
+def _require_kinds(
+    amounts: Mapping[str, AcceptedAmount],
+) -> Mapping[str, AcceptedAmount]:
     for kind in amounts:
         if kind not in KINDS:
             raise ValueError(f"{guess(kind, KINDS)}kinds are {', '.join(KINDS)}")
@@ -43,7 +45,7 @@ def _require_kinds(amounts: Mapping[str, Amount]) -> Mapping[str, Amount]:
 
 
 AcceptKey = Annotated[
-    dict[str, Amount],
+    dict[str, AcceptedAmount],
     AfterValidator(_require_kinds),
     Field(
         exclude_if=lambda amounts: not amounts,  # stores hold it only if it is set
@@ -91,7 +93,7 @@ class Account:
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     disputes: list[Dispute] = field(default_factory=list)
     rows: list[tuple[object, ...]] = field(default_factory=list)
-    accept: Mapping[str, Amount] = field(default_factory=dict)
+    accept: Mapping[str, AcceptedAmount] = field(default_factory=dict)
 
     def set_aside(self, kind: str, reason: str, source: str, count: int = 1) -> None:
         """Count items that are left out by a law of the format or by the recipe."""
@@ -142,7 +144,7 @@ class Account:
     def require(self) -> None:
         """Raise an error if anything does not add up that the user did not accept."""
         refused = []
-        needed: dict[str, Amount] = dict(self.accept)
+        needed: dict[str, AcceptedAmount] = dict(self.accept)
         for kind in dict.fromkeys(dispute.kind for dispute in self.disputes):
             disputes = [dispute for dispute in self.disputes if dispute.kind == kind]
             names = sorted(

@@ -40,7 +40,7 @@ class Event(NamedTuple):
     name: str
 
 
-Blocks = Iterator[tuple[Float64, Sequence[Event]]]
+SampleBlocks = Iterator[tuple[Float64, Sequence[Event]]]
 """Iterator over blocks of samples [n, C] and the events among them."""
 
 
@@ -216,7 +216,7 @@ class Replay:
         self,
         stream_format: StreamFormat,
         clock: Clock,
-        blocks: Blocks,
+        blocks: SampleBlocks,
         starts: Sequence[int] = (),
     ) -> None:
         self._starts = np.unique(np.array(starts, np.int64))

@@ -6,10 +6,10 @@ from pydantic import Field
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.streams import (
-    Blocks,
     Clock,
     Event,
     Replay,
+    SampleBlocks,
     StreamConfig,
     StreamFormat,
     StreamRequest,
@@ -97,7 +97,7 @@ def simulate(
     return Replay(stream_format, clock, blocks)
 
 
-def make_noise(config: Config, request: StreamRequest, rate_hz: float) -> Blocks:
+def make_noise(config: Config, request: StreamRequest, rate_hz: float) -> SampleBlocks:
     """Yield intervals of noise with an event in the middle, and a last without any."""
     random = np.random.default_rng(SEED)
     names = list(request.image_ids)
@@ -112,7 +112,7 @@ def make_noise(config: Config, request: StreamRequest, rate_hz: float) -> Blocks
         yield NOISE * random.standard_normal((interval, len(request.channels))), events
 
 
-def join_trials(config: Config, recording: Trials, rate_hz: float) -> Blocks:
+def join_trials(config: Config, recording: Trials, rate_hz: float) -> SampleBlocks:
     """Yield simulated trials that begin at their events, and a last interval.
 
     A straight line leads from each trial to the next, so that the signal has no step.

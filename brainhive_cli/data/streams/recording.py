@@ -15,10 +15,10 @@ from brainhive_cli.data.recordings.headers import RecordingKeys, read_header
 from brainhive_cli.data.recordings.opening import CHANNEL_UNITS, open_raw
 from brainhive_cli.data.recordings.stim_channels import FindPictures
 from brainhive_cli.data.streams import (
-    Blocks,
     Clock,
     Event,
     Replay,
+    SampleBlocks,
     StreamConfig,
     StreamFormat,
     StreamRequest,
@@ -164,7 +164,7 @@ def replay(
     )
 
     # `replayed` exists when blocks are read
-    def read_blocks() -> Blocks:
+    def read_blocks() -> SampleBlocks:
         block_size = max(1, round(BLOCK_S * rate_hz))
         for start in range(0, header.n_times, block_size):
             stop = min(start + block_size, header.n_times)

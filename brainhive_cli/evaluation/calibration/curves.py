@@ -24,6 +24,7 @@ from brainhive_cli.core.measurements import (
     ALL,
     Measurements,
     Metric,
+    Scopes,
     find_caveats,
     index_by_name,
     scope,
@@ -74,8 +75,6 @@ CURVE_TITLES = {
 }
 """Titles of the curves of further arms, by the data that they take from a new person.
 """
-Scopes = dict[str, dict[str, Metric]]
-"""Metrics by scope and name."""
 RankTable = dict[tuple[str, str], list[Int64]]
 """Ranks [S, N] of each person, in S draws and models, by arm and amount."""
 

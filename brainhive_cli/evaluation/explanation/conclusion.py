@@ -15,7 +15,7 @@ from brainhive_cli.core.artifacts import Heatmap
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.facts import CellFacts, ExplanationFacts
 from brainhive_cli.core.jobs import Summary
-from brainhive_cli.core.measurements import Measurements, Metric, scope
+from brainhive_cli.core.measurements import Measurements, Scopes, scope
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.signals.repetitions import average_trials
 from brainhive_cli.data.signals.space_files import write_maps
@@ -61,8 +61,6 @@ figure shows all times.
 """
 MAPS = "maps"
 """Folder of a run for the maps of voxels or sensors."""
-Scopes = dict[str, dict[str, Metric]]
-"""Metrics by scope and name."""
 
 
 def conclude(

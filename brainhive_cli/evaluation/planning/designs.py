@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Claim = Literal["above-chance", "top1", "interval", "difference"]
+StudyClaim = Literal["above-chance", "top1", "interval", "difference"]
 """Kind of the claim that a study shall support."""
-Answer = Literal["yes", "perhaps", "cannot say", "no"]
+Outlook = Literal["yes", "perhaps", "cannot say", "no"]
 """Answers to the question if a design is enough."""
 MIN_POWER = 0.8
 """Power that suffices."""
@@ -94,7 +94,7 @@ class Question:
             five people. False if it shall hold for the recorded people.
     """
 
-    claim: Claim = "above-chance"
+    claim: StudyClaim = "above-chance"
     size: float = 0.0
     new_people: bool = False
 
@@ -154,7 +154,7 @@ class Prediction:
     deciding_factor: int | None = None
 
     @property
-    def answer(self) -> Answer:
+    def answer(self) -> Outlook:
         """Return if the design is enough, by the range of the power."""
         if self.power.low >= MIN_POWER:
             return "yes"

@@ -11,7 +11,7 @@ from brainhive_cli.core import key_types, sections
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.sections import Section
-from brainhive_cli.evaluation.planning.designs import MARGIN_S, Claim, Design
+from brainhive_cli.evaluation.planning.designs import MARGIN_S, Design, StudyClaim
 
 MAX_CANDIDATES = 200
 """Largest number of designs. The simulation of a design takes about two seconds."""
@@ -30,7 +30,7 @@ TEST_PICTURES = 50
 MIN_TEST_PICTURES = 2
 """Smallest number of test pictures."""
 
-Counts = Annotated[
+CountList = Annotated[
     list[Annotated[int, Field(ge=1, le=10**6)]],
     BeforeValidator(key_types.split_commas),
 ]
@@ -40,15 +40,17 @@ Durations = Annotated[
     BeforeValidator(key_types.split_commas),
 ]
 """Candidates of a duration, such as `0.5,1`."""
-Share = Annotated[float, Field(ge=0, le=1)]
+UnitShare = Annotated[float, Field(ge=0, le=1)]
 
 
 class Expected(Section):
     """Retrieval that the user expects from a known amount of recording."""
 
-    top1: Share = Field(description="mean top-1 over people, from 0 to 1")
-    low: Share = Field(description="top-1 of a weak person, about the 5 % quantile")
-    high: Share = Field(description="top-1 of a strong person, about the 95 % quantile")
+    top1: UnitShare = Field(description="mean top-1 over people, from 0 to 1")
+    low: UnitShare = Field(description="top-1 of a weak person, about the 5 % quantile")
+    high: UnitShare = Field(
+        description="top-1 of a strong person, about the 95 % quantile"
+    )
     train_pictures: int = Field(ge=1, description="training pictures of this result")
     train_repetitions: int = Field(ge=1, description="repetitions of each of them")
     test_pictures: int = Field(ge=2, description="test pictures, which are candidates")
@@ -93,7 +95,7 @@ class Recipe(FileRecipe):
     writes_run = True
 
     # question
-    question: Claim = Field(
+    question: StudyClaim = Field(
         "above-chance",
         description="claim that the study shall support: above-chance, top1 (at least "
         "size), interval (of top-1, at most size wide) or difference (of two models, "
@@ -131,8 +133,8 @@ class Recipe(FileRecipe):
     )
 
     # candidates
-    people: Counts = Field([5, 10], min_length=1, description="numbers of people")
-    sessions: Counts = Field(
+    people: CountList = Field([5, 10], min_length=1, description="numbers of people")
+    sessions: CountList = Field(
         [], description="sessions of each person. Default: as many as needed"
     )
     session_minutes: Durations = Field(
@@ -145,20 +147,20 @@ class Recipe(FileRecipe):
         description="time from the onset of a picture to the next. Default: the "
         "pilot's, 4 with fMRI, else 1",
     )
-    train_pictures: Counts = Field(
+    train_pictures: CountList = Field(
         [],
         description="numbers of training pictures. Default: 200 and 700, or 30 and "
         "60 % of the folder",
     )
-    train_repetitions: Counts = Field(
+    train_repetitions: CountList = Field(
         [1, 4], min_length=1, description="repetitions of each training picture"
     )
-    test_pictures: Counts = Field(
+    test_pictures: CountList = Field(
         [],
         description="numbers of test pictures. Default: 50, and at most 20 % of the "
         "folder",
     )
-    test_repetitions: Counts = Field(
+    test_repetitions: CountList = Field(
         [4], min_length=1, description="repetitions of each test picture"
     )
     window_ms: tuple[float, float] | None = Field(

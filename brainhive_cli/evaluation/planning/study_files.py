@@ -30,7 +30,7 @@ ABSENT = "n/a"
 CODE_COLUMNS = ("event", "first_code", "second_code", "picture", "concept", "split")
 ORDER_COLUMNS = ("person", "session", "run", "trial", "picture", "onset_s", "event")
 EVENT_COLUMNS = ("onset", "duration", "trial_type", "stim_file", "value")
-Row = Sequence[object]
+CsvRow = Sequence[object]
 """Cells of a row of a table."""
 
 
@@ -121,11 +121,11 @@ def assign_codes(plan: StudyPlan) -> dict[str, str]:
 
 def _list_pictures(
     plan: StudyPlan, stimuli: Mapping[str, str], events: Mapping[str, str]
-) -> dict[str, list[Row]]:
+) -> dict[str, list[CsvRow]]:
     """List the rows of the tables of pictures and trigger codes, by file name."""
-    codes: list[Row] = [CODE_COLUMNS]
-    shown: list[Row] = [("event", "picture")]
-    files: list[Row] = [("stimulus_id", "type", "filename")]
+    codes: list[CsvRow] = [CODE_COLUMNS]
+    shown: list[CsvRow] = [("event", "picture")]
+    files: list[CsvRow] = [("stimulus_id", "type", "filename")]
     for picture, stimulus in stimuli.items():
         event = events[picture]
         first, _, second = event.partition("/")
@@ -148,9 +148,9 @@ def _list_trials(
     order: Sequence[PlannedTrial],
     stimuli: Mapping[str, str],
     events: Mapping[str, str],
-) -> dict[str, list[Row]]:
+) -> dict[str, list[CsvRow]]:
     """List the rows of the order, and of the planned events.tsv of each run."""
-    tables: dict[str, list[Row]] = {"order.csv": [ORDER_COLUMNS]}
+    tables: dict[str, list[CsvRow]] = {"order.csv": [ORDER_COLUMNS]}
     for trial in order:
         stimulus = stimuli.get(trial.picture, ABSENT)
         kind = "picture" if trial.picture in stimuli else "catch"

@@ -25,6 +25,7 @@ from brainhive_cli.core.measurements import (
     ONE_COLOUR,
     Measurements,
     Metric,
+    Scopes,
     choose_headlines,
     extend_protocol,
     find_caveats,
@@ -277,7 +278,7 @@ def _compute_measurements(
         sets_of_source[cell_set.source].append(cell_set)
 
     # sources, and the recall of each concept
-    scopes: dict[str, dict[str, Metric]] = {ALL: {}}
+    scopes: Scopes = {ALL: {}}
     recalls = {}
     for source, source_sets in sets_of_source.items():
         description = f"{protocol}, {source_sets[0].description}"

@@ -31,6 +31,7 @@ from brainhive_cli.data.targets.encoder_groups import group_encoders
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe, SourceName
+from brainhive_cli.models.backbones import Tensors
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.generators import GeneratedMedia, Sampling, require_finite
 from brainhive_cli.models.heads import (
@@ -52,7 +53,6 @@ MAX_VALUES_PER_BLOCK = 1 << 26
 """Largest number of values in all embeddings of a block. They take 256 MiB in float32,
 as 259 pictures with embeddings of 257 × 768 and 77 × 768 values do.
 """
-Tensors = Mapping[str, Tensor]
 TRAIN = "train"
 """Split whose embeddings are averaged, and whose pictures are baselines."""
 CELL_INDEPENDENT_SOURCES = ("images", "zeroed", "mean_embedding")

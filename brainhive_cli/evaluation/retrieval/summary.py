@@ -34,6 +34,7 @@ from brainhive_cli.core.measurements import (
     TRIALS_TOGETHER,
     Measurements,
     Metric,
+    Scopes,
     extend_protocol,
     index_by_name,
     lower_is_better,
@@ -98,8 +99,6 @@ RELIABILITY_OPTIONS: dict[str, Any] = {
     "is_share": False,
 }
 """Arguments of `measure` for a reliability, which is a correlation."""
-Scopes = dict[str, dict[str, Metric]]
-"""Metrics by scope and name."""
 
 
 @console.progress("computing statistics")

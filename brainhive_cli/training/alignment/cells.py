@@ -11,7 +11,7 @@ from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.training.alignment.recipe import Recipe
 
-Subjects = tuple[int, ...]
+SubjectTuple = tuple[int, ...]
 """Subject numbers."""
 FOLD_PATTERN = re.compile(r"_fold-\d+(?=_seed-)")
 """Fold in the name of a cell."""
@@ -31,8 +31,8 @@ class Cell:
     """
 
     name: str
-    trained_on: Subjects
-    tested_on: Subjects
+    trained_on: SubjectTuple
+    tested_on: SubjectTuple
     seed: int
     variant: str = ""
     fold: int = 1
@@ -129,8 +129,8 @@ def describe_division(cells: Sequence[Cell], mode: str) -> str:
 
 
 def _group_subjects(
-    recipe: Recipe, dataset: Dataset, recordings: Recordings, subjects: Subjects
-) -> list[tuple[str, Subjects, Subjects]]:
+    recipe: Recipe, dataset: Dataset, recordings: Recordings, subjects: SubjectTuple
+) -> list[tuple[str, SubjectTuple, SubjectTuple]]:
     """List the name, the training subjects and the test subjects of each training.
 
     Mode `joint` trains on all subjects, `inter` on others than the tested subject, and
@@ -144,7 +144,7 @@ def _group_subjects(
     if recipe.mode != "inter":
         return [(f"sub-{subject:02d}", (subject,), (subject,)) for subject in subjects]
 
-    groups: list[tuple[str, Subjects, Subjects]] = []
+    groups: list[tuple[str, SubjectTuple, SubjectTuple]] = []
     candidates = recordings.list_subjects(recipe.trained_on)
     for subject in subjects:
         trained_on = dataset.choose_training_subjects(candidates, subject)

@@ -14,6 +14,7 @@ from brainhive_cli.core import documents, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.models import backbones, fusers, heads as outputs
+from brainhive_cli.models.backbones import Tensors
 from brainhive_cli.models.blocks import CHANNEL_MIXING, Adapter, ChannelMixing
 from brainhive_cli.models.signal_spec import check_signal
 from brainhive_cli.training.alignment import layout as layouts
@@ -24,7 +25,6 @@ from brainhive_cli.training.alignment.model_files import (
     read_config,
 )
 
-Tensors = dict[str, Tensor]
 LOSS_PREFIX = "losses."
 """Prefix of the learned parameters of losses among the weights of a folder."""
 

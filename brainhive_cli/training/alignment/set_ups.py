@@ -20,7 +20,6 @@ from brainhive_cli.training.alignment.recipe import (
     Recipe,
 )
 
-Fields = dict[str, Any]
 EXCLUDED_SECTIONS = {
     "paths",
     "run",
@@ -41,7 +40,7 @@ PROVENANCE_KEYS = ("source", "form", "simulated", "dtype")
 """Keys of a store's provenance that are listed as keys of the preparation."""
 
 
-def describe_recipe(recipe: Recipe, holdout: Holdout) -> Fields:
+def describe_recipe(recipe: Recipe, holdout: Holdout) -> dict[str, Any]:
     """List the recipe keys that decide a result, and the papers of the method.
 
     Args:
@@ -98,7 +97,7 @@ def describe_recipe(recipe: Recipe, holdout: Holdout) -> Fields:
 
 def describe_model(
     layout: Layout, encoders: Sequence[EncoderConfig], signal: Signal
-) -> Fields:
+) -> dict[str, Any]:
     """List the recipe keys that a model folder records, and the papers of the method.
 
     Args:
@@ -123,10 +122,10 @@ def describe_model(
 def describe_run(
     dataset: Dataset,
     subjects: Sequence[int],
-    training: Fields,
+    training: dict[str, Any],
     signals: Sequence[Trials],
     origin: str = "",
-) -> Fields:
+) -> dict[str, Any]:
     """Describe a training and its test on subjects of a data set.
 
     Args:
@@ -137,7 +136,10 @@ def describe_run(
             model. Empty if no signals fit the model.
         origin: Name of the data set of the training, if it is another one.
     """
-    set_up: Fields = {"dataset": dataset.recorded_as, "subjects": list(subjects)}
+    set_up: dict[str, Any] = {
+        "dataset": dataset.recorded_as,
+        "subjects": list(subjects),
+    }
     if origin:
         set_up["trained_on_dataset"] = origin
     set_up |= training | describe_signals(signals)
@@ -155,7 +157,7 @@ def describe_run(
     return set_up
 
 
-def describe_signals(subjects: Sequence[Trials]) -> Fields:
+def describe_signals(subjects: Sequence[Trials]) -> dict[str, Any]:
     """Describe signals by channels, window, rate, repetitions, unit and preparation.
 
     Args:

@@ -20,7 +20,7 @@ from brainhive_cli.data.targets.model_input import choose_input
 from brainhive_cli.models.signal_spec import build_resampling_matrix
 from brainhive_cli.training.alignment.model import Aligner
 
-ChannelMapping = Literal["none", "spline"]
+MappingKind = Literal["none", "spline"]
 """Treatment of channels of a model that a recording lacks."""
 MAX_RELATIVE_DIFFERENCE = 1e-4
 MAX_ABSOLUTE_DIFFERENCE = 1e-5
@@ -74,7 +74,7 @@ class PortableModel(nn.Module):
         channels: Sequence[str] | None = None,
         rate_hz: float | None = None,
         window_ms: tuple[float, float] | None = None,
-        mapping: ChannelMapping = "none",
+        mapping: MappingKind = "none",
     ) -> None:
         super().__init__()
         spec = aligner.layout.spec

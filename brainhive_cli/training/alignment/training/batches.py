@@ -33,11 +33,11 @@ from brainhive_cli.data.targets.encoder_groups import EncoderGroup
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.measurement.ranks import rank_targets as find_ranks, summarise_ranks
 from brainhive_cli.measurement.units import StimulusGrouping
+from brainhive_cli.models.backbones import Tensors
 from brainhive_cli.models.losses import LossContext, Mixing
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.stages import Train
 
-Tensors = dict[str, Tensor]
 FLOAT32 = np.dtype(np.float32)
 NEWEST_WEIGHT = 0.3
 """Weight of the newest similarity in the running mean of a sample, as in UBP."""

@@ -20,6 +20,7 @@ from brainhive_cli.core.seeds import derive_seed, seed_torch
 from brainhive_cli.core.weights import Checkpoint
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.models.backbones import Tensors
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
@@ -46,8 +47,6 @@ from brainhive_cli.training.alignment.training.objective import (
     count_epochs,
 )
 from brainhive_cli.training.alignment.training.optimisation import Learner, StateContent
-
-Tensors = dict[str, Tensor]
 
 
 class Callbacks:

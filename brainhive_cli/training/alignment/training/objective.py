@@ -1,6 +1,6 @@
 """Weighted sum of the loss terms of a recipe."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Protocol, cast
@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import foreign_code, parts
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.models.backbones import Tensors
 from brainhive_cli.models.heads import flatten_vectors
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.terms import Term
-
-Tensors = Mapping[str, Tensor]
 
 
 class ScoresPairs(Protocol):

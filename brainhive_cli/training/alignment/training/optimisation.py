@@ -26,7 +26,7 @@ from brainhive_cli.training.alignment.training.objective import Objective
 
 StateContent = dict[str, Any]
 """Values of a checkpoint, or of the log."""
-Tensors = tuple[Tensor, ...] | list[Tensor]
+TensorList = tuple[Tensor, ...] | list[Tensor]
 STATE_ATTRIBUTES = (
     "epoch",
     "steps_done",
@@ -332,7 +332,7 @@ class Learner:
                 anchor.copy_(state["anchors"][name])
 
     def _update_average(
-        self, averages: Tensors, parameters: Tensors, _: Tensor | int
+        self, averages: TensorList, parameters: TensorList, _: Tensor | int
     ) -> None:
         """Move averages towards the weights, by more in the first steps.
 
