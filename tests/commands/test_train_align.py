@@ -154,10 +154,13 @@ def test_only_signals_that_are_not_held_out_move_the_weights(
     assert by in top1.protocol and by in result.tables[0].title
 
     # training signals change the weights, and held-out signals do not
-    for rows, changes_weights in ((held_out, False), (~held_out, True)):
+    for is_changed, changes_weights in ((held_out, False), (~held_out, True)):
         with resealed(file_of(own)) as file:
             signal = file["train/signal"][()]
-            signal[rows] *= -1
+            picture_of_trial = np.repeat(
+                np.arange(len(is_changed)), file["train/repetitions"][()]
+            )
+            signal[is_changed[picture_of_trial]] *= -1
             file["train/signal"][...] = signal
 
         run = run_command("train-align", *settings, again=True).folder

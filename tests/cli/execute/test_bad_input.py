@@ -198,7 +198,8 @@ def test_a_second_command_waits_and_ctrl_c_ends_both_resumably(
         f"waiting for cells of other workers: 1: sub-01_seed-1 ({socket.gethostname()} "
         f"{process.pid})"
     )
-    lines = ends[0][1].strip().splitlines()
+    # a slow start is announced, too
+    lines = ends[0][1].removeprefix("train-align: starting …\n").strip().splitlines()
     assert lines[:2] == [f"continuing run {run.name} with 1 other worker", said]
     assert len(lines) == 3 and lines[2].startswith("interrupted: ")
     assert ends[1][1].strip().splitlines()[-1] == lines[2]

@@ -148,16 +148,13 @@ def test_other_programs_receive_the_ranks_of_eval_retrieval(
     targets = open_targets(tests, model, "test")
     gallery = model.encode_pictures(targets, tests.find_rows("test"))
     image_ids = tests.open_pictures("test").image_ids
-    for row, (stimulus, trials) in enumerate(
-        zip(responses.stimulus, responses.singles, strict=True)
-    ):
-        tokens = model.encode(responses, torch.from_numpy(np.asarray(trials)))
-        expected = rank_targets(
-            tokens, gallery, torch.full((len(tokens),), int(stimulus))
-        )
+    for row, stimulus in enumerate(responses.stimulus.tolist()):
+        signals = torch.from_numpy(responses.singles[responses.find_trials([row])])
+        tokens = model.encode(responses, signals)
+        expected = rank_targets(tokens, gallery, torch.full((len(tokens),), stimulus))
         shown = [
             result["rank"]
             for result in results
             if result["shown"] == image_ids[stimulus]
         ]
-        assert shown == expected.tolist() and len(shown) == 2, row
+        assert shown == expected.tolist() and len(shown) == 2, stimulus

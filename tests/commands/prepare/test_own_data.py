@@ -205,11 +205,11 @@ def test_one_s_own_betas_take_ten_lines_as_the_guide_has_them(work):
     names = [*PICTURES["train"], *PICTURES["test"]]
     for split, split_names in PICTURES.items():
         recording = store[split]
-        for image_id, trials in zip(
-            recording.image_ids, recording.signal[:], strict=True
+        for image_id, average in zip(
+            recording.pictures, recording.averages, strict=True
         ):
             response = z_scores[names.index(image_id)]
-            assert np.corrcoef(trials.mean(0)[:, 0], response)[0, 1] > 0.8
+            assert np.corrcoef(average[:, 0], response)[0, 1] > 0.8
             assert image_id in split_names
 
 

@@ -55,7 +55,7 @@ def test_a_part_data_set_or_recipe_names_every_reference():
     unnamed = {
         key
         for key in ENTRIES
-        if not re.search(rf"[\[\"( ]{re.escape(key)}[\]\",)]", sources)
+        if not re.search(rf"[\[\"( ]{re.escape(key)}[\]\",)\n]", sources)
     }
     assert unnamed - {"brainhive"} == set()
 
