@@ -158,6 +158,21 @@ def test_no_command_or_domain_names_a_kind_of_prior_or_generator() -> None:
         )
 
 
+def test_templates_name_no_kind_of_part() -> None:
+    """A part says what it is called in a sentence (`called` of its Config)."""
+    shelves = ("backbones", "generators", "priors", "normalisations")
+    kinds = {kind for shelf in shelves for kind in parts.list_kinds(shelf)}
+    templates = [
+        path
+        for path in (PACKAGE / "reports").rglob("*.*")
+        if path.suffix in (".txt", ".html", ".md", ".tex", ".yaml")
+    ]
+    assert len(templates) > 30
+    for path in templates:
+        quoted = re.findall(r"[\"']([\w-]+)[\"']", path.read_text())
+        assert not kinds & {*quoted}, f"{path.name} names {kinds & {*quoted}}"
+
+
 def test_no_module_imports_itself_through_others(
     imports: dict[str, set[str]],
 ) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import artifacts, console, documents
 from brainhive_cli.core.command import Failures, Input, Result
 from brainhive_cli.core.errors import Line, RecipeError
-from brainhive_cli.core.facts import CITES, RetrievalFacts, format_setting
+from brainhive_cli.core.facts import DESCRIPTIONS, RetrievalFacts, format_setting
 from brainhive_cli.core.files import atomic_write, home_folder, locate
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
@@ -385,11 +385,11 @@ def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
     if len(commands) > 1 or not all(set_ups):
         return labels
 
-    # list all keys except citations
+    # list all keys except papers and words
     keys: dict[str, None] = {}
     for set_up in set_ups:
         for key in set_up:
-            if not key.startswith(CITES):
+            if not key.startswith(DESCRIPTIONS):
                 keys[key] = None
 
     # keys such as `backbone.kind` describe a run best, so they come first

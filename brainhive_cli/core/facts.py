@@ -32,6 +32,12 @@ CITES = "cites"
 """Section of a set-up that lists papers, as keys in reports/references.bib. The papers
 describe the data set, the signals, the model, the encoders and the generator.
 """
+CALLED = "called"
+"""Section of a set-up with the words of parts for a methods paragraph. Templates know
+no kinds of parts.
+"""
+DESCRIPTIONS = (CITES, CALLED)
+"""Sections of a set-up that describe its other keys. Runs are not compared by them."""
 SHORT_NAMES = {"train.epochs": "epochs", "train.selection": "selection"}
 """Keys of set-ups that replace dotted keys of recipes."""
 MAX_LISTED_VALUES = 6
@@ -866,6 +872,18 @@ def cite(**papers: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
+def call(**words: str) -> dict[str, str]:
+    """Make the part of a set-up with the words of parts for a methods paragraph.
+
+    Args:
+        words: Words of a part such as `NICE`, by topic such as `model`.
+
+    Returns:
+        Words by `called.TOPIC`. Parts without words are left out.
+    """
+    return {f"{CALLED}.{topic}": phrase for topic, phrase in words.items() if phrase}
+
+
 def merge_set_ups(set_ups: Sequence[SetUp]) -> dict[str, Any]:
     """Merge the settings of several subjects or runs.
 
@@ -928,7 +946,7 @@ def list_differences(
     The list leaves out:
 
     - Sections (first parts of keys) that only one run has.
-    - Papers (the section `cites`).
+    - Papers and words (the sections `cites` and `called`).
     - Settings of components whose kinds differ. Only the kinds are listed.
     - Settings of `train` that only one run has, with different kinds of backbones.
 
@@ -942,7 +960,7 @@ def list_differences(
     """
     first_sections = {_section(key) for key in first}
     second_sections = {_section(key) for key in second}
-    shared_sections = (first_sections & second_sections) - {CITES}
+    shared_sections = (first_sections & second_sections) - {*DESCRIPTIONS}
 
     differing_keys = []
     for key in {**first, **second}:

@@ -166,6 +166,8 @@ HARD_N_WAY = re.compile(r"video_(?!2way)\d{1,3}way(_strict)?")
 """Name of such a metric of clips with more than two ways."""
 METRIC_NAMES: dict[str, str] = METRIC_TABLE["names"]
 """Title of each metric in tables and figures, as in papers."""
+BASELINE_CLASSIFIERS: dict[str, str] = METRIC_TABLE["classifiers"]
+"""Title of each classifier that is a baseline of models of categories."""
 TWO_WAY = "two_way_"
 """Beginning of the names of metrics for two-way identification by an encoder."""
 LOWER_IS_BETTER: list[str] = METRIC_TABLE["lower_is_better"]

@@ -71,6 +71,8 @@ class Config(Section):
 
     cites: ClassVar[Sequence[str]] = ()
     """Keys in `reports/references.bib` of the papers that describe the part."""
+    called: ClassVar[str] = ""
+    """Words for the part in a methods paragraph, such as `averaged` for a fuser."""
 
     @property
     def kind(self) -> str:

@@ -36,6 +36,8 @@ SIGNAL_DIM: Any = Field(
 class FuserConfig(parts.Config):
     """Base class of the Configs of fusers."""
 
+    changes_one: ClassVar[bool] = True
+    """False if the embedding of a single encoder is the target as it is."""
     takes_subjects: ClassVar[bool] = False
     """If True, the fuser is built for a number of subjects. In training it also takes
     their indices [B].
@@ -82,6 +84,7 @@ class FusionEncoderConfig(FuserConfig):
     """
 
     cites = ("zheng2026",)
+    called = "joined by BrainHiVE's fusion encoder"
 
     intermediate_size: InnerWidth = Field(
         1024, description="Width inside the residual MLP; BrainHiVE's."
@@ -119,6 +122,9 @@ class ConcatenationConfig(FuserConfig):
     2403.07721) and AlignVis, which maps signals by `signal_dim`.
     """
 
+    called = "concatenated"
+    changes_one = False
+
     normalise: bool = Field(
         True,
         description=(
@@ -150,6 +156,9 @@ class MeanConfig(FuserConfig):
     Nothing is trained. The fuser `linear` can follow a mean by a map (NeuroBridge).
     """
 
+    called = "averaged"
+    changes_one = False
+
     def token_dim(self, dims: dict[str, int], dim: int) -> int:
         """Return the common width of all encoders.
 
@@ -174,6 +183,7 @@ class LinearConfig(FuserConfig):
     """
 
     cites = ("du2026", "zhang2026")
+    called = "joined by a linear map"
 
     join: Literal["concatenate", "mean"] = Field(
         "concatenate",
@@ -200,6 +210,7 @@ class BranchesConfig(FuserConfig):
     """
 
     cites = ("bridge2026",)
+    called = "joined by BRIDGE's branches"
 
     width: PositiveInt = Field(
         256, description="Width of each projected embedding; BRIDGE's."
@@ -222,6 +233,7 @@ class LevelsConfig(FuserConfig):
     """
 
     cites = ("liu2026",)
+    called = "mixed as in Visual Blur Perception"
 
     learned: int = Field(
         4, ge=0, description="Number of learned vectors in the sum; VBP's."
@@ -250,6 +262,7 @@ class RouterConfig(FuserConfig):
     """
 
     cites = ("jiang2026",)
+    called = "weighted by SAMGA's router"
     takes_subjects = True
 
     hidden: PositiveInt = Field(

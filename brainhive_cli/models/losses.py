@@ -176,6 +176,8 @@ class BceConfig(LossConfig):
     Predictions are logits, and targets are between 0 and 1.
     """
 
+    called = "binary cross-entropy"
+
     def measure(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Compute the binary cross-entropy of logits [B, ...]."""
         import torch.nn.functional as F
@@ -186,6 +188,8 @@ class BceConfig(LossConfig):
 class L1Config(LossConfig):
     """Mean absolute error of all values of a batch: outliers count less than in mse."""
 
+    called = "the mean absolute error"
+
     def measure(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Compute the mean absolute difference of values [B, ...]."""
         import torch.nn.functional as F
@@ -195,6 +199,8 @@ class L1Config(LossConfig):
 
 class MseConfig(LossConfig):
     """Mean squared error of all values of a batch."""
+
+    called = "the mean squared error"
 
     def measure(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Compute the mean squared difference of values [B, ...]."""
@@ -289,6 +295,7 @@ class MmdConfig(LossConfig):
     """
 
     cites = ("gretton2012", "jiang2026")
+    called = "the maximum mean discrepancy"
 
     def compare(
         self, predicted: Tensor, target: Tensor, context: LossContext
@@ -352,6 +359,8 @@ class CrossEntropyConfig(LossConfig):
 
     Mean over all ids of a batch except padding, as in NEURONS.
     """
+
+    called = "cross-entropy"
 
     def compare(
         self, predicted: Tensor, target: Tensor, context: LossContext
@@ -445,6 +454,7 @@ class ClipConfig(ScaledConfig):
     """
 
     cites: ClassVar[tuple[str, ...]] = ("radford2021",)
+    called = "CLIP's contrastive loss"
     no_effect_with_temperature = (
         "initial_logit_scale",
         "learn_scale",
@@ -558,6 +568,7 @@ class MixcoConfig(ClipConfig):
     """
 
     cites = ("kim2020", "scotti2023")
+    called = "the contrastive loss of mixed signals (MixCo)"
 
     mix_alpha: PositiveFloat = Field(
         0.15,
@@ -580,6 +591,7 @@ class SoftClipConfig(ScaledConfig):
     """
 
     cites = ("scotti2023",)
+    called = "the contrastive loss with soft labels (SoftCLIP)"
 
     temperature: Temperature = Field(
         None,

@@ -9,7 +9,7 @@ from typing import Any
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import (
-    CITES,
+    DESCRIPTIONS,
     SHORT_NAMES,
     SIGNAL_KEYS,
     Facts,
@@ -147,7 +147,7 @@ def read_settings(folder: RunFolder, facts: Facts) -> Settings:
     # the facts of a reconstruction repeat its recipe
     repeated_section = folder.command
     for key, value in facts.set_up.items():
-        if _section(key) not in (CITES, repeated_section):
+        if _section(key) not in (*DESCRIPTIONS, repeated_section):
             settings[key] = value
     if settings.get("mode") != "finetune":
         for key in list(settings):

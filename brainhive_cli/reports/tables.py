@@ -13,6 +13,7 @@ from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL, Difference, Facts
 from brainhive_cli.core.measurements import (
     AGREEMENT,
     AGREEMENT_HEADING,
+    BASELINE_CLASSIFIERS,
     CAVEATS,
     DESIGN_ALONE,
     Metric,
@@ -87,7 +88,7 @@ def templates() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["agreement"] = AGREEMENT
+    environment.globals |= {"agreement": AGREEMENT, "classifiers": BASELINE_CLASSIFIERS}
     environment.filters |= {
         "amount": write_amount,
         "signs": lambda caveats: mark("", caveats),

@@ -140,6 +140,8 @@ class Config(BetaSteps):
     session is fitted by itself.
     """
 
+    called = "a response of each voxel to each trial or block"
+
     root: str = Field(
         "", description="folder of the BIDS data set; default: bids below paths.data"
     )

@@ -160,6 +160,8 @@ class Config(RecordingKeys, OwnSignalKeys):
     The files are called `sub-01_ses-01.fif`, or are part of a BIDS data set.
     """
 
+    called = "continuous files"
+
     delay_ms: float = Field(
         0.0,
         ge=-600_000,

@@ -92,6 +92,7 @@ def require_equal_widths(widths: set[int]) -> None:
 class Channel(parts.Config):
     """Normalisation of each channel or voxel to mean 0 and variance 1."""
 
+    called: ClassVar[str] = "z-scored by channel or voxel"
     removes_scale: ClassVar[bool] = True
     """True if the scale of the signals does not change the result."""
     mixes_channels: ClassVar[bool] = False
@@ -142,6 +143,7 @@ class Whiten(Channel):
     Channels are rotated as little as possible (ZCA).
     """
 
+    called = "whitened by the covariance of each subject"
     mixes_channels = True
 
 
@@ -154,6 +156,7 @@ class Template(parts.Config):
     """
 
     cites = ("bridge2026",)
+    called = "reduced by the mean response of each subject"
 
     def measure(self, signals: Chunks) -> Statistics:
         """Average the training signals of a subject over pictures, as `mean` [C, T]."""
@@ -181,6 +184,7 @@ class Euclidean(parts.Config):
     """
 
     cites = ("he2020",)
+    called = "aligned between subjects by Euclidean alignment"
     removes_scale: ClassVar[bool] = True
     """True if the scale of the signals does not change the result."""
 
@@ -224,6 +228,7 @@ class Riemannian(Euclidean):
     """
 
     cites = ("zanini2018",)
+    called = "aligned between subjects by Riemannian means"
 
     mean: Literal["affine-invariant", "log-euclidean"] = Field(
         "affine-invariant",

@@ -11,7 +11,7 @@ import torch
 from brainhive_cli.core import driver, parts
 from brainhive_cli.core.command import Input, Result, Work, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.facts import ReconstructionFacts, cite, flatten
+from brainhive_cli.core.facts import ReconstructionFacts, call, cite, flatten
 from brainhive_cli.core.files import is_saved
 from brainhive_cli.core.jobs import CellStage, LoggedMetrics, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
@@ -338,6 +338,7 @@ class ReconstructionRun(Job, ScoredRun):
         set_up: dict[str, Any] = dict(self.tests.set_up)
         set_up |= flatten(settings, "reconstruct")
         set_up |= cite(prior=prior.Config.cites, generator=generator_papers)
+        set_up |= call(generator=recipe.generator.called)
         seen_in_training, warnings = self.tests.summarise_seen()
         return ReconstructionFacts(
             dataset=align.dataset.name,

@@ -17,6 +17,7 @@ from brainhive_cli.core.console import write_duration
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import MAX_MISFILED_P, RIDGE_RECIPE, Answer, Baseline
 from brainhive_cli.core.files import make_portable
+from brainhive_cli.core.measurements import BASELINE_CLASSIFIERS
 from brainhive_cli.core.recipe import validate, write_yaml
 from brainhive_cli.data.datasets import make_grouping
 from brainhive_cli.data.signals.trials import Trials
@@ -28,7 +29,6 @@ from brainhive_cli.evaluation.retrieval.measure import (
     open_gallery,
     open_signals,
 )
-from brainhive_cli.evaluation.retrieval.scopes import CLASSIFIERS
 from brainhive_cli.measurement.linear_maps import (
     Components,
     FeatureScaler,
@@ -201,7 +201,7 @@ def rank_by_classifiers(job: Job, device: torch.device) -> dict[str, list[Int64]
             fold_ranks[name, subject].append(ranks)
 
     complete = {}
-    for name in CLASSIFIERS:
+    for name in BASELINE_CLASSIFIERS:
         subject_ranks = []
         for subject, count in n_folds.items():
             ranks_of_folds = fold_ranks[name, subject]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from brainhive_cli.core.measurements import Measurements, Metric
+from brainhive_cli.core.measurements import BASELINE_CLASSIFIERS, Measurements, Metric
 
 SUBSETS = "subsets"
 REGIONS = "regions"
@@ -20,10 +20,8 @@ NEAREST = "nearest training picture"
 """Scope of the slope of scores over the similarity to the nearest training picture."""
 REPETITION_DRAWS = 10
 """Number of random choices of k repetitions, over which a curve is averaged."""
-CLASSIFIERS = {"lda": "shrinkage LDA", "logistic": "logistic regression"}
-"""Titles of the plain classifiers, by name."""
 BASELINE_TITLES = {
-    **CLASSIFIERS,
+    **BASELINE_CLASSIFIERS,
     RIDGE: "ridge regression",
     DESIGN: "design alone, no signals",
 }

@@ -23,6 +23,7 @@ class Config(BackboneConfig):
     """Settings of ATM's brain encoder (arXiv 2403.07721), as in BrainHiVE."""
 
     cites = ("li2024",)
+    called = "ATM"
 
     dropout: Share = Field(
         0.25, description="Probability of dropping a unit, by default the paper's."

@@ -17,6 +17,7 @@ class Config(BackboneConfig):
     """Settings of BrainHiVE's brain encoder (arXiv 2602.07495)."""
 
     cites = ("zheng2026",)
+    called = "BrainHiVE's brain MLP"
 
     hidden: int | None = Field(
         None,

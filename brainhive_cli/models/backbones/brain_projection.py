@@ -41,6 +41,7 @@ class Config(BackboneConfig):
     """
 
     cites = ("zheng2026",)
+    called = "BrainHiVE's brain projection"
     layers: ClassVar[str] = ""
     """Layers before the head: a key of LAYERS, `nice`, or none. `linear` replaces the
     head.

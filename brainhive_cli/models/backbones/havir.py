@@ -37,6 +37,7 @@ class Config(BackboneConfig):
     """
 
     cites = ("zhang2025", "scotti2023")
+    called = "HAVIR"
     takes_spec = True
     streams = (SPATIAL, SEMANTIC)
 

@@ -35,6 +35,7 @@ class Config(BackboneConfig):
     """
 
     cites = ("ledoit2004", "blankertz2011", "pedregosa2011")
+    called = "Linear discriminant analysis with a shrunk covariance"
     takes_spec = True
     is_closed_form = True
     is_classifier = True

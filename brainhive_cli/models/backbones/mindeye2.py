@@ -38,6 +38,7 @@ class Config(BackboneConfig):
     """
 
     cites = ("scotti2024",)
+    called = "MindEye2's brain model"
     takes_spec = True
 
     hidden: Width = Field(4096, description="Width H of the space that subjects share.")

@@ -45,6 +45,7 @@ class Config(BackboneConfig):
     """
 
     cites = ("wang2025", "scotti2024")
+    called = "NEURONS"
     takes_spec = True
 
     brain: Annotated[mindeye2.Config, parts.part_validator("backbones", "mindeye2")] = (

@@ -36,6 +36,7 @@ class Config(BackboneConfig):
     """
 
     cites = ("hoerl1970",)
+    called = "Ridge regression for each subject"
     takes_spec = True
     is_closed_form = True
 

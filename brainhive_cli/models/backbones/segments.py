@@ -15,6 +15,7 @@ class Config(BackboneConfig):
     """Settings of BRIDGE's encoder (NeurIPS 2026, published repository)."""
 
     cites = ("bridge2026",)
+    called = "BRIDGE's brain encoder"
 
     segments: PositiveInt = Field(
         2,

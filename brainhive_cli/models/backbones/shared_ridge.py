@@ -24,6 +24,7 @@ class Config(BackboneConfig):
     """
 
     cites = ("hoerl1970",)
+    called = "Ridge regression shared by all subjects"
     takes_spec = True
     is_closed_form = True
     continues = True

@@ -16,6 +16,7 @@ class Config(BackboneConfig):
     """Settings of VBP's encoder (AAAI 2026, published repository)."""
 
     cites = ("liu2026",)
+    called = "The brain encoder of Visual Blur Perception"
 
     filters: PositiveInt = Field(
         25, description="Number F of spatial filters, by default VBP's."

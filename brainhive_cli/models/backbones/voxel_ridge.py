@@ -20,6 +20,7 @@ class Config(BackboneConfig):
     """
 
     cites = ("scotti2024",)
+    called = "A penalised linear map for each subject with an MLP shared by all"
     pads_widths = True
 
     hidden: Width = Field(

@@ -32,6 +32,7 @@ class Config(BackboneConfig):
     """
 
     cites = ("scotti2023",)
+    called = "A brain model with a diffusion prior"
     takes_spec = True
 
     backbone: Any = parts.part_field(

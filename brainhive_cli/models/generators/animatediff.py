@@ -77,6 +77,7 @@ class Config(_latent_diffusion.Config):
     """
 
     cites = ("guo2024", "guo2024sparsectrl", "rombach2022")
+    called = "AnimateDiff with SparseCtrl"
     published_architecture = ARCHITECTURE
 
     source: str = Field(

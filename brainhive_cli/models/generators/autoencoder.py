@@ -24,6 +24,7 @@ class Config(parts.Config):
     """Decoder of the latents that the head `latent` predicts."""
 
     cites = ("kingma2014",)
+    called = "The decoder of an autoencoder"
 
     source: str = Field(
         PIXELS,

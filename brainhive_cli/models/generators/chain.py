@@ -201,6 +201,8 @@ class LowLevelMix(Section):
 class Config(parts.Config):
     """Stages of a chain, such as a keyframe and its motion."""
 
+    called = "A chain of diffusion models"
+
     stages: tuple[ChainStage, ...] = Field(
         min_length=1, description="Stages, in their order."
     )

@@ -70,6 +70,7 @@ class Config(_latent_diffusion.Config):
     """Folder of diffusers with a U-Net of the SDXL type."""
 
     cites = ("podell2024",)
+    called = "An SDXL-type diffusion model"
     published_architecture = ARCHITECTURE
     family = "SDXL"
     addition_embed_type = "text_time"

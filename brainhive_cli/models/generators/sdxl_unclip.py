@@ -64,6 +64,7 @@ class Config(_latent_diffusion.Config):
     """
 
     cites = ("scotti2024", "podell2024")
+    called = "SDXL-unCLIP"
     published_architecture = ARCHITECTURE
     family = "SDXL"
     addition_embed_type = "text_time"

@@ -62,6 +62,7 @@ class Config(_latent_diffusion.Config):
     """
 
     cites = ("xu2023",)
+    called = "Versatile Diffusion"
     published_architecture = ARCHITECTURE
     component_folders = {"unet": "image_unet", "vae": "vae", "scheduler": "scheduler"}  # noqa: RUF012 (never changed)
 

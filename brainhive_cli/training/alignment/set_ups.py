@@ -8,11 +8,12 @@ import numpy as np
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import SHORT_NAMES, cite, flatten
+from brainhive_cli.core.facts import SHORT_NAMES, call, cite, flatten
 from brainhive_cli.data.datasets import Dataset, list_dataset_papers
 from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.recipe import (
@@ -89,10 +90,30 @@ def describe_recipe(recipe: Recipe, holdout: Holdout) -> dict[str, Any]:
     if not is_closed_form:
         method_parts += [recipe.terms or recipe.loss, recipe.train]
     method_parts.append(recipe.signal)
-    return set_up | cite(
+    set_up |= cite(
         model=method_papers + parts.list_papers(method_parts),
         encoders=parts.list_papers([recipe.encoders, recipe.targets]),
     )
+
+    # words for the parts that the training used
+    set_up |= call_model(recipe.backbone, recipe.signal)
+    if "loss.kind" in set_up:
+        set_up |= call(loss=recipe.loss.called)
+    has_several = len(recipe.encoders) > 1
+    if "fuser.kind" in set_up and (has_several or recipe.fuser.changes_one):
+        set_up |= call(fuser=recipe.fuser.called)
+    return set_up
+
+
+def call_model(backbone: BackboneConfig, signal: Signal) -> dict[str, str]:
+    """Put the backbone, its fit and the normalisation of its signals into words."""
+    fit = ""
+    if backbone.is_classifier:
+        fit = "classifier"
+    elif backbone.is_closed_form:
+        fit = "closed form"
+    normalise = signal.normalise.called if signal.normalise else ""
+    return call(model=backbone.called, fit=fit, normalise=normalise)
 
 
 def describe_model(
@@ -113,6 +134,7 @@ def describe_model(
     }
     signal_keys = flatten(signal.model_dump(mode="json"), "signal")
     set_up |= {key: signal_keys[key] for key in signal_keys if key not in EXCLUDED_KEYS}
+    set_up |= call_model(layout.backbone_config, signal)
     return set_up | cite(
         model=parts.list_papers([layout.backbone_config, signal]),
         encoders=parts.list_papers(list(encoders)),
@@ -154,6 +176,7 @@ def describe_run(
             keys = signals[0].provenance.get("preparation")
             preparation = parts.resolve("preparations", keys)
             set_up |= cite(signals=parts.list_papers([preparation]))
+            set_up |= call(signals=preparation.called)
     return set_up
 
 
