@@ -9,12 +9,12 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from json import JSONDecodeError
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, StrictInt
 
@@ -59,8 +59,6 @@ LARGE_FILES = f"blobs/{'[0-9a-f]' * 64}"
 """Pattern of the large files in the cache of a repository. The name is the SHA-256 that
 the hub states.
 """
-DATASET_PREFIX = "datasets"
-"""First name in the location of a data set's repository."""
 DOWNLOAD_ELSEWHERE = "on a machine with a network: "
 """Beginning of a hint with a download command, if the hub cannot be reached."""
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
@@ -88,14 +86,6 @@ MODEL_FILES = (
     "learned.safetensors",
 )
 """Files of a brain model, in the layouts of BrainHiVE and of Brainhive."""
-ALIGNMENT_FILES = (
-    "embeddings.json",
-    "cells/**/model/config.json",
-    "cells/**/model/model.safetensors",
-    "cells/**/model/diffusion_pytorch_model.safetensors",
-    "cells/**/model/learned.safetensors",
-)
-"""Patterns of the files of the brain models in a run."""
 PRIOR_FILES = (
     "learned.json",
     "learned.safetensors",
@@ -110,7 +100,11 @@ PRIOR_FILES = (
 )
 """Files of a prior's folder, for all kinds of prior that can be trained."""
 RUN_FILES = {
-    "train-align": DOCUMENT_FILES + ALIGNMENT_FILES,
+    "train-align": (
+        *DOCUMENT_FILES,
+        "embeddings.json",
+        *[f"cells/**/model/{name}" for name in MODEL_FILES],
+    ),
     "train-prior": DOCUMENT_FILES + PRIOR_FILES,
 }
 """Patterns of the files that a run shares on the hub, by the command of the run."""
@@ -127,6 +121,206 @@ class Unreachable(MissingData):
 
 class NoFiles(MissingData):
     """The error of a repository that has none of the requested files."""
+
+
+class Repository(NamedTuple):
+    """Repository of the hub, with the folder and revision that a reference names.
+
+    Attributes:
+        type: Type of the repository.
+        name: Name `owner/name`.
+        subfolder: Folder in the repository, or "".
+        revision: Branch, tag or commit, or None for the main branch.
+    """
+
+    type: Literal["model", "dataset"]
+    name: str
+    subfolder: str = ""
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, reference: str, owner: str = "") -> Self:
+        """Read a reference `hub:[datasets/]owner/name[/subfolder][@revision]`.
+
+        Args:
+            reference: Reference, which may lack its prefix `hub:`.
+            owner: Owner of the repository if the reference is only a name.
+
+        Raises:
+            MissingData: if the subfolder or revision would lead out of the hub's cache.
+        """
+        location = reference.removeprefix(HUB_PREFIX)
+        path, _, revision = location.partition("@")
+        names = path.rstrip("/").split("/")
+        is_dataset = names[0] == "datasets"
+        if is_dataset:
+            names = names[1:]
+        if len(names) == 1 and owner:
+            names = [owner] + names
+
+        # the subfolder and the revision become paths in the cache
+        subfolder = "/".join(names[2:])
+        cache_paths = filter(None, [subfolder, revision])
+        resolve_below(
+            Path(), *cache_paths, source=f"hub:{location} names", error=MissingData
+        )
+        repository_type: Literal["model", "dataset"] = "model"
+        if is_dataset:
+            repository_type = "dataset"
+        return cls(repository_type, "/".join(names[:2]), subfolder, revision or None)
+
+    def prefix(self, patterns: Sequence[str]) -> list[str]:
+        """Put the subfolder before each pattern."""
+        return [f"{self.subfolder}/{pattern}".lstrip("/") for pattern in patterns]
+
+    def download_line(self, patterns: Sequence[str] = ()) -> str:
+        """Write the shell command that downloads files of the repository.
+
+        Args:
+            patterns: Names or patterns of the files. An empty list or `**` alone stands
+                for all files.
+
+        Returns:
+            Command line, such as `hf download owner/name config.json`.
+        """
+        distinct_patterns = dict.fromkeys(patterns)
+        distinct_patterns.pop("**", None)
+
+        # `hf download` takes names as arguments, and a pattern as the value of a flag
+        arguments = ["hf", "download", self.name]
+        has_pattern = any(set("*?[") & set(pattern) for pattern in distinct_patterns)
+        for pattern in distinct_patterns:
+            arguments += ["--include", pattern] if has_pattern else [pattern]
+        if self.type == "dataset":
+            arguments += ["--repo-type", "dataset"]
+        if self.revision:
+            arguments.append(f"--revision={self.revision}")
+        return shlex.join(arguments)
+
+    def snapshot(self, patterns: Sequence[str] = ("**",), **options: Any) -> Any:
+        """Download files with `huggingface_hub.snapshot_download`.
+
+        Args:
+            patterns: Names or patterns of the files in the repository.
+            options: Further arguments of `snapshot_download`.
+
+        Returns:
+            The result of `snapshot_download`: the folder, or a list of files for a dry
+            run.
+
+        Raises:
+            MissingData: if the hub cannot be reached, is busy or refuses the download,
+                or if a file does not match its SHA-256.
+        """
+        from huggingface_hub import constants, snapshot_download
+        from huggingface_hub.utils import tqdm
+
+        class TransientBar(tqdm):
+            """A progress bar that disappears at the end."""
+
+            def __init__(self, *args: Any, **options: Any) -> None:
+                # None shows the bar only in a terminal
+                options = {"disable": None} | options | {"leave": False}
+                super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+
+        if constants.HF_HUB_OFFLINE:
+            # huggingface_hub 1.33 asks the hub all the same if the revision is a commit
+            options["local_files_only"] = True
+        is_local = options.get("local_files_only", False)
+        cache = Path(
+            options.get("cache_dir") or constants.HF_HUB_CACHE,
+            f"{self.type}s--{self.name.replace('/', '--')}",
+        )
+        load = partial(
+            snapshot_download,
+            self.name,
+            repo_type=self.type,
+            revision=self.revision,
+            allow_patterns=list(patterns),
+            **options,
+        )
+
+        def download() -> Any:
+            if not is_local and not options.get("dry_run"):
+                with silence_hub():
+                    files: Any = load(dry_run=True)
+                require_free_space(
+                    Path(options.get("local_dir") or cache),
+                    _count_bytes(file for file in files if file.will_download),
+                    self.name,
+                    "free some space, or set HF_HOME to a folder on another disk",
+                )
+            return load(tqdm_class=TransientBar)
+
+        earlier_files = set(cache.glob(LARGE_FILES))
+        try:
+            # the client repeats most requests itself, but not the first one
+            with console.hide_progress():
+                result = call_with_retries(
+                    partial(call_in_thread, download), _read_response
+                )
+        except Exception as error:
+            bad_proxy = find_bad_proxy(error)
+            if bad_proxy is not None:
+                # files in the cache do not need the proxy
+                if not is_local and not options.get("local_dir"):
+                    with suppress(MissingData):
+                        return self.snapshot(
+                            patterns, **{**options, "local_files_only": True}
+                        )
+                raise bad_proxy from error
+
+            # the disk of the user's own folder is full, for example
+            if isinstance(error, OSError) and error.errno and options.get("local_dir"):
+                error.filename = error.filename or str(options["local_dir"])
+                raise
+            if isinstance(error, _list_client_errors()):
+                raise _describe_failure(self, error, patterns) from error
+            raise
+
+        # the hub's client compares only the sizes of most files
+        for file in set(cache.glob(LARGE_FILES)) - earlier_files:
+            if documents.digest_file(file) != file.name:
+                file.unlink()
+                raise MissingData(
+                    f"a file of {self.name} does not match its SHA-256 on the hub",
+                    "run the command again to fetch it again",
+                )
+        return result
+
+    def list_digests(self) -> dict[str, str]:
+        """List the digests (hashes of the content) of the files.
+
+        Returns:
+            Digests by file name: `sha256:HASH` of a large file, or `git:BLOB_ID`.
+
+        Raises:
+            MissingData: if the hub does not list the files.
+        """
+        from huggingface_hub import HfApi
+        from huggingface_hub.hf_api import RepoFile
+
+        def read_tree() -> list[Any]:
+            return list(
+                HfApi().list_repo_tree(
+                    self.name,
+                    recursive=True,
+                    revision=self.revision,
+                    repo_type=self.type,
+                )
+            )
+
+        try:
+            tree = call_with_retries(read_tree, _read_response)
+        except _list_client_errors() as error:
+            raise _describe_failure(self, error) from error
+        digests = {}
+        for file in tree:
+            if isinstance(file, RepoFile):
+                digests[file.path] = f"git:{file.blob_id}"
+                if file.lfs:  # a large file
+                    digests[file.path] = f"sha256:{file.lfs.sha256}"
+        return digests
 
 
 def folder(
@@ -153,37 +347,29 @@ def folder(
             are placeholders of Git LFS or DataLad.
     """
     # a repository of the hub
-    scheme, colon, location = reference.partition(":")
-    if colon and scheme == "hub":
-        repository_type, repository, subfolder, revision = parse_repository(
-            location, owner
-        )
-        patterns = _prefix_patterns(subfolder, allow or ["**"])
-        root = Path(
-            snapshot(
-                repository,
-                repository_type,
-                allow_patterns=patterns,
-                revision=revision,
-                local_files_only=local,
-            )
-        )
+    if reference.startswith(HUB_PREFIX):
+        repository = Repository.parse(reference, owner)
+        patterns = repository.prefix(allow or ["**"])
+        root = Path(repository.snapshot(patterns, local_files_only=local))
         if not root.is_dir():
             raise NoFiles(
-                f"{repository} has no {' or '.join(patterns)}",
+                f"{repository.name} has no {' or '.join(patterns)}",
                 "check the name and the revision",
             )
-        if not (root / subfolder).is_dir():
+        path = root / repository.subfolder
+        if not path.is_dir():
             names = ", ".join(sorted(path.name for path in root.iterdir()))
             raise MissingData(
-                f"{repository} has no folder {subfolder!r}", f"it has: {names}"
+                f"{repository.name} has no folder {repository.subfolder!r}",
+                f"it has: {names}",
             )
-        return root / subfolder
+        return path
 
     # a local folder
-    if colon and scheme == "demo":
+    prefix, has_prefix, name = reference.partition("demo:")
+    if has_prefix and not prefix:
         path = resolve_below(
-            DEMO_WEIGHTS, location, source="the reference demo:", error=MissingData
+            DEMO_WEIGHTS, name, source="the reference demo:", error=MissingData
         )
     else:
         path = locate(reference)
@@ -200,124 +386,6 @@ def folder(
     if unfetched is not None:
         raise unfetched
     return path
-
-
-def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
-    """Download files of a repository with `huggingface_hub.snapshot_download`.
-
-    Args:
-        repository: Repository `owner/name`.
-        repo_type: "model" or "dataset".
-        options: Further arguments of `snapshot_download`.
-
-    Returns:
-        The result of `snapshot_download`: the folder, or a list of files for a dry run.
-
-    Raises:
-        MissingData: if the hub cannot be reached, is busy or refuses the download, or
-            if a file does not match its SHA-256.
-    """
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.utils import tqdm
-
-    class TransientBar(tqdm):
-        """A progress bar that disappears at the end."""
-
-        def __init__(self, *args: Any, **options: Any) -> None:
-            # None shows the bar only in a terminal
-            options.setdefault("disable", None)
-            options["leave"] = False
-            super().__init__(*args, **options)  # type: ignore[no-untyped-call]
-
-    def download() -> Any:
-        load = partial(snapshot_download, repository, repo_type=repo_type, **options)
-        if not options.get("dry_run") and not options.get("local_files_only"):
-            with silence_hub():
-                files: Any = load(dry_run=True)
-            require_free_space(
-                Path(options.get("local_dir") or cache),
-                _count_bytes(file for file in files if file.will_download),
-                repository,
-                "free some space, or set HF_HOME to a folder on another disk",
-            )
-        return load(tqdm_class=TransientBar)
-
-    if constants.HF_HUB_OFFLINE:
-        # huggingface_hub 1.33 asks the hub all the same if the revision is a commit
-        options["local_files_only"] = True
-    folder_name = f"{repo_type}s--{repository.replace('/', '--')}"
-    cache = Path(options.get("cache_dir") or constants.HF_HUB_CACHE, folder_name)
-    earlier_files = set(cache.glob(LARGE_FILES))
-    try:
-        with console.hide_progress():
-            result = call_with_retries(
-                partial(call_in_thread, download), _read_response
-            )
-    except Exception as error:
-        bad_proxy = find_bad_proxy(error)
-        if bad_proxy is not None:
-            # files in the cache do not need the proxy
-            if not options.get("local_files_only") and not options.get("local_dir"):
-                cache_options = options | {"local_files_only": True}
-                with suppress(MissingData):
-                    return snapshot(repository, repo_type, **cache_options)
-            raise bad_proxy from error
-
-        # the disk of the user's own folder is full, for example
-        if isinstance(error, OSError) and error.errno and options.get("local_dir"):
-            error.filename = error.filename or str(options["local_dir"])
-            raise
-        if isinstance(error, _list_client_errors()):
-            raise _describe_failure(repository, error, repo_type, options) from error
-        raise
-
-    # the hub's client compares only the sizes of most files
-    for file in set(cache.glob(LARGE_FILES)) - earlier_files:
-        if documents.digest_file(file) != file.name:
-            file.unlink()
-            raise MissingData(
-                f"a file of {repository} does not match its SHA-256 on the hub",
-                "run the command again to fetch it again",
-            )
-    return result
-
-
-def list_digests(repository: str, repo_type: str, commit: str) -> dict[str, str]:
-    """List the digests (hashes of the content) of the files of a repository.
-
-    Args:
-        repository: Repository `owner/name`.
-        repo_type: "model" or "dataset".
-        commit: Commit of the repository.
-
-    Returns:
-        Digests by file name: `sha256:HASH` of a large file, or `git:BLOB_ID`.
-
-    Raises:
-        MissingData: if the hub does not list the files.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
-
-    def read_tree() -> list[Any]:
-        return list(
-            HfApi().list_repo_tree(
-                repository, recursive=True, revision=commit, repo_type=repo_type
-            )
-        )
-
-    try:
-        tree = call_with_retries(read_tree, _read_response)
-    except _list_client_errors() as error:
-        raise _describe_failure(repository, error, repo_type, {}) from error
-    digests = {}
-    for file in tree:
-        if isinstance(file, RepoFile):
-            content_id = f"git:{file.blob_id}"
-            if file.lfs:  # a large file
-                content_id = f"sha256:{file.lfs.sha256}"
-            digests[file.path] = content_id
-    return digests
 
 
 @contextmanager
@@ -438,25 +506,14 @@ def find_input(
 
     # ask the hub which files a download would fetch
     try:
-        repository_type, repository, subfolder, revision = parse_repository(location)
-        revision_options = [f"--revision={revision}"] if revision else []
-        file_names = _prefix_patterns(subfolder, files)
-        weight_patterns = _prefix_patterns(subfolder, weights)
-        optional_names = _prefix_patterns(subfolder, optional_patterns)
-        download_names = file_names + optional_names
+        repository = Repository.parse(reference)
+        file_names = repository.prefix(files)
+        weight_patterns = repository.prefix(weights)
+        download_names = file_names + repository.prefix(optional_patterns)
         with silence_hub():
-            hub_files = snapshot(
-                repository,
-                repository_type,
-                revision=revision,
-                allow_patterns=file_names + weight_patterns,
-                dry_run=True,
-            )
+            hub_files = repository.snapshot(file_names + weight_patterns, dry_run=True)
     except Unreachable as error:
-        download_names.append(weight_patterns[0])
-        line = download_line(
-            repository, repository_type, download_names, *revision_options
-        )
+        line = repository.download_line([*download_names, weight_patterns[0]])
         hint = f"{DOWNLOAD_ELSEWHERE}{line}"
         return Input(name, error=Unreachable(error.message, hint))
     except BrainhiveError as error:
@@ -468,21 +525,19 @@ def find_input(
         weight_names = fnmatch.filter(hub_names, pattern)
         if weight_names:
             break
-    if not weight_names:
-        message = f"{repository} has no {weight_patterns[0]}"
+    else:
+        message = f"{repository.name} has no {weight_patterns[0]}"
         hint = "check the name and variant"
         return Input(name, error=MissingData(message, hint))
 
     # the size of the needed files that are not cached
-    needed_names = set(file_names + weight_names)
+    needed_names = file_names + weight_names
     missing_files = []
     for file in hub_files:
         if file.will_download and file.filename in needed_names:
             missing_files.append(file)
     size = _count_bytes(missing_files)
-    line = download_line(
-        repository, repository_type, download_names + weight_names, *revision_options
-    )
+    line = repository.download_line(download_names + weight_names)
     return Input(name, size, line=line if size else "")
 
 
@@ -492,78 +547,6 @@ def describe_weights(folder: Path) -> str:
     for pattern in WEIGHT_PATTERNS:
         names += sorted(file.name for file in folder.glob(pattern))
     return f", only {', '.join(names[:MAX_NAMES])}" if names else ""
-
-
-def download_line(
-    repository: str, repo_type: str, patterns: Sequence[str], *options: str
-) -> str:
-    """Write the shell command that downloads files of a repository.
-
-    Args:
-        repository: Repository `owner/name`.
-        repo_type: "model" or "dataset".
-        patterns: Names or patterns of the files. An empty list or `**` alone stands
-            for all files.
-        options: Further arguments of the command, such as `--revision=main`.
-
-    Returns:
-        Command line, such as `hf download owner/name config.json`.
-    """
-    distinct_patterns = dict.fromkeys(patterns)
-    distinct_patterns.pop("**", None)
-
-    # `hf download` takes file names as arguments, and a pattern as the value of a flag
-    arguments = ["hf", "download", repository]
-    if any(set("*?[") & set(pattern) for pattern in distinct_patterns):
-        for pattern in distinct_patterns:
-            arguments += ["--include", pattern]
-    else:
-        arguments += distinct_patterns
-    if repo_type != "model":
-        arguments += ["--repo-type", repo_type]
-    arguments += options
-    return shlex.join(arguments)
-
-
-def parse_repository(
-    location: str, owner: str = ""
-) -> tuple[str, str, str, str | None]:
-    """Split the location of a repository into its components.
-
-    Args:
-        location: `[datasets/]owner/name[/subfolder][@revision]`.
-        owner: Owner of the repository if the location is only a name.
-
-    Returns:
-        The type ("model" or "dataset"), `owner/name`, the subfolder or "", and the
-        revision or None.
-
-    Raises:
-        MissingData: if the subfolder or revision would lead out of the hub's cache.
-    """
-    path, _, revision = location.partition("@")
-    names = path.rstrip("/").split("/")
-    repository_type = "model"
-    if names[0] == DATASET_PREFIX:
-        repository_type = "dataset"
-        names = names[1:]
-    if len(names) == 1 and owner:
-        names = [owner] + names
-
-    # the subfolder and the revision become paths in the cache
-    subfolder = "/".join(names[2:])
-    cache_paths = filter(None, [subfolder, revision])
-    resolve_below(
-        Path(), *cache_paths, source=f"hub:{location} names", error=MissingData
-    )
-    return repository_type, "/".join(names[:2]), subfolder, revision or None
-
-
-def _prefix_patterns(subfolder: str, patterns: Sequence[str]) -> list[str]:
-    """Put a subfolder before each pattern. The subfolder may be empty."""
-    if not subfolder:
-        return list(patterns)
-    return [f"{subfolder}/{pattern}" for pattern in patterns]
 
 
 def _list_client_errors() -> tuple[type[Exception], ...]:
@@ -583,30 +566,30 @@ def _read_response(error: BaseException | None) -> tuple[int, Any]:
 
 
 def _describe_failure(
-    repository: str, error: Exception, repo_type: str, options: Mapping[str, Any]
+    repository: Repository, error: Exception, patterns: Sequence[str] = ()
 ) -> MissingData:
     """Describe why a request to the hub failed, as an error with a hint.
 
     Args:
-        repository: Repository `owner/name`.
+        repository: Repository.
         error: Error of the hub's client.
-        repo_type: "model" or "dataset".
-        options: Arguments of the request, such as "revision" and "allow_patterns".
+        patterns: Names or patterns of the requested files.
     """
     from huggingface_hub import errors
+
+    name = repository.name
 
     # another server answered instead of the hub, or the cache is damaged
     if isinstance(error, (JSONDecodeError,) + WRONG_SERVER_ERRORS):
         return MissingData(
-            f"cannot fetch {repository}: the answer is not from the hub: "
-            f"{first_line(error)}",
+            f"cannot fetch {name}: the answer is not from the hub: {first_line(error)}",
             "check the network, its proxy and HF_ENDPOINT",
         )
     is_name_error = isinstance(error, errors.HFValidationError)
     if isinstance(error, ValueError) and not is_name_error:
         return MissingData(
-            f"{repository} is damaged in the hub's cache: {first_line(error)}",
-            f"hf cache rm {repo_type}/{repository}, and fetch it again",
+            f"{name} is damaged in the hub's cache: {first_line(error)}",
+            f"hf cache rm {repository.type}/{name}, and fetch it again",
         )
 
     # the hub refuses the terms, the name or the revision
@@ -615,21 +598,21 @@ def _describe_failure(
     )
     response_error = error.__cause__ if is_not_cached else error
     if isinstance(response_error, errors.GatedRepoError):
-        prefix = "datasets/" if repo_type == "dataset" else ""
+        prefix = "datasets/" if repository.type == "dataset" else ""
         return MissingData(
-            f"{repository} requires that you accept its terms",
-            f"accept them at https://huggingface.co/{prefix}{repository}, then "
+            f"{name} requires that you accept its terms",
+            f"accept them at https://huggingface.co/{prefix}{name}, then "
             f"{advise_login()}",
         )
     if isinstance(response_error, errors.RepositoryNotFoundError):
         return MissingData(
-            f"no such repository on the hub: {repository}",
+            f"no such repository on the hub: {name}",
             f"check the name; if it is private, or the token has expired, "
             f"{advise_login()}",
         )
     if isinstance(response_error, errors.RevisionNotFoundError):
         return MissingData(
-            f"{repository} has no such revision", "check the revision after the @"
+            f"{name} has no such revision", "check the revision after the @"
         )
 
     # the hub refuses a bad token even for public files
@@ -638,32 +621,27 @@ def _describe_failure(
         variable = find_token_variable()
         removal = f"unset {variable}" if variable else "hf auth logout"
         return MissingData(
-            f"cannot fetch {repository}: the hub does not accept the token (401)",
+            f"cannot fetch {name}: the hub does not accept the token (401)",
             f"{advise_login()}; public files need no token: {removal}",
         )
 
     # the hub cannot be reached, or is busy
     if is_not_cached or status in BUSY_STATUSES:
-        revision_options = []
-        if options.get("revision"):
-            revision_options.append(f"--revision={options['revision']}")
-        patterns = options.get("allow_patterns") or []
-        line = download_line(repository, repo_type, patterns, *revision_options)
         reason = "cannot be reached"
         if status in BUSY_STATUSES:
             reason = f"is busy (it answers {status}): try again in some minutes"
         mirror = SECRET_ADDRESS.sub("", os.environ.get("HF_ENDPOINT", ""))
         hub_name = f"the hub of HF_ENDPOINT ({mirror})" if mirror else "the hub"
         return Unreachable(
-            f"{repository} is not in the hub's cache and {hub_name} {reason}",
-            f"{DOWNLOAD_ELSEWHERE}{line}",
+            f"{name} is not in the hub's cache and {hub_name} {reason}",
+            f"{DOWNLOAD_ELSEWHERE}{repository.download_line(patterns)}",
         )
 
     # a problem of this machine, such as a full disk
     if isinstance(error, OSError) and error.errno:
         file_name = f"{error.filename}: " if error.filename else ""
         return MissingData(
-            f"cannot fetch {repository}: {file_name}{error.strerror}",
+            f"cannot fetch {name}: {file_name}{error.strerror}",
             "free some space or correct the problem, or set HF_HOME to a folder on "
             "another disk",
         )
@@ -673,7 +651,7 @@ def _describe_failure(
     hint = f"check the name, or {advise_login()}"
     if not status and not is_name_error:  # a file was cut short
         hint = "fetch it again, or tell its owner"
-    return MissingData(f"cannot fetch {repository}: {reason}", hint)
+    return MissingData(f"cannot fetch {name}: {reason}", hint)
 
 
 def _count_bytes(files: Iterable[Any]) -> int:
@@ -883,24 +861,21 @@ def fetch_run(reference: str) -> Path:
     files = folder(pinned_reference, allow=patterns)
 
     # each file must have a digest
-    repository, _, commit = pinned_reference.removeprefix(HUB_PREFIX).partition("@")
-    hint = f"{DOWNLOAD_ELSEWHERE}hf download {repository} --revision={commit}"
+    line = Repository.parse(pinned_reference).download_line()
+    hint = f"{DOWNLOAD_ELSEWHERE}{line}"
     if not (files / documents.SHA256SUMS).is_file():
         raise MissingData(
             f"{pinned_reference} has no {documents.SHA256SUMS} in the hub's cache", hint
         )
     digests = documents.read_digests(files)
-    file_names = set()
     for pattern in patterns:
         for path in files.glob(pattern):
-            file_names.add(path.relative_to(files).as_posix())
-    names_without_digest = file_names - set(digests) - {documents.SHA256SUMS}
-    if names_without_digest:
-        raise BrainhiveError(
-            f"{pinned_reference}: {documents.SHA256SUMS} does not list "
-            f"{min(names_without_digest)}",
-            CHANGED_HINT,
-        )
+            name = path.relative_to(files).as_posix()
+            if name not in digests and name != documents.SHA256SUMS:
+                raise BrainhiveError(
+                    f"{pinned_reference}: {documents.SHA256SUMS} does not list {name}",
+                    CHANGED_HINT,
+                )
 
     # each file must exist, and agree with its digest
     for name, digest in digests.items():

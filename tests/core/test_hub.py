@@ -97,6 +97,7 @@ COMMIT = "0123456789" * 4
     ("rest", "owner", "expected"),
     [
         ("owner/name", "", ("model", "owner/name", "", None)),
+        ("hub:owner/name", "", ("model", "owner/name", "", None)),
         ("name", "owner", ("model", "owner/name", "", None)),
         ("name", "", ("model", "name", "", None)),
         ("a/name", "owner", ("model", "a/name", "", None)),
@@ -110,34 +111,33 @@ COMMIT = "0123456789" * 4
 def test_a_reference_has_type_repository_folder_and_revision(
     rest: str, owner: str, expected: object
 ) -> None:
-    assert hub.parse_repository(rest, owner) == expected
+    assert hub.Repository.parse(rest, owner) == expected
 
 
 @pytest.mark.parametrize("rest", ["owner/name/..", "owner/name@../x", "o/n//a"])
 def test_no_reference_leads_out_of_the_cache(rest: str) -> None:
     with pytest.raises(MissingData):
-        hub.parse_repository(rest)
+        hub.Repository.parse(rest)
 
 
 @pytest.mark.parametrize(
-    ("kind", "patterns", "more", "line"),
+    ("reference", "patterns", "line"),
     [
-        ("model", [], [], "hf download owner/name"),
-        ("model", ["**"], [], "hf download owner/name"),
-        ("model", ["a", "b", "a"], [], "hf download owner/name a b"),
+        ("owner/name", [], "hf download owner/name"),
+        ("owner/name", ["**"], "hf download owner/name"),
+        ("owner/name", ["a", "b", "a"], "hf download owner/name a b"),
         (
-            "dataset",
+            "datasets/owner/name@v1",
             ["*.json", "a"],
-            ["--revision=v1"],
             "hf download owner/name --include '*.json' --include a "
             "--repo-type dataset --revision=v1",
         ),
     ],
 )
 def test_a_line_downloads_files_or_patterns(
-    kind: str, patterns: list[str], more: list[str], line: str
+    reference: str, patterns: list[str], line: str
 ) -> None:
-    assert hub.download_line("owner/name", kind, patterns, *more) == line
+    assert hub.Repository.parse(reference).download_line(patterns) == line
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_each_failure_of_the_hub_has_its_own_way_out(
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
     monkeypatch.setattr("time.sleep", lambda _: None)
     with pytest.raises(MissingData) as caught:
-        hub.snapshot("owner/name", revision="v1", allow_patterns=["a.json"])
+        hub.Repository.parse("owner/name@v1").snapshot(["a.json"])
     assert type(caught.value) is kind and hint in caught.value.hint
     assert "owner/name" in caught.value.message
     if kind is hub.Unreachable:
@@ -233,7 +233,7 @@ def test_the_error_names_the_mirror_that_cannot_be_reached(
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
     monkeypatch.setenv("HF_ENDPOINT", "https://me:7654@hub.example.org")
     with pytest.raises(hub.Unreachable, match=r"https://hub\.example\.org"):
-        hub.snapshot("owner/name")
+        hub.Repository.parse("owner/name").snapshot()
 
 
 @pytest.mark.parametrize("is_offline", [True, False])
@@ -249,7 +249,7 @@ def test_offline_only_the_cache_is_read(
         ),
     )
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", is_offline)
-    hub.snapshot("owner/name", revision="0" * 40)
+    hub.Repository.parse(f"owner/name@{COMMIT}").snapshot()
     assert set(asked) == {is_offline}
 
 
@@ -265,7 +265,7 @@ def test_only_the_server_of_the_hub_receives_the_token(
         server.redirect_client(monkeypatch)
         # another name of this machine: huggingface_hub 1.33 compares hosts only
         server.storage = storage.endpoint.replace("127.0.0.1", "localhost")
-        hub.snapshot("lab/vit", cache_dir=tmp_path / "cache")
+        hub.Repository.parse("lab/vit").snapshot(cache_dir=tmp_path / "cache")
         assert storage.fetched == ["lab/vit/model.safetensors"]
 
         # other downloads have no token at all
@@ -294,10 +294,12 @@ def test_a_download_that_differs_from_its_sha256_is_refused(
 
             patch.setattr(server, "_send", send_damaged)
             with pytest.raises(MissingData, match=r"lab/vit .*SHA-256"):
-                hub.snapshot("lab/vit", cache_dir=tmp_path / "cache")
+                hub.Repository.parse("lab/vit").snapshot(cache_dir=tmp_path / "cache")
 
         # the damaged file is not kept
-        path = Path(hub.snapshot("lab/vit", cache_dir=tmp_path / "cache"))
+        path = Path(
+            hub.Repository.parse("lab/vit").snapshot(cache_dir=tmp_path / "cache")
+        )
         assert (path / "model.safetensors").read_bytes() == b"weights"
 
 
@@ -311,7 +313,7 @@ def test_an_error_of_the_program_is_no_failure_of_the_hub(
 
         monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
         with pytest.raises(type(error)):
-            hub.snapshot("owner/name")
+            hub.Repository.parse("owner/name").snapshot()
 
     def fill_disk(*_: object, **options: object) -> None:
         raise OSError(28, "full")
@@ -319,7 +321,7 @@ def test_an_error_of_the_program_is_no_failure_of_the_hub(
     # a user's own folder is named
     monkeypatch.setattr("huggingface_hub.snapshot_download", fill_disk)
     with pytest.raises(OSError) as caught:
-        hub.snapshot("owner/name", local_dir="mine")
+        hub.Repository.parse("owner/name").snapshot(local_dir="mine")
     assert caught.value.filename == "mine"
 
 
@@ -336,7 +338,7 @@ def test_what_the_hub_would_send_is_counted(monkeypatch: pytest.MonkeyPatch) -> 
         listed("a/z.pth", 100),
         listed("a/other.json", 1000),
     ]
-    monkeypatch.setattr(hub, "snapshot", lambda *_, **options: files)
+    monkeypatch.setattr(hub.Repository, "snapshot", lambda *_, **options: files)
     monkeypatch.setattr(hub, "find_weights", lambda *_: [])
     weights = ("*.safetensors", "*.bin", "*.pth")
 
@@ -508,7 +510,7 @@ def test_a_file_that_is_cut_short_needs_no_login(
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", break_off)
     with pytest.raises(MissingData) as caught:
-        hub.snapshot("owner/name")
+        hub.Repository.parse("owner/name").snapshot()
     assert "fetch it again" in caught.value.hint and "TOKEN" not in caught.value.hint
 
 
@@ -523,8 +525,8 @@ def test_files_larger_than_the_disk_are_not_fetched(
     with serving(root) as server:
         server.redirect_client(monkeypatch)
         with pytest.raises(BrainhiveError, match="lab/vit needs 7 bytes"):
-            hub.snapshot("lab/vit", cache_dir=tmp_path / "cache")
+            hub.Repository.parse("lab/vit").snapshot(cache_dir=tmp_path / "cache")
         assert not [*(tmp_path / "cache").rglob("model.safetensors")]
         usage.free = 7
-        path = hub.snapshot("lab/vit", cache_dir=tmp_path / "cache")
+        path = hub.Repository.parse("lab/vit").snapshot(cache_dir=tmp_path / "cache")
     assert Path(path, "model.safetensors").read_bytes() == b"weights"

@@ -135,7 +135,7 @@ def test_ctrl_c_does_not_wait_for_threads_of_the_hubs_client(
     try:
         with pytest.raises(KeyboardInterrupt):
             Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-            hub.snapshot("owner/name")
+            hub.Repository.parse("owner/name").snapshot()
     finally:
         signal.signal(signal.SIGINT, before)
     assert time.monotonic() - start < 1.5

@@ -244,16 +244,10 @@ def _download_repository(
         folder: Local folder.
         is_changed: If True, files that exist are downloaded again.
     """
-    kind, repository, _, revision = hub.parse_repository(
-        reference.removeprefix(hub.HUB_PREFIX)
-    )
-    hub.snapshot(
-        repository,
-        kind,
-        revision=revision,
+    # names may hold wildcards
+    hub.Repository.parse(reference).snapshot(
+        [escape(file.name) for file in files],
         local_dir=folder,
-        # names may hold wildcards
-        allow_patterns=[escape(file.name) for file in files],
         force_download=is_changed,
     )
     wrong_files = find_missing_files(files, folder)

@@ -192,8 +192,8 @@ def read_licence(reference: str, files: Sequence[RemoteFile]) -> str:
     licences: list[str] = []
     with suppress(Exception):
         if reference.startswith("hub:"):
-            kind, name, *_ = hub.parse_repository(reference.removeprefix("hub:"))
-            info: Any = HfApi().repo_info(name, repo_type=kind)
+            repository = hub.Repository.parse(reference)
+            info: Any = HfApi().repo_info(repository.name, repo_type=repository.type)
             licences = _Licence(License=info.card_data["license"]).names
         for file in files:
             if file.name == DESCRIPTION_FILE:
@@ -274,29 +274,23 @@ def _parse_subject(name: str) -> int | None:
 
 def _list_hub(path: str) -> list[RemoteFile]:
     """List the files of a repository of the hub at its present commit."""
-    kind, repository, folder, revision = hub.parse_repository(path)
-    patterns = [f"{folder}/**"] if folder else None
+    repository = hub.Repository.parse(path)
     # the client of the hub would create the folder
     with hub.silence_hub(), TemporaryDirectory() as empty_folder:
-        hub_files = hub.snapshot(
-            repository,
-            kind,
-            revision=revision,
-            allow_patterns=patterns,
-            dry_run=True,
-            local_dir=empty_folder,
+        hub_files = repository.snapshot(
+            repository.prefix(["**"]), dry_run=True, local_dir=empty_folder
         )
     if not hub_files:
         return []
     commit = hub_files[0].commit_hash
-    digests = hub.list_digests(repository, kind, commit)
+    digests = repository._replace(revision=commit).list_digests()
     return [
         RemoteFile(
             name=file.filename,
             url=f"hub:{path.partition('@')[0]}@{commit}",
             size=file.file_size or 0,
             digest=digests.get(file.filename, ""),
-            version=f"hub:{kind}/{repository}@{commit}",
+            version=f"hub:{repository.type}/{repository.name}@{commit}",
         )
         for file in hub_files
     ]

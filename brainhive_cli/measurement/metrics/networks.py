@@ -130,9 +130,8 @@ class MetricNetwork:
         if self.is_here():
             return Input(name)
         if self.source.startswith("hub:"):
-            repository = self.source.removeprefix("hub:")
-            files = (*self.files, self.weights)
-            line = hub.download_line(repository, "model", files)
+            repository = hub.Repository.parse(self.source)
+            line = repository.download_line([*self.files, self.weights])
         else:
             line = f"curl -L --create-dirs -o {cached_file(self.source)} {self.source}"
         error = MissingData(f"the {name} are not here", line)

@@ -349,10 +349,12 @@ def test_digests_are_those_of_md5_and_git(tmp_path, algorithm, digest):
 def test_a_file_of_the_hub_that_is_not_as_listed_is_removed(tmp_path, monkeypatch):
     """Its bytes stayed under the final name."""
 
-    def send_other_bytes(*_: object, **options: object) -> None:
-        (tmp_path / "a.bin").write_bytes(b"x" * len(BODY))
+    def send_other_bytes(*_: object, dry_run: bool = False, **options: object):
+        if not dry_run:
+            (tmp_path / "a.bin").write_bytes(b"x" * len(BODY))
+        return []
 
-    monkeypatch.setattr(downloads.hub, "snapshot", send_other_bytes)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", send_other_bytes)
     file = RemoteFile("a.bin", "hub:datasets/o/n@0", len(BODY), sha256(BODY))
     with pytest.raises(MissingData, match=r"a\.bin is not as listed"):
         download_files([file], tmp_path)
