@@ -7,7 +7,6 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from glob import escape
 from itertools import islice
@@ -36,7 +35,7 @@ from brainhive_cli.core.measurements import (
     find_caveats,
     list_footnotes,
 )
-from brainhive_cli.core.recipe import FileRecipe, Paths, RunOptions
+from brainhive_cli.core.recipe import FileRecipe, RunOptions
 from brainhive_cli.core.runs import (
     ENVIRONMENT_FILE,
     METRICS_FILE,
@@ -65,7 +64,6 @@ from brainhive_cli.reports.sentences import list_limits
 from brainhive_cli.reports.tables import metric_table
 
 if TYPE_CHECKING:
-    from brainhive_cli.evaluation.retrieval.verification import Verification
     from brainhive_cli.training.alignment.training.run import TrainingRun
 
 LIST = "list"
@@ -251,7 +249,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
             return _show_unfinished(unfinished_run)
         return _show(_find_shown(recipe))
     if recipe.verb == VERIFY:
-        return _run_verification(recipe)
+        return _verify(recipe)
 
     # remove the named runs, or list them
     runs = _find_named(recipe)
@@ -261,24 +259,6 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         table = Table("Removed runs", ("run",), rows, is_list=True)
         return Result(recipe.paths.under_home("runs"), (table,))
     return _list_runs(recipe, runs)
-
-
-def _run_verification(recipe: Recipe) -> Result:
-    """Verify the cell that the words `verify RUN CELL` name, or a default."""
-    names = recipe.names
-    if len(names) > 2:
-        raise RecipeError(
-            f"verify takes a run and a cell, not {len(names)} names",
-            Line("runs", VERIFY, "RUN", "CELL"),
-        )
-
-    # The recipe of `runs` has the CPU as its default device. A training uses the
-    # default device of `RunOptions`.
-    has_run_options = "run" in recipe.model_fields_set
-    launch = start(recipe.run if has_run_options else RunOptions())
-    reference = names[0] if names else None
-    cell_name = names[1] if len(names) > 1 else ""
-    return _verify(recipe.paths, launch, reference, cell_name)
 
 
 def _list_runs(recipe: Recipe, runs: Mapping[RunFolder, float]) -> Result:
@@ -416,86 +396,15 @@ def _remove(runs: Sequence[RunFolder], has_consent: bool) -> None:
             lock.release()
 
 
-@dataclass(frozen=True)
-class _CellVerification:
-    """Differences between a cell of a run and the same cell, trained again.
-
-    Attributes:
-        cell_name: Name of the cell, such as `sub-01_seed-1`.
-        has_equal_weights: True if the bytes of the weights are equal.
-        evaluation: Differences of an evaluation of the run. Empty if there is none.
-        embeddings: Lines on embeddings that have changed since the run.
-        metrics: Lines on metrics that differ.
-        skip_reasons: Reasons why the evaluation was not compared.
-        environment: Lines on differences that do not fail the verification, such as
-            versions.
-    """
-
-    cell_name: str
-    has_equal_weights: bool
-    evaluation: "Verification"
-    embeddings: Sequence[str]
-    metrics: Sequence[str]
-    skip_reasons: Sequence[str]
-    environment: Sequence[str]
-
-    @property
-    def is_equal(self) -> bool:
-        """True if weights, embeddings, metrics and ranks are equal."""
-        return (
-            self.has_equal_weights
-            and not any(self.evaluation.ranks.values())
-            and not self.embeddings
-            and not self.metrics
-        )
-
-    def list_rows(self, n_cells: int) -> list[tuple[str, str]]:
-        """List pairs of a compared item and its result: "weights", "identical".
-
-        Args:
-            n_cells: Number of cells of the run.
-        """
-        rows = [
-            ("trained again", f"{self.cell_name}, of {n_cells} cells"),
-            ("weights", "identical" if self.has_equal_weights else "differ"),
-        ]
-        for name, n_different in self.evaluation.ranks.items():
-            rows.append((f"ranks of {name}", f"{n_different} differ"))
-        lines_by_item = {
-            "embeddings differ": self.embeddings,
-            "metric differs": self.metrics,
-            "evaluation not compared": self.skip_reasons,
-            "differs from the run": self.environment,
-        }
-        for item, lines in lines_by_item.items():
-            for line in lines:
-                rows.append((item, line))
-        return rows
-
-    def as_details(self) -> dict[str, Any]:
-        """Return the differences for programs that read `--json`."""
-        return {
-            "cell": self.cell_name,
-            "equal": self.is_equal,
-            "ranks": self.evaluation.ranks,
-            "metrics": self.metrics,
-            "embeddings": self.embeddings,
-            "not_compared": self.skip_reasons,
-            "differs_in": self.environment,
-        }
-
-
 @console.progress("training a cell again")
-def _verify(
-    paths: Paths, launch: Launch, reference: str | None = None, cell_name: str = ""
-) -> Result:
+def _verify(recipe: Recipe) -> Result:
     """Train a cell of a run again in a temporary folder, and compare it with the run.
 
     Args:
-        reference: Run of train-align, or run of eval-retrieval that has tested it. None
-            means the newest run of train-align.
-        cell_name: Name of the cell, such as `sub-01_seed-1`. If it is empty, the first
-            cell with the fewest subjects is trained.
+        recipe: Recipe with the words `verify RUN CELL`. The run is a run of
+            train-align, or of eval-retrieval that has tested it (default: the newest
+            run of train-align). The cell has a name such as `sub-01_seed-1` (default:
+            the first cell with the fewest subjects).
 
     Returns:
         A table of the differences. The exit code is 1 if weights, embeddings, metrics
@@ -503,10 +412,10 @@ def _verify(
 
     Raises:
         MissingData: if signals or embeddings are absent.
-        RecipeError: if the run has no such cell.
+        RecipeError: if the run has no such cell, or too many names are given.
     """
     from brainhive_cli.data.targets.encoder_stores import list_changed
-    from brainhive_cli.evaluation.retrieval.verification import compare_metrics
+    from brainhive_cli.evaluation.retrieval.verification import compare_metrics, verify
     from brainhive_cli.training.alignment.model_files import is_model
     from brainhive_cli.training.alignment.recipe import Recipe as TrainingRecipe
     from brainhive_cli.training.alignment.references import (
@@ -516,9 +425,22 @@ def _verify(
     )
     from brainhive_cli.training.alignment.training.run import TrainingRun
 
+    names = recipe.names
+    if len(names) > 2:
+        raise RecipeError(
+            f"verify takes a run and a cell, not {len(names)} names",
+            Line("runs", VERIFY, "RUN", "CELL"),
+        )
+
+    # The recipe of `runs` has the CPU as its default device. A training uses the
+    # default device of `RunOptions`.
+    has_run_options = "run" in recipe.model_fields_set
+    launch = start(recipe.run if has_run_options else RunOptions())
+
     # find the training and the cell
+    paths = recipe.paths
     root = paths.under_home("runs")
-    training_reference, evaluation = _find_training(root, reference)
+    training_reference, evaluation = _find_training(root, names[0] if names else None)
     folder, variant = find_reference(training_reference, paths)
     if is_model(folder.path):
         raise RecipeError(
@@ -527,7 +449,9 @@ def _verify(
         )
     job = TrainingRun.resolve(folder.recipe(TrainingRecipe, paths=paths, run={}))
     cells = {cell.name: cell for cell in job.cells if variant in ("", cell.variant)}
-    if not cell_name:
+    if len(names) > 1:
+        cell_name = names[1]
+    else:
         cell_name = min(cells, key=lambda name: len(cells[name].trained_on))
     cell = choose_cell(
         cells, cell_name, folder.name, partial(Line, "runs", VERIFY, folder.name)
@@ -537,6 +461,8 @@ def _verify(
     environment: dict[str, Any] = {}
     with suppress(MissingData):
         environment = folder.read_json(ENVIRONMENT_FILE)
+    ranks: Mapping[str, int] = {}
+    skip_reasons = []
     with (
         tempfile.TemporaryDirectory() as temporary,
         _use_threads(environment.get("threads")),
@@ -544,7 +470,7 @@ def _verify(
         # compare the embeddings, on which the weights depend
         retrained = RunFolder(Path(temporary) / TRAINING / folder.path.name)
         retrained.path.mkdir(parents=True)
-        embedding_differences = list_changed(folder, job.stores)
+        embeddings = list_changed(folder, job.stores)
 
         # train the cell again, in the first stage of the training
         training_stage = next(job.stages(OpenRun(retrained, launch)))
@@ -556,38 +482,49 @@ def _verify(
         weights = (folder.path / weights_file).read_bytes()
         has_equal_weights = weights == model_file.read_bytes()
         new_measurements = retrained.measurements(f"cells/{cell_name}/{METRICS_FILE}")
-        metric_differences = list(
-            compare_metrics(folder.measurements(), new_measurements)
-        )
+        metrics = list(compare_metrics(folder.measurements(), new_measurements))
 
         # compare ranks and metrics of the named evaluation, or of the newest
         evaluations = list_finished_runs(root, EVALUATION)
         if evaluation:
             evaluations = [evaluation] + evaluations
         training = reference_of(folder, root / TRAINING, cell.variant)
-        verification, skip_reasons = _verify_evaluation(
-            _choose_evaluation(evaluations, training, cell_name),
-            paths,
-            cell_name,
-            model_file.parent,
-            launch,
-        )
+        evaluation = _choose_evaluation(evaluations, training, cell_name)
+        try:
+            if evaluation:
+                verification = verify(
+                    evaluation, paths, cell_name, model_file.parent, launch.device
+                )
+                ranks = verification.ranks
+                metrics += verification.metrics
+                embeddings += verification.embeddings
+        except MissingData as error:
+            skip_reasons.append(error.message)
 
-    differences = _CellVerification(
-        cell_name=cell_name,
-        has_equal_weights=has_equal_weights,
-        evaluation=verification,
-        embeddings=embedding_differences + verification.embeddings,
-        metrics=metric_differences + verification.metrics,
-        skip_reasons=skip_reasons,
-        environment=_compare_environments(job, launch, environment),
-    )
-    rows = differences.list_rows(len(cells))
+    changes = _compare_environments(job, launch, environment)
+    is_equal = has_equal_weights and not (any(ranks.values()) or embeddings or metrics)
+    rows = [
+        ("trained again", f"{cell_name}, of {len(cells)} cells"),
+        ("weights", "identical" if has_equal_weights else "differ"),
+    ]
+    rows += [(f"ranks of {name}", f"{count} differ") for name, count in ranks.items()]
+    rows += [("embeddings differ", line) for line in embeddings]
+    rows += [("metric differs", line) for line in metrics]
+    rows += [("evaluation not compared", line) for line in skip_reasons]
+    rows += [("differs from the run", line) for line in changes]
     return Result(
         folder.path,
         (Table(f"Verification of {folder.name}", ("item", "value"), rows),),
-        details=differences.as_details(),
-        exit_code=int(not differences.is_equal),
+        details={
+            "cell": cell_name,
+            "equal": is_equal,
+            "ranks": ranks,
+            "metrics": metrics,
+            "embeddings": embeddings,
+            "not_compared": skip_reasons,
+            "differs_in": changes,
+        },
+        exit_code=int(not is_equal),
     )
 
 
@@ -608,38 +545,6 @@ def _use_threads(n_threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(previous_n_threads)
-
-
-def _verify_evaluation(
-    evaluation: RunFolder | None,
-    paths: Paths,
-    cell_name: str,
-    model: Path,
-    launch: Launch,
-) -> tuple["Verification", list[str]]:
-    """Repeat an evaluation with a cell that was trained again, to compare the results.
-
-    Args:
-        evaluation: Run of eval-retrieval that has tested the original cell, or None.
-        model: Model folder of the cell that was trained again.
-
-    Returns:
-        The differences between the stored and the repeated evaluation, and the reason
-        why it is not repeated, such as absent signals. Both are empty without an
-        evaluation.
-    """
-    from brainhive_cli.evaluation.retrieval.verification import Verification, verify
-
-    no_differences = Verification(ranks={}, metrics=[], embeddings=[])
-    if evaluation is None:
-        return no_differences, []
-    try:
-        verification = verify(
-            evaluation, paths, cell=cell_name, model=model, device=launch.device
-        )
-    except MissingData as error:
-        return no_differences, [error.message]
-    return verification, []
 
 
 def _compare_environments(
