@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from pydantic import BaseModel
 
 from brainhive_cli.cli.table import COMMANDS, LAUNCH_OPTIONS, RUN_OPTIONS
 from brainhive_cli.core import console, documents, foreign_code, parts
@@ -30,7 +29,6 @@ from brainhive_cli.core.errors import (
     MissingExtra,
     RecipeError,
     complete_lines,
-    filter_hints,
     first_line,
     raise_if_interrupted,
     remember_interrupts,
@@ -193,31 +191,7 @@ def _run(
         module_name = command.replace("-", "_")
         module = importlib.import_module(f"brainhive_cli.commands.{module_name}")
         recipe = module.Recipe.resolve(command, common["recipe"], all_flags, overrides)
-    # inside the block, hints of errors name no keys that this recipe lacks
-    with filter_hints(partial(has_key, recipe)):
-        return _run_mode(command, module, recipe, common)
-
-
-def has_key(recipe: Any, key: str) -> bool:
-    """Return True if the hint of an error may name a dotted recipe key.
-
-    - A key that the recipe has, at least up to a step `kind` or up to a mapping.
-    - A key whose first step the recipe lacks, because it belongs to another command.
-
-    Args:
-        recipe: Recipe of the current command.
-        key: Dotted key, such as `train.lr`.
-    """
-    value = recipe
-    for step in key.split("."):
-        # a mapping accepts any key
-        if not isinstance(value, BaseModel) or step == "kind":
-            return True
-        # only the first step may be missing
-        if step not in type(value).model_fields:
-            return value is recipe
-        value = getattr(value, step)
-    return True
+    return _run_mode(command, module, recipe, common)
 
 
 def _run_mode(command: str, module: Any, recipe: Any, common: Mapping[str, Any]) -> int:

@@ -74,12 +74,6 @@ if the recipe of the suggested command sets the key itself.
 """
 Hint = str | Line
 """Advice in one line: a text or a command line."""
-RECIPE_KEY = re.compile(r"\b[a-z_]+(?:\.\w+)+(?==)")
-"""Pattern of a dotted recipe key that a hint sets, such as train.lr in `train.lr=1`."""
-CLAUSE_SEPARATOR = re.compile(r"((?:;|,)? or |; |, )(?![^\[{(]*[\]})])")
-"""Pattern of the text between two clauses of a hint, outside of brackets."""
-_key_checks: list[Callable[[str], bool]] = []
-"""Stack of functions that return True if the current recipe has a dotted key."""
 _line_completions: list[Callable[[Line], Line]] = []
 """Stack of functions that add the user's arguments to a command line."""
 
@@ -96,53 +90,6 @@ def complete_lines(complete: Callable[[Line], Line]) -> Iterator[None]:
         yield
     finally:
         _line_completions.pop()
-
-
-@contextmanager
-def filter_hints(has_key: Callable[[str], bool]) -> Iterator[None]:
-    """Drop clauses of hints that set unknown recipe keys, inside the `with` block.
-
-    An example of a hint is `train.lr=1e-4 or train.epochs=5`. An error that leaves the
-    block keeps its shortened hint.
-
-    Args:
-        has_key: Returns True if the current recipe has a dotted key such as `train.lr`.
-    """
-    _key_checks.append(has_key)
-    try:
-        yield
-    except BrainhiveError as error:
-        # outside of this block, the property would not shorten the hint
-        shortened_hint = error.hint
-        error.hint = shortened_hint
-        raise
-    finally:
-        _key_checks.pop()
-
-
-def _drop_unknown_keys(hint: str) -> str:
-    """Drop clauses of a hint that set a recipe key which the current command lacks.
-
-    Outside of `filter_hints`, no clause is dropped. If all are, general advice remains.
-    """
-    if not _key_checks:
-        return hint
-    has_key = _key_checks[-1]
-    if all(map(has_key, RECIPE_KEY.findall(hint))):
-        return hint
-
-    # the pattern has a group, so split() also returns the separators
-    pieces = CLAUSE_SEPARATOR.split(hint)
-    clauses = pieces[::2]
-    separators = [""] + pieces[1::2]
-
-    # keep a clause if the command has all keys in the clause
-    text = ""
-    for separator, clause in zip(separators, clauses, strict=True):
-        if not all(map(has_key, RECIPE_KEY.findall(clause))):
-            continue
-        text += f"{separator}{clause}" if text else clause
-    return text or "correct the data; this command has no option for it"
 
 
 def join_words(arguments: Iterable[Any]) -> str:
@@ -209,8 +156,8 @@ class BrainhiveError(Exception):
 
     @property
     def hint(self) -> str:
-        """Advice in a line, which depends on the current command and recipe."""
-        return _drop_unknown_keys(str(self._hint))
+        """Advice in a line, whose command line `complete_lines` may complete."""
+        return str(self._hint)
 
     @hint.setter
     def hint(self, hint: str) -> None:

@@ -20,7 +20,6 @@ from brainhive_cli.core.errors import (
     MissingExtra,
     RecipeError,
     complete_lines,
-    filter_hints,
     find_rows,
     first_line,
     guess,
@@ -67,40 +66,6 @@ def test_lines_are_completed_by_the_innermost_block() -> None:
         with complete_lines(lambda line: 1 / 0):  # type: ignore[arg-type,return-value]
             assert str(line) == line.base_text
     assert str(line) == line.base_text
-
-
-@pytest.mark.parametrize(
-    ("hint", "kept"),
-    [
-        ("train.lr=1, or signal.scale=2", "train.lr=1"),
-        ("signal.scale=2, or train.lr=1", "train.lr=1"),
-        ("a folder; signal.scale=2 or train.lr=1", "a folder or train.lr=1"),
-        ("train.lr=[1, 2] or so", "train.lr=[1, 2] or so"),
-        ("signal.x=[1, or 2], or that", "that"),
-        ("plain", "plain"),
-    ],
-)
-def test_ways_out_without_a_key_in_the_recipe_are_left_out(
-    hint: str, kept: str
-) -> None:
-    error = BrainhiveError("a", hint)
-    assert error.hint == hint
-    with filter_hints(lambda key: key.startswith("train.")):
-        assert error.hint == kept
-    assert error.hint == hint
-    # that of the error that ends the block stays shortened
-    with (
-        pytest.raises(BrainhiveError) as caught,
-        filter_hints(lambda key: key.startswith("train.")),
-    ):
-        raise BrainhiveError("a", hint)
-    assert caught.value.hint == kept
-
-
-def test_no_way_out_is_left_where_no_key_fits() -> None:
-    with filter_hints(lambda key: False):
-        hint = BrainhiveError("a", "train.lr=1; signal.x=2").hint
-        assert hint and "=" not in hint
 
 
 @pytest.mark.parametrize(

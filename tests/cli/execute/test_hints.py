@@ -7,7 +7,6 @@ import importlib
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from brainhive_cli.app import app
 from brainhive_cli.cli import execute
 from brainhive_cli.cli.execute import OVERRIDE
 from brainhive_cli.cli.table import COMMANDS
-from brainhive_cli.commands.prepare import Recipe
 from brainhive_cli.core import errors, parts
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.targets import next_commands
@@ -27,6 +25,8 @@ from tools.house import MODULES
 FIELD = "VALUE"
 """What stands for a value that is known when a hint is written."""
 NAMES = "|".join(command.name for command in COMMANDS)
+RECIPE_KEY = re.compile(r"\b[a-z_]+(?:\.\w+)+(?==)")
+"""A dotted recipe key that a hint sets, such as train.lr in `train.lr=1`."""
 LINE = re.compile(rf"brainhive (?:{NAMES})\b.*?(?= && |[,;)]| \(|`|$)")
 """A command line in a text, to its end: what joins lines, or begins further words."""
 
@@ -187,7 +187,7 @@ def test_every_key_that_a_hint_names_is_one_of_a_recipe() -> None:
         (path.name, key)
         for path in MODULES.values()
         for text in texts_of(ast.parse(path.read_text()))
-        for key in errors.RECIPE_KEY.findall(text)
+        for key in RECIPE_KEY.findall(text)
         if key.partition(".")[0] in sections and FIELD not in key
     }
     unknown = {
@@ -196,37 +196,3 @@ def test_every_key_that_a_hint_names_is_one_of_a_recipe() -> None:
         if ".".join(key.split(".")[:2]) not in known
     }
     assert unknown == set() and len(named) > 100
-
-
-@pytest.mark.parametrize(
-    ("hint", "kept"),
-    [
-        (
-            "it has: a, b …; preparation.stimuli.root=FOLDER, preparation.events=TABLE "
-            "or preparation.stim_channel=NAME",
-            "it has: a, b …; preparation.stimuli.root=FOLDER, preparation.events=TABLE",
-        ),
-        (
-            "preparation.phase=forward, or preparation.exclude=[Fp1, or Fp2]",
-            "preparation.exclude=[Fp1, or Fp2]",
-        ),
-        ("preparation.kind=recording, train.lr=1", None),
-        ("dataset.root=FOLDER", None),
-    ],
-)
-def test_a_hint_names_only_keys_that_the_recipe_at_hand_has(
-    hint: str, kept: str | None
-) -> None:
-    """Epochs have no stim_channel and no phase; a hint may name another command."""
-    recipe = Recipe.resolve("prepare", None, {"preparation.kind": "epochs"}, [])
-    error = errors.BrainhiveError("no picture", hint)
-    with (
-        pytest.raises(errors.BrainhiveError),
-        errors.filter_hints(partial(execute.has_key, recipe)),
-    ):
-        assert error.hint == (kept or hint)
-        raise error
-    assert error.hint == (kept or hint)
-    with errors.filter_hints(lambda key: False):
-        emptied = errors.BrainhiveError("x", "train.lr=1").hint
-    assert emptied and "train.lr" not in emptied
