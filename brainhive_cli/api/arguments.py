@@ -38,49 +38,55 @@ def refuse(name: str, value: object, allowed: str) -> "BrainhiveError":
     )
 
 
+def _check_kind(kind: Any, allowed: str, arguments: Mapping[str, object]) -> None:
+    """Raise an error if an argument is of another type, or has forbidden characters.
+
+    Args:
+        kind: Allowed type or types.
+        allowed: Allowed values, in words that follow "NAME must be".
+        arguments: Arguments by name.
+    """
+    for name, value in arguments.items():
+        # Python counts True and False as integers
+        is_boolean = isinstance(value, bool) and kind in (Integral, Real)
+        if is_boolean or not isinstance(value, kind):
+            raise refuse(name, value, allowed)
+        if isinstance(value, str | Path):
+            _check_characters(name, value)
+
+
 def check_text(**arguments: object) -> None:
     """Raise an error if an argument is no text that a file name can have."""
-    for name, value in arguments.items():
-        if not isinstance(value, str):
-            raise refuse(name, value, "text")
-        _check_characters(name, value)
+    _check_kind(str, "text", arguments)
 
 
 def check_path(**arguments: object) -> None:
     """Raise an error if an argument is no name or path."""
-    for name, value in arguments.items():
-        if not isinstance(value, str | Path):
-            raise refuse(name, value, "a name or path")
-        _check_characters(name, value)
+    _check_kind(str | Path, "a name or path", arguments)
 
 
 def check_subject(subject: object) -> None:
     """Raise an error if the number of a subject is not a whole number."""
-    # Python counts True and False as integers
-    if isinstance(subject, bool) or not isinstance(subject, Integral):
-        raise refuse("subject", subject, "a whole number")
+    _check_kind(Integral, "a whole number", {"subject": subject})
 
 
 def check_flags(**arguments: object) -> None:
     """Raise an error if an argument is neither True nor False nor None."""
-    for name, value in arguments.items():
-        if value is not None and not isinstance(value, bool):
-            raise refuse(name, value, "True, False or None")
+    _check_kind(bool | None, "True, False or None", arguments)
 
 
-def check_share(**arguments: object) -> None:
+def check_share(**arguments: Any) -> None:
     """Raise an error if an argument is not between 0 and 1."""
+    allowed = "a number between 0 and 1, such as 0.2"
+    _check_kind(Real, allowed, arguments)
     for name, value in arguments.items():
-        is_number = isinstance(value, Real) and not isinstance(value, bool)
-        if not is_number or not 0 < value < 1:  # type: ignore[operator]
-            raise refuse(name, value, "a number between 0 and 1, such as 0.2")
+        if not 0 < value < 1:
+            raise refuse(name, value, allowed)
 
 
 def check_mapping(**arguments: object) -> None:
     """Raise an error if an argument is neither a dict nor None."""
-    for name, value in arguments.items():
-        if value is not None and not isinstance(value, Mapping):
-            raise refuse(name, value, "a dict or None")
+    _check_kind(Mapping | None, "a dict or None", arguments)
 
 
 def check_folder(**arguments: object) -> None:
