@@ -50,9 +50,7 @@ is not a terminal.
 PROGRESS_INTERVAL_S = 60.0
 """Time between two lines of progress if stderr is not a terminal."""
 ANNOUNCED_S = 600.0
-"""If work is expected to take longer, a message announces its amount and duration."""
-FIRST_PACE_S = 10.0
-"""Time after which the pace of the first items is a good estimate for all items."""
+"""If work is known to take longer, a message announces its amount and duration."""
 DISPLAYS = {"DISPLAY", "WAYLAND_DISPLAY"}
 """Environment variables of graphical sessions. A browser needs at least one of them."""
 size = filesize.decimal
@@ -169,20 +167,14 @@ def announce(amount: str, item_s: float | None, items: float) -> None:
 
     Args:
         amount: Amount of work as text, such as `192 trained models`.
-        item_s: Seconds per item in earlier work of this kind. If None, the progress
-            display estimates the duration later.
+        item_s: Seconds per item in earlier work of this kind, or None if there is none.
         items: Number of items.
     """
-    # without a pace, the display writes the message later
-    display = _display_on(_stderr())
-    display.amount = "" if item_s else f" for {amount}"
     if item_s and item_s * items > ANNOUNCED_S:
         say(
             f"about {write_duration(item_s * items)} for {amount}, each "
             f"{write_duration(item_s)} in the last run of this kind"
         )
-        if display.bars:
-            display.bars[-1].is_announced = True
 
 
 @contextmanager
@@ -323,28 +315,25 @@ class Bar:
     Args:
         description: Description of the work.
         total: Number of items to do, or None if they are not counted.
-        is_of_item: True if this work is a single item of the enclosing work, such as
-            the training of one of several models.
+        outer: Bar of the enclosing work if this work is a single item of it.
 
     Attributes:
         items: Number of finished items.
+        current_share: Finished share of the current item, from 0 to 1.
         label: Description, followed by the latest note in brackets.
-        is_announced: True if the expected duration has been written.
     """
 
     def __init__(
-        self, description: str, total: int | None, is_of_item: bool = False
+        self, description: str, total: int | None, outer: "Bar | None" = None
     ) -> None:
         self.total = total
         self.items = 0
-        self.is_of_item = is_of_item
+        self.current_share = 0.0
+        self._outer = outer
         self._description = description.translate(ONE_LINE_ESCAPES)
         self.label = self._description
         self._started_s = time.monotonic()
         self._advanced_s = self._started_s
-        # time and number of items after the first call of `advance`
-        self._first: tuple[float, int] | None = None
-        self.is_announced = False
 
     def expect(self, items: int) -> None:
         """Add items to the total number. A negative number removes items."""
@@ -366,22 +355,14 @@ class Bar:
         if note:
             self.label += f" ({note.translate(ONE_LINE_ESCAPES)})"
         if items:
-            self._advanced_s = time.monotonic()
-            self._first = self._first or (self._advanced_s, self.items)
-            _display_on(_stderr()).announce_long_work()
+            self._reach(share=0.0)
+            if self._outer and self.total:
+                self._outer._reach(self.items / self.total)
 
-    def measure_item_s(self) -> float | None:
-        """Compute the mean duration of an item in seconds, or None if it is unknown.
-
-        The items of the first call of `advance` do not count, because they
-        may open files.
-        """
-        if self._first is None:
-            return None
-        first_s, first_items = self._first
-        if self.items <= first_items:
-            return None
-        return (self._advanced_s - first_s) / (self.items - first_items)
+    def _reach(self, share: float) -> None:
+        """Set the finished share of the current item."""
+        self.current_share = share
+        self._advanced_s = time.monotonic()
 
     @property
     def elapsed_s(self) -> float:
@@ -392,15 +373,16 @@ class Bar:
     def status(self) -> str:
         """Text with count, pace and remaining time, as in `6 of 12, 2.0/s, 0:03 left`.
 
-        Without a total or a finished item, it ends as in `0:07 so far`.
+        Without a total or finished work, it ends as in `0:07 so far`.
         """
         elapsed_s = self.elapsed_s
         counts = f"{self.items:,} of {self.total:,}, " if self.total else ""
-        if not self.total or not self.items:
+        finished_items = self.items + self.current_share
+        if not self.total or not finished_items:
             return f"{counts}{clock(elapsed_s)} so far"
 
         # a slow current item can raise the mean of the finished items
-        finished_item_s = (self._advanced_s - self._started_s) / self.items
+        finished_item_s = (self._advanced_s - self._started_s) / finished_items
         current_item_s = elapsed_s / (self.items + 1)
         item_s = max(finished_item_s, current_item_s, 1e-9)
         remaining_s = max(0.0, item_s * self.total - elapsed_s)
@@ -429,14 +411,18 @@ def progress(
     Args:
         description: Description of the work.
         total: Number of items to do, or None if they are not counted.
-        is_of_item: True if this work is a single item of the enclosing work.
+        is_of_item: True if this work is a single item of the enclosing work, such as
+            the training of one of several models. Its progress counts as a share of the
+            item.
 
     Yields:
         The bar. Call its method `advance` for finished items.
     """
     display = _display_on(_stderr())
-    bar = Bar(description, total, is_of_item)
-    bar.is_announced = any(outer_bar.is_announced for outer_bar in display.bars)
+    outer = None
+    if is_of_item:
+        outer = next((bar for bar in reversed(display.bars) if bar.total), None)
+    bar = Bar(description, total, outer)
     display.bars.append(bar)
 
     # a thread writes the lines, because the main thread may be busy in a long call
@@ -458,11 +444,8 @@ def progress(
 
         # the outermost work with a total writes a line at its end
         is_inside_counted = any(outer.total is not None for outer in display.bars)
-        is_outermost_counted = bool(bar.total) and not is_inside_counted
-        if is_outermost_counted:
-            display.amount = ""
-        has_lasted = bool(bar.items) and bar.elapsed_s > DELAY_S
-        if is_outermost_counted and has_lasted and not display.draws:
+        has_lasted = bool(bar.total and bar.items) and bar.elapsed_s > DELAY_S
+        if has_lasted and not is_inside_counted and not display.draws:
             say(
                 f"{description}: {bar.items:,} of {bar.total:,} in "
                 f"{clock(bar.elapsed_s)}"
@@ -486,7 +469,6 @@ class _Display:
 
     Attributes:
         bars: Bars from the outermost to the innermost work.
-        amount: End of a message, such as " for 192 trained models", or "".
         live: Display of rich, which redraws this object four times a second.
         draws: True if bars are drawn on a terminal.
     """
@@ -495,7 +477,6 @@ class _Display:
         from rich.live import Live
 
         self.bars: list[Bar] = []
-        self.amount = ""
         self.live = Live(self, console=console, refresh_per_second=4, transient=True)
         self.draws = console.is_terminal and writes_messages()
 
@@ -508,37 +489,6 @@ class _Display:
     def describe(self) -> str:
         """Write the progress of the selected bars in one line."""
         return "; ".join(f"{bar.label}: {bar.status}" for bar in self.select_bars())
-
-    def announce_long_work(self) -> None:
-        """Write the remaining time of the outermost counted work, once.
-
-        Times up to `ANNOUNCED_S` are not written.
-        """
-        counted_bars = [bar for bar in self.bars if bar.total]
-        if not counted_bars or counted_bars[0].is_announced:
-            return
-        outermost = counted_bars[0]
-
-        # Measure the seconds per item. If an inner bar covers a single item, its steps
-        # give an estimate before this item is finished.
-        item_bars = [bar for bar in counted_bars[1:] if bar.is_of_item]
-        timed_bar = item_bars[0] if item_bars else outermost
-        item_s = timed_bar.measure_item_s()
-        if item_s is None or timed_bar.elapsed_s < FIRST_PACE_S:
-            return
-        if item_bars:
-            item_s *= timed_bar.total or 1
-
-        remaining_items = (outermost.total or 0) - outermost.items
-        remaining_s = item_s * remaining_items
-        if remaining_s > ANNOUNCED_S:
-            amount = self.amount or f" for {outermost.total:,}"
-            say(
-                f"{outermost.label}: about {write_duration(remaining_s)}{amount}, "
-                f"estimated from the first {write_duration(timed_bar.elapsed_s)}"
-            )
-            for bar in counted_bars:
-                bar.is_announced = True
 
     def say_lines(self, has_ended: threading.Event) -> None:
         """Write a line of progress every `PROGRESS_INTERVAL_S` until the work ends.

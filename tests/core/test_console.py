@@ -243,34 +243,31 @@ def test_control_characters_in_names_cannot_start_a_line(
     )
 
 
-def test_long_work_is_announced_once_by_its_first_items(capsys, monkeypatch):
-    clock_s = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: clock_s[0])
+def test_time_left_counts_the_finished_share_of_an_item(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
     with (
         console.progress("command"),
         console.progress("training cells", 40) as outer,
-        console.progress("reading", 1000) as reading,  # no part of the training
-        console.progress("training a", 100, is_of_item=True) as inner,
+        console.progress("training a", 0, is_of_item=True) as inner,
     ):
-        clock_s[0] = 5.0
-        inner.advance(5)  # too early to tell
-        clock_s[0] = 12.0
-        reading.advance(1)
-        inner.advance(7)
-        clock_s[0] = 20.0
-        inner.advance(8)
+        inner.expect(100)
+        clock.now_s = 20.0
+        inner.advance(20)  # a fifth of a cell in 20 s: 100 s a cell
+        assert clock.line(0) == (
+            "training cells: 0 of 40, 1:40 each, 1:06:20 left; "
+            "training a: 20 of 100, 1.0/s, 1:20 left"
+        )
+        clock.now_s = 100.0
+        inner.advance(80)
         outer.advance()
-    with console.progress("short", 10) as bar:
-        clock_s[0] = 80.0
-        bar.advance()
-    said = capsys.readouterr().err.splitlines()
-    # 7 parts in 7 s: 100 s an item
-    announcements = [line for line in said if "about" in line]
-    assert len(announcements) == 1
-    assert all(
-        fact in announcements[0]
-        for fact in ("training cells: ", "67 min", " for 40", "12 s")
-    )
+        assert clock.line(0).startswith("training cells: 1 of 40, 1:40 each, 1:05:00")
+
+    # work that is an item of nothing, as of `runs verify`
+    with console.progress("training a", 2, is_of_item=True) as alone:
+        alone.advance()
+    assert alone.items == 1
 
 
 @pytest.mark.parametrize(
@@ -355,13 +352,8 @@ def test_work_of_more_than_ten_minutes_is_announced(
     items: int,
     is_long: bool,
 ) -> None:
-    with console.progress("training", items) as outer:
-        console.announce("192 cells", item_s, items)
-        told = capsys.readouterr().err
-        assert outer.is_announced is is_long
-        # what is inside of announced work is announced with it
-        with console.progress("one", 3) as inner:
-            assert inner.is_announced is is_long
+    console.announce("192 cells", item_s, items)
+    told = capsys.readouterr().err
     assert (told != "") is is_long
     if is_long:
         assert "11 min" in told and "192 cells" in told and "60 s" in told
@@ -388,23 +380,13 @@ def test_counted_work_ends_with_a_line_where_it_lasted(
     ]
 
 
-def test_the_pace_of_items_leaves_out_the_first(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    clock = Clock(monkeypatch)
+def test_a_bar_counts_items_and_shows_the_latest_note() -> None:
     bar = console.Bar("work", None)
-    assert bar.measure_item_s() is None and bar.elapsed_s == 0
-    clock.now_s = 10.0
-    bar.advance(2)
-    assert bar.measure_item_s() is None
-    clock.now_s = 16.0
-    bar.advance(3)
-    clock.now_s = 20.0
+    bar.advance(5)
     bar.advance(0, "a note")
-    assert bar.measure_item_s() == 2.0 and bar.elapsed_s == 20
     assert bar.label == "work (a note)" and bar.items == 5
     bar.advance()
-    assert bar.label == "work"
+    assert bar.label == "work" and bar.items == 6
     bar.expect(7)
     bar.expect(-2)
     assert bar.total == 5
