@@ -590,20 +590,14 @@ def _find_training(
     """
     from brainhive_cli.evaluation.retrieval.recipe import Recipe as EvaluationRecipe
 
-    if not reference:
-        return reference, None
-    try:
-        evaluation = find_run(root, EVALUATION, reference)
-    except (MissingData, RecipeError):
-        return reference, None
-
-    # read the training from the recipe of the evaluation
-    try:
-        recipe = evaluation.recipe(EvaluationRecipe)
-    except (MissingData, RecipeError):
-        return reference, evaluation
-    training_references = recipe.align_run or [reference]
-    return training_references[0], evaluation
+    evaluation = None
+    with suppress(MissingData, RecipeError):
+        if reference:
+            # read the training from the recipe of the evaluation
+            evaluation = find_run(root, EVALUATION, reference)
+            trainings = evaluation.recipe(EvaluationRecipe).align_run
+            return (trainings or [reference])[0], evaluation
+    return reference, evaluation
 
 
 def _choose_evaluation(

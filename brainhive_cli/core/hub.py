@@ -799,15 +799,15 @@ def read_manifest(folder: Path) -> Manifest | None:
     return documents.check(fields, str(path), Manifest, hint)
 
 
-def inspect_repository(reference: str) -> tuple[Literal["run", "model", ""], str]:
+def inspect_repository(reference: str) -> tuple[str, str]:
     """Find out whether a repository of the hub holds a run or a brain model.
 
     Args:
         reference: `hub:owner/name[/subfolder][@revision]`.
 
     Returns:
-        Kind ("run", "model" or ""), and the reference, with the commit if the
-        repository has a manifest or config.
+        The command of the run, "model" or "", and the reference, with the commit if
+        the repository has a manifest or config.
 
     Raises:
         MissingData: if the repository does not exist, or the hub cannot be reached.
@@ -820,8 +820,9 @@ def inspect_repository(reference: str) -> tuple[Literal["run", "model", ""], str
     except NoFiles:
         return "", reference
     pinned_reference = name_snapshot(files)
-    if read_manifest(files):
-        return "run", pinned_reference
+    manifest = read_manifest(files)
+    if manifest:
+        return manifest.command, pinned_reference
 
     # the config of a network of transformers has a `model_type`
     config_path = files / config_name
@@ -848,16 +849,14 @@ def fetch_run(reference: str) -> Path:
     kind, pinned_reference = inspect_repository(reference)
     if kind == "model":
         return folder(pinned_reference, allow=MODEL_FILES)
-    if kind != "run":
+    if not kind:
         raise MissingData(
             f"{reference} has no {MANIFEST}, and no {MODEL_FILES[0]} of a brain model",
             "check the name; to use a prior, set --prior",
         )
 
     # download the files of the run
-    manifest = read_manifest(folder(pinned_reference, allow=[MANIFEST]))
-    assert manifest is not None  # because the repository is a run
-    patterns = RUN_FILES[manifest.command]
+    patterns = RUN_FILES[kind]
     files = folder(pinned_reference, allow=patterns)
 
     # each file must have a digest

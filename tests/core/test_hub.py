@@ -435,7 +435,7 @@ def test_a_repository_is_a_run_a_model_or_neither(published: Path) -> None:
     with pytest.raises(MissingData):
         hub.fetch_run("hub:owner/name")
     (published / hub.MANIFEST).write_text(json.dumps(MANIFEST))
-    assert hub.inspect_repository("hub:owner/name") == ("run", pinned)
+    assert hub.inspect_repository("hub:owner/name") == ("train-align", pinned)
 
 
 def test_a_fetched_run_has_the_files_of_its_list_and_no_others(
