@@ -180,7 +180,9 @@ def match_vectors(
     # vectors without names have the order of the pictures of a single split
     has_single_split = bool(recipe.splits) and len(splits) == 1
     ordered_ids = splits[0].image_ids if has_single_split else None
-    vectors = open_vectors(files, config.aliases, recipe.suffix, ordered_ids)
+    vectors = open_vectors(
+        files, [config.name, config.published_name], recipe.suffix, ordered_ids
+    )
 
     first_file = vectors.files[0]
     if len(recipe.encoders) > 1 and not vectors.has_encoder_name:

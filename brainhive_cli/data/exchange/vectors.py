@@ -349,7 +349,7 @@ def _open_parquet_cache(files: Sequence[Path], encoder_names: Sequence[str]) -> 
             encoder_files.append(file)
     if any(sources) and not encoder_files:
         raise MissingData(
-            f"no parquet file of {' or '.join(encoder_names)} among "
+            f"no parquet file of {' or '.join(dict.fromkeys(encoder_names))} among "
             f"{', '.join(sorted(sources)[:6])}",
             "name the encoder of the files: --encoders NAME",
         )

@@ -80,7 +80,8 @@ def find_encoders(
             upstream[config_class.upstream] = config_class
     candidate_of_key: dict[str, EncoderConfig] = {}
     for candidate in candidates:
-        candidate_of_key |= dict.fromkeys(candidate.aliases, candidate)
+        candidate_of_key[candidate.name] = candidate
+        candidate_of_key[candidate.published_name] = candidate
 
     encoders = {}
     for key in keys:
@@ -182,8 +183,8 @@ def match_keys(
     """
     keys = {}
     for config in encoders:
-        prior_keys = [key for key in config.aliases if key in dims]
-        keys[config.name] = prior_keys[0] if prior_keys else ""
+        is_published = config.published_name in dims and config.name not in dims
+        keys[config.name] = config.published_name if is_published else config.name
     if sorted(keys.values()) != sorted(dims):
         names, hint = describe_keys(dims, list(candidates) + list(encoders))
         raise BrainhiveError(

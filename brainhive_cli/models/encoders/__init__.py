@@ -338,16 +338,13 @@ class EncoderConfig(parts.Config):
         return name
 
     @property
-    def aliases(self) -> tuple[str, ...]:
-        """Names of the encoder in the files of a prior or aligner, the store's first.
+    def published_name(self) -> str:
+        """Name in BrainHiVE's own files, or the name of the store without such a name.
 
-        BrainHiVE's own name applies only to the undegraded embedding.
+        BrainHiVE names only the undegraded embedding.
         """
-        names = [self.name]
-        has_upstream_name = self.output_names == EMBEDDING and self.degrade is None
-        if has_upstream_name and self.upstream:
-            names.append(self.upstream)
-        return tuple(dict.fromkeys(names))
+        is_embedding = self.output_names == EMBEDDING and self.degrade is None
+        return self.upstream if is_embedding and self.upstream else self.name
 
     @property
     def store_configs(self) -> list[Self]:

@@ -492,9 +492,7 @@ def make_prior(
     source = recipe.continue_from
     if source is None:
         torch.manual_seed(recipe.seed)
-        keys = {
-            config.name: config.upstream or config.name for config in recipe.encoders
-        }
+        keys = {config.name: config.published_name for config in recipe.encoders}
         widths = {key: dims[name] for name, key in keys.items()}
         prior = recipe.prior.build(widths, generator)
     else:

@@ -84,7 +84,7 @@ def test_each_degradation_of_a_list_makes_an_encoder_with_a_name() -> None:
         "clip-rn50-gaussian-1",
         "clip-rn50-gaussian-63",
     ]
-    assert blurs[0].aliases == ("clip-rn50-gaussian-1",)
+    assert blurs[0].published_name == "clip-rn50-gaussian-1"
     plain = encoders.resolve("clip-rn50")
     assert blurs[0].network_key == plain.network_key
     assert blurs[0].static_shape == plain.static_shape == (1024,)

@@ -275,10 +275,11 @@ def test_a_store_is_named_after_its_encoder() -> None:
     ]
     names = [encoders.resolve({"kind": "vae", **knobs}).name for knobs in made]
     assert len(set(names)) == 4 and all(name.startswith("vae-") for name in names[1:])
-    assert encoders.resolve("clip-b32").aliases == (
-        "clip-b32",
-        "CLIP-ViT-B-32-laion2B-s34B-b79K",
-    )
+    clip = encoders.resolve("clip-b32")
+    assert clip.name == "clip-b32"
+    assert clip.published_name == "CLIP-ViT-B-32-laion2B-s34B-b79K"
+    tokens = encoders.resolve("clip-b32:tokens")
+    assert tokens.published_name == tokens.name == "clip-b32-tokens"
 
 
 def test_a_list_of_encoders_has_each_output_once() -> None:
