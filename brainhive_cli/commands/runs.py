@@ -104,17 +104,17 @@ class Recipe(FileRecipe):
         return self.words[1:] if has_verb else self.words
 
 
-def _list_references(run_folder: RunFolder, exclude_command: bool) -> set[str]:
-    """List the texts by which a user may refer to a run, such as COMMAND/NAME.
+def _is_called(run_folder: RunFolder, name: str, fits_command: bool) -> bool:
+    """Return True if a name, such as COMMAND/NAME, refers to a run.
 
     Args:
-        exclude_command: If False, the name of a command refers to all its runs.
+        fits_command: If True, the name of a command refers to all its runs.
     """
     path = run_folder.path
     references = {path.name, name_run(run_folder), str(path), os.path.abspath(path)}
-    if not exclude_command:
+    if fits_command:
         references.add(path.parent.name)
-    return references
+    return not references.isdisjoint({name.rstrip("/"), os.path.abspath(name)})
 
 
 def _find_shown(recipe: Recipe) -> ShownRun:
@@ -179,32 +179,22 @@ def _find_named(recipe: Recipe) -> dict[RunFolder, float]:
     if not names:
         return _sort_newest_first(runs)
 
-    # check that each name refers to a run, by its name or by its path
-    references = [_list_references(run_folder, not is_list) for run_folder in runs]
-    all_references = set[str]().union(*references)
-    requested_references = set[str]()
+    # each name refers to runs by their name or path, or else by their label
+    named_runs = []
     for name in names:
-        spellings = {name.rstrip("/"), os.path.abspath(name)}
-        if spellings.isdisjoint(all_references):
+        matches = [folder for folder in runs if _is_called(folder, name, is_list)]
+        if not matches:
             labelled = find_labelled(root, None, name)
-            spellings = set(map(str, labelled))
             if not is_list:
                 require_single(labelled, name)
-        if not spellings:
-            run_names = [
-                run_folder.path.name for run_folder in _sort_newest_first(runs)
-            ]
+            matches = [RunFolder(path) for path in labelled]
+        if not matches:
+            run_names = [folder.path.name for folder in _sort_newest_first(runs)]
             raise MissingData(
                 f"no run {name!r} under {root}",
                 f"{guess(name, run_names)}list all runs: {Line('runs')}",
             )
-        requested_references |= spellings
-
-    # select the named runs before sorting, which reads files of every run
-    named_runs = []
-    for run_folder, run_references in zip(runs, references, strict=True):
-        if not requested_references.isdisjoint(run_references):
-            named_runs.append(run_folder)
+        named_runs += matches
     return _sort_newest_first(named_runs)
 
 
