@@ -1,6 +1,7 @@
 """Checks of the arguments of public functions, whose errors name the argument."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,17 +127,15 @@ def check_signals(name: str, signals: Any, **labels: Any) -> None:
     else:
         if hasattr(signals, "splits"):
             raise refuse(name, signals, f'a split of it, such as {name}["test"]')
-        if not isinstance(signals, Sequence) and not hasattr(signals, "__array__"):
+        is_list = isinstance(signals, Sequence) and not isinstance(signals, str | bytes)
+        array = None
+        if is_list or hasattr(signals, "__array__"):
+            with suppress(ValueError):  # a list of lists of different lengths
+                # arrays on disk are not read here
+                array = signals if hasattr(signals, "shape") else np.asarray(signals)
+        if array is None:
             raise refuse(name, signals, SIGNAL_FORMS)
-        array = signals
-        if not hasattr(signals, "shape"):  # arrays on disk are not read here
-            try:
-                array = np.asarray(signals)
-            except ValueError as error:  # a list of lists of different lengths
-                raise refuse(name, signals, SIGNAL_FORMS) from error
         if array.ndim < 2:
-            if isinstance(signals, str | bytes):
-                raise refuse(name, signals, SIGNAL_FORMS)
             raise RecipeError(
                 f"{name} has the shape {list(array.shape)}",
                 f"{name} must be {SIGNAL_FORMS}",

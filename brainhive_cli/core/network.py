@@ -11,16 +11,7 @@ from threading import Thread
 from typing import Any, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import (
-    HTTPDefaultErrorHandler,
-    HTTPErrorProcessor,
-    HTTPHandler,
-    HTTPRedirectHandler,
-    HTTPSHandler,
-    OpenerDirector,
-    ProxyHandler,
-    Request,
-)
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
 
@@ -113,18 +104,9 @@ def open_web(request: Request, timeout_s: float) -> Any:
         MissingData: if the address is not a web address.
         OSError: if the server cannot be reached, or refuses the request.
     """
-    # the default opener of urllib would also open FTP and local files
+    # the opener would also open FTP and local files
     _require_web_address(request.full_url)
-    opener = OpenerDirector()
-    for handler in (
-        ProxyHandler,
-        HTTPHandler,
-        HTTPSHandler,
-        _WebRedirectHandler,
-        HTTPDefaultErrorHandler,
-        HTTPErrorProcessor,
-    ):
-        opener.add_handler(handler())
+    opener = build_opener(_WebRedirectHandler)
 
     def read_answer(error: Exception) -> tuple[int, Any]:
         if isinstance(error, HTTPError):
