@@ -91,15 +91,10 @@ def submit(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any])
     folder = Path(os.path.abspath(submissions / f"{command}-{digest}"))
 
     # a template or container image can run any code
-    cluster = recipe.run.cluster
-    if cluster.template:
-        foreign_code.require_permission(
-            "template", f"run.cluster.template {cluster.template}"
-        )
-    if cluster.container:
-        foreign_code.require_permission(
-            "container", f"run.cluster.container {cluster.container}"
-        )
+    for key in ("template", "container"):
+        value = getattr(recipe.run.cluster, key)
+        if value:
+            foreign_code.require_permission(key, f"run.cluster.{key} {value}")
     with console.progress(command):
         inputs = list_inputs(module, recipe)
         steps = _plan_steps(command, module, recipe, folder, common["allow_code"])

@@ -52,9 +52,11 @@ DIGEST_FOLDER = ".digests"
 HUB_PREFIX = "hub:"
 """Prefix of a reference to a repository on the Hugging Face hub."""
 SNAPSHOT_PATH = re.compile(
-    r".*/(?P<kind>models|datasets)--(?P<repository>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})(?P<inside>/.*)?$"
+    r".*/(models|datasets)--([^/]+)/snapshots/([0-9a-f]{40})(/.*)?$"
 )
-"""Pattern of the paths of files and folders in the hub's cache."""
+"""Pattern of the paths of files and folders in the hub's cache: type and name of the
+repository, commit, and path below it.
+"""
 LARGE_FILES = f"blobs/{'[0-9a-f]' * 64}"
 """Pattern of the large files in the cache of a repository. The name is the SHA-256 that
 the hub states.
@@ -677,10 +679,9 @@ def name_snapshot(path: Path | str) -> str:
     match = SNAPSHOT_PATH.search(Path(path).absolute().as_posix())
     if match is None:
         return ""
-    prefix = "" if match["kind"] == "models" else f"{match['kind']}/"
-    repository = match["repository"].replace("--", "/")
-    inside = match["inside"] or ""
-    return f"{HUB_PREFIX}{prefix}{repository}{inside}@{match['commit']}"
+    kind, repository, commit, inside = match.groups(default="")
+    prefix = "datasets/" if kind == "datasets" else ""
+    return f"{HUB_PREFIX}{prefix}{repository.replace('--', '/')}{inside}@{commit}"
 
 
 def http_error_class() -> type[Exception]:
