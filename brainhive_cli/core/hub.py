@@ -248,7 +248,7 @@ class Repository(NamedTuple):
                     files: Any = load(dry_run=True)
                 require_free_space(
                     Path(options.get("local_dir") or cache),
-                    _count_bytes(file for file in files if file.will_download),
+                    _count_bytes(files),
                     self.name,
                     "free some space, or set HF_HOME to a folder on another disk",
                 )
@@ -534,11 +534,8 @@ def find_input(
 
     # the size of the needed files that are not cached
     needed_names = file_names + weight_names
-    missing_files = []
-    for file in hub_files:
-        if file.will_download and file.filename in needed_names:
-            missing_files.append(file)
-    size = _count_bytes(missing_files)
+    needed_files = (file for file in hub_files if file.filename in needed_names)
+    size = _count_bytes(needed_files)
     line = repository.download_line(download_names + weight_names)
     return Input(name, size, line=line if size else "")
 
@@ -657,12 +654,13 @@ def _describe_failure(
 
 
 def _count_bytes(files: Iterable[Any]) -> int:
-    """Add up the sizes of files. The hub may state wrong sizes.
+    """Add up the sizes of the files that a download would fetch.
 
-    Negative sizes count as 0, and the sum is at most `sys.maxsize`.
+    The hub may state wrong sizes. Negative sizes count as 0, and the sum is at most
+    `sys.maxsize`.
     """
-    total = sum(max(file.file_size or 0, 0) for file in files)
-    return min(total, sys.maxsize)
+    sizes = [max(file.file_size or 0, 0) for file in files if file.will_download]
+    return min(sum(sizes), sys.maxsize)
 
 
 def read_revision(path: Path) -> str:
