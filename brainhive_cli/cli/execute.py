@@ -472,21 +472,16 @@ def complete_line(
         keys: Recipe keys that the user's own line sets.
         is_allowed: True if the user's own line had `--allow-code`.
     """
-    root = shipped_recipes()
-    file_name = f"{line.command}.yaml"
-    folders = []
-    for folder in list_folders():
-        if (root / folder / file_name).is_file():
-            folders.append(folder)
-
     arguments = list(line.arguments)
     argument_keys = [item[0] for item in arguments if isinstance(item, tuple)]
-    if folders and "recipe" not in argument_keys:
-        recipe = folders[0]
-        arguments = [("recipe", recipe)]
-        for argument in line.arguments:
-            if _is_needed(argument, recipe, line.command, keys):
-                arguments.append(argument)
+    for folder in list_folders():
+        has_recipe = (shipped_recipes() / folder / f"{line.command}.yaml").is_file()
+        if has_recipe and "recipe" not in argument_keys:
+            arguments = [("recipe", folder)]
+            for argument in line.arguments:
+                if _is_needed(argument, folder, line.command, keys):
+                    arguments.append(argument)
+            break
     takes_permission = any(
         item.name == line.command and item.runs_code for item in COMMANDS
     )

@@ -190,17 +190,13 @@ def _plan_steps(
     names = recipe.list_steps() if is_workflow else [command]
     steps: dict[str, tuple[str, int]] = {}
     for name in names:
-        # use at most as many tasks as cells
-        step_module, step_recipe = module, recipe
-        if is_workflow:
-            _, step_module, step_recipe = module.resolve_step(recipe, name, {})
-        tasks = min(recipe.run.cluster.tasks, _count_cells(step_module, step_recipe))
-
         # the tasks read a copy of the recipe, and run a workflow up to this step
         line = [command, "--recipe", str(folder / "line.yaml")]
         if runs_code:
             line.append("--allow-code")
+        step_module, step_recipe = module, recipe
         if is_workflow:
+            _, step_module, step_recipe = module.resolve_step(recipe, name, {})
             quoted_name = yaml.safe_dump(
                 name, default_style='"', width=math.inf, allow_unicode=True
             )
@@ -213,6 +209,8 @@ def _plan_steps(
                 f"two steps have the same script name {file_stem!r}",
                 f"rename the step {name!r}",
             )
+        # use at most as many tasks as cells
+        tasks = min(recipe.run.cluster.tasks, _count_cells(step_module, step_recipe))
         script = _fill_template(recipe, file_stem, line, tasks, folder)
         steps[file_stem] = script, tasks
     return steps
