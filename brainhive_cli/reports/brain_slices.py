@@ -8,16 +8,13 @@ from contextlib import contextmanager
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from brainhive_cli.core.arrays import Array, Float64
 from brainhive_cli.core.artifacts import BrainMap
 from brainhive_cli.core.files import atomic_write
-
-if TYPE_CHECKING:  # importing it loads h5py
-    from brainhive_cli.data.signals.spaces import Grid
 
 HINT = "run the command that made it again"
 MIN_SIDE = 4
@@ -26,8 +23,8 @@ PANEL_INCH = {"ortho": 1.3, "x": 1.8, "y": 1.8, "z": 1.8}
 """Height of the slices by nilearn's name of their arrangement."""
 OPACITY_OVER_ANATOMY = 0.6
 """Opacity of colours that would hide the anatomy."""
-LETTER_PT = 7
-"""Font size of the coordinates, and of L and R."""
+LETTER_PT = 6
+"""Font size of the coordinates, of L and R, and of the numbers of the colour bar."""
 SMALLEST_VALUE = 1e-6
 """Threshold without a threshold: nilearn draws NaN, which is 0 in its copy, as 0."""
 ICON_LINK = re.compile(r'<link[^>]*rel="[^"]*icon"[^>]*>')
@@ -41,30 +38,15 @@ def has_nilearn() -> bool:
     return find_spec("nilearn") is not None
 
 
-def read_brain_map(brain_map: BrainMap) -> tuple[Float64, "Grid"]:
-    """Read the drawn values [V] of a map, and their positions.
-
-    Args:
-        brain_map: Map with paths of files.
-    """
-    from brainhive_cli.data.signals.spaces import Grid
-
-    values, affine = _read_volume(brain_map.volume)
-    is_drawn = np.isfinite(values)
-    if brain_map.threshold is not None:
-        is_drawn &= np.abs(values) >= brain_map.threshold
-    indices = np.argwhere(is_drawn).astype(np.int16)
-    return values[is_drawn], Grid(indices, values.shape, affine)
-
-
-def draw_slices_at_peak(figure: Any, brain_map: BrainMap, bottom: float) -> None:
+def draw_slices_at_peak(figure: Any, axes: Any, brain_map: BrainMap) -> None:
     """Draw the slices of a map at its peak, with nilearn.
 
     Args:
         figure: Figure of matplotlib.
+        axes: Axes of the figure, in which nilearn draws the slices.
         brain_map: Map with paths of files.
-        bottom: Share of the height of the figure that the slices take, from below.
     """
+    from matplotlib import rc_context
     from nilearn.plotting import plot_stat_map
 
     volume, background = _open_images(brain_map)
@@ -73,14 +55,14 @@ def draw_slices_at_peak(figure: Any, brain_map: BrainMap, bottom: float) -> None
     cut_coords = list(brain_map.peak_mm)
     if mode != "ortho":
         cut_coords = [cut_coords["xyz".index(mode)]]
-    with _silence():
+    with _silence(), rc_context({"font.size": LETTER_PT}):
         display = plot_stat_map(
             volume,
             bg_img=background,
             cut_coords=cut_coords,
             display_mode=mode,
             figure=figure,
-            axes=(0, 0, 1, bottom),
+            axes=axes,
             threshold=brain_map.threshold or SMALLEST_VALUE,
             vmin=-limit if brain_map.is_diverging else 0,
             vmax=limit,

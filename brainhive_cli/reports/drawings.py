@@ -9,7 +9,7 @@ from io import StringIO
 from itertools import chain, pairwise
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -25,24 +25,22 @@ from brainhive_cli.core.artifacts import (
     Sheet,
     Topomap,
 )
+from brainhive_cli.core.errors import MissingExtra, install_line
 from brainhive_cli.core.tables import bind_numbers
 from brainhive_cli.reports.brain_slices import (
     PANEL_INCH,
     choose_slices,
     draw_slices_at_peak,
     has_nilearn,
-    read_brain_map,
 )
 from brainhive_cli.reports.sensor_plots import (
-    BUTTERFLY_INCH,
-    TOPOGRAPHY_INCH,
-    draw_joint_plot,
+    INK,
+    SOFT,
+    draw_evoked,
+    draw_mark,
     draw_topography,
 )
 from brainhive_cli.reports.tables import templates
-
-if TYPE_CHECKING:  # importing it loads h5py
-    from brainhive_cli.data.signals.spaces import Grid
 
 Drawable = Curve | Heatmap | Topomap | Evoked | BrainMap
 
@@ -53,23 +51,17 @@ readable when the figure fills half a slide.
 HEIGHT_INCH = 1.4
 """Height of a plot of lines, and smallest height of a matrix with names."""
 LAYOUT_HEIGHT_INCH = 8
-"""Height of a figure during layout, with room for any title, legend and names."""
+"""Height of a figure before the space of its labels is known."""
 PNG_DPI = 600
 """Resolution of PNG files. A figure is 2,100 pixels wide, which journals ask for and
 which is sharp on a slide of 1,920 pixels.
 """
-LINE_INCH = 0.16
-"""Height of a line of text above slices of the brain."""
 BAR_INCH = 0.13
 """Height of a bar."""
 DOT_ROW_INCH = 0.2
 """Height of the row of a dot."""
 GROUP_GAP_INCH = 0.08
 """Height of the gap between groups of bars."""
-MAX_SLICES = 12
-"""Largest number of slices that are drawn of a volume."""
-SLICES_PER_ROW = 4
-"""Number of slices in a row of the mosaic."""
 COLOURS = (
     "#0072b2",
     "#d55e00",
@@ -84,7 +76,7 @@ COLOURS = (
 readers can distinguish.
 """
 CONTROL_COLOUR = COLOURS[-1]
-INK, SOFT, GRID = "#1c1f23", "#5d6570", "#d9dde2"
+GRID = "#d9dde2"
 PAGE_COLOURS = {
     **{colour: f"var(--c{index})" for index, colour in enumerate(COLOURS)},
     INK: "var(--ink)",
@@ -103,8 +95,18 @@ MAX_NAMES = 24
 """Largest number of matrix rows that are named in letters of normal size."""
 MAX_SMALL_NAMES = 72
 """Largest number of matrix rows that are named in small letters."""
+MAX_WIDE_COLUMNS = 12
+"""Largest number of matrix columns that are named in letters of normal size."""
+MAX_COLUMNS = 24
+"""Largest number of matrix columns that are named in small letters."""
+MAX_NUMBERS = 6
+"""Largest number of matrix rows or columns with a number."""
 MAX_LINE_LETTERS = 42
 """Largest number of letters per line of a title, a legend or an axis label."""
+LEGEND_LETTERS = 62
+"""Number of small letters that fit into a row of the legend."""
+SIGN_LETTERS = 9
+"""Width of a sign in the legend with its gaps, in letters."""
 MAX_BAR_LETTERS = 24
 """Largest number of letters in the name of a group of bars."""
 MAX_DOT_LETTERS = 30
@@ -117,7 +119,6 @@ LUMINANCE_WEIGHTS = (0.2126, 0.7152, 0.0722)
 """Weights of red, green and blue in the luminance of a colour (ITU-R BT.709)."""
 MAX_DOTS = 24
 """Largest number of points of a line that are drawn as dots."""
-SMALL = {"color": SOFT, "fontsize": "small"}
 LEVEL_LINE: dict[str, Any] = {"color": "#d55e00", "linewidth": 3, "clip_on": False}
 """Style of the line between low and high cells of a matrix."""
 BROKEN_LINE = {"color": SOFT, "linestyle": (0, (4, 3)), "linewidth": 1}
@@ -232,37 +233,28 @@ def render_svg(artifact: Drawable, folder: Path | str = "") -> Markup:
         folder: Folder of the files of the artifact.
 
     Returns:
-        The element. If `is_informative` returns False, a paragraph that says that all
-        values are equal.
+        The element. A paragraph instead if all values are equal, or if nilearn is
+        needed and not installed.
     """
     template = templates().get_template("drawing.html")
-    if isinstance(artifact, BrainMap):
-        artifact = artifact.locate(Path(folder))
     if not is_informative(artifact):
-        return Markup(template.render())
+        return Markup(template.render(note="All values are equal."))
+    if isinstance(artifact, BrainMap):
+        if not has_nilearn():
+            note = f"Slices of the brain need nilearn: {install_line('maps')}"
+            return Markup(template.render(note=note))
+        artifact = artifact.locate(Path(folder))
 
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with draw_artifact(artifact) as figure:
         buffer = StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
-    view_box = re.search('viewBox="[^"]*"', svg)
+        figure.savefig(buffer, format="svg", metadata=no_metadata)
 
-    # drop the opening tag, the metadata and the ids
-    shapes = re.sub(r"^.*?<svg[^>]*>", "", svg, flags=re.DOTALL)
-    shapes = re.sub(r"<metadata>.*?</metadata>", "", shapes, flags=re.DOTALL)
-    shapes = re.sub(r'<g id="[^"]*">', "<g>", shapes)
-
-    # use the font and colours of the page, and cut coordinates to two decimals
-    shapes = re.sub(r"'DejaVu Sans'(?:, [^;\"]*)?", "system-ui, sans-serif", shapes)
-    shapes = re.sub(
-        "#[0-9a-f]{6}", lambda match: PAGE_COLOURS.get(match[0], match[0]), shapes
-    )
-    shapes = re.sub(
-        ' d="[^"]*"', lambda match: re.sub(r"(\.\d\d)\d+", r"\1", match[0]), shapes
-    )
-    shapes = re.sub(r"\s*\n\s*([A-Z])", r"\1", shapes)
-    view = view_box[0] if view_box else ""
-    return Markup(template.render(view=view, title=artifact.title, shapes=shapes))
+    # leave out the XML declaration before the element
+    _, _, shapes = buffer.getvalue().partition("<svg")
+    for colour, page_colour in PAGE_COLOURS.items():
+        shapes = shapes.replace(colour, page_colour)
+    return Markup(template.render(title=artifact.title, shapes=shapes))
 
 
 @contextmanager
@@ -272,158 +264,90 @@ def new_figure(title: str = "") -> Iterator[Any]:
     from matplotlib.figure import Figure  # pyplot would keep every figure in memory
 
     with matplotlib.rc_context(fname=STYLE):
-        figure = Figure((WIDTH_INCH, LAYOUT_HEIGHT_INCH), layout="constrained")
+        figure = Figure((WIDTH_INCH, LAYOUT_HEIGHT_INCH))
         if title:
-            figure.suptitle(_wrap(title), fontsize="medium")
+            figure.suptitle(_wrap(title))
         yield figure
 
 
 @contextmanager
 def draw_artifact(artifact: Drawable, title: str = "") -> Iterator[Any]:
-    """Draw an artifact as a matplotlib figure in which no names overlap.
+    """Draw an artifact as a matplotlib figure.
 
     The style of the package is active until the `with` block ends.
 
     Args:
-        artifact: Curve, matrix or map of values on a head.
+        artifact: Curve, matrix, or map of a head or brain.
         title: Title above the figure. Empty for a figure without a title.
 
     Yields:
         The figure of matplotlib.
-    """
-    if isinstance(artifact, Evoked):
-        with _draw_evoked(artifact, title) as figure:
-            yield figure
-        return
-    if isinstance(artifact, BrainMap):
-        if has_nilearn():
-            with _draw_brain(artifact, title) as figure:
-                yield figure
-            return
-        values, grid = read_brain_map(artifact)
-        artifact = draw_slices(
-            artifact.title,
-            values,
-            grid,
-            f"{artifact.value} (without the anatomy, which needs nilearn)",
-            is_diverging=artifact.is_diverging,
-        )
 
+    Raises:
+        MissingExtra: if a map of the brain is drawn without nilearn.
+    """
     with new_figure(title) as figure:
-        # the functions return the height that the axes should have
-        axes = figure.subplots()
         match artifact:
             case Curve(style="bars"):
-                plot_inch = _draw_bars(axes, artifact)
+                _draw_bars(figure, artifact)
             case Curve(style="dots"):
-                plot_inch = _draw_dots(axes, artifact)
+                _draw_dots(figure, artifact)
             case Curve():
-                plot_inch = _draw_lines(axes, artifact)
+                _draw_lines(figure, artifact)
             case Heatmap():
-                plot_inch = _draw_matrix(figure, axes, artifact)
+                _draw_matrix(figure, artifact)
             case Topomap():
-                plot_inch = _draw_head(figure, axes, artifact)
-        _add_legend(figure, axes)
-
-        # correct the height of the figure by the error in the height of the axes
-        layout = figure.get_layout_engine()
-        layout.execute(figure)
-        height_inch = figure.get_figheight() * axes.get_position(original=True).height
-        figure.set_figheight(figure.get_figheight() + plot_inch - height_inch)
-
-        # hide names that still overlap
-        layout.execute(figure)
-        for panel in figure.axes:
-            for labels in (
-                panel.get_xticklabels(),
-                panel.get_yticklabels(),
-                panel.texts,
-            ):
-                for label in _find_overlapping(labels):
-                    label.set_visible(False)
-        figure.set_layout_engine("none")
+                _draw_head(figure, artifact)
+            case Evoked():
+                draw_evoked(figure, artifact)
+            case BrainMap():
+                _draw_brain(figure, artifact)
         yield figure
 
 
-@contextmanager
-def _draw_evoked(evoked: Evoked, title: str) -> Iterator[Any]:
-    """Draw a butterfly plot below topographies, and below a title."""
-    title_lines = _wrap(title)
-    title_inch = LINE_INCH * (1 + title_lines.count("\n")) if title else 0
-    n_topographies = len(evoked.topography_ms) if evoked.positions else 0
-    body_inch = BUTTERFLY_INCH + (TOPOGRAPHY_INCH if n_topographies else 0)
-    with new_figure() as figure:
-        figure.set_layout_engine("none")
-        figure.set_size_inches(WIDTH_INCH, title_inch + body_inch)
-        figure.text(0, 1, title_lines, fontsize="medium", va="top")
-        draw_joint_plot(figure, evoked, body_inch)
-        yield figure
+def _set_plot_height(figure: Any, axes: Any, height_inch: float) -> None:
+    """Set the height of a figure so that its axes have a height between all labels."""
+    figure.get_layout_engine().execute(figure)
+    plot_inch = figure.get_figheight() * axes.get_position(original=True).height
+    figure.set_figheight(figure.get_figheight() + height_inch - plot_inch)
 
 
-@contextmanager
-def _draw_brain(brain_map: BrainMap, title: str) -> Iterator[Any]:
-    """Draw slices of the brain on black, below their title and unit."""
-    panel_inch = PANEL_INCH[choose_slices(brain_map)]
-    with new_figure() as figure:
-        figure.set_layout_engine("none")
-        label = _wrap(brain_map.value)
-        title_lines = _wrap(title)
-        head_inch = LINE_INCH * (1 + label.count("\n"))
-        if title:
-            head_inch += LINE_INCH * (1 + title_lines.count("\n"))
-        height_inch = head_inch + panel_inch
-        figure.set_size_inches(WIDTH_INCH, height_inch)
-        figure.text(0, 1, title_lines, fontsize="medium", va="top")
-        share = 1 - head_inch / height_inch
-        figure.text(0, share + 0.02, label, va="bottom", **SMALL)
-        draw_slices_at_peak(figure, brain_map, share)
-        yield figure
+def _draw_brain(figure: Any, brain_map: BrainMap) -> None:
+    """Draw slices of the brain on black, below their unit."""
+    if not has_nilearn():
+        raise MissingExtra("slices of the brain need nilearn", install_line("maps"))
+    axes = figure.subplots()
+    axes.axis("off")
+    axes.set_title(_wrap(brain_map.value))
+    _set_plot_height(figure, axes, PANEL_INCH[choose_slices(brain_map)])
+
+    # nilearn divides the axes, whose position must be final
+    figure.get_layout_engine().execute(figure)
+    figure.set_layout_engine("none")
+    draw_slices_at_peak(figure, axes, brain_map)
 
 
 def _add_legend(figure: Any, axes: Any) -> None:
     """Add a legend of two or more names below the figure, in up to 4 columns."""
-    if len(axes.get_legend_handles_labels()[1]) < 2:
-        return
-    for columns in (4, 3, 2, 1):
-        legend = figure.legend(loc="outside lower left", ncols=columns)
-        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
-            return
-        legend.remove()
+    _, names = axes.get_legend_handles_labels()
+    if len(names) > 1:
+        n_letters = max(len(line) for name in names for line in name.split("\n"))
+        n_columns = LEGEND_LETTERS // (n_letters + SIGN_LETTERS)
+        figure.legend(loc="outside lower left", ncols=min(max(1, n_columns), 4))
 
 
-def _find_overlapping(labels: Sequence[Any]) -> list[Any]:
-    """List the labels to hide, because they overlap an earlier visible label.
-
-    Args:
-        labels: Text objects of matplotlib.
-    """
-    overlapping: list[Any] = []
-    boxes: list[Any] = []
-    for label in labels:
-        box = label.get_window_extent()
-        if label.get_text() and box.count_overlaps(boxes):
-            overlapping.append(label)
-            continue
-
-        # keep 4 pixels between neighbours, along the direction of the axis
-        width_px, height_px = (0, 4) if label.get_rotation() else (4, 0)
-        boxes.append(box.padded(width_px, height_px))
-    return overlapping
-
-
-def _draw_lines(axes: Any, curve: Curve) -> float:
-    """Draw lines with confidence bands, and return the height of the plot in inches."""
+def _draw_lines(figure: Any, curve: Curve) -> None:
+    """Draw lines with confidence bands."""
+    axes = figure.subplots()
     positions = list(map(float, curve.at))
     labels = _label_lines(curve.lines)
     for line, (name, colour) in zip(curve.lines, labels, strict=True):
         axes.plot(
             positions,
             _to_numbers(line.values),
-            linewidth=1.6,
             color=colour,
             label=name,
             marker="o" if len(positions) <= MAX_DOTS else "",
-            markersize=3,
         )
         if line.low is not None and line.high is not None:
             axes.fill_between(
@@ -452,10 +376,8 @@ def _draw_lines(axes: Any, curve: Curve) -> float:
     # name each mark and shaded span on a line of its own, above all values
     centre = (positions[0] + positions[-1]) / 2 if positions else 0
     for row, (name, mark) in enumerate(curve.marks.items()):
-        start, stop = mark if isinstance(mark, tuple) else (mark, None)
-        if stop is not None:
-            axes.axvspan(start, stop, color=SOFT, alpha=0.15, linewidth=0)
-        axes.axvline(start, color=SOFT, linestyle=":", linewidth=1)
+        draw_mark(axes, mark)
+        start = mark[0] if isinstance(mark, tuple) else mark
         axes.annotate(
             f" {name} ",
             (start, 1),
@@ -464,7 +386,8 @@ def _draw_lines(axes: Any, curve: Curve) -> float:
             xycoords=("data", "axes fraction"),
             ha="left" if start < centre else "right",  # towards the centre of the plot
             va="top",
-            **SMALL,
+            color=SOFT,
+            fontsize="small",
         )
     names_inch = NAME_INCH * len(curve.marks)
     axes.set_ylim(low, high + (high - low) * names_inch / HEIGHT_INCH)
@@ -472,12 +395,14 @@ def _draw_lines(axes: Any, curve: Curve) -> float:
     axes.grid(axis="x", visible=False)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(_wrap(curve.axis))
-    axes.set_title(_wrap(curve.value), **SMALL)
-    return HEIGHT_INCH + names_inch
+    axes.set_title(_wrap(curve.value))
+    _add_legend(figure, axes)
+    _set_plot_height(figure, axes, HEIGHT_INCH + names_inch)
 
 
-def _draw_bars(axes: Any, curve: Curve) -> float:
-    """Draw a group of bars for each position, and return their height in inches."""
+def _draw_bars(figure: Any, curve: Curve) -> None:
+    """Draw a group of bars for each position."""
+    axes = figure.subplots()
     n_lines = len(curve.lines)
     names = list(map(str, curve.at))
     group_inch = BAR_INCH * n_lines + GROUP_GAP_INCH
@@ -505,16 +430,16 @@ def _draw_bars(axes: Any, curve: Curve) -> float:
         axes.axvline(level, **BROKEN_LINE)
 
     axes.axvline(0, color=SOFT, linewidth=1)
-    _label_rows(axes, curve, MAX_BAR_LETTERS)
-    axes.set_title(_wrap(curve.axis) if len(names) > 1 else "", **SMALL)
-    return group_inch * len(names)
+    axes.set_title(_wrap(curve.axis) if len(names) > 1 else "")
+    _label_rows(figure, axes, curve, MAX_BAR_LETTERS, group_inch)
 
 
-def _draw_dots(axes: Any, curve: Curve) -> float:
-    """Draw a dot with its interval for each name, and return the height in inches.
+def _draw_dots(figure: Any, curve: Curve) -> None:
+    """Draw a dot with its interval for each name.
 
     Each line has the values of some names, such as results and excluded methods.
     """
+    axes = figure.subplots()
     names = list(map(str, curve.at))
     for index, line in enumerate(curve.lines):
         values = _to_numbers(line.values)
@@ -534,8 +459,7 @@ def _draw_dots(axes: Any, curve: Curve) -> float:
             axes.axvline(line.chance, **BROKEN_LINE)
 
     axes.set_xlim(left=min(0, axes.get_xlim()[0]))
-    _label_rows(axes, curve, MAX_DOT_LETTERS)
-    return DOT_ROW_INCH * len(names)
+    _label_rows(figure, axes, curve, MAX_DOT_LETTERS, DOT_ROW_INCH)
 
 
 def _list_errors(line: CurveLine) -> Float64 | None:
@@ -548,83 +472,89 @@ def _list_errors(line: CurveLine) -> Float64 | None:
     return np.maximum([low_errors, high_errors], 0)
 
 
-def _label_rows(axes: Any, curve: Curve, max_letters: int) -> None:
+def _label_rows(
+    figure: Any, axes: Any, curve: Curve, max_letters: int, row_inch: float
+) -> None:
     """Name the positions of a curve as rows, the first at the top, and its values.
 
     Args:
-        axes: Axes of matplotlib.
+        figure: Figure of matplotlib.
+        axes: Axes of the figure.
         curve: Curve with names as positions.
         max_letters: Largest number of letters of a name.
+        row_inch: Height of a row.
     """
     names = list(map(str, curve.at))
     axes.set_yticks(range(len(names)), _shorten(names, max_letters))
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
-    axes.tick_params(axis="y", length=0)
+    axes.locator_params(axis="x", nbins=4)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(_wrap(curve.value))
+    _add_legend(figure, axes)
+    _set_plot_height(figure, axes, row_inch * len(names))
 
 
-def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:
-    """Draw a matrix with a colour bar, and return the height of the plot in inches.
-
-    A matrix without names and axis labels is drawn as a picture.
-    """
-    values = np.array(list(map(_to_numbers, matrix.values)))  # [rows, columns]
+def _draw_matrix(figure: Any, matrix: Heatmap) -> None:
+    """Draw a matrix with a colour bar, or with texts in its cells."""
+    values = np.array(list(map(_to_numbers, matrix.values)))  # [R, C]
+    n_rows, n_columns = values.shape
+    axes = figure.subplots()
     axes.grid(visible=False)
-    is_picture = not (
-        matrix.rows or matrix.columns or matrix.row_axis or matrix.column_axis
-    )
-    axes.set_facecolor("none" if is_picture else "#a0a0a0")  # colour of missing values
+    axes.set_facecolor("#a0a0a0")  # colour of missing values
+    axes.spines[:].set_visible(False)
     colour_map, colour_range = _choose_colours(
         values, matrix.is_diverging, matrix.low, matrix.high
     )
-    image = axes.imshow(
-        values,
-        colour_map,
-        aspect="equal" if is_picture else "auto",
-        interpolation="none",
-    )
+    image = axes.imshow(values, colour_map, aspect="auto", interpolation="none")
     image.set_clim(colour_range)
-
     if matrix.level is not None:
         _draw_level(axes, values, matrix.level)
 
-    axes.tick_params(length=0)
+    # name as many rows and columns as have room; the names of columns are upright if
+    # they do not fit side by side
     axes.set(xlabel=_wrap(matrix.column_axis), ylabel=_wrap(matrix.row_axis))
-    axes.spines[:].set_visible(False)
-    if not matrix.texts:  # they hold the values
-        _add_colour_bar(figure, axes, image, matrix.value)
+    row_names = _thin_out(matrix.rows, MAX_SMALL_NAMES)
+    has_small_rows = len(row_names) > MAX_NAMES
+    axes.set_yticks(
+        list(row_names),
+        list(row_names.values()),
+        fontsize="xx-small" if has_small_rows else "medium",
+    )
+    column_names = _thin_out(matrix.columns, MAX_COLUMNS)
+    n_letters = max(map(len, column_names.values()), default=0) + 1
+    axes.set_xticks(
+        list(column_names),
+        list(column_names.values()),
+        fontsize="xx-small" if len(column_names) > MAX_WIDE_COLUMNS else "medium",
+        rotation=90 if n_letters * len(column_names) > MAX_LINE_LETTERS else 0,
+    )
 
-    # show at most seven numbers, or as many names as fit in small letters
-    for names, axis in ((matrix.rows, axes.yaxis), (matrix.columns, axes.xaxis)):
-        max_labels = 7 if _are_numbers(names) else MAX_SMALL_NAMES
-        step = max(1, ceil(len(names) / max_labels))
-        labels = _shorten(names[::step], MAX_CELL_LETTERS)
-        axis.set_ticks(range(0, len(names), step), labels=labels)
-    if len(matrix.rows) > MAX_NAMES and not _are_numbers(matrix.rows):
-        axes.tick_params(axis="y", labelsize="xx-small")
-
-    # rotate column names that overlap, and shrink them if the columns are narrow
-    figure.get_layout_engine().execute(figure)
-    if not _are_numbers(matrix.columns) and _find_overlapping(axes.get_xticklabels()):
-        is_narrow = axes.bbox.width / figure.dpi < NAME_INCH * len(axes.get_xticks())
-        axes.tick_params(
-            axis="x", rotation=90, labelsize="xx-small" if is_narrow else "medium"
-        )
-
-    n_rows, n_columns = values.shape
-    if is_picture:
-        return min(WIDTH_INCH * n_rows / n_columns, WIDTH_INCH)
-    if matrix.texts:
+    row_inch = SMALL_NAME_INCH if has_small_rows else NAME_INCH
+    plot_inch = min(n_rows, MAX_SMALL_NAMES) * row_inch
+    if n_rows == n_columns and n_rows > MAX_NAMES:
+        plot_inch = WIDTH_INCH * 0.7
+    if matrix.texts:  # they hold the values
         figure.get_layout_engine().execute(figure)
         cell_inch = axes.bbox.width / figure.dpi / n_columns
-        text_inch = _write_cells(axes, matrix, image, cell_inch)
-        return max(HEIGHT_INCH, n_rows * text_inch)
-    if n_rows == n_columns and n_rows > MAX_NAMES:
-        return WIDTH_INCH * 0.7
-    row_inch = NAME_INCH if n_rows <= MAX_NAMES else SMALL_NAME_INCH
-    return max(HEIGHT_INCH, min(n_rows, MAX_SMALL_NAMES) * row_inch)
+        plot_inch = n_rows * _write_cells(axes, matrix, image, cell_inch)
+    else:
+        _add_colour_bar(figure, axes, image, matrix.value)
+    _set_plot_height(figure, axes, max(HEIGHT_INCH, plot_inch))
+
+
+def _thin_out(names: Sequence[str], max_names: int) -> dict[int, str]:
+    """Choose names of rows or columns at equal distances, by their index.
+
+    Args:
+        names: Names in their order.
+        max_names: Largest number of names. There are at most `MAX_NUMBERS` numbers.
+    """
+    are_numbers = all(re.fullmatch(r"-?[\d.]+", name) for name in names)
+    step = max(1, ceil(len(names) / (MAX_NUMBERS if are_numbers else max_names)))
+    indices = range(0, len(names), step)
+    labels = _shorten(names[::step], MAX_CELL_LETTERS)
+    return dict(zip(indices, labels, strict=True))
 
 
 def _draw_level(axes: Any, values: Float64, level: float) -> None:
@@ -673,35 +603,15 @@ def _write_cells(axes: Any, matrix: Heatmap, image: Any, cell_inch: float) -> fl
     return (n_lines + 0.7) * LINE_SHARE * font_pt / 72
 
 
-def _are_numbers(names: Sequence[str]) -> bool:
-    """Return True if all names are numbers, such as `-0.5`."""
-    return all(re.fullmatch(r"-?[\d.]+", name) for name in names)
-
-
-def _draw_head(figure: Any, axes: Any, head: Topomap) -> float:
-    """Draw values on a head with a colour bar, and return the height in inches."""
-    values = _to_numbers([point.value for point in head.points])  # [C]
+def _draw_head(figure: Any, head: Topomap) -> None:
+    """Draw values on a head with a colour bar."""
+    axes = figure.subplots()
+    points = [point for point in head.points if point.value is not None]
+    values = [point.value for point in points]
     colour_map, colour_range = _choose_colours(values, head.is_diverging)
-    positions = np.array([[point.x, point.y] for point in head.points])  # [C, 2]
-    mappable, positions_m = draw_topography(
-        axes, positions, values, colour_map, colour_range
-    )
-
-    # name each sensor in black
-    for point, position in zip(head.points, positions_m, strict=True):
-        axes.annotate(
-            point.name,
-            position,
-            (0, 2),
-            textcoords="offset points",
-            ha="center",
-            fontsize="xx-small",
-            color="black",
-            in_layout=False,
-            bbox={"color": "white", "alpha": 0.6, "pad": 0.2, "linewidth": 0},
-        )
+    mappable = draw_topography(axes, points, colour_map, colour_range)
     _add_colour_bar(figure, axes, mappable, head.value)
-    return WIDTH_INCH * 0.8
+    _set_plot_height(figure, axes, WIDTH_INCH * 0.8)
 
 
 def _choose_colours(
@@ -778,73 +688,6 @@ def _shorten(names: Sequence[str], max_letters: int) -> list[str]:
 def _to_numbers(values: Sequence[Any]) -> Any:
     """Convert values to a float array, with NaN for None."""
     return np.array([np.nan if value is None else value for value in values], float)
-
-
-def draw_slices(
-    title: str,
-    values: Float64,
-    grid: "Grid",
-    unit: str,
-    low: float | None = None,
-    is_diverging: bool = False,
-) -> Heatmap:
-    """Draw voxel values on up to `MAX_SLICES` axial slices, from bottom to top.
-
-    Args:
-        title: Title of the figure.
-        values: Values [V] of the voxels.
-        grid: Positions of the voxels in a volume.
-        unit: Unit of the values.
-        low: Value of the first colour. The default is the lowest value.
-        is_diverging: True for different colours of negative and positive values.
-    """
-    import nibabel
-
-    # index of the voxel at each position, or -1; x points right, y front and z up
-    voxel_indices = np.full(grid.shape, -1)
-    voxel_indices[tuple(grid.indices.T)] = np.arange(len(values))
-    voxel_indices = nibabel.apply_orientation(
-        voxel_indices, nibabel.io_orientation(grid.affine)
-    )
-
-    # crop the volume to the voxels
-    positions = np.argwhere(voxel_indices >= 0)  # [V, 3]
-    ranges = map(slice, positions.min(0), positions.max(0) + 1)
-    voxel_indices = voxel_indices[tuple(ranges)]
-
-    # divide the slices that hold voxels into equal parts, and take the middle of each
-    depth = voxel_indices.shape[2]
-    all_heights = np.flatnonzero((voxel_indices >= 0).any((0, 1)))
-    n_slices = min(MAX_SLICES, len(all_heights))
-    middles = ((np.arange(n_slices) + 0.5) * len(all_heights) / n_slices).astype(int)
-    heights = all_heights[middles]
-
-    # each slice has an empty pixel to the right and below
-    padded_values = np.append(values, np.nan)  # index -1 gives NaN
-    slices = []
-    for height in heights:
-        picture = padded_values[voxel_indices[:, ::-1, height].T]
-        slices.append(np.pad(picture, (0, 1), constant_values=np.nan))
-
-    # fill the last row of the mosaic with empty slices
-    n_columns = min(len(heights), SLICES_PER_ROW)
-    slices += [np.full_like(slices[0], np.nan)] * (-len(slices) % n_columns)
-    starts = range(0, len(slices), n_columns)
-    mosaic = np.block([slices[start : start + n_columns] for start in starts])
-    pixels = mosaic.astype(object)
-    pixels[np.isnan(mosaic)] = None
-
-    is_complete = n_slices == depth
-    selection = "Axial slices" if is_complete else f"{n_slices} of {depth} axial slices"
-    note = f"{selection} from bottom to top. The nose is up, and left is left."
-    return Heatmap(
-        title,
-        pixels.tolist(),
-        value=unit,
-        low=low,
-        is_diverging=is_diverging,
-        note=note,
-    )
 
 
 @dataclass(frozen=True)

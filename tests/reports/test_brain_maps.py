@@ -8,8 +8,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from markupsafe import escape
 
 from brainhive_cli.core.artifacts import BrainMap
+from brainhive_cli.core.errors import MissingExtra, install_line
 from brainhive_cli.data.signals.spaces import Grid, Underlay, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
@@ -17,11 +19,11 @@ from brainhive_cli.reports import brain_slices
 from brainhive_cli.reports.brain_maps import write_brain_map
 from brainhive_cli.reports.brain_slices import (
     choose_slices,
-    read_brain_map,
     write_view,
 )
 from brainhive_cli.reports.drawings import render_svg, save_figure
 from brainhive_cli.reports.page import Page, PageSection, group_artifacts
+from tests.worlds.brain_maps import read_drawn_values
 
 SHAPE = (6, 7, 8)
 AFFINE = np.array([[-3.0, 0, 0, 9], [0, 3, 0, -8], [0, 0, 3, 2], [0, 0, 0, 1]])
@@ -58,10 +60,9 @@ def test_the_peak_has_its_position_in_mm_and_the_threshold_hides(tmp_path: Path)
     assert all(f"{mm:g}" in brain_map.note for mm in expected_mm)
     assert "T1w" in brain_map.note
 
-    values, grid = read_brain_map(brain_map.locate(tmp_path))
+    drawn_values = read_drawn_values(brain_map, tmp_path)
     is_drawn = np.abs(VALUES) >= 1.5
-    np.testing.assert_allclose(values, VALUES[is_drawn], rtol=1e-6)
-    assert grid.indices.tolist() == INDICES[is_drawn].tolist()
+    np.testing.assert_allclose(drawn_values, VALUES[is_drawn], rtol=1e-6)
     assert write_map(tmp_path, is_diverging=False).peak_mm != brain_map.peak_mm
 
 
@@ -100,12 +101,16 @@ def test_a_single_slice_is_seen_from_its_flat_side(tmp_path: Path):
     assert choose_slices(write_map(tmp_path).locate(tmp_path)) == "ortho"
 
 
-def test_without_nilearn_slices_have_no_anatomy_and_no_view(tmp_path, monkeypatch):
+def test_without_nilearn_a_page_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setattr(brain_slices, "find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "nilearn", None)
     brain_map = write_map(tmp_path)
-    assert "nilearn" in render_svg(brain_map, tmp_path)
+    note = str(render_svg(brain_map, tmp_path))
+    assert "nilearn" in note and escape(install_line("maps")) in note
     assert write_view(brain_map.locate(tmp_path), tmp_path) == ""
+    with pytest.raises(MissingExtra, match="nilearn") as raised:
+        save_figure(brain_map.locate(tmp_path), tmp_path / "figure.svg")
+    assert raised.value.hint == install_line("maps")
 
 
 def test_a_page_links_a_view_that_needs_no_network(tmp_path: Path):

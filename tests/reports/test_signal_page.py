@@ -15,7 +15,6 @@ from brainhive_cli.data.signals.reliability import measure_reliability
 from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.reports.drawings import draw_slices
 
 pytest.importorskip("matplotlib")
 
@@ -155,23 +154,3 @@ def test_check_plots_makes_a_page_of_each_store(tmp_path, kind):
             r"most reliable channel: .* and at least half of that from [\d-]+ to \d+"
         )
         assert re.search(reliable + r" ms\.", page.replace("\xa0", " "))
-
-
-def test_slices_show_left_on_the_left_for_any_axes_of_the_file():
-    axes, sign = (2, 0, 1), -1
-    affine = np.zeros((4, 4))
-    for world, axis in enumerate(axes):
-        affine[world, axis] = 2.0 * (sign if world == 0 else 1)
-    affine[3, 3] = 1
-    # centre, right, front, top
-    world = np.array([[0, 0, 0], [3, 0, 0], [0, 2, 0], [0, 0, 1]])
-    places = np.zeros((4, 3), np.int16)
-    for number, axis in enumerate(axes):
-        places[:, axis] = 3 - world[:, number] if number == 0 else world[:, number]
-    drawn = draw_slices(
-        "a", np.array([1.0, 2, 3, 4]), Grid(places, (4, 4, 4), affine), "unit"
-    )
-    # two slices of 3 × 4, with a gap behind each
-    pixels = np.array(drawn.values, float)
-    assert pixels[2, [0, 3, 5]].tolist() == [1, 2, 4] and pixels[0, 0] == 3
-    assert np.isfinite(pixels).sum() == 4

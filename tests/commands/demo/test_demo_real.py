@@ -16,11 +16,11 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.measurements import SEEN_PICTURES, SIMULATED
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
-from brainhive_cli.reports.brain_slices import read_brain_map
 from brainhive_cli.reports.checklists import fill_checklists
 from brainhive_cli.reports.page import FINDING
 from brainhive_cli.reports.runs_shown import ShownRun
 from brainhive_cli.reports.sentences import state_finding
+from tests.worlds.brain_maps import read_drawn_values
 from tests.worlds.command_fixtures import RunCommand, use_home
 
 NAMES = ["face", "house", "cat", "shoe", "bottle", "scissors", "chair", "scrambledpix"]
@@ -104,7 +104,7 @@ def test_the_page_shows_confusions_and_names_the_recording(
     assert brain_map.section == FINDING
     # F of p = .05 / 479 voxels, with 7 and 88 degrees of freedom
     assert brain_map.threshold == pytest.approx(f.isf(0.05 / 479, 7, 88), rel=1e-3)
-    values, _ = read_brain_map(brain_map.locate(retrieval_run.path))
+    values = read_drawn_values(brain_map, retrieval_run.path)
     assert 0 < len(values) < 100 and values.min() >= brain_map.threshold
     # the map describes signals, so no model has seen its stimuli
     assert SEEN_PICTURES not in brain_map.note

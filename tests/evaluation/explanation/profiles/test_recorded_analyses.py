@@ -69,10 +69,10 @@ from brainhive_cli.evaluation.explanation.similarity import (
 )
 from brainhive_cli.measurement.reliability import average_random_halves
 from brainhive_cli.measurement.units import Items, StimulusGrouping
-from brainhive_cli.reports.brain_slices import read_brain_map
 from brainhive_cli.reports.head_maps import draw_head, flatten_positions, place_sensors
 from brainhive_cli.reports.page import DETAILS, FINDING
 from tests.tools.recorded_numbers import Recorded
+from tests.worlds.brain_maps import read_drawn_values
 
 SENSORS = ("Fz", "Cz", "Pz", "O1", "Oz", "T7")
 MIXED = np.eye(6) + 0.3 * np.random.default_rng(9).normal(size=(3, 6, 6))
@@ -424,7 +424,7 @@ def read_values(figure: Any, folder: Path) -> Any:
     """Return the values of the coloured voxels of a brain map."""
     if not isinstance(figure, BrainMap):
         return np.empty(0)
-    return read_brain_map(figure.locate(folder))[0]
+    return read_drawn_values(figure, folder)
 
 
 @pytest.mark.parametrize("modality", PLACES)

@@ -36,11 +36,11 @@ from brainhive_cli.evaluation.explanation.trial_decoding import DecodedTrials
 from brainhive_cli.measurement.design import LabelDesign
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports import signal_page
-from brainhive_cli.reports.brain_slices import read_brain_map
 from brainhive_cli.reports.signal_page import write_signal_page
 from brainhive_cli.training.alignment.cells import Cell
 from tests.tools.recorded_numbers import Recorded
 from tests.worlds.array_trials import make_trials
+from tests.worlds.brain_maps import read_drawn_values
 from tests.worlds.memory_test_set import (
     MemoryTestSet,
     PictureModel,
@@ -341,7 +341,7 @@ def test_pages_of_signals(
             if isinstance(one, artifacts.Evoked)
         ],
         volumes=[
-            read_brain_map(one.locate(tmp_path / "page"))[0]
+            read_drawn_values(one, tmp_path / "page")
             for one in drawn
             if isinstance(one, artifacts.BrainMap)
         ],
