@@ -38,12 +38,11 @@ def has_nilearn() -> bool:
     return find_spec("nilearn") is not None
 
 
-def draw_slices_at_peak(figure: Any, axes: Any, brain_map: BrainMap) -> None:
+def draw_slices_at_peak(axes: Any, brain_map: BrainMap) -> None:
     """Draw the slices of a map at its peak, with nilearn.
 
     Args:
-        figure: Figure of matplotlib.
-        axes: Axes of the figure, in which nilearn draws the slices.
+        axes: Axes of matplotlib, in which nilearn draws the slices.
         brain_map: Map with paths of files.
     """
     from matplotlib import rc_context
@@ -61,7 +60,7 @@ def draw_slices_at_peak(figure: Any, axes: Any, brain_map: BrainMap) -> None:
             bg_img=background,
             cut_coords=cut_coords,
             display_mode=mode,
-            figure=figure,
+            figure=axes.figure,
             axes=axes,
             threshold=brain_map.threshold or SMALLEST_VALUE,
             vmin=-limit if brain_map.is_diverging else 0,

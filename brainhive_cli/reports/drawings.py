@@ -218,7 +218,7 @@ def is_informative(artifact: Artifact) -> bool:
             return bool(artifact.rows)
         case _:
             return True
-    values = _to_numbers(list(chain(*rows)))
+    values = np.array(list(chain(*rows)), float)
     values = values[np.isfinite(values)]
     if len(values) < 2:
         return False
@@ -289,62 +289,62 @@ def draw_artifact(artifact: Drawable, title: str = "") -> Iterator[Any]:
     with new_figure(title) as figure:
         match artifact:
             case Curve(style="bars"):
-                _draw_bars(figure, artifact)
+                _draw_bars(figure.subplots(), artifact)
             case Curve(style="dots"):
-                _draw_dots(figure, artifact)
+                _draw_dots(figure.subplots(), artifact)
             case Curve():
-                _draw_lines(figure, artifact)
+                _draw_lines(figure.subplots(), artifact)
             case Heatmap():
-                _draw_matrix(figure, artifact)
+                _draw_matrix(figure.subplots(), artifact)
             case Topomap():
-                _draw_head(figure, artifact)
+                _draw_head(figure.subplots(), artifact)
             case Evoked():
                 draw_evoked(figure, artifact)
             case BrainMap():
-                _draw_brain(figure, artifact)
+                _draw_brain(figure.subplots(), artifact)
         yield figure
 
 
-def _set_plot_height(figure: Any, axes: Any, height_inch: float) -> None:
-    """Set the height of a figure so that its axes have a height between all labels."""
+def _set_plot_height(axes: Any, height_inch: float) -> None:
+    """Set the height of the figure so that axes have a height between all labels."""
+    figure = axes.figure
     figure.get_layout_engine().execute(figure)
     plot_inch = figure.get_figheight() * axes.get_position(original=True).height
     figure.set_figheight(figure.get_figheight() + height_inch - plot_inch)
 
 
-def _draw_brain(figure: Any, brain_map: BrainMap) -> None:
+def _draw_brain(axes: Any, brain_map: BrainMap) -> None:
     """Draw slices of the brain on black, below their unit."""
     if not has_nilearn():
         raise MissingExtra("slices of the brain need nilearn", install_line("maps"))
-    axes = figure.subplots()
     axes.axis("off")
     axes.set_title(_wrap(brain_map.value))
-    _set_plot_height(figure, axes, PANEL_INCH[choose_slices(brain_map)])
+    _set_plot_height(axes, PANEL_INCH[choose_slices(brain_map)])
 
     # nilearn divides the axes, whose position must be final
+    figure = axes.figure
     figure.get_layout_engine().execute(figure)
     figure.set_layout_engine("none")
-    draw_slices_at_peak(figure, axes, brain_map)
+    draw_slices_at_peak(axes, brain_map)
 
 
-def _add_legend(figure: Any, axes: Any) -> None:
+def _add_legend(axes: Any) -> None:
     """Add a legend of two or more names below the figure, in up to 4 columns."""
     _, names = axes.get_legend_handles_labels()
     if len(names) > 1:
         n_letters = max(len(line) for name in names for line in name.split("\n"))
         n_columns = LEGEND_LETTERS // (n_letters + SIGN_LETTERS)
-        figure.legend(loc="outside lower left", ncols=min(max(1, n_columns), 4))
+        axes.figure.legend(loc="outside lower left", ncols=min(max(1, n_columns), 4))
 
 
-def _draw_lines(figure: Any, curve: Curve) -> None:
+def _draw_lines(axes: Any, curve: Curve) -> None:
     """Draw lines with confidence bands."""
-    axes = figure.subplots()
     positions = list(map(float, curve.at))
     labels = _label_lines(curve.lines)
     for line, (name, colour) in zip(curve.lines, labels, strict=True):
         axes.plot(
             positions,
-            _to_numbers(line.values),
+            np.array(line.values, float),
             color=colour,
             label=name,
             marker="o" if len(positions) <= MAX_DOTS else "",
@@ -352,8 +352,8 @@ def _draw_lines(figure: Any, curve: Curve) -> None:
         if line.low is not None and line.high is not None:
             axes.fill_between(
                 positions,
-                _to_numbers(line.low),
-                _to_numbers(line.high),
+                np.array(line.low, float),
+                np.array(line.high, float),
                 color=colour,
                 alpha=0.2,
                 linewidth=0,
@@ -396,26 +396,23 @@ def _draw_lines(figure: Any, curve: Curve) -> None:
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(_wrap(curve.axis))
     axes.set_title(_wrap(curve.value))
-    _add_legend(figure, axes)
-    _set_plot_height(figure, axes, HEIGHT_INCH + names_inch)
+    _add_legend(axes)
+    _set_plot_height(axes, HEIGHT_INCH + names_inch)
 
 
-def _draw_bars(figure: Any, curve: Curve) -> None:
+def _draw_bars(axes: Any, curve: Curve) -> None:
     """Draw a group of bars for each position."""
-    axes = figure.subplots()
     n_lines = len(curve.lines)
-    names = list(map(str, curve.at))
     group_inch = BAR_INCH * n_lines + GROUP_GAP_INCH
     labels = _label_lines(curve.lines)
     for index, (line, (name, colour)) in enumerate(
         zip(curve.lines, labels, strict=True)
     ):
         bars_from_centre = index - (n_lines - 1) / 2
-        positions = np.arange(len(names)) + bars_from_centre * BAR_INCH / group_inch
-        values = _to_numbers(line.values)
+        offset = bars_from_centre * BAR_INCH / group_inch
         axes.barh(
-            positions,
-            values,
+            np.arange(len(curve.at)) + offset,
+            np.array(line.values, float),
             0.9 * BAR_INCH / group_inch,
             label=name,
             color=colour,
@@ -424,29 +421,24 @@ def _draw_bars(figure: Any, curve: Curve) -> None:
             xerr=_list_errors(line),
         )
 
-    # draw a chance level that several lines share once
-    levels = [line.chance for line in curve.lines if line.chance]
-    for level in dict.fromkeys(levels):
-        axes.axvline(level, **BROKEN_LINE)
+        if line.chance:
+            axes.axvline(line.chance, **BROKEN_LINE)
 
     axes.axvline(0, color=SOFT, linewidth=1)
-    axes.set_title(_wrap(curve.axis) if len(names) > 1 else "")
-    _label_rows(figure, axes, curve, MAX_BAR_LETTERS, group_inch)
+    axes.set_title(_wrap(curve.axis) if len(curve.at) > 1 else "")
+    _label_rows(axes, curve, MAX_BAR_LETTERS, group_inch)
 
 
-def _draw_dots(figure: Any, curve: Curve) -> None:
+def _draw_dots(axes: Any, curve: Curve) -> None:
     """Draw a dot with its interval for each name.
 
     Each line has the values of some names, such as results and excluded methods.
     """
-    axes = figure.subplots()
-    names = list(map(str, curve.at))
     for index, line in enumerate(curve.lines):
-        values = _to_numbers(line.values)
         colour = COLOURS[0] if index == 0 else CONTROL_COLOUR
         axes.errorbar(
-            values,
-            range(len(names)),
+            np.array(line.values, float),
+            range(len(curve.at)),
             xerr=_list_errors(line),
             fmt="o",
             markersize=4,
@@ -459,27 +451,24 @@ def _draw_dots(figure: Any, curve: Curve) -> None:
             axes.axvline(line.chance, **BROKEN_LINE)
 
     axes.set_xlim(left=min(0, axes.get_xlim()[0]))
-    _label_rows(figure, axes, curve, MAX_DOT_LETTERS, DOT_ROW_INCH)
+    _label_rows(axes, curve, MAX_DOT_LETTERS, DOT_ROW_INCH)
 
 
 def _list_errors(line: CurveLine) -> Float64 | None:
     """List the distances [2, N] of values from the ends of their intervals, or None."""
     if line.low is None or line.high is None:
         return None
-    values = _to_numbers(line.values)
-    low_errors = values - _to_numbers(line.low)
-    high_errors = _to_numbers(line.high) - values
+    values = np.array(line.values, float)
+    low_errors = values - np.array(line.low, float)
+    high_errors = np.array(line.high, float) - values
     return np.maximum([low_errors, high_errors], 0)
 
 
-def _label_rows(
-    figure: Any, axes: Any, curve: Curve, max_letters: int, row_inch: float
-) -> None:
+def _label_rows(axes: Any, curve: Curve, max_letters: int, row_inch: float) -> None:
     """Name the positions of a curve as rows, the first at the top, and its values.
 
     Args:
-        figure: Figure of matplotlib.
-        axes: Axes of the figure.
+        axes: Axes of matplotlib.
         curve: Curve with names as positions.
         max_letters: Largest number of letters of a name.
         row_inch: Height of a row.
@@ -491,15 +480,14 @@ def _label_rows(
     axes.locator_params(axis="x", nbins=4)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(_wrap(curve.value))
-    _add_legend(figure, axes)
-    _set_plot_height(figure, axes, row_inch * len(names))
+    _add_legend(axes)
+    _set_plot_height(axes, row_inch * len(names))
 
 
-def _draw_matrix(figure: Any, matrix: Heatmap) -> None:
+def _draw_matrix(axes: Any, matrix: Heatmap) -> None:
     """Draw a matrix with a colour bar, or with texts in its cells."""
-    values = np.array(list(map(_to_numbers, matrix.values)))  # [R, C]
+    values = np.array(matrix.values, float)  # [R, C]
     n_rows, n_columns = values.shape
-    axes = figure.subplots()
     axes.grid(visible=False)
     axes.set_facecolor("#a0a0a0")  # colour of missing values
     axes.spines[:].set_visible(False)
@@ -535,12 +523,13 @@ def _draw_matrix(figure: Any, matrix: Heatmap) -> None:
     if n_rows == n_columns and n_rows > MAX_NAMES:
         plot_inch = WIDTH_INCH * 0.7
     if matrix.texts:  # they hold the values
+        figure = axes.figure
         figure.get_layout_engine().execute(figure)
         cell_inch = axes.bbox.width / figure.dpi / n_columns
         plot_inch = n_rows * _write_cells(axes, matrix, image, cell_inch)
     else:
-        _add_colour_bar(figure, axes, image, matrix.value)
-    _set_plot_height(figure, axes, max(HEIGHT_INCH, plot_inch))
+        _add_colour_bar(axes, image, matrix.value)
+    _set_plot_height(axes, max(HEIGHT_INCH, plot_inch))
 
 
 def _thin_out(names: Sequence[str], max_names: int) -> dict[int, str]:
@@ -584,34 +573,32 @@ def _write_cells(axes: Any, matrix: Heatmap, image: Any, cell_inch: float) -> fl
     lines = list(chain(*(text.split("\n") for text in chain(*matrix.texts))))
     max_letters = max(map(len, lines))
     font_pt = min(MAX_CELL_PT, cell_inch * 72 / (DIGIT_SHARE * (max_letters + 0.5)))
-    for row, row_texts in enumerate(matrix.texts):
-        for column, text in enumerate(row_texts):
-            # write in white on dark cells, and in black on light cells
-            colour = image.cmap(image.norm(matrix.values[row][column] or 0))
-            luminance = np.dot(colour[:3], LUMINANCE_WEIGHTS)
-            axes.text(
-                column,
-                row,
-                text,
-                color="black" if luminance > 0.45 else "white",
-                fontsize=font_pt,
-                ha="center",
-                va="center",
-                linespacing=1.1,
-            )
+    for (row, column), text in np.ndenumerate(matrix.texts):
+        # write in white on dark cells, and in black on light cells
+        colour = image.cmap(image.norm(matrix.values[row][column] or 0))
+        luminance = np.dot(colour[:3], LUMINANCE_WEIGHTS)
+        axes.text(
+            column,
+            row,
+            text,
+            color="black" if luminance > 0.45 else "white",
+            fontsize=font_pt,
+            ha="center",
+            va="center",
+            linespacing=1.1,
+        )
     n_lines = max(text.count("\n") + 1 for text in chain(*matrix.texts))
     return (n_lines + 0.7) * LINE_SHARE * font_pt / 72
 
 
-def _draw_head(figure: Any, head: Topomap) -> None:
+def _draw_head(axes: Any, head: Topomap) -> None:
     """Draw values on a head with a colour bar."""
-    axes = figure.subplots()
     points = [point for point in head.points if point.value is not None]
     values = [point.value for point in points]
     colour_map, colour_range = _choose_colours(values, head.is_diverging)
     mappable = draw_topography(axes, points, colour_map, colour_range)
-    _add_colour_bar(figure, axes, mappable, head.value)
-    _set_plot_height(figure, axes, WIDTH_INCH * 0.8)
+    _add_colour_bar(axes, mappable, head.value)
+    _set_plot_height(axes, WIDTH_INCH * 0.8)
 
 
 def _choose_colours(
@@ -638,16 +625,20 @@ def _choose_colours(
     return "viridis", (low, high)
 
 
-def _add_colour_bar(figure: Any, axes: Any, mappable: Any, label: str) -> None:
+def _add_colour_bar(axes: Any, mappable: Any, label: str) -> None:
     """Add a colour bar below the plot."""
     from matplotlib.ticker import MaxNLocator
 
-    bar = figure.colorbar(
-        mappable, ax=axes, location="bottom", aspect=40, pad=0.015, format="{x:g}"
+    bar = axes.figure.colorbar(
+        mappable,
+        ax=axes,
+        location="bottom",
+        aspect=40,
+        pad=0.015,
+        ticks=MaxNLocator(4),
+        format="{x:g}",
+        label=_wrap(label),
     )
-    bar.set_label(_wrap(label))
-    bar.locator = MaxNLocator(4)
-    bar.update_ticks()
     bar.outline.set_visible(False)
 
 
@@ -683,11 +674,6 @@ def _shorten(names: Sequence[str], max_letters: int) -> list[str]:
         is_long = len(name) > max_letters
         short_names.append(f"{name[: half - 1]}…{name[-half:]}" if is_long else name)
     return short_names
-
-
-def _to_numbers(values: Sequence[Any]) -> Any:
-    """Convert values to a float array, with NaN for None."""
-    return np.array([np.nan if value is None else value for value in values], float)
 
 
 @dataclass(frozen=True)

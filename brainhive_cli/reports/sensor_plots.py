@@ -65,7 +65,7 @@ def draw_topography(
             cmap=colour_map,
             vlim=colour_range,
             contours=4,
-            res=200,
+            res=100,
             sphere=(0, 0, 0, HEAD_RADIUS_M),
             extrapolate="local",  # nothing is drawn away from the sensors
         )

@@ -179,6 +179,17 @@ def test_a_figure_is_drawn_where_its_values_differ():
         )
 
 
+def test_a_page_chooses_the_colours_of_a_figure() -> None:
+    lines = [
+        CurveLine("brain", [0.1, 0.5], chance=0.2),
+        CurveLine("shuffled labels", [0.2, 0.1]),
+    ]
+    svg = render_svg(Curve("", "epoch", [1, 2], lines))
+    for variable in ("c0", "c7", "ink", "soft", "line"):
+        assert f"var(--{variable})" in svg
+    assert "#0072b2" not in svg and "#1c1f23" not in svg
+
+
 def test_a_line_separates_the_cells_at_a_level() -> None:
     matrix = Heatmap(
         "", [[0.7, 0.9, 0.9], [0.1, 0.7, 0.8]], row_axis="people", level=0.8

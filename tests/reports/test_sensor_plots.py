@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from brainhive_cli.core.artifacts import Evoked
+from brainhive_cli.core.artifacts import Evoked, Point, Topomap
 from brainhive_cli.data.signals.repetitions import WHITENED_UNIT
 from brainhive_cli.data.signals.spaces import Sensors, look_up_positions
 from brainhive_cli.data.signals.trials import Trials
@@ -61,6 +61,13 @@ def test_topographies_stand_above_the_butterfly(channels, tmp_path):
     assert svg == render_svg(evoked)
     save_figure(evoked, tmp_path / "figure.pdf")
     assert (tmp_path / "figure.pdf").stat().st_size > 1000
+
+
+def test_sensors_on_a_circle_are_drawn_and_those_without_a_value_are_not():
+    corners = [(0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5)]
+    points = [Point(x, y, f"E{x:g}{y:g}", x - y) for x, y in corners]
+    svg = render_svg(Topomap("margin", points + [Point(0.0, 0.0, "Cz")]))
+    assert all(f">{point.name}<" in svg for point in points) and ">Cz<" not in svg
 
 
 def test_channels_without_positions_have_no_topographies():
