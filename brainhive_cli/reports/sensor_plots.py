@@ -24,7 +24,7 @@ INK, SOFT = "#1c1f23", "#5d6570"
 """Colours of the style, which a page replaces by its own."""
 MAX_DARK = 0.25
 """Largest red, green or blue of a colour that is hard to see on a dark page."""
-HEAD_STYLE = {"axes.edgecolor": "grey", "axes.titlelocation": "center"}
+HEAD_STYLE: Any = {"axes.edgecolor": "grey", "axes.titlelocation": "center"}
 """Style of heads. Grey outlines can be seen on a white map and on a dark page."""
 TYPE = "eeg"
 """Type of all channels for mne. Units and positions are passed to it separately."""
@@ -65,7 +65,7 @@ def draw_topography(
             cmap=colour_map,
             vlim=colour_range,
             contours=4,
-            res=100,
+            res=150,
             sphere=(0, 0, 0, HEAD_RADIUS_M),
             extrapolate="local",  # nothing is drawn away from the sensors
         )
