@@ -88,7 +88,7 @@ variables for light mode, dark mode and print.
 """
 STYLE = Path(__file__).with_name("figures.mplstyle")
 NAME_INCH = 0.15
-"""Height of a matrix row, or of the name of a mark."""
+"""Height of a matrix row, of the name of a mark, or of a line of a title."""
 SMALL_NAME_INCH = 0.09
 """Height of a matrix row whose name has small letters."""
 MAX_NAMES = 24
@@ -119,7 +119,12 @@ LUMINANCE_WEIGHTS = (0.2126, 0.7152, 0.0722)
 """Weights of red, green and blue in the luminance of a colour (ITU-R BT.709)."""
 MAX_DOTS = 24
 """Largest number of points of a line that are drawn as dots."""
-LEVEL_LINE: dict[str, Any] = {"color": "#d55e00", "linewidth": 3, "clip_on": False}
+LEVEL_LINE: dict[str, Any] = {
+    "color": "#d55e00",
+    "linewidth": 3,
+    "capstyle": "projecting",
+    "clip_on": False,
+}
 """Style of the line between low and high cells of a matrix."""
 BROKEN_LINE = {"color": SOFT, "linestyle": (0, (4, 3)), "linewidth": 1}
 CONTROL_PREFIXES = ("shuffled", "guessing")
@@ -300,6 +305,8 @@ def draw_artifact(artifact: Drawable, title: str = "") -> Iterator[Any]:
                 _draw_head(figure.subplots(), artifact)
             case Evoked():
                 draw_evoked(figure, artifact)
+                title_inch = NAME_INCH * len(_wrap(title).splitlines())
+                figure.set_figheight(figure.get_figheight() + title_inch)
             case BrainMap():
                 _draw_brain(figure.subplots(), artifact)
         yield figure
@@ -374,30 +381,29 @@ def _draw_lines(axes: Any, curve: Curve) -> None:
         low = 0
 
     # name each mark and shaded span on a line of its own, above all values
+    plot_inch = HEIGHT_INCH + NAME_INCH * len(curve.marks)
+    axes.set_ylim(low, low + (high - low) * plot_inch / HEIGHT_INCH)
     centre = (positions[0] + positions[-1]) / 2 if positions else 0
     for row, (name, mark) in enumerate(curve.marks.items()):
         draw_mark(axes, mark)
         start = mark[0] if isinstance(mark, tuple) else mark
-        axes.annotate(
+        axes.text(
+            start,
+            1 - row * NAME_INCH / plot_inch,
             f" {name} ",
-            (start, 1),
-            xytext=(0, -row * NAME_INCH * 72),
-            textcoords="offset points",
-            xycoords=("data", "axes fraction"),
+            transform=axes.get_xaxis_transform(),
             ha="left" if start < centre else "right",  # towards the centre of the plot
             va="top",
             color=SOFT,
             fontsize="small",
         )
-    names_inch = NAME_INCH * len(curve.marks)
-    axes.set_ylim(low, high + (high - low) * names_inch / HEIGHT_INCH)
 
     axes.grid(axis="x", visible=False)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(_wrap(curve.axis))
     axes.set_title(_wrap(curve.value))
     _add_legend(axes)
-    _set_plot_height(axes, HEIGHT_INCH + names_inch)
+    _set_plot_height(axes, plot_inch)
 
 
 def _draw_bars(axes: Any, curve: Curve) -> None:
@@ -555,10 +561,10 @@ def _draw_level(axes: Any, values: Float64, level: float) -> None:
         level: Value of the line.
     """
     is_high = values >= level
-    for row, column in np.argwhere(is_high[:, 1:] != is_high[:, :-1]):
-        axes.plot([column + 0.5] * 2, [row - 0.5, row + 0.5], **LEVEL_LINE)
-    for row, column in np.argwhere(is_high[1:] != is_high[:-1]):
-        axes.plot([column - 0.5, column + 0.5], [row + 0.5] * 2, **LEVEL_LINE)
+    rows, columns = np.nonzero(is_high[:, 1:] != is_high[:, :-1])
+    axes.vlines(columns + 0.5, rows - 0.5, rows + 0.5, **LEVEL_LINE)
+    rows, columns = np.nonzero(is_high[1:] != is_high[:-1])
+    axes.hlines(rows + 0.5, columns - 0.5, columns + 0.5, **LEVEL_LINE)
 
 
 def _write_cells(axes: Any, matrix: Heatmap, image: Any, cell_inch: float) -> float:

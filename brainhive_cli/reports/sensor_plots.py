@@ -112,7 +112,7 @@ def shift_sensors(positions: Float64) -> Float64:
 def draw_evoked(figure: Any, evoked: Evoked) -> None:
     """Draw a butterfly plot with topographies above it, as mne's joint plot.
 
-    Without positions, there are no topographies and no colours of channels.
+    Without positions or times of topographies, all channels have the same colour.
 
     Args:
         figure: Empty figure of matplotlib.
@@ -131,15 +131,15 @@ def draw_evoked(figure: Any, evoked: Evoked) -> None:
         np.asarray(evoked.values), info, tmin=times_s[0], verbose="ERROR"
     )
     response.nave = None  # the number of averages is unknown to mne
+    options = {"scalings": {TYPE: 1}, "time_unit": "ms"}
     line_options = {
         "gfp": True,
         "units": {TYPE: evoked.value},
-        "scalings": {TYPE: 1},
         "titles": {TYPE: ""},
         "selectable": False,
-        "time_unit": "ms",
+        **options,
     }
-    if not evoked.positions:
+    if not (evoked.positions and evoked.topography_ms):
         figure.set_figheight(BUTTERFLY_INCH)
         butterfly = figure.subplots()
         with mne.use_log_level("ERROR"):
@@ -153,6 +153,10 @@ def draw_evoked(figure: Any, evoked: Evoked) -> None:
         channel["loc"][:3] = position
     centre_m, radius_m = fit_sphere(positions_m)
     sphere = (*centre_m, radius_m)
+
+    # the topographies share their colours, of which 0 is white
+    samples = np.searchsorted(evoked.times_ms, evoked.topography_ms)
+    limit = float(np.abs(response.data[:, samples]).max())
 
     # a column for each topography, and a narrow one for their colour bar
     figure.set_figheight(TOPOGRAPHY_INCH + BUTTERFLY_INCH)
@@ -175,11 +179,11 @@ def draw_evoked(figure: Any, evoked: Evoked) -> None:
             topomap_args={
                 "axes": panels,
                 "sphere": sphere,
-                "scalings": {TYPE: 1},
-                "time_unit": "ms",
                 "cmap": "RdBu_r",
+                "vlim": (-limit, limit),
                 "contours": 4,
                 "extrapolate": "local",
+                **options,
             },
         )
     for panel in panels[:-1]:

@@ -195,7 +195,10 @@ def test_a_line_separates_the_cells_at_a_level() -> None:
         "", [[0.7, 0.9, 0.9], [0.1, 0.7, 0.8]], row_axis="people", level=0.8
     )
     with drawings.draw_artifact(matrix) as figure:
-        lines = [line.get_xydata().tolist() for line in figure.axes[0].lines]
+        collections = list(figure.axes[0].collections)
+    lines = []
+    for collection in collections:
+        lines += [segment.tolist() for segment in collection.get_segments()]
     assert sorted(lines) == [
         [[0.5, -0.5], [0.5, 0.5]],
         [[0.5, 0.5], [1.5, 0.5]],

@@ -70,8 +70,15 @@ def test_sensors_on_a_circle_are_drawn_and_those_without_a_value_are_not():
     assert all(f">{point.name}<" in svg for point in points) and ">Cz<" not in svg
 
 
-def test_channels_without_positions_have_no_topographies():
-    svg = render_svg(make_evoked(CHANNELS, has_positions=False))
+@pytest.mark.parametrize(
+    "evoked",
+    (
+        make_evoked(CHANNELS, has_positions=False),
+        replace(make_evoked(CHANNELS), topography_ms=()),
+    ),
+)
+def test_topographies_need_positions_and_times(evoked):
+    svg = render_svg(evoked)
     assert "fT/cm" in svg and "170 ms" not in svg
 
 
