@@ -255,11 +255,14 @@ def render_svg(artifact: Drawable, folder: Path | str = "") -> Markup:
         buffer = StringIO()
         figure.savefig(buffer, format="svg", metadata=no_metadata)
 
-    # leave out the XML declaration before the element
-    _, _, shapes = buffer.getvalue().partition("<svg")
+    # the opening tag with addresses of namespaces is replaced by the template's
+    _, _, element = buffer.getvalue().partition("<svg")
+    _, _, shapes = element.partition(">")
+    width_pt, height_pt = 72 * figure.get_size_inches()
     for colour, page_colour in PAGE_COLOURS.items():
         shapes = shapes.replace(colour, page_colour)
-    return Markup(template.render(title=artifact.title, shapes=shapes))
+    view = f"0 0 {width_pt:g} {height_pt:g}"
+    return Markup(template.render(title=artifact.title, view=view, shapes=shapes))
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def draw_topography(
 ) -> Any:
     """Draw values of sensors on a head, interpolated between the sensors.
 
-    A sensor is named if its name has room beside the names of the sensors before it.
+    A sensor is named if its name has room next to the names of the sensors before it.
 
     Args:
         axes: Axes of matplotlib.
@@ -88,8 +88,8 @@ def _select_names(names: Sequence[str], positions: Float64) -> list[str]:
         has_room = True
         for other, (other_x, other_y) in zip(selected, positions, strict=False):
             width = LETTER_WIDTH * (len(name) + len(other)) / 2
-            is_beside = abs(x - other_x) > width or abs(y - other_y) > NAME_HEIGHT
-            has_room &= is_beside or not other
+            is_apart = abs(x - other_x) > width or abs(y - other_y) > NAME_HEIGHT
+            has_room &= is_apart or not other
         selected.append(name if has_room else "")
     return selected
 

@@ -63,7 +63,7 @@ def test_topographies_stand_above_the_butterfly(channels, tmp_path):
     assert (tmp_path / "figure.pdf").stat().st_size > 1000
 
 
-def test_sensors_on_a_circle_are_drawn_and_those_without_a_value_are_not():
+def test_sensors_on_a_circle_are_drawn_unless_they_have_no_value():
     corners = [(0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5)]
     points = [Point(x, y, f"E{x:g}{y:g}", x - y) for x, y in corners]
     svg = render_svg(Topomap("margin", points + [Point(0.0, 0.0, "Cz")]))
