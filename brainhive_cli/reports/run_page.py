@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from brainhive_cli.core import console
 from brainhive_cli.core.artifacts import (
     Artifact,
     BrainMap,
@@ -21,6 +22,7 @@ from brainhive_cli.core.artifacts import (
     SheetTile,
     Topomap,
 )
+from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.facts import ReconstructionFacts, RetrievalFacts
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.measurements import (
@@ -411,7 +413,8 @@ def save_figures(
         further_figures: Figures of the page that belong to no run.
 
     Returns:
-        The files, named `RUN-TITLE.SUFFIX`.
+        The files, named `RUN-TITLE.SUFFIX`. Figures whose library is missing are left
+        out, with a warning.
     """
     paths = []
     times_used = Counter[str]()
@@ -428,11 +431,14 @@ def save_figures(
         number = times_used[name.lower()]
         if number > 1:
             name = f"{name}-{number}"
-        for suffix in SUFFIXES:
-            path = folder / f"{name}.{suffix}"
-            paths.append(path)
-            with atomic_write(path, is_lasting=False) as temporary_path:
-                save(temporary_path)
+        try:
+            for suffix in SUFFIXES:
+                path = folder / f"{name}.{suffix}"
+                with atomic_write(path, is_lasting=False) as temporary_path:
+                    save(temporary_path)
+                paths.append(path)
+        except MissingExtra as error:
+            console.warn(f"{name} is not drawn: {error.in_one_line}")
     return paths
 
 

@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 from markupsafe import escape
+from PIL import Image
 
 from brainhive_cli.core.artifacts import BrainMap
 from brainhive_cli.core.errors import MissingExtra, install_line
@@ -99,6 +100,35 @@ def test_a_single_slice_is_seen_from_its_flat_side(tmp_path: Path):
     space = Voxels({}, grid=Grid(slab, (6, 1, 8), affine))
     assert choose_slices(write_map(tmp_path, space).locate(tmp_path)) == "z"
     assert choose_slices(write_map(tmp_path).locate(tmp_path)) == "ortho"
+
+
+@pytest.mark.parametrize("first_axis_mm", (2.0, -2.0))
+def test_slices_show_left_on_the_left_for_any_axes_of_the_file(tmp_path, first_axis_mm):
+    pytest.importorskip("nilearn")
+    indices = np.argwhere(np.ones((12, 12, 1))).astype(np.int16)
+    affine = np.diag([first_axis_mm, 2, 2, 1])
+    affine[0, 3] = -5.5 * first_axis_mm
+    is_left = indices[:, 0] * first_axis_mm + affine[0, 3] < 0
+    brain_map = write_brain_map(
+        tmp_path,
+        "sub-01",
+        "t",
+        np.where(is_left, 3.0, -3.0),
+        Voxels({}, grid=Grid(indices, (12, 12, 1), affine)),
+        title="T",
+        value="t",
+        note="",
+        is_diverging=True,
+        threshold=1.5,
+    )
+    save_figure(brain_map.locate(tmp_path), tmp_path / "figure.png")
+
+    # left voxels are red, right voxels blue, and the colour bar is at the edge
+    pixels = np.array(Image.open(tmp_path / "figure.png").convert("RGB"), int)
+    red, _, blue = pixels[:, : pixels.shape[1] * 3 // 4].T
+    red_columns = np.flatnonzero((red > blue + 60).any(1))
+    blue_columns = np.flatnonzero((blue > red + 60).any(1))
+    assert 0 < red_columns.max() <= blue_columns.min() + 1
 
 
 def test_without_nilearn_a_page_says_how_to_install_it(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from PIL import Image
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import (
     Artifact,
+    BrainMap,
     Curve,
     CurveLine,
     Heatmap,
@@ -23,7 +24,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.reports import drawings, run_page
+from brainhive_cli.reports import brain_slices, drawings, run_page
 from brainhive_cli.reports.run_page import save_figures
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 
@@ -150,3 +151,17 @@ def test_labels_and_titles_become_safe_and_distinct_file_names(tmp_path):
     names = list_names(save_figures([RunGroup([shown])], tmp_path / "figures"))
     assert names == ["a-b-c-uber-Loss-b", "a-b-c-uber-LOSS-B-2", "a-b-c-uber"]
     assert {path.parent for path in tmp_path.rglob("*.svg")} == {tmp_path / "figures"}
+
+
+def test_a_map_without_nilearn_stops_no_other_figure(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(brain_slices, "find_spec", lambda name: None)
+    folder = RunFolder(tmp_path / "runs/lab/lab-0123456789")
+    folder.write_text("a.nii.gz", "values")
+    brain_map = BrainMap("Brain", "a.nii.gz", (0.0, 0.0, 0.0))
+    group = RunGroup([make_run(tmp_path, brain_map, LOSS)])
+    names = list_names(save_figures([group], tmp_path / "figures"))
+    assert len(names) == 1 and names[0].endswith("Loss")
+    assert (
+        "Brain is not drawn: slices of the brain need nilearn"
+        in capsys.readouterr().err
+    )
