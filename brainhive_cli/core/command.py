@@ -465,11 +465,12 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
+        has_metrics = self.metrics != Measurements()
         return {
             "folder": str(self.folder),
             "label": self.label,
             "tables": [table.as_dict() for table in self.tables],
-            "metrics": self.metrics.as_dict(),
+            "metrics": self.metrics.as_dict() if has_metrics else {},
             "details": self.details,
             "files": {name: str(path) for name, path in self.files.items()},
             "next": self.hint,
