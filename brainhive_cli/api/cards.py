@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from brainhive_cli.core.cards import draw_card
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 MAX_LISTED_NAMES = 5
 """Largest number of names of models in a card."""
-METRIC_COLUMNS = ("metric", "value", "95 % interval", "chance", "tested", "candidates")
 
 
 def draw_result_card(
@@ -26,16 +25,21 @@ def draw_result_card(
         notes: Sentences below the caveats.
         link: Path of the page, or "".
     """
+    from brainhive_cli.core.measurements import choose_headlines
+    from brainhive_cli.core.tables import format_cell
+    from brainhive_cli.reports.runs_shown import list_part_rows
     from brainhive_cli.reports.sentences import explain_caveats, state_finding
+    from brainhive_cli.reports.tables import list_metric_names, make_rows, tabulate_rows
 
     finding = state_finding(measurements)
+    rows = make_rows({"all": measurements.overall}) or list_part_rows(measurements)
+    names = choose_headlines(list_metric_names(rows))
+    table = tabulate_rows("", rows, "model", names)
+    cells = [list(map(format_cell, row)) for row in table.rows]
+    lines = [*explain_caveats(measurements), table.note, *notes]
+    sentences = [finding] if finding else []
     return draw_card(
-        title,
-        [finding] if finding else [],
-        METRIC_COLUMNS,
-        _list_headlines(measurements),
-        explain_caveats(measurements) + list(notes),
-        link,
+        title, sentences, table.columns, cells, list(filter(None, lines)), link
     )
 
 
@@ -53,39 +57,6 @@ def list_first(names: Sequence[str]) -> str:
     n_hidden = len(names) - MAX_LISTED_NAMES
     end = [f"and {n_hidden} more"] if n_hidden > 0 else []
     return ", ".join([*names[:MAX_LISTED_NAMES], *end])
-
-
-def _list_headlines(measurements: "Measurements") -> list[list[Any]]:
-    """List the metrics that summarise a run, or each of its parts.
-
-    Returns:
-        A row for each metric, with the columns `METRIC_COLUMNS`. A part of the run has
-        a single row.
-    """
-    from brainhive_cli.core.measurements import choose_headlines, mark, metric_title
-    from brainhive_cli.reports.runs_shown import list_part_metrics
-
-    metrics_by_part = {"": measurements.overall}
-    if not measurements.overall:
-        metrics_by_part = dict(list_part_metrics(measurements))
-
-    rows = []
-    for part_name, metrics in metrics_by_part.items():
-        names = choose_headlines(list(metrics))
-        for name in names[:1] if part_name else names:
-            metric = metrics[name]
-            title = metric_title(name)
-            rows.append(
-                [
-                    f"{part_name} · {title}" if part_name else title,
-                    mark(f"{metric.value:.3f}", metric.caveats),
-                    metric.interval_text(),
-                    metric.chance,
-                    metric.n,
-                    metric.pool,
-                ]
-            )
-    return rows
 
 
 def find_page(folder: "RunFolder") -> str:

@@ -61,7 +61,7 @@ from brainhive_cli.models import priors
 from brainhive_cli.reports.live_page import LivePage, resolve_host
 from brainhive_cli.reports.page import FINDING
 from brainhive_cli.reports.sentences import MEANINGS
-from brainhive_cli.reports.tables import metric_table
+from brainhive_cli.reports.tables import make_rows, tabulate_rows
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.prior_tokens import check_tokens
 
@@ -512,6 +512,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
             seeds=(job.cell.seed,),
             protocol=extend_protocol(PROTOCOL, caveats),
             split=job.recipe.gallery,
+            caveats=tuple(caveats),
         )
         averages = summarise_ranks(
             [list(score.average_ranks.values())],
@@ -520,6 +521,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
             seeds=(job.cell.seed,),
             protocol=extend_protocol(AVERAGES_PROTOCOL, caveats),
             split=job.recipe.gallery,
+            caveats=caveats,
         )
 
         # metrics are marked as too high if test pictures have selected the weights
@@ -575,7 +577,9 @@ def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
 
     scopes = measurements.scopes
     tables = (
-        metric_table("Shown picture ranked first", scopes, "trials", ("top1", "top5")),
+        tabulate_rows(
+            "Shown picture ranked first", make_rows(scopes), "trials", ("top1", "top5")
+        ),
         Table("Latency, ms", ("stage", "median", "95 %", "longest"), latency_rows),
         Table("Stream", ("item", "count"), list(counts.items())),
     )

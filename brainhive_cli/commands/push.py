@@ -535,7 +535,7 @@ def _find_scores(shared_run: SharedRun, paths: Paths) -> list[CardScores]:
             rows = {"all": choose_metrics(test_run.metrics)}
             if len(test_run.cells) > 1:
                 for cell in test_run.cells:
-                    rows[cell.name] = choose_metrics(cell.metrics)[:1]
+                    rows[cell.label] = choose_metrics(cell.metrics)[:1]
 
             # keep the first test of each key, since the newest run comes first
             dataset = str(facts.set_up.get("dataset", facts.dataset))
@@ -552,8 +552,7 @@ def _find_scores(shared_run: SharedRun, paths: Paths) -> list[CardScores]:
         title = "Pictures kept from training"
     else:
         for cell in training.cells:
-            if cell.metrics:
-                rows[cell.name] = choose_metrics(cell.metrics)
+            rows[cell.label] = choose_metrics(cell.metrics)
         title = "Held-out training pictures, by model"
     if any(rows.values()):
         scores.append((title, rows, ""))

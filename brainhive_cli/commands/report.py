@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import artifacts, console, documents
 from brainhive_cli.core.command import Failures, Input, Result
 from brainhive_cli.core.errors import Line, RecipeError
-from brainhive_cli.core.facts import DESCRIPTIONS, RetrievalFacts, format_setting
+from brainhive_cli.core.facts import DESCRIPTIONS, format_setting
 from brainhive_cli.core.files import atomic_write, home_folder, locate
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
@@ -337,8 +337,8 @@ def open_runs(recipe: Recipe) -> list[ShownRun]:
             if shown_run.label == shown_run.folder.label:
                 labels[number] = shown_run.label
         if len(set(labels)) == len(labels):
-            for shown_run, label in zip(runs, labels, strict=True):
-                shown_run.label = label
+            named = zip(runs, labels, strict=True)
+            return [replace(shown_run, label=label) for shown_run, label in named]
     return runs
 
 
@@ -434,11 +434,11 @@ def find_newest_pair(root: Path) -> list[str]:
         required_content="a value per item",
         hint=Line("eval-retrieval"),
     )
-    first_shown_run = ShownRun("", first_run)
+    first_shown_run = ShownRun(first_run.name, first_run)
 
     def explain_mismatch(folder: RunFolder) -> str:
         """Return why a run cannot be compared, or an empty text if it can."""
-        group = _compare([first_shown_run, ShownRun("", folder)])
+        group = _compare([first_shown_run, ShownRun(folder.name, folder)])
         return "; ".join(group.refusals)
 
     second_run = find_newest(
@@ -479,14 +479,6 @@ def build_report_path(name: str, extension: str = "html") -> Path:
     return home_folder() / FOLDER / f"{name}.{extension}"
 
 
-def _classify_item_values(shown_run: ShownRun) -> str:
-    """Return the kind of a run's values per item: "ranks", "metrics" or ""."""
-    facts = shown_run.measurements.facts
-    if isinstance(facts, RetrievalFacts) and facts.gallery:
-        return "ranks"
-    return "metrics" if facts.sources else ""
-
-
 def _compare(runs: Sequence[ShownRun]) -> RunGroup:
     """Compare the first run with each other run, item (picture or trial) by item.
 
@@ -496,35 +488,14 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
     Returns:
         The runs, with their differences, and the reasons why runs were not compared.
     """
-    first_run, *later_runs = runs
-    kind = _classify_item_values(first_run)
-    if not kind or not first_run.measurements.items:
-        reason = f"{first_run.label} has no value per item"
-        return RunGroup(runs, refusals=[reason])
-
-    # select the runs with the same kind of values
-    measurements = {}
-    reasons = []
-    for shown_run in later_runs:
-        if _classify_item_values(shown_run) == kind and shown_run.measurements.items:
-            measurements[shown_run.label] = shown_run.measurements
-        else:
-            labels = f"{first_run.label} and {shown_run.label}"
-            reasons.append(f"{labels} did not measure the same values")
+    from brainhive_cli.measurement.comparison import compare_runs
 
     # a single call, because p values are adjusted for the number of comparisons
-    if kind == "ranks":
-        from brainhive_cli.measurement.comparison import compare_ranks
-
-        pairs = {}
-        for label, run_measurements in measurements.items():
-            pairs[first_run.label, label] = (first_run.measurements, run_measurements)
-        differences, errors = compare_ranks(pairs)
-    else:
-        from brainhive_cli.measurement.comparison import compare_runs
-
-        differences, errors = compare_runs(
-            first_run.measurements, first_run.label, measurements
-        )
-    reasons += [error.message for error in errors]
-    return RunGroup(runs, differences=differences, refusals=reasons)
+    first_run, *later_runs = runs
+    pairs = {}
+    for shown_run in later_runs:
+        labels = (first_run.label, shown_run.label)
+        pairs[labels] = (first_run.measurements, shown_run.measurements)
+    differences, errors = compare_runs(pairs)
+    reasons = dict.fromkeys(error.message for error in errors.values())
+    return RunGroup(runs, differences, list(reasons))

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from glob import escape
 from itertools import islice
@@ -26,15 +27,11 @@ from brainhive_cli.core.errors import (
     RecipeError,
     guess,
 )
-from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.files import locate, remove
 from brainhive_cli.core.jobs import OpenRun
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch, start
-from brainhive_cli.core.measurements import (
-    find_caveats,
-    list_footnotes,
-)
+from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import FileRecipe, RunOptions
 from brainhive_cli.core.runs import (
     ENVIRONMENT_FILE,
@@ -48,20 +45,18 @@ from brainhive_cli.core.runs import (
     reference as reference_of,
     require_single,
 )
-from brainhive_cli.core.tables import Table, TableCell
-from brainhive_cli.reports.paper_tables import list_summary_scopes
+from brainhive_cli.core.tables import Table
 from brainhive_cli.reports.run_set_up import lay_out_set_up
 from brainhive_cli.reports.run_table import (
-    ListedRun,
     count_bytes,
     describe_state,
-    lay_out_for_terminal,
     lay_out_runs,
     name_run,
+    shorten_table,
 )
 from brainhive_cli.reports.runs_shown import ShownRun, find_shown_run
 from brainhive_cli.reports.sentences import list_limits
-from brainhive_cli.reports.tables import metric_table
+from brainhive_cli.reports.tables import tabulate_rows
 
 if TYPE_CHECKING:
     from brainhive_cli.training.alignment.training.run import TrainingRun
@@ -117,8 +112,8 @@ def _is_called(run_folder: RunFolder, name: str, fits_command: bool) -> bool:
     return not references.isdisjoint({name.rstrip("/"), os.path.abspath(name)})
 
 
-def _find_shown(recipe: Recipe) -> ShownRun:
-    """Find the run, or the variant (value of a sweep), that `runs show NAME` describes.
+def _find_shown(recipe: Recipe) -> tuple[RunFolder, str]:
+    """Find the run, and the variant (value of a sweep), that `runs show NAME` names.
 
     Without a name, the newest run with metrics is found. Several names raise an error.
     """
@@ -128,9 +123,11 @@ def _find_shown(recipe: Recipe) -> ShownRun:
             f"show takes one run, not {len(names)}: {', '.join(names)}",
             Line("runs", SHOW, "NAME"),
         )
+    unfinished_run = _find_unfinished(recipe)
+    if unfinished_run:
+        return unfinished_run, ""
     name = names[0] if names else None
-    folder, variant = find_shown_run(recipe.paths.under_home("runs"), name)
-    return ShownRun(variant or folder.name, folder, variant)
+    return find_shown_run(recipe.paths.under_home("runs"), name)
 
 
 def _find_unfinished(recipe: Recipe) -> RunFolder | None:
@@ -208,7 +205,7 @@ def _sort_newest_first(runs: Iterable[RunFolder]) -> dict[RunFolder, float]:
 def inputs(recipe: Recipe) -> list[Input]:
     """List the runs that the command lists, shows, verifies or removes."""
     if recipe.verb == SHOW:
-        folder = _find_unfinished(recipe) or _find_shown(recipe).folder
+        folder, _ = _find_shown(recipe)
         return [Input(folder.path.name)]
     if recipe.verb == VERIFY:
         return [Input(" ".join(recipe.names) or "the newest run of train-align")]
@@ -234,10 +231,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         RecipeError: if the recipe names too many or too few runs.
     """
     if recipe.verb == SHOW:
-        unfinished_run = _find_unfinished(recipe)
-        if unfinished_run:
-            return _show_unfinished(unfinished_run)
-        return _show(_find_shown(recipe))
+        return _show(*_find_shown(recipe))
     if recipe.verb == VERIFY:
         return _verify(recipe)
 
@@ -252,7 +246,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
 
 def _list_runs(recipe: Recipe, runs: Mapping[RunFolder, float]) -> Result:
-    """Return a table of runs with label, state, result, settings, age and size.
+    """Return a table of the runs of each command.
 
     Args:
         recipe: Recipe of `runs`. Unless `recipe.all` is set, only the `MAX_LISTED_RUNS`
@@ -261,49 +255,43 @@ def _list_runs(recipe: Recipe, runs: Mapping[RunFolder, float]) -> Result:
     """
     root = recipe.paths.under_home("runs")
     n_listed = len(runs) if recipe.all else MAX_LISTED_RUNS
-    listed_runs = []
-    for run_folder, changed_s in islice(runs.items(), n_listed):
-        listed_runs.append(ListedRun.read(run_folder, changed_s))
-    caveats: list[str] = []
-    for listed_run in listed_runs:
-        if isinstance(listed_run.result, TableCell):
-            caveats += find_caveats(str(listed_run.result.value))
-
-    # explain the caveats, and say how to list older runs
-    notes = []
-    if caveats:
-        notes.append(list_footnotes(caveats))
-    n_older = len(runs) - len(listed_runs)
+    tables = lay_out_runs(dict(islice(runs.items(), n_listed)), f"Runs in {root}")
+    n_older = max(0, len(runs) - n_listed)
     if n_older:
         noun = "older run" if n_older == 1 else "older runs"
-        notes.append(f"{n_older:,} {noun}: {Line('runs', *recipe.words, '--all')}")
-    table = lay_out_runs(listed_runs, f"Runs in {root}", ". ".join(notes))
+        line = f"{n_older:,} {noun}: {Line('runs', *recipe.words, '--all')}"
+        notes = filter(None, [tables[-1].note, line])
+        tables[-1] = replace(tables[-1], note=". ".join(notes))
     return Result(
         root,
-        (table,),
+        tuple(tables),
         hint=Line("runs", SHOW, "NAME") if runs else "",
         details={"older": n_older},
-        printed_tables=tuple(lay_out_for_terminal(table)),
+        printed_tables=tuple(map(shorten_table, tables)),
     )
 
 
-def _show(shown_run: ShownRun) -> Result:
+def _show(folder: RunFolder, variant: str) -> Result:
     """Describe a run in tables of its properties, its metrics and its whole set-up.
 
-    The metrics have the scopes of `list_summary_scopes`, such as the mean of all cells.
+    The metrics are of all cells together, or else of the parts of the run. An
+    unfinished run has no metrics.
     """
-    folder = shown_run.folder
-    facts = shown_run.measurements.facts
+    measurements = Measurements()
+    metrics_table = Table("Metrics", (), ())
+    if folder.is_finished:
+        shown_run = ShownRun(variant or folder.name, folder, variant)
+        measurements = shown_run.measurements
+        metrics_table = tabulate_rows("Metrics", shown_run.list_summaries(), "of")
+    facts = measurements.facts
     size = console.size(count_bytes(folder.path))
-    reference = (
-        f"{folder.name}:{shown_run.variant}" if shown_run.variant else folder.name
-    )
+    reference = f"{folder.name}:{variant}" if variant else folder.name
     file_names = sorted(path.name for path in folder.path.iterdir())
     visible_names = [name for name in file_names if not name.startswith(".")]
 
     # list the properties of the run that are not empty
     items = {
-        "run": reference if folder.is_shared else f"{shown_run.command}/{reference}",
+        "run": reference if folder.is_shared else f"{folder.command}/{reference}",
         "label": folder.label,
         "state": f"{describe_state(folder)}, {format_age(folder.changed_s)}, {size}",
         "dataset": facts.dataset,
@@ -312,42 +300,22 @@ def _show(shown_run: ShownRun) -> Result:
         "made from": facts.run,
         "variants": ", ".join(facts.variants),
         "cells": console.summarise_names(list(facts.cells)),
-        "caveats": ", ".join(shown_run.measurements.caveats),
-        "warnings": "; ".join(list_limits(shown_run.measurements)),
+        "caveats": ", ".join(measurements.caveats),
+        "warnings": "; ".join(list_limits(measurements)),
         "files": ", ".join(visible_names),
     }
     rows = tuple((name, value) for name, value in items.items() if value)
     tables = [Table(f"Run {folder.name}", ("item", "value"), rows)]
-
-    # a scope is the set of cells that a row of metrics describes
-    metrics = {}
-    for scope in list_summary_scopes(shown_run):
-        metrics[scope] = shown_run.measurements.scopes[scope]
-    metrics_table = metric_table("Metrics", metrics, "of")
     if metrics_table.rows:
         tables.append(metrics_table)
     tables += lay_out_set_up(folder, facts)
     return Result(
         folder.path,
         tuple(tables),
-        shown_run.measurements,
-        hint=Line("report", reference),
+        measurements,
+        hint=Line("report", reference) if folder.is_finished else "",
         label=folder.label,
     )
-
-
-def _show_unfinished(folder: RunFolder) -> Result:
-    """Describe an unfinished run in tables of its state and its whole set-up."""
-    size = console.size(count_bytes(folder.path))
-    items = {
-        "run": name_run(folder),
-        "label": folder.label,
-        "state": f"{describe_state(folder)}, {format_age(folder.changed_s)}, {size}",
-    }
-    rows = [(name, value) for name, value in items.items() if value]
-    table = Table(f"Run {folder.name}", ("item", "value"), rows)
-    tables = [table] + lay_out_set_up(folder, Facts())
-    return Result(folder.path, tuple(tables), label=folder.label)
 
 
 def _remove(runs: Sequence[RunFolder], has_consent: bool) -> None:

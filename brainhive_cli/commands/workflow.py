@@ -39,7 +39,11 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.recipe import MAX_STEPS, BaseRecipe
 from brainhive_cli.core.sections import Section
 from brainhive_cli.core.tables import Table, TableCell, format_number
-from brainhive_cli.reports.runs_shown import choose_headline, list_part_metrics
+from brainhive_cli.reports.runs_shown import (
+    choose_headline,
+    list_headline_values,
+    list_part_rows,
+)
 from brainhive_cli.reports.sentences import state_finding
 from brainhive_cli.reports.tables import make_metric_cell
 
@@ -759,15 +763,11 @@ def _summarise_result(measurements: Measurements) -> tuple[TableCell, Metric | N
         return make_metric_cell(metrics[headline]), metrics[headline]
 
     # metrics of models, such as the validation of a training
-    part_metrics = list_part_metrics(measurements)
-    headline = choose_headline(next(iter(part_metrics.values()), {}))
-    values = []
-    for metrics in part_metrics.values():
-        if headline in metrics:
-            values.append(metrics[headline].value)
+    parts = list_part_rows(measurements)
+    headline, values = list_headline_values(parts)
     if not values:
         return TableCell("done"), None
-    first_metric = next(iter(part_metrics.values()))[headline]
+    first_metric = parts[0].metrics[headline]
     cell = TableCell(
         f"{format_number(min(values))} to {format_number(max(values))}",
         small=f"{len(values)} models",

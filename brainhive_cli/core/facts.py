@@ -83,6 +83,13 @@ class CellFacts(FrozenModel):
     caveats: list[str] = []
     took: dict[str, float | None] = {}
 
+    @property
+    def subject_name(self) -> str:
+        """Name of the subject, such as "sub-01", or "" if it is not known."""
+        if isinstance(self.subject, int):
+            return f"sub-{self.subject:02d}"
+        return self.subject or ""
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -19,7 +19,7 @@ from pydantic import ConfigDict
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import FACTS, Facts
+from brainhive_cli.core.facts import FACTS, CellFacts, Facts
 
 F = TypeVar("F", bound=Facts)
 SCHEMA = 4
@@ -30,6 +30,8 @@ MODEL_HEADING = "model (person, seed)"
 """Heading of the names of cells in tables."""
 BACKWARD = "backward"
 """End of the names of scopes for backward retrieval (of signals by pictures)."""
+CORRECTIONS = "corrections"
+"""First part of the names of scopes of similarities corrected by all test signals."""
 DESIGN_ALONE = "plain · design alone"
 """Scope of the baseline that knows the design of the study, but no signals."""
 
@@ -218,7 +220,7 @@ class Metric:
         seed_sd: Standard deviation over seeds, which intervals do not include, or None.
         selected: True if something was selected on the test split, such as the epoch of
             a model. None if this is unknown.
-        caveats: Phrases in `CAVEATS` that limit the value, also from the protocol.
+        caveats: Phrases in `CAVEATS` that limit the value.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -241,10 +243,10 @@ class Metric:
     caveats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Add the caveats of the protocol and of the selection."""
-        caveats = merge_caveats(self.caveats, find_caveats(self.protocol))
-        if self.selected:
-            caveats = merge_caveats(caveats, [SELECTED_ON_TEST])
+        """Sort the caveats, and add the caveat of a selection."""
+        caveats = merge_caveats(
+            self.caveats, [SELECTED_ON_TEST] if self.selected else []
+        )
         object.__setattr__(self, "caveats", tuple(caveats))  # the dataclass is frozen
 
     def as_dict(self) -> dict[str, Any]:
@@ -360,14 +362,18 @@ class Measurements:
         """Return a flat row for each metric of each scope, for a data frame.
 
         Returns:
-            Dicts with the keys `scope`, `metric`, `agreement` (with ratings of people,
-            or None), and the fields of the metric. The intervals `these_subjects` and
-            `people` become keys with the endings `_low` and `_high`.
+            Dicts with the keys `scope`, `subject` and `seed` (or ""), `metric`,
+            `agreement` (with ratings of people, or None), and the fields of the metric.
+            The intervals `these_subjects` and `people` become keys with the endings
+            `_low` and `_high`.
         """
         rows = []
         for scope_name, metrics in self.scopes.items():
+            cell = self.find_cell(scope_name)
             for metric in metrics.values():
                 row = {"scope": scope_name, "metric": metric.name, **asdict(metric)}
+                row["subject"] = cell.subject_name
+                row["seed"] = name_seed(cell, metric)
                 del row["name"]
                 row["agreement"] = AGREEMENT.get(metric.name)
 
@@ -378,6 +384,13 @@ class Measurements:
                     row[f"{field_name}_high"] = high
                 rows.append(row)
         return rows
+
+    def find_cell(self, scope_name: str) -> CellFacts:
+        """Find the cell of a scope such as `sub-01 · backward`, or an unknown cell."""
+        for name, cell in self.facts.cells.items():
+            if scope_name == name or scope_name.startswith(f"{name} · "):
+                return cell
+        return CellFacts()
 
     def __or__(self, second: Self) -> Self:
         """Merge two measurements, with the facts of the first.
@@ -479,6 +492,13 @@ def _select_variant(values: Mapping[str, Any], variant: str) -> dict[str, Any]:
     return selected
 
 
+def name_seed(cell: CellFacts, metric: Metric) -> str:
+    """Return the seed of a cell, or else the only seed of its metric, or ""."""
+    if cell.seed is not None:
+        return str(cell.seed)
+    return str(metric.seeds[0]) if len(metric.seeds) == 1 else ""
+
+
 def scope(*parts: str) -> str:
     """Make the name of a scope, such as `brain · subject 1`. Parts may be ""."""
     return " · ".join(filter(None, parts))
@@ -504,38 +524,15 @@ def merge_caveats(*lists: Iterable[str]) -> list[str]:
     return [caveat for caveat in CAVEATS if caveat in caveats]
 
 
-def find_caveats(text: str) -> list[str]:
-    """List the caveats whose phrase occurs as whole words in a title or protocol.
-
-    Parts of a longer phrase in `CAVEATS` do not count.
-    """
-    # remove long phrases first: "trained on simulated signals" contains "simulated"
-    caveats = set()
-    remaining_text = text
-    for caveat in sorted(CAVEATS, key=len, reverse=True):
-        if caveat in remaining_text:
-            pattern = rf"(?<![\w-]){re.escape(caveat)}(?![\w-])"
-            remaining_text, count = re.subn(pattern, "", remaining_text)
-            if count:
-                caveats.add(caveat)
-    return [caveat for caveat in CAVEATS if caveat in caveats]
-
-
 def extend_protocol(protocol: str, caveats: Iterable[str]) -> str:
-    """Append the phrases of caveats that a protocol does not contain yet."""
-    return ", ".join([protocol] + _list_new_caveats(protocol, caveats))
+    """Append the phrases of caveats to the description of a measurement."""
+    return ", ".join([protocol, *merge_caveats(caveats)])
 
 
 def extend_title(title: str, caveats: Iterable[str]) -> str:
-    """Append the phrases of caveats that a title does not contain yet, in brackets."""
-    new_caveats = _list_new_caveats(title, caveats)
-    return f"{title} ({', '.join(new_caveats)})" if new_caveats else title
-
-
-def _list_new_caveats(text: str, caveats: Iterable[str]) -> list[str]:
-    """List the caveats whose phrase does not occur in a text yet."""
-    text_caveats = find_caveats(text)
-    return [caveat for caveat in merge_caveats(caveats) if caveat not in text_caveats]
+    """Append the phrases of caveats to a title, in brackets."""
+    phrases = ", ".join(merge_caveats(caveats))
+    return f"{title} ({phrases})" if phrases else title
 
 
 def mark(text: str, caveats: Iterable[str]) -> str:

@@ -284,49 +284,44 @@ def format_mean_sd(values: Iterable[float]) -> str:
     return f"{text} ± {stdev(values):.3f}" if len(values) > 1 else text
 
 
-def make_subject_seed_table(
+def tabulate_subjects(
     title: str,
-    values: Mapping[str, Mapping[str, Sequence[float]]],
-    seeds: Sequence[str],
-    note: str,
+    columns: Sequence[str],
+    scores: Mapping[str, Mapping[str, float]],
+    note: str = "",
+    has_spread: bool = False,
 ) -> Table:
-    """Make a table of a metric, with a row per subject and a column per seed.
+    """Make a table of a metric, with a row per subject and a column per seed or run.
 
-    The last column and the last row have the mean and standard deviation.
+    If there are several subjects, the last row has the mean and standard deviation.
 
     Args:
         title: Title of the table.
-        values: Values of the metric, by subject and then by seed. The table shows the
-            mean of the values of a subject and a seed.
-        seeds: Seeds in the order of the columns.
+        columns: Headings of the seeds or runs.
+        scores: Values of the metric, by subject and heading.
         note: Text below the table.
-
-    Returns:
-        Table with the columns `subject`, `seed 0` and so on, and `mean ± sd`. A cell
-        without a value is None.
+        has_spread: True for a last column with the mean and standard deviation.
     """
     rows: list[list[Value]] = []
-    values_of_seed: dict[str, list[float]] = {seed: [] for seed in seeds}
-    subject_means = []
-    for subject, subject_values in values.items():
-        seed_means = {seed: mean(scores) for seed, scores in subject_values.items()}
-        row: list[Value] = [subject]
-        for seed in seeds:
-            row.append(seed_means.get(seed))
-            if seed in seed_means:
-                values_of_seed[seed].append(seed_means[seed])
-        row.append(format_mean_sd(seed_means.values()))
-        rows.append(row)
-        subject_means.append(mean(seed_means.values()))
+    for subject, values in scores.items():
+        cells = [values.get(column) for column in columns]
+        rows.append([subject, *cells, format_mean_sd(values.values())])
+    if len(rows) > 1:
+        last_row: list[Value] = ["mean ± sd"]
+        for column in columns:
+            values_of_column = [
+                values[column] for values in scores.values() if column in values
+            ]
+            last_row.append(format_mean_sd(values_of_column))
+        means = [mean(values.values()) for values in scores.values()]
+        rows.append([*last_row, format_mean_sd(means)])
 
-    last_row: list[Value] = ["mean ± sd"]
-    last_row += [format_mean_sd(values_of_seed[seed]) for seed in seeds]
-    last_row.append(format_mean_sd(subject_means))
-    rows.append(last_row)
-    columns = ["subject"]
-    columns += [f"seed {seed}" for seed in seeds]
-    columns.append("mean ± sd")
-    return Table(title, tuple(columns), rows, note=note)
+    headings = ["subject", *columns, "mean ± sd"]
+    if not has_spread:
+        headings.pop()
+        for row in rows:
+            row.pop()
+    return Table(title, headings, rows, note=note)
 
 
 def render(table: Table) -> Any:
@@ -346,14 +341,14 @@ def render(table: Table) -> Any:
         is_folded = table.folded in ("", heading)
         if table.keeps_columns:
             # keep short words whole if many columns share a narrow terminal
-            letters = [len(_format_cell(row[index])) for row in table.rows]
+            letters = [len(format_cell(row[index])) for row in table.rows]
             is_folded = max(letters, default=0) > MAX_WHOLE_LETTERS
-        text = bind_numbers(_format_cell(heading), PLACEHOLDER)
+        text = bind_numbers(format_cell(heading), PLACEHOLDER)
         rich_table.add_column(Text(text), overflow="fold", no_wrap=not is_folded)
     for row in table.rows:
         texts = []
         for cell in row:
-            texts.append(Text(bind_numbers(_format_cell(cell), PLACEHOLDER)))
+            texts.append(Text(bind_numbers(format_cell(cell), PLACEHOLDER)))
         is_grey = TableCell.from_value(row[0]).is_grey
         rich_table.add_row(*texts, style="dim" if is_grey else None)
 
@@ -376,15 +371,15 @@ def write_as_list(table: Table, width: int) -> str:
     Returns:
         Text that ends with an empty line.
     """
-    headings = [_format_cell(heading) for heading in table.columns[1:]]
+    headings = [format_cell(heading) for heading in table.columns[1:]]
     lines = [table.title.translate(ONE_LINE_ESCAPES)]
     for row in table.rows:
         cells = []
         for heading, cell in zip(headings, row[1:], strict=True):
-            text = _format_cell(cell)
+            text = format_cell(cell)
             if text not in ("", "–"):
                 cells.append(text if table.is_list else f"{heading} {text}")
-        lines.append(_format_cell(row[0]))
+        lines.append(format_cell(row[0]))
 
         cell_line = fill_lines(
             " · ".join(cells),
@@ -408,15 +403,15 @@ def measure_table_width(table: Table) -> int:
     """
     widths = []
     for column in zip(table.columns, *table.rows, strict=True):
-        width = max(len(_format_cell(cell)) for cell in column)
+        width = max(len(format_cell(cell)) for cell in column)
         if table.folded and table.folded == column[0]:
             width = min(width, MIN_FOLDED_LETTERS)
         widths.append(width)
     return sum(widths) + 3 * (len(widths) - 1)  # gaps of three letters
 
 
-def _format_cell(cell: Any) -> str:
-    """Write a cell as a single line of text for a terminal."""
+def format_cell(cell: Any) -> str:
+    """Write a cell as a single line of text."""
     if cell is None:
         return "–"
     if isinstance(cell, TableCell) and cell.small:

@@ -342,8 +342,8 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 CellItems = Mapping[str, Any]
-"""Lists [N] for the N items of a cell (trained model): their `image_ids`, the names of
-their `units`, and the values of each metric under its name.
+"""Lists [N] for the N items of a cell (trained model): their `image_ids`, and the
+values of each metric under its name.
 """
 SubjectCells = Mapping[Any, Sequence[CellItems]]
 """Cells of each subject, with one cell per seed. The subject None stands for pictures
@@ -358,102 +358,36 @@ class ComparedSource:
     Attributes:
         run: Measurements of the run.
         name: Name of the run or source in messages and tables.
-        source: Name of the source in the run.
+        source: Name of the source in the run, or "" for a run without sources.
     """
 
     run: Measurements
     name: str
     source: str
 
-
-def _list_cells(run: Measurements, source: str | None = None) -> SubjectCells:
-    """List the cells of a run, or of one of its sources, by subject."""
-    cells = defaultdict[Any, list[CellItems]](list)
-    for scope, cell in run.facts.cells.items():
-        if source is None or cell.source == source:
-            cells[cell.subject].append(run.items[scope])
-    return dict(cells)
-
-
-def compare_ranks(
-    pairs: Mapping[tuple[str, str], tuple[Measurements, Measurements]],
-) -> tuple[list[Difference], list[BrainhiveError]]:
-    """Compare the top-1 accuracy of pairs of retrieval runs.
-
-    Args:
-        pairs: Measurements of the two runs of each pair, keyed by the labels of
-            the two runs.
-
-    Returns:
-        The differences, first run minus second run, with p values adjusted for their
-        number. Then an error for each pair with different galleries (candidate
-        pictures), subjects or items.
-    """
-    compared = []
-    errors = []
-    for (first_label, second_label), (first_run, second_run) in pairs.items():
-        try:
-            difference = _compare_ranks(first_run, second_run)
-        except BrainhiveError as error:
-            errors.append(error)
-            continue
-        labels = {
-            "first": first_label,
-            "second": second_label,
-            "metric": first_run.require_facts(RetrievalFacts).hit_metric,
-            "caveats": merge_caveats(first_run.caveats, second_run.caveats),
-        }
-        compared.append(difference.model_copy(update=labels))
-    return adjust_together(pair=compared)[0], errors
+    def list_cells(self) -> SubjectCells:
+        """List the values of the items in each cell of the source, by subject."""
+        cells = defaultdict[Any, list[CellItems]](list)
+        for scope, cell in self.run.facts.cells.items():
+            if cell.source == self.source and scope in self.run.items:
+                cells[cell.subject].append(_list_values(self.run, scope))
+        if not cells:
+            raise BrainhiveError(
+                f"{self.name} has no value per item",
+                "compare runs of eval-retrieval or reconstruct",
+            )
+        return dict(cells)
 
 
-def _compare_ranks(first_run: Measurements, second_run: Measurements) -> Difference:
-    """Compare the top-1 accuracy of two retrieval runs.
-
-    Raises:
-        BrainhiveError: if galleries (sets of candidate pictures), subjects
-            or items differ.
-    """
-    first_name = first_run.facts.run
-    second_name = second_run.facts.run
-    first_gallery = first_run.require_facts(RetrievalFacts).gallery
-    second_gallery = second_run.require_facts(RetrievalFacts).gallery
-    if first_gallery != second_gallery:
-        raise BrainhiveError(
-            f"{first_name} and {second_name} were tested on different galleries",
-            "compare runs with the same gallery",
-        )
-
-    first_cells = _list_cells(first_run)
-    second_cells = _list_cells(second_run)
-    first_ids = _list_image_ids(first_cells)
-    second_ids = _list_image_ids(second_cells)
-    if first_ids != second_ids:
-        first_subjects = ", ".join(map(str, first_cells))
-        second_subjects = ", ".join(map(str, second_cells))
-        raise BrainhiveError(
-            f"{first_name} ({first_subjects}) and {second_name} ({second_subjects}) "
-            "were tested on different subjects or items",
-            "set --subjects to subjects of both runs, and use the same split",
-        )
-
-    first_ranks = []
-    second_ranks = []
-    for subject, ids in first_ids.items():
-        first_ranks.append(_collect_values(first_cells[subject], ids, "ranks"))
-        second_ranks.append(_collect_values(second_cells[subject], ids, "ranks"))
-    items = _group_items(first_run, list(first_ids.values()))
-    difference = compare_hits(first_ranks, second_ranks, items=items)
-    limits = _describe_limits(first_run, second_run, difference.subjects)
-    return difference.model_copy(update=limits)
-
-
-def _list_image_ids(cells: SubjectCells) -> dict[Any, list[str]]:
-    """List the sorted image ids of each subject in its cell of the first seed."""
-    ids = {}
-    for subject, seed_cells in cells.items():
-        ids[subject] = sorted(seed_cells[0]["image_ids"])
-    return ids
+def _list_values(run: Measurements, scope: str) -> CellItems:
+    """List the metrics of the items of a cell. A hit is a rank of 1."""
+    items = run.items[scope]
+    if not isinstance(run.facts, RetrievalFacts):
+        return items
+    rank_of = dict(zip(items["image_ids"], items["ranks"], strict=True))
+    image_ids = sorted(rank_of)
+    hits = [rank_of[image_id] == 1 for image_id in image_ids]
+    return {"image_ids": image_ids, run.facts.hit_metric: hits}
 
 
 def compare_sources(run: Measurements) -> list[Difference]:
@@ -529,45 +463,57 @@ def _count_nouns(count: int, noun: str) -> str:
 
 
 def compare_runs(
-    run: Measurements, name: str, runs: Mapping[str, Measurements], noun: str = "run"
-) -> tuple[list[Difference], list[BrainhiveError]]:
-    """Compare the first source of a run with the first source of each other run.
+    pairs: Mapping[tuple[str, str], tuple[Measurements, Measurements]],
+    noun: str = "pair",
+) -> tuple[list[Difference], dict[tuple[str, str], BrainhiveError]]:
+    """Compare pairs of runs in every metric, by the first source of each run.
 
     Args:
-        run: Measurements of the run that is compared with the others.
-        name: Name of `run`.
-        runs: Measurements of the other runs, keyed by their names.
-        noun: Kind of the other runs in the description of the tests, such as "variant".
+        pairs: Measurements of the two runs of each pair, keyed by their labels.
+        noun: Kind of the pairs in the description of the tests, such as "variant".
 
     Returns:
-        The differences in every metric, with p values adjusted for all metrics and
-        runs. Then an error for each run that differs in protocol, subjects, items
-        or all metrics.
+        The differences, first run minus second run, with p values adjusted for all
+        metrics and pairs. Then the error of each pair that differs in protocol,
+        candidates, subjects, items or all metrics, by its labels.
     """
-    first_source = ComparedSource(run, name, run.facts.sources[0])
-    first_protocol = _sizing_protocol(first_source)
     compared: list[Difference] = []
-    errors = []
-    for other_name, other_run in runs.items():
-        second_source = ComparedSource(
-            other_run, other_name, other_run.facts.sources[0]
-        )
-        second_protocol = _sizing_protocol(second_source)
+    errors = {}
+    for labels, runs in pairs.items():
+        first, second = [
+            ComparedSource(run, label, next(iter(run.facts.sources), ""))
+            for label, run in zip(labels, runs, strict=True)
+        ]
         try:
-            if second_protocol != first_protocol:
-                raise BrainhiveError(
-                    f"{name} was measured by the protocol {first_protocol}, "
-                    f"{other_name} by {second_protocol}",
-                    "measure both by the same protocol",
-                )
-            differences = _compare_metrics(first_source, second_source)
+            differences = _compare_metrics(first, second)
         except BrainhiveError as error:
-            errors.append(error)
+            errors[labels] = error
             continue
-        caveats = {"caveats": merge_caveats(run.caveats, other_run.caveats)}
+        caveats = {"caveats": merge_caveats(first.run.caveats, second.run.caveats)}
         for difference in differences:
             compared.append(difference.model_copy(update=caveats))
     return adjust_together(**{noun: compared})[0], errors
+
+
+def _check_protocols(first: ComparedSource, second: ComparedSource) -> None:
+    """Raise an error if the values of two runs were not measured in the same way."""
+    names = f"{first.name} and {second.name}"
+    facts = [source.run.facts for source in (first, second)]
+    galleries = [getattr(item, "gallery", None) for item in facts]
+    if galleries[0] != galleries[1]:
+        raise BrainhiveError(
+            f"{names} were tested on different galleries",
+            "compare runs with the same gallery",
+        )
+    if not first.source or not second.source:
+        return
+    first_protocol, second_protocol = map(_sizing_protocol, (first, second))
+    if first_protocol != second_protocol:
+        raise BrainhiveError(
+            f"{first.name} was measured by the protocol {first_protocol}, "
+            f"{second.name} by {second_protocol}",
+            "measure both by the same protocol",
+        )
 
 
 def _sizing_protocol(source: ComparedSource) -> str:
@@ -585,8 +531,9 @@ def _compare_metrics(
         BrainhiveError: if the sources share no metric, or differ in subjects or items.
     """
     # subjects of both sources, or None if no source depends on a signal
-    first_cells = _list_cells(first_source.run, first_source.source)
-    second_cells = _list_cells(second_source.run, second_source.source)
+    first_cells = first_source.list_cells()
+    second_cells = second_source.list_cells()
+    _check_protocols(first_source, second_source)
     subjects = list(dict.fromkeys(list(first_cells) + list(second_cells)))
     subjects = [subject for subject in subjects if subject is not None] or [None]
 

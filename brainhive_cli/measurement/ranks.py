@@ -337,6 +337,7 @@ def summarise_ranks(
     items: Items | None = None,
     protocol: str = "cosine",
     seeds: Sequence[int] = (),
+    caveats: Sequence[str] = (),
     targets: int = 1,
     metric_names: Sequence[str] = (),
 ) -> list[Metric]:
@@ -360,6 +361,7 @@ def summarise_ranks(
             item is a unit.
         protocol: Similarity measure by which the candidates were ranked.
         seeds: Seeds of the trained models.
+        caveats: Phrases in `CAVEATS` that limit the metrics.
         targets: Number K of candidates that show the seen picture.
         metric_names: Names of the metrics to compute. If empty, all metrics but
             `accuracy`.
@@ -403,6 +405,7 @@ def summarise_ranks(
             chance=float(f"{chance:.12g}"),  # without the rounding error of the sum
             seeds=seeds,
             items=items,
+            caveats=caveats,
             is_share=True,
             limits=limits,
         )

@@ -58,6 +58,7 @@ def fit_slope(
     protocol: str,
     split: str,
     seeds: tuple[int, ...],
+    caveats: Sequence[str] = (),
 ) -> Metric:
     """Fit a line to scores over cosines by least squares.
 
@@ -71,6 +72,7 @@ def fit_slope(
         protocol: Name of the protocol.
         split: Name of the split.
         seeds: Seeds of the trainings.
+        caveats: Phrases in `CAVEATS` that limit the metric.
 
     Returns:
         The metric `nearest_slope`, without an interval if there are fewer than
@@ -105,4 +107,5 @@ def fit_slope(
         protocol=protocol,
         split=split,
         seeds=seeds,
+        caveats=tuple(caveats),
     )

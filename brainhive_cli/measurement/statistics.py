@@ -19,7 +19,6 @@ from brainhive_cli.core.measurements import (
     SELECTED_ON_TEST,
     UNKNOWN_SELECTION,
     Metric,
-    find_caveats,
 )
 from brainhive_cli.measurement.units import (
     MIN_SUBJECTS_FOR_POPULATION,
@@ -108,6 +107,7 @@ def measure(
     chance: float | None = None,
     seeds: Sequence[int] = (),
     items: Items | None = None,
+    caveats: Sequence[str] = (),
     **interval_options: Any,
 ) -> Metric:
     """Compute the mean over subjects of their mean values, with a 95 % interval.
@@ -122,6 +122,7 @@ def measure(
         chance: Expected value under guessing.
         seeds: Seeds of the trained models.
         items: Items with their units. If None, each item is a unit.
+        caveats: Phrases in `CAVEATS` that limit the value.
         interval_options: Further arguments of `estimate_interval`.
 
     Returns:
@@ -142,8 +143,7 @@ def measure(
         seed_means = np.mean([group.mean(-1) for group in model_values], 0)
         seed_sd = float(seed_means.std(ddof=1))
 
-    # the protocol says if a model was selected by its test scores
-    caveats = find_caveats(protocol)
+    # a caveat says if a model was selected by its test scores
     is_selected: bool | None = SELECTED_ON_TEST in caveats
     if not is_selected and UNKNOWN_SELECTION in caveats:
         is_selected = None
@@ -163,6 +163,7 @@ def measure(
         people=interval.people,
         seed_sd=seed_sd,
         selected=is_selected,
+        caveats=tuple(caveats),
     )
 
 

@@ -1,47 +1,70 @@
 """Tables that show retrieval methods side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from copy import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import chain
-from operator import itemgetter
 from typing import Any
-
-import numpy as np
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import Difference, RetrievalFacts, WorkflowFacts
 from brainhive_cli.core.measurements import (
     ALL,
     CATEGORY_METRICS,
+    CORRECTIONS,
     NO_RESULT,
     TRANSDUCTIVE,
     Metric,
-    add_footnotes,
     extend_title,
     interval_text,
     list_metric_caveats,
-    metric_title,
     scope,
 )
 from brainhive_cli.core.runs import find as find_run, split_variant
 from brainhive_cli.core.tables import Table, TableCell, format_number, write_csv
-from brainhive_cli.measurement.comparison import compare_ranks
+from brainhive_cli.measurement.comparison import compare_runs
 from brainhive_cli.reports.runs_shown import ShownRun, find_shown_run
 from brainhive_cli.reports.tables import (
+    Metrics,
+    ResultRow,
     describe_adjustment,
     make_difference_cell,
-    make_metric_cell,
     render,
+    tabulate_rows,
 )
 
 METRICS = ("top1", "top5", "rank_auc")
-REASON = "excluded because"
-"""Heading of the column that says why a row stands below the results."""
 CEILING_SHARE = "share of the noise ceiling"
-"""Heading of the column of top-1 above chance, relative to the noise ceiling."""
+"""Heading of the column of hits above chance, relative to the noise ceiling."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """Method in a comparison: a retrieval run, or a correction of its similarities.
+
+    Attributes:
+        label: Name of the method.
+        run: Retrieval run.
+        metrics: Metrics of the method.
+        control: Why the method is a control and no result, or "".
+        reasons: All reasons why the method is excluded. Empty for a result.
+    """
+
+    label: str
+    run: ShownRun
+    metrics: Metrics
+    control: str = ""
+    reasons: Sequence[str] = ()
+
+    @property
+    def hits(self) -> Metric:
+        """Metric that counts how often the seen stimulus came first."""
+        facts = self.run.measurements.require_facts(RetrievalFacts)
+        return self.metrics[facts.hit_metric]
+
+    @property
+    def caveats(self) -> list[str]:
+        """Caveats of the metrics."""
+        return list_metric_caveats(self.metrics.values())
 
 
 @dataclass(frozen=True)
@@ -49,46 +72,21 @@ class MethodComparison:
     """Methods that were tested by the same protocol.
 
     Attributes:
-        title: Data set, mode and split.
-        rows: Methods by descending share of hits, excluded ones last.
-        reasons: Why a method is excluded, by its label. Empty for a result.
-        caveats: Caveats (phrases that limit a number) of each method by its label.
-        reference: Method with which the others are compared.
-        differences: Difference of hits from the reference, by label.
+        title: Data set, mode and split, with the caveats of the reference.
+        methods: Methods by descending share of hits, excluded ones last.
+        reference: Label of the method with which the others are compared.
+        differences: Differences of hits from the reference.
     """
 
     title: str
-    rows: list[ShownRun]
-    reasons: dict[str, list[str]]
-    caveats: dict[str, list[str]]
-    reference: ShownRun
-    differences: dict[str, Difference]
-
-    @cached_property
-    def results(self) -> list[ShownRun]:
-        """Methods that are not excluded, by descending top-1."""
-        return [row for row in self.rows if not self.reasons[row.label]]
+    methods: list[Method]
+    reference: str
+    differences: Sequence[Difference] = ()
 
     @property
-    def full_title(self) -> str:
-        """Title with the caveats of the reference."""
-        return extend_title(self.title, self.caveats[self.reference.label])
-
-    def compare_best(self) -> dict[str, Difference]:
-        """Compare the hits of the first result with each other result.
-
-        Returns:
-            Differences (first result minus the other) by the label of the other. Their
-            p values are adjusted for their number. Results that cannot be compared are
-            absent.
-        """
-        best, *others = self.results
-        pairs = {}
-        for other in others:
-            labels = (best.label, other.label)
-            pairs[labels] = (best.measurements, other.measurements)
-        differences, _ = compare_ranks(pairs)
-        return {difference.second: difference for difference in differences}
+    def results(self) -> list[Method]:
+        """Methods that are not excluded, by descending top-1."""
+        return [method for method in self.methods if not method.reasons]
 
 
 def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
@@ -99,9 +97,6 @@ def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
 
     Args:
         runs: Runs of any command. Runs without retrieval are left out.
-
-    Returns:
-        Copies of the runs. The caller may change their labels and metrics.
     """
     retrievals = list[ShownRun]()
     for shown_run in runs:
@@ -120,7 +115,7 @@ def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
         if steps:
             retrievals += list_retrievals(steps)
         elif isinstance(facts, RetrievalFacts):
-            retrievals.append(copy(shown_run))
+            retrievals.append(shown_run)
     return retrievals
 
 
@@ -132,114 +127,98 @@ def compare_methods(runs: Sequence[ShownRun], against: str) -> list[MethodCompar
         against: Name of the row that others are compared with, or "" for the first
             result with the fewest caveats (phrases that limit a number).
 
-    Returns:
-        The comparisons.
-
     Raises:
         RecipeError: if no run tested retrieval, or if no result has this name.
     """
-    rows_by_title: dict[str, list[ShownRun]] = {}
+    methods_by_title: dict[str, list[Method]] = {}
     for shown_run in list_retrievals(runs):
-        facts = shown_run.measurements.facts
-        split = find_hits(shown_run).split
+        facts = shown_run.measurements.require_facts(RetrievalFacts)
+        split = shown_run.metrics[facts.hit_metric].split
         title = f"{facts.dataset}, {facts.mode}, {split} split"
-        rows = rows_by_title.setdefault(title, [])
-        shown_run.label = _name_method(shown_run, [row.label for row in rows])
-        rows.append(shown_run)
-        rows += _list_corrected(shown_run)
+        methods = methods_by_title.setdefault(title, [])
+        methods += _list_methods(shown_run, [method.label for method in methods])
 
     # controls, such as a test with shuffled signals, cannot be the reference
-    row_names = []
-    for row in chain(*rows_by_title.values()):
-        if not row.is_control:
-            row_names.append(row.label)
-    has_reference = against in row_names if against else bool(row_names)
-    if not has_reference:
+    labels = []
+    for methods in methods_by_title.values():
+        labels += [method.label for method in methods if not method.control]
+    if not labels or (against and against not in labels):
         name = f" {against!r}" if against else ""
-        row_list = ", ".join(row_names) or "name runs of workflow or eval-retrieval"
-        raise RecipeError(f"no retrieval{name} among these runs", f"rows: {row_list}")
-    comparisons = []
-    for title, rows in rows_by_title.items():
-        comparisons.append(compare_protocol(title, rows, against))
-    return comparisons
+        rows = ", ".join(labels) or "name runs of workflow or eval-retrieval"
+        raise RecipeError(f"no retrieval{name} among these runs", f"rows: {rows}")
+    return [
+        compare_protocol(title, methods, against)
+        for title, methods in methods_by_title.items()
+    ]
 
 
-def find_hits(row: ShownRun) -> Metric:
-    """Return the metric that counts how often the seen stimulus came first."""
-    facts = row.measurements.require_facts(RetrievalFacts)
-    return row.metrics[facts.hit_metric]
+def _list_methods(shown_run: ShownRun, used_labels: Sequence[str]) -> list[Method]:
+    """List the method of a retrieval run, and the corrections of its similarities.
 
-
-def _name_method(shown_run: ShownRun, used_names: Sequence[str]) -> str:
-    """Name the table row of a run after the settings that its workflow varied.
-
-    They follow the first " · " of its label. Without settings, the label is the name.
-    If another row has this name, the name of the run's folder is used.
+    The label is the settings that the workflow varied, after the first " · " of the
+    run's label. Without settings, it is the label of the run. If it is used, it is the
+    name of the run's folder.
     """
     mode = shown_run.measurements.facts.mode
     settings = [value for value in shown_run.label.split(" · ")[1:] if value != mode]
-    name = ", ".join(settings) or shown_run.label
-    return shown_run.folder.path.name if name in used_names else name
+    label = ", ".join(settings) or shown_run.label
+    if label in used_labels:
+        label = shown_run.folder.path.name
+    control = ""
+    if shown_run.is_control:
+        control = "a control: signals or pictures were permuted"
+    methods = [Method(label, shown_run, shown_run.metrics, control)]
 
-
-def _list_corrected(shown_run: ShownRun) -> list[ShownRun]:
-    """Make a table row for each correction of the similarities of a retrieval run.
-
-    A correction uses all other test signals, so its metrics count as controls.
-    """
-    # corrected metrics have a scope such as `all · CORRECTION`
-    rows = []
+    # a correction uses all other test signals, so its metrics are a control
     for name, metrics in shown_run.measurements.scopes.items():
-        correction = name.partition(" · ")[2]
-        protocol = next(iter(metrics.values())).protocol
-        if TRANSDUCTIVE in protocol and " · " not in correction:
-            row = copy(shown_run)
-            row.label = f"{shown_run.label}, {correction}"
-            row.metrics = metrics
-            row.is_control = True
-            rows.append(row)
-    return rows
+        first_part, _, correction = name.partition(" · ")
+        if first_part == CORRECTIONS and " · " not in correction:
+            title = f"{label}, {correction}"
+            methods.append(Method(title, shown_run, metrics, TRANSDUCTIVE))
+    return methods
 
 
 def compare_protocol(
-    title: str, rows: Sequence[ShownRun], against: str
+    title: str, methods: Sequence[Method], against: str
 ) -> MethodComparison:
     """Compare methods that were tested by the same protocol with a reference.
 
+    The reference is the method with the requested name, or else the method that is not
+    a control and has the fewest caveats in `NO_RESULT`, and then the fewest caveats.
+
     Args:
         title: Data set, mode and split.
-        rows: The methods.
-        against: Name of the reference row, or "" for the first result with
-            the fewest caveats.
+        methods: The methods.
+        against: Name of the reference, or "".
     """
-    # exclude controls, and rows with caveats that the reference lacks
-    caveats = {row.label: list_metric_caveats(row.metrics.values()) for row in rows}
-    reference = _choose_reference(rows, caveats, against)
-    shared_caveats = set(caveats[reference.label]) - NO_RESULT
-    reasons: dict[str, list[str]] = {}
+
+    def count_objections(method: Method) -> tuple[bool, bool, int, int]:
+        caveats = method.caveats
+        n_excluding = len(NO_RESULT.intersection(caveats))
+        is_other = method.label != against
+        return is_other, bool(method.control), n_excluding, len(caveats)
+
+    reference = min(methods, key=count_objections)
     pairs = {}
-    for row in rows:
-        reasons[row.label] = _explain_control(row)
-        for caveat in caveats[row.label]:
-            if caveat not in shared_caveats:
-                reasons[row.label].append(caveat)
-        if row is not reference and not row.is_control:
-            labels = (row.label, reference.label)
-            pairs[labels] = (row.measurements, reference.measurements)
+    for method in methods:
+        if method is not reference and not method.control:
+            measurements = (method.run.measurements, reference.run.measurements)
+            pairs[method.label, reference.label] = measurements
+    differences, errors = compare_runs(pairs)
 
-    # exclude rows that cannot be compared with the reference
-    compared, errors = compare_ranks(pairs)
-    differences = {difference.first: difference for difference in compared}
-    failed_labels = [label for label, _ in pairs if label not in differences]
-    for label, error in zip(failed_labels, errors, strict=True):
-        reasons[label].append(f"not comparable: {error.message}")
-
-    def rank_row(row: ShownRun) -> tuple[bool, float]:
-        return bool(reasons[row.label]), -find_hits(row).value
-
-    return MethodComparison(
-        title, sorted(rows, key=rank_row), reasons, caveats, reference, differences
-    )
+    # exclude controls, methods with further caveats, and methods of other test sets
+    shared_caveats = set(reference.caveats) - NO_RESULT
+    judged = []
+    for method in methods:
+        reasons = [method.control] if method.control else []
+        reasons += [item for item in method.caveats if item not in shared_caveats]
+        if (method.label, reference.label) in errors:
+            error = errors[method.label, reference.label]
+            reasons.append(f"not comparable: {error.message}")
+        judged.append(replace(method, reasons=reasons))
+    judged.sort(key=lambda method: (bool(method.reasons), -method.hits.value))
+    full_title = extend_title(title, reference.caveats)
+    return MethodComparison(full_title, judged, reference.label, differences)
 
 
 def tabulate_methods(comparison: MethodComparison) -> Table:
@@ -248,127 +227,80 @@ def tabulate_methods(comparison: MethodComparison) -> Table:
     Args:
         comparison: Methods that were tested by the same protocol.
     """
-    reference = comparison.reference
-    lines = []
-    for row in comparison.rows:
-        reasons = comparison.reasons[row.label]
-        line: dict[str, Any] = {
-            "method": TableCell(row.label, is_grey=bool(reasons)),
-            REASON: "; ".join(reasons),
+    difference_of = {item.first: item for item in comparison.differences}
+    rows = []
+    for method in comparison.methods:
+        difference: Any = difference_of.get(method.label)
+        extra: dict[str, Any] = {
+            CEILING_SHARE: divide_by_ceiling(method),
+            "difference": difference and make_difference_cell(difference),
+            "p": difference and difference.p,
+            "selection": method.run.measurements.facts.set_up.get("selection"),
+            **_measure_cost(method.run),
+            "published": _describe_published(method),
         }
-        line |= describe_row(row, comparison.differences.get(row.label))
-        if row is reference:
-            line["difference"] = "reference"
-        lines.append(line)
+        if method.label == comparison.reference:
+            extra["difference"] = "reference"
+        rows.append(
+            ResultRow(method.label, method.metrics, reasons=method.reasons, extra=extra)
+        )
 
     # leave out columns without values
-    columns = [column for column in lines[0] if any(map(itemgetter(column), lines))]
-
-    # the highest of several test scores is biased upwards
-    n_results = len(comparison.results)
-    if n_results > 1:
-        hit_metric = find_hits(reference).name
-        hits = lines[0][hit_metric]
-        remarks = filter(None, [hits.small, f"chosen among {n_results}"])
-        lines[0][hit_metric] = replace(hits, small=", ".join(remarks))
-
-    pairs = list(comparison.differences.values())
+    columns = [key for key in rows[0].extra if any(row.extra[key] for row in rows)]
+    rows = [
+        replace(row, extra={key: row.extra[key] for key in columns}) for row in rows
+    ]
+    hits = comparison.methods[0].hits
     note = render(
         "methods_note.txt",
-        reference=reference,
-        metric=find_hits(reference),
+        hits=hits,
         columns=columns,
-        pairs=pairs,
-        adjustment=describe_adjustment(pairs) if pairs else "",
+        n_results=len(comparison.results),
+        reference=comparison.reference,
+        pairs=comparison.differences,
+        adjustment=describe_adjustment(comparison.differences)
+        if comparison.differences
+        else "",
     )
-    note = add_footnotes(note, chain(*comparison.caveats.values()))
-    return Table(
-        comparison.full_title,
-        list(map(metric_title, columns)),
-        list(map(itemgetter(*columns), lines)),
-        note=note,
-    )
+    names = CATEGORY_METRICS if hits.name == "accuracy" else METRICS
+    return tabulate_rows(comparison.title, rows, "method", names, note=note)
 
 
-def _choose_reference(
-    rows: Sequence[ShownRun], caveats: Mapping[str, Sequence[str]], against: str
-) -> ShownRun:
-    """Choose the reference row, with which all other rows are compared.
-
-    It is the row with the requested name. If there is none, it is the row that is not a
-    control and has the fewest caveats in `NO_RESULT`, and then the fewest caveats.
-
-    Args:
-        rows: Row of each method.
-        caveats: Caveats (phrases that limit a number) of each row by its label.
-        against: Requested name, or "".
-    """
-
-    def count_objections(row: ShownRun) -> tuple[bool, bool, int, int]:
-        row_caveats = caveats[row.label]
-        n_excluding = len(NO_RESULT.intersection(row_caveats))
-        return row.label != against, row.is_control, n_excluding, len(row_caveats)
-
-    return min(rows, key=count_objections)
-
-
-def _explain_control(row: ShownRun) -> list[str]:
-    """List the reason why a row is a control, if it is."""
-    if not row.is_control:
-        return []
-    if TRANSDUCTIVE in find_hits(row).protocol:
-        return [TRANSDUCTIVE]
-    return ["a control: signals or pictures were permuted"]
-
-
-def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]:
-    """Describe a method in the columns of the table of methods.
-
-    Args:
-        row: Retrieval run of the method.
-        difference: Difference of its top-1 accuracy from the reference, or None.
+def divide_by_ceiling(method: Method) -> TableCell | None:
+    """Divide hits above chance by a noise ceiling with the same candidates.
 
     Returns:
-        Values or table cells by the name of the column. Absent values are None or "".
+        The share with its interval, or None without a ceiling that is above chance and
+        above the hits.
     """
-    facts = row.measurements.facts
-    metrics = row.metrics
-    hits = find_hits(row)
-    names = CATEGORY_METRICS if hits.name == "accuracy" else METRICS
-
-    # hits above chance, as a share of a noise ceiling with the same candidates
-    ceiling_share = None
+    hits = method.hits
     chance = hits.chance or 0
-    ceiling = row.measurements.scopes.get(scope("ceiling", ALL), {}).get("top1")
-    if ceiling and hits.low is not None and (ceiling.low or 0) > chance:
-        has_same_pool = (ceiling.pool, ceiling.chance) == (hits.pool, hits.chance)
-        if has_same_pool and hits.value <= ceiling.value:
-            ends = np.array([hits.value, hits.low, hits.high], float) - chance
-            ends /= np.array([ceiling.value, ceiling.high, ceiling.low], float) - chance
-            interval = interval_text(ends[1], ends[2])
-            ceiling_share = TableCell(format_number(ends[0]), interval, float(ends[0]))
-
-    # values of a paper, its source, and settings in which it differs from the run
-    published_phrases = list[str]()
-    published = facts.published
-    if published:
-        values = [f"{published[name]:.3f}" for name in names if name in published]
-        published_phrases = [" / ".join(values), published["source"]]
-        published_phrases += published["differs"]
-
-    line: dict[str, Any] = {}
-    for name in names:
-        line[name] = make_metric_cell(metrics.get(name))
-    line[CEILING_SHARE] = ceiling_share
-    line["difference"] = difference and make_difference_cell(difference)
-    line["p"] = difference and difference.p
-    line["selection"] = facts.set_up.get("selection")
-    line |= _measure_cost(row)
-    line["published"] = "; ".join(published_phrases)
-    return line
+    ceilings = method.run.measurements.scopes.get(scope("ceiling", ALL), {})
+    ceiling = ceilings.get("top1")
+    if not ceiling or (ceiling.pool, ceiling.chance) != (hits.pool, hits.chance):
+        return None
+    if not ceiling.low or not ceiling.high or hits.low is None or hits.high is None:
+        return None
+    if ceiling.low <= chance or hits.value > ceiling.value:
+        return None
+    share = (hits.value - chance) / (ceiling.value - chance)
+    low = (hits.low - chance) / (ceiling.high - chance)
+    high = (hits.high - chance) / (ceiling.low - chance)
+    return TableCell(format_number(share), interval_text(low, high), share)
 
 
-def _measure_cost(row: ShownRun) -> dict[str, float | None]:
+def _describe_published(method: Method) -> str:
+    """Write published values, their source, and how its set-up differs, or ""."""
+    published = method.run.measurements.facts.published
+    if not published:
+        return ""
+    names = CATEGORY_METRICS if method.hits.name == "accuracy" else METRICS
+    values = [f"{published[name]:.3f}" for name in names if name in published]
+    phrases = [" / ".join(values), published["source"], *published["differs"]]
+    return "; ".join(phrases)
+
+
+def _measure_cost(shown_run: ShownRun) -> dict[str, float | None]:
     """Sum up the cost of the trainings whose models a retrieval run has tested.
 
     Returns:
@@ -377,9 +309,10 @@ def _measure_cost(row: ShownRun) -> dict[str, float | None]:
     """
     # `cell.took` is the cost of a cell, a model of a subject and a seed
     seconds = memory_bytes = n_weights = 0.0
-    for name, variant in map(split_variant, row.measurements.facts.runs):
+    runs = shown_run.folder.path.parents[1]
+    for name, variant in map(split_variant, shown_run.measurements.facts.runs):
         with suppress(BrainhiveError):  # deleted runs are left out
-            run_folder = find_run(row.folder.path.parents[1], "train-align", str(name))
+            run_folder = find_run(runs, "train-align", str(name))
             for cell in run_folder.measurements().facts.cells.values():
                 if variant in ("", cell.variant):
                     seconds += cell.took.get("seconds") or 0
@@ -396,18 +329,17 @@ def _measure_cost(row: ShownRun) -> dict[str, float | None]:
 def join_tables(tables: Sequence[Table]) -> str:
     """Write several tables as a single CSV text, with a row for each method.
 
-    Intervals, titles (`protocol`) and notes of the tables stand in columns
+    Intervals, reasons, titles (`protocol`) and notes of the tables stand in columns
     of their own.
     """
     rows: list[dict[str, Any]] = []
     for table in tables:
         for values, cells in zip(table.as_dict()["rows"], table.rows, strict=True):
             row = {"protocol": table.title} | values
-            for column, cell in zip(
-                table.columns, map(TableCell.from_value, cells), strict=True
-            ):
+            for number, cell in enumerate(map(TableCell.from_value, cells)):
                 if cell.small:
-                    row[f"{column}, 95 % CI"] = cell.small
+                    column = f"{table.columns[number]}, 95 % CI"
+                    row[column if number else "excluded"] = cell.small
             rows.append(row | {"note": table.note})
-    columns = dict.fromkeys(chain.from_iterable(rows))
+    columns = dict.fromkeys(key for row in rows for key in row)
     return write_csv(list(columns), rows)

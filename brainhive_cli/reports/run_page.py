@@ -26,7 +26,6 @@ from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.facts import ReconstructionFacts, RetrievalFacts
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.measurements import (
-    Metric,
     extend_title,
     list_footnotes,
     metric_title,
@@ -70,7 +69,7 @@ from brainhive_cli.reports.sentences import (
     name_page,
     state_finding,
 )
-from brainhive_cli.reports.tables import describe_sample, render
+from brainhive_cli.reports.tables import ResultRow, describe_sample, render
 
 MAX_PAIRS = 10
 """Largest number of pairs of pictures at the top of a page."""
@@ -103,7 +102,7 @@ def lay_out_page(
     """
     # reconstructions lead the page, because their pictures come from the signal
     runs = list_runs(groups)
-    leading_runs = sorted(runs, key=lambda shown_run: not shown_run.source)
+    leading_runs = sorted(runs, key=lambda shown_run: not shown_run.sources)
 
     # begin with the differences of runs, or with the finding of the first run
     # runs of two commands may have the same label, such as a model and its test
@@ -158,7 +157,7 @@ def _choose_headline_figures(
     """
     if len(groups) == 1 and len(groups[0].runs) > 1:
         main_metric = next(iter(groups[0].runs[0].headlines), "")
-        bars = _make_bars(groups[0].metrics, main_metric)
+        bars = _make_bars(groups[0].rows, main_metric)
         if bars:
             return [bars], None
     for shown_run in leading_runs:
@@ -271,8 +270,9 @@ def _describe_pairs(
     """Write the heading and the note of pairs of pictures from a sheet."""
     # a heading such as `drawn` or a rank tells readers little
     heading = sheet.columns[1]
-    if heading in ("drawn", shown_run.source) or heading.isdecimal():
-        heading = "drawn from the signal" if shown_run.source else "retrieved first"
+    sources = shown_run.measurements.facts.sources
+    if heading in ("drawn", *sources[:1]) or heading.isdecimal():
+        heading = "drawn from the signal" if sources else "retrieved first"
 
     # the note of a sheet without a sample begins with the choice of its rows
     sample = sheet.sample
@@ -337,27 +337,16 @@ def draw_headline(shown_run: ShownRun) -> Curve | None:
         of the run (if it has one) replaces a single bar without an interval.
     """
     name = shown_run.main_headline
-    facts = shown_run.measurements.facts
-    if shown_run.source:
-        source_metrics = {}
-        for source in facts.sources:
-            source_title = facts.titles.get(source, source)
-            source_metrics[source_title] = shown_run.measurements.scopes.get(source, {})
-        return _make_bars(source_metrics, name)
-
-    bar_metrics = shown_run.variants
+    if shown_run.sources:
+        return _make_bars(shown_run.sources, name)
+    rows = shown_run.variants
     if shown_run.metrics:
-        bar_metrics = {"all": shown_run.metrics}
-        subject_metrics = {}
-        n_cells = 0
-        for cell in shown_run.cells:
-            if cell.subject:
-                subject_metrics[cell.subject] = cell.metrics
-                n_cells += 1
-        has_one_cell_each = len(subject_metrics) == n_cells
-        if has_one_cell_each and 1 < n_cells <= MAX_BARS:
-            bar_metrics |= subject_metrics
-    bars = _make_bars(bar_metrics, name)
+        rows = [ResultRow("all", shown_run.metrics)]
+        cells = [cell for cell in shown_run.cells if cell.subject]
+        has_one_cell_each = len({cell.subject for cell in cells}) == len(cells)
+        if has_one_cell_each and 1 < len(cells) <= MAX_BARS:
+            rows += [replace(cell, label=cell.subject) for cell in cells]
+    bars = _make_bars(rows, name)
     if bars is None or len(bars.at) > 1:
         return bars
     (low,) = bars.lines[0].low or [None]
@@ -369,21 +358,12 @@ def draw_headline(shown_run: ShownRun) -> Curve | None:
     return bars
 
 
-def _make_bars(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve | None:
-    """Draw a metric as bars, or return None if no bar has the metric.
-
-    Args:
-        metrics: Metrics by the name of the bar.
-        name: Name of the metric.
-    """
-    bar_metrics = {
-        label: label_metrics[name]
-        for label, label_metrics in metrics.items()
-        if name in label_metrics
-    }
-    if not bar_metrics:
+def _make_bars(rows: Sequence[ResultRow], name: str) -> Curve | None:
+    """Draw a metric as a bar for each row, or return None if no row has the metric."""
+    rows = [row for row in rows if name in row.metrics]
+    if not rows:
         return None
-    values = list(bar_metrics.values())
+    values = [row.metrics[name] for row in rows]
     line = CurveLine.from_metrics(metric_title(name), values)
 
     title = with_arrow(name)
@@ -394,7 +374,12 @@ def _make_bars(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve 
     if line.chance is not None:
         title += f"; broken line: chance, {format_tick(line.chance)}"
     return Curve(
-        title, axis="", at=list(bar_metrics), lines=[line], value="", style="bars"
+        title,
+        axis="",
+        at=[row.label for row in rows],
+        lines=[line],
+        value="",
+        style="bars",
     )
 
 

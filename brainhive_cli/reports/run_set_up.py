@@ -1,9 +1,7 @@
 """Tables of the whole set-up of a run: settings, inputs, software and command line."""
 
 import shlex
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -21,6 +19,13 @@ from brainhive_cli.reports.run_settings import (
 )
 
 TIME_FORMAT = "%Y-%m-%d %H:%M UTC"
+COMMAND_LINES = "Command lines"
+COLUMNS = {
+    "Inputs": ("input", "digest"),
+    "Software and device": ("item", "value"),
+    COMMAND_LINES: ("use", "line"),
+}
+"""Headings of the columns of tables that are not of settings, by title."""
 
 
 class RecipeDigests(BaseModel, extra="ignore"):
@@ -40,35 +45,27 @@ def lay_out_set_up(folder: RunFolder, facts: Facts) -> list[Table]:
         Tables of data, model, training, other settings, inputs with digests, software
         and the command lines. Tables without rows are left out.
     """
-    settings = read_settings(folder, facts)
-    tables = []
-    for title, rows in group_settings(settings, folder.command).items():
-        tables.append(_describe(title, ("key", "value"), rows))
+    groups = group_settings(read_settings(folder, facts), folder.command)
 
     # inputs, such as stores and weights, by the digest of their content
-    digest_rows = []
     with suppress(BrainhiveError):
         digests = folder.recipe(RecipeDigests).digests
-        for name, digest in digests.items():
-            digest_rows.append((hide_secrets(name), digest))
-    tables.append(_describe("Inputs", ("input", "digest"), digest_rows))
-
+        groups["Inputs"] = [(hide_secrets(name), digests[name]) for name in digests]
     environment = Environment()
     with suppress(MissingData):
         environment = folder.read_json(ENVIRONMENT_FILE, Environment)
-    software_rows = _list_software(environment)
-    tables.append(_describe("Software and device", ("item", "value"), software_rows))
-    command_rows = _list_command_lines(folder, environment)
-    lines = _describe("Command lines", ("use", "line"), command_rows)
-    tables.append(replace(lines, is_copied=True))
-    return [table for table in tables if table.rows]
+    groups["Software and device"] = _list_software(environment)
+    groups[COMMAND_LINES] = _list_command_lines(folder, environment)
 
-
-def _describe(
-    title: str, columns: Sequence[str], rows: Sequence[tuple[str, str]]
-) -> Table:
-    """Make a table that describes a set-up, which needs no caveats."""
-    return Table(title, columns, rows, has_results=False)
+    tables = []
+    for title, rows in groups.items():
+        columns = COLUMNS.get(title, ("key", "value"))
+        is_copied = title == COMMAND_LINES
+        if rows:
+            tables.append(
+                Table(title, columns, rows, has_results=False, is_copied=is_copied)
+            )
+    return tables
 
 
 def _list_software(environment: Environment) -> list[tuple[str, str]]:
@@ -79,10 +76,9 @@ def _list_software(environment: Environment) -> list[tuple[str, str]]:
         "versions": ", ".join(versions),
         "commit": environment.commit or "",
         "device": environment.device,
-        "processes": write_setting("", fields.get("processes", "")),
-        "threads": write_setting("", fields.get("threads", "")),
-        "platform": write_setting("", fields.get("platform", "")),
     }
+    for name in ("processes", "threads", "platform"):
+        items[name] = write_setting("", fields.get(name, ""))
     if environment.started:
         items["started"] = environment.started.strftime(TIME_FORMAT)
     if environment.started and environment.finished:

@@ -1,9 +1,9 @@
 """Settings of runs, which tell runs apart in a list and describe a single run."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from brainhive_cli.core import documents
@@ -20,13 +20,12 @@ from brainhive_cli.core.facts import (
 from brainhive_cli.core.network import SECRET_ADDRESS
 from brainhive_cli.core.runs import FINGERPRINTS, MAX_RECIPE_BYTES, RunFolder
 
-Settings = dict[str, Any]
-"""Settings of a run by dotted recipe key, such as `train.lr`."""
-SettingGroups = dict[str, list[tuple[str, str]]]
-"""Pairs of key and value as text, by the title of their group."""
+Settings = Mapping[str, str]
+"""Settings of a run as texts, by dotted recipe key such as `train.lr`."""
 ENCODERS = "encoders"
-BACKBONE = "backbone.kind"
 SEEDS = "seeds"
+LISTED_KEYS = (ENCODERS, "backbone.kind", SEEDS)
+"""Settings that every list of runs has."""
 MODEL = "align_run"
 """Key of the runs whose models a command reads."""
 STORE_NAME = "signal.name"
@@ -35,8 +34,6 @@ NO_SETTINGS = {"paths", "run", "digests", "recipe_name", "published"}
 """Sections of a recipe that change no result."""
 MAX_DIFFERENCES = 6
 """Largest number of settings that a list of runs shows because they differ."""
-MAX_LETTERS = 40
-"""Largest number of letters of a setting in a list of runs."""
 SECRET_KEY = re.compile(
     r"(^|[._])(password|passwd|secret|credentials?|api_?key|access_?key|auth_?token)"
     r"($|[._])",
@@ -90,74 +87,54 @@ GROUPS = {
 """Sections of settings by the title of the table that shows them."""
 
 
-def read_recipe_settings(folder: RunFolder) -> Settings:
-    """Read the settings in the recipe of a run, without `NO_SETTINGS`.
+def read_settings(folder: RunFolder, facts: Facts) -> dict[str, str]:
+    """Read the settings of a run, as texts without secrets.
 
-    A missing or damaged recipe gives no settings. As in other lists of runs, no digest
-    is checked, which would be slow.
-    """
-    settings: Settings = {}
-    with suppress(BrainhiveError, OSError):
-        text = folder.read_text("recipe.yaml", MAX_RECIPE_BYTES)
-        # each section begins with a line that is not indented, and is no list item
-        for section_text in re.split(r"\n(?=[^\s#-])", text):
-            if section_text.partition(":")[0] not in NO_SETTINGS:
-                settings |= _parse_section(section_text)
-    return settings
-
-
-@lru_cache(maxsize=4096)
-def _parse_section(text: str) -> Settings:
-    """Parse a section of a recipe. Most sections of a list of runs are equal.
-
-    Sections in a list, such as loss terms, have numbers: `terms.0.weight`.
-    """
-    settings: Settings = {}
-    for key, value in flatten(
-        documents.parse(text, "recipe.yaml", is_yaml=True)
-    ).items():
-        has_sections = isinstance(value, list) and any(
-            isinstance(item, Mapping) for item in value
-        )
-        if not has_sections or key == ENCODERS:
-            settings[key] = value
-            continue
-        numbered_items = {str(number): item for number, item in enumerate(value)}
-        settings |= flatten(numbered_items, key)
-    return settings
-
-
-def read_settings(folder: RunFolder, facts: Facts) -> Settings:
-    """Read the settings of a run from its recipe and from the facts of its results.
-
-    Facts replace a section of the recipe, because they have the values that were used,
-    such as all subjects instead of the default. A damaged recipe gives no settings.
+    Facts of the results replace a section of the recipe, because they have the values
+    that were used, such as all subjects instead of the default. A damaged recipe gives
+    no settings. As in other lists of runs, no digest is checked, which would be slow.
 
     Args:
         folder: Folder of the run, which may be unfinished.
         facts: Facts of the finished run, or empty facts.
     """
-    settings: Settings = {}
+    recipe: dict[str, Any] = {}
+    with suppress(BrainhiveError, OSError):
+        text = folder.read_text("recipe.yaml", MAX_RECIPE_BYTES)
+        recipe = _flatten_recipe(documents.parse(text, "recipe.yaml", is_yaml=True))
+
+    values: dict[str, Any] = {}
     set_up_sections = {_section(key) for key in facts.set_up} - {"dataset"}
-    for key, value in read_recipe_settings(folder).items():
+    for key, value in recipe.items():
         key = SHORT_NAMES.get(key, key)
         if _section(key) not in set_up_sections or key == STORE_NAME:
-            settings[key] = value
-
+            values[key] = value
     # the facts of a reconstruction repeat its recipe
-    repeated_section = folder.command
     for key, value in facts.set_up.items():
-        if _section(key) not in (*DESCRIPTIONS, repeated_section):
+        if _section(key) not in (*DESCRIPTIONS, folder.command):
+            values[key] = value
+
+    settings = {}
+    is_finetuned = values.get("mode") == "finetune"
+    for key, value in values.items():
+        is_hidden = _section(key) in NO_SETTINGS or value in (None, [], {}, "")
+        if not is_hidden and (is_finetuned or _section(key) != "finetune"):
+            settings[key] = write_setting(key, value)
+    return settings
+
+
+def _flatten_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten a recipe. Sections in a list have numbers, as in `terms.0.weight`."""
+    settings: dict[str, Any] = {}
+    for key, value in flatten(recipe).items():
+        has_sections = isinstance(value, list) and any(
+            isinstance(item, Mapping) for item in value
+        )
+        if has_sections and key != ENCODERS:
+            numbered_items = {str(number): item for number, item in enumerate(value)}
+            settings |= flatten(numbered_items, key)
+        else:
             settings[key] = value
-    if settings.get("mode") != "finetune":
-        for key in list(settings):
-            if _section(key) == "finetune":
-                del settings[key]
-    if ENCODERS in settings:
-        settings[ENCODERS] = _name_encoders(settings[ENCODERS])
-    for key in settings:
-        if SECRET_KEY.search(key):
-            settings[key] = HIDDEN
     return settings
 
 
@@ -166,32 +143,40 @@ def _section(key: str) -> str:
     return key.partition(".")[0]
 
 
-def _name_encoders(encoders: Any) -> Any:
-    """Return the names of encoders, which a recipe may write as their Configs."""
-    if not isinstance(encoders, list):
-        return encoders
-    names = []
-    for encoder in encoders:
-        if isinstance(encoder, Mapping):
-            kind = str(encoder.get("kind", ""))
-            is_kind = kind not in ("", "imported", "reference", "python")
-            encoder = kind if is_kind else encoder.get("source", kind)
-        names.append(str(encoder))
-    return names
-
-
 def write_setting(key: str, value: Any) -> str:
-    """Write the value of a setting as text, without secrets."""
+    """Write the value of a setting as text, without secrets.
+
+    Encoders and tested models are written by their names and fingerprints.
+    """
+    if SECRET_KEY.search(key):
+        return HIDDEN
     if key == ENCODERS and isinstance(value, list):
-        return hide_secrets("+".join(value))
+        return hide_secrets("+".join(map(_name_encoder, value)))
+    if key == MODEL:
+        models = value if isinstance(value, list) else [value]
+        return ", ".join(map(_name_model, models))
     if isinstance(value, bool):
         return str(value).lower()
     # recipes may have other values of these keys than the facts of signals
     has_own_format = key in SIGNAL_KEYS and isinstance(value, list | float)
     with suppress(TypeError, ValueError, IndexError):
-        text = format_setting(key if has_own_format else "", value)
-        return hide_secrets(text)
+        return hide_secrets(format_setting(key if has_own_format else "", value))
     return hide_secrets(format_setting("", value))
+
+
+def _name_encoder(encoder: Any) -> str:
+    """Return the name of an encoder, which a recipe may write as its Config."""
+    if not isinstance(encoder, Mapping):
+        return str(encoder)
+    kind = encoder.get("kind", "")
+    is_kind = kind not in ("", "imported", "reference", "python")
+    return str(kind if is_kind else encoder.get("source", kind))
+
+
+def _name_model(reference: Any) -> str:
+    """Return the fingerprint of a tested model, or its name without a fingerprint."""
+    match = FINGERPRINTS.search(str(reference))
+    return match[0].removeprefix("-") if match else str(reference)
 
 
 def hide_secrets(text: str) -> str:
@@ -199,36 +184,20 @@ def hide_secrets(text: str) -> str:
     return SECRET_ADDRESS.sub(f"{HIDDEN}@", text)
 
 
-def cut(text: str, max_letters: int = MAX_LETTERS) -> str:
-    """Cut a text that is too long for a list of runs."""
-    if len(text) <= max_letters:
-        return text
-    return f"{text[: max_letters - 1]}…"
-
-
-def find_differing_keys(settings_of_runs: Sequence[tuple[str, Settings]]) -> list[str]:
+def find_differing_keys(settings_of_runs: Sequence[Settings]) -> list[str]:
     """Find the settings in which runs of a command differ.
 
     Encoders, backbone and seeds are left out. Settings of a part are left out if the
     kinds of the part differ.
 
-    Args:
-        settings_of_runs: Command and settings of each run.
-
     Returns:
         At most `MAX_DIFFERENCES` keys. Kinds of parts come first, and the models that
         were tested come last.
     """
-    settings_by_command: dict[str, list[Settings]] = {}
-    for command, settings in settings_of_runs:
-        settings_by_command.setdefault(command, []).append(settings)
-
-    differing_keys: dict[str, None] = {}
-    for command_settings in settings_by_command.values():
-        for key in _list_differences(command_settings):
-            differing_keys[key] = None
-    for key in (ENCODERS, BACKBONE, SEEDS):
-        differing_keys.pop(key, None)
+    differing = []
+    for key in dict.fromkeys(chain.from_iterable(settings_of_runs)):
+        if len({settings.get(key) for settings in settings_of_runs}) > 1:
+            differing.append(key)
 
     def order(key: str) -> int:
         """Return the rank of a key: kinds, other settings, models."""
@@ -236,82 +205,32 @@ def find_differing_keys(settings_of_runs: Sequence[tuple[str, Settings]]) -> lis
             return 0
         return 2 if key == MODEL else 1
 
-    return sorted(differing_keys, key=order)[:MAX_DIFFERENCES]
+    keys = sorted(keep_independent_keys(differing), key=order)
+    return [key for key in keys if key not in LISTED_KEYS][:MAX_DIFFERENCES]
 
 
-def _list_differences(settings_of_runs: Sequence[Settings]) -> list[str]:
-    """List the settings in which runs of the same command differ."""
-    keys: dict[str, None] = {}
-    for settings in settings_of_runs:
-        keys |= dict.fromkeys(settings)
-
-    differing_keys = []
-    for key in keys:
-        values = [settings.get(key) for settings in settings_of_runs]
-        # most values are equal, and comparing them is faster than writing them
-        if values.count(values[0]) == len(values):
-            continue
-        texts = {write_setting(key, value) for value in values}
-        if len(texts) > 1:
-            differing_keys.append(key)
-    return keep_independent_keys(differing_keys)
-
-
-def name_models(reference: Any) -> str:
-    """Write the fingerprints of tested models, or their names without fingerprints."""
-    references = reference if isinstance(reference, list) else [reference]
-    texts = []
-    for text in references:
-        match = FINGERPRINTS.search(str(text))
-        texts.append(match[0].removeprefix("-") if match else str(text))
-    return ", ".join(texts)
-
-
-def choose_headings(keys: Sequence[str], taken: Iterable[str]) -> list[str]:
-    """Choose a short heading for each key: its last step, if that is unique.
-
-    Args:
-        keys: Dotted keys.
-        taken: Headings of other columns.
-    """
-    short_headings = []
-    for key in keys:
-        is_model = key == MODEL
-        short = "model" if is_model else key.removesuffix(".kind").rpartition(".")[2]
-        short_headings.append(short)
-
-    all_headings = list(taken) + short_headings
-    headings = []
-    for key, short in zip(keys, short_headings, strict=True):
-        headings.append(short if all_headings.count(short) == 1 else key)
-    return headings
-
-
-def group_settings(settings: Settings, command: str) -> SettingGroups:
-    """Group the settings of a run, without those that are not set.
+def group_settings(
+    settings: Settings, command: str
+) -> dict[str, list[tuple[str, str]]]:
+    """Group the settings of a run.
 
     Returns:
-        Pairs of key and value as text, by the title of the group: data, model, training
-        and all other settings of the command.
+        Pairs of key and value, by the title of the group: data, model, training and all
+        other settings of the command. Tested models are left out.
     """
-    title_of_section = {}
+    groups: dict[str, list[tuple[str, str]]] = {}
+    sections_of_others = {_section(key) for key in settings} - {MODEL}
     for title, sections in GROUPS.items():
+        groups[title] = []
+        sections_of_others -= set(sections)
         for section in sections:
-            title_of_section[section] = title
-    sorted_sections = list(title_of_section)
-
-    groups: SettingGroups = {title: [] for title in GROUPS}
-    other_settings = groups.setdefault(f"Settings of {command}", [])
-    for key, value in settings.items():
-        if key == MODEL or value is None or value in ([], {}, ""):
-            continue
-        section = _section(key)
-        rows = other_settings
-        if section in title_of_section:
-            rows = groups[title_of_section[section]]
-        rows.append((key, write_setting(key, value)))
-
-    # sort each group by the order of its sections
-    for title in GROUPS:
-        groups[title].sort(key=lambda row: sorted_sections.index(_section(row[0])))
+            groups[title] += _select_section(settings, [section])
+    groups[f"Settings of {command}"] = _select_section(settings, sections_of_others)
     return {title: rows for title, rows in groups.items() if rows}
+
+
+def _select_section(
+    settings: Settings, sections: Collection[str]
+) -> list[tuple[str, str]]:
+    """List the settings of some sections as pairs of key and value."""
+    return [(key, text) for key, text in settings.items() if _section(key) in sections]

@@ -1,12 +1,12 @@
 """Table of runs, with the settings in which they differ."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from brainhive_cli.core import console
 from brainhive_cli.core.driver import is_in_use
@@ -14,95 +14,29 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.measurements import (
     extend_title,
+    list_footnotes,
     list_metric_caveats,
     merge_caveats,
 )
 from brainhive_cli.core.runs import RunFolder, format_age
-from brainhive_cli.core.tables import Table, TableCell, Value
+from brainhive_cli.core.tables import Table, TableCell
 from brainhive_cli.reports.run_settings import (
-    BACKBONE,
-    ENCODERS,
-    MODEL,
-    SEEDS,
-    Settings,
-    choose_headings,
-    cut,
+    LISTED_KEYS,
     find_differing_keys,
-    name_models,
     read_settings,
-    write_setting,
 )
 from brainhive_cli.reports.runs_shown import ShownRun
 from brainhive_cli.reports.sentences import state_finding
 from brainhive_cli.reports.tables import describe_metric
 
 RESULT = "result"
-LABEL = "label"
-COLUMN_OF_KEY = {ENCODERS: "encoder", BACKBONE: "backbone", SEEDS: "seeds"}
-"""Columns of the settings that every list of runs has."""
+MAX_LETTERS = 40
+"""Largest number of letters of a setting in a list of runs."""
 
 
-@dataclass(frozen=True)
-class ListedRun:
-    """Run in a list of runs.
-
-    Attributes:
-        folder: Folder of the run.
-        label: Label that the user has given the run, or "".
-        state: "running", "finished" or "interrupted".
-        result: Main result with its interval and chance level, or "".
-        settings: Settings of the run.
-        changed_s: Seconds since 1970 at the last change.
-        n_bytes: Size of all files in bytes.
-    """
-
-    folder: RunFolder
-    label: str
-    state: str
-    result: str | TableCell
-    settings: Settings
-    changed_s: float
-    n_bytes: int
-
-    @classmethod
-    def read(cls, folder: RunFolder, changed_s: float) -> Self:
-        """Read a run. A damaged run has an error message as its result.
-
-        Args:
-            folder: Folder of the run, which may be unfinished.
-            changed_s: Seconds since 1970 at the last change, which is slow to find.
-        """
-        result: str | TableCell = ""
-        facts = Facts()
-        if folder.is_finished:
-            # a damaged run must not keep the other runs from being listed
-            try:
-                shown_run = ShownRun(folder.path.name, folder)
-                result = describe_result(shown_run)
-                facts = shown_run.measurements.facts
-            except BrainhiveError as error:
-                result = error.message
-        return cls(
-            folder=folder,
-            label=folder.label,
-            state=describe_state(folder),
-            result=result,
-            settings=read_settings(folder, facts),
-            changed_s=changed_s,
-            n_bytes=count_bytes(folder.path),
-        )
-
-    @property
-    def command(self) -> str:
-        """Command that made the run."""
-        return self.folder.path.parent.name
-
-    def write_setting(self, key: str) -> str:
-        """Write a setting as text, or "" if the run has no such setting."""
-        value = self.settings.get(key)
-        if value is None or value in ([], {}):
-            return ""
-        return name_models(value) if key == MODEL else write_setting(key, value)
+def cut(text: str) -> str:
+    """Cut a text that is too long for a list of runs."""
+    return text if len(text) <= MAX_LETTERS else f"{text[: MAX_LETTERS - 1]}…"
 
 
 def describe_state(folder: RunFolder) -> str:
@@ -112,28 +46,30 @@ def describe_state(folder: RunFolder) -> str:
     return "finished" if folder.is_finished else "interrupted"
 
 
-def describe_result(shown_run: ShownRun) -> str | TableCell:
+def describe_result(folder: RunFolder) -> tuple[TableCell, Facts, list[str]]:
     """Describe the main result of a run for the list of runs.
 
     Returns:
-        "" without a result. Otherwise a table cell, whose value for programs also names
-        the caveats (limits of the result, such as "simulated").
+        Result with its interval and chance level, or "", or the error of a damaged run.
+        The value for programs also names the caveats. Then the facts of the run, and
+        the caveats of the result.
     """
-    measurements = shown_run.measurements
-    metric_name = shown_run.main_headline
-    if metric_name in shown_run.metrics:
-        result = describe_metric(shown_run.metrics[metric_name])
-        if measurements.facts.scope:
-            result += f", for {measurements.facts.scope}"
-    else:
-        result = state_finding(measurements)
-    if not result:
-        return ""
-
-    caveats = merge_caveats(
-        measurements.caveats, list_metric_caveats(shown_run.metrics.values())
-    )
-    return TableCell(result, value=extend_title(result, caveats))
+    if not folder.is_finished:
+        return TableCell(""), Facts(), []
+    # a damaged run must not keep the other runs from being listed
+    try:
+        shown_run = ShownRun(folder.name, folder)
+        measurements = shown_run.measurements
+        metric = shown_run.metrics.get(shown_run.main_headline)
+        result = describe_metric(metric) if metric else state_finding(measurements)
+    except BrainhiveError as error:
+        return TableCell(error.message), Facts(), []
+    if metric and measurements.facts.scope:
+        result += f", for {measurements.facts.scope}"
+    caveats = list_metric_caveats(shown_run.metrics.values())
+    caveats = merge_caveats(measurements.caveats, caveats) if result else []
+    cell = TableCell(result, value=extend_title(result, caveats))
+    return cell, measurements.facts, caveats
 
 
 def count_bytes(folder: Path) -> int:
@@ -154,118 +90,78 @@ def name_run(folder: RunFolder) -> str:
     return f"{folder.command}/{folder.name}"
 
 
-def lay_out_runs(runs: Sequence[ListedRun], title: str, note: str = "") -> Table:
-    """Lay out a table of runs for programs, with all columns and whole values."""
-    keys = find_differing_keys([(run.command, run.settings) for run in runs])
-    first_columns = ["run", LABEL, "state", RESULT] + list(COLUMN_OF_KEY.values())
-    last_columns = ["last changed", "size"]
-    headings = choose_headings(keys, first_columns + last_columns)
+def lay_out_runs(runs: Mapping[RunFolder, float], title: str) -> list[Table]:
+    """Lay out a table of the runs of each command, with all columns and whole values.
+
+    Args:
+        runs: Seconds since 1970 at the last change of each run, the newest first.
+        title: Title of the first table, before the command.
+    """
+    runs_of_command: dict[str, list[RunFolder]] = {}
+    for folder in runs:
+        runs_of_command.setdefault(folder.command, []).append(folder)
+    tables: list[Table] = []
+    for command, folders in runs_of_command.items():
+        table_title = command if tables else f"{title}: {command}"
+        changed_s = [runs[folder] for folder in folders]
+        tables.append(_lay_out_command(folders, changed_s, table_title))
+    return tables
+
+
+def _lay_out_command(
+    folders: Sequence[RunFolder], changed_s: Sequence[float], title: str
+) -> Table:
+    """Lay out the runs of a command, which were last changed at some seconds."""
+    results = []
+    settings_of_runs = []
+    all_caveats: list[str] = []
+    for folder in folders:
+        result, facts, caveats = describe_result(folder)
+        results.append(result)
+        settings_of_runs.append(read_settings(folder, facts))
+        all_caveats += caveats
+    keys = [*LISTED_KEYS, *find_differing_keys(settings_of_runs)]
+
     rows = []
-    for run in runs:
-        row: list[Any] = [name_run(run.folder), run.label, run.state, run.result]
-        for key in list(COLUMN_OF_KEY) + keys:
-            text = run.write_setting(key)
+    for folder, result, settings, seconds in zip(
+        folders, results, settings_of_runs, changed_s, strict=True
+    ):
+        name = TableCell(folder.name, value=name_run(folder))
+        row: list[Any] = [name, folder.label, describe_state(folder), result]
+        for key in keys:
+            text = settings.get(key, "")
             row.append(TableCell(cut(text), value=text))
 
         # people read "2 days ago" and "3 MB", programs read ISO 8601 and bytes
-        time = datetime.fromtimestamp(run.changed_s, UTC)
-        iso_time = time.isoformat(timespec="seconds")
-        row.append(TableCell(format_age(run.changed_s), value=iso_time))
-        row.append(TableCell(console.size(run.n_bytes), value=run.n_bytes))
+        time = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+        n_bytes = count_bytes(folder.path)
+        row.append(TableCell(format_age(seconds), value=time))
+        row.append(TableCell(console.size(n_bytes), value=n_bytes))
         rows.append(row)
-    return Table(
-        title,
-        first_columns + headings + last_columns,
-        rows,
-        note=note,
-        folded=RESULT,
-    )
+    headings = [key.removesuffix(".kind") for key in keys]
+    columns = ["run", "label", "state", RESULT, *headings, "last changed", "size"]
+    note = list_footnotes(all_caveats)
+    return Table(title, columns, rows, note=note, folded=RESULT)
 
 
-def lay_out_for_terminal(table: Table) -> list[Table]:
-    """Lay out a table of runs for people, in the present width of the terminal.
+def shorten_table(table: Table) -> Table:
+    """Leave out columns of a list of runs that tell people nothing.
 
-    Runs of the same command form a table, and the command with the newest run is first.
-
-    Args:
-        table: Table of `lay_out_runs`, with its title and its note.
-    """
-    rows_of_command: dict[str, list[Sequence[Value]]] = {}
-    for row in table.rows:
-        command, _, name = str(row[0]).partition("/")
-        rows_of_command.setdefault(command, []).append([name, *row[1:]])
-
-    # the first table has the title of all, and the last has the note
-    title = table.title
-    tables: list[Table] = []
-    for command, rows in rows_of_command.items():
-        is_last = len(tables) == len(rows_of_command) - 1
-        tables.append(
-            _lay_out_command(
-                replace(
-                    table,
-                    title=f"{title}: {command}" if title else command,
-                    rows=rows,
-                    note=table.note if is_last else "",
-                )
-            )
-        )
-        title = ""
-    return tables or [table]
-
-
-def _lay_out_command(table: Table) -> Table:
-    """Lay out the runs of a command for people.
-
-    Columns without a value are left out. Settings that are equal in all runs become a
-    note. In a narrow terminal, each run is a paragraph, and settings have
-    names.
-
-    Args:
-        table: Runs of a single command, in the columns of `lay_out_runs`.
+    These are columns without a value, and settings that are equal in all runs, which
+    become a note.
     """
     settings = table.columns[table.columns.index(RESULT) + 1 : -2]
-    kept_columns = []
+    columns = []
     equal_texts = []
-    for number, heading in enumerate(table.columns):
-        texts = [str(row[number]) for row in table.rows]
-        if heading != RESULT and not any(texts):
+    for heading, *cells in zip(table.columns, *table.rows, strict=True):
+        texts = set(map(str, cells))
+        if heading != RESULT and texts == {""}:
             continue
-        if len(texts) > 1 and len(set(texts)) == 1 and heading in settings:
-            equal_texts.append(f"{heading} {texts[0]}")
+        if len(cells) > 1 and len(texts) == 1 and heading in settings:
+            equal_texts.append(f"{heading} {texts.pop()}")
             continue
-        kept_columns.append(number)
-
-    notes = [table.note] if table.note else []
-    if equal_texts:
-        notes.insert(0, f"All runs: {', '.join(equal_texts)}")
-    wide_table = Table(
-        table.title,
-        [_shorten_heading(table.columns[number]) for number in kept_columns],
-        [[row[number] for number in kept_columns] for row in table.rows],
-        note=". ".join(notes),
-        folded=RESULT,
-    )
-    if console.fits(wide_table):
-        return wide_table
-
-    # cells of a narrow list say what they hold
-    rows = []
-    for row in table.rows:
-        cells = []
-        for number in kept_columns:
-            text = str(row[number])
-            if table.columns[number] == LABEL and text:
-                text = f"“{text}”"
-            elif table.columns[number] in settings and text:
-                text = f"{table.columns[number]} {text}"
-            cells.append(text)
-        rows.append(cells)
-    return Table(
-        table.title, wide_table.columns, rows, note=wide_table.note, is_list=True
-    )
-
-
-def _shorten_heading(heading: str) -> str:
-    """Return the heading for people: "last changed" is the age of a run."""
-    return "age" if heading == "last changed" else heading
+        columns.append([heading, *cells])
+    headings, *rows = zip(*columns, strict=True)
+    notes = [f"All runs: {', '.join(equal_texts)}"] if equal_texts else []
+    note = ". ".join(filter(None, [*notes, table.note]))
+    return replace(table, columns=headings, rows=rows, note=note)

@@ -1,19 +1,16 @@
 """Runs of any command, grouped and laid out as the tables of a report."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.facts import (
-    CellFacts,
     Difference,
     RetrievalFacts,
     WorkflowFacts,
@@ -25,7 +22,6 @@ from brainhive_cli.core.measurements import (
     BACKWARD,
     MODEL_HEADING,
     Measurements,
-    Metric,
     add_footnotes,
     choose_headlines,
     list_footnotes,
@@ -33,6 +29,7 @@ from brainhive_cli.core.measurements import (
     mark,
     metric_title,
     name_rows,
+    name_seed,
     scope,
 )
 from brainhive_cli.core.runs import (
@@ -44,19 +41,20 @@ from brainhive_cli.core.runs import (
     is_run,
     split_variant,
 )
-from brainhive_cli.core.tables import Table, format_mean_sd, make_subject_seed_table
+from brainhive_cli.core.tables import Table, tabulate_subjects
 from brainhive_cli.reports.tables import (
+    NO_BEST,
     SIGNIFICANCE_LEGEND,
     BestLabels,
     Metrics,
+    ResultRow,
     choose_best,
-    choose_best_part,
     describe_adjustment,
     difference_table,
-    get_significance_sign,
-    metric_table,
+    make_rows,
     published_tables,
     render,
+    tabulate_rows,
 )
 
 
@@ -121,71 +119,116 @@ def _explain_lack(run_folder: RunFolder) -> str:
     return "" if any(scopes.values()) else "without metrics"
 
 
-@dataclass
-class ShownRun:
-    """Finished run, or one variant of it, with its metrics sorted for pages and tables.
+@dataclass(frozen=True)
+class CellRow(ResultRow):
+    """Row of a cell: a model of a subject and a seed.
 
-    A cell is a model of a subject and a seed.
+    Attributes:
+        subject: Subject of the signals, or "".
+        seed: Seed of the training, or "".
+        variant: Variant of the settings in a sweep, or "".
+    """
+
+    subject: str = ""
+    seed: str = ""
+    variant: str = ""
+
+    @property
+    def seed_title(self) -> str:
+        """Heading of a column for the seed."""
+        return f"seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class ShownRun:
+    """Finished run, or one variant of it, whose metrics are rows of pages and tables.
 
     Attributes:
         label: Name of the run on the page.
         folder: Folder of the run.
         variant: Name of the variant that is shown, or "" for the whole run.
-        command: Command that made the run.
-        measurements: Measurements of the run, or of its variant.
-        source: First source of the tested pictures, such as `brain`, or "".
-        is_control: True if signals were shuffled or labels permuted.
-        metrics: Metrics pooled over all cells, or the metrics of a single scope.
-        variants: Pooled metrics of each variant of a sweep, by name with caveats.
-        cells: Cells with metrics, of `source` if the run compares sources.
-        typical_metrics: Pooled metrics, or else metrics of the first variant or cell.
-        headlines: Names of the metrics that summarise the run.
-        main_headline: Name of the most important metric.
-        is_swept: True if several variants are shown, over which a mean is meaningless.
     """
 
     label: str
     folder: RunFolder
     variant: str = ""
 
-    def __post_init__(self) -> None:
-        """Read the measurements, and sort the metrics by variant and cell."""
-        self.measurements = self.folder.measurements()
+    @property
+    def command(self) -> str:
+        """Command that made the run."""
+        return self.folder.command
+
+    @cached_property
+    def measurements(self) -> Measurements:
+        """Measurements of the run, or of its variant."""
+        measurements = self.folder.measurements()
         if self.variant:
-            self.measurements = self.measurements.select_variant(self.variant)
-        self.command = self.folder.command
+            return measurements.select_variant(self.variant)
+        return measurements
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """Metrics pooled over all cells, or the metrics of a single scope."""
+        scopes = self.measurements.scopes
+        if not self.measurements.overall and len(scopes) == 1:
+            return next(iter(scopes.values()))
+        return self.measurements.overall
+
+    @cached_property
+    def sources(self) -> list[ResultRow]:
+        """Rows of the sources of pictures, of which the first is tested."""
         facts = self.measurements.facts
         scopes = self.measurements.scopes
-        self.source = str(next(iter(facts.sources), ""))
-        self.is_control = (
-            isinstance(facts, RetrievalFacts) and facts.control is not None
+        rows = []
+        for source in facts.sources:
+            rows.append(ResultRow(facts.titles.get(source, source), scopes[source]))
+        return rows
+
+    @cached_property
+    def variants(self) -> list[ResultRow]:
+        """Rows of the variants of a sweep that have metrics pooled over their cells."""
+        return (
+            list_part_rows(self.measurements)
+            if self.measurements.facts.variants
+            else []
         )
 
-        # a run with a single scope has no pooled metrics
-        self.metrics = self.measurements.overall
-        if not self.metrics and len(scopes) == 1:
-            self.metrics = next(iter(scopes.values()))
-        self.variants = list_part_metrics(self.measurements) if facts.variants else {}
+    @cached_property
+    def cells(self) -> list[CellRow]:
+        """Rows of the cells with metrics, of the first source if there are several."""
+        facts = self.measurements.facts
+        source = next(iter(facts.sources), "")
+        rows = []
+        for name, cell in facts.cells.items():
+            metrics = self.measurements.scopes.get(name)
+            if metrics and cell.source in ("", source):
+                rows.append(
+                    CellRow(
+                        name,
+                        metrics,
+                        subject=cell.subject_name,
+                        seed=name_seed(cell, next(iter(metrics.values()))),
+                        variant=cell.variant,
+                    )
+                )
+        return rows
 
-        # select the cells that have metrics, of the first source
-        self.cells = []
-        candidates = [self.metrics] + list(self.variants.values())
-        for name, cell_facts in facts.cells.items():
-            metrics = scopes.get(name)
-            if not metrics or cell_facts.source not in ("", self.source):
-                continue
-            subject, seed = name_subject_and_seed(cell_facts, metrics)
-            self.cells.append(ShownCell(name, cell_facts, metrics, subject, seed))
-            candidates.append(metrics)
+    @property
+    def typical_metrics(self) -> Metrics:
+        """Pooled metrics, or else metrics of the first variant or cell."""
+        rows = [self.metrics] + [row.metrics for row in self.variants + self.cells]
+        return next(filter(None, rows), {})
 
-        self.typical_metrics: Mapping[str, Metric] = next(filter(None, candidates), {})
-        self.headlines = choose_headlines(list(self.typical_metrics))
-        self.main_headline = choose_headline(self.typical_metrics)
+    @property
+    def headlines(self) -> list[str]:
+        """Names of the metrics that summarise the run."""
+        return choose_headlines(list(self.typical_metrics))
 
-        has_cells_of_variants = any(cell.facts.variant for cell in self.cells)
-        self.is_swept = bool(self.variants) or (
-            has_cells_of_variants and not self.variant
-        )
+    @property
+    def is_control(self) -> bool:
+        """True if signals were shuffled or labels permuted."""
+        facts = self.measurements.facts
+        return isinstance(facts, RetrievalFacts) and facts.control is not None
 
     @property
     def name(self) -> str:
@@ -205,46 +248,86 @@ class ShownRun:
             return None
         return self.folder.read_json(ENVIRONMENT_FILE, Environment)
 
-    def values_by_row(self, metric_name: str) -> dict[str, list[float]]:
-        """List the values of a metric for each row of a table about this run.
+    @cached_property
+    def row(self) -> ResultRow:
+        """Row of the whole run, with the means of its parts."""
+        means: dict[str, list[float]] = {name: [] for name in self.metrics}
+        for part in self.list_value_rows():
+            for name, values in part.values.items():
+                if name in means or not self.metrics:
+                    means.setdefault(name, []).append(mean(values))
+        validation = self.measurements.facts.validation
+        return ResultRow(self.label, self.metrics, means, validation)
+
+    @property
+    def main_headline(self) -> str:
+        """Name of the most important metric."""
+        return choose_headline(self.typical_metrics)
+
+    @property
+    def is_swept(self) -> bool:
+        """True if several variants are shown, over which a mean is meaningless."""
+        has_cells_of_variants = any(cell.variant for cell in self.cells)
+        return bool(self.variants) or (has_cells_of_variants and not self.variant)
+
+    def list_value_rows(self) -> list[ResultRow]:
+        """List the rows of a table about this run, which have values of each metric.
 
         - A sweep: a row for each variant, with a value for each cell if
           nothing is pooled.
         - Subjects or pooled metrics exist: a row for each subject, with its
           mean over seeds.
         - Otherwise: a row for each cell.
-
-        Returns:
-            Values by the name of the row.
         """
-        values = defaultdict[str, list[float]](list)
-        if self.variants:
-            for name, metrics in self.variants.items():
-                if metric_name in metrics:
-                    values[name].append(metrics[metric_name].value)
-            return values
+        has_subjects = bool(self.metrics) or any(cell.subject for cell in self.cells)
+        values: dict[str, dict[str, list[float]]] = {}
+        for row in self.variants or self.cells:
+            label = row.label
+            if isinstance(row, CellRow) and self.is_swept:
+                label = row.variant
+            elif isinstance(row, CellRow) and has_subjects:
+                label = row.subject
+            part = values.setdefault(label, {})
+            for name, metric in row.metrics.items():
+                part.setdefault(name, []).append(metric.value)
+        if self.is_swept or not has_subjects:
+            return [ResultRow(label, values=part) for label, part in values.items()]
 
-        if not self.is_swept:
-            means = self.subject_means(metric_name)
-            if means or self.metrics:
-                return {subject: [value] for subject, value in means.items()}
+        # average the seeds of each subject
+        rows = []
+        for subject, part in values.items():
+            means = {name: [mean(scores)] for name, scores in part.items()}
+            if subject:
+                rows.append(ResultRow(subject, values=means))
+        return rows
 
+    def list_summaries(self) -> list[ResultRow]:
+        """List the rows of all models together, or else of the parts of the run."""
+        facts = self.measurements.facts
+        pooled = set(facts.sources) or {ALL}
+        metrics = {}
+        for name, scope_metrics in self.measurements.scopes.items():
+            if name.partition(" · ")[0] in pooled and name not in facts.cells:
+                metrics[name] = scope_metrics
+        if facts.variants or facts.cells:
+            return make_rows(metrics) or self.variants or list(self.cells)
+        return make_rows(metrics or self.measurements.scopes)
+
+    def list_scores(self, name: str) -> dict[str, dict[str, float]]:
+        """List the values of a metric by subject and seed, averaged over folds."""
+        values: dict[str, dict[str, list[float]]] = {}
         for cell in self.cells:
-            if metric_name in cell.metrics:
-                row = cell.facts.variant if self.is_swept else cell.name
-                values[row].append(cell.metrics[metric_name].value)
-        return values
-
-    def subject_means(self, metric_name: str) -> dict[str, float]:
-        """Compute the mean of a metric over the seeds of each subject."""
-        subject_values = defaultdict[str, list[float]](list)
-        for cell in self.cells:
-            if cell.subject and metric_name in cell.metrics:
-                subject_values[cell.subject].append(cell.metrics[metric_name].value)
-        return {subject: mean(values) for subject, values in subject_values.items()}
+            if cell.subject and name in cell.metrics:
+                subject_values = values.setdefault(cell.subject, {})
+                seed_values = subject_values.setdefault(cell.seed_title, [])
+                seed_values.append(cell.metrics[name].value)
+        return {
+            subject: {seed: mean(scores) for seed, scores in by_seed.items()}
+            for subject, by_seed in values.items()
+        }
 
 
-def choose_headline(metrics: Mapping[str, Metric]) -> str:
+def choose_headline(metrics: Metrics) -> str:
     """Return the name of the most important metric, or "" without metrics.
 
     It is the first headline with a chance level, or else the first headline.
@@ -256,8 +339,8 @@ def choose_headline(metrics: Mapping[str, Metric]) -> str:
     return names[0] if names else ""
 
 
-def list_part_metrics(measurements: Measurements) -> dict[str, Mapping[str, Metric]]:
-    """List the metrics of each variant, cell or scope of a run.
+def list_part_rows(measurements: Measurements) -> list[ResultRow]:
+    """List the rows of the variants, cells or scopes of a run.
 
     - A sweep lists its variants.
     - Another run lists its cells (models of a subject and a seed).
@@ -267,60 +350,39 @@ def list_part_metrics(measurements: Measurements) -> dict[str, Mapping[str, Metr
         measurements: Metrics of the run by scope, and facts about the run.
 
     Returns:
-        Metrics by name, with caveats (phrases that limit a number) that some of the
-        others do not have.
+        Rows, whose labels have the caveats (phrases that limit a number) that some of
+        the others do not have.
     """
     facts = measurements.facts
-    part_metrics = {}
-    metric_lists = {}
+    metrics = {}
     for name in facts.variants or facts.cells or measurements.scopes:
         scope_name = scope(name, ALL) if facts.variants else name
-        metrics = measurements.scopes.get(scope_name)
-        if metrics:
-            part_metrics[name] = metrics
-            metric_lists[name] = metrics.values()
-    titles = name_rows(metric_lists)
-    return {titles[name]: metrics for name, metrics in part_metrics.items()}
+        if measurements.scopes.get(scope_name):
+            metrics[name] = measurements.scopes[scope_name]
+    titles = name_rows({name: part.values() for name, part in metrics.items()})
+    rows = []
+    for name, part in metrics.items():
+        variant = facts.variants.get(name)
+        validation = variant.validation if variant else {}
+        rows.append(ResultRow(titles[name], part, validation=validation))
+    return rows
 
 
-@dataclass(frozen=True)
-class ShownCell:
-    """Cell of a run: a model of a subject and a seed.
-
-    Attributes:
-        name: Name of the cell, which is also the scope of its metrics.
-        facts: Facts of the cell.
-        metrics: Metrics of the cell by name.
-        subject: Subject of the signals, or "".
-        seed: Seed of the training, or "".
-    """
-
-    name: str
-    facts: CellFacts
-    metrics: Mapping[str, Metric]
-    subject: str
-    seed: str
-
-
-def name_subject_and_seed(
-    cell_facts: CellFacts, metrics: Mapping[str, Metric]
-) -> tuple[str, str]:
-    """Return the subject and the seed of a cell (a trained model) as texts.
-
-    Args:
-        cell_facts: Facts about the cell.
-        metrics: Metrics of the cell by name, which give a seed that `cell_facts` lacks.
+def list_headline_values(rows: Sequence[ResultRow]) -> tuple[str, list[float]]:
+    """List the values of the most important metric of some rows.
 
     Returns:
-        Subject, such as "sub-01", and seed. Each is "" if it is not known.
+        Name of the metric, or "" without metrics, and its values.
     """
-    subject = str(cell_facts.subject or "")
-    if isinstance(cell_facts.subject, int):
-        subject = f"sub-{cell_facts.subject:02d}"
-    if cell_facts.seed is not None:
-        return subject, str(cell_facts.seed)
-    seeds = next(iter(metrics.values())).seeds
-    return subject, str(seeds[0]) if seeds else ""
+    name = choose_headline(rows[0].metrics) if rows else ""
+    return name, [row.metrics[name].value for row in rows if name in row.metrics]
+
+
+def choose_best_part(measurements: Measurements) -> BestLabels:
+    """Choose the best part of a run, or none if its parts were not compared."""
+    if measurements.facts.not_compared:
+        return NO_BEST
+    return choose_best(list_part_rows(measurements))
 
 
 @dataclass(frozen=True)
@@ -340,17 +402,45 @@ class RunGroup:
     title: str = ""
 
     @property
-    def metrics(self) -> dict[str, Metrics]:
-        """Metrics of each run by its label."""
-        return {shown_run.label: shown_run.metrics for shown_run in self.runs}
+    def rows(self) -> list[ResultRow]:
+        """Rows of the runs."""
+        return [shown_run.row for shown_run in self.runs]
 
     @property
-    def signs(self) -> dict[tuple[str, str], str]:
-        """Signs of significance by the label of the second run and the metric."""
-        return {
-            (pair.second, pair.metric): get_significance_sign(pair)
+    def best(self) -> BestLabels:
+        """Runs whose values are bold in a table.
+
+        Only the first run is tested against the others. If it has the best score, it
+        must be significantly better than all others. If not, all runs with the best
+        score must be significantly better than the first run.
+        """
+        rows = self.comparable
+        best = choose_best(rows)
+        is_first_better = {
+            (pair.second, pair.metric): pair.is_better
             for pair in self.differences
+            if pair.is_significant
         }
+        later_labels = [row.label for row in rows[1:] if row.metrics]
+        confirmed = {}
+        for name, labels in best.by_metric.items():
+            is_first = self.runs[0].label in labels
+            tested_labels = later_labels if is_first else labels
+            results = [is_first_better.get((label, name)) for label in tested_labels]
+            if all(result is is_first for result in results):
+                confirmed[name] = labels
+        return BestLabels(confirmed, best.criterion)
+
+    @property
+    def comparable(self) -> list[ResultRow]:
+        """Rows of the first run, and of the runs that were compared with it."""
+        labels = {self.runs[0].label} | {pair.second for pair in self.differences}
+        return [row for row in self.rows if row.label in labels]
+
+    def explain_bold(self) -> str:
+        """Explain the bold values of a table of the runs, or why no value is bold."""
+        labels = [row.label for row in self.comparable] if self.refusals else []
+        return render("bold.txt", best=self.best, kind="runs", compared=labels)
 
 
 def list_runs(groups: Sequence[RunGroup]) -> list[ShownRun]:
@@ -370,30 +460,25 @@ def lay_out_tables(group: RunGroup) -> list[Table]:
 
 def _lay_out_runs(group: RunGroup) -> list[Table]:
     """Lay out tables of several runs: metrics, subjects, differences and set-ups."""
-    # metrics of each run
-    run_metrics = group.metrics
-    runs_with_metrics = {
-        label: metrics for label, metrics in run_metrics.items() if metrics
-    }
-    best = choose_best_run(group, runs_with_metrics)
-    first_run = group.runs[0]
-    note = explain_bold(best, "runs", group)
+    first_run, *later_runs = group.runs
+    note = group.explain_bold()
     if group.differences:
         note += f" {SIGNIFICANCE_LEGEND}: differs from {first_run.label} on the same "
         note += f"items; {describe_adjustment(group.differences)}"
-    run_table = metric_table(
+    run_table = tabulate_rows(
         "Run by run",
-        run_metrics,
+        group.rows,
         "run",
-        best=best.by_metric,
-        signs=group.signs,
+        best=group.best,
+        differences=group.differences,
         note=note,
     )
 
     # protocol of each run, if they differ
     protocols = {
-        label: next(iter(metrics.values())).protocol
-        for label, metrics in runs_with_metrics.items()
+        row.label: next(iter(row.metrics.values())).protocol
+        for row in group.rows
+        if row.metrics
     }
     is_same_protocol = len(set(protocols.values())) < 2
     protocol_rows = [] if is_same_protocol else list(protocols.items())
@@ -401,7 +486,7 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
     # differences from the set-up of the first run
     first_set_up = first_run.measurements.facts.set_up
     set_up_rows = []
-    for shown_run in group.runs[1:]:
+    for shown_run in later_runs:
         set_up = shown_run.measurements.facts.set_up
         for line in list_differences(set_up, first_set_up):
             set_up_rows.append([shown_run.label, line])
@@ -418,23 +503,17 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
 def _lay_out_subjects(group: RunGroup) -> Table:
     """Lay out the first headline metric of several runs, by subject and run."""
     name = next(iter(group.runs[0].headlines), "")
-    columns = ["subject"]
-    run_means = []  # by subject, for each run
+    columns = []
+    scores: dict[str, dict[str, float]] = {}
     caveats: list[str] = []
     for shown_run in group.runs:
         run_caveats = list_metric_caveats(shown_run.metrics.values())
-        columns.append(mark(shown_run.label, run_caveats))
-        run_means.append(shown_run.subject_means(name))
         caveats += run_caveats
-
-    rows: list[list[Any]] = []
-    for subject in dict.fromkeys(chain(*run_means)):
-        rows.append([subject] + [means.get(subject) for means in run_means])
-    if len(rows) > 1:
-        spreads = [format_mean_sd(means.values()) for means in run_means]
-        rows.append(["mean ± sd"] + spreads)
+        columns.append(mark(shown_run.label, run_caveats))
+        for subject, by_seed in shown_run.list_scores(name).items():
+            scores.setdefault(subject, {})[columns[-1]] = mean(by_seed.values())
     title = f"{metric_title(name)} by subject, averaged over seeds"
-    return Table(title, columns, rows, note=list_footnotes(caveats))
+    return tabulate_subjects(title, columns, scores, list_footnotes(caveats))
 
 
 def _lay_out_run(shown_run: ShownRun) -> list[Table]:
@@ -446,15 +525,13 @@ def _lay_out_run(shown_run: ShownRun) -> list[Table]:
         return [Table("Steps", columns, tuple(facts.findings.items()), is_list=True)]
 
     # metrics pooled over cells, or of each source of pictures
-    scopes = shown_run.measurements.scopes
     title = "All models"
-    pooled_metrics: dict[str, Metrics] = {"all": shown_run.metrics}
-    if shown_run.source:
+    rows = [ResultRow("all", shown_run.metrics)]
+    if shown_run.sources:
         title = "All models, with noise ceiling, floor and baselines"
-        pooled_metrics = {
-            facts.titles.get(source, source): scopes[source] for source in facts.sources
-        }
-    tables = [metric_table(title, pooled_metrics, "source", list(shown_run.metrics))]
+        rows = shown_run.sources
+    scopes = shown_run.measurements.scopes
+    tables = [tabulate_rows(title, rows, "source", list(shown_run.metrics))]
     tables += published_tables(facts.published, scopes)
 
     # further pooled scopes (groups of metrics), such as `all · backward`
@@ -464,84 +541,16 @@ def _lay_out_run(shown_run: ShownRun) -> list[Table]:
             title = f"All models: {suffix}"
             if suffix == BACKWARD:
                 title = "Picture → signal (the reverse search), all models"
-            tables.append(metric_table(title, {scope_name: metrics}))
+            tables.append(tabulate_rows(title, [ResultRow(scope_name, metrics)]))
 
     # variants of a sweep
-    best = choose_best_part(facts, shown_run.variants)
-    variant_table = metric_table(
-        "By variant",
-        shown_run.variants,
-        "variant",
-        best=best.by_metric,
-        note=explain_bold(best, "variants"),
+    best = choose_best_part(shown_run.measurements)
+    note = render("bold.txt", best=best, kind="variants", compared=[])
+    variants = shown_run.variants
+    tables.append(
+        tabulate_rows("By variant", variants, "variant", best=best, note=note)
     )
-    return tables + [variant_table] + _lay_out_cells(shown_run)
-
-
-def choose_best_run(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> BestLabels:
-    """Choose the runs of a group whose values are bold in a table.
-
-    Only the first run is tested against the others. If it has the best score, it must
-    be significantly better than all others. If not, all runs with the best score must
-    be significantly better than the first run.
-
-    Args:
-        group: The runs, and their differences.
-        run_metrics: Metrics by the label of the run.
-
-    Returns:
-        Best runs by metric, if tests confirm them, and the phrase for their choice.
-    """
-    comparable = {
-        label: run_metrics[label]
-        for label in list_comparable(group)
-        if label in run_metrics
-    }
-    validation = {
-        shown_run.label: shown_run.measurements.facts.validation
-        for shown_run in group.runs
-    }
-    best = choose_best(comparable, validation)
-
-    # later runs and metrics in which the first run is significantly better or worse
-    first_label = group.runs[0].label
-    significant = [pair for pair in group.differences if pair.is_significant]
-    first_wins = {(pair.second, pair.metric) for pair in significant if pair.is_better}
-    first_losses = {(pair.second, pair.metric) for pair in significant} - first_wins
-
-    # keep the best labels that the results confirm
-    significant_labels = {}
-    for name, labels in best.by_metric.items():
-        is_first = first_label in labels
-        results = first_wins if is_first else first_losses
-        later_labels = comparable.keys() - {first_label} if is_first else labels
-        if all((label, name) in results for label in later_labels):
-            significant_labels[name] = labels
-    return BestLabels(significant_labels, best.criterion)
-
-
-def list_comparable(group: RunGroup) -> list[str]:
-    """List the labels of the runs among which the best can be chosen.
-
-    If comparisons were refused, these are the first run and the runs compared with it.
-    """
-    labels = list(group.metrics)
-    if not group.refusals:
-        return labels
-    paired_labels = {labels[0]} | {pair.second for pair in group.differences}
-    return [label for label in labels if label in paired_labels]
-
-
-def explain_bold(best: BestLabels, kind: str, group: RunGroup | None = None) -> str:
-    """Explain the bold values of a table, or why no value is bold.
-
-    Args:
-        best: The labels whose values are bold.
-        kind: Name of the rows in the plural, such as `runs`.
-        group: Group of runs, if rows are runs.
-    """
-    labels = list_comparable(group) if group and group.refusals else []
-    return render("bold.txt", best=best, kind=kind, compared=labels)
+    return tables + _lay_out_cells(shown_run)
 
 
 def _lay_out_cells(shown_run: ShownRun) -> list[Table]:
@@ -553,17 +562,11 @@ def _lay_out_cells(shown_run: ShownRun) -> list[Table]:
     cells = shown_run.cells
     if len(cells) < 2:
         return []
-    subject_rows = {}
-    model_rows = {}
-    all_metrics: list[Metric] = []
-    for cell in cells:
-        subject_rows[cell.subject] = cell.metrics
-        model_rows[cell.name] = cell.metrics
-        all_metrics += cell.metrics.values()
-    seeds = list(dict.fromkeys(cell.seed for cell in cells))
-
-    if len(seeds) > 1 and "" not in subject_rows:
-        caveats = list_metric_caveats(all_metrics)
+    subjects = {cell.subject for cell in cells}
+    seeds = list(dict.fromkeys(cell.seed_title for cell in cells))
+    if len(seeds) > 1 and "" not in subjects:
+        metrics = chain.from_iterable(cell.metrics.values() for cell in cells)
+        caveats = list_metric_caveats(metrics)
         note = add_footnotes(
             "±: standard deviation over seeds. In the last row: standard deviation of "
             "the means of the subjects.",
@@ -571,18 +574,14 @@ def _lay_out_cells(shown_run: ShownRun) -> list[Table]:
         )
         tables = []
         for name in shown_run.headlines:
-            values: dict[str, dict[str, list[float]]] = {}
-            for cell in cells:
-                if name in cell.metrics:
-                    subject_values = values.setdefault(cell.subject, {})
-                    seed_values = subject_values.setdefault(cell.seed, [])
-                    seed_values.append(cell.metrics[name].value)
             title = mark(f"{metric_title(name)} by subject and seed", caveats)
-            tables.append(make_subject_seed_table(title, values, seeds, note))
+            scores = shown_run.list_scores(name)
+            tables.append(tabulate_subjects(title, seeds, scores, note, True))
         return tables
 
     # a row for each cell, which has the name of the subject if that is unique
     names = list(cells[0].metrics)
-    if "" not in subject_rows and len(subject_rows) == len(cells):
-        return [metric_table("By subject", subject_rows, "subject", names)]
-    return [metric_table("By model", model_rows, MODEL_HEADING, names)]
+    if "" not in subjects and len(subjects) == len(cells):
+        rows = [replace(cell, label=cell.subject) for cell in cells]
+        return [tabulate_rows("By subject", rows, "subject", names)]
+    return [tabulate_rows("By model", cells, MODEL_HEADING, names)]

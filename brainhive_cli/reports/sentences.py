@@ -25,16 +25,13 @@ from brainhive_cli.core.runs import METRICS_FILE, RunFolder
 from brainhive_cli.reports.runs_shown import (
     RunGroup,
     ShownRun,
+    choose_best_part,
     choose_headline,
-    list_part_metrics,
+    list_headline_values,
+    list_part_rows,
     list_runs,
 )
-from brainhive_cli.reports.tables import (
-    choose_best_part,
-    describe_adjustment,
-    render,
-    templates,
-)
+from brainhive_cli.reports.tables import describe_adjustment, render, templates
 
 HERE = Path(__file__).parent
 MEANINGS = documents.read(HERE / "caveats.json", dict[str, str])
@@ -70,16 +67,12 @@ def state_finding(measurements: Measurements) -> str:
         The sentences. Empty if the run has no metric to report.
     """
     facts = measurements.facts
-    part_metrics = list_part_metrics(measurements)
+    parts = list_part_rows(measurements)
     metrics = measurements.overall
-    if not metrics and len(part_metrics) == 1:
-        (metrics,) = part_metrics.values()
+    if not metrics and len(parts) == 1:
+        metrics = parts[0].metrics
 
-    range_metric = choose_headline(next(iter(part_metrics.values()), {}))
-    values = []
-    for metrics_of_part in part_metrics.values():
-        if range_metric in metrics_of_part:
-            values.append(metrics_of_part[range_metric].value)
+    range_metric, values = list_headline_values(parts)
     has_range = bool(values) and not metrics
     return render(
         "finding.txt",
@@ -87,8 +80,8 @@ def state_finding(measurements: Measurements) -> str:
         metrics=metrics,
         headline=choose_headline(metrics),
         scopes=measurements.scopes,
-        parts=part_metrics if has_range else {},
-        best=choose_best_part(facts, part_metrics),
+        parts={part.label: part.metrics for part in parts} if has_range else {},
+        best=choose_best_part(measurements),
         range_metric=range_metric,
         low=min(values, default=0.0),
         high=max(values, default=0.0),
@@ -98,7 +91,7 @@ def state_finding(measurements: Measurements) -> str:
 def describe_differences(group: RunGroup) -> list[str]:
     """Write a sentence on each difference, at most `MAX_DIFFERENCES`."""
     sentences = []
-    metrics = group.metrics
+    metrics = {shown_run.label: shown_run.metrics for shown_run in group.runs}
     for difference in group.differences[:MAX_DIFFERENCES]:
         sentence = render("difference.txt", difference=difference, metrics=metrics)
         sentences.append(sentence)

@@ -1,15 +1,16 @@
 """Tables of metrics and differences, and the templates that write them as sentences."""
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache, partial
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL, Difference, Facts
+from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL, Difference
 from brainhive_cli.core.measurements import (
     AGREEMENT,
     AGREEMENT_HEADING,
@@ -63,17 +64,48 @@ Metrics = Mapping[str, Metric]
 """Metrics by name."""
 
 
-class BestLabels(NamedTuple):
-    """Best variants or runs in each metric.
+@dataclass(frozen=True)
+class ResultRow:
+    """Row of results: a run, a variant, a source of pictures, a subject or a model.
 
     Attributes:
-        by_metric: Labels of the best variants or runs by metric. Equal values give
-            several labels.
+        label: Name of the row.
+        metrics: Metrics by name.
+        values: Values by name of the metric, whose mean and standard deviation a paper
+            reports. These are of subjects, or else of models or variants.
+        validation: Validation result, with the keys `metric`, `value` and
+            `measured_on` (the pictures), or empty.
+        reasons: Why the row is not a result, such as a control. Empty for a result.
+        extra: Further cells of the row, by heading.
+    """
+
+    label: str
+    metrics: Metrics = field(default_factory=dict)
+    values: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    validation: Mapping[str, Any] = field(default_factory=dict)
+    reasons: Sequence[str] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def make_rows(metrics_by_label: Mapping[str, Metrics]) -> list[ResultRow]:
+    """Make a row of each label that has metrics."""
+    return [ResultRow(label, row) for label, row in metrics_by_label.items() if row]
+
+
+class BestLabels(NamedTuple):
+    """Best rows in each metric.
+
+    Attributes:
+        by_metric: Labels of the best rows by metric. Equal values give several labels.
         criterion: Phrase such as `best on validation`, or "" if nothing was compared.
     """
 
     by_metric: Mapping[str, Sequence[str]]
     criterion: str
+
+
+NO_BEST = BestLabels({}, "")
+"""Result if no row may be called the best."""
 
 
 @cache
@@ -147,91 +179,88 @@ def write_difference(value: float, name: str) -> str:
     return f"{100 * value:+.1f} points" if is_share(name) else f"{value:+.3f}"
 
 
-def metric_table(
+def tabulate_rows(
     title: str,
-    rows: Mapping[str, Metrics],
+    rows: Sequence[ResultRow],
     heading: str = "",
     names: Sequence[str] = (),
-    best: Mapping[str, Sequence[str]] | None = None,
-    signs: Mapping[tuple[str, str], str] | None = None,
+    best: BestLabels = NO_BEST,
+    differences: Sequence[Difference] = (),
     note: str = "",
     section: str = "",
 ) -> Table:
-    """Make a table of metrics with a row for each label and a column for each metric.
+    """Make a table of results with a row for each label and a column for each metric.
 
-    A table with a single label or with more than `MAX_COLUMNS` metrics is transposed.
+    A table of a single row without further cells, or of more than `MAX_COLUMNS`
+    metrics, is transposed.
 
     Args:
         title: Title of the table.
-        rows: Metrics by label, which is a run, subject or variant.
+        rows: The rows. Rows without metrics are left out.
         heading: Heading of the column of labels.
         names: Names of the metrics to include. The default includes all metrics.
         best: Labels of the best rows by metric. Their values are bold.
-        signs: Sign of significance, such as `*`, by label and metric.
+        differences: Tested differences, whose second rows have signs of significance.
         note: Beginning of the note below the table.
         section: Heading under which a page shows the table.
 
     Returns:
-        The table. It is empty if no label has one of the metrics.
+        The table. It is empty if no row has one of the metrics.
     """
-    # group the metrics by label and by name
-    metrics_by_label: dict[str, list[Metric]] = {}
-    metrics_by_name = defaultdict[str, list[Metric]](list)
-    for label, metrics in rows.items():
-        if metrics:
-            metrics_by_label[label] = list(metrics.values())
-        for name, metric in metrics.items():
-            metrics_by_name[name].append(metric)
+    rows = [row for row in rows if row.metrics]
     columns: dict[str, list[Metric]] = {}
-    table_metrics: list[Metric] = []
-    for name in names or metrics_by_name:
-        if name in metrics_by_name and not is_redundant(name, rows.values()):
-            columns[name] = metrics_by_name[name]
-            table_metrics += metrics_by_name[name]
+    for name in names or list_metric_names(rows):
+        metrics = [row.metrics[name] for row in rows if name in row.metrics]
+        if metrics and not is_redundant(name, rows):
+            columns[name] = metrics
     if not columns:
         return Table(title, (), ())
+    table_metrics = list(chain.from_iterable(columns.values()))
 
-    # a count that all metrics share goes into the note, a count that differs by label
-    # into a column, and any other count into a row
+    # a count that all metrics share goes into the note, a count that differs by row
+    # into a column, and any other count into a row below the labels
     shared_counts = {}
     counts_by_column: dict[str, list[Any]] = {}
     context_rows: dict[str, list[Any]] = {}
-    for field, count_heading in COUNT_COLUMNS.items():
-        find_count = partial(find_common_value, field=field)
-        shared_count = find_count(table_metrics)
-        label_counts = list(map(find_count, metrics_by_label.values()))
+    for key, count_heading in COUNT_COLUMNS.items():
+        shared_count = find_common_value(table_metrics, key)
+        row_counts = [find_common_value(row.metrics.values(), key) for row in rows]
         if shared_count != ABSENT:
             shared_counts[count_heading] = shared_count
-        elif ABSENT not in label_counts:
-            counts_by_column[count_heading] = label_counts
+        elif ABSENT not in row_counts:
+            counts_by_column[count_heading] = row_counts
         else:
-            context_rows[count_heading] = list(map(find_count, columns.values()))
-    context_rows |= _list_context_rows(columns)
-    is_single = len(metrics_by_label) == 1
+            counts = [find_common_value(metrics, key) for metrics in columns.values()]
+            context_rows[count_heading] = counts
+    chances = [find_common_value(metrics, "chance") for metrics in columns.values()]
+    context_rows["chance"] = list(map(_make_tick_cell, chances))
+    agreements = [AGREEMENT.get(name, ABSENT) for name in columns]
+    context_rows[AGREEMENT_HEADING] = list(map(_make_tick_cell, agreements))
+    extra = list(dict.fromkeys(chain.from_iterable(row.extra for row in rows)))
+    is_single = len(rows) == 1 and not extra
     if is_single:
         interval_heading = second_interval_heading(table_metrics)
         intervals = map(Metric.second_interval_text, table_metrics)
         context_rows[interval_heading] = list(intervals)
 
-    headings: list[Any] = [heading]
-    headings += map(with_arrow, columns)
-    headings += counts_by_column
-    grid = [headings]
-    for row, label in enumerate(metrics_by_label):
-        cells: list[Any] = [label]
+    signs = list_signs(differences)
+    grid: list[list[Any]] = [
+        [heading, *map(with_arrow, columns), *counts_by_column, *extra]
+    ]
+    for number, row in enumerate(rows):
+        cells: list[Any] = [make_label_cell(row)]
         for name in columns:
-            is_best = best is not None and label in best.get(name, ())
-            sign = signs.get((label, name), "") if signs else ""
-            cells.append(make_metric_cell(rows[label].get(name), is_best, sign))
-        for label_counts in counts_by_column.values():
-            cells.append(label_counts[row])
-        grid.append(cells)
+            is_best = row.label in best.by_metric.get(name, ())
+            sign = signs.get((row.label, name), "")
+            cells.append(make_metric_cell(row.metrics.get(name), is_best, sign))
+        cells += [counts[number] for counts in counts_by_column.values()]
+        grid.append(cells + [row.extra.get(column) for column in extra])
 
     # add the context below the labels, without rows that have only dashes
-    empty_cells = [""] * len(counts_by_column)
+    empty_cells = [""] * (len(counts_by_column) + len(extra))
     for row_heading, cells in context_rows.items():
         if set(cells) != {ABSENT}:
-            grid.append([row_heading] + cells + empty_cells)
+            grid.append([row_heading, *cells, *empty_cells])
 
     # transpose the table
     if is_single or len(columns) > MAX_COLUMNS:
@@ -239,45 +268,46 @@ def metric_table(
         value_heading = "value, 95 % CI" if is_single else grid[0][1]
         grid[0][:2] = ["metric", value_heading]
 
-    # if protocols differ, the note describes the protocol of the first label
+    # if protocols differ, the note describes the protocol of the first row
     has_one_protocol = find_common_value(table_metrics, "protocol") != ABSENT
     note = render(
         "table_note.txt",
         note=note,
         counts=shared_counts,
         metric=table_metrics[0],
-        protocol_label="" if has_one_protocol else next(iter(metrics_by_label)),
+        protocol_label="" if has_one_protocol else rows[0].label,
         names=list(columns),
     )
     note = add_footnotes(note, list_metric_caveats(table_metrics))
     return Table(title, grid[0], grid[1:], section=section, note=note)
 
 
-def _list_context_rows(
-    metrics_by_name: Mapping[str, Sequence[Metric]],
-) -> dict[str, list[Any]]:
-    """Make two rows of a table: chance levels, and published agreement with people.
-
-    Args:
-        metrics_by_name: Results of each metric (column), one for each label.
-
-    Returns:
-        Table cells by the heading of the row. A dash stands for an absent value, and
-        for chance levels that differ between results.
-    """
-    context_rows: dict[str, list[Any]] = {"chance": [], AGREEMENT_HEADING: []}
-    for name, metrics in metrics_by_name.items():
-        chance = find_common_value(metrics, "chance")
-        agreement: Any = AGREEMENT.get(name, ABSENT)
-        for heading, value in (("chance", chance), (AGREEMENT_HEADING, agreement)):
-            cell = value
-            if value != ABSENT:
-                cell = TableCell(format_tick(value), value=value)
-            context_rows[heading].append(cell)
-    return context_rows
+def list_metric_names(rows: Iterable[ResultRow]) -> list[str]:
+    """List the names of all metrics of some rows, in the order of the rows."""
+    return list(dict.fromkeys(chain.from_iterable(row.metrics for row in rows)))
 
 
-def is_redundant(name: str, rows: Iterable[Metrics]) -> bool:
+def _make_tick_cell(value: Any) -> Any:
+    """Make the cell of a chance level or an agreement, or return a dash unchanged."""
+    return value if value == ABSENT else TableCell(format_tick(value), value=value)
+
+
+def make_label_cell(row: ResultRow) -> str | TableCell:
+    """Make the first cell of a row, which is grey if the row is not a result."""
+    if not row.reasons:
+        return row.label
+    return TableCell(row.label, f"excluded: {'; '.join(row.reasons)}", is_grey=True)
+
+
+def list_signs(differences: Iterable[Difference]) -> dict[tuple[str, str], str]:
+    """List signs of significance by the label of the second row and the metric."""
+    return {
+        (difference.second, difference.metric): get_significance_sign(difference)
+        for difference in differences
+    }
+
+
+def is_redundant(name: str, rows: Iterable[ResultRow]) -> bool:
     """Return True if a table can leave out a metric that tells nothing new.
 
     - `map` (mean average precision): it equals `mrr` (mean reciprocal rank) in all
@@ -286,9 +316,9 @@ def is_redundant(name: str, rows: Iterable[Metrics]) -> bool:
 
     Args:
         name: Name of the metric.
-        rows: Metrics by name for each row. Rows without the metric are ignored.
+        rows: Rows of the table. Rows without the metric are ignored.
     """
-    rows_with_metric = [metrics for metrics in rows if name in metrics]
+    rows_with_metric = [row.metrics for row in rows if name in row.metrics]
     if name != "map":
         chances = {metrics[name].chance for metrics in rows_with_metric}
         return is_share(name) and chances == {1}
@@ -298,17 +328,17 @@ def is_redundant(name: str, rows: Iterable[Metrics]) -> bool:
     return True
 
 
-def find_common_value(metrics: Iterable[Metric], field: str) -> Any:
+def find_common_value(metrics: Iterable[Metric], key: str) -> Any:
     """Return the value of an attribute that all metrics share.
 
     Args:
         metrics: At least one metric.
-        field: Name of an attribute of `Metric`.
+        key: Name of an attribute of `Metric`.
 
     Returns:
         The value. A dash if values differ or a value is None.
     """
-    values = set(map(attrgetter(field), metrics))
+    values = set(map(attrgetter(key), metrics))
     if len(values) > 1 or None in values:
         return ABSENT
     return values.pop()
@@ -434,85 +464,51 @@ def get_significance_sign(difference: Difference) -> str:
     return ""
 
 
-def choose_best(
-    label_metrics: Mapping[str, Metrics], validation: Mapping[str, Mapping[str, Any]]
-) -> BestLabels:
-    """Choose the best variant or run in each metric.
+def choose_best(rows: Iterable[ResultRow]) -> BestLabels:
+    """Choose the best row in each metric.
 
     The highest of several test scores is biased upwards. The choice therefore uses
-    validation values if they are comparable and not all equal.
-
-    Args:
-        label_metrics: Metrics of each variant or run by its label. Metrics that were
-            selected on test, or that only one label has, are not compared.
-        validation: Validation result by label, with the keys `metric`, `value` and
-            `measured_on` (the pictures). Absent or {} without validation.
+    validation values if they are comparable and not all equal. Metrics that were
+    selected on test, or that only one row has, are not compared.
     """
-    values_by_name: dict[str, dict[str, float]] = {}
+    rows_by_name: dict[str, list[ResultRow]] = {}
     splits = set()
-    for label, metrics in label_metrics.items():
-        for name, metric in metrics.items():
+    for row in rows:
+        for name, metric in row.metrics.items():
             if not metric.selected:
-                values_by_name.setdefault(name, {})[label] = metric.value
+                rows_by_name.setdefault(name, []).append(row)
                 splits.add(metric.split)
-    comparable_values = {
-        name: values for name, values in values_by_name.items() if len(values) > 1
-    }
-    if not comparable_values:
-        return BestLabels({}, "")
+    compared = {name: group for name, group in rows_by_name.items() if len(group) > 1}
+    if not compared:
+        return NO_BEST
 
-    labels = set[str]().union(*comparable_values.values())
-    validation_metric = _find_validation_metric(labels, validation)
+    # validation ranks rows that have the same metric and pictures, and other values
+    kinds = []
+    values = set()
+    for row in chain.from_iterable(compared.values()):
+        result = row.validation
+        kinds.append((result.get("metric", ""), result.get("measured_on")))
+        values.add(result.get("value"))
+    validation_metric = ""
+    if kinds.count(kinds[0]) == len(kinds) and len(values) > 1:
+        validation_metric = kinds[0][0]
+
     best = {}
-    for name, values in comparable_values.items():
-        scores = values
+    for name, group in compared.items():
+        scores = {row.label: row.metrics[name].value for row in group}
         if validation_metric:
-            scores = {label: validation[label]["value"] for label in values}
+            scores = {row.label: row.validation["value"] for row in group}
         is_loss = lower_is_better(validation_metric or name)
         best_score = min(scores.values()) if is_loss else max(scores.values())
         best[name] = [label for label, score in scores.items() if score == best_score]
 
+    counts = sorted(set(map(len, compared.values())))
+    criterion = f"best, chosen on test among {' or '.join(map(str, counts))}"
     if validation_metric:
-        title = metric_title(validation_metric)
-        return BestLabels(best, f"best on validation ({title})")
-    if splits == {"validation"}:
-        return BestLabels(best, "best on validation")
-    counts = sorted(set(map(len, comparable_values.values())))
-    choices = " or ".join(map(str, counts))
-    return BestLabels(best, f"best, chosen on test among {choices}")
-
-
-def _find_validation_metric(
-    labels: Iterable[str], validation: Mapping[str, Mapping[str, Any]]
-) -> str:
-    """Return the validation metric that can rank labels, or "".
-
-    All labels must have the same metric and pictures, and not all the same value.
-    """
-    kinds = []
-    values = set()
-    for label in labels:
-        result = validation.get(label, {})
-        kinds.append((result.get("metric", ""), result.get("measured_on")))
-        values.add(result.get("value"))
-    if kinds.count(kinds[0]) < len(kinds) or len(values) < 2:
-        return ""
-    metric_name: str = kinds[0][0]
-    return metric_name
-
-
-def choose_best_part(facts: Facts, part_metrics: Mapping[str, Metrics]) -> BestLabels:
-    """Choose the best of the variants or cells of a run.
-
-    Args:
-        facts: Facts about the run. Nothing is the best if `not_compared` is not empty.
-        part_metrics: Metrics by the name of the variant or cell. A cell is a trained
-            model of a subject and a seed.
-    """
-    if facts.not_compared:
-        return BestLabels({}, "")
-    validation = {name: variant.validation for name, variant in facts.variants.items()}
-    return choose_best(part_metrics, validation)
+        criterion = f"best on validation ({metric_title(validation_metric)})"
+    elif splits == {"validation"}:
+        criterion = "best on validation"
+    return BestLabels(best, criterion)
 
 
 def published_tables(

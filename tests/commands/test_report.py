@@ -29,7 +29,7 @@ def ranked(
     hits: float,
     digest: str = "0123456789",
     command: str = "eval-retrieval",
-    protocol: str = "intra, lab",
+    caveats: tuple[str, ...] = (),
 ) -> Path:
     """Write a finished run in which each subject finds a share of its items first."""
     folder = RunFolder(home / "runs" / command / name)
@@ -38,7 +38,8 @@ def ranked(
         subject: np.where(np.random.default_rng(number).random(ITEMS) < hits, 1, 7)
         for number, subject in enumerate(SUBJECTS)
     }
-    named = {"split": "test", "protocol": protocol, "seeds": (1,)}
+    named = {"split": "test", "protocol": "intra, lab", "seeds": (1,)}
+    named["caveats"] = caveats
     scopes = {
         ALL: index_by_name(
             summarise_ranks(
@@ -151,7 +152,7 @@ def test_compared_runs_are_tested_by_item_if_they_can_be_paired(home, runs):
     found = say("compare", *runs, other, "--to", page_path)
     warning = next(line for line in found.stderr.splitlines() if "warning" in line)
     assert found.exit_code == 0
-    assert "good-0000000001" in warning and "other-0000000003" in warning
+    assert "good and other" in warning
     assert "poor" not in warning
     page = read_page(page_path)
     reason = warning.removeprefix("warning: not compared: ")
@@ -249,9 +250,7 @@ def test_a_table_of_methods_lists_excluded_runs_with_reasons(
 ) -> None:
     poor = ranked(home, "poor-0000000001", 0.3)
     good = ranked(home, "good-0000000002", 0.9)
-    tested = ranked(
-        home, "tested-0000000003", 1.0, protocol="intra, lab, selected on test"
-    )
+    tested = ranked(home, "tested-0000000003", 1.0, caveats=("selected on test",))
     other = ranked(home, "other-0000000004", 1.0, digest="9876543210")
 
     table = home / "methods.csv"
@@ -259,18 +258,19 @@ def test_a_table_of_methods_lists_excluded_runs_with_reasons(
     line = ["report", *named, "--table", "--labels", "poor,tested,good,other"]
     assert say(*line, "--format", "csv", "--to", table).exit_code == 0
     rows = list(csv.DictReader(table.open()))
+    chance = rows.pop()
+    assert chance["method"] == "chance" and float(chance["top-1"]) == 0.01
 
     # results by top-1, then the others by theirs; both of these have all hits
     assert [row["method"] for row in rows] == ["good", "poor", "tested", "other"]
-    reasons = [row["excluded because"] for row in rows]
-    assert reasons[:3] == ["", "", "selected on test"]
-    assert "other-0000000004" in reasons[3] and "poor-0000000001" in reasons[3]
+    reasons = [row["excluded"] for row in rows]
+    assert reasons[:3] == ["", "", "excluded: selected on test"]
+    assert "other and poor" in reasons[3]
 
     # issue 84, row 10: the family of p, and among how many results the highest was
     # chosen; rows that are no results have no part in the latter
-    choices = [row["top-1, 95 % CI"].partition(", ")[2] for row in rows]
-    assert choices[0].endswith(" 2") and choices[1:] == ["", "", ""]
     for row in rows:
+        assert "The highest of 2 test scores" in row["note"]
         assert "Benjamini–Hochberg" in row["note"] and "2 tests" in row["note"]
     assert "‡ selected on test" in rows[0]["note"]
 
@@ -295,7 +295,8 @@ def test_a_table_of_methods_lists_excluded_runs_with_reasons(
     assert "excluded: selected on test" in page and page.count("<svg") >= 1
     assert say(*line, "--format", "tex", "--to", home / "table.tex").exit_code == 0
     text = (home / "table.tex").read_text()
-    assert r"\textcolor{gray}{selected on test}" in text and "textbf" not in text
+    grey = r"\textcolor{gray}{tested (excluded: selected on test)}"
+    assert grey in text and "textbf" not in text
     refused = say(*line, "table=best")
     assert refused.exit_code == 2
     assert "best" in refused.stderr and "poor, tested, good, other" in refused.stderr
@@ -331,8 +332,8 @@ def test_a_comparison_names_the_tests_that_p_is_adjusted_over(home: Path) -> Non
 
 def test_runs_selected_on_test_pictures_are_marked_in_tables(home: Path) -> None:
     """Issue 84, row E: tables by subject, differences and sentences had no mark."""
-    good = ranked(home, "good-0000000001", 0.9, protocol="intra, selected on test")
-    poor = ranked(home, "poor-0000000002", 0.3, protocol="intra, lab")
+    good = ranked(home, "good-0000000001", 0.9, caveats=("selected on test",))
+    poor = ranked(home, "poor-0000000002", 0.3)
     made = home / "page.html"
     named = ["--labels", "good,poor", "--to", made]
 

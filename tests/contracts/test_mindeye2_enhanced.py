@@ -14,7 +14,7 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.jobs import list_inputs
-from brainhive_cli.core.measurements import MIXED_WITH_BLURRY, SIMULATED, find_caveats
+from brainhive_cli.core.measurements import MIXED_WITH_BLURRY, SIMULATED, list_footnotes
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.generators import sdxl, sdxl_unclip
 from brainhive_cli.reports.sentences import MEANINGS
@@ -141,10 +141,11 @@ def test_every_number_and_sheet_of_mixed_pictures_says_so(
         assert result.metrics.caveats == caveats
         for metrics in result.metrics.scopes.values():
             for metric in metrics.values():
-                assert find_caveats(metric.protocol) == caveats
+                assert list(metric.caveats) == caveats
+                assert metric.protocol.endswith(", ".join(caveats))
         assert any(result.metrics.scopes.values())
         for table in result.tables:
-            assert find_caveats(table.note) == caveats
+            assert list_footnotes(caveats) in table.note
         sheets = [
             artifact
             for artifact in artifacts.read(RunFolder(result.folder))
@@ -152,7 +153,7 @@ def test_every_number_and_sheet_of_mixed_pictures_says_so(
         ]
         assert sheets
         for sheet in sheets:
-            assert find_caveats(sheet.note) == caveats
+            assert ", ".join(caveats) in sheet.note
     run_command("report", f"runs={mixed_run.folder}", "to=page.html")
     assert MEANINGS[MIXED_WITH_BLURRY] in Path("page.html").read_text()
 

@@ -13,8 +13,8 @@ from brainhive_cli.core.tables import (
     format_number,
     format_p,
     format_tick,
-    make_subject_seed_table,
     measure_table_width,
+    tabulate_subjects,
     write_as_list,
     write_csv,
 )
@@ -90,18 +90,23 @@ def test_p_and_mean_are_a_dash_where_there_are_none() -> None:
 
 
 def test_subjects_and_seeds_have_their_means() -> None:
-    values = {
-        "subject 1": {"1": [1.0, 3.0], "2": [4.0]},
-        "subject 2": {"2": [6.0]},
+    scores = {
+        "subject 1": {"seed 1": 2.0, "seed 2": 4.0},
+        "subject 2": {"seed 2": 6.0},
     }
-    table = make_subject_seed_table("Top-1", values, ["1", "2"], "a note")
-    assert table.columns == ("subject", "seed 1", "seed 2", "mean ± sd")
+    seeds = ["seed 1", "seed 2"]
+    table = tabulate_subjects("Top-1", seeds, scores, "a note", has_spread=True)
+    assert table.columns == ["subject", "seed 1", "seed 2", "mean ± sd"]
     assert table.rows == (
         ("subject 1", 2.0, 4.0, "3.000 ± 1.414"),
         ("subject 2", None, 6.0, "6.000"),
         ("mean ± sd", "2.000", "5.000 ± 1.414", "4.500 ± 2.121"),
     )
     assert (table.title, table.note) == ("Top-1", "a note")
+
+    # runs have no spread of their own, and one subject has no mean
+    table = tabulate_subjects("Top-1", seeds, {"subject 1": scores["subject 1"]})
+    assert table.rows == (("subject 1", 2.0, 4.0),)
 
 
 def test_programs_read_values_and_people_texts() -> None:

@@ -347,7 +347,7 @@ def test_a_value_that_is_no_finite_number_is_refused(spoilt):
 def test_a_metric_carries_its_circumstances_as_plain_values():
     selected = [
         measure(
-            "top1", [np.ones(3)], protocol=f"intra, {caveat}", split="test"
+            "top1", [np.ones(3)], protocol="intra", split="test", caveats=[caveat]
         ).selected
         for caveat in (SELECTED_ON_TEST, UNKNOWN_SELECTION, SIMULATED)
     ]

@@ -227,15 +227,14 @@ def test_runs_that_differ_are_named(home: Path) -> None:
     digest = write_store(home, SESSION)
     first = write_run(home, digest)
     other = write_run(home / "other", digest, set_up=SET_UP | {"seeds": [4]})
-    other.label = "two"
+    other = replace(other, label="two")
     (filled,) = fill_checklists([first, other])
     answers = read_answers(filled)
     assert answers["Random seeds"] == ("one: 3; two: 4", "from the run")
 
     # steps of a workflow may have equal labels
     folder = other.folder.path
-    other.folder = RunFolder(folder.rename(folder.with_name("b")))
-    other.label = "one"
+    other = ShownRun("one", RunFolder(folder.rename(folder.with_name("b"))))
     (filled,) = fill_checklists([first, other])
     assert read_answers(filled)["Random seeds"][0] == "one: 3; b: 4"
 

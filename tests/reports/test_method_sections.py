@@ -1,79 +1,86 @@
-"""Sections of a page that compare methods, made of runs that are written by hand."""
+"""Sections of a page that compare methods, made of small evaluations."""
 
 import re
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from brainhive_cli.core.facts import Difference, RetrievalFacts
+from brainhive_cli.core.facts import CellFacts, GalleryFacts, RetrievalFacts
 from brainhive_cli.core.measurements import Measurements, Metric
-from brainhive_cli.core.tables import Table, TableCell
-from brainhive_cli.reports import method_sections, method_tables
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.drawings import draw_artifact
-from brainhive_cli.reports.method_tables import MethodComparison
+from brainhive_cli.reports.method_sections import (
+    draw_methods,
+    lay_out_methods,
+    state_best_method,
+)
+from brainhive_cli.reports.method_tables import (
+    CEILING_SHARE,
+    MethodComparison,
+    compare_methods,
+    tabulate_methods,
+)
+from brainhive_cli.reports.runs_shown import ShownRun
 
-EXCLUDED = "selected on test"
+N_ITEMS = 100
+GALLERY = GalleryFacts(dataset="lab", splits="test", pictures=50, digest="0123456789")
 make_metric = partial(
-    Metric, "top1", n=100, pool=50, chance=0.02, seeds=(0,), protocol="intra, lab",
+    Metric, "top1", n=N_ITEMS, pool=50, chance=0.02, seeds=(0,), protocol="intra, lab",
     split="test", interval="Wilson",
 )  # fmt: skip
-make_difference = partial(
-    Difference, metric="top1", interval="", n=100, subjects=1, p_value=0.5, test="sign",
-    least_p=0.001, cohens_dz=None, tests=2, tests_of="pairs",
-)  # fmt: skip
 
 
-def make_row(label: str, value: float) -> Any:
-    metric = make_metric(value=value, low=value - 0.05, high=value + 0.05)
-    measurements = Measurements(facts=RetrievalFacts(stimuli=100))
-    folder = SimpleNamespace(path=Path("runs/eval-retrieval/run"))
-    return SimpleNamespace(
-        label=label,
-        metrics={"top1": metric},
-        measurements=measurements,
-        folder=folder,
-        is_control=False,
+def write_method(
+    folder: Path,
+    label: str,
+    hits: float,
+    caveats: tuple[str, ...] = (),
+    ceiling: Metric | None = None,
+) -> ShownRun:
+    """Write an evaluation in which the first items are hits."""
+    run = RunFolder(folder / "runs/eval-retrieval" / label)
+    metric = make_metric(value=hits, low=hits - 0.05, high=hits + 0.05, caveats=caveats)
+    ids = [f"item {number:03d}" for number in range(N_ITEMS)]
+    ranks = [1 if number < hits * N_ITEMS else 7 for number in range(N_ITEMS)]
+    scopes = {"all": {"top1": metric}, "sub-01": {"top1": metric}}
+    if ceiling:
+        scopes["ceiling · all"] = {"top1": ceiling}
+    facts = RetrievalFacts(
+        dataset="lab",
+        mode="intra",
+        units="pictures",
+        stimuli=N_ITEMS,
+        gallery=GALLERY,
+        cells={"sub-01": CellFacts(subject="sub-01", seed=0)},
     )
+    items = {"sub-01": {"image_ids": ids, "units": ids, "ranks": ranks}}
+    run.write_text("recipe.yaml", "align_run: a\n")
+    run.finish(Measurements(scopes, facts=facts, items=items))
+    return ShownRun(label, run)
 
 
-def compare(values: dict[str, float], excluded: tuple[str, ...] = ()) -> Any:
-    rows = [make_row(label, value) for label, value in values.items()]
-    reasons = {row.label: [EXCLUDED] * (row.label in excluded) for row in rows}
-    caveats: dict[str, list[str]] = {row.label: [] for row in rows}
-    return MethodComparison("lab, intra", rows, reasons, caveats, rows[0], {})
+def compare(
+    folder: Path, hits: dict[str, float], selected: tuple[str, ...] = ()
+) -> MethodComparison:
+    """Compare methods, of which some are selected on test."""
+    runs = []
+    for label, share in hits.items():
+        caveats = ("selected on test",) if label in selected else ()
+        runs.append(write_method(folder, label, share, caveats))
+    (comparison,) = compare_methods(runs, "")
+    return comparison
 
 
-@pytest.mark.parametrize("p", [0.001, 0.4])
+@pytest.mark.parametrize(("second", "is_ranked"), [(0.3, True), (0.48, False)])
 def test_a_method_is_ranked_only_by_a_significant_difference(
-    p: float, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, second: float, is_ranked: bool
 ) -> None:
-    comparison = compare({"a": 0.5, "b": 0.4, "c": 0.3, "d": 0.6}, excluded=("d",))
-    compared = []
-
-    def compare_ranks(pairs: Any) -> Any:
-        compared.extend(pairs)
-        differences = []
-        for (first, second), p_adjusted in zip(pairs, (p, 0.001), strict=True):
-            differences.append(
-                make_difference(
-                    first=first,
-                    second=second,
-                    difference=0.1,
-                    low=0.02,
-                    high=0.2,
-                    p_adjusted=p_adjusted,
-                )
-            )
-        return differences, []
-
-    monkeypatch.setattr(method_tables, "compare_ranks", compare_ranks)
-    sentence = method_sections.state_best_method(comparison)
+    hits = {"a": 0.5, "b": second, "c": 0.1, "d": 0.6}
+    sentence = state_best_method(compare(tmp_path, hits, selected=("d",)))
 
     # excluded methods are neither ranked nor counted
-    assert compared == [("a", "b"), ("a", "c")] and "“d”" not in sentence
+    assert "“d”" not in sentence
     facts = (
         "“a”",
         "3 methods",
@@ -81,27 +88,34 @@ def test_a_method_is_ranked_only_by_a_significant_difference(
         "45 to 55 %",
         "chance 2 %",
         "100 test pictures",
+        "50 candidates",
+        f"{100 * (0.5 - second):+.1f} points",
+        "adjusted over 2 tests",
+        "“c”",
+        "biased",
     )
-    for fact in facts + ("50 candidates", "+10.0 points", f"p = {p}", "“c”", "biased"):
+    for fact in facts:
         assert fact in sentence, fact
-    assert ("not ranked" in sentence) == (p == 0.4)
+    assert ("not ranked" in sentence) != is_ranked
 
 
-def test_a_single_result_and_no_result_are_not_compared() -> None:
-    sentence = method_sections.state_best_method(compare({"a": 0.5}))
+def test_a_single_result_and_no_result_are_not_compared(tmp_path: Path) -> None:
+    sentence = state_best_method(compare(tmp_path, {"a": 0.5}))
     assert "only result" in sentence and "50 %" in sentence and "next" not in sentence
-    nothing = method_sections.state_best_method(compare({"a": 0.5}, excluded=("a",)))
-    assert "“a”" not in nothing and "50 %" not in nothing
+    nothing = state_best_method(compare(tmp_path, {"b": 0.5}, selected=("b",)))
+    assert "“b”" not in nothing and "50 %" not in nothing
 
 
-def test_the_figure_has_a_dot_interval_and_chance_of_each_method() -> None:
-    comparison = compare({"a": 0.5, "b": 0.4, "d": 0.6}, excluded=("d",))
-    curve = method_sections.draw_methods(comparison)
+def test_the_figure_has_a_dot_interval_and_chance_of_each_method(
+    tmp_path: Path,
+) -> None:
+    hits = {"a": 0.5, "b": 0.4, "d": 0.6}
+    curve = draw_methods(compare(tmp_path, hits, selected=("d",)))
 
     assert list(curve.at) == ["a", "b", "d"] and curve.style == "dots"
     results, excluded = curve.lines
     assert results.values == [0.5, 0.4, None] and excluded.values == [None, None, 0.6]
-    assert results.low == pytest.approx([0.45, 0.35, None]) or results.low[2] is None
+    assert results.low == [0.45, pytest.approx(0.35), None]
     assert results.chance == 0.02 and "0.02" in curve.title
     with draw_artifact(curve) as figure:
         names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
@@ -111,24 +125,15 @@ def test_the_figure_has_a_dot_interval_and_chance_of_each_method() -> None:
         assert figure.axes[0].yaxis_inverted()
 
 
-def test_a_folded_table_moves_reasons_and_equal_columns() -> None:
-    interval = TableCell("0.500", "0.4–0.6, chosen among 2", 0.5)
-    table = Table(
-        "lab",
-        ["method", method_tables.REASON, "top-1", "selection", "min"],
-        [
-            [TableCell("a"), "", interval, "last", 1.0],
-            [TableCell("b", is_grey=True), EXCLUDED, interval, "last", 2.0],
-        ],
-        note="Note.",
-    )
-    folded = method_sections.fold_table(table)
+def test_the_table_on_a_page_has_reasons_below_the_names(tmp_path: Path) -> None:
+    comparison = compare(tmp_path, {"a": 0.5, "b": 0.4}, selected=("b",))
+    (section,) = lay_out_methods([comparison])
+    ((_, (_, table)),) = section.groups
 
-    assert list(folded.columns) == ["method", "top-1", "min"]
-    assert folded.rows[0][0].small == "" and folded.rows[0][1].small == "0.4–0.6"
-    assert folded.rows[1][0].small == f"excluded: {EXCLUDED}"
-    assert folded.rows[1][0].is_grey and folded.keeps_columns
-    assert "selection last" in folded.note and folded.note.endswith("Note.")
+    assert table.keeps_columns and not table.title and "lab, intra" in section.title
+    result, excluded = table.rows[:2]
+    assert result[0] == "a"
+    assert excluded[0].small == "excluded: selected on test" and excluded[0].is_grey
 
 
 @pytest.mark.parametrize(
@@ -136,17 +141,17 @@ def test_a_folded_table_moves_reasons_and_equal_columns() -> None:
     [(0.15, 0.1, True), (0.25, 0.1, False), (0.15, 0.01, False)],
 )
 def test_a_share_of_the_ceiling_is_below_one_with_interval(
-    value: float, ceiling_low: float, has_share: bool
+    tmp_path: Path, value: float, ceiling_low: float, has_share: bool
 ) -> None:
     """Issue 117: a share of 5.2 had no interval."""
-    row = make_row("a", value)
-    ceiling = {"top1": make_metric(value=0.2, low=ceiling_low, high=0.3)}
-    row.measurements.scopes["ceiling · all"] = ceiling
+    ceiling = make_metric(value=0.2, low=ceiling_low, high=0.3)
+    run = write_method(tmp_path, "a", value, ceiling=ceiling)
+    (comparison,) = compare_methods([run], "")
+    table = tabulate_methods(comparison)
 
-    share = method_tables.describe_row(row, None)[method_tables.CEILING_SHARE]
-
-    assert (share is not None) == has_share
-    if share:
+    assert (CEILING_SHARE in table.columns) == has_share
+    if has_share:
+        share = table.rows[0][table.columns.index(CEILING_SHARE)]
         assert share.value == pytest.approx(0.13 / 0.18)
         ends = [float(end) for end in re.findall(r"\d*\.\d+", share.small)]
         assert ends == pytest.approx([0.08 / 0.28, 0.18 / 0.08], abs=0.001)

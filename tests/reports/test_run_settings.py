@@ -10,10 +10,8 @@ from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.run_settings import (
     MAX_DIFFERENCES,
-    choose_headings,
     find_differing_keys,
     group_settings,
-    name_models,
     read_settings,
     write_setting,
 )
@@ -46,8 +44,8 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def test_facts_replace_sections_of_the_recipe(folder: RunFolder) -> None:
     settings = read_settings(folder, Facts())
-    assert settings["encoders"] == ["lite0", "vae", "own"]
-    assert settings["epochs"] == 5 and settings["train.lr"] == 0.1
+    assert settings["encoders"] == "lite0+vae+own"
+    assert settings["epochs"] == "5" and settings["train.lr"] == "0.1"
     sections = {key.partition(".")[0] for key in settings}
     assert sections.isdisjoint({"paths", "run", "digests", "finetune"})
 
@@ -60,8 +58,8 @@ def test_facts_replace_sections_of_the_recipe(folder: RunFolder) -> None:
         "cites.model": ["somebody"],
     }
     settings = read_settings(folder, Facts(set_up=set_up))
-    assert settings["subjects"] == [1, 2] and settings["train.lr"] == 0.2
-    assert settings["dataset.noise"] == 1.0
+    assert settings["subjects"] == "1, 2" and settings["train.lr"] == "0.2"
+    assert settings["dataset.noise"] == "1"
     # the facts of signals do not name their store
     assert settings["signal.name"] == "low" and "signal.channels" not in settings
     assert "cites.model" not in settings
@@ -97,30 +95,22 @@ def test_secrets_are_hidden(folder: RunFolder) -> None:
         ("repetitions", [4, 4], "4"),
         ("window_ms", None, "none"),
         ("x", True, "true"),
+        (
+            "align_run",
+            ["demo-intra-ridge-0123456789", "demo-intra-ridge-0123456789-2", "own"],
+            "0123456789, 0123456789-2, own",
+        ),
     ],
 )
 def test_a_setting_is_written_as_text(key: str, value: Any, text: str) -> None:
     assert write_setting(key, value) == text
 
 
-def test_differing_settings_are_found_within_a_command() -> None:
-    first = {"seeds": [1], "loss.kind": "clip", "loss.a": 1, "lr": 1, "align_run": "x"}
-    second = {"seeds": [2], "loss.kind": "mse", "loss.b": 2, "lr": 2, "align_run": "y"}
-    runs = [("train", first), ("train", second), ("other", {"lr": 3, "dim": 9})]
-    assert find_differing_keys(runs) == ["loss.kind", "lr", "align_run"]
+def test_kinds_come_first_and_models_last_among_differences() -> None:
+    first = {"align_run": "x", "seeds": "1", "loss.a": "1", "lr": "1"}
+    second = {"align_run": "y", "seeds": "2", "loss.b": "2", "lr": "2"}
+    first["loss.kind"], second["loss.kind"] = "clip", "mse"
+    assert find_differing_keys([first, second]) == ["loss.kind", "lr", "align_run"]
 
-    many = {f"key{number}": number for number in range(20)}
-    runs = [("train", many), ("train", {})]
-    assert len(find_differing_keys(runs)) == MAX_DIFFERENCES
-
-
-def test_headings_are_short_but_unique() -> None:
-    keys = ["loss.kind", "train.lr", "prior.lr", "x.size", "align_run"]
-    assert choose_headings(keys, ["run", "size"]) == [
-        *("loss", "train.lr", "prior.lr", "x.size", "model")
-    ]
-
-
-def test_models_are_named_by_their_fingerprints() -> None:
-    names = ["demo-intra-ridge-0123456789", "demo-intra-ridge-0123456789-2", "own"]
-    assert name_models(names) == "0123456789, 0123456789-2, own"
+    many = {f"key{number}": str(number) for number in range(20)}
+    assert len(find_differing_keys([many, {}])) == MAX_DIFFERENCES

@@ -1,95 +1,105 @@
 """The list of runs is a table where it fits, and paragraphs elsewhere."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from brainhive_cli.core.measurements import SIMULATED, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.tables import Table, write_as_list
 from brainhive_cli.reports.run_table import (
-    ListedRun,
     count_bytes,
-    lay_out_for_terminal,
     lay_out_runs,
+    shorten_table,
+)
+
+RECIPE = {"encoders": ["lite0"], "backbone": {"kind": "ridge"}, "seeds": [1]}
+TOP1 = Metric(
+    "top1",
+    0.25,
+    40,
+    4,
+    0.01,
+    0.2,
+    0.3,
+    (1,),
+    "intra",
+    "test",
+    "t",
+    caveats=(SIMULATED,),
 )
 
 
-def list_run(name: str, label: str = "", **settings: Any) -> ListedRun:
-    """Make a finished run with settings."""
-    keys = {"encoders": ["lite0"], "backbone.kind": "ridge", "seeds": [1]}
-    return ListedRun(
-        folder=RunFolder(Path("runs/train-align") / name),
-        label=label,
-        state="finished",
-        result="top-1 25 % (95 % CI 20 to 30 %; chance 1 %)",
-        settings=keys | settings,
-        changed_s=0.0,
-        n_bytes=1000,
-    )
+def write_run(
+    home: Path, name: str, label: str = "", command: str = "train-align", **changes: Any
+) -> RunFolder:
+    """Write a finished run with settings."""
+    folder = RunFolder(home / "runs" / command / name)
+    folder.write_text("recipe.yaml", yaml.safe_dump(RECIPE | changes))
+    folder.finish(Measurements({"all": {"top1": TOP1}}))
+    if label:
+        folder.set_label(label)
+    return folder
 
 
 @pytest.fixture
-def table() -> Table:
+def table(tmp_path: Path) -> Table:
     """Two runs that differ in the backbone and in the noise of the data."""
-    first = list_run("a", "[i]wide[/i]", **{"dataset.noise": 0.5})
-    second = list_run("b", **{"backbone.kind": "nice", "dataset.noise": "x" * 200})
-    return lay_out_runs([first, second], "Runs", "a note")
+    first = write_run(tmp_path, "a", "[i]wide[/i]", dataset={"noise": 0.5})
+    changes = {"backbone": {"kind": "nice"}, "dataset": {"noise": "x" * 200}}
+    second = write_run(tmp_path, "b", **changes)
+    (table,) = lay_out_runs({first: 0.0, second: 0.0}, "Runs")
+    return table
 
 
 def test_programs_get_all_columns_and_whole_values(table: Table) -> None:
     first, second = table.as_dict()["rows"]
     assert list(first) == [
-        *("run", "label", "state", "result", "encoder", "backbone", "seeds", "noise"),
-        *("last changed", "size"),
+        *("run", "label", "state", "result", "encoders", "backbone", "seeds"),
+        *("dataset.noise", "last changed", "size"),
     ]
+    assert first["run"] == "train-align/a"
     assert first["label"] == "[i]wide[/i]" and second["label"] == ""
     assert first["backbone"] == "ridge" and second["backbone"] == "nice"
-    assert second["noise"] == "x" * 200
-    assert first["last changed"].startswith("1970-01-01") and first["size"] == 1000
+    assert second["dataset.noise"] == "x" * 200
+    assert first["last changed"].startswith("1970-01-01") and first["size"] > 100
+    assert first["result"].endswith("(simulated)") and "† simulated" in table.note
 
 
-def test_people_see_the_columns_in_which_runs_differ(
-    table: Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "250")
-    [wide] = lay_out_for_terminal(table)
-    assert not wide.is_list
+def test_people_see_the_columns_in_which_runs_differ(table: Table) -> None:
+    wide = shorten_table(table)
     assert list(wide.columns) == [
-        *("run", "label", "state", "result", "backbone", "noise", "age", "size")
+        *("run", "label", "state", "result", "backbone", "dataset.noise"),
+        *("last changed", "size"),
     ]
     # equal settings are said once, and long values are cut
-    assert "lite0" in wide.note and "a note" in wide.note
+    assert "lite0" in wide.note and "† simulated" in wide.note
     assert max(len(str(row[5])) for row in wide.rows) == 40
 
-    monkeypatch.setenv("COLUMNS", "80")
-    [narrow] = lay_out_for_terminal(table)
-    assert narrow.is_list
-    text = " ".join(narrow.rows[0])
-    for fact in ("a", "[i]wide[/i]", "backbone ridge", "noise 0.5"):
+    text = write_as_list(wide, 80)
+    for fact in ("a", "label [i]wide[/i]", "backbone ridge", "dataset.noise 0.5"):
         assert fact in text
 
 
-def test_a_single_run_keeps_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "250")
-    [single] = lay_out_for_terminal(lay_out_runs([list_run("a")], "Runs"))
-    assert {"encoder", "backbone", "seeds"} <= set(single.columns)
-    assert "label" not in single.columns
+def test_a_single_run_keeps_its_settings(tmp_path: Path) -> None:
+    (table,) = lay_out_runs({write_run(tmp_path, "a"): 0.0}, "Runs")
+    columns = shorten_table(table).columns
+    assert {"encoders", "backbone", "seeds"} <= set(columns)
+    assert "label" not in columns
 
 
-def test_each_command_has_a_table_of_its_own(table: Table) -> None:
-    evaluation = replace(
-        list_run("c"),
-        folder=RunFolder(Path("runs/eval-retrieval/c")),
-        state="interrupted",
-    )
-    newest_first = lay_out_runs([evaluation, list_run("a"), list_run("b")], "Runs", "†")
-    evaluations, trainings = lay_out_for_terminal(newest_first)
-    assert "eval-retrieval" in evaluations.title and "Runs" in evaluations.title
-    assert "interrupted" in evaluations.rows[0] and not evaluations.note
+def test_each_command_has_a_table_of_its_own(tmp_path: Path) -> None:
+    evaluation = RunFolder(tmp_path / "runs/eval-retrieval/c")
+    evaluation.write_text("recipe.yaml", "gallery: test\n")
+    runs = dict.fromkeys([evaluation, write_run(tmp_path, "a")], 0.0)
+    runs[write_run(tmp_path, "b")] = 0.0
+    evaluations, trainings = lay_out_runs(runs, "Runs")
+    assert evaluations.title == "Runs: eval-retrieval" and not evaluations.note
+    assert "interrupted" in evaluations.rows[0]
     assert trainings.title == "train-align" and "†" in trainings.note
-    assert [row[0] for row in trainings.rows] == ["a", "b"]
+    assert [str(row[0]) for row in trainings.rows] == ["a", "b"]
 
 
 def test_bytes_are_counted_in_subfolders_without_links(tmp_path: Path) -> None:

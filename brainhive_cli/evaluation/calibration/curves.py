@@ -22,11 +22,12 @@ from brainhive_cli.core.facts import (
 )
 from brainhive_cli.core.measurements import (
     ALL,
+    TRIALS_TOGETHER,
     Measurements,
     Metric,
     Scopes,
-    find_caveats,
     index_by_name,
+    merge_caveats,
     scope,
 )
 from brainhive_cli.core.tables import Table
@@ -39,7 +40,7 @@ from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports.page import FINDING
-from brainhive_cli.reports.tables import metric_table, render
+from brainhive_cli.reports.tables import make_rows, render, tabulate_rows
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.trained.few_shot import (
     PERMUTED_SCRATCH,
@@ -107,7 +108,12 @@ def summarise_draws(
         hits[arm][name] = [(table == 1).mean(0, dtype=np.float64) for table in tables]
 
     # measure every arm with every amount
-    protocols = {arm: job.describe_protocol(arm in dependent_arms) for arm in arms}
+    caveats_of_arm = {}
+    for arm in arms:
+        is_together = arm in dependent_arms
+        caveats_of_arm[arm] = merge_caveats(
+            job.tests.caveats, [TRIALS_TOGETHER] if is_together else []
+        )
     pool = len(next(iter(job.people.values())).rows)
     seeds = sorted({cell.seed for cell in job.cells})
     context: dict[str, Any] = {"split": "test", "seeds": seeds, "items": job.items}
@@ -118,7 +124,8 @@ def summarise_draws(
                 rank_lists,
                 pool,
                 metric_names=METRIC_NAMES,
-                protocol=protocols[arm],
+                protocol=job.describe_protocol(caveats_of_arm[arm]),
+                caveats=caveats_of_arm[arm],
                 **context,
             )
             scopes[name_scope(arm, name)] = index_by_name(metrics)
@@ -129,15 +136,15 @@ def summarise_draws(
         if not {TRANSFER, arm} <= set(arms):
             continue
         gains = []
-        # the longer protocol has the caveats of both arms
-        gain_protocol = max(protocols[TRANSFER], protocols[arm], key=len)
+        gain_caveats = merge_caveats(caveats_of_arm[TRANSFER], caveats_of_arm[arm])
         for name in amount_names:
             differences = map(np.subtract, hits[TRANSFER][name], hits[arm][name])
             gains.append(list(differences))
             metric = measure(
                 GAIN,
                 gains[-1],
-                protocol=gain_protocol,
+                protocol=job.describe_protocol(gain_caveats),
+                caveats=gain_caveats,
                 limits=(-1.0, 1.0),
                 is_share=False,
                 chance=0.0,
@@ -148,12 +155,13 @@ def summarise_draws(
             better = find_better_amounts(gains, job.items)
 
     # measure the headline with everything: all people together, and each person
-    protocol = job.describe_protocol()
+    caveats = caveats_of_arm.get(headline, job.tests.caveats)
+    protocol = job.describe_protocol(caveats)
     cells: dict[str, CellFacts] = {}
     top1: dict[str, list[float]] = {}
     sufficient: dict[str, Any] = {}
     if headline:
-        protocol = f"{protocols[headline]}, {headline}, {EVERYTHING}"
+        protocol += f", {headline}, {EVERYTHING}"
         total_metrics = scopes[name_scope(headline, EVERYTHING)]
         for metric_name, metric in total_metrics.items():
             scopes[ALL][metric_name] = replace(metric, protocol=protocol)
@@ -171,6 +179,7 @@ def summarise_draws(
                 pool,
                 metric_names=METRIC_NAMES,
                 protocol=protocol,
+                caveats=caveats,
                 **person_context,
             )
             person = f"sub-{subject:02d}"
@@ -187,7 +196,7 @@ def summarise_draws(
         **job.tests.describe(),
         **sufficient,
         protocol=protocol,
-        caveats=find_caveats(protocol),
+        caveats=caveats,
         cells=cells,
         people=top1,
         better=better,
@@ -476,11 +485,11 @@ def _lay_out(measurements: Measurements) -> list[Table]:
         scope_of = {name: name_scope(arm, name) for name in names}
         arm_rows[arm] = _select_first_metrics(measurements, scope_of)
     title = "Top-1 by amount of recording"
-    tables = [metric_table(title, amount_rows, "amount", section=SECTION)]
+    tables = [tabulate_rows(title, make_rows(amount_rows), "amount", section=SECTION)]
     # the first table already has the numbers of its arm
     if list(arm_rows) != [facts.arm]:
         title = "Top-1 of each arm"
-        tables.append(metric_table(title, arm_rows, "arm", section=SECTION))
+        tables.append(tabulate_rows(title, make_rows(arm_rows), "arm", section=SECTION))
 
     sizes = []
     for amount in facts.amounts:

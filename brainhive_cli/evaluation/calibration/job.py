@@ -1,6 +1,6 @@
 """Work of calibrate: models of other people, and recordings of new persons."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -13,7 +13,7 @@ from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.command import Input, Work
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import TRIALS_TOGETHER, extend_protocol
+from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.data.datasets import group_rows
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned_pictures import LearnedPictures
@@ -320,12 +320,8 @@ class Job(TestJob):
         rows = [person.tested.stimulus for person in self.people.values()]
         return group_rows(self.align.dataset, store, rows)
 
-    def describe_protocol(self, is_together: bool = False) -> str:
-        """Describe the protocol of the measurement, with its caveats.
-
-        Args:
-            is_together: If True, the token of a test trial depends on the others.
-        """
+    def describe_protocol(self, caveats: Sequence[str]) -> str:
+        """Describe the protocol of the measurement, with its caveats."""
         align = self.align
         draws = f"{self.draws} draw{'s' if self.draws > 1 else ''}"
         if self.recipe.order == "recording":
@@ -333,8 +329,7 @@ class Job(TestJob):
         mode = f"calibration of {align.mode}"
         phrases = [mode, align.dataset.name, align.variant, draws]
         description = ", ".join(filter(None, phrases))
-        protocol = extend_protocol(description, self.tests.caveats)
-        return extend_protocol(protocol, [TRIALS_TOGETHER] if is_together else [])
+        return extend_protocol(description, caveats)
 
 
 def read_training(

@@ -86,7 +86,8 @@ def conclude(
     reader = readers[0]
     items = reader.items
     protocol = job.describe_protocol()
-    signal_context: Any = {"protocol": f"{protocol}, no model", "split": recipe.split}
+    context: Any = {"split": recipe.split, "caveats": job.tests.caveats}
+    signal_context = context | {"protocol": f"{protocol}, no model"}
     missing = {}
     excluded: dict[str, str] = {}
     if items.problem:
@@ -103,7 +104,7 @@ def conclude(
             groups.append([parts[cell, subject] for cell in cells])
         seeds = sorted({cell.seed for cell in job.align.cells})
         findings += describe_profiles(
-            groups, items, seeds=seeds, protocol=protocol, split=recipe.split
+            groups, items, seeds=seeds, protocol=protocol, **context
         )
 
     # encoding model of the signals

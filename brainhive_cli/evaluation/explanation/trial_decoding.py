@@ -154,7 +154,13 @@ def explain_trials(job: Job) -> Summary:
         groups.append([profiles])
 
     findings = correct_findings(
-        describe_profiles(groups, items, protocol=protocol, split=recipe.split)
+        describe_profiles(
+            groups,
+            items,
+            protocol=protocol,
+            split=recipe.split,
+            caveats=job.tests.caveats,
+        )
     )
     facts: dict[str, Any] = {
         "protocol": protocol,

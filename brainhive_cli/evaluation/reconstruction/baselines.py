@@ -50,6 +50,7 @@ def make_baselines(
     stimulus_heads: StimulusHeads,
     models: str,
     folder: RunFolder,
+    caveats: Sequence[str] = (),
 ) -> tuple[list[GeneratedSet], dict[str, str]]:
     """Make the baselines, media that a reconstruction must be better than.
 
@@ -69,6 +70,7 @@ def make_baselines(
         stimulus_heads: Computes the heads of training stimuli.
         models: Description of the brain models.
         folder: Folder of the run.
+        caveats: Caveats of the brain models.
 
     Returns:
         The baselines, and advice by the source of each baseline that cannot be made.
@@ -95,6 +97,7 @@ def make_baselines(
                     side_px=recipe.resolution_px,
                     stimulus_heads=stimulus_heads,
                     models=models,
+                    caveats=caveats,
                     folder=folder,
                 )
                 with console.progress("finding the nearest training pictures"):
@@ -125,6 +128,7 @@ def _make_nearest(
     side_px: int,
     stimulus_heads: StimulusHeads,
     models: str,
+    caveats: Sequence[str],
     folder: RunFolder,
 ) -> GeneratedSet:
     """Write the central square of the training picture nearest to each decoded head."""
@@ -163,7 +167,13 @@ def _make_nearest(
         f"{models}"
     )
     return GeneratedSet(
-        "nearest", name, (cell.seed,), files, decoded_set.subject, description
+        "nearest",
+        name,
+        (cell.seed,),
+        files,
+        decoded_set.subject,
+        description,
+        caveats,
     )
 
 
@@ -280,7 +290,13 @@ def make_stills(
             f"the first frame of each clip instead of all, {clip_set.description}"
         )
         stills = GeneratedSet(
-            "still", name, clip_set.seeds, files, clip_set.subject, description
+            "still",
+            name,
+            clip_set.seeds,
+            files,
+            clip_set.subject,
+            description,
+            clip_set.caveats,
         )
         sets.append(stills)
     if not sets:

@@ -27,8 +27,6 @@ from brainhive_cli.core.measurements import (
     Metric,
     Scopes,
     choose_headlines,
-    extend_protocol,
-    find_caveats,
     list_footnotes,
     merge_caveats,
     metric_title,
@@ -73,14 +71,15 @@ from brainhive_cli.reports.drawings import make_rank_bars
 from brainhive_cli.reports.page import FINDING
 from brainhive_cli.reports.tables import (
     SIGNIFICANCE_LEGEND,
+    ResultRow,
     describe_adjustment,
     describe_metric,
     describe_sample,
     difference_table,
-    get_significance_sign,
     make_metric_cell,
-    metric_table,
+    make_rows,
     published_tables,
+    tabulate_rows,
 )
 
 EXAMPLES_TITLE, RANKED_TITLE = "Examples", "From the best to the worst"
@@ -235,8 +234,8 @@ def _write_results(
         _, blanks = find_originals_and_blanks(cell_set, stimuli)
         if blanks:
             blank_files += make_portable(list(map(str, blanks)))
-            description = extend_protocol(cell_set.description, [ONE_COLOUR])
-            scored[row] = replace(cell_set, description=description)
+            caveats = [*cell_set.caveats, ONE_COLOUR]
+            scored[row] = replace(cell_set, caveats=caveats)
     if blank_files:
         examples = ", ".join(blank_files[:MAX_LISTED_FILES])
         console.warn(
@@ -244,7 +243,7 @@ def _write_results(
         )
 
     # metrics with intervals, and comparisons of the first source with the others
-    caveats = merge_caveats(*(find_caveats(media.description) for media in scored))
+    caveats = merge_caveats(*(media.caveats for media in scored))
     facts = facts.model_copy(update={"one_colour": blank_files, "caveats": caveats})
     measurements = _compute_measurements(
         scored, recipe.protocol, split, stimuli.grouping, facts
@@ -281,7 +280,7 @@ def _compute_measurements(
     scopes: Scopes = {ALL: {}}
     recalls = {}
     for source, source_sets in sets_of_source.items():
-        description = f"{protocol}, {source_sets[0].description}"
+        description = f"{protocol}, {source_sets[0].protocol}"
         scopes[source] = measure_sets(source_sets, description, split, grouping)
         recalls[source] = measure_sets(
             source_sets, description, split, grouping, per_concept=True
@@ -299,7 +298,7 @@ def _compute_measurements(
     units = grouping.make_items([list(cell_set.files) for cell_set in scored])
     for cell_set, unit_names in zip(scored, units.units, strict=True):
         name = scope(cell_set.source, cell_set.title)
-        description = f"{protocol}, {cell_set.description}"
+        description = f"{protocol}, {cell_set.protocol}"
         scopes[name] = measure_sets([cell_set], description, split, grouping)
         cells[name] = CellFacts(
             source=cell_set.source, subject=cell_set.subject, title=cell_set.title
@@ -416,7 +415,7 @@ class SheetWriter:
             captions: Share of decoded captions that name the object, for the notes.
         """
         first_set = self.scored[0]
-        note = f"{self.protocol}, {first_set.description}"
+        note = f"{self.protocol}, {first_set.protocol}"
         if captions:
             note += f"; {describe_metric(captions)}, {captions.n:,} tested"
         return [self._make_examples(note), self._make_ranking(note)]
@@ -624,10 +623,13 @@ def write_comparisons(folder: RunFolder, other_runs: Sequence[RunFolder]) -> Non
             run.
     """
     measurements = folder.measurements()
-    measurements_of = {str(run.path): run.measurements() for run in other_runs}
-    against, errors = compare_runs(measurements, THIS_RUN, measurements_of)
-    if errors:
-        raise errors[0]
+    pairs = {
+        (THIS_RUN, str(run.path)): (measurements, run.measurements())
+        for run in other_runs
+    }
+    against, errors = compare_runs(pairs)
+    for error in errors.values():
+        raise error
 
     # p-values of all comparisons of the run are adjusted together
     comparisons, against = adjust_together(
@@ -671,15 +673,15 @@ def combine_variants(results: Mapping[str, Result]) -> Measurements:
         Metrics keyed by variant and scope (a source or cell). The facts contain the
         comparisons, and the reasons why some variants cannot be compared.
     """
-    measurements = {label: result.metrics for label, result in results.items()}
-    first_label = next(iter(measurements))
-    first = measurements.pop(first_label)
-    comparisons, errors = compare_runs(first, first_label, measurements, noun="variant")
+    first_label, *labels = results
+    first = results[first_label].metrics
+    pairs = {(first_label, label): (first, results[label].metrics) for label in labels}
+    comparisons, errors = compare_runs(pairs, noun="variant")
     return collect_variants(results).with_facts(
         mode=first.facts.mode,
         medium=first.require_facts(ReconstructionFacts).medium,
         comparisons=comparisons,
-        not_compared=[error.message for error in errors],
+        not_compared=[error.message for error in errors.values()],
     )
 
 
@@ -715,9 +717,11 @@ def make_tables(
     title = f"Reconstruction of {split} {facts.medium}s"
     metric_names = list(measurements.overall)
     note = "; ".join(notes)
-    tables = [metric_table(title, metrics_of_source, "from", metric_names, note=note)]
+    sources = make_rows(metrics_of_source)
+    tables = [tabulate_rows(title, sources, "from", metric_names, note=note)]
     if len(metrics_of_cell) > 1:
-        tables.append(metric_table("By model", metrics_of_cell, MODEL_HEADING))
+        cells = make_rows(metrics_of_cell)
+        tables.append(tabulate_rows("By model", cells, MODEL_HEADING))
     tables += make_comparison_tables(measurements)
     tables += published_tables(published.as_dict() if published else None)
     return tuple(table for table in tables if table.rows)
@@ -777,18 +781,14 @@ def make_sweep_tables(
     facts = measurements.facts
     medium = measurements.require_facts(ReconstructionFacts).medium
     titles = get_source_titles(medium)
-    rows: dict[str, Mapping[str, Metric]] = {}
-    signs: dict[tuple[str, str], str] = {}
+    rows = []
     for label, variant in facts.variants.items():
         for source in variant.sources:
             # the row of the first source has only the label of the variant
             is_first = source == variant.sources[0]
             row_name = label if is_first else f"{label}, {titles[source]}"
-            rows[row_name] = measurements.scopes[scope(label, source)]
-        for comparison in facts.comparisons:
-            if comparison.second == label:
-                sign = get_significance_sign(comparison)
-                signs[label, comparison.metric] = sign
+            metrics = measurements.scopes[scope(label, source)]
+            rows.append(ResultRow(row_name, metrics))
 
     note = ""
     if facts.comparisons:
@@ -796,7 +796,13 @@ def make_sweep_tables(
             f"{SIGNIFICANCE_LEGEND}: differs from {next(iter(facts.variants))}; "
             f"{describe_adjustment(facts.comparisons)}"
         )
-    table = metric_table("Variant by variant", rows, "variant", signs=signs, note=note)
+    table = tabulate_rows(
+        "Variant by variant",
+        rows,
+        "variant",
+        differences=facts.comparisons,
+        note=note,
+    )
     return (table, *published_tables(published.as_dict() if published else None))
 
 

@@ -18,7 +18,6 @@ from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.files import locate
-from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.core.runs import METRICS_FILE, RunFolder
 from brainhive_cli.data.files.ids import PICTURES
 from brainhive_cli.data.media import media_files
@@ -119,7 +118,8 @@ def match_folders(
         locate(score).name,
         seeds=(),
         files=files,
-        description=_describe_repeats(files, score),
+        description=_describe_repeats(files),
+        caveats=read_run_caveats(score),
         open=open_generated,
     )
     # clips with neighbouring names are neighbours in a film
@@ -145,12 +145,11 @@ def _warn_of_names(names: Sequence[str], problem: str) -> None:
         console.warn(f"{len(names)} {problem}: {examples}")
 
 
-def _describe_repeats(files: Mapping[str, Sequence[Path]], score: str) -> str:
-    """Describe the number of reconstructions per item, and the caveats of their run."""
+def _describe_repeats(files: Mapping[str, Sequence[Path]]) -> str:
+    """Describe the number of reconstructions per item."""
     counts = set(map(len, files.values()))
     numbers = "–".join(map(str, sorted({min(counts), max(counts)})))
-    description = f"{numbers} {'repeat' if counts == {1} else 'repeats'}"
-    return extend_protocol(description, read_run_caveats(score))
+    return f"{numbers} {'repeat' if counts == {1} else 'repeats'}"
 
 
 def leave_out_originals(
@@ -192,7 +191,7 @@ def leave_out_originals(
             "--score FOLDER of the reconstructions, --truth FOLDER of what was seen",
         )
     console.warn(f"{problem}; they are left out")
-    description = _describe_repeats(files, facts.score)
+    description = _describe_repeats(files)
     without = facts.without + [name for name in generated.files if name not in files]
     new_facts = facts.model_copy(update={"originals": names, "without": without})
     return replace(generated, files=files, description=description), new_facts

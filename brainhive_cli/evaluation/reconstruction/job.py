@@ -9,7 +9,7 @@ import torch
 from brainhive_cli.core.command import Input, Work
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.facts import describe_signals
-from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, extend_protocol
+from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, merge_caveats
 from brainhive_cli.core.runs import RunFolder, split_variant
 from brainhive_cli.data.datasets import list_pictures, list_stimuli, make_grouping
 from brainhive_cli.data.media.stimuli import StimulusSet
@@ -259,8 +259,9 @@ class Job(TestJob):
                 generator.require_width(conditioning.embeddings.shape[-1])
         return generator
 
-    def describe_models(self) -> str:
-        """Describe the brain models and the prior, with their caveats."""
+    @cached_property
+    def caveats(self) -> list[str]:
+        """Caveats of the brain models, the prior and the generator."""
         # data sets on which the prior was trained
         align = self.align
         source = self.recipe.prior.source
@@ -281,12 +282,17 @@ class Job(TestJob):
             caveats.append(PRIOR_OF_OTHERS)
         if isinstance(self.recipe.generator, HasCaveats):
             caveats += self.recipe.generator.caveats
+        return merge_caveats(caveats)
+
+    def describe_models(self) -> str:
+        """Describe the brain models and their signals."""
+        align = self.align
         words = [
             f"{align.mode} {align.dataset.name}",
             align.dataset.holdout.description,
         ]
         words += describe_signals(self.tests.set_up)
-        return extend_protocol(", ".join(filter(None, words)), caveats)
+        return ", ".join(filter(None, words))
 
     def make_generated_set(
         self, decoded_set: DecodedSet, models: str, folder: RunFolder
@@ -324,6 +330,7 @@ class Job(TestJob):
             files=files,
             subject=decoded_set.subject,
             description=f"{generation}, {models}",
+            caveats=self.caveats,
             annotations=annotations,
             task_scores=task_scores,
         )

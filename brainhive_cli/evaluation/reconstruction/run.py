@@ -291,6 +291,7 @@ class ReconstructionRun(Job, ScoredRun):
             set_up.stimulus_heads,
             models,
             run.folder,
+            self.caveats,
         )
         baselines, missing = run.launch.run_on_main(make)
         generated += baselines

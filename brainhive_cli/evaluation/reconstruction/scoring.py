@@ -19,7 +19,11 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Metric, lower_is_better
+from brainhive_cli.core.measurements import (
+    Metric,
+    extend_protocol,
+    lower_is_better,
+)
 from brainhive_cli.core.tables import write_csv
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet
@@ -303,6 +307,7 @@ class GeneratedSet:
         files: Files of the repeats, by image id.
         subject: Subject of the signals, or None without signals.
         description: Description of their generation, which is part of the protocol.
+        caveats: Phrases in `CAVEATS` that limit the scores.
         open: Opens a file.
         annotations: Decoded captions, concepts and masks, by image id.
         task_scores: Scores of the annotations.
@@ -315,6 +320,7 @@ class GeneratedSet:
     files: Mapping[str, Sequence[Path]]
     subject: int | None = None
     description: str = ""
+    caveats: Sequence[str] = ()
     open: Callable[[Path], Any] = media_files.read
     annotations: Mapping[str, Annotation] = field(default_factory=dict)
     task_scores: TaskScores = field(default_factory=TaskScores)
@@ -331,6 +337,11 @@ class GeneratedSet:
         name = self.name.removeprefix(f"{self.source}/")
         cell, _, subject = name.rpartition("/")
         return cell if cell and cell.rpartition("/")[2].startswith(subject) else name
+
+    @property
+    def protocol(self) -> str:
+        """Description of the generation, with the caveats."""
+        return extend_protocol(self.description, self.caveats)
 
     @property
     def media(self) -> list[tuple[str, Path]]:
@@ -753,6 +764,7 @@ def measure_sets(
             metric,
             measured_values,
             protocol=protocol,
+            caveats=scored[0].caveats,
             split=split,
             items=items.select(has_value),
             pool=scale.pool or (None if scale.chance is None else len(ids[0])),

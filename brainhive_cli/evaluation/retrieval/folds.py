@@ -11,8 +11,8 @@ import numpy as np
 
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import Metric, index_by_name
-from brainhive_cli.evaluation.retrieval.scopes import ALONE, CORRECTIONS, REPETITIONS
+from brainhive_cli.core.measurements import CORRECTIONS, Metric, index_by_name
+from brainhive_cli.evaluation.retrieval.scopes import ALONE, REPETITIONS
 from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.measurement.retrieval import Gallery, Scores
 from brainhive_cli.measurement.statistics import measure

@@ -16,6 +16,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import (
+    CORRECTIONS,
     TRIALS_TOGETHER,
     scope,
 )
@@ -25,7 +26,6 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.scopes import (
     ALONE,
-    CORRECTIONS,
     REGIONS,
     REPETITION_DRAWS,
     REPETITIONS,

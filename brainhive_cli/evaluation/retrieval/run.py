@@ -24,7 +24,7 @@ from brainhive_cli.evaluation.retrieval.tables import (
     join_variant_tables,
     lay_out,
 )
-from brainhive_cli.measurement.comparison import adjust_together, compare_ranks
+from brainhive_cli.measurement.comparison import adjust_together, compare_runs
 from brainhive_cli.reports.sentences import explain_chance
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.training.run import TrainingRun
@@ -249,11 +249,11 @@ class RetrievalRun(Job, RunJob):
                 run.parts[label].metrics,
                 run.parts[other_label].metrics,
             )
-        differences, errors = compare_ranks(pairs)
+        differences, errors = compare_runs(pairs)
         collected = collect_variants(run.parts).with_facts(
             run=self.runs[0].name,
             comparisons=differences,
-            not_compared=[error.message for error in errors],
+            not_compared=[error.message for error in errors.values()],
         )
         return Summary(collected)
 
@@ -270,9 +270,9 @@ def _compare_runs(measurements: Measurements, run: OpenRun) -> Measurements:
         ("this run", other_run.metrics.facts.run): (measurements, other_run.metrics)
         for other_run in run.compared_results
     }
-    differences, errors = compare_ranks(pairs)
-    if errors:
-        raise errors[0]
+    differences, errors = compare_runs(pairs)
+    for error in errors.values():
+        raise error
     run_differences, differences = adjust_together(
         run=measurements.facts.against, pair=differences
     )

@@ -6,7 +6,6 @@ from brainhive_cli.core.measurements import BASELINE_CLASSIFIERS, Measurements, 
 
 SUBSETS = "subsets"
 REGIONS = "regions"
-CORRECTIONS = "corrections"
 REPETITIONS = "repetitions"
 ALONE = "alone"
 PLAIN = "plain"

@@ -152,6 +152,7 @@ def summarise_job(
         grouping=grouping,
         protocol=extend_protocol(description, caveats),
         split=recipe.split,
+        caveats=caveats,
         seeds=sorted({cell.seed for cell in cell_results}),
         are_categories=run.dataset.are_categories and has_trials,
     )
@@ -170,6 +171,7 @@ def summarise_job(
             protocol=cells.protocol,
             split=recipe.split,
             seeds=tuple(cells.seeds),
+            caveats=caveats,
         )
         scopes[NEAREST] = index_by_name([slope])
 
@@ -199,9 +201,9 @@ def summarise_job(
         if ceiling:
             ceilings[subject] = ceiling
             max_repetitions = max(max_repetitions, ceiling.repetitions)
-    ceiling_protocol = _describe_ceiling_protocol(job, caveats)
-    ceiling_cells = replace(cells, groups=(), protocol=ceiling_protocol, seeds=())
-    ceiling_measurements = measure_ceilings(ceilings, ceiling_cells)
+    ceiling_measurements = measure_ceilings(
+        ceilings, _describe_ceilings(job, cells, caveats)
+    )
 
     # numbers of a claim about these people have the interval for these people
     answers = judge_cells(cells, study)
@@ -277,6 +279,7 @@ class CellScores:
         seeds: Seeds of the trainings.
         are_categories: True if the items are trials that show one of a few categories,
             which are measured by accuracy instead of ranks.
+        caveats: Phrases that limit the metrics.
     """
 
     groups: Sequence[Sequence[Scores]]
@@ -285,6 +288,7 @@ class CellScores:
     split: str
     seeds: Sequence[int] = ()
     are_categories: bool = False
+    caveats: Sequence[str] = ()
 
     @property
     def tables(self) -> list[Scores]:
@@ -310,6 +314,7 @@ class CellScores:
             "pool": self.tables[0].pool or None,
             "seeds": self.seeds,
             "items": self.items,
+            "caveats": self.caveats,
         }
 
     def get_tables(self, name: str) -> Self | None:
@@ -337,8 +342,10 @@ class CellScores:
         return replace(self, groups=groups, protocol=", ".join(filter(None, phrases)))
 
 
-def _describe_ceiling_protocol(job: Job, caveats: Sequence[str]) -> str:
-    """Describe the protocol of ceilings, with the caveats that concern the signals."""
+def _describe_ceilings(
+    job: Job, cells: CellScores, caveats: Sequence[str]
+) -> CellScores:
+    """Describe the measurement of ceilings, with the caveats of the signals."""
     run = job.runs[0]
     description = (
         "half of the repetitions against the other half, from other parts of the "
@@ -349,8 +356,13 @@ def _describe_ceiling_protocol(job: Job, caveats: Sequence[str]) -> str:
     ceiling_caveats += [
         caveat for caveat in caveats if caveat in (NOT_INTERLEAVED, ORDER_UNKNOWN)
     ]
-    return extend_protocol(
-        description, merge_caveats(job.tests.signal_caveats, ceiling_caveats)
+    ceiling_caveats = merge_caveats(job.tests.signal_caveats, ceiling_caveats)
+    return replace(
+        cells,
+        groups=(),
+        protocol=extend_protocol(description, ceiling_caveats),
+        caveats=ceiling_caveats,
+        seeds=(),
     )
 
 

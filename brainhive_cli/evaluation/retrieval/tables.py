@@ -8,6 +8,7 @@ from brainhive_cli.core.measurements import (
     ALL,
     BACKWARD,
     CATEGORY_METRICS,
+    CORRECTIONS,
     MODEL_HEADING,
     TRANSDUCTIVE,
     Measurements,
@@ -20,7 +21,6 @@ from brainhive_cli.evaluation.retrieval.scopes import (
     ALONE,
     BASELINE_TITLES,
     CEILING,
-    CORRECTIONS,
     DESIGN,
     PLAIN,
     REGIONS,
@@ -32,9 +32,10 @@ from brainhive_cli.evaluation.retrieval.scopes import (
 )
 from brainhive_cli.reports.tables import (
     difference_table,
-    metric_table,
+    make_rows,
     published_tables,
     render,
+    tabulate_rows,
 )
 
 HEADLINES = ("top1", "top5", "median_rank")
@@ -124,10 +125,10 @@ def lay_out(
 
     tables = {
         "cells": [
-            metric_table(
+            tabulate_rows(
                 f"{'Decoding' if facts.tests_categories else 'Retrieval'}, "
                 f"{overall[facts.hit_metric].split}",
-                cells,
+                make_rows(cells),
                 MODEL_HEADING,
                 headlines,
                 note=render("ridge.txt", rows=ridge_differences)
@@ -154,26 +155,26 @@ def lay_out(
             )
         ],
         "subsets": [
-            metric_table(
+            tabulate_rows(
                 "Top-1 among subsets",
-                subset_rows,
+                make_rows(subset_rows),
                 "direction",
                 note="MindEye's forward is: image seeks signal",
             )
         ],
         "ceiling": [_lay_out_ceilings(measurements, facts.repetitions)],
         "repetitions": [
-            metric_table(
+            tabulate_rows(
                 "Accuracy over repetitions",
-                select_scopes(measurements, REPETITIONS),
+                make_rows(select_scopes(measurements, REPETITIONS)),
                 "repetitions",
                 note=CURVE_NOTE,
             )
         ],
         "regions": [
-            metric_table(
+            tabulate_rows(
                 "What each region carries of a prediction",
-                select_scopes(measurements, REGIONS),
+                make_rows(select_scopes(measurements, REGIONS)),
                 "region",
             )
         ],
@@ -241,8 +242,8 @@ def _compare_models(
         models: Metrics of the other models, by title and name.
         headlines: Names of the metrics in the table.
     """
-    rows = {THIS_RUN: overall, **models} if models else {}
-    return metric_table(title, rows, "model", headlines)
+    rows = make_rows({THIS_RUN: overall, **models}) if models else []
+    return tabulate_rows(title, rows, "model", headlines)
 
 
 def _lay_out_ceilings(measurements: Measurements, repetitions: int) -> Table:
@@ -263,7 +264,7 @@ def _lay_out_ceilings(measurements: Measurements, repetitions: int) -> Table:
     notes = [f"{repetitions} repetitions of a picture at most"]
     for subject, reason in reasons.items():
         notes.append(f"{subject} has none: {reason}")
-    return metric_table(title, ceilings, "subject", note="; ".join(notes))
+    return tabulate_rows(title, make_rows(ceilings), "subject", note="; ".join(notes))
 
 
 def _lay_out_control(control: Control) -> Table:

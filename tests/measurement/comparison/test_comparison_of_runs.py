@@ -13,7 +13,12 @@ from scipy.stats import false_discovery_control
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.facts import CellFacts, ReconstructionFacts
+from brainhive_cli.core.facts import (
+    CellFacts,
+    GalleryFacts,
+    ReconstructionFacts,
+    RetrievalFacts,
+)
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.measurement.comparison import (
@@ -102,7 +107,7 @@ def test_p_values_are_adjusted_over_all_tests_of_a_page():
     mine, other = three_sources(), three_sources()
     sources, (runs, _) = (
         compare_sources(mine),
-        compare_runs(mine, "mine", {"other": other}),
+        compare_runs({("mine", "other"): (mine, other)}, noun="run"),
     )
 
     together = adjust_together(source=sources, run=runs)
@@ -132,10 +137,47 @@ def test_p_values_are_adjusted_over_all_tests_of_a_page():
 def test_runs_that_cannot_be_paired_are_named_with_the_reason(other, facts):
     mine = measurements(cell("brain", 1, IDS, ssim=range(30)))
 
-    (comparison,), (error,) = compare_runs(mine, "mine", {"other": other, "same": mine})
+    pairs = {("mine", "other"): (mine, other), ("mine", "same"): (mine, mine)}
+    (comparison,), errors = compare_runs(pairs)
 
     assert comparison.second == "same"
-    assert all(fact in error.message for fact in facts)
+    (message,) = [error.message for error in errors.values()]
+    assert list(errors) == [("mine", "other")]
+    assert all(fact in message for fact in facts)
+
+
+def test_a_run_without_values_of_items_is_not_compared():
+    mine = measurements(cell("brain", 1, IDS, ssim=range(30)))
+    bare = Measurements(mine.scopes, facts=mine.facts)
+
+    differences, errors = compare_runs({("mine", "bare"): (mine, bare)})
+
+    assert differences == []
+    assert "bare has no value per item" in errors["mine", "bare"].message
+
+
+@pytest.mark.parametrize("digest", ["0123456789", "9876543210"])
+def test_hits_are_compared_among_the_same_candidates(digest):
+    ranks = {"mine": [1] * 20 + [2] * 10, "other": [2] * 20 + [3] * 10}
+    runs = []
+    for label, gallery_digest in (("mine", "0123456789"), ("other", digest)):
+        gallery = GalleryFacts(dataset="lab", pictures=30, digest=gallery_digest)
+        facts = RetrievalFacts(
+            units="pictures",
+            gallery=gallery,
+            cells={"a": CellFacts(subject="sub-01", seed=1)},
+        )
+        items = {"image_ids": IDS, "units": IDS, "ranks": ranks[label]}
+        runs.append(Measurements(facts=facts, items={"a": items}))
+
+    differences, errors = compare_runs({("mine", "other"): tuple(runs)})
+
+    assert bool(errors) != bool(differences)
+    for difference in differences:
+        assert difference.metric == "top1"
+        assert difference.difference == pytest.approx(20 / 30)
+    for error in errors.values():
+        assert "mine and other" in error.message and "galleries" in error.message
 
 
 def test_pictures_without_signals_are_compared_with_all_subjects():
@@ -165,7 +207,7 @@ def test_folds_of_subjects_limit_a_comparison(modes, subjects, are_folds):
     cells = [cell("brain", n, IDS, ssim=RANDOM.random(30)) for n in range(subjects)]
     mine, other = (measurements(*cells, mode=mode) for mode in modes)
 
-    ((compared,), _) = compare_runs(mine, "mine", {"other": other})
+    ((compared,), _) = compare_runs({("mine", "other"): (mine, other)}, noun="run")
 
     assert (SHARED_TRAINING_LIMIT in compared.limits) == are_folds
 
@@ -186,7 +228,7 @@ def test_one_seed_each_limits_a_comparison(n_seeds, set_up, is_limited):
         for n in n_seeds
     )
 
-    ((compared,), _) = compare_runs(mine, "mine", {"other": other})
+    ((compared,), _) = compare_runs({("mine", "other"): (mine, other)}, noun="run")
 
     assert (ONE_SEED_LIMIT in compared.limits) == is_limited
 
@@ -199,7 +241,7 @@ def test_different_signals_and_trainings_are_listed():
         for width, rate in ((100, 1), (200, 2))
     )
 
-    ((compared,), _) = compare_runs(mine, "mine", {"other": other})
+    ((compared,), _) = compare_runs({("mine", "other"): (mine, other)}, noun="run")
 
     (limit,) = compared.limits
     assert re.findall(r"\d+", limit) == ["0", "100", "0", "200"]

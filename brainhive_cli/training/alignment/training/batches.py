@@ -700,6 +700,7 @@ def summarise_validation(
         len(items.names),
         seeds=(seed,),
         protocol=extend_protocol(f"held-out training {data.validation_by}", caveats),
+        caveats=caveats,
         split="validation",
         items=items,
     )

@@ -10,7 +10,7 @@ import torch
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import CalibrationFacts, Strength
-from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.measurements import TRIALS_TOGETHER, Measurements
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.calibration.amounts import (
@@ -475,9 +475,9 @@ def test_work_is_the_number_of_models() -> None:
     # three and two people each choose one of two, twice after two amounts, and once
     assert several.count == 6 * 2 * 5 + 3 * (3 + 2) * (1 + 2 * 5)
     assert job_of("arms=zero-shot").count_work().count == 0
-    assert "2 draws" in job_of().describe_protocol()
-    assert "1 draw," not in job_of(draws=2).describe_protocol()
-    ordered = job_of("order=recording", draws=1).describe_protocol(True)
+    assert "2 draws" in job_of().describe_protocol([])
+    assert "1 draw," not in job_of(draws=2).describe_protocol([])
+    ordered = job_of("order=recording", draws=1).describe_protocol([TRIALS_TOGETHER])
     assert "order of recording" in ordered and "transductive" in ordered
 
 

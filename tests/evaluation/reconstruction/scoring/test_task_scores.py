@@ -111,9 +111,10 @@ def measured(tmp_path):
         for order in ([0, 1, 2, 3], [0, 2, 1, 3], [1, 2, 0, 3])
     ]
     one = GeneratedSet
+    drawn = ("drawn", ["simulated"])
     generated = [
-        one("brain", "all/sub-01", (1,), files, 1, "simulated", task_scores=tasks[0]),
-        one("brain", "all/sub-02", (1,), files, 2, "simulated", task_scores=tasks[1]),
+        one("brain", "all/sub-01", (1,), files, 1, *drawn, task_scores=tasks[0]),
+        one("brain", "all/sub-02", (1,), files, 2, *drawn, task_scores=tasks[1]),
         *(one("nearest", f"nearest/all/sub-0{n}", (1,), files, n) for n in (1, 2)),
         *(
             one(
@@ -157,7 +158,7 @@ def test_task_scores_have_a_floor_and_their_own_n_and_chance(measured):
         "none: 3 pictures are too few"
     }
     assert (brain["bleu_1"].protocol, found.caveats) == (
-        "brainhive, simulated",
+        "brainhive, drawn, simulated",
         ["simulated"],
     )
     items = found.items["brain · all/sub-01"]

@@ -6,7 +6,7 @@ from brainhive_cli.reports.sentences import list_limits
 
 
 def measured(
-    low: float, high: float, protocol: str = "intra", **facts: object
+    low: float, high: float, caveats: tuple[str, ...] = (), **facts: object
 ) -> Measurements:
     """Make measurements of ranks at chance, with an interval of top-1."""
     top1 = Metric(
@@ -18,9 +18,10 @@ def measured(
         low,
         high,
         (0,),
-        protocol,
+        "intra",
         "test",
         "Wilson",
+        caveats=caveats,
     )
     answer = Answer("which category", 0.4, 0.6, 0.0002, 96, 8, "permutations")
     return Measurements(
@@ -29,13 +30,13 @@ def measured(
 
 
 def test_ranks_and_interval_on_different_sides_are_explained():
-    for ends, protocol, side, reason in (
-        ((0.15, 0.3), "intra", "“above chance”", "seen category"),
-        ((0.01, 0.1), "intra", "“below chance”", "seen category"),
-        ((0.15, 0.3), NOT_INTERLEAVED, "“above chance”", "The design alone"),
-        ((0.1, 0.3), "intra", "", ""),
+    for ends, caveats, side, reason in (
+        ((0.15, 0.3), (), "“above chance”", "seen category"),
+        ((0.01, 0.1), (), "“below chance”", "seen category"),
+        ((0.15, 0.3), (NOT_INTERLEAVED,), "“above chance”", "The design alone"),
+        ((0.1, 0.3), (), "", ""),
     ):
-        limits = " ".join(list_limits(measured(*ends, protocol, stimulus="category")))
+        limits = " ".join(list_limits(measured(*ends, caveats, stimulus="category")))
         assert side in limits and reason in limits and bool(side) == bool(limits)
 
 
