@@ -5,7 +5,7 @@ import pytest
 
 from brainhive_cli.evaluation.planning.assumptions import PublishedResult
 from brainhive_cli.evaluation.planning.belief import Belief
-from brainhive_cli.evaluation.planning.designs import Claim, Design, Question
+from brainhive_cli.evaluation.planning.designs import Design, Question, StudyClaim
 from brainhive_cli.evaluation.planning.studies import (
     N_LIKELY_STUDIES,
     DecoderBank,
@@ -48,7 +48,7 @@ def test_ranks_of_seen_pictures_are_the_diagonal() -> None:
     ],
 )
 def test_intervals_decide_claims(
-    claim: Claim, size: float, n_hits: int, is_supported: bool
+    claim: StudyClaim, size: float, n_hits: int, is_supported: bool
 ) -> None:
     question = Question(claim, size)
     assert supports(question, make_ranks(1, n_hits), make_items(1)) == is_supported
@@ -71,7 +71,7 @@ def test_equal_models_do_not_differ() -> None:
 
 
 @pytest.mark.parametrize("claim", ["above-chance", "difference"])
-def test_studies_reach_the_published_top1(claim: Claim) -> None:
+def test_studies_reach_the_published_top1(claim: StudyClaim) -> None:
     result = PublishedResult(0.25, 0.15, 0.35, 200, 2, 20, 4, people=10)
     belief = Belief.from_published(result, seed=0)
     design = Design(1, 1, 60, 1, 200, 2, 20, 4)

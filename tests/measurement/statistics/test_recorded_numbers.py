@@ -15,7 +15,7 @@ from brainhive_cli.measurement.alignments import (
     Procrustes,
     RidgeAlignment,
 )
-from brainhive_cli.measurement.audit import FINDING, NOTHING, UNDECIDED, Row
+from brainhive_cli.measurement.audit import FINDING, NOTHING, UNDECIDED, AuditRow
 from brainhive_cli.measurement.comparison import compare_hits, compare_values
 from brainhive_cli.measurement.confidence_sequence import (
     HitRate,
@@ -585,7 +585,7 @@ def audit_folders(monkeypatch: pytest.MonkeyPatch) -> Any:
     return audit_folders
 
 
-def audit_numbers(audited: list[Row]) -> dict[str, Any]:
+def audit_numbers(audited: list[AuditRow]) -> dict[str, Any]:
     """Give the state, the points and the evidence of each check."""
     states = (FINDING, NOTHING, UNDECIDED)
     return {
