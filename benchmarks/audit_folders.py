@@ -21,7 +21,7 @@ from brainhive_cli.measurement.audit import (
     CHECKS,
     FINDING,
     UNDECIDED,
-    Row,
+    AuditRow,
     audit,
 )
 from brainhive_cli.measurement.corrections import Assignment, Correction, Csls, Sinkhorn
@@ -527,7 +527,7 @@ def find_states(folder: Folder) -> dict[str, str]:
     return {row[0]: row[1] for row in audit_folder(folder)}
 
 
-def audit_folder(folder: Folder) -> list[Row]:
+def audit_folder(folder: Folder) -> list[AuditRow]:
     """Write a folder to disk, and audit it."""
     arrays: dict[str, Values] = {}
     with tempfile.TemporaryDirectory() as directory:
