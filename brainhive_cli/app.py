@@ -10,19 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from brainhive_cli import __version__
-from brainhive_cli.cli.table import (
-    AGAIN_OPTION,
-    CODE_OPTION,
-    COMMANDS,
-    COMMON_OPTIONS,
-    LAUNCH_OPTIONS,
-    OVERRIDES,
-    RUN_OPTIONS,
-    SUBMIT_OPTIONS,
-    Command,
-    make_arguments,
-    make_value_completer,
-)
+from brainhive_cli.cli.table import COMMANDS, Command
 from brainhive_cli.core.errors import RecipeError
 
 
@@ -117,35 +105,7 @@ def _make_callback(command: Command) -> Callable[..., None]:
         flags = {key: values.pop(key.replace(".", "_")) for key in command.flags}
         execute(command.name, flags, values, command.positional_key)
 
-    arguments = OVERRIDES
-    if command.positional_key:
-        nouns = {"PATH": "Files, folders or patterns", "NAME": "Names"}
-        arguments = make_arguments(
-            f"[{command.metavar}]... [KEY.PATH=VALUE]...",
-            f"{nouns[command.metavar]}, and overrides of recipe keys.",
-            command.complete,
-        )
-
-    # complete the values of other flags by the allowed values of their keys
-    for key, parameter in command.flags.items():
-        if parameter.default.autocompletion is None:
-            parameter.default.autocompletion = make_value_completer(key)
-
-    # the name of a parameter has no dot, so `train.steps` becomes `train_steps`
-    parameters = {"overrides": arguments}
-    for key, option in command.flags.items():
-        parameters[key.replace(".", "_")] = option
-    parameters |= command.switches
-    if command.writes_run:
-        parameters |= RUN_OPTIONS
-    if command.skips_finished:
-        parameters |= AGAIN_OPTION
-    if command.runs_code:
-        parameters |= CODE_OPTION
-    parameters |= COMMON_OPTIONS
-    if command.can_share_work:
-        parameters |= LAUNCH_OPTIONS
-        parameters |= SUBMIT_OPTIONS
+    parameters = command.make_parameters()
     call.__signature__ = Signature(  # type: ignore[attr-defined]
         [option.replace(name=name) for name, option in parameters.items()]
     )
@@ -163,9 +123,9 @@ app = typer.Typer(
 )
 for command in COMMANDS:
     example = f"brainhive {command.name} {command.example}".strip()
-    text = f"{command.description}\n\nExample: {example}"
+    text = f"{command.summary}\n\nExample: {example}"
     app.command(
-        command.name, cls=FastCommand, help=text, rich_help_panel=command.help_section
+        command.name, cls=FastCommand, help=text, rich_help_panel=command.section
     )(_make_callback(command))
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.core import parts
+from brainhive_cli.core.facts import ROOMS
 from brainhive_cli.core.recipe import shipped_recipes
 from tools import keys_page
 from tools.house import (
@@ -325,13 +326,16 @@ def test_every_file_that_the_page_on_developing_names_exists() -> None:
     )
 
 
-def test_every_command_has_its_recipe_and_file() -> None:
-    commands = {command.name.replace("-", "_") for command in COMMANDS}
+def test_every_command_has_its_room_and_file() -> None:
+    assert [command.name for command in COMMANDS] == [*ROOMS], REGENERATE
+    commands = {name.replace("-", "_") for name in ROOMS}
     files = {
         path.stem for path in (PACKAGE / "commands").glob("*.py") if path.stem[0] != "_"
     }
     recipes = {path.stem.replace("-", "_") for path in shipped_recipes().glob("*.yaml")}
-    assert commands == files - {"trackers"} == recipes  # which several commands feed
+    # a command without a default recipe begins with the defaults of its keys
+    assert commands == files - {"facts"} and recipes <= commands
+    assert [name for name in ROOMS.values() if not (PACKAGE / name).is_dir()] == []
 
 
 def start(words: list[str], **environment: str) -> tuple[str, set[str]]:
@@ -418,17 +422,22 @@ def test_checks_and_finished_runs_load_no_torch(
             assert imported & {"torch", "scipy", "transformers"} == set(), words
 
 
+REGENERATE = "run python -m tools.regenerate, and read the difference"
+
+
 def test_completions_are_current() -> None:
     build = runpy.run_path(str(CHECKOUT / "completions/build.py"))
-    for shell, name in build["SCRIPTS"].items():
-        assert (CHECKOUT / "completions" / name).read_text() == build["script"](shell)
-    assert (CHECKOUT / "completions/encoders.txt").read_text() == build["encoders"]()
-    assert (CHECKOUT / "completions/keys.txt").read_text() == build["keys"]()
+    written = {name: build["script"](shell) for shell, name in build["SCRIPTS"].items()}
+    written["encoders.txt"] = build["encoders"]()
+    written["keys.txt"] = build["keys"]()
+    written["commands.json"] = build["commands"]()
+    for name, text in written.items():
+        assert (CHECKOUT / "completions" / name).read_text() == text, REGENERATE
 
 
 def test_the_pages_of_recipe_keys_are_current() -> None:
     current = {path.name: path.read_text() for path in keys_page.FOLDER.iterdir()}
-    assert current == keys_page.write_pages(), "run python -m tools.regenerate"
+    assert current == keys_page.write_pages(), REGENERATE
 
 
 def test_every_key_has_somebody_who_sets_it() -> None:

@@ -188,11 +188,8 @@ def find_used_keys() -> dict[str, bool]:
 
     Keys are named after the first command or part that has them.
     """
-    from brainhive_cli.cli.table import (
-        COMMANDS as commands,
-        LAUNCH_OPTIONS,
-        RUN_OPTIONS,
-    )
+    from brainhive_cli.cli.table import COMMANDS as commands
+    from brainhive_cli.commands.recipes import import_recipe
     from brainhive_cli.core import parts
 
     set_keys, written_names = _collect_recipe_keys()
@@ -201,10 +198,9 @@ def find_used_keys() -> dict[str, bool]:
     is_used: dict[str, bool] = {}
 
     # keys of commands: guides write the whole dotted name, or its end
-    launch_flags = {f"run.{name}" for name in RUN_OPTIONS | LAUNCH_OPTIONS}
     for command in commands:
-        flags = launch_flags | set(command.flags) | {command.positional_key}
-        for path, key in _list_keys(_import_recipe(command.name)):
+        flags = set(command.flags) | {command.positional_key}
+        for path, key in _list_keys(import_recipe(command.name)):
             name = names.setdefault(key, path)
             is_set = key in set_keys or path in flags
             if is_set or _is_written(path, written_names):
@@ -244,12 +240,6 @@ def _is_written(path: str, written_names: set[Steps]) -> bool:
         if name[: len(steps)] == steps or steps[-len(name) :] == name:
             return True
     return False
-
-
-def _import_recipe(command: str) -> Any:
-    """Import the Recipe of a command."""
-    module = f"brainhive_cli.commands.{command.replace('-', '_')}"
-    return importlib.import_module(module).Recipe
 
 
 def _list_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Key]]:
@@ -314,6 +304,7 @@ def _collect_recipe_keys() -> tuple[set[Key], set[Steps]]:
         comment.
     """
     from brainhive_cli.cli.table import COMMANDS as commands
+    from brainhive_cli.commands.recipes import import_recipe
 
     set_keys: set[Key] = set()
     written_names: set[Steps] = set()
@@ -328,7 +319,7 @@ def _collect_recipe_keys() -> tuple[set[Key], set[Steps]]:
                 keys_in_comments += KEY_IN_COMMENT.findall(comment)
             text = "\n".join(keys_in_comments)
         written_names |= _find_key_names(text)
-        recipe = _import_recipe(path.stem).resolve(path.stem, str(path), {}, [])
+        recipe = import_recipe(path.stem).resolve(path.stem, str(path), {}, [])
         set_keys |= _collect_set_keys(recipe)
         changes = list(getattr(recipe, "sweep", {}))
         for ablation in getattr(recipe, "ablations", {}).values():
@@ -567,9 +558,11 @@ def record_push(home: Path) -> dict[str, Any]:
 
 def record_recipes() -> dict[str, str]:
     """Return the fingerprint of every shipped recipe, by its path."""
+    from brainhive_cli.commands.recipes import import_recipe
+
     fingerprints = {}
     for path in sorted((ROOT / "recipes").rglob("*.yaml")):
-        recipe = _import_recipe(path.stem).resolve(path.stem, str(path), {}, [])
+        recipe = import_recipe(path.stem).resolve(path.stem, str(path), {}, [])
         name = path.relative_to(ROOT / "recipes").as_posix()
         fingerprints[name] = recipe.fingerprint()
     return fingerprints

@@ -1,6 +1,5 @@
 """Writes docs/keys/, the pages of every recipe key: `python -m tools.keys_page`."""
 
-import importlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from brainhive_cli.cli.table import COMMANDS
-from brainhive_cli.commands.recipes import format_value, list_shipped
+from brainhive_cli.commands.recipes import format_value, import_recipe, list_shipped
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Recipe
 
@@ -112,8 +111,7 @@ def write_pages() -> dict[str, str]:
     command_keys: dict[str, list[Key]] = {}
     uses = Counter[Key]()
     for command in COMMANDS:
-        module = f"brainhive_cli.commands.{command.name.replace('-', '_')}"
-        recipe = importlib.import_module(module).Recipe
+        recipe = import_recipe(command.name)
         keys = [key for key in list_keys(recipe) if key.path not in common_paths]
         command_keys[command.name] = keys
         uses.update(keys)
@@ -122,7 +120,7 @@ def write_pages() -> dict[str, str]:
     pages = {"index.md": _write_index(shared_keys)}
     for command in COMMANDS:
         keys = command_keys[command.name]
-        blocks = [f"# {command.name}", command.description]
+        blocks = [f"# {command.name}", command.summary]
         blocks += _write_list(key for key in keys if key not in shared_keys)
         names = []
         for key in keys:
@@ -169,7 +167,7 @@ def _write_index(shared_keys: Iterable[Key]) -> str:
     commands = []
     for command in COMMANDS:
         name = command.name
-        commands.append(f"- [{name}]({name}.md): {command.description}")
+        commands.append(f"- [{name}]({name}.md): {command.summary}")
     shelves = [f"[{shelf}]({page}.md#{shelf})" for shelf, page in PAGE_OF_SHELF.items()]
     blocks = [HEAD, "\n".join(commands), f"{PARTS} {', '.join(shelves)}."]
     blocks += ["## Keys of every command"] + _write_list(list_keys(Recipe))

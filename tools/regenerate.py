@@ -11,6 +11,7 @@ CHECKOUT = Path(__file__).parents[1]
 STEPS = {
     "completions": ["completions/build.py"],
     "docs/keys": ["-m", "tools.keys_page"],
+    "recipes/schemas": ["-m", "tools.recipe_schemas"],
     "docs/releases.md": ["-m", "tools.pinned_page"],
     "recorded settings of parts": [
         *["-m", "pytest", "-q", "-n", "0", "--force-regen"],

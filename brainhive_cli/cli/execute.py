@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from brainhive_cli.cli.table import COMMANDS, LAUNCH_OPTIONS, RUN_OPTIONS
+from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.core import console, documents, foreign_code, parts
 from brainhive_cli.core.command import Input, Result, describe_missing, tabulate
 from brainhive_cli.core.errors import (
@@ -181,16 +181,10 @@ def _run(
         flags: Values of the command's flags, by recipe key.
         overrides: Arguments `key.path=value` of the command line.
     """
-    # options such as `--label` and `--processes` set keys of the section `run`
-    all_flags = dict(flags)
-    for key in RUN_OPTIONS | LAUNCH_OPTIONS:
-        if key in common:
-            all_flags[f"run.{key}"] = common[key]
-
     with console.progress(f"{command}: starting"):
         module_name = command.replace("-", "_")
         module = importlib.import_module(f"brainhive_cli.commands.{module_name}")
-        recipe = module.Recipe.resolve(command, common["recipe"], all_flags, overrides)
+        recipe = module.Recipe.resolve(command, common["recipe"], flags, overrides)
     return _run_mode(command, module, recipe, common)
 
 
@@ -371,6 +365,13 @@ def _show_result(result: Any, as_json: bool) -> None:
     from brainhive_cli.core.runs import METRICS_FILE
     from brainhive_cli.reports import sentences
 
+    has_document = result.document is not None
+    if has_document and (as_json or not result.tables):
+        console.show_json(result.document)
+        for table in result.tables:
+            if table.note:
+                console.say(table.note)
+        return
     finding = sentences.state_finding(result.metrics)
     if as_json:
         console.show_json({"finding": finding, **result.as_dict()})
@@ -483,7 +484,7 @@ def complete_line(
                     arguments.append(argument)
             break
     takes_permission = any(
-        item.name == line.command and item.runs_code for item in COMMANDS
+        item.name == line.command and "allow_code" in item.options for item in COMMANDS
     )
     if is_allowed and takes_permission:
         arguments.append("--allow-code")

@@ -1,9 +1,12 @@
 """audit: checks of published retrieval results for errors, each with its size."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from brainhive_cli.core.command import Input, Result, collect_inputs
 from brainhive_cli.core.files import locate
+from brainhive_cli.core.flags import STORES, Arguments
 from brainhive_cli.core.key_types import OneRun
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe
@@ -16,7 +19,16 @@ FINDINGS_EXIT_CODE = 6
 class Recipe(FileRecipe):
     """Recipe of audit, with the folder of published results."""
 
-    folder: OneRun = Field(
+    skips_finished = False
+    runs_code = False
+    section = STORES
+    summary = (
+        "Re-check published retrieval results for common mistakes, and show how much "
+        "each mistake changes the accuracy."
+    )
+    example = "FOLDER"
+
+    folder: Annotated[OneRun, Arguments("PATH")] = Field(
         None,
         description="folder with similarities or embeddings, ids, training log and "
         "claims; default: the working directory",

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from brainhive_cli.core.command import Input, Result, choose_exit_code
 from brainhive_cli.core.documents import read_digests
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import home_folder
+from brainhive_cli.core.flags import STORES, Arguments, flag_field
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe
@@ -63,23 +64,30 @@ FILE_KINDS = ("documents", "weights", "checkpoints", "pictures")
 class Recipe(FileRecipe):
     """Recipe of check, with the data sets, stores and runs to check."""
 
-    stores: NameList | None = Field(
-        None,
-        description="data sets (things-eeg), stores (files, folders or patterns) and "
-        "runs (folders or names); default: all stores below "
-        "paths.embeddings",
+    section = STORES
+    summary = (
+        "Check whether data sets, embeddings and runs are complete, damaged or missing."
+    )
+    example = "things-eeg"
+
+    stores: Annotated[NameList | None, Arguments("PATH", names="@datasets,@runs/*")] = (
+        Field(
+            None,
+            description="data sets (things-eeg), stores (files, folders or patterns) "
+            "and runs (folders or names); default: all stores below paths.embeddings",
+        )
     )
     dataset: Any = Field(
         None,
         description="a data set with its keys, as {kind: image-folder, root: FOLDER}",
     )
-    subjects: Subjects = Field(None, description="subjects of data sets; default: all")
-    plots: bool = Field(
+    subjects: Subjects = flag_field(
+        None, "subjects of data sets to check, as in 1,2; default: all"
+    )
+    plots: bool = flag_field(
         False,
-        description=(
-            "draw a page for each signal store, with the reliability of its signals; "
-            "signal stores of the data sets are included"
-        ),
+        "draw a page with the reliability of each signal store. Signal "
+        "stores of the data sets are included",
     )
 
 

@@ -1,11 +1,20 @@
 """The command `compare`: runs side by side, with tests of their difference."""
 
 from brainhive_cli.commands import report
-from brainhive_cli.commands.report import Recipe
 from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.errors import Line, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.reports.runs_shown import RunGroup
+
+
+class Recipe(report.Recipe):
+    """Recipe of `compare`."""
+
+    summary = (
+        "Compare runs side by side, with paired tests of the first run against each "
+        "other run."
+    )
+    example = "RUN RUN --labels aligned,base"
 
 
 def inputs(recipe: Recipe) -> list[Input]:

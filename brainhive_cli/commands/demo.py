@@ -18,8 +18,9 @@ from brainhive_cli.commands import workflow
 from brainhive_cli.core import console, driver
 from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.errors import Line, RecipeError
-from brainhive_cli.core.facts import Difference, RetrievalFacts
+from brainhive_cli.core.facts import Difference
 from brainhive_cli.core.files import home_folder, locate
+from brainhive_cli.core.flags import START, flag_field
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
@@ -34,6 +35,7 @@ from brainhive_cli.demo import (
     simulation,
     voxels,
 )
+from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
 from brainhive_cli.models.encoders import lite0
 from brainhive_cli.reports.page import Page, PageSection
 from brainhive_cli.reports.run_page import lay_out_page
@@ -134,18 +136,34 @@ class Recipe(BaseRecipe):
 
     is_tracked = True
     writes_run = True
-
-    system: Literal["brainhive", "havir", "neurons", "real"] = Field(
-        "brainhive",
-        description="brainhive: EEG and the Fusion Prior; havir: fMRI, structure and "
-        "meaning apart; neurons: fMRI of films, keyframe and motion; real: "
-        "recorded fMRI, the category that was looked at",
+    section = START
+    summary = (
+        "Try Brainhive on shipped data: simulated EEG or fMRI, or recorded fMRI with "
+        "--real."
     )
-    quick: bool = Field(False, description="few epochs and pictures: does it run?")
-    write_recordings: str = Field(
+    example = "--real"
+    switches = ("open",)
+
+    system: Literal["brainhive", "havir", "neurons", "real"] = flag_field(
+        "brainhive",
+        "system to run: brainhive (EEG), havir (fMRI, two streams), "
+        "neurons (fMRI of films) or real (as --real). brainhive has the Fusion Prior, "
+        "havir structure and meaning apart, neurons keyframe and motion",
+    )
+    real: bool = flag_field(
+        False,
+        "decode recorded fMRI: the category of the pictures that somebody "
+        "saw. Short for system=real",
+        exclude=True,
+    )
+    quick: bool = flag_field(
+        False, "train a few epochs on a few pictures, to test that it runs"
+    )
+    write_recordings: str = flag_field(
         "",
-        description="folder in which to write photographs and simulated EEG recordings "
-        "as a lab has them (BrainVision), for the EEG tutorial; no step runs then",
+        "folder for the files of the EEG tutorial: photographs, and "
+        "simulated recordings as a lab has them. They are BrainVision files. No step "
+        "runs then",
     )
     overrides: dict[workflow.StepCommand, NameList] = Field(
         {}, description="extra key.path=value of a step, by its command"

@@ -23,6 +23,7 @@ from brainhive_cli.core.errors import (
     first_line,
     install_line,
 )
+from brainhive_cli.core.flags import START
 from brainhive_cli.core.hidden_libraries import describe_hidden_libraries
 from brainhive_cli.core.launch import (
     Launch,
@@ -71,6 +72,12 @@ class Recipe(BaseRecipe):
     """Recipe of doctor. It has only the sections `paths` and `run` of all recipes."""
 
     can_share_work = False
+    skips_finished = False
+    runs_code = False
+    section = START
+    summary = (
+        "Describe this machine, measure its speed, and list tasks that would run here."
+    )
 
 
 def inputs(recipe: Recipe) -> list[Input]:

@@ -14,9 +14,10 @@ from brainhive_cli.core import console, weights
 from brainhive_cli.core.command import Input, Result, collect_inputs
 from brainhive_cli.core.errors import Line, MissingData
 from brainhive_cli.core.files import atomic_write
-from brainhive_cli.core.key_types import NameList, OneRun, split_commas
+from brainhive_cli.core.flags import flag_field
+from brainhive_cli.core.key_types import NameList, split_commas
 from brainhive_cli.core.launch import Launch, library_versions
-from brainhive_cli.core.recipe import TrainedRunRecipe
+from brainhive_cli.core.recipe import OneRunRecipe
 from brainhive_cli.core.tables import Table
 from brainhive_cli.measurement import neuralbench
 from brainhive_cli.training.alignment import model as aligners
@@ -82,16 +83,16 @@ class Solver(CompetSolver):
 """Text of `submission.py`, in the form of the EEG Foundation Challenge 2026."""
 
 
-class Recipe(TrainedRunRecipe):
+class Recipe(OneRunRecipe):
     """Recipe of export, with the model and the signals that the file takes."""
 
     can_share_work = False
-
-    align_run: OneRun = Field(
-        None,
-        description="an align run, by folder or name, or SWEEP:VARIANT; default: the "
-        "newest run (key: run)",
+    skips_finished = False
+    summary = (
+        "Write a trained model to a file that needs only PyTorch, for other programs."
     )
+    example = "RUN --rate 256 --window -200,1000"
+
     cell: str = Field("", description="cell of the run; default: the only one")
     subject: int | None = Field(
         None,
@@ -100,21 +101,25 @@ class Recipe(TrainedRunRecipe):
     )
 
     # signals that the file takes, if they differ from the signals of the training
-    channels: NameList | None = Field(
-        None, description="names of the channels, in order; default: the model's"
+    channels: NameList | None = flag_field(
+        None, "names of the channels, in order; default: the model's"
     )
     channel_mapping: MappingKind = Field(
         "none",
         description="channels of the model that are missing in `channels`: none is an "
         "error, spline interpolates EEG from the other channels",
     )
-    rate_hz: float | None = Field(
-        None, gt=0, description="sampling rate; default: the model's"
+    rate_hz: float | None = flag_field(
+        None,
+        "sampling rate of the signals in Hz; default: the model's",
+        flag="--rate",
+        gt=0,
     )
     window_ms: Annotated[tuple[float, float] | None, BeforeValidator(split_commas)] = (
-        Field(
+        flag_field(
             None,
-            description="start and stop after stimulus onset, ms; default: the model's",
+            "start and stop after stimulus onset, in ms; default: the model's",
+            flag="--window",
         )
     )
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -11,6 +11,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.command import Failures, Input, Result
 from brainhive_cli.core.files import atomic_write, resolve_below
+from brainhive_cli.core.flags import STORES, Arguments, flag_field
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe
@@ -32,16 +33,24 @@ from brainhive_cli.data.targets.encoder_stores import (
 class Recipe(FileRecipe):
     """Recipe of export-embeddings, with the stores, the file format and the folder."""
 
-    stores: NameList | None = Field(
+    skips_finished = False
+    section = STORES
+    summary = (
+        "Export embeddings to parquet or NumPy files, which import-embeddings can read."
+    )
+    example = "embeddings/things-eeg --format npy"
+
+    stores: Annotated[NameList | None, Arguments("PATH")] = Field(
         None,
         description=(
             "stores: files, folders or patterns; default: all below paths.embeddings"
         ),
     )
-    to: str = Field("exports", description="folder for the files")
-    format: Literal["parquet", "npy"] = Field(
+    to: str = flag_field("exports", "folder for the files")
+    format: Literal["parquet", "npy"] = flag_field(
         "parquet",
-        description="parquet as BrainHiVE's cache, or features.npy as thingsvision's",
+        "format: parquet or npy. parquet as BrainHiVE's cache, or "
+        "features.npy as thingsvision's",
     )
 
 

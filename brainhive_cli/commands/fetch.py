@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from brainhive_cli.core.archives import choose_destination, find_archive_suffix,
 from brainhive_cli.core.command import Failures, Input, Result, collect_inputs
 from brainhive_cli.core.errors import Line, MissingData, RecipeError
 from brainhive_cli.core.files import require_free_space
+from brainhive_cli.core.flags import START, Arguments, flag_field
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe
@@ -49,7 +50,15 @@ FilesByHost = dict[str, list[RemoteFile]]
 class Recipe(FileRecipe):
     """Recipe of fetch, with the data sets and the files to select."""
 
-    names: NameList = Field(
+    skips_finished = False
+    runs_code = False
+    section = START
+    summary = (
+        "Download a data set, or list the steps if you must accept its terms first."
+    )
+    example = "things-eeg --subjects 1,2"
+
+    names: Annotated[NameList, Arguments(names="@datasets")] = Field(
         [],
         description=f"data sets: {', '.join(SOURCES)}; or nemar:ID[@VERSION], "
         "openneuro:ID, s3:BUCKET/PREFIX, hub:datasets/OWNER/NAME, each with or without "
@@ -58,13 +67,13 @@ class Recipe(FileRecipe):
     root: str = Field(
         "", description="folder of the data set; default: its name below paths.data"
     )
-    subjects: Subjects = Field(
-        None, description="subjects whose recordings are fetched; default: all"
+    subjects: Subjects = flag_field(
+        None, "subjects to download, as in 1,2; default: all"
     )
-    include: NameList = Field(
+    include: NameList = flag_field(
         [],
-        description="patterns of the files to fetch, such as sub-*/**; a pattern after "
-        "! leaves files out; default: all",
+        "patterns of the files to download, as in 'sub-*/**'. A pattern "
+        "after ! leaves files out; default: all",
     )
     unpack: bool = Field(True, description="unpack archives; they stay where they are")
 

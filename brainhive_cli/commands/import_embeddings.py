@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -18,6 +18,7 @@ from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.command import Failures, Input, Result, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import make_portable
+from brainhive_cli.core.flags import STORES, Arguments, Flag, flag_field
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.recipe import FileRecipe
@@ -62,25 +63,35 @@ MAX_STORED_FILE_NAMES = 8
 class Recipe(FileRecipe):
     """Recipe of `import-embeddings`: the files, their data set and their encoders."""
 
-    sources: NameList = Field([], description="files, folders or patterns")
-    dataset: Any = parts.part_field(
-        "datasets", "things-eeg", "data set of the pictures"
+    section = STORES
+    summary = (
+        "Import embeddings that other programs computed: parquet, .pt, .npy or "
+        "thingsvision."
     )
-    encoders: Encoders = Field(
+    example = "cache/things_*.parquet --encoders clip-h14,vae"
+
+    sources: Annotated[NameList, Arguments("PATH")] = Field(
+        [], description="files, folders or patterns"
+    )
+    dataset: Annotated[Any, Flag()] = parts.part_field(
+        "datasets",
+        "things-eeg",
+        "data set of the pictures, such as image-folder or demo",
+    )
+    encoders: Encoders = flag_field(
         list(DEFAULT_ENCODERS),
+        "encoders that made the vectors, by name or reference, separated by commas",
         validate_default=True,
         min_length=1,
-        description="encoders that made the vectors",
     )
-    name: str | None = Field(
+    name: str | None = flag_field(
         None,
-        description=(
-            "name of your own model, which made the vectors: an encoder's name from "
-            "then on"
-        ),
+        "name of your own model that made the vectors. It is an encoder's "
+        "name from then on",
+        flag="--as",
     )
-    splits: NameList | None = Field(
-        None, description="splits; default: the splits that have vectors"
+    splits: NameList | None = flag_field(
+        None, "splits to use, as in train,test; default: all splits with vectors"
     )
     suffix: str = Field(
         "",
@@ -90,9 +101,7 @@ class Recipe(FileRecipe):
     dtype: Literal["float32", "float16"] = Field(
         "float32", description="dtype of the store"
     )
-    skip_missing: bool = Field(
-        False, description="accept pictures without a vector as gaps"
-    )
+    skip_missing: bool = flag_field(False, "leave gaps for pictures without a vector")
 
     @model_validator(mode="before")
     @classmethod

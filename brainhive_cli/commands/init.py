@@ -15,6 +15,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import atomic_write, locate, make_portable, walk
+from brainhive_cli.core.flags import START, flag_field
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.tables import Table, write_csv
@@ -57,14 +58,23 @@ MAX_ROWS = 20
 class Recipe(FileRecipe):
     """Recipe of init, with the recordings and pictures to use."""
 
-    recording: str = Field(
+    skips_finished = False
+    runs_code = False
+    section = START
+    summary = (
+        "Make the folders of your own study, and a table of the markers in its EEG or "
+        "MEG recordings."
+    )
+    example = "--recording ~/recordings --pictures ~/pictures"
+
+    recording: str = flag_field(
         "",
-        description="recording (fif, edf, bdf, set, vhdr), or folder of recordings; "
+        "recording (fif, edf, bdf, set, vhdr), or folder of recordings; "
         "default: those in the folder recordings below paths.data",
     )
-    pictures: str = Field(
+    pictures: str = flag_field(
         "",
-        description="folder of the pictures that were shown; default: the folder "
+        "folder of the pictures that were shown; default: the folder "
         "image-folder below paths.data",
     )
     stim_channel: str = Field(

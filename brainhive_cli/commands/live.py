@@ -25,7 +25,6 @@ from brainhive_cli.core.artifacts import (
 )
 from brainhive_cli.core.command import Input, Result, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
-from brainhive_cli.core.facts import LiveFacts
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
@@ -45,6 +44,7 @@ from brainhive_cli.data.media.media_files import get_first_frame, to_bytes
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.streams import WindowStream
 from brainhive_cli.evaluation.live.decoder import EventRow, LiveResult
+from brainhive_cli.evaluation.live.facts import LiveFacts
 from brainhive_cli.evaluation.live.job import Job, OpenSession
 from brainhive_cli.evaluation.live.loop import Drawer, Loop, Score
 from brainhive_cli.evaluation.live.recipe import Recipe

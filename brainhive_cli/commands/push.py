@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
@@ -22,8 +23,8 @@ from brainhive_cli.core.errors import (
     RecipeError,
     first_line,
 )
-from brainhive_cli.core.facts import RetrievalFacts
 from brainhive_cli.core.files import locate_stored
+from brainhive_cli.core.flags import Arguments, flag_field
 from brainhive_cli.core.hub import (
     HUB_PREFIX,
     MANIFEST,
@@ -43,6 +44,7 @@ from brainhive_cli.core.recipe import FileRecipe, Paths, write_yaml
 from brainhive_cli.core.runs import ENVIRONMENT_FILE, Environment, split_variant
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.downloads.sources import SOURCES
+from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
 from brainhive_cli.reports.model_card import CardScores, choose_metrics, render_card
 from brainhive_cli.reports.runs_shown import ShownRun
 from brainhive_cli.reports.sentences import list_entries
@@ -70,24 +72,30 @@ DATASET_PREFIX = "hub:datasets/"
 class Recipe(FileRecipe):
     """Recipe of `push`: the run, the repository, and the statements of its owner."""
 
-    words: NameList = Field(
+    skips_finished = False
+    summary = (
+        "Upload a trained model with a model card to the Hugging Face hub, private by "
+        "default."
+    )
+    example = "RUN hub:owner/name"
+
+    words: Annotated[NameList, Arguments(names="@runs/train-*")] = Field(
         [],
         description="a run of train-align or train-prior, and hub:owner/name[@tag]",
     )
-    public: bool = Field(
-        False, description="let everybody see the model; default: only its owner"
+    public: bool = flag_field(
+        False, "make the model public; default: only its owner sees it"
     )
-    licence: str = Field(
-        "",
-        description="licence of the weights; default: the licence of the data",
+    licence: str = flag_field(
+        "", "licence of the weights; default: the licence of the data, if known"
     )
-    data_terms_checked: bool = Field(
+    data_terms_checked: bool = flag_field(
         False,
-        description="confirm that the terms of the data and the consent of each person "
-        "allow sharing this model, which holds statistics of their recordings",
+        "confirm that the terms of the data and the participants allow the "
+        "upload. The model holds statistics of their recordings",
     )
-    citation: str = Field("", description="how users should cite the model")
-    contact: str = Field("", description="contact for users of the model")
+    citation: str = flag_field("", "how users should cite the model")
+    contact: str = flag_field("", "contact for users of the model")
 
 
 def inputs(recipe: Recipe) -> list[Input]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
@@ -15,6 +15,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.errors import Line, RecipeError, guess
 from brainhive_cli.core.facts import flatten
+from brainhive_cli.core.flags import START, Arguments, flag_field
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import (
@@ -23,6 +24,7 @@ from brainhive_cli.core.recipe import (
     read_recipe,
     shipped_recipes,
 )
+from brainhive_cli.core.recipe_schema import describe_recipe
 from brainhive_cli.core.tables import Table
 
 COMMON_SECTIONS = ("paths", "run", "digests")
@@ -32,10 +34,21 @@ COMMON_SECTIONS = ("paths", "run", "digests")
 class Recipe(FileRecipe):
     """Recipe of `recipes`: the names of the recipes to show."""
 
-    names: NameList = Field(
+    skips_finished = False
+    section = START
+    summary = (
+        "List the shipped recipes, or show each setting of a recipe with its value, "
+        "default and meaning."
+    )
+    example = "demo/train-align"
+
+    names: Annotated[NameList, Arguments(names="@recipes")] = Field(
         [],
         description="recipes, such as demo, demo/embed or embed; without a name, all "
         "recipes are listed",
+    )
+    as_schema: bool = flag_field(
+        False, "print the JSON Schema of a recipe, for editors", flag="--schema"
     )
 
 
@@ -84,13 +97,22 @@ def list_shipped() -> list[ShippedRecipe]:
 
 def _describe(path: Path) -> str:
     """Return the first sentence of a file's first comment, without the command."""
-    lines = path.read_text("utf-8").splitlines()
+    # the first line is for editors
+    lines = path.read_text("utf-8").splitlines()[1:]
     comment_lines = takewhile(lambda line: line.startswith("#"), lines)
     comment = " ".join(line[1:].strip() for line in comment_lines)
 
     # a full stop after "et al" does not end the sentence
     sentence = re.split(r"(?<!\bal)\. ", comment)[0]
     return sentence.removesuffix(".").removeprefix(f"brainhive {path.stem}: ")
+
+
+def import_recipe(command: str) -> type[BaseRecipe]:
+    """Import the class of the recipe of a command."""
+    name = command.replace("-", "_")
+    module = importlib.import_module(f"brainhive_cli.commands.{name}")
+    model: type[BaseRecipe] = module.Recipe
+    return model
 
 
 def tabulate_keys(shipped: ShippedRecipe) -> Table:
@@ -103,12 +125,8 @@ def tabulate_keys(shipped: ShippedRecipe) -> Table:
         Name, value, source (`recipe` or `default`, and another default value) and
         meaning of each key. The sections that all recipes share come last.
     """
-    module = importlib.import_module(
-        f"brainhive_cli.commands.{shipped.command.replace('-', '_')}"
-    )
-    recipe: BaseRecipe = module.Recipe.resolve(
-        shipped.command, str(shipped.path), {}, []
-    )
+    model = import_recipe(shipped.command)
+    recipe = model.resolve(shipped.command, str(shipped.path), {}, [])
     file_keys = flatten(read_recipe(shipped.path))
     rows = []
     for key, field, value in _list_keys(recipe):
@@ -200,9 +218,18 @@ def inputs(recipe: Recipe) -> list[Input]:
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Show the keys of the named recipes. Without names, list all recipes."""
     root = shipped_recipes()
+    selected_recipes = find(recipe.names)
+    if recipe.as_schema:
+        commands = {shipped.command for shipped in selected_recipes}
+        if len(commands) != 1:
+            raise RecipeError(
+                f"a schema describes the recipe of one command, not of {len(commands)}",
+                Line("recipes", "train-align", "--schema"),
+            )
+        schema = describe_recipe(import_recipe(commands.pop()))
+        return Result(root, document=schema)
     if not recipe.names:
         return Result(root, _tabulate_recipes(), hint=Line("recipes", "demo/embed"))
-    selected_recipes = find(recipe.names)
     hint = ""
     if len(selected_recipes) == 1:
         hint = f"{selected_recipes[0].command_line} --check"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,7 @@ from brainhive_cli.core.command import Failures, Input, Result
 from brainhive_cli.core.errors import Line, RecipeError
 from brainhive_cli.core.facts import DESCRIPTIONS, format_setting
 from brainhive_cli.core.files import atomic_write, home_folder, locate
+from brainhive_cli.core.flags import Arguments, flag_field
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe
@@ -43,44 +44,42 @@ MAX_NAMED_KEYS = 3
 class Recipe(FileRecipe):
     """Recipe of `report` and `compare`: the runs, and the format of the report."""
 
-    runs: NameList | None = Field(
+    skips_finished = False
+    runs_code = False
+    summary = "Show results on an HTML page, or write tables for papers."
+    example = "runs/eval-retrieval/NAME"
+    switches = ("open",)
+
+    runs: Annotated[NameList | None, Arguments("PATH")] = Field(
         None,
         description="runs: a folder, a name, RUN:VARIANT, or a command for its newest "
         "run; default: the newest run with metrics",
     )
-    labels: NameList | None = Field(
-        None, description="labels of the runs, in the same order"
+    labels: NameList | None = flag_field(
+        None,
+        "labels of the runs, in the same order, as in aligned,base; "
+        "default: their names",
     )
-    format: ReportFormat = Field(
+    format: ReportFormat = flag_field(
         "html",
-        description=(
-            "html: a page; md, tex: tables for papers; csv: a row for each metric of "
-            "each scope"
-        ),
+        "format: html (a page), md or tex (tables for papers), or csv (a "
+        "row for each metric of each scope)",
     )
-    to: str | None = Field(
-        None,
-        description="path of the file; default: a file in reports/ with the name of "
-        "the run",
-    )
-    table: bool | str = Field(
+    to: str | None = flag_field(None, "file to write; default: a file below reports/")
+    table: bool | str = flag_field(
         False,
+        "write a table of a workflow with a row for each method (table=ROW "
+        "names the row to compare with). Results come before excluded runs",
         union_mode="left_to_right",
-        description="show the retrieval runs of a workflow in one table, a row per "
-        "method: results first, then excluded runs with the reason; give the name of "
-        "a row to compare the others with it",
     )
-    checklist: bool = Field(
+    checklist: bool = flag_field(
         False,
-        description="with md, tex or csv: write COBIDAS checklists, filled from the "
-        "runs and to be completed, in place of tables; a page always has them",
+        "write COBIDAS checklists for journals, filled from the runs, with "
+        "--format md, tex or csv. They are in place of tables, and a page always has "
+        "them",
     )
-    figures: str | None = Field(
-        None,
-        description=(
-            "folder to save every figure in, as SVG, PNG and PDF of a journal column's "
-            "width"
-        ),
+    figures: str | None = flag_field(
+        None, "folder for all figures as SVG, PNG and PDF, for slides and papers"
     )
 
     @model_validator(mode="after")

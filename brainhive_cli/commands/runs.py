@@ -12,7 +12,7 @@ from functools import partial
 from glob import escape
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -28,6 +28,7 @@ from brainhive_cli.core.errors import (
     guess,
 )
 from brainhive_cli.core.files import locate, remove
+from brainhive_cli.core.flags import START, Arguments, flag_field
 from brainhive_cli.core.jobs import OpenRun
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch, start
@@ -73,17 +74,28 @@ MAX_LISTED_RUNS = 50
 class Recipe(FileRecipe):
     """Recipe of `runs`: the runs to list, show, verify or remove."""
 
-    words: NameList = Field(
+    skips_finished = False
+    section = START
+    summary = (
+        "List runs with label, result and the settings in which they differ. "
+        "`runs show NAME` shows a run with its whole set-up, `runs verify NAME` "
+        "repeats a training of it, and `runs rm NAME` removes it."
+    )
+    example = "train-align"
+
+    words: Annotated[
+        NameList, Arguments(names=f"{LIST},{SHOW},{VERIFY},{REMOVE},@runs/*")
+    ] = Field(
         [],
         description="names or labels of runs, or commands, to list; default: all. "
         "`show NAME` shows a run (default: the newest with metrics), `verify RUN CELL` "
         "trains one of its cells again (default: the first with the fewest subjects), "
         "`rm NAME` removes runs, `list` is the same as no word",
     )
-    all: bool = Field(
-        False, description=f"list all runs, not only the {MAX_LISTED_RUNS} newest"
+    all: bool = flag_field(
+        False, f"list all runs instead of the {MAX_LISTED_RUNS} newest"
     )
-    yes: bool = Field(False, description="remove without asking")
+    yes: bool = flag_field(False, "remove runs without asking")
 
     @property
     def verb(self) -> str:
@@ -266,8 +278,8 @@ def _list_runs(recipe: Recipe, runs: Mapping[RunFolder, float]) -> Result:
         root,
         tuple(tables),
         hint=Line("runs", SHOW, "NAME") if runs else "",
-        details={"older": n_older},
         printed_tables=tuple(map(shorten_table, tables)),
+        document=[row for table in tables for row in table.as_dict()["rows"]],
     )
 
 

@@ -19,10 +19,10 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, cast, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from brainhive_cli.commands.facts import WorkflowFacts
 from brainhive_cli.core import console, driver, hub, jobs
 from brainhive_cli.core.command import Input, Result, collect_inputs, read_paces
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError, Unfinished
-from brainhive_cli.core.facts import RetrievalFacts, WorkflowFacts
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary, key_work
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import READ_ONLY, Launch
@@ -39,6 +39,7 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.recipe import MAX_STEPS, BaseRecipe
 from brainhive_cli.core.sections import Section
 from brainhive_cli.core.tables import Table, TableCell, format_number
+from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
 from brainhive_cli.reports.runs_shown import (
     choose_headline,
     list_headline_values,
@@ -155,6 +156,11 @@ class Recipe(BaseRecipe):
 
     is_tracked = True
     writes_run = True
+    summary = (
+        "Run all steps of a study, from its data to its tables, and continue where an "
+        "earlier run stopped."
+    )
+    example = "--recipe papers/neurons"
     FINGERPRINT_EXCLUDE = BaseRecipe.FINGERPRINT_EXCLUDE | {"until"}
 
     recipe: str | None = Field(

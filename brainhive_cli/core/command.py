@@ -17,7 +17,6 @@ from brainhive_cli.core.errors import (
     MissingExtra,
     RecipeError,
 )
-from brainhive_cli.core.facts import WorkflowFacts
 from brainhive_cli.core.files import atomic_write, find_unfetched, make_portable
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, add_footnotes
@@ -405,6 +404,8 @@ class Result:
         details: JSON values for programs, from a command without metrics.
         label: Label that the user has given the run, or "".
         begins_with_finding: True to print the finding before the tables.
+        document: JSON value that `--json` prints instead of all these, or None. It is
+            always printed if there are no tables.
     """
 
     folder: Path
@@ -418,6 +419,7 @@ class Result:
     details: dict[str, Any] = field(default_factory=dict)
     label: str = ""
     begins_with_finding: bool = False
+    document: Any = None
 
     def __post_init__(self) -> None:
         """Turn the hint into text, and add caveats to the notes below the tables.
@@ -427,7 +429,7 @@ class Result:
         # a frozen dataclass allows new values only through `object`
         object.__setattr__(self, "hint", str(self.hint))
         facts = self.metrics.facts
-        if facts.variants or isinstance(facts, WorkflowFacts):
+        if facts.has_marked_tables:
             return
         tables = [_add_caveats(table, facts.caveats) for table in self.tables]
         object.__setattr__(self, "tables", tuple(tables))

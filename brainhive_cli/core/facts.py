@@ -1,11 +1,18 @@
 """Facts of a run: every result of a command that is not a number with an interval."""
 
+import importlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict, computed_field
 from pydantic.dataclasses import dataclass
 
+from brainhive_cli.core import documents
+
+PACKAGE = Path(__file__).parents[1]
+ROOMS = documents.read(PACKAGE / "commands" / "rooms.yaml", dict[str, str])
+"""Folder of each command in the package, in the order of the help."""
 SIGNIFICANCE_LEVEL = 0.05
 """Largest p of a significant difference."""
 Side = Literal[
@@ -365,482 +372,70 @@ class Facts(FrozenModel):
         """Result of the main test against chance. Empty without a test."""
         return self.answers[0].words if self.answers else ""
 
-
-class TrainingFacts(Facts):
-    """Facts of train-align.
-
-    Attributes:
-        is_closed_form: True if the models were computed without epochs.
-        division: Phrase that tells the models apart, such as "one per person and
-            seed". Empty for a single model of one person.
-    """
-
-    command: str = "train-align"
-    is_closed_form: bool = False
-    division: str = ""
-
-
-class GalleryFacts(FrozenModel):
-    """Candidates of a retrieval.
-
-    Attributes:
-        dataset: Data set of the candidates.
-        splits: Splits whose pictures are candidates.
-        pictures: Number of candidates.
-        held_out: Description of held-out trials, or "" for held-out pictures.
-        digest: Digest of the candidates, equal in comparable runs.
-    """
-
-    dataset: str
-    splits: Any = None
-    pictures: int
-    held_out: str = ""
-    digest: str
-
-
-class Control(FrozenModel):
-    """Distribution of metrics under shuffled signals or permuted labels.
-
-    Attributes:
-        kind: Name of the control.
-        draws: Number of draws.
-        n: Number of items.
-        pool: Number of candidates of each item.
-        metrics: The value without the control (`measured`), `mean` of the draws, their
-            middle 95 % (`low`, `high`) and `p`, by metric.
-    """
-
-    kind: str
-    draws: int
-    n: int
-    pool: int
-    metrics: dict[str, dict[str, float]]
-
-
-RIDGE_RECIPE = "ridge.yaml"
-"""File with the recipe of the baseline ridge, in the folder of an evaluation."""
-MAX_MISFILED_P = 0.001
-"""Largest corrected p at which pictures are suspected to be filed in a wrong order. The
-orders are tested for each result at chance, so a limit of .05 would suspect one sound
-study in twenty.
-"""
-
-
-class Baseline(FrozenModel):
-    """Ridge regression in closed form, fitted as a baseline for a model.
-
-    If the model is at chance, the ridge also looks for the pictures in other orders.
-
-    Attributes:
-        reason: Reason why no ridge or no other order was tried, or "".
-        answer: Test of the ridge's ranks against chance.
-        orders: Number of other orders that were tried.
-        order: Order in which the ridge finds the pictures, or "".
-        order_p: p of this order, corrected for `orders`.
-    """
-
-    reason: str = ""
-    answer: Answer | None = None
-    orders: int = 0
-    order: str = ""
-    order_p: float | None = None
-
-    @property
-    def may_be_misfiled(self) -> bool:
-        """True if the pictures are probably filed in a wrong order."""
-        return self.order_p is not None and self.order_p <= MAX_MISFILED_P
-
-
-class ConfusionMatrix(FrozenModel):
-    """Confusion matrix of K concepts.
-
-    Attributes:
-        names: Names [K] of the concepts.
-        counts: Number of trials [K, K], seen concept by decoded concept.
-    """
-
-    names: list[str]
-    counts: list[list[int]]
-
-
-class RetrievalFacts(Facts):
-    """Facts of eval-retrieval.
-
-    Attributes:
-        claims: Sentence on the claims that the design allows.
-        gallery: Candidates.
-        control: Distribution under a control.
-        prior: Run of the prior, a model from brain tokens to a generator's inputs.
-        lone_channel: Channel that ranks better than all others together, or "".
-        confusion_matrix: Confusion matrix of trials, or None with many concepts.
-        tests_trials: True if trials, not pictures, were held out.
-        plain: Differences between the model and simple baselines.
-        baseline: Ridge that was fitted as a baseline.
-        repetitions: Largest number of repetitions in the noise ceiling, or 0.
-        subset_ways: Requested size of the subsets of the candidates, or 0.
-        subset_pools: Sizes of the subsets, ascending. They may be less than requested.
-        trained_concepts: Number of tested pictures whose concept was trained.
-    """
-
-    command: str = "eval-retrieval"
-    claims: str = ""
-    gallery: GalleryFacts | None = None
-    control: Control | None = None
-    prior: str | None = None
-    lone_channel: str = ""
-    confusion_matrix: ConfusionMatrix | None = None
-    tests_trials: bool = False
-    plain: list[Difference] = []
-    baseline: Baseline | None = None
-    repetitions: int = 0
-    subset_ways: int = 0
-    subset_pools: list[int] = []
-    trained_concepts: int = 0
-
-    @property
-    def tests_categories(self) -> bool:
-        """True if held-out trials were assigned to categories that training showed."""
-        return self.tests_trials and self.stimulus == "category"
+    # What readers of any run ask. The facts of a command answer for themselves.
 
     @property
     def hit_metric(self) -> str:
-        """Name of the metric that counts how often the seen stimulus came first."""
-        return "accuracy" if self.tests_categories else "top1"
-
-
-class ReconstructionFacts(Facts):
-    """Facts of reconstruct.
-
-    Attributes:
-        medium: Kind of the reconstructions: `picture` or `clip`.
-        prior: Run of the prior that predicted the tokens.
-        concepts: Concepts whose recall was measured.
-        score: Folder of existing reconstructions that were scored, or "".
-        unmatched: Files of this folder that belong to no stimulus.
-        without: Stimuli that have no file in this folder.
-        originals: Files left out, because they are copies of the stimuli.
-        one_colour: Reconstructions that have a single colour.
-    """
-
-    command: str = "reconstruct"
-    medium: str = "picture"
-    prior: str = ""
-    concepts: list[str] = []
-    score: str = ""
-    unmatched: list[str] = []
-    without: list[str] = []
-    originals: list[str] = []
-    one_colour: list[str] = []
-
-
-class AxisClaim(FrozenModel):
-    """Time, sensor or region whose signals tell which picture was seen.
-
-    Attributes:
-        axis: Axis along which positions were tested.
-        place: Position with the strongest effect, if possible significant.
-        p: p of this position, corrected for all positions of all analyses.
-        first: First time above chance, or time by which an effect has begun, or "".
-    """
-
-    axis: Literal["time", "sensor", "region"]
-    place: str
-    p: float
-    first: str = ""
+        """Metric that counts how often the seen stimulus came first, or ""."""
+        return ""
 
     @property
-    def is_significant(self) -> bool:
-        """True if a position along the axis is significant."""
-        return self.p < SIGNIFICANCE_LEVEL
-
-
-class ExplanationFacts(Facts):
-    """Facts of explain.
-
-    Attributes:
-        claims: Positions whose signals tell which picture was seen.
-        untested: Reason why there are no claims.
-        excluded: What a default analysis that does not apply is for, by analysis.
-        draws: Number of permutations of the labels.
-        profiles: Axis, positions, p and first time above chance of each analysis.
-        ceilings: Noise ceilings at each position, by metric and name.
-        generalisation: p [P, P] of a classifier, by training time and test time.
-    """
-
-    command: str = "explain"
-    claims: list[AxisClaim] = []
-    untested: str = ""
-    excluded: dict[str, str] = {}
-    draws: int = 0
-    profiles: list[dict[str, Any]] = []
-    ceilings: dict[str, dict[str, list[float]]] = {}  # metric, name, positions
-    generalisation: list[list[float]] = []
-
-
-class Amount(FrozenModel):
-    """Amount of recording that calibrates a model to a new person.
-
-    Attributes:
-        name: Name of the amount.
-        pictures: Mean number of pictures over persons.
-        trials: Mean number of trials over persons.
-        minutes: Mean minutes of recording over persons, or None if unknown.
-    """
-
-    name: str
-    pictures: float
-    trials: float
-    minutes: float | None = None
-
-
-class Strength(FrozenModel):
-    """Strength with which transfer pulls a new model towards the model of other people.
-
-    Attributes:
-        pulls: Strength by amount, or None for zero-shot, without training.
-        chosen_by: `people`: by the accuracy in other people. `recipe`: by the recipe.
-            `closed form`: the model has none. Otherwise: by the number of pictures.
-        people: Number of people whose accuracy was used.
-        mrr: Mean reciprocal rank by amount and strength, with `people`.
-    """
-
-    pulls: dict[str, float | None]
-    chosen_by: Literal[
-        "people",
-        "recipe",
-        "closed form",
-        "one person",
-        "another model",
-        "number of pictures",
-    ]
-    people: int = 0
-    mrr: dict[str, dict[str, float]] = {}
-
-
-class CalibrationFacts(Facts):
-    """Facts of calibrate.
-
-    Attributes:
-        arm: Way to calibrate that the finding is about, or "" with only controls.
-        arms: Data from a new person, MOABB's name for it, and method, by arm.
-        unit: Unit of the amounts.
-        amounts: Amounts of recording, ascending. The last is everything.
-        people: Top-1 of the arm `arm` with each amount, by person.
-        is_above_chance: True if this top-1 with everything is above chance.
-        lead: Smallest amount that surely gives 90 % of the top-1 with everything, or
-            else the largest amount below everything. Empty for everything.
-        suffices: Indices of two amounts, or None if not measured. All amounts that
-            surely give less than 90 % of everything lie below the first. All amounts
-            from the second on surely give 90 % or more.
-        better: Indices of two amounts, or None if not compared with enough people. All
-            amounts at which transfer surely beats training from scratch lie below the
-            first. At all amounts from the second on, it surely does not.
-        strength: Strength of transfer, by model and person.
-        trained_on: Smallest and largest number of people in the training of a model.
-        seen_share: Share of the new persons' pictures that these people saw too.
-        epochs: Epochs of each training, or None in closed form.
-        pictures_left_out: Number of pictures left out, by person.
-    """
-
-    command: str = "calibrate"
-    arm: str = ""
-    arms: dict[str, tuple[str, str, str]] = {}
-    unit: Literal["pictures", "trials", "minutes"] = "pictures"
-    amounts: list[Amount] = []
-    people: dict[str, list[float]] = {}
-    is_above_chance: bool = False
-    lead: str = ""
-    suffices: tuple[int, int] | None = None
-    better: tuple[int, int] | None = None
-    strength: dict[str, Strength] = {}
-    trained_on: tuple[int, int] = (0, 0)
-    seen_share: float = 0.0
-    epochs: int | None = None
-    pictures_left_out: dict[str, int] = {}
-
-
-RoundedShare = Annotated[
-    float, AfterValidator(lambda value: round(value, 2 if value > 0.1 else 3))
-]
-"""Share with two decimals, or three if it is small. Simulations are no more precise."""
-
-
-class PredictedRange(FrozenModel):
-    """Predicted value with its 95 % range.
-
-    Attributes:
-        value: Expected value.
-        low: Lower end of the range.
-        high: Upper end of the range.
-    """
-
-    value: RoundedShare
-    low: RoundedShare
-    high: RoundedShare
-
-
-class PlannedDesign(FrozenModel):
-    """Design of a study, with its prediction unless it does not fit into its sessions.
-
-    Attributes:
-        number: Number of the design, from 1.
-        people: Number of people.
-        sessions: Number of sessions of each person.
-        session_minutes: Minutes of a session, with its breaks.
-        onset_interval_s: Time from the onset of a picture to the next.
-        train_pictures: Number of training pictures.
-        train_repetitions: Repetitions of each training picture.
-        test_pictures: Number of test pictures.
-        test_repetitions: Repetitions of each test picture.
-        pause_minutes: Minutes of a session without trials, such as breaks.
-        catch_share: Share of all trials that are catch trials.
-        minutes: Minutes of all trials of a person.
-        hours: Hours of all sessions of all people.
-        price: Price of these hours, or None if the price of an hour is unknown.
-        least_sessions: Smallest number of sessions into which the trials fit.
-        power: Probability that the claim will stand.
-        half_power: This probability if the signal is half as strong.
-        top1: Expected top-1 of a study.
-        chance: Top-1 of guessing.
-        smallest: Smallest effect for which the power suffices, or None.
-        answer: Is the design enough? "yes", "perhaps", "cannot say", "no", or "" if it
-            does not fit.
-        n_studies: Number of simulated studies.
-        is_extrapolated: True if the design is far larger than the measured recording.
-        halving_factor: Length of a pilot that halves the range of the power, as a
-            multiple of the pilot's people, or None.
-        deciding_factor: Length of a pilot that narrows the range so that it says
-            something, in the same unit.
-    """
-
-    # the design
-    number: int
-    people: int
-    sessions: int
-    session_minutes: float
-    onset_interval_s: float
-    train_pictures: int
-    train_repetitions: int
-    test_pictures: int
-    test_repetitions: int
-    pause_minutes: float = 0.0
-    catch_share: float = 0.0
-
-    # its cost
-    minutes: float
-    hours: float
-    least_sessions: int
-    price: float | None = None
-
-    # its prediction
-    power: PredictedRange | None = None
-    half_power: PredictedRange | None = None
-    top1: PredictedRange | None = None
-    chance: float | None = None
-    smallest: float | None = None
-    answer: Literal["", "yes", "perhaps", "cannot say", "no"] = ""
-    n_studies: int = 0
-    is_extrapolated: bool = False
-    halving_factor: int | None = None
-    deciding_factor: int | None = None
-
-
-class DesignFacts(Facts):
-    """Facts of design.
-
-    Attributes:
-        question: Claim that the study shall support, such as `top1`.
-        size: Size for the question, or None.
-        new_people: True if the claim shall hold for people in general.
-        source: Pilot, publication or recipe that the assumptions come from.
-        source_note: Origin of the range of a published result, and its limits.
-        designs: Designs, ascending in hours.
-        recommended: Number of the recommended design.
-        described: Number of the design of the next two texts, of the warnings, and of
-            the written study.
-        sentence: Sentence that eval-retrieval or compare may write about this design.
-        claims: Pictures and people that the sentence will hold for.
-        has_pilot: True if the assumptions come from a pilot.
-        seed: Seed of the simulations.
-    """
-
-    command: str = "design"
-    question: str = ""
-    size: float | None = None
-    new_people: bool = False
-    source: str = ""
-    source_note: str = ""
-    designs: list[PlannedDesign] = []
-    recommended: int = 0
-    described: int = 0
-    sentence: str = ""
-    claims: str = ""
-    has_pilot: bool = False
-    seed: int = 0
+    def shared_gallery(self) -> object:
+        """Candidates of a retrieval, equal in comparable runs, or None."""
+        return None
 
     @property
-    def recommended_design(self) -> PlannedDesign:
-        """Recommended design, with its prediction."""
-        (design,) = (item for item in self.designs if item.number == self.recommended)
-        return design
+    def is_control(self) -> bool:
+        """True if signals were shuffled or labels permuted."""
+        return False
+
+    @property
+    def paired_stimulus(self) -> str:
+        """Kind of the stimuli that a page shows beside the seen stimuli."""
+        return self.stimulus
+
+    @property
+    def has_bars(self) -> bool:
+        """True if bars of people or sources stand beside the figures of the finding."""
+        return False
+
+    @property
+    def has_model_scopes(self) -> bool:
+        """True if the scopes of metrics are models, not positions such as sensors."""
+        return True
+
+    @property
+    def has_marked_tables(self) -> bool:
+        """True if the tables of the result already have their caveats."""
+        return bool(self.variants)
+
+    @property
+    def tested_runs(self) -> Mapping[str, str]:
+        """Path of each eval-retrieval of a workflow, below the runs."""
+        return {}
+
+    @property
+    def step_findings(self) -> Mapping[str, str]:
+        """Finding of each step, if they are the whole result of the run."""
+        return {}
 
 
-class LiveFacts(Facts):
-    """Facts of live.
+def find_model(command: str) -> type[Facts]:
+    """Find the class of a command's facts, which is in the file facts.py of its room.
 
-    Attributes:
-        windows: Number of decoded windows.
-        ended: Reason why the session ended.
-        latency_ms: Median, 95th percentile and maximum, by stage such as `decoding`.
-        stream: Counts of the stream, such as lost samples.
-        differs: Differences from the processing offline, as sentences.
-        hits: Number of trials in which the shown picture ranked first.
-        is_interleaved: True if slow drift of the signal cannot explain the hits.
-        order_problem: Reason why the order of the recording tells labels, or "".
-        anytime_p: p that holds whenever the session ends, or None without a test.
-        trials_learned_from: Number of trials that the model was trained on.
-        unknown_events: All events, if no event belongs to a picture.
-        candidates: All candidates, if no event belongs to a picture.
+    Args:
+        command: Name of the command.
+
+    Returns:
+        The class, or `Facts` for a command without facts of its own.
     """
-
-    command: str = "live"
-    windows: int = 0
-    ended: str = ""
-    latency_ms: dict[str, dict[str, float]] = {}  # stage, quantile
-    stream: dict[str, Any] = {}
-    differs: list[str] = []
-    hits: int = 0
-    is_interleaved: bool = True
-    order_problem: str = ""
-    anytime_p: float | None = None
-    trials_learned_from: int = 0
-    unknown_events: list[str] = []
-    candidates: list[str] = []
-
-
-class WorkflowFacts(Facts):
-    """Facts of workflow and demo.
-
-    Attributes:
-        commands: Command line of each step.
-        findings: Finding of each step.
-        retrievals: Path of each eval-retrieval below the runs.
-        control_effects: Effect of each control on each head of the model.
-    """
-
-    command: str = "workflow"
-    commands: list[str] = []
-    findings: dict[str, str] = {}
-    retrievals: dict[str, str] = {}
-    control_effects: list[Difference] = []
-
-
-FACTS: dict[str, type[Facts]] = {
-    str(model.model_fields["command"].default): model
-    for model in Facts.__subclasses__()
-}
-FACTS["demo"] = WorkflowFacts
-"""Class of the facts, by command. Other commands have the class `Facts`."""
+    room = ROOMS.get(command)
+    if room is None or not (PACKAGE / room / "facts.py").is_file():
+        return Facts
+    name = f"{PACKAGE.name}.{room.replace('/', '.')}.facts"
+    importlib.import_module(name)
+    (model,) = (item for item in Facts.__subclasses__() if item.__module__ == name)
+    return model
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pydantic import ConfigDict
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import FACTS, CellFacts, Facts
+from brainhive_cli.core.facts import CellFacts, Facts, find_model
 
 F = TypeVar("F", bound=Facts)
 SCHEMA = 4
@@ -463,7 +463,7 @@ class Measurements:
         plain_facts = documents.check(
             document.get("facts"), f"{path}: facts", dict[str, Any]
         )
-        model = FACTS.get(str(plain_facts.get("command")), Facts)
+        model = find_model(str(plain_facts.get("command")))
         facts = documents.check(plain_facts, f"{path}: facts", model)
 
         values = {field.name: document.get(field.name) for field in fields(cls)}

@@ -34,8 +34,10 @@ from brainhive_cli.core.files import (
     make_portable,
     shipped_folder,
 )
+from brainhive_cli.core.flags import STEPS, Arguments, flag_field
 from brainhive_cli.core.key_types import (
     NameList,
+    OneRun,
     RunLabel,
     split_commas,
 )
@@ -137,17 +139,19 @@ class RunOptions(Section):
     """Options for running the work, which change neither results nor fingerprint."""
 
     # processes that share the work
-    processes: int | None = Field(
-        None, ge=1, le=4_096, description="number of processes (default: one per GPU)"
+    processes: int | None = flag_field(
+        None, "number of processes; default: one per GPU", ge=1, le=4_096
     )
-    mixed_precision: Literal["no", "bf16"] | None = Field(
-        None, description="autocast dtype, which replaces the recipe's precision"
+    mixed_precision: Literal["no", "bf16"] | None = flag_field(
+        None,
+        "precision of the computation: no (float32) or bf16. It replaces the recipe's "
+        "precision",
     )
 
-    label: RunLabel | None = Field(
+    label: RunLabel | None = flag_field(
         None,
-        description="text that tells the run from others, also where a run is named; "
-        "may be changed later; '' removes it",
+        "text that tells the run from others, also where a run is named; may be "
+        "changed later; '' removes it; default: none",
     )
 
     # device, decoding and logging of each process
@@ -181,6 +185,18 @@ class Recipe(Section):
     """True if several processes can share the work of the command."""
     writes_run: ClassVar[bool] = False
     """True if the command writes the folder of a run."""
+    skips_finished: ClassVar[bool] = True
+    """True if the command leaves out finished work."""
+    runs_code: ClassVar[bool] = True
+    """True if the command can run code from outside Brainhive."""
+    switches: ClassVar[tuple[str, ...]] = ()
+    """Flags without a value that set no key, by their names in `cli.table`."""
+    section: ClassVar[str] = STEPS
+    """Section of the help that lists the command."""
+    summary: ClassVar[str] = ""
+    """Help text of the command, a sentence."""
+    example: ClassVar[str] = ""
+    """Arguments of an example in the help of the command."""
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = frozenset(
         {"run", "paths", "recipe_name"}
     )
@@ -350,7 +366,11 @@ class Recipe(Section):
         # the recipe file and the files that it extends
         path = find_recipe(command, name)
         fields: dict[str, Any] = {}
-        for layer in reversed(read_extended(path, command).values()):
+        layers: dict[Path, dict[str, Any]] = {}
+        # a command may have no default recipe
+        if name is not None or path.is_file():
+            layers = read_extended(path, command)
+        for layer in reversed(layers.values()):
             cls.drop_replaced(fields, layer)
             fields = merge_with_default(fields, layer, merges_all=True)
         # the recipe of a run already has a name
@@ -405,6 +425,19 @@ class TrainedRunRecipe(Recipe):
             is_short = override.startswith("run=")
             full_overrides.append(f"align_{override}" if is_short else override)
         return super().resolve(command, name, flags, full_overrides)
+
+
+class OneRunRecipe(TrainedRunRecipe):
+    """Base class for recipes of commands that take a single run of train-align."""
+
+    align_run: Annotated[OneRun, Arguments(names="@runs/train-align")] = flag_field(
+        None,
+        "run of train-align (folder, name, recipe, SWEEP:VARIANT or "
+        "hub:owner/name[@revision]), or model folder; default: the newest run on the "
+        "data set; run= is short for align_run=",
+        flag="--run",
+        names="@runs/train-align",
+    )
 
 
 def _refuse_bad_text(value: Any, key: str = "recipe") -> None:

@@ -17,7 +17,6 @@ from brainhive_cli.core.facts import (
     SIGNAL_KEYS,
     SIGNIFICANCE_LEVEL,
     Difference,
-    RetrievalFacts,
     list_differences,
 )
 from brainhive_cli.core.measurements import (
@@ -382,7 +381,7 @@ class ComparedSource:
 def _list_values(run: Measurements, scope: str) -> CellItems:
     """List the metrics of the items of a cell. A hit is a rank of 1."""
     items = run.items[scope]
-    if not isinstance(run.facts, RetrievalFacts):
+    if not run.facts.hit_metric:
         return items
     rank_of = dict(zip(items["image_ids"], items["ranks"], strict=True))
     image_ids = sorted(rank_of)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.facts import Difference, RetrievalFacts, WorkflowFacts
+from brainhive_cli.core.facts import Difference
 from brainhive_cli.core.measurements import (
     ALL,
     CATEGORY_METRICS,
@@ -58,7 +58,7 @@ class Method:
     @property
     def hits(self) -> Metric:
         """Metric that counts how often the seen stimulus came first."""
-        facts = self.run.measurements.require_facts(RetrievalFacts)
+        facts = self.run.measurements.facts
         return self.metrics[facts.hit_metric]
 
     @property
@@ -104,8 +104,8 @@ def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
         path = shown_run.folder.path
 
         references = {variant: f"{path}:{variant}" for variant in facts.variants}
-        if isinstance(facts, WorkflowFacts) and facts.retrievals:
-            references = facts.retrievals
+        if facts.tested_runs:
+            references = dict(facts.tested_runs)
 
         # `path.parents[1]` is the folder of all runs
         steps = []
@@ -114,7 +114,7 @@ def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
             steps.append(ShownRun(name, folder, variant))
         if steps:
             retrievals += list_retrievals(steps)
-        elif isinstance(facts, RetrievalFacts):
+        elif facts.hit_metric:
             retrievals.append(shown_run)
     return retrievals
 
@@ -132,7 +132,7 @@ def compare_methods(runs: Sequence[ShownRun], against: str) -> list[MethodCompar
     """
     methods_by_title: dict[str, list[Method]] = {}
     for shown_run in list_retrievals(runs):
-        facts = shown_run.measurements.require_facts(RetrievalFacts)
+        facts = shown_run.measurements.facts
         split = shown_run.metrics[facts.hit_metric].split
         title = f"{facts.dataset}, {facts.mode}, {split} split"
         methods = methods_by_title.setdefault(title, [])

@@ -23,7 +23,6 @@ from brainhive_cli.core.artifacts import (
     Topomap,
 )
 from brainhive_cli.core.errors import MissingExtra
-from brainhive_cli.core.facts import ReconstructionFacts, RetrievalFacts
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.measurements import (
     extend_title,
@@ -282,16 +281,12 @@ def _describe_pairs(
         choice += ", not chosen by score"
         if sample.subject:
             choice += f"; signals of {sample.subject}"
-    facts = shown_run.measurements.facts
-    stimulus = facts.stimulus
-    if isinstance(facts, ReconstructionFacts):
-        stimulus = facts.medium
     note = render(
         "pairs.txt",
         choice=choice,
         is_ranked=any(pair.rank is not None for pair in pairs),
         ranked_by=sheet.ranked_by,
-        stimulus=stimulus,
+        stimulus=shown_run.measurements.facts.paired_stimulus,
     )
     folder = shown_run.folder.path
     return PicturePairs(sheet.columns[0], heading, pairs, folder, note)
@@ -316,8 +311,7 @@ def choose_run_headlines(
             figures.append(artifact)
 
     # the figure of a finding replaces bars, except those of people or sources
-    facts = shown_run.measurements.facts
-    has_bars = isinstance(facts, RetrievalFacts | ReconstructionFacts)
+    has_bars = shown_run.measurements.facts.has_bars
     curve = draw_headline(shown_run) if has_bars or not figures else None
     if curve and is_informative(curve) and (not figures or len(curve.at) > 1):
         figures.append(curve)

@@ -10,12 +10,7 @@ from statistics import mean
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.facts import (
-    Difference,
-    RetrievalFacts,
-    WorkflowFacts,
-    list_differences,
-)
+from brainhive_cli.core.facts import Difference, list_differences
 from brainhive_cli.core.files import resolve_below
 from brainhive_cli.core.measurements import (
     ALL,
@@ -227,8 +222,7 @@ class ShownRun:
     @property
     def is_control(self) -> bool:
         """True if signals were shuffled or labels permuted."""
-        facts = self.measurements.facts
-        return isinstance(facts, RetrievalFacts) and facts.control is not None
+        return self.measurements.facts.is_control
 
     @property
     def name(self) -> str:
@@ -520,9 +514,9 @@ def _lay_out_run(shown_run: ShownRun) -> list[Table]:
     """Lay out the tables of a single run, from pooled metrics to single cells."""
     # result of each step, in words
     facts = shown_run.measurements.facts
-    if isinstance(facts, WorkflowFacts) and shown_run.command == "workflow":
-        columns = ("step", "result")
-        return [Table("Steps", columns, tuple(facts.findings.items()), is_list=True)]
+    if facts.step_findings:
+        findings = tuple(facts.step_findings.items())
+        return [Table("Steps", ("step", "result"), findings, is_list=True)]
 
     # metrics pooled over cells, or of each source of pictures
     title = "All models"

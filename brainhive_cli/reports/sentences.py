@@ -6,14 +6,7 @@ from pathlib import Path
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import Line
-from brainhive_cli.core.facts import (
-    CITES,
-    RIDGE_RECIPE,
-    SIGNIFICANCE_LEVEL,
-    RetrievalFacts,
-    SetUp,
-    format_setting,
-)
+from brainhive_cli.core.facts import CITES, SIGNIFICANCE_LEVEL, SetUp, format_setting
 from brainhive_cli.core.measurements import (
     Measurements,
     list_metric_caveats,
@@ -48,6 +41,8 @@ REFERENCES = {
 """BibTeX entries by their keys."""
 CITED_SECTIONS = ("dataset", "signals", "model", "prior", "generator", "encoders")
 """Sections of a set-up that cite papers, in the order of the citations."""
+RIDGE_RECIPE = "ridge.yaml"
+"""File with the recipe of the baseline ridge, in the folder of an evaluation."""
 SOFTWARE_KEY = "brainhive"
 MAX_DIFFERENCES = 4
 """Largest number of differences in the first sentences of a page."""
@@ -178,20 +173,15 @@ def explain_chance(measurements: Measurements, recipe: Path) -> str:
     Returns:
         The sentences. Empty for any other result, and for runs of other commands.
     """
-    if measurements.facts.command != RetrievalFacts.model_fields["command"].default:
+    facts = measurements.facts
+    if not facts.hit_metric:
         return ""
-    facts = measurements.require_facts(RetrievalFacts)
-    is_worse_than_ridge = False
-    for difference in facts.plain:
-        if difference.second == "ridge" and difference.is_significant:
-            is_worse_than_ridge |= not difference.is_better
     has_recipe = recipe.is_file()
     return render(
         "chance.txt",
         facts=facts,
         hits=measurements.overall.get(facts.hit_metric),
         ridge_hits=measurements.scopes.get("plain · ridge", {}).get(facts.hit_metric),
-        is_worse_than_ridge=is_worse_than_ridge,
         command_line=Line("train-align", ("recipe", recipe)) if has_recipe else "",
     )
 

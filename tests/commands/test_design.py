@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData, RecipeError
-from brainhive_cli.core.facts import DesignFacts
 from brainhive_cli.evaluation.planning import power
 from brainhive_cli.evaluation.planning.designs import Design, Prediction, Range
+from brainhive_cli.evaluation.planning.facts import DesignFacts
 from tests.worlds.own_recordings import write_pictures
 
 pytest.importorskip("matplotlib")

@@ -37,7 +37,7 @@ def test_a_recipe_is_shown_with_value_and_source_of_each_key() -> None:
         "key": "backbone",
         "value": "brain-mlp",
         "from": "default",
-        "meaning": "brain encoder: network from signals to heads",
+        "meaning": "brain encoder. It is a network from signals to heads",
     }
     assert (
         rows["loss.cosine_weight"]["value"] == "5.0"
@@ -53,3 +53,12 @@ def test_an_unknown_recipe_is_refused_with_a_similar_name() -> None:
     assert refused.exit_code == 2
     for fact in ("'demo/train'", "demo/train-align", "brainhive recipes"):
         assert fact in refused.stderr
+
+
+def test_a_schema_is_printed_for_editors() -> None:
+    schema = json.loads(brainhive("design", "--schema").stdout)
+    assert schema["properties"]["question"]["default"] == "above-chance"
+    assert schema["additionalProperties"] is False
+    for names in ([], ["demo"]):
+        refused = brainhive(*names, "--schema")
+        assert refused.exit_code == 2 and "one command" in refused.stderr

@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import CellFacts, GalleryFacts, RetrievalFacts
+from brainhive_cli.core.facts import CellFacts
 from brainhive_cli.core.measurements import ALL, Measurements, index_by_name
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.evaluation.retrieval.facts import GalleryFacts, RetrievalFacts
 from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports import run_page

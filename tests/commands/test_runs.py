@@ -117,9 +117,7 @@ def test_a_run_is_shown_with_what_it_is_and_what_it_measured(
 def test_for_programs_a_time_is_in_iso_and_a_size_in_bytes(
     runs: list[RunFolder],
 ) -> None:
-    (row,) = json.loads(brainhive("eval-retrieval", "--json").stdout)["tables"][0][
-        "rows"
-    ]
+    (row,) = json.loads(brainhive("eval-retrieval", "--json").stdout)
     changed = datetime.fromisoformat(row["last changed"])
     assert (
         changed.tzinfo and abs(changed.timestamp() - runs[1].path.stat().st_mtime) < 60
@@ -155,22 +153,25 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def listed(*words: str) -> tuple[list[str], dict[str, Any]]:
-    """List runs for programs: their names, and the whole document."""
-    document = json.loads(brainhive(*words, "--json").stdout)
-    rows = document["tables"][0]["rows"]
-    return [row["run"].rpartition("/")[2] for row in rows], document
+def listed(*words: str) -> tuple[list[str], str]:
+    """List runs for programs: their names, and the messages on stderr."""
+    shown = brainhive(*words, "--json")
+    rows = json.loads(shown.stdout)
+    return [row["run"].rpartition("/")[2] for row in rows], shown.stderr
+
+
+def test_a_home_without_runs_lists_nothing(home: Path) -> None:
+    assert brainhive("--json").stdout == "[]\n"
 
 
 def test_the_newest_runs_are_listed_and_older_ones_counted(
     many: list[RunFolder], counted: list[str]
 ) -> None:
     names = [run.path.name for run in many]
-    newest, document = listed()
+    newest, messages = listed()
     # of the others no file is counted
     assert newest == names[:2] == counted
-    assert document["details"] == {"older": 2}
-    for text in (document["tables"][0]["note"], brainhive(columns="60").stdout):
+    for text in (messages, brainhive(columns="60").stdout):
         assert "2 older" in text and "brainhive runs --all" in text
         assert names[2] not in text
 
@@ -178,10 +179,9 @@ def test_the_newest_runs_are_listed_and_older_ones_counted(
 def test_all_runs_are_listed_on_demand(
     many: list[RunFolder], counted: list[str]
 ) -> None:
-    names, document = listed("--all")
+    names, messages = listed("--all")
     assert names == [run.path.name for run in many] == counted
-    assert document["details"] == {"older": 0}
-    assert "older" not in document["tables"][0]["note"]
+    assert "older" not in messages
 
 
 def test_a_name_is_searched_among_all_runs(
@@ -189,8 +189,8 @@ def test_a_name_is_searched_among_all_runs(
 ) -> None:
     oldest = many[-1].path.name
     assert listed(oldest)[0] == [oldest] == counted
-    note = listed("explain")[1]["tables"][0]["note"]
-    assert "2 older" in note and "brainhive runs explain --all" in note
+    messages = listed("explain")[1]
+    assert "2 older" in messages and "brainhive runs explain --all" in messages
 
 
 def test_of_a_named_run_no_other_is_read(

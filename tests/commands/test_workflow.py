@@ -1,6 +1,7 @@
 """The command `workflow`: the order of its steps, and the runs that they read."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from brainhive_cli.commands import eval_retrieval, report, workflow
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import TRANSDUCTIVE
+from brainhive_cli.core.recipe import shipped_recipes
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 FEW = "dataset.concepts=8"
@@ -215,3 +217,17 @@ def test_a_step_has_no_name_that_a_cell_of_another_may_have(tmp_path, name) -> N
     with pytest.raises(RecipeError) as caught:
         workflow.Recipe.resolve("workflow", str(path), {}, ())
     assert f"steps.{name}" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(shipped_recipes().rglob("*/workflow.yaml")),
+    ids=lambda path: path.parent.name,
+)
+def test_each_step_of_a_shipped_workflow_sets_keys_of_its_command(
+    home: Path, path: Path
+) -> None:
+    recipe = workflow.Recipe.resolve("workflow", str(path), {}, [])
+    for name, expanded in recipe.expanded_steps.items():
+        # an unknown key raises an error that names it
+        workflow.resolve_step(recipe, name, {}, expanded.step.quick)

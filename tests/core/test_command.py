@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from brainhive_cli.commands.facts import WorkflowFacts
 from brainhive_cli.core.command import (
     PACE_FILE,
     Failures,
@@ -25,7 +26,7 @@ from brainhive_cli.core.errors import (
     RecipeError,
     find_error,
 )
-from brainhive_cli.core.facts import Facts, Variant, WorkflowFacts
+from brainhive_cli.core.facts import Facts, Variant
 from brainhive_cli.core.files import NotFetched
 from brainhive_cli.core.jobs import Job, key_work, resolve
 from brainhive_cli.core.launch import READ_ONLY, Launch

@@ -4,23 +4,25 @@ from typing import Any
 
 import pytest
 
+from brainhive_cli.commands.facts import WorkflowFacts
 from brainhive_cli.core.facts import (
-    FACTS,
+    PACKAGE,
+    ROOMS,
     SIGNIFICANCE_LEVEL,
     Answer,
-    AxisClaim,
-    CalibrationFacts,
     Difference,
     Facts,
-    RetrievalFacts,
-    WorkflowFacts,
     cite,
     describe_signals,
+    find_model,
     flatten,
     format_setting,
     list_differences,
     merge_set_ups,
 )
+from brainhive_cli.evaluation.calibration.facts import CalibrationFacts
+from brainhive_cli.evaluation.explanation.facts import AxisClaim
+from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
 
 
 def answer(better: float | None, worse: float | None, **more: Any) -> Answer:
@@ -123,9 +125,15 @@ def test_a_claim_holds_below_five_percent() -> None:
 
 
 def test_each_command_has_its_own_facts() -> None:
-    assert FACTS["eval-retrieval"] is RetrievalFacts
-    assert FACTS["calibrate"] is CalibrationFacts
-    assert FACTS["demo"] is FACTS["workflow"] is WorkflowFacts
+    assert find_model("eval-retrieval") is RetrievalFacts
+    assert find_model("calibrate") is CalibrationFacts
+    assert find_model("demo") is find_model("workflow") is WorkflowFacts
+    assert find_model("embed") is find_model("../../etc") is Facts
+
+
+def test_every_room_of_facts_has_a_command() -> None:
+    folders = {path.parent for path in PACKAGE.glob("*/**/facts.py")}
+    assert folders - {PACKAGE / room for room in ROOMS.values()} == {PACKAGE / "core"}
 
 
 def test_nested_values_get_dotted_keys() -> None:

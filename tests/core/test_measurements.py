@@ -10,7 +10,7 @@ import torch
 
 from brainhive_cli.core.driver import start_run
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import CellFacts, Facts, TrainingFacts, Variant
+from brainhive_cli.core.facts import CellFacts, Facts, Variant
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     SEEN_COPIES,
@@ -35,6 +35,7 @@ from brainhive_cli.core.measurements import (
     sort_by_agreement,
     with_arrow,
 )
+from brainhive_cli.training.alignment.facts import TrainingFacts
 from tests.worlds.named_run import NamedRun
 
 TOP1 = Metric(

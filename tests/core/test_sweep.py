@@ -8,7 +8,7 @@ from pydantic import Field
 
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.facts import Facts, TrainingFacts, Variant
+from brainhive_cli.core.facts import Facts, Variant
 from brainhive_cli.core.measurements import (
     SIMULATED,
     TRAINED_ON_SIMULATED,
@@ -25,6 +25,7 @@ from brainhive_cli.core.sweep import (
     read_sweep_run,
     select_variant,
 )
+from brainhive_cli.training.alignment.facts import TrainingFacts
 
 
 class Training(Section):

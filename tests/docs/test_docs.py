@@ -18,10 +18,20 @@ from typer.testing import CliRunner
 from brainhive_cli import __version__
 from brainhive_cli.app import app
 from brainhive_cli.cli import execute
-from brainhive_cli.core.errors import INTERRUPTED_EXIT_CODE, BrainhiveError
+from brainhive_cli.commands.recipes import import_recipe
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import (
+    INTERRUPTED_EXIT_CODE,
+    BrainhiveError,
+)
+from brainhive_cli.core.facts import ROOMS
 from brainhive_cli.data.datasets.image_folder import FEW_PICTURES
 from tests.test_architecture import CHECKOUT
-from tools import gallery
+from tools import gallery, keys_page
+from tools.house import CODE_SPAN
+
+RECIPE_KEY = re.compile(r"\b[a-z_]+(?:\.\w+)+(?==)")
+"""Key of a recipe before its value."""
 
 DOCS = CHECKOUT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -56,7 +66,7 @@ def test_navigation_and_indices_list_every_page() -> None:
     nav = list(named_in(yaml.safe_load((CHECKOUT / "mkdocs.yml").read_text())["nav"]))
     listed = [*PAGES, *KEYS, *DOCS.glob("*.ipynb")]
     pages = [page.relative_to(DOCS).as_posix() for page in listed]
-    assert sorted(nav) == sorted(pages)
+    assert sorted(nav) == sorted(pages), "list each page in mkdocs.yml"
     assert KEYS and "](docs/index.md)" in (CHECKOUT / "README.md").read_text()
 
     # the index links all guides, that of the keys all pages of keys
@@ -190,6 +200,63 @@ def test_every_line_parses_against_the_real_command_line(
             continue
         shown = CliRunner().invoke(app, words)
         assert shown.exit_code in (0, 3), f"brainhive {line}\n{shown.stderr}"
+
+
+NAMED_BY_USERS = (
+    *("sweep", "steps", "train.stages"),
+    *("preparation.regions", "preparation.thresholds"),
+)
+"""Keys below which a user's names, or numbers of a list, stand."""
+
+
+def list_known_keys() -> set[str]:
+    """List the keys of all commands, and those of parts, below a `*`."""
+    known = {"*.kind"}
+    for command in ROOMS:
+        known |= {key.path for key in keys_page.list_keys(import_recipe(command))}
+    for shelf in parts.SHELVES:
+        for kind in parts.list_kinds(shelf):
+            config = parts.load(shelf, kind).Config
+            known |= {f"*.{key.path}" for key in keys_page.list_keys(config)}
+    # a section is set as a whole, too
+    return known | {key.rpartition(".")[0] for key in known}
+
+
+def test_a_guide_names_only_keys_that_exist() -> None:
+    known = list_known_keys()
+    named = []
+    for page in [*PAGES, *OUTSIDE]:
+        for code in CODE_SPAN.findall(page.read_text()):
+            named += [(page.name, key) for key in RECIPE_KEY.findall(code)]
+    assert len(named) > 150
+
+    unknown = []
+    for page_name, key in named:
+        first_step, *steps = key.split(".")
+        # a part may have parts in it
+        ends = {f"*.{'.'.join(steps[index:])}" for index in range(len(steps))}
+        is_key = bool({key, *ends} & known) or key.startswith(NAMED_BY_USERS)
+        if not is_key and first_step != "key":
+            unknown.append(f"{page_name}: {key} was renamed, or never was a key")
+    assert unknown == []
+
+
+ELSEWHERE_NAMED = {
+    *("eeg_features", "image_features"),  # in files of thingsvision
+    *("soft_clip", "sdxl_unclip"),  # kinds of parts, which are hyphenated in the code
+    *("video_2way", "video_50way", "frame_2way", "frame_50way"),  # composed names
+}
+"""Names in code of a guide that the code does not spell out."""
+
+
+def test_a_guide_names_only_what_the_code_names() -> None:
+    spelt = set(ELSEWHERE_NAMED)
+    for path in (CHECKOUT / "brainhive_cli").rglob("*"):
+        if path.suffix in (".py", ".json", ".yaml", ".txt"):
+            spelt |= set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
+    for page in [*PAGES, *OUTSIDE]:
+        for name in re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", page.read_text()):
+            assert name in spelt, f"{page.name}: {name} was renamed"
 
 
 def test_the_page_on_errors_has_every_error_with_its_exit_code() -> None:

@@ -26,7 +26,9 @@ def test_the_templates_pass_their_tests_in_the_package(tmp_path: Path) -> None:
     package = tmp_path / "brainhive_cli"
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "brainhive_cli", package, ignore=ignored)
-    shutil.copytree(ROOT / "recipes", package / "recipes")  # as in the wheel
+    # as in the wheel
+    shutil.copytree(ROOT / "recipes", package / "recipes")
+    shutil.copytree(ROOT / "completions", package / "completions")
     assert {path.name for path in TEMPLATES.iterdir()} == TARGETS.keys()
     for name, folder in TARGETS.items():
         shutil.copy(TEMPLATES / name, tmp_path / folder)

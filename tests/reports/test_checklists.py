@@ -10,16 +10,12 @@ import numpy as np
 import pytest
 import yaml
 
-from brainhive_cli.core.facts import (
-    Answer,
-    AxisClaim,
-    ExplanationFacts,
-    RetrievalFacts,
-    TrainingFacts,
-)
+from brainhive_cli.core.facts import Answer
 from brainhive_cli.core.measurements import ALL, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.signal_store import SignalStore
+from brainhive_cli.evaluation.explanation.facts import AxisClaim, ExplanationFacts
+from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
 from brainhive_cli.reports.checklists import (
     FILES,
     FilledChecklist,
@@ -29,6 +25,7 @@ from brainhive_cli.reports.checklists import (
 )
 from brainhive_cli.reports.runs_shown import ShownRun
 from brainhive_cli.reports.sentences import REFERENCES
+from brainhive_cli.training.alignment.facts import TrainingFacts
 from tests.worlds.array_trials import make_trials
 
 STORE = "signals lab/default/sub-01"

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.core.facts import CellFacts, GalleryFacts, RetrievalFacts
+from brainhive_cli.core.facts import CellFacts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.evaluation.retrieval.facts import GalleryFacts, RetrievalFacts
 from brainhive_cli.reports.drawings import draw_artifact
 from brainhive_cli.reports.method_sections import (
     draw_methods,

@@ -17,17 +17,11 @@ from brainhive_cli.core.artifacts import (
     SheetRow,
     SheetTile,
 )
-from brainhive_cli.core.facts import (
-    Answer,
-    CellFacts,
-    Difference,
-    Facts,
-    RetrievalFacts,
-    Variant,
-)
+from brainhive_cli.core.facts import Answer, CellFacts, Difference, Facts, Variant
 from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import TableCell
+from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
 from brainhive_cli.reports.page import FINDING
 from brainhive_cli.reports.paper_tables import paper_table, write_table
 from brainhive_cli.reports.run_page import choose_pictures, draw_headline, lay_out_page

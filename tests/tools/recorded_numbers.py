@@ -158,6 +158,7 @@ def compare_files(
         lines = [f"other numbers: {actual_path}"] + differences[:MOST_SHOWN]
         if len(differences) > MOST_SHOWN:
             lines.append(f"and {len(differences) - MOST_SHOWN} more")
+        lines.append("to accept a change: run the test with --force-regen")
         raise AssertionError("\n".join(lines))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import prod
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Annotated, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from pydantic import Field
@@ -18,6 +18,7 @@ from brainhive_cli.core.cells import share_cells
 from brainhive_cli.core.command import Input, Work, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import make_portable
+from brainhive_cli.core.flags import Flag, flag_field
 from brainhive_cli.core.jobs import Job as CommandJob
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.recipe import BaseRecipe, RunOptions
@@ -51,14 +52,21 @@ class HasInputs(Protocol):
 class Recipe(BaseRecipe):
     """Recipe of prepare: recordings, their preparation and the name of the stores."""
 
-    preparation: Any = parts.part_field(
-        "preparations", "things-eeg", "recordings, and each step from them to signals"
+    summary = (
+        "Prepare EEG, MEG or fMRI recordings for training, and store their trials."
     )
-    subjects: Subjects = Field(
-        None, description="subjects; default: all whose files are there"
+    example = "--from things-eeg --subjects 1,2"
+
+    preparation: Annotated[Any, Flag("--from", step="kind")] = parts.part_field(
+        "preparations",
+        "things-eeg",
+        "preparation of the recordings. It holds each step from them to signals",
     )
-    name: str = Field(
-        "default", description="name of the stores, see signal.name of train-align"
+    subjects: Subjects = flag_field(
+        None, "subjects to use, as in 1,2,5; default: all whose files are there"
+    )
+    name: str = flag_field(
+        "default", "name of the stores, for the key signal.name of train-align"
     )
     dtype: DType = Field("float32", description="dtype of the stores")
     run: RunOptions = RunOptions(device="cpu")  # several processes share the sessions

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,7 @@ from brainhive_cli.core import console, parts
 from brainhive_cli.core.cells import WORKERS_VARIABLE
 from brainhive_cli.core.command import Input, Work, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, naming
+from brainhive_cli.core.flags import Flag, flag_field
 from brainhive_cli.core.jobs import Job as CommandJob
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import READ_ONLY, Launch
@@ -35,17 +36,27 @@ class Recipe(BaseRecipe):
     """Recipe of embed."""
 
     MEMORY_HINT = "a smaller batch_size"
-
-    dataset: Any = parts.part_field(
-        "datasets", "things-eeg", "data set of the pictures"
+    summary = (
+        "Compute embeddings of the pictures of a data set with vision models "
+        "(encoders)."
     )
-    encoders: Encoders = Field(
+    example = "--encoders clip-h14,vae --dataset things-eeg"
+    switches = ("list_encoders",)
+
+    dataset: Annotated[Any, Flag()] = parts.part_field(
+        "datasets",
+        "things-eeg",
+        "data set of the pictures, such as image-folder or demo",
+    )
+    encoders: Encoders = flag_field(
         list(DEFAULT_ENCODERS),
+        "frozen encoders, by name or reference, separated by commas",
         validate_default=True,
         min_length=1,
-        description="frozen encoders",
     )
-    splits: NameList | None = Field(None, description="splits to embed; default: all")
+    splits: NameList | None = flag_field(
+        None, "splits to embed, as in train,test; default: all"
+    )
     batch_size: int = Field(
         64, gt=0, le=2**16, description="pictures per forward pass and process"
     )
@@ -55,9 +66,7 @@ class Recipe(BaseRecipe):
     dtype: Literal["float32", "float16"] = Field(
         "float32", description="dtype of the store"
     )
-    skip_bad: bool = Field(
-        False, description="accept pictures that cannot be decoded as gaps"
-    )
+    skip_bad: bool = flag_field(False, "leave gaps for pictures that cannot be decoded")
     held_out: HeldOut | None = Field(
         None,
         description="split of the training pictures by the first encoder, such as {by: "

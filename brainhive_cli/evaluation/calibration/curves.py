@@ -13,13 +13,7 @@ import numpy as np
 from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.artifacts import Artifact, Curve, CurveLine
-from brainhive_cli.core.facts import (
-    SIGNIFICANCE_LEVEL,
-    Amount,
-    CalibrationFacts,
-    CellFacts,
-    Strength,
-)
+from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL, CellFacts
 from brainhive_cli.core.measurements import (
     ALL,
     TRIALS_TOGETHER,
@@ -33,6 +27,11 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.target_store import get_stimuli_and_pixels
 from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, UNITS
+from brainhive_cli.evaluation.calibration.facts import (
+    Amount,
+    CalibrationFacts,
+    Strength,
+)
 from brainhive_cli.evaluation.calibration.job import Job
 from brainhive_cli.evaluation.calibration.measure import Part, select_arms
 from brainhive_cli.measurement.comparison import crossed_t_test

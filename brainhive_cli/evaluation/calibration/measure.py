@@ -10,7 +10,6 @@ import torch
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import Strength
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import derive_seed
@@ -20,6 +19,7 @@ from brainhive_cli.evaluation.calibration.amounts import (
     measure_amounts,
     select_trials,
 )
+from brainhive_cli.evaluation.calibration.facts import Strength
 from brainhive_cli.evaluation.calibration.job import Job, Person, read_training
 from brainhive_cli.evaluation.calibration.recipe import SIGNAL_SHELF, Recipe
 from brainhive_cli.measurement.ranks import rank_targets

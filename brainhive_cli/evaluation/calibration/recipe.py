@@ -7,7 +7,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import key_types, parts, sections
 from brainhive_cli.core.errors import RecipeError, guess
-from brainhive_cli.core.recipe import TrainedRunRecipe
+from brainhive_cli.core.flags import flag_field
+from brainhive_cli.core.recipe import OneRunRecipe
 from brainhive_cli.core.sections import Section
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
@@ -87,27 +88,22 @@ class Transfer(Section):
     )
 
 
-class Recipe(TrainedRunRecipe):
+class Recipe(OneRunRecipe):
     """Recipe of calibrate: the model, the new persons, the amounts and the arms."""
 
     writes_run = True
+    summary = (
+        "Show how the accuracy for a new person grows with the amount of recording."
+    )
+    example = "--minutes 1,5,15,60"
     split: ClassVar[str] = "test"
 
-    # the model of other people, and the new persons
-    align_run: key_types.OneRun = Field(
-        None,
-        description="a run of train-align (its name, folder or recipe, or "
-        "SWEEP:VARIANT), or hub:owner/name[@revision]. Default: the newest run (key: "
-        "run)",
-    )
+    # the new persons
     dataset: parts.OtherDataset = Field(
         None, description="another data set than the run's, whose people are all new"
     )
-    subjects: Subjects = Field(
-        None,
-        description=(
-            "new persons. Default: everybody whom a model of the run was not trained on"
-        ),
+    subjects: Subjects = flag_field(
+        None, "new people, as in 1,2. Default: all who are new to a model of the run"
     )
     copies: key_types.Copies = "refuse"
     channel_mapping: ChannelChoice = Field(
@@ -117,35 +113,38 @@ class Recipe(TrainedRunRecipe):
     )
 
     # amounts of recording of a new person, in one unit
-    pictures: AmountList = Field(
-        [], description=f"amounts in pictures. Default: {PICTURES}, and everything"
+    pictures: AmountList = flag_field(
+        [],
+        "amounts of recording in pictures, as in 10,50,100. Default: "
+        f"{','.join(map(str, PICTURES))}, and everything",
     )
-    trials: AmountList = Field(
-        [], description="amounts in single trials, instead of pictures"
+    trials: AmountList = flag_field(
+        [], "amounts of recording in single trials, instead of pictures"
     )
     minutes: Annotated[
         list[Annotated[float, Field(gt=0, le=1e6)]],
         BeforeValidator(key_types.split_commas),
-    ] = Field([], description="amounts in minutes of recording, instead of pictures")
-    order: Order = Field(
+    ] = flag_field([], "amounts of recording in minutes, instead of pictures")
+    order: Order = flag_field(
         "draws",
-        description=(
-            "draws: random pictures or moments. recording: the first ones, as in a "
-            "clinic"
-        ),
+        "choice of trials: draws (random pictures or moments) or recording "
+        "(the first ones, as in a clinic)",
     )
-    draws: int = Field(
+    draws: int = flag_field(
         3,
+        "number of random draws of each amount. The recorded order has a single one",
         gt=0,
         le=1000,
-        description="random draws of each amount. The recorded order has a single one",
     )
 
     # methods of training on a new person
-    arms: Annotated[key_types.NameList, sections.require_names("arm", ARMS)] = Field(
-        [ZERO_SHOT, TRANSFER, SCRATCH],
-        min_length=1,
-        description=f"arms that are measured: {', '.join(ARMS)}",
+    arms: Annotated[key_types.NameList, sections.require_names("arm", ARMS)] = (
+        flag_field(
+            [ZERO_SHOT, TRANSFER, SCRATCH],
+            "calibration methods (arms), as in zero-shot,transfer. They "
+            f"are {', '.join(ARMS)}",
+            min_length=1,
+        )
     )
     alignments: Annotated[
         list[Any],

@@ -7,10 +7,10 @@ from functools import cached_property, lru_cache
 
 from brainhive_cli.core import artifacts, console, driver, weights
 from brainhive_cli.core.command import Result
-from brainhive_cli.core.facts import Strength
 from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.evaluation.calibration.curves import draw_artifacts, summarise_draws
+from brainhive_cli.evaluation.calibration.facts import Strength
 from brainhive_cli.evaluation.calibration.job import Job
 from brainhive_cli.evaluation.calibration.measure import (
     Part,

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL, AxisClaim
+from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL
 from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.evaluation.explanation.facts import AxisClaim
 from brainhive_cli.evaluation.explanation.filter_reach import find_latest_onsets
 from brainhive_cli.evaluation.explanation.findings import (
     ONSET_BEFORE_STIMULUS,

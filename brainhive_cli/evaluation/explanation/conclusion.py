@@ -13,7 +13,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.artifacts import Heatmap
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
-from brainhive_cli.core.facts import CellFacts, ExplanationFacts
+from brainhive_cli.core.facts import CellFacts
 from brainhive_cli.core.jobs import Summary
 from brainhive_cli.core.measurements import Measurements, Scopes, scope
 from brainhive_cli.core.runs import RunFolder
@@ -26,6 +26,7 @@ from brainhive_cli.evaluation.explanation.encoding_model import (
     CEILINGS,
     CORRELATION,
 )
+from brainhive_cli.evaluation.explanation.facts import ExplanationFacts
 from brainhive_cli.evaluation.explanation.figures import (
     Figures,
     draw_findings,

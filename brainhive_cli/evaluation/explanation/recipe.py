@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import key_types, parts, sections
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import TrainedRunRecipe
+from brainhive_cli.core.flags import flag_field
+from brainhive_cli.core.recipe import OneRunRecipe
 from brainhive_cli.core.sections import Section
 from brainhive_cli.models.encoders import Encoders
 
@@ -59,23 +60,22 @@ class Window(Section):
     step_ms: float = Field(25, gt=0, description="time from window to window")
 
 
-class Recipe(TrainedRunRecipe):
+class Recipe(OneRunRecipe):
     """Recipe of explain."""
 
     writes_run = True
-
-    # run and subjects
-    align_run: key_types.OneRun = Field(
-        None,
-        description="a run of train-align (its name, folder or recipe, or "
-        "SWEEP:VARIANT), a model folder, or hub:owner/name[@revision]. Default: the "
-        "newest run (key: run)",
+    summary = (
+        "Show when, where, in which frequency band and at which visual level brain "
+        "signals carry information about the picture."
     )
+    example = "--analyses windows,sensors"
+
+    # data set and subjects
     dataset: parts.OtherDataset = Field(
         None, description="another data set than the run's, with other subjects"
     )
-    subjects: key_types.Numbers | None = Field(
-        None, description="explained subjects. Default: the subjects of the run"
+    subjects: key_types.Numbers | None = flag_field(
+        None, "subjects to use, as in 1,2. Default: the run's"
     )
     copies: key_types.Copies = "refuse"
 
@@ -96,13 +96,11 @@ class Recipe(TrainedRunRecipe):
     analyses: Annotated[
         key_types.NameList,
         sections.require_names("analysis", ANALYSES + tuple(TRIAL_ANALYSES)),
-    ] = Field(
+    ] = flag_field(
         list(ANALYSES),
+        "analyses to run, as in windows,bands. Default: all. For held-out trials: "
+        f"{', '.join(TRIAL_ANALYSES)}",
         min_length=1,
-        description=(
-            f"any of {', '.join(ANALYSES)}. For held-out trials: "
-            f"{', '.join(TRIAL_ANALYSES)}"
-        ),
     )
     window: Window = Window()
     bands: dict[str, tuple[float, float]] = Field(
@@ -110,10 +108,8 @@ class Recipe(TrainedRunRecipe):
     )
 
     # embeddings
-    levels: Encoders = Field(
-        [],
-        description="encoders besides the run's, whose embeddings are compared with "
-        "signals",
+    levels: Encoders = flag_field(
+        [], "further encoders to compare the signals with", names="@encoders"
     )
 
     # control, and randomness

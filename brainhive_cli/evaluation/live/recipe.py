@@ -1,44 +1,45 @@
 """Recipe of the command live."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import key_types, parts, sections
-from brainhive_cli.core.recipe import TrainedRunRecipe
+from brainhive_cli.core.flags import Flag, flag_field
+from brainhive_cli.core.recipe import OneRunRecipe
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 
 
-class Recipe(TrainedRunRecipe):
+class Recipe(OneRunRecipe):
     """Recipe of a live session: model, person, stream and outputs."""
 
     can_share_work = False
     writes_run = True
-
-    # model, person and gallery
-    align_run: key_types.OneRun = Field(
-        None,
-        description="an align run, by folder or name, or SWEEP:VARIANT; or the "
-        "train-align recipe that made it; or a model folder; or "
-        "hub:owner/name[@revision]; default: the newest run (key: run)",
+    skips_finished = False
+    summary = (
+        "Decode which picture a person sees during a recording session, from an LSL "
+        "stream, a replayed recording or simulated signals."
     )
+    example = "RUN --source recording source.file=sub-01_ses-02.fif"
+
+    # person and gallery
     dataset: parts.OtherDataset = Field(
         None,
         description="data set whose pictures are shown; default: data set of the run",
     )
     copies: key_types.Copies = "refuse"
-    subject: int | None = Field(
+    subject: int | None = flag_field(
         None,
+        "number of the person who is decoded; default: the only person "
+        "that the run's models are tested on",
         ge=0,
-        description="number of the person; default: the only person that the run's "
-        "models are tested on",
     )
     gallery: str = Field("test", description="split whose pictures are searched")
 
     # preparation of windows, and end of the session
-    events: str = Field(
+    events: str = flag_field(
         "",
-        description="table (CSV or TSV) with columns event and picture; default: the "
+        "table (CSV or TSV) with columns event and picture; default: the "
         "table that prepare read, or events.csv or events.tsv in the folder of the "
         "recording or of recordings; without a table, events are names of pictures",
     )
@@ -47,27 +48,28 @@ class Recipe(TrainedRunRecipe):
         description="replacement of channels that the stream lacks, as in "
         "eval-retrieval; none refuses such a stream",
     )
-    whiten_trials: int | None = Field(
+    whiten_trials: int | None = flag_field(
         None,
-        ge=20,
-        le=100_000,
-        description="number of first trials whose noise whitens the others; they are "
+        "number of first trials whose noise whitens the others; they are "
         "not decoded. Use 100 or more: the error of whitened signals is 31 % from 20 "
         "trials, 15 % from 100, 8 % from 400",
+        ge=20,
+        le=100_000,
     )
-    windows: int | None = Field(
-        None, ge=1, description="number of windows after which the session ends"
+    windows: int | None = flag_field(
+        None, "number of windows after which the session ends", ge=1
     )
-    source: Any = parts.part_field(
+    source: Annotated[Any, Flag("--source", step="kind")] = parts.part_field(
         "streams",
         "lsl",
-        "lsl: a stream of the lab; recording: a file; signals: the person's signal "
-        "store; mock",
+        "source of the signals. lsl: a stream of the lab; recording: a file; signals: "
+        "the person's signal store; mock",
     )
-    draw: str | None = Field(
+    draw: str | None = flag_field(
         None,
-        description="recipe of reconstruct whose prior and generator draw the decoded "
+        "recipe of reconstruct whose prior and generator draw the decoded "
         "pictures, as in demo",
+        names="@recipes",
     )
 
     # outputs
@@ -77,14 +79,9 @@ class Recipe(TrainedRunRecipe):
         description="address of the page; any other address shows it to the network",
     )
     port: int = Field(0, ge=0, le=65535, description="port of the page; 0: a free one")
-    open: bool = Field(False, description="open the page in a browser")
-    lines: bool = Field(
-        False, description="write each result as a line of JSON to stdout"
-    )
-    outlet: str = Field(
-        "",
-        description="name of an LSL stream that sends each result; default: no stream",
-    )
+    open: bool = flag_field(False, "open the page in a browser")
+    lines: bool = flag_field(False, "write each result to stdout as a line of JSON")
+    outlet: str = flag_field("", "name of a new LSL stream that sends each result")
     save: bool = Field(
         True,
         description="save the session as a BIDS data set in the run, while it runs",

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import key_types, sections
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.flags import flag_field
 from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.sections import Section
 from brainhive_cli.evaluation.planning.designs import MARGIN_S, Design, StudyClaim
@@ -25,8 +26,13 @@ DEFAULT_ONSET_INTERVAL_S = 1.0
 """Time between onsets with other devices."""
 TRAIN_PICTURES = (200, 700)
 """Numbers of training pictures, if the recipe names none and there is no folder."""
+TRAIN_PERCENT = (30, 60)
+"""Numbers of training pictures in percent of the folder, if the recipe names none."""
 TEST_PICTURES = 50
 """Largest number of test pictures, if the recipe names none."""
+MAX_TEST_PERCENT = 20
+"""Largest number of test pictures in percent of the folder, if the recipe names none.
+"""
 MIN_TEST_PICTURES = 2
 """Smallest number of test pictures."""
 
@@ -93,75 +99,86 @@ class Recipe(FileRecipe):
     """Recipe of design."""
 
     writes_run = True
+    summary = (
+        "Plan a study: how much recording is enough, and in which order to show your "
+        "pictures."
+    )
+    example = "--device 7t --people 4,8 --question top1 --size 0.1"
 
     # question
-    question: StudyClaim = Field(
+    question: StudyClaim = flag_field(
         "above-chance",
-        description="claim that the study shall support: above-chance, top1 (at least "
-        "size), interval (of top-1, at most size wide) or difference (of two models, "
-        "size in top-1)",
+        "claim to support: above-chance, top1 (at least size), interval "
+        "(of top-1, at most size wide) or difference (of two models, size in top-1)",
     )
-    size: float | None = Field(
-        None, gt=0, lt=1, description="size for the question, from 0 to 1"
+    size: float | None = flag_field(
+        None,
+        "size for the question, from 0 to 1: top-1, width of its interval, "
+        "or difference of two models",
+        gt=0,
+        lt=1,
     )
-    new_people: bool = Field(
-        False, description="true: the claim shall hold for people in general"
-    )
+    new_people: bool = flag_field(False, "plan a claim about people in general")
 
     # assumptions
-    pilot: key_types.OneRun = Field(
+    pilot: key_types.OneRun = flag_field(
         None,
-        description="recording to plan from: a run of eval-retrieval or train-align, "
+        "recording to plan from: a run of eval-retrieval or train-align, "
         "or a signal store",
+        names="@runs/eval-retrieval",
     )
-    device: Literal["eeg", "meg", "3t", "7t", "consumer"] | None = Field(
-        None, description="device, to plan from published results. Default: eeg"
+    device: Literal["eeg", "meg", "3t", "7t", "consumer"] | None = flag_field(
+        None,
+        "device with published results: eeg, meg, 3t, 7t or consumer. "
+        f"Default: {DEFAULT_DEVICE}",
     )
     expected: Expected | None = Field(
         None, description="result to plan from, in place of pilot or device"
     )
-    pictures: str = Field(
-        "", description="folder of the pictures, with a subfolder for each concept"
+    pictures: str = flag_field(
+        "",
+        "folder of your pictures, for which the order is written. It has a "
+        "subfolder for each concept",
     )
     encoder: str | None = Field(
         None,
         description="encoder that says how alike pictures are. Default: the pilot's, "
         "and lite0 for the folder",
     )
-    price_per_hour: float | None = Field(
-        None, gt=0, description="price of an hour of recording"
+    price_per_hour: float | None = flag_field(
+        None, "price of an hour of recording", gt=0
     )
 
     # candidates
-    people: CountList = Field([5, 10], min_length=1, description="numbers of people")
-    sessions: CountList = Field(
-        [], description="sessions of each person. Default: as many as needed"
+    people: CountList = flag_field([5, 10], "numbers of people", min_length=1)
+    sessions: CountList = flag_field(
+        [], "sessions of each person. Default: as many as needed"
     )
-    session_minutes: Durations = Field(
-        [60.0],
-        min_length=1,
-        description="minutes of a session, with the breaks between runs",
+    session_minutes: Durations = flag_field(
+        [60.0], "minutes of a session, with the breaks between runs", min_length=1
     )
-    onset_interval_s: Durations = Field(
+    onset_interval_s: Durations = flag_field(
         [],
-        description="time from the onset of a picture to the next. Default: the "
-        "pilot's, 4 with fMRI, else 1",
+        "seconds from the onset of a picture to the next. Default: the "
+        f"pilot's, {ONSET_INTERVAL_S['7t']:g} with fMRI, else "
+        f"{DEFAULT_ONSET_INTERVAL_S:g}",
     )
-    train_pictures: CountList = Field(
+    train_pictures: CountList = flag_field(
         [],
-        description="numbers of training pictures. Default: 200 and 700, or 30 and "
-        "60 % of the folder",
+        "numbers of training pictures. Default: "
+        f"{','.join(map(str, TRAIN_PICTURES))}, or "
+        f"{' and '.join(map(str, TRAIN_PERCENT))} % of the folder",
     )
-    train_repetitions: CountList = Field(
-        [1, 4], min_length=1, description="repetitions of each training picture"
+    train_repetitions: CountList = flag_field(
+        [1, 4], "repetitions of each training picture", min_length=1
     )
-    test_pictures: CountList = Field(
+    test_pictures: CountList = flag_field(
         [],
-        description="numbers of test pictures. Default: 50, and at most 20 % of the "
-        "folder",
+        f"numbers of test pictures. Default: {TEST_PICTURES}, and at most "
+        f"{MAX_TEST_PERCENT} % of the folder",
     )
-    test_repetitions: CountList = Field(
-        [4], min_length=1, description="repetitions of each test picture"
+    test_repetitions: CountList = flag_field(
+        [4], "repetitions of each test picture", min_length=1
     )
     window_ms: tuple[float, float] | None = Field(
         None,
@@ -171,11 +188,10 @@ class Recipe(FileRecipe):
 
     # written study
     order: StudyOrder = StudyOrder()
-    write: int | None = Field(
+    write: int | None = flag_field(
         None,
+        "number of the design whose order is written. Default: the recommended design",
         ge=1,
-        description="number of the design whose study is written. Default: the "
-        "recommended design",
     )
     seed: int = Field(0, ge=0, description="seed of the simulations and the order")
 
@@ -238,8 +254,9 @@ class Recipe(FileRecipe):
         train_pictures = list(TRAIN_PICTURES)
         test_pictures = TEST_PICTURES
         if n_pictures is not None:
-            train_pictures = [n_pictures * 3 // 10, n_pictures * 6 // 10]
-            test_pictures = max(MIN_TEST_PICTURES, min(TEST_PICTURES, n_pictures // 5))
+            train_pictures = [n_pictures * share // 100 for share in TRAIN_PERCENT]
+            largest_test = min(TEST_PICTURES, n_pictures * MAX_TEST_PERCENT // 100)
+            test_pictures = max(MIN_TEST_PICTURES, largest_test)
 
         # a list of candidates for each field of a design
         lists: dict[str, list[Any]] = {

@@ -9,12 +9,7 @@ from typing import TYPE_CHECKING, Self
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.command import Input, Result, Work
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.facts import (
-    CellFacts,
-    DesignFacts,
-    PlannedDesign,
-    RetrievalFacts,
-)
+from brainhive_cli.core.facts import CellFacts, find_model
 from brainhive_cli.core.files import remove
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
@@ -30,6 +25,7 @@ from brainhive_cli.evaluation.planning.designs import (
     Prediction,
     Question,
 )
+from brainhive_cli.evaluation.planning.facts import DesignFacts, PlannedDesign
 from brainhive_cli.evaluation.planning.order import StudyPlan, choose_split
 from brainhive_cli.evaluation.planning.pilot import Pilot, read_pilot
 from brainhive_cli.evaluation.planning.recipe import Recipe
@@ -405,5 +401,7 @@ def write_sentence(design: PlannedDesign, question: Question, modality: str) -> 
     cells = {}
     for person in range(1, design.people + 1):
         cells[f"person {person}"] = CellFacts(subject=person)
-    facts = RetrievalFacts(modality=modality, stimuli=design.test_pictures, cells=cells)
+    facts = find_model("eval-retrieval")(
+        modality=modality, stimuli=design.test_pictures, cells=cells
+    )
     return state_finding(Measurements({ALL: {"top1": metric}}, facts=facts))

@@ -15,7 +15,7 @@ from brainhive_cli.core.artifacts import Artifact, Sample, Sheet, SheetRow, Shee
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.device_memory import keep_freed_memory
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
-from brainhive_cli.core.facts import CellFacts, ReconstructionFacts
+from brainhive_cli.core.facts import CellFacts
 from brainhive_cli.core.files import make_portable, resolve_below
 from brainhive_cli.core.jobs import Summary
 from brainhive_cli.core.launch import Launch
@@ -39,6 +39,7 @@ from brainhive_cli.core.sweep import collect_variants
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.stimuli import Clip
+from brainhive_cli.evaluation.reconstruction.facts import ReconstructionFacts
 from brainhive_cli.evaluation.reconstruction.metric_parts import (
     choose_metrics,
     is_two_way,

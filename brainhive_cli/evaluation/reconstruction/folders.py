@@ -16,7 +16,6 @@ import numpy as np
 
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.runs import METRICS_FILE, RunFolder
 from brainhive_cli.data.files.ids import PICTURES
@@ -28,6 +27,7 @@ from brainhive_cli.data.media.stimuli import (
     find_pictures,
     require_unique_ids,
 )
+from brainhive_cli.evaluation.reconstruction.facts import ReconstructionFacts
 from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
     Stimuli,

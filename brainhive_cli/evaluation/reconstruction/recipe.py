@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.flags import Arguments, Flag, flag_field
 from brainhive_cli.core.key_types import Copies, NameList, Numbers, OneRun, split_commas
 from brainhive_cli.core.recipe import BaseRecipe, Published, find_recipe, read_recipe
 from brainhive_cli.core.sections import Section, refuse_idle
@@ -17,7 +18,7 @@ from brainhive_cli.evaluation.reconstruction.metric_parts import (
     PICTURE_METRICS,
     require_known_metrics,
 )
-from brainhive_cli.measurement.metrics.networks import MAX_WAYS
+from brainhive_cli.measurement.metrics.networks import MAX_WAYS, USUAL_WAYS
 from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, Encoders
 from brainhive_cli.models.generators import DEFAULT_KIND, Sampling
 
@@ -42,7 +43,7 @@ class PriorSection(Section):
     """Prior, and the weight of its condition."""
 
     source: str = Field(
-        DEFAULT_PRIOR, description="hub:NAME, hub:owner/name, a folder, or `identity`"
+        DEFAULT_PRIOR, description="hub:NAME, hub:owner/name, a folder, or identity"
     )
     scale: float | None = Field(
         None,
@@ -121,10 +122,16 @@ class Recipe(SweptRecipe, Sampling):
         "a smaller batch_size, or tiling=true, or offload=true, or a smaller "
         "metric_batch_size"
     )
+    summary = (
+        "Reconstruct the seen pictures from test signals with a picture generator."
+    )
+    example = "--prior hub:Fusion-Prior-SynCLR_B32_VAE"
 
     # models, and the signals that are decoded
-    prior: Annotated[PriorSection, BeforeValidator(_read_prior_section)] = (
-        PriorSection()
+    prior: Annotated[PriorSection, BeforeValidator(_read_prior_section)] = flag_field(
+        PriorSection(),
+        "prior: hub:NAME, hub:owner/name, a folder, or identity; default: "
+        f"{DEFAULT_PRIOR}",
     )
     adapter: Literal["apply", "skip"] | None = Field(
         None,
@@ -132,36 +139,43 @@ class Recipe(SweptRecipe, Sampling):
             "use of the Fusion Prior's trained adapter; default: skip, as in the paper"
         ),
     )
-    align_run: OneRun = Field(
+    align_run: Annotated[OneRun, Arguments(names="@runs/train-align")] = flag_field(
         None,
-        description="an align run, or the train-align recipe that made it; "
-        "RUN:VARIANT, or :VARIANT of the newest sweep that has it; a model "
-        "folder or published checkpoint; hub:owner/name[@revision]; "
-        "default: the newest run",
+        "run of train-align (folder, name, recipe, SWEEP:VARIANT or "
+        "hub:owner/name[@revision]), model folder or published checkpoint. :VARIANT "
+        "is of the newest sweep that has it; default: the newest run on the data set",
+        flag="--run",
+        names="@runs/train-align",
     )
-    dataset: parts.OtherDataset = Field(
+    dataset: parts.OtherDataset = flag_field(
         None,
-        description=(
-            "data set that a model folder or published checkpoint decodes; default: "
-            "the data set of the run"
-        ),
+        "data set that a model folder or published checkpoint decodes; "
+        "default: the run's",
     )
-    generator: Any = parts.part_field("generators", DEFAULT_KIND, "diffusion model")
+    generator: Annotated[Any, Flag("--generator", step="source")] = parts.part_field(
+        "generators",
+        DEFAULT_KIND,
+        "diffusion model: hub:owner/name or a folder",
+    )
 
     # sources and stimuli
     sources: (
         Annotated[list[SourceName], BeforeValidator(split_commas), Field(min_length=1)]
         | None
-    ) = Field(
+    ) = flag_field(
         None,
-        description="brain; images: heads of the stimuli, the ceiling; shuffled: other "
-        "items' signals, the floor; zeroed: no condition; mean_embedding: mean of the "
-        "training heads; nearest: training picture nearest to the decoded head; mean: "
-        "mean training picture; still: first frame of a clip; default: "
+        "sources of the pictures: brain, images (ceiling), shuffled "
+        "(floor), zeroed, or the nearest or mean training picture. images: heads of "
+        "the stimuli; shuffled: other items' signals; zeroed: no condition; "
+        "mean_embedding: mean of the training heads; nearest: training picture nearest "
+        "to the decoded head; still: first frame of a clip; default: "
         "brain,nearest,mean for pictures, brain,nearest,still for clips",
+        flag="--from",
     )
     split: str = Field("test", description="split whose signals are decoded")
-    subjects: Subjects = Field(None, description="subjects; default: all of the run")
+    subjects: Subjects = flag_field(
+        None, "subjects to use, as in 1,2; default: the run's"
+    )
     copies: Copies = "refuse"
     seeds: Numbers | None = Field(
         None,
@@ -175,8 +189,8 @@ class Recipe(SweptRecipe, Sampling):
     )
 
     # number of media, and their noise
-    repeats: int = Field(
-        10, gt=0, le=10_000, description="number of pictures for each stimulus"
+    repeats: int = flag_field(
+        10, "number of pictures for each stimulus", gt=0, le=10_000
     )
     best_of: int = Field(
         1,
@@ -213,7 +227,7 @@ class Recipe(SweptRecipe, Sampling):
         description=f"for pictures: {', '.join(PICTURE_METRICS)}; for clips: "
         f"{', '.join(CLIP_METRICS)}, and other numbers of ways up to {MAX_WAYS} "
         "(video_40way); default: all of the medium except seed_score, object_f1, "
-        "cap_sim, with 2 and 50 ways",
+        f"cap_sim, with {' and '.join(map(str, USUAL_WAYS))} ways",
     )
     metric_encoders: Annotated[Encoders, AfterValidator(_require_picture_encoders)] = (
         Field(
@@ -233,22 +247,23 @@ class Recipe(SweptRecipe, Sampling):
     )
 
     # comparisons, which are not part of the fingerprint
-    against: NameList | None = Field(
+    against: NameList | None = flag_field(
         None,
-        description="finished reconstruct runs to compare with, stimulus by stimulus",
+        "runs of reconstruct to compare with, stimulus by stimulus",
+        names="@runs/reconstruct",
     )
     published: Published | None = Field(
         None, description="numbers that a paper reports for this recipe, with source"
     )
 
     # existing media, instead of generation
-    score: str | None = Field(
-        None, description="folder of reconstructions to score, instead of generating"
+    score: str | None = flag_field(
+        None, "folder of pictures or clips to score, instead of generating them"
     )
-    truth: str | None = Field(
+    truth: str | None = flag_field(
         None,
-        description="folder of the true pictures or clips; `left` for the left half of "
-        "each clip, as in NEURONS' GIFs",
+        "folder of the seen pictures or clips with the same file names, or "
+        "the word left for the left half of each clip. NEURONS' GIFs show them there",
     )
     medium: Literal["picture", "clip"] | None = Field(
         None,

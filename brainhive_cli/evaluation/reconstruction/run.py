@@ -11,7 +11,7 @@ import torch
 from brainhive_cli.core import driver, parts
 from brainhive_cli.core.command import Input, Result, Work, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.facts import ReconstructionFacts, call, cite, flatten
+from brainhive_cli.core.facts import call, cite, flatten
 from brainhive_cli.core.files import is_saved
 from brainhive_cli.core.jobs import CellStage, LoggedMetrics, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
@@ -32,6 +32,7 @@ from brainhive_cli.evaluation.reconstruction.evaluation import (
     require_values,
     write_comparisons,
 )
+from brainhive_cli.evaluation.reconstruction.facts import ReconstructionFacts
 from brainhive_cli.evaluation.reconstruction.folders import (
     leave_out_originals,
     match_folders,

@@ -15,7 +15,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Int64
 from brainhive_cli.core.console import write_duration
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import MAX_MISFILED_P, RIDGE_RECIPE, Answer, Baseline
+from brainhive_cli.core.facts import Answer
 from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.measurements import BASELINE_CLASSIFIERS
 from brainhive_cli.core.recipe import validate, write_yaml
@@ -23,6 +23,7 @@ from brainhive_cli.data.datasets import make_grouping
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.targets import StoreTargets
+from brainhive_cli.evaluation.retrieval.facts import MAX_MISFILED_P, Baseline
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.measure import (
     Models,
@@ -40,6 +41,7 @@ from brainhive_cli.measurement.retrieval import draw_verdict_pictures
 from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.measurement.verdict import MAX_PERMUTATIONS, ROUNDING, judge
 from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.reports.sentences import RIDGE_RECIPE
 from brainhive_cli.training.alignment.recipe import (
     FROM_MEAN,
     Recipe as AlignRecipe,

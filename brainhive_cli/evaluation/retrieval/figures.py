@@ -19,7 +19,7 @@ from brainhive_cli.core.artifacts import (
     SheetTile,
 )
 from brainhive_cli.core.errors import BrainhiveError, first_line
-from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL, ConfusionMatrix, RetrievalFacts
+from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL
 from brainhive_cli.core.measurements import (
     SEEN_PICTURES,
     Measurements,
@@ -30,6 +30,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.files.ids import match_names
 from brainhive_cli.data.media.media_files import get_first_frame
+from brainhive_cli.evaluation.retrieval.facts import ConfusionMatrix, RetrievalFacts
 from brainhive_cli.evaluation.retrieval.measure import (
     Models,
     encode,

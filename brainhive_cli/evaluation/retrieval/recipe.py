@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from brainhive_cli.core import key_types, parts
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.flags import Arguments, flag_field
 from brainhive_cli.core.recipe import TrainedRunRecipe
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
@@ -16,19 +17,33 @@ class Recipe(TrainedRunRecipe):
 
     is_tracked = True
     writes_run = True
+    summary = (
+        "Test how often trained models find the seen picture among the test pictures, "
+        "with statistics."
+    )
+    example = "RUN --against OTHER"
 
     # which models are tested, and on whose signals
-    align_run: key_types.NameList | None = Field(
+    align_run: Annotated[
+        key_types.NameList | None, Arguments(names="@runs/train-align")
+    ] = flag_field(
         None,
-        description="a run of train-align (its name, folder or recipe, or "
-        "SWEEP:VARIANT), a model folder, or hub:owner/name[@revision]. Several are "
-        "averaged. Default: the newest run (key: run)",
+        "run of train-align (folder, name, recipe, SWEEP:VARIANT or "
+        "hub:owner/name[@revision]), model folder, or A,B to average runs. Default: "
+        "the newest run on the data set; run= is short for align_run=",
+        flag="--run",
+        names="@runs/train-align",
     )
-    dataset: parts.OtherDataset = Field(
-        None, description="another data set than the run's, for zero-shot transfer"
+    against: key_types.NameList | None = flag_field(
+        None,
+        "runs of train-align to compare with, item by item",
+        names="@runs/train-align",
     )
-    subjects: Subjects = Field(
-        None, description="tested subjects. Default: the subjects of the run"
+    dataset: parts.OtherDataset = flag_field(
+        None, "data set to test on, for zero-shot transfer. Default: the run's"
+    )
+    subjects: Subjects = flag_field(
+        None, "subjects to test, as in 1,2. Default: the run's"
     )
     copies: key_types.Copies = "refuse"
     channel_mapping: ChannelChoice = Field(
@@ -38,12 +53,10 @@ class Recipe(TrainedRunRecipe):
     )
 
     # candidates, and the vectors that they are compared by
-    gallery: str = Field(
+    gallery: str = flag_field(
         "test",
-        description=(
-            "splits whose pictures are searched, such as train+test. The signals of "
-            "the last split are tested"
-        ),
+        "splits whose pictures are the candidates, as in train+test. The signals "
+        "of the last split are tested",
     )
     only_shown: bool = Field(
         False,
@@ -122,9 +135,6 @@ class Recipe(TrainedRunRecipe):
         None,
         description="label of the sweep's variant with which the others are compared. "
         "Default: the variant with the best validation, or the first",
-    )
-    against: key_types.NameList | None = Field(
-        None, description="runs of train-align to compare with, item by item"
     )
 
     # what is shown, which changes no number

@@ -14,17 +14,7 @@ import numpy as np
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.facts import (
-    Answer,
-    Baseline,
-    CellFacts,
-    ConfusionMatrix,
-    Control,
-    Difference,
-    GalleryFacts,
-    RetrievalFacts,
-    describe_signals,
-)
+from brainhive_cli.core.facts import Answer, CellFacts, Difference, describe_signals
 from brainhive_cli.core.measurements import (
     ALL,
     BACKWARD,
@@ -44,6 +34,13 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.data.datasets import make_grouping
 from brainhive_cli.data.signals.study import StudyDesign
+from brainhive_cli.evaluation.retrieval.facts import (
+    Baseline,
+    ConfusionMatrix,
+    Control,
+    GalleryFacts,
+    RetrievalFacts,
+)
 from brainhive_cli.evaluation.retrieval.folds import (
     CellResult,
     measure_categories,

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from brainhive_cli.core.facts import Control, RetrievalFacts
 from brainhive_cli.core.measurements import (
     ALL,
     BACKWARD,
@@ -17,6 +16,7 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.core.tables import Table, TableCell, format_p
+from brainhive_cli.evaluation.retrieval.facts import Control, RetrievalFacts
 from brainhive_cli.evaluation.retrieval.scopes import (
     ALONE,
     BASELINE_TITLES,

@@ -496,6 +496,8 @@ NETWORKS = {
 
 CLASSIFIERS = {"video": ("videomae", n_way), "frame": ("vit", n_way_of_frames)}
 """Network and function of n-way classification, by the beginning of a metric's name."""
+USUAL_WAYS = (2, 50)
+"""Numbers of ways that are measured by default."""
 MAX_WAYS = 398
 """Largest number of ways: 397 wrong classes leave 3 of VideoMAE's 400 classes."""
 
@@ -525,7 +527,7 @@ def _list_classifications() -> dict[str, FeatureMetric]:
     metrics = {}
     for beginning in CLASSIFIERS:
         for ending in ("", "_strict"):
-            for n_ways in (2, 50):
+            for n_ways in USUAL_WAYS:
                 metric = _classify(beginning, n_ways, bool(ending))
                 metrics[f"{beginning}_{n_ways}way{ending}"] = metric
     return metrics

@@ -15,6 +15,7 @@ from pydantic import (
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.flags import Flag, flag_field
 from brainhive_cli.core.key_types import Numbers
 from brainhive_cli.core.recipe import BaseRecipe, Paths, Published
 from brainhive_cli.core.sections import added_field, refuse_idle
@@ -41,6 +42,8 @@ from brainhive_cli.training.alignment.terms import Term, check_active
 
 DEFAULT_BACKBONE = "brain-mlp"
 DEFAULT_FUSER = "fusion-encoder"
+DEFAULT_DIM = 1024
+"""Width of a fused token that no recipe, fuser or prior sets, as in BrainHiVE."""
 MAX_SWEPT_KEYS = 2
 """Largest number of swept keys in the name of a run."""
 FIRST_SEED = 2025
@@ -191,44 +194,56 @@ class Recipe(SweptRecipe):
     is_tracked = True
     writes_run = True
     MEMORY_HINT = "a smaller train.batch_size"
-
-    dataset: Any = parts.part_field("datasets", "things-eeg", "signals and pictures")
-    encoders: Encoders = Field(
-        list(DEFAULT_ENCODERS),
-        validate_default=True,
-        min_length=1,
-        description="encoders whose embeddings are fused; with a prior, the default is "
-        "the prior's",
+    summary = (
+        "Train a decoder for each person and seed, which predicts the embedding of the "
+        "seen picture from brain signals."
     )
-    mode: Literal["intra", "inter", "joint", "finetune"] = Field(
+    example = "--mode inter"
+
+    mode: Literal["intra", "inter", "joint", "finetune"] = flag_field(
         "intra",
-        description="intra: one model per subject; inter: test each subject on a model "
+        "training mode: intra, inter (leave one subject out), joint or "
+        "finetune. intra: one model per subject; inter: test each subject on a model "
         "of the others; joint: one model of all; finetune: adapt a model to new "
         "subjects",
     )
-    subjects: Subjects = Field(
+    dataset: Annotated[Any, Flag()] = parts.part_field(
+        "datasets",
+        "things-eeg",
+        "data set of the signals and pictures, such as things-meg or demo",
+    )
+    encoders: Encoders = flag_field(
+        list(DEFAULT_ENCODERS),
+        "encoders whose embeddings are fused, by name or reference, "
+        "separated by commas. With a prior, the default is the prior's",
+        validate_default=True,
+        min_length=1,
+    )
+    subjects: Subjects = flag_field(
         None,
-        description="subjects, in inter those left out; default: all of the data set",
+        "subjects, in inter those left out, as in 1,2,5; default: all of the data set",
     )
     trained_on: Subjects = Field(
         None,
         description="inter: training subjects, without the one left out; default: all "
         "of the data set",
     )
-    seeds: Numbers = Field(
+    seeds: Numbers = flag_field(
         [FIRST_SEED, FIRST_SEED + 1, FIRST_SEED + 2],
-        description="one model is trained per seed (paper: three from 2025); a default "
-        "ridge has the first seed alone",
+        "random seeds, with a model for each. The paper has three from "
+        "2025; a default ridge has the first seed alone",
     )
     dim: int | None = Field(
         None,
         gt=0,
         le=2**20,
         description="width D of the fused token; default: of the prior or the fuser, "
-        "else 1024",
+        f"else {DEFAULT_DIM}",
     )
-    backbone: Any = parts.part_field(
-        "backbones", DEFAULT_BACKBONE, "brain encoder: network from signals to heads"
+    backbone: Annotated[Any, Flag("--backbone", step="kind")] = parts.part_field(
+        "backbones",
+        DEFAULT_BACKBONE,
+        "brain encoder. It is a network from signals to heads",
     )
     fuser: Any = parts.part_field(
         "fusers", DEFAULT_FUSER, "fusion encoder: combines embeddings into one target"
@@ -251,15 +266,17 @@ class Recipe(SweptRecipe):
     terms: list[Term] = Field(
         [],
         description="loss terms; default: `loss` for every head, with equal weights "
-        "that sum to 1",
+        "that sum to one",
     )
     head: str | None = Field(
         None,
         description="head that retrieval compares; default: `token`, or the only head "
         "of vectors or tokens",
     )
-    prior: str | None = Field(
-        None, description="Fusion Prior whose frozen fusion encoder makes the target"
+    prior: str | None = flag_field(
+        None,
+        "Fusion Prior whose frozen fusion encoder and encoders give the "
+        "training targets",
     )
     subject_layer: Literal["none", "linear"] = Field(
         "none",

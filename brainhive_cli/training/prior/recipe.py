@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.flags import Flag, flag_field
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.recipe import BaseRecipe
 from brainhive_cli.core.sections import Section, refuse_idle
@@ -56,8 +57,8 @@ class PriorTrain(Section):
     """Settings of the training of a prior. The defaults are BrainHiVE's."""
 
     # length of the training, and pictures in a step
-    steps: int = Field(
-        100_000, gt=0, le=1_000_000_000, description="number of optimizer steps"
+    steps: int = flag_field(
+        100_000, "number of optimizer steps", gt=0, le=1_000_000_000
     )
     batch_size: int = Field(
         16,
@@ -114,18 +115,28 @@ class Recipe(BaseRecipe):
         "cache_latents=true, or train.gradient_checkpointing=true"
     )
 
+    summary = (
+        "Train a prior, which turns decoded embeddings into the input of a picture "
+        "generator."
+    )
+    example = "--dataset demo --recipe demo"
+
     # pictures and their embeddings
-    dataset: Any = parts.part_field("datasets", "image-folder", "pictures")
+    dataset: Annotated[Any, Flag()] = parts.part_field(
+        "datasets",
+        "image-folder",
+        "data set of the pictures, such as image-folder or demo",
+    )
     split: str = Field("train", description="split of the training pictures")
-    encoders: Encoders = Field(
+    encoders: Encoders = flag_field(
         list(DEFAULT_ENCODERS),
+        "encoders whose embeddings are fused, by name or reference, "
+        "separated by commas",
         validate_default=True,
         min_length=1,
-        description="encoders whose embeddings are fused",
     )
-    embed_missing: bool = Field(
-        False,
-        description="compute the embeddings that no store holds, at each step",
+    embed_missing: bool = flag_field(
+        False, "compute the embeddings that no store holds, at each step"
     )
     cache_latents: bool = Field(
         False,
@@ -134,14 +145,16 @@ class Recipe(BaseRecipe):
 
     # diffusion model and prior
     generator: Annotated[
-        Any, parts.part_validator("generators", generators.DEFAULT_KIND)
+        Any,
+        parts.part_validator("generators", generators.DEFAULT_KIND),
+        Flag("--generator", step="source"),
     ] = Field(
         {
             "kind": generators.DEFAULT_KIND,
             "source": "hub:stabilityai/stable-diffusion-xl-base-1.0",
         },
         validate_default=True,
-        description="frozen diffusion model",
+        description="frozen diffusion model: hub:owner/name or a folder",
     )
     prior: Any = parts.part_field(
         "priors", priors.DEFAULT, "kind and sizes of a new prior"

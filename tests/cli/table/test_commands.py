@@ -1,8 +1,12 @@
 """The grammar that every command shares, through the real application."""
 
+import ast
+import copy
+import inspect
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,9 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.cli import table
+from brainhive_cli.commands.recipes import import_recipe
+from brainhive_cli.core.facts import ROOMS, flatten
+from brainhive_cli.core.recipe import find_recipe, read_recipe, validate
 
 COMMANDS = [str(command.name) for command in app.registered_commands]
 EXAMPLE_ENCODER = "python:brainhive_cli.models.encoders.python:example"
@@ -73,8 +80,9 @@ def test_help_fits_80_columns_and_its_example_can_be_parsed(
 
 def test_only_computing_commands_take_processes_and_a_precision(home: Path) -> None:
     for listed in table.COMMANDS:
+        can_share_work = import_recipe(listed.name).can_share_work
         for flag in ("--processes", "--mixed-precision"):
-            assert (flag in help_of(listed.name)) == listed.can_share_work, listed.name
+            assert (flag in help_of(listed.name)) == can_share_work, listed.name
     typed, set_as_key = (
         brainhive("report", "--processes", "2"),
         brainhive("report", "run.processes=2"),
@@ -86,29 +94,11 @@ def test_only_computing_commands_take_processes_and_a_precision(home: Path) -> N
     assert "error: processes " in set_as_key.stderr
 
 
-REPEATABLE = {
-    "calibrate",
-    "check",
-    "demo",
-    "design",
-    "embed",
-    "eval-retrieval",
-    "explain",
-    "import-embeddings",
-    "prepare",
-    "reconstruct",
-    "train-align",
-    "train-prior",
-    "workflow",
-}
-WITHOUT_CODE = {"audit", "compare", "doctor", "fetch", "init", "report"}
-
-
 def test_again_and_code_are_offered_only_where_they_act(home: Path) -> None:
     for name in COMMANDS:
-        text = help_of(name)
-        assert ("--again" in text) == (name in REPEATABLE), name
-        assert ("--allow-code" in text) == (name not in WITHOUT_CODE), name
+        text, recipe = help_of(name), import_recipe(name)
+        assert ("--again" in text) == recipe.skips_finished, name
+        assert ("--allow-code" in text) == recipe.runs_code, name
     for flag in ("--again", "--allow-code", "--submit"):
         refused = brainhive("doctor", flag)
         assert refused.exit_code == 2 and flag in refused.stderr
@@ -198,3 +188,62 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(photos: Path) -> Non
     assert re.match(
         r"error: .*embeddings.*: (Not a directory|File exists)", shown.stderr
     )
+
+
+NUMBER_OF_DEFAULT = re.compile(r"[Dd]efault: [^;]*\b\d")
+"""A default with a number, in a description of a key."""
+
+
+def read_texts(path: Path) -> Iterator[str]:
+    """Read the texts of a module as they are typed, with {} for inserted values."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        # a description is an argument of Field, flag_field or part_field
+        for text in node.args + [keyword.value for keyword in node.keywords]:
+            pieces = text.values if isinstance(text, ast.JoinedStr) else [text]
+            words = []
+            for piece in pieces:
+                is_typed = isinstance(piece, ast.Constant)
+                words.append(str(piece.value) if is_typed else "{}")
+            yield "".join(words)
+
+
+def test_no_default_is_typed_twice(home: Path) -> None:
+    for command in ROOMS:
+        model = import_recipe(command)
+
+        # in a description, a default is the constant that is used
+        path = Path(inspect.getfile(model))
+        for text in read_texts(path):
+            assert not NUMBER_OF_DEFAULT.search(text), (
+                f"{path}: insert the constant that is used into {text!r}"
+            )
+
+        # a default recipe, if there is one, holds nothing that a key has anyway
+        recipe = find_recipe(command, None)
+        fields = read_recipe(recipe) if recipe.is_file() else {}
+        used = validate(model, fields)
+        for key in flatten(fields):
+            fewer_fields = copy.deepcopy(fields)
+            section = fewer_fields
+            *section_keys, last_key = key.split(".")
+            for section_key in section_keys:
+                section = section[section_key]
+            del section[last_key]
+            assert validate(model, fewer_fields) != used, (
+                f"recipes/{command}.yaml: leave out {key}, which is the default"
+            )
+
+
+def test_help_shows_the_defaults_that_are_used(home: Path) -> None:
+    designs = import_recipe("design")().list_designs()
+    n_pictures = sorted({design.train_pictures for design in designs})
+    pattern = (
+        rf"--train-pictures.*\s.*\s*\[default: \({','.join(map(str, n_pictures))},"
+    )
+    assert re.search(pattern, help_of("design"))
+    # of a key, of a part, and a word for a default that depends on others
+    assert re.search(r"--repeats.*\s.*\s*\(10\)", help_of("reconstruct"))
+    assert "[default: (brain-mlp)]" in help_of("train-align")
+    assert re.search(r"default: \(the\s+newest run on", help_of("explain"))

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from brainhive_cli.core.facts import CellFacts, ExplanationFacts
+from brainhive_cli.core.facts import CellFacts
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.tables import format_p
 from brainhive_cli.evaluation.explanation.claims import state_claims
 from brainhive_cli.evaluation.explanation.conclusion import list_scopes
+from brainhive_cli.evaluation.explanation.facts import ExplanationFacts
 from brainhive_cli.evaluation.explanation.figures import make_summary_table
 from brainhive_cli.evaluation.explanation.findings import (
     correct_findings,

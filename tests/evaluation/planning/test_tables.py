@@ -1,6 +1,10 @@
 """Tests of the tables and figures of planned designs."""
 
-from brainhive_cli.core.facts import DesignFacts, PlannedDesign, PredictedRange
+from brainhive_cli.evaluation.planning.facts import (
+    DesignFacts,
+    PlannedDesign,
+    PredictedRange,
+)
 from brainhive_cli.evaluation.planning.tables import (
     draw_powers,
     tabulate_background,

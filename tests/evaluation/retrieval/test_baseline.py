@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import Answer, Baseline, RetrievalFacts
+from brainhive_cli.core.facts import Answer
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.evaluation.retrieval import baseline
 from brainhive_cli.evaluation.retrieval.baseline import (
@@ -20,6 +20,7 @@ from brainhive_cli.evaluation.retrieval.baseline import (
     try_orders,
     write_ridge,
 )
+from brainhive_cli.evaluation.retrieval.facts import Baseline, RetrievalFacts
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.measurement.retrieval import draw_verdict_pictures

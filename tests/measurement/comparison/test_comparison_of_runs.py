@@ -13,14 +13,11 @@ from scipy.stats import false_discovery_control
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.facts import (
-    CellFacts,
-    GalleryFacts,
-    ReconstructionFacts,
-    RetrievalFacts,
-)
+from brainhive_cli.core.facts import CellFacts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.evaluation.reconstruction.facts import ReconstructionFacts
+from brainhive_cli.evaluation.retrieval.facts import GalleryFacts, RetrievalFacts
 from brainhive_cli.measurement.comparison import (
     ONE_SEED_LIMIT,
     SHARED_TRAINING_LIMIT,

@@ -8,11 +8,12 @@ from typing import Any
 from brainhive_cli.core import console
 from brainhive_cli.core.device_memory import read_peak_bytes, reset_peak
 from brainhive_cli.core.errors import is_asked_to_stop, raise_if_asked_to_stop
-from brainhive_cli.core.facts import CellFacts, TrainingFacts
+from brainhive_cli.core.facts import CellFacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Metric, index_by_name
 from brainhive_cli.core.runs import METRICS_FILE, RunFolder
 from brainhive_cli.core.weights import Checkpoint
+from brainhive_cli.training.alignment.facts import TrainingFacts
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.stages import Train

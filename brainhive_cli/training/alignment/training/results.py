@@ -7,12 +7,12 @@ from itertools import chain
 from typing import Any
 
 from brainhive_cli.core import artifacts
-from brainhive_cli.core.facts import TrainingFacts
 from brainhive_cli.core.measurements import Measurements, Metric, name_rows
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table, format_mean_sd
 from brainhive_cli.reports.tables import ABSENT, make_metric_cell, published_tables
 from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.facts import TrainingFacts
 
 SELECTION_TITLES = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
 """Selection of epochs in the title of a table. Validation has no text."""

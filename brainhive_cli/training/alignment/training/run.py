@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from brainhive_cli.core import console
 from brainhive_cli.core.command import Result, Work
 from brainhive_cli.core.errors import Hint, Line
-from brainhive_cli.core.facts import TrainingFacts
 from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, merge_caveats
@@ -25,6 +24,7 @@ from brainhive_cli.training.alignment.cells import (
     describe_division,
     list_subjects,
 )
+from brainhive_cli.training.alignment.facts import TrainingFacts
 from brainhive_cli.training.alignment.training.job import Job
 from brainhive_cli.training.alignment.training.results import learning_curves, tables
 

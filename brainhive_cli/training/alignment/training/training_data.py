@@ -58,7 +58,7 @@ from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head
 from brainhive_cli.models.signal_spec import convert_unit
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.layout import Layout, find_token_axes
-from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.recipe import DEFAULT_DIM, Recipe
 from brainhive_cli.training.alignment.stages import Finetune
 from brainhive_cli.training.alignment.training.batches import CellData, choose_held_out
 from brainhive_cli.training.alignment.training.initialisation import (
@@ -66,8 +66,6 @@ from brainhive_cli.training.alignment.training.initialisation import (
 )
 from brainhive_cli.training.alignment.training.job import Job
 
-DEFAULT_DIM = 1024
-"""Width of a fused token that no recipe, fuser or prior sets, as in BrainHiVE."""
 SHARE_SEED = 0
 """Seed of the pictures that a share of a new subject's data holds."""
 INPUTS: Any = {

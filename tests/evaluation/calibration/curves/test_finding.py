@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from brainhive_cli.core.facts import Amount, CalibrationFacts, CellFacts
+from brainhive_cli.core.facts import CellFacts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.evaluation.calibration.curves import find_better_amounts
+from brainhive_cli.evaluation.calibration.facts import Amount, CalibrationFacts
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports.sentences import state_finding
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import CalibrationFacts, Strength
 from brainhive_cli.core.measurements import TRIALS_TOGETHER, Measurements
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.signals.trials import Trials
@@ -29,6 +28,7 @@ from brainhive_cli.evaluation.calibration.curves import (
     name_scope,
     summarise_draws,
 )
+from brainhive_cli.evaluation.calibration.facts import CalibrationFacts, Strength
 from brainhive_cli.evaluation.calibration.job import Job, Person, read_training
 from brainhive_cli.evaluation.calibration.measure import (
     Part,

@@ -13,7 +13,6 @@ from PIL import Image
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.facts import ReconstructionFacts, TrainingFacts
 from brainhive_cli.core.jobs import OpenRun
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements
@@ -34,6 +33,7 @@ from brainhive_cli.evaluation.reconstruction.evaluation import (
     read_result,
     write_comparisons,
 )
+from brainhive_cli.evaluation.reconstruction.facts import ReconstructionFacts
 from brainhive_cli.evaluation.reconstruction.folders import (
     leave_out_originals,
 )
@@ -65,6 +65,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.models import encoders
 from brainhive_cli.models.heads import Decoded
+from brainhive_cli.training.alignment.facts import TrainingFacts
 from tests.tools.recorded_numbers import Recorded, metric_rows
 from tests.worlds.command_fixtures import COLOURS
 from tests.worlds.reconstructions import draw_media

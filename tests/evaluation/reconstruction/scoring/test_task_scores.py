@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from brainhive_cli.core import artifacts
-from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet
 from brainhive_cli.evaluation.reconstruction.evaluation import measure_run
+from brainhive_cli.evaluation.reconstruction.facts import ReconstructionFacts
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe
 from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,

@@ -87,10 +87,7 @@ def test_what_the_test_set_chose_is_no_headline_and_no_best(shared: Any) -> None
     assert f"“best” with {100 * scopes['best · all']:.3g} %" in state_finding(
         run.measurements
     )
-    results = {
-        row["run"].rpartition("/")[2]: row["result"]
-        for row in listed["tables"][0]["rows"]
-    }
+    results = {row["run"].rpartition("/")[2]: row["result"] for row in listed}
     assert state_finding(evaluated.metrics) in results[evaluated.folder.name]
     (alone,) = (result for name, result in results.items() if "--test-" in name)
     assert f"{100 * scopes['test · all']:.3g} %" in alone and SELECTED_ON_TEST in alone

@@ -1,7 +1,8 @@
 """Tests of the limits of a retrieval test on the page."""
 
-from brainhive_cli.core.facts import Answer, Difference, RetrievalFacts
+from brainhive_cli.core.facts import Answer, Difference
 from brainhive_cli.core.measurements import ALL, NOT_INTERLEAVED, Measurements, Metric
+from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
 from brainhive_cli.reports.sentences import list_limits
 
 

@@ -13,7 +13,6 @@ from PIL import Image
 
 from brainhive_cli.core.artifacts import Sheet
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.facts import RetrievalFacts
 from brainhive_cli.core.measurements import ALL, BACKWARD, Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Dataset
@@ -32,6 +31,7 @@ from brainhive_cli.evaluation.retrieval.baseline import (
     read_targets,
     try_orders,
 )
+from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
 from brainhive_cli.evaluation.retrieval.figures import draw_artifacts
 from brainhive_cli.evaluation.retrieval.folds import (
     measure_categories,

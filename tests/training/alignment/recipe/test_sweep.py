@@ -3,10 +3,11 @@
 import pytest
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.facts import CellFacts, TrainingFacts
+from brainhive_cli.core.facts import CellFacts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.facts import TrainingFacts
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.references import rejoin_variant_names
 from brainhive_cli.training.alignment.training import cell_folder

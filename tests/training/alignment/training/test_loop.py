@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.facts import CellFacts, TrainingFacts
+from brainhive_cli.core.facts import CellFacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import UNKNOWN_HISTORY, Measurements
 from brainhive_cli.core.runs import RunFolder
@@ -22,6 +22,7 @@ from brainhive_cli.core.weights import Checkpoint
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head
 from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment.facts import TrainingFacts
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Recipe
