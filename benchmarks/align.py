@@ -17,6 +17,7 @@ from harness import OVERHEAD_NOTE, Bench, main, prepare_command, run_command
 from synthetic import DIMS, Model
 from torch import nn
 
+from brainhive_cli.cli.lines import resolve_line
 from brainhive_cli.commands import train_align
 from brainhive_cli.core import parts
 from brainhive_cli.core.launch import Launch
@@ -273,27 +274,25 @@ def cells(bench: Bench) -> None:
     os.environ["BRAINHIVE_HOME"] = str(bench.home)
     run_command(**prepare_command(["embed", "--recipe", "demo"], bench.home))
 
-    def resolve(count: int) -> train_align.Recipe:
-        rates = ",".join(f"{1e-4 + 1e-7 * number:.7f}" for number in range(count))
-        overrides = ["subjects=1", "seeds=1", "train.epochs=2"]
-        overrides.append(f"sweep.train.lr=[{rates}]")
-        return train_align.Recipe.resolve("train-align", "demo", {}, overrides)
+    overrides = ["subjects=1", "seeds=1", "train.epochs=2"]
 
-    def sweep() -> None:
-        train_align.run(resolve(count), launch, force=True)
+    def sweep(count: int = count) -> None:
+        rates = ",".join(f"{1e-4 + 1e-7 * number:.7f}" for number in range(count))
+        line = [*overrides, f"sweep.train.lr=[{rates}]"]
+        _, module, recipe = resolve_line("train-align", "demo", {}, line)
+        module.run(recipe, launch, force=True)
 
     def fit_cells() -> None:
-        job = Job.resolve(resolve(count))
-        cells = job.cells
-        variant = job.variants[cells[0].variant]
-        training_data = TrainingData(job, variant, job.stores, [1], launch)
-        for cell in cells:
-            recipe = job.variants[cell.variant]
-            layout, data = training_data.select_cell(cell)
+        recipe = train_align.Recipe.resolve("train-align", "demo", {}, overrides)
+        job = Job.resolve(recipe)
+        (cell,) = job.cells
+        training_data = TrainingData(job, [1], launch)
+        for _ in range(count):
+            layout, data = training_data.select_cell(cell, job)
             fit(layout, data, recipe.loss_terms, recipe.train, seed=cell.seed)
 
     # prepare the signals, and load the libraries
-    train_align.run(resolve(2), launch)
+    sweep(2)
     bench.compare(
         f"{count} cells of the demo: of fit alone",
         sweep,

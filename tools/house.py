@@ -321,10 +321,8 @@ def _collect_recipe_keys() -> tuple[set[Key], set[Steps]]:
         written_names |= _find_key_names(text)
         recipe = import_recipe(path.stem).resolve(path.stem, str(path), {}, [])
         set_keys |= _collect_set_keys(recipe)
-        changes = list(getattr(recipe, "sweep", {}))
-        for ablation in getattr(recipe, "ablations", {}).values():
-            changes += ablation
-        written_names |= {tuple(name.split(".")) for name in changes}
+        swept_keys = getattr(recipe, "sweep", {})
+        written_names |= {tuple(name.split(".")) for name in swept_keys}
     return set_keys, written_names
 
 

@@ -1,6 +1,5 @@
 """Commands, run from Python as on the command line."""
 
-import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +45,7 @@ def run(
         >>> evaluated = api.open_run(result.folder)
     """
     from brainhive_cli.api.results import CommandResult
-    from brainhive_cli.cli import execute, table
+    from brainhive_cli.cli import execute, lines, table
     from brainhive_cli.core import foreign_code, launch
     from brainhive_cli.core.errors import RecipeError, guess
 
@@ -74,10 +73,10 @@ def run(
     previous_line = launch.COMMAND_LINE.set(line)
     try:
         with foreign_code.allow_code(allow_code):
-            module_name = command.replace("-", "_")
-            module = importlib.import_module(f"brainhive_cli.commands.{module_name}")
             recipe_name = None if recipe is None else str(recipe)
-            resolved = module.Recipe.resolve(command, recipe_name, {}, overrides)
+            command, module, resolved = lines.resolve_line(
+                command, recipe_name, {}, overrides
+            )
             n_processes = execute.count_processes(command, resolved)
             if n_processes == 1:
                 _, result = execute.perform(command, module, resolved, again)

@@ -98,8 +98,6 @@ def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Com
         if not isinstance(compared_run, Run):
             check_path(**{f"runs[{number}]": compared_run})
             references.append(str(compared_run))
-        elif compared_run.variant:
-            references.append(f"{compared_run.path}:{compared_run.variant}")
         else:
             references.append(str(compared_run.path))
 

@@ -65,8 +65,6 @@ class Run:
 
     Attributes:
         folder: Folder of the run.
-        variant: Name of the variant of a sweep (a run with several settings), if it was
-            opened as `RUN:VARIANT`, else "".
 
     Examples:
         >>> trained = api.open_run("TRAINING")
@@ -81,7 +79,6 @@ class Run:
     """
 
     folder: "RunFolder"
-    variant: str = ""
 
     @property
     def path(self) -> Path:
@@ -91,10 +88,7 @@ class Run:
     @cached_property
     def measurements(self) -> "Measurements":
         """Metrics, facts, missing values and values of single items of the run."""
-        measurements = self.folder.measurements()
-        return (
-            measurements.select_variant(self.variant) if self.variant else measurements
-        )
+        return self.folder.measurements()
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return a row for each metric and scope, such as a subject or all subjects.
@@ -129,7 +123,7 @@ class Run:
         if (self.path / "cells").is_dir():
             names = list_first([cell.name for cell in self.cells])
             notes.append(f"Models (cells): {names}")
-        page = "" if self.variant else find_page(self.folder)
+        page = find_page(self.folder)
         if not page:
             notes.append("The method page() of this run writes its page.")
         title = " · ".join(
@@ -139,9 +133,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Name of the run, with its variant, as `open_run` takes it."""
-        if self.variant:
-            return f"{self.folder.name}:{self.variant}"
+        """Name of the run, as `open_run` takes it."""
         return self.folder.name
 
     @property
@@ -159,8 +151,7 @@ class Run:
         """
         from brainhive_cli.api.commands import run
 
-        path = f"{self.path}:{self.variant}" if self.variant else str(self.path)
-        return run("report", runs=[path]).files["page"]
+        return run("report", runs=[str(self.path)]).files["page"]
 
     @cached_property
     def cells(self) -> "list[Cell]":
@@ -254,13 +245,10 @@ class Run:
             cell: Name of the cell, as in `cells`, or "" for the only cell.
             split: Split of the data set, such as `test`.
         """
-        from brainhive_cli.training.alignment.trained import run, test_set
+        from brainhive_cli.training.alignment.trained import test_set
 
-        align = self._align
-        check_split(align.dataset, split)
-        if align.variants:
-            align = run.open_variant(align, self.member(cell).cell.variant)
-        return test_set.open_test_set(align, split)
+        check_split(self._align.dataset, split)
+        return test_set.open_test_set(self._align, split)
 
     @cached_property
     def _align(self) -> "TrainedModels":
@@ -270,7 +258,7 @@ class Run:
 
         if not (self.path / "cells").is_dir():
             raise RecipeError(f"{self.path} has no models", "open a run of train-align")
-        return open_models(self.folder, self.variant)
+        return open_models(self.folder)
 
 
 def open_run(name: str | Path) -> Run:
@@ -280,7 +268,6 @@ def open_run(name: str | Path) -> Run:
         name: The run, as
 
             - the path of its folder, its name, its label, or the end of its name
-            - `RUN:VARIANT`, for one variant of a sweep (a run with several settings)
             - `hub:owner/name[@revision]`, for a run on the hub, which is downloaded
 
     Raises:
@@ -292,23 +279,11 @@ def open_run(name: str | Path) -> Run:
         >>> top1 = [row for row in result.metrics() if row["metric"] == "top1"]
     """
     from brainhive_cli.core import runs
-    from brainhive_cli.core.errors import RecipeError
     from brainhive_cli.core.recipe import Paths
-    from brainhive_cli.core.runs import split_variant
 
     check_path(name=name)
     runs_folder = Paths().under_home("runs")
-    run_name, variant = split_variant(str(name), runs_folder)
-    folder = runs.find(runs_folder, command=None, reference=str(run_name))
-    opened_run = Run(folder, variant)
-    if variant and not opened_run.measurements.scopes:
-        if not (folder.path / "cells").is_dir():
-            raise RecipeError(
-                f"{folder.name} has no variant {variant!r}", "open the run"
-            )
-        # a training without validation has variants, but no metrics of them
-        _ = opened_run.cells
-    return opened_run
+    return Run(runs.find(runs_folder, command=None, reference=str(name)))
 
 
 def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "Aligner":
@@ -317,7 +292,7 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
     Args:
         reference: The model, as
 
-            - a run of train-align, by name, path or `RUN:VARIANT` (see `open_run`)
+            - a run of train-align, by name or path (see `open_run`)
             - the name of a recipe of train-align, for the newest run of the recipe
             - the path of a model folder
             - `hub:owner/name[@revision]`, for an uploaded run or model folder
@@ -343,6 +318,5 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
 
     check_path(reference=reference)
     check_text(cell=cell)
-    run_folder, variant = find_reference(str(reference), Paths())
-    model_folder = find_model(run_folder, variant, cell)
+    model_folder = find_model(find_reference(str(reference), Paths()), cell)
     return aligners.load(model_folder).to(open_device(device))

@@ -1,7 +1,6 @@
 """Execution of a command: its recipe, work, printed result, hints and exit code."""
 
 import errno
-import importlib
 import os
 import re
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from brainhive_cli.cli.lines import resolve_line
 from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.core import console, documents, foreign_code, parts
 from brainhive_cli.core.command import Input, Result, describe_missing, tabulate
@@ -182,9 +182,9 @@ def _run(
         overrides: Arguments `key.path=value` of the command line.
     """
     with console.progress(f"{command}: starting"):
-        module_name = command.replace("-", "_")
-        module = importlib.import_module(f"brainhive_cli.commands.{module_name}")
-        recipe = module.Recipe.resolve(command, common["recipe"], flags, overrides)
+        command, module, recipe = resolve_line(
+            command, common["recipe"], flags, overrides
+        )
     return _run_mode(command, module, recipe, common)
 
 

@@ -158,8 +158,8 @@ def _pin_run(recipe: Recipe, inputs: Sequence[Input]) -> Recipe:
         inputs: Inputs of the work. The input of a run has a name such as "run NAME".
 
     Returns:
-        A copy of the recipe with the run, or the recipe itself if it names a run, is
-        swept or has no key `align_run`, or if no input is a run.
+        A copy of the recipe with the run, or the recipe itself if it names a run or has
+        no key `align_run`, or if no input is a run.
     """
     run_names = []
     for item in inputs:
@@ -169,7 +169,7 @@ def _pin_run(recipe: Recipe, inputs: Sequence[Input]) -> Recipe:
     # a recipe whose key `align_run` is None reads the newest run
     settings = recipe.model_dump(mode="json")
     reads_newest = "align_run" in settings and settings["align_run"] is None
-    if not run_names or not reads_newest or recipe.is_swept:
+    if not run_names or not reads_newest:
         return recipe
     return type(recipe).model_validate({**settings, "align_run": run_names[0]})
 
@@ -187,16 +187,23 @@ def _plan_steps(
         runs_code: True if the user's line had `--allow-code`.
     """
     is_workflow = command == "workflow"
-    names = recipe.list_steps() if is_workflow else [command]
+    groups = recipe.group_tasks() if is_workflow else {command: [command]}
     steps: dict[str, tuple[str, int]] = {}
-    for name in names:
+    for name, names in groups.items():
+        # use at most as many tasks as cells
+        n_cells = 0
+        for step_name in names:
+            step_module, step_recipe = module, recipe
+            if is_workflow:
+                _, step_module, step_recipe = module.resolve_step(recipe, step_name, {})
+            n_cells += _count_cells(step_module, step_recipe)
+        tasks = min(recipe.run.cluster.tasks, n_cells)
+
         # the tasks read a copy of the recipe, and run a workflow up to this step
         line = [command, "--recipe", str(folder / "line.yaml")]
         if runs_code:
             line.append("--allow-code")
-        step_module, step_recipe = module, recipe
         if is_workflow:
-            _, step_module, step_recipe = module.resolve_step(recipe, name, {})
             quoted_name = yaml.safe_dump(
                 name, default_style='"', width=math.inf, allow_unicode=True
             )
@@ -209,8 +216,6 @@ def _plan_steps(
                 f"two steps have the same script name {file_stem!r}",
                 f"rename the step {name!r}",
             )
-        # use at most as many tasks as cells
-        tasks = min(recipe.run.cluster.tasks, _count_cells(step_module, step_recipe))
         script = _fill_template(recipe, file_stem, line, tasks, folder)
         steps[file_stem] = script, tasks
     return steps
@@ -230,7 +235,7 @@ def _count_cells(module: Any, recipe: Recipe) -> int:
 
 
 def _select_pending_steps(
-    command: str, module: Any, recipe: Recipe, steps: ClusterSteps
+    command: str, module: Any, recipe: Any, steps: ClusterSteps
 ) -> ClusterSteps:
     """Select the steps of a submission that are not finished.
 
@@ -243,12 +248,13 @@ def _select_pending_steps(
             module.run(recipe, READ_ONLY)
             return {}
 
-        # count the finished steps until a step raises Unfinished
+        # count the finished jobs until a step raises Unfinished
         n_finished = 0
         if command == "workflow":
+            last_names = [names[-1] for names in recipe.group_tasks().values()]
             with suppress(Unfinished):
-                for _ in module.run_steps(recipe, READ_ONLY, False):
-                    n_finished += 1
+                for name, _ in module.run_steps(recipe, READ_ONLY, False):
+                    n_finished += name in last_names
 
     # the job of the last step writes the summary of the workflow
     names = list(steps)

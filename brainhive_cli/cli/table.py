@@ -203,7 +203,7 @@ def make_arguments(metavar: str, description: str, names: str = "") -> Parameter
     Args:
         metavar: Placeholder in the help, such as `[NAME]... [KEY.PATH=VALUE]...`.
         description: Help text.
-        names: Names that complete the arguments beside recipe keys, as `list_names`
+        names: Names that complete the arguments besides recipe keys, as `list_names`
             takes them.
 
     Returns:

@@ -1,10 +1,11 @@
 """The command `compare`: runs side by side, with tests of their difference."""
 
 from brainhive_cli.commands import report
+from brainhive_cli.commands.facts import WorkflowFacts
 from brainhive_cli.core.command import Input, Result
-from brainhive_cli.core.errors import Line, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.reports.runs_shown import RunGroup
+from brainhive_cli.reports.runs_shown import RunGroup, find_shown_run
 
 
 class Recipe(report.Recipe):
@@ -32,6 +33,31 @@ def compare_runs(recipe: Recipe) -> list[RunGroup]:
     return report.group_runs(report.open_runs(_select_runs(recipe)))
 
 
+def _expand_workflow(recipe: Recipe) -> Recipe:
+    """Return a recipe with the runs that a workflow compares, instead of the workflow.
+
+    They are runs of its last such step. The first is the run that the others were
+    compared with.
+    """
+    names = recipe.runs or []
+    if len(names) != 1:
+        return recipe
+    try:
+        run = find_shown_run(recipe.paths.under_home("runs"), names[0])
+    except BrainhiveError:  # a single run cannot be compared anyway
+        return recipe
+    facts = run.measurements().facts
+    if not isinstance(facts, WorkflowFacts) or not facts.compared:
+        return recipe
+    step = facts.compared_steps[-1]
+    references = {pair.first for pair in facts.comparisons}
+    steps = [name for name in facts.compared if name.partition(" · ")[0] == step]
+    steps.sort(key=lambda name: name not in references)
+    labels = [name.partition(" · ")[2] for name in steps]
+    runs = [facts.step_runs[name] for name in steps]
+    return recipe.model_copy(update={"runs": runs, "labels": recipe.labels or labels})
+
+
 def _select_runs(recipe: Recipe) -> Recipe:
     """Return a recipe with runs to compare, by default the two newest.
 
@@ -40,6 +66,7 @@ def _select_runs(recipe: Recipe) -> Recipe:
             the same command.
         MissingData: if a run does not exist or is not finished.
     """
+    recipe = _expand_workflow(recipe)
     if not recipe.runs:
         newest_runs = report.find_newest_pair(recipe.paths.under_home("runs"))
         recipe = recipe.model_copy(update={"runs": newest_runs})

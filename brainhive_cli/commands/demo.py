@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from brainhive_cli import demo
 from brainhive_cli.commands import workflow
+from brainhive_cli.commands.facts import WorkflowFacts
 from brainhive_cli.core import console, driver
 from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.errors import Line, RecipeError
@@ -24,7 +25,7 @@ from brainhive_cli.core.flags import START, flag_field
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import SIMULATED, Measurements
+from brainhive_cli.core.measurements import SIMULATED, Measurements, scope
 from brainhive_cli.core.recipe import BaseRecipe
 from brainhive_cli.core.runs import METRICS_FILE, RunFolder
 from brainhive_cli.core.tables import Table
@@ -80,7 +81,7 @@ that were trained on different sets of voxels.
 SHUFFLED_STEP = "{head}, shuffled"
 """Name of the step that evaluates a head with shuffled trials."""
 NO_CONTROL = "none"
-"""Name of the variant whose model was trained on the right voxels."""
+"""Value of the sweep whose model was trained on the right voxels."""
 SHUFFLED_TRIALS = "shuffled trials"
 """Name of the control with shuffled trials in the table of effects."""
 
@@ -217,8 +218,9 @@ def inputs(recipe: Recipe) -> list[Input]:
     steps = _read_workflow(recipe)
     overrides = SYSTEMS[recipe.system].overrides
     step_inputs = []
-    for name in steps.steps:
-        line = steps.write_line(name, overrides.get(name, []))
+    for name in steps.expanded_steps:
+        step_overrides = overrides.get(workflow.get_step_name(name), [])
+        line = steps.write_line(name, step_overrides)
         step_inputs.append(Input(f"{name}: {line}", note="a step"))
     return step_inputs
 
@@ -252,21 +254,26 @@ class DemoRun(RunJob):
 
         # later overrides of a step win over earlier overrides
         overrides = {}
-        for name, step in self.steps.steps.items():
+        for names in self.steps.group_steps():
+            name = workflow.get_step_name(names[0])
             step_overrides = list(system.overrides.get(name, []))
             if recipe.quick:
-                step_overrides += step.quick
-            step_overrides += recipe.overrides.get(self.steps.get_command(name), [])
+                step_overrides += self.steps.steps[name].quick
+            step_overrides += recipe.overrides.get(self.steps.get_command(names[0]), [])
             overrides[name] = step_overrides
         return dict(workflow.run_steps(self.steps, run.launch, force, overrides))
 
     def summarise(self, run: OpenRun) -> Summary:
         """Write the page of the demo, and collect the measurements of the steps."""
         with console.progress("writing the page"):
-            tables = self._list_tables(run.parts)
-            page = _lay_out_page(self.system, self.steps, tables, run.parts)
+            measurements = self._measure(run.parts)
+            tables = self._list_tables(run.parts, measurements)
+            differences = measurements.facts.comparisons
+            page = _lay_out_page(
+                self.system, self.steps, tables, run.parts, differences
+            )
             run.folder.replace("index.html", page.write)
-        return Summary(self._measure(run.parts))
+        return Summary(measurements)
 
     def _measure(self, steps: Mapping[str, workflow.FinishedStep]) -> Measurements:
         """Collect the measurements of the steps, and the effects of controls.
@@ -274,36 +281,27 @@ class DemoRun(RunJob):
         A control is an analysis whose accuracy should be lower, such as shuffled
         trials.
         """
-        measurements = workflow.measure_steps(steps)
+        measurements = workflow.measure_steps(self.steps, steps)
         caveats = [SIMULATED] if self.system.is_simulated else measurements.caveats
         measurements = measurements.with_facts(command="demo", caveats=caveats)
-        effects = self._list_effects(steps)
-        if effects:
+        # only HAVIR has controls
+        if self.recipe.system == "havir":
+            shuffled_draws = {}
+            for head in HEADS:
+                shuffled_step = SHUFFLED_STEP.format(head=head)
+                shuffled_draws[head] = steps[shuffled_step].result.metrics
+            effects = list_control_effects(
+                measurements.facts.comparisons, shuffled_draws
+            )
             measurements = measurements.with_facts(control_effects=effects)
         return measurements
 
-    def _list_effects(
-        self, steps: Mapping[str, workflow.FinishedStep]
-    ) -> list[Difference]:
-        """List by how much the controls of HAVIR decrease its top-1 accuracy.
-
-        The list is empty for other systems, which have no controls.
-        """
-        if self.recipe.system != "havir":
-            return []
-
-        voxel_sweeps = {}
-        shuffled_draws = {}
-        for head in HEADS:
-            voxel_sweeps[head] = steps[head].result.metrics
-            shuffled_step = SHUFFLED_STEP.format(head=head)
-            shuffled_draws[head] = steps[shuffled_step].result.metrics
-        return list_control_effects(voxel_sweeps, shuffled_draws)
-
-    def _list_tables(self, steps: Mapping[str, workflow.FinishedStep]) -> list[Table]:
+    def _list_tables(
+        self, steps: Mapping[str, workflow.FinishedStep], measurements: Measurements
+    ) -> list[Table]:
         """List a table of the steps, and a table of the effects of controls if any."""
         tables = [workflow.summarise_steps(steps, f"Demo, on {self.system.signals}")]
-        effects = self._list_effects(steps)
+        effects = measurements.require_facts(WorkflowFacts).control_effects
         if effects:
             tables.append(replace(difference_table(effects), title=EFFECTS_TITLE))
         return tables
@@ -315,10 +313,11 @@ class DemoRun(RunJob):
             if name != self.recipe.system:
                 line = Line("demo", "--real" if name == "real" else ("system", name))
                 other_demos.append(str(line))
+        measurements = self._measure(run.parts)
         return Result(
             run.folder.path,
-            tuple(self._list_tables(run.parts)),
-            metrics=self._measure(run.parts),
+            tuple(self._list_tables(run.parts, measurements)),
+            metrics=measurements,
             files={"page": run.folder.path / "index.html"},
             hint=", or ".join(other_demos),
         )
@@ -440,24 +439,34 @@ def _lay_out_page(
     steps: workflow.Recipe,
     tables: list[Table],
     finished_steps: Mapping[str, workflow.FinishedStep],
+    differences: Sequence[Difference],
 ) -> Page:
-    """Lay out the page: a summary, and a section for each step that has written a run.
+    """Lay out the page: a summary, and a section for each step that has written runs.
 
     The sections have the order of `COMMAND_ORDER`. Steps with shuffled trials have no
     section, since they only estimate chance.
     """
     groups = []
-    names = sorted(
-        finished_steps, key=lambda name: COMMAND_ORDER.index(steps.get_command(name))
+    names_by_step = sorted(
+        steps.group_steps(),
+        key=lambda names: COMMAND_ORDER.index(steps.get_command(names[0])),
     )
-    for name in names:
-        folder = RunFolder(finished_steps[name].result.folder)
-        # commands such as `embed` write stores and no run
-        if not (folder.path / METRICS_FILE).is_file():
-            continue
-        shown_run = ShownRun(name, folder)
-        if not shown_run.is_control:
-            groups.append(RunGroup([shown_run], title=steps.steps[name].heading))
+    for names in names_by_step:
+        shown_runs = []
+        for name in names:
+            folder = RunFolder(finished_steps[name].result.folder)
+            # commands such as `embed` write stores and no run
+            if (folder.path / METRICS_FILE).is_file():
+                shown_run = ShownRun(name, folder)
+                if not shown_run.is_control:
+                    shown_runs.append(shown_run)
+        # runs that are compared have tables, and figures on pages of their own
+        if len(shown_runs) > 1:
+            shown_runs = [replace(run, shows_artifacts=False) for run in shown_runs]
+        if shown_runs:
+            step_differences = [pair for pair in differences if pair.first in names]
+            heading = steps.expanded_steps[names[0]].step.heading
+            groups.append(RunGroup(shown_runs, step_differences, title=heading))
 
     note = NOTE if system.is_simulated else RECORDED_NOTE
     summary = PageSection(
@@ -469,7 +478,7 @@ def _lay_out_page(
 
 
 def list_control_effects(
-    voxel_sweeps: Mapping[str, Measurements],
+    voxel_differences: Sequence[Difference],
     shuffled_draws: Mapping[str, Measurements],
 ) -> list[Difference]:
     """List by how much each control decreases the top-1 accuracy of each head.
@@ -478,26 +487,27 @@ def list_control_effects(
     other voxels, or a test on shuffled trials.
 
     Args:
-        voxel_sweeps: Measurements of models of several sets of voxels, by head. The
-            variant `NO_CONTROL` is trained on the right voxels.
-        shuffled_draws: Measurements of that variant, by head, with its accuracy for
+        voxel_differences: Differences between models that are trained on the right
+            voxels (the step `HEAD · none`) and on others.
+        shuffled_draws: Measurements of the former, by head, with their accuracy for
             trials in the right order and in many random orders (draws).
 
     Returns:
         Differences of accuracy: the head minus each of its controls.
     """
     effects = []
-    for head, measurements in voxel_sweeps.items():
-        # other voxels: the run has the differences between its variants
-        for pair in measurements.facts.comparisons:
-            if pair.first == NO_CONTROL:
-                effects.append(pair.model_copy(update={"first": head}))
+    for head, draws in shuffled_draws.items():
+        # other voxels
+        for pair in voxel_differences:
+            if pair.first == scope(head, NO_CONTROL):
+                names = {"first": head, "second": pair.second.partition(" · ")[2]}
+                effects.append(pair.model_copy(update=names))
 
         # shuffled trials: the accuracy minus the mean accuracy of the draws
-        control = shuffled_draws[head].require_facts(RetrievalFacts).control
+        control = draws.require_facts(RetrievalFacts).control
         assert control is not None
         top1 = control.metrics["top1"]
-        cells = shuffled_draws[head].facts.cells.values()
+        cells = draws.facts.cells.values()
         effects.append(
             Difference(
                 first=head,

@@ -29,7 +29,7 @@ from brainhive_cli.training.alignment.trained.portable import (
     PortableModel,
     save_program,
 )
-from brainhive_cli.training.alignment.trained.run import open_model, open_variant
+from brainhive_cli.training.alignment.trained.run import open_model
 from brainhive_cli.training.alignment.trained.test_set import TestSet, open_test_set
 from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
 
@@ -251,8 +251,6 @@ def _open_trained_model(recipe: Recipe) -> tuple[TrainedModel, TestSet]:
         return Line("export", run_name, f"cell={cell}")
 
     cell = choose_cell(cells, recipe.cell, run_name, write_choice)
-    if trained_run.variants:
-        trained_run = open_variant(trained_run, cell.variant)
     return trained_run.open(cell), open_test_set(trained_run, "test")
 
 

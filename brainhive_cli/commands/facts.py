@@ -11,14 +11,14 @@ class WorkflowFacts(Facts):
     Attributes:
         commands: Command line of each step.
         findings: Finding of each step.
-        retrievals: Path of each eval-retrieval below the runs.
+        step_runs: Run of each step, as COMMAND/NAME.
         control_effects: Effect of each control on each head of the model.
     """
 
     command: str = "workflow"
     commands: list[str] = []
     findings: dict[str, str] = {}
-    retrievals: dict[str, str] = {}
+    step_runs: dict[str, str] = {}
     control_effects: list[Difference] = []
 
     @property
@@ -29,7 +29,16 @@ class WorkflowFacts(Facts):
     @property
     def tested_runs(self) -> Mapping[str, str]:
         """Path of each eval-retrieval below the runs."""
-        return self.retrievals
+        return {
+            step: run
+            for step, run in self.step_runs.items()
+            if run.startswith("eval-retrieval/")
+        }
+
+    @property
+    def compared_steps(self) -> list[str]:
+        """Steps whose runs are compared, such as `eval-retrieval`."""
+        return list(dict.fromkeys(name.partition(" · ")[0] for name in self.compared))
 
     @property
     def step_findings(self) -> Mapping[str, str]:

@@ -41,7 +41,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric, list_metric_caveats, merge_caveats
 from brainhive_cli.core.network import call_in_thread, find_bad_proxy
 from brainhive_cli.core.recipe import FileRecipe, Paths, write_yaml
-from brainhive_cli.core.runs import ENVIRONMENT_FILE, Environment, split_variant
+from brainhive_cli.core.runs import ENVIRONMENT_FILE, Environment
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.downloads.sources import SOURCES
 from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
@@ -208,7 +208,7 @@ def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
         the terms of its data and the files that may be shared.
 
     Raises:
-        RecipeError: if the words are not a repository and the name of a whole run.
+        RecipeError: if the words are not a repository and the name of a run.
         MissingData: if the run does not exist.
         BrainhiveError: if a file must not be shared, such as one with an absolute path.
     """
@@ -217,15 +217,11 @@ def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
     reference, target = recipe.words
     _parse_target(target)
 
-    # refuse RUN:VARIANT, which is only a part of a run, and a run on the hub
-    runs_folder = recipe.paths.under_home("runs")
-    name, variant = split_variant(reference, runs_folder)
-    if variant or str(name).startswith(HUB_PREFIX):
+    if reference.startswith(HUB_PREFIX):
         raise RecipeError(
-            f"{reference} cannot be pushed, it is not a whole run on this machine",
-            USAGE,
+            f"{reference} cannot be pushed, it is not a run on this machine", USAGE
         )
-    run_folder = runs.find(runs_folder, None, str(name))
+    run_folder = runs.find(recipe.paths.under_home("runs"), None, reference)
     with console.progress("reading the run"):
         return target, SharedRun.from_run(run_folder)
 

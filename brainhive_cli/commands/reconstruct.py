@@ -5,16 +5,21 @@ from functools import partial
 from brainhive_cli.core import driver
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.jobs import Job, UnresolvedJob
+from brainhive_cli.core.jobs import Job, RunJob, UnresolvedJob
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.evaluation.reconstruction import run as reconstruction
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe
 
 
-def resolve_job(recipe: Recipe) -> Job:
-    """Make the job of a recipe, or after an error a job that only lists its inputs."""
+def resolve_job(recipe: Recipe, like: RunJob | None = None) -> Job:
+    """Make the job of a recipe, or after an error a job that only lists its inputs.
+
+    Args:
+        recipe: Settings of the command.
+        like: Run whose prior and brain models are shared, or None.
+    """
     try:
-        return reconstruction.resolve_job(recipe)
+        return reconstruction.resolve_job(recipe, like)
     except BrainhiveError as error:
         list_known_inputs = partial(reconstruction.list_known_inputs, recipe)
         return UnresolvedJob(recipe, error, list_known_inputs)

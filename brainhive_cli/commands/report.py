@@ -52,8 +52,8 @@ class Recipe(FileRecipe):
 
     runs: Annotated[NameList | None, Arguments("PATH")] = Field(
         None,
-        description="runs: a folder, a name, RUN:VARIANT, or a command for its newest "
-        "run; default: the newest run with metrics",
+        description="runs: a folder, a name, or a command for its newest run; "
+        "default: the newest run with metrics",
     )
     labels: NameList | None = flag_field(
         None,
@@ -278,7 +278,7 @@ def leave_out_damaged_runs(recipe: Recipe) -> tuple[Recipe, Failures]:
     for number, name in enumerate(names):
         # `open_runs` writes the messages
         with console.mute_messages(), failures.collect():
-            folder, _ = find_shown_run(root, name)
+            folder = find_shown_run(root, name)
             folder.measurements()
             artifacts.read(folder)
             readable_names.append(name)
@@ -305,28 +305,27 @@ def open_runs(recipe: Recipe) -> list[ShownRun]:
     """
     root = recipe.paths.under_home("runs")
     if recipe.runs:
-        references = [find_shown_run(root, name) for name in recipe.runs]
+        folders = [find_shown_run(root, name) for name in recipe.runs]
     else:
-        references = [find_shown_run(root)]
+        folders = [find_shown_run(root)]
 
-    paths = [(folder.path.resolve(), variant) for folder, variant in references]
+    paths = [folder.path.resolve() for folder in folders]
     for path in paths:
         if paths.count(path) > 1:
             raise RecipeError(
-                f"{RunFolder(path[0]).reference} is named twice", "name each run once"
+                f"{RunFolder(path).reference} is named twice", "name each run once"
             )
 
-    labels = recipe.labels or _choose_labels(references)
+    labels = recipe.labels or _choose_labels(folders)
     is_repeated = bool(recipe.labels) and len(set(labels)) < len(labels)
-    if len(labels) != len(references) or is_repeated:
+    if len(labels) != len(folders) or is_repeated:
         raise RecipeError(
-            f"{len(references)} runs need {len(references)} different labels, but the "
+            f"{len(folders)} runs need {len(folders)} different labels, but the "
             f"labels are: {', '.join(labels)}",
             "give each run a label of its own",
         )
     runs = [
-        ShownRun(label, folder=folder, variant=variant)
-        for label, (folder, variant) in zip(labels, references, strict=True)
+        ShownRun(label, folder) for label, folder in zip(labels, folders, strict=True)
     ]
 
     if not recipe.labels and len(runs) > 1:
@@ -341,29 +340,21 @@ def open_runs(recipe: Recipe) -> list[ShownRun]:
     return runs
 
 
-def _choose_labels(references: Sequence[tuple[RunFolder, str]]) -> list[str]:
+def _choose_labels(folders: Sequence[RunFolder]) -> list[str]:
     """Choose a label for each run of a report.
 
-    - Short name: the variant, or else the label that the user has given the run, or
-      else the run's name without the digests at its end.
-    - Full name, if runs of a command have the same short name: `RUN` or `RUN:VARIANT`.
-
-    Args:
-        references: Folder of each run, and its variant, or "" for the whole run.
+    - Short name: the label that the user has given the run, or else the run's name
+      without the digests at its end.
+    - Full name, if runs of a command have the same short name.
     """
     short_names = []
-    full_names = []
-    for folder, variant in references:
-        short_name = variant or folder.label or folder.short_name
-        short_names.append((folder.command, short_name))
-        full_names.append(
-            f"{folder.file_name}:{variant}" if variant else folder.file_name
-        )
+    for folder in folders:
+        short_names.append((folder.command, folder.label or folder.short_name))
 
     labels = []
-    for command_and_name, full_name in zip(short_names, full_names, strict=True):
+    for command_and_name, folder in zip(short_names, folders, strict=True):
         is_unique = short_names.count(command_and_name) == 1
-        labels.append(command_and_name[1] if is_unique else full_name)
+        labels.append(command_and_name[1] if is_unique else folder.file_name)
     return labels
 
 

@@ -124,8 +124,8 @@ def _is_called(run_folder: RunFolder, name: str, fits_command: bool) -> bool:
     return not references.isdisjoint({name.rstrip("/"), os.path.abspath(name)})
 
 
-def _find_shown(recipe: Recipe) -> tuple[RunFolder, str]:
-    """Find the run, and the variant (value of a sweep), that `runs show NAME` names.
+def _find_shown(recipe: Recipe) -> RunFolder:
+    """Find the run that `runs show NAME` describes.
 
     Without a name, the newest run with metrics is found. Several names raise an error.
     """
@@ -137,7 +137,7 @@ def _find_shown(recipe: Recipe) -> tuple[RunFolder, str]:
         )
     unfinished_run = _find_unfinished(recipe)
     if unfinished_run:
-        return unfinished_run, ""
+        return unfinished_run
     name = names[0] if names else None
     return find_shown_run(recipe.paths.under_home("runs"), name)
 
@@ -217,7 +217,7 @@ def _sort_newest_first(runs: Iterable[RunFolder]) -> dict[RunFolder, float]:
 def inputs(recipe: Recipe) -> list[Input]:
     """List the runs that the command lists, shows, verifies or removes."""
     if recipe.verb == SHOW:
-        folder, _ = _find_shown(recipe)
+        folder = _find_shown(recipe)
         return [Input(folder.path.name)]
     if recipe.verb == VERIFY:
         return [Input(" ".join(recipe.names) or "the newest run of train-align")]
@@ -243,7 +243,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         RecipeError: if the recipe names too many or too few runs.
     """
     if recipe.verb == SHOW:
-        return _show(*_find_shown(recipe))
+        return _show(_find_shown(recipe))
     if recipe.verb == VERIFY:
         return _verify(recipe)
 
@@ -283,7 +283,7 @@ def _list_runs(recipe: Recipe, runs: Mapping[RunFolder, float]) -> Result:
     )
 
 
-def _show(folder: RunFolder, variant: str) -> Result:
+def _show(folder: RunFolder) -> Result:
     """Describe a run in tables of its properties, its metrics and its whole set-up.
 
     The metrics are of all cells together, or else of the parts of the run. An
@@ -292,25 +292,24 @@ def _show(folder: RunFolder, variant: str) -> Result:
     measurements = Measurements()
     metrics_table = Table("Metrics", (), ())
     if folder.is_finished:
-        shown_run = ShownRun(variant or folder.name, folder, variant)
+        shown_run = ShownRun(folder.name, folder)
         measurements = shown_run.measurements
         metrics_table = tabulate_rows("Metrics", shown_run.list_summaries(), "of")
     facts = measurements.facts
     size = console.size(count_bytes(folder.path))
-    reference = f"{folder.name}:{variant}" if variant else folder.name
     file_names = sorted(path.name for path in folder.path.iterdir())
     visible_names = [name for name in file_names if not name.startswith(".")]
 
     # list the properties of the run that are not empty
     items = {
-        "run": reference if folder.is_shared else f"{folder.command}/{reference}",
+        "run": folder.name if folder.is_shared else name_run(folder),
         "label": folder.label,
         "state": f"{describe_state(folder)}, {format_age(folder.changed_s)}, {size}",
         "dataset": facts.dataset,
         "mode": facts.mode,
         "verdict": facts.verdict,
         "made from": facts.run,
-        "variants": ", ".join(facts.variants),
+        "compares": ", ".join(facts.compared),
         "cells": console.summarise_names(list(facts.cells)),
         "caveats": ", ".join(measurements.caveats),
         "warnings": "; ".join(list_limits(measurements)),
@@ -325,7 +324,7 @@ def _show(folder: RunFolder, variant: str) -> Result:
         folder.path,
         tuple(tables),
         measurements,
-        hint=Line("report", reference) if folder.is_finished else "",
+        hint=Line("report", folder.name) if folder.is_finished else "",
         label=folder.label,
     )
 
@@ -411,19 +410,19 @@ def _verify(recipe: Recipe) -> Result:
     paths = recipe.paths
     root = paths.under_home("runs")
     training_reference, evaluation = _find_training(root, names[0] if names else None)
-    folder, variant = find_reference(training_reference, paths)
+    folder = find_reference(training_reference, paths)
     if is_model(folder.path):
         raise RecipeError(
             f"{folder.path} is a model folder, which does not hold its recipe",
             "name the run that trained the model",
         )
     job = TrainingRun.resolve(folder.recipe(TrainingRecipe, paths=paths, run={}))
-    cells = {cell.name: cell for cell in job.cells if variant in ("", cell.variant)}
+    cells = {cell.name: cell for cell in job.cells}
     if len(names) > 1:
         cell_name = names[1]
     else:
         cell_name = min(cells, key=lambda name: len(cells[name].trained_on))
-    cell = choose_cell(
+    choose_cell(
         cells, cell_name, folder.name, partial(Line, "runs", VERIFY, folder.name)
     )
 
@@ -458,7 +457,7 @@ def _verify(recipe: Recipe) -> Result:
         evaluations = list_finished_runs(root, EVALUATION)
         if evaluation:
             evaluations = [evaluation] + evaluations
-        training = reference_of(folder, root / TRAINING, cell.variant)
+        training = reference_of(folder, root / TRAINING)
         evaluation = _choose_evaluation(evaluations, training, cell_name)
         try:
             if evaluation:

@@ -3,16 +3,20 @@
 A step is a command with its recipe and overrides (`key.path=value`). An axis is a set
 of named values, such as "slow" and "fast", each of which changes a step. A step that
 runs for several axes is expanded: it becomes a step for each combination of their
-values.
+values. The values that the recipe of a step sweeps are such axes, too. The runs of an
+expanded step do not depend on one another, so they share data, and the cells of
+trainings are one queue.
 """
 
+import copy
 import importlib
 import re
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, cast, get_args
@@ -23,6 +27,7 @@ from brainhive_cli.commands.facts import WorkflowFacts
 from brainhive_cli.core import console, driver, hub, jobs
 from brainhive_cli.core.command import Input, Result, collect_inputs, read_paces
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError, Unfinished
+from brainhive_cli.core.facts import Difference
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary, key_work
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import READ_ONLY, Launch
@@ -36,8 +41,17 @@ from brainhive_cli.core.measurements import (
     metric_title,
     scope,
 )
-from brainhive_cli.core.recipe import MAX_STEPS, BaseRecipe
+from brainhive_cli.core.recipe import (
+    MAX_STEPS,
+    BaseRecipe,
+    find_recipe,
+    parse_value,
+    read_recipe,
+    validate,
+)
+from brainhive_cli.core.runs import METRICS_FILE
 from brainhive_cli.core.sections import Section
+from brainhive_cli.core.sweep import SweptRecipe, list_axes
 from brainhive_cli.core.tables import Table, TableCell, format_number
 from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
 from brainhive_cli.reports.runs_shown import (
@@ -46,7 +60,7 @@ from brainhive_cli.reports.runs_shown import (
     list_part_rows,
 )
 from brainhive_cli.reports.sentences import state_finding
-from brainhive_cli.reports.tables import make_metric_cell
+from brainhive_cli.reports.tables import difference_table, make_metric_cell
 
 StepCommand = Literal[
     "prepare",
@@ -61,6 +75,14 @@ StepCommand = Literal[
     "check",
     "report",
 ]
+SWEPT = ("train-align", "reconstruct")
+"""Commands whose recipes may sweep values."""
+QUEUED = ("train-align",)
+"""Commands whose runs of an expanded step are computed in one queue of cells."""
+COMPARED = ("eval-retrieval", "reconstruct")
+"""Commands whose runs of an expanded step are compared, item by item."""
+MAX_PRINTED_LINES = 12
+"""Largest number of command lines that are printed before the runs of a step."""
 REPEATED = ("compare", "check", "report")
 """Commands that write no run. They are repeated whenever the workflow is run."""
 OWN_RECIPE = REPEATED + ("calibrate", "explain")
@@ -114,8 +136,8 @@ class Step(Section):
     overrides: NameList = Field(
         [],
         description=(
-            "key.path=value; {STEP} is the run of an earlier step, {STEP/model} a path "
-            "in it"
+            "key.path=value; {STEP} is the run of an earlier step, {STEP · VALUE} its "
+            "run for a value of an axis, {STEP/model} a path in it"
         ),
     )
     axes: NameList | None = Field(
@@ -127,6 +149,13 @@ class Step(Section):
             "axis changes only the first steps that run for this axis, not the steps "
             "that read their runs"
         ),
+    )
+    compare: bool | str = Field(
+        False,
+        union_mode="left_to_right",
+        description="of eval-retrieval and reconstruct: value of the axes with whose "
+        "run the others are compared item by item; true, and always for a sweep: the "
+        "best on validation, or the first",
     )
     says: str = Field(
         "", description="purpose of the step, printed when the step begins"
@@ -145,10 +174,12 @@ class ExpandedStep(NamedTuple):
     Attributes:
         step: Step with the command, recipe and overrides for this combination.
         axis_values: Value of each axis, such as {"rate": "slow"}. Empty without axes.
+        swept_values: Those of the axes that recipes sweep.
     """
 
     step: Step
     axis_values: dict[str, str]
+    swept_values: dict[str, str]
 
 
 class Recipe(BaseRecipe):
@@ -215,7 +246,21 @@ class Recipe(BaseRecipe):
                 f"add {axis} to steps.STEP.for, or remove matrix.{axis}",
             )
 
-        _ = self.expanded_steps  # raises an error if steps cannot be expanded
+        # the property raises an error if steps cannot be expanded
+        expanded_names = list(self.expanded_steps)
+        for name, step in self.steps.items():
+            if isinstance(step.compare, str):
+                labels = [
+                    expanded_name.partition(" · ")[2]
+                    for expanded_name in expanded_names
+                    if get_step_name(expanded_name) == name
+                ]
+                if not any(_has_value(label, step.compare) for label in labels):
+                    raise RecipeError(
+                        f"steps.{name}.compare is {step.compare!r}, no value of its "
+                        "axes",
+                        f"choose from: {', '.join(filter(None, labels)) or 'none'}",
+                    )
         return self
 
     @cached_property
@@ -230,11 +275,14 @@ class Recipe(BaseRecipe):
         """
         expanded_steps: dict[str, ExpandedStep] = {}
         axes_by_step: dict[str, set[str]] = {}
+        read_recipe_once = cache(_read_recipe_sweep)
         for name, step in self.steps.items():
             # a step inherits the axes of the earlier steps that its overrides refer to
             inherited_axes = set[str]()
+            sources = []
             for source, _ in RUN_REFERENCE.findall(" ".join(step.overrides)):
                 inherited_axes |= axes_by_step.get(source, set())
+                sources.append(source)
             step_axes = inherited_axes if step.axes is None else set(step.axes)
             axes_by_step[name] = step_axes
             axes = [axis for axis in self.matrix if axis in step_axes]
@@ -244,19 +292,32 @@ class Recipe(BaseRecipe):
 
             labels_by_axis = [list(self.matrix[axis]) for axis in axes]
             for labels in product(*labels_by_axis):
-                if len(expanded_steps) == MAX_STEPS:
-                    raise RecipeError(
-                        f"the workflow has more than {MAX_STEPS} steps, counted up to "
-                        f"{name}",
-                        "use fewer axes or values, or several workflows",
-                    )
-                expanded_name = scope(name, *labels)
                 axis_values = dict(zip(axes, labels, strict=True))
                 variations = {
                     axis: self.matrix[axis][axis_values[axis]] for axis in new_axes
                 }
-                varied_step = self._vary_step(name, expanded_name, variations)
-                expanded_steps[expanded_name] = ExpandedStep(varied_step, axis_values)
+                varied_step = self._vary_step(name, scope(name, *labels), variations)
+                combinations = _sweep_step(name, varied_step, read_recipe_once)
+                inherited_sweeps: list[dict[str, str]] = [{}]
+                if step.axes is None:
+                    inherited_sweeps = _list_inherited_sweeps(
+                        expanded_steps, sources, axis_values
+                    )
+
+                for inherited, (own, swept_step) in product(
+                    inherited_sweeps, combinations
+                ):
+                    if len(expanded_steps) == MAX_STEPS:
+                        raise RecipeError(
+                            f"the workflow has more than {MAX_STEPS} steps, counted up "
+                            f"to {name}",
+                            "use fewer axes or values, or several workflows",
+                        )
+                    swept_values = inherited | own
+                    expanded_name = scope(name, *labels, *swept_values.values())
+                    expanded_steps[expanded_name] = ExpandedStep(
+                        swept_step, axis_values | swept_values, swept_values
+                    )
         return expanded_steps
 
     def _vary_step(
@@ -321,13 +382,67 @@ class Recipe(BaseRecipe):
         if self.until is None:
             return names
 
-        until_names = [name for name in names if self.until in (name, _get_step(name))]
+        until_names = [
+            name for name in names if self.until in (name, get_step_name(name))
+        ]
         if not until_names:
             raise RecipeError(
                 f"the workflow has no step {self.until}",
                 f"set until to one of: {', '.join(self.steps)}",
             )
         return names[: names.index(until_names[-1]) + 1]
+
+    def group_steps(self) -> list[list[str]]:
+        """List the names of `list_steps`, with a list for the runs of each step.
+
+        The runs of one step do not depend on one another.
+        """
+        names_by_step: dict[str, list[str]] = {}
+        for name in self.list_steps():
+            names_by_step.setdefault(get_step_name(name), []).append(name)
+        return list(names_by_step.values())
+
+    def group_tasks(self) -> dict[str, list[str]]:
+        """List the names of `list_steps` for each job of a cluster, by its name.
+
+        The runs of a step share a job if they are computed in one queue or compared.
+        """
+        groups = {}
+        for names in self.group_steps():
+            if self.get_command(names[0]) in QUEUED + COMPARED:
+                groups[get_step_name(names[0])] = names
+            else:
+                groups |= {name: [name] for name in names}
+        return groups
+
+    def list_compared_steps(self, names: Iterable[str]) -> list[list[str]]:
+        """List the expanded steps whose runs are compared with one another.
+
+        They differ in swept values only, or in all values if the step says what they
+        are compared with. The first name of a list is the chosen reference, if the step
+        has one.
+
+        Args:
+            names: Names of expanded steps.
+        """
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for name in names:
+            expanded_step = self.expanded_steps[name]
+            step = expanded_step.step
+            other_values = []
+            if expanded_step.swept_values:
+                for axis, value in expanded_step.axis_values.items():
+                    if axis not in expanded_step.swept_values:
+                        other_values.append(value)
+            elif not step.compare:
+                continue
+            if step.command in COMPARED:
+                group = groups.setdefault((get_step_name(name), *other_values), [])
+                is_reference = isinstance(step.compare, str) and _has_value(
+                    name.partition(" · ")[2], step.compare
+                )
+                group.insert(0 if is_reference else len(group), name)
+        return [group for group in groups.values() if len(group) > 1]
 
     def get_command(self, name: str) -> StepCommand:
         """Return the command of an expanded step."""
@@ -340,9 +455,105 @@ class Recipe(BaseRecipe):
         return shlex.join(["brainhive", self.get_command(name), *flags, *overrides])
 
 
-def _get_step(name: str) -> str:
+def get_step_name(name: str) -> str:
     """Return the step of an expanded step: `train-align` for `train-align · low`."""
     return name.partition(" · ")[0]
+
+
+def _has_value(label: str, value: str) -> bool:
+    """Return True if the label of an expanded step is a value, or ends with it."""
+    return label == value or label.endswith(f" · {value}")
+
+
+def _read_recipe_sweep(command: str, recipe: str | None) -> Any:
+    """Read the key `sweep` of a recipe. An error in the recipe is left to its step."""
+    with suppress(BrainhiveError):
+        return read_recipe(find_recipe(command, recipe), command).get("sweep")
+    return None
+
+
+def _sweep_step(
+    name: str, step: Step, read_recipe_sweep: Callable[[str, str | None], Any]
+) -> list[tuple[dict[str, str], Step]]:
+    """List the combinations of the values that a step sweeps.
+
+    Args:
+        name: Name of the step in the recipe.
+        step: Step, with its command.
+        read_recipe_sweep: Reads the key `sweep` of a recipe, by command and name.
+
+    Returns:
+        Values by axis, and the step with these values, which sweeps nothing itself.
+        Without a sweep, the step itself without values.
+
+    Raises:
+        RecipeError: if the sweep is invalid.
+    """
+    if step.command not in SWEPT:
+        return [({}, step)]
+    recipe_sweep = read_recipe_sweep(step.command, step.recipe)
+    fields = {"sweep": copy.deepcopy(recipe_sweep or {})}
+    other_overrides = []
+    for override in step.overrides:
+        key, _, text = override.partition("=")
+        if key.partition(".")[0] == "sweep":
+            SweptRecipe.set_key(fields, key, parse_value(text, override))
+        else:
+            other_overrides.append(override)
+    axes = list_axes(validate(SweptRecipe, fields).sweep)
+    other_overrides = [
+        text for text in other_overrides if text.partition("=")[0] not in axes
+    ]
+    if recipe_sweep:
+        other_overrides.append("sweep={}")
+
+    combinations = []
+    for labels in product(*axes.values()):
+        values = {}
+        overrides = list(other_overrides)
+        for (key, override_of), label in zip(axes.items(), labels, strict=True):
+            values[f"{name}.{key}"] = label
+            overrides.append(override_of[label])
+        swept_step = step.model_copy(update={"overrides": overrides})
+        combinations.append((values, swept_step))
+    return combinations
+
+
+def _list_inherited_sweeps(
+    expanded_steps: Mapping[str, ExpandedStep],
+    sources: Sequence[str],
+    axis_values: Mapping[str, str],
+) -> list[dict[str, str]]:
+    """List the combinations of swept values of the runs that a step reads.
+
+    Args:
+        expanded_steps: Earlier steps by name.
+        sources: Names of the steps whose runs are read.
+        axis_values: Values of the axes of the matrix in the step.
+
+    Returns:
+        Values by axis, an empty dict if no source is swept.
+    """
+    combinations: list[dict[str, str]] = [{}]
+    for source in sources:
+        source_sweeps: list[dict[str, str]] = []
+        for name, expanded_step in expanded_steps.items():
+            is_source = get_step_name(name) == source and _have_same_values(
+                expanded_step.axis_values, axis_values
+            )
+            if is_source and expanded_step.swept_values not in source_sweeps:
+                source_sweeps.append(expanded_step.swept_values)
+        longer_combinations = []
+        for first, second in product(combinations, source_sweeps or [{}]):
+            if _have_same_values(first, second):
+                longer_combinations.append(first | second)
+        combinations = longer_combinations
+    return combinations
+
+
+def _have_same_values(first: Mapping[str, str], second: Mapping[str, str]) -> bool:
+    """Return True if two steps have equal values of the axes that both have."""
+    return all(first[axis] == second[axis] for axis in first.keys() & second.keys())
 
 
 def resolve_step(
@@ -365,7 +576,7 @@ def resolve_step(
         recipe for `module.run`.
     """
     # replace references such as {train-align} by the names of runs of this step
-    step, axis_values = recipe.expanded_steps[name]
+    step, axis_values, _ = recipe.expanded_steps[name]
     insert_runs = partial(_insert_runs, recipe, axis_values, results)
     overrides = [RUN_REFERENCE.sub(insert_runs, text) for text in step.overrides]
     overrides += extra_overrides
@@ -411,12 +622,11 @@ def _insert_runs(
     runs = []
     for name, expanded_step in recipe.expanded_steps.items():
         # skip runs for other values of the axes that both steps share
-        other_values = expanded_step.axis_values
-        shared_axes = other_values.keys() & axis_values.keys()
-        has_same_values = all(
-            other_values[axis] == axis_values[axis] for axis in shared_axes
+        is_named = name == match["step"]
+        is_source = get_step_name(name) == match["step"] and _have_same_values(
+            expanded_step.axis_values, axis_values
         )
-        if _get_step(name) != match["step"] or not has_same_values:
+        if not is_named and not is_source:
             continue
 
         if name not in results:
@@ -469,7 +679,7 @@ def inputs(recipe: Recipe) -> list[Input]:
     for name in recipe.list_steps():
         # find the state of the step
         line, module, resolved = resolve_step(recipe, name, results)
-        step = _get_step(name)
+        step = get_step_name(name)
         command = recipe.get_command(name)
         is_next = next_step is None or step == next_step
         if not is_next:
@@ -540,7 +750,9 @@ class WorkflowRun(RunJob):
     @property
     def short_name(self) -> str:
         """First part of the name of the run."""
-        return (self.recipe.recipe or "steps").replace("/", "-")
+        steps = list(self.recipe.steps)
+        name = self.recipe.recipe or (steps[0] if len(steps) == 1 else "steps")
+        return name.replace("/", "-")
 
     def make_parts(self, run: OpenRun, force: bool) -> dict[str, FinishedStep]:
         """Run the steps of the workflow, and return them by name.
@@ -551,16 +763,27 @@ class WorkflowRun(RunJob):
         """
         return dict(run_steps(self.recipe, run.launch, force))
 
+    def is_outdated(self, run: OpenRun) -> bool:
+        """Return True if a step has another run than when the workflow was finished."""
+        facts = run.folder.measurements().require_facts(WorkflowFacts)
+        return facts.step_runs != list_step_runs(run.parts)
+
     def summarise(self, run: OpenRun) -> Summary:
-        """Collect the measurements of the steps."""
-        return Summary(measure_steps(run.parts))
+        """Collect the measurements of the steps, and compare their runs."""
+        return Summary(measure_steps(self.recipe, run.parts))
 
     def describe(self, run: OpenRun) -> Result:
-        """Describe the steps in tables, with a hint to compare values of the matrix."""
-        result = describe_steps(run.folder.path, run.parts)
-        if not self.recipe.matrix:
+        """Describe the steps in tables, with a hint to evaluate or compare the runs."""
+        path = run.folder.path
+        result = describe_steps(path, run.parts, run.folder.measurements())
+        expanded_steps = self.recipe.expanded_steps.values()
+        commands = {expanded_step.step.command for expanded_step in expanded_steps}
+        if commands == {"train-align"}:
+            return replace(result, hint=Line("eval-retrieval", ("run", path.name)))
+        is_swept = any(expanded_step.swept_values for expanded_step in expanded_steps)
+        if not self.recipe.matrix and not is_swept:
             return result
-        return replace(result, hint=Line("report", run.folder.path.name, "--table"))
+        return replace(result, hint=Line("report", path.name, "--table"))
 
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
@@ -581,10 +804,13 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
     # a workflow that stops at the step `until` stores only the runs of its steps
     steps = dict(run_steps(recipe, launch, force))
-    return describe_steps(recipe.paths.under_home("runs"), steps)
+    measurements = measure_steps(recipe, steps)
+    return describe_steps(recipe.paths.under_home("runs"), steps, measurements)
 
 
-def describe_steps(path: Path, steps: Mapping[str, FinishedStep]) -> Result:
+def describe_steps(
+    path: Path, steps: Mapping[str, FinishedStep], measurements: Measurements
+) -> Result:
     """Join the results of steps into the result of their workflow.
 
     The tables of steps are on the pages of their runs. A terminal shows a single table
@@ -593,27 +819,32 @@ def describe_steps(path: Path, steps: Mapping[str, FinishedStep]) -> Result:
     Args:
         path: Folder of the run, or of all runs, which is stored in the result.
         steps: Steps that were run, by name.
+        measurements: Measurements of all steps.
 
     Returns:
         The tables, files and measurements of all steps, a table that summarises the
         steps, and their highest exit code.
     """
+    for reason in measurements.facts.not_compared:
+        console.warn(f"not compared: {reason}")
+    differences = difference_table(measurements.facts.comparisons)
+    difference_tables = (differences,) if differences.rows else ()
     tables: list[Table] = []
     files: dict[str, Path] = {}
     for name, step in steps.items():
         tables += step.result.tables
         for kind, file in step.result.files.items():
             files[f"{name} {kind}"] = file
-    tables.append(summarise_steps(steps, "Steps"))
+    tables += [*difference_tables, summarise_steps(steps, "Steps")]
 
     exit_code = max(step.result.exit_code for step in steps.values())
     return Result(
         path,
         tuple(tables),
-        measure_steps(steps),
+        measurements,
         files,
         exit_code=exit_code,
-        printed_tables=(tabulate_steps(steps),),
+        printed_tables=(tabulate_steps(steps), *difference_tables),
     )
 
 
@@ -631,60 +862,125 @@ def run_steps(
         force: If True, run all steps again. If False, reuse finished runs, and continue
             an interrupted run.
         extra_overrides: Texts `key.path=value` to add to a step, by the name of the
-            step.
+            step before its expansion.
 
     Yields:
         The name of each expanded step, such as `embed · low`, and the step with its
-        result.
+        result. Its duration is an equal share of the time of all runs of the step.
     """
     results: dict[str, Result] = {}
     runs_folder = recipe.paths.under_home("runs")
-    for number, name in enumerate(recipe.list_steps(), 1):
+    number = 0
+    for names in recipe.group_steps():
         # if runs are only read, skip commands that write none
-        step = recipe.expanded_steps[name].step
-        command = recipe.get_command(name)
+        step_name = get_step_name(names[0])
+        command = recipe.get_command(names[0])
         if command in REPEATED and launch.is_read_only:
+            number += len(names)
             continue
 
         # steps that compute use the floating-point precision of the workflow
-        overrides = list((extra_overrides or {}).get(name, ()))
+        overrides = list((extra_overrides or {}).get(step_name, ()))
         if command not in REPEATED and recipe.run.mixed_precision:
             overrides.append(f"run.mixed_precision={recipe.run.mixed_precision}")
 
-        # print the purpose of the step, and its command line
-        line, module, resolved = resolve_step(recipe, name, results, overrides)
-        heading = f"{number}/{len(recipe.expanded_steps)} {name}"
-        message = ["", heading]
-        if step.says:
-            message.append(f"    {step.says}")
-        message.append(f"    {line}")
-        console.say(*message)
+        # print the purpose of the step, and its command lines
+        lines = {}
+        recipes = {}
+        for name in names:
+            number += 1
+            lines[name], module, recipes[name] = resolve_step(
+                recipe, name, results, overrides
+            )
+            if len(lines) > MAX_PRINTED_LINES:
+                continue
+            heading = f"{number}/{len(recipe.expanded_steps)} {name}"
+            message = ["", heading]
+            says = recipe.expanded_steps[name].step.says
+            if says and name == names[0]:
+                message.append(f"    {says}")
+            message.append(f"    {lines[name]}")
+            console.say(*message)
+        n_more = len(names) - MAX_PRINTED_LINES
+        if n_more > 0:
+            console.say("", f"and {n_more:,} more runs of {step_name}")
 
         # run the step, and measure its duration to estimate later runs
         start_s = time.monotonic()
         with console.progress(heading):
-            result = module.run(resolved, launch, force)
-        duration_s = time.monotonic() - start_s
-        results[name] = result
-        result.keep_pace(command, launch, runs_folder, duration_s)
-        headline = state_finding(result.metrics)
-        yield name, FinishedStep(line, duration_s, headline, result)
+            step_results = _run_group(command, module, recipes, launch, force)
+        duration_s = (time.monotonic() - start_s) / len(names)
+        results |= step_results
+        for name, result in step_results.items():
+            result.keep_pace(command, launch, runs_folder, duration_s)
+            headline = state_finding(result.metrics)
+            yield name, FinishedStep(lines[name], duration_s, headline, result)
 
 
-def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
-    """Collect the measurements of the steps of a workflow.
+def _run_group(
+    command: str,
+    module: Any,
+    recipes: Mapping[str, Any],
+    launch: Launch,
+    force: bool,
+) -> dict[str, Result]:
+    """Make the runs of a step, which share data, and perhaps one queue of cells.
 
     Args:
+        command: Command of the step.
+        module: Module of the command.
+        recipes: Recipe of each run, by the name of the expanded step.
+        launch: Processes that share the work.
+        force: If True, make finished runs again.
+    """
+    if len(recipes) == 1 or command not in QUEUED + COMPARED:
+        return {
+            name: module.run(recipe, launch, force) for name, recipe in recipes.items()
+        }
+
+    # all runs share the data of the first run
+    first_job: RunJob | None = None
+    queue = {}
+    results = {}
+    finished_names = list[str]()
+    for name, recipe in recipes.items():
+        job = module.resolve_job(recipe, first_job)
+        if isinstance(job, jobs.UnresolvedJob):
+            raise job.error
+        first_job = first_job or job
+        if command in QUEUED:
+            queue[name] = job
+        else:
+            results[name] = driver.run(job, launch, force, finished_names, is_part=True)
+    if finished_names:
+        names = console.summarise_names(finished_names)
+        console.say(f"found finished runs, {names}")
+    return results or driver.run_together(queue, launch, force)
+
+
+def list_step_runs(steps: Mapping[str, FinishedStep]) -> dict[str, str]:
+    """List the runs of the steps of a workflow, as COMMAND/NAME by name of the step."""
+    return {
+        name: f"{step.result.folder.parent.name}/{step.result.folder.name}"
+        for name, step in steps.items()
+        if (step.result.folder / METRICS_FILE).is_file()
+    }
+
+
+def measure_steps(recipe: Recipe, steps: Mapping[str, FinishedStep]) -> Measurements:
+    """Collect the measurements of the steps of a workflow, and compare their runs.
+
+    Args:
+        recipe: Recipe of the workflow.
         steps: Steps that were run, by name.
 
     Returns:
         Metrics over all subjects, by the name of the step, and facts: the command
-        lines, the main results, the runs of eval-retrieval, and the caveats (limits of
-        a result, such as "simulated").
+        lines, the main results, the runs, the caveats (limits of a result, such as
+        "simulated"), and the differences between runs of a step.
     """
     scopes = {}
     findings = {}
-    retrievals = {}
     caveats = []
     stimulus = "picture"
     for name, step in steps.items():
@@ -695,16 +991,73 @@ def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
         if step.headline:
             findings[name] = step.headline
         if isinstance(measurements.facts, RetrievalFacts):
-            retrievals[name] = f"eval-retrieval/{step.result.folder.name}"
             stimulus = measurements.facts.stimulus
+
+    # compare the runs of a step, whose p values are adjusted together
+    compared = {}
+    comparisons: list[Difference] = []
+    reasons: list[str] = []
+    for names in recipe.list_compared_steps(steps):
+        runs_of_step = {name: steps[name].result.metrics for name in names}
+        for name, measurements in runs_of_step.items():
+            compared[name] = measurements.facts.validation
+        reference = names[0]
+        if not isinstance(recipe.expanded_steps[reference].step.compare, str):
+            reference = _choose_reference(runs_of_step)
+        differences, errors = _compare_runs(runs_of_step, reference)
+        comparisons += differences
+        reasons += [error.message for error in errors]
+
     facts = WorkflowFacts(
         caveats=merge_caveats(*caveats),
         commands=[step.line for step in steps.values()],
         findings=findings,
-        retrievals=retrievals,
+        step_runs=list_step_runs(steps),
         stimulus=stimulus,
+        compared=compared,
+        comparisons=comparisons,
+        not_compared=reasons,
     )
     return Measurements(scopes, facts=facts)
+
+
+def _choose_reference(measurements: Mapping[str, Measurements]) -> str:
+    """Choose the run with the best validation, or the first.
+
+    Args:
+        measurements: Measurements of the runs of a step, by name.
+    """
+    # only values on the pictures of the first run can be ranked with it
+    first_name = next(iter(measurements))
+    measured_on = measurements[first_name].facts.validation.get("measured_on")
+    values = {}
+    for name, run_measurements in measurements.items():
+        validation = run_measurements.facts.validation
+        if validation.get("measured_on") == measured_on:
+            values[name] = validation.get("value", -1.0)
+    return max(values, key=values.__getitem__)
+
+
+def _compare_runs(
+    measurements: Mapping[str, Measurements], reference: str
+) -> tuple[list[Difference], list[BrainhiveError]]:
+    """Compare a run with each other run of a step, item by item.
+
+    Args:
+        measurements: Measurements of the runs by the names of their steps.
+        reference: Name of the run that the others are compared with.
+
+    Returns:
+        Differences, and errors about runs that cannot be compared.
+    """
+    from brainhive_cli.measurement.comparison import compare_runs
+
+    pairs = {}
+    for name, run_measurements in measurements.items():
+        if name != reference:
+            pairs[reference, name] = (measurements[reference], run_measurements)
+    differences, errors = compare_runs(pairs, noun="variant")
+    return differences, list(errors.values())
 
 
 def tabulate_steps(steps: Mapping[str, FinishedStep]) -> Table:

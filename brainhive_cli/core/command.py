@@ -424,7 +424,7 @@ class Result:
     def __post_init__(self) -> None:
         """Turn the hint into text, and add caveats to the notes below the tables.
 
-        The tables of a run with variants and of a workflow already have their caveats.
+        The tables of a workflow already have their caveats.
         """
         # a frozen dataclass allows new values only through `object`
         object.__setattr__(self, "hint", str(self.hint))

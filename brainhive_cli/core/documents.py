@@ -43,7 +43,7 @@ RUN_FILES = ("recipe.yaml", "metrics.json")
 """Files that mark the folder of a run. Other folders have no valid digest list."""
 MAX_FOLDERS_ABOVE = 6
 """Number of parent folders of a document that are searched for a digest list. Documents
-such as `RUN/cells/VARIANT/CELL/model/config.json` need five.
+such as `RUN/cells/CELL/model/config.json` need four.
 """
 CHANGED_PROBLEM = f"was changed or damaged: {SHA256SUMS} has another digest of it"
 """End of a message, after the path of a document that differs from its digest."""

@@ -6,9 +6,9 @@ perhaps on other machines, that share the cells.
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +31,7 @@ from brainhive_cli.core.command import Result, Work, map_digests, require_inputs
 from brainhive_cli.core.documents import show_value
 from brainhive_cli.core.errors import BrainhiveError, MissingData, Unfinished
 from brainhive_cli.core.files import (
+    is_saved,
     make_portable,
     name_partial_file,
     remove,
@@ -98,10 +99,83 @@ def run(
         BrainhiveError: if an input is missing, or does not fit the recipe.
         Unfinished: if the launch is read-only, and the run is not finished.
     """
+    job, open_run = _open_run(job, launch, force, finished_names, is_part)
+    work = None
+    if not launch.run_on_main(lambda: open_run.folder.is_finished):
+        open_run = _make_compared_runs(job, open_run)
+        work = _compute(job, open_run)
+    return _describe(job, open_run, work)
+
+
+def run_together(
+    jobs: Mapping[str, RunJob], launch: Launch, force: bool = False
+) -> dict[str, Result]:
+    """Make several runs whose cells are computed in one queue.
+
+    No process waits until a run is finished before it begins a cell of the next run.
+
+    Args:
+        jobs: Work of each run, keyed by a name for the run.
+        launch: Processes that share the work.
+        force: True to start new runs even if finished runs exist.
+
+    Returns:
+        Result of each run, under the same name as in `jobs`. The first run that was
+        computed has the work of all.
+    """
+    finished_names = list[str]()
+    opened = {}
+    for name, job in jobs.items():
+        opened[name] = _open_run(job, launch, force, finished_names, is_part=True)
+    if finished_names:
+        names = console.summarise_names(finished_names)
+        console.say(f"found finished runs, {names}")
+
+    # all processes need the same list, while other workers may finish runs
+    unfinished_names = launch.run_on_main(
+        lambda: [
+            name for name, (_, run) in opened.items() if not run.folder.is_finished
+        ]
+    )
+    for name in unfinished_names:
+        job, open_run = opened[name]
+        opened[name] = job, _make_compared_runs(job, open_run)
+    unfinished_runs = [opened[name] for name in unfinished_names]
+
+    # the first stages of all runs are one queue, then the second stages, and so on
+    work = None
+    iterators = [job.stages(open_run) for job, open_run in unfinished_runs]
+    for stages in itertools.zip_longest(*iterators):
+        queued_stages = []
+        for (_, open_run), stage in zip(unfinished_runs, stages, strict=True):
+            if stage is not None:
+                queued_stages.append((open_run, stage))
+        _, stage_work = compute_stages(queued_stages)
+        work = work or stage_work
+    for job, open_run in unfinished_runs:
+        _finish(job, open_run, None)
+
+    results = {}
+    for name, (job, open_run) in opened.items():
+        is_first = name in unfinished_names[:1]
+        results[name] = _describe(job, open_run, work if is_first else None)
+    return results
+
+
+def _open_run(
+    job: RunJob,
+    launch: Launch,
+    force: bool,
+    finished_names: list[str] | None,
+    is_part: bool,
+) -> tuple[RunJob, OpenRun]:
+    """Open the folder of a run, and make the runs that are parts of it.
+
+    The arguments are those of `run`. The returned job names the current versions of its
+    inputs.
+    """
     with console.progress("opening the inputs of the command"):
         job, digests = _prepare(job, launch, force)
-
-    # open the run, and make the runs that are parts of it
     folder = start_run(
         job,
         launch,
@@ -120,19 +194,22 @@ def run(
         launch.run_on_main((folder.path / METRICS_FILE).unlink)
         folder = start_run(job, launch, digests=digests)
         open_run = replace(open_run, folder=folder)
+    return job, open_run
 
-    # compute the missing cells, and finish the run
-    work = None
-    if not launch.run_on_main(lambda: folder.is_finished):
-        compared_jobs = {
-            str(number): compared_job
-            for number, compared_job in enumerate(job.compared_jobs)
-        }
-        compared_results = run_each(compared_jobs, launch)
-        open_run = replace(open_run, compared_results=list(compared_results.values()))
-        work = _compute(job, open_run)
 
-    # describe the finished run, and record its metrics in the trackers
+def _make_compared_runs(job: RunJob, open_run: OpenRun) -> OpenRun:
+    """Make the runs that a run is compared with, and add their results to it."""
+    compared_jobs = {
+        str(number): compared_job
+        for number, compared_job in enumerate(job.compared_jobs)
+    }
+    compared_results = run_each(compared_jobs, open_run.launch)
+    return replace(open_run, compared_results=list(compared_results.values()))
+
+
+def _describe(job: RunJob, open_run: OpenRun, work: Work | None) -> Result:
+    """Describe a finished run, and record its metrics in the trackers."""
+    launch = open_run.launch
     result = job.describe(open_run)
     logged_metrics = job.choose_logged_metrics(result.metrics)
     if logged_metrics and launch.is_main:
@@ -143,7 +220,7 @@ def run(
         caveats = result.metrics.caveats
         with open_run.track(job.tracker_name, job.recipe, launch, caveats) as log_event:
             log_event(event)
-    return replace(result, work=work, label=folder.label)
+    return replace(result, work=work, label=open_run.folder.label)
 
 
 def run_each(
@@ -223,7 +300,8 @@ def _compute(job: RunJob, open_run: OpenRun) -> Work | None:
 
     # compute the stages, and announce the summary as work only without stages
     stage_results = [
-        compute_stage(open_run, stage, planned_work) for stage in job.stages(open_run)
+        compute_stages([(open_run, stage)], planned_work)
+        for stage in job.stages(open_run)
     ]
     summary_work = None if stage_results else planned_work
     has_finished = _finish(job, open_run, summary_work)
@@ -237,91 +315,155 @@ def _compute(job: RunJob, open_run: OpenRun) -> Work | None:
     return planned_work if has_computed_run else None
 
 
-def compute_stage(
-    open_run: OpenRun, stage: CellStage, planned_work: Work | None
+@dataclass(frozen=True)
+class _QueuedCell:
+    """Cell in the queue of one or more runs."""
+
+    run: OpenRun
+    stage: CellStage
+    name: str
+
+    @property
+    def file(self) -> str:
+        """Path of the file that marks the cell as finished, in the run folder."""
+        return self.stage.files[self.name]
+
+    @property
+    def is_finished(self) -> bool:
+        """True if the cell is finished, by any worker."""
+        if self.stage.is_finished is not None:
+            return self.stage.is_finished(self.name)
+        return is_saved(self.run.folder.path / self.file)
+
+
+def compute_stages(
+    stages: Sequence[tuple[OpenRun, CellStage]], planned_work: Work | None = None
 ) -> tuple[bool, Work | None]:
-    """Compute the unfinished cells of a stage, together with other workers.
+    """Compute the unfinished cells of some stages, together with other workers.
 
     Args:
-        open_run: Run of the stage, with the processes of this launch.
-        stage: Cells (such as one subject's model), and the function that computes one.
-        planned_work: Work to announce if the stage does not count its own, or None.
+        stages: Stages of different runs, each with its run. Their cells (such as one
+            subject's model) are one queue.
+        planned_work: Work to announce if the stages do not count their own, or None.
 
     Returns:
         True if this launch computed all unfinished cells, and the work of the cells
         that it computed without a checkpoint, with its duration. The work is None
-        without such cells, or if the stage does not count work.
+        without such cells, or if the stages do not count work of the same kind.
     """
     from brainhive_cli.core import weights
 
-    folder, launch = open_run.folder, open_run.launch
-    is_finished = stage.is_finished or (
-        lambda name: (folder.path / stage.files[name]).is_file()
-    )
+    first_run, first_stage = stages[0]
+    launch = first_run.launch
+    cells = {}
+    for run, stage in stages:
+        # the cells of different runs may have the same name
+        prefix = f"{run.folder.name}/" if len(stages) > 1 else ""
+        for name in stage.files:
+            cells[f"{prefix}{name}"] = _QueuedCell(run, stage, name)
+
     # all processes need the same list, while other workers may finish cells
-    unfinished_cells = launch.run_on_main(
-        lambda: [name for name in stage.files if not is_finished(name)]
+    unfinished_names = launch.run_on_main(
+        lambda: [name for name, cell in cells.items() if not cell.is_finished]
     )
-    if not unfinished_cells:
+    if not unfinished_names:
         return True, None
+    unfinished_cells = {name: cells[name] for name in unfinished_names}
 
     # each process computes its own cells, or all compute each cell together
-    computes_alone = stage.sharing == "alone" or (
-        stage.sharing == "either" and len(unfinished_cells) >= launch.processes
+    computes_alone = first_stage.sharing == "alone" or (
+        first_stage.sharing == "either" and len(unfinished_cells) >= launch.processes
     )
     cell_launch = launch.single_process if computes_alone else launch
 
     work = planned_work
-    remaining_share = len(unfinished_cells) / len(stage.files)
-    if stage.count_work is not None:
-        work = stage.count_work(unfinished_cells)
+    remaining_share = len(unfinished_cells) / len(cells)
+    if first_stage.count_work is not None:
+        work = _count_work(unfinished_cells.values())
         remaining_share = 1.0
     if work is not None:
+        folder = first_run.folder
         runs_folder = folder.path.parents[1]
         announce(work, folder.command, runs_folder, launch, remaining_share)
 
     # compute the cells that this command can claim
-    files = {name: stage.files[name] for name in unfinished_cells}
-    computed_cells = list[str]()
-    new_cells = list[str]()
+    computed_names = list[str]()
+    new_names = list[str]()
     start_s = time.monotonic()
     duration_s = 0.0
     with (
         console.divert_prints(),
-        console.progress(stage.title, len(unfinished_cells)) as bar,
-        claim_cells(folder, files, cell_launch, stage.is_finished) as claimed_cells,
+        console.progress(first_stage.title, len(unfinished_cells)) as bar,
+        _claim_queue(unfinished_cells, cell_launch) as claimed_names,
     ):
-        for name in claimed_cells:
-            has_checkpoint = folder.checkpoint_path(name).is_file()
-            content = stage.compute(name, cell_launch)
+        for name in claimed_names:
+            cell = unfinished_cells[name]
+            folder = cell.run.folder
+            has_checkpoint = folder.checkpoint_path(cell.name).is_file()
+            content = cell.stage.compute(cell.name, cell_launch)
             if content is not None:
                 save = partial(weights.save_cell, content=content)
-                folder.replace(files[name], save)
-            computed_cells.append(name)
+                folder.replace(cell.file, save)
+            computed_names.append(name)
             if not has_checkpoint:
-                new_cells.append(name)
+                new_names.append(name)
             duration_s = time.monotonic() - start_s
 
             # the progress bar also counts the cells of other workers
-            bar.advance(folder.count_finished(files) - bar.items, name)
+            n_finished = 0
+            for other_cell in unfinished_cells.values():
+                path = other_cell.run.folder.path / other_cell.file
+                n_finished += path.is_file()
+            bar.advance(n_finished - bar.items, name)
         bar.advance(len(unfinished_cells) - bar.items)
     launch.barrier()
 
     # add up the reports, which are equal if the processes share each cell
-    reports = launch.gather((computed_cells, new_cells, duration_s))
+    reports = launch.gather((computed_names, new_names, duration_s))
     if not computes_alone:
         reports = reports[:1]
     n_computed = 0
-    all_new_cells = list[str]()
+    new_cells = list[_QueuedCell]()
     longest_s = 0.0
-    for process_cells, process_new_cells, process_duration_s in reports:
-        n_computed += len(process_cells)
-        all_new_cells += process_new_cells
+    for process_names, process_new_names, process_duration_s in reports:
+        n_computed += len(process_names)
+        new_cells += [unfinished_cells[name] for name in process_new_names]
         longest_s = max(longest_s, process_duration_s)
-    new_work = None
-    if stage.count_work is not None and all_new_cells:
-        new_work = replace(stage.count_work(all_new_cells), seconds=longest_s)
+    new_work = _count_work(new_cells)
+    if new_work is not None:
+        new_work = replace(new_work, seconds=longest_s)
     return n_computed >= len(unfinished_cells), new_work
+
+
+def _count_work(cells: Iterable[_QueuedCell]) -> Work | None:
+    """Count the work of cells of some runs.
+
+    Returns:
+        The work. None without cells, if a stage does not count its work, or if the
+        stages have different kinds of work, which take different times.
+    """
+    names_by_run: dict[Path, list[str]] = {}
+    stages = {}
+    for cell in cells:
+        path = cell.run.folder.path
+        stages[path] = cell.stage
+        names_by_run.setdefault(path, []).append(cell.name)
+
+    total: Work | None = None
+    for path, names in names_by_run.items():
+        count_work = stages[path].count_work
+        if count_work is None:
+            return None
+        work = count_work(names)
+        if total is None:
+            total = work
+        elif work.kind != total.kind:
+            return None
+        else:
+            total = replace(
+                total, count=total.count + work.count, cells=total.cells + work.cells
+            )
+    return total
 
 
 def _finish(job: RunJob, open_run: OpenRun, work: Work | None) -> bool:
@@ -507,24 +649,55 @@ def claim_cells(
         An iterator over the cells that this command has claimed. It ends when all cells
         are finished, by this command or by others.
     """
-    # list the cells, to count the progress
-    is_summary = METRICS_FILE in files
-    if launch.is_main and not is_summary:
-        listed_files = read_cells(folder.path)
-        if not files.items() <= listed_files.items():
-            folder.write_json(CELLS_FILE, listed_files | dict(files))
+    run = OpenRun(folder, launch)
+    stage = CellStage("", files, lambda name, launch: None, is_finished=is_finished)
+    cells = {name: _QueuedCell(run, stage, name) for name in files}
+    with _claim_queue(cells, launch) as claimed_cells:
+        yield claimed_cells
+
+
+@contextmanager
+def _claim_queue(
+    cells: Mapping[str, _QueuedCell], launch: Launch
+) -> Iterator[Iterator[str]]:
+    """Share the cells of several runs with other commands, as `claim_cells` does.
+
+    Args:
+        cells: Cells by their names in the queue.
+        launch: Processes of this command, which compute each cell together.
+
+    Raises:
+        BrainhiveError: if a file is behind a link, so that it would be written
+            elsewhere.
+    """
+    # list the cells of each run in its folder, to count the progress
+    paths = {}
+    files_by_run: dict[Path, dict[str, str]] = {}
+    for name, cell in cells.items():
+        root = cell.run.folder.path
+        paths[name] = resolve_without_links(root, cell.file, "a cell of a run,")
+        if cell.file != METRICS_FILE:
+            files_by_run.setdefault(root, {})[cell.name] = cell.file
+    if launch.is_main:
+        for root, files in files_by_run.items():
+            listed_files = read_cells(root)
+            if not files.items() <= listed_files.items():
+                RunFolder(root).write_json(CELLS_FILE, listed_files | files)
 
     def record_takeover(name: str, ended_worker: str) -> None:
         if ended_worker:
-            folder.log(cell=name, taken_from=ended_worker, by=name_worker())
-            console.say(f"{name} is taken over from {ended_worker}, which has ended")
+            cell = cells[name]
+            cell.run.folder.log(
+                cell=cell.name, taken_from=ended_worker, by=name_worker()
+            )
+            console.say(
+                f"{cell.name} is taken over from {ended_worker}, which has ended"
+            )
 
-    # refuse links, through which files could be written elsewhere
-    paths = {}
-    for name, file in files.items():
-        paths[name] = resolve_without_links(folder.path, file, "a cell of a run,")
-    with share_cells(paths, launch, record_takeover, is_finished) as claimed_cells:
-        yield claimed_cells
+    with share_cells(
+        paths, launch, record_takeover, lambda name: cells[name].is_finished
+    ) as claimed_names:
+        yield claimed_names
 
 
 @contextmanager

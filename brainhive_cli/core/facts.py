@@ -72,7 +72,6 @@ class CellFacts(FrozenModel):
         seed: Seed of the training.
         source: Origin of the reconstructed pictures, such as `brain`.
         title: Name of the cell in tables.
-        variant: Variant of the settings, in a sweep.
         epoch: Epoch whose weights were kept.
         selected_on: Data on which this epoch was selected.
         caveats: Phrases that limit the numbers of the cell.
@@ -84,7 +83,6 @@ class CellFacts(FrozenModel):
     seed: int | None = None
     source: str = ""
     title: str = ""
-    variant: str = ""
     epoch: int | None = None
     selected_on: str = ""
     caveats: list[str] = []
@@ -196,11 +194,11 @@ class Answer:
 
 
 class Difference(FrozenModel):
-    """Difference of a metric, on the same items, between two runs, sources or variants.
+    """Difference of a metric, on the same items, between two runs or sources.
 
     Attributes:
-        first: Name of the first run, source or variant.
-        second: Name of the second run, source or variant.
+        first: Name of the first run or source.
+        second: Name of the second run or source.
         metric: Name of the metric.
         difference: First value minus second value, averaged over subjects.
         low: Lower end of the 95 % interval, or None with too few items.
@@ -281,20 +279,6 @@ class SeenPictures(FrozenModel):
     names: list[str] = []
 
 
-class Variant(FrozenModel):
-    """Facts of a variant of the settings, in a sweep.
-
-    Attributes:
-        run: Name of the run that has the variant.
-        validation: Values on the validation pictures, by name.
-        sources: Origins of the variant's pictures, such as `brain`.
-    """
-
-    run: str = ""
-    validation: dict[str, Any] = {}
-    sources: list[str] = []
-
-
 class Facts(FrozenModel):
     """Facts that a run of any command may have.
 
@@ -319,10 +303,11 @@ class Facts(FrozenModel):
         seen_in_training: Pictures left out, as a model was trained on them.
         published: Values of a paper (`source`), whose methods may differ (`differs`).
         cells: Facts of the models, by scope of the metrics, such as `all`.
-        variants: Variants of a sweep, by label.
+        compared: Values on the validation pictures of each run that a workflow
+            compares, by the name of the step.
         sources: Origins of pictures. The first is tested, the others are controls.
         titles: Title in tables, by origin of the pictures.
-        comparisons: Differences between origins or variants.
+        comparisons: Differences between origins or compared runs.
         against: Differences from other runs.
         not_compared: Reasons why other runs were not compared.
         validation: Values on the validation pictures, by name.
@@ -356,7 +341,7 @@ class Facts(FrozenModel):
 
     # groups of metrics
     cells: dict[str, CellFacts] = {}
-    variants: dict[str, Variant] = {}
+    compared: dict[str, dict[str, Any]] = {}
     sources: list[str] = []
     titles: dict[str, str] = {}
 
@@ -391,12 +376,12 @@ class Facts(FrozenModel):
 
     @property
     def paired_stimulus(self) -> str:
-        """Kind of the stimuli that a page shows beside the seen stimuli."""
+        """Kind of the stimuli that a page shows next to the seen stimuli."""
         return self.stimulus
 
     @property
     def has_bars(self) -> bool:
-        """True if bars of people or sources stand beside the figures of the finding."""
+        """True if bars of people or sources stand next to the finding."""
         return False
 
     @property
@@ -407,7 +392,7 @@ class Facts(FrozenModel):
     @property
     def has_marked_tables(self) -> bool:
         """True if the tables of the result already have their caveats."""
-        return bool(self.variants)
+        return False
 
     @property
     def tested_runs(self) -> Mapping[str, str]:

@@ -181,8 +181,8 @@ class OpenRun:
     Attributes:
         folder: Folder of the run.
         launch: Processes that compute the run.
-        parts: Results of the runs inside this run, such as the variants of a
-            sweep, by name.
+        parts: Results of the runs inside this run, such as the steps of a
+            workflow, by name.
         compared_results: Results of the runs that this run is compared with.
     """
 
@@ -302,7 +302,7 @@ class RunJob(Job):
         """Create the missing inputs that the command can create itself."""
 
     def make_parts(self, run: OpenRun, force: bool) -> Mapping[str, Any]:
-        """Make the runs that this run consists of, such as the variants of a sweep.
+        """Make the runs that this run consists of, such as the steps of a workflow.
 
         Args:
             run: This run, whose folder was just opened.

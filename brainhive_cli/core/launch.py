@@ -151,13 +151,20 @@ class Launch:
         command_line += COMMAND_LINE.get(sys.argv[1:])
         return {
             "command_line": command_line,
-            "versions": library_versions(),
-            "commit": read_commit(Path(__file__).parents[1]),
+            **self._software,
             "device": self.device_name,
             "processes": self.processes,
             # the number of threads changes the rounding of sums
             "threads": torch.get_num_threads(),
             "platform": platform.platform(),
+        }
+
+    @cached_property
+    def _software(self) -> dict[str, Any]:
+        """Versions and commit of this process, which many runs record."""
+        return {
+            "versions": library_versions(),
+            "commit": read_commit(Path(__file__).parents[1]),
         }
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:

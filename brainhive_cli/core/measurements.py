@@ -1,7 +1,6 @@
 """Measurements of a run: metrics with their context, caveats and facts.
 
 - A run is the folder with the results of a command, such as `metrics.json`.
-- A sweep is a run that tries several variants of its settings.
 - A caveat is a fixed phrase that limits the meaning of a number, such as `simulated`.
 - A scope is a named group of metrics, such as `all` or `subject 1`.
 - A cell is a model that was trained for a subject (or for all) with a seed.
@@ -408,29 +407,6 @@ class Measurements:
         """Return a copy in which some fields of the facts are replaced."""
         return replace(self, facts=self.facts.model_copy(update=facts))
 
-    def select_variant(self, variant: str) -> Self:
-        """Return the measurements of a variant of a sweep.
-
-        Facts about the whole sweep are emptied, except for its caveats and warnings.
-
-        Args:
-            variant: Name of the variant, which is removed from all keys.
-        """
-        facts: dict[str, Any] = {
-            "cells": _select_variant(self.facts.cells, variant),
-            # these fields describe the sweep as a whole
-            "variants": {},
-            "comparisons": [],
-            "not_compared": [],
-            "published": {},
-        }
-        return type(self)(
-            scopes=_select_variant(self.scopes, variant),
-            missing=self.missing,
-            facts=self.facts.model_copy(update=facts),
-            items=_select_variant(self.items, variant),
-        )
-
     def as_dict(self) -> dict[str, Any]:
         """Return the content of `metrics.json` as plain values."""
         scopes = {}
@@ -479,17 +455,6 @@ class Measurements:
                     documents.DAMAGED_HINT,
                 )
         return measurements
-
-
-def _select_variant(values: Mapping[str, Any], variant: str) -> dict[str, Any]:
-    """Select the values of keys such as `VARIANT · subject 1`, and shorten the keys."""
-    selected = {}
-    for name, value in values.items():
-        # retrieval and training use different separators
-        for prefix in (f"{variant} · ", f"{variant}/"):
-            if name.startswith(prefix):
-                selected[name.removeprefix(prefix)] = value
-    return selected
 
 
 def name_seed(cell: CellFacts, metric: Metric) -> str:

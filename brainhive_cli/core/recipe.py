@@ -258,11 +258,6 @@ class Recipe(Section):
             return {**fields, "train": {**train, **precision}}
         return fields
 
-    @property
-    def is_swept(self) -> bool:
-        """True if the recipe has several variants (see `SweptRecipe`)."""
-        return False
-
     def fingerprint(self) -> str:
         """Return a hash of the recipe and of its files, in 10 hexadecimal digits.
 
@@ -432,7 +427,7 @@ class OneRunRecipe(TrainedRunRecipe):
 
     align_run: Annotated[OneRun, Arguments(names="@runs/train-align")] = flag_field(
         None,
-        "run of train-align (folder, name, recipe, SWEEP:VARIANT or "
+        "run of train-align (folder, name, recipe or "
         "hub:owner/name[@revision]), or model folder; default: the newest run on the "
         "data set; run= is short for align_run=",
         flag="--run",

@@ -2,7 +2,7 @@
 
 A run is the folder with the results of a command. It is finished when it has the file
 `metrics.json`. A cell is a piece of its work, such as the training for a subject with a
-seed. A sweep is a run that tries several variants of its recipe.
+seed.
 """
 
 import hashlib
@@ -76,14 +76,6 @@ class RunFolder:
 
     path: Path
     end_presence: Callable[[], None] | None = field(default=None, repr=False)
-
-    def count_finished(self, files: Mapping[str, str]) -> int:
-        """Count the finished cells of the run.
-
-        Args:
-            files: Path below the run of the file that marks a finished cell, by cell.
-        """
-        return sum((self.path / file).is_file() for file in files.values())
 
     @property
     def is_shared(self) -> bool:
@@ -393,47 +385,15 @@ def is_run(folder: Path) -> bool:
     return (folder / "recipe.yaml").is_file() or (folder / METRICS_FILE).is_file()
 
 
-def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
+def reference(run: RunFolder, runs: Path) -> str:
     """Return the text by which a user can name a run on the command line.
 
     Args:
         run: The run.
         runs: Folder of all runs of a command, in which the name of a run is enough.
-        variant: Variant of a sweep, which is appended after a colon, or "".
     """
     is_in_folder = run.path.parent.resolve() == runs.resolve()
-    name = run.path.name if is_in_folder else run.reference
-    return f"{name}:{variant}" if variant else name
-
-
-def split_variant(
-    reference: str | None, runs: Path | None = None
-) -> tuple[str | None, str]:
-    """Split the text `RUN:VARIANT`, which names a variant of a sweep.
-
-    The path of an existing folder and the label of a run are not split.
-
-    Args:
-        reference: Text that names a run.
-        runs: Folder of all runs, whose labels may have colons. None for no labels.
-
-    Returns:
-        Text that names the run (None for None), and name of the variant or "".
-    """
-    if reference is None:
-        return None, ""
-
-    # the colon of the prefix `hub:` does not separate a variant
-    prefix = hub.HUB_PREFIX if reference.startswith(hub.HUB_PREFIX) else ""
-    name = reference.removeprefix(prefix)
-    if ":" not in name or os.path.isdir(locate(reference)):
-        return reference, ""
-    if runs is not None and find_labelled(runs, None, reference):
-        return reference, ""
-
-    # split at the last colon, because a path may have colons too
-    run_name, _, variant = name.rpartition(":")
-    return prefix + run_name, variant
+    return run.path.name if is_in_folder else run.reference
 
 
 def find(runs: Path, command: str | None, reference: str) -> RunFolder:

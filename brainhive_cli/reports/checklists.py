@@ -180,7 +180,7 @@ def fill_checklists(runs: Sequence[ShownRun]) -> list[FilledChecklist]:
             facts_by_run = facts_by_file.setdefault(file_name, {})
             label = shown_run.label
             if label in facts_by_run:
-                label = f"{shown_run.folder.path.name} {shown_run.variant}".strip()
+                label = shown_run.folder.path.name
             facts_by_run[label] = collect_facts(shown_run)
     return [
         _fill(read_checklist(file_name), facts_by_run)

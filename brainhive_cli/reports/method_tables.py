@@ -19,7 +19,7 @@ from brainhive_cli.core.measurements import (
     list_metric_caveats,
     scope,
 )
-from brainhive_cli.core.runs import find as find_run, split_variant
+from brainhive_cli.core.runs import find as find_run
 from brainhive_cli.core.tables import Table, TableCell, format_number, write_csv
 from brainhive_cli.measurement.comparison import compare_runs
 from brainhive_cli.reports.runs_shown import ShownRun, find_shown_run
@@ -92,8 +92,7 @@ class MethodComparison:
 def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
     """List all runs that tested picture retrieval, for tables that compare methods.
 
-    A workflow is replaced by the retrieval runs of its steps, and a run with several
-    variants by its variants.
+    A workflow is replaced by the retrieval runs of its steps.
 
     Args:
         runs: Runs of any command. Runs without retrieval are left out.
@@ -103,15 +102,11 @@ def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
         facts = shown_run.measurements.facts
         path = shown_run.folder.path
 
-        references = {variant: f"{path}:{variant}" for variant in facts.variants}
-        if facts.tested_runs:
-            references = dict(facts.tested_runs)
-
         # `path.parents[1]` is the folder of all runs
         steps = []
-        for name, reference in references.items():
-            folder, variant = find_shown_run(path.parents[1], reference)
-            steps.append(ShownRun(name, folder, variant))
+        for name, reference in facts.tested_runs.items():
+            folder = find_shown_run(path.parents[1], reference)
+            steps.append(ShownRun(name, folder))
         if steps:
             retrievals += list_retrievals(steps)
         elif facts.hit_metric:
@@ -310,15 +305,14 @@ def _measure_cost(shown_run: ShownRun) -> dict[str, float | None]:
     # `cell.took` is the cost of a cell, a model of a subject and a seed
     seconds = memory_bytes = n_weights = 0.0
     runs = shown_run.folder.path.parents[1]
-    for name, variant in map(split_variant, shown_run.measurements.facts.runs):
+    for name in shown_run.measurements.facts.runs:
         with suppress(BrainhiveError):  # deleted runs are left out
-            run_folder = find_run(runs, "train-align", str(name))
+            run_folder = find_run(runs, "train-align", name)
             for cell in run_folder.measurements().facts.cells.values():
-                if variant in ("", cell.variant):
-                    seconds += cell.took.get("seconds") or 0
-                    cell_bytes = cell.took.get("peak_memory_bytes") or 0
-                    memory_bytes = max(memory_bytes, cell_bytes)
-                    n_weights = max(n_weights, cell.took.get("parameters") or 0)
+                seconds += cell.took.get("seconds") or 0
+                cell_bytes = cell.took.get("peak_memory_bytes") or 0
+                memory_bytes = max(memory_bytes, cell_bytes)
+                n_weights = max(n_weights, cell.took.get("parameters") or 0)
     return {
         "min": seconds / 60 or None,
         "GB": memory_bytes / 1e9 or None,

@@ -31,19 +31,19 @@ from brainhive_cli.reports.tables import (
 def paper_table(group: RunGroup) -> Table:
     """Make the table of a group of runs for a paper.
 
-    A row is a run, or for a single run a subject (or variant). Values are mean ±
+    A row is a run, or for a single run a subject. Values are mean ±
     standard deviation. The title of the table is the caption.
     """
     run_rows = group.rows
     values = chain.from_iterable(row.values for row in run_rows)
     names = [name for name in dict.fromkeys(values) if not is_redundant(name, run_rows)]
 
-    # rows of a single run: its variants, or its subjects and their mean
+    # rows of a single run: runs that it compares, or its subjects and their mean
     rows = run_rows
     best = group.best if len(rows) > 1 else NO_BEST
     if len(rows) == 1:
         parts = [part for part in group.runs[0].list_value_rows() if part.values]
-        if group.runs[0].is_swept:
+        if group.runs[0].compared:
             rows = parts
         elif len(parts) > 1:
             rows = [*parts, replace(run_rows[0], label="mean")]

@@ -106,9 +106,7 @@ def lay_out_page(
     # begin with the differences of runs, or with the finding of the first run
     # runs of two commands may have the same label, such as a model and its test
     findings = {
-        (shown_run.folder.path, shown_run.variant): state_finding(
-            shown_run.measurements
-        )
+        shown_run.folder.path: state_finding(shown_run.measurements)
         for shown_run in leading_runs
     }
     lead: list[str] = []
@@ -168,7 +166,7 @@ def _choose_headline_figures(
 
 def _lay_out_group(
     group: RunGroup,
-    findings: Mapping[tuple[Path, str], str],
+    findings: Mapping[Path, str],
     lead: Sequence[str],
     top_run: ShownRun | None,
 ) -> PageSection:
@@ -176,8 +174,7 @@ def _lay_out_group(
 
     Args:
         group: The runs.
-        findings: Sentences with the main result of each run, by the folder and the
-            variant of the run.
+        findings: Sentences with the main result of each run, by its folder.
         lead: Sentences at the top of the page, which the section does not repeat.
         top_run: Run whose figures are at the top of the page, so that its section omits
             the artifacts of the finding. None if these figures compare runs.
@@ -197,7 +194,7 @@ def _lay_out_group(
     caveats: list[str] = []
     for shown_run in group.runs:
         caveats += shown_run.measurements.caveats
-        finding = findings[shown_run.folder.path, shown_run.variant]
+        finding = findings[shown_run.folder.path]
         if finding and finding not in lead:
             sentences.append(finding if is_single else f"{shown_run.label}: {finding}")
 
@@ -324,7 +321,7 @@ def draw_headline(shown_run: ShownRun) -> Curve | None:
     - Run of reconstructions: a bar for each source of pictures.
     - Run with pooled metrics: a bar for all cells, and for each subject if there are 2
       to `MAX_BARS` subjects with one cell (trained model) each.
-    - Other run: a bar for each variant.
+    - Other run: a bar for each run that a workflow compares.
 
     Returns:
         The bars, or None if no bar has the metric. In the last two cases, a line plot
@@ -333,7 +330,7 @@ def draw_headline(shown_run: ShownRun) -> Curve | None:
     name = shown_run.main_headline
     if shown_run.sources:
         return _make_bars(shown_run.sources, name)
-    rows = shown_run.variants
+    rows = shown_run.compared
     if shown_run.metrics:
         rows = [ResultRow("all", shown_run.metrics)]
         cells = [cell for cell in shown_run.cells if cell.subject]
@@ -471,7 +468,7 @@ def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]
 def _choose_file_label(shown_run: ShownRun) -> str:
     """Return the label of a run, or of its folder if the label abbreviates it."""
     folder_label = shown_run.folder.file_name
-    if not shown_run.variant and folder_label.startswith(shown_run.label):
+    if folder_label.startswith(shown_run.label):
         return folder_label
     return shown_run.label
 

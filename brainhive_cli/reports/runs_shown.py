@@ -9,9 +9,7 @@ from statistics import mean
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact
-from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.facts import Difference, list_differences
-from brainhive_cli.core.files import resolve_below
 from brainhive_cli.core.measurements import (
     ALL,
     BACKWARD,
@@ -25,7 +23,6 @@ from brainhive_cli.core.measurements import (
     metric_title,
     name_rows,
     name_seed,
-    scope,
 )
 from brainhive_cli.core.runs import (
     ENVIRONMENT_FILE,
@@ -34,7 +31,6 @@ from brainhive_cli.core.runs import (
     find as find_run,
     find_newest,
     is_run,
-    split_variant,
 )
 from brainhive_cli.core.tables import Table, tabulate_subjects
 from brainhive_cli.reports.tables import (
@@ -53,59 +49,27 @@ from brainhive_cli.reports.tables import (
 )
 
 
-def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
-    """Find a finished run, or one variant of a sweep.
+def find_shown_run(runs: Path, reference: str | None = None) -> RunFolder:
+    """Find a finished run.
 
     If the newest run of a command is chosen, its name is printed.
 
     Args:
         runs: Folder of all runs.
         reference: Path of a run, its label, the end of its name, or the name of a
-            command, also with `:VARIANT`. A command, or None, stands for its newest run
-            with metrics.
-
-    Returns:
-        The run, and the name of the variant. The name is "" if no variant is requested,
-        or if the variant has a run of its own.
+            command. A command, or None, stands for its newest run with metrics.
 
     Raises:
         MissingData: if there is no such run.
-        RecipeError: if several runs have the name, or if the run has no such variant.
+        RecipeError: if several runs have the name.
     """
-    name, variant = split_variant(reference, runs)
     folder_names = {path.name for path in runs.glob("*/")}
-    is_command = name in folder_names and not is_run(runs / name)
-    if not name or is_command:
-        run_folder = find_newest(
-            runs, name or None, _explain_lack, required_content="metrics"
-        )
-    else:
-        run_folder = find_run(runs, None, name)
-    if not variant:
-        return run_folder, ""
-
-    # a variant of a training is a run of its own
-    measurements = run_folder.measurements()
-    variants = measurements.facts.variants
-    if variant in variants:
-        folder = resolve_below(
-            run_folder.path.parent,
-            variants[variant].run,
-            source="the run of a variant,",
-        )
-        return find_run(runs, None, str(folder)), ""
-
-    # any other variant has scopes in this run
-    if not measurements.select_variant(variant).scopes:
-        variant_names = set(variants)
-        for scope_name in measurements.scopes:
-            variant_names.add(scope_name.rpartition("/")[0])
-        variant_list = ", ".join(sorted(variant_names - {""}))
-        raise RecipeError(
-            f"{run_folder.path.name} has no variant {variant!r}",
-            f"variants: {variant_list or 'none'}",
-        )
-    return run_folder, variant
+    is_command = reference in folder_names and not is_run(runs / reference)
+    if reference and not is_command:
+        return find_run(runs, None, reference)
+    return find_newest(
+        runs, reference or None, _explain_lack, required_content="metrics"
+    )
 
 
 def _explain_lack(run_folder: RunFolder) -> str:
@@ -121,12 +85,10 @@ class CellRow(ResultRow):
     Attributes:
         subject: Subject of the signals, or "".
         seed: Seed of the training, or "".
-        variant: Variant of the settings in a sweep, or "".
     """
 
     subject: str = ""
     seed: str = ""
-    variant: str = ""
 
     @property
     def seed_title(self) -> str:
@@ -136,17 +98,17 @@ class CellRow(ResultRow):
 
 @dataclass(frozen=True)
 class ShownRun:
-    """Finished run, or one variant of it, whose metrics are rows of pages and tables.
+    """Finished run, whose metrics are rows of pages and tables.
 
     Attributes:
         label: Name of the run on the page.
         folder: Folder of the run.
-        variant: Name of the variant that is shown, or "" for the whole run.
+        shows_artifacts: False if a page leaves out the artifacts of the run.
     """
 
     label: str
     folder: RunFolder
-    variant: str = ""
+    shows_artifacts: bool = True
 
     @property
     def command(self) -> str:
@@ -155,11 +117,8 @@ class ShownRun:
 
     @cached_property
     def measurements(self) -> Measurements:
-        """Measurements of the run, or of its variant."""
-        measurements = self.folder.measurements()
-        if self.variant:
-            return measurements.select_variant(self.variant)
-        return measurements
+        """Measurements of the run."""
+        return self.folder.measurements()
 
     @cached_property
     def metrics(self) -> Metrics:
@@ -180,13 +139,11 @@ class ShownRun:
         return rows
 
     @cached_property
-    def variants(self) -> list[ResultRow]:
-        """Rows of the variants of a sweep that have metrics pooled over their cells."""
-        return (
-            list_part_rows(self.measurements)
-            if self.measurements.facts.variants
-            else []
-        )
+    def compared(self) -> list[ResultRow]:
+        """Rows of the runs that a workflow compares, with their pooled metrics."""
+        if not self.measurements.facts.compared:
+            return []
+        return list_part_rows(self.measurements)
 
     @cached_property
     def cells(self) -> list[CellRow]:
@@ -203,15 +160,14 @@ class ShownRun:
                         metrics,
                         subject=cell.subject_name,
                         seed=name_seed(cell, next(iter(metrics.values()))),
-                        variant=cell.variant,
                     )
                 )
         return rows
 
     @property
     def typical_metrics(self) -> Metrics:
-        """Pooled metrics, or else metrics of the first variant or cell."""
-        rows = [self.metrics] + [row.metrics for row in self.variants + self.cells]
+        """Pooled metrics, or else metrics of the first compared run or cell."""
+        rows = [self.metrics] + [row.metrics for row in self.compared + self.cells]
         return next(filter(None, rows), {})
 
     @property
@@ -232,8 +188,8 @@ class ShownRun:
 
     @cached_property
     def artifacts(self) -> list[Artifact]:
-        """Figures, tables and media that the run wrote."""
-        return artifacts.read(self.folder)
+        """Figures, tables and media that the run wrote, if a page shows them."""
+        return artifacts.read(self.folder) if self.shows_artifacts else []
 
     @cached_property
     def environment(self) -> Environment | None:
@@ -258,33 +214,24 @@ class ShownRun:
         """Name of the most important metric."""
         return choose_headline(self.typical_metrics)
 
-    @property
-    def is_swept(self) -> bool:
-        """True if several variants are shown, over which a mean is meaningless."""
-        has_cells_of_variants = any(cell.variant for cell in self.cells)
-        return bool(self.variants) or (has_cells_of_variants and not self.variant)
-
     def list_value_rows(self) -> list[ResultRow]:
         """List the rows of a table about this run, which have values of each metric.
 
-        - A sweep: a row for each variant, with a value for each cell if
-          nothing is pooled.
+        - A workflow that compares runs: a row for each of them.
         - Subjects or pooled metrics exist: a row for each subject, with its
           mean over seeds.
         - Otherwise: a row for each cell.
         """
         has_subjects = bool(self.metrics) or any(cell.subject for cell in self.cells)
         values: dict[str, dict[str, list[float]]] = {}
-        for row in self.variants or self.cells:
+        for row in self.compared or self.cells:
             label = row.label
-            if isinstance(row, CellRow) and self.is_swept:
-                label = row.variant
-            elif isinstance(row, CellRow) and has_subjects:
+            if isinstance(row, CellRow) and has_subjects:
                 label = row.subject
             part = values.setdefault(label, {})
             for name, metric in row.metrics.items():
                 part.setdefault(name, []).append(metric.value)
-        if self.is_swept or not has_subjects:
+        if self.compared or not has_subjects:
             return [ResultRow(label, values=part) for label, part in values.items()]
 
         # average the seeds of each subject
@@ -303,8 +250,8 @@ class ShownRun:
         for name, scope_metrics in self.measurements.scopes.items():
             if name.partition(" · ")[0] in pooled and name not in facts.cells:
                 metrics[name] = scope_metrics
-        if facts.variants or facts.cells:
-            return make_rows(metrics) or self.variants or list(self.cells)
+        if facts.cells:
+            return make_rows(metrics) or list(self.cells)
         return make_rows(metrics or self.measurements.scopes)
 
     def list_scores(self, name: str) -> dict[str, dict[str, float]]:
@@ -334,9 +281,9 @@ def choose_headline(metrics: Metrics) -> str:
 
 
 def list_part_rows(measurements: Measurements) -> list[ResultRow]:
-    """List the rows of the variants, cells or scopes of a run.
+    """List the rows of the compared runs, cells or scopes of a run.
 
-    - A sweep lists its variants.
+    - A workflow lists the runs that it compares, by their steps.
     - Another run lists its cells (models of a subject and a seed).
     - A run without cells lists its scopes (named groups of metrics).
 
@@ -349,15 +296,13 @@ def list_part_rows(measurements: Measurements) -> list[ResultRow]:
     """
     facts = measurements.facts
     metrics = {}
-    for name in facts.variants or facts.cells or measurements.scopes:
-        scope_name = scope(name, ALL) if facts.variants else name
-        if measurements.scopes.get(scope_name):
-            metrics[name] = measurements.scopes[scope_name]
+    for name in facts.compared or facts.cells or measurements.scopes:
+        if measurements.scopes.get(name):
+            metrics[name] = measurements.scopes[name]
     titles = name_rows({name: part.values() for name, part in metrics.items()})
     rows = []
     for name, part in metrics.items():
-        variant = facts.variants.get(name)
-        validation = variant.validation if variant else {}
+        validation = facts.compared.get(name, {})
         rows.append(ResultRow(titles[name], part, validation=validation))
     return rows
 
@@ -512,11 +457,12 @@ def _lay_out_subjects(group: RunGroup) -> Table:
 
 def _lay_out_run(shown_run: ShownRun) -> list[Table]:
     """Lay out the tables of a single run, from pooled metrics to single cells."""
-    # result of each step, in words
+    # result of each step, in words, and the runs that are compared
     facts = shown_run.measurements.facts
-    if facts.step_findings:
+    if facts.step_findings or facts.compared:
         findings = tuple(facts.step_findings.items())
-        return [Table("Steps", ("step", "result"), findings, is_list=True)]
+        steps = Table("Steps", ("step", "result"), findings, is_list=True)
+        return [steps, *_lay_out_compared(shown_run)]
 
     # metrics pooled over cells, or of each source of pictures
     title = "All models"
@@ -537,14 +483,26 @@ def _lay_out_run(shown_run: ShownRun) -> list[Table]:
                 title = "Picture → signal (the reverse search), all models"
             tables.append(tabulate_rows(title, [ResultRow(scope_name, metrics)]))
 
-    # variants of a sweep
-    best = choose_best_part(shown_run.measurements)
-    note = render("bold.txt", best=best, kind="variants", compared=[])
-    variants = shown_run.variants
-    tables.append(
-        tabulate_rows("By variant", variants, "variant", best=best, note=note)
-    )
     return tables + _lay_out_cells(shown_run)
+
+
+def _lay_out_compared(shown_run: ShownRun) -> list[Table]:
+    """Lay out the runs that a workflow compares, and their differences.
+
+    A table has the runs of one step, one for each combination of its values.
+    """
+    facts = shown_run.measurements.facts
+    rows_by_step: dict[str, list[ResultRow]] = {}
+    for row in shown_run.compared:
+        step = row.label.partition(" · ")[0]
+        rows_by_step.setdefault(step, []).append(row)
+    tables = []
+    for step, rows in rows_by_step.items():
+        best = NO_BEST if facts.not_compared else choose_best(rows)
+        note = render("bold.txt", best=best, kind="variants", compared=[])
+        title = f"By variant: {step}"
+        tables.append(tabulate_rows(title, rows, "variant", best=best, note=note))
+    return [*tables, difference_table(facts.comparisons)]
 
 
 def _lay_out_cells(shown_run: ShownRun) -> list[Table]:

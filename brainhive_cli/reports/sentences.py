@@ -53,7 +53,7 @@ def state_finding(measurements: Measurements) -> str:
 
     - Run with pooled metrics, or with a single part: these metrics.
     - Other run: the range of the most important metric over its parts. A part is a
-      variant or a cell (trained model of a subject and a seed).
+      compared run or a cell (trained model of a subject and a seed).
 
     Args:
         measurements: Metrics of the run, and facts about the run.

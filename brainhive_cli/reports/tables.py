@@ -66,13 +66,13 @@ Metrics = Mapping[str, Metric]
 
 @dataclass(frozen=True)
 class ResultRow:
-    """Row of results: a run, a variant, a source of pictures, a subject or a model.
+    """Row of results: a run, a source of pictures, a subject or a model.
 
     Attributes:
         label: Name of the row.
         metrics: Metrics by name.
         values: Values by name of the metric, whose mean and standard deviation a paper
-            reports. These are of subjects, or else of models or variants.
+            reports. These are of subjects, or else of models or compared runs.
         validation: Validation result, with the keys `metric`, `value` and
             `measured_on` (the pictures), or empty.
         reasons: Why the row is not a result, such as a control. Empty for a result.
@@ -368,11 +368,11 @@ def difference_table(
     titles: Mapping[str, str] | None = None,
     section: str = "",
 ) -> Table:
-    """Make a table of differences between two runs, sources or variants.
+    """Make a table of differences between two runs or sources.
 
     Args:
         differences: Differences in the order of the rows.
-        titles: Displayed names of runs, sources or variants by label.
+        titles: Displayed names of runs or sources by label.
         section: Heading under which a page shows the table.
     """
     first_labels = set()

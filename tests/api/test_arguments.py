@@ -90,7 +90,6 @@ def calls(trained_run: Path) -> dict[str, Callable[[], object]]:
         "recipe: path": lambda: api.run("embed", 5),
         "again: True": lambda: api.run("embed", again="yes"),
         "command: text": lambda: api.run(5),
-        "variant: sweep": lambda: api.open_run(f"{trained_run}:big"),
     }
 
 

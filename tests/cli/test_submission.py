@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ SCHEDULER = {
 """Programs of a scheduler that writes down what it is asked; the test says which tasks
 are queued.
 """
+LRS = "sweep.train.lr=1e-3,2e-3"
 PLAN = (
     "run.cluster.partition=gpu,long",
     "run.cluster.memory=32G",
@@ -238,6 +241,32 @@ def test_each_step_of_a_workflow_waits_for_the_one_before(
         "--dependency afterok:11_0?afterok:11_1 --kill-on-invalid-dep=yes "
         + str(folder / "eval-retrieval.sh"),
     ]
+
+
+def test_a_sweep_is_an_array_of_the_cells_of_all_runs(line, queue, tmp_path):
+    assert "job 11, 4 tasks" in call(*line, LRS, "--submit").stderr
+
+    folder = submitted(tmp_path, "workflow")
+    script = (folder / "train-align.sh").read_text()
+    assert "#SBATCH --array=0-3\n" in script and "until=" in script
+
+
+@pytest.mark.nightly
+def test_tasks_of_a_sweep_share_the_cells_of_all_runs(line, queue, tmp_path):
+    call(*line, LRS, "--submit")
+    folder = submitted(tmp_path, "workflow")
+
+    with ThreadPoolExecutor() as pool:
+        codes = list(pool.map(partial(run_task, folder, 11), (0, 1)))
+
+    logs = [file.read_text() for file in (folder / "logs").iterdir()]
+    assert codes == [0, 0], logs
+    runs = [RunFolder(path) for path in (tmp_path / "runs/train-align").iterdir()]
+    assert len(runs) == 2 and all(run.is_finished for run in runs)
+    for run in runs:
+        epochs = [event["cell"] for event in run.events() if "epoch" in event]
+        assert len(epochs) == len(set(epochs)) == 2
+    assert "nothing is submitted" in call(*line, LRS, "--submit").stderr
 
 
 def test_the_script_forwards_the_signal_and_requeues_its_task(line, queue, tmp_path):

@@ -202,7 +202,7 @@ def test_an_exported_submission_needs_only_torch(
 @pytest.mark.nightly
 def test_channels_rate_and_window_are_the_user_s(runs: dict[str, Path]) -> None:
     # the window of the model is within that of the store
-    recordings = open_model(str(runs["plain"]), Paths()).get_recordings("")
+    recordings = open_model(str(runs["plain"]), Paths()).recordings
     times_ms = 1000 * recordings.open_recording(1, "test").times_s
     ends_ms = times_ms[5], times_ms[-1] + 4
     order = ",".join(reversed(CHANNELS))

@@ -224,9 +224,7 @@ def test_a_step_has_no_name_that_a_cell_of_another_may_have(tmp_path, name) -> N
     sorted(shipped_recipes().rglob("*/workflow.yaml")),
     ids=lambda path: path.parent.name,
 )
-def test_each_step_of_a_shipped_workflow_sets_keys_of_its_command(
-    home: Path, path: Path
-) -> None:
+def test_steps_of_shipped_workflows_set_keys_that_exist(home: Path, path: Path) -> None:
     recipe = workflow.Recipe.resolve("workflow", str(path), {}, [])
     for name, expanded in recipe.expanded_steps.items():
         # an unknown key raises an error that names it

@@ -26,7 +26,7 @@ from brainhive_cli.core.driver import (
     WORKERS_FOLDER,
     claim_cells,
     claim_finish,
-    compute_stage,
+    compute_stages,
     is_in_use,
     is_untouched,
     remove_unused,
@@ -225,11 +225,14 @@ def test_cells_without_a_file_are_measured(run: RunFolder) -> None:
 
     stage = CellStage("measuring", files, measure)
     opened_run = OpenRun(run, ALONE)
-    assert compute_stage(opened_run, stage, Work("demo", 3, "cells")) == (False, None)
+    assert compute_stages([(opened_run, stage)], Work("demo", 3, "cells")) == (
+        False,
+        None,
+    )
     assert measured == ["a"] and (run.path / files["a"]).is_file()
     (run.path / files["a"]).unlink()
-    assert compute_stage(opened_run, stage, None) == (True, None)
-    assert compute_stage(opened_run, stage, None) == (True, None)
+    assert compute_stages([(opened_run, stage)]) == (True, None)
+    assert compute_stages([(opened_run, stage)]) == (True, None)
     assert measured == ["a", "a"]
 
 

@@ -26,7 +26,7 @@ from brainhive_cli.core.errors import (
     RecipeError,
     find_error,
 )
-from brainhive_cli.core.facts import Facts, Variant
+from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.files import NotFetched
 from brainhive_cli.core.jobs import Job, key_work, resolve
 from brainhive_cli.core.launch import READ_ONLY, Launch
@@ -175,12 +175,8 @@ def test_tables_of_a_result_have_its_caveats() -> None:
         and result.printed_tables[0].note == "† simulated"
     )
     assert Result(Path("run")).printed_tables is None
-    variants = {"a": Variant(), "b": Variant()}
-    for facts in (
-        Facts(caveats=[SIMULATED], variants=variants),
-        WorkflowFacts(caveats=[SIMULATED]),
-    ):
-        assert [table.note for table in result_of(facts).tables] == ["note", ""]
+    facts = WorkflowFacts(caveats=[SIMULATED])
+    assert [table.note for table in result_of(facts).tables] == ["note", ""]
 
 
 @pytest.mark.parametrize(

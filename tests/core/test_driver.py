@@ -121,6 +121,32 @@ def test_a_run_is_checked_made_and_found(job: Counting) -> None:
     assert driver.run(job, ALONE, force=True).folder != made.folder
 
 
+def test_cells_of_several_runs_are_one_queue(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps: list[str] = []
+    first = Counting(Recipe(), stores={"signals": "1"}, steps=steps)
+    second = Counting(Recipe(), ("b", "c"), {"signals": "2"}, steps)
+    third = Counting(Recipe(), ("d",), {"signals": "3"}, steps)
+    found = driver.run(third, ALONE)
+    steps.clear()
+
+    results = driver.run_together({"x": first, "y": second, "z": third}, ALONE)
+
+    # no run is finished before the cells of all
+    assert [step for step in steps if step not in ("check", "prepare")] == [
+        *("a", "b", "b", "c", "after the cells", "after the cells"),
+        *("summarise 0 0", "summarise 0 0"),
+    ]
+    assert results["z"].folder == found.folder
+    for name, cells in (("x", "ab"), ("y", "bc")):
+        files = results[name].folder.glob("?.safetensors")
+        assert sorted(file.stem for file in files) == list(cells)
+    assert "found finished runs, 1: " in capsys.readouterr().err
+    with pytest.raises(Unfinished):
+        driver.run_together({"x": replace(first, stores={"signals": "4"})}, READ_ONLY)
+
+
 def test_what_is_missing_ends_it_before_anything_is_made(
     job: Counting, home: Path
 ) -> None:
@@ -230,7 +256,7 @@ def test_cells_are_shared_where_there_are_fewer_than_processes(
         ),
     ):
         files = {name: f"{name}.safetensors" for name in names}
-        driver.compute_stage(run, CellStage("counting", files, compute, sharing), None)  # type: ignore[arg-type]
+        driver.compute_stages([(run, CellStage("counting", files, compute, sharing))])  # type: ignore[arg-type]
     assert shared == [2, 1, 1, 1, 2, 2]
 
 
@@ -247,7 +273,7 @@ def test_the_pace_counts_only_cells_trained_from_the_beginning(
 
     files = {name: f"{name}.safetensors" for name in "ab"}
     stage = CellStage("counting", files, lambda *words: {}, count_work=count_work)
-    is_alone, work = driver.compute_stage(OpenRun(folder, ALONE), stage, None)
+    is_alone, work = driver.compute_stages([(OpenRun(folder, ALONE), stage)])
     assert is_alone and work is not None
     assert work.count == 1 and work.seconds is not None
 

@@ -10,7 +10,7 @@ import torch
 
 from brainhive_cli.core.driver import start_run
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import CellFacts, Facts, Variant
+from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     SEEN_COPIES,
@@ -164,31 +164,6 @@ def test_two_measurements_are_put_together() -> None:
         caveats=["simulated"], mode="inter"
     )
     assert Measurements().overall == {}
-
-
-def test_a_variant_has_its_own_scopes_cells_and_items() -> None:
-    facts = Facts(
-        caveats=["simulated"],
-        mode="intra",
-        cells={
-            "a/sub-1": CellFacts(seed=1),
-            "ab/sub-1": CellFacts(),
-            "a · x": CellFacts(seed=2),
-        },
-        variants={"a": Variant()},
-        not_compared=["b"],
-        published={"top1": 1},
-        comparisons=[],
-    )
-    scopes = {"a · all": {}, "ab · all": {}, "a/sub-1": {}, "b": {}}
-    whole = Measurements(scopes, {"fid": "x"}, facts, {"a · all": {"r": [1]}, "b": {}})
-
-    found = whole.select_variant("a")
-
-    assert [*found.scopes] == ["all", "sub-1"] and found.items == {"all": {"r": [1]}}
-    assert found.missing == {"fid": "x"}
-    cells = {"sub-1": CellFacts(seed=1), "x": CellFacts(seed=2)}
-    assert found.facts == Facts(caveats=["simulated"], mode="intra", cells=cells)
 
 
 def test_facts_are_those_of_their_command() -> None:

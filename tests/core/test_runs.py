@@ -355,21 +355,9 @@ def test_events_are_read_but_for_damaged_lines_and_later_steps(home: Path) -> No
     assert run.read_text("log.jsonl", 2**20).startswith('{"time"')
 
 
-def test_a_reference_names_a_run_and_its_variant(home: Path) -> None:
-    (home / "a:b").mkdir()
-    for reference, run, variant in (
-        (None, None, ""),
-        ("sweep", "sweep", ""),
-        ("sweep:lr=1", "sweep", "lr=1"),
-        ("a:b", "a:b", ""),
-        ("x/a:b:c", "x/a:b", "c"),
-        ("hub:owner/name", "hub:owner/name", ""),
-        ("hub:owner/name:full", "hub:owner/name", "full"),
-    ):
-        assert runs.split_variant(reference) == (run, variant)
+def test_a_run_in_its_folder_is_named_without_a_path(home: Path) -> None:
     inside = RunFolder(home / "runs/embed/a")
     assert runs.reference(inside, home / "runs/embed") == "a"
-    assert runs.reference(inside, home / "runs/embed", "x") == "a:x"
     assert runs.reference(inside, home / "runs") == str(inside.path)
     (home / "link").symlink_to("runs")
     assert runs.reference(inside, home / "link/embed") == "a"
@@ -517,8 +505,6 @@ def test_a_run_outside_of_the_cache_goes_by_its_folder(home: Path) -> None:
     )
     assert shared.is_shared and shared.file_name == "inside-0123456789"
     assert shared.reference == shared.name
-    run.write_text("x/1.txt", "")
-    assert run.count_finished({"a": "x/1.txt", "b": "x/2.txt", "c": "x"}) == 1
 
 
 def test_a_reference_longer_than_a_file_name_is_an_absent_run(tmp_path: Path) -> None:
@@ -542,7 +528,6 @@ def test_a_label_names_a_run_if_it_is_unique(home: Path) -> None:
 
     assert runs.find(folder, "train-align", label).path == first.path
     assert runs.find(folder, None, "wide").path == second.path
-    assert runs.split_variant(label, folder) == (label, "")
     with pytest.raises(MissingData):
         runs.find(folder, "eval-retrieval", label)
 

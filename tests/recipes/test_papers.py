@@ -13,8 +13,8 @@ from brainhive_cli.commands import embed, reconstruct, train_align, workflow
 from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.core.recipe import read_recipe, shipped_recipes
-from brainhive_cli.core.sweep import make_variants
 from tests.worlds.own_recordings import write_pictures
+from tests.worlds.swept_recipes import list_run_recipes
 
 FRAMES = re.compile(r"-(view-\d+|all)$")
 """In the name of a store of clips; that of all frames has each of them."""
@@ -139,11 +139,11 @@ def test_a_paper_takes_the_last_epoch_unless_it_says_otherwise() -> None:
 
 def test_a_paper_lacks_nothing_but_data(home: object) -> None:
     for paper in PAPERS:
-        lacks_nothing_but_data(paper)
+        for what in list_run_recipes("train-align", f"papers/{paper}").values():
+            lacks_nothing_but_data(paper, what)
 
 
-def lacks_nothing_but_data(paper: str) -> None:
-    what = resolve(paper)
+def lacks_nothing_but_data(paper: str, what: train_align.Recipe) -> None:
     inputs = list_inputs(train_align, what)
     missing = describe_missing(inputs)
 
@@ -161,7 +161,7 @@ def lacks_nothing_but_data(paper: str) -> None:
     subjects, seeds = 4 if "meg" in paper else 10, len(what.seeds)
     cells = dict(train_align.resolve_job(what).preview()[0].rows)["models"]
     groups = 1 if what.mode == "joint" else subjects
-    assert cells.startswith(f"{groups * seeds * len(make_variants(what))}: ")
+    assert cells.startswith(f"{groups * seeds}: ")
     assert len(missing) == (3 if what.prior else 2)
     absent = r"things-[em]eg: no recording .* \(brainhive fetch things-[em]eg\)"
     if what.signal.name != "default":  # signals that a step of its own prepares
@@ -177,11 +177,7 @@ def lacks_nothing_but_data(paper: str) -> None:
     read = {
         name for names in what.train.embedding_alternatives.values() for name in names
     }
-    read |= {
-        encoder.name
-        for recipe in make_variants(what).values()
-        for encoder in recipe.stored_encoders
-    }
+    read |= {encoder.name for encoder in what.stored_encoders}
     assert signals == ["missing"] * subjects
     assert {name[len("embeddings ") :] for name in stores} == {
         f"{what.dataset.kind}/train/{name}" for name in read
@@ -281,9 +277,8 @@ def test_a_papers_reconstruction_lacks_only_a_run(paper: str, home: object) -> N
         assert "quoted" in recipe.published.source
     assert recipe.protocol == "mindeye2" and recipe.prior.source == "identity"
     assert missing[0].startswith("no finished train-align run")
-    for label, each in make_variants(recipe).items():
-        kind = "chain" if paper.startswith("mindeye2") else "versatile-diffusion"
-        assert each.generator.kind == kind, label
+    kind = "chain" if paper.startswith("mindeye2") else "versatile-diffusion"
+    assert recipe.generator.kind == kind
 
 
 def test_a_workflow_embeds_what_its_trainings_read(home: Path) -> None:
@@ -313,7 +308,7 @@ def test_the_things_eeg_study_trains_every_recipe_in_both_modes(
 ) -> None:
     study = workflow.Recipe.resolve("workflow", "studies/things-eeg", {}, ())
     trained = dict[tuple[str, str], set[str]]()
-    for name, (step, axis_values) in study.expanded_steps.items():
+    for name, (step, axis_values, _) in study.expanded_steps.items():
         if step.command != "train-align":
             continue
         _, _, recipe = workflow.resolve_step(study, name, {})

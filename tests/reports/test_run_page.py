@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from brainhive_cli.commands.facts import WorkflowFacts
 from brainhive_cli.commands.report import name_by_differences
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import (
@@ -17,7 +18,7 @@ from brainhive_cli.core.artifacts import (
     SheetRow,
     SheetTile,
 )
-from brainhive_cli.core.facts import Answer, CellFacts, Difference, Facts, Variant
+from brainhive_cli.core.facts import Answer, CellFacts, Difference
 from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import TableCell
@@ -144,27 +145,24 @@ def make_validation(value: float, pool: int = 30) -> dict[str, object]:
 def make_sweep(
     tmp_path: Path, top1: dict[str, float], validation: dict[str, object] | None = None
 ) -> ShownRun:
-    """Write an evaluated sweep.
+    """Write the workflow of an evaluated sweep.
 
     Args:
         tmp_path: Folder of the test.
-        top1: Top-1 on the test set by variant.
-        validation: Validation result by variant.
+        top1: Top-1 on the test set by step.
+        validation: Validation result by step.
     """
-    folder = RunFolder(tmp_path / "runs/eval-retrieval/sweep")
+    folder = RunFolder(tmp_path / "runs/workflow/sweep")
     scopes = {
-        f"{name} · {ALL}": {
+        name: {
             "top1": metric("top1", value),
             "top5": metric("top5", value),
         }
         for name, value in top1.items()
     }
-    variants = {
-        name: Variant(run=name, validation=(validation or {}).get(name, {}))
-        for name in top1
-    }
-    folder.write_text("recipe.yaml", "align_run: a\n")
-    folder.finish(Measurements(scopes, facts=Facts(variants=variants)))
+    compared = {name: (validation or {}).get(name, {}) for name in top1}
+    folder.write_text("recipe.yaml", "steps: {}\n")
+    folder.finish(Measurements(scopes, facts=WorkflowFacts(compared=compared)))
     return ShownRun("sweep", folder)
 
 
@@ -181,25 +179,27 @@ def find_bold_rows(group: RunGroup, title: str) -> tuple[str, list[str]]:
     return table.note, [label for label, cells in rows.items() if any(cells)]
 
 
-TOP1 = {"none": 0.5, "zero": 0.1, "half": 0.3}
-VALIDATION = {"none": 0.2, "zero": 0.3, "half": 0.4}
+TOP1 = {"test · none": 0.5, "test · zero": 0.1, "test · half": 0.3}
+VALIDATION = {"test · none": 0.2, "test · zero": 0.3, "test · half": 0.4}
 
 
 def test_without_validation_the_best_variant_is_selected_on_test(
     tmp_path,
 ):
     validation = {
-        "none": make_validation(0.2),
-        "zero": make_validation(0.3),
-        "half": make_validation(0.4, pool=60),
+        "test · none": make_validation(0.2),
+        "test · zero": make_validation(0.3),
+        "test · half": make_validation(0.4, pool=60),
     }
     run = make_sweep(tmp_path, TOP1, validation)
 
     finding = state_finding(run.measurements)
-    assert "10 % to 50 %" in finding and "“none” with 50 %" in finding
+    assert "10 % to 50 %" in finding and "“test · none” with 50 %" in finding
     assert "chosen on test among 3" in finding
     note, bold = find_bold_rows(RunGroup([run]), "By variant")
-    assert note.startswith("Bold: best, chosen on test among 3.") and bold == ["none"]
+    assert note.startswith("Bold: best, chosen on test among 3.") and bold == [
+        "test · none"
+    ]
 
 
 def test_the_best_variant_on_validation_is_named_with_its_score(
@@ -212,9 +212,11 @@ def test_the_best_variant_on_validation_is_named_with_its_score(
     )
 
     finding = state_finding(run.measurements)
-    assert "validation (top-1)" in finding and "“half” with 30 %" in finding
+    assert "validation (top-1)" in finding and "“test · half” with 30 %" in finding
     note, bold = find_bold_rows(RunGroup([run]), "By variant")
-    assert note.startswith("Bold: best on validation (top-1).") and bold == ["half"]
+    assert note.startswith("Bold: best on validation (top-1).") and bold == [
+        "test · half"
+    ]
 
 
 def write_sheet(shown: ShownRun, ranks: list[int | None], *figures: Curve) -> None:

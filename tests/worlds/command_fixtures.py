@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import importlib
 import os
 import shutil
 import signal
@@ -19,6 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from brainhive_cli.cli.lines import resolve_line
 from brainhive_cli.commands import train_prior
 from brainhive_cli.core import foreign_code
 from brainhive_cli.core.command import Result
@@ -45,12 +45,12 @@ def run_command() -> RunCommand:
     """Return a function that runs a command with overrides in this process."""
 
     def run_in_process(command: str, *overrides: str, again: bool = False) -> Result:
-        module: Any = importlib.import_module(
-            f"brainhive_cli.commands.{command.replace('-', '_')}"
-        )
         with foreign_code.allow_code(True):
-            recipe = module.Recipe.resolve(command, None, {}, overrides)
-            return module.run(recipe, Launch(0, 1, torch.device("cpu")), again)
+            _, module, recipe = resolve_line(command, None, {}, overrides)
+            result: Result = module.run(
+                recipe, Launch(0, 1, torch.device("cpu")), again
+            )
+            return result
 
     return run_in_process
 

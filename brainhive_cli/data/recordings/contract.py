@@ -13,7 +13,7 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.recordings.account import Account
 from brainhive_cli.data.signals.trials import Trials
 
-Arguments = ParamSpec("Arguments")
+MethodArguments = ParamSpec("MethodArguments")
 
 MethodResult = TypeVar("MethodResult")
 
@@ -54,8 +54,8 @@ def list_subjects(root: Path, patterns: Iterable[str]) -> tuple[int, ...]:
 
 
 def cached_method(
-    method: Callable[Concatenate[Any, Arguments], MethodResult],
-) -> cached_property[Callable[Arguments, MethodResult]]:
+    method: Callable[Concatenate[Any, MethodArguments], MethodResult],
+) -> cached_property[Callable[MethodArguments, MethodResult]]:
     """Decorate a method to cache its results as long as its object lives."""
     # functools.cache on the method would keep the object alive
     return cached_property(lambda self: cache(partial(method, self)))  # type: ignore[arg-type, return-value]

@@ -12,7 +12,7 @@ from brainhive_cli.core.errors import (
     join_words,
 )
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.runs import RunFolder, split_variant
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import HasOfflineEncoders, HasUsualEncoders
 from brainhive_cli.data.stores.target_store import (
     find_own_vectors,
@@ -140,8 +140,7 @@ def read_run_encoders(folder: Path) -> list[EncoderConfig]:
             recipe.get("paths", {}), f"the recipe around {folder}: paths", Paths
         )
         with suppress(BrainhiveError):  # the run may be absent
-            name, _ = split_variant(reference)
-            model_run = runs.find(paths.under_home("runs"), "train-align", str(name))
+            model_run = runs.find(paths.under_home("runs"), "train-align", reference)
             recipe = model_run.recipe()
     return [resolve(encoder) for encoder in recipe.get("encoders", [])]
 

@@ -26,7 +26,6 @@ from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.recipe import Recipe as Training
 from brainhive_cli.training.alignment.trained import few_shot
 from brainhive_cli.training.alignment.trained.few_shot import SourceModel
-from brainhive_cli.training.alignment.trained.models import refuse_sweep
 from brainhive_cli.training.alignment.trained.run import open_model
 from brainhive_cli.training.alignment.trained.test_job import TestJob
 from brainhive_cli.training.alignment.trained.test_set import TestSet, open_test_set
@@ -84,7 +83,7 @@ class Job(TestJob):
         """Find the run of a recipe, and the people who are new to its models.
 
         Raises:
-            RecipeError: if the run is a sweep or a model folder, holds out trials of
+            RecipeError: if the run is a model folder, holds out trials of
                 seen pictures, or has targets without stores.
             BrainhiveError: if a requested person, or everybody, is known to all models.
         """
@@ -96,7 +95,6 @@ class Job(TestJob):
             copies=recipe.copies,
             channel_mapping=recipe.channel_mapping,
         )
-        refuse_sweep(align)
         training = align.recipe
         if training is None:
             raise RecipeError(
@@ -119,7 +117,7 @@ class Job(TestJob):
             if not align.tests_new_subjects:
                 history = align.open(cell).history
                 known_subjects = {*cell.trained_on, *history.subjects}
-            recordings = align.get_recordings(cell.variant)
+            recordings = align.recordings
             for subject in recordings.list_subjects(recipe.subjects):
                 if subject not in known_subjects:
                     cells.append(replace(cell, tested_on=(subject,)))
@@ -327,7 +325,7 @@ class Job(TestJob):
         if self.recipe.order == "recording":
             draws = "order of recording"
         mode = f"calibration of {align.mode}"
-        phrases = [mode, align.dataset.name, align.variant, draws]
+        phrases = [mode, align.dataset.name, draws]
         description = ", ".join(filter(None, phrases))
         return extend_protocol(description, caveats)
 

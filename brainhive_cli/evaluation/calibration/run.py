@@ -148,7 +148,7 @@ class CalibrationRun(Job, RunJob):
         )
 
         # (2, 3) without 2 and (1, 3) without 1 share the model of 3
-        trainings = {}
+        trainings: dict[str, TrainingRun] = {}
         training_names = defaultdict[Cell, dict[int, str]](dict)
         for cell in pending:
             if not self.count_choosers(cell):
@@ -163,7 +163,9 @@ class CalibrationRun(Job, RunJob):
                     recipe = make_reduced_recipe(
                         self, remaining_subjects, cell.seed, paths
                     )
-                    trainings[name] = TrainingRun.resolve(recipe)
+                    # only the data of the last training stays in memory
+                    first_run = next(iter(trainings.values()), None)
+                    trainings[name] = TrainingRun.resolve(recipe, first_run)
         title = "training models without one person"
         results = driver.run_each(trainings, run.launch, title=title)
         runs = {}

@@ -47,7 +47,6 @@ from brainhive_cli.measurement.units import Items
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.trained.model import TrainedModel
-from brainhive_cli.training.alignment.trained.models import refuse_sweep
 from brainhive_cli.training.alignment.trained.picture_targets import open_targets
 from brainhive_cli.training.alignment.trained.run import open_model
 from brainhive_cli.training.alignment.trained.test_job import TestJob
@@ -77,7 +76,7 @@ class Job(TestJob):
         """Find the run of a recipe, by default the newest run on its data set.
 
         Raises:
-            RecipeError: if the run is a sweep, its data set lacks the split, or the
+            RecipeError: if the data set of the run lacks the split, or the
                 analyses do not fit its held-out trials.
         """
         align = open_model(
@@ -87,7 +86,6 @@ class Job(TestJob):
             recipe.subjects,
             recipe.copies,
         )
-        refuse_sweep(align)
 
         # held-out trials have other analyses, unless the key has its default
         analyses = recipe.analyses
@@ -279,7 +277,7 @@ class Job(TestJob):
         """Describe the measurement so that two explanations can be compared."""
         align = self.align
         recipe = self.recipe
-        phrases = [align.mode, align.dataset.name, align.variant]
+        phrases = [align.mode, align.dataset.name]
         if align.tests_new_subjects:
             phrases.append(f"zero-shot from {align.origin}")
         phrases.append(align.dataset.holdout.description)

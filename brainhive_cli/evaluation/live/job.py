@@ -53,7 +53,7 @@ from brainhive_cli.evaluation.live.decoder import (
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.training.alignment.cells import Cell, list_test_subjects
 from brainhive_cli.training.alignment.model_files import require_weights
-from brainhive_cli.training.alignment.trained.models import TrainedModels, refuse_sweep
+from brainhive_cli.training.alignment.trained.models import TrainedModels
 from brainhive_cli.training.alignment.trained.picture_targets import open_targets
 from brainhive_cli.training.alignment.trained.run import open_model
 from brainhive_cli.training.alignment.trained.test_set import TestSet, open_test_set
@@ -110,7 +110,6 @@ class Job:
             recipe.copies,
             recipe.channel_mapping,
         )
-        refuse_sweep(align)
         require_split(align.dataset, recipe.gallery, "gallery")
 
         # the person

@@ -6,7 +6,7 @@ from typing import Literal
 
 StudyClaim = Literal["above-chance", "top1", "interval", "difference"]
 """Kind of the claim that a study shall support."""
-Outlook = Literal["yes", "perhaps", "cannot say", "no"]
+Feasibility = Literal["yes", "perhaps", "cannot say", "no"]
 """Answers to the question if a design is enough."""
 MIN_POWER = 0.8
 """Power that suffices."""
@@ -154,7 +154,7 @@ class Prediction:
     deciding_factor: int | None = None
 
     @property
-    def answer(self) -> Outlook:
+    def answer(self) -> Feasibility:
         """Return if the design is enough, by the range of the power."""
         if self.power.low >= MIN_POWER:
             return "yes"

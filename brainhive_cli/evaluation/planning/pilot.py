@@ -23,7 +23,7 @@ from brainhive_cli.data.targets.model_input import match_stimuli
 from brainhive_cli.evaluation.planning.assumptions import PilotPerson
 from brainhive_cli.evaluation.planning.designs import Design
 from brainhive_cli.measurement.trial_order import TrialOrder
-from brainhive_cli.training.alignment.trained.models import TrainedModels, refuse_sweep
+from brainhive_cli.training.alignment.trained.models import TrainedModels
 from brainhive_cli.training.alignment.trained.run import open_model
 from brainhive_cli.training.alignment.trained.test_set import open_test_set
 
@@ -250,7 +250,6 @@ def _find_run(reference: str, paths: Paths) -> TrainedModels:
         recipe.get("subjects"),
         channel_mapping=recipe.get("channel_mapping", "none"),
     )
-    refuse_sweep(run)
     return run
 
 

@@ -35,7 +35,6 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.recipe import Paths, Published
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.sweep import collect_variants
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.stimuli import Clip
@@ -71,9 +70,6 @@ from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.reports.drawings import make_rank_bars
 from brainhive_cli.reports.page import FINDING
 from brainhive_cli.reports.tables import (
-    SIGNIFICANCE_LEGEND,
-    ResultRow,
-    describe_adjustment,
     describe_metric,
     describe_sample,
     difference_table,
@@ -593,7 +589,7 @@ def find_runs_to_compare(paths: Paths, names: Sequence[str]) -> list[RunFolder]:
     """Find the finished runs to compare this run with, by name, label or path.
 
     Raises:
-        RecipeError: if a run is a sweep, or a run of another command.
+        RecipeError: if a run is a run of another command.
     """
     root = paths.under_home("runs")
     folders = []
@@ -606,12 +602,6 @@ def find_runs_to_compare(paths: Paths, names: Sequence[str]) -> list[RunFolder]:
             raise RecipeError(
                 f"against: {folder.path} is a run of {facts.command}",
                 "name runs of reconstruct",
-            )
-        # a sweep has a result for each variant
-        if facts.variants:
-            hint = " or ".join(variant.run for variant in facts.variants.values())
-            raise RecipeError(
-                f"{folder.path.name} is a sweep: name the run of a variant", hint
             )
     return folders
 
@@ -662,28 +652,6 @@ def read_result(folder: RunFolder, published: Published | None) -> Result:
     tables = make_tables(measurements, published)
     hint = Line("report", folder.path)
     return Result(folder.path, tables, measurements, hint=hint)
-
-
-def combine_variants(results: Mapping[str, Result]) -> Measurements:
-    """Combine the results of a sweep, and compare its first variant with each other.
-
-    Args:
-        results: Results by the label of the variant, such as `steps=20`.
-
-    Returns:
-        Metrics keyed by variant and scope (a source or cell). The facts contain the
-        comparisons, and the reasons why some variants cannot be compared.
-    """
-    first_label, *labels = results
-    first = results[first_label].metrics
-    pairs = {(first_label, label): (first, results[label].metrics) for label in labels}
-    comparisons, errors = compare_runs(pairs, noun="variant")
-    return collect_variants(results).with_facts(
-        mode=first.facts.mode,
-        medium=first.require_facts(ReconstructionFacts).medium,
-        comparisons=comparisons,
-        not_compared=[error.message for error in errors.values()],
-    )
 
 
 def make_tables(
@@ -769,42 +737,6 @@ def make_comparison_tables(measurements: Measurements) -> list[Table]:
     title = "Recall of each concept among the likeliest, as many as a stimulus shows"
     tables.append(Table(title, columns, rows, section=COMPARISONS_SECTION))
     return [table for table in tables if table.rows]
-
-
-def make_sweep_tables(
-    measurements: Measurements, published: Published | None
-) -> tuple[Table, ...]:
-    """Make the table of a sweep, and a table of published numbers if there are any.
-
-    The first has a row for each variant and source. A mark shows that the first source
-    of a variant differs significantly from the first variant.
-    """
-    facts = measurements.facts
-    medium = measurements.require_facts(ReconstructionFacts).medium
-    titles = get_source_titles(medium)
-    rows = []
-    for label, variant in facts.variants.items():
-        for source in variant.sources:
-            # the row of the first source has only the label of the variant
-            is_first = source == variant.sources[0]
-            row_name = label if is_first else f"{label}, {titles[source]}"
-            metrics = measurements.scopes[scope(label, source)]
-            rows.append(ResultRow(row_name, metrics))
-
-    note = ""
-    if facts.comparisons:
-        note = (
-            f"{SIGNIFICANCE_LEGEND}: differs from {next(iter(facts.variants))}; "
-            f"{describe_adjustment(facts.comparisons)}"
-        )
-    table = tabulate_rows(
-        "Variant by variant",
-        rows,
-        "variant",
-        differences=facts.comparisons,
-        note=note,
-    )
-    return (table, *published_tables(published.as_dict() if published else None))
 
 
 def describe_missing_metrics(missing: Mapping[str, str], medium: str) -> list[str]:

@@ -10,7 +10,7 @@ from brainhive_cli.core.command import Input, Work
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.facts import describe_signals
 from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, merge_caveats
-from brainhive_cli.core.runs import RunFolder, split_variant
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import list_pictures, list_stimuli, make_grouping
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.training_history import (
@@ -45,7 +45,7 @@ from brainhive_cli.models.generators import NeedsTextEncoders
 from brainhive_cli.models.heads import Conditioning, Decoded
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.references import find_recipe_name
-from brainhive_cli.training.alignment.trained.models import TrainedModels, refuse_sweep
+from brainhive_cli.training.alignment.trained.models import TrainedModels
 from brainhive_cli.training.alignment.trained.prior_tokens import (
     check_tokens,
     write_training,
@@ -117,7 +117,7 @@ class Job(TestJob):
         """Choose the cells that decode, and the stimuli.
 
         Args:
-            recipe: Recipe without a sweep and without a folder to score.
+            recipe: Recipe without a folder to score.
             prior: Prior that `priors.load` returned.
             align: Run that `find_align_run` returned.
 
@@ -379,8 +379,8 @@ def find_align_run(recipe: Recipe, prior: Any) -> TrainedModels:
     source = recipe.prior.source
     paths = recipe.paths
     # any run for this prior would do, unless the recipe names a certain run
-    name, variant = split_variant(recipe.align_run)
-    is_any_run = not variant and (
+    name = recipe.align_run
+    is_any_run = (
         name is None or find_recipe_name(name, paths.under_home("runs")) is not None
     )
     try:
@@ -393,7 +393,6 @@ def find_align_run(recipe: Recipe, prior: Any) -> TrainedModels:
         raise MissingData(
             error.message, write_training(source, paths, recipe.dataset)
         ) from None
-    refuse_sweep(align)
     if prior.fuser is not None:
         check_tokens(align, prior, source, recipe.dataset or align.dataset_config)
 

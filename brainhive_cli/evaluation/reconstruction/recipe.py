@@ -141,9 +141,9 @@ class Recipe(SweptRecipe, Sampling):
     )
     align_run: Annotated[OneRun, Arguments(names="@runs/train-align")] = flag_field(
         None,
-        "run of train-align (folder, name, recipe, SWEEP:VARIANT or "
-        "hub:owner/name[@revision]), model folder or published checkpoint. :VARIANT "
-        "is of the newest sweep that has it; default: the newest run on the data set",
+        "run of train-align (folder, name, recipe or "
+        "hub:owner/name[@revision]), model folder or published checkpoint; default: "
+        "the newest run on the data set",
         flag="--run",
         names="@runs/train-align",
     )

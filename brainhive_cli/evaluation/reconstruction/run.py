@@ -2,31 +2,27 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
-from operator import attrgetter
+from functools import cached_property, partial
 from typing import Any, Self
 
 import torch
 
-from brainhive_cli.core import driver, parts
-from brainhive_cli.core.command import Input, Result, Work, collect_inputs
+from brainhive_cli.core import parts
+from brainhive_cli.core.command import Input, Result, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.facts import call, cite, flatten
 from brainhive_cli.core.files import is_saved
 from brainhive_cli.core.jobs import CellStage, LoggedMetrics, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.runs import RunFolder, split_variant
-from brainhive_cli.core.sweep import make_variants, read_sweep_run
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.reconstruction.baselines import (
     make_baselines,
     make_stills,
     shuffle_items,
 )
 from brainhive_cli.evaluation.reconstruction.evaluation import (
-    combine_variants,
     find_runs_to_compare,
-    make_sweep_tables,
     measure_run,
     read_result,
     require_values,
@@ -444,82 +440,26 @@ class FolderRun(ScoredRun):
         )
 
 
-@dataclass(frozen=True)
-class ReconstructionSweep(RunJob):
-    """Sweep, which consists of a run for each variant.
+def resolve_job(recipe: Recipe, like: RunJob | None = None) -> RunJob:
+    """Resolve a recipe to a scored folder, or to a run that generates media.
 
-    Attributes:
-        recipe: Settings.
-        jobs: Runs of the variants, by label.
+    Args:
+        recipe: Settings of the run.
+        like: Run whose prior and brain models are shared if the recipe names the same,
+            or None.
     """
-
-    recipe: Recipe
-    jobs: Mapping[str, ReconstructionRun]
-    command = "reconstruct"
-
-    @property
-    def short_name(self) -> str:
-        """First part of the name of the run."""
-        first_job = next(iter(self.jobs.values()))
-        return f"{first_job.align.short_name}-sweep"
-
-    def inputs(self) -> list[Input]:
-        """List the inputs of all variants."""
-        inputs = []
-        for job in self.jobs.values():
-            inputs += job.inputs()
-        return inputs
-
-    def list_inputs(self) -> list[Input]:
-        """List the inputs of all variants, and the runs to compare with."""
-        return collect_inputs(*(job.list_inputs for job in self.jobs.values()))
-
-    def count_work(self) -> Work:
-        """Count the media of all variants."""
-        works = [job.count_work() for job in self.jobs.values()]
-        n_media = sum(map(attrgetter("count"), works))
-        n_cells = sum(map(attrgetter("cells"), works))
-        return replace(works[0], count=n_media, cells=n_cells)
-
-    def check(self) -> None:
-        """Check every variant."""
-        for job in self.jobs.values():
-            job.check()
-
-    def prepare(self, launch: Launch) -> None:
-        """Create the missing signal stores."""
-        for job in self.jobs.values():
-            job.prepare(launch)
-
-    def make_parts(self, run: OpenRun, force: bool) -> Mapping[str, Result]:
-        """Make the run of each variant."""
-        return driver.run_each(self.jobs, run.launch, force)
-
-    def is_outdated(self, run: OpenRun) -> bool:
-        """Return True if a variant has more metrics than the result of the sweep."""
-        return run.folder.measurements().missing != combine_variants(run.parts).missing
-
-    def summarise(self, run: OpenRun) -> Summary:
-        """Compare the first variant with each other variant."""
-        return Summary(combine_variants(run.parts))
-
-    def describe(self, run: OpenRun) -> Result:
-        """Show all variants in a table."""
-        measurements = read_sweep_run(run.folder)
-        tables = make_sweep_tables(measurements, self.recipe.published)
-        return Result(run.folder.path, tables, measurements)
-
-
-def resolve_job(recipe: Recipe) -> RunJob:
-    """Resolve a recipe to a scored folder, a sweep or a single run."""
+    recipe.require_single_run()
     if recipe.score is not None:
         return FolderRun.resolve(recipe)
-    jobs = resolve_variants(recipe)
-    if not recipe.is_swept:
-        return jobs[""]
-    first_job = next(iter(jobs.values()))
-    resolved = recipe.model_copy(update={"align_run": first_job.align.reference})
-    return ReconstructionSweep(resolved, jobs)
+    if isinstance(like, ReconstructionRun):
+        run_keys = recipe.model_dump(include=RUN_KEYS)
+        # the job has the reference of the run that its recipe names
+        if run_keys == like.recipe.model_dump(include=RUN_KEYS):
+            return ReconstructionRun.resolve(recipe, like.prior, like.align)
+    prior = priors.load(
+        recipe.prior.source, scale=recipe.prior.scale, adapter=recipe.adapter
+    )
+    return ReconstructionRun.resolve(recipe, prior, find_align_run(recipe, prior))
 
 
 def list_known_inputs(recipe: Recipe) -> list[Input]:
@@ -530,56 +470,11 @@ def list_known_inputs(recipe: Recipe) -> list[Input]:
     """
     if recipe.score is not None:
         return []
-    variants = list(make_variants(recipe).values())
-    prior_sources = dict.fromkeys(variant.prior.source for variant in variants)
-    inputs = list(map(priors.find_input, prior_sources))
+    inputs = [priors.find_input(recipe.prior.source)]
 
     # only the run says if the stimuli are pictures or clips
     metrics = recipe.metrics
     if not metrics:
         metrics = choose_metrics("picture", None) + choose_metrics("clip", None)
     inputs += list_metric_inputs(metrics, recipe.metric_encoders)
-    for variant in variants:
-        inputs += variant.generator.inputs()
-    return inputs
-
-
-def resolve_variants(recipe: Recipe) -> dict[str, ReconstructionRun]:
-    """Find the prior and the run of every variant of a sweep, keyed by label.
-
-    All variants use the run of the first variant, unless they name another. The name
-    `:VARIANT` means a variant of the first run. Variants with the same keys share
-    their prior and their run, with the signals that it has decoded.
-    """
-    jobs: dict[str, ReconstructionRun] = {}
-    load_prior = cache(priors.load)
-    run_of_keys: dict[str, Any] = {}
-    # the run of the first variant, as in the recipe and as it was found
-    first_name = first_reference = None
-    for label, variant in make_variants(recipe).items():
-        # the name of the run
-        name = variant.align_run
-        if jobs and name in (None, first_name):
-            variant = variant.model_copy(update={"align_run": first_reference})
-        elif jobs and name is not None and name.startswith(":"):
-            first_run, _ = split_variant(first_reference)
-            reference = f"{first_run or ''}{name}"
-            variant = variant.model_copy(update={"align_run": reference})
-
-        # load the prior and the run, unless an earlier variant has loaded them
-        run_key = variant.model_dump_json(include=RUN_KEYS)
-        prior = load_prior(
-            variant.prior.source, scale=variant.prior.scale, adapter=variant.adapter
-        )
-        if run_key not in run_of_keys:
-            run_of_keys[run_key] = find_align_run(variant, prior)
-        job = ReconstructionRun.resolve(variant, prior, run_of_keys[run_key])
-
-        # later variants use this run, even if a newer run has appeared
-        if not jobs:
-            first_name = name
-            first_reference = job.align.reference
-            resolved = variant.model_copy(update={"align_run": first_reference})
-            run_of_keys[resolved.model_dump_json(include=RUN_KEYS)] = job.align
-        jobs[label] = job
-    return jobs
+    return inputs + recipe.generator.inputs()

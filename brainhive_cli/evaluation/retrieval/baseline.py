@@ -311,7 +311,7 @@ def _estimate_ridge_s(job: Job, spec: SignalSpec, is_compared: Sequence[bool]) -
     for cell in run.cells:
         if cell.seed != run.cells[0].seed:
             continue
-        recordings = run.get_recordings(cell.variant)
+        recordings = run.recordings
         stored = recordings.open_store(cell.trained_on[0])["train"]
         rows = stored.signal if has_trials else stored.counts
         n_signals = len(rows) * len(cell.trained_on)
@@ -336,7 +336,7 @@ def _estimate_orders_s(job: Job) -> float:
     for (subject, _), cell in cell_of_test.items():
         # ridges of new subjects are fitted to the training subjects
         people = [subject] if subject in cell.trained_on else cell.trained_on
-        stored = run.get_recordings(cell.variant).open_store(people[0])["train"]
+        stored = run.recordings.open_store(people[0])["train"]
         n_features = int(np.prod(stored.signal.shape[1:]))
         max_signals = min(MAX_TRAIN_SIGNALS, MAX_SIGNAL_BYTES // (4 * n_features))
         n_signals = min(max_signals, len(stored.counts) * len(people))

@@ -9,15 +9,16 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self
 
 from brainhive_cli.core.command import Input, Work
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.runs import rejoin_labels
 from brainhive_cli.data.datasets import list_pictures, require_split
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.references import rejoin_variant_names
+from brainhive_cli.training.alignment.references import TRAINING
 from brainhive_cli.training.alignment.trained.model import TrainedModel
-from brainhive_cli.training.alignment.trained.models import TrainedModels, refuse_sweep
-from brainhive_cli.training.alignment.trained.run import open_model, open_variant
+from brainhive_cli.training.alignment.trained.models import TrainedModels
+from brainhive_cli.training.alignment.trained.run import open_model
 from brainhive_cli.training.alignment.trained.test_set import (
     TestSet,
     check_test_set,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 NOT_COMPARED: Mapping[str, Any] = {
     "against": None,
-    "compare": None,
     "repetitions": None,
     "subsets": None,
     "region_shares": False,
@@ -49,39 +49,29 @@ class Job:
         recipe: Recipe, in which references to runs do not depend on the home folder.
         runs: Evaluated runs, whose models are averaged. All have the same data set.
         against: Evaluations of the runs to compare with.
-        variants: Evaluations of the variants of a sweep. Empty without a sweep.
         like: Evaluation that may have the same data, whose study is then shared.
     """
 
     recipe: Recipe
     runs: list[TrainedModels]
     against: Sequence[Self] = ()
-    variants: Sequence[Self] = ()
     like: Self | None = None
 
     @classmethod
-    def resolve(cls, recipe: Recipe) -> Self:
-        """Find the runs, the runs to compare with, and the variants of a sweep.
+    def resolve(cls, recipe: Recipe, like: Self | None = None) -> Self:
+        """Find the runs, and the runs to compare with.
 
-        Raises:
-            RecipeError: if a run to compare with is a sweep, or `compare` names no
-                variant.
+        Args:
+            recipe: Settings of the evaluation.
+            like: Evaluation whose study is shared if its data is equal, or None.
         """
         runs = find_runs(recipe)
-        variant_names = runs[0].variants
-        if recipe.compare is not None and recipe.compare not in variant_names:
-            raise RecipeError(
-                f"compare is {recipe.compare!r}, no variant of {runs[0].name}",
-                ", ".join(variant_names) or "leave compare out: it is of a sweep",
-            )
-
         # the runs to compare with are measured like this run
         against = []
         references = []
-        for name in rejoin_variant_names(recipe.against or [], recipe.paths):
+        for name in _join_names(recipe, recipe.against):
             changes = {**NOT_COMPARED, "align_run": [name]}
             compared_job = cls.resolve(recipe.model_copy(update=changes))
-            refuse_sweep(compared_job.runs[0])
             against.append(compared_job)
             references.append(compared_job.runs[0].reference)
 
@@ -90,15 +80,7 @@ class Job:
             "align_run": [run.reference for run in runs],
             "against": references or None,
         }
-        job = cls(recipe.model_copy(update=changes), runs, against)
-        variants: list[Self] = []
-        for variant_name in variant_names:
-            run = open_variant(runs[0], variant_name)
-            changes = {"align_run": [run.reference], "compare": None}
-            variant_recipe = job.recipe.model_copy(update=changes)
-            like = variants[0] if variants else None
-            variants.append(replace(job, recipe=variant_recipe, runs=[run], like=like))
-        return replace(job, variants=variants)
+        return cls(recipe.model_copy(update=changes), runs, against, like)
 
     @cached_property
     def groups(self) -> list[CellGroup]:
@@ -128,28 +110,6 @@ class Job:
         like = None if self.like is None else self.like.tests
         return open_test_set(self.runs, self.recipe.split, like)
 
-    def list_pairs(self) -> list[tuple[str, str]]:
-        """List the pairs of labels of the variants of a sweep that are compared.
-
-        The first variant of all pairs is `compare` of the recipe, or the variant with
-        the best validation.
-        """
-        validations = {}
-        for variant in self.variants:
-            run = variant.runs[0]
-            validations[run.variant] = run.read_validation()
-        reference = self.recipe.compare
-        if reference is None:
-            # only values on the pictures of the first variant can be ranked with it
-            first_validation = next(iter(validations.values()))
-            measured_on = first_validation.get("measured_on")
-            values = {}
-            for label, validation in validations.items():
-                if validation.get("measured_on") == measured_on:
-                    values[label] = validation.get("value", -1.0)
-            reference = max(values, key=values.__getitem__)
-        return [(reference, label) for label in validations if label != reference]
-
     def inputs(self) -> Iterable[Input]:
         """List the runs, their signals and their embeddings."""
         for run in self.runs:
@@ -174,10 +134,6 @@ class Job:
             BrainhiveError: if runs, signals, subjects or galleries do not fit.
             RecipeError: if requested repetitions or regions are missing.
         """
-        if self.variants:
-            for variant in self.variants:
-                variant.check()
-            return
         recipe = self.recipe
         trials_of_cell = check_test_set(self.tests, recipe.splits, recipe.head)
         if recipe.repetitions or recipe.region_shares:
@@ -246,12 +202,12 @@ def find_runs(recipe: Recipe) -> list[TrainedModels]:
     """Find the runs that a recipe names, or the newest run on its data set.
 
     Raises:
-        BrainhiveError: if runs have different data sets, or one of several is a sweep.
+        BrainhiveError: if runs have different data sets.
         RecipeError: if the data set lacks a split of the gallery.
     """
     names: list[str | None] = [None]
     if recipe.align_run:
-        names = list(rejoin_variant_names(recipe.align_run, recipe.paths))
+        names = list(_join_names(recipe, recipe.align_run))
     runs = []
     for name in names:
         run = open_model(
@@ -265,9 +221,6 @@ def find_runs(recipe: Recipe) -> list[TrainedModels]:
         runs.append(run)
 
     first_run = runs[0]
-    if len(runs) > 1:
-        for run in runs:
-            refuse_sweep(run)
     for other_run in runs[1:]:
         if other_run.dataset.name != first_run.dataset.name:
             raise BrainhiveError(
@@ -278,6 +231,11 @@ def find_runs(recipe: Recipe) -> list[TrainedModels]:
     for split in recipe.splits:
         require_split(first_run.dataset, split, "gallery")
     return runs
+
+
+def _join_names(recipe: Recipe, names: Sequence[str] | None) -> list[str]:
+    """Join labels of trainings that the command line has split at their commas."""
+    return rejoin_labels(recipe.paths.under_home("runs"), TRAINING, names or [])
 
 
 def group_cells(runs: Sequence[TrainedModels]) -> list[CellGroup]:

@@ -28,8 +28,8 @@ class Recipe(TrainedRunRecipe):
         key_types.NameList | None, Arguments(names="@runs/train-align")
     ] = flag_field(
         None,
-        "run of train-align (folder, name, recipe, SWEEP:VARIANT or "
-        "hub:owner/name[@revision]), model folder, or A,B to average runs. Default: "
+        "run of train-align (folder, name, recipe or hub:owner/name[@revision]), model "
+        "folder, or A,B to average runs; a workflow: each of its trainings. Default: "
         "the newest run on the data set; run= is short for align_run=",
         flag="--run",
         names="@runs/train-align",
@@ -129,13 +129,6 @@ class Recipe(TrainedRunRecipe):
         "than the training, or with a control. ridge: always",
     )
     seed: int = Field(0, ge=0, description="seed of every random choice")
-
-    # comparisons with other runs, which are measured in the same way
-    compare: str | None = Field(
-        None,
-        description="label of the sweep's variant with which the others are compared. "
-        "Default: the variant with the best validation, or the first",
-    )
 
     # what is shown, which changes no number
     sheet_rows: int = Field(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from brainhive_cli.core import console, driver, weights
 from brainhive_cli.core.command import Input, Result, collect_inputs
@@ -14,16 +14,11 @@ from brainhive_cli.core.files import locate_stored
 from brainhive_cli.core.jobs import CellStage, LoggedMetrics, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, BACKWARD, Measurements, scope
-from brainhive_cli.core.sweep import collect_variants, read_sweep_run
 from brainhive_cli.data.targets.encoder_stores import keep_identity
 from brainhive_cli.data.targets.next_commands import write_prior_arguments
 from brainhive_cli.evaluation.retrieval.facts import Baseline, RetrievalFacts
 from brainhive_cli.evaluation.retrieval.job import NOT_COMPARED, Job
-from brainhive_cli.evaluation.retrieval.tables import (
-    PRINTED_TABLES,
-    join_variant_tables,
-    lay_out,
-)
+from brainhive_cli.evaluation.retrieval.tables import PRINTED_TABLES, lay_out
 from brainhive_cli.measurement.comparison import adjust_together, compare_runs
 from brainhive_cli.reports.sentences import RIDGE_RECIPE, explain_chance
 from brainhive_cli.training.alignment.cells import Cell
@@ -40,7 +35,7 @@ SETTLED_SIDES = ("above chance", "not testable")
 
 
 class RetrievalRun(Job, RunJob):
-    """Run of eval-retrieval. The run of a sweep consists of a run for each variant.
+    """Run of eval-retrieval.
 
     The driver calls these methods in order:
 
@@ -58,16 +53,8 @@ class RetrievalRun(Job, RunJob):
         for align_run in self.runs:
             align_run.prepare_signals(launch)
 
-    def make_parts(self, run: OpenRun, force: bool) -> Mapping[str, Result]:
-        """Evaluate the variants of a sweep."""
-        pairs = zip(self.runs[0].variants, self.variants, strict=True)
-        variants: dict[str, Any] = dict(pairs)
-        return driver.run_each(variants, run.launch, force)
-
     def stages(self, run: OpenRun) -> Iterator[CellStage]:
         """Yield the stage that ranks the gallery for the signals of each cell."""
-        if self.variants:
-            return
         from brainhive_cli.evaluation.retrieval.measure import (
             measure_cell,
             measure_signal_ceiling,
@@ -97,13 +84,11 @@ class RetrievalRun(Job, RunJob):
         yield CellStage("testing models", self.files, measure)
 
     def summarise(self, run: OpenRun) -> Summary:
-        """Summarise the scores of the cells, or compare the variants of a sweep.
+        """Summarise the scores of the cells.
 
         The steps are: load the scores, fit baselines, compute the metrics, compare them
         with other runs, explain a result at chance, and draw figures.
         """
-        if self.variants:
-            return self._compare_variants(run)
         from brainhive_cli.evaluation.retrieval.baseline import (
             find_order,
             rank_by_classifiers,
@@ -167,20 +152,6 @@ class RetrievalRun(Job, RunJob):
     def describe(self, run: OpenRun) -> Result:
         """Lay out all tables, and the tables for the terminal."""
         path = run.folder.path
-        if self.variants:
-            measurements = read_sweep_run(run.folder)
-            tables = {}
-            printed_tables = {}
-            for label, result in run.parts.items():
-                tables[label] = result.tables
-                printed_tables[label] = result.printed_tables or ()
-            return Result(
-                path,
-                join_variant_tables(tables, measurements),
-                measurements,
-                printed_tables=join_variant_tables(printed_tables, measurements),
-            )
-
         # stored references become paths on this machine
         measurements = run.folder.measurements()
         facts = measurements.require_facts(RetrievalFacts)
@@ -217,8 +188,8 @@ class RetrievalRun(Job, RunJob):
 
     @property
     def compared_jobs(self) -> Sequence[RunJob]:
-        """Evaluations of the runs to compare with, or none in a sweep."""
-        return () if self.variants else cast(Sequence[RunJob], self.against)
+        """Evaluations of the runs to compare with."""
+        return cast(Sequence[RunJob], self.against)
 
     def list_inputs(self) -> list[Input]:
         """List the inputs, with the pictures of the sheet."""
@@ -234,28 +205,10 @@ class RetrievalRun(Job, RunJob):
             super().check()
 
     def choose_logged_metrics(self, measurements: Measurements) -> LoggedMetrics:
-        """Choose the metrics of both directions. Variants log their own metrics."""
-        if self.variants:
-            return {}
+        """Choose the metrics of both directions."""
         scopes = measurements.scopes
         names = (ALL, scope(ALL, BACKWARD))
         return {name: scopes[name] for name in names if name in scopes}
-
-    def _compare_variants(self, run: OpenRun) -> Summary:
-        """Compare the variants of a sweep. Their metrics are not pooled."""
-        pairs = {}
-        for label, other_label in self.list_pairs():
-            pairs[label, other_label] = (
-                run.parts[label].metrics,
-                run.parts[other_label].metrics,
-            )
-        differences, errors = compare_runs(pairs)
-        collected = collect_variants(run.parts).with_facts(
-            run=self.runs[0].name,
-            comparisons=differences,
-            not_compared=[error.message for error in errors.values()],
-        )
-        return Summary(collected)
 
 
 def _compare_runs(measurements: Measurements, run: OpenRun) -> Measurements:

@@ -1,7 +1,6 @@
 """Tables of an evaluation."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from brainhive_cli.core.measurements import (
     ALL,
@@ -196,25 +195,6 @@ def lay_out(
             if table.rows:
                 selected.append(table)
     return selected
-
-
-def join_variant_tables(
-    tables_of_variant: Mapping[str, Sequence[Table]], measurements: Measurements
-) -> tuple[Table, ...]:
-    """Return the tables of all variants of a sweep, and their differences.
-
-    Args:
-        tables_of_variant: Tables of each variant, by its label.
-        measurements: Measurements of the sweep.
-    """
-    tables = []
-    for label, variant_tables in tables_of_variant.items():
-        for table in variant_tables:
-            tables.append(replace(table, title=f"{label}: {table.title}"))
-    differences = difference_table(measurements.facts.comparisons)
-    if differences.rows:
-        tables.append(differences)
-    return tuple(tables)
 
 
 def _select_forward(

@@ -10,7 +10,7 @@ import torch
 from brainhive_cli.core import weights
 from brainhive_cli.core.measurements import Measurements, metric_title
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.runs import RunFolder, list_finished_runs
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import format_number, format_p
 from brainhive_cli.data.targets.encoder_stores import list_changed
 from brainhive_cli.evaluation.retrieval.job import NOT_COMPARED, Job
@@ -61,7 +61,7 @@ def verify(
         device: Device of the other model.
     """
     recipe = evaluation.recipe(Recipe, paths=paths)
-    job = Job.resolve(recipe.model_copy(update={"against": None, "compare": None}))
+    job = Job.resolve(recipe.model_copy(update={"against": None}))
     results = weights.load_cells(evaluation.path, job.files, Gallery, Scores)
 
     # rank by the other model
@@ -77,16 +77,9 @@ def verify(
         label = f"{evaluation.name}, subject {subject}, {len(scores.ranks)} signals"
         rank_differences[label] = n_different
 
-    # compare with the metrics of the evaluation, and of sweeps that contain it
+    # compare with the metrics of the evaluation
     new_measurements = summarise_job(job, results, {}, {})
     lines = list(compare_metrics(evaluation.measurements(), new_measurements))
-    for sweep in list_finished_runs(paths.under_home("runs"), "eval-retrieval"):
-        measurements = sweep.measurements()
-        for label, variant in measurements.facts.variants.items():
-            if variant.run == evaluation.path.name:
-                reported = measurements.select_variant(label)
-                for line in compare_metrics(reported, new_measurements):
-                    lines.append(f"{sweep.name}:{label}, {line}")
     changed = list_changed(evaluation, job.open_stores())
     return Verification(rank_differences, lines, changed)
 
@@ -118,7 +111,7 @@ def compare_metrics(
                     f"{format_number(value)} measured again"
                 )
     for scope, items in measurements.items.items():
-        # shared runs and sweeps have no items
+        # shared runs have no items
         reported_items = reported.items.get(scope, items)
         if reported_items["ranks"] != items["ranks"]:
             yield f"ranks, {scope}: others reported than measured again"

@@ -1,7 +1,7 @@
-"""Cells of a run: one training for each group of subjects, variant, fold and seed."""
+"""Cells of a run: one training for each group of subjects, fold and seed."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -22,11 +22,10 @@ class Cell:
     """One training of a run.
 
     Attributes:
-        name: Name of its folder below `cells/`. In a sweep it begins with the variant.
+        name: Name of its folder below `cells/`.
         trained_on: Subjects of the training.
         tested_on: Subjects of the test.
         seed: Seed of the training.
-        variant: Label of its variant in a sweep. Empty without a sweep.
         fold: Fold that it holds out, from 1. 1 without folds.
     """
 
@@ -34,7 +33,6 @@ class Cell:
     trained_on: SubjectTuple
     tested_on: SubjectTuple
     seed: int
-    variant: str = ""
     fold: int = 1
 
     @property
@@ -43,57 +41,52 @@ class Cell:
         return FOLD_PATTERN.sub("", self.name)
 
 
-def list_cells(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
-    """List the cells (trainings) of each variant, with or without signals on disk.
+def list_cells(recipe: Recipe, dataset: Dataset) -> list[Cell]:
+    """List the cells (trainings) of a run, with or without signals on disk.
 
     Args:
-        variants: Recipes of the variants, keyed by label, which is "" without a sweep.
+        recipe: Recipe of the run.
         dataset: Data set of the recipe.
 
     Raises:
         MissingData: if the data set does not have the subjects.
         BrainhiveError: if a cell of mode `inter` has no training subjects.
     """
-    cells = []
-    for label, recipe in variants.items():
-        recordings = Recordings(dataset, recipe.paths, recipe.signal)
-        subjects = tuple(recordings.list_subjects(recipe.subjects))
-        groups = _group_subjects(recipe, dataset, recordings, subjects)
-        if dataset.holdout.divides_train:
-            _check_holdout(recipe, dataset.holdout)
-        prefix = f"{label}/" if label else ""
-        folds = dataset.holdout.fold_numbers
+    recordings = Recordings(dataset, recipe.paths, recipe.signal)
+    subjects = tuple(recordings.list_subjects(recipe.subjects))
+    groups = _group_subjects(recipe, dataset, recordings, subjects)
+    if dataset.holdout.divides_train:
+        _check_holdout(recipe, dataset.holdout)
+    folds = dataset.holdout.fold_numbers
 
-        variant_cells = []
-        for name, trained_on, tested_on in groups:
-            for fold in folds:
-                # subjects with few runs or sessions do not have all folds
-                fold_recordings = replace(recordings, fold=fold)
-                absent = {
-                    subject
-                    for subject in trained_on
-                    if not fold_recordings.can_fill_fold(subject)
-                }
-                training = tuple(s for s in trained_on if s not in absent)
-                test = tuple(s for s in tested_on if s not in absent)
-                if not training:
-                    continue
-                suffix = f"_fold-{fold:02d}" if len(folds) > 1 else ""
-                for seed in recipe.seeds:
-                    variant_cells.append(
-                        Cell(
-                            name=f"{prefix}{name}{suffix}_seed-{seed}",
-                            trained_on=training,
-                            tested_on=test,
-                            seed=seed,
-                            variant=label,
-                            fold=fold,
-                        )
+    cells = []
+    for name, trained_on, tested_on in groups:
+        for fold in folds:
+            # subjects with few runs or sessions do not have all folds
+            fold_recordings = replace(recordings, fold=fold)
+            absent = {
+                subject
+                for subject in trained_on
+                if not fold_recordings.can_fill_fold(subject)
+            }
+            training = tuple(s for s in trained_on if s not in absent)
+            test = tuple(s for s in tested_on if s not in absent)
+            if not training:
+                continue
+            suffix = f"_fold-{fold:02d}" if len(folds) > 1 else ""
+            for seed in recipe.seeds:
+                cells.append(
+                    Cell(
+                        name=f"{name}{suffix}_seed-{seed}",
+                        trained_on=training,
+                        tested_on=test,
+                        seed=seed,
+                        fold=fold,
                     )
-        if not variant_cells:
-            # the error says why the holdout leaves no trials
-            recordings.open_recordings(subjects, "test")
-        cells += variant_cells
+                )
+    if not cells:
+        # the error says why the holdout leaves no trials
+        recordings.open_recordings(subjects, "test")
     return cells
 
 
@@ -109,7 +102,6 @@ def describe_division(cells: Sequence[Cell], mode: str) -> str:
     """
     person = "left-out person" if mode == "inter" else "person"
     values: dict[str, set[object]] = {
-        "variant": {cell.variant for cell in cells},
         person: {cell.tested_on for cell in cells},
         "fold": {cell.fold for cell in cells},
         "seed": {cell.seed for cell in cells},

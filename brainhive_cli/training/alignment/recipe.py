@@ -19,7 +19,7 @@ from brainhive_cli.core.flags import Flag, flag_field
 from brainhive_cli.core.key_types import Numbers
 from brainhive_cli.core.recipe import BaseRecipe, Paths, Published
 from brainhive_cli.core.sections import added_field, refuse_idle
-from brainhive_cli.core.sweep import SweptRecipe, make_variants, read_sweep
+from brainhive_cli.core.sweep import SweptRecipe, read_sweep
 from brainhive_cli.data.datasets import HasFewPictures
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.signals.selection import Signal, list_regions
@@ -44,8 +44,6 @@ DEFAULT_BACKBONE = "brain-mlp"
 DEFAULT_FUSER = "fusion-encoder"
 DEFAULT_DIM = 1024
 """Width of a fused token that no recipe, fuser or prior sets, as in BrainHiVE."""
-MAX_SWEPT_KEYS = 2
-"""Largest number of swept keys in the name of a run."""
 FIRST_SEED = 2025
 """First seed of BrainHiVE."""
 CLOSED_FORM_TRAIN_KEYS = {"validation", "validation_by", "shuffled_labels"}
@@ -62,7 +60,6 @@ TRAINING_KEYS = {
     "subject_layer",
     "similarity",
     "sweep",
-    "ablations",
     "finetune",
 }
 """Keys that say how a model is trained. With any of them, the default is no ridge."""
@@ -332,7 +329,7 @@ class Recipe(SweptRecipe):
     @model_validator(mode="after")
     def _check_heads(self) -> Self:
         """Refuse heads, terms and fusers that cannot be trained together."""
-        if self.is_swept:  # each variant of a sweep is checked by itself
+        if self.sweep:  # each run of a sweep is checked by itself
             return self
 
         # names and fuser of the heads
@@ -460,25 +457,11 @@ class Recipe(SweptRecipe):
     def name_run(self, paths: Paths) -> str:
         """Return the name of the run's folder, without the fingerprint.
 
-        It has the data set, the mode, the backbone and the encoders. Swept keys follow,
-        such as `sweep-lr`, and a swept backbone or swept encoders are left out.
+        It has the data set, the mode, the backbone and the encoders.
         """
-        swept_keys = list(self.sweep)
-        for changes in self.ablations.values():
-            swept_keys += changes
-        swept_sections = {key.partition(".")[0] for key in swept_keys}
-
-        words = [self.dataset.build(paths).name, self.mode]
-        if "backbone" not in swept_sections:
-            words.append(self.backbone.kind)
-        if self.encoders and "encoders" not in swept_sections:
+        words = [self.dataset.build(paths).name, self.mode, self.backbone.kind]
+        if self.encoders:
             words.append(join_names(self.encoders))
-        if self.ablations:
-            words.append("ablations")
-        elif self.sweep:
-            words.append("sweep")
-            for key in swept_keys[:MAX_SWEPT_KEYS]:
-                words.append(key.removesuffix(".kind").rpartition(".")[2])
         return "-".join(words)
 
     def _refuse_idle_keys(self) -> None:
@@ -574,15 +557,8 @@ class Recipe(SweptRecipe):
                 "leave one of them out",
             )
 
-        if self.is_swept:  # each variant of a sweep is checked by itself
-            modes = {variant.mode for variant in make_variants(self).values()}
-            modes.add(self.mode)
-            if "finetune" in modes and len(modes) > 1:
-                raise RecipeError(
-                    "a sweep cannot mix mode finetune with other modes",
-                    "make a run for each mode",
-                )
-        elif self.mode != "finetune":  # fine-tuning has the prior of its run
+        # fine-tuning has the prior of its run. Each run of a sweep is checked by itself
+        if self.mode != "finetune" and not self.sweep:
             self.train.check_prior(self.prior)
             if self.finetune != Finetune():
                 raise RecipeError(

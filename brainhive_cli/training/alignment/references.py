@@ -1,17 +1,15 @@
 """References of brain models, such as the name of a run, a recipe or a model folder."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from brainhive_cli.core import hub, runs
-from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
-from brainhive_cli.core.files import locate, resolve_below
+from brainhive_cli.core.errors import Line, RecipeError
+from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Paths, recipe_name_of, shipped_recipes
-from brainhive_cli.core.sweep import make_variants, select_variant
 from brainhive_cli.training.alignment.model_files import is_model
 from brainhive_cli.training.alignment.recipe import Recipe
 
@@ -42,7 +40,7 @@ def find_reference(
     dataset: Any = None,
     *,
     may_be_finetuned: bool = True,
-) -> tuple[runs.RunFolder, str]:
+) -> runs.RunFolder:
     """Find the run or model folder that a reference names.
 
     If the newest run is chosen, its name and age are printed.
@@ -51,40 +49,33 @@ def find_reference(
         reference: One of:
 
             - The folder of a run, its name, its label, or the end of its name.
-            - `RUN:VARIANT` of a sweep, or `:VARIANT` for the newest sweep with it.
             - The name of a train-align recipe, for its newest finished run.
             - A model folder or a published checkpoint.
-            - `hub:owner/name[@revision][:VARIANT]`, a run or model folder on the hub.
+            - `hub:owner/name[@revision]`, a run or model folder on the hub.
             - None or `train-align`, for the newest finished run.
         paths: Folders of the recipe.
         dataset: Config of the data set that the newest run must have, or None for any.
         may_be_finetuned: If False, the newest run must not be fine-tuned.
 
     Returns:
-        The run, or the model folder as a run, and the variant or "".
+        The run, or the model folder as a run.
 
     Raises:
         MissingData: if there is none.
-        RecipeError: if a sweep has no such variant.
     """
     # a model folder, on this machine or on the hub
     root = paths.under_home("runs")
-    name, variant = runs.split_variant(reference, root)
-    is_shared = name is not None and name.startswith(hub.HUB_PREFIX)
-    path = hub.fetch_run(str(name)) if is_shared else locate(reference or "")
+    is_shared = reference is not None and reference.startswith(hub.HUB_PREFIX)
+    path = hub.fetch_run(str(reference)) if is_shared else locate(reference or "")
     if reference is not None and is_model(path):
-        return runs.RunFolder(path), ""
+        return runs.RunFolder(path)
 
-    # a run by its name, and a variant of it
-    recipe_name = find_recipe_name(name, root)
-    if name and name != TRAINING and recipe_name is None:
-        run = runs.find(root, TRAINING, str(path) if is_shared else name)
-        if variant:
-            variants = make_variants(run.recipe(Recipe, paths=paths))
-            select_variant(variants, variant, run.name)
-        return run, variant
+    # a run by its name
+    recipe_name = find_recipe_name(reference, root)
+    if reference and reference != TRAINING and recipe_name is None:
+        return runs.find(root, TRAINING, str(path) if is_shared else reference)
 
-    # the newest run with this recipe, data set and variant
+    # the newest run with this recipe and data set
     dataset_name = None
     if dataset is not None and not recipe_name:  # a recipe has its own data set
         dataset_name = dataset.build(paths).recorded_as
@@ -93,7 +84,6 @@ def find_reference(
         paths=paths,
         recipe_name=recipe_name,
         dataset_name=dataset_name,
-        variant=variant,
         may_be_finetuned=may_be_finetuned,
     )
     requirements = []
@@ -101,20 +91,14 @@ def find_reference(
         requirements.append(f"the recipe {recipe_name}")
     if dataset_name:
         requirements.append(f"the data set {dataset_name}")
-    if variant:
-        requirements.append(f"the variant {variant!r}")
-    setting = ("recipe", name) if recipe_name else ("dataset", dataset)
-    hint = str(Line(TRAINING, setting))
-    if variant:
-        hint += f", with a sweep that has {variant!r}"
-    run = runs.find_newest(
+    setting = ("recipe", reference) if recipe_name else ("dataset", dataset)
+    return runs.find_newest(
         root,
         TRAINING,
         explain_misfit,
         required_content=" and ".join(requirements),
-        hint=hint,
+        hint=Line(TRAINING, setting),
     )
-    return run, variant
 
 
 def _explain_misfit(
@@ -122,7 +106,6 @@ def _explain_misfit(
     paths: Paths,
     recipe_name: str | None,
     dataset_name: str | None,
-    variant: str,
     may_be_finetuned: bool,
 ) -> str:
     """Return the requirement that a run does not meet, or "" if it meets all.
@@ -138,34 +121,26 @@ def _explain_misfit(
         run_dataset_name = recipe.dataset.build(paths).recorded_as
         if run_dataset_name != dataset_name:
             return f"on another data set, {run_dataset_name}"
-    if variant and variant not in make_variants(recipe):
-        return f"without the variant {variant!r}"
     if recipe.mode == "finetune" and not may_be_finetuned:
         return "fine-tuned already"
     return ""
 
 
-def list_model_folders(run: runs.RunFolder, variant: str = "") -> dict[str, Path]:
+def list_model_folders(run: runs.RunFolder) -> dict[str, Path]:
     """List the model folders of a run, keyed by cell.
 
     Args:
         run: Run of train-align, or a model folder, whose key is "".
-        variant: Variant of a sweep to list, or "" for all cells.
     """
     if is_model(run.path):
         return {"": run.path}
-    # models are in cells/[VARIANT/]CELL/model
-    folders = [variant] if variant else []
-    cells = resolve_below(run.path / "cells", *folders, source="the variant of a run,")
-    return {
-        str(model.parent.relative_to(cells)): model
-        for model in sorted(cells.glob("**/model"))
-    }
+    models = sorted((run.path / "cells").glob("*/model"))
+    return {model.parent.name: model for model in models}
 
 
-def find_model(run: runs.RunFolder, variant: str = "", cell: str = "") -> Path:
+def find_model(run: runs.RunFolder, cell: str = "") -> Path:
     """Find the model folder of a cell, by default of the only cell."""
-    return choose_cell(list_model_folders(run, variant), cell, run.name)
+    return choose_cell(list_model_folders(run), cell, run.name)
 
 
 def choose_cell(
@@ -202,44 +177,6 @@ def choose_cell(
         f"{problem} ({listed_names})",
         f"choose one of its {len(cells)} models: {write_choice(names[0])}",
     )
-
-
-def list_variants(run: str | None, paths: Paths) -> set[str]:
-    """List the variants of all runs that a reference without a variant may mean."""
-    root = paths.under_home("runs")
-    is_run = run and run != TRAINING and find_recipe_name(run, root) is None
-    folders = []
-    with suppress(BrainhiveError):  # a reference may name no run
-        if is_run:
-            folders = [runs.find(root, TRAINING, str(run))]
-        else:
-            folders = runs.list_finished_runs(root, TRAINING)
-
-    variants = set[str]()
-    for folder in folders:
-        with suppress(BrainhiveError):  # a damaged run has no variants
-            variants.update(make_variants(folder.recipe(Recipe)))
-    return variants
-
-
-def rejoin_variant_names(names: Sequence[str], paths: Paths) -> list[str]:
-    """Join the labels and variants that a command line has split at their commas.
-
-    For example, `["RUN:lr=1e-3", "ema=0"]` becomes `["RUN:lr=1e-3,ema=0"]` if the run
-    has such a variant.
-    """
-    joined: list[str] = []
-    for name in runs.rejoin_labels(paths.under_home("runs"), TRAINING, names):
-        if joined:
-            longer_name = f"{joined[-1]},{name}"
-            run, variant = runs.split_variant(longer_name)
-            variants = list_variants(run, paths) if variant else set()
-            # the longer name must be a variant, or the start of one
-            if any(f"{label},".startswith(f"{variant},") for label in variants):
-                joined[-1] = longer_name
-                continue
-        joined.append(name)
-    return joined
 
 
 def find_recipe_name(reference: str | None, runs_root: Path) -> str | None:

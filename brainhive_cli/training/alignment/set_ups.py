@@ -28,7 +28,6 @@ EXCLUDED_SECTIONS = {
     "recipe_name",
     "published",
     "sweep",
-    "ablations",
     "dataset",
     "subjects",
 }

@@ -13,9 +13,9 @@ from pydantic import (
 )
 
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.facts import flatten
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.sections import Section, added_field, refuse_idle
-from brainhive_cli.core.sweep import flatten_changes
 from brainhive_cli.data.signals.augmentations import Augment
 from brainhive_cli.models.course import (
     format_share,
@@ -25,12 +25,21 @@ from brainhive_cli.models.course import (
 MAX_EPOCHS = 100_000
 """Largest number of epochs. A check looks at the active terms of every epoch."""
 
+
+def flatten_changes(fields: Any) -> Any:
+    """Flatten sections to dotted keys.
+
+    For example, `{backbone: {embed: 2}}` becomes `{backbone.embed: 2}`.
+    """
+    return flatten(fields) if isinstance(fields, Mapping) else fields
+
+
 StartFrom = Annotated[
     str | dict[str, str] | None,
     BeforeValidator(flatten_changes),  # overrides nest the parts
     Field(
         description="initial weights: a model folder, a published checkpoint, an align "
-        "run (SWEEP:VARIANT), hub:owner/name[@revision], or a train-align recipe, "
+        "run, hub:owner/name[@revision], or a train-align recipe, "
         "whose newest run is taken; or {part: any of these, or a file or hub: "
         "reference of the part's weights}"
     ),
@@ -454,7 +463,7 @@ class Finetune(Section):
 
     run: str | None = Field(
         None,
-        description="align run, by folder or name (SWEEP:VARIANT), the train-align "
+        description="align run, by folder or name, the train-align "
         "recipe that made it, or hub:owner/name[@revision]; default: the newest on the "
         "data set that is not fine-tuned",
     )

@@ -1,4 +1,4 @@
-"""Tests of the choice of the run and its variant, and of refused reconstructions."""
+"""Tests of the choice of the run, and of refused reconstructions."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.command import describe_missing
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.facts import SeenPictures
 from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.data.media.picture_digests import describe_pixels
@@ -21,7 +21,7 @@ from brainhive_cli.data.stores.learned_pictures import LearnedPictures
 from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.demo.pictures import draw_scene, list_scenes
 from brainhive_cli.evaluation.reconstruction.run import resolve_job
-from tests.worlds.reconstructions import read_pictures, train_first_subject, truncate
+from tests.worlds.reconstructions import train_first_subject, truncate
 
 
 @pytest.mark.nightly
@@ -43,32 +43,6 @@ def test_the_newest_run_is_taken_and_named(
     # the name says what was trained, without the digest of the training
     assert result.folder.name.startswith(newest.name.rpartition("-")[0])
     assert newest.name in capsys.readouterr().err
-
-
-@pytest.mark.nightly
-def test_a_variant_of_a_sweep_decodes_and_a_sweep_is_refused(
-    run_command, world, reconstruct_overrides, align_overrides, runs, prior
-):
-    sweep = train_first_subject(
-        run_command,
-        align_overrides,
-        runs,
-        f"prior={prior}",
-        "train.epochs=1",
-        "sweep.train.lr=1e-3,2e-3",
-    )
-
-    for overrides in ((), (f"align_run={sweep.name}",)):
-        with pytest.raises(RecipeError, match=sweep.name) as caught:
-            run_command("reconstruct", *reconstruct_overrides, *overrides)
-        for variant in ("lr=1e-3", "lr=2e-3"):
-            assert f"{sweep.name}:{variant}" in caught.value.hint
-    result = run_command(
-        "reconstruct", *reconstruct_overrides, f"align_run={sweep.name}:lr=2e-3"
-    )
-
-    assert {path.split("/")[1] for path in read_pictures(result.folder)} == {"lr=2e-3"}
-    assert "lr=2e-3" in result.folder.name
 
 
 def test_other_tokens_name_the_command_that_trains_a_run(

@@ -1,12 +1,11 @@
-"""Tests of ablations of a reconstruction, which are runs with a common table."""
+"""Tests of ablations of a reconstruction, which are values of a workflow's axis."""
+
+import json
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.sweep import FULL_VARIANT
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.reconstruction.generation import derive_noise_seed
 from brainhive_cli.models.priors._fusion_network import FusionPrior
@@ -16,10 +15,12 @@ from tests.worlds.reconstructions import (
     measure_max_difference,
 )
 
-ABLATIONS = (
-    "ablations={ceiling: {sources: images}, average: {sources: mean_embedding}, two: "
-    "{steps: 1}}"
-)
+ABLATIONS = {
+    "full": [],
+    "ceiling": ["sources=images"],
+    "average": ["sources=mean_embedding"],
+    "two": ["steps=1"],
+}
 
 
 def test_ablations_are_runs_compared_with_the_full_run(
@@ -27,37 +28,37 @@ def test_ablations_are_runs_compared_with_the_full_run(
 ):
     full_run = run_command("reconstruct", *reconstruct_overrides).folder
     modified_ns = (full_run / "metrics.json").stat().st_mtime_ns
+    paths = [text for text in reconstruct_overrides if text.startswith("paths.")]
+    step = {
+        "for": ["ablation"],
+        "compare": "full",
+        "overrides": [text for text in reconstruct_overrides if text not in paths],
+    }
 
     result = run_command(
-        "reconstruct",
-        *reconstruct_overrides,
-        ABLATIONS,
-        "published={source: a paper, values: {pixcorr: 0.5}}",
+        "workflow",
+        *paths,
+        f"matrix={json.dumps({'ablation': ABLATIONS})}",
+        f"steps={json.dumps({'reconstruct': step})}",
     )
 
-    table, published = result.tables
-    labels = [FULL_VARIANT, "ceiling", "average", "two", "agreement with people"]
-    assert [row[0] for row in table.rows] == labels
-    metrics = result.metrics
-    pixcorr = metrics.scopes[f"{FULL_VARIANT} · brain"]["pixcorr"]
-    assert table.rows[0][1].value == pixcorr.value
-    comparisons = metrics.facts.comparisons
-    variants = dict.fromkeys(difference.second for difference in comparisons)
-    assert list(variants) == ["ceiling", "average", "two"]
-    for difference in comparisons:
-        assert difference.tests_of.startswith("2 metrics × 3 variants")
+    names = [f"reconstruct · {label}" for label in ABLATIONS]
+    table, differences = result.printed_tables
+    assert [row[1] for row in table.rows] == [*ABLATIONS]
+    assert len(differences.rows) == 2 * 3
+    facts = result.metrics.facts
+    assert [*facts.compared] == names
+    compared = dict.fromkeys(pair.second for pair in facts.comparisons)
+    assert [*compared] == names[1:]
+    for pair in facts.comparisons:
+        assert pair.first == names[0]
+        assert pair.tests_of.startswith("2 metrics × 3 variants")
 
     # the run without ablations is used again
-    run_of = {label: variant.run for label, variant in metrics.facts.variants.items()}
-    assert run_of[FULL_VARIANT] == full_run.name
-    assert len(set(run_of.values())) == 4
+    runs = facts.step_runs
+    assert runs[names[0]] == f"reconstruct/{full_run.name}"
+    assert len(set(runs.values())) == 4
     assert (full_run / "metrics.json").stat().st_mtime_ns == modified_ns
-    assert published.columns[0] == "PixCorr"
-    assert published.rows == ((0.5, "–"),)
-    with pytest.raises(RecipeError, match=result.folder.name):
-        run_command(
-            "reconstruct", *reconstruct_overrides, f"against={result.folder.name}"
-        )
 
 
 def test_pictures_of_the_mean_embedding_differ_only_by_noise(

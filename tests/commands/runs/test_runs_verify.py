@@ -89,7 +89,7 @@ def test_verify_reports_changed_weights_versions_and_inputs(
 
 
 @pytest.mark.nightly
-def test_verify_takes_variants_but_no_models_or_absent_data(
+def test_verify_takes_runs_but_no_models_or_absent_data(
     tmp_path: Path, run_command: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with use_home(tmp_path):
@@ -101,36 +101,37 @@ def test_verify_takes_variants_but_no_models_or_absent_data(
         )
         run_command("embed", *quick[:2])
         sweep = run_command("train-align", *quick, "sweep.backbone.alpha=[1.0,10.0]")
-        tested = run_command("eval-retrieval", "sheet_rows=0", "baseline=none")
-        for name in (
-            f"{sweep.folder.name}:alpha=10.0",
-            sweep.folder.name,
-            tested.folder.name,
-        ):
+        facts = sweep.metrics.facts
+        first, second = (name.partition("/")[2] for name in facts.step_runs.values())
+        tested = run_command(
+            "eval-retrieval", f"run={first}", "sheet_rows=0", "baseline=none"
+        )
+        run_command("eval-retrieval", f"run={second}", "sheet_rows=0", "baseline=none")
+        for name in (first, second, tested.folder.name):
             result = run_command("runs", f"words=['verify','{name}']")
             assert result.exit_code == 0 and result.details["ranks"], result.details
-        edit_top1(tested.folder, "alpha=1.0 · all")
+        edit_top1(tested.folder, "all")
         edited = run_command("runs", f"words=[verify,{tested.folder.name}]").details[
             "metrics"
         ]
         (line,) = edited
-        for fact in (f"{tested.folder.name}:alpha=1.0", "top-1", "all", "0.950"):
+        for fact in ("top-1", "all", "0.950"):
             assert fact in line
         with pytest.raises(RecipeError) as unknown_cell:
-            run_command("runs", f"words=[verify,{sweep.folder.name},nobody]")
+            run_command("runs", f"words=[verify,{first},nobody]")
         assert "'nobody'" in str(unknown_cell.value)
         with pytest.raises(RecipeError) as three_names:
-            run_command("runs", f"words=[verify,{sweep.folder.name},nobody,more]")
+            run_command("runs", f"words=[verify,{first},nobody,more]")
         assert "3" in str(three_names.value) and "RUN CELL" in str(
             three_names.value.hint
         )
-        model = next(sweep.folder.glob("cells/**/model"))
+        model = next((tmp_path / "runs/train-align" / first).glob("cells/*/model"))
         with pytest.raises(RecipeError) as model_folder:
             run_command("runs", f"words=[verify,{model}]")
         assert str(model) in str(model_folder.value)
         shutil.rmtree(tmp_path / "signals")
         with pytest.raises(MissingData) as no_signals:
-            run_command("runs", f"words=[verify,{sweep.folder.name}]")
+            run_command("runs", f"words=[verify,{first}]")
         assert "signals" in str(no_signals.value)
 
 

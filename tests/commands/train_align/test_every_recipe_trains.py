@@ -1,10 +1,10 @@
 """Overrides that make every shipped recipe of train-align fast and small."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 from brainhive_cli.commands import train_align
 from brainhive_cli.core.recipe import shipped_recipes
-from brainhive_cli.core.sweep import make_variants
 
 RECIPES = sorted(
     path.parent.relative_to(shipped_recipes()).as_posix()
@@ -48,7 +48,7 @@ def shortened(name: str, recipe: train_align.Recipe) -> list[str]:
         overrides.append("subjects=2,3")
     else:
         overrides.append("subjects=1")
-    if len(make_variants(recipe)) > 3:
+    if prod(map(len, recipe.sweep.values())) > 3:
         overrides.append("sweep={}")
     if recipe.backbone.is_closed_form:
         return overrides

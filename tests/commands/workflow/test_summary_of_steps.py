@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from brainhive_cli.commands.facts import WorkflowFacts
 from brainhive_cli.commands.workflow import (
     FinishedStep,
     describe_steps,
@@ -89,7 +90,8 @@ def test_a_row_of_each_step_has_its_result_chance_time_and_run() -> None:
 def test_a_terminal_shows_one_table_and_json_all_tables() -> None:
     tables = (Table("a", ("b",), ((1,),)), Table("c", ("d",), ((2,),)))
     step = FinishedStep("line", 1.0, "A sentence.", Result(Path("run"), tables))
-    result = describe_steps(Path("run"), {"first": step, "second": step})
+    steps = {"first": step, "second": step}
+    result = describe_steps(Path("run"), steps, Measurements(facts=WorkflowFacts()))
 
     assert len(result.printed_tables) == 1
     titles = [table["title"] for table in result.as_dict()["tables"]]

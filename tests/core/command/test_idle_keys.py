@@ -62,9 +62,8 @@ def test_a_key_that_does_nothing_with_these_recordings_is_said(
 
 
 def test_a_check_says_which_part_of_the_recordings_is_not_there(align_overrides, world):
-    sweep = "sweep={signal.window_ms: [[0, 500], [0, 5000]]}"
     what = train_align.Recipe.resolve(
-        "train-align", None, {}, [*align_overrides, sweep]
+        "train-align", None, {}, [*align_overrides, "signal.window_ms=[0, 5000]"]
     )
     (told,) = describe_missing(list_inputs(train_align, what))
     assert told.startswith("the window [0.0, 5000.0] ms reaches beyond")

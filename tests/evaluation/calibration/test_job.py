@@ -34,7 +34,7 @@ class Run:
         self.tests_new_subjects = False
         people = [(2, 3), (1, 2)]
         source = SimpleNamespace(list_subjects=lambda chosen: chosen or [1, 3, 4, 5])
-        self.get_recordings = lambda variant: source
+        self.recordings = source
         self.cells = [
             Cell(f"cell {row}", trained, (1,), row)
             for row, trained in enumerate(people)
@@ -56,7 +56,6 @@ def resolve(monkeypatch: pytest.MonkeyPatch, run: Run, *words: str) -> Job:
         return thing if isinstance(thing, Run) else replace(thing, **changes)
 
     monkeypatch.setattr(jobs, "open_model", lambda *_, **__: run)
-    monkeypatch.setattr(jobs, "refuse_sweep", lambda run: None)
     monkeypatch.setattr(jobs, "replace", change)
     return Job.resolve(recipe(*words))
 

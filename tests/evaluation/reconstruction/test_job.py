@@ -29,7 +29,6 @@ def recipe(*keys: str) -> Recipe:
         (("prior=identity",), ("16, not 64",)),
         (("generator={kind: autoencoder, source: random}",), ("Decoder",)),
         (("prompt=nice",), ("text_encoder",)),
-        (("sweep={resolution_px: [32, 33]}",), ("33",)),
     ],
 )
 def test_what_does_not_fit_is_refused_before_it(

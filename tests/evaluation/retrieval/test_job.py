@@ -116,37 +116,31 @@ def test_a_run_among_other_pictures_is_not_compared(
 
 
 @pytest.mark.nightly
-def test_a_sweep_is_compared_with_one_variant(
+def test_a_sweep_is_compared_with_the_best_on_validation(
     run_command, world: Path, align_overrides, runs: str, capsys
 ):
     rates = "sweep={train.lr: [1e-3, 2e-3, 4e-3]}"
     sweep = run_command(
         "train-align", *align_overrides, "train.epochs=1", "subjects=1", rates, runs
-    ).folder
-    few = (f"run={sweep}", "subjects=1", "sheet_rows=0", "ceiling_splits=0", runs)
-    measured = RunFolder(sweep).measurements()
-    by_label = {
-        n.split("/")[0]: s["top1"].value
-        for n, s in measured.scopes.items()
-        if "sub-01" in n
-    }
+    )
+    line = (f"run={sweep.folder}", "subjects=1", "sheet_rows=0", "ceiling_splits=0")
+    validation = {}
+    for name, run in sweep.metrics.facts.step_runs.items():
+        measurements = RunFolder(sweep.folder.parents[1] / run).measurements()
+        label = name.partition(" · ")[2]
+        validation[f"eval-retrieval · {label}"] = measurements.scopes["sub-01_seed-1"]
 
-    def pairs(*words: str) -> list[list[str]]:
-        found = run_command("eval-retrieval", *few, *words).metrics.facts.comparisons
-        assert {row.tests_of for row in found} == {f"1 metric × {len(found)} pairs"}
-        return [[row.first, row.second] for row in found]
+    result = run_command("eval-retrieval", *line, runs)
 
-    best = max(by_label, key=lambda label: by_label[label])
-    assert pairs() == [[best, label] for label in by_label if label != best]
+    best = max(validation, key=lambda name: validation[name]["top1"].value)
+    comparisons = result.metrics.facts.comparisons
+    assert [[pair.first, pair.second] for pair in comparisons] == [
+        [best, name] for name in validation if name != best
+    ]
+    assert {pair.tests_of for pair in comparisons} == {"1 metric × 2 pairs"}
+
+    # runs that are finished are said in one line
     capsys.readouterr()
-    assert pairs("compare=lr=4e-3") == [["lr=4e-3", "lr=1e-3"], ["lr=4e-3", "lr=2e-3"]]
-    # variants that are finished are said in one line
+    run_command("eval-retrieval", *line, runs)
     said = capsys.readouterr().err
-    assert said.count("found") == said.count("found finished runs, 3: ") == 1
-    with pytest.raises(RecipeError, match="lr=5") as caught:
-        run_command("eval-retrieval", *few, "compare=lr=5")
-    assert caught.value.hint == "lr=1e-3, lr=2e-3, lr=4e-3"
-    for alone in (f"{sweep}:lr=1e-3", f"{sweep}:lr=1e-3,{sweep}:lr=2e-3"):
-        with pytest.raises(RecipeError, match="no variant of") as caught:
-            run_command("eval-retrieval", f"run={alone}", "compare=lr=1e-3", runs)
-        assert caught.value.hint == "leave compare out: it is of a sweep"
+    assert said.count("found finished runs, 3: ") == 1

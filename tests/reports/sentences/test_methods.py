@@ -12,7 +12,6 @@ import yaml
 from brainhive_cli.core.facts import Facts, merge_set_ups
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.sweep import make_variants as read_variants
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.sentences import (
@@ -21,7 +20,6 @@ from brainhive_cli.reports.sentences import (
     list_citations,
     name_papers,
 )
-from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.set_ups import describe_recipe
 from tests.worlds.command_fixtures import (
     ALIGN_OVERRIDES,
@@ -30,6 +28,7 @@ from tests.worlds.command_fixtures import (
     RunCommand,
     use_home,
 )
+from tests.worlds.swept_recipes import list_run_recipes
 
 SHORT_TRAINING = (*ALIGN_OVERRIDES, "train.epochs=2", "subjects=1")
 CITATIONS = re.compile(r" \((?:[^()]+ \d{4}(?:; )?)+\)")
@@ -155,10 +154,8 @@ def test_the_paragraph_of_a_recipe_says_what_its_model_reads(tmp_path):
         ),
         ("demo-protocols", "last or best or test"),
     ):
-        variants = read_variants(Recipe.resolve("train-align", recipe, {}, [])).values()
-        set_up = merge_set_ups(
-            [describe_recipe(variant, SEPARATE_TEST) for variant in variants]
-        )
+        runs = list_run_recipes("train-align", recipe).values()
+        set_up = merge_set_ups([describe_recipe(run, SEPARATE_TEST) for run in runs])
         folder = RunFolder(tmp_path / "runs/train-align" / recipe.replace("/", "-"))
         folder.finish(
             Measurements(

@@ -1,11 +1,10 @@
-"""Cells and variants of a recipe of train-align, and contradictions in it."""
+"""Cells of a recipe of train-align, and contradictions in it."""
 
 from pathlib import Path
 
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.sweep import make_variants
 from brainhive_cli.training.alignment.cells import (
     Cell,
     describe_division,
@@ -22,7 +21,7 @@ def resolve(*overrides: str, recipe: Path | None = None) -> Recipe:
 
 
 def list_cells(recipe: Recipe) -> list[Cell]:
-    return cells_among(make_variants(recipe), recipe.dataset.build(recipe.paths))
+    return cells_among(recipe, recipe.dataset.build(recipe.paths))
 
 
 def test_a_mode_decides_who_is_trained_on_and_tested_on():
@@ -43,7 +42,7 @@ def test_a_mode_decides_who_is_trained_on_and_tested_on():
         assert {
             cell.name: (cell.trained_on, cell.tested_on) for cell in cells
         } == expected
-        assert {(cell.seed, cell.variant) for cell in cells} == {(7, "")}
+        assert {cell.seed for cell in cells} == {7}
     with pytest.raises(BrainhiveError, match="none for sub-02"):
         list_cells(resolve("mode=inter", "subjects=2", "trained_on=2"))
     with pytest.raises(RecipeError, match=r"trained_on .*intra"):
@@ -113,85 +112,9 @@ def test_subjects_are_those_with_signals_of_the_preparation(
     assert caught.value.hint == "it has: 1, 2; signal.name takes other stores: slow"
 
 
-def test_a_sweep_has_all_combinations_and_keeps_the_other_keys():
-    recipe = resolve(
-        (
-            "sweep={backbone.kind: [brain_mlp, nice], encoders: [[clip-h14], "
-            "[clip-h14, vae]]}"
-        ),
-        "train.epochs=3",
-    )
-
-    variants = make_variants(recipe)
-
-    assert list(variants) == [
-        "brain_mlp,clip-h14",
-        "brain_mlp,clip-h14+vae",
-        "nice,clip-h14",
-        "nice,clip-h14+vae",
-    ]
-    last = variants["nice,clip-h14+vae"]
-    assert (last.backbone.kind, [encoder.name for encoder in last.encoders]) == (
-        "nice",
-        ["clip-h14", "vae"],
-    )
-    assert all(v.train.epochs == 3 and not v.sweep for v in variants.values())
-    names = [cell.name for cell in list_cells(recipe)]
-    assert (
-        len(names) == len(set(names)) == 12 and "nice,clip-h14/sub-02_seed-7" in names
-    )
-
-
-def test_a_wrong_sweep_is_refused():
-    for sweep, problem, hint in (
-        (
-            "sweep={train.lrr: [1, 2]}",
-            "'train.lrr'",
-            " train.lr?",
-        ),
-        (
-            "sweep={dataset: [demo, things-eeg]}",
-            "sweep: dataset",
-            "",
-        ),
-        (
-            f"sweep={{dim: {[*range(99)]}, train.lr: {[*range(99)]}}}",
-            "9,801 combinations",
-            "sweep",
-        ),
-        ("ablations={a/../../b: {train.lr: 1}}", "leads out", ""),
-    ):
-        with pytest.raises(RecipeError) as caught:
-            make_variants(resolve(sweep))
-        assert problem in caught.value.message and hint in caught.value.hint
-
-
-def test_ablations_differ_one_at_a_time_from_the_recipe_as_it_is():
-    nested = "ablations.narrow.backbone.hidden=8"
-    variants = make_variants(
-        resolve("ablations={slow: {train.lr: 1e-4, train.epochs: 7}}", nested)
-    )
-    values = {
-        label: (variant.train.lr, variant.train.epochs, variant.backbone.hidden)
-        for label, variant in variants.items()
-    }
-    full = variants["full"]
-    full_values = (full.train.lr, full.train.epochs, full.backbone.hidden)
-    assert values == {
-        "full": full_values,
-        "slow": (1e-4, 7, full_values[2]),
-        "narrow": (*full_values[:2], 8),
-    }
-    assert len({variant.fingerprint() for variant in variants.values()}) == 3
-    # the full variant reuses a run of the plain recipe
-    assert full.fingerprint() == resolve().fingerprint()
-
-
-def test_the_fingerprint_has_the_sweep_but_no_published_numbers():
-    plain, swept = resolve(), resolve("sweep={train.lr: [0.1]}")
+def test_the_fingerprint_has_no_published_numbers():
     published = resolve("published={source: somewhere, values: {top1: 0.5}}")
-    assert plain.fingerprint() == published.fingerprint() != swept.fingerprint()
-    assert Recipe.model_validate(swept.model_dump(mode="json")) == swept
+    assert resolve().fingerprint() == published.fingerprint()
 
 
 TWO = "heads={meaning: clip-h14, latent: vae}"

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from brainhive_cli import api
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.sweep import make_variants
 from brainhive_cli.training.alignment.cells import Cell, list_cells, list_subjects
 from brainhive_cli.training.alignment.recipe import (
     Recipe,
@@ -323,8 +322,6 @@ HEADS = "heads={meaning: clip-h14, latent: vae}"
         ["backbone.kind=ridge", "heads={token: fused}"],
         [HEADS, "terms=[{prediction: meaning}]"],
         ["train.prior_dropout=0.2"],
-        ["sweep={mode: [intra, finetune]}"],
-        ["mode=finetune", "sweep={mode: [intra, joint]}"],
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(overrides: list[str]) -> None:
@@ -344,6 +341,7 @@ def test_settings_that_contradict_each_other_are_refused(overrides: list[str]) -
         ["heads={token: fused}", "dim=8"],
         ["mode=inter", "trained_on=1"],
         ["sweep={mode: [intra, inter]}"],
+        ["sweep={mode: [intra, finetune]}"],
     ],
 )
 def test_settings_that_go_together_are_taken(overrides: list[str]) -> None:
@@ -376,7 +374,7 @@ def test_defaults_of_heads_and_terms_are_recorded(recorded: Recorded) -> None:
     recorded(**facts)
 
 
-def test_folds_and_variants_make_cells_of_their_own(home: Path) -> None:
+def test_folds_make_cells_of_their_own(home: Path) -> None:
     dataset = {"kind": "categories", "names": ["cat", "dog"]}
     axes = {"channels": ("A", "B"), "times_s": np.arange(5) / 100, "unit": "µV"}
     # the second person has no third run
@@ -386,27 +384,23 @@ def test_folds_and_variants_make_cells_of_their_own(home: Path) -> None:
         run = np.arange(len(signal)) // 4
         api.store_trials(signal, shown, dataset, subject, run=run, **axes)
     dataset["holdout"] = {"by": "runs", "folds": 3}
-    own = {"dataset": dataset, "seeds": [1, 2], "sweep": {"train.lr": [0.1, 0.2]}}
+    own = {"dataset": dataset, "seeds": [1, 2]}
 
     def cells(mode: str) -> list[Cell]:
         recipe = Recipe.resolve("train-align", None, own | {"mode": mode}, [])
-        return list_cells(make_variants(recipe), recipe.dataset.build(recipe.paths))
+        return list_cells(recipe, recipe.dataset.build(recipe.paths))
 
     joint = cells("joint")
     assert [cell.name for cell in joint] == [
-        f"lr={lr}/all_fold-0{fold}_seed-{seed}"
-        for lr in (0.1, 0.2)
-        for fold in (1, 2, 3)
-        for seed in (1, 2)
+        f"all_fold-0{fold}_seed-{seed}" for fold in (1, 2, 3) for seed in (1, 2)
     ]
-    assert [cell.fold for cell in joint] == [1, 1, 2, 2, 3, 3] * 2
-    assert [cell.variant for cell in joint] == ["lr=0.1"] * 6 + ["lr=0.2"] * 6
+    assert [cell.fold for cell in joint] == [1, 1, 2, 2, 3, 3]
     people = [(cell.trained_on, cell.tested_on) for cell in joint[::2]]
-    assert people == [((1, 2),) * 2, ((1, 2),) * 2, ((1,),) * 2] * 2
+    assert people == [((1, 2),) * 2, ((1, 2),) * 2, ((1,),) * 2]
     assert {cell.name_without_fold for cell in joint} == {
-        f"lr={lr}/all_seed-{seed}" for lr in (0.1, 0.2) for seed in (1, 2)
+        f"all_seed-{seed}" for seed in (1, 2)
     }
-    assert len(cells("intra")) == 2 * 2 * 5
+    assert len(cells("intra")) == 2 * 5
     with pytest.raises(RecipeError):
         cells("inter")
     own["train"] = {"selection": "test"}

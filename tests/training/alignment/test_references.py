@@ -1,4 +1,4 @@
-"""References of models: runs, variants, recipes, data sets and model folders."""
+"""References of models: runs, recipes, data sets and model folders."""
 
 import os
 import time
@@ -12,8 +12,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths, shipped_recipes
-from brainhive_cli.core.runs import RunFolder, split_variant
-from brainhive_cli.core.sweep import make_variants
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.references import (
     choose_cell,
@@ -22,7 +21,6 @@ from brainhive_cli.training.alignment.references import (
     find_recipe_name,
     find_reference,
     list_model_folders,
-    list_variants,
 )
 from brainhive_cli.training.alignment.trained.run import open_model
 
@@ -62,7 +60,7 @@ def test_the_newest_run_of_the_recipe_is_taken_and_its_age_said(
 
     named = open_model(HAVIR, Paths())
 
-    assert (named.folder.path, named.variant) == (own.path, "")
+    assert named.folder.path == own.path
     said = " ".join(capsys.readouterr().err.split())
     assert "nsd-intra-havir-1, finished 3 hours ago" in said
     assert "1 newer run" in said and "papers/neurons" in said
@@ -83,7 +81,7 @@ def test_the_default_is_the_newest_run_on_the_data_set(
     assert caught.value.hint == "brainhive train-align --dataset things-meg"
     tuned = finished(home, "nsd-finetune-1", 1, "papers/mindeye2-1h")
     assert open_model(None, Paths()).folder.path == tuned.path
-    assert find_reference(None, Paths(), may_be_finetuned=False)[0].path == neurons.path
+    assert find_reference(None, Paths(), may_be_finetuned=False).path == neurons.path
 
 
 def test_a_cell_is_named_by_its_name_or_is_the_only_one(
@@ -91,11 +89,11 @@ def test_a_cell_is_named_by_its_name_or_is_the_only_one(
 ) -> None:
     named = find_reference(neurons.path.name, Paths())
     first = neurons.path / "cells/sub-01_seed-42/model"
-    assert find_model(*named, "sub-01_seed-42") == find_model(*named) == first
+    assert find_model(named, "sub-01_seed-42") == find_model(named) == first
     with pytest.raises(RecipeError, match="sub-09_seed-1"):
-        find_model(*named, "sub-09_seed-1")
+        find_model(named, "sub-09_seed-1")
     (neurons.path / "cells/sub-02_seed-42/model").mkdir(parents=True)
-    assert find_model(*named, "sub-02_seed-42").parent.name == "sub-02_seed-42"
+    assert find_model(named, "sub-02_seed-42").parent.name == "sub-02_seed-42"
     with pytest.raises(RecipeError, match="2 models") as caught:
         api.open_model(neurons.path.name)
     assert "sub-01_seed-42, sub-02_seed-42" in caught.value.message
@@ -112,10 +110,9 @@ def test_every_shipped_decoding_recipe_names_its_training() -> None:
             if isinstance(recipe.align_run, list)
             else recipe.align_run
         )
-        name, variant = split_variant(reference)
-        assert find_recipe_name(name, Paths().under_home("runs")) == name, file
-        training = Recipe.resolve("train-align", name, {}, [])
-        assert not variant or variant in make_variants(training), file
+        root = Paths().under_home("runs")
+        assert find_recipe_name(reference, root) == reference, file
+        Recipe.resolve("train-align", reference, {}, [])
 
 
 def test_a_cell_is_chosen_by_its_name_or_as_the_only_one() -> None:
@@ -127,20 +124,17 @@ def test_a_cell_is_chosen_by_its_name_or_as_the_only_one() -> None:
             choose_cell(candidates, name, "run")
 
 
-def test_models_of_cells_lie_below_their_variant(tmp_path: Path) -> None:
+def test_models_of_a_run_are_listed_by_cell(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    for name in ("lr=1/a_seed-2", "lr=1/a_seed-1", "lr=2/a_seed-1"):
+    for name in ("a_seed-2", "a_seed-1"):
         (tmp_path / "cells" / name / "model").mkdir(parents=True)
     cells = tmp_path / "cells"
-    assert list_model_folders(run, "lr=1") == {
-        f"a_seed-{seed}": cells / f"lr=1/a_seed-{seed}/model" for seed in (1, 2)
+    assert list_model_folders(run) == {
+        f"a_seed-{seed}": cells / f"a_seed-{seed}/model" for seed in (1, 2)
     }
-    names = ["lr=1/a_seed-1", "lr=1/a_seed-2", "lr=2/a_seed-1"]
-    assert [*list_model_folders(run)] == names
-    assert find_model(run, "lr=2") == cells / "lr=2/a_seed-1/model"
-    assert find_model(run, "lr=1", "a_seed-2") == cells / "lr=1/a_seed-2/model"
+    assert find_model(run, "a_seed-2") == cells / "a_seed-2/model"
     with pytest.raises(RecipeError):
-        find_model(run, "lr=1")
+        find_model(run)
 
 
 def test_a_tuned_recipe_has_an_objective_of_its_own_or_its_runs() -> None:
@@ -170,18 +164,3 @@ def test_a_run_has_precedence_over_a_recipe_of_the_same_name(
     assert find_recipe_name(None, root) is None and find_recipe_name("", root) is None
     finished(home, HAVIR, 1, HAVIR)
     assert find_recipe_name(HAVIR, root) is None
-
-
-def test_variants_of_all_runs_or_of_the_named_one_are_known(home: Path) -> None:
-    finished(home, "a", 1, HAVIR, "sweep={train.weight_decay: [0.1, 0.2]}")
-    finished(home, "b", 2, HAVIR, "sweep={train.weight_decay: [0.2, 0.3]}")
-    paths = Paths()
-    low, high = (
-        {f"weight_decay={value}" for value in values}
-        for values in ((0.1, 0.2), (0.2, 0.3))
-    )
-    assert list_variants("a", paths) == low
-    assert list_variants("b", paths) == high
-    for reference in (None, "", "train-align", HAVIR):
-        assert list_variants(reference, paths) == low | high
-    assert list_variants("no such", paths) == set()

@@ -14,9 +14,9 @@ from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_keys import find_encoders, read_run_encoders
+from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.set_ups import describe_model
 from brainhive_cli.training.alignment.trained.model import describe_model_files
 from brainhive_cli.training.alignment.trained.models import TrainedModels
@@ -33,7 +33,6 @@ class ModelFolder(TrainedModels):
     def read(
         cls,
         folder: runs.RunFolder,
-        variant: str = "",
         paths: Paths | None = None,
         dataset: Any = None,
         subjects: Sequence[int] | None = None,
@@ -43,7 +42,6 @@ class ModelFolder(TrainedModels):
 
         Args:
             folder: Model folder or checkpoint.
-            variant: Always "".
             paths: Folders of the signals and embeddings.
             dataset: Config of the data set of the test.
             subjects: Subjects of the test.
@@ -69,8 +67,8 @@ class ModelFolder(TrainedModels):
             )
         layout, history = describe_model_files(path)
         is_same = history.recordings == tested.people
-        recipe = _describe_training(path, layout, is_same)
-        recordings = Recordings(tested, paths, recipe.signal)
+        encoders, signal = _describe_training(path, layout, is_same)
+        recordings = Recordings(tested, paths, signal)
         test_subjects = tuple(recordings.list_subjects(subjects))
         relation = history.describe_subjects(tested.people, test_subjects)
         return cls(
@@ -78,7 +76,8 @@ class ModelFolder(TrainedModels):
             paths=paths,
             dataset_config=dataset,
             dataset=tested,
-            recipes={"": recipe},
+            encoders=encoders,
+            signal=signal,
             cells=[Cell(path.name, layout.spec.subjects, test_subjects, 0)],
             mode=f"model folder ({relation})",
             origin=None if is_same else history.dataset,
@@ -102,12 +101,13 @@ class ModelFolder(TrainedModels):
 
     def describe_method(self, layout: Layout) -> dict[str, Any]:
         """Describe the architecture, by key of a recipe."""
-        recipe = self.recipes[""]
-        return describe_model(layout, recipe.encoders, recipe.signal)
+        return describe_model(layout, self.encoders, self.signal)
 
 
-def _describe_training(path: Path, layout: Layout, is_same_data: bool) -> Recipe:
-    """Make the recipe of a model folder, with its encoders and signal section alone.
+def _describe_training(
+    path: Path, layout: Layout, is_same_data: bool
+) -> tuple[list[EncoderConfig], Signal]:
+    """Find the encoders and the signal section of a model folder.
 
     Args:
         path: Model folder or checkpoint.
@@ -132,4 +132,4 @@ def _describe_training(path: Path, layout: Layout, is_same_data: bool) -> Recipe
         if is_same_data or key in GENERAL_SIGNAL_KEYS or key.startswith("region_")
     }
     signal = documents.check(fields, f"{path}: spec.signal", Signal)
-    return Recipe.model_construct(encoders=list(encoders.values()), signal=signal)
+    return list(encoders.values()), signal

@@ -10,9 +10,9 @@ from brainhive_cli.core import runs
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.sweep import select_variant
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
+from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -36,12 +36,12 @@ class TrainedModels(ABC):
 
     Attributes:
         folder: Run, or a model folder or published checkpoint.
-        variant: Variant of a sweep. Empty without a sweep, and for all variants.
         paths: Folders of the signals and embeddings.
         dataset_config: Config of `dataset`.
         dataset: Data set of the test.
-        recipes: Recipe of each variant, by label.
-        recipe: Recipe of the run or of the variant, or None for a model folder.
+        encoders: Encoders whose embeddings the models predict.
+        signal: Signals that the models read.
+        recipe: Recipe of the run, or None for a model folder.
         trained_on: Data set of the training, or None for a model folder.
         cells: Trainings, with the subjects of the test of each.
         mode: Relation between the subjects of the training and of the test.
@@ -56,11 +56,11 @@ class TrainedModels(ABC):
     """
 
     folder: runs.RunFolder
-    variant: str = ""
     paths: Paths
     dataset_config: Any
     dataset: Dataset
-    recipes: Mapping[str, Recipe]
+    encoders: list[EncoderConfig]
+    signal: Signal
     cells: list[Cell]
     mode: str
     recipe: Recipe | None = None
@@ -93,29 +93,24 @@ class TrainedModels(ABC):
 
     @property
     def name(self) -> str:
-        """Name on a command line, with the variant."""
-        return self.folder.reference + (f":{self.variant}" if self.variant else "")
+        """Name on a command line."""
+        return self.folder.reference
 
     @property
     def reference(self) -> str:
         """Name in recipes and fingerprints, which does not depend on the home."""
         runs_folder = self.paths.under_home("runs") / TRAINING
-        return runs.reference(self.folder, runs_folder, self.variant)
+        return runs.reference(self.folder, runs_folder)
 
     @property
     def short_name(self) -> str:
         """First part of the folder names of runs that use these models."""
-        return "--".join(filter(None, [self.folder.short_name, self.variant]))
+        return self.folder.short_name
 
     @property
     def file_name(self) -> str:
-        """Name of the run and the variant in the names of files."""
-        return "--".join(filter(None, [self.folder.file_name, self.variant]))
-
-    @property
-    def variants(self) -> list[str]:
-        """Variants of a sweep, if none is selected."""
-        return [] if len(self.recipes) == 1 else list(self.recipes)
+        """Name of the run in the names of files."""
+        return self.folder.file_name
 
     @property
     def tests_new_subjects(self) -> bool:
@@ -130,11 +125,6 @@ class TrainedModels(ABC):
         """Folds of the cells, `[1]` without folds."""
         return sorted({cell.fold for cell in self.cells})
 
-    @property
-    def encoders(self) -> list[EncoderConfig]:
-        """Encoders of the first variant, whose embeddings the models predict."""
-        return next(iter(self.recipes.values())).encoders
-
     def open(
         self, cell: Cell, device: Any = "cpu", head: str | None = None
     ) -> TrainedModel:
@@ -145,12 +135,11 @@ class TrainedModels(ABC):
             device: Device of the model.
             head: Head that retrieval compares, or None for the model's own choice.
         """
-        recipe = self.recipes[cell.variant]
         return TrainedModel(
             path=self.locate(cell),
             cell=cell,
-            encoders=recipe.encoders,
-            signal=recipe.signal,
+            encoders=self.encoders,
+            signal=self.signal,
             run_name=self.name,
             tests_new_subjects=self.tests_new_subjects,
             device=device,
@@ -165,15 +154,10 @@ class TrainedModels(ABC):
         """Read the validation metric, or nothing if these models have none."""
         return {}
 
-    def get_recordings(self, variant: str) -> Recordings:
-        """Return the signals that cells of a variant are tested on, in fold 1."""
-        return Recordings(self.dataset, self.paths, self.recipes[variant].signal)
-
-    def list_test_subjects(self, variant: str) -> list[int]:
-        """List the subjects that cells of a variant are tested on."""
-        return list_test_subjects(
-            cell for cell in self.cells if cell.variant == variant
-        )
+    @property
+    def recordings(self) -> Recordings:
+        """Signals that the models are tested on, in fold 1."""
+        return Recordings(self.dataset, self.paths, self.signal)
 
     def list_inputs(self, splits: Sequence[str]) -> Iterator[Input]:
         """List the inputs of a test: run, signals, and target stores of `splits`.
@@ -181,25 +165,16 @@ class TrainedModels(ABC):
         The fingerprint of the test has the name of a run, or digest of a model folder.
         """
         yield Input(f"run {self.name}", reference=self.name, digest=self.digest)
-        for variant, recipe in self.recipes.items():
-            recordings = self.get_recordings(variant)
-            yield from recordings.list_inputs(self.list_test_subjects(variant))
-            for split in splits:
-                yield from list_store_inputs(
-                    self.dataset,
-                    self.dataset_config,
-                    split,
-                    recipe.encoders,
-                    self.paths,
-                )
+        yield from self.recordings.list_inputs(list_test_subjects(self.cells))
+        for split in splits:
+            yield from list_store_inputs(
+                self.dataset, self.dataset_config, split, self.encoders, self.paths
+            )
 
     @property
     def is_prepared(self) -> bool:
         """True if the signals of all test subjects are prepared."""
-        return all(
-            self.get_recordings(cell.variant).are_prepared(cell.tested_on)
-            for cell in self.cells
-        )
+        return all(self.recordings.are_prepared(cell.tested_on) for cell in self.cells)
 
     def prepare_signals(self, launch: Launch) -> None:
         """Create the missing signal stores of the test subjects.
@@ -207,9 +182,7 @@ class TrainedModels(ABC):
         Raises:
             MissingData: if a store and its source recording are missing.
         """
-        for variant in self.recipes:
-            recordings = self.get_recordings(variant)
-            recordings.prepare(self.list_test_subjects(variant), launch)
+        self.recordings.prepare(list_test_subjects(self.cells), launch)
         self.refuse_copied_people()
 
     def refuse_copied_people(self) -> None:
@@ -219,19 +192,15 @@ class TrainedModels(ABC):
         if self.origin is None:
             for cell in self.cells:
                 people += cell.trained_on
-        for variant in self.recipes:
-            recordings = self.get_recordings(variant)
-            recordings.require_distinct_people(
-                self.list_test_subjects(variant) + people
-            )
+        self.recordings.require_distinct_people(list_test_subjects(self.cells) + people)
 
     def describe_set_up(
         self, models: Sequence[TrainedModel], recordings: Mapping[int, Trials]
     ) -> dict[str, Any]:
-        """Describe the training of models of a variant, and the tested signals.
+        """Describe the training of models, and the tested signals.
 
         Args:
-            models: Models of the variant.
+            models: Models of the run.
             recordings: Recordings of the tested subjects, cut as in the training here.
 
         Raises:
@@ -280,9 +249,3 @@ class TrainedModels(ABC):
     def modality(self) -> str:
         """Kind of the recordings: EEG, MEG or fMRI."""
         return self.open_first().layout.spec.modality
-
-
-def refuse_sweep(models: TrainedModels) -> None:
-    """Raise a RecipeError that lists the variants if a run is a sweep."""
-    if models.variants:
-        select_variant(models.recipes, "", models.folder.name)

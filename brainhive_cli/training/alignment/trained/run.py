@@ -12,7 +12,6 @@ from brainhive_cli.core import runs
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.measurements import choose_headlines
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.sweep import make_variants, select_variant
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -33,13 +32,12 @@ from brainhive_cli.training.alignment.trained.models import TrainedModels
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class TrainedRun(TrainedModels):
-    """Models of a train-align run, or of a variant of it."""
+    """Models of a train-align run."""
 
     @classmethod
     def read(
         cls,
         folder: runs.RunFolder,
-        variant: str = "",
         paths: Paths | None = None,
         dataset: Any = None,
         subjects: Sequence[int] | None = None,
@@ -49,7 +47,6 @@ class TrainedRun(TrainedModels):
 
         Args:
             folder: Folder of the run.
-            variant: Variant of a sweep, or "" for all.
             paths: Folders of the signals and embeddings.
             dataset: Config of the data set of the test, if it is not the run's own.
             subjects: Subjects of the test, by default the subjects of the run, or all
@@ -62,10 +59,6 @@ class TrainedRun(TrainedModels):
         """
         paths = paths or Paths()
         recipe = folder.recipe(Recipe, paths=paths)
-        recipes: dict[str, Recipe] = make_variants(recipe)
-        if variant:
-            recipe = select_variant(recipes, variant, folder.name)
-            recipes = {variant: recipe}
 
         # folds of another holdout would test training trials
         dataset_config = dataset or recipe.dataset
@@ -80,27 +73,23 @@ class TrainedRun(TrainedModels):
 
         # other people are tested by every cell
         has_other_people = trained_on.people != tested.people
-        cells = list_cells(recipes, trained_on)
+        cells = list_cells(recipe, trained_on)
         if has_other_people or subjects is not None:
-            signal = next(iter(recipes.values())).signal
-            recordings = Recordings(tested, paths, signal)
+            recordings = Recordings(tested, paths, recipe.signal)
             selected = tuple(recordings.list_subjects(subjects))
             if has_other_people:
                 cells = [replace(cell, tested_on=selected) for cell in cells]
             else:
                 cells = _select_cells(cells, selected, folder.path)
-        modes = dict.fromkeys(
-            variant_recipe.mode for variant_recipe in recipes.values()
-        )
         return cls(
             folder=folder,
-            variant=variant,
             paths=paths,
             dataset_config=dataset_config,
             dataset=tested,
-            recipes=recipes,
+            encoders=recipe.encoders,
+            signal=recipe.signal,
             cells=cells,
-            mode=" + ".join(modes),
+            mode=recipe.mode,
             origin=trained_on.name if has_other_people else None,
             trained_on=trained_on,
             recipe=recipe,
@@ -167,31 +156,8 @@ def _select_cells(
     return selected_cells
 
 
-def open_variant(sweep: TrainedModels, label: str) -> TrainedModels:
-    """Open a variant of a sweep.
-
-    Raises:
-        MissingData: if it is tested on none of the subjects.
-    """
-    cells = [cell for cell in sweep.cells if cell.variant == label]
-    if not cells:
-        raise MissingData(
-            f"{sweep.name}:{label} is not tested on these subjects", "subjects=null"
-        )
-    recipe = sweep.recipes[label]
-    return replace(
-        sweep,
-        variant=label,
-        recipes={label: recipe},
-        cells=cells,
-        mode=recipe.mode,
-        recipe=recipe,
-    )
-
-
 def open_models(
     folder: runs.RunFolder,
-    variant: str = "",
     paths: Paths | None = None,
     dataset: Any = None,
     subjects: Sequence[int] | None = None,
@@ -199,7 +165,7 @@ def open_models(
 ) -> TrainedModels:
     """Open the models of a run or of a model folder, with the arguments of `read`."""
     kind = ModelFolder if model_files.is_model(folder.path) else TrainedRun
-    return kind.read(folder, variant, paths, dataset, subjects, **options)
+    return kind.read(folder, paths, dataset, subjects, **options)
 
 
 def open_model(
@@ -224,10 +190,9 @@ def open_model(
     Raises:
         MissingData: if there are none.
     """
-    folder, variant = find_reference(reference, paths, dataset)
+    folder = find_reference(reference, paths, dataset)
     return open_models(
         folder,
-        variant,
         paths,
         dataset,
         subjects,

@@ -67,7 +67,7 @@ class TestSet:
     pictures that the models have seen, trials of each person, caveats.
 
     Attributes:
-        runs: Tested runs or model folders. They have the same data set, and no sweep.
+        runs: Tested runs or model folders. They have the same data set.
         split: Split of the tested signals.
         like: Open test set. If it has the same data, its study is shared.
         dataset: Data set.
@@ -468,8 +468,7 @@ class TestSet:
         """
         set_ups = []
         for run, models in zip(self.runs, self.models, strict=True):
-            recordings = run.get_recordings(models[0].cell.variant)
-            signals = recordings.open_recordings(self.subjects, self.split)
+            signals = run.recordings.open_recordings(self.subjects, self.split)
             set_ups.append(run.describe_set_up(models, signals))
         return merge_set_ups(set_ups)
 

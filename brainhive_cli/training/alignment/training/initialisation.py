@@ -15,7 +15,7 @@ from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, find_error
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.runs import RunFolder, find_labelled, split_variant
+from brainhive_cli.core.runs import RunFolder, find_labelled
 from brainhive_cli.data.stores.training_history import EpochSelection, TrainingHistory
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.foreign_weights import (
@@ -48,8 +48,8 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 """Ends of the names of weight files."""
 WEIGHT_PATTERN = "*.safetensors"
 """Pattern of the weight files of repositories."""
-OpenedRuns = dict[str, tuple[RunFolder, str]]
-"""Runs that were found before, each with its variant, by reference."""
+OpenedRuns = dict[str, RunFolder]
+"""Runs that were found before, by reference."""
 StartFiles = dict[str, Path]
 """Model folder, checkpoint or file of weights, by the module that starts from it. "" is
 the whole model.
@@ -323,19 +323,19 @@ def pin_starts(
     for reference in chain.from_iterable(start.values() for start in references):
         if reference in versions:
             continue
-        name, variant = split_variant(reference, root)
         if reference.startswith(hub.HUB_PREFIX):
             path = _find_weights(reference)
             if path is None:
-                path = _find_run(reference, paths, opened)[0].path
+                path = _find_run(reference, paths, opened).path
             # weights without a model lie next to their config in the repository
             elif path.is_file() and not _is_weight_file(reference):
                 path = path.parent
-            commit = hub.name_snapshot(path)
-            versions[reference] = commit + (f":{variant}" if variant else "")
-        elif find_recipe_name(name, root) or find_labelled(root, TRAINING, str(name)):
-            run, label = _find_run(reference, paths, opened)
-            versions[reference] = runs.reference(run, root / TRAINING, label)
+            versions[reference] = hub.name_snapshot(path)
+        elif find_recipe_name(reference, root) or find_labelled(
+            root, TRAINING, reference
+        ):
+            run = _find_run(reference, paths, opened)
+            versions[reference] = runs.reference(run, root / TRAINING)
     return versions
 
 
@@ -357,15 +357,12 @@ def list_start_inputs(
         else:
             # weights of a network or of the models of a run
             patterns = (WEIGHT_PATTERN, f"cells/**/{model_files.WEIGHT_FILES[0]}")
-            repository = str(split_variant(reference)[0])
-            inputs.append(hub.find_input(repository, (), patterns, ("*.json",)))
+            inputs.append(hub.find_input(reference, (), patterns, ("*.json",)))
     return inputs
 
 
-def _find_run(
-    reference: str, paths: Paths, opened: OpenedRuns
-) -> tuple[RunFolder, str]:
-    """Find a run and its variant, once for all cells."""
+def _find_run(reference: str, paths: Paths, opened: OpenedRuns) -> RunFolder:
+    """Find a run, once for all cells."""
     if reference not in opened:
         opened[reference] = find_reference(reference, paths)
     return opened[reference]
@@ -381,10 +378,10 @@ def _find_path(reference: str, cell: Cell, paths: Paths, opened: OpenedRuns) -> 
         file = _find_weights(reference)
         if file is not None:
             return file
-    run, variant = _find_run(reference, paths, opened)
-    folders = list_model_folders(run, variant)
-    name = cell.name.rpartition("/")[2]
-    return choose_cell(folders, name if name in folders else "", run.name)
+    run = _find_run(reference, paths, opened)
+    folders = list_model_folders(run)
+    name = cell.name if cell.name in folders else ""
+    return choose_cell(folders, name, run.name)
 
 
 def _find_weights(reference: str) -> Path | None:
@@ -413,7 +410,7 @@ def _find_weights(reference: str) -> Path | None:
         return None
 
     # a repository may hold the weights of a network without our model or run
-    kind, pinned = hub.inspect_repository(str(split_variant(reference)[0]))
+    kind, pinned = hub.inspect_repository(reference)
     if kind:
         return None
     folder = hub.folder(pinned, allow=[WEIGHT_PATTERN, "config.json"])

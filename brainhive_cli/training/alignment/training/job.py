@@ -1,6 +1,6 @@
-"""Job of train-align: a recipe with its variants, its data set and its cells."""
+"""Job of train-align: a recipe, its data set and its cells."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,10 +10,8 @@ from typing import Any, NamedTuple, Self
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.command import Input, Work, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, write_value
-from brainhive_cli.core.facts import merge_set_ups
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder, reference as name_reference
-from brainhive_cli.core.sweep import make_variants, select_variant
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals.brain_channels import list_eye_channels
 from brainhive_cli.data.signals.trials import Trials
@@ -52,7 +50,7 @@ from brainhive_cli.training.alignment.training.initialisation import (
 
 
 class BaseRun(NamedTuple):
-    """Run that is fine-tuned: a run without a sweep, or a variant of a sweep.
+    """Run that is fine-tuned.
 
     Attributes:
         folder: Folder of the run.
@@ -75,14 +73,11 @@ class Job:
 
     Attributes:
         recipe: Settings of the run. For fine-tuning, with the inherited keys.
-        variants: Recipe of each variant of a sweep, by label. Without a sweep, the
-            recipe with the label "".
         dataset: Data set with the signals and stimuli.
         base_run: Run that is fine-tuned, or None.
     """
 
     recipe: Recipe
-    variants: dict[str, Recipe]
     dataset: Dataset
     base_run: BaseRun | None = None
     _starts: dict[str, dict[int, StartFiles]] = field(
@@ -94,18 +89,19 @@ class Job:
     def resolve(cls, recipe: Recipe) -> Self:
         """Make the job of a recipe.
 
-        The keys of a run that is fine-tuned are inherited before variants are made.
+        The keys of a run that is fine-tuned are inherited.
 
         Raises:
             MissingData: if the run that is fine-tuned does not exist.
             BrainhiveError: if it does not fit the recipe.
         """
+        recipe.require_single_run()
         base_run = None
         if recipe.mode == "finetune":
             base_run = find_base_run(recipe)
             recipe = inherit_keys(recipe, base_run)
         dataset: Dataset = recipe.dataset.build(recipe.paths)
-        return cls(recipe, make_variants(recipe), dataset, base_run)
+        return cls(recipe, dataset, base_run)
 
     @property
     def short_name(self) -> str:
@@ -121,41 +117,38 @@ class Job:
             The job with the pinned recipes, and the version of each model by name: its
             commit on the hub, or the newest run of a recipe.
         """
-        versions: dict[str, str] = {}
-        for recipe in self.variants.values():
-            versions |= pin_starts(recipe.train.starts, recipe.paths, self._opened)
+        recipe = self.recipe
+        versions = pin_starts(recipe.train.starts, recipe.paths, self._opened)
         commits = {
             name: version
             for name, version in versions.items()
             if name.startswith(hub.HUB_PREFIX)
         }
-        variants = {
-            label: _pin_commits(recipe, commits)
-            for label, recipe in self.variants.items()
-        }
-        recipe = _pin_commits(self.recipe, commits)
-        return replace(self, recipe=recipe, variants=variants), versions
+        train = recipe.train.pin_starts(commits)
+        recipe = recipe.model_copy(update={"train": train})
+        return replace(self, recipe=recipe), versions
 
-    def signals(self, recipe: Recipe) -> Recordings:
-        """Return the recordings of a variant."""
-        return Recordings(self.dataset, self.recipe.paths, recipe.signal)
+    @property
+    def signals(self) -> Recordings:
+        """Recordings of the training."""
+        return Recordings(self.dataset, self.recipe.paths, self.recipe.signal)
 
     @cached_property
     def cells(self) -> list[Cell]:
-        """Trainings of all variants.
+        """Trainings of the run.
 
         Raises:
             BrainhiveError: as `list_cells` does.
         """
-        return list_cells(self.variants, self.dataset)
+        return list_cells(self.recipe, self.dataset)
 
     @cached_property
     def stores(self) -> dict[str, TargetStore]:
-        """Target stores of the encoders of all variants, by name.
+        """Target stores of the encoders, by name.
 
         Raises:
             BrainhiveError: if the stores are of different stimuli.
-            RecipeError: if a variant fuses embeddings whose shapes do not fit.
+            RecipeError: if fused embeddings have shapes that do not fit.
         """
         # check the stores of alternatives too, which are opened again when read
         stores = open_stores(
@@ -165,20 +158,16 @@ class Job:
             self.stored_encoders(),
             self.recipe.paths,
         )
-        encoder_names = set[str]()
-        for recipe in self.variants.values():
-            encoder_names.update(config.name for config in recipe.stored_encoders)
+        encoder_names = {config.name for config in self.recipe.stored_encoders}
         stores = {
             name: store for name, store in stores.items() if name in encoder_names
         }
-
-        for recipe in self.variants.values():
-            shapes = {
-                config.name: stores[config.name].shape
-                for config in recipe.fused_encoders
-            }
-            if shapes:
-                find_token_axes(shapes)
+        shapes = {
+            config.name: stores[config.name].shape
+            for config in self.recipe.fused_encoders
+        }
+        if shapes:
+            find_token_axes(shapes)
         return stores
 
     def stored_encoders(self) -> list[EncoderConfig]:
@@ -186,53 +175,48 @@ class Job:
 
         Encoders of alternative targets are found by the names of their stores.
         """
-        configs: dict[str, EncoderConfig] = {}
-        for recipe in self.variants.values():
-            for config in recipe.stored_encoders:
-                configs[config.name] = config
-        for recipe in self.variants.values():
-            for name, alternatives in recipe.train.embedding_alternatives.items():
-                similar_configs = []
-                if name in configs:
-                    similar_configs = [
-                        configs[name].with_input_of(alternative)
-                        for alternative in alternatives
-                    ]
-                configs |= find_encoders(alternatives, similar_configs)
+        recipe = self.recipe
+        configs = {config.name: config for config in recipe.stored_encoders}
+        for name, alternatives in recipe.train.embedding_alternatives.items():
+            similar_configs = []
+            if name in configs:
+                similar_configs = [
+                    configs[name].with_input_of(alternative)
+                    for alternative in alternatives
+                ]
+            configs |= find_encoders(alternatives, similar_configs)
         return list(configs.values())
 
-    def describe_priors(self) -> dict[str, priors.Description]:
-        """Describe the priors whose fusion encoders make targets, by reference.
+    def describe_prior(self) -> priors.Description | None:
+        """Describe the prior whose fusion encoder makes targets, if there is one.
 
         Raises:
-            RecipeError: if the encoders, fuser or `dim` of a variant are not its
+            RecipeError: if the encoders, fuser or `dim` of the recipe are not the
                 prior's.
         """
-        descriptions = {}
-        for recipe in self.variants.values():
-            if not recipe.prior:
-                continue
-            description = priors.describe(recipe.prior)
-            descriptions[recipe.prior] = description
-            match_prior_keys(recipe.prior, recipe.fused_encoders)
+        recipe = self.recipe
+        if not recipe.prior:
+            return None
+        description = priors.describe(recipe.prior)
+        match_prior_keys(recipe.prior, recipe.fused_encoders)
 
-            # compare the sizes that the recipe sets
-            prior_sizes = {**description.fuser, "dropout": recipe.train.prior_dropout}
-            recipe_sizes = recipe.fuser.model_dump(exclude_defaults=True)
-            recipe_sizes = {"dim": recipe.dim, **recipe_sizes}
-            for name, value in recipe_sizes.items():
-                if value is None or value == prior_sizes.get(name, value):
-                    continue
-                key = name if name == "dim" else f"fuser.{name}"
-                hint = f"leave {key} out"
-                if name == "dropout":
-                    hint = f"set train.prior_dropout={value:g}"
-                raise RecipeError(
-                    f"{key} is {value}, but the prior {recipe.prior} has "
-                    f"{prior_sizes[name]}",
-                    hint,
-                )
-        return descriptions
+        # compare the sizes that the recipe sets
+        prior_sizes = {**description.fuser, "dropout": recipe.train.prior_dropout}
+        recipe_sizes = recipe.fuser.model_dump(exclude_defaults=True)
+        recipe_sizes = {"dim": recipe.dim, **recipe_sizes}
+        for name, value in recipe_sizes.items():
+            if value is None or value == prior_sizes.get(name, value):
+                continue
+            key = name if name == "dim" else f"fuser.{name}"
+            hint = f"leave {key} out"
+            if name == "dropout":
+                hint = f"set train.prior_dropout={value:g}"
+            raise RecipeError(
+                f"{key} is {value}, but the prior {recipe.prior} has "
+                f"{prior_sizes[name]}",
+                hint,
+            )
+        return description
 
     def inputs(self) -> list[Input]:
         """List the run, signals, embeddings and weights that the training reads."""
@@ -251,7 +235,7 @@ class Job:
                 recipe.paths,
             ),
             self.dataset.holdout.inputs,
-            self._list_priors,
+            self._list_prior,
             lambda: list_start_inputs(
                 recipe.train.starts,
                 self.cells[0],
@@ -262,26 +246,23 @@ class Job:
         )
 
     def _list_signals(self) -> list[Input]:
-        """List the signal stores of all variants."""
-        inputs = []
-        for recipe in self.variants.values():
-            source = self.signals(recipe)
-            inputs += source.list_inputs(self._list_read_subjects(recipe))
-            # subjects found in the recordings may be tested later, so they are listed,
-            # but do not change the fingerprint of the run
-            if not self.dataset.subjects:
-                subjects = list_subjects(self.cells)
-                inputs += [
-                    replace(entry, digest="") for entry in source.list_inputs(subjects)
-                ]
+        """List the signal stores."""
+        inputs = list(self.signals.list_inputs(self._list_read_subjects()))
+        # subjects found in the recordings may be tested later, so they are listed,
+        # but do not change the fingerprint of the run
+        if not self.dataset.subjects:
+            subjects = list_subjects(self.cells)
+            for entry in self.signals.list_inputs(subjects):
+                inputs.append(replace(entry, digest=""))
         return inputs
 
-    def _list_priors(self) -> list[Input]:
-        """List the priors of all variants."""
-        return [
-            Input(f"prior {reference}", reference=reference, digest=description.digest)
-            for reference, description in self.describe_priors().items()
-        ]
+    def _list_prior(self) -> list[Input]:
+        """List the prior, if there is one."""
+        prior = self.recipe.prior
+        description = self.describe_prior()
+        if prior is None or description is None:
+            return []
+        return [Input(f"prior {prior}", reference=prior, digest=description.digest)]
 
     def check(self) -> None:
         """Open the inputs without writing anything.
@@ -291,12 +272,11 @@ class Job:
         """
         cells = self.cells
         self._warn_if_untested()
-        for recipe in self.variants.values():
-            self.signals(recipe).require_distinct_people(list_subjects(cells))
+        source = self.signals
+        source.require_distinct_people(list_subjects(cells))
 
         # signals of subjects that are trained together must fit each other
-        for variant, trained_on in {(cell.variant, cell.trained_on) for cell in cells}:
-            source = self.signals(self.variants[variant])
+        for trained_on in {cell.trained_on for cell in cells}:
             subject_trials = []
             recordings = source.open_recordings(trained_on, "train")
             for subject, recording in recordings.items():
@@ -314,10 +294,11 @@ class Job:
         self._check_sessions(cells)
         self._check_folds(cells)
 
-        # targets, priors and starts
+        # targets, prior and starts
         _ = self.stores
-        for reference in self.describe_priors():
-            priors.load(reference)
+        if self.recipe.prior:
+            _ = self.describe_prior()
+            priors.load(self.recipe.prior)
         for cell in cells:
             self.find_starts(cell)
 
@@ -353,15 +334,12 @@ class Job:
         """
         if cell.name in self._starts:
             return self._starts[cell.name]
-        recipe = self.variants[cell.variant]
+        recipe = self.recipe
         starts = find_starts(recipe.train.starts, cell, recipe.paths, self._opened)
 
         # fine-tuning starts from the model of the base run
-        if recipe.mode == "finetune":
-            base_run = self.base_run
-            if base_run is None or recipe.finetune.run != self.recipe.finetune.run:
-                base_run = find_base_run(recipe)
-            starts[0] = {"": find_base_model(base_run, cell)}
+        if self.base_run is not None:
+            starts[0] = {"": find_base_model(self.base_run, cell)}
 
         # a new subject must be new to all models of the history
         if recipe.mode in ("inter", "finetune"):
@@ -376,28 +354,25 @@ class Job:
         self._starts[cell.name] = starts
         return starts
 
-    def _list_read_subjects(self, recipe: Recipe) -> list[int]:
-        """List the subjects whose signals the training of a variant reads."""
-        is_tested = recipe.train.selection == "test"
+    def _list_read_subjects(self) -> list[int]:
+        """List the subjects whose signals the training reads."""
+        is_tested = self.recipe.train.selection == "test"
         return list_subjects(self.cells, with_tested=is_tested)
 
     def prepare(self, launch: Launch) -> None:
         """Make the signal stores that are missing."""
-        for recipe in self.variants.values():
-            subjects = self._list_read_subjects(recipe)
-            self.signals(recipe).prepare(subjects, launch)
+        self.signals.prepare(self._list_read_subjects(), launch)
 
     def _check_sessions(self, cells: Sequence[Cell]) -> None:
         """Raise an error if a new subject has fewer sessions than fine-tuning uses.
 
         Signals that are not prepared yet are skipped.
         """
+        n_sessions = self.recipe.finetune.sessions
+        if not n_sessions:
+            return
         for cell in cells:
-            recipe = self.variants[cell.variant]
-            n_sessions = recipe.finetune.sessions
-            if not n_sessions:
-                continue
-            recordings = self.signals(recipe).open_recordings(cell.trained_on, "train")
+            recordings = self.signals.open_recordings(cell.trained_on, "train")
             for subject, recording in recordings.items():
                 n_recorded = 0
                 if recording.sessions is not None:
@@ -432,11 +407,9 @@ class Job:
                 )
 
         # each combination once, in the order of the cells
-        combinations = dict.fromkeys(
-            (cell.variant, cell.fold, cell.trained_on) for cell in cells
-        )
-        for variant, fold, trained_on in combinations:
-            source = replace(self.signals(self.variants[variant]), fold=fold)
+        combinations = dict.fromkeys((cell.fold, cell.trained_on) for cell in cells)
+        for fold, trained_on in combinations:
+            source = replace(self.signals, fold=fold)
             for split, n_needed in {"train": 2, "test": 1}.items():
                 recordings = source.open_recordings(trained_on, split)
                 for subject, recording in recordings.items():
@@ -448,40 +421,31 @@ class Job:
                             "trials",
                         )
 
-    def describe_set_ups(self) -> dict[str, Any]:
-        """Describe the set-up of all variants.
+    def describe_set_up(self) -> dict[str, Any]:
+        """Describe the set-up of the run.
 
         Returns:
-            Facts of a `TrainingFacts`: the merged set-ups, the modality of the test
+            Facts of a `TrainingFacts`: the set-up, the modality of the test
             signals ("" if there are none) and the published result, if any.
         """
-        dataset = self.dataset
-        set_ups = []
-        modality = ""
-        for label, recipe in self.variants.items():
-            tested_on = list_test_subjects(
-                cell for cell in self.cells if cell.variant == label
-            )
+        dataset, recipe = self.dataset, self.recipe
+        tested_on = list_test_subjects(self.cells)
 
-            # test signals may be absent or broken, and the training is kept then
-            signals: list[Trials] = []
-            with suppress(BrainhiveError):
-                recordings = self.signals(recipe).open_recordings(tested_on, "test")
-                signals = [
-                    recipe.signal.select(
-                        recording, dataset.channels, f"{dataset.name} subject {subject}"
-                    )
-                    for subject, recording in recordings.items()
-                ]
-            if signals:
-                modality = signals[0].modality
-            description = describe_recipe(recipe, dataset.holdout)
-            set_ups.append(describe_run(dataset, tested_on, description, signals))
-
-        published = self.recipe.published
+        # test signals may be absent or broken, and the training is kept then
+        signals: list[Trials] = []
+        with suppress(BrainhiveError):
+            recordings = self.signals.open_recordings(tested_on, "test")
+            signals = [
+                recipe.signal.select(
+                    recording, dataset.channels, f"{dataset.name} subject {subject}"
+                )
+                for subject, recording in recordings.items()
+            ]
+        description = describe_recipe(recipe, dataset.holdout)
+        published = recipe.published
         return {
-            "set_up": merge_set_ups(set_ups),
-            "modality": modality,
+            "set_up": describe_run(dataset, tested_on, description, signals),
+            "modality": signals[0].modality if signals else "",
             "published": published.as_dict() if published else {},
         }
 
@@ -492,27 +456,16 @@ class Job:
         """
         cells = self.cells if cells is None else cells
         train = self.recipe.train
-        n_epochs = 0
-        are_closed_form = True
-        for cell in cells:
-            variant = self.variants[cell.variant]
-            is_closed_form = variant.backbone.is_closed_form
-            are_closed_form &= is_closed_form
-            epochs = 1 if is_closed_form else variant.train.epochs
-            n_epochs += epochs * len(cell.trained_on)
+        is_closed_form = self.recipe.backbone.is_closed_form
+        epochs = 1 if is_closed_form else train.epochs
+        n_epochs = epochs * sum(len(cell.trained_on) for cell in cells)
         return Work(
             f"{self.dataset.name}, {self.recipe.backbone.kind}, {train.batch_size} a "
             f"step in {train.precision}",
             n_epochs,
-            "fits" if are_closed_form else "epochs",
+            "fits" if is_closed_form else "epochs",
             cells=len(cells),
         )
-
-
-def _pin_commits(recipe: Recipe, commits: Mapping[str, str]) -> Recipe:
-    """Replace models of the hub in a recipe by their commits."""
-    train = recipe.train.pin_starts(commits)
-    return recipe.model_copy(update={"train": train})
 
 
 def find_base_run(recipe: Recipe) -> BaseRun:
@@ -522,16 +475,13 @@ def find_base_run(recipe: Recipe) -> BaseRun:
 
     Raises:
         MissingData: if the run does not exist.
-        RecipeError: if the run is a sweep, and the recipe names no variant.
         BrainhiveError: if the run is fine-tuned itself.
     """
     # a data set that the recipe sets narrows the search
     paths = recipe.paths
     has_default = recipe.dataset == type(recipe)().dataset
     dataset = None if has_default else recipe.dataset
-    folder, variant = find_reference(
-        recipe.finetune.run, paths, dataset, may_be_finetuned=False
-    )
+    folder = find_reference(recipe.finetune.run, paths, dataset, may_be_finetuned=False)
     if is_model(folder.path):
         raise RecipeError(
             f"finetune.run is one model, {folder.path}, and not a run",
@@ -539,12 +489,7 @@ def find_base_run(recipe: Recipe) -> BaseRun:
         )
 
     base_recipe = folder.recipe(Recipe, paths=paths)
-    recipes = make_variants(base_recipe)
-    if variant or len(recipes) > 1:
-        base_recipe = select_variant(recipes, variant, folder.name)
-        recipes = {variant: base_recipe}
-    first_recipe = next(iter(recipes.values()))
-    if first_recipe.mode == "finetune":
+    if base_recipe.mode == "finetune":
         raise BrainhiveError(
             f"{folder.name} is fine-tuned itself",
             "name another run: finetune.run=NAME",
@@ -552,10 +497,10 @@ def find_base_run(recipe: Recipe) -> BaseRun:
     base_dataset = base_recipe.dataset.build(paths)
     return BaseRun(
         folder,
-        name_reference(folder, paths.under_home("runs") / TRAINING, variant),
+        name_reference(folder, paths.under_home("runs") / TRAINING),
         base_recipe,
         base_dataset,
-        list_cells(recipes, base_dataset),
+        list_cells(base_recipe, base_dataset),
     )
 
 
@@ -590,10 +535,7 @@ def inherit_keys(recipe: Recipe, base_run: BaseRun) -> Recipe:
 
     # statistics of all sessions would include later sessions than those used
     normalisation = base_recipe.signal.normalise
-    uses_sessions = any(
-        variant.finetune.sessions for variant in make_variants(recipe).values()
-    )
-    if uses_sessions and normalisation is not None:
+    if recipe.finetune.sessions and normalisation is not None:
         raise RecipeError(
             f"finetune.sessions: signal.normalise={normalisation.kind} of {run_name} "
             "takes statistics of all sessions",

@@ -63,40 +63,36 @@ def rehearse(job: Job) -> None:
     with console.mute_messages(), console.divert_prints():
         for cell in cells:
             # cells that only differ in their seed are set up alike
-            key = cell.variant, cell.fold, cell.trained_on, cell.tested_on
+            key = cell.fold, cell.trained_on, cell.tested_on
             if key in rehearsed_keys:
                 continue
             rehearsed_keys.add(key)
-            recipe = job.variants[cell.variant]
-            if training_data is None or not training_data.is_compatible(recipe):
-                training_data = TrainingData(
-                    job, recipe, job.stores, subjects, ALONE, reads=False
-                )
+            if training_data is None:
+                training_data = TrainingData(job, subjects, ALONE, reads=False)
             if training_data.adapted is not None:
                 continue
-            layout, data = training_data.select_cell(cell)
+            layout, data = training_data.select_cell(cell, job)
             with _ignore_missing_values():
                 if is_closed_form(layout):
                     _rehearse_closed_form(layout, data)
                     continue
 
                 # tensors of other subjects often have equal shapes
-                batches = _make_batches(recipe, data)
+                batches = _make_batches(job.recipe, data)
                 spec = replace(layout.spec, subjects=(0,) * len(data.trials))
                 shapes: list[Any] = [spec, batches.steps, data.start_files]
                 shapes += [trials.width for trials in data.test_trials]
-                step_key = cell.variant, str(shapes)
+                step_key = str(shapes)
                 if step_key not in rehearsed_keys:
                     rehearsed_keys.add(step_key)
-                    _rehearse_steps(recipe, layout, data, batches)
+                    _rehearse_steps(job.recipe, layout, data, batches)
 
 
 def _is_prepared(job: Job, cell: Cell) -> bool:
     """Return True if the signals that a cell reads have been prepared."""
-    recipe = job.variants[cell.variant]
-    is_tested = recipe.train.selection == "test"
+    is_tested = job.recipe.train.selection == "test"
     subjects = list_subjects([cell], with_tested=is_tested)
-    return job.signals(recipe).are_prepared(subjects)
+    return job.signals.are_prepared(subjects)
 
 
 def _rehearse_closed_form(layout: Layout, data: CellData) -> None:

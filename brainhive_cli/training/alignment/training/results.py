@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from brainhive_cli.core import artifacts
-from brainhive_cli.core.measurements import Measurements, Metric, name_rows
+from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table, format_mean_sd
 from brainhive_cli.reports.tables import ABSENT, make_metric_cell, published_tables
@@ -39,8 +39,7 @@ def tables(
             because then no pictures can be held out for validation.
 
     Returns:
-        Means of the variants, metrics of the cells, and published results, as far as
-        there are any.
+        Metrics of the cells, and published results, as far as there are any.
     """
     # the title names the data set, the models and the selection of epochs
     facts = measurements.require_facts(TrainingFacts)
@@ -71,7 +70,6 @@ def tables(
 
     # a row for each cell
     rows: list[Any] = []
-    variant_metrics = defaultdict[str, list[Metric | None]](list)
     for cell in cells:
         metric = metrics[cell.name]
         rows.append(
@@ -83,32 +81,17 @@ def tables(
                 metric.chance if metric else ABSENT,
             )
         )
-        variant_metrics[cell.variant].append(metric)
 
-    # mean and spread of all cells, or of the cells of each variant
-    variant_rows = []
-    variant_names = name_rows(variant_metrics)
-    for label, cell_metrics in variant_metrics.items():
-        values = [metric.value for metric in cell_metrics if metric is not None]
-        spread = format_mean_sd(values)
-        if label:
-            chance = cell_metrics[0].chance if cell_metrics[0] else ABSENT
-            variant_rows.append(
-                (variant_names[label], spread, len(cell_metrics), chance)
-            )
-        elif len(cells) > 1:
-            rows.append((f"mean ± sd of {len(cells)}", "", spread, "", ""))
-
-    # variants come first, because a sweep compares them
+    # mean and spread of all cells
+    if len(cells) > 1:
+        values = [metric.value for metric in metrics.values() if metric is not None]
+        rows.append((f"mean ± sd of {len(cells)}", "", format_mean_sd(values), "", ""))
     cell_table = Table(
         title,
         ("model", "epoch", "validation top-1, 95 % CI", "tested", "chance"),
         rows,
     )
-    if not variant_rows:
-        return (cell_table,) + published
-    columns = ("variant", "validation top-1, mean ± sd", "models", "chance")
-    return (Table(title, columns, variant_rows), cell_table) + published
+    return (cell_table,) + published
 
 
 def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[artifacts.Curve]:

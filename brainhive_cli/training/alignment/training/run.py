@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
 
 from brainhive_cli.core import console
 from brainhive_cli.core.command import Result, Work
@@ -25,6 +25,7 @@ from brainhive_cli.training.alignment.cells import (
     list_subjects,
 )
 from brainhive_cli.training.alignment.facts import TrainingFacts
+from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.training.job import Job
 from brainhive_cli.training.alignment.training.results import learning_curves, tables
 
@@ -32,10 +33,40 @@ if TYPE_CHECKING:
     from brainhive_cli.training.alignment.training.training_data import TrainingData
 
 
-class TrainingRun(Job, RunJob):
-    """Run of train-align. Test signals are read only if they select epochs."""
+@dataclass
+class LatestData:
+    """Training data of the cell that was trained last.
 
+    Attributes:
+        data: Data that the next cell shares if it has the same inputs, or None.
+    """
+
+    data: TrainingData | None = None
+
+
+@dataclass(frozen=True)
+class TrainingRun(Job, RunJob):
+    """Run of train-align. Test signals are read only if they select epochs.
+
+    Attributes:
+        latest_data: Training data of the last cell. Several runs may share it.
+    """
+
+    latest_data: LatestData = field(
+        default_factory=LatestData, repr=False, compare=False
+    )
     command = "train-align"
+
+    @classmethod
+    def resolve(cls, recipe: Recipe, like: Self | None = None) -> Self:
+        """Make the run of a recipe, as `Job.resolve` does.
+
+        Args:
+            recipe: Settings of the run.
+            like: Run whose training data is shared if it is equal, or None.
+        """
+        run = super().resolve(recipe)
+        return run if like is None else replace(run, latest_data=like.latest_data)
 
     def preview(self) -> list[Table]:
         """List the names of the models in a table."""
@@ -96,7 +127,7 @@ class TrainingRun(Job, RunJob):
             if len(cell.trained_on) == 1 and cell.trained_on == cell.tested_on:
                 subject = cell.trained_on[0]
             cell_facts[cell.name] = measurements.facts.cells[cell.name].model_copy(
-                update={"subject": subject, "seed": cell.seed, "variant": cell.variant}
+                update={"subject": subject, "seed": cell.seed}
             )
 
         facts = TrainingFacts(
@@ -104,13 +135,11 @@ class TrainingRun(Job, RunJob):
             dataset=self.dataset.name,
             stimulus=self.dataset.stimulus,
             warnings=warnings,
-            is_closed_form=all(
-                variant.backbone.is_closed_form for variant in self.variants.values()
-            ),
+            is_closed_form=self.recipe.backbone.is_closed_form,
             division=describe_division(self.cells, self.recipe.mode),
             caveats=merge_caveats(*caveats),
             cells=cell_facts,
-            **self.describe_set_ups(),
+            **self.describe_set_up(),
         )
         curves = learning_curves(run.folder, list(cell_facts))
         return Summary(Measurements(scopes, facts=facts), curves)
@@ -134,10 +163,9 @@ class TrainingRun(Job, RunJob):
 class _CellTrainer:
     """Training of the cells of a run, by their names."""
 
-    job: Job
+    job: TrainingRun
     cells: dict[str, Cell]
     run: OpenRun
-    training_data: TrainingData | None = None
 
     def train(self, name: str, launch: Launch) -> None:
         """Read the data of a cell, train it, and write its model and metrics."""
@@ -148,17 +176,14 @@ class _CellTrainer:
         from brainhive_cli.training.alignment.training.training_data import TrainingData
 
         cell = self.cells[name]
-        recipe = self.job.variants[cell.variant]
+        recipe = self.job.recipe
         with console.progress("reading signals and embeddings"):
-            # variants with the same inputs share the training data
-            training_data = self.training_data
-            if training_data is None or not training_data.is_compatible(recipe):
-                subjects = list_subjects(self.cells.values(), with_tested=False)
-                training_data = TrainingData(
-                    self.job, recipe, self.job.stores, subjects, self.run.launch
-                )
-                self.training_data = training_data
-            layout, data = training_data.select_cell(cell)
+            # cells with the same inputs share the training data
+            latest = self.job.latest_data
+            subjects = list_subjects(self.cells.values(), with_tested=False)
+            if latest.data is None or not latest.data.is_compatible(self.job, subjects):
+                latest.data = TrainingData(self.job, subjects, self.run.launch)
+            layout, data = latest.data.select_cell(cell, self.job)
         caveats = make_history(data, recipe.train).caveats
         with self.run.track(name, recipe, launch, caveats) as track:
             train_cell(

@@ -69,7 +69,9 @@ from brainhive_cli.training.alignment.training.job import Job
 SHARE_SEED = 0
 """Seed of the pictures that a share of a new subject's data holds."""
 INPUTS: Any = {
-    **dict.fromkeys(("encoders", "heads", "targets", "prior", "signal"), True),
+    **dict.fromkeys(
+        ("dataset", "paths", "encoders", "heads", "targets", "prior", "signal"), True
+    ),
     "train": {"embedding_alternatives", "lora", "augment"},
 }
 """Keys of a recipe on which the loaded targets and signals depend."""
@@ -79,9 +81,7 @@ class TrainingData:
     """Targets and signals of all cells with the same inputs.
 
     Args:
-        job: The run.
-        recipe: Recipe of one of the cells.
-        stores: Target stores of the run, with the same rows, by the encoder's name.
+        job: The run, or the first of several runs with the same inputs.
         subjects: Subjects that some cell of the run is trained on.
         launch: Processes of the run, with the device of the targets.
         reads: If False, files are opened for their shapes, but not read.
@@ -102,19 +102,18 @@ class TrainingData:
     def __init__(
         self,
         job: Job,
-        recipe: Recipe,
-        stores: Mapping[str, TargetStore],
         subjects: Sequence[int],
         launch: Launch,
         reads: bool = True,
     ) -> None:
         self.job = job
-        self.recipe = recipe
+        self.recipe = recipe = job.recipe
         self.launch = launch
         self.reads = reads
-        self.signals = job.signals(recipe)
+        self.subjects = list(subjects)
+        self.signals = job.signals
         self.stores = {
-            config.name: stores[config.name] for config in recipe.stored_encoders
+            config.name: job.stores[config.name] for config in recipe.stored_encoders
         }
         self.stimuli, self.pixels = get_stimuli_and_pixels(self.stores)
         self.prior = priors.load(recipe.prior) if recipe.prior else None
@@ -180,11 +179,11 @@ class TrainingData:
             partial(choose_held_out, self.stimuli.concepts, pictures=compared_pictures)
         )
 
-    def is_compatible(self, recipe: Recipe) -> bool:
-        """Return True if another recipe has the same targets and signals."""
-        return bool(
-            self.recipe.model_dump(include=INPUTS) == recipe.model_dump(include=INPUTS)
-        )
+    def is_compatible(self, job: Job, subjects: Sequence[int]) -> bool:
+        """Return True if another run has the same targets, signals and subjects."""
+        inputs = job.recipe.model_dump(include=INPUTS)
+        has_same_inputs = self.recipe.model_dump(include=INPUTS) == inputs
+        return has_same_inputs and list(subjects) == self.subjects
 
     def _group_adapted_encoders(self) -> EncoderGroup | None:
         """Return the group of encoders that learn with the model, or None.
@@ -244,15 +243,19 @@ class TrainingData:
         signals = replace(self.signals, fold=fold)
         return read_training(signals, subject, self.stimuli, self.reads)
 
-    def select_cell(self, cell: Cell) -> tuple[Layout, CellData]:
+    def select_cell(self, cell: Cell, job: Job) -> tuple[Layout, CellData]:
         """Return the architecture of a cell's model, and its training data.
 
         1. Choose the pictures that validate, and read the signals.
         2. Describe the training data, and plan the architecture.
         3. Shuffle the labels, if the recipe says so.
         4. Take out the signals that select the epoch, or read test signals.
+
+        Args:
+            cell: Cell of the run.
+            job: The run, which has the same inputs.
         """
-        recipe = self.job.variants[cell.variant]
+        recipe = job.recipe
         dataset = self.job.dataset
         train = recipe.train
 
@@ -299,7 +302,7 @@ class TrainingData:
             self.targets,
             held_out,
             fuser=self.prior.fuser if self.prior else None,
-            start_files=self.job.find_starts(cell),
+            start_files=job.find_starts(cell),
             test_trials=test_trials,
             test_targets=test_targets,
             history=history,
@@ -361,7 +364,7 @@ class TrainingData:
         statistics: Sequence[Statistics],
     ) -> TrainingHistory:
         """Describe the training data of a cell, before an epoch is selected."""
-        # training pictures, which cells of a sweep share
+        # training pictures, which cells share
         dataset = self.job.dataset
         rows = np.unique(np.concatenate([trials.stimulus for trials in subjects]))
         pixels = None if self.pixels is None else self.pixels[rows]

@@ -38,7 +38,6 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return jobs_run(asked["cells"])
 
     monkeypatch.setattr(jobs, "open_model", open_model)
-    monkeypatch.setattr(jobs, "refuse_sweep", lambda run: None)
     monkeypatch.setattr(jobs, "require_split", lambda *_: None)
     monkeypatch.setattr(jobs, "replace", change)
     return asked

@@ -23,14 +23,11 @@ from brainhive_cli.data.media.stimuli import Clip, StimulusSet
 from brainhive_cli.evaluation.reconstruction import metric_parts, run as scored_run
 from brainhive_cli.evaluation.reconstruction.evaluation import (
     SheetWriter,
-    combine_variants,
     describe_missing_metrics,
     find_runs_to_compare,
     make_comparison_tables,
-    make_sweep_tables,
     make_tables,
     measure_run,
-    read_result,
     write_comparisons,
 )
 from brainhive_cli.evaluation.reconstruction.facts import ReconstructionFacts
@@ -62,6 +59,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     score_set,
     write_values,
 )
+from brainhive_cli.measurement.comparison import compare_runs
 from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.models import encoders
 from brainhive_cli.models.heads import Decoded
@@ -314,23 +312,20 @@ def test_runs_are_compared_item_by_item(recorded: Recorded, tmp_path: Path) -> N
 
     write_comparisons(*runs[:1], runs[1:])
 
-    results = {run.path.name: read_result(run, None) for run in runs}
-    variants = combine_variants(results)
-    laid_out = make_sweep_tables(variants, None)
+    first, second = [run.measurements() for run in runs]
+    comparisons, errors = compare_runs({("one", "two"): (first, second)})
     against = runs[0].measurements().facts.against
     again = artifacts.read(runs[0])
     write_comparisons(*runs[:1], runs[1:])
     recorded(
         digits=4,
         against=[row.model_copy(update={"second": ""}) for row in against],
-        comparisons=variants.facts.comparisons,
+        comparisons=comparisons,
         sources=runs[0].measurements().facts.comparisons,
-        tables=[[list(row) for row in table.rows] for table in laid_out],
     )
     # tables of an earlier call are replaced
     assert len(artifacts.read(runs[0])) == len(again)
-    assert [*variants.facts.variants] == ["one", "two"]
-    assert variants.facts.not_compared == []
+    assert errors == {}
 
 
 def test_a_run_is_outdated_if_a_missing_metric_is_available(

@@ -24,12 +24,11 @@ def recipe(*words: str) -> Recipe:
 
 
 class Run:
-    """Run of cells, or sweep of variants."""
+    """Run of cells."""
 
     def __init__(self, name: str, people: str = "12", **facts: Any) -> None:
-        self.name, self.reference, self.variant = name, f"ref {name}", ""
+        self.name, self.reference = name, f"ref {name}"
         self.folder = SimpleNamespace(path=name, duration_s=10.0)
-        self.variants: tuple[str, ...] = ()
         self.dataset = SimpleNamespace(name="made", splits=("train", "test"))
         self.recipe: Any = None
         self.origin = None
@@ -41,17 +40,6 @@ class Run:
         ]
         vars(self).update(facts)
 
-    def open_variant(self, label: str) -> "Run":
-        validation = {"a": 0.2, "b": 0.7, "c": 0.9, "d": None}[label]
-        run = Run(f"{self.name}:{label}", variants=())
-        run.variant = label
-        # c was measured on other pictures
-        measured = {"measured_on": "others" if label == "c" else "these"}
-        if validation is not None:
-            measured["value"] = validation
-        vars(run)["read_validation"] = lambda: measured
-        return run
-
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -59,20 +47,11 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     made: dict[str, Any] = {
         "one": Run("one"),
         "two": Run("two"),
-        "sweep": Run("sweep", variants=("a", "b", "c", "d")),
         "elsewhere": Run("elsewhere", dataset=SimpleNamespace(name="other")),
     }
     monkeypatch.setattr(
         jobs, "open_model", lambda name, paths, **_: made[name or "one"]
     )
-    monkeypatch.setattr(jobs, "open_variant", Run.open_variant)
-    monkeypatch.setattr(jobs, "rejoin_variant_names", lambda names, paths: names)
-
-    def refuse(run: Run) -> None:
-        if run.variants:
-            raise RecipeError("a sweep")
-
-    monkeypatch.setattr(jobs, "refuse_sweep", refuse)
 
     def require(dataset: Any, split: str, key: str) -> None:
         if split not in dataset.splits:
@@ -92,31 +71,15 @@ def test_runs_to_compare_with_are_measured_in_the_same_way(runs: Any) -> None:
     spared = other.recipe
     assert spared.subsets is spared.repetitions is spared.against is None
     assert (spared.corrections, spared.baseline) == ([], "none")
-    assert job.recipe.subsets == 4 and job.variants == []
+    assert job.recipe.subsets == 4
     # the newest run, where none is named
     assert Job.resolve(recipe()).runs == [runs["one"]]
     assert Job.resolve(recipe()).recipe.against is None
 
 
-def test_sweeps_have_a_job_for_each_variant(runs: Any) -> None:
-    job = Job.resolve(recipe("run=sweep", "compare=a"))
-    assert [one.runs[0].variant for one in job.variants] == [*"abcd"]
-    assert job.variants[1].recipe.align_run == ["ref sweep:b"]
-    assert job.variants[1].recipe.compare is None
-    assert job.list_pairs() == [("a", "b"), ("a", "c"), ("a", "d")]
-    # the best validation among those on the same pictures
-    best = Job.resolve(recipe("run=sweep")).list_pairs()
-    assert best == [("b", "a"), ("b", "c"), ("b", "d")]
-
-
 @pytest.mark.parametrize(
     "words",
     [
-        ("run=sweep", "compare=e"),
-        ("run=one", "compare=a"),
-        ("run=one", "against=sweep"),
-        ("run=one,sweep",),
-        ("run=sweep,one",),
         ("run=one,elsewhere",),
         ("run=one", "gallery=train+more"),
     ],
@@ -126,8 +89,7 @@ def test_what_cannot_be_evaluated_is_refused(runs: Any, words: tuple[str, ...]) 
         Job.resolve(recipe(*words))
 
 
-def test_a_sweep_is_found_alone(runs: Any) -> None:
-    assert find_runs(recipe("run=sweep")) == [runs["sweep"]]
+def test_several_runs_are_found_by_their_names(runs: Any) -> None:
     assert find_runs(recipe("run=one,two")) == [runs["one"], runs["two"]]
 
 
@@ -179,7 +141,7 @@ def job_of(*words: str, training: Any = (), **facts: Any) -> Any:
     stored = SimpleNamespace(signal=np.empty((20000, 2, 10)), counts=np.full(5000, 4))
     run.dataset.holdout = SimpleNamespace(divides_train=facts.get("trials", False))
     recordings = SimpleNamespace(open_store=lambda person: {"train": stored})
-    vars(run)["get_recordings"] = lambda variant: recordings
+    vars(run)["recordings"] = recordings
     stores = {name: SimpleNamespace(shape=(30, 10)) for name in names}
     return SimpleNamespace(
         runs=[run],

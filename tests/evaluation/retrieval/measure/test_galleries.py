@@ -1,18 +1,13 @@
 """Tests of small and large galleries, and of tables over subjects and seeds."""
 
-from collections.abc import Mapping
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from brainhive_cli import aligner
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import Metric
+from brainhive_cli.commands import compare
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
 
 pytestmark = pytest.mark.nightly
 
@@ -52,86 +47,48 @@ def test_training_pictures_are_candidates_too_when_asked(
     assert metrics.scopes["all · backward"]["top1"].pool == 100
 
 
-def test_variants_of_a_sweep_are_evaluated_as_trained(
+def test_runs_of_a_sweep_are_evaluated_side_by_side(
     run_command, world, align_overrides, tmp_path
 ):
     runs = (f"paths.runs={tmp_path}", "subjects=1", "train.epochs=4")
-    published = "published={values: {top1: 0.5}, source: its Table 1}"
+    quick = ("sheet_rows=0", "ceiling_splits=0")
     swept = run_command(
         "train-align",
         *align_overrides,
         *runs,
         "sweep={signal.window_ms: [[0, 400], [400, 1000]]}",
-        published,
-    ).folder
+    )
     plain = run_command(
         "train-align", *align_overrides, *runs, "signal.window_ms=[0, 400]"
     ).folder
+    names = ["eval-retrieval · window_ms=0+400", "eval-retrieval · window_ms=400+1000"]
 
-    result = run_command(
-        "eval-retrieval", runs[0], f"run={swept}", "sheet_rows=0", "ceiling_splits=0"
-    )
-    alone = run_command(
-        "eval-retrieval", runs[0], f"run={plain}", "sheet_rows=0", "ceiling_splits=0"
-    ).metrics
+    result = run_command("eval-retrieval", runs[0], f"run={swept.folder.name}", *quick)
+    alone = run_command("eval-retrieval", runs[0], f"run={plain}", *quick)
 
-    metrics, variants = result.metrics, ["window_ms=0+400", "window_ms=400+1000"]
-    assert not metrics.overall
-    early, late = (metrics.scopes[f"{variant} · all"] for variant in variants)
-    assert (
-        without_protocol(early) == without_protocol(alone.overall)
-        and late["top1"].n == 100
-    )
+    # the first value is the plain training, whose evaluation is found
+    metrics = result.metrics
+    facts = metrics.facts
+    assert facts.step_runs[names[0]] == f"eval-retrieval/{alone.folder.name}"
+    early, late = (metrics.scopes[name] for name in names)
+    assert early == alone.metrics.overall and late["top1"].n == 100
     assert early["mean_rank"].value < late["mean_rank"].value  # simulated signals fade
-    titled = [
-        [table for table in result.tables if table.title.startswith(f"{v}: ")]
-        for v in variants
+    (pair,) = facts.comparisons
+    assert [pair.first, pair.second] == names and pair.difference > 0
+    steps, differences = result.printed_tables
+    assert [row[1] for row in steps.rows] == [
+        name.partition(" · ")[2] for name in names
     ]
-    assert all(titled) and sum(map(len, titled)) == len(result.tables) - 1
-    (pair,) = metrics.facts.comparisons
-    assert [pair.first, pair.second] == variants and pair.difference > 0
-    assert result.tables[-1].title.startswith(f"Comparison of {variants[0]}")
-    assert result.tables[-1].rows[0][1] == variants[1]
-    for refused in (f"against={swept}", f"run=[{plain}, {swept}]", f"run={swept}:lr=1"):
-        with pytest.raises(BrainhiveError) as caught:
-            run_command(
-                "eval-retrieval",
-                runs[0],
-                *(() if "run" in refused else (f"run={plain}",)),
-                refused,
-            )
-        assert (
-            f"{swept.name}:{variants[0]} or {swept.name}:{variants[1]}"
-            in caught.value.hint
-        )
+    assert differences.title.startswith(f"Comparison of {names[0]}")
+    assert differences.rows[0][1] == names[1]
 
-
-def without_protocol(found: Mapping[str, Metric]) -> dict[str, Metric]:
-    return {name: replace(metric, protocol="") for name, metric in found.items()}
-
-
-def test_only_shown_searches_the_pictures_that_were_shown(
-    run_command, trained_run, monkeypatch, tmp_path
-):
-    shown = {1: np.arange(60), 2: np.arange(30, 70)}
-    read = TestedPerson.read
-    monkeypatch.setattr(
-        TestedPerson,
-        "read",
-        lambda person, split: read(person, split).take(shown[person.subject]),
-    )
-    given = (
-        f"run={trained_run}",
-        f"paths.runs={tmp_path}",
-        "sheet_rows=0",
-        "ceiling_splits=0",
-    )
-
-    every = run_command("eval-retrieval", *given).metrics
-    only = run_command("eval-retrieval", *given, "only_shown=true").metrics
-
-    assert (every.overall["top1"].pool, only.overall["top1"].pool) == (100, 70)
-    assert "pictures that were shown" in only.overall["top1"].protocol
-    for cell, found in only.items.items():
-        assert (np.array(found["ranks"]) <= every.items[cell]["ranks"]).all()
-    assert every.facts.gallery.digest != only.facts.gallery.digest
+    # `compare` shows the runs of the workflow, with the same difference
+    recipe = compare.Recipe.resolve("compare", None, {}, [f"runs={result.folder}"])
+    (group,) = compare.compare_runs(recipe)
+    assert [run.label for run in group.runs] == [
+        "window_ms=0+400",
+        "window_ms=400+1000",
+    ]
+    (difference,) = group.differences
+    assert difference.p_adjusted == pair.p_adjusted
+    assert difference.difference == pair.difference

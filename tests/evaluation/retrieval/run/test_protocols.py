@@ -19,7 +19,8 @@ pytestmark = pytest.mark.nightly
 
 
 SELECTIONS = "sweep.train.selection=last,best,test"
-NAMED = f"test ({SELECTED_ON_TEST})"
+STEP = "eval-retrieval · "
+NAMED = f"{STEP}test ({SELECTED_ON_TEST})"
 
 
 @pytest.fixture(scope="module")
@@ -62,32 +63,31 @@ def test_what_the_test_set_chose_is_no_headline_and_no_best(shared: Any) -> None
     table = next(
         table
         for table in lay_out_tables(RunGroup([run]))
-        if table.title == "By variant"
+        if table.title == "By variant: eval-retrieval"
     )
     listed = json.loads(
         CliRunner().invoke(app, ["runs", f"paths.runs={runs}", "--json"]).stdout
     )
 
-    assert [row[0] for row in table.rows[:3]] == ["last", "best", NAMED]
-    validated = {
-        variant: mean(
-            metrics["top1"].value
-            for cell, metrics in trained.metrics.scopes.items()
-            if trained.metrics.facts.cells[cell].variant == variant
+    assert [row[0] for row in table.rows[:3]] == [f"{STEP}last", f"{STEP}best", NAMED]
+    validated = {}
+    for name, training in trained.metrics.facts.step_runs.items():
+        cells = RunFolder(runs / training).measurements().scopes.values()
+        validated[name.partition(" · ")[2]] = mean(
+            metrics["top1"].value for metrics in cells
         )
-        for variant in ("last", "best")
-    }
     chosen = [
         row[0]
         for row in table.rows
         if any(cell.is_best for cell in row[1:] if isinstance(cell, TableCell))
     ]
-    assert validated["best"] > validated["last"] and chosen == ["best"]
+    assert validated["best"] > validated["last"] and chosen == [f"{STEP}best"]
     assert "best on validation (top-1)" in table.note
-    assert f"“best” with {100 * scopes['best · all']:.3g} %" in state_finding(
+    assert f"“{STEP}best” with {100 * scopes[f'{STEP}best']:.3g} %" in state_finding(
         run.measurements
     )
     results = {row["run"].rpartition("/")[2]: row["result"] for row in listed}
     assert state_finding(evaluated.metrics) in results[evaluated.folder.name]
-    (alone,) = (result for name, result in results.items() if "--test-" in name)
-    assert f"{100 * scopes['test · all']:.3g} %" in alone and SELECTED_ON_TEST in alone
+    run = evaluated.metrics.facts.step_runs[f"{STEP}test"].partition("/")[2]
+    alone = results[run]
+    assert f"{100 * scopes[f'{STEP}test']:.3g} %" in alone and SELECTED_ON_TEST in alone

@@ -19,15 +19,6 @@ FIELDS = {"dataset": "demo", "encoders": ["lite0", "vae"], "backbone": "nice"}
             {"encoders": ["clip-h14", "synclr-b16", "lite0", "vae", "siglip2-alignet"]},
             "demo-intra-nice-clip-h14+synclr-b16+lite0+vae+1-more",
         ),
-        ({"sweep": {"train.lr": [1, 2]}}, "demo-intra-nice-lite0+vae-sweep-lr"),
-        (
-            {"sweep": {"backbone.kind": ["nice", "linear"], "dim": [8, 16]}},
-            "demo-intra-lite0+vae-sweep-backbone-dim",
-        ),
-        (
-            {"ablations": {"short": {"train.epochs": 1}}},
-            "demo-intra-nice-lite0+vae-ablations",
-        ),
     ],
 )
 def test_the_name_of_a_run_says_what_differs(

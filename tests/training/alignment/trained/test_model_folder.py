@@ -74,7 +74,7 @@ def test_a_folder_does_not_know_its_fold(folder: Path, pictures: Path) -> None:
     fields = {"kind": "image-folder", "root": str(pictures), "holdout": holdout}
     config = parts.resolve("datasets", fields)
     with pytest.raises(RecipeError) as caught:
-        ModelFolder.read(RunFolder(folder), "", Paths(), config, [1])
+        ModelFolder.read(RunFolder(folder), Paths(), config, [1])
     assert "fold" in caught.value.message
 
 

@@ -289,10 +289,8 @@ def test_another_encoder_has_another_study(
 ) -> None:
     stores = open_test_set(run, "test").open_stores("test")
     monkeypatch.setattr(TestSet, "open_stores", lambda self, split: stores)
-    (recipe,) = run.recipes.values()
     encoder = parts.resolve("encoders", {"kind": "timm", "source": "random"})
-    other_recipe = recipe.model_copy(update={"encoders": [encoder]})
-    other = replace(run, recipes={"": other_recipe})
+    other = replace(run, encoders=[encoder])
     assert find_studies(run, other) == [1, 1, 2]
 
 

@@ -33,7 +33,7 @@ def test_reading_a_recipe_or_naming_its_run_loads_no_weights(
     recipe = Recipe.resolve(
         "train-align", None, {}, (*align_overrides, f"prior={prior}")
     )
-    assert Job.resolve(recipe).describe_priors().keys() == {str(prior)}
+    assert Job.resolve(recipe).describe_prior() is not None
 
     monkeypatch.setattr("brainhive_cli.core.hub.find_input", refused)
     job = Job.resolve(Recipe.resolve("train-align", None, {}, align_overrides))
@@ -133,7 +133,7 @@ def test_a_person_has_as_many_sessions_as_are_learned_from(home, kept) -> None:
         {"dataset": HELD_OUT, "mode": "finetune", "finetune": {"sessions": 2}},
         [],
     )
-    job = Job(tuned, {"": tuned}, tuned.dataset.build(tuned.paths))
+    job = Job(tuned, tuned.dataset.build(tuned.paths))
     cells = [Cell("sub-01_seed-1", (1,), (1,), 1)]
     if kept == 3:
         job._check_sessions(cells)
@@ -148,11 +148,11 @@ def test_work_is_counted_in_epochs_of_each_person(home) -> None:
     job = job_of(
         mode="joint",
         backbone="brain-mlp",
-        sweep={"train.epochs": [3, 5]},
+        train={"epochs": 3},
     )
     work = job.count_work()
-    assert len(job.cells) == 4 == work.cells
-    assert work.count == 2 * 2 * (3 + 5)
+    assert len(job.cells) == 2 == work.cells
+    assert work.count == 2 * 2 * 3
     assert job.count_work(job.cells[:1]).count == 2 * 3
 
 

@@ -1,4 +1,4 @@
-"""Runs without their weights: subjects, variants and other data sets."""
+"""Runs without their weights: subjects and other data sets."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.trained.run import TrainedRun, open_variant
+from brainhive_cli.training.alignment.trained.run import TrainedRun
 
 DEMO = {"kind": "demo", "subjects": 2, "concepts": 40}
 
@@ -63,17 +63,3 @@ def test_another_holdout_would_test_training_trials(home: Path, pictures: Path) 
     with pytest.raises(RecipeError) as caught:
         TrainedRun.read(folder, dataset=other)
     assert "another dataset.holdout" in caught.value.message
-
-
-def test_a_variant_of_an_open_sweep_keeps_its_subjects(home: Path) -> None:
-    folder = write_run(home, "sweep.train.lr=1e-3,2e-3")
-    sweep = TrainedRun.read(folder, subjects=[2])
-    variant = open_variant(sweep, "lr=2e-3")
-    assert list_tests(variant) == [(1, (2,)), (2, (2,))]
-    assert {cell.variant for cell in variant.cells} == {"lr=2e-3"}
-    assert variant.name == f"{sweep.name}:lr=2e-3" and not variant.variants
-    assert variant.recipe is not None and variant.recipe.train.lr == 2e-3
-    sweep.cells[:] = [cell for cell in sweep.cells if cell.variant == "lr=1e-3"]
-    with pytest.raises(MissingData) as caught:
-        open_variant(sweep, "lr=2e-3")
-    assert "lr=2e-3 is not tested" in caught.value.message
