@@ -23,7 +23,7 @@ SHARED_SECTIONS = ("paths", "run", "published", "sweep")
 def read_sweep(value: Any) -> Any:
     """Flatten the sections of a sweep to dotted keys, and split texts at commas.
 
-    For example, `{train: {lr: "1e-3,1e-4"}}` becomes `{train.lr: [1e-3, 1e-4]}`, as does
+    For example, `{train: {lr: "1e-3,1e-4"}}` becomes `{train.lr: [1e-3, 1e-4]}`, like
     the text `train.lr=1e-3,1e-4` of the flag `--sweep`. Spaces separate several keys.
     """
     if isinstance(value, str):
