@@ -452,7 +452,7 @@ def test_folds(recorded: Recorded) -> None:
     measured = {}
     for fold, pictures in ((1, gallery), (2, gallery), (3, other)):
         for seed in (1, 2):
-            cell = Cell(f"all/seed-{seed}/fold-{fold}", (1, 2), (1, 2), seed, "", fold)
+            cell = Cell(f"all/seed-{seed}/fold-{fold}", (1, 2), (1, 2), seed, fold)
             people = {1: scores(seed, 6, fold), 2: scores(2 + seed, 5, fold)}
             if fold == 2:
                 del people[2]
