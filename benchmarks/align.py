@@ -19,10 +19,10 @@ from torch import nn
 
 from brainhive_cli.cli.lines import resolve_line
 from brainhive_cli.commands import train_align
-from brainhive_cli.core import parts
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.published.things_eeg import POSTERIOR
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.recordings import Recordings

@@ -15,7 +15,7 @@ import torch
 from harness import Bench, main
 from torch import nn
 
-from brainhive_cli.core import parts
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.data.published.things_eeg import POSTERIOR
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.targets import StoreTargets, Targets

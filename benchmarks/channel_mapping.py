@@ -19,14 +19,14 @@ import mne
 import numpy as np
 import torch
 
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.data.signals.spaces import Sensors, look_up_positions
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.demo import simulation
 from brainhive_cli.measurement.ranks import rank_targets
-from brainhive_cli.reports.head_maps import flatten_positions
+from brainhive_cli.reports.figures.head_maps import flatten_positions
 from brainhive_cli.training.alignment.trained.models import TrainedModels
 from brainhive_cli.training.alignment.trained.picture_targets import open_targets
 from brainhive_cli.training.alignment.trained.run import open_model

@@ -10,10 +10,10 @@ import torch
 from harness import Bench, main
 
 from brainhive_cli.commands import embed, train_align
-from brainhive_cli.core import claims, driver
-from brainhive_cli.core.claims import Claim
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.runs import claims, driver
+from brainhive_cli.core.runs.claims import Claim
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder
 
 DEMO = "dataset={kind: demo}"
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from brainhive_cli.core.arrays import Float64, Int64
+from brainhive_cli.core.base.arrays import Float64, Int64
 from brainhive_cli.demo.simulation import (
     CHANNELS,
     EARLY,

@@ -24,7 +24,7 @@ import torch
 from harness import CHECKOUT
 from scipy.stats import zscore
 
-from brainhive_cli.core.arrays import Float32, Int64
+from brainhive_cli.core.base.arrays import Float32, Int64
 from brainhive_cli.evaluation.planning.assumptions import PilotPerson
 from brainhive_cli.evaluation.planning.designs import Design, Prediction, Question
 from brainhive_cli.evaluation.planning.power import predict_designs

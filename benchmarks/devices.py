@@ -18,8 +18,8 @@ from harness import Bench, main
 from torch import Tensor, nn
 
 from brainhive_cli import aligner
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.models.generators.sdxl import TINY
 from brainhive_cli.training.alignment.training.cell_folder import train_cell

@@ -14,7 +14,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from brainhive_cli.commands import embed
-from brainhive_cli.core import launch
+from brainhive_cli.core.runs import launch
 from brainhive_cli.data.media.pictures import decode
 from brainhive_cli.models import encoders
 from brainhive_cli.models.generators.sdxl import ARCHITECTURE as SDXL

@@ -17,9 +17,9 @@ from unittest.mock import patch
 
 import torch
 
-from brainhive_cli.core import claims
-from brainhive_cli.core.cells import claim_path, share_cells
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import claims
+from brainhive_cli.core.runs.cells import claim_path, share_cells
+from brainhive_cli.core.runs.launch import Launch
 
 READING = ("stat", "fstat")
 CHANGING = {

@@ -13,7 +13,7 @@ import torch
 from harness import Bench, main, prepare_command
 from safetensors.torch import load_file, save_file
 
-from brainhive_cli.core import weights
+from brainhive_cli.core.runs import weights
 from brainhive_cli.data.stores.target_store import TargetStore, build_store_path
 from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 

@@ -12,9 +12,9 @@ from harness import OVERHEAD_NOTE, Bench, main, read_peak_bytes, reset_peak
 from shapes import sampling_bytes
 from torch import Tensor
 
-from brainhive_cli.core.device_memory import count_bytes
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.device_memory import count_bytes
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.media.media_files import to_bytes
 from brainhive_cli.evaluation.reconstruction.generation import (
     DTYPES,

@@ -33,8 +33,8 @@ import synthetic
 import torch
 from harness import CHECKOUT, FIGURES_VARIABLE, Bench, format_row, prepare_command
 
-from brainhive_cli.core import machine_speed
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import machine_speed
+from brainhive_cli.core.runs.launch import Launch
 
 SCHEMA = {"name": "brainhive-gpu", "version": 1}
 """Name and version of the format of gpu.json."""

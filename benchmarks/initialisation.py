@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from brainhive_cli import aligner
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.published.things_eeg import POSTERIOR
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.demo import simulation

@@ -21,14 +21,14 @@ import torch
 from harness import CHECKOUT, Bench, main, prepare_command
 from PIL import Image
 
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.signals.windows import Windows
 from brainhive_cli.evaluation.live.job import Job, OpenSession
 from brainhive_cli.evaluation.live.loop import STAGES, Loop
 from brainhive_cli.evaluation.live.recipe import Recipe
-from brainhive_cli.reports.live_page import LivePage
+from brainhive_cli.reports.pages.live_page import LivePage
 
 TARGETS_MS = {"acquisition": 20.0, "from the window's end": 50.0}
 """Upper limits of the 95th percentile of the windows, keyed by stage."""

@@ -13,8 +13,8 @@ from generate import narrow
 from harness import Bench, main, read_peak_bytes, reset_peak
 
 from brainhive_cli.commands import train_prior
-from brainhive_cli.core import launch
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.runs import launch
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.models.generators.sdxl import ARCHITECTURE as SDXL, TINY
 from brainhive_cli.training.prior.examples import PriorExamples, load_examples
 from brainhive_cli.training.prior.loop import PriorLearner, Training, train

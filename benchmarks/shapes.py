@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from brainhive_cli.core.device_memory import count_bytes
+from brainhive_cli.core.base.device_memory import count_bytes
 from brainhive_cli.models.generators._latent_diffusion import VAE_BATCH_SIZE
 from brainhive_cli.models.generators.animatediff import AnimateDiff, Keyframe
 from brainhive_cli.models.heads import Conditioning

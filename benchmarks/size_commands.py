@@ -12,9 +12,9 @@ import numpy as np
 import synthetic
 from growth import GB, Case, Measured, Task
 
-from brainhive_cli.core.documents import digest_text
-from brainhive_cli.core.measurements import Measurements, Metric
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.files.documents import digest_text
+from brainhive_cli.core.results.measurements import Measurements, Metric
+from brainhive_cli.core.runs.run_folder import RunFolder
 
 TRAINING = (
     "train-align encoders=vae subjects=1 seeds=1 train.warmup_steps=0 "

@@ -13,7 +13,7 @@ from growth import Case, Task
 from PIL import Image
 
 from brainhive_cli.commands import import_embeddings
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.files.ids import match_names
 from brainhive_cli.data.media.near_copies import find_candidates
 from brainhive_cli.training.alignment.training.batches import MAX_COPY_DISTANCE

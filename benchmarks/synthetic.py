@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from shapes import peak
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.device_memory import count_bytes
+from brainhive_cli.core.base.device_memory import count_bytes
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.data.published.things_eeg import POSTERIOR
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials

@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from brainhive_cli import api
-from brainhive_cli.core.device_memory import count_bytes
+from brainhive_cli.core.base.device_memory import count_bytes
 from brainhive_cli.models import encoders
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.heads import Conditioning
@@ -223,7 +223,7 @@ def write_task(
     precision: str = "bf16",
     **others: float,
 ) -> dict[str, Any]:
-    """Write a task as `brainhive_cli.core.machine_speed` reads it.
+    """Write a task as `brainhive_cli.core.runs.machine_speed` reads it.
 
     Args:
         task: Name in tables.

@@ -9,8 +9,12 @@ import traceback
 import warnings
 from contextlib import suppress
 
-from brainhive_cli.core.errors import INTERRUPTED_EXIT_CODE, first_line, install_line
-from brainhive_cli.core.hidden_libraries import describe_hidden_libraries
+from brainhive_cli.core.base.errors import (
+    INTERRUPTED_EXIT_CODE,
+    first_line,
+    install_line,
+)
+from brainhive_cli.core.base.hidden_libraries import describe_hidden_libraries
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from brainhive_cli import __version__
 from brainhive_cli.cli.table import COMMANDS, Command
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.base.errors import RecipeError
 
 
 def _skip_checks(parameters: list[Any], ctx: Any) -> list[Any]:
@@ -64,7 +64,7 @@ class SectionedGroup(TyperGroup):
         except Exception as error:
             # only errors about the command line itself have the method `format_message`
             if "--json" in arguments and hasattr(error, "format_message"):
-                from brainhive_cli.core import console
+                from brainhive_cli.core.base import console
 
                 hint = "brainhive help"
                 if arguments[0] in self.commands:
@@ -132,7 +132,7 @@ for command in COMMANDS:
 def _show_version(is_set: bool) -> None:
     """Write the version and exit, if the flag is set."""
     if is_set:
-        from brainhive_cli.core import console
+        from brainhive_cli.core.base import console
 
         console.show_text(f"brainhive {__version__}")
         raise typer.Exit

@@ -18,9 +18,9 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from brainhive_cli.commands.recipes import import_recipe
-from brainhive_cli.core import parts
-from brainhive_cli.core.facts import ROOMS
-from brainhive_cli.core.flags import Arguments, Flag
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.flags import Arguments, Flag
+from brainhive_cli.core.results.facts import ROOMS
 
 BASH = """_brainhive_completion() {
     local IFS=$'\\n' line="${COMP_LINE:0:COMP_POINT}" words last start
@@ -73,7 +73,7 @@ def encoders() -> str:
 
 def keys() -> str:
     """List the recipe keys of each command with their values, where these are few."""
-    from brainhive_cli.core.recipe import Recipe
+    from brainhive_cli.core.recipes.recipe import Recipe
 
     common = dict(list_keys(Recipe))
     lines = [f"* {key} {values}\n" for key, values in common.items()]

@@ -68,7 +68,7 @@ def skip_disk_sync() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def write_no_first_sign() -> None:
     """Keep the first line of a slow command, which depends on time, out of messages."""
-    from brainhive_cli.core import console
+    from brainhive_cli.core.base import console
 
     console.has_written.set()
 
@@ -106,7 +106,7 @@ def stop_servers_quickly() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def retry_without_waits() -> Iterator[None]:
     """Send requests to a busy server again without a wait."""
-    from brainhive_cli.core import network
+    from brainhive_cli.core.files import network
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(network, "RETRY_WAITS_S", (0.0, 0.0))
@@ -119,7 +119,7 @@ def forget_foreign_code() -> Iterator[None]:
 
     Errors in them would be reported as a user's.
     """
-    from brainhive_cli.core import foreign_code
+    from brainhive_cli.core.files import foreign_code
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(foreign_code, "_imported", {})

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from brainhive_cli import aligner, api
-from brainhive_cli.core.errors import BrainhiveError, DeviceError
+from brainhive_cli.core.base.errors import BrainhiveError, DeviceError
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.models.encoders import resolve
-from brainhive_cli.reports.sentences import explain_caveats
+from brainhive_cli.reports.sentences.sentences import explain_caveats
 from brainhive_cli.training.alignment.trained.picture_targets import open_targets
 from tests.docs.test_docs import DOCS
 from tests.docs.test_tutorial import blocks_of, simulate_trials

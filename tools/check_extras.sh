@@ -38,14 +38,14 @@ step() {
         braindecode)
             demo 'backbone={kind: braindecode, model: EEGNeX}' && tests tests/models/backbones/test_braindecode.py ;;
         parquet) demo && brainhive export-embeddings "$BRAINHIVE_HOME/embeddings/demo" --to "$BRAINHIVE_HOME/out" ;;
-        maps) tests tests/reports/test_brain_maps.py ;;
+        maps) tests tests/reports/figures/test_brain_maps.py ;;
         mosaic) tests tests/data/published/test_mosaic.py ;;
         metrics) tests tests/measurement/metrics/test_perceptual.py tests/measurement/metrics/perceptual/test_distribution.py ;;
         captions) tests tests/measurement/metrics/test_tasks.py ;;
         video) tests tests/measurement/metrics/test_video.py ;;
-        live) tests tests/data/streams tests/reports/test_live_page.py ;;
+        live) tests tests/data/streams tests/reports/pages/test_live_page.py ;;
         test) python -m pytest -q tests/models/backbones tests/test_architecture.py ;;
-        dev) ruff check . && mypy brainhive_cli/core/errors.py && python -m build --wheel --outdir "$work/wheel" . ;;
+        dev) ruff check . && mypy brainhive_cli/core/base/errors.py && python -m build --wheel --outdir "$work/wheel" . ;;
         docs) mkdocs build -q -d "$work/site" ;;
         all) for extra in $extras; do step "$extra" || return; done ;;
         *) echo "no step is known for the extra $1"; return 1 ;;

@@ -16,8 +16,8 @@ from functools import partial
 
 from pydantic import Field
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.data.signals.trials import Trials

@@ -47,7 +47,7 @@ from typer.testing import CliRunner  # noqa: E402
 
 from brainhive_cli.app import app  # noqa: E402
 from brainhive_cli.commands import train_align  # noqa: E402
-from brainhive_cli.core.recipe import shipped_recipes  # noqa: E402
+from brainhive_cli.core.recipes.recipe import shipped_recipes  # noqa: E402
 from tests.commands.train_align.test_every_recipe_trains import shortened  # noqa: E402
 from tests.commands.workflow.test_published_workflows import (  # noqa: E402
     CLIPS,

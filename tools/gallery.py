@@ -14,14 +14,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from brainhive_cli.core import artifacts
-from brainhive_cli.core.arrays import UInt8
-from brainhive_cli.core.artifacts import BrainMap, Sheet
-from brainhive_cli.core.measurements import ALL, metric_title
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.arrays import UInt8
+from brainhive_cli.core.results.measurements import ALL, metric_title
+from brainhive_cli.core.runs import artifacts
+from brainhive_cli.core.runs.artifacts import BrainMap, Sheet
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.media import media_files
-from brainhive_cli.reports import drawings
-from brainhive_cli.reports.drawings import GRID
+from brainhive_cli.reports.figures import drawings
+from brainhive_cli.reports.figures.drawings import GRID
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/gallery.md"
 PALETTE_COLOURS = 128

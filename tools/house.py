@@ -33,7 +33,7 @@ import numpy as np
 from pydantic import BaseModel
 from safetensors.numpy import load_file
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "brainhive_cli"
@@ -190,7 +190,7 @@ def find_used_keys() -> dict[str, bool]:
     """
     from brainhive_cli.cli.table import COMMANDS as commands
     from brainhive_cli.commands.recipes import import_recipe
-    from brainhive_cli.core import parts
+    from brainhive_cli.core.recipes import parts
 
     set_keys, written_names = _collect_recipe_keys()
     written_names |= _collect_guide_names()
@@ -247,7 +247,7 @@ def _list_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, 
 
     The keys of a section follow the section itself.
     """
-    from brainhive_cli.core import parts
+    from brainhive_cli.core.recipes import parts
     from tools.keys_page import find_section
 
     for attribute, field in model.model_fields.items():
@@ -568,8 +568,8 @@ def record_recipes() -> dict[str, str]:
 
 def record_parts() -> dict[str, Any]:
     """Return the settings, weights, shapes and parameters of every TINY part."""
-    from brainhive_cli.core import parts
-    from brainhive_cli.core.errors import MissingExtra
+    from brainhive_cli.core.base.errors import MissingExtra
+    from brainhive_cli.core.recipes import parts
 
     record: dict[str, Any] = {}
     for shelf in parts.SHELVES:

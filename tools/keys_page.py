@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.commands.recipes import format_value, import_recipe, list_shipped
-from brainhive_cli.core import parts
-from brainhive_cli.core.recipe import Recipe
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Recipe
 
 FOLDER = Path(__file__).parents[1] / "docs" / "keys"
 PAGE_OF_SHELF = {

@@ -23,9 +23,9 @@ from functools import partial
 from pathlib import Path
 
 from brainhive_cli import __version__
-from brainhive_cli.core.launch import library_versions
-from brainhive_cli.core.measurements import Metric
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.results.measurements import Metric
+from brainhive_cli.core.runs.launch import library_versions
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.exchange import digits69
 from tools import gratings_recordings, pinned
 from tools.pinned import ROOT, PinnedNumber, PinnedResults, round_number

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, TypeAdapter
 
-from brainhive_cli.core import documents
+from brainhive_cli.core.files import documents
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "tests/pinned"
@@ -26,7 +26,7 @@ LEVEL = 0.05
 
 
 class PinnedNumber(BaseModel, frozen=True, extra="forbid"):
-    """Metric with its context, as in `brainhive_cli.core.measurements.Metric`."""
+    """Metric with its context, as in `core.results.measurements.Metric`."""
 
     value: float
     low: float | None

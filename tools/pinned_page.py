@@ -6,7 +6,7 @@ import re
 import string
 from collections.abc import Iterator
 
-from brainhive_cli.core.measurements import interval_text, metric_title
+from brainhive_cli.core.results.measurements import interval_text, metric_title
 from tools import pinned
 from tools.pin import STUDIES, Study
 from tools.pinned import DIGITS, ROOT, PinnedNumber, PinnedResults

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from safetensors.numpy import load_file
 
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.runs.run_folder import RunFolder
 from tools import slurm_here
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"

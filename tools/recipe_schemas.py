@@ -7,7 +7,7 @@ from pathlib import Path
 
 from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.commands.recipes import import_recipe
-from brainhive_cli.core.recipe_schema import FOLDER as NAME, describe_recipe
+from brainhive_cli.core.recipes.recipe_schema import FOLDER as NAME, describe_recipe
 
 FOLDER = Path(__file__).parents[1] / "recipes" / NAME
 

@@ -15,7 +15,7 @@ STEPS = {
     "docs/releases.md": ["-m", "tools.pinned_page"],
     "recorded settings of parts": [
         *["-m", "pytest", "-q", "-n", "0", "--force-regen"],
-        "tests/core/parts/test_recorded_settings.py",
+        "tests/core/recipes/parts/test_recorded_settings.py",
     ],
     "tests/messages": ["-m", "pytest", "-q", "tests/messages", "--rewrite-messages"],
 }

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.simulated_statistics import Values
-from brainhive_cli.core.facts import Answer
+from brainhive_cli.core.results.facts import Answer
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.measurement.verdict import judge
 

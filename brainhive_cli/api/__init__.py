@@ -63,9 +63,9 @@ from brainhive_cli.api.stores import (
 
 if TYPE_CHECKING:
     from brainhive_cli.api.results import CommandResult
-    from brainhive_cli.core.errors import BrainhiveError
-    from brainhive_cli.core.parts import Config
-    from brainhive_cli.core.recipe import Paths
+    from brainhive_cli.core.base.errors import BrainhiveError
+    from brainhive_cli.core.recipes.parts import Config
+    from brainhive_cli.core.recipes.recipe import Paths
     from brainhive_cli.data.datasets import Dataset
     from brainhive_cli.data.files.ids import Names
     from brainhive_cli.data.media.stimuli import StimulusSet
@@ -133,7 +133,7 @@ NAMES = (
 
 def __getattr__(name: str) -> Any:
     if name not in MODULE_OF_NAME:
-        from brainhive_cli.core.errors import guess
+        from brainhive_cli.core.base.errors import guess
 
         question = guess(name, __dir__())
         message = f"module {__name__!r} has no attribute {name!r}. {question}"

@@ -4,11 +4,11 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from brainhive_cli.core.cards import draw_card
+from brainhive_cli.core.results.cards import draw_card
 
 if TYPE_CHECKING:
-    from brainhive_cli.core.measurements import Measurements
-    from brainhive_cli.core.runs import RunFolder
+    from brainhive_cli.core.results.measurements import Measurements
+    from brainhive_cli.core.runs.run_folder import RunFolder
 
 MAX_LISTED_NAMES = 5
 """Largest number of names of models in a card."""
@@ -25,11 +25,15 @@ def draw_result_card(
         notes: Sentences below the caveats.
         link: Path of the page, or "".
     """
-    from brainhive_cli.core.measurements import choose_headlines
-    from brainhive_cli.core.tables import format_cell
-    from brainhive_cli.reports.runs_shown import list_part_rows
-    from brainhive_cli.reports.sentences import explain_caveats, state_finding
-    from brainhive_cli.reports.tables import list_metric_names, make_rows, tabulate_rows
+    from brainhive_cli.core.base.tables import format_cell
+    from brainhive_cli.core.results.measurements import choose_headlines
+    from brainhive_cli.reports.sentences.sentences import explain_caveats, state_finding
+    from brainhive_cli.reports.tables.runs_shown import list_part_rows
+    from brainhive_cli.reports.tables.tables import (
+        list_metric_names,
+        make_rows,
+        tabulate_rows,
+    )
 
     finding = state_finding(measurements)
     rows = make_rows({"all": measurements.overall}) or list_part_rows(measurements)
@@ -45,7 +49,7 @@ def draw_result_card(
 
 def state_result(measurements: "Measurements") -> str:
     """Return the finding and the explained caveats in lines, or "" without both."""
-    from brainhive_cli.reports.sentences import explain_caveats, state_finding
+    from brainhive_cli.reports.sentences.sentences import explain_caveats, state_finding
 
     finding = state_finding(measurements)
     lines = [finding] if finding else []

@@ -46,8 +46,9 @@ def run(
     """
     from brainhive_cli.api.results import CommandResult
     from brainhive_cli.cli import execute, lines, table
-    from brainhive_cli.core import foreign_code, launch
-    from brainhive_cli.core.errors import RecipeError, guess
+    from brainhive_cli.core.base.errors import RecipeError, guess
+    from brainhive_cli.core.files import foreign_code
+    from brainhive_cli.core.runs import launch
 
     check_text(command=command)
     check_flags(again=again, allow_code=allow_code)
@@ -115,7 +116,7 @@ def _write_override(value: Any) -> str:
     """
     import json
 
-    from brainhive_cli.core.errors import write_value
+    from brainhive_cli.core.base.errors import write_value
 
     def convert_to_json_type(item: Any) -> Any:
         if hasattr(item, "model_dump"):

@@ -123,7 +123,7 @@ def _choose_folds(
 
     import numpy as np
 
-    from brainhive_cli.core.errors import RecipeError
+    from brainhive_cli.core.base.errors import RecipeError
     from brainhive_cli.data.targets.next_commands import MAX_TRIAL_FOLDS
 
     # without runs, hold out single trials

@@ -20,10 +20,10 @@ from brainhive_cli.api.cards import (
 )
 
 if TYPE_CHECKING:
-    from brainhive_cli.core.arrays import Float32
-    from brainhive_cli.core.artifacts import Artifact
-    from brainhive_cli.core.measurements import Measurements
-    from brainhive_cli.core.runs import RunFolder
+    from brainhive_cli.core.base.arrays import Float32
+    from brainhive_cli.core.results.measurements import Measurements
+    from brainhive_cli.core.runs.artifacts import Artifact
+    from brainhive_cli.core.runs.run_folder import RunFolder
     from brainhive_cli.training.alignment.cells import Cell
     from brainhive_cli.training.alignment.model import Aligner
     from brainhive_cli.training.alignment.trained.model import TrainedModel
@@ -104,7 +104,7 @@ class Run:
 
     def artifacts(self) -> "list[Artifact]":
         """Read the figures, media and tables that the run has written."""
-        from brainhive_cli.core import artifacts
+        from brainhive_cli.core.runs import artifacts
 
         return artifacts.read(self.folder)
 
@@ -139,7 +139,7 @@ class Run:
     @property
     def finding(self) -> str:
         """Main result of the run in words. Empty if the run has no metric."""
-        from brainhive_cli.reports.sentences import state_finding
+        from brainhive_cli.reports.sentences.sentences import state_finding
 
         return state_finding(self.measurements)
 
@@ -218,8 +218,8 @@ class Run:
                 several.
             DeviceError: if there is no such device.
         """
-        from brainhive_cli.core.errors import RecipeError
-        from brainhive_cli.core.launch import open_device
+        from brainhive_cli.core.base.errors import RecipeError
+        from brainhive_cli.core.runs.launch import open_device
         from brainhive_cli.training.alignment.references import choose_cell
 
         check_text(cell=cell)
@@ -253,7 +253,7 @@ class Run:
     @cached_property
     def _align(self) -> "TrainedModels":
         """The same run, opened with its trained models."""
-        from brainhive_cli.core.errors import RecipeError
+        from brainhive_cli.core.base.errors import RecipeError
         from brainhive_cli.training.alignment.trained.run import open_models
 
         if not (self.path / "cells").is_dir():
@@ -278,8 +278,8 @@ def open_run(name: str | Path) -> Run:
         >>> print(result)
         >>> top1 = [row for row in result.metrics() if row["metric"] == "top1"]
     """
-    from brainhive_cli.core import runs
-    from brainhive_cli.core.recipe import Paths
+    from brainhive_cli.core.recipes.recipe import Paths
+    from brainhive_cli.core.runs import run_folder as runs
 
     check_path(name=name)
     runs_folder = Paths().under_home("runs")
@@ -311,8 +311,8 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
         >>> model = api.open_model("TRAINING", cell="CELL")
         >>> model.layout.spec.names  # channels that the model reads
     """
-    from brainhive_cli.core.launch import open_device
-    from brainhive_cli.core.recipe import Paths
+    from brainhive_cli.core.recipes.recipe import Paths
+    from brainhive_cli.core.runs.launch import open_device
     from brainhive_cli.training.alignment import model as aligners
     from brainhive_cli.training.alignment.references import find_model, find_reference
 

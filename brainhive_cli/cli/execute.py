@@ -15,9 +15,8 @@ import typer
 
 from brainhive_cli.cli.lines import resolve_line
 from brainhive_cli.cli.table import COMMANDS
-from brainhive_cli.core import console, documents, foreign_code, parts
-from brainhive_cli.core.command import Input, Result, describe_missing, tabulate
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import (
     CONTINUE_HINT,
     INTERRUPTED_EXIT_CODE,
     SUGGESTED,
@@ -34,19 +33,23 @@ from brainhive_cli.core.errors import (
     remember_interrupts,
     system_error_number,
 )
-from brainhive_cli.core.hidden_libraries import describe_hidden_libraries
-from brainhive_cli.core.jobs import Job, key_work, resolve
-from brainhive_cli.core.key_types import split_commas
-from brainhive_cli.core.recipe import (
+from brainhive_cli.core.base.hidden_libraries import describe_hidden_libraries
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files import documents, foreign_code
+from brainhive_cli.core.files.inputs import Input, describe_missing, tabulate
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.key_types import split_commas
+from brainhive_cli.core.recipes.recipe import (
     find_recipe,
     read_extended,
     read_recipe,
     shipped_recipes,
 )
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.runs.jobs import Job, key_work, resolve
+from brainhive_cli.core.runs.result import Result
 
 if TYPE_CHECKING:
-    from brainhive_cli.core.launch import Launch
+    from brainhive_cli.core.runs.launch import Launch
 
 KEYS_BY_ARGUMENT = {
     "dataset": {"dataset", "preparation"},
@@ -147,7 +150,7 @@ def execute(
                 exit_code = BrainhiveError.exit_code
             else:
                 exit_code = _show_error(error, common)
-    from brainhive_cli.core import launch
+    from brainhive_cli.core.runs import launch
 
     # one of several processes ends at once, even if threads still run
     launch.exit_worker(exit_code)
@@ -222,7 +225,7 @@ def _run_mode(command: str, module: Any, recipe: Any, common: Mapping[str, Any])
                 return _show_plan(tables, inputs, recipe)
         return _show_plan(tables, inputs, recipe, common["json"])
 
-    from brainhive_cli.core import launch
+    from brainhive_cli.core.runs import launch
 
     n_processes = count_processes(command, recipe)
     if n_processes > 1:
@@ -243,7 +246,7 @@ def count_processes(command: str, recipe: Any) -> int:
         command: Name of the command, shown while torch is imported.
         recipe: Resolved recipe.
     """
-    from brainhive_cli.core import launch
+    from brainhive_cli.core.runs import launch
 
     if not recipe.can_share_work:
         return 1
@@ -270,7 +273,7 @@ def perform(
         BrainhiveError: if the command fails.
         KeyboardInterrupt: if the user interrupts the command.
     """
-    from brainhive_cli.core import launch
+    from brainhive_cli.core.runs import launch
 
     # several processes wait for each other
     with console.progress(f"{command}: starting"):
@@ -281,7 +284,7 @@ def perform(
         with console.progress(command):
             result: Result = module.run(recipe, process, force)
     except BaseException as error:
-        from brainhive_cli.core.driver import remove_unused
+        from brainhive_cli.core.runs.driver import remove_unused
 
         remove_unused(runs_folder)
         if isinstance(error, BrainhiveError) or not isinstance(error, Exception):
@@ -362,8 +365,8 @@ def _show_result(result: Any, as_json: bool) -> None:
         result: Instance of `Result`.
         as_json: If True, write a JSON document instead.
     """
-    from brainhive_cli.core.runs import METRICS_FILE
-    from brainhive_cli.reports import sentences
+    from brainhive_cli.core.runs.run_folder import METRICS_FILE
+    from brainhive_cli.reports.sentences import sentences
 
     has_document = result.document is not None
     if has_document and (as_json or not result.tables):
@@ -409,7 +412,7 @@ def _show_result(result: Any, as_json: bool) -> None:
 
 def _show_error(error: Exception, common: Mapping[str, Any]) -> int:
     """Write an exception and its hint, and return the exit code of the command."""
-    from brainhive_cli.core import launch
+    from brainhive_cli.core.runs import launch
 
     described = describe_error(error)
     # Writing fails with an OSError if the terminal is closed or the disk is full. A
@@ -549,7 +552,8 @@ def describe_error(error: Exception, memory_hint: str = "") -> BrainhiveError:
         The error. A BrainhiveError is returned unchanged, except for a MissingExtra
         that a failed import caused.
     """
-    from brainhive_cli.core import damage, launch, network
+    from brainhive_cli.core.files import damage, network
+    from brainhive_cli.core.runs import launch
 
     # a BrainhiveError has no failed import as its cause, except for MissingExtra
     is_ours = isinstance(error, BrainhiveError)

@@ -6,11 +6,11 @@ from contextlib import suppress
 from typing import Any
 
 from brainhive_cli.commands.facts import WorkflowFacts
-from brainhive_cli.core import runs
-from brainhive_cli.core.errors import BrainhiveError, write_value
-from brainhive_cli.core.recipe import validate
-from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.sweep import SweptRecipe
+from brainhive_cli.core.base.errors import BrainhiveError, write_value
+from brainhive_cli.core.recipes.recipe import validate
+from brainhive_cli.core.runs import run_folder as runs
+from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs.sweep import SweptRecipe
 
 TRAINING_AXIS = "training"
 """Axis of the trainings of a workflow that an evaluation names."""

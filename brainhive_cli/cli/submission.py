@@ -19,10 +19,8 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from brainhive_cli.core import console, documents, foreign_code, hub
-from brainhive_cli.core.command import Input, describe_missing, require_inputs
-from brainhive_cli.core.documents import show_value
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import (
     BrainhiveError,
     Line,
     MissingData,
@@ -31,7 +29,9 @@ from brainhive_cli.core.errors import (
     Unfinished,
     first_line,
 )
-from brainhive_cli.core.files import (
+from brainhive_cli.core.files import documents, foreign_code, hub
+from brainhive_cli.core.files.documents import show_value
+from brainhive_cli.core.files.files import (
     atomic_write,
     describe_bad_text,
     home_folder,
@@ -39,9 +39,10 @@ from brainhive_cli.core.files import (
     make_portable,
     shipped_folder,
 )
-from brainhive_cli.core.jobs import list_inputs, resolve
-from brainhive_cli.core.launch import READ_ONLY
-from brainhive_cli.core.recipe import Recipe
+from brainhive_cli.core.files.inputs import Input, describe_missing, require_inputs
+from brainhive_cli.core.recipes.recipe import Recipe
+from brainhive_cli.core.runs.jobs import list_inputs, resolve
+from brainhive_cli.core.runs.launch import READ_ONLY
 
 SUBMISSIONS_FOLDER = ".submitted"
 """Name of the folder of all submissions, below the folder of the runs."""

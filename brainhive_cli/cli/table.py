@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from brainhive_cli.core.files import home_folder, shipped_folder
+from brainhive_cli.core.files.files import home_folder, shipped_folder
 
 Complete = Callable[[Any, str], list[str]]
 """Function that completes an incomplete argument, and returns all continuations."""

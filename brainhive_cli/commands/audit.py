@@ -4,13 +4,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from brainhive_cli.core.command import Input, Result, collect_inputs
-from brainhive_cli.core.files import locate
-from brainhive_cli.core.flags import STORES, Arguments
-from brainhive_cli.core.key_types import OneRun
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import FileRecipe
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files.files import locate
+from brainhive_cli.core.files.inputs import Input, collect_inputs
+from brainhive_cli.core.recipes.flags import STORES, Arguments
+from brainhive_cli.core.recipes.key_types import OneRun
+from brainhive_cli.core.recipes.recipe import FileRecipe
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
 
 FINDINGS_EXIT_CODE = 6
 """Exit code if a check has a finding."""

@@ -14,22 +14,31 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from brainhive_cli.core import console, parts, run_files
-from brainhive_cli.core.command import Input, Result, choose_exit_code
-from brainhive_cli.core.documents import read_digests
-from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
-from brainhive_cli.core.files import home_folder
-from brainhive_cli.core.flags import STORES, Arguments, flag_field
-from brainhive_cli.core.key_types import NameList
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import FileRecipe
-from brainhive_cli.core.runs import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import (
+    BrainhiveError,
+    Line,
+    MissingData,
+    RecipeError,
+)
+from brainhive_cli.core.base.failures import choose_exit_code
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files.documents import read_digests
+from brainhive_cli.core.files.files import home_folder
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.flags import STORES, Arguments, flag_field
+from brainhive_cli.core.recipes.key_types import NameList
+from brainhive_cli.core.recipes.recipe import FileRecipe
+from brainhive_cli.core.runs import run_files
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs.run_folder import (
     RunFolder,
     find_labelled,
     is_run,
     require_single,
 )
-from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files.hdf5 import shorten_store_path
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.stores.health import (
@@ -55,7 +64,7 @@ from brainhive_cli.data.targets.encoder_stores import (
     describe_health_problem,
     holds_annotations,
 )
-from brainhive_cli.reports.signal_page import write_signal_page
+from brainhive_cli.reports.pages.signal_page import write_signal_page
 
 FILE_KINDS = ("documents", "weights", "checkpoints", "pictures")
 """Kinds of the files that are counted in a run."""

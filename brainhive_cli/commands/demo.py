@@ -16,19 +16,21 @@ from pydantic import Field, model_validator
 from brainhive_cli import demo
 from brainhive_cli.commands import workflow
 from brainhive_cli.commands.facts import WorkflowFacts
-from brainhive_cli.core import console, driver
-from brainhive_cli.core.command import Input, Result
-from brainhive_cli.core.errors import Line, RecipeError
-from brainhive_cli.core.facts import Difference
-from brainhive_cli.core.files import home_folder, locate
-from brainhive_cli.core.flags import START, flag_field
-from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
-from brainhive_cli.core.key_types import NameList
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import SIMULATED, Measurements, scope
-from brainhive_cli.core.recipe import BaseRecipe
-from brainhive_cli.core.runs import METRICS_FILE, RunFolder
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import Line, RecipeError
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files.files import home_folder, locate
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes.flags import START, flag_field
+from brainhive_cli.core.recipes.key_types import NameList
+from brainhive_cli.core.recipes.recipe import BaseRecipe
+from brainhive_cli.core.results.facts import Difference
+from brainhive_cli.core.results.measurements import SIMULATED, Measurements, scope
+from brainhive_cli.core.runs import driver
+from brainhive_cli.core.runs.jobs import OpenRun, RunJob, Summary
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs.run_folder import METRICS_FILE, RunFolder
 from brainhive_cli.demo import (
     joined_generators,
     photographs,
@@ -38,10 +40,10 @@ from brainhive_cli.demo import (
 )
 from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
 from brainhive_cli.models.encoders import lite0
-from brainhive_cli.reports.page import Page, PageSection
-from brainhive_cli.reports.run_page import lay_out_page
-from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
-from brainhive_cli.reports.tables import difference_table
+from brainhive_cli.reports.pages.page import Page, PageSection
+from brainhive_cli.reports.pages.run_page import lay_out_page
+from brainhive_cli.reports.tables.runs_shown import RunGroup, ShownRun
+from brainhive_cli.reports.tables.tables import difference_table
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 from packaging.requirements import Requirement
 
-from brainhive_cli.core import console, hub
-from brainhive_cli.core.command import Input, Result
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import (
     BrainhiveError,
     DeviceError,
     Line,
@@ -23,16 +22,19 @@ from brainhive_cli.core.errors import (
     first_line,
     install_line,
 )
-from brainhive_cli.core.flags import START
-from brainhive_cli.core.hidden_libraries import describe_hidden_libraries
-from brainhive_cli.core.launch import (
+from brainhive_cli.core.base.hidden_libraries import describe_hidden_libraries
+from brainhive_cli.core.base.tables import Table, format_number
+from brainhive_cli.core.files import hub
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes.flags import START
+from brainhive_cli.core.recipes.recipe import BaseRecipe
+from brainhive_cli.core.runs.launch import (
     Launch,
     find_broken_libraries,
     library_version,
     library_versions,
 )
-from brainhive_cli.core.recipe import BaseRecipe
-from brainhive_cli.core.tables import Table, format_number
+from brainhive_cli.core.runs.result import Result
 
 PACKAGE = "brainhive"
 MIN_FREE_GB = 1
@@ -256,7 +258,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     import torch
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from brainhive_cli.core import machine_speed
+    from brainhive_cli.core.runs import machine_speed
 
     rates = {"starts": 1 / (time.perf_counter() - start_s)}
 
@@ -369,7 +371,7 @@ def measure_rates(
         Rates (see `machine_speed.UNITS`) of all that could be measured, and the error
         of a GPU on which torch cannot compute, or None.
     """
-    from brainhive_cli.core import machine_speed
+    from brainhive_cli.core.runs import machine_speed
 
     device_error = None
     with console.progress("measuring the speed of this machine"):
@@ -398,7 +400,7 @@ def list_tasks(
         memory_gb: Memory of the GPU, or of the machine without a GPU.
         free_gb: Free disk space.
     """
-    from brainhive_cli.core import machine_speed
+    from brainhive_cli.core.runs import machine_speed
 
     tasks: list[dict[str, Any]] = []
     for task in machine_speed.read_tasks():

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from brainhive_cli.core import console, parts
-from brainhive_cli.core.cells import announce, share_cells
-from brainhive_cli.core.command import Result, require_inputs
-from brainhive_cli.core.errors import BrainhiveError, Line
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import BrainhiveError, Line
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files.inputs import require_inputs
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.runs.cells import announce, share_cells
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
 from brainhive_cli.data.stores.target_store import (
     TargetStore,
     build_store_path,

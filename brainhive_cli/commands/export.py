@@ -10,15 +10,17 @@ import numpy as np
 import torch
 from pydantic import BeforeValidator, Field
 
-from brainhive_cli.core import console, weights
-from brainhive_cli.core.command import Input, Result, collect_inputs
-from brainhive_cli.core.errors import Line, MissingData
-from brainhive_cli.core.files import atomic_write
-from brainhive_cli.core.flags import flag_field
-from brainhive_cli.core.key_types import NameList, split_commas
-from brainhive_cli.core.launch import Launch, library_versions
-from brainhive_cli.core.recipe import OneRunRecipe
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import Line, MissingData
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files.files import atomic_write
+from brainhive_cli.core.files.inputs import Input, collect_inputs
+from brainhive_cli.core.recipes.flags import flag_field
+from brainhive_cli.core.recipes.key_types import NameList, split_commas
+from brainhive_cli.core.recipes.recipe import OneRunRecipe
+from brainhive_cli.core.runs import weights
+from brainhive_cli.core.runs.launch import Launch, library_versions
+from brainhive_cli.core.runs.result import Result
 from brainhive_cli.measurement import neuralbench
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.references import choose_cell

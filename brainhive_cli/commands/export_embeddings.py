@@ -7,15 +7,17 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.command import Failures, Input, Result
-from brainhive_cli.core.files import atomic_write, resolve_below
-from brainhive_cli.core.flags import STORES, Arguments, flag_field
-from brainhive_cli.core.key_types import NameList
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import FileRecipe
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Int64
+from brainhive_cli.core.base.failures import Failures
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files.files import atomic_write, resolve_below
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes.flags import STORES, Arguments, flag_field
+from brainhive_cli.core.recipes.key_types import NameList
+from brainhive_cli.core.recipes.recipe import FileRecipe
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
 from brainhive_cli.data.exchange.vectors import (
     NAMES_FILE,
     PARQUET_PART,

@@ -9,16 +9,23 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from brainhive_cli.core import console, hub
-from brainhive_cli.core.archives import choose_destination, find_archive_suffix, unpack
-from brainhive_cli.core.command import Failures, Input, Result, collect_inputs
-from brainhive_cli.core.errors import Line, MissingData, RecipeError
-from brainhive_cli.core.files import require_free_space
-from brainhive_cli.core.flags import START, Arguments, flag_field
-from brainhive_cli.core.key_types import NameList
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import FileRecipe
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import Line, MissingData, RecipeError
+from brainhive_cli.core.base.failures import Failures
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files import hub
+from brainhive_cli.core.files.archives import (
+    choose_destination,
+    find_archive_suffix,
+    unpack,
+)
+from brainhive_cli.core.files.files import require_free_space
+from brainhive_cli.core.files.inputs import Input, collect_inputs
+from brainhive_cli.core.recipes.flags import START, Arguments, flag_field
+from brainhive_cli.core.recipes.key_types import NameList
+from brainhive_cli.core.recipes.recipe import FileRecipe
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
 from brainhive_cli.data.downloads.downloads import (
     download_files,
     find_missing_files,

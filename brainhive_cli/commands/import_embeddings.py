@@ -12,16 +12,24 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import console, parts
-from brainhive_cli.core.arrays import Int64, UInt64
-from brainhive_cli.core.claims import Claim
-from brainhive_cli.core.command import Failures, Input, Result, collect_inputs
-from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
-from brainhive_cli.core.files import make_portable
-from brainhive_cli.core.flags import STORES, Arguments, Flag, flag_field
-from brainhive_cli.core.key_types import NameList
-from brainhive_cli.core.launch import Launch, library_versions
-from brainhive_cli.core.recipe import FileRecipe
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Int64, UInt64
+from brainhive_cli.core.base.errors import (
+    BrainhiveError,
+    Line,
+    MissingData,
+    RecipeError,
+)
+from brainhive_cli.core.base.failures import Failures
+from brainhive_cli.core.files.files import make_portable
+from brainhive_cli.core.files.inputs import Input, collect_inputs
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.flags import STORES, Arguments, Flag, flag_field
+from brainhive_cli.core.recipes.key_types import NameList
+from brainhive_cli.core.recipes.recipe import FileRecipe
+from brainhive_cli.core.runs.claims import Claim
+from brainhive_cli.core.runs.launch import Launch, library_versions
+from brainhive_cli.core.runs.result import Result
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.exchange.vectors import (
     ORDERED_LAYOUT,

@@ -11,14 +11,20 @@ from typing import Any
 
 from pydantic import Field
 
-from brainhive_cli.core import console
-from brainhive_cli.core.command import Input, Result
-from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
-from brainhive_cli.core.files import atomic_write, locate, make_portable, walk
-from brainhive_cli.core.flags import START, flag_field
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import FileRecipe
-from brainhive_cli.core.tables import Table, write_csv
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import (
+    BrainhiveError,
+    Line,
+    MissingData,
+    RecipeError,
+)
+from brainhive_cli.core.base.tables import Table, write_csv
+from brainhive_cli.core.files.files import atomic_write, locate, make_portable, walk
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes.flags import START, flag_field
+from brainhive_cli.core.recipes.recipe import FileRecipe
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
 from brainhive_cli.data.datasets import image_folder
 from brainhive_cli.data.files.ids import summarise_names
 from brainhive_cli.data.preparations import recording

@@ -14,20 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from brainhive_cli.core import artifacts, console, driver
-from brainhive_cli.core.artifacts import (
-    Artifact,
-    Curve,
-    CurveLine,
-    Sheet,
-    SheetRow,
-    SheetTile,
-)
-from brainhive_cli.core.command import Input, Result, collect_inputs
-from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
-from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files.inputs import Input, collect_inputs
+from brainhive_cli.core.results.measurements import (
     ALL,
     TRAINED_TRIALS,
     Measurements,
@@ -36,8 +27,19 @@ from brainhive_cli.core.measurements import (
     extend_protocol,
     index_by_name,
 )
-from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.runs import artifacts, driver
+from brainhive_cli.core.runs.artifacts import (
+    Artifact,
+    Curve,
+    CurveLine,
+    Sheet,
+    SheetRow,
+    SheetTile,
+)
+from brainhive_cli.core.runs.jobs import OpenRun, RunJob, Summary
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.files.ids import name_stimulus
 from brainhive_cli.data.media.media_files import get_first_frame, to_bytes
@@ -58,10 +60,10 @@ from brainhive_cli.evaluation.reconstruction.recipe import (
 from brainhive_cli.measurement.confidence_sequence import hit_rate_interval
 from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.models import priors
-from brainhive_cli.reports.live_page import LivePage, resolve_host
-from brainhive_cli.reports.page import FINDING
-from brainhive_cli.reports.sentences import MEANINGS
-from brainhive_cli.reports.tables import make_rows, tabulate_rows
+from brainhive_cli.reports.pages.live_page import LivePage, resolve_host
+from brainhive_cli.reports.pages.page import FINDING
+from brainhive_cli.reports.sentences.sentences import MEANINGS
+from brainhive_cli.reports.tables.tables import make_rows, tabulate_rows
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.prior_tokens import check_tokens
 

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from functools import partial
 
-from brainhive_cli.core import console, parts
-from brainhive_cli.core.cells import announce, share_cells
-from brainhive_cli.core.command import Failures, Result
-from brainhive_cli.core.errors import Line, RecipeError
-from brainhive_cli.core.files import is_saved
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import extend_title, merge_caveats
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import Line, RecipeError
+from brainhive_cli.core.base.failures import Failures
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files.files import is_saved
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.results.measurements import extend_title, merge_caveats
+from brainhive_cli.core.runs.cells import announce, share_cells
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
 from brainhive_cli.data.recordings.contract import Merged, NoTrials
 from brainhive_cli.data.stores.job import Job, Recipe
 from brainhive_cli.data.stores.signal_store import SignalStore

@@ -11,21 +11,22 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.command import Input, Result
-from brainhive_cli.core.errors import Line, RecipeError, guess
-from brainhive_cli.core.facts import flatten
-from brainhive_cli.core.flags import START, Arguments, flag_field
-from brainhive_cli.core.key_types import NameList
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import (
+from brainhive_cli.core.base.errors import Line, RecipeError, guess
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.flags import START, Arguments, flag_field
+from brainhive_cli.core.recipes.key_types import NameList
+from brainhive_cli.core.recipes.recipe import (
     BaseRecipe,
     FileRecipe,
     read_recipe,
     shipped_recipes,
 )
-from brainhive_cli.core.recipe_schema import describe_recipe
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.recipes.recipe_schema import describe_recipe
+from brainhive_cli.core.results.facts import flatten
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
 
 COMMON_SECTIONS = ("paths", "run", "digests")
 """Sections that every recipe has. Their keys are listed last."""

@@ -2,11 +2,11 @@
 
 from functools import partial
 
-from brainhive_cli.core import driver
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.jobs import Job, RunJob, UnresolvedJob
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.runs import driver
+from brainhive_cli.core.runs.jobs import Job, RunJob, UnresolvedJob
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
 from brainhive_cli.evaluation.reconstruction import run as reconstruction
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe
 

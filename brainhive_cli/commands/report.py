@@ -8,23 +8,27 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import artifacts, console, documents
-from brainhive_cli.core.command import Failures, Input, Result
-from brainhive_cli.core.errors import Line, RecipeError
-from brainhive_cli.core.facts import DESCRIPTIONS, format_setting
-from brainhive_cli.core.files import atomic_write, home_folder, locate
-from brainhive_cli.core.flags import Arguments, flag_field
-from brainhive_cli.core.key_types import NameList
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import FileRecipe
-from brainhive_cli.core.runs import RunFolder, find_newest
-from brainhive_cli.core.tables import Table
-from brainhive_cli.reports.paper_tables import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import Line, RecipeError
+from brainhive_cli.core.base.failures import Failures
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.files.files import atomic_write, home_folder, locate
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes.flags import Arguments, flag_field
+from brainhive_cli.core.recipes.key_types import NameList
+from brainhive_cli.core.recipes.recipe import FileRecipe
+from brainhive_cli.core.results.facts import DESCRIPTIONS, format_setting
+from brainhive_cli.core.runs import artifacts
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs.run_folder import RunFolder, find_newest
+from brainhive_cli.reports.tables.paper_tables import (
     paper_table,
     write_metrics_csv,
     write_table,
 )
-from brainhive_cli.reports.runs_shown import (
+from brainhive_cli.reports.tables.runs_shown import (
     RunGroup,
     ShownRun,
     find_shown_run,
@@ -32,7 +36,7 @@ from brainhive_cli.reports.runs_shown import (
 )
 
 if TYPE_CHECKING:  # it imports numpy
-    from brainhive_cli.reports.method_tables import MethodComparison
+    from brainhive_cli.reports.tables.method_tables import MethodComparison
 
 FOLDER = "reports"
 """Folder of pages and tables, below the home folder."""
@@ -129,7 +133,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
             console.warn(f"not compared: {reason}")
 
     if recipe.table:
-        from brainhive_cli.reports import method_tables
+        from brainhive_cli.reports.tables import method_tables
 
         reference_row = "" if recipe.table is True else recipe.table
         method_comparisons = method_tables.compare_methods(runs, reference_row)
@@ -149,13 +153,13 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     )
     files = {"page" if recipe.format == "html" else "table": path}
     if recipe.figures:
-        from brainhive_cli.reports.run_page import save_figures
+        from brainhive_cli.reports.pages.run_page import save_figures
 
         figure_folder = locate(recipe.figures)
         with console.progress("drawing the figures"):
             method_figures = []
             if method_comparisons:
-                from brainhive_cli.reports.method_sections import (
+                from brainhive_cli.reports.pages.method_sections import (
                     draw_methods_for_paper,
                 )
 
@@ -198,9 +202,9 @@ def _write_report(
     with atomic_write(path) as temporary_path:
         if recipe.format == "html":
             # these modules import matplotlib
-            from brainhive_cli.reports.checklists import lay_out_checklists
-            from brainhive_cli.reports.method_sections import lay_out_methods
-            from brainhive_cli.reports.run_page import lay_out_page
+            from brainhive_cli.reports.pages.checklists import lay_out_checklists
+            from brainhive_cli.reports.pages.method_sections import lay_out_methods
+            from brainhive_cli.reports.pages.run_page import lay_out_page
 
             sections = lay_out_methods(method_comparisons)
             with console.progress("drawing the page"):
@@ -216,7 +220,7 @@ def _write_report(
             texts = [write_table(table, recipe.format) for table in tables]
             text = "\n".join(texts)
         elif recipe.table:
-            from brainhive_cli.reports import method_tables
+            from brainhive_cli.reports.tables import method_tables
 
             text = method_tables.join_tables(tables)
         else:
@@ -226,7 +230,7 @@ def _write_report(
 
 def _write_checklists(runs: Sequence[ShownRun], suffix: str) -> str:
     """Write the COBIDAS checklists of some runs, or raise an error without any."""
-    from brainhive_cli.reports.checklists import fill_checklists
+    from brainhive_cli.reports.pages.checklists import fill_checklists
 
     texts = [filled.write(suffix) for filled in fill_checklists(runs)]
     if not texts:

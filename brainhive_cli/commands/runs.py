@@ -16,25 +16,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from brainhive_cli.core import console
-from brainhive_cli.core.claims import Claim
-from brainhive_cli.core.command import Input, Result, map_digests
-from brainhive_cli.core.driver import LOCK, is_in_use
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import (
     BrainhiveError,
     Line,
     MissingData,
     RecipeError,
     guess,
 )
-from brainhive_cli.core.files import locate, remove
-from brainhive_cli.core.flags import START, Arguments, flag_field
-from brainhive_cli.core.jobs import OpenRun
-from brainhive_cli.core.key_types import NameList
-from brainhive_cli.core.launch import Launch, start
-from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.recipe import FileRecipe, RunOptions
-from brainhive_cli.core.runs import (
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files.files import locate, remove
+from brainhive_cli.core.files.inputs import Input, map_digests
+from brainhive_cli.core.recipes.flags import START, Arguments, flag_field
+from brainhive_cli.core.recipes.key_types import NameList
+from brainhive_cli.core.recipes.recipe import FileRecipe, RunOptions
+from brainhive_cli.core.results.measurements import Measurements
+from brainhive_cli.core.runs.claims import Claim
+from brainhive_cli.core.runs.driver import LOCK, is_in_use
+from brainhive_cli.core.runs.jobs import OpenRun
+from brainhive_cli.core.runs.launch import Launch, start
+from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs.run_folder import (
     ENVIRONMENT_FILE,
     METRICS_FILE,
     RunFolder,
@@ -46,18 +48,17 @@ from brainhive_cli.core.runs import (
     reference as reference_of,
     require_single,
 )
-from brainhive_cli.core.tables import Table
-from brainhive_cli.reports.run_set_up import lay_out_set_up
-from brainhive_cli.reports.run_table import (
+from brainhive_cli.reports.pages.run_table import (
     count_bytes,
     describe_state,
     lay_out_runs,
     name_run,
     shorten_table,
 )
-from brainhive_cli.reports.runs_shown import ShownRun, find_shown_run
-from brainhive_cli.reports.sentences import list_limits
-from brainhive_cli.reports.tables import tabulate_rows
+from brainhive_cli.reports.sentences.sentences import list_limits
+from brainhive_cli.reports.tables.run_set_up import lay_out_set_up
+from brainhive_cli.reports.tables.runs_shown import ShownRun, find_shown_run
+from brainhive_cli.reports.tables.tables import tabulate_rows
 
 if TYPE_CHECKING:
     from brainhive_cli.training.alignment.training.run import TrainingRun

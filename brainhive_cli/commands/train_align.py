@@ -1,8 +1,8 @@
 """train-align: training of a brain model for each cell (subjects × seed)."""
 
-from brainhive_cli.core import driver
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import driver
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.training.run import TrainingRun
 

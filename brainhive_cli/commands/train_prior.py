@@ -1,8 +1,8 @@
 """train-prior: training of the prior modules for a frozen diffusion model."""
 
-from brainhive_cli.core import driver
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import driver
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
 from brainhive_cli.training.prior.recipe import Recipe
 from brainhive_cli.training.prior.run import PriorRun
 

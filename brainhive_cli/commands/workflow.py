@@ -24,14 +24,23 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, cast, get_args
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from brainhive_cli.commands.facts import WorkflowFacts
-from brainhive_cli.core import console, driver, hub, jobs
-from brainhive_cli.core.command import Input, Result, collect_inputs, read_paces
-from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError, Unfinished
-from brainhive_cli.core.facts import Difference
-from brainhive_cli.core.jobs import OpenRun, RunJob, Summary, key_work
-from brainhive_cli.core.key_types import NameList
-from brainhive_cli.core.launch import READ_ONLY, Launch
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import BrainhiveError, Line, RecipeError, Unfinished
+from brainhive_cli.core.base.tables import Table, TableCell, format_number
+from brainhive_cli.core.files import hub
+from brainhive_cli.core.files.inputs import Input, collect_inputs
+from brainhive_cli.core.recipes.key_types import NameList
+from brainhive_cli.core.recipes.recipe import (
+    MAX_STEPS,
+    BaseRecipe,
+    find_recipe,
+    parse_value,
+    read_recipe,
+    validate,
+)
+from brainhive_cli.core.recipes.sections import Section
+from brainhive_cli.core.results.facts import Difference
+from brainhive_cli.core.results.measurements import (
     Measurements,
     Metric,
     add_footnotes,
@@ -41,26 +50,21 @@ from brainhive_cli.core.measurements import (
     metric_title,
     scope,
 )
-from brainhive_cli.core.recipe import (
-    MAX_STEPS,
-    BaseRecipe,
-    find_recipe,
-    parse_value,
-    read_recipe,
-    validate,
-)
-from brainhive_cli.core.runs import METRICS_FILE
-from brainhive_cli.core.sections import Section
-from brainhive_cli.core.sweep import SweptRecipe, list_axes
-from brainhive_cli.core.tables import Table, TableCell, format_number
+from brainhive_cli.core.runs import driver, jobs
+from brainhive_cli.core.runs.jobs import OpenRun, RunJob, Summary, key_work
+from brainhive_cli.core.runs.launch import READ_ONLY, Launch
+from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs.run_folder import METRICS_FILE
+from brainhive_cli.core.runs.sweep import SweptRecipe, list_axes
+from brainhive_cli.core.runs.work import read_paces
 from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
-from brainhive_cli.reports.runs_shown import (
+from brainhive_cli.reports.sentences.sentences import state_finding
+from brainhive_cli.reports.tables.runs_shown import (
     choose_headline,
     list_headline_values,
     list_part_rows,
 )
-from brainhive_cli.reports.sentences import state_finding
-from brainhive_cli.reports.tables import difference_table, make_metric_cell
+from brainhive_cli.reports.tables.tables import difference_table, make_metric_cell
 
 StepCommand = Literal[
     "prepare",

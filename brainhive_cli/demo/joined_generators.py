@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainhive_cli.core import hub
-from brainhive_cli.core.claims import Claim
-from brainhive_cli.core.files import atomic_write, remove
-from brainhive_cli.core.hub import DEMO_WEIGHTS
+from brainhive_cli.core.files import hub
+from brainhive_cli.core.files.files import atomic_write, remove
+from brainhive_cli.core.files.hub import DEMO_WEIGHTS
+from brainhive_cli.core.runs.claims import Claim
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -131,7 +131,7 @@ def _write_dual_guided(folder: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from brainhive_cli.core import weights
+    from brainhive_cli.core.runs import weights
 
     scheduler = read_config(SHARED_FOLDER / "scheduler")
     # pipelines of diffusers require it, and trailing timesteps do not use it
@@ -187,7 +187,7 @@ def _write_text_guided(folder: Path) -> None:
     """Write the text-guided generator into an empty folder."""
     from safetensors.torch import load_file
 
-    from brainhive_cli.core import weights
+    from brainhive_cli.core.runs import weights
 
     # move the projection of the text encoder into the U-Net
     text_weights = load_file(DUAL_FOLDER / "text_encoder/model.safetensors")
@@ -247,7 +247,7 @@ def _write_token_guided(folder: Path) -> None:
     """Write the token-guided generator into an empty folder."""
     import torch
 
-    from brainhive_cli.core import weights
+    from brainhive_cli.core.runs import weights
 
     for component in ("vae", "scheduler"):
         shutil.copytree(SHARED_FOLDER / component, folder / component)

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from brainhive_cli.core import documents
+from brainhive_cli.core.files import documents
 
 FOLDER = Path(__file__).with_name("photographs")
 """Folder of the photographs, with their sources and terms in README."""

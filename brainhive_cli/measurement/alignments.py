@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from brainhive_cli.core import parts
+from brainhive_cli.core.recipes import parts
 
 Alignment = Callable[[Tensor], Tensor]
 """Function that maps tokens [N, D] of the new subject to aligned tokens [N, D] of the

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.arrays import Bool, Float64
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import (
+from brainhive_cli.core.base.arrays import Bool, Float64
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.results.facts import (
     SIGNAL_KEYS,
     SIGNIFICANCE_LEVEL,
     Difference,
     list_differences,
 )
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.results.measurements import (
     Measurements,
     lower_is_better,
     merge_caveats,

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from brainhive_cli.core import parts
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.measurement.ranks import normalise_tokens
 
 Correct = Callable[[Tensor, Tensor, Tensor], Tensor]

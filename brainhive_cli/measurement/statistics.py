@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.arrays import Array, Bool, Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base.arrays import Array, Bool, Float64, Int64
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.results.facts import SIGNIFICANCE_LEVEL
+from brainhive_cli.core.results.measurements import (
     SELECTED_ON_TEST,
     UNKNOWN_SELECTION,
     Metric,

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainhive_cli.core import console, hub, weights
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import MissingData, find_error
-from brainhive_cli.core.files import locate
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import MissingData, find_error
+from brainhive_cli.core.files import hub
+from brainhive_cli.core.files.files import locate
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.runs import weights
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from brainhive_cli.core import documents
+from brainhive_cli.core.files import documents
 
 OTHERS = "others"
 """Name in `Pretraining.unknown` for all data sets that `includes` does not name."""

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from brainhive_cli.core import weights
+from brainhive_cli.core.runs import weights
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
 from brainhive_cli.models.encoders._weights import prepare_network
 

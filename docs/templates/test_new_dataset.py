@@ -9,8 +9,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.published import new_dataset
 
 N_CHANNELS = len(new_dataset.CHANNELS)

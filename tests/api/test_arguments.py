@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli import api
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
 
 DATASET = "demo-noise-0.3-40-concepts"
 X = np.random.default_rng(0).normal(size=(12, 4, 20)).astype(np.float32)

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from brainhive_cli import api
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.measurements import ORDER_UNKNOWN
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.results.measurements import ORDER_UNKNOWN
 from brainhive_cli.data.recordings.epochs import as_trials
 from brainhive_cli.data.signals.spaces import Voxels
 from tests.worlds.command_fixtures import COLOURS, paint_pictures

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from brainhive_cli.core import machine_speed
+from brainhive_cli.core.runs import machine_speed
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "task_costs.py"
 

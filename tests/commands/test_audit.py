@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from brainhive_cli import api
 from brainhive_cli.app import app
 from brainhive_cli.commands.audit import FINDINGS_EXIT_CODE
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.data.exchange.foreign_results import open_result
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.measurement.audit import (

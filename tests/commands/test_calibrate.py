@@ -9,12 +9,12 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.commands import calibrate
-from brainhive_cli.core.cells import announce
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.runs.cells import announce
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.evaluation.calibration.measure import find_fixed_pulls
-from brainhive_cli.reports.sentences import state_finding
+from brainhive_cli.reports.sentences.sentences import state_finding
 from brainhive_cli.training.alignment.trained.few_shot import (
     ARMS,
     PERMUTED_SCRATCH,

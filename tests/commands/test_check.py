@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.driver import start_run
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import SCHEMA, Measurements
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.results.measurements import SCHEMA, Measurements
+from brainhive_cli.core.runs.driver import start_run
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores import target_store

@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.commands import demo
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.demo.simulation import PROVENANCE
-from brainhive_cli.reports.checklists import fill_checklists
-from brainhive_cli.reports.runs_shown import ShownRun
+from brainhive_cli.reports.pages.checklists import fill_checklists
+from brainhive_cli.reports.tables.runs_shown import ShownRun
 from tests.worlds.command_fixtures import use_home
 
 pytestmark = pytest.mark.nightly

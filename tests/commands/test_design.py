@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.base.errors import MissingData, RecipeError
 from brainhive_cli.evaluation.planning import power
 from brainhive_cli.evaluation.planning.designs import Design, Prediction, Range
 from brainhive_cli.evaluation.planning.facts import DesignFacts

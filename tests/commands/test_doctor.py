@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from brainhive_cli.commands import doctor
-from brainhive_cli.core import machine_speed
-from brainhive_cli.core.errors import DeviceError, MissingData, MissingExtra
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.base.errors import DeviceError, MissingData, MissingExtra
+from brainhive_cli.core.runs import machine_speed
+from brainhive_cli.core.runs.launch import Launch
 
 RATES = dict.fromkeys(machine_speed.UNITS, 1e15)
 DISK_RATES = {"write": 1e9, "read": 1e9, "files": 1e3}

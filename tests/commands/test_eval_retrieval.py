@@ -11,15 +11,15 @@ import torch
 
 from brainhive_cli import aligner
 from brainhive_cli.commands import eval_retrieval
-from brainhive_cli.core import artifacts
-from brainhive_cli.core.command import require_inputs
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.jobs import OpenRun, list_inputs
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.files.inputs import require_inputs
+from brainhive_cli.core.runs import artifacts
+from brainhive_cli.core.runs.jobs import OpenRun, list_inputs
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.evaluation.retrieval import measure, run
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
-from brainhive_cli.reports.page import FINDING
+from brainhive_cli.reports.pages.page import FINDING
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 ENCODER = "brainhive_cli-models-encoders-python-example"

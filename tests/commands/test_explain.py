@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.errors import MissingData, RecipeError
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import MissingData, RecipeError
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.evaluation.explanation import claims, findings
 from brainhive_cli.evaluation.explanation.profiles import correct_p_values
-from brainhive_cli.reports.sentences import state_finding
+from brainhive_cli.reports.sentences.sentences import state_finding
 
 pytest.importorskip("matplotlib")
 QUICK = ("draws=40", "window={width_ms: 200, step_ms: 200}")

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout

@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.archives import unpack
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files.archives import unpack
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.downloads.downloads import NOTES_FILE
 from brainhive_cli.data.downloads.sources import SOURCES
 from brainhive_cli.data.published import things_eeg

@@ -13,16 +13,16 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core import artifacts
-from brainhive_cli.core.artifacts import Curve, Sheet
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.results.measurements import (
     SEEN_PICTURES,
     SIMULATED,
     TRAINED_TRIALS,
     UNKNOWN_TRIALS,
 )
-from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.reports.sentences import state_finding
+from brainhive_cli.core.runs import artifacts
+from brainhive_cli.core.runs.artifacts import Curve, Sheet
+from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.reports.sentences.sentences import state_finding
 from tests.docs.test_docs import DOCS, LINES
 from tests.tools.changed_stores import resealed
 from tests.worlds.command_fixtures import ALIGN_OVERRIDES, COLOURS, use_home

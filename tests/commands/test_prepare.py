@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from brainhive_cli.commands import prepare
-from brainhive_cli.core.command import describe_missing
-from brainhive_cli.core.errors import BrainhiveError, MissingData, Unfinished
-from brainhive_cli.core.jobs import list_inputs
-from brainhive_cli.core.launch import READ_ONLY, Launch
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, Unfinished
+from brainhive_cli.core.files.inputs import describe_missing
+from brainhive_cli.core.runs.jobs import list_inputs
+from brainhive_cli.core.runs.launch import READ_ONLY, Launch
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.job import Job
 from brainhive_cli.data.stores.signal_store import SignalStore

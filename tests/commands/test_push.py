@@ -17,7 +17,7 @@ from huggingface_hub.utils import _http
 from safetensors.torch import load_file, save_file
 
 from brainhive_cli import api
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.runs.run_folder import RunFolder
 from tests.tools import upload_hub
 from tests.tools.upload_hub import (
     brainhive,

@@ -6,7 +6,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.recipe import shipped_recipes
+from brainhive_cli.core.recipes.recipe import shipped_recipes
 
 
 def brainhive(*words: str, columns: str = "80") -> Any:

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from brainhive_cli.commands import reconstruct
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.media.views import to_pictures
 from brainhive_cli.evaluation.reconstruction.generation import (
     decode_signals,

@@ -11,14 +11,14 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import CellFacts
-from brainhive_cli.core.measurements import ALL, Measurements, index_by_name
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.results.facts import CellFacts
+from brainhive_cli.core.results.measurements import ALL, Measurements, index_by_name
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.evaluation.retrieval.facts import GalleryFacts, RetrievalFacts
 from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.measurement.units import Items
-from brainhive_cli.reports import run_page
+from brainhive_cli.reports.pages import run_page
 
 SUBJECTS, ITEMS = ("sub-01", "sub-02", "sub-03"), 30
 GALLERY = GalleryFacts(dataset="lab", splits="test", pictures=100, digest="0123456789")

@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.commands import runs as runs_command
-from brainhive_cli.core import documents, files, runs as core_runs
-from brainhive_cli.core.driver import start_run
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Measurements, Metric
-from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.reports import run_table
+from brainhive_cli.core.files import documents, files
+from brainhive_cli.core.results.measurements import Measurements, Metric
+from brainhive_cli.core.runs import run_folder as core_runs
+from brainhive_cli.core.runs.driver import start_run
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.reports.pages import run_table
 from tests.worlds.named_run import NamedRun
 
 TOP1 = Metric("top1", 0.25, 100, 100, 0.01, 0.2, 0.3, (1,), "cosine", "test", "Wilson")
@@ -73,7 +74,7 @@ def test_a_run_is_removed_when_the_user_agrees(
     assert in_use.exit_code == 1 and runs[2].path.name in in_use.stderr
     assert runs[0].path.exists() and runs[2].path.exists()
     monkeypatch.setattr(
-        "brainhive_cli.core.console.confirm", lambda question: " 1 run" in question
+        "brainhive_cli.core.base.console.confirm", lambda question: " 1 run" in question
     )
     assert brainhive("rm", name).exit_code == 0 and not runs[0].path.exists()
     assert brainhive("rm", str(runs[1].path), "--yes").exit_code == 0

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from brainhive_cli.cli import execute
 from brainhive_cli.commands import train_align
-from brainhive_cli.core import jobs
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.runs import jobs
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores import recordings
 from brainhive_cli.data.stores.target_store import TargetStore, build_store_path

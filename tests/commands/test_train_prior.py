@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from brainhive_cli.commands import train_prior
 from brainhive_cli.commands.train_prior import Recipe
-from brainhive_cli.core.command import describe_missing
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.jobs import list_inputs
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.files.inputs import describe_missing
+from brainhive_cli.core.runs.jobs import list_inputs
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.generators.sdxl import SDXL
 from brainhive_cli.models.priors import fusion_prior

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli import api
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.stores.signal_store import SignalStore
 from tests.worlds.command_fixtures import use_home

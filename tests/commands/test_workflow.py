@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.commands import eval_retrieval, report, workflow
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import TRANSDUCTIVE
-from brainhive_cli.core.recipe import shipped_recipes
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.recipes.recipe import shipped_recipes
+from brainhive_cli.core.results.measurements import TRANSDUCTIVE
+from brainhive_cli.core.runs.launch import Launch
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 FEW = "dataset.concepts=8"

@@ -10,14 +10,18 @@ import yaml
 from PIL import Image
 
 from brainhive_cli.commands import reconstruct
-from brainhive_cli.core import artifacts
-from brainhive_cli.core.command import describe_missing
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.jobs import list_inputs
-from brainhive_cli.core.measurements import MIXED_WITH_BLURRY, SIMULATED, list_footnotes
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.files.inputs import describe_missing
+from brainhive_cli.core.results.measurements import (
+    MIXED_WITH_BLURRY,
+    SIMULATED,
+    list_footnotes,
+)
+from brainhive_cli.core.runs import artifacts
+from brainhive_cli.core.runs.jobs import list_inputs
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.models.generators import sdxl, sdxl_unclip
-from brainhive_cli.reports.sentences import MEANINGS
+from brainhive_cli.reports.sentences.sentences import MEANINGS
 from tests.repositories import git_captioner_repository, text_encoders
 from tests.worlds.command_fixtures import use_home
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from brainhive_cli import aligner, api
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.measurement.ranks import rank_targets
 

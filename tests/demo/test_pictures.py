@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.demo.pictures import (
     N_CAPTIONS,

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from brainhive_cli.core.hub import DEMO_WEIGHTS
+from brainhive_cli.core.files.hub import DEMO_WEIGHTS
 from brainhive_cli.demo import pictures
 from brainhive_cli.models.encoders import resolve
 from brainhive_cli.models.generators import Sampling, sdxl

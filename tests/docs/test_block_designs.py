@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.measurements import DESIGN_ALONE
+from brainhive_cli.core.results.measurements import DESIGN_ALONE
 from tests.docs.test_docs import DOCS
 
 PAGE = (DOCS / "block-designs.md").read_text()

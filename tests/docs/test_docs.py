@@ -19,12 +19,12 @@ from brainhive_cli import __version__
 from brainhive_cli.app import app
 from brainhive_cli.cli import execute
 from brainhive_cli.commands.recipes import import_recipe
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base.errors import (
     INTERRUPTED_EXIT_CODE,
     BrainhiveError,
 )
-from brainhive_cli.core.facts import ROOMS
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.results.facts import ROOMS
 from brainhive_cli.data.datasets.image_folder import FEW_PICTURES
 from tests.test_architecture import CHECKOUT
 from tools import gallery, keys_page

@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 from brainhive_cli import api
 from brainhive_cli.app import app
 from brainhive_cli.cli.execute import describe_error
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.results.measurements import Measurements
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.model_files import read_history
 from brainhive_cli.training.alignment.terms import Term

@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.measurements import SIMULATED
+from brainhive_cli.core.results.measurements import SIMULATED
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.stores.signal_store import SignalStore
 

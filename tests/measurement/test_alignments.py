@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from brainhive_cli.core import parts
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.measurement.alignments import (
     Coral,
     Moments,

@@ -13,7 +13,7 @@ from scipy.linalg import fractional_matrix_power
 from sklearn.covariance import ShrunkCovariance
 from torch import Tensor
 
-from brainhive_cli.core import parts
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.measurement import corrections
 from brainhive_cli.measurement.corrections import (
     SHRINKAGE,

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.measurement import ranks as ranks_module
 from brainhive_cli.measurement.ranks import (
     chance_of_precision,

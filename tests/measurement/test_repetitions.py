@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.measurement.repetitions import find_confound, separate_repetitions
 from brainhive_cli.measurement.trial_order import TrialOrder
 

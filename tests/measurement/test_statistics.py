@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 from scipy.stats import binomtest, sem, t
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.results.measurements import (
     SELECTED_ON_TEST,
     SIMULATED,
     UNKNOWN_SELECTION,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import brainhive_cli
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.models.clip_conditions import OPEN_CLIP, Vocabulary
 
 DEMO = Path(brainhive_cli.__file__).parent / "demo/weights/dual"

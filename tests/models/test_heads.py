@@ -6,8 +6,8 @@ import re
 import pytest
 import torch
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.models import heads
 from brainhive_cli.models.encoders import diffusers_vae
 from brainhive_cli.models.generators import sdxl

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.models.signal_spec import SignalSpec
 
 STEPS = {"kind": "recording", "band_hz": [0.1, 40], "whiten": "train"}

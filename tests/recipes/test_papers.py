@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.commands import embed, reconstruct, train_align, workflow
-from brainhive_cli.core.command import describe_missing
-from brainhive_cli.core.jobs import list_inputs
-from brainhive_cli.core.recipe import read_recipe, shipped_recipes
+from brainhive_cli.core.files.inputs import describe_missing
+from brainhive_cli.core.recipes.recipe import read_recipe, shipped_recipes
+from brainhive_cli.core.runs.jobs import list_inputs
 from tests.worlds.own_recordings import write_pictures
 from tests.worlds.swept_recipes import list_run_recipes
 

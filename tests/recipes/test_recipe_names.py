@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core import hub
-from brainhive_cli.core.recipe import shipped_recipes
+from brainhive_cli.core.files import hub
+from brainhive_cli.core.recipes.recipe import shipped_recipes
 from brainhive_cli.demo import joined_generators
 
 RECIPES = [

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from brainhive_cli.core.errors import INTERRUPT_SIGNALS
+from brainhive_cli.core.base.errors import INTERRUPT_SIGNALS
 from tests.soak.runner import Case, Outcome
 from tests.soak.world import READERS
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli import aligner, api
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from tests.soak.recipes import refuse_riddles
 from tests.soak.runner import Case
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from brainhive_cli.core.recipe import read_recipe, shipped_recipes
+from brainhive_cli.core.recipes.recipe import read_recipe, shipped_recipes
 from tests.soak.runner import Case
 from tests.soak.world import (
     ALIGN,
@@ -343,9 +343,9 @@ def _set_value(fields: dict[str, Any], key: tuple[str, ...], value: Any) -> None
 
 def _check_recipe(command: str, text: str, overrides: list[str]) -> str:
     from brainhive_cli.cli.execute import describe_error
-    from brainhive_cli.core.command import describe_missing
-    from brainhive_cli.core.errors import BrainhiveError
-    from brainhive_cli.core.jobs import resolve
+    from brainhive_cli.core.base.errors import BrainhiveError
+    from brainhive_cli.core.files.inputs import describe_missing
+    from brainhive_cli.core.runs.jobs import resolve
 
     pipeline = _import_command(command)
     path = Path("mutated.yaml")

@@ -26,7 +26,7 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors import safe_open
 
-from brainhive_cli.core.errors import INTERRUPT_SIGNALS
+from brainhive_cli.core.base.errors import INTERRUPT_SIGNALS
 
 MAX_CPU_S = 20.0
 """Largest processor time of a case."""

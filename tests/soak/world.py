@@ -557,7 +557,7 @@ def _make_weights(home: Path) -> None:
     import timm
     from timm.models._hub import save_for_hf
 
-    from brainhive_cli.core.hub import DEMO_WEIGHTS
+    from brainhive_cli.core.files.hub import DEMO_WEIGHTS
     from brainhive_cli.models.generators import sdxl
     from brainhive_cli.models.priors import fusion_prior
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.multiprocessing import start_processes
 
-from brainhive_cli.core.launch import Launch, exit_worker
+from brainhive_cli.core.runs.launch import Launch, exit_worker
 
 
 def run_in_processes(

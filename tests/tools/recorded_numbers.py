@@ -26,7 +26,7 @@ from pytest_regressions.data_regression import (
     RegressionYamlDumper,
 )
 
-from brainhive_cli.core.measurements import Metric
+from brainhive_cli.core.results.measurements import Metric
 
 LONGEST = 12
 """Size of the longest array that is recorded number by number."""

@@ -9,7 +9,7 @@ import pytest
 from safetensors import safe_open
 from scipy.stats import ttest_ind
 
-from brainhive_cli.core.command import Result
+from brainhive_cli.core.runs.result import Result
 from tools.parity import comparison, planted, trainings
 
 # its tiny diffusion model was trained by a script that is not there

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.training.alignment.layout import Layout

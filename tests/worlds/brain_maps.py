@@ -5,7 +5,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from brainhive_cli.core.artifacts import BrainMap
+from brainhive_cli.core.runs.artifacts import BrainMap
 
 
 def read_drawn_values(brain_map: BrainMap, folder: Path) -> np.ndarray:

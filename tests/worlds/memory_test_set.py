@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from brainhive_cli.core.errors import Line, MissingData
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import Line, MissingData
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import StimulusSet

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from brainhive_cli.core.jobs import RunJob
-from brainhive_cli.core.recipe import Recipe
+from brainhive_cli.core.recipes.recipe import Recipe
+from brainhive_cli.core.runs.jobs import RunJob
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from brainhive_cli.core.documents import SHA256SUMS
+from brainhive_cli.core.files.documents import SHA256SUMS
 
 
 def copy_run(run: Path, folder: Path) -> Path:

@@ -10,9 +10,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from brainhive_cli.core import documents
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import atomic_write
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.files.files import atomic_write
 from brainhive_cli.data.published.things_eeg import MONTAGE, POSTERIOR
 from tools.parity import planted
 from tools.parity.author_figures import DAMAGE, READERS, Entry

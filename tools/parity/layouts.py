@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from brainhive_cli.core.errors import MissingExtra, install_line
+from brainhive_cli.core.base.errors import MissingExtra, install_line
 from brainhive_cli.data.published.things_eeg import MONTAGE
 from tools.parity.planted import RATE_HZ, Split
 

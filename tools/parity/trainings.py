@@ -14,10 +14,10 @@ import torch
 import yaml
 
 from brainhive_cli.commands import eval_retrieval, train_align
-from brainhive_cli.core import documents
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.results.measurements import Measurements
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
 from tools.parity import planted
 from tools.parity.planted import Figures
 

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.drifting_signals import CHANNELS, draw_drift
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.evaluation.retrieval.measure import measure_ceiling
 from brainhive_cli.measurement.repetitions import separate_repetitions
 

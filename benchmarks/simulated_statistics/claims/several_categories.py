@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.simulated_statistics import Random, Values
 from benchmarks.simulated_statistics.judging import MEASURE_OPTIONS, holds
-from brainhive_cli.core.arrays import Int64
+from brainhive_cli.core.base.arrays import Int64
 from brainhive_cli.evaluation.retrieval.folds import measure_categories
 from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.measurement.retrieval import Scores, compute_auc_parts

@@ -9,10 +9,15 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
-from brainhive_cli.core import documents
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import (
+    BrainhiveError,
+    Line,
+    MissingData,
+    RecipeError,
+)
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout

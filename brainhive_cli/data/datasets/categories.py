@@ -11,9 +11,9 @@ import numpy as np
 from PIL.Image import Resampling
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import MissingData, RecipeError
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import MissingData, RecipeError
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.files.ids import Names, read_category
 from brainhive_cli.data.media.pictures import decode

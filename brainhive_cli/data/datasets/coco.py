@@ -9,10 +9,11 @@ from typing import Any
 
 from pydantic import Field
 
-from brainhive_cli.core import documents, parts
-from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.files.damage import report_damage
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import ROOT_FIELD, Dataset
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.files.published_files import fetch_line

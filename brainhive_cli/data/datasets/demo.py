@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Float32
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.arrays import Float32
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media import stimuli

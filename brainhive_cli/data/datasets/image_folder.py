@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Bool, Int64
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import hint_at_folder, locate, read_lines
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.arrays import Bool, Int64
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files.files import hint_at_folder, locate, read_lines
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import SPLIT_FOLDERS, Dataset
 from brainhive_cli.data.downloads.sources import SOURCES
 from brainhive_cli.data.files.ids import match_names, summarise_names

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import walk
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.arrays import Int64
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files.damage import report_damage
+from brainhive_cli.core.files.files import walk
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import ROOT_FIELD, SPLIT_FOLDERS, Dataset
 from brainhive_cli.data.files.ids import PICTURES, Names
 from brainhive_cli.data.files.parquet import open_parquet

@@ -17,10 +17,10 @@ from xml.etree import ElementTree
 
 from pydantic import BaseModel, Field
 
-from brainhive_cli.core import documents, hub
-from brainhive_cli.core.errors import MissingData, RecipeError, first_line
-from brainhive_cli.core.files import resolve_below
-from brainhive_cli.core.network import (
+from brainhive_cli.core.base.errors import MissingData, RecipeError, first_line
+from brainhive_cli.core.files import documents, hub
+from brainhive_cli.core.files.files import resolve_below
+from brainhive_cli.core.files.network import (
     BUSY_STATUSES,
     find_bad_proxy,
     is_web_address,

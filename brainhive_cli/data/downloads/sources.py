@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from brainhive_cli.core import documents
+from brainhive_cli.core.files import documents
 from brainhive_cli.data.downloads.hosts import RemoteFile
 
 

@@ -16,16 +16,17 @@ from pydantic import TypeAdapter
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from brainhive_cli.core import console, documents
-from brainhive_cli.core.arrays import Array, Float64, Int64
-from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Array, Float64, Int64
+from brainhive_cli.core.base.errors import (
     BrainhiveError,
     MissingData,
     RecipeError,
     first_line,
 )
-from brainhive_cli.core.files import read_lines
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.files.damage import report_damage
+from brainhive_cli.core.files.files import read_lines
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.files.ids import normalise_name, summarise_names, to_image_id
 from brainhive_cli.measurement.foreign_result import ForeignResult

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Array, Int64, UInt64
-from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Array, Int64, UInt64
+from brainhive_cli.core.base.errors import (
     BrainhiveError,
     MissingData,
     RecipeError,
     first_line,
 )
-from brainhive_cli.core.files import atomic_write, read_regular, walk
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.files.damage import report_damage
+from brainhive_cli.core.files.files import atomic_write, read_regular, walk
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.files.bids_labels import natural_key
 from brainhive_cli.data.files.ids import summarise_names

@@ -25,16 +25,16 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from brainhive_cli.core.arrays import Array, Bool, UInt64
-from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base.arrays import Array, Bool, UInt64
+from brainhive_cli.core.base.errors import (
     BrainhiveError,
     DamagedStore,
     Hint,
     MissingData,
     MissingExtra,
 )
-from brainhive_cli.core.files import (
+from brainhive_cli.core.files.damage import report_damage
+from brainhive_cli.core.files.files import (
     atomic_write,
     is_file,
     open_descriptor,

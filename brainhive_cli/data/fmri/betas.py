@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.base.arrays import Array, Bool, Float32, Float64, Int64
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.files.bids_labels import read_simulated
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.files.ids import (

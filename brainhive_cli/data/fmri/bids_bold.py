@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainhive_cli.core import documents
-from brainhive_cli.core.arrays import Float32, Float64
-from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.only_match import choose_only
+from brainhive_cli.core.base.arrays import Float32, Float64
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base.only_match import choose_only
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.files.damage import report_damage
 from brainhive_cli.data.files.bids_labels import VERSIONS
 from brainhive_cli.data.fmri.volumes import (
     CIFTI_CORTEX,

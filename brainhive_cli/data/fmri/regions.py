@@ -10,11 +10,16 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.arrays import Array, Bool
-from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import expand_pattern, home_folder, is_file, read_lines
-from brainhive_cli.core.only_match import choose_only
+from brainhive_cli.core.base.arrays import Array, Bool
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base.only_match import choose_only
+from brainhive_cli.core.files.damage import report_damage
+from brainhive_cli.core.files.files import (
+    expand_pattern,
+    home_folder,
+    is_file,
+    read_lines,
+)
 from brainhive_cli.data.fmri.volumes import (
     CIFTI_CORTEX,
     CIFTI_ENDINGS,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Array, Float64
+from brainhive_cli.core.base.arrays import Array, Float64
 from brainhive_cli.data.fmri.bids_bold import COPY_HINT, list_folder
 from brainhive_cli.data.fmri.volumes import (
     NIFTI_ENDINGS,

@@ -11,10 +11,10 @@ import torch
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from brainhive_cli.core.arrays import Bool, UInt8
-from brainhive_cli.core.damage import DAMAGE_EXCEPTIONS
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra, install_line
-from brainhive_cli.core.files import open_regular, require_regular
+from brainhive_cli.core.base.arrays import Bool, UInt8
+from brainhive_cli.core.base.errors import BrainhiveError, MissingExtra, install_line
+from brainhive_cli.core.files.damage import DAMAGE_EXCEPTIONS
+from brainhive_cli.core.files.files import open_regular, require_regular
 from brainhive_cli.data.files.bids_labels import natural_key
 from brainhive_cli.data.files.ids import PICTURES
 from brainhive_cli.data.media.pictures import decode, report_bad_picture, turn_upright

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.arrays import Array, Int64
-from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import matches_pattern, walk
-from brainhive_cli.core.only_match import choose_only
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.arrays import Array, Int64
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base.only_match import choose_only
+from brainhive_cli.core.files.damage import report_damage
+from brainhive_cli.core.files.files import matches_pattern, walk
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.files import hdf5, pickles
 from brainhive_cli.data.files.bids_labels import (
     ChosenSessions,

@@ -11,12 +11,17 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.arrays import Array, Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
-from brainhive_cli.core.files import hint_at_folder, is_file, locate, matches_pattern
-from brainhive_cli.core.key_types import NameList
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.base.arrays import Array, Float64, Int64
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, naming
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files.files import (
+    hint_at_folder,
+    is_file,
+    locate,
+    matches_pattern,
+)
+from brainhive_cli.core.recipes.key_types import NameList
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.files.bids_labels import (
     SplitSessions,
     SubjectNumbers,

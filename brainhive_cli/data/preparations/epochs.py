@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.arrays import Float64, Int64
-from brainhive_cli.core.errors import RecipeError, naming
-from brainhive_cli.core.recipe import Paths, validate
+from brainhive_cli.core.base.arrays import Float64, Int64
+from brainhive_cli.core.base.errors import RecipeError, naming
+from brainhive_cli.core.recipes.recipe import Paths, validate
 from brainhive_cli.data.preparations.recording import OwnRecordings, OwnSignalKeys
 from brainhive_cli.data.recordings.channels import KeptChannels
 from brainhive_cli.data.recordings.contract import cached_method

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.arrays import Bool, Float32, Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
-from brainhive_cli.core.files import locate
-from brainhive_cli.core.key_types import NameList, UniqueNames
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.sections import refuse_idle
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.base.arrays import Bool, Float32, Float64, Int64
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, naming
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files.files import locate
+from brainhive_cli.core.recipes.key_types import NameList, UniqueNames
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.recipes.sections import refuse_idle
 from brainhive_cli.data.files.bids_labels import (
     ChosenSessions,
     SubjectNumbers,

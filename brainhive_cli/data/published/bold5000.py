@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.arrays import Array
-from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.arrays import Array
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.files.damage import report_damage
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.files.published_files import (
     fetch_line,

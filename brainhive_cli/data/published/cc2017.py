@@ -9,12 +9,13 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core import documents, parts
-from brainhive_cli.core.arrays import Array, Bool, UInt8
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.arrays import Array, Bool, UInt8
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.files.damage import report_damage
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import PUBLISHED_FACTS, ROOT_FIELD, Dataset
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.files.hdf5 import LazyRows

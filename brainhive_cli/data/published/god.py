@@ -7,8 +7,8 @@ from typing import ClassVar
 import h5py
 import numpy as np
 
-from brainhive_cli.core.arrays import Array, Bool
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.arrays import Array, Bool
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.published_files import fetch_line, find_below, find_file
 from brainhive_cli.data.fmri.betas import PublishedBetas, PublishedSteps, Subject

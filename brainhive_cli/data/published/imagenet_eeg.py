@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field, field_validator
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files.damage import report_damage
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import (
     PUBLISHED_FACTS,
     ROOT_FIELD,

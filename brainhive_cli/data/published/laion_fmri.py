@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import locate
-from brainhive_cli.core.key_types import Numbers
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.arrays import Int64
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.files.damage import report_damage
+from brainhive_cli.core.files.files import locate
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.key_types import Numbers
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import (
     PUBLISHED_FACTS,
     ROOT_FIELD,

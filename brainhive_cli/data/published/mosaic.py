@@ -11,19 +11,20 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core import documents, parts
-from brainhive_cli.core.arrays import Array, Bool, Int64
-from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base.arrays import Array, Bool, Int64
+from brainhive_cli.core.base.errors import (
     MissingData,
     MissingExtra,
     RecipeError,
     guess,
     install_line,
 )
-from brainhive_cli.core.files import walk
-from brainhive_cli.core.key_types import NameList, UniqueNames
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.files.damage import report_damage
+from brainhive_cli.core.files.files import walk
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.key_types import NameList, UniqueNames
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import (
     PUBLISHED_FACTS,
     ROOT_FIELD,

@@ -12,14 +12,14 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Array, Bool, Int64
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import find_files_named, is_file, locate
-from brainhive_cli.core.key_types import Numbers, Pattern
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.arrays import Array, Bool, Int64
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files.damage import report_damage
+from brainhive_cli.core.files.files import find_files_named, is_file, locate
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.key_types import Numbers, Pattern
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import PUBLISHED_FACTS, ROOT_FIELD, Dataset
 from brainhive_cli.data.files import hdf5, pickles
 from brainhive_cli.data.files.ids import PICTURES as PICTURE_ENDINGS, Names

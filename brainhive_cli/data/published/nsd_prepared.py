@@ -9,13 +9,13 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.archives import list_tar_members, read_bytes
-from brainhive_cli.core.arrays import Array, Float64, Int64
-from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
-from brainhive_cli.core.files import is_file
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.arrays import Array, Float64, Int64
+from brainhive_cli.core.base.errors import BrainhiveError, Line, MissingData
+from brainhive_cli.core.files.archives import list_tar_members, read_bytes
+from brainhive_cli.core.files.damage import report_damage
+from brainhive_cli.core.files.files import is_file
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import PUBLISHED_FACTS
 from brainhive_cli.data.files import hdf5, pickles
 from brainhive_cli.data.files.hdf5 import LazyRows

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import ClassVar
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import (
     PUBLISHED_FACTS,
     ROOT_FIELD,

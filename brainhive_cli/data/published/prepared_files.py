@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from brainhive_cli.core.command import Input, require_inputs
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files.inputs import Input, require_inputs
 from brainhive_cli.data.recordings.contract import list_subjects
 from brainhive_cli.data.signals.trials import Trials
 

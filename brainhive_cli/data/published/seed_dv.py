@@ -7,12 +7,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Array
-from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.files import read_lines
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.arrays import Array
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.files.damage import report_damage
+from brainhive_cli.core.files.files import read_lines
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import PUBLISHED_FACTS, ROOT_FIELD, Dataset
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.files.hdf5 import LazyRows

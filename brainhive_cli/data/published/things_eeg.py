@@ -11,13 +11,19 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from brainhive_cli.core import documents, parts
-from brainhive_cli.core.arrays import Array, Float64
-from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, naming
-from brainhive_cli.core.files import walk
-from brainhive_cli.core.key_types import Pattern
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.arrays import Array, Float64
+from brainhive_cli.core.base.errors import (
+    BrainhiveError,
+    MissingData,
+    RecipeError,
+    naming,
+)
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.files.damage import report_damage
+from brainhive_cli.core.files.files import walk
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.key_types import Pattern
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import PUBLISHED_FACTS, ROOT_FIELD, Dataset
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.files.hdf5 import LazyRows

@@ -9,13 +9,13 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.arrays import Array, Float64, Int64
-from brainhive_cli.core.damage import report_damage
-from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
-from brainhive_cli.core.key_types import Numbers, UniqueNames
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.sections import added_field, refuse_idle
-from brainhive_cli.core.seeds import shuffle_range
+from brainhive_cli.core.base.arrays import Array, Float64, Int64
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, naming
+from brainhive_cli.core.base.seeds import shuffle_range
+from brainhive_cli.core.files.damage import report_damage
+from brainhive_cli.core.recipes.key_types import Numbers, UniqueNames
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.recipes.sections import added_field, refuse_idle
 from brainhive_cli.data.files import hdf5, pickles
 from brainhive_cli.data.published.things_eeg import (
     METADATA,

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.arrays import Float32, Int64
-from brainhive_cli.core.damage import report_damage
+from brainhive_cli.core.base.arrays import Float32, Int64
+from brainhive_cli.core.files.damage import report_damage
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.published_files import (
     cut_ending,

@@ -8,9 +8,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from brainhive_cli.core import console
-from brainhive_cli.core.errors import BrainhiveError, guess, write_value
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import BrainhiveError, guess, write_value
+from brainhive_cli.core.base.tables import Table
 from brainhive_cli.data.files.bids_labels import natural_key
 
 MAX_SOURCES = 3

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Float64
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.arrays import Float64
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.files.ids import format_ranges
 from brainhive_cli.data.recordings.headers import Header
 from brainhive_cli.data.recordings.opening import CHANNEL_UNITS, get_scales

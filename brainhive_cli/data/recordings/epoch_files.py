@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import is_file
-from brainhive_cli.core.key_types import UniqueNames
-from brainhive_cli.core.only_match import choose_only
-from brainhive_cli.core.sections import Section
+from brainhive_cli.core.base.arrays import Int64
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base.only_match import choose_only
+from brainhive_cli.core.files.files import is_file
+from brainhive_cli.core.recipes.key_types import UniqueNames
+from brainhive_cli.core.recipes.sections import Section
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.files.bids_labels import natural_key
 from brainhive_cli.data.files.ids import normalise_name

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess, naming
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Float64, Int64
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError, guess, naming
 from brainhive_cli.data.recordings.channels import describe_size, keep_channels
 from brainhive_cli.data.recordings.headers import make_header
 from brainhive_cli.data.recordings.opening import CHANNEL_UNITS, get_scales

@@ -6,8 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
-from brainhive_cli.core.files import is_file, matches_pattern, require_content, walk
+from brainhive_cli.core.base.errors import BrainhiveError, Line, MissingData
+from brainhive_cli.core.files.files import (
+    is_file,
+    matches_pattern,
+    require_content,
+    walk,
+)
 from brainhive_cli.data.files.bids_labels import natural_key, number_sessions
 from brainhive_cli.data.files.ids import summarise_names
 from brainhive_cli.data.files.named_files import (

@@ -12,9 +12,15 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import documents, parts
-from brainhive_cli.core.arrays import Float64
-from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line, naming
+from brainhive_cli.core.base.arrays import Float64
+from brainhive_cli.core.base.errors import (
+    BrainhiveError,
+    MissingData,
+    first_line,
+    naming,
+)
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.data.recordings.account import Dispute
 from brainhive_cli.data.recordings.onset_shift import compare_codes, compare_onsets
 from brainhive_cli.data.recordings.opening import open_raw, report_unreadable

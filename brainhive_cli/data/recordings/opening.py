@@ -10,17 +10,17 @@ from typing import Any
 
 import h5py
 
-from brainhive_cli.core import documents
-from brainhive_cli.core.archives import verify_compressed
-from brainhive_cli.core.damage import is_machine_error
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base.errors import (
     BrainhiveError,
     Line,
     MissingData,
     MissingExtra,
     first_line,
 )
-from brainhive_cli.core.files import read_regular, require_regular
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.files.archives import verify_compressed
+from brainhive_cli.core.files.damage import is_machine_error
+from brainhive_cli.core.files.files import read_regular, require_regular
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.named_files import require_own, require_own_parts
 from brainhive_cli.data.recordings.tables import (

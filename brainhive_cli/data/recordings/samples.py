@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Bool, Float64, Int64
-from brainhive_cli.core.errors import naming
+from brainhive_cli.core.base.arrays import Bool, Float64, Int64
+from brainhive_cli.core.base.errors import naming
 from brainhive_cli.data.recordings.opening import get_scales, report_unreadable
 from brainhive_cli.data.signals.cutting import Band, CausalFilter, refuse_high_edges
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Bool, Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError, naming
-from brainhive_cli.core.only_match import choose_only
+from brainhive_cli.core.base.arrays import Bool, Float64, Int64
+from brainhive_cli.core.base.errors import BrainhiveError, naming
+from brainhive_cli.core.base.only_match import choose_only
 from brainhive_cli.data.recordings.opening import get_scales
 from brainhive_cli.data.recordings.tables import RowKinds
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.errors import BrainhiveError, first_line
-from brainhive_cli.core.files import is_file, read_regular
-from brainhive_cli.core.only_match import choose_only
-from brainhive_cli.core.tables import read_cell
+from brainhive_cli.core.base.errors import BrainhiveError, first_line
+from brainhive_cli.core.base.only_match import choose_only
+from brainhive_cli.core.base.tables import read_cell
+from brainhive_cli.core.files.files import is_file, read_regular
 from brainhive_cli.data.files.ids import normalise_name
 from brainhive_cli.data.files.named_files import SPLIT
 

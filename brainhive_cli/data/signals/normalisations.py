@@ -10,9 +10,9 @@ import numpy as np
 import xxhash
 from pydantic import Field
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Float32, Float64
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.arrays import Float32, Float64
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.recipes import parts
 
 MIN_VARIANCE_SHARE = 1e-6
 """Smallest share of the usual variance at which a direction is amplified. Below it is

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from brainhive_cli.core.facts import flatten
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.results.facts import flatten
+from brainhive_cli.core.results.measurements import (
     ACCEPTED,
     SIMULATED,
     UNKNOWN_STEPS,

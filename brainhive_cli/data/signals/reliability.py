@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from brainhive_cli.core.arrays import Array, Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.arrays import Array, Float64, Int64
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.signals.repetitions import (
     average_by_part,
     average_trials,

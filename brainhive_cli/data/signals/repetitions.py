@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Array, Float32, Float64, Int64
+from brainhive_cli.core.base.arrays import Array, Float32, Float64, Int64
 from brainhive_cli.data.signals.trials import (
     MAX_STIMULI_PER_READ,
     Trials,

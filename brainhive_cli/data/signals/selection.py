@@ -16,12 +16,12 @@ from pydantic import (
     model_validator,
 )
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Bool
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.key_types import NameList
-from brainhive_cli.core.measurements import NORMALISED_BY_TESTED
-from brainhive_cli.core.sections import Section, refuse_idle
+from brainhive_cli.core.base.arrays import Bool
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.key_types import NameList
+from brainhive_cli.core.recipes.sections import Section, refuse_idle
+from brainhive_cli.core.results.measurements import NORMALISED_BY_TESTED
 from brainhive_cli.data.signals.brain_channels import (
     list_eye_channels,
     refuse_stimulus_channels,

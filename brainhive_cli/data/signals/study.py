@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Array, Float64, Int64
-from brainhive_cli.core.measurements import NOT_INTERLEAVED, ORDER_UNKNOWN
+from brainhive_cli.core.base.arrays import Array, Float64, Int64
+from brainhive_cli.core.results.measurements import NOT_INTERLEAVED, ORDER_UNKNOWN
 from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.measurement.design import (

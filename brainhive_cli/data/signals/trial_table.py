@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core import documents
-from brainhive_cli.core.arrays import Array, Bool, Float64, Int64, UInt64
-from brainhive_cli.core.artifacts import Mark
-from brainhive_cli.core.cards import draw_card
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import ORDER_UNKNOWN, merge_caveats
+from brainhive_cli.core.base.arrays import Array, Bool, Float64, Int64, UInt64
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.results.cards import draw_card
+from brainhive_cli.core.results.measurements import ORDER_UNKNOWN, merge_caveats
+from brainhive_cli.core.runs.artifacts import Mark
 from brainhive_cli.data.files.hdf5 import NUMBERS
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.signals import provenance

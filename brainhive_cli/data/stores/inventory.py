@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from brainhive_cli.core import console, parts
-from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import BrainhiveError, Line, MissingData
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import PUBLISHED_FACTS, Dataset, describe_test_claims
 from brainhive_cli.data.files import published_files
 from brainhive_cli.data.files.ids import match_names, summarise_names

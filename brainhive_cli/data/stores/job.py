@@ -13,16 +13,19 @@ from typing import Annotated, Any, Protocol, Self, runtime_checkable
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core import console, documents, parts
-from brainhive_cli.core.cells import share_cells
-from brainhive_cli.core.command import Input, Work, collect_inputs
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import make_portable
-from brainhive_cli.core.flags import Flag, flag_field
-from brainhive_cli.core.jobs import Job as CommandJob
-from brainhive_cli.core.launch import Launch, library_versions
-from brainhive_cli.core.recipe import BaseRecipe, RunOptions
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.files.files import make_portable
+from brainhive_cli.core.files.inputs import Input, collect_inputs
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.flags import Flag, flag_field
+from brainhive_cli.core.recipes.recipe import BaseRecipe, RunOptions
+from brainhive_cli.core.runs.cells import share_cells
+from brainhive_cli.core.runs.jobs import Job as CommandJob
+from brainhive_cli.core.runs.launch import Launch, library_versions
+from brainhive_cli.core.runs.work import Work
 from brainhive_cli.data.datasets import PUBLISHED_FACTS, PublishedFacts
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.recordings.account import Account

@@ -11,9 +11,9 @@ from typing import Any, Self
 import numpy as np
 import xxhash
 
-from brainhive_cli.core.arrays import Bool, UInt64
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.files import home_folder, read_regular
+from brainhive_cli.core.base.arrays import Bool, UInt64
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.files.files import home_folder, read_regular
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.media.kept_likenesses import KeptLikenesses
 from brainhive_cli.data.media.near_copies import (

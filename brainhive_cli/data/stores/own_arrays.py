@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.launch import library_versions
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Int64
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.runs.launch import library_versions
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.recordings.epochs import warn_of_size

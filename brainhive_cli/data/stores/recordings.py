@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from brainhive_cli.core import console, parts
-from brainhive_cli.core.arrays import UInt64
-from brainhive_cli.core.cells import share_cells
-from brainhive_cli.core.command import Input, require_inputs
-from brainhive_cli.core.errors import Line, MissingData, RecipeError
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import SIMULATED, merge_caveats
-from brainhive_cli.core.recipe import SIGNALS, Paths
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import UInt64
+from brainhive_cli.core.base.errors import Line, MissingData, RecipeError
+from brainhive_cli.core.files.inputs import Input, require_inputs
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import SIGNALS, Paths
+from brainhive_cli.core.results.measurements import SIMULATED, merge_caveats
+from brainhive_cli.core.runs.cells import share_cells
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.datasets import Dataset, PublishedFacts
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.signals.selection import Signal

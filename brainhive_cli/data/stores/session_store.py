@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Array
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import make_portable, read_regular, require_content
-from brainhive_cli.core.seeds import shuffle_range
+from brainhive_cli.core.base.arrays import Array
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base.seeds import shuffle_range
+from brainhive_cli.core.files.files import make_portable, read_regular, require_content
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.files.ids import Names

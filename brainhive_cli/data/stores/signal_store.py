@@ -13,12 +13,12 @@ import h5py
 import numpy as np
 import xxhash
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Array
-from brainhive_cli.core.cards import draw_card
-from brainhive_cli.core.claims import Claim
-from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
-from brainhive_cli.core.files import publish, resolve_below
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Array
+from brainhive_cli.core.base.errors import BrainhiveError, Line, MissingData
+from brainhive_cli.core.files.files import publish, resolve_below
+from brainhive_cli.core.results.cards import draw_card
+from brainhive_cli.core.runs.claims import Claim
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.signals.provenance import read_preparation

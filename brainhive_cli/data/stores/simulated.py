@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Float32
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.arrays import Float32
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets.demo import SPACE, SUBJECTS, Space, simulate_trials
 from brainhive_cli.data.signals.trials import Trials

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.measurements import merge_caveats
+from brainhive_cli.core.results.measurements import merge_caveats
 from brainhive_cli.data.signals.overlap import Overlap
 from brainhive_cli.data.stores.signal_store import SignalStore
 

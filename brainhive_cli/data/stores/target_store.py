@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from brainhive_cli.core import documents
-from brainhive_cli.core.arrays import Bool, Int64, UInt64
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base.arrays import Bool, Int64, UInt64
+from brainhive_cli.core.base.errors import (
     BrainhiveError,
     Hint,
     Line,
     MissingData,
 )
-from brainhive_cli.core.files import expand_pattern, resolve_below
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.files.files import expand_pattern, resolve_below
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.ids import Names, match_ids
 from brainhive_cli.data.stores.health import Health, measure_health

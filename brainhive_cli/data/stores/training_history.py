@@ -11,10 +11,10 @@ import numpy as np
 from pydantic import ConfigDict, InstanceOf
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from brainhive_cli.core import documents, weights
-from brainhive_cli.core.arrays import Array, Float32, UInt64
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base.arrays import Array, Float32, UInt64
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.results.measurements import (
     SELECTED_ON_TEST,
     TRAINED_ON_SIMULATED,
     UNKNOWN_HISTORY,
@@ -24,6 +24,7 @@ from brainhive_cli.core.measurements import (
     WHITENED_BY_TESTED,
     merge_caveats,
 )
+from brainhive_cli.core.runs import weights
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.stores.learned_pictures import (

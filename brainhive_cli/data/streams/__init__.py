@@ -7,8 +7,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Float64
+from brainhive_cli.core.base.arrays import Float64
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.data.recordings.stim_channels import FindPictures
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.signals.windows import CutWindow

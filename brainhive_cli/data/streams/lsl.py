@@ -9,16 +9,16 @@ from xml.etree import ElementTree
 import numpy as np
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.arrays import Float64
-from brainhive_cli.core.console import say, warn
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base.arrays import Float64
+from brainhive_cli.core.base.console import say, warn
+from brainhive_cli.core.base.errors import (
     BrainhiveError,
     MissingData,
     RecipeError,
     find_rows,
 )
-from brainhive_cli.core.key_types import NameList
-from brainhive_cli.core.sections import refuse_idle
+from brainhive_cli.core.recipes.key_types import NameList
+from brainhive_cli.core.recipes.sections import refuse_idle
 from brainhive_cli.data.recordings.lsl_library import (
     explain_lsl_errors,
     import_lsl,

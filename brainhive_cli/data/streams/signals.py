@@ -3,8 +3,8 @@
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.arrays import Array
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.base.arrays import Array
+from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.streams import Clock, StreamConfig, StreamRequest

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from brainhive_cli.core import console
-from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
-from brainhive_cli.core.files import locate
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import BrainhiveError, Line, MissingData
+from brainhive_cli.core.files.files import locate
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.files.ids import Names, match_names, summarise_names
 from brainhive_cli.data.media.pictures import decode
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet, find_pictures

@@ -5,16 +5,17 @@ from contextlib import suppress
 
 import numpy as np
 
-from brainhive_cli.core import console, parts
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import (
     BrainhiveError,
     MissingData,
     RecipeError,
 )
-from brainhive_cli.core.files import locate_stored
-from brainhive_cli.core.recipe import EMBEDDINGS, Paths
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.files.files import locate_stored
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import EMBEDDINGS, Paths
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores import target_store

@@ -9,16 +9,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import console, parts
-from brainhive_cli.core.cells import WORKERS_VARIABLE
-from brainhive_cli.core.command import Input, Work, collect_inputs
-from brainhive_cli.core.errors import BrainhiveError, RecipeError, naming
-from brainhive_cli.core.flags import Flag, flag_field
-from brainhive_cli.core.jobs import Job as CommandJob
-from brainhive_cli.core.key_types import NameList
-from brainhive_cli.core.launch import READ_ONLY, Launch
-from brainhive_cli.core.recipe import BaseRecipe
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError, naming
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files.inputs import Input, collect_inputs
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.flags import Flag, flag_field
+from brainhive_cli.core.recipes.key_types import NameList
+from brainhive_cli.core.recipes.recipe import BaseRecipe
+from brainhive_cli.core.runs.cells import WORKERS_VARIABLE
+from brainhive_cli.core.runs.jobs import Job as CommandJob
+from brainhive_cli.core.runs.launch import READ_ONLY, Launch
+from brainhive_cli.core.runs.work import Work
 from brainhive_cli.data.datasets import Dataset, list_stimuli
 from brainhive_cli.data.media.decoding import count_decoders
 from brainhive_cli.data.media.stimuli import describe_unread

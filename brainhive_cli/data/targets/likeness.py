@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from brainhive_cli.core.arrays import Float32, Int64
+from brainhive_cli.core.base.arrays import Float32, Int64
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.measurement.linear_maps import Components
 

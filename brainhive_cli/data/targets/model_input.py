@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core import console, documents
-from brainhive_cli.core.arrays import Float32
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Float32
+from brainhive_cli.core.base.errors import (
     BrainhiveError,
     Line,
     RecipeError,
     find_rows,
     require_kind,
 )
+from brainhive_cli.core.files import documents
 from brainhive_cli.data.signals.brain_channels import STIMULUS_HINT, find_codes
 from brainhive_cli.data.signals.channel_mapping import (
     ChannelChoice,

@@ -6,14 +6,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base.errors import (
     SUGGESTED,
     BrainhiveError,
     Line,
     write_value,
 )
-from brainhive_cli.core.recipe import Paths, read_recipe, shipped_recipes
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths, read_recipe, shipped_recipes
 from brainhive_cli.data.datasets import (
     Dataset,
     HasOfflineEncoders,

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core import console, parts
-from brainhive_cli.core.arrays import Bool, Int64, UInt64
-from brainhive_cli.core.device_memory import copy_to_device, count_free_bytes
-from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Bool, Int64, UInt64
+from brainhive_cli.core.base.device_memory import copy_to_device, count_free_bytes
+from brainhive_cli.core.base.errors import BrainhiveError, Line, MissingData
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.media.stimuli import StimulusSet

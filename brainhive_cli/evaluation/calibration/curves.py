@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core import documents
-from brainhive_cli.core.arrays import Float64, Int64
-from brainhive_cli.core.artifacts import Artifact, Curve, CurveLine
-from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL, CellFacts
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base.arrays import Float64, Int64
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.results.facts import SIGNIFICANCE_LEVEL, CellFacts
+from brainhive_cli.core.results.measurements import (
     ALL,
     TRIALS_TOGETHER,
     Measurements,
@@ -24,7 +24,7 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
     scope,
 )
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.runs.artifacts import Artifact, Curve, CurveLine
 from brainhive_cli.data.stores.target_store import get_stimuli_and_pixels
 from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, UNITS
 from brainhive_cli.evaluation.calibration.facts import (
@@ -38,8 +38,9 @@ from brainhive_cli.measurement.comparison import crossed_t_test
 from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Items
-from brainhive_cli.reports.page import FINDING
-from brainhive_cli.reports.tables import make_rows, render, tabulate_rows
+from brainhive_cli.reports.pages.page import FINDING
+from brainhive_cli.reports.tables.tables import make_rows, tabulate_rows
+from brainhive_cli.reports.templates import render
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.trained.few_shot import (
     PERMUTED_SCRATCH,

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.arrays import Bool, Int64
-from brainhive_cli.core.command import Input, Work
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import extend_protocol
+from brainhive_cli.core.base.arrays import Bool, Int64
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.results.measurements import extend_protocol
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.work import Work
 from brainhive_cli.data.datasets import group_rows
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned_pictures import LearnedPictures

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from brainhive_cli.core import console, parts
-from brainhive_cli.core.arrays import Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Float64, Int64
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base.seeds import derive_seed
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.evaluation.calibration.amounts import (

@@ -5,11 +5,11 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from brainhive_cli.core import key_types, parts, sections
-from brainhive_cli.core.errors import RecipeError, guess
-from brainhive_cli.core.flags import flag_field
-from brainhive_cli.core.recipe import OneRunRecipe
-from brainhive_cli.core.sections import Section
+from brainhive_cli.core.base.errors import RecipeError, guess
+from brainhive_cli.core.recipes import key_types, parts, sections
+from brainhive_cli.core.recipes.flags import flag_field
+from brainhive_cli.core.recipes.recipe import OneRunRecipe
+from brainhive_cli.core.recipes.sections import Section
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.evaluation.calibration.amounts import UNITS, Order, Unit

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, lru_cache
 
-from brainhive_cli.core import artifacts, console, driver, weights
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob, Summary
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.base import console
+from brainhive_cli.core.runs import artifacts, driver, weights
+from brainhive_cli.core.runs.jobs import CellStage, OpenRun, RunJob, Summary
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
 from brainhive_cli.evaluation.calibration.curves import draw_artifacts, summarise_draws
 from brainhive_cli.evaluation.calibration.facts import Strength
 from brainhive_cli.evaluation.calibration.job import Job

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Float64
-from brainhive_cli.core.artifacts import Heatmap
-from brainhive_cli.core.errors import BrainhiveError, DamagedStore
-from brainhive_cli.core.facts import CellFacts
-from brainhive_cli.core.jobs import Summary
-from brainhive_cli.core.measurements import Measurements, Scopes, scope
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Float64
+from brainhive_cli.core.base.errors import BrainhiveError, DamagedStore
+from brainhive_cli.core.results.facts import CellFacts
+from brainhive_cli.core.results.measurements import Measurements, Scopes, scope
+from brainhive_cli.core.runs.artifacts import Heatmap
+from brainhive_cli.core.runs.jobs import Summary
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.signals.repetitions import average_trials
 from brainhive_cli.data.signals.space_files import write_maps
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
@@ -50,8 +50,8 @@ from brainhive_cli.evaluation.explanation.profiles import (
 from brainhive_cli.evaluation.explanation.recipe import MODEL_ANALYSES
 from brainhive_cli.evaluation.explanation.similarity import RHO, explain_similarity
 from brainhive_cli.measurement.units import Items
-from brainhive_cli.reports.evoked_responses import draw_evoked
-from brainhive_cli.reports.head_maps import place_sensors
+from brainhive_cli.reports.figures.evoked_responses import draw_evoked
+from brainhive_cli.reports.figures.head_maps import place_sensors
 from brainhive_cli.training.alignment.cells import Cell
 
 SIMILARITY = "similarity"

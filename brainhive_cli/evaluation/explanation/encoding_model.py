@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Float64, Int64
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.datasets import group_rows
 from brainhive_cli.data.signals.repetitions import (
     average_by_part,

@@ -8,8 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Float64
-from brainhive_cli.core.artifacts import (
+from brainhive_cli.core.base.arrays import Float64
+from brainhive_cli.core.base.tables import Table, TableCell, format_p
+from brainhive_cli.core.results.facts import SIGNIFICANCE_LEVEL
+from brainhive_cli.core.results.measurements import Metric, metric_title
+from brainhive_cli.core.runs.artifacts import (
     BrainMap,
     Curve,
     CurveLine,
@@ -17,9 +20,6 @@ from brainhive_cli.core.artifacts import (
     Heatmap,
     Topomap,
 )
-from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL
-from brainhive_cli.core.measurements import Metric, metric_title
-from brainhive_cli.core.tables import Table, TableCell, format_p
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.evaluation.explanation.claims import choose_claimed_findings
 from brainhive_cli.evaluation.explanation.findings import (
@@ -38,10 +38,11 @@ from brainhive_cli.evaluation.explanation.recipe import (
     SIGNAL_ANALYSES,
     TRIAL_ANALYSES,
 )
-from brainhive_cli.reports.brain_maps import write_brain_map
-from brainhive_cli.reports.head_maps import draw_head, place_sensors
-from brainhive_cli.reports.page import DETAILS, FINDING
-from brainhive_cli.reports.tables import make_metric_cell, render
+from brainhive_cli.reports.figures.brain_maps import write_brain_map
+from brainhive_cli.reports.figures.head_maps import draw_head, place_sensors
+from brainhive_cli.reports.pages.page import DETAILS, FINDING
+from brainhive_cli.reports.tables.tables import make_metric_cell
+from brainhive_cli.reports.templates import render
 
 ANALYSIS_TITLES: Mapping[str, str] = {
     **MODEL_ANALYSES,

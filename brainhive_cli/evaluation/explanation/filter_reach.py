@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Float64
+from brainhive_cli.core.base.arrays import Float64
 from brainhive_cli.data.recordings.samples import filter_samples
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.signals.trials import Trials

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Float64
-from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL
-from brainhive_cli.core.measurements import Metric
+from brainhive_cli.core.base.arrays import Float64
+from brainhive_cli.core.results.facts import SIGNIFICANCE_LEVEL
+from brainhive_cli.core.results.measurements import Metric
 from brainhive_cli.evaluation.explanation.profiles import (
     TIME,
     Axis,

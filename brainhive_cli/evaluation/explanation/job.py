@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Float64, Int64
-from brainhive_cli.core.command import Input, Work
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.facts import describe_signals
-from brainhive_cli.core.measurements import extend_protocol
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Float64, Int64
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.results.facts import describe_signals
+from brainhive_cli.core.results.measurements import extend_protocol
+from brainhive_cli.core.runs.work import Work
 from brainhive_cli.data.datasets import group_rows, require_split
 from brainhive_cli.data.signals.selection import list_window_starts
 from brainhive_cli.data.signals.trials import Trials

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Array, Float64
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Array, Float64
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.signals.selection import (
     list_window_starts,
     make_region_masks,

@@ -6,10 +6,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Array, Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
-from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Array, Float64, Int64
+from brainhive_cli.core.base.errors import BrainhiveError, DamagedStore, RecipeError
+from brainhive_cli.core.results.facts import SIGNIFICANCE_LEVEL
 from brainhive_cli.data.signals.trials import index_optional
 from brainhive_cli.measurement.units import Items
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from functools import cached_property
 
-from brainhive_cli.core import console, weights
-from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob, Summary
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.base import console
+from brainhive_cli.core.runs import weights
+from brainhive_cli.core.runs.jobs import CellStage, OpenRun, RunJob, Summary
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.evaluation.explanation.conclusion import MAPS, conclude
 from brainhive_cli.evaluation.explanation.encoding_model import explain_signals
 from brainhive_cli.evaluation.explanation.job import Job

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.arrays import Float32
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.arrays import Float32
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.signals.repetitions import WHITENED_UNIT, average_by_session
 from brainhive_cli.data.signals.trials import Trials
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from scipy.spatial.distance import squareform
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Array, Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Array, Float64, Int64
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.signals.repetitions import separate_in_time
 from brainhive_cli.data.signals.trials import sum_by_picture
 from brainhive_cli.evaluation.explanation.encoding_model import TargetLevels

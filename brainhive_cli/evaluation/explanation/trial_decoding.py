@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Float64, Int64
-from brainhive_cli.core.artifacts import Heatmap
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL
-from brainhive_cli.core.jobs import Summary
-from brainhive_cli.core.measurements import scope
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Float64, Int64
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.results.facts import SIGNIFICANCE_LEVEL
+from brainhive_cli.core.results.measurements import scope
+from brainhive_cli.core.runs.artifacts import Heatmap
+from brainhive_cli.core.runs.jobs import Summary
 from brainhive_cli.data.datasets import make_grouping
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.explanation.conclusion import Scopes, summarise_findings
@@ -35,7 +35,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
 )
 from brainhive_cli.evaluation.explanation.recipe import TRIAL_ANALYSES
 from brainhive_cli.measurement.design import LabelDesign
-from brainhive_cli.reports.tables import render
+from brainhive_cli.reports.templates import render
 from brainhive_cli.training.alignment.cells import Cell
 
 DECODING, GENERALISATION = TRIAL_ANALYSES

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Bool, Float32, Float64
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Bool, Float32, Float64
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.recordings.event_names import EventNames
 from brainhive_cli.data.signals.cutting import (
     Cutting,

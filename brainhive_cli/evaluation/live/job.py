@@ -7,19 +7,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.command import Input, require_inputs
-from brainhive_cli.core.console import summarise_names
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Int64
+from brainhive_cli.core.base.console import summarise_names
+from brainhive_cli.core.base.errors import (
     BrainhiveError,
     MissingData,
     RecipeError,
     find_rows,
 )
-from brainhive_cli.core.files import locate
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.files.files import locate
+from brainhive_cli.core.files.inputs import Input, require_inputs
+from brainhive_cli.core.recipes.recipe import SIGNALS
+from brainhive_cli.core.results.measurements import (
     CHANNELS_MAPPED,
     NOT_INTERLEAVED,
     SIMULATED,
@@ -27,7 +27,7 @@ from brainhive_cli.core.measurements import (
     UNKNOWN_TRIALS,
     merge_caveats,
 )
-from brainhive_cli.core.recipe import SIGNALS
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.datasets import require_split
 from brainhive_cli.data.recordings.event_names import EVENT_TABLES, EventNames
 from brainhive_cli.data.recordings.tables import find_bids_root

@@ -16,15 +16,15 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Float64
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Float64
+from brainhive_cli.core.base.errors import (
     INTERRUPT_SIGNALS,
     BrainhiveError,
     leave_closed_terminal,
     set_handlers,
 )
-from brainhive_cli.core.measurements import TRAINED_TRIALS
+from brainhive_cli.core.results.measurements import TRAINED_TRIALS
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.signals.windows import Counts, CutWindow
 from brainhive_cli.data.streams import Chunk, Event, Stream, WindowStream

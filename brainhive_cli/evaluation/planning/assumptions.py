@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from brainhive_cli.core import documents
-from brainhive_cli.core.arrays import Float32, Int64
+from brainhive_cli.core.base.arrays import Float32, Int64
+from brainhive_cli.core.files import documents
 
 
 @dataclass(frozen=True)

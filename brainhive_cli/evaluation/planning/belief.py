@@ -9,8 +9,8 @@ from typing import Self
 import numpy as np
 import torch
 
-from brainhive_cli.core.arrays import Array, Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.arrays import Array, Float64, Int64
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.evaluation.planning.assumptions import PilotPerson, PublishedResult
 from brainhive_cli.evaluation.planning.light_world import (
     MAX_MISFIT,

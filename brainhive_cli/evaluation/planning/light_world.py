@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from brainhive_cli.core.arrays import Array, Float64
+from brainhive_cli.core.base.arrays import Array, Float64
 from brainhive_cli.measurement.linear_maps import Products
 
 N_AXES = 400

@@ -15,10 +15,10 @@ from typing import Literal
 
 import numpy as np
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Float32, Float64
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Float32, Float64
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base.seeds import derive_seed
 from brainhive_cli.data.signals.study import describe_concepts
 from brainhive_cli.evaluation.planning.designs import MARGIN_S
 from brainhive_cli.measurement.design import Timeline, describe_pictures

@@ -10,13 +10,13 @@ from typing import Self
 
 import numpy as np
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Float32
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import locate
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Float32
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files.files import locate
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.media.near_copies import (
     COPIES,
     confirm_near_copy,

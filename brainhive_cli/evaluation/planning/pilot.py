@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainhive_cli.core import parts, runs
-from brainhive_cli.core.arrays import Float32, Int64
-from brainhive_cli.core.errors import Line, MissingData
-from brainhive_cli.core.files import locate
-from brainhive_cli.core.measurements import merge_caveats
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.arrays import Float32, Int64
+from brainhive_cli.core.base.errors import Line, MissingData
+from brainhive_cli.core.files.files import locate
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.results.measurements import merge_caveats
+from brainhive_cli.core.runs import run_folder as runs
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST
 from brainhive_cli.data.signals.overlap import measure_spacing_s
 from brainhive_cli.data.signals.trials import Trials

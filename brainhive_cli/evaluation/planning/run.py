@@ -6,15 +6,18 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
-from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.command import Input, Result, Work
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.facts import CellFacts, find_model
-from brainhive_cli.core.files import remove
-from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import ALL, Measurements, Metric
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files.files import remove
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.results.facts import CellFacts, find_model
+from brainhive_cli.core.results.measurements import ALL, Measurements, Metric
+from brainhive_cli.core.runs import artifacts
+from brainhive_cli.core.runs.jobs import OpenRun, RunJob, Summary
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs.work import Work
 from brainhive_cli.evaluation.planning.assumptions import (
     PublishedResult,
     list_devices,
@@ -37,8 +40,8 @@ from brainhive_cli.evaluation.planning.tables import (
 )
 from brainhive_cli.evaluation.planning.warnings import list_warnings
 from brainhive_cli.measurement.units import StimulusGrouping, describe_claims
-from brainhive_cli.reports.sentences import state_finding
-from brainhive_cli.reports.tables import render
+from brainhive_cli.reports.sentences.sentences import state_finding
+from brainhive_cli.reports.templates import render
 
 if TYPE_CHECKING:
     from brainhive_cli.evaluation.planning.pictures import PictureFolder

@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from brainhive_cli.core.arrays import Bool, Float64, Int64
-from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL
+from brainhive_cli.core.base.arrays import Bool, Float64, Int64
+from brainhive_cli.core.results.facts import SIGNIFICANCE_LEVEL
 from brainhive_cli.evaluation.planning.belief import Belief, compute_cosines
 from brainhive_cli.evaluation.planning.designs import Design, Question
 from brainhive_cli.evaluation.planning.light_world import (

@@ -3,16 +3,17 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from brainhive_cli.core.artifacts import Heatmap
-from brainhive_cli.core.tables import Table, TableCell
+from brainhive_cli.core.base.tables import Table, TableCell
+from brainhive_cli.core.runs.artifacts import Heatmap
 from brainhive_cli.evaluation.planning.designs import MIN_POWER
 from brainhive_cli.evaluation.planning.facts import (
     DesignFacts,
     PlannedDesign,
     PredictedRange,
 )
-from brainhive_cli.reports.page import FINDING
-from brainhive_cli.reports.tables import ABSENT, render, write_amount
+from brainhive_cli.reports.pages.page import FINDING
+from brainhive_cli.reports.tables.tables import ABSENT
+from brainhive_cli.reports.templates import render, write_amount
 
 PANELS = (
     ("people", "people", "minutes", "minutes of trials for each person"),

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Int64, UInt8
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.files import resolve_below
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Int64, UInt8
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.files.files import resolve_below
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.files.ids import match_ids
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.pictures import BadPicture

@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from brainhive_cli.core import artifacts, console, runs
-from brainhive_cli.core.artifacts import Artifact, Sample, Sheet, SheetRow, SheetTile
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.device_memory import keep_freed_memory
-from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
-from brainhive_cli.core.facts import CellFacts
-from brainhive_cli.core.files import make_portable, resolve_below
-from brainhive_cli.core.jobs import Summary
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.device_memory import keep_freed_memory
+from brainhive_cli.core.base.errors import BrainhiveError, Line, RecipeError
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files.files import make_portable, resolve_below
+from brainhive_cli.core.recipes.recipe import Paths, Published
+from brainhive_cli.core.results.facts import CellFacts
+from brainhive_cli.core.results.measurements import (
     ALL,
     MODEL_HEADING,
     ONE_COLOUR,
@@ -33,9 +31,18 @@ from brainhive_cli.core.measurements import (
     scope,
     with_arrow,
 )
-from brainhive_cli.core.recipe import Paths, Published
-from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.runs import artifacts, run_folder as runs
+from brainhive_cli.core.runs.artifacts import (
+    Artifact,
+    Sample,
+    Sheet,
+    SheetRow,
+    SheetTile,
+)
+from brainhive_cli.core.runs.jobs import Summary
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.stimuli import Clip
 from brainhive_cli.evaluation.reconstruction.facts import ReconstructionFacts
@@ -67,9 +74,9 @@ from brainhive_cli.measurement.comparison import (
 from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.measurement.metrics.tasks import OBJECT, RECALL
 from brainhive_cli.measurement.units import StimulusGrouping
-from brainhive_cli.reports.drawings import make_rank_bars
-from brainhive_cli.reports.page import FINDING
-from brainhive_cli.reports.tables import (
+from brainhive_cli.reports.figures.drawings import make_rank_bars
+from brainhive_cli.reports.pages.page import FINDING
+from brainhive_cli.reports.tables.tables import (
     describe_metric,
     describe_sample,
     difference_table,

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core import console, documents
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import locate
-from brainhive_cli.core.runs import METRICS_FILE, RunFolder
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.files.files import locate
+from brainhive_cli.core.runs.run_folder import METRICS_FILE, RunFolder
 from brainhive_cli.data.files.ids import PICTURES
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.media_files import ANIMATED, VIDEOS, is_animated

@@ -16,16 +16,16 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Int64, UInt8
-from brainhive_cli.core.device_memory import keep_freed_memory
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Int64, UInt8
+from brainhive_cli.core.base.device_memory import keep_freed_memory
+from brainhive_cli.core.base.errors import (
     RecipeError,
     raise_if_asked_to_stop,
 )
-from brainhive_cli.core.files import resolve_below
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.files.files import resolve_below
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.targets.encoder_groups import group_encoders
 from brainhive_cli.data.targets.encoder_keys import match_keys

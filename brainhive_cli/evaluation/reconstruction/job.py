@@ -6,11 +6,12 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 
-from brainhive_cli.core.command import Input, Work
-from brainhive_cli.core.errors import MissingData, RecipeError
-from brainhive_cli.core.facts import describe_signals
-from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, merge_caveats
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import MissingData, RecipeError
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.results.facts import describe_signals
+from brainhive_cli.core.results.measurements import PRIOR_OF_OTHERS, merge_caveats
+from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs.work import Work
 from brainhive_cli.data.datasets import list_pictures, list_stimuli, make_grouping
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.training_history import (

@@ -12,16 +12,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from brainhive_cli.core import foreign_code, measurements
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base.errors import (
     BrainhiveError,
     MissingData,
     MissingExtra,
     RecipeError,
     install_line,
 )
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.files import foreign_code
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.results import measurements
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.media.stimuli import Clip
 from brainhive_cli.data.targets.encoder_groups import encode
 from brainhive_cli.measurement.metrics import (

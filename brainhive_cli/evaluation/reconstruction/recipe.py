@@ -5,13 +5,24 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.flags import Arguments, Flag, flag_field
-from brainhive_cli.core.key_types import Copies, NameList, Numbers, OneRun, split_commas
-from brainhive_cli.core.recipe import BaseRecipe, Published, find_recipe, read_recipe
-from brainhive_cli.core.sections import Section, refuse_idle
-from brainhive_cli.core.sweep import SweptRecipe
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.flags import Arguments, Flag, flag_field
+from brainhive_cli.core.recipes.key_types import (
+    Copies,
+    NameList,
+    Numbers,
+    OneRun,
+    split_commas,
+)
+from brainhive_cli.core.recipes.recipe import (
+    BaseRecipe,
+    Published,
+    find_recipe,
+    read_recipe,
+)
+from brainhive_cli.core.recipes.sections import Section, refuse_idle
+from brainhive_cli.core.runs.sweep import SweptRecipe
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.evaluation.reconstruction.metric_parts import (
     CLIP_METRICS,

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Bool, Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Bool, Float64, Int64
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base.tables import write_csv
+from brainhive_cli.core.results.measurements import (
     Metric,
     extend_protocol,
     lower_is_better,
 )
-from brainhive_cli.core.tables import write_csv
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet
 from brainhive_cli.evaluation.reconstruction.metric_parts import get_scale

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Array, Int64
-from brainhive_cli.core.console import write_duration
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import Answer
-from brainhive_cli.core.files import make_portable
-from brainhive_cli.core.measurements import BASELINE_CLASSIFIERS
-from brainhive_cli.core.recipe import validate, write_yaml
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Array, Int64
+from brainhive_cli.core.base.console import write_duration
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.files.files import make_portable
+from brainhive_cli.core.recipes.recipe import validate, write_yaml
+from brainhive_cli.core.results.facts import Answer
+from brainhive_cli.core.results.measurements import BASELINE_CLASSIFIERS
 from brainhive_cli.data.datasets import make_grouping
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -41,7 +41,7 @@ from brainhive_cli.measurement.retrieval import draw_verdict_pictures
 from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.measurement.verdict import MAX_PERMUTATIONS, ROUNDING, judge
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.reports.sentences import RIDGE_RECIPE
+from brainhive_cli.reports.sentences.sentences import RIDGE_RECIPE
 from brainhive_cli.training.alignment.recipe import (
     FROM_MEAN,
     Recipe as AlignRecipe,

@@ -5,9 +5,18 @@ from dataclasses import replace
 import numpy as np
 from torch.nn.functional import normalize
 
-from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.artifacts import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Int64
+from brainhive_cli.core.base.errors import BrainhiveError, first_line
+from brainhive_cli.core.results.facts import SIGNIFICANCE_LEVEL
+from brainhive_cli.core.results.measurements import (
+    SEEN_PICTURES,
+    Measurements,
+    add_footnotes,
+    metric_title,
+)
+from brainhive_cli.core.runs import artifacts
+from brainhive_cli.core.runs.artifacts import (
     Artifact,
     BrainMap,
     Curve,
@@ -18,15 +27,7 @@ from brainhive_cli.core.artifacts import (
     SheetRow,
     SheetTile,
 )
-from brainhive_cli.core.errors import BrainhiveError, first_line
-from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL
-from brainhive_cli.core.measurements import (
-    SEEN_PICTURES,
-    Measurements,
-    add_footnotes,
-    metric_title,
-)
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.files.ids import match_names
 from brainhive_cli.data.media.media_files import get_first_frame
@@ -49,10 +50,10 @@ from brainhive_cli.evaluation.retrieval.scopes import (
 from brainhive_cli.evaluation.retrieval.tables import CURVE_NOTE, PAGE_TABLES, lay_out
 from brainhive_cli.measurement.retrieval import Gallery
 from brainhive_cli.measurement.slope import average_by_unit
-from brainhive_cli.reports.brain_maps import write_brain_map
-from brainhive_cli.reports.drawings import is_informative, make_rank_bars
-from brainhive_cli.reports.page import FINDING
-from brainhive_cli.reports.tables import (
+from brainhive_cli.reports.figures.brain_maps import write_brain_map
+from brainhive_cli.reports.figures.drawings import is_informative, make_rank_bars
+from brainhive_cli.reports.pages.page import FINDING
+from brainhive_cli.reports.tables.tables import (
     describe_sample,
 )
 from brainhive_cli.training.alignment.trained.model import TrainedModel

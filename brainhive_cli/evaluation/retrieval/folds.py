@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Array, Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import CORRECTIONS, Metric, index_by_name
+from brainhive_cli.core.base.arrays import Array, Float64, Int64
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.results.measurements import CORRECTIONS, Metric, index_by_name
 from brainhive_cli.evaluation.retrieval.scopes import ALONE, REPETITIONS
 from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.measurement.retrieval import Gallery, Scores

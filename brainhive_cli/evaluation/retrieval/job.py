@@ -8,9 +8,10 @@ from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self
 
-from brainhive_cli.core.command import Input, Work
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.runs import rejoin_labels
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.runs.run_folder import rejoin_labels
+from brainhive_cli.core.runs.work import Work
 from brainhive_cli.data.datasets import list_pictures, require_split
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.retrieval.recipe import Recipe

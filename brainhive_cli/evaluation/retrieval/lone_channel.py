@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from brainhive_cli.core.arrays import Int64
+from brainhive_cli.core.base.arrays import Int64
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.measure import (
     encode_gallery,

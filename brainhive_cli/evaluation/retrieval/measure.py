@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Bool, Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Bool, Float64, Int64
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.seeds import derive_seed
+from brainhive_cli.core.results.measurements import (
     CORRECTIONS,
     TRIALS_TOGETHER,
     scope,
 )
-from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.signals.selection import make_region_masks
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.retrieval.recipe import Recipe

@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from brainhive_cli.core import key_types, parts
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.flags import Arguments, flag_field
-from brainhive_cli.core.recipe import TrainedRunRecipe
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.recipes import key_types, parts
+from brainhive_cli.core.recipes.flags import Arguments, flag_field
+from brainhive_cli.core.recipes.recipe import TrainedRunRecipe
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 

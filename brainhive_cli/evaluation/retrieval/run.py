@@ -7,20 +7,28 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from brainhive_cli.core import console, driver, weights
-from brainhive_cli.core.command import Input, Result, collect_inputs
-from brainhive_cli.core.errors import BrainhiveError, Line
-from brainhive_cli.core.files import locate_stored
-from brainhive_cli.core.jobs import CellStage, LoggedMetrics, OpenRun, RunJob, Summary
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import ALL, BACKWARD, Measurements, scope
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import BrainhiveError, Line
+from brainhive_cli.core.files.files import locate_stored
+from brainhive_cli.core.files.inputs import Input, collect_inputs
+from brainhive_cli.core.results.measurements import ALL, BACKWARD, Measurements, scope
+from brainhive_cli.core.runs import driver, weights
+from brainhive_cli.core.runs.jobs import (
+    CellStage,
+    LoggedMetrics,
+    OpenRun,
+    RunJob,
+    Summary,
+)
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
 from brainhive_cli.data.targets.encoder_stores import keep_identity
 from brainhive_cli.data.targets.next_commands import write_prior_arguments
 from brainhive_cli.evaluation.retrieval.facts import Baseline, RetrievalFacts
 from brainhive_cli.evaluation.retrieval.job import NOT_COMPARED, Job
 from brainhive_cli.evaluation.retrieval.tables import PRINTED_TABLES, lay_out
 from brainhive_cli.measurement.comparison import adjust_together, compare_runs
-from brainhive_cli.reports.sentences import RIDGE_RECIPE, explain_chance
+from brainhive_cli.reports.sentences.sentences import RIDGE_RECIPE, explain_chance
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.training.run import TrainingRun
 

@@ -2,7 +2,11 @@
 
 from collections.abc import Mapping
 
-from brainhive_cli.core.measurements import BASELINE_CLASSIFIERS, Measurements, Metric
+from brainhive_cli.core.results.measurements import (
+    BASELINE_CLASSIFIERS,
+    Measurements,
+    Metric,
+)
 
 SUBSETS = "subsets"
 REGIONS = "regions"

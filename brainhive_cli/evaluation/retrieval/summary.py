@@ -11,11 +11,17 @@ from typing import Any, Self
 
 import numpy as np
 
-from brainhive_cli.core import console, documents
-from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.facts import Answer, CellFacts, Difference, describe_signals
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Int64
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.results.facts import (
+    Answer,
+    CellFacts,
+    Difference,
+    describe_signals,
+)
+from brainhive_cli.core.results.measurements import (
     ALL,
     BACKWARD,
     CHANNELS_MAPPED,
@@ -71,7 +77,7 @@ from brainhive_cli.measurement.slope import average_by_unit, fit_slope
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Items, StimulusGrouping, describe_claims
 from brainhive_cli.measurement.verdict import judge
-from brainhive_cli.reports.tables import render
+from brainhive_cli.reports.templates import render
 from brainhive_cli.training.alignment.cells import Cell as TrainedCell
 
 SAME_PEOPLE_WARNING = (

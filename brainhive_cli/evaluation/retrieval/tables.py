@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base.tables import Table, TableCell, format_p
+from brainhive_cli.core.results.measurements import (
     ALL,
     BACKWARD,
     CATEGORY_METRICS,
@@ -14,7 +15,6 @@ from brainhive_cli.core.measurements import (
     metric_title,
     scope,
 )
-from brainhive_cli.core.tables import Table, TableCell, format_p
 from brainhive_cli.evaluation.retrieval.facts import Control, RetrievalFacts
 from brainhive_cli.evaluation.retrieval.scopes import (
     ALONE,
@@ -29,13 +29,13 @@ from brainhive_cli.evaluation.retrieval.scopes import (
     SUBSETS,
     select_scopes,
 )
-from brainhive_cli.reports.tables import (
+from brainhive_cli.reports.tables.tables import (
     difference_table,
     make_rows,
     published_tables,
-    render,
     tabulate_rows,
 )
+from brainhive_cli.reports.templates import render
 
 HEADLINES = ("top1", "top5", "median_rank")
 """Metrics in tables that compare models."""

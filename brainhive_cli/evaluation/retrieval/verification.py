@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from brainhive_cli.core import weights
-from brainhive_cli.core.measurements import Measurements, metric_title
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.tables import format_number, format_p
+from brainhive_cli.core.base.tables import format_number, format_p
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.results.measurements import Measurements, metric_title
+from brainhive_cli.core.runs import weights
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.targets.encoder_stores import list_changed
 from brainhive_cli.evaluation.retrieval.job import NOT_COMPARED, Job
 from brainhive_cli.evaluation.retrieval.measure import measure_cell

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core.arrays import Float64
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base.arrays import Float64
+from brainhive_cli.core.base.errors import (
     BrainhiveError,
     MissingExtra,
     find_error,
     install_line,
 )
-from brainhive_cli.core.weights import read, reading
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.runs.weights import read, reading
 from brainhive_cli.measurement.metrics.networks import (
     NETWORKS,
     cached_file,

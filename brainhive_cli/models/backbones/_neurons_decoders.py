@@ -12,7 +12,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.models.backbones._layers import make_maps_projector
 from brainhive_cli.models.blocks import Dropout
 

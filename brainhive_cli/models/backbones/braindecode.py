@@ -13,9 +13,8 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from brainhive_cli.core import documents, hub, weights
-from brainhive_cli.core.arrays import Float64
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base.arrays import Float64
+from brainhive_cli.core.base.errors import (
     BrainhiveError,
     MissingData,
     MissingExtra,
@@ -25,7 +24,9 @@ from brainhive_cli.core.errors import (
     guess,
     install_line,
 )
-from brainhive_cli.core.launch import find_failed_import
+from brainhive_cli.core.files import documents, hub
+from brainhive_cli.core.runs import weights
+from brainhive_cli.core.runs.launch import find_failed_import
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder
 from brainhive_cli.models.electrodes import read_template

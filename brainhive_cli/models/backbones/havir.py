@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.models.backbones import BackboneConfig, _layers
 from brainhive_cli.models.blocks import Dropout
 from brainhive_cli.models.heads import Heads

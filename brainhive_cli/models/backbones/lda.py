@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.arrays import Int64
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.measurement.linear_maps import FeatureScaler
 from brainhive_cli.models import heads as outputs
 from brainhive_cli.models.backbones import BackboneConfig

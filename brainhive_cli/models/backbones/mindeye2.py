@@ -4,7 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.models.backbones import BackboneConfig, _layers
 from brainhive_cli.models.blocks import Dropout
 from brainhive_cli.models.heads import Heads

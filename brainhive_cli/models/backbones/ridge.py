@@ -7,8 +7,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core.device_memory import count_free_bytes
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.device_memory import count_free_bytes
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.measurement.linear_maps import (
     Components,
     OutputSums,

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.blocks import ResidualMLP
 from brainhive_cli.models.sizes import InnerWidth, Share

@@ -7,8 +7,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.heads import Decoded, Heads

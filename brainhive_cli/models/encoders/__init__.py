@@ -22,12 +22,19 @@ from pydantic import (
     model_validator,
 )
 
-from brainhive_cli.core import documents, hub, parts
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import Line, MissingData, RecipeError, find_error, guess
-from brainhive_cli.core.files import locate
-from brainhive_cli.core.key_types import split_commas
-from brainhive_cli.core.recipe import Paths, validate
+from brainhive_cli.core.base.errors import (
+    Line,
+    MissingData,
+    RecipeError,
+    find_error,
+    guess,
+)
+from brainhive_cli.core.files import documents, hub
+from brainhive_cli.core.files.files import locate
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.key_types import split_commas
+from brainhive_cli.core.recipes.recipe import Paths, validate
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from brainhive_cli.core import hub
+from brainhive_cli.core.files import hub
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
 from brainhive_cli.models.picture_autoencoder import (
     RANDOM,

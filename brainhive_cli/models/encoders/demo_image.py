@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from brainhive_cli.core import hub, weights
+from brainhive_cli.core.files import hub
+from brainhive_cli.core.runs import weights
 from brainhive_cli.models.encoders import (
     Encoder,
     EncoderConfig,

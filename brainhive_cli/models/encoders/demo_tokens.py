@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from brainhive_cli.core import hub, parts
+from brainhive_cli.core.files import hub
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, resolve, source_field
 
 if TYPE_CHECKING:

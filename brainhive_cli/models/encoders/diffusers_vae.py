@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig
 from brainhive_cli.models.encoders._weights import (

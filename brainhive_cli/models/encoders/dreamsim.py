@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from brainhive_cli.core import documents
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.weights import fill, read, reading
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.runs.weights import fill, read, reading
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder
 from brainhive_cli.models.encoders._tokens import TokenConfig

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import MissingData, RecipeError
-from brainhive_cli.core.files import read_regular
-from brainhive_cli.core.weights import reading
+from brainhive_cli.core.base.errors import MissingData, RecipeError
+from brainhive_cli.core.files.files import read_regular
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.runs.weights import reading
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, resolve
 from brainhive_cli.models.encoders._weights import describe_weights, find_folder
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from PIL import Image
 from pydantic import Field
 
-from brainhive_cli.core import documents
-from brainhive_cli.core.weights import reading
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.runs.weights import reading
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
 from brainhive_cli.models.encoders._tokens import TokenConfig

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from PIL import Image
 from pydantic import Field
 
-from brainhive_cli.core import documents
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.weights import reading
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.runs.weights import reading
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder, ModelConfig, _intern_vit
 from brainhive_cli.models.encoders._tokens import TokenConfig

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from brainhive_cli.core import hub
+from brainhive_cli.core.files import hub
 from brainhive_cli.models import clip_conditions as clip, encoders
 from brainhive_cli.models.encoders import (
     Encoder,

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_che
 
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.sections import Section
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes.sections import Section
 
 if TYPE_CHECKING:
     from torch import Tensor

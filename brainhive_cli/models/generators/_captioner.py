@@ -8,10 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import documents, hub, weights
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.sections import Section
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files import documents, hub
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes.sections import Section
+from brainhive_cli.core.runs import weights
 from brainhive_cli.models.foreign_weights import (
     find_file_input,
     find_weight_file,

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from brainhive_cli.core import console, documents, hub
-from brainhive_cli.core.claims import Claim
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.files import home_folder, locate
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.files import documents, hub
+from brainhive_cli.core.files.files import home_folder, locate
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.runs.claims import Claim
 from brainhive_cli.models.foreign_weights import load_network
 
 Architecture = dict[str, dict[str, Any]]

@@ -16,9 +16,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from brainhive_cli.core import console, hub, parts, weights
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files import hub
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.runs import weights
 from brainhive_cli.models.clip_conditions import (
     PLAIN_TEXT_TOWER,
     load_tokenizer,

@@ -14,9 +14,11 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from brainhive_cli.core import console, hub, weights
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files import hub
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.runs import weights
 from brainhive_cli.models.foreign_weights import find_file_input, find_weight_file
 from brainhive_cli.models.generators import (
     GeneratedMedia,

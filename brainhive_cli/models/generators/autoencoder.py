@@ -7,8 +7,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.models.generators import GeneratedMedia, Sampling
 from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.models.picture_autoencoder import (

@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import parts, weights
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.measurements import MIXED_WITH_BLURRY
-from brainhive_cli.core.sections import Section
-from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.seeds import derive_seed
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.sections import Section
+from brainhive_cli.core.results.measurements import MIXED_WITH_BLURRY
+from brainhive_cli.core.runs import weights
 from brainhive_cli.models.foreign_weights import (
     find_file_input,
     find_weight_file,

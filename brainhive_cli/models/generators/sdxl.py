@@ -11,9 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from brainhive_cli.core import weights
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.runs import weights
 from brainhive_cli.models.foreign_weights import load_network
 from brainhive_cli.models.generators import _components, _latent_diffusion
 from brainhive_cli.models.generators._components import (

@@ -16,9 +16,10 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from brainhive_cli.core import documents, hub, weights
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.files import documents, hub
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.runs import weights
 from brainhive_cli.models.foreign_weights import (
     find_file_input,
     find_weight_file,

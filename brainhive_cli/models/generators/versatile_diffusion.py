@@ -16,9 +16,10 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import hub, weights
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.files import hub
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.runs import weights
 from brainhive_cli.models import clip_conditions as clip
 from brainhive_cli.models.foreign_weights import load_network
 from brainhive_cli.models.generators import _components, _latent_diffusion

@@ -7,10 +7,11 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from brainhive_cli.core import documents, hub, parts
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.files import locate
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.files import documents, hub
+from brainhive_cli.core.files.files import locate
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes import parts
 
 if TYPE_CHECKING:
     from torch import nn

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core import documents, weights
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.runs import weights
 
 KIND = "fusion-prior"
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainhive_cli.core import hub, weights
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files import hub
+from brainhive_cli.core.runs import weights
 from brainhive_cli.models.blocks import FusionEncoder, build_mlp
 from brainhive_cli.models.foreign_weights import rename_weights, strip_prefix
 from brainhive_cli.models.heads import TOKEN_HEAD, Conditioning, Decoded

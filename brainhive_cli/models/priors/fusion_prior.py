@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from brainhive_cli.core import hub, parts
-from brainhive_cli.core.command import Input
+from brainhive_cli.core.files import hub
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.models.foreign_weights import find_file_input, find_weight_file
 from brainhive_cli.models.priors import OWNER, Description
 from brainhive_cli.models.priors._fusion_files import (

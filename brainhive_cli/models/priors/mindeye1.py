@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import documents, hub, parts, weights
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import locate
-from brainhive_cli.core.measurements import SELECTED_ON_TEST
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files import documents, hub
+from brainhive_cli.core.files.files import locate
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.results.measurements import SELECTED_ON_TEST
+from brainhive_cli.core.runs import weights
 from brainhive_cli.models.foreign_weights import (
     StateDict,
     count_indices,

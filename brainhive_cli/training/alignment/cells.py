@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.data.stores.recordings import Recordings

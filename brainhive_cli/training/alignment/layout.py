@@ -19,8 +19,10 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from brainhive_cli.core import documents, parts, weights
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.runs import weights
 from brainhive_cli.data.stores.training_history import EpochSelection, TrainingHistory
 from brainhive_cli.models.foreign_weights import (
     NameTable,

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainhive_cli.core import documents, parts, weights
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.runs import weights
 from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.models import backbones, fusers, heads as outputs
 from brainhive_cli.models.backbones import Tensors

@@ -13,13 +13,13 @@ from pydantic import (
     model_validator,
 )
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.flags import Flag, flag_field
-from brainhive_cli.core.key_types import Numbers
-from brainhive_cli.core.recipe import BaseRecipe, Paths, Published
-from brainhive_cli.core.sections import added_field, refuse_idle
-from brainhive_cli.core.sweep import SweptRecipe, read_sweep
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.flags import Flag, flag_field
+from brainhive_cli.core.recipes.key_types import Numbers
+from brainhive_cli.core.recipes.recipe import BaseRecipe, Paths, Published
+from brainhive_cli.core.recipes.sections import added_field, refuse_idle
+from brainhive_cli.core.runs.sweep import SweptRecipe, read_sweep
 from brainhive_cli.data.datasets import HasFewPictures
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.signals.selection import Signal, list_regions

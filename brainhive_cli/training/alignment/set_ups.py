@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import SHORT_NAMES, call, cite, flatten
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.results.facts import SHORT_NAMES, call, cite, flatten
 from brainhive_cli.data.datasets import Dataset, list_dataset_papers
 from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.data.signals.selection import Signal

@@ -12,10 +12,10 @@ from pydantic import (
     model_validator,
 )
 
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.facts import flatten
-from brainhive_cli.core.key_types import NameList
-from brainhive_cli.core.sections import Section, added_field, refuse_idle
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.recipes.key_types import NameList
+from brainhive_cli.core.recipes.sections import Section, added_field, refuse_idle
+from brainhive_cli.core.results.facts import flatten
 from brainhive_cli.data.signals.augmentations import Augment
 from brainhive_cli.models.course import (
     format_share,

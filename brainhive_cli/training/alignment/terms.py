@@ -10,9 +10,9 @@ from pydantic import (
     model_validator,
 )
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.sections import Section, added_field
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.sections import Section, added_field
 from brainhive_cli.models.course import (
     Course,
     EpochRange,

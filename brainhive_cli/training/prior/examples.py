@@ -12,11 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
-from brainhive_cli.core.files import resolve_below
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Int64
+from brainhive_cli.core.base.errors import (
+    BrainhiveError,
+    Line,
+    MissingData,
+    RecipeError,
+)
+from brainhive_cli.core.files.files import resolve_below
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.ids import Names

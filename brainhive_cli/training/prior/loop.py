@@ -13,18 +13,19 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import console, weights
-from brainhive_cli.core.device_memory import copy_to_device
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.device_memory import copy_to_device
+from brainhive_cli.core.base.errors import (
     BrainhiveError,
     MissingData,
     RecipeError,
     is_asked_to_stop,
     raise_if_asked_to_stop,
 )
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.core.base.seeds import derive_seed
+from brainhive_cli.core.runs import weights
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.media.decoding import count_decoders
 from brainhive_cli.data.media.views import PictureBatch, use_crop_of_original
 from brainhive_cli.data.targets.encoder_keys import match_prior_keys

@@ -9,22 +9,30 @@ from typing import Any, Self
 
 import numpy as np
 
-from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.command import Input, Result, Work, collect_inputs
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import (
     BrainhiveError,
     Line,
     MissingData,
     RecipeError,
     find_error,
 )
-from brainhive_cli.core.facts import Facts, cite
-from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
-from brainhive_cli.core.launch import Launch, count_processes
-from brainhive_cli.core.measurements import ALL, Measurements, Metric, index_by_name
-from brainhive_cli.core.parts import list_papers
-from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files.inputs import Input, collect_inputs
+from brainhive_cli.core.recipes.parts import list_papers
+from brainhive_cli.core.results.facts import Facts, cite
+from brainhive_cli.core.results.measurements import (
+    ALL,
+    Measurements,
+    Metric,
+    index_by_name,
+)
+from brainhive_cli.core.runs import artifacts
+from brainhive_cli.core.runs.jobs import OpenRun, RunJob, Summary
+from brainhive_cli.core.runs.launch import Launch, count_processes
+from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs.work import Work
 from brainhive_cli.data.datasets import Dataset, list_dataset_papers, list_pictures
 from brainhive_cli.data.stores.learned_pictures import LearnedPictures
 from brainhive_cli.data.stores.training_history import TrainingHistory

@@ -17,8 +17,9 @@ from brainhive_cli.app import app
 from brainhive_cli.cli import execute
 from brainhive_cli.cli.execute import OVERRIDE
 from brainhive_cli.cli.table import COMMANDS
-from brainhive_cli.core import errors, parts
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base import errors
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.targets import next_commands
 from tools.house import MODULES
 

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.cli import table
 from brainhive_cli.commands.recipes import import_recipe
-from brainhive_cli.core.facts import ROOMS, flatten
-from brainhive_cli.core.recipe import find_recipe, read_recipe, validate
+from brainhive_cli.core.recipes.recipe import find_recipe, read_recipe, validate
+from brainhive_cli.core.results.facts import ROOMS, flatten
 
 COMMANDS = [str(command.name) for command in app.registered_commands]
 EXAMPLE_ENCODER = "python:brainhive_cli.models.encoders.python:example"

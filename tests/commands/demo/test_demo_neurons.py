@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.commands.demo import SYSTEMS
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.demo import voxels
 from tests.worlds.command_fixtures import use_home
 

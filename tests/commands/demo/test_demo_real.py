@@ -10,16 +10,16 @@ import pytest
 from scipy.stats import f
 
 from brainhive_cli.commands.demo import RECORDING
-from brainhive_cli.core import artifacts
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.measurements import SEEN_PICTURES, SIMULATED
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.results.measurements import SEEN_PICTURES, SIMULATED
+from brainhive_cli.core.runs import artifacts
+from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
-from brainhive_cli.reports.checklists import fill_checklists
-from brainhive_cli.reports.page import FINDING
-from brainhive_cli.reports.runs_shown import ShownRun
-from brainhive_cli.reports.sentences import state_finding
+from brainhive_cli.reports.pages.checklists import fill_checklists
+from brainhive_cli.reports.pages.page import FINDING
+from brainhive_cli.reports.sentences.sentences import state_finding
+from brainhive_cli.reports.tables.runs_shown import ShownRun
 from tests.worlds.brain_maps import read_drawn_values
 from tests.worlds.command_fixtures import RunCommand, use_home
 

@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 
 from brainhive_cli import api
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.results.measurements import (
     CAVEATS,
     NORMALISED_BY_TESTED,
     NOT_INTERLEAVED,
     ORDER_UNKNOWN,
     SEEN_PICTURES,
 )
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.runs.result import Result
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
-from brainhive_cli.reports.sentences import MEANINGS
+from brainhive_cli.reports.sentences.sentences import MEANINGS
 from brainhive_cli.training.alignment.trained.run import open_model
 from brainhive_cli.training.alignment.trained.test_set import open_test_set
 from tests.tools.changed_stores import resealed

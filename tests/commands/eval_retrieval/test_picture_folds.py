@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.core import artifacts
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import SEEN_PICTURES
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.results.measurements import SEEN_PICTURES
+from brainhive_cli.core.runs import artifacts
+from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from brainhive_cli import aligner
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.documents import SHA256SUMS
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.files.documents import SHA256SUMS
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.results.measurements import (
     CALIBRATED,
     CAVEATS,
     NORMALISED_BY_TESTED,
@@ -22,9 +22,9 @@ from brainhive_cli.core.measurements import (
     UNKNOWN_HISTORY,
     WHITENED_BY_TESTED,
 )
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.runs.result import Result
 from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.reports.sentences import MEANINGS, explain_caveats
+from brainhive_cli.reports.sentences.sentences import MEANINGS, explain_caveats
 from brainhive_cli.training.alignment.recipe import Recipe
 from tests.tools.changed_stores import resealed
 from tests.worlds.command_fixtures import paint_pictures

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.published.cc2017 import Clips
 from tests.publishers import cc2017_files
 from tests.publishers.cc2017_files import make_key_masks

@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from brainhive_cli.app import app
-from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.base.errors import MissingData, RecipeError
 from brainhive_cli.data.downloads import downloads, hosts
 from brainhive_cli.data.files.subjects import RECORDS
 

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from brainhive_cli.commands.embed import list_encoders
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.measurements import UNKNOWN_NETWORK, UNKNOWN_PICTURES
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.results.measurements import UNKNOWN_NETWORK, UNKNOWN_PICTURES
 from brainhive_cli.data.stores.target_store import (
     TargetStore,
     build_store_path,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.training.alignment.trained.picture_targets import open_targets
 from brainhive_cli.training.alignment.trained.run import open_model

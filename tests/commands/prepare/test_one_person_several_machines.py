@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from brainhive_cli import api
-from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.reports.sentences import state_finding
+from brainhive_cli.core.results.measurements import Measurements
+from brainhive_cli.reports.sentences.sentences import state_finding
 
 pytest.importorskip("mne")
 pytest.importorskip("nibabel")

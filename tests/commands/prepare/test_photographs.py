@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.commands import train_align
 from brainhive_cli.evaluation.retrieval import baseline
-from brainhive_cli.reports.sentences import RIDGE_RECIPE
+from brainhive_cli.reports.sentences.sentences import RIDGE_RECIPE
 from tests.worlds import command_fixtures, lite0_encoder
 from tests.worlds.command_fixtures import RunCommand
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.training.alignment.trained.sharing import (
     ABSOLUTE_PATH,

@@ -18,8 +18,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from brainhive_cli.app import app
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.stores.target_store import build_store_path
 from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from brainhive_cli.evaluation.reconstruction.generation import (

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.commands import reconstruct
-from brainhive_cli.core.command import describe_missing
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.facts import SeenPictures
-from brainhive_cli.core.jobs import list_inputs
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files.inputs import describe_missing
+from brainhive_cli.core.results.facts import SeenPictures
+from brainhive_cli.core.runs.jobs import list_inputs
 from brainhive_cli.data.media.picture_digests import describe_pixels
 from brainhive_cli.data.stores.learned_pictures import LearnedPictures
 from brainhive_cli.data.stores.training_history import TrainingHistory

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from brainhive_cli import aligner
 from brainhive_cli.app import app
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.runs.result import Result
 from tests.tools.changed_stores import resealed
 from tests.worlds.command_fixtures import COLOURS, RunCommand, use_home
 

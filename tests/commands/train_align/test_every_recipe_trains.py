@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 from brainhive_cli.commands import train_align
-from brainhive_cli.core.recipe import shipped_recipes
+from brainhive_cli.core.recipes.recipe import shipped_recipes
 
 RECIPES = sorted(
     path.parent.relative_to(shipped_recipes()).as_posix()

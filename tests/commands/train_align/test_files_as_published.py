@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from brainhive_cli import aligner
 from brainhive_cli.app import app
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.data.published import things_eeg
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.models.encoders.synclr_b16 import FILE, PREFIX

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from brainhive_cli.core import documents
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.files import documents
 from brainhive_cli.models.signal_spec import SignalSpec
 
 pytestmark = pytest.mark.nightly

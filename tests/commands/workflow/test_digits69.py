@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from brainhive_cli.commands import embed, prepare, reconstruct, train_align
-from brainhive_cli.core import weights
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.runs import weights
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
 from brainhive_cli.data.exchange import digits69
 from brainhive_cli.models.picture_autoencoder import (
     WEIGHTS_FILE,

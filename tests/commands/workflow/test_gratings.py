@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.measurements import SEEN_PICTURES
+from brainhive_cli.core.results.measurements import SEEN_PICTURES
+from brainhive_cli.core.runs.result import Result
 from tests.worlds.command_fixtures import COLOURS, RunCommand, use_home
 
 KINDS = {

@@ -9,9 +9,9 @@ from brainhive_cli.commands.workflow import (
     summarise_steps,
     tabulate_steps,
 )
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.facts import CellFacts, Facts
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base.tables import Table, TableCell
+from brainhive_cli.core.results.facts import CellFacts, Facts
+from brainhive_cli.core.results.measurements import (
     CAVEATS,
     SIMULATED,
     TRAINED_ON_SIMULATED,
@@ -19,7 +19,7 @@ from brainhive_cli.core.measurements import (
     Metric,
     mark,
 )
-from brainhive_cli.core.tables import Table, TableCell
+from brainhive_cli.core.runs.result import Result
 
 
 def make_step(value: str, caveats: list[str]) -> FinishedStep:

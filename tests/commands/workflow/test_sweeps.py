@@ -8,9 +8,9 @@ import pytest
 from brainhive_cli.cli.lines import resolve_line
 from brainhive_cli.commands import train_align, workflow
 from brainhive_cli.commands.facts import WorkflowFacts
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.results.measurements import Measurements
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.training.alignment.recipe import Recipe
 from tests.worlds.swept_recipes import list_run_recipes
 

@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 import brainhive_cli
 from brainhive_cli.app import app
 from brainhive_cli.commands import reconstruct, workflow
-from brainhive_cli.core import documents
-from brainhive_cli.core.command import Input, describe_missing
-from brainhive_cli.core.jobs import list_inputs
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import shipped_recipes
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.files.inputs import Input, describe_missing
+from brainhive_cli.core.recipes.recipe import shipped_recipes
+from brainhive_cli.core.runs.jobs import list_inputs
+from brainhive_cli.core.runs.launch import Launch
 
 PAPERS = sorted(path.name for path in (shipped_recipes() / "papers").iterdir())
 PUBLISHED = Path(brainhive_cli.__file__).parent / "models" / "published_weights.yaml"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainhive_cli.core.errors import MissingData, RecipeError
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import MissingData, RecipeError
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets.categories import Config
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.training.alignment.recipe import Recipe

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.datasets.imagenet import Config
 

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from brainhive_cli.core.claims import Claim
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.runs.claims import Claim
 from brainhive_cli.data.downloads import downloads
 from brainhive_cli.data.downloads.downloads import (
     download_files,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.core import hub
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.files import hub
 from brainhive_cli.data.downloads import hosts
 from brainhive_cli.data.downloads.hosts import RemoteFile, choose_files, list_files
 from tests.tools.web_server import Routes, send, serving

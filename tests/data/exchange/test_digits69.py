@@ -17,7 +17,7 @@ from scipy.io import loadmat, savemat
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.data.downloads import sources
 from brainhive_cli.data.exchange import digits69
 

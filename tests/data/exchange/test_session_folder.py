@@ -16,8 +16,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import SIMULATED
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.results.measurements import SIMULATED
 from brainhive_cli.data.exchange.growing_run import GrowingRun
 from brainhive_cli.data.exchange.session_folder import PAUSE_S, SessionFolder
 from brainhive_cli.data.files.bids_labels import read_simulated

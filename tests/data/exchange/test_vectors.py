@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.exchange import vectors
 from brainhive_cli.data.exchange.vectors import (
     Vectors,

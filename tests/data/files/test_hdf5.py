@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, MissingExtra
 from brainhive_cli.data.files import hdf5, ids
 
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.data.files.ids import (
     Names,
     format_ranges,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.files import pickles
 
 NUMPY_MAKERS = (np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0])

@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.fmri.beta_names import order_betas, read_labels
 
 PATH = Path("betas.nii.gz")

@@ -12,7 +12,7 @@ pytest.importorskip("nibabel")
 
 import nibabel
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.data.fmri.bids_bold import (
     BoldRun,
     find_inherited_files,

@@ -11,7 +11,7 @@ pytest.importorskip("nibabel")
 import nibabel
 from nibabel.freesurfer import write_annot
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.fmri.regions import (
     WANG_REGIONS,
     count_hemisphere_rows,

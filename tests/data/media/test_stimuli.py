@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files.inputs import Input
 from brainhive_cli.data.datasets import (
     Dataset,
     PublishedFacts,

@@ -11,8 +11,8 @@ pytest.importorskip("nibabel")
 
 import nibabel
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.preparations.betas import Config
 from tests.tools.trial_numbers import numbers_of_preparation, numbers_of_stores
 from tests.worlds.own_recordings import PICTURES, write_pictures

@@ -15,8 +15,8 @@ pytest.importorskip("nibabel")
 
 import nibabel
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.fmri.bids_bold import find_onset_unit
 from brainhive_cli.data.preparations import bold
 from brainhive_cli.data.preparations.bold import Bold, Config

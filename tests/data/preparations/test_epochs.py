@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from brainhive_cli import api
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.measurements import UNKNOWN_STEPS
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.results.measurements import UNKNOWN_STEPS
 from brainhive_cli.data.preparations import epochs, recording
 from tests.tools.trial_numbers import (
     numbers_of_preparation,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.signal import butter, sosfilt, sosfilt_zi
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.preparations.recording import Config
 from brainhive_cli.data.targets.model_input import spec_of
 from tests.tools.trial_numbers import numbers_of_preparation, numbers_of_splits

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.commands import workflow
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
-from brainhive_cli.core.measurements import SAME_PERSON
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, MissingExtra
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.results.measurements import SAME_PERSON
 from brainhive_cli.data.files.subjects import RECORDS
 from brainhive_cli.data.published import mosaic
 from brainhive_cli.data.stores.signal_store import SignalStore

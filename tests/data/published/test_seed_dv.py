@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.published.seed_dv import SeedDvClips, SeedDvEeg
 from tests.publishers import seed_dv_files
 from tests.worlds.array_trials import arrange

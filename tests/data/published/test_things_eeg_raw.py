@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.seeds import shuffle_range
+from brainhive_cli.core.base.seeds import shuffle_range
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.published.things_eeg_raw import TARGET, ThingsEegRaw
 from brainhive_cli.data.signals.cutting import estimate_covariance

@@ -7,8 +7,8 @@ import mne
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.published.things_meg import ThingsMegEpochs
 
 pytest.importorskip("mne")

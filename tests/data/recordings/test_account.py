@@ -2,7 +2,7 @@
 
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.preparations.recording import Config
 from brainhive_cli.data.recordings.account import Account, Dispute
 

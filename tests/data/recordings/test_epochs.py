@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.recordings import epoch_files
 from brainhive_cli.data.recordings.epochs import (
     as_trials,

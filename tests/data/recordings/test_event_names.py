@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.recordings.event_names import NOT_IN_TABLE, EventNames
 
 IDS = ["train/ant", "train/boat", "train/car"]

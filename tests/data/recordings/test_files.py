@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.data.recordings.event_names import EventNames
 from brainhive_cli.data.recordings.files import (
     list_recording_files,

@@ -7,7 +7,7 @@ import pytest
 from scipy import signal as scipy_signal
 from sklearn.covariance import ledoit_wolf
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.signals import cutting
 from brainhive_cli.data.signals.cutting import (
     TRIALS_PER_BATCH,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.results.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout, read_split
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core.measurements import NOT_INTERLEAVED, ORDER_UNKNOWN
+from brainhive_cli.core.results.measurements import NOT_INTERLEAVED, ORDER_UNKNOWN
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.study import (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.signals.cutting import CausalFilter, Cutting, Steps
 from brainhive_cli.data.signals.windows import (
     BEFORE_HISTORY,

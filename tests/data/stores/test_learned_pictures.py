@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.kept_likenesses import KeptLikenesses
 from brainhive_cli.data.media.pictures import BadPicture

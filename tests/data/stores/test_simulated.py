@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import Dataset, demo
 from brainhive_cli.data.stores import simulated, target_store
 from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter

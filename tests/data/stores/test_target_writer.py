@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.stores.target_writer import (
     StorePlan,

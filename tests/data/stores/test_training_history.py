@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file, save_file
 
-from brainhive_cli.core import weights
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.results.measurements import (
     SELECTED_ON_TEST,
     TRAINED_ON_SIMULATED,
     UNKNOWN_HISTORY,
@@ -23,6 +22,7 @@ from brainhive_cli.core.measurements import (
     UNKNOWN_TRIALS,
     WHITENED_BY_TESTED,
 )
+from brainhive_cli.core.runs import weights
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.stores.learned_pictures import (
     LearnedPictures,

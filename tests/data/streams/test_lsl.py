@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra, install_line
+from brainhive_cli.core.base.errors import BrainhiveError, MissingExtra, install_line
 from brainhive_cli.data.streams import Chunk, Stream, StreamRequest
 from brainhive_cli.data.streams.lsl import Config, LslStream
 

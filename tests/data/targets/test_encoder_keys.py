@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.models.encoders import resolve
 from brainhive_cli.training.alignment.recipe import Recipe

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from brainhive_cli.commands import embed
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.launch import READ_ONLY
+from brainhive_cli.core.runs.launch import READ_ONLY
+from brainhive_cli.core.runs.result import Result
 
 ENCODER = "python:brainhive_cli.models.encoders.python:example"
 

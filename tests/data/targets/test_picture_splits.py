@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.data.targets.picture_splits import (
     hold_out_clusters,
     match_neighbours,

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.demo import joined_generators, pictures
 from brainhive_cli.models.encoders import demo_image, resolve

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.demo import simulation

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from brainhive_cli.core.measurements import Metric
+from brainhive_cli.core.results.measurements import Metric
 from brainhive_cli.evaluation.calibration.curves import (
     find_crossing,
     find_sufficient_amounts,

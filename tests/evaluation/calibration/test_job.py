@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.calibration import job as jobs
 from brainhive_cli.evaluation.calibration.job import Job

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.evaluation.calibration import measure
 from brainhive_cli.evaluation.calibration.measure import require_arms
 from brainhive_cli.evaluation.calibration.recipe import Recipe

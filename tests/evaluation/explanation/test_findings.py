@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from brainhive_cli.core.facts import CellFacts
-from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.tables import format_p
+from brainhive_cli.core.base.tables import format_p
+from brainhive_cli.core.results.facts import CellFacts
+from brainhive_cli.core.results.measurements import Measurements
 from brainhive_cli.evaluation.explanation.claims import state_claims
 from brainhive_cli.evaluation.explanation.conclusion import list_scopes
 from brainhive_cli.evaluation.explanation.facts import ExplanationFacts
@@ -27,7 +27,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     SubjectProfiles,
 )
 from brainhive_cli.measurement.units import Items, StimulusGrouping
-from brainhive_cli.reports.sentences import state_finding
+from brainhive_cli.reports.sentences.sentences import state_finding
 
 N = 60
 IDS = [f"film/{number:03d}" for number in range(N)]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.explanation import job as jobs
 from brainhive_cli.evaluation.explanation.job import find_shared_pictures

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core import parts
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.signals.space_files import write_maps
 from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brainhive_cli.core import parts
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.commands.live import LiveRun
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.evaluation.live.recipe import Recipe
 from tests.worlds.run_copies import change_unit, copy_run
 

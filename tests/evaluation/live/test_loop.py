@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from brainhive_cli.commands.live import MAX_CURVE_POINTS, draw_session
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.streams import Chunk
 from brainhive_cli.evaluation.live import loop as loops

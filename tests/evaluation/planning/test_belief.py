@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.evaluation.planning.assumptions import PilotPerson, PublishedResult
 from brainhive_cli.evaluation.planning.belief import (
     LOG_GAINS,

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.study import describe_study

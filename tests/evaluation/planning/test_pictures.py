@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.evaluation.planning.pictures import PictureFolder
 from tests.worlds.own_recordings import PICTURE_NAMES, write_pictures
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.runs.result import Result
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials

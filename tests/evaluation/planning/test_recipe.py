@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.evaluation.planning.assumptions import list_devices
 from brainhive_cli.evaluation.planning.recipe import MAX_CANDIDATES, Recipe
 

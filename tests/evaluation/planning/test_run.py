@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.evaluation.planning.designs import (
     Design,
     Prediction,

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import NOT_INTERLEAVED, ORDER_UNKNOWN
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.results.measurements import NOT_INTERLEAVED, ORDER_UNKNOWN
 from brainhive_cli.data.datasets import image_folder
 from brainhive_cli.data.fmri import bids_bold
 from brainhive_cli.data.recordings.event_names import NOT_IN_TABLE

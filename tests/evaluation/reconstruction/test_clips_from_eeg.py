@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SIMULATED
+from brainhive_cli.core.results.measurements import NORMALISED_BY_TESTED, SIMULATED
+from brainhive_cli.core.runs.result import Result
 from brainhive_cli.demo import joined_generators
 from tests.worlds.command_fixtures import RunCommand, use_home
 

@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from brainhive_cli.core import artifacts
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.runs import artifacts
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.demo.pictures import draw_scene, list_scenes
 from brainhive_cli.evaluation.reconstruction.evaluation import (
     choose_rank_metric,
@@ -21,7 +21,7 @@ from brainhive_cli.measurement.metrics.image import (
     two_way_identification,
 )
 from brainhive_cli.models import encoders
-from brainhive_cli.reports.page import DETAILS, FINDING
+from brainhive_cli.reports.pages.page import DETAILS, FINDING
 from tests.worlds.command_fixtures import COLOURS
 from tests.worlds.reconstructions import train_first_subject
 

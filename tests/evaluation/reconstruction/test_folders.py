@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.evaluation.reconstruction.folders import (
     list_media,
     match_repeats,

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.errors import DeviceError
+from brainhive_cli.core.base.errors import DeviceError
 from tests.worlds.reconstructions import read_pictures
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.media.stimuli import Clip
 from brainhive_cli.evaluation.reconstruction import run as runs_of_reconstruct
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe

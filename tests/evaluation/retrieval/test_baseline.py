@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import Answer
-from brainhive_cli.core.measurements import Measurements, Metric
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.results.facts import Answer
+from brainhive_cli.core.results.measurements import Measurements, Metric
 from brainhive_cli.evaluation.retrieval import baseline
 from brainhive_cli.evaluation.retrieval.baseline import (
     ORDERS,
@@ -25,7 +25,7 @@ from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.measurement.retrieval import draw_verdict_pictures
 from brainhive_cli.measurement.units import StimulusGrouping
-from brainhive_cli.reports.sentences import explain_chance
+from brainhive_cli.reports.sentences.sentences import explain_chance
 
 
 def explain(

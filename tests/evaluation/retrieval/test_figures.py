@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.datasets import Dataset, categories, image_folder
 from brainhive_cli.data.media.pictures import BadPicture
 from brainhive_cli.data.media.stimuli import Clip
@@ -20,7 +20,7 @@ from brainhive_cli.evaluation.retrieval.figures import draw_examples, save_pictu
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.measurement.retrieval import Gallery
-from brainhive_cli.reports.page import Page
+from brainhive_cli.reports.pages.page import Page
 
 DRAWN = np.array([0, 2, 5, 7])
 """Candidates on the sheet: of twelve, five of the test come first."""

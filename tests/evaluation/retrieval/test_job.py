@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from brainhive_cli.commands import eval_retrieval
-from brainhive_cli.core.command import describe_missing
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.jobs import list_inputs
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.files.inputs import describe_missing
+from brainhive_cli.core.runs.jobs import list_inputs
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.evaluation.retrieval import job as jobs
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.run import RetrievalRun

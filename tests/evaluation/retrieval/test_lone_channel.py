@@ -7,7 +7,7 @@ import pytest
 
 from brainhive_cli import api
 from brainhive_cli.evaluation.retrieval.lone_channel import is_better
-from brainhive_cli.reports.sentences import state_finding
+from brainhive_cli.reports.sentences.sentences import state_finding
 
 N_CHANNELS = 6
 

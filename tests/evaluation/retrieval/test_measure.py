@@ -9,8 +9,8 @@ import torch
 from sklearn.metrics.pairwise import cosine_similarity
 from torch.nn.functional import normalize
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import BACKWARD
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.results.measurements import BACKWARD
 from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.evaluation.retrieval import measure
 from brainhive_cli.evaluation.retrieval.measure import (

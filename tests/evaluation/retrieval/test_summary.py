@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from brainhive_cli.core.measurements import BACKWARD
+from brainhive_cli.core.results.measurements import BACKWARD
 from brainhive_cli.data.signals.study import StudyDesign
 from brainhive_cli.evaluation.retrieval.summary import (
     CellScores,

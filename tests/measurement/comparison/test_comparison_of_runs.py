@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from scipy.stats import false_discovery_control
 
-from brainhive_cli.core import artifacts
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.facts import CellFacts
-from brainhive_cli.core.measurements import Measurements, Metric
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.results.facts import CellFacts
+from brainhive_cli.core.results.measurements import Measurements, Metric
+from brainhive_cli.core.runs import artifacts
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.evaluation.reconstruction.facts import ReconstructionFacts
 from brainhive_cli.evaluation.retrieval.facts import GalleryFacts, RetrievalFacts
 from brainhive_cli.measurement.comparison import (

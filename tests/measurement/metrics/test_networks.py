@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.measurement.metrics import networks
 from brainhive_cli.measurement.metrics.networks import CLIP
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import alexnet
 
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.measurement.metrics.perceptual import find_inputs, lpips
 
 CPU = torch.device("cpu")

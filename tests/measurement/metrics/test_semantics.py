@@ -6,7 +6,7 @@ import torch
 import transformers as tf
 from torch import Tensor
 
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.measurement.metrics.image import resize
 from brainhive_cli.measurement.metrics.networks import (
     CLIP_COLOURS,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.demo import films
 from brainhive_cli.measurement.metrics import image, video
 from brainhive_cli.measurement.metrics.video import (

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core.base.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.measurement.retrieval import depends_on_other_trials
 from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones import spatial_mlp

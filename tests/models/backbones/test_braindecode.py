@@ -17,9 +17,9 @@ from scipy.signal import resample_poly
 from torch import nn
 
 from brainhive_cli import aligner
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra
-from brainhive_cli.core.measurements import UNKNOWN_PICTURES
+from brainhive_cli.core.base.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.results.measurements import UNKNOWN_PICTURES
 from brainhive_cli.data.signals.channel_mapping import (
     compute_spline_weights,
     fit_head_centre,

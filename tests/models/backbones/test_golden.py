@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from brainhive_cli.core import parts
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.training.alignment.layout import UPSTREAM_BACKBONES
 
 TOLERANCE = 1e-5

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli import aligner
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.models.backbones import mindeye2
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec

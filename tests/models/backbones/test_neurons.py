@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones import neurons
 from brainhive_cli.models.backbones._neurons_decoders import (

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from brainhive_cli.core import parts
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones import (
     atm,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.measurement import linear_maps
 from brainhive_cli.measurement.linear_maps import Products
 from brainhive_cli.models import backbones

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones import shared_ridge
 from brainhive_cli.models.backbones.shared_ridge import Config, SharedRidge

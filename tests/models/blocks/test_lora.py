@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.blocks import Adapter, find_linear_shapes
 
 CLOSE = 1e-5

@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.data.targets.encoder_keys import find_encoders
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import build_fovea_mask, degrade, open_clip

@@ -9,7 +9,7 @@ import transformers
 from PIL import Image
 from torch import Tensor
 
-from brainhive_cli.core import parts
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import vd_image, vd_text
 from tests.repositories import (

@@ -20,8 +20,8 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import MissingData, MissingExtra, RecipeError
+from brainhive_cli.core.base.errors import MissingData, MissingExtra, RecipeError
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder
 

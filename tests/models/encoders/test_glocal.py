@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.base.errors import MissingData, RecipeError
 from brainhive_cli.models import encoders
 
 SAME = 1e-5

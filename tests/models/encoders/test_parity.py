@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision import transforms
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.models import encoders
 
 open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed")

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import _outputs, diffusers_vae, gabor, vd_text
 from brainhive_cli.models.picture_autoencoder import PictureAutoencoder, Pixels

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.models.fusers import TINY, ConcatenationConfig
 
 DIMS = {"vae": 4, "clip-b32": 6}

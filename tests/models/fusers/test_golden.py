@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from brainhive_cli.core import parts
+from brainhive_cli.core.recipes import parts
 
 CLOSE = 1e-6
 Tensors = dict[str, Tensor]

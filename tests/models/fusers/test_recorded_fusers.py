@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.models import fusers
 from brainhive_cli.models.blocks import (
     Adapter,

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers as tf
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.models.generators import _captioner
 from brainhive_cli.models.generators._captioner import HeadCaption
 from brainhive_cli.models.heads import Decoded

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.generators._latent_diffusion import Request
 from brainhive_cli.models.generators.animatediff import (

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.core.base.seeds import derive_seed
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.models import priors
 from brainhive_cli.models.generators import Sampling, sdxl, sdxl_unclip
 from brainhive_cli.models.generators.chain import TINY

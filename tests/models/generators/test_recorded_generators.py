@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.generators import (
     SCHEDULERS,
     Sampling,

@@ -12,7 +12,7 @@ from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
 from pydantic import ValidationError
 from safetensors.torch import load_file, save, save_file
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.models.generators import SCHEDULERS, Sampling, _denoising
 from brainhive_cli.models.generators.sdxl import SDXL, TINY, Config
 from brainhive_cli.models.heads import Conditioning

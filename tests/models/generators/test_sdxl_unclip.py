@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from brainhive_cli.core.command import require_inputs
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files.inputs import require_inputs
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.generators.sdxl_unclip import TINY, Config
 from brainhive_cli.models.heads import Conditioning

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.device_memory import count_bytes
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.base.device_memory import count_bytes
+from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.models import priors
 from brainhive_cli.models.generators import Sampling, versatile_diffusion
 from brainhive_cli.models.generators._latent_diffusion import Request

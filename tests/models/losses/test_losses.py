@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.models.losses import ClipConfig, LossContext, Mixing, SoftClipConfig
 
 KINDS = ("clip", "mixco", "soft_clip")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from brainhive_cli.core.seeds import draw_convex_weights
+from brainhive_cli.core.base.seeds import draw_convex_weights
 from brainhive_cli.models.losses import Mixing
 
 MANY = 20_000

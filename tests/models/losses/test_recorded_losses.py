@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.models import losses
 from brainhive_cli.models.course import Course
 from brainhive_cli.models.losses import (

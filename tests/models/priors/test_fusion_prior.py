@@ -8,7 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.models.priors import fusion_prior
 from brainhive_cli.models.priors._fusion_files import WEIGHTS
 from brainhive_cli.models.priors._fusion_network import FusionPrior

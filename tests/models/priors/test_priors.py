@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.models import priors
 from brainhive_cli.models.clip_conditions import Vocabulary
 from brainhive_cli.models.generators import sdxl

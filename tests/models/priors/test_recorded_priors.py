@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors import fusion_prior, identity, mindeye1, mindeye2

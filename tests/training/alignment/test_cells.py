@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.training.alignment.cells import (
     Cell,
     describe_division,

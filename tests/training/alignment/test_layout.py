@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.heads import FUSED_TARGET, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import (

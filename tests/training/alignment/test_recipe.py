@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from pydantic import ValidationError
 
 from brainhive_cli import api
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.training.alignment.cells import Cell, list_cells, list_subjects
 from brainhive_cli.training.alignment.recipe import (
     Recipe,

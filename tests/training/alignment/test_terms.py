@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.models.course import Course
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.recipe import Recipe

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.media.views import PictureBatch
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.training.prior import examples

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.media.views import PictureBatch
 from brainhive_cli.training.prior import loop
 from brainhive_cli.training.prior.loop import PriorLearner, Training, train

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.training.prior.loop import DTYPES, freeze_modules, load_generator
 from brainhive_cli.training.prior.recipe import INCEPTION, Recipe
 

@@ -9,9 +9,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from brainhive_cli.commands import train_prior
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.models.priors._fusion_files import CLASSES, WEIGHTS
 from tests.tools.joined_processes import run_in_processes
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Float32
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.core.base.arrays import Float32
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base.seeds import derive_seed
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.signals.normalisations import Normaliser, pool_statistics
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.training_history import TrainingHistory

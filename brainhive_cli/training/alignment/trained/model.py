@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainhive_cli.core import documents
-from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.cards import draw_card
-from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.core.base.arrays import Int64
+from brainhive_cli.core.base.seeds import derive_seed
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.results.cards import draw_card
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.signals.trials import Trials

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from brainhive_cli.core import documents, hub, runs
-from brainhive_cli.core.errors import MissingData, RecipeError
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import MissingData, RecipeError
+from brainhive_cli.core.files import documents, hub
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.runs import run_folder as runs
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core import runs
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.runs import run_folder as runs
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.data.signals.selection import Signal

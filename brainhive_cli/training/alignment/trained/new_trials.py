@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core import console
-from brainhive_cli.core.errors import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import (
     BrainhiveError,
     MissingData,
     RecipeError,

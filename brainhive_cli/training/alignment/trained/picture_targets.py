@@ -1,7 +1,7 @@
 """Embeddings of pictures, as a trained model compares signals with them."""
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.targets.encoder_stores import digest_of
 from brainhive_cli.data.targets.targets import (
     Targets,

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import weights
-from brainhive_cli.core.arrays import Float32
-from brainhive_cli.core.damage import is_machine_error
-from brainhive_cli.core.errors import BrainhiveError, RecipeError, first_line
+from brainhive_cli.core.base.arrays import Float32
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError, first_line
+from brainhive_cli.core.files.damage import is_machine_error
+from brainhive_cli.core.runs import weights
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.spaces import Sensors, find_channel_rows
 from brainhive_cli.data.signals.trials import Trials

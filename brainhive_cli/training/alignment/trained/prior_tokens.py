@@ -3,9 +3,9 @@
 from contextlib import suppress
 from typing import Any
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import Line, MissingData, RecipeError
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import Line, MissingData, RecipeError
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.targets.encoder_keys import find_prior_encoders, read_run_recipe
 from brainhive_cli.data.targets.next_commands import (
     are_embedded,

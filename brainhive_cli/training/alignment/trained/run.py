@@ -8,10 +8,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Self
 
-from brainhive_cli.core import runs
-from brainhive_cli.core.errors import MissingData, RecipeError
-from brainhive_cli.core.measurements import choose_headlines
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import MissingData, RecipeError
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.results.measurements import choose_headlines
+from brainhive_cli.core.runs import run_folder as runs
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore

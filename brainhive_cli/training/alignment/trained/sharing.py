@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from brainhive_cli.core import documents, weights
-from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
-from brainhive_cli.core.files import make_portable
-from brainhive_cli.core.hub import (
+from brainhive_cli.core.base.errors import BrainhiveError, Line, RecipeError
+from brainhive_cli.core.files import documents
+from brainhive_cli.core.files.files import make_portable
+from brainhive_cli.core.files.hub import (
     MANIFEST,
     MODEL_CARD,
     MODEL_FILES,
@@ -20,10 +20,11 @@ from brainhive_cli.core.hub import (
     RUN_FORMAT,
     Manifest,
 )
-from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.recipe import write_yaml
-from brainhive_cli.core.run_files import check
-from brainhive_cli.core.runs import (
+from brainhive_cli.core.recipes.recipe import write_yaml
+from brainhive_cli.core.results.measurements import Measurements
+from brainhive_cli.core.runs import weights
+from brainhive_cli.core.runs.run_files import check
+from brainhive_cli.core.runs.run_folder import (
     ENVIRONMENT_FILE,
     METRICS_FILE,
     Environment,

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Bool, Int64
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.facts import SeenPictures, merge_set_ups
-from brainhive_cli.core.files import make_portable
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Bool, Int64
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files.files import make_portable
+from brainhive_cli.core.results.facts import SeenPictures, merge_set_ups
+from brainhive_cli.core.results.measurements import (
     CALIBRATED,
     CHANNELS_MAPPED,
     SAME_PERSON,
     merge_caveats,
 )
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals.study import StudyDesign, describe_study
 from brainhive_cli.data.signals.trials import Trials

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Bool, Float32, Int64
+from brainhive_cli.core.base.arrays import Bool, Float32, Int64
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.trials import Trials

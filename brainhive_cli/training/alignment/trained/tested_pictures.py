@@ -5,10 +5,10 @@ from itertools import chain
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Bool, Int64
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import SeenPictures
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base.arrays import Bool, Int64
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.results.facts import SeenPictures
+from brainhive_cli.core.results.measurements import (
     SEEN_CONCEPTS,
     SEEN_COPIES,
     TWINS,

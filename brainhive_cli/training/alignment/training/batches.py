@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core.arrays import Bool, Int64, UInt64
-from brainhive_cli.core.device_memory import copy_to_device
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Metric, extend_protocol
-from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.core.base.arrays import Bool, Int64, UInt64
+from brainhive_cli.core.base.device_memory import copy_to_device
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.base.seeds import derive_seed
+from brainhive_cli.core.results.measurements import Metric, extend_protocol
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.media.near_copies import Likeness
 from brainhive_cli.data.signals.augmentations import (

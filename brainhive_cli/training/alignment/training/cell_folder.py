@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from brainhive_cli.core import console
-from brainhive_cli.core.device_memory import read_peak_bytes, reset_peak
-from brainhive_cli.core.errors import is_asked_to_stop, raise_if_asked_to_stop
-from brainhive_cli.core.facts import CellFacts
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Measurements, Metric, index_by_name
-from brainhive_cli.core.runs import METRICS_FILE, RunFolder
-from brainhive_cli.core.weights import Checkpoint
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.device_memory import read_peak_bytes, reset_peak
+from brainhive_cli.core.base.errors import is_asked_to_stop, raise_if_asked_to_stop
+from brainhive_cli.core.results.facts import CellFacts
+from brainhive_cli.core.results.measurements import Measurements, Metric, index_by_name
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import METRICS_FILE, RunFolder
+from brainhive_cli.core.runs.weights import Checkpoint
 from brainhive_cli.training.alignment.facts import TrainingFacts
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner

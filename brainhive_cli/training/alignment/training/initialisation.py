@@ -10,12 +10,15 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from brainhive_cli.core import console, documents, hub, parts, runs, weights
-from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, find_error
-from brainhive_cli.core.files import locate
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.runs import RunFolder, find_labelled
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import BrainhiveError, Line, MissingData, find_error
+from brainhive_cli.core.files import documents, hub
+from brainhive_cli.core.files.files import locate
+from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.runs import run_folder as runs, weights
+from brainhive_cli.core.runs.run_folder import RunFolder, find_labelled
 from brainhive_cli.data.stores.training_history import EpochSelection, TrainingHistory
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.foreign_weights import (

@@ -7,11 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from brainhive_cli.core import console, hub
-from brainhive_cli.core.command import Input, Work, collect_inputs
-from brainhive_cli.core.errors import BrainhiveError, RecipeError, write_value
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.runs import RunFolder, reference as name_reference
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError, write_value
+from brainhive_cli.core.files import hub
+from brainhive_cli.core.files.inputs import Input, collect_inputs
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder, reference as name_reference
+from brainhive_cli.core.runs.work import Work
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals.brain_channels import list_eye_channels
 from brainhive_cli.data.signals.trials import Trials

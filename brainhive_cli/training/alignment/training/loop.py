@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Bool, Int64
-from brainhive_cli.core.device_memory import copy_to_device, keep_freed_memory
-from brainhive_cli.core.errors import BrainhiveError, raise_if_interrupted
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Metric
-from brainhive_cli.core.seeds import derive_seed, seed_torch
-from brainhive_cli.core.weights import Checkpoint
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Bool, Int64
+from brainhive_cli.core.base.device_memory import copy_to_device, keep_freed_memory
+from brainhive_cli.core.base.errors import BrainhiveError, raise_if_interrupted
+from brainhive_cli.core.base.seeds import derive_seed, seed_torch
+from brainhive_cli.core.results.measurements import Metric
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.weights import Checkpoint
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.models.backbones import Tensors

@@ -8,8 +8,9 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import foreign_code, parts
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.files import foreign_code
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.models.backbones import Tensors
 from brainhive_cli.models.heads import flatten_vectors
 from brainhive_cli.models.losses import LossContext

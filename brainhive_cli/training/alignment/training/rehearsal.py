@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from brainhive_cli.core import console, parts
-from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.launch import Launch, count_processes
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Int64
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.runs.launch import Launch, count_processes
 from brainhive_cli.data.signals.augmentations import DrawSettings
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.cells import Cell, list_subjects

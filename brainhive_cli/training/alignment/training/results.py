@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from brainhive_cli.core import artifacts
-from brainhive_cli.core.measurements import Measurements, Metric
-from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.tables import Table, format_mean_sd
-from brainhive_cli.reports.tables import ABSENT, make_metric_cell, published_tables
+from brainhive_cli.core.base.tables import Table, format_mean_sd
+from brainhive_cli.core.results.measurements import Measurements, Metric
+from brainhive_cli.core.runs import artifacts
+from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.reports.tables.tables import (
+    ABSENT,
+    make_metric_cell,
+    published_tables,
+)
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.facts import TrainingFacts
 

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from brainhive_cli.core import console
-from brainhive_cli.core.command import Result, Work
-from brainhive_cli.core.errors import Hint, Line
-from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob, Summary
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Measurements, merge_caveats
-from brainhive_cli.core.runs import METRICS_FILE, RunFolder
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import Hint, Line
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.results.measurements import Measurements, merge_caveats
+from brainhive_cli.core.runs.jobs import CellStage, OpenRun, RunJob, Summary
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs.run_folder import METRICS_FILE, RunFolder
+from brainhive_cli.core.runs.work import Work
 from brainhive_cli.data.targets.encoder_stores import (
     describe_health_problem,
     keep_identity,

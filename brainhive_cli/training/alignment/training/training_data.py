@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Bool
-from brainhive_cli.core.device_memory import count_free_bytes
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.files import make_portable
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.arrays import Bool
+from brainhive_cli.core.base.device_memory import count_free_bytes
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.files.files import make_portable
+from brainhive_cli.core.results.measurements import SIMULATED, WHITENED_BY_TESTED
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.datasets import HasTarget
 from brainhive_cli.data.signals.normalisations import (
     Statistics,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.data.exchange.foreign_results import (
     LIST_PATTERNS,
     MATRIX_PATTERNS,

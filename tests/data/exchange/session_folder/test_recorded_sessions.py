@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.exchange import session_folder
 from brainhive_cli.data.exchange.growing_run import FLOAT32, _make_tag
 from brainhive_cli.data.exchange.session_folder import SessionFolder, _find_scale

@@ -11,8 +11,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from brainhive_cli.core.command import Result
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.runs.result import Result
 from brainhive_cli.data.exchange import vectors as exchanged_vectors
 from brainhive_cli.data.media.picture_digests import describe_pixels
 from brainhive_cli.data.stores import target_store

@@ -17,9 +17,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core import parts
-from brainhive_cli.core.measurements import TWINS
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.results.measurements import TWINS
 from brainhive_cli.data.published import laion_fmri
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import Trials

@@ -9,7 +9,7 @@ pytest.importorskip("nibabel")
 
 import nibabel
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.data.fmri.volumes import Mask, read_volume
 
 SHAPE, VOLUMES, WAY = (3, 4, 5), 6, "save it again"

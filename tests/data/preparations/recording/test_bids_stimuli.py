@@ -9,8 +9,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.preparations.recording import Config
 from brainhive_cli.data.recordings.event_names import EventNames
 from brainhive_cli.data.stores.signal_store import SignalStore

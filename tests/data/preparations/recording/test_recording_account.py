@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.preparations.recording import Config
 from tests.worlds.own_recordings import (
     CHANNELS,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.preparations.recording import LOST_REASON, Config
 from brainhive_cli.data.recordings.headers import RecordingKeys, read_header
 from brainhive_cli.data.recordings.samples import filter_samples

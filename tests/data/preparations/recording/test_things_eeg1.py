@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.commands.prepare import Recipe
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from tests.tools.trial_numbers import numbers_of_preparation
 
 pytest.importorskip("mne")

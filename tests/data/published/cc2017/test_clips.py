@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.published.cc2017 import Clips, _open_tensor

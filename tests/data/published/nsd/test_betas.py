@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("nibabel")
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.published.nsd import NsdBetas
 from tests.soak import nsd_files
 from tests.tools.trial_numbers import numbers_of_splits, numbers_of_trials

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.media.pictures import BadPicture
 from brainhive_cli.data.published.nsd import CAPTIONS, STIM_INFO, STIMULI, NsdPictures

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.published.things_eeg import MONTAGE, Prepared
 from brainhive_cli.data.recordings.contract import Merged
 from tests.publishers import things_files

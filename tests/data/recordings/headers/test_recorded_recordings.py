@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.files.bids_labels import (
     find_pattern,
     get_session_numbers,

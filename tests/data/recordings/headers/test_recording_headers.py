@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.recordings.headers import (
     RecordingKeys,
     _read_annotations,

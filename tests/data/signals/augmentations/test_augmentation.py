@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import validate
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.recipes.recipe import validate
 from brainhive_cli.data.signals.augmentations import (
     Augment,
     average_weighted,

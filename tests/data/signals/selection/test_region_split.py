@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import validate
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.recipes.recipe import validate
 from brainhive_cli.data.signals.selection import Signal, find_stream_masks
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import Trials

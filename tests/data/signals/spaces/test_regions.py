@@ -2,7 +2,7 @@
 
 import pytest
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.data.published.things_eeg import MONTAGE, POSTERIOR
 from brainhive_cli.data.signals.spaces import (
     REGIONS,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.recordings.account import Account
 from brainhive_cli.data.recordings.event_names import EventNames
 from brainhive_cli.data.recordings.onset_shift import compare_onsets

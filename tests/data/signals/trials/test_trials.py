@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.results.measurements import (
     SIMULATED,
     UNKNOWN_STEPS,
     WHITENED_BY_TESTED,

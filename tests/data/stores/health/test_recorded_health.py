@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.data.stores import health as health_module, target_store
 from brainhive_cli.data.stores.health import Health, make_health_row, measure_health
 from brainhive_cli.data.stores.target_store import (

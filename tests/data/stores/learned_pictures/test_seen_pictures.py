@@ -15,10 +15,10 @@ from skimage import data
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import SeenPictures
-from brainhive_cli.core.measurements import SEEN_COPIES
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.results.facts import SeenPictures
+from brainhive_cli.core.results.measurements import SEEN_COPIES
 from brainhive_cli.data.datasets import image_folder
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.stores.target_store import TargetStore, build_store_path
 from brainhive_cli.data.targets.encoder_stores import keep_identity

@@ -7,8 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import SELECTED_ON_TEST, SIMULATED, UNKNOWN_HISTORY
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.results.measurements import (
+    SELECTED_ON_TEST,
+    SIMULATED,
+    UNKNOWN_HISTORY,
+)
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.training_history import ARRAYS_FILE
 from brainhive_cli.training.alignment import model as aligners

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.data.streams import (
     Clock,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.targets.encoder_groups import encode
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.core import console
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.base import console
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet
 from brainhive_cli.data.stores.target_store import TargetStore

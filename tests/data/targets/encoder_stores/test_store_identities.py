@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.datasets import image_folder
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.base.errors import MissingData
 from brainhive_cli.data.datasets import Dataset, image_folder
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet

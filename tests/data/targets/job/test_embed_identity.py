@@ -15,11 +15,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from brainhive_cli.commands import embed
-from brainhive_cli.core import parts
-from brainhive_cli.core.command import describe_missing
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.jobs import list_inputs
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.files.inputs import describe_missing
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.runs.jobs import list_inputs
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_stores import open_stores

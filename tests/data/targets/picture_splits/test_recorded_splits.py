@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.media.views import (

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.media.views import crop_centre, use_crop_of_original

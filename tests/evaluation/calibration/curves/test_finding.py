@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from brainhive_cli.core.facts import CellFacts
-from brainhive_cli.core.measurements import Measurements, Metric
+from brainhive_cli.core.results.facts import CellFacts
+from brainhive_cli.core.results.measurements import Measurements, Metric
 from brainhive_cli.evaluation.calibration.curves import find_better_amounts
 from brainhive_cli.evaluation.calibration.facts import Amount, CalibrationFacts
 from brainhive_cli.measurement.units import Items
-from brainhive_cli.reports.sentences import state_finding
+from brainhive_cli.reports.sentences.sentences import state_finding
 
 TOP1 = Metric(
     "top1",

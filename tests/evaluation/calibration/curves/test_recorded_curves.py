@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import TRIALS_TOGETHER, Measurements
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.results.measurements import TRIALS_TOGETHER, Measurements
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.calibration.amounts import (
     UNLIMITED,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.artifacts import BrainMap, Curve, Topomap
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.runs.artifacts import BrainMap, Curve, Topomap
 from brainhive_cli.data.signals import repetitions
 from brainhive_cli.data.signals.repetitions import (
     average_by_part,
@@ -69,8 +69,12 @@ from brainhive_cli.evaluation.explanation.similarity import (
 )
 from brainhive_cli.measurement.reliability import average_random_halves
 from brainhive_cli.measurement.units import Items, StimulusGrouping
-from brainhive_cli.reports.head_maps import draw_head, flatten_positions, place_sensors
-from brainhive_cli.reports.page import DETAILS, FINDING
+from brainhive_cli.reports.figures.head_maps import (
+    draw_head,
+    flatten_positions,
+    place_sensors,
+)
+from brainhive_cli.reports.pages.page import DETAILS, FINDING
 from tests.tools.recorded_numbers import Recorded
 from tests.worlds.brain_maps import read_drawn_values
 

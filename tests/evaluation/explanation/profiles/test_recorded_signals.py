@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core import artifacts
-from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, DamagedStore, RecipeError
+from brainhive_cli.core.runs import artifacts
 from brainhive_cli.data.signals import reliability
 from brainhive_cli.data.signals.reliability import measure_reliability
 from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
@@ -35,8 +35,8 @@ from brainhive_cli.evaluation.explanation.similarity import explain_similarity
 from brainhive_cli.evaluation.explanation.trial_decoding import DecodedTrials
 from brainhive_cli.measurement.design import LabelDesign
 from brainhive_cli.measurement.units import Items
-from brainhive_cli.reports import signal_page
-from brainhive_cli.reports.signal_page import write_signal_page
+from brainhive_cli.reports.pages import signal_page
+from brainhive_cli.reports.pages.signal_page import write_signal_page
 from brainhive_cli.training.alignment.cells import Cell
 from tests.tools.recorded_numbers import Recorded
 from tests.worlds.array_trials import make_trials

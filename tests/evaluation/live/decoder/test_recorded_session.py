@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.results.measurements import (
     CALIBRATED,
     SEEN_PICTURES,
     SIMULATED,

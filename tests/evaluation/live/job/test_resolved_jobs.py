@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.evaluation.live import job as jobs
 from brainhive_cli.evaluation.live.job import Job, describe_table
 from brainhive_cli.evaluation.live.recipe import Recipe

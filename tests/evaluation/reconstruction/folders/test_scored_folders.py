@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.measurements import ONE_COLOUR
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.results.measurements import ONE_COLOUR
 from brainhive_cli.measurement.metrics import image as metrics
 
 PIXELS = "metrics=pixcorr,ssim"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.evaluation.reconstruction.generation import (
     DecodedSet,
     derive_noise_seed,

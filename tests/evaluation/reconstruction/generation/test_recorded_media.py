@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.stimuli import Clip

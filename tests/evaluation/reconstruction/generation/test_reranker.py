@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.evaluation.reconstruction.generation import (
     Sampler,
     StimulusHeads,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import AGREEMENT
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.results.measurements import AGREEMENT
 from brainhive_cli.evaluation.reconstruction.metric_parts import (
     CLIP_METRICS,
     PARTS,

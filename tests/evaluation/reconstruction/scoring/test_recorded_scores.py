@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.core import artifacts
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.jobs import OpenRun
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import ALL, Measurements
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.results.measurements import ALL, Measurements
+from brainhive_cli.core.runs import artifacts
+from brainhive_cli.core.runs.jobs import OpenRun
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet
 from brainhive_cli.evaluation.reconstruction import metric_parts, run as scored_run

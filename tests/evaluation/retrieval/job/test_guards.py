@@ -11,14 +11,19 @@ import pytest
 import torch
 import yaml
 
-from brainhive_cli.core.documents import SHA256SUMS
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import CAVEATS, SELECTED_ON_TEST, TWINS, Metric
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.files.documents import SHA256SUMS
+from brainhive_cli.core.results.measurements import (
+    CAVEATS,
+    SELECTED_ON_TEST,
+    TWINS,
+    Metric,
+)
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.models.heads import Head
-from brainhive_cli.reports.sentences import explain_chance
+from brainhive_cli.reports.sentences.sentences import explain_chance
 from brainhive_cli.training.alignment import model as aligners
 from tests.tools.changed_stores import resealed
 

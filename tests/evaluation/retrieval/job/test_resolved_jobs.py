@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.evaluation.retrieval import baseline, job as jobs
 from brainhive_cli.evaluation.retrieval.baseline import write_ridge
 from brainhive_cli.evaluation.retrieval.job import Job, find_runs, group_cells

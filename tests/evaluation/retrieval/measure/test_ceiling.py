@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.results.measurements import Measurements
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.retrieval import measure

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import CAVEATS, CHANNELS_MAPPED
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.results.measurements import CAVEATS, CHANNELS_MAPPED
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.stores.signal_store import SignalStore
 from tests.worlds.command_fixtures import COLOURS

@@ -2,8 +2,8 @@
 
 import pytest
 
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.measurements import TRANSDUCTIVE
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.results.measurements import TRANSDUCTIVE
 
 ALL_OF_THEM = "corrections=whitening,csls,sinkhorn,assignment"
 CHAINS = ["whitening"]

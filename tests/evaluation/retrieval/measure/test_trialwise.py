@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.core.measurements import CAVEATS, TRIALS_TOGETHER
+from brainhive_cli.core.results.measurements import CAVEATS, TRIALS_TOGETHER
 
 BACKBONE = '''"""A backbone that subtracts the mean of a batch in evaluation."""
 

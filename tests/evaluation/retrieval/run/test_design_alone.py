@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from brainhive_cli import api
-from brainhive_cli.core.measurements import DESIGN_ALONE, Metric
+from brainhive_cli.core.results.measurements import DESIGN_ALONE, Metric
 from brainhive_cli.measurement.statistics import measure
-from brainhive_cli.reports.sentences import explain_chance, state_finding
-from brainhive_cli.reports.tables import published_tables
+from brainhive_cli.reports.sentences.sentences import explain_chance, state_finding
+from brainhive_cli.reports.tables.tables import published_tables
 from tests.worlds.command_fixtures import COLOURS, paint_pictures
 
 CHANNELS = 8

@@ -9,11 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.measurements import SELECTED_ON_TEST
-from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.tables import TableCell
-from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, lay_out_tables
-from brainhive_cli.reports.sentences import state_finding
+from brainhive_cli.core.base.tables import TableCell
+from brainhive_cli.core.results.measurements import SELECTED_ON_TEST
+from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.reports.sentences.sentences import state_finding
+from brainhive_cli.reports.tables.runs_shown import RunGroup, ShownRun, lay_out_tables
 
 pytestmark = pytest.mark.nightly
 

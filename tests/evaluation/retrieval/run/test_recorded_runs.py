@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli import api
-from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.results.measurements import Measurements
 from brainhive_cli.evaluation.explanation import encoding_model
 from tests.tools.recorded_numbers import FLOAT32, Recorded
 from tests.worlds.command_fixtures import COLOURS, RunCommand, use_home

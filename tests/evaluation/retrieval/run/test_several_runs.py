@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from brainhive_cli import aligner
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.measurement.statistics import flip_signs
 from brainhive_cli.measurement.units import Items
-from brainhive_cli.reports.sentences import state_finding
+from brainhive_cli.reports.sentences.sentences import state_finding
 
 QUICK = ("sheet_rows=0", "ceiling_splits=0")
 DATASET = "demo-noise-0.3-40-concepts"

@@ -1,9 +1,14 @@
 """Tests of the limits of a retrieval test on the page."""
 
-from brainhive_cli.core.facts import Answer, Difference
-from brainhive_cli.core.measurements import ALL, NOT_INTERLEAVED, Measurements, Metric
+from brainhive_cli.core.results.facts import Answer, Difference
+from brainhive_cli.core.results.measurements import (
+    ALL,
+    NOT_INTERLEAVED,
+    Measurements,
+    Metric,
+)
 from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
-from brainhive_cli.reports.sentences import list_limits
+from brainhive_cli.reports.sentences.sentences import list_limits
 
 
 def measured(

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.core.artifacts import Sheet
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.measurements import ALL, BACKWARD, Measurements
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.results.measurements import ALL, BACKWARD, Measurements
+from brainhive_cli.core.runs.artifacts import Sheet
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.study import StudyDesign

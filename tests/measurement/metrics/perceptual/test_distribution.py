@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.measurement.metrics.perceptual import (
     fid,
     kid,

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.command import require_inputs
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files.inputs import require_inputs
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.generators.animatediff import Config
 from brainhive_cli.models.heads import Conditioning

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from brainhive_cli.core.command import require_inputs
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.measurements import MIXED_WITH_BLURRY
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files.inputs import require_inputs
+from brainhive_cli.core.results.measurements import MIXED_WITH_BLURRY
 from brainhive_cli.models.generators import Sampling, _latent_diffusion, chain, sdxl
 from brainhive_cli.models.generators.chain import ChainStage, Config, LowLevelMix
 from brainhive_cli.models.heads import Conditioning, Decoded

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from brainhive_cli import aligner
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import SELECTED_ON_TEST
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.results.measurements import SELECTED_ON_TEST
 from brainhive_cli.data.targets.encoder_keys import find_encoders
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import Decoded, Head

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.models.blocks import ChannelMixing
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.training.initialisation import load_start

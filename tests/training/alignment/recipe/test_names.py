@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.training.alignment.recipe import Recipe
 
 FIELDS = {"dataset": "demo", "encoders": ["lite0", "vae"], "backbone": "nice"}

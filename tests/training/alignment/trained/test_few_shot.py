@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.measurement.ranks import rank_targets

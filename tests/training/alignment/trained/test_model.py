@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.training_history import TrainingHistory

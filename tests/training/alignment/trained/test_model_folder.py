@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.training.alignment.trained.model_folder import ModelFolder
 from brainhive_cli.training.alignment.trained.run import TrainedRun, open_models
 from brainhive_cli.training.alignment.trained.test_set import open_test_set

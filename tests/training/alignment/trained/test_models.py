@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.trained.run import TrainedRun
 

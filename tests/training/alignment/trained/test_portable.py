@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.models.heads import Head

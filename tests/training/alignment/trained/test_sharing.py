@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.facts import CellFacts, Facts
-from brainhive_cli.core.measurements import Measurements, Metric
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.results.facts import CellFacts, Facts
+from brainhive_cli.core.results.measurements import Measurements, Metric
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.training.alignment.trained.sharing import (
     SharedRun,

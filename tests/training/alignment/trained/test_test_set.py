@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.selection import Signal

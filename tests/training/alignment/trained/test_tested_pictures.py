@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import (
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.results.measurements import (
     SEEN_CONCEPTS,
     SEEN_COPIES,
     TWINS,

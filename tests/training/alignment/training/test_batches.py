@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned_pictures import hash_names

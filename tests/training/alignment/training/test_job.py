@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from brainhive_cli import api
-from brainhive_cli.core.command import map_digests
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.files.inputs import map_digests
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.training.job import (
@@ -35,7 +35,7 @@ def test_reading_a_recipe_or_naming_its_run_loads_no_weights(
     )
     assert Job.resolve(recipe).describe_prior() is not None
 
-    monkeypatch.setattr("brainhive_cli.core.hub.find_input", refused)
+    monkeypatch.setattr("brainhive_cli.core.files.hub.find_input", refused)
     job = Job.resolve(Recipe.resolve("train-align", None, {}, align_overrides))
     digests = map_digests(job.inputs())
     assert digests and job.pin_versions()[1] == {}

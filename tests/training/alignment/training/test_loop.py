@@ -13,12 +13,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.facts import CellFacts
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import UNKNOWN_HISTORY, Measurements
-from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.weights import Checkpoint
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.results.facts import CellFacts
+from brainhive_cli.core.results.measurements import UNKNOWN_HISTORY, Measurements
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs.weights import Checkpoint
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head
 from brainhive_cli.models.signal_spec import SignalSpec

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training.objective import Objective

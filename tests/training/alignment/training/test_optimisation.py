@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
 from brainhive_cli.training.alignment.stages import Stage, Train
 from brainhive_cli.training.alignment.training.optimisation import (
     Learner,

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from brainhive_cli import api
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.training import loop, rehearsal

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.training.alignment.training.results import learning_curves
 
 

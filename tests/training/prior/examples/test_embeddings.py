@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.targets.targets import OnlineTargets, StoreTargets
 from brainhive_cli.models.generators.sdxl import SDXL

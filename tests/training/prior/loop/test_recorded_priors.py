@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.training.prior.examples import load_examples
 from brainhive_cli.training.prior.loop import LAST, PriorLearner, train
 from brainhive_cli.training.prior.samples import draw_loss_curve, save_samples

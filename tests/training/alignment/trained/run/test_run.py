@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import MissingData, RecipeError
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.base.errors import MissingData, RecipeError
+from brainhive_cli.core.recipes import parts
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.trained.run import TrainedRun
 

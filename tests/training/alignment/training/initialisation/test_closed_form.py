@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.signals import trials as trials_module
 from brainhive_cli.data.signals.trials import Trials

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from brainhive_cli.core import parts
+from brainhive_cli.core.recipes import parts
 from brainhive_cli.training.alignment.model import Aligner
 from tests.tools.changed_stores import resealed
 from tests.worlds.command_fixtures import RunCommand, use_home

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.models.blocks import FusionEncoder

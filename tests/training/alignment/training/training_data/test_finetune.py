@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.training.alignment.stages import Finetune
 from brainhive_cli.training.alignment.training.training_data import take_share

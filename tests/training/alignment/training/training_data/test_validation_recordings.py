@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.training.alignment.training.training_data import hold_out_recordings
 from tests.worlds.alignment_cells import PICTURES, make_cell_data
 

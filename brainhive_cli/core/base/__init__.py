@@ -1,0 +1,1 @@
+"""Errors, the terminal, and what every room uses."""

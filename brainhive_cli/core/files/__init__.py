@@ -1,0 +1,1 @@
+"""Files, documents, archives, downloads, and what a command reads."""

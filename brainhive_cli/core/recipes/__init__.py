@@ -1,0 +1,1 @@
+"""Recipes, their keys, and the parts that they name."""

@@ -1,0 +1,152 @@
+"""Sections of a recipe: base class, merge with default values, and checks of keys."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from brainhive_cli.core.base.errors import RecipeError, guess
+from brainhive_cli.core.files.documents import show_value
+
+
+def merge_with_default(default: Any, value: Any, merges_all: bool = False) -> Any:
+    """Merge a value of a recipe with its default. Unset keys keep their default.
+
+    The value replaces the default without a merge in these cases:
+
+    - The default is no section (with `merges_all`: no mapping and no kind).
+    - The value is neither a mapping nor a kind.
+    - Both are parts, which are sections with a key `kind`, of different kinds.
+
+    Args:
+        default: Default: a section, or a part such as `{kind: nice, dropout: 0.4}`.
+        value: Value in the recipe: a mapping, or the kind of a part as a text.
+        merges_all: True to merge any two mappings, and to accept a default that
+            is a kind.
+
+    Returns:
+        The merged mapping, or the value itself.
+    """
+    is_section = isinstance(default, BaseModel)
+    if is_section:
+        default = default.model_dump(mode="json", exclude_defaults=True)
+    elif merges_all and isinstance(default, str) and isinstance(value, Mapping):
+        default = {"kind": default}
+
+    # only sections and parts are merged
+    if not isinstance(default, Mapping):
+        return value
+    if not (is_section or merges_all or "kind" in default):
+        return value
+
+    # a part of another kind has other settings
+    if isinstance(value, str) and "kind" in default:
+        value = {"kind": value}
+    if not isinstance(value, Mapping):
+        return value
+    default_kind = default.get("kind")
+    if not is_same_kind(value.get("kind", default_kind), default_kind):
+        return value
+
+    merged = dict(default)
+    for key, inner_value in value.items():
+        merged[key] = merge_with_default(default.get(key), inner_value, merges_all)
+    return merged
+
+
+def is_same_kind(kind: Any, other_kind: Any) -> bool:
+    """Return True if two kinds are the same, such as `my-net` and `my_net`."""
+    return str(kind).replace("-", "_") == str(other_kind).replace("-", "_")
+
+
+class Section(BaseModel):
+    """Base class of recipes, and of the sections and parts of recipes.
+
+    Objects cannot be changed, and unknown keys are errors.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _merge_parts_with_defaults(cls, fields: Any) -> Any:
+        """Merge sections with their defaults: `{depth: 2}` keeps other settings."""
+        if not isinstance(fields, Mapping):
+            return fields
+        merged = dict(fields)
+        for name, field in cls.model_fields.items():
+            if name in fields:
+                merged[name] = merge_with_default(field.default, fields[name])
+        return merged
+
+
+def added_field(default: Any, **options: Any) -> Any:
+    """Make a pydantic field that is written only if it differs from the default.
+
+    Documents of earlier versions, which lack the key, stay the same.
+
+    Args:
+        default: Default value.
+        options: Further arguments of `pydantic.Field`.
+    """
+    return Field(default, exclude_if=lambda value: value == default, **options)
+
+
+def require_names(noun: str, valid_names: Sequence[str]) -> AfterValidator:
+    """Make a pydantic validator that raises a RecipeError for invalid names in a list.
+
+    Args:
+        noun: Noun for a name in the error message, such as "analysis".
+        valid_names: Names that the list may contain.
+
+    Returns:
+        The validator, for use in `Annotated[list[str], ...]`.
+    """
+
+    def check(names: list[str]) -> list[str]:
+        for name in names:
+            if name not in valid_names:
+                raise RecipeError(
+                    f"no {noun} called {name!r}",
+                    f"{guess(name, valid_names)}choose from: {', '.join(valid_names)}",
+                )
+        return names
+
+    return AfterValidator(check)
+
+
+def refuse_idle(
+    section: BaseModel,
+    keys: str | Iterable[str],
+    reason: str,
+    hint: str = "leave it out",
+) -> None:
+    """Raise an error if a key that would have no effect differs from its default.
+
+    Args:
+        section: Section of the recipe.
+        keys: Key or keys of the section that have no effect.
+        reason: Text after "has no effect" in the message, such as "without a prior".
+        hint: Advice for the error.
+
+    Raises:
+        RecipeError: for the first of these keys with another value than its default.
+    """
+    fields = type(section).model_fields
+    idle_keys = [keys] if isinstance(keys, str) else keys
+    for key in idle_keys:
+        value = getattr(section, key)
+        if value != fields[key].get_default(call_default_factory=True):
+            if isinstance(value, BaseModel):
+                value = value.model_dump(mode="json")
+            raise RecipeError(
+                f"{key} has no effect {reason}, but is set to {show_value(value)}", hint
+            )

@@ -1,0 +1,1 @@
+"""Metrics and facts of runs, and the data of their figures."""

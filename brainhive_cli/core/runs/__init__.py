@@ -1,0 +1,1 @@
+"""Run folders, and the driver that computes them."""

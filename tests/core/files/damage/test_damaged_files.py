@@ -1,0 +1,247 @@
+"""Each reader on files that are damaged: one clear error, or the same content as
+before; nothing else.
+"""
+
+import json
+import pickle
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.results.facts import Facts
+from brainhive_cli.core.results.measurements import Measurements
+from brainhive_cli.core.runs import weights
+from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.data.datasets import coco
+from brainhive_cli.data.exchange.vectors import open_vectors, read_checked_batches
+from brainhive_cli.data.files import pickles
+from brainhive_cli.data.media import pictures
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.signal_store import SignalStore
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
+
+COUNT = 20
+IDS = [f"train/c{number % 3}/p{number:02d}" for number in range(COUNT)]
+VALUES = np.random.default_rng(0).normal(size=(COUNT, 8)).astype(np.float32)
+DAMAGES = (
+    "emptied",
+    "cut",
+    "header",
+    "payload",
+    "zeros",
+    "noise",
+    "longer",
+    "another kind",
+    "directory",
+)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a sound file is written, and read as something that can be compared.
+
+    Attributes:
+        has_digest: Whether the format tells any damaged byte.
+    """
+
+    name: str
+    write: Callable[[Path], Any]
+    read: Callable[[Path], Any]
+    has_digest: bool = False
+
+
+def content(value: Any) -> Any:
+    """Turn what was read into plain values."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().float().numpy()
+    if isinstance(value, np.ndarray | np.generic):
+        return (value.shape, str(value.dtype), value.tobytes())
+    if isinstance(value, dict):
+        return {key: content(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [content(each) for each in value]
+    return value
+
+
+def targets(path: Path) -> None:
+    attributes = {
+        "encoder": "e",
+        "dataset": "set",
+        "split": "train",
+        "config": {"kind": "timm"},
+        "weights": {},
+    }
+    StorePlan(
+        path, IDS, [each.split("/")[1] for each in IDS], (8,), "float32", attributes
+    ).create()
+    writer = TargetWriter(path)
+    writer.write(writer.pending_rows, VALUES)
+    writer.close()
+    writer.finish()
+
+
+def read_targets(path: Path) -> Any:
+    found = TargetStore.open(path)
+    return content(
+        [
+            np.asarray(found.embedding),
+            list(found.image_ids),
+            list(found.concepts),
+            found.done,
+            found.attributes,
+        ]
+    )
+
+
+def signals(path: Path) -> None:
+    signal = np.random.default_rng(0).normal(size=(4, 2, 3, 5))
+    space, ids = Sensors(("O1", "Oz", "O2")), IDS[:4]
+    made = Trials.from_repetitions(
+        signal, ids, space, np.arange(5) / 250, 250.0, "µV", {"source": "test"}
+    )
+    SignalStore.write(path, {"train": made})
+
+
+def read_signals(path: Path) -> Any:
+    found = SignalStore.open(path)["train"]
+    return content(
+        [
+            np.asarray(found.signal),
+            list(found.image_ids),
+            found.times_s,
+            found.unit,
+            found.repetitions,
+        ]
+    )
+
+
+def run(path: Path) -> None:
+    folder = RunFolder(path.parent)
+    folder.write_text("recipe.yaml", "seed: 1\n")
+    folder.finish(Measurements(facts=Facts(mode="intra")))
+
+
+def picture_bytes(form: str) -> bytes:
+    file = BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, form)
+    return file.getvalue()
+
+
+def table(path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow reads parquet files")
+    rows = pyarrow.table({"path": IDS, "emb": [row.tolist() for row in VALUES]})
+    pytest.importorskip("pyarrow.parquet").write_table(rows, path)
+
+
+def read_table(path: Path) -> Any:
+    vectors = open_vectors([path], ["e"])
+    return content([list(vectors.names), list(read_checked_batches(vectors))])
+
+
+def annotations(path: Path) -> None:
+    images = [{"id": number, "file_name": f"{number}.jpg"} for number in range(3)]
+    areas = [{"image_id": number, "category_id": 1, "area": 2.0} for number in range(3)]
+    path.write_text(
+        json.dumps(
+            {
+                "images": images,
+                "categories": [{"id": 1, "name": "dog"}],
+                "annotations": areas,
+            }
+        )
+    )
+
+
+STATE = {"layer.weight": torch.from_numpy(VALUES), "layer.bias": torch.arange(8.0)}
+READERS = [
+    Reader("set/train/e.h5", targets, read_targets, has_digest=True),
+    Reader("sub-01.h5", signals, read_signals, has_digest=True),
+    Reader(
+        "archive.pt",
+        partial(torch.save, STATE),
+        lambda path: content(weights.read(path)),
+        has_digest=True,
+    ),
+    Reader(
+        "metrics.json",
+        run,
+        lambda path: RunFolder(path.parent).measurements().as_dict(),
+        has_digest=True,
+    ),
+    Reader(
+        "bare.npy",
+        lambda path: path.write_bytes(pickle.dumps({"a": VALUES, "b": IDS})),
+        lambda path: content(pickles.load(path)),
+    ),
+    Reader("table.parquet", table, read_table),
+    Reader(
+        "picture.png",
+        lambda path: path.write_bytes(picture_bytes("png")),
+        lambda path: pictures.decode(str(path), path).tobytes(),
+    ),
+    Reader(
+        "instances.json", annotations, lambda path: coco._read_main_categories(path)
+    ),
+]
+
+
+def damage(path: Path, how: str, seed: int) -> None:
+    """Damage a file."""
+    chosen, was = random.Random(f"{path.name}/{how}/{seed}"), path.read_bytes()
+    at, size = chosen.randrange(len(was)), max(1, len(was) // 8)
+    changed = bytearray(was)
+    if how in ("header", "payload"):
+        changed[at if how == "payload" else at % min(len(was), 200)] ^= (
+            1 << chosen.randrange(8)
+        )
+    elif how in ("zeros", "noise"):
+        changed[at : at + size] = (
+            bytes(size) if how == "zeros" else chosen.randbytes(size)
+        )[: len(was) - at]
+    elif how == "longer":
+        changed += chosen.randbytes(64)
+    elif how == "another kind":
+        changed = bytearray(
+            picture_bytes("png") if path.suffix != ".png" else pickle.dumps([1])
+        )
+    path.unlink()
+    if how == "directory":
+        path.mkdir()
+    else:
+        path.write_bytes(
+            b"" if how == "emptied" else bytes(changed[: at if how == "cut" else None])
+        )
+
+
+def test_a_damaged_file_is_one_clear_error_or_reads_as_before(tmp_path: Path) -> None:
+    """Each reader on two kinds of damage, in turn; `python -m tests.soak --only
+    damaged` tries all.
+    """
+    for turn, reader in enumerate(READERS):
+        for seed, how in enumerate((DAMAGES * 2)[2 * turn % len(DAMAGES) :][:2]):
+            path = tmp_path / str(seed) / str(turn) / reader.name
+            path.parent.mkdir(parents=True)
+            reader.write(path)
+            before = reader.read(path)
+            damage(path, how, seed)
+            try:
+                after = reader.read(path)
+            except BrainhiveError as error:
+                assert error.exit_code in (1, 2, 3) and error.hint
+                assert str(tmp_path) in error.message and "\n" not in error.message
+                assert not {"this is a bug", "free space"} & {*error.hint.split("; ")}
+            else:
+                assert after == before or not reader.has_digest, (reader.name, how)

@@ -1,0 +1,138 @@
+"""4 kB of zeros in the middle of a store: whatever reads these rows refuses them, in
+one line.
+"""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import pytest
+
+from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.data.stores.signal_store import build_store_path
+from brainhive_cli.data.stores.target_store import build_store_path as target_path
+from brainhive_cli.data.targets import targets
+from brainhive_cli.training.alignment.training import training_data
+
+ENCODER = "brainhive_cli-models-encoders-python-example"
+DATASET = "demo-noise-0.3-40-concepts"
+ZEROS = 4096
+EMBED = (
+    f"delete it, then: brainhive embed --dataset {DATASET} --encoders {ENCODER} splits="
+)
+SIGNALS = (
+    "delete it, then: run again what made it: prepare, or the command that needs the "
+    "signals"
+)
+
+
+@pytest.fixture
+def own(
+    world: Path, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A copy of the world with its first subject and its run, to damage."""
+    shutil.copytree(world / "embeddings", tmp_path / "embeddings")
+    (tmp_path / f"signals/{DATASET}/default").mkdir(parents=True)
+    shutil.copy(
+        build_store_path(world / "signals", DATASET, "default", 1),
+        tmp_path / f"signals/{DATASET}/default",
+    )
+    monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def zero(path: Path, name: str) -> range:
+    """Zero 4 kB in the middle of a dataset; returns its rows that are no longer what
+    they were.
+    """
+    with h5py.File(path) as file:
+        count, start, size = (
+            len(file[name]),
+            file[name].id.get_offset(),
+            file[name].id.get_storage_size(),
+        )
+    content, middle = bytearray(path.read_bytes()), (size - ZEROS) // 2
+    assert any(content[start + middle : start + middle + ZEROS])
+    content[start + middle : start + middle + ZEROS] = bytes(ZEROS)
+    path.write_bytes(content)
+    row_bytes = size // count
+    return range(middle // row_bytes, (middle + ZEROS - 1) // row_bytes + 1)
+
+
+def refused(
+    run: Callable[[], object], path: Path, name: str, rows: range, hint: str
+) -> None:
+    with pytest.raises(BrainhiveError) as caught:
+        run()
+    message = (
+        re.escape(f"{path} is damaged: row ")
+        + r"(\d+)"
+        + f" of {name} does not match its checksum"
+    )
+    says = re.fullmatch(message, caught.value.message)
+    assert says and int(says[1]) in rows
+    assert caught.value.hint == hint
+
+
+def store_of(home: Path, split: str) -> Path:
+    return target_path(home / "embeddings", DATASET, split, ENCODER)
+
+
+def signals_of(home: Path) -> Path:
+    return build_store_path(home / "signals", DATASET, "default", 1)
+
+
+def test_training_refuses_targets(own, run_command, align_overrides, monkeypatch):
+    path = store_of(own, "train")
+    rows = zero(path, "embedding")
+    # so that they are gathered from the file
+    monkeypatch.setattr(targets, "count_free_bytes", lambda device: 0)
+
+    refused(
+        lambda: run_command(
+            "train-align", *align_overrides, "subjects=1", "train.epochs=1"
+        ),
+        path,
+        "embedding",
+        rows,
+        f"{EMBED}train",
+    )
+
+
+def test_training_and_retrieval_refuse_signals(
+    own, run_command, align_overrides, trained_run, monkeypatch
+):
+    # so that they are read from the file
+    monkeypatch.setattr(training_data, "count_free_bytes", lambda device: 0)
+    path = signals_of(own)
+    rows = zero(path, "train/signal")
+    settings = (
+        *align_overrides,
+        "subjects=1",
+        "train.epochs=1",
+        "signal.repetitions=single",
+    )
+    refused(
+        lambda: run_command("train-align", *settings),
+        path,
+        "train/signal",
+        rows,
+        SIGNALS,
+    )
+
+    rows = zero(path, "test/signal")
+    words = (
+        f"run={trained_run}",
+        "subjects=1",
+        "sheet_rows=0",
+        f"paths.runs={own / 'runs'}",
+    )
+    refused(
+        lambda: run_command("eval-retrieval", *words),
+        path,
+        "test/signal",
+        rows,
+        SIGNALS,
+    )

@@ -1,0 +1,42 @@
+"""Inputs of a command: states in words, errors in order, and one line for each way to
+get what is missing.
+"""
+
+from brainhive_cli.core.base.errors import MissingData, RecipeError
+from brainhive_cli.core.files.inputs import Input, describe_missing
+
+FETCH = "brainhive fetch nsd"
+
+
+def absent(name: str, way: str = FETCH, **fields: object) -> Input:
+    return Input(name, None, MissingData(f"no {name}", way), **fields)  # type: ignore[arg-type]
+
+
+def test_each_input_has_one_of_five_states() -> None:
+    for one, state, is_missing in (
+        (Input("a"), "here", False),
+        (Input("a", 3), "to download", False),
+        (absent("a"), "missing", True),
+        (absent("a", is_optional=True), "missing (optional)", False),
+        (absent("a", note="for embed"), "for embed", False),
+    ):
+        assert one.state.startswith(state) and one.is_missing == is_missing
+    assert absent("a").as_dict()["line"] == FETCH
+
+
+def test_each_way_is_one_line_and_those_of_the_recipe_come_first() -> None:
+    wrong = Input("channels", None, RecipeError("no channel Xz", "signal.channels=Oz"))
+    inputs = [
+        absent("a"),
+        absent("b"),
+        absent("b again", "mkdir b"),
+        wrong,
+        absent("c", is_optional=True),
+    ]
+
+    assert describe_missing(inputs) == [
+        "no channel Xz (signal.channels=Oz)",
+        f"no a, and 1 more ({FETCH})",
+        "no b again (mkdir b)",
+    ]
+    assert describe_missing([Input("a"), Input("b", 3)]) == []

@@ -1,0 +1,122 @@
+"""Code of users: imported only if it is allowed, and named where it fails."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from brainhive_cli.core.base.errors import MissingExtra, RecipeError
+from brainhive_cli.core.files import foreign_code
+from brainhive_cli.core.files.foreign_code import (
+    ALLOW_VARIABLE,
+    allow_code,
+    describe_suspected_error,
+    describe_user_error,
+    import_module,
+    name_object,
+    require_permission,
+)
+
+CODE = """class Net:
+    def __init__(self):
+        self.width = 3
+
+    def fail(self):
+        raise ValueError("wrong\\nmore")
+
+def helper():
+    return Net().fail()
+"""
+
+
+@pytest.fixture
+def own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_allowed: None
+) -> Iterator[ModuleType]:
+    """A module of a user, which was imported."""
+    (tmp_path / "own_net").mkdir()
+    (tmp_path / "own_net/__init__.py").touch()
+    for name, text in (("net", CODE), ("other", CODE), ("broken", "1 / 0")):
+        (tmp_path / f"own_net/{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(foreign_code, "_imported", {})
+    yield import_module("own_net.net", "own_net.net", "the net", "its contract")
+    for name in [name for name in sys.modules if name.startswith("own_net")]:
+        del sys.modules[name]
+
+
+def caught(call: object, *arguments: object) -> BaseException:
+    """The error of a call."""
+    with pytest.raises(Exception) as raised:
+        call(*arguments)  # type: ignore[operator]
+    return raised.value
+
+
+@pytest.mark.parametrize("before", [None, "0", "1"])
+@pytest.mark.parametrize("is_allowed", [False, True])
+def test_code_is_permitted_for_the_length_of_a_command(
+    monkeypatch: pytest.MonkeyPatch, before: str | None, is_allowed: bool
+) -> None:
+    monkeypatch.delenv(ALLOW_VARIABLE, raising=False)
+    if before is not None:
+        monkeypatch.setenv(ALLOW_VARIABLE, before)
+    with allow_code(is_allowed):
+        if is_allowed or before == "1":
+            require_permission("x", "the net")
+        else:
+            with pytest.raises(RecipeError):
+                require_permission("x", "the net")
+        # code of this package needs no permission
+        require_permission(next(iter(foreign_code.OWN_CODE)), "the example")
+    assert os.environ.get(ALLOW_VARIABLE) == before
+
+
+def test_only_import_paths_that_import_are_taken(own: ModuleType) -> None:
+    for path in ("a b", "../x", "own_net.", "1a", "own_net.broken"):
+        with pytest.raises(RecipeError):
+            import_module(path, path, "the net", "its contract")
+    for path in ("own_net.absent", "no_such_package"):
+        with pytest.raises(MissingExtra):
+            import_module(path, path, "the net", "its contract")
+    assert [*foreign_code._imported] == ["own_net.net"]
+    import_module("brainhive_cli.core.base.seeds", "x", "ours", "c")
+    assert [*foreign_code._imported] == ["own_net.net"]
+
+
+def test_an_error_in_code_of_a_user_is_named_by_its_line(own: ModuleType) -> None:
+    error = describe_user_error(caught(own.helper))
+    assert error is not None and error.message == (
+        "the net, line 6 in fail: ValueError: wrong"
+    )
+    # a module beside it goes by its own name
+    other = __import__("own_net.other").other
+    error = describe_user_error(caught(other.Net().fail))
+    assert error is not None and error.message.startswith("own_net.other, line 6")
+
+
+def test_an_object_that_is_called_wrongly_is_named_by_its_class(
+    own: ModuleType,
+) -> None:
+    net = own.Net()
+    error = describe_user_error(caught(lambda: net.absent))
+    assert error is not None and error.message.startswith("the net, Net in line 1: ")
+    assert describe_user_error(caught(lambda: 1 / 0)) is None
+    assert name_object(net, "the net") == "the net, Net in line 1"
+    assert name_object(own, "the net") == "the net"
+    assert name_object([], "the list") == "the list list"
+
+
+def test_errors_after_imported_code_name_it_as_a_possible_cause(
+    own: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = caught(foreign_code.import_module, None, "x", "y", "z")
+    found = describe_suspected_error(ours)
+    assert found is not None and "the net" in found.message
+    assert "brainhive_cli.core.files.foreign_code" in found.hint
+    assert "see its contract" in found.hint
+    assert describe_suspected_error(caught(lambda: 1 / 0)) is None
+    monkeypatch.setattr(foreign_code, "_imported", {})
+    assert describe_suspected_error(ours) is None

@@ -1,0 +1,135 @@
+"""Commands of one line share their work: cell by cell, also where one of them is killed
+or stopped.
+"""
+
+import json
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from brainhive_cli.core.runs.run_folder import RunFolder
+
+pytestmark = pytest.mark.nightly
+
+
+MEASURED = {"took", "run", "runs", "variants"}
+"""Facts of a run that say how long it took and where it lies."""
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    """Read weights and metrics of a run: all that must not depend on who computed
+    it.
+    """
+    results: dict[str, Any] = {}
+    for path in sorted(run.rglob("*.safetensors")):
+        results[path.relative_to(run).as_posix()] = {
+            name: value.tolist() for name, value in load_file(path).items()
+        }
+    for path in sorted(run.rglob("metrics.json")):
+        document = json.loads(path.read_text())
+        facts = {
+            name: value
+            for name, value in document["facts"].items()
+            if name not in MEASURED
+        }
+        for cell in facts["cells"].values():
+            cell.pop("took")
+        results[path.relative_to(run).as_posix()] = {**document, "facts": facts}
+    return results
+
+
+def wait_for(is_there: Callable[[], object], *processes: Any) -> None:
+    """Wait until something is there, as long as one of the processes lives."""
+    deadline_s = time.monotonic() + 90
+    while not is_there():
+        assert time.monotonic() < deadline_s and any(
+            process.poll() is None for process in processes
+        )
+        time.sleep(0.02)
+
+
+def epochs_of(run: Path) -> Counter[tuple[str, int]]:
+    """Count how often each epoch of each cell stands in the log."""
+    return Counter(
+        (event["cell"], event["epoch"])
+        for event in RunFolder(run).events()
+        if "epoch" in event
+    )
+
+
+def test_workers_repeat_only_the_cells_of_killed_workers(
+    world, align_overrides, run_command, tmp_path, brainhive
+):
+    line = ("train-align", *align_overrides, "seeds=1,2", "train.epochs=16")
+    alone = run_command(*line, f"paths.runs={tmp_path / 'alone'}").folder
+
+    shared = [*line, f"paths.runs={tmp_path / 'shared'}"]
+    workers = [brainhive(*shared, wait=False) for _ in range(2)]
+    run = tmp_path / "shared/train-align" / alone.name
+    wait_for(lambda: len(epochs_of(run)) > 10, *workers)
+    workers[0].send_signal(signal.SIGKILL)
+    ends = [worker.communicate(timeout=120) for worker in workers]
+
+    assert workers[1].returncode == 0, ends
+    assert results_of(run) == results_of(alone)
+    counts, taken = (
+        epochs_of(run),
+        {event["cell"] for event in RunFolder(run).events() if "by" in event},
+    )
+    assert (
+        len(taken) <= 1
+        and {cell for (cell, _), count in counts.items() if count > 1} <= taken
+    )
+    assert len(counts) == 4 * 16 and not [*run.rglob(".*.cell"), *run.rglob(".*part*")]
+
+
+def test_a_stopped_worker_leaves_a_checkpoint_for_the_next(
+    world, align_overrides, run_command, tmp_path, brainhive
+):
+    line = ("train-align", *align_overrides, "subjects=1", "train.epochs=40")
+    alone = run_command(*line, f"paths.runs={tmp_path / 'alone'}").folder
+
+    shared = [*line, f"paths.runs={tmp_path / 'shared'}"]
+    run = tmp_path / "shared/train-align" / alone.name
+    worker = brainhive(*shared, wait=False)
+    wait_for(lambda: len(epochs_of(run)) > 3, worker)
+    worker.send_signal(signal.SIGUSR1)
+    _, errors = worker.communicate(timeout=60)
+
+    assert worker.returncode == 75 and "try: " in errors
+    assert [*run.glob("checkpoints/*.pt")] and not [*run.rglob(".*.cell")]
+    begun = len(epochs_of(run))
+    assert begun < 40 and run_command(*shared).folder == run
+    assert results_of(run) == results_of(alone) and set(epochs_of(run).values()) == {1}
+
+
+def test_retrieval_takes_the_cells_that_others_have_measured(
+    world, trained_run, run_command, tmp_path
+):
+    line = (
+        "eval-retrieval",
+        f"run={trained_run}",
+        "sheet_rows=0",
+        f"paths.runs={tmp_path}",
+    )
+    run = run_command(*line).folder
+    measured = json.loads((run / "metrics.json").read_text())
+    parts = {path: path.stat().st_mtime_ns for path in run.glob("parts/*.safetensors")}
+    (run / "metrics.json").unlink()
+    next(iter(parts)).unlink()
+
+    assert (
+        run_command(*line).folder == run
+        and json.loads((run / "metrics.json").read_text()) == measured
+    )
+    assert len(parts) == 2
+    assert [path.stat().st_mtime_ns == changed for path, changed in parts.items()] == [
+        False,
+        True,
+    ]

@@ -1,0 +1,236 @@
+"""Inputs of several sources, work and its pace, and results of commands."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from brainhive_cli.commands.facts import WorkflowFacts
+from brainhive_cli.core.base.errors import (
+    BrainhiveError,
+    MissingData,
+    RecipeError,
+    find_error,
+)
+from brainhive_cli.core.base.failures import Failures
+from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.files.files import NotFetched
+from brainhive_cli.core.files.inputs import (
+    Input,
+    collect_inputs,
+    map_digests,
+    require_inputs,
+    tabulate,
+)
+from brainhive_cli.core.recipes.recipe import RunOptions
+from brainhive_cli.core.results.facts import Facts
+from brainhive_cli.core.results.measurements import SIMULATED, Measurements
+from brainhive_cli.core.runs.jobs import Job, key_work, resolve
+from brainhive_cli.core.runs.launch import READ_ONLY, Launch
+from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs.work import PACE_FILE, Work, read_paces
+
+HERE = Launch(0, 1, torch.device("cpu"))
+
+
+def absent(name: str, **fields: Any) -> Input:
+    """An input that has to be fetched."""
+    return Input(name, None, MissingData(name, "fetch it"), **fields)
+
+
+def fail(error: Exception) -> Any:
+    """Raise an error where an expression is needed."""
+    raise error
+
+
+def test_only_errors_of_ours_are_an_absence() -> None:
+    error = MissingData("no a", "fetch it")
+    assert find_error(lambda: 3) is None
+    assert find_error(lambda: fail(error)) is error
+    with pytest.raises(KeyError):
+        find_error(lambda: fail(KeyError()))
+
+
+def test_files_of_a_publisher_are_here_absent_or_not_fetched(
+    tmp_path: Path, home: Path
+) -> None:
+    path = home / "data" / "a"
+    for present in (None, []):
+        found = Input.of_file(present, path, "fetch it", 7)
+        assert found.is_missing and found.size == 7 and found.name == "data/a"
+        assert found.error is not None and found.error.hint == "fetch it"
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "file").write_text("x")
+    here = Input.of_file(tmp_path / "file", path, "fetch it", 7)
+    assert here == Input("data/a")
+    unfetched = Input.of_file([tmp_path / "file", tmp_path / "link"], path, "fetch it")
+    assert isinstance(unfetched.error, NotFetched)
+
+
+def test_digests_are_named_as_recipes_name_their_content() -> None:
+    inputs = [Input("a"), Input("b", digest="1"), Input("c", reference="r", digest="2")]
+    assert map_digests(inputs) == {"b": "1", "r": "2"}
+
+
+def test_the_first_missing_input_is_the_error() -> None:
+    require_inputs(
+        [Input("a"), absent("b", is_optional=True), absent("c", note="later")]
+    )
+    with pytest.raises(MissingData) as caught:
+        require_inputs([absent("a", is_optional=True), absent("b"), absent("c")])
+    assert caught.value.message == "b"
+
+
+def test_inputs_of_several_sources_are_listed_once() -> None:
+    error, other = MissingData("no b"), RecipeError("no c")
+    listed = collect_inputs(
+        lambda: [Input("a"), Input("b", None, error)],
+        lambda: [Input("a", 3)],
+        lambda: fail(other),
+        checks=[lambda: fail(MissingData("no b")), lambda: 1, lambda: fail(other)],
+    )
+    assert [one.name for one in listed] == ["a", "b", "no c"]
+    assert listed[0].size is None and listed[2].error is other
+    order = [*collect_inputs(lambda: [], checks=[lambda: fail(error)])]
+    assert order == [Input("no b", None, error)]
+
+
+def test_an_optional_absence_does_not_hide_a_needed_one() -> None:
+    error = MissingData("no folder")
+    pictures = Input("pictures", None, error, is_optional=True)
+    optional, needed = collect_inputs(lambda: [pictures], checks=[lambda: fail(error)])
+    assert not optional.is_missing and needed.is_missing
+
+
+def test_what_is_absent_before_inputs_are_known_is_one() -> None:
+    module = SimpleNamespace(inputs=lambda recipe: iter(recipe))
+    assert resolve(module, [Input("a")]).list_inputs() == [Input("a")]
+    error = MissingData("no store")
+    module.inputs = lambda recipe: fail(error)
+    assert resolve(module, 0).list_inputs() == [Input("no store", None, error)]
+    module.inputs = lambda recipe: fail(RecipeError("wrong"))
+    with pytest.raises(RecipeError):
+        resolve(module, 0).list_inputs()
+
+
+def test_licence_and_size_are_of_what_is_to_be_fetched() -> None:
+    published = {"net": {"gb": 1.5, "licence": "MIT"}}
+    inputs = [Input("net"), absent("net"), Input("net", 2_000_000), absent("own")]
+    assert tabulate(inputs, published).rows == (
+        ("net", "–", "here", "–"),
+        ("net", "1.5 GB", "missing", "MIT"),
+        ("net", "2.0 MB", "to download", "MIT"),
+        ("own", "–", "missing", "–"),
+    )
+
+
+def test_work_is_named_and_counted(tmp_path: Path) -> None:
+    work = Work("demo", 1200, "epochs", cells=3)
+    assert work.describe() == "1,200 epochs in 3 parts"
+    for cells in (1, 1200):
+        assert Work("demo", 1200, "epochs", cells=cells).describe() == "1,200 epochs"
+    assert work.key("embed", "cpu") == "embed, demo, on cpu"
+    assert work.key("embed", "H200", 2) == "embed, demo, on 2 × H200"
+    work.remember(tmp_path, "first", 2400.0, 5)
+    work.remember(tmp_path, "second", 600.0, 7)
+    assert read_paces(tmp_path) == {"first": (2.0, 5), "second": (0.5, 7)}
+    assert [path.name for path in tmp_path.iterdir()] == [PACE_FILE]
+
+
+def test_the_key_of_work_names_command_device_and_processes() -> None:
+    recipe = SimpleNamespace(run=RunOptions(device="cpu", processes=3))
+    work = Work("demo", 3, "cells")
+    job = Job()
+    job.recipe = recipe
+    assert key_work("fetch", job) == (None, "")
+    job.count_work = lambda: work  # type: ignore[method-assign]
+    key = "train-align, demo, on 3 × cpu"
+    assert key_work("train-align", job) == (work, key)
+
+
+def result_of(facts: Facts, **fields: Any) -> Result:
+    """A result with two tables, of which one is printed."""
+    tables = (Table("T", ("a",), [], note="note"), Table("U", ("a",), []))
+    return Result(
+        Path("run"),
+        tables,
+        Measurements(facts=facts),
+        printed_tables=tables[1:],
+        **fields,
+    )
+
+
+def test_tables_of_a_result_have_its_caveats() -> None:
+    result = result_of(Facts(caveats=[SIMULATED]))
+    assert [table.note for table in result.tables] == [
+        "note † simulated",
+        "† simulated",
+    ]
+    assert (
+        result.printed_tables is not None
+        and result.printed_tables[0].note == "† simulated"
+    )
+    assert Result(Path("run")).printed_tables is None
+    facts = WorkflowFacts(caveats=[SIMULATED])
+    assert [table.note for table in result_of(facts).tables] == ["note", ""]
+
+
+@pytest.mark.parametrize(
+    ("launch", "own_s", "kept"),
+    [(HERE, None, 3.0), (HERE, 8.0, 2.0), (READ_ONLY, None, None),
+     (Launch(1, 2, "cpu"), None, None)],
+)  # fmt: skip
+def test_the_main_process_keeps_the_pace_of_its_work(
+    tmp_path: Path, launch: Launch, own_s: float | None, kept: float | None
+) -> None:
+    work = Work("demo", 4, "epochs", seconds=own_s)
+    result_of(Facts(), work=work).keep_pace("embed", launch, tmp_path, 12.0)
+    Result(Path("run")).keep_pace("embed", launch, tmp_path, 12.0)
+    paces = read_paces(tmp_path)
+    assert [*paces] == (["embed, demo, on cpu"] if kept else [])
+    if kept:
+        ((seconds, peak_bytes),) = paces.values()
+        assert seconds == kept and peak_bytes > 10**6
+
+
+def test_a_result_is_plain_for_programs() -> None:
+    files = {"page": Path("run/index.html")}
+    result = result_of(Facts(), files=files, hint="next", details={"a": 1})
+    plain = result.as_dict()
+    assert plain["folder"] == "run" and plain["next"] == "next"
+    assert [table["title"] for table in plain["tables"]] == ["T", "U"]
+    assert plain["files"] == {"page": "run/index.html"} and plain["details"] == {"a": 1}
+    assert plain["metrics"] == {}  # nothing was measured
+    assert repr(result) == "Result('run')"
+
+
+def test_a_failed_item_leaves_others_and_sets_the_exit_code(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    failures = Failures()
+    finished = []
+    for name in ("a", "b", "c"):
+        with failures.collect():
+            if name == "b":
+                raise BrainhiveError("b.fif is damaged", "copy it again")
+            finished.append(name)
+    assert finished == ["a", "c"]
+    assert failures.finish(3) == BrainhiveError.exit_code
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["error: b.fif is damaged", "  try: copy it again"]
+    assert "2 of 3" in lines[2]
+    assert failures.as_details()["failures"][0]["error"] == "b.fif is damaged"
+
+
+def test_failing_everywhere_or_in_the_recipe_ends_the_command() -> None:
+    failures = Failures()
+    for name in ("a", "b"):
+        with failures.collect():
+            raise MissingData(name, "fetch it")
+    with pytest.raises(MissingData, match="b"):
+        failures.finish(2)
+    with pytest.raises(RecipeError), failures.collect():
+        raise RecipeError("key", "value")
+    assert Failures().finish(0) == 0 and Failures().as_details() == {}

@@ -1,0 +1,63 @@
+"""Every file of a run is read: what is damaged, changed, missing or new is named."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from brainhive_cli.core.results.measurements import Measurements
+from brainhive_cli.core.runs import run_files, weights
+from brainhive_cli.core.runs.driver import start_run
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.runs.weights import Checkpoint
+from tests.worlds.named_run import NamedRun
+
+CONFIG, MODEL = "cells/a/model/config.json", "cells/a/model/model.safetensors"
+
+
+@pytest.fixture
+def run(home: Path) -> RunFolder:
+    made = start_run(NamedRun("train-align"), Launch(0, 1, torch.device("cpu")))
+    made.write_text(CONFIG, '{"scale": 1.0}\n')
+    weights.save(made.path / MODEL, {"weight": torch.arange(64.0)})
+    Checkpoint(made.checkpoint_path("a")).save(
+        {"step": 3, "weight": torch.arange(64.0)}
+    )
+    Image.effect_noise((16, 16), 50).save(made.path / "seen.png")
+    made.finish(Measurements())
+    return made
+
+
+def test_a_sound_run_has_no_problems(run: RunFolder) -> None:
+    run.write_text("wandb/run/config.yaml", "- of: a tracker")
+    counts = {"documents": 4, "weights": 1, "checkpoints": 1, "pictures": 1}
+    assert run_files.check(run.path) == (counts, [])
+    (run.path / "SHA256SUMS").unlink()  # as of an older version
+    assert run_files.check(run.path) == (counts, [])
+
+
+def test_a_file_that_is_damaged_cut_or_missing_is_named(run: RunFolder) -> None:
+    for name in (
+        "metrics.json",
+        "recipe.yaml",
+        CONFIG,
+        MODEL,
+        "checkpoints/a.pt",
+        "seen.png",
+    ):
+        path = run.path / name
+        sound = path.read_bytes()
+        content = bytearray(sound)
+        content[len(content) // 2] ^= 1
+        for damaged in (content, sound[:-20]):
+            path.write_bytes(damaged)
+            problems = run_files.check(run.path)[1]
+            assert len(problems) == 1 and name in problems[0]
+        path.unlink()
+        is_listed = path.suffix in (".json", ".yaml")
+        assert [name in each for each in run_files.check(run.path)[1]] == [
+            True
+        ] * is_listed
+        path.write_bytes(sound)

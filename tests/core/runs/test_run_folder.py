@@ -1,0 +1,561 @@
+"""Run folders: a run is its recipe, one command writes it, and names appear only when
+complete.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import torch
+
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files import documents, files
+from brainhive_cli.core.files.documents import read_digests
+from brainhive_cli.core.recipes.recipe import Recipe, RunOptions
+from brainhive_cli.core.results.facts import Facts
+from brainhive_cli.core.results.measurements import Measurements
+from brainhive_cli.core.runs import run_files, run_folder as runs
+from brainhive_cli.core.runs.driver import claim_cells, is_in_use, start_run
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.run_folder import RunFolder
+from tests.worlds.named_run import NamedRun
+
+ALONE = Launch(0, 1, torch.device("cpu"))
+
+
+def opened(again: bool = False, **changes: object) -> RunFolder:
+    return start_run(NamedRun("train-align", Recipe(**changes)), ALONE, again)
+
+
+def test_the_same_recipe_finds_the_run_that_it_made(
+    home: Path,
+) -> None:
+    run = opened()
+    assert (
+        run.path == home / f"runs/train-align/tiny-{Recipe().fingerprint()}"
+        and not run.is_finished
+    )
+    assert Recipe.model_validate(run.recipe()) == Recipe()
+    assert torch.__version__.startswith(
+        run.read_json("environment.json")["versions"]["torch"]
+    )
+
+    run.finish(Measurements(facts=Facts(mode="intra")))
+    found = opened(run=RunOptions(workers=0))
+    assert (
+        found.path == run.path
+        and found.is_finished
+        and found.measurements().facts.mode == "intra"
+    )
+
+
+def test_an_interrupted_run_resumes_and_a_finished_run_is_found(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = opened()
+    run.write_text("checkpoints/cell.txt", "half way")
+    name, path = run.path.name, run.path
+    del run  # the process that held it is gone
+    again = opened()
+    assert (again.path / "checkpoints/cell.txt").read_text() == "half way"
+    again.finish(Measurements())
+    assert capsys.readouterr().err == f"continuing run {name}\n"
+    assert opened().path == path
+    told = (
+        f"found run {name}, finished less than a minute ago; --again starts a new one\n"
+    )
+    assert capsys.readouterr().err == told
+
+
+def test_again_starts_beside_what_is_there(home: Path) -> None:
+    first = opened()
+    first.finish(Measurements())
+    second = opened(again=True)
+    second.finish(Measurements())
+    third = opened(again=True)
+    assert [run.path.name for run in (second, third)] == [
+        f"{first.path.name}-2",
+        f"{first.path.name}-3",
+    ]
+    assert (
+        opened(again=False, paths={"runs": "elsewhere"}).path.parent.parent.name
+        == "elsewhere"
+    )
+
+
+WORKER = """if True:
+    import sys, time, torch
+    from brainhive_cli.core.runs.launch import Launch
+    from brainhive_cli.core.runs.driver import claim_cells, start_run
+    from tests.worlds.named_run import NamedRun
+    alone = Launch(0, 1, torch.device("cpu"))
+    run = start_run(NamedRun("train-align"), alone)
+    cells = {name: f"cells/{name}.txt" for name in "abcdef"}
+    with claim_cells(run, cells, alone) as free:
+        for name in free:
+            print(name, flush=True)
+            sys.stdin.readline()
+            run.write_text(f"cells/{name}.txt", name)
+"""
+"""A process that works on the cells of a run, each when it is told to."""
+
+
+@pytest.mark.nightly
+def test_a_command_takes_over_the_cells_of_a_killed_command(
+    home: Path,
+) -> None:
+    files = {name: f"cells/{name}.txt" for name in "abcdef"}
+    pipe = subprocess.PIPE
+    root = Path(__file__).parents[3]
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKER], stdin=pipe, stdout=pipe, text=True, cwd=root
+    ) as other:
+        assert other.stdin and other.stdout and other.stdout.readline() == "a\n"
+        other.stdin.write("go on\n")
+        other.stdin.flush()
+        assert other.stdout.readline() == "b\n"
+        run = opened()
+        assert is_in_use(run) and not run.is_finished
+        assert [path.name for path in run.path.glob("cells/*.txt")] == ["a.txt"]
+        own = []
+        with claim_cells(run, files, ALONE) as free:
+            for name in free:
+                own.append(name)
+                if len(own) == 2:
+                    other.kill()
+                    other.wait()
+                run.write_text(files[name], name)
+    assert own == [*"cdefb"] and len([*run.path.glob("cells/*.txt")]) == 6
+    taken = [event for event in run.events() if event.get("taken_from")]
+    assert [event["cell"] for event in taken] == ["b"] and f" {other.pid}" in taken[0][
+        "taken_from"
+    ]
+
+
+def test_a_final_name_appears_only_when_complete(home: Path) -> None:
+    def write(path: Path, text: str, breaks: bool) -> None:
+        path.mkdir(exist_ok=True)
+        (path / "weights").write_text(text)
+        if breaks:
+            raise OSError("no space")
+
+    run = opened()
+    with pytest.raises(OSError):
+        run.replace("model", lambda path: write(path, "half", True))
+    assert not (run.path / "model").exists()
+    final = run.replace("model", lambda path: write(path, "whole", False))
+    with pytest.raises(OSError):
+        run.replace("model", lambda path: write(path, "half", True))
+    assert (final / "weights").read_text() == "whole"
+    run.replace("model", lambda path: write(path, "new", False))
+    left = {path.name for path in run.path.iterdir()}
+    assert left == {".workers", "environment.json", "model", "recipe.yaml"}
+
+
+def test_an_absent_run_suggests_the_newest_and_the_nearest_run(
+    home: Path,
+) -> None:
+    folder = home / "runs"
+    for look in (
+        lambda: runs.find_newest(folder, "train-align"),
+        lambda: runs.find(folder, "train-align", "x"),
+    ):
+        with pytest.raises(MissingData, match="train-align") as caught:
+            look()
+        assert caught.value.hint == "brainhive train-align"
+    for number in range(7):
+        run = RunFolder(folder / "train-align" / f"demo-intra-{number}-ab{number}")
+        run.write_json("metrics.json", {})
+        os.utime(run.path / "metrics.json", (1e9 + number, 1e9 + number))
+
+    for asked, guess in (("intra-4-", "did you mean demo-intra-4-ab4? "), ("nope", "")):
+        with pytest.raises(MissingData, match=f"train-align.*{asked}") as caught:
+            runs.find(folder, "train-align", asked)
+        newest = ", ".join(
+            f"demo-intra-{number}-ab{number}" for number in (6, 5, 4, 3, 2)
+        )
+        assert caught.value.hint.startswith(guess)
+        assert f"{newest} and 2 more" in caught.value.hint
+
+
+def test_runs_that_cannot_be_used_say_why(
+    home: Path,
+) -> None:
+    run = opened()
+    with pytest.raises(MissingData, match=run.path.name):
+        runs.find(home / "runs", "train-align", run.path.name)
+    run.finish(Measurements())
+    with pytest.raises(MissingData, match=r"train-align.*reconstruct"):
+        runs.find(home / "runs", "reconstruct", str(run.path))
+    (run.path / "metrics.json").write_text("{")
+    with pytest.raises(BrainhiveError, match=r"metrics\.json"):
+        runs.find(home / "runs", "train-align", run.path.name)
+
+
+def test_a_finished_run_carries_the_digests_of_its_documents(home: Path) -> None:
+    run = opened()
+    run.write_text("cells/a/model/config.json", '{"scale": 1.0}\n')
+    run.write_text("checkpoints/.hidden.json", "{}")
+    run.finish(Measurements(facts=Facts(mode="intra")))
+    listed = subprocess.run(
+        ["sha256sum", "-c", "SHA256SUMS"], cwd=run.path, capture_output=True, text=True
+    )
+    names = [
+        "cells/a/model/config.json",
+        "environment.json",
+        "metrics.json",
+        "recipe.yaml",
+    ]
+    assert (listed.returncode, listed.stdout) == (
+        0,
+        "".join(f"{name}: OK\n" for name in names),
+    )
+
+    text = (run.path / "metrics.json").read_text()
+    (run.path / "metrics.json").write_text(text.replace("intra", "inter"))
+    with pytest.raises(BrainhiveError, match=r"metrics\.json"):
+        run.measurements()
+
+
+def test_finishing_a_run_again_does_not_hide_damage(home: Path) -> None:
+    run = opened()
+    run.write_text("cells/a/model/config.json", '{"scale": 1.0}')
+    run.finish(Measurements())
+    (run.path / "cells/a/model/config.json").write_text('{"scale": 9.0}')
+    (run.path / "metrics.json").unlink()
+    run = opened()
+    with pytest.raises(BrainhiveError, match=r"config\.json"):
+        run.finish(Measurements())
+    run.replace(
+        "cells/a/model",
+        lambda part: (part.mkdir(), (part / "config.json").write_text("{}")),
+    )
+    run.finish(Measurements())
+    assert not run_files.check(run.path)[1]
+
+
+def test_a_killed_run_is_never_finished_without_its_digests(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = opened()
+    run.finish(Measurements())
+    replace, done = os.replace, []
+
+    def killed(*paths: Path) -> None:
+        replace(*paths)
+        done.append(Path(paths[1]).name)
+        is_listed = "metrics.json" in read_digests(run.path)
+        assert not run.is_finished or (is_listed and not run_files.check(run.path)[1])
+
+    monkeypatch.setattr(os, "replace", killed)
+    run.finish(Measurements(facts=Facts(mode="inter")))
+    assert (
+        done[-2:] == ["SHA256SUMS", "metrics.json"] and not run_files.check(run.path)[1]
+    )
+
+
+def finished(home: Path, command: str, name: str, at_s: float) -> RunFolder:
+    """A finished run of a command, which a document says was finished at a time."""
+    run = RunFolder(home / "runs" / command / name)
+    run.write_text("recipe.yaml", "seed: 1\n")
+    ended = datetime.fromtimestamp(at_s, UTC).isoformat()
+    run.write_json("environment.json", {"finished": ended})
+    run.write_json("metrics.json", Measurements().as_dict())
+    return run
+
+
+NOON_S = 1.7e9
+
+
+def test_a_run_is_as_old_as_it_says_and_as_new_as_it_was_found(home: Path) -> None:
+    run = finished(home, "embed", "a", NOON_S)
+    os.utime(run.path / "metrics.json", (NOON_S + 50, NOON_S + 50))
+    assert run.written_s == run.changed_s == NOON_S
+    found = datetime.fromtimestamp(NOON_S + 9, UTC).isoformat()
+    run.write_json("found.json", {"recipe_names": ["x"], "found": found})
+    assert (run.written_s, run.changed_s) == (NOON_S, NOON_S + 9)
+    assert run.read_found().recipe_names == ["x"]
+    # found before it was copied
+    earlier = datetime.fromtimestamp(NOON_S - 9, UTC).isoformat()
+    run.write_json("found.json", {"found": earlier})
+    assert run.changed_s == NOON_S
+    for text in ("{", '{"found": 3.5e300}'):
+        run.write_text("found.json", text)
+        assert run.read_found().found is None
+    # a document without the time, or none
+    run.write_json("environment.json", {})
+    assert run.written_s == NOON_S + 50
+    (run.path / "environment.json").unlink()
+    assert run.written_s == NOON_S + 50
+
+
+def test_an_unfinished_run_is_as_old_as_its_last_document(home: Path) -> None:
+    run = RunFolder(home / "runs/embed/a")
+    for name, at_s in (("recipe.yaml", 9), ("a.json", 3), ("log.jsonl", 5)):
+        run.write_text(name, "")
+        os.utime(run.path / name, (NOON_S + at_s, NOON_S + at_s))
+    os.utime(run.path, (NOON_S, NOON_S))
+    assert run.written_s == NOON_S + 5
+    os.utime(run.path, (NOON_S + 7, NOON_S + 7))
+    assert run.written_s == NOON_S + 7
+
+
+def test_the_duration_of_a_run_is_known_from_both_times(home: Path) -> None:
+    run = finished(home, "embed", "a", NOON_S)
+    assert run.duration_s == float("inf")
+    times = {
+        name: datetime.fromtimestamp(NOON_S + at_s, UTC).isoformat()
+        for name, at_s in (("started", 5), ("finished", 65))
+    }
+    run.write_json("environment.json", times)
+    assert run.duration_s == 60
+    run.write_json("environment.json", {"started": times["started"]})
+    assert run.duration_s == float("inf")
+    (run.path / "environment.json").unlink()
+    assert run.duration_s == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("passed_s", "text"),
+    [
+        (-90, "1 minute in the future, by its clock"),
+        (-7201, "2 hours in the future, by its clock"),
+        (58, "less than a minute ago"),
+        (61, "1 minute ago"),
+        (121, "2 minutes ago"),
+        (3601, "1 hour ago"),
+        (86_399, "23 hours ago"),
+        (86_401, "1 day ago"),
+        (3 * 86_401, "3 days ago"),
+    ],
+)
+def test_an_age_is_in_the_largest_unit(passed_s: float, text: str) -> None:
+    assert runs.format_age(time.time() - passed_s) == text
+
+
+def test_events_are_read_but_for_damaged_lines_and_later_steps(home: Path) -> None:
+    run = RunFolder(home / "runs/embed/a")
+    run.path.mkdir(parents=True)
+    run.forget_events_after(3)
+    assert [*run.events()] == [] and run.read_text("log.jsonl") == ""
+    for step in (1, 3, 4, "x"):
+        run.log(step=step)
+    run.log(cell="a")
+    with open(run.path / "log.jsonl", "a") as stream:
+        stream.write('{"step": 2')
+    steps = [event.get("step") for event in run.events()]
+    assert steps == [1, 3, 4, "x", None]
+    assert all(abs(event["time"] - time.time()) < 60 for event in run.events())
+    run.forget_events_after(3)
+    assert [event.get("step") for event in run.events()] == [1, 3, None]
+    assert len((run.path / "log.jsonl").read_text().splitlines()) == 3
+    assert run.read_text("log.jsonl", 2**20).startswith('{"time"')
+
+
+def test_a_run_in_its_folder_is_named_without_a_path(home: Path) -> None:
+    inside = RunFolder(home / "runs/embed/a")
+    assert runs.reference(inside, home / "runs/embed") == "a"
+    assert runs.reference(inside, home / "runs") == str(inside.path)
+    (home / "link").symlink_to("runs")
+    assert runs.reference(inside, home / "link/embed") == "a"
+
+
+def test_a_run_is_found_by_folder_name_or_end_of_its_name(home: Path) -> None:
+    folder = home / "runs"
+    first = finished(home, "embed", "demo-abc", NOON_S)
+    second = finished(home, "explain", "demo-abd", NOON_S + 1)
+    for command, reference, run in (
+        ("embed", "demo-abc", first),
+        ("embed", "abc", first),
+        (None, "abd", second),
+        (None, "demo-abd", second),
+        ("embed", "embed/demo-abc", first),
+        (None, str(second.path), second),
+    ):
+        assert runs.find(folder, command, reference).path == run.path
+    absent = (("embed", "demo-abd"), ("embed", "demo"), (None, "*"), (None, "é" * 200))
+    for command, reference in absent:
+        with pytest.raises(MissingData):
+            runs.find(folder, command, reference)
+    # two of one name
+    finished(home, "explain", "demo-abc", NOON_S)
+    assert runs.find(folder, "embed", "demo-abc").path == first.path
+    with pytest.raises(RecipeError):
+        runs.find(folder, None, "demo-abc")
+    finished(home, "embed", "other-abc", NOON_S)
+    with pytest.raises(RecipeError):
+        runs.find(folder, "embed", "abc")
+    # a folder that is no run, and a run from elsewhere
+    (home / "elsewhere/x").mkdir(parents=True)
+    with pytest.raises(MissingData):
+        runs.find(folder, None, "elsewhere/x")
+    (first.path).rename(home / "elsewhere/y")
+    assert runs.find(folder, "explain", "elsewhere/y").path == Path("elsewhere/y")
+
+
+@pytest.mark.parametrize("reference", ["demo-2", "2"])
+def test_a_named_run_is_found_without_reading_others(
+    home: Path, monkeypatch: pytest.MonkeyPatch, reference: str
+) -> None:
+    made = [finished(home, "embed", f"demo-{name}", NOON_S) for name in range(4)]
+    read = set[Path]()
+    read_regular = files.read_regular
+
+    def record(path: Path, *limits: int) -> bytes:
+        read.add(Path(path).parent)
+        return read_regular(path, *limits)
+
+    for module in (documents, runs):
+        monkeypatch.setattr(module, "read_regular", record)
+    assert runs.find(home / "runs", None, reference).path == made[2].path
+    assert read == {made[2].path}
+
+
+def test_the_order_of_runs_takes_one_document_of_each(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [finished(home, "embed", str(age), NOON_S - age) for age in range(3)]
+    read = list[Path]()
+
+    def record(path: Path, *limits: int) -> bytes:
+        read.append(Path(path))
+        return files.read_regular(path, *limits)
+
+    def refuse(folder: Path) -> dict[str, str]:
+        raise AssertionError(folder)
+
+    monkeypatch.setattr(runs, "read_regular", record)
+    # an order is no evidence: digests are not read
+    monkeypatch.setattr(documents, "read_digests", refuse)
+    assert runs.list_finished_runs(home / "runs", None) == made
+    assert sorted(read) == [run.path / "environment.json" for run in made]
+
+
+def test_a_pipe_in_place_of_a_document_does_not_stop_a_list(home: Path) -> None:
+    run = finished(home, "embed", "a", NOON_S)
+    os.utime(run.path / "metrics.json", (NOON_S + 50, NOON_S + 50))
+    (run.path / "environment.json").unlink()
+    os.mkfifo(run.path / "environment.json")
+    assert run.written_s == NOON_S + 50
+    (run.path / "environment.json").unlink()
+    (run.path / "environment.json").mkdir()
+    assert run.written_s == NOON_S + 50
+
+
+def test_the_newest_run_that_lacks_nothing_is_chosen(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = home / "runs"
+    made = [
+        finished(home, command, name, NOON_S + number)
+        for number, (command, name) in enumerate(
+            (("embed", "a"), ("train-align", "b"), ("embed", "c"), ("embed", "d"))
+        )
+    ]
+    listed = [run.path.name for run in runs.list_finished_runs(folder, None)]
+    assert listed == ["d", "c", "b", "a"]
+    assert [run.path.name for run in runs.list_finished_runs(folder, "embed")] == [
+        *"dca"
+    ]
+    assert runs.find_newest(folder, "embed").path.name == "d"
+    assert runs.find_newest(folder, "embed", excluded_run=made[3]).path.name == "c"
+    capsys.readouterr()
+
+    lacks = {"d": "no weights", "c": "no log"}
+    (made[1].path / "recipe.yaml").write_text("{")
+    chosen = runs.find_newest(folder, None, lambda run: lacks.get(run.path.name, ""))
+
+    assert chosen.path == made[0].path
+    told = capsys.readouterr().err
+    for word in ("no weights", "no log", "using a, finished", "skipped 3", "warning"):
+        assert word in told
+    with pytest.raises(MissingData) as caught:
+        runs.find_newest(
+            folder, "embed", lambda run: "nothing", required_content="that", hint="do"
+        )
+    assert caught.value.hint == "do" and "that" in caught.value.message
+    with pytest.raises(MissingData) as caught:
+        runs.find_newest(folder, "explain")
+    assert caught.value.hint == "brainhive explain"
+
+
+def test_a_document_that_changes_loses_its_digest(home: Path) -> None:
+    run = opened()
+    for name in ("a/x.json", "a/y.json", "ab.json"):
+        run.write_text(name, "{}")
+    run.finish(Measurements())
+    assert "a/x.json" in read_digests(run.path)
+    run.replace("a", lambda part: part.mkdir())
+    left = read_digests(run.path)
+    assert "ab.json" in left and not [name for name in left if name.startswith("a/")]
+    assert runs.is_run(run.path) and not runs.is_run(home)
+    (run.path / "recipe.yaml").unlink()
+    assert runs.is_run(run.path)
+
+
+def test_a_run_outside_of_the_cache_goes_by_its_folder(home: Path) -> None:
+    run = RunFolder(home / "runs/embed/a")
+    assert not run.is_shared and run.name == run.file_name == "a"
+    assert run.reference == str(run.path) and run.command == "embed"
+    shared = RunFolder(
+        Path("/x/models--owner--name/snapshots") / ("0123456789" * 4) / "inside"
+    )
+    assert shared.is_shared and shared.file_name == "inside-0123456789"
+    assert shared.reference == shared.name
+
+
+def test_a_reference_longer_than_a_file_name_is_an_absent_run(tmp_path: Path) -> None:
+    for command in (None, "train-align"):
+        with pytest.raises(MissingData):
+            runs.find(tmp_path / "runs", command, "x" * 300)
+
+
+def test_a_label_names_a_run_if_it_is_unique(home: Path) -> None:
+    folder = home / "runs"
+    for number, command in enumerate(["train-align", "train-align", "eval-retrieval"]):
+        run = RunFolder(folder / command / f"demo-{number}")
+        run.write_text("recipe.yaml", "{}")
+        run.write_json("metrics.json", Measurements().as_dict())
+    first, second = (RunFolder(folder / "train-align" / f"demo-{n}") for n in (0, 1))
+    label = "lr: 1e-3, [wide] Übung"
+    first.set_label(label)
+    # a folder of this name does not hide the label
+    (home / "wide").mkdir()
+    second.set_label("wide")
+
+    assert runs.find(folder, "train-align", label).path == first.path
+    assert runs.find(folder, None, "wide").path == second.path
+    with pytest.raises(MissingData):
+        runs.find(folder, "eval-retrieval", label)
+
+    split = ["x", "lr: 1e-3", "[wide] Übung", "wide"]
+    assert runs.rejoin_labels(folder, "train-align", split) == ["x", label, "wide"]
+    assert runs.rejoin_labels(folder, "eval-retrieval", split) == split
+
+    second.set_label(label)
+    with pytest.raises(RecipeError) as caught:
+        runs.find(folder, None, label)
+    assert "demo-0" in caught.value.hint and "demo-1" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\x1b[31mb", "x" * 81, "a\u202eb", "\x00"])
+def test_a_bad_label_is_refused_and_never_shown(home: Path, text: str) -> None:
+    class LabelledRecipe(Recipe):
+        writes_run = True
+
+    with pytest.raises(RecipeError) as caught:
+        LabelledRecipe.resolve("train-align", None, {"run.label": text}, [])
+    # a message of one line, without the bad character
+    assert "label" in caught.value.message and caught.value.message.isprintable()
+    run = RunFolder(home / "runs/train-align/a")
+    run.write_text("label.txt", text)
+    assert run.label == ""
+
+
+def test_a_label_is_refused_where_no_run_is_written(home: Path) -> None:
+    with pytest.raises(RecipeError, match="label"):
+        Recipe.resolve("doctor", None, {"run.label": "a"}, [])

@@ -1,0 +1,63 @@
+"""Trackers get what the log gets, as one run a cell."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from brainhive_cli.core.base.errors import MissingExtra
+
+ABSENT = [
+    name
+    for name in ("trackio", "wandb", "swanlab")
+    if importlib.util.find_spec(name) is None
+]
+
+
+def test_tensorboard_gets_the_log_a_run_for_each_cell(
+    run_command, align_overrides, world, tmp_path
+):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    result = run_command(
+        "train-align",
+        *align_overrides,
+        f"paths.runs={tmp_path}",
+        "train.epochs=3",
+        "run.trackers=tensorboard",
+    )
+
+    log = [
+        json.loads(line)
+        for line in (result.folder / "log.jsonl").read_text().splitlines()
+    ]
+    for cell in ("sub-01_seed-1", "sub-02_seed-1"):
+        shown = result.folder / "tensorboard" / f"{cell} (trained on simulated signals)"
+        curves = accumulator.EventAccumulator(str(shown)).Reload()
+        for name in ("loss", "validation_top1"):
+            told = [(each["epoch"], each[name]) for each in log if each["cell"] == cell]
+            drawn = [(point.step, point.value) for point in curves.Scalars(name)]
+            assert len(told) == 3 and drawn == [
+                (epoch, pytest.approx(value)) for epoch, value in told
+            ]
+    assert "epoch" not in curves.Tags()["scalars"]
+
+
+@pytest.mark.skipif(not ABSENT, reason="all trackers are installed")
+def test_a_tracker_that_is_not_installed_is_reported_first(
+    run_command, align_overrides, world, tmp_path: Path
+):
+    with pytest.raises(MissingExtra) as caught:
+        run_command(
+            "train-align",
+            *align_overrides,
+            f"paths.runs={tmp_path}",
+            f"run.trackers={ABSENT[0]}",
+        )
+    assert (
+        ABSENT[0] in caught.value.message
+        and caught.value.hint == f"pip install {ABSENT[0]}"
+    )
+    assert not list(tmp_path.iterdir())

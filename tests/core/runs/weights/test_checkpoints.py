@@ -1,0 +1,96 @@
+"""Checkpoints: one that is damaged costs the steps since the one before, and is kept
+aside.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs.weights import Checkpoint
+
+ALONE = Launch(0, 1, torch.device("cpu"))
+
+
+def flip(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(
+        content.replace(
+            torch.ones(9).numpy().tobytes(), torch.zeros(9).numpy().tobytes()
+        )
+    )
+
+
+DAMAGE: list[Callable[[Path], object]] = [
+    flip,
+    lambda path: path.write_bytes(path.read_bytes()[:-9]),
+]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Checkpoint:
+    made = Checkpoint(tmp_path / "checkpoints/cell.pt")
+    for step in (1, 2, 3):
+        made.save({"step": step, "weight": torch.ones(9)})
+    return made
+
+
+def step_of(checkpoint: Checkpoint) -> int | None:
+    found = checkpoint.load(ALONE)
+    return found and found["step"]
+
+
+def test_the_newest_is_loaded_and_the_one_before_is_kept(
+    checkpoint: Checkpoint,
+) -> None:
+    assert step_of(checkpoint) == 3
+    checkpoint.path.unlink()
+    assert step_of(checkpoint) == 2
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
+    checkpoint: Checkpoint,
+    damage: Callable[[Path], object],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    damage(checkpoint.path)
+    assert step_of(checkpoint) == 2
+    assert "cell.pt is damaged" in " ".join(capsys.readouterr().err.split())
+    names = {path.name for path in checkpoint.path.parent.iterdir()}
+    assert names == {"cell.pt.damaged", "cell.pt.previous"}
+    damage(checkpoint.previous)
+    assert step_of(checkpoint) is None
+
+
+def test_a_full_disk_leaves_the_checkpoints_as_they_were(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save({"step": 4})
+    assert step_of(checkpoint) == 3
+
+
+def test_a_reader_leaves_the_first_look_to_the_main_process(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = list[int]()
+    monkeypatch.setattr(Launch, "barrier", lambda launch: waited.append(launch.rank))
+    for rank in (0, 1):
+        found = checkpoint.load(Launch(rank, 2, torch.device("cpu")))
+        assert found is not None and found["step"] == 3
+    assert waited == [0, 1]
+
+
+def test_a_finished_training_keeps_no_checkpoint(checkpoint: Checkpoint) -> None:
+    checkpoint.remove()
+    checkpoint.remove()
+    assert [*checkpoint.path.parent.iterdir()] == [] and step_of(checkpoint) is None
+    checkpoint.save({"step": 4})
+    assert step_of(checkpoint) == 4 and not checkpoint.previous.exists()
