@@ -34,6 +34,11 @@ def test_nested_sweeps_are_read_as_dotted_keys() -> None:
     assert Own(sweep={"train": {"lr": "1,2"}}).sweep == {"train.lr": ["1", "2"]}
 
 
+def test_the_flag_names_keys_with_their_values() -> None:
+    swept = read_sweep("train.lr=1e-3,1e-4 mode=intra,inter")
+    assert swept == {"train.lr": ["1e-3", "1e-4"], "mode": ["intra", "inter"]}
+
+
 @pytest.mark.parametrize(
     ("key", "values", "labels"),
     [
