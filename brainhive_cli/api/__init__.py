@@ -86,10 +86,10 @@ if TYPE_CHECKING:
 # `__all__` is missing on purpose: `help(api)` would print every class that it lists
 MODULE_OF_NAME = {
     "BackboneConfig": "models.backbones",
-    "BrainhiveError": "core.errors",
+    "BrainhiveError": "core.base.errors",
     "CommandResult": "api.results",
     "Conditioning": "models.heads",
-    "Config": "core.parts",
+    "Config": "core.recipes.parts",
     "Dataset": "data.datasets",
     "Decoded": "models.heads",
     "Description": "models.priors",
@@ -102,7 +102,7 @@ MODULE_OF_NAME = {
     "MetricPart": "measurement.metrics",
     "Names": "data.files.ids",
     "Normaliser": "data.signals.normalisations",
-    "Paths": "core.recipe",
+    "Paths": "core.recipes.recipe",
     "Trials": "data.signals.trials",
     "Sampling": "models.generators",
     "Sensors": "data.signals.spaces",
