@@ -63,16 +63,18 @@ def resolve_line(
         if not is_own and not (is_run and trainings):
             step_overrides.append(text)
     step: dict[str, Any] = {"recipe": name, "overrides": step_overrides}
-    fields: dict[str, Any] = {"steps": {command: step}}
+    fields: dict[str, Any] = {
+        "steps": {command: step},
+        "paths": resolved.paths,
+        "run": resolved.run,
+    }
     if trainings:
         fields["matrix"] = {TRAINING_AXIS: trainings}
         step |= {"for": [TRAINING_AXIS], "compare": True}
 
     # invalid values are told before the first run
     workflow = _import_command(WORKFLOW)
-    recipe = validate(workflow.Recipe, fields).model_copy(
-        update={"paths": resolved.paths, "run": resolved.run}
-    )
+    recipe = validate(workflow.Recipe, fields)
     for step_name in recipe.expanded_steps:
         workflow.resolve_step(recipe, step_name, {})
     return WORKFLOW, workflow, recipe

@@ -254,12 +254,9 @@ class Recipe(BaseRecipe):
         expanded_names = list(self.expanded_steps)
         for name, step in self.steps.items():
             if isinstance(step.compare, str):
-                labels = [
-                    expanded_name.partition(" · ")[2]
-                    for expanded_name in expanded_names
-                    if get_step_name(expanded_name) == name
-                ]
-                if not any(_has_value(label, step.compare) for label in labels):
+                names = [text for text in expanded_names if get_step_name(text) == name]
+                if not any(_has_value(text, step.compare) for text in names):
+                    labels = [text.partition(" · ")[2] for text in names]
                     raise RecipeError(
                         f"steps.{name}.compare is {step.compare!r}, no value of its "
                         "axes",
@@ -443,7 +440,7 @@ class Recipe(BaseRecipe):
             if step.command in COMPARED:
                 group = groups.setdefault((get_step_name(name), *other_values), [])
                 is_reference = isinstance(step.compare, str) and _has_value(
-                    name.partition(" · ")[2], step.compare
+                    name, step.compare
                 )
                 group.insert(0 if is_reference else len(group), name)
         return [group for group in groups.values() if len(group) > 1]
@@ -464,9 +461,9 @@ def get_step_name(name: str) -> str:
     return name.partition(" · ")[0]
 
 
-def _has_value(label: str, value: str) -> bool:
-    """Return True if the label of an expanded step is a value, or ends with it."""
-    return label == value or label.endswith(f" · {value}")
+def _has_value(name: str, value: str) -> bool:
+    """Return True if the name of an expanded step ends with a value of its axes."""
+    return name.endswith(f" · {value}")
 
 
 def _read_recipe_sweep(command: str, recipe: str | None) -> Any:
@@ -540,19 +537,35 @@ def _list_inherited_sweeps(
     """
     combinations: list[dict[str, str]] = [{}]
     for source in sources:
-        source_sweeps: list[dict[str, str]] = []
-        for name, expanded_step in expanded_steps.items():
-            is_source = get_step_name(name) == source and _have_same_values(
-                expanded_step.axis_values, axis_values
-            )
-            if is_source and expanded_step.swept_values not in source_sweeps:
-                source_sweeps.append(expanded_step.swept_values)
+        names = _list_runs(expanded_steps, source, axis_values)
+        source_sweeps = [expanded_steps[name].swept_values for name in names]
         longer_combinations = []
         for first, second in product(combinations, source_sweeps or [{}]):
             if _have_same_values(first, second):
                 longer_combinations.append(first | second)
         combinations = longer_combinations
     return combinations
+
+
+def _list_runs(
+    expanded_steps: Mapping[str, ExpandedStep],
+    step_name: str,
+    axis_values: Mapping[str, str],
+) -> list[str]:
+    """List the expanded steps of a step whose runs another step reads.
+
+    Args:
+        expanded_steps: Expanded steps by name.
+        step_name: Name of the step whose runs are read.
+        axis_values: Values of the axes in the step that reads them. Runs for other
+            values of the axes that both steps share are left out.
+    """
+    return [
+        name
+        for name, expanded_step in expanded_steps.items()
+        if get_step_name(name) == step_name
+        and _have_same_values(expanded_step.axis_values, axis_values)
+    ]
 
 
 def _have_same_values(first: Mapping[str, str], second: Mapping[str, str]) -> bool:
@@ -583,10 +596,8 @@ def resolve_step(
     step, axis_values, _ = recipe.expanded_steps[name]
     insert_runs = partial(_insert_runs, recipe, axis_values, results)
     overrides = [RUN_REFERENCE.sub(insert_runs, text) for text in step.overrides]
-    overrides += extra_overrides
-
     # remove repeated overrides
-    overrides = list(dict.fromkeys(overrides))
+    overrides = list(dict.fromkeys([*overrides, *extra_overrides]))
 
     command = recipe.get_command(name)
     module = importlib.import_module(
@@ -622,17 +633,14 @@ def _insert_runs(
         as `{embed/model}`, gives paths, and a step without a run gives `<NAME>`. Text
         in braces that names no step is returned unchanged.
     """
+    # a reference names a step, or one of its expanded steps
+    names = [match["step"]]
+    if match["step"] not in recipe.expanded_steps:
+        names = _list_runs(recipe.expanded_steps, match["step"], axis_values)
+
     subpath = match["subpath"] or ""
     runs = []
-    for name, expanded_step in recipe.expanded_steps.items():
-        # skip runs for other values of the axes that both steps share
-        is_named = name == match["step"]
-        is_source = get_step_name(name) == match["step"] and _have_same_values(
-            expanded_step.axis_values, axis_values
-        )
-        if not is_named and not is_source:
-            continue
-
+    for name in names:
         if name not in results:
             run_text = f"<{name}>"
         elif subpath:
@@ -784,10 +792,9 @@ class WorkflowRun(RunJob):
         commands = {expanded_step.step.command for expanded_step in expanded_steps}
         if commands == {"train-align"}:
             return replace(result, hint=Line("eval-retrieval", ("run", path.name)))
-        is_swept = any(expanded_step.swept_values for expanded_step in expanded_steps)
-        if not self.recipe.matrix and not is_swept:
-            return result
-        return replace(result, hint=Line("report", path.name, "--table"))
+        if any(expanded_step.axis_values for expanded_step in expanded_steps):
+            return replace(result, hint=Line("report", path.name, "--table"))
+        return result
 
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
@@ -983,6 +990,8 @@ def measure_steps(recipe: Recipe, steps: Mapping[str, FinishedStep]) -> Measurem
         lines, the main results, the runs, the caveats (limits of a result, such as
         "simulated"), and the differences between runs of a step.
     """
+    from brainhive_cli.measurement.comparison import compare_runs
+
     scopes = {}
     findings = {}
     caveats = []
@@ -998,19 +1007,23 @@ def measure_steps(recipe: Recipe, steps: Mapping[str, FinishedStep]) -> Measurem
             stimulus = measurements.facts.stimulus
 
     # compare the runs of a step, whose p values are adjusted together
-    compared = {}
+    compared: dict[str, dict[str, Any]] = {}
     comparisons: list[Difference] = []
     reasons: list[str] = []
     for names in recipe.list_compared_steps(steps):
         runs_of_step = {name: steps[name].result.metrics for name in names}
-        for name, measurements in runs_of_step.items():
-            compared[name] = measurements.facts.validation
+        validations = {name: run.facts.validation for name, run in runs_of_step.items()}
+        compared |= validations
         reference = names[0]
         if not isinstance(recipe.expanded_steps[reference].step.compare, str):
-            reference = _choose_reference(runs_of_step)
-        differences, errors = _compare_runs(runs_of_step, reference)
+            reference = _choose_reference(validations)
+        reference_run = runs_of_step.pop(reference)
+        pairs = {}
+        for name, measurements in runs_of_step.items():
+            pairs[reference, name] = (reference_run, measurements)
+        differences, errors = compare_runs(pairs, noun="variant")
         comparisons += differences
-        reasons += [error.message for error in errors]
+        reasons += [error.message for error in errors.values()]
 
     facts = WorkflowFacts(
         caveats=merge_caveats(*caveats),
@@ -1025,43 +1038,20 @@ def measure_steps(recipe: Recipe, steps: Mapping[str, FinishedStep]) -> Measurem
     return Measurements(scopes, facts=facts)
 
 
-def _choose_reference(measurements: Mapping[str, Measurements]) -> str:
+def _choose_reference(validations: Mapping[str, Mapping[str, Any]]) -> str:
     """Choose the run with the best validation, or the first.
 
     Args:
-        measurements: Measurements of the runs of a step, by name.
+        validations: Validation of each run of a step, by name.
     """
     # only values on the pictures of the first run can be ranked with it
-    first_name = next(iter(measurements))
-    measured_on = measurements[first_name].facts.validation.get("measured_on")
+    first_name = next(iter(validations))
+    measured_on = validations[first_name].get("measured_on")
     values = {}
-    for name, run_measurements in measurements.items():
-        validation = run_measurements.facts.validation
+    for name, validation in validations.items():
         if validation.get("measured_on") == measured_on:
             values[name] = validation.get("value", -1.0)
     return max(values, key=values.__getitem__)
-
-
-def _compare_runs(
-    measurements: Mapping[str, Measurements], reference: str
-) -> tuple[list[Difference], list[BrainhiveError]]:
-    """Compare a run with each other run of a step, item by item.
-
-    Args:
-        measurements: Measurements of the runs by the names of their steps.
-        reference: Name of the run that the others are compared with.
-
-    Returns:
-        Differences, and errors about runs that cannot be compared.
-    """
-    from brainhive_cli.measurement.comparison import compare_runs
-
-    pairs = {}
-    for name, run_measurements in measurements.items():
-        if name != reference:
-            pairs[reference, name] = (measurements[reference], run_measurements)
-    differences, errors = compare_runs(pairs, noun="variant")
-    return differences, list(errors.values())
 
 
 def tabulate_steps(steps: Mapping[str, FinishedStep]) -> Table:
