@@ -143,7 +143,15 @@ def execute(
                 raise_if_interrupted()
         except KeyboardInterrupt:
             exit_code = INTERRUPTED_EXIT_CODE
-            _show_interrupt(bool(common["json"]))
+            console.say(f"interrupted: {CONTINUE_HINT}")
+            if common["json"]:
+                console.show_json(
+                    {
+                        "error": "interrupted",
+                        "hint": CONTINUE_HINT,
+                        "exit_code": exit_code,
+                    }
+                )
         except Exception as error:
             # nobody reads the message if the reader of stdout has stopped reading
             if isinstance(error, BrokenPipeError) and console.is_pipe_closed():
@@ -157,26 +165,13 @@ def execute(
     raise typer.Exit(exit_code)
 
 
-def _show_interrupt(as_json: bool) -> None:
-    """Write that the command was interrupted, on request also as JSON."""
-    console.say(f"interrupted: {CONTINUE_HINT}")
-    if as_json:
-        console.show_json(
-            {
-                "error": "interrupted",
-                "hint": CONTINUE_HINT,
-                "exit_code": INTERRUPTED_EXIT_CODE,
-            }
-        )
-
-
 def _run(
     command: str,
     common: Mapping[str, Any],
     flags: Mapping[str, Any],
     overrides: Sequence[str],
 ) -> int:
-    """Resolve the recipe of a command, run the command, and return its exit code.
+    """Do the work that the options of a command select, and return the exit code.
 
     Args:
         command: Name of the command, such as "train-align".
@@ -188,18 +183,6 @@ def _run(
         command, module, recipe = resolve_line(
             command, common["recipe"], flags, overrides
         )
-    return _run_mode(command, module, recipe, common)
-
-
-def _run_mode(command: str, module: Any, recipe: Any, common: Mapping[str, Any]) -> int:
-    """Do the work that the options of a command select, and return the exit code.
-
-    Args:
-        command: Name of the command.
-        module: Module of the command.
-        recipe: Resolved recipe.
-        common: Values of the options that all commands have, by name.
-    """
     if common.get("list_encoders"):
         _show_result(module.list_encoders(), common["json"])
         return 0

@@ -14,6 +14,8 @@ import typer
 
 from brainhive_cli.core.files.files import home_folder, shipped_folder
 
+TYPES = {"str": str, "int": int, "float": float, "bool": bool}
+"""Types of the values of options, by name."""
 Complete = Callable[[Any, str], list[str]]
 """Function that completes an incomplete argument, and returns all continuations."""
 SIGN = "@"
@@ -164,7 +166,7 @@ def make_option(
     default: str = "",
     names: str = "",
     is_list: bool = False,
-    value: type = str,
+    value: str = "str",
     least: int | None = None,
 ) -> Parameter:
     """Make an optional flag of a command, as a parameter of the command's function.
@@ -175,7 +177,7 @@ def make_option(
         default: Text that the help shows as the default. An unset parameter is None.
         names: Names that complete the value, as `list_names` takes them.
         is_list: True if the value is a list of names, separated by commas.
-        value: Type of the value, which is bool for a flag without a value.
+        value: Name of the type of the value, which is bool for a flag without a value.
         least: Smallest value of a number, or None.
 
     Returns:
@@ -189,12 +191,14 @@ def make_option(
         autocompletion=make_completer(names, is_list) if names else None,
         min=least,
     )
-    return Parameter("_", Parameter.KEYWORD_ONLY, default=info, annotation=value | None)
+    return Parameter(
+        "_", Parameter.KEYWORD_ONLY, default=info, annotation=TYPES[value] | None
+    )
 
 
 def make_switch(flag: str, description: str) -> Parameter:
     """Make a flag without a value, with its help text."""
-    return make_option(flag, description, value=bool)
+    return make_option(flag, description, value="bool")
 
 
 def make_arguments(metavar: str, description: str, names: str = "") -> Parameter:
@@ -268,7 +272,6 @@ OPTIONS = {
 """Options of commands that set no recipe key, by name."""
 METAVARS = {"PATH": "Files, folders or patterns", "NAME": "Names"}
 """Description of the arguments of a command, by their placeholder in the help."""
-TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 
 
 @dataclass(frozen=True)
@@ -282,7 +285,7 @@ class Command:
         example: Arguments of an example, which the help shows.
         arguments: Recipe key (`key`), placeholder (`metavar`) and completing names
             (`names`) of arguments that are not overrides, or empty.
-        flags: Arguments of `make_option` by recipe key, with the type as text.
+        flags: Arguments of `make_option` by recipe key.
         options: Names in `OPTIONS`.
     """
 
@@ -311,20 +314,15 @@ class Command:
             )
         # the name of a parameter has no dot, so `train.steps` becomes `train_steps`
         for key, flag in self.flags.items():
-            value = TYPES[flag.get("value", "str")]
-            parameters[key.replace(".", "_")] = make_option(**{**flag, "value": value})
+            parameters[key.replace(".", "_")] = make_option(**flag)
         for name in self.options:
             parameters[name] = OPTIONS[name]
         return parameters
 
 
-def _read_commands() -> tuple[Command, ...]:
-    """Read all commands, in the order of the help."""
-    text = (shipped_folder("completions") / "commands.json").read_text("utf-8")
-    commands = []
-    for name, description in json.loads(text).items():
-        commands.append(Command(name, **description))
-    return tuple(commands)
-
-
-COMMANDS = _read_commands()
+_descriptions = (shipped_folder("completions") / "commands.json").read_text("utf-8")
+COMMANDS = tuple(
+    Command(name, **description)
+    for name, description in json.loads(_descriptions).items()
+)
+"""All commands, in the order of the help."""
