@@ -308,10 +308,8 @@ def open_runs(recipe: Recipe) -> list[ShownRun]:
             of runs, or if two labels of the recipe are equal.
     """
     root = recipe.paths.under_home("runs")
-    if recipe.runs:
-        folders = [find_shown_run(root, name) for name in recipe.runs]
-    else:
-        folders = [find_shown_run(root)]
+    names: Sequence[str | None] = recipe.runs or [None]
+    folders = [find_shown_run(root, name) for name in names]
 
     paths = [folder.path.resolve() for folder in folders]
     for path in paths:
@@ -321,8 +319,8 @@ def open_runs(recipe: Recipe) -> list[ShownRun]:
             )
 
     labels = recipe.labels or _choose_labels(folders)
-    is_repeated = bool(recipe.labels) and len(set(labels)) < len(labels)
-    if len(labels) != len(folders) or is_repeated:
+    is_repeated = len(set(labels)) < len(labels)
+    if recipe.labels and (is_repeated or len(labels) != len(folders)):
         raise RecipeError(
             f"{len(folders)} runs need {len(folders)} different labels, but the "
             f"labels are: {', '.join(labels)}",

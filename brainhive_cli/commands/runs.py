@@ -128,37 +128,28 @@ def _is_called(run_folder: RunFolder, name: str, fits_command: bool) -> bool:
 def _find_shown(recipe: Recipe) -> RunFolder:
     """Find the run that `runs show NAME` describes.
 
-    Without a name, the newest run with metrics is found. Several names raise an error.
+    An unfinished run is named by its path, name or label. The end of a name means a
+    finished run. Without a name, the newest run with metrics is found. Several names
+    raise an error.
     """
+    root = recipe.paths.under_home("runs")
     names = recipe.names
+    if not names:
+        return find_shown_run(root)
     if len(names) > 1:
         raise RecipeError(
             f"show takes one run, not {len(names)}: {', '.join(names)}",
             Line("runs", SHOW, "NAME"),
         )
-    unfinished_run = _find_unfinished(recipe)
-    if unfinished_run:
-        return unfinished_run
-    name = names[0] if names else None
-    return find_shown_run(recipe.paths.under_home("runs"), name)
 
-
-def _find_unfinished(recipe: Recipe) -> RunFolder | None:
-    """Find the run that `runs show NAME` names, if it is unfinished.
-
-    It is named by its path, name or label. The end of a name means a finished run.
-    """
-    if len(recipe.names) != 1:
-        return None
-    name = recipe.names[0]
-    root = recipe.paths.under_home("runs")
+    name = names[0]
     paths = [locate(name), root / name]
     paths += sorted(root.glob(f"*/{escape(name)}"))
     paths += find_labelled(root, None, name)
     for path in paths:
         if is_run(path) and not RunFolder(path).is_finished:
             return RunFolder(path)
-    return None
+    return find_shown_run(root, name)
 
 
 def _find_named(recipe: Recipe) -> dict[RunFolder, float]:

@@ -415,10 +415,7 @@ class TrainedRunRecipe(Recipe):
     ) -> Self:
         """Make a recipe as `Recipe.resolve` does, and accept `run=FOLDER`."""
         # without this, `run=FOLDER` would replace the section `run`
-        full_overrides = []
-        for override in overrides:
-            is_short = override.startswith("run=")
-            full_overrides.append(f"align_{override}" if is_short else override)
+        full_overrides = [re.sub("^run=", "align_run=", text) for text in overrides]
         return super().resolve(command, name, flags, full_overrides)
 
 
