@@ -284,27 +284,27 @@ class Recipe(BaseRecipe):
             for source, _ in RUN_REFERENCE.findall(" ".join(step.overrides)):
                 inherited_axes |= axes_by_step.get(source, set())
                 sources.append(source)
-            step_axes = inherited_axes if step.axes is None else set(step.axes)
+            step_axes = inherited_axes
+            if step.axes is not None:
+                # axes of its own replace the inherited axes and sweeps
+                step_axes = set(step.axes)
+                sources = []
             axes_by_step[name] = step_axes
             axes = [axis for axis in self.matrix if axis in step_axes]
 
-            # inherited axes have changed the runs that the step reads, not the step
-            new_axes = [axis for axis in axes if axis not in inherited_axes]
-
-            labels_by_axis = [list(self.matrix[axis]) for axis in axes]
-            for labels in product(*labels_by_axis):
+            for labels in product(*[self.matrix[axis] for axis in axes]):
                 axis_values = dict(zip(axes, labels, strict=True))
+                # inherited axes have changed the runs that the step reads, not the step
                 variations = {
-                    axis: self.matrix[axis][axis_values[axis]] for axis in new_axes
+                    axis: self.matrix[axis][label]
+                    for axis, label in axis_values.items()
+                    if axis not in inherited_axes
                 }
                 varied_step = self._vary_step(name, scope(name, *labels), variations)
                 combinations = _sweep_step(name, varied_step, read_recipe_once)
-                inherited_sweeps: list[dict[str, str]] = [{}]
-                if step.axes is None:
-                    inherited_sweeps = _list_inherited_sweeps(
-                        expanded_steps, sources, axis_values
-                    )
-
+                inherited_sweeps = _list_inherited_sweeps(
+                    expanded_steps, sources, axis_values
+                )
                 for inherited, (own, swept_step) in product(
                     inherited_sweeps, combinations
                 ):
