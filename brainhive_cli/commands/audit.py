@@ -20,7 +20,6 @@ FINDINGS_EXIT_CODE = 6
 class Recipe(FileRecipe):
     """Recipe of audit, with the folder of published results."""
 
-    skips_finished = False
     runs_code = False
     section = STORES
     summary = (

@@ -73,6 +73,7 @@ FILE_KINDS = ("documents", "weights", "checkpoints", "pictures")
 class Recipe(FileRecipe):
     """Recipe of check, with the data sets, stores and runs to check."""
 
+    skips_finished = True
     section = STORES
     summary = (
         "Check whether data sets, embeddings and runs are complete, damaged or missing."

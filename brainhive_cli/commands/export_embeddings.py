@@ -35,7 +35,6 @@ from brainhive_cli.data.targets.encoder_stores import (
 class Recipe(FileRecipe):
     """Recipe of export-embeddings, with the stores, the file format and the folder."""
 
-    skips_finished = False
     section = STORES
     summary = (
         "Export embeddings to parquet or NumPy files, which import-embeddings can read."

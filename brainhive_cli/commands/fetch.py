@@ -57,7 +57,6 @@ FilesByHost = dict[str, list[RemoteFile]]
 class Recipe(FileRecipe):
     """Recipe of fetch, with the data sets and the files to select."""
 
-    skips_finished = False
     runs_code = False
     section = START
     summary = (

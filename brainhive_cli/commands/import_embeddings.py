@@ -71,6 +71,7 @@ MAX_STORED_FILE_NAMES = 8
 class Recipe(FileRecipe):
     """Recipe of `import-embeddings`: the files, their data set and their encoders."""
 
+    skips_finished = True
     section = STORES
     summary = (
         "Import embeddings that other programs computed: parquet, .pt, .npy or "

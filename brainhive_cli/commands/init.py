@@ -64,7 +64,6 @@ MAX_ROWS = 20
 class Recipe(FileRecipe):
     """Recipe of init, with the recordings and pictures to use."""
 
-    skips_finished = False
     runs_code = False
     section = START
     summary = (

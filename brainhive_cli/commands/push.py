@@ -83,7 +83,6 @@ DATASET_PREFIX = "hub:datasets/"
 class Recipe(FileRecipe):
     """Recipe of `push`: the run, the repository, and the statements of its owner."""
 
-    skips_finished = False
     summary = (
         "Upload a trained model with a model card to the Hugging Face hub, private by "
         "default."

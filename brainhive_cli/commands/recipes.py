@@ -35,7 +35,6 @@ COMMON_SECTIONS = ("paths", "run", "digests")
 class Recipe(FileRecipe):
     """Recipe of `recipes`: the names of the recipes to show."""
 
-    skips_finished = False
     section = START
     summary = (
         "List the shipped recipes, or show each setting of a recipe with its value, "

@@ -48,7 +48,6 @@ MAX_NAMED_KEYS = 3
 class Recipe(FileRecipe):
     """Recipe of `report` and `compare`: the runs, and the format of the report."""
 
-    skips_finished = False
     runs_code = False
     summary = "Show results on an HTML page, or write tables for papers."
     example = "runs/eval-retrieval/NAME"

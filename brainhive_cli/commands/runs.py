@@ -75,7 +75,6 @@ MAX_LISTED_RUNS = 50
 class Recipe(FileRecipe):
     """Recipe of `runs`: the runs to list, show, verify or remove."""
 
-    skips_finished = False
     section = START
     summary = (
         "List runs with label, result and the settings in which they differ. "

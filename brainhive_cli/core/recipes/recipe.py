@@ -127,8 +127,6 @@ class Paths(Section):
         return Path(os.path.abspath(folder))
 
 
-LAUNCH_KEYS = ("processes", "mixed_precision")
-"""Keys of `run` for commands with several processes."""
 MAX_EXTENDED = 50
 """Largest number of recipes that extend one another."""
 MAX_STEPS = 500
@@ -229,7 +227,7 @@ class Recipe(Section):
         if not self.can_share_work:
             refuse_idle(
                 self.run,
-                LAUNCH_KEYS,
+                ("processes", "mixed_precision"),
                 "in this command, which only reads and writes files",
             )
         if not self.writes_run:
@@ -396,6 +394,7 @@ class FileRecipe(Recipe):
     """Base class for recipes of commands that only read and write files."""
 
     can_share_work = False
+    skips_finished = False
     run: RunOptions = RunOptions(device="cpu")
 
 

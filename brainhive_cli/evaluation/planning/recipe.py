@@ -99,6 +99,7 @@ class Recipe(FileRecipe):
     """Recipe of design."""
 
     writes_run = True
+    skips_finished = True
     summary = (
         "Plan a study: how much recording is enough, and in which order to show your "
         "pictures."
