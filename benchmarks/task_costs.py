@@ -4,7 +4,7 @@
     python benchmarks/task_costs.py --demo    # also the demo, which runs on a CPU
 
 Networks run on the device "meta", which computes shapes alone. The result is written to
-brainhive_cli/core/task_costs.json.
+brainhive_cli/core/runs/task_costs.json.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.models.priors import fusion_prior
 
-PATH = CHECKOUT / "brainhive_cli" / "core" / "task_costs.json"
+PATH = CHECKOUT / "brainhive_cli" / "core/runs/task_costs.json"
 THINGS_PICTURES = 16_740
 """Training and test pictures of THINGS-EEG2."""
 ADAM_ACCESSES = 7
