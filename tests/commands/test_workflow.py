@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.commands import eval_retrieval, report, workflow
+from brainhive_cli.commands import report, workflow
 from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.core.recipes.recipe import shipped_recipes
 from brainhive_cli.core.results.measurements import TRANSDUCTIVE
+from brainhive_cli.core.runs import driver
 from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.evaluation.retrieval.run import RetrievalRun
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 FEW = "dataset.concepts=8"
@@ -123,16 +125,17 @@ def test_a_matrix_runs_steps_for_its_axes_and_resumes(home, monkeypatch) -> None
     ]
 
     # an interruption in the second evaluation: the first is kept
-    evaluate, evaluated = eval_retrieval.run, []
+    evaluate, evaluated = driver.run, []
 
-    def interrupted(what, launch, again=False):
-        if not launch.is_read_only and len(evaluated) == 1:
-            raise KeyboardInterrupt
-        evaluated.append(what)
-        return evaluate(what, launch, again)
+    def interrupted(job, launch, *arguments, **options):
+        if isinstance(job, RetrievalRun) and not launch.is_read_only:
+            if evaluated:
+                raise KeyboardInterrupt
+            evaluated.append(job)
+        return evaluate(job, launch, *arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(eval_retrieval, "run", interrupted)
+        patch.setattr(driver, "run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             workflow.run(study, here)
     made = {
@@ -155,10 +158,12 @@ def test_a_matrix_runs_steps_for_its_axes_and_resumes(home, monkeypatch) -> None
     (table,) = report.run(
         report.Recipe(runs=[done.folder.name], table=True, format="csv"), here
     ).tables
-    rows = table.as_dict()["rows"]
+    *rows, chance = table.as_dict()["rows"]
+    assert chance["method"] == "chance"
     assert {row["method"].rpartition(", ")[2] for row in rows[4:]} == {"csls"}
-    assert {row["excluded because"] for row in rows[4:]} == {TRANSDUCTIVE}
-    assert {row["excluded because"] for row in rows[:4]} == {""}
+    reasons = [getattr(row[0], "small", "") for row in table.rows]
+    assert reasons[:4] == [""] * 4
+    assert set(reasons[4:8]) == {f"excluded: {TRANSDUCTIVE}"}
     value_of = {row["method"]: row for row in rows}
     assert value_of["low, last"]["difference"] == "reference"
     assert value_of["low, said"]["difference"] == 0

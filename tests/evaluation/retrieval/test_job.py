@@ -137,7 +137,7 @@ def test_a_sweep_is_compared_with_the_best_on_validation(
     assert [[pair.first, pair.second] for pair in comparisons] == [
         [best, name] for name in validation if name != best
     ]
-    assert {pair.tests_of for pair in comparisons} == {"1 metric × 2 pairs"}
+    assert {pair.tests_of for pair in comparisons} == {"1 metric × 2 variants"}
 
     # runs that are finished are said in one line
     capsys.readouterr()
