@@ -160,11 +160,18 @@ class Table:
         return f"<Table {self.title!r}: {len(self.rows)} × {len(self.columns)}>"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the title, the note and the rows for JSON, each row by heading."""
+        """Return the title, the note and the rows for JSON, each row by heading.
+
+        The small text of a grey name, the reason why its row is no result, is
+        `excluded`.
+        """
         rows = []
         for row in self.rows:
-            values = map(_plain_value, row)
-            rows.append(dict(zip(self.columns, values, strict=True)))
+            values = dict(zip(self.columns, map(_plain_value, row), strict=True))
+            name = TableCell.from_value(row[0])
+            if name.is_grey and name.small:
+                values["excluded"] = name.small
+            rows.append(values)
         return {"title": self.title, "rows": rows, "note": self.note}
 
 

@@ -330,10 +330,10 @@ def join_tables(tables: Sequence[Table]) -> str:
     for table in tables:
         for values, cells in zip(table.as_dict()["rows"], table.rows, strict=True):
             row = {"protocol": table.title} | values
-            for number, cell in enumerate(map(TableCell.from_value, cells)):
-                if cell.small:
-                    column = f"{table.columns[number]}, 95 % CI"
-                    row[column if number else "excluded"] = cell.small
+            for heading, cell in zip(table.columns[1:], cells[1:], strict=True):
+                interval = TableCell.from_value(cell).small
+                if interval:
+                    row[f"{heading}, 95 % CI"] = interval
             rows.append(row | {"note": table.note})
     columns = dict.fromkeys(key for row in rows for key in row)
     return write_csv(list(columns), rows)
