@@ -382,7 +382,7 @@ def test_wrong_or_damaged_models_are_refused_before_the_hub(
         ((run.name, "me/demo"), 2, "repository", usage),
         ((run.name, "hub:me/demo@main"), 2, "main", "@v2"),
         ((run.name, "hub:me"), 2, "hub:me", "hub:owner/name"),
-        ((f"{run.name}:full", "hub:me/demo"), 2, f"{run.name}:full", usage),
+        ((f"{run.name}:full", "hub:me/demo"), 3, f"{run.name}:full", run.name),
         (("hub:me/other", "hub:me/demo"), 2, "hub:me/other", usage),
         ((tested.name, "hub:me/demo"), 2, "eval-retrieval", run.name),
         (("copied", "hub:me/demo"), 1, "not finite", ""),
