@@ -9,12 +9,12 @@ import traceback
 import warnings
 from contextlib import suppress
 
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     INTERRUPTED_EXIT_CODE,
+    describe_hidden_libraries,
     first_line,
     install_line,
 )
-from brainhive_cli.core.base.hidden_libraries import describe_hidden_libraries
 
 
 def main() -> None:

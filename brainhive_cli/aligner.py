@@ -1,6 +1,5 @@
 """Public module of trained brain models: `brainhive_cli.aligner.load(path)`."""
 
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.model import Aligner, load
+from brainhive_cli.training.alignment import Aligner, Layout, load
 
 __all__ = ["Aligner", "Layout", "load"]

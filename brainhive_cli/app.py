@@ -11,7 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from brainhive_cli import __version__
 from brainhive_cli.cli.table import COMMANDS, Command
-from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.base import RecipeError
 
 
 def _skip_checks(parameters: list[Any], ctx: Any) -> list[Any]:

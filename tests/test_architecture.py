@@ -27,6 +27,7 @@ from tools.house import (
     count_code_lines,
     list_idle_keys,
     list_imports,
+    read_door,
 )
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -231,6 +232,34 @@ def test_imports_between_rooms_point_one_way(
         circle = [arrows[pair] for pair in arrows if {*pair} <= left]
         assert free, f"rooms that import each other: {circle}"
         left -= free
+
+
+NOT_AT_A_DOOR = {"audit", "build_store_path", "model_input"}
+"""Names of two things in a room, of which one may be a module."""
+
+
+def test_a_room_is_entered_through_its_door(trees: dict[str, ast.Module]) -> None:
+    """Modules outside a room import its names from the room, not from its modules."""
+    doors = {module: read_door(module) for module in MODULES if read_door(module)}
+    assert len(doors) > 20
+    used_names: dict[str, set[str]] = {room: set() for room in doors}
+    for module, tree in trees.items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            source = str(node.module)
+            names = {alias.name for alias in node.names}
+            used_names.get(source, set()).update(names)
+            room = source.rpartition(".")[0]
+            is_outside = module.rpartition(".")[0] != room
+            is_file = source in MODULES and MODULES[source].stem != "__init__"
+            if room in doors and is_outside and is_file:
+                assert names <= NOT_AT_A_DOOR, (
+                    f"{module} imports from {source}: import from {room}, and list "
+                    f"the name in {MODULES[room].with_suffix('.pyi')}"
+                )
+    for room, door in doors.items():
+        assert {*door} <= used_names[room], f"a name of {room} that no room imports"
 
 
 def test_data_has_no_loose_file() -> None:

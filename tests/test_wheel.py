@@ -37,7 +37,7 @@ DATA = {
 }
 """Suffixes of files by the folders of weights and data."""
 TEXTS = {
-    *(".py", ".yaml", ".json", ".txt", ".csv", ".bib"),
+    *(".py", ".pyi", ".yaml", ".json", ".txt", ".csv", ".bib"),
     *(".html", ".css", ".js", ".md", ".tex", ".mplstyle", ".j2"),
     *("", ".bash", ".fish"),  # completions
 }

@@ -24,6 +24,7 @@ import tokenize
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
@@ -123,8 +124,25 @@ def count_code_lines(path: Path) -> int:
     return len(code - docstrings)
 
 
+@cache
+def read_door(room: str) -> dict[str, str]:
+    """Return the names that a room offers, each with the module that defines it."""
+    stub = MODULES[room].with_suffix(".pyi") if room in MODULES else None
+    if stub is None or not stub.is_file():
+        return {}
+    return {
+        alias.name: f"{room}.{node.module}"
+        for node in ast.parse(stub.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
 def list_imports(module: str, tree: ast.Module | None = None) -> Iterator[str]:
     """Yield the modules of the package that a module imports, anywhere in its file.
+
+    A name that is imported from a room counts as an import of the module that defines
+    it.
 
     Args:
         module: Name of the module.
@@ -140,7 +158,10 @@ def list_imports(module: str, tree: ast.Module | None = None) -> Iterator[str]:
             assert not node.level, f"{module} has a relative import"
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
-                names.append(name if name in MODULES else str(node.module))
+                if name not in MODULES:
+                    source = str(node.module)
+                    name = read_door(source).get(alias.name, source)
+                names.append(name)
         for name in names:
             if name in MODULES:
                 yield name

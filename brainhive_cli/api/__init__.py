@@ -63,25 +63,33 @@ from brainhive_cli.api.stores import (
 
 if TYPE_CHECKING:
     from brainhive_cli.api.results import CommandResult
-    from brainhive_cli.core.base.errors import BrainhiveError
-    from brainhive_cli.core.recipes.parts import Config
-    from brainhive_cli.core.recipes.recipe import Paths
+    from brainhive_cli.core.base import BrainhiveError
+    from brainhive_cli.core.recipes import Config, Paths
     from brainhive_cli.data.datasets import Dataset
-    from brainhive_cli.data.files.ids import Names
-    from brainhive_cli.data.media.stimuli import StimulusSet
-    from brainhive_cli.data.signals.normalisations import Normaliser
-    from brainhive_cli.data.signals.spaces import Grid, Sensors, Surface, Voxels
-    from brainhive_cli.data.signals.trials import Trials
+    from brainhive_cli.data.files import Names
+    from brainhive_cli.data.media import StimulusSet
+    from brainhive_cli.data.signals import (
+        Grid,
+        Normaliser,
+        Sensors,
+        Surface,
+        Trials,
+        Voxels,
+    )
     from brainhive_cli.data.targets.model_input import model_input
     from brainhive_cli.measurement.metrics import MetricPart
+    from brainhive_cli.models import (
+        Conditioning,
+        Decoded,
+        FuserConfig,
+        LossConfig,
+        LossContext,
+        SignalSpec,
+    )
     from brainhive_cli.models.backbones import BackboneConfig
     from brainhive_cli.models.encoders import Encoder, EncoderConfig
-    from brainhive_cli.models.fusers import FuserConfig
     from brainhive_cli.models.generators import Sampling
-    from brainhive_cli.models.heads import Conditioning, Decoded
-    from brainhive_cli.models.losses import LossConfig, LossContext
     from brainhive_cli.models.priors import Description
-    from brainhive_cli.models.signal_spec import SignalSpec
 
 # `__all__` is missing on purpose: `help(api)` would print every class that it lists
 MODULE_OF_NAME = {
@@ -133,7 +141,7 @@ NAMES = (
 
 def __getattr__(name: str) -> Any:
     if name not in MODULE_OF_NAME:
-        from brainhive_cli.core.base.errors import guess
+        from brainhive_cli.core.base import guess
 
         question = guess(name, __dir__())
         message = f"module {__name__!r} has no attribute {name!r}. {question}"

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from brainhive_cli.core.base.errors import BrainhiveError
+    from brainhive_cli.core.base import BrainhiveError
     from brainhive_cli.data.datasets import Dataset
-    from brainhive_cli.training.alignment.trained.model import TrainedModel
+    from brainhive_cli.training.alignment.trained import TrainedModel
 
 MAX_VALUE_LENGTH = 80
 """Largest number of characters of a wrong value in a message."""
@@ -29,7 +29,7 @@ def refuse(name: str, value: object, allowed: str) -> "BrainhiveError":
         value: Wrong value.
         allowed: Allowed values, in words that follow "NAME must be".
     """
-    from brainhive_cli.core.base.errors import RecipeError
+    from brainhive_cli.core.base import RecipeError
 
     # show the value on a single line
     short_value = " ".join(repr(value)[:300].split())[:MAX_VALUE_LENGTH]
@@ -92,8 +92,8 @@ def check_mapping(**arguments: object) -> None:
 
 def check_folder(**arguments: object) -> None:
     """Raise an error if an argument is no path of an existing folder."""
-    from brainhive_cli.core.base.errors import MissingData
-    from brainhive_cli.core.files.files import locate
+    from brainhive_cli.core.base import MissingData
+    from brainhive_cli.core.files import locate
 
     check_path(**arguments)
     for name, value in arguments.items():
@@ -116,7 +116,7 @@ def check_signals(name: str, signals: Any, **labels: Any) -> None:
     """
     import numpy as np
 
-    from brainhive_cli.core.base.errors import RecipeError
+    from brainhive_cli.core.base import RecipeError
 
     # epochs and data arrays are checked where they are converted
     is_epochs = hasattr(signals, "event_id") and hasattr(signals, "get_data")
@@ -166,7 +166,7 @@ def check_name(name: str, value: str, names: Sequence[str], owner: str) -> None:
         names: Allowed values.
         owner: Owner of the allowed values, such as a run.
     """
-    from brainhive_cli.core.base.errors import MissingData, guess
+    from brainhive_cli.core.base import MissingData, guess
 
     if value not in names:
         raise MissingData(
@@ -201,7 +201,7 @@ def list_allowed(names: Sequence[object]) -> str:
 
 def choose_subject(member: "TrainedModel", subject: int | None) -> int:
     """Return the requested subject, or the only test subject of a trained model."""
-    from brainhive_cli.core.base.errors import RecipeError
+    from brainhive_cli.core.base import RecipeError
 
     test_subjects = member.cell.tested_on
     if subject is None and len(test_subjects) == 1:
@@ -231,8 +231,8 @@ def check_split(dataset: "Dataset", split: str) -> None:
 
 def _check_characters(name: str, value: object) -> None:
     """Raise an error if a text has characters that a file name cannot have."""
-    from brainhive_cli.core.base.errors import RecipeError
-    from brainhive_cli.core.files.files import describe_bad_text
+    from brainhive_cli.core.base import RecipeError
+    from brainhive_cli.core.files import describe_bad_text
 
     problem = describe_bad_text(str(value))
     if problem:

@@ -4,11 +4,11 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from brainhive_cli.core.results.cards import draw_card
+from brainhive_cli.core.results import draw_card
 
 if TYPE_CHECKING:
-    from brainhive_cli.core.results.measurements import Measurements
-    from brainhive_cli.core.runs.run_folder import RunFolder
+    from brainhive_cli.core.results import Measurements
+    from brainhive_cli.core.runs import RunFolder
 
 MAX_LISTED_NAMES = 5
 """Largest number of names of models in a card."""
@@ -25,12 +25,12 @@ def draw_result_card(
         notes: Sentences below the caveats.
         link: Path of the page, or "".
     """
-    from brainhive_cli.core.base.tables import format_cell
-    from brainhive_cli.core.results.measurements import choose_headlines
+    from brainhive_cli.core.base import format_cell
+    from brainhive_cli.core.results import choose_headlines
     from brainhive_cli.reports.sentences.sentences import explain_caveats, state_finding
-    from brainhive_cli.reports.tables.runs_shown import list_part_rows
-    from brainhive_cli.reports.tables.tables import (
+    from brainhive_cli.reports.tables import (
         list_metric_names,
+        list_part_rows,
         make_rows,
         tabulate_rows,
     )

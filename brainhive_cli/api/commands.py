@@ -46,7 +46,7 @@ def run(
     """
     from brainhive_cli.api.results import CommandResult
     from brainhive_cli.cli import execute, lines, table
-    from brainhive_cli.core.base.errors import RecipeError, guess
+    from brainhive_cli.core.base import RecipeError, guess
     from brainhive_cli.core.files import foreign_code
     from brainhive_cli.core.runs import launch
 
@@ -116,7 +116,7 @@ def _write_override(value: Any) -> str:
     """
     import json
 
-    from brainhive_cli.core.base.errors import write_value
+    from brainhive_cli.core.base import write_value
 
     def convert_to_json_type(item: Any) -> Any:
         if hasattr(item, "model_dump"):

@@ -8,7 +8,7 @@ from brainhive_cli.api.arguments import check_path, refuse
 from brainhive_cli.api.runs import Run
 
 if TYPE_CHECKING:
-    from brainhive_cli.reports.tables.runs_shown import RunGroup
+    from brainhive_cli.reports.tables import RunGroup
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Comparison:
     def _repr_html_(self) -> str:
         """Return the table of each group, with its caption, as HTML for a notebook."""
         from brainhive_cli.reports.pages.page import frame_table
-        from brainhive_cli.reports.tables.paper_tables import paper_table
+        from brainhive_cli.reports.tables import paper_table
 
         tables = []
         for group in self.groups:
@@ -83,7 +83,7 @@ def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Com
         ...     print(row["metric"], row["difference"], row["low"], row["p"])
     """
     from brainhive_cli.commands import compare as command
-    from brainhive_cli.core.base.errors import RecipeError
+    from brainhive_cli.core.base import RecipeError
 
     if len(runs) < 2:
         raise RecipeError(

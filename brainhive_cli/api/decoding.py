@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from brainhive_cli.api.arguments import check_signals, choose_subject
 from brainhive_cli.api.runs import Run, open_run
-from brainhive_cli.core.results.cards import draw_card
+from brainhive_cli.core.results import draw_card
 
 if TYPE_CHECKING:
-    from brainhive_cli.core.base.arrays import Float32, Int64
+    from brainhive_cli.core.base import Float32, Int64
 
 MAX_PRINTED_ROWS = 10
 """Largest number of signals that `print(ranks)` lists."""
@@ -159,11 +159,11 @@ def decode(
     import numpy as np
     from torch.nn.functional import normalize
 
-    from brainhive_cli.core.base.errors import require_kind
-    from brainhive_cli.core.results.measurements import merge_caveats
-    from brainhive_cli.data.signals.trials import Trials
+    from brainhive_cli.core.base import require_kind
+    from brainhive_cli.core.results import merge_caveats
+    from brainhive_cli.data.signals import Trials
     from brainhive_cli.evaluation.retrieval.measure import encode_gallery, open_gallery
-    from brainhive_cli.training.alignment.trained.new_trials import read_new
+    from brainhive_cli.training.alignment.trained import read_new
 
     # open the model, and convert the signals to trials
     usage = 'api.decode(api.open_run("NAME"), api.open_signals("DATASET", 1)["test"])'

@@ -123,8 +123,8 @@ def _choose_folds(
 
     import numpy as np
 
-    from brainhive_cli.core.base.errors import RecipeError
-    from brainhive_cli.data.targets.next_commands import MAX_TRIAL_FOLDS
+    from brainhive_cli.core.base import RecipeError
+    from brainhive_cli.data.targets import MAX_TRIAL_FOLDS
 
     # without runs, hold out single trials
     if runs is None:

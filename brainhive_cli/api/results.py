@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Self
 
 from brainhive_cli.api.cards import draw_result_card, state_result
-from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs import Result
 
 
 @dataclass(frozen=True, repr=False)

@@ -20,15 +20,15 @@ from brainhive_cli.api.cards import (
 )
 
 if TYPE_CHECKING:
-    from brainhive_cli.core.base.arrays import Float32
-    from brainhive_cli.core.results.measurements import Measurements
-    from brainhive_cli.core.runs.artifacts import Artifact
-    from brainhive_cli.core.runs.run_folder import RunFolder
-    from brainhive_cli.training.alignment.cells import Cell
-    from brainhive_cli.training.alignment.model import Aligner
-    from brainhive_cli.training.alignment.trained.model import TrainedModel
-    from brainhive_cli.training.alignment.trained.models import TrainedModels
-    from brainhive_cli.training.alignment.trained.test_set import TestSet
+    from brainhive_cli.core.base import Float32
+    from brainhive_cli.core.results import Measurements
+    from brainhive_cli.core.runs import Artifact, RunFolder
+    from brainhive_cli.training.alignment import Aligner, Cell
+    from brainhive_cli.training.alignment.trained import (
+        TestSet,
+        TrainedModel,
+        TrainedModels,
+    )
 
 
 @dataclass(frozen=True)
@@ -218,9 +218,9 @@ class Run:
                 several.
             DeviceError: if there is no such device.
         """
-        from brainhive_cli.core.base.errors import RecipeError
-        from brainhive_cli.core.runs.launch import open_device
-        from brainhive_cli.training.alignment.references import choose_cell
+        from brainhive_cli.core.base import RecipeError
+        from brainhive_cli.core.runs import open_device
+        from brainhive_cli.training.alignment import choose_cell
 
         check_text(cell=cell)
         cell_by_name = {trained_cell.name: trained_cell for trained_cell in self.cells}
@@ -253,8 +253,8 @@ class Run:
     @cached_property
     def _align(self) -> "TrainedModels":
         """The same run, opened with its trained models."""
-        from brainhive_cli.core.base.errors import RecipeError
-        from brainhive_cli.training.alignment.trained.run import open_models
+        from brainhive_cli.core.base import RecipeError
+        from brainhive_cli.training.alignment.trained import open_models
 
         if not (self.path / "cells").is_dir():
             raise RecipeError(f"{self.path} has no models", "open a run of train-align")
@@ -278,7 +278,7 @@ def open_run(name: str | Path) -> Run:
         >>> print(result)
         >>> top1 = [row for row in result.metrics() if row["metric"] == "top1"]
     """
-    from brainhive_cli.core.recipes.recipe import Paths
+    from brainhive_cli.core.recipes import Paths
     from brainhive_cli.core.runs import run_folder as runs
 
     check_path(name=name)
@@ -311,10 +311,13 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
         >>> model = api.open_model("TRAINING", cell="CELL")
         >>> model.layout.spec.names  # channels that the model reads
     """
-    from brainhive_cli.core.recipes.recipe import Paths
-    from brainhive_cli.core.runs.launch import open_device
-    from brainhive_cli.training.alignment import model as aligners
-    from brainhive_cli.training.alignment.references import find_model, find_reference
+    from brainhive_cli.core.recipes import Paths
+    from brainhive_cli.core.runs import open_device
+    from brainhive_cli.training.alignment import (
+        find_model,
+        find_reference,
+        model as aligners,
+    )
 
     check_path(reference=reference)
     check_text(cell=cell)

@@ -14,9 +14,8 @@ from brainhive_cli.api.arguments import (
 )
 
 if TYPE_CHECKING:
-    from brainhive_cli.data.signals.trials import Trials
-    from brainhive_cli.data.stores.signal_store import SignalStore
-    from brainhive_cli.data.stores.target_store import TargetStore
+    from brainhive_cli.data.signals import Trials
+    from brainhive_cli.data.stores import SignalStore, TargetStore
 
 
 def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":
@@ -40,8 +39,8 @@ def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":
         >>> store.embedding[:2]  # embeddings of the first two pictures
         >>> store.image_ids[0], store.concepts[0]
     """
-    from brainhive_cli.core.base.errors import MissingData
-    from brainhive_cli.core.recipes.recipe import Paths
+    from brainhive_cli.core.base import MissingData
+    from brainhive_cli.core.recipes import Paths
     from brainhive_cli.data.stores import target_store
 
     check_text(dataset=dataset, split=split, encoder=encoder)
@@ -78,8 +77,8 @@ def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalSt
         >>> signals  # the size of each split
         >>> signals["test"].signal.shape
     """
-    from brainhive_cli.core.base.errors import MissingData
-    from brainhive_cli.core.recipes.recipe import Paths
+    from brainhive_cli.core.base import MissingData
+    from brainhive_cli.core.recipes import Paths
     from brainhive_cli.data.stores import signal_store
 
     check_text(dataset=dataset, name=name)
@@ -156,7 +155,7 @@ def store_trials(
         >>> stored = api.store_trials(X, labels, "categories", subject=1, **axes)
         >>> api.open_signals("categories", subject=1)
     """
-    from brainhive_cli.core.recipes.recipe import Paths
+    from brainhive_cli.core.recipes import Paths
     from brainhive_cli.data.recordings import epochs
     from brainhive_cli.data.stores import own_arrays, signal_store
 
@@ -194,7 +193,7 @@ def _resolve_dataset(dataset: Any, image_ids: Sequence[str]) -> Any:
         image_ids: Picture or category [n] of each trial. They are the categories if the
             kind is `categories`, with neither `names` nor `root`.
     """
-    from brainhive_cli.core.base.errors import RecipeError
+    from brainhive_cli.core.base import RecipeError
     from brainhive_cli.core.recipes import parts
 
     if hasattr(dataset, "build"):

@@ -15,8 +15,7 @@ import typer
 
 from brainhive_cli.cli.lines import resolve_line
 from brainhive_cli.cli.table import COMMANDS
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     CONTINUE_HINT,
     INTERRUPTED_EXIT_CODE,
     SUGGESTED,
@@ -27,29 +26,34 @@ from brainhive_cli.core.base.errors import (
     MissingData,
     MissingExtra,
     RecipeError,
+    Table,
     complete_lines,
+    console,
+    describe_hidden_libraries,
     first_line,
     raise_if_interrupted,
     remember_interrupts,
     system_error_number,
 )
-from brainhive_cli.core.base.hidden_libraries import describe_hidden_libraries
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files import documents, foreign_code
-from brainhive_cli.core.files.inputs import Input, describe_missing, tabulate
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.key_types import split_commas
-from brainhive_cli.core.recipes.recipe import (
+from brainhive_cli.core.files import (
+    Input,
+    describe_missing,
+    documents,
+    foreign_code,
+    tabulate,
+)
+from brainhive_cli.core.recipes import (
     find_recipe,
+    parts,
     read_extended,
     read_recipe,
     shipped_recipes,
+    split_commas,
 )
-from brainhive_cli.core.runs.jobs import Job, key_work, resolve
-from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs import Job, Result, key_work, resolve
 
 if TYPE_CHECKING:
-    from brainhive_cli.core.runs.launch import Launch
+    from brainhive_cli.core.runs import Launch
 
 KEYS_BY_ARGUMENT = {
     "dataset": {"dataset", "preparation"},
@@ -267,7 +271,7 @@ def perform(
         with console.progress(command):
             result: Result = module.run(recipe, process, force)
     except BaseException as error:
-        from brainhive_cli.core.runs.driver import remove_unused
+        from brainhive_cli.core.runs import remove_unused
 
         remove_unused(runs_folder)
         if isinstance(error, BrainhiveError) or not isinstance(error, Exception):
@@ -348,7 +352,7 @@ def _show_result(result: Any, as_json: bool) -> None:
         result: Instance of `Result`.
         as_json: If True, write a JSON document instead.
     """
-    from brainhive_cli.core.runs.run_folder import METRICS_FILE
+    from brainhive_cli.core.runs import METRICS_FILE
     from brainhive_cli.reports.sentences import sentences
 
     has_document = result.document is not None

@@ -6,11 +6,9 @@ from contextlib import suppress
 from typing import Any
 
 from brainhive_cli.commands.facts import WorkflowFacts
-from brainhive_cli.core.base.errors import BrainhiveError, write_value
-from brainhive_cli.core.recipes.recipe import validate
-from brainhive_cli.core.runs import run_folder as runs
-from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.core.runs.sweep import SweptRecipe
+from brainhive_cli.core.base import BrainhiveError, write_value
+from brainhive_cli.core.recipes import validate
+from brainhive_cli.core.runs import RunFolder, SweptRecipe, run_folder as runs
 
 TRAINING_AXIS = "training"
 """Axis of the trainings of a workflow that an evaluation names."""

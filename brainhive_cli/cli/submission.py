@@ -19,30 +19,33 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
     Line,
     MissingData,
     MissingExtra,
     RecipeError,
     Unfinished,
+    console,
     first_line,
 )
-from brainhive_cli.core.files import documents, foreign_code, hub
-from brainhive_cli.core.files.documents import show_value
-from brainhive_cli.core.files.files import (
+from brainhive_cli.core.files import (
+    Input,
     atomic_write,
     describe_bad_text,
+    describe_missing,
+    documents,
+    foreign_code,
     home_folder,
+    hub,
     locate,
     make_portable,
+    require_inputs,
     shipped_folder,
+    show_value,
 )
-from brainhive_cli.core.files.inputs import Input, describe_missing, require_inputs
-from brainhive_cli.core.recipes.recipe import Recipe
-from brainhive_cli.core.runs.jobs import list_inputs, resolve
-from brainhive_cli.core.runs.launch import READ_ONLY
+from brainhive_cli.core.recipes import Recipe
+from brainhive_cli.core.runs import READ_ONLY, list_inputs, resolve
 
 SUBMISSIONS_FOLDER = ".submitted"
 """Name of the folder of all submissions, below the folder of the runs."""

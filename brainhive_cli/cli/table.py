@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from brainhive_cli.core.files.files import home_folder, shipped_folder
+from brainhive_cli.core.files import home_folder, shipped_folder
 
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 """Types of the values of options, by name."""

@@ -4,14 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files.files import locate
-from brainhive_cli.core.files.inputs import Input, collect_inputs
-from brainhive_cli.core.recipes.flags import STORES, Arguments
-from brainhive_cli.core.recipes.key_types import OneRun
-from brainhive_cli.core.recipes.recipe import FileRecipe
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.base import Table
+from brainhive_cli.core.files import Input, collect_inputs, locate
+from brainhive_cli.core.recipes import STORES, Arguments, FileRecipe, OneRun
+from brainhive_cli.core.runs import Launch, Result
 
 FINDINGS_EXIT_CODE = 6
 """Exit code if a check has a finding."""
@@ -37,7 +33,7 @@ class Recipe(FileRecipe):
 
 def inputs(recipe: Recipe) -> list[Input]:
     """Return the folder of results, with an error if its files cannot be read."""
-    from brainhive_cli.data.exchange.foreign_results import open_result
+    from brainhive_cli.data.exchange import open_result
 
     def list_folder() -> list[Input]:
         folder = locate(recipe.folder or ".")
@@ -59,8 +55,9 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         A table of the checks. The exit code is `FINDINGS_EXIT_CODE` if a check has a
         finding, else 0.
     """
-    from brainhive_cli.data.exchange.foreign_results import open_result
-    from brainhive_cli.measurement.audit import FINDING, audit
+    from brainhive_cli.data.exchange import open_result
+    from brainhive_cli.measurement import FINDING
+    from brainhive_cli.measurement.audit import audit
 
     folder = locate(recipe.folder or ".")
     result = open_result(folder)

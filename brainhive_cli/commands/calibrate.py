@@ -1,8 +1,6 @@
 """calibrate: decoding accuracy of a new person by the amount of recording."""
 
-from brainhive_cli.core.runs import driver
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs import Launch, Result, driver
 from brainhive_cli.evaluation.calibration.recipe import Recipe
 from brainhive_cli.evaluation.calibration.run import CalibrationRun
 

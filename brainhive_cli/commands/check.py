@@ -14,56 +14,51 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
     Line,
     MissingData,
     RecipeError,
+    Table,
+    choose_exit_code,
+    console,
 )
-from brainhive_cli.core.base.failures import choose_exit_code
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files.documents import read_digests
-from brainhive_cli.core.files.files import home_folder
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.flags import STORES, Arguments, flag_field
-from brainhive_cli.core.recipes.key_types import NameList
-from brainhive_cli.core.recipes.recipe import FileRecipe
-from brainhive_cli.core.runs import run_files
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.core.runs.run_folder import (
+from brainhive_cli.core.files import Input, home_folder, read_digests
+from brainhive_cli.core.recipes import (
+    STORES,
+    Arguments,
+    FileRecipe,
+    NameList,
+    flag_field,
+    parts,
+)
+from brainhive_cli.core.runs import (
+    Launch,
+    Result,
     RunFolder,
     find_labelled,
     is_run,
     require_single,
+    run_files,
 )
-from brainhive_cli.data.files.hdf5 import shorten_store_path
-from brainhive_cli.data.files.subjects import Subjects
-from brainhive_cli.data.stores.health import (
+from brainhive_cli.data.files import Subjects, shorten_store_path
+from brainhive_cli.data.stores import (
+    COUNT_COLUMNS,
     FAILED,
     HEALTH_COLUMNS,
     PASSED,
+    SignalStore,
+    TargetStore,
+    describe_store,
+    expand_patterns,
+    inspect_dataset,
+    is_signal_store,
+    list_stores,
+    make_count_rows,
     make_health_row,
     make_health_table,
 )
-from brainhive_cli.data.stores.inventory import inspect_dataset
-from brainhive_cli.data.stores.signal_store import SignalStore, is_signal_store
-from brainhive_cli.data.stores.store_tables import (
-    COUNT_COLUMNS,
-    describe_store,
-    make_count_rows,
-)
-from brainhive_cli.data.stores.target_store import (
-    TargetStore,
-    expand_patterns,
-    list_stores,
-)
-from brainhive_cli.data.targets.encoder_stores import (
-    describe_health_problem,
-    holds_annotations,
-)
+from brainhive_cli.data.targets import describe_health_problem, holds_annotations
 from brainhive_cli.reports.pages.signal_page import write_signal_page
 
 FILE_KINDS = ("documents", "weights", "checkpoints", "pictures")

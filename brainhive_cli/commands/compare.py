@@ -2,11 +2,10 @@
 
 from brainhive_cli.commands import report
 from brainhive_cli.commands.facts import WorkflowFacts
-from brainhive_cli.core.base.errors import BrainhiveError, Line, RecipeError
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.reports.tables.runs_shown import RunGroup, find_shown_run
+from brainhive_cli.core.base import BrainhiveError, Line, RecipeError
+from brainhive_cli.core.files import Input
+from brainhive_cli.core.runs import Launch, Result
+from brainhive_cli.reports.tables import RunGroup, find_shown_run
 
 
 class Recipe(report.Recipe):

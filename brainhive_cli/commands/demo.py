@@ -16,21 +16,20 @@ from pydantic import Field, model_validator
 from brainhive_cli import demo
 from brainhive_cli.commands import workflow
 from brainhive_cli.commands.facts import WorkflowFacts
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import Line, RecipeError
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files.files import home_folder, locate
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.recipes.flags import START, flag_field
-from brainhive_cli.core.recipes.key_types import NameList
-from brainhive_cli.core.recipes.recipe import BaseRecipe
-from brainhive_cli.core.results.facts import Difference
-from brainhive_cli.core.results.measurements import SIMULATED, Measurements, scope
-from brainhive_cli.core.runs import driver
-from brainhive_cli.core.runs.jobs import OpenRun, RunJob, Summary
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.core.runs.run_folder import METRICS_FILE, RunFolder
+from brainhive_cli.core.base import Line, RecipeError, Table, console
+from brainhive_cli.core.files import Input, home_folder, locate
+from brainhive_cli.core.recipes import START, BaseRecipe, NameList, flag_field
+from brainhive_cli.core.results import SIMULATED, Difference, Measurements, scope
+from brainhive_cli.core.runs import (
+    METRICS_FILE,
+    Launch,
+    OpenRun,
+    Result,
+    RunFolder,
+    RunJob,
+    Summary,
+    driver,
+)
 from brainhive_cli.demo import (
     joined_generators,
     photographs,
@@ -42,8 +41,7 @@ from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
 from brainhive_cli.models.encoders import lite0
 from brainhive_cli.reports.pages.page import Page, PageSection
 from brainhive_cli.reports.pages.run_page import lay_out_page
-from brainhive_cli.reports.tables.runs_shown import RunGroup, ShownRun
-from brainhive_cli.reports.tables.tables import difference_table
+from brainhive_cli.reports.tables import RunGroup, ShownRun, difference_table
 
 if TYPE_CHECKING:
     from PIL.Image import Image

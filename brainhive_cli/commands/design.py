@@ -1,8 +1,6 @@
 """design: how much recording a study needs, and the order of its pictures."""
 
-from brainhive_cli.core.runs import driver
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs import Launch, Result, driver
 from brainhive_cli.evaluation.planning.recipe import Recipe
 from brainhive_cli.evaluation.planning.run import DesignRun
 

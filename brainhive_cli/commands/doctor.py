@@ -12,29 +12,28 @@ from typing import Any, NamedTuple
 
 from packaging.requirements import Requirement
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
     DeviceError,
     Line,
     MissingData,
     MissingExtra,
+    Table,
+    console,
+    describe_hidden_libraries,
     first_line,
+    format_number,
     install_line,
 )
-from brainhive_cli.core.base.hidden_libraries import describe_hidden_libraries
-from brainhive_cli.core.base.tables import Table, format_number
-from brainhive_cli.core.files import hub
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.recipes.flags import START
-from brainhive_cli.core.recipes.recipe import BaseRecipe
-from brainhive_cli.core.runs.launch import (
+from brainhive_cli.core.files import Input, hub
+from brainhive_cli.core.recipes import START, BaseRecipe
+from brainhive_cli.core.runs import (
     Launch,
+    Result,
     find_broken_libraries,
     library_version,
     library_versions,
 )
-from brainhive_cli.core.runs.result import Result
 
 PACKAGE = "brainhive"
 MIN_FREE_GB = 1

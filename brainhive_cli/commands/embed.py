@@ -4,24 +4,19 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import BrainhiveError, Line
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files.inputs import require_inputs
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.core.runs.cells import announce, share_cells
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.data.stores.target_store import (
-    TargetStore,
-    build_store_path,
-    find_own_vectors,
+from brainhive_cli.core.base import BrainhiveError, Line, Table, console
+from brainhive_cli.core.files import require_inputs
+from brainhive_cli.core.recipes import Paths, parts
+from brainhive_cli.core.runs import Launch, Result, announce, share_cells
+from brainhive_cli.data.stores import TargetStore, find_own_vectors
+from brainhive_cli.data.stores.target_store import build_store_path
+from brainhive_cli.data.targets import (
+    Job,
+    Recipe,
+    warn_of_problems,
+    write_next_command,
+    write_split,
 )
-from brainhive_cli.data.targets.encoder_stores import warn_of_problems
-from brainhive_cli.data.targets.job import Job, Recipe
-from brainhive_cli.data.targets.next_commands import write_next_command
-from brainhive_cli.data.targets.picture_splits import write_split
 from brainhive_cli.models.encoders import IMPORTED, list_own_names
 
 resolve_job = Job.resolve

@@ -1,8 +1,6 @@
 """eval-retrieval: retrieval of the seen picture from a gallery."""
 
-from brainhive_cli.core.runs import driver
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs import Launch, Result, driver
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.run import RetrievalRun
 

@@ -1,8 +1,6 @@
 """explain: sensors, times, frequency bands and levels that carry information."""
 
-from brainhive_cli.core.runs import driver
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs import Launch, Result, driver
 from brainhive_cli.evaluation.explanation.recipe import Recipe
 from brainhive_cli.evaluation.explanation.run import ExplanationRun
 

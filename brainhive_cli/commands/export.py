@@ -10,30 +10,23 @@ import numpy as np
 import torch
 from pydantic import BeforeValidator, Field
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import Line, MissingData
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files.files import atomic_write
-from brainhive_cli.core.files.inputs import Input, collect_inputs
-from brainhive_cli.core.recipes.flags import flag_field
-from brainhive_cli.core.recipes.key_types import NameList, split_commas
-from brainhive_cli.core.recipes.recipe import OneRunRecipe
-from brainhive_cli.core.runs import weights
-from brainhive_cli.core.runs.launch import Launch, library_versions
-from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.base import Line, MissingData, Table, console
+from brainhive_cli.core.files import Input, atomic_write, collect_inputs
+from brainhive_cli.core.recipes import NameList, OneRunRecipe, flag_field, split_commas
+from brainhive_cli.core.runs import Launch, Result, library_versions, weights
 from brainhive_cli.measurement import neuralbench
-from brainhive_cli.training.alignment import model as aligners
-from brainhive_cli.training.alignment.references import choose_cell
-from brainhive_cli.training.alignment.trained.model import TrainedModel
-from brainhive_cli.training.alignment.trained.picture_targets import open_targets
-from brainhive_cli.training.alignment.trained.portable import (
+from brainhive_cli.training.alignment import choose_cell, model as aligners
+from brainhive_cli.training.alignment.trained import (
     MappingKind,
     PortableModel,
+    TestedPerson,
+    TestSet,
+    TrainedModel,
+    open_model,
+    open_targets,
+    open_test_set,
     save_program,
 )
-from brainhive_cli.training.alignment.trained.run import open_model
-from brainhive_cli.training.alignment.trained.test_set import TestSet, open_test_set
-from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
 
 MODEL_FILE = "model.pt2"
 """File of the model, in the format of `torch.export`."""

@@ -7,29 +7,25 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Int64
-from brainhive_cli.core.base.failures import Failures
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files.files import atomic_write, resolve_below
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.recipes.flags import STORES, Arguments, flag_field
-from brainhive_cli.core.recipes.key_types import NameList
-from brainhive_cli.core.recipes.recipe import FileRecipe
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.data.exchange.vectors import (
+from brainhive_cli.core.base import Failures, Int64, Table, console
+from brainhive_cli.core.files import Input, atomic_write, resolve_below
+from brainhive_cli.core.recipes import (
+    STORES,
+    Arguments,
+    FileRecipe,
+    NameList,
+    flag_field,
+)
+from brainhive_cli.core.runs import Launch, Result
+from brainhive_cli.data.exchange import (
     NAMES_FILE,
     PARQUET_PART,
     VECTORS_PER_BATCH,
     write_parquet,
 )
-from brainhive_cli.data.files.hdf5 import shorten_store_path
-from brainhive_cli.data.stores.target_store import TargetStore, list_stores
-from brainhive_cli.data.targets.encoder_stores import (
-    find_encoder_config,
-    warn_of_problems,
-)
+from brainhive_cli.data.files import shorten_store_path
+from brainhive_cli.data.stores import TargetStore, list_stores
+from brainhive_cli.data.targets import find_encoder_config, warn_of_problems
 
 
 class Recipe(FileRecipe):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from brainhive_cli.core.results.facts import Difference, Facts
+from brainhive_cli.core.results import Difference, Facts
 
 
 class WorkflowFacts(Facts):

@@ -9,40 +9,47 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import Line, MissingData, RecipeError
-from brainhive_cli.core.base.failures import Failures
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files import hub
-from brainhive_cli.core.files.archives import (
+from brainhive_cli.core.base import (
+    Failures,
+    Line,
+    MissingData,
+    RecipeError,
+    Table,
+    console,
+)
+from brainhive_cli.core.files import (
+    Input,
     choose_destination,
+    collect_inputs,
     find_archive_suffix,
+    hub,
+    require_free_space,
     unpack,
 )
-from brainhive_cli.core.files.files import require_free_space
-from brainhive_cli.core.files.inputs import Input, collect_inputs
-from brainhive_cli.core.recipes.flags import START, Arguments, flag_field
-from brainhive_cli.core.recipes.key_types import NameList
-from brainhive_cli.core.recipes.recipe import FileRecipe
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.data.downloads.downloads import (
-    download_files,
-    find_missing_files,
-    find_outdated_files,
+from brainhive_cli.core.recipes import (
+    START,
+    Arguments,
+    FileRecipe,
+    NameList,
+    flag_field,
 )
-from brainhive_cli.data.downloads.hosts import (
+from brainhive_cli.core.runs import Launch, Result
+from brainhive_cli.data.downloads import (
     DESCRIPTION_FILE,
     LISTERS,
     NOTES_FILE,
+    SOURCES,
     RemoteFile,
+    Source,
     choose_files,
+    download_files,
+    find_missing_files,
+    find_outdated_files,
     list_files,
     read_licence,
 )
-from brainhive_cli.data.downloads.sources import SOURCES, Source
 from brainhive_cli.data.exchange import digits69
-from brainhive_cli.data.files.subjects import Subjects
+from brainhive_cli.data.files import Subjects
 
 CONVERTERS = {"digits69": digits69.write_folders}
 """Function by data set that converts its folder for other commands, and returns a

@@ -12,26 +12,29 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Int64, UInt64
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
+    Failures,
+    Int64,
     Line,
     MissingData,
     RecipeError,
+    UInt64,
+    console,
 )
-from brainhive_cli.core.base.failures import Failures
-from brainhive_cli.core.files.files import make_portable
-from brainhive_cli.core.files.inputs import Input, collect_inputs
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.flags import STORES, Arguments, Flag, flag_field
-from brainhive_cli.core.recipes.key_types import NameList
-from brainhive_cli.core.recipes.recipe import FileRecipe
-from brainhive_cli.core.runs.claims import Claim
-from brainhive_cli.core.runs.launch import Launch, library_versions
-from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.files import Input, collect_inputs, make_portable
+from brainhive_cli.core.recipes import (
+    STORES,
+    Arguments,
+    FileRecipe,
+    Flag,
+    NameList,
+    flag_field,
+    parts,
+)
+from brainhive_cli.core.runs import Claim, Launch, Result, library_versions
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.exchange.vectors import (
+from brainhive_cli.data.exchange import (
     ORDERED_LAYOUT,
     StoredShare,
     Vectors,
@@ -39,20 +42,22 @@ from brainhive_cli.data.exchange.vectors import (
     open_vectors,
     read_checked_batches,
 )
-from brainhive_cli.data.files.ids import match_names, summarise_names
-from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.stores.health import make_health_row, make_health_table
-from brainhive_cli.data.stores.target_store import (
+from brainhive_cli.data.files import match_names, summarise_names
+from brainhive_cli.data.media import StimulusSet
+from brainhive_cli.data.stores import (
     TargetStore,
-    build_store_path,
     expand_patterns,
+    make_health_row,
+    make_health_table,
 )
-from brainhive_cli.data.targets.encoder_keys import find_encoders
-from brainhive_cli.data.targets.encoder_stores import (
+from brainhive_cli.data.stores.target_store import build_store_path
+from brainhive_cli.data.targets import (
     describe_health_problem,
+    find_encoders,
     warn_of_problems,
+    write_next_command,
 )
-from brainhive_cli.data.targets.next_commands import write_next_command
+from brainhive_cli.models import FUSED_TARGET, check_head_names
 from brainhive_cli.models.encoders import (
     DEFAULT_ENCODERS,
     IMPORTED,
@@ -62,7 +67,6 @@ from brainhive_cli.models.encoders import (
     resolve,
     resolve_all,
 )
-from brainhive_cli.models.heads import FUSED_TARGET, check_head_names
 
 MAX_STORED_FILE_NAMES = 8
 """Largest number of imported files whose names a store keeps."""

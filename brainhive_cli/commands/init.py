@@ -11,44 +11,36 @@ from typing import Any
 
 from pydantic import Field
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
     Line,
     MissingData,
     RecipeError,
+    Table,
+    console,
+    write_csv,
 )
-from brainhive_cli.core.base.tables import Table, write_csv
-from brainhive_cli.core.files.files import atomic_write, locate, make_portable, walk
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.recipes.flags import START, flag_field
-from brainhive_cli.core.recipes.recipe import FileRecipe
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.files import Input, atomic_write, locate, make_portable, walk
+from brainhive_cli.core.recipes import START, FileRecipe, flag_field
+from brainhive_cli.core.runs import Launch, Result
 from brainhive_cli.data.datasets import image_folder
-from brainhive_cli.data.files.ids import summarise_names
+from brainhive_cli.data.files import summarise_names
 from brainhive_cli.data.preparations import recording
-from brainhive_cli.data.recordings.event_names import (
+from brainhive_cli.data.recordings import (
     COLUMNS,
     EVENT_TABLES,
+    Marker,
+    RecordedMarkers,
+    find_bids_root,
     find_event_table,
-)
-from brainhive_cli.data.recordings.files import (
+    find_sidecar,
+    find_unlisted,
+    list_pictures,
     list_recording_files,
     list_recordings,
     list_signal_files,
-)
-from brainhive_cli.data.recordings.labels import read_label
-from brainhive_cli.data.recordings.markers import (
-    Marker,
-    RecordedMarkers,
-    find_unlisted,
+    read_label,
     read_markers,
-)
-from brainhive_cli.data.recordings.shown_pictures import list_pictures
-from brainhive_cli.data.recordings.tables import (
-    find_bids_root,
-    find_sidecar,
     read_table,
 )
 

@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData, first_line
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files.inputs import Input, collect_inputs
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.base import (
+    BrainhiveError,
+    MissingData,
+    Table,
+    console,
+    first_line,
+)
+from brainhive_cli.core.files import Input, collect_inputs
+from brainhive_cli.core.results import (
     ALL,
     TRAINED_TRIALS,
     Measurements,
@@ -27,23 +31,25 @@ from brainhive_cli.core.results.measurements import (
     extend_protocol,
     index_by_name,
 )
-from brainhive_cli.core.runs import artifacts, driver
-from brainhive_cli.core.runs.artifacts import (
+from brainhive_cli.core.runs import (
     Artifact,
     Curve,
     CurveLine,
+    Launch,
+    OpenRun,
+    Result,
+    RunFolder,
+    RunJob,
     Sheet,
     SheetRow,
     SheetTile,
+    Summary,
+    artifacts,
+    driver,
 )
-from brainhive_cli.core.runs.jobs import OpenRun, RunJob, Summary
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.data.exchange.session_folder import SessionFolder
-from brainhive_cli.data.files.ids import name_stimulus
-from brainhive_cli.data.media.media_files import get_first_frame, to_bytes
-from brainhive_cli.data.media.stimuli import StimulusSet
+from brainhive_cli.data.exchange import SessionFolder
+from brainhive_cli.data.files import name_stimulus
+from brainhive_cli.data.media import StimulusSet, get_first_frame, to_bytes
 from brainhive_cli.data.streams import WindowStream
 from brainhive_cli.evaluation.live.decoder import EventRow, LiveResult
 from brainhive_cli.evaluation.live.facts import LiveFacts
@@ -57,18 +63,16 @@ from brainhive_cli.evaluation.reconstruction.generation import (
 from brainhive_cli.evaluation.reconstruction.recipe import (
     Recipe as ReconstructionRecipe,
 )
-from brainhive_cli.measurement.confidence_sequence import hit_rate_interval
-from brainhive_cli.measurement.ranks import summarise_ranks
+from brainhive_cli.measurement import hit_rate_interval, summarise_ranks
 from brainhive_cli.models import priors
 from brainhive_cli.reports.pages.live_page import LivePage, resolve_host
 from brainhive_cli.reports.pages.page import FINDING
 from brainhive_cli.reports.sentences.sentences import MEANINGS
-from brainhive_cli.reports.tables.tables import make_rows, tabulate_rows
-from brainhive_cli.training.alignment.trained.model import TrainedModel
-from brainhive_cli.training.alignment.trained.prior_tokens import check_tokens
+from brainhive_cli.reports.tables import make_rows, tabulate_rows
+from brainhive_cli.training.alignment.trained import TrainedModel, check_tokens
 
 if TYPE_CHECKING:
-    from brainhive_cli.data.recordings.lsl_library import ResultOutlet
+    from brainhive_cli.data.recordings import ResultOutlet
 
 MAX_PICTURE_PX = 256
 """Largest side of the pictures on the page, in pixels."""
@@ -239,7 +243,7 @@ def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
         if recipe.lines:
             publisher.send_functions.append(_print_event)
         if recipe.outlet:
-            from brainhive_cli.data.recordings.lsl_library import ResultOutlet
+            from brainhive_cli.data.recordings import ResultOutlet
 
             outlet = ResultOutlet(recipe.outlet, f"brainhive-{folder.path.name}")
             stack.callback(_try, CLOSING_WARNING, outlet.close)

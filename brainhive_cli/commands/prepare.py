@@ -3,25 +3,21 @@
 from collections.abc import Sequence
 from functools import partial
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import Line, RecipeError
-from brainhive_cli.core.base.failures import Failures
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files.files import is_saved
+from brainhive_cli.core.base import Failures, Line, RecipeError, Table, console
+from brainhive_cli.core.files import is_saved
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.results.measurements import extend_title, merge_caveats
-from brainhive_cli.core.runs.cells import announce, share_cells
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.data.recordings.contract import Merged, NoTrials
-from brainhive_cli.data.stores.job import Job, Recipe
-from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.store_tables import (
+from brainhive_cli.core.results import extend_title, merge_caveats
+from brainhive_cli.core.runs import Launch, Result, announce, share_cells
+from brainhive_cli.data.recordings import Merged, NoTrials
+from brainhive_cli.data.stores import (
     COUNT_COLUMNS,
+    Job,
+    Recipe,
+    SignalStore,
     describe_store,
     make_count_rows,
 )
-from brainhive_cli.data.targets.next_commands import write_next_command
+from brainhive_cli.data.targets import write_next_command
 
 resolve_job = Job.resolve
 

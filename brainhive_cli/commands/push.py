@@ -14,43 +14,49 @@ from typing import Annotated
 
 from pydantic import Field
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
     Line,
     MissingData,
     RecipeError,
+    Table,
+    console,
     first_line,
 )
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.files import locate_stored
-from brainhive_cli.core.files.hub import (
+from brainhive_cli.core.files import (
     HUB_PREFIX,
     MANIFEST,
     MODEL_CARD,
     RUN_FILES,
+    Input,
     advise_login,
+    call_in_thread,
+    collect_inputs,
     describe_token,
+    documents,
+    find_bad_proxy,
     http_error_class,
+    locate_stored,
     silence_hub,
 )
-from brainhive_cli.core.files.inputs import Input, collect_inputs
-from brainhive_cli.core.files.network import call_in_thread, find_bad_proxy
-from brainhive_cli.core.recipes.flags import Arguments, flag_field
-from brainhive_cli.core.recipes.key_types import NameList
-from brainhive_cli.core.recipes.recipe import FileRecipe, Paths, write_yaml
-from brainhive_cli.core.results.measurements import (
-    Metric,
-    list_metric_caveats,
-    merge_caveats,
+from brainhive_cli.core.recipes import (
+    Arguments,
+    FileRecipe,
+    NameList,
+    Paths,
+    flag_field,
+    write_yaml,
 )
-from brainhive_cli.core.runs import run_folder as runs
-from brainhive_cli.core.runs.jobs import FunctionJob
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.core.runs.run_folder import ENVIRONMENT_FILE, Environment
-from brainhive_cli.data.downloads.sources import SOURCES
+from brainhive_cli.core.results import Metric, list_metric_caveats, merge_caveats
+from brainhive_cli.core.runs import (
+    ENVIRONMENT_FILE,
+    Environment,
+    FunctionJob,
+    Launch,
+    Result,
+    run_folder as runs,
+)
+from brainhive_cli.data.downloads import SOURCES
 from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
 from brainhive_cli.reports.pages.model_card import (
     CardScores,
@@ -58,8 +64,8 @@ from brainhive_cli.reports.pages.model_card import (
     render_card,
 )
 from brainhive_cli.reports.sentences.sentences import list_entries
-from brainhive_cli.reports.tables.runs_shown import ShownRun
-from brainhive_cli.training.alignment.trained.sharing import Files, SharedRun
+from brainhive_cli.reports.tables import ShownRun
+from brainhive_cli.training.alignment.trained import Files, SharedRun
 
 USAGE = Line("push", "RUN", "hub:owner/name")
 TEST_COMMANDS = ("eval-retrieval", "reconstruct")

@@ -11,22 +11,22 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
-from brainhive_cli.core.base.errors import Line, RecipeError, guess
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.flags import START, Arguments, flag_field
-from brainhive_cli.core.recipes.key_types import NameList
-from brainhive_cli.core.recipes.recipe import (
+from brainhive_cli.core.base import Line, RecipeError, Table, guess
+from brainhive_cli.core.files import Input
+from brainhive_cli.core.recipes import (
+    START,
+    Arguments,
     BaseRecipe,
     FileRecipe,
+    NameList,
+    describe_recipe,
+    flag_field,
+    parts,
     read_recipe,
     shipped_recipes,
 )
-from brainhive_cli.core.recipes.recipe_schema import describe_recipe
-from brainhive_cli.core.results.facts import flatten
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.results import flatten
+from brainhive_cli.core.runs import Launch, Result
 
 COMMON_SECTIONS = ("paths", "run", "digests")
 """Sections that every recipe has. Their keys are listed last."""

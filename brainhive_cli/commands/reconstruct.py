@@ -2,11 +2,8 @@
 
 from functools import partial
 
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.runs import driver
-from brainhive_cli.core.runs.jobs import Job, RunJob, UnresolvedJob
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.base import BrainhiveError
+from brainhive_cli.core.runs import Job, Launch, Result, RunJob, UnresolvedJob, driver
 from brainhive_cli.evaluation.reconstruction import run as reconstruction
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe
 

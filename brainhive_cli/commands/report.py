@@ -8,35 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import Line, RecipeError
-from brainhive_cli.core.base.failures import Failures
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.files import atomic_write, home_folder, locate
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.recipes.flags import Arguments, flag_field
-from brainhive_cli.core.recipes.key_types import NameList
-from brainhive_cli.core.recipes.recipe import FileRecipe
-from brainhive_cli.core.results.facts import DESCRIPTIONS, format_setting
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.core.runs.run_folder import RunFolder, find_newest
-from brainhive_cli.reports.tables.paper_tables import (
-    paper_table,
-    write_metrics_csv,
-    write_table,
-)
-from brainhive_cli.reports.tables.runs_shown import (
+from brainhive_cli.core.base import Failures, Line, RecipeError, Table, console
+from brainhive_cli.core.files import Input, atomic_write, documents, home_folder, locate
+from brainhive_cli.core.recipes import Arguments, FileRecipe, NameList, flag_field
+from brainhive_cli.core.results import DESCRIPTIONS, format_setting
+from brainhive_cli.core.runs import Launch, Result, RunFolder, artifacts, find_newest
+from brainhive_cli.reports.tables import (
     RunGroup,
     ShownRun,
     find_shown_run,
     list_runs,
+    paper_table,
+    write_metrics_csv,
+    write_table,
 )
 
 if TYPE_CHECKING:  # it imports numpy
-    from brainhive_cli.reports.tables.method_tables import MethodComparison
+    from brainhive_cli.reports.tables import MethodComparison
 
 FOLDER = "reports"
 """Folder of pages and tables, below the home folder."""
@@ -479,7 +467,7 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
     Returns:
         The runs, with their differences, and the reasons why runs were not compared.
     """
-    from brainhive_cli.measurement.comparison import compare_runs
+    from brainhive_cli.measurement import compare_runs
 
     # a single call, because p values are adjusted for the number of comparisons
     first_run, *later_runs = runs

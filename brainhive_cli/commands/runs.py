@@ -16,37 +16,43 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
     Line,
     MissingData,
     RecipeError,
+    Table,
+    console,
     guess,
 )
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files.files import locate, remove
-from brainhive_cli.core.files.inputs import Input, map_digests
-from brainhive_cli.core.recipes.flags import START, Arguments, flag_field
-from brainhive_cli.core.recipes.key_types import NameList
-from brainhive_cli.core.recipes.recipe import FileRecipe, RunOptions
-from brainhive_cli.core.results.measurements import Measurements
-from brainhive_cli.core.runs.claims import Claim
-from brainhive_cli.core.runs.driver import LOCK, is_in_use
-from brainhive_cli.core.runs.jobs import OpenRun
-from brainhive_cli.core.runs.launch import Launch, start
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.core.runs.run_folder import (
+from brainhive_cli.core.files import Input, locate, map_digests, remove
+from brainhive_cli.core.recipes import (
+    START,
+    Arguments,
+    FileRecipe,
+    NameList,
+    RunOptions,
+    flag_field,
+)
+from brainhive_cli.core.results import Measurements
+from brainhive_cli.core.runs import (
     ENVIRONMENT_FILE,
+    LOCK,
     METRICS_FILE,
+    Claim,
+    Launch,
+    OpenRun,
+    Result,
     RunFolder,
     find as find_run,
     find_labelled,
     format_age,
+    is_in_use,
     is_run,
     list_finished_runs,
     reference as reference_of,
     require_single,
+    start,
 )
 from brainhive_cli.reports.pages.run_table import (
     count_bytes,
@@ -56,12 +62,15 @@ from brainhive_cli.reports.pages.run_table import (
     shorten_table,
 )
 from brainhive_cli.reports.sentences.sentences import list_limits
-from brainhive_cli.reports.tables.run_set_up import lay_out_set_up
-from brainhive_cli.reports.tables.runs_shown import ShownRun, find_shown_run
-from brainhive_cli.reports.tables.tables import tabulate_rows
+from brainhive_cli.reports.tables import (
+    ShownRun,
+    find_shown_run,
+    lay_out_set_up,
+    tabulate_rows,
+)
 
 if TYPE_CHECKING:
-    from brainhive_cli.training.alignment.training.run import TrainingRun
+    from brainhive_cli.training.alignment.training import TrainingRun
 
 LIST = "list"
 REMOVE = "rm"
@@ -374,16 +383,16 @@ def _verify(recipe: Recipe) -> Result:
         MissingData: if signals or embeddings are absent.
         RecipeError: if the run has no such cell, or too many names are given.
     """
-    from brainhive_cli.data.targets.encoder_stores import list_changed
+    from brainhive_cli.data.targets import list_changed
     from brainhive_cli.evaluation.retrieval.verification import compare_metrics, verify
-    from brainhive_cli.training.alignment.model_files import is_model
-    from brainhive_cli.training.alignment.recipe import Recipe as TrainingRecipe
-    from brainhive_cli.training.alignment.references import (
+    from brainhive_cli.training.alignment import (
         TRAINING,
+        Recipe as TrainingRecipe,
         choose_cell,
         find_reference,
+        is_model,
     )
-    from brainhive_cli.training.alignment.training.run import TrainingRun
+    from brainhive_cli.training.alignment.training import TrainingRun
 
     names = recipe.names
     if len(names) > 2:

@@ -1,10 +1,8 @@
 """train-align: training of a brain model for each cell (subjects × seed)."""
 
-from brainhive_cli.core.runs import driver
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.training.run import TrainingRun
+from brainhive_cli.core.runs import Launch, Result, driver
+from brainhive_cli.training.alignment import Recipe
+from brainhive_cli.training.alignment.training import TrainingRun
 
 resolve_job = TrainingRun.resolve
 

@@ -1,8 +1,6 @@
 """train-prior: training of the prior modules for a frozen diffusion model."""
 
-from brainhive_cli.core.runs import driver
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs import Launch, Result, driver
 from brainhive_cli.training.prior.recipe import Recipe
 from brainhive_cli.training.prior.run import PriorRun
 

@@ -24,23 +24,29 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, cast, get_args
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from brainhive_cli.commands.facts import WorkflowFacts
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import BrainhiveError, Line, RecipeError, Unfinished
-from brainhive_cli.core.base.tables import Table, TableCell, format_number
-from brainhive_cli.core.files import hub
-from brainhive_cli.core.files.inputs import Input, collect_inputs
-from brainhive_cli.core.recipes.key_types import NameList
-from brainhive_cli.core.recipes.recipe import (
+from brainhive_cli.core.base import (
+    BrainhiveError,
+    Line,
+    RecipeError,
+    Table,
+    TableCell,
+    Unfinished,
+    console,
+    format_number,
+)
+from brainhive_cli.core.files import Input, collect_inputs, hub
+from brainhive_cli.core.recipes import (
     MAX_STEPS,
     BaseRecipe,
+    NameList,
+    Section,
     find_recipe,
     parse_value,
     read_recipe,
     validate,
 )
-from brainhive_cli.core.recipes.sections import Section
-from brainhive_cli.core.results.facts import Difference
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.results import (
+    Difference,
     Measurements,
     Metric,
     add_footnotes,
@@ -50,21 +56,30 @@ from brainhive_cli.core.results.measurements import (
     metric_title,
     scope,
 )
-from brainhive_cli.core.runs import driver, jobs
-from brainhive_cli.core.runs.jobs import OpenRun, RunJob, Summary, key_work
-from brainhive_cli.core.runs.launch import READ_ONLY, Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.core.runs.run_folder import METRICS_FILE
-from brainhive_cli.core.runs.sweep import SweptRecipe, list_axes
-from brainhive_cli.core.runs.work import read_paces
+from brainhive_cli.core.runs import (
+    METRICS_FILE,
+    READ_ONLY,
+    Launch,
+    OpenRun,
+    Result,
+    RunJob,
+    Summary,
+    SweptRecipe,
+    driver,
+    jobs,
+    key_work,
+    list_axes,
+    read_paces,
+)
 from brainhive_cli.evaluation.retrieval.facts import RetrievalFacts
 from brainhive_cli.reports.sentences.sentences import state_finding
-from brainhive_cli.reports.tables.runs_shown import (
+from brainhive_cli.reports.tables import (
     choose_headline,
+    difference_table,
     list_headline_values,
     list_part_rows,
+    make_metric_cell,
 )
-from brainhive_cli.reports.tables.tables import difference_table, make_metric_cell
 
 StepCommand = Literal[
     "prepare",
@@ -990,7 +1005,7 @@ def measure_steps(recipe: Recipe, steps: Mapping[str, FinishedStep]) -> Measurem
         lines, the main results, the runs, the caveats (limits of a result, such as
         "simulated"), and the differences between runs of a step.
     """
-    from brainhive_cli.measurement.comparison import compare_runs
+    from brainhive_cli.measurement import compare_runs
 
     scopes = {}
     findings = {}

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import UInt8
+from brainhive_cli.core.base import UInt8
 from brainhive_cli.demo import pictures
 from brainhive_cli.demo.pictures import CATEGORIES, Scene
 

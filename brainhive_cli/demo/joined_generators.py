@@ -11,10 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainhive_cli.core.files import hub
-from brainhive_cli.core.files.files import atomic_write, remove
-from brainhive_cli.core.files.hub import DEMO_WEIGHTS
-from brainhive_cli.core.runs.claims import Claim
+from brainhive_cli.core.files import DEMO_WEIGHTS, atomic_write, hub, remove
+from brainhive_cli.core.runs import Claim
 
 if TYPE_CHECKING:
     from torch import Tensor

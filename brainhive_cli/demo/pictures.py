@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from brainhive_cli.core.base.arrays import Bool, Int64, UInt8
+from brainhive_cli.core.base import Bool, Int64, UInt8
 from brainhive_cli.core.files import documents
 
 PixelArray = NDArray[np.uint32]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array, Bool, Float64, Int64
+from brainhive_cli.core.base import Array, Bool, Float64, Int64
 from brainhive_cli.demo.simulation import (
     CHANNELS,
     EARLY,

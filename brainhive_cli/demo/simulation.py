@@ -15,7 +15,7 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image
 
-from brainhive_cli.core.base.arrays import Array, Float32, Float64
+from brainhive_cli.core.base import Array, Float32, Float64
 from brainhive_cli.core.files import documents
 from brainhive_cli.demo.pictures import (
     BACKGROUNDS,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from brainhive_cli.core.base.arrays import Array, Bool, Float32, Float64, Int64
+from brainhive_cli.core.base import Array, Bool, Float32, Float64, Int64
 from brainhive_cli.demo import simulation
 from brainhive_cli.demo.pictures import Scene
 

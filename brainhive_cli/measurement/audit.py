@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.base.arrays import Bool, Int64
+from brainhive_cli.core.base import Bool, Int64
 from brainhive_cli.measurement.corrections import Assignment, Csls, Sinkhorn
 from brainhive_cli.measurement.epoch_log import (
     MAX_ROUNDING_POINTS,

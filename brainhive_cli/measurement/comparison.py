@@ -11,16 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.base.arrays import Bool, Float64
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.results.facts import (
+from brainhive_cli.core.base import Bool, BrainhiveError, Float64
+from brainhive_cli.core.results import (
     SIGNAL_KEYS,
     SIGNIFICANCE_LEVEL,
     Difference,
-    list_differences,
-)
-from brainhive_cli.core.results.measurements import (
     Measurements,
+    list_differences,
     lower_is_better,
     merge_caveats,
 )

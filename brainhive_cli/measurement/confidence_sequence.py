@@ -29,7 +29,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import betaln, xlog1py, xlogy
 
-from brainhive_cli.core.base.arrays import Float64
+from brainhive_cli.core.base import Float64
 
 PRIOR_A = 0.3
 PRIOR_B = 1.0

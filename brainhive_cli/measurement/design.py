@@ -24,7 +24,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array, Bool, Float64, Int64
+from brainhive_cli.core.base import Array, Bool, Float64, Int64
 
 TIME_WIDTHS = (0.5, 2.0, 8.0, 32.0)
 """Widths of windows of time in a run, in trials."""

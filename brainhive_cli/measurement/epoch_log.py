@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Float64
+from brainhive_cli.core.base import Float64
 from brainhive_cli.measurement.foreign_result import ForeignResult
 
 MAX_ROUNDING_POINTS = 0.5

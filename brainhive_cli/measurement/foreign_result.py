@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.base.arrays import Float64, Int64
+from brainhive_cli.core.base import Float64, Int64
 from brainhive_cli.measurement.ranks import TIE_TOLERANCE, rank_targets
 
 PRECISION = {torch.float16: 1e-3, torch.float32: 1e-6}

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from brainhive_cli.core.base.arrays import Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import BrainhiveError, Float64, Int64
 from brainhive_cli.measurement.statistics import Limits, Metric, measure
 from brainhive_cli.measurement.units import Items
 

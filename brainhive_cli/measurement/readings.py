@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.nn.utils.rnn import pad_sequence
 
-from brainhive_cli.core.base.arrays import Int64
+from brainhive_cli.core.base import Int64
 from brainhive_cli.measurement.foreign_result import ForeignResult
 from brainhive_cli.measurement.linear_maps import FeatureScaler
 from brainhive_cli.measurement.ranks import normalise_tokens

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli.core.base.arrays import Array, Float64, Int64
+from brainhive_cli.core.base import Array, Float64, Int64
 from brainhive_cli.measurement.ranks import (
     TIE_TOLERANCE,
     normalise_tokens,

@@ -5,8 +5,7 @@ Slow drift of the recording makes neighbouring trials similar, whatever they sho
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Int64
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import BrainhiveError, Int64
 from brainhive_cli.measurement.trial_order import (
     MAX_CLUMPED_P,
     SMALLEST_P,

@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from brainhive_cli.core.base.arrays import Array, Float64, Int64
-from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.base.seeds import derive_seed
-from brainhive_cli.core.results.measurements import BACKWARD, TRANSDUCTIVE
+from brainhive_cli.core.base import Array, Float64, Int64, RecipeError, derive_seed
+from brainhive_cli.core.results import BACKWARD, TRANSDUCTIVE
 from brainhive_cli.measurement.corrections import compute_cosines, make_tokens
 from brainhive_cli.measurement.design import LabelDesign
 from brainhive_cli.measurement.ranks import (

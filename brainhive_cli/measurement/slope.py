@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Float64
-from brainhive_cli.core.results.measurements import Metric
+from brainhive_cli.core.base import Float64
+from brainhive_cli.core.results import Metric
 from brainhive_cli.measurement.units import MIN_UNITS_FOR_INTERVAL
 
 ROUNDING = 1e-12

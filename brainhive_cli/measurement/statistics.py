@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.base.arrays import Array, Bool, Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.results.facts import SIGNIFICANCE_LEVEL
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.base import Array, Bool, BrainhiveError, Float64, Int64
+from brainhive_cli.core.results import (
     SELECTED_ON_TEST,
+    SIGNIFICANCE_LEVEL,
     UNKNOWN_SELECTION,
     Metric,
 )

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array, Int64
+from brainhive_cli.core.base import Array, Int64
 from brainhive_cli.measurement.design import count_positions, list_parts
 from brainhive_cli.measurement.units import number_names
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from brainhive_cli.core.base.arrays import Array, Bool, Float64, Int64
+from brainhive_cli.core.base import Array, Bool, Float64, Int64
 from brainhive_cli.measurement.design import LabelDesign
 
 GroupingCriterion = Literal["concept", "neighbours"]

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array, Float64, Int64
-from brainhive_cli.core.results.facts import Answer
+from brainhive_cli.core.base import Array, Float64, Int64
+from brainhive_cli.core.results import Answer
 from brainhive_cli.measurement.design import Exchange, LabelDesign
 from brainhive_cli.measurement.statistics import flip_signs
 from brainhive_cli.measurement.units import (

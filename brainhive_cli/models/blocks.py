@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base import BrainhiveError, RecipeError
 
 HOOKS_ATTRIBUTE = "_adapter_hooks"
 """Attribute of a network with the hooks of its attached adapter."""

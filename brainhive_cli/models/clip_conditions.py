@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.base import MissingData
 from brainhive_cli.core.files import hub
 from brainhive_cli.core.runs import weights
 from brainhive_cli.models.foreign_weights import load_network

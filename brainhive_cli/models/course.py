@@ -15,8 +15,8 @@ from pydantic import (
     PositiveFloat,
 )
 
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.recipes.sections import Section
+from brainhive_cli.core.base import BrainhiveError
+from brainhive_cli.core.recipes import Section
 
 M = TypeVar("M", bound=BaseModel)
 SHARE_PATTERN = re.compile(r" *(\d{1,6}) */ *(\d{1,6}) *")

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from brainhive_cli.core.base.arrays import Float64
+from brainhive_cli.core.base import Float64
 
 TEMPLATE_MONTAGES = ("colin27_1005", "standard_1005")
 """Names of MNE's template of electrode positions, since MNE 1.13 and before."""

@@ -7,11 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import MissingData, find_error
-from brainhive_cli.core.files import hub
-from brainhive_cli.core.files.files import locate
-from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.base import MissingData, console, find_error
+from brainhive_cli.core.files import Input, hub, locate
 from brainhive_cli.core.runs import weights
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.base import RecipeError
 from brainhive_cli.models.blocks import (
     Dropout,
     ResidualMLP,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ConfigDict
 
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base import BrainhiveError, RecipeError
 from brainhive_cli.core.files import foreign_code
 from brainhive_cli.core.recipes import parts
 

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.base.seeds import draw_convex_weights
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.sections import refuse_idle
+from brainhive_cli.core.base import BrainhiveError, draw_convex_weights
+from brainhive_cli.core.recipes import parts, refuse_idle
 from brainhive_cli.models.course import Course, value_at
 
 if TYPE_CHECKING:

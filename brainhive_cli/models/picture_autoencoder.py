@@ -9,11 +9,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.core.files.files import atomic_write, locate
-from brainhive_cli.core.runs import weights
-from brainhive_cli.core.runs.claims import Claim
+from brainhive_cli.core.base import MissingData, console
+from brainhive_cli.core.files import atomic_write, locate
+from brainhive_cli.core.runs import Claim, weights
 from brainhive_cli.measurement.metrics.image import resize
 from brainhive_cli.models.heads import LATENT_SPACE_PREFIX
 

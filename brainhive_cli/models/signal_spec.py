@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ConfigDict
 
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.results.facts import format_setting
+from brainhive_cli.core.base import BrainhiveError
+from brainhive_cli.core.results import format_setting
 
 if TYPE_CHECKING:
     from torch import Tensor

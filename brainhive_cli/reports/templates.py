@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core.base.tables import (
+from brainhive_cli.core.base import (
     CELL_ESCAPES,
     TableCell,
     escape_markdown,
@@ -15,7 +15,7 @@ from brainhive_cli.core.base.tables import (
     make_visible,
 )
 from brainhive_cli.core.files import documents
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.results import (
     AGREEMENT,
     BASELINE_CLASSIFIERS,
     CAVEATS,

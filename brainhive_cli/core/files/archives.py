@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 from zipfile import ZipFile, ZipInfo
 
-from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.base import MissingData
 from brainhive_cli.core.files.damage import report_damage
 from brainhive_cli.core.files.files import (
     atomic_write,

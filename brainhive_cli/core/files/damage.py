@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from xml.parsers.expat import ExpatError
 
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
     MissingData,
     first_line,

@@ -14,7 +14,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.base import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files.files import (
     TRACKER_PREFIXES,
     atomic_write,

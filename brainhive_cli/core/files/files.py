@@ -24,11 +24,7 @@ from typing import Any
 
 from rich import filesize
 
-from brainhive_cli.core.base.errors import (
-    BrainhiveError,
-    MissingData,
-    system_error_number,
-)
+from brainhive_cli.core.base import BrainhiveError, MissingData, system_error_number
 
 AnyPath = str | os.PathLike[str]
 MAX_TEXT_BYTES = 2**28

@@ -18,12 +18,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, StrictInt
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import (
-    BrainhiveError,
-    MissingData,
-    first_line,
-)
+from brainhive_cli.core.base import BrainhiveError, MissingData, console, first_line
 from brainhive_cli.core.files import documents
 from brainhive_cli.core.files.files import (
     atomic_write,

@@ -6,12 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import (
-    BrainhiveError,
-    MissingData,
-)
-from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.base import BrainhiveError, MissingData, Table, console
 from brainhive_cli.core.files.files import find_unfetched, make_portable
 
 

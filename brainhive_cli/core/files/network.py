@@ -13,7 +13,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData, MissingExtra
+from brainhive_cli.core.base import BrainhiveError, MissingData, MissingExtra
 
 Response = TypeVar("Response")
 RETRY_WAITS_S = (1.0, 4.0)

@@ -10,9 +10,8 @@ from pydantic import (
     Field,
 )
 
-from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.base.tables import CELL_ESCAPES
-from brainhive_cli.core.files.documents import show_value
+from brainhive_cli.core.base import CELL_ESCAPES, RecipeError
+from brainhive_cli.core.files import show_value
 
 RANGE = re.compile(r" *(\d{1,6}) *- *(\d{1,6}) *")
 """Pattern of a range of numbers, such as `1-4`."""

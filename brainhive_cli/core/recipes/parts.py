@@ -27,12 +27,7 @@ from pydantic import (
     model_serializer,
 )
 
-from brainhive_cli.core.base.errors import (
-    BrainhiveError,
-    RecipeError,
-    guess,
-    write_value,
-)
+from brainhive_cli.core.base import BrainhiveError, RecipeError, guess, write_value
 from brainhive_cli.core.files import documents, foreign_code
 from brainhive_cli.core.recipes.recipe import validate
 from brainhive_cli.core.recipes.sections import Section
@@ -40,7 +35,7 @@ from brainhive_cli.core.recipes.sections import Section
 if TYPE_CHECKING:
     import torch
 
-    from brainhive_cli.core.files.inputs import Input
+    from brainhive_cli.core.files import Input
 
 SHELVES = {
     "datasets": "dataset",

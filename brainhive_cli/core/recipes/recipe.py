@@ -23,15 +23,15 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from brainhive_cli.core.base.errors import RecipeError, guess
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.documents import show_value
-from brainhive_cli.core.files.files import (
+from brainhive_cli.core.base import RecipeError, guess
+from brainhive_cli.core.files import (
     describe_bad_text,
+    documents,
     home_folder,
     locate,
     make_portable,
     shipped_folder,
+    show_value,
 )
 from brainhive_cli.core.recipes.cluster import Cluster
 from brainhive_cli.core.recipes.flags import STEPS, Arguments, flag_field

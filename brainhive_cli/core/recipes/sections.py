@@ -11,8 +11,8 @@ from pydantic import (
     model_validator,
 )
 
-from brainhive_cli.core.base.errors import RecipeError, guess
-from brainhive_cli.core.files.documents import show_value
+from brainhive_cli.core.base import RecipeError, guess
+from brainhive_cli.core.files import show_value
 
 
 def merge_with_default(default: Any, value: Any, merges_all: bool = False) -> Any:

@@ -1,1 +1,5 @@
 """Metrics and facts of runs, and the data of their figures."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from brainhive_cli.core.base.tables import CELL_ESCAPES, format_number
+from brainhive_cli.core.base import CELL_ESCAPES, format_number
 
 CARD_STYLE = (
     "border: 1px solid rgba(128, 128, 128, .4); border-radius: 6px; "

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import ConfigDict
 
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import BrainhiveError
 from brainhive_cli.core.files import documents
 from brainhive_cli.core.results.facts import CellFacts, Facts, find_model
 

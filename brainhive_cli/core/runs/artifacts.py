@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.files import resolve_below
-from brainhive_cli.core.results.measurements import Metric
+from brainhive_cli.core.base import BrainhiveError, Table
+from brainhive_cli.core.files import documents, resolve_below
+from brainhive_cli.core.results import Metric
 
 if TYPE_CHECKING:
     from pathlib import Path

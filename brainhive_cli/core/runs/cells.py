@@ -13,13 +13,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import (
-    Unfinished,
-    raise_if_asked_to_stop,
-)
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.files import is_saved
+from brainhive_cli.core.base import Unfinished, console, raise_if_asked_to_stop
+from brainhive_cli.core.files import documents, is_saved
 from brainhive_cli.core.runs.claims import Claim, find_holder
 from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.core.runs.work import Work, read_paces

@@ -15,12 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     JOB_ID_VARIABLE,
     BrainhiveError,
     raise_if_asked_to_stop,
 )
-from brainhive_cli.core.files.files import (
+from brainhive_cli.core.files import (
     is_running,
     name_machine,
     name_partial_file,

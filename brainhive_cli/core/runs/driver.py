@@ -13,18 +13,18 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData, Unfinished
-from brainhive_cli.core.files.documents import show_value
-from brainhive_cli.core.files.files import (
+from brainhive_cli.core.base import BrainhiveError, MissingData, Unfinished, console
+from brainhive_cli.core.files import (
     is_saved,
     make_portable,
+    map_digests,
     name_partial_file,
     remove,
+    require_inputs,
     resolve_without_links,
+    show_value,
 )
-from brainhive_cli.core.files.inputs import map_digests, require_inputs
-from brainhive_cli.core.recipes.recipe import Recipe, write_yaml
+from brainhive_cli.core.recipes import Recipe, write_yaml
 from brainhive_cli.core.runs import artifacts, trackers
 from brainhive_cli.core.runs.cells import (
     CELLS_FILE,

@@ -11,12 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from brainhive_cli.core.base.errors import BrainhiveError, Line, MissingData
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files.files import resolve_below
-from brainhive_cli.core.files.inputs import Input, collect_inputs, map_digests
-from brainhive_cli.core.recipes.recipe import Recipe
-from brainhive_cli.core.results.measurements import Measurements, Metric
+from brainhive_cli.core.base import BrainhiveError, Line, MissingData, Table
+from brainhive_cli.core.files import Input, collect_inputs, map_digests, resolve_below
+from brainhive_cli.core.recipes import Recipe
+from brainhive_cli.core.results import Measurements, Metric
 from brainhive_cli.core.runs import artifacts, trackers
 from brainhive_cli.core.runs.artifacts import Artifact
 from brainhive_cli.core.runs.cells import IsFinished

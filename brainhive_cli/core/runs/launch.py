@@ -30,8 +30,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from brainhive_cli import __version__
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     CONTINUE_HINT,
     INTERRUPTED_EXIT_CODE,
     STOPPED_EXIT_CODE,
@@ -40,13 +39,14 @@ from brainhive_cli.core.base.errors import (
     LostProcess,
     MissingExtra,
     RecipeError,
+    console,
+    describe_hidden_libraries,
     first_line,
     install_line,
     raise_if_asked_to_stop,
 )
-from brainhive_cli.core.base.hidden_libraries import describe_hidden_libraries
 from brainhive_cli.core.files import documents
-from brainhive_cli.core.recipes.recipe import RunOptions
+from brainhive_cli.core.recipes import RunOptions
 
 if TYPE_CHECKING:
     import torch

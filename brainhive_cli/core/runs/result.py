@@ -5,11 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core.base.errors import (
-    Hint,
-)
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.results.measurements import Measurements, add_footnotes
+from brainhive_cli.core.base import Hint, Table
+from brainhive_cli.core.results import Measurements, add_footnotes
 from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.core.runs.work import Work
 

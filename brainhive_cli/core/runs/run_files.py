@@ -7,10 +7,9 @@ from typing import Any
 
 from PIL import Image
 
-from brainhive_cli.core.base.errors import BrainhiveError, first_line
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.files import open_regular
-from brainhive_cli.core.results.measurements import Measurements
+from brainhive_cli.core.base import BrainhiveError, first_line
+from brainhive_cli.core.files import documents, open_regular
+from brainhive_cli.core.results import Measurements
 from brainhive_cli.core.runs import weights
 from brainhive_cli.core.runs.run_folder import (
     MAX_DOCUMENT_BYTES,

@@ -22,19 +22,20 @@ from typing import Any, TypeVar
 
 from pydantic import AwareDatetime, BaseModel
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
     Hint,
     Line,
     MissingData,
     RecipeError,
+    console,
     guess,
     raise_if_interrupted,
 )
-from brainhive_cli.core.files import documents, hub
-from brainhive_cli.core.files.files import (
+from brainhive_cli.core.files import (
     atomic_write,
+    documents,
+    hub,
     locate,
     make_portable,
     open_unless_link,
@@ -42,8 +43,8 @@ from brainhive_cli.core.files.files import (
     remove,
     resolve_without_links,
 )
-from brainhive_cli.core.recipes.key_types import describe_bad_label, split_commas
-from brainhive_cli.core.results.measurements import Measurements
+from brainhive_cli.core.recipes import describe_bad_label, split_commas
+from brainhive_cli.core.results import Measurements
 
 T = TypeVar("T")
 MAX_DOCUMENT_BYTES = 1 << 30

@@ -10,11 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from brainhive_cli.core.base.errors import RecipeError, write_value
-from brainhive_cli.core.recipes.flags import flag_field
-from brainhive_cli.core.recipes.key_types import split_commas
-from brainhive_cli.core.recipes.recipe import Recipe
-from brainhive_cli.core.results.facts import flatten
+from brainhive_cli.core.base import RecipeError, write_value
+from brainhive_cli.core.recipes import Recipe, flag_field, split_commas
+from brainhive_cli.core.results import flatten
 
 SHARED_SECTIONS = ("paths", "run", "published", "sweep")
 """Sections that are the same for all runs of a sweep."""

@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core.base.errors import MissingExtra
-from brainhive_cli.core.files.files import resolve_without_links
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.results.measurements import extend_title
+from brainhive_cli.core.base import MissingExtra
+from brainhive_cli.core.files import Input, resolve_without_links
+from brainhive_cli.core.results import extend_title
 
 PROJECT = "brainhive"
 """Project of the trackers, under which all runs appear."""

@@ -25,17 +25,22 @@ import numpy as np
 import xxhash
 from safetensors import safe_open
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Array
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
+    Array,
     BrainhiveError,
     MissingData,
+    console,
     raise_if_interrupted,
 )
-from brainhive_cli.core.files import archives, documents, foreign_code
-from brainhive_cli.core.files.damage import is_machine_error
-from brainhive_cli.core.files.documents import DOWNLOAD_HINT
-from brainhive_cli.core.files.files import atomic_write, is_file
+from brainhive_cli.core.files import (
+    DOWNLOAD_HINT,
+    archives,
+    atomic_write,
+    documents,
+    foreign_code,
+    is_file,
+    is_machine_error,
+)
 from brainhive_cli.core.runs.launch import Launch, find_failed_import
 
 if TYPE_CHECKING:

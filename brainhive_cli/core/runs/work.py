@@ -5,12 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import (
-    BrainhiveError,
-)
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.files import atomic_write
+from brainhive_cli.core.base import BrainhiveError, console
+from brainhive_cli.core.files import atomic_write, documents
 
 PACE_FILE = "pace.json"
 """File in the folder of runs that stores the pace of finished work."""

@@ -9,20 +9,13 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
-from brainhive_cli.core.base.errors import (
-    BrainhiveError,
-    Line,
-    MissingData,
-    RecipeError,
-)
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.measurement.units import (
+from brainhive_cli.core.base import BrainhiveError, Line, MissingData, RecipeError
+from brainhive_cli.core.files import Input, documents
+from brainhive_cli.core.recipes import Paths
+from brainhive_cli.data.files import Names
+from brainhive_cli.data.media import StimulusSet
+from brainhive_cli.data.signals import SEPARATE_TEST, Holdout, Trials
+from brainhive_cli.measurement import (
     GroupingCriterion,
     Items,
     StimulusGrouping,

@@ -11,14 +11,12 @@ import numpy as np
 from PIL.Image import Resampling
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.base.errors import MissingData, RecipeError
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.base import MissingData, RecipeError
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.files.ids import Names, read_category
-from brainhive_cli.data.media.pictures import decode
-from brainhive_cli.data.media.stimuli import Clip, StimulusSet, find_pictures
-from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
+from brainhive_cli.data.files import Names, read_category
+from brainhive_cli.data.media import Clip, StimulusSet, decode, find_pictures
+from brainhive_cli.data.signals import SEPARATE_TEST, Holdout
 
 SIDE_PX = 256
 """Height and width to which exemplars are resized and cropped, so that they fit into an

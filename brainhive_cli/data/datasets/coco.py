@@ -9,19 +9,12 @@ from typing import Any
 
 from pydantic import Field
 
-from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.base import MissingData
+from brainhive_cli.core.files import documents, report_damage
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.data.datasets import ROOT_FIELD, Dataset
-from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.files.published_files import fetch_line
-from brainhive_cli.data.media.stimuli import (
-    StimulusSet,
-    find_pictures,
-    make_stimulus_set,
-)
+from brainhive_cli.data.files import Names, fetch_line
+from brainhive_cli.data.media import StimulusSet, find_pictures, make_stimulus_set
 
 SPLIT_FOLDERS = {
     "train": "train{year}",

@@ -8,14 +8,12 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from brainhive_cli.core.base.arrays import Float32
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.base import Float32
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.data import datasets
-from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.files import Names
 from brainhive_cli.data.media import stimuli
-from brainhive_cli.data.signals.spaces import Sensors, Voxels
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Sensors, Trials, Voxels
 from brainhive_cli.demo import films, pictures, simulation, voxels
 
 SPLITS = ("train", "test")

@@ -11,22 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.base.arrays import Bool, Int64
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files.files import hint_at_folder, locate, read_lines
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.base import (
+    Bool,
+    BrainhiveError,
+    Int64,
+    MissingData,
+    RecipeError,
+)
+from brainhive_cli.core.files import hint_at_folder, locate, read_lines
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.data.datasets import SPLIT_FOLDERS, Dataset
-from brainhive_cli.data.downloads.sources import SOURCES
-from brainhive_cli.data.files.ids import match_names, summarise_names
-from brainhive_cli.data.files.published_files import fetch_line
-from brainhive_cli.data.media.stimuli import (
+from brainhive_cli.data.downloads import SOURCES
+from brainhive_cli.data.files import fetch_line, match_names, summarise_names
+from brainhive_cli.data.media import (
     StimulusSet,
     describe_unread,
     find_pictures,
     make_stimulus_set,
 )
-from brainhive_cli.data.signals.holdout import HOLDOUT_FIELD, SEPARATE_TEST, Holdout
+from brainhive_cli.data.signals import HOLDOUT_FIELD, SEPARATE_TEST, Holdout
 
 FEW_PICTURES = 300
 """Largest number of training pictures for which a ridge is the usual brain encoder."""

@@ -14,21 +14,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from brainhive_cli.core.base.arrays import Int64
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.files.files import walk
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.base import BrainhiveError, Int64, MissingData
+from brainhive_cli.core.files import report_damage, walk
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.data.datasets import ROOT_FIELD, SPLIT_FOLDERS, Dataset
-from brainhive_cli.data.files.ids import PICTURES, Names
-from brainhive_cli.data.files.parquet import open_parquet
-from brainhive_cli.data.files.published_files import fetch_line
-from brainhive_cli.data.media.pictures import decode, report_bad_picture
-from brainhive_cli.data.media.stimuli import (
+from brainhive_cli.data.files import PICTURES, Names, fetch_line, open_parquet
+from brainhive_cli.data.media import (
     StimulusSet,
+    decode,
     find_pictures,
     make_stimulus_set,
+    report_bad_picture,
     require_unique_ids,
 )
 

@@ -18,16 +18,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.core.files import documents, hub
-from brainhive_cli.core.files.files import (
+from brainhive_cli.core.base import MissingData, console
+from brainhive_cli.core.files import (
     PARTIAL_SUFFIX,
+    documents,
+    hub,
     open_unless_link,
     publish,
     read_lines,
 )
-from brainhive_cli.core.runs.claims import Claim, find_holder
+from brainhive_cli.core.runs import Claim, find_holder
 from brainhive_cli.data.downloads.hosts import (
     ETAG,
     NOTES_FILE,

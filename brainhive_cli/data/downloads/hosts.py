@@ -17,16 +17,17 @@ from xml.etree import ElementTree
 
 from pydantic import BaseModel, Field
 
-from brainhive_cli.core.base.errors import MissingData, RecipeError, first_line
-from brainhive_cli.core.files import documents, hub
-from brainhive_cli.core.files.files import resolve_below
-from brainhive_cli.core.files.network import (
+from brainhive_cli.core.base import MissingData, RecipeError, first_line
+from brainhive_cli.core.files import (
     BUSY_STATUSES,
+    documents,
     find_bad_proxy,
+    hub,
     is_web_address,
     open_web,
+    resolve_below,
 )
-from brainhive_cli.data.files.subjects import RECORDS
+from brainhive_cli.data.files import RECORDS
 
 Document = TypeVar("Document")
 NEMAR = "https://data.nemar.org/"

@@ -1,1 +1,5 @@
 """Exchange with other programs: vectors, results and saved sessions."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,10 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from brainhive_cli.core.base.arrays import Array, UInt8
-from brainhive_cli.core.base.errors import Line
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.files.files import atomic_write
+from brainhive_cli.core.base import Array, Line, UInt8
+from brainhive_cli.core.files import atomic_write, report_damage
 
 FILE = "69dataset2.mat"
 """Array of the file, by MATLAB variable: `X` pictures that were shown [N, pixels],

@@ -16,21 +16,24 @@ from pydantic import TypeAdapter
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Array, Float64, Int64
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
+    Array,
     BrainhiveError,
+    Float64,
+    Int64,
     MissingData,
     RecipeError,
+    console,
     first_line,
 )
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.files.files import read_lines
-from brainhive_cli.data.files import pickles
-from brainhive_cli.data.files.ids import normalise_name, summarise_names, to_image_id
-from brainhive_cli.measurement.foreign_result import ForeignResult
-from brainhive_cli.measurement.readings import COSINE, compute_similarities
+from brainhive_cli.core.files import documents, read_lines, report_damage
+from brainhive_cli.data.files import (
+    normalise_name,
+    pickles,
+    summarise_names,
+    to_image_id,
+)
+from brainhive_cli.measurement import COSINE, ForeignResult, compute_similarities
 
 ROLES_FILE = "audit.yaml"
 """File that names the array of a role, as `similarities: file.npz:key`, and claims."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Float32, Float64
-from brainhive_cli.core.files.files import atomic_write
+from brainhive_cli.core.base import Float32, Float64
+from brainhive_cli.core.files import atomic_write
 
 DATA_BUFFER = 300
 """Kind of the .fif tags that hold samples. Source: mne.io.constants.FIFF."""

@@ -12,14 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from brainhive_cli import __version__
-from brainhive_cli.core.base.arrays import Float32, Float64
-from brainhive_cli.core.base.errors import BrainhiveError, first_line
-from brainhive_cli.core.files.files import atomic_write, open_unless_link
+from brainhive_cli.core.base import BrainhiveError, Float32, Float64, first_line
+from brainhive_cli.core.files import atomic_write, open_unless_link
 from brainhive_cli.data.exchange.growing_run import GrowingRun
-from brainhive_cli.data.files.bids_labels import DESCRIPTION, SIMULATED
-from brainhive_cli.data.files.ids import to_table_cell
+from brainhive_cli.data.files import DESCRIPTION, SIMULATED, to_table_cell
 from brainhive_cli.data.streams import StreamFormat
-from brainhive_cli.models.signal_spec import UNIT_SIZES, normalise_unit
+from brainhive_cli.models import UNIT_SIZES, normalise_unit
 
 MNE_UNITS = {
     "mag": "T",

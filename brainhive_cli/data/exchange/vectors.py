@@ -12,32 +12,32 @@ from typing import Any
 import numpy as np
 import torch
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Array, Int64, UInt64
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
+    Array,
     BrainhiveError,
+    Int64,
     MissingData,
     RecipeError,
+    UInt64,
+    console,
     first_line,
 )
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.files.files import atomic_write, read_regular, walk
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.data.files import pickles
-from brainhive_cli.data.files.bids_labels import natural_key
-from brainhive_cli.data.files.ids import summarise_names
-from brainhive_cli.data.files.parquet import import_pyarrow, open_parquet
-from brainhive_cli.data.media.media_files import sort_by_number
-from brainhive_cli.data.media.picture_digests import describe_pixels
-from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.stores.target_store import (
+from brainhive_cli.core.files import atomic_write, read_regular, report_damage, walk
+from brainhive_cli.core.runs import Launch
+from brainhive_cli.data.files import (
+    import_pyarrow,
+    natural_key,
+    open_parquet,
+    pickles,
+    summarise_names,
+)
+from brainhive_cli.data.media import StimulusSet, describe_pixels, sort_by_number
+from brainhive_cli.data.stores import (
     PIXEL_HASH_WORDS,
     PIXELS_DATASET,
+    StorePlan,
     TargetStore,
     find_finite_rows,
-)
-from brainhive_cli.data.stores.target_writer import (
-    StorePlan,
     finish_stores,
     open_writers,
 )

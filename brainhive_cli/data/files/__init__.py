@@ -1,1 +1,5 @@
 """Readers of file formats: HDF5, foreign pickles, names of pictures, BIDS labels."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

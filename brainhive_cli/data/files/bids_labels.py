@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base import BrainhiveError, MissingData
 from brainhive_cli.core.files import documents
-from brainhive_cli.core.recipes.key_types import read_ranges
+from brainhive_cli.core.recipes import read_ranges
 
 SubjectNumbers = Annotated[
     dict[str, int],

@@ -25,20 +25,22 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from brainhive_cli.core.base.arrays import Array, Bool, UInt64
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
+    Array,
+    Bool,
     BrainhiveError,
     DamagedStore,
     Hint,
     MissingData,
     MissingExtra,
+    UInt64,
 )
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.files.files import (
+from brainhive_cli.core.files import (
     atomic_write,
     is_file,
     open_descriptor,
     open_unless_link,
+    report_damage,
 )
 
 PART_SUFFIX = ".part"

@@ -11,8 +11,7 @@ from unicodedata import normalize
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.base.arrays import Int64
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base import BrainhiveError, Int64, MissingData
 
 NOT_IN_TABLES = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 """Characters that a cell of a TSV cannot hold: tabs, line ends and control characters.

@@ -5,9 +5,8 @@ import warnings
 from glob import escape
 from pathlib import Path
 
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.files.damage import is_machine_error
-from brainhive_cli.core.files.files import require_regular
+from brainhive_cli.core.base import BrainhiveError
+from brainhive_cli.core.files import is_machine_error, require_regular
 from brainhive_cli.data.files.ids import compose_characters
 
 SPLIT = re.compile(r"_split-\d+(?=_|$)")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core.base.errors import MissingExtra, install_line
+from brainhive_cli.core.base import MissingExtra, install_line
 
 
 def import_pyarrow() -> Any:

@@ -23,10 +23,8 @@ from zipfile import ZipInfo
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array, UInt8
-from brainhive_cli.core.base.errors import BrainhiveError, first_line
-from brainhive_cli.core.files.archives import list_zip_members
-from brainhive_cli.core.files.damage import refuse_inflation, report_damage
+from brainhive_cli.core.base import Array, BrainhiveError, UInt8, first_line
+from brainhive_cli.core.files import list_zip_members, refuse_inflation, report_damage
 
 if TYPE_CHECKING:
     from torch import Tensor

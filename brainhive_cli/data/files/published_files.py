@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from brainhive_cli.core.base.errors import Line, MissingData
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.files.files import is_file, read_lines
+from brainhive_cli.core.base import Line, MissingData
+from brainhive_cli.core.files import is_file, read_lines, report_damage
 
 T = TypeVar("T")
 

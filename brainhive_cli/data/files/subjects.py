@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from brainhive_cli.core.recipes.key_types import Numbers, split_commas
+from brainhive_cli.core.recipes import Numbers, split_commas
 
 PEOPLE = {
     "BMD": 10,

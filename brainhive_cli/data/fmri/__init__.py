@@ -1,1 +1,5 @@
 """fMRI: volumes, regions, BOLD runs of BIDS, and single-trial betas."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

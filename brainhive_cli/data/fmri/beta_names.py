@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Int64
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.files.files import read_lines
-from brainhive_cli.data.files.ids import summarise_names, to_image_id
+from brainhive_cli.core.base import BrainhiveError, Int64
+from brainhive_cli.core.files import read_lines
+from brainhive_cli.data.files import summarise_names, to_image_id
 from brainhive_cli.data.fmri.volumes import open_image
-from brainhive_cli.data.recordings.tables import EMPTY_CELLS
+from brainhive_cli.data.recordings import EMPTY_CELLS
 
 PICTURE_WORDS = ("stim", "stimulus", "image", "img", "picture", "pic")
 """Words before the number of a picture. Other numbers may count trials."""

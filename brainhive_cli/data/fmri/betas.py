@@ -13,28 +13,34 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from brainhive_cli.core.base.arrays import Array, Bool, Float32, Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.data.files.bids_labels import read_simulated
-from brainhive_cli.data.files.hdf5 import LazyRows
-from brainhive_cli.data.files.ids import (
+from brainhive_cli.core.base import (
+    Array,
+    Bool,
+    BrainhiveError,
+    Float32,
+    Float64,
+    Int64,
+    Table,
+)
+from brainhive_cli.core.recipes import Paths, parts
+from brainhive_cli.data.files import (
+    FOLDERS,
+    LazyRows,
     format_ranges,
+    read_simulated,
     summarise_names,
 )
-from brainhive_cli.data.files.published_files import FOLDERS
-from brainhive_cli.data.recordings.account import AcceptKey, Account, Dispute
-from brainhive_cli.data.recordings.contract import (
+from brainhive_cli.data.recordings import (
+    AcceptKey,
+    Account,
+    Dispute,
     Overview,
     Preparation,
     cached_method,
+    list_pictures,
     list_subjects,
 )
-from brainhive_cli.data.recordings.shown_pictures import list_pictures
-from brainhive_cli.data.signals.spaces import Voxels
-from brainhive_cli.data.signals.trials import Trials, index_optional, sum_by_picture
+from brainhive_cli.data.signals import Trials, Voxels, index_optional, sum_by_picture
 
 MAX_BLOCK_BYTES = 2**27
 """Largest block of signals in memory while noise ceilings are measured."""

@@ -10,21 +10,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Float32, Float64
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.core.base.only_match import choose_only
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.data.files.bids_labels import VERSIONS
+from brainhive_cli.core.base import (
+    BrainhiveError,
+    Float32,
+    Float64,
+    MissingData,
+    choose_only,
+)
+from brainhive_cli.core.files import documents, report_damage
+from brainhive_cli.data.files import VERSIONS
 from brainhive_cli.data.fmri.volumes import (
     CIFTI_CORTEX,
     NIFTI_ENDINGS,
     Mask,
     open_image,
 )
-from brainhive_cli.data.recordings.account import Account
-from brainhive_cli.data.recordings.tables import (
+from brainhive_cli.data.recordings import (
     EMPTY_CELLS,
+    Account,
     RowKinds,
     name_events,
     read_entities,

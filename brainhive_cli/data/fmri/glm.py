@@ -9,8 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array, Bool, Float32, Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import Array, Bool, BrainhiveError, Float32, Float64, Int64
 
 Estimator = Literal["lsa", "lss", "hrf", "denoised"]
 HRF_STEP_S = 0.1

@@ -10,15 +10,19 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.base.arrays import Array, Bool
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.core.base.only_match import choose_only
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.files.files import (
+from brainhive_cli.core.base import (
+    Array,
+    Bool,
+    BrainhiveError,
+    MissingData,
+    choose_only,
+)
+from brainhive_cli.core.files import (
     expand_pattern,
     home_folder,
     is_file,
     read_lines,
+    report_damage,
 )
 from brainhive_cli.data.fmri.volumes import (
     CIFTI_CORTEX,
@@ -31,8 +35,8 @@ from brainhive_cli.data.fmri.volumes import (
     read_volume,
     round_labels,
 )
-from brainhive_cli.data.recordings.contract import fill_subject
-from brainhive_cli.data.signals.spaces import Surface, Voxels
+from brainhive_cli.data.recordings import fill_subject
+from brainhive_cli.data.signals import Surface, Voxels
 
 WAY_OUT = "preparation.regions: {NAME: FILE}, a mask or atlas on the grid of the betas"
 Thresholds = Annotated[

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array, Float64
+from brainhive_cli.core.base import Array, Float64
 from brainhive_cli.data.fmri.bids_bold import COPY_HINT, list_folder
 from brainhive_cli.data.fmri.volumes import (
     NIFTI_ENDINGS,
@@ -12,7 +12,7 @@ from brainhive_cli.data.fmri.volumes import (
     open_volumes,
     read_volume,
 )
-from brainhive_cli.data.signals.spaces import Underlay
+from brainhive_cli.data.signals import Underlay
 
 NATIVE_SPACE = "T1w"
 """Space of a subject's own anatomy, which fMRIPrep leaves out of anatomical names."""

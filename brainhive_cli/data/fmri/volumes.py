@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array, Bool, Float64
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.files.damage import refuse_inflation, report_damage
-from brainhive_cli.core.files.files import open_regular
-from brainhive_cli.data.signals.spaces import Grid, Surface
+from brainhive_cli.core.base import Array, Bool, BrainhiveError, Float64
+from brainhive_cli.core.files import open_regular, refuse_inflation, report_damage
+from brainhive_cli.data.signals import Grid, Surface
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".gii")

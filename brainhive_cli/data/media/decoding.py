@@ -19,10 +19,9 @@ from torch import Tensor
 from torch.multiprocessing.reductions import reduce_storage
 from torch.utils.data import DataLoader, get_worker_info
 
-from brainhive_cli.core.base.arrays import Bool, Int64, UInt8, UInt64
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import Bool, BrainhiveError, Int64, UInt8, UInt64
 from brainhive_cli.core.files import foreign_code
-from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs import Launch
 from brainhive_cli.data.media.picture_digests import describe_pixels
 from brainhive_cli.data.media.pictures import BadPicture
 from brainhive_cli.data.media.stimuli import StimulusSet

@@ -12,8 +12,8 @@ import numpy as np
 import PIL
 import xxhash
 
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.files.files import atomic_write, open_descriptor, read_regular
+from brainhive_cli.core.base import BrainhiveError
+from brainhive_cli.core.files import atomic_write, open_descriptor, read_regular
 from brainhive_cli.data.media import near_copies, pictures
 from brainhive_cli.data.media.near_copies import Likeness
 

@@ -11,12 +11,15 @@ import torch
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from brainhive_cli.core.base.arrays import Bool, UInt8
-from brainhive_cli.core.base.errors import BrainhiveError, MissingExtra, install_line
-from brainhive_cli.core.files.damage import DAMAGE_EXCEPTIONS
-from brainhive_cli.core.files.files import open_regular, require_regular
-from brainhive_cli.data.files.bids_labels import natural_key
-from brainhive_cli.data.files.ids import PICTURES
+from brainhive_cli.core.base import (
+    Bool,
+    BrainhiveError,
+    MissingExtra,
+    UInt8,
+    install_line,
+)
+from brainhive_cli.core.files import DAMAGE_EXCEPTIONS, open_regular, require_regular
+from brainhive_cli.data.files import PICTURES, natural_key
 from brainhive_cli.data.media.pictures import decode, report_bad_picture, turn_upright
 from brainhive_cli.data.media.stimuli import Clip
 

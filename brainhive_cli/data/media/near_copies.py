@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from brainhive_cli.core.base.arrays import Float32, Float64, Int64, UInt64
+from brainhive_cli.core.base import Float32, Float64, Int64, UInt64
 from brainhive_cli.data.media.stimuli import Clip
 
 Likeness = Literal["copy", "mirrored", "cropped", ""]

@@ -4,7 +4,7 @@ import numpy as np
 import xxhash
 from PIL import Image
 
-from brainhive_cli.core.base.arrays import UInt64
+from brainhive_cli.core.base import UInt64
 from brainhive_cli.data.media.near_copies import hash_picture
 from brainhive_cli.data.media.stimuli import Clip
 

@@ -6,9 +6,13 @@ from io import BytesIO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from brainhive_cli.core.base.errors import BrainhiveError, first_line
-from brainhive_cli.core.files.damage import DAMAGE_EXCEPTIONS, is_machine_error
-from brainhive_cli.core.files.files import UnfitFile, open_regular
+from brainhive_cli.core.base import BrainhiveError, first_line
+from brainhive_cli.core.files import (
+    DAMAGE_EXCEPTIONS,
+    UnfitFile,
+    is_machine_error,
+    open_regular,
+)
 
 FORMATS = "AVIF BMP DIB GIF ICO JPEG JPEG2000 PNG PPM TIFF WEBP".split()
 """Formats that PIL may decode, whatever the file's ending. PIL would run programs for

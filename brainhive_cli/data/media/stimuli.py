@@ -12,10 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from brainhive_cli.core.base.arrays import UInt8
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files.files import find_unfetched, walk
-from brainhive_cli.data.files.ids import PICTURES, Names
+from brainhive_cli.core.base import BrainhiveError, MissingData, UInt8
+from brainhive_cli.core.files import find_unfetched, walk
+from brainhive_cli.data.files import PICTURES, Names
 from brainhive_cli.data.media.pictures import decode
 
 EXAMINED_FILES = 1000

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from brainhive_cli.core.base.arrays import Int64
-from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.base import Int64
+from brainhive_cli.core.runs import Launch
 from brainhive_cli.data.media.decoding import read_batches
 from brainhive_cli.data.media.media_files import to_bytes
 from brainhive_cli.data.media.stimuli import StimulusSet

@@ -14,56 +14,57 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.base.arrays import Array, Int64
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.core.base.only_match import choose_only
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.files.files import matches_pattern, walk
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.data.files import hdf5, pickles
-from brainhive_cli.data.files.bids_labels import (
+from brainhive_cli.core.base import (
+    Array,
+    BrainhiveError,
+    Int64,
+    MissingData,
+    choose_only,
+)
+from brainhive_cli.core.files import matches_pattern, report_damage, walk
+from brainhive_cli.core.recipes import Paths
+from brainhive_cli.data.files import (
     ChosenSessions,
     SubjectNumbers,
     get_session_numbers,
+    hdf5,
     number_sessions,
     number_subjects,
+    pickles,
+    summarise_names,
 )
-from brainhive_cli.data.files.ids import summarise_names
-from brainhive_cli.data.fmri.beta_names import SHAPE_HINT, order_betas, read_labels
-from brainhive_cli.data.fmri.betas import (
+from brainhive_cli.data.fmri import (
+    CIFTI_ENDINGS,
+    NIFTI_ENDINGS,
+    SHAPE_HINT,
     BetaSteps,
+    Mask,
     PublishedBetas,
     SessionTrials,
     Subject,
-    Trial,
-)
-from brainhive_cli.data.fmri.regions import (
     Thresholds,
+    Trial,
     find_region_files,
-    read_regions,
-)
-from brainhive_cli.data.fmri.volumes import (
-    CIFTI_ENDINGS,
-    NIFTI_ENDINGS,
-    Mask,
     find_vertices,
     open_image,
+    order_betas,
+    read_labels,
+    read_regions,
 )
-from brainhive_cli.data.media.media_files import sort_by_number
-from brainhive_cli.data.recordings.account import Dispute
-from brainhive_cli.data.recordings.contract import cached_method
-from brainhive_cli.data.recordings.labels import (
-    describe_labels,
-    group_by_session,
-    read_label,
-    read_session,
-)
-from brainhive_cli.data.recordings.shown_pictures import (
+from brainhive_cli.data.media import sort_by_number
+from brainhive_cli.data.recordings import (
+    EMPTY_CELLS,
+    Dispute,
     StimuliKey,
     build_stimuli,
+    cached_method,
+    describe_labels,
+    group_by_session,
     match_pictures,
+    read_label,
+    read_session,
+    read_table,
 )
-from brainhive_cli.data.recordings.tables import EMPTY_CELLS, read_table
 
 HDF5_ENDINGS = (".h5", ".hdf5", ".mat")
 """Endings of HDF5 files. MATLAB writes HDF5 with -v7.3."""

@@ -11,78 +11,80 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.base.arrays import Array, Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData, naming
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files.files import (
-    hint_at_folder,
-    is_file,
-    locate,
-    matches_pattern,
+from brainhive_cli.core.base import (
+    Array,
+    BrainhiveError,
+    Float64,
+    Int64,
+    MissingData,
+    Table,
+    naming,
 )
-from brainhive_cli.core.recipes.key_types import NameList
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.data.files.bids_labels import (
+from brainhive_cli.core.files import hint_at_folder, is_file, locate, matches_pattern
+from brainhive_cli.core.recipes import NameList, Paths
+from brainhive_cli.data.files import (
     SplitSessions,
     SubjectNumbers,
     find_pattern,
     get_session_numbers,
     number_sessions,
+    to_image_id,
 )
-from brainhive_cli.data.files.ids import to_image_id
-from brainhive_cli.data.fmri.betas import Betas, BetaSteps, SessionBetas, SessionTrials
-from brainhive_cli.data.fmri.bids_bold import (
+from brainhive_cli.data.fmri import (
     BOLD_PATTERNS,
     COPY_HINT,
+    Betas,
+    BetaSteps,
     BidsFile,
     BoldRun,
     ListFolder,
+    Mask,
+    SessionBetas,
+    SessionTrials,
     ShownPicture,
+    Thresholds,
+    TrialRun,
+    average_bold,
+    count_hemisphere_rows,
+    estimate_trials,
+    find_anatomy,
     find_inherited_files,
     find_onset_unit,
+    find_region_files,
     find_runs,
+    find_vertices,
     list_folder,
+    read_anatomy,
     read_bold,
     read_confounds,
     read_events,
+    read_regions,
     read_timing,
     require_one_version,
 )
-from brainhive_cli.data.fmri.glm import TrialRun, estimate_trials
-from brainhive_cli.data.fmri.regions import (
-    Thresholds,
-    count_hemisphere_rows,
-    find_region_files,
-    read_regions,
-)
-from brainhive_cli.data.fmri.underlays import average_bold, find_anatomy, read_anatomy
-from brainhive_cli.data.fmri.volumes import Mask, find_vertices
-from brainhive_cli.data.recordings.contract import Overview, cached_method, fill_subject
-from brainhive_cli.data.recordings.event_names import (
+from brainhive_cli.data.recordings import (
+    ENTITIES,
     EventNames,
-    find_event_table,
-)
-from brainhive_cli.data.recordings.labels import (
-    describe_labels,
-    group_by_session,
-    read_label,
-    read_session,
-)
-from brainhive_cli.data.recordings.showings import find_copies, find_mixed_kinds
-from brainhive_cli.data.recordings.shown_pictures import (
+    Overview,
     StimuliKey,
+    WhereKey,
     build_stimuli,
+    cached_method,
     choose_stimuli,
+    describe_labels,
+    fill_subject,
+    find_copies,
+    find_event_table,
+    find_missing_column,
+    find_mixed_kinds,
+    group_by_session,
     leave_trials_apart,
     match_pictures,
-)
-from brainhive_cli.data.recordings.tables import (
-    ENTITIES,
-    WhereKey,
-    find_missing_column,
+    read_label,
+    read_session,
     read_table,
 )
-from brainhive_cli.data.signals.spaces import Surface, Voxels
+from brainhive_cli.data.signals import Surface, Voxels
 
 PEAK_S = 6.0
 """Approximate time from the onset of a picture to the peak of its response."""

@@ -8,21 +8,22 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.base.arrays import Float64, Int64
-from brainhive_cli.core.base.errors import RecipeError, naming
-from brainhive_cli.core.recipes.recipe import Paths, validate
+from brainhive_cli.core.base import Float64, Int64, RecipeError, naming
+from brainhive_cli.core.recipes import Paths, validate
 from brainhive_cli.data.preparations.recording import OwnRecordings, OwnSignalKeys
-from brainhive_cli.data.recordings.channels import KeptChannels
-from brainhive_cli.data.recordings.contract import cached_method
-from brainhive_cli.data.recordings.epoch_files import (
+from brainhive_cli.data.recordings import (
     Axes,
+    EventNames,
+    Header,
+    JoinedEpochs,
+    KeptChannels,
+    cached_method,
+    make_header,
     name_trial_tables,
     read_epochs,
+    require_span,
 )
-from brainhive_cli.data.recordings.epochs import JoinedEpochs, require_span
-from brainhive_cli.data.recordings.event_names import EventNames
-from brainhive_cli.data.recordings.headers import Header, make_header
-from brainhive_cli.data.signals.cutting import Cutting, Milliseconds, Steps
+from brainhive_cli.data.signals import Cutting, Milliseconds, Steps
 
 EpochWindow = tuple[Milliseconds, Milliseconds]
 END_MARGIN_SAMPLES = 0.4

@@ -13,85 +13,81 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.base.arrays import Bool, Float32, Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData, naming
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files.files import locate
-from brainhive_cli.core.recipes.key_types import NameList, UniqueNames
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.core.recipes.sections import refuse_idle
-from brainhive_cli.data.files.bids_labels import (
+from brainhive_cli.core.base import (
+    Bool,
+    BrainhiveError,
+    Float32,
+    Float64,
+    Int64,
+    MissingData,
+    Table,
+    naming,
+)
+from brainhive_cli.core.files import locate
+from brainhive_cli.core.recipes import NameList, Paths, UniqueNames, refuse_idle
+from brainhive_cli.data.files import (
     ChosenSessions,
     SubjectNumbers,
+    format_ranges,
     read_simulated,
+    summarise_names,
 )
-from brainhive_cli.data.files.ids import format_ranges, summarise_names
-from brainhive_cli.data.recordings.account import AcceptKey, Account, Dispute
-from brainhive_cli.data.recordings.channels import (
+from brainhive_cli.data.recordings import (
+    NOT_IN_TABLE,
+    PERSON_COLUMNS,
+    AcceptKey,
+    Account,
+    Dispute,
+    ElectrodeKeys,
+    EventNames,
+    FlatSegments,
+    Header,
     KeptChannels,
-    compare_rates_and_references,
-    compare_subjects,
-    describe_channels,
-    group_by_entry,
-    keep_channels,
-    list_unusual_channels,
-)
-from brainhive_cli.data.recordings.contract import (
     NoTrials,
     Overview,
     Preparation,
+    RecordingKeys,
+    StimuliKey,
+    account_for_files,
+    build_stimuli,
     cached_method,
-)
-from brainhive_cli.data.recordings.event_names import (
-    NOT_IN_TABLE,
-    EventNames,
+    choose_stimuli,
+    compare_rates_and_references,
+    compare_subjects,
+    describe_channels,
+    describe_labels,
+    dispute_unrecorded,
     find_event_table,
     find_own_tables,
-    read_code,
-)
-from brainhive_cli.data.recordings.file_account import account_for_files
-from brainhive_cli.data.recordings.files import list_recording_files, list_recordings
-from brainhive_cli.data.recordings.headers import (
-    ElectrodeKeys,
-    Header,
-    RecordingKeys,
-    read_header,
-)
-from brainhive_cli.data.recordings.labels import (
-    describe_labels,
-    read_label,
-    read_session,
-)
-from brainhive_cli.data.recordings.opening import open_raw
-from brainhive_cli.data.recordings.samples import FlatSegments, read_channels
-from brainhive_cli.data.recordings.shown_pictures import (
-    StimuliKey,
-    build_stimuli,
-    choose_stimuli,
-    leave_trials_apart,
-    list_pictures,
-)
-from brainhive_cli.data.recordings.tables import (
-    PERSON_COLUMNS,
-    read_table,
-)
-from brainhive_cli.data.recordings.trial_account import (
-    dispute_unrecorded,
+    group_by_entry,
     join_showings,
+    keep_channels,
+    leave_trials_apart,
     list_disputes,
+    list_pictures,
+    list_recording_files,
+    list_recordings,
     list_rows,
     list_unrecorded,
+    list_unusual_channels,
+    open_raw,
+    read_channels,
+    read_code,
+    read_header,
+    read_label,
+    read_session,
+    read_table,
 )
-from brainhive_cli.data.signals.cutting import (
+from brainhive_cli.data.signals import (
     Band,
     Cutting,
     Steps,
+    Trials,
     refuse_flat_channels,
     require_noise_splits,
+    standardise_name,
     whiten_session,
 )
-from brainhive_cli.data.signals.spaces import standardise_name
-from brainhive_cli.data.signals.trials import Trials
 
 FLAT_REASON = "flat"
 """Reason for dropping a trial in which the amplifier was off or saturated."""

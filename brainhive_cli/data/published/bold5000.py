@@ -7,19 +7,17 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.base.arrays import Array
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.data.files import pickles
-from brainhive_cli.data.files.published_files import (
+from brainhive_cli.core.base import Array, BrainhiveError
+from brainhive_cli.core.files import report_damage
+from brainhive_cli.data.files import (
     fetch_line,
     find_file,
+    pickles,
     read_names,
     read_splits,
 )
-from brainhive_cli.data.fmri.betas import PublishedSteps, Subject, Trial
-from brainhive_cli.data.fmri.volumes import Mask
-from brainhive_cli.data.signals.spaces import Voxels
+from brainhive_cli.data.fmri import Mask, PublishedSteps, Subject, Trial
+from brainhive_cli.data.signals import Voxels
 
 FETCH_HINT = fetch_line("bold5000")
 PICTURE_LIST = "CSI{}_imgnames.txt"

@@ -9,23 +9,21 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.base.arrays import Array, Bool, UInt8
-from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.base import Array, Bool, MissingData, UInt8
+from brainhive_cli.core.files import Input, documents, report_damage
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.data.datasets import PUBLISHED_FACTS, ROOT_FIELD, Dataset
-from brainhive_cli.data.files import pickles
-from brainhive_cli.data.files.hdf5 import LazyRows
-from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.files.published_files import FOLDERS, fetch_line, find_below
-from brainhive_cli.data.media.pictures import decode, report_bad_picture
-from brainhive_cli.data.media.stimuli import Clip, StimulusSet
+from brainhive_cli.data.files import (
+    FOLDERS,
+    LazyRows,
+    Names,
+    fetch_line,
+    find_below,
+    pickles,
+)
+from brainhive_cli.data.media import Clip, StimulusSet, decode, report_bad_picture
 from brainhive_cli.data.published.prepared_files import FilesByRow, PreparedFiles
-from brainhive_cli.data.signals.spaces import Voxels
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Trials, Voxels
 
 FETCH_HINT = fetch_line("cc2017")
 

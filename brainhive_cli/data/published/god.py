@@ -7,12 +7,11 @@ from typing import ClassVar
 import h5py
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array, Bool
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.data.files import hdf5
-from brainhive_cli.data.files.published_files import fetch_line, find_below, find_file
-from brainhive_cli.data.fmri.betas import PublishedBetas, PublishedSteps, Subject
-from brainhive_cli.data.signals.spaces import Voxels
+from brainhive_cli.core.base import Array, Bool
+from brainhive_cli.core.recipes import Paths
+from brainhive_cli.data.files import fetch_line, find_below, find_file, hdf5
+from brainhive_cli.data.fmri import PublishedBetas, PublishedSteps, Subject
+from brainhive_cli.data.signals import Voxels
 
 TABLES = (("dataset", "metadata"), ("dataSet", "metaData"))
 """HDF5 names of the samples [n, columns] and of the keys of the columns, in newer and

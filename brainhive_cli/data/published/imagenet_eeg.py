@@ -10,28 +10,33 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field, field_validator
 
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.base import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files import report_damage
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.data.datasets import (
     PUBLISHED_FACTS,
     ROOT_FIELD,
     Dataset,
     list_split_pictures,
 )
-from brainhive_cli.data.files import pickles
-from brainhive_cli.data.files.hdf5 import LazyRows
-from brainhive_cli.data.files.ids import to_image_id
-from brainhive_cli.data.files.published_files import fetch_line, find_below, find_file
-from brainhive_cli.data.media.stimuli import (
-    StimulusSet,
-    find_pictures,
-    make_stimulus_set,
+from brainhive_cli.data.files import (
+    LazyRows,
+    fetch_line,
+    find_below,
+    find_file,
+    pickles,
+    to_image_id,
 )
-from brainhive_cli.data.signals.holdout import HOLDOUT_FIELD, SEPARATE_TEST, Holdout
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials, group_trials, make_trial_reader
+from brainhive_cli.data.media import StimulusSet, find_pictures, make_stimulus_set
+from brainhive_cli.data.signals import (
+    HOLDOUT_FIELD,
+    SEPARATE_TEST,
+    Holdout,
+    Sensors,
+    Trials,
+    group_trials,
+    make_trial_reader,
+)
 
 RATE_HZ = 1000.0
 STIMULUS_MS = 500.0

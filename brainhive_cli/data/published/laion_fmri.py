@@ -12,35 +12,28 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from brainhive_cli.core.base.arrays import Int64
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.files.files import locate
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.key_types import Numbers
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.base import BrainhiveError, Int64
+from brainhive_cli.core.files import locate, report_damage
+from brainhive_cli.core.recipes import Numbers, Paths, parts
 from brainhive_cli.data.datasets import (
     PUBLISHED_FACTS,
     ROOT_FIELD,
     Dataset,
     list_split_pictures,
 )
-from brainhive_cli.data.files import hdf5
-from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.files.published_files import (
+from brainhive_cli.data.files import (
+    Names,
     cut_ending,
     fetch_line,
     find_below,
     find_file,
+    hdf5,
     read_table,
 )
-from brainhive_cli.data.fmri.betas import PublishedBetas, PublishedSteps, Subject
-from brainhive_cli.data.fmri.volumes import Mask
-from brainhive_cli.data.media.pictures import decode, report_bad_picture
-from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.recordings.shown_pictures import name_stimuli_keys
-from brainhive_cli.data.signals.holdout import read_split
-from brainhive_cli.data.signals.spaces import Voxels
+from brainhive_cli.data.fmri import Mask, PublishedBetas, PublishedSteps, Subject
+from brainhive_cli.data.media import StimulusSet, decode, report_bad_picture
+from brainhive_cli.data.recordings import name_stimuli_keys
+from brainhive_cli.data.signals import Voxels, read_split
 
 NAME = "laion-fmri"
 FETCH_HINT = fetch_line(NAME)

@@ -11,42 +11,37 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.base.arrays import Array, Bool, Int64
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
+    Array,
+    Bool,
+    Int64,
     MissingData,
     MissingExtra,
     RecipeError,
     guess,
     install_line,
 )
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.files.files import walk
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.key_types import NameList, UniqueNames
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.files import documents, report_damage, walk
+from brainhive_cli.core.recipes import NameList, Paths, UniqueNames, parts
 from brainhive_cli.data.datasets import (
     PUBLISHED_FACTS,
     ROOT_FIELD,
     Dataset,
     list_split_pictures,
 )
-from brainhive_cli.data.files import hdf5
-from brainhive_cli.data.files.published_files import (
+from brainhive_cli.data.files import (
+    PEOPLE,
+    RECORDS,
     cut_ending,
     fetch_line,
     find_below,
     find_file,
+    hdf5,
     read_table,
 )
-from brainhive_cli.data.files.subjects import PEOPLE, RECORDS
-from brainhive_cli.data.fmri.betas import PublishedSteps, Subject
-from brainhive_cli.data.media.stimuli import (
-    StimulusSet,
-    find_pictures,
-    make_stimulus_set,
-)
-from brainhive_cli.data.signals.spaces import Surface, Voxels
+from brainhive_cli.data.fmri import PublishedSteps, Subject
+from brainhive_cli.data.media import StimulusSet, find_pictures, make_stimulus_set
+from brainhive_cli.data.signals import Surface, Voxels
 
 NAME = "mosaic"
 FETCH_HINT = fetch_line(NAME)

@@ -12,30 +12,44 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from brainhive_cli.core.base.arrays import Array, Bool, Int64
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.files.files import find_files_named, is_file, locate
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.key_types import Numbers, Pattern
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.base import (
+    Array,
+    Bool,
+    BrainhiveError,
+    Int64,
+    MissingData,
+    RecipeError,
+)
+from brainhive_cli.core.files import (
+    Input,
+    find_files_named,
+    is_file,
+    locate,
+    report_damage,
+)
+from brainhive_cli.core.recipes import Numbers, Paths, Pattern, parts
 from brainhive_cli.data.datasets import PUBLISHED_FACTS, ROOT_FIELD, Dataset
-from brainhive_cli.data.files import hdf5, pickles
-from brainhive_cli.data.files.ids import PICTURES as PICTURE_ENDINGS, Names
-from brainhive_cli.data.files.published_files import (
+from brainhive_cli.data.files import (
+    PICTURES as PICTURE_ENDINGS,
+    Names,
     fetch_line,
     find_below,
     find_file,
+    hdf5,
+    pickles,
     read_table,
 )
-from brainhive_cli.data.fmri.betas import PublishedBetas, PublishedSteps, Subject
-from brainhive_cli.data.fmri.volumes import NIFTI_ENDINGS, Mask, open_image
-from brainhive_cli.data.media.pictures import report_bad_picture
-from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.recordings.contract import fill_subject
-from brainhive_cli.data.signals.holdout import HOLDOUT_FIELD, SEPARATE_TEST, Holdout
-from brainhive_cli.data.signals.spaces import Voxels
+from brainhive_cli.data.fmri import (
+    NIFTI_ENDINGS,
+    Mask,
+    PublishedBetas,
+    PublishedSteps,
+    Subject,
+    open_image,
+)
+from brainhive_cli.data.media import StimulusSet, report_bad_picture
+from brainhive_cli.data.recordings import fill_subject
+from brainhive_cli.data.signals import HOLDOUT_FIELD, SEPARATE_TEST, Holdout, Voxels
 
 SPLITS = ("train", "test")
 FETCH_HINT = fetch_line("nsd")

@@ -9,16 +9,23 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.base.arrays import Array, Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError, Line, MissingData
-from brainhive_cli.core.files.archives import list_tar_members, read_bytes
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.files.files import is_file
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.base import (
+    Array,
+    BrainhiveError,
+    Float64,
+    Int64,
+    Line,
+    MissingData,
+)
+from brainhive_cli.core.files import (
+    is_file,
+    list_tar_members,
+    read_bytes,
+    report_damage,
+)
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.data.datasets import PUBLISHED_FACTS
-from brainhive_cli.data.files import hdf5, pickles
-from brainhive_cli.data.files.hdf5 import LazyRows
+from brainhive_cli.data.files import LazyRows, hdf5, pickles
 from brainhive_cli.data.published.nsd import (
     DESIGN,
     GENERAL,
@@ -37,8 +44,7 @@ from brainhive_cli.data.published.nsd import (
     read_voxels,
 )
 from brainhive_cli.data.published.prepared_files import FilesByRow, PreparedFiles
-from brainhive_cli.data.signals.spaces import Voxels
-from brainhive_cli.data.signals.trials import Trials, group_trials, make_trial_reader
+from brainhive_cli.data.signals import Trials, Voxels, group_trials, make_trial_reader
 
 MINDEYE1_HINT = (
     "hf download pscotti/naturalscenesdataset --repo-type dataset --include "

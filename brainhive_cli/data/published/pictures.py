@@ -6,27 +6,17 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import ClassVar
 
-from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.base import MissingData
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.data.datasets import (
     PUBLISHED_FACTS,
     ROOT_FIELD,
     Dataset,
     list_split_pictures,
 )
-from brainhive_cli.data.files.published_files import (
-    fetch_line,
-    find_below,
-    find_file,
-    read_splits,
-)
-from brainhive_cli.data.media.stimuli import (
-    StimulusSet,
-    find_pictures,
-    make_stimulus_set,
-)
-from brainhive_cli.data.signals.holdout import HOLDOUT_FIELD, SEPARATE_TEST, Holdout
+from brainhive_cli.data.files import fetch_line, find_below, find_file, read_splits
+from brainhive_cli.data.media import StimulusSet, find_pictures, make_stimulus_set
+from brainhive_cli.data.signals import HOLDOUT_FIELD, SEPARATE_TEST, Holdout
 
 CONCEPT = re.compile(r"n\d{8}(?=_)|[a-z]+(?=\d+$)|.+(?=_\d+[a-z]+$)|.+")
 """Concept in the name of a picture of ImageNet (n01443537_22563), of BOLD5000's scenes

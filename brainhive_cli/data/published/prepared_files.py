@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files.inputs import Input, require_inputs
-from brainhive_cli.data.recordings.contract import list_subjects
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.core.base import BrainhiveError, MissingData
+from brainhive_cli.core.files import Input, require_inputs
+from brainhive_cli.data.recordings import list_subjects
+from brainhive_cli.data.signals import Trials
 
 FilesByRow = Mapping[str, Sequence[Path]]
 """Files of a subject, by the name of their patterns."""

@@ -7,29 +7,35 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.base.arrays import Array
-from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.files.files import read_lines
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.base import Array, MissingData
+from brainhive_cli.core.files import read_lines, report_damage
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.data.datasets import PUBLISHED_FACTS, ROOT_FIELD, Dataset
-from brainhive_cli.data.files import pickles
-from brainhive_cli.data.files.hdf5 import LazyRows
-from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.files.published_files import (
+from brainhive_cli.data.files import (
     FOLDERS,
+    LazyRows,
+    Names,
     fetch_line,
     find_below,
     find_file,
+    pickles,
 )
-from brainhive_cli.data.media.media_files import count_frames, has_pyav, read_frames
-from brainhive_cli.data.media.pictures import BadPicture
-from brainhive_cli.data.media.stimuli import Clip, StimulusSet
+from brainhive_cli.data.media import (
+    BadPicture,
+    Clip,
+    StimulusSet,
+    count_frames,
+    has_pyav,
+    read_frames,
+)
 from brainhive_cli.data.published.prepared_files import FilesByRow, PreparedFiles
-from brainhive_cli.data.signals.holdout import HOLDOUT_FIELD, Holdout
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials, group_trials
+from brainhive_cli.data.signals import (
+    HOLDOUT_FIELD,
+    Holdout,
+    Sensors,
+    Trials,
+    group_trials,
+)
 
 FETCH_HINT = fetch_line("seed-dv")
 

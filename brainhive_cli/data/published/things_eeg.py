@@ -11,33 +11,29 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from brainhive_cli.core.base.arrays import Array, Float64
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
+    Array,
     BrainhiveError,
+    Float64,
     MissingData,
     RecipeError,
     naming,
 )
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.files.files import walk
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.key_types import Pattern
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.files import documents, report_damage, walk
+from brainhive_cli.core.recipes import Paths, Pattern, parts
 from brainhive_cli.data.datasets import PUBLISHED_FACTS, ROOT_FIELD, Dataset
-from brainhive_cli.data.files import pickles
-from brainhive_cli.data.files.hdf5 import LazyRows
-from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.files.published_files import fetch_line
-from brainhive_cli.data.media.stimuli import (
-    StimulusSet,
-    find_pictures,
-    make_stimulus_set,
-)
+from brainhive_cli.data.files import LazyRows, Names, fetch_line, pickles
+from brainhive_cli.data.media import StimulusSet, find_pictures, make_stimulus_set
 from brainhive_cli.data.published.prepared_files import FilesByRow, PreparedFiles
-from brainhive_cli.data.signals.holdout import HOLDOUT_FIELD, SEPARATE_TEST, Holdout
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials, group_trials, make_trial_reader
+from brainhive_cli.data.signals import (
+    HOLDOUT_FIELD,
+    SEPARATE_TEST,
+    Holdout,
+    Sensors,
+    Trials,
+    group_trials,
+    make_trial_reader,
+)
 
 MONTAGE = tuple(
     "Fp1 Fp2 AF7 AF3 AFz AF4 AF8 F7 F5 F3 F1 F2 F4 F6 F8 FT9 FT7 FC5 FC3 FC1 FCz FC2 "

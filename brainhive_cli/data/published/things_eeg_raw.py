@@ -9,13 +9,23 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.base.arrays import Array, Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData, naming
-from brainhive_cli.core.base.seeds import shuffle_range
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.recipes.key_types import Numbers, UniqueNames
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.core.recipes.sections import added_field, refuse_idle
+from brainhive_cli.core.base import (
+    Array,
+    BrainhiveError,
+    Float64,
+    Int64,
+    MissingData,
+    naming,
+    shuffle_range,
+)
+from brainhive_cli.core.files import report_damage
+from brainhive_cli.core.recipes import (
+    Numbers,
+    Paths,
+    UniqueNames,
+    added_field,
+    refuse_idle,
+)
 from brainhive_cli.data.files import hdf5, pickles
 from brainhive_cli.data.published.things_eeg import (
     METADATA,
@@ -23,10 +33,15 @@ from brainhive_cli.data.published.things_eeg import (
     STIMULUS_MS,
     read_metadata,
 )
-from brainhive_cli.data.recordings.contract import Preparation, list_subjects
-from brainhive_cli.data.signals.cutting import Cutting, Steps, whiten_session
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials, group_trials
+from brainhive_cli.data.recordings import Preparation, list_subjects
+from brainhive_cli.data.signals import (
+    Cutting,
+    Sensors,
+    Steps,
+    Trials,
+    group_trials,
+    whiten_session,
+)
 
 FOLDERS = ("raw_eeg", "raw_data", "Raw_data", "eeg_dataset/raw_data", "")
 """Folders below root that may hold the folders of the subjects."""

@@ -9,17 +9,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.base.arrays import Float32, Int64
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.data.files import hdf5
-from brainhive_cli.data.files.published_files import (
-    cut_ending,
-    fetch_line,
-    find_file,
-    read_table,
-)
-from brainhive_cli.data.fmri.betas import PublishedSteps, Subject
-from brainhive_cli.data.signals.spaces import Voxels
+from brainhive_cli.core.base import Float32, Int64
+from brainhive_cli.core.files import report_damage
+from brainhive_cli.data.files import cut_ending, fetch_line, find_file, hdf5, read_table
+from brainhive_cli.data.fmri import PublishedSteps, Subject
+from brainhive_cli.data.signals import Voxels
 
 FETCH_HINT = fetch_line("things-fmri")
 RESPONSES = "sub-{subject:02d}_ResponseData.h5"

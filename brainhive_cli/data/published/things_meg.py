@@ -8,14 +8,19 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.base.arrays import Array, Bool, Float32, Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.data.recordings.contract import Preparation, cached_method
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.core.base import (
+    Array,
+    Bool,
+    BrainhiveError,
+    Float32,
+    Float64,
+    Int64,
+    MissingData,
+)
+from brainhive_cli.core.files import report_damage
+from brainhive_cli.core.recipes import Paths, parts
+from brainhive_cli.data.recordings import Preparation, cached_method
+from brainhive_cli.data.signals import Sensors, Trials
 
 FOLDERS = ("derivatives/preprocessed", "preprocessed", "raw_meg", "")
 """Folders below root that may hold the epochs."""

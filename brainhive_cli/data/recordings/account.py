@@ -8,10 +8,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import BrainhiveError, guess, write_value
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.data.files.bids_labels import natural_key
+from brainhive_cli.core.base import BrainhiveError, Table, console, guess, write_value
+from brainhive_cli.data.files import natural_key
 
 MAX_SOURCES = 3
 """Largest number of sources in a line of the account."""

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Float64
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.data.files.ids import format_ranges
+from brainhive_cli.core.base import BrainhiveError, Float64
+from brainhive_cli.data.files import format_ranges
 from brainhive_cli.data.recordings.headers import Header
 from brainhive_cli.data.recordings.opening import CHANNEL_UNITS, get_scales
-from brainhive_cli.data.signals.brain_channels import EYE_NAME, STIMULUS_NAME
-from brainhive_cli.data.signals.cutting import MIN_VARIANCE_SHARE
-from brainhive_cli.data.signals.spaces import (
+from brainhive_cli.data.signals import (
+    EYE_NAME,
+    MIN_VARIANCE_SHARE,
+    STIMULUS_NAME,
     Sensors,
     are_amplifier_inputs,
     look_up_positions,

@@ -8,10 +8,9 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
-from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.base import MissingData, Table
 from brainhive_cli.data.recordings.account import Account
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Trials
 
 MethodArguments = ParamSpec("MethodArguments")
 

@@ -8,16 +8,10 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.base.arrays import Int64
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.base.only_match import choose_only
-from brainhive_cli.core.files.files import is_file
-from brainhive_cli.core.recipes.key_types import UniqueNames
-from brainhive_cli.core.recipes.sections import Section
-from brainhive_cli.data.files import pickles
-from brainhive_cli.data.files.bids_labels import natural_key
-from brainhive_cli.data.files.ids import normalise_name
-from brainhive_cli.data.files.named_files import require_own
+from brainhive_cli.core.base import BrainhiveError, Int64, choose_only
+from brainhive_cli.core.files import is_file
+from brainhive_cli.core.recipes import Section, UniqueNames
+from brainhive_cli.data.files import natural_key, normalise_name, pickles, require_own
 from brainhive_cli.data.recordings.epochs import (
     CH_TYPES,
     PICTURE_COLUMN,
@@ -35,8 +29,8 @@ from brainhive_cli.data.recordings.opening import (
     require_own_content,
 )
 from brainhive_cli.data.recordings.tables import read_table
-from brainhive_cli.data.signals.brain_channels import list_eye_channels
-from brainhive_cli.models.signal_spec import UNIT_SIZES
+from brainhive_cli.data.signals import list_eye_channels
+from brainhive_cli.models import UNIT_SIZES
 
 AXIS_KEYS = {
     "channels": ("channels", "ch_names"),

@@ -7,24 +7,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError, guess, naming
+from brainhive_cli.core.base import (
+    BrainhiveError,
+    Float64,
+    Int64,
+    RecipeError,
+    console,
+    guess,
+    naming,
+)
 from brainhive_cli.data.recordings.channels import describe_size, keep_channels
 from brainhive_cli.data.recordings.headers import make_header
 from brainhive_cli.data.recordings.opening import CHANNEL_UNITS, get_scales
 from brainhive_cli.data.recordings.tables import EMPTY_CELLS
-from brainhive_cli.data.signals.brain_channels import refuse_stimulus_channels
-from brainhive_cli.data.signals.cutting import Cutting, Steps
-from brainhive_cli.data.signals.spaces import (
+from brainhive_cli.data.signals import (
+    Cutting,
     Sensors,
+    Steps,
+    Trials,
     Voxels,
     name_electrodes,
+    refuse_stimulus_channels,
     standardise_name,
     standardise_names,
 )
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.models.signal_spec import UNIT_SIZES, convert_unit, normalise_unit
+from brainhive_cli.models import UNIT_SIZES, convert_unit, normalise_unit
 
 CH_TYPES = {"V": "eeg", "T": "mag", "T/m": "grad"}
 """Type of channels in mne, by the SI unit of their signals."""

@@ -5,10 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from brainhive_cli.core.base.errors import BrainhiveError, Line
-from brainhive_cli.core.base.only_match import choose_only
-from brainhive_cli.core.files.files import is_file, walk
-from brainhive_cli.data.files.ids import (
+from brainhive_cli.core.base import BrainhiveError, Line, choose_only
+from brainhive_cli.core.files import is_file, walk
+from brainhive_cli.data.files import (
     match_names,
     normalise_name,
     summarise_names,

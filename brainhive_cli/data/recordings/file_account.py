@@ -3,8 +3,7 @@
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from brainhive_cli.data.files.ids import summarise_names
-from brainhive_cli.data.files.named_files import list_named_parts
+from brainhive_cli.data.files import list_named_parts, summarise_names
 from brainhive_cli.data.recordings.account import Account, Dispute
 from brainhive_cli.data.recordings.files import list_signal_files, list_unread_files
 from brainhive_cli.data.recordings.labels import find_label

@@ -6,20 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from brainhive_cli.core.base.errors import BrainhiveError, Line, MissingData
-from brainhive_cli.core.files.files import (
-    is_file,
-    matches_pattern,
-    require_content,
-    walk,
-)
-from brainhive_cli.data.files.bids_labels import natural_key, number_sessions
-from brainhive_cli.data.files.ids import summarise_names
-from brainhive_cli.data.files.named_files import (
+from brainhive_cli.core.base import BrainhiveError, Line, MissingData
+from brainhive_cli.core.files import is_file, matches_pattern, require_content, walk
+from brainhive_cli.data.files import (
     SPLIT,
     find_next_part,
     list_further_parts,
     list_named_parts,
+    natural_key,
+    number_sessions,
+    summarise_names,
 )
 from brainhive_cli.data.recordings.labels import (
     SUBJECT_LABEL,

@@ -12,9 +12,9 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.base.arrays import Float64
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
+    Float64,
     MissingData,
     first_line,
     naming,

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.data.files.bids_labels import number_session, number_subjects
+from brainhive_cli.core.base import BrainhiveError
+from brainhive_cli.data.files import number_session, number_subjects
 
 SUBJECT_LABEL = re.compile(
     r"(?<![^/_. ])sub(?:ject|j)?(?:[-_]?|-([a-z]+?)[-_]?)(\d+)", re.IGNORECASE

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from ctypes import byref, c_double, c_void_p
 from typing import Any
 
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
     MissingExtra,
     first_line,

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.data.files.bids_labels import natural_key
+from brainhive_cli.core.base import BrainhiveError
+from brainhive_cli.data.files import natural_key
 from brainhive_cli.data.recordings.event_names import (
     read_code,
     strip_zeros,

@@ -7,8 +7,7 @@ from itertools import zip_longest
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.base.arrays import Bool, Float64
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import Bool, BrainhiveError, Float64
 from brainhive_cli.data.recordings.account import Dispute
 
 TOLERANCE_S = 0.005

@@ -10,25 +10,27 @@ from typing import Any
 
 import h5py
 
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
     Line,
     MissingData,
     MissingExtra,
     first_line,
 )
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.archives import verify_compressed
-from brainhive_cli.core.files.damage import is_machine_error
-from brainhive_cli.core.files.files import read_regular, require_regular
-from brainhive_cli.data.files import hdf5
-from brainhive_cli.data.files.named_files import require_own, require_own_parts
+from brainhive_cli.core.files import (
+    documents,
+    is_machine_error,
+    read_regular,
+    require_regular,
+    verify_compressed,
+)
+from brainhive_cli.data.files import hdf5, require_own, require_own_parts
 from brainhive_cli.data.recordings.tables import (
     find_sidecar,
     is_read_as_bids,
     read_table,
 )
-from brainhive_cli.data.signals.spaces import name_electrodes
+from brainhive_cli.data.signals import name_electrodes
 
 VHDR_FILE = re.compile(
     r"^\s*(?:DataFile|MarkerFile)\s*[=:]\s*(?:\./)?(.*?)\s*$", re.I | re.M

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Bool, Float64, Int64
-from brainhive_cli.core.base.errors import naming
+from brainhive_cli.core.base import Bool, Float64, Int64, naming
 from brainhive_cli.data.recordings.opening import get_scales, report_unreadable
-from brainhive_cli.data.signals.cutting import Band, CausalFilter, refuse_high_edges
+from brainhive_cli.data.signals import Band, CausalFilter, refuse_high_edges
 
 SEGMENT_S = 0.1
 """Time for which no signal is constant, even with coarse values."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Bool, Float64
+from brainhive_cli.core.base import Bool, Float64
 from brainhive_cli.data.recordings.account import Dispute
 from brainhive_cli.data.recordings.tables import RowKinds
 

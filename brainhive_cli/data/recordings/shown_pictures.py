@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files.files import walk
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.data.files.ids import (
+from brainhive_cli.core.base import BrainhiveError, MissingData
+from brainhive_cli.core.files import walk
+from brainhive_cli.core.recipes import Paths, parts
+from brainhive_cli.data.files import (
     PICTURES,
     match_names,
     read_category,

@@ -7,9 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Bool, Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError, naming
-from brainhive_cli.core.base.only_match import choose_only
+from brainhive_cli.core.base import (
+    Bool,
+    BrainhiveError,
+    Float64,
+    Int64,
+    choose_only,
+    naming,
+)
 from brainhive_cli.data.recordings.opening import get_scales
 from brainhive_cli.data.recordings.tables import RowKinds
 

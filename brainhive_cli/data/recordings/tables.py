@@ -11,12 +11,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.base.errors import BrainhiveError, first_line
-from brainhive_cli.core.base.only_match import choose_only
-from brainhive_cli.core.base.tables import read_cell
-from brainhive_cli.core.files.files import is_file, read_regular
-from brainhive_cli.data.files.ids import normalise_name
-from brainhive_cli.data.files.named_files import SPLIT
+from brainhive_cli.core.base import BrainhiveError, choose_only, first_line, read_cell
+from brainhive_cli.core.files import is_file, read_regular
+from brainhive_cli.data.files import SPLIT, normalise_name
 
 MODALITY_SUFFIX = re.compile(r"_(eeg|meg|ieeg)$")
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainhive_cli.data.files.bids_labels import natural_key
-from brainhive_cli.data.files.ids import summarise_names
+from brainhive_cli.data.files import natural_key, summarise_names
 from brainhive_cli.data.recordings.account import MAX_SOURCES, Dispute
 from brainhive_cli.data.recordings.event_names import (
     NOT_RECORDED,

@@ -14,10 +14,8 @@ from typing import (
 
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.base.seeds import draw_convex_weights
-from brainhive_cli.core.recipes.parts import Config, part_validator
-from brainhive_cli.core.recipes.sections import Section, refuse_idle
+from brainhive_cli.core.base import RecipeError, draw_convex_weights
+from brainhive_cli.core.recipes import Config, Section, part_validator, refuse_idle
 
 if TYPE_CHECKING:
     import torch

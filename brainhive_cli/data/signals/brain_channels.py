@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array, Bool, Int64
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import Array, Bool, BrainhiveError, Int64
 from brainhive_cli.data.signals.spaces import strip_electrode_name
 
 EYE_NAME = re.compile(

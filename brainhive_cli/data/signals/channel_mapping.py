@@ -8,10 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from brainhive_cli.core.base.arrays import Float32, Float64
-from brainhive_cli.core.base.errors import BrainhiveError, find_rows
+from brainhive_cli.core.base import BrainhiveError, Float32, Float64, find_rows
 from brainhive_cli.data.signals.spaces import Sensors, Voxels, look_up_positions
-from brainhive_cli.models.signal_spec import MEG_NAME_PATTERN
+from brainhive_cli.models import MEG_NAME_PATTERN
 
 ChannelChoice = Literal["none", "spline", "common"]
 """Treatment of channels that a recording lacks: an error, interpolation between its

@@ -10,10 +10,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.base.arrays import Array, Bool, Float32, Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.sections import refuse_idle
+from brainhive_cli.core.base import Array, Bool, BrainhiveError, Float32, Float64, Int64
+from brainhive_cli.core.recipes import parts, refuse_idle
 from brainhive_cli.data.signals.trials import group_trials
 
 TRIALS_PER_BATCH = 256

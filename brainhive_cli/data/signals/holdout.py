@@ -10,17 +10,13 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.base.arrays import Bool, Int64
-from brainhive_cli.core.base.errors import BrainhiveError, Line, RecipeError
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.damage import report_damage
-from brainhive_cli.core.files.files import locate
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.recipes.sections import Section
-from brainhive_cli.core.results.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
-from brainhive_cli.data.files.ids import match_ids
+from brainhive_cli.core.base import Bool, BrainhiveError, Int64, Line, RecipeError
+from brainhive_cli.core.files import Input, documents, locate, report_damage
+from brainhive_cli.core.recipes import Section
+from brainhive_cli.core.results import NORMALISED_BY_TESTED, SEEN_PICTURES
+from brainhive_cli.data.files import match_ids
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.measurement.units import MIN_UNITS_FOR_POPULATION, StimulusGrouping
+from brainhive_cli.measurement import MIN_UNITS_FOR_POPULATION, StimulusGrouping
 
 HOLDOUTS_OF_ZSCORE = {
     "run": ("runs",),

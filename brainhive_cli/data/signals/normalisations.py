@@ -10,8 +10,7 @@ import numpy as np
 import xxhash
 from pydantic import Field
 
-from brainhive_cli.core.base.arrays import Float32, Float64
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import BrainhiveError, Float32, Float64
 from brainhive_cli.core.recipes import parts
 
 MIN_VARIANCE_SHARE = 1e-6

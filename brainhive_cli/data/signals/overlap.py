@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Float64
+from brainhive_cli.core.base import Float64
 from brainhive_cli.data.signals.trials import Trials
 
 TIME_TOLERANCE_S = 1e-6

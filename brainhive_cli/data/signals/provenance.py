@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from brainhive_cli.core.results.facts import flatten
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.results import (
     ACCEPTED,
     SIMULATED,
     UNKNOWN_STEPS,
     WHITENED_BY_TESTED,
+    flatten,
     merge_caveats,
 )
 

@@ -5,15 +5,14 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from brainhive_cli.core.base.arrays import Array, Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import Array, BrainhiveError, Float64, Int64
 from brainhive_cli.data.signals.repetitions import (
     average_by_part,
     average_trials,
     separate_in_time,
 )
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.measurement.reliability import (
+from brainhive_cli.measurement import (
     average_random_halves,
     correlate,
     noise_ceiling,

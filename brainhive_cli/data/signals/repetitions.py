@@ -4,14 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array, Float32, Float64, Int64
+from brainhive_cli.core.base import Array, Float32, Float64, Int64
 from brainhive_cli.data.signals.trials import (
     MAX_STIMULI_PER_READ,
     Trials,
     sum_by_picture,
 )
-from brainhive_cli.measurement.reliability import average_parts
-from brainhive_cli.measurement.repetitions import separate_repetitions
+from brainhive_cli.measurement import average_parts, separate_repetitions
 
 WHITENED_UNIT = "whitened"
 """Unit of signals after multivariate noise normalisation."""

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import BrainhiveError, Float64, Int64
 from brainhive_cli.data.signals.repetitions import WHITENED_UNIT
 from brainhive_cli.data.signals.trials import Trials
 

@@ -16,12 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from brainhive_cli.core.base.arrays import Bool
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.key_types import NameList
-from brainhive_cli.core.recipes.sections import Section, refuse_idle
-from brainhive_cli.core.results.measurements import NORMALISED_BY_TESTED
+from brainhive_cli.core.base import Bool, BrainhiveError, RecipeError
+from brainhive_cli.core.recipes import NameList, Section, parts, refuse_idle
+from brainhive_cli.core.results import NORMALISED_BY_TESTED
 from brainhive_cli.data.signals.brain_channels import (
     list_eye_channels,
     refuse_stimulus_channels,

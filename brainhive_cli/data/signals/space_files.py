@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array, Float32, Float64
-from brainhive_cli.core.files.files import atomic_write
+from brainhive_cli.core.base import Array, Float32, Float64
+from brainhive_cli.core.files import atomic_write
 from brainhive_cli.data.signals.spaces import (
     Grid,
     Sensors,

@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.base.arrays import Bool, Float64, Int64
-from brainhive_cli.core.base.errors import RecipeError, find_rows, guess
-from brainhive_cli.models.electrodes import read_template
+from brainhive_cli.core.base import Bool, Float64, Int64, RecipeError, find_rows, guess
+from brainhive_cli.models import read_template
 
 REGIONS = {
     "frontal": ("Fp", "AF", "F"),

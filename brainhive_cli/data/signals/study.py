@@ -5,17 +5,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array, Float64, Int64
-from brainhive_cli.core.results.measurements import NOT_INTERLEAVED, ORDER_UNKNOWN
+from brainhive_cli.core.base import Array, Float64, Int64
+from brainhive_cli.core.results import NOT_INTERLEAVED, ORDER_UNKNOWN
 from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.measurement.design import (
+from brainhive_cli.measurement import (
     LabelDesign,
     Timeline,
     describe_pictures,
     describe_trials,
+    number_names,
 )
-from brainhive_cli.measurement.units import number_names
 
 MAX_CATEGORIES = 64
 """Largest number of labels of held-out trials that are alike only if they are equal."""

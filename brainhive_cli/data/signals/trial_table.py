@@ -7,18 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.base.arrays import Array, Bool, Float64, Int64, UInt64
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import Array, Bool, BrainhiveError, Float64, Int64, UInt64
 from brainhive_cli.core.files import documents
-from brainhive_cli.core.results.cards import draw_card
-from brainhive_cli.core.results.measurements import ORDER_UNKNOWN, merge_caveats
-from brainhive_cli.core.runs.artifacts import Mark
-from brainhive_cli.data.files.hdf5 import NUMBERS
-from brainhive_cli.data.files.ids import Names
+from brainhive_cli.core.results import ORDER_UNKNOWN, draw_card, merge_caveats
+from brainhive_cli.core.runs import Mark
+from brainhive_cli.data.files import NUMBERS, Names
 from brainhive_cli.data.signals import provenance
 from brainhive_cli.data.signals.channel_mapping import ChannelMapping
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
-from brainhive_cli.models.signal_spec import guess_modality
+from brainhive_cli.models import guess_modality
 
 STEP_TOLERANCE = 0.02
 """Largest relative difference of the time between samples from 1 / rate. Resampling

@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Array, Bool, Float32, Float64, Int64, UInt64
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError, first_line
-from brainhive_cli.data.files import hdf5
-from brainhive_cli.data.files.hdf5 import LazyRows
-from brainhive_cli.data.files.ids import Names
+from brainhive_cli.core.base import (
+    Array,
+    Bool,
+    BrainhiveError,
+    Float32,
+    Float64,
+    Int64,
+    RecipeError,
+    UInt64,
+    console,
+    first_line,
+)
+from brainhive_cli.data.files import LazyRows, Names, hdf5
 from brainhive_cli.data.signals.channel_mapping import ChannelMapping
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.spaces import (

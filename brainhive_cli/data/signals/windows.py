@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Float32, Float64
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import BrainhiveError, Float32, Float64
 from brainhive_cli.data.signals.cutting import Band, CausalFilter, Cutting
 
 MIN_GAP_SAMPLES = 1.5

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array, Float32, Int64
-from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.base import Array, Float32, Int64, Table
 from brainhive_cli.data.files import hdf5
 
 MAX_VALUES_IN_MEMORY = 2**24

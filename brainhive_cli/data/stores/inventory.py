@@ -8,16 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import BrainhiveError, Line, MissingData
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.base import BrainhiveError, Line, MissingData, Table, console
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.data.datasets import PUBLISHED_FACTS, Dataset, describe_test_claims
-from brainhive_cli.data.files import published_files
-from brainhive_cli.data.files.ids import match_names, summarise_names
-from brainhive_cli.data.media.stimuli import StimulusSet, describe_unread
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.files import match_names, published_files, summarise_names
+from brainhive_cli.data.media import StimulusSet, describe_unread
+from brainhive_cli.data.signals import Trials
 from brainhive_cli.data.stores.recordings import list_recorded_subjects
 from brainhive_cli.data.stores.signal_store import SignalStore, count_bytes
 from brainhive_cli.data.stores.target_store import (

@@ -13,23 +13,20 @@ from typing import Annotated, Any, Protocol, Self, runtime_checkable
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.files import make_portable
-from brainhive_cli.core.files.inputs import Input, collect_inputs
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.flags import Flag, flag_field
-from brainhive_cli.core.recipes.recipe import BaseRecipe, RunOptions
-from brainhive_cli.core.runs.cells import share_cells
-from brainhive_cli.core.runs.jobs import Job as CommandJob
-from brainhive_cli.core.runs.launch import Launch, library_versions
-from brainhive_cli.core.runs.work import Work
+from brainhive_cli.core.base import BrainhiveError, MissingData, Table, console
+from brainhive_cli.core.files import Input, collect_inputs, documents, make_portable
+from brainhive_cli.core.recipes import BaseRecipe, Flag, RunOptions, flag_field, parts
+from brainhive_cli.core.runs import (
+    Job as CommandJob,
+    Launch,
+    Work,
+    library_versions,
+    share_cells,
+)
 from brainhive_cli.data.datasets import PUBLISHED_FACTS, PublishedFacts
-from brainhive_cli.data.files.subjects import Subjects
-from brainhive_cli.data.recordings.account import Account
-from brainhive_cli.data.recordings.contract import (
+from brainhive_cli.data.files import Subjects
+from brainhive_cli.data.recordings import (
+    Account,
     Merged,
     NoTrials,
     Overview,

@@ -11,21 +11,20 @@ from typing import Any, Self
 import numpy as np
 import xxhash
 
-from brainhive_cli.core.base.arrays import Bool, UInt64
-from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.core.files.files import home_folder, read_regular
+from brainhive_cli.core.base import Bool, MissingData, UInt64
+from brainhive_cli.core.files import home_folder, read_regular
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.media.kept_likenesses import KeptLikenesses
-from brainhive_cli.data.media.near_copies import (
+from brainhive_cli.data.media import (
     COPIES,
     MAX_DISTANCE,
+    BadPicture,
+    KeptLikenesses,
     Likeness,
+    StimulusSet,
     confirm_near_copy,
+    digest_pixels,
     find_candidates,
 )
-from brainhive_cli.data.media.picture_digests import digest_pixels
-from brainhive_cli.data.media.pictures import BadPicture
-from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.target_store import (
     PIXEL_HASH_WORDS,
 )

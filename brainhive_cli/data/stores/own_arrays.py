@@ -7,15 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Int64
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.runs.launch import library_versions
+from brainhive_cli.core.base import BrainhiveError, Int64, console
+from brainhive_cli.core.runs import library_versions
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.files.hdf5 import LazyRows
-from brainhive_cli.data.recordings.epochs import warn_of_size
-from brainhive_cli.data.recordings.shown_pictures import list_pictures, match_pictures
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.files import LazyRows
+from brainhive_cli.data.recordings import list_pictures, match_pictures, warn_of_size
+from brainhive_cli.data.signals import Trials
 from brainhive_cli.data.stores.session_store import join_sessions
 from brainhive_cli.data.stores.signal_store import SignalStore
 

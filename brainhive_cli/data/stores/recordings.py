@@ -7,19 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import UInt64
-from brainhive_cli.core.base.errors import Line, MissingData, RecipeError
-from brainhive_cli.core.files.inputs import Input, require_inputs
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import SIGNALS, Paths
-from brainhive_cli.core.results.measurements import SIMULATED, merge_caveats
-from brainhive_cli.core.runs.cells import share_cells
-from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.base import Line, MissingData, RecipeError, UInt64, console
+from brainhive_cli.core.files import Input, require_inputs
+from brainhive_cli.core.recipes import SIGNALS, Paths, parts
+from brainhive_cli.core.results import SIMULATED, merge_caveats
+from brainhive_cli.core.runs import Launch, share_cells
 from brainhive_cli.data.datasets import Dataset, PublishedFacts
 from brainhive_cli.data.files import hdf5
-from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Signal, Trials
 from brainhive_cli.data.stores.signal_store import (
     SignalStore,
     build_store_path,

@@ -8,19 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.base.seeds import shuffle_range
-from brainhive_cli.core.files.files import make_portable, read_regular, require_content
-from brainhive_cli.data.files import hdf5
-from brainhive_cli.data.files.hdf5 import LazyRows
-from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.signals.trial_table import COLUMNS
-from brainhive_cli.data.signals.trials import (
-    Trials,
-    group_trials,
-    index_optional,
-)
+from brainhive_cli.core.base import Array, BrainhiveError, shuffle_range
+from brainhive_cli.core.files import make_portable, read_regular, require_content
+from brainhive_cli.data.files import LazyRows, Names, hdf5
+from brainhive_cli.data.signals import COLUMNS, Trials, group_trials, index_optional
 from brainhive_cli.data.stores.signal_store import SignalStore, describe_difference
 
 DType = Literal["float32", "float16"]

@@ -13,23 +13,21 @@ import h5py
 import numpy as np
 import xxhash
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Array
-from brainhive_cli.core.base.errors import BrainhiveError, Line, MissingData
-from brainhive_cli.core.files.files import publish, resolve_below
-from brainhive_cli.core.results.cards import draw_card
-from brainhive_cli.core.runs.claims import Claim
-from brainhive_cli.data.files import hdf5
-from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.signals.provenance import read_preparation
-from brainhive_cli.data.signals.spaces import (
+from brainhive_cli.core.base import Array, BrainhiveError, Line, MissingData, console
+from brainhive_cli.core.files import publish, resolve_below
+from brainhive_cli.core.results import draw_card
+from brainhive_cli.core.runs import Claim
+from brainhive_cli.data.files import Names, hdf5
+from brainhive_cli.data.signals import (
     Grid,
     Sensors,
     Surface,
+    Trials,
     Underlay,
     Voxels,
+    digest_trials,
+    read_preparation,
 )
-from brainhive_cli.data.signals.trials import Trials, digest_trials
 
 FORMAT = 4
 """Version of the format, as stored in the attributes."""

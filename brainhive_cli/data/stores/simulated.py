@@ -5,12 +5,11 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.base.arrays import Float32
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.base import Float32
+from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets.demo import SPACE, SUBJECTS, Space, simulate_trials
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Trials
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.demo import simulation, voxels
 

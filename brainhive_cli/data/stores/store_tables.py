@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.results.measurements import merge_caveats
-from brainhive_cli.data.signals.overlap import Overlap
+from brainhive_cli.core.results import merge_caveats
+from brainhive_cli.data.signals import Overlap
 from brainhive_cli.data.stores.signal_store import SignalStore
 
 COUNT_COLUMNS = ("split", "pictures", "repetitions", "trials", "dropped")

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Bool, Int64, UInt64
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
+    Bool,
     BrainhiveError,
     Hint,
+    Int64,
     Line,
     MissingData,
+    UInt64,
 )
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.files import expand_pattern, resolve_below
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.data.files import hdf5
-from brainhive_cli.data.files.ids import Names, match_ids
+from brainhive_cli.core.files import documents, expand_pattern, resolve_below
+from brainhive_cli.core.recipes import Paths
+from brainhive_cli.data.files import Names, hdf5, match_ids
 from brainhive_cli.data.stores.health import Health, measure_health
 from brainhive_cli.models.encoders import IMPORTED, describe_bad_own_name
 

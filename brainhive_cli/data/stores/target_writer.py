@@ -9,16 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array, Int64
-from brainhive_cli.core.base.errors import (
-    BrainhiveError,
-    raise_if_interrupted,
-)
-from brainhive_cli.core.files.files import publish
-from brainhive_cli.core.runs.claims import Claim
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.data.files import hdf5
-from brainhive_cli.data.files.ids import Names
+from brainhive_cli.core.base import Array, BrainhiveError, Int64, raise_if_interrupted
+from brainhive_cli.core.files import publish
+from brainhive_cli.core.runs import Claim, Launch
+from brainhive_cli.data.files import Names, hdf5
 from brainhive_cli.data.stores.health import Health, measure_health
 from brainhive_cli.data.stores.target_store import (
     FORMAT,

@@ -11,10 +11,9 @@ import numpy as np
 from pydantic import ConfigDict, InstanceOf
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from brainhive_cli.core.base.arrays import Array, Float32, UInt64
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import Array, BrainhiveError, Float32, UInt64
 from brainhive_cli.core.files import documents
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.results import (
     SELECTED_ON_TEST,
     TRAINED_ON_SIMULATED,
     UNKNOWN_HISTORY,
@@ -26,13 +25,13 @@ from brainhive_cli.core.results.measurements import (
 )
 from brainhive_cli.core.runs import weights
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.signals.normalisations import Normaliser
+from brainhive_cli.data.signals import Normaliser
 from brainhive_cli.data.stores.learned_pictures import (
     PICTURE_ARRAYS,
     LearnedPictures,
     make_empty_hashes,
 )
-from brainhive_cli.models.pretraining import look_up_training
+from brainhive_cli.models import look_up_training
 
 ARRAYS_FILE = "learned.safetensors"
 """File of a history in a model folder. It holds the arrays, and in its metadata the

@@ -7,11 +7,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Float64
+from brainhive_cli.core.base import Float64
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.data.recordings.stim_channels import FindPictures
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.signals.windows import CutWindow
+from brainhive_cli.data.recordings import FindPictures
+from brainhive_cli.data.signals import CutWindow, Trials
 
 CHUNK_S = 0.02
 """Length of the chunks of a replay, similar to the chunks of amplifiers."""

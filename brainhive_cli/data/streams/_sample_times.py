@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Float64
+from brainhive_cli.core.base import Float64
 
 LOCK_S = 5.0
 """Time constant of the phase-locked loop. A drift of 100 ppm lags by .5 ms until the

@@ -9,23 +9,23 @@ from xml.etree import ElementTree
 import numpy as np
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.base.arrays import Float64
-from brainhive_cli.core.base.console import say, warn
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
+    Float64,
     MissingData,
     RecipeError,
     find_rows,
+    say,
+    warn,
 )
-from brainhive_cli.core.recipes.key_types import NameList
-from brainhive_cli.core.recipes.sections import refuse_idle
-from brainhive_cli.data.recordings.lsl_library import (
+from brainhive_cli.core.recipes import NameList, refuse_idle
+from brainhive_cli.data.recordings import (
     explain_lsl_errors,
     import_lsl,
+    read_number,
     resolve_streams,
 )
-from brainhive_cli.data.recordings.tables import read_number
-from brainhive_cli.data.signals.spaces import standardise_name
+from brainhive_cli.data.signals import standardise_name
 from brainhive_cli.data.streams import (
     Chunk,
     Event,
@@ -34,7 +34,7 @@ from brainhive_cli.data.streams import (
     StreamRequest,
 )
 from brainhive_cli.data.streams._sample_times import SampleTimes
-from brainhive_cli.models.signal_spec import UNIT_SIZES, normalise_unit
+from brainhive_cli.models import UNIT_SIZES, normalise_unit
 
 STREAM_TYPES = {"eeg": "EEG", "mag": "MEG", "grad": "MEG"}
 """Types of LSL streams, keyed by the type of the model's channels."""

@@ -3,8 +3,8 @@
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.base.arrays import Float64
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.core.base import Float64
+from brainhive_cli.data.signals import Trials
 from brainhive_cli.data.streams import (
     Clock,
     Event,

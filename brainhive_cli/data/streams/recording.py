@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.base.console import warn
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files.files import locate
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.data.files.bids_labels import read_simulated
-from brainhive_cli.data.recordings.headers import RecordingKeys, read_header
-from brainhive_cli.data.recordings.opening import CHANNEL_UNITS, open_raw
-from brainhive_cli.data.recordings.stim_channels import FindPictures
+from brainhive_cli.core.base import BrainhiveError, MissingData, RecipeError, warn
+from brainhive_cli.core.files import Input, locate
+from brainhive_cli.data.files import read_simulated
+from brainhive_cli.data.recordings import (
+    CHANNEL_UNITS,
+    FindPictures,
+    RecordingKeys,
+    open_raw,
+    read_header,
+)
 from brainhive_cli.data.streams import (
     Clock,
     Event,

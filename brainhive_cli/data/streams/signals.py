@@ -3,10 +3,8 @@
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.base.arrays import Array
-from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.signals.windows import CutWindow
+from brainhive_cli.core.base import Array, MissingData
+from brainhive_cli.data.signals import CutWindow, Trials
 from brainhive_cli.data.streams import Clock, StreamConfig, StreamRequest
 
 SEED = 0

@@ -12,15 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Bool, Int64, UInt64
-from brainhive_cli.core.base.errors import raise_if_asked_to_stop
-from brainhive_cli.core.files.files import make_portable
-from brainhive_cli.core.runs.launch import Launch, library_versions
-from brainhive_cli.data.media.decoding import decode_batches
-from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.stores.target_store import PIXELS_DATASET, TargetStore
-from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
+from brainhive_cli.core.base import Bool, Int64, UInt64, console, raise_if_asked_to_stop
+from brainhive_cli.core.files import make_portable
+from brainhive_cli.core.runs import Launch, library_versions
+from brainhive_cli.data.media import StimulusSet, decode_batches
+from brainhive_cli.data.stores import (
+    PIXELS_DATASET,
+    StorePlan,
+    TargetStore,
+    TargetWriter,
+)
 from brainhive_cli.data.targets.encoder_groups import (
     EncoderGroup,
     count_alternatives,

@@ -11,13 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import BrainhiveError, Line, MissingData
-from brainhive_cli.core.files.files import locate
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.data.files.ids import Names, match_names, summarise_names
-from brainhive_cli.data.media.pictures import decode
-from brainhive_cli.data.media.stimuli import Clip, StimulusSet, find_pictures
+from brainhive_cli.core.base import BrainhiveError, Line, MissingData, console
+from brainhive_cli.core.files import locate
+from brainhive_cli.core.runs import Launch
+from brainhive_cli.data.files import Names, match_names, summarise_names
+from brainhive_cli.data.media import Clip, StimulusSet, decode, find_pictures
 from brainhive_cli.models.encoders import (
     INPUT_KEYS,
     Encoder,

@@ -5,20 +5,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core.base.errors import (
-    BrainhiveError,
-    RecipeError,
-    join_words,
-)
+from brainhive_cli.core.base import BrainhiveError, RecipeError, join_words
 from brainhive_cli.core.files import documents
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.core.runs import run_folder as runs
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.recipes import Paths, parts
+from brainhive_cli.core.runs import RunFolder, run_folder as runs
 from brainhive_cli.data.datasets import HasOfflineEncoders, HasUsualEncoders
-from brainhive_cli.data.stores.target_store import (
-    find_own_vectors,
-)
+from brainhive_cli.data.stores import find_own_vectors
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import (
     DEFAULT_ENCODERS,

@@ -5,24 +5,13 @@ from contextlib import suppress
 
 import numpy as np
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import (
-    BrainhiveError,
-    MissingData,
-    RecipeError,
-)
-from brainhive_cli.core.files.files import locate_stored
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import EMBEDDINGS, Paths
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.base import BrainhiveError, MissingData, RecipeError, console
+from brainhive_cli.core.files import Input, locate_stored
+from brainhive_cli.core.recipes import EMBEDDINGS, Paths, parts
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.health import Health
-from brainhive_cli.data.stores.target_store import (
-    TargetStore,
-)
+from brainhive_cli.data.media import StimulusSet
+from brainhive_cli.data.stores import Health, TargetStore, target_store
 from brainhive_cli.data.targets.next_commands import write_embed_commands
 from brainhive_cli.models.encoders import (
     IMPORTED,

@@ -9,23 +9,20 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError, naming
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files.inputs import Input, collect_inputs
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.flags import Flag, flag_field
-from brainhive_cli.core.recipes.key_types import NameList
-from brainhive_cli.core.recipes.recipe import BaseRecipe
-from brainhive_cli.core.runs.cells import WORKERS_VARIABLE
-from brainhive_cli.core.runs.jobs import Job as CommandJob
-from brainhive_cli.core.runs.launch import READ_ONLY, Launch
-from brainhive_cli.core.runs.work import Work
+from brainhive_cli.core.base import BrainhiveError, RecipeError, Table, console, naming
+from brainhive_cli.core.files import Input, collect_inputs
+from brainhive_cli.core.recipes import BaseRecipe, Flag, NameList, flag_field, parts
+from brainhive_cli.core.runs import (
+    READ_ONLY,
+    WORKERS_VARIABLE,
+    Job as CommandJob,
+    Launch,
+    Work,
+)
 from brainhive_cli.data.datasets import Dataset, list_stimuli
-from brainhive_cli.data.media.decoding import count_decoders
-from brainhive_cli.data.media.stimuli import describe_unread
+from brainhive_cli.data.media import count_decoders, describe_unread
+from brainhive_cli.data.stores import finish_stores, open_writers
 from brainhive_cli.data.stores.target_store import build_store_path
-from brainhive_cli.data.stores.target_writer import finish_stores, open_writers
 from brainhive_cli.data.targets.embedding import StoreJob, embed_stimuli
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, group_encoders
 from brainhive_cli.data.targets.encoder_keys import add_usual_encoders

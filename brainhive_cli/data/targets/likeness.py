@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from brainhive_cli.core.base.arrays import Float32, Int64
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.measurement.linear_maps import Components
+from brainhive_cli.core.base import Float32, Int64
+from brainhive_cli.data.stores import TargetStore
+from brainhive_cli.measurement import Components
 
 COMPONENTS = 32
 """Largest number of principal components of an encoder."""

@@ -9,29 +9,31 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Float32
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
+    Float32,
     Line,
     RecipeError,
+    console,
     find_rows,
     require_kind,
 )
 from brainhive_cli.core.files import documents
-from brainhive_cli.data.signals.brain_channels import STIMULUS_HINT, find_codes
-from brainhive_cli.data.signals.channel_mapping import (
+from brainhive_cli.data.signals import (
+    MAX_STIMULI_PER_READ,
+    STIMULUS_HINT,
     ChannelChoice,
     ChannelMapping,
+    Normaliser,
+    Signal,
+    Statistics,
+    Trials,
+    find_codes,
     map_channels,
 )
-from brainhive_cli.data.signals.normalisations import Normaliser, Statistics
-from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.signals.trials import MAX_STIMULI_PER_READ, Trials
-from brainhive_cli.data.stores.recordings import Recordings
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.measurement.units import number_names
-from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.data.stores import Recordings, TargetStore
+from brainhive_cli.measurement import number_names
+from brainhive_cli.models import SignalSpec
 
 MAX_CHECKED_TRIALS = 1000
 """Largest number of trials in which codes of stimuli are looked for, 250 MB of 306

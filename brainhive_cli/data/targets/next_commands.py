@@ -6,23 +6,21 @@ from typing import Any, Literal
 
 import numpy as np
 
-from brainhive_cli.core.base.errors import (
-    SUGGESTED,
-    BrainhiveError,
-    Line,
-    write_value,
-)
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths, read_recipe, shipped_recipes
+from brainhive_cli.core.base import SUGGESTED, BrainhiveError, Line, write_value
+from brainhive_cli.core.recipes import Paths, parts, read_recipe, shipped_recipes
 from brainhive_cli.data.datasets import (
     Dataset,
     HasOfflineEncoders,
     HasUsualEncoders,
 )
-from brainhive_cli.data.signals.holdout import Holdout
-from brainhive_cli.data.stores.recordings import list_recorded_subjects
-from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
-from brainhive_cli.data.stores.target_store import find_store, holds_own_vectors
+from brainhive_cli.data.signals import Holdout
+from brainhive_cli.data.stores import (
+    SignalStore,
+    find_store,
+    holds_own_vectors,
+    list_recorded_subjects,
+)
+from brainhive_cli.data.stores.signal_store import build_store_path
 from brainhive_cli.models.encoders import (
     DEFAULT_ENCODERS,
     IMPORTED,

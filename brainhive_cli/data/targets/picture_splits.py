@@ -8,13 +8,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.base.arrays import Float32, Int64
-from brainhive_cli.core.base.console import progress
-from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.files.files import atomic_write
-from brainhive_cli.core.recipes.sections import Section
-from brainhive_cli.data.signals.holdout import MAX_FOLDS
-from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.core.base import Float32, Int64, RecipeError, progress
+from brainhive_cli.core.files import atomic_write
+from brainhive_cli.core.recipes import Section
+from brainhive_cli.data.signals import MAX_FOLDS
+from brainhive_cli.data.stores import TargetStore
 
 MAX_GROUP = 0.05
 """Largest share of the pictures in a group of neighbours. A group is wholly in training

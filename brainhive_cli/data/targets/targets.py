@@ -12,18 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Bool, Int64, UInt64
-from brainhive_cli.core.base.device_memory import copy_to_device, count_free_bytes
-from brainhive_cli.core.base.errors import BrainhiveError, Line, MissingData
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.base import (
+    Bool,
+    BrainhiveError,
+    Int64,
+    Line,
+    MissingData,
+    UInt64,
+    console,
+    copy_to_device,
+    count_free_bytes,
+)
+from brainhive_cli.core.recipes import Paths, parts
+from brainhive_cli.core.runs import Launch
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.files.hdf5 import LazyRows
-from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.files import LazyRows
+from brainhive_cli.data.media import StimulusSet
+from brainhive_cli.data.stores import TargetStore, target_store
 from brainhive_cli.data.targets.encoder_groups import (
     EncoderGroup,
     count_alternatives,

@@ -5,9 +5,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Bool, Float64
-from brainhive_cli.core.base.errors import BrainhiveError, Line
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.core.base import Bool, BrainhiveError, Float64, Line
+from brainhive_cli.data.signals import Trials
 
 Unit = Literal["pictures", "trials", "minutes"]
 UNITS = get_args(Unit)

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Float64, Int64
-from brainhive_cli.core.base.tables import Table
+from brainhive_cli.core.base import Float64, Int64, Table
 from brainhive_cli.core.files import documents
-from brainhive_cli.core.results.facts import SIGNIFICANCE_LEVEL, CellFacts
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.results import (
     ALL,
+    SIGNIFICANCE_LEVEL,
     TRIALS_TOGETHER,
+    CellFacts,
     Measurements,
     Metric,
     Scopes,
@@ -24,8 +24,8 @@ from brainhive_cli.core.results.measurements import (
     merge_caveats,
     scope,
 )
-from brainhive_cli.core.runs.artifacts import Artifact, Curve, CurveLine
-from brainhive_cli.data.stores.target_store import get_stimuli_and_pixels
+from brainhive_cli.core.runs import Artifact, Curve, CurveLine
+from brainhive_cli.data.stores import get_stimuli_and_pixels
 from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, UNITS
 from brainhive_cli.evaluation.calibration.facts import (
     Amount,
@@ -34,15 +34,12 @@ from brainhive_cli.evaluation.calibration.facts import (
 )
 from brainhive_cli.evaluation.calibration.job import Job
 from brainhive_cli.evaluation.calibration.measure import Part, select_arms
-from brainhive_cli.measurement.comparison import crossed_t_test
-from brainhive_cli.measurement.ranks import summarise_ranks
-from brainhive_cli.measurement.statistics import measure
-from brainhive_cli.measurement.units import Items
+from brainhive_cli.measurement import Items, crossed_t_test, measure, summarise_ranks
 from brainhive_cli.reports.pages.page import FINDING
-from brainhive_cli.reports.tables.tables import make_rows, tabulate_rows
+from brainhive_cli.reports.tables import make_rows, tabulate_rows
 from brainhive_cli.reports.templates import render
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.trained.few_shot import (
+from brainhive_cli.training.alignment import Cell
+from brainhive_cli.training.alignment.trained import (
     PERMUTED_SCRATCH,
     PERMUTED_TRANSFER,
     SCRATCH,

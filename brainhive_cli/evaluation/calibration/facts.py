@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from brainhive_cli.core.results.facts import Facts, FrozenModel
+from brainhive_cli.core.results import Facts, FrozenModel
 
 
 class Amount(FrozenModel):

@@ -9,28 +9,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.base.arrays import Bool, Int64
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.results.measurements import extend_protocol
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.work import Work
+from brainhive_cli.core.base import Bool, BrainhiveError, Int64, RecipeError
+from brainhive_cli.core.files import Input
+from brainhive_cli.core.results import extend_protocol
+from brainhive_cli.core.runs import Launch, Work
 from brainhive_cli.data.datasets import group_rows
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.learned_pictures import LearnedPictures
-from brainhive_cli.data.stores.target_store import get_stimuli_and_pixels
-from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.data.signals import Trials
+from brainhive_cli.data.stores import LearnedPictures, get_stimuli_and_pixels
+from brainhive_cli.data.targets import Targets
 from brainhive_cli.evaluation.calibration.amounts import UNITS, Unit, limit_amounts
 from brainhive_cli.evaluation.calibration.recipe import PICTURES, Recipe
-from brainhive_cli.measurement.units import Items
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.recipe import Recipe as Training
-from brainhive_cli.training.alignment.trained import few_shot
-from brainhive_cli.training.alignment.trained.few_shot import SourceModel
-from brainhive_cli.training.alignment.trained.run import open_model
-from brainhive_cli.training.alignment.trained.test_job import TestJob
-from brainhive_cli.training.alignment.trained.test_set import TestSet, open_test_set
-from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
+from brainhive_cli.measurement import Items
+from brainhive_cli.training.alignment import Cell, Recipe as Training
+from brainhive_cli.training.alignment.trained import (
+    SourceModel,
+    TestedPerson,
+    TestJob,
+    TestSet,
+    few_shot,
+    open_model,
+    open_test_set,
+)
 
 
 @dataclass(frozen=True)

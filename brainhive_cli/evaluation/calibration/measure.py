@@ -7,15 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.base.seeds import derive_seed
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.core.base import BrainhiveError, Float64, Int64, console, derive_seed
+from brainhive_cli.core.recipes import Paths, parts
+from brainhive_cli.core.runs import Launch
+from brainhive_cli.data.signals import Trials
+from brainhive_cli.data.targets import Targets
 from brainhive_cli.evaluation.calibration.amounts import (
     measure_amounts,
     select_trials,
@@ -23,11 +19,9 @@ from brainhive_cli.evaluation.calibration.amounts import (
 from brainhive_cli.evaluation.calibration.facts import Strength
 from brainhive_cli.evaluation.calibration.job import Job, Person, read_training
 from brainhive_cli.evaluation.calibration.recipe import SIGNAL_SHELF, Recipe
-from brainhive_cli.measurement.ranks import rank_targets
-from brainhive_cli.measurement.retrieval import depends_on_other_trials
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.recipe import Recipe as Training
-from brainhive_cli.training.alignment.trained.few_shot import (
+from brainhive_cli.measurement import depends_on_other_trials, rank_targets
+from brainhive_cli.training.alignment import Cell, Recipe as Training
+from brainhive_cli.training.alignment.trained import (
     FINE_TUNING,
     MIN_TRANSFER_PICTURES,
     PERMUTED_TRANSFER,
@@ -37,11 +31,12 @@ from brainhive_cli.training.alignment.trained.few_shot import (
     ZERO_SHOT,
     PersonModel,
     SourceModel,
+    TestSet,
+    TrainedModels,
     choose_pull,
+    open_test_set,
 )
-from brainhive_cli.training.alignment.trained.models import TrainedModels
-from brainhive_cli.training.alignment.trained.test_set import TestSet, open_test_set
-from brainhive_cli.training.alignment.training.batches import choose_held_out
+from brainhive_cli.training.alignment.training import choose_held_out
 
 MIN_VALIDATION_SHARE = 0.1
 """Smallest share of the training concepts that validate the strength of transfer."""

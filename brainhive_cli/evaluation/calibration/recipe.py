@@ -5,20 +5,19 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from brainhive_cli.core.base.errors import RecipeError, guess
-from brainhive_cli.core.recipes import key_types, parts, sections
-from brainhive_cli.core.recipes.flags import flag_field
-from brainhive_cli.core.recipes.recipe import OneRunRecipe
-from brainhive_cli.core.recipes.sections import Section
-from brainhive_cli.data.files.subjects import Subjects
-from brainhive_cli.data.signals.channel_mapping import ChannelChoice
-from brainhive_cli.evaluation.calibration.amounts import UNITS, Order, Unit
-from brainhive_cli.training.alignment.trained.few_shot import (
-    ARMS,
-    SCRATCH,
-    TRANSFER,
-    ZERO_SHOT,
+from brainhive_cli.core.base import RecipeError, guess
+from brainhive_cli.core.recipes import (
+    OneRunRecipe,
+    Section,
+    flag_field,
+    key_types,
+    parts,
+    sections,
 )
+from brainhive_cli.data.files import Subjects
+from brainhive_cli.data.signals import ChannelChoice
+from brainhive_cli.evaluation.calibration.amounts import UNITS, Order, Unit
+from brainhive_cli.training.alignment.trained import ARMS, SCRATCH, TRANSFER, ZERO_SHOT
 
 SIGNAL_SHELF = "normalisations"
 """Shelf of the alignments of signals."""

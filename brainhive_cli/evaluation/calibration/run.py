@@ -6,10 +6,17 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 
 from brainhive_cli.core.base import console
-from brainhive_cli.core.runs import artifacts, driver, weights
-from brainhive_cli.core.runs.jobs import CellStage, OpenRun, RunJob, Summary
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
+from brainhive_cli.core.runs import (
+    CellStage,
+    Launch,
+    OpenRun,
+    Result,
+    RunJob,
+    Summary,
+    artifacts,
+    driver,
+    weights,
+)
 from brainhive_cli.evaluation.calibration.curves import draw_artifacts, summarise_draws
 from brainhive_cli.evaluation.calibration.facts import Strength
 from brainhive_cli.evaluation.calibration.job import Job
@@ -22,10 +29,9 @@ from brainhive_cli.evaluation.calibration.measure import (
     measure_draw,
     require_arms,
 )
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.trained.run import open_model
-from brainhive_cli.training.alignment.trained.test_set import check_test_set
-from brainhive_cli.training.alignment.training.run import TrainingRun
+from brainhive_cli.training.alignment import Cell
+from brainhive_cli.training.alignment.trained import check_test_set, open_model
+from brainhive_cli.training.alignment.training import TrainingRun
 
 
 class CalibrationRun(Job, RunJob):

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.results.facts import SIGNIFICANCE_LEVEL
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.core.results import SIGNIFICANCE_LEVEL
+from brainhive_cli.data.signals import Trials
 from brainhive_cli.evaluation.explanation.facts import AxisClaim
 from brainhive_cli.evaluation.explanation.filter_reach import find_latest_onsets
 from brainhive_cli.evaluation.explanation.findings import (

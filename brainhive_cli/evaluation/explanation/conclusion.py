@@ -9,18 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Float64
-from brainhive_cli.core.base.errors import BrainhiveError, DamagedStore
-from brainhive_cli.core.results.facts import CellFacts
-from brainhive_cli.core.results.measurements import Measurements, Scopes, scope
-from brainhive_cli.core.runs.artifacts import Heatmap
-from brainhive_cli.core.runs.jobs import Summary
-from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.data.signals.repetitions import average_trials
-from brainhive_cli.data.signals.space_files import write_maps
-from brainhive_cli.data.signals.spaces import Sensors, Voxels
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.core.base import BrainhiveError, DamagedStore, Float64, console
+from brainhive_cli.core.results import CellFacts, Measurements, Scopes, scope
+from brainhive_cli.core.runs import Heatmap, RunFolder, Summary
+from brainhive_cli.data.signals import (
+    Sensors,
+    Trials,
+    Voxels,
+    average_trials,
+    write_maps,
+)
 from brainhive_cli.evaluation.explanation.claims import bound_onsets, state_claims
 from brainhive_cli.evaluation.explanation.encoding_model import (
     CEILINGS,
@@ -49,10 +47,9 @@ from brainhive_cli.evaluation.explanation.profiles import (
 )
 from brainhive_cli.evaluation.explanation.recipe import MODEL_ANALYSES
 from brainhive_cli.evaluation.explanation.similarity import RHO, explain_similarity
-from brainhive_cli.measurement.units import Items
-from brainhive_cli.reports.figures.evoked_responses import draw_evoked
-from brainhive_cli.reports.figures.head_maps import place_sensors
-from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.measurement import Items
+from brainhive_cli.reports.figures import draw_evoked, place_sensors
+from brainhive_cli.training.alignment import Cell
 
 SIMILARITY = "similarity"
 """Name of the analysis."""

@@ -9,17 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import BrainhiveError, Float64, Int64, console
 from brainhive_cli.data.datasets import group_rows
-from brainhive_cli.data.signals.repetitions import (
+from brainhive_cli.data.signals import (
+    Trials,
     average_by_part,
     average_repetitions,
     separate_in_time,
 )
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores import TargetStore
 from brainhive_cli.evaluation.explanation.job import Reader
 from brainhive_cli.evaluation.explanation.profiles import (
     TIME,
@@ -30,12 +28,14 @@ from brainhive_cli.evaluation.explanation.profiles import (
     SubjectProfiles,
 )
 from brainhive_cli.evaluation.explanation.recipe import Recipe
-from brainhive_cli.measurement.linear_maps import OutputSums, Products, project
-from brainhive_cli.measurement.reliability import (
+from brainhive_cli.measurement import (
+    OutputSums,
+    Products,
     Repetitions,
     average_random_halves,
     correlate,
     correlation_shares,
+    project,
     unit_vectors,
 )
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from brainhive_cli.core.results.facts import SIGNIFICANCE_LEVEL, Facts, FrozenModel
+from brainhive_cli.core.results import SIGNIFICANCE_LEVEL, Facts, FrozenModel
 
 
 class AxisClaim(FrozenModel):

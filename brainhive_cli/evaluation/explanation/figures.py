@@ -8,19 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Float64
-from brainhive_cli.core.base.tables import Table, TableCell, format_p
-from brainhive_cli.core.results.facts import SIGNIFICANCE_LEVEL
-from brainhive_cli.core.results.measurements import Metric, metric_title
-from brainhive_cli.core.runs.artifacts import (
-    BrainMap,
-    Curve,
-    CurveLine,
-    Evoked,
-    Heatmap,
-    Topomap,
-)
-from brainhive_cli.data.signals.spaces import Sensors, Voxels
+from brainhive_cli.core.base import Float64, Table, TableCell, format_p
+from brainhive_cli.core.results import SIGNIFICANCE_LEVEL, Metric, metric_title
+from brainhive_cli.core.runs import BrainMap, Curve, CurveLine, Evoked, Heatmap, Topomap
+from brainhive_cli.data.signals import Sensors, Voxels
 from brainhive_cli.evaluation.explanation.claims import choose_claimed_findings
 from brainhive_cli.evaluation.explanation.findings import (
     FIRST_ABOVE_CHANCE,
@@ -38,10 +29,9 @@ from brainhive_cli.evaluation.explanation.recipe import (
     SIGNAL_ANALYSES,
     TRIAL_ANALYSES,
 )
-from brainhive_cli.reports.figures.brain_maps import write_brain_map
-from brainhive_cli.reports.figures.head_maps import draw_head, place_sensors
+from brainhive_cli.reports.figures import draw_head, place_sensors, write_brain_map
 from brainhive_cli.reports.pages.page import DETAILS, FINDING
-from brainhive_cli.reports.tables.tables import make_metric_cell
+from brainhive_cli.reports.tables import make_metric_cell
 from brainhive_cli.reports.templates import render
 
 ANALYSIS_TITLES: Mapping[str, str] = {

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Float64
-from brainhive_cli.data.recordings.samples import filter_samples
-from brainhive_cli.data.signals.cutting import Cutting, Steps
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.core.base import Float64
+from brainhive_cli.data.recordings import filter_samples
+from brainhive_cli.data.signals import Cutting, Steps, Trials
 
 EFFECTS_MS = (50, 100, 300, 500)
 """Lengths of the simulated effects. A high-pass filter spreads long effects further, a

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Float64
-from brainhive_cli.core.results.facts import SIGNIFICANCE_LEVEL
-from brainhive_cli.core.results.measurements import Metric
+from brainhive_cli.core.base import Float64
+from brainhive_cli.core.results import SIGNIFICANCE_LEVEL, Metric
 from brainhive_cli.evaluation.explanation.profiles import (
     TIME,
     Axis,
@@ -18,8 +17,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     correct_p_values,
     standardise,
 )
-from brainhive_cli.measurement.statistics import measure_positions
-from brainhive_cli.measurement.units import Items, fold_null_inflation
+from brainhive_cli.measurement import Items, fold_null_inflation, measure_positions
 
 SHUFFLED_LABELS = "shuffled labels"
 """Scope of the control with permuted labels."""

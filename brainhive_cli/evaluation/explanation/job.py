@@ -12,18 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.results.facts import describe_signals
-from brainhive_cli.core.results.measurements import extend_protocol
-from brainhive_cli.core.runs.work import Work
+from brainhive_cli.core.base import BrainhiveError, Float64, Int64, RecipeError, console
+from brainhive_cli.core.files import Input
+from brainhive_cli.core.results import describe_signals, extend_protocol
+from brainhive_cli.core.runs import Work
 from brainhive_cli.data.datasets import group_rows, require_split
-from brainhive_cli.data.signals.selection import list_window_starts
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.encoder_stores import list_store_inputs, open_stores
+from brainhive_cli.data.signals import Trials, list_window_starts
+from brainhive_cli.data.stores import TargetStore
+from brainhive_cli.data.targets import list_store_inputs, open_stores
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,
     SENSOR,
@@ -43,16 +39,18 @@ from brainhive_cli.evaluation.explanation.recipe import (
     Recipe,
 )
 from brainhive_cli.evaluation.explanation.sensor_space import find_mixture
-from brainhive_cli.measurement.ranks import rank_first_pictures
-from brainhive_cli.measurement.units import Items
+from brainhive_cli.measurement import Items, rank_first_pictures
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.trained.model import TrainedModel
-from brainhive_cli.training.alignment.trained.picture_targets import open_targets
-from brainhive_cli.training.alignment.trained.run import open_model
-from brainhive_cli.training.alignment.trained.test_job import TestJob
-from brainhive_cli.training.alignment.trained.test_set import TestSet, check_test_set
-from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
+from brainhive_cli.training.alignment import Cell
+from brainhive_cli.training.alignment.trained import (
+    TestedPerson,
+    TestJob,
+    TestSet,
+    TrainedModel,
+    check_test_set,
+    open_model,
+    open_targets,
+)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Array, Float64
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.data.signals.selection import (
+from brainhive_cli.core.base import Array, BrainhiveError, Float64, console
+from brainhive_cli.data.signals import (
     list_window_starts,
     make_region_masks,
     mark_window,
@@ -30,7 +28,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
 )
 from brainhive_cli.evaluation.explanation.recipe import ANALYSES, Recipe, Window
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace
-from brainhive_cli.measurement.linear_maps import FeatureScaler, Products
+from brainhive_cli.measurement import FeatureScaler, Products
 
 LOST_MARGIN = "margin_lost"
 """Metric: decrease of the margin, which is the cosine similarity with the seen picture

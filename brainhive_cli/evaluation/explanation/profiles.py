@@ -6,12 +6,18 @@ from typing import Any, Self
 
 import numpy as np
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Array, Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError, DamagedStore, RecipeError
-from brainhive_cli.core.results.facts import SIGNIFICANCE_LEVEL
-from brainhive_cli.data.signals.trials import index_optional
-from brainhive_cli.measurement.units import Items
+from brainhive_cli.core.base import (
+    Array,
+    BrainhiveError,
+    DamagedStore,
+    Float64,
+    Int64,
+    RecipeError,
+    console,
+)
+from brainhive_cli.core.results import SIGNIFICANCE_LEVEL
+from brainhive_cli.data.signals import index_optional
+from brainhive_cli.measurement import Items
 
 DRAWS_OF_WRONG_LABELS = 20
 """Number of permutations from which the wrong labels of a control are chosen. About

@@ -4,11 +4,15 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.recipes import key_types, parts, sections
-from brainhive_cli.core.recipes.flags import flag_field
-from brainhive_cli.core.recipes.recipe import OneRunRecipe
-from brainhive_cli.core.recipes.sections import Section
+from brainhive_cli.core.base import RecipeError
+from brainhive_cli.core.recipes import (
+    OneRunRecipe,
+    Section,
+    flag_field,
+    key_types,
+    parts,
+    sections,
+)
 from brainhive_cli.models.encoders import Encoders
 
 MODEL_ANALYSES = {

@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from brainhive_cli.core.base import console
-from brainhive_cli.core.runs import weights
-from brainhive_cli.core.runs.jobs import CellStage, OpenRun, RunJob, Summary
-from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs import CellStage, Launch, OpenRun, RunJob, Summary, weights
 from brainhive_cli.evaluation.explanation.conclusion import MAPS, conclude
 from brainhive_cli.evaluation.explanation.encoding_model import explain_signals
 from brainhive_cli.evaluation.explanation.job import Job
@@ -17,7 +15,7 @@ from brainhive_cli.evaluation.explanation.trial_decoding import (
     check_folds,
     explain_trials,
 )
-from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment import Cell
 
 
 class ExplanationRun(Job, RunJob):

@@ -7,10 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.base.arrays import Float32
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.data.signals.repetitions import WHITENED_UNIT, average_by_session
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.core.base import BrainhiveError, Float32
+from brainhive_cli.data.signals import WHITENED_UNIT, Trials, average_by_session
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,8 @@ from typing import Any
 import numpy as np
 from scipy.spatial.distance import squareform
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Array, Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.data.signals.repetitions import separate_in_time
-from brainhive_cli.data.signals.trials import sum_by_picture
+from brainhive_cli.core.base import Array, BrainhiveError, Float64, Int64, console
+from brainhive_cli.data.signals import separate_in_time, sum_by_picture
 from brainhive_cli.evaluation.explanation.encoding_model import TargetLevels
 from brainhive_cli.evaluation.explanation.job import Reader
 from brainhive_cli.evaluation.explanation.profiles import (
@@ -22,12 +19,12 @@ from brainhive_cli.evaluation.explanation.profiles import (
     draw_permutations,
 )
 from brainhive_cli.evaluation.explanation.recipe import Recipe
-from brainhive_cli.measurement.reliability import (
+from brainhive_cli.measurement import (
+    Items,
     correlation_shares,
     spearman_brown,
     unit_vectors,
 )
-from brainhive_cli.measurement.units import Items
 
 RHO = "rho"
 """Metric: Spearman's correlation with the distances of a model."""

@@ -9,15 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Float64, Int64
-from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.results.facts import SIGNIFICANCE_LEVEL
-from brainhive_cli.core.results.measurements import scope
-from brainhive_cli.core.runs.artifacts import Heatmap
-from brainhive_cli.core.runs.jobs import Summary
+from brainhive_cli.core.base import Float64, Int64, RecipeError, console
+from brainhive_cli.core.results import SIGNIFICANCE_LEVEL, scope
+from brainhive_cli.core.runs import Heatmap, Summary
 from brainhive_cli.data.datasets import make_grouping
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Trials
 from brainhive_cli.evaluation.explanation.conclusion import Scopes, summarise_findings
 from brainhive_cli.evaluation.explanation.figures import Figures
 from brainhive_cli.evaluation.explanation.findings import (
@@ -34,9 +30,9 @@ from brainhive_cli.evaluation.explanation.profiles import (
     SubjectProfiles,
 )
 from brainhive_cli.evaluation.explanation.recipe import TRIAL_ANALYSES
-from brainhive_cli.measurement.design import LabelDesign
+from brainhive_cli.measurement import LabelDesign
 from brainhive_cli.reports.templates import render
-from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment import Cell
 
 DECODING, GENERALISATION = TRIAL_ANALYSES
 MAX_COMPARISONS = 2**26

@@ -11,28 +11,33 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Bool, Float32, Float64
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.data.recordings.event_names import EventNames
-from brainhive_cli.data.signals.cutting import (
+from brainhive_cli.core.base import (
+    Bool,
+    BrainhiveError,
+    Float32,
+    Float64,
+    MissingData,
+    RecipeError,
+    console,
+)
+from brainhive_cli.data.recordings import EventNames
+from brainhive_cli.data.signals import (
+    COLUMNS,
     Cutting,
+    CutWindow,
+    Sensors,
     Steps,
+    Trials,
     apply_whitener,
     compute_whitener,
+    look_up_positions,
     measure_noise,
 )
-from brainhive_cli.data.signals.spaces import Sensors, look_up_positions
-from brainhive_cli.data.signals.trial_table import COLUMNS
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.signals.windows import CutWindow
-from brainhive_cli.data.targets.model_input import choose_input
+from brainhive_cli.data.targets import choose_input
 from brainhive_cli.evaluation.live.recipe import Recipe
-from brainhive_cli.measurement.ranks import rank_targets
-from brainhive_cli.models.signal_spec import SignalSpec, normalise_unit
-from brainhive_cli.training.alignment.trained.model import TrainedModel
-from brainhive_cli.training.alignment.trained.test_set import TestSet
-from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
+from brainhive_cli.measurement import rank_targets
+from brainhive_cli.models import SignalSpec, normalise_unit
+from brainhive_cli.training.alignment.trained import TestedPerson, TestSet, TrainedModel
 
 N_BEST = 5
 """Number of pictures that are shown for each window."""

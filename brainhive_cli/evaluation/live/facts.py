@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from brainhive_cli.core.results.facts import Facts
+from brainhive_cli.core.results import Facts
 
 
 class LiveFacts(Facts):

@@ -7,19 +7,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Int64
-from brainhive_cli.core.base.console import summarise_names
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
+    Int64,
     MissingData,
     RecipeError,
+    console,
     find_rows,
+    summarise_names,
 )
-from brainhive_cli.core.files.files import locate
-from brainhive_cli.core.files.inputs import Input, require_inputs
-from brainhive_cli.core.recipes.recipe import SIGNALS
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.files import Input, locate, require_inputs
+from brainhive_cli.core.recipes import SIGNALS
+from brainhive_cli.core.results import (
     CHANNELS_MAPPED,
     NOT_INTERLEAVED,
     SIMULATED,
@@ -27,13 +26,10 @@ from brainhive_cli.core.results.measurements import (
     UNKNOWN_TRIALS,
     merge_caveats,
 )
-from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs import Launch
 from brainhive_cli.data.datasets import require_split
-from brainhive_cli.data.recordings.event_names import EVENT_TABLES, EventNames
-from brainhive_cli.data.recordings.tables import find_bids_root
-from brainhive_cli.data.signals.cutting import Cutting
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.signals.windows import Windows
+from brainhive_cli.data.recordings import EVENT_TABLES, EventNames, find_bids_root
+from brainhive_cli.data.signals import Cutting, Trials, Windows
 from brainhive_cli.data.streams import (
     Stream,
     StreamConfig,
@@ -41,7 +37,7 @@ from brainhive_cli.data.streams import (
     StreamRequest,
     WindowStream,
 )
-from brainhive_cli.data.targets.model_input import choose_input
+from brainhive_cli.data.targets import choose_input
 from brainhive_cli.evaluation.live.decoder import (
     CHANNEL_TYPES,
     STREAM_NAME,
@@ -51,15 +47,15 @@ from brainhive_cli.evaluation.live.decoder import (
     read_learned_trials,
 )
 from brainhive_cli.evaluation.live.recipe import Recipe
-from brainhive_cli.training.alignment.cells import Cell, list_test_subjects
-from brainhive_cli.training.alignment.model_files import require_weights
-from brainhive_cli.training.alignment.trained.models import TrainedModels
-from brainhive_cli.training.alignment.trained.picture_targets import open_targets
-from brainhive_cli.training.alignment.trained.run import open_model
-from brainhive_cli.training.alignment.trained.test_set import TestSet, open_test_set
-from brainhive_cli.training.alignment.trained.tested_person import (
+from brainhive_cli.training.alignment import Cell, list_test_subjects, require_weights
+from brainhive_cli.training.alignment.trained import (
     DEFAULT_UNIT,
     TestedPerson,
+    TestSet,
+    TrainedModels,
+    open_model,
+    open_targets,
+    open_test_set,
 )
 
 MAX_LEARNED_SHARE = 0.05

@@ -16,21 +16,21 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Float64
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     INTERRUPT_SIGNALS,
     BrainhiveError,
+    Float64,
+    console,
     leave_closed_terminal,
     set_handlers,
 )
-from brainhive_cli.core.results.measurements import TRAINED_TRIALS
-from brainhive_cli.data.exchange.session_folder import SessionFolder
-from brainhive_cli.data.signals.windows import Counts, CutWindow
+from brainhive_cli.core.results import TRAINED_TRIALS
+from brainhive_cli.data.exchange import SessionFolder
+from brainhive_cli.data.signals import Counts, CutWindow
 from brainhive_cli.data.streams import Chunk, Event, Stream, WindowStream
 from brainhive_cli.evaluation.live.decoder import EventRow, LiveResult
 from brainhive_cli.evaluation.live.job import OpenSession
-from brainhive_cli.measurement.confidence_sequence import HitRate
+from brainhive_cli.measurement import HitRate
 
 READ_WAIT_S = 0.1
 """Longest time that a read waits for samples."""

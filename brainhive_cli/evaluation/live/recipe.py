@@ -4,10 +4,15 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.recipes import key_types, parts, sections
-from brainhive_cli.core.recipes.flags import Flag, flag_field
-from brainhive_cli.core.recipes.recipe import OneRunRecipe
-from brainhive_cli.data.signals.channel_mapping import ChannelChoice
+from brainhive_cli.core.recipes import (
+    Flag,
+    OneRunRecipe,
+    flag_field,
+    key_types,
+    parts,
+    sections,
+)
+from brainhive_cli.data.signals import ChannelChoice
 
 
 class Recipe(OneRunRecipe):

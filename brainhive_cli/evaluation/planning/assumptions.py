@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from brainhive_cli.core.base.arrays import Float32, Int64
+from brainhive_cli.core.base import Float32, Int64
 from brainhive_cli.core.files import documents
 
 

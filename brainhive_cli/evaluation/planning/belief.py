@@ -9,8 +9,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from brainhive_cli.core.base.arrays import Array, Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import Array, BrainhiveError, Float64, Int64
 from brainhive_cli.evaluation.planning.assumptions import PilotPerson, PublishedResult
 from brainhive_cli.evaluation.planning.light_world import (
     MAX_MISFIT,
@@ -21,7 +20,7 @@ from brainhive_cli.evaluation.planning.light_world import (
     add_features,
     fit_ridge,
 )
-from brainhive_cli.measurement.ranks import normalise_tokens
+from brainhive_cli.measurement import normalise_tokens
 
 NO_GAIN = 0.004
 """Gain of a signal that is too weak to be found, in place of 0."""

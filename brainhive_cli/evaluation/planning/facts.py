@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from brainhive_cli.core.results.facts import Facts, FrozenModel
+from brainhive_cli.core.results import Facts, FrozenModel
 
 RoundedShare = Annotated[
     float, AfterValidator(lambda value: round(value, 2 if value > 0.1 else 3))

@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from brainhive_cli.core.base.arrays import Array, Float64
-from brainhive_cli.measurement.linear_maps import Products
+from brainhive_cli.core.base import Array, Float64
+from brainhive_cli.measurement import Products
 
 N_AXES = 400
 """Number of noise axes."""

@@ -15,15 +15,21 @@ from typing import Literal
 
 import numpy as np
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Float32, Float64
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.base.seeds import derive_seed
-from brainhive_cli.data.signals.study import describe_concepts
+from brainhive_cli.core.base import (
+    BrainhiveError,
+    Float32,
+    Float64,
+    console,
+    derive_seed,
+)
+from brainhive_cli.data.signals import describe_concepts
 from brainhive_cli.evaluation.planning.designs import MARGIN_S
-from brainhive_cli.measurement.design import Timeline, describe_pictures
-from brainhive_cli.measurement.repetitions import separate_repetitions
-from brainhive_cli.measurement.units import number_names
+from brainhive_cli.measurement import (
+    Timeline,
+    describe_pictures,
+    number_names,
+    separate_repetitions,
+)
 
 MAX_DRAWS = 20
 """Number of random orders that are tried. Checks refuse about 1 in 30 by chance."""

@@ -10,21 +10,13 @@ from typing import Self
 
 import numpy as np
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Float32
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files.files import locate
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.data.media.near_copies import (
-    COPIES,
-    confirm_near_copy,
-    find_candidates,
-)
-from brainhive_cli.data.media.pictures import decode
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.job import Job as EmbedJob, Recipe as EmbedRecipe
+from brainhive_cli.core.base import BrainhiveError, Float32, MissingData, console
+from brainhive_cli.core.files import Input, locate
+from brainhive_cli.core.recipes import Paths
+from brainhive_cli.core.runs import Launch
+from brainhive_cli.data.media import COPIES, confirm_near_copy, decode, find_candidates
+from brainhive_cli.data.stores import TargetStore
+from brainhive_cli.data.targets import Job as EmbedJob, Recipe as EmbedRecipe
 
 
 @dataclass(frozen=True)

@@ -7,26 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Float32, Int64
-from brainhive_cli.core.base.errors import Line, MissingData
-from brainhive_cli.core.files.files import locate
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.core.results.measurements import merge_caveats
+from brainhive_cli.core.base import Float32, Int64, Line, MissingData
+from brainhive_cli.core.files import locate
+from brainhive_cli.core.recipes import Paths, parts
+from brainhive_cli.core.results import merge_caveats
 from brainhive_cli.core.runs import run_folder as runs
-from brainhive_cli.data.signals.holdout import SEPARATE_TEST
-from brainhive_cli.data.signals.overlap import measure_spacing_s
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.target_store import TargetStore, open_stores
-from brainhive_cli.data.targets.encoder_stores import holds_annotations
-from brainhive_cli.data.targets.model_input import match_stimuli
+from brainhive_cli.data.signals import SEPARATE_TEST, Trials, measure_spacing_s
+from brainhive_cli.data.stores import SignalStore, TargetStore, open_stores
+from brainhive_cli.data.targets import holds_annotations, match_stimuli
 from brainhive_cli.evaluation.planning.assumptions import PilotPerson
 from brainhive_cli.evaluation.planning.designs import Design
-from brainhive_cli.measurement.trial_order import TrialOrder
-from brainhive_cli.training.alignment.trained.models import TrainedModels
-from brainhive_cli.training.alignment.trained.run import open_model
-from brainhive_cli.training.alignment.trained.test_set import open_test_set
+from brainhive_cli.measurement import TrialOrder
+from brainhive_cli.training.alignment.trained import (
+    TrainedModels,
+    open_model,
+    open_test_set,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -308,7 +304,7 @@ def _read_signals(recording: Recording) -> Float32:
     """Read standardised single trials [n, F], reduced to `MAX_FEATURES`."""
     import torch
 
-    from brainhive_cli.measurement.linear_maps import FeatureScaler
+    from brainhive_cli.measurement import FeatureScaler
 
     blocks = []
     for trials in recording.values():
@@ -329,7 +325,7 @@ def _read_targets(trials: Trials, stores: list[TargetStore]) -> "Tensor":
 
 def _reduce(values: "Tensor", width: int) -> Float32:
     """Reduce centred values [N, F] to at most `width` principal components."""
-    from brainhive_cli.measurement.linear_maps import Components
+    from brainhive_cli.measurement import Components
 
     if values.shape[1] > width:
         step = -(-len(values) // MAX_ROWS_FOR_AXES)

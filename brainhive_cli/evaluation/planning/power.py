@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array, Float64, Int64
+from brainhive_cli.core.base import Array, Float64, Int64
 from brainhive_cli.evaluation.planning.assumptions import PilotPerson, PublishedResult
 from brainhive_cli.evaluation.planning.belief import Belief
 from brainhive_cli.evaluation.planning.designs import (

@@ -7,11 +7,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.recipes import key_types, sections
-from brainhive_cli.core.recipes.flags import flag_field
-from brainhive_cli.core.recipes.recipe import FileRecipe
-from brainhive_cli.core.recipes.sections import Section
+from brainhive_cli.core.base import RecipeError
+from brainhive_cli.core.recipes import (
+    FileRecipe,
+    Section,
+    flag_field,
+    key_types,
+    sections,
+)
 from brainhive_cli.evaluation.planning.designs import MARGIN_S, Design, StudyClaim
 
 MAX_CANDIDATES = 200

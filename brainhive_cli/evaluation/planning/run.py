@@ -6,18 +6,18 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files.files import remove
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.results.facts import CellFacts, find_model
-from brainhive_cli.core.results.measurements import ALL, Measurements, Metric
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.jobs import OpenRun, RunJob, Summary
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.core.runs.work import Work
+from brainhive_cli.core.base import RecipeError, Table, console
+from brainhive_cli.core.files import Input, remove
+from brainhive_cli.core.results import ALL, CellFacts, Measurements, Metric, find_model
+from brainhive_cli.core.runs import (
+    Launch,
+    OpenRun,
+    Result,
+    RunJob,
+    Summary,
+    Work,
+    artifacts,
+)
 from brainhive_cli.evaluation.planning.assumptions import (
     PublishedResult,
     list_devices,
@@ -39,7 +39,7 @@ from brainhive_cli.evaluation.planning.tables import (
     tabulate_designs,
 )
 from brainhive_cli.evaluation.planning.warnings import list_warnings
-from brainhive_cli.measurement.units import StimulusGrouping, describe_claims
+from brainhive_cli.measurement import StimulusGrouping, describe_claims
 from brainhive_cli.reports.sentences.sentences import state_finding
 from brainhive_cli.reports.templates import render
 

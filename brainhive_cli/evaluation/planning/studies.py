@@ -8,25 +8,23 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from brainhive_cli.core.base.arrays import Bool, Float64, Int64
-from brainhive_cli.core.results.facts import SIGNIFICANCE_LEVEL
+from brainhive_cli.core.base import Bool, Float64, Int64
+from brainhive_cli.core.results import SIGNIFICANCE_LEVEL
 from brainhive_cli.evaluation.planning.belief import Belief, compute_cosines
 from brainhive_cli.evaluation.planning.designs import Design, Question
 from brainhive_cli.evaluation.planning.light_world import (
     SHAPES,
     RidgeDecoder,
 )
-from brainhive_cli.measurement.comparison import compare_hits
-from brainhive_cli.measurement.ranks import (
-    rank_first_pictures,
-    summarise_ranks,
-)
-from brainhive_cli.measurement.units import (
+from brainhive_cli.measurement import (
     MIN_SUBJECTS_FOR_POPULATION,
     Items,
     StimulusGrouping,
+    compare_hits,
+    judge,
+    rank_first_pictures,
+    summarise_ranks,
 )
-from brainhive_cli.measurement.verdict import judge
 
 N_LIKELY_STUDIES = 240
 """Number of simulated studies with signals that fit the assumptions."""

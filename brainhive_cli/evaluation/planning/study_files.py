@@ -7,11 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Float32
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.base.tables import write_cell
-from brainhive_cli.core.files.files import atomic_write
+from brainhive_cli.core.base import BrainhiveError, Float32, console, write_cell
+from brainhive_cli.core.files import atomic_write
 from brainhive_cli.evaluation.planning.designs import MARGIN_S
 from brainhive_cli.evaluation.planning.order import (
     CATCH,

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from brainhive_cli.core.base.tables import Table, TableCell
-from brainhive_cli.core.runs.artifacts import Heatmap
+from brainhive_cli.core.base import Table, TableCell
+from brainhive_cli.core.runs import Heatmap
 from brainhive_cli.evaluation.planning.designs import MIN_POWER
 from brainhive_cli.evaluation.planning.facts import (
     DesignFacts,
@@ -12,7 +12,7 @@ from brainhive_cli.evaluation.planning.facts import (
     PredictedRange,
 )
 from brainhive_cli.reports.pages.page import FINDING
-from brainhive_cli.reports.tables.tables import ABSENT
+from brainhive_cli.reports.tables import ABSENT
 from brainhive_cli.reports.templates import render, write_amount
 
 PANELS = (

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from brainhive_cli.data.signals.overlap import TIME_TOLERANCE_S
+from brainhive_cli.data.signals import TIME_TOLERANCE_S
 from brainhive_cli.evaluation.planning.designs import Design, Question
 from brainhive_cli.evaluation.planning.pilot import Pilot
-from brainhive_cli.measurement.repetitions import find_confound
-from brainhive_cli.measurement.units import (
+from brainhive_cli.measurement import (
     MIN_SUBJECTS_FOR_POPULATION,
     MIN_UNITS_FOR_POPULATION,
+    find_confound,
 )
 
 

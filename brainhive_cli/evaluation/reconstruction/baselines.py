@@ -10,15 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Int64, UInt8
-from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.core.files.files import resolve_below
-from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.data.files.ids import match_ids
-from brainhive_cli.data.media import media_files
-from brainhive_cli.data.media.pictures import BadPicture
-from brainhive_cli.data.media.stimuli import Clip, StimulusSet
+from brainhive_cli.core.base import Int64, MissingData, UInt8, console
+from brainhive_cli.core.files import resolve_below
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.files import match_ids
+from brainhive_cli.data.media import BadPicture, Clip, StimulusSet, media_files
 from brainhive_cli.evaluation.reconstruction.generation import (
     TRAIN,
     DecodedSet,
@@ -27,9 +23,9 @@ from brainhive_cli.evaluation.reconstruction.generation import (
 )
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe, SourceName
 from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet
+from brainhive_cli.measurement import find_nearest
 from brainhive_cli.measurement.metrics.image import prepare
-from brainhive_cli.measurement.ranks import find_nearest
-from brainhive_cli.training.alignment.trained.test_set import TestSet
+from brainhive_cli.training.alignment.trained import TestSet
 
 BASELINES: tuple[SourceName, ...] = ("nearest", "mean", "still")
 MAX_AVERAGED_PICTURES = 2000

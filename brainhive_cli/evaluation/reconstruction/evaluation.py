@@ -10,17 +10,21 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.device_memory import keep_freed_memory
-from brainhive_cli.core.base.errors import BrainhiveError, Line, RecipeError
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files.files import make_portable, resolve_below
-from brainhive_cli.core.recipes.recipe import Paths, Published
-from brainhive_cli.core.results.facts import CellFacts
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.base import (
+    BrainhiveError,
+    Line,
+    RecipeError,
+    Table,
+    console,
+    keep_freed_memory,
+)
+from brainhive_cli.core.files import make_portable, resolve_below
+from brainhive_cli.core.recipes import Paths, Published
+from brainhive_cli.core.results import (
     ALL,
     MODEL_HEADING,
     ONE_COLOUR,
+    CellFacts,
     Measurements,
     Metric,
     Scopes,
@@ -31,20 +35,20 @@ from brainhive_cli.core.results.measurements import (
     scope,
     with_arrow,
 )
-from brainhive_cli.core.runs import artifacts, run_folder as runs
-from brainhive_cli.core.runs.artifacts import (
+from brainhive_cli.core.runs import (
     Artifact,
+    Launch,
+    Result,
+    RunFolder,
     Sample,
     Sheet,
     SheetRow,
     SheetTile,
+    Summary,
+    artifacts,
+    run_folder as runs,
 )
-from brainhive_cli.core.runs.jobs import Summary
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.data.media import media_files
-from brainhive_cli.data.media.stimuli import Clip
+from brainhive_cli.data.media import Clip, media_files
 from brainhive_cli.evaluation.reconstruction.facts import ReconstructionFacts
 from brainhive_cli.evaluation.reconstruction.metric_parts import (
     choose_metrics,
@@ -66,17 +70,17 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     score_set,
     write_values,
 )
-from brainhive_cli.measurement.comparison import (
+from brainhive_cli.measurement import (
+    StimulusGrouping,
     adjust_together,
     compare_runs,
     compare_sources,
 )
 from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.measurement.metrics.tasks import OBJECT, RECALL
-from brainhive_cli.measurement.units import StimulusGrouping
-from brainhive_cli.reports.figures.drawings import make_rank_bars
+from brainhive_cli.reports.figures import make_rank_bars
 from brainhive_cli.reports.pages.page import FINDING
-from brainhive_cli.reports.tables.tables import (
+from brainhive_cli.reports.tables import (
     describe_metric,
     describe_sample,
     difference_table,

@@ -1,6 +1,6 @@
 """Facts of reconstruct."""
 
-from brainhive_cli.core.results.facts import Facts
+from brainhive_cli.core.results import Facts
 
 
 class ReconstructionFacts(Facts):

@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.files import locate
-from brainhive_cli.core.runs.run_folder import METRICS_FILE, RunFolder
-from brainhive_cli.data.files.ids import PICTURES
-from brainhive_cli.data.media import media_files
-from brainhive_cli.data.media.media_files import ANIMATED, VIDEOS, is_animated
-from brainhive_cli.data.media.pictures import decode
-from brainhive_cli.data.media.stimuli import (
+from brainhive_cli.core.base import BrainhiveError, MissingData, RecipeError, console
+from brainhive_cli.core.files import documents, locate
+from brainhive_cli.core.runs import METRICS_FILE, RunFolder
+from brainhive_cli.data.files import PICTURES
+from brainhive_cli.data.media import (
+    ANIMATED,
+    VIDEOS,
     Clip,
+    decode,
     find_pictures,
+    is_animated,
+    media_files,
     require_unique_ids,
 )
 from brainhive_cli.evaluation.reconstruction.facts import ReconstructionFacts
@@ -34,8 +34,8 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     Stimuli,
     find_originals_and_blanks,
 )
+from brainhive_cli.measurement import GroupingCriterion, StimulusGrouping
 from brainhive_cli.measurement.metrics import Medium
-from brainhive_cli.measurement.units import GroupingCriterion, StimulusGrouping
 
 REPEAT_NAME = re.compile(r"(.+?)[_-]\d+")
 """Name with a number, such as `NAME_0`, of one of several reconstructions of NAME."""

@@ -16,25 +16,20 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Int64, UInt8
-from brainhive_cli.core.base.device_memory import keep_freed_memory
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
+    Int64,
     RecipeError,
+    UInt8,
+    console,
+    keep_freed_memory,
     raise_if_asked_to_stop,
 )
-from brainhive_cli.core.files.files import resolve_below
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
+from brainhive_cli.core.files import resolve_below
+from brainhive_cli.core.runs import Launch, RunFolder
 from brainhive_cli.data.media import media_files
-from brainhive_cli.data.targets.encoder_groups import group_encoders
-from brainhive_cli.data.targets.encoder_keys import match_keys
-from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.data.targets import Targets, group_encoders, match_keys
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe, SourceName
-from brainhive_cli.models.backbones import Tensors
-from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.models.generators import GeneratedMedia, Sampling, require_finite
-from brainhive_cli.models.heads import (
+from brainhive_cli.models import (
     LATENT_SPACE_PREFIX,
     TOKEN_HEAD,
     Decoded,
@@ -42,10 +37,12 @@ from brainhive_cli.models.heads import (
     flatten_vectors,
     refuse_other_target,
 )
+from brainhive_cli.models.backbones import Tensors
+from brainhive_cli.models.encoders import EncoderConfig
+from brainhive_cli.models.generators import GeneratedMedia, Sampling, require_finite
 from brainhive_cli.models.priors import Prior
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.trained.model import TrainedModel
-from brainhive_cli.training.alignment.trained.test_set import TestSet
+from brainhive_cli.training.alignment import Cell
+from brainhive_cli.training.alignment.trained import TestSet, TrainedModel
 
 MAX_STIMULI_PER_BLOCK = 8192
 """Largest number of stimuli whose heads are computed at once."""

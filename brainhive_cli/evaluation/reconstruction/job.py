@@ -6,18 +6,13 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 
-from brainhive_cli.core.base.errors import MissingData, RecipeError
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.results.facts import describe_signals
-from brainhive_cli.core.results.measurements import PRIOR_OF_OTHERS, merge_caveats
-from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.core.runs.work import Work
+from brainhive_cli.core.base import MissingData, RecipeError
+from brainhive_cli.core.files import Input
+from brainhive_cli.core.results import PRIOR_OF_OTHERS, describe_signals, merge_caveats
+from brainhive_cli.core.runs import RunFolder, Work
 from brainhive_cli.data.datasets import list_pictures, list_stimuli, make_grouping
-from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.stores.training_history import (
-    DATASET_SEPARATOR,
-    TrainingHistory,
-)
+from brainhive_cli.data.media import StimulusSet
+from brainhive_cli.data.stores import DATASET_SEPARATOR, TrainingHistory
 from brainhive_cli.evaluation.reconstruction.baselines import BASELINES
 from brainhive_cli.evaluation.reconstruction.generation import (
     CELL_INDEPENDENT_SOURCES,
@@ -40,20 +35,18 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     collect_decoded_annotations,
     collect_stimulus_annotation,
 )
-from brainhive_cli.models import priors
+from brainhive_cli.models import Conditioning, Decoded, priors
 from brainhive_cli.models.encoders import IMPORTED
 from brainhive_cli.models.generators import NeedsTextEncoders
-from brainhive_cli.models.heads import Conditioning, Decoded
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.references import find_recipe_name
-from brainhive_cli.training.alignment.trained.models import TrainedModels
-from brainhive_cli.training.alignment.trained.prior_tokens import (
+from brainhive_cli.training.alignment import Cell, find_recipe_name
+from brainhive_cli.training.alignment.trained import (
+    TestJob,
+    TrainedModels,
+    check_test_set,
     check_tokens,
+    open_model,
     write_training,
 )
-from brainhive_cli.training.alignment.trained.run import open_model
-from brainhive_cli.training.alignment.trained.test_job import TestJob
-from brainhive_cli.training.alignment.trained.test_set import check_test_set
 
 PRIOR_KEYS = {"prior", "adapter"}
 """Keys of the recipe that choose the prior."""

@@ -12,19 +12,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
     MissingData,
     MissingExtra,
     RecipeError,
     install_line,
 )
-from brainhive_cli.core.files import foreign_code
-from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.files import Input, foreign_code
 from brainhive_cli.core.results import measurements
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.data.media.stimuli import Clip
-from brainhive_cli.data.targets.encoder_groups import encode
+from brainhive_cli.core.runs import Launch
+from brainhive_cli.data.media import Clip
+from brainhive_cli.data.targets import encode
 from brainhive_cli.measurement.metrics import (
     Medium,
     MetricPart,

@@ -5,25 +5,26 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.flags import Arguments, Flag, flag_field
-from brainhive_cli.core.recipes.key_types import (
+from brainhive_cli.core.base import RecipeError
+from brainhive_cli.core.recipes import (
+    Arguments,
+    BaseRecipe,
     Copies,
+    Flag,
     NameList,
     Numbers,
     OneRun,
+    Published,
+    Section,
+    find_recipe,
+    flag_field,
+    parts,
+    read_recipe,
+    refuse_idle,
     split_commas,
 )
-from brainhive_cli.core.recipes.recipe import (
-    BaseRecipe,
-    Published,
-    find_recipe,
-    read_recipe,
-)
-from brainhive_cli.core.recipes.sections import Section, refuse_idle
-from brainhive_cli.core.runs.sweep import SweptRecipe
-from brainhive_cli.data.files.subjects import Subjects
+from brainhive_cli.core.runs import SweptRecipe
+from brainhive_cli.data.files import Subjects
 from brainhive_cli.evaluation.reconstruction.metric_parts import (
     CLIP_METRICS,
     PICTURE_METRICS,

@@ -7,22 +7,20 @@ from typing import Any, Self
 
 import torch
 
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files.files import is_saved
-from brainhive_cli.core.files.inputs import Input, collect_inputs
+from brainhive_cli.core.base import BrainhiveError, MissingData
+from brainhive_cli.core.files import Input, collect_inputs, is_saved
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.results.facts import call, cite, flatten
-from brainhive_cli.core.results.measurements import Measurements
-from brainhive_cli.core.runs.jobs import (
+from brainhive_cli.core.results import Measurements, call, cite, flatten
+from brainhive_cli.core.runs import (
     CellStage,
+    Launch,
     LoggedMetrics,
     OpenRun,
+    Result,
+    RunFolder,
     RunJob,
     Summary,
 )
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.evaluation.reconstruction.baselines import (
     make_baselines,
     make_stills,

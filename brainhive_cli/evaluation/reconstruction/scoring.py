@@ -15,26 +15,24 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Bool, Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.base.tables import write_csv
-from brainhive_cli.core.results.measurements import (
-    Metric,
-    extend_protocol,
-    lower_is_better,
+from brainhive_cli.core.base import (
+    Bool,
+    BrainhiveError,
+    Float64,
+    Int64,
+    console,
+    write_csv,
 )
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.data.media import media_files
-from brainhive_cli.data.media.stimuli import Clip, StimulusSet
+from brainhive_cli.core.results import Metric, extend_protocol, lower_is_better
+from brainhive_cli.core.runs import Launch
+from brainhive_cli.data.media import Clip, StimulusSet, media_files
 from brainhive_cli.evaluation.reconstruction.metric_parts import get_scale
+from brainhive_cli.measurement import StimulusGrouping, measure
 from brainhive_cli.measurement.metrics import MetricPart, tasks
 from brainhive_cli.measurement.metrics.image import prepare
 from brainhive_cli.measurement.metrics.video import FRAME_PX
-from brainhive_cli.measurement.statistics import measure
-from brainhive_cli.measurement.units import StimulusGrouping
-from brainhive_cli.models.heads import Decoded
-from brainhive_cli.training.alignment.cells import FOLD_PATTERN
+from brainhive_cli.models import Decoded
+from brainhive_cli.training.alignment import FOLD_PATTERN
 
 N_READERS = 4
 """Number of threads that decode media while the previous batch is compared."""

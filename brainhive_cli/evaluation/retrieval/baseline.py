@@ -11,18 +11,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Array, Int64
-from brainhive_cli.core.base.console import write_duration
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.files.files import make_portable
-from brainhive_cli.core.recipes.recipe import validate, write_yaml
-from brainhive_cli.core.results.facts import Answer
-from brainhive_cli.core.results.measurements import BASELINE_CLASSIFIERS
+from brainhive_cli.core.base import (
+    Array,
+    BrainhiveError,
+    Int64,
+    console,
+    write_duration,
+)
+from brainhive_cli.core.files import make_portable
+from brainhive_cli.core.recipes import validate, write_yaml
+from brainhive_cli.core.results import BASELINE_CLASSIFIERS, Answer
 from brainhive_cli.data.datasets import make_grouping
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.targets import StoreTargets
+from brainhive_cli.data.signals import Trials
+from brainhive_cli.data.stores import TargetStore
+from brainhive_cli.data.targets import StoreTargets
 from brainhive_cli.evaluation.retrieval.facts import MAX_MISFILED_P, Baseline
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.measure import (
@@ -30,25 +32,26 @@ from brainhive_cli.evaluation.retrieval.measure import (
     open_gallery,
     open_signals,
 )
-from brainhive_cli.measurement.linear_maps import (
+from brainhive_cli.measurement import (
+    MAX_PERMUTATIONS,
+    ROUNDING,
     Components,
     FeatureScaler,
     Products,
+    StimulusGrouping,
     count_fit_operations,
+    draw_verdict_pictures,
+    judge,
+    rank_first_pictures,
 )
-from brainhive_cli.measurement.ranks import rank_first_pictures
-from brainhive_cli.measurement.retrieval import draw_verdict_pictures
-from brainhive_cli.measurement.units import StimulusGrouping
-from brainhive_cli.measurement.verdict import MAX_PERMUTATIONS, ROUNDING, judge
-from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.models import SignalSpec
 from brainhive_cli.reports.sentences.sentences import RIDGE_RECIPE
-from brainhive_cli.training.alignment.recipe import (
+from brainhive_cli.training.alignment import (
     FROM_MEAN,
     Recipe as AlignRecipe,
     make_ridge_keys,
 )
-from brainhive_cli.training.alignment.trained.models import TrainedModels
-from brainhive_cli.training.alignment.trained.test_set import TestSet
+from brainhive_cli.training.alignment.trained import TestSet, TrainedModels
 
 SHARED_KEYS = {
     "dataset",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from brainhive_cli.core.results.facts import Answer, Difference, Facts, FrozenModel
+from brainhive_cli.core.results import Answer, Difference, Facts, FrozenModel
 
 
 class GalleryFacts(FrozenModel):

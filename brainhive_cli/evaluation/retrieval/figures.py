@@ -5,32 +5,30 @@ from dataclasses import replace
 import numpy as np
 from torch.nn.functional import normalize
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Int64
-from brainhive_cli.core.base.errors import BrainhiveError, first_line
-from brainhive_cli.core.results.facts import SIGNIFICANCE_LEVEL
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.base import BrainhiveError, Int64, console, first_line
+from brainhive_cli.core.results import (
     SEEN_PICTURES,
+    SIGNIFICANCE_LEVEL,
     Measurements,
     add_footnotes,
     metric_title,
 )
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.artifacts import (
+from brainhive_cli.core.runs import (
     Artifact,
     BrainMap,
     Curve,
     CurveLine,
     Heatmap,
+    RunFolder,
     Sample,
     Sheet,
     SheetRow,
     SheetTile,
+    artifacts,
 )
-from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.files.ids import match_names
-from brainhive_cli.data.media.media_files import get_first_frame
+from brainhive_cli.data.files import match_names
+from brainhive_cli.data.media import get_first_frame
 from brainhive_cli.evaluation.retrieval.facts import ConfusionMatrix, RetrievalFacts
 from brainhive_cli.evaluation.retrieval.measure import (
     Models,
@@ -48,16 +46,15 @@ from brainhive_cli.evaluation.retrieval.scopes import (
     select_scopes,
 )
 from brainhive_cli.evaluation.retrieval.tables import CURVE_NOTE, PAGE_TABLES, lay_out
-from brainhive_cli.measurement.retrieval import Gallery
-from brainhive_cli.measurement.slope import average_by_unit
-from brainhive_cli.reports.figures.brain_maps import write_brain_map
-from brainhive_cli.reports.figures.drawings import is_informative, make_rank_bars
-from brainhive_cli.reports.pages.page import FINDING
-from brainhive_cli.reports.tables.tables import (
-    describe_sample,
+from brainhive_cli.measurement import Gallery, average_by_unit
+from brainhive_cli.reports.figures import (
+    is_informative,
+    make_rank_bars,
+    write_brain_map,
 )
-from brainhive_cli.training.alignment.trained.model import TrainedModel
-from brainhive_cli.training.alignment.trained.test_set import TestSet
+from brainhive_cli.reports.pages.page import FINDING
+from brainhive_cli.reports.tables import describe_sample
+from brainhive_cli.training.alignment.trained import TestSet, TrainedModel
 
 N_SIMILARITY_BINS = 8
 """Number of bins of equal size in the figure of nearest training pictures."""

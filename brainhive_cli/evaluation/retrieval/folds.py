@@ -9,15 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array, Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.results.measurements import CORRECTIONS, Metric, index_by_name
+from brainhive_cli.core.base import Array, BrainhiveError, Float64, Int64
+from brainhive_cli.core.results import CORRECTIONS, Metric, index_by_name
 from brainhive_cli.evaluation.retrieval.scopes import ALONE, REPETITIONS
-from brainhive_cli.measurement.ranks import summarise_ranks
-from brainhive_cli.measurement.retrieval import Gallery, Scores
-from brainhive_cli.measurement.statistics import measure
-from brainhive_cli.measurement.units import Items
-from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.measurement import Gallery, Items, Scores, measure, summarise_ranks
+from brainhive_cli.training.alignment import Cell
 
 ROUNDING = 1e-9
 """Largest relative difference between two shares that counts as rounding error."""

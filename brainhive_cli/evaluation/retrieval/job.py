@@ -8,21 +8,19 @@ from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self
 
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.runs.run_folder import rejoin_labels
-from brainhive_cli.core.runs.work import Work
+from brainhive_cli.core.base import BrainhiveError
+from brainhive_cli.core.files import Input
+from brainhive_cli.core.runs import Work, rejoin_labels
 from brainhive_cli.data.datasets import list_pictures, require_split
-from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores import TargetStore
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.references import TRAINING
-from brainhive_cli.training.alignment.trained.model import TrainedModel
-from brainhive_cli.training.alignment.trained.models import TrainedModels
-from brainhive_cli.training.alignment.trained.run import open_model
-from brainhive_cli.training.alignment.trained.test_set import (
+from brainhive_cli.training.alignment import TRAINING, Cell
+from brainhive_cli.training.alignment.trained import (
     TestSet,
+    TrainedModel,
+    TrainedModels,
     check_test_set,
+    open_model,
     open_test_set,
 )
 

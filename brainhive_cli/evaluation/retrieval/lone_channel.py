@@ -5,16 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from brainhive_cli.core.base.arrays import Int64
+from brainhive_cli.core.base import Int64
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.measure import (
     encode_gallery,
     open_gallery,
     open_signals,
 )
-from brainhive_cli.measurement.linear_maps import FeatureScaler, Products
-from brainhive_cli.measurement.ranks import rank_targets
-from brainhive_cli.training.alignment.trained.picture_targets import open_targets
+from brainhive_cli.measurement import FeatureScaler, Products, rank_targets
+from brainhive_cli.training.alignment.trained import open_targets
 
 MAX_LONE_P = 0.001
 """Largest p, corrected for the number of channels, at which a channel is named."""

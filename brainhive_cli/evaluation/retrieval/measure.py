@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Bool, Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.base.seeds import derive_seed
-from brainhive_cli.core.results.measurements import (
-    CORRECTIONS,
-    TRIALS_TOGETHER,
-    scope,
+from brainhive_cli.core.base import (
+    Bool,
+    BrainhiveError,
+    Float64,
+    Int64,
+    RecipeError,
+    console,
+    derive_seed,
 )
-from brainhive_cli.data.signals.selection import make_region_masks
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.core.results import CORRECTIONS, TRIALS_TOGETHER, scope
+from brainhive_cli.data.signals import Trials, make_region_masks
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.scopes import (
     ALONE,
@@ -31,33 +31,31 @@ from brainhive_cli.evaluation.retrieval.scopes import (
     REPETITIONS,
     SUBSETS,
 )
-from brainhive_cli.measurement.ranks import rank_targets
-from brainhive_cli.measurement.reliability import (
-    average_halves,
-    correlate_without_each,
-    predict_reliability,
-    retrieve_halves,
-    unit_vectors,
-)
-from brainhive_cli.measurement.repetitions import separate_repetitions
-from brainhive_cli.measurement.retrieval import (
+from brainhive_cli.measurement import (
+    MIN_UNITS_FOR_POPULATION,
     Gallery,
     Scores,
+    average_halves,
+    correlate_without_each,
     depends_on_other_trials,
     exchange_labels,
     measure_subsets,
+    predict_reliability,
     rank_corrected,
     rank_for_verdict,
     rank_gallery,
     rank_parts,
+    rank_targets,
+    retrieve_halves,
+    separate_repetitions,
+    unit_vectors,
 )
-from brainhive_cli.measurement.units import (
-    MIN_UNITS_FOR_POPULATION,
+from brainhive_cli.training.alignment.trained import (
+    TestedPerson,
+    TestSet,
+    TrainedModel,
+    open_targets,
 )
-from brainhive_cli.training.alignment.trained.model import TrainedModel
-from brainhive_cli.training.alignment.trained.picture_targets import open_targets
-from brainhive_cli.training.alignment.trained.test_set import TestSet
-from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
 
 Models = Sequence[TrainedModel]
 """Models of a cell group, one of each run, whose cosine similarities are averaged.

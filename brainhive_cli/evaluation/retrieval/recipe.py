@@ -4,12 +4,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.recipes import key_types, parts
-from brainhive_cli.core.recipes.flags import Arguments, flag_field
-from brainhive_cli.core.recipes.recipe import TrainedRunRecipe
-from brainhive_cli.data.files.subjects import Subjects
-from brainhive_cli.data.signals.channel_mapping import ChannelChoice
+from brainhive_cli.core.base import RecipeError
+from brainhive_cli.core.recipes import (
+    Arguments,
+    TrainedRunRecipe,
+    flag_field,
+    key_types,
+    parts,
+)
+from brainhive_cli.data.files import Subjects
+from brainhive_cli.data.signals import ChannelChoice
 
 
 class Recipe(TrainedRunRecipe):

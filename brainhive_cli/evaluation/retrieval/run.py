@@ -7,35 +7,33 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import BrainhiveError, Line
-from brainhive_cli.core.files.files import locate_stored
-from brainhive_cli.core.files.inputs import Input, collect_inputs
-from brainhive_cli.core.results.measurements import ALL, BACKWARD, Measurements, scope
-from brainhive_cli.core.runs import driver, weights
-from brainhive_cli.core.runs.jobs import (
+from brainhive_cli.core.base import BrainhiveError, Line, console
+from brainhive_cli.core.files import Input, collect_inputs, locate_stored
+from brainhive_cli.core.results import ALL, BACKWARD, Measurements, scope
+from brainhive_cli.core.runs import (
     CellStage,
+    Launch,
     LoggedMetrics,
     OpenRun,
+    Result,
     RunJob,
     Summary,
+    driver,
+    weights,
 )
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.data.targets.encoder_stores import keep_identity
-from brainhive_cli.data.targets.next_commands import write_prior_arguments
+from brainhive_cli.data.targets import keep_identity, write_prior_arguments
 from brainhive_cli.evaluation.retrieval.facts import Baseline, RetrievalFacts
 from brainhive_cli.evaluation.retrieval.job import NOT_COMPARED, Job
 from brainhive_cli.evaluation.retrieval.tables import PRINTED_TABLES, lay_out
-from brainhive_cli.measurement.comparison import adjust_together, compare_runs
+from brainhive_cli.measurement import adjust_together, compare_runs
 from brainhive_cli.reports.sentences.sentences import RIDGE_RECIPE, explain_chance
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.training.run import TrainingRun
+from brainhive_cli.training.alignment import Cell
+from brainhive_cli.training.alignment.training import TrainingRun
 
 if TYPE_CHECKING:
     from brainhive_cli.evaluation.retrieval.folds import CellResult
-    from brainhive_cli.measurement.retrieval import Scores
-    from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
+    from brainhive_cli.measurement import Scores
+    from brainhive_cli.training.alignment.trained import TestedPerson
 
 T = TypeVar("T")
 SETTLED_SIDES = ("above chance", "not testable")
@@ -104,7 +102,7 @@ class RetrievalRun(Job, RunJob):
         from brainhive_cli.evaluation.retrieval.figures import draw_artifacts
         from brainhive_cli.evaluation.retrieval.lone_channel import find_lone_channel
         from brainhive_cli.evaluation.retrieval.summary import summarise_job
-        from brainhive_cli.measurement.retrieval import Gallery, Scores
+        from brainhive_cli.measurement import Gallery, Scores
 
         recipe, device = self.recipe, run.launch.device
         is_folded = self.runs[0].dataset.holdout.divides_train

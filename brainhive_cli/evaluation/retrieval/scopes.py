@@ -2,11 +2,7 @@
 
 from collections.abc import Mapping
 
-from brainhive_cli.core.results.measurements import (
-    BASELINE_CLASSIFIERS,
-    Measurements,
-    Metric,
-)
+from brainhive_cli.core.results import BASELINE_CLASSIFIERS, Measurements, Metric
 
 SUBSETS = "subsets"
 REGIONS = "regions"

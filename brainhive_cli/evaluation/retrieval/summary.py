@@ -11,26 +11,22 @@ from typing import Any, Self
 
 import numpy as np
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Int64
-from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.base import Int64, MissingData, console
 from brainhive_cli.core.files import documents
-from brainhive_cli.core.results.facts import (
-    Answer,
-    CellFacts,
-    Difference,
-    describe_signals,
-)
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.results import (
     ALL,
     BACKWARD,
     CHANNELS_MAPPED,
     NOT_INTERLEAVED,
     ORDER_UNKNOWN,
     TRIALS_TOGETHER,
+    Answer,
+    CellFacts,
+    Difference,
     Measurements,
     Metric,
     Scopes,
+    describe_signals,
     extend_protocol,
     index_by_name,
     lower_is_better,
@@ -39,7 +35,7 @@ from brainhive_cli.core.results.measurements import (
     scope,
 )
 from brainhive_cli.data.datasets import make_grouping
-from brainhive_cli.data.signals.study import StudyDesign
+from brainhive_cli.data.signals import StudyDesign
 from brainhive_cli.evaluation.retrieval.facts import (
     Baseline,
     ConfusionMatrix,
@@ -64,21 +60,26 @@ from brainhive_cli.evaluation.retrieval.scopes import (
     SUBSETS,
     name_subject,
 )
-from brainhive_cli.measurement.comparison import adjust_together, compare_hits
-from brainhive_cli.measurement.design import Exchange
-from brainhive_cli.measurement.ranks import chance_of_precision, summarise_ranks
-from brainhive_cli.measurement.retrieval import (
+from brainhive_cli.measurement import (
     CONCEPT_METRIC,
     CONTROL_METRICS,
+    Exchange,
     Gallery,
+    Items,
     Scores,
+    StimulusGrouping,
+    adjust_together,
+    average_by_unit,
+    chance_of_precision,
+    compare_hits,
+    describe_claims,
+    fit_slope,
+    judge,
+    measure,
+    summarise_ranks,
 )
-from brainhive_cli.measurement.slope import average_by_unit, fit_slope
-from brainhive_cli.measurement.statistics import measure
-from brainhive_cli.measurement.units import Items, StimulusGrouping, describe_claims
-from brainhive_cli.measurement.verdict import judge
 from brainhive_cli.reports.templates import render
-from brainhive_cli.training.alignment.cells import Cell as TrainedCell
+from brainhive_cli.training.alignment import Cell as TrainedCell
 
 SAME_PEOPLE_WARNING = (
     "signals of {modality} are averaged by subject number: equal numbers have to be "

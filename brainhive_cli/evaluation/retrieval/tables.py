@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from brainhive_cli.core.base.tables import Table, TableCell, format_p
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.base import Table, TableCell, format_p
+from brainhive_cli.core.results import (
     ALL,
     BACKWARD,
     CATEGORY_METRICS,
@@ -29,7 +29,7 @@ from brainhive_cli.evaluation.retrieval.scopes import (
     SUBSETS,
     select_scopes,
 )
-from brainhive_cli.reports.tables.tables import (
+from brainhive_cli.reports.tables import (
     difference_table,
     make_rows,
     published_tables,

@@ -7,17 +7,16 @@ from typing import Any, NamedTuple
 
 import torch
 
-from brainhive_cli.core.base.tables import format_number, format_p
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.core.results.measurements import Measurements, metric_title
-from brainhive_cli.core.runs import weights
-from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.data.targets.encoder_stores import list_changed
+from brainhive_cli.core.base import format_number, format_p
+from brainhive_cli.core.recipes import Paths
+from brainhive_cli.core.results import Measurements, metric_title
+from brainhive_cli.core.runs import RunFolder, weights
+from brainhive_cli.data.targets import list_changed
 from brainhive_cli.evaluation.retrieval.job import NOT_COMPARED, Job
 from brainhive_cli.evaluation.retrieval.measure import measure_cell
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import summarise_job
-from brainhive_cli.measurement.retrieval import Gallery, Scores
+from brainhive_cli.measurement import Gallery, Scores
 
 COMPARED_FIELDS = (
     "value",

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import BrainhiveError
 from brainhive_cli.measurement.metrics import MetricPart, MetricScale
 
 PIXELS_PX = 425

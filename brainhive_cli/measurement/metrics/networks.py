@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import MissingData, first_line
-from brainhive_cli.core.files import hub
-from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.base import MissingData, console, first_line
+from brainhive_cli.core.files import Input, hub
 from brainhive_cli.core.results import measurements
-from brainhive_cli.core.runs.weights import describe_match, read, reading
+from brainhive_cli.core.runs import describe_match, read, reading
 from brainhive_cli.measurement.metrics import MetricPart, MetricScale
 from brainhive_cli.measurement.metrics.image import (
     correlation,

@@ -12,22 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.arrays import Float64
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
+    Float64,
     MissingExtra,
     find_error,
     install_line,
 )
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.runs.weights import read, reading
+from brainhive_cli.core.files import Input
+from brainhive_cli.core.runs import read, reading
+from brainhive_cli.measurement import Metric
 from brainhive_cli.measurement.metrics.networks import (
     NETWORKS,
     cached_file,
     fetch_file,
     refetch_hint,
 )
-from brainhive_cli.measurement.statistics import Metric
 
 MODULES = {
     "LPIPS": ("torchmetrics.image.lpip",),

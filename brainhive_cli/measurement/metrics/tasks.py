@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli.core.base.arrays import Bool, Float64
-from brainhive_cli.core.base.errors import MissingExtra, install_line
+from brainhive_cli.core.base import Bool, Float64, MissingExtra, install_line
 from brainhive_cli.measurement.metrics import MetricScale
 
 DICE = "mask_dice"

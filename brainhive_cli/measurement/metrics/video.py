@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainhive_cli.core.base.arrays import Float32, UInt8
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import BrainhiveError, Float32, UInt8
 from brainhive_cli.measurement.metrics import MetricPart, MetricScale
 from brainhive_cli.measurement.metrics.image import pixcorr, resize, ssim
 

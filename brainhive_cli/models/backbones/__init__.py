@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
-from brainhive_cli.core.base.errors import BrainhiveError, first_line
+from brainhive_cli.core.base import BrainhiveError, first_line
 from brainhive_cli.core.files import foreign_code
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.models import heads as outputs
-from brainhive_cli.models.heads import Decoded, Heads
-from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.models import Decoded, Heads, SignalSpec, heads as outputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.models.blocks import Dropout
-from brainhive_cli.models.heads import Heads
-from brainhive_cli.models.signal_spec import SignalSpec, check_signal
+from brainhive_cli.core.base import BrainhiveError
+from brainhive_cli.models import Dropout, Heads, SignalSpec, check_signal
 
 MAPS = "maps"
 """Name of the head of feature maps, from which a decoder makes a latent."""

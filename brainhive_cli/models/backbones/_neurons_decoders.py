@@ -12,9 +12,9 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import BrainhiveError
+from brainhive_cli.models import Dropout
 from brainhive_cli.models.backbones._layers import make_maps_projector
-from brainhive_cli.models.blocks import Dropout
 
 EPSILON = 1e-6
 """Epsilon of the normalisations, as in diffusers' autoencoders."""

@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from brainhive_cli.models import Share, select_rows
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones.brain_projection import make_nice_layers
-from brainhive_cli.models.blocks import select_rows
-from brainhive_cli.models.sizes import Share
 
 N_HEADS = 4
 """Number of attention heads, as in BrainHiVE."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from brainhive_cli.models import HiddenDropout
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.sizes import HiddenDropout
 
 if TYPE_CHECKING:
     from brainhive_cli.models.backbones._layers import BrainEncoder
@@ -37,8 +37,8 @@ class Config(BackboneConfig):
         """Make the encoder for signals [B, C, T] or [B, V, 1], and tokens [B, D]."""
         from torch import nn
 
+        from brainhive_cli.models import build_residual_stack
         from brainhive_cli.models.backbones._layers import BrainEncoder
-        from brainhive_cli.models.blocks import build_residual_stack
 
         encoder: Any = BrainEncoder(
             flatten=nn.Flatten(),

@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from brainhive_cli.models import UnitDropout, count_output_samples
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder, make_projection_head
-from brainhive_cli.models.signal_spec import count_output_samples
-from brainhive_cli.models.sizes import UnitDropout
 
 FILTERS = 40
 """Number of filters, as in NICE."""

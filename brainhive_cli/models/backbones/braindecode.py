@@ -13,9 +13,9 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.arrays import Float64
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
+    Float64,
     MissingData,
     MissingExtra,
     RecipeError,
@@ -25,17 +25,16 @@ from brainhive_cli.core.base.errors import (
     install_line,
 )
 from brainhive_cli.core.files import documents, hub
-from brainhive_cli.core.runs import weights
-from brainhive_cli.core.runs.launch import find_failed_import
-from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.backbones._layers import BrainEncoder
-from brainhive_cli.models.electrodes import read_template
-from brainhive_cli.models.foreign_weights import refuse_absent
-from brainhive_cli.models.signal_spec import (
+from brainhive_cli.core.runs import find_failed_import, weights
+from brainhive_cli.models import (
     SignalSpec,
     build_resampling_matrix,
     count_output_samples,
+    read_template,
+    refuse_absent,
 )
+from brainhive_cli.models.backbones import BackboneConfig
+from brainhive_cli.models.backbones._layers import BrainEncoder
 
 WEIGHTS_PATTERN = "*.safetensors"
 """Files of weights that are downloaded. braindecode also publishes them as pickles."""

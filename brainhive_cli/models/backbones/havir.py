@@ -8,12 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import BrainhiveError
+from brainhive_cli.models import Dropout, Heads, Share, SignalSpec, Width
 from brainhive_cli.models.backbones import BackboneConfig, _layers
-from brainhive_cli.models.blocks import Dropout
-from brainhive_cli.models.heads import Heads
-from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.models.sizes import Share, Width
 
 LATENT = "latent"
 """Name of the Structural Generator's head."""

@@ -8,15 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.arrays import Int64
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
-from brainhive_cli.measurement.linear_maps import FeatureScaler
-from brainhive_cli.models import heads as outputs
+from brainhive_cli.core.base import BrainhiveError, Int64, RecipeError
+from brainhive_cli.measurement import FeatureScaler
+from brainhive_cli.models import Heads, SignalSpec, heads as outputs
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import map_by_subject
 from brainhive_cli.models.backbones.ridge import TargetReader
-from brainhive_cli.models.heads import Heads
-from brainhive_cli.models.signal_spec import SignalSpec
 
 MAX_FEATURES = 10_000
 """Largest number of features, whose covariance then takes 800 MB."""

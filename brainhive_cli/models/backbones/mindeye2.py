@@ -4,12 +4,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.base import RecipeError
+from brainhive_cli.models import Dropout, Heads, SignalSpec, Width
 from brainhive_cli.models.backbones import BackboneConfig, _layers
-from brainhive_cli.models.blocks import Dropout
-from brainhive_cli.models.heads import Heads
-from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.models.sizes import Width
 
 TEXT = "text"
 """Name of the head that projects the mean of the image tokens to a text vector."""

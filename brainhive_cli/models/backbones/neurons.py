@@ -8,14 +8,18 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.base import RecipeError
 from brainhive_cli.core.recipes import parts
+from brainhive_cli.models import (
+    OPEN_CLIP,
+    Decoded,
+    Heads,
+    Share,
+    SignalSpec,
+    Vocabulary,
+)
 from brainhive_cli.models.backbones import BackboneConfig, mindeye2
 from brainhive_cli.models.backbones.with_prior import DENOISED
-from brainhive_cli.models.clip_conditions import OPEN_CLIP, Vocabulary
-from brainhive_cli.models.heads import Decoded, Heads
-from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.models.sizes import Share
 
 IMAGE = "image"
 MOTION = "motion"

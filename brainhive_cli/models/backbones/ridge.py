@@ -7,20 +7,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.device_memory import count_free_bytes
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
-from brainhive_cli.measurement.linear_maps import (
+from brainhive_cli.core.base import BrainhiveError, RecipeError, count_free_bytes
+from brainhive_cli.measurement import (
     Components,
     OutputSums,
     choose_penalty,
     count_fit_bytes,
     shrink,
 )
-from brainhive_cli.models import heads as outputs
+from brainhive_cli.models import Heads, SignalSpec, heads as outputs
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import map_by_subject
-from brainhive_cli.models.heads import Heads
-from brainhive_cli.models.signal_spec import SignalSpec
 
 MAX_TARGET_NUMBERS = 1 << 26
 """Largest number of target values in memory at once."""

@@ -5,10 +5,9 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.base import RecipeError
+from brainhive_cli.models import InnerWidth, ResidualMLP, Share
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.blocks import ResidualMLP
-from brainhive_cli.models.sizes import InnerWidth, Share
 
 
 class Config(BackboneConfig):

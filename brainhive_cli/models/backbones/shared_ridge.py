@@ -7,12 +7,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.measurement.linear_maps import Products
-from brainhive_cli.models import heads as outputs
+from brainhive_cli.measurement import Products
+from brainhive_cli.models import Heads, SignalSpec, heads as outputs
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones.ridge import MAX_TARGET_NUMBERS, TargetReader
-from brainhive_cli.models.heads import Heads
-from brainhive_cli.models.signal_spec import SignalSpec
 
 
 class Config(BackboneConfig):

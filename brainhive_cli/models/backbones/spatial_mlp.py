@@ -3,10 +3,9 @@
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from brainhive_cli.models import Dropout, Share
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder
-from brainhive_cli.models.blocks import Dropout
-from brainhive_cli.models.sizes import Share
 
 FIRST_DROPOUT = 0.25
 """Probability of dropping a unit after the first layer over time, as in VBP."""

@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from brainhive_cli.models import HiddenDropout, Width, build_residual_stack, select_rows
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import map_by_subject
-from brainhive_cli.models.blocks import build_residual_stack, select_rows
-from brainhive_cli.models.sizes import HiddenDropout, Width
 
 
 class Config(BackboneConfig):

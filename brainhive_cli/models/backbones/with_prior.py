@@ -7,12 +7,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.base import RecipeError
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.models import backbones
+from brainhive_cli.models import Decoded, Heads, SignalSpec, backbones
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.heads import Decoded, Heads
-from brainhive_cli.models.signal_spec import SignalSpec
 
 DENOISED = "denoised"
 """Name of the training output that compares the prior's tokens with true tokens."""

@@ -22,19 +22,9 @@ from pydantic import (
     model_validator,
 )
 
-from brainhive_cli.core.base.errors import (
-    Line,
-    MissingData,
-    RecipeError,
-    find_error,
-    guess,
-)
-from brainhive_cli.core.files import documents, hub
-from brainhive_cli.core.files.files import locate
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.key_types import split_commas
-from brainhive_cli.core.recipes.recipe import Paths, validate
+from brainhive_cli.core.base import Line, MissingData, RecipeError, find_error, guess
+from brainhive_cli.core.files import Input, documents, hub, locate
+from brainhive_cli.core.recipes import Paths, parts, split_commas, validate
 
 if TYPE_CHECKING:
     import torch

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.base import MissingData
 from brainhive_cli.core.files import documents
 from brainhive_cli.core.runs import weights
-from brainhive_cli.models.foreign_weights import NameTable, StateDict, rename_weights
+from brainhive_cli.models import NameTable, StateDict, rename_weights
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.base import RecipeError
 from brainhive_cli.models.encoders import EMBEDDING, as_list
 from brainhive_cli.models.encoders._tokens import OUTPUT_PATTERN
 

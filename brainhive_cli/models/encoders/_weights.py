@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.core.files import documents, hub
-from brainhive_cli.core.files.files import locate
+from brainhive_cli.core.base import MissingData
+from brainhive_cli.core.files import documents, hub, locate
 from brainhive_cli.models.encoders import EncoderConfig
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from brainhive_cli.core.files import hub
-from brainhive_cli.models.encoders import Encoder, EncoderConfig
-from brainhive_cli.models.picture_autoencoder import (
+from brainhive_cli.models import (
     RANDOM,
     SIDE_PX,
     WEIGHTS_FILE,
     find_weights,
     open_autoencoder,
 )
+from brainhive_cli.models.encoders import Encoder, EncoderConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from brainhive_cli.models.clip_conditions import OPEN_CLIP, Vocabulary
+from brainhive_cli.models import OPEN_CLIP, Vocabulary
 from brainhive_cli.models.encoders import AnnotationConfig, Encoder
 
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from brainhive_cli.models import encoders
-from brainhive_cli.models.clip_conditions import Vocabulary
+from brainhive_cli.models import Vocabulary, encoders
 from brainhive_cli.models.encoders import (
     Encoder,
     EncoderConfig,

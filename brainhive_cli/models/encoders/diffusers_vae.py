@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.models import encoders
+from brainhive_cli.core.base import MissingData
+from brainhive_cli.models import encoders, load_network, name_latent_space
 from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig
 from brainhive_cli.models.encoders._weights import (
     build_untrained,
     fetch_weights,
     list_weight_files,
 )
-from brainhive_cli.models.foreign_weights import load_network
-from brainhive_cli.models.heads import name_latent_space
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.base import MissingData
 from brainhive_cli.core.files import documents
-from brainhive_cli.core.runs.weights import fill, read, reading
-from brainhive_cli.models import encoders
+from brainhive_cli.core.runs import fill, read, reading
+from brainhive_cli.models import NameTable, encoders, rename_weights
 from brainhive_cli.models.encoders import Encoder
 from brainhive_cli.models.encoders._tokens import TokenConfig
 from brainhive_cli.models.encoders._weights import (
@@ -23,7 +23,6 @@ from brainhive_cli.models.encoders._weights import (
     find_folder,
 )
 from brainhive_cli.models.encoders.timm import find_anatomy
-from brainhive_cli.models.foreign_weights import NameTable, rename_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

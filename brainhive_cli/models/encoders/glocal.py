@@ -10,10 +10,9 @@ import numpy as np
 from PIL import Image
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from brainhive_cli.core.base.errors import MissingData, RecipeError
-from brainhive_cli.core.files.files import read_regular
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.runs.weights import reading
+from brainhive_cli.core.base import MissingData, RecipeError
+from brainhive_cli.core.files import Input, read_regular
+from brainhive_cli.core.runs import reading
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, resolve
 from brainhive_cli.models.encoders._weights import describe_weights, find_folder
 

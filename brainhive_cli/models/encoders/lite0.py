@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brainhive_cli.core.runs.weights import reading
+from brainhive_cli.core.runs import reading
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
 from brainhive_cli.models.encoders._weights import describe_weights
 

@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import Field
 
 from brainhive_cli.core.files import documents
-from brainhive_cli.core.runs.weights import reading
+from brainhive_cli.core.runs import reading
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
 from brainhive_cli.models.encoders._tokens import TokenConfig

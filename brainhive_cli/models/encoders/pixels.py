@@ -4,9 +4,9 @@ from functools import partial
 
 from pydantic import Field
 
+from brainhive_cli.models import PIXELS, SIDE_PX, Pixels
 from brainhive_cli.models.encoders import AnnotationConfig, Encoder
 from brainhive_cli.models.encoders.autoencoder import build_encoder
-from brainhive_cli.models.picture_autoencoder import PIXELS, SIDE_PX, Pixels
 
 
 class Config(AnnotationConfig):

@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from brainhive_cli.core.base.errors import RecipeError, find_error
-from brainhive_cli.core.files import documents, foreign_code
-from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.base import RecipeError, find_error
+from brainhive_cli.core.files import Input, documents, foreign_code
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
 
 

@@ -6,9 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.core.files import hub
-from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.base import MissingData
+from brainhive_cli.core.files import Input, hub
 from brainhive_cli.core.recipes import parts
 from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig
 from brainhive_cli.models.encoders._tokens import TokenConfig, check_outputs

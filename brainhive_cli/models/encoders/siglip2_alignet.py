@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.core.runs.weights import fill, read
-from brainhive_cli.models import encoders
+from brainhive_cli.core.base import MissingData
+from brainhive_cli.core.runs import fill, read
+from brainhive_cli.models import encoders, strip_prefix
 from brainhive_cli.models.encoders import Encoder
 from brainhive_cli.models.encoders._tokens import TokenConfig
 from brainhive_cli.models.encoders._weights import (
@@ -20,7 +20,6 @@ from brainhive_cli.models.encoders._weights import (
     find_folder,
 )
 from brainhive_cli.models.encoders.timm import build_outputs
-from brainhive_cli.models.foreign_weights import strip_prefix
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from brainhive_cli.core.runs import weights
+from brainhive_cli.models import refuse_absent, strip_prefix
 from brainhive_cli.models.encoders import Encoder
 from brainhive_cli.models.encoders._tokens import TokenConfig
 from brainhive_cli.models.encoders._weights import prepare_network
 from brainhive_cli.models.encoders.timm import build_outputs
-from brainhive_cli.models.foreign_weights import refuse_absent, strip_prefix
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from pydantic import Field
 
-from brainhive_cli.core.runs.weights import reading
+from brainhive_cli.core.runs import reading
 from brainhive_cli.models.encoders import Encoder
 from brainhive_cli.models.encoders._tokens import TokenConfig
 from brainhive_cli.models.encoders._weights import (

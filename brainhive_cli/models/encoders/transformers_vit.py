@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from PIL import Image
 from pydantic import Field
 
-from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.base import MissingData
 from brainhive_cli.core.files import documents
-from brainhive_cli.core.runs.weights import reading
-from brainhive_cli.models import encoders
+from brainhive_cli.core.runs import reading
+from brainhive_cli.models import encoders, load_network
 from brainhive_cli.models.encoders import Encoder, ModelConfig, _intern_vit
 from brainhive_cli.models.encoders._tokens import TokenConfig
 from brainhive_cli.models.encoders._weights import (
@@ -22,7 +22,6 @@ from brainhive_cli.models.encoders._weights import (
     fetch_weights,
     list_weight_files,
 )
-from brainhive_cli.models.foreign_weights import load_network
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_che
 
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.recipes.sections import Section
+from brainhive_cli.core.base import BrainhiveError, RecipeError
+from brainhive_cli.core.files import Input
+from brainhive_cli.core.recipes import Section
 
 if TYPE_CHECKING:
     from torch import Tensor

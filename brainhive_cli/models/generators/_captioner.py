@@ -8,19 +8,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import documents, hub
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.recipes.sections import Section
+from brainhive_cli.core.base import BrainhiveError, MissingData
+from brainhive_cli.core.files import Input, documents, hub
+from brainhive_cli.core.recipes import Section
 from brainhive_cli.core.runs import weights
-from brainhive_cli.models.foreign_weights import (
+from brainhive_cli.models import (
+    Decoded,
     find_file_input,
     find_weight_file,
     load_network,
 )
 from brainhive_cli.models.generators import GeneratedMedia
 from brainhive_cli.models.generators._components import Placement
-from brainhive_cli.models.heads import Decoded
 
 SMALL_FILES = ("*.json", "merges.txt", "vocab.*", "tokenizer*")
 WEIGHT_FILES = ("model.safetensors", "model-*.safetensors")

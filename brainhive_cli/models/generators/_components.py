@@ -8,13 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.core.files import documents, hub
-from brainhive_cli.core.files.files import home_folder, locate
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.runs.claims import Claim
-from brainhive_cli.models.foreign_weights import load_network
+from brainhive_cli.core.base import MissingData, console
+from brainhive_cli.core.files import Input, documents, home_folder, hub, locate
+from brainhive_cli.core.runs import Claim
+from brainhive_cli.models import load_network
 
 Architecture = dict[str, dict[str, Any]]
 """Arguments of the diffusers classes, by component, such as `unet` or `vae`."""

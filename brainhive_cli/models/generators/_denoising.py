@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.base import RecipeError
 from brainhive_cli.models.generators import SCHEDULERS, Sampling
 
 RandomGenerators = torch.Generator | Sequence[torch.Generator]

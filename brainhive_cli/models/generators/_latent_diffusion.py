@@ -16,18 +16,18 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import hub
-from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.base import BrainhiveError, MissingData, RecipeError, console
+from brainhive_cli.core.files import Input, hub
 from brainhive_cli.core.recipes import parts
 from brainhive_cli.core.runs import weights
-from brainhive_cli.models.clip_conditions import (
+from brainhive_cli.models import (
     PLAIN_TEXT_TOWER,
+    Conditioning,
+    load_network,
     load_tokenizer,
     load_tower,
+    name_latent_space,
 )
-from brainhive_cli.models.foreign_weights import load_network
 from brainhive_cli.models.generators import (
     GeneratedMedia,
     Sampling,
@@ -36,7 +36,6 @@ from brainhive_cli.models.generators import (
 )
 from brainhive_cli.models.generators._components import RANDOM, Architecture, Placement
 from brainhive_cli.models.generators._denoising import RandomGenerators
-from brainhive_cli.models.heads import Conditioning, name_latent_space
 
 VAE_BATCH_SIZE = 4
 """Number of pictures that a VAE encodes or decodes at once. Four fill a GPU at 512 px,

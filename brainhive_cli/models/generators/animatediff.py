@@ -14,12 +14,10 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import hub
-from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.base import BrainhiveError, MissingData, RecipeError, console
+from brainhive_cli.core.files import Input, hub
 from brainhive_cli.core.runs import weights
-from brainhive_cli.models.foreign_weights import find_file_input, find_weight_file
+from brainhive_cli.models import Conditioning, find_file_input, find_weight_file
 from brainhive_cli.models.generators import (
     GeneratedMedia,
     Sampling,
@@ -40,7 +38,6 @@ from brainhive_cli.models.generators._latent_diffusion import (
     get_vae_scale_factor,
     resize,
 )
-from brainhive_cli.models.heads import Conditioning
 
 MOTION = "motion"
 SPARSE = "sparse_control"

@@ -7,17 +7,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import BrainhiveError
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.models.generators import GeneratedMedia, Sampling
-from brainhive_cli.models.heads import Conditioning
-from brainhive_cli.models.picture_autoencoder import (
+from brainhive_cli.models import (
     PIXELS,
+    Conditioning,
     PictureAutoencoder,
     Pixels,
     open_autoencoder,
     resize,
 )
+from brainhive_cli.models.generators import GeneratedMedia, Sampling
 
 
 class Config(parts.Config):

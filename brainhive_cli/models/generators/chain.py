@@ -11,17 +11,18 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.base.seeds import derive_seed
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.sections import Section
-from brainhive_cli.core.results.measurements import MIXED_WITH_BLURRY
+from brainhive_cli.core.base import BrainhiveError, RecipeError, derive_seed
+from brainhive_cli.core.files import Input
+from brainhive_cli.core.recipes import Section, parts
+from brainhive_cli.core.results import MIXED_WITH_BLURRY
 from brainhive_cli.core.runs import weights
-from brainhive_cli.models.foreign_weights import (
+from brainhive_cli.models import (
+    Conditioning,
+    Decoded,
     find_file_input,
     find_weight_file,
     is_weight_file,
+    name_latent_space,
 )
 from brainhive_cli.models.generators import (
     DEFAULT_KIND,
@@ -36,7 +37,6 @@ from brainhive_cli.models.generators import (
 )
 from brainhive_cli.models.generators._components import Placement
 from brainhive_cli.models.generators._latent_diffusion import decode_pictures, resize
-from brainhive_cli.models.heads import Conditioning, Decoded, name_latent_space
 
 MIX_PX = 256
 """Side of the averaged picture, at which MindEye2 averages and compares."""

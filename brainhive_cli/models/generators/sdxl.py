@@ -11,10 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.base import BrainhiveError, MissingData
+from brainhive_cli.core.files import Input
 from brainhive_cli.core.runs import weights
-from brainhive_cli.models.foreign_weights import load_network
+from brainhive_cli.models import Conditioning, load_network
 from brainhive_cli.models.generators import _components, _latent_diffusion
 from brainhive_cli.models.generators._components import (
     ARCHITECTURES,
@@ -26,7 +26,6 @@ from brainhive_cli.models.generators._latent_diffusion import (
     LatentDiffusion,
     Request,
 )
-from brainhive_cli.models.heads import Conditioning
 
 ARCHITECTURE = ARCHITECTURES["sdxl"]
 PROMPT_EMBEDS_KEYS = ("prompt_embeds", "pooled_prompt_embeds")

@@ -16,11 +16,11 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.files import documents, hub
-from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.base import BrainhiveError, RecipeError
+from brainhive_cli.core.files import Input, documents, hub
 from brainhive_cli.core.runs import weights
-from brainhive_cli.models.foreign_weights import (
+from brainhive_cli.models import (
+    Conditioning,
     find_file_input,
     find_weight_file,
     is_weight_file,
@@ -44,7 +44,6 @@ from brainhive_cli.models.generators._latent_diffusion import (
     Request,
     compute_mask_weights,
 )
-from brainhive_cli.models.heads import Conditioning
 
 ARCHITECTURE = ARCHITECTURES["sdxl-unclip"]
 SIZE_PX = 768.0

@@ -16,19 +16,16 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.core.files import hub
-from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.base import MissingData
+from brainhive_cli.core.files import Input, hub
 from brainhive_cli.core.runs import weights
-from brainhive_cli.models import clip_conditions as clip
-from brainhive_cli.models.foreign_weights import load_network
+from brainhive_cli.models import Conditioning, clip_conditions as clip, load_network
 from brainhive_cli.models.generators import _components, _latent_diffusion
 from brainhive_cli.models.generators._components import (
     ARCHITECTURES,
     RANDOM,
     Architecture,
 )
-from brainhive_cli.models.heads import Conditioning
 
 ARCHITECTURE = ARCHITECTURES["versatile-diffusion"]
 UNETS = ("image_unet", "text_unet")

@@ -7,16 +7,14 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.files import documents, hub
-from brainhive_cli.core.files.files import locate
-from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.base import BrainhiveError, RecipeError
+from brainhive_cli.core.files import Input, documents, hub, locate
 from brainhive_cli.core.recipes import parts
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from brainhive_cli.models.heads import Conditioning, Decoded
+    from brainhive_cli.models import Conditioning, Decoded
 
 DEFAULT = "fusion-prior"
 """Kind of a prior whose folder names no kind, as in BrainHiVE's repository."""

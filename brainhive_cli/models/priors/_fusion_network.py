@@ -11,12 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base import BrainhiveError, MissingData
 from brainhive_cli.core.files import hub
 from brainhive_cli.core.runs import weights
-from brainhive_cli.models.blocks import FusionEncoder, build_mlp
-from brainhive_cli.models.foreign_weights import rename_weights, strip_prefix
-from brainhive_cli.models.heads import TOKEN_HEAD, Conditioning, Decoded
+from brainhive_cli.models import (
+    TOKEN_HEAD,
+    Conditioning,
+    Decoded,
+    FusionEncoder,
+    build_mlp,
+    rename_weights,
+    strip_prefix,
+)
 from brainhive_cli.models.priors import OWNER
 from brainhive_cli.models.priors._fusion_files import (
     CLASSES,

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from brainhive_cli.core.files import hub
-from brainhive_cli.core.files.inputs import Input
+from brainhive_cli.core.files import Input, hub
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.models.foreign_weights import find_file_input, find_weight_file
+from brainhive_cli.models import InnerWidth, find_file_input, find_weight_file
 from brainhive_cli.models.priors import OWNER, Description
 from brainhive_cli.models.priors._fusion_files import (
     CLASSES,
@@ -17,7 +16,6 @@ from brainhive_cli.models.priors._fusion_files import (
     WEIGHTS,
     read_config,
 )
-from brainhive_cli.models.sizes import InnerWidth
 
 if TYPE_CHECKING:
     from brainhive_cli.models.priors._fusion_network import AdapterUse, FusionPrior

@@ -6,10 +6,9 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import BrainhiveError
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.models.clip_conditions import Vocabulary
-from brainhive_cli.models.heads import Conditioning, Decoded
+from brainhive_cli.models import Conditioning, Decoded, Vocabulary
 from brainhive_cli.models.priors import Description
 
 KIND = "identity"

@@ -11,18 +11,18 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import documents, hub
-from brainhive_cli.core.files.files import locate
+from brainhive_cli.core.base import BrainhiveError, MissingData
+from brainhive_cli.core.files import documents, hub, locate
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.results.measurements import SELECTED_ON_TEST
+from brainhive_cli.core.results import SELECTED_ON_TEST
 from brainhive_cli.core.runs import weights
-from brainhive_cli.models.foreign_weights import (
+from brainhive_cli.models import (
+    Conditioning,
+    Decoded,
     StateDict,
     count_indices,
     rename_weights,
 )
-from brainhive_cli.models.heads import Conditioning, Decoded
 from brainhive_cli.models.priors import OWNER, Description, find_kind, identity
 
 KIND = "mindeye1"

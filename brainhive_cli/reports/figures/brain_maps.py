@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array
-from brainhive_cli.core.runs.artifacts import BrainMap
-from brainhive_cli.data.signals.space_files import write_maps, write_underlay
-from brainhive_cli.data.signals.spaces import Voxels
+from brainhive_cli.core.base import Array
+from brainhive_cli.core.runs import BrainMap
+from brainhive_cli.data.signals import Voxels, write_maps, write_underlay
 
 
 def write_brain_map(

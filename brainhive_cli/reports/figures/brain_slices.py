@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Array, Float64
-from brainhive_cli.core.files.files import atomic_write
-from brainhive_cli.core.runs.artifacts import BrainMap
+from brainhive_cli.core.base import Array, Float64
+from brainhive_cli.core.files import atomic_write
+from brainhive_cli.core.runs import BrainMap
 
 HINT = "run the command that made it again"
 MIN_SIDE = 4
@@ -160,7 +160,7 @@ def _open_images(brain_map: BrainMap) -> tuple[Any, Any]:
 
 def _read_volume(path: str) -> tuple[Array, Float64]:
     """Read the values [X, Y, Z] and the affine of a NIfTI file of a run."""
-    from brainhive_cli.data.fmri.volumes import open_image, read_volume
+    from brainhive_cli.data.fmri import open_image, read_volume
 
     values = read_volume(Path(path), HINT)
     return values, np.asarray(open_image(Path(path), HINT).affine, np.float64)

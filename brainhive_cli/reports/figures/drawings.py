@@ -14,10 +14,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from brainhive_cli.core.base.arrays import Float64
-from brainhive_cli.core.base.errors import MissingExtra, install_line
-from brainhive_cli.core.base.tables import bind_numbers
-from brainhive_cli.core.runs.artifacts import (
+from brainhive_cli.core.base import Float64, MissingExtra, bind_numbers, install_line
+from brainhive_cli.core.runs import (
     Artifact,
     BrainMap,
     Curve,

@@ -2,13 +2,16 @@
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Float64
-from brainhive_cli.core.runs.artifacts import Evoked
-from brainhive_cli.data.signals.provenance import find_recorded_unit
-from brainhive_cli.data.signals.repetitions import WHITENED_UNIT
-from brainhive_cli.data.signals.spaces import Sensors, Voxels
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.models.signal_spec import normalise_unit
+from brainhive_cli.core.base import Float64
+from brainhive_cli.core.runs import Evoked
+from brainhive_cli.data.signals import (
+    WHITENED_UNIT,
+    Sensors,
+    Trials,
+    Voxels,
+    find_recorded_unit,
+)
+from brainhive_cli.models import normalise_unit
 from brainhive_cli.reports.figures.head_maps import locate_sensors
 
 UNWHITENED = "before noise whitening"

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Float64, Int64
-from brainhive_cli.core.runs.artifacts import Point, Topomap
-from brainhive_cli.data.signals.spaces import Sensors, Voxels
+from brainhive_cli.core.base import Float64, Int64
+from brainhive_cli.core.runs import Point, Topomap
+from brainhive_cli.data.signals import Sensors, Voxels
 
 MIN_SENSORS = 4
 """Fewest sensors with a known position that make a map."""

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Float64
-from brainhive_cli.core.runs.artifacts import Evoked, Mark, Point
+from brainhive_cli.core.base import Float64
+from brainhive_cli.core.runs import Evoked, Mark, Point
 
 HEAD_RADIUS_M = 0.095
 """Radius of the head in mne."""

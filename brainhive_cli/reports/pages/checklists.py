@@ -10,26 +10,23 @@ from typing import Any
 from jinja2 import StrictUndefined, UndefinedError
 from pydantic import BaseModel
 
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.base.tables import Table, TableCell, write_csv
+from brainhive_cli.core.base import BrainhiveError, Table, TableCell, write_csv
 from brainhive_cli.core.files import documents
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.core.results.facts import (
+from brainhive_cli.core.recipes import Paths
+from brainhive_cli.core.results import (
+    DESIGN_ALONE,
     SIGNIFICANCE_LEVEL,
+    SIMULATED,
     flatten,
     format_setting,
     merge_set_ups,
 )
-from brainhive_cli.core.results.measurements import DESIGN_ALONE, SIMULATED
-from brainhive_cli.core.runs.artifacts import BrainMap
-from brainhive_cli.data.recordings.tables import find_sidecar
-from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.store_tables import describe_store
+from brainhive_cli.core.runs import BrainMap
+from brainhive_cli.data.recordings import find_sidecar
+from brainhive_cli.data.stores import SignalStore, describe_store
 from brainhive_cli.reports.pages.page import DETAILS, PageSection
 from brainhive_cli.reports.sentences.sentences import REFERENCES, name_papers
-from brainhive_cli.reports.tables.method_tables import list_retrievals
-from brainhive_cli.reports.tables.run_set_up import RecipeDigests
-from brainhive_cli.reports.tables.runs_shown import ShownRun
+from brainhive_cli.reports.tables import RecipeDigests, ShownRun, list_retrievals
 from brainhive_cli.reports.templates import templates
 
 FILES = {

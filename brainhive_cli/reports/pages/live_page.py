@@ -14,14 +14,14 @@ from functools import lru_cache, partial
 from itertools import count
 from typing import Any
 
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
     MissingExtra,
     first_line,
     install_line,
 )
-from brainhive_cli.core.results.measurements import CAVEATS
-from brainhive_cli.data.files.ids import name_stimulus
+from brainhive_cli.core.results import CAVEATS
+from brainhive_cli.data.files import name_stimulus
 from brainhive_cli.reports.sentences.sentences import MEANINGS
 from brainhive_cli.reports.templates import templates
 

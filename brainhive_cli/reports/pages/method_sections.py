@@ -4,15 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from brainhive_cli.core.base.tables import format_tick
-from brainhive_cli.core.results.measurements import metric_title
-from brainhive_cli.core.runs.artifacts import Curve, CurveLine
-from brainhive_cli.measurement.comparison import compare_runs
+from brainhive_cli.core.base import format_tick
+from brainhive_cli.core.results import metric_title
+from brainhive_cli.core.runs import Curve, CurveLine
+from brainhive_cli.measurement import compare_runs
 from brainhive_cli.reports.pages.page import PageSection
-from brainhive_cli.reports.tables.method_tables import (
-    MethodComparison,
-    tabulate_methods,
-)
+from brainhive_cli.reports.tables import MethodComparison, tabulate_methods
 from brainhive_cli.reports.templates import render
 
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core.base.tables import escape_markdown, format_number, make_visible
-from brainhive_cli.core.results.facts import format_setting
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.base import escape_markdown, format_number, make_visible
+from brainhive_cli.core.results import (
     Metric,
     choose_headlines,
     extend_title,
+    format_setting,
     metric_title,
 )
 

@@ -14,10 +14,9 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
-from brainhive_cli.core.base.errors import MissingData
-from brainhive_cli.core.base.tables import Table, TableCell, bind_numbers
-from brainhive_cli.core.files.files import read_regular
-from brainhive_cli.core.runs.artifacts import (
+from brainhive_cli.core.base import MissingData, Table, TableCell, bind_numbers
+from brainhive_cli.core.files import read_regular
+from brainhive_cli.core.runs import (
     Artifact,
     BrainMap,
     Curve,
@@ -27,8 +26,7 @@ from brainhive_cli.core.runs.artifacts import (
     SheetTile,
     Topomap,
 )
-from brainhive_cli.reports.figures.brain_slices import write_view
-from brainhive_cli.reports.figures.drawings import is_informative, render_svg
+from brainhive_cli.reports.figures import is_informative, render_svg, write_view
 from brainhive_cli.reports.templates import templates
 
 HERE = Path(__file__).parent

@@ -10,18 +10,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import MissingExtra
-from brainhive_cli.core.base.tables import format_tick
-from brainhive_cli.core.files.files import atomic_write
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.base import MissingExtra, console, format_tick
+from brainhive_cli.core.files import atomic_write
+from brainhive_cli.core.results import (
     extend_title,
     list_footnotes,
     metric_title,
     second_interval_heading,
     with_arrow,
 )
-from brainhive_cli.core.runs.artifacts import (
+from brainhive_cli.core.runs import (
+    MAX_RECIPE_BYTES,
     Artifact,
     BrainMap,
     Curve,
@@ -32,11 +31,10 @@ from brainhive_cli.core.runs.artifacts import (
     SheetTile,
     Topomap,
 )
-from brainhive_cli.core.runs.run_folder import MAX_RECIPE_BYTES
-from brainhive_cli.reports.figures import drawings
-from brainhive_cli.reports.figures.drawings import (
+from brainhive_cli.reports.figures import (
     PNG_DPI,
     WIDTH_INCH,
+    drawings,
     is_informative,
     save_figure,
 )
@@ -62,13 +60,14 @@ from brainhive_cli.reports.sentences.sentences import (
     name_page,
     state_finding,
 )
-from brainhive_cli.reports.tables.runs_shown import (
+from brainhive_cli.reports.tables import (
+    ResultRow,
     RunGroup,
     ShownRun,
+    describe_sample,
     lay_out_tables,
     list_runs,
 )
-from brainhive_cli.reports.tables.tables import ResultRow, describe_sample
 from brainhive_cli.reports.templates import render
 
 MAX_PAIRS = 10

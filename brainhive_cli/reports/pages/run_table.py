@@ -8,26 +8,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.base.tables import Table, TableCell
-from brainhive_cli.core.results.facts import Facts
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.base import BrainhiveError, Table, TableCell, console
+from brainhive_cli.core.results import (
+    Facts,
     extend_title,
     list_footnotes,
     list_metric_caveats,
     merge_caveats,
 )
-from brainhive_cli.core.runs.driver import is_in_use
-from brainhive_cli.core.runs.run_folder import RunFolder, format_age
+from brainhive_cli.core.runs import RunFolder, format_age, is_in_use
 from brainhive_cli.reports.sentences.sentences import state_finding
-from brainhive_cli.reports.tables.run_settings import (
+from brainhive_cli.reports.tables import (
     LISTED_KEYS,
+    ShownRun,
+    describe_metric,
     find_differing_keys,
     read_settings,
 )
-from brainhive_cli.reports.tables.runs_shown import ShownRun
-from brainhive_cli.reports.tables.tables import describe_metric
 
 RESULT = "result"
 MAX_LETTERS = 40

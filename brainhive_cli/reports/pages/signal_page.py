@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Bool, Float64
-from brainhive_cli.core.base.errors import BrainhiveError, DamagedStore
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.results.measurements import list_footnotes, mark
-from brainhive_cli.core.runs.artifacts import (
+from brainhive_cli.core.base import Bool, BrainhiveError, DamagedStore, Float64, Table
+from brainhive_cli.core.results import list_footnotes, mark
+from brainhive_cli.core.runs import (
     Artifact,
     BrainMap,
     Curve,
@@ -18,25 +16,28 @@ from brainhive_cli.core.runs.artifacts import (
     Evoked,
     Heatmap,
 )
-from brainhive_cli.data.files.hdf5 import shorten_store_path
-from brainhive_cli.data.signals.reliability import measure_reliability
-from brainhive_cli.data.signals.repetitions import WHITENED_UNIT
-from brainhive_cli.data.signals.space_files import write_maps
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.store_tables import (
+from brainhive_cli.data.files import shorten_store_path
+from brainhive_cli.data.signals import (
+    WHITENED_UNIT,
+    Sensors,
+    Trials,
+    measure_reliability,
+    write_maps,
+)
+from brainhive_cli.data.stores import (
     COUNT_COLUMNS,
+    SignalStore,
     describe_store,
     make_count_rows,
 )
-from brainhive_cli.reports.figures.brain_maps import write_brain_map
-from brainhive_cli.reports.figures.evoked_responses import (
+from brainhive_cli.reports.figures import (
     MIXTURES,
     draw_evoked,
+    draw_head,
     name_unit,
+    place_sensors,
+    write_brain_map,
 )
-from brainhive_cli.reports.figures.head_maps import draw_head, place_sensors
 from brainhive_cli.reports.pages.page import Page, PageSection, group_artifacts
 from brainhive_cli.reports.templates import render
 

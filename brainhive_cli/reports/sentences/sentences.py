@@ -4,32 +4,30 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from brainhive_cli.core.base.errors import Line
+from brainhive_cli.core.base import Line
 from brainhive_cli.core.files import documents
-from brainhive_cli.core.results.facts import (
+from brainhive_cli.core.results import (
     CITES,
     SIGNIFICANCE_LEVEL,
+    Measurements,
     SetUp,
     format_setting,
-)
-from brainhive_cli.core.results.measurements import (
-    Measurements,
     list_metric_caveats,
     mark,
     merge_caveats,
     metric_title,
 )
-from brainhive_cli.core.runs.run_folder import METRICS_FILE, RunFolder
-from brainhive_cli.reports.tables.runs_shown import (
+from brainhive_cli.core.runs import METRICS_FILE, RunFolder
+from brainhive_cli.reports.tables import (
     RunGroup,
     ShownRun,
     choose_best_part,
     choose_headline,
+    describe_adjustment,
     list_headline_values,
     list_part_rows,
     list_runs,
 )
-from brainhive_cli.reports.tables.tables import describe_adjustment
 from brainhive_cli.reports.templates import render, templates
 
 HERE = Path(__file__).parent

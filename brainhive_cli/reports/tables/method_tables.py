@@ -5,23 +5,29 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.base.tables import Table, TableCell, format_number, write_csv
-from brainhive_cli.core.results.facts import Difference
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.base import (
+    BrainhiveError,
+    RecipeError,
+    Table,
+    TableCell,
+    format_number,
+    write_csv,
+)
+from brainhive_cli.core.results import (
     ALL,
     CATEGORY_METRICS,
     CORRECTIONS,
     NO_RESULT,
     TRANSDUCTIVE,
+    Difference,
     Metric,
     extend_title,
     interval_text,
     list_metric_caveats,
     scope,
 )
-from brainhive_cli.core.runs.run_folder import find as find_run
-from brainhive_cli.measurement.comparison import compare_runs
+from brainhive_cli.core.runs import find as find_run
+from brainhive_cli.measurement import compare_runs
 from brainhive_cli.reports.tables.runs_shown import ShownRun, find_shown_run
 from brainhive_cli.reports.tables.tables import (
     Metrics,

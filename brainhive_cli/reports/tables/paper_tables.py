@@ -6,8 +6,8 @@ from itertools import chain
 from statistics import stdev
 from typing import Any
 
-from brainhive_cli.core.base.tables import Table, TableCell, format_mean_sd, write_csv
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.base import Table, TableCell, format_mean_sd, write_csv
+from brainhive_cli.core.results import (
     AGREEMENT,
     AGREEMENT_HEADING,
     list_metric_caveats,

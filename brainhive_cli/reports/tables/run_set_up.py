@@ -6,11 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import BrainhiveError, Line, MissingData
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.results.facts import Facts
-from brainhive_cli.core.runs.run_folder import ENVIRONMENT_FILE, Environment, RunFolder
+from brainhive_cli.core.base import BrainhiveError, Line, MissingData, Table, console
+from brainhive_cli.core.results import Facts
+from brainhive_cli.core.runs import ENVIRONMENT_FILE, Environment, RunFolder
 from brainhive_cli.reports.tables.run_settings import (
     group_settings,
     hide_secrets,

@@ -6,10 +6,9 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any
 
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.network import SECRET_ADDRESS
-from brainhive_cli.core.results.facts import (
+from brainhive_cli.core.base import BrainhiveError
+from brainhive_cli.core.files import SECRET_ADDRESS, documents
+from brainhive_cli.core.results import (
     DESCRIPTIONS,
     SHORT_NAMES,
     SIGNAL_KEYS,
@@ -18,7 +17,7 @@ from brainhive_cli.core.results.facts import (
     format_setting,
     keep_independent_keys,
 )
-from brainhive_cli.core.runs.run_folder import FINGERPRINTS, MAX_RECIPE_BYTES, RunFolder
+from brainhive_cli.core.runs import FINGERPRINTS, MAX_RECIPE_BYTES, RunFolder
 
 Settings = Mapping[str, str]
 """Settings of a run as texts, by dotted recipe key such as `train.lr`."""

@@ -7,15 +7,16 @@ from itertools import chain
 from pathlib import Path
 from statistics import mean
 
-from brainhive_cli.core.base.tables import Table, tabulate_subjects
-from brainhive_cli.core.results.facts import Difference, list_differences
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.base import Table, tabulate_subjects
+from brainhive_cli.core.results import (
     ALL,
     BACKWARD,
     MODEL_HEADING,
+    Difference,
     Measurements,
     add_footnotes,
     choose_headlines,
+    list_differences,
     list_footnotes,
     list_metric_caveats,
     mark,
@@ -23,12 +24,12 @@ from brainhive_cli.core.results.measurements import (
     name_rows,
     name_seed,
 )
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.artifacts import Artifact
-from brainhive_cli.core.runs.run_folder import (
+from brainhive_cli.core.runs import (
     ENVIRONMENT_FILE,
+    Artifact,
     Environment,
     RunFolder,
+    artifacts,
     find as find_run,
     find_newest,
     is_run,

@@ -6,18 +6,19 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from brainhive_cli.core.base.tables import (
+from brainhive_cli.core.base import (
     Table,
     TableCell,
     format_number,
     format_p,
     format_tick,
 )
-from brainhive_cli.core.results.facts import SIGNIFICANCE_LEVEL, Difference
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.results import (
     AGREEMENT,
     AGREEMENT_HEADING,
     DESIGN_ALONE,
+    SIGNIFICANCE_LEVEL,
+    Difference,
     Metric,
     add_footnotes,
     interval_text,

@@ -1,1 +1,5 @@
 """Alignment of brain signals with embeddings: recipes, training, trained models."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

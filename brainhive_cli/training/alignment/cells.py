@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base import BrainhiveError, RecipeError
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.signals.holdout import Holdout
-from brainhive_cli.data.stores.recordings import Recordings
+from brainhive_cli.data.signals import Holdout
+from brainhive_cli.data.stores import Recordings
 from brainhive_cli.training.alignment.recipe import Recipe
 
 SubjectTuple = tuple[int, ...]

@@ -1,6 +1,6 @@
 """Facts of train-align."""
 
-from brainhive_cli.core.results.facts import Facts
+from brainhive_cli.core.results import Facts
 
 
 class TrainingFacts(Facts):

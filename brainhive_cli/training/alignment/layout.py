@@ -19,20 +19,23 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base import BrainhiveError, RecipeError
 from brainhive_cli.core.files import documents
 from brainhive_cli.core.recipes import parts
 from brainhive_cli.core.runs import weights
-from brainhive_cli.data.stores.training_history import EpochSelection, TrainingHistory
-from brainhive_cli.models.foreign_weights import (
+from brainhive_cli.data.stores import EpochSelection, TrainingHistory
+from brainhive_cli.models import (
+    FUSED_TARGET,
+    TOKEN_HEAD,
+    Head,
+    Heads,
     NameTable,
+    SignalSpec,
     StateDict,
     count_indices,
     rename_weights,
     strip_prefix,
 )
-from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head, Heads
-from brainhive_cli.models.signal_spec import SignalSpec
 
 Fields = dict[str, Any]
 Similarity = Literal["cosine", "centred_cosine", "cosine_from_mean"]

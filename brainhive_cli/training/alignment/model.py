@@ -10,15 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base import BrainhiveError, RecipeError
 from brainhive_cli.core.files import documents
 from brainhive_cli.core.recipes import parts
 from brainhive_cli.core.runs import weights
-from brainhive_cli.data.stores.training_history import TrainingHistory
-from brainhive_cli.models import backbones, fusers, heads as outputs
+from brainhive_cli.data.stores import TrainingHistory
+from brainhive_cli.models import (
+    CHANNEL_MIXING,
+    Adapter,
+    ChannelMixing,
+    backbones,
+    check_signal,
+    fusers,
+    heads as outputs,
+)
 from brainhive_cli.models.backbones import Tensors
-from brainhive_cli.models.blocks import CHANNEL_MIXING, Adapter, ChannelMixing
-from brainhive_cli.models.signal_spec import check_signal
 from brainhive_cli.training.alignment import layout as layouts
 from brainhive_cli.training.alignment.model_files import (
     DAMAGE_HINT,

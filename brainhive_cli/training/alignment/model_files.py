@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.core.base import BrainhiveError, MissingData
 from brainhive_cli.core.files import documents
-from brainhive_cli.core.runs import weights
-from brainhive_cli.core.runs.run_folder import METRICS_FILE
-from brainhive_cli.data.stores.training_history import TrainingHistory
+from brainhive_cli.core.runs import METRICS_FILE, weights
+from brainhive_cli.data.stores import TrainingHistory
 from brainhive_cli.training.alignment import layout as layouts
 
 WEIGHT_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")

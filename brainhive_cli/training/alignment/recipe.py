@@ -13,20 +13,24 @@ from pydantic import (
     model_validator,
 )
 
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.flags import Flag, flag_field
-from brainhive_cli.core.recipes.key_types import Numbers
-from brainhive_cli.core.recipes.recipe import BaseRecipe, Paths, Published
-from brainhive_cli.core.recipes.sections import added_field, refuse_idle
-from brainhive_cli.core.runs.sweep import SweptRecipe, read_sweep
-from brainhive_cli.data.datasets import HasFewPictures
-from brainhive_cli.data.files.subjects import Subjects
-from brainhive_cli.data.signals.selection import Signal, list_regions
-from brainhive_cli.data.targets.encoder_keys import (
-    add_usual_encoders,
-    find_prior_encoders,
+from brainhive_cli.core.base import BrainhiveError, RecipeError
+from brainhive_cli.core.recipes import (
+    BaseRecipe,
+    Flag,
+    Numbers,
+    Paths,
+    Published,
+    added_field,
+    flag_field,
+    parts,
+    refuse_idle,
 )
+from brainhive_cli.core.runs import SweptRecipe, read_sweep
+from brainhive_cli.data.datasets import HasFewPictures
+from brainhive_cli.data.files import Subjects
+from brainhive_cli.data.signals import Signal, list_regions
+from brainhive_cli.data.targets import add_usual_encoders, find_prior_encoders
+from brainhive_cli.models import FUSED_TARGET, TOKEN_HEAD, check_head_names
 from brainhive_cli.models.encoders import (
     DEFAULT_ENCODERS,
     EncoderConfig,
@@ -35,7 +39,6 @@ from brainhive_cli.models.encoders import (
     resolve,
     resolve_all,
 )
-from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, check_head_names
 from brainhive_cli.training.alignment.layout import FROM_MEAN, Similarity
 from brainhive_cli.training.alignment.stages import SINGLE_STAGE_KEYS, Finetune, Train
 from brainhive_cli.training.alignment.terms import Term, check_active

@@ -6,10 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from brainhive_cli.core.base.errors import Line, RecipeError
-from brainhive_cli.core.files import hub
-from brainhive_cli.core.files.files import locate
-from brainhive_cli.core.recipes.recipe import Paths, recipe_name_of, shipped_recipes
+from brainhive_cli.core.base import Line, RecipeError
+from brainhive_cli.core.files import hub, locate
+from brainhive_cli.core.recipes import Paths, recipe_name_of, shipped_recipes
 from brainhive_cli.core.runs import run_folder as runs
 from brainhive_cli.training.alignment.model_files import is_model
 from brainhive_cli.training.alignment.recipe import Recipe

@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base.errors import BrainhiveError
+from brainhive_cli.core.base import BrainhiveError
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.results.facts import SHORT_NAMES, call, cite, flatten
+from brainhive_cli.core.results import SHORT_NAMES, call, cite, flatten
 from brainhive_cli.data.datasets import Dataset, list_dataset_papers
-from brainhive_cli.data.signals.holdout import Holdout
-from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.signals import Holdout, Signal, Trials
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.layout import Layout

@@ -12,15 +12,11 @@ from pydantic import (
     model_validator,
 )
 
-from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.recipes.key_types import NameList
-from brainhive_cli.core.recipes.sections import Section, added_field, refuse_idle
-from brainhive_cli.core.results.facts import flatten
-from brainhive_cli.data.signals.augmentations import Augment
-from brainhive_cli.models.course import (
-    format_share,
-    parse_share,
-)
+from brainhive_cli.core.base import RecipeError
+from brainhive_cli.core.recipes import NameList, Section, added_field, refuse_idle
+from brainhive_cli.core.results import flatten
+from brainhive_cli.data.signals import Augment
+from brainhive_cli.models import format_share, parse_share
 
 MAX_EPOCHS = 100_000
 """Largest number of epochs. A check looks at the active terms of every epoch."""

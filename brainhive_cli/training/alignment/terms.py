@@ -10,10 +10,9 @@ from pydantic import (
     model_validator,
 )
 
-from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.sections import Section, added_field
-from brainhive_cli.models.course import (
+from brainhive_cli.core.base import RecipeError
+from brainhive_cli.core.recipes import Section, added_field, parts
+from brainhive_cli.models import (
     Course,
     EpochRange,
     Wave,

@@ -12,36 +12,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Int64
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
+    Int64,
     Line,
     MissingData,
     RecipeError,
+    console,
 )
-from brainhive_cli.core.files.files import resolve_below
-from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.files import resolve_below
+from brainhive_cli.core.runs import Launch
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.files import hdf5
-from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.media.decoding import count_decoders
-from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.media.views import (
+from brainhive_cli.data.files import Names, hdf5
+from brainhive_cli.data.media import (
     BatchContent,
     Latents,
     PictureBatch,
+    StimulusSet,
     View,
+    count_decoders,
     crop_centre,
     load_batches,
     read_pictures,
 )
-from brainhive_cli.data.stores.target_writer import (
-    StorePlan,
-    finish_stores,
-    open_writers,
-)
-from brainhive_cli.data.targets.targets import Targets, open_targets
+from brainhive_cli.data.stores import StorePlan, finish_stores, open_writers
+from brainhive_cli.data.targets import Targets, open_targets
 from brainhive_cli.training.prior.recipe import Recipe
 
 LATENTS_COMMAND = Line("train-prior", "cache_latents=true")

@@ -13,25 +13,20 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.device_memory import copy_to_device
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
     MissingData,
     RecipeError,
+    console,
+    copy_to_device,
+    derive_seed,
     is_asked_to_stop,
     raise_if_asked_to_stop,
 )
-from brainhive_cli.core.base.seeds import derive_seed
-from brainhive_cli.core.runs import weights
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.data.media.decoding import count_decoders
-from brainhive_cli.data.media.views import PictureBatch, use_crop_of_original
-from brainhive_cli.data.targets.encoder_keys import match_prior_keys
-from brainhive_cli.models import priors
-from brainhive_cli.models.adamw import AdamW
-from brainhive_cli.models.blocks import order_embeddings
+from brainhive_cli.core.runs import Launch, RunFolder, weights
+from brainhive_cli.data.media import PictureBatch, count_decoders, use_crop_of_original
+from brainhive_cli.data.targets import match_prior_keys
+from brainhive_cli.models import AdamW, order_embeddings, priors
 from brainhive_cli.training.prior.examples import (
     PriorExamples,
     encode_latents,

@@ -5,12 +5,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.flags import Flag, flag_field
-from brainhive_cli.core.recipes.key_types import NameList
-from brainhive_cli.core.recipes.recipe import BaseRecipe
-from brainhive_cli.core.recipes.sections import Section, refuse_idle
+from brainhive_cli.core.base import RecipeError
+from brainhive_cli.core.recipes import (
+    BaseRecipe,
+    Flag,
+    NameList,
+    Section,
+    flag_field,
+    parts,
+    refuse_idle,
+)
 from brainhive_cli.models import encoders, generators, priors
 from brainhive_cli.models.encoders import DEFAULT_ENCODERS, EncoderConfig, Encoders
 

@@ -9,37 +9,41 @@ from typing import Any, Self
 
 import numpy as np
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
     Line,
     MissingData,
     RecipeError,
+    Table,
+    console,
     find_error,
 )
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.files.inputs import Input, collect_inputs
-from brainhive_cli.core.recipes.parts import list_papers
-from brainhive_cli.core.results.facts import Facts, cite
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.files import Input, collect_inputs
+from brainhive_cli.core.recipes import list_papers
+from brainhive_cli.core.results import (
     ALL,
+    Facts,
     Measurements,
     Metric,
+    cite,
     index_by_name,
 )
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.jobs import OpenRun, RunJob, Summary
-from brainhive_cli.core.runs.launch import Launch, count_processes
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.core.runs.work import Work
+from brainhive_cli.core.runs import (
+    Launch,
+    OpenRun,
+    Result,
+    RunFolder,
+    RunJob,
+    Summary,
+    Work,
+    artifacts,
+    count_processes,
+)
 from brainhive_cli.data.datasets import Dataset, list_dataset_papers, list_pictures
-from brainhive_cli.data.stores.learned_pictures import LearnedPictures
-from brainhive_cli.data.stores.training_history import TrainingHistory
-from brainhive_cli.data.targets.encoder_stores import list_store_inputs
-from brainhive_cli.data.targets.next_commands import keep_if_recorded
+from brainhive_cli.data.stores import LearnedPictures, TrainingHistory
+from brainhive_cli.data.targets import keep_if_recorded, list_store_inputs
+from brainhive_cli.measurement import measure
 from brainhive_cli.measurement.metrics import perceptual
-from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.models import encoders, priors
 from brainhive_cli.training.prior.examples import PriorExamples
 from brainhive_cli.training.prior.loop import (

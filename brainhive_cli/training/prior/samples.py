@@ -10,25 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Float64, Int64
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.data.media.views import PictureBatch, to_pictures
-from brainhive_cli.data.targets.encoder_groups import encode
+from brainhive_cli.core.base import BrainhiveError, Float64, Int64, RecipeError, console
+from brainhive_cli.core.runs import Launch, RunFolder, artifacts
+from brainhive_cli.data.media import PictureBatch, to_pictures
+from brainhive_cli.data.targets import encode
+from brainhive_cli.measurement import Metric
 from brainhive_cli.measurement.metrics.perceptual import (
     inception,
     lpips,
     measure_distances,
     require_distances,
 )
-from brainhive_cli.measurement.statistics import Metric
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.generators import Sampling, require_finite
-from brainhive_cli.reports.figures.drawings import DrawnTile, save_sheet
+from brainhive_cli.reports.figures import DrawnTile, save_sheet
 from brainhive_cli.training.prior.loop import (
     LAST,
     Training,

@@ -88,7 +88,7 @@ def lines_of(module: ast.Module) -> Iterator[str]:
     imported = {
         alias.name
         for node in imports
-        if node.module == errors.__name__
+        if node.module == errors.__package__
         for alias in node.names
     }
     if "Line" not in imported:  # else a `Line` is one of a figure

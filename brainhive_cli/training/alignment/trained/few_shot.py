@@ -9,22 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.base.arrays import Float32
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.base.seeds import derive_seed
+from brainhive_cli.core.base import BrainhiveError, Float32, derive_seed
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.data.signals.normalisations import Normaliser, pool_statistics
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.training_history import TrainingHistory
-from brainhive_cli.data.targets.model_input import spec_of
-from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.stages import Stage, Train
-from brainhive_cli.training.alignment.terms import Term
-from brainhive_cli.training.alignment.training.batches import CellData
-from brainhive_cli.training.alignment.training.loop import fit, is_closed_form
+from brainhive_cli.core.runs import Launch
+from brainhive_cli.data.signals import Normaliser, Trials, pool_statistics
+from brainhive_cli.data.stores import TrainingHistory
+from brainhive_cli.data.targets import Targets, spec_of
+from brainhive_cli.training.alignment import Aligner, Layout, Stage, Term, Train
+from brainhive_cli.training.alignment.training import CellData, fit, is_closed_form
 
 ZERO_SHOT = "zero-shot"
 SUBJECT_LAYER = "subject-layer"

@@ -11,27 +11,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Int64
-from brainhive_cli.core.base.seeds import derive_seed
+from brainhive_cli.core.base import Int64, derive_seed
 from brainhive_cli.core.files import documents
-from brainhive_cli.core.results.cards import draw_card
-from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.training_history import TrainingHistory
-from brainhive_cli.data.targets.encoder_keys import match_keys
+from brainhive_cli.core.results import draw_card
+from brainhive_cli.data.signals import Normaliser, Signal, Trials
+from brainhive_cli.data.stores import TrainingHistory
+from brainhive_cli.data.targets import match_keys
+from brainhive_cli.models import Decoded
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.models.heads import Decoded
-from brainhive_cli.training.alignment import model_files
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.layout import Layout, is_checkpoint
+from brainhive_cli.training.alignment import Cell, Layout, is_checkpoint, model_files
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from brainhive_cli.data.targets.targets import Targets
-    from brainhive_cli.measurement.retrieval import Gallery, Scores
+    from brainhive_cli.data.targets import Targets
+    from brainhive_cli.measurement import Gallery, Scores
     from brainhive_cli.training.alignment import model as aligners
 
 SIGNALS_PER_BLOCK = 4000
@@ -182,7 +177,7 @@ class TrainedModel:
         """
         import torch
 
-        from brainhive_cli.data.targets.targets import Targets
+        from brainhive_cli.data.targets import Targets
 
         mean_embedding = None
         if without:
@@ -243,7 +238,7 @@ class TrainedModel:
         Returns:
             Scores with the rank of the shown picture of each trial.
         """
-        from brainhive_cli.measurement.retrieval import Scores, rank_gallery
+        from brainhive_cli.measurement import Scores, rank_gallery
 
         # position of each shown picture in the gallery, whose rows ascend
         shown_indices = np.searchsorted(gallery.test_rows, trials.stimulus)

@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from brainhive_cli.core.base.errors import MissingData, RecipeError
+from brainhive_cli.core.base import MissingData, RecipeError
 from brainhive_cli.core.files import documents, hub
-from brainhive_cli.core.recipes.recipe import Paths
+from brainhive_cli.core.recipes import Paths
 from brainhive_cli.core.runs import run_folder as runs
-from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.stores.recordings import Recordings
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.encoder_keys import find_encoders, read_run_encoders
+from brainhive_cli.data.signals import Signal
+from brainhive_cli.data.stores import Recordings, TargetStore
+from brainhive_cli.data.targets import find_encoders, read_run_encoders
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.set_ups import describe_model
+from brainhive_cli.training.alignment import Cell, Layout, describe_model
 from brainhive_cli.training.alignment.trained.model import describe_model_files
 from brainhive_cli.training.alignment.trained.models import TrainedModels
 

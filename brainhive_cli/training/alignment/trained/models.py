@@ -6,25 +6,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.core.runs import run_folder as runs
-from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.files import Input
+from brainhive_cli.core.recipes import Paths
+from brainhive_cli.core.runs import Launch, run_folder as runs
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.signals.channel_mapping import ChannelChoice
-from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.recordings import Recordings
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.training_history import TrainingHistory
-from brainhive_cli.data.targets.encoder_stores import list_store_inputs
-from brainhive_cli.data.targets.model_input import match_recording
+from brainhive_cli.data.signals import ChannelChoice, Signal, Trials
+from brainhive_cli.data.stores import Recordings, TargetStore, TrainingHistory
+from brainhive_cli.data.targets import list_store_inputs, match_recording
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.training.alignment.cells import Cell, list_test_subjects
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.references import TRAINING
-from brainhive_cli.training.alignment.set_ups import SELECTION_KEYS, describe_run
+from brainhive_cli.training.alignment import (
+    SELECTION_KEYS,
+    TRAINING,
+    Cell,
+    Layout,
+    Recipe,
+    describe_run,
+    list_test_subjects,
+)
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 

@@ -6,18 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import (
+from brainhive_cli.core.base import (
     BrainhiveError,
     MissingData,
     RecipeError,
+    console,
     find_rows,
 )
-from brainhive_cli.data.recordings.epochs import as_trials, cut_trials, warn_of_size
-from brainhive_cli.data.recordings.shown_pictures import match_pictures
-from brainhive_cli.data.signals.cutting import Steps, apply_whitener
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.models.signal_spec import UNIT_SIZES, normalise_unit
+from brainhive_cli.data.recordings import (
+    as_trials,
+    cut_trials,
+    match_pictures,
+    warn_of_size,
+)
+from brainhive_cli.data.signals import Steps, Trials, apply_whitener
+from brainhive_cli.models import UNIT_SIZES, normalise_unit
 from brainhive_cli.training.alignment.trained.tested_person import TestedPerson
 
 

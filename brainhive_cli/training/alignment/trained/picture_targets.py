@@ -1,14 +1,14 @@
 """Embeddings of pictures, as a trained model compares signals with them."""
 
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.data.targets.encoder_stores import digest_of
-from brainhive_cli.data.targets.targets import (
+from brainhive_cli.core.base import BrainhiveError
+from brainhive_cli.core.runs import Launch
+from brainhive_cli.data.targets import (
     Targets,
     TargetSource,
+    digest_of,
     make_online_targets,
 )
-from brainhive_cli.models.heads import refuse_other_target
+from brainhive_cli.models import refuse_other_target
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.test_set import TestSet
 

@@ -9,16 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.arrays import Float32
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError, first_line
-from brainhive_cli.core.files.damage import is_machine_error
+from brainhive_cli.core.base import BrainhiveError, Float32, RecipeError, first_line
+from brainhive_cli.core.files import is_machine_error
 from brainhive_cli.core.runs import weights
-from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.signals.spaces import Sensors, find_channel_rows
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.targets.model_input import choose_input
-from brainhive_cli.models.signal_spec import build_resampling_matrix
-from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.data.signals import Normaliser, Sensors, Trials, find_channel_rows
+from brainhive_cli.data.targets import choose_input
+from brainhive_cli.models import build_resampling_matrix
+from brainhive_cli.training.alignment import Aligner
 
 MappingKind = Literal["none", "spline"]
 """Treatment of channels of a model that a recording lacks."""

@@ -3,18 +3,18 @@
 from contextlib import suppress
 from typing import Any
 
-from brainhive_cli.core.base.errors import Line, MissingData, RecipeError
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.data.targets.encoder_keys import find_prior_encoders, read_run_recipe
-from brainhive_cli.data.targets.next_commands import (
+from brainhive_cli.core.base import Line, MissingData, RecipeError
+from brainhive_cli.core.recipes import Paths, parts
+from brainhive_cli.data.targets import (
     are_embedded,
+    find_prior_encoders,
     keep_if_recorded,
+    read_run_recipe,
     write_embed_commands,
     write_prior_arguments,
 )
 from brainhive_cli.models import priors
-from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment import Recipe
 from brainhive_cli.training.alignment.trained.models import TrainedModels
 
 

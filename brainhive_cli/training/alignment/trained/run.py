@@ -8,24 +8,23 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Self
 
-from brainhive_cli.core.base.errors import MissingData, RecipeError
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.core.results.measurements import choose_headlines
+from brainhive_cli.core.base import MissingData, RecipeError
+from brainhive_cli.core.recipes import Paths
+from brainhive_cli.core.results import choose_headlines
 from brainhive_cli.core.runs import run_folder as runs
-from brainhive_cli.data.signals.channel_mapping import ChannelChoice
-from brainhive_cli.data.stores.recordings import Recordings
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.encoder_stores import require_same_identities
-from brainhive_cli.training.alignment import model_files
-from brainhive_cli.training.alignment.cells import (
+from brainhive_cli.data.signals import ChannelChoice
+from brainhive_cli.data.stores import Recordings, TargetStore
+from brainhive_cli.data.targets import require_same_identities
+from brainhive_cli.training.alignment import (
     Cell,
+    Layout,
+    Recipe,
+    describe_recipe,
+    find_reference,
     list_cells,
     list_test_subjects,
+    model_files,
 )
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.references import find_reference
-from brainhive_cli.training.alignment.set_ups import describe_recipe
 from brainhive_cli.training.alignment.trained.model_folder import ModelFolder
 from brainhive_cli.training.alignment.trained.models import TrainedModels
 

@@ -9,33 +9,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from brainhive_cli.core.base.errors import BrainhiveError, Line, RecipeError
-from brainhive_cli.core.files import documents
-from brainhive_cli.core.files.files import make_portable
-from brainhive_cli.core.files.hub import (
+from brainhive_cli.core.base import BrainhiveError, Line, RecipeError
+from brainhive_cli.core.files import (
     MANIFEST,
     MODEL_CARD,
     MODEL_FILES,
     PRIOR_FILES,
     RUN_FORMAT,
     Manifest,
+    documents,
+    make_portable,
 )
-from brainhive_cli.core.recipes.recipe import write_yaml
-from brainhive_cli.core.results.measurements import Measurements
-from brainhive_cli.core.runs import weights
-from brainhive_cli.core.runs.run_files import check
-from brainhive_cli.core.runs.run_folder import (
+from brainhive_cli.core.recipes import write_yaml
+from brainhive_cli.core.results import Measurements
+from brainhive_cli.core.runs import (
     ENVIRONMENT_FILE,
     METRICS_FILE,
     Environment,
     RunFolder,
+    check,
+    weights,
 )
-from brainhive_cli.data.downloads.sources import SOURCES
-from brainhive_cli.data.stores.training_history import TrainingHistory
-from brainhive_cli.data.targets.encoder_stores import IDENTITIES
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.model_files import read_config
-from brainhive_cli.training.alignment.references import TRAINING, list_model_folders
+from brainhive_cli.data.downloads import SOURCES
+from brainhive_cli.data.stores import TrainingHistory
+from brainhive_cli.data.targets import IDENTITIES
+from brainhive_cli.training.alignment import (
+    TRAINING,
+    Layout,
+    list_model_folders,
+    read_config,
+)
 
 PRIOR_TRAINING = "train-prior"
 DEMO_LICENCES = {"demo": "apache-2.0", "demo-films": "apache-2.0"}

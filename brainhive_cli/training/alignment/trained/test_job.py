@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs import Launch
 from brainhive_cli.training.alignment.trained.models import TrainedModels
 from brainhive_cli.training.alignment.trained.test_set import TestSet, open_test_set
 

@@ -11,29 +11,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Bool, Int64
-from brainhive_cli.core.base.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files.files import make_portable
-from brainhive_cli.core.results.facts import SeenPictures, merge_set_ups
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.base import Bool, BrainhiveError, Int64, MissingData, console
+from brainhive_cli.core.files import make_portable
+from brainhive_cli.core.results import (
     CALIBRATED,
     CHANNELS_MAPPED,
     SAME_PERSON,
+    SeenPictures,
     merge_caveats,
+    merge_set_ups,
 )
-from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.runs import Launch
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.signals.study import StudyDesign, describe_study
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.learned_pictures import ComparePair, PixelComparison
-from brainhive_cli.data.stores.recordings import Recordings
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.training_history import TrainingHistory
-from brainhive_cli.data.targets.encoder_stores import open_stores
-from brainhive_cli.data.targets.model_input import match_split
-from brainhive_cli.training.alignment import model_files
-from brainhive_cli.training.alignment.cells import list_subjects, list_test_subjects
+from brainhive_cli.data.signals import StudyDesign, Trials, describe_study
+from brainhive_cli.data.stores import (
+    ComparePair,
+    PixelComparison,
+    Recordings,
+    TargetStore,
+    TrainingHistory,
+)
+from brainhive_cli.data.targets import match_split, open_stores
+from brainhive_cli.training.alignment import (
+    list_subjects,
+    list_test_subjects,
+    model_files,
+)
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.models import (
     TrainedModels,
@@ -45,7 +48,7 @@ from brainhive_cli.training.alignment.trained.tested_pictures import (
 )
 
 if TYPE_CHECKING:
-    from brainhive_cli.data.targets.encoder_groups import EncoderGroup
+    from brainhive_cli.data.targets import EncoderGroup
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ class TestSet:
 
         All cells of a run share it.
         """
-        from brainhive_cli.data.targets.encoder_groups import group_encoders
+        from brainhive_cli.data.targets import group_encoders
 
         names = tuple(model.layout.adapter["encoders"])
         if names not in self._networks:
@@ -369,7 +372,7 @@ class TestSet:
         if not recordings or stored_split not in stores:
             return None
 
-        from brainhive_cli.data.targets.likeness import find_features
+        from brainhive_cli.data.targets import find_features
 
         pictures = {name: next(iter(stores[name].values())) for name in stores}
         return describe_study(

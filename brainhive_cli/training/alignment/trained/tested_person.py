@@ -7,20 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Bool, Float32, Int64
-from brainhive_cli.data.signals.channel_mapping import ChannelChoice
-from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.recordings import Recordings
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.model_input import (
+from brainhive_cli.core.base import Bool, Float32, Int64
+from brainhive_cli.data.signals import ChannelChoice, Normaliser, Trials
+from brainhive_cli.data.stores import Recordings, TargetStore
+from brainhive_cli.data.targets import (
     choose_input,
     match_split,
     match_stimuli,
     measure_new_subject,
     measure_trials,
 )
-from brainhive_cli.models.signal_spec import normalise_unit
+from brainhive_cli.models import normalise_unit
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 DEFAULT_UNIT = "µV"

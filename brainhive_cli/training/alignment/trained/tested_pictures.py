@@ -5,36 +5,30 @@ from itertools import chain
 
 import numpy as np
 
-from brainhive_cli.core.base.arrays import Bool, Int64
-from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.core.results.facts import SeenPictures
-from brainhive_cli.core.results.measurements import (
+from brainhive_cli.core.base import Bool, BrainhiveError, Int64
+from brainhive_cli.core.results import (
     SEEN_CONCEPTS,
     SEEN_COPIES,
     TWINS,
     UNKNOWN_NETWORK,
     UNKNOWN_PICTURES,
+    SeenPictures,
 )
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.media.near_copies import (
-    COPIES,
-    Likeness,
-)
-from brainhive_cli.data.stores.learned_pictures import (
+from brainhive_cli.data.media import COPIES, Likeness
+from brainhive_cli.data.stores import (
     ComparePair,
     LearnedPictures,
     RowPair,
+    TargetStore,
+    TrainingHistory,
+    find_equal_embeddings,
     find_similar_pictures,
+    get_stimuli_and_pixels,
+    has_unknown_pictures,
     hash_concepts,
     make_empty_hashes,
 )
-from brainhive_cli.data.stores.target_store import (
-    TargetStore,
-    find_equal_embeddings,
-    get_stimuli_and_pixels,
-    has_unknown_pictures,
-)
-from brainhive_cli.data.stores.training_history import TrainingHistory
 
 MAX_SEEN_SHARE = 0.2
 """Largest share of the tested pictures that may be left out. A fifth fewer items make

@@ -12,31 +12,35 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.arrays import Bool, Int64, UInt64
-from brainhive_cli.core.base.device_memory import copy_to_device
-from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.base.seeds import derive_seed
-from brainhive_cli.core.results.measurements import Metric, extend_protocol
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.data.files.hdf5 import LazyRows
-from brainhive_cli.data.media.near_copies import Likeness
-from brainhive_cli.data.signals.augmentations import (
+from brainhive_cli.core.base import (
+    Bool,
+    Int64,
+    RecipeError,
+    UInt64,
+    copy_to_device,
+    derive_seed,
+)
+from brainhive_cli.core.results import Metric, extend_protocol
+from brainhive_cli.core.runs import Launch
+from brainhive_cli.data.files import LazyRows
+from brainhive_cli.data.media import Likeness
+from brainhive_cli.data.signals import (
     Augmentation,
     DrawSettings,
+    Trials,
     draw_repetitions,
     mix_repetitions,
 )
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.learned_pictures import ComparePair, LearnedPictures
-from brainhive_cli.data.stores.training_history import TrainingHistory
-from brainhive_cli.data.targets.encoder_groups import EncoderGroup
-from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.measurement.ranks import rank_targets as find_ranks, summarise_ranks
-from brainhive_cli.measurement.units import StimulusGrouping
+from brainhive_cli.data.stores import ComparePair, LearnedPictures, TrainingHistory
+from brainhive_cli.data.targets import EncoderGroup, Targets
+from brainhive_cli.measurement import (
+    StimulusGrouping,
+    rank_targets as find_ranks,
+    summarise_ranks,
+)
+from brainhive_cli.models import LossContext, Mixing
 from brainhive_cli.models.backbones import Tensors
-from brainhive_cli.models.losses import LossContext, Mixing
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.stages import Train
+from brainhive_cli.training.alignment import Aligner, Train
 
 FLOAT32 = np.dtype(np.float32)
 NEWEST_WEIGHT = 0.3

@@ -5,19 +5,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.device_memory import read_peak_bytes, reset_peak
-from brainhive_cli.core.base.errors import is_asked_to_stop, raise_if_asked_to_stop
-from brainhive_cli.core.results.facts import CellFacts
-from brainhive_cli.core.results.measurements import Measurements, Metric, index_by_name
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import METRICS_FILE, RunFolder
-from brainhive_cli.core.runs.weights import Checkpoint
-from brainhive_cli.training.alignment.facts import TrainingFacts
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.stages import Train
-from brainhive_cli.training.alignment.terms import Term
+from brainhive_cli.core.base import (
+    console,
+    is_asked_to_stop,
+    raise_if_asked_to_stop,
+    read_peak_bytes,
+    reset_peak,
+)
+from brainhive_cli.core.results import CellFacts, Measurements, Metric, index_by_name
+from brainhive_cli.core.runs import METRICS_FILE, Checkpoint, Launch, RunFolder
+from brainhive_cli.training.alignment import Aligner, Layout, Term, Train, TrainingFacts
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.loop import (
     Callbacks,

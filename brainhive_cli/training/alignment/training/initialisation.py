@@ -10,39 +10,46 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import BrainhiveError, Line, MissingData, find_error
-from brainhive_cli.core.files import documents, hub
-from brainhive_cli.core.files.files import locate
-from brainhive_cli.core.files.inputs import Input
-from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.recipe import Paths
-from brainhive_cli.core.runs import run_folder as runs, weights
-from brainhive_cli.core.runs.run_folder import RunFolder, find_labelled
-from brainhive_cli.data.stores.training_history import EpochSelection, TrainingHistory
-from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.foreign_weights import (
+from brainhive_cli.core.base import (
+    BrainhiveError,
+    Line,
+    MissingData,
+    console,
+    find_error,
+)
+from brainhive_cli.core.files import Input, documents, hub, locate
+from brainhive_cli.core.recipes import Paths, parts
+from brainhive_cli.core.runs import (
+    RunFolder,
+    find_labelled,
+    run_folder as runs,
+    weights,
+)
+from brainhive_cli.data.stores import EpochSelection, TrainingHistory
+from brainhive_cli.models import (
+    SignalSpec,
     find_file_input,
     find_weight_file,
     strip_prefix,
 )
-from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment import layout as layouts, model_files
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.references import (
+from brainhive_cli.models.backbones import BackboneConfig
+from brainhive_cli.training.alignment import (
     TRAINING,
+    Cell,
+    Train,
     choose_cell,
     find_recipe_name,
     find_reference,
+    layout as layouts,
     list_model_folders,
+    model_files,
 )
-from brainhive_cli.training.alignment.stages import Train
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from brainhive_cli.training.alignment.model import Aligner
+    from brainhive_cli.training.alignment import Aligner
     from brainhive_cli.training.alignment.training.batches import CellData
 
 REFERENCE_SD = 0.02
@@ -89,7 +96,7 @@ def make_aligner(
     """
     import torch
 
-    from brainhive_cli.training.alignment.model import Aligner
+    from brainhive_cli.training.alignment import Aligner
 
     torch.manual_seed(seed)
     aligner = Aligner(layout)
@@ -532,7 +539,7 @@ def _compute_shapes(aligner: Aligner, spec: SignalSpec) -> dict[str, torch.Size]
     """Compute the shapes of the weights of a model for other signals, by name."""
     import torch
 
-    from brainhive_cli.training.alignment.model import Aligner
+    from brainhive_cli.training.alignment import Aligner
 
     with torch.device("meta"):
         state = Aligner(replace(aligner.layout, spec=spec)).state_dict()

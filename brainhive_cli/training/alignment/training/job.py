@@ -7,40 +7,37 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError, write_value
-from brainhive_cli.core.files import hub
-from brainhive_cli.core.files.inputs import Input, collect_inputs
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.run_folder import RunFolder, reference as name_reference
-from brainhive_cli.core.runs.work import Work
+from brainhive_cli.core.base import BrainhiveError, RecipeError, console, write_value
+from brainhive_cli.core.files import Input, collect_inputs, hub
+from brainhive_cli.core.runs import Launch, RunFolder, Work, reference as name_reference
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.signals.brain_channels import list_eye_channels
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.recordings import Recordings
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.encoder_keys import find_encoders, match_prior_keys
-from brainhive_cli.data.targets.encoder_stores import list_store_inputs, open_stores
-from brainhive_cli.data.targets.model_input import spec_of
-from brainhive_cli.data.targets.next_commands import suggest_category_test
+from brainhive_cli.data.signals import Trials, list_eye_channels
+from brainhive_cli.data.stores import Recordings, TargetStore
+from brainhive_cli.data.targets import (
+    find_encoders,
+    list_store_inputs,
+    match_prior_keys,
+    open_stores,
+    spec_of,
+    suggest_category_test,
+)
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.training.alignment.cells import (
+from brainhive_cli.training.alignment import (
+    INHERITED_KEYS,
+    TRAINING,
     Cell,
+    Recipe,
+    copy_training_keys,
+    describe_recipe,
+    describe_run,
+    find_reference,
+    find_token_axes,
+    is_model,
     list_cells,
     list_subjects,
     list_test_subjects,
 )
-from brainhive_cli.training.alignment.layout import find_token_axes
-from brainhive_cli.training.alignment.model_files import is_model
-from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.references import (
-    INHERITED_KEYS,
-    TRAINING,
-    copy_training_keys,
-    find_reference,
-)
-from brainhive_cli.training.alignment.set_ups import describe_recipe, describe_run
 from brainhive_cli.training.alignment.training.initialisation import (
     OpenedRuns,
     StartFiles,

@@ -10,22 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Bool, Int64
-from brainhive_cli.core.base.device_memory import copy_to_device, keep_freed_memory
-from brainhive_cli.core.base.errors import BrainhiveError, raise_if_interrupted
-from brainhive_cli.core.base.seeds import derive_seed, seed_torch
-from brainhive_cli.core.results.measurements import Metric
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.weights import Checkpoint
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.core.base import (
+    Bool,
+    BrainhiveError,
+    Int64,
+    console,
+    copy_to_device,
+    derive_seed,
+    keep_freed_memory,
+    raise_if_interrupted,
+    seed_torch,
+)
+from brainhive_cli.core.results import Metric
+from brainhive_cli.core.runs import Checkpoint, Launch
+from brainhive_cli.data.signals import Trials
+from brainhive_cli.data.targets import Targets
+from brainhive_cli.models import LossContext
 from brainhive_cli.models.backbones import Tensors
-from brainhive_cli.models.losses import LossContext
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.stages import Train
-from brainhive_cli.training.alignment.terms import Term, find_mixing
+from brainhive_cli.training.alignment import Aligner, Layout, Term, Train, find_mixing
 from brainhive_cli.training.alignment.training.batches import (
     Batches,
     CellData,

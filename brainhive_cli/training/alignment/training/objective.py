@@ -8,13 +8,12 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.base import RecipeError
 from brainhive_cli.core.files import foreign_code
 from brainhive_cli.core.recipes import parts
+from brainhive_cli.models import LossContext, flatten_vectors
 from brainhive_cli.models.backbones import Tensors
-from brainhive_cli.models.heads import flatten_vectors
-from brainhive_cli.models.losses import LossContext
-from brainhive_cli.training.alignment.terms import Term
+from brainhive_cli.training.alignment import Term
 
 
 class ScoresPairs(Protocol):

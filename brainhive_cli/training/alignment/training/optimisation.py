@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
-from brainhive_cli.core.base.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.base import BrainhiveError, RecipeError
 from brainhive_cli.core.runs import weights
-from brainhive_cli.models.adamw import AdamW
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.stages import Stage, Train
+from brainhive_cli.models import AdamW
+from brainhive_cli.training.alignment import Aligner, Stage, Train
 from brainhive_cli.training.alignment.training.initialisation import (
     list_subject_weights,
     load_start,

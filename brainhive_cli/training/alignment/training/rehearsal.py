@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Int64
+from brainhive_cli.core.base import Int64, console
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.runs.launch import Launch, count_processes
-from brainhive_cli.data.signals.augmentations import DrawSettings
-from brainhive_cli.models.losses import LossContext
-from brainhive_cli.training.alignment.cells import Cell, list_subjects
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.core.runs import Launch, count_processes
+from brainhive_cli.data.signals import DrawSettings
+from brainhive_cli.models import LossContext
+from brainhive_cli.training.alignment import (
+    Aligner,
+    Cell,
+    Layout,
+    Recipe,
+    list_subjects,
+)
 from brainhive_cli.training.alignment.training.batches import (
     Batches,
     CellData,

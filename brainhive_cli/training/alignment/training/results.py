@@ -6,17 +6,11 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from brainhive_cli.core.base.tables import Table, format_mean_sd
-from brainhive_cli.core.results.measurements import Measurements, Metric
-from brainhive_cli.core.runs import artifacts
-from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.reports.tables.tables import (
-    ABSENT,
-    make_metric_cell,
-    published_tables,
-)
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.facts import TrainingFacts
+from brainhive_cli.core.base import Table, format_mean_sd
+from brainhive_cli.core.results import Measurements, Metric
+from brainhive_cli.core.runs import RunFolder, artifacts
+from brainhive_cli.reports.tables import ABSENT, make_metric_cell, published_tables
+from brainhive_cli.training.alignment import Cell, TrainingFacts
 
 SELECTION_TITLES = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
 """Selection of epochs in the title of a table. Validation has no text."""

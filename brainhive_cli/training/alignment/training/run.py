@@ -6,27 +6,32 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.errors import Hint, Line
-from brainhive_cli.core.base.tables import Table
-from brainhive_cli.core.results.measurements import Measurements, merge_caveats
-from brainhive_cli.core.runs.jobs import CellStage, OpenRun, RunJob, Summary
-from brainhive_cli.core.runs.launch import Launch
-from brainhive_cli.core.runs.result import Result
-from brainhive_cli.core.runs.run_folder import METRICS_FILE, RunFolder
-from brainhive_cli.core.runs.work import Work
-from brainhive_cli.data.targets.encoder_stores import (
+from brainhive_cli.core.base import Hint, Line, Table, console
+from brainhive_cli.core.results import Measurements, merge_caveats
+from brainhive_cli.core.runs import (
+    METRICS_FILE,
+    CellStage,
+    Launch,
+    OpenRun,
+    Result,
+    RunFolder,
+    RunJob,
+    Summary,
+    Work,
+)
+from brainhive_cli.data.targets import (
+    are_embedded,
     describe_health_problem,
     keep_identity,
+    write_embed_commands,
 )
-from brainhive_cli.data.targets.next_commands import are_embedded, write_embed_commands
-from brainhive_cli.training.alignment.cells import (
+from brainhive_cli.training.alignment import (
     Cell,
+    Recipe,
+    TrainingFacts,
     describe_division,
     list_subjects,
 )
-from brainhive_cli.training.alignment.facts import TrainingFacts
-from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.training.job import Job
 from brainhive_cli.training.alignment.training.results import learning_curves, tables
 

@@ -9,57 +9,61 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base import console
-from brainhive_cli.core.base.arrays import Bool
-from brainhive_cli.core.base.device_memory import count_free_bytes
-from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.files.files import make_portable
-from brainhive_cli.core.results.measurements import SIMULATED, WHITENED_BY_TESTED
-from brainhive_cli.core.runs.launch import Launch
+from brainhive_cli.core.base import Bool, RecipeError, console, count_free_bytes
+from brainhive_cli.core.files import make_portable
+from brainhive_cli.core.results import SIMULATED, WHITENED_BY_TESTED
+from brainhive_cli.core.runs import Launch
 from brainhive_cli.data.datasets import HasTarget
-from brainhive_cli.data.signals.normalisations import (
+from brainhive_cli.data.signals import (
+    SCALED_UNITS,
     Statistics,
+    Trials,
+    measure_scale,
     pool_statistics,
     require_equal_widths,
 )
-from brainhive_cli.data.signals.scale import SCALED_UNITS, measure_scale
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.learned_pictures import LearnedPictures, PixelComparison
-from brainhive_cli.data.stores.recordings import list_recording_caveats
-from brainhive_cli.data.stores.target_store import (
+from brainhive_cli.data.stores import (
+    LearnedPictures,
+    PixelComparison,
     TargetStore,
+    TrainingHistory,
     get_stimuli_and_pixels,
     has_unknown_pictures,
+    list_recording_caveats,
 )
-from brainhive_cli.data.stores.training_history import TrainingHistory
-from brainhive_cli.data.targets.encoder_groups import EncoderGroup, group_encoders
-from brainhive_cli.data.targets.encoder_keys import match_keys
-from brainhive_cli.data.targets.encoder_stores import (
-    digest_of,
-    open_alternatives,
-    open_stores,
-)
-from brainhive_cli.data.targets.model_input import (
+from brainhive_cli.data.targets import (
+    EncoderGroup,
+    OnlineTargets,
+    Targets,
     choose_input,
+    digest_of,
+    group_encoders,
+    make_online_targets,
+    match_keys,
     match_split,
     measure_new_subject,
+    open_alternatives,
+    open_stores,
     read_training,
     spec_of,
 )
-from brainhive_cli.data.targets.targets import (
-    OnlineTargets,
-    Targets,
-    make_online_targets,
+from brainhive_cli.measurement import StimulusGrouping
+from brainhive_cli.models import (
+    FUSED_TARGET,
+    TOKEN_HEAD,
+    Head,
+    convert_unit,
+    find_linear_shapes,
+    priors,
 )
-from brainhive_cli.measurement.units import StimulusGrouping
-from brainhive_cli.models import priors
-from brainhive_cli.models.blocks import find_linear_shapes
-from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head
-from brainhive_cli.models.signal_spec import convert_unit
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.layout import Layout, find_token_axes
-from brainhive_cli.training.alignment.recipe import DEFAULT_DIM, Recipe
-from brainhive_cli.training.alignment.stages import Finetune
+from brainhive_cli.training.alignment import (
+    DEFAULT_DIM,
+    Cell,
+    Finetune,
+    Layout,
+    Recipe,
+    find_token_axes,
+)
 from brainhive_cli.training.alignment.training.batches import CellData, choose_held_out
 from brainhive_cli.training.alignment.training.initialisation import (
     list_pretrained_weights,

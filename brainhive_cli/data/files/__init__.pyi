@@ -1,0 +1,53 @@
+from .bids_labels import (
+    DESCRIPTION as DESCRIPTION,
+    SIMULATED as SIMULATED,
+    VERSIONS as VERSIONS,
+    ChosenSessions as ChosenSessions,
+    SplitSessions as SplitSessions,
+    SubjectNumbers as SubjectNumbers,
+    find_pattern as find_pattern,
+    get_session_numbers as get_session_numbers,
+    natural_key as natural_key,
+    number_session as number_session,
+    number_sessions as number_sessions,
+    number_subjects as number_subjects,
+    read_simulated as read_simulated,
+)
+from .hdf5 import (
+    NUMBERS as NUMBERS,
+    LazyRows as LazyRows,
+    shorten_store_path as shorten_store_path,
+)
+from .ids import (
+    PICTURES as PICTURES,
+    Names as Names,
+    format_ranges as format_ranges,
+    match_ids as match_ids,
+    match_names as match_names,
+    name_stimulus as name_stimulus,
+    normalise_name as normalise_name,
+    read_category as read_category,
+    summarise_names as summarise_names,
+    to_image_id as to_image_id,
+    to_table_cell as to_table_cell,
+)
+from .named_files import (
+    SPLIT as SPLIT,
+    find_next_part as find_next_part,
+    list_further_parts as list_further_parts,
+    list_named_parts as list_named_parts,
+    require_own as require_own,
+    require_own_parts as require_own_parts,
+)
+from .parquet import import_pyarrow as import_pyarrow, open_parquet as open_parquet
+from .published_files import (
+    FOLDERS as FOLDERS,
+    cut_ending as cut_ending,
+    fetch_line as fetch_line,
+    find_below as find_below,
+    find_file as find_file,
+    read_names as read_names,
+    read_splits as read_splits,
+    read_table as read_table,
+)
+from .subjects import PEOPLE as PEOPLE, RECORDS as RECORDS, Subjects as Subjects
