@@ -71,11 +71,7 @@ from .retrieval import (
     rank_parts as rank_parts,
 )
 from .slope import average_by_unit as average_by_unit, fit_slope as fit_slope
-from .statistics import (
-    Metric as Metric,
-    measure as measure,
-    measure_positions as measure_positions,
-)
+from .statistics import measure as measure, measure_positions as measure_positions
 from .trial_order import TrialOrder as TrialOrder
 from .units import (
     MIN_SUBJECTS_FOR_POPULATION as MIN_SUBJECTS_FOR_POPULATION,

@@ -20,8 +20,8 @@ from brainhive_cli.core.base import (
     install_line,
 )
 from brainhive_cli.core.files import Input
+from brainhive_cli.core.results import Metric
 from brainhive_cli.core.runs import read, reading
-from brainhive_cli.measurement import Metric
 from brainhive_cli.measurement.metrics.networks import (
     NETWORKS,
     cached_file,

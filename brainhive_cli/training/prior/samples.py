@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli.core.base import BrainhiveError, Float64, Int64, RecipeError, console
+from brainhive_cli.core.results import Metric
 from brainhive_cli.core.runs import Launch, RunFolder, artifacts
 from brainhive_cli.data.media import PictureBatch, to_pictures
 from brainhive_cli.data.targets import encode
-from brainhive_cli.measurement import Metric
 from brainhive_cli.measurement.metrics.perceptual import (
     inception,
     lpips,
