@@ -70,6 +70,7 @@ from .picture_autoencoder import (
     Pixels as Pixels,
     find_weights as find_weights,
     open_autoencoder as open_autoencoder,
+    resize as resize,
 )
 from .pretraining import look_up_training as look_up_training
 from .signal_spec import (

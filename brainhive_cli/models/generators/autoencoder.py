@@ -9,13 +9,13 @@ from torch import Tensor
 
 from brainhive_cli.core.base import BrainhiveError
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.measurement.metrics.image import resize
 from brainhive_cli.models import (
     PIXELS,
     Conditioning,
     PictureAutoencoder,
     Pixels,
     open_autoencoder,
+    resize,
 )
 from brainhive_cli.models.generators import GeneratedMedia, Sampling
 
