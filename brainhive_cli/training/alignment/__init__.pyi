@@ -8,7 +8,6 @@ from .cells import (
 )
 from .facts import TrainingFacts as TrainingFacts
 from .layout import (
-    FROM_MEAN as FROM_MEAN,
     Layout as Layout,
     find_token_axes as find_token_axes,
     is_checkpoint as is_checkpoint,
@@ -21,6 +20,7 @@ from .model_files import (
 )
 from .recipe import (
     DEFAULT_DIM as DEFAULT_DIM,
+    FROM_MEAN as FROM_MEAN,
     Recipe as Recipe,
     make_ridge_keys as make_ridge_keys,
 )
