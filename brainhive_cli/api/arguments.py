@@ -13,12 +13,6 @@ if TYPE_CHECKING:
 
 MAX_VALUE_LENGTH = 80
 """Largest number of characters of a wrong value in a message."""
-MAX_LISTED = 10
-"""Largest number of allowed values in a message."""
-SIGNAL_FORMS = "an array [n, C, T] or [n, V], mne.Epochs or xarray.DataArray"
-"""Signals that public functions accept."""
-NUMBER_KINDS = "biuf"
-"""Kinds of dtypes (NumPy's letters) that hold real numbers."""
 
 
 def refuse(name: str, value: object, allowed: str) -> "BrainhiveError":
@@ -133,14 +127,17 @@ def check_signals(name: str, signals: Any, **labels: Any) -> None:
             with suppress(ValueError):  # a list of lists of different lengths
                 # arrays on disk are not read here
                 array = signals if hasattr(signals, "shape") else np.asarray(signals)
+        # Signals that public functions accept.
+        signal_forms = "an array [n, C, T] or [n, V], mne.Epochs or xarray.DataArray"
         if array is None:
-            raise refuse(name, signals, SIGNAL_FORMS)
+            raise refuse(name, signals, signal_forms)
         if array.ndim < 2:
             raise RecipeError(
                 f"{name} has the shape {list(array.shape)}",
-                f"{name} must be {SIGNAL_FORMS}",
+                f"{name} must be {signal_forms}",
             )
-        if getattr(array.dtype, "kind", "f") not in NUMBER_KINDS:
+        # Kinds of dtypes (NumPy's letters) that hold real numbers.
+        if getattr(array.dtype, "kind", "f") not in "biuf":
             raise RecipeError(
                 f"{name} is an array of dtype {array.dtype}",
                 f"{name} must hold real numbers",
@@ -192,10 +189,12 @@ def check_folders(root: Path, **names: str) -> None:
 
 
 def list_allowed(names: Sequence[object]) -> str:
-    """Write allowed values in words, at most `MAX_LISTED`."""
-    texts = [str(name) for name in names[:MAX_LISTED]]
-    if len(names) > MAX_LISTED:
-        texts.append(f"and {len(names) - MAX_LISTED} more")
+    """Write allowed values in words, at most 10."""
+    # Largest number of allowed values in a message.
+    max_listed = 10
+    texts = [str(name) for name in names[:max_listed]]
+    if len(names) > max_listed:
+        texts.append(f"and {len(names) - max_listed} more")
     return f"it has: {', '.join(texts) or 'none'}"
 
 

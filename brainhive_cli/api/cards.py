@@ -10,9 +10,6 @@ if TYPE_CHECKING:
     from brainhive_cli.core.results import Measurements
     from brainhive_cli.core.runs import RunFolder
 
-MAX_LISTED_NAMES = 5
-"""Largest number of names of models in a card."""
-
 
 def draw_result_card(
     title: str, measurements: "Measurements", notes: Sequence[str] = (), link: str = ""
@@ -58,9 +55,11 @@ def state_result(measurements: "Measurements") -> str:
 
 def list_first(names: Sequence[str]) -> str:
     """Write the first names, and the number of the others."""
-    n_hidden = len(names) - MAX_LISTED_NAMES
+    # Largest number of names of models in a card.
+    max_listed_names = 5
+    n_hidden = len(names) - max_listed_names
     end = [f"and {n_hidden} more"] if n_hidden > 0 else []
-    return ", ".join([*names[:MAX_LISTED_NAMES], *end])
+    return ", ".join([*names[:max_listed_names], *end])
 
 
 def find_page(folder: "RunFolder") -> str:

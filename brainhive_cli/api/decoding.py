@@ -11,9 +11,6 @@ from brainhive_cli.core.results import draw_card
 if TYPE_CHECKING:
     from brainhive_cli.core.base import Float32, Int64
 
-MAX_PRINTED_ROWS = 10
-"""Largest number of signals that `print(ranks)` lists."""
-
 
 @dataclass(frozen=True)
 class Ranks:
@@ -50,14 +47,16 @@ class Ranks:
     def __str__(self) -> str:
         """Return a line for each of the first signals, and the caveats."""
         lines = []
-        for row in self.rows()[:MAX_PRINTED_ROWS]:
+        # Largest number of signals that `print(ranks)` lists.
+        max_printed_rows = 10
+        for row in self.rows()[:max_printed_rows]:
             best = f"best: {row['best']}"
             if row["rank"] is not None:
                 rank = f"rank {row['rank']} of {row['candidates']}"
                 best = f"shown {row['shown']}, {rank}, {best}"
             lines.append(f"{row['index']} → {best}")
 
-        n_hidden = len(self.similarity) - MAX_PRINTED_ROWS
+        n_hidden = len(self.similarity) - max_printed_rows
         if n_hidden > 0:
             lines.append(f"… {n_hidden:,} more signals in rows()")
         if self.caveats:

@@ -55,26 +55,10 @@ from brainhive_cli.core.runs import Job, Result, key_work, resolve
 if TYPE_CHECKING:
     from brainhive_cli.core.runs import Launch
 
-KEYS_BY_ARGUMENT = {
-    "dataset": {"dataset", "preparation"},
-    "encoders": {"encoders"},
-    "prior": {"prior"},
-    "from": {"from"},
-}
-"""Recipe keys by argument of a suggested command line (see `_is_needed`). If the user's
-own line sets one of the keys, the argument stays in the suggested line.
-"""
 LOST_PROCESS = (
     r"^Dist\w*Error: |gloo/transport/|NCCL error|NCCL communicator|ncclRemoteError"
 )
 """Pattern of errors of torch after another process of the same command has ended."""
-LOST_DECODER = r"DataLoader worker \(pid.*\) (is killed|exited)"
-"""Pattern of errors of torch after a process that decodes pictures has ended."""
-DEFAULT_SYSTEM_HINT = (
-    "check that the file is complete and that the disk works; --debug shows the "
-    "traceback"
-)
-"""Hint for errors of the operating system that `system_errors.yaml` does not list."""
 OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 """Pattern of the beginning of an override, `key.path=value`. A user who means the file
 `a=b` writes `./a=b`.
@@ -484,7 +468,7 @@ def complete_line(
 def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool:
     """Return True if an argument must stay next to the `--recipe` of a hint.
 
-    - An argument without a key in `KEYS_BY_ARGUMENT` stays.
+    - An argument without a key in `keys_by_argument` stays.
     - An argument stays if the user's own line sets one of its recipe keys.
     - `--encoders` also stays if the encoders of the recipe do not suit the hint.
 
@@ -499,7 +483,15 @@ def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool
         return True
     key, value = argument[:2]
     is_suggested = SUGGESTED in argument[2:]
-    if key not in KEYS_BY_ARGUMENT or KEYS_BY_ARGUMENT[key] & keys:
+    # Recipe keys by argument of a suggested command line (see `_is_needed`). If the
+    # user's own line sets one of the keys, the argument stays in the suggested line.
+    keys_by_argument = {
+        "dataset": {"dataset", "preparation"},
+        "encoders": {"encoders"},
+        "prior": {"prior"},
+        "from": {"from"},
+    }
+    if key not in keys_by_argument or keys_by_argument[key] & keys:
         return True
     if key != "encoders":
         return False
@@ -569,7 +561,8 @@ def describe_error(error: Exception, memory_hint: str = "") -> BrainhiveError:
             "read the error of that process, which may be on another machine; then "
             f"{CONTINUE_HINT}",
         )
-    if re.search(LOST_DECODER, text):
+    # Pattern of errors of torch after a process that decodes pictures has ended.
+    if re.search(r"DataLoader worker \(pid.*\) (is killed|exited)", text):
         return DeviceError(
             "a process that decodes pictures was killed",
             f"memory may be too small: set a smaller run.workers; then {CONTINUE_HINT}",
@@ -605,7 +598,12 @@ def _describe_system_error(error: Exception) -> BrainhiveError | None:
     message = os_error.strerror or first_line(os_error)
     if os_error.filename:
         message = f"{os_error.filename}: {message}"
-    hint = SYSTEM_HINTS.get(os_error.errno or 0, DEFAULT_SYSTEM_HINT)
+    # Hint for errors of the operating system that `system_errors.yaml` does not list.
+    hint = SYSTEM_HINTS.get(
+        os_error.errno or 0,
+        "check that the file is complete and that the disk works; "
+        "--debug shows the traceback",
+    )
     # a file name that is too long comes from the command line or a recipe
     if os_error.errno == errno.ENAMETOOLONG:
         return RecipeError(message, hint)

@@ -10,12 +10,8 @@ from brainhive_cli.core.base import BrainhiveError, write_value
 from brainhive_cli.core.recipes import validate
 from brainhive_cli.core.runs import RunFolder, SweptRecipe, run_folder as runs
 
-TRAINING_AXIS = "training"
-"""Axis of the trainings of a workflow that an evaluation names."""
 WORKFLOW = "workflow"
 """Command of workflows. As a reference it means the newest run."""
-OWN_SECTIONS = ("run", "paths")
-"""Sections of the workflow, which its steps do not set."""
 
 
 def resolve_line(
@@ -57,7 +53,8 @@ def resolve_line(
     for text in [*texts, *overrides]:
         key = text.partition("=")[0]
         is_run = key in ("run", "align_run")
-        is_own = key.partition(".")[0] in OWN_SECTIONS and not is_run
+        # Sections of the workflow, which its steps do not set.
+        is_own = key.partition(".")[0] in ("run", "paths") and not is_run
         if not is_own and not (is_run and trainings):
             step_overrides.append(text)
     step: dict[str, Any] = {"recipe": name, "overrides": step_overrides}
@@ -67,8 +64,10 @@ def resolve_line(
         "run": resolved.run,
     }
     if trainings:
-        fields["matrix"] = {TRAINING_AXIS: trainings}
-        step |= {"for": [TRAINING_AXIS], "compare": True}
+        # Axis of the trainings of a workflow that an evaluation names.
+        training_axis = "training"
+        fields["matrix"] = {training_axis: trainings}
+        step |= {"for": [training_axis], "compare": True}
 
     # invalid values are told before the first run
     workflow = _import_command(WORKFLOW)

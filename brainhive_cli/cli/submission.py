@@ -47,12 +47,8 @@ from brainhive_cli.core.files import (
 from brainhive_cli.core.recipes import Recipe
 from brainhive_cli.core.runs import READ_ONLY, list_inputs, resolve
 
-SUBMISSIONS_FOLDER = ".submitted"
-"""Name of the folder of all submissions, below the folder of the runs."""
 LOGS_FOLDER = "logs"
 """Name of the folder with the output of the tasks, in the folder of a submission."""
-JOB_ID = "[0-9]{1,10}"
-"""Pattern of the number that the scheduler gives to a job."""
 
 
 ClusterSteps = Mapping[str, tuple[str, int]]
@@ -91,7 +87,8 @@ def submit(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any])
         [recipe.fingerprint(), make_portable(recipe.paths.model_dump())]
     )
     digest = documents.digest_text(identity)[:10]
-    submissions = recipe.paths.under_home("runs") / SUBMISSIONS_FOLDER
+    # Name of the folder of all submissions, below the folder of the runs.
+    submissions = recipe.paths.under_home("runs") / ".submitted"
     folder = Path(os.path.abspath(submissions / f"{command}-{digest}"))
 
     # a template or container image can run any code
@@ -435,7 +432,8 @@ def _queue_steps(
 
         # the answer is the number of the job, which may be followed by ;cluster
         number = answer.strip().partition(";")[0]
-        if not re.fullmatch(JOB_ID, number):
+        # Pattern of the number that the scheduler gives to a job.
+        if not re.fullmatch("[0-9]{1,10}", number):
             raise BrainhiveError(
                 f"sbatch answered {number[:80]!r} instead of a job number",
                 "list the queued jobs with squeue --me",

@@ -14,14 +14,8 @@ import typer
 
 from brainhive_cli.core.files import home_folder, shipped_folder
 
-TYPES = {"str": str, "int": int, "float": float, "bool": bool}
-"""Types of the values of options, by name."""
 Complete = Callable[[Any, str], list[str]]
 """Function that completes an incomplete argument, and returns all continuations."""
-SIGN = "@"
-"""Sign before the name of a list that is made when a command line is completed (see
-`list_names`).
-"""
 
 
 def list_encoders() -> list[str]:
@@ -79,7 +73,9 @@ def list_names(names: str) -> list[str]:
     """
     listed_names: list[str] = []
     for name in names.split(","):
-        list_name = name.removeprefix(SIGN)
+        # Sign before the name of a list that is made when a command line is completed
+        # (see `list_names`).
+        list_name = name.removeprefix("@")
         if list_name == name:
             listed_names.append(name)
         elif list_name == "recipes":
@@ -191,8 +187,10 @@ def make_option(
         autocompletion=make_completer(names, is_list) if names else None,
         min=least,
     )
+    # Types of the values of options, by name.
+    types = {"str": str, "int": int, "float": float, "bool": bool}
     return Parameter(
-        "_", Parameter.KEYWORD_ONLY, default=info, annotation=TYPES[value] | None
+        "_", Parameter.KEYWORD_ONLY, default=info, annotation=types[value] | None
     )
 
 
@@ -270,8 +268,6 @@ OPTIONS = {
     ),
 }
 """Options of commands that set no recipe key, by name."""
-METAVARS = {"PATH": "Files, folders or patterns", "NAME": "Names"}
-"""Description of the arguments of a command, by their placeholder in the help."""
 
 
 @dataclass(frozen=True)
@@ -307,9 +303,12 @@ class Command:
         parameters = {"overrides": OVERRIDES}
         if self.arguments:
             metavar = self.arguments["metavar"]
+            # Description of the arguments of a command, by their placeholder in the
+            # help.
+            metavars = {"PATH": "Files, folders or patterns", "NAME": "Names"}
             parameters["overrides"] = make_arguments(
                 f"[{metavar}]... [KEY.PATH=VALUE]...",
-                f"{METAVARS[metavar]}, and overrides of recipe keys.",
+                f"{metavars[metavar]}, and overrides of recipe keys.",
                 self.arguments["names"],
             )
         # the name of a parameter has no dot, so `train.steps` becomes `train_steps`

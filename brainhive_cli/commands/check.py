@@ -61,9 +61,6 @@ from brainhive_cli.data.stores import (
 from brainhive_cli.data.targets import describe_health_problem, holds_annotations
 from brainhive_cli.reports.pages.signal_page import write_signal_page
 
-FILE_KINDS = ("documents", "weights", "checkpoints", "pictures")
-"""Kinds of the files that are counted in a run."""
-
 
 class Recipe(FileRecipe):
     """Recipe of check, with the data sets, stores and runs to check."""
@@ -370,9 +367,11 @@ def _check_run(path: Path) -> CheckOutcome:
     counts, problems = run_files.check(path)
     has_digests = bool(read_digests(path))
 
-    columns = ("run",) + FILE_KINDS + ("digests", "check")
+    # Kinds of the files that are counted in a run.
+    file_kinds = ("documents", "weights", "checkpoints", "pictures")
+    columns = ("run",) + file_kinds + ("digests", "check")
     row: list[object] = [RunFolder(path).name]
-    for kind in FILE_KINDS:
+    for kind in file_kinds:
         row.append(counts.get(kind, 0))
     row.append("yes" if has_digests else "none")
     row.append(FAILED if problems else PASSED)

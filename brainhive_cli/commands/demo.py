@@ -50,7 +50,6 @@ NOTE = (
     "All signals on this page are simulated, all stimuli drawn by a program "
     "({provenance})."
 )
-RECORDED_NOTE = "All signals on this page were recorded: {provenance}."
 RECORDING = Path(demo.__file__).parent / "haxby2001"
 """Folder of the shipped BIDS data set and its licence (CC BY-SA 3.0)."""
 HAXBY = (
@@ -62,18 +61,6 @@ N_SESSIONS = 2
 """Subjects, and sessions of each, that `--write-recordings` writes."""
 REPETITIONS = {"train": 2, "test": 8}
 """Repetitions of each picture in a session of these."""
-QUICK_REPETITIONS = {"train": 2, "test": 4}
-"""The same with `--quick`, which writes a session of each subject."""
-EFFECTS_TITLE = "Loss of top-1 for each head: trained on other voxels; shuffled trials"
-COMMAND_ORDER = (
-    "reconstruct",
-    "eval-retrieval",
-    "train-prior",
-    "train-align",
-    "embed",
-    "prepare",
-)
-"""Commands in the order of their sections on the page."""
 HEADS = ("latent", "image", "text")
 """Heads (outputs) of HAVIR's brain model. The step of the same name compares models
 that were trained on different sets of voxels.
@@ -303,7 +290,13 @@ class DemoRun(RunJob):
         tables = [workflow.summarise_steps(steps, f"Demo, on {self.system.signals}")]
         effects = measurements.require_facts(WorkflowFacts).control_effects
         if effects:
-            tables.append(replace(difference_table(effects), title=EFFECTS_TITLE))
+            tables.append(
+                replace(
+                    difference_table(effects),
+                    title="Loss of top-1 for each head: trained on other voxels; "
+                    "shuffled trials",
+                )
+            )
         return tables
 
     def describe(self, run: OpenRun) -> Result:
@@ -367,7 +360,9 @@ def _write_recordings(recipe: Recipe) -> Result:
         A table of the files, and the command that reads them.
     """
     pictures_folder, recordings_folder = _list_new_folders(recipe)
-    repetitions = QUICK_REPETITIONS if recipe.quick else REPETITIONS
+    # Repetitions with `--quick`, which writes a session of each subject.
+    quick_repetitions = {"train": 2, "test": 4}
+    repetitions = quick_repetitions if recipe.quick else REPETITIONS
     n_sessions = 1 if recipe.quick else N_SESSIONS
     with console.progress("encoding the photographs"):
         study, pictures = _plan_study(repetitions)
@@ -443,13 +438,22 @@ def _lay_out_page(
 ) -> Page:
     """Lay out the page: a summary, and a section for each step that has written runs.
 
-    The sections have the order of `COMMAND_ORDER`. Steps with shuffled trials have no
+    The sections have the order of `command_order`. Steps with shuffled trials have no
     section, since they only estimate chance.
     """
     groups = []
+    # Commands in the order of their sections on the page.
+    command_order = (
+        "reconstruct",
+        "eval-retrieval",
+        "train-prior",
+        "train-align",
+        "embed",
+        "prepare",
+    )
     names_by_step = sorted(
         steps.group_steps(),
-        key=lambda names: COMMAND_ORDER.index(steps.get_command(names[0])),
+        key=lambda names: command_order.index(steps.get_command(names[0])),
     )
     for names in names_by_step:
         shown_runs = []
@@ -468,7 +472,8 @@ def _lay_out_page(
             heading = steps.expanded_steps[names[0]].step.heading
             groups.append(RunGroup(shown_runs, step_differences, title=heading))
 
-    note = NOTE if system.is_simulated else RECORDED_NOTE
+    recorded_note = "All signals on this page were recorded: {provenance}."
+    note = NOTE if system.is_simulated else recorded_note
     summary = PageSection(
         "Summary", [("", tables)], [note.format(provenance=system.provenance)]
     )

@@ -35,26 +35,7 @@ from brainhive_cli.core.runs import (
     library_versions,
 )
 
-PACKAGE = "brainhive"
-MIN_FREE_GB = 1
-"""Free disk space that the demo and a study on simulated data need, with a reserve."""
-MAX_NAMES_PER_FOLDER = 6
-"""Largest number of file names that are listed for a folder."""
-MEMORY_RESERVE = 1.1
-"""Memory that a GPU needs, relative to the estimate from shapes."""
-MAX_DURATION_S = 30 * 86_400
-"""Longest task that counts as possible."""
-MAX_STATED_DAYS = 60
-"""Longest duration that is stated as a number."""
 BROKEN_LABEL = "libraries that fail to import"
-HIDDEN_LABEL = "libraries that others hide"
-ESTIMATE_NOTE = (
-    "Times are estimates from the measured speed and the work of each task, without "
-    "downloads. On a CPU, demo, embed and train-align took 0.8 to 1.2 times as long. "
-    "On a GPU the estimates have not been compared yet. Disk counts all files of a "
-    "task, also those that are here. After a first run, --check estimates from that "
-    "run."
-)
 
 
 class Libraries(NamedTuple):
@@ -93,11 +74,12 @@ def check_libraries() -> Libraries:
         The result. It is empty if the package was not installed by pip, because then
         there is no metadata.
     """
+    package = "brainhive"
     try:
-        metadata = importlib.metadata.metadata(PACKAGE)
+        metadata = importlib.metadata.metadata(package)
     except importlib.metadata.PackageNotFoundError:
         return Libraries([], {})
-    texts = importlib.metadata.requires(PACKAGE) or []
+    texts = importlib.metadata.requires(package) or []
     requirements = [Requirement(text) for text in texts]
 
     lacking = _list_lacking(requirements, "")
@@ -168,6 +150,8 @@ def judge_machine(
         The sentence, and the first error that prevents the commands, or None.
     """
     error: BrainhiveError | None = None
+    # Free disk space that the demo and a study on simulated data need, with a reserve.
+    min_free_gb = 1
     if broken:
         error = broken[0]
     elif lacking:
@@ -178,9 +162,9 @@ def judge_machine(
         error = MissingData(
             f"{home} cannot be written", "set BRAINHIVE_HOME to a folder of your own"
         )
-    elif free_gb < MIN_FREE_GB:
+    elif free_gb < min_free_gb:
         error = MissingData(
-            f"{home} has {free_gb:.1f} GB of free space, less than {MIN_FREE_GB} GB",
+            f"{home} has {free_gb:.1f} GB of free space, less than {min_free_gb} GB",
             "free some space, or set BRAINHIVE_HOME to a folder on another disk",
         )
     elif device_error:
@@ -212,13 +196,16 @@ def judge_task(
         memory_gb: Memory of the GPU, or of the machine without a GPU.
         free_gb: Free disk space.
     """
-    needed_gb = task["memory_gb"] * MEMORY_RESERVE
+    # Memory that a GPU needs, relative to the estimate from shapes.
+    needed_gb = task["memory_gb"] * 1.1
     if needed_gb > memory_gb:
         kind = "memory" if device_name == "cpu" else "GPU memory"
         return f"needs {needed_gb:.0f} GB of {kind}, has {memory_gb:.0f} GB"
     if task["disk_gb"] > free_gb:
         return f"needs {task['disk_gb']:.0f} GB of disk, {free_gb:.0f} GB are free"
-    if seconds and seconds > MAX_DURATION_S:
+    # Longest task that counts as possible.
+    max_duration_s = 30 * 86_400
+    if seconds and seconds > max_duration_s:
         return "too slow"
     return "yes"
 
@@ -273,7 +260,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     facts: dict[str, Any] = dict(library_versions())
     facts |= {
         BROKEN_LABEL: "; ".join(error.message for error in errors) or "none",
-        HIDDEN_LABEL: describe_hidden_libraries() or "none",
+        "libraries that others hide": describe_hidden_libraries() or "none",
         "device": launch.device_name,
         "torch built for CUDA": torch.version.cuda or "no",
         "GPUs": n_gpus,
@@ -308,7 +295,8 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         if folder.is_dir():
             folders = [child for child in folder.iterdir() if child.is_dir()]
             entries = sorted(child.name for child in folders)
-        facts[name] = ", ".join(entries[:MAX_NAMES_PER_FOLDER]) or "nothing yet"
+        # Largest number of file names that are listed for a folder.
+        facts[name] = ", ".join(entries[:6]) or "nothing yet"
 
     files = [path for path in hub.DEMO_WEIGHTS.rglob("*") if path.is_file()]
     weights_gb = sum(file.stat().st_size for file in files) / 1e9
@@ -347,7 +335,12 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
                 "What would run here",
                 ("task", "runs here", "time"),
                 rows,
-                note=ESTIMATE_NOTE,
+                note="Times are estimates from the measured speed and the work of "
+                "each task, without downloads. On a CPU, demo, embed and "
+                "train-align took 0.8 to 1.2 times as long. On a GPU the "
+                "estimates have not been compared yet. Disk counts all files of"
+                " a task, also those that are here. After a first run, --check "
+                "estimates from that run.",
                 keeps_columns=True,
             ),
         ),
@@ -402,12 +395,14 @@ def list_tasks(
     from brainhive_cli.core.runs import machine_speed
 
     tasks: list[dict[str, Any]] = []
+    # Longest duration that is stated as a number.
+    max_stated_days = 60
     for task in machine_speed.read_tasks():
         seconds = machine_speed.estimate_seconds(task, rates)
         answer = judge_task(task, seconds, device_name, memory_gb, free_gb)
         time_text = "unknown"
-        if seconds and seconds > MAX_STATED_DAYS * 86_400:
-            time_text = f"over {MAX_STATED_DAYS} days"
+        if seconds and seconds > max_stated_days * 86_400:
+            time_text = f"over {max_stated_days} days"
         elif seconds:
             time_text = f"about {console.write_duration(seconds)}"
         facts = {"runs here": answer, "seconds": seconds, "time": time_text}

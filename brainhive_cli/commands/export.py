@@ -28,14 +28,6 @@ from brainhive_cli.training.alignment.trained import (
     save_program,
 )
 
-MODEL_FILE = "model.pt2"
-"""File of the model, in the format of `torch.export`."""
-CONTRACT_FILE = "model.json"
-"""File that describes the input and the output of the model."""
-SCORES_FILE = "neuralbench.json"
-"""File of the scores by the protocol of NeuralBench."""
-GALLERY_FILE = "gallery.pt"
-"""File of the test pictures, encoded as the vectors that the model predicts."""
 SUBMISSION = '''"""A brain model of Brainhive, which needs torch alone."""
 
 import json
@@ -180,7 +172,8 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     folder = Path(recipe.to or f"exports/{tests.run.file_name}/{trained.cell.name}")
     with (
         console.progress(f"exporting {folder.name}"),
-        atomic_write(folder / MODEL_FILE) as new_file,
+        # File of the model, in the format of `torch.export`.
+        atomic_write(folder / "model.pt2") as new_file,
     ):
         output_shape, largest_difference = save_program(module, new_file)
 
@@ -210,17 +203,20 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         "caveats": aligner.learned.caveats,
         "versions": library_versions(),
     }
-    texts = {"submission.py": SUBMISSION, CONTRACT_FILE: json.dumps(contract, indent=2)}
+    # File that describes the input and the output of the model.
+    texts = {"submission.py": SUBMISSION, "model.json": json.dumps(contract, indent=2)}
     if recipe.scores:
         scores = _score_single_trials(trained, tests)
-        texts[SCORES_FILE] = json.dumps(scores, indent=2)
+        # File of the scores by the protocol of NeuralBench.
+        texts["neuralbench.json"] = json.dumps(scores, indent=2)
     for file_name, text in texts.items():
         with atomic_write(folder / file_name) as new_file:
             new_file.write_text(text, "utf-8")
 
     # the gallery is left out if the embeddings of the test pictures are not stored
     with suppress(MissingData):
-        _write_gallery(trained, tests, folder / GALLERY_FILE)
+        # File of the test pictures, encoded as the vectors that the model predicts.
+        _write_gallery(trained, tests, folder / "gallery.pt")
 
     rows = [(name, str(value)) for name, value in signal_facts.items()]
     table = Table(f"Exported {folder.name}", ("signals", "value"), rows)

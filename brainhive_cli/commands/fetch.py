@@ -55,8 +55,6 @@ CONVERTERS = {"digits69": digits69.write_folders}
 """Function by data set that converts its folder for other commands, and returns a
 description of the new folders.
 """
-MAX_LISTED_FILES = 20
-"""Largest number of files in a table."""
 FilesByHost = dict[str, list[RemoteFile]]
 """Files by the reference of their host, such as `nemar:nm1`, or "" for a web server."""
 
@@ -487,11 +485,13 @@ def _tabulate_files(
     """
     sorted_files = sorted(files, key=lambda file: -file.size)
     rows = []
-    for file in sorted_files[:MAX_LISTED_FILES]:
+    # Largest number of files in a table.
+    max_listed_files = 20
+    for file in sorted_files[:max_listed_files]:
         state = "fetched" if file in missing_files else "was there"
         rows.append((file.name, console.size(file.size), state))
 
-    small_files = sorted_files[MAX_LISTED_FILES:]
+    small_files = sorted_files[max_listed_files:]
     if small_files:
         total_bytes = sum(file.size for file in small_files)
         rows.append((f"{len(small_files)} more", console.size(total_bytes), ""))

@@ -68,9 +68,6 @@ from brainhive_cli.models.encoders import (
     resolve_all,
 )
 
-MAX_STORED_FILE_NAMES = 8
-"""Largest number of imported files whose names a store keeps."""
-
 
 class Recipe(FileRecipe):
     """Recipe of `import-embeddings`: the files, their data set and their encoders."""
@@ -435,7 +432,8 @@ def _import_encoder(
         "config": stored_config,
         "weights": {"source": f"imported: {vectors.layout}", "digest": digest},
         "preprocessing": "not known: imported",
-        "imported": file_names[:MAX_STORED_FILE_NAMES],
+        # Largest number of imported files whose names a store keeps.
+        "imported": file_names[:8],
         "versions": library_versions(),
     }
 

@@ -44,14 +44,6 @@ from brainhive_cli.data.recordings import (
     read_table,
 )
 
-RECORDINGS = "recordings"
-"""Folder of the recordings in the folder of data sets."""
-PICTURES = "image-folder"
-"""Folder of the pictures in the folder of data sets."""
-NIFTI_ENDINGS = (".nii", ".nii.gz")
-MAX_ROWS = 20
-"""Largest number of markers that the terminal lists."""
-
 
 class Recipe(FileRecipe):
     """Recipe of init, with the recordings and pictures to use."""
@@ -105,8 +97,10 @@ class StudyFolders:
             MissingData: if a recording or folder does not exist, or is fMRI.
             RecipeError: if pictures are given, but the study has others.
         """
-        recordings = recipe.paths.dataset(RECORDINGS)
-        pictures = recipe.paths.dataset(PICTURES)
+        # Folder of the recordings in the folder of data sets.
+        recordings = recipe.paths.dataset("recordings")
+        # Folder of the pictures in the folder of data sets.
+        pictures = recipe.paths.dataset("image-folder")
         source = _find_source(recipe.recording, "recording", recordings)
         _refuse_fmri(source or recordings)
         picture_source = _find_source(recipe.pictures, "pictures", pictures)
@@ -246,11 +240,12 @@ def _find_source(value: str, flag: str, folder: Path) -> Path | None:
 def _refuse_fmri(source: Path) -> None:
     """Raise an error for NIfTI files, which have no markers."""
     file = None
-    if source.name.lower().endswith(NIFTI_ENDINGS):
+    nifti_endings = (".nii", ".nii.gz")
+    if source.name.lower().endswith(nifti_endings):
         file = source
     elif source.is_dir() and next(list_signal_files(source, "*", False), None) is None:
         for name, _ in walk(source):
-            if name.lower().endswith(NIFTI_ENDINGS):
+            if name.lower().endswith(nifti_endings):
                 file = source / name
                 break
     if file is not None:
@@ -390,14 +385,16 @@ def _keep_or_write_table(study: StudyFolders, markers: Sequence[Marker]) -> Path
 def _tabulate(markers: RecordedMarkers, distinct_markers: Sequence[Marker]) -> Table:
     """Make a table of the first markers, with their counts and pictures."""
     rows = []
-    for marker in distinct_markers[:MAX_ROWS]:
+    # Largest number of markers that the terminal lists.
+    max_rows = 20
+    for marker in distinct_markers[:max_rows]:
         rows.append(
             (marker.name, marker.count, marker.recordings, marker.picture or None)
         )
     sources = ", ".join(sorted(set(markers.sources.values())))
     note = f"from {sources}"
-    if len(distinct_markers) > MAX_ROWS:
-        note = f"and {len(distinct_markers) - MAX_ROWS} more; {note}"
+    if len(distinct_markers) > max_rows:
+        note = f"and {len(distinct_markers) - max_rows} more; {note}"
     title = f"{len(distinct_markers)} markers of {len(markers.counts)} recordings"
     columns = ("event", "times", "recordings", "picture")
     return Table(title, columns, rows, note=note)

@@ -74,28 +74,16 @@ from brainhive_cli.training.alignment.trained import TrainedModel, check_tokens
 if TYPE_CHECKING:
     from brainhive_cli.data.recordings import ResultOutlet
 
-MAX_PICTURE_PX = 256
-"""Largest side of the pictures on the page, in pixels."""
 SESSION = "session"
 """Folder of a run that holds the saved session."""
 CLOSING_WARNING = "the session has ended, but a part of it could not be closed"
 """Start of the warning if the saved session, the page or the outlet fails to close."""
 MAX_CURVE_POINTS = 200
 """Largest number of points of the curve."""
-SECTION = "Pictures decoded during the session"
-"""Heading of the figures on the page of the run."""
 ReadPicture = Callable[[str], bytes | None]
 """Function that returns the PNG file of an image id. It returns None if the picture is
 not known or cannot be read.
 """
-PROTOCOL = "live, single trials"
-"""Protocol of the hit rate of single trials."""
-AVERAGES_PROTOCOL = "live, average of all trials of a picture"
-"""Protocol of the metrics of averages."""
-INTERVAL = (
-    "95 % at every moment of the session (confidence sequence), for this person and "
-    "these pictures"
-)
 
 
 class LiveRun(Job, RunJob):
@@ -422,7 +410,9 @@ def _read_picture(
         console.warn(f"the picture {image_id} cannot be shown: {first_line(error)}")
         return None
     picture = get_first_frame(stimulus).convert("RGB")
-    picture.thumbnail((MAX_PICTURE_PX, MAX_PICTURE_PX))
+    # Largest side of the pictures on the page, in pixels.
+    max_picture_px = 256
+    picture.thumbnail((max_picture_px, max_picture_px))
     return _write_png(picture)
 
 
@@ -504,6 +494,8 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
     caveats = score.list_caveats()
     scopes: Scopes = {}
     items: dict[str, Any] = {}
+    # Protocol of the hit rate of single trials.
+    protocol = "live, single trials"
     if hits.trials:
         low, high = hits.interval
         single = Metric(
@@ -514,9 +506,10 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
             chance=hits.chance,
             low=low,
             high=high,
-            interval=INTERVAL,
+            interval="95 % at every moment of the session (confidence sequence), for"
+            " this person and these pictures",
             seeds=(job.cell.seed,),
-            protocol=extend_protocol(PROTOCOL, caveats),
+            protocol=extend_protocol(protocol, caveats),
             split=job.recipe.gallery,
             caveats=tuple(caveats),
         )
@@ -525,7 +518,10 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
             pool=hits.pool,
             metric_names=("top1", "top5"),
             seeds=(job.cell.seed,),
-            protocol=extend_protocol(AVERAGES_PROTOCOL, caveats),
+            # Protocol of the metrics of averages.
+            protocol=extend_protocol(
+                "live, average of all trials of a picture", caveats
+            ),
             split=job.recipe.gallery,
             caveats=caveats,
         )
@@ -551,7 +547,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
         modality=job.align.modality,
         stimulus=job.align.dataset.stimulus,
         run=job.align.name,
-        protocol=PROTOCOL,
+        protocol=protocol,
         windows=loop.decoded,
         ended=reason,
         latency_ms=loop.summarise_latencies(),
@@ -717,7 +713,8 @@ def _draw_sheet(
         "Shown and decoded pictures",
         columns,
         rows,
-        section=SECTION,
+        # Heading of the figures on the page of the run.
+        section="Pictures decoded during the session",
         note="The first windows of the session, each a single trial; the seen picture "
         "has a green frame",
     )

@@ -67,23 +67,10 @@ from brainhive_cli.reports.sentences.sentences import list_entries
 from brainhive_cli.reports.tables import ShownRun
 from brainhive_cli.training.alignment.trained import Files, SharedRun
 
-USAGE = Line("push", "RUN", "hub:owner/name")
-TEST_COMMANDS = ("eval-retrieval", "reconstruct")
-"""Commands whose runs test a brain model."""
-FILES_OF_HUB = {".gitattributes"}
-"""Files that the hub itself adds to a new repository."""
 TARGET = re.compile(
     r"hub:(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<tag>\w[\w.-]*))?", re.ASCII
 )
 """Name of a repository, with an optional tag."""
-RESERVED_TAG = re.compile(r"main|[0-9a-f]{40}|.*\.lock")
-"""Tags that are refused: the main branch, a full commit hash, and names that end with
-`.lock`, which git does not allow.
-"""
-WRITE_TOKEN = "a token that may write"
-"""Kind of token that a push needs."""
-DATASET_PREFIX = "hub:datasets/"
-"""Start of the address of a data set on the hub."""
 
 
 class Recipe(FileRecipe):
@@ -228,14 +215,15 @@ def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
         MissingData: if the run does not exist.
         BrainhiveError: if a file must not be shared, such as one with an absolute path.
     """
+    usage = Line("push", "RUN", "hub:owner/name")
     if len(recipe.words) != 2 or not recipe.words[1].startswith(HUB_PREFIX):
-        raise RecipeError("push takes a run and a repository", USAGE)
+        raise RecipeError("push takes a run and a repository", usage)
     reference, target = recipe.words
     _parse_target(target)
 
     if reference.startswith(HUB_PREFIX):
         raise RecipeError(
-            f"{reference} cannot be pushed, it is not a run on this machine", USAGE
+            f"{reference} cannot be pushed, it is not a run on this machine", usage
         )
     run_folder = runs.find(recipe.paths.under_home("runs"), None, reference)
     with console.progress("reading the run"):
@@ -256,7 +244,9 @@ def _parse_target(target: str) -> tuple[str, str]:
             "hub:owner/name, or hub:owner/name@v2",
         )
     tag = match["tag"] or ""
-    if RESERVED_TAG.fullmatch(tag):
+    # Tags that are refused: the main branch, a full commit hash, and names that end
+    # with `.lock`, which git does not allow.
+    if re.fullmatch(r"main|[0-9a-f]{40}|.*\.lock", tag):
         raise RecipeError(f"{tag!r} cannot be used as a tag", "hub:owner/name@v2")
     return match["repository"], tag
 
@@ -294,7 +284,8 @@ def _push_files(
             api.create_repo(repository, private=not is_public, exist_ok=True)
             info = api.model_info(repository)
         remote_names = {file.rfilename for file in info.siblings or ()}
-        remote_names -= FILES_OF_HUB
+        # Files that the hub itself adds to a new repository.
+        remote_names -= {".gitattributes"}
 
         # refuse to publish by accident, to replace other files, or to move a tag
         if not info.private and not is_public:
@@ -374,9 +365,11 @@ def _explain_refusals(name: str) -> Iterator[None]:
     from huggingface_hub import get_token
     from huggingface_hub.errors import HfHubHTTPError
 
+    # Kind of token that a push needs.
+    write_token = "a token that may write"
     if get_token() is None:
         raise MissingData(
-            "this machine has no token of the hub", advise_login(WRITE_TOKEN)
+            "this machine has no token of the hub", advise_login(write_token)
         )
     try:
         yield
@@ -385,7 +378,7 @@ def _explain_refusals(name: str) -> Iterator[None]:
         raise
     except HfHubHTTPError as error:
         status = error.response.status_code
-        advice = advise_login(WRITE_TOKEN)
+        advice = advise_login(write_token)
         refusals = {
             401: MissingData(
                 f"the hub does not accept the token of {describe_token()}",
@@ -518,11 +511,13 @@ def write_card(shared_run: SharedRun, recipe: Recipe, target: str) -> str:
 def _list_hub_datasets(shared_run: SharedRun) -> list[str]:
     """List the training data sets of a run that are on the hub, as owner/name."""
     names = []
+    # Start of the address of a data set on the hub.
+    dataset_prefix = "hub:datasets/"
     for dataset in shared_run.terms:
         if dataset in SOURCES:
             for host in SOURCES[dataset].hosts:
-                if host.startswith(DATASET_PREFIX):
-                    names.append(host.removeprefix(DATASET_PREFIX))
+                if host.startswith(dataset_prefix):
+                    names.append(host.removeprefix(dataset_prefix))
     return names
 
 
@@ -540,7 +535,8 @@ def _find_scores(shared_run: SharedRun, paths: Paths) -> list[CardScores]:
     """
     # find the newest test by each command on each data set and gallery
     tests: dict[tuple[str, str, str], CardScores] = {}
-    for command in TEST_COMMANDS:
+    # Commands whose runs test a brain model.
+    for command in ("eval-retrieval", "reconstruct"):
         for folder in runs.list_finished_runs(paths.under_home("runs"), command):
             test_run = ShownRun(command, folder)
             facts = test_run.measurements.facts

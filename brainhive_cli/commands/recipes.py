@@ -28,9 +28,6 @@ from brainhive_cli.core.recipes import (
 from brainhive_cli.core.results import flatten
 from brainhive_cli.core.runs import Launch, Result
 
-COMMON_SECTIONS = ("paths", "run", "digests")
-"""Sections that every recipe has. Their keys are listed last."""
-
 
 class Recipe(FileRecipe):
     """Recipe of `recipes`: the names of the recipes to show."""
@@ -142,8 +139,10 @@ def tabulate_keys(shipped: ShippedRecipe) -> Table:
             source += f", default {default_text}"
         rows.append((key, value_text, source, field.description or ""))
 
+    # Sections that every recipe has. Their keys are listed last.
+    common_sections = ("paths", "run", "digests")
     # move the common sections to the end
-    rows.sort(key=lambda row: row[0].startswith(COMMON_SECTIONS))
+    rows.sort(key=lambda row: row[0].startswith(common_sections))
     return Table(
         f"{shipped.command_line}: {shipped.description}",
         ("key", "value", "from", "meaning"),

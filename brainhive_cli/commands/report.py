@@ -26,11 +26,7 @@ from brainhive_cli.reports.tables import (
 if TYPE_CHECKING:  # it imports numpy
     from brainhive_cli.reports.tables import MethodComparison
 
-FOLDER = "reports"
-"""Folder of pages and tables, below the home folder."""
 ReportFormat = Literal["html", "md", "csv", "tex"]
-MAX_NAMED_KEYS = 3
-"""Largest number of recipe keys in the label of a run."""
 
 
 class Recipe(FileRecipe):
@@ -356,7 +352,7 @@ def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
     Returns:
         Names such as "nice, rate_hz 250 Hz". The labels if the runs are of different
         commands, if a run has no stored recipe, if names are equal, or if a name has
-        more than `MAX_NAMED_KEYS` commas.
+        more than 3 commas.
     """
     labels = [shown_run.label for shown_run in runs]
     commands = {shown_run.command for shown_run in runs}
@@ -387,7 +383,8 @@ def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
         if len(set(longer_names)) > len(set(names)):
             names = longer_names
     n_keys = max(name.count(", ") for name in names)
-    if len(set(names)) < len(runs) or n_keys > MAX_NAMED_KEYS:
+    # Largest number of recipe keys in the label of a run.
+    if len(set(names)) < len(runs) or n_keys > 3:
         return labels
     return [name.removeprefix(", ") for name in names]
 
@@ -455,7 +452,8 @@ def build_report_path(name: str, extension: str = "html") -> Path:
         name: Name of the file. The page of a single run has its `file_name`.
         extension: Format of the report.
     """
-    return home_folder() / FOLDER / f"{name}.{extension}"
+    # Folder of pages and tables, below the home folder.
+    return home_folder() / "reports" / f"{name}.{extension}"
 
 
 def _compare(runs: Sequence[ShownRun]) -> RunGroup:

@@ -18,8 +18,6 @@ MAX_OFFSET = 0.18
 """Distance between an object's middle position and its first or last, in picture
 widths.
 """
-MAX_SIZE = 0.54
-"""Largest `Scene.size` of a film. Larger objects are shrunk, and so stay inside."""
 LABELS = (*CATEGORIES, *pictures.BACKGROUNDS)
 """Labels of a film: categories of objects, and places."""
 TRAIN_FILMS_PER_CONCEPT = 6
@@ -97,7 +95,8 @@ def list_films(split: Literal["train", "test"]) -> list[Film]:
 def keep_inside(film: Film) -> Film:
     """Shrink and move the object so that all frames show it completely."""
     scene = film.scene
-    size = min(scene.size, MAX_SIZE)
+    # Largest `Scene.size` of a film. Larger objects are shrunk, and so stay inside.
+    size = min(scene.size, 0.54)
     centre = []
     steps = DIRECTIONS[film.direction]
     for position, step in zip((scene.x, scene.y), steps, strict=True):

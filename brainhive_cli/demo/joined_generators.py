@@ -21,25 +21,12 @@ SHARED_FOLDER = DEMO_WEIGHTS / "generator"
 DUAL_FOLDER = DEMO_WEIGHTS / "dual"
 PRIOR_FOLDER = DEMO_WEIGHTS / "prior"
 """Motion modules and SparseCtrl, trained on drawn films."""
-DUAL_UNET_FILE = DUAL_FOLDER / "unet.safetensors"
-"""Weights of the dual U-Net that differ from the SDXL-type U-Net."""
-STAMP_FILE = "made_of.txt"
-"""File with the digests of the weights from which a folder was assembled."""
-STREAMS = ("image", "text")
-"""Streams of the dual U-Net, which has an attention block for each."""
 N_TEXT_TOKENS = 12
 N_IMAGE_TOKENS = 4
 TOKEN_WIDTH = 128
 """Number and width of the tokens on which the dual U-Net was trained. Absent conditions
 are zeros.
 """
-CAPTION_LENGTH = 2.563
-"""Mean length of a caption's projected end token, by which the dual-guided generator
-divides. The standard deviation is 0.2.
-"""
-SIZE_IDS = (64.0, 64.0, 0.0, 0.0, 64.0, 64.0)
-"""Size condition of the SDXL-type generator, the same for every picture."""
-TIME_ID_WIDTH = 8
 _ADDED_PREFIX = "add_embedding."
 _WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
@@ -50,24 +37,33 @@ def assemble_generator(name: str, folder: Path) -> None:
     An interruption leaves no folder.
 
     Args:
-        name: Key of `GENERATORS`.
+        name: DUAL_GUIDED, TOKEN_GUIDED or TEXT_GUIDED.
         folder: Folder of the generator.
     """
-    source_folders, write = GENERATORS[name]
+    # Source folders in the wheel, and the function that writes the generator into an
+    # empty folder, by its folder below home.
+    generators: dict[str, tuple[tuple[Path, ...], Callable[[Path], None]]] = {
+        DUAL_GUIDED: ((SHARED_FOLDER, DUAL_FOLDER), _write_dual_guided),
+        TOKEN_GUIDED: ((SHARED_FOLDER, PRIOR_FOLDER), _write_token_guided),
+        TEXT_GUIDED: ((SHARED_FOLDER, DUAL_FOLDER), _write_text_guided),
+    }
+    source_folders, write = generators[name]
     patterns = ("*/*.safetensors", "*.safetensors")
     digests = [hub.digest(source, patterns) for source in source_folders]
     stamp = " ".join(digests)
     # processes that start together wait for the first
     lock = Claim.for_path(folder, wait=True)
     try:
-        file = folder / STAMP_FILE
+        # File with the digests of the weights from which a folder was assembled.
+        stamp_file = "made_of.txt"
+        file = folder / stamp_file
         if file.is_file() and file.read_text() == stamp:
             return
         remove(folder)  # has other weights
         with atomic_write(folder, is_lasting=False) as unfinished_folder:
             unfinished_folder.mkdir()
             write(unfinished_folder)
-            (unfinished_folder / STAMP_FILE).write_text(stamp)
+            (unfinished_folder / stamp_file).write_text(stamp)
     finally:
         lock.release()
 
@@ -103,7 +99,9 @@ def load_dual_state_dict() -> dict[str, "Tensor"]:
     """
     from safetensors.torch import load_file
 
-    own_weights = load_file(DUAL_UNET_FILE)
+    # Weights of the dual U-Net that differ from the SDXL-type U-Net.
+    dual_unet_file = DUAL_FOLDER / "unet.safetensors"
+    own_weights = load_file(dual_unet_file)
     state_dict = {}
     for name, value in load_file(SHARED_FOLDER / "unet" / _WEIGHTS_FILE).items():
         for dual_name in list_dual_names(name):
@@ -120,7 +118,11 @@ def list_dual_names(name: str) -> list[str]:
     block, is_attention, below = name.partition(".attentions.")
     if is_attention:
         index, _, layer = below.partition(".")
-        return [f"{block}.attentions.{index}.{stream}.{layer}" for stream in STREAMS]
+        # Streams of the dual U-Net, which has an attention block for each.
+        return [
+            f"{block}.attentions.{index}.{stream}.{layer}"
+            for stream in ("image", "text")
+        ]
     return [] if name.startswith(_ADDED_PREFIX) else [name]
 
 
@@ -173,9 +175,10 @@ def extract_text_state_dict(
         plain_name = f"{block}.{layer}" if is_stream else name
         if plain_name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")):
             # [D, D_cross] @ [D_cross, D_text]. The dual-guided generator divides tokens
-            # by their norm. CAPTION_LENGTH is the mean of these norms.
+            # by their norm. 2.563 is the mean norm of a caption's projected end token,
+            # with a standard deviation of 0.2.
             product = value.float() @ projection.float()
-            state_dict[plain_name] = (product / CAPTION_LENGTH).to(value)
+            state_dict[plain_name] = (product / 2.563).to(value)
         else:
             state_dict[plain_name] = value
     return state_dict
@@ -220,8 +223,10 @@ def make_plain_state_dict() -> dict[str, "Tensor"]:
     adapter_folder = PRIOR_FOLDER / "attn_adapter"
     processor_names = read_config(adapter_folder)["attn_processor_keys"]
     with torch.no_grad():
+        # Size condition of the SDXL-type generator, the same for every picture.
+        size_ids = (64.0, 64.0, 0.0, 0.0, 64.0, 64.0)
         # embed sizes and an empty pooled prompt
-        time_ids = unet.add_time_proj(torch.tensor(SIZE_IDS)).reshape(1, -1)
+        time_ids = unet.add_time_proj(torch.tensor(size_ids)).reshape(1, -1)
         n_pooled = unet.add_embedding.linear_1.in_features - time_ids.shape[1]
         pooled = torch.zeros(1, n_pooled)
         added_embedding = unet.add_embedding(torch.cat([pooled, time_ids], 1))
@@ -250,7 +255,8 @@ def _write_token_guided(folder: Path) -> None:
     for component in ("vae", "scheduler"):
         shutil.copytree(SHARED_FOLDER / component, folder / component)
     unet_config = read_unet_config()
-    n_size_inputs = 4 * TIME_ID_WIDTH
+    time_id_width = 8
+    n_size_inputs = 4 * time_id_width
     width = 4 * unet_config["block_out_channels"][0]
     unet_config["addition_embed_type"] = "text_time"
     unet_config["projection_class_embeddings_input_dim"] = n_size_inputs
@@ -271,11 +277,3 @@ DUAL_GUIDED = "models/demo-dual-guided"
 TOKEN_GUIDED = "models/demo-token-guided"
 TEXT_GUIDED = "models/demo-text-guided"
 """Folders of the generators below home, as recipes name them."""
-GENERATORS: dict[str, tuple[tuple[Path, ...], Callable[[Path], None]]] = {
-    DUAL_GUIDED: ((SHARED_FOLDER, DUAL_FOLDER), _write_dual_guided),
-    TOKEN_GUIDED: ((SHARED_FOLDER, PRIOR_FOLDER), _write_token_guided),
-    TEXT_GUIDED: ((SHARED_FOLDER, DUAL_FOLDER), _write_text_guided),
-}
-"""Source folders in the wheel, and the function that writes the generator into an empty
-folder, by its folder below home.
-"""

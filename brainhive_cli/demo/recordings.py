@@ -40,29 +40,10 @@ FRONTAL = {
 }
 """Positions (x, y) of the channels without a response, in the units of `CHANNELS`."""
 POSITIONS = FRONTAL | CHANNELS
-INTERVAL_S = (1.2, 1.4)
-"""Shortest and longest time from a picture to the next."""
-MARGIN_S = 3.0
-"""Time before the first picture, and after the last."""
-BACKGROUND_UV = 2.6
-"""Standard deviation of the 1/f background. The demo has more noise, and more training
-pictures.
-"""
-ALPHA_UV = 1.8
-LINE_UV = 1.2
-LINE_HZ = 50.0
-BLINK_UV = 60.0
-BLINK_S = 0.35
-"""Duration of a blink."""
-BLINK_INTERVAL_S = 5.0
-"""Mean time between blinks."""
 N_COMPONENTS = 12
 """Number of semantic features."""
 SEMANTIC_GAIN = 1.2
 """Length of the semantic features. The low-level features have about 1."""
-RESOLUTION_UV = 0.1
-"""Step of the stored whole numbers."""
-_SEED = 20261129
 
 
 def choose_components(embeddings: Array, is_training: Bool) -> Float64:
@@ -136,7 +117,8 @@ def write_study(
                 fname_base=name,
                 folder_out=folder,
                 events=events,
-                resolution=RESOLUTION_UV,
+                # Step of the stored whole numbers.
+                resolution=0.1,
                 fmt="binary_int16",
             )
             headers.append(folder / f"{name}.vhdr")
@@ -168,14 +150,19 @@ def simulate_session(
         Signal [C, T] of the channels of `POSITIONS` in µV, and onset (sample) [trials]
         and row in the study [trials] of each trial.
     """
-    rng = np.random.default_rng((_SEED, subject, session))
+    seed = 20261129
+    rng = np.random.default_rng((seed, subject, session))
     rows = rng.permutation(
         np.repeat(np.arange(len(study.image_ids)), study.repetitions)
     )
-    intervals_s = rng.uniform(*INTERVAL_S, len(rows))
-    onsets_s = MARGIN_S + np.cumsum(intervals_s) - intervals_s[0]
+    # Shortest and longest time from a picture to the next.
+    interval_s = (1.2, 1.4)
+    intervals_s = rng.uniform(*interval_s, len(rows))
+    # Time before the first picture, and after the last.
+    margin_s = 3.0
+    onsets_s = margin_s + np.cumsum(intervals_s) - intervals_s[0]
     onsets = np.rint(onsets_s * RATE_HZ).astype(np.int64)
-    n_times = int(onsets[-1] + MARGIN_S * RATE_HZ)
+    n_times = int(onsets[-1] + margin_s * RATE_HZ)
     signal = _simulate_noise(rng, n_times)
 
     # responses are posterior, and shifted and scaled in each trial
@@ -206,23 +193,34 @@ def _simulate_noise(rng: np.random.Generator, n_times: int) -> Float64:
     mixing = np.exp(-0.5 * (distances / 0.35) ** 2)
     mixing /= np.linalg.norm(mixing, axis=1, keepdims=True)
     own_noise = _shape_noise(rng, amplitude, n_channels, n_times)
-    signal = BACKGROUND_UV * (0.8 * mixing @ sources + 0.6 * own_noise)
+    # Standard deviation of the 1/f background. The demo has more noise, and more
+    # training pictures.
+    background_uv = 2.6
+    signal = background_uv * (0.8 * mixing @ sources + 0.6 * own_noise)
 
     # the alpha rhythm is strongest at the back
     alpha = _shape_noise(rng, np.exp(-0.5 * ((hz - 10) / 0.8) ** 2), 1, n_times)
     strength = 1 / (1 + np.exp(4 * positions[:, 1:]))  # [C, 1]
-    signal += ALPHA_UV * strength * alpha
+    alpha_uv = 1.8
+    signal += alpha_uv * strength * alpha
 
+    line_uv = 1.2
     # line noise differs between channels
-    gains = LINE_UV * rng.uniform(0.3, 1, (n_channels, 1))
-    signal += gains * np.sin(2 * np.pi * LINE_HZ * times_s + rng.uniform(0, 6.28))
+    gains = line_uv * rng.uniform(0.3, 1, (n_channels, 1))
+    line_hz = 50.0
+    signal += gains * np.sin(2 * np.pi * line_hz * times_s + rng.uniform(0, 6.28))
 
+    # Duration of a blink.
+    blink_s = 0.35
     # blinks decrease from the eyes to the back
-    blink = np.hanning(round(BLINK_S * RATE_HZ))
+    blink = np.hanning(round(blink_s * RATE_HZ))
     topography = np.exp(-(1 - positions[:, 1:]) / 0.35)  # [C, 1]
-    n_blinks = int(times_s[-1] / BLINK_INTERVAL_S)
+    # Mean time between blinks.
+    blink_interval_s = 5.0
+    n_blinks = int(times_s[-1] / blink_interval_s)
+    blink_uv = 60.0
     for start in rng.integers(0, n_times - len(blink), n_blinks).tolist():
-        height_uv = BLINK_UV * rng.uniform(0.7, 1.3)
+        height_uv = blink_uv * rng.uniform(0.7, 1.3)
         signal[:, start : start + len(blink)] += height_uv * topography * blink
     return signal
 

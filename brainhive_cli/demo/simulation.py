@@ -47,19 +47,8 @@ ONSETS_S = {
     LATE: (0.170, 0.190, 0.220, 0.270, 0.330),
 }
 """Onset of each component, by stage."""
-RISES_S = {
-    EARLY: (0.022, 0.035, 0.045, 0.060, 0.080),
-    LATE: (0.040, 0.060, 0.080, 0.110, 0.150),
-}
-"""Time from the onset to the peak of each component, by stage."""
-GAIN_UV = {EARLY: 2.6, LATE: 4.2}
-"""Typical size of the whole response, by stage."""
 N_PATTERNS = 6
 """Number of scalp patterns of a component, each driven by a mixture of features."""
-SUBJECT_SHARE = 0.45
-"""Share of mixtures and patterns that differs between subjects, from 0 to 1."""
-SMOOTHNESS = 0.30
-"""Reach of a scalp pattern, in units of `CHANNELS`."""
 BACKGROUND_UV = 4.3
 ALPHA_UV = 2.4
 """Standard deviation of a single trial's 1/f background and alpha rhythm."""
@@ -76,7 +65,6 @@ _MEANINGS: dict[str, tuple[float, tuple[str, ...]]] = {
 person looks for them in a reconstruction.
 """
 _MODEL_SEED = 20260207
-_BATCH_SIZE = 32
 
 
 def measure_looks(image: Image.Image) -> Float32:
@@ -181,8 +169,9 @@ def simulate(
 
     shape = (n_items, repetitions, len(CHANNELS), N_SAMPLES)
     signal = np.empty(shape, dtype=np.float32)
-    for start in range(0, n_items, _BATCH_SIZE):
-        batch = slice(start, min(start + _BATCH_SIZE, n_items))
+    batch_size = 32
+    for start in range(0, n_items, batch_size):
+        batch = slice(start, min(start + batch_size, n_items))
 
         # each trial has its own generator, so that it does not depend on the others
         rngs = []
@@ -252,13 +241,15 @@ class ForwardModel:
         subject_rng = np.random.default_rng(
             (_MODEL_SEED, stage, width, 1 + self.subject)
         )
-        shared_share = (1 - SUBJECT_SHARE**2) ** 0.5
+        # Share of mixtures and patterns that differs between subjects, from 0 to 1.
+        subject_share = 0.45
+        shared_share = (1 - subject_share**2) ** 0.5
         shape = (width, n_components, N_PATTERNS)
         weights = shared_share * shared_rng.standard_normal(shape)
-        weights = weights + SUBJECT_SHARE * subject_rng.standard_normal(shape)
+        weights = weights + subject_share * subject_rng.standard_normal(shape)
         n_patterns = n_components * N_PATTERNS
         patterns = shared_share * self._draw_patterns(shared_rng, n_patterns)
-        patterns += SUBJECT_SHARE * self._draw_patterns(subject_rng, n_patterns)
+        patterns += subject_share * self._draw_patterns(subject_rng, n_patterns)
 
         # project the features to the scalp
         sources = np.tensordot(features, weights, axes=1)  # [N, components, patterns]
@@ -268,12 +259,19 @@ class ForwardModel:
         # each component follows a gamma function with a peak of 1
         time_s = np.arange(-JITTER_SAMPLES, N_SAMPLES + JITTER_SAMPLES) / RATE_HZ
         courses = np.empty((n_components, len(time_s)))
+        # Time from the onset to the peak of each component, by stage.
+        rises_s = {
+            EARLY: (0.022, 0.035, 0.045, 0.060, 0.080),
+            LATE: (0.040, 0.060, 0.080, 0.110, 0.150),
+        }
         for course, onset_s, rise_s in zip(
-            courses, ONSETS_S[stage], RISES_S[stage], strict=True
+            courses, ONSETS_S[stage], rises_s[stage], strict=True
         ):
             progress = np.maximum(time_s - onset_s - self.delay_s, 0) / rise_s
             course[:] = (progress * np.exp(1 - progress)) ** 3
-        gain = GAIN_UV[stage] * self.gain / n_patterns**0.5
+        # Typical size of the whole response, by stage.
+        gain_uv = {EARLY: 2.6, LATE: 4.2}
+        gain = gain_uv[stage] * self.gain / n_patterns**0.5
         return (gain * scalp @ courses).astype(np.float32)
 
     def simulate_noise(self, rngs: list[list[np.random.Generator]]) -> Float32:
@@ -306,7 +304,8 @@ class ForwardModel:
         """Draw smooth scalp patterns [n_patterns, C] of unit mean square."""
         positions = np.array(list(CHANNELS.values()))
         distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-        smoothing = np.exp(-0.5 * (distances / SMOOTHNESS) ** 2)
+        # Reach of a scalp pattern, in units of `CHANNELS`.
+        smoothing = np.exp(-0.5 * (distances / 0.30) ** 2)
         patterns = rng.standard_normal((n_patterns, len(positions))) @ smoothing
         return patterns / np.sqrt((patterns**2).mean(-1, keepdims=True))
 

@@ -23,10 +23,6 @@ from brainhive_cli.demo.pictures import Scene
 PROVENANCE = "simulated by brainhive_cli.demo.voxels: no brain was recorded"
 """Note in every file with simulated signals, and with every figure made from them."""
 UNIT = "noise sd"
-GAIN = 0.7
-"""Typical size of a response in standard deviations of a single trial's noise."""
-N_LATENTS = 32
-"""Number of latent responses of a region, which subjects share."""
 
 
 class Region(NamedTuple):
@@ -41,8 +37,10 @@ class Region(NamedTuple):
 
     min_voxels: int
     variance_shares: Mapping[str, float]
-    gain: float = GAIN
-    n_latents: int = N_LATENTS
+    # Typical size of a response in standard deviations of a single trial's noise.
+    gain: float = 0.7
+    # Number of latent responses of a region, which subjects share.
+    n_latents: int = 32
 
 
 class Cortex(NamedTuple):
@@ -96,18 +94,6 @@ FILMS = Cortex(
     {},
     voxel_spread=16,
 )
-GRID_SIZE = 12
-"""Rows and columns of the coarse pixels that drive early regions."""
-MEAN_COLOUR = 0.57
-"""Mean of the demo's pixels in 0..1."""
-LOOKS_SCALE = 0.166
-"""Factor that gives the looks of the demo's pictures about unit length."""
-TEXTURE_WEIGHT = 1.2
-"""Weight of the texture in the meaning. Shape and colour have about 2."""
-MISS_PROBABILITY = 0.25
-"""Probability that a planned repetition is missed, and each further one as well."""
-COMMON_NOISE_SHARE = 0.3
-"""Share of the noise variance that all voxels of a subject have in common."""
 _MODEL_SEED = 20260207
 
 
@@ -132,15 +118,21 @@ def make_region_masks(subject: int, cortex: Cortex = PICTURES) -> dict[str, Bool
 
 def measure_looks(image: Image.Image) -> Float32:
     """Measure the features [F] of early regions: coarse pixels of a picture."""
-    coarse = image.convert("RGB").resize((GRID_SIZE, GRID_SIZE), Image.Resampling.BOX)
+    # Rows and columns of the coarse pixels that drive early regions.
+    grid_size = 12
+    coarse = image.convert("RGB").resize((grid_size, grid_size), Image.Resampling.BOX)
     pixels = np.asarray(coarse, dtype=np.float32) / 255
-    centred: Float32 = (LOOKS_SCALE * (pixels - MEAN_COLOUR)).astype(np.float32)
+    # Factor that gives the looks of the demo's pictures about unit length.
+    looks_scale = 0.166
+    # Mean of the demo's pixels in 0..1.
+    centred: Float32 = (looks_scale * (pixels - 0.57)).astype(np.float32)
     return centred.ravel()
 
 
 def measure_meaning(scene: Scene) -> Float32:
     """Measure the features [F] of higher regions: the content of a scene."""
-    return simulation.measure_meaning(scene, weights={"texture": TEXTURE_WEIGHT})
+    # Weight of the texture in the meaning. Shape and colour have about 2.
+    return simulation.measure_meaning(scene, weights={"texture": 1.2})
 
 
 def simulate(
@@ -183,13 +175,15 @@ def simulate(
     subject_rng = np.random.default_rng((_MODEL_SEED, subject))
     common_pattern = subject_rng.standard_normal(n_voxels)  # [V]
     signal = np.empty((n_items, repetitions, n_voxels, 1), np.float32)
+    # Share of the noise variance that all voxels of a subject have in common.
+    common_noise_share = 0.3
     for row, item in enumerate(range(n_items) if items is None else items):
         for repetition in range(repetitions):
             rng = np.random.default_rng((_MODEL_SEED, seed, subject, item, repetition))
             voxel_draws = rng.standard_normal(n_voxels)
             common_draw = rng.standard_normal()
-            voxel_noise = (1 - COMMON_NOISE_SHARE) ** 0.5 * voxel_draws
-            common_noise = COMMON_NOISE_SHARE**0.5 * common_draw * common_pattern
+            voxel_noise = (1 - common_noise_share) ** 0.5 * voxel_draws
+            common_noise = common_noise_share**0.5 * common_draw * common_pattern
             trial_noise = voxel_noise + common_noise
             signal[row, repetition, :, 0] = responses[row] + noise * trial_noise
     return signal
@@ -198,7 +192,8 @@ def simulate(
 def draw_repetitions(subject: int, n_pictures: int, n_planned: int, seed: int) -> Int64:
     """Draw how often each picture was shown [N], from 1 to `n_planned` times."""
     rng = np.random.default_rng((_MODEL_SEED, seed, subject))
-    n_missed = rng.geometric(1 - MISS_PROBABILITY, n_pictures)
+    # Probability that a planned repetition is missed, and each further one as well.
+    n_missed = rng.geometric(1 - 0.25, n_pictures)
     return np.maximum(n_planned + 1 - n_missed, 1)
 
 

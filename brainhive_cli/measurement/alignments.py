@@ -13,10 +13,6 @@ Alignment = Callable[[Tensor], Tensor]
 """Function that maps tokens [N, D] of the new subject to aligned tokens [N, D] of the
 same type and on the same device.
 """
-MIN_RELATIVE_SPREAD = 1e-6
-"""Smallest standard deviation of a dimension that varies by more than rounding errors,
-as a share of the largest standard deviation.
-"""
 
 
 class AlignmentConfig(parts.Config):
@@ -78,7 +74,9 @@ class Moments(AlignmentConfig):
         reference_mean = references.mean(0)
         reference_spread = references.std(0, correction=0)
 
-        is_varied = spread > MIN_RELATIVE_SPREAD * spread.max()
+        # Smallest standard deviation of a dimension that varies by more than rounding
+        # errors, as a share of the largest standard deviation.
+        is_varied = spread > 1e-6 * spread.max()
         scale = torch.where(is_varied, reference_spread / spread, 1)
         return lambda rows: (rows - mean) * scale + reference_mean
 

@@ -33,20 +33,10 @@ from brainhive_cli.measurement.statistics import estimate_interval
 from brainhive_cli.measurement.units import Items
 
 FINDING, NOTHING, UNDECIDED = "finding", "none", "not decidable"
-STATES = {True: FINDING, False: NOTHING, None: UNDECIDED}
-"""State of a check, keyed by `Judgement.has_finding`."""
-MAX_TIE_DEVIATIONS = 3.0
-"""Largest difference between a score with random ties and its mean,
-in standard deviations.
-"""
-MAX_CORRECTED_SIZE = 10_000
-"""Largest number of signals or candidates whose similarities are corrected."""
 MAX_MEAN_DIFFERENCE = 1e-4
 """Largest difference between two means over the test signals that count as equal, as a
 share of the standard deviation.
 """
-MIN_COPY_COSINE = 0.999
-"""Smallest cosine similarity of two pictures that count as copies."""
 MIN_EFFECTIVE_DIMENSIONS = 8
 """Smallest number of effective dimensions of embeddings that are searched for copies.
 With fewer, the embeddings of different pictures are as similar as copies.
@@ -55,27 +45,11 @@ MIN_WRONG_CHOICES = 12
 """Smallest number of wrong first choices in which a pattern is judged. The probability
 that so many exclude one another by chance is at most 1e-4.
 """
-MAX_COMMON_CHOICE = 0.9
-"""Largest share of signals with the same first choice. Above it, predictions may have
-collapsed to a single picture.
-"""
-MAX_REPETITIONS = 3
-"""Largest mean number of times that a list of training trials names a picture. In lists
-of classes, the names repeat more often.
-"""
 SPLIT_OR_ZEROS = re.compile(
     r"(?i)(?<![a-z])(train(ing)?|test(ing)?|val(id(ation)?)?|dev)(?![a-z])"
     r"|(?<!\d)0+(?=\d)"
 )
 """Matches the word for a split and the leading zeros in the name of a picture."""
-LAST_NUMBER = re.compile(r"\d{1,18}(?=\D*((\d{1,5}x|v)\d{1,5}\D*)?$)")
-"""Matches the last number in a name, except for the size or version of a picture."""
-MAX_COINCIDENCES = 0.03
-"""Largest expected number of alternative rankings that reach K honest claims by chance.
-The claims deviate from the scores in the files by an error with a standard deviation
-near the root mean square of these deviations d. With about eight rankings, and
-windows w around the claims, the number is about (w / |d|)ᴷ.
-"""
 MAX_SEED_DEVIATIONS = 2.33
 """Largest difference between a mean over seeds and the score of one seed, in standard
 deviations of a score. A larger difference has a probability of at most 1 %.
@@ -178,7 +152,11 @@ def audit(result: ForeignResult) -> list[AuditRow]:
     window = 2 * result.claims.get("rounding", MAX_ROUNDING_POINTS)
     window = max(window, 50 / len(training.ranks))
     distance = np.linalg.norm(list(deviations.values()))
-    is_coincidence = window ** len(claims) > MAX_COINCIDENCES * distance ** len(claims)
+    # Largest expected number of alternative rankings that reach K honest claims by
+    # chance. The claims deviate from the scores in the files by an error with a
+    # standard deviation near the root mean square of these deviations d. With about
+    # eight rankings, and windows w around the claims, the number is about (w / |d|)ᴷ.
+    is_coincidence = window ** len(claims) > 0.03 * distance ** len(claims)
 
     # check the top-k score whose claim stands out most
     k = (far_claims or higher_claims or list(claims) or [1])[0]
@@ -270,7 +248,9 @@ def _make_row(
     """
     if points and not has_finding:
         has_finding = points = None
-    state = STATES[has_finding]
+    # State of a check, keyed by `Judgement.has_finding`.
+    states = {True: FINDING, False: NOTHING, None: UNDECIDED}
+    state = states[has_finding]
     if state != NOTHING and points is None:
         evidence += f"; needed: {needed_data}"
     return check, state, points, evidence.removeprefix("; ")
@@ -401,7 +381,9 @@ def _score_plain_ranking(result: ForeignResult, k: int) -> tuple[float, float]:
 
     # add the deviation that random ties or subsets make plausible
     deviation = np.sqrt((chances * (1 - chances)).sum()) / len(chances)
-    highest = max(hits.mean(), chances.mean() + MAX_TIE_DEVIATIONS * deviation)
+    # Largest difference between a score with random ties and its mean, in standard
+    # deviations.
+    highest = max(hits.mean(), chances.mean() + 3.0 * deviation)
     return 100 * float(hits.mean()), 100 * float(highest)
 
 
@@ -410,10 +392,11 @@ def _rank_with_corrections(result: ForeignResult) -> Iterator[AlternativeRanking
 
     The protocols are corrections of the similarities, and predictions that are centred
     or standardised over the test signals. Nothing is ranked for more than
-    `MAX_CORRECTED_SIZE` signals or candidates.
+    10,000 signals or candidates.
     """
     values = result.similarities.double()
-    if max(values.shape) > MAX_CORRECTED_SIZE:
+    # Largest number of signals or candidates whose similarities are corrected.
+    if max(values.shape) > 10_000:
         return
     corrections: dict[str, Assignment | Sinkhorn | Csls] = {
         "one-to-one assignment": Assignment()
@@ -623,7 +606,9 @@ def _check_training_names(result: ForeignResult) -> Judgement:
 
     # classes repeat in the list of training pictures, or no other names are in it
     are_classes = trained <= seen
-    are_classes |= len(result.train_ids) > MAX_REPETITIONS * len(trained)
+    # Largest mean number of times that a list of training trials names a picture. In
+    # lists of classes, the names repeat more often.
+    are_classes |= len(result.train_ids) > 3 * len(trained)
     if are_numbers or are_classes:
         return Judgement(None, None, "")
     is_trained = np.array([name in trained for name in seen_names])
@@ -637,7 +622,9 @@ def _is_counter(names: set[str]) -> bool:
     """
     n_counted = 0
     for name in names:
-        match = LAST_NUMBER.search(name)
+        # Matches the last number in a name, except for the size or version of a
+        # picture.
+        match = re.search(r"\d{1,18}(?=\D*((\d{1,5}x|v)\d{1,5}\D*)?$)", name)
         if match:
             number = int(match[0])
             previous = f"{name[: match.start()]}{number - 1}{name[match.end() :]}"
@@ -670,7 +657,8 @@ def _check_training_copies(result: ForeignResult) -> Judgement:
         return Judgement(None, None, "")
 
     largest_cosines = (gallery @ train_embeddings.T).amax(1)
-    is_copy = (largest_cosines >= MIN_COPY_COSINE)[result.picture_rows].numpy()
+    # Smallest cosine similarity of two pictures that count as copies.
+    is_copy = (largest_cosines >= 0.999)[result.picture_rows].numpy()
     return _score_without(result, is_copy, "copies of training pictures, by embedding")
 
 
@@ -786,7 +774,9 @@ def _check_collapse(result: ForeignResult) -> Judgement:
     # the common picture is the nearest of nearly all signals, and wrong for over 20 %
     shows_common = (result.targets == counts.argmax()).any(1)
     n_wrong = n_common - shows_common.sum()
-    is_common = n_common > MAX_COMMON_CHOICE * n_signals
+    # Largest share of signals with the same first choice. Above it, predictions may
+    # have collapsed to a single picture.
+    is_common = n_common > 0.9 * n_signals
     is_collapsed = is_common and n_wrong > 0.2 * n_signals
     score = result.compute_top_k()
     has_finding = bool(is_collapsed and score <= constant and constant > 1.5 * chance)

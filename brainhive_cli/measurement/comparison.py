@@ -38,16 +38,6 @@ from brainhive_cli.measurement.units import (
 RankArray = NDArray[np.number[Any]]
 ROUNDING = 1e-12
 """Largest absolute difference of means that counts as rounding error."""
-MIN_SHARE_AT_LIMITS = 0.5
-"""Smallest share of items whose values are 0 or 1 in both runs, for which a difference
-of values is treated as a difference of hit rates.
-"""
-NOISE_POWER = 4
-"""Exponent, in `crossed_t_test`, of the share of the variance over subjects that the
-noise of each subject explains. Among the exponents 1 to 8, 4 has the largest
-statistical power with a false positive rate of at
-most .06 (`benchmarks/simulated_statistics`).
-"""
 SHARED_TRAINING_LIMIT = (
     "the folds of mode inter share training subjects, so their results correlate and p "
     "may be too small"
@@ -188,7 +178,9 @@ def _are_mostly_hits(pairs: Float64) -> bool:
     """Return True if the values [2, N] of two runs are shares, and many are 0 or 1."""
     are_shares = ((pairs >= 0) & (pairs <= 1)).all()
     is_at_limit = np.isin(pairs, (0, 1)).all(0)
-    return bool(are_shares and is_at_limit.mean() >= MIN_SHARE_AT_LIMITS)
+    # Smallest share of items whose values are 0 or 1 in both runs, for which a
+    # difference of values is treated as a difference of hit rates.
+    return bool(are_shares and is_at_limit.mean() >= 0.5)
 
 
 def _widen_for_hits(
@@ -273,7 +265,7 @@ def crossed_t_test(
         (s + c)² / (s² / f + c² / u)  with  1 / f = (1 - q) / (S - 1) + q / (S u).
 
     The u are the degrees of freedom of the units. The weight q is the share of s that
-    the noise of single subjects explains, to the power `NOISE_POWER`.
+    the noise of single subjects explains, to the power 4.
 
     Args:
         differences: Differences [N] of the items of each of two or more subjects.
@@ -306,7 +298,11 @@ def crossed_t_test(
 
     noise = 0.0
     if subject_variance:
-        noise = (components.noise_variance / subject_variance) ** NOISE_POWER
+        # Exponent, in `crossed_t_test`, of the share of the variance over subjects that
+        # the noise of each subject explains. Among the exponents 1 to 8, 4 has the
+        # largest statistical power with a false positive rate of at most .06
+        # (`benchmarks/simulated_statistics`).
+        noise = (components.noise_variance / subject_variance) ** 4
     subject_term = subject_variance**2 * (
         (1 - noise) / (subjects - 1) + noise / (subjects * components.dof)
     )

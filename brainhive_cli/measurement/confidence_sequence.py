@@ -39,20 +39,10 @@ and 20, 100 and 1000 trials, the mean width is at most 15 % (8 % on average) lar
 with the best pair for each rate. With a = b = 1/2 the width is up to 39 % larger, and
 with a = b = 1 up to 62 %.
 """
-MIN_RATE = 1e-300
-"""Rate where the search for the lower end begins. A single hit rules out this rate."""
 LOG_ODDS = 2.0 ** np.arange(-3, 3)
 """Natural logarithms [K] of the `odds` in the test, from .125 to 4. With two pictures,
 the first corresponds to an accuracy of .53 and the last to .98. With 100 pictures, they
 correspond to .01 and .36.
-"""
-MIN_BLOCK_TRIALS = 4
-"""Number of trials in the first block. Each block is twice as long as the previous one.
-"""
-MAX_BLOCK_TRIALS = 16
-"""Largest number of trials in a block. Each block loses the evidence of one trial, so
-many short blocks lose much. In a long block, the frequencies of pictures and answers
-drift.
 """
 
 
@@ -82,7 +72,9 @@ class HitRate:
     excess_repeats: float = 0.0
     _shown: Counter[str] = field(default_factory=Counter)
     _block: list[tuple[str, str]] = field(default_factory=list)
-    _block_size: int = MIN_BLOCK_TRIALS
+    # Number of trials in the first block. Each block is twice as long as the previous
+    # one.
+    _block_size: int = 4
     _log_e: Float64 = field(default_factory=lambda: np.zeros(len(LOG_ODDS)))
     _largest_log_e: float = 0.0
 
@@ -115,7 +107,10 @@ class HitRate:
         expected_repeats = (counts * (counts - 1)).sum() / len(pictures)
         self.excess_repeats += repeats - expected_repeats
         self._block = []
-        self._block_size = min(2 * self._block_size, MAX_BLOCK_TRIALS)
+        # Largest number of trials in a block. Each block loses the evidence of one
+        # trial, so many short blocks lose much. In a long block, the frequencies of
+        # pictures and answers drift.
+        self._block_size = min(2 * self._block_size, 16)
 
     @property
     def is_interleaved(self) -> bool:
@@ -228,7 +223,8 @@ def hit_rate_interval(
     # the excess is negative at the observed rate
     rate = hits / trials
     max_rate = float(np.nextafter(1, 0))
-    low = brentq(excess, MIN_RATE, rate, xtol=1e-15)
+    # Rate where the search for the lower end begins. A single hit rules out this rate.
+    low = brentq(excess, 1e-300, rate, xtol=1e-15)
     high = 1.0
     if excess(max_rate) > 0:
         high = brentq(excess, rate, max_rate, xtol=1e-15)

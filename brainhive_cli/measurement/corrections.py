@@ -18,10 +18,6 @@ Correct = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Function that corrects similarities [N, M]. Its arguments are these, the signal
 tokens [N, D] and the gallery tokens [M, D].
 """
-COSINE_DECIMALS = 12
-"""Number of decimals that cosines keep. Rounding errors of float64 are smaller, and
-rounding errors of float32 are larger.
-"""
 SINKHORN_ROUNDS = 20
 """Number of times that all rows, then all columns are scaled to the sum 1."""
 SHRINKAGE = 0.2
@@ -42,7 +38,9 @@ def compute_cosines(signals: Tensor, gallery: Tensor) -> Tensor:
     """
     gallery = gallery.to(signals.device)
     cosines = normalise_tokens(signals) @ normalise_tokens(gallery).T
-    return cosines.round(decimals=COSINE_DECIMALS)
+    # Number of decimals that cosines keep. Rounding errors of float64 are smaller, and
+    # rounding errors of float32 are larger.
+    return cosines.round(decimals=12)
 
 
 def make_tokens(similarities: Tensor) -> tuple[Tensor, Tensor]:

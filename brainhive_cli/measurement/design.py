@@ -26,57 +26,16 @@ import numpy as np
 
 from brainhive_cli.core.base import Array, Bool, Float64, Int64
 
-TIME_WIDTHS = (0.5, 2.0, 8.0, 32.0)
-"""Widths of windows of time in a run, in trials."""
-POSITION_WIDTHS = (0.1, 4.0)
-"""Widths of windows of the position in other runs, in trials."""
-MAX_LAG = 3
-"""Number of stimuli before and after a trial that may tell its label."""
 N_FOLDS = 4
 """Number of stretches of the recording whose units predict each other."""
-MAX_CODE_WIDTH = 64
-"""Largest width of the codes of concepts. More concepts get random codes."""
-MIN_TRAINING_TRIALS = 20
-"""Smallest number of training trials from which an order is learned."""
-MAX_TRIALS = 30_000
-"""Largest number of trials by which pictures are described. Runs are drawn from more.
-"""
-MAX_FITTED_TRIALS = 5_000
-"""Largest number of trials from which an order is learned."""
-MAX_TELLING_P = 0.02
-"""Largest p of an order that tells labels, against orders drawn anew."""
 MAX_RESPECTED_P = 0.05
 """Largest p of an order that changes the odds. Weak evidence costs little power."""
-MIN_SCORE_SD = 1.64
-"""Smallest score of a decoder that changes the odds, in standard deviations."""
-MAX_DECODERS = 8
-"""Largest number of decoders that change the odds."""
-MAX_WEIGHT = 20.0
-"""Largest weight of a decoder."""
 N_PAIRS = 6_000
 """Number of pairs of units by which the weights are fitted."""
 N_COMPARED_ORDERS = 60
 """Number of orders that the true order is compared with while odds are fitted."""
 N_NEW_ORDERS = 199
 """Number of random orders, in which the units exchange their labels."""
-N_REDRAWN_ORDERS = 49
-"""Largest number of random orders whose own decoders are fitted."""
-N_FIRST_REDRAWN = 19
-"""Number of such orders after which weak evidence is not weighed further."""
-N_CLEAR_REDRAWN = 9
-"""Smallest number of such orders after which clear evidence is enough."""
-CLEAR_MARGIN_SD = 6.0
-"""Margin of the true order, in standard deviations, that needs no further orders."""
-N_STEPS = 25
-"""Number of steps of the sampler. Each step pairs all units of a stratum."""
-MAX_EXCESS_SD = 0.1
-"""Largest score of the true order by its odds, among orders with these odds."""
-GROWTH = 1.4
-"""Factor by which the odds grow until orders are as designed as the true one."""
-MAX_GROWTHS = 12
-"""Largest number of such steps."""
-MAX_LOOKUPS = 2**22
-"""Largest number of values that are looked up in one step, which bounds the memory."""
 ROUNDING = 1e-9
 """Largest difference between two scores that counts as rounding error."""
 RUN, SESSION, PERSON = "the run", "the list of its session", "the person"
@@ -85,18 +44,6 @@ SHOWINGS = "the number of showings"
 """Description of a decoder that knows no order. It changes the odds, but an order that
 only it tells is sound.
 """
-MAX_SHOWN_P = 0.1
-"""Largest p of signals whose wrong labels show what the design tells."""
-MIN_FREEDOM = 0.25
-"""Smallest number of units whose labels change, as a share of free orders, for which
-signals may be found free of the design.
-"""
-MIN_LIST = 10
-"""Smallest number of pictures of a list in which labels are exchanged."""
-MIN_LISTED_SHARE = 0.9
-"""Smallest share of pictures in such lists."""
-MIN_CHANGED_UNITS = 8
-"""Smallest mean number of units whose labels change in an order, for a test."""
 
 
 class Timeline(NamedTuple):
@@ -171,12 +118,14 @@ class LabelDesign:
     @property
     def tells(self) -> bool:
         """Return True if the design tells labels better than orders drawn anew."""
-        return self.p <= MAX_TELLING_P
+        # Largest p of an order that tells labels, against orders drawn anew.
+        return self.p <= 0.02
 
     @property
     def problem(self) -> str:
         """Reason why signals and design cannot be separated, or ""."""
-        if not self.tells or self.n_changed >= MIN_CHANGED_UNITS:
+        # Smallest mean number of units whose labels change in an order, for a test.
+        if not self.tells or self.n_changed >= 8:
             return ""
         return (
             f"{self.telling[0]} tells the label, so signals cannot be separated from "
@@ -206,7 +155,9 @@ class LabelDesign:
         """
         free = self.free(self.label, self.stratum, self.is_known)
         has_odds = bool(self.predictions.any())
-        if not has_odds or self.n_changed < MIN_FREEDOM * free.n_changed:
+        # Smallest number of units whose labels change, as a share of free orders, for
+        # which signals may be found free of the design.
+        if not has_odds or self.n_changed < 0.25 * free.n_changed:
             return self
         units = np.arange(len(self.label))
         labels, first, own = np.unique(
@@ -223,7 +174,8 @@ class LabelDesign:
         for order in free.draw_orders(N_NEW_ORDERS, seed=2):
             sums.append(np.vdot(by_signals[order], by_design))
         p_of_design = float((np.array(sums) >= sums[0]).mean())
-        return self if p_of_design <= MAX_SHOWN_P else free
+        # Largest p of signals whose wrong labels show what the design tells.
+        return self if p_of_design <= 0.1 else free
 
     def take(self, rows: Int64) -> Self:
         """Select units by their row numbers."""
@@ -252,8 +204,10 @@ class LabelDesign:
         if not self.predictions.any():
             return self._permute_freely(count, rng)
 
+        # Number of steps of the sampler. Each step pairs all units of a stratum.
+        n_steps = 25
         # steps from the true order to a hub, and the same steps backwards to each draw
-        steps = [_pair_units(self.stratum, rng) for _ in range(N_STEPS)]
+        steps = [_pair_units(self.stratum, rng) for _ in range(n_steps)]
         hub = self._walk(np.arange(n_units)[:, None], steps, rng)
         return self._walk(np.repeat(hub, count, 1), steps[::-1], rng).T
 
@@ -395,10 +349,14 @@ def describe_design(timeline: Timeline, stratum: Int64) -> LabelDesign:
     design = free
     chosen: list[_Decoder] = []
     orders = new_orders[:N_COMPARED_ORDERS]
-    while decoders and len(chosen) < MAX_DECODERS:
+    # Largest number of steps by which the odds grow.
+    max_growths = 12
+    # Largest number of decoders that change the odds.
+    while decoders and len(chosen) < 8:
         deviation = _compare_orders(decoders, label, orders)[:, 0].round(1)
         best_index = int(deviation.argmax())
-        if deviation[best_index] < MIN_SCORE_SD:
+        # Smallest score of a decoder that changes the odds, in standard deviations.
+        if deviation[best_index] < 1.64:
             break
         decoder = decoders.pop(best_index)
         if decoder.table is not None:
@@ -412,12 +370,15 @@ def describe_design(timeline: Timeline, stratum: Int64) -> LabelDesign:
         )
 
         # odds grow until the truth does not look more designed than orders with them
-        for _ in range(MAX_GROWTHS):
+        for _ in range(max_growths):
             orders = design.draw_orders(N_COMPARED_ORDERS, seed=1)
             joint = _Decoder("", design.predictions, design.values)
-            if _compare_orders([joint], label, orders)[0, 0] < MAX_EXCESS_SD:
+            # Largest score of the true order by its odds, among orders with these odds.
+            if _compare_orders([joint], label, orders)[0, 0] < 0.1:
                 break
-            design = replace(design, predictions=GROWTH * design.predictions)
+            # Factor by which the odds grow until orders are as designed as the true
+            # one.
+            design = replace(design, predictions=1.4 * design.predictions)
     return design
 
 
@@ -480,9 +441,12 @@ def describe_pictures(timeline: Timeline, fold: Int64) -> LabelDesign:
     design = describe_design(timeline, fold)
     groups_tell = not {RUN, SESSION, PERSON}.isdisjoint(design.telling)
     strata = _group_units(timeline.session, timeline, fold)
+    # Smallest number of pictures of a list in which labels are exchanged.
+    min_list = 10
     # few pictures of a list have few orders
-    is_listed = np.bincount(strata)[strata] >= MIN_LIST
-    if is_listed.mean() < MIN_LISTED_SHARE:
+    is_listed = np.bincount(strata)[strata] >= min_list
+    # Smallest share of pictures in lists of this size.
+    if is_listed.mean() < 0.9:
         strata = fold
     if design.tells and groups_tell:
         strata = _find_strata(timeline, strata)
@@ -525,10 +489,12 @@ def _group_units(group: Int64, timeline: Timeline, fold: Int64) -> Int64:
 
 
 def _draw_runs(timeline: Timeline) -> Timeline:
-    """Draw whole runs with at most `MAX_TRIALS` trials, or keep a single run."""
+    """Draw whole runs with at most 30,000 trials, or keep a single run."""
     runs, sizes = np.unique(timeline.run, return_counts=True)
     order = np.random.default_rng(0).permutation(len(runs))
-    n_kept = max(1, int((sizes[order].cumsum() <= MAX_TRIALS).sum()))
+    # Largest number of trials by which pictures are described. Runs are drawn from
+    # more.
+    n_kept = max(1, int((sizes[order].cumsum() <= 30_000).sum()))
     is_kept = np.isin(timeline.run, runs[order[:n_kept]])
     return timeline._replace(
         stimulus=timeline.stimulus[is_kept],
@@ -575,11 +541,13 @@ def _compare_orders(
     rows_of_view: dict[int, list[int]] = {}
     for row, decoder in enumerate(decoders):
         rows_of_view.setdefault(id(decoder.values), []).append(row)
+    # Largest number of values that are looked up in one step, which bounds the memory.
+    max_lookups = 2**22
     for rows in rows_of_view.values():
         # all decoders with the same values of labels at once, batch by batch
         values = decoders[rows[0]].values
         predictions = np.stack([decoders[row].predictions.ravel() for row in rows])
-        batch_size = max(1, MAX_LOOKUPS // predictions.shape[1])
+        batch_size = max(1, max_lookups // predictions.shape[1])
         for start in range(0, len(labels), batch_size):
             batch = labels[start : start + batch_size]
             shown_values = values[batch].reshape(len(batch), -1)
@@ -612,17 +580,19 @@ def _fit_odds(
     first, second = pairs
     gains = []
     bounds = []
+    # Largest weight of a decoder.
+    max_weight = 20.0
     for decoder in decoders:
         difference = decoder.values[label[first]] - decoder.values[label[second]]
         if decoder.table is None:
             change = decoder.predictions[first] - decoder.predictions[second]
             gains.append((change * difference).sum(1)[None])
-            bounds.append((0.0, MAX_WEIGHT))
+            bounds.append((0.0, max_weight))
         else:
             change = decoder.table[first] - decoder.table[second]
             cells = change[:, :, None] * difference[:, None]
             gains.append(cells.reshape(len(first), -1).T)
-            bounds += [(-MAX_WEIGHT, MAX_WEIGHT)] * gains[-1].shape[0]
+            bounds += [(-max_weight, max_weight)] * gains[-1].shape[0]
     gain = np.concatenate(gains)
     scale = len(label) / 2 / gain.shape[1]
 
@@ -652,10 +622,12 @@ def _fit_odds(
 def _make_codes(numbers: Int64) -> Float64:
     """Make codes [S, E] of numbers [S], whose products are 1 or about 0."""
     n_codes = 1 + int(numbers.max(initial=0))
-    if n_codes <= MAX_CODE_WIDTH:
+    # Largest width of the codes of concepts. More concepts get random codes.
+    max_code_width = 64
+    if n_codes <= max_code_width:
         return np.eye(n_codes)[numbers]
     rng = np.random.default_rng(0)
-    codes = rng.normal(size=(n_codes, MAX_CODE_WIDTH)) / MAX_CODE_WIDTH**0.5
+    codes = rng.normal(size=(n_codes, max_code_width)) / max_code_width**0.5
     return np.asarray(codes[numbers])
 
 
@@ -698,7 +670,8 @@ class _DesignDecoding:
         self.n_showings = counts[index.reshape(-1)]
         self.neighbours = self._find_neighbours(shown)
         train_rows = np.flatnonzero(timeline.unit < 0)
-        self.train_rows = train_rows[:: 1 + len(train_rows) // MAX_FITTED_TRIALS]
+        # Largest number of trials from which an order is learned.
+        self.train_rows = train_rows[:: 1 + len(train_rows) // 5_000]
 
         # folds are stretches of the recording
         first_row = np.full(n_units, len(self.rows))
@@ -737,7 +710,8 @@ class _DesignDecoding:
         first_trial = np.flatnonzero(is_new)
         neighbours = {}
         for direction, step in (("before", -1), ("after", 1)):
-            for lag in range(1, MAX_LAG + 1):
+            # Number of stimuli before and after a trial that may tell its label.
+            for lag in range(1, 4):
                 name = f"the stimulus {direction}"
                 if lag > 1:
                     name = f"the stimulus {lag} trials {direction}"
@@ -765,16 +739,24 @@ class _DesignDecoding:
         best = self._score_best(label, new_orders)
         redrawn: list[float] = []
         n_better = 0
-        for order in new_orders[:N_REDRAWN_ORDERS]:
+        # Number of random orders with decoders of their own, after which weak evidence
+        # is not weighed further.
+        n_first_redrawn = 19
+        # Margin of the true order, in standard deviations, that needs no further
+        # orders.
+        clear_margin_sd = 6.0
+        # Largest number of random orders whose own decoders are fitted.
+        for order in new_orders[:49]:
             if p > MAX_RESPECTED_P:
                 break
             redrawn.append(self._score_best(label[order], new_orders))
             n_better += int(redrawn[-1] >= best)
             if n_better:
-                p = max(p, (1 + n_better) / (1 + max(len(redrawn), N_FIRST_REDRAWN)))
+                p = max(p, (1 + n_better) / (1 + max(len(redrawn), n_first_redrawn)))
             margin = (best - np.mean(redrawn)) / max(0.5, float(np.std(redrawn)))
-            is_clear = len(redrawn) >= N_CLEAR_REDRAWN and margin > CLEAR_MARGIN_SD
-            if is_clear or (n_better and len(redrawn) >= N_FIRST_REDRAWN):
+            # Smallest number of these orders after which clear evidence is enough.
+            is_clear = len(redrawn) >= 9 and margin > clear_margin_sd
+            if is_clear or (n_better and len(redrawn) >= n_first_redrawn):
                 break
         return p
 
@@ -832,10 +814,12 @@ class _DesignDecoding:
             yield name, self._predict_by_group(values, group), None
         if not timeline.is_ordered:
             return
-        for width in TIME_WIDTHS:
+        # Widths of windows of time in a run, in trials.
+        for width in (0.5, 2.0, 8.0, 32.0):
             yield "time in the run", self._predict_by_time(values, width), None
         if len(self.run_starts) > 1:
-            for width in POSITION_WIDTHS:
+            # Widths of windows of the position in other runs, in trials.
+            for width in (0.1, 4.0):
                 by_position = self._predict_by_position(values, width)
                 yield "the position in the run", by_position, None
         yield from self._predict_by_neighbours(values, targets)
@@ -917,7 +901,8 @@ class _DesignDecoding:
         for name, (neighbour, is_there) in self.neighbours.items():
             context = np.where(is_there[:, None], values[neighbour], 0)
             tested = context[self.rows]
-            if len(train_rows) > MIN_TRAINING_TRIALS:
+            # Smallest number of training trials from which an order is learned.
+            if len(train_rows) > 20:
                 fitted = _fit_ridge(context[train_rows], values[train_rows], tested)
                 yield name, np.asarray(self.mean @ fitted), None
             features = np.asarray(self.mean @ tested)

@@ -11,10 +11,6 @@ from brainhive_cli.measurement.foreign_result import ForeignResult
 
 MAX_ROUNDING_POINTS = 0.5
 """Rounding error of a claim without decimals, in percentage points."""
-LOWER_IS_BETTER = re.compile("loss|rank(?!_?auc)")
-"""Matches names of scores whose smallest value is the best."""
-TOP_K_NAME = re.compile(r"(?:top|acc|recall)(\d)")
-"""Matches the name of a top-k score without punctuation. The group is k."""
 SCORE_KIND = re.compile(
     r"test|val(id(ation)?)?|dev|train(ing)?|(top|acc|recall)[\W_]?\d|acc(uracy)?|loss|"
     r"rank|auc|recall|top"
@@ -63,9 +59,11 @@ def find_logs(result: ForeignResult) -> dict[str, EpochLog]:
 
     # the test score of each training, where a name with the checked k wins
     test_names = dict[str, str]()
+    # Matches names of scores whose smallest value is the best.
+    lower_is_better = re.compile("loss|rank(?!_?auc)")
     for name in sorted(result.log, key=_find_k, reverse=True):
         column = _find_column(name)
-        is_test = "test" in column and not LOWER_IS_BETTER.search(column)
+        is_test = "test" in column and not lower_is_better.search(column)
         if is_test and _find_k(name) in (0, result.k):
             test_names.setdefault(_find_training(name), name)
 
@@ -90,7 +88,7 @@ def find_logs(result: ForeignResult) -> dict[str, EpochLog]:
             values = result.log[name]
             if len(values) != len(scores) or "test" in column:
                 continue
-            signed = -values if LOWER_IS_BETTER.search(column) else values
+            signed = -values if lower_is_better.search(column) else values
             is_best = signed == np.nanmax(signed)
             usual_scores.append(scores[is_best])
             is_validated |= bool(re.search("val|dev", column))
@@ -118,7 +116,8 @@ def _find_training(name: str) -> str:
 def _find_k(name: str) -> int:
     """Return the k of a top-k score by its name, or 0 if the name has no k."""
     letters = re.sub(r"[^a-z0-9]", "", _find_column(name))
-    match = TOP_K_NAME.search(letters)
+    # Matches the name of a top-k score without punctuation. The group is k.
+    match = re.search(r"(?:top|acc|recall)(\d)", letters)
     return int(match[1]) if match else 0
 
 

@@ -28,9 +28,6 @@ BLOCK_NUMBERS = 1 << 23
 which glibc returns to the system when they are freed.
 """
 
-OUTPUTS_PER_BLOCK = 4096
-"""Number of outputs whose products are squared in float64 at once."""
-
 
 @dataclass(frozen=True)
 class Components:
@@ -416,8 +413,10 @@ def choose_penalty(
     # divide by the sum of squares of each output, so that all have the same weight
     weights = 1 / torch.where(squares > 0, squares, 1).double()
     power = torch.zeros_like(singular)  # [K]
-    for start in range(0, rotated.shape[1], OUTPUTS_PER_BLOCK):
-        block = slice(start, start + OUTPUTS_PER_BLOCK)
+    # Number of outputs whose products are squared in float64 at once.
+    outputs_per_block = 4096
+    for start in range(0, rotated.shape[1], outputs_per_block):
+        block = slice(start, start + outputs_per_block)
         power += rotated[:, block].double().square() @ weights[block]
     power /= rotated.shape[1]
 

@@ -4,9 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SCORE_PREFIX = "test/full_retrieval/"
-"""Beginning of the names of NeuralBench's retrieval scores."""
-
 
 def score(
     targets: Tensor, predictions: Tensor, picture_rows: Tensor, subjects: Tensor
@@ -20,7 +17,7 @@ def score(
         subjects: Number [N] of the subject of each trial, from 0.
 
     Returns:
-        Scores, keyed by `SCORE_PREFIX`, score and ending. The scores are:
+        Scores, keyed by `test/full_retrieval/`, score and ending. The scores are:
 
         - `inv_norm_rank_mean`: mean of 1 - rank / (M - 1), with chance 0.5.
         - `top1_acc` and `top5_acc`: shares of trials with a rank below 1 or 5.
@@ -56,7 +53,8 @@ def score(
             "top5_acc": ranks < 5,
         }
         for name, values in values_by_name.items():
-            key = f"{SCORE_PREFIX}{name}{ending}"
+            # Beginning of the names of NeuralBench's retrieval scores.
+            key = f"test/full_retrieval/{name}{ending}"
             scores[key] = values.float().mean().item()
     return scores
 

@@ -26,10 +26,6 @@ similarities to a few hundred signals fit into the cache of a CPU core.
 """
 MAX_SIMILARITIES = 2**22
 """Largest number of similarities in memory at a time. They take 32 MB in float64."""
-MAX_TARGET_NUMBERS = 2**18
-"""Largest number of token values of targets in memory at a time. They take 2 MB in
-float64.
-"""
 TOP_K = (1, 3, 5)
 """Ranks k of the metrics top-k, which count the seen picture as retrieved up to rank k.
 """
@@ -310,8 +306,11 @@ def target_similarities(
         similarities = queries.double().gather(1, targets.clamp(min=0))
         return similarities.masked_fill(targets < 0, -math.inf)
 
+    # Largest number of token values of targets in memory at a time. They take 2 MB in
+    # float64.
+    max_target_numbers = 2**18
     # limit the number n of queries whose target tokens [n, K, D] are in memory
-    batch_size = max(1, MAX_TARGET_NUMBERS // (targets.shape[1] * queries.shape[1]))
+    batch_size = max(1, max_target_numbers // (targets.shape[1] * queries.shape[1]))
     query_batches = queries.split(batch_size)
     target_batches = targets.split(batch_size)
     batches = []

@@ -15,10 +15,6 @@ from brainhive_cli.measurement.foreign_result import ForeignResult
 from brainhive_cli.measurement.linear_maps import FeatureScaler
 from brainhive_cli.measurement.ranks import normalise_tokens
 
-MASK_RATIO = 100
-"""Largest ratio of a negative similarity to the largest absolute value of the higher
-similarities. A similarity further below zero, such as -10⁹, masks a missing value.
-"""
 AS_FILED = ""
 """Convention that leaves the files unchanged. The names of readings do not mention it.
 """
@@ -213,11 +209,15 @@ def _mark_missing(values: Tensor) -> Tensor:
     """Replace infinities and masks in similarities [N, M] by NaN.
 
     A mask is a very low value, such as -10⁹, of signals and candidates that were not
-    compared. `MASK_RATIO` says how low.
+    compared. 100 says how low.
     """
     values = values.where(values.isfinite(), torch.nan)
     present = values[values.isfinite()]
-    if not len(present) or present.min() >= -MASK_RATIO * present.max().abs():
+    # Largest ratio of a negative similarity to the largest absolute value of the higher
+    # similarities. A similarity further below zero, such as -10⁹, masks a missing
+    # value.
+    mask_ratio = 100
+    if not len(present) or present.min() >= -mask_ratio * present.max().abs():
         return values
 
     # Largest absolute value above each level (value in the matrix) but the highest. The
@@ -228,7 +228,7 @@ def _mark_missing(values: Tensor) -> Tensor:
     # Logarithms and negative distances may have a few values near 0, far above all
     # others. So at least N values above a mask are needed, which are not all 0.
     n_above = len(present) - counts.cumsum(0)[:-1]
-    is_far_below = levels[:-1] < -MASK_RATIO * largest_above
+    is_far_below = levels[:-1] < -mask_ratio * largest_above
     is_mask = is_far_below & (n_above >= len(values)) & (largest_above > 0)
     masks = levels[:-1][is_mask]
     if not len(masks):

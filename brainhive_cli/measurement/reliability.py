@@ -18,10 +18,6 @@ from brainhive_cli.measurement.ranks import (
 Correlation = TypeVar("Correlation", float, Float64)
 Repetitions = Iterable[NDArray[np.floating[Any]]]
 """Repetitions [R, ...] of each stimulus."""
-N_HALVINGS = 10
-"""Number of random divisions into halves over which a reliability is averaged."""
-MIN_VARIANCE = 1e-12
-"""Smallest variance, as a share of the variance of all items, that is not rounding."""
 
 
 def average_halves(
@@ -82,17 +78,18 @@ def average_halves(
 def average_random_halves(
     repetitions: Array, random: torch.Generator
 ) -> tuple[Array, Array]:
-    """Average random halves of the repetitions of a stimulus, `N_HALVINGS` times.
+    """Average random halves of the repetitions of a stimulus, 10 times.
 
     Args:
         repetitions: Repetitions [R, ...] of the stimulus.
         random: Generator of the random halves.
 
     Returns:
-        Flattened means [N_HALVINGS, F] of the first halves and of the second halves.
+        Flattened means [10, F] of the first halves and of the second halves.
     """
     flat = torch.from_numpy(repetitions).flatten(1)
-    counts = torch.full((N_HALVINGS,), len(repetitions))
+    # Number of random divisions into halves over which a reliability is averaged.
+    counts = torch.full((10,), len(repetitions))
     first_means, second_means, _ = average_halves(flat, counts, random)
     return first_means.numpy(), second_means.numpy()
 
@@ -223,8 +220,10 @@ def correlate_without_each(first: Array, second: Array) -> Array:
     covariances = correlation - scale * first * second
     variances = (1 - scale * first**2) * (1 - scale * second**2)
 
+    # Smallest variance, as a share of the variance of all items, that is not rounding.
+    min_variance = 1e-12
     # two items, or an item with all of the variance, leave nothing to correlate
-    is_varied = variances > MIN_VARIANCE
+    is_varied = variances > min_variance
     without_each = covariances / np.sqrt(np.where(is_varied, variances, 1))
     without_each = np.where(is_varied, without_each, correlation)
     return np.concatenate([correlation[None], without_each])

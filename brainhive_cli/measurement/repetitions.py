@@ -16,11 +16,6 @@ from brainhive_cli.measurement.trial_order import (
     p_of_shared_order,
 )
 
-MAX_CLUMPED_BLOCKS_P = 0.2
-"""Largest p of the test of clumping for which blocks of the same picture count as
-nearer than in a random order.
-"""
-
 
 def find_shared_order(order: TrialOrder) -> str:
     """Find out if items came in the same order in all runs or in all sessions.
@@ -137,7 +132,9 @@ def separate_repetitions(
             run=group,
         )
         is_session = depth == len(levels) - 1
-        max_clumped_p = MAX_CLUMPED_P if depth == 0 else MAX_CLUMPED_BLOCKS_P
+        # Largest p of the test of clumping for which blocks of the same picture count
+        # as nearer than in a random order.
+        max_clumped_p = MAX_CLUMPED_P if depth == 0 else 0.2
         if is_session or p_of_clumping(unit_order, group) > max_clumped_p:
             # number the units of each picture from 0
             first_units = np.searchsorted(picture_of_unit, np.arange(len(counts)))

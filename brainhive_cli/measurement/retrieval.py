@@ -30,8 +30,6 @@ from brainhive_cli.measurement.units import GroupingCriterion, Items, StimulusGr
 
 CONCEPT_METRIC = "concept_top1"
 """Metric for how often the candidate ranked first shows the concept that was seen."""
-MAX_CORRECTED_CANDIDATES = 10_000
-"""Largest gallery whose similarities can be corrected. Its tokens take 400 MB."""
 MAX_VERDICT_PICTURES = 2048
 """Largest number of pictures that the verdict compares. The table of their ranks for
 the signals of the same pictures takes 8 MB per cell.
@@ -49,17 +47,6 @@ CONTROL_METRICS: Mapping[str, Callable[[Array], Array]] = {
 MAX_TRIALS_ENCODED_ALONE = 32
 """Largest number of trials that are encoded without the others. A few evenly spaced
 trials are enough, because a dependence on the batch affects every trial.
-"""
-MAX_TOKEN_DISTANCE = 1e-5
-"""Largest cosine distance between two tokens that count as equal. For small distances,
-the cosine distance is half the squared relative difference of the tokens. If a GPU sums
-in another order, rounding gives a distance of about 1e-12 in float32 and 1e-6 in TF32,
-which convolutions on a GPU use.
-"""
-MAX_SCORE_DIFFERENCE = 1e-6
-"""Largest difference between two scores that count as tied, as a share of the largest
-score. If the tokens of two categories are collinear, all cosines are -1 or 1, and
-scores differ only by rounding of float32.
 """
 MAX_CATEGORIES = 50
 """Largest number of candidates for which areas under ROC curves are computed."""
@@ -533,7 +520,10 @@ def compute_auc_parts(scores: Float64, target: Int64) -> list[float]:
     if len(shown) < 2:
         return []
     n_signals = len(target)
-    tolerance = MAX_SCORE_DIFFERENCE * float(np.abs(scores).max())
+    # Largest difference between two scores that count as tied, as a share of the
+    # largest score. If the tokens of two categories are collinear, all cosines are -1
+    # or 1, and scores differ only by rounding of float32.
+    tolerance = 1e-6 * float(np.abs(scores).max())
     areas = []
     influence = np.zeros(n_signals)
     for candidate in shown:
@@ -642,13 +632,15 @@ def rank_corrected(
         and by subject.
 
     Raises:
-        RecipeError: if there are more than `MAX_CORRECTED_CANDIDATES`
+        RecipeError: if there are more than 10,000
             candidates to correct.
     """
     pool = len(gallery.image_ids)
-    if corrections and pool > MAX_CORRECTED_CANDIDATES:
+    # Largest gallery whose similarities can be corrected. Its tokens take 400 MB.
+    max_corrected_candidates = 10_000
+    if corrections and pool > max_corrected_candidates:
         raise RecipeError(
-            f"corrections take at most {MAX_CORRECTED_CANDIDATES} candidates, and the "
+            f"corrections take at most {max_corrected_candidates} candidates, and the "
             f"gallery has {pool}",
             "set gallery=test, or leave corrections out",
         )
@@ -752,4 +744,8 @@ def depends_on_other_trials(
 
     # cosine distance of unit vectors, NaN if a token is not a number
     distances = (batch_tokens - single_tokens).square().sum(1) / 2
-    return not bool((distances <= MAX_TOKEN_DISTANCE).all())
+    # Largest cosine distance between two tokens that count as equal. For small
+    # distances, the cosine distance is half the squared relative difference of the
+    # tokens. If a GPU sums in another order, rounding gives a distance of about 1e-12
+    # in float32 and 1e-6 in TF32, which convolutions on a GPU use.
+    return not bool((distances <= 1e-5).all())

@@ -15,9 +15,6 @@ from brainhive_cli.core.base import Float64
 from brainhive_cli.core.results import Metric
 from brainhive_cli.measurement.units import MIN_UNITS_FOR_INTERVAL
 
-ROUNDING = 1e-12
-"""Largest share of unexplained variance of scores that count as on a line."""
-
 
 def average_by_unit(
     cells: Iterable[Mapping[str, Sequence[Any]]],
@@ -90,7 +87,8 @@ def fit_slope(
     low = high = None
     if n_units >= MIN_UNITS_FOR_INTERVAL and score_variance > 0:
         unexplained = 1 - covariance**2 / (variance * score_variance)
-        if unexplained > ROUNDING:
+        # Largest share of unexplained variance of scores that count as on a line.
+        if unexplained > 1e-12:
             error = np.sqrt(unexplained * score_variance / variance / (n_units - 2))
             half_width = float(stdtrit(n_units - 2, 0.975) * error)
             low = slope - half_width

@@ -35,21 +35,6 @@ ROUNDING = 1e-12
 """Largest deviation from a mean that counts as rounding error, as a share of the
 largest value.
 """
-MAX_UNITS_ALL_FLIPS = 15
-"""Largest number of units for which all 32,768 sign flips are tried."""
-RANDOM_FLIPS = 4_999
-"""Number of random sign flips if there are more units. The standard error of a p of .05
-is then .003.
-"""
-MAX_HITS_PER_ITEM = 4
-"""Largest number of hits that one item counts for. By their variance under guessing, a
-share of correct two-way comparisons counts for 3 hits, and a reciprocal rank for
-almost 4.
-"""
-MAX_HITS_PER_ITEM_AT_LIMIT = 2
-"""Largest number of hits that one item counts for if almost all items have the smallest
-or the largest possible value.
-"""
 
 
 @dataclass(frozen=True)
@@ -527,8 +512,8 @@ def _max_effective_hits(
 
     - All values are hits or misses: each value counts for 1.
     - At most half of the items lie at the same limit: each item counts for
-      `MAX_HITS_PER_ITEM`.
-    - Otherwise: fewer, down to `MAX_HITS_PER_ITEM_AT_LIMIT` if all lie there.
+      4.
+    - Otherwise: fewer, down to 2 if all lie there.
 
     Args:
         groups: Values [S, N] of S models for N items, by subject.
@@ -539,13 +524,19 @@ def _max_effective_hits(
     if are_hits:
         return sum(map(np.size, groups))
 
+    # Largest number of hits that one item counts for if almost all items have the
+    # smallest or the largest possible value.
+    max_hits_per_item_at_limit = 2
     # fraction of the items at the more frequent limit, at least one half
     share_at_limit = max(
         (values == limits[0]).mean(),
         (values == limits[1]).mean(),
-        MAX_HITS_PER_ITEM_AT_LIMIT / MAX_HITS_PER_ITEM,
+        # Largest number of hits that one item counts for. By their variance under
+        # guessing, a share of correct two-way comparisons counts for 3 hits, and a
+        # reciprocal rank for almost 4.
+        max_hits_per_item_at_limit / 4,
     )
-    hits: float = MAX_HITS_PER_ITEM_AT_LIMIT / share_at_limit * len(values)
+    hits: float = max_hits_per_item_at_limit / share_at_limit * len(values)
     return hits
 
 
@@ -630,10 +621,13 @@ def _draw_flips(units: int) -> Bool:
 
     Returns:
         Masks [K, units] of the flipped units: all sets for at most
-        `MAX_UNITS_ALL_FLIPS` units, or else about `RANDOM_FLIPS` random sets.
+        15 units, or else about 4,999 random sets.
     """
-    if units <= MAX_UNITS_ALL_FLIPS:
+    # Largest number of units for which all 32,768 sign flips are tried.
+    if units <= 15:
         numbers = np.arange(1, 2**units)[:, None]
         return (numbers >> np.arange(units) & 1).astype(bool)
-    flips = np.random.default_rng(0).random((RANDOM_FLIPS, units)) < 0.5
+    # Number of random sign flips if there are more units. The standard error of a p of
+    # .05 is then .003.
+    flips = np.random.default_rng(0).random((4_999, units)) < 0.5
     return flips[flips.any(1)]

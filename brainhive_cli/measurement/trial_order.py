@@ -19,10 +19,6 @@ Times = Array | None
 """Sessions, runs or onsets of trials, or None if they are unknown."""
 RANDOM_ORDERS = 199
 """Number of random orders that the measured order is compared with."""
-EARLY_STOP_ORDERS = 40
-"""Number of orders after which a test may stop early, the measured order included."""
-MIN_EARLY_STOP_P = 0.4
-"""A test stops early if its p is larger than this limit."""
 SMALLEST_P = 1 / (1 + RANDOM_ORDERS)
 """Value of p for an order that is more extreme than all random orders."""
 MAX_CLUMPED_P = 0.01
@@ -205,7 +201,7 @@ def _test_order(
 ) -> float:
     """Compute the p value of the measured order of trials against random orders.
 
-    After `EARLY_STOP_ORDERS` orders, the test stops if p is above `MIN_EARLY_STOP_P`.
+    After 40 orders, the test stops if p is above 0.4.
 
     Args:
         measure: Function that computes J statistics from the items [n] of the trials.
@@ -214,9 +210,12 @@ def _test_order(
     statistics: list[list[float]] = []
     for item in islice(orders, 1 + RANDOM_ORDERS):
         statistics.append(measure(item))
-        if len(statistics) == EARLY_STOP_ORDERS:
+        # Number of orders after which a test may stop early, the measured order
+        # included.
+        if len(statistics) == 40:
             p = _p_of_first(statistics)
-            if p > MIN_EARLY_STOP_P:
+            # A test stops early if its p is larger than this limit.
+            if p > 0.4:
                 return p
     return _p_of_first(statistics)
 

@@ -24,12 +24,6 @@ GroupingCriterion = Literal["concept", "neighbours"]
 """Property that makes stimuli of a data set alike: they show the same concept, or they
 are neighbouring clips of a film.
 """
-MAX_CACHED_NUMBERS = 2**24
-"""Largest number of values in an array of permutations that is cached. As 16-bit
-integers they take 32 MB.
-"""
-NUMBERS_PER_BATCH = 2**22
-"""Number of random values that are drawn in one step, which bounds the memory."""
 MIN_UNITS_FOR_POPULATION = 10
 """Smallest number of units whose results hold for units in general, such as concepts
 that were not tested. Results of fewer units hold for these units only.
@@ -37,15 +31,6 @@ that were not tested. Results of fewer units hold for these units only.
 MIN_UNITS_FOR_INTERVAL = 6
 """Smallest number of units for which an interval is computed. With five units, the
 two-sided p value of a sign or rank test cannot reach .05.
-"""
-MAX_FILM_BLOCKS = 15
-"""Largest number of blocks into which the clips of a split are cut. With 10 to 30
-blocks, intervals of a mean have their nominal coverage (Schmeiser 1982, Batch size
-effects in the analysis of simulation output, where blocks are called batches).
-"""
-MIN_CLIPS_PER_BLOCK = 60
-"""Smallest number of clips in a block. In the data set cc2017 they last 120 s, and
-neighbouring blocks of this length hardly correlate (`benchmarks/simulated_statistics`).
 """
 MIN_SUBJECTS_FOR_POPULATION = 5
 """Smallest number of subjects whose results hold for people in general. Results of
@@ -291,7 +276,10 @@ class Items:
             return self.exchange.draw_orders(draws, seed)
         orders: Array
         count = len(self.names)
-        if draws * count <= MAX_CACHED_NUMBERS:
+        # Largest number of values in an array of permutations that is cached. As 16-bit
+        # integers they take 32 MB.
+        max_cached_numbers = 2**24
+        if draws * count <= max_cached_numbers:
             orders = _permute_cached(self._exchange_classes, count, draws, seed)
         else:
             orders = _permute(self._exchange_classes, count, draws, seed)
@@ -446,7 +434,9 @@ def _draw_orders(
         members: Indices [g, m] of the m items of each of the g units.
         group_sizes: Number of items in each group of a unit.
     """
-    batch_size = max(1, NUMBERS_PER_BATCH // members.size)
+    # Number of random values that are drawn in one step, which bounds the memory.
+    numbers_per_batch = 2**22
+    batch_size = max(1, numbers_per_batch // members.size)
     units = np.arange(len(members), dtype=members.dtype)
     for start in range(0, len(orders), batch_size):
         batch = orders[start : start + batch_size]
@@ -619,9 +609,9 @@ class StimulusGrouping:
         """Group clips by film, or into blocks of neighbouring clips.
 
         - Clips share `MIN_UNITS_FOR_POPULATION` films or more: the films are the units.
-        - Too few clips for `MIN_UNITS_FOR_INTERVAL` blocks of `MIN_CLIPS_PER_BLOCK`:
+        - Too few clips for `MIN_UNITS_FOR_INTERVAL` blocks of 60:
           all clips form one unit.
-        - Otherwise: at most `MAX_FILM_BLOCKS` blocks are the units.
+        - Otherwise: at most 15 blocks are the units.
         """
         n_clips = _count_names(ids)
         films = look_up_names(self.concept_of, ids)
@@ -633,11 +623,20 @@ class StimulusGrouping:
         scope = name_few(n_films, "films") if has_shared_films else "these films"
         clips = Items(ids, ids, is_film=True, order=order, scope=scope)
 
+        # Largest number of blocks into which the clips of a split are cut. With 10 to
+        # 30 blocks, intervals of a mean have their nominal coverage (Schmeiser 1982,
+        # Batch size effects in the analysis of simulation output, where blocks are
+        # called batches).
+        max_film_blocks = 15
+        # Smallest number of clips in a block. In the data set cc2017 they last 120 s,
+        # and neighbouring blocks of this length hardly correlate
+        # (`benchmarks/simulated_statistics`).
+        min_clips_per_block = 60
         # cut the sequence of clips into blocks of about equal size
-        n_blocks = min(MAX_FILM_BLOCKS, n_clips // MIN_CLIPS_PER_BLOCK)
+        n_blocks = min(max_film_blocks, n_clips // min_clips_per_block)
         if n_blocks < MIN_UNITS_FOR_INTERVAL:
             n_blocks = 1
-            min_clips = MIN_UNITS_FOR_INTERVAL * MIN_CLIPS_PER_BLOCK
+            min_clips = MIN_UNITS_FOR_INTERVAL * min_clips_per_block
             kind = f"a block of fewer than {min_clips} neighbouring {self.medium}s"
         else:
             kind = f"blocks of {n_clips // n_blocks} neighbouring {self.medium}s"

@@ -32,14 +32,8 @@ MAX_PERMUTATIONS = 4_999
 """Largest number of permutations besides the identity. The standard error of a p of .05
 is then .003.
 """
-MAX_LOOKUPS = 2**22
-"""Largest number of ranks that are looked up in one step, which bounds the memory."""
 ROUNDING = 1e-9
 """Largest difference between two mean ranks that counts as rounding error."""
-MAX_ORDERS_FOR_MEANS = 199
-"""Number of permutations whose mean rank is the guess of an item."""
-CONCEPT_QUESTION = "which concept"
-"""Name of the question for the concept that was seen."""
 
 
 def judge(
@@ -140,7 +134,8 @@ def judge(
         items,
         pool,
     )
-    which_concept = concept_test.answer(CONCEPT_QUESTION)
+    # Name of the question for the concept that was seen.
+    which_concept = concept_test.answer("which concept")
     answer = test.limit(
         answer,
         replace(items, units=concepts, strata=None),
@@ -259,7 +254,10 @@ class _Test:
         n_units, n_labels = contributions.shape
         row_starts = np.arange(n_units) * n_labels
         measured_rank = float(contributions.take(row_starts + label).sum())
-        batch_size = max(1, MAX_LOOKUPS // n_units)
+        # Largest number of ranks that are looked up in one step, which bounds the
+        # memory.
+        max_lookups = 2**22
+        batch_size = max(1, max_lookups // n_units)
         sums = []
         for start in range(0, len(orders), batch_size):
             labels = label[orders[start : start + batch_size]]
@@ -358,7 +356,8 @@ class _Test:
     @cached_property
     def advantages(self) -> list[Float64]:
         """Mean rank under permuted labels minus rank [N] of each signal, by subject."""
-        orders = self.draw_orders(MAX_ORDERS_FOR_MEANS)
+        # Number of permutations whose mean rank is the guess of an item.
+        orders = self.draw_orders(199)
         values = []
         for subject_ranks, rows, shown in zip(
             self.ranks, self.unit_rows, self.columns, strict=True

@@ -10,9 +10,6 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.base import BrainhiveError, RecipeError
 
-HOOKS_ATTRIBUTE = "_adapter_hooks"
-"""Attribute of a network with the hooks of its attached adapter."""
-
 
 class Dropout(nn.Module):
     """`nn.Dropout` with a faster random mask on a CPU, of 16 bits for each unit.
@@ -231,7 +228,9 @@ class Adapter(nn.Module):
 
     def attach(self, network: nn.Module) -> None:
         """Attach this adapter to a network, in place of an adapter attached before."""
-        for hook in getattr(network, HOOKS_ATTRIBUTE, ()):
+        # Attribute of a network with the hooks of its attached adapter.
+        hooks_attribute = "_adapter_hooks"
+        for hook in getattr(network, hooks_attribute, ()):
             hook.remove()
         hooks = []
         for index, name in enumerate(self.names):
@@ -239,7 +238,7 @@ class Adapter(nn.Module):
             hooks.append(
                 linear_map.register_forward_hook(partial(self._change_output, index))
             )
-        setattr(network, HOOKS_ATTRIBUTE, hooks)
+        setattr(network, hooks_attribute, hooks)
 
     def _change_output(
         self, index: int, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor

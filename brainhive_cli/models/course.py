@@ -19,8 +19,6 @@ from brainhive_cli.core.base import BrainhiveError
 from brainhive_cli.core.recipes import Section
 
 M = TypeVar("M", bound=BaseModel)
-SHARE_PATTERN = re.compile(r" *(\d{1,6}) */ *(\d{1,6}) *")
-"""Share of a stage in a recipe, such as `1/3`."""
 
 
 def parse_share(value: Any) -> Any:
@@ -29,7 +27,12 @@ def parse_share(value: Any) -> Any:
     Raises:
         ValueError: if the share is above 1, or its denominator is 0.
     """
-    match = SHARE_PATTERN.fullmatch(value) if isinstance(value, str) else None
+    # Share of a stage in a recipe, such as `1/3`.
+    match = (
+        re.fullmatch(r" *(\d{1,6}) */ *(\d{1,6}) *", value)
+        if isinstance(value, str)
+        else None
+    )
     if match is None:
         return value
     if not 0 < int(match[2]) >= int(match[1]):

@@ -4,9 +4,6 @@ from functools import cache
 
 from brainhive_cli.core.base import Float64
 
-TEMPLATE_MONTAGES = ("colin27_1005", "standard_1005")
-"""Names of MNE's template of electrode positions, since MNE 1.13 and before."""
-
 
 @cache
 def read_template() -> dict[str, tuple[str, Float64]]:
@@ -22,7 +19,8 @@ def read_template() -> dict[str, tuple[str, Float64]]:
         transform_to_head,
     )
 
-    new_name, old_name = TEMPLATE_MONTAGES
+    # Names of MNE's template of electrode positions, since MNE 1.13 and before.
+    new_name, old_name = "colin27_1005", "standard_1005"
     name = new_name if new_name in get_builtin_montages() else old_name
     montage = transform_to_head(make_standard_montage(name))
     positions = montage.get_positions()["ch_pos"]

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 StateDict = dict[str, "Tensor"]
-VARIANT = re.compile(r"\w+\.([a-z]+\d+)[.-]")
-"""Pattern of the name of a weight file with a variant, as model.fp16.safetensors."""
 NameTable = Mapping[str, str | None]
 """New beginnings of names of weights, keyed by a pattern of the old beginning. Weights
 with the value None are left out.
@@ -91,7 +89,8 @@ def load_network(
     if not any(file.suffix == ".safetensors" for file in files):
         # without this, diffusers reports absent safetensors as an error
         options["use_safetensors"] = False
-    variants = [VARIANT.match(file.name) for file in files]
+    # Pattern of the name of a weight file with a variant, as model.fp16.safetensors.
+    variants = [re.match(r"\w+\.([a-z]+\d+)[.-]", file.name) for file in files]
     if variants[0] and all(variants):
         options["variant"] = variants[0][1]
     with weights.reading(description, files=files), console.mute_libraries():

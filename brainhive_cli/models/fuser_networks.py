@@ -13,9 +13,6 @@ from brainhive_cli.models.blocks import (
     order_embeddings,
 )
 
-BIAS_DROPOUT = 0.3
-"""Probability that the router ignores a training sample's subject (SAMGA)."""
-
 
 def get_common_width(dims: dict[str, int]) -> int:
     """Return the common width of all encoders.
@@ -173,7 +170,8 @@ class Router(nn.Module):
     ) -> None:
         super().__init__()
         self.dims = dict(dims)
-        self.bias_dropout = BIAS_DROPOUT
+        # Probability that the router ignores a training sample's subject (SAMGA).
+        self.bias_dropout = 0.3
         n_layers = len(dims)
         self.pre = nn.Linear(get_common_width(dims), config.hidden)
         self.layers = nn.ModuleList(nn.Linear(config.hidden, dim) for _ in dims)

@@ -25,10 +25,6 @@ FUSED_TARGET = "fused"
 """Target of a head that predicts the output of the fuser."""
 LATENT_SPACE_PREFIX = "latents:"
 """Prefix of the name of a latent space, which tells it from a digest of files."""
-N_SIGNS = 2048
-"""Number of weights of a tensor whose signs identify it. Rounding to half precision
-turns few weights into zero, but in a whole tensor some.
-"""
 
 
 @dataclass(frozen=True)
@@ -329,6 +325,8 @@ def name_latent_space(autoencoder: Any) -> str:
         if name.startswith("encoder.") and weight.ndim == 4
     ]
     for name in (kernels[0], kernels[-1]):
-        is_positive = (state[name].flatten()[:N_SIGNS] > 0).cpu().numpy()
+        # Number of weights of a tensor whose signs identify it. Rounding to half
+        # precision turns few weights into zero, but in a whole tensor some.
+        is_positive = (state[name].flatten()[:2048] > 0).cpu().numpy()
         digest.update(np.packbits(is_positive).tobytes())
     return LATENT_SPACE_PREFIX + digest.hexdigest()[:16]  # 64 bits

@@ -22,18 +22,6 @@ EPSILON = 1e-6
 """Added to Dice's denominator for a batch without masks, and to the squared magnitude
 of an edge to keep its gradient finite (as in kornia).
 """
-MMD_KERNEL_STDS = (0.1, 0.2, 0.5, 1.0, 2.0)
-"""Standard deviations of the Gaussian kernels that MMD averages (SAMGA). Vectors are
-not normalised.
-"""
-SOFT_LABEL_TEMPERATURE = 0.0075
-"""Default divisor of the cosines among targets before the softmax that makes the labels
-of soft CLIP: the final one of MindEye.
-"""
-LABEL_SMOOTHING = 0.1
-"""Share of a cross-entropy's target that is spread over all ids (NEURONS)."""
-PADDING_ID = 0
-"""Id that a cross-entropy ignores: the padding of captions."""
 Temperature = Annotated[
     PositiveFloat | Course | None,
     Field(
@@ -347,7 +335,9 @@ def compute_mmd_kernel(a: Tensor, b: Tensor) -> Tensor:
     squared_lengths = a.square().sum(1)[:, None] + b.square().sum(1)
     squared_distances = (squared_lengths - 2 * a @ b.T).clamp(min=0)
     kernels = []
-    for std in MMD_KERNEL_STDS:
+    # Standard deviations of the Gaussian kernels that MMD averages (SAMGA). Vectors are
+    # not normalised.
+    for std in (0.1, 0.2, 0.5, 1.0, 2.0):
         kernels.append((-squared_distances / (2 * std**2)).exp())
     return torch.stack(kernels).mean(0)
 
@@ -389,14 +379,17 @@ class CrossEntropyConfig(LossConfig):
             )
 
         ids = target.long()
+        # Id that a cross-entropy ignores: the padding of captions.
+        padding_id = 0
         total = F.cross_entropy(
             predicted.flatten(0, -2),
             ids.flatten(),
-            ignore_index=PADDING_ID,
-            label_smoothing=LABEL_SMOOTHING,
+            ignore_index=padding_id,
+            # Share of a cross-entropy's target that is spread over all ids (NEURONS).
+            label_smoothing=0.1,
             reduction="sum",
         )
-        return total / (ids != PADDING_ID).sum().clamp(min=1)
+        return total / (ids != padding_id).sum().clamp(min=1)
 
 
 class ScaledConfig(LossConfig):
@@ -633,7 +626,9 @@ class SoftClipConfig(ScaledConfig):
             target = target.flatten(0, 1)
 
         logits = compute_cosines(predicted, target) * scale  # [B, B]
-        temperature = self.temperature or SOFT_LABEL_TEMPERATURE
+        # Default divisor of the cosines among targets before the softmax that makes the
+        # labels of soft CLIP: the final one of MindEye.
+        temperature = self.temperature or 0.0075
         label_temperature = value_at(temperature, context.epoch)
         # without a gradient, or targets would become similar to make the labels easy
         fixed_target = target.detach()

@@ -21,7 +21,6 @@ RANDOM = "random"
 """Source with random weights."""
 WEIGHTS_FILE = "autoencoder.safetensors"
 """File of the weights, in the folder of the training pictures."""
-SUFFIXES = (".png", ".jpg", ".jpeg")
 SOURCE_HINT = (
     "source: a folder of small pictures that are not decoded later, as "
     "data/digits69/further"
@@ -32,13 +31,6 @@ N_LATENTS = 12
 """Number of values of a latent, each with mean 0 and variance 1."""
 HIDDEN_WIDTH = 400
 """Units of the hidden layers."""
-EPOCHS = 80
-"""Epochs of the training, chosen by the loss of held-out digits."""
-BATCH_SIZE = 64
-PEAK_LR = 2e-3
-"""Maximum of the one-cycle schedule of the learning rate."""
-VALIDATION_SHARE = 0.1
-"""Share of the pictures on which the loss is measured after the training."""
 
 
 class PictureAutoencoder(nn.Module):
@@ -193,7 +185,9 @@ def read_pictures(folder: Path) -> Tensor:
 
     # the training must not depend on the order of the file system
     paths = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in (".png", ".jpg", ".jpeg")
     )
     rows = []
     with console.progress("reading pictures", len(paths)) as bar:
@@ -214,7 +208,8 @@ def read_pictures(folder: Path) -> Tensor:
     return torch.cat(rows)
 
 
-def learn_pictures(pixels: Tensor, epochs: int = EPOCHS) -> PictureAutoencoder:
+# Epochs of the training, chosen by the loss of held-out digits.
+def learn_pictures(pixels: Tensor, epochs: int = 80) -> PictureAutoencoder:
     """Train an autoencoder with Adam, and report the loss of held-out pictures.
 
     Args:
@@ -227,20 +222,24 @@ def learn_pictures(pixels: Tensor, epochs: int = EPOCHS) -> PictureAutoencoder:
         torch.manual_seed(0)
         network = PictureAutoencoder()
     order = torch.randperm(len(pixels), generator=generator)
-    n_held_out = max(1, round(VALIDATION_SHARE * len(pixels)))
+    # Share of the pictures on which the loss is measured after the training.
+    n_held_out = max(1, round(0.1 * len(pixels)))
     validation_pixels = pixels[order[:n_held_out]]
     training_pixels = pixels[order[n_held_out:]]
     n_pictures = len(training_pixels)
 
-    optimizer = torch.optim.Adam(network.parameters(), PEAK_LR)
-    steps_per_epoch = -(-n_pictures // BATCH_SIZE)
+    # Maximum of the one-cycle schedule of the learning rate.
+    peak_lr = 2e-3
+    optimizer = torch.optim.Adam(network.parameters(), peak_lr)
+    batch_size = 64
+    steps_per_epoch = -(-n_pictures // batch_size)
     lr_scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, PEAK_LR, total_steps=epochs * steps_per_epoch
+        optimizer, peak_lr, total_steps=epochs * steps_per_epoch
     )
     with console.progress("training the autoencoder", epochs) as bar:
         for _ in range(epochs):
             order = torch.randperm(n_pictures, generator=generator)
-            for rows in order.split(BATCH_SIZE):
+            for rows in order.split(batch_size):
                 optimizer.zero_grad()
                 network.loss(training_pixels[rows], generator).mean().backward()
                 optimizer.step()

@@ -34,15 +34,6 @@ UNIT_SIZES = {
 """Factor to the SI unit, and the SI unit, keyed by unit."""
 MEG_NAME_PATTERN = re.compile(r"MEG|M[LRZ][A-Z]\d")
 """Beginning of the names of MEG sensors (MEGIN's and CTF's)."""
-PREFIX_LETTERS = {
-    "": "",
-    "milli": "m",
-    "micro": "µ",
-    "nano": "n",
-    "pico": "p",
-    "femto": "f",
-}
-"""Letters of SI prefixes, keyed by prefix."""
 
 
 def _list_spellings() -> dict[str, str]:
@@ -55,7 +46,16 @@ def _list_spellings() -> dict[str, str]:
     # casefold also turns the micro sign into the Greek letter mu
     for unit in UNIT_SIZES:
         spellings[unit.casefold()] = unit
-    for prefix, letter in PREFIX_LETTERS.items():
+    # Letters of SI prefixes, keyed by prefix.
+    prefix_letters = {
+        "": "",
+        "milli": "m",
+        "micro": "µ",
+        "nano": "n",
+        "pico": "p",
+        "femto": "f",
+    }
+    for prefix, letter in prefix_letters.items():
         for word, unit in (("volt", "V"), ("tesla", "T")):
             spellings[f"{prefix}{word}"] = letter + unit
             spellings[f"{prefix}{word}s"] = letter + unit

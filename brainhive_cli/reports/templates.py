@@ -26,15 +26,9 @@ from brainhive_cli.core.results import (
 )
 
 HERE = Path(__file__).parent
-ROOMS = ("sentences", "tables", "figures", "pages")
-"""Folders with templates."""
 LATEX = str.maketrans(documents.read(HERE / "latex.json", dict[str, str]))
 """LaTeX code of characters that are reserved or missing in LaTeX."""
 SIGNS = "".join(CAVEATS.values())
-SPACES = re.compile(rf" +([.,;:){SIGNS}])(?!\d)|(?<=\() +")
-"""Spaces that the blocks of a template leave before punctuation marks and footnote
-signs, and after an opening bracket.
-"""
 
 
 @cache
@@ -45,7 +39,10 @@ def templates() -> Any:
     environment = Environment(
         autoescape=select_autoescape(["html"]),
         finalize=make_visible,
-        loader=FileSystemLoader([HERE / room for room in ROOMS]),
+        # Folders with templates.
+        loader=FileSystemLoader(
+            [HERE / room for room in ("sentences", "tables", "figures", "pages")]
+        ),
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -83,7 +80,11 @@ def render(template: str, **values: Any) -> str:
     """
     text = sentence_templates().get_template(template).render(**values)
     one_line = " ".join(text.split())
-    return SPACES.sub(lambda match: match[1] or "", one_line)
+    # Spaces that the blocks of a template leave before punctuation marks and footnote
+    # signs, and after an opening bracket.
+    return re.sub(
+        rf" +([.,;:){SIGNS}])(?!\d)|(?<=\() +", lambda match: match[1] or "", one_line
+    )
 
 
 def write_amount(value: float, name: str) -> str:

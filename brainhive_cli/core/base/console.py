@@ -29,14 +29,6 @@ from brainhive_cli.core.base.tables import (
 if TYPE_CHECKING:
     from brainhive_cli.core.base.errors import BrainhiveError
 
-UNFOLDED_COLUMNS = 10_000
-"""Width at which no line of a table is folded, because users copy command lines."""
-MAX_FOLDED_COLUMNS = 3
-"""Largest number of columns of a wide table whose cells are folded. A wide table of
-more columns is written row by row.
-"""
-PIPE_COLUMNS = 120
-"""Width of output to a pipe or file, which has no width of its own."""
 DELAY_S = 2.0
 """Time after which counted work writes a line at its end."""
 DRAWING_DELAY_S = 0.2
@@ -49,8 +41,6 @@ is not a terminal.
 """
 PROGRESS_INTERVAL_S = 60.0
 """Time between two lines of progress if stderr is not a terminal."""
-ANNOUNCED_S = 600.0
-"""If work is known to take longer, a message announces its amount and duration."""
 DISPLAYS = {"DISPLAY", "WAYLAND_DISPLAY"}
 """Environment variables of graphical sessions. A browser needs at least one of them."""
 size = filesize.decimal
@@ -163,14 +153,16 @@ def write_duration(seconds: float) -> str:
 
 
 def announce(amount: str, item_s: float | None, items: float) -> None:
-    """Write the expected duration of work that will take longer than `ANNOUNCED_S`.
+    """Write the expected duration of work that will take longer than ten minutes.
 
     Args:
         amount: Amount of work as text, such as `192 trained models`.
         item_s: Seconds per item in earlier work of this kind, or None if there is none.
         items: Number of items.
     """
-    if item_s and item_s * items > ANNOUNCED_S:
+    # If work is known to take longer, a message announces its amount and duration.
+    announced_s = 600.0
+    if item_s and item_s * items > announced_s:
         say(
             f"about {write_duration(item_s * items)} for {amount}, each "
             f"{write_duration(item_s)} in the last run of this kind"
@@ -260,7 +252,7 @@ def show_table(table: Table) -> None:
 
     A table that is wider than the terminal is written by the first rule that applies:
 
-    - as a list, if `is_list` is True, or if it has more than `MAX_FOLDED_COLUMNS`
+    - as a list, if `is_list` is True, or if it has more than 3
       columns and `keeps_columns` is False
     - unchanged, if `is_copied` is True
     - with line breaks inside its cells
@@ -270,13 +262,16 @@ def show_table(table: Table) -> None:
     console = _stdout()
     width = console.width
 
-    has_many_columns = len(table.columns) > MAX_FOLDED_COLUMNS
+    # Largest number of columns of a wide table whose cells are folded. A wide table of
+    # more columns is written row by row.
+    has_many_columns = len(table.columns) > 3
     can_be_list = table.is_list or (has_many_columns and not table.keeps_columns)
     if can_be_list and measure_table_width(table) > width:
         sys.stdout.write(write_as_list(table, width))
         return
 
-    console.width = UNFOLDED_COLUMNS if table.is_copied else width
+    # Width at which no line of a table is folded, because users copy command lines.
+    console.width = 10_000 if table.is_copied else width
     with console.capture() as capture:
         console.print(render(table), highlight=False, markup=False)
 
@@ -544,5 +539,7 @@ def _stdout() -> Any:
 
     # a pipe or file has no width, unless the user sets one
     has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+    # Width of output to a pipe or file, which has no width of its own.
+    pipe_columns = 120
     # with emoji, rich would draw the `:brain:` of `python:brain:f` as a picture
-    return Console(emoji=False, width=None if has_width else PIPE_COLUMNS)
+    return Console(emoji=False, width=None if has_width else pipe_columns)

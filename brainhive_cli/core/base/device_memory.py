@@ -11,13 +11,6 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-M_TRIM_THRESHOLD = -1
-"""Option of mallopt: size of free memory that glibc keeps (malloc.h)."""
-M_MMAP_THRESHOLD = -3
-"""Option of mallopt: size of allocations that glibc returns when freed (malloc.h)."""
-MALLOC_THRESHOLD_BYTES = 2**30
-"""Value of both options, twice the memory of a training step of BrainHiVE on a CPU."""
-
 
 def count_bytes(source: nn.Module | Iterable[Tensor]) -> int:
     """Count the bytes of the parameters of a module, or of tensors."""
@@ -93,5 +86,11 @@ def keep_freed_memory() -> None:
     # only glibc has the function mallopt
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, MALLOC_THRESHOLD_BYTES)
-        mallopt(M_TRIM_THRESHOLD, MALLOC_THRESHOLD_BYTES)
+        # Value of both options, twice the memory of a training step of BrainHiVE on a
+        # CPU.
+        malloc_threshold_bytes = 2**30
+        # Option of mallopt: size of allocations that glibc returns when freed
+        # (malloc.h).
+        mallopt(-3, malloc_threshold_bytes)
+        # Option of mallopt: size of free memory that glibc keeps (malloc.h).
+        mallopt(-1, malloc_threshold_bytes)

@@ -8,9 +8,6 @@ import sys
 import traceback
 from importlib.metadata import distributions
 
-MAX_LIBRARIES = 3
-"""Largest number of libraries that a hint names."""
-
 
 def describe_hidden_libraries(error: BaseException | None = None) -> str:
     """Name libraries that come before another version of the environment.
@@ -36,7 +33,8 @@ def describe_hidden_libraries(error: BaseException | None = None) -> str:
                 descriptions.setdefault(name, description)
     if not descriptions:
         return ""
-    hidden = "; ".join(list(descriptions.values())[:MAX_LIBRARIES])
+    # Largest number of libraries that a hint names.
+    hidden = "; ".join(list(descriptions.values())[:3])
     return f"{hidden}: set PYTHONNOUSERSITE=1, or take the folder out of PYTHONPATH"
 
 

@@ -10,12 +10,6 @@ from math import isfinite
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-MAX_WHOLE_LETTERS = 18
-"""Longest cell of a column that is never folded, in a table that keeps its columns."""
-INDENT = " " * 4
-"""Indent of the second line and further lines of a row that is written as a list."""
-MIN_FOLDED_LETTERS = 40
-"""Smallest width of a column that is folded alone."""
 UNSAFE_CODES = (
     range(9),
     range(10, 32),
@@ -52,10 +46,6 @@ beginning of a text, and after a semicolon, which separates cells in some countr
 """
 KEPT_FORMULA = re.compile(FORMULA.pattern.replace("(?=", "'(?="))
 """The same positions, with the apostrophe that makes the text no formula."""
-NUMBERS = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( to -?[\d.]+)?", re.ASCII)
-"""Text of a number, or of the two ends of an interval."""
-MARKDOWN_SYNTAX = re.compile(r"[\\`*\[\]<>|&~]")
-"""Characters that Markdown reads as markup, HTML, a link or the end of a cell."""
 
 NO_BREAK_SPACE = "\u00a0"
 PLACEHOLDER = "\ue000"
@@ -204,7 +194,9 @@ def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 def write_cell(value: Any) -> Any:
     """Make a text safe for a cell of a CSV file. Other values stay unchanged."""
-    if not isinstance(value, str) or NUMBERS.fullmatch(value):
+    # Text of a number, or of the two ends of an interval.
+    numbers = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( to -?[\d.]+)?", re.ASCII)
+    if not isinstance(value, str) or numbers.fullmatch(value):
         return value
     return FORMULA.sub(r"\1'", value.translate(CELL_ESCAPES))
 
@@ -239,7 +231,8 @@ def fill_lines(text: str, width: int, **options: Any) -> str:
 
 def escape_markdown(value: Any) -> str:
     """Write a value as text for a Markdown table, with all markup escaped."""
-    return MARKDOWN_SYNTAX.sub(r"\\\g<0>", str(value).translate(CELL_ESCAPES))
+    # Characters that Markdown reads as markup, HTML, a link or the end of a cell.
+    return re.sub(r"[\\`*\[\]<>|&~]", r"\\\g<0>", str(value).translate(CELL_ESCAPES))
 
 
 def format_number(value: Any) -> str:
@@ -344,12 +337,14 @@ def render(table: Table) -> Any:
 
     # rich would also break lines at no-break spaces
     rich_table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    # Longest cell of a column that is never folded, in a table that keeps its columns.
+    max_whole_letters = 18
     for index, heading in enumerate(table.columns):
         is_folded = table.folded in ("", heading)
         if table.keeps_columns:
             # keep short words whole if many columns share a narrow terminal
             letters = [len(format_cell(row[index])) for row in table.rows]
-            is_folded = max(letters, default=0) > MAX_WHOLE_LETTERS
+            is_folded = max(letters, default=0) > max_whole_letters
         text = bind_numbers(format_cell(heading), PLACEHOLDER)
         rich_table.add_column(Text(text), overflow="fold", no_wrap=not is_folded)
     for row in table.rows:
@@ -380,6 +375,8 @@ def write_as_list(table: Table, width: int) -> str:
     """
     headings = [format_cell(heading) for heading in table.columns[1:]]
     lines = [table.title.translate(ONE_LINE_ESCAPES)]
+    # Indent of the second line and further lines of a row that is written as a list.
+    indent = " " * 4
     for row in table.rows:
         cells = []
         for heading, cell in zip(headings, row[1:], strict=True):
@@ -391,8 +388,8 @@ def write_as_list(table: Table, width: int) -> str:
         cell_line = fill_lines(
             " · ".join(cells),
             width,
-            initial_indent=INDENT,
-            subsequent_indent=INDENT,
+            initial_indent=indent,
+            subsequent_indent=indent,
             break_on_hyphens=False,
         )
         lines.append(cell_line)
@@ -406,13 +403,15 @@ def write_as_list(table: Table, width: int) -> str:
 def measure_table_width(table: Table) -> int:
     """Return the number of characters in the lines of a table in a terminal.
 
-    A column that may be folded alone counts with at most `MIN_FOLDED_LETTERS`.
+    A column that may be folded alone counts with at most 40.
     """
     widths = []
+    # Smallest width of a column that is folded alone.
+    min_folded_letters = 40
     for column in zip(table.columns, *table.rows, strict=True):
         width = max(len(format_cell(cell)) for cell in column)
         if table.folded and table.folded == column[0]:
-            width = min(width, MIN_FOLDED_LETTERS)
+            width = min(width, min_folded_letters)
         widths.append(width)
     return sum(widths) + 3 * (len(widths) - 1)  # gaps of three letters
 

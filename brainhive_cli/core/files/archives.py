@@ -21,7 +21,6 @@ from brainhive_cli.core.files.files import (
 )
 
 ZIP_SUFFIX = ".zip"
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 OPENERS: dict[str, Callable[..., Any]] = {
     ".gz": gzip.open,
     ".tgz": gzip.open,
@@ -31,8 +30,6 @@ OPENERS: dict[str, Callable[..., Any]] = {
 """Functions that open compressed files, keyed by the suffix of the file."""
 CHUNK_BYTES = 2**20
 """Number of bytes that are read from a file at a time."""
-UNIX_REGULAR_FILE = 8
-"""Value of the upper four bits of a Unix mode for a regular file."""
 FETCH_AGAIN_HINT = "delete it and fetch it again"
 """Hint for an archive that is damaged or cut short."""
 Member = tuple[str, int, Callable[[], IO[bytes]]]
@@ -60,7 +57,7 @@ def find_archive_suffix(path: Path) -> str:
     """Return the suffix of an archive that `unpack` reads, or "" for another file."""
     if path.name.endswith(ZIP_SUFFIX):
         return ZIP_SUFFIX
-    for suffix in TAR_SUFFIXES:
+    for suffix in (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"):
         if path.name.endswith(suffix):
             return suffix
     return ""
@@ -170,7 +167,8 @@ def _iterate_zip_files(archive: ZipFile) -> Iterator[Member]:
     for info in list_zip_members(archive):
         # the type is 0 if the archive stores no Unix mode
         unix_type = info.external_attr >> 28
-        if not info.is_dir() and unix_type in (0, UNIX_REGULAR_FILE):
+        # Value of the upper four bits of a Unix mode for a regular file.
+        if not info.is_dir() and unix_type in (0, 8):
             name = info.filename.removeprefix("./")
             yield name, info.file_size, partial(archive.open, info)
 

@@ -51,26 +51,6 @@ DAMAGE_EXCEPTIONS = (
 """Exceptions that h5py, zipfile, tarfile, pyarrow, PIL, NumPy, torch and our own checks
 raise for damaged files.
 """
-MAX_INFLATION = 100
-"""Largest ratio between the size of an array in memory and its size in the file.
-Measured values and weights never compress so well.
-"""
-MAX_UNCHECKED_BYTES = 2**28
-"""Largest size in memory of an array whose ratio is not checked (256 MiB)."""
-
-GZIP_MARK = b"\x1f\x8b"
-"""First bytes of a file that gzip packed."""
-PACKED_ENDINGS = (".gz", ".mgz", ".tgz")
-UNPACKED_STARTS = (
-    b"\x5c\x01\0\0",
-    b"\0\0\x01\x5c",
-    b"\x1c\x02\0\0",
-    b"\0\0\0\x01",
-    b"\0\0\0\x64",
-)
-"""First bytes of NIfTI in either byte order, NIfTI-2, MGH and FIF."""
-MATLAB_START = b"MATLAB 5.0"
-"""First bytes of a .mat of version 5 to 7, which is no HDF5."""
 
 
 @contextmanager
@@ -117,18 +97,30 @@ def _describe_format(path: Path) -> tuple[str, str]:
         Empty texts for other files.
     """
     with suppress(OSError, EOFError, zlib.error):
+        # First bytes of a .mat of version 5 to 7, which is no HDF5.
+        matlab_start = b"MATLAB 5.0"
         with path.open("rb") as file:
-            start = file.read(len(MATLAB_START))
-        is_called_packed = path.name.lower().endswith(PACKED_ENDINGS)
-        if start == MATLAB_START:
+            start = file.read(len(matlab_start))
+        is_called_packed = path.name.lower().endswith((".gz", ".mgz", ".tgz"))
+        if start == matlab_start:
             return "is a .mat of an older version", "save it in MATLAB with -v7.3"
-        if is_called_packed and start.startswith(UNPACKED_STARTS):
+        # First bytes of NIfTI in either byte order, NIfTI-2, MGH and FIF.
+        unpacked_starts = (
+            b"\x5c\x01\0\0",
+            b"\0\0\x01\x5c",
+            b"\x1c\x02\0\0",
+            b"\0\0\0\x01",
+            b"\0\0\0\x64",
+        )
+        if is_called_packed and start.startswith(unpacked_starts):
             return "is not packed by gzip", f"rename it to {path.stem}"
-        if start.startswith(GZIP_MARK):
+        # First bytes of a file that gzip packed.
+        gzip_mark = b"\x1f\x8b"
+        if start.startswith(gzip_mark):
             if not is_called_packed:
                 return "is packed by gzip", f"rename it to {path.name}.gz"
             with gzip.open(path) as packed:
-                if packed.read(len(GZIP_MARK)) == GZIP_MARK:
+                if packed.read(len(gzip_mark)) == gzip_mark:
                     return "is packed by gzip twice", f"unpack it once: gunzip {path}"
     return "", ""
 
@@ -153,36 +145,24 @@ def refuse_inflation(memory_bytes: int, file_bytes: int, name: str) -> None:
         name: Name of the array, with which the error message begins.
 
     Raises:
-        ValueError: if the array takes more than `MAX_UNCHECKED_BYTES` in memory, and
-            more than `MAX_INFLATION` times its size in the file.
+        ValueError: if the array takes more than `max_unchecked_bytes` in memory, and
+            more than 100 times its size in the file.
     """
-    if memory_bytes > max(MAX_UNCHECKED_BYTES, MAX_INFLATION * file_bytes):
+    # Largest size in memory of an array whose ratio is not checked (256 MiB).
+    max_unchecked_bytes = 2**28
+    # Largest ratio between the size of an array in memory and its size in the file.
+    # Measured values and weights never compress so well.
+    if memory_bytes > max(max_unchecked_bytes, 100 * file_bytes):
         raise ValueError(
             f"{name} would take {memory_bytes:.3g} bytes in memory, but has only "
             f"{file_bytes:.3g} bytes in the file"
         )
 
 
-CONTENT_ERROR_NUMBERS = (
-    None,
-    errno.EFBIG,
-    errno.EINVAL,
-    errno.EISDIR,
-    errno.ELOOP,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EOVERFLOW,
-)
-"""Error numbers of the operating system that the content or kind of a file causes. The
-value None stands for an exception without an error number. All other error numbers are
-errors of the machine.
-"""
 OUT_OF_MEMORY = r"^\w*MemoryError: |DefaultCPUAllocator: |\(memory allocation failed"
 """Pattern of errors about a lack of memory. The first alternative matches errors of
 torch on a GPU, Python and NumPy, the second torch on a CPU, and the third HDF5.
 """
-GPU_ERROR = r"^AcceleratorError: |CUDA error"
-"""Pattern of GPU errors of torch 2.8 and later, and of earlier versions."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -198,6 +178,20 @@ def is_machine_error(error: BaseException) -> bool:
     """
     if is_out_of_memory(error):
         return True
-    if re.search(GPU_ERROR, f"{type(error).__name__}: {error}"):
+    # Pattern of GPU errors of torch 2.8 and later, and of earlier versions.
+    if re.search(r"^AcceleratorError: |CUDA error", f"{type(error).__name__}: {error}"):
         return True
-    return system_error_number(error) not in CONTENT_ERROR_NUMBERS
+    # Error numbers of the operating system that the content or kind of a file causes.
+    # The value None stands for an exception without an error number. All other error
+    # numbers are errors of the machine.
+    content_error_numbers = (
+        None,
+        errno.EFBIG,
+        errno.EINVAL,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EOVERFLOW,
+    )
+    return system_error_number(error) not in content_error_numbers

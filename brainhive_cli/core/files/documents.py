@@ -29,22 +29,10 @@ DAMAGED_HINT = "copy it again, or delete it and run the command that made it aga
 """Hint for a damaged document that a command of ours has written."""
 DOWNLOAD_HINT = "download it again"
 """Hint for a damaged document of another project."""
-MAX_DOCUMENT_BYTES = {".json": 64 << 20, ".yaml": 1 << 18}
-"""Default size limit of a document in bytes, by suffix. PyYAML takes two seconds to
-parse this size.
-"""
 MAX_SHOWN_CHARACTERS = 300
 """Longest text of a value or reason in a message. Longer texts are cut."""
 SHA256SUMS = "SHA256SUMS"
 """Name of the digest list of a finished run, in the format of `sha256sum -c`."""
-DIGESTED_SUFFIXES = {".json", ".yaml", ".csv", ".html"}
-"""Suffixes of files in a digest list. Weights and stores have their own digests."""
-RUN_FILES = ("recipe.yaml", "metrics.json")
-"""Files that mark the folder of a run. Other folders have no valid digest list."""
-MAX_FOLDERS_ABOVE = 6
-"""Number of parent folders of a document that are searched for a digest list. Documents
-such as `RUN/cells/CELL/model/config.json` need four.
-"""
 CHANGED_PROBLEM = f"was changed or damaged: {SHA256SUMS} has another digest of it"
 """End of a message, after the path of a document that differs from its digest."""
 CHANGED_HINT = "copy it again, or run its command with --again, which keeps this run"
@@ -53,8 +41,6 @@ which may be evidence.
 """
 MAX_LIST_BYTES = 1 << 24
 """Size limit of a digest list."""
-DIGEST_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
-"""Line of a digest list: digest, text or binary mode of sha256sum, and path."""
 
 
 def read(
@@ -75,7 +61,7 @@ def read(
         hint: Advice in the error about a damaged document.
         error: Class of the error about a damaged document.
         is_yaml: True for YAML, False for JSON, None to decide by the suffix .yaml.
-        max_bytes: Size limit in bytes. 0 for the limit in `MAX_DOCUMENT_BYTES`.
+        max_bytes: Size limit in bytes. 0 for 64 MiB of JSON or 256 KiB of YAML.
         has_nan: True to allow NaN in JSON.
 
     Returns:
@@ -92,7 +78,10 @@ def read(
 
     if is_yaml is None:
         is_yaml = path.suffix == ".yaml"
-    limit = max_bytes or MAX_DOCUMENT_BYTES[".yaml" if is_yaml else ".json"]
+    # Default size limit of a document in bytes, by suffix. PyYAML takes two seconds to
+    # parse this size.
+    max_document_bytes = {".json": 64 << 20, ".yaml": 1 << 18}
+    limit = max_bytes or max_document_bytes[".yaml" if is_yaml else ".json"]
     try:
         content = read_regular(path, limit)
     except PermissionError:
@@ -117,9 +106,14 @@ def read(
 def _find_digest(path: Path) -> str:
     """Return the digest of a document in the digest list of its run, or ""."""
     path = path.absolute()
-    for folder in path.parents[:MAX_FOLDERS_ABOVE]:
+    # Number of parent folders of a document that are searched for a digest list.
+    # Documents such as `RUN/cells/CELL/model/config.json` need four.
+    for folder in path.parents[:6]:
         digest = read_digests(folder).get(path.relative_to(folder).as_posix())
-        if digest and any((folder / name).is_file() for name in RUN_FILES):
+        # Files that mark the folder of a run. Other folders have no valid digest list.
+        if digest and any(
+            (folder / name).is_file() for name in ("recipe.yaml", "metrics.json")
+        ):
             return digest
     return ""
 
@@ -386,7 +380,8 @@ def list_documents(folder: Path) -> Iterator[str]:
         Paths below the folder, sorted.
     """
     for path in list_files(folder):
-        if path.suffix in DIGESTED_SUFFIXES:
+        # Suffixes of files in a digest list. Weights and stores have their own digests.
+        if path.suffix in {".json", ".yaml", ".csv", ".html"}:
             yield path.relative_to(folder).as_posix()
 
 
@@ -444,7 +439,8 @@ def _parse_digests(path: Path, mtime_ns: int, size: int) -> Mapping[str, str]:
     """
     digests = {}
     for line in read_lines(path, MAX_LIST_BYTES, "replace"):
-        match = DIGEST_LINE.fullmatch(line)
+        # Line of a digest list: digest, text or binary mode of sha256sum, and path.
+        match = re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)
         if match:
             digests[match[2]] = match[1]
     return digests

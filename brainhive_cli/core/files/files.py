@@ -36,15 +36,6 @@ TRACKER_PREFIXES = ("tensorboard", "wandb", "swan", "run-")
 They do not belong to the run.
 """
 
-SYSTEM_FOLDERS = (
-    "lost+found",
-    "System Volume Information",
-    "$RECYCLE.BIN",
-    "#recycle",
-    "@eaDir",
-    "__MACOSX",
-)
-"""Folders of operating systems, storage servers and archivers, which hold no data."""
 PARTIAL_SUFFIX = ".part"
 """Suffix in the name of a file that is still being written."""
 PARTIAL_FILE_NAME = re.compile(
@@ -53,22 +44,8 @@ PARTIAL_FILE_NAME = re.compile(
 """Name of a file that is still being written, with its machine and process."""
 MAX_PARTIAL_AGE_S = 86_400
 """Age from which a partial file of another machine counts as abandoned."""
-NO_SPACE_ERRORS = {errno.EFBIG, errno.ENOSPC, errno.EDQUOT}
-"""System errors of a full disk, a full quota or a limit on file sizes."""
-MAX_SHOWN_CHARACTERS = 80
-"""Largest number of characters of a refused name that an error shows."""
 MAX_POINTER_BYTES = 1024
 """Size below which a file may be a pointer (specification of Git LFS)."""
-FETCH_COMMANDS = {
-    rb"version https://git-lfs": "cd {} && git lfs pull",
-    rb"[\w./-]*/annex/objects/": "datalad get {}, or: cd {} && git annex get .",
-}
-"""Commands that fetch the content of a folder. `{}` stands for the folder. Each key is
-a regular expression of a kind of placeholder. It matches the first bytes of a pointer
-file, or the target of a link.
-"""
-DEAD_LINK_HINT = "copy the target of the link, or remove the dead links in {}"
-"""Advice about a dead link that is no placeholder. `{}` stands for its folder."""
 BAD_NAME_PATTERNS = {
     "is empty": re.compile(r"\A\Z"),
     "is an absolute path": re.compile(r"[/\\]|[A-Za-z]:[/\\]"),
@@ -245,7 +222,7 @@ def _find_fetch_command(path: AnyPath) -> str:
     """Return the command that downloads the content of a placeholder file.
 
     Returns:
-        A command with `{}` for the folder, `DEAD_LINK_HINT` for another dead link, or
+        A command with `{}` for the folder, `dead_link_hint` for another dead link, or
         "" for any other path.
     """
     # one call for each of up to a million files, which are slow on network disks
@@ -266,10 +243,19 @@ def _find_fetch_command(path: AnyPath) -> str:
     else:
         return ""
 
-    for pattern, command in FETCH_COMMANDS.items():
+    # Commands that fetch the content of a folder. `{}` stands for the folder. Each key
+    # is a regular expression of a kind of placeholder. It matches the first bytes of a
+    # pointer file, or the target of a link.
+    fetch_commands = {
+        rb"version https://git-lfs": "cd {} && git lfs pull",
+        rb"[\w./-]*/annex/objects/": "datalad get {}, or: cd {} && git annex get .",
+    }
+    for pattern, command in fetch_commands.items():
         if re.match(pattern, content):
             return command
-    return DEAD_LINK_HINT if is_dead_link else ""
+    # Advice about a dead link that is no placeholder. `{}` stands for its folder.
+    dead_link_hint = "copy the target of the link, or remove the dead links in {}"
+    return dead_link_hint if is_dead_link else ""
 
 
 def open_regular(path: AnyPath, max_bytes: int | None = None) -> BufferedReader:
@@ -457,7 +443,7 @@ def walk(
     """Walk through the files and folders below a folder, in the order of their names.
 
     Links are followed, except to a folder that contains the link. Hidden files and
-    `SYSTEM_FOLDERS` are left out.
+    `system_folders` are left out.
 
     Args:
         root: Folder. If it does not exist, the walk is empty.
@@ -470,6 +456,16 @@ def walk(
     Raises:
         OSError: if a folder cannot be read.
     """
+
+    # Folders of operating systems, storage servers and archivers, which hold no data.
+    system_folders = (
+        "lost+found",
+        "System Volume Information",
+        "$RECYCLE.BIN",
+        "#recycle",
+        "@eaDir",
+        "__MACOSX",
+    )
 
     def visit(
         path: str, visited: tuple[tuple[int, int], ...]
@@ -490,7 +486,7 @@ def walk(
         with os.scandir(root / path) as scan:
             entries = sorted(scan, key=lambda entry: entry.name)
         for entry in entries:
-            if entry.name.startswith(".") or entry.name in SYSTEM_FOLDERS:
+            if entry.name.startswith(".") or entry.name in system_folders:
                 continue
             entry_path = f"{path}/{entry.name}" if path else entry.name
             yield entry_path, entry
@@ -499,12 +495,6 @@ def walk(
 
     if os.path.isdir(root / folder):
         yield from visit(folder, ())
-
-
-WILDCARDS = {"*": "[^/]*", "?": "[^/]"}
-"""Regular expressions for the wildcards in a pattern of paths."""
-ANY_FOLDERS = "(?:[^/]+/)*"
-"""Regular expression for the wildcard `**/`."""
 
 
 def expand_pattern(path: str | Path) -> list[Path]:
@@ -543,11 +533,14 @@ def _compile(pattern: str) -> re.Pattern[str]:
     # split at `**/`, `*`, `?` and [classes] of characters, and keep these
     pieces = re.split(r"((?:\*\*/)+|\*|\?|\[!?\]?[^\]]*\])", pattern)
     expression = ""
+    # Regular expressions for the wildcards in a pattern of paths.
+    wildcards = {"*": "[^/]*", "?": "[^/]"}
     for piece in pieces:
         if piece[:3] == "**/":
-            expression += ANY_FOLDERS
-        elif piece in WILDCARDS:
-            expression += WILDCARDS[piece]
+            # Regular expression for the wildcard `**/`.
+            expression += "(?:[^/]+/)*"
+        elif piece in wildcards:
+            expression += wildcards[piece]
         else:
             # `translate` appends \Z, the end of the text (\z since Python 3.14)
             expression += translate(piece)[: -len(r"\Z")]
@@ -580,12 +573,14 @@ def resolve_below(
         BrainhiveError: if a name is empty, absolute, not a file name, or leads out of
             the folder. The class of the error is `error`.
     """
+    # Largest number of characters of a refused name that an error shows.
+    max_shown_characters = 80
     for name in names:
         reason = _describe_bad_name(name)
         if reason:
             quoted_name = repr(name)
-            if len(quoted_name) > MAX_SHOWN_CHARACTERS:
-                quoted_name = f"{quoted_name[:MAX_SHOWN_CHARACTERS]}…"
+            if len(quoted_name) > max_shown_characters:
+                quoted_name = f"{quoted_name[:max_shown_characters]}…"
             raise error(
                 f"{source} {quoted_name} {reason}",
                 "use a name, or names joined by /, without ..",
@@ -751,7 +746,9 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
             raise
         number = system_error_number(error)
         file_name = getattr(error, "filename", None) or temporary
-        if number in NO_SPACE_ERRORS and temporary.name in str(file_name):
+        # a full disk, a full quota or a limit on file sizes
+        is_full = number in {errno.EFBIG, errno.ENOSPC, errno.EDQUOT}
+        if is_full and temporary.name in str(file_name):
             raise OSError(number, os.strerror(number), str(final)) from error
         raise
 

@@ -43,8 +43,6 @@ DEMO_WEIGHTS = Path(__file__).parents[2] / "demo/weights"
 """Folder of the demo's weights, to which `demo:` references lead."""
 MIN_KEPT_DIGEST_BYTES = 64_000_000
 """Size from which the digest of a file is stored, because computing it is slow."""
-DIGEST_FOLDER = ".digests"
-"""Folder of the stored digests, below home."""
 HUB_PREFIX = "hub:"
 """Prefix of a reference to a repository on the Hugging Face hub."""
 SNAPSHOT_PATH = re.compile(
@@ -52,10 +50,6 @@ SNAPSHOT_PATH = re.compile(
 )
 """Pattern of the paths of files and folders in the hub's cache: type and name of the
 repository, commit, and path below it.
-"""
-LARGE_FILES = f"blobs/{'[0-9a-f]' * 64}"
-"""Pattern of the large files in the cache of a repository. The name is the SHA-256 that
-the hub states.
 """
 DOWNLOAD_ELSEWHERE = "on a machine with a network: "
 """Beginning of a hint with a download command, if the hub cannot be reached."""
@@ -69,8 +63,6 @@ WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 """Patterns of weight files, in the order of preference."""
 RUN_FORMAT = 1
 """Version of the layout of a run's repository, stored in its manifest."""
-MAX_NAMES = 5
-"""Largest number of weight files that an error names."""
 MANIFEST = "brainhive.json"
 """File that describes a run's repository. Repositories of other projects lack it."""
 MODEL_CARD = "README.md"
@@ -250,7 +242,10 @@ class Repository(NamedTuple):
                 )
             return load(tqdm_class=TransientBar)
 
-        earlier_files = set(cache.glob(LARGE_FILES))
+        # Pattern of the large files in the cache of a repository. The name is the
+        # SHA-256 that the hub states.
+        large_files = f"blobs/{'[0-9a-f]' * 64}"
+        earlier_files = set(cache.glob(large_files))
         try:
             # the client repeats most requests itself, but not the first one
             with console.hide_progress():
@@ -277,7 +272,7 @@ class Repository(NamedTuple):
             raise
 
         # the hub's client compares only the sizes of most files
-        for file in set(cache.glob(LARGE_FILES)) - earlier_files:
+        for file in set(cache.glob(large_files)) - earlier_files:
             if documents.digest_file(file) != file.name:
                 file.unlink()
                 raise MissingData(
@@ -541,7 +536,9 @@ def describe_weights(folder: Path) -> str:
     names = []
     for pattern in WEIGHT_PATTERNS:
         names += sorted(file.name for file in folder.glob(pattern))
-    return f", only {', '.join(names[:MAX_NAMES])}" if names else ""
+    # Largest number of weight files that an error names.
+    max_names = 5
+    return f", only {', '.join(names[:max_names])}" if names else ""
 
 
 def _list_client_errors() -> tuple[type[Exception], ...]:
@@ -736,7 +733,8 @@ def digest_cached_file(file: Path, by_name: bool = True) -> str:
 
     # return the stored digest if the file is unchanged
     name = documents.digest_text(make_portable(str(file.absolute())))
-    digest_path = home_folder() / DIGEST_FOLDER / name
+    # Folder of the stored digests, below home.
+    digest_path = home_folder() / ".digests" / name
     stamp = f"{status.st_size} {status.st_mtime_ns}"
     with suppress(OSError, ValueError):
         text = read_regular(digest_path).decode()

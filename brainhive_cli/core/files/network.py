@@ -18,8 +18,6 @@ from brainhive_cli.core.base import BrainhiveError, MissingData, MissingExtra
 Response = TypeVar("Response")
 RETRY_WAITS_S = (1.0, 4.0)
 """Waits before the second and before the third request to a busy server, in seconds."""
-MAX_WAIT_S = 10.0
-"""Longest wait that a server may request with its header Retry-After."""
 BUSY_STATUSES = {429, 500, 502, 503, 504}
 """HTTP statuses of a server that may answer a later request."""
 SECRET_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
@@ -45,6 +43,8 @@ def call_with_retries(
         Exception: the last error of `call`, or the first that is not about
             a busy server.
     """
+    # Longest wait that a server may request with its header Retry-After.
+    max_wait_s = 10.0
     for wait_s in RETRY_WAITS_S:
         try:
             return call()
@@ -57,7 +57,7 @@ def call_with_retries(
             with suppress(TypeError, ValueError):
                 requested_s = float(headers.get("Retry-After"))
                 if requested_s >= 0:
-                    wait_s = min(requested_s, MAX_WAIT_S)
+                    wait_s = min(requested_s, max_wait_s)
             time.sleep(wait_s)
     return call()
 

@@ -10,11 +10,6 @@ from brainhive_cli.core.recipes.sections import Section
 Module = Annotated[str, Field(pattern=r"^\w+(([./@:,=~]|[+-]+)\w+)*\+*$")]
 """Name of an environment module. A path is not allowed: it could run any code."""
 
-MAX_TASKS = 5_000
-"""Largest number of tasks of a job. The option `--dependency` of the next job names
-each task in 24 bytes, and an argument has at most 128 KiB.
-"""
-
 
 class Cluster(Section):
     """Resources of each task of the job that `--submit` requests from a cluster."""
@@ -26,7 +21,12 @@ class Cluster(Section):
         ),
     )
     tasks: int = Field(
-        4, ge=1, le=MAX_TASKS, description="largest number of tasks that share the work"
+        4,
+        ge=1,
+        # The option `--dependency` of the next job names each task in 24 bytes, and an
+        # argument has at most 128 KiB.
+        le=5_000,
+        description="largest number of tasks that share the work",
     )
     time: str | None = Field(
         None,

@@ -13,13 +13,8 @@ from pydantic import (
 from brainhive_cli.core.base import CELL_ESCAPES, RecipeError
 from brainhive_cli.core.files import show_value
 
-RANGE = re.compile(r" *(\d{1,6}) *- *(\d{1,6}) *")
-"""Pattern of a range of numbers, such as `1-4`."""
-
 MAX_LABEL_LETTERS = 80
 """Largest number of letters in the label of a run."""
-MAX_NUMBERS = 10_000
-"""Largest length of a list of numbers. No study has more seeds or subjects."""
 
 
 def split_commas(value: Any) -> Any:
@@ -44,7 +39,12 @@ def read_ranges(value: Any) -> Any:
         return items
     numbers: list[Any] = []
     for item in items:
-        match = RANGE.fullmatch(item) if isinstance(item, str) else None
+        # Pattern of a range of numbers, such as `1-4`.
+        match = (
+            re.fullmatch(r" *(\d{1,6}) *- *(\d{1,6}) *", item)
+            if isinstance(item, str)
+            else None
+        )
         if match is None:
             numbers.append(item)
         else:
@@ -132,7 +132,8 @@ Numbers = Annotated[
     list[WholeNumber],
     BeforeValidator(read_ranges),
     AfterValidator(_require_unique),
-    Field(examples=["1,2", "1-4"], max_length=MAX_NUMBERS),
+    # Largest length of a list of numbers. No study has more seeds or subjects.
+    Field(examples=["1,2", "1-4"], max_length=10_000),
 ]
 """List of whole numbers, such as `1,2`, the range `1-4`, or `1-4,7`."""
 

@@ -55,12 +55,6 @@ SHELVES = {
 """Noun in messages for a part of a shelf, by name of the shelf."""
 PACKAGE = "brainhive_cli."
 """Beginning of the import paths of this package."""
-PACKAGE_OF_SHELF = {
-    **dict.fromkeys(("datasets", "preparations", "streams"), "data"),
-    **dict.fromkeys(("augmentations", "normalisations"), "data.signals"),
-    **dict.fromkeys(("corrections", "alignments"), "measurement"),
-}
-"""Package that contains a shelf, by name of the shelf, if it is not `models`."""
 
 
 class Config(Section):
@@ -138,7 +132,13 @@ class PartRow(BaseModel):
 
 def shelf_module_name(shelf: str) -> str:
     """Return the import path of a shelf, such as `brainhive_cli.models.losses`."""
-    return f"{PACKAGE}{PACKAGE_OF_SHELF.get(shelf, 'models')}.{shelf}"
+    # Package that contains a shelf, by name of the shelf, if it is not `models`.
+    package_of_shelf = {
+        **dict.fromkeys(("datasets", "preparations", "streams"), "data"),
+        **dict.fromkeys(("augmentations", "normalisations"), "data.signals"),
+        **dict.fromkeys(("corrections", "alignments"), "measurement"),
+    }
+    return f"{PACKAGE}{package_of_shelf.get(shelf, 'models')}.{shelf}"
 
 
 def import_shelf(shelf: str) -> ModuleType:

@@ -53,8 +53,6 @@ SIGNALS = "signals"
 """First word of the names of signal stores in `Recipe.digests`."""
 EMBEDDINGS = "embeddings"
 """First word of the names of stores with imported vectors in `Recipe.digests`."""
-TEXT_KEYS = ("says",)
-"""Recipe keys with texts for people, which may have several lines."""
 STORE_PREFIXES = (f"{SIGNALS} ", f"{EMBEDDINGS} ")
 """Beginnings of the names of stores in `Recipe.digests`."""
 DEFAULTS_VERSION = 1
@@ -127,8 +125,6 @@ class Paths(Section):
         return Path(os.path.abspath(folder))
 
 
-MAX_EXTENDED = 50
-"""Largest number of recipes that extend one another."""
 MAX_STEPS = 500
 """Largest number of steps of a workflow. Each step may be a job of a cluster."""
 
@@ -434,7 +430,8 @@ class OneRunRecipe(TrainedRunRecipe):
 def _refuse_bad_text(value: Any, key: str = "recipe") -> None:
     """Raise a RecipeError if a text has control characters or is not UTF-8.
 
-    Values of `TEXT_KEYS` are not checked. The error names the last key above a text.
+    Values of `says` are texts for people, may have several lines, and are not checked.
+    The error names the last key above a text.
     """
     if isinstance(value, Mapping):
         for name, item in value.items():
@@ -443,7 +440,7 @@ def _refuse_bad_text(value: Any, key: str = "recipe") -> None:
     elif isinstance(value, list | tuple):
         for item in value:
             _refuse_bad_text(item, key)
-    elif isinstance(value, str) and key not in TEXT_KEYS:
+    elif isinstance(value, str) and key != "says":
         reason = describe_bad_text(value)
         if reason:
             raise RecipeError(f"{key} {reason}: {show_value(value)}", "rename it")
@@ -473,22 +470,6 @@ def validate(model: type[M], fields: Mapping[str, Any], section: str = "") -> M:
         return model.model_validate(dict(fields))
     except ValidationError as error:
         raise _describe_problem(model, error, section) from error
-
-
-PLAIN_REASONS = {
-    "int_parsing": "must be a whole number (integer)",
-    "int_type": "must be a whole number (integer)",
-    "int_from_float": "must be a whole number (integer)",
-    "float_parsing": "must be a number",
-    "float_type": "must be a number",
-    "bool_parsing": "must be true or false",
-    "bool_type": "must be true or false",
-    "string_type": "must be a text",
-    "list_type": "must be a list, such as [1, 2]",
-    "dict_type": "must be a mapping, such as {KEY: VALUE}",
-    "missing": "is required, but missing",
-}
-"""Words for types of problems that pydantic describes for programmers."""
 
 
 def _describe_problem(
@@ -524,7 +505,21 @@ def _describe_problem(
 
     # the value is invalid. Pydantic puts a prefix before messages of our own checks
     reason = problem["msg"].removeprefix("Value error, ")
-    reason = PLAIN_REASONS.get(problem["type"], reason)
+    # Words for types of problems that pydantic describes for programmers.
+    plain_reasons = {
+        "int_parsing": "must be a whole number (integer)",
+        "int_type": "must be a whole number (integer)",
+        "int_from_float": "must be a whole number (integer)",
+        "float_parsing": "must be a number",
+        "float_type": "must be a number",
+        "bool_parsing": "must be true or false",
+        "bool_type": "must be true or false",
+        "string_type": "must be a text",
+        "list_type": "must be a list, such as [1, 2]",
+        "dict_type": "must be a mapping, such as {KEY: VALUE}",
+        "missing": "is required, but missing",
+    }
+    reason = plain_reasons.get(problem["type"], reason)
     reason = reason.replace("Input should be", "must be")
     hint = _write_example(model, problem, section)
     # YAML reads null, true and 7 as other values than texts
@@ -705,14 +700,16 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
     kind = TypeAdapter(dict[str, Any] | None)
     fields_by_file: dict[Path, dict[str, Any]] = {}
     file = path
+    # Largest number of recipes that extend one another.
+    max_extended = 50
     while True:
         if file.resolve() in map(Path.resolve, fields_by_file):
             raise RecipeError(
                 f"{path} extends itself", "name another recipe after `extends`"
             )
-        if len(fields_by_file) == MAX_EXTENDED:
+        if len(fields_by_file) == max_extended:
             raise RecipeError(
-                f"{path} extends a chain of more than {MAX_EXTENDED} recipes",
+                f"{path} extends a chain of more than {max_extended} recipes",
                 "write the keys of some of them into one",
             )
 

@@ -8,7 +8,6 @@ from brainhive_cli.core.recipes.recipe import Recipe
 
 FOLDER = "schemas"
 """Folder of the schemas below the shipped recipes."""
-EXTENDS = {"type": "string", "description": "recipe whose keys this recipe replaces"}
 SHORT_FORM = {"type": ["string", "number", "boolean"]}
 """Short form of a value, such as `a,b` for a list."""
 
@@ -48,7 +47,11 @@ def describe_recipe(model: type[Recipe]) -> dict[str, Any]:
         The schema. No key is required, because a recipe may extend another.
     """
     schema = model.model_json_schema(schema_generator=RecipeSchema)
-    schema["properties"]["extends"] = EXTENDS
+    extends = {
+        "type": "string",
+        "description": "recipe whose keys this recipe replaces",
+    }
+    schema["properties"]["extends"] = extends
     for section in [schema, *schema.get("$defs", {}).values()]:
         section.pop("required", None)
     return schema

@@ -6,20 +6,6 @@ from typing import Any
 
 from brainhive_cli.core.base import CELL_ESCAPES, format_number
 
-CARD_STYLE = (
-    "border: 1px solid rgba(128, 128, 128, .4); border-radius: 6px; "
-    "padding: .6em .9em; max-width: 46em; line-height: 1.45; overflow-x: auto"
-)
-"""Style of a card. It sets no colour of text or background, so that the colours of a
-light or dark notebook stay.
-"""
-SMALL_STYLE = "margin: .3em 0; font-size: .85em; opacity: .8"
-CELL_STYLE = "padding: .15em .9em .15em 0; text-align: left; vertical-align: top"
-SHORT_TEXT_STYLE = "white-space: nowrap"
-LONG_TEXT_STYLE = "overflow-wrap: anywhere; min-width: 9em"
-"""Style of long texts, such as names of pictures, which may break at any letter."""
-MAX_SHORT_TEXT = 20
-"""Largest number of characters of a cell that is not broken."""
 MAX_CARD_ROWS = 6
 """Largest number of rows of a table in a card."""
 
@@ -42,7 +28,8 @@ def draw_card(
         notes: Paragraphs below the table, in small letters.
         link: Path or address of a page, or "".
     """
-    lines = [f'<div style="{SMALL_STYLE}">{_escape(title)}</div>']
+    small_style = "margin: .3em 0; font-size: .85em; opacity: .8"
+    lines = [f'<div style="{small_style}">{_escape(title)}</div>']
     for sentence in sentences:
         lines.append(f'<p style="margin: .3em 0">{_escape(sentence)}</p>')
 
@@ -59,12 +46,19 @@ def draw_card(
     n_hidden = len(rows) - MAX_CARD_ROWS
     shown_notes = [f"… {n_hidden:,} more rows"] if n_hidden > 0 else []
     for note in shown_notes + list(notes):
-        lines.append(f'<p style="{SMALL_STYLE}">{_escape(note)}</p>')
+        lines.append(f'<p style="{small_style}">{_escape(note)}</p>')
     if link:
         target = escape(link, quote=True)
         lines.append(f'<p style="margin: .3em 0"><a href="{target}">page</a></p>')
 
-    return f'<div style="{CARD_STYLE}">' + "\n".join(lines) + "</div>"
+    # Style of a card. It sets no colour of text or background, so that the colours of a
+    # light or dark notebook stay.
+    card_style = (
+        "border: 1px solid rgba(128, 128, 128, .4); border-radius: 6px;"
+        " padding: .6em .9em; max-width: 46em; line-height: 1.45; "
+        "overflow-x: auto"
+    )
+    return f'<div style="{card_style}">' + "\n".join(lines) + "</div>"
 
 
 def _write_row(tag: str, values: Sequence[Any], prefix: str = "") -> str:
@@ -76,10 +70,18 @@ def _write_row(tag: str, values: Sequence[Any], prefix: str = "") -> str:
         prefix: HTML before the row.
     """
     cells = []
+    cell_style = "padding: .15em .9em .15em 0; text-align: left; vertical-align: top"
+    # Largest number of characters of a cell that is not broken.
+    max_short_text = 20
     for value in values:
         text = format_number(value)
-        wrapping = SHORT_TEXT_STYLE if len(text) <= MAX_SHORT_TEXT else LONG_TEXT_STYLE
-        style = f"{CELL_STYLE}; {wrapping}"
+        # Style of long texts, such as names of pictures, which may break at any letter.
+        wrapping = (
+            "white-space: nowrap"
+            if len(text) <= max_short_text
+            else "overflow-wrap: anywhere; min-width: 9em"
+        )
+        style = f"{cell_style}; {wrapping}"
         cells.append(f'<{tag} style="{style}">{_escape(text)}</{tag}>')
     return f"{prefix}<tr>{''.join(cells)}</tr>"
 

@@ -53,8 +53,6 @@ only the length, the first value and the last value are written.
 """
 NO_VALUE = "none"
 """Text for a setting without a value."""
-MAX_TEXT_LETTERS = 80
-"""Longest text of the value of a setting. Longer texts are cut."""
 
 
 class FrozenModel(BaseModel):
@@ -638,7 +636,7 @@ def format_setting(key: str, value: Any) -> str:
 
     Returns:
         A text unchanged, `NO_VALUE` for None, [] and {}, and any other value as text,
-        cut after `MAX_TEXT_LETTERS`.
+        cut after 80 characters.
     """
     if isinstance(value, str):
         return value
@@ -662,6 +660,8 @@ def format_setting(key: str, value: Any) -> str:
             text = f"{len(texts)}: {texts[0]} … {texts[-1]}"
     else:
         text = f"{value:g}" if isinstance(value, float) else str(value)
-    if len(text) <= MAX_TEXT_LETTERS:
+    # Longest text of the value of a setting. Longer texts are cut.
+    max_text_letters = 80
+    if len(text) <= max_text_letters:
         return text
-    return f"{text[: MAX_TEXT_LETTERS - 1]}…"
+    return f"{text[: max_text_letters - 1]}…"

@@ -163,8 +163,6 @@ METRIC_TABLE = documents.read(
 )
 N_WAY = re.compile(r"(?P<medium>video|frame)_(?P<ways>\d{1,3})way(?P<strict>_strict)?")
 """Name of a metric of n-way classification, as `video_40way`."""
-HARD_N_WAY = re.compile(r"video_(?!2way)\d{1,3}way(_strict)?")
-"""Name of such a metric of clips with more than two ways."""
 METRIC_NAMES: dict[str, str] = METRIC_TABLE["names"]
 """Title of each metric in tables and figures, as in papers."""
 BASELINE_CLASSIFIERS: dict[str, str] = METRIC_TABLE["classifiers"]
@@ -173,8 +171,6 @@ TWO_WAY = "two_way_"
 """Beginning of the names of metrics for two-way identification by an encoder."""
 LOWER_IS_BETTER: list[str] = METRIC_TABLE["lower_is_better"]
 """Names of metrics of which smaller values are better."""
-SHARES: list[str] = METRIC_TABLE["shares"]
-"""Names of metrics that are shares of items or pairs, from 0 to 1."""
 AGREEMENT: dict[str, float] = METRIC_TABLE["agreement"]
 """Agreement of metrics with people: Pearson's r with the ratings of 22 people for 1,000
 pairs of an NSD picture and its reconstruction by MindEye2. The metrics are defined as
@@ -184,15 +180,6 @@ AGREEMENT_HEADING = "agreement with people"
 """Heading of the column or row with the agreements in `AGREEMENT`."""
 CATEGORY_METRICS = ("accuracy", "balanced_accuracy", "auc")
 """Metrics of models that were tested on categories."""
-HEADLINES = (
-    "top1",
-    "top5",
-    "accuracy",
-    "balanced_accuracy",
-    "auc",
-    "validation_loss",
-)
-"""Names of metrics that summarise a run, if the run has them."""
 
 
 @dataclass(frozen=True)
@@ -577,7 +564,9 @@ def lower_is_better(name: str) -> bool:
 def is_share(name: str) -> bool:
     """Return True if a metric is a share of items or pairs, written in percent."""
     is_n_way = N_WAY.fullmatch(name) is not None
-    return is_n_way or name in SHARES or name.startswith(TWO_WAY)
+    # Names of metrics that are shares of items or pairs, from 0 to 1.
+    shares: list[str] = METRIC_TABLE["shares"]
+    return is_n_way or name in shares or name.startswith(TWO_WAY)
 
 
 def choose_headlines(names: list[str]) -> list[str]:
@@ -585,20 +574,32 @@ def choose_headlines(names: list[str]) -> list[str]:
 
     They come from the first of these lists that is not empty:
 
-    - the names in `HEADLINES` that the run has;
+    - the names in `headlines` that the run has;
     - scores of how well reconstructions identify the originals, then SSIM;
     - all names of the run.
 
     Args:
         names: Names of the metrics that the run has.
     """
-    headline_names = [name for name in HEADLINES if name in names]
+    # Names of metrics that summarise a run, if the run has them.
+    headlines = (
+        "top1",
+        "top5",
+        "accuracy",
+        "balanced_accuracy",
+        "auc",
+        "validation_loss",
+    )
+    headline_names = [name for name in headlines if name in names]
     if headline_names:
         return headline_names[:2]
     identification_names = [
         name
         for name in names
-        if name.startswith(TWO_WAY) or name == "clip" or HARD_N_WAY.fullmatch(name)
+        # Name of such a metric of clips with more than two ways.
+        if name.startswith(TWO_WAY)
+        or name == "clip"
+        or re.fullmatch(r"video_(?!2way)\d{1,3}way(_strict)?", name)
     ]
     # smooth pictures score high in SSIM
     if "ssim" in names:

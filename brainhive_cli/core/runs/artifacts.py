@@ -20,18 +20,10 @@ if TYPE_CHECKING:
 
 ARTIFACTS_FILE = "artifacts.json"
 """File of a run that holds the list of artifacts. It lies next to the metrics."""
-PICTURES_FOLDER = "artifacts"
-"""Folder of a run with the pictures that `save_picture` writes."""
 FILE_DESCRIPTION = "the file of an artifact,"
 """Beginning of the error message for a file name that leads out of the run."""
 SCHEMA = 3
 """Version of the list's format. Lists of other versions are rejected."""
-TABLE_OPTIONS = ("is_list", "is_copied", "has_results", "folded", "keeps_columns")
-"""Fields of a table that are not stored, because they lay out its text."""
-MAX_SIDE_PX = 128
-"""Longer side of a picture that is saved for a page."""
-SIGNIFICANT_DIGITS = 4
-"""Number of stored digits. The numbers are only drawn, so more are not needed."""
 Value = Annotated[float, Field(ge=-1e100, le=1e100)]
 """Number that can be drawn. Its size is limited, because a plot computes the ends of an
 axis from the numbers, and these ends must be finite.
@@ -408,6 +400,8 @@ def write(run_folder: "RunFolder", artifacts: Iterable[Artifact]) -> None:
         BrainhiveError: if a file is missing or outside of the run folder.
     """
     plain_artifacts = []
+    # Fields of a table that are not stored, because they lay out its text.
+    table_options = ("is_list", "is_copied", "has_results", "folded", "keeps_columns")
     for artifact in artifacts:
         for name in list_files(artifact):
             file = resolve_below(run_folder.path, name, source=FILE_DESCRIPTION)
@@ -419,7 +413,7 @@ def write(run_folder: "RunFolder", artifacts: Iterable[Artifact]) -> None:
 
         # leave out options of tables, most of which are for terminals
         fields = asdict(artifact)
-        for option in TABLE_OPTIONS:
+        for option in table_options:
             fields.pop(option, None)
         plain_artifacts.append(_plain(fields))
 
@@ -493,16 +487,19 @@ def save_picture(run_folder: "RunFolder", name: str, picture: "Image") -> str:
 
     Args:
         run_folder: Folder with the results of the run.
-        name: Path of the new file below `PICTURES_FOLDER`, without the suffix.
-        picture: Picture. Its longer side is reduced to at most `MAX_SIDE_PX`.
+        name: Path of the new file below `artifacts`, without the suffix.
+        picture: Picture. Its longer side is reduced to at most 128 px.
 
     Returns:
         Path of the new WebP file, relative to the run folder.
     """
     # the page embeds its pictures
     thumbnail = picture.convert("RGB")
-    thumbnail.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
-    file = f"{PICTURES_FOLDER}/{name}.webp"
+    # Longer side of a picture that is saved for a page.
+    max_side_px = 128
+    thumbnail.thumbnail((max_side_px, max_side_px))
+    # Folder of a run with the pictures that `save_picture` writes.
+    file = f"artifacts/{name}.webp"
     run_folder.replace(
         file, lambda path: thumbnail.save(path, "WEBP", quality=80, method=4)
     )
@@ -518,5 +515,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         if not isfinite(value):
             return None
-        return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+        # Number of stored digits. The numbers are only drawn, so more are not needed.
+        significant_digits = 4
+        return float(f"{value:.{significant_digits}g}")
     return value

@@ -24,12 +24,8 @@ WORKERS_VARIABLE = "BRAINHIVE_WORKERS"
 """
 CELLS_FILE = ".cells.json"
 """File of a run with the path of the file that marks a cell as finished, by cell."""
-FIRST_POLL_S = 0.05
-"""First time that a worker waits before it looks for a free cell again."""
 MAX_POLL_S = 2.0
 """Longest such time. The time grows from attempt to attempt."""
-NOTICE_POLL_S = 0.5
-"""Time from which on a message tells that the worker waits."""
 TEMPORARY_ERRORS = {
     errno.EIO,
     errno.ESTALE,
@@ -40,8 +36,6 @@ TEMPORARY_ERRORS = {
     errno.EINTR,
 }
 """Error numbers of a network disk that may fail for a while and then recover."""
-MAX_FAILING_S = 120.0
-"""Longest time for which such errors are tolerated."""
 IsFinished = Callable[[str], bool]
 """Function that returns True if the cell with this name is finished."""
 OnClaim = Callable[[str, str], None]
@@ -116,8 +110,14 @@ def _claim_each(
 
     todo = deque(cells)
     failing_since_s = None
-    delay_s = FIRST_POLL_S
+    # First time that a worker waits before it looks for a free cell again.
+    first_poll_s = 0.05
+    delay_s = first_poll_s
     has_told_waiting = False
+    # Time from which on a message tells that the worker waits.
+    notice_poll_s = 0.5
+    # Longest time for which such errors are tolerated.
+    max_failing_s = 120.0
     while True:
         claim = None
         if launch.is_main:
@@ -129,7 +129,7 @@ def _claim_each(
                 # tolerate temporary errors of a network disk, but not for too long
                 now_s = time.monotonic()
                 failing_since_s = failing_since_s or now_s
-                is_too_long = now_s - failing_since_s > MAX_FAILING_S
+                is_too_long = now_s - failing_since_s > max_failing_s
                 if error.errno not in TEMPORARY_ERRORS or is_too_long:
                     raise
 
@@ -140,7 +140,7 @@ def _claim_each(
             return
 
         if name is None:
-            if launch.is_main and not has_told_waiting and delay_s >= NOTICE_POLL_S:
+            if launch.is_main and not has_told_waiting and delay_s >= notice_poll_s:
                 _tell_waiting({cell: cells[cell] for cell in todo})
                 has_told_waiting = True
             time.sleep(delay_s)
@@ -157,7 +157,7 @@ def _claim_each(
                 claim.release()
         if claim:
             todo.popleft()
-        delay_s = FIRST_POLL_S
+        delay_s = first_poll_s
 
 
 def _tell_waiting(cells: Mapping[str, Path]) -> None:

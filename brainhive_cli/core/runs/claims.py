@@ -33,8 +33,6 @@ MISSED_HEARTBEATS = 10
 """Number of missing heartbeats after which a holder counts as dead. The product with
 `HEARTBEAT_S` must exceed a minute, the delay with which NFS may show times of files.
 """
-MAX_JOB_LETTERS = 100
-"""Longest job name in a claim. Longer names are cut."""
 HOLDER = re.compile(r"(?P<machine>\S+ \S+) (?P<process>\d+) (?P<job>\S+)", re.ASCII)
 """Content of the file of a claim: machine (as in `name_machine`), number of the
 process, and name of its cluster job, or `-`. The file is empty until the holder
@@ -56,7 +54,9 @@ def _name_job() -> str:
 
     Spaces and characters that are not in ASCII become underscores.
     """
-    return re.sub("[^!-~]", "_", os.environ.get(JOB_ID_VARIABLE, ""))[:MAX_JOB_LETTERS]
+    # Longest job name in a claim. Longer names are cut.
+    max_job_letters = 100
+    return re.sub("[^!-~]", "_", os.environ.get(JOB_ID_VARIABLE, ""))[:max_job_letters]
 
 
 def find_holder(path: Path) -> str:

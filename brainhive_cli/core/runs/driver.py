@@ -67,16 +67,6 @@ PRESENCE_NUMBERS = itertools.count(1)
 number, because the traceback of an error may keep an old claim alive, for example in a
 notebook.
 """
-INITIAL_FILES = {
-    "recipe.yaml",
-    ENVIRONMENT_FILE,
-    "embeddings.json",
-    LOCK,
-    WORKERS_FOLDER,
-    CELLS_FILE,
-    LABEL_FILE,
-}
-"""Files that a run folder holds before any of its cells is computed."""
 
 
 def run(
@@ -728,7 +718,17 @@ def is_in_use(folder: RunFolder) -> bool:
 def is_untouched(folder: RunFolder) -> bool:
     """Return True if no cell of a run was computed yet."""
     file_names = {path.name for path in folder.path.iterdir()}
-    return file_names <= INITIAL_FILES
+    # Files that a run folder holds before any of its cells is computed.
+    initial_files = {
+        "recipe.yaml",
+        ENVIRONMENT_FILE,
+        "embeddings.json",
+        LOCK,
+        WORKERS_FOLDER,
+        CELLS_FILE,
+        LABEL_FILE,
+    }
+    return file_names <= initial_files
 
 
 def remove_unused(runs: Path) -> None:

@@ -56,14 +56,10 @@ COMMAND_LINE = ContextVar[Sequence[str]]("COMMAND_LINE")
 """Arguments of a command that Python code started. Otherwise they are in `sys.argv`."""
 REPORTS_VARIABLE = "BRAINHIVE_REPORTS"
 """Environment variable with the folder for the errors of launched processes."""
-LAUNCHER_CONFIG = {"distributed_type": "MULTI_GPU", "mixed_precision": "no"}
-"""Config file of accelerate's launcher. Command-line arguments override it."""
 LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that torchrun and accelerate set for every process, besides
 WORLD_SIZE.
 """
-MAX_WAIT = timedelta(days=1)
-"""Longest time that a process waits for the others, which may still work."""
 LIBRARIES = (
     "torch",
     "torchvision",
@@ -364,7 +360,9 @@ def start(options: RunOptions) -> Launch:
         )
     from accelerate import PartialState
 
-    state = PartialState(cpu=uses_cpu, timeout=MAX_WAIT)
+    # Longest time that a process waits for the others, which may still work.
+    max_wait = timedelta(days=1)
+    state = PartialState(cpu=uses_cpu, timeout=max_wait)
     return Launch(state.process_index, state.num_processes, state.device)
 
 
@@ -452,7 +450,9 @@ def relaunch(options: RunOptions, processes: int, less_memory: str = "") -> int:
 
         # the config file of the user may be damaged or meant for other work
         config = Path(reports, "launch.yaml")
-        config.write_text(json.dumps(LAUNCHER_CONFIG))
+        # Config file of accelerate's launcher. Command-line arguments override it.
+        launcher_config = {"distributed_type": "MULTI_GPU", "mixed_precision": "no"}
+        config.write_text(json.dumps(launcher_config))
         arguments = [
             f"--config_file={config}",
             "--multi_gpu",

@@ -17,10 +17,6 @@ from brainhive_cli.core.files import documents
 
 MIN_PROBE_S = 0.15
 """Shortest measurement of a call."""
-DISK_BYTES = 2**25
-N_SMALL_FILES = 200
-PICTURE_PX = 500
-"""Side of a picture of THINGS, about."""
 N_STEP_OPERATORS = 8
 """Operators of torch in `_run_small_step`, as benchmarks/task_costs.py counts them."""
 UNITS = {
@@ -131,7 +127,9 @@ def time_call(call: Callable[[], object], device: torch.device) -> float:
 def measure_decoding() -> float:
     """Measure the pictures per second that a core decodes and resizes."""
     file = io.BytesIO()
-    size = (PICTURE_PX, PICTURE_PX)
+    # Side of a picture of THINGS, about.
+    picture_px = 500
+    size = (picture_px, picture_px)
     Image.effect_noise(size, 50).convert("RGB").save(file, "JPEG")
 
     def decode() -> None:
@@ -150,7 +148,9 @@ def measure_disk(folder: Path) -> dict[str, float]:
     Raises:
         OSError: if the folder cannot be written, or the disk is full.
     """
-    content = os.urandom(DISK_BYTES)
+    disk_bytes = 2**25
+    content = os.urandom(disk_bytes)
+    n_small_files = 200
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         path = Path(temporary, "large")
         start_s = time.perf_counter()
@@ -166,12 +166,12 @@ def measure_disk(folder: Path) -> dict[str, float]:
             opened_s = time.perf_counter()
             file.read()
         read_s = time.perf_counter()
-        for number in range(N_SMALL_FILES):
+        for number in range(n_small_files):
             Path(temporary, str(number)).write_bytes(content[:4096])
         files_s = time.perf_counter()
 
     return {
-        "write": DISK_BYTES / (written_s - start_s),
-        "read": DISK_BYTES / (read_s - opened_s),
-        "files": N_SMALL_FILES / (files_s - read_s),
+        "write": disk_bytes / (written_s - start_s),
+        "read": disk_bytes / (read_s - opened_s),
+        "files": n_small_files / (files_s - read_s),
     }

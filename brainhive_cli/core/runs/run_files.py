@@ -28,9 +28,18 @@ def check(folder: Path) -> tuple[dict[str, int], list[str]]:
         Number of files of each kind, such as "documents", and a message for each file
         that is damaged, changed, missing or not listed in `SHA256SUMS`.
     """
-    # the readers compare the digests of files with a suffix in `READERS`
+    # the readers compare the digests of files with a suffix in `readers`
     digests = documents.read_digests(folder)
-    problems = list(documents.find_changes(folder, exclude=READERS))
+    # Kind and reader by suffix of a file. A reader raises a BrainhiveError if the file
+    # is damaged.
+    readers: dict[str, tuple[str, Callable[[Path], Any]]] = {
+        ".json": ("documents", _read_document),
+        ".yaml": ("documents", _read_document),
+        ".safetensors": ("weights", weights.verify),
+        ".pt": ("checkpoints", weights.read_checkpoint),
+        ".png": ("pictures", _read_picture),
+    }
+    problems = list(documents.find_changes(folder, exclude=readers))
 
     # documents without a digest
     if digests:
@@ -41,9 +50,9 @@ def check(folder: Path) -> tuple[dict[str, int], list[str]]:
 
     counts = Counter[str]()
     for path in documents.list_files(folder):
-        if path.suffix not in READERS:
+        if path.suffix not in readers:
             continue
-        kind, read_file = READERS[path.suffix]
+        kind, read_file = readers[path.suffix]
         counts[kind] += 1
         try:
             read_file(path)
@@ -68,15 +77,3 @@ def _read_picture(path: Path) -> None:
         raise BrainhiveError(
             f"{path} is not a complete picture: {first_line(error)}"
         ) from error
-
-
-READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
-    ".json": ("documents", _read_document),
-    ".yaml": ("documents", _read_document),
-    ".safetensors": ("weights", weights.verify),
-    ".pt": ("checkpoints", weights.read_checkpoint),
-    ".png": ("pictures", _read_picture),
-}
-"""Kind and reader by suffix of a file. A reader raises a BrainhiveError if the
-file is damaged.
-"""

@@ -59,8 +59,6 @@ REUSES_FILE = "found.json"
 """File that records the commands that reused the run instead of repeating its work."""
 LABEL_FILE = "label.txt"
 """File with the label of the run, which the user may change at any time."""
-MAX_LABEL_BYTES = 1_000
-"""Size limit of this file, in which a letter may take several bytes."""
 FINGERPRINTS = re.compile(r"(-[0-9a-f]{10})+(-\d+)?$")
 """End of a run's name: digests, and a number if the run was repeated."""
 MAX_LISTED = 5
@@ -112,7 +110,9 @@ class RunFolder:
         """Label that the user has given the run, or "" without a valid label."""
         # this file is not trusted, because runs are copied and may be damaged
         with suppress(BrainhiveError, OSError):
-            label = self.read_text(LABEL_FILE, MAX_LABEL_BYTES).rstrip("\n")
+            # Size limit of this file, in which a letter may take several bytes.
+            max_label_bytes = 1_000
+            label = self.read_text(LABEL_FILE, max_label_bytes).rstrip("\n")
             if not describe_bad_label(label):
                 return label
         return ""

@@ -14,9 +14,6 @@ from brainhive_cli.core.base import RecipeError, write_value
 from brainhive_cli.core.recipes import Recipe, flag_field, split_commas
 from brainhive_cli.core.results import flatten
 
-SHARED_SECTIONS = ("paths", "run", "published", "sweep")
-"""Sections that are the same for all runs of a sweep."""
-
 
 def read_sweep(value: Any) -> Any:
     """Flatten the sections of a sweep to dotted keys, and split texts at commas.
@@ -36,7 +33,8 @@ def read_sweep(value: Any) -> Any:
 def _refuse_shared_keys(sweep: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Return a sweep, or raise an error for a key that all runs must share."""
     for key in sweep:
-        if key.split(".")[0] in SHARED_SECTIONS:
+        # Sections that are the same for all runs of a sweep.
+        if key.split(".")[0] in ("paths", "run", "published", "sweep"):
             raise RecipeError(
                 f"sweep: {key} must be the same for all runs of a sweep",
                 "run the command for each value",

@@ -14,15 +14,6 @@ from brainhive_cli.core.base import MissingExtra
 from brainhive_cli.core.files import Input, resolve_without_links
 from brainhive_cli.core.results import extend_title
 
-PROJECT = "brainhive"
-"""Project of the trackers, under which all runs appear."""
-TIME_NAMES = {"epoch", "epochs", "step"}
-"""Names of the values that state the time of an event. They are not curves."""
-FOLDER_ARGUMENTS = {"wandb": "dir", "swanlab": "log_dir"}
-"""Trackers that can resume a cell by its id, with the name of their argument for the
-folder of their files.
-"""
-
 
 def list_inputs(names: Sequence[str]) -> list[Input]:
     """List experiment trackers as inputs of a command.
@@ -73,7 +64,12 @@ def open_trackers(
         # trackers record only numbers
         curves = {}
         for name, value in event.items():
-            if isinstance(value, int | float) and name not in TIME_NAMES:
+            # Names of the values that state the time of an event. They are not curves.
+            if isinstance(value, int | float) and name not in {
+                "epoch",
+                "epochs",
+                "step",
+            }:
                 curves[name] = value
         for tracker in trackers:
             tracker.log(curves, step=event[clock])
@@ -108,7 +104,8 @@ def _open(name: str, run_folder: Path, title: str, settings: Mapping[str, Any]) 
         tracker = tracker_class(title, str(events.parent))
     else:
         options = make_run_options(name, run_folder, title, settings)
-        tracker = tracker_class(PROJECT, **options)
+        # Project of the trackers, under which all runs appear.
+        tracker = tracker_class("brainhive", **options)
     # any process may train the cell, and by default only the main process records
     tracker.main_process_only = False
     tracker.start()
@@ -127,7 +124,7 @@ def make_run_options(
         settings: Settings that the tracker shows next to the curves.
 
     Returns:
-        Keyword arguments of the tracker's class. Trackers in `FOLDER_ARGUMENTS` also
+        Keyword arguments of the tracker's class. Trackers in `folder_arguments` also
         get an id of the cell and a folder for their files.
     """
     options = {
@@ -137,9 +134,12 @@ def make_run_options(
         "resume": "allow",
     }
 
+    # Trackers that can resume a cell by its id, with the name of their argument for the
+    # folder of their files.
+    folder_arguments = {"wandb": "dir", "swanlab": "log_dir"}
     # the id depends only on names, so it stays the same on another machine
-    if name in FOLDER_ARGUMENTS:
+    if name in folder_arguments:
         identity = f"{run_folder.parent.name}/{run_folder.name}/{title}"
         options["id"] = hashlib.sha256(identity.encode()).hexdigest()[:16]
-        options[FOLDER_ARGUMENTS[name]] = str(run_folder)
+        options[folder_arguments[name]] = str(run_folder)
     return options

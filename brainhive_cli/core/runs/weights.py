@@ -53,39 +53,8 @@ DIGEST_KEY = "digest"
 """Key in the metadata of a safetensors file. The value is a digest that `save` computes
 from the names, dtypes, shapes and bytes of the tensors.
 """
-DIGEST_FORMAT = re.compile("[0-9a-f]{32}")
-"""Pattern of our digests. Other programs may store other values under the same key."""
-NUMPY_DTYPES = {
-    "F64",
-    "F32",
-    "F16",
-    "I64",
-    "I32",
-    "I16",
-    "I8",
-    "U64",
-    "U32",
-    "U16",
-    "U8",
-    "BOOL",
-}
-"""Dtypes of safetensors that NumPy also has."""
 ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"
 """First bytes of a file that torch.save wrote: a zip, or a pickle before torch 1.6."""
-WRAPPER_KEYS = ("teacher", "model", "state_dict", "model_state_dict")
-"""Keys under which training programs store the weights. Examples are DINO, SynCLR,
-DreamSim's CLIPs and MindEye1.
-"""
-COMPILE_PREFIX = re.compile(r"(?:^|(?<=\.))_orig_mod\.")
-"""Pattern of the prefix that torch.compile adds to the name of a weight, or to a later
-component of the name.
-"""
-PARALLEL_PREFIX = "module."
-"""Prefix that DataParallel adds to the names of all weights."""
-MAX_REASON_CHARACTERS = 200
-"""Number of characters to which the error of a library is cut in a message. Errors of
-torch may fill a page.
-"""
 RETRAIN_HINT = "delete it: the same command then trains from the beginning"
 """Hint for an undamaged checkpoint that belongs to another training."""
 
@@ -157,14 +126,19 @@ def strip_wrapper_names(names: Iterable[str]) -> dict[str, str]:
     Raises:
         ValueError: if two weights get the same name.
     """
+    # Pattern of the prefix that torch.compile adds to the name of a weight, or to a
+    # later component of the name.
+    compile_prefix = r"(?:^|(?<=\.))_orig_mod\."
     # a network may have a layer `module`, so all names must begin with this prefix. A
     # model may be wrapped several times
-    stripped = {name: COMPILE_PREFIX.sub("", name) for name in names}
+    stripped = {name: re.sub(compile_prefix, "", name) for name in names}
+    # Prefix that DataParallel adds to the names of all weights.
+    parallel_prefix = "module."
     while stripped and all(
-        short_name.startswith(PARALLEL_PREFIX) for short_name in stripped.values()
+        short_name.startswith(parallel_prefix) for short_name in stripped.values()
     ):
         for name, short_name in stripped.items():
-            stripped[name] = short_name.removeprefix(PARALLEL_PREFIX)
+            stripped[name] = short_name.removeprefix(parallel_prefix)
 
     if len(set(stripped.values())) < len(stripped):
         raise ValueError("it has two weights whose names differ only by `_orig_mod.`")
@@ -487,8 +461,11 @@ def _describe_error(error: Exception) -> str:
             f"it contains {refused_object[1]}, but only tensors and plain values "
             "are read, because code in a file is not run"
         )
-    if len(reason) > MAX_REASON_CHARACTERS:
-        return f"{reason[:MAX_REASON_CHARACTERS]}…"
+    # Number of characters to which the error of a library is cut in a message. Errors
+    # of torch may fill a page.
+    max_reason_characters = 200
+    if len(reason) > max_reason_characters:
+        return f"{reason[:max_reason_characters]}…"
     return reason or type(error).__name__
 
 
@@ -496,9 +473,11 @@ def _unwrap(content: Any) -> Any:
     """Return the dictionary of weights in a checkpoint of a training program.
 
     Args:
-        content: The dictionary, perhaps in other dictionaries under `WRAPPER_KEYS`.
+        content: The dictionary, perhaps in other dictionaries.
     """
-    for key in WRAPPER_KEYS:
+    # Keys under which training programs store the weights. Examples are DINO, SynCLR,
+    # DreamSim's CLIPs and MindEye1.
+    for key in ("teacher", "model", "state_dict", "model_state_dict"):
         if not isinstance(content, dict):
             raise TypeError(f"it holds a {type(content).__name__}, not tensors by name")
         if key in content:
@@ -524,7 +503,9 @@ def _verify(path: Path, hint: str) -> None:
 
     with safe_open(path, _choose_framework(path)) as file:
         stored_digest = (file.metadata() or {}).get(DIGEST_KEY, "")
-        if not DIGEST_FORMAT.fullmatch(stored_digest):
+        # Pattern of our digests. Other programs may store other values under the same
+        # key.
+        if not re.fullmatch("[0-9a-f]{32}", stored_digest):
             return
         if stored_digest != _digest(file.keys(), file.get_tensor):
             raise ValueError("its content differs from its digest")
@@ -535,7 +516,22 @@ def _choose_framework(path: Path) -> str:
     with safe_open(path, "np") as file:
         names = file.keys()
         dtypes = {file.get_slice(name).get_dtype() for name in names}
-    return "np" if dtypes <= NUMPY_DTYPES else "pt"
+    # Dtypes of safetensors that NumPy also has.
+    numpy_dtypes = {
+        "F64",
+        "F32",
+        "F16",
+        "I64",
+        "I32",
+        "I16",
+        "I8",
+        "U64",
+        "U32",
+        "U16",
+        "U8",
+        "BOOL",
+    }
+    return "np" if dtypes <= numpy_dtypes else "pt"
 
 
 def _digest(names: Iterable[str], get_tensor: Callable[[str], Any]) -> str:
@@ -579,7 +575,16 @@ def _load(path: Path, device: torch.device | str) -> Any:
     """Load a file that torch.save wrote, without running code from the file."""
     import torch
 
-    allowed_globals = torch.serialization.safe_globals(_SAFE_GLOBALS)
+    # Class and functions that checkpoints may name. DINO stores a Namespace of its
+    # command line. The state of a OneCycleLR before torch 2.1, as in MindEye1's
+    # checkpoints, names functions, which are replaced by `_ignore_call`.
+    safe_globals: Any = [
+        argparse.Namespace,
+        (_ignore_call, "builtins.getattr"),
+        (_ignore_call, "__builtin__.getattr"),
+        (_ignore_call, "torch.optim.lr_scheduler.OneCycleLR"),
+    ]
+    allowed_globals = torch.serialization.safe_globals(safe_globals)
     with allowed_globals, warnings.catch_warnings(action="ignore"):
         # only zips, as of torch 1.6 and later, can be mapped into memory
         return torch.load(
@@ -589,18 +594,6 @@ def _load(path: Path, device: torch.device | str) -> Any:
 
 def _ignore_call(*arguments: Any) -> None:
     """Do nothing, in place of a function that a checkpoint names."""
-
-
-_SAFE_GLOBALS: Any = [
-    argparse.Namespace,
-    (_ignore_call, "builtins.getattr"),
-    (_ignore_call, "__builtin__.getattr"),
-    (_ignore_call, "torch.optim.lr_scheduler.OneCycleLR"),
-]
-"""Class and functions that checkpoints may name. DINO stores a Namespace of its command
-line. The state of a OneCycleLR before torch 2.1, as in MindEye1's checkpoints, names
-functions, which are replaced by `_ignore_call`.
-"""
 
 
 def save_cell(path: Path, content: Any) -> None:

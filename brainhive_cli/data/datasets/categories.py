@@ -18,15 +18,6 @@ from brainhive_cli.data.files import Names, read_category
 from brainhive_cli.data.media import Clip, StimulusSet, decode, find_pictures
 from brainhive_cli.data.signals import SEPARATE_TEST, Holdout
 
-SIDE_PX = 256
-"""Height and width to which exemplars are resized and cropped, so that they fit into an
-array.
-"""
-ENCODERS: dict[str, Any] = {
-    "name": "clip-h14-text",
-    "exemplars": {"kind": "clip-h14", "views": "average"},
-}
-"""Default encoder by target. Labels have the encoder `concepts`."""
 FOLDER_HINT = "dataset.root=FOLDER, with a subfolder for each category"
 
 
@@ -79,7 +70,12 @@ class Config(parts.Config):
     def usual_encoders(self) -> list[Any]:
         """Default encoder of the target, or [] if the number of labels is unknown."""
         if self.target != "label":
-            return [ENCODERS[self.target]]
+            # Default encoder by target. Labels have the encoder `concepts`.
+            encoders: dict[str, Any] = {
+                "name": "clip-h14-text",
+                "exemplars": {"kind": "clip-h14", "views": "average"},
+            }
+            return [encoders[self.target]]
         if not self.names:
             return []
         return [{"kind": "concepts", "count": len(self.names)}]
@@ -222,14 +218,17 @@ def _read_exemplars(
     Fewer exemplars are repeated. An average over views counts each of them once.
     """
     exemplars = []
+    # Height and width to which exemplars are resized and cropped, so that they fit into
+    # an array.
+    side_px = 256
     for file in files[index]:
         # resize the shorter side, and crop the centre
         picture = decode(str(root / file), root / file)
-        scale = SIDE_PX / min(picture.size)
+        scale = side_px / min(picture.size)
         width, height = (round(length * scale) for length in picture.size)
         resized = picture.resize((width, height), Resampling.BICUBIC)
-        x = (width - SIDE_PX) // 2
-        y = (height - SIDE_PX) // 2
-        exemplars.append(np.asarray(resized.crop((x, y, x + SIDE_PX, y + SIDE_PX))))
+        x = (width - side_px) // 2
+        y = (height - side_px) // 2
+        exemplars.append(np.asarray(resized.crop((x, y, x + side_px, y + side_px))))
     views = [exemplars[view % len(exemplars)] for view in range(n_views)]
     return Clip(np.stack(views), None)

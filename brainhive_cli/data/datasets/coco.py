@@ -22,13 +22,6 @@ SPLIT_FOLDERS = {
     "test": "test{year}",
 }
 """Folder of each split, in the data set's folder or in its folder `images`."""
-INSTANCES_FILE = "annotations/instances_{folder}.json"
-"""File with the areas of the objects in each picture, and their categories."""
-CAPTIONS_FILE = "annotations/captions_{folder}.json"
-MAX_ANNOTATION_BYTES = 4 << 30
-"""Largest size of an annotation file. instances_train2017.json has 0.45e9 bytes."""
-N_CAPTIONS = 5
-"""Captions of a picture that are kept. A few pictures have six or seven."""
 SOURCE = fetch_line("coco")
 
 
@@ -83,18 +76,20 @@ def _list_images(root: Path, year: int, split: str) -> StimulusSet:
         raise MissingData(f"coco: no pictures {root}/{name}/*.jpg", SOURCE)
 
     main_categories = _read_main_categories(
-        root / INSTANCES_FILE.format(folder=folder.name)
+        # File with the areas of the objects in each picture, and their categories.
+        root / f"annotations/instances_{folder.name}.json"
     )
     concepts = []
     for file in files:
         stem = Path(file).stem
         concepts.append(main_categories.get(stem, stem))
     images = make_stimulus_set("coco", split, folder.parent, files, concepts)
-    path = root / CAPTIONS_FILE.format(folder=folder.name)
+    path = root / f"annotations/captions_{folder.name}.json"
     if not path.is_file():
         return images
     captions = partial(_get_captions, path, images.image_ids)
-    return replace(images, captions=captions, captions_each=N_CAPTIONS)
+    # Captions of a picture that are kept. A few pictures have six or seven.
+    return replace(images, captions=captions, captions_each=5)
 
 
 def _get_captions(path: Path, image_ids: Names, index: int) -> list[str]:
@@ -145,8 +140,10 @@ def _read_main_categories(path: Path) -> dict[str, str]:
 
 def _read_annotations(path: Path) -> dict[str, Any]:
     """Read a file of annotations."""
+    # Largest size of an annotation file. instances_train2017.json has 0.45e9 bytes.
+    max_annotation_bytes = 4 << 30
     content: dict[str, Any] = documents.read(
-        path, hint=SOURCE, max_bytes=MAX_ANNOTATION_BYTES
+        path, hint=SOURCE, max_bytes=max_annotation_bytes
     )
     return content
 

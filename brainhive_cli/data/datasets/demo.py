@@ -22,8 +22,6 @@ REPETITIONS = {"train": 4, "test": 16}
 SEEDS = {"train": 1, "test": 2}
 """Seed of the noise, by split."""
 Space = Literal["sensors", "voxels"]
-OBJECT_FACTORS = ("category", "shape", "colour", "texture")
-PLACE_FACTORS = ("background",)
 CONCEPTS = Field(
     pictures.N_TRAIN_CONCEPTS,
     gt=1,
@@ -249,8 +247,12 @@ def _measure_films(
         rows["looks"].append(np.mean(frame_features, 0))
         step = np.array(films.DIRECTIONS[film.direction], np.float32)  # [2]
         rows["motion"].append(step)
-        rows["object"].append(simulation.measure_meaning(film.scene, OBJECT_FACTORS))
-        rows["place"].append(simulation.measure_meaning(film.scene, PLACE_FACTORS))
+        rows["object"].append(
+            simulation.measure_meaning(
+                film.scene, ("category", "shape", "colour", "texture")
+            )
+        )
+        rows["place"].append(simulation.measure_meaning(film.scene, ("background",)))
     return {name: np.stack(values) for name, values in rows.items()}
 
 

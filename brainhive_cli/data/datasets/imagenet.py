@@ -35,8 +35,6 @@ SPLIT_PATTERN = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF_FOLDER)})(?![a-z])")
 """Split in the path of a parquet file. The last match counts."""
 CLASS = re.compile(r"n\d{8}")
 """Name of a class, such as n01440764."""
-NAME_WITH_CLASS = re.compile(r"(?:.*/)?(n\d{8})_[^/]+")
-"""Name of a picture in the original files, such as n01440764_10026."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +189,8 @@ def _parse_name(name: str, label: str, class_names: Sequence[str]) -> tuple[str,
     stem, _, last_word = name.rpartition("_")
     if stem and CLASS.fullmatch(last_word):
         return stem, last_word
-    match = NAME_WITH_CLASS.fullmatch(name)
+    # Name of a picture in the original files, such as n01440764_10026.
+    match = re.fullmatch(r"(?:.*/)?(n\d{8})_[^/]+", name)
     if match:
         return name, match[1]
     if label.isdecimal() and int(label) < len(class_names):

@@ -18,17 +18,6 @@ FILE = "69dataset2.mat"
 `X_prior` further digits, `Y` betas [N, V], `stimulus_label` labels, and
 `region_of_interest_label` and `region_of_interest_mask` names and masks of regions.
 """
-DIGITS = {1: "six", 2: "nine"}
-"""Name by label. It also names the folder of the pictures."""
-BRAIN_REGION = "primary"
-"""Region whose voxels, in MATLAB's order, are the columns of the betas."""
-AREAS = ("V1", "V2", "V3")
-AREA_REGIONS = ("lh.{}d", "lh.{}v", "rh.{}d", "rh.{}v")
-"""Regions of an area: dorsal and ventral, in both hemispheres."""
-VOXEL_MM = 2.0
-"""Voxel size in the NIfTI files. The MATLAB file has no voxel size and no affine, and
-nothing is computed from this size.
-"""
 
 
 def write_folders(root: Path) -> str:
@@ -63,17 +52,24 @@ def write_folders(root: Path) -> str:
             strict=True,
         ):
             regions[str(name[0]).removesuffix(".nii")] = np.asarray(mask) > 0
-        brain = regions[BRAIN_REGION]  # [X, Y, Z]
+        # Region whose voxels, in MATLAB's order, are the columns of the betas.
+        brain = regions["primary"]  # [X, Y, Z]
         images: dict[str, Array] = {"sub-01_mask": brain.astype(np.uint8)}
-        for area in AREAS:
-            masks = [regions[region.format(area)] for region in AREA_REGIONS]
+        for area in ("V1", "V2", "V3"):
+            # Regions of an area: dorsal and ventral, in both hemispheres.
+            masks = [
+                regions[region.format(area)]
+                for region in ("lh.{}d", "lh.{}v", "rh.{}d", "rh.{}v")
+            ]
             area_mask = brain & np.any(masks, 0)
             images[f"sub-01_{area}"] = area_mask.astype(np.uint8)
         volumes = np.zeros((brain.size, len(betas)), np.float32)
         volumes[brain.ravel(order="F")] = betas.T
         paths = []
+        # Name by label. It also names the folder of the pictures.
+        digits = {1: "six", 2: "nine"}
         for number, label in enumerate(content["stimulus_label"].ravel().tolist()):
-            digit = DIGITS[label]
+            digit = digits[label]
             paths.append(f"train/{digit}/{digit}_{number:03d}.png")
     shape = brain.shape + (len(betas),)
     images["sub-01_ses-01_betas"] = volumes.reshape(shape, order="F")
@@ -83,7 +79,10 @@ def write_folders(root: Path) -> str:
         f"train/digit/{number:04d}.png" for number in range(len(further_pictures))
     ]
     _write_pictures(root / "further", further_paths, further_pictures)
-    affine = np.diag([VOXEL_MM, VOXEL_MM, VOXEL_MM, 1.0])
+    # Voxel size in the NIfTI files. The MATLAB file has no voxel size and no affine,
+    # and nothing is computed from this size.
+    voxel_mm = 2.0
+    affine = np.diag([voxel_mm, voxel_mm, voxel_mm, 1.0])
     for name, values in images.items():
         img = nibabel.Nifti1Image(values, affine)
         # equal content gives equal bytes without a time stamp

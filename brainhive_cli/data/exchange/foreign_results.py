@@ -38,11 +38,7 @@ from brainhive_cli.measurement import COSINE, ForeignResult, compute_similaritie
 ROLES_FILE = "audit.yaml"
 """File that names the array of a role, as `similarities: file.npz:key`, and claims."""
 SAVE_HINT = "save it again, as an array or table of numbers or names"
-MAX_NAME_CHARACTERS = 256
-"""Largest length of an array's name. Arrays with longer names are not read."""
 MAX_ARRAYS_PER_FILE = 100_000
-MAX_TABLE_FILLING = 10
-"""Largest number of cells in a table for each cell in its file."""
 MAX_MESSAGE_CHARACTERS = 1000
 """Largest length of the names in a message."""
 MAX_MAGNITUDE = 1e30
@@ -56,8 +52,6 @@ MATRIX_PATTERNS = {
 """Pattern in the names of arrays [N, M] or [N, D], keyed by role. The first match
 counts.
 """
-REPEATED_ROLES = ("similarities", "predicted")
-"""Roles that may have an array for each seed or subject."""
 LIST_PATTERNS = {
     "log": r"(test|val|dev|train).*(acc|top|loss|auc|rank)",
     "train_ids": r"train",
@@ -81,9 +75,6 @@ CLAIM_PATTERNS = {
 """Pattern of the whole name of a claimed value, keyed by role."""
 COUNTS = {"pool", "trainings"}
 """Claims that are numbers of items. Other claims are shares."""
-MAX_CLAIM = 1e9
-EPOCH_COLUMNS = ("epoch", "epochs", "step")
-"""Columns that number the rows of a table of scores."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +117,10 @@ class _ResultFiles:
         # labels of seeds differ in digits only
         kinds = {re.sub(r"\d+", "", label) for label in labels}
         shapes = {array.shape for array in arrays}
-        are_seeds = role in REPEATED_ROLES and len(kinds) == len(shapes) == 1
+        # Roles that may have an array for each seed or subject.
+        are_seeds = (
+            role in ("similarities", "predicted") and len(kinds) == len(shapes) == 1
+        )
         # arrays with NaN never count as equal
         are_equal = all(np.array_equal(array, arrays[0]) for array in arrays[1:])
         is_absent = len(arrays) < len(labels)
@@ -356,7 +350,8 @@ def _read_file(path: Path) -> Any:
         return {}
     heading, *rows = csv.reader(lines)
     n_cells = sum(map(len, rows))
-    if len(rows) * len(heading) > MAX_TABLE_FILLING * n_cells:
+    # Largest number of cells in a table for each cell in its file.
+    if len(rows) * len(heading) > 10 * n_cells:
         raise ValueError("most of its rows are shorter than its heading")
     columns = {}
     for name, *cells in zip_longest(heading, *rows, fillvalue=""):
@@ -375,7 +370,8 @@ def _flatten(name: str, content: Any) -> Iterator[tuple[str, Any]]:
         return
     for key, value in content.items():
         full_name = f"{name}_{key}".strip("_")
-        is_short = len(full_name) <= MAX_NAME_CHARACTERS
+        # Largest length of an array's name. Arrays with longer names are not read.
+        is_short = len(full_name) <= 256
         yield from _flatten(full_name, value if is_short else None)
 
 
@@ -463,7 +459,8 @@ def _find_training_starts(arrays: Mapping[str, Array], label: str) -> Int64:
         ValueError: if the rows of trainings are mixed.
     """
     file = label.rpartition(":")[0]
-    for column in EPOCH_COLUMNS:
+    # Columns that number the rows of a table of scores.
+    for column in ("epoch", "epochs", "step"):
         epochs = arrays.get(f"{file}:{column}")
         if epochs is None or epochs.shape != arrays[label].shape:
             continue
@@ -484,6 +481,7 @@ def _read_claims(arrays: Mapping[str, Array]) -> dict[str, float]:
     """
     claims: dict[str, float] = {}
     is_percent = False
+    max_claim = 1e9
     for label, array in arrays.items():
         role = _find_role(CLAIM_PATTERNS, label)
         if role == "trainings" and array.size > 1:
@@ -498,7 +496,7 @@ def _read_claims(arrays: Mapping[str, Array]) -> dict[str, float]:
                 is_interval = array.size == 2
                 claim = float(np.ptp(numbers / 2) if is_interval else numbers.max())
                 min_claim = 1 if role in COUNTS else 0
-                if not min_claim <= claim <= MAX_CLAIM:
+                if not min_claim <= claim <= max_claim:
                     console.warn(f"not read: {label} claims {claim:g} as {role}")
                     continue
                 claims[role] = claim

@@ -13,14 +13,8 @@ import numpy as np
 from brainhive_cli.core.base import Float32, Float64
 from brainhive_cli.core.files import atomic_write
 
-DATA_BUFFER = 300
-"""Kind of the .fif tags that hold samples. Source: mne.io.constants.FIFF."""
 FLOAT32 = 4
 """Type of tags with float32 samples. Source: mne.io.constants.FIFF."""
-FLOAT64 = 5
-"""Type of tags with float64 samples. Source: mne.io.constants.FIFF."""
-FIRST_MARKER = b"Mk1="
-"""Start of the first marker in a .vmrk file."""
 
 
 class GrowingRun:
@@ -75,7 +69,8 @@ class GrowingRun:
             # mne-bids writes float64, although float32 is appended
             file_dtype = ">f8"
             n_bytes = 8 * len(scales)
-            head, _, data = content.rpartition(_make_tag(FLOAT64, n_bytes))
+            # Type of tags with float64 samples. Source: mne.io.constants.FIFF.
+            head, _, data = content.rpartition(_make_tag(5, n_bytes))
             content = data[:n_bytes]
             tail = data[n_bytes:]
         self._scales = scales * np.frombuffer(content, file_dtype)
@@ -91,7 +86,8 @@ class GrowingRun:
         self._markers_path = None if is_fif else header_path.with_suffix(".vmrk")
         if self._markers_path is not None:
             content = self._markers_path.read_bytes()
-            self._markers_path.write_bytes(content.partition(FIRST_MARKER)[0])
+            # Start of the first marker in a .vmrk file.
+            self._markers_path.write_bytes(content.partition(b"Mk1=")[0])
         self._sidecar_path = header_path.with_suffix(".json")
         self._n_samples = 0
         self._n_events = 0
@@ -163,7 +159,8 @@ class GrowingRun:
 
 def _make_tag(data_type: int, n_bytes: int) -> bytes:
     """Make the .fif tag that precedes the bytes of samples."""
-    return struct.pack(">IIii", DATA_BUFFER, data_type, n_bytes, 0)
+    # Kind of the .fif tags that hold samples. Source: mne.io.constants.FIFF.
+    return struct.pack(">IIii", 300, data_type, n_bytes, 0)
 
 
 def _append_text(path: Path, text: str) -> None:

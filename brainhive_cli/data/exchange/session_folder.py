@@ -19,37 +19,18 @@ from brainhive_cli.data.files import DESCRIPTION, SIMULATED, to_table_cell
 from brainhive_cli.data.streams import StreamFormat
 from brainhive_cli.models import UNIT_SIZES, normalise_unit
 
-MNE_UNITS = {
-    "mag": "T",
-    "grad": "T/m",
-    **dict.fromkeys(("eeg", "eog", "ecg", "emg", "ecog", "seeg", "dbs"), "V"),
-}
-"""Unit of MNE by channel type. Samples of other types are saved unchanged."""
-DEFAULT_VOLTAGE_V = 1e-6
-"""BrainVision's unit of voltages without a unit."""
-BAD_PREFIX = re.compile("bad|edge", re.IGNORECASE)
-"""Prefix of annotations by which MNE and `prepare` reject trials."""
-INVALID_IN_CHANNEL_NAMES = re.compile(r'[\[\]"\\]|[^\w -~]|^\s+|\s+$|^n/a$')
-"""Text in channel names that BrainVision, tables or MNE cannot hold."""
 TASK = "live"
 GAP = "BAD boundary"
 """Annotation where samples are missing."""
 MISSING_CELL = "n/a"
-STIMULUS_TYPES = {"picture": "image", "clip": "video"}
-"""BIDS type by kind of stimulus. Categories have no files."""
-STIMULI_HEADER = "stimulus_id\tfilename\ttype\n"
-COORDINATE_SYSTEM = {"EEGCoordinateSystem": "CapTrak", "EEGCoordinateUnits": "m"}
-"""BIDS name of the head frame of MNE, and its unit."""
 PAUSE_S = 10.0
 """Time without events after which a block ends, so that no trial is cut and filters
 settle before the next trial.
 """
 HELD_BACK_S = 5.0
 """Newest samples in memory, which may belong to the next block."""
-WRITE_INTERVAL_S = 1.0
 MAX_BLOCK_BYTES = 10**9
 """Largest size of a block's samples. MNE reads .fif files of at most 2 GB."""
-SAVE_HINT = "free space, or restore the folder; earlier blocks can be prepared"
 
 
 class _Event(NamedTuple):
@@ -98,10 +79,14 @@ class SessionFolder:
         self._format = format
         self._start_time = datetime.now(UTC)
         self._channel_names = [
-            INVALID_IN_CHANNEL_NAMES.sub("_", name) for name in format.channels
+            # Text in channel names that BrainVision, tables or MNE cannot hold.
+            re.sub(r'[\[\]"\\]|[^\w -~]|^\s+|\s+$|^n/a$', "_", name)
+            for name in format.channels
         ]
         self._stimulus_ids: dict[str, str] = {}
-        self._stimulus_type = STIMULUS_TYPES.get(stimulus, MISSING_CELL)
+        # BIDS type by kind of stimulus. Categories have no files.
+        stimulus_types = {"picture": "image", "clip": "video"}
+        self._stimulus_type = stimulus_types.get(stimulus, MISSING_CELL)
         is_meg = not {"mag", "grad"}.isdisjoint(format.channel_types)
         self._datatype = "meg" if is_meg else "eeg"
         self._path = mne_bids.BIDSPath(
@@ -147,7 +132,8 @@ class SessionFolder:
         stop = self._n_samples - n_held_back
         block_bytes = (self._n_samples - self._block_start) * 4 * samples.shape[1]
         is_pause = self._n_samples - self._last_event > PAUSE_S * rate_hz
-        is_due = stop - self._n_written > WRITE_INTERVAL_S * rate_hz
+        write_interval_s = 1.0
+        is_due = stop - self._n_written > write_interval_s * rate_hz
         if is_pause or block_bytes > MAX_BLOCK_BYTES:
             self._write(stop, is_end=True)
         elif is_due and self._writing.done():
@@ -164,7 +150,8 @@ class SessionFolder:
             image: Id of the picture that was shown, or "".
         """
         marker = _make_cell(name)
-        if BAD_PREFIX.match(marker):
+        # Prefix of annotations by which MNE and `prepare` reject trials.
+        if re.match("bad|edge", marker, re.IGNORECASE):
             marker = f"event {marker}"
         self._events.append(_Event(sample, marker, _make_cell(image)))
         self._last_event = max(self._last_event, sample)
@@ -280,7 +267,7 @@ class SessionFolder:
                 ids.setdefault(image, f"stim-{len(ids) + 1:05d}")
         table = self._path.root / "stimuli/stimuli.tsv"
         if len(ids) > n_before or not table.exists():
-            rows = STIMULI_HEADER
+            rows = "stimulus_id\tfilename\ttype\n"
             for image, stimulus_id in ids.items():
                 rows += f"{stimulus_id}\t{image}\t{self._stimulus_type}\n"
             with atomic_write(table) as path:
@@ -306,7 +293,12 @@ class SessionFolder:
         table = self._path.copy().update(suffix="electrodes", extension=".tsv").fpath
         table.write_text("\n".join(lines) + "\n", "utf-8")
         sidecar = self._path.copy().update(suffix="coordsystem", extension=".json")
-        _write_json(sidecar.fpath, COORDINATE_SYSTEM)
+        # BIDS name of the head frame of MNE, and its unit.
+        coordinate_system = {
+            "EEGCoordinateSystem": "CapTrak",
+            "EEGCoordinateUnits": "m",
+        }
+        _write_json(sidecar.fpath, coordinate_system)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -325,7 +317,8 @@ def _report_write_errors(root: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError) as error:
         raise BrainhiveError(
-            f"{root}: the session cannot be saved: {first_line(error)}", SAVE_HINT
+            f"{root}: the session cannot be saved: {first_line(error)}",
+            "free space, or restore the folder; earlier blocks can be prepared",
         ) from error
 
 
@@ -335,11 +328,19 @@ def _find_scale(name: str, channel_type: str, unit: str) -> float:
     Raises:
         BrainhiveError: if the unit does not fit the channel type.
     """
-    mne_unit = MNE_UNITS.get(channel_type)
+    # Unit of MNE by channel type. Samples of other types are saved unchanged.
+    mne_units = {
+        "mag": "T",
+        "grad": "T/m",
+        **dict.fromkeys(("eeg", "eog", "ecg", "emg", "ecog", "seeg", "dbs"), "V"),
+    }
+    mne_unit = mne_units.get(channel_type)
     if mne_unit is None:
         return 1.0
     if mne_unit == "V" and not unit.strip():
-        return DEFAULT_VOLTAGE_V
+        # BrainVision's unit of voltages without a unit.
+        default_voltage_v = 1e-6
+        return default_voltage_v
     factor, quantity = UNIT_SIZES.get(normalise_unit(unit), (0.0, ""))
     if quantity != mne_unit:
         raise BrainhiveError(

@@ -45,10 +45,6 @@ from brainhive_cli.data.stores import (
 VECTORS_PER_BATCH = 1024
 NAMES_FILE = "file_names.txt"
 """File in which thingsvision lists the pictures of its features, a line each."""
-FEATURE_SUFFIXES = (".npy", ".pt")
-"""Suffixes of the feature files of thingsvision."""
-ROW_RANGE = re.compile(r"(\d+)[-_](\d+)$")
-"""Rows of a part at the end of its name, such as 8-16."""
 PARQUET_PART = "-part-"
 """Text after the encoder in the names of BrainHiVE's parquet files, which are
 {data set}_{split}_{encoder}-part-00000-of-00000.parquet.
@@ -507,11 +503,13 @@ def _open_thingsvision(folder: Path) -> Vectors:
     """Open a folder of thingsvision, with features in one file or in numbered parts."""
     files = list(folder.glob("features*.*"))
     suffixes = {file.suffix.lower() for file in files}
-    if len(suffixes) != 1 or not suffixes.issubset(FEATURE_SUFFIXES):
+    # Suffixes of the feature files of thingsvision.
+    feature_suffixes = (".npy", ".pt")
+    if len(suffixes) != 1 or not suffixes.issubset(feature_suffixes):
         file_names = ", ".join(file.name for file in files) or "none"
         raise BrainhiveError(
             f"{folder} needs feature files of one type, but has {file_names}",
-            f"types: {', '.join(FEATURE_SUFFIXES)}",
+            f"types: {', '.join(feature_suffixes)}",
         )
     return _open_rows(files, folder / NAMES_FILE)
 
@@ -526,7 +524,8 @@ def _open_rows(files: Sequence[Path], names_file: Path) -> Vectors:
     files = sort_by_number(files)
     ranges = []
     for file in files:
-        match = ROW_RANGE.search(file.stem)
+        # Rows of a part at the end of its name, such as 8-16.
+        match = re.search(r"(\d+)[-_](\d+)$", file.stem)
         ranges += [(int(match[1]), int(match[2]))] if match else []
     # layer_3_1 and layer_3_2 are two parts without ranges
     if len({start for start, _ in ranges}) == len(files) > 1:

@@ -14,16 +14,7 @@ from brainhive_cli.data.files import summarise_names, to_image_id
 from brainhive_cli.data.fmri.volumes import open_image
 from brainhive_cli.data.recordings import EMPTY_CELLS
 
-PICTURE_WORDS = ("stim", "stimulus", "image", "img", "picture", "pic")
-"""Words before the number of a picture. Other numbers may count trials."""
 SEPARATORS = r"[\W_]*"
-AFNI_LABELS = re.compile(rb'BRICK_LABS"[^>]*>\s*"([^"]*)"')
-"""AFNI's labels of volumes in the header of NIfTI."""
-NUISANCE = re.compile(r"Sn\(\d+\) (R\d+|constant)|(stat|R\^2)$")
-"""Names of SPM's regressors without a picture, and of AFNI's statistics."""
-ORDER_HINT = (
-    "name the files in a column of the table, or choose some: preparation.betas=PATTERN"
-)
 SHAPE_HINT = (
     "write one line per beta, and leave out statistics between betas; n betas are "
     "[X, Y, Z, n] on the grid of the mask, n volumes, [n, voxels], or [voxels, n] if "
@@ -55,7 +46,10 @@ def read_labels(path: Path, root: Path, way_out: str) -> list[str]:
 
     names = [""] * math.prod(header.get_data_shape()[3:])
     for extension in header.extensions:
-        match = AFNI_LABELS.search(bytes(extension.get_content()))
+        # AFNI's labels of volumes in the header of NIfTI.
+        match = re.search(
+            rb'BRICK_LABS"[^>]*>\s*"([^"]*)"', bytes(extension.get_content())
+        )
         if match:
             names = match[1].decode(errors="replace").split("~")[: len(names)]
     return [text + name for name in names]
@@ -83,14 +77,21 @@ def order_betas(
         BrainhiveError: if betas and lines differ in number or in their names, or if
             nothing states the order of the files.
     """
-    rows = [row for row, label in enumerate(labels) if not NUISANCE.search(label)]
+    # Names of SPM's regressors without a picture, and of AFNI's statistics.
+    rows = [
+        row
+        for row, label in enumerate(labels)
+        if not re.search(r"Sn\(\d+\) (R\d+|constant)|(stat|R\^2)$", label)
+    ]
     unnamed: list[str] = []
     columns = [[""] * len(labels)]  # cells that the files name
     line_columns = [[""] * len(lines)]
     has_names = False
+    # Words before the number of a picture. Other numbers may count trials.
+    picture_words = ("stim", "stimulus", "image", "img", "picture", "pic")
     for name in sorted(lines[0], key=lambda name: name != column):
         line_cells = [line.get(name, "") for line in lines]
-        words = (name, *PICTURE_WORDS) if name == column else (name,)
+        words = (name, *picture_words) if name == column else (name,)
         patterns = _make_patterns(set(line_cells).difference(EMPTY_CELLS), words)
         cell_of = {label: _find_cell(label, patterns) for label in set(labels)}
         cells = [cell_of[label] for label in labels]
@@ -111,7 +112,8 @@ def order_betas(
     if len(path_of) > 1 and not has_names:
         raise BrainhiveError(
             f"nothing states the order of {' and '.join(list(path_of.values())[:2])}",
-            ORDER_HINT,
+            "name the files in a column of the table, or choose some: "
+            "preparation.betas=PATTERN",
         )
     keys = [" ".join(cells[row] for cells in columns) for row in rows]
     line_keys = [" ".join(cells) for cells in zip(*line_columns, strict=True)]

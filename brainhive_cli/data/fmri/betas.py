@@ -44,30 +44,9 @@ from brainhive_cli.data.signals import Trials, Voxels, index_optional, sum_by_pi
 
 MAX_BLOCK_BYTES = 2**27
 """Largest block of signals in memory while noise ceilings are measured."""
-MIN_ZERO_SHARE = 0.25
-"""Smallest share of zeros in a trial at which its zeros count as missing betas."""
 NOT_ESTIMATED = "trials without an estimate in all or many voxels"
-MAX_SCALE_RATIO = 5.0
-"""Largest ratio of spreads of the runs or sessions of a person."""
-MAX_SAMPLED_TRIALS = 16
-"""Largest number of trials of a session and split whose spread is measured."""
-MIN_REPEATED_STIMULI = 20
-"""Smallest number of repeated training stimuli from which voxels are chosen. With fewer
-the choice would follow noise.
-"""
 SPLITS = ("train", "test", "imagery", "artificial")
 """Splits of published trials."""
-TRIAL_COLUMNS = (
-    "subject",
-    "session",
-    "runs",
-    "train trials",
-    "test trials",
-    "pictures",
-    "repeated trials",
-)
-VOXEL_COLUMNS = ("subject", "voxels", "regions")
-FILE_COLUMNS = ("subject", "name", "read as")
 
 
 class BetaSteps(parts.Config):
@@ -209,9 +188,11 @@ class Betas(Preparation):
             spreads: Standard deviation of the betas, by number of the run or session.
         """
         median = np.median(list(spreads.values()))
+        # Largest ratio of spreads of the runs or sessions of a person.
+        max_scale_ratio = 5.0
         for number, spread in spreads.items():
             ratio = spread / median if median else 1
-            if not 1 / MAX_SCALE_RATIO < ratio < MAX_SCALE_RATIO:
+            if not 1 / max_scale_ratio < ratio < max_scale_ratio:
                 problem = (
                     f"the betas of {kind} {number} vary {ratio:.2g} times as much as "
                     f"those of the median {kind}"
@@ -288,10 +269,13 @@ class Betas(Preparation):
         if self.config.min_ncsnr is None and self.config.max_voxels is None:
             return
         n_repeated = self._count_repeated(subject)
-        if n_repeated < MIN_REPEATED_STIMULI:
+        # Smallest number of repeated training stimuli from which voxels are chosen.
+        # With fewer the choice would follow noise.
+        min_repeated_stimuli = 20
+        if n_repeated < min_repeated_stimuli:
             raise BrainhiveError(
                 f"subject {subject}: {n_repeated} training stimuli were shown twice or "
-                f"more, and a choice of voxels needs {MIN_REPEATED_STIMULI}",
+                f"more, and a choice of voxels needs {min_repeated_stimuli}",
                 "leave out preparation.min_ncsnr and preparation.max_voxels, and "
                 "choose voxels by region instead",
             )
@@ -402,7 +386,9 @@ class Betas(Preparation):
                 assert recording.sessions is not None  # as in every joined recording
                 for session in np.unique(recording.sessions).tolist():
                     rows = np.flatnonzero(recording.sessions == session)
-                    sample = recording.signal[rows[:MAX_SAMPLED_TRIALS]]
+                    # Largest number of trials of a session and split whose spread is
+                    # measured.
+                    sample = recording.signal[rows[:16]]
                     spreads[session + 1] = float(np.std(sample))
             self._require_one_scale(subject, "session", spreads)
         space = next(iter(recordings.values())).space
@@ -496,10 +482,21 @@ class Betas(Preparation):
             for name, kind in self.file_kinds.get(subject, {}).items():
                 if (name, kind) != ("mask", "mask"):
                     file_rows.append((subject, name, kind))
+        trial_columns = (
+            "subject",
+            "session",
+            "runs",
+            "train trials",
+            "test trials",
+            "pictures",
+            "repeated trials",
+        )
         tables = (
-            Table("Trials", TRIAL_COLUMNS, trial_rows),
-            Table("Voxels", VOXEL_COLUMNS, voxel_rows),
-            Table("Files of masks and regions", FILE_COLUMNS, file_rows),
+            Table("Trials", trial_columns, trial_rows),
+            Table("Voxels", ("subject", "voxels", "regions"), voxel_rows),
+            Table(
+                "Files of masks and regions", ("subject", "name", "read as"), file_rows
+            ),
         )
         shown_tables = tuple(table for table in tables if table.rows)
         return Overview(shown_tables, tuple(warnings), account=self.account)
@@ -669,7 +666,7 @@ def choose_estimates(betas: Float32) -> tuple[Bool, Bool]:
     """Choose trials and voxels without missing betas, so that most betas are kept.
 
     A beta is missing if it is not finite. A beta of 0 is missing if at least
-    `MIN_ZERO_SHARE` of the trial's betas are 0. Voxels that are 0 in all trials do not
+    a quarter of the trial's betas are 0. Voxels that are 0 in all trials do not
     count.
 
     Args:
@@ -683,7 +680,8 @@ def choose_estimates(betas: Float32) -> tuple[Bool, Bool]:
     varies = ~is_zero.all(0)
     is_zero &= varies
     zero_share = is_zero.sum(1, keepdims=True) / max(1, varies.sum())
-    is_missing |= is_zero & (zero_share >= MIN_ZERO_SHARE)
+    # Smallest share of zeros in a trial at which its zeros count as missing betas.
+    is_missing |= is_zero & (zero_share >= 0.25)
 
     # drop trials one by one, the trial with the most missing betas first, until a voxel
     # has no missing beta

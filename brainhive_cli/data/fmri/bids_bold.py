@@ -47,21 +47,6 @@ BOLD_PATTERNS = (
 """fMRIPrep's names of volumes, surfaces (the right hemisphere lies next to the left)
 and grayordinates.
 """
-CONFOUND_COLUMNS: Mapping[str, Sequence[str]] = {
-    "motion": ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"),
-    "cosine": ("cosine*",),
-    "non_steady": ("non_steady_state_outlier*",),
-    "motion_outlier": ("motion_outlier*",),
-    "a_comp_cor": ("a_comp_cor_0[0-4]",),
-    "t_comp_cor": ("t_comp_cor_0[0-4]",),
-}
-"""fMRIPrep's columns of each group of confounds, for CompCor the first five."""
-OPTIONAL_CONFOUNDS = ("cosine", "non_steady", "motion_outlier")
-"""Groups without a column in short runs, or in runs without such volumes."""
-SPACE_ENTITIES = ("cohort", "res", "den")
-"""Entities that fMRIPrep's --output-spaces adds to a space."""
-HEADER_TOLERANCE_S = 1e-3
-"""Largest rounding error of the TR in a header, which holds float32 or milliseconds."""
 MAX_TR_S = 100
 """Largest TR in seconds. A larger TR is in milliseconds."""
 
@@ -127,7 +112,8 @@ def list_folder(root: Path, folder: Path) -> list[BidsFile]:
             entities["run"] = entities["run"].lstrip("0")
         space = entities.get("space", "")
         if "space" in entities:
-            for key in SPACE_ENTITIES:
+            # Entities that fMRIPrep's --output-spaces adds to a space.
+            for key in ("cohort", "res", "den"):
                 if key in entities:
                     space += f":{key}-{entities[key]}"
         files.append(BidsFile(path, folder, entities, suffix, space))
@@ -264,7 +250,9 @@ def read_timing(run: BoldRun) -> tuple[int, float, float, str]:
     if header_tr_s > MAX_TR_S:
         header_tr_s /= 1000
     is_known = header_tr_s > 0 and header_tr_s != 1
-    if is_known and abs(header_tr_s - tr_s) > HEADER_TOLERANCE_S:
+    # Largest rounding error of the TR in a header, which holds float32 or milliseconds.
+    header_tolerance_s = 1e-3
+    if is_known and abs(header_tr_s - tr_s) > header_tolerance_s:
         raise BrainhiveError(
             f"{path}: its header has a TR of {header_tr_s:g} s, its sidecar a TR of "
             f"{tr_s:g} s",
@@ -457,7 +445,8 @@ def read_confounds(
 
     Args:
         run: Files of the run.
-        groups: Keys of `CONFOUND_COLUMNS`, or columns with or without wildcards.
+        groups: Groups of confounds, such as `motion`, or columns, which may have
+            wildcards.
         n_volumes: Expected number of volumes T.
         noted: Counts of unusual facts, which are increased.
 
@@ -485,10 +474,20 @@ def read_confounds(
 
     # columns of each group, without duplicates
     names: dict[str, None] = {}
+    # fMRIPrep's columns of each group of confounds, for CompCor the first five.
+    confound_columns: Mapping[str, Sequence[str]] = {
+        "motion": ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"),
+        "cosine": ("cosine*",),
+        "non_steady": ("non_steady_state_outlier*",),
+        "motion_outlier": ("motion_outlier*",),
+        "a_comp_cor": ("a_comp_cor_0[0-4]",),
+        "t_comp_cor": ("t_comp_cor_0[0-4]",),
+    }
     for group in groups:
-        for pattern in CONFOUND_COLUMNS.get(group, (group,)):
+        for pattern in confound_columns.get(group, (group,)):
             matches = sorted(match_pattern(columns, pattern))
-            if not matches and group not in OPTIONAL_CONFOUNDS:
+            # Groups without a column in short runs, or in runs without such volumes.
+            if not matches and group not in ("cosine", "non_steady", "motion_outlier"):
                 patterns = dict.fromkeys(re.sub(r"\d+$", "*", name) for name in columns)
                 raise BrainhiveError(
                     f"{path} has no column {pattern} of the confounds {group}",

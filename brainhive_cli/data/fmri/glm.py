@@ -12,9 +12,6 @@ import numpy as np
 from brainhive_cli.core.base import Array, Bool, BrainhiveError, Float32, Float64, Int64
 
 Estimator = Literal["lsa", "lss", "hrf", "denoised"]
-HRF_STEP_S = 0.1
-HRF_SAMPLES = 501
-"""Samples of an HRF in GLMsingle's library, which reaches to 50 s after the onset."""
 CANONICAL_HRFS = {
     "glover": (6 / 0.9, 12 / 0.9, 0.9, 0.48),
     "spm": (6.0, 16.0, 1.0, 0.167),
@@ -23,44 +20,16 @@ CANONICAL_HRFS = {
 the undershoot. Source: nilearn 0.14, `glm.first_level.hemodynamic_models`.
 """
 OVERSAMPLING = 50
-CANONICAL_HRF_S = 32.0
-LEAD_S = 24.0
-"""Time of nilearn's grid before the first volume. The grid has `OVERSAMPLING` steps a
-TR.
-"""
 MIN_EIGENVALUE_RATIO = 1e-10
 """Directions of a design with a smaller share of the largest eigenvalue are not
 estimated.
 """
 MIN_BRIGHTNESS = 0.1
-BRIGHT_PERCENTILE = 99
-"""Voxels of the noise pool are brighter than `MIN_BRIGHTNESS` times this percentile of
-all voxels.
-"""
-MAX_COMPONENTS = 10
-"""GLMsingle's `n_pcs`."""
-TOLERANCE = 1.05
-"""GLMsingle's `pcstop`."""
 FRACTIONS = tuple((np.arange(20, 0, -1) / 20).tolist())
 """GLMsingle's `fracs`: 1, .95 … .05."""
-THRESHOLD_STEPS = 20_000
-PENALTY_LIMITS = (0.01, 1e4)
-"""Limits of fracridge's grid, as shares of the smallest and of the largest
-eigenvalue.
-"""
-PENALTY_STEP = 0.2
-"""Step of fracridge's grid in powers of ten."""
 MIN_RESPONSE = 0.1
 """Smallest peak of a trial's regressor, as a share of the largest peak in its run.
 Trials with a smaller peak get a beta of 0.
-"""
-MIN_TSNR = 1.0
-"""Half of the voxels must have more. Magnitudes of pure noise have 1.9, series without
-mean 0.
-"""
-MIN_POWER = 1e-24
-"""Share of the sum of squares that must remain without drift. Rounding leaves about
-1e-30 of a constant.
 """
 
 
@@ -213,20 +182,24 @@ def build_hrf_library(
     from scipy.interpolate import PchipInterpolator
 
     folder = Path(__file__).parent
+    hrf_step_s = 0.1
     if name == "assumed":
         hrfs = np.loadtxt(folder / "assumed_hrf.txt").reshape(1, -1)
     else:
         # subtract the undershoot from the response: [20, samples]
         rows = np.loadtxt(folder / "hrf_library.csv", delimiter=",")
         delay, late_delay, scale, late_scale, ratio, onset = rows.T[:, :, None]
-        times_s = np.arange(HRF_SAMPLES) * HRF_STEP_S - onset
+        # Samples of an HRF in GLMsingle's library, which reaches to 50 s after the
+        # onset.
+        hrf_samples = 501
+        times_s = np.arange(hrf_samples) * hrf_step_s - onset
         undershoot = evaluate_gamma(times_s, late_delay / late_scale, late_scale)
         hrfs = evaluate_gamma(times_s, delay / scale, scale) - undershoot / ratio
 
     # sum the HRF over the duration of the stimulus
-    boxcar = np.ones(max(1, round(stimulus_s / HRF_STEP_S)))
+    boxcar = np.ones(max(1, round(stimulus_s / hrf_step_s)))
     responses = np.stack([np.convolve(hrf, boxcar) for hrf in hrfs], 1)
-    grid_s = np.arange(len(responses)) * HRF_STEP_S
+    grid_s = np.arange(len(responses)) * hrf_step_s
     interpolate = PchipInterpolator(grid_s, responses, extrapolate=False)
     peaks = interpolate(np.arange(0, grid_s[-1], tr_s)).max(0)
     return lambda lags_s: np.nan_to_num(interpolate(lags_s)) / peaks
@@ -250,10 +223,11 @@ def sample_canonical_hrf(kind: str, tr_s: float, shift_s: float = 0.0) -> Float6
     Source: nilearn 0.14, `glm.first_level.hemodynamic_models`.
     """
     shape, late_shape, scale, ratio = CANONICAL_HRFS[kind]
-    n_samples = round(CANONICAL_HRF_S * OVERSAMPLING / tr_s)
+    canonical_hrf_s = 32.0
+    n_samples = round(canonical_hrf_s * OVERSAMPLING / tr_s)
     # nilearn delays the HRF by one step
     delay_s = tr_s / OVERSAMPLING
-    times_s = np.linspace(0, CANONICAL_HRF_S, n_samples) - delay_s - shift_s
+    times_s = np.linspace(0, canonical_hrf_s, n_samples) - delay_s - shift_s
     undershoot = ratio * evaluate_gamma(times_s, late_shape, scale)
     response = evaluate_gamma(times_s, shape, scale) - undershoot
     return response / response.sum()
@@ -272,7 +246,10 @@ def build_canonical_design(
     frame_times_s = run.frame_times_s
     n_intervals = len(frame_times_s) - 1
     stop_s = frame_times_s[-1] * (1 + 1 / n_intervals)
-    start_s = frame_times_s[0] - LEAD_S
+    # Time of nilearn's grid before the first volume. The grid has `OVERSAMPLING` steps
+    # a TR.
+    lead_s = 24.0
+    start_s = frame_times_s[0] - lead_s
     duration_s = frame_times_s[-1] - frame_times_s[0]
     n_steps = round((stop_s - start_s) * n_intervals / duration_s * OVERSAMPLING)
     grid_s = np.linspace(start_s, stop_s, n_steps + 1)
@@ -563,7 +540,9 @@ class BoldSession:
                 # a voxel that is not finite counts as constant
                 values[:, ~np.isfinite(values).all(0)] = 0
                 means[run] = values.mean(0)
-                min_squares[run] = MIN_POWER * np.einsum("tv,tv->v", values, values)
+                # Share of the sum of squares that must remain without drift. Rounding
+                # leaves about 1e-30 of a constant.
+                min_squares[run] = 1e-24 * np.einsum("tv,tv->v", values, values)
                 # in place, because series are the largest arrays
                 values -= model.drift @ (model.drift.T @ values)
                 squares[run] = np.einsum("tv,tv->v", values, values)
@@ -628,8 +607,11 @@ def survey_voxels(session: BoldSession) -> VoxelSurvey:
             explained = group.explain_squares(group.solve(weights))
             r2[voxels, hrf_index] = 100 * explained / squares[voxels]
 
+    # Half of the voxels must have more. Magnitudes of pure noise have 1.9, series
+    # without mean 0.
+    min_tsnr = 1.0
     # percent of a mean that is below the noise has no meaning
-    if 2 * np.sum(tsnr >= MIN_TSNR) <= np.isfinite(squares).sum():
+    if 2 * np.sum(tsnr >= min_tsnr) <= np.isfinite(squares).sum():
         raise BrainhiveError(
             "most voxels do not vary, or have a mean below their standard deviation",
             "use a mask of the brain, and BOLD from which the mean was not removed",
@@ -787,7 +769,8 @@ def find_mixture_threshold(values: Float64, seed: int) -> float:
     mixture = GaussianMixture(
         2, tol=1e-10, n_init=3, max_iter=10_000, random_state=seed
     ).fit(values[:, None])
-    grid = np.linspace(values.min(), values.max(), THRESHOLD_STEPS)
+    threshold_steps = 20_000
+    grid = np.linspace(values.min(), values.max(), threshold_steps)
     changes = np.flatnonzero(np.diff(mixture.predict(grid[:, None])))
     if not len(changes):
         raise BrainhiveError(
@@ -803,7 +786,9 @@ def choose_noise_pool(mean: Float64, r2: Float64, threshold: float) -> Bool:
     Raises:
         BrainhiveError: if there are none.
     """
-    min_mean = MIN_BRIGHTNESS * np.percentile(mean, BRIGHT_PERCENTILE)
+    # Voxels of the noise pool are brighter than `MIN_BRIGHTNESS` times this percentile
+    # of all voxels.
+    min_mean = MIN_BRIGHTNESS * np.percentile(mean, 99)
     noise_pool = (mean > min_mean) & (r2 < threshold)
     if not noise_pool.any():
         raise BrainhiveError(
@@ -846,8 +831,10 @@ def find_noise_components(session: BoldSession, noise_pool: Bool) -> list[Float6
             noise = values[:, is_noise] / np.sqrt(power[is_noise])
             moment += noise @ noise.T
 
+    # GLMsingle's `n_pcs`.
+    max_components = 10
     # eigenvalues ascend, so the last vectors explain most
-    n_components = min(MAX_COMPONENTS, noise_pool.sum())
+    n_components = min(max_components, noise_pool.sum())
     components = []
     for moment in moments:
         vectors = np.linalg.eigh(moment)[1][:, : -n_components - 1 : -1]
@@ -894,7 +881,8 @@ def choose_component_count(trend: Float64) -> int:
         trend: Negative badness [P + 1] with 0 … P components.
     """
     gains = trend - trend[0]
-    return int(np.argmax(TOLERANCE * gains >= gains.max()))
+    # GLMsingle's `pcstop`.
+    return int(np.argmax(1.05 * gains >= gains.max()))
 
 
 def score_repetitions(session: BoldSession, candidates: Sequence[Float64]) -> Float64:
@@ -958,11 +946,15 @@ def fractional_ridge(
     values = np.concatenate(eigenvalues)[:, None]
     is_estimated = values > MIN_EIGENVALUE_RATIO * values.max()
 
+    # Limits of fracridge's grid, as shares of the smallest and of the largest
+    # eigenvalue.
+    penalty_limits = (0.01, 1e4)
     # the grid of penalties begins with 0, which is least squares
-    low_share, high_share = PENALTY_LIMITS
+    low_share, high_share = penalty_limits
     low = floor(np.log10(low_share * values[is_estimated].min()))
     high = ceil(np.log10(high_share * values.max()))
-    penalties = np.r_[0, 10 ** np.arange(low, high, PENALTY_STEP)]
+    # Step of fracridge's grid in powers of ten.
+    penalties = np.r_[0, 10 ** np.arange(low, high, 0.2)]
 
     # betas in the eigenbasis [trials, v], without directions of mere rounding
     values = np.where(is_estimated, values, np.inf)

@@ -55,12 +55,6 @@ BACKGROUND_NAME = re.compile(
 """Names that atlases give to voxels outside all regions."""
 HEMISPHERE_AFFIX = re.compile(r"^(?:ctx[-_])?[lr]h[-_.]|^[LR]_|^(?:Left|Right)-|_ROI$")
 """Text around the name of a region, as in `ctx-lh-cuneus` or `L_V1_ROI`."""
-LABEL_LINE = re.compile(r'\s*"?(\d+)"?(?:\s*[\t,;]\s*([^\t,;]+)|\s+(\S+))')
-"""Number and name, separated by a tab, comma, semicolon or spaces."""
-FREESURFER_CORTEX = (1, 2)
-"""Thousands of the labels of the left and right cortex in FreeSurfer's table."""
-MAX_FREESURFER_REGION = 35
-"""Largest number of a region of aparc, without thousands."""
 WANG_REGIONS = (
     "V1v V1d V2v V2d V3v V3d hV4 VO1 VO2 PHC1 PHC2 TO2 TO1 LO2 LO1 V3B V3A IPS0 IPS1 "
     "IPS2 IPS3 IPS4 IPS5 SPL1 FEF"
@@ -331,9 +325,13 @@ def _name_known_labels(file_name: str, labels: Array) -> Mapping[int, str]:
         from mne import read_freesurfer_lut
 
         names = {}
+        # Largest number of a region of aparc, without thousands.
+        max_freesurfer_region = 35
         for name, label in read_freesurfer_lut()[0].items():
             thousands, region = divmod(label, 1000)
-            if thousands in FREESURFER_CORTEX and region <= MAX_FREESURFER_REGION:
+            # Thousands of the labels of the left and right cortex in FreeSurfer's
+            # table.
+            if thousands in (1, 2) and region <= max_freesurfer_region:
                 names[label] = name
         return names
     is_wang = re.search("wang|kastner|maxprob_(vol|surf)", file_name)
@@ -353,13 +351,15 @@ def _read_table(path: Path) -> dict[int, str]:
     """
     stem = re.sub(r"\.(nii|mgz|mgh)(\.gz)?$", "", path.name)
     readings: dict[str, dict[int, str]] = {}
+    # Number and name, separated by a tab, comma, semicolon or spaces.
+    label_line = r'\s*"?(\d+)"?(?:\s*[\t,;]\s*([^\t,;]+)|\s+(\S+))'
     for ending in (".csv", ".txt", ".tsv"):
         table = path.with_name(stem + ending)
         if not is_file(table):
             continue
         names: dict[int, str] = {}
         for line in read_lines(table, errors="replace"):
-            match = LABEL_LINE.match(line)
+            match = re.match(label_line, line)
             if match:  # other lines are headers
                 number, name_with_spaces, name_without_spaces = match.groups()
                 name = (name_with_spaces or name_without_spaces).strip(' "')

@@ -14,16 +14,7 @@ from brainhive_cli.data.fmri.volumes import (
 )
 from brainhive_cli.data.signals import Underlay
 
-NATIVE_SPACE = "T1w"
-"""Space of a subject's own anatomy, which fMRIPrep leaves out of anatomical names."""
 ANATOMY = "T1w"
-MEAN_BOLD = "mean BOLD"
-MAX_VOXEL_MM = 2.0
-"""Largest voxel to which an anatomy is reduced. A figure shows about 1.5 mm a pixel."""
-MAX_VOLUMES = 10
-"""Largest number of volumes in the mean BOLD, which is only drawn."""
-BRIGHTEST_PERCENTILE = 99.8
-"""Percentile of the positive values that is white. Fat and vessels may be brighter."""
 
 
 def find_anatomy(
@@ -41,7 +32,8 @@ def find_anatomy(
     """
     # resolutions of a space share its coordinates
     name = space.partition(":")[0]
-    wanted_space = "" if name == NATIVE_SPACE else name
+    # Space of a subject's own anatomy, which fMRIPrep leaves out of anatomical names.
+    wanted_space = "" if name == "T1w" else name
     folders = [subject_folder / "anat"]
     for session_folder in sorted((derivatives / subject_folder).glob("ses-*/anat")):
         folders.append(session_folder.relative_to(derivatives))
@@ -67,7 +59,7 @@ def find_anatomy(
 
 
 def read_anatomy(path: Path, mask_path: Path) -> Underlay:
-    """Read the brain of a T1-weighted image, with voxels of at most `MAX_VOXEL_MM`.
+    """Read the brain of a T1-weighted image, with voxels of at most 2 mm.
 
     The face is left out, because pages and runs are shared.
     """
@@ -78,7 +70,9 @@ def read_anatomy(path: Path, mask_path: Path) -> Underlay:
 
     # average blocks of voxels, whose centre lies between their centres
     voxel_mm = np.linalg.norm(affine[:3, :3], axis=0)
-    factors = np.maximum(1, (MAX_VOXEL_MM / voxel_mm + 1e-6).astype(int))
+    # Largest voxel to which an anatomy is reduced. A figure shows about 1.5 mm a pixel.
+    max_voxel_mm = 2.0
+    factors = np.maximum(1, (max_voxel_mm / voxel_mm + 1e-6).astype(int))
     sizes = values.shape[:3] // factors
     cropped = values[tuple(map(slice, sizes * factors))]
     blocks = cropped.reshape(np.stack([sizes, factors], 1).ravel())
@@ -89,14 +83,15 @@ def read_anatomy(path: Path, mask_path: Path) -> Underlay:
 
 
 def average_bold(path: Path) -> Underlay:
-    """Average up to `MAX_VOLUMES` volumes at the beginning of a run."""
+    """Average up to 10 volumes at the beginning of a run."""
     with open_volumes(path, COPY_HINT) as img:
-        n_volumes = min(MAX_VOLUMES, img.shape[3])
+        # Largest number of volumes in the mean BOLD, which is only drawn.
+        n_volumes = min(10, img.shape[3])
         total: Float64 = np.zeros(img.shape[:3])
         for volume in range(n_volumes):
             total += img.dataobj[..., volume]
         affine = np.asarray(img.affine, np.float64)
-    return Underlay(scale_brightness(total / n_volumes), affine, MEAN_BOLD)
+    return Underlay(scale_brightness(total / n_volumes), affine, "mean BOLD")
 
 
 def scale_brightness(values: Array) -> Array:
@@ -105,6 +100,8 @@ def scale_brightness(values: Array) -> Array:
     positive_values = finite_values[finite_values > 0]
     brightest = 1.0
     if positive_values.size:
-        brightest = float(np.percentile(positive_values, BRIGHTEST_PERCENTILE))
+        # Percentile of the positive values that is white. Fat and vessels may be
+        # brighter.
+        brightest = float(np.percentile(positive_values, 99.8))
     brightness = np.clip(finite_values / brightest, 0, 1)
     return np.rint(255 * brightness).astype(np.uint8)

@@ -15,7 +15,6 @@ from brainhive_cli.core.files import open_regular, refuse_inflation, report_dama
 from brainhive_cli.data.signals import Grid, Surface
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
-IMAGE_ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".gii")
 CIFTI_ENDINGS = (
     ".dscalar.nii",
     ".dlabel.nii",
@@ -29,26 +28,13 @@ CIFTI_CORTEX = {
     "right": "CIFTI_STRUCTURE_CORTEX_RIGHT",
 }
 """CIFTI's names of the vertices of each hemisphere."""
-UNPACKED_BYTES = 2**20
-MAX_AFFINE_DIFFERENCE_MM = 1e-3
-"""Largest difference between affines of the same space, stored as float32."""
-MIN_PROBABILITY = 0.5
-MIN_PERCENT = 50
-"""Smallest probability of a voxel inside a region, as a share or in percent."""
-MAX_ROUNDING_ERROR = 1e-3
-"""Largest distance of labels and masks from whole numbers."""
-MIN_EQUAL_NEIGHBOURS_IN_LABELS = 0.6
-MAX_EQUAL_NEIGHBOURS_IN_PERCENT = 0.35
-"""Shares of neighbours with equal values. Maps of labels have more, maps of
-probabilities in percent fewer.
-"""
 
 
 def open_image(path: Path, way_out: str) -> Any:
     """Open a file with nibabel, and read its header, or all of a GIFTI file.
 
     Args:
-        path: File with one of the `IMAGE_ENDINGS`.
+        path: File with an ending of NIfTI, MGH or GIFTI.
         way_out: Advice on how to get an undamaged file.
 
     Raises:
@@ -60,8 +46,9 @@ def open_image(path: Path, way_out: str) -> Any:
     # keep nibabel's notes on corrected headers off the terminal
     nibabel.imageglobals.logger.disabled = True
     with report_damage(path, way_out, exceptions=(Exception,)):
-        if not path.name.lower().endswith(IMAGE_ENDINGS):
-            raise ValueError(f"its name ends in none of {', '.join(IMAGE_ENDINGS)}")
+        image_endings = (".nii.gz", ".nii", ".mgz", ".mgh", ".gii")
+        if not path.name.lower().endswith(image_endings):
+            raise ValueError(f"its name ends in none of {', '.join(image_endings)}")
         # nibabel would read the other file to which this encoding refers
         if path.suffix == ".gii":
             with open_regular(path) as file:
@@ -132,7 +119,8 @@ def open_volumes(path: Path, way_out: str) -> Iterator[Any]:
     unpack: Any = gzip.open if is_packed else open
     with report_damage(path, way_out), unpack(path, "rb") as file:
         yield image_class.from_stream(file)
-        while file.read(UNPACKED_BYTES):
+        unpacked_bytes = 2**20
+        while file.read(unpacked_bytes):
             pass
 
 
@@ -151,8 +139,10 @@ def round_labels(values: Array) -> Array:
     Other values, and values that would all become 0, are returned unchanged.
     """
     rounded = np.rint(values)
+    # Largest distance of labels and masks from whole numbers.
+    max_rounding_error = 1e-3
     is_near = np.allclose(
-        values, rounded, rtol=1e-6, atol=MAX_ROUNDING_ERROR, equal_nan=True
+        values, rounded, rtol=1e-6, atol=max_rounding_error, equal_nan=True
     )
     return rounded if is_near and np.nan_to_num(rounded).any() else values
 
@@ -187,19 +177,25 @@ def find_threshold(
     if len(positive) <= 1 and not has_negative:
         return 0, "mask"
     if not is_whole and not has_negative and high <= 1 + 1e-6:
-        return MIN_PROBABILITY, f"probabilities, {MIN_PROBABILITY} and more"
+        min_probability = 0.5
+        return min_probability, f"probabilities, {min_probability} and more"
 
     if is_whole and not has_negative:
-        if not MIN_PERCENT <= high <= 100:
+        # Smallest probability of a voxel inside a region, as a share or in percent.
+        min_percent = 50
+        if not min_percent <= high <= 100:
             return 0, "labels"
         # labels mostly have equal neighbours and no common divisor, percentages do not
         n_equal, n_pairs = _count_equal_neighbours(values)
         share = n_equal / max(1, n_pairs)
         divisor = np.gcd.reduce(positive.astype(np.int64))
-        if share >= MIN_EQUAL_NEIGHBOURS_IN_LABELS and divisor == 1:
+        min_equal_neighbours_in_labels = 0.6
+        if share >= min_equal_neighbours_in_labels and divisor == 1:
             return 0, "labels"
-        if n_pairs and share <= MAX_EQUAL_NEIGHBOURS_IN_PERCENT:
-            return MIN_PERCENT, f"percent, {MIN_PERCENT} and more"
+        # Shares of neighbours with equal values. Maps of labels have more, maps of
+        # probabilities in percent fewer.
+        if n_pairs and share <= 0.35:
+            return min_percent, f"percent, {min_percent} and more"
         problem = "may be labels, or probabilities in percent"
     else:
         problem = "are neither a mask, labels nor probabilities"
@@ -315,8 +311,10 @@ class Mask:
             raise BrainhiveError(
                 f"{path} is {shape}, {self.path} {mask_shape}", self.way_out
             )
+        # Largest difference between affines of the same space, stored as float32.
+        max_affine_difference_mm = 1e-3
         if self.compares_affines and not np.allclose(
-            img.affine, self.affine, atol=MAX_AFFINE_DIFFERENCE_MM
+            img.affine, self.affine, atol=max_affine_difference_mm
         ):
             raise BrainhiveError(
                 f"{path} lies in another space than {self.path}: their affines differ",

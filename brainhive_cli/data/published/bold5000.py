@@ -22,10 +22,6 @@ from brainhive_cli.data.signals import Voxels
 FETCH_HINT = fetch_line("bold5000")
 PICTURE_LIST = "CSI{}_imgnames.txt"
 """List of the pictures of a subject, a line per trial."""
-REFERENCE = "[1-4]"
-"""Pattern of a subject. The first list that is there names the test pictures of all, as
-subjects 1 to 3 saw the same pictures, and subject 4 left early.
-"""
 MASK = "CSI{}_brainmask.nii.gz"
 BETAS = "CSI{}_GLMbetas-{}"
 BETAS_OF_SESSION = BETAS + "_ses-{:02d}.nii.gz"
@@ -105,7 +101,9 @@ class Bold5000Betas(PublishedSteps):
 
         # split, session and run of each picture
         picture_list = find_file(root, PICTURE_LIST.format(subject), FETCH_HINT)
-        reference_list = find_file(root, PICTURE_LIST.format(REFERENCE), FETCH_HINT)
+        # Pattern of a subject. The first list that is there names the test pictures of
+        # all, as subjects 1 to 3 saw the same pictures, and subject 4 left early.
+        reference_list = find_file(root, PICTURE_LIST.format("[1-4]"), FETCH_HINT)
         pictures = read_names(picture_list)
         split_of = read_splits(reference_list, FETCH_HINT)
         if sum(n_trials) != len(pictures):

@@ -28,10 +28,6 @@ from brainhive_cli.data.signals import Trials, Voxels
 FETCH_HINT = fetch_line("cc2017")
 
 FRAMES_PER_CLIP = 6
-FRAME_RATE_HZ = 3.0
-CLIPS_PER_FILM = 240
-"""Clips of two seconds in a film of eight minutes. Training shows 18 films, the test 5.
-"""
 FRAMES = "GT_{split}_3fps.pt"
 CAPTIONS = {"blip2": "GT_{split}_caption.pt", "qwen": "GT_{split}_caption_qwen.pt"}
 """Files of frames and of captions, by the model that wrote them. Source:
@@ -88,9 +84,6 @@ PRIORITY = (
 """Names of persons and animals, which win over other objects if they move. Source:
 xmed-lab/NEURONS (plain words).
 """
-RESPONSES = "subj{{subject:02d}}_{}_fmri.pt"
-REPETITIONS = {"train": 2, "test": 10}
-"""Repetitions R of each clip."""
 
 
 class Clips(parts.Config):
@@ -147,10 +140,14 @@ class Cc2017Bold(parts.Config):
         published = PUBLISHED_FACTS["cc2017"]
         patterns = {}
         sizes = {}
+        # Repetitions R of each clip.
+        repetitions = {"train": 2, "test": 10}
         for split, n_clips in published.stimuli.items():
-            patterns[split] = [folder + RESPONSES.format(split) for folder in FOLDERS]
+            patterns[split] = [
+                folder + f"subj{{subject:02d}}_{split}_fmri.pt" for folder in FOLDERS
+            ]
             # bytes of a voxel in float32
-            voxel_bytes = 4 * n_clips * REPETITIONS[split]
+            voxel_bytes = 4 * n_clips * repetitions[split]
             sizes[split] = {
                 subject: voxel_bytes * width
                 for subject, width in published.voxels.items()
@@ -202,12 +199,15 @@ def _list_clips(root: Path, name: str, captions: str, split: str) -> StimulusSet
     if labels_path:
         annotations["labels"] = _read_labels(labels_path, count).__getitem__
         annotations["label_names"] = LABEL_NAMES
+    # Clips of two seconds in a film of eight minutes. Training shows 18 films, the test
+    # 5.
+    clips_per_film = 240
     return StimulusSet(
         name,
         split,
         image_ids=Names.of(f"{split}/{index}" for index in range(count)),
         concepts=Names.of(
-            f"{split}/film-{index // CLIPS_PER_FILM + 1:02d}" for index in range(count)
+            f"{split}/film-{index // clips_per_film + 1:02d}" for index in range(count)
         ),
         open=partial(_read_clip, frames),
         frames=FRAMES_PER_CLIP,
@@ -290,7 +290,8 @@ def _read_clip(path: Path, index: int) -> Clip:
                 )
             pixels = np.rint(pixels * np.float32(255)).astype(np.uint8)
         frames = np.ascontiguousarray(np.moveaxis(pixels, 1, -1))
-        return Clip(frames, FRAME_RATE_HZ)
+        frame_rate_hz = 3.0
+        return Clip(frames, frame_rate_hz)
 
 
 def _read_key_mask(folder: Path, names_path: Path, index: int) -> UInt8:

@@ -13,18 +13,10 @@ from brainhive_cli.data.files import fetch_line, find_below, find_file, hdf5
 from brainhive_cli.data.fmri import PublishedBetas, PublishedSteps, Subject
 from brainhive_cli.data.signals import Voxels
 
-TABLES = (("dataset", "metadata"), ("dataSet", "metaData"))
-"""HDF5 names of the samples [n, columns] and of the keys of the columns, in newer and
-older files of bdpy.
-"""
 PICTURE_KEYS = ("stimulus_name", "stimulus_id", "Label")
 """Keys of the picture, of which the first that is there counts. If `Label` has several
 columns, the second is the number of the picture.
 """
-SPLITS = {1.0: "train", 2.0: "test", 3.0: "imagery"}
-"""Split of a sample by its DataType."""
-FIRST_SYNSET = 1740
-"""Number of WordNet's first noun. No picture of ImageNet has a lower one."""
 NOTHING = "samples of no picture"
 AGAIN = "training samples of the picture before, which subjects were to notice"
 
@@ -60,6 +52,8 @@ class Averages(PublishedSteps):
         paths = []
         trials = []
         regions: dict[str, Bool] = {}  # masks [V] in the last file
+        # Split of a sample by its DataType.
+        split_of_type = {1.0: "train", 2.0: "test", 3.0: "imagery"}
         for session, (pattern, default_split) in enumerate(form.items(), 1):
             path = find_file(root, pattern.format(subject=subject), hint)
             paths.append(path)
@@ -76,7 +70,9 @@ class Averages(PublishedSteps):
             # repeated training pictures and samples of no picture are left out
             splits = [default_split] * len(pictures)
             if "DataType" in labels:
-                splits = [SPLITS.get(number, NOTHING) for number in labels["DataType"]]
+                splits = [
+                    split_of_type.get(number, NOTHING) for number in labels["DataType"]
+                ]
             runs = labels.get("Run", [1.0] * len(pictures))
             previous = ""
             for picture, split, run_number in zip(pictures, splits, runs, strict=True):
@@ -106,7 +102,10 @@ class Averages(PublishedSteps):
 
 def _open_samples(file: h5py.File) -> tuple[h5py.Dataset, dict[str, Bool]]:
     """Open the samples [n, columns], and read the mask [columns] of each key."""
-    data, metadata = TABLES[0] if TABLES[0][0] in file else TABLES[1]
+    # HDF5 names of the samples [n, columns] and of the keys of the columns, in newer
+    # and older files of bdpy.
+    tables = (("dataset", "metadata"), ("dataSet", "metaData"))
+    data, metadata = tables[0] if tables[0][0] in file else tables[1]
     keys = hdf5.find_dataset(file, f"{metadata}/key")[:].astype(str).tolist()
     masks = hdf5.open_numbers(file, f"{metadata}/value", "f")[:] == 1
     return hdf5.open_numbers(file, data, "f"), dict(zip(keys, masks, strict=True))
@@ -156,7 +155,8 @@ def _name_picture(number: float) -> str:
 
     Other numbers have no name, "".
     """
-    if not number >= FIRST_SYNSET:  # also True for NaN
+    # Number of WordNet's first noun. No picture of ImageNet has a lower one.
+    if not number >= 1740:  # also True for NaN
         return ""
     synset, _, picture = f"{number:.6f}".partition(".")
     return f"n{int(synset):08d}_{int(picture)}"

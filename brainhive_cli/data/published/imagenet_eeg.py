@@ -38,20 +38,9 @@ from brainhive_cli.data.signals import (
     make_trial_reader,
 )
 
-RATE_HZ = 1000.0
-STIMULUS_MS = 500.0
-"""Presentation time of each picture."""
 MIN_SAMPLES = 450
 MAX_SAMPLES = 600
 """Limits of the length of a segment, as in the code of EEGCVPR40's authors."""
-ROWS_PER_BLOCK = 50
-"""Number of a class's pictures that followed one another."""
-TRAINING_ROWS = 30
-"""Number of rows at the start of each block that the authors of EEG-ImageNet train on.
-They test on the other rows. Source: src/object_classification.py.
-"""
-SPLIT_KEYS = {"train": "train", "validation": "val", "test": "test"}
-"""Key of each split in EEGCVPR40's file of splits."""
 IMAGE_FOLDER = "imageNet_images"
 """Name of the folder of pictures in the code of EEG-ImageNet's authors."""
 
@@ -236,14 +225,17 @@ class Blocks:
         facts = {"dropped": dropped} if split == "train" else {}
         # the authors of EEGCVPR40 standardised its filtered signals
         is_standardised = path.match("eeg_[0-9]*_std.pth")
+        rate_hz = 1000.0
+        # Presentation time of each picture.
+        stimulus_ms = 500.0
         return Trials(
             LazyRows((len(kept), *shape), np.dtype(np.float32), read, path),
             names[order].tolist(),
             Sensors(config.channels or channels),
-            np.arange(start, stop) / RATE_HZ,
-            RATE_HZ,
+            np.arange(start, stop) / rate_hz,
+            rate_hz,
             "z-score" if is_standardised else "unknown unit",
-            {"stimulus_ms": STIMULUS_MS, "sessions": [facts]},
+            {"stimulus_ms": stimulus_ms, "sessions": [facts]},
             repetitions=counts,
             sessions=repeats[order],
             runs=numbers[order],
@@ -291,9 +283,13 @@ def _read_segments(
                 # a class has a block, or several blocks of 50 rows
                 subject = int(row["subject"]) - config.first_subject + 1
                 label = f"{subject} {granularity} {row['label']}"
-                repeat, block_row = divmod(n_rows[label], ROWS_PER_BLOCK)
+                # Number of a class's pictures that followed one another.
+                repeat, block_row = divmod(n_rows[label], 50)
                 n_rows[label] += 1
-                is_test = "test" in config.splits and block_row >= TRAINING_ROWS
+                # Number of rows at the start of each block that the authors of
+                # EEG-ImageNet train on. They test on the other rows. Source:
+                # src/object_classification.py.
+                is_test = "test" in config.splits and block_row >= 30
                 segment = Segment(
                     path,
                     signal,
@@ -320,7 +316,9 @@ def _set_splits(segments: Sequence[Segment], path: Path) -> None:
     split_of: dict[str, str] = {}
     with report_damage(path, hint):
         published = pickles.load(path, way_out=hint)["splits"][0]
-        for split, key in SPLIT_KEYS.items():
+        # Key of each split in EEGCVPR40's file of splits.
+        split_keys = {"train": "train", "validation": "val", "test": "test"}
+        for split, key in split_keys.items():
             for row in published[key]:
                 # all segments of a picture are in the same split
                 is_alike = row < len(segments) and split == split_of.setdefault(

@@ -57,15 +57,8 @@ percent of variance, averaged over sessions.
 """
 MASK_R2 = 15
 """R² above which voxels are in MASK, which the publisher made in May 2026."""
-REGIONS = (
-    "derivatives/atlases/{0}/rois/[!.]*.nii.gz",
-    "derivatives/rois/{0}/*/{0}_space-T1w_*label-*_mask.nii.gz",
-)
-"""Files of regions, as distributed in May 2026 and later. Surfaces are not read."""
-REGION_NAME = re.compile(r"(?:.*_label-)?(.+?)(?:_mask)?\.nii\.gz")
 SESSIONS = range(1, 31)
 """Distributed sessions. The publisher withholds sessions 31 to 34."""
-UNUSED = "trials of pictures that are neither in train nor in test"
 
 
 class LaionFmriPictures(parts.Config):
@@ -188,12 +181,19 @@ class LaionFmriBetas(PublishedSteps):
         folder = root / FOLDER / name
         mask = self._open_mask(folder, subject)
         region_paths: list[Path] = []
-        for pattern in REGIONS:
+        # Files of regions, as distributed in May 2026 and later. Surfaces are not read.
+        region_patterns = (
+            "derivatives/atlases/{0}/rois/[!.]*.nii.gz",
+            "derivatives/rois/{0}/*/{0}_space-T1w_*label-*_mask.nii.gz",
+        )
+        for pattern in region_patterns:
             region_paths += root.glob(pattern.format(name))
         region_paths.sort()
         regions = {}
         for path in region_paths:
-            region = REGION_NAME.sub(r"\1", path.name).replace("-", "")
+            region = re.sub(
+                r"(?:.*_label-)?(.+?)(?:_mask)?\.nii\.gz", r"\1", path.name
+            ).replace("-", "")
             regions[region] = mask.read_values(path) > 0
 
         files = [split_list, mask.path] + region_paths
@@ -214,7 +214,9 @@ class LaionFmriBetas(PublishedSteps):
                     FETCH_HINT,
                 )
             for _, picture, run_number in rows:
-                split = split_of.get(picture, UNUSED)
+                split = split_of.get(
+                    picture, "trials of pictures that are neither in train nor in test"
+                )
                 trials.append((picture, split, session, run_number))
 
         return Subject(

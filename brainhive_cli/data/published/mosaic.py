@@ -47,8 +47,6 @@ NAME = "mosaic"
 FETCH_HINT = fetch_line(NAME)
 FILM_STUDIES = ("BMD", "HAD")
 """Studies that showed videos."""
-ARTIFICIAL_STUDIES = ("NSD", "deeprecon")
-"""Studies that also showed artificial pictures: NSD-Synthetic, shapes and letters."""
 PICTURE_STUDIES = [study for study in PEOPLE if study not in FILM_STUDIES]
 
 SPLIT_LISTS = {
@@ -69,8 +67,6 @@ STUDY_OF_COLUMN = {
     **{study: study for study in PEOPLE},
 }
 """Study of a column in SHARED_PEOPLE, which has long or short names."""
-BETAS = re.compile(r"(sub-\d+_\w+?)(_crc32-\w+)?\.hdf5")
-"""Name of a record's file. The portal adds a checksum: sub-01_NSD_crc32-….hdf5."""
 N_GRAYORDINATES = 91_282
 """Length of a beta: fsLR 32k, with subcortical voxels."""
 VISUAL = (
@@ -78,10 +74,6 @@ VISUAL = (
     "MT,MST,V4t,FST,LO1,LO2,LO3,V3CD,PH"
 ).split(",")
 """Parcels of Glasser's groups 1 to 5, which the publisher's `visual` models predict."""
-CONCEPT = re.compile(r"n\d{8}(?=_)|.+(?=_\d+[a-z]+$)|.+")
-"""Concept in the name of a picture of ImageNet (n01443537_22563) or THINGS (dog_12s).
-Any other picture is a concept of its own.
-"""
 UNLISTED = "trials in no list of splits: a near copy is in another split"
 
 
@@ -121,7 +113,9 @@ class MosaicPictures(parts.Config):
         if studies != PICTURE_STUDIES:
             name = "-".join([NAME] + studies)
         splits = tuple(SPLIT_LISTS)
-        if not set(ARTIFICIAL_STUDIES) & set(studies):
+        # Studies that also showed artificial pictures: NSD-Synthetic, shapes and
+        # letters.
+        if not {"NSD", "deeprecon"} & set(studies):
             splits = ("train", "test")
         root = paths.dataset(NAME, self.root)
         list_pictures = partial(_list_pictures, root, name, studies)
@@ -217,7 +211,8 @@ def _find_betas(root: Path) -> dict[int, Path]:
     """Find the files of all records, by subject number."""
     paths: dict[int, Path] = {}
     for path, _ in walk(root, enters=lambda folder: folder != "stimuli"):
-        match = BETAS.fullmatch(Path(path).name)
+        # Name of a record's file. The portal adds a checksum: sub-01_NSD_crc32-….hdf5.
+        match = re.fullmatch(r"(sub-\d+_\w+?)(_crc32-\w+)?\.hdf5", Path(path).name)
         if match and match[1] in RECORDS:
             paths.setdefault(RECORDS[match[1]], root / path)
     return paths
@@ -275,7 +270,12 @@ def _list_pictures(
         )
 
     pictures = sorted(names)
-    concepts = [CONCEPT.findall(cut_ending(picture))[0] for picture in pictures]
+    # Concept in the name of a picture of ImageNet (n01443537_22563) or THINGS
+    # (dog_12s). Any other picture is a concept of its own.
+    concepts = [
+        re.findall(r"n\d{8}(?=_)|.+(?=_\d+[a-z]+$)|.+", cut_ending(picture))[0]
+        for picture in pictures
+    ]
     return make_stimulus_set(name, split, folder, pictures, concepts)
 
 

@@ -65,7 +65,6 @@ LAST_SESSIONS = {982: 37, 1000: max(N_SESSIONS)}
 
 STIMULI = "nsd_stimuli.hdf5"
 """File of the HDF5 dataset `imgBrick`, pictures [73000, 425, 425, 3]."""
-STIMULI_BYTES = 73_000 * 425 * 425 * 3
 STIM_INFO = "nsd_stim_info_merged.csv"
 """Table of the pictures. `nsdId` is the row in imgBrick, `shared1000` is "True" for a
 shared picture, and `subject1_rep0` the trial in which subject 1 first saw it, or 0.
@@ -100,34 +99,17 @@ GENERAL = "nsdgeneral"
 """Mask whose voxels all prepared files hold, in C order."""
 
 BETAS_FOLDER = "nsddata_betas/ppdata/subj{subject:02d}"
-BETAS = "betas_session{session:02d}"
-BETAS_NUMBER = re.compile(r"betas_session(\d+)\..*")
-"""Betas as NIfTI, or as the HDF5 dataset `betas` [trials, Z, Y, X], int16."""
 STORED_PER_PERCENT = np.float32(300)
 """Stored value of a beta of 1 percent."""
 
 IMAGERY_HINT = fetch_line("nsd-imagery")
 IMAGERY_FOLDER = f"{BETAS_FOLDER}/{SPACE}/nsdimagerybetas_fithrf_GLMdenoise_RR"
-IMAGERY_BETAS = "betas_nsdimagery.*"
 IMAGERY_RUNS = (
     "visA attA imgA_1 visB attB imgB_1 visC attC imgC_1 imgA_2 imgB_2 imgC_2".split()
 )
 """Runs in the order of the betas: task, set of six stimuli, and number of the two
 imagery runs of a set.
 """
-IMAGERY_TABLE = "nsddata/bdata/nsdimagery/nsdimagery_subj{:02d}_{}.tsv"
-IMAGERY_PICKLE = "nsdimagery_stimuli.pkl3"
-"""The laboratory's own file. `exps` are the blocks and `cues` the stimuli of all betas.
-"""
-BLOCK = re.compile(r"(vis|img|att)([ABC])")
-"""Task and stimulus set in the name of a block."""
-BETAS_PER_TRIAL = {"vis": 1, "img": 1, "att": 2}
-SPLIT_OF_TASK = {
-    "vis": "test",
-    "img": "imagery",
-    "att": "trials of the attention task, each of which has two",
-}
-"""Split of the trials of a task, or the reason why they are left out."""
 
 
 class NsdPictures(parts.Config):
@@ -328,7 +310,7 @@ class Imagery(NsdSteps):
         masks = find_masks(root / MASKS_FOLDER.format(subject, SPACE), self.voxels, {})
         mask, voxels = read_voxels(masks, self.voxels, {})
         folder = root / IMAGERY_FOLDER.format(subject=subject)
-        betas = find_file(folder, IMAGERY_BETAS, IMAGERY_HINT)
+        betas = find_file(folder, "betas_nsdimagery.*", IMAGERY_HINT)
 
         # every beta has a stimulus, except in the attention task
         paths, blocks, stimuli = _read_imagery_trials(root, subject, self.column)
@@ -338,12 +320,19 @@ class Imagery(NsdSteps):
         previous_block = ""
         trials = []
         with report_damage(paths[0], IMAGERY_HINT):
+            # Split of the trials of a task, or the reason why they are left out.
+            split_of_task = {
+                "vis": "test",
+                "img": "imagery",
+                "att": "trials of the attention task, each of which has two",
+            }
             for block, stimulus in zip(blocks, stimuli, strict=True):
                 # a run begins where the block changes
                 if block != previous_block:
                     run_number += 1
                 previous_block = block
-                matches = BLOCK.findall(block)
+                # Task and stimulus set in the name of a block.
+                matches = re.findall(r"(vis|img|att)([ABC])", block)
                 if len(matches) != 1:
                     raise ValueError(f"its block {block!r} names no task and set")
                 task, stimulus_set = matches[0]
@@ -352,7 +341,7 @@ class Imagery(NsdSteps):
                 file = PurePath(stimulus)
                 is_picture = file.suffix.lower() in PICTURE_ENDINGS
                 name = file.stem if is_picture else f"{stimulus_set}-{stimulus}"
-                trials.append((name, SPLIT_OF_TASK[task], 1, run_number))
+                trials.append((name, split_of_task[task], 1, run_number))
         if n_unnamed:
             raise BrainhiveError(
                 f"{paths[0].parent}: {n_unnamed} trials have nothing in column "
@@ -433,14 +422,15 @@ def find_masks(
 
 def _find_betas(folder: Path, session: int) -> Path:
     """Find the betas of a session, or raise MissingData with the available sessions."""
-    name = BETAS.format(session=session)
+    name = f"betas_session{session:02d}"
     path = find_volume(folder, name, (".hdf5", *NIFTI_ENDINGS))
     if path is not None:
         return path
 
     numbers = set()
     for file in folder.glob("*"):
-        match = BETAS_NUMBER.fullmatch(file.name)
+        # Betas as NIfTI, or as the HDF5 dataset `betas` [trials, Z, Y, X], int16.
+        match = re.fullmatch(r"betas_session(\d+)\..*", file.name)
         if match:
             numbers.add(int(match[1]))
     hint = FETCH_HINT
@@ -457,8 +447,9 @@ def _list_files(root: Path, split: str, content: str) -> list[Input]:
         return [Input.of_file(captions, root / CAPTIONS, f"{CAPTIONS_HINT} {root}")]
     pictures = find_files_named(STIMULI, root)
     table = find_files_named(STIM_INFO, root)
+    stimuli_bytes = 73_000 * 425 * 425 * 3
     return [
-        Input.of_file(pictures, root / STIMULI, FETCH_HINT, STIMULI_BYTES),
+        Input.of_file(pictures, root / STIMULI, FETCH_HINT, stimuli_bytes),
         Input.of_file(table, root / STIM_INFO, FETCH_HINT),
     ]
 
@@ -585,9 +576,12 @@ def _read_imagery_trials(
     Returns:
         The files that were read, and the block and stimulus of each beta.
     """
-    names = [IMAGERY_TABLE.format(subject, run_name) for run_name in IMAGERY_RUNS]
+    imagery_table = "nsddata/bdata/nsdimagery/nsdimagery_subj{:02d}_{}.tsv"
+    names = [imagery_table.format(subject, run_name) for run_name in IMAGERY_RUNS]
     has_tables = any((root / name).exists() for name in names)
-    pickle = None if has_tables else find_below(root, f"**/{IMAGERY_PICKLE}")
+    # The laboratory's own file. `exps` are the blocks and `cues` the stimuli of all
+    # betas.
+    pickle = None if has_tables else find_below(root, "**/nsdimagery_stimuli.pkl3")
     if pickle is not None:
         with report_damage(pickle, IMAGERY_HINT):
             content = pickles.load(pickle)
@@ -598,8 +592,9 @@ def _read_imagery_trials(
     blocks = []
     stimuli = []
     paths = [find_file(root, name, IMAGERY_HINT) for name in names]
+    betas_per_trial = {"vis": 1, "img": 1, "att": 2}
     for path, run_name in zip(paths, IMAGERY_RUNS, strict=True):
-        n_betas = BETAS_PER_TRIAL[run_name[:3]]
+        n_betas = betas_per_trial[run_name[:3]]
         for stimulus in read_table(path, IMAGERY_HINT, itemgetter(column)):
             blocks += [run_name] * n_betas
             stimuli += [stimulus] * n_betas

@@ -50,21 +50,11 @@ MINDEYE1_HINT = (
     "hf download pscotti/naturalscenesdataset --repo-type dataset --include "
     "'webdataset_avg_split/*'"
 )
-MINDEYE1_TARS = "webdataset_avg_split/{0}/{0}_subj{{subject:02d}}_*.tar"
-MINDEYE1_FOLDERS = ("train", "val", "test")
-"""Folders of the tars. `val` has 300 training pictures.
-
-A sample has up to three trials of a picture: nsdgeneral.npy, their signals [3, V],
-coco73k.npy, the row of the picture in imgBrick, and trial.npy, the numbers of the
-trials. Trials are repeated to fill three rows.
-"""
 
 MINDEYE2_HINT = (
     "hf download pscotti/mindeyev2 --repo-type dataset --include 'betas_all_*' "
     "--include 'wds/*' --include 'brain_region_*'"
 )
-MINDEYE2_BETAS = "betas_all_subj{subject:02d}_fp32_renorm.hdf5"
-"""File of the HDF5 dataset `betas` [trials, V]."""
 MINDEYE2_BYTES = {
     subject: 4
     * n_sessions
@@ -73,11 +63,6 @@ MINDEYE2_BYTES = {
     for subject, n_sessions in zip(SUBJECTS, N_SESSIONS, strict=True)
 }
 """Size of the float32 betas of each subject."""
-MINDEYE2_TARS = "wds/subj{{subject:02d}}/{}/*.tar"
-MINDEYE2_TEST_FOLDERS = {1000: ("new_test",), 982: ("new_test", "test")}
-"""Folders of the test trials, by number of test pictures. `test` lacks the trials of
-sessions 38 to 40, which came later.
-"""
 BEHAVIOUR = "behav.npy"
 PICTURE_COLUMN = 0
 SESSION_COLUMN = 2
@@ -97,8 +82,6 @@ BRAIN_DIFFUSER_MEANS = (
 )
 """Means [pictures, V] of a split, in the order in which the pictures were first seen.
 """
-MIN_SPREAD_PERCENT = 1e-12
-"""Largest spread of a voxel that is rounding and not signal."""
 
 TarSample = tuple[Path, Mapping[str, tuple[int, int]]]
 """Sample of a webdataset: its tar, and the offset and size in bytes of each member by
@@ -127,11 +110,19 @@ class MindEye1Betas(parts.Config):
         """Make the preparation. No file is read yet."""
         root = paths.dataset("naturalscenesdataset", self.root)
         mask_roots = (root, paths.dataset("nsd"))
+        mindeye1_tars = "webdataset_avg_split/{0}/{0}_subj{{subject:02d}}_*.tar"
         return PreparedFiles(
             "nsd",
             root,
             f"{MINDEYE1_HINT} --local-dir {root}",
-            {folder: [MINDEYE1_TARS.format(folder)] for folder in MINDEYE1_FOLDERS},
+            # Folders of the tars. `val` has 300 training pictures. A sample has up to
+            # three trials of a picture: nsdgeneral.npy, their signals [3, V],
+            # coco73k.npy, the row of the picture in imgBrick, and trial.npy, the
+            # numbers of the trials. Trials are repeated to fill three rows.
+            {
+                folder: [mindeye1_tars.format(folder)]
+                for folder in ("train", "val", "test")
+            },
             partial(_read_mindeye1, mask_roots, self.needs_regions),
             optional=["val"],
         )
@@ -157,11 +148,16 @@ class MindEye2Betas(parts.Config):
     def build(self, paths: Paths) -> PreparedFiles:
         """Make the preparation. No file is read yet."""
         root = paths.dataset("mindeyev2", self.root)
-        test_folders = MINDEYE2_TEST_FOLDERS[self.test_pictures]
+        # Folders of the test trials, by number of test pictures. `test` lacks the
+        # trials of sessions 38 to 40, which came later.
+        mindeye2_test_folders = {1000: ("new_test",), 982: ("new_test", "test")}
+        test_folders = mindeye2_test_folders[self.test_pictures]
+        mindeye2_tars = "wds/subj{{subject:02d}}/{}/*.tar"
         patterns = {
-            "betas": [MINDEYE2_BETAS],
-            "train": [MINDEYE2_TARS.format("train")],
-            "test": list(map(MINDEYE2_TARS.format, test_folders)),
+            # File of the HDF5 dataset `betas` [trials, V].
+            "betas": ["betas_all_subj{subject:02d}_fp32_renorm.hdf5"],
+            "train": [mindeye2_tars.format("train")],
+            "test": list(map(mindeye2_tars.format, test_folders)),
             "masks": [REGION_MASKS],
         }
         mask_roots = (root, paths.dataset("nsd"))
@@ -449,7 +445,8 @@ def _read_brain_diffuser(
         training = _open_means(files["train"][0]) / STORED_PER_PERCENT
         mean = training.mean(0, np.float64)
         spread = training.std(0, np.float64, ddof=1)
-        varies = spread > MIN_SPREAD_PERCENT
+        # Largest spread of a voxel that is rounding and not signal.
+        varies = spread > 1e-12
         scale = np.divide(1, spread, out=np.zeros_like(spread), where=varies)
         return mean, scale
 

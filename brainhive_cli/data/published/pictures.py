@@ -18,11 +18,6 @@ from brainhive_cli.data.files import fetch_line, find_below, find_file, read_spl
 from brainhive_cli.data.media import StimulusSet, find_pictures, make_stimulus_set
 from brainhive_cli.data.signals import HOLDOUT_FIELD, SEPARATE_TEST, Holdout
 
-CONCEPT = re.compile(r"n\d{8}(?=_)|[a-z]+(?=\d+$)|.+(?=_\d+[a-z]+$)|.+")
-"""Concept in the name of a picture of ImageNet (n01443537_22563), of BOLD5000's scenes
-(abbey1) and of THINGS (dog_12s). Any other picture is a concept of its own.
-"""
-
 
 class FmriPictures(parts.Config):
     """Pictures that a data set of fMRI showed, as files in folders.
@@ -88,9 +83,13 @@ def _list_pictures(root: Path, config: FmriPictures, split: str) -> StimulusSet:
         split_of = read_splits(find_file(root, config.trials, source), source)
     paths = []
     concepts = []
+    # Concept in the name of a picture of ImageNet (n01443537_22563), of BOLD5000's
+    # scenes (abbey1) and of THINGS (dog_12s). Any other picture is a concept of its
+    # own.
+    concept = r"n\d{8}(?=_)|[a-z]+(?=\d+$)|.+(?=_\d+[a-z]+$)|.+"
     for path in find_pictures(image_root, subfolder):
         stem = PurePath(path).stem
         if not config.trials or split_of.get(stem) == split:
             paths.append(path)
-            concepts.append(CONCEPT.findall(stem)[0])
+            concepts.append(re.findall(concept, stem)[0])
     return make_stimulus_set(config.name, split, image_root, paths, concepts)

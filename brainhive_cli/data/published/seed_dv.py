@@ -53,17 +53,7 @@ EEG_RATE_HZ = 200
 """Layout of a film and of its EEG. Source: XuanhaoLiu/EEG2Video, extract_gif.py and
 segment_raw_signals_200Hz.py (plain facts).
 """
-CONCEPTS = "Video/meta-info/All_video_label.npy"
-ANNOTATIONS = {
-    "color": "Video/meta-info/All_video_color.npy",
-    "face": "Video/meta-info/All_video_face_apperance.npy",
-    "human": "Video/meta-info/All_video_human_apperance.npy",
-    "number": "Video/meta-info/All_video_obj_number.npy",
-    "flow": "Video/meta-info/All_video_optical_flow_score.npy",
-}
-"""Files of a value for each clip, spelled as their publisher spells them."""
 LabelKind = Literal["concept", "color", "face", "human", "number", "flow"]
-SIGNALS = ("EEG/sub{subject}.npy", "Segmented_Rawf_200Hz_2s/sub{subject}.npy")
 
 
 class SeedDvClips(parts.Config):
@@ -129,7 +119,11 @@ class SeedDvEeg(parts.Config):
     def build(self, paths: Paths) -> PreparedFiles:
         """Make the preparation. No file is read yet."""
         root = paths.dataset("seed-dv", self.root)
-        patterns = [folder + name for name in SIGNALS for folder in FOLDERS]
+        signal_files = (
+            "EEG/sub{subject}.npy",
+            "Segmented_Rawf_200Hz_2s/sub{subject}.npy",
+        )
+        patterns = [folder + name for name in signal_files for folder in FOLDERS]
         return PreparedFiles(
             "seed-dv" if self.labels == "clip" else "seed-dv-concept",
             root,
@@ -216,7 +210,19 @@ def _read_captions(root: Path) -> list[list[str]]:
 
 def _read_classes(root: Path, label: LabelKind) -> list[str]:
     """Read the class of each clip [1400], such as `concept-23` or `face-0`."""
-    path = find_file(root, ANNOTATIONS.get(label, CONCEPTS), FETCH_HINT)
+    # Files of a value for each clip, spelled as their publisher spells them.
+    annotation_files = {
+        "color": "Video/meta-info/All_video_color.npy",
+        "face": "Video/meta-info/All_video_face_apperance.npy",
+        "human": "Video/meta-info/All_video_human_apperance.npy",
+        "number": "Video/meta-info/All_video_obj_number.npy",
+        "flow": "Video/meta-info/All_video_optical_flow_score.npy",
+    }
+    path = find_file(
+        root,
+        annotation_files.get(label, "Video/meta-info/All_video_label.npy"),
+        FETCH_HINT,
+    )
     count = len(FILMS) * N_CONCEPTS
     if label != "concept":
         count *= CLIPS_PER_CONCEPT

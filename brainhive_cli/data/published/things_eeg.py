@@ -45,11 +45,6 @@ amplifier has another order.
 """
 POSTERIOR = tuple("P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2".split())
 """Channels at the back of the head, which decoding papers use."""
-MONTAGES = {
-    "things-eeg": MONTAGE,
-    "things-meg": tuple(f"MEG{number:03d}" for number in range(1, 272)),
-}
-"""Channels of files that do not name them, by data set."""
 STIMULUS_MS = 100.0
 """Presentation time of each picture. Source: Gifford et al. 2022."""
 
@@ -75,31 +70,11 @@ DISTRIBUTED_FILES = {
 """Files of a split: UBP's, and the bare pickles of NICE, AlignVis, ATM and the data
 set's authors.
 """
-OTHER_FILES = {
-    "train": (
-        "train.npy",
-        "preprocessed_meg_training.pkl",
-        "train_sub{subject}.pkl",
-    ),
-    "test": ("test.npy", "preprocessed_meg_zs_test.pkl", "test_sub{subject}.pkl"),
-}
-"""Further files of a split: NeuroBridge's and SAMGA's, ATM's of MEG, and AlignVis's of
-MEG.
-"""
-SUBJECT_FOLDERS = ("sub-{subject:02d}/", "*/sub-{subject:02d}/", "", "*/")
-"""Folders of prepared files. The last two need the subject in the file's name."""
 
 SIGNAL_KEYS = ("eeg", "preprocessed_eeg_data", "data", "meg_data")
 """Keys of the signal: UBP's, with pictures; NICE's, AlignVis's, ATM's and the data set
 authors'; NeuroBridge's; and ATM's and AlignVis's of MEG.
 """
-PICTURES_KEYS = ("img", "meg_images")
-"""Keys of the paths of the pictures: UBP's and AlignVis's. Files without them have the
-order of the paths.
-"""
-CHANNELS_KEYS = ("ch_names", "channels")
-UNITS = {"mvnn": "whitened", "zscore": "z-score"}
-"""Unit of the signals by the normalisation in info.json."""
 FORMS = (
     "a dict of eeg and img, preprocessed_eeg_data, data or meg_data, or an array [..., "
     "R, C, T]"
@@ -297,8 +272,19 @@ class ArrayInfo(BaseModel):
 def _list_patterns(split: str) -> list[str]:
     """List the patterns of a split's prepared files that name the subject."""
     patterns = []
-    for folder in SUBJECT_FOLDERS:
-        for name in DISTRIBUTED_FILES[split] + OTHER_FILES[split]:
+    # Further files of a split: NeuroBridge's and SAMGA's, ATM's of MEG, and AlignVis's
+    # of MEG.
+    other_files = {
+        "train": (
+            "train.npy",
+            "preprocessed_meg_training.pkl",
+            "train_sub{subject}.pkl",
+        ),
+        "test": ("test.npy", "preprocessed_meg_zs_test.pkl", "test_sub{subject}.pkl"),
+    }
+    # Folders of prepared files. The last two need the subject in the file's name.
+    for folder in ("sub-{subject:02d}/", "*/sub-{subject:02d}/", "", "*/"):
+        for name in DISTRIBUTED_FILES[split] + other_files[split]:
             if "sub" in folder + name:
                 patterns.append(folder + name)
     return patterns
@@ -415,7 +401,9 @@ def read_recording(
         content["ch_names"] = info.ch_names
         content["times"] = np.array(info.times)
         provenance["info"] = info.model_dump(exclude={"ch_names", "times"})
-        unit = UNITS.get(info.normalization or "", unit)
+        # Unit of the signals by the normalisation in info.json.
+        units = {"mvnn": "whitened", "zscore": "z-score"}
+        unit = units.get(info.normalization or "", unit)
         rate_hz = info.sfreq
     provenance["stimulus_ms"] = dataset.stimulus_ms
 
@@ -430,7 +418,9 @@ def read_recording(
 
         # bring the signal to [n, C, T], or [N, R, C, T]
         signal_key = _find_key(content, SIGNAL_KEYS)
-        pictures = content.get(_find_key(content, PICTURES_KEYS))
+        # Keys of the paths of the pictures: UBP's and AlignVis's. Files without them
+        # have the order of the paths.
+        pictures = content.get(_find_key(content, ("img", "meg_images")))
         signal: Any = pickles.to_array(content[signal_key])
         make_trials: Callable[..., Trials] = Trials.from_repetitions
         if signal.ndim == 5:
@@ -442,8 +432,15 @@ def read_recording(
         sessions = None
         if "session" in content:  # UBP's [N, R], counted from 0
             sessions = pickles.to_array(content["session"]).astype(np.int8)
-        ch_names = pickles.to_array(content.get(_find_key(content, CHANNELS_KEYS), ()))
-        channels = tuple(ch_names.astype(str).tolist()) or MONTAGES[dataset.name]
+        ch_names = pickles.to_array(
+            content.get(_find_key(content, ("ch_names", "channels")), ())
+        )
+        # Channels of files that do not name them, by data set.
+        montages = {
+            "things-eeg": MONTAGE,
+            "things-meg": tuple(f"MEG{number:03d}" for number in range(1, 272)),
+        }
+        channels = tuple(ch_names.astype(str).tolist()) or montages[dataset.name]
         recording = make_trials(
             signal,
             list_image_ids() if pictures is None else _read_image_ids(pictures),

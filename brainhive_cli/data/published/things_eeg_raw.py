@@ -43,8 +43,6 @@ from brainhive_cli.data.signals import (
     whiten_session,
 )
 
-FOLDERS = ("raw_eeg", "raw_data", "Raw_data", "eeg_dataset/raw_data", "")
-"""Folders below root that may hold the folders of the subjects."""
 RECORDING = "sub-{subject:02d}/ses-{session:02d}/raw_eeg_{partition}.npy"
 PARTITIONS = {"train": "training", "test": "test"}
 """Path of a recording, and the name of each split in it."""
@@ -260,10 +258,12 @@ class RawRecordings(Preparation):
     @cached_property
     def _folder(self) -> Path:
         """The first folder that holds subjects, or the usual folder for errors."""
-        for name in FOLDERS:
+        # Folders below root that may hold the folders of the subjects.
+        folders = ("raw_eeg", "raw_data", "Raw_data", "eeg_dataset/raw_data", "")
+        for name in folders:
             if any((self.root / name).glob("sub-*")):
                 return self.root / name
-        return self.root / FOLDERS[0]
+        return self.root / folders[0]
 
     def _find_file(self, subject: int, session: int, split: str) -> Path:
         """Find a recording, or raise MissingData."""

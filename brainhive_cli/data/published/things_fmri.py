@@ -20,9 +20,6 @@ RESPONSES = "sub-{subject:02d}_ResponseData.h5"
 STIMULI = "sub-{subject:02d}_StimulusMetadata.csv"
 VOXELS = "sub-{subject:02d}_VoxelMetadata.csv"
 """Tables of betas (written by pandas), trials and voxels."""
-VOXELS_PER_READ = 2048
-"""Rows of the table that are read at a time. All trials of them take 160 MB."""
-TESTED = "training trials of concepts that test pictures show"
 
 
 class ThingsFmriBetas(PublishedSteps):
@@ -62,11 +59,14 @@ class ThingsFmriBetas(PublishedSteps):
             split = trial.split
             is_tested = trial.concept in test_concepts
             if self.drop_test_concepts and split == "train" and is_tested:
-                split = TESTED
+                split = "training trials of concepts that test pictures show"
             trials.append((trial.picture, split, trial.session, trial.run))
         ids = [trial.trial_id for trial in table]
         sessions = np.array([trial.session for trial in table])
         dataset_name, width, columns = _find_columns(responses, ids)
+
+        # Rows of the table that are read at a time. All trials of them take 160 MB.
+        voxels_per_read = 2048
 
         def read_session(session: int) -> Float32:
             # read from the first to the last column in one slice
@@ -76,10 +76,10 @@ class ThingsFmriBetas(PublishedSteps):
             betas = np.empty((len(session_columns), width), np.float32)  # [n, V]
             with hdf5.open_file(responses, FETCH_HINT) as file:
                 dataset = hdf5.open_numbers(file, dataset_name, "f")
-                for voxel in range(0, width, VOXELS_PER_READ):
-                    block = dataset[voxel : voxel + VOXELS_PER_READ, start:stop]
+                for voxel in range(0, width, voxels_per_read):
+                    block = dataset[voxel : voxel + voxels_per_read, start:stop]
                     block = block[:, session_columns - start]
-                    betas[:, voxel : voxel + VOXELS_PER_READ] = block.T
+                    betas[:, voxel : voxel + voxels_per_read] = block.T
             return betas
 
         files = [responses, stimuli, voxels]

@@ -22,24 +22,10 @@ from brainhive_cli.core.recipes import Paths, parts
 from brainhive_cli.data.recordings import Preparation, cached_method
 from brainhive_cli.data.signals import Sensors, Trials
 
-FOLDERS = ("derivatives/preprocessed", "preprocessed", "raw_meg", "")
-"""Folders below root that may hold the epochs."""
-EPOCHS = "preprocessed_P{}-epo.fif"
 SPLIT_TYPES = {"train": "exp", "test": "test"}
 """The trial_type of each split. Other trials are catch trials, which show no picture of
 THINGS.
 """
-COLUMNS = ("trial_type", "things_category_nr", "image_path", "session_nr")
-"""Columns of the metadata. They may also have `onset`, seconds since the start of the
-run.
-"""
-STIMULUS_MS = 500.0
-"""Presentation time of each picture."""
-HALF_SAMPLE_MS = 2.5
-"""Half of the time between two samples, within which a limit means the nearest sample.
-"""
-TRIALS_PER_READ = 256
-"""Trials that are read at a time, as mne makes float64 of all their samples."""
 SOURCE = (
     "get derivatives/preprocessed of THINGS-MEG at "
     "https://openneuro.org/datasets/ds004212"
@@ -142,9 +128,11 @@ class EpochFiles(Preparation):
         """Read the trials of a session, by split."""
         epochs = self._open(subject)
         info = epochs.mne_epochs.info
+        # Presentation time of each picture.
+        stimulus_ms = 500.0
         provenance = {
             "filtered_hz": [float(info["highpass"]), float(info["lowpass"])],
-            "stimulus_ms": STIMULUS_MS,
+            "stimulus_ms": stimulus_ms,
         }
         sensors = _read_sensors(info, epochs.picks)
 
@@ -169,12 +157,14 @@ class EpochFiles(Preparation):
 
     def _find_path(self, subject: int) -> Path:
         """Find the epochs of a subject, or return the usual path for errors."""
-        name = EPOCHS.format(subject)
-        for folder in FOLDERS:
+        name = f"preprocessed_P{subject}-epo.fif"
+        # Folders below root that may hold the epochs.
+        folders = ("derivatives/preprocessed", "preprocessed", "raw_meg", "")
+        for folder in folders:
             path = self.root / folder / name
             if path.is_file():
                 return path
-        return self.root / FOLDERS[0] / name
+        return self.root / folders[0] / name
 
     @cached_method
     def _open(self, subject: int) -> OpenEpochs:
@@ -196,9 +186,12 @@ class EpochFiles(Preparation):
         rows = epochs.metadata
         if hasattr(rows, "to_dict"):
             rows = rows.to_dict("records")
-        if not rows or not rows[0].keys() >= set(COLUMNS):
+        # Columns of the metadata. They may also have `onset`, seconds since the start
+        # of the run.
+        columns = ("trial_type", "things_category_nr", "image_path", "session_nr")
+        if not rows or not rows[0].keys() >= set(columns):
             raise BrainhiveError(
-                f"{path} has no {', '.join(COLUMNS)} of each trial", SOURCE
+                f"{path} has no {', '.join(columns)} of each trial", SOURCE
             )
         types = np.array([str(row["trial_type"]) for row in rows])
         stems = [PurePosixPath(str(row["image_path"])).stem for row in rows]
@@ -221,13 +214,16 @@ class EpochFiles(Preparation):
         start, stop = self.config.keep_ms
         first_ms = times_ms[0]
         last_ms = times_ms[-1]
-        if start < first_ms - HALF_SAMPLE_MS or stop > last_ms + HALF_SAMPLE_MS:
+        # Half of the time between two samples, within which a limit means the nearest
+        # sample.
+        half_sample_ms = 2.5
+        if start < first_ms - half_sample_ms or stop > last_ms + half_sample_ms:
             raise BrainhiveError(
                 f"{path}: keep_ms {[start, stop]} goes beyond {first_ms:g} to "
                 f"{last_ms:g} ms",
                 "preparation.keep_ms=[start, stop]",
             )
-        limits_ms = [start - HALF_SAMPLE_MS, stop + HALF_SAMPLE_MS]
+        limits_ms = [start - half_sample_ms, stop + half_sample_ms]
         first_sample, stop_sample = np.searchsorted(times_ms, limits_ms).tolist()
         return slice(first_sample, stop_sample)
 
@@ -262,8 +258,10 @@ class EpochFiles(Preparation):
         picks = epochs.picks
         n_samples = epochs.samples.stop - epochs.samples.start
         signal = np.empty((len(trials), len(picks), n_samples), np.float32)
-        for start in range(0, len(trials), TRIALS_PER_READ):
-            block = slice(start, start + TRIALS_PER_READ)
+        # Trials that are read at a time, as mne makes float64 of all their samples.
+        trials_per_read = 256
+        for start in range(0, len(trials), trials_per_read):
+            block = slice(start, start + trials_per_read)
             with report_damage(self._find_path(subject), SOURCE):
                 data = epochs.mne_epochs.get_data(
                     picks=picks, item=trials[block], copy=False, verbose="ERROR"

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-SMOOTHING_SAMPLES = 5
-"""Number of samples in a smoothing average, as published. Fewer at the ends of a trial.
-"""
 Shape = tuple[int, int, int]
 """Numbers of signals B, channels C and samples T."""
 
@@ -91,12 +88,15 @@ class Smooth(Config):
         import torch
         import torch.nn.functional as F
 
+        # Number of samples in a smoothing average, as published. Fewer at the ends of a
+        # trial.
+        smoothing_samples = 5
         # at the ends, average fewer samples instead of zeros
         smoothed = F.avg_pool1d(
             signal,
-            kernel_size=SMOOTHING_SAMPLES,
+            kernel_size=smoothing_samples,
             stride=1,
-            padding=SMOOTHING_SAMPLES // 2,
+            padding=smoothing_samples // 2,
             count_include_pad=False,
         )
         return torch.where((drawn < self.p)[..., None], smoothed, signal)

@@ -19,8 +19,6 @@ STIMULUS_NAME = re.compile(
     re.IGNORECASE,
 )
 """Names of channels that record the stimuli: triggers, photodiodes, sound."""
-MIN_AGREEMENT = 0.8
-"""Smallest agreement of a channel's codes with the labels, from 0 by chance to 1."""
 STIMULUS_HINT = "leave it out of the signals"
 
 
@@ -66,7 +64,9 @@ def find_codes(signal: Array, labels: Int64) -> Bool:
             expected = _count_pairs(levels) / _count_pairs(np.zeros_like(levels))
             groups = labels * (levels.max() + 1) + levels
             observed = _count_pairs(groups) / max(1, _count_pairs(labels))
-            is_code[channel] |= observed - expected > MIN_AGREEMENT * (1 - expected)
+            # Smallest agreement of a channel's codes with the labels, from 0 by chance
+            # to 1.
+            is_code[channel] |= observed - expected > 0.8 * (1 - expected)
     return is_code & (not is_code.all() or len(is_code) == 1)
 
 

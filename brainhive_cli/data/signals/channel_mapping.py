@@ -18,13 +18,6 @@ sensors, or the mean.
 """
 SPLINE_REGULARISATION = 1e-5
 """Regularisation of MNE for bad channels. `Raw.interpolate_to` has 0."""
-MIN_SENSORS = 4
-"""Smallest number of positions to which a sphere is fitted. It has four unknowns."""
-HEAD_RADII_M = (0.05, 0.15)
-"""Smallest and largest radius of a sphere around a head, newborns included. Positions
-in millimetres give other radii.
-"""
-METHOD_NAMES = {"spline": "splines", "common": "name"}
 
 
 @dataclass(frozen=True)
@@ -48,8 +41,9 @@ class ChannelMapping:
     @property
     def description(self) -> str:
         """Description for protocols."""
+        method_names = {"spline": "splines", "common": "name"}
         return (
-            f"channels mapped by {METHOD_NAMES[self.kind]}: {self.shared} of "
+            f"channels mapped by {method_names[self.kind]}: {self.shared} of "
             f"{len(self.matrix)} recorded"
         )
 
@@ -186,9 +180,13 @@ def fit_head_centre(
     solution = np.linalg.lstsq(system, np.square(scalp).sum(1), rcond=1e-6)[0]
     centre = solution[:3]
     radius_m = np.sqrt(max(0.0, solution[3] + centre @ centre))
+    # Smallest and largest radius of a sphere around a head, newborns included.
+    # Positions in millimetres give other radii.
+    head_radii_m = (0.05, 0.15)
     # positions in another unit than metres give another radius
-    smallest_m, largest_m = HEAD_RADII_M
-    if len(scalp) < MIN_SENSORS or not smallest_m < radius_m < largest_m:
+    smallest_m, largest_m = head_radii_m
+    # Smallest number of positions to which a sphere is fitted. It has four unknowns.
+    if len(scalp) < 4 or not smallest_m < radius_m < largest_m:
         raise BrainhiveError(
             f"{recording_name}: positions of {len(scalp)} sensors do not lie around "
             f"a head (radius {radius_m:.3g} m)",

@@ -18,17 +18,8 @@ from brainhive_cli.data.files import match_ids
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.measurement import MIN_UNITS_FOR_POPULATION, StimulusGrouping
 
-HOLDOUTS_OF_ZSCORE = {
-    "run": ("runs",),
-    "session": ("sessions",),
-    "no": ("pictures", "folders", "trials", "runs", "sessions"),
-}
-"""Units that may be held out from z-scored signals, keyed by the range of the z-scores.
-Test trials then have no part in the z-scores of training trials.
-"""
 MAX_FOLDS = 1000
 """Largest number of folds of a split. Each fold is a model."""
-SPLIT_HINT = "dataset.holdout.split=FILE.json of variants with train_ids and test_ids"
 
 
 class Holdout(Section):
@@ -493,7 +484,14 @@ class Holdout(Section):
         The error names the steps, and a command that prepares signals without them.
         """
         steps = recording.preparation
-        holdouts = HOLDOUTS_OF_ZSCORE.get(steps.get("zscore", "no"), ())
+        # Units that may be held out from z-scored signals, keyed by the range of the
+        # z-scores. Test trials then have no part in the z-scores of training trials.
+        holdouts_of_zscore = {
+            "run": ("runs",),
+            "session": ("sessions",),
+            "no": ("pictures", "folders", "trials", "runs", "sessions"),
+        }
+        holdouts = holdouts_of_zscore.get(steps.get("zscore", "no"), ())
         is_fitted = {
             "zscore": self.by not in holdouts,
             "estimator": steps.get("estimator") in ("hrf", "denoised"),
@@ -523,7 +521,10 @@ class Holdout(Section):
 
 
 def read_split(
-    path: Path, hint: str = SPLIT_HINT, name_of: Callable[[str], str] = str
+    path: Path,
+    hint: str = "dataset.holdout.split=FILE.json of variants with train_ids and"
+    " test_ids",
+    name_of: Callable[[str], str] = str,
 ) -> list[dict[str, str]]:
     """Read the split of each picture, `train` or `test`, in each variant of a file.
 

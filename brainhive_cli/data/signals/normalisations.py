@@ -21,14 +21,6 @@ MAX_BYTES = 2**26
 """Largest memory of the products X X^T of a Riemannian mean. It holds 2,114 trials of
 63 channels, whose mean takes about 20 s on one core.
 """
-MAX_CHANNELS = 362
-"""Largest number of channels for which MAX_BYTES holds 64 trials."""
-MAX_GRADIENT = 1e-7
-"""Length of the gradient, divided by the root of its width, at which a Riemannian mean
-has converged.
-"""
-MAX_STEPS = 500
-"""Largest number of steps to a Riemannian mean."""
 Chunks = Iterable[Float32]
 """Averaged training signals [n, C, T] of a subject, chunk by chunk."""
 Statistics = Mapping[str, Float64]
@@ -240,16 +232,18 @@ class Riemannian(Euclidean):
         `MAX_BYTES` limits their number.
 
         Raises:
-            BrainhiveError: if there are more than `MAX_CHANNELS` channels, or the mean
+            BrainhiveError: if there are more than 362 channels, or the mean
                 does not converge.
         """
         products = []
         stride = 1
+        # Largest number of channels for which MAX_BYTES holds 64 trials.
+        max_channels = 362
         for index, trial in enumerate(chain.from_iterable(signals)):
-            if len(trial) > MAX_CHANNELS:
+            if len(trial) > max_channels:
                 raise BrainhiveError(
                     f"signal.normalise=riemannian of {len(trial)} channels: at most "
-                    f"{MAX_CHANNELS}",
+                    f"{max_channels}",
                     "signal.normalise=euclidean, or fewer signal.channels",
                 )
             if index % stride == 0:
@@ -296,7 +290,7 @@ def average_products(products: Float64, is_affine_invariant: bool) -> Float64:
         Mean [C, C], without variance in the directions that are left out.
 
     Raises:
-        BrainhiveError: if the mean has not converged after `MAX_STEPS`.
+        BrainhiveError: if the mean has not converged after 500 steps.
 
     Source: Pennec, Fillard and Ayache 2006, IJCV 66; Arsigny et al. 2007, SIAM J.
         Matrix Anal. Appl. 29. Step size of Bini and Iannazzo 2013, Linear Algebra Appl.
@@ -323,7 +317,9 @@ def average_products(products: Float64, is_affine_invariant: bool) -> Float64:
     # descent: `whitener` [K, K] maps the mean to the identity, where the mean of the
     # logarithms is the gradient
     whitener = np.eye(len(spread))
-    for _ in range(MAX_STEPS):
+    # Largest number of steps to a Riemannian mean.
+    max_steps = 500
+    for _ in range(max_steps):
         whitened_values, whitened_vectors = np.linalg.eigh(
             whitener @ trials @ whitener.T
         )
@@ -338,13 +334,15 @@ def average_products(products: Float64, is_affine_invariant: bool) -> Float64:
         step = 2 / (1 + curvature) if is_affine_invariant else 1.0
         slopes, axes = np.linalg.eigh(gradient)
         whitener = (axes * np.exp(-step / 2 * slopes)) @ axes.T @ whitener
-        limit = MAX_GRADIENT * np.sqrt(len(spread))
+        # Length of the gradient, divided by the root of its width, at which a
+        # Riemannian mean has converged.
+        limit = 1e-7 * np.sqrt(len(spread))
         if not is_affine_invariant or np.linalg.norm(gradient) <= limit:
             break
     else:
         raise BrainhiveError(
             f"the Riemannian mean of {len(trials)} trials has not converged in "
-            f"{MAX_STEPS} steps",
+            f"{max_steps} steps",
             "signal.normalise={kind: riemannian, mean: log-euclidean}",
         )
 

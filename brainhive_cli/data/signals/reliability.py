@@ -21,8 +21,6 @@ from brainhive_cli.measurement import (
 
 MAX_STIMULI = 1000
 """Largest number of stimuli that are measured. Correlations are then precise to .03."""
-MIN_STIMULI = 3
-"""Smallest number of repeated stimuli whose reliability is measured."""
 
 
 def measure_reliability(
@@ -44,11 +42,12 @@ def measure_reliability(
             is not noise (Allen et al. 2022).
 
     Raises:
-        BrainhiveError: if fewer than `MIN_STIMULI` stimuli were shown twice, or
+        BrainhiveError: if fewer than 3 stimuli were shown twice, or
             repetitions follow one another.
     """
     rows = np.flatnonzero(recording.counts > 1)
-    if len(rows) < MIN_STIMULI:
+    # Smallest number of repeated stimuli whose reliability is measured.
+    if len(rows) < 3:
         raise BrainhiveError(
             f"{len(rows)} {split} stimuli were shown twice or more: reliability needs "
             "three",

@@ -10,12 +10,6 @@ from brainhive_cli.data.signals.trials import Trials
 
 SCALED_UNITS = (WHITENED_UNIT, "z-score", "IQR")
 """Units of signals whose spread is 1 already."""
-MAX_VALUES = 2**24
-"""Largest number of values of a subject that are measured."""
-MAX_OFFSET = 100.0
-"""Largest mean of a channel in its standard deviations. Beyond it, float32 has less
-than five digits for the signal, and networks do not learn.
-"""
 
 
 def measure_scale(subjects: Sequence[Trials], as_singles: bool) -> tuple[float, ...]:
@@ -45,7 +39,9 @@ def measure_scale(subjects: Sequence[Trials], as_singles: bool) -> tuple[float, 
                 "check them; float16 turns values below 6e-8, as of volts, into 0",
             )
         offset = float(np.median(np.abs(mean[is_live]) / spread[is_live]))
-        if offset > MAX_OFFSET:
+        # Largest mean of a channel in its standard deviations. Beyond it, float32 has
+        # less than five digits for the signal, and networks do not learn.
+        if offset > 100.0:
             raise BrainhiveError(
                 f"the signals of {trials.where} have an offset of {offset:,.0f} times "
                 "their spread",
@@ -76,7 +72,9 @@ def _measure(trials: Trials, as_singles: bool) -> tuple[Float64, Float64]:
     n_values = int(np.prod(trials.signal.shape[1:]))
     if as_singles:
         n_values *= trials.max_repetitions
-    step = 1 + n_stimuli * n_values // MAX_VALUES
+    # Largest number of values of a subject that are measured.
+    max_values = 2**24
+    step = 1 + n_stimuli * n_values // max_values
     measured = trials.take(np.arange(0, n_stimuli, step))
     values = measured.singles if as_singles else measured.averages
     channels = values.swapaxes(0, 1).reshape(values.shape[1], -1).astype(np.float64)

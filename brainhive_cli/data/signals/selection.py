@@ -28,12 +28,6 @@ from brainhive_cli.data.signals.trials import Trials
 
 TIME_TOLERANCE_MS = 1e-6
 """Largest difference of times that count as equal, above the rounding of seconds."""
-CONTROL_SEED = 0
-"""Seed of the sets that `region_control: random` draws."""
-REGION_NAME = r"(?!-$)[^\s&|()]+"
-"""Pattern of the name of a region in a set expression. It may hold hyphens, as in
-`prf-visualrois`.
-"""
 RegionControl = Literal["none", "swapped", "random", "all"]
 SET_HINT = (
     "names of regions, & | - and parentheses, with spaces around -: nsdgeneral - (V1v "
@@ -182,7 +176,9 @@ class Signal(Section):
     @classmethod
     def _check_sets(cls, value: dict[str, str]) -> dict[str, str]:
         for name, expression in value.items():
-            if not re.fullmatch(REGION_NAME, name):
+            # Pattern of the name of a region in a set expression. It may hold hyphens,
+            # as in `prf-visualrois`.
+            if not re.fullmatch(r"(?!-$)[^\s&|()]+", name):
                 raise ValueError(f"{name!r} is not a name of a region")
             compile_set(expression)
         return value
@@ -344,7 +340,8 @@ def find_stream_masks(
         # one permutation for all sets, so sizes and overlaps stay
         positions = np.flatnonzero(union)
         source = np.arange(len(union))
-        rng = np.random.default_rng((CONTROL_SEED, len(positions)))
+        # Seed of the sets that `region_control: random` draws.
+        rng = np.random.default_rng((0, len(positions)))
         source[positions] = rng.permutation(positions)
         sets = [mask[source] for mask in sets]
     return dict(zip(masks, sets, strict=True))

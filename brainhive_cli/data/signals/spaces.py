@@ -25,22 +25,12 @@ REGIONS = {
 two regions count as one of them. The parietal and occipital channels of THINGS-EEG are
 the 17 channels of BrainHiVE.
 """
-CHANNEL_NAME = re.compile(r"([a-z]+?)(z|\d+h?)$", re.IGNORECASE)
-"""Letters, then z or a number, as in POz, FC5 and AFF1h."""
 EDF_DECORATION = re.compile(r"^EEG[ _-]+|[ _-]+(REF|LE|AVG|AR)$|\.+$", re.IGNORECASE)
 """Text around the electrode name in EDF files: type, reference and padding."""
-OLD_ELECTRODE_NAMES = {"t3": "t7", "t4": "t8", "t5": "p7", "t6": "p8"}
-"""Names of electrodes of the 10-20 system since 1991, keyed by the names before."""
-AMPLIFIER_BANKS = "ABCDEFGH"
-INPUTS_PER_BANK = 32
 AMPLIFIER_INPUT = re.compile(r"([A-H])(\d+)")
 """Name of an input of BioSemi's amplifier: bank and number."""
 MAX_PRINTED_NAMES = 8
 """Largest number of sensors or regions that `print(space)` names."""
-N_EAR_ELECTRODES = 2
-"""Number of inputs, A1 and A2, that are also electrodes at the ears."""
-AMPLIFIER_MONTAGES = ("biosemi16", "biosemi32", "biosemi64")
-"""Montages of MNE that list the electrodes of a cap in the order of the inputs."""
 
 
 @dataclass(frozen=True)
@@ -332,7 +322,8 @@ def find_region(
 
 def find_channel_region(channel: str) -> str | None:
     """Return the region of a 10-10 channel, or None for any other name."""
-    match = CHANNEL_NAME.match(channel)
+    # Letters, then z or a number, as in POz, FC5 and AFF1h.
+    match = re.match(r"([a-z]+?)(z|\d+h?)$", channel, re.IGNORECASE)
     if match is None:
         return None
     for region, prefixes in REGIONS.items():
@@ -409,10 +400,13 @@ def name_electrodes(raw: Any, path: Path, rename: Mapping[str, str], cap: str) -
 
     # electrodes of the inputs A1 to A32, B1 …
     electrode_of_input = {}
-    if montage is not None and cap in AMPLIFIER_MONTAGES:
+    # Montages of MNE that list the electrodes of a cap in the order of the inputs.
+    if montage is not None and cap in ("biosemi16", "biosemi32", "biosemi64"):
+        amplifier_banks = "ABCDEFGH"
+        inputs_per_bank = 32
         for index, electrode in enumerate(montage.ch_names):
-            bank, number = divmod(index, INPUTS_PER_BANK)
-            electrode_of_input[f"{AMPLIFIER_BANKS[bank]}{number + 1}"] = electrode
+            bank, number = divmod(index, inputs_per_bank)
+            electrode_of_input[f"{amplifier_banks[bank]}{number + 1}"] = electrode
 
     # new names, where inputs and the 10-05 system are of EEG only
     new_names = {}
@@ -451,7 +445,8 @@ def are_amplifier_inputs(names: Sequence[str]) -> bool:
     # A1 and A2 may be electrodes at the ears
     for name in names:
         match = AMPLIFIER_INPUT.fullmatch(name)
-        if match and match[1] == "A" and int(match[2]) > N_EAR_ELECTRODES:
+        # Number of inputs, A1 and A2, that are also electrodes at the ears.
+        if match and match[1] == "A" and int(match[2]) > 2:
             return True
     return False
 
@@ -477,7 +472,9 @@ def look_up_positions(names: Sequence[str]) -> Float64:
 def standardise_name(name: str) -> str:
     """Write an electrode's name as in the 10-05 system, or return any other name."""
     electrode = strip_electrode_name(name).lower()
-    electrode = OLD_ELECTRODE_NAMES.get(electrode, electrode)
+    # Names of electrodes of the 10-20 system since 1991, keyed by the names before.
+    old_electrode_names = {"t3": "t7", "t4": "t8", "t5": "p7", "t6": "p8"}
+    electrode = old_electrode_names.get(electrode, electrode)
     template = read_template()
     return template[electrode][0] if electrode in template else name
 

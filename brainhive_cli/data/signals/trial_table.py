@@ -17,10 +17,6 @@ from brainhive_cli.data.signals.channel_mapping import ChannelMapping
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.models import guess_modality
 
-STEP_TOLERANCE = 0.02
-"""Largest relative difference of the time between samples from 1 / rate. Resampling
-causes small differences.
-"""
 COLUMNS = ("sessions", "runs", "onset_s", "trial_numbers", "known_digests")
 """Fields [n] of `Trials` that have a value for each trial, or are None."""
 
@@ -256,7 +252,9 @@ def check_axes(trials: "TrialTable") -> None:
     if trials.rate_hz:
         steps = np.diff(trials.times_s) * trials.rate_hz  # [T - 1]
         step_errors = np.abs(steps - 1)
-        if not (step_errors <= STEP_TOLERANCE).all():
+        # Largest relative difference of the time between samples from 1 / rate.
+        # Resampling causes small differences.
+        if not (step_errors <= 0.02).all():
             step_ms = steps[step_errors.argmax()] * 1000 / trials.rate_hz
             raise BrainhiveError(
                 f"times lie {step_ms:g} ms apart, not {1000 / trials.rate_hz:g} ms "

@@ -12,9 +12,6 @@ from brainhive_cli.core.recipes import parts
 from brainhive_cli.data.recordings import FindPictures
 from brainhive_cli.data.signals import CutWindow, Trials
 
-CHUNK_S = 0.02
-"""Length of the chunks of a replay, similar to the chunks of amplifiers."""
-
 
 class StreamConfig(parts.Config):
     """Base of stream configs, whose `build(request)` opens a stream."""
@@ -239,8 +236,10 @@ class Replay:
     def read(self, wait_s: float) -> Chunk | None:
         """Return due samples and events. Empty after `wait_s`, and None at the end."""
         rate_hz = self.format.rate_hz
+        # Length of the chunks of a replay, similar to the chunks of amplifiers.
+        chunk_s = 0.02
         # read blocks until a chunk is complete
-        chunk_size = max(1, round(CHUNK_S * rate_hz))
+        chunk_size = max(1, round(chunk_s * rate_hz))
         while len(self._samples) < chunk_size:
             block = next(self._blocks, None)
             if block is None:

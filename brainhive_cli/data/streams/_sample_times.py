@@ -6,34 +6,14 @@ import numpy as np
 
 from brainhive_cli.core.base import Float64
 
-LOCK_S = 5.0
-"""Time constant of the phase-locked loop. A drift of 100 ppm lags by .5 ms until the
-period is learned. Jitter is averaged over about 500 chunks of 10 samples at 1000 Hz.
-"""
-JITTER_S = 2.0
-"""Time constant of the running mean of the jitter."""
-FIRST_JITTER_S = 0.01
-"""Assumed jitter at the start, typical of a busy program."""
 MIN_LOSS_PERIODS = 0.75
 """Smallest delay that counts as a loss, in periods, with precise time stamps."""
 MIN_LOSS_JITTERS = 4.0
 """Smallest delay that counts as a loss or a late stamp, in mean jitters."""
-MAX_CORRECTION_PERIODS = 0.4
-"""Largest correction of a step, in periods, so that it does not look like a loss."""
 HOLD_S = 0.25
 """Duration of late samples after which they count as a loss. After a delay, samples are
 soon punctual again.
 """
-RATE_WINDOW_S = 5.0
-"""Duration in which the rate is measured in two halves. A momentary loss lies in one of
-them.
-"""
-RATE_TOLERANCE = 0.04
-"""Largest relative error of a rate. Chunks of 50 ms may be missing at both ends of a
-half.
-"""
-MAX_GAP_S = 0.5
-"""Longest gap in a measurement of the rate, which begins again after a longer gap."""
 
 
 class SampleTimes:
@@ -50,7 +30,9 @@ class SampleTimes:
         self._rate_hz = rate_hz
         self._period_s = self._nominal_s = 1 / rate_hz
         self._hold = math.ceil(HOLD_S * rate_hz)
-        self._jitter_s = FIRST_JITTER_S
+        # Assumed jitter at the start, typical of a busy program.
+        first_jitter_s = 0.01
+        self._jitter_s = first_jitter_s
         self._last_s = self._resumed_s = -math.inf
         self._locked = 0  # samples since the start, or since the last loss
         self._pending: list[float] = []
@@ -120,11 +102,14 @@ class SampleTimes:
         Returns:
             The rate, or None if it is not known yet or agrees with the nominal rate.
         """
+        # Longest gap in a measurement of the rate, which begins again after a longer
+        # gap.
+        max_gap_s = 0.5
         # a gap, or a clock that goes back, restarts the measurement
         for timestamp in timestamps.tolist():
             is_gap = False
             if self._measured:
-                is_gap = not 0 <= timestamp - self._measured[-1] <= MAX_GAP_S
+                is_gap = not 0 <= timestamp - self._measured[-1] <= max_gap_s
             if is_gap:
                 self._is_measured = False
             # once the rate is known, only the last time stamp is stored
@@ -132,10 +117,13 @@ class SampleTimes:
                 self._measured.clear()
             self._measured.append(timestamp)
         times_s = np.array(self._measured)
+        # Duration in which the rate is measured in two halves. A momentary loss lies in
+        # one of them.
+        rate_window_s = 5.0
         if (
             self._is_measured
             or not len(times_s)
-            or times_s[-1] - times_s[0] < RATE_WINDOW_S
+            or times_s[-1] - times_s[0] < rate_window_s
         ):
             return None
 
@@ -146,23 +134,34 @@ class SampleTimes:
         for half_s in np.split(times_s, [np.searchsorted(times_s, middle_s)]):
             rates.append((len(half_s) - 1) / (half_s[-1] - half_s[0]))
         ratios = np.array(rates) / self._rate_hz
-        is_higher = (ratios > 1 + RATE_TOLERANCE).all()
-        is_lower = (ratios < 1 - RATE_TOLERANCE).all()
+        # Largest relative error of a rate. Chunks of 50 ms may be missing at both ends
+        # of a half.
+        rate_tolerance = 0.04
+        is_higher = (ratios > 1 + rate_tolerance).all()
+        is_lower = (ratios < 1 - rate_tolerance).all()
         return float(np.mean(rates)) if is_higher or is_lower else None
 
     def _follow(self, timestamp: float, limit_s: float) -> float:
         """Return the next time, corrected by its time stamp. NaN after a step back."""
         # an outlier pulls by the limit at most
         late_s = timestamp - self._last_s - self._period_s
-        self._jitter_s += (abs(late_s) - self._jitter_s) / (JITTER_S * self._rate_hz)
+        # Time constant of the running mean of the jitter.
+        jitter_s = 2.0
+        self._jitter_s += (abs(late_s) - self._jitter_s) / (jitter_s * self._rate_hz)
         pull_s = min(limit_s, max(-limit_s, late_s))
 
         # average at first, later a critically damped loop, which learns the period
         self._locked += 1
-        gain = max(1 / (self._locked + 1), 1 / (LOCK_S * self._rate_hz))
-        max_step_s = MAX_CORRECTION_PERIODS * self._nominal_s
+        # Time constant of the phase-locked loop. A drift of 100 ppm lags by .5 ms until
+        # the period is learned. Jitter is averaged over about 500 chunks of 10 samples
+        # at 1000 Hz.
+        lock_s = 5.0
+        gain = max(1 / (self._locked + 1), 1 / (lock_s * self._rate_hz))
+        # Largest correction of a step, in periods, so that it does not look like a
+        # loss.
+        max_step_s = 0.4 * self._nominal_s
         correction_s = min(max_step_s, max(-max_step_s, gain * pull_s))
         self._last_s += self._period_s + correction_s
-        if self._locked > LOCK_S * self._rate_hz:
+        if self._locked > lock_s * self._rate_hz:
             self._period_s += gain**2 / 4 * pull_s
         return self._last_s if self._last_s >= self._resumed_s else math.nan

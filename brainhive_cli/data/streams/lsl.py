@@ -42,36 +42,11 @@ CHANNEL_TYPES = set(
     "eeg mag grad ref_meg seeg ecog dbs eog ecg emg bio resp gsr stim".split()
 )
 """Types of channels that are kept. Other types become `misc`."""
-STIM_TYPES = {"marker", "markers", "trigger", "trig", "stim"}
-"""Types that programs give to channels with codes of events."""
-BASE_UNITS = {"mag": "T", "grad": "T/m", "stim": "", "misc": ""}
-"""MNE's base units of channel types. Other types have volts."""
-RESOLVE_S = 1.5
-"""Duration of a search for streams. Known hosts are asked again after .5 s, and LSL's
-own default is 1 s.
-"""
-MESSAGE_INTERVAL_S = 5.0
-"""Time between two messages while a stream is missing."""
 OPEN_S = 10.0
 """Longest time in which a stream opens."""
 BUFFER_S = 360
 """Duration of the samples that LSL stores until they are read."""
-LOST_CLOCK_S = 5.0
-"""Longest time in which a sender that starts again stamps samples by a clock whose
-offset LSL has not measured.
-"""
-MARKER_POLL_S = 0.02
-"""Time between two checks for markers while no samples arrive."""
-MAX_SAMPLES = 1024
-"""Largest number of samples that a call of the library returns."""
 MAX_CHANNELS = 10_000
-MAX_RATE_HZ = 100_000
-"""More than any amplifier has. Larger declarations would fill the memory."""
-NETWORK = (
-    "without a network, write a file with the lines [lab] and KnownPeers = "
-    "{127.0.0.1}, and set LSLAPICFG to its path for all programs; a firewall must "
-    "allow UDP 16571 to 16604"
-)
 
 
 class Config(StreamConfig):
@@ -223,12 +198,14 @@ class LslStream:
 
             # markers may arrive while the signal stalls
             end_s = time.monotonic() + wait_s
+            # Time between two checks for markers while no samples arrive.
+            marker_poll_s = 0.02
             while True:
                 remaining_s = max(0.0, end_s - time.monotonic())
                 events = self._read_markers()
                 # wait no longer than until the next check for markers
                 samples, times_s = self._read_samples(
-                    0.0 if events else min(remaining_s, MARKER_POLL_S)
+                    0.0 if events else min(remaining_s, marker_poll_s)
                 )
                 if self._code_row is not None and len(times_s):
                     events += self._read_codes(samples[:, self._code_row], times_s)
@@ -267,12 +244,14 @@ class LslStream:
         blocks = [self._untimed[:0]]
         stamp_blocks = [np.empty(0)]
         block, block_stamps = self._signal.pull_chunk(timeout=wait_s, max_samples=1)
+        # Largest number of samples that a call of the library returns.
+        max_samples = 1024
         while len(block_stamps):
             # copies, because the library reuses its buffer
             blocks.append(block.astype(np.float64))
             stamp_blocks.append(block_stamps.copy())
             block, block_stamps = self._signal.pull_chunk(
-                timeout=0.0, max_samples=MAX_SAMPLES
+                timeout=0.0, max_samples=max_samples
             )
         samples = np.concatenate(blocks)
         timestamps = np.concatenate(stamp_blocks)
@@ -281,12 +260,15 @@ class LslStream:
 
         # a sender that has started again may have another clock for a moment
         age_s = self._clock() - timestamps
-        is_ours = (age_s > -1) & (age_s < BUFFER_S + LOST_CLOCK_S)
+        # Longest time in which a sender that starts again stamps samples by a clock
+        # whose offset LSL has not measured.
+        lost_clock_s = 5.0
+        is_ours = (age_s > -1) & (age_s < BUFFER_S + lost_clock_s)
         if is_ours.all():
             self._n_other_clock = 0
         else:
             self._n_other_clock += int((~is_ours).sum())
-        if self._n_other_clock > LOST_CLOCK_S * self.format.rate_hz:
+        if self._n_other_clock > lost_clock_s * self.format.rate_hz:
             difference_s = abs(age_s[~is_ours][-1])
             raise BrainhiveError(
                 f"time stamps of stream {self.format.name!r} differ by "
@@ -342,10 +324,20 @@ def _wait_for_streams(config: Config, stream_type: str) -> tuple[Any, Any]:
         mne-lsl's stream infos. The markers are None if a channel has codes.
     """
     start_s = time.monotonic()
-    message_s = start_s - MESSAGE_INTERVAL_S
+    # Time between two messages while a stream is missing.
+    message_interval_s = 5.0
+    message_s = start_s - message_interval_s
+    # Duration of a search for streams. Known hosts are asked again after .5 s, and
+    # LSL's own default is 1 s.
+    resolve_s = 1.5
+    network = (
+        "without a network, write a file with the lines [lab] and "
+        "KnownPeers = {127.0.0.1}, and set LSLAPICFG to its path for "
+        "all programs; a firewall must allow UDP 16571 to 16604"
+    )
     while True:
         with explain_lsl_errors("streams of LSL cannot be searched"):
-            streams = resolve_streams(RESOLVE_S)
+            streams = resolve_streams(resolve_s)
         signals, signal_text = _match_signals(config, stream_type, streams)
         markers, marker_text = _match_markers(config, streams)
 
@@ -369,9 +361,9 @@ def _wait_for_streams(config: Config, stream_type: str) -> tuple[Any, Any]:
             )
             raise MissingData(
                 f"{problem} after {waited_s:.0f} s",
-                f"streams present: {present}; choose by {keys}; {NETWORK}",
+                f"streams present: {present}; choose by {keys}; {network}",
             )
-        if now_s - message_s >= MESSAGE_INTERVAL_S:
+        if now_s - message_s >= message_interval_s:
             message_s = now_s
             say(
                 f"waiting ({waited_s:.0f} of {config.wait_s:.0f} s): {problem}; "
@@ -451,10 +443,12 @@ def _require_only_match(matches: list[Any], text: str, keys: str) -> None:
 
 def _refuse_sizes(stream_name: str, n_channels: int, rate_hz: float) -> None:
     """Raise an error if a stream declares more than any amplifier has."""
-    if n_channels > MAX_CHANNELS or rate_hz > MAX_RATE_HZ:
+    # More than any amplifier has. Larger declarations would fill the memory.
+    max_rate_hz = 100_000
+    if n_channels > MAX_CHANNELS or rate_hz > max_rate_hz:
         raise RecipeError(
             f"stream {stream_name!r} declares {n_channels:,} channels at {rate_hz:g} "
-            f"Hz, more than {MAX_CHANNELS:,} or {MAX_RATE_HZ:,} Hz",
+            f"Hz, more than {MAX_CHANNELS:,} or {max_rate_hz:,} Hz",
             "choose another stream by source.name=, or correct its program",
         )
 
@@ -511,7 +505,8 @@ def _read_format(
     # channels without a type, or with the model's LSL type, have the model's type
     lsl_type = STREAM_TYPES.get(request.kind, "").casefold()
     type_of = {channel_type: channel_type for channel_type in CHANNEL_TYPES}
-    type_of |= dict.fromkeys(STIM_TYPES, "stim")
+    # Types that programs give to channels with codes of events.
+    type_of |= dict.fromkeys({"marker", "markers", "trigger", "trig", "stim"}, "stim")
     type_of |= {"": request.kind, lsl_type: request.kind}
     lsl_types = [channel.findtext("type", "").strip() for channel in channels]
     types = [type_of.get(name.casefold(), "misc") for name in lsl_types]
@@ -613,7 +608,9 @@ def _read_unit(declared_unit: str, channel_type: str) -> str:
     power = read_number(unit)
     if math.isnan(power):
         return unit
-    base_unit = BASE_UNITS.get(channel_type, "V")
+    # MNE's base units of channel types. Other types have volts.
+    base_units = {"mag": "T", "grad": "T/m", "stim": "", "misc": ""}
+    base_unit = base_units.get(channel_type, "V")
     for name, (size, quantity) in UNIT_SIZES.items():
         if quantity == base_unit and math.log10(size) == power:
             return name

@@ -15,12 +15,9 @@ from brainhive_cli.data.streams import (
     StreamRequest,
 )
 
-NOISE = 10.0
-"""Standard deviation of the noise in the unit of the signals, as of EEG in µV."""
 SEED = 0
 """Seed of the noise and the order of pictures."""
 MAX_EVENTS = 10**9
-PROVENANCE = "noise of brainhive_cli.data.streams.mock: no brain was recorded"
 
 
 class Config(StreamConfig):
@@ -81,7 +78,8 @@ def simulate(
     """
     rate_hz = request.rate_hz
     channels = request.channels
-    simulated = PROVENANCE
+    provenance = "noise of brainhive_cli.data.streams.mock: no brain was recorded"
+    simulated = provenance
     blocks = make_noise(config, request, rate_hz)
     if recording is not None:
         assert recording.rate_hz is not None
@@ -109,7 +107,8 @@ def make_noise(config: Config, request: StreamRequest, rate_hz: float) -> Sample
             name = names[random.integers(len(names))]
             middle = number * interval + interval // 2
             events = [Event(middle / rate_hz, name)]
-        yield NOISE * random.standard_normal((interval, len(request.channels))), events
+        # Standard deviation of the noise in the unit of the signals, as of EEG in µV.
+        yield 10.0 * random.standard_normal((interval, len(request.channels))), events
 
 
 def join_trials(config: Config, recording: Trials, rate_hz: float) -> SampleBlocks:

@@ -26,9 +26,6 @@ from brainhive_cli.data.streams import (
     StreamRequest,
 )
 
-BLOCK_S = 10.0
-"""Duration of the samples that are read at once."""
-
 
 class Config(StreamConfig, RecordingKeys):
     """Recording in fif, edf, bdf, set or vhdr."""
@@ -165,9 +162,12 @@ def replay(
         dropped=dropped,
     )
 
+    # Duration of the samples that are read at once.
+    block_s = 10.0
+
     # `replayed` exists when blocks are read
     def read_blocks() -> SampleBlocks:
-        block_size = max(1, round(BLOCK_S * rate_hz))
+        block_size = max(1, round(block_s * rate_hz))
         for start in range(0, header.n_times, block_size):
             stop = min(start + block_size, header.n_times)
             samples = raw.get_data(start=start, stop=stop).T * scales  # [n, C]

@@ -7,11 +7,6 @@ from brainhive_cli.core.base import Array, MissingData
 from brainhive_cli.data.signals import CutWindow, Trials
 from brainhive_cli.data.streams import Clock, StreamConfig, StreamRequest
 
-SEED = 0
-"""Seed of the order of trials whose time is unknown."""
-MAX_WINDOWS = 64
-"""Largest number of windows in a call, which limits the memory of a fast replay."""
-
 
 class Config(StreamConfig):
     """Signal store of the person, replayed in the order of the recording."""
@@ -67,7 +62,8 @@ class ReplayedTrials:
         self._next = 0
         # order [n] of the trials. The last key is sorted first
         n_trials = len(recording.signal)
-        keys: list[Array] = [np.random.default_rng(SEED).permutation(n_trials)]
+        # Seed of the order of trials whose time is unknown.
+        keys: list[Array] = [np.random.default_rng(0).permutation(n_trials)]
         for times in (recording.times_in_run, recording.runs, recording.sessions):
             if times is not None:
                 keys.append(times)
@@ -86,7 +82,8 @@ class ReplayedTrials:
         # a window is due when its last sample would have been recorded
         length_s = float(self.recording.times_s[-1])
         windows: list[CutWindow] = []
-        while self._next < len(self._order) and len(windows) < MAX_WINDOWS:
+        # Largest number of windows in a call, which limits the memory of a fast replay.
+        while self._next < len(self._order) and len(windows) < 64:
             time_s = self._next * self._interval_s
             stop_s = time_s + length_s
             # wait for the first window only

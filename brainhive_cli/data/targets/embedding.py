@@ -30,9 +30,6 @@ from brainhive_cli.data.targets.encoder_groups import (
 from brainhive_cli.data.targets.encoder_stores import is_same_network
 from brainhive_cli.models.encoders import EncoderConfig
 
-MAX_WAITING_BATCHES = 4
-"""Largest number of batches of a store that wait in memory to be written."""
-
 
 @dataclass
 class StoreJob:
@@ -232,6 +229,8 @@ def embed_stimuli(
     problems = []
     writes: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as executor:
+        # Largest number of batches of a store that wait in memory to be written.
+        max_waiting_batches = 4
         for batch in batches:
             raise_if_asked_to_stop()  # written batches are kept
             problems += batch.problems
@@ -260,7 +259,7 @@ def embed_stimuli(
                     )
                     writes.append(write)
             # limit the waiting batches, and raise errors of the thread
-            while len(writes) > MAX_WAITING_BATCHES * len(writers):
+            while len(writes) > max_waiting_batches * len(writers):
                 writes.popleft().result()
             bar.advance(batch.n_read * launch.processes)
         for write in writes:

@@ -35,11 +35,6 @@ from brainhive_cli.data.stores import Recordings, TargetStore
 from brainhive_cli.measurement import number_names
 from brainhive_cli.models import SignalSpec
 
-MAX_CHECKED_TRIALS = 1000
-"""Largest number of trials in which codes of stimuli are looked for, 250 MB of 306
-channels and 200 samples.
-"""
-
 
 def spec_of(
     subjects: Sequence[Trials], signal: Mapping[str, Any] | None = None
@@ -155,7 +150,9 @@ def _refuse_codes(trials: Trials, stimuli: TargetStore, where: str) -> None:
     labels = trials.stimulus
     if trials.counts.max() == 1 and len(np.unique(labels)) == len(labels):
         (labels,) = number_names([stimuli.concepts[labels]])
-    n_rows = max(2, MAX_CHECKED_TRIALS // trials.max_repetitions)
+    # Largest number of trials in which codes of stimuli are looked for, 250 MB of 306
+    # channels and 200 samples.
+    n_rows = max(2, 1000 // trials.max_repetitions)
     rows = np.sort(np.random.default_rng(0).permutation(len(labels))[:n_rows])
     checked = trials.take(rows)
     is_code = find_codes(checked.singles, np.repeat(labels[rows], checked.counts))

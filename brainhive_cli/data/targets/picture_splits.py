@@ -14,10 +14,6 @@ from brainhive_cli.core.recipes import Section
 from brainhive_cli.data.signals import MAX_FOLDS
 from brainhive_cli.data.stores import TargetStore
 
-MAX_GROUP = 0.05
-"""Largest share of the pictures in a group of neighbours. A group is wholly in training
-or test, so larger groups would leave few possible tests.
-"""
 DRAWS = 1000
 """Number of random tests, of which the most similar to the training pictures is used.
 """
@@ -124,7 +120,7 @@ def match_neighbours(unit: Float32, count: int) -> tuple[Folds, dict[str, float]
     """Choose test pictures far from each training picture, but similar overall.
 
     Pictures whose cosine is above tau are in the same group. Tau is the lowest value
-    for which no group has more than the share `MAX_GROUP` of the pictures. The test
+    for which no group has more than the share 0.05 of the pictures. The test
     pictures are the random draw of whole groups with the lowest MMD².
 
     Args:
@@ -143,7 +139,9 @@ def match_neighbours(unit: Float32, count: int) -> tuple[Folds, dict[str, float]
 
     # single linkage joins nearest pictures first (30,000 pictures take 3.6 GB)
     merges = linkage(unit, "single")
-    is_too_large = merges[:, 3] > MAX_GROUP * len(unit)
+    # Largest share of the pictures in a group of neighbours. A group is wholly in
+    # training or test, so larger groups would leave few possible tests.
+    is_too_large = merges[:, 3] > 0.05 * len(unit)
     distance = merges[is_too_large, 2].min() * (1 - 1e-9)
     labels = fcluster(merges, distance, "distance")
 

@@ -47,7 +47,6 @@ from brainhive_cli.training.alignment.trained import (
     ZERO_SHOT,
 )
 
-METRIC_NAMES = ("top1", "top5", "mrr")
 GAIN = "top1_gain"
 """Metric: top-1 of transfer minus top-1 of another arm."""
 ENOUGH = 0.9
@@ -56,23 +55,12 @@ MIN_PEOPLE = 3
 """Smallest number of people for statements on amounts. Two people say next to nothing
 about people in general.
 """
-OVER_SCRATCH = f"{TRANSFER} over {SCRATCH}"
-"""Scope of the gains of transfer over training from scratch."""
 ARM_DESCRIPTIONS = documents.read(
     Path(__file__).with_name("arms.json"), dict[str, tuple[str, str, str]]
 )
 """Data from a new person, MOABB's name for it (`CrossSubjectMode`), and method, by arm.
 """
-UNKNOWN_ARM = "signals, perhaps labels", "not known", "an alignment of another package"
-"""Description of an alignment of another package."""
 SECTION = "Calibration"
-CURVE_TITLES = {
-    "signals": "Alignments without labels",
-    "signals and labels": "Other ways with labels",
-    "signals, wrong labels": "Controls: wrong labels",
-}
-"""Titles of the curves of further arms, by the data that they take from a new person.
-"""
 RankTable = dict[tuple[str, str], list[Int64]]
 """Ranks [S, N] of each person, in S draws and models, by arm and amount."""
 
@@ -115,12 +103,13 @@ def summarise_draws(
     seeds = sorted({cell.seed for cell in job.cells})
     context: dict[str, Any] = {"split": "test", "seeds": seeds, "items": job.items}
     scopes: Scopes = {ALL: {}}
+    metric_names = ("top1", "top5", "mrr")
     for (arm, name), rank_lists in ranks.items():
         if name_scope(arm, name) not in scopes:
             metrics = summarise_ranks(
                 rank_lists,
                 pool,
-                metric_names=METRIC_NAMES,
+                metric_names=metric_names,
                 protocol=job.describe_protocol(caveats_of_arm[arm]),
                 caveats=caveats_of_arm[arm],
                 **context,
@@ -174,7 +163,7 @@ def summarise_draws(
             metrics = summarise_ranks(
                 [ranks[headline, EVERYTHING][row]],
                 pool,
-                metric_names=METRIC_NAMES,
+                metric_names=metric_names,
                 protocol=protocol,
                 caveats=caveats,
                 **person_context,
@@ -189,6 +178,12 @@ def summarise_draws(
     # collect the facts
     training_counts = [len(model.cell.trained_on) for model in job.tests.models[0]]
     seen_pictures, warnings = job.tests.summarise_seen()
+    # Description of an alignment of another package.
+    unknown_arm = (
+        "signals, perhaps labels",
+        "not known",
+        "an alignment of another package",
+    )
     facts = CalibrationFacts(
         **job.tests.describe(),
         **sufficient,
@@ -200,7 +195,7 @@ def summarise_draws(
         seen_in_training=seen_pictures,
         warnings=warnings,
         arm=headline,
-        arms={arm: ARM_DESCRIPTIONS.get(arm, UNKNOWN_ARM) for arm in arms},
+        arms={arm: ARM_DESCRIPTIONS.get(arm, unknown_arm) for arm in arms},
         unit=job.unit,
         amounts=_average_sizes(amount_names, parts.values()),
         strength=dict(strength),
@@ -421,8 +416,15 @@ def draw_artifacts(measurements: Measurements) -> list[Artifact]:
         title = f"Each person, by {facts.arm}"
         artifacts.append(_draw_curve(facts, title, lines, section=FINDING))
 
+    # Titles of the curves of further arms, by the data that they take from a new
+    # person.
+    curve_titles = {
+        "signals": "Alignments without labels",
+        "signals and labels": "Other ways with labels",
+        "signals, wrong labels": "Controls: wrong labels",
+    }
     # further arms, grouped by the data that they take from the person
-    for data, title in CURVE_TITLES.items():
+    for data, title in curve_titles.items():
         arms = []
         for arm, description in facts.arms.items():
             if description[0] == data and arm not in first_arms:
@@ -474,8 +476,10 @@ def _lay_out(measurements: Measurements) -> list[Table]:
     facts = measurements.require_facts(CalibrationFacts)
     names = [amount.name for amount in facts.amounts]
     amount_rows = {}
+    # Scope of the gains of transfer over training from scratch.
+    over_scratch = f"{TRANSFER} over {SCRATCH}"
     for name in names:
-        scope_of = {arm: name_scope(arm, name) for arm in (facts.arm, OVER_SCRATCH)}
+        scope_of = {arm: name_scope(arm, name) for arm in (facts.arm, over_scratch)}
         amount_rows[name] = _select_first_metrics(measurements, scope_of)
     arm_rows = {}
     for arm in facts.arms:

@@ -21,8 +21,6 @@ from brainhive_cli.training.alignment.trained import ARMS, SCRATCH, TRANSFER, ZE
 
 SIGNAL_SHELF = "normalisations"
 """Shelf of the alignments of signals."""
-TOKEN_SHELF = "alignments"
-"""Shelf of the alignments of tokens."""
 PICTURES = (10, 20, 50, 100, 200)
 """Amounts in pictures, if the recipe names no amounts."""
 
@@ -39,14 +37,16 @@ def resolve_alignment(value: Any) -> Any:
     name = parts.kind_from_file_name(str(kind))
     # names are unique over both shelves
     shelf_of = {}
-    for shelf in (SIGNAL_SHELF, TOKEN_SHELF):
+    # Shelf of the alignments of tokens.
+    token_shelf = "alignments"
+    for shelf in (SIGNAL_SHELF, token_shelf):
         shelf_of.update(dict.fromkeys(parts.list_kinds(shelf), shelf))
     if name not in shelf_of and "." not in name:
         raise RecipeError(
             f"no alignment {name!r}",
             f"{guess(name, shelf_of)}alignments: {', '.join(shelf_of)}",
         )
-    return parts.resolve(shelf_of.get(name, TOKEN_SHELF), value)
+    return parts.resolve(shelf_of.get(name, token_shelf), value)
 
 
 def resolve_alignments(value: Any) -> list[Any]:

@@ -47,8 +47,6 @@ the two noise ceilings.
 """
 CORRELATION = "r"
 """Metric: Pearson's correlation of signal and prediction over pictures."""
-UNIQUE = "unique_r"
-"""Metric: decrease of this correlation without the embeddings of an encoder."""
 
 TargetLevels = Mapping[str, TargetStore]
 """Embeddings of the pictures of a split, by encoder. An encoder is called a level."""
@@ -384,7 +382,8 @@ def profile_unique_correlation(
     shares_without = correlation_shares(unit_vectors(without_level), signals)
     control_shares = correlation_shares(unit_vectors(control), signals)
     return Profile(
-        UNIQUE,
+        # Metric: decrease of this correlation without the embeddings of an encoder.
+        "unique_r",
         axis,
         values=average_positions(full_shares - shares_without, indices),
         shuffled=average_positions(control_shares - shares_without, indices),

@@ -34,16 +34,6 @@ from brainhive_cli.reports.pages.page import DETAILS, FINDING
 from brainhive_cli.reports.tables import make_metric_cell
 from brainhive_cli.reports.templates import render
 
-ANALYSIS_TITLES: Mapping[str, str] = {
-    **MODEL_ANALYSES,
-    **SIGNAL_ANALYSES,
-    **TRIAL_ANALYSES,
-}
-VOXEL_MAP_TITLES = {
-    "encoding": "How well embeddings predict each voxel",
-    "margin": "Part of the margin that each voxel adds",
-}
-VOXEL_MAP_UNITS = {"encoding": "correlation", "margin": "margin, expected gradients"}
 Figures = list[Curve | Heatmap | Topomap | Evoked | BrainMap]
 
 
@@ -215,17 +205,25 @@ def _draw_regions(finding: Finding, space: Voxels, folder: Path) -> BrainMap | N
 def draw_voxel_maps(
     maps: Sequence[tuple[str, Mapping[str, Float64], Sensors | Voxels]], folder: Path
 ) -> Figures:
-    """Draw the maps `VOXEL_MAP_TITLES` of the voxels of the first subject.
+    """Draw the maps `voxel_map_titles` of the voxels of the first subject.
 
     Args:
         maps: Label of the subject, values by name, and space, of each subject.
         folder: Folder of the run.
     """
     figures = Figures()
+    voxel_map_titles = {
+        "encoding": "How well embeddings predict each voxel",
+        "margin": "Part of the margin that each voxel adds",
+    }
+    voxel_map_units = {
+        "encoding": "correlation",
+        "margin": "margin, expected gradients",
+    }
     for stem, values_of, space in maps[:1]:
         if space.grid is None:
             continue
-        for name, map_title in VOXEL_MAP_TITLES.items():
+        for name, map_title in voxel_map_titles.items():
             if name not in values_of:
                 continue
             figure = write_brain_map(
@@ -235,7 +233,7 @@ def draw_voxel_maps(
                 values_of[name],
                 space,
                 title=f"{map_title} ({stem})",
-                value=VOXEL_MAP_UNITS[name],
+                value=voxel_map_units[name],
                 note="No threshold: single voxels were not tested.",
                 is_diverging=True,
                 section=SECTION,
@@ -298,4 +296,9 @@ def make_summary_table(
 def _make_title(name: str) -> str:
     """Make the title of a figure from `analysis`, or `analysis · encoder`."""
     analysis, _, level = name.partition(" · ")
-    return f"{analysis.capitalize()}: {level or ANALYSIS_TITLES[analysis]}"
+    analysis_titles: Mapping[str, str] = {
+        **MODEL_ANALYSES,
+        **SIGNAL_ANALYSES,
+        **TRIAL_ANALYSES,
+    }
+    return f"{analysis.capitalize()}: {level or analysis_titles[analysis]}"

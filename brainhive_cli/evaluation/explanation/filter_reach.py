@@ -12,27 +12,6 @@ from brainhive_cli.core.base import Float64
 from brainhive_cli.data.recordings import filter_samples
 from brainhive_cli.data.signals import Cutting, Steps, Trials
 
-EFFECTS_MS = (50, 100, 300, 500)
-"""Lengths of the simulated effects. A high-pass filter spreads long effects further, a
-low-pass filter the rise of short effects.
-"""
-RAMP_MS = 20
-"""Time in which an effect rises."""
-VISIBLE_SHARE = 0.03
-"""Share of its peak from which an effect counts as visible. Tests find strong effects
-before they begin (`benchmarks/simulated_statistics --only onsets`).
-"""
-PERIODS = 8
-"""Half the length of the simulated recording, in periods of the lowest edge of a
-filter. MNE's filter is 3.3 periods long.
-"""
-MAX_EDGE_SHARE = 0.49
-"""Share of the sampling rate from which an upper edge is ignored. Files name half the
-rate if there is no low-pass filter.
-"""
-BASELINE_MS = -100
-"""Start of the baseline if a store names none, as in THINGS-MEG."""
-
 
 def find_latest_onsets(recording: Trials) -> Float64:
     """Find how late an effect may begin that is visible at each sample.
@@ -87,7 +66,9 @@ def _simulate(
     for band, phase in bands:
         low_hz, high_hz = band or (None, None)
         low_hz = low_hz or None
-        if not high_hz or high_hz >= MAX_EDGE_SHARE * recorded_hz:
+        # Share of the sampling rate from which an upper edge is ignored. Files name
+        # half the rate if there is no low-pass filter.
+        if not high_hz or high_hz >= 0.49 * recorded_hz:
             high_hz = None
         filters.append(((low_hz, high_hz), phase))
         if low_hz and (lowest_hz is None or low_hz < lowest_hz):
@@ -95,8 +76,10 @@ def _simulate(
 
     # preparation of the store, without whitening
     span_ms = (times_ms[0], times_ms[-1] + 1000 / rate_hz)
+    # Start of the baseline if a store names none, as in THINGS-MEG.
+    baseline_ms = -100
     settings = {
-        "epoch_ms": (min(BASELINE_MS, times_ms[0]), span_ms[1]),
+        "epoch_ms": (min(baseline_ms, times_ms[0]), span_ms[1]),
         "keep_ms": span_ms,
         "rate_hz": rate_hz,
     }
@@ -104,22 +87,31 @@ def _simulate(
     settings |= {"whiten": "no", "whiten_by": "training"}
     cutting = Cutting(Steps.model_validate(settings), recorded_hz)
 
+    # Half the length of the simulated recording, in periods of the lowest edge of a
+    # filter. MNE's filter is 3.3 periods long.
+    periods = 8
     # an effect in the middle of a long recording is cut into a trial for each sample,
     # as if it began at this sample
-    half_s = PERIODS / (lowest_hz or PERIODS) + 4
+    half_s = periods / (lowest_hz or periods) + 4
     middle = round(recorded_hz * half_s)
     stimulus_onsets = middle - np.rint(times_ms * recorded_hz / 1000).astype(np.int64)
     latest_ms = times_ms.copy()
-    for length_ms in EFFECTS_MS:
+    # Time in which an effect rises.
+    ramp_ms = 20
+    # Lengths of the simulated effects. A high-pass filter spreads long effects further,
+    # a low-pass filter the rise of short effects.
+    for length_ms in (50, 100, 300, 500):
         n_samples = round(length_ms * recorded_hz / 1000)
         samples = np.zeros(2 * middle)
-        effect = tukey(n_samples, 2 * RAMP_MS / length_ms)
+        effect = tukey(n_samples, 2 * ramp_ms / length_ms)
         samples[middle : middle + len(effect)] = effect
         for edges, phase in filters:
             samples = filter_samples(samples, recorded_hz, edges, phase)
         trials = cutting.cut_trials([samples], ["effect"], stimulus_onsets, 1.0)
         responses = trials[:, 0]  # [T effects, T]
-        is_visible = np.abs(responses) >= VISIBLE_SHARE * np.abs(samples).max()
+        # Share of its peak from which an effect counts as visible. Tests find strong
+        # effects before they begin (`benchmarks/simulated_statistics --only onsets`).
+        is_visible = np.abs(responses) >= 0.03 * np.abs(samples).max()
         visible_ms = np.where(is_visible, times_ms[:, None], -np.inf).max(0)
         latest_ms = np.maximum(latest_ms, visible_ms)
 

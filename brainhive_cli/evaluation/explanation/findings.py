@@ -21,17 +21,6 @@ from brainhive_cli.measurement import Items, fold_null_inflation, measure_positi
 
 SHUFFLED_LABELS = "shuffled labels"
 """Scope of the control with permuted labels."""
-SHUFFLED_TRAINING = "trained on shuffled labels"
-"""Scope of the control that adds an encoder's embeddings of other pictures."""
-LIMITS = {
-    "r": (-1.0, 1.0),
-    "rho": (-1.0, 1.0),
-    "unique_rho": (-1.0, 1.0),
-    "unique_r": (-2.0, 2.0),
-}
-"""Smallest and largest value of correlations. Metrics of ranks lie between 0 and 1, and
-margins have no limits.
-"""
 FIRST_ABOVE_CHANCE = "first above chance"
 """Title of the first time above chance in tables and figures."""
 ONSET_UNKNOWN = "unknown (filter)"
@@ -40,8 +29,6 @@ ONSET_BEFORE_STIMULUS = "unknown (before the stimulus)"
 """Onset if an effect precedes the stimulus although no filter explains that."""
 ROUNDING_MS = 0.001
 """Precision to which the times of an axis are rounded."""
-NULL_PERCENTILES = (2.5, 97.5)
-"""Percentiles that enclose the middle 95 % of the permutations."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +149,15 @@ def _summarise_profiles(
     metric = first_profile.metric
     pool = first_profile.pool or None
     protocol = context["protocol"]
-    limits = LIMITS.get(metric, (0.0, 1.0) if pool else (None, None))
+    # Smallest and largest value of correlations. Metrics of ranks lie between 0 and 1,
+    # and margins have no limits.
+    axis_limits = {
+        "r": (-1.0, 1.0),
+        "rho": (-1.0, 1.0),
+        "unique_rho": (-1.0, 1.0),
+        "unique_r": (-2.0, 2.0),
+    }
+    limits = axis_limits.get(metric, (0.0, 1.0) if pool else (None, None))
     options = {
         "pool": pool,
         "chance": first_profile.chance,
@@ -200,13 +195,15 @@ def _summarise_profiles(
                 return finding
             group_values.append(profile.shuffled)
         shuffled_values.append(np.stack(group_values))
+    # Scope of the control that adds an encoder's embeddings of other pictures.
+    shuffled_training = "trained on shuffled labels"
     options |= {
         "is_share": False,
-        "protocol": f"{protocol}, {SHUFFLED_TRAINING}",
+        "protocol": f"{protocol}, {shuffled_training}",
         "seeds": (),
     }
     control = measure_positions(metric, shuffled_values, **options)
-    return replace(finding, controls={SHUFFLED_TRAINING: control})
+    return replace(finding, controls={shuffled_training: control})
 
 
 def _average_null(groups: Sequence[Sequence[Profile]]) -> Float64:
@@ -232,7 +229,8 @@ def _describe_null(
     The values become means over permutations, the intervals their middle 95 %.
     """
     means = null.mean(0).tolist()
-    lows, highs = np.percentile(null, NULL_PERCENTILES, 0).tolist()
+    # Percentiles that enclose the middle 95 % of the permutations.
+    lows, highs = np.percentile(null, (2.5, 97.5), 0).tolist()
     control = []
     for metric, mean, low, high in zip(metrics, means, lows, highs, strict=True):
         # other intervals of the measured values do not apply to the control

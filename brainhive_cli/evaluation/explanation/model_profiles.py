@@ -36,24 +36,8 @@ minus the mean over the candidates.
 """
 FILTER_ORDER = 4
 """Order of the Butterworth filter, which runs forwards and backwards."""
-MIN_HZ = 0.1
-"""Lowest edge of a band. A Butterworth band-pass has no edge at 0 Hz."""
-UNSUITABLE_ANALYSES = {
-    "sensors": {"regions": "for fMRI"},
-    "voxels": {
-        "windows": "for EEG and MEG",
-        "occlusion": "for EEG and MEG",
-        "sensors": "for EEG and MEG",
-        "bands": "for EEG and MEG",
-    },
-}
-"""Analyses that signals of sensors or voxels do not have, with the signals that have
-them. Sensors have no regions, and voxels have no times.
-"""
 MARGIN = "margin"
 """Name of the array of `attribute_margin`."""
-PATHS_PER_SIGNAL = 32
-"""Number of training signals that are compared with each tested signal."""
 SIGNALS_PER_GRADIENT = 512
 """Largest number of signals whose activations a gradient keeps in memory."""
 SIGNALS_PER_PRODUCT = 4096
@@ -68,21 +52,42 @@ def explain_model(reader: Reader, recipe: Recipe) -> SubjectProfiles:
     """
     subject_profiles = SubjectProfiles()
     kind = "sensors" if reader.trials.channels else "voxels"
-    unsuitable = dict(UNSUITABLE_ANALYSES[kind])
+    # Analyses that signals of sensors or voxels do not have, with the signals that have
+    # them. Sensors have no regions, and voxels have no times.
+    unsuitable_analyses = {
+        "sensors": {"regions": "for fMRI"},
+        "voxels": {
+            "windows": "for EEG and MEG",
+            "occlusion": "for EEG and MEG",
+            "sensors": "for EEG and MEG",
+            "bands": "for EEG and MEG",
+        },
+    }
+    unsuitable = dict(unsuitable_analyses[kind])
     encoder_names = reader.model.module.layout.compared_keys
     if len(encoder_names) < 2:
         unsuitable["levels"] = "for targets of several encoders"
     is_default = recipe.analyses == list(ANALYSES)
 
-    names = [name for name in ANALYSIS_FUNCTIONS if name in recipe.analyses]
+    # Analyses of a model by name, in the order of reports.
+    analysis_functions: Mapping[str, Callable[[Reader, Recipe], Profiles]] = {
+        "windows": rank_single_windows,
+        "occlusion": occlude_positions,
+        "sensors": occlude_sensors,
+        "bands": remove_bands,
+        "regions": occlude_positions,
+        "levels": remove_levels,
+        "trained": train_ridges,
+    }
+    names = [name for name in analysis_functions if name in recipe.analyses]
     with console.progress("running analyses", len(names)) as bar:
         for name in names:
             if is_default and name in unsuitable:
                 subject_profiles.excluded[name] = unsuitable[name]
-            elif name in UNSUITABLE_ANALYSES[kind]:
+            elif name in unsuitable_analyses[kind]:
                 subject_profiles.missing[name] = f"the signals are of {kind}"
             else:
-                analyse = partial(ANALYSIS_FUNCTIONS[name], reader, recipe)
+                analyse = partial(analysis_functions[name], reader, recipe)
                 subject_profiles.attempt(name, analyse)
             bar.advance()
     if kind == "voxels":
@@ -143,9 +148,11 @@ def remove_bands(reader: Reader, recipe: Recipe) -> Profile:
     rate_hz = reader.trials.rate_hz or 0
     max_hz = rate_hz / 2 - 1
     bands = {}
+    # Lowest edge of a band. A Butterworth band-pass has no edge at 0 Hz.
+    min_hz = 0.1
     for name, (low_hz, high_hz) in recipe.bands.items():
         if low_hz < max_hz:
-            bands[name] = (max(low_hz, MIN_HZ), min(high_hz, max_hz))
+            bands[name] = (max(low_hz, min_hz), min(high_hz, max_hz))
     if not bands or n_samples <= 3 * (2 * FILTER_ORDER + 1):
         raise BrainhiveError(
             f"{n_samples} samples at {rate_hz:g} Hz contain none of the bands",
@@ -320,7 +327,9 @@ def attribute_margin(
     rng = np.random.default_rng(recipe.seed)
     module = reader.model.module
     total = torch.zeros(reader.signal.shape[1]).double()
-    for share in (np.arange(PATHS_PER_SIGNAL) + 0.5) / PATHS_PER_SIGNAL:
+    # Number of training signals that are compared with each tested signal.
+    paths_per_signal = 32
+    for share in (np.arange(paths_per_signal) + 0.5) / paths_per_signal:
         for rows in torch.arange(len(reader.signal)).split(SIGNALS_PER_GRADIENT):
             train_rows = rng.integers(len(train_signals), size=len(rows))
             train_signal = torch.from_numpy(train_signals[train_rows])
@@ -338,18 +347,6 @@ def attribute_margin(
                 )
             (gradient,) = torch.autograd.grad(margin, point)
             total += (gradient * (signal - train_signal)).sum((0, 2))
-    n_gradients = PATHS_PER_SIGNAL * len(reader.signal)
+    n_gradients = paths_per_signal * len(reader.signal)
     subject_profiles.arrays[MARGIN] = total.numpy() / n_gradients
     return {}
-
-
-ANALYSIS_FUNCTIONS: Mapping[str, Callable[[Reader, Recipe], Profiles]] = {
-    "windows": rank_single_windows,
-    "occlusion": occlude_positions,
-    "sensors": occlude_sensors,
-    "bands": remove_bands,
-    "regions": occlude_positions,
-    "levels": remove_levels,
-    "trained": train_ridges,
-}
-"""Analyses of a model by name, in the order of reports."""

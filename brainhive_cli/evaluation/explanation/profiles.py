@@ -19,12 +19,6 @@ from brainhive_cli.core.results import SIGNIFICANCE_LEVEL
 from brainhive_cli.data.signals import index_optional
 from brainhive_cli.measurement import Items
 
-DRAWS_OF_WRONG_LABELS = 20
-"""Number of permutations from which the wrong labels of a control are chosen. About
-a third of the permutations move each label to another unit.
-"""
-
-
 # kinds of axes
 TIME = "ms after onset"
 SENSOR = "sensor"
@@ -209,7 +203,9 @@ class Labels:
         exchangeable = replace(units, design=None)
         wrong_order = np.arange(len(seen_indices))
         min_unchanged = len(seen_indices)
-        for order in draw_permutations(exchangeable, DRAWS_OF_WRONG_LABELS, seed):
+        # Number of permutations from which the wrong labels of a control are chosen.
+        # About a third of the permutations move each label to another unit.
+        for order in draw_permutations(exchangeable, 20, seed):
             n_unchanged = int((unit[order] == unit).sum())
             if n_unchanged < min_unchanged:
                 min_unchanged = n_unchanged

@@ -28,22 +28,8 @@ from brainhive_cli.measurement import (
 
 RHO = "rho"
 """Metric: Spearman's correlation with the distances of a model."""
-UNIQUE_RHO = "unique_rho"
-"""Metric: partial correlation with a model, given all other models."""
 HALVES = "ceiling by halves of repetitions"
 """Name of the ceiling of one subject."""
-LOWER = "ceiling_lower"
-"""Name of the lower ceiling of several subjects, which is also a metric."""
-UPPER = "ceiling_upper"
-"""Name of the upper ceiling of several subjects, which is also a metric."""
-MIN_PICTURES = 4
-"""Smallest number of pictures. Three pictures have three distances, whose ranks say
-little.
-"""
-RANK_SUM_DIGITS = 12
-"""Digits to which sums of unit ranks are rounded. Sums over a million pairs differ by
-1e-9, and rounding errors are 1e-16.
-"""
 MAX_DISTANCES = 2**24
 """Largest number of permuted distances in memory."""
 
@@ -179,7 +165,8 @@ def measure_similarity(
     if len(models) > 1:
         unit_residuals = unit_vectors(np.stack(residuals), -1)
         directions = np.concatenate([directions, unit_residuals])
-        names += [(model, UNIQUE_RHO) for model in models]
+        # Metric: partial correlation with a model, given all other models.
+        names += [(model, "unique_rho") for model in models]
 
     # shares of the pictures in the correlations of each subject, position by position
     shares = []
@@ -220,7 +207,8 @@ def measure_similarity(
     if len(subject_profiles) == 1:
         return subject_profiles, {}
     lower, upper = np.transpose(ends).tolist()
-    return subject_profiles, {LOWER: lower, UPPER: upper}
+    # Names of the ceilings of several subjects, which are also metrics.
+    return subject_profiles, {"ceiling_lower": lower, "ceiling_upper": upper}
 
 
 def _correlate_permuted(ranks: Float64, directions: Float64, orders: Int64) -> Float64:
@@ -285,16 +273,19 @@ def compute_distances(patterns: Array) -> Float64:
         Distances [P] in the order of `numpy.triu_indices`.
 
     Raises:
-        BrainhiveError: if there are fewer than `MIN_PICTURES` pictures, or a pattern
+        BrainhiveError: if there are fewer than 4 pictures, or a pattern
             has a single number.
     """
     flat_patterns = np.asarray(patterns, np.float64).reshape(len(patterns), -1)
     n_pictures, n_values = flat_patterns.shape
-    if n_pictures < MIN_PICTURES or n_values < 2:
+    # Smallest number of pictures. Three pictures have three distances, whose ranks say
+    # little.
+    min_pictures = 4
+    if n_pictures < min_pictures or n_values < 2:
         raise BrainhiveError(
             f"{n_pictures} pictures with {n_values} values each have too few distances",
             (
-                f"use at least {MIN_PICTURES} pictures that all subjects saw, and two "
+                f"use at least {min_pictures} pictures that all subjects saw, and two "
                 "channels or voxels"
             ),
         )
@@ -357,10 +348,13 @@ def compute_ceilings(ranks: Float64) -> tuple[float, float]:
 
     # equal sums of ranks are ties, although their rounding errors differ
     total = ranks.sum(0)
-    upper = float(np.mean(ranks @ rank_distances(total.round(RANK_SUM_DIGITS))))
+    # Digits to which sums of unit ranks are rounded. Sums over a million pairs differ
+    # by 1e-9, and rounding errors are 1e-16.
+    rank_sum_digits = 12
+    upper = float(np.mean(ranks @ rank_distances(total.round(rank_sum_digits))))
     correlations = []
     for subject in ranks:
-        others = (total - subject).round(RANK_SUM_DIGITS)
+        others = (total - subject).round(rank_sum_digits)
         correlations.append(subject @ rank_distances(others))
     return float(np.mean(correlations)), upper
 

@@ -39,12 +39,6 @@ from brainhive_cli.measurement import rank_targets
 from brainhive_cli.models import SignalSpec, normalise_unit
 from brainhive_cli.training.alignment.trained import TestedPerson, TestSet, TrainedModel
 
-N_BEST = 5
-"""Number of pictures that are shown for each window."""
-MAX_COMPARED_VALUES = 1024
-"""Largest number of values by which a trial is recognised. 20,000 training trials then
-take 80 MB.
-"""
 MIN_CORRELATION, MAX_DISTANCE_RATIO = 0.999, 0.75
 """A trial is a training trial if their correlation is above the minimum, or if the
 distance to it is less than this share of the distance to any other. In simulated EEG,
@@ -55,12 +49,6 @@ BestPictures = list[dict[str, Any]]
 """Image id `image` and `similarity` of the most similar pictures, best first."""
 EventRow = dict[str, Any]
 """Plain values, which the page, lines of JSON and other programs receive."""
-MAX_CACHED_EVENTS = 20_000
-"""Largest number of event names whose pictures are kept, as anyone on the network can
-send new names.
-"""
-SUPPORTED_STEPS = set(Steps.model_fields) | {"kind", "band_hz", "phase", "simulated"}
-"""Steps of preparations that live windows support, or that do not change them."""
 PREPARED_ADVICE = (
     "train on signals of prepare --from recording, or replay a store: --source signals"
 )
@@ -161,8 +149,15 @@ def plan_preparation(person: TestedPerson, recipe: Recipe) -> LivePreparation:
     # steps of the model's preparation: cut and filter
     preparation = dict(spec.preparation)
     unsupported_steps = []
+    # Steps of preparations that live windows support, or that do not change them.
+    supported_steps = set(Steps.model_fields) | {
+        "kind",
+        "band_hz",
+        "phase",
+        "simulated",
+    }
     for key in sorted(preparation):
-        if key.partition(".")[0] not in SUPPORTED_STEPS:
+        if key.partition(".")[0] not in supported_steps:
             unsupported_steps.append(key)
     if unsupported_steps:
         raise BrainhiveError(
@@ -311,8 +306,11 @@ class WindowDecoder:
     def __post_init__(self) -> None:
         """Begin without windows."""
         self.image_ids = self.event_names.image_ids
-        self.find_picture = lru_cache(MAX_CACHED_EVENTS)(self._find_picture)
-        self.unknown_events = deque[str](maxlen=MAX_CACHED_EVENTS)
+        # Largest number of event names whose pictures are kept, as anyone on the
+        # network can send new names.
+        max_cached_events = 20_000
+        self.find_picture = lru_cache(max_cached_events)(self._find_picture)
+        self.unknown_events = deque[str](maxlen=max_cached_events)
         self.whitener: Float32 | None = None  # [E, E]
         self.missing_trials = 0
         if self.preparation is not None:
@@ -500,7 +498,8 @@ class WindowDecoder:
         # the most similar pictures
         tokens = self.model.encode(trials)  # [n, D]
         similarities = (normalize(tokens) @ self._unit_tokens.T).cpu()
-        top = similarities.topk(min(N_BEST, len(self.image_ids)), dim=1)
+        # Number of pictures that are shown for each window.
+        top = similarities.topk(min(5, len(self.image_ids)), dim=1)
         top_values = top.values.tolist()
         best = []
         for window, top_rows in enumerate(top.indices.tolist()):
@@ -524,10 +523,12 @@ class WindowDecoder:
 def compute_trial_vectors(signals: Tensor) -> Tensor:
     """Compute unit vectors [n, F] by which trials [n, C, T] are recognised.
 
-    They hold every k-th value, with the largest k that keeps `MAX_COMPARED_VALUES`.
+    They hold every k-th value, with the largest k that keeps 1,024.
     """
     values = signals.flatten(1).float()
-    values = values[:, :: max(1, values.shape[1] // MAX_COMPARED_VALUES)]
+    # Largest number of values by which a trial is recognised. 20,000 training trials
+    # then take 80 MB.
+    values = values[:, :: max(1, values.shape[1] // 1024)]
     return normalize(values - values.mean(1, keepdim=True), dim=1)
 
 

@@ -58,16 +58,6 @@ from brainhive_cli.training.alignment.trained import (
     open_test_set,
 )
 
-MAX_LEARNED_SHARE = 0.05
-"""Largest share of trials that may be taken for training trials by mistake. Trials with
-an artifact such as a blink resemble each other.
-"""
-CHANNEL_KEYS = {
-    "channels": "source.channels=A,B,… in order",
-    "rename": "source.rename={theirs: ours}",
-}
-"""Advice by the keys of streams that name channels."""
-
 
 @dataclass(frozen=True)
 class Job:
@@ -508,8 +498,11 @@ class OpenSession:
         """
         align = self.job.align
         trial_caveats = [] if self.knows_trials else [UNKNOWN_TRIALS]
+        # Largest share of trials that may be taken for training trials by mistake.
+        # Trials with an artifact such as a blink resemble each other.
+        max_learned_share = 0.05
         # the stronger caveat replaces the weaker one
-        if n_learned > MAX_LEARNED_SHARE * n_trials:
+        if n_learned > max_learned_share * n_trials:
             trial_caveats = [TRAINED_TRIALS]
         tested = self.job.tests.compare_pictures(self.job.cell.fold)
         return merge_caveats(
@@ -569,7 +562,12 @@ def choose_columns(
             for channel, row in zip(preparation.channels, rows, strict=True):
                 if row is None:
                     missing.append(channel)
-            advice = [line for key, line in CHANNEL_KEYS.items() if key in keys]
+            # Advice by the keys of streams that name channels.
+            channel_keys = {
+                "channels": "source.channels=A,B,… in order",
+                "rename": "source.rename={theirs: ours}",
+            }
+            advice = [line for key, line in channel_keys.items() if key in keys]
             if not is_whitened:
                 advice.append("channel_mapping=spline")
             purpose = " for its whitening" if is_whitened else ""

@@ -36,19 +36,12 @@ READ_WAIT_S = 0.1
 """Longest time that a read waits for samples."""
 STALL_S = 1.0
 """Time without a sample after which the user is warned of a stall."""
-CLOCK_TOLERANCE_S = 2.0
-"""Time between an event and the samples of its chunk beyond which it has another clock.
-"""
 MAX_WAITING_CHUNKS = 1000
 """Largest number of chunks of windows that wait to be decoded. Windows of further
 chunks are dropped and counted.
 """
 SHEET_ROWS = 12
 """Number of first results that are kept for the sheet of the run."""
-MAX_LATENCIES = 10_000
-"""Number of last windows whose latencies are kept."""
-CONFIDENCE = "a confidence sequence; pictures in random order"
-"""Kind of the interval of hit rates, and its assumption."""
 STAGES = ("acquisition", "window", "decoding", "from the window's end", "from onset")
 """Stages of the latency: from the last sample of a window to its read, from the read to
 the cut, and from the cut to the ranks. The last two are sums, from the last sample and
@@ -131,7 +124,8 @@ class Score:
             "chance": hits.chance,
             "interval": list(hits.interval),
             "level": 0.95,
-            "confidence": CONFIDENCE,
+            # Kind of the interval of hit rates, and its assumption.
+            "confidence": "a confidence sequence; pictures in random order",
             "p": hits.p_value if self._session.is_exchangeable else None,
             "caveats": self.list_caveats(),
         }
@@ -233,7 +227,8 @@ class Loop:
         # latencies of each stage, which another speed of a replay would change
         source = session.job.recipe.source
         self.is_timed = not isinstance(source, HasSpeed) or source.speed == 1
-        self.latencies_ms = deque[Float64](maxlen=MAX_LATENCIES)
+        # Number of last windows whose latencies are kept.
+        self.latencies_ms = deque[Float64](maxlen=10_000)
         # samples and events are counted where windows are cut
         self.counts = Counts() if session.windows is None else session.windows.counts
         if not isinstance(session.stream, WindowStream):
@@ -363,7 +358,10 @@ class Loop:
         """
         ahead_s = event.time_s - self.session.stream.now_s()
         difference_s = max(ahead_s, self._arrival_s - event.time_s)
-        if self._has_other_clock or difference_s < CLOCK_TOLERANCE_S:
+        # Time between an event and the samples of its chunk beyond which it has another
+        # clock.
+        clock_tolerance_s = 2.0
+        if self._has_other_clock or difference_s < clock_tolerance_s:
             return
         self._has_other_clock = True
         direction = "ahead of" if ahead_s > 0 else "behind"

@@ -34,31 +34,11 @@ SPREAD_WEIGHTS = np.array([0.15, 0.25, 0.25, 0.2, 0.15])
 """Probability of each spread before a pilot: from .2 to .45 in published results of
 single people.
 """
-LAB_SPREAD = 0.25
-"""Assumed standard deviation of the logarithm of the gain over laboratories."""
-QUARTERS = (1.0, 0.5, 0.25)
-"""Shares of the training pictures with which a pilot is decoded."""
-N_PILOTS = 12
-"""Largest number of simulated pilots of each gain and shape."""
-N_PILOT_PICTURES = 2400
-"""Number of pictures of all these pilots. Margins of long pilots vary less."""
-COVARIANCE_FLOOR = 1e-4
-"""Variance that is added to margins, because the light model is not exact."""
-MIN_SLOPE_PICTURES = 40
-"""Smallest number of repeated pictures that measure the noise of a pilot."""
-N_SLOPE_AXES = 60
-"""Number of principal axes of the noise whose variances are measured."""
-MIN_PILOT_GROUPS = 16
-"""Smallest number of pictures of a person in a pilot, or of concepts if the planned
-test shows new concepts.
-"""
 N_PUBLISHED_PEOPLE = 3
 N_PUBLISHED_TESTS = 600
 """Number of simulated people in the design of a published result, and smallest number
 of pictures on which each is tested.
 """
-QUANTILE_95 = 1.645
-"""Quantile of the normal distribution that 95 % of values do not exceed."""
 
 
 def measure_margins(
@@ -86,12 +66,14 @@ def measure_margins(
     position = np.random.default_rng(0).permutation(groups.max() + 1)[groups]
     order = np.argsort(position, kind="stable")
     n_folds = 4 if n_pictures <= 200 else 2
-    sums = np.zeros(len(QUARTERS) + 2)
+    # Shares of the training pictures with which a pilot is decoded.
+    quarters = (1.0, 0.5, 0.25)
+    sums = np.zeros(len(quarters) + 2)
     for fold in range(n_folds):
         is_tested = position[order] % n_folds == fold
         tested = order[is_tested]
         trained = order[~is_tested]
-        for index, share in enumerate(QUARTERS):
+        for index, share in enumerate(quarters):
             rows = trained[: max(4, round(share * len(trained)))]
             decoder = fit_ridge(mean[rows], targets[rows])
             sums[index] += _sum_margins(decoder, mean[tested], targets[tested])
@@ -101,7 +83,7 @@ def measure_margins(
             decoder = fit_ridge(first[trained], targets[trained])
             sums[-2] += _sum_margins(decoder, mean[tested], targets[tested])
     margins = sums / n_pictures
-    return margins if is_repeated else margins[: len(QUARTERS)]
+    return margins if is_repeated else margins[: len(quarters)]
 
 
 def _sum_margins(
@@ -152,10 +134,12 @@ def measure_noise_slope(people: Sequence[PilotPerson]) -> float:
         repeated = counts > 1
         scale = np.sqrt(counts[repeated] / (counts[repeated] - 1))
         noise = (first - mean)[repeated] * scale[:, None]
-        if len(noise) < MIN_SLOPE_PICTURES:
+        # Smallest number of repeated pictures that measure the noise of a pilot.
+        if len(noise) < 40:
             continue
         _, _, axes = np.linalg.svd(noise[::2], full_matrices=False)
-        variances = ((noise[1::2] @ axes.T) ** 2).mean(0)[:N_SLOPE_AXES]
+        # Number of principal axes of the noise whose variances are measured.
+        variances = ((noise[1::2] @ axes.T) ** 2).mean(0)[:60]
         ranks = np.log(np.arange(1, len(variances) + 1))
         slopes.append(-float(np.polyfit(ranks, np.log(variances.clip(1e-12)), 1)[0]))
     return float(np.clip(np.mean(slopes), 0.2, 3)) if slopes else NOISE_SLOPE
@@ -211,7 +195,10 @@ def tabulate_margins(
         Margins [G, H, n_pilots, C].
     """
     if n_pilots is None:
-        n_pilots = min(N_PILOTS, max(3, N_PILOT_PICTURES // len(repetitions)))
+        # Number of pictures of all these pilots. Margins of long pilots vary less.
+        n_pilot_pictures = 2400
+        # Largest number of simulated pilots of each gain and shape.
+        n_pilots = min(12, max(3, n_pilot_pictures // len(repetitions)))
     # pilots of equal seeds differ only by their gain
     cells = product(GAINS.tolist(), SHAPES, range(n_pilots))
     with ThreadPoolExecutor(2) as pool:
@@ -253,7 +240,8 @@ def compute_likelihoods(table: Float64, margins: Float64) -> Float64:
     # interpolate along the logarithm of the gain
     expected = make_interp_spline(np.log(GAINS), means, k=1)(LOG_GAINS)
     covariances = make_interp_spline(np.log(GAINS), covariances, k=1)(LOG_GAINS)
-    covariances += COVARIANCE_FLOOR * np.eye(len(margins))
+    # Variance that is added to margins, because the light model is not exact.
+    covariances += 1e-4 * np.eye(len(margins))
     errors = margins - expected  # [K, H, C]
     weighted = np.linalg.solve(covariances, errors.transpose(0, 2, 1))  # [K, C, H]
     distances = (errors.transpose(0, 2, 1) * weighted).sum(1)
@@ -311,14 +299,17 @@ class Belief:
         world = LightWorld(pictures, measure_noise_slope(people))
         tables: dict[tuple[float, ...], Float64] = {}
         likelihoods = []
+        # Smallest number of pictures of a person in a pilot, or of concepts if the
+        # planned test shows new concepts.
+        min_pilot_groups = 16
         for person in people:
             first, mean, rows, counts = average_trials(person)
             names, groups = np.unique(person.group[rows], return_inverse=True)
-            if len(names) < MIN_PILOT_GROUPS:
+            if len(names) < min_pilot_groups:
                 kind = "pictures" if len(names) == len(rows) else "concepts"
                 raise BrainhiveError(
                     f"a person of the pilot saw {len(names)} {kind}, but a plan needs "
-                    f"{MIN_PILOT_GROUPS}",
+                    f"{min_pilot_groups}",
                     "name a longer pilot, or a device",
                 )
             targets = np.asarray(person.targets[rows], np.float64)
@@ -338,17 +329,20 @@ class Belief:
         """Find the strengths of signals that give a published top-1.
 
         The pictures and people of the result are a sample. Laboratories are assumed to
-        differ by `LAB_SPREAD`, and all shapes are equally likely.
+        differ by 0.25, and all shapes are equally likely.
         """
         n_tested = result.people * result.test_pictures
         world = LightWorld()
         weights = np.zeros((len(LOG_GAINS), len(SPREADS), len(SHAPES)))
+        # Assumed standard deviation of the logarithm of the gain over laboratories.
+        lab_spread = 0.25
         for number, shape in enumerate(SHAPES):
             top1 = [simulate_top1(world, gain, shape, result, seed) for gain in GAINS]
             ascending = np.maximum.accumulate(top1) + 1e-9 * np.arange(len(GAINS))
             ends = (result.low, result.high)
             low, high = np.interp(ends, ascending, np.log(GAINS))
-            column = np.abs(SPREADS - (high - low) / (2 * QUANTILE_95)).argmin()
+            # Quantile of the normal distribution that 95 % of values do not exceed.
+            column = np.abs(SPREADS - (high - low) / (2 * 1.645)).argmin()
 
             # the hits of the result are binomial
             share = np.interp(LOG_GAINS, np.log(GAINS), ascending).clip(1e-3, 1 - 1e-3)
@@ -356,7 +350,7 @@ class Belief:
             likelihood = np.exp(n_tested * (hits - hits.max()))
 
             # its people differ from other people, and its laboratory from others
-            error = np.hypot(LAB_SPREAD, SPREADS[column] / result.people**0.5)
+            error = np.hypot(lab_spread, SPREADS[column] / result.people**0.5)
             distances = (LOG_GAINS[:, None] - LOG_GAINS) / error
             shifted = np.exp(-0.5 * distances**2) @ likelihood
             weights[:, column, number] = shifted / shifted.sum()

@@ -17,8 +17,6 @@ from brainhive_cli.measurement import Products
 
 N_AXES = 400
 """Number of noise axes."""
-N_SIGNAL_COMPONENTS = 96
-"""Number of components of a signal whose amplitudes decay."""
 N_OTHER_FEATURES = 32
 """Number of features of a picture that its embedding does not have."""
 MAX_MISFIT = 0.5
@@ -197,10 +195,12 @@ class LightWorld:
         width = self.pictures.embeddings.shape[1] + N_OTHER_FEATURES
         if not decay:
             return rng.standard_normal((width, N_AXES)) * signal
-        amplitudes = np.arange(1.0, N_SIGNAL_COMPONENTS + 1) ** -decay
+        # Number of components of a signal whose amplitudes decay.
+        n_signal_components = 96
+        amplitudes = np.arange(1.0, n_signal_components + 1) ** -decay
         amplitudes /= np.sqrt((amplitudes**2).sum())
-        mixing = rng.standard_normal((width, N_SIGNAL_COMPONENTS)) * amplitudes
-        return mixing @ rng.standard_normal((N_SIGNAL_COMPONENTS, N_AXES)) * signal
+        mixing = rng.standard_normal((width, n_signal_components)) * amplitudes
+        return mixing @ rng.standard_normal((n_signal_components, N_AXES)) * signal
 
     def draw_decoder(
         self,

@@ -33,8 +33,6 @@ from brainhive_cli.measurement import (
 
 MAX_DRAWS = 20
 """Number of random orders that are tried. Checks refuse about 1 in 30 by chance."""
-MAX_EXCHANGES = 1_000
-"""Number of exchanges of trials after which a picture has to follow itself."""
 MAX_CHECKED_TRIALS = 20_000
 """Largest number of trials of a split whose repetitions are checked, in about 10 s."""
 CATCH = ""
@@ -350,7 +348,8 @@ def _separate_equal(pictures: list[str], rng: np.random.RandomState) -> None:
     Raises:
         BrainhiveError: if this does not end, such as in a run of a single picture.
     """
-    for _ in range(MAX_EXCHANGES):
+    # Number of exchanges of trials after which a picture has to follow itself.
+    for _ in range(1_000):
         is_repeat = [first == second for first, second in pairwise(pictures)]
         if not any(is_repeat):
             return

@@ -27,8 +27,6 @@ from brainhive_cli.training.alignment.trained import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-EVALUATION = "eval-retrieval"
-"""Command whose runs name the training that they evaluate."""
 MAX_PICTURES = {"train": 1500, "test": 500}
 """Largest number of pictures of a person that are read, by split. If trials of seen
 pictures are held out, it is the number of trials.
@@ -40,14 +38,10 @@ MAX_REPEATED_TRIALS = 4000
 """Largest number of trials of a split that are read if there are few pictures."""
 MAX_VALUES = 10**8
 """Largest number of values of a split that are in memory: 0.4 GB in float32."""
-TRIALS_PER_READ = 256
-"""Number of trials that are read together."""
 MAX_FEATURES = 400
 """Largest number of features of a trial. More are reduced to principal components."""
 MAX_WIDTH = 256
 """Largest width of embeddings. Wider ones are reduced to principal components."""
-MAX_ROWS_FOR_AXES = 2000
-"""Largest number of trials or pictures from which principal axes are computed."""
 MAX_ORDERED_TRIALS = 4000
 """Largest number of trials of a person and split whose order is checked. The tests take
 minutes for tens of thousands.
@@ -238,7 +232,8 @@ def _find_run(reference: str, paths: Paths) -> TrainedModels:
     recipe: dict[str, Any] = {"align_run": [reference]}
     with suppress(MissingData):  # the reference may name a training
         root = paths.under_home("runs")
-        recipe = runs.find(root, EVALUATION, reference).recipe()
+        # Command whose runs name the training that they evaluate.
+        recipe = runs.find(root, "eval-retrieval", reference).recipe()
     dataset = recipe.get("dataset")
     run = open_model(
         recipe["align_run"][0],
@@ -307,9 +302,11 @@ def _read_signals(recording: Recording) -> Float32:
     from brainhive_cli.measurement import FeatureScaler
 
     blocks = []
+    # Number of trials that are read together.
+    trials_per_read = 256
     for trials in recording.values():
-        for start in range(0, len(trials.signal), TRIALS_PER_READ):
-            singles = trials.read_trials(slice(start, start + TRIALS_PER_READ))
+        for start in range(0, len(trials.signal), trials_per_read):
+            singles = trials.read_trials(slice(start, start + trials_per_read))
             blocks.append(torch.from_numpy(singles).flatten(1))
     signals = torch.cat(blocks)
     return _reduce(FeatureScaler.fit(signals)(signals), MAX_FEATURES)
@@ -328,7 +325,8 @@ def _reduce(values: "Tensor", width: int) -> Float32:
     from brainhive_cli.measurement import Components
 
     if values.shape[1] > width:
-        step = -(-len(values) // MAX_ROWS_FOR_AXES)
+        # Largest number of trials or pictures from which principal axes are computed.
+        step = -(-len(values) // 2000)
         values = values @ Components.fit(values[::step], width).basis
     return values.numpy()
 

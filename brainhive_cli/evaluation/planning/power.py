@@ -25,16 +25,6 @@ from brainhive_cli.evaluation.planning.studies import (
     simulate_studies,
 )
 
-MODEL_ERROR = 0.1
-"""Standard deviation of the error of the light model, as a logarithm of the gain
-(`benchmarks/design_power.py`).
-"""
-N_SIGNALS = 4000
-"""Number of signals that fit the assumptions, over which the power is averaged."""
-RANGE = (0.025, 0.975)
-"""Quantiles of the ends of a range."""
-PILOT_FACTORS = (2, 4, 8, 16, 32, 64)
-"""Lengths of longer pilots, as multiples of the pilot."""
 SHIFTS = np.linspace(-2.5, 2.5, 101)
 """Changes of the logarithm of the gain, to find the weakest signal that suffices."""
 CURVE_PENALTIES = (1e-3, 0.02, 0.3) + (0.5,) * len(SHAPES)
@@ -228,7 +218,8 @@ def predict_design(
     # range of the power after longer pilots
     halving = deciding = None
     if belief.evidence is not None:
-        for factor in PILOT_FACTORS:
+        # Lengths of longer pilots, as multiples of the pilot.
+        for factor in (2, 4, 8, 16, 32, 64):
             longer_pilot = belief.lengthen(factor)
             width = summarise(curve.compute(*_draw_signals(longer_pilot, seed))).width
             if halving is None and width <= power.width / 2:
@@ -256,12 +247,17 @@ def predict_design(
 def _draw_signals(belief: Belief, seed: int) -> tuple[Float64, Int64]:
     """Draw logarithms of gains, with the error of the model, and shapes."""
     rng = np.random.default_rng(seed)
-    log_gain, _, shape = belief.draw(rng, N_SIGNALS)
-    return log_gain + MODEL_ERROR * rng.standard_normal(N_SIGNALS), shape
+    # Number of signals that fit the assumptions, over which the power is averaged.
+    n_signals = 4000
+    log_gain, _, shape = belief.draw(rng, n_signals)
+    # Standard deviation of the error of the light model, as a logarithm of the gain
+    # (`benchmarks/design_power.py`).
+    return log_gain + 0.1 * rng.standard_normal(n_signals), shape
 
 
 def summarise(values: Float64) -> Range:
     """Return the mean of values, and their 95 % range, which contains the mean."""
     mean = float(values.mean())
-    low, high = np.quantile(values, RANGE).tolist()
+    # Quantiles of the ends of a range.
+    low, high = np.quantile(values, (0.025, 0.975)).tolist()
     return Range(mean, min(low, mean), max(high, mean))

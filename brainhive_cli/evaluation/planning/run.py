@@ -46,8 +46,6 @@ from brainhive_cli.reports.templates import render
 if TYPE_CHECKING:
     from brainhive_cli.evaluation.planning.pictures import PictureFolder
 
-DEFAULT_ENCODER = "lite0"
-"""Encoder of the pictures in a folder, whose weights need no download."""
 STUDY = "study"
 """Folder of the written study in the run folder."""
 
@@ -83,7 +81,8 @@ class DesignRun(RunJob):
         if recipe.pictures:
             from brainhive_cli.evaluation.planning.pictures import PictureFolder
 
-            encoder = recipe.encoder or DEFAULT_ENCODER
+            # Encoder of the pictures in a folder, whose weights need no download.
+            encoder = recipe.encoder or "lite0"
             pictures = PictureFolder.open(recipe.pictures, encoder, recipe.paths)
         pilot = None
         if recipe.pilot:

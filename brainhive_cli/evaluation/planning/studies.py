@@ -30,22 +30,12 @@ N_LIKELY_STUDIES = 240
 """Number of simulated studies with signals that fit the assumptions."""
 N_OTHER_STUDIES = 100
 """Number of further studies with weaker and stronger signals, to fit curves."""
-OTHER_FACTORS = (0.3, 2.0)
-"""Smallest and largest factor of the gain in these further studies."""
 LEVEL = 0.3
 """Distance between the logarithms of gains for which decoders are fitted."""
 N_DECODERS = 400
 """Number of decoders of an amount of training data, if all are used. Fewer decoders
 would add their own errors to the power.
 """
-MIN_COPIES = 5
-"""Smallest number of decoders of a level and shape, so that people differ."""
-N_PERMUTATIONS = 999
-"""Number of permutations of a verdict. `eval-retrieval` has five times as many, which
-changes p by less than the difference of two studies.
-"""
-EXTRA_NOISE = (0.0, 0.3, 0.6, 1.0, 1.6, 2.5, 5.0)
-"""Noise that is added to the tokens of a weaker model, in units of their own noise."""
 
 
 @dataclass
@@ -73,7 +63,8 @@ class DecoderBank:
         log_gain, _, shape = self.belief.draw(rng, N_LIKELY_STUDIES)
         levels = np.rint(log_gain / LEVEL).tolist()
         n_cells = len(set(zip(levels, shape.tolist(), strict=True)))
-        return max(MIN_COPIES, N_DECODERS // (2 * n_cells))
+        # Smallest number of decoders of a level and shape, so that people differ.
+        return max(5, N_DECODERS // (2 * n_cells))
 
     def draw(self, rng: np.random.Generator, gain: float, shape: int) -> RidgeDecoder:
         """Draw a decoder of a person with about this gain."""
@@ -135,7 +126,8 @@ def simulate_studies(
     count = N_LIKELY_STUDIES + N_OTHER_STUDIES
     log_gain, spread, shape = bank.belief.draw(rng, count)
     is_likely = np.arange(count) < N_LIKELY_STUDIES
-    weakest, strongest = np.log(OTHER_FACTORS).tolist()
+    # Smallest and largest factor of the gain in these further studies.
+    weakest, strongest = np.log((0.3, 2.0)).tolist()
     shifts = rng.uniform(weakest, strongest, count)
     log_gain = log_gain + np.where(is_likely, 0, shifts)
 
@@ -143,7 +135,9 @@ def simulate_studies(
     concept_of = {name: str(name % (n_concepts or len(names))) for name in names}
     grouping = StimulusGrouping(concept_of=concept_of)
     items = grouping.make_items([names] * design.people)
-    noise_levels = EXTRA_NOISE if question.claim == "difference" else EXTRA_NOISE[:1]
+    # Noise that is added to the tokens of a weaker model, in units of their own noise.
+    extra_noise = (0.0, 0.3, 0.6, 1.0, 1.6, 2.5, 5.0)
+    noise_levels = extra_noise if question.claim == "difference" else extra_noise[:1]
     top1 = np.zeros(count)
     stands = np.zeros((count, len(noise_levels)), bool)
     drop = np.zeros(stands.shape)
@@ -220,7 +214,9 @@ def supports(question: Question, ranks: Sequence[Int64], items: Items) -> bool:
     if question.new_people and len(ranks) < MIN_SUBJECTS_FOR_POPULATION:
         return False
     if question.claim == "above-chance":
-        answer = judge(ranks, items, items.names, max_permutations=N_PERMUTATIONS)[0]
+        # Number of permutations of a verdict. `eval-retrieval` has five times as many,
+        # which changes p by less than the difference of two studies.
+        answer = judge(ranks, items, items.names, max_permutations=999)[0]
         if answer.side != "above chance" or not question.new_people:
             return answer.side == "above chance"
 

@@ -18,15 +18,8 @@ from brainhive_cli.evaluation.planning.order import (
     measure_minutes,
 )
 
-MIN_PAIR_INTERVAL_S = 0.1
-"""Shortest time between pictures with two trigger codes. `prepare` takes codes within
-0.05 s for a pair.
-"""
 ABSENT = "n/a"
 """Cell without a value."""
-CODE_COLUMNS = ("event", "first_code", "second_code", "picture", "concept", "split")
-ORDER_COLUMNS = ("person", "session", "run", "trial", "picture", "onset_s", "event")
-EVENT_COLUMNS = ("onset", "duration", "trial_type", "stim_file", "value")
 CsvRow = Sequence[object]
 """Cells of a row of a table."""
 
@@ -100,11 +93,14 @@ def assign_codes(plan: StudyPlan) -> dict[str, str]:
             "bits",
             "show fewer pictures, or use codes of 16 bits",
         )
-    if has_pairs and plan.onset_interval_s < MIN_PAIR_INTERVAL_S:
+    # Shortest time between pictures with two trigger codes. `prepare` takes codes
+    # within 0.05 s for a pair.
+    min_pair_interval_s = 0.1
+    if has_pairs and plan.onset_interval_s < min_pair_interval_s:
         raise BrainhiveError(
             f"{len(pictures)} pictures need two trigger codes of 8 bits each, and "
             f"{plan.onset_interval_s:g} s between pictures is too short for them",
-            f"show a picture every {MIN_PAIR_INTERVAL_S:g} s or more slowly, or use "
+            f"show a picture every {min_pair_interval_s:g} s or more slowly, or use "
             "codes of 16 bits",
         )
     events = {CATCH: str(catch)}
@@ -120,7 +116,8 @@ def _list_pictures(
     plan: StudyPlan, stimuli: Mapping[str, str], events: Mapping[str, str]
 ) -> dict[str, list[CsvRow]]:
     """List the rows of the tables of pictures and trigger codes, by file name."""
-    codes: list[CsvRow] = [CODE_COLUMNS]
+    code_columns = ("event", "first_code", "second_code", "picture", "concept", "split")
+    codes: list[CsvRow] = [code_columns]
     shown: list[CsvRow] = [("event", "picture")]
     files: list[CsvRow] = [("stimulus_id", "type", "filename")]
     for picture, stimulus in stimuli.items():
@@ -147,7 +144,8 @@ def _list_trials(
     events: Mapping[str, str],
 ) -> dict[str, list[CsvRow]]:
     """List the rows of the order, and of the planned events.tsv of each run."""
-    tables: dict[str, list[CsvRow]] = {"order.csv": [ORDER_COLUMNS]}
+    order_columns = ("person", "session", "run", "trial", "picture", "onset_s", "event")
+    tables: dict[str, list[CsvRow]] = {"order.csv": [order_columns]}
     for trial in order:
         stimulus = stimuli.get(trial.picture, ABSENT)
         kind = "picture" if trial.picture in stimuli else "catch"
@@ -157,7 +155,10 @@ def _list_trials(
 
         folder = f"sub-{trial.person:02d}/ses-{trial.session:02d}"
         prefix = f"{folder.replace('/', '_')}_task-pictures_run-{trial.run:02d}"
-        table = tables.setdefault(f"bids/{folder}/{prefix}_events.tsv", [EVENT_COLUMNS])
+        table = tables.setdefault(
+            f"bids/{folder}/{prefix}_events.tsv",
+            [("onset", "duration", "trial_type", "stim_file", "value")],
+        )
         table.append((trial.onset_s, plan.stimulus_s, kind, stimulus, event))
     return tables
 

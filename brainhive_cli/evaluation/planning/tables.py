@@ -15,13 +15,6 @@ from brainhive_cli.reports.pages.page import FINDING
 from brainhive_cli.reports.tables import ABSENT
 from brainhive_cli.reports.templates import render, write_amount
 
-PANELS = (
-    ("people", "people", "minutes", "minutes of trials for each person"),
-    ("train_repetitions", "repetitions", "train_pictures", "training pictures"),
-    ("test_repetitions", "repetitions", "test_pictures", "test pictures"),
-)
-"""Field and label of the rows, and field and label of the columns, of each figure."""
-
 
 def tabulate_designs(facts: DesignFacts) -> list[Table]:
     """Tabulate predictions, their background, and designs that do not fit, if any.
@@ -118,7 +111,13 @@ def draw_powers(facts: DesignFacts) -> list[Heatmap]:
             not differ in both of its axes.
     """
     figures = []
-    for row_field, row_axis, column_field, column_axis in PANELS:
+    # Field and label of the rows, and field and label of the columns, of each figure.
+    panels = (
+        ("people", "people", "minutes", "minutes of trials for each person"),
+        ("train_repetitions", "repetitions", "train_pictures", "training pictures"),
+        ("test_repetitions", "repetitions", "test_pictures", "test pictures"),
+    )
+    for row_field, row_axis, column_field, column_axis in panels:
         values_of: dict[tuple[float, float], float] = {}
         texts_of = {}
         for design in facts.designs:

@@ -91,16 +91,10 @@ from brainhive_cli.reports.tables import (
 )
 
 EXAMPLES_TITLE, RANKED_TITLE = "Examples", "From the best to the worst"
-EXAMPLES_SEED = 0
-"""Seed of the random choice of examples."""
 SHEETS_SECTION = "Reconstructions"
 """Heading of the sheets on a page."""
 COMPARISONS_SECTION = "Comparisons"
 """Heading of the tables of differences on a page."""
-CLIP_SIDE_PX = 224
-"""Side of the clips on a page."""
-MAX_LISTED_FILES = 5
-"""Largest number of files in a warning. The metrics file lists all files."""
 FLOOR, THIS_RUN = "shuffled", "this run"
 
 
@@ -245,7 +239,8 @@ def _write_results(
             caveats = [*cell_set.caveats, ONE_COLOUR]
             scored[row] = replace(cell_set, caveats=caveats)
     if blank_files:
-        examples = ", ".join(blank_files[:MAX_LISTED_FILES])
+        # Largest number of files in a warning. The metrics file lists all files.
+        examples = ", ".join(blank_files[:5])
         console.warn(
             f"{len(blank_files)} {facts.medium}s are of one colour: {examples}"
         )
@@ -437,7 +432,9 @@ class SheetWriter:
                 set_of_source.setdefault(cell_set.source, cell_set)
 
         image_ids = list(self.scored[0].files)
-        order = np.random.default_rng(EXAMPLES_SEED).permutation(len(image_ids))
+        # Seed of the random choice of examples.
+        examples_seed = 0
+        order = np.random.default_rng(examples_seed).permutation(len(image_ids))
         random_ids = [image_ids[row] for row in order[: self.n_rows]]
         first_set = self.scored[0]
         rank_metric = choose_rank_metric(list(first_set.values))
@@ -465,7 +462,7 @@ class SheetWriter:
         columns = ["seen"] + [titles.get(source, source) for source in set_of_source]
         noun = f"{self.medium}s"
         description = describe_sample(
-            len(random_ids), len(image_ids), noun, EXAMPLES_SEED
+            len(random_ids), len(image_ids), noun, examples_seed
         )
         subject = ""
         if first_set.subject is not None:
@@ -474,7 +471,7 @@ class SheetWriter:
             title,
             columns,
             rows,
-            Sample(len(image_ids), noun, EXAMPLES_SEED, subject),
+            Sample(len(image_ids), noun, examples_seed, subject),
             metric_title(rank_metric) if rank_metric else "",
             section=SHEETS_SECTION,
             note=f"{description}; {note}",
@@ -554,7 +551,9 @@ class SheetWriter:
     ) -> SheetTile:
         """Write a clip with outlined masks as a video, or without PyAV as WebP."""
         clip = media_files.to_clip(media)
-        frames = media_files.outline_masks(clip.frames, annotation.masks, CLIP_SIDE_PX)
+        # Side of the clips on a page.
+        clip_side_px = 224
+        frames = media_files.outline_masks(clip.frames, annotation.masks, clip_side_px)
         rate_hz = clip.rate_hz or media_files.RATE_HZ
         path = resolve_below(
             Path("artifacts/clips", folder), image_id, source="the stimulus id"

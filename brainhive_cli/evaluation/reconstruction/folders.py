@@ -37,17 +37,10 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 from brainhive_cli.measurement import GroupingCriterion, StimulusGrouping
 from brainhive_cli.measurement.metrics import Medium
 
-REPEAT_NAME = re.compile(r"(.+?)[_-]\d+")
-"""Name with a number, such as `NAME_0`, of one of several reconstructions of NAME."""
 LEFT_COLUMN = "left"
 """Value of `truth` for clips that show the true clip in their left column."""
 MAX_LISTED_NAMES = 5
 """Largest number of names in a warning. The metrics file lists all names."""
-BORDER_PX = 2
-"""Border around and between the columns of NEURONS' GIFs.
-
-Source: make_grid of torchvision.
-"""
 
 
 def match_folders(
@@ -313,7 +306,9 @@ def match_repeats(
         # the most likely match first
         path = PurePosixPath(name)
         paths = [path]
-        numbered = REPEAT_NAME.fullmatch(path.name)
+        # Name with a number, such as `NAME_0`, of one of several reconstructions of
+        # NAME.
+        numbered = re.fullmatch(r"(.+?)[_-]\d+", path.name)
         if numbered:
             paths.append(path.with_name(numbered[1]))
         paths.append(path.parent)
@@ -352,7 +347,10 @@ def open_column(path: Path, column: int) -> Clip:
     """
     clip = open_clip(path)
     height, width = clip.frames.shape[1:3]
-    for border in (BORDER_PX, 0):
+    # Border around and between the columns of NEURONS' GIFs. Source: make_grid of
+    # torchvision.
+    border_px = 2
+    for border in (border_px, 0):
         # the columns share the border between them
         side = height - 2 * border
         if side > 0 and width == 2 * side + 3 * border:

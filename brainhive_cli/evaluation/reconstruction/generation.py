@@ -44,8 +44,6 @@ from brainhive_cli.models.priors import Prior
 from brainhive_cli.training.alignment import Cell
 from brainhive_cli.training.alignment.trained import TestSet, TrainedModel
 
-MAX_STIMULI_PER_BLOCK = 8192
-"""Largest number of stimuli whose heads are computed at once."""
 MAX_VALUES_PER_BLOCK = 1 << 26
 """Largest number of values in all embeddings of a block. They take 256 MiB in float32,
 as 259 pictures with embeddings of 257 × 768 and 77 × 768 values do.
@@ -55,8 +53,6 @@ TRAIN = "train"
 CELL_INDEPENDENT_SOURCES = ("images", "zeroed", "mean_embedding")
 """Sources without a brain model. Their media are generated once for all cells."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-N_WRITERS = 4
-"""Number of threads that write files while the next media are generated."""
 Candidate = tuple[int, int, int]
 """Row of the item, number of the repeat and number of the candidate, from 0."""
 Rerank = Callable[[UInt8, Decoded], Tensor]
@@ -113,7 +109,8 @@ def generate_set(
 
     writes: list[Future[Path]] = []
     with (
-        ThreadPoolExecutor(N_WRITERS) as writers,
+        # Number of threads that write files while the next media are generated.
+        ThreadPoolExecutor(4) as writers,
         console.progress(f"generating {decoded_set.name}", len(tasks)) as bar,
     ):
         for start in range(0, len(tasks), files_per_batch):
@@ -395,7 +392,9 @@ class StimulusHeads:
         }
         values_per_stimulus = sum(prod(source.shape) for source in sources.values())
         max_rows = min(
-            MAX_STIMULI_PER_BLOCK, MAX_VALUES_PER_BLOCK // values_per_stimulus
+            # Largest number of stimuli whose heads are computed at once.
+            8192,
+            MAX_VALUES_PER_BLOCK // values_per_stimulus,
         )
         block_size = max(1, max_rows)
         n_blocks = -(-len(rows) // block_size)  # rounded up

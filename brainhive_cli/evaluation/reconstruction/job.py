@@ -52,11 +52,6 @@ PRIOR_KEYS = {"prior", "adapter"}
 """Keys of the recipe that choose the prior."""
 RUN_KEYS = PRIOR_KEYS | {"align_run", "dataset", "subjects", "copies"}
 """Keys that choose the run that decodes."""
-DEFAULT_SOURCES: dict[str, tuple[SourceName, ...]] = {
-    "picture": ("brain", "nearest", "mean"),
-    "clip": ("brain", "nearest", "still"),
-}
-"""Sources of each medium, unless the recipe names them."""
 
 
 @runtime_checkable
@@ -165,8 +160,13 @@ class Job(TestJob):
                         "best_of=1",
                     )
 
+        # Sources of each medium, unless the recipe names them.
+        default_sources: dict[str, tuple[SourceName, ...]] = {
+            "picture": ("brain", "nearest", "mean"),
+            "clip": ("brain", "nearest", "still"),
+        }
         # store the values of defaults in the recipe of the run
-        sources = recipe.sources or list(DEFAULT_SOURCES[images.medium])
+        sources = recipe.sources or list(default_sources[images.medium])
         resolved = recipe.model_copy(
             update={"align_run": align.reference, "sources": sources}
         )

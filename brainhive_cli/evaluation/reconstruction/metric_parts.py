@@ -55,8 +55,6 @@ PICTURE_METRICS = measurements.sort_by_agreement(
     name for name, metric in PARTS.items() if metric.medium == "picture"
 )
 CLIP_METRICS = [name for name, metric in PARTS.items() if metric.medium == "clip"]
-OPTIONAL_METRICS = {SEED, "object_f1", "cap_sim"}
-"""Metrics with large networks, which are computed only if a recipe names them."""
 
 
 def find_metric(name: str) -> MetricPart | None:
@@ -111,7 +109,10 @@ def choose_metrics(medium: Medium, names: Sequence[str] | None) -> list[str]:
                 f"{name} does not compare {medium}s", f"metrics={','.join(available)}"
             )
     if names is None:
-        names = [name for name in available if name not in OPTIONAL_METRICS]
+        # Metrics with large networks, which are computed only if a recipe names them.
+        names = [
+            name for name in available if name not in {SEED, "object_f1", "cap_sim"}
+        ]
     unique_names = dict.fromkeys(names)
     if SEED in unique_names:
         unique_names |= dict.fromkeys(SEED_PARTS)

@@ -99,20 +99,6 @@ def _require_picture_encoders(encoders: list[EncoderConfig]) -> list[EncoderConf
     return encoders
 
 
-SCORING_KEYS = {
-    "metrics",
-    "metric_encoders",
-    "protocol",
-    "metric_batch_size",
-    "sheet_rows",
-    "score",
-    "truth",
-    "medium",
-    "against",
-} | set(BaseRecipe.model_fields)
-"""Keys that have an effect if existing media are scored."""
-
-
 class Recipe(SweptRecipe, Sampling):
     """Recipe of reconstruct.
 
@@ -325,7 +311,19 @@ class Recipe(SweptRecipe, Sampling):
         if document.get("score") and "digests" not in document:
             keys += list(document)
 
-        idle_keys = [key for key in keys if key.split(".")[0] not in SCORING_KEYS]
+        # Keys that have an effect if existing media are scored.
+        scoring_keys = {
+            "metrics",
+            "metric_encoders",
+            "protocol",
+            "metric_batch_size",
+            "sheet_rows",
+            "score",
+            "truth",
+            "medium",
+            "against",
+        } | set(BaseRecipe.model_fields)
+        idle_keys = [key for key in keys if key.split(".")[0] not in scoring_keys]
         if "score" in keys and idle_keys:
             raise RecipeError(
                 f"{idle_keys[0]} has no effect on pictures that others made",

@@ -70,17 +70,6 @@ from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.models import priors
 from brainhive_cli.models.priors import Prior
 
-GENERATION_KEYS = PRIOR_KEYS | {
-    "generator",
-    "resolution_px",
-    "steps",
-    "guidance",
-    "strength",
-    "repeats",
-    "best_of",
-}
-"""Keys that decide which media are generated from a decoded signal."""
-
 
 class ScoredRun(RunJob):
     """Run whose media are scored, and compared with the media of other runs."""
@@ -335,7 +324,17 @@ class ReconstructionRun(Job, ScoredRun):
         """
         recipe = self.recipe
         align = self.align
-        settings = recipe.model_dump(mode="json", include=GENERATION_KEYS)
+        # Keys that decide which media are generated from a decoded signal.
+        generation_keys = PRIOR_KEYS | {
+            "generator",
+            "resolution_px",
+            "steps",
+            "guidance",
+            "strength",
+            "repeats",
+            "best_of",
+        }
+        settings = recipe.model_dump(mode="json", include=generation_keys)
         prior = parts.load("priors", priors.describe(recipe.prior.source).kind)
         generator_papers = parts.list_papers(recipe.generator)
         set_up: dict[str, Any] = dict(self.tests.set_up)

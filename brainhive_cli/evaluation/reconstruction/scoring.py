@@ -56,17 +56,10 @@ SOURCE_TITLES = {
 """Titles of the sources of pictures."""
 CAPTION, MASK, CONCEPTS = "caption", "mask", "concepts"
 """Names of heads with texts, probabilities [F, 1, H, W] and probabilities [K]."""
-MIN_PROBABILITY = 0.5
-"""Probability above which a pixel belongs to the key object, and a concept is named."""
-THUMBNAIL_PX = 64
-"""Side of the thumbnails by which copies of stimuli are found."""
 MAX_RMS_DIFFERENCE, MAX_RELATIVE_DIFFERENCE = 1.5, 0.05
 """Largest root mean square difference between the thumbnails of a stimulus and its
 copy, in levels of 255 and relative to the standard deviation of the stimulus. JPEG of
 quality 75 differs by up to 1.3 levels, and another size by less.
-"""
-MAX_BLANK_RANGE = 2
-"""Largest range of a picture of one colour, in levels of 255. JPEG changes it a little.
 """
 MAX_CONCEPTS = 4
 """Largest number of concepts that are named."""
@@ -131,17 +124,19 @@ def collect_decoded_annotations(
         return {}
 
     annotations = {}
+    # Probability above which a pixel belongs to the key object, and a concept is named.
+    min_probability = 0.5
     for row, image_id in enumerate(image_ids):
         likely_names = []
         if concepts is not None:
             probability = concepts[row].cpu().numpy()  # [K]
             order = np.argsort(-probability, kind="stable")[:MAX_CONCEPTS]
             for k in order:
-                if k == order[0] or probability[k] > MIN_PROBABILITY:
+                if k == order[0] or probability[k] > min_probability:
                     likely_names.append(names[k])
         mask = None
         if masks is not None:
-            mask = (masks[row, :, 0] > MIN_PROBABILITY).cpu().numpy()
+            mask = (masks[row, :, 0] > min_probability).cpu().numpy()
         caption = captions[row] if captions else ""
         annotations[image_id] = Annotation(caption, tuple(likely_names), mask)
     return annotations
@@ -650,7 +645,9 @@ def _compare_thumbnails(
     limit = min(MAX_RMS_DIFFERENCE, MAX_RELATIVE_DIFFERENCE * true_pixels.std())
     pixel_range = np.ptp(pixels, (1, 2)).max()
     true_range = np.ptp(true_pixels, (1, 2)).max()
-    is_blank = pixel_range <= MAX_BLANK_RANGE < true_range
+    # Largest range of a picture of one colour, in levels of 255. JPEG changes it a
+    # little.
+    is_blank = pixel_range <= 2 < true_range
     return bool(difference < limit), bool(is_blank)
 
 
@@ -658,8 +655,10 @@ def _make_thumbnails(media: Any) -> Float64:
     """Make thumbnails [2, H, W, 3] of the first and the last frame."""
     pictures = media_files.to_clip(media).to_pictures()
     thumbnails = []
+    # Side of the thumbnails by which copies of stimuli are found.
+    thumbnail_px = 64
     for picture in (pictures[0], pictures[-1]):
-        square = media_files.crop_square(picture, THUMBNAIL_PX)
+        square = media_files.crop_square(picture, thumbnail_px)
         thumbnails.append(np.asarray(square, float))
     return np.array(thumbnails)
 

@@ -53,16 +53,6 @@ from brainhive_cli.training.alignment import (
 )
 from brainhive_cli.training.alignment.trained import TestSet, TrainedModels
 
-SHARED_KEYS = {
-    "dataset",
-    "encoders",
-    "mode",
-    "subjects",
-    "trained_on",
-    "signal",
-    "paths",
-}
-"""Keys of the recipe of train-align that its ridge takes over."""
 OPERATIONS_PER_S = 2e10
 """Multiplications of a ridge per second, on two cores."""
 MIN_TIME_LIMIT_S = 60.0
@@ -141,8 +131,18 @@ def write_ridge(job: Job, folder: Path) -> AlignRecipe:
             f"took {write_duration(training_s)}: baseline=ridge fits it"
         )
 
+    # Keys of the recipe of train-align that its ridge takes over.
+    shared_keys = {
+        "dataset",
+        "encoders",
+        "mode",
+        "subjects",
+        "trained_on",
+        "signal",
+        "paths",
+    }
     # take the same signals, and the encoders of the compared heads
-    fields = recipe.model_dump(mode="json", include=SHARED_KEYS)
+    fields = recipe.model_dump(mode="json", include=shared_keys)
     fields["encoders"] = list(compress(fields["encoders"], is_compared))
     fields["signal"]["repetitions"] = "average"
     fields |= make_ridge_keys(recipe.mode, MAX_COMPONENTS)

@@ -56,12 +56,8 @@ from brainhive_cli.reports.pages.page import FINDING
 from brainhive_cli.reports.tables import describe_sample
 from brainhive_cli.training.alignment.trained import TestSet, TrainedModel
 
-N_SIMILARITY_BINS = 8
-"""Number of bins of equal size in the figure of nearest training pictures."""
 MAX_NUMBERED_CONCEPTS = 12
 """Largest number of concepts in a confusion matrix with numbers in its cells."""
-N_RETRIEVED = 5
-"""Number of retrieved pictures in a row of the sheet."""
 SECTION = "Retrieval"
 """Heading of the figures on a page."""
 
@@ -268,7 +264,8 @@ def _draw_train_similarities(measurements: Measurements) -> Curve:
     order = np.argsort(similarities, kind="stable")
     bin_similarities = []
     bin_advantages = []
-    for rows in np.array_split(order, N_SIMILARITY_BINS):
+    # Number of bins of equal size in the figure of nearest training pictures.
+    for rows in np.array_split(order, 8):
         if len(rows):
             bin_similarities.append(float(similarities[rows].mean()))
             bin_advantages.append(float(advantages[rows].mean()))
@@ -331,7 +328,9 @@ def _draw_sheet(
     order = np.random.default_rng(recipe.seed).permutation(len(tokens))
     queries = order[: recipe.sheet_rows]
     scores = (tokens[queries] @ images.T).cpu().numpy()
-    retrieved = np.argsort(-scores, axis=1, kind="stable")[:, :N_RETRIEVED]
+    # Number of retrieved pictures in a row of the sheet.
+    n_retrieved = 5
+    retrieved = np.argsort(-scores, axis=1, kind="stable")[:, :n_retrieved]
     seen_indices = targets[queries]
     files = save_pictures(
         run, tests.dataset, gallery, np.union1d(seen_indices, retrieved)
@@ -357,13 +356,13 @@ def _draw_sheet(
             )
         image_id = gallery.image_ids[target]
         rows.append(SheetRow(image_id, tiles, rank, len(images)))
-    columns = ["seen"] + list(map(str, range(1, N_RETRIEVED + 1)))
+    columns = ["seen"] + list(map(str, range(1, n_retrieved + 1)))
     has_repeated_pictures = len(set(targets.tolist())) < len(tokens)
     noun = f"{recipe.split} {'trials' if has_repeated_pictures else 'pictures'}"
     sample = Sample(len(tokens), noun, recipe.seed, name_subject(subject))
     description = describe_sample(len(queries), len(tokens), noun, recipe.seed)
     sheet = Sheet(
-        f"Seen, and the {N_RETRIEVED} most similar pictures",
+        f"Seen, and the {n_retrieved} most similar pictures",
         columns=columns,
         rows=rows,
         sample=sample,

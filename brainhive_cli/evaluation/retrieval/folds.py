@@ -15,14 +15,6 @@ from brainhive_cli.evaluation.retrieval.scopes import ALONE, REPETITIONS
 from brainhive_cli.measurement import Gallery, Items, Scores, measure, summarise_ranks
 from brainhive_cli.training.alignment import Cell
 
-ROUNDING = 1e-9
-"""Largest relative difference between two shares that counts as rounding error."""
-POOLED_SCOPES = (CORRECTIONS, REPETITIONS, ALONE)
-"""First parts of the scopes whose further tables are pooled over folds."""
-LIST_COLUMNS = ("image_ids", "labels", "concepts", "nearest_concepts", "auc_parts")
-"""Columns of `Scores` that are lists."""
-ARRAY_COLUMNS = ("relevant", "train_similarities", "units")
-"""Columns of `Scores` that are arrays [N]."""
 CellResult = tuple[Gallery, dict[int, Scores]]
 """Gallery of a cell, and its scores by subject."""
 
@@ -85,10 +77,13 @@ def _concatenate_folds(scores_of_fold: Mapping[int, Scores]) -> Scores:
     folds = list(scores_of_fold.values())
     first_fold = folds[0]
     columns: dict[str, Any] = {}
-    for name in LIST_COLUMNS:
+    # Columns of `Scores` that are lists.
+    list_columns = ("image_ids", "labels", "concepts", "nearest_concepts", "auc_parts")
+    for name in list_columns:
         lists = map(attrgetter(name), folds)
         columns[name] = list(chain.from_iterable(lists))
-    for name in ARRAY_COLUMNS:
+    # Columns of `Scores` that are arrays [N].
+    for name in ("relevant", "train_similarities", "units"):
         columns[name] = np.concatenate(list(map(attrgetter(name), folds)))
 
     groups: list[str] = []
@@ -128,7 +123,8 @@ def _concatenate_folds(scores_of_fold: Mapping[int, Scores]) -> Scores:
     scopes = {}
     for name in first_fold.scopes:
         is_complete = all(name in scores.scopes for scores in folds)
-        if name.startswith(POOLED_SCOPES) and is_complete:
+        # First parts of the scopes whose further tables are pooled over folds.
+        if name.startswith((CORRECTIONS, REPETITIONS, ALONE)) and is_complete:
             scopes[name] = _concatenate_folds(
                 {fold: scores.scopes[name] for fold, scores in scores_of_fold.items()}
             )
@@ -243,7 +239,8 @@ def measure_guess(groups: Sequence[Sequence[Scores]], pool: int) -> dict[str, fl
         frequent, because guesses are then at chance.
     """
     counts = [Counter(group[0].labels) for group in groups]
-    limit = 1 + ROUNDING
+    # Largest relative difference between two shares that counts as rounding error.
+    limit = 1 + 1e-9
     if all(max(count.values()) * pool <= count.total() * limit for count in counts):
         return {}
 

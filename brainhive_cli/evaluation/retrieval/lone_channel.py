@@ -15,11 +15,6 @@ from brainhive_cli.evaluation.retrieval.measure import (
 from brainhive_cli.measurement import FeatureScaler, Products, rank_targets
 from brainhive_cli.training.alignment.trained import open_targets
 
-MAX_LONE_P = 0.001
-"""Largest p, corrected for the number of channels, at which a channel is named."""
-MAX_TRAINING_STIMULI = 500
-"""Largest number of training stimuli to which ridge regressions are fitted."""
-
 
 def find_lone_channel(job: Job, device: torch.device) -> str:
     """Find a channel that ranks stimuli better than any other, and than all together.
@@ -66,7 +61,8 @@ def rank_by_channels(
             tested = signals.trials[0]
             training = signals.people[0].train_trials
             last = len(training.stimulus) - 1
-            rows = np.linspace(0, last, min(last + 1, MAX_TRAINING_STIMULI))
+            # Largest number of training stimuli to which ridge regressions are fitted.
+            rows = np.linspace(0, last, min(last + 1, 500))
             training = training.take(rows.astype(np.int64))
             targets = first_model.encode_pictures(
                 train_embeddings, training.stimulus
@@ -99,4 +95,5 @@ def is_better(ranks: Int64, other_ranks: Int64, n_channels: int) -> bool:
     if not n_different:
         return False
     p = binomtest(wins, n_different, alternative="greater").pvalue
-    return bool(p * n_channels <= MAX_LONE_P)
+    # Largest p, corrected for the number of channels, at which a channel is named.
+    return bool(p * n_channels <= 0.001)

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from brainhive_cli.training.alignment.trained import TestedPerson
 
 T = TypeVar("T")
-SETTLED_SIDES = ("above chance", "not testable")
-"""Results of a test that another order of the pictures would not explain."""
 
 
 class RetrievalRun(Job, RunJob):
@@ -138,7 +136,11 @@ class RetrievalRun(Job, RunJob):
         if has_baseline:
             facts = measurements.require_facts(RetrievalFacts)
             baseline = facts.baseline or Baseline(reason=problem)
-            is_at_chance = facts.answers[0].outcome not in SETTLED_SIDES
+            # Results of a test that another order of the pictures would not explain.
+            is_at_chance = facts.answers[0].outcome not in (
+                "above chance",
+                "not testable",
+            )
             if is_at_chance and not is_folded:
                 # the pictures may be filed in a wrong order
                 result, problem = _try(lambda: find_order(self, device), Baseline())

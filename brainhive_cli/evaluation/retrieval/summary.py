@@ -88,21 +88,6 @@ SAME_PEOPLE_WARNING = (
 """Warning if the averaged runs are of several modalities."""
 CURVE_METRICS = ("top1", "top5")
 """Metrics of ranks that are computed for curves."""
-RANKED_CATEGORY_METRICS = ("accuracy",)
-"""Metrics of ranks that are computed for categories."""
-ROUNDING = 1e-9
-"""Largest difference between two log odds that counts as rounding error."""
-MIN_SHOWN_SHARE = 0.9
-"""Smallest share of the tested pictures that each person saw, without a warning."""
-MAX_CONFUSED_CONCEPTS = 50
-"""Largest number of concepts in a confusion matrix."""
-RELIABILITY_OPTIONS: dict[str, Any] = {
-    "pool": None,
-    "chance": 0.0,
-    "limits": (-1.0, 1.0),
-    "is_share": False,
-}
-"""Arguments of `measure` for a reliability, which is a correlation."""
 
 
 @console.progress("computing statistics")
@@ -411,7 +396,8 @@ def describe_unseen_candidates(
     shown = [set(group[0].labels) for group in scores_of_subject.values()]
     shown_to_anybody = set[str]().union(*shown)
     fewest = min(map(len, shown))
-    if fewest >= MIN_SHOWN_SHARE * len(shown_to_anybody):
+    # Smallest share of the tested pictures that each person saw, without a warning.
+    if fewest >= 0.9 * len(shown_to_anybody):
         return []
     return [
         f"the candidates hold pictures that a person never saw (a person saw {fewest} "
@@ -633,14 +619,15 @@ def measure_table(
         cells: Cells whose tables have the same columns.
         metric_names: Metrics of ranks [N]. If empty, all metrics. Ranks of several
             draws or splits have `CURVE_METRICS`. Categories have
-            `RANKED_CATEGORY_METRICS` and the metrics of `measure_categories`.
+            `accuracy` and the metrics of `measure_categories`.
     """
     first_table = cells.tables[0]
     metrics: list[Metric] = []
     context = cells.context
     if len(first_table.ranks):
         if cells.are_categories:
-            metric_names = RANKED_CATEGORY_METRICS
+            # Metrics of ranks that are computed for categories.
+            metric_names = ("accuracy",)
         elif first_table.ranks.ndim > 1:
             metric_names = CURVE_METRICS
         metrics += summarise_ranks(
@@ -669,6 +656,13 @@ def measure_table(
             shares.append(scores.relevant.mean() / first_table.pool)
         chance_of["map"] = float(np.mean(precisions))
         chance_of[CONCEPT_METRIC] = float(np.mean(shares))
+    # Arguments of `measure` for a reliability, which is a correlation.
+    reliability_options: dict[str, Any] = {
+        "pool": None,
+        "chance": 0.0,
+        "limits": (-1.0, 1.0),
+        "is_share": False,
+    }
     for name in first_table.values:
         # average precision is a metric of ranks
         if cells.are_categories and name == "map":
@@ -678,7 +672,7 @@ def measure_table(
             values.append(np.vstack([scores.values[name] for scores in group]))
         options = context
         if name == "reliability":
-            options = context | RELIABILITY_OPTIONS
+            options = context | reliability_options
         elif name in chance_of:
             options = context | {"chance": chance_of[name]}
         metrics.append(measure(name, values, **options))
@@ -791,7 +785,8 @@ def rank_by_design(cells: CellScores, study: StudyDesign) -> list[Int64] | None:
         return None
     # labels with equal odds are in random order
     rng = np.random.default_rng(0)
-    odds = design.log_odds + ROUNDING * rng.random(design.log_odds.shape)
+    # Largest difference between two log odds that counts as rounding error.
+    odds = design.log_odds + 1e-9 * rng.random(design.log_odds.shape)
     own = odds[np.arange(len(odds)), design.label]
     ranks = 1 + (odds > own[:, None]).sum(1)
     return [ranks[group[0].units] for group in cells.groups]
@@ -802,7 +797,7 @@ def count_confusions(tables: Iterable[Scores]) -> ConfusionMatrix | None:
 
     Returns:
         Counts by the seen and by the decoded concept, or None if there are more than
-        `MAX_CONFUSED_CONCEPTS` concepts.
+        50 concepts.
     """
     from sklearn.metrics import confusion_matrix
 
@@ -812,7 +807,8 @@ def count_confusions(tables: Iterable[Scores]) -> ConfusionMatrix | None:
         seen_names += scores.concepts
         decoded_names += scores.nearest_concepts
     names = sorted({*seen_names, *decoded_names})
-    if len(names) > MAX_CONFUSED_CONCEPTS:
+    # Largest number of concepts in a confusion matrix.
+    if len(names) > 50:
         return None
     counts = confusion_matrix(seen_names, decoded_names, labels=names)
     return ConfusionMatrix(names=names, counts=counts.tolist())

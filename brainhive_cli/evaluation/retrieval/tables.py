@@ -37,16 +37,8 @@ from brainhive_cli.reports.tables import (
 )
 from brainhive_cli.reports.templates import render
 
-HEADLINES = ("top1", "top5", "median_rank")
-"""Metrics in tables that compare models."""
-MIN_DRAWS_FOR_INTERVAL = 39
-"""Smallest number of draws for a 95 % interval. The range of 39 draws holds a further
-draw with a probability of 38 / 40.
-"""
 CURVE_NOTE = f"{REPETITION_DRAWS} random choices of each number of repetitions"
 """Note of the curve over repetitions."""
-CONTROL_TITLES = {"shuffled": "signals shuffled", "permuted": "labels permuted"}
-"""Descriptions of the controls, by kind."""
 THIS_RUN = "this run"
 """Name of the evaluated run in tables that compare models."""
 PRINTED_TABLES = (
@@ -83,7 +75,10 @@ def lay_out(
     facts = measurements.require_facts(RetrievalFacts)
     scopes = measurements.scopes
     overall = measurements.overall
-    headlines = CATEGORY_METRICS if facts.tests_categories else HEADLINES
+    # Metrics in tables that compare models.
+    headlines = (
+        CATEGORY_METRICS if facts.tests_categories else ("top1", "top5", "median_rank")
+    )
 
     # rows of the cells, and of the baselines
     cells = {"all": overall}
@@ -258,10 +253,14 @@ def _lay_out_control(control: Control) -> Table:
         rows.append(
             (metric_title(name), metric["measured"], draws, format_p(metric["p"]))
         )
-    ends = "95 %" if control.draws >= MIN_DRAWS_FOR_INTERVAL else "ends"
+    # Smallest number of draws for a 95 % interval. The range of 39 draws holds a
+    # further draw with a probability of 38 / 40.
+    ends = "95 %" if control.draws >= 39 else "ends"
     columns = ("metric", "measured", f"mean, {ends} of draws", "p")
+    # Descriptions of the controls, by kind.
+    control_titles = {"shuffled": "signals shuffled", "permuted": "labels permuted"}
     note = (
-        f"{control.draws} draws with {CONTROL_TITLES[control.kind]}; "
+        f"{control.draws} draws with {control_titles[control.kind]}; "
         f"{control.n:,} tested, {control.pool:,} candidates."
     )
     return Table("Measured, and under the control", columns, rows, note=note)

@@ -18,18 +18,6 @@ from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import summarise_job
 from brainhive_cli.measurement import Gallery, Scores
 
-COMPARED_FIELDS = (
-    "value",
-    "n",
-    "pool",
-    "chance",
-    "low",
-    "high",
-    "selected",
-    "caveats",
-)
-"""Fields of a metric that are compared."""
-
 
 class Verification(NamedTuple):
     """Differences between a stored evaluation and a new one.
@@ -92,10 +80,21 @@ def compare_metrics(
         reported: Stored measurements.
         measurements: New measurements.
     """
+    # Fields of a metric that are compared.
+    compared_fields = (
+        "value",
+        "n",
+        "pool",
+        "chance",
+        "low",
+        "high",
+        "selected",
+        "caveats",
+    )
     for scope, metrics in measurements.scopes.items():
         for name, metric in metrics.items():
             reported_metric = reported.scopes.get(scope, {}).get(name)
-            for field in COMPARED_FIELDS:
+            for field in compared_fields:
                 value = getattr(metric, field)
                 reported_value = None
                 if reported_metric is not None:

@@ -11,18 +11,13 @@ from brainhive_cli.measurement.metrics import MetricPart, MetricScale
 
 PIXELS_PX = 425
 """Side of the square in which pixels are compared. NSD's stimuli have it (MindEye2)."""
-COMMON_PX = 256
-"""Side of the square to which the protocol `mindeye2` resizes pictures."""
 CROP_PX = 512
 """Side of the square that the protocol `brainhive` crops."""
-GREY = (0.2125, 0.7154, 0.0721)
-"""Weights of red, green and blue in grey pictures: ITU-R BT.709, as in scikit-image."""
 RADIUS_PX = 5
 """Radius of SSIM's windows, without the central pixel (Wang et al. 2004)."""
-SIGMA_PX = 1.5
-"""Standard deviation of the Gaussian in SSIM's windows (Wang et al. 2004)."""
 WEIGHTS = [
-    math.exp(-0.5 * (offset / SIGMA_PX) ** 2)
+    # Standard deviation of the Gaussian in SSIM's windows (Wang et al. 2004).
+    math.exp(-0.5 * (offset / 1.5) ** 2)
     for offset in range(-RADIUS_PX, RADIUS_PX + 1)
 ]
 """Gaussian of a window along one axis, not scaled to the sum 1."""
@@ -30,12 +25,6 @@ C1, C2 = 0.01**2, 0.03**2
 """Constants that keep SSIM finite if a window has a single colour."""
 ROWS_AND_COLUMNS = (-2, -1)
 """Axes of two-dimensional windows."""
-ROWS = (-2,)
-"""Axis of one-dimensional windows."""
-ROUNDING = 1e-6
-"""Largest rounding error of resizing in float32, as a share of the colours. White
-becomes up to 1.0000005, so a white picture gets a standard deviation of that order.
-"""
 
 
 def prepare(
@@ -47,7 +36,7 @@ def prepare(
         images: Pictures [N, 3, H, W] with values in 0..1.
         protocol: Name of the evaluation protocol:
 
-            - `mindeye2` resizes to squares of `COMMON_PX`.
+            - `mindeye2` resizes to squares of 256.
             - `brainhive` resizes the short side to `crop_px`, and crops the centre.
         crop_px: Side of the square that `brainhive` crops.
 
@@ -58,7 +47,9 @@ def prepare(
     2602.07495).
     """
     if protocol == "mindeye2":
-        return resize(images, COMMON_PX)
+        # Side of the square to which the protocol `mindeye2` resizes pictures.
+        common_px = 256
+        return resize(images, common_px)
 
     from torchvision.transforms.v2 import functional as TF
 
@@ -120,7 +111,8 @@ def ssim(
 
     Source: Wang et al. 2004. The Gaussian weights are as in scikit-image.
     """
-    axes = ROWS if is_published else ROWS_AND_COLUMNS
+    # Axis of one-dimensional windows.
+    axes = (-2,) if is_published else ROWS_AND_COLUMNS
     seen_moments = local_moments(image, side_px, axes)
     generated_moments = local_moments(reconstruction, side_px, axes)
     rows = torch.arange(len(seen_moments))
@@ -189,7 +181,10 @@ def standardise(features: Tensor) -> Tensor:
     # features that vary only by rounding errors become 0, as in a white picture
     centred = flat - flat.mean(1, keepdim=True)
     spreads = centred.norm(dim=1, keepdim=True)
-    is_constant = spreads <= ROUNDING * norms
+    # Largest rounding error of resizing in float32, as a share of the colours. White
+    # becomes up to 1.0000005, so a white picture gets a standard deviation of that
+    # order.
+    is_constant = spreads <= 1e-6 * norms
     return (centred / spreads).masked_fill_(is_constant, 0)
 
 
@@ -223,7 +218,8 @@ def local_moments(
         Array [B, 3, H', W']: the grey picture, and the weighted mean and variance in
         the window around each pixel. They are 0 if the window would leave the picture.
     """
-    weights = images.new_tensor(GREY).view(3, 1, 1)
+    # Weights of red, green and blue in grey pictures: ITU-R BT.709, as in scikit-image.
+    weights = images.new_tensor((0.2125, 0.7154, 0.0721)).view(3, 1, 1)
     grey = (images.detach().float() * weights).sum(1, keepdim=True)
     if side_px is not None:
         grey = resize(grey, side_px)

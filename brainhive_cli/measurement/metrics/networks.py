@@ -39,10 +39,6 @@ from brainhive_cli.measurement.metrics.video import (
 
 FeatureMetric = tuple[str, str, MetricPart]
 """Key of a network, name of its node, and metric of the features of the node."""
-N_RIGHT_CLASSES = 3
-"""Number of right classes of a stimulus in n-way classification (NEURONS, NeuroClips,
-MinD-Video).
-"""
 IMAGENET_COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Colours in the training of torchvision's networks and SwAV."""
 CLIP_COLOURS = (
@@ -52,15 +48,7 @@ CLIP_COLOURS = (
 """Colours in the training of CLIP."""
 VIT_COLOURS = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """Colours in the training of ViT."""
-VIT = "hub:google/vit-base-patch16-224"
 DINO = "hub:facebook/dino-vitb16"
-VIDEOMAE = "hub:MCG-NJU/videomae-base-finetuned-kinetics"
-FRAMES_PER_CLIP = 6
-"""Number of frames of the clips that VideoMAE takes (NEURONS, NeuroClips)."""
-SWAV = "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"
-"""Address of the file that `torch.hub.load("facebookresearch/swav:main", "resnet50")`
-downloads.
-"""
 CLIP = "hub:openai/clip-vit-large-patch14"
 TEXT_FILES = ("config.json", "vocab.txt", "tokenizer_config.json")
 """Files, besides the weights, of networks that read or write text."""
@@ -432,17 +420,25 @@ NETWORKS = {
         "efficientnet_b1-c27df63c.pth",
         ["avgpool"],
     ),
-    "swav": MetricNetwork("SwAV", 224, {"avgpool": itemgetter("avgpool")}, SWAV, _swav),
+    # Address of the file that `torch.hub.load("facebookresearch/swav:main",
+    # "resnet50")` downloads.
+    "swav": MetricNetwork(
+        "SwAV",
+        224,
+        {"avgpool": itemgetter("avgpool")},
+        "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
+        _swav,
+    ),
     "vit": _transformer(
         "ViT-B/16",
-        VIT,
+        "hub:google/vit-base-patch16-224",
         "ViTForImageClassification",
         VIT_COLOURS,
         {"logits": lambda computed: computed.logits},
     ),
     "videomae": _transformer(
         "VideoMAE",
-        VIDEOMAE,
+        "hub:MCG-NJU/videomae-base-finetuned-kinetics",
         "VideoMAEForVideoClassification",
         IMAGENET_COLOURS,
         {
@@ -450,7 +446,8 @@ NETWORKS = {
             "features": lambda computed: computed.hidden_states[-1].mean(1),
         },
         takes_clips=True,
-        num_frames=FRAMES_PER_CLIP,
+        # Number of frames of the clips that VideoMAE takes (NEURONS, NeuroClips).
+        num_frames=6,
         output_hidden_states=True,
     ),
     "dino": _transformer(
@@ -511,7 +508,9 @@ def _classify(beginning: str, n_ways: int, is_strict: bool) -> FeatureMetric:
         is_strict: True for a single right class of a stimulus.
     """
     network, compare = CLASSIFIERS[beginning]
-    n_labels = 1 if is_strict else N_RIGHT_CLASSES
+    # Number of right classes of a stimulus in n-way classification (NEURONS,
+    # NeuroClips, MinD-Video).
+    n_labels = 1 if is_strict else 3
     chance = n_way_chance(n_ways, n_labels)
     metric = MetricPart(
         features=Tensor.float,

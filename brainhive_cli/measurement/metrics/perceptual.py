@@ -29,11 +29,6 @@ from brainhive_cli.measurement.metrics.networks import (
     refetch_hint,
 )
 
-MODULES = {
-    "LPIPS": ("torchmetrics.image.lpip",),
-    "FID": ("torchmetrics.image.fid", "torch_fidelity"),
-}
-"""Modules that each metric imports."""
 INCEPTION = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
     "weights-inception-2015-12-05-6726825d.pth"
@@ -141,11 +136,16 @@ def _reading_weights(metric: str) -> Iterator[None]:
 
 def _require_libraries(metric: str) -> None:
     """Raise MissingExtra if a library of LPIPS or FID cannot be imported."""
+    # Modules that each metric imports.
+    modules = {
+        "LPIPS": ("torchmetrics.image.lpip",),
+        "FID": ("torchmetrics.image.fid", "torch_fidelity"),
+    }
     try:
-        for module in MODULES[metric]:
+        for module in modules[metric]:
             importlib.import_module(module)
     except ImportError as error:
-        packages = [module.partition(".")[0] for module in MODULES[metric]]
+        packages = [module.partition(".")[0] for module in modules[metric]]
         raise MissingExtra(
             f"{metric} needs {' and '.join(packages)}", install_line("metrics")
         ) from error

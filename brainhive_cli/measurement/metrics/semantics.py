@@ -28,12 +28,6 @@ PROMPT = (
 CATEGORY_COUNT = PROMPT.count(".")
 LEVELS = torch.arange(1, 19, dtype=torch.float64)[:, None] / 20
 """Thresholds [18, 1] of a category's score, 0.05 to 0.9 (SEED)."""
-MIN_AREA = 50 / 256**2
-"""Smallest share of a box in the picture: 50 px (SEED) of 256² (MindEye2)."""
-PICTURES_PER_BATCH = 4
-"""Number of pictures that the detector takes at once. Each has 900 boxes."""
-MAX_CAPTION_TOKENS = 50
-"""Largest number of tokens of a caption (SEED)."""
 
 
 class CategoryScores(nn.Module):
@@ -68,12 +62,15 @@ class CategoryScores(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """Compute the scores [B, K] of the categories in pictures [B, 3, H, W]."""
         scores = []
-        for batch in pictures.split(PICTURES_PER_BATCH):
+        # Smallest share of a box in the picture: 50 px (SEED) of 256² (MindEye2).
+        min_area = 50 / 256**2
+        # Number of pictures that the detector takes at once. Each has 900 boxes.
+        for batch in pictures.split(4):
             tokens = self.tokens.expand(len(batch), -1)
             detected = self.network(pixel_values=batch, input_ids=tokens)
             token_scores = detected.logits[..., : len(self.weights)].sigmoid()
             box_scores = token_scores @ self.weights  # [B, boxes, K]
-            is_large = detected.pred_boxes[..., 2:].prod(-1) >= MIN_AREA  # [B, boxes]
+            is_large = detected.pred_boxes[..., 2:].prod(-1) >= min_area  # [B, boxes]
 
             # score of the best box for each category, where small boxes score 0
             scores.append((box_scores * is_large[..., None]).amax(1))
@@ -101,8 +98,10 @@ class CaptionEmbeddings(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Compute the caption embeddings [B, D] of pictures [B, 3, H, W]."""
+        # Largest number of tokens of a caption (SEED).
+        max_caption_tokens = 50
         ids = self.captioner.generate(
-            pixel_values=pictures, max_new_tokens=MAX_CAPTION_TOKENS, do_sample=False
+            pixel_values=pictures, max_new_tokens=max_caption_tokens, do_sample=False
         )
         captions = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         inputs = self.reader_tokenizer(captions, padding=True, return_tensors="pt")

@@ -25,10 +25,6 @@ LIBRARIES = dict.fromkeys(list(BLEU) + list(ROUGE), "torchmetrics") | {
     CIDER: "pycocoevalcap"
 }
 """Library of each caption score. Both libraries belong to the extra `captions`."""
-WORD = re.compile(r"\w+(?:['-]\w+)*")
-"""Matches a word, including its hyphens and apostrophes."""
-MIN_PROBABILITY = 0.5
-"""Probability above which a pixel belongs to the object (NEURONS)."""
 SHARE_SCALE = MetricScale(0.0, 1.0, sorts_items=False)
 """Scale of scores from 0 to 1 that do not sort items."""
 SCALES = (
@@ -51,7 +47,8 @@ def dice(decoded: Tensor, masks: Tensor) -> Float64:
     Returns:
         Coefficient [N] over all frames and pixels. NaN if a stimulus has no object.
     """
-    is_decoded = (decoded > MIN_PROBABILITY).flatten(1)
+    # Probability above which a pixel belongs to the object (NEURONS).
+    is_decoded = (decoded > 0.5).flatten(1)
     is_object = masks.flatten(1).bool()
     object_area = is_object.sum(1)
     common_area = (is_decoded & is_object).sum(1, dtype=torch.float64)
@@ -151,7 +148,8 @@ def score_captions(
 
 def _split_words(text: str) -> str:
     """Return the words of a text in lower case, joined by single blanks."""
-    return " ".join(WORD.findall(text.lower()))
+    # Matches a word, including its hyphens and apostrophes.
+    return " ".join(re.findall(r"\w+(?:['-]\w+)*", text.lower()))
 
 
 def bleu(

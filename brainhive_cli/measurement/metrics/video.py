@@ -20,22 +20,6 @@ FRAME_PX = 256
 """
 FLOW_PX = 512
 """Side of the squares in which motion is compared (Mind-Animator)."""
-FARNEBACK_OPTIONS = {
-    "pyr_scale": 0.5,
-    "levels": 3,
-    "winsize": 15,
-    "iterations": 3,
-    "poly_n": 5,
-    "poly_sigma": 1.2,
-    "flags": 0,
-}
-"""Options of Farnebäck's optical flow in OpenCV (Mind-Animator)."""
-COARSE_PX = 16
-"""Side of the squares in which the displacement of a clip is estimated."""
-SLOPE_PENALTY = 1e-8
-"""Number added to squares of slopes, so that frames of one colour have a solution."""
-ROUNDING_ERROR = 1 / (12 * 255**2)
-"""Mean squared error of rounding to bytes, which gives a ratio of 58.9 dB."""
 
 
 def frames(clips: Tensor) -> Tensor:
@@ -91,7 +75,9 @@ def psnr(image: Tensor, reconstruction: Tensor) -> Tensor:
     """
     # the lower limit of the error keeps the ratio of equal pictures finite
     error = (image.double() - reconstruction.double()).square().flatten(1).mean(1)
-    return -10 * error.clamp(min=ROUNDING_ERROR).log10()
+    # Mean squared error of rounding to bytes, which gives a ratio of 58.9 dB.
+    rounding_error = 1 / (12 * 255**2)
+    return -10 * error.clamp(min=rounding_error).log10()
 
 
 def end_point_error(
@@ -143,9 +129,19 @@ def _compute_flow(clip: UInt8, side_px: int) -> Float32:
         grey_frames.append(library.cvtColor(resized, library.COLOR_RGB2GRAY))
 
     flows = []
+    # Options of Farnebäck's optical flow in OpenCV (Mind-Animator).
+    farneback_options = {
+        "pyr_scale": 0.5,
+        "levels": 3,
+        "winsize": 15,
+        "iterations": 3,
+        "poly_n": 5,
+        "poly_sigma": 1.2,
+        "flags": 0,
+    }
     for frame, next_frame in pairwise(grey_frames):
         flow = library.calcOpticalFlowFarneback(
-            prev=frame, next=next_frame, flow=None, **FARNEBACK_OPTIONS
+            prev=frame, next=next_frame, flow=None, **farneback_options
         )
         flows.append(flow)
     return np.stack(flows)
@@ -163,12 +159,14 @@ def displacement(clips: Tensor) -> Tensor:
 
     Returns:
         Displacements [B, 2] along x and y from a frame to the next, in pixels of frames
-        that are reduced to `COARSE_PX`.
+        that are reduced to 16.
 
     Source: Lucas and Kanade 1981, with a single window.
     """
+    # Side of the squares in which the displacement of a clip is estimated.
+    coarse_px = 16
     # slopes ∇I of the mean of two successive frames, and the change −∂I/∂t
-    small = F.adaptive_avg_pool2d(clips.double().mean(2), COARSE_PX)  # [B, F, h, w]
+    small = F.adaptive_avg_pool2d(clips.double().mean(2), coarse_px)  # [B, F, h, w]
     middle = (small[:, 1:] + small[:, :-1]) / 2
     slope_y, slope_x = torch.gradient(middle, dim=(-2, -1))
     slopes = torch.stack([slope_x, slope_y], -1).flatten(1, 3)  # [B, pixels, 2]
@@ -176,7 +174,8 @@ def displacement(clips: Tensor) -> Tensor:
 
     # solve the normal equations of least squares
     transposed = slopes.transpose(1, 2)
-    squares = transposed @ slopes + SLOPE_PENALTY * torch.eye(2).to(slopes)
+    # Number added to squares of slopes, so that frames of one colour have a solution.
+    squares = transposed @ slopes + 1e-8 * torch.eye(2).to(slopes)
     return torch.linalg.solve(squares, transposed @ change)[..., 0]
 
 

@@ -14,8 +14,6 @@ from brainhive_cli.models.backbones.brain_projection import make_nice_layers
 
 N_HEADS = 4
 """Number of attention heads, as in BrainHiVE."""
-HIDDEN = 256
-"""Width of the feed-forward layer, as in BrainHiVE."""
 
 
 class Config(BackboneConfig):
@@ -132,8 +130,10 @@ class Layer(nn.Module):
                 "out_projection": nn.Linear(inner, width),
             }
         )
-        self.conv1 = nn.Conv1d(width, HIDDEN, 1)
-        self.conv2 = nn.Conv1d(HIDDEN, width, 1)
+        # Width of the feed-forward layer, as in BrainHiVE.
+        feed_forward_width = 256
+        self.conv1 = nn.Conv1d(width, feed_forward_width, 1)
+        self.conv2 = nn.Conv1d(feed_forward_width, width, 1)
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)

@@ -36,12 +36,6 @@ from brainhive_cli.models import (
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder
 
-WEIGHTS_PATTERN = "*.safetensors"
-"""Files of weights that are downloaded. braindecode also publishes them as pickles."""
-TEMPORAL_EMBEDDING = "temporal_embedding"
-"""Name of LaBraM's vectors [1, 1 + patches, D]. Weights for longer windows have more,
-of which the first are used.
-"""
 IGNORED_SETTINGS = re.compile(
     "n_(chans|times|outputs)|input_window_seconds|return_|.*drop"
 )
@@ -292,13 +286,16 @@ class FeatureEncoder(nn.Module):
         if reference is None:
             return
 
-        folder = hub.folder(reference, allow=["config.json", WEIGHTS_PATTERN])
+        # Files of weights that are downloaded. braindecode also publishes them as
+        # pickles.
+        weights_pattern = "*.safetensors"
+        folder = hub.folder(reference, allow=["config.json", weights_pattern])
         files: list[Path] = []
         for pattern in hub.WEIGHT_PATTERNS:
             files += sorted(folder.glob(pattern))
         if not files:
             raise MissingData(
-                f"{reference} has no {WEIGHTS_PATTERN}",
+                f"{reference} has no {weights_pattern}",
                 "give a folder that save_pretrained wrote",
             )
         self._check_settings(reference, folder / "config.json")
@@ -309,9 +306,12 @@ class FeatureEncoder(nn.Module):
         state = {}
         for name, weight in weights.read(files[0]).items():
             state[new_names.get(name, name)] = weight
-        if TEMPORAL_EMBEDDING in model_state and TEMPORAL_EMBEDDING in state:
-            n_vectors = model_state[TEMPORAL_EMBEDDING].shape[1]
-            state[TEMPORAL_EMBEDDING] = state[TEMPORAL_EMBEDDING][:, :n_vectors]
+        # Name of LaBraM's vectors [1, 1 + patches, D]. Weights for longer windows have
+        # more, of which the first are used.
+        temporal_embedding = "temporal_embedding"
+        if temporal_embedding in model_state and temporal_embedding in state:
+            n_vectors = model_state[temporal_embedding].shape[1]
+            state[temporal_embedding] = state[temporal_embedding][:, :n_vectors]
         refuse_absent(model_state.keys() - state.keys(), len(model_state), reference)
         weights.fill(self.model, {name: state[name] for name in model_state}, reference)
 

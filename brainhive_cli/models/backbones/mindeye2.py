@@ -16,10 +16,6 @@ BLURRY_FEATURES = 64
 """Number of feature maps in the blurry branch."""
 BLURRY_CHANNELS = (32, 64, 128)
 """Channels of the blurry branch's decoder, from the output to the input."""
-BLURRY_DROPOUT = 0.3
-"""Probability of dropping a unit in the blurry branch."""
-MIXER_DROPOUT = 0.15
-"""Probability of dropping a unit of a mixer block."""
 
 
 class Config(BackboneConfig):
@@ -157,7 +153,8 @@ class Backbone(nn.Module):
         self.map_size = _layers.find_map_size(heads, BLURRY, scale)
         height, map_width = self.map_size
         self.blin1 = nn.Linear(hidden, BLURRY_FEATURES * height * map_width)
-        self.bdropout = Dropout(BLURRY_DROPOUT)
+        # Probability of dropping a unit in the blurry branch.
+        self.bdropout = Dropout(0.3)
         self.bnorm = nn.GroupNorm(1, BLURRY_FEATURES)
         self.bupsampler = _layers.make_upsampler(
             BLURRY_FEATURES, heads[BLURRY].shape[0], BLURRY_CHANNELS
@@ -195,8 +192,10 @@ class Backbone(nn.Module):
 
 def _make_mixer_block() -> nn.Sequential:
     """Make a mixer block over one volume."""
+    # Probability of dropping a unit of a mixer block.
+    mixer_dropout = 0.15
     mlp = nn.Sequential(
-        nn.Linear(1, 1), nn.GELU(), Dropout(MIXER_DROPOUT), nn.Linear(1, 1)
+        nn.Linear(1, 1), nn.GELU(), Dropout(mixer_dropout), nn.Linear(1, 1)
     )
     return nn.Sequential(nn.LayerNorm(1), mlp)
 

@@ -28,8 +28,6 @@ MASK = "mask"
 LATENTS = "latents"
 CONCEPTS = "concepts"
 CAPTION = "caption"
-N_AXES = {IMAGE: 2, MOTION: 3, TEXT: 1, MASK: 4, LATENTS: 4, CONCEPTS: 1, CAPTION: 1}
-"""Number of axes of each head. Heads of more than two axes begin with the frames."""
 SIGNALS_PER_BATCH = 20
 """Number of signals that are decoded at once, as in the reference, because the mode
 `published` mixes the clips of a batch.
@@ -351,11 +349,21 @@ def _apply_sigmoid(heads: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _check_heads(heads: Heads, n_frames: int) -> None:
     """Raise an error for heads that NEURONS cannot predict."""
-    has_unknown_heads = not heads.keys() <= N_AXES.keys()
+    # Number of axes of each head. Heads of more than two axes begin with the frames.
+    n_axes = {
+        IMAGE: 2,
+        MOTION: 3,
+        TEXT: 1,
+        MASK: 4,
+        LATENTS: 4,
+        CONCEPTS: 1,
+        CAPTION: 1,
+    }
+    has_unknown_heads = not heads.keys() <= n_axes.keys()
     lacks_text = CAPTION in heads and TEXT not in heads
     if IMAGE not in heads or has_unknown_heads or lacks_text:
         raise RecipeError(
-            f"the backbone neurons predicts {', '.join(N_AXES)}, the heads are "
+            f"the backbone neurons predicts {', '.join(n_axes)}, the heads are "
             f"{', '.join(heads) or 'none'}",
             f"the head {IMAGE}, and any others of these; {CAPTION} is written from "
             f"{TEXT}",
@@ -363,10 +371,10 @@ def _check_heads(heads: Heads, n_frames: int) -> None:
 
     for name, head in heads.items():
         shape = list(head.shape)
-        has_frames = N_AXES[name] > 2
+        has_frames = n_axes[name] > 2
         has_other_frames = has_frames and shape[:1] != [n_frames]
-        if len(shape) != N_AXES[name] or has_other_frames:
-            expected_shape = f"{N_AXES[name]} axes"
+        if len(shape) != n_axes[name] or has_other_frames:
+            expected_shape = f"{n_axes[name]} axes"
             if has_frames:
                 expected_shape += f", for {n_frames} frames"
             raise RecipeError(

@@ -7,9 +7,6 @@ from brainhive_cli.models import Dropout, Share
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder
 
-FIRST_DROPOUT = 0.25
-"""Probability of dropping a unit after the first layer over time, as in VBP."""
-
 
 class Config(BackboneConfig):
     """Settings of VBP's encoder (AAAI 2026, published repository)."""
@@ -37,7 +34,8 @@ class Config(BackboneConfig):
         time_layers = nn.Sequential(
             nn.Linear(samples, self.hidden),
             nn.ELU(),
-            Dropout(FIRST_DROPOUT),
+            # Probability of dropping a unit after the first layer over time, as in VBP.
+            Dropout(0.25),
             nn.Linear(self.hidden, self.hidden),
             nn.ELU(),
             Dropout(self.dropout),

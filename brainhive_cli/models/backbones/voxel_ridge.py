@@ -35,8 +35,6 @@ class Config(BackboneConfig):
 
 
 TINY = Config(hidden=8)
-L2 = 1e-4
-"""Penalty on the sum of the squared weights of the linear maps, our choice."""
 
 
 class VoxelRidge(nn.Module):
@@ -52,7 +50,8 @@ class VoxelRidge(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = channels
-        self.l2 = L2
+        # Penalty on the sum of the squared weights of the linear maps, our choice.
+        self.l2 = 1e-4
         hidden = config.hidden
         n_inputs = channels * samples
         bound = n_inputs**-0.5  # initialised as nn.Linear

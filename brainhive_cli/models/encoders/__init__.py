@@ -34,16 +34,8 @@ StimulusContent = Literal["pixels", "captions", "masks", "labels"]
 DEGRADATION_PATTERN = re.compile(
     r"(gaussian|fovea|low-resolution|mosaic|noise)-([1-9]\d{0,2})"
 )
-FOVEA_FALL_OFF = 3
-"""Rate at which sharpness falls with the distance from the centre, which is 1 in the
-corner (UBP, Wu et al., CVPR 2025).
-"""
-FOVEA_CENTRE_SHARPNESS = 0.5
-"""Share of the sharp picture in the centre (UBP)."""
 DEFAULT_ENCODERS = ("clip-h14", "vae")
 """Default encoders of a recipe, for meaning and structure, as in BrainHiVE."""
-MAX_JOINED_LETTERS = 32
-"""Largest length of the joined names of encoders in the name of a run."""
 EMBEDDING = "embedding"
 """Default output of an encoder."""
 INPUT_KEYS = {"pictures", "degrade", "views"}
@@ -55,14 +47,8 @@ STORE_NAME_PATTERN = re.compile(
 """Name of a store, with the degradation and the view that it encodes, such as
 `clip-b32-gaussian-15-view-2`.
 """
-VIEW_PATTERN = re.compile(r"-view-(\d{1,5})")
-"""Suffix of the name of a store that encodes a single view."""
 IMPORTED = "imported"
 """Kind of a user's own model of which only vectors were imported."""
-OWN_NAME_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9]*([_-][A-Za-z0-9]+)*")
-"""Name that users can give to their own vectors. It is valid as a file name on every
-system, and as the name of a module.
-"""
 MAX_OWN_NAME_LETTERS = 64
 """Largest length of such a name, which appears in paths, tables and figures."""
 TINY_ARCHITECTURES = documents.read(
@@ -71,8 +57,6 @@ TINY_ARCHITECTURES = documents.read(
 """Architectures of networks with random weights that are small enough for tests, keyed
 by encoder.
 """
-YAML_WORDS = {"null", "true", "false"}
-"""Words that YAML reads as a value instead of a text."""
 
 
 def check_degradation(degradation: str) -> str:
@@ -363,7 +347,8 @@ class EncoderConfig(parts.Config):
     def with_input_of(self, store_name: str) -> Self:
         """Copy the Config, with the degradation and view that a store's name states."""
         degradation = DEGRADATION_PATTERN.search(store_name)
-        view = VIEW_PATTERN.search(store_name)
+        # Suffix of the name of a store that encodes a single view.
+        view = re.search(r"-view-(\d{1,5})", store_name)
         update = {
             "degrade": degradation[0] if degradation else None,
             "views": int(view[1]) if view else "each",
@@ -517,9 +502,15 @@ OWN_NAME_HINT = (
 
 def describe_bad_own_name(name: str) -> str:
     """Return the reason why own vectors cannot have a name, or "" for a valid name."""
-    if not OWN_NAME_PATTERN.fullmatch(name) or len(name) > MAX_OWN_NAME_LETTERS:
+    # Name that users can give to their own vectors. It is valid as a file name on every
+    # system, and as the name of a module.
+    if (
+        not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*([_-][A-Za-z0-9]+)*", name)
+        or len(name) > MAX_OWN_NAME_LETTERS
+    ):
         return "it must be a plain file name"
-    if name.lower() in YAML_WORDS:
+    # Words that YAML reads as a value instead of a text.
+    if name.lower() in {"null", "true", "false"}:
         return "recipes read this word as a value"
 
     # the stores of a shipped encoder begin with its kind and a hyphen
@@ -581,14 +572,16 @@ def join_outputs(configs: Sequence[EncoderConfig]) -> EncoderConfig:
 def join_names(encoders: Sequence[EncoderConfig]) -> str:
     """Join the names of encoders for the name of a run, as in `clip-h14+vae`.
 
-    Names beyond `MAX_JOINED_LETTERS` are counted, as in `clip-h14+vae+3-more`. A long
+    Names beyond `max_joined_letters` are counted, as in `clip-h14+vae+3-more`. A long
     first name keeps its end, because a path or repository ends in what it names.
     """
+    # Largest length of the joined names of encoders in the name of a run.
+    max_joined_letters = 32
     # the fingerprint of the run tells encoders apart that differ in other keys
-    joined = encoders[0].name_without_digest[-MAX_JOINED_LETTERS:].lstrip("-._")
+    joined = encoders[0].name_without_digest[-max_joined_letters:].lstrip("-._")
     for number, encoder in enumerate(encoders[1:], 1):
         longer = f"{joined}+{encoder.name_without_digest}"
-        if len(longer) > MAX_JOINED_LETTERS:
+        if len(longer) > max_joined_letters:
             return f"{joined}+{len(encoders) - number}-more"
         joined = longer
     return joined
@@ -747,7 +740,11 @@ def build_fovea_mask(height: int, width: int) -> "torch.Tensor":
     # UBP divides by the distance of the last corner; along sides of even length the
     # first row and column are farther away
     relative_distance = (distance / distance[-1, -1]).clamp(max=1)
-    return FOVEA_CENTRE_SHARPNESS * torch.exp(-FOVEA_FALL_OFF * relative_distance)
+    # Share of the sharp picture in the centre (UBP).
+    fovea_centre_sharpness = 0.5
+    # Rate at which sharpness falls with the distance from the centre, which is 1 in the
+    # corner (UBP, Wu et al., CVPR 2025).
+    return fovea_centre_sharpness * torch.exp(-3 * relative_distance)
 
 
 def _blur(pixels: "torch.Tensor", kernel_px: int) -> "torch.Tensor":

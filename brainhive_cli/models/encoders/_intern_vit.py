@@ -17,35 +17,6 @@ if TYPE_CHECKING:
 MODEL_TYPE = "intern_vit_6b"
 """`model_type` in config.json, for all sizes of the network."""
 BLOCK = r"encoder\.layers\.(\d+)\."
-TRANSFORMERS_NAMES: NameTable = {
-    r"embeddings\.class_embedding": "embeddings.cls_token",
-    r"embeddings\.patch_embedding\.": "embeddings.patch_embeddings.projection.",
-    r"embeddings\.position_embedding": "embeddings.position_embeddings",
-    rf"{BLOCK}attn\.proj\.": r"encoder.layer.\1.attention.projection_layer.",
-    rf"{BLOCK}attn\.": r"encoder.layer.\1.attention.",
-    rf"{BLOCK}norm1\.": r"encoder.layer.\1.layernorm_before.",
-    rf"{BLOCK}norm2\.": r"encoder.layer.\1.layernorm_after.",
-    rf"{BLOCK}ls": r"encoder.layer.\1.lambda_",
-    BLOCK: r"encoder.layer.\1.",
-}
-"""Beginnings of names in transformers, keyed by a pattern of the publisher's names."""
-SIZES = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "image_size",
-    "patch_size",
-)
-"""Keys that the publisher's config.json must have."""
-DEFAULTS = {
-    "hidden_act": "gelu",
-    "norm_type": "rms_norm",
-    "layer_norm_eps": 1e-6,
-    "qkv_bias": False,
-    "qk_normalization": True,
-}
-"""Defaults of the publisher's InternVisionConfig."""
 
 
 def load(folder: Path, files: Sequence[Path]) -> nn.Module:
@@ -63,18 +34,47 @@ def load(folder: Path, files: Sequence[Path]) -> nn.Module:
 
     config = documents.read_download(folder / "config.json")
     with weights.reading(folder / "config.json"):
-        settings = {name: config[name] for name in SIZES}
-    for name, default in DEFAULTS.items():
+        # Keys that the publisher's config.json must have.
+        sizes = (
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "image_size",
+            "patch_size",
+        )
+        settings = {name: config[name] for name in sizes}
+    # Defaults of the publisher's InternVisionConfig.
+    defaults = {
+        "hidden_act": "gelu",
+        "norm_type": "rms_norm",
+        "layer_norm_eps": 1e-6,
+        "qkv_bias": False,
+        "qk_normalization": True,
+    }
+    for name, default in defaults.items():
         settings[name] = config.get(name, default)
     attention_bias = settings.pop("qkv_bias")
     use_qk_norm = settings.pop("qk_normalization")
 
     # shard by shard, because the network may be large
     state: StateDict = {}
+    # Beginnings of names in transformers, keyed by a pattern of the publisher's names.
+    transformers_names: NameTable = {
+        r"embeddings\.class_embedding": "embeddings.cls_token",
+        r"embeddings\.patch_embedding\.": "embeddings.patch_embeddings.projection.",
+        r"embeddings\.position_embedding": "embeddings.position_embeddings",
+        rf"{BLOCK}attn\.proj\.": r"encoder.layer.\1.attention.projection_layer.",
+        rf"{BLOCK}attn\.": r"encoder.layer.\1.attention.",
+        rf"{BLOCK}norm1\.": r"encoder.layer.\1.layernorm_before.",
+        rf"{BLOCK}norm2\.": r"encoder.layer.\1.layernorm_after.",
+        rf"{BLOCK}ls": r"encoder.layer.\1.lambda_",
+        BLOCK: r"encoder.layer.\1.",
+    }
     for file in files:
         with weights.reading(file):
             shard = _split_attention(weights.read(file))
-            shard = rename_weights(shard, TRANSFORMERS_NAMES)
+            shard = rename_weights(shard, transformers_names)
         for name, value in shard.items():
             state[name] = value.float()
 

@@ -22,17 +22,6 @@ PROCESSOR_CONFIG = "*processor_config.json"
 """Pattern of the config of an image processor, which is processor_config.json if
 transformers 5 saved the whole processor. `Encoder.preprocessing` describes it.
 """
-IDLE_KEYS = {
-    "architectures",
-    "dtype",
-    "torch_dtype",
-    "transformers_version",
-    "pretrained_cfg",
-    "preprocess_cfg",
-}
-"""Keys of a config without effect on a network in float32, or that describe the
-preprocessing. Keys that begin with `_` have no effect either.
-"""
 
 
 def fetch_weights(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
@@ -79,6 +68,16 @@ def fetch_weights(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
 def _digest_configs(folder: Path, names: Sequence[str]) -> str:
     """Hash the keys of config files that determine the network."""
     network = {}
+    # Keys of a config without effect on a network in float32, or that describe the
+    # preprocessing. Keys that begin with `_` have no effect either.
+    idle_keys = {
+        "architectures",
+        "dtype",
+        "torch_dtype",
+        "transformers_version",
+        "pretrained_cfg",
+        "preprocess_cfg",
+    }
     for name in names:
         if name.endswith(PROCESSOR_CONFIG[1:]):
             continue
@@ -86,7 +85,7 @@ def _digest_configs(folder: Path, names: Sequence[str]) -> str:
         network[name] = {
             key: value
             for key, value in keys.items()
-            if not key.startswith("_") and key not in IDLE_KEYS
+            if not key.startswith("_") and key not in idle_keys
         }
     return hashlib.sha256(json.dumps(network, sort_keys=True).encode()).hexdigest()
 

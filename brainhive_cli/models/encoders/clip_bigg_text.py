@@ -20,9 +20,6 @@ from brainhive_cli.models.encoders.clip_bigg_tokens import SOURCE
 if TYPE_CHECKING:
     from torch import nn
 
-LENGTH = 77
-"""Number of tokens of a caption if the config does not state it."""
-
 
 class Config(EncoderConfig):
     """Projected end token [1280] of a caption, not normalised."""
@@ -59,8 +56,10 @@ class Config(EncoderConfig):
             model, _ = open_clip.read_config(folder)
             load = partial(open_clip.load_towers, self, folder)
 
+        # Number of tokens of a caption if the config does not state it.
+        n_tokens = 77
         # captions have the context length of the text tower
-        length = model.get("text_cfg", {}).get("context_length", LENGTH)
+        length = model.get("text_cfg", {}).get("context_length", n_tokens)
         vocabulary = Vocabulary(length=length)
 
         def load_text_tower() -> nn.Module:

@@ -11,18 +11,14 @@ from brainhive_cli.models.encoders import Encoder, EncoderConfig, resolve, sourc
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-FUSION = "fusion_encoder/diffusion_pytorch_model.safetensors"
-PROJECTION = "proj/diffusion_pytorch_model.safetensors"
-WIDTH = 128
-"""Width of the generator's condition tokens."""
-
 
 class Config(EncoderConfig):
     """Four tokens [4, 128], from which the demo's generators make pictures."""
 
     image_px = 64
     licence = "Apache-2.0"
-    shape = (4, WIDTH)
+    # Width of the generator's condition tokens.
+    shape = (4, 128)
     source: str = source_field("demo:prior")
 
     def build(self) -> Encoder:
@@ -36,7 +32,13 @@ class Config(EncoderConfig):
         clip = resolve("demo-clip").build()
         vae = resolve("demo-vae").build()
         folder = hub.folder(self.source)
-        fusion = hub.digest(folder, (FUSION, PROJECTION))
+        fusion = hub.digest(
+            folder,
+            (
+                "fusion_encoder/diffusion_pytorch_model.safetensors",
+                "proj/diffusion_pytorch_model.safetensors",
+            ),
+        )
         digest = " ".join([clip.weights["digest"], vae.weights["digest"], fusion])
 
         def preprocess(picture: Any) -> Tensor:

@@ -114,7 +114,14 @@ class Vit:
 
         checkpoint = rename_weights(read(path, hint), {r"(visual|backbone)\.": ""})
         state = {}
-        for name, value in rename_weights(checkpoint, TIMM_NAMES).items():
+        # Beginnings of names in timm, keyed by the beginnings in a checkpoint. Heads
+        # and mask tokens (value None) serve only training, and are left out.
+        timm_names: NameTable = {
+            r"head\.": None,
+            "mask_token$": None,
+            r"pos_drop\.": "norm_pre.",
+        }
+        for name, value in rename_weights(checkpoint, timm_names).items():
             state[name] = value.float()
         if "proj" in state:
             state["head.weight"] = state.pop("proj").T
@@ -144,15 +151,6 @@ def _resize_positions(positions: Tensor, side: int) -> Tensor:
     return torch.cat([positions[:, :1], grid.flatten(2).mT], 1)
 
 
-TIMM_NAMES: NameTable = {
-    r"head\.": None,
-    "mask_token$": None,
-    r"pos_drop\.": "norm_pre.",
-}
-"""Beginnings of names in timm, keyed by the beginnings in a checkpoint.
-
-Heads and mask tokens (value None) serve only training, and are left out.
-"""
 VITS = documents.read(Path(__file__).with_name("dreamsim.yaml"), dict[str, Vit])
 """Vision transformers, keyed by their names in DreamSim."""
 

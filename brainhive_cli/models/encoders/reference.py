@@ -17,9 +17,6 @@ from brainhive_cli.models.encoders.transformers_vit import (
     is_vision_transformer,
 )
 
-CONFIG_FILES = ("config.json", "open_clip_config.json")
-"""Config files that tell the family. A folder may have both."""
-
 
 class Config(TokenConfig):
     """Encoder of a source in the format of transformers, diffusers, timm or open_clip.
@@ -71,9 +68,11 @@ class Config(TokenConfig):
         Raises:
             MissingData: if there is no config, or it is of an unknown family.
         """
+        # Config files that tell the family. A folder may have both.
+        config_files = ("config.json", "open_clip_config.json")
         # prefer a config on this machine, which needs no network
-        allowed: tuple[str, ...] = CONFIG_FILES
-        for name in CONFIG_FILES:
+        allowed: tuple[str, ...] = config_files
+        for name in config_files:
             if hub.find_weights(self.source, (), (name,)):
                 allowed = (name,)
                 local = True

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FILE = "alignet_siglip2_b.safetensors"
-PREFIX = "encoder."
 SIDE_PX = 224
 DOWNLOAD_HINT = (
     f"put {FILE} there: "
@@ -94,7 +93,7 @@ def _load(make: Callable[[], Any], path: Path) -> Any:
     # on the meta device, the network takes over the file's tensors
     with torch.device("meta"):
         network = make()
-    state = strip_prefix(read(path, DOWNLOAD_HINT), PREFIX)
+    state = strip_prefix(read(path, DOWNLOAD_HINT), "encoder.")
     fill(network, state, path, DOWNLOAD_HINT, MissingData)
     return network
 

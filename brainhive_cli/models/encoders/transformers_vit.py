@@ -28,45 +28,12 @@ if TYPE_CHECKING:
 
     from brainhive_cli.models.encoders._outputs import Anatomy
 
-DEFAULT_FAMILY = {
-    "network": "AutoModel",
-    "processor": "AutoImageProcessor",
-    "embedding": "last_hidden_state",
-}
-"""Classes and output of vision transformers without a family. The embedding is the
-class token, or without one the mean of the patches.
-"""
 FAMILIES = documents.read(
     Path(__file__).with_name("families.yaml"), dict[str, dict[str, Any]]
 )
 """Classes and outputs of families, keyed by the `model_type` of config.json. SigLIP 2
 may state `siglip`.
 """
-STATED_SETTINGS = (
-    "size",
-    "resample",
-    "crop_size",
-    "do_resize",
-    "do_center_crop",
-    "rescale_factor",
-    "image_mean",
-    "image_std",
-)
-"""Settings of an image processor that its description always states."""
-DEFAULT_SETTINGS = {"do_rescale": True, "do_normalize": True}
-"""Settings that the description states if they differ from these values. Further
-settings are stated unless they are off.
-"""
-IDLE_SETTINGS = {
-    "image_processor_type",
-    "processor_class",
-    "feature_extractor_type",
-    "auto_map",
-    "data_format",
-    "default_to_square",
-    "do_convert_rgb",
-}
-"""Settings without effect on an RGB picture."""
 
 
 class Config(TokenConfig):
@@ -96,10 +63,17 @@ class Config(TokenConfig):
 
         from brainhive_cli.models.encoders._outputs import Outputs, Tower
 
+        # Classes and output of vision transformers without a family. The embedding is
+        # the class token, or without one the mean of the patches.
+        default_family = {
+            "network": "AutoModel",
+            "processor": "AutoImageProcessor",
+            "embedding": "last_hidden_state",
+        }
         # processor and network, with random weights or from the folder
         if self.source == "random":
             settings = {"model_type": self.model_type, **self.architecture}
-            family = FAMILIES.get(settings["model_type"], DEFAULT_FAMILY)
+            family = FAMILIES.get(settings["model_type"], default_family)
             config = transformers.AutoConfig.for_model(**settings)
             # an integer, or [height, width] in InternVL's config
             size = config.image_size
@@ -120,7 +94,7 @@ class Config(TokenConfig):
                     f"{folder} holds {content}",
                     f"a vision transformer, as {', '.join(FAMILIES)}",
                 )
-            family = FAMILIES.get(model_type, DEFAULT_FAMILY)
+            family = FAMILIES.get(model_type, default_family)
             processor_class = getattr(transformers, family["processor"])
             # a trial of the processor reports a damaged config
             with reading(folder):
@@ -253,12 +227,36 @@ def describe_processor(processor: Any) -> str:
     """Describe all settings of an image processor that differ from the usual ones."""
     processor_settings = processor.to_dict()
     settings = {}
-    for key in STATED_SETTINGS:
+    # Settings of an image processor that its description always states.
+    stated_settings = (
+        "size",
+        "resample",
+        "crop_size",
+        "do_resize",
+        "do_center_crop",
+        "rescale_factor",
+        "image_mean",
+        "image_std",
+    )
+    for key in stated_settings:
         if processor_settings.get(key) is not None:
             settings[key] = processor_settings[key]
-    further_keys = processor_settings.keys() - set(STATED_SETTINGS) - IDLE_SETTINGS
+    # Settings without effect on an RGB picture.
+    idle_settings = {
+        "image_processor_type",
+        "processor_class",
+        "feature_extractor_type",
+        "auto_map",
+        "data_format",
+        "default_to_square",
+        "do_convert_rgb",
+    }
+    further_keys = processor_settings.keys() - set(stated_settings) - idle_settings
+    # Settings that the description states if they differ from these values. Further
+    # settings are stated unless they are off.
+    default_settings = {"do_rescale": True, "do_normalize": True}
     for key in sorted(further_keys):
         value = processor_settings[key]
-        if (value or False) != DEFAULT_SETTINGS.get(key, False):
+        if (value or False) != default_settings.get(key, False):
             settings[key] = value
     return f"{type(processor).__name__} {json.dumps(settings, default=int)}"

@@ -23,16 +23,8 @@ from brainhive_cli.models.generators._components import Placement
 
 SMALL_FILES = ("*.json", "merges.txt", "vocab.*", "tokenizer*")
 WEIGHT_FILES = ("model.safetensors", "model-*.safetensors")
-MAX_CAPTION_TOKENS = 20
-"""Largest number of tokens of a caption, with GIT's first token. BLIP-2's own limit."""
 
-BLIP_2 = "hub:Salesforce/blip2-opt-2.7b"
 GIT = "hub:microsoft/git-large-coco"
-CLASSES = {
-    "blip-2": ("Blip2ForConditionalGeneration", "Blip2Processor"),
-    "git": ("GitForCausalLM", "BertTokenizer"),
-}
-"""Classes of the network and of its preprocessor in transformers, by `model_type`."""
 
 
 class HeadCaption(Section):
@@ -82,16 +74,19 @@ class Captioner:
         Raises:
             BrainhiveError: if the head is absent or its tokens have another shape.
         """
+        # Largest number of tokens of a caption, with GIT's first token. BLIP-2's own
+        # limit.
+        max_caption_tokens = 20
         if self.head:
             tokenizer = self.preprocessor
             n_skipped_tokens = 0
-            limit = {"max_length": MAX_CAPTION_TOKENS}
+            limit = {"max_length": max_caption_tokens}
             # GIT expects the four axes of pictures
             pixel_values = self._get_tokens(decoded)[:, None]
         else:
             assert media is not None
             tokenizer = self.preprocessor.tokenizer
-            limit = {"max_new_tokens": MAX_CAPTION_TOKENS}
+            limit = {"max_new_tokens": max_caption_tokens}
             # the caption follows the tokens of the picture and a start token
             n_skipped_tokens = self.model.config.num_query_tokens + 1
             pictures = media if media.ndim == 4 else media[:, media.shape[1] // 2]
@@ -171,7 +166,12 @@ def load_captioner(
 
     folder, model_type = find_folder(caption, SMALL_FILES + WEIGHT_FILES)
     name = f"the captioner {folder}"
-    network_class, preprocessor_class = CLASSES[model_type]
+    # Classes of the network and of its preprocessor in transformers, by `model_type`.
+    classes = {
+        "blip-2": ("Blip2ForConditionalGeneration", "Blip2Processor"),
+        "git": ("GitForCausalLM", "BertTokenizer"),
+    }
+    network_class, preprocessor_class = classes[model_type]
     model = load_network(getattr(tf, network_class), folder, name, dtype=dtype)
     with weights.reading(name):
         preprocessor = getattr(tf, preprocessor_class).from_pretrained(folder)
@@ -226,6 +226,6 @@ def find_folder(
     if model_type != expected_type:
         raise MissingData(
             f"the captioner {folder} is no {expected_type} (model_type {model_type})",
-            GIT if expected_type == "git" else BLIP_2,
+            GIT if expected_type == "git" else "hub:Salesforce/blip2-opt-2.7b",
         )
     return folder, expected_type

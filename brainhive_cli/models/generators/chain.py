@@ -38,8 +38,6 @@ from brainhive_cli.models.generators import (
 from brainhive_cli.models.generators._components import Placement
 from brainhive_cli.models.generators._latent_diffusion import decode_pictures, resize
 
-MIX_PX = 256
-"""Side of the averaged picture, at which MindEye2 averages and compares."""
 MIX_AUTOENCODER = dict(_components.ARCHITECTURES["shared"]["vae"])
 """Architecture of `sd_image_var_autoenc.pth`.
 
@@ -194,8 +192,10 @@ class LowLevelMix(Section):
         blurry_pictures = decode_pictures(network, latents, autoencoder.device)
         autoencoder.use()  # makes room for the generator
 
-        sharp = resize(pictures, MIX_PX, "bilinear")
-        blurry = resize(blurry_pictures, MIX_PX, "bilinear")
+        # Side of the averaged picture, at which MindEye2 averages and compares.
+        mix_px = 256
+        sharp = resize(pictures, mix_px, "bilinear")
+        blurry = resize(blurry_pictures, mix_px, "bilinear")
         return (1 - self.share) * sharp + self.share * blurry.to(pictures.device)
 
 

@@ -30,8 +30,6 @@ from brainhive_cli.models.generators._latent_diffusion import (
 ARCHITECTURE = ARCHITECTURES["sdxl"]
 PROMPT_EMBEDS_KEYS = ("prompt_embeds", "pooled_prompt_embeds")
 """Keys of text and pooled text in a file, as diffusers names them."""
-TEXT_STEMS = tuple(f"{name}/model" for name in TEXT_COMPONENTS[:2])
-"""Weight files of the text encoders, without ending."""
 TEXT_CONFIGS = tuple(
     f"{name}/{_components.CONFIG_FILES.get(name, 'config.json')}"
     for name in TEXT_COMPONENTS
@@ -106,8 +104,10 @@ class Config(_latent_diffusion.Config):
                 "give a folder of SDXL",
             )
             return [Input("text encoders", None, error)]
+        # Weight files of the text encoders, without ending.
+        text_stems = tuple(f"{name}/model" for name in TEXT_COMPONENTS[:2])
         return _components.list_inputs(
-            self.source, TEXT_STEMS, TEXT_CONFIGS, self.variant
+            self.source, text_stems, TEXT_CONFIGS, self.variant
         )
 
     def assemble(self, components: dict[str, Any], device: torch.device) -> "SDXL":

@@ -46,10 +46,6 @@ from brainhive_cli.models.generators._latent_diffusion import (
 )
 
 ARCHITECTURE = ARCHITECTURES["sdxl-unclip"]
-SIZE_PX = 768.0
-"""Size of the picture, as a condition of the U-Net. The value is MindEye2's."""
-N_TOKENS = 256
-"""Number of tokens of a picture in ViT-bigG-14."""
 CHECKPOINT_HINT = "give unclip6_epoch0_step110000.ckpt, or set generator.architecture"
 NETWORK_CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 
@@ -296,7 +292,9 @@ class UnCLIP(LatentDiffusion):
         """Predict the noise of latents [B, C, h, w] from tokens [B, S, D]."""
         # numbers of size and crop [B, 4], without pooled text
         rows = len(latents)
-        sizes = [[SIZE_PX, SIZE_PX, 0.0, 0.0]]
+        # Size of the picture, as a condition of the U-Net. The value is MindEye2's.
+        size_px = 768.0
+        sizes = [[size_px, size_px, 0.0, 0.0]]
         time_ids = torch.tensor(sizes, device=self.device, dtype=tokens.dtype)
         added_cond_kwargs = {
             "text_embeds": tokens.new_empty(rows, 0),
@@ -315,7 +313,8 @@ class UnCLIP(LatentDiffusion):
         tokens = conditioning.embeddings
         width = self.unet.config.cross_attention_dim
         if tokens is None:
-            shape = (rows, N_TOKENS, width)
+            # Number of tokens of a picture in ViT-bigG-14.
+            shape = (rows, 256, width)
             return torch.zeros(shape, device=self.device, dtype=self.unet.dtype)
         unet_tokens = self.prepare_tokens(
             "tokens",

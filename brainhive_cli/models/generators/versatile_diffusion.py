@@ -28,7 +28,6 @@ from brainhive_cli.models.generators._components import (
 )
 
 ARCHITECTURE = ARCHITECTURES["versatile-diffusion"]
-UNETS = ("image_unet", "text_unet")
 WEIGHTS_STEMS = {
     "image_unet": _components.WEIGHTS_STEM,
     "text_unet": _components.WEIGHTS_STEM,
@@ -47,10 +46,6 @@ UNCONDITIONAL_FILE = "unconditional.safetensors"
 CONFIG_PATTERNS = ("*/*.json", "tokenizer/*")
 SMALL_FILES = CONFIG_PATTERNS + (UNET_FILE, VAE_FILE, UNCONDITIONAL_FILE)
 """Patterns of the files that are downloaded before the published weights."""
-N_IMAGE_TOKENS = 257
-"""Number of tokens of a picture in CLIP ViT-L/14."""
-BLACK_PX = 224
-"""Side of the black picture, whose tokens are the unconditional image tokens."""
 
 
 class Config(_latent_diffusion.Config):
@@ -263,7 +258,8 @@ class VersatileDiffusion(_latent_diffusion.StableDiffusion):
         if image is None:
             image = self._unconditional_tokens.get("image")
         if image is None:
-            n_tokens = N_IMAGE_TOKENS
+            # Number of tokens of a picture in CLIP ViT-L/14.
+            n_tokens = 257
             if conditional_image is not None:
                 n_tokens = conditional_image.shape[1]
             image = torch.zeros(1, n_tokens, width)
@@ -396,7 +392,8 @@ def _convert(
             diffusers.UNet2DConditionModel.from_config(unet_config)
         )
     state_dicts = {}
-    for name in UNETS:
+    unets = ("image_unet", "text_unet")
+    for name in unets:
         file = published_folder / name / f"{WEIGHTS_STEMS[name]}.bin"
         state_dicts[name] = weights.read(file)
     state_dict = _join_state_dicts(
@@ -407,7 +404,7 @@ def _convert(
     weights.fill(
         dual_unet,
         state_dict,
-        published_folder / UNETS[1],
+        published_folder / unets[1],
         _components.WHOLE_FOLDER_HINT,
         MissingData,
     )
@@ -427,7 +424,9 @@ def _convert(
         processor = clip.read_preprocessor(
             published_folder / clip.PROCESSOR_FOLDER, "CLIPImageProcessor"
         )
-        black_picture = Image.new("RGB", (BLACK_PX, BLACK_PX))
+        # Side of the black picture, whose tokens are the unconditional image tokens.
+        black_px = 224
+        black_picture = Image.new("RGB", (black_px, black_px))
         pixels = clip.preprocess_picture(processor, black_picture)  # [3, H, W]
         text_tower = clip.load_tower(
             published_folder, clip.TEXT_FOLDER, clip.PROJECTED_TEXT_TOWER

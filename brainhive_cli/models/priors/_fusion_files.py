@@ -15,16 +15,6 @@ CLASSES = {
     "attn_adapter": "IPAttnAdapterModel",
 }
 """Class that upstream writes into config.json, keyed by the folder of a component."""
-REQUIRED_KEYS = {
-    "fusion_encoder": ("proj_meta", "hidden_size", "intermediate_size", "num_layers"),
-    "proj": ("embed_dim", "cross_attention_dim", "sequence_length"),
-    "attn_adapter": ("attn_processor_keys", "scale"),
-}
-"""Keys that the config.json of each component must have."""
-OPTIONAL_KEYS = ("block_out_channels", "cross_attention_dim")
-"""Further keys that upstream's code reads. Other keys, such as a path that diffusers
-writes, are not passed on.
-"""
 
 
 def read_config(folder: Path, component: str) -> dict[str, Any]:
@@ -36,5 +26,22 @@ def read_config(folder: Path, component: str) -> dict[str, Any]:
     file = folder / component / "config.json"
     values = documents.read_download(file)
     with weights.reading(file):
-        required = {key: values[key] for key in REQUIRED_KEYS[component]}
-    return required | {key: values[key] for key in OPTIONAL_KEYS if key in values}
+        # Keys that the config.json of each component must have.
+        required_keys = {
+            "fusion_encoder": (
+                "proj_meta",
+                "hidden_size",
+                "intermediate_size",
+                "num_layers",
+            ),
+            "proj": ("embed_dim", "cross_attention_dim", "sequence_length"),
+            "attn_adapter": ("attn_processor_keys", "scale"),
+        }
+        required = {key: values[key] for key in required_keys[component]}
+    # Further keys that upstream's code reads. Other keys, such as a path that diffusers
+    # writes, are not passed on.
+    return required | {
+        key: values[key]
+        for key in ("block_out_channels", "cross_attention_dim")
+        if key in values
+    }

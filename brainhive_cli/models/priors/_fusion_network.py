@@ -31,12 +31,6 @@ from brainhive_cli.models.priors._fusion_files import (
     read_config,
 )
 
-IMAGE_KEY_WEIGHT = re.compile(r"attn_processors\.(\d{1,4})\.to_k_ip\.weight")
-"""Name of the image keys' weight of a cross-attention. The group is the index among the
-U-Net's processors.
-"""
-CROSS_ATTENTION = "attn2.processor"
-"""Suffix of diffusers' names of cross-attentions. `attn1` are the self-attentions."""
 OTHER_MODEL = "these weights are for another prior, or for another generator's U-Net"
 AdapterUse = Literal["apply", "skip"]
 """Use of the trained adapter on decoded tokens. BrainHiVE's reconstruction skips it."""
@@ -293,7 +287,9 @@ class FusionPrior(nn.Module):
         }
         sizes = {}
         for name, weight in states["attn_adapter"].items():
-            match = IMAGE_KEY_WEIGHT.fullmatch(name)
+            # Name of the image keys' weight of a cross-attention. The group is the
+            # index among the U-Net's processors.
+            match = re.fullmatch(r"attn_processors\.(\d{1,4})\.to_k_ip\.weight", name)
             if match and weight.ndim == 2:
                 inner_dim, cross_dim = weight.shape
                 sizes[int(match[1])] = (cross_dim, inner_dim)
@@ -449,7 +445,9 @@ def read_cross_attention_sizes(unet: Any) -> dict[int, tuple[int, int]]:
     """
     sizes = {}
     for index, name in enumerate(get_processors(unet)):
-        if name.endswith(CROSS_ATTENTION):
+        # Suffix of diffusers' names of cross-attentions. `attn1` are the
+        # self-attentions.
+        if name.endswith("attn2.processor"):
             attention = unet.get_submodule(name.removesuffix(".processor"))
             sizes[index] = (attention.to_k.in_features, attention.to_k.out_features)
     return sizes

@@ -20,11 +20,6 @@ from brainhive_cli.models.priors._fusion_files import (
 if TYPE_CHECKING:
     from brainhive_cli.models.priors._fusion_network import AdapterUse, FusionPrior
 
-CONFIG = "fusion_encoder/config.json"
-"""Config that names the fused embeddings and the width of their token."""
-N_IMAGE_TOKENS = 4
-"""Number of image tokens per token, as in IP-Adapter."""
-
 
 class Config(parts.Config):
     """Fusion Prior to be trained (BrainHiVE, arXiv 2602.07495)."""
@@ -78,7 +73,8 @@ class Config(parts.Config):
             "proj": {
                 "cross_attention_dim": cross_attention_dim,
                 "embed_dim": self.hidden_size,
-                "sequence_length": N_IMAGE_TOKENS,
+                # Number of image tokens per token, as in IP-Adapter.
+                "sequence_length": 4,
             },
             "attn_adapter": {
                 "cross_attention_dim": cross_attention_dim,
@@ -107,7 +103,8 @@ def describe(reference: str) -> Description:
     Raises:
         MissingData: if the config is absent or incomplete.
     """
-    folder = hub.folder(reference, allow=[CONFIG], owner=OWNER)
+    # Config that names the fused embeddings and the width of their token.
+    folder = hub.folder(reference, allow=["fusion_encoder/config.json"], owner=OWNER)
     config = read_config(folder, "fusion_encoder")
     dim = config["hidden_size"]
     return Description(

@@ -26,21 +26,7 @@ from brainhive_cli.models import (
 from brainhive_cli.models.priors import OWNER, Description, find_kind, identity
 
 KIND = "mindeye1"
-KINDS = (KIND, "mindeye2")
-"""Kinds of `KIND:FILE`, a checkpoint that the code of the authors wrote."""
 WEIGHTS = "model.safetensors"
-PREFIXES = r"(module\.)?(diffusion_prior\.)?"
-"""Prefixes of the weights in checkpoints of MindEye1 and MindEye2."""
-ALPHAS = "noise_scheduler.alphas_cumprod"
-"""Key of the noise schedule [timesteps] in a checkpoint of MindEye1."""
-MIN_VARIANCE = 1e-20
-"""Smallest variance of a sampling step, as in dalle2-pytorch."""
-SCHEDULE_OFFSET = 0.008
-"""Offset of the cosine schedule, which keeps the first betas above 0, as in
-dalle2-pytorch.
-"""
-ATTENTION_SCALE = 16
-"""Factor of the cosines in attention, as in dalle2-pytorch."""
 DROP_PROBABILITY = 0.2
 """Share of the rows whose brain tokens, or image tokens, MindEye1 hides in training."""
 POSITION_BUCKETS = 32
@@ -48,8 +34,6 @@ MAX_DISTANCE = 128
 """T5's buckets of relative positions, and the distance from which all share a bucket,
 as in dalle2-pytorch.
 """
-MAX_ROTARY_DIM = 32
-"""Largest number of features that rotary embeddings rotate, as in dalle2-pytorch."""
 
 
 class Config(parts.Config):
@@ -112,8 +96,10 @@ def load(reference: str) -> "DiffusionPrior":
         path = path / WEIGHTS
         state = weights.read(path)
     else:
+        # Prefixes of the weights in checkpoints of MindEye1 and MindEye2.
+        prefixes = r"(module\.)?(diffusion_prior\.)?"
         # the shapes of the weights tell the sizes
-        checkpoint = rename_weights(weights.read(path), {PREFIXES: ""})
+        checkpoint = rename_weights(weights.read(path), {prefixes: ""})
         kind = reference.partition(":")[0]
         with weights.reading(
             path,
@@ -159,7 +145,8 @@ def digest(reference: str) -> str:
 def _find_path(reference: str) -> Path:
     """Return the folder of a prior, or the file of a checkpoint."""
     kind, _, file = reference.partition(":")
-    if kind not in KINDS:
+    # Kinds of `KIND:FILE`, a checkpoint that the code of the authors wrote.
+    if kind not in (KIND, "mindeye2"):
         return hub.folder(
             reference, allow=["config.json", WEIGHTS, "learned*"], owner=OWNER
         )
@@ -186,8 +173,10 @@ def read_sizes(state: StateDict) -> dict[str, int]:
         "heads": len(state[f"{first}to_q.weight"]) // dim_head,
         "dim_head": dim_head,
     }
-    if ALPHAS in state:
-        sizes["timesteps"] = len(state[ALPHAS])
+    # Key of the noise schedule [timesteps] in a checkpoint of MindEye1.
+    schedule_key = "noise_scheduler.alphas_cumprod"
+    if schedule_key in state:
+        sizes["timesteps"] = len(state[schedule_key])
     return sizes
 
 
@@ -212,7 +201,10 @@ class DiffusionPrior(identity.Identity):
         # cosine schedule: betas and cumulative products of 1 - beta, [timesteps]
         n_steps = config.timesteps
         times = torch.linspace(0, n_steps, n_steps + 1, dtype=torch.float64) / n_steps
-        angles = (times + SCHEDULE_OFFSET) / (1 + SCHEDULE_OFFSET) * math.pi / 2
+        # Offset of the cosine schedule, which keeps the first betas above 0, as in
+        # dalle2-pytorch.
+        schedule_offset = 0.008
+        angles = (times + schedule_offset) / (1 + schedule_offset) * math.pi / 2
         alphas_cumprod = torch.cos(angles) ** 2
         betas = (1 - alphas_cumprod[1:] / alphas_cumprod[:-1]).clip(0, 0.999)
         self.register_buffer(
@@ -298,7 +290,8 @@ class DiffusionPrior(identity.Identity):
                 + (1 - previous_alpha_prod) * (1 - beta).sqrt() * image
             ) / (1 - alpha_prod)
             variance = beta * (1 - previous_alpha_prod) / (1 - alpha_prod)
-            spread = variance.clamp(min=MIN_VARIANCE).sqrt()
+            # Smallest variance of a sampling step, as in dalle2-pytorch.
+            spread = variance.clamp(min=1e-20).sqrt()
             noise = next(noises).to(brain_tokens) if step else 0
             image = mean + spread * noise
         return image / self.scale
@@ -506,7 +499,9 @@ class _Attention(nn.Module):
         self.to_q = nn.Linear(dim, width * heads, bias=False)
         self.to_kv = nn.Linear(dim, 2 * width, bias=False)
         self.rotary_emb: Any = nn.Module()
-        rotary_dim = min(MAX_ROTARY_DIM, width)
+        # Largest number of features that rotary embeddings rotate, as in
+        # dalle2-pytorch.
+        rotary_dim = min(32, width)
         # the frequencies are not trained, as in dalle2-pytorch
         self.rotary_emb.freqs = nn.Parameter(
             10000 ** -(torch.arange(0, rotary_dim, 2) / rotary_dim), requires_grad=False
@@ -524,8 +519,10 @@ class _Attention(nn.Module):
         k = torch.cat([null_k, self.rotate(k)], 1)
         v = torch.cat([null_v, v], 1)
 
+        # Factor of the cosines in attention, as in dalle2-pytorch.
+        attention_scale = 16
         # attend by scaled cosines
-        similarity = ATTENTION_SCALE * torch.einsum(
+        similarity = attention_scale * torch.einsum(
             "bhid,bjd->bhij", F.normalize(q, dim=-1), F.normalize(k, dim=-1)
         )
         out = torch.einsum("bhij,bjd->bhid", (similarity + bias).softmax(-1), v)

@@ -16,21 +16,10 @@ from brainhive_cli.core.base import Array, Float64
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.runs import BrainMap
 
-HINT = "run the command that made it again"
-MIN_SIDE = 4
-"""Smallest number of voxels along both sides of a slice that is drawn."""
 PANEL_INCH = {"ortho": 1.3, "x": 1.8, "y": 1.8, "z": 1.8}
 """Height of the slices by nilearn's name of their arrangement."""
-OPACITY_OVER_ANATOMY = 0.6
-"""Opacity of colours that would hide the anatomy."""
-LETTER_PT = 6
-"""Font size of the coordinates, of L and R, and of the numbers of the colour bar."""
 SMALLEST_VALUE = 1e-6
 """Threshold without a threshold: nilearn draws NaN, which is 0 in its copy, as 0."""
-ICON_LINK = re.compile(r'<link[^>]*rel="[^"]*icon"[^>]*>')
-"""Link to an icon on a server, which nilearn writes into a page."""
-VIEW_ID = re.compile(r"div_viewer-([0-9a-f]{32})")
-"""Random id of the elements of nilearn's page."""
 
 
 def has_nilearn() -> bool:
@@ -54,7 +43,9 @@ def draw_slices_at_peak(axes: Any, brain_map: BrainMap) -> None:
     cut_coords = list(brain_map.peak_mm)
     if mode != "ortho":
         cut_coords = [cut_coords["xyz".index(mode)]]
-    with _silence(), rc_context({"font.size": LETTER_PT}):
+    # Font size of the coordinates, of L and R, and of the numbers of the colour bar.
+    letter_pt = 6
+    with _silence(), rc_context({"font.size": letter_pt}):
         display = plot_stat_map(
             volume,
             bg_img=background,
@@ -73,13 +64,14 @@ def draw_slices_at_peak(axes: Any, brain_map: BrainMap) -> None:
             cbar_tick_format="%.3g",
             resampling_interpolation="nearest",
         )
-        display.annotate(size=LETTER_PT)
+        display.annotate(size=letter_pt)
 
 
 def choose_opacity(brain_map: BrainMap) -> float:
     """Choose the opacity of colours: the anatomy shines through maps of all voxels."""
     is_covered = bool(brain_map.underlay) and brain_map.threshold is None
-    return OPACITY_OVER_ANATOMY if is_covered else 1.0
+    # Opacity of colours that would hide the anatomy.
+    return 0.6 if is_covered else 1.0
 
 
 def choose_slices(brain_map: BrainMap) -> str:
@@ -92,7 +84,8 @@ def choose_slices(brain_map: BrainMap) -> str:
 
     image = nibabel.load(brain_map.volume)
     shape = nibabel.as_closest_canonical(image).shape
-    if min(shape) >= MIN_SIDE:
+    # Smallest number of voxels along both sides of a slice that is drawn.
+    if min(shape) >= 4:
         return "ortho"
     return "xyz"[int(np.argmin(shape))]
 
@@ -124,14 +117,17 @@ def write_view(brain_map: BrainMap, folder: Path) -> str:
             opacity=choose_opacity(brain_map),
             resampling_interpolation="nearest",
         )
-        page = ICON_LINK.sub("", view.get_standalone())
+        # Link to an icon on a server, which nilearn writes into a page.
+        page = re.sub(r'<link[^>]*rel="[^"]*icon"[^>]*>', "", view.get_standalone())
 
     # a title above the slices would be cut off
     heading = f"<title>{escape(brain_map.title)}</title>"
     page = re.sub("<title>.*?</title>", lambda _: heading, page, count=1)
 
+    # Random id of the elements of nilearn's page.
+    view_id = r"div_viewer-([0-9a-f]{32})"
     # equal maps are equal files, without the random id of nilearn
-    for random_id in VIEW_ID.findall(page)[:1]:
+    for random_id in re.findall(view_id, page)[:1]:
         page = page.replace(random_id, "map")
     digest = hashlib.sha256(page.encode()).hexdigest()
     name = f"{Path(brain_map.volume).name.partition('.')[0]}-{digest[:8]}.html"
@@ -162,8 +158,9 @@ def _read_volume(path: str) -> tuple[Array, Float64]:
     """Read the values [X, Y, Z] and the affine of a NIfTI file of a run."""
     from brainhive_cli.data.fmri import open_image, read_volume
 
-    values = read_volume(Path(path), HINT)
-    return values, np.asarray(open_image(Path(path), HINT).affine, np.float64)
+    hint = "run the command that made it again"
+    values = read_volume(Path(path), hint)
+    return values, np.asarray(open_image(Path(path), hint).affine, np.float64)
 
 
 @contextmanager

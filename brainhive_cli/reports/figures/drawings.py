@@ -48,18 +48,10 @@ readable when the figure fills half a slide.
 """
 HEIGHT_INCH = 1.4
 """Height of a plot of lines, and smallest height of a matrix with names."""
-LAYOUT_HEIGHT_INCH = 8
-"""Height of a figure before the space of its labels is known."""
 PNG_DPI = 600
 """Resolution of PNG files. A figure is 2,100 pixels wide, which journals ask for and
 which is sharp on a slide of 1,920 pixels.
 """
-BAR_INCH = 0.13
-"""Height of a bar."""
-DOT_ROW_INCH = 0.2
-"""Height of the row of a dot."""
-GROUP_GAP_INCH = 0.08
-"""Height of the gap between groups of bars."""
 COLOURS = (
     "#0072b2",
     "#d55e00",
@@ -84,69 +76,21 @@ PAGE_COLOURS = {
 """CSS variable of the page for each colour of a figure. The style sheet defines the
 variables for light mode, dark mode and print.
 """
-STYLE = Path(__file__).with_name("figures.mplstyle")
 NAME_INCH = 0.15
 """Height of a matrix row, of the name of a mark, or of a line of a title."""
-SMALL_NAME_INCH = 0.09
-"""Height of a matrix row whose name has small letters."""
 MAX_NAMES = 24
 """Largest number of matrix rows that are named in letters of normal size."""
-MAX_SMALL_NAMES = 72
-"""Largest number of matrix rows that are named in small letters."""
-MAX_WIDE_COLUMNS = 12
-"""Largest number of matrix columns that are named in letters of normal size."""
-MAX_COLUMNS = 24
-"""Largest number of matrix columns that are named in small letters."""
-MAX_NUMBERS = 6
-"""Largest number of matrix rows or columns with a number."""
 MAX_LINE_LETTERS = 42
 """Largest number of letters per line of a title, a legend or an axis label."""
-LEGEND_LETTERS = 62
-"""Number of small letters that fit into a row of the legend."""
-SIGN_LETTERS = 9
-"""Width of a sign in the legend with its gaps, in letters."""
-MAX_BAR_LETTERS = 24
-"""Largest number of letters in the name of a group of bars."""
-MAX_DOT_LETTERS = 30
-"""Largest number of letters in the name of a dot."""
-MAX_CELL_LETTERS = 18
-"""Largest number of letters in the name of a matrix row or column."""
-MAX_CELL_PT = 8
-"""Largest font size of the texts in the cells of a matrix."""
-LUMINANCE_WEIGHTS = (0.2126, 0.7152, 0.0722)
-"""Weights of red, green and blue in the luminance of a colour (ITU-R BT.709)."""
-MAX_DOTS = 24
-"""Largest number of points of a line that are drawn as dots."""
-LEVEL_LINE: dict[str, Any] = {
-    "color": "#d55e00",
-    "linewidth": 3,
-    "capstyle": "projecting",
-    "clip_on": False,
-}
-"""Style of the line between low and high cells of a matrix."""
 BROKEN_LINE = {"color": SOFT, "linestyle": (0, (4, 3)), "linewidth": 1}
-CONTROL_PREFIXES = ("shuffled", "guessing")
-"""Beginnings of the names of control lines. A name that contains `on shuffled` is a
-control, too.
-"""
-CELL_NAME = re.compile(r"sub-0*(\d+)_seed-(\d+)")
-"""Name of a cell, which is a trained model of a subject and a seed."""
-MAX_ZERO_SHARE = 0.6
-"""Largest ratio of the lowest to the highest value for which an axis starts at 0."""
 SIDE_INCH = 0.985
 """Side of a tile of a sheet: 128 pixels at `SHEET_DPI`."""
 FONT_PT = 5.5
 """Font size of the text below a tile."""
 SHEET_DPI = 130
 """Resolution of a sheet."""
-LETTER_SHARE = 0.68
-"""Width of a wide letter, as a share of the font size."""
-DIGIT_SHARE = 0.64
-"""Width of a digit, as a share of the font size."""
 LINE_SHARE = 1.2
 """Height of a line of text, as a share of the font size."""
-GAP_SHARE = 0.06
-"""Gap between tiles, as a share of the side of a tile."""
 
 
 def save_figure(artifact: Drawable, path: Path) -> None:
@@ -269,8 +213,10 @@ def new_figure(title: str = "") -> Iterator[Any]:
     import matplotlib
     from matplotlib.figure import Figure  # pyplot would keep every figure in memory
 
-    with matplotlib.rc_context(fname=STYLE):
-        figure = Figure((WIDTH_INCH, LAYOUT_HEIGHT_INCH))
+    style = Path(__file__).with_name("figures.mplstyle")
+    with matplotlib.rc_context(fname=style):
+        # Height of a figure before the space of its labels is known.
+        figure = Figure((WIDTH_INCH, 8))
         if title:
             figure.suptitle(_wrap(title))
         yield figure
@@ -341,7 +287,11 @@ def _add_legend(axes: Any) -> None:
     _, names = axes.get_legend_handles_labels()
     if len(names) > 1:
         n_letters = max(len(line) for name in names for line in name.split("\n"))
-        n_columns = LEGEND_LETTERS // (n_letters + SIGN_LETTERS)
+        # Number of small letters that fit into a row of the legend.
+        legend_letters = 62
+        # Width of a sign in the legend with its gaps, in letters.
+        sign_letters = 9
+        n_columns = legend_letters // (n_letters + sign_letters)
         axes.figure.legend(loc="outside lower left", ncols=min(max(1, n_columns), 4))
 
 
@@ -355,7 +305,8 @@ def _draw_lines(axes: Any, curve: Curve) -> None:
             np.array(line.values, float),
             color=colour,
             label=name,
-            marker="o" if len(positions) <= MAX_DOTS else "",
+            # Largest number of points of a line that are drawn as dots.
+            marker="o" if len(positions) <= 24 else "",
         )
         if line.low is not None and line.high is not None:
             axes.fill_between(
@@ -378,7 +329,8 @@ def _draw_lines(axes: Any, curve: Curve) -> None:
         axes.set_xticks(positions, list(map("{:g}".format, positions)))
     axes.margins(x=0.02)
     low, high = axes.get_ylim()
-    if 0 < low < MAX_ZERO_SHARE * high:
+    # Largest ratio of the lowest to the highest value for which an axis starts at 0.
+    if 0 < low < 0.6 * high:
         low = 0
 
     # name each mark and shaded span on a line of its own, above all values
@@ -410,17 +362,20 @@ def _draw_lines(axes: Any, curve: Curve) -> None:
 def _draw_bars(axes: Any, curve: Curve) -> None:
     """Draw a group of bars for each position."""
     n_lines = len(curve.lines)
-    group_inch = BAR_INCH * n_lines + GROUP_GAP_INCH
+    # Height of a bar.
+    bar_inch = 0.13
+    # Height of the gap between groups of bars.
+    group_inch = bar_inch * n_lines + 0.08
     labels = _label_lines(curve.lines)
     for index, (line, (name, colour)) in enumerate(
         zip(curve.lines, labels, strict=True)
     ):
         bars_from_centre = index - (n_lines - 1) / 2
-        offset = bars_from_centre * BAR_INCH / group_inch
+        offset = bars_from_centre * bar_inch / group_inch
         axes.barh(
             np.arange(len(curve.at)) + offset,
             np.array(line.values, float),
-            0.9 * BAR_INCH / group_inch,
+            0.9 * bar_inch / group_inch,
             label=name,
             color=colour,
             ecolor=INK,
@@ -433,7 +388,9 @@ def _draw_bars(axes: Any, curve: Curve) -> None:
 
     axes.axvline(0, color=SOFT, linewidth=1)
     axes.set_title(_wrap(curve.axis) if len(curve.at) > 1 else "")
-    _label_rows(axes, curve, MAX_BAR_LETTERS, group_inch)
+    # Largest number of letters in the name of a group of bars.
+    max_bar_letters = 24
+    _label_rows(axes, curve, max_bar_letters, group_inch)
 
 
 def _draw_dots(axes: Any, curve: Curve) -> None:
@@ -458,7 +415,10 @@ def _draw_dots(axes: Any, curve: Curve) -> None:
             axes.axvline(line.chance, **BROKEN_LINE)
 
     axes.set_xlim(left=min(0, axes.get_xlim()[0]))
-    _label_rows(axes, curve, MAX_DOT_LETTERS, DOT_ROW_INCH)
+    # Largest number of letters in the name of a dot.
+    max_dot_letters = 30
+    # Height of the row of a dot.
+    _label_rows(axes, curve, max_dot_letters, 0.2)
 
 
 def _list_errors(line: CurveLine) -> Float64 | None:
@@ -509,24 +469,29 @@ def _draw_matrix(axes: Any, matrix: Heatmap) -> None:
     # name as many rows and columns as have room; the names of columns are upright if
     # they do not fit side by side
     axes.set(xlabel=_wrap(matrix.column_axis), ylabel=_wrap(matrix.row_axis))
-    row_names = _thin_out(matrix.rows, MAX_SMALL_NAMES)
+    # Largest number of matrix rows that are named in small letters.
+    max_small_names = 72
+    row_names = _thin_out(matrix.rows, max_small_names)
     has_small_rows = len(row_names) > MAX_NAMES
     axes.set_yticks(
         list(row_names),
         list(row_names.values()),
         fontsize="xx-small" if has_small_rows else "medium",
     )
-    column_names = _thin_out(matrix.columns, MAX_COLUMNS)
+    # Largest number of matrix columns that are named in small letters.
+    column_names = _thin_out(matrix.columns, 24)
     n_letters = max(map(len, column_names.values()), default=0) + 1
     axes.set_xticks(
         list(column_names),
         list(column_names.values()),
-        fontsize="xx-small" if len(column_names) > MAX_WIDE_COLUMNS else "medium",
+        # Largest number of matrix columns that are named in letters of normal size.
+        fontsize="xx-small" if len(column_names) > 12 else "medium",
         rotation=90 if n_letters * len(column_names) > MAX_LINE_LETTERS else 0,
     )
 
-    row_inch = SMALL_NAME_INCH if has_small_rows else NAME_INCH
-    plot_inch = min(n_rows, MAX_SMALL_NAMES) * row_inch
+    # Height of a matrix row whose name has small letters.
+    row_inch = 0.09 if has_small_rows else NAME_INCH
+    plot_inch = min(n_rows, max_small_names) * row_inch
     if n_rows == n_columns and n_rows > MAX_NAMES:
         plot_inch = WIDTH_INCH * 0.7
     if matrix.texts:  # they hold the values
@@ -544,12 +509,15 @@ def _thin_out(names: Sequence[str], max_names: int) -> dict[int, str]:
 
     Args:
         names: Names in their order.
-        max_names: Largest number of names. There are at most `MAX_NUMBERS` numbers.
+        max_names: Largest number of names. There are at most 6 numbers.
     """
     are_numbers = all(re.fullmatch(r"-?[\d.]+", name) for name in names)
-    step = max(1, ceil(len(names) / (MAX_NUMBERS if are_numbers else max_names)))
+    # Largest number of matrix rows or columns with a number.
+    step = max(1, ceil(len(names) / (6 if are_numbers else max_names)))
     indices = range(0, len(names), step)
-    labels = _shorten(names[::step], MAX_CELL_LETTERS)
+    # Largest number of letters in the name of a matrix row or column.
+    max_cell_letters = 18
+    labels = _shorten(names[::step], max_cell_letters)
     return dict(zip(indices, labels, strict=True))
 
 
@@ -563,9 +531,16 @@ def _draw_level(axes: Any, values: Float64, level: float) -> None:
     """
     is_high = values >= level
     rows, columns = np.nonzero(is_high[:, 1:] != is_high[:, :-1])
-    axes.vlines(columns + 0.5, rows - 0.5, rows + 0.5, **LEVEL_LINE)
+    # Style of the line between low and high cells of a matrix.
+    level_line: dict[str, Any] = {
+        "color": "#d55e00",
+        "linewidth": 3,
+        "capstyle": "projecting",
+        "clip_on": False,
+    }
+    axes.vlines(columns + 0.5, rows - 0.5, rows + 0.5, **level_line)
     rows, columns = np.nonzero(is_high[1:] != is_high[:-1])
-    axes.hlines(rows + 0.5, columns - 0.5, columns + 0.5, **LEVEL_LINE)
+    axes.hlines(rows + 0.5, columns - 0.5, columns + 0.5, **level_line)
 
 
 def _write_cells(axes: Any, matrix: Heatmap, image: Any, cell_inch: float) -> float:
@@ -579,11 +554,15 @@ def _write_cells(axes: Any, matrix: Heatmap, image: Any, cell_inch: float) -> fl
     """
     lines = list(chain(*(text.split("\n") for text in chain(*matrix.texts))))
     max_letters = max(map(len, lines))
-    font_pt = min(MAX_CELL_PT, cell_inch * 72 / (DIGIT_SHARE * (max_letters + 0.5)))
+    # Largest font size of the texts in the cells of a matrix.
+    max_cell_pt = 8
+    # Width of a digit, as a share of the font size.
+    font_pt = min(max_cell_pt, cell_inch * 72 / (0.64 * (max_letters + 0.5)))
     for (row, column), text in np.ndenumerate(matrix.texts):
         # write in white on dark cells, and in black on light cells
         colour = image.cmap(image.norm(matrix.values[row][column] or 0))
-        luminance = np.dot(colour[:3], LUMINANCE_WEIGHTS)
+        # Weights of red, green and blue in the luminance of a colour (ITU-R BT.709).
+        luminance = np.dot(colour[:3], (0.2126, 0.7152, 0.0722))
         axes.text(
             column,
             row,
@@ -657,9 +636,12 @@ def _label_lines(lines: Sequence[CurveLine]) -> list[tuple[str, str]]:
     labels = []
     n_coloured = 0
     for line in lines:
-        name = CELL_NAME.sub(r"subject \1, seed \2", line.name)
+        # Name of a cell, which is a trained model of a subject and a seed.
+        name = re.sub(r"sub-0*(\d+)_seed-(\d+)", r"subject \1, seed \2", line.name)
         name = name.replace("all_seed-", "all subjects, seed ")
-        if line.name.startswith(CONTROL_PREFIXES) or "on shuffled" in line.name:
+        # Beginnings of the names of control lines. A name that contains `on shuffled`
+        # is a control, too.
+        if line.name.startswith(("shuffled", "guessing")) or "on shuffled" in line.name:
             colour = CONTROL_COLOUR
         else:
             colour = COLOURS[n_coloured % (len(COLOURS) - 1)]
@@ -718,20 +700,23 @@ def save_sheet(
     """
     from matplotlib.patches import Rectangle
 
+    # Gap between tiles, as a share of the side of a tile.
+    gap_share = 0.06
     # lengths without unit are in sides of a tile
-    row_widths = [sum(tile.sides + GAP_SHARE for tile in row) for row in rows]
-    width = GAP_SHARE + max(row_widths, default=1)
+    row_widths = [sum(tile.sides + gap_share for tile in row) for row in rows]
+    width = gap_share + max(row_widths, default=1)
     side_inch = width_inch / width or SIDE_INCH
-    letters_per_side = side_inch * 72 / (LETTER_SHARE * FONT_PT)
+    # Width of a wide letter, as a share of the font size.
+    letters_per_side = side_inch * 72 / (0.68 * FONT_PT)
     line_height = LINE_SHARE * FONT_PT / 72 / side_inch
 
     with new_figure() as figure:
         figure.set_layout_engine("none")
         axes = figure.add_axes((0, 0, 1, 1))
         title_row = [DrawnTile(None, [title], sides=int(width))]
-        top = GAP_SHARE
+        top = gap_share
         for row in [title_row] + list(rows):
-            left = GAP_SHARE
+            left = gap_share
             row_bottom = top
             for tile in row:
                 text_top = top
@@ -756,8 +741,8 @@ def save_sheet(
                 )
                 text_bottom = text_top + line_height * len(text.splitlines())
                 row_bottom = max(row_bottom, text_bottom)
-                left += tile.sides + GAP_SHARE
-            top = row_bottom + GAP_SHARE
+                left += tile.sides + gap_share
+            top = row_bottom + gap_share
 
         axes.axis("off")
         axes.set(xlim=(0, width), ylim=(top, 0), aspect="auto")

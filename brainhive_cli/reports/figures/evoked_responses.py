@@ -20,10 +20,6 @@ MIXTURES = "whitened channels"
 """Unit of whitened signals whose whiteners are not stored. Whitened channels are
 mixtures, so they have no position on the head.
 """
-N_TOPOGRAPHIES = 3
-"""Largest number of topographies of an evoked response."""
-PEAKS_PER_EPOCH = 15
-"""Peaks of the global field power are further apart than this share of the epoch."""
 
 
 def name_unit(recording: Trials) -> str:
@@ -106,9 +102,11 @@ def find_power_peaks(field_power: Float64, times_ms: Float64) -> list[int]:
     power = field_power
     if is_after_onset.any():
         power = np.where(is_after_onset, field_power, 0)
-    distance = max(1, len(power) // PEAKS_PER_EPOCH)
+    # Peaks of the global field power are further apart than this share of the epoch.
+    distance = max(1, len(power) // 15)
     peaks, _ = find_peaks(power, distance=distance)
     if not len(peaks):
         return [int(power.argmax())]
-    largest = peaks[np.argsort(-power[peaks], kind="stable")[:N_TOPOGRAPHIES]]
+    # Largest number of topographies of an evoked response.
+    largest = peaks[np.argsort(-power[peaks], kind="stable")[:3]]
     return sorted(largest.tolist())

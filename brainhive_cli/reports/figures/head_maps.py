@@ -8,9 +8,6 @@ from brainhive_cli.core.base import Float64, Int64
 from brainhive_cli.core.runs import Point, Topomap
 from brainhive_cli.data.signals import Sensors, Voxels
 
-MIN_SENSORS = 4
-"""Fewest sensors with a known position that make a map."""
-
 
 def fit_sphere(positions: Float64) -> tuple[Float64, float]:
     """Fit a sphere to positions [K, 3], and return its centre [3] and radius."""
@@ -58,7 +55,7 @@ def locate_sensors(space: Sensors | Voxels) -> tuple[Int64, Float64]:
 
     Returns:
         Indices [K] of the sensors, and their positions [K, 3] in metres. Both are empty
-        for voxels, for fewer than `MIN_SENSORS` positions, and if sensors share a
+        for voxels, for fewer than 4 positions, and if sensors share a
         position, as pairs of gradiometers do.
     """
     nothing = np.empty(0, np.int64), np.empty((0, 3))
@@ -68,7 +65,8 @@ def locate_sensors(space: Sensors | Voxels) -> tuple[Int64, Float64]:
     has_position = np.isfinite(positions).all(1) & positions.any(1)
     sensors = np.flatnonzero(has_position)
     distinct_positions = np.unique(positions[sensors].round(4), axis=0)
-    if len(sensors) < MIN_SENSORS or len(distinct_positions) < len(sensors):
+    # Fewest sensors with a known position that make a map.
+    if len(sensors) < 4 or len(distinct_positions) < len(sensors):
         return nothing
     return sensors, positions[sensors]
 

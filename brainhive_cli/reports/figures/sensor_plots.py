@@ -8,26 +8,10 @@ import numpy as np
 from brainhive_cli.core.base import Float64
 from brainhive_cli.core.runs import Evoked, Mark, Point
 
-HEAD_RADIUS_M = 0.095
-"""Radius of the head in mne."""
-MAX_SHIFT_M = 1e-4
-"""Largest shift of a sensor. Sensors exactly on a circle cannot be interpolated."""
-LETTER_WIDTH = 0.045
-"""Width of a letter in the name of a sensor, in radii of the head."""
-NAME_HEIGHT = 0.09
-"""Height of the name of a sensor, in radii of the head."""
-BUTTERFLY_INCH = 1.9
-"""Height of a butterfly plot with the labels of its axes."""
-TOPOGRAPHY_INCH = 1.25
-"""Height of a row of topographies with their times."""
 INK, SOFT = "#1c1f23", "#5d6570"
 """Colours of the style, which a page replaces by its own."""
-MAX_DARK = 0.25
-"""Largest red, green or blue of a colour that is hard to see on a dark page."""
 HEAD_STYLE: Any = {"axes.edgecolor": "grey", "axes.titlelocation": "center"}
 """Style of heads. Grey outlines can be seen on a white map and on a dark page."""
-TYPE = "eeg"
-"""Type of all channels for mne. Units and positions are passed to it separately."""
 
 
 def draw_topography(
@@ -55,10 +39,12 @@ def draw_topography(
     # scale the positions, so that sensors below the ears lie inside the outline
     positions = np.array([[point.x, point.y] for point in points])  # [C, 2]
     positions /= max(1, np.linalg.norm(positions, axis=1).max())
+    # Radius of the head in mne.
+    head_radius_m = 0.095
     with mne.use_log_level("ERROR"), rc_context(HEAD_STYLE):
         mappable, _ = mne.viz.plot_topomap(
             np.array([point.value for point in points], float),
-            shift_sensors(positions * HEAD_RADIUS_M),
+            shift_sensors(positions * head_radius_m),
             axes=axes,
             show=False,
             names=_select_names([point.name for point in points], positions),
@@ -66,10 +52,10 @@ def draw_topography(
             vlim=colour_range,
             contours=4,
             res=150,
-            sphere=(0, 0, 0, HEAD_RADIUS_M),
+            sphere=(0, 0, 0, head_radius_m),
             extrapolate="local",  # nothing is drawn away from the sensors
         )
-    _clip_to_head(axes, 0, 0, HEAD_RADIUS_M)
+    _clip_to_head(axes, 0, 0, head_radius_m)
     for text in axes.texts:
         text.set(color="black", fontsize="xx-small", va="bottom")
         text.set_bbox({"color": "white", "alpha": 0.6, "pad": 0.2, "linewidth": 0})
@@ -87,8 +73,10 @@ def _select_names(names: Sequence[str], positions: Float64) -> list[str]:
     for name, (x, y) in zip(names, positions, strict=True):
         has_room = True
         for other, (other_x, other_y) in zip(selected, positions, strict=False):
-            width = LETTER_WIDTH * (len(name) + len(other)) / 2
-            is_apart = abs(x - other_x) > width or abs(y - other_y) > NAME_HEIGHT
+            # Width of a letter in the name of a sensor, in radii of the head.
+            width = 0.045 * (len(name) + len(other)) / 2
+            # Height of the name of a sensor, in radii of the head.
+            is_apart = abs(x - other_x) > width or abs(y - other_y) > 0.09
             has_room &= is_apart or not other
         selected.append(name if has_room else "")
     return selected
@@ -104,9 +92,11 @@ def _clip_to_head(axes: Any, x_m: float, y_m: float, radius_m: float) -> None:
 
 
 def shift_sensors(positions: Float64) -> Float64:
-    """Shift sensors at positions [C, D] in metres by up to `MAX_SHIFT_M` at random."""
+    """Shift sensors at positions [C, D] in metres by up to 1e-4 at random."""
     random = np.random.default_rng(0)
-    return positions + random.uniform(-MAX_SHIFT_M, MAX_SHIFT_M, positions.shape)
+    # Largest shift of a sensor. Sensors exactly on a circle cannot be interpolated.
+    max_shift_m = 1e-4
+    return positions + random.uniform(-max_shift_m, max_shift_m, positions.shape)
 
 
 def draw_evoked(figure: Any, evoked: Evoked) -> None:
@@ -126,21 +116,25 @@ def draw_evoked(figure: Any, evoked: Evoked) -> None:
     # mne plots channels of one type; the scalings keep the unit of the values
     times_s = np.asarray(evoked.times_ms) / 1000
     rate_hz = (len(times_s) - 1) / (times_s[-1] - times_s[0])
-    info = mne.create_info(list(evoked.channels), rate_hz, TYPE, verbose="ERROR")
+    # Type of all channels for mne. Units and positions are passed to it separately.
+    sensor_type = "eeg"
+    info = mne.create_info(list(evoked.channels), rate_hz, sensor_type, verbose="ERROR")
     response = mne.EvokedArray(
         np.asarray(evoked.values), info, tmin=times_s[0], verbose="ERROR"
     )
     response.nave = None  # the number of averages is unknown to mne
-    options = {"scalings": {TYPE: 1}, "time_unit": "ms"}
+    options = {"scalings": {sensor_type: 1}, "time_unit": "ms"}
     line_options = {
         "gfp": True,
-        "units": {TYPE: evoked.value},
-        "titles": {TYPE: ""},
+        "units": {sensor_type: evoked.value},
+        "titles": {sensor_type: ""},
         "selectable": False,
         **options,
     }
+    # Height of a butterfly plot with the labels of its axes.
+    butterfly_inch = 1.9
     if not (evoked.positions and evoked.topography_ms):
-        figure.set_figheight(BUTTERFLY_INCH)
+        figure.set_figheight(butterfly_inch)
         butterfly = figure.subplots()
         with mne.use_log_level("ERROR"):
             response.plot(axes=butterfly, show=False, **line_options)
@@ -158,8 +152,10 @@ def draw_evoked(figure: Any, evoked: Evoked) -> None:
     samples = np.searchsorted(evoked.times_ms, evoked.topography_ms)
     limit = float(np.abs(response.data[:, samples]).max())
 
+    # Height of a row of topographies with their times.
+    topography_inch = 1.25
     # a column for each topography, and a narrow one for their colour bar
-    figure.set_figheight(TOPOGRAPHY_INCH + BUTTERFLY_INCH)
+    figure.set_figheight(topography_inch + butterfly_inch)
     n_topographies = len(evoked.topography_ms)
     grid = figure.add_gridspec(
         2,
@@ -196,7 +192,8 @@ def _style_butterfly(axes: Any, evoked: Evoked) -> None:
     from matplotlib.colors import to_rgb
 
     for line in axes.lines:
-        if max(to_rgb(line.get_color())) < MAX_DARK:
+        # Largest red, green or blue of a colour that is hard to see on a dark page.
+        if max(to_rgb(line.get_color())) < 0.25:
             line.set_color(INK)
     for text in axes.texts:
         text.set_path_effects([])  # white outlines suit white pages only

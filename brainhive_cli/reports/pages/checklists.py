@@ -35,23 +35,16 @@ FILES = {
     "fMRI": "cobidas_fmri.yaml",
 }
 """File of the checklist of each modality."""
-OTHER_TESTS = ("reconstruct", "explain", "calibrate", "live")
-"""Commands besides eval-retrieval that test models."""
 FILLED = "from the run"
 SIMULATED_STATUS = "from simulated signals"
 TO_FILL = "to fill in"
 NOT_APPLICABLE = "not applicable"
-STATUSES = (FILLED, SIMULATED_STATUS, TO_FILL, NOT_APPLICABLE)
-"""Statuses of an item."""
 REASON = "n/a: "
 """Beginning of an answer that says why an item does not apply."""
-NO_BRAIN = f"{REASON}the signals are simulated"
 HOW_TO_COMPLETE = (
     "brainhive report RUN --checklist --format md writes it as a file to complete "
     "(also csv or tex)."
 )
-MAX_BIDS_FOLDERS = 4
-"""Largest number of folders above a recording in which its data set is described."""
 
 
 class ChecklistItem(BaseModel, extra="forbid"):
@@ -121,7 +114,12 @@ class FilledChecklist:
     def summary(self) -> str:
         """Sentence with the number of items of each status."""
         numbers = Counter(row["status"] for row in self.rows)
-        texts = [f"{numbers[name]} {name}" for name in STATUSES if numbers[name]]
+        # Statuses of an item.
+        texts = [
+            f"{numbers[name]} {name}"
+            for name in (FILLED, SIMULATED_STATUS, TO_FILL, NOT_APPLICABLE)
+            if numbers[name]
+        ]
         return f"{len(self.rows)} items: {', '.join(texts)}"
 
     def tabulate(self) -> list[Table]:
@@ -167,7 +165,12 @@ def fill_checklists(runs: Sequence[ShownRun]) -> list[FilledChecklist]:
             that test no model are left out.
     """
     tested_runs = list_retrievals(runs)
-    tested_runs += [run for run in runs if run.command in OTHER_TESTS]
+    # Commands besides eval-retrieval that test models.
+    tested_runs += [
+        run
+        for run in runs
+        if run.command in ("reconstruct", "explain", "calibrate", "live")
+    ]
 
     # runs of a modality share a checklist
     facts_by_file: dict[str, dict[str, Mapping[str, Any]]] = {}
@@ -218,6 +221,7 @@ def _fill(
     rows = []
     # an absent fact raises an error
     environment = templates().overlay(undefined=StrictUndefined, autoescape=False)
+    no_brain = f"{REASON}the signals are simulated"
     for section in checklist.sections:
         for item in section.items:
             template = environment.from_string(item.answer)
@@ -225,7 +229,7 @@ def _fill(
             for label, facts in facts_by_run.items():
                 answer = _render(template, facts)
                 if not answer and section.is_about_recording and facts["is_simulated"]:
-                    answer = NO_BRAIN
+                    answer = no_brain
                 labels_by_answer.setdefault(answer, []).append(label)
 
             # runs with different answers are named
@@ -378,7 +382,9 @@ def _read_bids(paths: Iterable[Path]) -> dict[str, Any]:
         folders = set[Path]()
         for path in paths:
             if path.name.endswith(ending):
-                folders.update(path.parents[:MAX_BIDS_FOLDERS])
+                # Largest number of folders above a recording in which its data set is
+                # described.
+                folders.update(path.parents[:4])
                 for suffix in ("bold", "eeg", "meg"):
                     sidecars.add(find_sidecar(path, suffix, ".json"))
         with suppress(BrainhiveError, OSError):

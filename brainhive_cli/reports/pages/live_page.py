@@ -29,24 +29,8 @@ MAX_RESULTS = 12
 """Largest number of results and drawings that a browser gets when it connects. The
 filmstrip of the page shows as many.
 """
-MAX_EVENTS = 64
-"""Largest number of events that are kept for slow browsers. A browser that is further
-behind misses the oldest events.
-"""
-MAX_PICTURES = 256
-"""Largest number of gallery pictures in memory."""
-MAX_DRAWINGS = 24
-"""Largest number of drawings in memory."""
-POLL_S = 0.05
-"""Interval at which a stream looks for new events."""
-KEEPALIVE_S = 15
-"""Time without events after which a stream sends a comment."""
-RETRY_MS = 1000
-"""Time after which a browser reconnects."""
 GRACE_S = 1
 """Time that open requests have when the server stops."""
-STOP_S = 2
-"""Longest time that `stop` waits for the server."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -55,28 +39,10 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 """Headers of every response, unless the response sets another policy."""
-PAGE_POLICY = (
-    "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; "
-    "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri "
-    "'none'; form-action 'none'"
-)
-"""Content security policy of the page: only its own style, script, pictures and events.
-"""
-MAX_CONNECTIONS = 200
-"""Largest number of connections to a page. A browser has at most six."""
-MAX_FILES_SHARE = 0.25
-"""Largest share of the files that the process may open which connections may take. The
-session needs files for its results.
-"""
-PICTURE_PAUSE_S = 0.008
-"""Pause before each picture. A picture takes about a millisecond, so viewers cost at
-most a ninth of a core.
-"""
 REFUSAL = (
     "Access refused. Open the address that brainhive live printed, on the machine "
     "where it runs.\n"
 )
-HOST_HINT = "give the address that browsers open, such as 192.168.1.20"
 
 
 def resolve_host(host: str) -> str:
@@ -88,18 +54,19 @@ def resolve_host(host: str) -> str:
     Raises:
         BrainhiveError: if the host is unknown, or if its address is 0.0.0.0.
     """
+    host_hint = "give the address that browsers open, such as 192.168.1.20"
     try:
         address = ipaddress.IPv4Address(socket.gethostbyname(host))
     except (OSError, ValueError) as error:
         raise BrainhiveError(
-            f"host {host!r} was not found: {first_line(error)}", HOST_HINT
+            f"host {host!r} was not found: {first_line(error)}", host_hint
         ) from error
 
     # 0.0.0.0 would match no Host header of a request
     if address.is_unspecified:
         raise BrainhiveError(
             f"host {host!r} is {address}, which stands for several addresses",
-            HOST_HINT,
+            host_hint,
         )
     return str(address)
 
@@ -170,10 +137,13 @@ class LivePage:
         self._lock = threading.Lock()
         self._numbers = count(1)
         self._latest = dict[tuple[str, int], tuple[int, str]]()
-        self._recent = deque[tuple[int, str]](maxlen=MAX_EVENTS)
+        # Largest number of events that are kept for slow browsers. A browser that is
+        # further behind misses the oldest events.
+        self._recent = deque[tuple[int, str]](maxlen=64)
         self._hits: list[list[float]] = []
 
-        self.load_picture = lru_cache(MAX_PICTURES)(read_picture)
+        # Largest number of gallery pictures in memory.
+        self.load_picture = lru_cache(256)(read_picture)
         self.drawings = OrderedDict[str, bytes]()
 
         self._is_stopping = False
@@ -210,7 +180,11 @@ class LivePage:
             ) from error
 
         max_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        limit = min(MAX_CONNECTIONS, int(MAX_FILES_SHARE * max_files))
+        # Largest share of the files that the process may open which connections may
+        # take. The session needs files for its results.
+        max_files_share = 0.25
+        # Largest number of connections to a page. A browser has at most six.
+        limit = min(200, int(max_files_share * max_files))
         self._socket = _LimitedSocket(fileno=listening.detach(), limit=limit)
 
         # browsers send the address or the name of the host, without port 80
@@ -261,7 +235,8 @@ class LivePage:
 
             if drawing is not None:
                 self.drawings[str(event["window"])] = drawing
-                if len(self.drawings) > MAX_DRAWINGS:
+                # Largest number of drawings in memory.
+                if len(self.drawings) > 24:
                     self.drawings.popitem(last=False)
             hits = event.get("hits")
             if hits:
@@ -274,7 +249,9 @@ class LivePage:
         A second call does nothing.
         """
         self._is_stopping = self._server.should_exit = True
-        self._thread.join(STOP_S)
+        # Longest time that `stop` waits for the server.
+        stop_s = 2
+        self._thread.join(stop_s)
         self._socket.close()
 
     async def stream_messages(self) -> AsyncIterator[str]:
@@ -286,11 +263,17 @@ class LivePage:
             drawings = list(map(int, self.drawings))
             history = {"kind": "history", "hits": self._hits, "drawings": drawings}
             text = _write_json(history)
-        yield f"retry: {RETRY_MS}\ndata: {text}\n\n"
+        # Time after which a browser reconnects.
+        retry_ms = 1000
+        yield f"retry: {retry_ms}\ndata: {text}\n\n"
 
         last_number = 0
         sent_s = time.monotonic()
         is_stopping = False
+        # Interval at which a stream looks for new events.
+        poll_s = 0.05
+        # Time without events after which a stream sends a comment.
+        keepalive_s = 15
         while not is_stopping:
             # read the flag first, so that a last round sends the messages before a stop
             is_stopping = self._is_stopping
@@ -307,10 +290,10 @@ class LivePage:
                     sent_s = time.monotonic()
 
             # a comment keeps an idle connection open
-            if time.monotonic() - sent_s > KEEPALIVE_S:
+            if time.monotonic() - sent_s > keepalive_s:
                 yield ":\n\n"
                 sent_s = time.monotonic()
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(poll_s)
 
 
 def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
@@ -366,10 +349,18 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
 
     template = templates().get_template("live_page.html")
 
+    # Content security policy of the page: only its own style, script, pictures and
+    # events.
+    page_policy = (
+        "default-src 'none'; style-src 'nonce-{nonce}'; script-src "
+        "'nonce-{nonce}'; img-src 'self' data:; connect-src 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    )
+
     async def show_page(request: Request) -> Response:
         # the nonce marks the style and the script that the browser may use
         nonce = secrets.token_urlsafe(16)
-        policy = {"Content-Security-Policy": PAGE_POLICY.format(nonce=nonce)}
+        policy = {"Content-Security-Policy": page_policy.format(nonce=nonce)}
         return HTMLResponse(
             template.render(
                 title=page.title, nonce=nonce, meanings=MEANINGS, signs=CAVEATS
@@ -384,12 +375,16 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
 
     image_lock = asyncio.Lock()
 
+    # Pause before each picture. A picture takes about a millisecond, so viewers cost at
+    # most a ninth of a core.
+    picture_pause_s = 0.008
+
     async def send_image(
         load: Callable[[str], bytes | None], key: str, request: Request
     ) -> Response:
         # images are sent in turn, so that many viewers do not slow the session
         async with image_lock:
-            await asyncio.sleep(PICTURE_PAUSE_S)
+            await asyncio.sleep(picture_pause_s)
             content = await run_in_threadpool(load, request.query_params.get(key, ""))
         if content:
             return Response(content, media_type="image/png")

@@ -14,26 +14,6 @@ from brainhive_cli.core.results import (
 )
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
-INDEXED_METRICS = {"top1", "top3", "top5", "mean_rank", "mrr", "map"}
-"""Metrics of retrieval that are sent to the result index of the hub. The tables of the
-card have all metrics.
-"""
-HUB_LICENCES = {
-    "apache-2.0",
-    "mit",
-    "bsd-3-clause",
-    "openrail",
-    "cc0-1.0",
-    "cc-by-4.0",
-    "cc-by-3.0",
-    "cc-by-sa-4.0",
-    "cc-by-sa-3.0",
-    "cc-by-nc-4.0",
-    "cc-by-nc-sa-4.0",
-    "cc-by-nc-nd-4.0",
-}
-"""Licences of weights that the hub knows. The metadata name any other licence `other`.
-"""
 CardScores = tuple[str, Mapping[str, Sequence[Metric]], str]
 """Scores of a model in one run: title, metrics by label, and data set of the test, or
 "" for held-out training pictures. The first label stands for all subjects and seeds.
@@ -52,7 +32,23 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
     from jinja2 import Environment
 
     licence = page["licence"]
-    is_known = licence in HUB_LICENCES
+    # Licences of weights that the hub knows. The metadata name any other licence
+    # `other`.
+    hub_licences = {
+        "apache-2.0",
+        "mit",
+        "bsd-3-clause",
+        "openrail",
+        "cc0-1.0",
+        "cc-by-4.0",
+        "cc-by-3.0",
+        "cc-by-sa-4.0",
+        "cc-by-sa-3.0",
+        "cc-by-nc-4.0",
+        "cc-by-nc-sa-4.0",
+        "cc-by-nc-nd-4.0",
+    }
+    is_known = licence in hub_licences
     results = _list_results(page["scores"])
     tags = ["brainhive"]
     if page["modality"]:
@@ -93,7 +89,9 @@ def _list_results(scores: Sequence[CardScores]) -> list[Any]:
         if not dataset:
             continue
         for metric in pooled_metrics:
-            if metric.name not in INDEXED_METRICS:
+            # Metrics of retrieval that are sent to the result index of the hub. The
+            # tables of the card have all metrics.
+            if metric.name not in {"top1", "top3", "top5", "mean_rank", "mrr", "map"}:
                 continue
             title = f"{metric_title(metric.name)} among {metric.pool}"
             result = EvalResult(

@@ -47,35 +47,20 @@ MAX_BLOCKS = {
 """Largest number of tables, sheets and other figures below a heading that stay open.
 The outer key is True for a page with many sections.
 """
-MIN_MANY_SECTIONS = 5
-"""Smallest number of sections with figures on a page with many sections."""
 MAX_OPEN_SECTIONS = 3
 """Largest number of sections that are not folded away on a page with many sections."""
-MAX_PAIR_COLUMNS = 5
-"""Largest number of pairs of pictures side by side."""
 TILE_PX = 200
 """Longest side of a picture in a sheet."""
 WHOLE_PX = 1200
 """Longest side of a picture outside of a sheet."""
-MIN_SHRUNK_BYTES = 6_000
-"""Size above which a picture is scaled down. A PNG file of any size is scaled down."""
 MAX_FILE_BYTES = 1 << 28
 """Largest file that a page can contain, because the page is built in memory."""
-NUMERIC = re.compile(r"[-+±]?[\d.]|–?$")
-"""Beginning of the text of a right-aligned cell: a number, an interval or a dash."""
 UNBOUND_HTML = re.compile(
     r"(<(?:pre|script|style)\b.*?</(?:pre|script|style)>|<[^>]*>)", re.S
 )
 """Parts of a document that hold no text, or text that users copy."""
 CLIP_TYPES = {".mp4": "video/mp4", ".webm": "video/webm"}
 """Media types of clips by suffix."""
-PICTURE_TYPES = {
-    ".svg": "image/svg+xml",
-    ".gif": "image/gif",
-    ".webp": "image/webp",
-    ".png": "image/png",
-}
-"""Media types of pictures by suffix. A picture with another suffix is a JPEG."""
 Figure = Sequence[tuple[str, Artifact, Path]]
 """An artifact, with the label and the folder of its run. Artifacts of several runs with
 the same title make a single figure.
@@ -132,7 +117,8 @@ class PicturePairs:
     @property
     def n_columns(self) -> int:
         """Number of pairs side by side, which fills one or more rows evenly."""
-        n_rows = ceil(len(self.pairs) / MAX_PAIR_COLUMNS)
+        # Largest number of pairs of pictures side by side.
+        n_rows = ceil(len(self.pairs) / 5)
         return ceil(len(self.pairs) / n_rows)
 
 
@@ -203,7 +189,8 @@ class Page:
             render_svg=render_svg,
             write_view=partial(_write_view, folder),
             read_cells=read_cells,
-            has_many_sections=n_sections >= MIN_MANY_SECTIONS,
+            # Smallest number of sections with figures on a page with many sections.
+            has_many_sections=n_sections >= 5,
             DETAILS=DETAILS,
             BY_HAND=BY_HAND,
             MAX_FOLDED_TITLES=MAX_FOLDED_TITLES,
@@ -262,7 +249,9 @@ def read_cells(table: Table) -> tuple[list[list[TableCell]], set[int]]:
     rows = [list(map(TableCell.from_value, values)) for values in table.rows]
     numeric_columns = set()
     for index, column in enumerate(zip(*rows, strict=True)):
-        if all(NUMERIC.match(cell.text) for cell in column):
+        # Beginning of the text of a right-aligned cell: a number, an interval or a
+        # dash.
+        if all(re.match(r"[-+±]?[\d.]|–?$", cell.text) for cell in column):
             numeric_columns.add(index)
     return rows, numeric_columns
 
@@ -329,8 +318,17 @@ def _shrink_picture(path: Path, side_px: int) -> str:
         side_px: Longest side of the scaled picture, in pixels.
     """
     content = _read_file(path)
-    media_type = PICTURE_TYPES.get(path.suffix, "image/jpeg")
-    is_large = len(content) > MIN_SHRUNK_BYTES and path.suffix not in (".svg", ".gif")
+    # Media types of pictures by suffix. A picture with another suffix is a JPEG.
+    picture_types = {
+        ".svg": "image/svg+xml",
+        ".gif": "image/gif",
+        ".webp": "image/webp",
+        ".png": "image/png",
+    }
+    media_type = picture_types.get(path.suffix, "image/jpeg")
+    # Size above which a picture is scaled down. A PNG file of any size is scaled down.
+    min_shrunk_bytes = 6_000
+    is_large = len(content) > min_shrunk_bytes and path.suffix not in (".svg", ".gif")
     if path.suffix == ".png" or is_large:
         # replace a still picture by WebP of quality 80, if that is smaller
         is_still, picture = open_picture(path)

@@ -70,17 +70,6 @@ from brainhive_cli.reports.tables import (
 )
 from brainhive_cli.reports.templates import render
 
-MAX_PAIRS = 10
-"""Largest number of pairs of pictures at the top of a page."""
-MAX_BARS = 10
-"""Largest number of subjects that have a bar at the top of a page."""
-SUFFIXES = ("svg", "png", "pdf")
-MAX_SLUG_LETTERS = 60
-"""Largest number of letters of a run's label, or of a title, in a file name."""
-FRAME_COLOURS = {"": "#d9dde2", "right": "#009e73", "wrong": "#d55e00"}
-"""Colour of the frame of a sheet tile by its verdict. Other figures use the same green
-and orange.
-"""
 Save = Callable[[Path], None]
 """Function that saves a figure to a file."""
 
@@ -235,7 +224,7 @@ def _lay_out_texts(
 def choose_pictures(runs: Sequence[ShownRun]) -> PicturePairs | None:
     """Choose pairs of stimuli and decoded pictures for the top of a page.
 
-    They are the first `MAX_PAIRS` rows of the first sheet with a row that begins with
+    They are the first 10 rows of the first sheet with a row that begins with
     two picture files: the stimulus and a decoded picture. A sheet is not sorted by
     score if it has a sample, and the first rows of a random order are a sample, too.
 
@@ -256,7 +245,8 @@ def choose_pictures(runs: Sequence[ShownRun]) -> PicturePairs | None:
                 seen, decoded = row.tiles[:2]
                 pairs.append(PicturePair(seen, decoded, row.rank, row.n_candidates))
             if pairs:
-                return _describe_pairs(shown_run, artifact, pairs[:MAX_PAIRS])
+                # Largest number of pairs of pictures at the top of a page.
+                return _describe_pairs(shown_run, artifact, pairs[:10])
     return None
 
 
@@ -320,7 +310,7 @@ def draw_headline(shown_run: ShownRun) -> Curve | None:
 
     - Run of reconstructions: a bar for each source of pictures.
     - Run with pooled metrics: a bar for all cells, and for each subject if there are 2
-      to `MAX_BARS` subjects with one cell (trained model) each.
+      to 10 subjects with one cell (trained model) each.
     - Other run: a bar for each run that a workflow compares.
 
     Returns:
@@ -335,7 +325,8 @@ def draw_headline(shown_run: ShownRun) -> Curve | None:
         rows = [ResultRow("all", shown_run.metrics)]
         cells = [cell for cell in shown_run.cells if cell.subject]
         has_one_cell_each = len({cell.subject for cell in cells}) == len(cells)
-        if has_one_cell_each and 1 < len(cells) <= MAX_BARS:
+        # Largest number of subjects that have a bar at the top of a page.
+        if has_one_cell_each and 1 < len(cells) <= 10:
             rows += [replace(cell, label=cell.subject) for cell in cells]
     bars = _make_bars(rows, name)
     if bars is None or len(bars.at) > 1:
@@ -408,7 +399,7 @@ def save_figures(
         if number > 1:
             name = f"{name}-{number}"
         try:
-            for suffix in SUFFIXES:
+            for suffix in ("svg", "png", "pdf"):
                 path = folder / f"{name}.{suffix}"
                 with atomic_write(path, is_lasting=False) as temporary_path:
                     save(temporary_path)
@@ -477,7 +468,9 @@ def _make_slug(text: str) -> str:
     """Reduce a text to ASCII letters, digits and hyphens, for a file name."""
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     slug = re.sub(r"[^A-Za-z0-9]+", "-", ascii_text)
-    return slug[:MAX_SLUG_LETTERS].strip("-")
+    # Largest number of letters of a run's label, or of a title, in a file name.
+    max_slug_letters = 60
+    return slug[:max_slug_letters].strip("-")
 
 
 def _save_sheet(sheet: Sheet, folder: Path, path: Path) -> None:
@@ -496,4 +489,7 @@ def _draw_tile(tile: SheetTile, folder: Path) -> drawings.DrawnTile:
         _, picture = open_picture(folder / name)
     else:
         picture = Image.new("RGB", (1, 1), "white")
-    return drawings.DrawnTile(picture, tile.lines, FRAME_COLOURS[tile.verdict])
+    # Colour of the frame of a sheet tile by its verdict. Other figures use the same
+    # green and orange.
+    frame_colours = {"": "#d9dde2", "right": "#009e73", "wrong": "#d55e00"}
+    return drawings.DrawnTile(picture, tile.lines, frame_colours[tile.verdict])

@@ -27,13 +27,13 @@ from brainhive_cli.reports.tables import (
 )
 
 RESULT = "result"
-MAX_LETTERS = 40
-"""Largest number of letters of a setting in a list of runs."""
 
 
 def cut(text: str) -> str:
     """Cut a text that is too long for a list of runs."""
-    return text if len(text) <= MAX_LETTERS else f"{text[: MAX_LETTERS - 1]}…"
+    # Largest number of letters of a setting in a list of runs.
+    max_letters = 40
+    return text if len(text) <= max_letters else f"{text[: max_letters - 1]}…"
 
 
 def describe_state(folder: RunFolder) -> str:

@@ -41,17 +41,11 @@ from brainhive_cli.reports.figures import (
 from brainhive_cli.reports.pages.page import Page, PageSection, group_artifacts
 from brainhive_cli.reports.templates import render
 
-TIME_AXIS = "ms after onset"
-"""Label of the time axis."""
 BY_REGION = "noise ceiling by region, %"
 """Key of the noise ceilings of regions among the numbers of a split."""
 HALVES_CORRELATION = "correlation of halves"
 """Value of the figures of reliability."""
 CORRECTED_CORRELATION = f"{HALVES_CORRELATION}, Spearman-Brown corrected"
-MAX_REGIONS = 8
-"""Largest number of regions that a figure can distinguish."""
-CEILING_EDGES = np.linspace(0, 100, 41)
-"""Edges of the bins of a histogram of noise ceilings, in percent."""
 MAP_TITLES = {
     "tsnr": "Temporal signal-to-noise ratio",
     "ncsnr": "Noise-ceiling signal-to-noise ratio",
@@ -62,16 +56,6 @@ MAP_TITLES = {
     "fraction": "Fraction to which ridge regression shrinks betas",
 }
 """Title of each map that a preparation measures."""
-MAP_UNITS = {
-    "tsnr": "mean / standard deviation over time",
-    "ncsnr": "signal / noise",
-    "r2": "%",
-    "hrf_index": "number in the library",
-    "fraction": "fraction of the length",
-}
-"""Label of the colour bar of each map."""
-UNTESTED_NOTE = "No threshold: single voxels are not tested."
-"""Note below maps of voxels."""
 
 
 def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -100,6 +84,8 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
     space = first_recording.space
     maps = dict(space.maps)
 
+    # Note below maps of voxels.
+    untested_note = "No threshold: single voxels are not tested."
     # write a section for each split with repeated stimuli
     for split, recording in store.splits.items():
         try:
@@ -124,7 +110,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
                     recording.space,
                     title="Reliability of voxels",
                     value=CORRECTED_CORRELATION,
-                    note=UNTESTED_NOTE,
+                    note=untested_note,
                     folder="",
                     is_diverging=True,
                 )
@@ -161,6 +147,14 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
     # maps of voxels that the preparation measured
     if space.maps and space.grid is not None:
         slices = []
+        # Label of the colour bar of each map.
+        map_units = {
+            "tsnr": "mean / standard deviation over time",
+            "ncsnr": "signal / noise",
+            "r2": "%",
+            "hrf_index": "number in the library",
+            "fraction": "fraction of the length",
+        }
         for key, values in space.maps.items():
             if np.ptp(values) == 0:  # such as marks of constant voxels without any
                 continue
@@ -172,8 +166,8 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
                 values,
                 space,
                 title=title,
-                value=MAP_UNITS.get(key, ""),
-                note=UNTESTED_NOTE,
+                value=map_units.get(key, ""),
+                note=untested_note,
                 folder="",
             )
             slices.append(brain_map)
@@ -282,13 +276,17 @@ def _draw_voxels(
             "quantile": float(np.quantile(voxels, 0.9)),
         }
 
+    # Largest number of regions that a figure can distinguish.
+    max_regions = 8
     # draw histograms of the largest regions
-    largest = sorted(regions.items(), key=lambda region: -len(region[1]))[:MAX_REGIONS]
+    largest = sorted(regions.items(), key=lambda region: -len(region[1]))[:max_regions]
     lines = {}
+    # Edges of the bins of a histogram of noise ceilings, in percent.
+    ceiling_edges = np.linspace(0, 100, 41)
     for name, voxels in largest:
-        histogram, _ = np.histogram(voxels, CEILING_EDGES)
+        histogram, _ = np.histogram(voxels, ceiling_edges)
         lines[f"{name} ({len(voxels):,} voxels)"] = 100 * histogram / len(voxels)
-    centres = (CEILING_EDGES[1:] + CEILING_EDGES[:-1]) / 2
+    centres = (ceiling_edges[1:] + ceiling_edges[:-1]) / 2
     figures: list[Artifact] = [
         _draw_lines(
             "Noise ceiling by region",
@@ -346,10 +344,12 @@ def _draw_sensors(
         channel_name: split_half[channel],
         "median of channels": np.median(split_half, 0),
     }
+    # Label of the time axis.
+    time_axis = "ms after onset"
     figures: list[Artifact] = [
         _draw_lines(
             "Reliability over time",
-            TIME_AXIS,
+            time_axis,
             positions_ms,
             reliability_lines,
             HALVES_CORRELATION,
@@ -362,7 +362,7 @@ def _draw_sensors(
             rows=space.names,
             columns=list(map("{:g}".format, positions_ms)),
             row_axis="channel",
-            column_axis=TIME_AXIS,
+            column_axis=time_axis,
             value=CORRECTED_CORRELATION,
             low=0,
             high=1,

@@ -33,21 +33,12 @@ from brainhive_cli.reports.templates import render, templates
 HERE = Path(__file__).parent
 MEANINGS = documents.read(HERE / "caveats.json", dict[str, str])
 """Sentence that explains each caveat."""
-PLURALS = {"picture": "pictures", "clip": "clips", "category": "categories"}
-"""Plural of each kind of stimuli."""
-FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/]+/)+")
-"""Folders at the beginning of an absolute path, useless on another machine."""
 ENTRY = re.compile(r"^@\w+\{(.+),\n(?:  .+\n)+\}$", re.M)
 BIBTEX = (HERE.parent / "references.bib").read_text(encoding="utf-8")
 REFERENCES = {match[1]: match[0] for match in ENTRY.finditer(BIBTEX)}
 """BibTeX entries by their keys."""
-CITED_SECTIONS = ("dataset", "signals", "model", "prior", "generator", "encoders")
-"""Sections of a set-up that cite papers, in the order of the citations."""
 RIDGE_RECIPE = "ridge.yaml"
 """File with the recipe of the baseline ridge, in the folder of an evaluation."""
-SOFTWARE_KEY = "brainhive"
-MAX_DIFFERENCES = 4
-"""Largest number of differences in the first sentences of a page."""
 
 
 def state_finding(measurements: Measurements) -> str:
@@ -86,10 +77,11 @@ def state_finding(measurements: Measurements) -> str:
 
 
 def describe_differences(group: RunGroup) -> list[str]:
-    """Write a sentence on each difference, at most `MAX_DIFFERENCES`."""
+    """Write a sentence on each difference, at most 4."""
     sentences = []
     metrics = {shown_run.label: shown_run.metrics for shown_run in group.runs}
-    for difference in group.differences[:MAX_DIFFERENCES]:
+    # Largest number of differences in the first sentences of a page.
+    for difference in group.differences[:4]:
         sentence = render("difference.txt", difference=difference, metrics=metrics)
         sentences.append(sentence)
     return sentences
@@ -151,8 +143,10 @@ def explain_caveats(*measurements: Measurements) -> list[str]:
     """Explain the caveats of runs, such as `simulated`, each once with its sign."""
     caveats: list[str] = []
     stimuli = set[str]()
+    # Plural of each kind of stimuli.
+    plurals = {"picture": "pictures", "clip": "clips", "category": "categories"}
     for run_measurements in measurements:
-        stimuli.add(PLURALS.get(run_measurements.facts.stimulus, "stimuli"))
+        stimuli.add(plurals.get(run_measurements.facts.stimulus, "stimuli"))
         caveats += run_measurements.caveats
         for metrics in run_measurements.scopes.values():
             caveats += list_metric_caveats(metrics.values())
@@ -232,7 +226,8 @@ def list_missing(groups: Sequence[RunGroup]) -> list[str]:
     lines = []
     for shown_run in list_runs(groups):
         for name, reason in shown_run.measurements.missing.items():
-            text = FOLDERS.sub("", reason)
+            # Folders at the beginning of an absolute path, useless on another machine.
+            text = re.sub(r"(?<![\w.:/])/(?:[^\s/]+/)+", "", reason)
             lines.append(f"{shown_run.label}: {metric_title(name)}: {text}")
     return list(dict.fromkeys(lines))
 
@@ -294,10 +289,12 @@ def list_entries(set_ups: Iterable[SetUp]) -> str:
     """
     set_ups = list(set_ups)
     keys: list[str] = []
-    for section in CITED_SECTIONS:
+    # Sections of a set-up that cite papers, in the order of the citations.
+    cited_sections = ("dataset", "signals", "model", "prior", "generator", "encoders")
+    for section in cited_sections:
         for set_up in set_ups:
             keys += set_up.get(f"{CITES}.{section}", ())
-    keys.append(SOFTWARE_KEY)
+    keys.append("brainhive")
     entries = map(REFERENCES.get, dict.fromkeys(keys))
     return "\n".join(filter(None, entries))
 

@@ -16,14 +16,7 @@ from brainhive_cli.reports.tables.run_settings import (
     write_setting,
 )
 
-TIME_FORMAT = "%Y-%m-%d %H:%M UTC"
 COMMAND_LINES = "Command lines"
-COLUMNS = {
-    "Inputs": ("input", "digest"),
-    "Software and device": ("item", "value"),
-    COMMAND_LINES: ("use", "line"),
-}
-"""Headings of the columns of tables that are not of settings, by title."""
 
 
 class RecipeDigests(BaseModel, extra="ignore"):
@@ -56,8 +49,14 @@ def lay_out_set_up(folder: RunFolder, facts: Facts) -> list[Table]:
     groups[COMMAND_LINES] = _list_command_lines(folder, environment)
 
     tables = []
+    # Headings of the columns of tables that are not of settings, by title.
+    headings = {
+        "Inputs": ("input", "digest"),
+        "Software and device": ("item", "value"),
+        COMMAND_LINES: ("use", "line"),
+    }
     for title, rows in groups.items():
-        columns = COLUMNS.get(title, ("key", "value"))
+        columns = headings.get(title, ("key", "value"))
         is_copied = title == COMMAND_LINES
         if rows:
             tables.append(
@@ -78,7 +77,7 @@ def _list_software(environment: Environment) -> list[tuple[str, str]]:
     for name in ("processes", "threads", "platform"):
         items[name] = write_setting("", fields.get(name, ""))
     if environment.started:
-        items["started"] = environment.started.strftime(TIME_FORMAT)
+        items["started"] = environment.started.strftime("%Y-%m-%d %H:%M UTC")
     if environment.started and environment.finished:
         duration = environment.finished - environment.started
         items["took"] = console.write_duration(max(duration.total_seconds(), 0.01))

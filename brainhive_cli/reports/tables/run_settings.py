@@ -27,10 +27,6 @@ LISTED_KEYS = (ENCODERS, "backbone.kind", SEEDS)
 """Settings that every list of runs has."""
 MODEL = "align_run"
 """Key of the runs whose models a command reads."""
-STORE_NAME = "signal.name"
-"""Key of the signal store, which the facts of signals do not have."""
-NO_SETTINGS = {"paths", "run", "digests", "recipe_name", "published"}
-"""Sections of a recipe that change no result."""
 MAX_DIFFERENCES = 6
 """Largest number of settings that a list of runs shows because they differ."""
 SECRET_KEY = re.compile(
@@ -106,7 +102,8 @@ def read_settings(folder: RunFolder, facts: Facts) -> dict[str, str]:
     set_up_sections = {_section(key) for key in facts.set_up} - {"dataset"}
     for key, value in recipe.items():
         key = SHORT_NAMES.get(key, key)
-        if _section(key) not in set_up_sections or key == STORE_NAME:
+        # Key of the signal store, which the facts of signals do not have.
+        if _section(key) not in set_up_sections or key == "signal.name":
             values[key] = value
     # the facts of a reconstruction repeat its recipe
     for key, value in facts.set_up.items():
@@ -116,7 +113,14 @@ def read_settings(folder: RunFolder, facts: Facts) -> dict[str, str]:
     settings = {}
     is_finetuned = values.get("mode") == "finetune"
     for key, value in values.items():
-        is_hidden = _section(key) in NO_SETTINGS or value in (None, [], {}, "")
+        # Sections of a recipe that change no result.
+        is_hidden = _section(key) in {
+            "paths",
+            "run",
+            "digests",
+            "recipe_name",
+            "published",
+        } or value in (None, [], {}, "")
         if not is_hidden and (is_finetuned or _section(key) != "finetune"):
             settings[key] = write_setting(key, value)
     return settings

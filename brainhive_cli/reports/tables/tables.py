@@ -32,17 +32,9 @@ from brainhive_cli.core.results import (
 )
 from brainhive_cli.reports.templates import render
 
-SIGNIFICANCE_SIGNS = ((0.001, "***"), (0.01, "**"), (SIGNIFICANCE_LEVEL, "*"))
-"""Largest p value of each sign of significance."""
 SIGNIFICANCE_LEGEND = "* p ≤ .05, ** p ≤ .01, *** p ≤ .001"
-MAX_COLUMNS = 8
-"""Largest number of metrics that fit side by side on a page of normal width."""
-PUBLISHED_TITLE = "Published results on test stimuli (set-up not checked by Brainhive)"
-"""Title before the source of published values."""
 ABSENT = "–"
 """Text of a cell without a value."""
-MAX_NAME_LETTERS = 40
-"""Longest name of a run in a table. A longer name is cut to its end."""
 COUNT_COLUMNS = {"n": "tested", "pool": "candidates"}
 """Column heading of each count of a metric, keyed by the field of `Metric`."""
 Metrics = Mapping[str, Metric]
@@ -105,7 +97,7 @@ def tabulate_rows(
 ) -> Table:
     """Make a table of results with a row for each label and a column for each metric.
 
-    A table of a single row without further cells, or of more than `MAX_COLUMNS`
+    A table of a single row without further cells, or of more than 8
     metrics, is transposed.
 
     Args:
@@ -176,8 +168,10 @@ def tabulate_rows(
         if set(cells) != {ABSENT}:
             grid.append([row_heading, *cells, *empty_cells])
 
+    # Largest number of metrics that fit side by side on a page of normal width.
+    max_columns = 8
     # transpose the table
-    if is_single or len(columns) > MAX_COLUMNS:
+    if is_single or len(columns) > max_columns:
         grid = list(map(list, zip(*grid, strict=True)))
         value_heading = "value, 95 % CI" if is_single else grid[0][1]
         grid[0][:2] = ["metric", value_heading]
@@ -335,7 +329,9 @@ def _name_side(label: str, titles: Mapping[str, str] | None) -> str:
     """Return the title of a label, or else the label, cut to its end if it is long."""
     if titles and label in titles:
         return titles[label]
-    return label if len(label) <= MAX_NAME_LETTERS else f"…{label[-9:]}"
+    # Longest name of a run in a table. A longer name is cut to its end.
+    max_name_letters = 40
+    return label if len(label) <= max_name_letters else f"…{label[-9:]}"
 
 
 def make_difference_cell(difference: Difference) -> TableCell:
@@ -372,7 +368,8 @@ def get_significance_sign(difference: Difference) -> str:
     """Return the significance sign of a p value: `***`, `**`, `*` or an empty text."""
     if difference.p is None:
         return ""
-    for level, sign in SIGNIFICANCE_SIGNS:
+    # Largest p value of each sign of significance.
+    for level, sign in ((0.001, "***"), (0.01, "**"), (SIGNIFICANCE_LEVEL, "*")):
         if difference.p <= level:
             return sign
     return ""
@@ -456,7 +453,11 @@ def published_tables(
     rows = [[*cells, "; ".join(published["differs"]) or ABSENT]]
     if by_design:
         rows.append([*design_cells, "the design alone, without signals, in this run"])
-    title = f"{PUBLISHED_TITLE}: {published['source']}"
+    # Title before the source of published values.
+    published_title = (
+        "Published results on test stimuli (set-up not checked by Brainhive)"
+    )
+    title = f"{published_title}: {published['source']}"
     return [Table(title, columns, rows)]
 
 

@@ -44,14 +44,9 @@ FROM_MEAN = "cosine_from_mean"
 FormatVersion = Literal[8]
 FORMAT: FormatVersion = 8
 """Version of the model folder, which its config.json carries."""
-CHECKPOINT_SUFFIXES = (".pth", ".pt")
 NSD_SUBJECTS = tuple(range(1, 9))
 """Subjects of NSD. MindEye2's `final_subj01_pretrained_*` is trained on seven of them,
 then tuned to the eighth.
-"""
-MAX_PATH_PARTS = 5
-"""Number of last parts of a path that may name the subject. NEURONS has
-EXP/exp_*/subj_*/checkpoints/FILE.
 """
 NEURONS_FILE_PREFIX = "brain_model"
 RIDGE_PREFIX = "ridge.linears."
@@ -74,10 +69,6 @@ DECODER_PREFIXES = ("motion_proj.", "text_seg_dec.", "text_dec.", "classifier.")
 IMAGE_ENCODER = "clip-bigg-tokens"
 TEXT_ENCODER = "clip-bigg-text"
 """Encoders that the heads of MindEye2 and NEURONS predict."""
-CAPTION_LENGTH = 60
-"""Number of token ids in NEURONS' captions. The weights do not show it."""
-GPT2_HEAD_WIDTH = 64
-"""Width of an attention head of GPT-2. The weights do not show it."""
 UPSTREAM_BACKBONES = (
     "brain_mlp",
     "brain_projection",
@@ -96,7 +87,6 @@ UPSTREAM_NAMES: NameTable = {
     "logit_scale": "losses.0.logit_scale",
 }
 """Table that renames the weights of BrainHiVE's models."""
-FEED_FORWARD_KEY = "fuser.block.layers.0.ff.w1.weight"
 SUBJECT_TOKENS_KEY = (
     "backbone.encoder.enc_embedding.subject_embedding.subject_embedding.weight"
 )
@@ -229,7 +219,7 @@ def find_token_axes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
 
 def is_checkpoint(path: Path) -> bool:
     """Return True if a path is a file that torch may have written."""
-    return path.suffix in CHECKPOINT_SUFFIXES and path.is_file()
+    return path.suffix in (".pth", ".pt") and path.is_file()
 
 
 def holds_model(path: Path) -> bool:
@@ -287,7 +277,9 @@ def find_subjects(path: Path) -> tuple[int, ...]:
     Raises:
         BrainhiveError: if no folder names a subject.
     """
-    folders = "/".join(path.absolute().parts[-MAX_PATH_PARTS:])
+    # Number of last parts of a path that may name the subject. NEURONS has
+    # EXP/exp_*/subj_*/checkpoints/FILE.
+    folders = "/".join(path.absolute().parts[-5:])
     numbers = re.findall(r"subj_?0?([1-8])(?!\d)", folders)
     if not numbers:
         raise BrainhiveError(
@@ -479,6 +471,8 @@ def _describe_decoders(
     frames = len(state["motion_proj.motion_proj.weight"]) // width
     gpt2 = "text_dec.decoder.transformer"
     vocabulary, caption_width = state[f"{gpt2}.wte.weight"].shape
+    # Width of an attention head of GPT-2. The weights do not show it.
+    gpt2_head_width = 64
     sizes = {
         "frames": frames,
         # the linear layers of the projector
@@ -493,7 +487,7 @@ def _describe_decoders(
         "caption_layers": count_indices(
             state, r"text_dec\.decoder\.transformer\.h\.(\d+)\."
         ),
-        "caption_heads": max(1, caption_width // GPT2_HEAD_WIDTH),
+        "caption_heads": max(1, caption_width // gpt2_head_width),
         "caption_positions": len(state[f"{gpt2}.wpe.weight"]),
     }
 
@@ -506,7 +500,8 @@ def _describe_decoders(
         "mask": Head((frames, 1, side, side)),
         "latents": Head((frames, latent_channels, latent_side, latent_side)),
         "concepts": Head((len(state["classifier.classifier.weight"]),)),
-        "caption": Head((CAPTION_LENGTH,)),
+        # Number of token ids in NEURONS' captions. The weights do not show it.
+        "caption": Head((60,)),
     }
     return sizes, heads
 
@@ -561,7 +556,7 @@ def read_upstream(config: Fields, upstream: StateDict) -> tuple[Layout, StateDic
 
     # sizes and kind of the parts
     state = rename_weights(upstream, UPSTREAM_NAMES)
-    hidden, dim = state[FEED_FORWARD_KEY].shape
+    hidden, dim = state["fuser.block.layers.0.ff.w1.weight"].shape
     dims = {
         key: len(state[f"fuser.proj_maps.{key}.weight"][0])
         for key in config["proj_meta"]

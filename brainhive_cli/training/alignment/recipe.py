@@ -51,21 +51,6 @@ FIRST_SEED = 2025
 """First seed of BrainHiVE."""
 CLOSED_FORM_TRAIN_KEYS = {"validation", "validation_by", "shuffled_labels"}
 """Keys of `train` that have an effect on backbones in closed form."""
-TRAINING_KEYS = {
-    "backbone",
-    "fuser",
-    "loss",
-    "terms",
-    "heads",
-    "head",
-    "dim",
-    "prior",
-    "subject_layer",
-    "similarity",
-    "sweep",
-    "finetune",
-}
-"""Keys that say how a model is trained. With any of them, the default is no ridge."""
 
 
 def make_ridge_keys(mode: str, max_components: int) -> dict[str, Any]:
@@ -88,7 +73,22 @@ def make_ridge_keys(mode: str, max_components: int) -> dict[str, Any]:
 
 def add_usual_backbone(fields: Any) -> Any:
     """Set a ridge as backbone, unless training keys are set or pictures are many."""
-    if not isinstance(fields, dict) or not TRAINING_KEYS.isdisjoint(fields):
+    # Keys that say how a model is trained. With any of them, the default is no ridge.
+    training_keys = {
+        "backbone",
+        "fuser",
+        "loss",
+        "terms",
+        "heads",
+        "head",
+        "dim",
+        "prior",
+        "subject_layer",
+        "similarity",
+        "sweep",
+        "finetune",
+    }
+    if not isinstance(fields, dict) or not training_keys.isdisjoint(fields):
         return fields
     mode = fields.get("mode", "intra")
     train = fields.get("train") or {}

@@ -16,8 +16,6 @@ from brainhive_cli.training.alignment.recipe import Recipe
 T = TypeVar("T")
 TRAINING = "train-align"
 """Command that trains brain models. As a reference it means the newest run."""
-MAX_LISTED_CELLS = 6
-"""Largest number of cells in an error message."""
 INHERITED_KEYS = (
     "dataset",
     "encoders",
@@ -170,9 +168,11 @@ def choose_cell(
         f"{run} has no model {name!r}" if name else f"{run} has {len(cells)} models"
     )
     names = list(cells)
-    listed_names = ", ".join(names[:MAX_LISTED_CELLS])
-    if len(names) > MAX_LISTED_CELLS:
-        listed_names += f" and {len(names) - MAX_LISTED_CELLS} more"
+    # Largest number of cells in an error message.
+    max_listed_cells = 6
+    listed_names = ", ".join(names[:max_listed_cells])
+    if len(names) > max_listed_cells:
+        listed_names += f" and {len(names) - max_listed_cells} more"
     raise RecipeError(
         f"{problem} ({listed_names})",
         f"choose one of its {len(cells)} models: {write_choice(names[0])}",

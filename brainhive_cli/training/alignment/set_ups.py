@@ -19,23 +19,10 @@ from brainhive_cli.training.alignment.recipe import (
     Recipe,
 )
 
-EXCLUDED_SECTIONS = {
-    "paths",
-    "run",
-    "digests",
-    "recipe_name",
-    "published",
-    "sweep",
-    "dataset",
-    "subjects",
-}
-"""Recipe keys that change no number or are described in other words."""
 EXCLUDED_KEYS = {"signal.name", "signal.channels", "signal.window_ms", "train.stages"}
 """Keys that are replaced by facts of the signals, or by the keys of each stage."""
 SELECTION_KEYS = {"validation": "best", "last epoch": "last", "test": "test"}
 """Value of the key `train.selection` for each selection that a model folder records."""
-PROVENANCE_KEYS = ("source", "form", "simulated", "dtype")
-"""Keys of a store's provenance that are listed as keys of the preparation."""
 
 
 def describe_recipe(recipe: Recipe, holdout: Holdout) -> dict[str, Any]:
@@ -54,7 +41,18 @@ def describe_recipe(recipe: Recipe, holdout: Holdout) -> dict[str, Any]:
         unread_keys.add("loss")
     if recipe.heads and not recipe.is_fused:
         unread_keys.add("fuser")
-    fields = recipe.model_dump(mode="json", exclude=EXCLUDED_SECTIONS | unread_keys)
+    # Recipe keys that change no number or are described in other words.
+    excluded_sections = {
+        "paths",
+        "run",
+        "digests",
+        "recipe_name",
+        "published",
+        "sweep",
+        "dataset",
+        "subjects",
+    }
+    fields = recipe.model_dump(mode="json", exclude=excluded_sections | unread_keys)
     fields["encoders"] = sorted(config.name for config in recipe.encoders)
     if recipe.mode != "finetune":
         del fields["finetune"]
@@ -209,7 +207,10 @@ def describe_signals(subjects: Sequence[Trials]) -> dict[str, Any]:
 
     # facts that the store records about the preparation
     provenance = first.provenance
-    recorded_keys = [key for key in PROVENANCE_KEYS if key in provenance]
+    # Keys of a store's provenance that are listed as keys of the preparation.
+    recorded_keys = [
+        key for key in ("source", "form", "simulated", "dtype") if key in provenance
+    ]
     preparation = dict(provenance.get("preparation", {}))
     preparation |= {key: provenance[key] for key in recorded_keys}
     return {**set_up, "unit": first.unit, **flatten(preparation, "preparation")}

@@ -39,9 +39,6 @@ from brainhive_cli.data.stores import StorePlan, finish_stores, open_writers
 from brainhive_cli.data.targets import Targets, open_targets
 from brainhive_cli.training.prior.recipe import Recipe
 
-LATENTS_COMMAND = Line("train-prior", "cache_latents=true")
-"""Command that makes a store of latents."""
-
 
 @dataclass(frozen=True)
 class PriorExamples:
@@ -308,9 +305,11 @@ def open_latents(path: Path, images: StimulusSet, rows: Int64) -> Latents:
         BrainhiveError: if the store is absent, damaged or incomplete, or if it is of
             other pictures.
     """
-    with hdf5.open_file(path, LATENTS_COMMAND) as file:
-        latents = hdf5.open_rows(file, "embedding", LATENTS_COMMAND, "f")
-        sizes = hdf5.open_rows(file, "sizes", LATENTS_COMMAND, "f")
+    # Command that makes a store of latents.
+    latents_command = Line("train-prior", "cache_latents=true")
+    with hdf5.open_file(path, latents_command) as file:
+        latents = hdf5.open_rows(file, "embedding", latents_command, "f")
+        sizes = hdf5.open_rows(file, "sizes", latents_command, "f")
         has_images = Names(hdf5.read_strings(file, "image_id")) == images.image_ids
         if not has_images or len(latents) != len(images):
             raise ValueError("it is of other pictures")

@@ -34,18 +34,9 @@ from brainhive_cli.training.prior.examples import (
 )
 from brainhive_cli.training.prior.recipe import PriorTrain, Recipe
 
-DEFAULT_WIDTH = 1024
-"""Width of an embedding whose encoder and store are absent."""
 LAST = "last"
 """Name of the newest checkpoint, and of the samples of the finished prior."""
-MAX_GRAD_NORM = 1.0
-"""Largest norm of the gradient, as in BrainHiVE."""
-MEAN_LOSS_STEPS = 100
-"""Number of steps whose mean loss is logged."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-EMPTY_PROMPT = "empty_prompt.safetensors"
-LEVELS = (0.2, 0.5, 0.8)
-"""Shares of the noise schedule at which validation pictures are denoised."""
 
 
 def train(
@@ -83,7 +74,7 @@ def train(
     launch = training.launch
     settings = recipe.train
     passes = settings.accumulate
-    embed_empty_prompt(training.generator, folder, EMPTY_PROMPT, launch)
+    embed_empty_prompt(training.generator, folder, "empty_prompt.safetensors", launch)
 
     # resume, with as many pictures in a step as before
     size = settings.batch_size * passes * launch.processes
@@ -260,9 +251,11 @@ class Training:
 
     @torch.no_grad()
     def validate(self) -> list[float]:
-        """Compute the loss of each held-out picture, with fixed noise at `LEVELS`."""
+        """Compute the loss of each held-out picture, with fixed noise at `levels`."""
         losses = []
-        rows = [0] * len(LEVELS)  # a row for each level
+        # Shares of the noise schedule at which validation pictures are denoised.
+        levels = (0.2, 0.5, 0.8)
+        rows = [0] * len(levels)  # a row for each level
         held_out_rows = self.pictures.held_out_rows[: self.recipe.validation_items]
         with console.progress("validating", len(held_out_rows)) as bar:
             for index in held_out_rows:
@@ -275,7 +268,7 @@ class Training:
                     conditioning[rows],
                     self._make_generator(int(index)),
                     self.get_size_ids(batch)[rows],
-                    levels=torch.tensor(LEVELS),
+                    levels=torch.tensor(levels),
                 )
                 losses.append(loss)
                 bar.advance()
@@ -304,12 +297,14 @@ class PriorLearner:
         )
         self.step = 0
         self.grad_norm = torch.tensor(0.0)
-        max_passes = MEAN_LOSS_STEPS * train.accumulate
+        # Number of steps whose mean loss is logged.
+        max_passes = 100 * train.accumulate
         self.recent_losses: deque[Tensor] = deque(maxlen=max_passes)
 
     def update(self) -> None:
         """Update the weights with the gradients, and delete the gradients."""
-        self.grad_norm = nn.utils.clip_grad_norm_(self.parameters, MAX_GRAD_NORM)
+        # Largest norm of the gradient, as in BrainHiVE.
+        self.grad_norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -436,7 +431,8 @@ def check_fit(recipe: Recipe, dims: Mapping[str, int] | None = None) -> None:
         BrainhiveError: if generator, sampler, prior and embeddings do not fit.
     """
     generator = load_generator(recipe.generator, recipe, "meta")
-    widths = dims or {config.name: DEFAULT_WIDTH for config in recipe.encoders}
+    # Width of an embedding whose encoder and store are absent.
+    widths = dims or {config.name: 1024 for config in recipe.encoders}
     with torch.device("meta"):
         prior, keys = make_prior(recipe, widths, generator)
         prior = prior.to("meta", torch.float32)

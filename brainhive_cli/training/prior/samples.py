@@ -33,7 +33,6 @@ from brainhive_cli.training.prior.loop import (
 )
 from brainhive_cli.training.prior.recipe import INCEPTION
 
-SAMPLER_PROMPT = "sampler_prompt.safetensors"
 ValuesOrError = Float64 | BrainhiveError
 """Values [N] of a metric, or the error that prevents it."""
 PictureFeatures = Callable[[Tensor], Tensor]
@@ -226,7 +225,7 @@ def _open_sampler(training: Training, folder: RunFolder) -> Iterator[Any]:
         yield training.generator
         return
     generator = load_generator(recipe.sampler, recipe, training.launch.device)
-    embed_empty_prompt(generator, folder, SAMPLER_PROMPT, training.launch)
+    embed_empty_prompt(generator, folder, "sampler_prompt.safetensors", training.launch)
     training.prior.attach(generator)
     yield generator
 

@@ -37,16 +37,6 @@ TRAINED_ARMS = (
 ARMS = (ZERO_SHOT, *TRAINED_ARMS)
 MIN_TRANSFER_PICTURES = 5
 """Smallest number of pictures for transfer. With fewer, transfer is zero-shot."""
-FIXED_PULLS = ((50, 0.3), (200, 0.1), (600, 0.03))
-"""Largest number of pictures, and strength of transfer (`train.start_pull`) up to it,
-where no other people choose the strength. It is 0 for more pictures. The values are
-about the best of the demo with eight people.
-"""
-LAYER_LR_FACTOR = 10
-"""Factor of the learning rate of a subject layer, which is small and starts as the
-identity. Among 1, 10 and 30, it gains from 100 pictures of the demo and loses little
-at 20.
-"""
 MAX_REFERENCE_TOKENS = 2000
 """Largest number of tokens of training subjects to which alignments are fitted."""
 SIGNALS_PER_BLOCK = 1024
@@ -58,7 +48,10 @@ def choose_pull(n_pictures: int) -> float:
     The strength is the share of the distance to the other people's weights that each
     training step takes back. At 0, these weights are only the start.
     """
-    for max_pictures, pull in FIXED_PULLS:
+    # Largest number of pictures, and strength of transfer (`train.start_pull`) up to
+    # it, where no other people choose the strength. It is 0 for more pictures. The
+    # values are about the best of the demo with eight people.
+    for max_pictures, pull in ((50, 0.3), (200, 0.1), (600, 0.03)):
         if n_pictures <= max_pictures:
             return pull
     return 0.0
@@ -345,7 +338,10 @@ class SourceModel:
             frozen = ["backbone"]
             if self.model.fuser is not None:
                 frozen.append("fuser")
-            lr = LAYER_LR_FACTOR * self.train.list_stages(1)[-1].lr
+            # Factor of the learning rate of a subject layer, which is small and starts
+            # as the identity. Among 1, 10 and 30, it gains from 100 pictures of the
+            # demo and loses little at 20.
+            lr = 10 * self.train.list_stages(1)[-1].lr
             changes["stages"] = [Stage(epochs=self.train.epochs, lr=lr, freeze=frozen)]
 
         # train, and record the normaliser

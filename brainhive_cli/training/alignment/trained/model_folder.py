@@ -19,9 +19,6 @@ from brainhive_cli.training.alignment import Cell, Layout, describe_model
 from brainhive_cli.training.alignment.trained.model import describe_model_files
 from brainhive_cli.training.alignment.trained.models import TrainedModels
 
-GENERAL_SIGNAL_KEYS = ("window_ms", "scale", "normalise", "normalise_trials")
-"""Keys of the section `signal` that also apply to recordings of another data set."""
-
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class ModelFolder(TrainedModels):
@@ -127,7 +124,11 @@ def _describe_training(
     fields = {
         key: value
         for key, value in layout.spec.signal.items()
-        if is_same_data or key in GENERAL_SIGNAL_KEYS or key.startswith("region_")
+        # Keys of the section `signal` that also apply to recordings of another data
+        # set.
+        if is_same_data
+        or key in ("window_ms", "scale", "normalise", "normalise_trials")
+        or key.startswith("region_")
     }
     signal = documents.check(fields, f"{path}: spec.signal", Signal)
     return list(encoders.values()), signal

@@ -22,9 +22,6 @@ MappingKind = Literal["none", "spline"]
 MAX_RELATIVE_DIFFERENCE = 1e-4
 MAX_ABSOLUTE_DIFFERENCE = 1e-5
 """Largest difference of tokens: relative to the largest value, and in addition."""
-N_EXAMPLES = 32
-"""Number of random signals on which a file is compared with its model."""
-CHANNEL_SOURCE = "the list of channels"
 PUSH_HINT = "brainhive push shares the model as it is"
 
 
@@ -120,8 +117,10 @@ class PortableModel(nn.Module):
                 "leave them out",
             )
 
+        # Number of random signals on which a file is compared with its model.
+        n_examples = 32
         # random signals, and the input that the steps for recordings make of them
-        self.example = torch.randn(N_EXAMPLES, width, len(times))
+        self.example = torch.randn(n_examples, width, len(times))
         model_input = self.example.numpy() * np.float32(matrix)
         if spec.names:
             values = whitener @ self.example.numpy() @ times.numpy()
@@ -134,7 +133,7 @@ class PortableModel(nn.Module):
                 spec.unit,
             )
             selection = choose_input(
-                spec, trials, CHANNEL_SOURCE, channel_mapping=mapping
+                spec, trials, "the list of channels", channel_mapping=mapping
             )
             model_input = selection.averages
             matrix = whitener[selection.rows] * matrix

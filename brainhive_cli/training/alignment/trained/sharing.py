@@ -40,26 +40,6 @@ from brainhive_cli.training.alignment import (
     read_config,
 )
 
-PRIOR_TRAINING = "train-prior"
-DEMO_LICENCES = {"demo": "apache-2.0", "demo-films": "apache-2.0"}
-"""Licence of models of each data set that Brainhive simulates."""
-RECORDING_LICENCES = {
-    "simulated": "apache-2.0",
-    "things-eeg": SOURCES["things-eeg"].model_licence,
-    "things-meg": SOURCES["things-meg"].model_licence,
-    "things-prepared": SOURCES["things-eeg"].model_licence,
-}
-"""Licence of models of each preparation that reads only published recordings. Other
-preparations may read the user's own recordings, whatever the data set.
-"""
-LICENCES = ("cc-by-4.0", "apache-2.0", "cc0-1.0")
-"""Licences of models, from the most to the least binding."""
-SHARED_FACTS = {"command", "mode", "dataset", "caveats", "is_closed_form"}
-"""Facts of a run that are shared unchanged."""
-LOCAL_SECTIONS = ("paths", "run")
-"""Sections of a recipe that change no result and are not shared."""
-OWN_PREPARATIONS = {"recording", "betas", "bold"}
-"""Preparations of the user's own recordings."""
 PATH_PART = r"[^\s/:'\",;()\[\]{}|]+"
 ABSOLUTE_PATH = re.compile(
     rf"""
@@ -113,7 +93,8 @@ class SharedRun:
                 that are not finite.
         """
         command = run.command
-        if command not in (TRAINING, PRIOR_TRAINING):
+        prior_training = "train-prior"
+        if command not in (TRAINING, prior_training):
             raise RecipeError(
                 f"{run.path} is a run of {command}, but only aligners and priors are "
                 "shared",
@@ -150,7 +131,8 @@ class SharedRun:
 
         # recipe and metrics without facts of this machine
         run_recipe: dict[str, Any] = run.recipe()
-        for section in LOCAL_SECTIONS:
+        # Sections of a recipe that change no result and are not shared.
+        for section in ("paths", "run"):
             run_recipe.pop(section, None)
         recipe = cut_paths(run_recipe)
         files["recipe.yaml"] = write_yaml(recipe).encode()
@@ -167,7 +149,7 @@ class SharedRun:
             cut_paths(prior) for prior in priors if not prior.startswith("demo:")
         )
         licence, unknown_terms, terms = find_terms(
-            learned, command == PRIOR_TRAINING, foreign_priors
+            learned, command == prior_training, foreign_priors
         )
         return cls(
             run=run,
@@ -223,17 +205,31 @@ def find_terms(
     """
     # the most binding licence of all recordings and stimuli
     stimulus_kinds = learned.stimulus_kinds
-    stimulus_licences = dict(DEMO_LICENCES)
+    # Licence of models of each data set that Brainhive simulates.
+    demo_licences = {"demo": "apache-2.0", "demo-films": "apache-2.0"}
+    stimulus_licences = dict(demo_licences)
     if not is_prior:
         stimulus_licences |= {name: SOURCES[name].model_licence for name in SOURCES}
     licences = {stimulus_licences.get(kind, "") for kind in stimulus_kinds}
-    licences |= {RECORDING_LICENCES.get(kind, "") for kind in learned.recording_kinds}
-    licence = next((name for name in LICENCES if name in licences), "")
+    # Licence of models of each preparation that reads only published recordings. Other
+    # preparations may read the user's own recordings, whatever the data set.
+    recording_licences = {
+        "simulated": "apache-2.0",
+        "things-eeg": SOURCES["things-eeg"].model_licence,
+        "things-meg": SOURCES["things-meg"].model_licence,
+        "things-prepared": SOURCES["things-eeg"].model_licence,
+    }
+    licences |= {recording_licences.get(kind, "") for kind in learned.recording_kinds}
+    # Licences of models, from the most to the least binding.
+    licence = next(
+        (name for name in ("cc-by-4.0", "apache-2.0", "cc0-1.0") if name in licences),
+        "",
+    )
 
     # terms of each public data set
     terms = {kind: SOURCES[kind].summary for kind in stimulus_kinds if kind in SOURCES}
     for kind in stimulus_kinds:
-        if kind in DEMO_LICENCES:
+        if kind in demo_licences:
             terms[kind] = "drawn and simulated by Brainhive"
 
     # reasons why the user must check the terms
@@ -242,10 +238,11 @@ def find_terms(
         if not stimulus_licences.get(kind):
             name = kind if kind in SOURCES else f"own data ({kind})"
             reasons.append(f"models of {name}")
-    unlicensed_kinds = set(learned.recording_kinds) - set(RECORDING_LICENCES)
+    unlicensed_kinds = set(learned.recording_kinds) - set(recording_licences)
     unlicensed_kinds.discard("unknown")
     if unlicensed_kinds:
-        is_own = OWN_PREPARATIONS & unlicensed_kinds
+        # Preparations of the user's own recordings.
+        is_own = {"recording", "betas", "bold"} & unlicensed_kinds
         noun = "own recordings" if is_own else "recordings"
         reasons.append(f"{noun} prepared by {', '.join(sorted(unlicensed_kinds))}")
     if priors:
@@ -269,7 +266,10 @@ def share_metrics(measured: Measurements) -> Measurements:
         for name, cell in facts.cells.items()
     }
     shared_facts = type(facts)(
-        **facts.model_dump(include=SHARED_FACTS),
+        # Facts of a run that are shared unchanged.
+        **facts.model_dump(
+            include={"command", "mode", "dataset", "caveats", "is_closed_form"}
+        ),
         set_up=cut_paths(facts.set_up),
         cells=cells,
     )

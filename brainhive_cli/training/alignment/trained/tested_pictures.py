@@ -30,10 +30,6 @@ from brainhive_cli.data.stores import (
     make_empty_hashes,
 )
 
-MAX_SEEN_SHARE = 0.2
-"""Largest share of the tested pictures that may be left out. A fifth fewer items make
-intervals 12 % wider. A larger share means that the split itself is wrong.
-"""
 MAX_NAMED_PICTURES = 5
 """Largest number of pictures that a warning names."""
 ALTERED_WARNINGS: dict[Likeness | None, str] = {
@@ -48,8 +44,6 @@ CONCEPT_WARNING = (
     "the training on another data set"
 )
 """Warning of tested pictures whose concept is not new to a model."""
-WARNING_CAVEATS = {COPY_WARNING: SEEN_COPIES, CONCEPT_WARNING: SEEN_CONCEPTS}
-"""Caveats of all numbers if a picture has the warning."""
 EQUAL_WARNING = "have the same embeddings as another candidate"
 """Warning of candidates that a model cannot distinguish."""
 SEEN_WARNING = (
@@ -157,9 +151,11 @@ class TestedPictures:
             self.caveats.append(UNKNOWN_NETWORK)
         if self.has_equal_embedding.any():
             self.caveats.append(TWINS)
+        # Caveats of all numbers if a picture has the warning.
+        warning_caveats = {COPY_WARNING: SEEN_COPIES, CONCEPT_WARNING: SEEN_CONCEPTS}
         for warning, mask in self.masks_by_warning.items():
-            if warning in WARNING_CAVEATS and mask.any():
-                self.caveats.append(WARNING_CAVEATS[warning])
+            if warning in warning_caveats and mask.any():
+                self.caveats.append(warning_caveats[warning])
         self.warnings = self._list_warnings()
 
     def _make_mask(self) -> Bool:
@@ -247,18 +243,22 @@ class TestedPictures:
             True [N] for each signal that is left out.
 
         Raises:
-            BrainhiveError: if more than `MAX_SEEN_SHARE` of the pictures were seen.
+            BrainhiveError: if more than 0.2 of the pictures were seen.
         """
         masks = {model: self.seen_by_subject[subject]} | self.seen_by_source
         shown_rows = np.unique(rows)
         is_left_out = np.zeros(len(rows), bool)
+        # Largest share of the tested pictures that may be left out. A fifth fewer items
+        # make intervals 12 % wider. A larger share means that the split itself is
+        # wrong.
+        max_seen_share = 0.2
         for source, is_seen in masks.items():
             n_seen = is_seen[shown_rows].sum()
-            if n_seen > MAX_SEEN_SHARE * len(shown_rows):
+            if n_seen > max_seen_share * len(shown_rows):
                 raise BrainhiveError(
                     f"{source} was trained on {n_seen} of the {len(shown_rows)} "
                     f"{self.title} that it is tested on (same name, same pixels or a "
-                    f"near-copy). At most {MAX_SEEN_SHARE:.0%} can be left out",
+                    f"near-copy). At most {max_seen_share:.0%} can be left out",
                     "evaluate on pictures that were held out, or train again on a "
                     "split without them. To hold out trials of seen pictures instead, "
                     "put all pictures in one folder `train` and set "

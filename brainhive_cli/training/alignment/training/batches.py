@@ -42,11 +42,6 @@ from brainhive_cli.models import LossContext, Mixing
 from brainhive_cli.models.backbones import Tensors
 from brainhive_cli.training.alignment import Aligner, Train
 
-FLOAT32 = np.dtype(np.float32)
-NEWEST_WEIGHT = 0.3
-"""Weight of the newest similarity in the running mean of a sample, as in UBP."""
-MAX_DEVIATIONS = 1.96
-"""Standard deviations beyond which a sample of a batch is easy or hard, as in UBP."""
 EASY, USUAL, HARD = 0, 1, 2
 """Levels of a sample."""
 Pictures = tuple[str, Sequence[str], UInt64 | None, ComparePair]
@@ -139,13 +134,14 @@ def open_bank(
     signals: list[Tensor | LazyRows] = []
     stimuli = []
     tables = []
+    float32 = np.dtype(np.float32)
     for recording in trials:
         has_averages = rows == "averages"
         if is_mapped:
             read = recording.read if has_averages else recording.read_trials
             n_signals = len(recording.counts if has_averages else recording.signal)
             shape = (n_signals, recording.width, len(recording.times_s))
-            signals.append(LazyRows(shape, FLOAT32, read))
+            signals.append(LazyRows(shape, float32, read))
         else:
             signal = recording.averages if has_averages else recording.singles
             signals.append(torch.from_numpy(signal).to(device))
@@ -546,10 +542,14 @@ class Feedback(nn.Module):
     def update(self, rows: Tensor, similarity: Tensor) -> None:
         """Choose the levels of rows [B] by their scaled similarity [B] to targets."""
         newest = similarity.detach().double()
-        running = NEWEST_WEIGHT * newest + (1 - NEWEST_WEIGHT) * self.running[rows]
+        # Weight of the newest similarity in the running mean of a sample, as in UBP.
+        newest_weight = 0.3
+        running = newest_weight * newest + (1 - newest_weight) * self.running[rows]
         self.running[rows] = running
         mean = running.mean()
-        limit = MAX_DEVIATIONS * running.std()
+        # Standard deviations beyond which a sample of a batch is easy or hard, as in
+        # UBP.
+        limit = 1.96 * running.std()
         levels = torch.where(newest > mean + limit, EASY, USUAL)
         self.level[rows] = torch.where(newest < mean - limit, HARD, levels)
 

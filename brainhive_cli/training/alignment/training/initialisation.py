@@ -54,8 +54,6 @@ if TYPE_CHECKING:
 
 REFERENCE_SD = 0.02
 """Standard deviation of initial weights: `initializer_range` of transformers."""
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
-"""Ends of the names of weight files."""
 WEIGHT_PATTERN = "*.safetensors"
 """Pattern of the weight files of repositories."""
 OpenedRuns = dict[str, RunFolder]
@@ -432,7 +430,8 @@ def _is_weight_file(reference: str) -> bool:
     """Return True if a reference is a file of weights, on the hub with any revision."""
     if reference.startswith(hub.HUB_PREFIX):
         reference = reference.partition("@")[0]
-    return reference.endswith(WEIGHT_SUFFIXES)
+    # Ends of the names of weight files.
+    return reference.endswith((".safetensors", ".bin", ".pt", ".pth"))
 
 
 def copy_weights(

@@ -12,18 +12,6 @@ from brainhive_cli.core.runs import RunFolder, artifacts
 from brainhive_cli.reports.tables import ABSENT, make_metric_cell, published_tables
 from brainhive_cli.training.alignment import Cell, TrainingFacts
 
-SELECTION_TITLES = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
-"""Selection of epochs in the title of a table. Validation has no text."""
-MAX_CURVE_CELLS = 6
-"""Largest number of cells with a curve each. More cells are drawn as their mean, with a
-band from the lowest to the highest.
-"""
-CURVE_TITLES = {
-    "loss": "Loss",
-    "validation_top1": "Top-1 on held-out training pictures",
-}
-"""Titles of the curves, by the key of an event in the log."""
-
 
 def tables(
     measurements: Measurements, cells: Sequence[Cell], can_validate: bool = True
@@ -46,8 +34,13 @@ def tables(
     title = f"{facts.dataset}, one model {division}".rstrip()
     if not is_closed_form:
         selections = {cell_facts.selected_on for cell_facts in facts.cells.values()}
-        for name in sorted(selections & SELECTION_TITLES.keys()):
-            title += f", {SELECTION_TITLES[name]}"
+        # Selection of epochs in the title of a table. Validation has no text.
+        selection_titles = {
+            "test": "epochs selected on test",
+            "last epoch": "last epoch kept",
+        }
+        for name in sorted(selections & selection_titles.keys()):
+            title += f", {selection_titles[name]}"
     published = tuple(published_tables(facts.published))
     metrics: dict[str, Metric | None] = {
         cell.name: measurements.scopes.get(cell.name, {}).get("top1") for cell in cells
@@ -109,7 +102,15 @@ def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[artifacts.Curv
         for event in run.events()
         if event.get("cell") in cells and "loss" in event
     ]
-    for key, title in CURVE_TITLES.items():
+    # Largest number of cells with a curve each. More cells are drawn as their mean,
+    # with a band from the lowest to the highest.
+    max_curve_cells = 6
+    # Titles of the curves, by the key of an event in the log.
+    curve_titles = {
+        "loss": "Loss",
+        "validation_top1": "Top-1 on held-out training pictures",
+    }
+    for key, title in curve_titles.items():
         # values of each cell by epoch, counted from 1
         cell_values = defaultdict[str, dict[int, float]](dict)
         for event in events:
@@ -127,7 +128,7 @@ def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[artifacts.Curv
             lines.append(artifacts.CurveLine(cell, line))
 
         # many lines could not be told apart
-        if len(lines) > MAX_CURVE_CELLS:
+        if len(lines) > max_curve_cells:
             mean = []
             low = []
             high = []

@@ -70,8 +70,6 @@ from brainhive_cli.training.alignment.training.initialisation import (
 )
 from brainhive_cli.training.alignment.training.job import Job
 
-SHARE_SEED = 0
-"""Seed of the pictures that a share of a new subject's data holds."""
 INPUTS: Any = {
     **dict.fromkeys(
         ("dataset", "paths", "encoders", "heads", "targets", "prior", "signal"), True
@@ -603,7 +601,8 @@ def take_share(trials: Trials, held_out: Bool, finetune: Finetune) -> Trials:
     if finetune.sessions is not None:
         assert trials.sessions is not None
         trials = trials.choose(trials.sessions < finetune.sessions)
-    rng = np.random.default_rng(SHARE_SEED)
+    # Seed of the pictures that a share of a new subject's data holds.
+    rng = np.random.default_rng(0)
     shares = []
     for is_held_out in (False, True):
         pictures = np.unique(trials.stimulus[held_out[trials.stimulus] == is_held_out])
