@@ -33,7 +33,8 @@ Results
 `print` writes their finding, and a notebook shows them as a card.
 
 For parts of your own (docs/python.md)
-  data     Dataset, StimulusSet, Names, Trials, Sensors, Voxels, Grid, Surface, Paths
+  data     Dataset, StimulusSet, Names, Preparation, MergedPreparation, Trials,
+           Sensors, Voxels, Grid, Surface, Paths
   models   Config, BackboneConfig, EncoderConfig, Encoder, FuserConfig, LossConfig,
            LossContext, SignalSpec, Normaliser
   pictures Conditioning, Decoded, Description, Sampling, MetricPart
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from brainhive_cli.data.datasets import Dataset
     from brainhive_cli.data.files import Names
     from brainhive_cli.data.media import StimulusSet
+    from brainhive_cli.data.recordings import MergedPreparation, Preparation
     from brainhive_cli.data.signals import (
         Grid,
         Normaliser,
@@ -107,10 +109,12 @@ MODULE_OF_NAME = {
     "Grid": "data.signals.spaces",
     "LossConfig": "models.losses",
     "LossContext": "models.losses",
+    "MergedPreparation": "data.recordings.contract",
     "MetricPart": "measurement.metrics",
     "Names": "data.files.ids",
     "Normaliser": "data.signals.normalisations",
     "Paths": "core.recipes.recipe",
+    "Preparation": "data.recordings.contract",
     "Trials": "data.signals.trials",
     "Sampling": "models.generators",
     "Sensors": "data.signals.spaces",

@@ -8,7 +8,7 @@ from brainhive_cli.core.files import is_saved
 from brainhive_cli.core.recipes import parts
 from brainhive_cli.core.results import extend_title, merge_caveats
 from brainhive_cli.core.runs import Launch, Result, announce, share_cells
-from brainhive_cli.data.recordings import Merged, NoTrials
+from brainhive_cli.data.recordings import NoTrials
 from brainhive_cli.data.stores import (
     COUNT_COLUMNS,
     Job,
@@ -48,9 +48,9 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
     # processes share the sessions of a subject, if its files have sessions
     session_counts = [
-        max(1, len(job.list_session_numbers(subject))) for subject in due_subjects
+        len(job.preparation.sessions(subject)) for subject in due_subjects
     ]
-    is_merged = isinstance(job.preparation, Merged)
+    is_merged = not any(session_counts)
     workers = launch.single_process if is_merged else launch
 
     # with `force`, a store does not tell that another process has made it
@@ -71,7 +71,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         announce(work, "prepare", recipe.paths.under_home("runs"), launch)
     title = f"preparing {job.preparation.dataset}"
     with (
-        console.progress(title, sum(session_counts)) as bar,
+        console.progress(title, sum(session_counts) or len(due_subjects)) as bar,
         share_cells(store_files, workers, is_finished=is_finished) as claimed_subjects,
     ):
         for subject in claimed_subjects:

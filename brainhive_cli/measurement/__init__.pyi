@@ -17,7 +17,11 @@ from .design import (
     describe_pictures as describe_pictures,
     describe_trials as describe_trials,
 )
-from .foreign_result import ForeignResult as ForeignResult
+from .foreign_result import (
+    COSINE as COSINE,
+    ForeignResult as ForeignResult,
+    compute_similarities as compute_similarities,
+)
 from .linear_maps import (
     Components as Components,
     FeatureScaler as FeatureScaler,
@@ -37,7 +41,6 @@ from .ranks import (
     rank_targets as rank_targets,
     summarise_ranks as summarise_ranks,
 )
-from .readings import COSINE as COSINE, compute_similarities as compute_similarities
 from .reliability import (
     Repetitions as Repetitions,
     average_halves as average_halves,
@@ -51,10 +54,6 @@ from .reliability import (
     retrieve_halves as retrieve_halves,
     spearman_brown as spearman_brown,
     unit_vectors as unit_vectors,
-)
-from .repetitions import (
-    find_confound as find_confound,
-    separate_repetitions as separate_repetitions,
 )
 from .retrieval import (
     CONCEPT_METRIC as CONCEPT_METRIC,
@@ -72,7 +71,11 @@ from .retrieval import (
 )
 from .slope import average_by_unit as average_by_unit, fit_slope as fit_slope
 from .statistics import measure as measure, measure_positions as measure_positions
-from .trial_order import TrialOrder as TrialOrder
+from .trial_order import (
+    TrialOrder as TrialOrder,
+    find_confound as find_confound,
+    separate_repetitions as separate_repetitions,
+)
 from .units import (
     MIN_SUBJECTS_FOR_POPULATION as MIN_SUBJECTS_FOR_POPULATION,
     MIN_UNITS_FOR_POPULATION as MIN_UNITS_FOR_POPULATION,

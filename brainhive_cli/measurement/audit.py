@@ -11,23 +11,22 @@ from torch import Tensor
 
 from brainhive_cli.core.base import Bool, Int64
 from brainhive_cli.measurement.corrections import Assignment, Csls, Sinkhorn
-from brainhive_cli.measurement.epoch_log import (
+from brainhive_cli.measurement.foreign_result import (
+    COSINE,
     MAX_ROUNDING_POINTS,
+    PRECISION,
+    ForeignResult,
     compute_rounding,
+    compute_similarities,
+    fill_missing,
     find_logs,
+    list_readings,
 )
-from brainhive_cli.measurement.foreign_result import PRECISION, ForeignResult
 from brainhive_cli.measurement.ranks import (
     TIE_TOLERANCE,
     TOP_K,
     normalise_tokens,
     summarise_ranks,
-)
-from brainhive_cli.measurement.readings import (
-    COSINE,
-    compute_similarities,
-    fill_missing,
-    list_readings,
 )
 from brainhive_cli.measurement.statistics import estimate_interval
 from brainhive_cli.measurement.units import Items

@@ -192,7 +192,7 @@ class Scores:
     values: Mapping[str, Float64] = field(default_factory=dict)
     relevant: Int64 = field(default_factory=make_empty_column)
     nearest_concepts: Sequence[str] = ()
-    auc_parts: Sequence[float] = ()
+    auc_parts: Float64 = field(default_factory=make_empty_column)
     train_similarities: Float64 = field(default_factory=make_empty_column)
     control: Mapping[str, Float64] = field(default_factory=dict)
 
@@ -308,7 +308,7 @@ def exchange_labels(
     target, *further = permute_targets(seen_indices, units, exchange, seed)
     labels, concepts = gallery.take(target)
     draws = [seen_indices, *further]
-    shows_pictures = list(items.image_ids) == list(items.labels)
+    shows_pictures = items.image_ids == items.labels
     return replace(
         items,
         image_ids=labels if shows_pictures else items.image_ids,
@@ -499,7 +499,7 @@ def compute_decision_scores(
     return np.asarray(scores.cpu().numpy())
 
 
-def compute_auc_parts(scores: Float64, target: Int64) -> list[float]:
+def compute_auc_parts(scores: Float64, target: Int64) -> Float64:
     """Compute how much each signal contributes to the macro-averaged area.
 
     The area under the ROC curve of a candidate is the share of pairs, of a signal that
@@ -518,7 +518,7 @@ def compute_auc_parts(scores: Float64, target: Int64) -> list[float]:
     """
     shown = np.unique(target)
     if len(shown) < 2:
-        return []
+        return np.empty(0)
     n_signals = len(target)
     # Largest difference between two scores that count as tied, as a share of the
     # largest score. If the tokens of two categories are collinear, all cosines are -1
@@ -541,8 +541,7 @@ def compute_auc_parts(scores: Float64, target: Int64) -> list[float]:
         areas.append(area)
         influence[is_shown] += (own_wins - area) / len(own_wins)
         influence[~is_shown] += (other_wins - area) / len(other_wins)
-    parts: list[float] = (np.mean(areas) + n_signals * influence / len(shown)).tolist()
-    return parts
+    return np.asarray(np.mean(areas) + n_signals * influence / len(shown))
 
 
 def _count_wins(scores: Float64, other_scores: Float64, tolerance: float) -> Float64:

@@ -31,9 +31,9 @@ TINY = Config()
 
 
 @dataclass(frozen=True)
-class Arrays:
-    """Recordings with all repetitions of a stimulus; a preparation of sessions has
-    `sessions` and `session` instead of `recording`.
+class Arrays(api.MergedPreparation):
+    """Recordings with all repetitions of a stimulus; a preparation of sessions is an
+    `api.Preparation`.
     """
 
     root: Path

@@ -25,7 +25,7 @@ from brainhive_cli.measurement.audit import (
     audit,
 )
 from brainhive_cli.measurement.corrections import Assignment, Sinkhorn
-from brainhive_cli.measurement.readings import (
+from brainhive_cli.measurement.foreign_result import (
     DIRECTIONS,
     DISTANCE,
     EUCLIDEAN,

@@ -10,7 +10,7 @@ from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.drifting_signals import CHANNELS, draw_drift
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.evaluation.retrieval.measure import measure_ceiling
-from brainhive_cli.measurement.repetitions import separate_repetitions
+from brainhive_cli.measurement.trial_order import separate_repetitions
 
 AXES: Mapping[str, Sequence[Any]] = {
     "design": ("random", "one order", "two orders", "halves of runs", "in a row"),

@@ -53,10 +53,11 @@ def several_categories(
     if design == "trials":
         auc_parts = compute_auc_parts(scores, label)
     else:
-        auc_parts = []
+        parts = []
         for run in range(runs):
             rows = run_number == run
-            auc_parts += compute_auc_parts(scores[rows], label[rows])
+            parts.append(compute_auc_parts(scores[rows], label[rows]))
+        auc_parts = np.concatenate(parts)
     group_of = dict(enumerate(run_number.tolist()))
     kind = "trials" if design == "trials" else "runs"
     grouping = StimulusGrouping(group_of=group_of, group_kind=kind)

@@ -33,7 +33,6 @@ from brainhive_cli.core.files import (
     shipped_folder,
     show_value,
 )
-from brainhive_cli.core.recipes.cluster import Cluster
 from brainhive_cli.core.recipes.flags import STEPS, Arguments, flag_field
 from brainhive_cli.core.recipes.key_types import (
     NameList,
@@ -42,6 +41,7 @@ from brainhive_cli.core.recipes.key_types import (
     split_commas,
 )
 from brainhive_cli.core.recipes.sections import (
+    Cluster,
     Section,
     is_same_kind,
     merge_with_default,

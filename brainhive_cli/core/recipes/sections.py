@@ -1,11 +1,12 @@
-"""Sections of a recipe: base class, merge with default values, and checks of keys."""
+"""Sections of a recipe: base class, merge with defaults, checks of keys, cluster."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     model_validator,
@@ -13,6 +14,14 @@ from pydantic import (
 
 from brainhive_cli.core.base import RecipeError, guess
 from brainhive_cli.core.files import show_value
+from brainhive_cli.core.recipes.key_types import split_commas
+
+Module = Annotated[str, Field(pattern=r"^\w+(([./@:,=~]|[+-]+)\w+)*\+*$")]
+"""Name of an environment module. A path is not allowed: it could run any code."""
+MAX_TASKS = 5_000
+"""Largest number of tasks of a job. The option `--dependency` of the next job names
+each task in 24 bytes, and an argument has at most 128 KiB.
+"""
 
 
 def merge_with_default(default: Any, value: Any, merges_all: bool = False) -> Any:
@@ -150,3 +159,51 @@ def refuse_idle(
             raise RecipeError(
                 f"{key} has no effect {reason}, but is set to {show_value(value)}", hint
             )
+
+
+class Cluster(Section):
+    """Resources of each task of the job that `--submit` requests from a cluster."""
+
+    template: str | None = Field(
+        None,
+        description=(
+            "your Jinja2 template of the job script; default: a script for SLURM"
+        ),
+    )
+    tasks: int = Field(
+        4, ge=1, le=MAX_TASKS, description="largest number of tasks that share the work"
+    )
+    time: str | None = Field(
+        None,
+        pattern=r"^(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d$",
+        description="time limit of a task, HH:MM:SS; another task continues the "
+        "unfinished work; default: the limit of the cluster",
+        examples=["08:00:00"],
+    )
+
+    # resources of a task
+    gpus: int | None = Field(
+        None,
+        ge=0,
+        description="number of GPUs of a task (default: 1, or 0 if run.device=cpu)",
+    )
+    cpus: int = Field(8, ge=1, description="number of CPU cores of a task")
+    memory: str | None = Field(
+        None, pattern=r"^\d+[KMGT]?$", description="memory of a task", examples=["64G"]
+    )
+
+    # queue and account
+    partition: str | None = Field(
+        None, pattern=r"^[\w,.-]+$", description="partition (queue) of the job"
+    )
+    account: str | None = Field(
+        None, pattern=r"^[\w.-]+$", description="account that is charged"
+    )
+
+    # software that a task loads
+    modules: Annotated[list[Module], BeforeValidator(split_commas)] = Field(
+        [], description="environment modules to load before the command"
+    )
+    container: str | None = Field(
+        None, description="Apptainer image in which the command runs"
+    )

@@ -19,6 +19,7 @@ from .bids_bold import (
     BidsFile as BidsFile,
     BoldRun as BoldRun,
     ListFolder as ListFolder,
+    RunTiming as RunTiming,
     ShownPicture as ShownPicture,
     find_inherited_files as find_inherited_files,
     find_onset_unit as find_onset_unit,

@@ -264,11 +264,16 @@ class Betas(Preparation):
         self._require_repetitions(subject)
         return trials, rows, groups
 
+    @cached_method
     def _require_repetitions(self, subject: int) -> None:
         """Raise an error if voxels are chosen by too few repeated stimuli."""
         if self.config.min_ncsnr is None and self.config.max_voxels is None:
             return
-        n_repeated = self._count_repeated(subject)
+        counts = Counter[str]()
+        for session in self.sessions(subject):
+            trials = self.list_trials(subject, session)
+            counts.update(compress(trials.image_ids, trials.splits == "train"))
+        n_repeated = sum(count > 1 for count in counts.values())
         # Smallest number of repeated training stimuli from which voxels are chosen.
         # With fewer the choice would follow noise.
         min_repeated_stimuli = 20
@@ -279,15 +284,6 @@ class Betas(Preparation):
                 "leave out preparation.min_ncsnr and preparation.max_voxels, and "
                 "choose voxels by region instead",
             )
-
-    @cached_method
-    def _count_repeated(self, subject: int) -> int:
-        """Count the training stimuli of a subject that were shown twice or more."""
-        counts = Counter[str]()
-        for session in self.sessions(subject):
-            trials = self.list_trials(subject, session)
-            counts.update(compress(trials.image_ids, trials.splits == "train"))
-        return sum(count > 1 for count in counts.values())
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Read the betas of a session by split, z-scored as the recipe says."""

@@ -222,12 +222,29 @@ def find_runs(
     return runs
 
 
-def read_timing(run: BoldRun) -> tuple[int, float, float, str]:
-    """Read the times of volumes from the sidecars and the header of a run.
+class RunTiming(NamedTuple):
+    """Times of the volumes of a run.
 
-    Returns:
-        Number of volumes, TR and time of the first volume in seconds, and the source of
-        this time: `StartTime`, `TR/2` or `0`.
+    Attributes:
+        volumes: Number of volumes.
+        tr_s: Repetition time.
+        start_s: Time of the first volume.
+        source: Source of this time: `StartTime`, `TR/2` or `0`.
+    """
+
+    volumes: int
+    tr_s: float
+    start_s: float
+    source: str
+
+    @property
+    def end_s(self) -> float:
+        """End of the run."""
+        return self.volumes * self.tr_s
+
+
+def read_timing(run: BoldRun) -> RunTiming:
+    """Read the times of volumes from the sidecars and the header of a run.
 
     Raises:
         BrainhiveError: if TR or StartTime is no number of seconds, or the header has
@@ -270,7 +287,7 @@ def read_timing(run: BoldRun) -> tuple[int, float, float, str]:
             f"{path}: its sidecar has StartTime {start_s}",
             "correct StartTime, which is in seconds",
         )
-    return n_volumes, tr_s, start_s, source
+    return RunTiming(n_volumes, tr_s, start_s, source)
 
 
 def _merge_sidecars(paths: Sequence[Path]) -> dict[str, Any]:
@@ -439,8 +456,8 @@ def find_onset_unit(pictures: Sequence[tuple[float, float, float]], source: str)
 
 
 def read_confounds(
-    run: BoldRun, groups: Sequence[str], n_volumes: int, noted: Counter[str]
-) -> dict[str, Float64]:
+    run: BoldRun, groups: Sequence[str], n_volumes: int
+) -> tuple[dict[str, Float64], Counter[str]]:
     """Read the confounds of a run.
 
     Args:
@@ -448,18 +465,19 @@ def read_confounds(
         groups: Groups of confounds, such as `motion`, or columns, which may have
             wildcards.
         n_volumes: Expected number of volumes T.
-        noted: Counts of unusual facts, which are increased.
 
     Returns:
-        Finite values [T] by column, without columns of zeros.
+        Finite values [T] by column, without columns of zeros, and counts of unusual
+        facts.
 
     Raises:
         MissingData: if there is no table.
         BrainhiveError: if the table lacks a column, a row, or a value after the first
             row.
     """
+    noted = Counter[str]()
     if not groups:
-        return {}
+        return {}, noted
     path = run.confounds_file
     if path is None:
         raise MissingData(
@@ -511,7 +529,7 @@ def read_confounds(
             confounds[name] = values
         else:
             noted["confounds that are zero throughout, left out"] += 1
-    return confounds
+    return confounds, noted
 
 
 def require_one_version(files: Iterable[BidsFile]) -> None:

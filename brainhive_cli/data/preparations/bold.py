@@ -39,6 +39,7 @@ from brainhive_cli.data.fmri import (
     BoldRun,
     ListFolder,
     Mask,
+    RunTiming,
     SessionBetas,
     SessionTrials,
     ShownPicture,
@@ -115,8 +116,6 @@ FITTED = {
 """Trials that each estimator uses together, and for what, for checklists."""
 SURFACE_ENDINGS = (".gii", ".dtseries.nii")
 """Endings of BOLD that has vertices in place of voxels."""
-TIMING_KEYS = ("volumes", "tr_s", "start_s", "source")
-"""Keys of a run's timing in the store, in the order of `read_timing`."""
 FMRIPREP_HINT = (
     "run fmriprep with --level full --output-spaces T1w, or name its output: "
     "preparation.derivatives=FOLDER"
@@ -233,6 +232,15 @@ class Config(BetaSteps):
                 "confounds, too"
             )
         return self
+
+    @property
+    def confound_groups(self) -> Sequence[str]:
+        """Groups of confounds. By default, `denoised` estimates noise itself."""
+        if self.confounds is not None:
+            return self.confounds
+        if self.estimator == "denoised":
+            return ["non_steady"]
+        return ["motion", "cosine", "non_steady"]
 
     def citations(self) -> tuple[str, ...]:
         """Return the paper of the estimator."""
@@ -662,21 +670,16 @@ class Bold(Betas):
         config = self.config
         position = f"session {session} of subject {subject}"
         session_runs = self._runs[subject][session]
-        timings: dict[int, dict[str, Any]] = {}
-        for run in session_runs:
-            values = read_timing(run)
-            timings[run.number] = dict(zip(TIMING_KEYS, values, strict=True))
-        dropped = Counter[str]()
-        noted = Counter[str]()
-        pictures = self._read_pictures(session_runs, timings, position, dropped, noted)
+        timings = {run.number: read_timing(run) for run in session_runs}
+        pictures, dropped, noted = self._read_pictures(session_runs, timings, position)
         columns = list(zip(*pictures, strict=True))
-        numbers, ends_s, onsets_s, durations_s = map(np.array, columns[:4])
+        numbers, onsets_s, durations_s = map(np.array, columns[:3])
 
         # pictures that the data set lacks evoke responses, and are modelled, too
         event_names = EventNames(
             find_event_table(self.root), self._pictures[0], self.stimuli.are_categories
         )
-        names = event_names.name_pictures(columns[4])
+        names = event_names.name_pictures(columns[3])
         image_ids, splits, unmatched = match_pictures(
             names, self.stimuli, self._pictures
         )
@@ -685,14 +688,15 @@ class Bold(Betas):
             label = read_session(session_runs[0].bold_files[0], self.derivatives)
             split = config.sessions[str(find_pattern(label, config.sessions))]
             is_other = ~np.isin(splits, ["", split])
-            dropped[f"trials of other splits than {split}, which ses-{label} is of"] = (
-                int(is_other.sum())
-            )
+            reason = f"trials of other splits than {split}, which ses-{label} is of"
+            dropped[reason] = int(is_other.sum())
             splits = np.where(is_other, "", splits)
+
         # trials without a split are modelled, and not stored
         peaks_s = onsets_s + PEAK_S
-        is_peak_inside = (peaks_s >= 0) & (peaks_s <= ends_s)
-        dropped[PEAK_OUTSIDE] += int(((splits != "") & ~is_peak_inside).sum())
+        ends_s = np.array([timings[number].end_s for number in columns[0]])
+        is_peak_outside = (peaks_s < 0) | (peaks_s > ends_s)
+        dropped[PEAK_OUTSIDE] += int(((splits != "") & is_peak_outside).sum())
 
         # `denoised` is tuned on stimuli that several runs show
         stimuli, unknown_names = _number_stimuli(image_ids, names, splits)
@@ -709,25 +713,23 @@ class Bold(Betas):
             _require_equal_durations(durations_s, position)
 
         # onsets, pictures and confounds [T] of each run with pictures
-        groups = config.confounds
-        if groups is None:
-            groups = ["non_steady"]
-            if config.estimator != "denoised":  # denoised estimates noise itself
-                groups = ["motion", "cosine", "non_steady"]
         runs = [run for run in session_runs if run.number in numbers]
         trial_runs = []
         confound_names = []
         for run in runs:
             timing = timings[run.number]
-            confounds = read_confounds(run, groups, timing["volumes"], noted)
+            confounds, run_noted = read_confounds(
+                run, config.confound_groups, timing.volumes
+            )
+            noted.update(run_noted)
             confound_names.append(list(confounds))
             is_in_run = numbers == run.number
-            frames = np.arange(timing["volumes"], dtype=np.float64)
+            frames = np.arange(timing.volumes, dtype=np.float64)
             trial_run = TrialRun(
-                frames * timing["tr_s"] + timing["start_s"],
+                frames * timing.tr_s + timing.start_s,
                 onsets_s[is_in_run],
                 stimuli[is_in_run],
-                timing["tr_s"],
+                timing.tr_s,
                 confounds=np.stack(list(confounds.values()), 1) if confounds else None,
                 has_drift=not any(name.startswith("cosine") for name in confounds),
             )
@@ -738,12 +740,12 @@ class Bold(Betas):
             "fitted": FITTED[config.estimator],
             "stimulus_s": config.stimulus_s or float(np.median(durations_s)),
             "repeated": n_repeated,
-            "timing": [timings[run.number] for run in runs],
+            "timing": [timings[run.number]._asdict() for run in runs],
             "confounds": confound_names,
         }
         trials = SessionTrials(
             image_ids,
-            splits=np.where(is_peak_inside, splits, ""),
+            splits=np.where(is_peak_outside, "", splits),
             runs=numbers,
             dropped=+dropped,  # without zeros
             noted=+noted,
@@ -754,67 +756,55 @@ class Bold(Betas):
         return runs, trial_runs, trials
 
     def _read_pictures(
-        self,
-        runs: Sequence[BoldRun],
-        timings: Mapping[int, Mapping[str, Any]],
-        position: str,
-        dropped: Counter[str],
-        noted: Counter[str],
-    ) -> list[tuple[int, float, float, float, str]]:
+        self, runs: Sequence[BoldRun], timings: Mapping[int, RunTiming], position: str
+    ) -> tuple[list[tuple[int, float, float, str]], Counter[str], Counter[str]]:
         """Read the pictures of a session whose response can be modelled.
 
         Args:
             runs: Runs of the session.
-            timings: Values of `TIMING_KEYS`, by run number.
+            timings: Timing of each run, by its number.
             position: Session and subject, for messages.
-            dropped: Updated counter of other pictures.
-            noted: Updated counter of unusual facts.
 
         Returns:
-            Run, end of the run, onset and duration in seconds, and name of each event.
+            Run, onset and duration in seconds, and name of each picture. Counts of the
+            other pictures, by reason. Counts of unusual facts.
         """
-        events_of_run = {}
+        events: list[tuple[int, ShownPicture]] = []
+        dropped = Counter[str]()
         for run in runs:
-            events_of_run[run.number], run_dropped = read_events(
+            run_pictures, run_dropped = read_events(
                 run.events_file,
                 self.config.stimulus,
                 self.config.where,
                 run.bold_files[0],
             )
+            events += [(run.number, picture) for picture in run_pictures]
             dropped.update(run_dropped)
-        self._join_showings(events_of_run, position)
+        events = self._join_showings(events, position)
 
         # the unit of onsets must fit all runs
         onset_times = []  # onset, TR, and duration of the run
-        for run in runs:
-            timing = timings[run.number]
-            for onset, *_ in events_of_run[run.number]:
-                end_s = timing["volumes"] * timing["tr_s"]
-                onset_times.append((onset, timing["tr_s"], end_s))
+        for number, (onset, *_) in events:
+            onset_times.append((onset, timings[number].tr_s, timings[number].end_s))
         unit = self.config.onset_unit or find_onset_unit(onset_times, position)
+        noted = Counter[str]()
         if unit != "s":
-            noted[f"pictures whose onsets are in {unit}"] = len(onset_times)
+            noted[f"pictures whose onsets are in {unit}"] = len(events)
 
+        dropped.update({AFTER_END: 0, PEAK_OUTSIDE: 0})
         pictures = []
-        for run in runs:
-            timing = timings[run.number]
-            run_pictures = events_of_run[run.number]
-            unit_s = {"s": 1, "ms": 1e-3, "volumes": timing["tr_s"]}[unit]
-            end_s = timing["volumes"] * timing["tr_s"]
-            last_volume_s = (timing["volumes"] - 1) * timing["tr_s"] + timing["start_s"]
-            latest_s = min(last_volume_s - MIN_REMAINING_S, end_s)
-            n_begun = 0
-            n_modelled = 0
-            for onset, duration, event, _ in run_pictures:
-                onset_s = onset * unit_s
-                n_begun += onset_s < end_s
-                if EARLIEST_ONSET_S < onset_s < latest_s:
-                    n_modelled += 1
-                    duration_s = duration * unit_s
-                    pictures.append((run.number, end_s, onset_s, duration_s, event))
-            dropped[AFTER_END] += len(run_pictures) - n_begun
-            dropped[PEAK_OUTSIDE] += n_begun - n_modelled
-            noted["runs without a picture"] += n_modelled == 0
+        for number, (onset, duration, name, _) in events:
+            timing = timings[number]
+            unit_s = {"s": 1, "ms": 1e-3, "volumes": timing.tr_s}[unit]
+            onset_s = onset * unit_s
+            last_volume_s = (timing.volumes - 1) * timing.tr_s + timing.start_s
+            latest_s = min(last_volume_s - MIN_REMAINING_S, timing.end_s)
+            if EARLIEST_ONSET_S < onset_s < latest_s:
+                pictures.append((number, onset_s, duration * unit_s, name))
+            else:
+                dropped[PEAK_OUTSIDE if onset_s < timing.end_s else AFTER_END] += 1
+        used_runs = {number for number, *_ in pictures}
+        noted["runs without a picture"] = len(runs) - len(used_runs)
         if not pictures:
             reasons = [f"{count} {reason}" for reason, count in (+dropped).items()]
             raise MissingData(
@@ -823,30 +813,29 @@ class Bold(Betas):
                 "(preparation.onset_unit=ms), or leave the session out "
                 "(preparation.sessions=[…])",
             )
-        return pictures
+        return pictures, dropped, noted
 
     def _join_showings(
-        self, events_of_run: dict[int, list[ShownPicture]], position: str
-    ) -> None:
-        """Join events that are one showing, and dispute pictures of several kinds."""
-        events = []
-        times = []
-        for number, pictures in events_of_run.items():
-            for picture in pictures:
-                events.append((number, picture))
-                times.append(1e9 * number + picture[0])  # runs are far apart
+        self, events: Sequence[tuple[int, ShownPicture]], position: str
+    ) -> list[tuple[int, ShownPicture]]:
+        """Join events that are one showing, and dispute pictures of several kinds.
+
+        Args:
+            events: Run and picture of each event.
+            position: Session and subject, for messages.
+        """
+        # runs are far apart
+        times = np.array([1e9 * number + picture[0] for number, picture in events])
         names = [picture[2] for _, picture in events]
-        is_copy, lags = find_copies(np.array(times), names, self.stimuli.are_categories)
-        for number, picture in compress(events, is_copy.tolist()):
-            events_of_run[number].remove(picture)
+        is_copy, lags = find_copies(times, names, self.stimuli.are_categories)
         if is_copy.any():
             reason = f"that repeat the picture before them, after {np.median(lags):.2g}"
             self.account.set_aside("events", reason, position, len(lags))
-        shown = list(chain.from_iterable(events_of_run.values()))
-        kinds = [picture[3] for picture in shown]
-        self.account.disputes.extend(
-            find_mixed_kinds([picture[2] for picture in shown], kinds, position)
-        )
+        showings = list(compress(events, ~is_copy))
+        shown_names = [picture[2] for _, picture in showings]
+        kinds = [picture[3] for _, picture in showings]
+        self.account.disputes.extend(find_mixed_kinds(shown_names, kinds, position))
+        return showings
 
 
 def _require_equal_durations(durations_s: Float64, position: str) -> None:

@@ -28,6 +28,7 @@ from brainhive_cli.data.files import (
     to_image_id,
 )
 from brainhive_cli.data.media import StimulusSet, find_pictures, make_stimulus_set
+from brainhive_cli.data.recordings import MergedPreparation
 from brainhive_cli.data.signals import (
     HOLDOUT_FIELD,
     SEPARATE_TEST,
@@ -120,7 +121,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Blocks:
+class Blocks(MergedPreparation):
     """Segments of all subjects, which are grouped by picture when they are read.
 
     Attributes:

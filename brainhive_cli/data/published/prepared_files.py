@@ -6,7 +6,7 @@ from pathlib import Path
 
 from brainhive_cli.core.base import BrainhiveError, MissingData
 from brainhive_cli.core.files import Input, require_inputs
-from brainhive_cli.data.recordings import list_subjects
+from brainhive_cli.data.recordings import MergedPreparation, list_subjects
 from brainhive_cli.data.signals import Trials
 
 FilesByRow = Mapping[str, Sequence[Path]]
@@ -14,7 +14,7 @@ FilesByRow = Mapping[str, Sequence[Path]]
 
 
 @dataclass(frozen=True)
-class PreparedFiles:
+class PreparedFiles(MergedPreparation):
     """Prepared files, in which all repetitions of a stimulus lie together.
 
     Attributes:

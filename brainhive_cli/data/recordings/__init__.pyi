@@ -9,7 +9,7 @@ from .channels import (
     list_unusual_channels as list_unusual_channels,
 )
 from .contract import (
-    Merged as Merged,
+    MergedPreparation as MergedPreparation,
     NoTrials as NoTrials,
     Overview as Overview,
     Preparation as Preparation,
@@ -38,7 +38,6 @@ from .event_names import (
     find_own_tables as find_own_tables,
     read_code as read_code,
 )
-from .file_account import account_for_files as account_for_files
 from .files import (
     list_recording_files as list_recording_files,
     list_recordings as list_recordings,
@@ -70,6 +69,14 @@ from .markers import (
     read_markers as read_markers,
 )
 from .opening import CHANNEL_UNITS as CHANNEL_UNITS, open_raw as open_raw
+from .recording_account import (
+    account_for_files as account_for_files,
+    dispute_unrecorded as dispute_unrecorded,
+    join_showings as join_showings,
+    list_disputes as list_disputes,
+    list_rows as list_rows,
+    list_unrecorded as list_unrecorded,
+)
 from .samples import (
     FlatSegments as FlatSegments,
     filter_samples as filter_samples,
@@ -101,11 +108,4 @@ from .tables import (
     read_number as read_number,
     read_table as read_table,
     select_rows as select_rows,
-)
-from .trial_account import (
-    dispute_unrecorded as dispute_unrecorded,
-    join_showings as join_showings,
-    list_disputes as list_disputes,
-    list_rows as list_rows,
-    list_unrecorded as list_unrecorded,
 )

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from brainhive_cli.core.base import MissingData, Table
+from brainhive_cli.core.files import Input
 from brainhive_cli.data.recordings.account import Account
 from brainhive_cli.data.signals import Trials
 
@@ -82,7 +83,7 @@ class NoTrials(MissingData):
 
 
 class Preparation(ABC):
-    """Base class of preparations that read session by session.
+    """Base class of preparations, which read recordings session by session.
 
     Attributes:
         dataset: Name of the data set of the stimuli, under which signals are stored.
@@ -106,15 +107,26 @@ class Preparation(ABC):
             MissingData: with the first missing file and its source.
         """
 
+    def inputs(self, subject: int) -> list[Input]:
+        """List the files that `--check` lists one by one, absent ones included."""
+        return []
+
     @abstractmethod
     def sessions(self, subject: int) -> Sequence[int]:
-        """List the sessions of a subject, ascending."""
+        """List the sessions of a subject, ascending.
+
+        Empty if its files join all repetitions of a stimulus.
+        """
 
     @abstractmethod
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
         """Return the shape [n, C, T] of a session's trials by split.
 
         Open and check the files, but read no signals.
+
+        Args:
+            subject: Number of the subject.
+            session: Number of the session, or 0 for files without sessions.
 
         Raises:
             NoTrials: if the session has no whole trial.
@@ -126,6 +138,10 @@ class Preparation(ABC):
         """Read a session, and prepare its trials [n, C, T] by split.
 
         Empty splits are left out. `provenance["dropped"]` counts omitted trials.
+
+        Args:
+            subject: Number of the subject.
+            session: Number of the session, or 0 for files without sessions.
 
         Raises:
             NoTrials: if the session has no whole trial.
@@ -149,32 +165,32 @@ class Preparation(ABC):
         return recordings
 
 
-@runtime_checkable
-class Merged(Protocol):
-    """Contract of preparations whose files join all repetitions of a stimulus."""
+class MergedPreparation(Preparation):
+    """Base class of preparations whose files join all repetitions of a stimulus.
 
-    @property
-    def dataset(self) -> str:
-        """Name of the data set of the stimuli, under which signals are stored."""
+    Attributes:
+        splits: Names of the splits in the files.
+    """
 
-    @property
-    def subjects(self) -> tuple[int, ...]:
-        """Numbers of the subjects with files."""
+    splits: tuple[str, ...]
 
-    def files(self, subject: int) -> Sequence[Path]:
-        """List the files of a subject that are read, without opening them.
-
-        Raises:
-            MissingData: with the first missing file and its source.
-        """
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits in the files."""
-
+    @abstractmethod
     def recording(self, subject: int, split: str) -> Trials:
         """Open a subject's trials of a split. Its signals may stay on disk.
 
         Raises:
             BrainhiveError: if a file is damaged or has unexpected content.
         """
+
+    def sessions(self, subject: int) -> Sequence[int]:
+        """Return no session."""
+        return ()
+
+    def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
+        """Return the shape [n, C, T] of each split."""
+        recordings = self.session(subject, session)
+        return {split: trials.signal.shape for split, trials in recordings.items()}
+
+    def session(self, subject: int, session: int) -> Mapping[str, Trials]:
+        """Open all splits of a subject."""
+        return {split: self.recording(subject, split) for split in self.splits}

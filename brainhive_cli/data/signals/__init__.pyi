@@ -51,20 +51,18 @@ from .overlap import (
     Overlap as Overlap,
     measure_spacing_s as measure_spacing_s,
 )
-from .provenance import (
-    find_recorded_unit as find_recorded_unit,
-    read_preparation as read_preparation,
-)
-from .reliability import measure_reliability as measure_reliability
+from .provenance import find_fact as find_fact, read_preparation as read_preparation
 from .repetitions import (
+    SCALED_UNITS as SCALED_UNITS,
     WHITENED_UNIT as WHITENED_UNIT,
     average_by_part as average_by_part,
     average_by_session as average_by_session,
     average_repetitions as average_repetitions,
     average_trials as average_trials,
+    measure_reliability as measure_reliability,
+    measure_scale as measure_scale,
     separate_in_time as separate_in_time,
 )
-from .scale import SCALED_UNITS as SCALED_UNITS, measure_scale as measure_scale
 from .selection import (
     Signal as Signal,
     list_regions as list_regions,

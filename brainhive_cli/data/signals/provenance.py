@@ -31,11 +31,16 @@ def list_sources(provenance: Provenance) -> list[Provenance]:
     return [provenance] + list(provenance.get("sessions", ()))
 
 
-def find_recorded_unit(provenance: Provenance) -> str:
-    """Return the unit of the signals before whitening, or "" if it is unknown."""
+def find_fact(provenance: Provenance, name: str) -> str:
+    """Return a fact of the first source that has it, or "" if none has.
+
+    Args:
+        provenance: Origin of signals.
+        name: Name of the fact, such as `recorded_unit` or `modality`.
+    """
     for source in list_sources(provenance):
-        if "recorded_unit" in source:
-            return str(source["recorded_unit"])
+        if name in source:
+            return str(source[name])
     return ""
 
 
@@ -76,14 +81,6 @@ def read_preparation(provenance: Provenance) -> dict[str, Any]:
     if SIMULATED in list_caveats(provenance):
         steps["simulated"] = True
     return steps
-
-
-def read_modality(provenance: Provenance) -> str | None:
-    """Read the kind of the recordings that `prepare` noted, or None."""
-    for source in list_sources(provenance):
-        if "modality" in source:
-            return str(source["modality"])
-    return None
 
 
 def list_preparations(provenance: Provenance) -> tuple[str, ...]:

@@ -1,19 +1,39 @@
-"""Repetitions of stimuli in the space of the sensors, and their averages."""
+"""Repetitions of stimuli in the space of the sensors: averages, reliability, scale."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 
-from brainhive_cli.core.base import Array, Float32, Float64, Int64
+from brainhive_cli.core.base import Array, BrainhiveError, Float32, Float64, Int64
 from brainhive_cli.data.signals.trials import (
     MAX_STIMULI_PER_READ,
     Trials,
     sum_by_picture,
 )
-from brainhive_cli.measurement import average_parts, separate_repetitions
+from brainhive_cli.measurement import (
+    average_parts,
+    average_random_halves,
+    correlate,
+    noise_ceiling,
+    separate_repetitions,
+    spearman_brown,
+)
 
 WHITENED_UNIT = "whitened"
 """Unit of signals after multivariate noise normalisation."""
+MAX_MEASURED_STIMULI = 1000
+"""Largest number of stimuli that are measured. Correlations are then precise to .03."""
+MIN_MEASURED_STIMULI = 3
+"""Smallest number of repeated stimuli whose reliability is measured."""
+SCALED_UNITS = (WHITENED_UNIT, "z-score", "IQR")
+"""Units of signals whose spread is 1 already."""
+MAX_MEASURED_VALUES = 2**24
+"""Largest number of values of a subject that are measured."""
+MAX_OFFSET = 100.0
+"""Largest mean of a channel in its standard deviations. Beyond it, float32 has less
+than five digits for the signal, and networks do not learn.
+"""
 
 
 def separate_in_time(trials: Trials) -> tuple[Int64, Int64]:
@@ -169,3 +189,126 @@ def _read_session_numbers(recording: Trials, rows: Int64) -> Int64:
     if recording.sessions is None:
         return np.zeros(len(rows), np.int64)
     return recording.sessions[rows].astype(int)
+
+
+def measure_reliability(
+    recording: Trials, split: str
+) -> tuple[Int64, Float64, Float64, Float64]:
+    """Measure the reliability of a recording by its repetitions.
+
+    Args:
+        recording: Recording of a subject and split.
+        split: Name of the split, for errors.
+
+    Returns:
+        Number of repetitions [N] of each measured stimulus, at least 2.
+        Mean [C, T] over all repetitions. If whiteners are known, signals before
+            whitening are averaged, so channels are sites.
+        Correlation [C, T] over stimuli of two halves of the repetitions, corrected to
+            all of them (Spearman-Brown).
+        Noise ceiling [C, T]: percent of the variance of the means of the stimuli that
+            is not noise (Allen et al. 2022).
+
+    Raises:
+        BrainhiveError: if fewer than `MIN_MEASURED_STIMULI` stimuli were shown twice,
+            or repetitions follow one another.
+    """
+    rows = np.flatnonzero(recording.counts > 1)
+    if len(rows) < MIN_MEASURED_STIMULI:
+        raise BrainhiveError(
+            f"{len(rows)} {split} stimuli were shown twice or more: reliability needs "
+            "three",
+            "another split",
+        )
+    rng = np.random.default_rng(0)
+    trials = recording.take(np.sort(rng.permutation(rows)[:MAX_MEASURED_STIMULI]))
+
+    # keep stimuli with repetitions in several parts of the recording
+    parts, part_counts = separate_in_time(trials)
+    is_apart = part_counts > 1
+    parts = parts[is_apart[trials.picture_of_trial]]
+    trials = trials.take(is_apart)
+    part_counts = part_counts[is_apart]
+    shape = trials.signal.shape[1:]  # C, T
+
+    def iterate_means() -> Iterator[Array]:
+        return average_by_part(trials, parts, is_mixed=True)
+
+    # mean over trials in the space of the sensors
+    evoked = average_trials(trials)
+
+    # agreement of halves, and share of the variance that is not noise
+    generator = torch.Generator().manual_seed(0)
+    halves = (average_random_halves(means, generator) for means in iterate_means())
+    correlations = correlate(halves).mean(0).reshape(shape)
+    times = part_counts.sum() / (part_counts // 2).sum()
+    split_half = spearman_brown(correlations, times)
+    ceiling = noise_ceiling(iterate_means, part_counts)
+    return trials.counts, evoked, split_half, ceiling
+
+
+def measure_scale(subjects: Sequence[Trials], as_singles: bool) -> tuple[float, ...]:
+    """Measure the factors of signals that give each kind of channel a spread of 1.
+
+    The spread of a kind is the median standard deviation of its channels, so that a
+    bad channel does not change it.
+
+    Args:
+        subjects: Training trials of each subject, with equal channels.
+        as_singles: True to measure single trials instead of averages.
+
+    Returns:
+        Factors [C], or a factor [1] if all channels are of one kind.
+
+    Raises:
+        BrainhiveError: if the channels of a kind are constant, or far from 0.
+    """
+    kind = _number_channel_kinds(subjects[0])
+    spreads, kinds = [], []
+    for trials in subjects:
+        mean, spread = _measure_spread(trials, as_singles)
+        is_live = spread > 0
+        if not is_live.any():
+            raise BrainhiveError(
+                f"the signals of {trials.where} are constant",
+                "check them; float16 turns values below 6e-8, as of volts, into 0",
+            )
+        offset = float(np.median(np.abs(mean[is_live]) / spread[is_live]))
+        # Largest mean of a channel in its standard deviations. Beyond it, float32 has
+        # less than five digits for the signal, and networks do not learn.
+        if offset > 100.0:
+            raise BrainhiveError(
+                f"the signals of {trials.where} have an offset of {offset:,.0f} times "
+                "their spread",
+                "remove it: signal.normalise=channel, or a baseline or high-pass "
+                "filter before",
+            )
+        spreads.append(spread[is_live])
+        kinds.append(np.broadcast_to(kind, spread.shape)[is_live])
+    all_spreads, all_kinds = np.concatenate(spreads), np.concatenate(kinds)
+    factors = np.ones(1 + kind.max())
+    for number in np.unique(all_kinds):
+        factors[number] = 1 / np.median(all_spreads[all_kinds == number])
+    return tuple(factors[kind].tolist())
+
+
+def _number_channel_kinds(trials: Trials) -> Int64:
+    """Number the kind [C] of each channel, or [1] if there is only one."""
+    if " and " not in trials.unit:
+        return np.zeros(1, np.int64)
+    # numbers of magnetometers end in 1
+    is_other = [not name.endswith("1") for name in trials.channels]
+    return np.array(is_other, np.int64)
+
+
+def _measure_spread(trials: Trials, as_singles: bool) -> tuple[Float64, Float64]:
+    """Measure mean and standard deviation [C] of evenly spaced trials."""
+    n_stimuli = len(trials.counts)
+    n_values = int(np.prod(trials.signal.shape[1:]))
+    if as_singles:
+        n_values *= trials.max_repetitions
+    step = 1 + n_stimuli * n_values // MAX_MEASURED_VALUES
+    measured = trials.take(np.arange(0, n_stimuli, step))
+    values = measured.singles if as_singles else measured.averages
+    channels = values.swapaxes(0, 1).reshape(values.shape[1], -1).astype(np.float64)
+    return channels.mean(1), channels.std(1)

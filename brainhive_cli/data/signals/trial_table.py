@@ -183,7 +183,7 @@ class TrialTable:
     @property
     def modality(self) -> str:
         """ "EEG", "MEG" or "fMRI", as `prepare` noted it, else by unit and channels."""
-        modality = provenance.read_modality(self.provenance)
+        modality = provenance.find_fact(self.provenance, "modality")
         return modality or guess_modality(self.channels, self.unit)
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Protocol, Self, runtime_checkable
+from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import Field
@@ -25,13 +25,7 @@ from brainhive_cli.core.runs import (
 )
 from brainhive_cli.data.datasets import PUBLISHED_FACTS, PublishedFacts
 from brainhive_cli.data.files import Subjects
-from brainhive_cli.data.recordings import (
-    Account,
-    Merged,
-    NoTrials,
-    Overview,
-    Preparation,
-)
+from brainhive_cli.data.recordings import Account, NoTrials, Overview, Preparation
 from brainhive_cli.data.stores import session_store
 from brainhive_cli.data.stores.recordings import find_absent_subjects
 from brainhive_cli.data.stores.session_store import DType, cast_signal, list_sessions
@@ -39,14 +33,6 @@ from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 
 SplitShape = tuple[str, tuple[int, ...]]
 """Split, and shape [trials, channels, samples] of its signals."""
-
-
-@runtime_checkable
-class HasInputs(Protocol):
-    """Preparation that lists the files of a subject as inputs."""
-
-    def inputs(self, subject: int) -> list[Input]:
-        """List the files of a subject."""
 
 
 class Recipe(BaseRecipe):
@@ -88,7 +74,7 @@ class Job(CommandJob):
     """
 
     recipe: Recipe
-    preparation: Preparation | Merged
+    preparation: Preparation
     subjects: Sequence[int]
     signals: Path
     settings: Mapping[str, Any]
@@ -105,7 +91,7 @@ class Job(CommandJob):
         Raises:
             MissingData: if there is no subject.
         """
-        preparation: Preparation | Merged = recipe.preparation.build(recipe.paths)
+        preparation: Preparation = recipe.preparation.build(recipe.paths)
         dataset = preparation.dataset
         subjects = list(recipe.subjects or ())
         absence = None
@@ -146,9 +132,8 @@ class Job(CommandJob):
     def _list_files(self) -> list[Input]:
         """List the files of subjects without a store, if the preparation lists any."""
         files: list[Input] = []
-        if isinstance(self.preparation, HasInputs):
-            for subject in self.list_due():
-                files.extend(self.preparation.inputs(subject))
+        for subject in self.list_due():
+            files += self.preparation.inputs(subject)
         return files
 
     def _list_account(self) -> list[Input]:
@@ -213,8 +198,6 @@ class Job(CommandJob):
     @cached_property
     def overview(self) -> Overview:
         """Overview of the recordings, read once."""
-        if isinstance(self.preparation, Merged):
-            return Overview()
         with console.progress("looking over the recordings"):
             overview = self.preparation.look_over(self.subjects)
         if self.recipe.subjects:
@@ -260,12 +243,6 @@ class Job(CommandJob):
         """Folder of finished sessions, until their subject is complete."""
         return self.build_path(1).parent / "sessions"
 
-    def list_session_numbers(self, subject: int) -> Sequence[int]:
-        """List the sessions of a subject. Empty if files hold merged sessions."""
-        if isinstance(self.preparation, Merged):
-            return []
-        return self.preparation.sessions(subject)
-
     def build_session_paths(self, subject: int) -> dict[int, Path]:
         """Build the paths of a subject's sessions. Empty without sessions.
 
@@ -280,7 +257,7 @@ class Job(CommandJob):
         text = json.dumps([self.settings, self.versions, files], sort_keys=True)
         digest = documents.digest_text(text)[:10]
         paths = {}
-        for session in self.list_session_numbers(subject):
+        for session in self.preparation.sessions(subject):
             name = f"sub-{subject:02d}_ses-{session:02d}_{digest}.h5"
             paths[session] = self.sessions_folder / name
         return paths
@@ -391,18 +368,11 @@ class Job(CommandJob):
         Raises:
             NoTrials: if the only session of the only subject has no trials.
         """
-        preparation = self.preparation
         shapes: list[SplitShape] = []
-        if isinstance(preparation, Merged):
-            for split in preparation.splits:
-                recording = preparation.recording(subject, split)
-                shapes.append((split, recording.signal.shape))
-            return shapes
-
-        sessions = preparation.sessions(subject)
+        sessions = self.preparation.sessions(subject) or [0]
         for session in sessions:
             try:
-                shapes.extend(preparation.shapes(subject, session).items())
+                shapes.extend(self.preparation.shapes(subject, session).items())
             except NoTrials as error:
                 if len(self.subjects) == 1 and len(sessions) == 1:
                     raise
@@ -414,24 +384,21 @@ class Job(CommandJob):
 
     def prepare(self, subject: int, launch: Launch, bar: console.Bar) -> None:
         """Write the store of a subject. Processes share its sessions."""
-        if not isinstance(self.preparation, Merged):
-            self._write_sessions(self.preparation, subject, launch, bar)
+        preparation = self.preparation
+        paths = self.build_session_paths(subject)
+        if not paths:
+            recordings = {}
+            for split, recording in preparation.session(subject, 0).items():
+                recordings[split] = replace(
+                    recording,
+                    signal=cast_signal(recording.signal, np.dtype(self.recipe.dtype)),
+                    provenance=recording.provenance | self.build_provenance(subject),
+                )
+            SignalStore.write(self.build_path(subject), recordings)
+            bar.advance()
             return
 
-        recordings = {}
-        for split in self.preparation.splits:
-            recording = self.preparation.recording(subject, split)
-            signal = cast_signal(recording.signal, np.dtype(self.recipe.dtype))
-            provenance = {**recording.provenance, **self.build_provenance(subject)}
-            recordings[split] = replace(recording, signal=signal, provenance=provenance)
-        SignalStore.write(self.build_path(subject), recordings)
-        bar.advance()
-
-    def _write_sessions(
-        self, preparation: Preparation, subject: int, launch: Launch, bar: console.Bar
-    ) -> None:
-        """Write the missing sessions of a subject, and join them into its store."""
-        paths = self.build_session_paths(subject)
+        # write the missing sessions, and join them
         path_of_name = {str(session): path for session, path in paths.items()}
         n_done = 0
         with share_cells(path_of_name, launch.single_process) as free_sessions:
@@ -445,19 +412,18 @@ class Job(CommandJob):
                         f"{error.message}"
                     )
                     continue
-                session_store.write_session(
-                    paths[session], session, trials, self.recipe.dtype
+                stored = session_store.complete_session(
+                    session, trials, self.recipe.dtype
                 )
+                SignalStore.write(paths[session], stored)
                 # the bar counts the sessions of all processes
                 n_written = _count_files(paths)
                 bar.advance(n_written - n_done, f"subject {subject}, session {session}")
                 n_done = n_written
         bar.advance(len(paths) - n_done)
-        launch.run_on_main(partial(self._join_sessions, preparation, subject, paths))
+        launch.run_on_main(partial(self._join_sessions, subject, paths))
 
-    def _join_sessions(
-        self, preparation: Preparation, subject: int, paths: Mapping[int, Path]
-    ) -> None:
+    def _join_sessions(self, subject: int, paths: Mapping[int, Path]) -> None:
         """Write the store of a subject from its sessions with trials."""
         stores = [SignalStore.open(path) for path in paths.values() if path.is_file()]
         if not stores:
@@ -469,8 +435,10 @@ class Job(CommandJob):
                 account.set_aside("sessions", "no whole trial", f"session {session}")
         if account.counts:
             provenance["left_out"] = account.as_facts()
-        joined = session_store.join_sessions(stores, preparation.order_seed, provenance)
-        recordings = preparation.finish(subject, joined)
+        joined = session_store.join_sessions(
+            stores, self.preparation.order_seed, provenance
+        )
+        recordings = self.preparation.finish(subject, joined)
         SignalStore.write(self.build_path(subject), recordings)
         # also remove sessions of other settings and files
         for path in list_sessions(self.sessions_folder, subject):

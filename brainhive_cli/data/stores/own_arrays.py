@@ -10,10 +10,9 @@ import numpy as np
 from brainhive_cli.core.base import BrainhiveError, Int64, console
 from brainhive_cli.core.runs import library_versions
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.files import LazyRows
 from brainhive_cli.data.recordings import list_pictures, match_pictures, warn_of_size
 from brainhive_cli.data.signals import Trials
-from brainhive_cli.data.stores.session_store import join_sessions
+from brainhive_cli.data.stores.session_store import complete_session, join_sessions
 from brainhive_cli.data.stores.signal_store import SignalStore
 
 
@@ -80,23 +79,17 @@ def store_arrays(
             is_stored = (splits == split) & (sessions == number)
             if not is_stored.any():
                 continue
-            recording = trials.choose(is_stored)
-            values = np.asarray(recording.signal, np.float32)
             recordings[split] = replace(
-                recording,
-                signal=LazyRows(values.shape, values.dtype, values.__getitem__),
+                trials.choose(is_stored),
                 image_ids=names[is_stored].tolist(),
-                provenance={
-                    "session": label,
-                    "trials": int(is_stored.sum()),
-                    "dropped": unreported_drops,
-                },
+                provenance={"dropped": unreported_drops},
                 runs=None if run is None else runs[is_stored].astype(np.int16),
             )
             # the first recording reports all dropped trials
             unreported_drops = {}
         if recordings:
-            stores.append(SignalStore(path, recordings))
+            session_trials = complete_session(label, recordings, "float32")
+            stores.append(SignalStore(path, session_trials))
     SignalStore.write(path, join_sessions(stores, None, provenance))
     for reason, count in dropped.items():
         console.warn(f"{path.stem}: {count} of {len(splits)} trials left out, {reason}")

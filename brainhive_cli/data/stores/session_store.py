@@ -32,14 +32,13 @@ def list_sessions(folder: Path, subject: int) -> list[Path]:
     return list(folder.glob(pattern)) + list(folder.glob(f".{pattern}"))
 
 
-def write_session(
-    path: Path, session: int, recordings: Mapping[str, Trials], dtype: DType
-) -> None:
-    """Write the trials of a session. The file gets its name when it is complete.
+def complete_session(
+    session: Any, recordings: Mapping[str, Trials], dtype: DType
+) -> dict[str, Trials]:
+    """Complete the trials of a session, so that they can be stored and joined.
 
     Args:
-        path: Path of the file.
-        session: Number of the session.
+        session: Number or label of the session.
         recordings: Trials by split.
         dtype: Dtype of the stored signals.
     """
@@ -54,7 +53,7 @@ def write_session(
         }
         signal = cast_signal(trials.signal, np.dtype(dtype))
         stored[split] = replace(trials, signal=signal, provenance=provenance)
-    SignalStore.write(path, stored)
+    return stored
 
 
 def cast_signal(signal: Any, dtype: np.dtype[Any]) -> LazyRows:

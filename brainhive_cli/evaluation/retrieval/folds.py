@@ -4,7 +4,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -78,13 +77,11 @@ def _concatenate_folds(scores_of_fold: Mapping[int, Scores]) -> Scores:
     first_fold = folds[0]
     columns: dict[str, Any] = {}
     # Columns of `Scores` that are lists.
-    list_columns = ("image_ids", "labels", "concepts", "nearest_concepts", "auc_parts")
-    for name in list_columns:
-        lists = map(attrgetter(name), folds)
-        columns[name] = list(chain.from_iterable(lists))
+    for name in ("image_ids", "labels", "concepts", "nearest_concepts"):
+        columns[name] = list(chain(*(getattr(scores, name) for scores in folds)))
     # Columns of `Scores` that are arrays [N].
-    for name in ("relevant", "train_similarities", "units"):
-        columns[name] = np.concatenate(list(map(attrgetter(name), folds)))
+    for name in ("relevant", "train_similarities", "units", "auc_parts"):
+        columns[name] = np.concatenate([getattr(scores, name) for scores in folds])
 
     groups: list[str] = []
     sizes = []
@@ -197,7 +194,7 @@ def measure_categories(
     if all(len(scores.auc_parts) == len(scores.labels) for scores in chain(*groups)):
         areas = []
         for group in groups:
-            areas.append(np.array([scores.auc_parts for scores in group]))
+            areas.append(np.vstack([scores.auc_parts for scores in group]))
 
         # a mean of K areas varies less than hits: under guessing, like 3 (K - 1) / K
         # hits of each trial if the areas are independent, and less for two categories

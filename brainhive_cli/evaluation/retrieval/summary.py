@@ -534,8 +534,8 @@ def compare_with_baselines(
             tables = []
             for table_ranks in np.atleast_2d(subject_ranks):
                 # keep the columns that do not depend on the model
-                first_table = replace(group[0], values={}, auc_parts=(), scopes={})
-                tables.append(replace(first_table, ranks=table_ranks))
+                first_table = replace(group[0], ranks=table_ranks, values={}, scopes={})
+                tables.append(replace(first_table, auc_parts=np.empty(0)))
             groups.append(tables)
         baseline = replace(
             cells, groups=groups, protocol=f"{prefix}{cells.protocol}", seeds=()

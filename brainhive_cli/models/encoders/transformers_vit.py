@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,9 +13,15 @@ from pydantic import Field
 
 from brainhive_cli.core.base import MissingData
 from brainhive_cli.core.files import documents
-from brainhive_cli.core.runs import reading
-from brainhive_cli.models import encoders, load_network
-from brainhive_cli.models.encoders import Encoder, ModelConfig, _intern_vit
+from brainhive_cli.core.runs import weights
+from brainhive_cli.models import (
+    NameTable,
+    StateDict,
+    encoders,
+    load_network,
+    rename_weights,
+)
+from brainhive_cli.models.encoders import Encoder, ModelConfig
 from brainhive_cli.models.encoders._tokens import TokenConfig
 from brainhive_cli.models.encoders._weights import (
     PROCESSOR_CONFIG,
@@ -34,6 +41,38 @@ FAMILIES = documents.read(
 """Classes and outputs of families, keyed by the `model_type` of config.json. SigLIP 2
 may state `siglip`.
 """
+INTERN_VIT_TYPE = "intern_vit_6b"
+"""`model_type` in config.json, for all sizes of the network."""
+INTERN_VIT_BLOCK = r"encoder\.layers\.(\d+)\."
+INTERN_VIT_NAMES: NameTable = {
+    r"embeddings\.class_embedding": "embeddings.cls_token",
+    r"embeddings\.patch_embedding\.": "embeddings.patch_embeddings.projection.",
+    r"embeddings\.position_embedding": "embeddings.position_embeddings",
+    rf"{INTERN_VIT_BLOCK}attn\.proj\.": r"encoder.layer.\1.attention.projection_layer.",
+    rf"{INTERN_VIT_BLOCK}attn\.": r"encoder.layer.\1.attention.",
+    rf"{INTERN_VIT_BLOCK}norm1\.": r"encoder.layer.\1.layernorm_before.",
+    rf"{INTERN_VIT_BLOCK}norm2\.": r"encoder.layer.\1.layernorm_after.",
+    rf"{INTERN_VIT_BLOCK}ls": r"encoder.layer.\1.lambda_",
+    INTERN_VIT_BLOCK: r"encoder.layer.\1.",
+}
+"""Beginnings of names in transformers, keyed by a pattern of the publisher's names."""
+INTERN_VIT_SIZES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "image_size",
+    "patch_size",
+)
+"""Keys that the publisher's config.json must have."""
+INTERN_VIT_DEFAULTS = {
+    "hidden_act": "gelu",
+    "norm_type": "rms_norm",
+    "layer_norm_eps": 1e-6,
+    "qkv_bias": False,
+    "qk_normalization": True,
+}
+"""Defaults of the publisher's InternVisionConfig."""
 
 
 class Config(TokenConfig):
@@ -83,9 +122,9 @@ class Config(TokenConfig):
             processor = processor_class(size=sides, crop_size=sides)
             network_class = getattr(transformers, family["network"])
             load = partial(build_untrained, partial(network_class, config))
-            weights = {"source": "random"}
+            description = {"source": "random"}
         else:
-            folder, weights = fetch_weights(self)
+            folder, description = fetch_weights(self)
             model_config = ModelConfig.read(folder)
             model_type = model_config.model_type
             if not is_vision_transformer(model_config):
@@ -97,7 +136,7 @@ class Config(TokenConfig):
             family = FAMILIES.get(model_type, default_family)
             processor_class = getattr(transformers, family["processor"])
             # a trial of the processor reports a damaged config
-            with reading(folder):
+            with weights.reading(folder):
                 processor = processor_class.from_pretrained(folder)
                 processor(images=Image.new("RGB", (64, 64)), return_tensors="pt")
             load = partial(_load, self, family["network"], folder)
@@ -122,7 +161,9 @@ class Config(TokenConfig):
 
             return Outputs(Tower(network, embed), self.output, anatomy)
 
-        return Encoder(load_outputs, preprocess, describe_processor(processor), weights)
+        return Encoder(
+            load_outputs, preprocess, describe_processor(processor), description
+        )
 
 
 TINY = Config(
@@ -154,8 +195,8 @@ def _load(config: Config, class_name: str, folder: Path) -> nn.Module:
 
     files = list_weight_files(config, folder)
     model_config = ModelConfig.read(folder)
-    if model_config.model_type == _intern_vit.MODEL_TYPE:
-        return _intern_vit.load(folder, files)
+    if model_config.model_type == INTERN_VIT_TYPE:
+        return _load_intern_vit(folder, files)
     options = model_config.model_dump(include={"projection_dim"}, exclude_none=True)
     return load_network(
         getattr(transformers, class_name),
@@ -213,12 +254,12 @@ def find_anatomy(network: nn.Module, source: str) -> Anatomy:
         raise error
 
     # tokens before the patches: class, registers, distilled teacher
-    weights = dict(holder.embeddings.named_parameters(recurse=False))
-    has_class = not weights.keys().isdisjoint({"cls_token", "class_embedding"})
+    parameters = dict(holder.embeddings.named_parameters(recurse=False))
+    has_class = not parameters.keys().isdisjoint({"cls_token", "class_embedding"})
     n_prefix_tokens = int(has_class)
-    if "register_tokens" in weights:
-        n_prefix_tokens += weights["register_tokens"].shape[1]
-    if "distillation_token" in weights:
+    if "register_tokens" in parameters:
+        n_prefix_tokens += parameters["register_tokens"].shape[1]
+    if "distillation_token" in parameters:
         n_prefix_tokens += 1
     return Anatomy(list(blocks), norm, n_prefix_tokens, has_class)
 
@@ -260,3 +301,56 @@ def describe_processor(processor: Any) -> str:
         if (value or False) != default_settings.get(key, False):
             settings[key] = value
     return f"{type(processor).__name__} {json.dumps(settings, default=int)}"
+
+
+def _load_intern_vit(folder: Path, files: Sequence[Path]) -> nn.Module:
+    """Load an InternViT in float32, without running code from the hub.
+
+    Args:
+        folder: Folder with config.json.
+        files: Shards of the weights.
+
+    Raises:
+        MissingData: if a weight is missing or has another size.
+    """
+    import torch
+    from transformers import InternVLVisionConfig, InternVLVisionModel
+
+    config = documents.read_download(folder / "config.json")
+    with weights.reading(folder / "config.json"):
+        settings = {name: config[name] for name in INTERN_VIT_SIZES}
+    for name, default in INTERN_VIT_DEFAULTS.items():
+        settings[name] = config.get(name, default)
+    attention_bias = settings.pop("qkv_bias")
+    use_qk_norm = settings.pop("qk_normalization")
+
+    # shard by shard, because the network may be large
+    state: StateDict = {}
+    for file in files:
+        with weights.reading(file):
+            shard = _split_attention(weights.read(file))
+            shard = rename_weights(shard, INTERN_VIT_NAMES)
+        for name, value in shard.items():
+            state[name] = value.float()
+
+    # an empty network takes over the tensors of the files
+    with weights.reading(folder), torch.device("meta"):
+        network = InternVLVisionModel(
+            InternVLVisionConfig(
+                **settings, attention_bias=attention_bias, use_qk_norm=use_qk_norm
+            )
+        )
+    weights.fill(network, state, folder, documents.DOWNLOAD_HINT, MissingData)
+    return network
+
+
+def _split_attention(state: StateDict) -> StateDict:
+    """Split the joint weights [3 D, …] of queries, keys and values into three."""
+    split: StateDict = {}
+    for name, value in state.items():
+        if ".attn.qkv." not in name:
+            split[name] = value
+            continue
+        for letter, chunk in zip("qkv", value.chunk(3), strict=True):
+            split[name.replace(".qkv.", f".{letter}_proj.")] = chunk
+    return split

@@ -4,13 +4,7 @@ import numpy as np
 
 from brainhive_cli.core.base import Float64
 from brainhive_cli.core.runs import Evoked
-from brainhive_cli.data.signals import (
-    WHITENED_UNIT,
-    Sensors,
-    Trials,
-    Voxels,
-    find_recorded_unit,
-)
+from brainhive_cli.data.signals import WHITENED_UNIT, Sensors, Trials, Voxels, find_fact
 from brainhive_cli.models import normalise_unit
 from brainhive_cli.reports.figures.head_maps import locate_sensors
 
@@ -25,7 +19,8 @@ mixtures, so they have no position on the head.
 def name_unit(recording: Trials) -> str:
     """Name the unit of an evoked response, before whitening if that can be undone."""
     if recording.whiteners is not None:
-        recorded_unit = find_recorded_unit(recording.provenance) or "unknown unit"
+        recorded_unit = find_fact(recording.provenance, "recorded_unit")
+        recorded_unit = recorded_unit or "unknown unit"
         return f"{normalise_unit(recorded_unit)}, {UNWHITENED}"
     if recording.unit == WHITENED_UNIT:
         return MIXTURES

@@ -14,10 +14,9 @@ from brainhive_cli.commands.explain import Recipe as Explanation
 from brainhive_cli.commands.workflow import Recipe as Workflow
 from brainhive_cli.core.base.errors import RecipeError
 from brainhive_cli.core.recipes import key_types, parts, recipe as core_recipe, sections
-from brainhive_cli.core.recipes.cluster import Cluster
 from brainhive_cli.core.recipes.key_types import read_ranges, split_commas
 from brainhive_cli.core.recipes.recipe import RunOptions, read_recipe
-from brainhive_cli.core.recipes.sections import merge_with_default, refuse_idle
+from brainhive_cli.core.recipes.sections import Cluster, merge_with_default, refuse_idle
 from brainhive_cli.data.files import subjects
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruction
 from brainhive_cli.training.alignment.recipe import Recipe

@@ -1,7 +1,6 @@
 """Files of BOLD runs in BIDS."""
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -228,9 +227,9 @@ CONFOUNDS = """trans_x\ttrans_x_derivative1\tcosine00\tcosine01\tzero\tcsf
 
 
 def test_confounds_are_columns_by_name_and_pattern(tmp_path: Path) -> None:
-    table, noted = write(tmp_path / "x_timeseries.tsv", CONFOUNDS), Counter[str]()
+    table = write(tmp_path / "x_timeseries.tsv", CONFOUNDS)
     run = make_run(tmp_path / "x_bold.nii", confounds=table)
-    found = read_confounds(run, ["trans_x*", "cosine", "zero"], 3, noted)
+    found, noted = read_confounds(run, ["trans_x*", "cosine", "zero"], 3)
     assert {name: values.tolist() for name, values in found.items()} == {
         "trans_x": [1, 2, 4],
         "trans_x_derivative1": [0, 1, 2],
@@ -238,10 +237,10 @@ def test_confounds_are_columns_by_name_and_pattern(tmp_path: Path) -> None:
         "cosine01": [1, 2, 1],
     }
     assert [*noted.values()] == [1, 1]
-    assert read_confounds(run, [], 3, noted) == {}
-    assert read_confounds(run, ["non_steady"], 3, noted) == {}
+    assert read_confounds(run, [], 3) == ({}, {})
+    assert read_confounds(run, ["non_steady"], 3) == ({}, {})
     for groups, volumes in ((["csf"], 3), (["absent"], 3), (["cosine"], 4)):
         with pytest.raises(BrainhiveError):
-            read_confounds(run, groups, volumes, noted)
+            read_confounds(run, groups, volumes)
     with pytest.raises(MissingData):
-        read_confounds(make_run(table), ["cosine"], 3, noted)
+        read_confounds(make_run(table), ["cosine"], 3)

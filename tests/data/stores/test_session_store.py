@@ -6,7 +6,7 @@ import pytest
 from brainhive_cli.core.base.errors import BrainhiveError
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.session_store import join_sessions, write_session
+from brainhive_cli.data.stores.session_store import complete_session, join_sessions
 from brainhive_cli.data.stores.signal_store import SignalStore
 
 C, T = 3, 5
@@ -32,7 +32,8 @@ def make_trials(ids, first, **fields):
 def write_sessions(tmp_path, *sessions, dtype="float32"):
     """Write sessions, and open their stores."""
     for number, session in enumerate(sessions, 1):
-        write_session(tmp_path / f"{number}.h5", number, {"train": session}, dtype)
+        stored = complete_session(number, {"train": session}, dtype)
+        SignalStore.write(tmp_path / f"{number}.h5", stored)
     return [
         SignalStore.open(tmp_path / f"{number}.h5")
         for number in range(1, len(sessions) + 1)

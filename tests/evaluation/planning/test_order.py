@@ -23,11 +23,11 @@ from brainhive_cli.evaluation.planning.order import (
     find_order_problem,
     measure_minutes,
 )
-from brainhive_cli.measurement.repetitions import (
+from brainhive_cli.measurement.trial_order import (
+    TrialOrder,
     find_shared_order,
     separate_repetitions,
 )
-from brainhive_cli.measurement.trial_order import TrialOrder
 
 
 def name_pictures(concepts, each):

@@ -55,7 +55,6 @@ from brainhive_cli.measurement.reliability import (
     spearman_brown,
     unit_vectors,
 )
-from brainhive_cli.measurement.repetitions import separate_repetitions
 from brainhive_cli.measurement.retrieval import (
     Gallery,
     Scores,
@@ -76,6 +75,7 @@ from brainhive_cli.measurement.trial_order import (
     TrialOrder,
     p_of_clumping,
     p_of_shared_order,
+    separate_repetitions,
 )
 from brainhive_cli.measurement.units import (
     Items,

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.data.signals.reliability import measure_reliability
+from brainhive_cli.data.signals.repetitions import measure_reliability
 from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore

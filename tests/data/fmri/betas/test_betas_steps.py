@@ -20,7 +20,7 @@ from brainhive_cli.data.fmri.betas import (
 from brainhive_cli.data.recordings.shown_pictures import list_pictures, match_pictures
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.session_store import join_sessions, write_session
+from brainhive_cli.data.stores.session_store import complete_session, join_sessions
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.store_tables import describe_store, make_count_rows
 from tests.worlds.array_trials import make_trials
@@ -68,7 +68,8 @@ class InMemory(Betas):
         stores = []
         for session in self.held:
             path = folder / f"ses-{session}.h5"
-            write_session(path, session, self.session(1, session), "float32")
+            trials = complete_session(session, self.session(1, session), "float32")
+            SignalStore.write(path, trials)
             stores.append(SignalStore.open(path))
         return self.finish(1, join_sessions(stores, None, {}))
 

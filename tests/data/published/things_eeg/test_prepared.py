@@ -13,7 +13,7 @@ import pytest
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.data.published.things_eeg import MONTAGE, Prepared
-from brainhive_cli.data.recordings.contract import Merged
+from brainhive_cli.data.recordings.contract import MergedPreparation
 from tests.publishers import things_files
 from tests.tools.trial_numbers import numbers_of_trials
 from tests.worlds.array_trials import arrange
@@ -79,7 +79,7 @@ def test_published_forms_hold_what_was_recorded(
     shutil.copy(formats / "image_metadata.npy", tmp_path)
     preparation = make_preparation(tmp_path / "prepared")
     assert (
-        isinstance(preparation, Merged)
+        isinstance(preparation, MergedPreparation)
         and preparation.subjects == (1,)
         and len(preparation.files(1)) == 2
     )

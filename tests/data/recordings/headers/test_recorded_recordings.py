@@ -50,8 +50,8 @@ from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.session_store import (
     cast_signal,
+    complete_session,
     join_sessions,
-    write_session,
 )
 from brainhive_cli.data.stores.signal_store import (
     SignalStore,
@@ -391,9 +391,8 @@ def test_sessions_are_joined(recorded: Recorded, tmp_path: Path) -> None:
         path = tmp_path / f"sub-{number:02d}_ses-01.h5"
         trials = session(number)
         splits = {"train": trials, "test": trials.take(np.arange(2))}
-        write_session(
-            path, number, splits if number > 1 else {"train": trials}, "float32"
-        )
+        splits = splits if number > 1 else {"train": trials}
+        SignalStore.write(path, complete_session(number, splits, "float32"))
         made.append(SignalStore.open(path))
     found = {
         str(seed): {

@@ -9,8 +9,8 @@ import torch
 
 from brainhive_cli.core.base.errors import BrainhiveError, DamagedStore, RecipeError
 from brainhive_cli.core.runs import artifacts
-from brainhive_cli.data.signals import reliability
-from brainhive_cli.data.signals.reliability import measure_reliability
+from brainhive_cli.data.signals import repetitions
+from brainhive_cli.data.signals.repetitions import measure_reliability
 from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
 from brainhive_cli.data.signals.study import StudyDesign
 from brainhive_cli.data.signals.trials import Trials
@@ -303,7 +303,7 @@ def test_accuracy_of_held_out_trials(
 def test_pages_of_signals(
     monkeypatch: pytest.MonkeyPatch, recorded: Recorded, tmp_path: Any, kind: str
 ) -> None:
-    monkeypatch.setattr(reliability, "MAX_STIMULI", 9)
+    monkeypatch.setattr(repetitions, "MAX_MEASURED_STIMULI", 9)
     measured = measure_reliability(trials_of("test", 1, kind), "test")
     drawn: list[Any] = []
 

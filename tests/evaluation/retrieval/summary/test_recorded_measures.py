@@ -495,7 +495,7 @@ def test_categories_of_trials(recorded: Recorded, kinds: int) -> None:
         for _ in range(2):
             ranks = random.integers(1, kinds + 1, count)
             cell = Scores(ids, labels, labels, ranks=ranks, pool=kinds)
-            wins = random.random(count).tolist() if kinds == 2 else ()
+            wins = random.random(count) if kinds == 2 else np.empty(0)
             group.append(replace(cell, values={"map": 1 / ranks}, auc_parts=wins))
         groups.append(group)
     tested = CellScores(
@@ -519,7 +519,7 @@ def test_categories_of_trials(recorded: Recorded, kinds: int) -> None:
         of_one_concept=measure_guess(shared, kinds),
     )
     assert measure_guess(even, 2) == {}
-    balanced = [[replace(groups[0][0], labels=["a", "b"] * 12, auc_parts=())]]
+    balanced = [[replace(groups[0][0], labels=["a", "b"] * 12, auc_parts=np.empty(0))]]
     assert measure_categories(balanced, replace(tested, groups=balanced).context) == {}
 
 

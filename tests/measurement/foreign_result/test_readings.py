@@ -5,16 +5,16 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from brainhive_cli.measurement import readings
-from brainhive_cli.measurement.readings import compute_similarities, fill_missing
+from brainhive_cli.measurement import foreign_result
+from brainhive_cli.measurement.foreign_result import compute_similarities, fill_missing
 
 
 @pytest.mark.parametrize(
     ("measure", "metric", "sign"),
     [
-        (readings.COSINE, "cosine", 1),
-        (readings.PEARSON, "correlation", 1),
-        (readings.EUCLIDEAN, "euclidean", 0),
+        (foreign_result.COSINE, "cosine", 1),
+        (foreign_result.PEARSON, "correlation", 1),
+        (foreign_result.EUCLIDEAN, "euclidean", 0),
     ],
 )
 def test_similarities_are_those_of_scipy(measure, metric, sign):
@@ -35,7 +35,7 @@ def test_products_and_standardised_galleries_are_compared():
 
     found = [
         compute_similarities(*tensors, name)
-        for name in (readings.DOT, readings.STANDARDISED_GALLERY)
+        for name in (foreign_result.DOT, foreign_result.STANDARDISED_GALLERY)
     ]
 
     np.testing.assert_allclose(found[0], predicted @ gallery.T)
@@ -61,12 +61,12 @@ def test_only_infinities_and_masks_count_as_missing(largest):
     values *= largest / values.abs().max()  # cosines are below 1
     is_masked = torch.from_numpy(random.random((6, 8)) < 0.2)
     for mask in (-1e9, -torch.inf, torch.nan):
-        marked = readings._mark_missing(values.masked_fill(is_masked, mask))
+        marked = foreign_result._mark_missing(values.masked_fill(is_masked, mask))
         assert torch.equal(marked.isnan(), is_masked)
     # two masks, the second of which lies as far below the values as the first below it
     twice = values.masked_fill(is_masked, -1e9)
     twice[0, 0], is_masked[0, 0] = -1e4, True
-    assert torch.equal(readings._mark_missing(twice).isnan(), is_masked)
+    assert torch.equal(foreign_result._mark_missing(twice).isnan(), is_masked)
 
     # the lowest of few levels, and zeros above values of any size
     near = values.masked_fill(is_masked, -90 * float(values.abs().max()))
@@ -74,4 +74,4 @@ def test_only_infinities_and_masks_count_as_missing(largest):
     rare = torch.full((6, 8), -1e9)
     rare[0, :5] = 1.0
     for honest in (near, logarithms, rare, values):
-        assert torch.equal(readings._mark_missing(honest), honest)
+        assert torch.equal(foreign_result._mark_missing(honest), honest)

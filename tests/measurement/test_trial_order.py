@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError
-from brainhive_cli.measurement.repetitions import find_confound, separate_repetitions
-from brainhive_cli.measurement.trial_order import TrialOrder
+from brainhive_cli.measurement.trial_order import (
+    TrialOrder,
+    find_confound,
+    separate_repetitions,
+)
 
 
 @pytest.mark.parametrize(

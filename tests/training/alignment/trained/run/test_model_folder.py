@@ -9,8 +9,11 @@ from brainhive_cli.core.base.errors import BrainhiveError, MissingData, RecipeEr
 from brainhive_cli.core.recipes import parts
 from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.core.runs.run_folder import RunFolder
-from brainhive_cli.training.alignment.trained.model_folder import ModelFolder
-from brainhive_cli.training.alignment.trained.run import TrainedRun, open_models
+from brainhive_cli.training.alignment.trained.run import (
+    ModelFolder,
+    TrainedRun,
+    open_models,
+)
 from brainhive_cli.training.alignment.trained.test_set import open_test_set
 from tests.worlds.run_copies import copy_run
 
