@@ -24,14 +24,13 @@ from brainhive_cli.core.files import Input, atomic_write, locate, make_portable,
 from brainhive_cli.core.recipes import START, FileRecipe, flag_field
 from brainhive_cli.core.runs import Launch, Result
 from brainhive_cli.data.datasets import image_folder
-from brainhive_cli.data.files import summarise_names
+from brainhive_cli.data.files import find_bids_root, read_label, summarise_names
 from brainhive_cli.data.preparations import recording
 from brainhive_cli.data.recordings import (
     COLUMNS,
     EVENT_TABLES,
     Marker,
     RecordedMarkers,
-    find_bids_root,
     find_event_table,
     find_sidecar,
     find_unlisted,
@@ -39,7 +38,6 @@ from brainhive_cli.data.recordings import (
     list_recording_files,
     list_recordings,
     list_signal_files,
-    read_label,
     read_markers,
     read_table,
 )

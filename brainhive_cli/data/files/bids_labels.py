@@ -1,8 +1,9 @@
-"""Subjects, sessions and acquisitions in the names of BIDS files."""
+"""Names of BIDS files: entities, subjects, sessions, and descriptions of files."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from pydantic import BeforeValidator, Field
 from brainhive_cli.core.base import BrainhiveError, MissingData
 from brainhive_cli.core.files import documents
 from brainhive_cli.core.recipes import read_ranges
+from brainhive_cli.data.files.named_files import SPLIT
 
 SubjectNumbers = Annotated[
     dict[str, int],
@@ -31,8 +33,7 @@ def _read_sessions(value: object) -> object:
         return {str(session): split for session, split in value.items()}
     sessions = []
     for item in read_ranges(value):
-        is_number = isinstance(item, str) and item.isdecimal()
-        sessions.append(int(item) if is_number else item)
+        sessions.append(int(item) if str(item).isdecimal() else item)
     if not sessions or len(set(sessions)) < len(sessions):
         raise ValueError("name each session once, and at least one")
     return sessions
@@ -58,8 +59,26 @@ SplitSessions = Annotated[
     ),
 ]
 """Recipe key that selects sessions, and may name the split of each."""
-VERSIONS = frozenset("rec echo part desc proc split hemi space res den cohort".split())
-"""BIDS entities that differ between files of the same acquisition."""
+SUBJECT_LABEL = re.compile(
+    r"(?<![^/_. ])(?i:sub(?:ject|j)?(?:[-_]?|-([a-z]+?)[-_]?))(\d+)"
+    r"((?!ses|run|task|acq)[A-Za-z0-9]*)"
+)
+"""Subject at the start of an entity in a path. `subset1` and `subliminal_01` are no
+subjects.
+"""
+UNNUMBERED_LABEL = re.compile(r"\bsub-[A-Za-z]+(?=[_/.]|$)")
+"""Label of a subject without a number."""
+SESSION_LABEL = re.compile(
+    r"(?<![^/_. ])ses(?:sion|s)?(?:(?:[-_]?|-([a-z]+?)[-_]?)(\d+)([a-z]*)|-([a-z]+))",
+    re.IGNORECASE,
+)
+"""Session at the start of an entity in a path."""
+RUN_ZEROS = re.compile(r"(?<=run-)0+(?=\d)")
+"""Zeros before the number of a run, so that run-01 is run-1."""
+VERSION = re.compile(
+    r"eeg|meg|ieeg|raw|bold|(proc|desc|rec|split|echo|hemi)-.*|part-(mag|phase|real|imag)"
+)
+"""Suffixes and entities that differ between versions of a recording."""
 DESCRIPTION = "dataset_description.json"
 """File that describes a BIDS data set."""
 SIMULATED = "Simulated"
@@ -145,12 +164,8 @@ def get_session_numbers(
     sessions: Mapping[str, str] | Sequence[int | str] | None,
 ) -> list[int]:
     """Return the recipe's sessions if all are numbers, else an empty list."""
-    numbers = []
-    for session in sessions or ():
-        if not isinstance(session, int):
-            return []
-        numbers.append(session)
-    return numbers
+    numbers = [session for session in sessions or () if isinstance(session, int)]
+    return numbers if sessions and len(numbers) == len(sessions) else []
 
 
 def number_sessions(
@@ -173,21 +188,19 @@ def number_sessions(
     if sessions is None:
         return None
     entries = list(sessions)
-    entry_of = {label: find_pattern(label, entries) for label in labels}
+    # in the order of the recipe, and test10 after test9
+    distinct_labels = sorted(set(labels), key=natural_key)
+    numbers = {}
     for entry in entries:
-        if entry not in entry_of.values():
-            names = ", ".join(f"ses-{label}" for label in sorted(entry_of))
+        matches = [
+            label for label in distinct_labels if find_pattern(label, entries) == entry
+        ]
+        if not matches:
+            names = ", ".join(f"ses-{label}" for label in sorted(distinct_labels))
             raise MissingData(
                 f"no session {entry}", f"preparation.sessions=LABELS, of {names}"
             )
-
-    # in the order of the recipe, and test10 after test9
-    selection = []
-    for label, matched_entry in entry_of.items():
-        if matched_entry is not None:
-            position = entries.index(matched_entry)
-            selection.append((position, natural_key(label), label))
-    numbers = {label: number_session(label) for *_, label in sorted(selection)}
+        numbers |= {label: number_session(label) for label in matches}
 
     has_labels = not all(str(entry).isdecimal() for entry in entries)
     if has_labels and len(set(numbers.values())) < len(numbers):
@@ -205,6 +218,217 @@ def natural_key(text: str) -> list[tuple[int, int]]:
     for item in re.findall(r"\d+|\D", text.replace("/", "\0")):
         key.append((ord("0"), int(item)) if item.isdecimal() else (ord(item), 0))
     return key
+
+
+def read_entities(path: Path) -> dict[str, str]:
+    """Read the entities of a name: {"sub": "01"} for sub-01_eeg.vhdr."""
+    return dict(re.findall(r"(?<![^_])([a-z]+)-([^_.]+)", path.name))
+
+
+def read_session(path: Path, root: Path) -> str:
+    """Read the last session label in a path below `root`: "01" for ses-01, or ""."""
+    sessions = SESSION_LABEL.findall(path.relative_to(root).as_posix())
+    return "".join(sessions[-1]) if sessions else ""
+
+
+def read_label(path: Path, root: Path) -> str:
+    """Read the last subject label in a path below `root`: "sub-07A" for Subject_07A.
+
+    Raises:
+        BrainhiveError: if the path has no subject.
+    """
+    label = find_label(path, root)
+    if not label:
+        raise BrainhiveError(
+            f"the name of {path} has no subject number",
+            "rename it, such as to sub-01_ses-01… or sub-01…",
+        )
+    return label
+
+
+def find_label(path: Path, root: Path) -> str:
+    """Read the last subject label in a path below `root`, or return ""."""
+    relative_path = path.relative_to(root).as_posix()
+    labels = SUBJECT_LABEL.findall(relative_path)
+    if labels:
+        return f"sub-{''.join(labels[-1])}"
+    unnumbered = UNNUMBERED_LABEL.search(relative_path)
+    return unnumbered[0] if unnumbered else ""
+
+
+class BidsIndex:
+    """Files of a BIDS data set, of which each folder is listed once.
+
+    Args:
+        root: Folder of the data set.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._paths: dict[Path, list[Path]] = {}
+
+    def list_files(self, folder: Path) -> list[Path]:
+        """List the files in a folder below the root, files with few entities first."""
+        if folder not in self._paths:
+            paths = sorted((self.root / folder).glob("[!.]*.*"))
+            self._paths[folder] = sorted(paths, key=lambda path: path.name.count("_"))
+        return self._paths[folder]
+
+    def find_inherited(self, path: Path, *endings: str) -> list[Path]:
+        """Find the files that describe a file by BIDS's inheritance principle.
+
+        Their entities are among the entities of the file.
+
+        Args:
+            path: The described file, relative to the root.
+            endings: Ends of the names of describing files, such as `_bold.json`.
+
+        Returns:
+            Paths. The nearest folder is last, and in it the most entities.
+        """
+        paths = []
+        parts = _split_name(path.name.partition(".")[0])
+        for folder in reversed(path.parents):
+            for candidate in self.list_files(folder):
+                for ending in filter(candidate.name.endswith, endings):
+                    if _split_name(candidate.name.removesuffix(ending)) <= parts:
+                        paths.append(candidate)
+        return paths
+
+
+def _split_name(stem: str) -> set[str]:
+    """Split the name of a file into its entities and other parts."""
+    return set(RUN_ZEROS.sub("", stem).split("_")) - {""}
+
+
+def find_bids_root(path: Path) -> Path | None:
+    """Return the root of the outermost BIDS data set with a recording, or None."""
+    for folder in reversed(path.parents[1:ROOT_LEVELS]):
+        if (folder / DESCRIPTION).is_file():
+            return folder
+    return None
+
+
+def group_by_session(
+    root: Path,
+    paths: Collection[Path],
+    subject_numbers: Mapping[str, int],
+    session_numbers: Mapping[str, int] | None,
+    allows_versions: bool = False,
+) -> dict[int, dict[int, list[Path]]]:
+    """Group files by the subject and session in their paths.
+
+    Args:
+        root: Folder.
+        paths: Files below it.
+        subject_numbers: Number of a subject by its label, in the recipe.
+        session_numbers: Number of a session by its label. Other sessions are left out.
+            If None, a session has the first number in its label, or 1.
+        allows_versions: True if several files of a session may be of one recording.
+
+    Raises:
+        BrainhiveError: if a path has no subject, if two labels have the same number,
+            or if two files are versions of a recording.
+    """
+    # the number of a subject depends on the labels of all paths
+    label_paths: dict[str, Path] = {}
+    for path in paths:
+        label_paths.setdefault(read_label(path, root), path)
+    numbers = number_subjects(label_paths, subject_numbers)
+
+    groups: dict[int, dict[int, list[Path]]] = {}
+    for path in paths:
+        label = read_session(path, root)
+        session = number_session(label)
+        if session_numbers is not None:
+            if label not in session_numbers:
+                continue
+            session = session_numbers[label]
+        sessions = groups.setdefault(numbers[read_label(path, root)], {})
+        session_paths = sessions.setdefault(session, [])
+        session_paths.append(path)
+        first_path = session_paths[0]
+        if read_session(first_path, root) != label:
+            raise BrainhiveError(
+                f"{path} and {first_path} are two sessions with the number {session}",
+                "rename one of them, or list the labels of the sessions in their "
+                "order: preparation.sessions=LABEL,LABEL",
+            )
+    if not allows_versions:
+        for sessions in groups.values():
+            for session_paths in sessions.values():
+                _refuse_versions(root, session_paths)
+    return groups
+
+
+def _refuse_versions(root: Path, paths: Sequence[Path]) -> None:
+    """Raise an error if the paths of two files differ only in ending, `VERSION` or the
+    order of their entities.
+    """
+    first_paths: dict[tuple[str, ...], Path] = {}
+    for path in paths:
+        *folders, name = path.relative_to(root).parts
+        stem = name.partition(".")[0]
+        # the folders sub-01 and sub-01_old hold the same names
+        if SUBJECT_LABEL.search(stem):
+            folders = [part for part in folders if not SUBJECT_LABEL.match(part)]
+        text = RUN_ZEROS.sub("", "_".join([*folders, stem]).lower())
+        # each part once. A folder may name a session before the name names the subject
+        parts = dict.fromkeys(text.split("_"))
+        recording = [part for part in parts if not VERSION.fullmatch(part)]
+        recording.sort(key=lambda part: part if "-" in part else "")
+
+        # split files that do not name each other are recordings of their own
+        first_path = first_paths.setdefault(tuple(recording), path)
+        first_split = SPLIT.findall(first_path.name)
+        split = SPLIT.findall(path.name)
+        are_splits = bool(split and first_split) and split != first_split
+        if first_path != path and not are_splits:
+            raise BrainhiveError(
+                f"{first_path} and {path} have the names of one recording, which would "
+                "count twice",
+                f"keep one: preparation.files=PATTERN, or move the other out of "
+                f"{root}. If they are two runs, name them run-1 and run-2",
+            )
+
+
+def describe_labels(
+    files: Mapping[int, Mapping[int, Sequence[Path]]],
+    root: Path,
+    subjects: Collection[int],
+    subject_numbers: Mapping[str, int],
+) -> list[str]:
+    """Describe labels that differ from their numbers, and labels without files.
+
+    Args:
+        files: Paths by subject and session.
+        root: Folder above the paths.
+        subjects: Subjects to describe.
+        subject_numbers: Number of a subject by its label, in the recipe.
+    """
+    unused_labels = set(subject_numbers)
+    lines = []
+    session_labels: dict[int, str] = {}
+    for subject, session_paths in files.items():
+        for session, paths in session_paths.items():
+            session_labels[session] = read_session(paths[0], root)
+        all_paths = chain.from_iterable(session_paths.values())
+        labels = list(dict.fromkeys(read_label(path, root) for path in all_paths))
+        unused_labels.difference_update(labels)
+        # subject 7 is sub-07 and needs no line
+        plain_labels = [label[4:].lstrip("0") for label in labels]
+        if subject in subjects and plain_labels != [str(subject)]:
+            lines.append(f"subject {subject} is {' and '.join(labels)}")
+
+    renamed_sessions = []
+    for session, label in sorted(session_labels.items()):
+        if label.lstrip("0") not in ("", str(session)):
+            renamed_sessions.append(f"{session} is ses-{label}")
+    if renamed_sessions:
+        lines.append(f"session {', '.join(renamed_sessions)}")
+    for label in sorted(unused_labels):
+        lines.append(f"no file is of {label}, which subject_numbers names")
+    return lines
 
 
 def read_simulated(*recordings: Path) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Self, overload
@@ -143,7 +143,7 @@ def read_category(name: str) -> str:
 
 
 def match_ids(requested: Sequence[str], image_ids: Sequence[str], source: str) -> Int64:
-    """Find the row of each image id. Ids without a row go through `match_names`.
+    """Find the row of each image id by `match_names`.
 
     Args:
         requested: Image ids, or names of picture files in users' signal stores.
@@ -154,15 +154,7 @@ def match_ids(requested: Sequence[str], image_ids: Sequence[str], source: str) -
         MissingData: if an id is absent.
         BrainhiveError: if a name could mean several pictures.
     """
-    row_of_id = {image_id: row for row, image_id in enumerate(image_ids)}
-    rows = np.array([row_of_id.get(image_id, -1) for image_id in requested], np.int64)
-    if not (rows < 0).any():
-        return rows
-
-    # match the other names by ends of paths
-    positions = np.flatnonzero(rows < 0).tolist()
-    names = [requested[position] for position in positions]
-    rows[positions], unknown_names = match_names(names, image_ids)
+    rows, unknown_names = match_names(requested, image_ids)
     if unknown_names:
         raise MissingData(
             f"{source} has no picture {unknown_names[0]!r}, of "
@@ -174,7 +166,12 @@ def match_ids(requested: Sequence[str], image_ids: Sequence[str], source: str) -
 
 
 def match_names(
-    names: Sequence[str], image_ids: Sequence[str], *, each_once: bool = False
+    names: Sequence[str],
+    image_ids: Sequence[str],
+    *,
+    each_once: bool = False,
+    are_categories: bool = False,
+    allows_other_folders: bool = False,
 ) -> tuple[Int64, list[str]]:
     """Find the picture of each name.
 
@@ -185,41 +182,60 @@ def match_names(
         names: Names of pictures.
         image_ids: Image ids of the data set.
         each_once: If True, raise an error if two names mean the same picture.
+        are_categories: If True, only whole names match, as read by `read_category`:
+            `cue/face` does not match `face`.
+        allows_other_folders: If True, other names match without their first folders, as
+            `x/a/b` matches the id `y/a/b`, unless several of them match one picture. A
+            name without its folders must be the end of a single image id.
 
     Returns:
         Row [N] of the image id of each name, -1 if there is none, and the names without
-        a row.
+        a match.
 
     Raises:
         BrainhiveError: if a name could mean several pictures, or for `each_once`.
     """
-    known_ids = [compose_characters(image_id) for image_id in image_ids]
-    plain_names = [compose_characters(to_image_id(name)) for name in names]
+    row_of_id = {image_id: row for row, image_id in enumerate(image_ids)}
+    rows = np.array([row_of_id.get(name, -1) for name in names], np.int64)
+    positions = np.flatnonzero(rows < 0).tolist()
+    read = read_category if are_categories else compose_characters
+    plain_names = []
+    for position in positions:
+        name = names[position]
+        plain_names.append(read(name if are_categories else to_image_id(name)))
     rows_of_id = defaultdict(list)
-    for row, image_id in enumerate(known_ids):
-        rows_of_id[image_id].append(row)
+    for image_id, row in row_of_id.items() if positions else ():
+        rows_of_id[read(image_id)].append(row)
 
-    # find the first few ids that end in a name
+    # find the first few ids that end in a name, or in an end of it
     rows_of_end: dict[str, list[int]] = {}
-    for name in plain_names:
-        if name not in rows_of_id:
+    for name in set(plain_names) - rows_of_id.keys():
+        if not are_categories:
             rows_of_end[name] = []
+            ends = path_ends(name) if allows_other_folders else ()
+            rows_of_end |= {end: [] for end in ends}
     if rows_of_end:
-        for row, image_id in enumerate(known_ids):
-            for end in _path_ends(image_id):
+        for image_id, id_rows in rows_of_id.items():
+            for end in path_ends(image_id):
                 end_rows = rows_of_end.get(end)
                 if end_rows is not None and len(end_rows) < SHOWN_MATCHES:
-                    end_rows.append(row)
+                    end_rows += id_rows
 
-    rows = np.full(len(names), -1, np.int64)
     clashes = []
-    for position, name in enumerate(plain_names):
+    shortened = []  # positions of names that match without their first folders
+    for position, name in zip(positions, plain_names, strict=True):
         matches = rows_of_id.get(name, [])
-        if not matches:
+        if not matches and name in rows_of_end:
             matches = list(rows_of_end[name])
-            for end in _path_ends(name):
+            for end in path_ends(name):
                 matches += rows_of_id.get(end, [])
             matches.sort()
+            if not matches and allows_other_folders:
+                shortened.append(position)
+                for end in path_ends(name):
+                    end_rows = rows_of_end[end]
+                    if not matches and ("/" in end or len(end_rows) == 1):
+                        matches = end_rows
         if len(matches) > 1:
             texts = [image_ids[row] for row in matches[:SHOWN_MATCHES]]
             clashes.append(f"{name} could be {' or '.join(texts)}")
@@ -231,17 +247,25 @@ def match_names(
             "name them by their path below the image folder",
         )
 
-    unique_rows, counts = np.unique(rows[rows >= 0], return_counts=True)
-    if each_once and (counts > 1).any():
-        repeated_ids = [image_ids[row] for row in unique_rows[counts > 1]]
+    unknown_names = [name for name, row in zip(names, rows, strict=True) if row < 0]
+    counts = Counter(rows.tolist())
+    repeated_ids = []
+    for row in sorted(counts.keys() - {-1}):
+        if counts[row] > 1:
+            repeated_ids.append(image_ids[row])
+    if each_once and repeated_ids:
         raise BrainhiveError(
             f"pictures have several vectors, {summarise_names(repeated_ids)}",
             "give the vectors of a single encoder",
         )
-    return rows, [name for name, row in zip(names, rows, strict=True) if row < 0]
+    # if cat/01.jpg matches the picture cat/01, the short match of dog/01.jpg is wrong
+    for position in shortened:
+        if counts[int(rows[position])] > 1:
+            rows[position] = -1
+    return rows, unknown_names
 
 
-def _path_ends(path: str) -> Iterator[str]:
+def path_ends(path: str) -> Iterator[str]:
     """Yield the text after each slash of a path, the longest first."""
     start = path.find("/") + 1
     while start:

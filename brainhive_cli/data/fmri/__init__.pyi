@@ -16,20 +16,16 @@ from .betas import (
 from .bids_bold import (
     BOLD_PATTERNS as BOLD_PATTERNS,
     COPY_HINT as COPY_HINT,
-    BidsFile as BidsFile,
     BoldRun as BoldRun,
-    ListFolder as ListFolder,
     RunTiming as RunTiming,
     ShownPicture as ShownPicture,
-    find_inherited_files as find_inherited_files,
     find_onset_unit as find_onset_unit,
     find_runs as find_runs,
-    list_folder as list_folder,
     read_bold as read_bold,
     read_confounds as read_confounds,
     read_events as read_events,
+    read_space as read_space,
     read_timing as read_timing,
-    require_one_version as require_one_version,
 )
 from .glm import TrialRun as TrialRun, estimate_trials as estimate_trials
 from .regions import (

@@ -10,7 +10,7 @@ import numpy as np
 
 from brainhive_cli.core.base import BrainhiveError, Int64
 from brainhive_cli.core.files import read_lines
-from brainhive_cli.data.files import summarise_names, to_image_id
+from brainhive_cli.data.files import path_ends, summarise_names, to_image_id
 from brainhive_cli.data.fmri.volumes import open_image
 from brainhive_cli.data.recordings import EMPTY_CELLS
 
@@ -139,13 +139,15 @@ def _make_patterns(cells: Collection[str], words: Sequence[str]) -> Patterns:
     Args:
         cells: Cells of a column of a table.
         words: Words before a cell that is only a number.
+
+    Returns:
+        Patterns of long names before those of short names.
     """
     cells_of = defaultdict[str, set[str]](set)
     for cell in cells:
-        parts = to_image_id(cell).casefold().split("/")
-        for start in range(len(parts)):
-            name = re.sub(SEPARATORS, "", "".join(parts[start:]))
-            cells_of[name].add(cell)
+        image_id = to_image_id(cell).casefold()
+        for end in (image_id, *path_ends(image_id)):
+            cells_of[re.sub(SEPARATORS, "", end)].add(cell)
     prefix = "|".join(map(re.escape, words))
     patterns = {}
     for name, matching_cells in cells_of.items():
@@ -164,16 +166,14 @@ def _make_patterns(cells: Collection[str], words: Sequence[str]) -> Patterns:
             expression = f"(?<!{first}){SEPARATORS.join(name)}(?!{last})"
         (cell,) = matching_cells
         patterns[name] = (re.compile(expression, re.IGNORECASE), cell)
-    return patterns
+    return dict(sorted(patterns.items(), key=lambda item: -len(item[0])))
 
 
 def _find_cell(label: str, patterns: Patterns) -> str:
     """Find the longest name in a label, and return its cell, or ""."""
     compact_label = re.sub(SEPARATORS, "", label.casefold())
-    names = [""]
-    for name, (pattern, _) in patterns.items():
+    for name, (pattern, cell) in patterns.items():
         # a fast test of most names
         if name in compact_label and pattern.search(label):
-            names.append(name)
-    longest = max(names, key=len)
-    return patterns[longest][1] if longest else ""
+            return cell
+    return ""

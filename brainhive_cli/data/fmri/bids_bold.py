@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import filter as match_pattern
 from itertools import pairwise
 from pathlib import Path
@@ -18,10 +18,9 @@ from brainhive_cli.core.base import (
     choose_only,
 )
 from brainhive_cli.core.files import documents, report_damage
-from brainhive_cli.data.files import VERSIONS
+from brainhive_cli.data.files import BidsIndex, read_entities
 from brainhive_cli.data.fmri.volumes import (
     CIFTI_CORTEX,
-    NIFTI_ENDINGS,
     Mask,
     open_image,
 )
@@ -30,7 +29,6 @@ from brainhive_cli.data.recordings import (
     Account,
     RowKinds,
     name_events,
-    read_entities,
     read_kinds,
     read_number,
     read_table,
@@ -51,27 +49,6 @@ MAX_TR_S = 100
 """Largest TR in seconds. A larger TR is in milliseconds."""
 
 
-class BidsFile(NamedTuple):
-    """File of a BIDS data set.
-
-    Attributes:
-        path: The file.
-        folder: Its folder, relative to the root.
-        entities: Such as {"sub": "01", "run": "1"} for sub-01 and run-01.
-        suffix: BIDS suffix, such as `bold`.
-        space: Space as in fMRIPrep's --output-spaces, such as
-            `MNI152NLin2009cAsym:res-2`. Empty for the grid of the run itself.
-    """
-
-    path: Path
-    folder: Path
-    entities: dict[str, str]
-    suffix: str
-    space: str
-
-
-ListFolder = Callable[[Path], Sequence[BidsFile]]
-"""Lists the files in a folder, which is relative to the root of a data set."""
 ShownPicture = tuple[float, float, str, RowKinds]
 """Onset, duration, name and kinds of a picture in events.tsv. An unknown duration is
 NaN.
@@ -101,76 +78,52 @@ class BoldRun(NamedTuple):
     files: Sequence[Path]
 
 
-def list_folder(root: Path, folder: Path) -> list[BidsFile]:
-    """List the files in a folder below the root, files with few entities first."""
-    files = []
-    for path in sorted((root / folder).glob("[!.]*_*.*")):
-        # sub-01_task-images_run-01_bold.nii.gz has the suffix bold
-        *pairs, suffix = path.name.partition(".")[0].split("_")
-        entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
-        if "run" in entities:
-            entities["run"] = entities["run"].lstrip("0")
-        space = entities.get("space", "")
-        if "space" in entities:
-            # Entities that fMRIPrep's --output-spaces adds to a space.
-            for key in ("cohort", "res", "den"):
-                if key in entities:
-                    space += f":{key}-{entities[key]}"
-        files.append(BidsFile(path, folder, entities, suffix, space))
-    return sorted(files, key=lambda file: len(file.entities))
+def read_space(path: Path) -> str:
+    """Read a space as in fMRIPrep's --output-spaces, or "" for the grid of the run.
 
-
-def find_inherited_files(
-    list_files: ListFolder, file: BidsFile, ending: str, *suffixes: str
-) -> list[Path]:
-    """Find the files that describe a file by BIDS's inheritance principle.
-
-    Args:
-        list_files: Lists the files of the data set.
-        file: The described file.
-        ending: Ending of the paths, such as `.json`.
-        suffixes: BIDS suffixes of the paths.
-
-    Returns:
-        Paths, the nearest last.
+    The space of `sub-01_space-fsLR_den-91k_bold.dtseries.nii` is `fsLR:den-91k`.
     """
-    paths = []
-    folders = list(reversed(file.folder.parents))
-    folders.append(file.folder)
-    for folder in folders:
-        for candidate in list_files(folder):
-            if (
-                candidate.suffix in suffixes
-                and candidate.path.name.endswith(ending)
-                and candidate.entities.items() <= file.entities.items()
-            ):
-                paths.append(candidate.path)
-    return paths
+    entities = read_entities(path)
+    space = entities.get("space", "")
+    # Entities that fMRIPrep's --output-spaces adds to a space.
+    for key in ("cohort", "res", "den"):
+        if space and key in entities:
+            space += f":{key}-{entities[key]}"
+    return space
 
 
 def find_runs(
-    list_raw: ListFolder,
-    list_derived: ListFolder,
-    files: Iterable[BidsFile],
-    account: Account,
+    raw: BidsIndex, derived: BidsIndex, paths: Iterable[Path], account: Account
 ) -> list[BoldRun]:
     """Find the files of the runs of a session, in the order of their labels.
 
     Args:
-        list_raw: Lists files of the raw data set.
-        list_derived: Lists files of fMRIPrep.
-        files: Preprocessed BOLD of the session.
+        raw: Raw data set.
+        derived: Data set of fMRIPrep.
+        paths: Preprocessed BOLD of the session.
         account: Counts runs without events, which are left out.
+
+    Raises:
+        BrainhiveError: if a file lies in the folder of another subject.
     """
     # run-10 follows run-9
     labelled_files = []
-    for file in files:
-        label = file.entities.get("run", "")
-        tables = find_inherited_files(list_raw, file, ".tsv", "events")
+    for path in paths:
+        entities = read_entities(path)
+        relative_path = path.relative_to(derived.root)
+        # refuse files in a copy of a folder, such as sub-01_old
+        folder = re.match(r"sub-[a-zA-Z0-9]*", relative_path.parts[0])
+        if folder is None or folder[0] != f"sub-{entities.get('sub')}":
+            raise BrainhiveError(
+                f"{path} lies in the folder of another subject",
+                "move or rename the file",
+            )
+        label = entities.get("run", "").lstrip("0")
+        tables = raw.find_inherited(relative_path, "_events.tsv")
         if tables:
-            labelled_files.append((len(label), label, file, tables[-1]))
+            labelled_files.append((len(label), label, path, tables[-1]))
         else:
-            account.set_aside("runs", "without events.tsv", file.path.name)
+            account.set_aside("runs", "without events.tsv", path.name)
     labelled_files.sort()
 
     # number runs whose labels are not unique numbers, as runs may differ in `acq`
@@ -182,32 +135,33 @@ def find_runs(
 
     runs = []
     for number, labelled_file in zip(numbers, labelled_files, strict=True):
-        _, _, file, events_file = labelled_file
-        path = file.path
+        _, _, path, events_file = labelled_file
+        relative_path = path.relative_to(derived.root)
         bold_files: tuple[Path, ...] = (path,)
         if path.suffix == ".gii":
             right_name = path.name.replace("_hemi-L_", "_hemi-R_")
             bold_files = (path, path.with_name(right_name))
-        # the suffix was `regressors` before fMRIPrep 20.2
-        confounds_key = file._replace(entities=file.entities | {"desc": "confounds"})
-        confounds = find_inherited_files(
-            list_derived, confounds_key, ".tsv", "regressors", "timeseries"
+        # Tables of confounds are named differently before and since fMRIPrep 20.2.
+        confounds = derived.find_inherited(
+            relative_path,
+            "_desc-confounds_regressors.tsv",
+            "_desc-confounds_timeseries.tsv",
         )[-1:]
-        raw_sidecars = find_inherited_files(list_raw, file, ".json", "bold")
-        derived_sidecars = find_inherited_files(list_derived, file, ".json", "bold")
+        raw_sidecars = raw.find_inherited(relative_path, "_bold.json")
+        derived_sidecars = derived.find_inherited(relative_path, "_bold.json")
 
         # masks and segmentations of the same run, space and resolution
         image_files = {}
-        run_entities = file.entities | {"desc": ""}
-        for image in list_derived(file.folder):
-            if (
-                image.suffix in ("mask", "dseg")
-                and image.path.name.endswith(NIFTI_ENDINGS)
-                and image.entities | {"desc": ""} == run_entities
-            ):
-                image_files[image.entities.get("desc", "")] = image.path
-        paths = list(bold_files) + [events_file] + raw_sidecars + derived_sidecars
-        paths += confounds + list(image_files.values())
+        run_name = re.sub(r"(_desc-[^_]+)?_bold\..+", "", path.name)
+        for image in derived.list_files(relative_path.parent):
+            match = re.fullmatch(
+                r"(?:_desc-([^_]+))?_(?:mask|dseg)\.nii(?:\.gz)?",
+                image.name.removeprefix(run_name),
+            )
+            if match:
+                image_files[match[1] or ""] = image
+        files = list(bold_files) + [events_file] + raw_sidecars + derived_sidecars
+        files += confounds + list(image_files.values())
         runs.append(
             BoldRun(
                 number=number,
@@ -216,7 +170,7 @@ def find_runs(
                 sidecars=(raw_sidecars, derived_sidecars),
                 confounds_file=confounds[0] if confounds else None,
                 image_files=image_files,
-                files=paths,
+                files=files,
             )
         )
     return runs
@@ -530,25 +484,3 @@ def read_confounds(
         else:
             noted["confounds that are zero throughout, left out"] += 1
     return confounds, noted
-
-
-def require_one_version(files: Iterable[BidsFile]) -> None:
-    """Require a single file of each acquisition, in the folder of its subject."""
-    file_of: dict[frozenset[tuple[str, str]], BidsFile] = {}
-    for file in files:
-        # refuse files in a copy of a folder, such as sub-01_old
-        label = re.match(r"sub-[a-zA-Z0-9]*", file.folder.parts[0])
-        if label is None or label[0] != f"sub-{file.entities.get('sub')}":
-            raise BrainhiveError(
-                f"{file.path} lies in the folder of another subject",
-                "move or rename the file",
-            )
-        acquisition = frozenset(
-            item for item in file.entities.items() if item[0] not in VERSIONS
-        )
-        first_file = file_of.setdefault(acquisition, file)
-        if first_file is not file:
-            raise BrainhiveError(
-                f"{first_file.path} and {file.path} are versions of the same run",
-                "choose one by preparation.files=PATTERN, or remove one",
-            )

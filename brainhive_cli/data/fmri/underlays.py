@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from brainhive_cli.core.base import Array, Float64
-from brainhive_cli.data.fmri.bids_bold import COPY_HINT, list_folder
+from brainhive_cli.data.files import BidsIndex, read_entities
+from brainhive_cli.data.fmri.bids_bold import COPY_HINT
 from brainhive_cli.data.fmri.volumes import (
     NIFTI_ENDINGS,
     Mask,
@@ -32,29 +33,21 @@ def find_anatomy(
     """
     # resolutions of a space share its coordinates
     name = space.partition(":")[0]
-    # Space of a subject's own anatomy, which fMRIPrep leaves out of anatomical names.
-    wanted_space = "" if name == "T1w" else name
-    folders = [subject_folder / "anat"]
-    for session_folder in sorted((derivatives / subject_folder).glob("ses-*/anat")):
-        folders.append(session_folder.relative_to(derivatives))
-    for folder in folders:
-        images = {}
-        masks = {}
-        for file in list_folder(derivatives, folder):
-            is_wanted = file.space.partition(":")[0] == wanted_space
-            if not is_wanted or not file.path.name.endswith(NIFTI_ENDINGS):
-                continue
-            # an image and its mask differ in `desc` and suffix
-            entities = file.entities | {"desc": ""}
-            key = tuple(sorted(entities.items()))
-            kind = (file.entities.get("desc"), file.suffix)
-            if kind == ("preproc", ANATOMY):
-                images[key] = file.path
-            elif kind == ("brain", "mask"):
-                masks[key] = file.path
-        for key, path in images.items():
-            if key in masks:
-                return path, masks[key]
+    # fMRIPrep leaves the space of a subject's own anatomy out of anatomical names.
+    anatomy_space = "" if name == "T1w" else name
+    folder = derivatives / subject_folder
+    for anatomy_folder in [folder / "anat", *sorted(folder.glob("ses-*/anat"))]:
+        paths = BidsIndex(derivatives).list_files(anatomy_folder)
+        for path in paths:
+            mask_name = path.name.replace("_desc-preproc_T1w.", "_desc-brain_mask.")
+            mask_path = path.with_name(mask_name)
+            if (
+                mask_path != path
+                and mask_path in paths
+                and path.name.endswith(NIFTI_ENDINGS)
+                and read_entities(path).get("space", "") == anatomy_space
+            ):
+                return path, mask_path
     return None
 
 

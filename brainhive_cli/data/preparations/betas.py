@@ -26,11 +26,15 @@ from brainhive_cli.core.recipes import Paths
 from brainhive_cli.data.files import (
     ChosenSessions,
     SubjectNumbers,
+    describe_labels,
     get_session_numbers,
+    group_by_session,
     hdf5,
     number_sessions,
     number_subjects,
     pickles,
+    read_label,
+    read_session,
     summarise_names,
 )
 from brainhive_cli.data.fmri import (
@@ -58,11 +62,7 @@ from brainhive_cli.data.recordings import (
     StimuliKey,
     build_stimuli,
     cached_method,
-    describe_labels,
-    group_by_session,
     match_pictures,
-    read_label,
-    read_session,
     read_table,
 )
 
@@ -353,6 +353,7 @@ class OwnBetas(PublishedBetas):
                 paths,
                 subject_numbers,
                 None if kind == "mask" else session_numbers,
+                allows_versions=True,
             )
         return files
 

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cached_property
 from itertools import chain, compress, product
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -23,11 +23,17 @@ from brainhive_cli.core.base import (
 from brainhive_cli.core.files import hint_at_folder, is_file, locate, matches_pattern
 from brainhive_cli.core.recipes import NameList, Paths
 from brainhive_cli.data.files import (
+    BidsIndex,
     SplitSessions,
     SubjectNumbers,
+    describe_labels,
     find_pattern,
     get_session_numbers,
+    group_by_session,
     number_sessions,
+    read_entities,
+    read_label,
+    read_session,
     to_image_id,
 )
 from brainhive_cli.data.fmri import (
@@ -35,9 +41,7 @@ from brainhive_cli.data.fmri import (
     COPY_HINT,
     Betas,
     BetaSteps,
-    BidsFile,
     BoldRun,
-    ListFolder,
     Mask,
     RunTiming,
     SessionBetas,
@@ -49,19 +53,17 @@ from brainhive_cli.data.fmri import (
     count_hemisphere_rows,
     estimate_trials,
     find_anatomy,
-    find_inherited_files,
     find_onset_unit,
     find_region_files,
     find_runs,
     find_vertices,
-    list_folder,
     read_anatomy,
     read_bold,
     read_confounds,
     read_events,
     read_regions,
+    read_space,
     read_timing,
-    require_one_version,
 )
 from brainhive_cli.data.recordings import (
     ENTITIES,
@@ -72,17 +74,13 @@ from brainhive_cli.data.recordings import (
     build_stimuli,
     cached_method,
     choose_stimuli,
-    describe_labels,
     fill_subject,
     find_copies,
     find_event_table,
     find_missing_column,
     find_mixed_kinds,
-    group_by_session,
     leave_trials_apart,
     match_pictures,
-    read_label,
-    read_session,
     read_table,
 )
 from brainhive_cli.data.signals import Surface, Voxels
@@ -441,40 +439,27 @@ class Bold(Betas):
                     self.root, "preparation.root", self.config.root, "a BIDS data set"
                 ),
             )
-        list_raw = cache(partial(list_folder, self.root))
-        list_derived = cache(partial(list_folder, self.derivatives))
-
-        files = self._list_bold_files(list_derived)
-        files = self._choose_task(files, list_raw)
-        require_one_version(files)
-
-        # runs by subject and session
-        folder_files = defaultdict[Path, list[BidsFile]](list)
-        for file in files:
-            folder_files[file.path.parent].append(file)
-        labels = [read_session(folder, self.derivatives) for folder in folder_files]
+        raw = BidsIndex(self.root)
+        derived = BidsIndex(self.derivatives)
+        paths = self._choose_task(self._list_bold_files(derived), raw)
+        labels = [read_session(path, self.derivatives) for path in paths]
         sessions = self.config.sessions
         # `sessions` selects numbers, and labels are selected here
         session_numbers = number_sessions(
             labels, None if get_session_numbers(sessions) else sessions
         )
         groups = group_by_session(
-            self.derivatives, folder_files, self.config.subject_numbers, session_numbers
+            self.derivatives, paths, self.config.subject_numbers, session_numbers
         )
         runs: dict[int, dict[int, list[BoldRun]]] = {}
-        for subject, session_folders in groups.items():
-            for session, paths in session_folders.items():
-                session_files: list[BidsFile] = []
-                for path in paths:
-                    session_files += folder_files[path]
-                session_runs = find_runs(
-                    list_raw, list_derived, session_files, self.account
-                )
+        for subject, session_paths in groups.items():
+            for session, bold_files in session_paths.items():
+                session_runs = find_runs(raw, derived, bold_files, self.account)
                 if session_runs:
                     runs.setdefault(subject, {})[session] = session_runs
         return runs
 
-    def _list_bold_files(self, list_derived: ListFolder) -> list[BidsFile]:
+    def _list_bold_files(self, derived: BidsIndex) -> list[Path]:
         """List the BOLD of all subjects in the recipe's space."""
         if not self.derivatives.is_dir():
             raise MissingData(f"there is no folder {self.derivatives}", FMRIPREP_HINT)
@@ -484,18 +469,22 @@ class Bold(Betas):
         for pattern in FUNC_FOLDERS:
             folders += self.derivatives.glob(pattern)
         for folder in sorted(folders):
-            for file in list_derived(folder.relative_to(self.derivatives)):
-                name = (file.folder / file.path.name).as_posix()
-                description = file.entities.get("desc", "")
-                is_bold = any(map(file.path.match, BOLD_PATTERNS))
+            for path in derived.list_files(folder.relative_to(self.derivatives)):
+                name = path.relative_to(self.derivatives).as_posix()
+                description = read_entities(path).get("desc", "")
+                suffix = path.name.partition(".")[0].rpartition("_")[2]
+                is_bold = any(map(path.match, BOLD_PATTERNS))
                 if (
                     is_bold
-                    and (description == "preproc" or (file.space and not description))
+                    and (
+                        description == "preproc"
+                        or (read_space(path) and not description)
+                    )
                     and matches_pattern(name, self.config.files)
                 ):
-                    files.append(file)
-                elif file.suffix in ("bold", "boldref") and file.path.suffix != ".json":
-                    other_kinds[f"{description} {file.suffix}".strip()] += 1
+                    files.append(path)
+                elif suffix in ("bold", "boldref") and path.suffix != ".json":
+                    other_kinds[f"{description} {suffix}".strip()] += 1
         if not files:
             pattern = self.config.files
             matching = "" if pattern == "*" else f" that matches {pattern}"
@@ -507,21 +496,21 @@ class Bold(Betas):
                 f"preparation.derivatives={nested[0]}" if nested else FMRIPREP_HINT,
             )
         # without --output-spaces, there is only the grid of each run
-        spaces = {file.space for file in files}
+        spaces = set(map(read_space, files))
         if spaces == {""}:
             return files
         space = self._choose("space", spaces - {""}, "T1w")
-        return [file for file in files if file.space == space]
+        return [path for path in files if read_space(path) == space]
 
-    def _choose_task(
-        self, files: Sequence[BidsFile], list_raw: ListFolder
-    ) -> list[BidsFile]:
+    def _choose_task(self, paths: Sequence[Path], raw: BidsIndex) -> list[Path]:
         """Return the files of the recipe's task, or of the task that shows pictures."""
         task_columns = defaultdict[str, list[str]](list)
-        for file in files:
-            tables = find_inherited_files(list_raw, file, ".tsv", "events")
+        for path in paths:
+            relative_path = path.relative_to(self.derivatives)
+            tables = raw.find_inherited(relative_path, "_events.tsv")
             if tables:
-                task_columns[file.entities.get("task", "")] += read_table(tables[-1])[0]
+                task = read_entities(path).get("task", "")
+                task_columns[task] += read_table(tables[-1])[0]
         stimulus = self.config.stimulus
         tasks = {
             task
@@ -537,7 +526,7 @@ class Bold(Betas):
                 f"{', '.join(columns) or 'none'}",
             )
         task = self._choose("task", tasks)
-        return [file for file in files if file.entities.get("task", "") == task]
+        return [path for path in paths if read_entities(path).get("task", "") == task]
 
     def _choose(self, key: str, options: set[str], default: str = "") -> str:
         """Choose the recipe's task or space, the only option, or the default."""
@@ -635,13 +624,11 @@ class Bold(Betas):
         path = self._list_runs(subject)[0].bold_files[0]
         if path.name.endswith(SURFACE_ENDINGS):
             return None
-        folder = path.parent.relative_to(self.derivatives)
-        (file,) = [
-            file for file in list_folder(self.derivatives, folder) if file.path == path
-        ]
-        if not file.space:
+        space = read_space(path)
+        if not space:
             return None
-        return find_anatomy(self.derivatives, Path(folder.parts[0]), file.space)
+        folder = Path(path.relative_to(self.derivatives).parts[0])
+        return find_anatomy(self.derivatives, folder, space)
 
     def _read_label(self, subject: int) -> str:
         """Return the label of a subject without `sub-`, such as 07A."""

@@ -28,7 +28,10 @@ from brainhive_cli.core.recipes import NameList, Paths, UniqueNames, refuse_idle
 from brainhive_cli.data.files import (
     ChosenSessions,
     SubjectNumbers,
+    describe_labels,
     format_ranges,
+    read_label,
+    read_session,
     read_simulated,
     summarise_names,
 )
@@ -55,7 +58,6 @@ from brainhive_cli.data.recordings import (
     compare_rates_and_references,
     compare_subjects,
     describe_channels,
-    describe_labels,
     dispute_unrecorded,
     find_event_table,
     find_own_tables,
@@ -74,8 +76,6 @@ from brainhive_cli.data.recordings import (
     read_channels,
     read_code,
     read_header,
-    read_label,
-    read_session,
     read_table,
 )
 from brainhive_cli.data.signals import (

@@ -50,12 +50,6 @@ from .headers import (
     make_header as make_header,
     read_header as read_header,
 )
-from .labels import (
-    describe_labels as describe_labels,
-    group_by_session as group_by_session,
-    read_label as read_label,
-    read_session as read_session,
-)
 from .lsl_library import (
     ResultOutlet as ResultOutlet,
     explain_lsl_errors as explain_lsl_errors,
@@ -99,11 +93,9 @@ from .tables import (
     PERSON_COLUMNS as PERSON_COLUMNS,
     RowKinds as RowKinds,
     WhereKey as WhereKey,
-    find_bids_root as find_bids_root,
     find_missing_column as find_missing_column,
     find_sidecar as find_sidecar,
     name_events as name_events,
-    read_entities as read_entities,
     read_kinds as read_kinds,
     read_number as read_number,
     read_table as read_table,

@@ -8,16 +8,16 @@ from pathlib import Path, PurePosixPath
 from brainhive_cli.core.base import BrainhiveError, Line, choose_only
 from brainhive_cli.core.files import is_file, walk
 from brainhive_cli.data.files import (
+    find_label,
     match_names,
     normalise_name,
+    read_session,
     summarise_names,
     to_table_cell,
 )
 from brainhive_cli.data.recordings.account import Account
 from brainhive_cli.data.recordings.files import DERIVED_FOLDERS
 from brainhive_cli.data.recordings.headers import Header
-from brainhive_cli.data.recordings.labels import find_label, read_session
-from brainhive_cli.data.recordings.shown_pictures import match_categories
 from brainhive_cli.data.recordings.tables import (
     EMPTY_CELLS,
     SAVE_WORKBOOK_HINT,
@@ -443,31 +443,24 @@ class EventNames:
 
         Tabs count as spaces.
         """
-        names = list(dict.fromkeys(pictures))
-        new_names = [name for name in names if name not in self._row_of_picture]
-        if new_names:
-            rows = self._find_rows(new_names)
-            self._row_of_picture |= {name: rows.get(name) for name in new_names}
-        known_rows = {name: self._row_of_picture[name] for name in names}
-        return {name: row for name, row in known_rows.items() if row is not None}
-
-    def _find_rows(self, pictures: Sequence[str]) -> dict[str, int]:
-        """Compare pictures with the data set, without those that it lacks."""
-        if self.are_categories:
-            return match_categories(pictures, self.image_ids)
-
-        # match all names of each picture. The last match wins
+        # match all names of each new picture. The last match wins
         pairs = []
-        for picture in pictures:
-            for name in self._candidates.get(picture, [picture]):
-                pairs.append((picture, to_table_cell(name)))
-        dataset_names = list(map(to_table_cell, self.image_ids))
-        matched_rows, _ = match_names([name for _, name in pairs], dataset_names)
-        rows = {}
-        for (picture, _), row in zip(pairs, matched_rows.tolist(), strict=True):
-            if row >= 0:
-                rows[picture] = row
-        return rows
+        distinct_pictures = list(dict.fromkeys(pictures))
+        for picture in distinct_pictures:
+            if picture not in self._row_of_picture:
+                for name in self._candidates.get(picture, [picture]):
+                    pairs.append((picture, to_table_cell(name)))
+        if pairs:
+            rows, _ = match_names(
+                [name for _, name in pairs],
+                list(map(to_table_cell, self.image_ids)),
+                are_categories=self.are_categories,
+            )
+            for (picture, _), row in zip(pairs, rows.tolist(), strict=True):
+                earlier_row = self._row_of_picture.get(picture)
+                self._row_of_picture[picture] = row if row >= 0 else earlier_row
+        known_rows = {name: self._row_of_picture[name] for name in distinct_pictures}
+        return {name: row for name, row in known_rows.items() if row is not None}
 
     def _find_key(self, event: str) -> str | None:
         """Find an event in the table by its name, with or without type, or its code."""

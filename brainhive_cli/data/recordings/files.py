@@ -2,26 +2,23 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from brainhive_cli.core.base import BrainhiveError, Line, MissingData
+from brainhive_cli.core.base import Line, MissingData
 from brainhive_cli.core.files import is_file, matches_pattern, require_content, walk
 from brainhive_cli.data.files import (
-    SPLIT,
+    find_label,
     find_next_part,
+    group_by_session,
     list_further_parts,
     list_named_parts,
     natural_key,
     number_sessions,
-    summarise_names,
-)
-from brainhive_cli.data.recordings.labels import (
-    SUBJECT_LABEL,
-    find_label,
-    group_by_session,
+    read_label,
     read_session,
+    summarise_names,
 )
 from brainhive_cli.data.recordings.tables import find_sidecar
 
@@ -43,10 +40,6 @@ OTHER_ENDINGS = re.compile(
 """Names of files next to recordings that hold no recording: descriptions, images and
 tables of BIDS. Companion files belong to a header.
 """
-VERSION_ENTITIES = ("proc-", "desc-", "rec-", "split-")
-"""BIDS entities that tell versions of a recording apart."""
-SUFFIXES = {"eeg", "meg", "ieeg", "raw"}
-"""Suffixes of file names that name the kind of a recording."""
 DERIVED_FOLDERS = {"derivatives", "sourcedata", "stimuli", "code"}
 """Folders of BIDS without raw recordings."""
 OTHER_FIF = re.compile(
@@ -82,18 +75,16 @@ def list_recordings(
         BrainhiveError: if a path has no subject, or if two files are versions of a
             recording.
     """
-    paths: Iterable[Path] = list_signal_files(root, pattern, are_epochs)
-    session_numbers = None
-    if sessions is not None:
-        paths = list(paths)
-        labels = [read_session(path, root) for path in paths]
-        session_numbers = number_sessions(labels, sessions)
-    recordings = group_by_session(root, paths, subject_numbers, session_numbers)
+    paths = []
+    for path in list_signal_files(root, pattern, are_epochs):
+        read_label(path, root)  # a name without a subject is refused at once
+        paths.append(path)
+    labels = [read_session(path, root) for path in paths]
+    recordings = group_by_session(
+        root, paths, subject_numbers or {}, number_sessions(labels, sessions)
+    )
     if not recordings:
         _raise_no_recordings(root, pattern, are_epochs)
-    for session_paths in recordings.values():
-        for files in session_paths.values():
-            _refuse_versions(root, files)
     return recordings
 
 
@@ -238,34 +229,3 @@ def _raise_no_recordings(root: Path, pattern: str, are_epochs: bool) -> NoReturn
         f"name their folder: preparation.root=FOLDER, with sub-01_ses-01{endings[0]} … "
         "or a BIDS data set. Save other formats as .fif with mne",
     )
-
-
-def _refuse_versions(root: Path, paths: Sequence[Path]) -> None:
-    """Raise an error if two files differ only in ending or `VERSION_ENTITIES`."""
-    first_paths: dict[tuple[str, ...], Path] = {}
-    for path in paths:
-        # the entities of folders and file, without copies. run-1 and run-01 are equal
-        *folders, name = path.relative_to(root).parts
-        stem = name.partition(".")[0]
-        # the folders sub-01 and sub-01_old hold the same names
-        if SUBJECT_LABEL.search(stem):
-            folders = [part for part in folders if not SUBJECT_LABEL.match(part)]
-        text = "_".join(folders + [stem]).lower()
-        text = re.sub(r"(?<=run-)0+(?=\d)", "", text)
-        entities = []
-        for entity in dict.fromkeys(text.split("_")):
-            if entity not in SUFFIXES and not entity.startswith(VERSION_ENTITIES):
-                entities.append(entity)
-
-        # split files that do not name each other are recordings of their own
-        first_path = first_paths.setdefault(tuple(entities), path)
-        first_split = SPLIT.findall(first_path.name)
-        split = SPLIT.findall(path.name)
-        are_splits = bool(split and first_split) and split != first_split
-        if first_path != path and not are_splits:
-            raise BrainhiveError(
-                f"{first_path} and {path} have the names of one recording, which would "
-                "count twice",
-                f"keep one: preparation.files=PATTERN, or move the other out of "
-                f"{root}. If they are two runs, name them run-1 and run-2",
-            )

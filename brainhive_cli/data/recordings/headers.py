@@ -21,6 +21,7 @@ from brainhive_cli.core.base import (
 )
 from brainhive_cli.core.files import documents
 from brainhive_cli.core.recipes import parts
+from brainhive_cli.data.files import read_entities
 from brainhive_cli.data.recordings.account import Dispute
 from brainhive_cli.data.recordings.onset_shift import compare_codes, compare_onsets
 from brainhive_cli.data.recordings.opening import open_raw, report_unreadable
@@ -42,7 +43,6 @@ from brainhive_cli.data.recordings.tables import (
     is_read_as_bids,
     name_events,
     name_sidecars,
-    read_entities,
     read_kinds,
     read_table,
     select_rows,

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from brainhive_cli.data.files import list_named_parts, natural_key, summarise_names
+from brainhive_cli.data.files import (
+    find_label,
+    list_named_parts,
+    natural_key,
+    read_entities,
+    summarise_names,
+)
 from brainhive_cli.data.recordings.account import MAX_SOURCES, Account, Dispute
 from brainhive_cli.data.recordings.event_names import (
     NOT_RECORDED,
@@ -18,7 +24,6 @@ from brainhive_cli.data.recordings.event_names import (
 )
 from brainhive_cli.data.recordings.files import list_signal_files, list_unread_files
 from brainhive_cli.data.recordings.headers import Header
-from brainhive_cli.data.recordings.labels import find_label
 from brainhive_cli.data.recordings.showings import (
     PAIR_SEPARATOR,
     TASK,
@@ -26,7 +31,7 @@ from brainhive_cli.data.recordings.showings import (
     find_mixed_kinds,
     find_names_at_pace,
 )
-from brainhive_cli.data.recordings.tables import WORKBOOK_ENDINGS, read_entities
+from brainhive_cli.data.recordings.tables import WORKBOOK_ENDINGS
 
 MAX_LOST_SHARE = 0.2
 """Largest share of the pictures outside a recording that needs no yes."""

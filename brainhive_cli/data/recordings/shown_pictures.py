@@ -1,7 +1,7 @@
 """Pictures that were shown in a recording."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,13 +13,7 @@ from pydantic import Field
 from brainhive_cli.core.base import BrainhiveError, MissingData
 from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipes import Paths, parts
-from brainhive_cli.data.files import (
-    PICTURES,
-    match_names,
-    read_category,
-    summarise_names,
-    to_image_id,
-)
+from brainhive_cli.data.files import PICTURES, match_names, summarise_names
 
 StimuliKey = Annotated[
     Any,
@@ -134,81 +128,28 @@ def match_pictures(
     """
     image_ids, image_splits = pictures
     distinct_names = list(dict.fromkeys(filter(None, names)))
-    if stimuli.are_categories:
-        rows = match_categories(distinct_names, image_ids)
-        exact_names = set(rows)
-    else:
-        rows, exact_names = _match_paths(distinct_names, image_ids)
-    if not rows:
+    rows, unknown_names = match_names(
+        distinct_names,
+        image_ids,
+        are_categories=stimuli.are_categories,
+        allows_other_folders=True,
+    )
+    if len(unknown_names) == len(distinct_names):
         raise MissingData(
             f"no picture that was shown is in {stimuli.name}, of "
             f"{summarise_names(distinct_names)}",
             f"it has: {', '.join(image_ids[:3])} …: preparation.stimuli.root=FOLDER",
         )
 
-    # if cat/01.jpg matches the picture cat/01, the short match of dog/01.jpg is wrong
-    row_counts = Counter(rows.values())
-    for name in set(rows) - exact_names:
-        if row_counts[rows[name]] > 1:
-            del rows[name]
-
+    row_of = dict(zip(distinct_names, rows.tolist(), strict=True))
     trial_ids = []
     trial_splits = []
     missing_counts = Counter[str]()
     for name in names:
-        row = rows.get(name)
-        trial_ids.append("" if row is None else image_ids[row])
-        trial_splits.append("" if row is None else image_splits[row])
-        if row is None:
+        row = row_of.get(name, -1)
+        trial_ids.append("" if row < 0 else image_ids[row])
+        trial_splits.append("" if row < 0 else image_splits[row])
+        if row < 0:
             absent = f"trials of pictures that {stimuli.name} does not have"
             missing_counts[absent if name else "blank trials"] += 1
     return trial_ids, np.array(trial_splits, str), missing_counts
-
-
-def match_categories(names: Iterable[str], image_ids: Sequence[str]) -> dict[str, int]:
-    """Find the rows of categories by whole names: `cue/face` does not match `face`."""
-    row_of = {}
-    for row, image_id in enumerate(image_ids):
-        row_of[read_category(image_id)] = row
-    rows = {}
-    for name in names:
-        category = read_category(name)
-        if category in row_of:
-            rows[name] = row_of[category]
-    return rows
-
-
-def _match_paths(
-    names: Iterable[str], image_ids: Sequence[str]
-) -> tuple[dict[str, int], set[str]]:
-    """Find the rows of pictures by paths, also without their first folders.
-
-    For example, images/cat/cat_01.jpg matches cat/cat_01.
-
-    Returns:
-        Rows by name, and the names whose whole path matches.
-    """
-    stem_counts = Counter(image_id.rpartition("/")[2] for image_id in image_ids)
-    rows: dict[str, int] = {}
-    path_of = {name: name.replace("\\", "/") for name in names}
-    exact_names: set[str] = set()  # matches of whole paths
-    is_first = True
-    while path_of:
-        matched_rows, _ = match_names(list(path_of.values()), image_ids)
-        for name, row in zip(path_of, matched_rows.tolist(), strict=True):
-            if row >= 0:
-                rows[name] = row
-        if is_first:
-            exact_names = set(rows)
-            is_first = False
-
-        # remove a folder from the paths without a match
-        shorter_paths = {}
-        for name, path in path_of.items():
-            if name in rows:
-                continue
-            shorter_path = path.partition("/")[2]
-            if "/" in shorter_path or stem_counts[to_image_id(shorter_path)] == 1:
-                shorter_paths[name] = shorter_path
-        path_of = shorter_paths
-    return rows, exact_names

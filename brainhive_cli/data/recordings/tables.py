@@ -13,7 +13,13 @@ from pydantic import Field
 
 from brainhive_cli.core.base import BrainhiveError, choose_only, first_line, read_cell
 from brainhive_cli.core.files import is_file, read_regular
-from brainhive_cli.data.files import SPLIT, normalise_name
+from brainhive_cli.data.files import (
+    SPLIT,
+    BidsIndex,
+    find_bids_root,
+    normalise_name,
+    read_entities,
+)
 
 MODALITY_SUFFIX = re.compile(r"_(eeg|meg|ieeg)$")
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -93,26 +99,10 @@ def find_sidecar(path: Path, suffix: str, extension: str = ".tsv") -> Path | Non
     root = find_bids_root(path)
     if root is None:
         return None
-    entities = set(path.name.partition(".")[0].split("_"))
-    n_folders = len(path.relative_to(root).parts)
-    for folder in path.parents[:n_folders]:
-        n_entities = {}
-        for sidecar in folder.glob(f"*{suffix}{extension}"):
-            stem = sidecar.name.removesuffix(f"{suffix}{extension}")
-            sidecar_entities = set(stem.split("_")) - {""}
-            if is_file(sidecar) and sidecar_entities <= entities:
-                n_entities[sidecar] = len(sidecar_entities)
-        if n_entities:
-            return max(n_entities, key=n_entities.__getitem__)
-    return None
-
-
-def find_bids_root(path: Path) -> Path | None:
-    """Return the root of the outermost BIDS data set with a recording, or None."""
-    for folder in reversed(path.parents[1:5]):
-        if (folder / "dataset_description.json").is_file():
-            return folder
-    return None
+    sidecars = BidsIndex(root).find_inherited(
+        path.relative_to(root), f"{suffix}{extension}"
+    )
+    return next(filter(is_file, reversed(sidecars)), None)
 
 
 def is_read_as_bids(path: Path, has_bids_onsets: bool) -> bool:
@@ -271,11 +261,6 @@ def select_rows(
         else:
             selected.append(row)
     return selected, dropped
-
-
-def read_entities(path: Path) -> dict[str, str]:
-    """Read the entities of a name: {"sub": "01"} for sub-01_eeg.vhdr."""
-    return dict(re.findall(r"(?<![^_])([a-z]+)-([^_.]+)", path.name))
 
 
 def read_kinds(row: Mapping[str, str]) -> RowKinds:

@@ -28,7 +28,8 @@ from brainhive_cli.core.results import (
 )
 from brainhive_cli.core.runs import Launch
 from brainhive_cli.data.datasets import require_split
-from brainhive_cli.data.recordings import EVENT_TABLES, EventNames, find_bids_root
+from brainhive_cli.data.files import find_bids_root
+from brainhive_cli.data.recordings import EVENT_TABLES, EventNames
 from brainhive_cli.data.signals import Cutting, Trials, Windows
 from brainhive_cli.data.streams import (
     Stream,

@@ -75,6 +75,65 @@ def test_a_name_stands_for_a_picture_or_for_none(name, row):
     assert rows.tolist() == [row, 4] and unknown == ([name] if row < 0 else [])
 
 
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("q/a/x.jpg", 0),
+        ("/home/me/other/y.png", 2),
+        ("Q\\c\\z.JPG", 4),
+        ("q/b/z.jpg", 4),  # the only z
+        ("q/d/x.jpg", -1),  # x of a or of b/a
+        ("q/w.jpg", -1),
+    ],
+)
+def test_a_name_in_other_folders_needs_a_folder_or_a_unique_end(name, row):
+    for names in ([name], [name, "été"]):
+        rows, unknown = match_names(names, IDS, allows_other_folders=True)
+        assert rows[0] == row and unknown == ([name] if row < 0 else [])
+    assert match_names(["q/b/z.jpg"], IDS)[0].tolist() == [-1]
+
+
+def test_names_of_other_folders_that_mean_one_picture_have_no_row():
+    names = ["p/cat/1.jpg", "q/cat/1.jpg", "dog/2"]
+    image_ids = ["train/cat/1", "train/dog/2"]
+    rows, unknown = match_names(names, image_ids, allows_other_folders=True)
+    assert rows.tolist() == [-1, -1, 1] and not unknown
+    # a name with all folders of the picture is certain
+    names = ["x/train/cat/1.jpg", "q/cat/1.jpg"]
+    rows, unknown = match_names(names, image_ids, allows_other_folders=True)
+    assert rows.tolist() == [0, -1] and not unknown
+    with pytest.raises(BrainhiveError, match="b/a could be x/b/a or y/b/a"):
+        match_names(["q/b/a"], ["x/b/a", "y/b/a"], allows_other_folders=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [("face", 0), ("face.png", 0), (" face\t", 0), ("13.0", 1), ("cue/face", -1)],
+)
+def test_categories_match_by_whole_names(name, row):
+    for allows_other_folders in (False, True):
+        rows, unknown = match_names(
+            [name],
+            ["face", "13", "x/house"],
+            are_categories=True,
+            allows_other_folders=allows_other_folders,
+        )
+        assert rows.tolist() == [row] and unknown == ([name] if row < 0 else [])
+    assert match_names(["house"], ["x/house"], are_categories=True)[0] == [-1]
+
+
+def test_an_id_may_end_like_the_name_of_a_file():
+    rows, unknown = match_names(["a.png", "x/b.png", "b"], ["a.png", "a", "b"])
+    assert rows.tolist() == [0, 2, 2] and not unknown
+
+
+def test_equal_characters_count_before_composed_characters():
+    image_ids = ["e\u0301", "\u00e9"]
+    assert match_ids(image_ids, image_ids, "store").tolist() == [0, 1]
+    with pytest.raises(BrainhiveError, match="could be"):
+        match_names(["\u00e9.png"], image_ids)
+
+
 def test_names_of_several_pictures_or_of_one_twice_are_refused():
     with pytest.raises(BrainhiveError):
         match_names(["x"], IDS)

@@ -12,15 +12,18 @@ pytest.importorskip("nibabel")
 import nibabel
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.data.files.bids_labels import (
+    BidsIndex,
+    group_by_session,
+    read_entities,
+)
 from brainhive_cli.data.fmri.bids_bold import (
     BoldRun,
-    find_inherited_files,
     find_runs,
-    list_folder,
     read_confounds,
     read_events,
+    read_space,
     read_timing,
-    require_one_version,
 )
 from brainhive_cli.data.recordings.account import Account
 
@@ -32,11 +35,6 @@ def write(path: Path, content: Any = "") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return path
-
-
-def list_files_below(root: Path) -> Any:
-    """Return a function that lists the files of a folder."""
-    return lambda folder: list_folder(root, folder)
 
 
 def make_run(path: Path, sidecars: Any = ((), ()), confounds: Any = None) -> BoldRun:
@@ -51,10 +49,11 @@ def test_files_are_known_by_their_entities(tmp_path: Path) -> None:
         "._sub-01_bold.json",
     ):
         write(tmp_path / FUNC / name)
-    few, many = list_folder(tmp_path, FUNC)
-    assert (few.suffix, few.space, few.entities) == ("bold", "", {"sub": "01"})
-    assert many.space == "MNI:res-2:den-9k" and many.suffix == "bold"
-    assert (many.entities["run"], many.entities["desc"]) == ("10", "preproc")
+    few, many = BidsIndex(tmp_path).list_files(FUNC)
+    assert (read_space(few), read_entities(few)) == ("", {"sub": "01"})
+    assert read_space(many) == "MNI:res-2:den-9k"
+    entities = read_entities(many)
+    assert (entities["run"], entities["desc"]) == ("010", "preproc")
 
 
 def test_nearer_files_and_those_of_more_entities_come_last(tmp_path: Path) -> None:
@@ -65,11 +64,11 @@ def test_nearer_files_and_those_of_more_entities_come_last(tmp_path: Path) -> No
         "sub-01/ses-02/func/sub-01_task-x_run-1_bold.json",
     ]
     others = ["task-y_bold.json", "task-x_events.json", "task-x_bold.tsv"]
+    others += ["sub-01/sub-01_pilot_bold.json", "bold.json"]
     for name in [*names, *others]:
         write(tmp_path / name)
-    bold = write(tmp_path / FUNC / "sub-01_task-x_run-01_bold.nii.gz")
-    file = next(f for f in list_folder(tmp_path, FUNC) if f.path == bold)
-    found = find_inherited_files(list_files_below(tmp_path), file, ".json", "bold")
+    bold = FUNC / "sub-01_task-x_run-01_bold.nii.gz"
+    found = BidsIndex(tmp_path).find_inherited(bold, "_bold.json")
     assert found == [tmp_path / name for name in names]
 
 
@@ -78,8 +77,8 @@ def write_runs(root: Path, *names: str) -> list[BoldRun]:
     for name in names:
         write(root / FUNC / f"sub-01_{name}_bold.nii.gz")
         write(root / FUNC / f"sub-01_{name}_events.tsv")
-    files = [f for f in list_folder(root, FUNC) if f.path.name.endswith(".gz")]
-    return find_runs(list_files_below(root), list_files_below(root), files, Account())
+    index = BidsIndex(root)
+    return find_runs(index, index, (root / FUNC).glob("*.gz"), Account())
 
 
 @pytest.mark.parametrize(
@@ -111,11 +110,9 @@ def test_runs_have_their_masks_confounds_and_hemispheres(tmp_path: Path) -> None
     mask = write(tmp_path / FUNC / f"{stem}_desc-brain_mask.nii.gz")
     write(tmp_path / FUNC / "sub-01_run-1_space-T1w_desc-brain_mask.nii.gz")
     account = Account()
-    files = [f for f in list_folder(tmp_path, FUNC) if f.path in (left, without)]
+    index = BidsIndex(tmp_path)
 
-    (run,) = find_runs(
-        list_files_below(tmp_path), list_files_below(tmp_path), files, account
-    )
+    (run,) = find_runs(index, index, (left, without), account)
 
     right = left.with_name(left.name.replace("hemi-L", "hemi-R"))
     assert run.bold_files == (left, right)
@@ -124,16 +121,21 @@ def test_runs_have_their_masks_confounds_and_hemispheres(tmp_path: Path) -> None
 
 
 def test_two_versions_of_one_run_are_refused(tmp_path: Path) -> None:
-    for name in ("sub-01_run-1_bold.nii.gz", "sub-01_run-2_bold.nii.gz"):
-        write(tmp_path / FUNC / name)
-    require_one_version(list_folder(tmp_path, FUNC))
-    write(tmp_path / FUNC / "sub-01_rec-b_run-1_bold.nii.gz")
-    with pytest.raises(BrainhiveError, match="rec-b"):
-        require_one_version(list_folder(tmp_path, FUNC))
-    other = Path("sub-02/func")
-    write(tmp_path / other / "sub-01_run-3_bold.nii.gz")
+    names = ["sub-01_run-1_bold.nii.gz", "sub-01_run-2_bold.nii.gz"]
+    paths = [tmp_path / FUNC / name for name in names]
+    assert group_by_session(tmp_path, paths, {}, None) == {1: {2: paths}}
+    for name in (
+        "sub-01_rec-b_run-1_bold.nii.gz",
+        "sub-01_run-01_echo-2_part-mag_bold.nii.gz",
+        "sub-01_run-2_hemi-L_bold.func.gii",
+    ):
+        version = tmp_path / FUNC / name
+        with pytest.raises(BrainhiveError, match=name):
+            group_by_session(tmp_path, [*paths, version], {}, None)
+    folder = tmp_path / "sub-02/func"
+    index = BidsIndex(tmp_path)
     with pytest.raises(BrainhiveError, match="sub-02"):
-        require_one_version(list_folder(tmp_path, other))
+        find_runs(index, index, [folder / "sub-01_run-3_bold.nii.gz"], Account())
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.base.errors import BrainhiveError, MissingData
+from brainhive_cli.data.files.bids_labels import describe_labels
 from brainhive_cli.data.recordings.event_names import EventNames
 from brainhive_cli.data.recordings.files import (
     list_recording_files,
     list_recordings,
     list_unread_files,
 )
-from brainhive_cli.data.recordings.labels import describe_labels
 from brainhive_cli.data.recordings.opening import open_raw
 from brainhive_cli.data.recordings.tables import EMPTY_CELLS, read_table
 from tests.worlds.own_recordings import Presentation, make_raw
@@ -92,6 +92,43 @@ def test_two_files_of_one_recording_are_refused(tmp_path):
         "preparation.files=PATTERN" in error.value.hint
         and f"{tmp_path}" in error.value.hint
     )
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        "sub-01/sub-01_ses-01_task-x_run-1_raw.fif",
+        "sub-01_ses-01_task-x_run-01_eeg.edf",
+        "sub-01_old/ses-01/sub-01_run-1_task-x.vhdr",
+        "sub-01/ses-01/run-1/sub-01_task-x_desc-clean_eeg.set",
+    ],
+)
+def test_copies_in_other_folders_and_formats_are_refused(tmp_path, copy):
+    first = "sub-01/ses-01/sub-01_task-x_run-1_eeg.edf"
+    touch(tmp_path, first, copy)
+    with pytest.raises(BrainhiveError) as error:
+        list_recordings(tmp_path, "*")
+    assert str(tmp_path / first) in error.value.message
+    assert str(tmp_path / copy) in error.value.message
+    assert f"{tmp_path}" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "sub-01/ses-02/sub-01_task-x_run-1_eeg.edf",
+        "sub-01/ses-01/sub-01_task-x_run-2_raw.fif",
+        "sub-01/ses-01/sub-01_task-x_run-1_part-2_eeg.edf",
+        "sub-01/sub-01_ses-01_task-x_run-1_right_left.fif",
+    ],
+)
+def test_recordings_of_different_names_are_listed(tmp_path, other):
+    first = "sub-01/ses-01/sub-01_task-x_run-1_eeg.edf"
+    third = "sub-01/ses-01/sub-01_task-x_run-1_left_right.fif"
+    touch(tmp_path, first, other, third)
+    (sessions,) = list_recordings(tmp_path, "*").values()
+    paths = {path for paths in sessions.values() for path in paths}
+    assert paths == {tmp_path / name for name in (first, other, third)}
 
 
 def test_a_fif_file_of_something_else_is_no_recording(tmp_path):

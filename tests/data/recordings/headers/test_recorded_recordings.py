@@ -16,6 +16,8 @@ from brainhive_cli.data.files.bids_labels import (
     number_session,
     number_sessions,
     number_subjects,
+    read_label,
+    read_session,
 )
 from brainhive_cli.data.preparations.recording import choose_trials
 from brainhive_cli.data.recordings.channels import (
@@ -32,7 +34,6 @@ from brainhive_cli.data.recordings.headers import (
     _check_order,
     _read_event_rows,
 )
-from brainhive_cli.data.recordings.labels import read_label, read_session
 from brainhive_cli.data.recordings.samples import FlatSegments, filter_samples
 from brainhive_cli.data.recordings.stim_channels import (
     _combine_lines,
