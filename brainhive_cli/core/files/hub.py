@@ -77,7 +77,6 @@ MODEL_FILES = (
 )
 """Files of a brain model, in the layouts of BrainHiVE and of Brainhive."""
 PRIOR_FILES = (
-    "learned.json",
     "learned.safetensors",
     "config.json",
     "model.safetensors",

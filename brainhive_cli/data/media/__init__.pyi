@@ -1,5 +1,4 @@
 from .decoding import count_decoders as count_decoders, decode_batches as decode_batches
-from .kept_likenesses import KeptLikenesses as KeptLikenesses
 from .media_files import (
     ANIMATED as ANIMATED,
     VIDEOS as VIDEOS,
@@ -18,10 +17,7 @@ from .near_copies import (
     confirm_near_copy as confirm_near_copy,
     find_candidates as find_candidates,
 )
-from .picture_digests import (
-    describe_pixels as describe_pixels,
-    digest_pixels as digest_pixels,
-)
+from .picture_digests import describe_pixels as describe_pixels
 from .pictures import (
     BadPicture as BadPicture,
     decode as decode,

@@ -5,22 +5,19 @@ then compared by *details*: DCT coefficients, each ring of frequencies scaled to
 norm. A layout that many pictures share, such as a thing on white, weighs little.
 """
 
-from collections.abc import Iterator
-from functools import lru_cache
-from itertools import pairwise
+import math
+from functools import cache, lru_cache
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from brainhive_cli.core.base import Float32, Float64, Int64, UInt64
+from brainhive_cli.core.base import Float32, Float64, UInt64
 from brainhive_cli.data.media.stimuli import Clip
 
 Likeness = Literal["copy", "mirrored", "cropped", ""]
 """Result of a comparison of two pictures, empty if they differ."""
-Pairs = tuple[Int64, Int64]
-"""Rows [P] of test pictures, and rows [P] of training pictures."""
 
 COPIES: tuple[Likeness, ...] = ("copy", "cropped")
 """Likenesses of pictures that count as the same. A mirrored picture is another
@@ -88,22 +85,6 @@ ROUNDING = 0.1
 _SIDE_PX = 64  # side of the thumbnails whose details are measured
 _CANVAS_PX = 128  # side of the squares whose windows are compared
 _NO_MARGINS = np.zeros(4)
-_EDGE_SHIFTS = np.concatenate([np.eye(4), -np.eye(4)])  # of a window's edges, [8, 4]
-# hashes compared at a time, which as 2 MiB of 64-bit words fit the cache of a core
-_BLOCK_PAIRS = 2**18
-_BLOCK_ROWS = 32  # test pictures in such a block
-# largest distance that bands find faster than a comparison of all pairs
-_MAX_BANDED_DISTANCE = 10
-
-# margins [12, 4] of the views in windows, and their windows in `_locate_views`
-_MARGINS = np.concatenate(
-    [
-        np.repeat((0,) + CENTRE_MARGINS, 4).reshape(-1, 4),
-        SIDE_MARGIN * np.eye(4),
-        np.repeat(SQUARE_MARGINS + (0, SQUARE_MARGINS[-1]), 4).reshape(-1, 4),
-    ]
-)
-_WINDOWS = [0] * 7 + [2] * 3 + [1, 3]
 # views: inner square within borders, whole picture, its inner square
 _INNER = 9
 _WHOLE = 10
@@ -112,28 +93,11 @@ _WHOLE_INNER = 11
 _PAIRS = [(0, view) for view in range(_WHOLE)]
 _PAIRS += [(view, 0) for view in range(1, _WHOLE)]
 _PAIRS += [(view, view) for view in (_INNER, _WHOLE, _WHOLE_INNER)]
-_FIRSTS, _SECONDS = np.transpose(_PAIRS)
-# a mirror exchanges the views that leave out the left side and the right side
-_MIRRORED_VIEWS = [0, 1, 2, 5, 4, 3] + list(range(6, VIEWS))
-
-# in half cycles per picture, [64, 64]
-_FREQUENCY = np.hypot(*np.mgrid[:_SIDE_PX, :_SIDE_PX])
-# indices of the lowest frequencies, without the mean, [255]
-_LOWEST = np.argsort(_FREQUENCY[:16, :16], None, kind="stable")[1:]
-_LOWEST_EVEN = _LOWEST[_LOWEST % 2 == 0]
-_LOWEST_ODD = _LOWEST[_LOWEST % 2 == 1]
-_HASHED = np.concatenate([_LOWEST_EVEN[:64], _LOWEST_ODD[:64]])  # [128]
 # the bit in the word of odd frequencies
-_HAS_FEW_DETAILS = np.packbits(np.arange(64) == 63).view(np.uint64)
-
+_HAS_FEW_DETAILS = np.uint64(1 << 56)
 # highest compared frequency, because JPEG and resizing change higher ones
 _BAND = 24
 _CHROMA_BAND = 8
-_COMPARED = _FREQUENCY[: _BAND + 1, : _BAND + 1].ravel()  # [625]
-# ring of each compared frequency, [625, 23]
-_RINGS = (_COMPARED[:, None].astype(int) == range(1, _BAND)).astype(np.float32)
-_CHROMA_WEIGHTS = _COMPARED * (_COMPARED <= _CHROMA_BAND)
-_MIRROR_SIGNS = np.tile(np.float32((-1) ** np.arange(_BAND + 1)), _BAND + 1)  # [625]
 
 
 def hash_picture(stimulus: Image.Image | Clip) -> UInt64:
@@ -157,10 +121,11 @@ def hash_picture(stimulus: Image.Image | Clip) -> UInt64:
         return np.zeros(WORDS, np.uint64)
 
     square = np.asarray(grey, np.float32)
-    views = []
-    for margins in _locate_views(grey, frame.size):
-        views.append(_measure_details(square, margins, 16))
-    signs = np.stack(views)[:, _HASHED] > ROUNDING  # [12, 128]
+    details = _measure_details(square, _locate_views(grey, frame.size), 16)
+    lowest = np.argsort(_make_frequencies(16), kind="stable")[1:]  # without the mean
+    is_odd = lowest % 2 == 1
+    hashed = np.concatenate([lowest[~is_odd][:64], lowest[is_odd][:64]])
+    signs = details[:, hashed] > ROUNDING  # [12, 128]
     signs[:, -1] = count_details(grey) < MIN_DETAILS
     return np.packbits(signs).view(np.uint64)
 
@@ -173,9 +138,11 @@ def count_details(grey: Image.Image) -> float:
         of a DCT coefficient times its frequency. A grating has about 2, and a constant
         picture 0.
     """
-    details = _measure_details(np.asarray(grey, np.float32), _NO_MARGINS, _SIDE_PX)
+    details = _measure_details(
+        np.asarray(grey, np.float32), _NO_MARGINS[None], _SIDE_PX
+    )
     details[np.abs(details) <= ROUNDING] = 0
-    energy = np.square(details * _FREQUENCY.ravel())
+    energy = np.square(details * _make_frequencies(_SIDE_PX))
     if not energy.any():
         return 0.0
     return float(energy.sum() ** 2 / np.square(energy).sum())
@@ -198,46 +165,30 @@ def find_candidates(
         Test row, training row, and number of bits that differ between their nearest
         views, sorted by test row and number. A test picture has at most `NEAREST`.
     """
-    test_rows = np.flatnonzero(test_hashes.any(1))
-    train_rows = np.flatnonzero(train_hashes[:, :2].any(1))
-    list_pairs = _list_banded if max_distance <= _MAX_BANDED_DISTANCE else _list_all
-    max_even_distance = min(MAX_EVEN_DISTANCE, max_distance)
-
-    blocks = [np.empty((0, 3), np.int64)]
-    count = 0
-    for test_view, train_view in _PAIRS:
-        # words of even and of odd frequencies, [2, M] and [2, N]
-        test_words = test_hashes[test_rows, 2 * test_view : 2 * test_view + 2].T.copy()
-        train_words = train_hashes[
-            train_rows, 2 * train_view : 2 * train_view + 2
-        ].T.copy()
-        for row, column in list_pairs(test_words, train_words, max_distance):
-            # even frequencies, which a mirror keeps, exclude most pairs
-            n_even = np.bitwise_count(test_words[0][row] ^ train_words[0][column])
-            is_alike = n_even <= max_even_distance
-            row = row[is_alike]
-            column = column[is_alike]
-            n_even = n_even[is_alike]
-
-            # a mirror flips the signs of odd frequencies
-            test_odd = test_words[1][row]
-            train_odd = train_words[1][column]
-            n_odd = np.bitwise_count(test_odd ^ train_odd)
-            distance = n_even + np.minimum(n_odd, 64 - n_odd)
-            both_have_few_details = test_odd & train_odd & _HAS_FEW_DETAILS != 0
-            is_near = (distance <= max_distance) & ~both_have_few_details
-            triples = np.column_stack([test_rows[row], distance, train_rows[column]])
-            blocks.append(triples[is_near])
-
-            # limit the memory if many pictures are alike
-            count += len(blocks[-1])
-            if count > _BLOCK_PAIRS:
-                blocks = [_keep_nearest(blocks)]
-                count = 0
-
+    train_words = train_hashes.T.copy()  # [24, N]
+    is_constant = ~train_words[:2].any(0)
     candidates = []
-    for row, distance, train_row in _keep_nearest(blocks).tolist():
-        candidates.append((row, train_row, distance))
+    for row in np.flatnonzero(test_hashes.any(1)).tolist():
+        # smallest number of bits that differ from each training picture, [N]
+        nearest = np.full(len(train_hashes), 255, np.uint8)
+        for view, train_view in _PAIRS:
+            even, odd = test_hashes[row, 2 * view : 2 * view + 2]
+            train_even, train_odd = train_words[2 * train_view : 2 * train_view + 2]
+            # even frequencies, which a mirror keeps, exclude most pictures
+            n_even = np.bitwise_count(even ^ train_even)
+            alike = np.flatnonzero(n_even <= MAX_EVEN_DISTANCE)
+            # a mirror flips the signs of odd frequencies
+            n_odd = np.bitwise_count(odd ^ train_odd[alike])
+            distance = n_even[alike] + np.minimum(n_odd, 64 - n_odd)
+            both_have_few_details = odd & train_odd[alike] & _HAS_FEW_DETAILS != 0
+            distance[both_have_few_details] = 255
+            nearest[alike] = np.minimum(nearest[alike], distance)
+        nearest[is_constant] = 255
+
+        near_rows = np.flatnonzero(nearest <= max_distance)
+        order = np.argsort(nearest[near_rows], kind="stable")
+        for train_row in near_rows[order[:NEAREST]].tolist():
+            candidates.append((row, train_row, int(nearest[train_row])))
     return candidates
 
 
@@ -271,6 +222,18 @@ def confirm_near_copy(
     return "mirrored" if _share_part(mirrored, train_picture) else ""
 
 
+def _make_frequencies(count: int) -> Float64:
+    """Make the frequencies [count * count] of DCT coefficients, in half cycles."""
+    return np.hypot(*np.mgrid[:count, :count]).ravel()
+
+
+@cache
+def _make_rings(count: int, highest: int) -> Float32:
+    """Make the ring [count * count, highest - 1] of each frequency below `highest`."""
+    rings = np.arange(1, highest)
+    return (_make_frequencies(count)[:, None].astype(int) == rings).astype(np.float32)
+
+
 @lru_cache(2**12)
 def _make_dct(low: float, high: float, side_px: int, count: int) -> Float32:
     """Make the matrix [count, side_px] of the lowest frequencies of a DCT-II.
@@ -292,23 +255,26 @@ def _make_dct(low: float, high: float, side_px: int, count: int) -> Float32:
     return np.asarray(dct * _SIDE_PX / (stop - start), np.float32)
 
 
-def _measure_details(squares: Float32, margins: Float64, count: int) -> Float32:
-    """Compute DCT coefficients of a window of squares.
+def _measure_details(squares: Float32, windows: Float64, count: int) -> Float32:
+    """Compute DCT coefficients of windows of squares.
 
     Args:
         squares: Pixels [..., S, S].
-        margins: Left, upper, right and lower margin [4] of the window, as shares.
+        windows: Left, upper, right and lower margins [W, 4] of the windows, as shares.
         count: Number of frequencies in each direction.
 
     Returns:
-        Coefficients [..., count * count].
+        Coefficients [..., W, count * count].
     """
-    # rounded margins share cached matrices
-    left, upper, right, lower = np.round(margins, 4).tolist()
     side_px = squares.shape[-1]
-    rows = _make_dct(upper, lower, side_px, count)
-    columns = _make_dct(left, right, side_px, count)
-    return np.asarray((rows @ squares @ columns.T).reshape(*squares.shape[:-2], -1))
+    rows = []
+    columns = []
+    # rounded margins share cached matrices
+    for left, upper, right, lower in np.round(windows, 4).tolist():
+        rows.append(_make_dct(upper, lower, side_px, count))
+        columns.append(_make_dct(left, right, side_px, count).T)
+    details = np.stack(rows) @ squares[..., None, :, :] @ np.stack(columns)
+    return details.reshape(*details.shape[:-2], count**2)
 
 
 def _nest(windows: Float64, margins: Float64) -> Float64:
@@ -328,7 +294,17 @@ def _locate_views(grey: Image.Image, size: tuple[int, int]) -> Float64:
     sides = (1 - windows[:, :2] - windows[:, 2:]) * size
     margins = 0.5 - sides.min(1, keepdims=True) / sides / 2
     squares = _nest(windows, np.tile(margins, 2))
-    return _nest(np.concatenate([windows, squares])[_WINDOWS], _MARGINS)
+
+    # margins of the views in these windows
+    view_margins = np.concatenate(
+        [
+            np.repeat((0,) + CENTRE_MARGINS, 4).reshape(-1, 4),
+            SIDE_MARGIN * np.eye(4),
+            np.repeat(SQUARE_MARGINS + (0, SQUARE_MARGINS[-1]), 4).reshape(-1, 4),
+        ]
+    )
+    view_windows = [0] * 7 + [2] * 3 + [1, 3]
+    return _nest(np.concatenate([windows, squares])[view_windows], view_margins)
 
 
 def _measure_borders(grey: NDArray[np.int16]) -> Float64:
@@ -355,97 +331,6 @@ def _measure_borders(grey: NDArray[np.int16]) -> Float64:
     return margins / _SIDE_PX
 
 
-def _keep_nearest(blocks: list[Int64]) -> Int64:
-    """Keep the nearest training pictures of each test picture.
-
-    Args:
-        blocks: Arrays [P, 3] of test rows, distances of hashes, and training rows.
-
-    Returns:
-        Array [P, 3], sorted by test row and distance.
-    """
-    # keep the smallest distance of each pair of pictures
-    pairs = np.concatenate(blocks)
-    rows, distances, train_rows = pairs.T
-    pairs = pairs[np.lexsort((distances, train_rows, rows))]
-    is_first = np.ones(len(pairs), bool)
-    is_first[1:] = np.diff(pairs[:, ::2], axis=0).any(1)
-    pairs = pairs[is_first]
-
-    # keep the nearest training pictures
-    rows, distances, train_rows = pairs.T
-    pairs = pairs[np.lexsort((train_rows, distances, rows))]
-    rank = np.arange(len(pairs)) - np.searchsorted(pairs[:, 0], pairs[:, 0])
-    return pairs[rank < NEAREST]
-
-
-def _list_all(
-    test_words: UInt64, train_words: UInt64, max_distance: int
-) -> Iterator[Pairs]:
-    """Compare all words [2, M] and [2, N], and yield pairs with similar even words."""
-    # NumPy is fast on long rows of words
-    width = max(1, _BLOCK_PAIRS // _BLOCK_ROWS)
-    limit = min(MAX_EVEN_DISTANCE, max_distance)
-    for start in range(0, train_words.shape[1], width):
-        train_even = train_words[0, start : start + width]
-        for first_row in range(0, test_words.shape[1], _BLOCK_ROWS):
-            test_even = test_words[0, first_row : first_row + _BLOCK_ROWS, None]
-            n_even = np.bitwise_count(test_even ^ train_even)
-            row, column = np.divmod(np.flatnonzero(n_even <= limit), n_even.shape[1])
-            yield first_row + row, start + column
-
-
-def _list_banded(
-    test_words: UInt64, train_words: UInt64, max_distance: int
-) -> Iterator[Pairs]:
-    """Yield pairs of words [2, M] and [2, N] that agree in a band (a run of bits).
-
-    Words that differ in n bits agree in at least one of n + 1 bands.
-
-    Source: Norouzi, Punjani and Fleet, Fast search in Hamming space with multi-index
-    hashing (2012).
-    """
-    # a mirror may flip all odd bits, so these have fewer bands
-    # four or more bands have at most 16 bits, which NumPy sorts fast
-    band_counts = (max_distance // 2 + 1, (max_distance + 1) // 2)
-    for is_odd, band_count in enumerate(band_counts):
-        edges = np.linspace(0, 64, max(4, band_count) + 1).astype(np.uint64)
-        for low, high in pairwise(edges):
-            mask = (np.uint64(1) << (high - low)) - np.uint64(1)
-            keys = []
-            for view_words in (test_words[is_odd], train_words[is_odd]):
-                band = view_words >> low & mask
-                # a band and its mirror image share a key
-                key = np.minimum(band, band ^ mask) if is_odd else band
-                keys.append(key.astype(np.uint16))
-            yield from _list_equal(keys[0], keys[1])
-
-
-def _list_equal(
-    test_keys: NDArray[np.uint16], train_keys: NDArray[np.uint16]
-) -> Iterator[Pairs]:
-    """Yield blocks of pairs of positions in `test_keys` [M] and `train_keys` [N] with
-    equal keys.
-    """
-    by_key = np.argsort(train_keys, kind="stable")
-    key_counts = np.bincount(train_keys, minlength=2**16)
-    counts = key_counts[test_keys]
-    starts = np.cumsum(key_counts)[test_keys] - counts  # [M] in `by_key`
-    ends = np.cumsum(counts)
-
-    # each block contains all pairs of its test rows
-    first_row = 0
-    while first_row < len(ends):
-        previous_pairs = ends[first_row] - counts[first_row]
-        last_row = np.searchsorted(ends, previous_pairs + _BLOCK_PAIRS, "right")
-        last_row = max(first_row + 1, int(last_row))
-        block = slice(first_row, last_row)
-        row = np.repeat(np.arange(first_row, last_row), counts[block])
-        shift = np.repeat(starts[block] - ends[block] + counts[block], counts[block])
-        yield row, by_key[previous_pairs + np.arange(len(row)) + shift]
-        first_row = last_row
-
-
 class _PreparedPicture(NamedTuple):
     """A picture, prepared for the comparison of its windows."""
 
@@ -467,16 +352,19 @@ class _PreparedPicture(NamedTuple):
                 np.asarray(ImageOps.equalize(light), np.float32),
             ]
         )
-        details = [_measure_details(lights, margins, _BAND + 1) for margins in views]
+        details = _measure_details(lights, views, _BAND + 1)
         channels = np.moveaxis(np.asarray(square, np.float32), -1, 0)
-        return cls(channels, lights, views, np.stack(details, 1), count_details(grey))
+        return cls(channels, lights, views, details, count_details(grey))
 
     def mirror(self) -> Self:
         """Mirror the picture left to right: odd frequencies change their signs."""
+        # the views that leave out the left side and the right side change places
+        order = [0, 1, 2, 5, 4, 3] + list(range(6, VIEWS))
+        signs = np.tile(np.float32((-1) ** np.arange(_BAND + 1)), _BAND + 1)
         square = self.square[..., ::-1]
         lights = self.lights[..., ::-1]
-        views = self.views[_MIRRORED_VIEWS][:, [2, 1, 0, 3]]
-        details = self.details[:, _MIRRORED_VIEWS] * _MIRROR_SIGNS
+        views = self.views[order][:, [2, 1, 0, 3]]
+        details = self.details[:, order] * signs
         return self._replace(square=square, lights=lights, views=views, details=details)
 
 
@@ -520,10 +408,11 @@ def _are_equal(picture: _PreparedPicture, other: _PreparedPicture) -> bool:
 
 def _share_part(picture: _PreparedPicture, other: _PreparedPicture) -> bool:
     """Return True if a window of either picture resembles a view of the other."""
+    firsts, seconds = np.transpose(_PAIRS)
     score_lists = []
     for light, other_light in _LIGHTS:
-        details = picture.details[light][_FIRSTS]
-        other_details = other.details[other_light][_SECONDS]
+        details = picture.details[light][firsts]
+        other_details = other.details[other_light][seconds]
         score_lists.append(_correlate(details, other_details, highest=10))
     scores = np.stack(score_lists)  # [3, P]
     if scores.max() < MIN_FIRST_CORRELATION:
@@ -558,28 +447,25 @@ def _find_window(
         target_light: Index of its luminance in `lights`.
         target_window: Margins [4] of its window.
     """
-    target_details = _measure_details(
-        target.lights[target_light], target_window, _BAND + 1
-    )
+    own_light = picture.lights[light]
+    other_light = target.lights[target_light]
     window = start
     min_margins = np.maximum(start - REACH, 0)
+    edge_shifts = np.concatenate([np.eye(4), -np.eye(4)])  # [8, 4]
 
     # move one edge at a time, by ever smaller steps, while the correlation grows
     for step, highest, min_score in SEARCH:
+        target_details = _measure_details(other_light, target_window[None], highest)
         best_score = -1.0
         windows = window[None]
         while True:
-            details = []
-            for margins in windows:
-                details.append(
-                    _measure_details(picture.lights[light], margins, _BAND + 1)
-                )
-            scores = _correlate(np.stack(details), target_details, highest)
+            details = _measure_details(own_light, windows, highest)
+            scores = _correlate(details, target_details, highest)
             if scores.max() <= best_score:
                 break
             best_score = scores.max()
             window = windows[np.argmax(scores)]
-            windows = np.clip(window + step * _EDGE_SHIFTS, min_margins, start + REACH)
+            windows = np.clip(window + step * edge_shifts, min_margins, start + REACH)
         if best_score < min_score:
             return False
     return _have_equal_colours(picture, window, target, target_window)
@@ -592,12 +478,15 @@ def _have_equal_colours(
     other_window: Float64,
 ) -> bool:
     """Return True if colours of two windows agree, or either is grey or of one tint."""
+    frequencies = _make_frequencies(_CHROMA_BAND + 1)
+    weights = frequencies * (frequencies <= _CHROMA_BAND)
     all_details = []
     own_chromas = []
     for prepared, margins in ((picture, window), (other, other_window)):
-        # [3, 625] of Y, Cb, Cr
+        # [3, 81] of Y, Cb, Cr
         details = (
-            _measure_details(prepared.square, margins, _BAND + 1) * _CHROMA_WEIGHTS
+            weights
+            * _measure_details(prepared.square, margins[None], _CHROMA_BAND + 1)[:, 0]
         )
         light = details[0]
         chroma = details[1:]
@@ -617,7 +506,7 @@ def _have_equal_colours(
     return _compute_cosine(all_details[0], all_details[1]) >= MIN_CORRELATION
 
 
-def _compute_cosine(vector: Float32, other: Float32) -> float:
+def _compute_cosine(vector: NDArray[np.floating], other: NDArray[np.floating]) -> float:
     """Compute the cosine of two arrays of the same shape, taken as vectors."""
     norms = np.linalg.norm(vector) * np.linalg.norm(other)
     return float(np.vdot(vector, other) / norms)
@@ -626,11 +515,11 @@ def _compute_cosine(vector: Float32, other: Float32) -> float:
 def _correlate(
     details: Float32, other_details: Float32, highest: int = _BAND
 ) -> NDArray[np.floating]:
-    """Average the cosines of details [..., 625] over frequencies below `highest`.
+    """Average the cosines of details [..., D] over frequencies below `highest`.
 
     A ring weighs little if its amplitude is low in either picture.
     """
-    rings = _RINGS[:, : highest - 1]
+    rings = _make_rings(math.isqrt(details.shape[-1]), highest)
     counts = rings.sum(0)
     norms = []
     for values in (details, other_details):

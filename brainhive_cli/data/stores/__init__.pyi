@@ -50,6 +50,7 @@ from .target_writer import (
     open_writers as open_writers,
 )
 from .training_history import (
+    ARRAYS_FILE as ARRAYS_FILE,
     DATASET_SEPARATOR as DATASET_SEPARATOR,
     EpochSelection as EpochSelection,
     TrainingHistory as TrainingHistory,

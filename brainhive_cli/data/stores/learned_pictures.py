@@ -5,32 +5,26 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Self
 
 import numpy as np
-import xxhash
 
 from brainhive_cli.core.base import Bool, MissingData, UInt64
-from brainhive_cli.core.files import home_folder, read_regular
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.media import (
     COPIES,
     MAX_DISTANCE,
     BadPicture,
-    KeptLikenesses,
     Likeness,
     StimulusSet,
     confirm_near_copy,
-    digest_pixels,
     find_candidates,
 )
 from brainhive_cli.data.stores.target_store import (
     PIXEL_HASH_WORDS,
 )
 
-PICTURE_ARRAYS = ("pixels", "hashes", "concepts", "start_concepts")
-"""Arrays of `LearnedPictures` in the file, besides the names."""
 ComparePair = Callable[[int, int], Likeness | None]
 """Function that compares two pictures on their pixels: a tested picture, by its row,
 and a learned picture, by the hash of its name. Returns None if one cannot be read.
@@ -179,14 +173,6 @@ class LearnedPictures:
                     is_member[[row for row, _ in pairs]] = True
         return is_member
 
-    @property
-    def digest(self) -> str:
-        """Digest of all arrays, 16 hexadecimal digits."""
-        digest = hashlib.sha256(self.names.tobytes())
-        for name in PICTURE_ARRAYS:
-            digest.update(getattr(self, name).tobytes())
-        return digest.hexdigest()[:16]
-
 
 def find_similar_pictures(
     pixels: UInt64,
@@ -255,8 +241,11 @@ class PixelComparison:
     _likenesses: dict[RowPair, Likeness | None] = field(
         init=False, default_factory=dict
     )
-    _digests: dict[tuple[int, int], int] = field(init=False, default_factory=dict)
-    _opened: dict[tuple[int, int], Any] = field(init=False, default_factory=dict)
+    _open: Callable[[StimulusSet, int], Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Keep the last two pictures: a tested picture has several candidates."""
+        self._open = lru_cache(2)(lambda images, row: images.open(row))
 
     def __call__(self, row: int, name: int) -> Likeness | None:
         """Compare a tested picture with a learned picture.
@@ -280,48 +269,9 @@ class PixelComparison:
         learned = self._learned_pictures.get(name)
         if tested is None or learned is None:
             return None
-        try:
-            digests = [self._digest(tested), self._digest(learned)]
-            likeness = self._cache.find(digests)
-            if likeness is None:
-                likeness = confirm_near_copy(self._open(tested), self._open(learned))
-                self._cache.keep(digests, likeness)
-        except (MissingData, BadPicture):
-            return None
-        return likeness
-
-    def _digest(self, picture: IndexedPicture) -> int:
-        """Digest the file of a picture, or its pixels if it has no file of its own.
-
-        A picture is read once, because decoding a clip of a long film takes time.
-
-        Raises:
-            MissingData: if the picture is missing.
-            BadPicture: if the picture cannot be decoded.
-        """
-        images, row = picture
-        key = (id(images), row)
-        if key not in self._digests:
-            digest = _digest_file(images, row)
-            if digest is None:
-                digest = digest_pixels(self._open(picture))
-            self._digests[key] = digest
-        return self._digests[key]
-
-    def _open(self, picture: IndexedPicture) -> Any:
-        """Open a picture, unless it is one of the last two that were opened."""
-        images, row = picture
-        key = (id(images), row)
-        stimulus = self._opened.pop(key, None)
-        if stimulus is None:
-            stimulus = images.open(row)
-        self._opened = {**dict(list(self._opened.items())[-1:]), key: stimulus}
-        return stimulus
-
-    @cached_property
-    def _cache(self) -> KeptLikenesses:
-        """Likenesses that earlier commands found."""
-        return KeptLikenesses(home_folder())
+        with suppress(MissingData, BadPicture):
+            return confirm_near_copy(self._open(*tested), self._open(*learned))
+        return None
 
     @cached_property
     def _tested_pictures(self) -> dict[str, IndexedPicture]:
@@ -342,12 +292,3 @@ class PixelComparison:
                 names = hash_names(dataset.pictured_as, images.image_ids).tolist()
                 pictures |= {name: (images, row) for row, name in enumerate(names)}
         return pictures
-
-
-def _digest_file(images: StimulusSet, row: int) -> int | None:
-    """Digest the file of a picture, or return None if there is no readable file."""
-    if images.file_of is None:
-        return None
-    with suppress(OSError, MissingData):
-        return xxhash.xxh3_64_intdigest(read_regular(images.file_of(row)))
-    return None

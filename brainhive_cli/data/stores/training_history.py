@@ -1,6 +1,7 @@
 """Training history of a model: its pictures, signals, people and starting models."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field, fields as dataclass_fields, replace
@@ -11,7 +12,7 @@ import numpy as np
 from pydantic import ConfigDict, InstanceOf
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from brainhive_cli.core.base import Array, BrainhiveError, Float32, UInt64
+from brainhive_cli.core.base import BrainhiveError, Float32, UInt64
 from brainhive_cli.core.files import documents
 from brainhive_cli.core.results import (
     SELECTED_ON_TEST,
@@ -27,28 +28,19 @@ from brainhive_cli.core.runs import weights
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals import Normaliser
 from brainhive_cli.data.stores.learned_pictures import (
-    PICTURE_ARRAYS,
     LearnedPictures,
     make_empty_hashes,
 )
 from brainhive_cli.models import look_up_training
 
 ARRAYS_FILE = "learned.safetensors"
-"""File of a history in a model folder. It holds the arrays, and in its metadata the
-block `learned` and the digest of the weights. It may be copied with the weights.
+"""File of a history in a model folder, which may be copied with the weights. Its
+metadata have the plain values as JSON, and the digest of the weights.
 """
-BLOCK_FILE = "learned.json"
-"""File of the block `learned` in a folder whose config has another format."""
 EpochSelection = Literal["last epoch", "validation", "", "test"]
 """How the kept epoch was selected, or "" if unknown. Two selections are merged into the
 later in this list.
 """
-ARRAY_FIELDS = ("pictures", "trials", "normalisers", "normaliser", "whiteners")
-"""Fields of `TrainingHistory` that are stored as arrays, not in the block."""
-NORMALISER_PREFIX = "normaliser."
-"""Prefix of a subject number in the names of arrays, such as `normaliser.3.mean`."""
-WHITENER_PREFIX = "whitener."
-"""Prefix of a subject number in the names of arrays, such as `whitener.3`."""
 DATASET_SEPARATOR = " + "
 """Text between the names of several data sets."""
 NameTuple = tuple[str, ...]
@@ -233,160 +225,92 @@ class TrainingHistory:
         mean = None if subject in self.subjects else self.normaliser
         return self.normalisers.get(subject, mean)
 
-    def save(self, folder: Path, *weights_files: Path) -> dict[str, Any]:
-        """Write the arrays and the digest of the weights to `ARRAYS_FILE`.
+    def save(self, folder: Path, *weights_files: Path) -> str:
+        """Write the history, with the digest of the weights, to `ARRAYS_FILE`.
 
         Args:
             folder: Folder of the model.
-            weights_files: Files of the weights, which must exist.
+            weights_files: Files of the weights, by default all in the folder.
 
         Returns:
-            The block `learned` for the config of the model.
+            Digest of the arrays.
         """
         import torch
 
-        # the block of the config: fields without arrays
-        block = dict(vars(self))
-        for name in ARRAY_FIELDS:
-            del block[name]
-        block["pictures"] = {
-            "count": len(self.pictures),
-            "has_all_pixels": self.pictures.has_all_pixels,
-            "digest": self.pictures.digest,
-        }
-
-        # pictures, normalisers and whiteners as arrays
-        arrays: dict[str, Array] = {"pictures": self.pictures.names}
-        for name in PICTURE_ARRAYS:
-            arrays[name] = getattr(self.pictures, name)
-        arrays["trials"] = self.trials
-        normalisers = {
-            f"{NORMALISER_PREFIX}{subject}.": normaliser
-            for subject, normaliser in self.normalisers.items()
-        }
-        if self.normaliser:
-            normalisers[""] = self.normaliser
-        for prefix, normaliser in normalisers.items():
-            arrays[f"{prefix}mean"] = normaliser.mean
-            arrays[f"{prefix}matrix"] = normaliser.matrix
-        for subject, matrices in self.whiteners.items():
-            arrays[f"{WHITENER_PREFIX}{subject}"] = matrices
+        # names of arrays, such as `pictures.hashes`, are a field and a key
+        fields = dict(vars(self))
+        arrays = {"trials": fields.pop("trials")}
+        for name, value in vars(fields.pop("pictures")).items():
+            arrays[f"pictures.{name}"] = value
+        for subject, matrices in fields.pop("whiteners").items():
+            arrays[f"whiteners.{subject}"] = matrices
+        for subject, normaliser in fields.pop("normalisers").items():
+            arrays[f"means.{subject}"] = normaliser.mean
+            arrays[f"matrices.{subject}"] = normaliser.matrix
+        mean_normaliser = fields.pop("normaliser")
+        if mean_normaliser is not None:
+            arrays["means."] = mean_normaliser.mean
+            arrays["matrices."] = mean_normaliser.matrix
 
         metadata = {
-            "learned": json.dumps(block),
-            "weights": _digest_weights(weights_files),
+            "learned": json.dumps(fields),
+            "weights": _digest_weights(weights_files or _list_weights(folder)),
         }
+        file = folder / ARRAYS_FILE
         tensors = {name: torch.tensor(array) for name, array in arrays.items()}
-        weights.save(folder / ARRAYS_FILE, tensors, metadata)
-        return block
-
-    def write_folder(self, folder: Path) -> None:
-        """Write `ARRAYS_FILE` and `BLOCK_FILE` into a folder that has its weights."""
-        block = self.save(folder, *_list_weights(folder))
-        (folder / BLOCK_FILE).write_text(json.dumps(block, indent=2) + "\n")
+        weights.save(file, tensors, metadata)
+        return weights.read_digest(file)
 
     @classmethod
-    def read_folder(cls, folder: Path) -> Self:
-        """Read the history of a folder with `BLOCK_FILE`, see `load`.
-
-        Without that file, the history is unknown.
-        """
-        block_file = folder / BLOCK_FILE
-        if not block_file.is_file():
-            return cls()
-        block: dict[str, Any] = documents.read(block_file)
-        return cls.load(block_file, block, *_list_weights(folder))
-
-    @classmethod
-    def read_next_to(cls, weights_file: Path) -> Self:
-        """Read the history from the folder of a weights file, see `load`.
-
-        Without our file `ARRAYS_FILE`, the history is unknown.
-        """
-        file = weights_file.parent / ARRAYS_FILE
-        metadata = weights.read_metadata(file) if file.is_file() else {}
-        # other programs write files of this name without our metadata
-        if "learned" not in metadata:
-            return cls()
-        block = documents.parse(metadata["learned"], f"{file}: learned", dict[str, Any])
-        return cls.load(file, block, weights_file)
-
-    @classmethod
-    def load(cls, file: Path, block: Any, *weights_files: Path) -> Self:
-        """Load the history that `save` wrote.
+    def read(cls, folder: Path, *weights_files: Path) -> Self:
+        """Read the history that `save` wrote, which is unknown without `ARRAYS_FILE`.
 
         Args:
-            file: File of the block. `ARRAYS_FILE` is in the same folder.
-            block: Block `learned` of the config.
-            weights_files: Files of the weights.
+            folder: Folder of the model.
+            weights_files: Files of the weights, by default all in the folder.
 
         Returns:
             The history. If the weights have changed since, it is marked as incomplete.
 
         Raises:
-            BrainhiveError: if a file is damaged, or the block and the arrays do not
-                belong together.
+            BrainhiveError: if the file is damaged.
         """
-        fields = documents.check(block, f"{file}: learned", dict[str, Any])
-        picture_facts = documents.check(
-            fields.pop("pictures", {}), f"{file}: learned.pictures", dict[str, Any]
-        )
-        cls._require_block_fields(fields, file)
-        history: Self = documents.check(fields, f"{file}: learned", cls)
-
-        # any damage is reported with the name of the file
-        arrays_file = file.parent / ARRAYS_FILE
-        with weights.reading(arrays_file, documents.DAMAGED_HINT, BrainhiveError):
-            arrays = weights.read_arrays(
-                arrays_file, documents.DAMAGED_HINT, BrainhiveError
+        file = folder / ARRAYS_FILE
+        metadata = weights.read_metadata(file) if file.is_file() else {}
+        # other programs write files of this name without our metadata
+        if "learned" not in metadata:
+            return cls()
+        with weights.reading(file, documents.DAMAGED_HINT, BrainhiveError):
+            facts: dict[str, Any] = documents.parse(
+                metadata["learned"], f"{file}: learned"
             )
-            picture_arrays = {name: arrays.pop(name) for name in PICTURE_ARRAYS}
-            pictures = LearnedPictures(
-                names=arrays.pop("pictures"),
-                has_all_pixels=picture_facts["has_all_pixels"] is True,
-                **picture_arrays,
-            )
-            if pictures.digest != picture_facts["digest"]:
-                raise ValueError("it does not belong to its config.json")
-
-            whiteners = {}
-            normalisers = {}
-            mean_normaliser = None
+            parts: dict[str, dict[str, Any]] = defaultdict(dict)
+            arrays = weights.read_arrays(file, documents.DAMAGED_HINT, BrainhiveError)
             for name, array in arrays.items():
-                if name.startswith(WHITENER_PREFIX):
-                    whiteners[int(name.removeprefix(WHITENER_PREFIX))] = array
-                elif name.endswith("mean"):
-                    prefix = name.removesuffix("mean")
-                    normaliser = Normaliser(array, arrays[f"{prefix}matrix"])
-                    if prefix:
-                        subject = prefix.removeprefix(NORMALISER_PREFIX).rstrip(".")
-                        normalisers[int(subject)] = normaliser
-                    else:
-                        mean_normaliser = normaliser
-            history = replace(
-                history,
-                pictures=pictures,
-                trials=arrays.get("trials", make_empty_hashes()),
-                whiteners=whiteners,
-                normaliser=mean_normaliser,
-                normalisers=normalisers,
-            )
+                part, _, key = name.partition(".")
+                parts[part][key] = array if array.shape else array.item()
+            normalisers = {}
+            for subject, mean in parts["means"].items():
+                normalisers[subject] = Normaliser(mean, parts["matrices"][subject])
+            facts |= {
+                "trials": parts["trials"][""],
+                "pictures": LearnedPictures(**parts["pictures"]),
+                "whiteners": parts["whiteners"],
+                "normaliser": normalisers.pop("", None),
+                "normalisers": normalisers,
+            }
+            # a missing field is not a field of its default value
+            for kind, values in ((cls, facts), (LearnedPictures, parts["pictures"])):
+                for item in dataclass_fields(kind):
+                    if item.name not in values:
+                        raise ValueError(f"learned.{item.name} is missing")
+            history = cls(**facts)
 
         # changed weights may have been trained on anything
-        digest = _digest_weights(weights_files)
-        if digest and weights.read_metadata(arrays_file).get("weights") == digest:
+        digest = _digest_weights(weights_files or _list_weights(folder))
+        if digest and metadata.get("weights") == digest:
             return history
         return history.inherit(cls())
-
-    @classmethod
-    def _require_block_fields(cls, block: Mapping[str, Any], file: Path) -> None:
-        """Raise an error unless a block has exactly the fields of this version."""
-        names = {item.name for item in dataclass_fields(cls)}.difference(ARRAY_FIELDS)
-        for name in sorted(names ^ block.keys()):
-            problem = "unknown" if name in block else "missing"
-            raise BrainhiveError(
-                f"{file}: learned.{name} is {problem}", documents.DAMAGED_HINT
-            )
 
 
 def _merge_kinds(kinds: NameTuple, start_kinds: NameTuple) -> NameTuple:

@@ -265,7 +265,7 @@ class Job(TestJob):
             # names of demo data sets also hold their noise and number of concepts
             is_trained_on_others = f"{dataset}-".partition("-")[0] != "demo"
         elif prior.folder:
-            history = TrainingHistory.read_folder(prior.folder)
+            history = TrainingHistory.read(prior.folder)
             datasets = history.dataset.split(DATASET_SEPARATOR)
             is_trained_on_others = datasets != [""] and dataset not in datasets
         else:
@@ -394,7 +394,7 @@ def find_align_run(recipe: Recipe, prior: Any) -> TrainedModels:
     folder = priors.describe(source).folder
     if folder is None:
         return align
-    history = TrainingHistory.read_folder(folder)
+    history = TrainingHistory.read(folder)
     if not len(history.pictures):
         return align
     return replace(align, sources={f"the prior {source}": history})

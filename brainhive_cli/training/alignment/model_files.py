@@ -6,7 +6,7 @@ from typing import Any
 from brainhive_cli.core.base import BrainhiveError, MissingData
 from brainhive_cli.core.files import documents
 from brainhive_cli.core.runs import METRICS_FILE, weights
-from brainhive_cli.data.stores import TrainingHistory
+from brainhive_cli.data.stores import ARRAYS_FILE, TrainingHistory
 from brainhive_cli.training.alignment import layout as layouts
 
 WEIGHT_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
@@ -58,11 +58,14 @@ def read_config(folder: Path) -> tuple[dict[str, Any], TrainingHistory]:
     documents.check(
         {"format": version}, str(path), dict[str, layouts.FormatVersion], DAMAGE_HINT
     )
-    history_fields = fields.pop("learned", None)
-    if history_fields is None:
+    digest = fields.pop("learned", None)
+    if digest is None:
         return fields, TrainingHistory()
-    history = TrainingHistory.load(path, history_fields, find_weights(folder))
-    return fields, history
+    file = folder / ARRAYS_FILE
+    with weights.reading(file, DAMAGE_HINT, BrainhiveError, (file,)):
+        if weights.read_digest(file) != digest:
+            raise ValueError(f"it does not belong to {path.name}")
+    return fields, TrainingHistory.read(folder, find_weights(folder))
 
 
 def find_weights(folder: Path) -> Path:

@@ -302,8 +302,8 @@ def _save_prior(training: Training, folder: Path) -> None:
     if recipe.continue_from is not None:
         start_folder = priors.describe(recipe.continue_from).folder
         if start_folder is not None:
-            history = history.inherit(TrainingHistory.read_folder(start_folder))
-    history.write_folder(folder)
+            history = history.inherit(TrainingHistory.read(start_folder))
+    history.save(folder)
 
 
 def _measure(

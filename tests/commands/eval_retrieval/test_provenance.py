@@ -24,6 +24,7 @@ from brainhive_cli.core.results.measurements import (
 )
 from brainhive_cli.core.runs.result import Result
 from brainhive_cli.data.stores.signal_store import SignalStore
+from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.reports.sentences.sentences import MEANINGS, explain_caveats
 from brainhive_cli.training.alignment.recipe import Recipe
 from tests.tools.changed_stores import resealed
@@ -102,10 +103,9 @@ def test_fine_tuning_keeps_the_caveat_of_selection_on_test(
 
     assert has_caveat(tuned, SELECTED_ON_TEST)
     assert tuned.metrics.facts.cells["sub-03_seed-1"].selected_on == "test"
-    file = tuned.folder / "cells/sub-03_seed-1/model/config.json"
-    config = json.loads(file.read_text())
-    assert config["learned"]["selection"] == "test"
-    assert config["learned"]["people"] == {"demo-noise-0.3-40-concepts": [1, 2, 3]}
+    learned = TrainingHistory.read(tuned.folder / "cells/sub-03_seed-1/model")
+    assert learned.selection == "test"
+    assert learned.people == {"demo-noise-0.3-40-concepts": (1, 2, 3)}
     evaluated = run_command("eval-retrieval", here, f"run={tuned.folder}", *QUICK)
     assert_caveats(evaluated, SIMULATED, SELECTED_ON_TEST)
 

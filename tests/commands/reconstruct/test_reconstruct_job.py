@@ -86,7 +86,7 @@ def test_training_pictures_of_the_prior_are_left_out_or_refused(
         [describe_pixels(draw_scene(scene)) for scene in list_scenes("test")[:21]]
     )
     seen_pictures = LearnedPictures.from_image_ids("drawn", ids[:2], pixels[:2])
-    TrainingHistory(pictures=seen_pictures).write_folder(own_prior)
+    TrainingHistory(pictures=seen_pictures).save(own_prior)
 
     result = run_command("reconstruct", *overrides)
 
@@ -100,7 +100,7 @@ def test_training_pictures_of_the_prior_are_left_out_or_refused(
 
     # 21 of 100 are too many
     seen_pictures = LearnedPictures.from_image_ids("drawn", ids[:21], pixels)
-    TrainingHistory(pictures=seen_pictures).write_folder(own_prior)
+    TrainingHistory(pictures=seen_pictures).save(own_prior)
     with pytest.raises(BrainhiveError, match=r"seen .*\b21\b.*\b100\b"):
         run_command("reconstruct", *overrides, again=True)
 

@@ -235,14 +235,11 @@ def draw_hashes(random: np.random.Generator, count: int, few_bits: bool) -> np.n
     return hashes
 
 
-@pytest.mark.nightly
-@settings(max_examples=12, deadline=None, derandomize=True)
-@given(st.integers(0, 10**6), st.sampled_from([0, 8, 34]), st.booleans())
-def test_candidates_are_the_nearest_by_any_two_views(seed, limit, few_bits):
-    random = np.random.default_rng(seed)
-    tested, learned = (draw_hashes(random, count, few_bits) for count in (6, 14))
-    has_few = int(near_copies._HAS_FEW_DETAILS[0])
-
+def list_nearest(
+    tested: np.ndarray, learned: np.ndarray, limit: int
+) -> list[tuple[int, int, int]]:
+    """List the candidates of each tested picture, pair by pair and bit by bit."""
+    has_few = int(near_copies._HAS_FEW_DETAILS)
     expected = []
     for row, words in enumerate(tested.tolist()):
         near = []
@@ -260,11 +257,17 @@ def test_candidates_are_the_nearest_by_any_two_views(seed, limit, few_bits):
             near += [(min(bits), other_row)] if bits else []
         expected += [(row, other, total) for total, other in sorted(near)[:4]]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(near_copies, "_BLOCK_PAIRS", 12)
-        found = find_candidates(tested, learned, limit)
-    assert sorted(found) == sorted(expected)
-    assert find_candidates(tested, learned, limit) == found
+    return expected
+
+
+@pytest.mark.nightly
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(st.integers(0, 10**6), st.sampled_from([0, 8, 34]), st.booleans())
+def test_candidates_are_the_nearest_by_any_two_views(seed, limit, few_bits):
+    random = np.random.default_rng(seed)
+    tested, learned = (draw_hashes(random, count, few_bits) for count in (6, 14))
+    expected = list_nearest(tested, learned, limit)
+    assert find_candidates(tested, learned, limit) == expected
 
 
 def flip_bits(random: np.random.Generator, hashes: np.ndarray, most: int) -> np.ndarray:
@@ -277,8 +280,8 @@ def flip_bits(random: np.random.Generator, hashes: np.ndarray, most: int) -> np.
     return flipped
 
 
-@pytest.mark.parametrize("limit", [*range(near_copies._MAX_BANDED_DISTANCE + 1)])
-def test_bands_find_the_candidates_of_all_pairs(limit, monkeypatch):
+@pytest.mark.parametrize("limit", range(11))
+def test_few_changed_bits_are_found(limit):
     random = np.random.default_rng(limit)
     learned = random.integers(0, 2**63, (40, near_copies.WORDS), np.uint64)
     tested = np.concatenate([flip_bits(random, learned, most) for most in (1, 4, 7)])
@@ -286,40 +289,19 @@ def test_bands_find_the_candidates_of_all_pairs(limit, monkeypatch):
     tested[7] = learned[9] = 0
     found = find_candidates(tested, learned, limit)
 
-    monkeypatch.setattr(near_copies, "_BLOCK_PAIRS", 3)
-    assert find_candidates(tested, learned, limit) == found
-    monkeypatch.setattr(near_copies, "_MAX_BANDED_DISTANCE", -1)
-    assert find_candidates(tested, learned, limit) == found
+    assert found == list_nearest(tested, learned, limit)
     assert found or limit == 0
     assert find_candidates(tested[:0], learned, limit) == []
     assert find_candidates(tested, learned[:0], limit) == []
 
 
-def test_bands_leave_few_pairs_to_be_compared():
-    random = np.random.default_rng(0)
-    tested, learned = random.integers(0, 2**63, (2, 2, 2000), np.uint64)
-    blocks = near_copies._list_banded(tested, learned, 8)
-    assert sum(len(rows) for rows, _ in blocks) < 2000**2 / 500
-
-
-def test_alike_pictures_are_compared_in_bounded_memory(monkeypatch):
-    counts = []
-
-    def keep_nearest(found):
-        counts.append(sum(map(len, found)))
-        return keep(found)
-
-    keep = near_copies._keep_nearest
-    monkeypatch.setattr(near_copies, "_keep_nearest", keep_nearest)
-    monkeypatch.setattr(near_copies, "_BLOCK_PAIRS", 400)
+def test_four_of_many_equal_pictures_are_candidates():
     random = np.random.default_rng(0)
     hashes = random.integers(0, 2**63, (1, near_copies.WORDS), np.uint64).repeat(60, 0)
     hashes[:, 1::2] &= ~near_copies._HAS_FEW_DETAILS
     expected = [(row, learned, 0) for row in range(60) for learned in range(4)]
     for limit in (8, 34):
         assert find_candidates(hashes, hashes, limit) == expected
-    # 60 of 60 pictures are alike, by many views
-    assert max(counts) <= 60 * near_copies.NEAREST + 2 * 400
 
 
 def test_views_are_compared_with_the_whole_and_parts_with_parts():

@@ -19,6 +19,7 @@ from brainhive_cli.core.results.measurements import SAME_PERSON
 from brainhive_cli.data.files.subjects import RECORDS
 from brainhive_cli.data.published import mosaic
 from brainhive_cli.data.stores.signal_store import SignalStore
+from brainhive_cli.data.stores.training_history import TrainingHistory
 from tests.publishers.mosaic_files import (
     list_pictures,
     write_participants,
@@ -324,8 +325,8 @@ def test_records_of_a_person_are_never_in_training_and_test(
     )
     table = write_participants(root, {"NSD": "sub-01", "NOD": "sub-03"})
     run_of_others = Path(train(both, *inter))
-    (model,) = run_of_others.glob("cells/*/model/config.json")
-    assert json.loads(model.read_text())["learned"]["people"] == {"mosaic": [84]}
+    (model,) = run_of_others.glob("cells/*/model")
+    assert TrainingHistory.read(model).people == {"mosaic": (84,)}
 
     # a training that starts from their records is refused
     joint = train(both, "mode=joint", "subjects=sub-03_NOD")

@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,12 +57,12 @@ def test_a_model_folder_has_the_history_of_its_model(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
 
     assert config["format"] == 8
-    block = config["learned"]
-    assert block["split"] == "train" and block["dataset"] == "faces"
-    assert block["selection"] == "validation" and block["people"] == {"eeg": [1, 2]}
-    assert block["pictures"]["count"] == 3
+    assert config["learned"] == weights.read_digest(folder / ARRAYS_FILE)
     for found in (aligners.load(folder).learned, model_files.read_history(folder)):
         assert found.subjects == (1, 2) and found.recorded_channels == ("Oz", "P7")
+        assert found.split == "train" and found.dataset == "faces"
+        assert found.selection == "validation" and found.people == {"eeg": (1, 2)}
+        assert len(found.pictures) == 3 and found.pictures.has_all_pixels is True
         assert list(found.normalisers) == [1, 2]
         digests = [found.normaliser_of(subject).digest for subject in (1, 2, 3)]
         assert digests == [MEAN.digest, OTHER.digest, MEAN.digest]
@@ -80,23 +80,73 @@ def test_a_history_that_does_not_fit_its_model_is_refused(
 ) -> None:
     path = folder / "config.json"
     sound = json.loads(path.read_text())
-    facts = {
-        name: fact for name, fact in sound["learned"].items() if name != "is_simulated"
-    }
-    for config, message in (
-        ({**sound, "learned": facts}, r"learned\.is_simulated"),
-        ({**sound, "format": 7}, r"config\.json: format: .*8, got 7"),
-    ):
-        path.write_text(json.dumps(config))
-        with pytest.raises(BrainhiveError, match=message) as caught:
-            aligners.load(folder)
-    assert caught.value.hint == "run train-align --again, or copy it again"
-
-    path.write_text(json.dumps(sound))
+    file = folder / ARRAYS_FILE
+    content = file.read_bytes()
     Aligner(LAYOUT, learned=make_history(ids=["other"])).save(tmp_path / "other")
-    (folder / ARRAYS_FILE).write_bytes((tmp_path / "other" / ARRAYS_FILE).read_bytes())
-    with pytest.raises(BrainhiveError, match=ARRAYS_FILE):
+
+    def assert_refused(message: str) -> None:
+        for read in (aligners.load, model_files.read_history):
+            with pytest.raises(BrainhiveError, match=message) as caught:
+                read(folder)
+            assert caught.value.hint == "run train-align --again, or copy it again"
+
+    path.write_text(json.dumps({**sound, "format": 7}))
+    assert_refused(r"config\.json: format: .*8, got 7")
+    # folders of earlier versions have the history in their config
+    path.write_text(json.dumps({**sound, "learned": {"split": "train"}}))
+    assert_refused(f"{ARRAYS_FILE} .* does not belong to config.json")
+    path.write_text(json.dumps(sound))
+    file.write_bytes((tmp_path / "other" / ARRAYS_FILE).read_bytes())
+    assert_refused(f"{ARRAYS_FILE} .* does not belong to config.json")
+    file.unlink()
+    assert_refused(f"no file .*{ARRAYS_FILE}")
+    # one bit of the last array
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert_refused(f"{ARRAYS_FILE} .* differs from its digest")
+
+
+def test_a_model_may_be_saved_beside_other_weights(folder: Path) -> None:
+    save_file({}, folder / "other.safetensors")
+    Aligner(LAYOUT, learned=make_history()).save(folder)
+    assert aligners.load(folder).learned.caveats == []
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields(LearnedPictures)])
+def test_a_history_without_an_array_of_pictures_is_refused(
+    folder: Path, name: str
+) -> None:
+    file = folder / ARRAYS_FILE
+    arrays = load_file(file)
+    del arrays[f"pictures.{name}"]
+    metadata = weights.read_metadata(file)
+    del metadata[weights.DIGEST_KEY]
+    save_file(arrays, file, metadata)
+    with pytest.raises(BrainhiveError, match=rf"learned\.{name} is missing"):
+        TrainingHistory.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"is_simulated": None}, r"learned\.is_simulated is missing"),
+        ({"is_odd": True}, "is_odd"),
+        ({"selection": "odd"}, "selection"),
+        ({"people": {"eeg": ["odd"]}}, "people"),
+    ],
+)
+def test_a_history_with_other_fields_is_refused(
+    folder: Path, change: dict[str, Any], message: str
+) -> None:
+    file = folder / ARRAYS_FILE
+    metadata = weights.read_metadata(file)
+    facts = json.loads(metadata["learned"]) | change
+    facts = {name: value for name, value in facts.items() if value is not None}
+    metadata["learned"] = json.dumps(facts)
+    save_file(load_file(file), file, metadata)
+
+    with pytest.raises(BrainhiveError, match=message) as caught:
         aligners.load(folder)
+    assert str(file) in caught.value.message
 
 
 def test_pictures_are_found_by_their_pixels_under_any_name(folder: Path) -> None:
@@ -146,7 +196,7 @@ def test_changed_weights_have_an_unknown_history(
 ) -> None:
     """Weights that are later trained on test trials must not keep the old history."""
     file = folder / "model.safetensors"
-    assert TrainingHistory.read_next_to(file).caveats == []
+    assert TrainingHistory.read(folder, file).caveats == []
     if saved_by == "another program":
         save_file(load_file(file), file)
     else:
@@ -156,7 +206,7 @@ def test_changed_weights_have_an_unknown_history(
     for found in (
         aligners.load(folder).learned,
         model_files.read_history(folder),
-        TrainingHistory.read_next_to(file),
+        TrainingHistory.read(folder, file),
     ):
         assert UNKNOWN_HISTORY in found.caveats and found.subjects == (1, 2)
 
@@ -302,26 +352,25 @@ def test_a_subject_without_a_normaliser_gets_the_mean() -> None:
 def test_a_history_next_to_another_config_is_read_back(
     tmp_path: Path,
 ) -> None:
-    assert TrainingHistory.read_folder(tmp_path).caveats == TrainingHistory().caveats
+    assert TrainingHistory.read(tmp_path).caveats == TrainingHistory().caveats
     for name in ("b", "a"):
         (tmp_path / name).mkdir()
         weights.save(tmp_path / name / "x.safetensors", {})
     trials = np.array([3, 9], np.uint64)
-    make_history(**STATISTICS, trials=trials).write_folder(tmp_path)
+    make_history(**STATISTICS, trials=trials).save(tmp_path)
 
-    found = TrainingHistory.read_folder(tmp_path)
+    found = TrainingHistory.read(tmp_path)
 
     assert found.caveats == [] and found.trials.tolist() == [3, 9]
     assert found.normaliser is not None and found.normaliser.digest == MEAN.digest
     # a further weight file may have been trained on anything
     weights.save(tmp_path / "a" / "y.safetensors", {})
-    assert TrainingHistory.read_folder(tmp_path).caveats == [UNKNOWN_HISTORY]
+    assert TrainingHistory.read(tmp_path).caveats == [UNKNOWN_HISTORY]
 
 
 def test_a_file_of_another_program_is_not_a_history(
     tmp_path: Path,
 ) -> None:
-    weights = tmp_path / "model.safetensors"
-    assert TrainingHistory.read_next_to(weights).caveats == TrainingHistory().caveats
+    assert TrainingHistory.read(tmp_path).caveats == TrainingHistory().caveats
     save_file({}, tmp_path / ARRAYS_FILE)
-    assert TrainingHistory.read_next_to(weights).caveats == TrainingHistory().caveats
+    assert TrainingHistory.read(tmp_path).caveats == TrainingHistory().caveats

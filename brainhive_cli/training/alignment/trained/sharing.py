@@ -120,7 +120,7 @@ class SharedRun:
             files[IDENTITIES] = _write_json(cut_paths(run.read_json(IDENTITIES)))
         else:
             folder = run.path / "model"
-            histories = [TrainingHistory.read_folder(folder)]
+            histories = [TrainingHistory.read(folder)]
             files |= {name: folder / name for name in PRIOR_FILES}
         # not every model has all of these files
         files = {

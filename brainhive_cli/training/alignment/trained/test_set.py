@@ -199,15 +199,28 @@ class TestSet:
             split: Split of the compared pictures.
             learned_split: Split of the pictures that they are compared with.
         """
-        # learned pictures are of this data set or of the data set of a training
-        datasets = [self.dataset]
-        datasets += [run.trained_on for run in self.runs if run.trained_on]
         image_ids = self.open_pictures(split).image_ids
-        return PixelComparison(image_ids, self.dataset, split, datasets, learned_split)
+        return PixelComparison(
+            image_ids, self.dataset, split, self._learned_sets, learned_split
+        )
+
+    @property
+    def _learned_sets(self) -> list[Dataset]:
+        """Data sets of learned pictures: this data set, and those of trainings."""
+        learned_sets = [run.trained_on for run in self.runs if run.trained_on]
+        return [self.dataset, *learned_sets]
 
     @cached_property
     def _compare_pixels(self) -> ComparePair:
-        """Comparison of tested with training pictures, which all folds share."""
+        """Comparison of tested with training pictures, which all folds share.
+
+        Test sets share it if they have the same data and learned pictures.
+        """
+        like = self.like
+        if like is not None and like.data_identity == self.data_identity:
+            names = {dataset.name for dataset in like._learned_sets}
+            if all(dataset.name in names for dataset in self._learned_sets):
+                return like._compare_pixels
         return self.make_comparison(self.split)
 
     def compare_pictures(self, fold: int = 1) -> TestedPictures:

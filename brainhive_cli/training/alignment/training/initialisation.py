@@ -197,7 +197,7 @@ def read_history(path: Path, module_name: str) -> TrainingHistory | None:
         is_public = is_public or "model_type" in config
     if module_name and is_public and not layouts.is_upstream(weights.read(path)):
         return None
-    return TrainingHistory.read_next_to(path)
+    return TrainingHistory.read(path.parent, path)
 
 
 def load_start(aligner: Aligner, path: Path, module_name: str = "") -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from itertools import chain
 from math import prod
 from typing import Any
@@ -321,22 +321,26 @@ class TrainingData:
         )
         return layout, data
 
+    @cached_property
+    def _test_pictures(self) -> tuple[dict[str, TargetStore], PixelComparison]:
+        """Target stores of the test, and the comparison of its pictures."""
+        dataset = self.job.dataset
+        recipe = self.recipe
+        stores = open_stores(
+            dataset, recipe.dataset, "test", recipe.encoders, recipe.paths
+        )
+        stimuli = next(iter(stores.values()))
+        return stores, PixelComparison(stimuli.image_ids, dataset, "test", [dataset])
+
     def _open_test(
         self, cell: Cell, layout: Layout, history: TrainingHistory
     ) -> tuple[list[Trials], Targets]:
         """Open the test signals of a cell, without seen pictures, and their targets."""
         dataset = self.job.dataset
-        stores = open_stores(
-            dataset,
-            self.recipe.dataset,
-            "test",
-            self.recipe.encoders,
-            self.recipe.paths,
-        )
+        stores, compare = self._test_pictures
         stimuli, pixels = get_stimuli_and_pixels(stores)
 
         # a similar picture that cannot be compared counts as seen
-        compare = PixelComparison(stimuli.image_ids, dataset, "test", [dataset])
         is_seen = history.pictures.find_members(
             dataset.pictured_as, stimuli.image_ids, pixels, compare
         )

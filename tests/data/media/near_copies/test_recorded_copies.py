@@ -86,10 +86,9 @@ def test_hashes_and_views_of_pictures(recorded: Recorded) -> None:
 def test_details_of_windows_and_their_correlations(recorded: Recorded) -> None:
     squares = np.stack([texture(seed, 64, 64)[..., 0] for seed in range(3)])
     squares = squares.astype(np.float32)
-    margins = np.array([0.031, 0.107, 0.2, 0.013])
-    details = near_copies._measure_details(squares, margins, 25)
-    whole = near_copies._measure_details(squares, np.zeros(4), 25)
-    blurred = whole * np.exp(-near_copies._COMPARED / 6)
+    windows = np.array([[0.031, 0.107, 0.2, 0.013], [0, 0, 0, 0]])
+    details, whole = near_copies._measure_details(squares, windows, 25).swapaxes(0, 1)
+    blurred = whole * np.exp(-near_copies._make_frequencies(25) / 6)
     correlations = {
         highest: near_copies._correlate(whole[0], other, highest)
         for highest in (8, 10, 24)
@@ -105,11 +104,7 @@ def test_details_of_windows_and_their_correlations(recorded: Recorded) -> None:
     )
 
 
-@pytest.mark.parametrize("block_pairs", [2**18, 5])
-def test_candidates_of_hashes(
-    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, block_pairs: int
-) -> None:
-    monkeypatch.setattr(near_copies, "_BLOCK_PAIRS", block_pairs)
+def test_candidates_of_hashes(recorded: Recorded) -> None:
     random = np.random.default_rng(0)
     learned = random.integers(0, 2**63, (9, 24), np.uint64)
     learned[:, 1::2] &= ~near_copies._HAS_FEW_DETAILS

@@ -14,7 +14,7 @@ from brainhive_cli.core.results.measurements import (
     UNKNOWN_HISTORY,
 )
 from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.training_history import ARRAYS_FILE
+from brainhive_cli.data.stores.training_history import ARRAYS_FILE, TrainingHistory
 from brainhive_cli.training.alignment import model as aligners
 
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
@@ -170,7 +170,7 @@ def test_other_signals_under_the_same_name_make_another_run(
     for file in (first.folder / "recipe.yaml", tested.folder / "recipe.yaml"):
         assert identity in file.read_text()
     model = build_model_path(first.folder, "sub-01_seed-1")
-    assert identity in (model / "config.json").read_text()
+    assert identity in TrainingHistory.read(model).signals.values()
 
     stored = SignalStore.open(path).splits
     shifted = {

@@ -19,9 +19,11 @@ from brainhive_cli.core.results.measurements import UNKNOWN_HISTORY, Measurement
 from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.core.runs.run_folder import RunFolder
 from brainhive_cli.core.runs.weights import Checkpoint
+from brainhive_cli.data.stores.training_history import TrainingHistory
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head
 from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.facts import TrainingFacts
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
@@ -455,9 +457,9 @@ def test_frozen_parts_keep_their_weights_in_evaluation_mode(
 def test_a_stage_starts_from_a_model_folder_with_its_history(data, tmp_path):
     first = train_stages(data, tmp_path / "first", [{"epochs": 1, "lr": 5e-3}])
     model = tmp_path / "first" / "cells" / "cell" / "model"
-    config = json.loads((model / "config.json").read_text())
-    config["learned"]["selection"] = "test"
-    (model / "config.json").write_text(json.dumps(config))
+    started = aligners.load(model)
+    started.learned = replace(started.learned, selection="test")
+    started.save(model)
     starting = CellData(
         data.trials, data.targets, data.held_out, None, start_files={1: {"": model}}
     )
@@ -471,8 +473,8 @@ def test_a_stage_starts_from_a_model_folder_with_its_history(data, tmp_path):
     )
 
     assert all(torch.equal(second[name], first[name]) for name in first)
-    written = tmp_path / "second" / "cells" / "cell" / "model" / "config.json"
-    assert json.loads(written.read_text())["learned"]["selection"] == "test"
+    written = tmp_path / "second" / "cells" / "cell" / "model"
+    assert TrainingHistory.read(written).selection == "test"
 
 
 def shipped(name: str | None, *overrides: str) -> Recipe:
