@@ -4,10 +4,9 @@ import os
 import re
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from threading import Thread
 from typing import Any, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -68,17 +67,8 @@ def call_in_thread(call: Callable[[], Response]) -> Response:
     Returns:
         The result of `call`. An error of `call` is raised here.
     """
-    result = Future[Response]()
-
-    def run_call() -> None:
-        try:
-            result.set_result(call())
-        except BaseException as error:
-            result.set_exception(error)
-
-    # threads of `call` inherit this flag, and Python waits for them only if it is False
-    Thread(target=run_call, daemon=False).start()
-    return result.result()
+    # Python waits for the thread at its end, and for threads that it has started
+    return ThreadPoolExecutor(max_workers=1).submit(call).result()
 
 
 class _WebRedirectHandler(HTTPRedirectHandler):

@@ -4,16 +4,16 @@ import hashlib
 import os
 import re
 import shlex
-import time
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
 from glob import escape
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from secrets import token_hex
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 from pydantic import BaseModel
@@ -29,7 +29,6 @@ from brainhive_cli.core.files import (
 )
 from brainhive_cli.core.runs import Claim, find_holder
 from brainhive_cli.data.downloads.hosts import (
-    ETAG,
     NOTES_FILE,
     RemoteFile,
     open_url,
@@ -38,38 +37,26 @@ from brainhive_cli.data.downloads.hosts import (
 
 MEGABYTE = 1_000_000
 MAX_THREADS = 8
+CLAIM_FILE = ".fetch.claim"
+"""File of the claim of the process that downloads into a folder."""
 GRACE_S = 1.6
 """Time that other downloads have to end before the error of a download is raised."""
 HASH_PATTERN = "[0-9a-f]" * 8
 """Pattern of the two hashes in the name of a partial file: content and writer."""
-POLL_INTERVAL_S = 0.2
-"""Time between two looks at a file that another process downloads."""
-POLLS_BEFORE_MESSAGE = 10
 HTTP_PARTIAL_CONTENT = 206
 HTTP_RANGE_NOT_SATISFIABLE = 416
-Reports = SimpleQueue[int | BaseException | None]
-"""Reports of threads: number of received bytes, None at the end of a file, or an error.
-"""
 
 
 class Note(BaseModel):
     """Note of a file whose content was checked.
 
     Attributes:
-        name: Path in the folder of the data set.
-        size: Size in bytes.
+        file: The file as listed.
         mtime_ns: Modification time. Another time means that the file has changed.
-        digest: Digest of the content, as in `RemoteFile`.
-        version: Version of the data set, as in `RemoteFile`.
-        url: Address of the file.
     """
 
-    name: str
-    size: int
+    file: RemoteFile
     mtime_ns: int
-    digest: str
-    version: str
-    url: str
 
 
 def find_missing_files(files: Sequence[RemoteFile], folder: Path) -> list[RemoteFile]:
@@ -98,69 +85,112 @@ def find_outdated_files(files: Sequence[RemoteFile], folder: Path) -> list[str]:
         Names of the files.
     """
     names = {file.name for file in files}
-    versions = {file.version for file in files}
-    data_sets = {version.partition("@")[0] for version in versions if version}
+    data_sets = {file.data_set for file in files if file.version}
     top = os.path.commonpath([os.path.dirname(f"/{name}") for name in names])
     outdated_names = []
-    for note in _read_notes(folder).values():
-        is_other = note.version not in versions and note.name not in names
-        is_in_top = os.path.commonpath([top, f"/{note.name}"]) == top
-        has_data_set = note.version.partition("@")[0] in data_sets
-        if is_other and is_in_top and has_data_set and (folder / note.name).is_file():
-            outdated_names.append(note.name)
+    for name, note in _read_notes(folder).items():
+        is_absent = name not in names and Path(f"/{name}").is_relative_to(top)
+        has_data_set = note.file.data_set in data_sets
+        if is_absent and has_data_set and (folder / name).is_file():
+            outdated_names.append(name)
     return outdated_names
 
 
 def download_files(files: Sequence[RemoteFile], folder: Path) -> None:
-    """Download files into a folder, and resume interrupted downloads.
+    """Download files of a host into a folder, and resume interrupted downloads.
 
     Raises:
-        MissingData: if a host cannot be reached, or sends other content.
+        MissingData: if the host cannot be reached, or sends other content.
         OSError: if the disk is full or fails.
     """
-    # the client of the hub downloads a whole repository, and replaces files if forced
-    repositories = defaultdict[tuple[str, bool], list[RemoteFile]](list)
-    queue = SimpleQueue[RemoteFile]()
-    total_bytes = 0
-    for file in files:
-        if file.url.startswith(hub.HUB_PREFIX):
-            is_changed = (folder / file.name).exists()
-            repositories[file.url, is_changed].append(file)
+    if not files:
+        return
+    claim_path = folder / CLAIM_FILE
+    claim = Claim.attempt(claim_path)
+    if claim is None:
+        console.say(f"waiting for {find_holder(claim_path)}, which fetches {folder}")
+        claim = Claim(claim_path, str(folder), wait=True)
+    try:
+        # another process may have downloaded them
+        missing_files = find_missing_files(files, folder)
+        if files[0].url.startswith(hub.HUB_PREFIX):
+            _download_from_hub(missing_files, folder)
         else:
-            queue.put(file)
-            total_bytes += file.size
-    for (reference, is_changed), repository_files in repositories.items():
-        _download_repository(reference, repository_files, folder, is_changed)
+            _download_from_web(missing_files, folder)
+    finally:
+        claim.release()
 
-    # Ctrl-C does not wait for daemon threads
-    reports = Reports()
-    stop_event = Event()
-    n_unfinished = queue.qsize()
-    received_bytes = 0
-    threads = []
-    for _ in range(min(n_unfinished, MAX_THREADS)):
-        thread = Thread(
-            target=_run_worker, args=(queue, folder, reports, stop_event), daemon=True
+
+def _download_from_hub(files: Sequence[RemoteFile], folder: Path) -> None:
+    """Download files of a repository of the hub."""
+    # the client of the hub replaces files only if forced
+    groups = defaultdict[bool, list[RemoteFile]](list)
+    for file in files:
+        groups[(folder / file.name).exists()].append(file)
+    for is_changed, group in groups.items():
+        # names may hold wildcards
+        hub.Repository.parse(group[0].url).snapshot(
+            [escape(file.name) for file in group],
+            local_dir=folder,
+            force_download=is_changed,
         )
-        thread.start()
-        threads.append(thread)
+    wrong_files = find_missing_files(files, folder)
+    for file in wrong_files:
+        (folder / file.name).unlink(missing_ok=True)
+    if wrong_files:
+        raise MissingData(
+            f"{wrong_files[0].url}: the content of {wrong_files[0].name} is not as "
+            "listed",
+            "fetch it again, or tell its owner",
+        )
+
+
+def _download_from_web(files: Sequence[RemoteFile], folder: Path) -> None:
+    """Download files of web servers in threads."""
+    queue = SimpleQueue[RemoteFile]()
+    for file in files:
+        queue.put(file)
+    results = SimpleQueue[BaseException | None]()
+    stop_event = Event()
+    lock = Lock()
+    received_bytes = 0
+    total_bytes = sum(file.size for file in files)
     with console.progress("download, MB", total_bytes // MEGABYTE or None) as bar:
-        try:
-            while n_unfinished:
-                report = reports.get()
-                if isinstance(report, BaseException):
-                    raise report
-                if report is None:
-                    n_unfinished -= 1
-                else:
-                    shown_mb = received_bytes // MEGABYTE
-                    received_bytes += report
-                    bar.advance(received_bytes // MEGABYTE - shown_mb)
-        except Exception:
-            # start no further files, and let the others end
-            with suppress(Empty):
+
+        def advance(n_bytes: int) -> None:
+            """Count received bytes, or raise an error in a thread that must stop."""
+            nonlocal received_bytes
+            with lock:
+                if stop_event.is_set():
+                    raise CancelledError
+                received_bytes += n_bytes
+                bar.advance(received_bytes // MEGABYTE - bar.items)
+
+        def run_worker() -> None:
+            """Download files of the queue, in a thread."""
+            try:
                 while True:
-                    queue.get_nowait()
+                    _download_file(queue.get_nowait(), folder, advance)
+                    results.put(None)
+            except Empty:
+                pass
+            except BaseException as error:
+                results.put(error)
+
+        # Ctrl-C does not wait for daemon threads. For those of an executor, Python
+        # would wait until a server responds
+        threads = []
+        for _ in range(MAX_THREADS):
+            thread = Thread(target=run_worker, daemon=True)
+            thread.start()
+            threads.append(thread)
+        try:
+            for _ in files:
+                error = results.get()
+                if error is not None:
+                    raise error
+        except Exception:
+            # let other downloads end
             for thread in threads:
                 thread.join(GRACE_S / MAX_THREADS)
             raise
@@ -176,22 +206,14 @@ def _read_notes(folder: Path) -> dict[str, Note]:
             # a killed process may leave half a line
             with suppress(ValueError):
                 note = Note.model_validate_json(line)
-                notes[note.name] = note
+                notes[note.file.name] = note
     return notes
 
 
 def _write_note(file: RemoteFile, folder: Path) -> None:
     """Append the note of a checked file, if the folder is writable."""
-    stat = (folder / file.name).stat()
-    note = Note(
-        name=file.name,
-        size=stat.st_size,
-        mtime_ns=stat.st_mtime_ns,
-        digest=file.digest,
-        version=file.version,
-        url=file.url,
-    )
-    # other processes may append at the same time
+    note = Note(file=file, mtime_ns=(folder / file.name).stat().st_mtime_ns)
+    # other threads may append at the same time
     with (
         suppress(OSError),
         open(folder / NOTES_FILE, "a", opener=open_unless_link) as notes,
@@ -204,22 +226,21 @@ def _check_file(file: RemoteFile, folder: Path, notes: Mapping[str, Note]) -> bo
     path = folder / file.name
     if not path.is_file() or path.stat().st_size != file.size:
         return False
-
-    algorithm = file.digest.partition(":")[0]
     note = notes.get(file.name)
-    if note is not None:
-        is_unchanged = note.mtime_ns == path.stat().st_mtime_ns
-        has_algorithm = note.digest.partition(":")[0] == algorithm
-        if is_unchanged and has_algorithm and note.size == file.size:
-            return note.digest == file.digest
-
-    # the size decides if the digest cannot be computed
-    if algorithm in ("", ETAG):
-        return True
-    if _digest_file(path, algorithm) != file.digest:
+    if note is not None and note.mtime_ns == path.stat().st_mtime_ns:
+        noted_file = note.file
+        if (noted_file.algorithm, noted_file.size) == (file.algorithm, file.size):
+            return noted_file.digest == file.digest
+    if not _has_digest(path, file):
         return False
-    _write_note(file, folder)
+    if file.is_hashed:
+        _write_note(file, folder)
     return True
+
+
+def _has_digest(path: Path, file: RemoteFile) -> bool:
+    """Return True if the digest of a local file is as listed, or cannot be computed."""
+    return not file.is_hashed or _digest_file(path, file.algorithm) == file.digest
 
 
 def _digest_file(path: Path, algorithm: str) -> str:
@@ -234,139 +255,54 @@ def _digest_file(path: Path, algorithm: str) -> str:
     return f"{algorithm}:{digest.hexdigest()}"
 
 
-def _download_repository(
-    reference: str, files: Sequence[RemoteFile], folder: Path, is_changed: bool
+def _download_file(
+    file: RemoteFile, folder: Path, advance: Callable[[int], None]
 ) -> None:
-    """Download files of a repository of the hub.
+    """Download a file, and rename the partial file if it is valid.
 
     Args:
-        reference: Reference such as "hub:datasets/owner/name@commit".
-        files: Files to download.
+        file: File to download.
         folder: Local folder.
-        is_changed: If True, files that exist are downloaded again.
-    """
-    # names may hold wildcards
-    hub.Repository.parse(reference).snapshot(
-        [escape(file.name) for file in files],
-        local_dir=folder,
-        force_download=is_changed,
-    )
-    wrong_files = find_missing_files(files, folder)
-    if wrong_files:
-        for file in wrong_files:
-            (folder / file.name).unlink(missing_ok=True)
-        raise MissingData(
-            f"{reference}: the content of {wrong_files[0].name} is not as listed",
-            "fetch it again, or tell its owner",
-        )
-
-
-def _run_worker(
-    queue: "SimpleQueue[RemoteFile]",
-    folder: Path,
-    reports: Reports,
-    stop_event: Event,
-) -> None:
-    """Download the files of a queue in a thread, until it is empty or must stop."""
-    with suppress(Empty):
-        while True:
-            file = queue.get_nowait()
-            try:
-                for n_bytes in _download_file(file, folder):
-                    reports.put(n_bytes)
-                    if stop_event.is_set():
-                        return
-            except BaseException as error:
-                reports.put(error)
-                return
-            reports.put(None)
-
-
-def _download_file(file: RemoteFile, folder: Path) -> Iterator[int]:
-    """Download a file, or its missing end, and rename the partial file if it is valid.
-
-    Yields:
-        Numbers of received bytes.
+        advance: Function that is called with the number of bytes after each block. Its
+            error stops the download.
     """
     path = folder / file.name
+    content_hash = documents.digest_text(f"{file.size} {file.digest}")[:8]
+    # the name is random, so that a process that is still writing finds its file gone
+    partial_path = path.with_name(
+        f"{path.name}.{content_hash}.{token_hex(4)}{PARTIAL_SUFFIX}"
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        claim = yield from _claim_file(path)
-        try:
-            # another process may have downloaded it
-            if path.exists() and _check_file(file, folder, _read_notes(folder)):
-                yield file.size
-                return
-            partial_path = _adopt_partial_file(file, path)
-            yield from _complete_file(file, partial_path, path)
-            publish(partial_path, path)
-            _write_note(file, folder)
-            # remove partial files of other versions
-            for other_path in _list_partial_files(path):
-                other_path.unlink()
-        finally:
-            claim.release()
+        # continue the longest partial file of this content, and remove all others
+        pattern = f"{escape(path.name)}.{HASH_PATTERN}.{HASH_PATTERN}{PARTIAL_SUFFIX}"
+        old_paths = path.parent.glob(pattern)
+        for old_path in sorted(old_paths, key=lambda item: item.lstat().st_size):
+            if old_path.name.startswith(f"{path.name}.{content_hash}."):
+                old_path.rename(partial_path)
+            else:
+                old_path.unlink()
+        _complete_file(file, partial_path, path, advance)
+        publish(partial_path, path)
+        _write_note(file, folder)
     except OSError as error:
         # errors of writing have no file name
         error.filename = error.filename or str(path)
         raise
 
 
-def _claim_file(path: Path) -> Generator[int, None, Claim]:
-    """Wait until no other process downloads a file, and claim it.
-
-    Yields:
-        0 new bytes, each time that another process is still downloading the file.
-    """
-    claim_path = path.with_name(f".{path.name}.claim")
-    n_polls = 0
-    claim = Claim.attempt(claim_path)
-    while claim is None:
-        n_polls += 1
-        if n_polls == POLLS_BEFORE_MESSAGE:
-            holder = find_holder(claim_path)
-            console.say(f"waiting for {path}, which {holder} downloads")
-        yield 0
-        time.sleep(POLL_INTERVAL_S)
-        claim = Claim.attempt(claim_path)
-    return claim
-
-
-def _adopt_partial_file(file: RemoteFile, path: Path) -> Path:
-    """Rename the longest partial file of this content for this process.
-
-    The new name is random, so that a process that is still writing finds its file gone.
-    """
-    content_hash = documents.digest_text(f"{file.size} {file.digest}")[:8]
-    partial_path = path.with_name(
-        f"{path.name}.{content_hash}.{token_hex(4)}{PARTIAL_SUFFIX}"
-    )
-    old_paths = _list_partial_files(path, content_hash)
-    # later renames replace earlier ones
-    for old_path in sorted(old_paths, key=lambda item: item.lstat().st_size):
-        old_path.rename(partial_path)
-    return partial_path
-
-
-def _list_partial_files(path: Path, content_hash: str = HASH_PATTERN) -> list[Path]:
-    """List the partial files of a file, of any content by default."""
-    pattern = f"{escape(path.name)}.{content_hash}.{HASH_PATTERN}{PARTIAL_SUFFIX}"
-    return list(path.parent.glob(pattern))
-
-
-def _complete_file(file: RemoteFile, partial_path: Path, path: Path) -> Iterator[int]:
+def _complete_file(
+    file: RemoteFile, partial_path: Path, path: Path, advance: Callable[[int], None]
+) -> None:
     """Download the missing end of a partial file, and check the whole file.
 
     Requests are repeated as long as each of them brings bytes.
-
-    Yields:
-        Numbers of received bytes.
     """
     command = shlex.join(["curl", "-L", "--create-dirs", "-o", str(path), file.url])
-    start = -1
     size = partial_path.stat().st_size if partial_path.exists() else 0
     if not file.size:
         partial_path.touch()
+    start = -1
     while start < size < file.size:
         start = size
         try:
@@ -375,30 +311,24 @@ def _complete_file(file: RemoteFile, partial_path: Path, path: Path) -> Iterator
             mode = "ab" if response_start else "wb"
             with response, open(partial_path, mode, opener=open_unless_link) as stream:
                 # read a byte more than expected, as a server may never end
-                max_bytes = file.size + 1 - response_start
-                while max_bytes:
+                while max_bytes := file.size + 1 - stream.tell():
                     with report_host_errors(file.url, command):
-                        block = bytes(response.read1(min(MEGABYTE, max_bytes)))
+                        block = response.read1(min(MEGABYTE, max_bytes))
                     if not block:
                         break
                     partial_path.stat()  # an error if another process has renamed it
-                    max_bytes -= stream.write(block)
-                    yield len(block)
+                    stream.write(block)
+                    advance(len(block))
         except MissingData as error:
             # the file of the server may be shorter than the partial file
             if getattr(error.__cause__, "code", 0) == HTTP_RANGE_NOT_SATISFIABLE:
                 break
-            has_grown = partial_path.exists() and partial_path.stat().st_size > start
-            if not (isinstance(error, hub.Unreachable) and has_grown):
+            if not partial_path.exists() or partial_path.stat().st_size <= start:
                 raise
         size = partial_path.stat().st_size
 
-    algorithm = file.digest.partition(":")[0]
-    is_valid = size == file.size
-    if is_valid and algorithm not in ("", ETAG):
-        is_valid = _digest_file(partial_path, algorithm) == file.digest
-    if not is_valid:
-        partial_path.unlink(missing_ok=True)
+    if size != file.size or not _has_digest(partial_path, file):
+        partial_path.unlink()
         problem = (
             f"{file.url} sent {size:,} bytes, which are not the expected {file.size:,}"
         )
@@ -414,7 +344,7 @@ def _request_range(file: RemoteFile, start: int) -> tuple[Any, int]:
         The response, and the position of its first byte: `start` or 0.
     """
     # after a wrong range, request the whole file
-    for requested_start in dict.fromkeys((start, 0)):
+    for requested_start in (start, 0):
         response = open_url(file.url, requested_start)
         response_start = _read_range_start(response, file.size)
         if response_start in (requested_start, 0):
@@ -435,6 +365,6 @@ def _read_range_start(response: Any, size: int) -> int:
     if response.status != HTTP_PARTIAL_CONTENT:
         return 0
     content_range = response.headers.get("Content-Range", "")
-    pattern = r"bytes (\d{1,18})-\d+/(\d+|\*)"
+    pattern = rf"bytes (\d{{1,18}})-\d+/({size}|\*)"
     match = re.fullmatch(pattern, content_range, re.ASCII)
-    return int(match[1]) if match and match[2] in (str(size), "*") else -1
+    return int(match[1]) if match else -1

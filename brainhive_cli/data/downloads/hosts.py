@@ -86,6 +86,21 @@ class RemoteFile:
     digest: str = ""
     version: str = ""
 
+    @property
+    def algorithm(self) -> str:
+        """Algorithm of the digest."""
+        return self.digest.partition(":")[0]
+
+    @property
+    def is_hashed(self) -> bool:
+        """True if the digest can be computed from the content."""
+        return self.algorithm not in ("", ETAG)
+
+    @property
+    def data_set(self) -> str:
+        """Data set without its version."""
+        return self.version.partition("@")[0]
+
 
 class _NemarVersion(BaseModel):
     """Version of a data set of NEMAR."""

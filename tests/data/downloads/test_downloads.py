@@ -5,6 +5,8 @@ import hashlib
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
@@ -92,7 +94,7 @@ def test_a_download_of_another_process_is_waited_for(
     routes: Routes, tmp_path: Path
 ) -> None:
     file = list_body(routes, sha256(BODY))
-    other = Claim.for_path(tmp_path / "a.bin")
+    other = Claim(tmp_path / downloads.CLAIM_FILE, "the folder")
     ended = Event()
 
     def download() -> None:
@@ -284,6 +286,40 @@ def test_ctrl_c_does_not_wait_for_a_server_that_drips(
     finally:
         signal.signal(signal.SIGINT, before)
     assert time.monotonic() - start < 3
+
+
+def test_ctrl_c_does_not_wait_for_a_silent_server(
+    routes: Routes, tmp_path: Path
+) -> None:
+    """Python waits at its end for threads that are no daemons."""
+    has_ended = Event()
+
+    def fall_silent(request: BaseHTTPRequestHandler) -> None:
+        break_off(request)
+        request.wfile.flush()
+        has_ended.wait(60)
+
+    file = list_body(routes)
+    routes.answers["/a.bin"] = fall_silent
+    lines = (
+        "from pathlib import Path",
+        "from brainhive_cli.data.downloads.downloads import download_files",
+        "from brainhive_cli.data.downloads.hosts import RemoteFile",
+        f"download_files([{file!r}], Path({str(tmp_path)!r}))",
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", "\n".join(lines)], stderr=subprocess.DEVNULL
+    )
+    try:
+        while not any(part.stat().st_size for part in tmp_path.glob("*.part")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+    finally:
+        has_ended.set()
+        process.kill()
+    assert not [*tmp_path.glob("*.claim")]
 
 
 @pytest.fixture

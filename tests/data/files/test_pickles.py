@@ -187,6 +187,46 @@ def test_objects_are_refused_before_they_run_code(
     assert not (tmp_path / "harmed").exists()
 
 
+class Reduced:
+    """An object whose pickle calls a function, and sets the state of the result."""
+
+    def __init__(self, *reduction: Any) -> None:
+        self.reduction = reduction
+
+    def __reduce__(self) -> Any:
+        return self.reduction
+
+
+OBJECT_AT_0 = (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0)
+"""State of a dtype with an object, which hides it from NumPy by its last value."""
+
+
+@pytest.mark.parametrize("size", [8, 2**17])  # copied and mapped
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        np.dtype("O"),
+        Reduced(np.dtype, ("V8", False, True), OBJECT_AT_0),
+        Reduced(np.dtype, ("f8", False, True), OBJECT_AT_0),
+    ],
+)
+def test_bytes_become_no_pointers(tmp_path: Path, dtype: Any, size: int) -> None:
+    """NumPy would follow the bytes to an address, and crash."""
+    path = tmp_path / "a.pkl"
+    content = b"A" * size
+    shape = (size // 8,)
+    empty = (np.ndarray, (0,), b"b")
+    for reduction in (
+        (NUMPY_MAKERS[0], empty, (1, shape, dtype, False, content)),
+        (np._core.numeric._frombuffer, (content, dtype, shape, "C")),
+        (NUMPY_MAKERS[1], (dtype, content)),
+    ):
+        for protocol in (2, 5):
+            path.write_bytes(pickle.dumps(Reduced(*reduction), protocol))
+            with pytest.raises(BrainhiveError, match=path.name):
+                pickles.load(path)
+
+
 def test_a_file_cut_short_is_one_clear_error(tmp_path: Path) -> None:
     torch.save(content(), tmp_path / "archive.pt", pickle_protocol=5)
     torch.save(
