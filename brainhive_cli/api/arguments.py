@@ -1,7 +1,6 @@
 """Checks of the arguments of public functions, whose errors name the argument."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,61 +95,6 @@ def check_folder(**arguments: object) -> None:
             raise MissingData(
                 f"{name} is {str(value)!r}, and there is no folder {path}",
                 f"{name} must be a folder that exists",
-            )
-
-
-def check_signals(name: str, signals: Any, **labels: Any) -> None:
-    """Raise an error if signals are no array of numbers, or a list does not fit them.
-
-    Args:
-        name: Name of the argument with the signals.
-        signals: Signals of n trials, as `store_trials` takes them.
-        labels: Lists [n] by the name of the argument. Text, a single value and None are
-            not checked.
-    """
-    import numpy as np
-
-    from brainhive_cli.core.base import RecipeError
-
-    # epochs and data arrays are checked where they are converted
-    is_epochs = hasattr(signals, "event_id") and hasattr(signals, "get_data")
-    if is_epochs:
-        n_trials = len(signals)
-    elif hasattr(signals, "dims") and hasattr(signals, "coords"):
-        return
-    else:
-        if hasattr(signals, "splits"):
-            raise refuse(name, signals, f'a split of it, such as {name}["test"]')
-        is_list = isinstance(signals, Sequence) and not isinstance(signals, str | bytes)
-        array = None
-        if is_list or hasattr(signals, "__array__"):
-            with suppress(ValueError):  # a list of lists of different lengths
-                # arrays on disk are not read here
-                array = signals if hasattr(signals, "shape") else np.asarray(signals)
-        # Signals that public functions accept.
-        signal_forms = "an array [n, C, T] or [n, V], mne.Epochs or xarray.DataArray"
-        if array is None:
-            raise refuse(name, signals, signal_forms)
-        if array.ndim < 2:
-            raise RecipeError(
-                f"{name} has the shape {list(array.shape)}",
-                f"{name} must be {signal_forms}",
-            )
-        # Kinds of dtypes (NumPy's letters) that hold real numbers.
-        if getattr(array.dtype, "kind", "f") not in "biuf":
-            raise RecipeError(
-                f"{name} is an array of dtype {array.dtype}",
-                f"{name} must hold real numbers",
-            )
-        n_trials = len(array)
-
-    for label_name, values in labels.items():
-        is_list = np.iterable(values) and not isinstance(values, str)
-        if is_list and len(values) != n_trials:
-            raise RecipeError(
-                f"{label_name} has length {len(values)}, but {name} has {n_trials} "
-                "trials",
-                f"give a value for each trial: {label_name}=[{n_trials}]",
             )
 
 

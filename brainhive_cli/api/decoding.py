@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainhive_cli.api.arguments import check_signals, choose_subject
+from brainhive_cli.api.arguments import choose_subject
 from brainhive_cli.api.runs import Run, open_run
 from brainhive_cli.core.results import draw_card
 
@@ -175,7 +175,6 @@ def decode(
     preparation_caveats = list[str]()
     recording = signal
     if not isinstance(signal, Trials):
-        check_signals("signal", signal, pictures=pictures)
         recording, preparation_caveats = read_new(person, signal, pictures, axes)
 
     # encode each trial and each picture of the gallery as a vector (token)

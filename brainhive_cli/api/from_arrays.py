@@ -8,7 +8,6 @@ from brainhive_cli.api.arguments import (
     check_folder,
     check_mapping,
     check_share,
-    check_signals,
     check_subject,
 )
 from brainhive_cli.api.commands import run
@@ -69,7 +68,6 @@ def fit(
     check_subject(subject)
     check_mapping(keys=keys)
     check_share(test_share=test_share)
-    check_signals("X", X, pictures=pictures, runs=runs, session=session)
     if folder is not None:
         check_folder(folder=folder)
 

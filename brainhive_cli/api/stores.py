@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from brainhive_cli.api.arguments import (
     check_flags,
     check_folders,
-    check_signals,
     check_subject,
     check_text,
     list_allowed,
@@ -162,8 +161,6 @@ def store_trials(
     check_subject(subject)
     check_text(name=name)
     check_flags(whitened=whitened, averaged=averaged)
-    onset_s = axes.get("onset_s")
-    check_signals("X", X, pictures=pictures, session=session, run=run, onset_s=onset_s)
     if pictures is None and not hasattr(X, "event_id"):
         raise refuse("pictures", pictures, "the picture or category [n] of each trial")
     if axes.get("unit") is not None:

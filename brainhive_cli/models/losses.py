@@ -459,14 +459,6 @@ class ClipConfig(ScaledConfig):
         "needs only the right order, but a prior also depends on the position of the "
         "token. 0 in BrainHiVE.",
     )
-    hard_negative_beta: float = Field(
-        0.0,
-        ge=0,
-        description="Weight of wrong candidates by similarity, exp(beta · logit) with "
-        "mean 1 (Robinson et al., arXiv 2010.04592; in both directions as in arXiv "
-        "2301.02280). 0 weighs all the same. A second copy of a picture in a batch "
-        "counts as wrong.",
-    )
     normalise_signal: bool = Field(
         True,
         description="If true, predictions are scaled to unit length, as targets always "
@@ -537,15 +529,11 @@ class ClipConfig(ScaledConfig):
         stimuli = context.stimuli if self.positives == "stimulus" else None
         cosine = compute_cosines(predicted, target, not self.normalise_signal)
         pairs = compute_pair_weights(context.mixing, cosine, stimuli)  # [B, B]
-        is_wrong = pairs == 0
 
         # cross-entropies in both directions, and the distance of pairs
         logits = cosine * scale
-        beta = self.hard_negative_beta
-        row_logits = weigh_hard_negatives(logits, is_wrong, beta, 1)
-        to_target = cross_entropy(row_logits, pairs, 1)
-        column_logits = weigh_hard_negatives(logits, is_wrong, beta, 0)
-        to_prediction = cross_entropy(column_logits, pairs, 0)
+        to_target = cross_entropy(logits, pairs, 1)
+        to_prediction = cross_entropy(logits, pairs, 0)
         distance = 1 - (pairs * cosine).sum() / len(pairs)
         if self.directions == "both":
             to_target = (to_target + to_prediction) / 2
@@ -764,35 +752,6 @@ def cross_entropy(logits: Tensor, weights: Tensor, dim: int) -> Tensor:
         dim: Dimension of the candidates.
     """
     return -(weights * logits.log_softmax(dim)).sum() / len(logits)
-
-
-def weigh_hard_negatives(
-    logits: Tensor, is_wrong: Tensor, hard_negative_beta: float, dim: int
-) -> Tensor:
-    """Weigh wrong candidates in a later softmax by exp(beta · logit), with mean 1.
-
-    Args:
-        logits: Logits [B, B].
-        is_wrong: True [B, B] for wrong candidates.
-        hard_negative_beta: Exponent beta. 0 changes nothing.
-        dim: Dimension of the candidates.
-
-    Returns:
-        Logits [B, B], plus the logarithms of the weights.
-    """
-    import torch
-
-    if not hard_negative_beta:
-        return logits
-    # normalise over the wrong candidates
-    lowest = torch.finfo(logits.dtype).min
-    exponents = (hard_negative_beta * logits).masked_fill(~is_wrong, lowest)
-    log_weights = (
-        exponents
-        - exponents.logsumexp(dim, keepdim=True)
-        + is_wrong.sum(dim, keepdim=True).log()
-    )
-    return torch.where(is_wrong, logits + log_weights, logits)
 
 
 TINY = {

@@ -7,8 +7,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from brainhive_cli.core.base import MissingData
 from brainhive_cli.core.files import documents, report_damage
 from brainhive_cli.core.recipes import Paths, parts
@@ -17,9 +15,9 @@ from brainhive_cli.data.files import Names, fetch_line
 from brainhive_cli.data.media import StimulusSet, find_pictures, make_stimulus_set
 
 SPLIT_FOLDERS = {
-    "train": "train{year}",
-    "validation": "val{year}",
-    "test": "test{year}",
+    "train": "train2017",
+    "validation": "val2017",
+    "test": "test2017",
 }
 """Folder of each split, in the data set's folder or in its folder `images`."""
 SOURCE = fetch_line("coco")
@@ -34,46 +32,42 @@ class Config(parts.Config):
     """
 
     root: str = ROOT_FIELD
-    year: int = Field(
-        2017, description="year of the folders: train2017, val2017, test2017"
-    )
 
     def build(self, paths: Paths) -> Dataset:
         """Find the splits that exist, and name all splits if none exists."""
         root = paths.dataset("coco", self.root)
-        splits = [
-            split for split in SPLIT_FOLDERS if _find_folder(root, split, self.year)
-        ]
+        splits = [split for split in SPLIT_FOLDERS if _find_folder(root, split)]
         return Dataset(
             "coco",
             tuple(splits or SPLIT_FOLDERS),
-            partial(_list_images, root, self.year),
+            partial(_list_images, root),
         )
 
 
 TINY = Config()
 
 
-def _find_folder(root: Path, split: str, year: int) -> Path | None:
+def _find_folder(root: Path, split: str) -> Path | None:
     """Find the folder of a split, or return None."""
-    name = SPLIT_FOLDERS[split].format(year=year)
+    name = SPLIT_FOLDERS[split]
     for folder in (root / name, root / "images" / name):
         if folder.is_dir():
             return folder
     return None
 
 
-def _list_images(root: Path, year: int, split: str) -> StimulusSet:
+def _list_images(root: Path, split: str) -> StimulusSet:
     """List the pictures of a split, with their concepts and captions.
 
     Raises:
         MissingData: if there are no pictures.
     """
-    folder = _find_folder(root, split, year)
+    folder = _find_folder(root, split)
     files = list(find_pictures(folder.parent, folder.name)) if folder else []
     if not folder or not files:
-        name = SPLIT_FOLDERS[split].format(year=year)
-        raise MissingData(f"coco: no pictures {root}/{name}/*.jpg", SOURCE)
+        raise MissingData(
+            f"coco: no pictures {root}/{SPLIT_FOLDERS[split]}/*.jpg", SOURCE
+        )
 
     main_categories = _read_main_categories(
         # File with the areas of the objects in each picture, and their categories.

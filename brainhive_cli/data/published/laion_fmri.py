@@ -55,8 +55,8 @@ R2 = "sub-{:02d}_task-images_space-T1w_stat-rsquare_desc-R2mean_statmap.nii.gz"
 """Files of a session's betas and trials, of the mask, and of the R² of all voxels, in
 percent of variance, averaged over sessions.
 """
-MASK_R2 = 15
-"""R² above which voxels are in MASK, which the publisher made in May 2026."""
+MASK_R2 = 15.0
+"""R² in percent above which voxels are in MASK, made by the publisher in May 2026."""
 SESSIONS = range(1, 31)
 """Distributed sessions. The publisher withholds sessions 31 to 34."""
 
@@ -136,12 +136,6 @@ class LaionFmriBetas(PublishedSteps):
 
     stimuli: Any = parts.part_field(
         "datasets", NAME, "pool and split of the pictures; default of its root: `root`"
-    )
-    above_r2: float = Field(
-        MASK_R2,
-        ge=0,
-        lt=100,
-        description="keep voxels above this R² in percent, averaged over sessions",
     )
     sessions: Numbers | None = Field(
         None, description="sessions, each of which must be there; default: 1-30"
@@ -229,14 +223,12 @@ class LaionFmriBetas(PublishedSteps):
         )
 
     def _open_mask(self, folder: Path, subject: int) -> Mask:
-        """Open the publisher's mask, or make one from R² if it is absent or another
-        limit is set.
-        """
+        """Open the publisher's mask, or make it from R² if it is absent."""
         path = find_below(folder, MASK.format(subject))
-        if path is not None and self.above_r2 == MASK_R2:
+        if path is not None:
             return Mask.open(path, FETCH_HINT, exclusive_threshold=0.0)
         path = find_file(folder, R2.format(subject), FETCH_HINT)
-        return Mask.open(path, FETCH_HINT, exclusive_threshold=self.above_r2)
+        return Mask.open(path, FETCH_HINT, exclusive_threshold=MASK_R2)
 
 
 def _list_pictures(

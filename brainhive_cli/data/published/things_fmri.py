@@ -41,10 +41,6 @@ class ThingsFmriBetas(PublishedSteps):
         "no",
         description="z-score the published z-scores again, within a session or run",
     )
-    drop_test_concepts: bool = Field(
-        True,
-        description="leave out training pictures of tested concepts, as papers do",
-    )
 
     def open_subject(self, root: Path, subject: int) -> Subject:
         """Read the tables of trials and voxels, and find the columns of the betas."""
@@ -57,8 +53,8 @@ class ThingsFmriBetas(PublishedSteps):
         trials = []
         for trial in table:
             split = trial.split
-            is_tested = trial.concept in test_concepts
-            if self.drop_test_concepts and split == "train" and is_tested:
+            # papers leave them out
+            if split == "train" and trial.concept in test_concepts:
                 split = "training trials of concepts that test pictures show"
             trials.append((trial.picture, split, trial.session, trial.run))
         ids = [trial.trial_id for trial in table]

@@ -49,10 +49,6 @@ class ThingsMegEpochs(parts.Config):
     keep_ms: tuple[float, float] = Field(
         (0, 1000), description="times that are kept, both inclusive"
     )
-    drop_test_categories: bool = Field(
-        True,
-        description="leave out training pictures of tested categories, as papers do",
-    )
 
     def build(self, paths: Paths) -> "EpochFiles":
         """Make the preparation. No file is read yet."""
@@ -242,15 +238,12 @@ class EpochFiles(Preparation):
             return np.flatnonzero(is_selected), {}
 
         dropped = {"catch": int((is_in_session & ~epochs.is_picture).sum())}
-        if self.config.drop_test_categories:
-            # known categories would make the test easier
-            categories = epochs.categories
-            test_categories = categories[epochs.types == SPLIT_TYPES["test"]]
-            is_tested = np.isin(categories, test_categories)
-            n_tested = int((is_selected & is_tested).sum())
-            dropped["category of a test picture"] = n_tested
-            is_selected &= ~is_tested
-        return np.flatnonzero(is_selected), dropped
+        # known categories would make the test easier, so papers leave them out
+        categories = epochs.categories
+        test_categories = categories[epochs.types == SPLIT_TYPES["test"]]
+        is_tested = np.isin(categories, test_categories)
+        dropped["category of a test picture"] = int((is_selected & is_tested).sum())
+        return np.flatnonzero(is_selected & ~is_tested), dropped
 
     def _read_signal(self, subject: int, trials: Int64) -> Float32:
         """Read the signals [n, C, T] of trials, some trials at a time."""

@@ -1,6 +1,7 @@
 """Trials in memory: mne.Epochs, arrays and xarray.DataArray."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from brainhive_cli.core.base import (
     guess,
     naming,
 )
+from brainhive_cli.core.files import show_value
+from brainhive_cli.data.files import NUMBERS
 from brainhive_cli.data.recordings.channels import describe_size, keep_channels
 from brainhive_cli.data.recordings.headers import make_header
 from brainhive_cli.data.recordings.opening import CHANNEL_UNITS, get_scales
@@ -45,6 +48,8 @@ DIMENSION_PREFIXES = (
 """Beginnings of the names of xarray dimensions: trials, channels and times."""
 AXIS_NAMES = ("space", "channels", "types", "times_s", "rate_hz", "unit", "onset_s")
 """Names of the axes that `as_trials` accepts."""
+SIGNAL_FORMS = "an array [n, C, T] or [n, V], mne.Epochs or xarray.DataArray"
+"""Forms of a signal in memory, in words."""
 AXIS_FORMS: Mapping[str, tuple[str, Any, int]] = {
     "channels": ("names", str, 1),
     "times_s": ("seconds, in order", np.float64, 1),
@@ -190,13 +195,17 @@ def as_trials(
         hint = guess(name, AXIS_NAMES) + ", ".join(AXIS_NAMES)
         raise RecipeError(f"no axis {name!r}", hint)
     if hasattr(signal, "event_id") and hasattr(signal, "get_data"):
-        trials = _convert_epochs(signal, pictures, axes)
+        trials = _convert_epochs(signal, axes)
+        if pictures is None or isinstance(pictures, str):
+            pictures = read_epoch_names(signal, pictures or "")
     else:
         if hasattr(signal, "dims") and hasattr(signal, "coords"):
             signal, pictures, own_axes = _read_xarray(signal, pictures)
             axes = own_axes | axes
-        trials = _convert_array(np.asarray(signal), axes, source)
-        image_ids = read_picture_names(() if pictures is None else pictures)
+        trials = _convert_array(_read_array(signal, source), axes, source)
+    if pictures is not None:
+        image_ids = read_picture_names(pictures)
+        _require_length("pictures", image_ids, trials.signal, "trials", source)
         trials = replace(trials, image_ids=image_ids)
 
     # onsets of the trials, or else their order. Rows are often shuffled or sorted
@@ -204,7 +213,9 @@ def as_trials(
     if onset_s is None:
         return trials
     if not isinstance(onset_s, str):
-        return replace(trials, onset_s=np.asarray(onset_s, np.float64).ravel())
+        onsets = np.asarray(onset_s, np.float64).ravel()
+        _require_length("onset_s", onsets, trials.signal, "trials", source)
+        return replace(trials, onset_s=onsets)
     if onset_s not in ("in order", "unknown"):
         raise RecipeError(
             f"onset_s={onset_s!r} is invalid",
@@ -309,6 +320,33 @@ def _is_ordered(values: Float64) -> bool:
     return bool((np.diff(values) > 0).all() if values.ndim else values > 0)
 
 
+def _read_array(signal: Any, source: str) -> Any:
+    """Read an array of numbers, or lists inside lists.
+
+    Raises:
+        RecipeError: if the signal is something else.
+    """
+    if hasattr(signal, "splits"):
+        raise RecipeError(
+            f"{source} has several splits", 'choose one of them, such as X["test"]'
+        )
+    array = None
+    is_list = isinstance(signal, Sequence) and not isinstance(signal, str | bytes)
+    if is_list or hasattr(signal, "__array__"):
+        with suppress(ValueError):  # lists of different lengths
+            array = np.asarray(signal)
+    if array is None:
+        raise RecipeError(
+            f"{source} is {show_value(signal)}, of type {type(signal).__name__}",
+            f"give {SIGNAL_FORMS}",
+        )
+    if array.dtype.kind not in NUMBERS:
+        raise RecipeError(
+            f"{source} is an array of dtype {array.dtype}", "give real numbers"
+        )
+    return array
+
+
 def _convert_array(signal: Any, axes: Mapping[str, Any], source: str) -> Trials:
     """Convert an array [n, C, T] or [n, V] to trials without pictures."""
     axes = dict(axes) | read_axes(axes, source)
@@ -320,9 +358,8 @@ def _convert_array(signal: Any, axes: Mapping[str, Any], source: str) -> Trials:
     if signal.ndim > 1 and is_flat and channels is None and times_s is None:
         signal = signal.reshape(len(signal), -1)
     if signal.ndim not in (2, 3):
-        raise BrainhiveError(
-            f"{source} has the shape {list(signal.shape)}",
-            "give an array [trials, channels, times] or [trials, voxels]",
+        raise RecipeError(
+            f"{source} has the shape {list(signal.shape)}", f"give {SIGNAL_FORMS}"
         )
     is_voxels = signal.ndim == 2
     space: Any = axes.get("space")
@@ -336,7 +373,16 @@ def _convert_array(signal: Any, axes: Mapping[str, Any], source: str) -> Trials:
         times_s = np.zeros(1)
         unit = unit or "beta"
 
-    _check_axis_lengths(signal, space, times_s, source)
+    # lists of each axis
+    if isinstance(space, Sensors):
+        _require_length("channels", space.names, signal, "channels", source)
+    elif isinstance(space, Voxels):
+        for region, mask in space.regions.items():
+            name = f"the region {region} of space"
+            _require_length(name, mask, signal, "voxels", source)
+    if times_s is not None and not is_voxels:
+        _require_length("times_s", times_s, signal, "samples", source)
+
     required_axes = {"channels": space, "times_s": times_s, "unit": unit}
     missing_axes = [name for name, value in required_axes.items() if value is None]
     if missing_axes:
@@ -374,38 +420,31 @@ def _convert_array(signal: Any, axes: Mapping[str, Any], source: str) -> Trials:
         )
 
 
-def _check_axis_lengths(signal: Any, space: Any, times_s: Any, source: str) -> None:
-    """Raise an error that names the argument whose length does not fit the signal.
+def _require_length(
+    name: str, values: Sized, signal: Any, noun: str, source: str
+) -> None:
+    """Raise an error that names a list whose length does not fit the signal.
 
     Args:
+        name: Name of the list.
+        values: The list.
         signal: Signals [n, C, T] or [n, V].
-        space: Sensors [C] or voxels [V], or None.
-        times_s: Times [T], or None.
+        noun: What the list counts: trials, channels, voxels or samples.
         source: Name of the signal in errors.
     """
-    lengths = []
-    if isinstance(space, Sensors):
-        lengths.append(("channels", len(space.names), "channels", 1))
-    elif isinstance(space, Voxels):
-        for region, mask in space.regions.items():
-            lengths.append((f"the region {region} of space", len(mask), "voxels", 1))
-    if times_s is not None and signal.ndim > 2:
-        lengths.append(("times_s", len(times_s), "samples", 2))
-
-    for name, length, noun, axis in lengths:
-        if length != signal.shape[axis]:
-            raise RecipeError(
-                f"{name} has length {length}, but {source} {list(signal.shape)} has "
-                f"{signal.shape[axis]} {noun}",
-                "the axes are [trials, channels, times], or [trials, voxels]",
-            )
+    axis = {"trials": 0, "samples": 2}.get(noun, 1)
+    count = signal.shape[axis]
+    if len(values) != count:
+        raise RecipeError(
+            f"{name} has length {len(values)}, but {source} {list(signal.shape)} has "
+            f"{count} {noun}",
+            f"give one for each of the {count} {noun}; the axes are [trials, channels, "
+            "times], or [trials, voxels]",
+        )
 
 
-def _convert_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Trials:
+def _convert_epochs(epochs: Any, axes: Mapping[str, Any]) -> Trials:
     """Convert mne.Epochs to trials with the selected channels, by default good EEG."""
-    if pictures is None or isinstance(pictures, str):
-        pictures = read_epoch_names(epochs, pictures or "")
-
     path = Path("the epochs")
     joined = join_epochs(epochs, path, {}, "", ())
     header = make_header(joined.raw, "", ())
@@ -428,7 +467,7 @@ def _convert_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Tria
     onset_s = joined.onset_s
     return Trials(
         signal,
-        read_picture_names(pictures),
+        (),
         channels.space,
         np.asarray(epochs.times, np.float64),
         header.rate_hz,

@@ -19,7 +19,7 @@ SELECTION_KEYS = frozenset(
     "root files sessions accept task derivatives where trials key info stimuli events "
     "column onset_unit stim_channel delay_ms stimulus stimulus_ms stimulus_s channels "
     "types exclude mask masks regions voxels repetitions seed shuffle test_pictures "
-    "drop_test_categories axes".split()
+    "axes".split()
 )
 """Keys of preparations that locate signals, or select trials, sensors or voxels. All
 other keys change the numbers.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.base import BrainhiveError, Int64, console
+from brainhive_cli.core.base import BrainhiveError, Int64, RecipeError, console
 from brainhive_cli.core.runs import library_versions
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.recordings import list_pictures, match_pictures, warn_of_size
@@ -113,12 +113,14 @@ def _number_labels(labels: Any, name: str, count: int) -> tuple[Int64, list[Any]
     Returns:
         Number [n] of each trial's label, from 0, and the distinct labels, sorted.
     """
-    label_array = np.atleast_1d(0 if labels is None else labels)
-    if len(label_array) not in (1, count):
-        raise BrainhiveError(
-            f"{len(label_array)} labels of {name}, and {count} trials",
-            "give one label for each trial",
+    is_list = np.iterable(labels) and not isinstance(labels, str)
+    if is_list and len(labels) != count:
+        raise RecipeError(
+            f"the list of {name}s has length {len(labels)}, but there are {count} "
+            "trials",
+            "give a label for each trial, or a single one for all",
         )
+    label_array = np.atleast_1d(0 if labels is None else labels)
     distinct_labels, numbers = np.unique(
         np.broadcast_to(label_array, count), return_inverse=True
     )

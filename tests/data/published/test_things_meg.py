@@ -114,14 +114,12 @@ def test_trials_are_read_by_type_and_session(tmp_path, signal, recorded) -> None
     recorded(digits=5, **numbers_of_preparation(preparation))
 
 
-def test_tested_categories_and_other_times_can_be_kept(tmp_path, signal) -> None:
+def test_other_times_can_be_kept(tmp_path, signal) -> None:
     write_epochs(tmp_path, signal)
-    preparation = make_preparation(
-        tmp_path, drop_test_categories=False, keep_ms=(-100, 1300)
-    )
+    preparation = make_preparation(tmp_path, keep_ms=(-100, 1300))
     found = preparation.session(1, 1)["train"]
-    assert found.image_ids == ["aardvark_01b", "wig_01b", "aardvark_02s"]
-    np.testing.assert_array_equal(found.signal, signal[[0, 3, 4]])
+    assert found.image_ids == ["aardvark_01b", "aardvark_02s"]
+    np.testing.assert_array_equal(found.signal, signal[[0, 4]])
     with pytest.raises(
         BrainhiveError, match=r"keep_ms \[-200.0, 1000.0\] .* -100 to 1300 ms"
     ):

@@ -68,34 +68,9 @@ def test_mixed_signals_approach_both_images_by_their_shares(tokens: Any):
     )
 
 
-def test_hard_negatives_equal_the_papers_formula(tokens: Any):
-    """Robinson et al. (arXiv 2010.04592), equation 4 without its correction for false
-    negatives.
-    """
-    beta, logits = 0.7, math.exp(LOG_SCALE) * cosine(*tokens)
-    total = 0.0
-    for way in (logits, logits.T):
-        for i, row in enumerate(way):
-            positive, negative = math.exp(row[i]), np.exp(np.delete(row, i))
-            importance = negative**beta
-            reweighted = (
-                len(negative) * (importance * negative).sum() / importance.sum()
-            )
-            total -= math.log(positive / (positive + reweighted))
-
-    assert compute(ClipConfig(hard_negative_beta=beta), tokens) == pytest.approx(
-        total / 12, abs=EXACT
-    )
-
-
-@pytest.mark.parametrize("kind", [*KINDS, "hard"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_those_of_the_value_and_finite(kind: str, tokens: Any):
-    config = (
-        ClipConfig(hard_negative_beta=1)
-        if kind == "hard"
-        else parts.load("losses", kind).TINY
-    )
-    loss = config.build().double()
+    loss = parts.load("losses", kind).TINY.build().double()
     signal, image = (token.double().requires_grad_() for token in tokens)
     if kind == "soft_clip":
         image = image.detach()  # its targets let no gradient through

@@ -32,8 +32,8 @@ COURSE = Course(start=0.05, stop=0.4, epochs=(1, 6), course="cosine")
 VECTORS: dict[str, Any] = {
     "bce": losses.TINY["bce"],
     "clip": ClipConfig(),
-    "clip far": ClipConfig(cosine_weight=0.7, hard_negative_beta=0.4),
-    "clip of stimuli": ClipConfig(positives="stimulus", hard_negative_beta=0.4),
+    "clip far": ClipConfig(cosine_weight=0.7),
+    "clip of stimuli": ClipConfig(positives="stimulus"),
     "clip one way": ClipConfig(directions="to_target", normalise_signal=False),
     "clip softplus": ClipConfig(scale_by="softplus", learn_scale=False),
     "clip itself": ClipConfig(scale_by="itself"),

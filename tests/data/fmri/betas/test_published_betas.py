@@ -343,10 +343,10 @@ def test_things_columns_whose_names_pandas_pickled_are_in_order(home, things) ->
             np.frombuffer(b"cos\n.", "u1")
         )
         group["block0_values"] = things
-    prepare("things-fmri", "preparation.drop_test_concepts=false")
+    prepare("things-fmri")
     np.testing.assert_allclose(
-        trials_of(stored(home, "things-fmri", "train"), "dog_01b"),
-        things[:, [0, 11]].T,
+        trials_of(stored(home, "things-fmri", "train"), "axe_02s"),
+        things[:, [7, 18]].T,
         rtol=1e-6,
     )
 
