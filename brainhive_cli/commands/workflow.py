@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
-from itertools import product
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, cast, get_args
 
@@ -193,12 +193,11 @@ class ExpandedStep(NamedTuple):
     Attributes:
         step: Step with the command, recipe and overrides for this combination.
         axis_values: Value of each axis, such as {"rate": "slow"}. Empty without axes.
-        swept_values: Those of the axes that recipes sweep.
+            Axes that no matrix defines are swept by recipes.
     """
 
     step: Step
     axis_values: dict[str, str]
-    swept_values: dict[str, str]
 
 
 class Recipe(BaseRecipe):
@@ -290,38 +289,41 @@ class Recipe(BaseRecipe):
                 than `MAX_STEPS` expanded steps.
         """
         expanded_steps: dict[str, ExpandedStep] = {}
-        axes_by_step: dict[str, set[str]] = {}
         read_recipe_once = cache(_read_recipe_sweep)
         for name, step in self.steps.items():
-            # a step inherits the axes of the earlier steps that its overrides refer to
-            inherited_axes = set[str]()
-            sources = []
+            # a step inherits the axis values of the runs that its overrides refer to
+            combinations: Iterable[dict[str, str]] = [{}]
             for source, _ in RUN_REFERENCE.findall(" ".join(step.overrides)):
-                inherited_axes |= axes_by_step.get(source, set())
-                sources.append(source)
-            step_axes = inherited_axes
+                runs = _list_runs(expanded_steps, source, {})
+                run_values = [expanded_steps[run].axis_values for run in runs] or [{}]
+                joined_values = (
+                    first | second
+                    for first, second in product(combinations, run_values)
+                    if _have_same_values(first, second)
+                )
+                # more combinations than steps are an error below
+                combinations = list(islice(joined_values, MAX_STEPS + 1))
+            inherited_axes = set(chain.from_iterable(combinations))
             if step.axes is not None:
                 # axes of its own replace the inherited axes and sweeps
-                step_axes = set(step.axes)
-                sources = []
-            axes_by_step[name] = step_axes
-            axes = [axis for axis in self.matrix if axis in step_axes]
-
-            for labels in product(*[self.matrix[axis] for axis in axes]):
-                axis_values = dict(zip(axes, labels, strict=True))
-                # inherited axes have changed the runs that the step reads, not the step
-                variations = {
-                    axis: self.matrix[axis][label]
-                    for axis, label in axis_values.items()
-                    if axis not in inherited_axes
-                }
-                varied_step = self._vary_step(name, scope(name, *labels), variations)
-                combinations = _sweep_step(name, varied_step, read_recipe_once)
-                inherited_sweeps = _list_inherited_sweeps(
-                    expanded_steps, sources, axis_values
+                axes = [axis for axis in self.matrix if axis in step.axes]
+                label_products = product(*[self.matrix[axis] for axis in axes])
+                combinations = (
+                    dict(zip(axes, labels, strict=True)) for labels in label_products
                 )
-                for inherited, (own, swept_step) in product(
-                    inherited_sweeps, combinations
+
+            for values in combinations:
+                # inherited axes have changed the runs that the step reads, not the step
+                labels = []
+                variations = {}
+                for axis, variation_of_label in self.matrix.items():
+                    if axis in values:
+                        labels.append(values[axis])
+                        if axis not in inherited_axes:
+                            variations[axis] = variation_of_label[values[axis]]
+                varied_step = self._vary_step(name, scope(name, *labels), variations)
+                for own_values, swept_step in _sweep_step(
+                    name, varied_step, read_recipe_once
                 ):
                     if len(expanded_steps) == MAX_STEPS:
                         raise RecipeError(
@@ -329,11 +331,14 @@ class Recipe(BaseRecipe):
                             f"to {name}",
                             "use fewer axes or values, or several workflows",
                         )
-                    swept_values = inherited | own
-                    expanded_name = scope(name, *labels, *swept_values.values())
-                    expanded_steps[expanded_name] = ExpandedStep(
-                        swept_step, axis_values | swept_values, swept_values
-                    )
+                    all_values = values | own_values
+                    swept_labels = [
+                        label
+                        for axis, label in all_values.items()
+                        if axis not in self.matrix
+                    ]
+                    expanded_name = scope(name, *labels, *swept_labels)
+                    expanded_steps[expanded_name] = ExpandedStep(swept_step, all_values)
         return expanded_steps
 
     def _vary_step(
@@ -443,17 +448,14 @@ class Recipe(BaseRecipe):
         """
         groups: dict[tuple[str, ...], list[str]] = {}
         for name in names:
-            expanded_step = self.expanded_steps[name]
-            step = expanded_step.step
-            other_values = []
-            if expanded_step.swept_values:
-                for axis, value in expanded_step.axis_values.items():
-                    if axis not in expanded_step.swept_values:
-                        other_values.append(value)
-            elif not step.compare:
-                continue
-            if step.command in COMPARED:
-                group = groups.setdefault((get_step_name(name), *other_values), [])
+            step, axis_values = self.expanded_steps[name]
+            other_values = [
+                value for axis, value in axis_values.items() if axis in self.matrix
+            ]
+            is_swept = len(other_values) < len(axis_values)
+            if step.command in COMPARED and (is_swept or step.compare):
+                group_values = other_values if is_swept else ()
+                group = groups.setdefault((get_step_name(name), *group_values), [])
                 is_reference = isinstance(step.compare, str) and _has_value(
                     name, step.compare
                 )
@@ -535,33 +537,6 @@ def _sweep_step(
     return combinations
 
 
-def _list_inherited_sweeps(
-    expanded_steps: Mapping[str, ExpandedStep],
-    sources: Sequence[str],
-    axis_values: Mapping[str, str],
-) -> list[dict[str, str]]:
-    """List the combinations of swept values of the runs that a step reads.
-
-    Args:
-        expanded_steps: Earlier steps by name.
-        sources: Names of the steps whose runs are read.
-        axis_values: Values of the axes of the matrix in the step.
-
-    Returns:
-        Values by axis, an empty dict if no source is swept.
-    """
-    combinations: list[dict[str, str]] = [{}]
-    for source in sources:
-        names = _list_runs(expanded_steps, source, axis_values)
-        source_sweeps = [expanded_steps[name].swept_values for name in names]
-        longer_combinations = []
-        for first, second in product(combinations, source_sweeps or [{}]):
-            if _have_same_values(first, second):
-                longer_combinations.append(first | second)
-        combinations = longer_combinations
-    return combinations
-
-
 def _list_runs(
     expanded_steps: Mapping[str, ExpandedStep],
     step_name: str,
@@ -608,7 +583,7 @@ def resolve_step(
         recipe for `module.run`.
     """
     # replace references such as {train-align} by the names of runs of this step
-    step, axis_values, _ = recipe.expanded_steps[name]
+    step, axis_values = recipe.expanded_steps[name]
     insert_runs = partial(_insert_runs, recipe, axis_values, results)
     overrides = [RUN_REFERENCE.sub(insert_runs, text) for text in step.overrides]
     # remove repeated overrides

@@ -7,17 +7,22 @@ and line breaks are not compared, because they depend on the home's path.
 
 Lines that begin with `$ brainhive` run in this process, where `RUN` is the name of the
 trained run. Other lines that begin with `$` run in a shell and prepare files. Lines
-that begin with `#:` explain the next command. All lines of a file share a home, which
-begins with the demo's embedded pictures and two trained brain models.
+that begin with `#:` explain the next command. For `--json`, the file has the columns of
+all tables and the keys of the metrics, also where no row has a value. All lines of a
+file share a home, which begins with the demo's embedded pictures and two trained brain
+models.
 """
 
+import json
 import re
 import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -85,6 +90,21 @@ def write_steps(steps: list[Step]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def list_columns(document: Any) -> list[str]:
+    """List the columns of each table of a result, and the keys of its metrics."""
+    if isinstance(document, list):
+        document = {"tables": [{"title": "list", "rows": document}], "metrics": {}}
+    keys_by_title = {}
+    for table in document["tables"]:
+        keys_by_title[table["title"]] = chain.from_iterable(table["rows"])
+    for metrics in document["metrics"].get("scopes", {}).values():
+        keys_by_title["metrics"] = chain.from_iterable(metrics.values())
+    return [
+        f"{title}: {' | '.join(dict.fromkeys(keys))}"
+        for title, keys in keys_by_title.items()
+    ]
+
+
 def run_step(line: str, home: Path) -> list[str]:
     """Run a command line and return the lines it prints, without text that varies."""
     if not line.startswith("brainhive"):
@@ -97,6 +117,8 @@ def run_step(line: str, home: Path) -> list[str]:
     result = CliRunner().invoke(
         command, words, prog_name="brainhive", max_content_width=80, terminal_width=80
     )
+    if "--json" in words and not result.exit_code:
+        return list_columns(json.loads(result.stdout))
     text = result.output
     for folder, placeholder in ((home, "HOME"), (ROOT, "PROJECT"), (Path.home(), "~")):
         text = text.replace(str(folder), placeholder)

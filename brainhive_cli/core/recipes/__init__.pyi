@@ -30,6 +30,7 @@ from .recipe import (
     OneRunRecipe as OneRunRecipe,
     Paths as Paths,
     Published as Published,
+    PublishedKey as PublishedKey,
     Recipe as Recipe,
     RunOptions as RunOptions,
     TrainedRunRecipe as TrainedRunRecipe,

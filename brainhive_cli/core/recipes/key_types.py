@@ -147,3 +147,12 @@ Copies = Annotated[
     ),
 ]
 """Treatment of test pictures that are copies of training pictures."""
+
+ComparedHead = Annotated[
+    str | None,
+    Field(
+        description="head whose flattened output is compared with the pictures. "
+        "Default: the model's own choice, token, or its only head",
+    ),
+]
+"""Head of a model that is compared with pictures."""

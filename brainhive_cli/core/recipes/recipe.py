@@ -82,6 +82,13 @@ class Published(Section):
         return {**self.values, "source": self.source, "differs": self.differs}
 
 
+PublishedKey = Annotated[
+    Published | None,
+    Field(description="numbers that a paper reports for this recipe, with source"),
+]
+"""Published results in a recipe."""
+
+
 class Paths(Section):
     """Folders of a recipe, relative to the working directory or to BRAINHIVE_HOME."""
 

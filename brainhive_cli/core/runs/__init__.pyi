@@ -19,7 +19,12 @@ from .cells import (
     share_cells as share_cells,
 )
 from .claims import Claim as Claim, find_holder as find_holder
-from .driver import LOCK as LOCK, is_in_use as is_in_use, remove_unused as remove_unused
+from .driver import (
+    LOCK as LOCK,
+    is_in_use as is_in_use,
+    make_command as make_command,
+    remove_unused as remove_unused,
+)
 from .jobs import (
     CellStage as CellStage,
     FunctionJob as FunctionJob,
@@ -68,6 +73,7 @@ from .sweep import (
     list_axes as list_axes,
     read_sweep as read_sweep,
 )
+from .trackers import open_trackers as open_trackers
 from .weights import (
     Checkpoint as Checkpoint,
     describe_match as describe_match,

@@ -6,12 +6,13 @@ perhaps on other machines, that share the cells.
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from brainhive_cli.core.base import BrainhiveError, MissingData, Unfinished, console
 from brainhive_cli.core.files import (
@@ -98,6 +99,19 @@ def run(
         open_run = _make_compared_runs(job, open_run)
         work = _compute(job, open_run)
     return _describe(job, open_run, work)
+
+
+def make_command(resolve_job: Callable[[Any], RunJob]) -> Callable[..., Result]:
+    """Make the function `run` of a command, which makes the run of a recipe.
+
+    Args:
+        resolve_job: Makes the job of a recipe.
+    """
+
+    def run_recipe(recipe: Any, launch: Launch, force: bool = False) -> Result:
+        return run(resolve_job(recipe), launch, force)
+
+    return run_recipe
 
 
 def run_together(
@@ -211,7 +225,10 @@ def _describe(job: RunJob, open_run: OpenRun, work: Work | None) -> Result:
             for name, metric in metrics.items():
                 event[f"{scope}/{name}"] = metric.value
         caveats = result.metrics.caveats
-        with open_run.track(job.tracker_name, job.recipe, launch, caveats) as log_event:
+        path = open_run.folder.path
+        with trackers.open_trackers(
+            path, job.tracker_name, job.recipe, launch, caveats
+        ) as log_event:
             log_event(event)
     return replace(result, work=work, label=open_run.folder.label)
 

@@ -5,7 +5,6 @@ order. A cell is a part of the run with its own file, such as a trained model.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any, ClassVar, Literal
 
 from brainhive_cli.core.base import BrainhiveError, Line, MissingData, Table
 from brainhive_cli.core.files import Input, collect_inputs, map_digests, resolve_below
-from brainhive_cli.core.recipes import Recipe
 from brainhive_cli.core.results import Measurements, Metric
 from brainhive_cli.core.runs import artifacts, trackers
 from brainhive_cli.core.runs.artifacts import Artifact
@@ -184,37 +182,6 @@ class OpenRun:
     launch: Launch
     parts: Mapping[str, Any] = field(default_factory=dict)
     compared_results: Sequence[Result] = ()
-
-    @contextmanager
-    def track(
-        self,
-        cell: str,
-        recipe: Recipe,
-        launch: Launch,
-        caveats: Sequence[str] = (),
-        clock: str = "epoch",
-    ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-        """Record the curves of a cell, such as a trained model, in experiment trackers.
-
-        Args:
-            cell: Name of the cell.
-            recipe: Settings of the cell, with the names of the trackers.
-            launch: Processes that share the cell. Only the main process records.
-            caveats: Limits of the numbers, such as "selected on test", for the title.
-            clock: Key of the time in an event, such as "epoch".
-
-        Yields:
-            A function that records an event, a mapping from names of curves to values.
-        """
-        with trackers.open_trackers(
-            names=recipe.run.trackers if launch.is_main else (),
-            run_folder=self.folder.path,
-            cell=cell,
-            settings=recipe.model_dump(mode="json"),
-            caveats=caveats,
-            clock=clock,
-        ) as log_event:
-            yield log_event
 
 
 class RunJob(Job):

@@ -12,7 +12,9 @@ from typing import Any
 
 from brainhive_cli.core.base import MissingExtra
 from brainhive_cli.core.files import Input, resolve_without_links
+from brainhive_cli.core.recipes import Recipe
 from brainhive_cli.core.results import extend_title
+from brainhive_cli.core.runs.launch import Launch
 
 
 def list_inputs(names: Sequence[str]) -> list[Input]:
@@ -37,20 +39,20 @@ def list_inputs(names: Sequence[str]) -> list[Input]:
 
 @contextmanager
 def open_trackers(
-    names: Sequence[str],
     run_folder: Path,
     cell: str,
-    settings: Mapping[str, Any],
+    recipe: Recipe,
+    launch: Launch,
     caveats: Sequence[str] = (),
     clock: str = "epoch",
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Record the curves of a cell (such as a trained model) in experiment trackers.
 
     Args:
-        names: Names of the trackers, such as "wandb". Empty to record nothing.
         run_folder: Folder of the run, by whose name the trackers group the cells.
         cell: Name of the cell.
-        settings: Settings that the trackers show next to the curves.
+        recipe: Settings of the cell, with the names of the trackers.
+        launch: Processes that share the cell. Only the main process records.
         caveats: Limits of the numbers, such as "selected on test", for the title.
         clock: Key of the time in an event, such as "epoch".
 
@@ -58,6 +60,8 @@ def open_trackers(
         A function that records an event, a mapping from names of curves to values.
     """
     title = extend_title(cell, caveats)
+    settings = recipe.model_dump(mode="json")
+    names = recipe.run.trackers if launch.is_main else ()
     trackers = [_open(name, run_folder, title, settings) for name in names]
 
     def log_event(event: Mapping[str, Any]) -> None:

@@ -88,13 +88,7 @@ class Recipe(OneRunRecipe):
         "test",
         description="split of the signals, which the model must not be trained on",
     )
-    head: str | None = Field(
-        None,
-        description=(
-            "head whose flattened output is compared with the pictures. Default: the "
-            "model's own choice, token, or its only head"
-        ),
-    )
+    head: key_types.ComparedHead = None
 
     # analyses, and their windows and bands
     analyses: Annotated[

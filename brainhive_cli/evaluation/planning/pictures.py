@@ -10,8 +10,14 @@ from typing import Self
 
 import numpy as np
 
-from brainhive_cli.core.base import BrainhiveError, Float32, MissingData, console
-from brainhive_cli.core.files import Input, locate
+from brainhive_cli.core.base import (
+    BrainhiveError,
+    Float32,
+    MissingData,
+    console,
+    write_cell,
+)
+from brainhive_cli.core.files import Input, locate, show_value
 from brainhive_cli.core.recipes import Paths
 from brainhive_cli.core.runs import Launch
 from brainhive_cli.data.media import COPIES, confirm_near_copy, decode, find_candidates
@@ -42,6 +48,7 @@ class PictureFolder:
 
         Raises:
             MissingData: if there is no such folder, or if it has no pictures.
+            BrainhiveError: if a picture has a name that a table cannot hold.
         """
         if not locate(reference).is_dir():
             raise MissingData(
@@ -56,7 +63,16 @@ class PictureFolder:
         job = EmbedJob.resolve(EmbedRecipe.model_validate(fields))
         if job.listing_error is not None:
             raise job.listing_error
-        return cls(reference, job)
+        folder = cls(reference, job)
+
+        # the tables of the study name each picture by its path
+        for name in folder.concept_of:
+            if write_cell(f"train/{name}") != f"train/{name}":
+                raise BrainhiveError(
+                    f"no table can name the picture {show_value(name)} of {reference}",
+                    "rename it with letters, digits, hyphens and underscores",
+                )
+        return folder
 
     @property
     def root(self) -> Path:

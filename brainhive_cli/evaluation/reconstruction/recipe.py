@@ -14,7 +14,7 @@ from brainhive_cli.core.recipes import (
     NameList,
     Numbers,
     OneRun,
-    Published,
+    PublishedKey,
     Section,
     find_recipe,
     flag_field,
@@ -250,9 +250,7 @@ class Recipe(SweptRecipe, Sampling):
         "runs of reconstruct to compare with, stimulus by stimulus",
         names="@runs/reconstruct",
     )
-    published: Published | None = Field(
-        None, description="numbers that a paper reports for this recipe, with source"
-    )
+    published: PublishedKey = None
 
     # existing media, instead of generation
     score: str | None = flag_field(

@@ -67,13 +67,7 @@ class Recipe(TrainedRunRecipe):
         description="search only the test pictures that a tested subject was shown, "
         "such as 982 of NSD's 1000",
     )
-    head: str | None = Field(
-        None,
-        description=(
-            "head whose flattened output is compared with the pictures. Default: the "
-            "model's own choice, token, or its only head"
-        ),
-    )
+    head: key_types.ComparedHead = None
 
     # measurements next to the result: controls, corrections, curves and ceilings
     control: Literal["none", "shuffled", "permuted"] = Field(

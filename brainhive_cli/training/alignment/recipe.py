@@ -19,7 +19,7 @@ from brainhive_cli.core.recipes import (
     Flag,
     Numbers,
     Paths,
-    Published,
+    PublishedKey,
     added_field,
     flag_field,
     parts,
@@ -292,9 +292,7 @@ class Recipe(SweptRecipe):
     signal: Signal = Signal()
     train: Train = Train()
     finetune: Finetune = Finetune()
-    published: Published | None = Field(
-        None, description="numbers that a paper reports for this recipe, with source"
-    )
+    published: PublishedKey = None
 
     @classmethod
     def set_key(cls, fields: dict[str, Any], key: str, value: Any) -> None:

@@ -38,6 +38,7 @@ from brainhive_cli.core.runs import (
     Work,
     artifacts,
     count_processes,
+    open_trackers,
 )
 from brainhive_cli.data.datasets import Dataset, list_dataset_papers, list_pictures
 from brainhive_cli.data.stores import LearnedPictures, TrainingHistory
@@ -248,7 +249,9 @@ def _train(training: Training, run: OpenRun, learner: PriorLearner) -> list[floa
         The validation losses before the first step.
     """
     recipe = training.recipe
-    with run.track("prior", recipe, run.launch, clock="step") as track:
+    with open_trackers(
+        run.folder.path, "prior", recipe, run.launch, clock="step"
+    ) as track:
         after_step = partial(_sample_regularly, training, run.folder, track)
         return train(training, run.folder, learner, after_step, track)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainhive_cli.core.base.errors import MissingData
+from brainhive_cli.core.base.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipes.recipe import Paths
 from brainhive_cli.core.runs.launch import Launch
 from brainhive_cli.evaluation.planning.pictures import PictureFolder
@@ -58,3 +58,13 @@ def test_a_folder_without_pictures_is_refused(name: str, home: Path) -> None:
     (home / "empty").mkdir()
     with pytest.raises(MissingData):
         open_folder(name)
+
+
+@pytest.mark.parametrize("name", ["a\tb", "a\nb", "a\x1b[2Jb", "a\u202eb", "a;=b"])
+def test_a_picture_that_no_table_can_name_is_refused(name: str, home: Path) -> None:
+    write_pictures(home / "pictures")
+    owls = home / "pictures/test/owl"
+    (owls / "owl_9.png").rename(owls / f"{name}.png")
+    with pytest.raises(BrainhiveError, match="rename it") as error:
+        open_folder("pictures")
+    assert str(error.value).isprintable()

@@ -18,6 +18,7 @@ from brainhive_cli.core.runs import (
     RunJob,
     Summary,
     Work,
+    open_trackers,
 )
 from brainhive_cli.data.targets import (
     are_embedded,
@@ -191,7 +192,8 @@ class _CellTrainer:
                 latest.data = TrainingData(self.job, subjects, self.run.launch)
             layout, data = latest.data.select_cell(cell, self.job)
         caveats = make_history(data, recipe.train).caveats
-        with self.run.track(name, recipe, launch, caveats) as track:
+        path = self.run.folder.path
+        with open_trackers(path, name, recipe, launch, caveats) as track:
             train_cell(
                 name,
                 cell.seed,
