@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 
 from brainhive_cli.commands.recipes import import_recipe
 from brainhive_cli.core.recipes import parts
-from brainhive_cli.core.recipes.flags import Arguments, Flag
+from brainhive_cli.core.recipes.keys import Arguments, Flag
 from brainhive_cli.core.results.facts import ROOMS
 
 BASH = """_brainhive_completion() {

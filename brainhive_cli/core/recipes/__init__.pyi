@@ -1,19 +1,21 @@
-from .flags import (
+from .keys import (
     START as START,
     STORES as STORES,
     Arguments as Arguments,
-    Flag as Flag,
-    flag_field as flag_field,
-)
-from .key_types import (
     Copies as Copies,
+    Flag as Flag,
     NameList as NameList,
     Numbers as Numbers,
     OneRun as OneRun,
     Pattern as Pattern,
+    Section as Section,
     UniqueNames as UniqueNames,
+    added_field as added_field,
     describe_bad_label as describe_bad_label,
+    flag_field as flag_field,
     read_ranges as read_ranges,
+    refuse_idle as refuse_idle,
+    require_names as require_names,
     split_commas as split_commas,
 )
 from .parts import (
@@ -44,8 +46,3 @@ from .recipe import (
     write_yaml as write_yaml,
 )
 from .recipe_schema import describe_recipe as describe_recipe
-from .sections import (
-    Section as Section,
-    added_field as added_field,
-    refuse_idle as refuse_idle,
-)

@@ -29,8 +29,8 @@ from pydantic import (
 
 from brainhive_cli.core.base import BrainhiveError, RecipeError, guess, write_value
 from brainhive_cli.core.files import documents, foreign_code
+from brainhive_cli.core.recipes.keys import Section
 from brainhive_cli.core.recipes.recipe import validate
-from brainhive_cli.core.recipes.sections import Section
 
 if TYPE_CHECKING:
     import torch

@@ -33,19 +33,19 @@ from brainhive_cli.core.files import (
     shipped_folder,
     show_value,
 )
-from brainhive_cli.core.recipes.flags import STEPS, Arguments, flag_field
-from brainhive_cli.core.recipes.key_types import (
+from brainhive_cli.core.recipes.keys import (
+    STEPS,
+    Arguments,
+    Cluster,
     NameList,
     OneRun,
     RunLabel,
-    split_commas,
-)
-from brainhive_cli.core.recipes.sections import (
-    Cluster,
     Section,
+    flag_field,
     is_same_kind,
     merge_with_default,
     refuse_idle,
+    split_commas,
 )
 
 M = TypeVar("M", bound=BaseModel)

@@ -7,12 +7,15 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from brainhive_cli.core.base import RecipeError, guess
 from brainhive_cli.core.recipes import (
+    Copies,
+    NameList,
     OneRunRecipe,
     Section,
     flag_field,
-    key_types,
     parts,
-    sections,
+    refuse_idle,
+    require_names,
+    split_commas,
 )
 from brainhive_cli.data.files import Subjects
 from brainhive_cli.data.signals import ChannelChoice
@@ -51,12 +54,12 @@ def resolve_alignment(value: Any) -> Any:
 
 def resolve_alignments(value: Any) -> list[Any]:
     """Resolve a list of alignments, or a text with commas."""
-    names = key_types.split_commas(value) or []
+    names = split_commas(value) or []
     return list(map(resolve_alignment, names))
 
 
 AmountList = Annotated[
-    list[Annotated[int, Field(ge=1, le=10**7)]], BeforeValidator(key_types.split_commas)
+    list[Annotated[int, Field(ge=1, le=10**7)]], BeforeValidator(split_commas)
 ]
 """Amounts in pictures or trials."""
 
@@ -66,7 +69,7 @@ class Transfer(Section):
 
     pulls: Annotated[
         list[Annotated[float, Field(ge=0, le=1)]],
-        BeforeValidator(key_types.split_commas),
+        BeforeValidator(split_commas),
     ] = Field(
         [],
         description="values of train.start_pull. Several are compared on the people of "
@@ -104,7 +107,7 @@ class Recipe(OneRunRecipe):
     subjects: Subjects = flag_field(
         None, "new people, as in 1,2. Default: all who are new to a model of the run"
     )
-    copies: key_types.Copies = "refuse"
+    copies: Copies = "refuse"
     channel_mapping: ChannelChoice = Field(
         "none",
         description="channels of the models that recordings of new persons lack: none "
@@ -122,7 +125,7 @@ class Recipe(OneRunRecipe):
     )
     minutes: Annotated[
         list[Annotated[float, Field(gt=0, le=1e6)]],
-        BeforeValidator(key_types.split_commas),
+        BeforeValidator(split_commas),
     ] = flag_field([], "amounts of recording in minutes, instead of pictures")
     order: Order = flag_field(
         "draws",
@@ -137,13 +140,11 @@ class Recipe(OneRunRecipe):
     )
 
     # methods of training on a new person
-    arms: Annotated[key_types.NameList, sections.require_names("arm", ARMS)] = (
-        flag_field(
-            [ZERO_SHOT, TRANSFER, SCRATCH],
-            "calibration methods (arms), as in zero-shot,transfer. They "
-            f"are {', '.join(ARMS)}",
-            min_length=1,
-        )
+    arms: Annotated[NameList, require_names("arm", ARMS)] = flag_field(
+        [ZERO_SHOT, TRANSFER, SCRATCH],
+        "calibration methods (arms), as in zero-shot,transfer. They "
+        f"are {', '.join(ARMS)}",
+        min_length=1,
     )
     alignments: Annotated[
         list[Any],
@@ -176,7 +177,7 @@ class Recipe(OneRunRecipe):
 
         # refuse keys without an effect
         if self.order == "recording":
-            sections.refuse_idle(self, "draws", "in the order of recording")
+            refuse_idle(self, "draws", "in the order of recording")
         if not any(arm.endswith(TRANSFER) for arm in self.arms):
-            sections.refuse_idle(self, "transfer", "without the arm transfer")
+            refuse_idle(self, "transfer", "without the arm transfer")
         return self

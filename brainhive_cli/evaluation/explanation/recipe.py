@@ -6,12 +6,16 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core.base import RecipeError
 from brainhive_cli.core.recipes import (
+    ComparedHead,
+    Copies,
+    NameList,
+    Numbers,
     OneRunRecipe,
     Section,
     flag_field,
-    key_types,
     parts,
-    sections,
+    refuse_idle,
+    require_names,
 )
 from brainhive_cli.models.encoders import Encoders
 
@@ -78,22 +82,22 @@ class Recipe(OneRunRecipe):
     dataset: parts.OtherDataset = Field(
         None, description="another data set than the run's, with other subjects"
     )
-    subjects: key_types.Numbers | None = flag_field(
+    subjects: Numbers | None = flag_field(
         None, "subjects to use, as in 1,2. Default: the run's"
     )
-    copies: key_types.Copies = "refuse"
+    copies: Copies = "refuse"
 
     # signals, and the output that is compared with pictures
     split: str = Field(
         "test",
         description="split of the signals, which the model must not be trained on",
     )
-    head: key_types.ComparedHead = None
+    head: ComparedHead = None
 
     # analyses, and their windows and bands
     analyses: Annotated[
-        key_types.NameList,
-        sections.require_names("analysis", ANALYSES + tuple(TRIAL_ANALYSES)),
+        NameList,
+        require_names("analysis", ANALYSES + tuple(TRIAL_ANALYSES)),
     ] = flag_field(
         list(ANALYSES),
         "analyses to run, as in windows,bands. Default: all. For held-out trials: "
@@ -130,7 +134,7 @@ class Recipe(OneRunRecipe):
         for key, analyses in analyses_of_key.items():
             if analyses.isdisjoint(self.analyses):
                 reason = f"without {' or '.join(sorted(analyses))}"
-                sections.refuse_idle(self, key, reason)
+                refuse_idle(self, key, reason)
 
         for name, (low_hz, high_hz) in self.bands.items():
             if not 0 <= low_hz < high_hz:

@@ -5,12 +5,12 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from brainhive_cli.core.recipes import (
+    Copies,
     Flag,
     OneRunRecipe,
     flag_field,
-    key_types,
     parts,
-    sections,
+    refuse_idle,
 )
 from brainhive_cli.data.signals import ChannelChoice
 
@@ -32,7 +32,7 @@ class Recipe(OneRunRecipe):
         None,
         description="data set whose pictures are shown; default: data set of the run",
     )
-    copies: key_types.Copies = "refuse"
+    copies: Copies = "refuse"
     subject: int | None = flag_field(
         None,
         "number of the person who is decoded; default: the only person "
@@ -96,11 +96,11 @@ class Recipe(OneRunRecipe):
     def _has_no_idle_keys(self) -> Self:
         # a key without an effect is an error, not a silent surprise
         if not self.page:
-            sections.refuse_idle(
+            refuse_idle(
                 self, ("host", "port"), "without a page", "page=true, or leave it out"
             )
         if self.source.has_windows:
-            sections.refuse_idle(
+            refuse_idle(
                 self,
                 ("events", "whiten_trials"),
                 "on prepared trials of known pictures",

@@ -10,10 +10,11 @@ from pydantic import BeforeValidator, Field, model_validator
 from brainhive_cli.core.base import RecipeError
 from brainhive_cli.core.recipes import (
     FileRecipe,
+    OneRun,
     Section,
     flag_field,
-    key_types,
-    sections,
+    refuse_idle,
+    split_commas,
 )
 from brainhive_cli.evaluation.planning.designs import MARGIN_S, Design, StudyClaim
 
@@ -41,12 +42,12 @@ MIN_TEST_PICTURES = 2
 
 CountList = Annotated[
     list[Annotated[int, Field(ge=1, le=10**6)]],
-    BeforeValidator(key_types.split_commas),
+    BeforeValidator(split_commas),
 ]
 """Candidates of a whole number, such as `5,10`."""
 Durations = Annotated[
     list[Annotated[float, Field(gt=0, le=1e5)]],
-    BeforeValidator(key_types.split_commas),
+    BeforeValidator(split_commas),
 ]
 """Candidates of a duration, such as `0.5,1`."""
 UnitShare = Annotated[float, Field(ge=0, le=1)]
@@ -125,7 +126,7 @@ class Recipe(FileRecipe):
     new_people: bool = flag_field(False, "plan a claim about people in general")
 
     # assumptions
-    pilot: key_types.OneRun = flag_field(
+    pilot: OneRun = flag_field(
         None,
         "recording to plan from: a run of eval-retrieval or train-align, "
         "or a signal store",
@@ -202,7 +203,7 @@ class Recipe(FileRecipe):
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
         if self.question == "above-chance":
-            sections.refuse_idle(self, "size", "with question=above-chance")
+            refuse_idle(self, "size", "with question=above-chance")
         elif self.size is None:
             raise RecipeError(
                 f"question={self.question} needs a size",
@@ -219,11 +220,11 @@ class Recipe(FileRecipe):
                 f"{' and '.join(sources)} are both set", "plan from one of them"
             )
         if not self.pictures:
-            sections.refuse_idle(self, "write", "without pictures")
+            refuse_idle(self, "write", "without pictures")
             unused_keys = ("stimulus_ms", "trigger_bits")
-            sections.refuse_idle(self.order, unused_keys, "without pictures")
+            refuse_idle(self.order, unused_keys, "without pictures")
             if not self.pilot:
-                sections.refuse_idle(self, "encoder", "without pictures or a pilot")
+                refuse_idle(self, "encoder", "without pictures or a pilot")
         pause_minutes = self.order.pause_minutes
         if min(self.session_minutes) <= pause_minutes:
             raise RecipeError(

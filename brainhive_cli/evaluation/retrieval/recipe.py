@@ -7,10 +7,13 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from brainhive_cli.core.base import RecipeError
 from brainhive_cli.core.recipes import (
     Arguments,
+    ComparedHead,
+    Copies,
+    NameList,
     TrainedRunRecipe,
     flag_field,
-    key_types,
     parts,
+    split_commas,
 )
 from brainhive_cli.data.files import Subjects
 from brainhive_cli.data.signals import ChannelChoice
@@ -28,17 +31,17 @@ class Recipe(TrainedRunRecipe):
     example = "RUN --against OTHER"
 
     # which models are tested, and on whose signals
-    align_run: Annotated[
-        key_types.NameList | None, Arguments(names="@runs/train-align")
-    ] = flag_field(
-        None,
-        "run of train-align (folder, name, recipe or hub:owner/name[@revision]), model "
-        "folder, or A,B to average runs; a workflow: each of its trainings. Default: "
-        "the newest run on the data set; run= is short for align_run=",
-        flag="--run",
-        names="@runs/train-align",
+    align_run: Annotated[NameList | None, Arguments(names="@runs/train-align")] = (
+        flag_field(
+            None,
+            "run of train-align (folder, name, recipe or hub:owner/name[@revision]), "
+            "model folder, or A,B to average runs; a workflow: each of its trainings. "
+            "Default: the newest run on the data set; run= is short for align_run=",
+            flag="--run",
+            names="@runs/train-align",
+        )
     )
-    against: key_types.NameList | None = flag_field(
+    against: NameList | None = flag_field(
         None,
         "runs of train-align to compare with, item by item",
         names="@runs/train-align",
@@ -49,7 +52,7 @@ class Recipe(TrainedRunRecipe):
     subjects: Subjects = flag_field(
         None, "subjects to test, as in 1,2. Default: the run's"
     )
-    copies: key_types.Copies = "refuse"
+    copies: Copies = "refuse"
     channel_mapping: ChannelChoice = Field(
         "none",
         description="channels of the models that recordings lack: none refuses them, "
@@ -67,7 +70,7 @@ class Recipe(TrainedRunRecipe):
         description="search only the test pictures that a tested subject was shown, "
         "such as 982 of NSD's 1000",
     )
-    head: key_types.ComparedHead = None
+    head: ComparedHead = None
 
     # measurements next to the result: controls, corrections, curves and ceilings
     control: Literal["none", "shuffled", "permuted"] = Field(
@@ -79,7 +82,7 @@ class Recipe(TrainedRunRecipe):
     )
     corrections: Annotated[
         list[Annotated[Any, parts.part_validator("corrections", "csls")]],
-        BeforeValidator(key_types.split_commas),
+        BeforeValidator(split_commas),
     ] = Field(
         [],
         description="corrections of the similarities by all test signals, each "
@@ -94,7 +97,7 @@ class Recipe(TrainedRunRecipe):
         "possible ones. At most the number of pictures that a subject was shown",
     )
     repetitions: (
-        Annotated[list[PositiveInt], BeforeValidator(key_types.split_commas)]
+        Annotated[list[PositiveInt], BeforeValidator(split_commas)]
         | Literal["all"]
         | None
     ) = Field(

@@ -13,10 +13,18 @@ from pydantic import Field, TypeAdapter
 from brainhive_cli.commands.explain import Recipe as Explanation
 from brainhive_cli.commands.workflow import Recipe as Workflow
 from brainhive_cli.core.base.errors import RecipeError
-from brainhive_cli.core.recipes import key_types, parts, recipe as core_recipe, sections
-from brainhive_cli.core.recipes.key_types import read_ranges, split_commas
+from brainhive_cli.core.recipes import parts, recipe as core_recipe
+from brainhive_cli.core.recipes.keys import (
+    Cluster,
+    OneRun,
+    Pattern,
+    merge_with_default,
+    read_ranges,
+    refuse_idle,
+    require_names,
+    split_commas,
+)
 from brainhive_cli.core.recipes.recipe import RunOptions, read_recipe
-from brainhive_cli.core.recipes.sections import Cluster, merge_with_default, refuse_idle
 from brainhive_cli.data.files import subjects
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruction
 from brainhive_cli.training.alignment.recipe import Recipe
@@ -443,7 +451,7 @@ def test_subjects_of_mosaic_are_numbered_over_its_studies() -> None:
     [("**/a*.tsv", True), ("/a", False), ("a**/b", False), ("**", True)],
 )
 def test_a_pattern_lies_below_its_root(pattern: str, is_valid: bool) -> None:
-    adapter = TypeAdapter(key_types.Pattern)
+    adapter = TypeAdapter(Pattern)
     if is_valid:
         assert adapter.validate_python(pattern) == pattern
         return
@@ -452,7 +460,7 @@ def test_a_pattern_lies_below_its_root(pattern: str, is_valid: bool) -> None:
 
 
 def test_one_run_is_taken_out_of_its_list() -> None:
-    adapter = TypeAdapter(key_types.OneRun)
+    adapter = TypeAdapter(OneRun)
     for value, run in ((["a"], "a"), ("a", "a"), (None, None)):
         assert adapter.validate_python(value) == run
     with pytest.raises(RecipeError):
@@ -471,9 +479,7 @@ def test_keys_at_their_default_are_not_idle() -> None:
 
 
 def test_unknown_names_are_refused_with_a_guess() -> None:
-    adapter = TypeAdapter(
-        Annotated[list[str], sections.require_names("colour", ["red"])]
-    )
+    adapter = TypeAdapter(Annotated[list[str], require_names("colour", ["red"])])
     assert adapter.validate_python(["red"]) == ["red"]
     with pytest.raises(RecipeError) as caught:
         adapter.validate_python(["red", "rad"])

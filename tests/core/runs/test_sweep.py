@@ -6,8 +6,8 @@ import pytest
 from pydantic import Field
 
 from brainhive_cli.core.base.errors import RecipeError
+from brainhive_cli.core.recipes.keys import Section
 from brainhive_cli.core.recipes.recipe import parse_value
-from brainhive_cli.core.recipes.sections import Section
 from brainhive_cli.core.runs.sweep import SweptRecipe, list_axes, read_sweep
 
 

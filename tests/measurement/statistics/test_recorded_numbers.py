@@ -567,7 +567,9 @@ def test_retrieval(recorded):
             for each in scores.values()
             if each.scopes
         ],
-        wins=rank_gallery(two, images[:2], {1: signals[1][:20]}, of_two)[1].auc_parts,
+        wins=rank_gallery(two, images[:2], {1: signals[1][:20]}, of_two)[
+            1
+        ].auc_parts.tolist(),
         table=split.verdict_ranks,
         surplus=split.compute_rank_advantages(),
         corrected=[each[1].ranks for each in corrected.values()],
