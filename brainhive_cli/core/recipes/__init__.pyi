@@ -2,6 +2,7 @@ from .keys import (
     START as START,
     STORES as STORES,
     Arguments as Arguments,
+    ComparedHead as ComparedHead,
     Copies as Copies,
     Flag as Flag,
     NameList as NameList,

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -190,7 +189,7 @@ def number_sessions(
     entries = list(sessions)
     # in the order of the recipe, and test10 after test9
     distinct_labels = sorted(set(labels), key=natural_key)
-    numbers = {}
+    numbers = dict[str, int]()
     for entry in entries:
         matches = [
             label for label in distinct_labels if find_pattern(label, entries) == entry
@@ -337,6 +336,7 @@ def group_by_session(
     numbers = number_subjects(label_paths, subject_numbers)
 
     groups: dict[int, dict[int, list[Path]]] = {}
+    first_paths: dict[tuple[object, ...], Path] = {}  # of each recording
     for path in paths:
         label = read_session(path, root)
         session = number_session(label)
@@ -344,8 +344,8 @@ def group_by_session(
             if label not in session_numbers:
                 continue
             session = session_numbers[label]
-        sessions = groups.setdefault(numbers[read_label(path, root)], {})
-        session_paths = sessions.setdefault(session, [])
+        subject = numbers[read_label(path, root)]
+        session_paths = groups.setdefault(subject, {}).setdefault(session, [])
         session_paths.append(path)
         first_path = session_paths[0]
         if read_session(first_path, root) != label:
@@ -354,32 +354,12 @@ def group_by_session(
                 "rename one of them, or list the labels of the sessions in their "
                 "order: preparation.sessions=LABEL,LABEL",
             )
-    if not allows_versions:
-        for sessions in groups.values():
-            for session_paths in sessions.values():
-                _refuse_versions(root, session_paths)
-    return groups
-
-
-def _refuse_versions(root: Path, paths: Sequence[Path]) -> None:
-    """Raise an error if the paths of two files differ only in ending, `VERSION` or the
-    order of their entities.
-    """
-    first_paths: dict[tuple[str, ...], Path] = {}
-    for path in paths:
-        *folders, name = path.relative_to(root).parts
-        stem = name.partition(".")[0]
-        # the folders sub-01 and sub-01_old hold the same names
-        if SUBJECT_LABEL.search(stem):
-            folders = [part for part in folders if not SUBJECT_LABEL.match(part)]
-        text = RUN_ZEROS.sub("", "_".join([*folders, stem]).lower())
-        # each part once. A folder may name a session before the name names the subject
-        parts = dict.fromkeys(text.split("_"))
-        recording = [part for part in parts if not VERSION.fullmatch(part)]
-        recording.sort(key=lambda part: part if "-" in part else "")
+        if allows_versions:
+            continue
 
         # split files that do not name each other are recordings of their own
-        first_path = first_paths.setdefault(tuple(recording), path)
+        recording = (subject, session, *_list_recording_parts(path, root))
+        first_path = first_paths.setdefault(recording, path)
         first_split = SPLIT.findall(first_path.name)
         split = SPLIT.findall(path.name)
         are_splits = bool(split and first_split) and split != first_split
@@ -390,6 +370,25 @@ def _refuse_versions(root: Path, paths: Sequence[Path]) -> None:
                 f"keep one: preparation.files=PATTERN, or move the other out of "
                 f"{root}. If they are two runs, name them run-1 and run-2",
             )
+    return groups
+
+
+def _list_recording_parts(path: Path, root: Path) -> list[str]:
+    """List the parts of a path below `root` that tell recordings apart.
+
+    Versions of a recording differ in `VERSION`, in their ending, and in the order of
+    entities, as a folder may name the session before the file names the subject.
+    """
+    *folders, name = path.relative_to(root).parts
+    stem = name.partition(".")[0]
+    # the folders sub-01 and sub-01_old hold the same names
+    if SUBJECT_LABEL.search(stem):
+        folders = [part for part in folders if not SUBJECT_LABEL.match(part)]
+    text = RUN_ZEROS.sub("", "_".join([*folders, stem]).lower())
+    parts = dict.fromkeys(text.split("_"))
+    recording_parts = [part for part in parts if not VERSION.fullmatch(part)]
+    # words without a label, such as left and right, stay in their order
+    return sorted(recording_parts, key=lambda part: part if "-" in part else "")
 
 
 def describe_labels(
@@ -410,10 +409,10 @@ def describe_labels(
     lines = []
     session_labels: dict[int, str] = {}
     for subject, session_paths in files.items():
+        labels: dict[str, None] = {}
         for session, paths in session_paths.items():
             session_labels[session] = read_session(paths[0], root)
-        all_paths = chain.from_iterable(session_paths.values())
-        labels = list(dict.fromkeys(read_label(path, root) for path in all_paths))
+            labels |= dict.fromkeys(read_label(path, root) for path in paths)
         unused_labels.difference_update(labels)
         # subject 7 is sub-07 and needs no line
         plain_labels = [label[4:].lstrip("0") for label in labels]

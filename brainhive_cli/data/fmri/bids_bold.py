@@ -127,9 +127,8 @@ def find_runs(
     labelled_files.sort()
 
     # number runs whose labels are not unique numbers, as runs may differ in `acq`
-    numbers = []
-    for _, label, _, _ in labelled_files:
-        numbers.append(int(label) if label.isdecimal() else 0)
+    labels = [label for _, label, *_ in labelled_files]
+    numbers = [int(label) if label.isdecimal() else 0 for label in labels]
     if len(set(numbers)) < len(numbers) or 0 in numbers:
         numbers = list(range(1, len(labelled_files) + 1))
 

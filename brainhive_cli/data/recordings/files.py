@@ -54,7 +54,7 @@ EPOCHS_NAME = re.compile(r".*[-_]epo(-\d+)?\.fif(\.gz)?|.*\.(set|fdt|npy|npz)")
 def list_recordings(
     root: Path,
     pattern: str,
-    subject_numbers: Mapping[str, int] | None = None,
+    subject_numbers: Mapping[str, int] = {},
     sessions: Sequence[int | str] | None = None,
     are_epochs: bool = False,
 ) -> dict[int, dict[int, list[Path]]]:
@@ -81,7 +81,7 @@ def list_recordings(
         paths.append(path)
     labels = [read_session(path, root) for path in paths]
     recordings = group_by_session(
-        root, paths, subject_numbers or {}, number_sessions(labels, sessions)
+        root, paths, subject_numbers, number_sessions(labels, sessions)
     )
     if not recordings:
         _raise_no_recordings(root, pattern, are_epochs)

@@ -93,7 +93,7 @@ def test_a_name_in_other_folders_needs_a_folder_or_a_unique_end(name, row):
     assert match_names(["q/b/z.jpg"], IDS)[0].tolist() == [-1]
 
 
-def test_names_of_other_folders_that_mean_one_picture_have_no_row():
+def test_names_of_other_folders_for_one_picture_have_no_row():
     names = ["p/cat/1.jpg", "q/cat/1.jpg", "dog/2"]
     image_ids = ["train/cat/1", "train/dog/2"]
     rows, unknown = match_names(names, image_ids, allows_other_folders=True)
