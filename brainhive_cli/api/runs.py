@@ -10,7 +10,6 @@ from brainhive_cli.api.arguments import (
     check_split,
     check_text,
     choose_subject,
-    list_allowed,
 )
 from brainhive_cli.api.cards import (
     draw_result_card,
@@ -218,23 +217,11 @@ class Run:
                 several.
             DeviceError: if there is no such device.
         """
-        from brainhive_cli.core.base import RecipeError
         from brainhive_cli.core.runs import open_device
         from brainhive_cli.training.alignment import choose_cell
 
         check_text(cell=cell)
         cell_by_name = {trained_cell.name: trained_cell for trained_cell in self.cells}
-        names = list(cell_by_name)
-        if cell and cell not in names:
-            raise RecipeError(
-                f"cell is {cell!r}, which run {self.name} does not have",
-                list_allowed(names),
-            )
-        if not cell and len(names) > 1:
-            raise RecipeError(
-                f"cell is missing: run {self.name} has {len(names)} models",
-                f"set cell to a name, such as cell={names[0]!r}; {list_allowed(names)}",
-            )
         trained_cell = choose_cell(cell_by_name, cell, self.path)
         return self._align.open(trained_cell, open_device(device))
 

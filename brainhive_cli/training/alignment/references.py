@@ -174,7 +174,7 @@ def choose_cell(
     if len(names) > max_listed_cells:
         listed_names += f" and {len(names) - max_listed_cells} more"
     raise RecipeError(
-        f"{problem} ({listed_names})",
+        f"{problem} (cells: {listed_names})",
         f"choose one of its {len(cells)} models: {write_choice(names[0])}",
     )
 
