@@ -46,10 +46,6 @@ from brainhive_cli.reports.tables import RunGroup, ShownRun, difference_table
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-NOTE = (
-    "All signals on this page are simulated, all stimuli drawn by a program "
-    "({provenance})."
-)
 RECORDING = Path(demo.__file__).parent / "haxby2001"
 """Folder of the shipped BIDS data set and its licence (CC BY-SA 3.0)."""
 HAXBY = (
@@ -473,7 +469,11 @@ def _lay_out_page(
             groups.append(RunGroup(shown_runs, step_differences, title=heading))
 
     recorded_note = "All signals on this page were recorded: {provenance}."
-    note = NOTE if system.is_simulated else recorded_note
+    simulated_note = (
+        "All signals on this page are simulated, all stimuli drawn by a program "
+        "({provenance})."
+    )
+    note = simulated_note if system.is_simulated else recorded_note
     summary = PageSection(
         "Summary", [("", tables)], [note.format(provenance=system.provenance)]
     )

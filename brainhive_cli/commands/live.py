@@ -76,8 +76,6 @@ if TYPE_CHECKING:
 
 SESSION = "session"
 """Folder of a run that holds the saved session."""
-CLOSING_WARNING = "the session has ended, but a part of it could not be closed"
-"""Start of the warning if the saved session, the page or the outlet fails to close."""
 MAX_CURVE_POINTS = 200
 """Largest number of points of the curve."""
 ReadPicture = Callable[[str], bytes | None]
@@ -225,21 +223,24 @@ def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
         if not isinstance(session.stream, WindowStream):
             stream_name = session.stream.format.name
 
-        # send results to stdout, to the network (LSL) and to the page
+        # send results to stdout (lines of JSON), to the network (LSL) and to the page
         read_picture = _find_pictures(session)
         publisher = _Publisher()
         if recipe.lines:
-            publisher.send_functions.append(_print_event)
+            publisher.send_functions.append(partial(console.show_json, indent=None))
+        # Start of the warning if the saved session, the page or the outlet fails to
+        # close.
+        closing_warning = "the session has ended, but a part of it could not be closed"
         if recipe.outlet:
             from brainhive_cli.data.recordings import ResultOutlet
 
             outlet = ResultOutlet(recipe.outlet, f"brainhive-{folder.path.name}")
-            stack.callback(_try, CLOSING_WARNING, outlet.close)
+            stack.callback(_try, closing_warning, outlet.close)
             publisher.send_functions.append(partial(_send_result, outlet))
         page = None
         if recipe.page:
             page = _open_page(session, stream_name, read_picture)
-            stack.callback(_try, CLOSING_WARNING, page.stop)
+            stack.callback(_try, closing_warning, page.stop)
             publisher.send_functions.append(page.publish)
 
         # draw the results with a generator
@@ -257,7 +258,7 @@ def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
                 job.subject,
                 job.align.dataset.stimulus,
             )
-            stack.callback(_try, CLOSING_WARNING, recorder.close)
+            stack.callback(_try, closing_warning, recorder.close)
 
         # decode until the stream or the session ends
         if not recipe.source.has_windows:
@@ -301,11 +302,6 @@ def _warn_of_limits(session: OpenSession) -> None:
         console.warn(MEANINGS[caveat])
     if job.subject not in job.cell.trained_on or job.align.tests_new_subjects:
         console.warn(f"the model was not trained on subject {job.subject}")
-
-
-def _print_event(event: EventRow) -> None:
-    """Print an event as a line of JSON, for programs that read stdout."""
-    console.show_json(event, indent=None)
 
 
 def _send_result(outlet: "ResultOutlet", event: EventRow) -> None:

@@ -67,11 +67,6 @@ from brainhive_cli.reports.sentences.sentences import list_entries
 from brainhive_cli.reports.tables import ShownRun
 from brainhive_cli.training.alignment.trained import Files, SharedRun
 
-TARGET = re.compile(
-    r"hub:(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<tag>\w[\w.-]*))?", re.ASCII
-)
-"""Name of a repository, with an optional tag."""
-
 
 class Recipe(FileRecipe):
     """Recipe of `push`: the run, the repository, and the statements of its owner."""
@@ -236,8 +231,12 @@ def _parse_target(target: str) -> tuple[str, str]:
     Raises:
         RecipeError: if the text does not have this form, or if the tag is reserved.
     """
+    # Name of a repository, with an optional tag.
+    target_pattern = re.compile(
+        r"hub:(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<tag>\w[\w.-]*))?", re.ASCII
+    )
     # the hub does not allow `--` or `..` in the name of a repository
-    match = TARGET.fullmatch(target)
+    match = target_pattern.fullmatch(target)
     if match is None or "--" in target or ".." in target:
         raise RecipeError(
             f"{documents.show_value(target)} does not name a repository on the hub",

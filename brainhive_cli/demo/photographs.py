@@ -22,8 +22,6 @@ columns and rows, in pixels. No two pieces overlap.
 """
 LIBRARY_PHOTOGRAPHS = ("china", "flower")
 """Photographs that scikit-learn contains."""
-SIDE_PX = 128
-"""Height and width of a picture."""
 
 
 def cut_pictures(split: Literal["train", "test"]) -> dict[str, Image.Image]:
@@ -33,6 +31,8 @@ def cut_pictures(split: Literal["train", "test"]) -> dict[str, Image.Image]:
         Pictures by image id, such as `train/coins/coins_01`.
     """
     pictures = {}
+    # Height and width of a picture.
+    square_px = 128
     for thing, (name, left, top, side_px, columns, rows) in PIECES[split].items():
         photograph = _open_photograph(name)
         for index in range(columns * rows):
@@ -41,7 +41,7 @@ def cut_pictures(split: Literal["train", "test"]) -> dict[str, Image.Image]:
             piece = photograph.crop((x, y, x + side_px, y + side_px))
             image_id = f"{split}/{thing}/{thing}_{index + 1:02d}"
             pictures[image_id] = piece.resize(
-                (SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS
+                (square_px, square_px), Image.Resampling.LANCZOS
             )
     return pictures
 

@@ -47,8 +47,6 @@ ONSETS_S = {
     LATE: (0.170, 0.190, 0.220, 0.270, 0.330),
 }
 """Onset of each component, by stage."""
-N_PATTERNS = 6
-"""Number of scalp patterns of a component, each driven by a mixture of features."""
 BACKGROUND_UV = 4.3
 ALPHA_UV = 2.4
 """Standard deviation of a single trial's 1/f background and alpha rhythm."""
@@ -244,16 +242,18 @@ class ForwardModel:
         # Share of mixtures and patterns that differs between subjects, from 0 to 1.
         subject_share = 0.45
         shared_share = (1 - subject_share**2) ** 0.5
-        shape = (width, n_components, N_PATTERNS)
+        # Number of scalp patterns of a component, each driven by a mixture of features.
+        n_scalp_patterns = 6
+        shape = (width, n_components, n_scalp_patterns)
         weights = shared_share * shared_rng.standard_normal(shape)
         weights = weights + subject_share * subject_rng.standard_normal(shape)
-        n_patterns = n_components * N_PATTERNS
+        n_patterns = n_components * n_scalp_patterns
         patterns = shared_share * self._draw_patterns(shared_rng, n_patterns)
         patterns += subject_share * self._draw_patterns(subject_rng, n_patterns)
 
         # project the features to the scalp
         sources = np.tensordot(features, weights, axes=1)  # [N, components, patterns]
-        patterns = patterns.reshape(n_components, N_PATTERNS, -1)
+        patterns = patterns.reshape(n_components, n_scalp_patterns, -1)
         scalp = np.einsum("nkp,kpc->nck", sources, patterns)  # [N, C, components]
 
         # each component follows a gamma function with a peak of 1

@@ -44,11 +44,6 @@ MIN_WRONG_CHOICES = 12
 """Smallest number of wrong first choices in which a pattern is judged. The probability
 that so many exclude one another by chance is at most 1e-4.
 """
-SPLIT_OR_ZEROS = re.compile(
-    r"(?i)(?<![a-z])(train(ing)?|test(ing)?|val(id(ation)?)?|dev)(?![a-z])"
-    r"|(?<!\d)0+(?=\d)"
-)
-"""Matches the word for a split and the leading zeros in the name of a picture."""
 MAX_SEED_DEVIATIONS = 2.33
 """Largest difference between a mean over seeds and the score of one seed, in standard
 deviations of a score. A larger difference has a probability of at most 1 %.
@@ -594,8 +589,13 @@ def _check_training_names(result: ForeignResult) -> Judgement:
         `Judgement(has_finding, points, evidence)`. Not decidable if a list has only row
         numbers, if both lists count, or if the training list seems to name classes.
     """
-    trained = {SPLIT_OR_ZEROS.sub("", name) for name in result.train_ids}
-    seen_names = [SPLIT_OR_ZEROS.sub("", name) for name in result.seen_names]
+    # Matches the word for a split and the leading zeros in the name of a picture.
+    split_or_zeros = re.compile(
+        r"(?i)(?<![a-z])(train(ing)?|test(ing)?|val(id(ation)?)?|dev)(?![a-z])"
+        r"|(?<!\d)0+(?=\d)"
+    )
+    trained = {split_or_zeros.sub("", name) for name in result.train_ids}
+    seen_names = [split_or_zeros.sub("", name) for name in result.seen_names]
     seen = set(seen_names)
 
     # equal row numbers, or counts in both lists, do not mean equal pictures

@@ -30,8 +30,6 @@ N_FOLDS = 4
 """Number of stretches of the recording whose units predict each other."""
 MAX_RESPECTED_P = 0.05
 """Largest p of an order that changes the odds. Weak evidence costs little power."""
-N_PAIRS = 6_000
-"""Number of pairs of units by which the weights are fitted."""
 N_COMPARED_ORDERS = 60
 """Number of orders that the true order is compared with while odds are fitted."""
 N_NEW_ORDERS = 199
@@ -341,11 +339,13 @@ def describe_design(timeline: Timeline, stratum: Int64) -> LabelDesign:
 
     # join decoders, the one that differs most first
     rng = np.random.default_rng(0)
-    n_pairings = 1 + 2 * N_PAIRS // len(label)
+    # Number of pairs of units by which the weights are fitted.
+    max_pairs = 6_000
+    n_pairings = 1 + 2 * max_pairs // len(label)
     pairings = [_pair_units(stratum, rng) for _ in range(n_pairings)]
     first, second = np.concatenate(pairings, 1)
     is_pair = label[first] != label[second]
-    pairs = first[is_pair][:N_PAIRS], second[is_pair][:N_PAIRS]
+    pairs = first[is_pair][:max_pairs], second[is_pair][:max_pairs]
     design = free
     chosen: list[_Decoder] = []
     orders = new_orders[:N_COMPARED_ORDERS]

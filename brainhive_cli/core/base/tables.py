@@ -50,14 +50,6 @@ KEPT_FORMULA = re.compile(FORMULA.pattern.replace("(?=", "'(?="))
 NO_BREAK_SPACE = "\u00a0"
 PLACEHOLDER = "\ue000"
 """Character of no meaning, as wide as a space, at which rich breaks no line."""
-NUMBER_SPACES = re.compile(
-    r"(?<=\d) (?=%|(?:[kM]?Hz|m?s|min|h|px|mm|[mµu]?V|[KMG]i?B|points)(?!\w))"
-    r"|(?<=%) (?=CI\b)"
-    r"|(?<=\b[np]) (?=(?:[=<>≤≥]|&[lg]t;) [\d.])"
-    r"|(?<=\b[np] [=<>≤≥]) (?=[\d.])"
-    r"|(?<=\b[np] &[lg]t;) (?=[\d.])"  # as HTML writes < and >
-)
-"""Spaces between a number and its unit, in `95 % CI`, and in `p = 0.03`."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +205,15 @@ def make_visible(value: Any) -> Any:
 
 def bind_numbers(text: str, space: str = NO_BREAK_SPACE) -> str:
     """Replace the spaces inside numbers with units by a space that breaks no line."""
-    return NUMBER_SPACES.sub(space, text)
+    # Spaces between a number and its unit, in `95 % CI`, and in `p = 0.03`.
+    number_spaces = (
+        r"(?<=\d) (?=%|(?:[kM]?Hz|m?s|min|h|px|mm|[mµu]?V|[KMG]i?B|points)(?!\w))"
+        r"|(?<=%) (?=CI\b)"
+        r"|(?<=\b[np]) (?=(?:[=<>≤≥]|&[lg]t;) [\d.])"
+        r"|(?<=\b[np] [=<>≤≥]) (?=[\d.])"
+        r"|(?<=\b[np] &[lg]t;) (?=[\d.])"
+    )
+    return re.sub(number_spaces, space, text)
 
 
 def fill_lines(text: str, width: int, **options: Any) -> str:

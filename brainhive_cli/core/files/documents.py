@@ -16,7 +16,6 @@ from pydantic_core import from_json
 
 from brainhive_cli.core.base import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files.files import (
-    TRACKER_PREFIXES,
     atomic_write,
     is_file,
     open_regular,
@@ -396,7 +395,10 @@ def list_files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*.*")):
         names = path.relative_to(folder).parts
         is_hidden = any(name.startswith(".") for name in names)
-        is_of_tracker = names[0].startswith(TRACKER_PREFIXES)
+        # Prefixes of the files and folders that experiment trackers write into a run
+        # folder. They do not belong to the run.
+        tracker_prefixes = ("tensorboard", "wandb", "swan", "run-")
+        is_of_tracker = names[0].startswith(tracker_prefixes)
         if not is_hidden and not is_of_tracker and path.is_file():
             yield path
 

@@ -31,10 +31,6 @@ MAX_TEXT_BYTES = 2**28
 """Largest size of a table or list that is read whole. NSD's largest table has 73,000
 lines in 10 MB.
 """
-TRACKER_PREFIXES = ("tensorboard", "wandb", "swan", "run-")
-"""Prefixes of the files and folders that experiment trackers write into a run folder.
-They do not belong to the run.
-"""
 
 PARTIAL_SUFFIX = ".part"
 """Suffix in the name of a file that is still being written."""
@@ -747,8 +743,8 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
         number = system_error_number(error)
         file_name = getattr(error, "filename", None) or temporary
         # a full disk, a full quota or a limit on file sizes
-        is_full = number in {errno.EFBIG, errno.ENOSPC, errno.EDQUOT}
-        if is_full and temporary.name in str(file_name):
+        full_disk = {errno.EFBIG, errno.ENOSPC, errno.EDQUOT}
+        if number in full_disk and temporary.name in str(file_name):
             raise OSError(number, os.strerror(number), str(final)) from error
         raise
 

@@ -45,12 +45,6 @@ MIN_KEPT_DIGEST_BYTES = 64_000_000
 """Size from which the digest of a file is stored, because computing it is slow."""
 HUB_PREFIX = "hub:"
 """Prefix of a reference to a repository on the Hugging Face hub."""
-SNAPSHOT_PATH = re.compile(
-    r".*/(models|datasets)--([^/]+)/snapshots/([0-9a-f]{40})(/.*)?$"
-)
-"""Pattern of the paths of files and folders in the hub's cache: type and name of the
-repository, commit, and path below it.
-"""
 DOWNLOAD_ELSEWHERE = "on a machine with a network: "
 """Beginning of a hint with a download command, if the hub cannot be reached."""
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
@@ -666,7 +660,10 @@ def name_snapshot(path: Path | str) -> str:
     Returns:
         `hub:[datasets/]owner/name[/subfolder]@commit`, or "" for another path.
     """
-    match = SNAPSHOT_PATH.search(Path(path).absolute().as_posix())
+    # Pattern of the paths of files and folders in the hub's cache: type and name of the
+    # repository, commit, and path below it.
+    snapshot_path = r".*/(models|datasets)--([^/]+)/snapshots/([0-9a-f]{40})(/.*)?$"
+    match = re.search(snapshot_path, Path(path).absolute().as_posix())
     if match is None:
         return ""
     kind, repository, commit, inside = match.groups(default="")

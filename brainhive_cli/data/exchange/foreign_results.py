@@ -73,8 +73,6 @@ CLAIM_PATTERNS = {
     for role, name in CLAIM_NAMES.items()
 }
 """Pattern of the whole name of a claimed value, keyed by role."""
-COUNTS = {"pool", "trainings"}
-"""Claims that are numbers of items. Other claims are shares."""
 
 
 @dataclass(frozen=True)
@@ -482,6 +480,8 @@ def _read_claims(arrays: Mapping[str, Array]) -> dict[str, float]:
     claims: dict[str, float] = {}
     is_percent = False
     max_claim = 1e9
+    # Claims that are numbers of items. Other claims are shares.
+    count_roles = {"pool", "trainings"}
     for label, array in arrays.items():
         role = _find_role(CLAIM_PATTERNS, label)
         if role == "trainings" and array.size > 1:
@@ -495,7 +495,7 @@ def _read_claims(arrays: Mapping[str, Array]) -> dict[str, float]:
                 numbers = texts.astype(np.float64)
                 is_interval = array.size == 2
                 claim = float(np.ptp(numbers / 2) if is_interval else numbers.max())
-                min_claim = 1 if role in COUNTS else 0
+                min_claim = 1 if role in count_roles else 0
                 if not min_claim <= claim <= max_claim:
                     console.warn(f"not read: {label} claims {claim:g} as {role}")
                     continue
@@ -503,8 +503,10 @@ def _read_claims(arrays: Mapping[str, Array]) -> dict[str, float]:
                 if role.startswith("top"):
                     decimals = texts.item().partition(".")[2]
                     claims["rounding"] = 0.5 / 10 ** len(decimals)
-                is_percent |= role not in COUNTS and ("%" in str(array) or claim > 1)
-    for role in claims.keys() - COUNTS:
+                is_percent |= role not in count_roles and (
+                    "%" in str(array) or claim > 1
+                )
+    for role in claims.keys() - count_roles:
         if not is_percent:
             claims[role] *= 100
     return claims

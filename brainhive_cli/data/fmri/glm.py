@@ -24,7 +24,6 @@ MIN_EIGENVALUE_RATIO = 1e-10
 """Directions of a design with a smaller share of the largest eigenvalue are not
 estimated.
 """
-MIN_BRIGHTNESS = 0.1
 FRACTIONS = tuple((np.arange(20, 0, -1) / 20).tolist())
 """GLMsingle's `fracs`: 1, .95 … .05."""
 MIN_RESPONSE = 0.1
@@ -786,9 +785,8 @@ def choose_noise_pool(mean: Float64, r2: Float64, threshold: float) -> Bool:
     Raises:
         BrainhiveError: if there are none.
     """
-    # Voxels of the noise pool are brighter than `MIN_BRIGHTNESS` times this percentile
-    # of all voxels.
-    min_mean = MIN_BRIGHTNESS * np.percentile(mean, 99)
+    # voxels of the noise pool are brighter than a tenth of the 99th percentile
+    min_mean = 0.1 * np.percentile(mean, 99)
     noise_pool = (mean > min_mean) & (r2 < threshold)
     if not noise_pool.any():
         raise BrainhiveError(

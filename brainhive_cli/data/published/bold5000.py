@@ -29,9 +29,6 @@ BETAS_OF_REGION = BETAS + "_allses_{}.npy"
 """Files of a mask, and of the betas of a type, by session or region."""
 SESSIONS = {1: 15, 2: 15, 3: 15, 4: 9}
 """Number of sessions of each subject."""
-REGIONS = tuple(
-    "LHEarlyVis LHLOC LHOPA LHPPA LHRSC RHEarlyVis RHLOC RHOPA RHPPA RHRSC".split()
-)
 
 
 class Bold5000Betas(PublishedSteps):
@@ -83,7 +80,9 @@ class Bold5000Betas(PublishedSteps):
             width = mask.width
             files = [path] + paths
         else:
-            for region in REGIONS:
+            areas = ("EarlyVis", "LOC", "OPA", "PPA", "RSC")
+            regions = [f"{side}{area}" for side in ("LH", "RH") for area in areas]
+            for region in regions:
                 name = BETAS_OF_REGION.format(subject, betas_type, region)
                 paths.append(find_file(root, name, FETCH_HINT))
             files = paths
@@ -91,8 +90,8 @@ class Bold5000Betas(PublishedSteps):
             counts, widths = zip(*shapes, strict=True)
             n_trials = [min(counts)]
             width = sum(widths)
-            region_of = np.repeat(REGIONS, widths)  # [V]
-            voxels = Voxels({region: region_of == region for region in REGIONS})
+            region_of = np.repeat(regions, widths)  # [V]
+            voxels = Voxels({region: region_of == region for region in regions})
 
         def read_session(session: int) -> Array:
             if self.form == "volumes":

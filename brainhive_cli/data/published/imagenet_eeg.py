@@ -39,9 +39,6 @@ from brainhive_cli.data.signals import (
     make_trial_reader,
 )
 
-MIN_SAMPLES = 450
-MAX_SAMPLES = 600
-"""Limits of the length of a segment, as in the code of EEGCVPR40's authors."""
 IMAGE_FOLDER = "imageNet_images"
 """Name of the folder of pictures in the code of EEG-ImageNet's authors."""
 
@@ -191,12 +188,13 @@ class Blocks(MergedPreparation):
 
         # leave out segments of other lengths, and segments in no split
         start, stop = config.samples
-        shortest = max(stop, MIN_SAMPLES)
+        # limits of the length of a segment, as in the code of EEGCVPR40's authors
+        shortest, longest = max(stop, 450), 600
         kept = []
         dropped = Counter[str]()
         for segment in segments:
-            if not shortest <= segment.signal.shape[1] <= MAX_SAMPLES:
-                dropped[f"outside {shortest} to {MAX_SAMPLES} samples"] += 1
+            if not shortest <= segment.signal.shape[1] <= longest:
+                dropped[f"outside {shortest} to {longest} samples"] += 1
             elif not segment.split:
                 dropped["of pictures in no split"] += 1
             elif segment.split == split:

@@ -38,10 +38,6 @@ from brainhive_cli.models import UNIT_SIZES, normalise_unit
 
 STREAM_TYPES = {"eeg": "EEG", "mag": "MEG", "grad": "MEG"}
 """Types of LSL streams, keyed by the type of the model's channels."""
-CHANNEL_TYPES = set(
-    "eeg mag grad ref_meg seeg ecog dbs eog ecg emg bio resp gsr stim".split()
-)
-"""Types of channels that are kept. Other types become `misc`."""
 OPEN_S = 10.0
 """Longest time in which a stream opens."""
 BUFFER_S = 360
@@ -504,7 +500,11 @@ def _read_format(
 
     # channels without a type, or with the model's LSL type, have the model's type
     lsl_type = STREAM_TYPES.get(request.kind, "").casefold()
-    type_of = {channel_type: channel_type for channel_type in CHANNEL_TYPES}
+    # Types of channels that are kept. Other types become `misc`.
+    channel_types = set(
+        "eeg mag grad ref_meg seeg ecog dbs eog ecg emg bio resp gsr stim".split()
+    )
+    type_of = {channel_type: channel_type for channel_type in channel_types}
     # Types that programs give to channels with codes of events.
     type_of |= dict.fromkeys({"marker", "markers", "trigger", "trig", "stim"}, "stim")
     type_of |= {"": request.kind, lsl_type: request.kind}

@@ -32,7 +32,6 @@ from brainhive_cli.evaluation.explanation.profiles import (
 from brainhive_cli.evaluation.explanation.recipe import (
     ANALYSES,
     MODEL_ANALYSES,
-    REGION_ANALYSES,
     SIGNAL_ANALYSES,
     TRIAL_ANALYSES,
     WINDOW_ANALYSES,
@@ -173,8 +172,9 @@ class Job(TestJob):
                 times_ms = trials.times_s * 1000
                 list_window_starts(times_ms, window.width_ms, window.step_ms)
 
+        # Analyses that use single regions of voxels.
         # values of regions are averaged over subjects
-        if not REGION_ANALYSES.intersection(recipe.analyses):
+        if not {"regions", "trained", "encoding"}.intersection(recipe.analyses):
             return
         regions = []
         for trials in all_trials:

@@ -50,8 +50,6 @@ TRIAL_ANALYSES = {
 ANALYSES = tuple(MODEL_ANALYSES) + tuple(SIGNAL_ANALYSES)
 WINDOW_ANALYSES = {"windows", "occlusion", "trained"}
 """Analyses of a model that use windows of the signals of sensors."""
-REGION_ANALYSES = {"regions", "trained", "encoding"}
-"""Analyses that use single regions of voxels."""
 BANDS = {
     "delta": (1.0, 4.0),
     "theta": (4.0, 8.0),

@@ -28,8 +28,6 @@ from brainhive_cli.measurement import (
 
 RHO = "rho"
 """Metric: Spearman's correlation with the distances of a model."""
-HALVES = "ceiling by halves of repetitions"
-"""Name of the ceiling of one subject."""
 MAX_DISTANCES = 2**24
 """Largest number of permuted distances in memory."""
 
@@ -105,10 +103,12 @@ def explain_similarity(
             half = trials.choose(part_numbers % 2 == remainder)
             sums = sum_by_picture(half.singles, half.counts)
             halves.append(sums / half.counts[:, None, None])
-        ceilings[HALVES] = []
+        # Name of the ceiling of one subject.
+        halves_ceiling = "ceiling by halves of repetitions"
+        ceilings[halves_ceiling] = []
         for (index,) in indices:
             ceiling = estimate_ceiling_from_halves([half[index] for half in halves])
-            ceilings[HALVES].append(ceiling)
+            ceilings[halves_ceiling].append(ceiling)
     return profiles, ceilings
 
 

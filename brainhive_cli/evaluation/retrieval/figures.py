@@ -45,7 +45,7 @@ from brainhive_cli.evaluation.retrieval.scopes import (
     name_subject,
     select_scopes,
 )
-from brainhive_cli.evaluation.retrieval.tables import CURVE_NOTE, PAGE_TABLES, lay_out
+from brainhive_cli.evaluation.retrieval.tables import CURVE_NOTE, lay_out
 from brainhive_cli.measurement import Gallery, average_by_unit
 from brainhive_cli.reports.figures import (
     is_informative,
@@ -58,8 +58,6 @@ from brainhive_cli.training.alignment.trained import TestSet, TrainedModel
 
 MAX_NUMBERED_CONCEPTS = 12
 """Largest number of concepts in a confusion matrix with numbers in its cells."""
-SECTION = "Retrieval"
-"""Heading of the figures on a page."""
 
 
 @console.progress("drawing figures")
@@ -86,6 +84,8 @@ def draw_artifacts(
         headlines.append(_draw_confusions(facts.confusion_matrix))
     if facts.tests_trials and models:
         headlines += _draw_voxels(run, models[0], tests)
+    # Heading of the figures on a page.
+    page_section = "Retrieval"
     if facts.tests_categories:
         # the matrix shows the finding, and hits and misses have no ranks
         if models:
@@ -93,7 +93,7 @@ def draw_artifacts(
         headlines = [replace(figure, section=FINDING) for figure in headlines]
     else:
         # the ranks lead the page, unless a matrix shows the answer of every concept
-        ranks_section = SECTION if facts.confusion_matrix else FINDING
+        ranks_section = page_section if facts.confusion_matrix else FINDING
         figures.append(replace(_draw_ranks(measurements), section=ranks_section))
     figures = headlines + figures
     figures += _draw_repetitions(measurements)
@@ -110,9 +110,18 @@ def draw_artifacts(
         if isinstance(figure, BrainMap) and SEEN_PICTURES in caveats:
             caveats.remove(SEEN_PICTURES)
         note = add_footnotes(figure.note, caveats)
-        section = figure.section or SECTION
+        section = figure.section or page_section
         artifacts.append(replace(figure, section=section, note=note))
-    for table in lay_out(measurements, PAGE_TABLES):
+    # Tables on pages, which show the metrics of cells and the curves in other ways.
+    page_tables = (
+        "baseline",
+        "control",
+        "corrections",
+        "subsets",
+        "ceiling",
+        "comparisons",
+    )
+    for table in lay_out(measurements, page_tables):
         note = add_footnotes(table.note, measurements.caveats)
         artifacts.append(replace(table, section="Details", note=note))
     return artifacts

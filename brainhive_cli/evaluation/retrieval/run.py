@@ -24,7 +24,7 @@ from brainhive_cli.core.runs import (
 from brainhive_cli.data.targets import keep_identity, write_prior_arguments
 from brainhive_cli.evaluation.retrieval.facts import Baseline, RetrievalFacts
 from brainhive_cli.evaluation.retrieval.job import NOT_COMPARED, Job
-from brainhive_cli.evaluation.retrieval.tables import PRINTED_TABLES, lay_out
+from brainhive_cli.evaluation.retrieval.tables import lay_out
 from brainhive_cli.measurement import adjust_together, compare_runs
 from brainhive_cli.reports.sentences.sentences import RIDGE_RECIPE, explain_chance
 from brainhive_cli.training.alignment import Cell
@@ -180,12 +180,24 @@ class RetrievalRun(Job, RunJob):
                 "reconstruct", facts.prior, self.runs[0].dataset_config
             )
             hint = Line("reconstruct", *arguments, ("run", measurements.facts.run))
+        # Tables in the terminal: the result, and everything else that the recipe
+        # requests.
+        printed_tables = (
+            "cells",
+            "baseline",
+            "control",
+            "corrections",
+            "subsets",
+            "repetitions",
+            "regions",
+            "comparisons",
+        )
         return Result(
             path,
             tuple(lay_out(measurements, None)),
             measurements,
             hint=hint,
-            printed_tables=tuple(lay_out(measurements, PRINTED_TABLES)),
+            printed_tables=tuple(lay_out(measurements, printed_tables)),
         )
 
     @property

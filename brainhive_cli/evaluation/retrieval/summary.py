@@ -81,11 +81,6 @@ from brainhive_cli.measurement import (
 from brainhive_cli.reports.templates import render
 from brainhive_cli.training.alignment import Cell as TrainedCell
 
-SAME_PEOPLE_WARNING = (
-    "signals of {modality} are averaged by subject number: equal numbers have to be "
-    "the same person"
-)
-"""Warning if the averaged runs are of several modalities."""
 CURVE_METRICS = ("top1", "top5")
 """Metrics of ranks that are computed for curves."""
 
@@ -205,7 +200,12 @@ def summarise_job(
     # collect the facts that a reader of the metrics needs
     seen_pictures, warnings = tests.summarise_seen()
     if described["modality"] != run.modality:
-        warnings.append(SAME_PEOPLE_WARNING.format(modality=described["modality"]))
+        # Warning if the averaged runs are of several modalities.
+        same_people_warning = (
+            "signals of {modality} are averaged by subject number: equal "
+            "numbers have to be the same person"
+        )
+        warnings.append(same_people_warning.format(modality=described["modality"]))
     warnings += describe_duplicates(job, tables, cells.hit_metric)
     warnings += describe_unseen_candidates(scores_of_subject)
     n_trained = count_trained_concepts(job, gallery, items)

@@ -41,26 +41,6 @@ CURVE_NOTE = f"{REPETITION_DRAWS} random choices of each number of repetitions"
 """Note of the curve over repetitions."""
 THIS_RUN = "this run"
 """Name of the evaluated run in tables that compare models."""
-PRINTED_TABLES = (
-    "cells",
-    "baseline",
-    "control",
-    "corrections",
-    "subsets",
-    "repetitions",
-    "regions",
-    "comparisons",
-)
-"""Tables in the terminal: the result, and everything else that the recipe requests."""
-PAGE_TABLES = (
-    "baseline",
-    "control",
-    "corrections",
-    "subsets",
-    "ceiling",
-    "comparisons",
-)
-"""Tables on pages, which show the metrics of cells and the curves in other ways."""
 
 
 def lay_out(

@@ -36,13 +36,6 @@ from brainhive_cli.models import (
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder
 
-IGNORED_SETTINGS = re.compile(
-    "n_(chans|times|outputs)|input_window_seconds|return_|.*drop"
-)
-"""Settings in a published config.json that may differ, because they follow from the
-signal and the recipe or do not affect the weights.
-"""
-
 
 class Config(BackboneConfig):
     """Settings of a braindecode model.
@@ -327,8 +320,11 @@ class FeatureEncoder(nn.Module):
             config_file, hint=documents.DOWNLOAD_HINT
         )
         settings = self.model.get_config()
+        # Settings in a published config.json that may differ, because they follow from
+        # the signal and the recipe or do not affect the weights.
+        ignored_settings = "n_(chans|times|outputs)|input_window_seconds|return_|.*drop"
         for key, value in published.items():
-            if not isinstance(value, int | float) or IGNORED_SETTINGS.match(key):
+            if not isinstance(value, int | float) or re.match(ignored_settings, key):
                 continue
             if settings.get(key, value) != value:
                 override = f"backbone.options.{key}={value}"

@@ -18,7 +18,6 @@ from brainhive_cli.models.encoders._weights import require_files
 if TYPE_CHECKING:
     from torch import nn
 
-PROJECTION = "image_projection.safetensors"
 WIDTH = 128
 """Width of the generator's condition tokens."""
 
@@ -41,12 +40,13 @@ class Config(EncoderConfig):
 
         clip = transformers_vit.Config(source=self.source).build()
         folder = hub.folder("demo:dual")
-        require_files(folder, PROJECTION)
-        weights_digest = hub.digest(folder, (PROJECTION,))
+        projection_file = "image_projection.safetensors"
+        require_files(folder, projection_file)
+        weights_digest = hub.digest(folder, (projection_file,))
 
         def load() -> nn.Module:
             # [S · D, D of the embedding]
-            weight = weights.read(folder / PROJECTION)["weight"].float()
+            weight = weights.read(folder / projection_file)["weight"].float()
             projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
             projection.weight = nn.Parameter(weight)
             tokens = nn.Unflatten(1, (-1, WIDTH))  # [B, S · D] to [B, S, D]

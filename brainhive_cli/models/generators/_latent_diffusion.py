@@ -41,7 +41,6 @@ VAE_BATCH_SIZE = 4
 """Number of pictures that a VAE encodes or decodes at once. Four fill a GPU at 512 px,
 where a picture needs 0.75 GiB in fp32.
 """
-TEXT_STEM = "text_encoder/model"
 N_TEXT_TOKENS = 77
 """Number of tokens of a text in CLIP's text encoders."""
 OnStep = Callable[[int], None] | None

@@ -31,7 +31,6 @@ from brainhive_cli.models.generators._components import (
     Architecture,
 )
 from brainhive_cli.models.generators._latent_diffusion import (
-    TEXT_STEM,
     Request,
     StableDiffusion,
     compute_mask_weights,
@@ -147,7 +146,7 @@ class Config(_latent_diffusion.Config):
         """List the weights of every network, with their states."""
         if self.source == RANDOM:
             return []
-        stems = _components.NETWORK_STEMS + (TEXT_STEM,)
+        stems = _components.NETWORK_STEMS + ("text_encoder/model",)
         inputs = _components.list_inputs(self.source, stems)
         for folder in (self.motion, self.sparse_control):
             if folder:

@@ -16,8 +16,6 @@ from brainhive_cli.core.base import Array, Float64
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.runs import BrainMap
 
-PANEL_INCH = {"ortho": 1.3, "x": 1.8, "y": 1.8, "z": 1.8}
-"""Height of the slices by nilearn's name of their arrangement."""
 SMALLEST_VALUE = 1e-6
 """Threshold without a threshold: nilearn draws NaN, which is 0 in its copy, as 0."""
 

@@ -26,7 +26,6 @@ from brainhive_cli.core.runs import (
     Topomap,
 )
 from brainhive_cli.reports.figures.brain_slices import (
-    PANEL_INCH,
     choose_slices,
     draw_slices_at_peak,
     has_nilearn,
@@ -78,15 +77,11 @@ variables for light mode, dark mode and print.
 """
 NAME_INCH = 0.15
 """Height of a matrix row, of the name of a mark, or of a line of a title."""
-MAX_NAMES = 24
-"""Largest number of matrix rows that are named in letters of normal size."""
 MAX_LINE_LETTERS = 42
 """Largest number of letters per line of a title, a legend or an axis label."""
 BROKEN_LINE = {"color": SOFT, "linestyle": (0, (4, 3)), "linewidth": 1}
 SIDE_INCH = 0.985
 """Side of a tile of a sheet: 128 pixels at `SHEET_DPI`."""
-FONT_PT = 5.5
-"""Font size of the text below a tile."""
 SHEET_DPI = 130
 """Resolution of a sheet."""
 LINE_SHARE = 1.2
@@ -273,7 +268,9 @@ def _draw_brain(axes: Any, brain_map: BrainMap) -> None:
         raise MissingExtra("slices of the brain need nilearn", install_line("maps"))
     axes.axis("off")
     axes.set_title(_wrap(brain_map.value))
-    _set_plot_height(axes, PANEL_INCH[choose_slices(brain_map)])
+    # Height of the slices by nilearn's name of their arrangement.
+    panel_inch = {"ortho": 1.3, "x": 1.8, "y": 1.8, "z": 1.8}
+    _set_plot_height(axes, panel_inch[choose_slices(brain_map)])
 
     # nilearn divides the axes, whose position must be final
     figure = axes.figure
@@ -472,7 +469,9 @@ def _draw_matrix(axes: Any, matrix: Heatmap) -> None:
     # Largest number of matrix rows that are named in small letters.
     max_small_names = 72
     row_names = _thin_out(matrix.rows, max_small_names)
-    has_small_rows = len(row_names) > MAX_NAMES
+    # Largest number of matrix rows that are named in letters of normal size.
+    max_large_names = 24
+    has_small_rows = len(row_names) > max_large_names
     axes.set_yticks(
         list(row_names),
         list(row_names.values()),
@@ -492,7 +491,7 @@ def _draw_matrix(axes: Any, matrix: Heatmap) -> None:
     # Height of a matrix row whose name has small letters.
     row_inch = 0.09 if has_small_rows else NAME_INCH
     plot_inch = min(n_rows, max_small_names) * row_inch
-    if n_rows == n_columns and n_rows > MAX_NAMES:
+    if n_rows == n_columns and n_rows > max_large_names:
         plot_inch = WIDTH_INCH * 0.7
     if matrix.texts:  # they hold the values
         figure = axes.figure
@@ -706,9 +705,11 @@ def save_sheet(
     row_widths = [sum(tile.sides + gap_share for tile in row) for row in rows]
     width = gap_share + max(row_widths, default=1)
     side_inch = width_inch / width or SIDE_INCH
+    # Font size of the text below a tile.
+    text_pt = 5.5
     # Width of a wide letter, as a share of the font size.
-    letters_per_side = side_inch * 72 / (0.68 * FONT_PT)
-    line_height = LINE_SHARE * FONT_PT / 72 / side_inch
+    letters_per_side = side_inch * 72 / (0.68 * text_pt)
+    line_height = LINE_SHARE * text_pt / 72 / side_inch
 
     with new_figure() as figure:
         figure.set_layout_engine("none")
@@ -735,7 +736,7 @@ def save_sheet(
                     left,
                     text_top + line_height / 4,
                     text,
-                    fontsize=FONT_PT,
+                    fontsize=text_pt,
                     va="top",
                     linespacing=LINE_SHARE,
                 )

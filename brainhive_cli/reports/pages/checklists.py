@@ -39,12 +39,6 @@ FILLED = "from the run"
 SIMULATED_STATUS = "from simulated signals"
 TO_FILL = "to fill in"
 NOT_APPLICABLE = "not applicable"
-REASON = "n/a: "
-"""Beginning of an answer that says why an item does not apply."""
-HOW_TO_COMPLETE = (
-    "brainhive report RUN --checklist --format md writes it as a file to complete "
-    "(also csv or tex)."
-)
 
 
 class ChecklistItem(BaseModel, extra="forbid"):
@@ -191,12 +185,16 @@ def fill_checklists(runs: Sequence[ShownRun]) -> list[FilledChecklist]:
 def lay_out_checklists(runs: Sequence[ShownRun]) -> list[PageSection]:
     """Lay out a section of a page, folded away, for each checklist of some runs."""
     sections = []
+    how_to_complete = (
+        "brainhive report RUN --checklist --format md writes it as a "
+        "file to complete (also csv or tex)."
+    )
     for filled in fill_checklists(runs):
         sections.append(
             PageSection(
                 f"Appendix: {filled.checklist.title}",
                 groups=[(DETAILS, filled.tabulate())],
-                lead=[f"{filled.title}. {filled.summary}.", HOW_TO_COMPLETE],
+                lead=[f"{filled.title}. {filled.summary}.", how_to_complete],
                 texts=[("BibTeX", REFERENCES[filled.checklist.paper])],
             )
         )
@@ -221,7 +219,9 @@ def _fill(
     rows = []
     # an absent fact raises an error
     environment = templates().overlay(undefined=StrictUndefined, autoescape=False)
-    no_brain = f"{REASON}the signals are simulated"
+    # Beginning of an answer that says why an item does not apply.
+    reason = "n/a: "
+    no_brain = f"{reason}the signals are simulated"
     for section in checklist.sections:
         for item in section.items:
             template = environment.from_string(item.answer)
@@ -242,9 +242,9 @@ def _fill(
             status = FILLED
             if "" in labels_by_answer:
                 status = TO_FILL
-            elif answer.startswith(REASON):
+            elif answer.startswith(reason):
                 status = NOT_APPLICABLE
-                answer = answer.removeprefix(REASON)
+                answer = answer.removeprefix(reason)
             elif all(facts["is_simulated"] for facts in facts_by_run.values()):
                 status = SIMULATED_STATUS
             rows.append(

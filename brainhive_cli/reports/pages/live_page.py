@@ -31,18 +31,6 @@ filmstrip of the page shows as many.
 """
 GRACE_S = 1
 """Time that open requests have when the server stops."""
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-"""Headers of every response, unless the response sets another policy."""
-REFUSAL = (
-    "Access refused. Open the address that brainhive live printed, on the machine "
-    "where it runs.\n"
-)
 
 
 def resolve_host(host: str) -> str:
@@ -319,6 +307,20 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
     )
     from starlette.routing import Route
 
+    refusal = (
+        "Access refused. Open the address that brainhive live printed, on the machine "
+        "where it runs.\n"
+    )
+
+    # Headers of every response, unless the response sets another policy.
+    default_headers = {
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cache-Control": "no-store",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
+
     async def guard(request: Request, respond: Any) -> Response:
         # an unknown host shows DNS rebinding, and other origins show other sites
         headers = request.headers
@@ -334,7 +336,7 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
         )
         if not is_allowed:
             response: Response = PlainTextResponse(
-                REFUSAL, 403, {"Connection": "close"}
+                refusal, 403, {"Connection": "close"}
             )
         elif request.method in ("GET", "HEAD"):
             response = await respond(request)
@@ -343,7 +345,7 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
                 "Only GET and HEAD.\n", 405, {"Allow": "GET, HEAD"}
             )
 
-        for name, value in HEADERS.items():
+        for name, value in default_headers.items():
             response.headers.setdefault(name, value)
         return response
 

@@ -13,7 +13,6 @@ from brainhive_cli.core.results import (
     metric_title,
 )
 
-TEMPLATE = Path(__file__).with_name("model_card.md")
 CardScores = tuple[str, Mapping[str, Sequence[Metric]], str]
 """Scores of a model in one run: title, metrics by label, and data set of the test, or
 "" for held-out training pictures. The first label stands for all subjects and seeds.
@@ -75,7 +74,8 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
         "number": format_number,
         "metric_title": metric_title,
     }
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    card_template = Path(__file__).with_name("model_card.md")
+    template = environment.from_string(card_template.read_text(encoding="utf-8"))
     return f"---\n{metadata.to_yaml()}\n---\n\n{template.render(card=page)}"
 
 

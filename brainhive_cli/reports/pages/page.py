@@ -36,29 +36,12 @@ DETAILS = "Details"
 """Heading of tables and figures that are folded away."""
 BY_HAND = "Each step by hand"
 """Title of the text that is open when the page loads."""
-MAX_FOLDED_TITLES = 3
-"""Largest number of titles in the line that unfolds more tables and figures."""
 MAX_SHEET_ROWS = 3
 """Largest number of rows of a sheet that are not folded away."""
-MAX_BLOCKS = {
-    False: {"table": 2, "sheet": 1, "figure": 3},
-    True: {"table": 1, "sheet": 1, "figure": 1},
-}
-"""Largest number of tables, sheets and other figures below a heading that stay open.
-The outer key is True for a page with many sections.
-"""
-MAX_OPEN_SECTIONS = 3
-"""Largest number of sections that are not folded away on a page with many sections."""
 TILE_PX = 200
 """Longest side of a picture in a sheet."""
-WHOLE_PX = 1200
-"""Longest side of a picture outside of a sheet."""
 MAX_FILE_BYTES = 1 << 28
 """Largest file that a page can contain, because the page is built in memory."""
-UNBOUND_HTML = re.compile(
-    r"(<(?:pre|script|style)\b.*?</(?:pre|script|style)>|<[^>]*>)", re.S
-)
-"""Parts of a document that hold no text, or text that users copy."""
 CLIP_TYPES = {".mp4": "video/mp4", ".webm": "video/webm"}
 """Media types of clips by suffix."""
 Figure = Sequence[tuple[str, Artifact, Path]]
@@ -193,11 +176,20 @@ class Page:
             has_many_sections=n_sections >= 5,
             DETAILS=DETAILS,
             BY_HAND=BY_HAND,
-            MAX_FOLDED_TITLES=MAX_FOLDED_TITLES,
-            MAX_BLOCKS=MAX_BLOCKS,
-            MAX_OPEN_SECTIONS=MAX_OPEN_SECTIONS,
+            # Largest number of titles in the line that unfolds more tables and figures.
+            MAX_FOLDED_TITLES=3,
+            # Largest number of tables, sheets and other figures below a heading that
+            # stay open. The outer key is True for a page with many sections.
+            MAX_BLOCKS={
+                False: {"table": 2, "sheet": 1, "figure": 3},
+                True: {"table": 1, "sheet": 1, "figure": 1},
+            },
+            # Largest number of sections that are not folded away on a page with many
+            # sections.
+            MAX_OPEN_SECTIONS=3,
             MAX_SHEET_ROWS=MAX_SHEET_ROWS,
-            WHOLE_PX=WHOLE_PX,
+            # Longest side of a picture outside of a sheet.
+            WHOLE_PX=1200,
         )
         return bind_numbers_of_html(str(html))
 
@@ -207,8 +199,12 @@ def bind_numbers_of_html(html: str) -> str:
 
     Tags, scripts, styles and texts to copy are left as they are.
     """
+    # Parts of a document that hold no text, or text that users copy.
+    unbound_html = re.compile(
+        r"(<(?:pre|script|style)\b.*?</(?:pre|script|style)>|<[^>]*>)", re.S
+    )
     # odd parts are the separators
-    parts = UNBOUND_HTML.split(html)
+    parts = unbound_html.split(html)
     parts[::2] = map(bind_numbers, parts[::2])
     return "".join(parts)
 

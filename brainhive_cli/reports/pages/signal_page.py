@@ -46,16 +46,6 @@ BY_REGION = "noise ceiling by region, %"
 HALVES_CORRELATION = "correlation of halves"
 """Value of the figures of reliability."""
 CORRECTED_CORRELATION = f"{HALVES_CORRELATION}, Spearman-Brown corrected"
-MAP_TITLES = {
-    "tsnr": "Temporal signal-to-noise ratio",
-    "ncsnr": "Noise-ceiling signal-to-noise ratio",
-    "r2": "Variance explained by the model of the responses, %",
-    "hrf_index": (
-        "Haemodynamic response of each voxel: number in the library, from early to late"
-    ),
-    "fraction": "Fraction to which ridge regression shrinks betas",
-}
-"""Title of each map that a preparation measures."""
 
 
 def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -155,10 +145,21 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
             "hrf_index": "number in the library",
             "fraction": "fraction of the length",
         }
+        # Title of each map that a preparation measures.
+        map_titles = {
+            "tsnr": "Temporal signal-to-noise ratio",
+            "ncsnr": "Noise-ceiling signal-to-noise ratio",
+            "r2": "Variance explained by the model of the responses, %",
+            "hrf_index": (
+                "Haemodynamic response of each voxel: number in the library, "
+                "from early to late"
+            ),
+            "fraction": "Fraction to which ridge regression shrinks betas",
+        }
         for key, values in space.maps.items():
             if np.ptp(values) == 0:  # such as marks of constant voxels without any
                 continue
-            title = MAP_TITLES.get(key, key)
+            title = map_titles.get(key, key)
             brain_map = write_brain_map(
                 folder,
                 store.path.stem,

@@ -16,8 +16,6 @@ from brainhive_cli.reports.tables.run_settings import (
     write_setting,
 )
 
-COMMAND_LINES = "Command lines"
-
 
 class RecipeDigests(BaseModel, extra="ignore"):
     """Key of a recipe with the digests of its inputs, by name."""
@@ -46,18 +44,19 @@ def lay_out_set_up(folder: RunFolder, facts: Facts) -> list[Table]:
     with suppress(MissingData):
         environment = folder.read_json(ENVIRONMENT_FILE, Environment)
     groups["Software and device"] = _list_software(environment)
-    groups[COMMAND_LINES] = _list_command_lines(folder, environment)
+    command_lines = "Command lines"
+    groups[command_lines] = _list_command_lines(folder, environment)
 
     tables = []
     # Headings of the columns of tables that are not of settings, by title.
     headings = {
         "Inputs": ("input", "digest"),
         "Software and device": ("item", "value"),
-        COMMAND_LINES: ("use", "line"),
+        command_lines: ("use", "line"),
     }
     for title, rows in groups.items():
         columns = headings.get(title, ("key", "value"))
-        is_copied = title == COMMAND_LINES
+        is_copied = title == command_lines
         if rows:
             tables.append(
                 Table(title, columns, rows, has_results=False, is_copied=is_copied)

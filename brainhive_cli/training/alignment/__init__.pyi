@@ -35,7 +35,6 @@ from .references import (
     list_model_folders as list_model_folders,
 )
 from .set_ups import (
-    SELECTION_KEYS as SELECTION_KEYS,
     describe_model as describe_model,
     describe_recipe as describe_recipe,
     describe_run as describe_run,

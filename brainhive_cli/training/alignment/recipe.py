@@ -40,7 +40,7 @@ from brainhive_cli.models.encoders import (
     resolve_all,
 )
 from brainhive_cli.training.alignment.layout import FROM_MEAN, Similarity
-from brainhive_cli.training.alignment.stages import SINGLE_STAGE_KEYS, Finetune, Train
+from brainhive_cli.training.alignment.stages import Finetune, Train
 from brainhive_cli.training.alignment.terms import Term, check_active
 
 DEFAULT_BACKBONE = "brain-mlp"
@@ -312,7 +312,8 @@ class Recipe(SweptRecipe):
         new_train = layer.get("train")
         has_stages = isinstance(new_train, dict) and new_train.get("stages")
         if isinstance(train, dict) and has_stages:
-            for key in SINGLE_STAGE_KEYS:
+            # Keys of `train` that describe a training with a single stage.
+            for key in ("epochs", "lr", "warmup_steps"):
                 train.pop(key, None)
 
     @model_validator(mode="before")

@@ -21,8 +21,6 @@ from brainhive_cli.training.alignment.recipe import (
 
 EXCLUDED_KEYS = {"signal.name", "signal.channels", "signal.window_ms", "train.stages"}
 """Keys that are replaced by facts of the signals, or by the keys of each stage."""
-SELECTION_KEYS = {"validation": "best", "last epoch": "last", "test": "test"}
-"""Value of the key `train.selection` for each selection that a model folder records."""
 
 
 def describe_recipe(recipe: Recipe, holdout: Holdout) -> dict[str, Any]:

@@ -121,10 +121,6 @@ def scale_stages(lengths: Sequence[int], epochs: int) -> list[int]:
     return [stop - start for start, stop in pairwise(stops)]
 
 
-SINGLE_STAGE_KEYS = ("epochs", "lr", "warmup_steps")
-"""Keys of `train` that describe a training with a single stage."""
-
-
 class LoraSection(Section):
     """Encoders that are trained with the brain model, by low-rank changes.
 

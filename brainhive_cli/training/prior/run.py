@@ -62,9 +62,6 @@ from brainhive_cli.training.prior.samples import (
     try_sampling,
 )
 
-ALONE = Launch(0, 1, "cpu")
-"""Launch of the process that lists and checks inputs."""
-
 
 @dataclass(frozen=True)
 class PriorRun(RunJob):
@@ -122,7 +119,9 @@ class PriorRun(RunJob):
     @cached_property
     def pictures(self) -> PriorExamples:
         """Pictures with their embeddings, for one process on the CPU."""
-        return PriorExamples.open(self.recipe, ALONE)
+        # Launch of the process that lists and checks inputs.
+        single_process = Launch(0, 1, "cpu")
+        return PriorExamples.open(self.recipe, single_process)
 
     def inputs(self) -> list[Input]:
         """List the pictures, embeddings, models and networks of metrics."""

@@ -15,7 +15,6 @@ from brainhive_cli.data.stores import Recordings, TargetStore, TrainingHistory
 from brainhive_cli.data.targets import list_store_inputs, match_recording
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment import (
-    SELECTION_KEYS,
     TRAINING,
     Cell,
     Layout,
@@ -225,9 +224,12 @@ class TrainedModels(ABC):
                 selection = signal.select(recording, channels, source)
             selections.append(selection)
 
+        # Value of the key `train.selection` for each selection that a model folder
+        # records.
+        selection_keys = {"validation": "best", "last epoch": "last", "test": "test"}
         # selection of the epoch, unless a model does not record it or has no epochs
         rules = dict.fromkeys(
-            SELECTION_KEYS.get(model.history.selection, "") for model in models
+            selection_keys.get(model.history.selection, "") for model in models
         )
         if not layout.backbone_config.is_closed_form and "" not in rules:
             training["selection"] = " or ".join(rules)

@@ -19,9 +19,6 @@ from brainhive_cli.training.alignment import Aligner
 
 MappingKind = Literal["none", "spline"]
 """Treatment of channels of a model that a recording lacks."""
-MAX_RELATIVE_DIFFERENCE = 1e-4
-MAX_ABSOLUTE_DIFFERENCE = 1e-5
-"""Largest difference of tokens: relative to the largest value, and in addition."""
 PUSH_HINT = "brainhive push shares the model as it is"
 
 
@@ -217,7 +214,8 @@ def save_program(module: PortableModel, file: Path) -> tuple[list[int], float]:
         expected = module.encode(module.model_input)
     difference = (actual - expected).abs().max().item()
     largest = expected.abs().max().item()
-    tolerance = MAX_ABSOLUTE_DIFFERENCE + MAX_RELATIVE_DIFFERENCE * largest
+    # largest difference of tokens: absolute, and relative to the largest value
+    tolerance = 1e-5 + 1e-4 * largest
     if not difference <= tolerance:
         raise BrainhiveError(
             f"tokens of the exported model differ by {difference:.2g}, with values up "

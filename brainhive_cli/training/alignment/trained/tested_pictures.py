@@ -46,10 +46,6 @@ CONCEPT_WARNING = (
 """Warning of tested pictures whose concept is not new to a model."""
 EQUAL_WARNING = "have the same embeddings as another candidate"
 """Warning of candidates that a model cannot distinguish."""
-SEEN_WARNING = (
-    "were seen in training (same name, same pixels or a near-copy), and are not tested"
-)
-"""Warning of pictures that are left out."""
 
 
 class TestedPictures:
@@ -218,7 +214,12 @@ class TestedPictures:
 
     def _list_warnings(self) -> list[str]:
         """List a warning for the pictures left out and for each kind of resemblance."""
-        masks = {SEEN_WARNING: self.is_seen, EQUAL_WARNING: self.has_equal_embedding}
+        # Warning of pictures that are left out.
+        seen_warning = (
+            "were seen in training (same name, same pixels or a near-copy),"
+            " and are not tested"
+        )
+        masks = {seen_warning: self.is_seen, EQUAL_WARNING: self.has_equal_embedding}
         masks.update(self.masks_by_warning)
         warnings = []
         for warning, mask in masks.items():

@@ -384,7 +384,7 @@ class Batches:
         choices = {}
         for key, count in self.targets.alternatives.items():
             if self.feedback is not None:
-                choices[key] = self.feedback.get_alternatives(index)
+                choices[key] = self.feedback.order[self.feedback.level[index]]
             else:
                 choices[key] = torch.randint(
                     count, stimulus.shape, generator=generator, device=device
@@ -534,10 +534,6 @@ class Feedback(nn.Module):
         order = [1, 2]
         order.insert(gallery_level, 0)
         self.order = torch.tensor(order, device=device)
-
-    def get_alternatives(self, rows: Tensor) -> Tensor:
-        """Return the index [B] of the target that each row is trained on."""
-        return self.order[self.level[rows]]
 
     def update(self, rows: Tensor, similarity: Tensor) -> None:
         """Choose the levels of rows [B] by their scaled similarity [B] to targets."""

@@ -70,14 +70,6 @@ from brainhive_cli.training.alignment.training.initialisation import (
 )
 from brainhive_cli.training.alignment.training.job import Job
 
-INPUTS: Any = {
-    **dict.fromkeys(
-        ("dataset", "paths", "encoders", "heads", "targets", "prior", "signal"), True
-    ),
-    "train": {"embedding_alternatives", "lora", "augment"},
-}
-"""Keys of a recipe on which the loaded targets and signals depend."""
-
 
 class TrainingData:
     """Targets and signals of all cells with the same inputs.
@@ -183,8 +175,16 @@ class TrainingData:
 
     def is_compatible(self, job: Job, subjects: Sequence[int]) -> bool:
         """Return True if another run has the same targets, signals and subjects."""
-        inputs = job.recipe.model_dump(include=INPUTS)
-        has_same_inputs = self.recipe.model_dump(include=INPUTS) == inputs
+        # Keys of a recipe on which the loaded targets and signals depend.
+        input_keys: Any = {
+            **dict.fromkeys(
+                ("dataset", "paths", "encoders", "heads", "targets", "prior", "signal"),
+                True,
+            ),
+            "train": {"embedding_alternatives", "lora", "augment"},
+        }
+        inputs = job.recipe.model_dump(include=input_keys)
+        has_same_inputs = self.recipe.model_dump(include=input_keys) == inputs
         return has_same_inputs and list(subjects) == self.subjects
 
     def _group_adapted_encoders(self) -> EncoderGroup | None:
